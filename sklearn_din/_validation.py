@@ -30,13 +30,18 @@ def check_frame(frame: object, columns: Iterable[Hashable], *, name: str) -> Non
             f"{name} must be a pandas DataFrame, got {type(frame).__name__}. "
             "Wrap an array in pd.DataFrame(...); a polars frame has .to_pandas()."
         )
-    if not frame.columns.is_unique:
-        twice = frame.columns[frame.columns.duplicated()].unique().tolist()
+    check_distinct(frame.columns, name=name)
+    check_columns(frame.columns, columns, name=name, index=frame.index.names)
+
+
+def check_distinct(names: pd.Index, *, name: str) -> None:
+    """Raise where columns share a name."""
+    if not names.is_unique:
+        twice = names[names.duplicated()].unique().tolist()
         raise ValueError(
             f"{name} must have distinct column names, got {_list_names(twice)} more than once. "
             "Rename or drop the repeated columns."
         )
-    check_columns(frame.columns, columns, name=name, index=frame.index.names)
 
 
 def check_columns(

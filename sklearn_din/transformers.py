@@ -607,7 +607,7 @@ class HistorySequenceEncoder(
         name = self._store_name(table, "learnt")
         if not name or "torch.distributed" not in sys.modules:
             return nullcontext()
-        return extra("resilient.encoding").first_process_first(table, name)
+        return extra("resilient.ranks").first_process_first(table, name)
 
     def _store_name(self, table: Impressions, what: Literal["learnt", "encoded"]) -> str:
         """Name of the store that keeps what is learnt or encoded; "" without a ``cache_dir``."""

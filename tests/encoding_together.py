@@ -11,7 +11,7 @@ import torch
 from sklearn.pipeline import Pipeline
 
 from sklearn_din import DINClassifier, HistorySequenceEncoder, attach_history, scan_parquet
-from sklearn_din.large.parquet_files import ParquetFiles
+from sklearn_din.large.parquet_scan import ParquetFiles
 from sklearn_din.resilient import ranks
 from tests.click_frames import every_kind
 

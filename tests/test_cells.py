@@ -7,8 +7,7 @@ import pytest
 
 from sklearn_din.encoding.cells import as_numbers, factorize, holds_lists, read_history
 from sklearn_din.encoding.facts import HistoryFacts
-from sklearn_din.logs.eventlog import EventLog
-from sklearn_din.logs.windows import WindowArray
+from sklearn_din.logs.windows import EventLog, WindowArray
 
 ROWS = [[5, 6, 7], None, [], [6], [7, 7]]
 

@@ -75,7 +75,7 @@ def test_two_processes_write_the_bytes_of_one(folder, tmp_path, case):
 
 def test_the_first_process_alone_reads_the_rows(folder):
     first, second = passes(folder, "all columns")
-    n_groups = len(scan_parquet(folder / "rows.parquet")._files.starts) - 1
+    n_groups = len(scan_parquet(folder / "rows.parquet")._table.starts) - 1
     histories = [groups for groups, _, has_history in first if has_history]
     assert histories == [list(range(n_groups))] * 3  # columns, counting, encoding
     assert [column for _, column, _ in second] == ["click"]

@@ -18,8 +18,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
 from sklearn_din import load, save, scan_parquet
-from sklearn_din.logs.history import HistoryBuilder, attach_history
-from sklearn_din.logs.past_columns import sort_log
+from sklearn_din.logs.history import HistoryBuilder, attach_history, sort_log
 
 CLICKS = pd.DataFrame(
     {

@@ -9,7 +9,7 @@ import pytest
 from sklearn_din import HistorySequenceEncoder, attach_history, scan_parquet
 from sklearn_din.datasets import make_click_log
 from sklearn_din.encoding import rows, vocabulary
-from sklearn_din.large.parquet_files import ParquetFiles
+from sklearn_din.large.parquet_scan import ParquetFiles
 from tests.click_frames import every_kind
 
 EASY = {"user": "user", "time": "time"}
@@ -165,7 +165,7 @@ def test_shuffled_rows_are_read_in_the_order_of_the_files(table, folder, options
     read = []
     monkeypatch.setattr(ParquetFiles, "read", counted(ParquetFiles.read, read))
     expected, found = twin.fit_transform(X, y[rows]), mine.fit_transform(scan, y[rows])
-    n_groups, n_passes = len(scan._files.starts) - 1, 4  # columns, counting, users, encoding
+    n_groups, n_passes = len(scan._table.starts) - 1, 4  # columns, counting, users, encoding
     assert sum(map(len, read)) <= n_passes * n_groups
     assert_same_encoders(mine, twin)
     assert_same_arrays(found, expected)

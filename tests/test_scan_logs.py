@@ -22,7 +22,7 @@ from sklearn_din import (
     scan_parquet,
 )
 from sklearn_din.large import sorting, sql
-from sklearn_din.logs import running_sums
+from sklearn_din.logs import aggregates as logs_aggregates
 from sklearn_din.logs.other_items import STRATEGIES
 from tests.test_faults import small_disk
 from tests.test_history import slow_items
@@ -391,7 +391,7 @@ def test_negatives_of_scans_follow_the_same_rules(tmp_path, memory, user, strate
     assert (items.reshape(-1, 5)[:, 1:] != items[::5, None]).all()
     shares = [table["item"].value_counts(normalize=True) for table in (drawn, twin[y_twin == 0])]
     assert (shares[0] - shares[1]).abs().sum() < 0.3
-    path = tmp_path / ours._files.files[0].path
+    path = tmp_path / ours._table.files[0].path
     assert path.exists()
     del ours
     gc.collect()
@@ -455,7 +455,7 @@ OPTIONS = {  # each with a value that changes the result
     },
     attach_aggregates: {
         "time": "price",
-        "aggregates": {f"user_{n}": ("user", "price", n) for n in running_sums.STATISTICS},
+        "aggregates": {f"user_{n}": ("user", "price", n) for n in logs_aggregates.STATISTICS},
     },
     sample_negatives: {
         **{"item": "category", "item_columns": ["category"], "n_negatives": 2, "user": "user"},

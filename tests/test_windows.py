@@ -15,8 +15,7 @@ import pyarrow as pa
 import pytest
 from sklearn.model_selection import train_test_split
 
-from sklearn_din.logs.eventlog import EventLog, join_values
-from sklearn_din.logs.windows import WindowArray, WindowDtype
+from sklearn_din.logs.windows import EventLog, WindowArray, WindowDtype, join_values
 
 ITEMS = np.array(["a", "b", "c", "d", "e", "f", "g", "h"], dtype=object)
 STARTS, LENGTHS = np.array([0, 1, 4, 0, 1]), np.array([2, 3, 0, -1, 3])
@@ -259,12 +258,11 @@ def test_other_cells_are_refused(cells, error, message):
 
 def test_take_refuses_what_pandas_refuses(frame):
     item = frame["hist_item"].array
-    with pytest.raises(ValueError, match="indices must be -1 or a row's position"):
+    with pytest.raises(ValueError, match="-2 < -1"):
         item.take([-2], allow_fill=True)
-    with pytest.raises(IndexError, match="cannot take row 99 of 5: out of bounds"):
-        item.take([99], allow_fill=True)
-    with pytest.raises(IndexError, match="cannot take row 0 of 0"):
-        item[:0].take([0], allow_fill=True)
+    for cells, row in ((item, 99), (item[:0], 0)):
+        with pytest.raises(IndexError):
+            cells.take([row], allow_fill=True)
     assert lists(item.take([-1, 0])) == [CELLS[4], CELLS[0]]
     filled = item.take([-1, 0], allow_fill=True, fill_value=np.array(["x"], dtype=object))
     assert lists(filled) == [["x"], CELLS[0]]

@@ -67,10 +67,9 @@ class AttachedScan(Scan):
         columns: Sequence[str],
         store: Store,
     ) -> None:
-        super().__init__(
-            rows, columns, target=base.target, memory=base.memory, cache_dir=base.cache_dir
-        )
-        self._base, self._store = base, store
+        target, memory, cache_dir = base.target, base.memory, base.cache_dir
+        super().__init__(base, rows, columns, target=target, memory=memory, cache_dir=cache_dir)
+        self._store = store
         self._histories = StoredHistories(store) if "schema" in store.facts else None
         self._new_names = store.names if self._histories is None else self._histories.names
 
@@ -93,25 +92,25 @@ class AttachedScan(Scan):
         """
         if self._histories is not None and set(columns) <= set(self._new_names):
             return self._histories, self._rows
-        below = self._base[index_of(self._rows)]
+        below = self._table[index_of(self._rows)]
         return below.find_log(columns) if isinstance(below, AttachedScan) else None
 
     def __repr__(self) -> str:
         n_events = 0 if self._histories is None else self._histories.n_events
-        shape, names = self._description(len(self._base))
+        shape, names = self._description(len(self._table))
         return f"AttachedScan({shape}; {n_events} events; {names})"
 
     def _source(self) -> object:
-        return [self._base.fingerprint(), self._store.facts["name"]]
+        return [self._table.fingerprint(), self._store.facts["name"]]
 
     def _dtype(self, name: str) -> ExtensionDtype | np.dtype:
         if name not in self._new_names:
-            return self._base.all_dtypes[name]
+            return self._table.all_dtypes[name]
         return np.dtype(np.float64) if self._histories is None else WindowDtype()
 
     def _base_parts(self, columns: Sequence[str]) -> Iterator[tuple[int, pd.DataFrame]]:
         if columns:
-            yield from self._base[index_of(self._rows)].parts(columns)
+            yield from self._table[index_of(self._rows)].parts(columns)
             return
         for start in range(0, len(self), MOST_ROWS):
             stop = min(start + MOST_ROWS, len(self))

@@ -23,21 +23,17 @@ class Database:
     """DuckDB over rows that come from Python; :func:`open_database` makes one."""
 
     def __init__(self, connection: Any) -> None:
-        self._connection = connection
+        self.connection = connection
         self.error: BaseException | None = None
 
     def register(self, name: str, batches: Iterator[pa.RecordBatch], schema: pa.Schema) -> None:
         """Let batches be a table of that name, which can be read once."""
         reader = pa.RecordBatchReader.from_batches(schema, self._watch(batches))
-        self._connection.register(name, reader)
-
-    def run(self, statement: str) -> None:
-        """Run a statement that gives no rows."""
-        self._connection.execute(statement)
+        self.connection.register(name, reader)
 
     def read(self, query: str) -> Iterator[pa.RecordBatch]:
         """Yield the rows of a query."""
-        yield from pa.RecordBatchReader.from_stream(self._connection.sql(query))
+        yield from pa.RecordBatchReader.from_stream(self.connection.sql(query))
 
     def _watch(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         """Remember an error of the batches: DuckDB makes text of it."""

@@ -23,7 +23,6 @@ from sklearn_din._frames import list_types
 from sklearn_din._progress import Progress
 from sklearn_din._validation import (
     Age,
-    check_frame,
     check_keys,
     check_max_age,
     check_times,
@@ -37,10 +36,7 @@ from sklearn_din.large.attached_scan import AttachedScan
 from sklearn_din.large.sorting import sort_rows
 from sklearn_din.large.stored_log import ColumnWriter, StoredHistories, log_facts
 from sklearn_din.large.table import Table, arrow_of_column
-from sklearn_din.logs.clocks import note_clocks
-from sklearn_din.logs.distinct import note_repeats
-from sklearn_din.logs.past_columns import HistoryRequest, note_all_empty, why_no_past
-from sklearn_din.logs.running_sums import (
+from sklearn_din.logs.aggregates import (
     Aggregate,
     check_aggregates,
     holds_numbers,
@@ -48,6 +44,9 @@ from sklearn_din.logs.running_sums import (
     statistic_of,
     sum_by_group,
 )
+from sklearn_din.logs.clocks import note_clocks
+from sklearn_din.logs.distinct import note_repeats
+from sklearn_din.logs.history import HistoryRequest, note_all_empty, why_no_past
 from sklearn_din.logs.timeline import (
     KEY_KINDS,
     Timeline,
@@ -109,9 +108,7 @@ def attach_aggregates_by_sql(
     The result is of the kind of the impressions.
     """
     shown, log = Table(impressions, name="impressions"), Table(events, name="events")
-    check_frame(shown.frame, [time], name="impressions")
-    check_frame(log.frame, [time], name="events")
-    by_key = check_aggregates(aggregates, shown.frame, log.frame)
+    by_key = check_aggregates(aggregates, time, shown.frame, log.frame)
     columns = [time, *(key for group in by_key for key in group)]
     numbers = [c for group in by_key.values() for c, _ in group.values() if c is not None]
     made_of = shown.fingerprint(columns), log.fingerprint([*columns, *numbers])
@@ -362,8 +359,8 @@ def _write_histories(writer: StoreWriter, merge: _Merge, request: HistoryRequest
     writer.facts |= log_facts([*columns.values()], clock=request.elapsed)
     writer.facts["empty"] = None
     if not has_past and merge.origin is not None:
-        meet = {"users_meet": merge.keys_meet, "times_meet": merge.is_later}
-        writer.facts["empty"] = why_no_past(len(merge.shown), merge.n_users, **meet)
+        reason = why_no_past(len(merge.shown), merge.n_users, merge.keys_meet, merge.is_later)
+        writer.facts["empty"] = reason
     names = [request.user, request.time, *columns]
     writer.facts["repeats"] = note_repeats(pd.concat(some), names) if some else None
 

@@ -16,12 +16,11 @@ import pyarrow.parquet as pq
 from sklearn_din._progress import Progress
 from sklearn_din._validation import check_times, missing_rows, missing_times
 from sklearn_din.features.store import create_store
-from sklearn_din.large.parquet_files import ParquetFiles, find_files
-from sklearn_din.large.parquet_scan import ParquetScan
+from sklearn_din.large.parquet_scan import ParquetFiles, ParquetScan, find_files
 from sklearn_din.large.sorting import Database, open_database, plain_integers
 from sklearn_din.large.sql import key_kind, read_keys
-from sklearn_din.large.table import arrow_of_column
-from sklearn_din.logs.negative_draws import (
+from sklearn_din.large.table import Table, arrow_of_column
+from sklearn_din.logs.negatives import (
     NegativeDraws,
     cast_items,
     join_times,
@@ -54,7 +53,7 @@ LAST_ROWS = "select code, max(row) as row, 0 as time from events join items usin
 LAST_ROWS += " group by code order by code"
 CHANGES = """
 select code, time, row from (
-    select item, time, row, ({changed}) as is_new
+    select item, time, row, lag(row) over of_item is null{changed} as is_new
     from events window of_item as (partition by item order by time, row)
 ) join items using (item) where is_new order by code, time, row
 """
@@ -88,15 +87,13 @@ def sample_negatives_by_sql(
             f"events must be without history columns, got {histories}. Call sample_negatives "
             "first, and attach_history to what it gives."
         )
-    listed = None
-    if catalogue is not None:
-        listed = _list_items(read_catalogue(catalogue, request), events, request)
+    sampling = _Sampling(events, request, catalogue)
     with create_store(events.cache_dir, "negatives", memory=events.memory) as writer:
         draws = writer.allocate("draws", (len(events), request.n_negatives), np.int32)
-        rows = _draw(events, listed, request, draws, random_state, writer.folder)
+        rows = sampling.draw(draws, random_state, writer.folder)
         path = writer.folder / "impressions.parquet"
         with writer.disk_errors():
-            _write(path, events, _read_items(events, listed, request, rows), draws, request)
+            sampling.write(path, sampling.read_items(rows), draws)
         owned = writer.folder.parent / f"negatives-{uuid.uuid4().hex}.parquet"
         path.replace(owned)
     filesystem, files = find_files(owned)
@@ -114,134 +111,162 @@ def sample_negatives_by_sql(
     return impressions, y.ravel()
 
 
-def _draw(
-    events: Scan,
-    listed: pd.DataFrame | None,
-    request: NegativesRequest,
-    draws: np.ndarray,
-    random_state: int | np.random.RandomState | None,
-    folder: Path,
-) -> np.ndarray:
-    """Fill in the version of an item that is drawn for each row; return the row of each version.
+class _Sampling:
+    """Negatives of the events of a scan, and of the items of a catalogue, if there is one."""
 
-    A version is an item's last row, with a time each one in which its columns changed.
-    """
-    names = [*request.following, *request.keys, *request.timed]
-    empty, user = _empty(events, names), request.user
-    kind = None if user is None else key_kind(empty[user], name=f"events[{user!r}]")
-    schema = _select(empty, 0, request, kind).schema
-    with open_database(memory=events.memory, folder=folder) as database:
-        database.register("rows", _read(events, listed, request, kind, schema), schema)
-        database.run("create table events as select * from rows")
-        is_known = request.catalogue_time is not None
-        first_row = -len(listed) if is_known and listed is not None else 0
-        database.run(ITEMS.format(first_row=first_row))
-        changed = pa.Table.from_batches(database.read(_query_of_versions(request)))
-        sampler = NegativeDraws(
-            request,
-            _read_arrivals(database, events, listed, request),
-            ItemVersions(changed["code"].to_numpy(), changed["time"].to_numpy()),
-            random_state,
-            lambda row: events[row : row + 1][request.user or request.item].tolist()[0],
+    def __init__(self, events: Scan, request: NegativesRequest, catalogue: Any) -> None:
+        self._events, self._request = events, request
+        self._needed = [*request.keys, *request.timed]  # columns that may lack nothing
+        self._empty = Table(events, name="events").frame
+        user = request.user
+        self._kind = None if user is None else key_kind(self._empty[user], name=f"events[{user!r}]")
+        self._listed: pd.DataFrame | None = None
+        if catalogue is None:
+            return
+        listed = read_catalogue(catalogue, request)
+        own = _arrow(self._empty[request.following]).schema
+        self._listed = cast_items(listed, own).to_pandas(types_mapper=pd.ArrowDtype)
+        if request.catalogue_time is not None:
+            times = events[:1][request.time]
+            launches = join_times(listed, times, request)[: len(listed)]
+            self._listed[request.time] = launches.astype(times.dtype)
+
+    def draw(
+        self, draws: np.ndarray, random_state: int | np.random.RandomState | None, folder: Path
+    ) -> np.ndarray:
+        """Fill in the version of an item that is drawn for each row; return each version's row.
+
+        A version is an item's last row, with a time each one in which its columns changed.
+        """
+        events, request = self._events, self._request
+        schema = self._select(self._empty, 0).schema
+        with open_database(memory=events.memory, folder=folder) as database:
+            database.register("rows", self._read(schema), schema)
+            database.connection.execute("create table events as select * from rows")
+            listed = None if request.catalogue_time is None else self._listed
+            first_row = 0 if listed is None else -len(listed)
+            database.connection.execute(ITEMS.format(first_row=first_row))
+            changed = pa.Table.from_batches(database.read(_query_of_versions(request)))
+            sampler = NegativeDraws(
+                request,
+                self._read_arrivals(database),
+                ItemVersions(changed["code"].to_numpy(), changed["time"].to_numpy()),
+                random_state,
+                lambda row: events[row : row + 1][request.user or request.item].tolist()[0],
+            )
+            key = "code" if request.user is None else "owner"
+            for part in _whole_owners(database.read(IN_ORDER.format(key=key))):
+                owners, rows, items, times = (column.to_numpy() for column in part.columns)
+                draws[rows] = sampler.draw(owners - owners[0], rows, items, times)
+        sampler.warn(self._read_head)
+        return changed["row"].to_numpy()
+
+    def read_items(self, version_rows: np.ndarray) -> pa.Table:
+        """Return the item columns of each version; those of a catalogue have negative rows."""
+        names, is_listed = self._request.following, version_rows < 0
+        rows, positions = self._events.narrow(names)[version_rows[~is_listed]].in_file_order()
+        places = np.arange(len(rows)) if positions is None else np.argsort(positions)
+        parts = [_arrow(part) for _, part in rows.parts()]
+        if self._listed is not None:
+            more = _arrow(self._listed[names].iloc[version_rows[is_listed]])  # -1: the last one
+            places = np.append(np.arange(len(more)), len(more) + places)
+            parts = [more, *(part.cast(more.schema) for part in parts)]
+        order = np.empty_like(places)
+        order[np.argsort(~is_listed, kind="stable")] = places
+        return pa.concat_tables(parts).take(pa.array(order))
+
+    def write(self, path: Path, items: pa.Table, draws: np.ndarray) -> None:
+        """Write the impressions to a Parquet file."""
+        events, schema, n_shown = self._events, None, 1 + draws.shape[1]
+        n_rows = len(events) * n_shown
+        with Progress("writing impressions", n_rows) as progress, ExitStack() as files:
+            for start, part in events.parts():
+                table = _arrow(part)
+                per_event = max(table.nbytes / max(len(table), 1), 1.0) * n_shown
+                size = max(int(events.memory / WRITES_IN_MEMORY / per_event), 1)
+                for first in range(0, len(table), size):
+                    piece = table.slice(first, size)
+                    drawn = draws[start + first : start + first + len(piece)]
+                    shown = _impressions(piece, items, drawn, self._request.following)
+                    if schema is None:
+                        schema = shown.schema
+                        writer = files.enter_context(pq.ParquetWriter(path, schema))
+                    writer.write_table(shown)
+                    progress.update(len(shown))
+
+    def _read_arrivals(self, database: Database) -> Arrivals:
+        items = pa.Table.from_batches(
+            database.read("select n_events, first, launch, n_listed from items order by code")
         )
-        key = "code" if request.user is None else "owner"
-        for part in _whole_owners(database.read(IN_ORDER.format(key=key))):
-            owners, rows, items, times = (column.to_numpy() for column in part.columns)
-            draws[rows] = sampler.draw(owners - owners[0], rows, items, times)
-    sampler.warn(lambda: _read_head(events, request))
-    return changed["row"].to_numpy()
+        n_events, n_listed = items["n_events"].to_numpy(), items["n_listed"].to_numpy()
+        if self._listed is not None and not (n_events * n_listed).any():
+            item = self._request.item
+            pair = self._listed[item].tolist()[0], self._events[:1][item].tolist()[0]
+            raise other_kind(item, *pair)
+        first, launch = (items[name].fill_null(FAR).to_numpy() for name in ("first", "launch"))
+        in_order, n_before = np.unique(first), np.zeros(len(first) + 1, dtype=np.int64)
+        for batch in database.read("select time from events where row >= 0"):
+            places = np.searchsorted(in_order, batch["time"].to_numpy(), side="right")
+            n_before += np.bincount(places, minlength=len(n_before))
+        before = np.cumsum(n_before)[np.searchsorted(in_order, first)] / len(self._events)
+        return Arrivals(n_events, first, before, launch)
 
+    def _select(self, part: pd.DataFrame, start: int) -> pa.RecordBatch:
+        """Return what DuckDB gets of some events, of which ``start`` is the first."""
+        request = self._request
+        columns: dict[str, Any] = {"item": plain_integers(arrow_of_column(part[request.item]))}
+        columns["row"] = np.arange(start, start + len(part))
+        user, time = request.user, request.time  # which a catalogue may lack
+        columns["time"] = np.full(len(part), -FAR if start < 0 else 0)
+        if time is not None:
+            for number, name in enumerate(request.item_columns):
+                columns[f"c{number}"] = plain_integers(arrow_of_column(part[name]))
+        if time in part:
+            columns["time"] = check_times(part[time], name=f"events[{time!r}]")[0]
+        if user is not None:
+            keys = read_keys(part[user], self._kind) if user in part else pa.nulls(len(part))
+            columns["owner"] = keys
+        return pa.RecordBatch.from_pydict(columns)
 
-def _empty(events: Scan, names: Sequence[str]) -> pd.DataFrame:
-    return pd.DataFrame({name: pd.Series([], dtype=events.all_dtypes[name]) for name in names})
+    def _read(self, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+        """Yield what DuckDB needs of a catalogue, whose rows have negative numbers, and of events.
 
+        Missing values are counted over all parts.
+        """
+        request, head = self._request, self._read_head()
+        if len(head):  # by which it is judged what would give negatives away
+            owners = None if request.user is None else number_ids(head, request.user)[0]
+            warn_of_leaks(head, request, number_ids(head, request.item)[0], owners)
+        if self._listed is not None:
+            batch = self._select(self._listed, -len(self._listed))
+            yield from pa.Table.from_batches([batch]).cast(schema).to_batches()
+        changing = request.item_columns if request.timed else []
+        missing = dict.fromkeys(self._needed, 0)
+        with Progress("reading events", len(self._events)) as progress:
+            for start, part in self._events.parts([*dict.fromkeys([*missing, *changing])]):
+                for name in missing:
+                    missing[name] += int(missing_rows(part[name]).sum())
+                if not any(missing.values()):
+                    yield self._select(part, start)
+                progress.update(len(part))
+        for name, number in missing.items():
+            if number and name in request.keys:
+                raise missing_ids(name, number)
+            if number:
+                raise missing_times(f"events[{name!r}]", number)
 
-def _list_items(listed: pd.DataFrame, events: Scan, request: NegativesRequest) -> pd.DataFrame:
-    """Return a catalogue with the types of the events, and its launches as their times."""
-    own = _arrow(_empty(events, request.following)).schema
-    rows = cast_items(listed, own).to_pandas(types_mapper=pd.ArrowDtype)
-    if request.catalogue_time is not None:
-        times = events[:1][request.time]
-        launches = join_times(listed, times, request)[: len(rows)]
-        rows[request.time] = launches.astype(times.dtype)
-    return rows
-
-
-def _read_arrivals(
-    database: Database, events: Scan, listed: pd.DataFrame | None, request: NegativesRequest
-) -> Arrivals:
-    items = pa.Table.from_batches(
-        database.read("select n_events, first, launch, n_listed from items order by code")
-    )
-    n_events, n_listed = items["n_events"].to_numpy(), items["n_listed"].to_numpy()
-    if listed is not None and not (n_events * n_listed).any():
-        clicked = events[:1][request.item].tolist()[0]
-        raise other_kind(request.item, listed[request.item].tolist()[0], clicked)
-    first, launch = (items[name].fill_null(FAR).to_numpy() for name in ("first", "launch"))
-    in_order, n_before = np.unique(first), np.zeros(len(first) + 1, dtype=np.int64)
-    for batch in database.read("select time from events where row >= 0"):
-        places = np.searchsorted(in_order, batch["time"].to_numpy(), side="right")
-        n_before += np.bincount(places, minlength=len(n_before))
-    before = np.cumsum(n_before)[np.searchsorted(in_order, first)] / len(events)
-    return Arrivals(n_events, first, before, launch)
+    def _read_head(self) -> pd.DataFrame:
+        """Return the first rows that lack nothing."""
+        head = next(part for _, part in self._events[:CHECKED_ROWS].parts())
+        return head[~np.any([missing_rows(head[name]) for name in self._needed], axis=0)]
 
 
 def _query_of_versions(request: NegativesRequest) -> str:
     if request.time is None:
         return LAST_ROWS
-    changed = ["lag(row) over of_item is null"]
-    for number in range(len(request.item_columns)):
-        changed.append(f"c{number} is distinct from lag(c{number}) over of_item")
-    return CHANGES.format(changed=" or ".join(changed))
-
-
-def _select(
-    part: pd.DataFrame, start: int, request: NegativesRequest, kind: str | None
-) -> pa.RecordBatch:
-    """Return what DuckDB gets of some events, of which ``start`` is the first."""
-    columns: dict[str, Any] = {"item": plain_integers(arrow_of_column(part[request.item]))}
-    columns["row"] = np.arange(start, start + len(part))
-    user, time = request.user, request.time  # which a catalogue may lack
-    columns["time"] = np.full(len(part), -FAR if start < 0 else 0)
-    if time is not None:
-        for number, name in enumerate(request.item_columns):
-            columns[f"c{number}"] = plain_integers(arrow_of_column(part[name]))
-    if time in part:
-        columns["time"] = check_times(part[time], name=f"events[{time!r}]")[0]
-    if user is not None:
-        columns["owner"] = read_keys(part[user], kind) if user in part else pa.nulls(len(part))
-    return pa.RecordBatch.from_pydict(columns)
-
-
-def _read(
-    events: Scan,
-    listed: pd.DataFrame | None,
-    request: NegativesRequest,
-    kind: str | None,
-    schema: pa.Schema,
-) -> Iterator[pa.RecordBatch]:
-    """Yield what DuckDB needs of a catalogue, whose rows have negative numbers, and of all events.
-
-    Missing values are counted over all parts.
-    """
-    _warn(_read_head(events, request), request)
-    if listed is not None:
-        batch = _select(listed, -len(listed), request, kind)
-        yield from pa.Table.from_batches([batch]).cast(schema).to_batches()
-    changing = request.item_columns if request.timed else []
-    missing = dict.fromkeys([*request.keys, *request.timed], 0)
-    with Progress("reading events", len(events)) as progress:
-        for start, part in events.parts([*dict.fromkeys([*missing, *changing])]):
-            for name in missing:
-                missing[name] += int(missing_rows(part[name]).sum())
-            if not any(missing.values()):
-                yield _select(part, start, request, kind)
-            progress.update(len(part))
-    for name, number in missing.items():
-        if number and name in request.keys:
-            raise missing_ids(name, number)
-        if number:
-            raise missing_times(f"events[{name!r}]", number)
+    columns = [f"c{number}" for number in range(len(request.item_columns))]
+    changed = [f" or {column} is distinct from lag({column}) over of_item" for column in columns]
+    return CHANGES.format(changed="".join(changed))
 
 
 def _whole_owners(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
@@ -257,43 +282,6 @@ def _whole_owners(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
     yield pa.Table.from_batches(rest)
 
 
-def _read_items(
-    events: Scan, listed: pd.DataFrame | None, request: NegativesRequest, version_rows: np.ndarray
-) -> pa.Table:
-    """Return the item columns of each version; those of a catalogue have negative rows."""
-    is_listed = version_rows < 0
-    rows, positions = events.narrow(request.following)[version_rows[~is_listed]].in_file_order()
-    places = np.arange(len(rows)) if positions is None else np.argsort(positions)
-    parts = [_arrow(part) for _, part in rows.parts()]
-    if listed is not None:
-        more = _arrow(listed[request.following].iloc[version_rows[is_listed]])  # -1: the last one
-        places = np.append(np.arange(len(more)), len(more) + places)
-        parts = [more, *(part.cast(more.schema) for part in parts)]
-    order = np.empty_like(places)
-    order[np.argsort(~is_listed, kind="stable")] = places
-    return pa.concat_tables(parts).take(pa.array(order))
-
-
-def _write(
-    path: Path, events: Scan, items: pa.Table, draws: np.ndarray, request: NegativesRequest
-) -> None:
-    schema, n_shown = None, 1 + request.n_negatives
-    with Progress("writing impressions", len(events) * n_shown) as progress, ExitStack() as files:
-        for start, part in events.parts():
-            table = _arrow(part)
-            per_event = max(table.nbytes / max(len(table), 1), 1.0) * n_shown
-            size = max(int(events.memory / WRITES_IN_MEMORY / per_event), 1)
-            for first in range(0, len(table), size):
-                piece = table.slice(first, size)
-                drawn = draws[start + first : start + first + len(piece)]
-                shown = _impressions(piece, items, drawn, request.following)
-                if schema is None:
-                    schema = shown.schema
-                    writer = files.enter_context(pq.ParquetWriter(path, schema))
-                writer.write_table(shown)
-                progress.update(len(shown))
-
-
 def _impressions(
     events: pa.Table, catalogue: pa.Table, drawn: np.ndarray, following: Sequence[str]
 ) -> pa.Table:
@@ -304,32 +292,12 @@ def _impressions(
     negatives = n_events + np.arange(drawn.size).reshape(drawn.shape)
     sources = pa.array(np.column_stack([positions, negatives]).ravel())
     items = catalogue.take(pa.array(drawn.ravel()))
-    columns = []
-    for name in events.column_names:
-        column = events.column(name)
-        if name not in following:
-            columns.append(column.take(rows))
-            continue
-        both = pa.chunked_array([*column.chunks, *items.column(name).chunks], type=column.type)
-        columns.append(both.combine_chunks().take(sources))
-    return pa.table(columns, names=events.column_names)
+    both = pa.concat_tables([events.select(following), items]).combine_chunks().take(sources)
+    names = events.column_names
+    columns = [both[n] if n in following else events[n].take(rows) for n in names]
+    return pa.table(columns, names=names)
 
 
 def _arrow(rows: pd.DataFrame) -> pa.Table:
     arrays = [pa.chunked_array(pa.array(rows[name].array)) for name in rows.columns]
     return pa.table(arrays, names=list(rows.columns))
-
-
-def _read_head(events: Scan, request: NegativesRequest) -> pd.DataFrame:
-    """Return the first rows that lack nothing."""
-    head = next(part for _, part in events[:CHECKED_ROWS].parts())
-    names = [*request.keys, *request.timed]
-    return head[~np.any([missing_rows(head[name]) for name in names], axis=0)]
-
-
-def _warn(head: pd.DataFrame, request: NegativesRequest) -> None:
-    """Judge by the first rows what would give negatives away."""
-    if len(head) == 0:
-        return
-    owners = None if request.user is None else number_ids(head, request.user)[0]
-    warn_of_leaks(head, request, number_ids(head, request.item)[0], owners)

@@ -18,8 +18,7 @@ from sklearn_din._validation import plain_values
 from sklearn_din.features.store import Store, StoreWriter
 from sklearn_din.large.sorting import plain_integers
 from sklearn_din.large.table import arrow_of_column
-from sklearn_din.logs.eventlog import EventLog
-from sklearn_din.logs.windows import WindowArray
+from sklearn_din.logs.windows import EventLog, WindowArray
 
 RowNumbers = range | np.ndarray
 
@@ -62,9 +61,7 @@ class ColumnWriter:
             known = [self._codes.setdefault(value, len(self._codes)) for value in values]
             codes = array.indices.fill_null(-1).to_numpy(zero_copy_only=False)
             return pa.array(np.append(known, -1)[codes].astype(np.int32))
-        if pa.types.is_null(array.type):
-            return pa.nulls(len(array), self.integers)
-        array = array if array.type == self.kind else array.cast(self.kind)
+        array = array.cast(self.kind)
         if pa.types.is_floating(self.kind):
             array = array.fill_null(float("nan"))
         return plain_integers(array)
@@ -84,11 +81,8 @@ class ColumnWriter:
         """Write the values that were numbered, in their order."""
         if self.is_coded:
             values = pa.array(list(self._codes), type=self.kind)
-            sink = pa.BufferOutputStream()
-            table = pa.table([values], names=["value"])
-            with pa.ipc.new_stream(sink, table.schema) as stream:
-                stream.write_table(table)
-            writer.append(f"values {self.name}", np.frombuffer(sink.getvalue(), dtype=np.uint8))
+            content = pa.record_batch([values], names=["value"]).serialize()
+            writer.append(f"values {self.name}", np.frombuffer(content, dtype=np.uint8))
 
     def _arrow(self, column: pd.Series) -> pa.Array:
         if pd.api.types.is_object_dtype(column.dtype):
@@ -141,13 +135,9 @@ class StoredHistories:
             codes[is_there], numbers = pd.factorize(stored[is_there])
             distinct = self._distinct(name, numbers)
             return np.append(distinct, [pd.NA])[codes], (codes, distinct)
-        missing = None
-        if f"missing {name}" in self.store:
-            missing = np.array(self.store[f"missing {name}"][rows])
-        if pa.types.is_boolean(kind):
-            array = pa.array(stored.astype(bool), mask=missing)
-        else:
-            array = pa.array(stored, mask=missing).view(kind)
+        missing = self.store.get(f"missing {name}")
+        array = pa.array(stored, mask=None if missing is None else np.array(missing[rows]))
+        array = array.cast(kind) if pa.types.is_boolean(kind) else array.view(kind)
         chunks = pa.chunked_array([array])
         return plain_values(pd.Series(pd.arrays.ArrowExtensionArray(chunks), name=name)), None
 
@@ -170,8 +160,8 @@ class StoredHistories:
         return columns
 
     def _distinct(self, name: str, numbers: np.ndarray) -> np.ndarray:
-        with pa.ipc.open_stream(pa.py_buffer(self.store[f"values {name}"])) as stream:
-            column = stream.read_all().column(0).take(pa.array(numbers))
+        content, schema = self.store[f"values {name}"], pa.schema([("value", self._kinds[name])])
+        column = pa.ipc.read_record_batch(pa.py_buffer(content), schema)[0].take(pa.array(numbers))
         if pa.types.is_large_string(column.type):
             return column.to_numpy(zero_copy_only=False).astype(object)
         values = np.empty(len(column), dtype=object)

@@ -12,7 +12,7 @@ import pyarrow as pa
 from sklearn_din._digests import digest
 from sklearn_din._frames import CallerFrame
 from sklearn_din._validation import missing_rows
-from sklearn_din.large.parquet_files import plain_type
+from sklearn_din.large.parquet_scan import plain_type
 from sklearn_din.tables.scan import Scan
 
 PART_ROWS = 131_072  # of a frame
@@ -80,15 +80,12 @@ class Table:
         names = list(dict.fromkeys(columns))
         if self.caller is None:
             return self.source.narrow(names).fingerprint()
-        parts: list[Any] = [repr(names)]
-        for name in names:
-            column = self.frame[name]
-            parts.append(str(column.dtype))
-            try:
-                parts.append(pd.util.hash_pandas_object(column, index=False).to_numpy())
-            except TypeError:  # values that have no hash: nothing is known to be equal
-                parts.append(uuid.uuid4().hex)
-        return digest(*parts)
+        columns = [self.frame[name] for name in names]
+        try:
+            hashes = [pd.util.hash_pandas_object(c, index=False).to_numpy() for c in columns]
+        except TypeError:  # values that have no hash: nothing is known to be equal
+            return uuid.uuid4().hex
+        return digest(repr([(name, str(self.frame[name].dtype)) for name in names]), *hashes)
 
 
 def arrow_of_column(column: pd.Series) -> pa.Array:

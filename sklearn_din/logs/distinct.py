@@ -30,9 +30,7 @@ def value_codes(column: pd.Series) -> np.ndarray:
     try:
         codes, _ = pd.factorize(values)
     except TypeError:  # lists, dicts: not hashable
-        cells = np.empty(len(values), dtype=object)
-        cells[:] = [_hashable(value) for value in values]
-        codes, _ = pd.factorize(cells)
+        codes, _ = pd.factorize(pd.Series(values, dtype=object).map(_hashable))
     return codes.astype(np.int64) + 1
 
 

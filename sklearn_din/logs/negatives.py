@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import narwhals as nw
@@ -10,18 +10,26 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 from narwhals.typing import IntoDataFrameT
+from sklearn.utils import check_random_state
 
 from sklearn_din._extras import extra
 from sklearn_din._frames import CallerFrame
 from sklearn_din._validation import check_frame, check_name, check_names, check_times
-from sklearn_din.logs import negative_draws
 from sklearn_din.logs.other_items import (
+    Arrivals,
     ItemVersions,
     NegativesRequest,
+    OwnItems,
     number_as_they_come,
     number_ids,
 )
-from sklearn_din.logs.sampling_notices import time_ranks, warn_of_leaks
+from sklearn_din.logs.sampling_notices import (
+    choose_pools,
+    time_ranks,
+    warn_of_items_of_one_user,
+    warn_of_later_values,
+    warn_of_leaks,
+)
 from sklearn_din.tables.scan import Scan
 
 
@@ -140,12 +148,12 @@ def sample_negatives(
     ranks = np.ones(len(frame), np.int64) if time is None else time_ranks(frame[time])
     both = log
     if catalogue is not None:
-        listed = negative_draws.read_catalogue(catalogue, request)
+        listed = read_catalogue(catalogue, request)
         both = _put_on_top(listed, log, request.following)
         if catalogue_time is None:
             ranks = np.append(np.zeros(len(listed), np.int64), ranks)
         else:
-            ranks = time_ranks(negative_draws.join_times(listed, frame[time], request))
+            ranks = time_ranks(join_times(listed, frame[time], request))
     sources = _draw(both.pandas, ranks, frame, request, random_state)
     rows = np.repeat(np.arange(len(frame)), 1 + n_negatives)
     shown = log.take(rows, instead=dict.fromkeys(request.following, sources.ravel()), of=both)
@@ -169,13 +177,13 @@ def _draw(
     n_listed, user, item = len(both) - len(events), request.user, request.item
     codes, names = number_ids(both, item)
     if n_listed and len(np.intersect1d(codes[:n_listed], codes[n_listed:])) == 0:
-        raise negative_draws.other_kind(item, *names[codes[[0, n_listed]]].tolist())
+        raise other_kind(item, *names[codes[[0, n_listed]]].tolist())
     is_known = request.catalogue_time is not None
     arrivals, codes = number_as_they_come(codes, ranks, n_listed, is_known=is_known)
     items, times, rows = codes[n_listed:], ranks[n_listed:], np.arange(len(events))
     owners = items if user is None else number_ids(events, user)[0]
     warn_of_leaks(events, request, items, None if user is None else owners)
-    draws = negative_draws.NegativeDraws(
+    draws = NegativeDraws(
         request,
         arrivals,
         ItemVersions(codes, ranks),
@@ -194,6 +202,86 @@ def _put_on_top(listed: pd.DataFrame, log: CallerFrame[Any], names: list[str]) -
         categories = log.native[names].select_dtypes("category").columns
         return CallerFrame(both.astype(dict.fromkeys(categories, "category")), name="events")
     own = nw.from_native(log.select(names)).to_arrow()
-    table = pa.concat_tables([negative_draws.cast_items(listed, own.schema), own])
+    table = pa.concat_tables([cast_items(listed, own.schema), own])
     backend = nw.get_native_namespace(log.native)
     return CallerFrame(nw.from_arrow(table, backend=backend).to_native(), name="events")
+
+
+class NegativeDraws:
+    """Draws for some owners after others, and at the end the warnings about all of them.
+
+    ``name_owner`` gives the owner's name by the row of an event.
+    """
+
+    def __init__(
+        self,
+        request: NegativesRequest,
+        arrivals: Arrivals,
+        versions: ItemVersions,
+        random_state: int | np.random.RandomState | None,
+        name_owner: Callable[[int], object],
+    ) -> None:
+        n_events = arrivals.n_events
+        self._request, self._arrivals, self._versions = request, arrivals, versions
+        self._rng, self._name_owner = check_random_state(random_state), name_owner
+        self._weights = n_events if request.strategy == "popularity" else np.ones_like(n_events)
+        self._pools = "all" if request.time is None else choose_pools(request, arrivals)
+        self._n_owners, self._n_later, self._n_drawn = np.zeros_like(n_events), 0, 0
+
+    def draw(
+        self, owners: np.ndarray, rows: np.ndarray, items: np.ndarray, times: np.ndarray
+    ) -> np.ndarray:
+        """Return versions of items of shape (n_events, n_negatives), for all events of owners."""
+        own = OwnItems(owners, items, self._weights)
+        nothing_left = np.flatnonzero(own.free == 0)
+        if len(nothing_left):
+            row = int(rows[np.argmax(owners == nothing_left[0])])
+            raise self._request.nothing_to_draw(self._name_owner(row))
+        pools = self._arrivals.find_pools(items, times, self._pools)
+        drawn = own.draw_others(owners, self._request.n_negatives, self._rng, pools)
+        shown, is_later = self._versions.find(drawn, times)
+        self._n_owners += own.count_owners()
+        self._n_later, self._n_drawn = self._n_later + is_later.sum(), self._n_drawn + drawn.size
+        return shown
+
+    def warn(self, read_events: Callable[[], pd.DataFrame]) -> None:
+        """Warn of what tells these negatives from clicks; ``read_events`` gives some events."""
+        request, n_events = self._request, self._arrivals.n_events
+        warn_of_items_of_one_user(request, n_events, self._n_owners, self._weights)
+        warn_of_later_values(request, read_events, self._n_later / self._n_drawn)
+
+
+def read_catalogue(catalogue: Any, request: NegativesRequest) -> pd.DataFrame:
+    """Return a frame or a scan of items as a pandas frame, checked."""
+    if isinstance(catalogue, Scan):
+        parts = [part for _, part in catalogue.parts(request.described)]
+        catalogue = pd.concat(parts, ignore_index=True)
+    listed = CallerFrame(catalogue, name="catalogue").pandas
+    check_frame(listed, request.described, name="catalogue")
+    number_ids(listed, request.item, name="catalogue")
+    return listed
+
+
+def join_times(listed: pd.DataFrame, times: pd.Series, request: NegativesRequest) -> pd.Series:
+    """Return the launches of a catalogue and the times of events below them, of one kind."""
+    launch = request.catalogue_time
+    both = pd.concat([listed[launch], times], ignore_index=True)
+    check_times(both, name=f"catalogue[{launch!r}] and events[{request.time!r}] together")
+    return both
+
+
+def cast_items(listed: pd.DataFrame, own: pa.Schema) -> pa.Table:
+    """Return items of a catalogue as a table with the types of the events."""
+    table = pa.table({name: pa.chunked_array(pa.array(listed[name].array)) for name in own.names})
+    try:
+        return table.cast(own)
+    except pa.ArrowException as error:
+        raise other_kind(own.names, table.schema.types, own.types) from error
+
+
+def other_kind(name: object, listed: object, own: object) -> ValueError:
+    """Make the error for a catalogue whose values cannot be those of the events."""
+    return ValueError(
+        f"catalogue[{name!r}] must be of the kind of events[{name!r}] and have some of its ids, "
+        f"got {listed!r} beside {own!r}."
+    )

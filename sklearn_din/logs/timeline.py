@@ -73,8 +73,23 @@ class Timeline:
         self._keys = _KeyCodes(events, keys)
         label = f"events[{time!r}]"
         self.times, self.unit, self.zoned = check_times(events[time], name=label)
-        self._sort(self._keys.event_codes)
-        del self._keys.event_codes
+        codes = self._keys.event_codes
+        del self._keys.event_codes  # no look-up needs them
+        by_time = np.arange(len(codes))
+        if not _is_sorted(self.times):
+            by_time = np.argsort(self.times, kind="stable")
+        ordered = self.times[by_time]
+        is_new = np.append(True, ordered[1:] != ordered[:-1])[: len(ordered)]
+        self._ticks = ordered[is_new]
+        self._stride = len(self._ticks) + 1
+        sort_keys = codes[by_time] * self._stride + (np.cumsum(is_new) - 1)
+        by_key = np.argsort(sort_keys, kind="stable")
+        sort_keys = sort_keys[by_key]
+        n_without_key = np.searchsorted(sort_keys, 0)  # code -1 sorts first
+        self._sorted_keys = sort_keys[n_without_key:]
+        self.order = by_time[by_key[n_without_key:]]
+        self.groups = self._sorted_keys // self._stride
+        self._first = np.searchsorted(self.groups, np.arange(self._keys.n_keys + 1))
 
     def past(self, impressions: pd.DataFrame, *, max_age: Age = None) -> Past:
         """Each impression's window of the sorted log."""
@@ -102,15 +117,11 @@ class Timeline:
         keys = self._sorted_keys
         return bool((keys[1:] == keys[:-1]).sum() > 0.4 * len(keys))
 
-    def has_events(self, impressions: pd.DataFrame) -> np.ndarray:
-        """Return whether each impression's key occurs in the log, at whatever time."""
-        return self._keys.lookup(impressions) >= 0
-
-    def is_after_some_event(self, impressions: pd.DataFrame) -> np.ndarray:
-        """Return whether each impression is later than the log's first event, of whatever key."""
+    def meets(self, impressions: pd.DataFrame) -> tuple[bool, bool]:
+        """Return whether some impression has a key of the log, and some one an earlier event."""
         times, unit = self.impression_times(impressions)
-        edges = strict_edges(times, unit, self._ticks.dtype, self.unit)
-        return _search_in_order(self._ticks, edges) > 0
+        is_later = strict_edges(times, unit, self._ticks.dtype, self.unit) > self._ticks[0]
+        return bool((self._keys.lookup(impressions) >= 0).any()), bool(is_later.any())
 
     def impression_times(self, impressions: pd.DataFrame) -> tuple[np.ndarray, str | None]:
         """Impression times in the finer of their own unit and the log's, and that unit."""
@@ -139,26 +150,6 @@ class Timeline:
         origin = self.times.min().item()
         clock = since(self.times, origin, self.unit)[self.order]
         return clock, since(times, origin * unit_ratio(unit, self.unit), unit)
-
-    def _sort(self, codes: np.ndarray) -> None:
-        by_time = np.arange(len(codes))
-        if not _is_sorted(self.times):
-            by_time = np.argsort(self.times, kind="stable")
-        ordered = self.times[by_time]
-        is_new = np.append(True, ordered[1:] != ordered[:-1])[: len(ordered)]
-        self._ticks = ordered[is_new]
-        keys = codes[by_time] * self._stride + (np.cumsum(is_new) - 1)
-        by_key = np.argsort(keys, kind="stable")
-        keys = keys[by_key]
-        n_without_key = np.searchsorted(keys, 0)  # code -1 sorts first
-        self._sorted_keys = keys[n_without_key:]
-        self.order = by_time[by_key[n_without_key:]]
-        self.groups = self._sorted_keys // self._stride
-        self._first = np.searchsorted(self.groups, np.arange(self._keys.n_keys + 1))
-
-    @property
-    def _stride(self) -> int:
-        return len(self._ticks) + 1
 
     def _search(self, codes: np.ndarray, ticks: np.ndarray) -> np.ndarray:
         return _search_in_order(self._sorted_keys, codes * self._stride + ticks)

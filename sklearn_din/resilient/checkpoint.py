@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,7 @@ MINUTES_BETWEEN_WRITES = 10.0  # at most, where validation checks are further ap
 N_DIGEST = len(digest())
 
 
+@dataclass(eq=False)
 class Checkpoint(Callback):
     """Write where a training stands, and put another training where it stood.
 
@@ -51,23 +53,13 @@ class Checkpoint(Callback):
     writes.
     """
 
+    path: Path
+    given: Fingerprint
+    earlier: dict[str, Any] | None
+    verbose: int
+    is_first: bool
     sees_refit = True
-
-    def __init__(
-        self,
-        path: Path,
-        given: Fingerprint,
-        earlier: dict[str, Any] | None,
-        verbose: int,
-        *,
-        is_first: bool = True,
-    ) -> None:
-        self.path = path
-        self.given = given
-        self.earlier = earlier
-        self.verbose = verbose
-        self.is_first = is_first
-        self.is_over = False  # whether the training has ended, and not by Ctrl-C
+    is_over = False  # whether the training has ended, and not by Ctrl-C
 
     def seeds(self, fresh: np.random.RandomState) -> np.random.RandomState:
         """Return the random state that the training begins with: the earlier training's, if any.
@@ -237,7 +229,7 @@ def open_checkpoint(
         if ranks is not None:
             earlier = ranks.from_first(earlier)
         verbose = estimator.verbose if is_first else 0
-        checkpoint = Checkpoint(path, given, earlier, verbose, is_first=is_first)
+        checkpoint = Checkpoint(path, given, earlier, verbose, is_first)
         yield checkpoint
         if not checkpoint.is_over:
             return

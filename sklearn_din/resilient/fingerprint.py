@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from numbers import Integral, Real
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -85,13 +85,11 @@ def plain_parameter(value: object) -> Any:
     True
     """
     if isinstance(value, np.generic):
-        return plain_parameter(value.item())
-    if value is None or isinstance(value, bool):
+        value = value.item()
+    if value is None or isinstance(value, bool | int):
         return value
     if isinstance(value, str):
         return str(value)
-    if isinstance(value, Integral):
-        return int(value)
     if isinstance(value, Real):
         return float(value) if math.isfinite(value) else repr(float(value))
     if isinstance(value, Mapping):

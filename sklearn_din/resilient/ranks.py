@@ -11,6 +11,7 @@ batch, to rounding.
 from __future__ import annotations
 
 import os
+import platform
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -26,6 +27,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from sklearn_din._digests import digest
 from sklearn_din._warnings import warn_user
+from sklearn_din.encoding.table import Impressions
 from sklearn_din.network.batch import rows_of_rank
 from sklearn_din.resilient.fingerprint import Fingerprint, differences, fingerprint
 from sklearn_din.training.inputs import FitInputs
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 Exchanged = TypeVar("Exchanged")
 Joined = TypeVar("Joined", bound="Processes")
 
+MINUTES_TO_ENCODE = 24 * 60.0  # for which the others wait; one that is killed is noticed at once
 MINUTES_TO_WAIT = 10.0  # for a process that is slower than the others, or gone without a trace
 SECONDS_FOR_REASON = 3.0  # for the others to give their reasons, after one has ended
 MOST_LETTERS = 2_000  # of an error that is sent to the others
@@ -319,6 +322,31 @@ def training_ranks(*, keeps_checkpoint: bool) -> Iterator[Ranks | None]:
         remedy = "fit goes on from the latest checkpoint"
     with end_together(Ranks(work="a training of", remedy=remedy)) as ranks:
         yield ranks
+
+
+@contextmanager
+def first_process_first(table: Impressions, key: str) -> Iterator[None]:
+    """Run the block in the first of several processes, and then in the others.
+
+    Where the table has no ``cache_dir``, or there is no group of several processes, each process
+    runs the block alone. ``key`` is equal where the same is encoded.
+    """
+    scan = table.scan
+    if scan is None or scan.cache_dir is None or not is_one_of_several():
+        yield
+        return
+    remedy = "fit begins anew, nothing was kept of what they have encoded"
+    with end_together(Processes(work="an encoding by", remedy=remedy)) as processes:
+        folder = str(scan.cache_dir.resolve())
+        works = processes.of_all((platform.node(), folder, key))
+        is_first = works.index(works[processes.rank]) == processes.rank
+        processes.wait_up_to(MINUTES_TO_ENCODE)
+        if is_first:
+            yield
+        processes.of_all(None)
+        if not is_first:
+            yield
+        processes.of_all(None)
 
 
 def weights_digest(module: nn.Module) -> str:

@@ -25,6 +25,8 @@ class Scan(ABC):
 
     Parameters
     ----------
+    table : object
+        What has all rows.
     rows : range or ndarray of int64
         Row numbers of the whole table that this view has, in its order.
     columns : sequence of str
@@ -39,6 +41,7 @@ class Scan(ABC):
 
     def __init__(
         self,
+        table: Any,
         rows: range | np.ndarray,
         columns: Sequence[str],
         *,
@@ -46,7 +49,7 @@ class Scan(ABC):
         memory: int,
         cache_dir: Path | None,
     ) -> None:
-        self._rows, self.columns = rows, list(columns)
+        self._table, self._rows, self.columns = table, rows, list(columns)
         self.target, self.memory, self.cache_dir = target, memory, cache_dir
 
     @abstractmethod
