@@ -135,8 +135,10 @@ class StoredHistories:
             codes[is_there], numbers = pd.factorize(stored[is_there])
             distinct = self._distinct(name, numbers)
             return np.append(distinct, [pd.NA])[codes], (codes, distinct)
-        missing = self.store.get(f"missing {name}")
-        array = pa.array(stored, mask=None if missing is None else np.array(missing[rows]))
+        missing = None
+        if f"missing {name}" in self.store:
+            missing = np.array(self.store[f"missing {name}"][rows])
+        array = pa.array(stored, mask=missing)
         array = array.cast(kind) if pa.types.is_boolean(kind) else array.view(kind)
         chunks = pa.chunked_array([array])
         return plain_values(pd.Series(pd.arrays.ArrowExtensionArray(chunks), name=name)), None
