@@ -61,11 +61,7 @@ class AttachedScan(Scan):
     """
 
     def __init__(
-        self,
-        base: Scan,
-        rows: range | np.ndarray,
-        columns: Sequence[str],
-        store: Store,
+        self, base: Scan, rows: range | np.ndarray, columns: Sequence[str], store: Store
     ) -> None:
         target, memory, cache_dir = base.target, base.memory, base.cache_dir
         super().__init__(base, rows, columns, target=target, memory=memory, cache_dir=cache_dir)

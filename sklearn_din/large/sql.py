@@ -178,8 +178,7 @@ def _no_keys(name: str, kind: str) -> TypeError:
 def read_keys(column: pd.Series, kind: str | None) -> pa.Array:
     """Return keys as text or int64, equal where the keys are; null where one is missing."""
     if kind == "text":
-        array = arrow_of_column(column)
-        return array.cast(pa.large_string()) if pa.types.is_null(array.type) else array
+        return arrow_of_column(column).cast(pa.large_string())
     is_there = ~missing_rows(column)
     keys = np.zeros(len(column), dtype=np.int64)
     keys[is_there] = _whole_numbers(plain_values(column[is_there].infer_objects()))

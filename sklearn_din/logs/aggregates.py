@@ -93,10 +93,7 @@ def attach_aggregates(
 
 
 def check_aggregates(
-    aggregates: Mapping[str, Aggregate],
-    time: str,
-    impressions: pd.DataFrame,
-    events: pd.DataFrame,
+    aggregates: Mapping[str, Aggregate], time: str, impressions: pd.DataFrame, events: pd.DataFrame
 ) -> AggregatesByKey:
     """Check columns and dtypes, not values, and return the requested aggregates by key."""
     if not isinstance(aggregates, Mapping):

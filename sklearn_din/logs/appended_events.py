@@ -62,14 +62,13 @@ def _are_numbers(part: pd.Series) -> bool:
 
 def _keep_apart(parts: list[pd.Series], *, is_key: bool) -> list[pd.Series]:
     """Return the column of both logs in a dtype that tells its integers apart."""
-    is_float = [pd.api.types.is_float_dtype(part) for part in parts]
-    pairs = list(zip(parts, is_float, strict=True))
-    largest = max((_largest(part) for part, floats in pairs if not floats), default=0)
+    is_float = pd.api.types.is_float_dtype
+    largest = max((_largest(part) for part in parts if not is_float(part)), default=0)
     if largest <= EXACT:
         return parts
     # NaN of polars' and Arrow's floats becomes numpy's, which is missing
-    numbers = [pd.Series(plain_values(part)) if floats else part for part, floats in pairs]
-    fractions = [part for part, floats in zip(numbers, is_float, strict=True) if floats]
+    numbers = [pd.Series(plain_values(part)) if is_float(part) else part for part in parts]
+    fractions = [part for part in numbers if is_float(part)]
     for part in fractions if is_key else ():
         check_exact(part.to_numpy(), name=repr(parts[0].name))
     are_whole = all(

@@ -159,37 +159,31 @@ class _KeyCodes:
     """Turns the key columns of events, then of impressions, into common codes (-1: none)."""
 
     def __init__(self, events: pd.DataFrame, columns: Sequence[str]):
-        self._columns = list(columns)
-        self._uniques: list[pd.Index] = []
-        parts = []
+        # Each column, its values, and the pairs with those before it that occur
+        self._steps: list[tuple[str, pd.Index, pd.Index | None]] = []
+        self.event_codes = np.empty(0, dtype=np.int64)
         for column in columns:
             values = python_values(plain_values(events[column]))
             name = f"events[{column!r}]"
             codes, uniques = key_codes(values, name=name)
             warn_of([note_two_kinds(uniques, name=name)])
-            parts.append(codes.astype(np.int64))
-            self._uniques.append(pd.Index(uniques, dtype=uniques.dtype))
-        self._sizes = [len(uniques) for uniques in self._uniques]
-        self._pairs: list[pd.Index] = []
-        self.n_keys = self._sizes[0]
-        codes = parts[0]
-        for part, size in zip(parts[1:], self._sizes[1:], strict=True):
-            codes = _pack(codes, part, size)
-            is_there = codes >= 0
-            # New codes after each column: a product of several sizes would not fit into int64.
-            codes[is_there], pairs = pd.factorize(codes[is_there])
-            self._pairs.append(pd.Index(pairs))
-            self.n_keys = len(pairs)
-        self.event_codes = codes
+            codes, pairs, self.n_keys = codes.astype(np.int64), None, len(uniques)
+            if self._steps:
+                codes = _pack(self.event_codes, codes, len(uniques))
+                is_there = codes >= 0
+                # New codes after each column: a product of several sizes would not fit into int64.
+                codes[is_there], found = pd.factorize(codes[is_there])
+                pairs, self.n_keys = pd.Index(found), len(found)
+            self.event_codes = codes
+            self._steps.append((column, pd.Index(uniques, dtype=uniques.dtype), pairs))
 
     def lookup(self, impressions: pd.DataFrame) -> np.ndarray:
-        parts = [
-            _match(python_values(plain_values(impressions[column])), uniques, column)
-            for column, uniques in zip(self._columns, self._uniques, strict=True)
-        ]
-        codes = parts[0]
-        for part, size, pairs in zip(parts[1:], self._sizes[1:], self._pairs, strict=True):
-            codes = pairs.get_indexer(pd.Index(_pack(codes, part, size)))
+        codes = np.empty(0, dtype=np.int64)
+        for column, uniques, pairs in self._steps:
+            part = _match(python_values(plain_values(impressions[column])), uniques, column)
+            if pairs is not None:
+                part = pairs.get_indexer(pd.Index(_pack(codes, part, len(uniques))))
+            codes = part
         return codes
 
 

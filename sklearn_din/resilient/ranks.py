@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from sklearn_din.training.net import DINNet
 
 Exchanged = TypeVar("Exchanged")
-Joined = TypeVar("Joined", bound="Processes")
 
 MINUTES_TO_ENCODE = 24 * 60.0  # for which the others wait; one that is killed is noticed at once
 MINUTES_TO_WAIT = 10.0  # for a process that is slower than the others, or gone without a trace
@@ -51,8 +50,8 @@ def is_one_of_several() -> bool:
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
-class Processes:
-    """All processes of torch's group, at one piece of work, and the values that they exchange.
+class Ranks:
+    """All processes of torch's group, at one piece of work: what they exchange and add up.
 
     Every method is called by all of them, in the same order. They wait for each other there. A
     process that ends the work with an error says so and closes its connections, so that none of the
@@ -64,12 +63,15 @@ class Processes:
         self.rank, self.size = dist.get_rank(), dist.get_world_size()
         self._work, self._remedy = work, remedy
         self._is_closed, self._key = False, ""
+        self.have_agreed = False  # whether all processes stop at this moment
+        self._stop_request: str | None = None  # of this process, until all processes know of it
         self._groups: list[Any] = []
         # Groups of their own: they can be closed when the work fails, and the user's stays.
         # The one name here that torch does not document: its store, where a process that has lost
         # its connections can still leave a message for the others.
         self._store = dist.distributed_c10d._get_default_store()
         self._on_cpu = self.open("gloo")
+        self._on_gpu = self._on_cpu if dist.get_backend() == "gloo" else self.open(None)
         self._key = self.from_first(f"sklearn_din/{uuid.uuid4().hex}")
 
     def open(self, backend: str | None, *, minutes: float = MINUTES_TO_WAIT) -> Any:
@@ -141,38 +143,13 @@ class Processes:
         """Return the reasons of the processes that ended: empty text where one lost another."""
         others = {rank: f"{self._key}/{rank}" for rank in range(self.size) if rank != self.rank}
         reasons = {self.rank: ""}
-        try:
+        with suppress(RuntimeError):  # one of them gave no reason in time
             self._store.wait(list(others.values()), timedelta(seconds=SECONDS_FOR_REASON))
-        except dist.DistNetworkError:  # the process that holds the store has ended
-            return reasons
-        except RuntimeError:  # one of them gave no reason in time
-            pass
-        with suppress(RuntimeError):
+        with suppress(RuntimeError):  # the process that holds the store has ended
             for rank, key in others.items():
                 if self._store.check([key]):
                     reasons[rank] = self._store.get(key).decode()
         return reasons
-
-
-@contextmanager
-def end_together(processes: Joined) -> Iterator[Joined]:
-    """Tell the other processes if this one fails in the block, and close the connections."""
-    try:
-        yield processes
-    except BaseException as error:
-        processes.fail(error)
-        raise
-    processes.end()
-
-
-class Ranks(Processes):
-    """The processes of a group that train one model: they also add tensors up."""
-
-    def __init__(self, *, work: str, remedy: str) -> None:
-        super().__init__(work=work, remedy=remedy)
-        self.have_agreed = False  # whether all processes stop at this moment
-        self._stop_request: str | None = None  # of this process, until all processes know of it
-        self._on_gpu = self._on_cpu if dist.get_backend() == "gloo" else self.open(None)
 
     def sum(self, tensor: Tensor) -> None:
         """Replace a tensor by its sum over all processes: the same bits in each of them."""
@@ -308,6 +285,18 @@ class Ranks(Processes):
 
 
 @contextmanager
+def join_processes(*, work: str, remedy: str) -> Iterator[Ranks]:
+    """Open connections of all processes, and tell the others if this one fails in the block."""
+    ranks = Ranks(work=work, remedy=remedy)
+    try:
+        yield ranks
+    except BaseException as error:
+        ranks.fail(error)
+        raise
+    ranks.end()
+
+
+@contextmanager
 def training_ranks(*, keeps_checkpoint: bool) -> Iterator[Ranks | None]:
     """Join the processes that call ``fit`` together.
 
@@ -320,7 +309,7 @@ def training_ranks(*, keeps_checkpoint: bool) -> Iterator[Ranks | None]:
     remedy = "fit begins anew, with checkpoint_dir it would go on"
     if keeps_checkpoint:
         remedy = "fit goes on from the latest checkpoint"
-    with end_together(Ranks(work="a training of", remedy=remedy)) as ranks:
+    with join_processes(work="a training of", remedy=remedy) as ranks:
         yield ranks
 
 
@@ -336,7 +325,7 @@ def first_process_first(table: Impressions, key: str) -> Iterator[None]:
         yield
         return
     remedy = "fit begins anew, nothing was kept of what they have encoded"
-    with end_together(Processes(work="an encoding by", remedy=remedy)) as processes:
+    with join_processes(work="an encoding by", remedy=remedy) as processes:
         folder = str(scan.cache_dir.resolve())
         works = processes.of_all((platform.node(), folder, key))
         is_first = works.index(works[processes.rank]) == processes.rank
