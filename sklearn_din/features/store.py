@@ -21,7 +21,7 @@ from sklearn_din._digests import digest
 from sklearn_din._whole_files import remove_with, sync
 
 MANIFEST = "manifest.json"
-FORMAT = 1
+FORMAT = 2
 BLOCK_BYTES = 1 << 22  # written at a time
 
 
