@@ -9,7 +9,7 @@ DuckDB puts on disk what its memory does not hold.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -255,8 +255,9 @@ class _Merge:
             has_keys=" and ".join(f"{key} is not null" for key in keys),
             is_new=" or ".join(f"{key} is distinct from lag({key}) over ()" for key in keys),
         )
-        read = chain(self._events(columns, read_events), self._impressions(read_impressions))
-        batches, memory = self._fill_in(read, schema), self.sort_memory
+        events = self._read(self.log, columns, read_events, schema)
+        batches = chain(events, self._read(self.shown, [], read_impressions, schema))
+        memory = self.sort_memory
         with Progress("attaching", len(self.log) + len(self.shown)) as progress:
             for piece in sort_rows(batches, schema, memory=memory, folder=folder, query=query):
                 names = ("is_event", "is_new", "before", "first")
@@ -287,48 +288,39 @@ class _Merge:
         for batch in sort_rows(batches, schema, memory=self.sort_memory, folder=folder):
             yield [column.to_numpy() for column in batch.columns[1:]]
 
-    def _fill_in(
-        self, rows: Iterable[tuple[pd.DataFrame, dict[str, pa.Array]]], schema: pa.Schema
+    def _read(
+        self, table: Table, columns: Sequence[Any], read: _Read, schema: pa.Schema
     ) -> Iterator[pa.RecordBatch]:
-        """Yield rows with their keys, and nulls where the other table alone has a column."""
-        for part, known in rows:
-            pairs = zip(schema.names, self.keys, self.kinds, strict=False)
-            known |= {name: read_keys(part[key], kind) for name, key, kind in pairs}
-            tables = [schema.empty_table(), pa.table(known)]
-            yield from pa.concat_tables(tables, promote_options="default").to_batches()
-
-    def _events(
-        self, columns: Sequence[Any], read: _Read
-    ) -> Iterator[tuple[pd.DataFrame, dict[str, pa.Array]]]:
-        for start, part, times in self._times(self.log, columns):
-            first = times.min().item()
-            self.origin = first if self.origin is None else min(first, self.origin)
-            yield part, _placed(times, start + EVENT) | read(part, times)
-
-    def _impressions(self, read: _Read) -> Iterator[tuple[pd.DataFrame, dict[str, pa.Array]]]:
-        for start, part, times in self._times(self.shown, []):
-            edges, oldest = window_edges(times, self.shown_unit, self.age, self.dtype, self.unit)
-            self.is_later |= self.origin is not None and bool((edges > self.origin).any())
-            known = _placed(edges, start) | read(part, times)
-            yield part, known if oldest is None else known | {"oldest": pa.array(oldest)}
-
-    def _times(
-        self, table: Table, columns: Sequence[Any]
-    ) -> Iterator[tuple[int, pd.DataFrame, np.ndarray]]:
-        """Yield number of the first row, rows and times of each part.
+        """Yield rows as they are sorted, nulls where the other table alone has a column.
 
         Datetimes of a unit coarser than the events' are brought to it; missing times are counted
         over all parts.
         """
         label, n_missing = f"{table.name}[{self.time!r}]", 0
+        place = self._place_events if table is self.log else self._place_impressions
         with Progress(f"reading {table.name}", len(table)) as progress:
             for start, part in table.parts([self.time, *self.keys, *columns]):
                 n_missing += int(missing_rows(part[self.time]).sum())
                 if not n_missing and len(part):
-                    yield start, part, check_times(part[self.time], name=label, unit=self.unit)[0]
+                    times = check_times(part[self.time], name=label, unit=self.unit)[0]
+                    pairs = zip(schema.names, self.keys, self.kinds, strict=False)
+                    keys = {name: read_keys(part[key], kind) for name, key, kind in pairs}
+                    known = keys | place(times, start) | read(part, times)
+                    tables = [schema.empty_table(), pa.table(known)]
+                    yield from pa.concat_tables(tables, promote_options="default").to_batches()
                 progress.update(len(part))
         if n_missing:
             raise missing_times(label, n_missing)
+
+    def _place_events(self, times: np.ndarray, start: int) -> dict[str, pa.Array]:
+        first = times.min().item()
+        self.origin = first if self.origin is None else min(first, self.origin)
+        return _placed(times, start + EVENT)
+
+    def _place_impressions(self, times: np.ndarray, start: int) -> dict[str, pa.Array]:
+        edges, oldest = window_edges(times, self.shown_unit, self.age, self.dtype, self.unit)
+        self.is_later |= self.origin is not None and bool((edges > self.origin).any())
+        return _placed(edges, start) | ({} if oldest is None else {"oldest": pa.array(oldest)})
 
 
 def _placed(times: np.ndarray, start: int) -> dict[str, pa.Array]:
