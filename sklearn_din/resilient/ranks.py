@@ -1,4 +1,4 @@
-"""Training of several processes: gradients are summed before each step, and one error ends all.
+"""Several processes at one work: gradients are summed before each step, and one error ends all.
 
 All processes are given the same rows and draw the same order; of each joint batch, rank r of n
 computes slice r. Dense gradients and the loss are added up by one all-reduce; of the embedding
