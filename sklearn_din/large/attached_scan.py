@@ -1,10 +1,8 @@
 """A scan with more columns, which lie in files beside it: histories and aggregates."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -70,7 +68,7 @@ class AttachedScan(Scan):
         self._new_names = store.names if self._histories is None else self._histories.names
 
     @classmethod
-    def on(cls, base: Scan, names: Sequence[str], store: Store) -> AttachedScan:
+    def on(cls, base: Scan, names: Sequence[str], store: Store) -> Self:
         """Attach further columns to all rows of a scan."""
         return cls(base, range(len(base)), [*base.columns, *names], store)
 

@@ -1,7 +1,5 @@
 """Rows in order, however many: DuckDB sorts them in a given memory and puts the rest on disk."""
 
-from __future__ import annotations
-
 import errno
 import os
 import tempfile

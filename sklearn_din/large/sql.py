@@ -7,8 +7,6 @@ results back into the order of the impressions. Nothing but the sort grows with 
 DuckDB puts on disk what its memory does not hold.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Sampled negatives of a scan: DuckDB counts the items and brings each user's events together."""
 
-from __future__ import annotations
-
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack

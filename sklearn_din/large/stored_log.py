@@ -1,7 +1,5 @@
 """Histories in a store: the columns of a sorted log, written once, and windows over them."""
 
-from __future__ import annotations
-
 import base64
 import uuid
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """A table as a sequence of parts, whatever it is: a frame in memory or a scan."""
 
-from __future__ import annotations
-
 import uuid
 from collections.abc import Hashable, Iterator, Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """Point-in-time numbers beside an impression: means, sums and counts of what came before it."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

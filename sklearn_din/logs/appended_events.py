@@ -1,7 +1,5 @@
 """Later events behind earlier ones: the same moments and the same ids, whatever their dtypes."""
 
-from __future__ import annotations
-
 from collections.abc import Hashable, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Whether the clocks of two tables agree: times of another unit, or of a coarser grain."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 

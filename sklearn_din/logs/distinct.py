@@ -1,7 +1,5 @@
 """Distinct values and distinct rows as codes."""
 
-from __future__ import annotations
-
 from collections.abc import Hashable, Sequence
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Negative sampling: rows that the user did not choose, beside those that the user did."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Draws of items that their owner does not have, exact and without rejection."""
 
-from __future__ import annotations
-
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any

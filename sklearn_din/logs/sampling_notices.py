@@ -4,8 +4,6 @@ Columns that belong to the item and are not named as its own, or to the user and
 shown before they came up, or with later values, or that nobody else has; pairs that come back.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 

@@ -1,7 +1,5 @@
 """Each impression's position in the event log of its key: only this file decides "before"."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """A training that was killed goes on from its latest checkpoint, and ends with the same bits."""
 
-from __future__ import annotations
-
 import copy
 import logging
 import math

@@ -1,7 +1,5 @@
 """Short texts that tell trainings of different parameters or data from each other."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from numbers import Real
