@@ -193,7 +193,7 @@ def test_what_is_said_is_what_a_plain_loop_finds(seed, n_rows, n_odd):
 def test_a_column_of_the_user_in_item_columns_is_said():
     clicks = make_clicks()
     named = ["category", "price", "tags", "age"]
-    message = r"^\['age'\] in item_columns have one value for each 'user' and several for one 'item'"
+    message = r"^\['age'\] in item_columns have one value for each 'user' and several for one"
     with pytest.warns(UserWarning, match=message) as caught:
         sample_negatives(clicks, item="item", user="user", item_columns=named)
     assert len(caught) == 1
