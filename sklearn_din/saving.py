@@ -6,8 +6,6 @@ reads what ``skops.io.dump`` wrote, as MLflow's ``log_model`` does. What is adde
 types are trusted, a file is written in one move, whatever is wrong with one is one kind of error.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import os

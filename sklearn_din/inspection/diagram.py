@@ -1,7 +1,5 @@
 """A drawing of the network as the data flow, as HTML: for notebooks and the docs."""
 
-from __future__ import annotations
-
 import textwrap
 from html import escape
 

@@ -1,7 +1,5 @@
 """The vectors that a fitted Pipeline has learnt, one table per vocabulary."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 from sklearn.base import BaseEstimator

@@ -1,7 +1,5 @@
 """The weight of every past event, or its effect, as ids and in the caller's own values."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from typing import Any
 

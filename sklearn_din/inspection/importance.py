@@ -1,7 +1,5 @@
 """Permutation importance of behaviours and columns: the fall of a score without each."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import numpy as np

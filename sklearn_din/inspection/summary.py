@@ -1,7 +1,5 @@
 """A network in words: its columns, its behaviours, its layers, the size of what it learns."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 from sklearn.base import BaseEstimator

@@ -1,7 +1,5 @@
 """A ranked catalogue against what users clicked afterwards."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from numbers import Integral
 from typing import Any

@@ -4,8 +4,6 @@ The file holds no code, only a graph of standard operations and the weights, whi
 languages and machines can read.
 """
 
-from __future__ import annotations
-
 import functools
 import json
 import os

@@ -3,8 +3,6 @@
 This file imports nothing of the package, so that it can be copied to a machine without it.
 """
 
-from __future__ import annotations
-
 import difflib
 import json
 import math

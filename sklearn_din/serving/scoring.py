@@ -1,7 +1,5 @@
 """Predictions of tables of any size: into a Parquet file, or part by part on a cluster."""
 
-from __future__ import annotations
-
 import functools
 import os
 from collections.abc import Collection, Iterator, Sequence

@@ -1,7 +1,5 @@
 """A fitted Pipeline learns from rows that have come since: all of its steps, or none."""
 
-from __future__ import annotations
-
 import copy
 from typing import Any, TypeVar
 
