@@ -38,11 +38,17 @@ def make_frame(n_users=12, seed=0):
     return frame, y
 
 
+def make_model(encoder=None, **parameters):
+    """Encoder, by default of users and times, and a classifier that trains two epochs."""
+    encoder = encoder or HistorySequenceEncoder(user="user", time="time")
+    classifier = DINClassifier(**{"max_epochs": 2, "random_state": 0, **parameters})
+    return Pipeline([("encode", encoder), ("din", classifier)])
+
+
 def fit_pipeline(frame, y):
     histories = {("hist_item", "hist_category"): ("item", "category"), "tags": None}
     encoder = HistorySequenceEncoder(histories=histories, drop=["user", "time"])
-    classifier = DINClassifier(max_epochs=2, lr=0.02, random_state=0)
-    return Pipeline([("encode", encoder), ("din", classifier)]).fit(frame, y)
+    return make_model(encoder, lr=0.02).fit(frame, y)
 
 
 def make_rows(n_users=8, n_items=9, n_rows=80, seed=0):

@@ -59,7 +59,6 @@ LAYOUTS = {
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_every_layout_reads_the_same(layout):
     column = LAYOUTS[layout]
-
     assert holds_lists(column)
     assert as_lists(read_history(column)) == [row or [] for row in ROWS]
 
@@ -100,7 +99,6 @@ def test_events_of_an_arrow_dictionary_are_of_the_kind_of_its_values(
         lists = pa.ListArray.from_arrays(pa.array([0, 2, 3], pa.int32()), values)
         column = pd.Series(pd.arrays.ArrowExtensionArray(lists), name="clicks")
         cells = read_history(column)
-
         facts = facts_of(cells)
         assert (facts.is_numeric, facts.is_integer) == (is_numeric, is_integer)
         assert as_lists(cells) == [events[:2], events[2:]]
@@ -109,7 +107,6 @@ def test_events_of_an_arrow_dictionary_are_of_the_kind_of_its_values(
 def test_fixed_size_arrow_lists_read_as_lists():
     kind = pd.ArrowDtype(pa.list_(pa.int64(), 2))
     column = pd.Series([[1, 2], None, [3, 4]], dtype=kind, name="clicks")
-
     assert as_lists(read_history(column)) == [[1, 2], [], [3, 4]]
 
 
@@ -121,7 +118,6 @@ def test_arrow_list_views_read_as_lists(make, size):
     starts, lengths = pa.array([3, 0, 1, 0], size), pa.array([2, 2, 3, 0], size)
     views = make.from_arrays(starts, lengths, events, mask=is_missing)
     column = pd.Series(pd.arrays.ArrowExtensionArray(views), name="clicks")
-
     assert holds_lists(column)
     assert as_lists(read_history(column)) == [[4, 5], [], [2, 3, 4], []]
     assert as_lists(read_history(column[2:])) == [[2, 3, 4], []]
@@ -130,7 +126,6 @@ def test_arrow_list_views_read_as_lists(make, size):
 @pytest.mark.parametrize("dtype", [object, "str", pd.ArrowDtype(pa.string())])
 def test_text_is_split_at_the_separator(dtype):
     column = pd.Series(["hat | sock", "hat", "", None, "hat||sock"], dtype=dtype, name="tags")
-
     lists = as_lists(read_history(column, separator="|"))
     assert lists == [["hat", "sock"], ["hat"], [], [], ["hat", None, "sock"]]
 
@@ -183,7 +178,6 @@ FLOATS = pa.array([3.0, float("nan"), None, 1.0, 3.0])
 )
 def test_nan_is_no_id_whoever_holds_it(values):
     codes, distinct = factorize(values, name="item")
-
     assert codes.tolist() == [0, -1, -1, 1, 0]
     assert codes.dtype == np.int32
     assert distinct.tolist() == [3.0, 1.0]

@@ -9,11 +9,10 @@ import pandas as pd
 import pytest
 from sklearn.experimental import enable_halving_search_cv  # noqa: F401  (makes the import work)
 from sklearn.model_selection import GridSearchCV, HalvingGridSearchCV
-from sklearn.pipeline import Pipeline
 
-from sklearn_din import DINClassifier, HistorySequenceEncoder, attach_history, scan_parquet
+from sklearn_din import attach_history, scan_parquet
 from tests.engine_logs import HISTORY, LISTS, attached_here, make_logs, plain
-from tests.fitted_pipelines import attach_clicks
+from tests.fitted_pipelines import attach_clicks, make_model
 
 dask = pytest.importorskip("dask", reason="needs dask: pip install .[test]")
 dataframe = pytest.importorskip("dask.dataframe", reason="needs dask: pip install .[test]")
@@ -87,17 +86,12 @@ def cluster():
         yield cluster
 
 
-def make_model():
-    encoder = HistorySequenceEncoder(user="user", time="time")
-    return Pipeline([("encode", encoder), ("din", DINClassifier(max_epochs=1, random_state=0))])
-
-
 @pytest.mark.parametrize(
     "kind", [GridSearchCV, functools.partial(HalvingGridSearchCV, random_state=0)]
 )
 def test_a_search_gives_the_scores_of_one_process(cluster, one_thread, kind):
     X, y = attach_clicks(n_users=40, n_items=30, n_categories=5, random_state=0)
-    search = kind(make_model(), GRID, cv=2, scoring="roc_auc", refit=False)
+    search = kind(make_model(max_epochs=1), GRID, cv=2, scoring="roc_auc", refit=False)
     with joblib.parallel_config(backend="dask"):
         found = search.fit(X, y).cv_results_
     alone = search.set_params(n_jobs=1).fit(X, y).cv_results_
@@ -112,7 +106,7 @@ def test_a_search_sends_the_log_once(cluster, monkeypatch):
     monkeypatch.setattr(
         pd.DataFrame, "__getstate__", lambda frame: sent.append(len(frame)) or state(frame)
     )
-    search = GridSearchCV(make_model(), GRID, cv=2, refit=False)
+    search = GridSearchCV(make_model(max_epochs=1), GRID, cv=2, refit=False)
     with joblib.parallel_config(backend="dask"):
         search.fit(X, y)
     assert sent.count(len(X)) == 1

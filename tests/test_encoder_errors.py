@@ -91,7 +91,6 @@ def test_frames_that_cannot_be_encoded(change, message):
 @pytest.mark.parametrize("histories", ["auto", {"hist_price": None}])
 def test_numbers_of_events_without_their_ids(histories):
     frame = impressions().assign(hist_price=[[1.5], [2.5]])
-
     message = (
         r"hist_price holds one number per .* histories=\{\('hist_item', 'hist_price'\): \('item"
     )
@@ -122,7 +121,6 @@ def test_a_column_that_holds_true_and_1_is_refused_in_whatever_order(values):
 def test_a_column_that_is_missing_at_transform_is_named_beside_those_that_are_new():
     frame = impressions()
     fitted = HistorySequenceEncoder(drop=["category"]).fit(frame)
-
     with pytest.raises(ValueError, match=r"seen at fit time, yet now missing:\n- hist_item"):
         fitted.transform(frame.drop(columns="hist_item"))
     message = r"(?s)unseen at fit time:\n- hist_thing\n.* yet now missing:\n- hist_item"

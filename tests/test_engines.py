@@ -9,17 +9,16 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
-from sklearn.pipeline import Pipeline
 
 from sklearn_din import (
-    DINClassifier,
     HistorySequenceEncoder,
     attach_history,
     save,
     score_partitions,
 )
+from tests.click_frames import as_lists
 from tests.engine_logs import HISTORY, attached_here, make_logs, plain
-from tests.fitted_pipelines import attach_clicks
+from tests.fitted_pipelines import attach_clicks, make_model
 
 
 def is_there(package):
@@ -44,15 +43,13 @@ ATTACHED = (
 def rows():
     """Impressions with histories as plain lists."""
     X, _ = attach_clicks(n_users=40, n_items=30, n_categories=5, random_state=0)
-    lists = {name: [cell.tolist() for cell in X[name]] for name in ("hist_item", "hist_category")}
-    return X.assign(row=np.arange(len(X)), **lists)
+    return as_lists(X).assign(row=np.arange(len(X)))
 
 
 @pytest.fixture(scope="module")
 def model(rows):
-    encode = HistorySequenceEncoder(user="user", time="time", drop=["row"])
-    din = DINClassifier(max_epochs=1, random_state=0)
-    return Pipeline([("encode", encode), ("din", din)]).fit(rows, np.arange(len(rows)) % 2)
+    encoder = HistorySequenceEncoder(user="user", time="time", drop=["row"])
+    return make_model(encoder, max_epochs=1).fit(rows, np.arange(len(rows)) % 2)
 
 
 @pytest.fixture(scope="module")

@@ -55,6 +55,8 @@ def test_probabilities_decisions_and_labels_agree_and_are_float32(clicks, fitted
     X, _ = clicks
     probability, decision = fitted.predict_proba(X), fitted.decision_function(X)
     assert probability.dtype == decision.dtype == np.float32
+    assert fitted.predict_proba(X[:0]).shape == (0, 2)
+    np.testing.assert_allclose(fitted.predict_proba(X[7:8]), probability[7:8], atol=1e-6)
     np.testing.assert_allclose(probability[:, 1], 1 / (1 + np.exp(-decision)), rtol=1e-5)
     np.testing.assert_array_equal(fitted.predict(X), (decision > 0).astype(int))
 
@@ -78,15 +80,6 @@ def test_global_random_states_threads_and_labels_are_left_as_they_were(clicks, s
     assert torch.equal(torch.random.get_rng_state(), torch_before)
     assert torch.get_num_threads() == threads
     np.testing.assert_array_equal(y, labels)
-
-
-def test_one_row_predicts_as_in_company_and_keeps_its_shape(clicks, fitted):
-    X, _ = clicks
-    together = fitted.predict_proba(X[:50])
-    alone = np.concatenate([fitted.predict_proba(X[i : i + 1]) for i in range(50)])
-    np.testing.assert_allclose(alone, together, atol=1e-6)
-    assert fitted.predict_proba(X[:1]).shape == (1, 2)
-    assert fitted.predict_proba(X[:0]).shape == (0, 2)
 
 
 @pytest.mark.parametrize("n", [33, 32, 2, 3])

@@ -91,16 +91,6 @@ def test_bytes_follow_the_events_and_not_the_longest_row():
     assert short.nbytes < 50 * 1000
 
 
-def test_elapsed_histories_read_as_the_log_of_the_time_since():
-    ragged = Ragged(
-        {"hist_elapsed": np.array([1.0, 4.0])},
-        Spans(np.array([0, 0]), np.array([1, 2], dtype=np.int32)),
-        {"hist_elapsed": np.array([5.0, 6.0])},
-    )
-    np.testing.assert_allclose(ragged.flat("hist_elapsed"), np.log1p([4.0, 5.0, 2.0]), rtol=1e-6)
-    assert pickle.loads(pickle.dumps(ragged)).flat("hist_elapsed").dtype == np.float32
-
-
 @pytest.mark.parametrize(
     ("columns", "message"),
     [

@@ -15,7 +15,6 @@ def both_ways(units, n_relations, lengths, slope=0.25, dtype=torch.float64, deta
     offsets = torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)])
     torch.manual_seed(0)
     unit = ActivationUnit(6, n_relations, units=units, activation="prelu").to(dtype)
-
     for activation in [unit.first_activation, *list(unit.rest)[1::2]]:
         torch.nn.init.constant_(activation.slope, slope)
 

@@ -15,6 +15,7 @@ from sklearn_din.training.seeding import seed_torch
 from sklearn_din.training.target import Click
 from tests.encoded_impressions import make_impressions, make_labels
 from tests.network_options import ONE_BY_ONE, name_of
+from tests.test_device import assert_same_gradients
 
 pytestmark = [
     pytest.mark.gpu,
@@ -75,11 +76,7 @@ def test_gradients_of_a_step_on_a_gpu_equal_those_on_the_cpu(options, is_split, 
         net, batches = net_and_batches(device, **options)
         net.train_step_single(next(batches))
         gradients.append([its.grad.cpu() for its in net.module_.parameters()])
-    for expected, found in zip(*gradients, strict=True):
-        if expected.is_sparse:
-            assert torch.equal(found._indices(), expected._indices())  # each row once, ascending
-            expected, found = expected._values(), found._values()
-        torch.testing.assert_close(found, expected, **STEP)
+    assert_same_gradients(*gradients, **STEP)
 
 
 @pytest.mark.parametrize("is_split", [False, True])

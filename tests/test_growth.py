@@ -34,7 +34,7 @@ from sklearn_din.training import growth
 from sklearn_din.training import net as net_file
 from sklearn_din.training.inputs import check_inputs
 from tests.encoded_impressions import make_impressions, make_labels, weights_of
-from tests.fitted_pipelines import CANDIDATE, fit_pipeline
+from tests.fitted_pipelines import CANDIDATE, fit_pipeline, make_model
 from tests.test_vocabulary import learn, occurrences
 
 
@@ -124,8 +124,7 @@ def test_an_empty_vocabulary_takes_the_kind_of_its_first_values():
 @pytest.fixture(scope="module")
 def with_neighbours(frame, y):
     encoder = HistorySequenceEncoder(user="user", time="time", max_ids=40)
-    classifier = DINClassifier(max_epochs=2, lr=0.02, random_state=0)
-    return Pipeline([("encode", encoder), ("din", classifier)]).fit(frame, y)
+    return make_model(encoder, lr=0.02).fit(frame, y)
 
 
 # the encoder

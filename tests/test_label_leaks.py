@@ -8,7 +8,6 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.pipeline import make_pipeline
 
 from sklearn_din import (
     DINClassifier,
@@ -207,14 +206,6 @@ def test_a_mean_of_the_label_by_user_and_item(smoothing):
 def test_ids_that_no_other_row_has_tell_nothing():
     shown, log, y = make_shop(n_users=40)
     assert said(encode(shown.assign(request=np.arange(len(y)).astype(str)), log), y) == []
-
-
-def test_values_too_rare_for_an_id_are_counted_together():
-    random = np.random.RandomState(0)
-    X = pd.DataFrame({"city": [f"c{n}" for n in random.randint(0, 300, 600)]})
-    model = make_pipeline(HistorySequenceEncoder(min_frequency=3), DINClassifier(max_epochs=1))
-    model.fit(X, random.randint(0, 2, 600))
-    assert model.predict_proba(X).shape == (600, 2)
 
 
 # What had been clicked before ----------------------------------------------------------------

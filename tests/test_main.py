@@ -268,7 +268,6 @@ def test_a_saved_model_scores_new_rows_as_its_pipeline_does(run, log, clicks, tm
     assert list(folds) == ["u", "t", "i", "c", "device", "clicked", "probability"]
     assert folds["probability"].between(0, 1).all()
     assert folds["clicked"].mean() == 0.2
-
     later = clicks.tail(9).assign(t="2025-01-01", note="kept")
     later.to_parquet(tmp_path / "rows.parquet")
     run("predict", "model", "rows.parquet", "--output", "scores.parquet")

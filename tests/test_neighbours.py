@@ -42,7 +42,7 @@ from sklearn_din.neighbours.pairs import NeighbourPair
 from sklearn_din.neighbours.tables import choose_order, learn_neighbours
 from sklearn_din.serving import OnnxServer
 from sklearn_din.training.net import DINNet
-from tests.fitted_pipelines import attach_clicks
+from tests.fitted_pipelines import attach_clicks, make_model
 
 HOUR = pd.Timedelta("1h")
 
@@ -350,16 +350,6 @@ def test_what_is_needed_is_said(log):
         ItemNeighbours(user="user", time="time").fit(X, y[:-1])
 
 
-def test_the_order_follows_what_travels_with_the_rows(log):
-    X, _ = log
-    by_user = encode(X.drop(columns="time"), time=None)
-    assert choose_order(encode(X), "auto") == "time"
-    assert choose_order(encode(X), "user") == "user"
-    assert choose_order(by_user, "auto") == "user"
-    assert choose_order(encode(X), None) is None
-    assert choose_order(encode(X[["item", "user"]], time=None), "auto") is None  # no history
-
-
 def test_that_they_are_off_is_logged_once(log, caplog):
     X, _ = log
     many = encode(
@@ -403,8 +393,7 @@ def test_names_of_the_frame_stay_theirs(log):
 @pytest.fixture(scope="module")
 def model(log):
     X, y = log
-    encoder = HistorySequenceEncoder(user="user", time="time")
-    return make_pipeline(encoder, DINClassifier(max_epochs=2, random_state=0)).fit(X, y)
+    return make_model().fit(X, y)
 
 
 @pytest.fixture
@@ -480,25 +469,22 @@ def test_every_way_to_predict_counts_older_events(log, tmp_path):
     X, y = log
     X["price"] = X["price"].astype(float)
     encoder = HistorySequenceEncoder(user="user", time="time", max_length=3)
-    model = make_pipeline(encoder, DINClassifier(max_epochs=2, random_state=0)).fit(X, y)
+    model = make_model(encoder).fit(X, y)
     rows = X[-200:].reset_index(drop=True).drop(columns=["user", "time"])
     expected = model.predict_proba(rows)[:, 1]
     shorter = {name: [cell[-3:] for cell in rows[name]] for name in HISTORIES}
     assert np.abs(model.predict_proba(rows.assign(**shorter))[:, 1] - expected).max() > 1e-3
-
     save(model, tmp_path / "model.din")
     np.testing.assert_array_equal(load(tmp_path / "model.din").predict_proba(rows)[:, 1], expected)
     rows_of_parquet = tmp_path / "rows.parquet"
     rows.to_parquet(rows_of_parquet)
     stored = model.predict_proba(scan_parquet(rows_of_parquet))[:, 1]
     np.testing.assert_allclose(stored, expected, atol=1e-6)
-
     users = X[["user", "device", *HISTORIES]][-3:].reset_index(drop=True)
     candidates = X[["item", "category", "price"]].drop_duplicates("item")[:30]
     best = rank_candidates(model, users, candidates, top_k=30).sort_values(["row", "item"])
     pairs = users.merge(candidates.sort_values("item"), how="cross")[rows.columns]
     np.testing.assert_allclose(best["probability"], model.predict_proba(pairs)[:, 1], atol=1e-6)
-
     export_onnx(model, tmp_path / "model.onnx")
     server = OnnxServer(tmp_path / "model.onnx")
     sent = {name: rows[name].tolist() for name in server.columns_}
@@ -513,7 +499,7 @@ def test_every_way_to_predict_counts_older_events(log, tmp_path):
 def test_an_event_s_effect_is_counted_beside_older_ones(log):
     X, y = log
     encoder = HistorySequenceEncoder(user="user", time="time", max_length=3)
-    model = make_pipeline(encoder, DINClassifier(max_epochs=2, random_state=0)).fit(X, y)
+    model = make_model(encoder).fit(X, y)
     row = X[-1:]
     assert len(row["hist_item"].iloc[0]) > 3
     effects = explain(model, row, by="leave_out")["effect"]
@@ -578,14 +564,6 @@ def test_other_models_get_the_columns(log):
     assert isinstance(added.fit_transform(table, y), pl.DataFrame)
 
 
-def test_attributes_with_one_vocabulary_each_have_their_pair():
-    shown = pd.DataFrame({"u": [1, 2], "item": [3, 4], "hist_a": [[3], [4]], "hist_b": [[4], []]})
-    histories = {"hist_a": "item", "hist_b": "item"}
-    encoded = encode(shown, histories=histories, user="u", time=None)
-    learnt, _ = learn(encoded, [1, 0], order="user")
-    assert [pair.history for pair in learnt.pairs] == ["hist_a", "hist_b"]
-
-
 @pytest.mark.parametrize("max_length", [50, 4])
 def test_later_clicks_are_counted_as_fit_would_have(max_length):
     """Where every event is a clicked row and no history is cut, growing equals fitting all."""
@@ -636,7 +614,6 @@ def test_later_rows_are_looked_up_before_their_clicks_count(log, monkeypatch):
     before = classifier.net_.neighbours_
     encoder.partial_fit(X[800:])
     later, looked_up = encoder.transform(X[800:]), []
-
     train = DINNet._train
 
     def note(net, batches, *args, **kwargs):

@@ -6,16 +6,13 @@ import pytest
 import sklearn
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import GroupShuffleSplit
-from sklearn.pipeline import Pipeline
 
-from sklearn_din import DINClassifier, HistorySequenceEncoder, attach_history, sample_negatives
-from tests.fitted_pipelines import attach_clicks
+from sklearn_din import HistorySequenceEncoder, attach_history, sample_negatives
+from tests.fitted_pipelines import attach_clicks, make_model
 
 
 def make_pipeline(drop=("user", "time"), **parameters):
-    options = {"max_epochs": 2, "random_state": 0, **parameters}
-    encoder = HistorySequenceEncoder(drop=list(drop))
-    return Pipeline([("encode", encoder), ("din", DINClassifier(**options))])
+    return make_model(HistorySequenceEncoder(drop=list(drop)), **parameters)
 
 
 @pytest.fixture(scope="module")

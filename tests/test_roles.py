@@ -22,7 +22,6 @@ def test_auto_finds_every_part():
     frame["is_new"] = [True, False] * 30
     frame["when"] = pd.Timestamp("2020-01-01")
     schema = encoder().fit(frame).schema_
-
     assert [(field.name, field.kind, field.vocabulary) for field in schema.fields] == [
         ("item", "categorical", "item"),
         ("category", "categorical", "category"),
@@ -50,7 +49,6 @@ def test_auto_joins_histories_of_the_same_events_and_no_others():
     frame = with_windows(columns=["item"])
     frame["hist_category"] = with_windows(columns=["category"])["hist_category"]
     assert behaviours_of(frame) == [("hist_item", "hist_category")]  # two calls on one log
-
     shorter = frame.assign(hist_category=[cell[1:] for cell in frame["hist_category"]])
     assert behaviours_of(shorter) == [("hist_item",), ("hist_category",)]
     tagged = frame.assign(tags=[list(cell) for cell in frame["hist_category"]])
@@ -210,7 +208,6 @@ def test_float_ids_with_a_history_are_ids_and_that_is_said():
 def test_a_history_and_its_candidate_play_one_part_whichever_is_named(name):
     schema = encoder(categorical=[name]).fit(floats_of_a_log()).schema_
     assert schema.behaviours[0].candidates == ("item",)
-
     frame = floats_of_a_log().assign(shop=["a", "b"] * 2 + ["a"])
     frame["hist_shop"] = [["a"] * len(cell) for cell in frame["hist_item"]]
     schema = encoder(numeric=[name]).fit(frame).schema_

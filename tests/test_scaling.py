@@ -13,13 +13,11 @@ from tests.click_frames import as_lists, encoder, same, with_windows
 def test_numbers_are_standardised_and_missing_ones_indicated_where_the_name_is_free():
     frame = pd.DataFrame({"price": [1.0, 3.0, np.nan], "size": [2.0, 2.0, 2.0]})
     X = HistorySequenceEncoder().fit_transform(frame)
-
     assert X.keys() == ["price", "price_missing", "size"]
     assert X["price"].dtype == np.float32
     assert X["price"].tolist() == [-1.0, 1.0, 0.0]
     assert X["price_missing"].tolist() == [0.0, 0.0, 1.0]
     assert X["size"].tolist() == [0.0, 0.0, 0.0]
-
     nothing = pd.DataFrame({"price": [np.nan, np.nan], "price_missing": [True, False]})
     X = HistorySequenceEncoder().fit_transform(nothing)
     assert X.keys() == ["price", "price_missing"]  # which stays the column of that name
@@ -32,7 +30,6 @@ def test_times_elapsed_are_scaled_logs_of_row_time_minus_time():
     elapsed = [np.asarray(cell) for cell in frame["hist_elapsed"]]
     scale = 2.0 ** np.round(np.log2(np.median(np.concatenate(elapsed))))
     X = encoder().fit_transform(frame)
-
     mask = X["hist_elapsed_mask"]
     for row, cell in enumerate(elapsed):
         expected = np.log1p(cell / scale)
@@ -44,7 +41,6 @@ def test_plain_numbers_of_events_may_come_as_windows_when_serving():
     frame = with_windows(elapsed="hist_elapsed")
     histories = {("hist_item", "hist_category", "hist_elapsed"): ("item", "category", None)}
     fitted = encoder(histories=histories).fit(as_lists(frame))
-
     same(fitted.transform(frame), fitted.transform(as_lists(frame)))
 
 
@@ -54,7 +50,6 @@ def test_times_elapsed_are_known_again_when_a_file_has_made_lists_of_them():
     assert windows.scales_["hist_elapsed"].is_elapsed
     assert lists.scales_ == windows.scales_
     same(windows.transform(frame), lists.transform(as_lists(frame)))
-
     prices = frame["hist_elapsed"].map(lambda cell: cell[::-1].tolist())  # they grow
     assert not encoder().fit(frame.assign(hist_elapsed=prices)).scales_["hist_elapsed"].is_elapsed
 

@@ -9,16 +9,15 @@ import pyarrow as pa
 import pytest
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import GridSearchCV, cross_val_score, train_test_split
-from sklearn.pipeline import Pipeline
 from skorch.callbacks import Callback
 
 from sklearn_din import DINClassifier, HistorySequenceEncoder, TimeSplit, scan_parquet
 from sklearn_din.encoding.rows import RowSink, open_rows
-from sklearn_din.features import mapped
+from sklearn_din.features.encoded import rows_per_pool
 from sklearn_din.features.store import create_store
 from sklearn_din.metrics import group_roc_auc_scorer
 from sklearn_din.training.batches import ImpressionBatches, order_in_pools
-from tests.fitted_pipelines import attach_clicks
+from tests.fitted_pipelines import attach_clicks, make_model
 
 
 @pytest.fixture(scope="module")
@@ -41,12 +40,6 @@ def temporary(tmp_path, monkeypatch):
     place.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(place))
     return place
-
-
-def make_model(**parameters):
-    options = {"max_epochs": 2, "random_state": 0, **parameters}
-    encoder = HistorySequenceEncoder(user="user", time="time")
-    return Pipeline([("encode", encoder), ("din", DINClassifier(**options))])
 
 
 def in_memory(frame):
@@ -85,7 +78,7 @@ def test_large_mapped_impressions_are_read_in_pools_and_learnt_as_well(frame, te
     X, y = in_memory(frame)
     encoded = HistorySequenceEncoder(user="user", time="time").fit_transform(X, y)
     files = mapped_copy(encoded, memory=200_000)
-    pool = mapped.rows_per_pool(files)
+    pool = rows_per_pool(files)
     assert 0 < pool < len(files)
     scores = [
         DINClassifier(max_epochs=4, random_state=0, early_stopping=False)
@@ -115,7 +108,7 @@ def test_a_streamed_fit_that_died_goes_on_to_the_same_bits(frame, temporary, tmp
     encoded = HistorySequenceEncoder(user="user", time="time").fit_transform(X, y)
     options = {"max_epochs": 4, "random_state": 0, "early_stopping": True}
     files = mapped_copy(encoded, memory=memory)
-    assert (mapped.rows_per_pool(files) is None) == (memory == 10**9)
+    assert (rows_per_pool(files) is None) == (memory == 10**9)
     twin = DINClassifier(**options).fit(files, y)
     Failing.fails = True
     resumed = DINClassifier(**options, checkpoint_dir=tmp_path / "run", callbacks=[Failing()])

@@ -9,27 +9,22 @@ from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline
 
-from sklearn_din import DINClassifier, HistorySequenceEncoder, save
+from sklearn_din import save
 from sklearn_din import score_partitions as make_scorer
 from sklearn_din.serving import scoring
-from tests.fitted_pipelines import attach_clicks
+from tests.click_frames import as_lists
+from tests.fitted_pipelines import attach_clicks, make_model
 
 
 @pytest.fixture(scope="module")
 def frame():
     X, y = attach_clicks(n_users=40, n_items=30, n_categories=5, random_state=0)
-    lists = {name: [list(cell) for cell in X[name]] for name in ("hist_item", "hist_category")}
-    return X.assign(click=y, **lists)  # as engines hold them
+    return as_lists(X).assign(click=y)  # as engines hold them
 
 
 @pytest.fixture(scope="module")
 def model(frame):
-    return Pipeline(
-        [
-            ("encode", HistorySequenceEncoder(user="user", time="time")),
-            ("din", DINClassifier(max_epochs=1, random_state=0)),
-        ]
-    ).fit(frame.drop(columns="click"), frame["click"])
+    return make_model(max_epochs=1).fit(frame.drop(columns="click"), frame["click"])
 
 
 @pytest.fixture(scope="module")

@@ -42,7 +42,6 @@ def test_ids_are_those_of_the_obvious_loop(layout, parameters):
     frame = frame if layout == "windows" else as_lists(frame)
     train, test = frame.iloc[:40], frame.iloc[40:]
     fitted = encoder(**parameters).fit(train)
-
     for rows in (train, test):
         X = fitted.transform(rows)
         candidates, histories = slow_ids(train, rows, **parameters)
@@ -54,7 +53,6 @@ def test_ids_are_those_of_the_obvious_loop(layout, parameters):
 def test_windows_share_the_encoded_log():
     frame = with_windows(n_events=200, n_users=2)
     X = encoder().fit_transform(frame)
-
     clicks = X.behaviours[("hist_item", "hist_category")]
     assert len(clicks.columns["hist_item"]) <= len(frame) < clicks.spans.lengths.sum()
     assert clicks.columns["hist_item"].dtype == np.int32
@@ -66,7 +64,6 @@ def test_fit_transform_reads_once_and_equals_fit_then_transform(monkeypatch):
     calls = []
     read = frames.read_events
     monkeypatch.setattr(frames, "read_events", lambda *a, **k: calls.append(1) or read(*a, **k))
-
     same(encoder().fit_transform(frame), expected)
     assert len(calls) == 1
 
@@ -75,7 +72,6 @@ def test_unknown_and_missing_are_one_and_never_padding():
     train = pd.DataFrame({"item": ["a", "b"], "hist_item": [["a"], ["c"]]})
     test = pd.DataFrame({"item": ["z", None, "c"], "hist_item": [["z", None, "a"], None, []]})
     X = HistorySequenceEncoder().fit(train).transform(test)
-
     assert X["item"].tolist() == [1, 1, 4]
     assert X["hist_item"].tolist() == [[1, 1, 2], [0, 0, 0], [0, 0, 0]]
     assert X["hist_item_mask"].tolist() == [[True] * 3, [False] * 3, [False] * 3]
@@ -85,7 +81,6 @@ def test_unknown_error_names_what_was_not_seen_at_fit():
     frame = with_windows(columns=["item"])
     fitted = encoder(unknown="error", min_frequency=3).fit(frame)
     other = pd.DataFrame(frame).assign(item=[99, 98] + [1] * 58, category=None)
-
     same(fitted.transform(frame), fitted.fit_transform(frame))
     with pytest.raises(ValueError, match=r"item holds 2 values .* at fit: 99, 98\. Fit on rows"):
         fitted.transform(other)
@@ -97,7 +92,6 @@ def test_unknown_error_looks_at_the_rows_own_events_only():
     fitted = encoder(unknown="error", histories={"hist_item": None}, categorical=[]).fit(
         frame[is_old]
     )
-
     fitted.transform(frame[is_old].iloc[:3])
 
 
@@ -109,7 +103,6 @@ def test_nothing_outside_the_training_fold_is_learnt(layout):
         rows = frame.iloc[train]
         fitted = encoder(max_length=4).fit(rows)
         seen = set(rows["item"]).union(*(list(cell)[-4:] for cell in rows["hist_item"]))
-
         assert set(fitted.vocabularies_["item"]) == seen
         alone = pickle.loads(pickle.dumps(rows))
         assert encoder(max_length=4).fit(alone).schema_ == fitted.schema_
@@ -120,7 +113,6 @@ def test_rows_encode_alike_alone_together_and_in_any_order():
     fitted = encoder().fit(frame)
     X = fitted.transform(frame)
     order = np.random.default_rng(0).permutation(len(frame))
-
     same(fitted.transform(frame.iloc[order]), X[order])
     same(fitted.transform(frame.iloc[[7]]), X[7:8])
     assert encoder().fit(frame.iloc[order]).schema_ == fitted.schema_
@@ -130,7 +122,6 @@ def test_ids_decode_to_the_values_they_came_from():
     frame = with_windows()
     fitted = encoder()
     X = fitted.fit_transform(frame)
-
     assert fitted.inverse_transform_ids("item", X["item"]).tolist() == frame["item"].tolist()
     decoded = fitted.inverse_transform_ids("hist_category", X["hist_category"])
     rows = [row[row != np.array(None)].tolist() for row in decoded]
@@ -144,7 +135,6 @@ def test_ids_decode_to_the_values_they_came_from():
 def test_pickle_and_clone_encode_alike_and_hold_no_rows():
     small, large = with_windows(n_events=60), with_windows(n_events=6000)
     fitted = encoder().fit(small)
-
     same(pickle.loads(pickle.dumps(fitted)).transform(small), fitted.transform(small))
     same(clone(fitted).fit_transform(small), fitted.transform(small))
     assert len(pickle.dumps(encoder().fit(large))) < len(pickle.dumps(fitted)) + 1000
@@ -161,7 +151,6 @@ def test_output_stays_encoded_whatever_scikit_learn_is_told():
 def test_feature_names_are_those_of_the_matrix():
     fitted = encoder(max_length=2).fit(with_windows(columns=["item"]))
     names = fitted.get_feature_names_out()
-
     assert names.tolist() == ["item", "category", "price", "hist_item_0", "hist_item_1"]
     X = fitted.transform(with_windows(columns=["item"]))
     assert X.to_numpy().shape == X.shape == (60, 5)
@@ -172,7 +161,6 @@ def test_feature_names_are_those_of_the_matrix():
 def test_empty_histories_warn_at_fit_and_pass_at_predict():
     frame = as_lists(with_windows(columns=["item"]))
     empty = frame.assign(hist_item=[[]] * 30 + [None] * 30)
-
     with pytest.warns(UserWarning, match="every history of hist_item is empty at fit"):
         X = encoder().fit_transform(empty)
     assert X["hist_item"].shape == (60, 0)

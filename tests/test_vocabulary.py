@@ -39,9 +39,7 @@ def test_learning_is_counting_ranking_and_sorting(candidates, events, min_freque
     counts = Counter(candidates) + Counter(events)
     often = [value for value, count in counts.items() if count >= min_frequency]
     ranked = sorted(often, key=lambda value: (-counts[value], value))[:max_ids]
-
     vocabulary = learn(candidates, events, min_frequency=min_frequency, max_ids=max_ids)
-
     assert vocabulary.values.tolist() == sorted(ranked)
     expected = [sorted(ranked).index(v) + 2 if v in ranked else 1 for v in range(-3, 13)]
     assert ids_of(vocabulary, np.arange(-3, 13)) == expected
@@ -52,7 +50,6 @@ def test_ids_do_not_depend_on_the_order_of_the_rows(values):
     if any(isinstance(v, str) for v in values) and any(isinstance(v, int) for v in values):
         values = [(v,) for v in values]  # tuples of several types have no order either
     forth, back = learn(values), learn(values[::-1])
-
     assert forth.values.tolist() == back.values.tolist()
     assert forth.digest == back.digest
 
@@ -72,7 +69,6 @@ def test_text_is_sorted_as_python_sorts_it(values):
 def test_decoding_turns_ids_back_into_values(values):
     vocabulary = learn(values)
     ids = vocabulary.encode(np.array(values, dtype=object), name="item")
-
     assert vocabulary.decode(ids).tolist() == values
     assert vocabulary.decode(np.array([[0, 1]])).tolist() == [[None, None]]
 
@@ -88,7 +84,6 @@ def test_decoding_turns_ids_back_into_values(values):
 )
 def test_whole_numbers_of_any_type_are_the_same_ids(values):
     plain = plain_ids(values, name="item")
-
     assert plain.dtype == np.int64
     assert plain.tolist() == [7, 8]
 
@@ -97,7 +92,6 @@ def test_whole_numbers_of_any_type_are_the_same_ids(values):
 def test_neighbouring_large_ids_stay_apart(big):
     ids = [big, big + 1, big + 2]
     vocabulary = learn(ids)
-
     assert vocabulary.values.tolist() == ids
     values = plain_ids(np.array(ids, dtype=object), name="item")
     assert ids_of(vocabulary, values) == [2, 3, 4]
@@ -144,7 +138,6 @@ def test_among_other_objects_a_boolean_is_no_number(learnt, other):
 
 def test_text_that_spells_integers_joins_them():
     vocabulary = learn([3, 12], ["12", "-4"])
-
     assert vocabulary.values.tolist() == [-4, 3, 12]
     texts = np.array(["12", "012", "12.0", "hat"], dtype=object)
     assert ids_of(vocabulary, texts) == [4, 1, 1, 1]
@@ -154,7 +147,6 @@ def test_unknown_values_are_named_and_rare_ones_forgiven():
     vocabulary = learn(["a", "a", "b"], min_frequency=2, keep_rare=True)
     values = np.array(["a", "b", *"uvwxyz"], dtype=object)
     ids = vocabulary.encode(values, name="item")
-
     message = r"item holds 6 values .* 'u', 'v', 'w', 'x', 'y', \.\.\.\. Fit .* unknown='embed'"
     with pytest.raises(ValueError, match=message):
         vocabulary.refuse_unknown(values, ids, name="item")
@@ -168,7 +160,6 @@ def test_ids_of_another_vocabulary_are_refused():
 
 def test_digest_tells_catalogues_apart_and_survives_pickling():
     vocabulary = learn([1, 2, 3])
-
     assert pickle.loads(pickle.dumps(vocabulary)).digest == learn([3, 2, 1]).digest
     others = [learn([1, 2]), learn([1, 2, 4]), learn(["1", "2", "3"]), learn([])]
     assert len({vocabulary.digest, *(other.digest for other in others)}) == 5
