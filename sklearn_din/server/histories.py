@@ -106,10 +106,13 @@ class Histories:
         for name in (self.user, self.time):
             if any(event[name] is None for event in events):
                 raise ValueError(f"an event must have a value for {name}, got null.")
-        for name in (self.user, *self.columns):
-            cells = [event[name] for event in events]
-            check_spelling(cells, self._example[name].tolist(), name=name)
-        frame = pd.DataFrame({name: _series([event[name] for event in events]) for name in needed})
+        frame = pd.DataFrame()
+        for name in needed:
+            cells, known = [event[name] for event in events], self._example[name].tolist()
+            if name != self.time:
+                check_spelling(cells, known, name=name)
+            is_integer = None in cells and type(known[0]) is int  # else they would be floats
+            frame[name] = pd.Series(cells, dtype="Int64" if is_integer else None)
         frame[self.time] = self._read_times(frame[self.time])
         with self._writing:
             log, recent = self._builders
@@ -166,9 +169,3 @@ class Histories:
                 f"{times[read.isna()].tolist() or times.tolist()!r:.60}."
             )
         return read.astype(kind)
-
-
-def _series(cells: list[Any]) -> pd.Series:
-    """Return a column of events; integers stay integers beside missing values."""
-    is_integer = None in cells and pd.api.types.infer_dtype(cells) == "integer"
-    return pd.Series(cells, dtype="Int64" if is_integer else None)
