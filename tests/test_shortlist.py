@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy.sparse import csr_array
+from sklearn.base import clone
 from sklearn.pipeline import make_pipeline
 
 from sklearn_din import (
@@ -192,6 +193,16 @@ def test_what_a_shortlist_needs_is_said(last, column, message):
     model, frame, y = make_model(last)
     with pytest.raises(ValueError, match=message):
         Ranker(model.fit(frame, y), frame[[column]].drop_duplicates(), shortlist=5)
+
+
+@pytest.mark.parametrize("last", [DINClassifier, DINRegressor])
+def test_item_neighbours_of_a_step_choose_as_the_classifier_s_own(last, log):
+    model, users, items = log
+    _, frame, y = make_model()
+    behind = make_pipeline(clone(model[0]), ItemNeighbours(), last(max_epochs=1)).fit(frame, y)
+    ranked = [rank_candidates(m, users, items, top_k=15, shortlist=15) for m in (model, behind)]
+    chosen = [best.groupby("row")["item"].agg(sorted) for best in ranked]
+    pd.testing.assert_series_equal(*chosen)
 
 
 def test_a_shortlist_has_at_least_one_candidate(log):

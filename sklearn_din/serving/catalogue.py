@@ -16,6 +16,7 @@ from sklearn_din.features.schema import Schema
 from sklearn_din.inspection.fitted import FittedPipeline
 from sklearn_din.neighbours.pairs import NeighbourPair
 from sklearn_din.neighbours.shortlist import Shortlist
+from sklearn_din.neighbours.transformer import ItemNeighbours
 from sklearn_din.serving.allowed_pairs import PlacesOfIds
 from sklearn_din.training.novelty import NEVER
 
@@ -169,8 +170,13 @@ class Catalogue:
 
     @cached_property
     def neighbours(self) -> list[NeighbourPair]:
-        """Item neighbours of :attr:`item`, by the histories that it is compared with."""
-        pairs = self.net.neighbours_.widen(self.schema).pairs
+        """Item neighbours of :attr:`item`, by the histories that it is compared with.
+
+        They are the classifier's, or those of an :class:`ItemNeighbours` step before it.
+        """
+        behind = self.fitted.around_encoder()[1]
+        steps = [step._tables for step in behind if isinstance(step, ItemNeighbours)]
+        pairs = [p for of in (self.net.neighbours_, *steps) for p in of.widen(self.schema).pairs]
         return [pair for pair in pairs if pair.candidate == self.item]
 
     @cached_property
@@ -194,8 +200,9 @@ class Catalogue:
             raise ValueError(
                 f"shortlist chooses by item neighbours of {self.item!r}, and this model has none. "
                 "A classifier learns them where user or time is named, HistorySequenceEncoder("
-                "user=..., time=...), and neighbours is not None. For other models give the "
-                "candidates of each user as only, for example those of ItemNeighbours.recommend."
+                "user=..., time=...), and neighbours is not None; a regressor has those of a step "
+                "ItemNeighbours() before it. Or give the candidates of each user as only, for "
+                "example those of ItemNeighbours.recommend."
             )
         field, ids = self.schema[self.item], self.columns[self.item]
         first_seen = self.net.novelty_.widen(self.schema).first_seen.get(field.vocabulary)
