@@ -39,8 +39,8 @@ class HistoryFacts:
 
     A part whose cells are all missing adds no kind. Events with row times read as time elapsed
     until their row; ``any_number``, ``any_fraction`` and ``any_missing`` are about floats.
-    Histories have equal ``windows`` where one call of ``attach_history`` made them, and equal
-    ``lengths`` where their lengths are equal in every row: hashes, by part.
+    Histories have equal ``lengths`` where their lengths are equal in every row, and equal
+    ``windows`` too where one call of ``attach_history`` made them: hashes, by part.
     """
 
     kinds: set[str] = field(default_factory=set)

@@ -79,7 +79,9 @@ class ColumnProfile:
     def of_ids(self, ids: np.ndarray, counts: np.ndarray, *, missing: float) -> ColumnProfile:
         """Profile other rows in the bins of this one."""
         is_known, n_bins = ids > UNKNOWN_ID, len(self.in_bins)
-        places = pd.Index(self.bins).get_indexer(ids[is_known]) % n_bins  # -1 is the last one
+        bin_of = np.full(max(ids.max(initial=0), self.bins.max(initial=0)) + 1, n_bins - 1)
+        bin_of[self.bins] = np.arange(len(self.bins))
+        places = bin_of[ids[is_known]]
         # Of nothing, numpy makes integers.
         in_bins = np.bincount(places, counts[is_known], n_bins).astype(np.float64)
         return ColumnProfile(

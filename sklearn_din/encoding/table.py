@@ -82,7 +82,7 @@ class Columns:
         return self.once(key, lambda: read_history(self.column(name), separator=separator))
 
     def windows(self, name: str) -> Hashable:
-        """Return what columns have in common that one call of ``attach_history`` made."""
+        """Return what columns of equal lengths share that one call of ``attach_history`` made."""
         array = self.frame[name].array
         return array.fingerprint if isinstance(array, WindowArray) else name
 
