@@ -30,6 +30,8 @@ UNREADABLE: dict[type[Exception], str] = {
     pd.errors.EmptyDataError: "is empty: even the names of its columns are missing.",
     pd.errors.ParserWarning: "has rows with more values than its header has names. Correct them, "
     "or name the separator with --sep.",
+    pd.errors.ParserError: "cannot be read as CSV: {error}. Name the separator with --sep, or "
+    "correct the file.",
     UnicodeDecodeError: "is not text in {encoding}: {error}. Name its --encoding, such as latin-1.",
     **dict.fromkeys(UNPACKING, "cannot be unpacked: {error}."),
 }
