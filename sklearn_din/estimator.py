@@ -454,7 +454,8 @@ class DINClassifier(ClassifierMixin, DINEstimator, ClickParameters):
         by part they are predicted before they are learnt: the pass is a row of ``history_``, and
         where its loss is no smaller than the best check's, the model stays as it was before.
         "auto": where they are the last rows, so that the model has seen the latest day. None:
-        never, for the exact model that was validated.
+        never, for the exact model that was validated. A training that a callback or Ctrl-C ends
+        makes no such pass.
     patience : int, default=4
         Validation checks without a smaller loss, from the fifth on, before training stops. There
         is one check per 50 batches, at least one and at most four per epoch.

@@ -34,6 +34,13 @@ def test_the_bar_counts_every_batch_of_all_epochs(capsys):
     assert "trained 3 of 3 epochs" in last
 
 
+def test_the_bar_of_partial_fit_is_one_epoch(capsys):
+    fitted(verbose=1).partial_fit(X, y)
+    last = capsys.readouterr().err.split("\r")[-1]
+    assert "trained 1 of 1 epochs" in last
+    assert "4/4" in last
+
+
 def test_the_bar_ends_on_the_check_whose_weights_are_kept(capsys):
     classifier = fitted(callbacks=[ProgressBar()], lr=0.05, max_epochs=12)
     checks = classifier.history_

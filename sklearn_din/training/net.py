@@ -135,6 +135,7 @@ class DINNet(NeuralNetBinaryClassifier):
     constant_: float | np.ndarray
     order_: np.random.RandomState
     seed_: int
+    most_epochs_: int  # of the latest training
     is_refitting_: bool = False  # whether the pass over the validation rows is going on
     ranks_: Ranks | None = None  # the processes that train together, set while they do
     _batches: tuple[ImpressionBatches, ImpressionBatches | None] | None = None
@@ -489,7 +490,8 @@ class DINNet(NeuralNetBinaryClassifier):
         """
         keep_freed_memory()
         self.stop_reason_ = "max_epochs"
-        n_left = (self.max_epochs if epochs is None else epochs) - self.n_epochs_now()
+        self.most_epochs_ = self.max_epochs if epochs is None else epochs
+        n_left = self.most_epochs_ - self.n_epochs_now()
         is_alone = self.ranks_ is None and is_host(self.device)
         may_choose = is_alone and self.batch_size_ <= LARGEST_BATCH
         with (
