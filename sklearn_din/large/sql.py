@@ -439,14 +439,14 @@ def _running(
 ) -> Iterator[list[np.ndarray]]:
     """Yield row and aggregates of the impressions, in the order of the sort."""
     columns = dict.fromkeys(column for column, _ in statistics.values() if column is not None)
-    names = {column: (f"there {n}", f"value {n}") for n, column in enumerate(columns)}
-    carried = dict.fromkeys([name for both in names.values() for name in both], 0.0)
+    names = {column: f"value {n}" for n, column in enumerate(columns)}
+    carried = dict.fromkeys(columns, (0.0, 0.0))  # count and sum so far, of the latest key
 
     def read_numbers(part: pd.DataFrame, times: np.ndarray) -> dict[str, pa.Array]:
-        arrays = [array for column in columns for array in present_numbers(part[column])]
-        return {n: pa.array(a.astype(np.float64)) for n, a in zip(carried, arrays, strict=True)}
+        pairs = {name: present_numbers(part[column]) for column, name in names.items()}
+        return {name: pa.array(v, mask=~is_there) for name, (is_there, v) in pairs.items()}
 
-    fields = [pa.field(name, pa.float64()) for name in carried]
+    fields = [pa.field(name, pa.float64()) for name in names.values()]
     rows = merge.rows([*columns], read_numbers, lambda part, times: {}, fields, folder)
     for piece, is_event, is_new in rows:
         shown, sums = ~is_event, {}
@@ -454,17 +454,26 @@ def _running(
         groups, n_events = np.cumsum(is_new), np.cumsum(is_event)
         of_events = groups[is_event]
         has_events = before + is_event > first
-        for name in carried:
-            values = piece[name].to_numpy(zero_copy_only=False)[is_event]
-            if len(values) and of_events[0] == 0:  # the key of the piece before
-                values[0] += carried[name]
-            running = sum_by_group(values, of_events)
-            so_far = np.where(has_events, np.append(carried[name], running)[n_events], 0.0)
-            carried[name], sums[name] = float(so_far[-1]), so_far[shown]
+        for column, name in names.items():
+            values = piece[name].filter(pa.array(is_event))
+            so_far = []
+            for numbers, known in zip(_count_and_sum(values), carried[column], strict=True):
+                if len(numbers) and of_events[0] == 0:  # the key of the piece before
+                    numbers[0] += known
+                running = np.append(known, sum_by_group(numbers, of_events))[n_events]
+                so_far.append(np.where(has_events, running, 0.0))
+            carried[column] = float(so_far[0][-1]), float(so_far[1][-1])
+            sums[column] = [numbers[shown] for numbers in so_far]
         arrays = [piece["rank"].to_numpy()[shown]]
         for column, statistic in statistics.values():
             if column is None:
                 arrays.append((before - first)[shown].astype(np.float64))
             else:
-                arrays.append(statistic_of(statistic, *(sums[name] for name in names[column])))
+                arrays.append(statistic_of(statistic, *sums[column]))
         yield arrays
+
+
+def _count_and_sum(values: pa.Array) -> tuple[np.ndarray, np.ndarray]:
+    """Return what each value adds to how many there are, and to their sum: a null adds nothing."""
+    is_there = values.is_valid().to_numpy(zero_copy_only=False)
+    return is_there.astype(np.float64), values.fill_null(0.0).to_numpy().copy()
