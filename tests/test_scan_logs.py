@@ -398,7 +398,7 @@ def test_negatives_of_scans_follow_the_same_rules(tmp_path, memory, user, strate
     assert not path.exists()
 
 
-@pytest.mark.parametrize("times", ["numbers", "dates"])
+@pytest.mark.parametrize("times", ["numbers", "floats", "dates"])
 @pytest.mark.parametrize("option", [
     {"launched": True},
     {"launched": False},
@@ -421,6 +421,9 @@ def test_negatives_of_scans_and_of_frames_are_drawn_of_the_same_items(tmp_path, 
     if times == "dates":  # a coarser unit in the events, a finer one in the catalogue
         events["time"] = events["time"].astype("datetime64[ms]").astype("datetime64[s]")
         listed["since"] = listed["since"].astype("datetime64[ms]")
+    if times == "floats":
+        events["time"] = events["time"] / 4
+        listed["since"] = listed["since"] / 4
     options = {"item": "item", "item_columns": ["tag"], "user": "user", "n_negatives": 200}
     options |= {"time": "time", "random_state": 0}
     if "catalogue" in option:

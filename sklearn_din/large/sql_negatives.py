@@ -201,7 +201,8 @@ class _Sampling:
             item = self._request.item
             pair = self._listed[item].tolist()[0], self._events[:1][item].tolist()[0]
             raise other_kind(item, *pair)
-        first, launch = (items[name].fill_null(FAR).to_numpy() for name in ("first", "launch"))
+        far = pa.scalar(FAR).cast(items["first"].type, safe=False)
+        first, launch = (items[name].fill_null(far).to_numpy() for name in ("first", "launch"))
         in_order, n_before = np.unique(first), np.zeros(len(first) + 1, dtype=np.int64)
         for batch in database.read("select time from events where row >= 0"):
             places = np.searchsorted(in_order, batch["time"].to_numpy(), side="right")
@@ -237,7 +238,8 @@ class _Sampling:
             warn_of_leaks(head, request, number_ids(head, request.item)[0], owners)
         if self._listed is not None:
             batch = self._select(self._listed, -len(self._listed))
-            yield from pa.Table.from_batches([batch]).cast(schema).to_batches()
+            # Not safe: Arrow takes no integer beyond 2**53 for a float, also where it is one.
+            yield from pa.Table.from_batches([batch]).cast(schema, safe=False).to_batches()
         changing = request.item_columns if request.timed else []
         missing = dict.fromkeys(self._needed, 0)
         with Progress("reading events", len(self._events)) as progress:
