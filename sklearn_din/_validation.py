@@ -59,7 +59,8 @@ def check_columns(
         if column not in present:
             close = difflib.get_close_matches(str(column), map(str, present), n=1)
             hint = f"; did you mean {close[0]!r}?" if close else "."
-            hint = "; it is the index: use reset_index()." if column in index else hint
+            if column is not None and column in index:  # an index without a name has None
+                hint = "; it is the index: use reset_index()."
             raise ValueError(
                 f"{name} has no column {column!r}{hint} Its columns are: {_list_names(present)}."
             )

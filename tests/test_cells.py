@@ -130,6 +130,13 @@ def test_text_is_split_at_the_separator(dtype):
     assert lists == [["hat", "sock"], ["hat"], [], [], ["hat", None, "sock"]]
 
 
+@pytest.mark.parametrize("cells", [[], [None, None]])
+@pytest.mark.parametrize("dtype", ["string", "str", pd.ArrowDtype(pa.large_string())])
+def test_text_without_a_value_is_missing_histories(cells, dtype):
+    column = pd.Series(cells, name="clicks", dtype=dtype)
+    assert as_lists(read_history(column)) == [[] for _ in cells]
+
+
 @pytest.mark.parametrize(
     ("column", "got"),
     [

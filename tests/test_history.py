@@ -218,6 +218,7 @@ DOUBLE = "double[pyarrow]"  # of it NaN is no missing value to pandas
 DATED = CLICKS.assign(time=pd.to_datetime(CLICKS["time"], unit="D"))
 BAD_CALLS = [
     ({"user": "usr"}, ValueError, "events has no column 'usr'; did you mean 'user'"),
+    ({"user": None}, ValueError, "events has no column None. Its columns are"),
     ({"time": "item"}, TypeError, r"events\['item'\] must hold integers, floats or datetimes"),
     ({"columns": ["itm"]}, ValueError, "events has no column 'itm'; did you mean 'item'"),
     ({"columns": []}, ValueError, "columns must name at least one event column, got none"),

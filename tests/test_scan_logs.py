@@ -409,6 +409,7 @@ def test_negatives_of_scans_follow_the_same_rules(tmp_path, memory, user, strate
     {"catalogue": ["item", "tag", "since"], "catalogue_time": "since", "launched": False},
     {"catalogue": ["item", "tag"], "time": None},
     {"catalogue": ["item", "tag"], "time": None, "user": None},
+    {"item_columns": ["item", "tag"]},
 ])  # fmt: skip
 def test_negatives_of_scans_and_of_frames_are_drawn_of_the_same_items(tmp_path, option, times):
     chance = np.random.default_rng(0)

@@ -303,8 +303,8 @@ def _read_arrow(cells: pa.ChunkedArray, name: str, separator: str | None) -> His
         cells = cells.cast(pa.large_string())
         empty = pc.equal(pc.utf8_trim_whitespace(cells), "")
         cells = pc.split_pattern(pc.if_else(empty, None, cells), separator)
-    elif pa.types.is_null(cells.type):
-        cells = cells.cast(pa.list_(pa.null()))
+    elif not is_list(cells.type) and cells.null_count == len(cells):
+        cells = pa.chunked_array([pa.nulls(len(cells), pa.list_(pa.null()))])
     elif not is_list(cells.type):
         got = f"{cells.type} cells"
         if _is_text(cells.type):

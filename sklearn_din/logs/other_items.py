@@ -35,7 +35,7 @@ class NegativesRequest:
     @property
     def following(self) -> list[str]:
         """Columns whose values a negative takes from its own item."""
-        return [self.item, *self.item_columns]
+        return [*dict.fromkeys([self.item, *self.item_columns])]
 
     @property
     def keys(self) -> list[str]:
