@@ -47,7 +47,9 @@ def frames_of(name, seed):
     workload = tomorrow.market(seed=seed) if name.startswith("market") else data_set(name, seed)
     X, y = quality.frame_of(workload, "train", "valid")
     rows, labels = quality.frame_of(workload, "test")
-    return X, y, rows, labels, rows["group"], quality.encoder_of(workload).get_params()
+    encoder = quality.encoder_of(workload).get_params().items()  # the commit may lack some of them
+    given = {name: value for name, value in encoder if value is not None}
+    return X, y, rows, labels, rows["group"], given
 
 
 def fit_once(path, seed):
