@@ -12,6 +12,7 @@ predictions.
 from __future__ import annotations
 
 import argparse
+import codecs
 import copy
 import importlib
 import io
@@ -52,6 +53,8 @@ BOMB = 1 << 24
 MEMORY_PER_BYTE, MEMORY_FLOOR = 16, 8 << 20  # parsed JSON takes several times its text
 FORBIDDEN = ("exec", "subprocess.Popen", "os.system", "os.exec", "os.spawn", "os.posix_spawn")
 FORBIDDEN += ("socket.connect", "ctypes.dlopen", "pickle.find_class", "marshal.loads", "os.remove")
+JSON_ENCODINGS = ("utf-8-sig", "utf-16", "utf-16-be", "utf-16-le")
+JSON_ENCODINGS += ("utf-32", "utf-32-be", "utf-32-le")
 OUTCOMES = ("refused", "same predictions", "another model", "refused at predict", "WRONG")
 
 _seen = []
@@ -389,7 +392,13 @@ FORGERIES = {
 
 
 def listen():
-    """Have what a file runs be noted from now on; Python cannot take it back."""
+    """Have what a file runs be noted from now on; Python cannot take it back.
+
+    Codecs that json may choose by a file's first bytes are imported before: Python does it when the
+    first such file comes, and runs code of its own.
+    """
+    for encoding in JSON_ENCODINGS:
+        codecs.lookup(encoding)
     if not _is_listening:
         _is_listening.append(True)
         sys.addaudithook(_audit)
