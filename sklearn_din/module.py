@@ -195,10 +195,9 @@ class DIN(nn.Module):
     def _with_vectors(self, behaviour: Behaviour) -> list[tuple[str, str, str]]:
         """Histories, their candidates and their vocabularies where these have fixed vectors."""
         vocabulary_of = self.embeddings.vocabulary_of
-        pairs = zip(behaviour.histories, behaviour.candidates, strict=True)
         return [
             (history, candidate, vocabulary_of[history])
-            for history, candidate in pairs
+            for history, candidate in behaviour.candidate_of.items()
             if candidate is not None and vocabulary_of[history] in self.embeddings.projections
         ]
 
@@ -289,11 +288,10 @@ class DIN(nn.Module):
         keys = torch.cat([embeddings[name] for name in behaviour.histories], dim=1)
         if behaviour.is_bag:
             return None, keys
-        pairs = zip(behaviour.histories, behaviour.candidates, strict=True)
         queries = [
             keys.new_zeros(batch.n_rows, self.embeddings.width(history))
             if candidate is None
             else embeddings[candidate]
-            for history, candidate in pairs
+            for history, candidate in behaviour.candidate_of.items()
         ]
         return torch.cat(queries, dim=1), keys

@@ -41,7 +41,7 @@ from sklearn_din.encoding.learnt import Learnt, TableStatistics
 from sklearn_din.encoding.notices import warn_of_events, warn_of_training_rows
 from sklearn_din.encoding.profile import ColumnProfile, compare_profiles
 from sklearn_din.encoding.roles import (
-    METADATA,
+    METADATA_ROLE,
     HistoriesParameter,
     NamesParameter,
     Roles,
@@ -471,7 +471,7 @@ class HistorySequenceEncoder(
         droppable = () if reset else (*self._dropped, *self._metadata)
         frame = validate_frame(self, frame, reset=reset, droppable=droppable)
         if reset:
-            check_frame(frame, self._metadata, name=f"X ({METADATA})")
+            check_frame(frame, self._metadata, name=f"X ({METADATA_ROLE})")
         return Impressions(source if isinstance(source, Scan) else frame, separator=self.separator)
 
     def _count_new_columns(
@@ -604,10 +604,11 @@ class HistorySequenceEncoder(
 
     def _before_other_processes(self, table: Impressions) -> AbstractContextManager[None]:
         """Have the first of several processes encode a scan, which the others then read."""
-        name = self._store_name(table, "learnt")
-        if not name or "torch.distributed" not in sys.modules:
+        scan = table.scan
+        if scan is None or scan.cache_dir is None or "torch.distributed" not in sys.modules:
             return nullcontext()
-        return extra("resilient.ranks").first_process_first(table, name)
+        name = partial(self._store_name, table, "learnt")
+        return extra("resilient.ranks").first_process_first(scan.cache_dir, name)
 
     def _store_name(self, table: Impressions, what: Literal["learnt", "encoded"]) -> str:
         """Name of the store that keeps what is learnt or encoded; "" without a ``cache_dir``."""

@@ -99,7 +99,7 @@ def assign_roles(
     finder = Histories(facts, table.separator, out, ids, numbers)
     behaviours = tuple(finder.find(pairs))
     candidates = Roles((), (), behaviours).candidates
-    _check_disjoint(named | {METADATA: list(metadata), "candidates": sorted(candidates)})
+    _check_disjoint(named | {METADATA_ROLE: list(metadata), "candidates": sorted(candidates)})
     kinds: dict[str, str] = {n: facts[n].kind for n in table.names if n not in out}
     kinds |= dict.fromkeys(named["categorical"], "ids") | dict.fromkeys(named["numeric"], "numbers")
     kinds |= dict.fromkeys(finder.names, "history") | dict.fromkeys(candidates, "ids")
@@ -134,8 +134,8 @@ def _check_disjoint(taken: Mapping[str, Sequence[str]]) -> None:
             )
 
 
-METADATA = "user, time and position"
-OUTSIDE = {"drop", METADATA}  # both keep a column out of the features
+METADATA_ROLE = "user, time and position"
+OUTSIDE = {"drop", METADATA_ROLE}  # both keep a column out of the features
 
 
 def _check_output_names(roles: Roles, histories: set[str]) -> None:

@@ -504,7 +504,7 @@ def _candidate_labels(
 ) -> list[str]:
     """Name each impression's candidate as its history is named."""
     columns: dict[str, Any] = {}
-    for history, name in zip(behaviour.histories, behaviour.candidates, strict=True):
+    for history, name in behaviour.candidate_of.items():
         if name is not None and X.schema[name].kind == "list":
             lists = pd.Series([ids[ids > 0] for ids in X[name]])
             columns[history] = fitted.decode_lists(name, lists)

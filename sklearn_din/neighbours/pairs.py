@@ -192,9 +192,8 @@ def histories_with_candidate(schema: Schema) -> list[tuple[str, str]]:
     """
     chosen = []
     for behaviour in schema.behaviours:
-        pairs = zip(behaviour.histories, behaviour.candidates, strict=True)
-        single = schema.names("categorical")  # no lists
-        sizes = {(h, c): schema[c].n_ids for h, c in pairs if c is not None and c in single}
+        of, single = behaviour.candidate_of, schema.names("categorical")  # no lists
+        sizes = {(h, c): schema[c].n_ids for h, c in of.items() if c is not None and c in single}
         for pair, n_ids in sizes.items():
             if n_ids == max(sizes.values()) or n_ids >= LEAST_IDS:
                 chosen.append(pair)

@@ -16,6 +16,7 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
@@ -27,7 +28,6 @@ from torch.nn import functional as F  # noqa: N812
 
 from sklearn_din._digests import digest
 from sklearn_din._warnings import warn_user
-from sklearn_din.encoding.table import Impressions
 from sklearn_din.network.batch import rows_of_rank
 from sklearn_din.resilient.fingerprint import Fingerprint, differences, fingerprint
 from sklearn_din.training.inputs import FitInputs
@@ -314,20 +314,18 @@ def training_ranks(*, keeps_checkpoint: bool) -> Iterator[Ranks | None]:
 
 
 @contextmanager
-def first_process_first(table: Impressions, key: str) -> Iterator[None]:
+def first_process_first(cache_dir: Path, name: Callable[[], str]) -> Iterator[None]:
     """Run the block in the first of several processes, and then in the others.
 
-    Where the table has no ``cache_dir``, or there is no group of several processes, each process
-    runs the block alone. ``key`` is equal where the same is encoded.
+    Without a group of several processes it runs alone. ``name`` gives what is equal where the same
+    is encoded; it may take long, and one process alone does not ask.
     """
-    scan = table.scan
-    if scan is None or scan.cache_dir is None or not is_one_of_several():
+    if not is_one_of_several():
         yield
         return
     remedy = "fit begins anew, nothing was kept of what they have encoded"
     with join_processes(work="an encoding by", remedy=remedy) as processes:
-        folder = str(scan.cache_dir.resolve())
-        works = processes.of_all((platform.node(), folder, key))
+        works = processes.of_all((platform.node(), str(cache_dir.resolve()), name()))
         is_first = works.index(works[processes.rank]) == processes.rank
         processes.wait_up_to(MINUTES_TO_ENCODE)
         if is_first:

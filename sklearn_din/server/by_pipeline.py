@@ -158,8 +158,7 @@ def _event_columns(behaviour: Behaviour | None, of_log: dict[str, str]) -> dict[
     """Return the columns of an event that each history of a behaviour holds."""
     if behaviour is None:
         return {}
-    pairs = zip(behaviour.histories, behaviour.candidates, strict=True)
-    sources = {h: c or h.removeprefix("hist_") for h, c in pairs}
+    sources = {h: c or h.removeprefix("hist_") for h, c in behaviour.candidate_of.items()}
     sources |= {name: name.removeprefix("hist_") for name in behaviour.numbers}
     return {name: of_log.get(name, source) for name, source in sources.items()}
 

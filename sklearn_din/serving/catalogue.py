@@ -183,7 +183,7 @@ class Catalogue:
     def attributes(self) -> list[tuple[str, str]]:
         """Histories of other columns of candidates than :attr:`item`, and these columns."""
         behaviours, single = self.schema.behaviours, {*self.schema.names("categorical")}
-        pairs = [pair for b in behaviours for pair in zip(b.histories, b.candidates, strict=True)]
+        pairs = [pair for b in behaviours for pair in b.candidate_of.items()]
         names = single.intersection(self.columns) - {self.item}
         return [(history, name) for history, name in pairs if name in names]
 
@@ -231,7 +231,7 @@ class Catalogue:
         """Return all events of users that may be a candidate: whose each is, and its id."""
         rows, ids = [], []
         for behaviour in self.schema.behaviours:
-            for name, candidate in zip(behaviour.histories, behaviour.candidates, strict=True):
+            for name, candidate in behaviour.candidate_of.items():
                 if candidate == self.item:
                     events = self._rows.learnt.ids_of_events(name, users.history(name))
                     rows.append(events[0])

@@ -284,7 +284,7 @@ class _NetworkWriter:
     def queries(self, behaviour: Behaviour) -> Value:
         """Candidate's embedding by attribute, zeros where there is none: (n, width)."""
         attributes = []
-        for history, candidate in zip(behaviour.histories, behaviour.candidates, strict=True):
+        for history, candidate in behaviour.candidate_of.items():
             width = self.module.embeddings.width(history)
             zeros = self._expand(self.graph.constant(np.zeros((1, width), dtype=np.float32)))
             attributes.append(zeros if candidate is None else self.embedded[candidate])
@@ -508,7 +508,7 @@ def _label_logits(hidden: Value, layer: LabelLogits) -> Value:
 def neighbour_numbers(
     pair: NeighbourPair, candidates: Value, events: Value, mask: Value, *, are_shared: bool = False
 ) -> Value:
-    """Add one history's numbers for its candidate: (n, 13), in the order of their columns.
+    """Add one history's numbers for its candidate: (n, 14), in the order of their columns.
 
     Candidates are (n,) ids, events (n, T) ids with T at least 1, the mask is 1.0 on real events.
     Where all candidates share a history, events and mask are (1, T).

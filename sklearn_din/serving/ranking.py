@@ -417,7 +417,7 @@ def _warn_of_swap(users: Users, candidates: pd.DataFrame, encoder: Any) -> None:
     of_user = [
         history
         for behaviour in encoder.schema_.behaviours
-        for history, candidate in zip(behaviour.histories, behaviour.candidates, strict=True)
+        for history, candidate in behaviour.candidate_of.items()
         if candidate is not None and history in candidates and candidate in users
     ]
     if encoder.user in candidates or (of_user and encoder.user not in users):

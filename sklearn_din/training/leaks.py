@@ -119,7 +119,7 @@ def measure_repeats(
     newest = ends[row] - 1
     is_candidate = np.ones(len(row), dtype=bool)
     is_newest, is_known = is_candidate.copy(), lengths > 1
-    for history, candidate in zip(behaviour.histories, behaviour.candidates, strict=True):
+    for history, candidate in behaviour.candidate_of.items():
         if candidate is None or X.schema[candidate].holds_lists:
             continue
         events, ids = ragged.flat(history, index), X.columns[candidate]
