@@ -13,7 +13,7 @@ import sklearn
 from sklearn_din._version import __version__
 from sklearn_din._warnings import warn_user
 
-PARTS = {"parameters", "fitted", "others", "requests", "versions"}
+PARTS = {"parameters", "fitted", "others", "requests", "versions", "lifetime"}
 DAMAGES = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 METHODS = (
     *("fit", "partial_fit", "predict", "predict_proba", "decision_function", "score"),
@@ -22,7 +22,16 @@ METHODS = (
 READERS = {*METHODS, "attention_weights", "summary", "report", "inverse_transform_ids"}
 READERS -= {"fit", "partial_fit"}  # the others read their estimator once, whatever update replaces
 
-_request = threading.local()  # ``made``: the thread's latest rows, and the states that made them
+
+class _Request(threading.local):
+    """What a thread's request has read so far."""
+
+    def __init__(self) -> None:
+        self.made: tuple[Any, list] = (None, [])  # the latest rows, and the states that made them
+        self.written: dict[int, dict] = {}  # states that are being pickled, copied or saved
+
+
+_request = _Request()
 
 
 def _read_once(method: Callable) -> Callable:
@@ -30,9 +39,9 @@ def _read_once(method: Callable) -> Callable:
 
     @wraps(method)
     def call(self: EstimatorState, *args: Any, **kwargs: Any) -> Any:
-        made, states = getattr(_request, "made", (None, []))
+        made, states = _request.made
         if args and made is not None and made() is args[0]:
-            del _request.made
+            _request.made = None, []
         else:
             states = []
         now = self._now(*states)
@@ -49,8 +58,8 @@ class EstimatorState:
     """Mixin: one state for each request, and plain values for pickle, joblib and skops.
 
     ``partial_fit`` and ``update`` put another ``__dict__`` in place of the old one, in one store.
-    Methods read it once; in a Pipeline, as it was beside the steps that made their X: a thread's
-    whole request is answered by the old model or by the new one.
+    Methods read it once; in a Pipeline, as it was beside the steps that made their X, or that were
+    pickled, copied or saved before it: a thread's whole request sees the old model or the new one.
 
     An estimator says in ``_get_fitted`` what it learnt, and in ``_restore_fitted`` how it comes
     back, checked. Parameters, metadata requests and attributes that a user added are kept here.
@@ -76,7 +85,12 @@ class EstimatorState:
     def __getstate__(self) -> dict[str, Any]:
         from sklearn_din._plain_values import to_plain  # and pandas
 
-        attributes = dict(vars(self))
+        now = self._now(*_request.written.copy().values())
+        # Whoever pickles, copies or saves keeps what it was given until its end, this array too.
+        lifetime = np.empty(0)
+        _request.written[id(lifetime)] = vars(now)
+        weakref.finalize(lifetime, _request.written.pop, id(lifetime))
+        attributes = dict(vars(now))
         attributes.pop("_replaced", None)
         names = self._get_param_names()  # type: ignore[attr-defined]
         parameters = {name: attributes.pop(name) for name in names if name in attributes}
@@ -85,7 +99,8 @@ class EstimatorState:
         asked = attributes.pop("_metadata_request", None)
         requests = {n: r.requests for n in METHODS if (r := getattr(asked, n, None)) is not None}
         requests = {name: dict(request) for name, request in requests.items() if request}
-        parts = {"fitted": self._get_fitted(attributes), "requests": requests}
+        parts: dict[str, Any] = {"lifetime": lifetime}
+        parts |= {"fitted": now._get_fitted(attributes), "requests": requests}
         parts |= {"versions": self._versions(), "parameters": parameters, "others": attributes}
         return to_plain(parts)
 

@@ -1,6 +1,8 @@
 """Threads, forks and workers: the same predictions, no hang, nothing global changed."""
 
+import copy
 import os
+import pickle
 import subprocess
 import sys
 import textwrap
@@ -8,13 +10,16 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
+from typing import ClassVar
 
+import joblib
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from sklearn.base import clone
 from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
 
 from sklearn_din import (
     DINClassifier,
@@ -22,7 +27,9 @@ from sklearn_din import (
     HistoryBuilder,
     HistorySequenceEncoder,
     attach_history,
+    load,
     rank_candidates,
+    save,
     update,
 )
 from sklearn_din.inspection.explain import explain
@@ -103,6 +110,40 @@ def test_every_answer_is_one_models_while_eight_updates_replace_it(frame, y, est
     assert all(abs(a - b).max() > 1e-4 for a, b in pairwise(answers))
     distances = [min(abs(answer - one).max() for one in answers) for answer in given]
     assert max(distances) < 1e-6, f"{sum(d > 1e-6 for d in distances)} of {len(given)} are mixed"
+
+
+class UpdateOnce(FunctionTransformer):
+    """A step that lets ``update`` change the model when its turn to be copied comes."""
+
+    changes: ClassVar = []
+
+    def __getstate__(self):
+        if self.changes:
+            self.changes.pop()()
+        return super().__getstate__()
+
+
+COPIES = {
+    "deepcopy": copy.deepcopy,
+    "pickle": lambda model: pickle.loads(pickle.dumps(model)),
+    "joblib": lambda model: joblib.load(*joblib.dump(model, "model.joblib")),
+    "save": lambda model: save(model, "m") or load("m", trusted=[f"{__name__}.UpdateOnce"]),
+}
+
+
+@pytest.mark.parametrize("kind", COPIES)
+def test_a_copy_made_while_update_runs_is_of_one_model(frame, y, kind, tmp_path, monkeypatch):
+    copied = COPIES[kind]
+    monkeypatch.chdir(tmp_path)
+    new = frame[::3].assign(item="new " + frame["item"])
+    encoder = HistorySequenceEncoder(user="user", time="time")
+    model = make_pipeline(encoder, UpdateOnce(), DINClassifier(max_epochs=1, random_state=0))
+    expected = model.fit(frame, y).predict_proba(new)
+    UpdateOnce.changes.append(lambda: update(model, new, y[::3]))
+    np.testing.assert_array_equal(copied(model).predict_proba(new), expected)
+    for whole in (copied(model), make_pipeline(*map(copied, (encoder, *model[1:])))):
+        np.testing.assert_array_equal(whole.predict_proba(new), model.predict_proba(new))
+    assert abs(model.predict_proba(new) - expected).max() > 1e-4
 
 
 FORKS = """

@@ -29,8 +29,9 @@ def update(
     remembers the new events, and :class:`DINClassifier` makes one pass over the rows, which leaves
     the average of the weights along it. The model is changed in place when every step has
     succeeded. Where one fails, or Ctrl-C ends the training, the model is as it was before. Threads
-    may ask it meanwhile: all of an answer is the old model's or the new one's, unless a step of
-    another package stands between :class:`HistoryBuilder` and the encoder.
+    may ask, copy, pickle or save it meanwhile: all of an answer or copy is of the old model or of
+    the new one, unless a step of another package learns, or stands between
+    :class:`HistoryBuilder` and the encoder.
 
     A column that came since fit is added, and a warning says as what. By that alone no prediction
     changes: the network gives it weights of zero, which the rows then train. A column that is gone
