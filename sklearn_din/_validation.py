@@ -349,7 +349,7 @@ def check_keys(values: np.ndarray, *, name: str) -> None:
 def key_codes(values: Any, *, name: str) -> tuple[np.ndarray, np.ndarray]:
     """Number keys from 0, in the order in which they come; a missing key is -1.
 
-    Returns the codes and the keys.
+    Returns the codes and the keys. Raises where floats are so large that keys have merged.
 
     Examples
     --------
@@ -361,7 +361,10 @@ def key_codes(values: Any, *, name: str) -> tuple[np.ndarray, np.ndarray]:
     except TypeError:
         check_keys(np.asarray(values), name=name)
         raise
-    return codes, np.asarray(keys)
+    keys = np.asarray(keys)
+    if keys.dtype.kind == "f":
+        check_exact(keys, name=name)
+    return codes, keys
 
 
 def group_codes(groups: Any, *, sort: bool = False) -> np.ndarray:

@@ -145,6 +145,11 @@ def test_hive_folders_give_columns(tmp_path):
     assert rows == {"country": ["fr", None, "de"], "item": [6, 7, 5], "day": [10, 2, 2]}
     partitioned = ds.dataset(tmp_path, format="parquet", partitioning="hive")
     assert read(scan_parquet(partitioned))["day"].tolist() == [10, 2, 2]
+    place = tmp_path / "own" / "day=2024-01-05" / "hour=7"  # polars' files keep the keys
+    place.mkdir(parents=True)
+    own = pa.table({"day": pa.array([0], pa.date32()), "hour": pa.array([7], pa.int64())})
+    pq.write_table(own, place / "rows.parquet")
+    same(scan_parquet(tmp_path / "own"), own.to_pandas())
 
 
 def test_the_index_of_a_pandas_frame_is_no_column(tmp_path):

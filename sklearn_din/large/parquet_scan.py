@@ -178,7 +178,7 @@ def scan_parquet(
     source : path or pyarrow.dataset.Dataset
         A Parquet file, a folder of such files, or a glob such as ``"clicks/2024-*.parquet"``. In
         a folder, files that end in .parquet, .pq or .parq are read in the order of their paths,
-        and folders named ``key=value`` (hive partitions) give columns.
+        and folders named ``key=value`` (hive partitions) give the columns that the files lack.
     target : str or list of str, default=None
         Column to predict, or columns of several labels. It is no feature: ``scan.target_`` has it,
         of several labels as a frame.
@@ -268,8 +268,8 @@ def _take(batch: pa.Table, rows: range | np.ndarray, first: int) -> pa.Table:
 class File:
     """One Parquet file as it was when the scan was made.
 
-    ``size`` is in bytes, ``keys`` are the columns that the names of its folders give all rows (hive
-    partitions).
+    ``size`` is in bytes, ``keys`` are the columns that the file lacks and the names of its folders
+    give all rows (hive partitions).
     """
 
     path: str
@@ -442,10 +442,8 @@ def find_files(source: object) -> tuple[pyarrow.fs.FileSystem, list[File]]:
     if isinstance(source, str | os.PathLike):
         path = os.fspath(source)
         paths = _list_paths(path)
-        base = path if os.path.isdir(path) else None
         with _readable(paths[0]):
-            options: dict[str, Any] = {"partitioning": "hive", "partition_base_dir": base}
-            source = ds.dataset(paths, format="parquet", **options)
+            source = _hive_dataset(paths, base=path if os.path.isdir(path) else None)
     if not isinstance(source, ds.Dataset):
         raise TypeError(
             "source must be the path of a Parquet file, a folder, a glob or a "
@@ -467,13 +465,28 @@ def find_files(source: object) -> tuple[pyarrow.fs.FileSystem, list[File]]:
         filesystem, path = fragment.filesystem, fragment.path
         with _readable(path):
             groups = tuple(group.id for group in fragment.row_groups)
+            own = set(fragment.physical_schema.names)
         keys = ds.get_partition_keys(fragment.partition_expression)
-        keys = {name: keys[name] for name in source.schema.names if name in keys}
+        keys = {name: keys[name] for name in source.schema.names if name in keys.keys() - own}
         info = filesystem.get_file_info(path)
         files.append(File(path, info.size, info.mtime_ns, groups, keys))
     if not files:
         raise FileNotFoundError("source must be a Dataset with at least one file, got none.")
     return filesystem, files
+
+
+def _hive_dataset(paths: Sequence[str], *, base: str | None) -> ds.Dataset:
+    """Return a Dataset of files whose schema is what the names of their folders tell.
+
+    ``pyarrow.dataset.dataset`` joins it with the files' own schema, and fails where a column is in
+    both with two types, as polars writes partitions by dates.
+    """
+    folders = ds.HivePartitioning.discover()
+    options = ds.FileSystemFactoryOptions(partition_base_dir=base, partitioning=folders)
+    factory = ds.FileSystemDatasetFactory(
+        pyarrow.fs.LocalFileSystem(), list(paths), ds.ParquetFileFormat(), options
+    )
+    return factory.finish(factory.inspect_schemas()[-1])
 
 
 def _list_paths(path: str) -> list[str]:

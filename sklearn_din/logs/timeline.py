@@ -195,11 +195,8 @@ def _match(values: np.ndarray, uniques: pd.Index, column: str) -> np.ndarray:
     ours, theirs = _value_kind(values), _value_kind(uniques.to_numpy())
     if ours and theirs and ours != theirs:
         raise kinds_differ(column, ours, theirs)
-    known = uniques.to_numpy()
-    if values.dtype.kind == "f" and _holds_integers(known):
+    if values.dtype.kind == "f":
         check_exact(values, name=f"impressions[{column!r}]")
-    if known.dtype.kind == "f" and _holds_integers(values):
-        check_exact(known, name=f"events[{column!r}]")
     if values.dtype.kind == "f" and uniques.dtype.kind in "iu":
         # Identifiers that a missing value had made floats: match as integers, exactly.
         is_whole = np.isfinite(values) & (np.floor(values) == values) & (np.abs(values) < 2.0**63)
@@ -229,12 +226,6 @@ def kinds_differ(column: str, ours: str, theirs: str) -> TypeError:
         f"{column!r} must hold values of one kind in impressions and events, got {ours} "
         f"and {theirs}. Convert one of them with astype."
     )
-
-
-def _holds_integers(values: np.ndarray) -> bool:
-    if values.dtype == object:
-        return pd.api.types.infer_dtype(values, skipna=True) == "integer"
-    return values.dtype.kind in "iu" and len(values) > 0
 
 
 def window_edges(
