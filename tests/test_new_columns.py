@@ -4,6 +4,7 @@ import copy
 
 import numpy as np
 import pandas as pd
+import polars as pl
 import pytest
 import torch
 from sklearn.pipeline import Pipeline
@@ -16,6 +17,7 @@ from sklearn_din import (
     scan_parquet,
     update,
 )
+from tests.click_frames import as_lists
 
 ADDED = "columns came since fit and are added"
 N_FIT = 400
@@ -206,16 +208,16 @@ def test_a_classifier_takes_new_columns_only_after_its_own_training(model, log):
         model["din"].predict_proba(encoder.transform(X))
 
 
+@pytest.mark.parametrize("make", [pd.DataFrame, lambda X: pl.from_pandas(as_lists(X))])
 @pytest.mark.parametrize("gone", [["price"], ["item"], ["price", "item"]])
-def test_a_column_that_is_gone_names_the_way_which_works(model, log, gone):
+def test_a_column_that_is_gone_names_the_way_which_works(model, log, gone, make):
     X, y = log
-    later = X[N_FIT:][["user", "time", *FIRST]].drop(columns=gone)
-    message = r"(?s)now missing.*fit again without it, or give it as missing .*: X.assign"
-    with pytest.raises(ValueError, match=message):
+    later = make(X[N_FIT:][["user", "time", *FIRST]].drop(columns=gone))
+    message = r"(?s)now missing.*fit again without it, or give it as missing values: X\."
+    with pytest.raises(ValueError, match=message) as error:
         update(copy.deepcopy(model), later, y[N_FIT:])
-    grown = copy.deepcopy(model)
-    update(grown, later.assign(**dict.fromkeys(gone)), y[N_FIT:])
-    assert grown.predict_proba(later.assign(**dict.fromkeys(gone))).shape == (300, 2)
+    grown, filled = copy.deepcopy(model), eval(str(error.value).split(": ")[-1][:-1], {"X": later})
+    assert update(grown, filled, y[N_FIT:]).predict_proba(filled).shape == (300, 2)
 
 
 def test_a_history_that_is_gone_names_the_function_that_makes_it(model, log):

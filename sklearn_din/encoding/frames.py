@@ -150,9 +150,10 @@ def validate_frame(
             raise ValueError(f"{error}attach_history makes the history columns.") from error
         if not gone:
             raise
+        add = "with_columns" if hasattr(X, "with_columns") else "assign"  # of polars, of pandas
         raise ValueError(
             f"{error}Where a column is gone for good, fit again without it, or give it as missing "
-            f"values: X.assign(**dict.fromkeys({gone}))."
+            f"values: X.{add}(**dict.fromkeys({gone}))."
         ) from error
     if hasattr(encoder, "feature_names_in_"):
         return frame
