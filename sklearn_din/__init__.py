@@ -5,8 +5,6 @@ turns columns into ids and masks, the classifier trains a Deep Interest Network 
 of it behaves like any other scikit-learn Pipeline.
 """
 
-from __future__ import annotations
-
 import importlib
 import sys
 from types import ModuleType

@@ -5,8 +5,6 @@ private names: ``_skl_callbacks`` and ``_init_callback_context``, with which est
 packages take part.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -35,7 +33,7 @@ class FitTask:
     def __init__(
         self,
         estimator: BaseEstimator,
-        context: CallbackContext,
+        context: "CallbackContext",
         given: Mapping[str, object],
         attributes: Attributes | None = None,
     ) -> None:
@@ -46,7 +44,7 @@ class FitTask:
             estimator=estimator, reconstruction_attributes=attributes, **given
         )
 
-    def begin(self, name: str, attributes: Attributes | None = None) -> FitTask:
+    def begin(self, name: str, attributes: Attributes | None = None) -> "FitTask":
         """Begin the next task of those that this one consists of."""
         context = self._context.subcontext(task_name=name)
         return FitTask(self._estimator, context, self._given, attributes)

@@ -1,7 +1,5 @@
 """Frames of the caller's kind: pandas, polars or Arrow comes in, and the same kind goes out."""
 
-from __future__ import annotations
-
 from collections.abc import Hashable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, Generic, cast
@@ -75,7 +73,7 @@ class CallerFrame(Generic[IntoDataFrameT]):
         rows: np.ndarray,
         *,
         instead: Mapping[str, np.ndarray] | None = None,
-        of: CallerFrame[Any] | None = None,
+        of: "CallerFrame[Any] | None" = None,
     ) -> IntoDataFrameT:
         """Return rows by position, in the caller's kind; a pandas frame gets a fresh RangeIndex.
 

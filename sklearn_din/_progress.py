@@ -1,7 +1,5 @@
 """Progress of a pass over a large table: a bar on a terminal, lines of the log elsewhere."""
 
-from __future__ import annotations
-
 import logging
 import sys
 import time

@@ -1,10 +1,8 @@
 """Measures of a ranking: GAUC, RelaImpr, NDCG and its like, calibration, value on logged rows."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from numbers import Integral, Real
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 import pandas as pd
@@ -132,7 +130,7 @@ class _GroupScorer:
     def __repr__(self) -> str:
         return f"group_roc_auc_scorer(groups={self._groups!r})"
 
-    def set_score_request(self, **requests: bool | str | None) -> _GroupScorer:
+    def set_score_request(self, **requests: bool | str | None) -> Self:
         """Request metadata (``groups``, ``sample_weight``) for the scorer; return self."""
         self._scorer.set_score_request(**requests)
         return self

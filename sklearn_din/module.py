@@ -1,7 +1,5 @@
 """The Deep Interest Network: encoded fields in, one logit per impression out."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping
 from typing import Any, cast

@@ -1,10 +1,8 @@
 """DINRegressor: the network of the classifier on numbers, such as watch time or ratings."""
 
-from __future__ import annotations
-
 import inspect
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -73,7 +71,7 @@ class DINRegressor(RegressorMixin, DINEstimator, NumberParameters):
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(
         self, X: ImpressionsLike, y: ArrayLike, sample_weight: ArrayLike | None = None
-    ) -> DINRegressor:
+    ) -> Self:
         """Train on further rows by one pass, as :meth:`DINClassifier.partial_fit` does.
 
         Mean and standard deviation of y stay those of ``fit``.

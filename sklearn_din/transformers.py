@@ -1,14 +1,12 @@
 """HistorySequenceEncoder: columns of a frame become ids, numbers and ragged histories."""
 
-from __future__ import annotations
-
 import dataclasses
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from numbers import Integral
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 import pandas as pd
@@ -228,7 +226,7 @@ class HistorySequenceEncoder(
         return dict(self._learnt.scales)
 
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X: TableLike, y: ArrayLike | None = None) -> HistorySequenceEncoder:
+    def fit(self, X: TableLike, y: ArrayLike | None = None) -> Self:
         """Learn roles, vocabularies and scales.
 
         Parameters
@@ -272,7 +270,7 @@ class HistorySequenceEncoder(
                 return self._encode(table)
 
     @_fit_context(prefer_skip_nested_validation=True)
-    def partial_fit(self, X: TableLike, y: ArrayLike | None = None) -> HistorySequenceEncoder:
+    def partial_fit(self, X: TableLike, y: ArrayLike | None = None) -> Self:
         """Learn the ids of further rows. The first call is ``fit``.
 
         New values get the next free ids, in sorted order; every id that is known keeps its
@@ -434,7 +432,7 @@ class HistorySequenceEncoder(
         _check_feature_names_in(self, input_features)
         return np.asarray(self.schema_.feature_names_out(), dtype=object)
 
-    def set_output(self, *, transform: str | None = None) -> HistorySequenceEncoder:
+    def set_output(self, *, transform: str | None = None) -> Self:
         """Do nothing: a frame of numbers could not carry ids and histories.
 
         Parameters

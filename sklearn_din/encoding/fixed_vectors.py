@@ -1,7 +1,5 @@
 """Fixed vectors as a user gives them, a frame by the values of a column; their scale; their ids."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -31,7 +29,7 @@ class VectorScale:
     scale: float
 
     @classmethod
-    def of(cls, table: np.ndarray) -> VectorScale:
+    def of(cls, table: np.ndarray) -> "VectorScale":
         """Learn the scale of a table of vectors, (n, n_dims)."""
         mean = table.mean(axis=0, dtype=np.float64).astype(np.float32)
         scale = float(np.sqrt(np.square(table - mean, dtype=np.float64).mean()))

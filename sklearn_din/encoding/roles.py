@@ -1,7 +1,5 @@
 """The role of each column of a frame: ids, numbers, histories of the same events, candidates."""
 
-from __future__ import annotations
-
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -40,7 +38,7 @@ class Roles:
             owners |= {n: n if c is None else c for n, c in behaviour.candidate_of.items()}
         return owners
 
-    def join(self, later: Roles) -> Roles:
+    def join(self, later: "Roles") -> "Roles":
         """Return these roles, and behind them those of columns that came later."""
         names = ("numeric", "categorical", "behaviours", "unused", "lists")
         both = {name: (*getattr(self, name), *getattr(later, name)) for name in names}

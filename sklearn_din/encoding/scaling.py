@@ -1,7 +1,5 @@
 """Numbers on a common scale: numeric columns, and the numbers that go with a history's events."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np
@@ -104,14 +102,14 @@ class EventScale:
     has_outliers: bool = False
 
     @classmethod
-    def of(cls, moments: Moments) -> EventScale:
+    def of(cls, moments: Moments) -> "EventScale":
         """Mean and standard deviation; as StandardScaler, which scales no constant column."""
         n, mean, variance = moments.weight, moments.center, moments.variance
         epsilon = np.finfo(np.float64).eps
         is_constant = variance <= n * epsilon * variance + (n * mean * epsilon) ** 2
         return cls(mean, 1.0 if is_constant else float(np.sqrt(variance)))
 
-    def resist_outliers(self, sample: np.ndarray) -> EventScale:
+    def resist_outliers(self, sample: np.ndarray) -> "EventScale":
         """Return a scale by a sample's middle where a few far numbers make the spread of all."""
         present = sample[~np.isnan(sample)]
         median = float(np.median(present)) if len(present) else 0.0

@@ -1,13 +1,11 @@
 """Vocabularies: which values of a column have an id of their own, and the way there and back."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from numbers import Real
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 import pandas as pd
@@ -127,7 +125,7 @@ class Vocabulary:
     grown_from: tuple[str, ...] = ()
 
     @classmethod
-    def learn(cls, sources: Mapping[str, Occurrences], rules: IdRules = EVERY_VALUE) -> Vocabulary:
+    def learn(cls, sources: Mapping[str, Occurrences], rules: IdRules = EVERY_VALUE) -> Self:
         """Learn one vocabulary from the columns that share it.
 
         Counts of the same value add up over ``sources``, by column name; a value that never counts
@@ -140,7 +138,7 @@ class Vocabulary:
 
     def grow(
         self, sources: Mapping[str, Occurrences], rules: IdRules = EVERY_VALUE, *, name: str
-    ) -> Vocabulary:
+    ) -> "Vocabulary":
         """Append the values that have become frequent enough; this vocabulary stays as it is.
 
         ``sources`` are what later rows hold, counts of rare values in earlier rows are added to

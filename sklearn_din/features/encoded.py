@@ -1,7 +1,5 @@
 """EncodedFeatures: what travels from the encoder to the classifier, ids and ragged histories."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -113,12 +111,12 @@ class EncodedFeatures:
         columns: dict[str, Column],
         behaviours: dict[tuple[str, ...], Ragged],
         **others: Any,
-    ) -> EncodedFeatures:
+    ) -> "EncodedFeatures":
         nothing = dict.fromkeys((*METADATA, "store")) | {"vectors": {}}
         parts = {"schema": schema, "columns": columns, "behaviours": behaviours, **others}
         return cls._replace(cls.__new__(cls), **nothing | parts)
 
-    def _replace(self, **parts: Any) -> EncodedFeatures:
+    def _replace(self, **parts: Any) -> "EncodedFeatures":
         """Return the same with other parts, which are not checked."""
         other = self.__new__(type(self))
         vars(other).update(vars(self), **parts)

@@ -1,10 +1,8 @@
 """A fitted Pipeline taken to pieces: its steps, its encoder, its classifier, its calibration."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import pandas as pd
@@ -74,7 +72,7 @@ class FittedPipeline(NamedTuple):
     classifier: Any
     calibration: Calibration = Calibration()
 
-    def now(self) -> FittedPipeline:
+    def now(self) -> Self:
         """Return encoder and classifier of one state, whatever ``update`` does meanwhile."""
         encoder = self.encoder._now()
         return self._replace(encoder=encoder, classifier=self.classifier._now(vars(encoder)))

@@ -1,7 +1,5 @@
 """scan_parquet: a table in Parquet files that is larger than memory, as a scan."""
 
-from __future__ import annotations
-
 import glob
 import os
 import re
@@ -67,7 +65,7 @@ class ParquetScan(Scan):
     ['sock', 'hat']
     """
 
-    _table: ParquetFiles
+    _table: "ParquetFiles"
 
     def parts(self, columns: Sequence[str] | None = None) -> Iterator[tuple[int, pd.DataFrame]]:
         """Read the rows in their order, as frames that are small beside the budget.

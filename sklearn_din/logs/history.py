@@ -1,11 +1,9 @@
 """Each impression's past as history columns: what the user did strictly before it."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Integral
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 import pandas as pd
@@ -375,7 +373,7 @@ class HistoryBuilder(EstimatorState, TransformerMixin, BaseEstimator, auto_wrap_
         self.events = events
 
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X: IntoDataFrame, y: ArrayLike | None = None) -> HistoryBuilder:
+    def fit(self, X: IntoDataFrame, y: ArrayLike | None = None) -> Self:
         """Remember the events among the rows of X, forgetting earlier ones."""
         frame = self._check_rows(X, reset=True).pandas
         classes = _two_classes(y) if self.events == "positive" else None
@@ -387,7 +385,7 @@ class HistoryBuilder(EstimatorState, TransformerMixin, BaseEstimator, auto_wrap_
         return self
 
     @_fit_context(prefer_skip_nested_validation=True)
-    def partial_fit(self, X: IntoDataFrame, y: ArrayLike | None = None) -> HistoryBuilder:
+    def partial_fit(self, X: IntoDataFrame, y: ArrayLike | None = None) -> Self:
         """Append the events among the rows of X to those already remembered.
 
         An event that is remembered already, with the same user, time and history columns, is not
@@ -442,7 +440,7 @@ class HistoryBuilder(EstimatorState, TransformerMixin, BaseEstimator, auto_wrap_
         check_is_fitted(self, "events_")
         return np.array([*self.feature_names_in_, *self._request.new_names], dtype=object)
 
-    def set_output(self, *, transform: str | None = None) -> HistoryBuilder:
+    def set_output(self, *, transform: str | None = None) -> Self:
         """Return self: the output is of the kind of X whatever is asked for."""
         return self
 

@@ -8,8 +8,6 @@ all other parts: what these lack are the own part's clicks, which a network that
 (-.03 GAUC on "repetition tires", benchmarks/quality-results.md).
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass, replace
 from typing import Self

@@ -1,7 +1,5 @@
 """Counts of items that the same users had: users by items, items by items, block after block."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -55,7 +53,7 @@ class Interactions:
     @classmethod
     def gather(
         cls, X: EncodedFeatures, rows: OrderedRows, history: str, candidate: str
-    ) -> Interactions:
+    ) -> "Interactions":
         """Collect the events of all histories, and the clicked candidates."""
         n_ids = X.schema[candidate].n_ids
         ragged = X.behaviours[X.schema.behaviour_of(history).histories]
@@ -77,7 +75,7 @@ class Interactions:
         users, items = (pairs // n_ids).astype(np.int32), (pairs % n_ids).astype(np.int32)
         return cls(users, items, blocks, (rows.n_users, n_ids))
 
-    def cap(self) -> Interactions:
+    def cap(self) -> "Interactions":
         """Keep so few items of the users with most that no more than MOST_PAIRS are multiplied."""
         lengths = np.bincount(self.users, minlength=self.shape[0])
         cap = MOST_ITEMS_PER_USER

@@ -1,7 +1,5 @@
 """Scores between items that the same users had: EASE, shrunk cosine, popularity."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -82,7 +80,7 @@ class ItemScores:
         shown: np.ndarray,
         clicked: np.ndarray,
         prior: float,
-    ) -> ItemScores:
+    ) -> "ItemScores":
         """Compute the scores from counts in chunks, as ``count_pairs`` makes them.
 
         ``n_users`` had each item; it was ``shown`` as a candidate so often, and ``clicked`` as one:
@@ -129,7 +127,7 @@ class ItemScores:
             chunks.append(counts)
         return sort_indices(vstack(chunks, format="csr"))
 
-    def widen(self, n_ids: int) -> ItemScores:
+    def widen(self, n_ids: int) -> "ItemScores":
         """Return the scores with more ids, which have no neighbours and no popularity."""
         n_new = n_ids - len(self.popularity)
         return ItemScores(

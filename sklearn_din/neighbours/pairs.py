@@ -1,7 +1,5 @@
 """One history and its candidate: how their items go together, and the columns made of it."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
@@ -90,7 +88,7 @@ class NeighbourPair:
             )
         return numbers / self.scale
 
-    def widen(self, n_ids: int) -> NeighbourPair:
+    def widen(self, n_ids: int) -> "NeighbourPair":
         """Give ids that were appended no neighbours and no popularity, as unknown ones have."""
         if n_ids <= self.n_ids:  # or rows were encoded before others were appended
             return self
@@ -111,7 +109,7 @@ class NeighbourPair:
         *,
         kept: Sequence[int],
         counted: Sequence[np.ndarray],
-    ) -> NeighbourPair:
+    ) -> "NeighbourPair":
         """Return the pair after the clicks of further rows, whose ids it may not know yet.
 
         ``blocks``, (n_rows,), say which of the counts each row is added to; the tables that are

@@ -1,7 +1,5 @@
 """A shortlist: the candidates out of a large catalogue that are worth a network's time."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Item neighbours: learnt from training rows, looked up in tables that do not count the row."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import cast
@@ -60,12 +58,12 @@ class NeighbourTables:
             tables._fill(X, _allocate(writer, X, len(self.pairs)))
             return self._with_columns(X, _numbers_of(writer.finish()))
 
-    def widen(self, schema: Schema) -> NeighbourTables:
+    def widen(self, schema: Schema) -> "NeighbourTables":
         """Return tables with the ids that were appended since; they have no neighbours yet."""
         pairs = tuple(pair.widen(schema[pair.candidate].n_ids) for pair in self.pairs)
         return replace(self, pairs=pairs)
 
-    def grow(self, X: EncodedFeatures, is_click: np.ndarray) -> NeighbourTables:
+    def grow(self, X: EncodedFeatures, is_click: np.ndarray) -> "NeighbourTables":
         """Return the tables after the clicks of further rows, each once."""
         if self.order is None:
             return self
@@ -100,7 +98,7 @@ class NeighbourTables:
             raise ValueError(f"item neighbours must have {sizes} tables and counts.")
 
     @classmethod
-    def from_dict(cls, values: object, schema: Schema) -> NeighbourTables:
+    def from_dict(cls, values: object, schema: Schema) -> "NeighbourTables":
         """Read what ``to_dict`` wrote, and check it against a schema without its columns."""
         tables = from_dict(cls, values)
         for pair in tables.pairs:

@@ -1,9 +1,7 @@
 """ItemNeighbours: what everybody's histories say about the candidate, for any model."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -112,7 +110,7 @@ class ItemNeighbours(EstimatorState, TransformerMixin, BaseEstimator, auto_wrap_
         self.histories = histories
 
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X: FrameOrEncoded, y: ArrayLike | None = None) -> ItemNeighbours:
+    def fit(self, X: FrameOrEncoded, y: ArrayLike | None = None) -> Self:
         """Learn which items go together.
 
         Parameters

@@ -1,7 +1,5 @@
 """Embedding tables of all fields: ids in, their rows out."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -7,8 +7,6 @@ backward passes ``grad_x`` is the gradient of x; ``weight_x`` is the part of a l
 weight that multiplies x.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from typing import Any
 

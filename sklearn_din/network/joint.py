@@ -1,7 +1,5 @@
 """A batch whose rows several processes share: draws and sums are those of the whole batch."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar

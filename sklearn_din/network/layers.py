@@ -1,7 +1,5 @@
 """Building blocks of the network: activations, MLP and the activation unit."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

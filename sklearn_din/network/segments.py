@@ -7,8 +7,6 @@ rows : (n_events,), the number of the impression of each event
 offsets : (n_rows + 1,), where each impression's events begin; the last entry is n_events
 """
 
-from __future__ import annotations
-
 import math
 from contextvars import ContextVar
 from typing import Any, NamedTuple

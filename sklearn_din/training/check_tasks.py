@@ -1,7 +1,5 @@
 """scikit-learn's callbacks in training: each validation check is a task, and may be the last."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 
 from numpy.typing import ArrayLike

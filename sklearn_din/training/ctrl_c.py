@@ -1,7 +1,5 @@
 """Who ended a training: the user, by Ctrl-C, or a callback that raised the same exception."""
 
-from __future__ import annotations
-
 import signal
 import threading
 from collections.abc import Iterator

@@ -3,8 +3,6 @@
 It is kept if it is better than one output for all rows, which needs no network.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """What X gives away of y: the row's own click in its history, columns, what was clicked before."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np

@@ -1,7 +1,5 @@
 """A trained net as plain values, and back: the network is rebuilt, and every array checked."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager

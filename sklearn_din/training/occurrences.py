@@ -1,7 +1,5 @@
 """Counts of each id in some impressions, and the factors of the L2 that follow from them."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The optimizer: Adam, and for embedding tables a kind whose cost follows the rows touched."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from inspect import unwrap
 from typing import Any

@@ -1,7 +1,5 @@
 """Progress of a training: a bar with losses, AUC and time left."""
 
-from __future__ import annotations
-
 import math
 import sys
 from collections.abc import Mapping

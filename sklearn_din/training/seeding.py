@@ -1,7 +1,5 @@
 """torch's global random state, lent to one training at a time."""
 
-from __future__ import annotations
-
 import os
 import threading
 from collections.abc import Iterator, Sequence

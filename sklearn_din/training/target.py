@@ -3,8 +3,6 @@
 A net asks its target alone: labels and numbers train by the same steps.
 """
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -214,7 +212,7 @@ class Numbers(Target):
     what_constant_is = "mean"
 
     @classmethod
-    def of(cls, numbers: np.ndarray, loss: Literal["squared", "log1p"]) -> Numbers:
+    def of(cls, numbers: np.ndarray, loss: Literal["squared", "log1p"]) -> "Numbers":
         """Take mean and standard deviation from the numbers of ``fit``."""
         scale = cls(loss)._scale(numbers)
         spread = float(scale.std())

@@ -1,7 +1,5 @@
 """How many threads a training step uses, one or all by the clock."""
 
-from __future__ import annotations
-
 import functools
 import os
 import time

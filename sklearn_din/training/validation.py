@@ -1,7 +1,5 @@
 """Rows that are set aside for validation: any, the last ones, or all rows of some groups."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

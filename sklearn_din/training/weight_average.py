@@ -3,8 +3,6 @@
 Polyak and Juditsky, "Acceleration of Stochastic Approximation by Averaging", 1992.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from skorch import NeuralNet
