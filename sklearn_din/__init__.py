@@ -13,65 +13,39 @@ from typing import TYPE_CHECKING, Any
 from sklearn_din._version import __version__ as __version__  # re-exported
 
 if TYPE_CHECKING:
-    from sklearn_din.estimator import DINClassifier
-    from sklearn_din.features.encoded import EncodedFeatures
-    from sklearn_din.features.schema import Field, Schema
-    from sklearn_din.inspection.display import AttentionDisplay, ReportDisplay, TrainingDisplay
-    from sklearn_din.inspection.embeddings import embeddings
-    from sklearn_din.inspection.explain import explain
-    from sklearn_din.inspection.importance import history_importance
-    from sklearn_din.large.attached_scan import AttachedScan
-    from sklearn_din.large.parquet_scan import ParquetScan, scan_parquet
-    from sklearn_din.logs.aggregates import attach_aggregates
-    from sklearn_din.logs.history import HistoryBuilder, attach_history
-    from sklearn_din.logs.negatives import sample_negatives
-    from sklearn_din.model_selection import TimeSplit
-    from sklearn_din.module import DIN
-    from sklearn_din.neighbours.transformer import ItemNeighbours
-    from sklearn_din.regressor import DINRegressor
-    from sklearn_din.saving import inspect, load, save, trusted_types
-    from sklearn_din.serving.evaluation import evaluate_ranking
-    from sklearn_din.serving.export import export_onnx
-    from sklearn_din.serving.ranking import Ranker, rank_candidates
-    from sklearn_din.serving.scoring import predict_to_parquet, score_partitions
-    from sklearn_din.serving.updating import update
-    from sklearn_din.transformers import HistorySequenceEncoder
-
-__all__ = [
-    "DIN",
-    "AttachedScan",
-    "AttentionDisplay",
-    "DINClassifier",
-    "DINRegressor",
-    "EncodedFeatures",
-    "Field",
-    "HistoryBuilder",
-    "HistorySequenceEncoder",
-    "ItemNeighbours",
-    "ParquetScan",
-    "Ranker",
-    "ReportDisplay",
-    "Schema",
-    "TimeSplit",
-    "TrainingDisplay",
-    "attach_aggregates",
-    "attach_history",
-    "embeddings",
-    "evaluate_ranking",
-    "explain",
-    "export_onnx",
-    "history_importance",
-    "inspect",
-    "load",
-    "predict_to_parquet",
-    "rank_candidates",
-    "sample_negatives",
-    "save",
-    "scan_parquet",
-    "score_partitions",
-    "trusted_types",
-    "update",
-]
+    from sklearn_din.estimator import DINClassifier as DINClassifier
+    from sklearn_din.features.encoded import EncodedFeatures as EncodedFeatures
+    from sklearn_din.features.schema import Field as Field
+    from sklearn_din.features.schema import Schema as Schema
+    from sklearn_din.inspection.display import AttentionDisplay as AttentionDisplay
+    from sklearn_din.inspection.display import ReportDisplay as ReportDisplay
+    from sklearn_din.inspection.display import TrainingDisplay as TrainingDisplay
+    from sklearn_din.inspection.embeddings import embeddings as embeddings
+    from sklearn_din.inspection.explain import explain as explain
+    from sklearn_din.inspection.importance import history_importance as history_importance
+    from sklearn_din.large.attached_scan import AttachedScan as AttachedScan
+    from sklearn_din.large.parquet_scan import ParquetScan as ParquetScan
+    from sklearn_din.large.parquet_scan import scan_parquet as scan_parquet
+    from sklearn_din.logs.aggregates import attach_aggregates as attach_aggregates
+    from sklearn_din.logs.history import HistoryBuilder as HistoryBuilder
+    from sklearn_din.logs.history import attach_history as attach_history
+    from sklearn_din.logs.negatives import sample_negatives as sample_negatives
+    from sklearn_din.model_selection import TimeSplit as TimeSplit
+    from sklearn_din.module import DIN as DIN
+    from sklearn_din.neighbours.transformer import ItemNeighbours as ItemNeighbours
+    from sklearn_din.regressor import DINRegressor as DINRegressor
+    from sklearn_din.saving import inspect as inspect
+    from sklearn_din.saving import load as load
+    from sklearn_din.saving import save as save
+    from sklearn_din.saving import trusted_types as trusted_types
+    from sklearn_din.serving.evaluation import evaluate_ranking as evaluate_ranking
+    from sklearn_din.serving.export import export_onnx as export_onnx
+    from sklearn_din.serving.ranking import Ranker as Ranker
+    from sklearn_din.serving.ranking import rank_candidates as rank_candidates
+    from sklearn_din.serving.scoring import predict_to_parquet as predict_to_parquet
+    from sklearn_din.serving.scoring import score_partitions as score_partitions
+    from sklearn_din.serving.updating import update as update
+    from sklearn_din.transformers import HistorySequenceEncoder as HistorySequenceEncoder
 
 # Loaded when asked for (PEP 562): a worker that only encodes never pays for torch.
 _FOLDERS = ("datasets", "features", "metrics", "serving")
@@ -101,6 +75,7 @@ _NAMES_OF = {
     "transformers": ("HistorySequenceEncoder",),
 }
 _FILE_OF = {name: file for file, names in _NAMES_OF.items() for name in names}
+__all__ = sorted(_FILE_OF)
 
 
 def __getattr__(name: str) -> Any:

@@ -441,13 +441,9 @@ def datetime_index(times: pd.Series) -> pd.DatetimeIndex:
     kind = getattr(times.dtype, "pyarrow_dtype", None)
     if kind is None or not (pa.types.is_timestamp(kind) or pa.types.is_date(kind)):
         return pd.DatetimeIndex(times)
-    moments = pa.chunked_array(pa.array(times.array))
-    if pa.types.is_date(kind):
-        kind = pa.timestamp("s")
-        moments = moments.cast(kind)
-    ticks = moments.cast(pa.int64()).fill_null(pd.NaT.value).to_numpy()
-    stamps = pd.DatetimeIndex(ticks.view(f"M8[{kind.unit}]"))
-    return stamps if kind.tz is None else stamps.tz_localize("UTC")
+    unit, zone = ("s", None) if pa.types.is_date(kind) else (kind.unit, kind.tz and "UTC")
+    moments = pa.chunked_array(pa.array(times.array)).cast(pa.timestamp(unit, zone))
+    return pd.DatetimeIndex(moments.to_pandas())
 
 
 def _list_names(names: Iterable[object], limit: int = 20) -> str:

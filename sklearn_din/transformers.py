@@ -455,9 +455,10 @@ class HistorySequenceEncoder(
         return IdRules(self.min_frequency, self.max_ids, keep_rare=self.unknown == "error")
 
     @property
-    def _metadata(self) -> list[str]:
+    def _metadata(self) -> dict[str, str]:
         """Columns of users, times and positions, which are no features."""
-        return [name for name in (self.user, self.time, self.position) if name is not None]
+        names = {"users": self.user, "times": self.time, "positions": self.position}
+        return {what: name for what, name in names.items() if name is not None}
 
     def _check_table(self, X: TableLike, *, reset: bool) -> Impressions:
         """Check the columns of a frame or a scan; ``reset`` where this is ``fit``."""
@@ -466,10 +467,10 @@ class HistorySequenceEncoder(
         source, frame = X, X
         if isinstance(X, Scan):  # its names are checked as those of a frame of one row, or none
             frame = pd.DataFrame(columns=X.columns, index=range(min(len(X), 1)))
-        droppable = () if reset else (*self._dropped, *self._metadata)
+        droppable = () if reset else (*self._dropped, *self._metadata.values())
         frame = validate_frame(self, frame, reset=reset, droppable=droppable)
         if reset:
-            check_frame(frame, self._metadata, name=f"X ({METADATA_ROLE})")
+            check_frame(frame, self._metadata.values(), name=f"X ({METADATA_ROLE})")
         return Impressions(source if isinstance(source, Scan) else frame, separator=self.separator)
 
     def _count_new_columns(
@@ -480,7 +481,7 @@ class HistorySequenceEncoder(
         source = X if isinstance(X, Scan) else pandas_frame(X)
         given = Impressions(source, separator=self.separator) if source is not None else table
         fitted = getattr(self, "feature_names_in_", given.names)
-        new = {*given.names} - {*fitted, *self._dropped, *self._metadata}
+        new = {*given.names} - {*fitted, *self._dropped, *self._metadata.values()}
         new -= {name for name in new if dtype_kind(given.dtypes[name]) == "time"}
         if new:
             ids = [name for name in roles.categorical if name in given.names]
@@ -529,10 +530,10 @@ class HistorySequenceEncoder(
             categorical=self.categorical,
             numeric=self.numeric,
             drop=self._dropped,
-            metadata=self._metadata,
+            metadata=[*self._metadata.values()],
         )
         statistics = TableStatistics(roles, len(table))
-        used = {*statistics.columns, *self._metadata}
+        used = {*statistics.columns, *self._metadata.values()}
         for start, read in table.map(partial(self._read_training_rows, roles), used, "counting"):
             statistics.update(read, start)
         learnt = statistics.finish(self._id_rules, names=table.names, max_length=self.max_length)
@@ -568,9 +569,7 @@ class HistorySequenceEncoder(
     def _row_encoder(self) -> RowEncoder:
         return RowEncoder(
             self._learnt,
-            self.user,
-            self.time,
-            self.position,
+            self._metadata,
             self._look_up_vectors(),
             refuses_unknown=self.unknown == "error",
         )

@@ -1,7 +1,7 @@
 """Facts about columns, from which their roles follow: gathered part by part, over all rows."""
 
 import re
-from collections.abc import Collection, Hashable, Mapping
+from collections.abc import Collection, Hashable
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
@@ -154,32 +154,14 @@ class ColumnFacts:
         return "history" if "history" in self.kinds else "ids"
 
 
-@dataclass(frozen=True)
-class TableFacts:
-    """Facts about all columns of a table, from which their roles follow.
-
-    All rows decide, of frames and of scans alike. ``columns`` has those that may be features.
-    """
-
-    names: tuple[str, ...]
-    columns: Mapping[str, ColumnFacts]
-
-    def __getitem__(self, name: str) -> ColumnFacts:
-        return self.columns[name]
-
-    def find_candidate(self, history: str) -> str | None:
-        """Column that a history is compared with by its name: ``item`` for ``hist_item``."""
-        return find_candidate(history, self.names)
-
-
 def gather_facts(
     table: Impressions,
     *,
     out: Collection[str],
     ids: Collection[str],
     histories: Collection[str] = (),
-) -> TableFacts:
-    """Gather the facts that decide roles, from all rows.
+) -> dict[str, ColumnFacts]:
+    """Gather the facts that decide the roles of columns, from all rows, of frames and of scans.
 
     Of a scan, only those columns are read whose dtype does not decide alone: lists, columns that
     are named like histories, and floats that a history may be compared with. Columns that are
@@ -200,7 +182,7 @@ def gather_facts(
     candidates |= {name for name in kinds if any(n.endswith(f"_{name}") for n in lists)}
     floats = {name for name, kind in kinds.items() if kind == "numbers"} & candidates
     names = [name for name in kinds if name in lists or name in floats or kinds[name] is None]
-    facts = TableFacts(tuple(table.names), {name: ColumnFacts() for name in kinds})
+    facts = {name: ColumnFacts() for name in kinds}
     for name, kind in kinds.items():
         if kind is not None and name not in names:  # the dtype alone tells
             of_values: Any = getattr(table.dtypes[name], "categories", table.dtypes[name])

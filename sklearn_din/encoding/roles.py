@@ -6,8 +6,8 @@ from functools import cached_property
 from itertools import combinations
 
 from sklearn_din._validation import check_columns, check_names
-from sklearn_din.encoding.facts import ColumnFacts, TableFacts, gather_facts
-from sklearn_din.encoding.table import Impressions, is_history_name
+from sklearn_din.encoding.facts import ColumnFacts, gather_facts
+from sklearn_din.encoding.table import Impressions, find_candidate, is_history_name
 from sklearn_din.features.schema import Behaviour
 
 NamesParameter = str | Sequence[str]  # "auto", or names
@@ -94,7 +94,7 @@ def assign_roles(
     in_histories = [name for key in pairs for name in as_tuple(key)]
     facts = gather_facts(table, out=out, ids=named["categorical"], histories=in_histories)
     ids, numbers = {*named["categorical"]}, {*named["numeric"]}
-    finder = Histories(facts, table.separator, out, ids, numbers)
+    finder = Histories(table, facts, out, ids, numbers)
     behaviours = tuple(finder.find(pairs))
     candidates = Roles((), (), behaviours).candidates
     _check_disjoint(named | {METADATA_ROLE: list(metadata), "candidates": sorted(candidates)})
@@ -161,8 +161,8 @@ class Histories:
     sentences about what was taken differently from how it looks.
     """
 
-    facts: TableFacts
-    separator: str | None
+    table: Impressions
+    facts: Mapping[str, ColumnFacts]
     out: set[str]
     ids: set[str]
     numbers: set[str]
@@ -177,7 +177,7 @@ class Histories:
         Others of the same events as a named history, or as each other, form one behaviour with it.
         """
         candidates = self._check_named(named)
-        self.names = [n for n in self.facts.names if n in candidates or self._is_history(n)]
+        self.names = [n for n in self.table.names if n in candidates or self._is_history(n)]
         groups = [list(as_tuple(key)) for key in named]
         bags = [group for group in groups if all(candidates[name] is None for name in group)]
         self._pair_lists(candidates)
@@ -207,7 +207,7 @@ class Histories:
         lists = {n for n in self.names if n not in nested and facts[n].kind == "history"}
         for name in nested:
             if name not in candidates:
-                free, same = lists - candidates.keys(), facts.find_candidate(name)
+                free, same = lists - candidates.keys(), find_candidate(name, self.table.names)
                 if same is None and not is_history_name(name):
                     same = _longest_suffix(name, free)
                 candidates[name] = same if same in free else None
@@ -224,7 +224,7 @@ class Histories:
     def _check_named(self, named: Mapping[Hashable, Hashable]) -> dict[str, str | None]:
         """Return the candidate of each history that the user names."""
         keys = [name for key in named for name in as_tuple(key)]
-        check_columns(self.facts.names, keys, name="X (histories)")
+        check_columns(self.table.names, keys, name="X (histories)")
         twice = sorted({name for name in keys if keys.count(name) > 1})
         if twice:
             raise ValueError(
@@ -241,7 +241,7 @@ class Histories:
                 )
             pairs |= dict(zip(names, candidates, strict=True))
         there = [candidate for candidate in pairs.values() if candidate is not None]
-        check_columns(self.facts.names, there, name="X (histories)")
+        check_columns(self.table.names, there, name="X (histories)")
         return pairs
 
     def _is_history(self, name: str) -> bool:
@@ -250,10 +250,10 @@ class Histories:
             return False
         if facts[name].kind == "history":
             return True
-        candidate = facts.find_candidate(name)
+        candidate = find_candidate(name, self.table.names)
         if not is_history_name(name) or candidate is None or name in self.ids:
             return False
-        if facts[name].is_text and self.separator is None:
+        if facts[name].is_text and self.table.separator is None:
             raise ValueError(
                 f"{name} holds text such as {facts[name].example!r:.40} where lists were meant: "
                 "CSV files turn histories into text. Keep them in Parquet, or join them, '22|29|7' "
@@ -272,37 +272,37 @@ class Histories:
 
     def _check_separator(self) -> None:
         """Refuse lists as text, whose brackets would be in ids, and separators in no cell."""
-        facts = self.facts
+        facts, separator = self.facts, self.table.separator
         for name in self.names:
             if facts[name].is_text_of_lists:
                 raise ValueError(
                     f"{name} holds lists as text, such as {facts[name].example!r:.40}: split at "
-                    f"{self.separator!r}, brackets and quotes would be in the ids. Read histories "
+                    f"{separator!r}, brackets and quotes would be in the ids. Read histories "
                     f"from Parquet, or take them off, "
                     f"X[{name!r}].str.replace(r\"[][()'\\\"]\", '', regex=True)."
                 )
             if facts[name].is_text and facts[name].history.longest <= 1:
                 raise ValueError(
-                    f"separator={self.separator!r} splits nothing in {name}, whose cells are such "
+                    f"separator={separator!r} splits nothing in {name}, whose cells are such "
                     f"as {facts[name].example!r:.40}. Give theirs, or make lists of the cells."
                 )
 
     def _find_candidate(self, name: str) -> str | None:
         """Find the column that a history is named after, where that is no history."""
-        candidate = self.facts.find_candidate(name)
+        candidate = find_candidate(name, self.table.names)
         if candidate is None and not is_history_name(name):
             candidate = self._candidate_of_suffix(name)
         return None if candidate in {*self.out, *self.names} else candidate
 
     def _part(self, name: str, candidate: str | None) -> str:
         """Return whether a history is compared with the candidate, of numbers, or pooled."""
-        events, same = self.facts[name].history, self.facts.find_candidate(name)
+        events, same = self.facts[name].history, find_candidate(name, self.table.names)
         column = ColumnFacts() if candidate is None else self.facts[candidate]
         is_single = candidate is not None and column.kind in ("ids", "numbers")
         may_match = is_single and not events.has_row_times
         are_numbers = not self.numbers.isdisjoint((name, same))
         are_ids = not are_numbers and not self.ids.isdisjoint((name, candidate))
-        is_number = self.facts.columns.get(str(same), ColumnFacts()).kind == "numbers"
+        is_number = self.facts.get(str(same), ColumnFacts()).kind == "numbers"
         rules = (  # the first that holds
             (may_match and are_ids, "compared"),
             (name in self.ids, "pooled"),
@@ -324,7 +324,7 @@ class Histories:
 
         That is what ``attach_history(prefix="buy_")`` writes.
         """
-        free = self.facts.columns.keys() - {*self.out, *self.names, *self.numbers}
+        free = self.facts.keys() - {*self.out, *self.names, *self.numbers}
         return _longest_suffix(name, (n for n in free if self._are_alike(name, n)))
 
     def _are_alike(self, history: str, column: str) -> bool:
@@ -356,7 +356,7 @@ class Histories:
             return True
         vary = mine.longest > mine.shortest
         return all(
-            (is_history_name(name) and (vary or facts.find_candidate(name) is not None))
+            (is_history_name(name) and (vary or find_candidate(name, self.table.names) is not None))
             or self._candidate_of_suffix(name) is not None
             for name in (first, second)
         )

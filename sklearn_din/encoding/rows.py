@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -27,20 +27,20 @@ from sklearn_din.features.vectors import Vectors
 
 SEVERAL_USERS = 20  # of a few, all may be new
 AT_A_TIME = 131_072  # rows, or events of a log
+READ_METADATA = {"users": plain_values, "times": time_values, "positions": position_values}
 
 
 @dataclass(frozen=True)
 class RowEncoder:
     """Encodes the rows of tables by what was learnt.
 
-    ``user``, ``time`` and ``position`` travel beside the features, and so do the ``vectors`` of
-    vocabularies that have some; ``refuses_unknown`` makes a value not seen at fit an error.
+    Columns ``metadata``, by their name in encoded rows, travel beside the features, and so do the
+    ``vectors`` of vocabularies that have some; ``refuses_unknown`` makes a value not seen at fit an
+    error.
     """
 
     learnt: Learnt
-    user: str | None
-    time: str | None
-    position: str | None
+    metadata: Mapping[str, str]
     vectors: dict[str, Vectors]
     refuses_unknown: bool = False
 
@@ -64,8 +64,7 @@ class RowEncoder:
     def names_of(self, table: Impressions) -> list[str]:
         """Columns of a table that are read."""
         roles = self.learnt.roles
-        used = {*roles.owners, *self.learnt.scales}
-        used |= {name for name in (self.user, self.time, self.position) if name is not None}
+        used = {*roles.owners, *self.learnt.scales, *self.metadata.values()}
         return [name for name in table.names if name in used]
 
     def read(self, columns: Columns) -> ReadFrame:
@@ -89,21 +88,25 @@ class RowEncoder:
         warn_of_changed_units(self.learnt.find_changed_units(read))
         encoded, behaviours = self.learnt.encode_columns(read), self.learnt.encode_behaviours(read)
         warn_once_of(self.learnt.note_unknown(read, encoded, behaviours))
+        metadata = {
+            what: READ_METADATA[what](frame[name])
+            for what, name in self.metadata.items()
+            if name in frame
+        }
         return EncodedFeatures._without_checks(
             self.learnt.schema,
             encoded,
             behaviours,
-            users=plain_values(frame[self.user]) if self.user in frame else None,
-            times=time_values(frame[self.time]) if self.time in frame else None,
-            positions=position_values(frame[self.position]) if self.position in frame else None,
             vectors={name: self.vectors[name] for name in self.learnt.schema.vector_sizes},
+            **metadata,
         )
 
     def _write(self, table: Impressions, writer: StoreWriter) -> None:
         """Write the parts one after the other; logs that rows share once, and their windows."""
         shared = SharedLogs(table.scan, self.learnt, is_welcome=not self.refuses_unknown)
         sink = RowSink(writer, table.positions, len(table))
-        users = UserNumbers(table, self.user) if self.user in table.names else None
+        user = self.metadata.get("users")
+        users = UserNumbers(table, user) if user in table.names else None
         names = {name for behaviour in shared.behaviours for name in behaviour.columns}
         rest = replace(self, learnt=self.learnt.without(names))
         n_events: Counter = Counter()

@@ -46,13 +46,21 @@ class IdRules(NamedTuple):
     max_ids: int | None = None
     keep_rare: bool = False
 
-    def is_remembered(self, n_values: int) -> bool:
-        """Return whether a value without an id is remembered beside so many that have one."""
-        has_room = self.max_ids is None or n_values < self.max_ids
-        return self.keep_rare or (self.min_frequency > 1 and has_room)
+    def choose(self, counts: np.ndarray, n_known: int = 0) -> tuple[np.ndarray, np.ndarray]:
+        """Choose from sorted values, beside ``n_known`` that have an id, by how often each counts.
 
+        Returns where a value gets an id, and where it is remembered without one.
 
-EVERY_VALUE = IdRules()
+        Examples
+        --------
+        >>> IdRules(min_frequency=2, max_ids=2).choose(np.array([3, 1, 2, 3]))[0]
+        array([ True, False, False,  True])
+        """
+        chosen = counts >= self.min_frequency
+        if self.max_ids is not None:
+            chosen[np.argsort(-counts, kind="stable")[max(0, self.max_ids - n_known) :]] = False
+        has_room = self.max_ids is None or n_known + chosen.sum() < self.max_ids
+        return chosen, ~chosen & (self.keep_rare or (self.min_frequency > 1 and has_room))
 
 
 class ValueCounts:
@@ -125,20 +133,17 @@ class Vocabulary:
     grown_from: tuple[str, ...] = ()
 
     @classmethod
-    def learn(cls, sources: Mapping[str, Occurrences], rules: IdRules = EVERY_VALUE) -> Self:
+    def learn(cls, sources: Mapping[str, Occurrences], rules: IdRules) -> Self:
         """Learn one vocabulary from the columns that share it.
 
         Counts of the same value add up over ``sources``, by column name; a value that never counts
         (an event that no training row sees) is not learnt.
         """
         values, counts = count_columns(sources)
-        chosen = choose_frequent(counts, min_frequency=rules.min_frequency, most=rules.max_ids)
-        left = ~chosen & rules.is_remembered(int(chosen.sum()))
+        chosen, left = rules.choose(counts)
         return cls(values[chosen], values[left].astype(object), counts[left].astype(np.int64))
 
-    def grow(
-        self, sources: Mapping[str, Occurrences], rules: IdRules = EVERY_VALUE, *, name: str
-    ) -> "Vocabulary":
+    def grow(self, sources: Mapping[str, Occurrences], rules: IdRules, *, name: str) -> Self:
         """Append the values that have become frequent enough; this vocabulary stays as it is.
 
         ``sources`` are what later rows hold, counts of rare values in earlier rows are added to
@@ -149,7 +154,7 @@ class Vocabulary:
         --------
         >>> known = Vocabulary(np.array(["boot", "shoe"], dtype=object))
         >>> new = Occurrences(np.array(["clog", "shoe"], dtype=object), np.array([1, 5]))
-        >>> known.grow({"item": new}, name="item").values
+        >>> known.grow({"item": new}, IdRules(), name="item").values
         array(['boot', 'shoe', 'clog'], dtype=object)
         """
         values, counts = count_columns(sources)
@@ -162,9 +167,7 @@ class Vocabulary:
             )
         is_new = self.positions(values) < 0
         values, counts = self._add_earlier_counts(values[is_new], counts[is_new])
-        most = None if rules.max_ids is None else max(0, rules.max_ids - len(self.values))
-        chosen = choose_frequent(counts, min_frequency=rules.min_frequency, most=most)
-        left = ~chosen & rules.is_remembered(len(self.values) + int(chosen.sum()))
+        chosen, left = rules.choose(counts, len(self.values))
         together, grown_from = self.values, self.grown_from
         if chosen.any():
             new = plain_ids(values[chosen], name=name)
@@ -173,7 +176,7 @@ class Vocabulary:
             together = np.concatenate([together, new]) if len(together) else new
             grown_from = (*grown_from, self.digest)
         rare = values[left].astype(object), counts[left].astype(np.int64)
-        return Vocabulary(together, *rare, grown_from)
+        return type(self)(together, *rare, grown_from)
 
     @cached_property
     def digest(self) -> str:
@@ -375,22 +378,6 @@ def count_columns(sources: Mapping[str, Occurrences]) -> Occurrences:
     values, counts = values[counts > 0], counts[counts > 0]
     order = sort_order(values)
     return Occurrences(values[order], counts[order])
-
-
-def choose_frequent(counts: np.ndarray, *, min_frequency: int, most: int | None) -> np.ndarray:
-    """Choose the values that get an id.
-
-    Values are in sorted order: only the ``most`` frequent get one, ties by value.
-
-    Examples
-    --------
-    >>> choose_frequent(np.array([3, 1, 2, 3]), min_frequency=2, most=2)
-    array([ True, False, False,  True])
-    """
-    chosen = counts >= min_frequency
-    if most is not None:
-        chosen[np.argsort(-counts, kind="stable")[most:]] = False
-    return chosen
 
 
 def _count_together(parts: Sequence[Occurrences]) -> Occurrences:

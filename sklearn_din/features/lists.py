@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeAlias
@@ -162,17 +161,3 @@ class IdLists:
     def __reduce__(self) -> tuple[Any, ...]:
         compact = self.copy()
         return IdLists, (compact.positions, compact.distinct)
-
-
-def join_columns(parts: Sequence[Column]) -> Column:
-    """Concatenate columns of ids, of numbers, or of lists of ids."""
-    lists = [part for part in parts if isinstance(part, IdLists)]
-    if not lists:
-        return np.concatenate(parts)
-    starts = np.cumsum([0, *(len(part.distinct) for part in lists)])
-    positions = [part.positions + start for part, start in zip(lists, starts, strict=False)]
-    together = DistinctLists(
-        np.concatenate([part.distinct.lengths for part in lists]),
-        np.concatenate([part.distinct.ids for part in lists]),
-    )
-    return IdLists(np.concatenate(positions), together)._merge_equal()

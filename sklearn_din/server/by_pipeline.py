@@ -65,7 +65,7 @@ class PipelineAnswers(Answers):
         compared = [n for b in schema.behaviours for n in b.candidates if n is not None]
         item = most_distinct(catalogue, compared or schema.names("categorical"))
         self.items = Items(catalogue, item, **shown)
-        unneeded = {*self._encoder._metadata, *self._encoder._dropped, *schema.unused}
+        unneeded = {*self._encoder._metadata.values(), *self._encoder._dropped, *schema.unused}
         self._needed = [name for name in names if name not in unneeded]
         self.user_columns = [name for name in self._needed if name not in catalogue]
         candidates = self.items.frame[[name for name in self._needed if name in catalogue]]

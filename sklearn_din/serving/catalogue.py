@@ -65,7 +65,7 @@ class Catalogue:
         now = fitted.now()
         self._classifier, self.net = now.classifier, now.classifier.net_
         self._separator = now.encoder.separator
-        self._rows = replace(now.encoder._row_encoder(), user=None, time=None)
+        self._rows = replace(now.encoder._row_encoder(), metadata={})
         self.vectors, learnt = self._rows.vectors, self._rows.learnt
         self.schema: Schema = learnt.schema
         self._user, frame, own = None, candidates, {*candidates.columns}
@@ -155,7 +155,7 @@ class Catalogue:
         right = self.candidates.take(candidates).reset_index(drop=True)
         pairs = pd.DataFrame({n: (left if n in left else right)[n] for n in self._names})
         encoder = self.fitted.encoder
-        metadata = (*encoder._dropped, *encoder._metadata)
+        metadata = (*encoder._dropped, *encoder._metadata.values())
         return validate_frame(encoder, self.fitted.read(pairs), reset=False, droppable=metadata)
 
     @cached_property

@@ -467,7 +467,7 @@ def _check_columns_of_fit(
     fitted: FittedPipeline, columns: Sequence[str], users: Users, candidates: pd.DataFrame
 ) -> None:
     """Raise where a column that the Pipeline needs is neither in users nor in candidates."""
-    dropped = [*fitted.encoder._dropped, *fitted.encoder._metadata]
+    dropped = [*fitted.encoder._dropped, *fitted.encoder._metadata.values()]
     absent = [n for n in columns if n not in users and n not in candidates and n not in dropped]
     if absent:
         raise ValueError(
