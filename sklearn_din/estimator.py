@@ -472,7 +472,7 @@ class DINClassifier(ClassifierMixin, DINEstimator, ClickParameters):
         named. More of a label's weight makes the shared embeddings its own. None: all are 1.
     neighbours : {"auto", "time", "user"} or None, default="auto"
         Whether the candidate gets numbers of item neighbours: what everybody's histories say
-        about the candidate and the user's past events (see Notes), 13 per behaviour: for the
+        about the candidate and the user's past events (see Notes), 14 per behaviour: for the
         attribute with the most ids, and for others from 64 ids on. "time": the numbers of each row
         come from what was known at the end of the last of five blocks of time that ended before it.
         "user": users are in five parts; the numbers of a row whose user was trained on come from
@@ -542,7 +542,7 @@ class DINClassifier(ClassifierMixin, DINEstimator, ClickParameters):
     sum, mean, maximum, newest and decayed sum (0.8 per event) of two scores between the candidate
     and each past event, the weights of EASE (Steck, 2019; exact among the 3,000 most popular
     items) and a shrunk cosine, each by its 200 best neighbours; the logarithm of the candidate's
-    popularity; its rate of clicks; and whether it is known.
+    popularity; its rate of clicks, and how much that rests on; and whether it is known.
 
     References
     ----------

@@ -124,6 +124,8 @@ def test_the_reference_lists_every_public_name():
         if not name.startswith("_") and getattr(value, "__module__", "") == metrics.__name__
     }
     assert listed >= public, public - listed
+    page_of_a_class = DOCS / "_templates" / "autosummary" / "class.rst"
+    assert ":inherited-members:" in page_of_a_class.read_text()  # the classifier's fit, of its base
 
 
 def test_every_page_is_reached_from_a_list_of_pages():

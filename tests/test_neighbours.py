@@ -150,6 +150,7 @@ def plain_prior(items, y):
 @pytest.mark.parametrize("max_length", [50, 3])  # the loops read whole histories
 @pytest.mark.parametrize("order", ["time", "user"])
 def test_numbers_are_those_of_plain_loops(log, order, max_length):
+    assert f"{item_scores.N_NUMBERS} per behaviour" in DINClassifier.__doc__
     X, y = log
     rng = np.random.RandomState(0)
     rows = rng.choice(len(X), 300, replace=False)  # in no order
