@@ -59,7 +59,7 @@ class Shown:
 def by_hand(monkeypatch):
     monkeypatch.setattr(evaluation, "Ranker", Shown)
     users = pd.DataFrame({"user": ["ann", "bob", "cem"]})
-    candidates = pd.DataFrame({"item": ["hat", "sock", "shoe"]})
+    candidates = pd.DataFrame({"item": ["hat", "shoe", "sock"]})
     return None, users, candidates
 
 
@@ -68,6 +68,7 @@ def by_hand(monkeypatch):
     [
         # k=1, then k=2: ndcg, recall, hit_rate, mrr
         ([("ann", "hat"), ("bob", "sock")], [(1 / 2,) * 4, (1 / 2,) * 4]),
+        ([("ann", "hat"), ("bob", "car")], [(1 / 2,) * 4, (1 / 2,) * 4]),
         ([("bob", "hat")], [(0, 0, 0, 0), (1 / np.log2(3), 1, 1, 1 / 2)]),
         ([("bob", "hat"), ("bob", "hat")], [(0, 0, 0, 0), (1 / np.log2(3), 1, 1, 1 / 2)]),
         ([("ann", "hat"), ("ann", "car")], [(1, 1 / 2, 1, 1), (1 / (1 + 1 / np.log2(3)), 1 / 2, 1,

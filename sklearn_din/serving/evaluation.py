@@ -135,7 +135,7 @@ def evaluate_ranking(
         with_relevant = np.unique(row)
         excluded = ranker.find_excluded(users.iloc[with_relevant], exclude)
         numbers = np.searchsorted(with_relevant, row) * len(candidates) + catalogue
-        is_new = ~np.isin(numbers, excluded)
+        is_new = (catalogue < 0) | ~np.isin(numbers, excluded)
         row, catalogue = row[is_new], catalogue[is_new]
         if not len(row):
             raise ValueError(
@@ -143,7 +143,8 @@ def evaluate_ranking(
                 "Pairs to exclude are those from before the moment of the ranking."
             )
     evaluated, row = np.unique(row, return_inverse=True)
-    numbers, n_relevant = row * len(candidates) + catalogue, np.bincount(row)
+    n_relevant, is_candidate = np.bincount(row), catalogue >= 0
+    numbers = (row * len(candidates) + catalogue)[is_candidate]
 
     def score(by: str | None) -> pd.DataFrame:
         """Scores of one ranking, by k."""
