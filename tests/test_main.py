@@ -428,7 +428,7 @@ def test_a_log_whose_categories_miss_trains(run, clicks, tmp_path):
         ({"c": 0.5}, "'c' must hold ids, integers or text, got 0.5 in row 1. A column of numbers"),
         ({"hist_i": "a"}, "has columns ['hist_i'] of its own, but histories are made"),
         ({"u": [*"ab"] * 36, "i": [*range(72)]}, "--folds 3 needs at least 3 users, the log has 2"),
-        ({"i": "one"}, "has every item of the log, so that no negative can be sampled"),
+        ({"i": "one"}, "has every item of the log, so there is no negative to sample"),
     ],
 )
 def test_logs_that_cannot_be_used_are_refused(refused, clicks, tmp_path, change, message):
@@ -523,7 +523,7 @@ def test_damaged_files_are_refused(refused, tmp_path, name):
         (["--picture", "no/a.png"], "--picture no/a.png: there is no folder no"),
         (["--picture", "a.txt"], "--picture must end in one of ."),
         (["--rows", "0"], "--rows: must be a whole number of at least 1, got '0'"),
-        (["--serve", "65536"], "--serve: must be a port from 0 (any free one) to 65535"),
+        (["--serve", "65536"], "--serve: must be a whole number from 0 to 65535"),
         (["--sep", ""], "--sep: must be at least one character"),
         (["--encoding", "utf-99"], "--encoding: must be one that Python knows"),
     ],

@@ -3,6 +3,7 @@
 import argparse
 import codecs
 import importlib.util
+import math
 import os
 import re
 import socket
@@ -100,7 +101,7 @@ def main_parser() -> OneLineParser:
     )  # fmt: skip
     results.add_argument("--recommendations", type=Path, help="file for all rows of --top-k")
     results.add_argument(
-        "--serve", type=_port, nargs="?", const=PORT, metavar="PORT",
+        "--serve", type=_count(0, LAST_PORT), nargs="?", const=PORT, metavar="PORT",
         help=f"DIN on a page of this machine, at port {PORT} or another, until Ctrl-C",
     )  # fmt: skip
     return parser
@@ -121,7 +122,9 @@ def serve_parser() -> OneLineParser:
         "--history", type=_table, help="clicks of users, whose ids may then be asked"
     )
     parser.add_argument("--host", default="127.0.0.1", help="default 127.0.0.1: this machine alone")
-    parser.add_argument("--port", type=_port, default=PORT, help=f"default {PORT}; 0: any")
+    parser.add_argument(
+        "--port", type=_count(0, LAST_PORT), default=PORT, help=f"default {PORT}; 0: any"
+    )
     parser.add_argument(
         "--token",
         default=os.environ.get(TOKEN_VARIABLE),
@@ -241,23 +244,15 @@ def _table(text: str) -> Path:
     return path if path.is_dir() else _file(text)
 
 
-def _count(least: int) -> Callable[[str], int]:
+def _count(least: int, most: float = math.inf) -> Callable[[str], int]:
+    limits = f"of at least {least}" if most == math.inf else f"from {least} to {most}"
+
     def whole_number(text: str) -> int:
-        if not text.isdecimal() or int(text) < least:
-            raise argparse.ArgumentTypeError(
-                f"must be a whole number of at least {least}, got {text!r}"
-            )
+        if not text.isdecimal() or not least <= int(text) <= most:
+            raise argparse.ArgumentTypeError(f"must be a whole number {limits}, got {text!r}")
         return int(text)
 
     return whole_number
-
-
-def _port(text: str) -> int:
-    if not text.isdecimal() or int(text) > LAST_PORT:
-        raise argparse.ArgumentTypeError(
-            f"must be a port from 0 (any free one) to {LAST_PORT}, got {text!r}"
-        )
-    return int(text)
 
 
 def _rate(text: str) -> float:

@@ -15,7 +15,6 @@ from sklearn_din.tables.scan import Scan
 
 PARTS_IN_MEMORY = 16  # events of a part take one sixteenth of the memory allowed
 BYTES_PER_EVENT = 16  # of one column: its value, and its code
-MOST_ROWS = 131_072
 
 
 class AttachedScan(Scan):
@@ -76,7 +75,8 @@ class AttachedScan(Scan):
         """Read the rows in their order, as :meth:`ParquetScan.parts` does."""
         names = self._check_names(columns)
         new = [name for name in names if name in self._new_names]
-        for start, base in self._base_parts([name for name in names if name not in new]):
+        of_base = [name for name in names if name not in new] or self._table.columns[:1]
+        for start, base in self._table[index_of(self._rows)].parts(of_base):
             yield from self._extend(start, base, new, names)
 
     def find_log(self, columns: Sequence[str]) -> tuple[StoredHistories, RowNumbers] | None:
@@ -101,14 +101,6 @@ class AttachedScan(Scan):
         if name not in self._new_names:
             return self._table.all_dtypes[name]
         return np.dtype(np.float64) if self._histories is None else WindowDtype()
-
-    def _base_parts(self, columns: Sequence[str]) -> Iterator[tuple[int, pd.DataFrame]]:
-        if columns:
-            yield from self._table[index_of(self._rows)].parts(columns)
-            return
-        for start in range(0, len(self), MOST_ROWS):
-            stop = min(start + MOST_ROWS, len(self))
-            yield start, pd.DataFrame(index=pd.RangeIndex(start, stop))
 
     def _extend(
         self, start: int, base: pd.DataFrame, new: Sequence[str], names: Sequence[str]

@@ -333,22 +333,19 @@ def _placed(times: np.ndarray, start: int) -> dict[str, pa.Array]:
 def _write_histories(writer: StoreWriter, merge: _Merge, request: HistoryRequest) -> None:
     """Write the sorted log, the windows of all impressions, and the times of their rows."""
     columns = {c: ColumnWriter(name, merge.log.frame[c]) for name, c in request.sources.items()}
-    writer.append("starts", np.empty(0, dtype=np.int64))
-    writer.append("lengths", np.empty(0, dtype=np.int32))
+    n_rows, some = len(merge.shown), list[pd.DataFrame]()
+    starts = writer.allocate("starts", (n_rows,), np.int64)
+    lengths = writer.allocate("lengths", (n_rows,), np.int32)
     if request.elapsed is not None:
         writer.append("row_times", np.empty(0, dtype=np.float64))
-    has_past, some = False, list[pd.DataFrame]()
-    windows = _windows(merge, request, writer, columns, some)
-    for starts, lengths in merge.by_row(windows, [pa.int64(), pa.int32()], writer.folder):
-        writer.append("starts", starts)
-        writer.append("lengths", lengths)
-        has_past = has_past or bool(lengths.any())
+    for rows, *windows in _windows(merge, request, writer, columns, some):
+        starts[rows], lengths[rows] = windows
     for column in columns.values():
         column.finish(writer)
     writer.facts |= log_facts([*columns.values()], clock=request.elapsed)
     writer.facts["empty"] = None
-    if not has_past and merge.origin is not None:
-        reason = why_no_past(len(merge.shown), merge.n_users, merge.keys_meet, merge.is_later)
+    if not lengths.any() and merge.origin is not None:
+        reason = why_no_past(n_rows, merge.n_users, merge.keys_meet, merge.is_later)
         writer.facts["empty"] = reason
     names = [request.user, request.time, *columns]
     writer.facts["repeats"] = note_repeats(pd.concat(some), names) if some else None

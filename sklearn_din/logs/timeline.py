@@ -73,9 +73,7 @@ class Timeline:
         self.times, self.unit, self.zoned = check_times(events[time], name=label)
         codes = self._keys.event_codes
         del self._keys.event_codes  # no look-up needs them
-        by_time = np.arange(len(codes))
-        if not _is_sorted(self.times):
-            by_time = np.argsort(self.times, kind="stable")
+        by_time = np.argsort(self.times, kind="stable")
         ordered = self.times[by_time]
         is_new = np.append(True, ordered[1:] != ordered[:-1])[: len(ordered)]
         self._ticks = ordered[is_new]
@@ -304,13 +302,7 @@ def since(times: np.ndarray, origin: float, unit: str | None) -> np.ndarray:
 
 def _search_in_order(haystack: np.ndarray, needles: np.ndarray) -> np.ndarray:
     """``np.searchsorted`` that asks in order: six times faster than random on ten millions."""
-    if _is_sorted(needles):
-        return np.searchsorted(haystack, needles)
     order = np.argsort(needles)
     positions = np.empty(len(needles), dtype=np.int64)
     positions[order] = np.searchsorted(haystack, needles[order])
     return positions
-
-
-def _is_sorted(values: np.ndarray) -> bool:
-    return bool((values[1:] >= values[:-1]).all())

@@ -67,7 +67,11 @@ def pairs_of_frame(
             ("candidates", of_candidate, candidates),
         )
     ]
-    return _join(*codes[0], *codes[1])
+    (users_of_pairs, user_rows), (items, candidate_rows) = codes
+    is_there = (users_of_pairs >= 0) & (items >= 0)
+    of, rows = PlacesOfIds(user_rows).find(users_of_pairs[is_there])
+    of_pair, places = PlacesOfIds(candidate_rows).find(items[is_there][of])
+    return np.unique(rows[of_pair] * len(candidate_rows) + places)
 
 
 class PlacesOfIds:
@@ -87,11 +91,14 @@ class PlacesOfIds:
     def pairs(self, users: np.ndarray, ids: np.ndarray) -> np.ndarray:
         """Return the numbers of pairs of users and the candidates that have the ids beside them."""
         is_value = (ids != UNKNOWN_ID) & (ids != PADDING_ID)
-        users, ids = users[is_value], ids[is_value]
+        of, places = self.find(ids[is_value])
+        return np.unique(users[is_value][of] * len(self._ids) + places)
+
+    def find(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return each place where one of some ids stands: which of them it is, and the place."""
         first = np.searchsorted(self._ids, ids)
         spans = Spans(first, np.searchsorted(self._ids, ids, side="right") - first)
-        numbers = np.repeat(users, spans.lengths) * len(self._ids) + self._order[spans.index()]
-        return np.unique(numbers)
+        return np.repeat(np.arange(len(ids)), spans.lengths), self._order[spans.index()]
 
 
 def _common_codes(given: pd.Series, there: pd.Series, what: str) -> tuple[np.ndarray, np.ndarray]:
@@ -106,16 +113,3 @@ def _common_codes(given: pd.Series, there: pd.Series, what: str) -> tuple[np.nda
         )
     index, others = (pd.Index(ids, dtype=ids.dtype) for ids in plain)
     return codes[0], np.append(index.get_indexer(others), -1)[codes[1]]
-
-
-def _join(
-    users: np.ndarray, user_rows: np.ndarray, items: np.ndarray, candidate_rows: np.ndarray
-) -> np.ndarray:
-    """Return the numbers of pairs (users, items) wherever rows have the same codes."""
-    pairs = pd.DataFrame({"user": users, "item": items}).drop_duplicates()
-    pairs = pairs[(pairs["user"] >= 0) & (pairs["item"] >= 0)]
-    rows = pd.DataFrame({"user": user_rows, "row": np.arange(len(user_rows))})
-    positions = pd.DataFrame({"item": candidate_rows, "position": np.arange(len(candidate_rows))})
-    joined = pairs.merge(rows, on="user").merge(positions, on="item")
-    numbers = joined["row"].to_numpy() * len(candidate_rows) + joined["position"].to_numpy()
-    return np.unique(numbers.astype(np.int64))
