@@ -485,8 +485,10 @@ class DINClassifier(ClassifierMixin, DINEstimator, ClickParameters):
         For what has no parameter here: schedules, clipping, checkpoints. A schedule moves the
         rates of embeddings and of all the rest: one that multiplies keeps the ratio of ``lr`` and
         ``embedding_lr``, one that sets rates (OneCycleLR) makes both the same. Of the pass of
-        ``refit`` they see the gradients alone, no steps and no epoch. scikit-learn's own
-        callbacks (progress bars, scores) are given to ``set_callbacks``, from scikit-learn 1.9.
+        ``refit`` they see the gradients alone, no steps and no epoch. Those that watch validation
+        rows (EarlyStopping) are left out, with a warning, of a training that has none, as
+        ``partial_fit`` and ``update`` are. scikit-learn's own callbacks (progress bars, scores) are
+        given to ``set_callbacks``, from scikit-learn 1.9.
     checkpoint_dir : str, path or None, default=None
         Folder in which ``fit`` keeps, in one file, where it stands: after each validation check
         (each epoch, where there are none) and every ten minutes. Set it where training takes long

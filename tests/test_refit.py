@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 from sklearn.metrics import log_loss
-from skorch.callbacks import Callback, EarlyStopping, LRScheduler
+from skorch.callbacks import Callback, Checkpoint, EarlyStopping, EpochScoring, LRScheduler
 from torch.optim.lr_scheduler import OneCycleLR, ReduceLROnPlateau
 
-from sklearn_din import DINClassifier
+from sklearn_din import DINClassifier, update
 from sklearn_din.training.checks import best_check
 from sklearn_din.training.validation import cut_in_time
 from tests.encoded_impressions import make_impressions, make_labels
@@ -120,6 +120,26 @@ def test_the_pass_is_the_last_row_of_the_history_and_no_epoch_of_the_user_s_call
 )
 def test_schedules_and_monitors_end_before_the_pass(callback):
     assert len(fit(callbacks=[callback()]).history_) == 3
+
+
+def test_monitors_of_validation_rows_are_left_out_where_there_are_none(tmp_path):
+    auc = EpochScoring("roc_auc", name="own", lower_is_better=False)
+    scheduler = LRScheduler(ReduceLROnPlateau, monitor="valid_loss")
+    watching = [EarlyStopping(), Checkpoint(dirname=tmp_path, load_best=True), scheduler]
+    watching += [EarlyStopping("valid_auc"), auc, ("last", EarlyStopping("own"))]
+    going_on = [LRScheduler("StepLR", step_size=1, gamma=0.5), EarlyStopping("train_loss")]
+    going_on.append(Checkpoint(monitor=None, dirname=tmp_path))
+    model = fit(callbacks=[*watching, *going_on])
+    twin = copy.deepcopy(model).set_params(callbacks=going_on)
+    stops = r"never do\): EarlyStopping \(valid_loss\), EarlyStopping \(valid_auc\)"
+    others = r"Checkpoint \(valid_loss_best\), LRScheduler \(valid_loss\), EarlyStopping \(own\)\."
+    with pytest.warns(UserWarning, match=f"{stops}, {others}"):
+        update(model, X, y)
+    np.testing.assert_array_equal(update(twin, X, y).predict_proba(X), model.predict_proba(X))
+    with pytest.warns(UserWarning, match=r"EarlyStopping \(valid_loss\)\."):
+        fit(callbacks=[EarlyStopping()], early_stopping=False)
+    with pytest.raises(KeyError, match="typo"):
+        model.set_params(callbacks=[EarlyStopping("typo")]).partial_fit(X, y)
 
 
 @pytest.mark.parametrize("wins", [True, False])

@@ -18,6 +18,7 @@ from skorch.utils import TeeGenerator
 from torch import Tensor
 
 from sklearn_din._compat import _safe_indexing
+from sklearn_din._warnings import warn_user
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.schema import UNKNOWN_ID
 from sklearn_din.module import DIN
@@ -123,6 +124,7 @@ class DINNet(NeuralNetBinaryClassifier):
     """
 
     module_: DIN
+    callbacks_: list[tuple[str, Any]]
     optimizer_: RowwiseAdam
     checks_: list[dict[str, float]]
     stop_reason_: StopReason
@@ -413,6 +415,8 @@ class DINNet(NeuralNetBinaryClassifier):
                     self.checks_, self.n_epochs_ = [], 0
                 else:
                     self.initialize_callbacks()
+                if valid is None:
+                    self._leave_out_monitors()
                 self._set_rates()
                 self._set_decay(decay)
                 self._n_before = len(self.history)
@@ -463,6 +467,26 @@ class DINNet(NeuralNetBinaryClassifier):
         """Factors of the L2 by vocabulary, in such batches."""
         strength = self.embedding_l2 * self.target.scale_of_prior(self.labels_)
         return embedding_decay(self.occurrences_, strength / min(train.batch_size, len(train)))
+
+    def _leave_out_monitors(self) -> None:
+        """Leave out callbacks that watch validation rows, where there are none: they would fail."""
+        scores = {"valid_auc"}
+        for _, callback in self.callbacks_:
+            if getattr(callback, "on_train", True) is False:
+                scores.add(getattr(callback, "name_", callback.name))
+        watching = {
+            name: f"{type(callback).__name__} ({callback.monitor})"
+            for name, callback in self.callbacks_
+            if str(getattr(callback, "monitor", None)).removesuffix("_best") in scores
+        }
+        if not watching:
+            return
+        self.callbacks_ = [pair for pair in self.callbacks_ if pair[0] not in watching]
+        warn_user(
+            "callbacks that watch validation rows are left out of a training that sets none aside "
+            f"(partial_fit and update never do): {', '.join(watching.values())}. Set "
+            "monitor='train_loss', of Checkpoint None, or call fit with early_stopping=True."
+        )
 
     def _set_rates(self) -> None:
         """Give the optimizer the rates of the parameters."""
