@@ -452,7 +452,7 @@ class DINClassifier(ClassifierMixin, DINEstimator, ClickParameters):
         "validation": once the stop is found, the rows set aside are learnt too, by one pass in the
         order of their time, which begins with the weights of the best check and is averaged. Part
         by part they are predicted before they are learnt: the pass is a row of ``history_``, and
-        where its loss is no smaller than the best check's, the model stays as it was before.
+        where its loss is no smaller than the best check's, model and moments stay as they were.
         "auto": where they are the last rows, so that the model has seen the latest day. None:
         never, for the exact model that was validated. A training that a callback or Ctrl-C ends
         makes no such pass.

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import nullcontext
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
@@ -27,6 +28,7 @@ from sklearn_din.network.batch import Batch, to_device
 from sklearn_din.network.joint import joint_batch
 from sklearn_din.network.layers import is_host, number_on_host
 from sklearn_din.training.batches import ImpressionBatches, ScoringBatches
+from sklearn_din.training.checks import best_check
 from sklearn_din.training.ctrl_c import note_ctrl_c
 from sklearn_din.training.early_stopping import EarlyStopping
 from sklearn_din.training.growth import grow, next_seeds
@@ -554,15 +556,33 @@ class DINNet(NeuralNetBinaryClassifier):
         if not stopping.is_better(self):
             return
         self.is_refitting_ = True
-        if self.embedding_l2:
-            for learnt, _ in self._parts:
-                self._count(learnt)
-            self._set_decay(self._decay_in(self._parts[-1][0]))
         of_epoch = {"dataset_train": self._parts[0][0], "dataset_valid": None}
-        self.notify("on_epoch_begin", **of_epoch)
-        batches = stopping.set_aside_batches(self, self._parts)
-        self.run_single_epoch(batches, training=True, prefix="train", step_fn=self.train_step)
-        self.notify("on_epoch_end", **of_epoch)
+        with self._undo_unless_best():
+            if self.embedding_l2:
+                for learnt, _ in self._parts:
+                    self._count(learnt)
+                self._set_decay(self._decay_in(self._parts[-1][0]))
+            self.notify("on_epoch_begin", **of_epoch)
+            batches = stopping.set_aside_batches(self, self._parts)
+            self.run_single_epoch(batches, training=True, prefix="train", step_fn=self.train_step)
+            self.notify("on_epoch_end", **of_epoch)
+
+    @contextmanager
+    def _undo_unless_best(self) -> Iterator[None]:
+        """Put counts, moments and the order of rows back where no check within is the best one."""
+        n_checks, order = len(self.checks_), self.order_.get_state()
+        counts = self.occurrences_, self.labels_
+        moments = {
+            parameter: {name: moment.clone() for name, moment in state.items()}
+            for parameter, state in self.optimizer_.state.items()
+        }
+        try:
+            yield
+        finally:
+            if best_check(self.checks_) not in self.checks_[n_checks:]:
+                self.order_.set_state(order)
+                self.occurrences_, self.labels_ = counts
+                self.optimizer_.state = defaultdict(dict, moments)
 
     def n_epochs_now(self) -> int:
         """Epochs that this training has begun."""
