@@ -172,7 +172,12 @@ def test_a_click_joins_the_history_once(client, state):
     after, times = state.answers.histories.of(7)
     assert after["hist_item"] == [*before["hist_item"], 13, 12]
     assert times[-1].startswith("2030-01-01")
-    client.post("/events", json={"events": [event(4321, 12, "2030-01-01")]})
+    short = {"user": 4321, "item": 12, "time": "2030-01-01"}  # the catalogue has the category
+    assert client.post("/events", json={"events": [short]}).json() == {"added": 1}
+    state.reload()
+    answers = state.answers
+    row = answers.items.row(answers.items.row_of(12))
+    assert answers.histories.of(4321)[0]["hist_category"] == [row["category"]]
     found = client.get("/page/users?search=432").json()["users"]
     assert found == [{"user": 4321, "events": 1}]
 

@@ -110,6 +110,15 @@ class Answers(ABC):
         others = {name: context.get(name) for name in self.user_columns if name not in histories}
         return {**others, **histories}
 
+    def fill_events(self, events: list[Values]) -> list[Values]:
+        """Return events of the log: what one lacks beside user and time is that of its item."""
+        columns = [] if self.histories is None else self.histories.columns
+        items = [self._with_item(event) for event in events]
+        return [
+            {**{name: item[name] for name in columns if name in item}, **event}
+            for item, event in zip(items, events, strict=True)
+        ]
+
     def example_user(self) -> Values:
         """Return a user for the documentation."""
         items = [{self.items.item: item} for item in self.items.ids[:3]]

@@ -46,7 +46,7 @@ class PredictRequest(BaseModel):
 
 
 class EventsRequest(BaseModel):
-    """What users did: user, time and the columns of a history."""
+    """What users did: user, time and item; other columns of a history the catalogue has."""
 
     events: list[Values] = Field(min_length=1, max_length=MAX_CLICKS)
 

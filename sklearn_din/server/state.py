@@ -56,13 +56,14 @@ class State:
     def add(self, events: list[Values]) -> dict[str, int]:
         """Let clicks join their users' histories; return how many are new."""
         with self._writing:
-            histories = self.answers.histories
-            if histories is None:
+            answers = self.answers
+            if answers.histories is None:
                 raise ValueError(
                     "there is no log that a click could join: start the server with --history, or "
                     "serve a Pipeline that begins with a HistoryBuilder."
                 )
-            n_new = histories.add(events)
+            events = answers.fill_events(events)
+            n_new = answers.histories.add(events)
             self._keep(events)
         return {"added": n_new}
 
