@@ -6,6 +6,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
 import warnings
 from contextlib import suppress
 from pathlib import Path
@@ -200,6 +201,13 @@ def test_a_killed_process_ends_the_other_with_its_name_and_the_training_goes_on(
     assert os.listdir(kept) == [checkpoint.LOCK]
     alone = together.fit("undisturbed", checkpoint_dir=tmp_path / "for one")
     assert_close(together.results_of(alone), expected)
+
+
+def test_a_process_that_is_killed_after_its_training_is_named_at_once(tmp_path):
+    start = time.monotonic()
+    assert launch(tmp_path, "killed at the end")[1] == -9
+    assert "rank 1 is gone or does not answer" in (tmp_path / "killed at the end 0.txt").read_text()
+    assert time.monotonic() - start < 60  # on a busy machine; it waited for ten minutes
 
 
 def test_a_training_started_by_torchrun_without_a_group_warns(monkeypatch):

@@ -163,6 +163,12 @@ def loss_not_finite():
     fit("undisturbed", callbacks=[Breaks()], early_stopping=False)
 
 
+def killed_at_the_end():
+    with ranks.join_processes(work="a training of", remedy="fit begins anew"):
+        if RANK:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
 ERRORS = {
     "loss not finite": loss_not_finite,
     "other rows": other_rows,
@@ -215,8 +221,9 @@ def results_of(classifier):
 def run(case, folder):
     """Run a case; what it trained and what it raised is written to a file of this process."""
     path = folder / f"{case} {RANK}"
-    if case in ERRORS:
-        path.with_suffix(".txt").write_text(error_of(ERRORS[case]))
+    errors = ERRORS | {"killed at the end": killed_at_the_end}
+    if case in errors:
+        path.with_suffix(".txt").write_text(error_of(errors[case]))
     elif case in ("killed", "resumed"):
         is_killed = case == "killed"
 

@@ -39,6 +39,7 @@ Exchanged = TypeVar("Exchanged")
 
 MINUTES_TO_ENCODE = 24 * 60.0  # for which the others wait; one that is killed is noticed at once
 MINUTES_TO_WAIT = 10.0  # for a process that is slower than the others, or gone without a trace
+SECONDS_TO_CLOSE = 60.0  # for the others to hear that all have ended
 SECONDS_FOR_REASON = 3.0  # for the others to give their reasons, after one has ended
 MOST_LETTERS = 2_000  # of an error that is sent to the others
 WITHIN_TRAINING = {"on_epoch_begin", "on_epoch_end", "on_batch_begin", "on_batch_end"}
@@ -97,11 +98,12 @@ class Ranks:
         return values
 
     def end(self) -> None:
-        """Close the connections when all processes have ended their work."""
+        """Close the connections when all processes have ended their work; raise if one is gone."""
+        self.of_all(None)
         keys = [f"{self._key}/{rank}" for rank in range(self.size)]
         with suppress(RuntimeError):  # the process that holds the store may have ended
             self._store.set(keys[self.rank], "")
-            self._store.wait(keys, timedelta(minutes=MINUTES_TO_WAIT))
+            self._store.wait(keys, timedelta(seconds=SECONDS_TO_CLOSE))
         self._close()
 
     def fail(self, error: BaseException) -> None:
@@ -333,7 +335,6 @@ def first_process_first(cache_dir: Path, name: Callable[[], str]) -> Iterator[No
         processes.of_all(None)
         if not is_first:
             yield
-        processes.of_all(None)
 
 
 def weights_digest(module: nn.Module) -> str:
