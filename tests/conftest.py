@@ -7,6 +7,7 @@ import torch
 from joblib.externals.loky import get_reusable_executor
 from threadpoolctl import threadpool_limits
 
+from sklearn_din._warnings import log_once, warn_once
 from tests.encoded_impressions import make_impressions
 from tests.fitted_pipelines import CANDIDATE, fit_pipeline, make_frame
 from tests.real_data import WHERE, find_real_data
@@ -107,6 +108,13 @@ def candidates(frame):
     """Its items, and a column that no model knows."""
     chosen = frame.drop_duplicates("item")[[*CANDIDATE, "tags"]]
     return chosen.assign(title="Title of " + chosen["item"])
+
+
+@pytest.fixture(autouse=True)
+def nothing_was_said():
+    """Neither a warning nor a line of the log that is given once."""
+    warn_once.cache_clear()
+    log_once.cache_clear()
 
 
 @pytest.fixture

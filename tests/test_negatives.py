@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sklearn_din._warnings import log_once
 from sklearn_din.logs.history import attach_history
 from sklearn_din.logs.negatives import sample_negatives
 from sklearn_din.logs.other_items import STRATEGIES
@@ -355,7 +354,6 @@ def test_nothing_that_was_before_tells_clicks_of_noise_from_negatives(shape, str
 def test_a_line_tells_what_was_decided_and_the_draws_are_those(shape, drawn, caplog):
     log, catalogue = make_noise(shape)
     options = {"item": "item", "user": "user", "time": "time", "random_state": 0}
-    log_once.cache_clear()
     shown, _ = sample_negatives(log, **options)
     (line,) = caplog.messages
     assert f"so the negatives of an event are drawn {drawn}" in line

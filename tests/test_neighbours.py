@@ -19,7 +19,6 @@ from sklearn_din import (
     EncodedFeatures,
     HistorySequenceEncoder,
     ItemNeighbours,
-    _warnings,
     attach_history,
     explain,
     export_onnx,
@@ -358,7 +357,6 @@ def test_that_they_are_off_is_logged_once(log, caplog):
         user=None,
         time=None,
     )
-    _warnings.log_once.cache_clear()
     for _ in range(2):
         assert choose_order(many, "auto") is None
     assert choose_order(many[:999], "auto") is None
@@ -368,7 +366,6 @@ def test_that_they_are_off_is_logged_once(log, caplog):
 def test_that_rows_are_left_out_of_a_growth_is_logged_once(log, caplog):
     encoded = encode(log[0])
     learnt, again = learn(encoded, log[1])[0], encoded[np.arange(1000) % len(encoded)]
-    _warnings.log_once.cache_clear()
     for rows in (again, again, again[:999]):
         learnt.grow(rows, np.zeros(len(rows), dtype=bool))
     (message,) = (record.getMessage() for record in caplog.records)

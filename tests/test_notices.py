@@ -10,7 +10,6 @@ from sklearn.compose import ColumnTransformer
 from sklearn.pipeline import make_pipeline
 
 from sklearn_din import scan_parquet
-from sklearn_din._warnings import log_once
 from sklearn_din.transformers import HistorySequenceEncoder
 
 
@@ -53,10 +52,23 @@ def test_text_that_looks_like_something_else_is_said(cells, message, is_scan, tm
     "cells",
     [["703.301.33", "1.2"], ["v1.2", "v1.3"], ["CAT 7", "CAT 8"], ["3,17,5", "3,1"], ["1,234", "7"],
      ["10.0.0.1", "7.5"], ["12.50", "hat"], ["12,5 EUR", "12.5 EUR"], ["20:15", "8:00"],
-     ["1", "2"], ["2024", "x-1"]],
+     ["1", "2"], ["2024", "x-1"], ["Bed, Bath", "Hello, Dolly", "hat"],
+     ["1,234", "1,567", "2,567"]],
 )  # fmt: skip
 def test_text_that_is_none_of_it_is_left_alone(cells):
-    HistorySequenceEncoder().fit(impressions(price=cells * 15))
+    HistorySequenceEncoder().fit(impressions(price=(cells * 15)[:30]))
+
+
+@pytest.mark.parametrize("sign", ["|", "; ", ", ", ","])
+def test_values_that_are_joined_to_one_text_are_said_and_may_become_lists(sign):
+    X = impressions(genres=[f"Crime{sign}Drama", "Drama", "Crime"] * 10)
+    with pytest.warns(UserWarning, match=r"such as 'Crime.*Drama', and each combination") as said:
+        HistorySequenceEncoder().fit(X)
+    lists = eval(re.search(r"X\[.*?\]\.str\.split\(.*?'\)", str(said[0].message))[0])
+    assert lists.head(3).tolist() == [["Crime", "Drama"], ["Drama"], ["Crime"]]
+    encoder = HistorySequenceEncoder().fit(X.assign(genres=lists))
+    assert len(encoder.vocabularies_["genres"]) == 2
+    HistorySequenceEncoder(categorical=["genres"]).fit(X)  # the user knows: nothing is said
 
 
 @pytest.mark.parametrize(
@@ -74,6 +86,13 @@ def test_one_value_where_the_name_means_a_history_is_said(cells, shown, keep):
     HistorySequenceEncoder().fit(frame.rename(columns={"hist_item": "hist_other"}))  # no such item
 
 
+def test_a_history_without_a_candidate_is_said_once_for_all_folds():
+    frame = impressions(hist_other=[[1], [2], []] * 10)
+    with pytest.warns(UserWarning, match="hist_other have no candidate"):
+        HistorySequenceEncoder().fit(frame)
+    HistorySequenceEncoder().fit(frame[1:])  # a second warning would be an error
+
+
 @pytest.mark.parametrize("is_scan", [False, True])
 @pytest.mark.parametrize(("length", "is_said"), [(56, True), (55, False)])
 def test_that_many_events_are_older_than_max_length_is_logged_once(
@@ -84,7 +103,6 @@ def test_that_many_events_are_older_than_max_length_is_logged_once(
     if is_scan:
         X.to_parquet(tmp_path / "rows.parquet")
         X = scan_parquet(tmp_path)
-    log_once.cache_clear()
     for _ in range(2):
         HistorySequenceEncoder().fit(X)
     said = ["max_length=50 keeps the newest 50 events of each history, and more than a tenth"]

@@ -103,7 +103,6 @@ def test_a_union_of_the_encoder_and_a_column(log, expected):
 def test_a_matrix_that_came_from_encoded_rows_trains_and_it_is_said_once(
     log, encoded, caplog, learn
 ):
-    log_once.cache_clear()
     for X in (encoded.to_numpy(), pd.DataFrame(encoded.to_numpy())):
         getattr(din(), learn)(X, log[1])
     assert len(caplog.records) == 1
@@ -124,7 +123,6 @@ def test_a_matrix_that_came_from_encoded_rows_trains_and_it_is_said_once(
 
 
 def test_numbers_of_encoded_rows_are_learnt_without_a_word(log, caplog):
-    log_once.cache_clear()
     make_pipeline(encoder(), din()).fit(log[0][["user", "time", "price"]], log[1])
     assert not caplog.records
 

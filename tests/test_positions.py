@@ -43,6 +43,14 @@ def test_no_prediction_depends_on_the_column(fitted):
         np.testing.assert_array_equal(outputs(fitted, X), expected)
 
 
+@pytest.mark.parametrize(("rank", "alike"), [(3, "were at position 3"), (np.nan, "have none")])
+def test_positions_that_are_all_alike_are_said_once(rank, alike):
+    X, y = FRAME.assign(rank=rank), ABILITIES["lists"][2]
+    with pytest.warns(UserWarning, match=f"learnt of positions: all rows to train on {alike}"):
+        fit(X, y)
+    fit(X, y)  # another fold: a second warning would be an error
+
+
 def test_items_of_one_relevance_are_alike_wherever_they_are_shown():
     rng = np.random.RandomState(0)
     item, n = np.arange(6_000) % 2, 6_000

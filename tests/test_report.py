@@ -17,18 +17,11 @@ from sklearn_din import (
     save,
     scan_parquet,
 )
-from sklearn_din._warnings import warn_once
 from sklearn_din.datasets import make_answer_log, make_click_log, make_market_log
 from sklearn_din.encoding.profile import ColumnProfile
 from sklearn_din.estimator import DINClassifier
 from sklearn_din.logs.history import attach_history
 from tests.click_frames import encoder, every_kind
-
-
-@pytest.fixture(autouse=True)
-def nothing_was_warned_of():
-    warn_once.cache_clear()
-
 
 FITTED = pd.DataFrame(
     {

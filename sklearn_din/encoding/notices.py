@@ -35,6 +35,9 @@ WRITTEN = {  # by their decimal sign: with a separator of thousands, a currency 
     for sign, thousands in ((".", ","), (",", "."))
 }
 DECIMALS = {".": re.compile(r"[.][0-9]"), ",": re.compile(r",[0-9]{1,2}(?![0-9])")}
+NUMBER_WITH_COMMA = re.compile(r"[0-9,]+").fullmatch
+SEPARATORS = ("|", "; ", ";", ", ", ",")  # of values that are joined to one text
+FEW_JOINED = 0.1  # of the values: so few may hold such a sign by chance
 DATE = re.compile(
     r"[0-9]{4}[-/.][0-9]{1,2}[-/.][0-9]{1,2}([T ].*)?|[0-9]{1,2}[/.][0-9]{1,2}[/.][0-9]{4}.*"
 )
@@ -54,7 +57,7 @@ def warn_of_changed_units(factors: Mapping[str, float]) -> None:
 
 
 def warn_once_of(notices: Iterable[str | None]) -> None:
-    """Warn, once each, of rows that are not as those of fit were."""
+    """Warn, once each, of what each fold or each request would say again."""
     for notice in filter(None, notices):
         warn_once(notice)
 
@@ -75,10 +78,12 @@ def warn_of_training_rows(
     pairs = [(h, c) for b in roles.behaviours for h, c in b.candidate_of.items() if c is not None]
     of_rows = {name: counts[name] for name in roles.categorical}
     of_rows = {n: of_rows[n] for n in of_rows if n not in as_ids and n not in roles.candidates}
+    joined = (note_joined_values(n, counts[n].values) for n in roles.categorical if n not in as_ids)
+    unpaired = unpaired_histories(roles.behaviours, counts, roles.categorical, chosen=as_histories)
+    warn_once_of([*unpaired, *joined])
     warn_of(
         [
             *roles.notices,
-            *unpaired_histories(roles.behaviours, counts, roles.categorical, chosen=as_histories),
             *note_unshared(pairs, counts),
             *list_padding(pairs, counts),
             *odd_ids(of_rows, dtypes, n_rows=n_rows),
@@ -148,6 +153,24 @@ def odd_ids(
                 f"{name} holds {looks_like[0]} as text, {looks_like[1]!r:.40}, and is encoded as "
                 f"ids. {looks_like[2]} Name it in categorical to keep it as it is."
             )
+
+
+def note_joined_values(name: str, values: np.ndarray) -> str | None:
+    """Return what to say of text such as "Crime|Drama", whose parts recur in other values."""
+    texts = spread(values, SEEN_VALUES).tolist()
+    if not all(isinstance(text, str) for text in texts) or all(map(NUMBER_WITH_COMMA, texts)):
+        return None
+    for separator in SEPARATORS:
+        joined = [text for text in texts if separator in text]
+        parts = {part for text in texts for part in text.split(separator)}
+        if len(joined) > FEW_JOINED * len(texts) and len(parts) < len(texts):
+            return (
+                f"{name} holds text such as {min(joined)!r:.40}, and each combination is an id of "
+                "its own. If its parts are what counts, make lists of them before attach_history, "
+                f"X[{name!r}].str.split({separator!r}), and keep them in Parquet: CSV has no "
+                "lists. Name it in categorical to keep it as it is."
+            )
+    return None
 
 
 def list_padding(pairs: Pairs, counts: Mapping[str, Occurrences]) -> Iterator[str]:

@@ -19,7 +19,7 @@ from skorch.utils import TeeGenerator
 from torch import Tensor
 
 from sklearn_din._compat import _safe_indexing
-from sklearn_din._warnings import warn_user
+from sklearn_din._warnings import warn_once, warn_user
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.schema import UNKNOWN_ID
 from sklearn_din.module import DIN
@@ -450,6 +450,13 @@ class DINNet(NeuralNetBinaryClassifier):
             for kind in np.unique(kinds[known])
         ]
         shares = [count[1:] / count.sum() for count in counts]
+        at = np.unique(positions[known]).tolist()
+        if len(at) < 2:
+            alike = f"were at position {at[0]}" if at else "have none"
+            warn_once(
+                f"nothing is learnt of positions: all rows to train on {alike}. Give rows that "
+                "were shown at several positions, or leave the encoder's position out."
+            )
         return tuple(np.mean(shares, axis=0).tolist()) if shares else (0.0,)
 
     def _count(self, train: ImpressionBatches) -> None:
