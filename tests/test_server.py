@@ -39,6 +39,7 @@ from sklearn_din.server.guard import MAX_BODY
 from sklearn_din.server.histories import RECENT, Histories
 from sklearn_din.server.items import Items
 from sklearn_din.server.state import State
+from tests import abilities
 from tests.served_model import fit_served, write_served
 
 
@@ -408,6 +409,13 @@ def test_the_main_job_ends_at_the_page(served, tmp_path, monkeypatch):
     assert [b["predicted"] for b in bins] == sorted(b["predicted"] for b in bins)
     assert np.mean([b["observed"] for b in bins]) == pytest.approx(0.2, abs=0.02)  # 4 negatives
     given["state"].close()
+
+
+def test_a_catalogue_may_have_lists_and_its_item_is_the_column_of_the_most_ids():
+    X = abilities.FRAME
+    model = Pipeline([("encode", abilities.make_encoder()), ("din", DINRegressor(max_epochs=1))])
+    catalogue = X[["genres", "film"]].drop_duplicates("film")[:1]
+    assert PipelineAnswers(model.fit(X, X["price"]), catalogue).items.item == "film"
 
 
 def test_a_port_that_is_taken_is_one_line(served, capsys):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -232,6 +232,13 @@ class Schema:
         """Number of ids of each vocabulary, padding and unknown included."""
         return {field.vocabulary: field.n_ids for field in self.fields if field.has_ids}
 
+    @property
+    def compared_sizes(self) -> dict[str, int]:
+        """Number of ids of each column of single ids that a history is compared with."""
+        single = self.names("categorical")
+        names = [name for behaviour in self.behaviours for name in behaviour.candidates]
+        return {name: self[name].n_ids for name in names if name in single}
+
     def behaviour_of(self, name: str) -> Behaviour:
         """Return the behaviour that the history field ``name`` belongs to."""
         for behaviour in self.behaviours:
@@ -331,6 +338,18 @@ class Schema:
         if self != other:
             return f"behaviours {self.behaviours} against {other.behaviours}"
         return ""
+
+
+def item_column(n_ids: Mapping[str, int], names: Iterable[str]) -> str | None:
+    """Return the column that tells items: of these names, the one of the most ids known.
+
+    Examples
+    --------
+    >>> item_column({"category": 20, "item": 900}, ["title", "category", "item"])
+    'item'
+    """
+    own = set(names).intersection(n_ids)
+    return max((name for name in n_ids if name in own), key=n_ids.__getitem__, default=None)
 
 
 def _check_behaviour(behaviour: Behaviour, by_name: dict[str, Field]) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from sklearn_din.features.schema import item_column
 from sklearn_din.server.histories import Histories
 from sklearn_din.server.items import Items
 from sklearn_din.server.json_values import Values
@@ -134,12 +135,15 @@ class Answers(ABC):
         return {**({} if row is None else self.items.row(row)), **values}
 
 
-def most_distinct(catalogue: pd.DataFrame, names: list[str]) -> str:
-    """Return the column that tells items from each other: of some, the one of the most values."""
-    names = [name for name in dict.fromkeys(names) if name in catalogue]
-    if not names:
+def find_item(catalogue: pd.DataFrame, n_ids: Mapping[str, int]) -> str:
+    """Return the catalogue's column of items: of some, the one whose ids the model knows most of.
+
+    ``n_ids`` says of each column how many the model knows.
+    """
+    item = item_column(n_ids, catalogue.columns)
+    if item is None:
         raise ValueError(
             "the catalogue must have the column of the items that the model was fitted on, got "
             f"{list(catalogue.columns)}."
         )
-    return max(names, key=lambda name: catalogue[name].nunique())
+    return item

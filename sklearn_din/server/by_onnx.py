@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from sklearn_din.server.answers import Answers, most_distinct
+from sklearn_din.server.answers import Answers, find_item
 from sklearn_din.server.items import Items
 from sklearn_din.server.json_values import Values, plain
 from sklearn_din.serving.onnx_server import OnnxServer
@@ -38,7 +38,9 @@ class OnnxAnswers(Answers):
         self.user_columns = [name for name in columns if name not in catalogue]
         of_items = [name for name in columns if name in catalogue]
         self.event_columns = {f"hist_{n}": n for n in of_items if f"hist_{n}" in columns}
-        item = most_distinct(catalogue, [*self.event_columns.values()] or of_items)
+        known = self._server.n_known_
+        compared = {name: known[name] for name in self.event_columns.values() if name in known}
+        item = find_item(catalogue, compared or known)
         self.items = Items(catalogue, item, **shown)
         frame = self.items.frame
         self._columns = {name: plain(frame[name].tolist()) for name in of_items}

@@ -10,7 +10,7 @@ from sklearn_din.features.schema import Behaviour
 from sklearn_din.inspection.explain import explain
 from sklearn_din.inspection.fitted import split_pipeline, unwrap
 from sklearn_din.logs.history import HistoryBuilder
-from sklearn_din.server.answers import Answers, most_distinct
+from sklearn_din.server.answers import Answers, find_item
 from sklearn_din.server.histories import Histories
 from sklearn_din.server.items import Items
 from sklearn_din.server.json_values import Values, check_keys, plain
@@ -62,8 +62,8 @@ class PipelineAnswers(Answers):
         self._fitted, self._label = split_pipeline(self._model, purpose="serve"), label
         self._encoder, classifier = self._fitted.encoder, self._fitted.classifier
         schema, names = self._encoder.schema_, list(pipeline.feature_names_in_)
-        compared = [n for b in schema.behaviours for n in b.candidates if n is not None]
-        item = most_distinct(catalogue, compared or schema.names("categorical"))
+        single = {name: schema[name].n_ids for name in schema.names("categorical")}
+        item = find_item(catalogue, schema.compared_sizes or single)
         self.items = Items(catalogue, item, **shown)
         unneeded = {*self._encoder._metadata.values(), *self._encoder._dropped, *schema.unused}
         self._needed = [name for name in names if name not in unneeded]

@@ -1,6 +1,6 @@
 """Candidates that are encoded once, and the users who are encoded beside them."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Any, cast
@@ -12,7 +12,7 @@ from sklearn_din.encoding.frames import validate_frame
 from sklearn_din.encoding.table import Columns, OneRow
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.identities import ids_to_look_up
-from sklearn_din.features.schema import Schema
+from sklearn_din.features.schema import Schema, item_column
 from sklearn_din.inspection.fitted import FittedPipeline
 from sklearn_din.neighbours.pairs import NeighbourPair
 from sklearn_din.neighbours.shortlist import Shortlist
@@ -161,7 +161,7 @@ class Catalogue:
     @cached_property
     def item(self) -> str | None:
         """The column that tells what a candidate is."""
-        return item_column(self.schema, self.columns)
+        return item_column(self.schema.compared_sizes, self.columns)
 
     @cached_property
     def places(self) -> PlacesOfIds:
@@ -243,14 +243,6 @@ class Catalogue:
         name = cast(str, self.item)
         cells = OneRow({name: list(values)}).history(name)
         return self._rows.learnt.ids_of(name, cells.codes(slice(0, len(cells.values))))
-
-
-def item_column(schema: Schema, names: Collection[str]) -> str | None:
-    """Return the column that tells candidates: of those with a history, the most values."""
-    compared = {name for behaviour in schema.behaviours for name in behaviour.candidates}
-    single = compared.intersection(schema.names("categorical"))  # no lists, such as genres
-    own = [name for name in names if name in single]
-    return max(own, key=lambda name: schema[name].n_ids, default=None)
 
 
 def frame_of_users(users: Users) -> pd.DataFrame:

@@ -60,6 +60,8 @@ class OnnxServer:
         Names of several labels, in the order of the probabilities' columns.
     columns_ : list of str
         The columns that every row needs.
+    n_known_ : dict of str to int
+        Number of ids that the file knows, by column of single ids.
 
     Raises
     ------
@@ -90,6 +92,11 @@ class OnnxServer:
         self._separator: str | None = recipe["separator"]
         self._layout: str = recipe["layout"]
         self._known = {name: _Known(known) for name, known in recipe["vocabularies"].items()}
+        self.n_known_ = {
+            spec["column"]: len(recipe["vocabularies"][spec["vocabulary"]])
+            for spec in self._inputs
+            if spec["kind"] == "categorical"
+        }
         self._behaviours = _behaviours(self._session, self._inputs)
         columns = {spec["name"]: spec["column"] for spec in self._inputs}
         one_row = [spec.name for spec in self._session.get_inputs() if spec.shape[0] == 1]

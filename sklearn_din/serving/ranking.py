@@ -15,11 +15,11 @@ from sklearn_din._frames import CallerFrame
 from sklearn_din._validation import check_choice, check_count, check_frame, check_name
 from sklearn_din._warnings import warn_user
 from sklearn_din.encoding.cells import as_numbers
-from sklearn_din.features.schema import Schema
+from sklearn_din.features.schema import Schema, item_column
 from sklearn_din.inspection.fitted import FittedPipeline, split_pipeline
 from sklearn_din.neighbours.shortlist import largest_first
 from sklearn_din.serving.allowed_pairs import NO_PAIRS, PlacesOfIds, pair_blocks, pairs_of_frame
-from sklearn_din.serving.catalogue import Catalogue, Users, frame_of_users, item_column
+from sklearn_din.serving.catalogue import Catalogue, Users, frame_of_users
 from sklearn_din.training.target import Label, Reading
 
 PairsLike = str | Sequence[object] | IntoDataFrame  # "history", items, or (user, item)
@@ -445,7 +445,7 @@ def _check_candidates(
 
 def _warn_of_copies(candidates: pd.DataFrame, schema: Schema) -> None:
     """Warn where an item has several rows: by the candidate column that has the most ids."""
-    item = item_column(schema, candidates.columns)
+    item = item_column(schema.compared_sizes, candidates.columns)
     if item is None:
         return
     copies = candidates[item].duplicated()
