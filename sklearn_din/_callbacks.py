@@ -12,12 +12,10 @@ from typing import TYPE_CHECKING
 from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator
 
-from sklearn_din._compat import CallbackSupportMixin
+from sklearn_din._compat import CallbackSupportMixin as CallbackSupportMixin
 
 if TYPE_CHECKING:
     from sklearn.callback import CallbackContext  # not in every scikit-learn
-
-__all__ = ["Attributes", "CallbackSupportMixin", "FitTask", "begin_fit", "fit_task"]
 
 Attributes = Callable[[], Mapping[str, object]]  # called only if a callback asks for them
 

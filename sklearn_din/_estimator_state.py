@@ -185,11 +185,10 @@ def warn_of_other_versions(
 
 def check_keys(
     fitted: object, names: Set[str], *, optional: Set[str] = frozenset(), what: str = "a state"
-) -> dict[str, Any]:
-    """Return a dict that has exactly these keys, else raise ValueError."""
+) -> None:
+    """Raise ValueError unless it is a dict that has exactly these keys."""
     if type(fitted) is not dict or not names <= fitted.keys() <= names | optional:
         raise ValueError(f"{what} must have the parts {', '.join(sorted(names))}.")
-    return fitted
 
 
 def check_dict(values: object, *, what: str) -> dict[str, Any]:

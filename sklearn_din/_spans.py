@@ -104,8 +104,6 @@ class Spans:
         Windows that overlap or touch are merged into runs, in the order of their starts: the cost
         follows the rows, never the array of events behind them.
         """
-        if len(self) == 1 and self.lengths[0]:
-            return Covered(Spans(np.zeros(1, np.int64), self.lengths), self.starts, self.lengths)
         filled = np.flatnonzero(self.lengths)
         starts, lengths = self.starts[filled], self.lengths[filled]
         order: Rows = slice(None)
