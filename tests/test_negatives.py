@@ -167,9 +167,11 @@ def slow_owned(log, owner, column):
 LEAKING = r"^\['category', 'price', 'tags'\] are explained by 'item' and are not in item_columns"
 
 
+@pytest.mark.parametrize("missing", [slice(0), slice(None, None, 20)])  # here and there
 @pytest.mark.parametrize("user", [None, "user"])
-def test_columns_of_the_item_that_are_not_named_are_said(user):
+def test_columns_of_the_item_that_are_not_named_are_said(user, missing):
     clicks = make_clicks()
+    clicks.loc[clicks.index[missing], ["category", "price"]] = None
     with pytest.warns(UserWarning, match=LEAKING) as caught:
         sample_negatives(clicks, item="item", user=user)
     assert "pass item_columns=['category', 'price', 'tags']." in str(caught[0].message)

@@ -176,10 +176,11 @@ class Repeats:
     """Rows of an owner that has several, each beside the owner's last row.
 
     A column belongs to its owner where the two rows always agree, although rows of other owners
-    differ. Chance must be no explanation: with the column's shares, so many agreements must be
-    less probable than one in a million. Owners and the partners that they meet in a row (the users
-    of an item, for example) are codes; a row with the partner of the owner's last row proves
-    nothing and is left out.
+    differ. Rows in which it is missing say nothing, unless it is so in both rows throughout. Chance
+    must be no explanation: with the column's shares, so many agreements must be less probable than
+    one in a million. Owners and the partners that they meet in a row (the users of an item, for
+    example) are codes; a row with the partner of the owner's last row proves nothing and is left
+    out.
 
     Examples
     --------
@@ -204,7 +205,11 @@ class Repeats:
 
     def owns(self, column: pd.Series) -> bool:
         """Return whether the column has one value for each owner, beyond chance."""
-        ours, theirs = self._pairs(column)
+        pairs = self._pairs(column)
+        is_missing = pairs == 0
+        if (is_missing[0] != is_missing[1]).any():
+            pairs = pairs[:, ~is_missing.any(axis=0)]
+        ours, theirs = pairs
         if len(ours) == 0 or (ours != theirs).any():
             return False
         shares = np.bincount(ours) / len(ours)
