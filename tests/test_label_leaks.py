@@ -167,7 +167,7 @@ def test_users_who_go_round_a_few_items_are_no_leak(n_items):
     assert said(encode(shown, log), y) == []
 
 
-@pytest.mark.parametrize("label", ["label", "score", "stars", "amount", "rate"])
+@pytest.mark.parametrize("label", ["label", "score", "stars", "amount", "rate", "holes", "texts"])
 def test_a_column_that_is_the_label(label):
     shown, log, y = make_shop(n_users=40)
     columns = {
@@ -175,6 +175,8 @@ def test_a_column_that_is_the_label(label):
         "score": y.astype(float),
         "stars": np.where(y == 1, 4 + np.arange(len(y)) % 2, np.arange(len(y)) % 4),
         "rate": np.where(y == 1, np.nan, np.arange(len(y)) % 7 / 10),  # missing in clicks alone
+        "holes": np.where(np.arange(len(y)) % 9, y + np.arange(len(y)) / 1e6, np.nan),
+        "texts": np.where(np.arange(len(y)) % 9, np.where(y == 1, "yes", "no"), None),
         "amount": y * (1.0 + np.arange(len(y))),  # what was paid is known after the purchase
     }
     (message,) = said(encode(shown.assign(**{label: columns[label]}), log), y)

@@ -21,6 +21,7 @@ MANY_REPEATS = 0.5  # of the events: beyond, nothing tells own clicks from what 
 NEWEST = 2  # events, which users come back to less often: there, own clicks of such logs show
 LABEL_ROWS = 200
 LABEL_AUC = 0.999
+FEW_ROWS = 12  # of either label: chance may tell fewer apart
 CAME_UP_AUC = 0.65
 
 
@@ -172,7 +173,8 @@ def _single_aucs(X: EncodedFeatures, is_click: np.ndarray) -> dict[str, float]:
     """Return the AUC of each column alone, in its better direction.
 
     That of ids is of their click rates in other rows. Candidates are left out: what is clicked more
-    is what they are for. That a number is missing counts as the number's.
+    is what they are for. That a number is missing counts as the number's. So does the AUC of the
+    rows that have a value, since a label that is missing here and there is no less one.
     """
     candidates = {name for behaviour in X.schema.behaviours for name in behaviour.candidates}
     half = np.random.RandomState(0).random_sample(len(X)) < 0.5
@@ -185,15 +187,21 @@ def _single_aucs(X: EncodedFeatures, is_click: np.ndarray) -> dict[str, float]:
             continue
         if field.has_ids:
             values = ids_to_look_up(values)
+            is_there = values >= FIRST_KNOWN_ID
             sums = np.bincount(values[~half], weights=is_click[~half], minlength=field.n_ids)
             counts = np.bincount(values[~half], minlength=field.n_ids)
             rates = np.where(counts > 0, sums / np.maximum(counts, 1), is_click[~half].mean())
-            auc = roc_auc_score(is_click[half], rates[values[half]])
+            rows, values = half, rates[values]
         else:
-            auc = roc_auc_score(is_click, values)
+            rows, is_there = np.ones_like(half), np.ones_like(half)
+            if f"{name}_missing" in X.columns:
+                is_there = X.columns[f"{name}_missing"] == 0
         column = name.removesuffix("_missing")
         column = column if column in X.columns else name
-        aucs[column] = max(aucs.get(column, 0.5), auc, 1 - auc)
+        for chosen in (rows, rows & is_there):
+            if min(is_click[chosen].sum(), (~is_click[chosen]).sum()) >= FEW_ROWS:
+                auc = roc_auc_score(is_click[chosen], values[chosen])
+                aucs[column] = max(aucs.get(column, 0.5), auc, 1 - auc)
     return aucs
 
 
