@@ -338,7 +338,8 @@ class HistorySequenceEncoder(
         Parameters
         ----------
         X : DataFrame, scan or array-like of shape (n_rows, n_columns)
-            The columns seen at fit, in any order; dropped ones may be absent, others are not used.
+            The columns seen at fit, in any order; dropped ones and dates may be absent, others are
+            not used.
 
         Returns
         -------
@@ -460,6 +461,11 @@ class HistorySequenceEncoder(
         names = {"users": self.user, "times": self.time, "positions": self.position}
         return {what: name for what, name in names.items() if name is not None}
 
+    @property
+    def _optional(self) -> list[str]:
+        """Columns of fit that rows may lack: no feature is made of them."""
+        return [*self._dropped, *self._metadata.values(), *self.schema_.unused]
+
     def _check_table(self, X: TableLike, *, reset: bool) -> Impressions:
         """Check the columns of a frame or a scan; ``reset`` where this is ``fit``."""
         if reset:  # an interrupted fit leaves nothing that seems fitted
@@ -467,7 +473,7 @@ class HistorySequenceEncoder(
         source, frame = X, X
         if isinstance(X, Scan):  # its names are checked as those of a frame of one row, or none
             frame = pd.DataFrame(columns=X.columns, index=range(min(len(X), 1)))
-        droppable = () if reset else (*self._dropped, *self._metadata.values())
+        droppable = () if reset else self._optional
         frame = validate_frame(self, frame, reset=reset, droppable=droppable)
         if reset:
             check_frame(frame, self._metadata.values(), name=f"X ({METADATA_ROLE})")

@@ -421,14 +421,14 @@ def test_users_in_the_place_of_candidates_are_said(frame_and_labels, user, colum
 
 
 @pytest.mark.parametrize("drop", [None, [], "age", ["age"]])
-def test_columns_that_the_encoder_drops_are_not_asked_for(frame_and_labels, drop):
+def test_columns_that_make_no_feature_are_not_asked_for(frame_and_labels, drop):
     frame, y = frame_and_labels
-    columns = ["item", "hist_item", "age"]
+    seen = frame[["item", "hist_item", "age"]].assign(day=pd.Timestamp("2024-01-05"))
     encoder = HistorySequenceEncoder(drop=drop)
-    model = make_pipeline(encoder, DINClassifier(max_epochs=1)).fit(frame[columns], y)
+    model = make_pipeline(encoder, DINClassifier(max_epochs=1)).fit(seen, y)
     users = frame[["hist_item"] if drop else ["hist_item", "age"]][:3]
-    ranking = rank_candidates(model, users, frame[["item"]][:5], top_k=5)
-    assert len(ranking) == 15
+    assert len(rank_candidates(model, users, frame[["item"]][:5], top_k=5)) == 15
+    assert model.predict(seen.drop(columns="day")).shape == y.shape
 
 
 @pytest.mark.parametrize(

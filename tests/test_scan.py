@@ -53,9 +53,8 @@ def frame_of(table):
 
 def read(scan, columns=None):
     parts = list(scan.parts(columns))
-    assert [start for start, _ in parts] == np.cumsum([0, *(len(p) for _, p in parts)])[
-        :-1
-    ].tolist()
+    starts = np.cumsum([0, *(len(part) for _, part in parts)])[:-1]
+    assert [start for start, _ in parts] == starts.tolist()
     return pd.concat([part for _, part in parts])
 
 
@@ -110,11 +109,8 @@ def test_scikit_learn_splits_it_as_a_frame(folder, table):
     theirs = train_test_split(frame, y, random_state=0)
     same(mine[0], theirs[0])
     same(mine[1], theirs[1])
-    for splitter, by in (
-        (KFold(3), None),
-        (GroupKFold(3), "user"),
-        (TimeSplit(3, time="time"), None),
-    ):
+    splitters = {KFold(3): None, GroupKFold(3): "user", TimeSplit(3, time="time"): None}
+    for splitter, by in splitters.items():
         folds = splitter.split(scan, y, by and scan[by])
         twins = splitter.split(frame, y, by and frame[by])
         for (train, test), (train_twin, test_twin) in zip(folds, twins, strict=True):
@@ -125,12 +121,8 @@ def test_scikit_learn_splits_it_as_a_frame(folder, table):
 
 def test_sources_are_files_folders_globs_and_datasets(folder, table):
     frame = frame_of(table).drop(columns="click")
-    for source in (
-        folder,
-        str(folder),
-        folder / "part-*.parquet",
-        ds.dataset(folder, format="parquet"),
-    ):
+    dataset = ds.dataset(folder, format="parquet")
+    for source in (folder, str(folder), folder / "part-*.parquet", dataset):
         same(scan_parquet(source, columns=frame.columns, cache_dir=folder / "cache"), frame)
     same(scan_parquet(folder / "part-1.parquet", target="click"), frame.iloc[40:80])
 
@@ -155,10 +147,8 @@ def test_hive_folders_give_columns(tmp_path):
 def test_the_index_of_a_pandas_frame_is_no_column(tmp_path):
     pd.DataFrame({"item": [1, 2]}, index=[7, 9]).to_parquet(tmp_path / "a.parquet")
     assert scan_parquet(tmp_path).columns == ["item"]
-    assert scan_parquet(tmp_path, columns=["__index_level_0__"])["__index_level_0__"].tolist() == [
-        7,
-        9,
-    ]
+    index = scan_parquet(tmp_path, columns=["__index_level_0__"])["__index_level_0__"]
+    assert index.tolist() == [7, 9]
 
 
 def test_the_fingerprint_follows_files_rows_and_columns(folder):
@@ -221,9 +211,7 @@ def test_a_column_of_nulls_fits_any_type(folder, table):
 def test_a_file_that_went_or_changed_is_named(folder, table):
     scan = scan_parquet(folder)
     (folder / "part-1.parquet").unlink()
-    with pytest.raises(
-        FileNotFoundError, match=r"part-1.parquet is gone or was changed .* had \d+ bytes and has"
-    ):
+    with pytest.raises(FileNotFoundError, match=r"part-1.parquet is gone or .* \d+ bytes and has"):
         read(scan)
     pq.write_table(table.slice(0, 3), folder / "part-1.parquet")
     with pytest.raises(OSError, match=r"part-1.parquet .* changed after .* had \d+ bytes and has"):

@@ -33,6 +33,7 @@ from sklearn_din.command_line import serving
 from sklearn_din.command_line.options import read_serve_options
 from sklearn_din.command_line.serving import load_answers
 from sklearn_din.datasets import make_click_log
+from sklearn_din.logs.history import HistoryBuilder
 from sklearn_din.server.app import create_app
 from sklearn_din.server.by_pipeline import PipelineAnswers
 from sklearn_din.server.guard import MAX_BODY
@@ -98,6 +99,10 @@ def test_predictions_are_those_of_the_pipeline(served, client):
     np.testing.assert_allclose(got, expected, atol=1e-6)
 
 
+def event(user, item, when):
+    return {"user": user, "item": item, "category": 1, "time": when}
+
+
 @pytest.mark.parametrize(
     ("route", "body", "sentence"),
     [
@@ -115,18 +120,12 @@ def test_predictions_are_those_of_the_pipeline(served, client):
         ("predict", {"rows": [{"item": 1}]}, "a row must have the keys .*got none of"),
         ("predict", {"rows": []}, "rows: .*at least 1"),
         ("events", {"events": [{"user": 7}]}, "an event must have the keys .*got none of"),
-        ("events", {"events": [{"user": "7", "item": 1, "category": 1, "time": "2025-01-01"}]},
-         "user must be integers"),
-        ("events", {"events": [{"user": 7, "item": 1, "category": 1, "time": "soon"}]},
-         "time must be a date as text, such as"),
-        ("events", {"events": [{"user": 7, "item": 1, "category": 1, "time": 20250101}]},
-         "time must be a date as text"),
-        ("events", {"events": [{"user": 7, "item": 1, "category": 1, "time": "2025-01-01Z"}]},
-         "time must be a date as text"),
-        ("events", {"events": [{"user": None, "item": 1, "category": 1, "time": "2025-01-01"}]},
-         "an event must have a value for user, got null"),
-        ("events", {"events": [{"user": 7, "item": 10**30, "category": 1, "time": "2025-01-01"}]},
-         "item must be integers of 64 bits"),
+        ("events", {"events": [event("7", 1, "2025-01-01")]}, "user must be integers"),
+        ("events", {"events": [event(7, 1, "soon")]}, "time must be a date as text, such as"),
+        ("events", {"events": [event(7, 1, 20250101)]}, "time must be a date as text"),
+        ("events", {"events": [event(7, 1, "2025-01-01Z")]}, "time must be a date as text"),
+        ("events", {"events": [event(None, 1, "2025-01-01")]}, "have a value for user, got null"),
+        ("events", {"events": [event(7, 10**30, "2025-01-01")]}, "item must be integers of 64 b"),
     ],
 )  # fmt: skip
 def test_bad_input_is_told(client, route, body, sentence):
@@ -149,7 +148,8 @@ JSON = {"Content-Type": "application/json"}
 
 
 def test_a_catalogue_that_has_an_item_twice_is_told():
-    frame = pd.DataFrame({"item": [1, 2, 1], "name": ["hat", None, "other"]})
+    names = pd.Series(["hat", None, "other"], dtype="category")
+    frame = pd.DataFrame({"item": [1, 2, 1], "name": names})
     with pytest.warns(UserWarning, match=r"1 rows whose 'item' is missing or came before.*a log\?"):
         items = Items(frame, "item", title="name")
     assert [items.show(row)["title"] for row in range(2)] == ["hat", "2"]
@@ -157,10 +157,6 @@ def test_a_catalogue_that_has_an_item_twice_is_told():
 
 def test_an_unknown_user_has_an_empty_history(client):
     assert len(client.post("/rank", json={"user": 10**6}).json()["items"]) == 10
-
-
-def event(user, item, when):
-    return {"user": user, "item": item, "category": 1, "time": when}
 
 
 def test_a_click_joins_the_history_once(client, state):
@@ -211,6 +207,18 @@ def test_histories_equal_those_of_one_builder_however_the_clicks_came(served):
     parts.add([event(7, 12, moment) for moment in moments])
     assert parts.n_events == len(whole.rows(10**6)) + RECENT + 1
     assert parts.of(7)[0]["hist_item"] == [12] * 50
+
+
+def test_clicks_join_their_own_user_and_numbers_must_be_numbers():
+    users = np.array([2**62, 2**62 + 1], "uint64")  # hashes, which float64 merges
+    log = pd.DataFrame({"user": users, "item": [1, 2], "paid": [0.5, 0.7], "time": 1})
+    histories = Histories(HistoryBuilder(user="user", time="time", columns=["item", "paid"]), log)
+    click = {"user": 2**62 + 1, "item": 5, "paid": None}
+    for moment in (2, 3):
+        histories.add([click | {"time": moment}])
+    with pytest.raises(ValueError, match="paid must be a number, as in the log, got 'much'"):
+        histories.add([click | {"time": 4, "paid": "much"}])
+    assert [histories.of(user)[0]["hist_item"] for user in users.tolist()] == [[1], [2, 5, 5]]
 
 
 def test_what_writes_asks_for_the_token(state):

@@ -65,8 +65,7 @@ class PipelineAnswers(Answers):
         single = {name: schema[name].n_ids for name in schema.names("categorical")}
         item = find_item(catalogue, schema.compared_sizes or single)
         self.items = Items(catalogue, item, **shown)
-        unneeded = {*self._encoder._metadata.values(), *self._encoder._dropped, *schema.unused}
-        self._needed = [name for name in names if name not in unneeded]
+        self._needed = [name for name in names if name not in self._encoder._optional]
         self.user_columns = [name for name in self._needed if name not in catalogue]
         candidates = self.items.frame[[name for name in self._needed if name in catalogue]]
         self._ranker = Ranker(self._model, candidates, label=label, shortlist=shortlist)

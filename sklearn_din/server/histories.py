@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from sklearn_din._validation import check_frame
+from sklearn_din.logs.appended_events import append_events
 from sklearn_din.logs.history import HistoryBuilder
 from sklearn_din.server.json_values import Values, check_keys, check_spelling, plain
 
@@ -111,6 +112,7 @@ class Histories:
             cells, known = [event[name] for event in events], self._example[name].tolist()
             if name != self.time:
                 check_spelling(cells, known, name=name)
+                _check_numbers(cells, self._example[name])
             is_integer = None in cells and type(known[0]) is int  # else they would be floats
             frame[name] = pd.Series(cells, dtype="Int64" if is_integer else None)
         frame[self.time] = self._read_times(frame[self.time])
@@ -118,12 +120,12 @@ class Histories:
             log, recent = self._builders
             users = frame[self.user]
             known = [b.events_[b.events_[self.user].isin(users)] for b in (log, recent)]
-            memory = self._fit(pd.concat(known))
+            memory = self._fit(self._join(*known))
             n_known = len(memory.events_)
             new = memory.partial_fit(self._with_times(frame)).events_[n_known:]
-            recent = self._fit(pd.concat([recent.events_, new], ignore_index=True))
+            recent = self._fit(self._join(recent.events_, new))
             if len(recent.events_) > RECENT:
-                log = self._fit(pd.concat([log.events_, recent.events_], ignore_index=True))
+                log = self._fit(self._join(log.events_, recent.events_))
                 self._n_by_user = log.events_[self.user].value_counts()
                 recent = self._fit(log.events_[:0])
             self._builders = log, recent
@@ -144,6 +146,9 @@ class Histories:
 
     def _fit(self, events: pd.DataFrame) -> HistoryBuilder:
         return HistoryBuilder(**self._settings).fit(events)
+
+    def _join(self, old: pd.DataFrame, new: pd.DataFrame) -> pd.DataFrame:
+        return append_events(old, new, user=self.user, time=self.time)
 
     def _with_times(self, log: pd.DataFrame) -> pd.DataFrame:
         return log[[self.user, self.time, *self.columns]].assign(**{TIMES: log[self.time]})
@@ -169,3 +174,11 @@ class Histories:
                 f"{times[read.isna()].tolist() or times.tolist()!r:.60}."
             )
         return read.astype(kind)
+
+
+def _check_numbers(cells: list[Any], known: pd.Series) -> None:
+    """Raise where a column of numbers gets something else."""
+    if pd.api.types.is_numeric_dtype(known.dtype):
+        wrong = [cell for cell in cells if not isinstance(cell, int | float | None)]
+        if wrong:
+            raise ValueError(f"{known.name} must be a number, as in the log, got {wrong[0]!r:.40}.")

@@ -50,9 +50,9 @@ class Items:
             )
         self.ids = [plain(value) for value in self.frame[item].tolist()]
         self._rows = {value: row for row, value in enumerate(self.ids)}
-        titles = self.frame[title or item]
-        self._titles = titles.where(titles.notna(), self.frame[item]).astype(str)
-        self._texts = (self._titles + "\n" + self.frame[item].astype(str)).str.lower()
+        titles, ids = self.frame[title or item], self.frame[item].astype(str)
+        self._titles = titles.astype(object).where(titles.notna(), ids).astype(str)
+        self._texts = (self._titles + "\n" + ids).str.lower()
         self._images = None if image is None else self._check_images(self.frame[image])
 
     def __len__(self) -> int:

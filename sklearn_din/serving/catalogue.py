@@ -155,8 +155,9 @@ class Catalogue:
         right = self.candidates.take(candidates).reset_index(drop=True)
         pairs = pd.DataFrame({n: (left if n in left else right)[n] for n in self._names})
         encoder = self.fitted.encoder
-        metadata = (*encoder._dropped, *encoder._metadata.values())
-        return validate_frame(encoder, self.fitted.read(pairs), reset=False, droppable=metadata)
+        return validate_frame(
+            encoder, self.fitted.read(pairs), reset=False, droppable=encoder._optional
+        )
 
     @cached_property
     def item(self) -> str | None:

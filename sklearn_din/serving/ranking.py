@@ -467,8 +467,8 @@ def _check_columns_of_fit(
     fitted: FittedPipeline, columns: Sequence[str], users: Users, candidates: pd.DataFrame
 ) -> None:
     """Raise where a column that the Pipeline needs is neither in users nor in candidates."""
-    dropped = [*fitted.encoder._dropped, *fitted.encoder._metadata.values()]
-    absent = [n for n in columns if n not in users and n not in candidates and n not in dropped]
+    there = {*users, *candidates, *fitted.encoder._optional}
+    absent = [name for name in columns if name not in there]
     if absent:
         raise ValueError(
             f"the Pipeline was fitted on columns {absent}, which are neither in users nor in "
