@@ -11,6 +11,7 @@ units of its standard error: four and more is a leak.
 """
 
 import argparse
+from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -79,8 +80,8 @@ def of_columns(train, y, test, y_test, columns):
 
 def of_aggregates(train, y, test, y_test, columns):
     """Distances of the item's and the user's rates of clicks so far, of the training rows."""
-    keys = ("item", "user")
-    rates = {key + "_rate": (key, "click", "mean") for key in keys}
+    pairs = product(("item", "user"), ("mean", "shrunk_rate"))
+    rates = {f"{key} {statistic}": (key, "click", statistic) for key, statistic in pairs}
     added = attach_aggregates(test, train.assign(click=y), time="time", aggregates=rates)
     return [distance(y_test, added[name].fillna(y.mean()).to_numpy()) for name in rates]
 

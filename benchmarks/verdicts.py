@@ -1,14 +1,16 @@
 """What an item's level alone tells, beside the network and boosted trees that know all levels.
 
-``python -m benchmarks.verdicts [--seeds 5] [--only WORD]`` fits, on real verdicts and on made logs,
-the default way; LightGBM on counts of the history and, point in time, how often each id and the
-user came up and what share of it was 1; and the item's rate, ten rows at the average rate added. It
-prints AUC, GAUC, log loss, and "gauc at once": GAUC where all test rows of a user are asked at the
-moment of the first one, with the history of then. Of rows asked one after the other a user's own
-level changes from row to row: that is right or wrong about the user, and orders no items.
+``python -m benchmarks.verdicts [--seeds 5] [--only WORD] [--method WORD]`` fits, on real verdicts
+and made logs, the default way; LightGBM on counts of the history and, point in time, how often each
+id and the user came up and what share of it was 1, as it is and shrunk; and the item's rate, ten
+rows at the average rate added. It prints AUC, GAUC, log loss, and "gauc at once": GAUC where all
+test rows of a user are asked at the moment of the first one, with the history of then. Of rows
+asked one after the other a user's own level changes from row to row: that is right or wrong about
+the user, and orders no items.
 """
 
 import argparse
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -38,10 +40,10 @@ def rate_of_item(X, y, rows, at_once, **_):
     return [rates.reindex(rows["item"]).fillna(y.mean()).to_numpy()] * 2
 
 
-def lightgbm(X, y, rows, at_once, *, user, seed, parameters):
+def lightgbm(X, y, rows, at_once, *, user, seed, parameters, rate="mean"):
     """The same by trees; the last tenth of the rows, or a tenth of the users, stops them."""
     log = X.assign(label=y)  # labels of test rows are not looked at
-    train, *tests = [columns_of(frame, log, user) for frame in (X, rows, at_once)]
+    train, *tests = [columns_of(frame, log, user, rate) for frame in (X, rows, at_once)]
     if parameters.get("time"):
         is_late = np.arange(len(X)) >= 0.9 * len(X)
     else:
@@ -52,12 +54,12 @@ def lightgbm(X, y, rows, at_once, *, user, seed, parameters):
     return np.split(boosted_trees(tables, labels, seed=seed), 2)
 
 
-def columns_of(X, log, user):
+def columns_of(X, log, user, rate):
     """Counts and rates before each row's time, and what its history says of its ids: floats."""
     ids = [name for name in X if f"hist_{name}" in X]
     keys = [*ids, user]
     statistics = {f"{key}_n": (key, None, "count") for key in keys}
-    statistics |= {f"{key}_rate": (key, "label", "mean") for key in keys}
+    statistics |= {f"{key}_rate": (key, "label", rate) for key in keys}
     columns = attach_aggregates(
         X[[*keys, "time"]], log[[*keys, "time", "label"]], time="time", aggregates=statistics
     )[[*statistics]]
@@ -79,7 +81,12 @@ def columns_of(X, log, user):
     return columns.join(numbers).to_numpy(dtype=np.float32, na_value=np.nan)
 
 
-METHODS = {"DINClassifier()": ours, "LightGBM with rates": lightgbm, "item's rate": rate_of_item}
+METHODS = {
+    "DINClassifier()": ours,
+    "LightGBM with rates": lightgbm,
+    "LightGBM with shrunk rates": partial(lightgbm, rate="shrunk_rate"),
+    "item's rate": rate_of_item,
+}
 
 
 def at_once(rows, user):
@@ -92,13 +99,13 @@ def at_once(rows, user):
     return rows.assign(**{name: moments[name].array for name in of_moment})
 
 
-def measure(name, seed):
+def measure(name, seed, methods):
     """Yield measures by method on one set."""
     X, y, rows, labels, users, parameters = frames_of(name, seed)
     user = parameters["user"]
     order = np.argsort(X["time"].to_numpy(), kind="stable")
     X, y, rows = X.iloc[order].reset_index(drop=True), y[order], rows.reset_index(drop=True)
-    for method, predict in METHODS.items():
+    for method, predict in methods.items():
         p, q = predict(X, y, rows, at_once(rows, user), user=user, seed=seed, parameters=parameters)
         yield {
             "set": name,
@@ -115,17 +122,18 @@ def main():
     parser = argparse.ArgumentParser(prog="python -m benchmarks.verdicts")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--only", default="", help="part of a set's name")
-    options = parser.parse_args()
-    results = []
+    parser.add_argument("--method", default="", help="part of a method's name")
+    options, results = parser.parse_args(), []
+    methods = {name: way for name, way in METHODS.items() if options.method in name}
     for name in (name for name in SETS if options.only in name):
         for seed in range(options.seeds):
-            results += measure(name, seed)
-            print(pd.DataFrame(results[-len(METHODS) :]).to_string(header=False), flush=True)
+            results += measure(name, seed, methods)
+            print(pd.DataFrame(results[-len(methods) :]).to_string(header=False), flush=True)
     table = pd.DataFrame(results).drop(columns="seed").groupby(["set", "method"], sort=False)
     print_frame(table.mean().map("{:.4f}".format).reset_index(), "Means over seeds")
     losses = pd.DataFrame(results).pivot(index=["set", "seed"], columns="method", values="log_loss")
-    gained = losses.sub(losses["DINClassifier()"], axis=0).map("{:+.4f}".format)
-    print_frame(gained.reset_index().astype(str), "Log loss above the default's, by seed")
+    gained = losses.sub(losses[next(iter(methods))], axis=0).map("{:+.4f}".format)
+    print_frame(gained.reset_index().astype(str), "Log loss above the first method's, by seed")
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from sklearn_din import scan_parquet
 from sklearn_din.logs.aggregates import attach_aggregates
+from tests.test_neighbours import plain_prior
 
 RATINGS = pd.DataFrame(
     {
@@ -37,35 +38,19 @@ def as_scan(table, folder):
 def slow_aggregate(impressions, events, key, column, statistic):
     """Plain-loop twin: one number per impression."""
     keys = list(key) if isinstance(key, tuple) else [key]
+    events = events.dropna(subset=keys if column is None else [*keys, column])
     numbers = []
     for impression in impressions.to_dict("records"):
-        past = [
-            1.0 if column is None else event[column]
-            for event in events.to_dict("records")
-            if event["time"] < impression["time"]
-            and all(event[name] == impression[name] is not None for name in keys)
-        ]
-        past = [number for number in past if not pd.isna(number)]
-        total = {"sum": sum(past), "count": len(past)}.get(statistic)
-        if statistic == "mean":
-            total = sum(past) / len(past) if past else np.nan
-        numbers.append(float(total))
+        earlier = events[events["time"] < impression["time"]]
+        own = [(earlier[name] == impression[name]).to_numpy() for name in keys]
+        past = earlier[np.logical_and.reduce(own)][column or "time"]
+        number = {"sum": past.sum(), "count": len(past), "mean": past.mean()}.get(statistic)
+        if statistic == "shrunk_rate":
+            y = earlier[column].to_numpy()
+            prior = plain_prior(earlier.groupby(keys).ngroup().to_numpy(), y)
+            number = (past.sum() + prior * earlier[column].mean()) / (len(past) + prior)
+        numbers.append(float(number))
     return numbers
-
-
-def test_a_table_made_by_hand():
-    attached = attach_aggregates(RATINGS, RATINGS, time="time", aggregates=AGGREGATES)
-    expected = pd.DataFrame(
-        {
-            "user_mean": [np.nan, 4.0, np.nan, 3.0],
-            "item_sum": [0.0, 0.0, 4.0, 4.0],
-            "item_count": [0.0, 0.0, 1.0, 1.0],
-            "rated": [0.0, 0.0, 1.0, 1.0],
-            "pair_mean": [np.nan, np.nan, np.nan, 4.0],
-        }
-    )
-    pd.testing.assert_frame_equal(attached[expected.columns], expected)
-    pd.testing.assert_frame_equal(attached[RATINGS.columns], RATINGS)
 
 
 ROWS = st.lists(
@@ -80,12 +65,8 @@ ROWS = st.lists(
 
 
 def as_frame(rows):
-    columns = list(zip(*rows, strict=True)) or [(), (), (), ()]
     dtypes = {"user": object, "item": "int64", "time": "int64", "rating": "float64"}
-    return pd.DataFrame(
-        {name: pd.Series(column, dtype=dtypes[name])
-         for name, column in zip(dtypes, columns, strict=True)}
-    )  # fmt: skip
+    return pd.DataFrame(rows, columns=[*dtypes], dtype=object).astype(dtypes)
 
 
 @settings(max_examples=40, deadline=None)
@@ -93,8 +74,12 @@ def as_frame(rows):
 def test_aggregates_equal_those_of_a_plain_loop(impressions, events):
     impressions, events = as_frame(impressions), as_frame(events)
     impressions.index = pd.Index([0] * len(impressions))
-    attached = attach_aggregates(impressions, events, time="time", aggregates=AGGREGATES)
-    for name, specification in AGGREGATES.items():
+    events["liked"] = (events["rating"] > 0).where(events["rating"].notna()).astype(float)
+    keys = "user", "item", ("user", "item")
+    rates = {f"rate of {key}": (key, "liked", "shrunk_rate") for key in keys}
+    attached = attach_aggregates(impressions, events, time="time", aggregates=AGGREGATES | rates)
+    pd.testing.assert_frame_equal(attached[impressions.columns], impressions)
+    for name, specification in (AGGREGATES | rates).items():
         expected = slow_aggregate(impressions, events, *specification)
         np.testing.assert_allclose(attached[name], expected, rtol=1e-9, atol=1e-9)
 
@@ -146,14 +131,11 @@ def test_booleans_are_numbers_whatever_holds_them(make, tmp_path):
 NAN = [4.0, np.nan, 2.0, np.nan, 5.0]
 
 
-@pytest.mark.parametrize(
-    "ratings",
-    [
-        pd.arrays.FloatingArray(np.array(NAN), np.array([False, False, False, True, False])),
-        pd.arrays.ArrowExtensionArray(pa.array([4.0, float("nan"), 2.0, None, 5.0])),
-        pd.arrays.ArrowExtensionArray(pa.array([4.0, float("nan"), 2.0, None, 5.0], pa.float32())),
-    ],
-)
+@pytest.mark.parametrize("ratings", [
+    pd.arrays.FloatingArray(np.array(NAN), np.array([False, False, False, True, False])),
+    pd.arrays.ArrowExtensionArray(pa.array([4.0, float("nan"), 2.0, None, 5.0])),
+    pd.arrays.ArrowExtensionArray(pa.array([4.0, float("nan"), 2.0, None, 5.0], pa.float32())),
+])  # fmt: skip
 @pytest.mark.parametrize("make", ["frame", "scan"])
 def test_nan_is_no_value_whatever_the_dtype(ratings, make, tmp_path):
     log = pd.DataFrame({"user": 1, "time": range(5), "rating": NAN})
@@ -174,15 +156,18 @@ def test_nan_is_no_value_whatever_the_dtype(ratings, make, tmp_path):
         ({"m": ("user", "rating")}, ValueError, r"aggregates\['m'\] must be \(key, column, stati"),
         ({"m": ((), "rating", "mean")}, ValueError, r"must be \(key, column, statistic\)"),
         ({"rating": ("user", None, "count")}, ValueError, "already has a column 'rating'. Drop"),
-        ({"m": ("user", "rating", "max")}, ValueError, r"with one of mean, sum, count; .* 'max'\)"),
+        ({"m": ("user", "rating", "max")}, ValueError, r"with one of mean, sum, .* 'max'\)"),
         ({"m": ("usr", "rating", "mean")}, ValueError, "impressions has no column 'usr'"),
         ({"m": ("user", "ratng", "mean")}, ValueError, "events has no column 'ratng'; did you"),
         ([("user", "rating", "mean")], TypeError, "must be a dict of new columns.* got list"),
         ({"m": ("user", None, "mean")}, ValueError, "'count' alone takes None as column"),
         ({"m": ("user", "item", "mean")}, TypeError,
          r"needs numbers for a mean, but events\['item'\] has dtype .*use 'count'"),
+        ({"m": ("user", "rating", "shrunk_rate")}, ValueError,
+         r"needs zeros and ones, got 4.0 in events\['rating'\]. Convert them, .* or use 'mean'"),
     ],
 )  # fmt: skip
-def test_bad_aggregates_are_named(aggregates, error, message):
-    with pytest.raises(error, match=message):
-        attach_aggregates(RATINGS, RATINGS, time="time", aggregates=aggregates)
+def test_bad_aggregates_are_named(aggregates, error, message, tmp_path):
+    for ratings in (RATINGS, as_scan(RATINGS, tmp_path)):
+        with pytest.raises(error, match=message):
+            attach_aggregates(ratings, ratings, time="time", aggregates=aggregates)

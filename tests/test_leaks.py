@@ -23,6 +23,7 @@ AGGREGATES = {
     "n": ("user", None, "count"),
     "rate": ("item", "clicked", "mean"),
     "sum": (("user", "item"), "clicked", "sum"),
+    "shrunk": ("item", "clicked", "shrunk_rate"),
 }
 ROWS = st.lists(
     st.tuples(
@@ -45,7 +46,8 @@ def with_histories(now, log):
 
 
 def with_aggregates(now, log):
-    return attach_aggregates(now, log, time="time", aggregates=AGGREGATES)
+    attached = attach_aggregates(now, log, time="time", aggregates=AGGREGATES)
+    return attached.round({"shrunk": 12})  # equal times are summed in the order of the log
 
 
 def with_built_histories(now, log):

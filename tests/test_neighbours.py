@@ -28,11 +28,13 @@ from sklearn_din import (
     scan_parquet,
     update,
 )
+from sklearn_din._shrinkage import LEAST_PRIOR, MOST_PRIOR, PRIOR_ROWS
 from sklearn_din._spans import Spans
 from sklearn_din._typed_fields import from_dict, to_dict
 from sklearn_din.encoding import events
 from sklearn_din.features import Behaviour, Field, Ragged, Schema
 from sklearn_din.features.identities import identify
+from sklearn_din.logs.aggregates import attach_aggregates
 from sklearn_din.neighbours import cooccurrence, item_scores, tables
 from sklearn_din.neighbours import pairs as neighbour_pairs
 from sklearn_din.neighbours.blocks import ByUser, hash_users
@@ -138,12 +140,15 @@ def plain_numbers(X, y, counted, asked, column, row, first):
 def plain_prior(items, y):
     """Strength of a beta prior: the variance within items over that between them, by its names."""
     groups = [y[items == item] for item in np.unique(items)]
+    if not 1 < len(groups) < len(y):
+        return PRIOR_ROWS
     between = sum(len(g) * (g.mean() - y.mean()) ** 2 for g in groups) / (len(groups) - 1)
     within = sum(((g - g.mean()) ** 2).sum() for g in groups) / (len(y) - len(groups))
     usual = (len(y) - sum(len(g) ** 2 for g in groups) / len(y)) / (len(groups) - 1)
+    if between <= within:
+        return MOST_PRIOR
     correlation = (between - within) / (between + (usual - 1) * within)
-    prior = (1 - correlation) / correlation if correlation > 0 else np.inf
-    return np.clip(prior, item_scores.LEAST_PRIOR, item_scores.MOST_PRIOR)
+    return np.clip((1 - correlation) / correlation, LEAST_PRIOR, MOST_PRIOR)
 
 
 @pytest.mark.parametrize("max_length", [50, 3])  # the loops read whole histories
@@ -213,6 +218,12 @@ def test_columns_tell_nothing_of_coin_flips_by_any_split(split, columns):
     for train, test in split.split(X, y, X["user"] if isinstance(split, GroupKFold) else None):
         neighbours = ItemNeighbours(**columns).fit(X.iloc[train], y[train])
         added = neighbours.transform(X.iloc[test]).drop(columns=[*X.columns])
+        for rows in (train, slice(None)) if "time" in columns else ():  # or of the test rows too
+            log = X.iloc[rows].assign(click=y[rows])
+            for key in ("item", "user"):
+                rate = {"rate": (key, "click", "shrunk_rate")}
+                so_far = attach_aggregates(X.iloc[test], log, time="time", aggregates=rate)
+                added[f"{key} of {len(log)}"] = so_far["rate"].fillna(0.5)  # of the first row
         n_ones = y[test].sum()
         spread = np.sqrt((1 / n_ones + 1 / (len(test) - n_ones)) / 12)
         for values in added.to_numpy().T:

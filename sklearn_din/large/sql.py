@@ -19,6 +19,7 @@ import pyarrow as pa
 from sklearn_din._digests import digest
 from sklearn_din._frames import list_types
 from sklearn_din._progress import Progress
+from sklearn_din._shrinkage import N_SUMS, changes_of_sums, shrunk_rate
 from sklearn_din._validation import (
     Age,
     check_keys,
@@ -36,7 +37,9 @@ from sklearn_din.large.stored_log import ColumnWriter, StoredHistories, log_fact
 from sklearn_din.large.table import Table, arrow_of_column
 from sklearn_din.logs.aggregates import (
     Aggregate,
+    Statistic,
     check_aggregates,
+    check_zeros_and_ones,
     holds_numbers,
     present_numbers,
     statistic_of,
@@ -113,7 +116,11 @@ def attach_aggregates_by_sql(
 
     def write(writer: StoreWriter) -> None:
         for keys, statistics in by_key.items():
-            _write_aggregates(writer, _Merge(shown, log, keys, time), statistics)
+            rates = [name for name, what in statistics.items() if what[1] == "shrunk_rate"]
+            others = [name for name in statistics if name not in rates]
+            for names in filter(None, [others, *([rate] for rate in rates)]):
+                merge = _Merge(shown, log, keys, time)
+                _write_aggregates(writer, merge, {name: statistics[name] for name in names})
 
     store = _make_once(shown, log, "aggregates", (*made_of, repr((time, aggregates))), write)
     if shown.caller is None:
@@ -420,22 +427,66 @@ def _first_not_older(
 
 
 def _write_aggregates(
-    writer: StoreWriter, merge: _Merge, statistics: Mapping[str, tuple[Any, str]]
+    writer: StoreWriter, merge: _Merge, statistics: Mapping[str, Statistic]
 ) -> None:
-    """Write all aggregates of one key: name to column and statistic."""
+    """Write aggregates of one key: name to column and statistic, a shrunk rate alone."""
     for name in statistics:
         writer.append(name, np.empty(0, dtype=np.float64))
-    kinds = [pa.float64()] * len(statistics)
-    for arrays in merge.by_row(_running(merge, statistics, writer.folder), kinds, writer.folder):
+    column, statistic = next(iter(statistics.values()))
+    if statistic == "shrunk_rate":
+        rows = _shrunk_rates(merge, column, writer.folder)
+    else:
+        rows = _aggregates(merge, [*statistics.values()], writer.folder)
+    for arrays in merge.by_row(rows, [pa.float64()] * len(statistics), writer.folder):
         for name, values in zip(statistics, arrays, strict=True):
             writer.append(name, values)
 
 
+def _aggregates(
+    merge: _Merge, statistics: Sequence[Statistic], folder: Path
+) -> Iterator[Sequence[np.ndarray]]:
+    """Yield row and means, sums and counts of the impressions, in the order of the sort."""
+    columns = dict.fromkeys(column for column, _ in statistics if column is not None)
+    for piece, is_event, so_far in _running(merge, [*columns], folder):
+        shown = ~is_event
+        before, first = piece["before"].to_numpy(), piece["first"].to_numpy()
+        arrays = [piece["rank"].to_numpy()[shown]]
+        for column, statistic in statistics:
+            if column is None:
+                arrays.append((before - first)[shown].astype(np.float64))
+            else:
+                arrays.append(statistic_of(statistic, *(n[shown] for n in so_far[column])))
+        yield arrays
+
+
+def _shrunk_rates(merge: _Merge, column: Any, folder: Path) -> Iterator[Sequence[np.ndarray]]:
+    """Yield row and shrunk rate of the impressions, in the order of time.
+
+    In that order, what all keys tell grows with each event.
+    """
+    schema = {"time": pa.from_numpy_dtype(merge.dtype), "rank": pa.int64()}
+    schema = pa.schema(schema | dict.fromkeys(("count", "ones", "own"), pa.float64()))
+
+    def of_keys() -> Iterator[pa.RecordBatch]:
+        for piece, _, so_far in _running(merge, [column], folder):
+            own = piece["value 0"]
+            check_zeros_and_ones(_count_and_sum(own)[1], column)
+            arrays = [piece["time"], piece["rank"], *map(pa.array, so_far[column]), own]
+            yield pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+    totals, memory = np.zeros((N_SUMS, 1)), merge.sort_memory
+    for piece in sort_rows(of_keys(), schema, memory=memory, folder=folder):
+        running = np.stack([piece["count"], piece["ones"]])
+        changes = changes_of_sums(running, np.stack(_count_and_sum(piece["own"])))
+        sums = totals + np.cumsum(changes, axis=1)
+        totals, ranks = sums[:, -1:], piece["rank"].to_numpy()
+        yield ranks[ranks < EVENT], shrunk_rate(running, sums)[ranks < EVENT]
+
+
 def _running(
-    merge: _Merge, statistics: Mapping[str, tuple[Any, str]], folder: Path
-) -> Iterator[list[np.ndarray]]:
-    """Yield row and aggregates of the impressions, in the order of the sort."""
-    columns = dict.fromkeys(column for column, _ in statistics.values() if column is not None)
+    merge: _Merge, columns: Sequence[Any], folder: Path
+) -> Iterator[tuple[pa.RecordBatch, np.ndarray, dict[Any, list[np.ndarray]]]]:
+    """Yield rows in order, which are events, and by column the key's count and sum up to each."""
     names = {column: f"value {n}" for n, column in enumerate(columns)}
     carried = dict.fromkeys(columns, (0.0, 0.0))  # count and sum so far, of the latest key
 
@@ -444,30 +495,17 @@ def _running(
         return {name: pa.array(v, mask=~is_there) for name, (is_there, v) in pairs.items()}
 
     fields = [pa.field(name, pa.float64()) for name in names.values()]
-    rows = merge.rows([*columns], read_numbers, lambda part, times: {}, fields, folder)
+    rows = merge.rows(columns, read_numbers, lambda part, times: {}, fields, folder)
     for piece, is_event, is_new in rows:
-        shown, sums = ~is_event, {}
-        before, first = piece["before"].to_numpy(), piece["first"].to_numpy()
-        groups, n_events = np.cumsum(is_new), np.cumsum(is_event)
-        of_events = groups[is_event]
-        has_events = before + is_event > first
+        groups, so_far = np.cumsum(is_new), dict[Any, list[np.ndarray]]()
         for column, name in names.items():
-            values = piece[name].filter(pa.array(is_event))
-            so_far = []
-            for numbers, known in zip(_count_and_sum(values), carried[column], strict=True):
-                if len(numbers) and of_events[0] == 0:  # the key of the piece before
-                    numbers[0] += known
-                running = np.append(known, sum_by_group(numbers, of_events))[n_events]
-                so_far.append(np.where(has_events, running, 0.0))
-            carried[column] = float(so_far[0][-1]), float(so_far[1][-1])
-            sums[column] = [numbers[shown] for numbers in so_far]
-        arrays = [piece["rank"].to_numpy()[shown]]
-        for column, statistic in statistics.values():
-            if column is None:
-                arrays.append((before - first)[shown].astype(np.float64))
-            else:
-                arrays.append(statistic_of(statistic, *sums[column]))
-        yield arrays
+            numbers = _count_and_sum(piece[name])  # impressions have none
+            if not is_new[0]:  # the key of the piece before
+                for own, known in zip(numbers, carried[column], strict=True):
+                    own[0] += known
+            so_far[column] = [sum_by_group(own, groups) for own in numbers]
+            carried[column] = so_far[column][0][-1], so_far[column][1][-1]
+        yield piece, is_event, so_far
 
 
 def _count_and_sum(values: pa.Array) -> tuple[np.ndarray, np.ndarray]:

@@ -1,4 +1,4 @@
-"""Point-in-time numbers beside an impression: means, sums and counts of what came before it."""
+"""Point-in-time numbers beside an impression: means, counts, rates of what came before it."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,14 +9,16 @@ from narwhals.typing import IntoDataFrame, IntoDataFrameT
 
 from sklearn_din._extras import extra
 from sklearn_din._frames import CallerFrame
+from sklearn_din._shrinkage import changes_of_sums, shrunk_rate
 from sklearn_din._validation import check_frame, check_name, plain_values
 from sklearn_din.logs.timeline import Past, Timeline
 from sklearn_din.tables.scan import Scan
 
 Aggregate = tuple[str | tuple[str, ...], str | None, str]
-AggregatesByKey = dict[tuple[str, ...], dict[str, tuple[str | None, str]]]
+Statistic = tuple[str | None, str]  # of a column, or of the events themselves
+AggregatesByKey = dict[tuple[str, ...], dict[str, Statistic]]
 
-STATISTICS = ("mean", "sum", "count")
+STATISTICS = ("mean", "sum", "count", "shrunk_rate")
 
 
 def attach_aggregates(
@@ -46,15 +48,20 @@ def attach_aggregates(
     aggregates : mapping of str to (key, column, statistic)
         New column's name to what it holds. ``key`` is a column of both frames or a tuple of
         columns; ``column`` is a numeric or boolean column of the events, of which missing
-        values are left out; ``statistic`` is "mean", "sum" or "count". With "count", ``column``
-        may be None: then events are counted.
+        values are left out; ``statistic`` is "mean", "sum", "count" or "shrunk_rate". With
+        "count", ``column`` may be None: then events are counted. "shrunk_rate" is the mean of
+        zeros and ones after 1 to 1,000 events at the average rate of all keys were added: the
+        more, the less keys with many events differ from each other before the impression's time
+        (empirical Bayes). Give it to a model where many keys have few events, beside a "count",
+        which says how much is known.
 
     Returns
     -------
     DataFrame, Table or AttachedScan
         The impressions, in their order and with their index, plus one float64 column per
         aggregate. Without earlier events a mean is missing (NaN in pandas, null in polars and
-        Arrow), a sum and a count are 0.
+        Arrow), a sum and a count are 0; a shrunk rate is the average rate so far, and missing
+        where no key has events.
 
     Examples
     --------
@@ -86,7 +93,8 @@ def attach_aggregates(
     for keys, statistics in by_key.items():
         timeline = Timeline(log, keys=keys, time=time)
         past = timeline.past(shown.pandas)
-        attached |= {name: so_far(log, timeline, past, *what) for name, what in statistics.items()}
+        for name, what in statistics.items():
+            attached[name] = so_far(log, timeline, shown.pandas, past, what)
     return shown.with_columns({name: attached[name] for name in aggregates})
 
 
@@ -160,16 +168,21 @@ def sum_by_group(numbers: np.ndarray, groups: np.ndarray) -> np.ndarray:
 
 
 def so_far(
-    events: pd.DataFrame, timeline: Timeline, past: Past, column: str | None, statistic: str
+    events: pd.DataFrame, timeline: Timeline, shown: pd.DataFrame, past: Past, what: Statistic
 ) -> np.ndarray:
     """A statistic of a column in each impression's past; without a column, events are counted."""
+    column, statistic = what
     if column is None:
         return (past.end - past.begin).astype(np.float64)
-    is_there, numbers = present_numbers(events[column])
-    count = _sum_before(is_there[timeline.order].astype(np.float64), timeline, past)
-    if statistic == "count":
-        return count
-    return statistic_of(statistic, count, _sum_before(numbers[timeline.order], timeline, past))
+    own = np.stack(present_numbers(events[column]))[:, timeline.order]
+    own = own[:1] if statistic == "count" else own
+    running = np.stack([sum_by_group(numbers, timeline.groups) for numbers in own])
+    has_past, before = past.end > past.begin, np.zeros((len(own), len(past.end)))
+    before[:, has_past] = running[:, past.end[has_past] - 1]
+    if statistic != "shrunk_rate":
+        return statistic_of(statistic, before[0], before[-1])
+    check_zeros_and_ones(own[1], column)
+    return shrunk_rate(before, timeline.sums_before(changes_of_sums(running, own), shown))
 
 
 def statistic_of(statistic: str, count: np.ndarray, total: np.ndarray) -> np.ndarray:
@@ -179,9 +192,11 @@ def statistic_of(statistic: str, count: np.ndarray, total: np.ndarray) -> np.nda
     return count if statistic == "count" else total
 
 
-def _sum_before(numbers: np.ndarray, timeline: Timeline, past: Past) -> np.ndarray:
-    running = sum_by_group(numbers, timeline.groups)
-    has_past = past.end > past.begin
-    sums = np.zeros(len(past.end))
-    sums[has_past] = running[past.end[has_past] - 1]
-    return sums
+def check_zeros_and_ones(numbers: np.ndarray, column: str) -> None:
+    """Raise ValueError where a rate is asked of other numbers."""
+    others = numbers[(numbers != 0) & (numbers != 1)]
+    if len(others):
+        raise ValueError(
+            f"a shrunk_rate needs zeros and ones, got {others[0]} in events[{column!r}]. Convert "
+            "them, such as events[column] >= 4, or use 'mean'."
+        )

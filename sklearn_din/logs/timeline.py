@@ -108,6 +108,18 @@ class Timeline:
         begin[self.order] = self._first[self.groups]
         return Past(begin, end)
 
+    def sums_before(self, numbers: np.ndarray, impressions: pd.DataFrame) -> np.ndarray:
+        """Sums of numbers of the sorted events, of any key, strictly before each impression.
+
+        numbers : (n_sums, n_sorted)
+        sums : (n_sums, n_impressions)
+        """
+        times, unit = self.impression_times(impressions)
+        edges = strict_edges(times, unit, self._ticks.dtype, self.unit)
+        ticks = self._sorted_keys % self._stride
+        by_tick = [np.bincount(ticks + 1, row, minlength=self._stride) for row in numbers]
+        return np.cumsum(by_tick, axis=1)[:, _search_in_order(self._ticks, edges)]
+
     def repeats_often(self) -> bool:
         """Return whether two in five events have the key and time of the one before."""
         keys = self._sorted_keys

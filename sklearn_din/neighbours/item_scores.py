@@ -23,8 +23,6 @@ MOST_COSINES = 20_000_000  # of one table: 160 MB; beyond, each item keeps fewer
 EASE_L2 = 200.0
 SHRINKAGE = np.float32(4.0)
 DECAY = 0.8
-PRIOR_ROWS = 10.0  # at the average rate, where the rows do not tell how many
-LEAST_PRIOR, MOST_PRIOR = 1.0, 1_000.0
 EVENTS_PER_CHUNK = 1 << 20
 ROWS_PER_COPY = 256  # of a square matrix, so that its columns stay in the cache
 FEW_EVENTS = 512  # up to which each is searched for
@@ -252,27 +250,6 @@ def _click_rate(shown: np.ndarray, clicked: np.ndarray, prior: float) -> np.ndar
     others = (shown - clicked) + prior * (1 - average)
     rate = np.log(likes / others) - np.log(average / (1 - average))
     return np.where(shown > 0, rate, 0.0).astype(np.float32)
-
-
-def prior_rows(shown: np.ndarray, clicked: np.ndarray) -> float:
-    """How many rows at the average rate each item's own are added to: what the items tell.
-
-    The strength of a beta distribution of their rates, by the analysis of variance between and
-    within items (Donner, "A Review of Inference Procedures for the Intraclass Correlation
-    Coefficient", 1986): many where the rates are as alike as chance makes them.
-    """
-    own = shown > 0
-    n, rates = shown[own].astype(np.float64), clicked[own].astype(np.float64) / shown[own]
-    n_rows, n_items = n.sum(), len(n)
-    if n_items < 2 or n_rows == n_items:
-        return PRIOR_ROWS
-    average = (n * rates).sum() / n_rows
-    between = (n * (rates - average) ** 2).sum() / (n_items - 1)
-    within = (n * rates * (1 - rates)).sum() / (n_rows - n_items)
-    usual = (n_rows - (n**2).sum() / n_rows) / (n_items - 1)  # rows of an item
-    if between <= within:
-        return MOST_PRIOR
-    return float(np.clip(usual * within / (between - within), LEAST_PRIOR, MOST_PRIOR))
 
 
 def most_popular(n_users: np.ndarray) -> np.ndarray:

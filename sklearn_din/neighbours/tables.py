@@ -9,6 +9,7 @@ from scipy.sparse import csr_array
 
 from sklearn_din._digests import digest
 from sklearn_din._plain_values import join_arrays, split_arrays
+from sklearn_din._shrinkage import prior_rows, sums_of_keys
 from sklearn_din._typed_fields import from_dict, to_dict
 from sklearn_din._warnings import ADVICE_FROM, log_once
 from sklearn_din.features.encoded import EncodedFeatures
@@ -16,7 +17,7 @@ from sklearn_din.features.schema import Schema
 from sklearn_din.features.store import Store, StoreWriter, create_store, open_store
 from sklearn_din.neighbours.blocks import NOT_COUNTED, ByTime, ByUser, Order, OrderedRows
 from sklearn_din.neighbours.cooccurrence import MOST_COUNTED, Interactions, count_pairs, row_blocks
-from sklearn_din.neighbours.item_scores import N_NUMBERS, ItemScores, prior_rows
+from sklearn_din.neighbours.item_scores import N_NUMBERS, ItemScores
 from sklearn_din.neighbours.pairs import (
     NeighbourPair,
     count_ids,
@@ -233,7 +234,8 @@ def _learn_pair(
     interactions = Interactions.gather(X, rows, history, candidate).cap()
     n_ids, tables = X.schema[candidate].n_ids, []
     rates = [_occurrences(X.columns[candidate], rows, own, n_ids) for own in order.counted()]
-    prior = prior_rows(*rates[0])  # by the rows of the first table, which all others count too
+    # By the rows of the first table, which all others count too
+    prior = float(prior_rows(sums_of_keys(*rates[0]).sum(axis=1)))
     for counted, own in zip(order.counted(), rates, strict=True):
         had = interactions.matrix(counted)
         tables.append(ItemScores.of_counts(count_pairs(had), _count_users(had), *own, prior))

@@ -1,0 +1,59 @@
+"""Rates of keys that are shrunk to the average rate, as far as the keys are alike."""
+
+import numpy as np
+
+PRIOR_ROWS = 10.0  # at the average rate, where the rows do not tell how many
+LEAST_PRIOR, MOST_PRIOR = 1.0, 1_000.0
+N_SUMS = 5
+
+
+def sums_of_keys(n_rows: np.ndarray, n_ones: np.ndarray) -> np.ndarray:
+    """Return what each key, of so many rows and ones, adds to the sums that tell the strength.
+
+    sums : (5, n_keys), float64: 1 where the key has rows, its rows, its ones, squared rows,
+        squared ones per row
+    """
+    n, ones = np.asarray(n_rows, dtype=np.float64), np.asarray(n_ones, dtype=np.float64)
+    return np.stack([n > 0, n, ones, n * n, ones * ones / np.maximum(n, 1)])
+
+
+def changes_of_sums(running: np.ndarray, own: np.ndarray) -> np.ndarray:
+    """Return by how much each row changes these sums: (5, n_rows), float64.
+
+    running : (2, n_rows), rows and ones of its key, up to and with the row itself
+    own : (2, n_rows), of the row alone; zeros where it has no label
+    """
+    return sums_of_keys(*running) - sums_of_keys(*(running - own))
+
+
+def prior_rows(sums: np.ndarray) -> np.ndarray:
+    """How many rows at the average rate each key's own are added to: what the keys tell.
+
+    The strength of a beta distribution of their rates, by the analysis of variance between and
+    within keys (Donner, "A Review of Inference Procedures for the Intraclass Correlation
+    Coefficient", 1986): many where the rates are as alike as chance makes them.
+
+    sums : (5, ...), of all keys
+    prior : (...), float64
+    """
+    n_keys, n, ones, squares, ones_by_row = sums
+    with np.errstate(divide="ignore", invalid="ignore"):
+        between = (ones_by_row - ones**2 / n) / (n_keys - 1)
+        within = (ones - ones_by_row) / (n - n_keys)
+        usual = (n - squares / n) / (n_keys - 1)  # rows of a key
+        prior = np.clip(usual * within / (between - within), LEAST_PRIOR, MOST_PRIOR)
+    prior = np.where(between <= within, MOST_PRIOR, prior)
+    return np.where((n_keys < 2) | (n == n_keys), PRIOR_ROWS, prior)
+
+
+def shrunk_rate(before: np.ndarray, sums: np.ndarray) -> np.ndarray:
+    """Return rates of ones, of each key's rows and of as many average ones as the sums tell.
+
+    before : (2, n), rows and ones of the key
+    sums : (5, n), of all keys
+    rates : (n,), NaN where no key has a row
+    """
+    n_rows, n_ones = before
+    prior = prior_rows(sums)
+    average = np.divide(sums[2], sums[1], out=np.full_like(n_rows, np.nan), where=sums[1] > 0)
+    return (n_ones + prior * average) / (n_rows + prior)
