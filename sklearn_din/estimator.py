@@ -434,7 +434,9 @@ class DINClassifier(ClassifierMixin, DINEstimator, ClickParameters):
         Most passes over the training rows. Early stopping usually ends the training before.
     early_stopping : bool or "auto", default="auto"
         Whether to set validation rows aside, stop when their loss stops falling and keep the
-        best average of the weights of the last four validation checks. "auto": from 1,000 rows.
+        best average of the weights of the last four validation checks. "auto": from 1,000 rows;
+        of fewer the network has the mean of its weights after each of ``max_epochs``. False: the
+        latest weights, for a schedule of your own; they know few rows by heart.
         Where no check is better than the base rate of the training rows (of numbers: their mean),
         a warning says so, and that is what all rows get. ``partial_fit`` has no such rows and
         compares nothing.

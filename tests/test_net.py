@@ -140,6 +140,19 @@ def test_early_stopping_may_stop_within_an_epoch():
     assert all("train_loss" in epoch for epoch in fitted.net_.history)
 
 
+@pytest.mark.parametrize("early_stopping", ["auto", False])
+def test_few_rows_leave_the_mean_of_the_weights_after_each_epoch(early_stopping):
+    after = []
+
+    class Keep(Callback):
+        def on_epoch_end(self, net, **kwargs):
+            after.append(weights_of(net).clone())
+
+    fitted = classifier(max_epochs=4, early_stopping=early_stopping, callbacks=[Keep()]).fit(X, y)
+    expected = torch.stack(after).mean(0) if early_stopping else after[-1]
+    torch.testing.assert_close(weights_of(fitted.net_), expected)
+
+
 # Never worse than the base rate
 
 NOISE = np.random.default_rng(0).permutation(np.arange(400) % 5 == 0).astype(int)

@@ -135,7 +135,7 @@ def test_a_damaged_scale_is_refused(fitted, damage):
 def test_an_update_moves_to_what_has_come(rows):
     frame, y = rows
     model = make_model().fit(frame, y)
-    for _ in range(12):
+    for _ in range(20):  # beyond it, and back
         update(model, frame, y + 100)
     assert model.predict(frame).mean() == pytest.approx(y.mean() + 100, abs=10)
     target = model[-1]._target

@@ -55,7 +55,9 @@ class EarlyStopping(Callback):
     its bias alone, so that later training goes on from there. Ctrl-C leaves the best check all the
     same.
 
-    Each check is a row of ``net.checks_``; without validation batches, each epoch is one.
+    Each check is a row of ``net.checks_``; without validation batches, each epoch is one. Then
+    nothing is judged, and with ``early_stopping="auto"``, of few rows, the net in the end has the
+    mean of the weights after each epoch: latest weights have learnt so few rows by heart.
 
     Parameters
     ----------
@@ -80,6 +82,7 @@ class EarlyStopping(Callback):
         train, valid = net.get_split_datasets(None)
         net.constant_ = net.target.constant(train.y, train.weights)
         self._base_bias = net.module_.bias_of(torch.as_tensor(net.constant_))
+        self._base_check: dict[str, float] | None = None
         if valid is not None:
             loss = net.target.loss_of_constant(net.constant_, valid.y, valid.weights)
             self._base_check = {"valid_loss": loss, "valid_auc": 0.5}
@@ -131,6 +134,9 @@ class EarlyStopping(Callback):
             self._end_check(net)
         elif not net.is_refitting_:
             net.checks_.append(self._row(net, valid_loss=np.nan, valid_auc=np.nan))
+            if net.early_stopping == "auto" and net.most_epochs_ > 1:
+                take_weights(self._average, net.module_, 1.0 / len(self._checks(net)))
+                self._best = self._average
 
     def on_train_end(self, net: NeuralNet, **kwargs: object) -> None:
         """Give the net the average of the best check; keep nothing of the rows."""
@@ -219,11 +225,10 @@ class EarlyStopping(Callback):
         }
 
     def is_better(self, net: NeuralNet) -> bool:
-        """Return whether there is a best check, and it is better than the base rate."""
-        return (
-            bool(self._best)
-            and best_check([self._base_check, *self._checks(net)]) is not self._base_check
-        )
+        """Return whether there is a best check, and it is better than the base rate, if judged."""
+        if not self._best or self._base_check is None:
+            return bool(self._best)
+        return best_check([self._base_check, *self._checks(net)]) is not self._base_check
 
     def best_weights(self, net: NeuralNet) -> Mapping[str, Tensor]:
         """The average of the best check, or those that predict the base rate where it is no worse.
