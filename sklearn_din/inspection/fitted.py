@@ -84,8 +84,11 @@ class FittedPipeline(NamedTuple):
         return X
 
     def around_encoder(self) -> tuple[list[Any], list[Any]]:
-        """Return the steps before the encoder, and those between it and the classifier."""
-        steps = [*flat_steps(self.transformers)]
+        """Return the steps before the encoder, and those between it and the classifier.
+
+        Samplers of imbalanced-learn, which have no ``transform``, let rows of prediction pass.
+        """
+        steps = [step for step in flat_steps(self.transformers) if hasattr(step, "transform")]
         place = next(number for number, step in enumerate(steps) if step is self.encoder)
         return steps[:place], steps[place + 1 :]
 
