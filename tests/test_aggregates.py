@@ -53,6 +53,20 @@ def slow_aggregate(impressions, events, key, column, statistic):
     return numbers
 
 
+def test_a_table_made_by_hand():
+    attached = attach_aggregates(RATINGS, RATINGS, time="time", aggregates=AGGREGATES)
+    expected = pd.DataFrame(
+        {
+            "user_mean": [np.nan, 4.0, np.nan, 3.0],
+            "item_sum": [0.0, 0.0, 4.0, 4.0],
+            "item_count": [0.0, 0.0, 1.0, 1.0],
+            "rated": [0.0, 0.0, 1.0, 1.0],
+            "pair_mean": [np.nan, np.nan, np.nan, 4.0],
+        }
+    )
+    pd.testing.assert_frame_equal(attached[expected.columns], expected)
+
+
 ROWS = st.lists(
     st.tuples(
         st.sampled_from(["a", "b", None]),

@@ -280,19 +280,6 @@ class _Merge:
         ratio = unit_ratio(self.shown_unit, self.unit)
         return since(times, self.origin * ratio, self.shown_unit)
 
-    def by_row(
-        self, pieces: Iterator[Sequence[np.ndarray]], kinds: Sequence[pa.DataType], folder: Path
-    ) -> Iterator[list[np.ndarray]]:
-        """Sort columns by the first of them, the row number; yield the others."""
-        names = map(str, range(1 + len(kinds)))
-        schema = pa.schema([*zip(names, [pa.int64(), *kinds], strict=True)])
-        batches = (
-            pa.RecordBatch.from_arrays([pa.array(column) for column in piece], schema=schema)
-            for piece in pieces
-        )
-        for batch in sort_rows(batches, schema, memory=self.sort_memory, folder=folder):
-            yield [column.to_numpy() for column in batch.columns[1:]]
-
     def _read(
         self, table: Table, columns: Sequence[Any], read: _Read, schema: pa.Schema
     ) -> Iterator[pa.RecordBatch]:
@@ -430,16 +417,15 @@ def _write_aggregates(
     writer: StoreWriter, merge: _Merge, statistics: Mapping[str, Statistic]
 ) -> None:
     """Write aggregates of one key: name to column and statistic, a shrunk rate alone."""
-    for name in statistics:
-        writer.append(name, np.empty(0, dtype=np.float64))
+    written = [writer.allocate(name, (len(merge.shown),), np.float64) for name in statistics]
     column, statistic = next(iter(statistics.values()))
     if statistic == "shrunk_rate":
-        rows = _shrunk_rates(merge, column, writer.folder)
+        pieces = _shrunk_rates(merge, column, writer.folder)
     else:
-        rows = _aggregates(merge, [*statistics.values()], writer.folder)
-    for arrays in merge.by_row(rows, [pa.float64()] * len(statistics), writer.folder):
-        for name, values in zip(statistics, arrays, strict=True):
-            writer.append(name, values)
+        pieces = _aggregates(merge, [*statistics.values()], writer.folder)
+    for rows, *columns in pieces:
+        for numbers, values in zip(written, columns, strict=True):
+            numbers[rows] = values
 
 
 def _aggregates(
