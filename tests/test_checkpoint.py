@@ -139,14 +139,19 @@ def files(folder):
     return [name for name in names if name != checkpoint.LOCK]
 
 
-def in_a_child(run):
-    """Run a function in a forked process; return the signal that ended it, 0 if none did."""
+def start_child(run):
+    """Run a function in a forked process, and return its id."""
     pid = os.fork()
     if pid == 0:
         with suppress(BaseException):
             run()
             os._exit(0)
         os._exit(1)
+    return pid
+
+
+def end_of(pid):
+    """Wait for a process; return the signal that ended it, 0 if none did."""
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
@@ -211,16 +216,12 @@ def test_five_kills_and_the_same_bits(tmp_path):
     chance = np.random.default_rng(0)
     for batch in chance.integers(2, 7, size=3).tolist():
         with ended_at(batch, end=kill_for_good):
-            assert in_a_child(lambda: fit(tmp_path)) == -signal.SIGKILL
+            assert end_of(start_child(lambda: fit(tmp_path))) == -signal.SIGKILL
     for seconds in chance.uniform(0.05, 0.2, size=2).tolist():
-        pid = os.fork()
-        if pid == 0:
-            with suppress(BaseException):
-                fit(tmp_path)
-            os._exit(0)
+        pid = start_child(lambda: fit(tmp_path))
         time.sleep(seconds)
         os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
+        end_of(pid)
     assert_same_bits(fit(tmp_path), undisturbed("as usual"))
     assert not files(tmp_path)
 
@@ -471,9 +472,8 @@ def test_a_folder_that_cannot_be_used_is_said_before_training(tmp_path, monkeypa
     monkeypatch.setattr(DINNet, "train_step", lambda *_: pytest.fail("trained"))
     (tmp_path / "file").write_bytes(b"")
     for folder in ("/proc/self/runs", tmp_path / "file"):
-        with pytest.raises(
-            OSError, match=r"must be a folder that can be written to: .*Nothing was"
-        ):
+        message = r"must be a folder that can be written to: .*Nothing was"
+        with pytest.raises(OSError, match=message):
             fit(folder)
 
 
@@ -483,17 +483,18 @@ def test_a_folder_that_cannot_be_used_is_said_before_training(tmp_path, monkeypa
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 def test_a_folder_in_use_by_another_process_is_an_error(tmp_path):
     read, write = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        with suppress(BaseException), checkpoint.lock_folder(tmp_path):
+
+    def hold():
+        with checkpoint.lock_folder(tmp_path):
             os.write(write, b"held")
             time.sleep(60)
-        os._exit(0)
+
+    pid = start_child(hold)
     os.read(read, 4)
     with pytest.raises(RuntimeError, match=r"one training at a time, and .* is held by another"):
         fit(tmp_path)
     os.kill(pid, signal.SIGKILL)
-    os.waitpid(pid, 0)
+    end_of(pid)
     with checkpoint.lock_folder(tmp_path):
         pass
 

@@ -120,9 +120,8 @@ def test_candidates_of_one_user_are_rows_of_a_heat_map(model):
 
 
 def test_rows_with_other_histories_cannot_share_a_heat_map(model):
-    with pytest.raises(
-        ValueError, match=r"must share one history.*row 0 has 3 events, row 2 has 1"
-    ):
+    message = r"must share one history.*row 0 has 3 events, row 2 has 1"
+    with pytest.raises(ValueError, match=message):
         AttentionDisplay.from_estimator(model, SHOWN[:3])
     with pytest.raises(ValueError, match="row 0 has 1 events, row 1 has 0"):
         AttentionDisplay.from_estimator(model, SHOWN[2:])

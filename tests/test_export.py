@@ -54,7 +54,9 @@ def fitted_classifier(X=None, **parameters):
     return classifier
 
 
-def session_of(runtime, path):
+def session_of(runtime, path, classifier, **options):
+    """Write a file and open it."""
+    export_onnx(classifier, path, **options)
     return runtime.InferenceSession(path, providers=["CPUExecutionProvider"])
 
 
@@ -101,8 +103,7 @@ NETWORKS += [
 @pytest.mark.parametrize("network", NETWORKS, ids=name_of)
 def test_a_file_gives_the_classifiers_probabilities(network, runtime, path):
     classifier = fitted_classifier(**network)
-    export_onnx(classifier, path)
-    session = session_of(runtime, path)
+    session = session_of(runtime, path, classifier)
     for X in other_batches():
         assert_same(session, classifier, X)
 
@@ -121,8 +122,7 @@ def test_one_history_and_its_candidates_give_the_classifiers_probabilities(
 ):
     monkeypatch.setattr(export, "PAIRS_PER_BLOCK", 100)  # 2 events of 50 rows, 11 of 9
     classifier = fitted_classifier(**network)
-    export_onnx(classifier, path, layout="ranking")
-    session = session_of(runtime, path)
+    session = session_of(runtime, path, classifier, layout="ranking")
     for X in other_batches():
         for row in {0, len(X) // 2, len(X) - 1}:
             shown = X[np.full(len(X), row)]
@@ -137,9 +137,8 @@ def test_one_history_and_its_candidates_give_the_classifiers_probabilities(
 
 
 def test_a_layout_that_does_not_exist_lists_those_that_do(path):
-    with pytest.raises(
-        ValueError, match=f"layout must be one of {', '.join(export.LAYOUTS)}, got 'row'"
-    ):
+    message = f"layout must be one of {', '.join(export.LAYOUTS)}, got 'row'"
+    with pytest.raises(ValueError, match=message):
         export_onnx(fitted_classifier(), path, layout="row")
 
 
@@ -148,8 +147,7 @@ def test_past_answers_reach_the_file(options, runtime, path):
     X = make_answers(60, seed=1)
     classifier = DINClassifier(max_epochs=2, random_state=0, **options)
     classifier.fit(X, X["hist_answer"][:, 0] == 2)
-    export_onnx(classifier, path)
-    session = session_of(runtime, path)
+    session = session_of(runtime, path, classifier)
     for other in (X, X[:1], X[1:2], make_answers(40, seed=2)):
         assert_same(session, classifier, other)
 
@@ -157,8 +155,7 @@ def test_past_answers_reach_the_file(options, runtime, path):
 def test_a_column_named_like_a_joint_behaviour_has_inputs_of_its_own(runtime, path):
     X = HistorySequenceEncoder(histories=OF_TWINS).fit_transform(TWINS)
     classifier = fitted_classifier(X)
-    export_onnx(classifier, path)
-    session, column = session_of(runtime, path), "hist_item+hist_kind"
+    session, column = session_of(runtime, path, classifier), "hist_item+hist_kind"
     names = [one.name for one in session.get_inputs()]
     assert names[2:] == ["hist_item", "hist_kind", column, "hist_item_mask", f"{column}_mask"]
     assert session.get_inputs()[-1].shape == ["n", f"T_{column}"]
@@ -168,9 +165,8 @@ def test_a_column_named_like_a_joint_behaviour_has_inputs_of_its_own(runtime, pa
 def test_plain_numbers_need_no_encoder(runtime, path):
     X = np.random.default_rng(0).normal(size=(40, 2)).astype(np.float32)
     classifier = DINClassifier(max_epochs=1, random_state=0).fit(X, X[:, 0] > 0)
-    export_onnx(classifier, path)
     feed = {"x0": X[:, 0], "x1": X[:, 1]}
-    (probability,) = session_of(runtime, path).run(["probability"], feed)
+    (probability,) = session_of(runtime, path, classifier).run(["probability"], feed)
     np.testing.assert_allclose(probability, classifier.predict_proba(X)[:, 1], rtol=0, atol=1e-5)
 
 
@@ -189,8 +185,8 @@ def test_every_node_of_a_file_has_a_name_of_its_own_and_is_of_use(layout, onnx, 
 
 
 def test_no_candidate_has_no_probability(runtime, path):
-    export_onnx(fitted_classifier(), path, layout="ranking")
-    session, X = session_of(runtime, path), make_impressions(3)
+    session = session_of(runtime, path, fitted_classifier(), layout="ranking")
+    X = make_impressions(3)
     feed = rank_inputs(session, X, 0)
     of_user = [one.name for one in session.get_inputs() if one.shape[0] == 1]
     feed = {name: value if name in of_user else value[:0] for name, value in feed.items()}
@@ -223,9 +219,8 @@ def test_without_onnx_the_extra_is_named(monkeypatch, path):
 
 
 def test_what_cannot_be_exported_says_so(onnx, path):
-    with pytest.raises(
-        TypeError, match=r"export_onnx needs a DINClassifier, .* got StandardScaler"
-    ):
+    message = r"export_onnx needs a DINClassifier, .* got StandardScaler"
+    with pytest.raises(TypeError, match=message):
         export_onnx(StandardScaler(), path)
     X, y = np.eye(4), [0, 1, 0, 1]
     scaled = make_pipeline(StandardScaler(), DINClassifier(max_epochs=1)).fit(X, y)
@@ -233,9 +228,8 @@ def test_what_cannot_be_exported_says_so(onnx, path):
         export_onnx(scaled, path)
     frame = pd.DataFrame({"logit": [0.0, 1.0, 2.0, 3.0]})
     named = DINClassifier(max_epochs=1).fit(frame, y)
-    with pytest.raises(
-        ValueError, match=r"fields \['logit'\] have the names of the file's outputs"
-    ):
+    message = r"fields \['logit'\] have the names of the file's outputs"
+    with pytest.raises(ValueError, match=message):
         export_onnx(named, path)
 
 

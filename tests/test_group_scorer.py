@@ -46,14 +46,8 @@ def gauc_of(model, X, y):
 def test_scorer_takes_the_groups_by_metadata_routing(log, model, routing):
     X, y = log
     by_column = cross_val_score(model, X, y, scoring=group_roc_auc_scorer("user"), cv=3, params={})
-    by_metadata = cross_val_score(
-        model,
-        X,
-        y,
-        scoring=group_roc_auc_scorer().set_score_request(groups=True),
-        cv=3,
-        params={"groups": X["user"]},
-    )
+    scorer, groups = group_roc_auc_scorer().set_score_request(groups=True), {"groups": X["user"]}
+    by_metadata = cross_val_score(model, X, y, scoring=scorer, cv=3, params=groups)
     np.testing.assert_array_equal(by_column, by_metadata)
 
 
@@ -62,14 +56,8 @@ def test_groups_for_the_splitter_do_not_disturb_the_column(log, model, routed):
     X, y = log
     groups = {"params": {"groups": X["user"]}} if routed else {"groups": X["user"]}
     with sklearn.config_context(enable_metadata_routing=routed):
-        scores = cross_validate(
-            model,
-            X,
-            y,
-            scoring={"gauc": group_roc_auc_scorer("user"), "auc": "roc_auc"},
-            cv=GroupKFold(4),
-            **groups,
-        )
+        scoring = {"gauc": group_roc_auc_scorer("user"), "auc": "roc_auc"}
+        scores = cross_validate(model, X, y, scoring=scoring, cv=GroupKFold(4), **groups)
     assert np.isfinite(scores["test_gauc"]).all()
 
 
@@ -98,9 +86,8 @@ def test_scorer_says_how_to_give_it_groups(log, model):
     model.fit(X, y)
     with pytest.raises(ValueError, match=r"no groups\. Name .* name the column .*set_score_req"):
         group_roc_auc_scorer()(model, X, y)
-    with pytest.raises(
-        ValueError, match=r"\(groups='session'\) .* with only \['user', 'price'\]\. Pass"
-    ):
+    message = r"\(groups='session'\) .* with only \['user', 'price'\]\. Pass"
+    with pytest.raises(ValueError, match=message):
         group_roc_auc_scorer("session")(model, X, y)
     with pytest.raises(ValueError, match=r"got a ndarray without columns\. Pass X as a DataFrame"):
         group_roc_auc_scorer("user")(model, X.to_numpy(), y)

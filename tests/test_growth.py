@@ -223,16 +223,6 @@ def test_rows_of_known_ids_keep_their_weights_and_moments(model, later, y):
     assert float(new.std()) == pytest.approx(embeddings.scale, rel=0.2)
 
 
-@pytest.mark.filterwarnings("ignore:nothing was found to learn")  # by a few validation rows
-@pytest.mark.parametrize("early_stopping", [False, True])
-def test_new_rows_and_the_order_of_batches_come_from_random_state(early_stopping, model, later, y):
-    model["din"].set_params(random_state=3, early_stopping=early_stopping)
-    model["encode"].partial_fit(later)
-    X = model["encode"].transform(later)
-    both = [copy.deepcopy(model["din"]).fit(X, y).partial_fit(X, y) for _ in range(2)]
-    assert torch.equal(weights_of(both[0]), weights_of(both[1]))
-
-
 @pytest.mark.parametrize("parameters", [{"interest": "paper"}, {"activation": "dice"}])
 @pytest.mark.parametrize("random_state", [0, "instance"])
 def test_two_passes_equal_one_pass_and_one_more(parameters, random_state):

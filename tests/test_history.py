@@ -223,6 +223,10 @@ BAD_CALLS = [
     ({"columns": 3}, TypeError, "columns must be a column name or a list of names, got int"),
     ({"columns": ["item", "item"]}, ValueError, "columns must name each column once"),
     ({"elapsed": "hist_item"}, ValueError, "the new columns must have distinct names"),
+    ({"elapsed": 5}, TypeError, r"^elapsed must be text or None, got 5\.$"),
+    ({"prefix": None}, TypeError, r"^prefix must be text, got None\.$"),
+    ({"user": ["user"]}, TypeError, r"^user must be one column name, got \['user'\]\.$"),
+    ({"time": ["time"]}, TypeError, r"^time must be one column name, got \['time'\]\.$"),
     ({"prefix": ""}, ValueError, r"impressions already has columns \['item'\]. Drop them, or"),
     ({"max_length": 0}, ValueError, "max_length must be an integer of at least 1, got 0"),
     ({"max_length": 2.5}, ValueError, "max_length must be an integer of at least 1, got 2.5"),
@@ -357,13 +361,8 @@ def builder():
 
 
 def test_training_rows_see_clicks_before_them_and_never_themselves(builder):
-    assert lists(builder.fit_transform(SHOWN, LABELS)["hist_item"]) == [
-        [],
-        [],
-        [],
-        ["tie"],
-        ["tie"],
-    ]
+    found = builder.fit_transform(SHOWN, LABELS)
+    assert lists(found["hist_item"]) == [[], [], [], ["tie"], ["tie"]]
     assert builder.positive_class_ == "yes"
     assert builder.events_["item"].tolist() == ["tie", "tie", "sock"]
 
@@ -491,9 +490,8 @@ SHOWN_TIMES = {
 def test_partial_fit_refuses_times_of_another_kind_and_stays_as_it_was(builder, fitted, came):
     first, later = SHOWN.assign(time=SHOWN_TIMES[fitted]), SHOWN.assign(time=SHOWN_TIMES[came])
     builder.fit(first, LABELS)
-    with pytest.raises(
-        TypeError, match=rf"^X\['time'\] must hold {fitted}, as at fit, got {came}. Use pd.to_dat"
-    ):
+    message = rf"^X\['time'\] must hold {fitted}, as at fit, got {came}. Use pd.to_dat"
+    with pytest.raises(TypeError, match=message):
         builder.partial_fit(later, LABELS)
     assert len(builder.events_) == 3
     assert len(builder.transform(first)) == 5
@@ -552,6 +550,8 @@ def test_unfitted_use_and_missing_columns_are_named(builder):
         ({"events": "clicks"}, ValueError, "The 'events' parameter of HistoryBuilder"),
         ({"max_length": 0}, ValueError, "The 'max_length' parameter of HistoryBuilder"),
         ({"prefix": 3}, ValueError, "The 'prefix' parameter of HistoryBuilder"),
+        ({"user": ["user"]}, TypeError, r"^user must be one column name, got \['user'\]\.$"),
+        ({"time": ["time"]}, TypeError, r"^time must be one column name, got \['time'\]\.$"),
     ],
 )
 def test_what_a_builder_cannot_be_fitted_on_is_named(builder, changes, error, message):

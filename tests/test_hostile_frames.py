@@ -225,7 +225,6 @@ def test_moments_with_a_zone_beyond_the_years_of_python_are_named():
     moments = pa.array([2**62, 0], pa.timestamp("us", tz="Europe/Berlin"))
     log = pd.DataFrame({"user": [1, 1], "time": [1, 2]})
     log["item"] = pd.arrays.ArrowExtensionArray(moments)
-    with pytest.raises(
-        ValueError, match="'item' holds moments with a zone that Python has no date"
-    ):
+    message = "'item' holds moments with a zone that Python has no date"
+    with pytest.raises(ValueError, match=message):
         attach_history(log, log, user="user", time="time", columns="item")

@@ -19,7 +19,7 @@ from sklearn_din import (
     attach_history,
     sample_negatives,
 )
-from sklearn_din.metrics import group_roc_auc_score, relative_improvement
+from sklearn_din.metrics import group_roc_auc_score
 from sklearn_din.module import OPTIONS
 from sklearn_din.training.validation import split_rows
 from tests.encoded_impressions import make_impressions, make_schema
@@ -106,6 +106,7 @@ def test_options_of_the_network_that_do_not_exist(name):
 
 
 CALLBACKS = "callbacks must be skorch callbacks, such as EarlyStopping(), got"
+BUILD = "a torch build for it"
 WIDTH = "embedding_dim['item'] must be an integer of at least 1, got"
 
 
@@ -113,6 +114,7 @@ WIDTH = "embedding_dim['item'] must be an integer of at least 1, got"
     ("parameters", "message"),
     [
         ({"device": "gpu"}, "device must be 'auto', 'cpu', 'cuda' or 'cuda:0', got 'gpu'."),
+        ({"device": "cuda"}, f"device='cuda' needs a CUDA GPU and {BUILD}. Use device='auto'."),
         ({"callbacks": ["early"]}, f"{CALLBACKS} 'early'."),
         ({"callbacks": [EarlyStopping(), int]}, f"{CALLBACKS} <class 'int'>."),
         ({"embedding_dim": {"item": 0}}, f"{WIDTH} 0."),
@@ -121,16 +123,11 @@ WIDTH = "embedding_dim['item'] must be an integer of at least 1, got"
         ({"class_weight": {"yes": 2}}, "class_weight must name the labels [0, 1], got ['yes']."),
     ],
 )
-def test_parameters_of_the_classifier(parameters, message):
+def test_parameters_of_the_classifier(parameters, message, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     X = make_impressions(20)
     with says(message):
         DINClassifier(**parameters).fit(X, np.arange(20) % 2)
-
-
-def test_cuda_where_there_is_none(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with says("device='cuda' needs a CUDA GPU and a torch build for it. Use device='auto'."):
-        DINClassifier(device="cuda").fit(make_impressions(20), np.arange(20) % 2)
 
 
 # The encoder --------------------------------------------------------------------------------
@@ -232,44 +229,8 @@ def test_labels_that_fit_never_saw():
     assert len(builder.events_) == 8
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"prefix": None}, "prefix must be text, got None."),
-        ({"elapsed": 5}, "elapsed must be text or None, got 5."),
-        ({"user": ["user"]}, "user must be one column name, got ['user']."),
-        ({"time": ["time"]}, "time must be one column name, got ['time']."),
-    ],
-)
-def test_names_of_columns(options, message):
-    named = {"user": "user", "time": "time", "columns": "item", **options}
-    with says(message, TypeError):
-        attach_history(CLICKS, CLICKS, **named)
-    if not {"prefix", "elapsed"} & set(options):
-        with says(message, TypeError):
-            HistoryBuilder(**named, events="all").fit(CLICKS)
-
-
 @pytest.mark.parametrize("max_age", ["30 moons", "30", [1], 30, "-1D"])
 def test_ages_that_are_no_durations(max_age):
     start = "max_age must be (positive|a duration such as '30D' .*), got '?"
     with pytest.raises((ValueError, TypeError), match=start + re.escape(f"{max_age}")):
         attach_history(DATED, DATED, user="user", time="time", columns="item", max_age=max_age)
-
-
-# Metrics and data ---------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("scores", "message"),
-    [
-        ((70, 60), "score must be an AUC between 0 and 1, got 70."),
-        ((0.7, 60), "base_score must be an AUC between 0 and 1, got 60."),
-        ((0.7, float("nan")), "base_score must be an AUC between 0 and 1, got nan."),
-        (("0.7", 0.6), "score must be an AUC between 0 and 1, got '0.7'."),
-        ((float("nan"), 0.6), "score must be an AUC between 0 and 1, got nan."),
-    ],
-)
-def test_scores_that_are_no_auc(scores, message):
-    with says(message):
-        relative_improvement(*scores)

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from sklearn.compose import ColumnTransformer
-from sklearn.ensemble import BaggingClassifier, RandomForestClassifier, VotingClassifier
+from sklearn.ensemble import RandomForestClassifier
 from sklearn.feature_selection import SelectKBest
 from sklearn.frozen import FrozenEstimator
 from sklearn.inspection import permutation_importance
@@ -134,12 +134,8 @@ def test_tools_that_make_arrays_and_what_stands_in_for_them(log, encoded):
     classifier = din().fit(encoded, log[1])
     with refused():
         permutation_importance(classifier, encoded, log[1], n_repeats=1)
-    with refused():
-        BaggingClassifier(din(), n_estimators=1).fit(encoded, log[1])
     model = make_pipeline(encoder(), din()).fit(*log)
     assert len(history_importance(model, *log, n_repeats=1)) == 5
-    voting = VotingClassifier([("seed 0", model)], voting="soft").fit(*log)
-    assert voting.predict_proba(log[0]).shape == (len(log[1]), 2)
 
 
 @pytest.mark.parametrize("model", [LogisticRegression(), RandomForestClassifier(max_depth=2)])
@@ -167,16 +163,13 @@ def test_numbers_alone_are_a_matrix(log):
 # What never makes an array --------------------------------------------------------------------
 
 
-def test_scikit_learns_own_ways_with_rows_never_ask_for_a_matrix(log, encoded, tmp_path):
+def test_scikit_learns_own_ways_with_rows_never_ask_for_a_matrix(log, encoded):
     X, y = log
     options = {"cv": 2, "scoring": "roc_auc"}
     assert cross_val_predict(din(), encoded, y, cv=2).shape == y.shape
     assert GridSearchCV(din(), {"pooling": ["sum"]}, **options).fit(encoded, y).best_score_ > 0
     assert len(learning_curve(din(), encoded, y, train_sizes=[0.5], **options)) == 3
-    remembered = make_pipeline(encoder(), "passthrough", din(), memory=str(tmp_path))
-    for _ in range(2):
-        remembered.fit(X, y)
     frozen = make_pipeline(FrozenEstimator(encoder().fit(X)), din()).fit(X, y)
     unchanged = make_pipeline(encoder(), FunctionTransformer(), din()).fit(X, y)
-    for model in (remembered, frozen, unchanged):
+    for model in (frozen, unchanged):
         assert isinstance(model[:-1].transform(X), EncodedFeatures)

@@ -233,9 +233,8 @@ def test_a_separator_alone_applies_to_text_histories():
     frame = pd.DataFrame({"item": ["22", "7", "29"], "hist_item": ["22|29|7", None, "7"]})
     X = HistorySequenceEncoder(separator="|").fit_transform(frame)
     assert X["hist_item"].tolist() == [[2, 3, 4], [0, 0, 0], [4, 0, 0]]
-    with pytest.raises(
-        ValueError, match=r"separator=';' splits nothing in hist_item.* '22\|29\|7'"
-    ):
+    message = r"separator=';' splits nothing in hist_item.* '22\|29\|7'"
+    with pytest.raises(ValueError, match=message):
         HistorySequenceEncoder(separator=";").fit(frame.iloc[[1, 0, 2]].fillna(""))
     with pytest.raises(ValueError, match=r"got text such as '22\|29\|7', and separator is None"):
         HistorySequenceEncoder(histories={"hist_item": "item"}).fit(frame)
@@ -323,7 +322,6 @@ def test_user_and_time_travel_beside_the_features():
 def test_times_that_cannot_order_rows_are_refused(change, message):
     with pytest.raises((TypeError, ValueError), match=message):
         HistorySequenceEncoder(time="time").fit(with_windows().assign(**change))
-    with pytest.raises(
-        ValueError, match=r"X \(user, time and position\) has no column 'usr'; did you mean"
-    ):
+    message = r"X \(user, time and position\) has no column 'usr'; did you mean"
+    with pytest.raises(ValueError, match=message):
         HistorySequenceEncoder(user="usr").fit(with_windows())

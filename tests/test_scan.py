@@ -160,9 +160,8 @@ def test_the_fingerprint_follows_files_rows_and_columns(folder):
 
 
 def test_a_row_group_over_the_budget_is_refused_with_the_remedy(folder):
-    with pytest.raises(
-        ValueError, match=r"fit into half of memory, .* row group 0 of .*part-0.*row_group_size=\d"
-    ):
+    message = r"fit into half of memory, .* row group 0 of .*part-0.*row_group_size=\d"
+    with pytest.raises(ValueError, match=message):
         scan_parquet(folder, memory=1000)
     assert len(scan_parquet(folder, memory=1000, columns=["click"])["click"]) == N_ROWS
 

@@ -532,9 +532,8 @@ def test_missing_times_are_counted_over_all_parts(tmp_path):
         ((scan, whole), "impressions"),
         ((of_nan, of_nan), "events"),
     ):
-        with pytest.raises(
-            ValueError, match=rf"{name}\['time'\] must not have missing times, got 3"
-        ):
+        message = rf"{name}\['time'\] must not have missing times, got 3"
+        with pytest.raises(ValueError, match=message):
             attach_history(*tables, **WAYS)
 
 

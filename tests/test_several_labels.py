@@ -317,9 +317,8 @@ def test_the_first_call_of_partial_fit_may_name_the_kinds_of_each_label():
 @pytest.mark.parametrize("label", [None, "sale", {"click": -1}, {}], ids=str)
 def test_ranking_says_which_labels_there_are(fitted, rows, label):
     candidates = rows[0][CANDIDATE].drop_duplicates("item")
-    with pytest.raises(
-        ValueError, match=r"label must name one of \['click', 'purchase'\], or give"
-    ):
+    message = r"label must name one of \['click', 'purchase'\], or give"
+    with pytest.raises(ValueError, match=message):
         Ranker(fitted, candidates, label=label)
 
 

@@ -6,7 +6,6 @@ import pandas as pd
 import pytest
 import sklearn
 from sklearn.base import clone
-from sklearn.model_selection import GroupKFold
 from sklearn.pipeline import make_pipeline
 
 from sklearn_din.encoding import frames
@@ -93,19 +92,6 @@ def test_unknown_error_looks_at_the_rows_own_events_only():
         frame[is_old]
     )
     fitted.transform(frame[is_old].iloc[:3])
-
-
-@pytest.mark.parametrize("layout", ["windows", "lists"])
-def test_nothing_outside_the_training_fold_is_learnt(layout):
-    frame = with_windows()
-    frame = frame if layout == "windows" else as_lists(frame)
-    for train, _ in GroupKFold(3).split(frame, groups=frame["user"]):
-        rows = frame.iloc[train]
-        fitted = encoder(max_length=4).fit(rows)
-        seen = set(rows["item"]).union(*(list(cell)[-4:] for cell in rows["hist_item"]))
-        assert set(fitted.vocabularies_["item"]) == seen
-        alone = pickle.loads(pickle.dumps(rows))
-        assert encoder(max_length=4).fit(alone).schema_ == fitted.schema_
 
 
 def test_rows_encode_alike_alone_together_and_in_any_order():
