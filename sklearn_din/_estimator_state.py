@@ -34,6 +34,14 @@ class _Request(threading.local):
 _request = _Request()
 
 
+def forget_written() -> None:
+    """Forget what this thread has pickled, copied or saved, should somebody still hold its state.
+
+    A traceback that a notebook keeps does, for one.
+    """
+    _request.written.clear()
+
+
 def _read_once(method: Callable) -> Callable:
     """Give a method its estimator as it is now, or as it was beside the steps that made its X."""
 
@@ -89,7 +97,7 @@ class EstimatorState:
         # Whoever pickles, copies or saves keeps what it was given until its end, this array too.
         lifetime = np.empty(0)
         _request.written[id(lifetime)] = vars(now)
-        weakref.finalize(lifetime, _request.written.pop, id(lifetime))
+        weakref.finalize(lifetime, _request.written.pop, id(lifetime), None)
         attributes = dict(vars(now))
         attributes.pop("_replaced", None)
         names = self._get_param_names()  # type: ignore[attr-defined]

@@ -118,8 +118,9 @@ class UpdateOnce(FunctionTransformer):
     changes: ClassVar = []
 
     def __getstate__(self):
-        if self.changes:
-            self.changes.pop()()
+        with ThreadPoolExecutor() as pool:
+            while self.changes:
+                pool.submit(self.changes.pop()).result()
         return super().__getstate__()
 
 
@@ -144,6 +145,15 @@ def test_a_copy_made_while_update_runs_is_of_one_model(frame, y, kind, tmp_path,
     for whole in (copied(model), make_pipeline(*map(copied, (encoder, *model[1:])))):
         np.testing.assert_array_equal(whole.predict_proba(new), model.predict_proba(new))
     assert abs(model.predict_proba(new) - expected).max() > 1e-4
+
+
+def test_a_state_that_is_held_makes_no_later_copy_an_old_one(frame, y):
+    model = fit_pipeline(frame, y)
+    held = [step.__getstate__() for step in model]
+    update(model, frame, y)
+    copied = copy.deepcopy(model).predict_proba(frame)
+    np.testing.assert_array_equal(copied, model.predict_proba(frame))
+    assert held
 
 
 FORKS = """

@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator
 from sklearn.pipeline import Pipeline
 
-from sklearn_din._estimator_state import EstimatorState
+from sklearn_din._estimator_state import EstimatorState, forget_written
 from sklearn_din._warnings import warn_user
 from sklearn_din.inspection.fitted import classifier_of, flat_steps, unwrap
 from sklearn_din.training.inputs import ImpressionsLike
@@ -99,6 +99,7 @@ def update(
     renewed.append((classifier, grown))
     # A thread in the middle of a request takes the last steps as they were beside the first ones:
     # this is noted first, and then the last step is replaced first.
+    forget_written()
     replaced = {step: vars(step) for step, _ in renewed if isinstance(step, EstimatorState)}
     for state in replaced.values():
         state["_replaced"].update(replaced)
