@@ -15,15 +15,8 @@ CANDIDATE = ["item", "category", "price"]
 def attach_clicks(*, columns=("item", "category"), elapsed=None, **options):
     """Impressions of a made click log with their histories, and which were clicked."""
     log = make_click_log(**options)
-    X = attach_history(
-        log.impressions,
-        log.events,
-        user="user",
-        time="time",
-        columns=list(columns),
-        elapsed=elapsed,
-    )
-    return X, log.y
+    named = {"user": "user", "time": "time", "columns": list(columns), "elapsed": elapsed}
+    return attach_history(log.impressions, log.events, **named), log.y
 
 
 def make_frame(n_users=12, seed=0):

@@ -250,13 +250,7 @@ def stop():
 @pytest.mark.usefixtures("unreadable")
 def test_a_loss_that_is_not_finite_is_named_before_anything_is_kept(early_stopping, then):
     broken = Break(at=9, then=then)  # eight batches in the first epoch, or seven
-    classifier = DINClassifier(
-        batch_size=50,
-        max_epochs=3,
-        early_stopping=early_stopping,
-        callbacks=[broken],
-        random_state=0,
-    )
+    classifier = classifier_of(max_epochs=3, early_stopping=early_stopping, callbacks=[broken])
     with pytest.raises(ValueError, match=r"no longer finite in epoch 2 with .*column 'price'"):
         classifier.fit(X, y)
     assert not hasattr(classifier, "net_")
@@ -273,14 +267,8 @@ def test_no_checkpoint_is_written_after_a_loss_that_is_not_finite(tmp_path, monk
         "write_checkpoint",
         lambda path, value: written.append(copy.deepcopy(value)) or write(path, value),
     )
-    classifier = DINClassifier(
-        batch_size=50,
-        max_epochs=2,
-        early_stopping=False,
-        callbacks=[Break(at=4)],
-        checkpoint_dir=tmp_path,
-        random_state=0,
-    )
+    options = {"callbacks": [Break(at=4)], "checkpoint_dir": tmp_path}
+    classifier = classifier_of(early_stopping=False, **options)
     with pytest.raises(ValueError, match="no longer finite in epoch 1"):
         classifier.fit(X, y)
     assert len(written) == 3

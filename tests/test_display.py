@@ -165,9 +165,8 @@ def test_effects_are_drawn_as_votes(model, n_rows):
         assert display.by == "leave_out"
         np.testing.assert_allclose(display.weights, expected)
         legend = [display.ax_.get_xlabel(), *(ax.get_ylabel() for ax in display.figure_.axes)]
-        assert any(
-            "above 0: speaks for the candidate, below 0: against it" in text for text in legend
-        )
+        votes = "above 0: speaks for the candidate, below 0: against it"
+        assert any(votes in text for text in legend)
         assert "What each past event changes" in display.ax_.get_title()
     shown = AttentionDisplay(
         weights=np.array([[0.5, -0.2]]), events=["a", "b"], candidates=["c"], by="leave_out"

@@ -10,12 +10,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from sklearn_din import (
-    HistorySequenceEncoder,
-    attach_history,
-    save,
-    score_partitions,
-)
+from sklearn_din import HistorySequenceEncoder, attach_history, save, score_partitions
 from tests.click_frames import as_lists
 from tests.engine_logs import HISTORY, attached_here, make_logs, plain
 from tests.fitted_pipelines import attach_clicks, make_model

@@ -202,9 +202,8 @@ def test_rows_and_lengths_are_free_and_tables_are_written_once(onnx, path):
         for one in model.graph.input
     }
     assert dims["item"] == ["n"]
-    assert (
-        dims["hist_item"] == dims["hist_category"] == dims["hist_item_mask"] == ["n", "T_hist_item"]
-    )
+    for name in ("hist_item", "hist_category", "hist_item_mask"):
+        assert dims[name] == ["n", "T_hist_item"]
     assert dims["tags"] == ["n", "T_tags"]
     shapes = [tuple(constant.dims) for constant in model.graph.initializer]
     assert [shapes.count((n_ids, 4)) for n_ids in (12, 6, 5)] == [1, 1, 1]

@@ -195,9 +195,8 @@ def test_negatives_of_a_scan_need_items_that_are_there_and_can_be_compared(tmp_p
     ):
         pq.write_table(pa.table({"item": items, "user": items[::-1]}), path)
         for user in (None, "user"):
-            with pytest.raises(
-                (ValueError, TypeError), match=f"{message}|hold text or numbers|'user'"
-            ):
+            either = f"{message}|hold text or numbers|'user'"
+            with pytest.raises((ValueError, TypeError), match=either):
                 sample_negatives(scan_parquet(path), item="item", user=user, random_state=0)
 
 

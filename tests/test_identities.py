@@ -37,14 +37,8 @@ def counts_of(X):
 def test_identities_are_those_of_the_text_the_same_in_every_process():
     values = np.array(["boot", "7", 7, "ä\ud800", -3, True], dtype=object)
     ids = identify(values)
-    assert ids.tolist() == [
-        -1101936223,
-        -1648854508,
-        -1430304126,
-        -1250181426,
-        -1641862906,
-        -1647385677,
-    ]
+    expected = [-1101936223, -1648854508, -1430304126, -1250181426, -1641862906, -1647385677]
+    assert ids.tolist() == expected
     assert is_identity(ids).all()
     assert not is_identity(np.array([-(2**30), -2, 0, 1, 2**31 - 1], dtype=np.int32)).any()
 
@@ -99,10 +93,8 @@ def test_public_reading_gives_one():
     assert X["item"].tolist() == [1, 2]
     assert X["hist_item"].tolist() == [[2, 1], [0, 0]]
     assert X.to_numpy()[0].tolist()[:3] == [1, 2, 1]
-    assert {name: X[name].min() for name in X if name != "hist_item_mask"} == {
-        "item": 1,
-        "hist_item": 0,
-    }
+    smallest = {name: X[name].min() for name in X if name != "hist_item_mask"}
+    assert smallest == {"item": 1, "hist_item": 0}
     assert encoder.inverse_transform_ids("item", X.columns["item"]).tolist() == [None, "a"]
     copied = pickle.loads(pickle.dumps(X))
     assert copied["item"].tolist() == [1, 2]
@@ -238,13 +230,8 @@ def test_the_onnx_server_knows_a_new_item_again(model, tmp_path):
 
     export_onnx(model, tmp_path / "model.onnx")
     server = OnnxServer(tmp_path / "model.onnx")
-    frame = pd.concat(
-        [
-            new(sold(40, seed=2)[0]),
-            rows(["fresh", "fresh", None], [["fresh", "fresh"], ["other", "i1"], [None, "i1"]]),
-        ],
-        ignore_index=True,
-    )
+    further = rows(["fresh", "fresh", None], [["fresh", "fresh"], ["other", "i1"], [None, "i1"]])
+    frame = pd.concat([new(sold(40, seed=2)[0]), further], ignore_index=True)
     expected = model.predict_proba(frame)[:, 1]
     assert expected[-3] > expected[-2] + 0.1
     np.testing.assert_allclose(server.predict(frame.to_dict("list")), expected, atol=1e-6)

@@ -221,11 +221,9 @@ def test_negatives_made_elsewhere_that_tell_whether_anybody_clicked_their_item(s
     shown, y = sample_negatives(clicks, item="item", user="user", time="time", random_state=0)
     if drawn != "here":
         first = clicks.groupby("item")["time"].min().sort_values()
-        n_up = (
-            first.searchsorted(clicks["time"], side="right")
-            if drawn == "what came up"
-            else len(first)
-        )
+        n_up = len(first)
+        if drawn == "what came up":
+            n_up = first.searchsorted(clicks["time"], side="right")
         place = np.random.default_rng(0).random(len(clicks)) * n_up
         shown.loc[y == 0, "item"] = first.index[place.astype(int)]
     X = HistorySequenceEncoder(user="user", time="time").fit_transform(

@@ -1,17 +1,14 @@
 """New items: how many come up is measured over time, and training hides as many."""
 
 import copy
-import pickle
 from dataclasses import replace
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
-from sklearn.pipeline import make_pipeline
 from skorch.callbacks import Callback
 
-from sklearn_din import DINClassifier, HistorySequenceEncoder, load, save
+from sklearn_din import DINClassifier
 from sklearn_din.features import EncodedFeatures, Field, Schema
 from sklearn_din.module import DIN
 from sklearn_din.network.batch import Batch
@@ -328,19 +325,3 @@ def test_further_rows_go_on_counting_moments():
 
 def with_one_more(field):
     return replace(field, n_ids=field.n_ids + 1) if field.has_ids else field
-
-
-def test_a_pipeline_finds_new_items_by_the_encoders_time(tmp_path):
-    frame = pd.DataFrame(
-        {
-            "day": range(10),
-            "item": [*"abababxbya"],
-            "hist_item": [["a"], [], ["b"], [], ["a"], ["b"], ["b"], ["a"], ["a"], ["b"]],
-        }
-    )
-    model = make_pipeline(HistorySequenceEncoder(time="day"), quick(max_epochs=1))
-    model.fit(frame, [0, 1] * 5)
-    assert model[-1].novelty_ == {"item": 0.4}  # x and y, among the newer five
-    save(model, tmp_path / "model.din")
-    assert load(tmp_path / "model.din")[-1].novelty_ == {"item": 0.4}
-    assert pickle.loads(pickle.dumps(model))[-1].novelty_ == {"item": 0.4}

@@ -116,11 +116,8 @@ def test_a_user_and_candidates_are_ranked_as_by_the_pipeline(ranking_server, pip
         user = users[number] | {"unused": 3}
         if user["hist_item"]:
             user["hist_item"] = ["never seen", *user["hist_item"][1:]]
-        pairs = (
-            pd.DataFrame([user] * len(shown))
-            .drop(columns="unused")
-            .assign(**{name: shown[name].to_numpy() for name in names})
-        )
+        pairs = pd.DataFrame([user] * len(shown)).drop(columns="unused")
+        pairs = pairs.assign(**{name: shown[name].to_numpy() for name in names})
         expected = pipeline.predict_proba(pairs[list(frame)])[:, 1]
         for candidates in (shown.to_dict("list"), json.loads(shown.to_json(orient="records"))):
             positions, probability = ranking_server.rank(user, candidates, top_k=1000)

@@ -38,14 +38,9 @@ def test_eshop_attention_beats_the_base_model(shared_data):
     clicks = clicks[clicks["session"] <= 4000]
     last = clicks.groupby("session")["order"].transform("max")
     chosen = clicks[(clicks["order"] == last) & (last > 1)]
-    X, y = sample_negatives(
-        chosen[["session", "order", "item", "category"]],
-        user="session",
-        item="item",
-        item_columns=["category"],
-        n_negatives=4,
-        random_state=0,
-    )
+    chosen = chosen[["session", "order", "item", "category"]]
+    options = {"user": "session", "item": "item", "item_columns": ["category"]}
+    X, y = sample_negatives(chosen, **options, n_negatives=4, random_state=0)
     X = attach_history(X, clicks, user="session", time="order", columns=["item", "category"])
     train, test = next(GroupShuffleSplit(1, random_state=0).split(X, y, X["session"]))
     auc = {}

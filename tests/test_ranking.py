@@ -33,13 +33,8 @@ def score_each_pair_alone(fitted, users, candidates):
     scores = np.empty((len(users), len(candidates)))
     for i in range(len(users)):
         for j in range(len(candidates)):
-            pair = pd.concat(
-                [
-                    users.iloc[[i]].reset_index(drop=True),
-                    candidates.iloc[[j]].reset_index(drop=True),
-                ],
-                axis=1,
-            )
+            both = (users.iloc[[i]], candidates.iloc[[j]])
+            pair = pd.concat([row.reset_index(drop=True) for row in both], axis=1)
             names = [name for name in fitted.feature_names_in_ if name in pair]
             scores[i, j] = fitted.predict_proba(pair[names])[0, 1]
     return scores

@@ -158,11 +158,9 @@ def test_the_progress_bar_counts_no_epoch_for_the_pass(wins, capsys):
     *checks, _ = trained.net_.checks_
     kept = "all" if wins else f"{best_check(checks)['epoch']:g}"
     last = capsys.readouterr().err.split("\r")[-1]
-    assert (
-        f"trained {len(checks)} of {len(checks)} epochs and the validation rows, kept {kept}:"
-        in last
-    )
-    assert f"{8 * len(checks)}/{8 * len(checks)} " in last
+    n = len(checks)
+    assert f"trained {n} of {n} epochs and the validation rows, kept {kept}:" in last
+    assert f"{8 * n}/{8 * n} " in last
 
 
 @pytest.mark.parametrize("act", ["callback", "user"])

@@ -44,9 +44,8 @@ def temporary(tmp_path, monkeypatch):
 
 def in_memory(frame):
     table = pa.Table.from_pandas(frame, preserve_index=False)
-    return table.drop_columns(["click"]).to_pandas(types_mapper=pd.ArrowDtype), frame[
-        "click"
-    ].to_numpy()
+    X = table.drop_columns(["click"]).to_pandas(types_mapper=pd.ArrowDtype)
+    return X, frame["click"].to_numpy()
 
 
 def test_splits_scores_and_searches_are_those_in_memory(frame, source, temporary):
@@ -126,11 +125,10 @@ def test_a_pooled_order_has_each_row_once_and_reads_few_rows_at_a_time(n_rows, p
     order = order_in_pools(n_rows, pool=pool, shuffle=np.random.RandomState(0))
     assert sorted(order.tolist()) == list(range(n_rows))
     size = max(pool // 16, 1)
-    for start in range(0, n_rows, pool // size * size):
-        assert (
-            len(set((order[start : start + pool // size * size] // size).tolist()))
-            <= pool // size + size
-        )
+    n_at_a_time = pool // size * size
+    for start in range(0, n_rows, n_at_a_time):
+        read = set((order[start : start + n_at_a_time] // size).tolist())
+        assert len(read) <= pool // size + size
 
 
 def test_a_search_encodes_once_where_there_is_a_cache(source, tmp_path, monkeypatch):

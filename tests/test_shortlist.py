@@ -130,9 +130,8 @@ def test_users_without_a_history_or_with_unknown_events_get_the_popular(log):
     model, users, items = log
     user = users.iloc[0].to_dict() | {"hist_item": [], "hist_category": []}
     popularity = model[-1].net_.neighbours_.pairs[0].scores.popularity
-    ids = model[0].transform(users.iloc[[0] * len(items)].reset_index(drop=True).assign(**items))[
-        "item"
-    ]
+    rows = users.iloc[[0] * len(items)].reset_index(drop=True).assign(**items)
+    ids = model[0].transform(rows)["item"]
     popular = {*items["item"].iloc[np.argsort(-popularity[ids], kind="stable")[:20]]}
     ranker = Ranker(model, items, shortlist=20)
     strange = {"hist_item": [10**6] * 3, "hist_category": [-1] * 3}
