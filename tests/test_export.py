@@ -129,9 +129,8 @@ def test_one_history_and_its_candidates_give_the_classifiers_probabilities(
             shown.columns = dict(X.columns)
             shown.behaviours["tags",] = X.behaviours["tags",]
             probability, logit = session.run(None, rank_inputs(session, shown, 0))
-            np.testing.assert_allclose(
-                logit, classifier.decision_function(shown), rtol=1e-5, atol=1e-5
-            )
+            expected = classifier.decision_function(shown)
+            np.testing.assert_allclose(logit, expected, rtol=1e-5, atol=1e-5)
             expected = classifier.predict_proba(shown)[:, 1]
             np.testing.assert_allclose(probability, expected, rtol=0, atol=1e-5)
 
@@ -242,10 +241,8 @@ def test_a_foreign_layer_is_refused(onnx, path):
 def test_ids_that_json_lacks_are_refused(onnx, path):
     days = pd.to_datetime(["2024-01-01", "2024-01-02"] * 2).date
     frame = pd.DataFrame({"day": pd.Series(days, dtype=object)})
-    pipeline = make_pipeline(
-        HistorySequenceEncoder(categorical=["day"]), DINClassifier(max_epochs=1)
-    )
-    pipeline.fit(frame, [0, 1, 0, 1])
+    encoder = HistorySequenceEncoder(categorical=["day"])
+    pipeline = make_pipeline(encoder, DINClassifier(max_epochs=1)).fit(frame, [0, 1, 0, 1])
     with pytest.raises(TypeError, match=r"day holds datetime\.date\(2024, 1, 1\) \(date\)"):
         export_onnx(pipeline, path)
 

@@ -28,9 +28,8 @@ def log():
 
 @pytest.fixture
 def model():
-    return make_pipeline(
-        make_column_transformer(("passthrough", ["price"])), LogisticRegression(random_state=0)
-    )
+    price = make_column_transformer(("passthrough", ["price"]))
+    return make_pipeline(price, LogisticRegression(random_state=0))
 
 
 @pytest.fixture

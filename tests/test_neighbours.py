@@ -363,11 +363,8 @@ def test_what_is_needed_is_said(log):
 
 def test_that_they_are_off_is_logged_once(log, caplog):
     X, _ = log
-    many = encode(
-        pd.concat([X] * 3, ignore_index=True)[:1000].drop(columns=["user", "time"]),
-        user=None,
-        time=None,
-    )
+    rows = pd.concat([X] * 3, ignore_index=True)[:1000].drop(columns=["user", "time"])
+    many = encode(rows, user=None, time=None)
     for _ in range(2):
         assert choose_order(many, "auto") is None
     assert choose_order(many[:999], "auto") is None
@@ -533,12 +530,9 @@ def test_the_classifier_s_inputs_are_the_ordered_numbers(model, log):
     assert not twin.net_.neighbours_.pairs  # the rows have their numbers already
     later = learnt.add_to(encoded)
     np.testing.assert_array_equal(classifier.predict_proba(encoded), twin.predict_proba(later))
-    np.testing.assert_array_equal(
-        classifier.net_.predict_proba(encoded), classifier.net_.predict_proba(later)
-    )
-    np.testing.assert_allclose(
-        classifier.net_.predict_proba(encoded)[:, 1], model.predict_proba(X)[:, 1], atol=1e-6
-    )
+    found = classifier.net_.predict_proba(encoded)
+    np.testing.assert_array_equal(found, classifier.net_.predict_proba(later))
+    np.testing.assert_allclose(found[:, 1], model.predict_proba(X)[:, 1], atol=1e-6)
     assert classifier.attention_weights(encoded[:9]).equals(twin.attention_weights(later[:9]))
 
 

@@ -360,10 +360,8 @@ def test_ranking_works_behind_a_history_builder_and_in_a_search():
         users.assign(**now[CANDIDATE].iloc[0])[search.feature_names_in_]
     )
     assert len(new)
-    assert all(
-        item not in past["hist_item"].iloc[row]
-        for row, item in zip(new["row"], new["item"], strict=True)
-    )
+    for row, item in zip(new["row"], new["item"], strict=True):
+        assert item not in past["hist_item"].iloc[row]
     assert explain(search, now)["hist_item"].isin(log.impressions["item"]).all()
 
 
