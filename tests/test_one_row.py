@@ -5,7 +5,7 @@ import warnings
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from sklearn_din.encoding.table import Columns, OneRow
@@ -80,6 +80,7 @@ def encode(encoder, columns):
 
 @settings(max_examples=300, deadline=None)
 @given(st.sampled_from(ENCODERS), SCALARS | PLAIN, SCALARS, CELLS, CELLS, CELLS)
+@example(ENCODERS[2], 7, 0, ["hat", "tie", "hat", "hat"], [], [])  # one of them is cut off
 def test_a_row_is_encoded_as_a_frame_of_one_row_is(encoder, item, price, events, paid, tags):
     row = {"item": item, "price": price, "hist_item": events, "hist_paid": paid, "tags": tags}
     if isinstance(events, list) and events and not isinstance(paid, dict | str):

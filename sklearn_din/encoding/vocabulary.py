@@ -271,10 +271,10 @@ class Vocabulary:
         unseen = pd.unique(unseen[~pd.Index(unseen).isin(self.rare)])
         if len(unseen):
             more = ", ..." if len(unseen) > SHOWN_VALUES else ""
+            some = ", ".join(sorted(map(repr, unseen))[:SHOWN_VALUES])
             raise ValueError(
-                f"{name} holds {len(unseen)} values that were not seen at fit: "
-                f"{', '.join(map(repr, unseen[:SHOWN_VALUES]))}{more}. Fit on rows that have them, "
-                "or use unknown='embed'."
+                f"{name} holds {len(unseen)} values that were not seen at fit: {some}{more}. Fit "
+                "on rows that have them, or use unknown='embed'."
             )
 
     def check(self) -> None:
