@@ -250,7 +250,7 @@ def holds_lists(column: pd.Series) -> bool:
     return isinstance(first_present(column), (*LISTS, Mapping, Set))
 
 
-def read_history(column: pd.Series, *, separator: str | None = None) -> "HistoryCells":
+def read_history(column: pd.Series, *, separator: str | None = None) -> HistoryCells:
     """Read the cells of a history column, whatever they are made of.
 
     Parameters
@@ -277,7 +277,7 @@ def read_history(column: pd.Series, *, separator: str | None = None) -> "History
     return cells if seconds is None else replace(cells, values=seconds, log=None)
 
 
-def _read_cells(column: pd.Series, separator: str | None) -> "HistoryCells":
+def _read_cells(column: pd.Series, separator: str | None) -> HistoryCells:
     name = str(column.name)
     array = column.array
     if isinstance(array, WindowArray):
@@ -296,7 +296,7 @@ def _read_cells(column: pd.Series, separator: str | None) -> "HistoryCells":
     return _read_arrow(chunks, name, separator)
 
 
-def _read_arrow(cells: pa.ChunkedArray, name: str, separator: str | None) -> "HistoryCells":
+def _read_arrow(cells: pa.ChunkedArray, name: str, separator: str | None) -> HistoryCells:
     if _is_text(cells.type) and separator is not None:
         cells = cells.cast(pa.large_string())
         empty = pc.equal(pc.utf8_trim_whitespace(cells), "")
@@ -340,7 +340,7 @@ def _flat_values(values: pa.ChunkedArray, name: str) -> Values:
     return values.to_numpy() if pa.types.is_integer(kind) and not values.null_count else values
 
 
-def _read_objects(column: np.ndarray, name: str, separator: str | None) -> "HistoryCells":
+def _read_objects(column: np.ndarray, name: str, separator: str | None) -> HistoryCells:
     """Lists, tuples and arrays as objects, or text."""
     kinds = set(map(type, column))
     for kind in kinds:  # they have no order of events
