@@ -1,12 +1,12 @@
 """What an item's level alone tells, beside the network and boosted trees that know all levels.
 
-``python -m benchmarks.verdicts [--seeds 5] [--only WORD] [--method WORD]`` fits, on real verdicts
-and made logs, the default way; LightGBM on counts of the history and, point in time, how often each
-id and the user came up and what share of it was 1, as it is and shrunk; and the item's rate, ten
-rows at the average rate added. It prints AUC, GAUC, log loss, and "gauc at once": GAUC where all
-test rows of a user are asked at the moment of the first one, with the history of then. Of rows
-asked one after the other a user's own level changes from row to row: that is right or wrong about
-the user, and orders no items.
+``python -m benchmarks.verdicts [--seeds 5] [--only WORD] [--method WORD] [--rows N]`` fits, on real
+verdicts and made logs, or their last N rows, the default way; LightGBM on counts of the history
+and, point in time, how often each id and the user came up and what share of it was 1, as it is and
+shrunk; and the item's rate, ten rows at the average rate added. It prints AUC, GAUC, log loss, and
+"gauc at once": GAUC where all test rows of a user are asked at the moment of the first one, with
+the history of then. Of rows asked one after the other a user's own level changes from row to row:
+that is right or wrong about the user, and orders no items.
 """
 
 import argparse
@@ -99,11 +99,11 @@ def at_once(rows, user):
     return rows.assign(**{name: moments[name].array for name in of_moment})
 
 
-def measure(name, seed, methods):
+def measure(name, seed, methods, n_rows):
     """Yield measures by method on one set."""
     X, y, rows, labels, users, parameters = frames_of(name, seed)
     user = parameters["user"]
-    order = np.argsort(X["time"].to_numpy(), kind="stable")
+    order = np.argsort(X["time"].to_numpy(), kind="stable")[-n_rows:]
     X, y, rows = X.iloc[order].reset_index(drop=True), y[order], rows.reset_index(drop=True)
     for method, predict in methods.items():
         p, q = predict(X, y, rows, at_once(rows, user), user=user, seed=seed, parameters=parameters)
@@ -123,11 +123,12 @@ def main():
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--only", default="", help="part of a set's name")
     parser.add_argument("--method", default="", help="part of a method's name")
+    parser.add_argument("--rows", type=int, default=0, help="so many of the last ones; 0: all")
     options, results = parser.parse_args(), []
     methods = {name: way for name, way in METHODS.items() if options.method in name}
     for name in (name for name in SETS if options.only in name):
         for seed in range(options.seeds):
-            results += measure(name, seed, methods)
+            results += measure(name, seed, methods, options.rows)
             print(pd.DataFrame(results[-len(methods) :]).to_string(header=False), flush=True)
     table = pd.DataFrame(results).drop(columns="seed").groupby(["set", "method"], sort=False)
     print_frame(table.mean().map("{:.4f}".format).reset_index(), "Means over seeds")
