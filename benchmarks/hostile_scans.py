@@ -38,7 +38,7 @@ from sklearn_din import (
     scan_parquet,
 )
 from sklearn_din.logs.aggregates import attach_aggregates
-from sklearn_din.tables.scan import Scan
+from sklearn_din.utils.scan import Scan
 
 ROWS_PER_GROUP = 3
 SHARE_OF_ARROW = 0.25  # of the columns, as types that pandas seldom writes

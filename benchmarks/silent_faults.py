@@ -21,8 +21,8 @@ from benchmarks import quality, workloads
 from benchmarks.data_sets import DATA_SETS, data_set
 from benchmarks.tables import print_table
 from sklearn_din import DINClassifier, HistorySequenceEncoder, attach_history, sample_negatives
-from sklearn_din._warnings import log_once, warn_once
 from sklearn_din.datasets import make_answer_log, make_click_log, make_market_log
+from sklearn_din.utils.warnings import log_once, warn_once
 
 SHOWN = 110  # characters of a warning in the table
 MADE_LOGS = 100

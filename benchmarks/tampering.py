@@ -44,8 +44,8 @@ from sklearn_din import (
     scan_parquet,
     update,
 )
-from sklearn_din._plain_values import from_plain, to_plain
 from sklearn_din.saving import OWN_TYPES, ModelFileError
+from sklearn_din.utils.plain_values import from_plain, to_plain
 from tests.abilities import ABILITIES, FRAME, make_encoder, outputs
 from tests.fitted_pipelines import make_rows
 

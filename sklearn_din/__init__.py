@@ -10,7 +10,7 @@ import sys
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from sklearn_din._version import __version__ as __version__  # re-exported
+from sklearn_din.utils.version import __version__ as __version__  # re-exported
 
 if TYPE_CHECKING:
     from sklearn_din.estimator import DINClassifier as DINClassifier

@@ -15,13 +15,13 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
 
-from sklearn_din._extras import extra
 from sklearn_din.command_line.options import (
     main_parser,
     read_compare_options,
     read_predict_options,
     read_serve_options,
 )
+from sklearn_din.utils.extras import extra
 
 OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "not enough memory")  # messages of torch
 STOPPED_BY = 128  # exit status of a program that a signal ended: this plus the signal's number

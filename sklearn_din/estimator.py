@@ -16,12 +16,6 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import Tags, check_consistent_length
 from sklearn.utils.validation import check_is_fitted
 
-from sklearn_din._callbacks import CallbackSupportMixin
-from sklearn_din._compat import _fit_context
-from sklearn_din._estimator_state import EstimatorState, check_feature_names, check_keys
-from sklearn_din._extras import extra
-from sklearn_din._typed_fields import from_dict, from_dict_of, to_dict
-from sklearn_din._warnings import warn_user
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.schema import Schema
 from sklearn_din.module import DIN
@@ -43,6 +37,12 @@ from sklearn_din.training.parameters import (
     names_of,
 )
 from sklearn_din.training.target import Click, Labels, Target, is_missing
+from sklearn_din.utils.callbacks import CallbackSupportMixin
+from sklearn_din.utils.compat import _fit_context
+from sklearn_din.utils.estimator_state import EstimatorState, check_feature_names, check_keys
+from sklearn_din.utils.extras import extra
+from sklearn_din.utils.typed_fields import from_dict, from_dict_of, to_dict
+from sklearn_din.utils.warnings import warn_user
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -13,8 +13,8 @@ from sklearn.metrics import make_scorer
 from sklearn.utils import check_consistent_length, column_or_1d
 from sklearn.utils.metadata_routing import MetadataRequest
 
-from sklearn_din._frames import column_names
-from sklearn_din._validation import group_codes
+from sklearn_din.utils.frames import column_names
+from sklearn_din.utils.validation import group_codes
 
 __all__ = [
     "correct_for_sampling",

@@ -11,8 +11,8 @@ import pyarrow as pa
 from sklearn.model_selection import BaseCrossValidator
 from sklearn.utils import check_consistent_length
 
-from sklearn_din._frames import column_names
-from sklearn_din._validation import check_columns, check_count, check_times, read_span
+from sklearn_din.utils.frames import column_names
+from sklearn_din.utils.validation import check_columns, check_count, check_times, read_span
 
 RowNumbers = np.ndarray
 

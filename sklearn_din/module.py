@@ -142,7 +142,7 @@ class DIN(nn.Module):
         after: tuple[int | None, ...] = (None,),
         position_shares: tuple[float, ...] = (),
     ) -> None:
-        from sklearn_din._validation import check_choice  # and pandas
+        from sklearn_din.utils.validation import check_choice  # and pandas
 
         super().__init__()
         compute_alone_if_forked()

@@ -8,11 +8,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.base import RegressorMixin
 
-from sklearn_din._compat import _fit_context
 from sklearn_din.estimator import DINClassifier, DINEstimator
 from sklearn_din.training.inputs import ImpressionsLike
 from sklearn_din.training.parameters import NumberParameters, constraints_of
 from sklearn_din.training.target import Numbers
+from sklearn_din.utils.compat import _fit_context
 
 if TYPE_CHECKING:
     pass

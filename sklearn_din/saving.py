@@ -18,10 +18,10 @@ import numpy as np
 import sklearn.calibration
 import sklearn.metrics
 
-from sklearn_din._text_table import text_table
-from sklearn_din._whole_files import whole_file
 from sklearn_din.training.inputs import check_device, device_for
 from sklearn_din.training.net_state import networks_on
+from sklearn_din.utils.text_table import text_table
+from sklearn_din.utils.whole_files import whole_file
 
 OWN_TYPES = (
     "sklearn_din.estimator.DINClassifier",

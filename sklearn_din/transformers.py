@@ -15,24 +15,6 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 
-from sklearn_din._callbacks import CallbackSupportMixin, fit_task
-from sklearn_din._compat import Interval, StrOptions, _check_feature_names_in, _fit_context
-from sklearn_din._digests import digest
-from sklearn_din._estimator_state import EstimatorState, check_feature_names, check_keys
-from sklearn_din._extras import extra
-from sklearn_din._frames import pandas_frame
-from sklearn_din._plain_values import from_plain, join_arrays, split_arrays, to_plain
-from sklearn_din._typed_fields import from_dict, to_dict
-from sklearn_din._validation import (
-    check_frame,
-    check_names,
-    check_times,
-    key_codes,
-    plain_values,
-    position_values,
-)
-from sklearn_din._version import __version__
-from sklearn_din._warnings import warn_user
 from sklearn_din.encoding.fixed_vectors import VectorScale, read_vectors, vectors_of
 from sklearn_din.encoding.frames import ReadFrame, TableLike, read_frame, validate_frame
 from sklearn_din.encoding.learnt import Learnt, TableStatistics
@@ -55,7 +37,25 @@ from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.schema import KINDS, Schema
 from sklearn_din.features.store import create_store, open_store
 from sklearn_din.features.vectors import Vectors
-from sklearn_din.tables.scan import Scan
+from sklearn_din.utils.callbacks import CallbackSupportMixin, fit_task
+from sklearn_din.utils.compat import Interval, StrOptions, _check_feature_names_in, _fit_context
+from sklearn_din.utils.digests import digest
+from sklearn_din.utils.estimator_state import EstimatorState, check_feature_names, check_keys
+from sklearn_din.utils.extras import extra
+from sklearn_din.utils.frames import pandas_frame
+from sklearn_din.utils.plain_values import from_plain, join_arrays, split_arrays, to_plain
+from sklearn_din.utils.scan import Scan
+from sklearn_din.utils.typed_fields import from_dict, to_dict
+from sklearn_din.utils.validation import (
+    check_frame,
+    check_names,
+    check_times,
+    key_codes,
+    plain_values,
+    position_values,
+)
+from sklearn_din.utils.version import __version__
+from sklearn_din.utils.warnings import warn_user
 
 
 class HistorySequenceEncoder(

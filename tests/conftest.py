@@ -7,7 +7,7 @@ import torch
 from joblib.externals.loky import get_reusable_executor
 from threadpoolctl import threadpool_limits
 
-from sklearn_din._warnings import log_once, warn_once
+from sklearn_din.utils.warnings import log_once, warn_once
 from tests.encoded_impressions import make_impressions
 from tests.fitted_pipelines import CANDIDATE, fit_pipeline, make_frame
 from tests.real_data import WHERE, find_real_data

@@ -453,7 +453,7 @@ def test_a_write_that_fails_leaves_the_checkpoint_before(tmp_path, monkeypatch):
         if count == 3:  # a file, its folder, and now the second file
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("sklearn_din._whole_files.os.fsync", full)
+    monkeypatch.setattr("sklearn_din.utils.whole_files.os.fsync", full)
     with pytest.raises(OSError, match=r"No space.*in epoch 2\. A checkpoint before this one"):
         fit(tmp_path)
     assert files(tmp_path) == [checkpoint.FILE]

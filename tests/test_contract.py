@@ -43,4 +43,4 @@ def test_private_names_of_scikit_learn_come_through_one_file(path):
         elif isinstance(node, ast.Import):
             names += [a.name for a in node.names if a.name.split(".")[0] == "sklearn"]
     private = [name for name in names if "._" in name]
-    assert bool(private) == (path.name == "_compat.py"), f"import {private} from _compat.py"
+    assert bool(private) == (path.name == "compat.py"), f"import {private} from utils/compat.py"

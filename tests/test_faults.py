@@ -67,7 +67,7 @@ def test_a_disk_that_is_full_at_the_last_step_leaves_the_old_file(write, tmp_pat
     def full(*_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("sklearn_din._whole_files.os.fsync", full)
+    monkeypatch.setattr("sklearn_din.utils.whole_files.os.fsync", full)
     with pytest.raises(OSError, match="No space left on device"):
         write(tmp_path / "model.din")
     assert content(tmp_path) == before

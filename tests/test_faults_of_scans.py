@@ -154,13 +154,13 @@ LIMITED = """
         print(what, *found, in_a_child(calls[what]))
 """
 TERMINATED = """
-    import sklearn_din._whole_files
+    import sklearn_din.utils.whole_files
     from sklearn_din.features import store
 
     def end(*_):
         signal.raise_signal(signal.SIGTERM)
 
-    sklearn_din._whole_files.os.replace = end
+    sklearn_din.utils.whole_files.os.replace = end
     store.StoreWriter._write_manifest = store._put = end
     for what, call in calls.items():
         print(what, in_a_child(call))

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sklearn_din._spans import Spans
 from sklearn_din.features import Behaviour, EncodedFeatures, Field, Ragged, Schema
+from sklearn_din.utils.spans import Spans
 from tests.encoded_impressions import make_impressions
 
 windows = st.lists(st.tuples(st.integers(0, 6), st.integers(0, 4)), max_size=6)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import sklearn_din
-from sklearn_din import _extras
+from sklearn_din.utils import extras
 from tests.conftest import SLOW
 
 PACKAGE = Path(sklearn_din.__file__).parent
@@ -73,7 +73,7 @@ def test_imports_only_go_down_the_map(file):
         )
 
 
-EXTRAS = {*_extras.EXTRAS, "main job"}
+EXTRAS = {*extras.EXTRAS, "main job"}
 
 
 def test_the_core_imports_no_extra():

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import sklearn_din
-from sklearn_din._extras import EXTRAS
+from sklearn_din.utils.extras import EXTRAS
 
 HOUSE = Path(__file__).resolve().parents[1]
 

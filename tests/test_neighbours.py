@@ -28,9 +28,6 @@ from sklearn_din import (
     scan_parquet,
     update,
 )
-from sklearn_din._shrinkage import LEAST_PRIOR, MOST_PRIOR, PRIOR_ROWS
-from sklearn_din._spans import Spans
-from sklearn_din._typed_fields import from_dict, to_dict
 from sklearn_din.encoding import events
 from sklearn_din.features import Behaviour, Field, Ragged, Schema
 from sklearn_din.features.identities import identify
@@ -43,6 +40,9 @@ from sklearn_din.neighbours.pairs import NeighbourPair
 from sklearn_din.neighbours.tables import choose_order, learn_neighbours
 from sklearn_din.serving import OnnxServer
 from sklearn_din.training.net import DINNet
+from sklearn_din.utils.shrinkage import LEAST_PRIOR, MOST_PRIOR, PRIOR_ROWS
+from sklearn_din.utils.spans import Spans
+from sklearn_din.utils.typed_fields import from_dict, to_dict
 from tests.fitted_pipelines import attach_clicks, make_model
 
 HOUR = pd.Timedelta("1h")

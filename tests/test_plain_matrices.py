@@ -16,8 +16,8 @@ from sklearn.pipeline import FeatureUnion, Pipeline, make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 from sklearn_din import DINClassifier, HistorySequenceEncoder, history_importance
-from sklearn_din._warnings import log_once
 from sklearn_din.features import EncodedFeatures
+from sklearn_din.utils.warnings import log_once
 from tests.fitted_pipelines import attach_clicks
 
 SENTENCE = (

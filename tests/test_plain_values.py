@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 import skops.io
 
-from sklearn_din._plain_values import from_plain, join_arrays, split_arrays, to_plain
+from sklearn_din.utils.plain_values import from_plain, join_arrays, split_arrays, to_plain
 
 ZONE = dt.timezone(dt.timedelta(hours=2))
 VALUES = [

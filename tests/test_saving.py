@@ -382,7 +382,7 @@ def test_every_type_that_is_trusted_is_there():
 def test_files_and_pickles_warn_of_other_versions(fitted, frame, path, monkeypatch):
     save(fitted, path)
     content = pickle.dumps(fitted)
-    monkeypatch.setattr("sklearn_din._estimator_state.__version__", "9.9.9")
+    monkeypatch.setattr("sklearn_din.utils.estimator_state.__version__", "9.9.9")
     for read in (lambda: load(path), lambda: pickle.loads(content)):
         with pytest.warns(UserWarning, match=r"was saved with sklearn_din .* \(here 9\.9\.9\)"):
             again = read()

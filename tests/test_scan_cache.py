@@ -7,8 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sklearn_din import HistorySequenceEncoder, _progress, _whole_files, scan_parquet
+from sklearn_din import HistorySequenceEncoder, scan_parquet
 from sklearn_din.large.parquet_scan import ParquetScan
+from sklearn_din.utils import progress, whole_files
 
 N_ROWS = 60
 
@@ -127,7 +128,7 @@ def test_an_interrupted_fit_leaves_neither_a_folder_nor_a_fitted_encoder(
 
 
 def test_a_forked_process_does_not_take_its_parents_files_away(tmp_path):
-    _whole_files._remove(tmp_path, os.getpid() + 1)
+    whole_files._remove(tmp_path, os.getpid() + 1)
     assert tmp_path.exists()
 
 
@@ -178,7 +179,7 @@ def test_missing_users_are_nobody_and_missing_times_are_refused(source):
 
 def test_a_bar_shows_each_pass_on_a_terminal(source, capsys, monkeypatch):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
-    monkeypatch.setattr(_progress, "SECONDS_BEFORE", 0.0)
+    monkeypatch.setattr(progress, "SECONDS_BEFORE", 0.0)
     encode(source, None)
     shown = capsys.readouterr().err
     assert "counting" in shown

@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 
 from sklearn_din import HistorySequenceEncoder, attach_history
-from sklearn_din._warnings import warn_once
 from sklearn_din.encoding.notices import find_respelling
+from sklearn_din.utils.warnings import warn_once
 
 
 def make_frame(spell_item=str, spell_event=str, n_items=60):

@@ -12,7 +12,6 @@ from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import GroupKFold
 from sklearn.pipeline import Pipeline
 
-from sklearn_din._whole_files import whole_file
 from sklearn_din.command_line.options import Options
 from sklearn_din.command_line.study import (
     MODELS,
@@ -32,6 +31,7 @@ from sklearn_din.logs.history import HistoryBuilder
 from sklearn_din.metrics import group_roc_auc_score, relative_improvement
 from sklearn_din.saving import load, save
 from sklearn_din.serving.ranking import rank_candidates
+from sklearn_din.utils.whole_files import whole_file
 
 SHOWN_RECOMMENDATIONS = 20
 DEFAULT_PICTURE = Path("attention.png")

@@ -15,9 +15,9 @@ from typing import Any
 import pandas as pd
 from pandas.tseries.api import guess_datetime_format
 
-from sklearn_din._validation import check_frame
-from sklearn_din._whole_files import whole_file
 from sklearn_din.command_line.options import PARQUET, Options
+from sklearn_din.utils.validation import check_frame
+from sklearn_din.utils.whole_files import whole_file
 
 SEPARATORS = {",": "a comma", "\t": "a tab", ";": "a semicolon", "|": "a vertical bar"}
 LARGEST_WHOLE_FLOAT = 2**53  # from here on, floats skip whole numbers

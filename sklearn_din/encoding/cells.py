@@ -12,11 +12,11 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sklearn_din._arrow import MixedKindsError, arrow_of_values, is_list
-from sklearn_din._spans import Spans
-from sklearn_din._validation import plain_values, python_values, refuse_unsure_ids
 from sklearn_din.features.lists import Column, IdLists
 from sklearn_din.logs.windows import EventLog, WindowArray, join_values
+from sklearn_din.utils.arrow import MixedKindsError, arrow_of_values, is_list
+from sklearn_din.utils.spans import Spans
+from sklearn_din.utils.validation import plain_values, python_values, refuse_unsure_ids
 
 LARGEST = float(np.finfo(np.float32).max)
 Values: TypeAlias = np.ndarray | pa.ChunkedArray

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from sklearn_din._spans import Covered, Spans
 from sklearn_din.encoding.cells import Codes, HistoryCells
 from sklearn_din.features.ragged import MOST_EVENTS
+from sklearn_din.utils.spans import Covered, Spans
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from sklearn_din._validation import plain_values
 from sklearn_din.encoding.cells import (
     HistoryCells,
     are_whole,
@@ -27,6 +26,7 @@ from sklearn_din.encoding.table import (
     is_history_name,
     kind_of_values,
 )
+from sklearn_din.utils.validation import plain_values
 
 LIST = re.compile(r"[\[(].*[\])]", re.DOTALL)
 NOT_EMPTY = re.compile(r"[^\s\[\]()]")

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from sklearn_din._estimator_state import check_array
-from sklearn_din._validation import plain_values
 from sklearn_din.encoding.vocabulary import Vocabulary, plain_ids
 from sklearn_din.features.identities import is_identity
 from sklearn_din.features.vectors import Vectors
+from sklearn_din.utils.estimator_state import check_array
+from sklearn_din.utils.validation import plain_values
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,14 +13,14 @@ from scipy.sparse import issparse
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import validate_data
 
-from sklearn_din._frames import pandas_frame
-from sklearn_din._validation import check_frame
 from sklearn_din.encoding.cells import Codes
 from sklearn_din.encoding.events import Events, read_events
 from sklearn_din.encoding.roles import Roles
 from sklearn_din.encoding.table import Columns, is_history_name
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.lists import IdLists
+from sklearn_din.utils.frames import pandas_frame
+from sklearn_din.utils.validation import check_frame
 
 TableLike: TypeAlias = "pd.DataFrame | pa.Table | ArrayLike"  # polars frames and scans too
 

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from sklearn_din._warnings import warn_of
 from sklearn_din.encoding.cells import Codes, HistoryCells
 from sklearn_din.encoding.fixed_vectors import VectorScale
 from sklearn_din.encoding.frames import ReadFrame
@@ -23,6 +22,7 @@ from sklearn_din.encoding.vocabulary import IdRules, Occurrences, ValueCounts, V
 from sklearn_din.features.lists import Column, IdLists
 from sklearn_din.features.ragged import Ragged
 from sklearn_din.features.schema import UNKNOWN_ID, Field, Kind, Schema
+from sklearn_din.utils.warnings import warn_of
 
 
 @dataclass(frozen=True)

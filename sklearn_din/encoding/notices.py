@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from sklearn_din._validation import note_two_kinds, spread, unix_unit
-from sklearn_din._warnings import ADVICE_FROM, log_once, warn_of, warn_once, warn_user
 from sklearn_din.encoding.facts import LIST
 from sklearn_din.encoding.roles import Roles
 from sklearn_din.encoding.scaling import LINEAR, EventScale
 from sklearn_din.encoding.table import is_history_name
 from sklearn_din.encoding.vocabulary import Occurrences, kind_of_ids
 from sklearn_din.features.schema import Behaviour
+from sklearn_din.utils.validation import note_two_kinds, spread, unix_unit
+from sklearn_din.utils.warnings import ADVICE_FROM, log_once, warn_of, warn_once, warn_user
 
 MANY_ROWS = 100
 NEARLY_ALL = 0.9

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from sklearn_din._estimator_state import check_array
 from sklearn_din.encoding.roles import Roles
 from sklearn_din.features.schema import UNKNOWN_ID
+from sklearn_din.utils.estimator_state import check_array
 
 FREQUENT_IDS = 19  # each has a bin of its own, all others share one
 DECILES = np.arange(1, 10) / 10

@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import combinations
 
-from sklearn_din._validation import check_columns, check_names
 from sklearn_din.encoding.facts import ColumnFacts, gather_facts
 from sklearn_din.encoding.table import Impressions, find_candidate, is_history_name
 from sklearn_din.features.schema import Behaviour
+from sklearn_din.utils.validation import check_columns, check_names
 
 NamesParameter = str | Sequence[str]  # "auto", or names
 HistoriesParameter = str | Mapping[Hashable, Hashable]  # "auto", or history -> candidate

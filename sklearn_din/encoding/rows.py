@@ -9,8 +9,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from sklearn_din._spans import Spans
-from sklearn_din._validation import key_codes, plain_values, position_values, time_values
 from sklearn_din.encoding.cells import as_numbers, factorize, read_history
 from sklearn_din.encoding.events import keep_newest
 from sklearn_din.encoding.frames import ReadFrame, read_frame
@@ -24,6 +22,8 @@ from sklearn_din.features.ragged import Ragged
 from sklearn_din.features.schema import Behaviour, Schema
 from sklearn_din.features.store import Store, StoreWriter, create_store, open_store
 from sklearn_din.features.vectors import Vectors
+from sklearn_din.utils.spans import Spans
+from sklearn_din.utils.validation import key_codes, plain_values, position_values, time_values
 
 SEVERAL_USERS = 20  # of a few, all may be new
 AT_A_TIME = 131_072  # rows, or events of a log

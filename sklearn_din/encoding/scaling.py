@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sklearn_din._spans import Spans, log_elapsed
 from sklearn_din.encoding.events import Events
+from sklearn_din.utils.spans import Spans, log_elapsed
 
 SAMPLED_ROWS = 50_000
 ROWS_AT_A_TIME = 16_384

@@ -7,8 +7,6 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from sklearn_din._progress import Progress
-from sklearn_din._spans import Spans
 from sklearn_din.encoding.cells import (
     LARGEST,
     Codes,
@@ -21,7 +19,9 @@ from sklearn_din.encoding.cells import (
     read_history,
 )
 from sklearn_din.logs.windows import WindowArray, WindowDtype
-from sklearn_din.tables.scan import Scan
+from sklearn_din.utils.progress import Progress
+from sklearn_din.utils.scan import Scan
+from sklearn_din.utils.spans import Spans
 
 PREFIX = "hist_"
 NO_COLUMNS = pd.DataFrame(index=[0])

@@ -13,12 +13,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import ArrayLike
 
-from sklearn_din._digests import digest
-from sklearn_din._estimator_state import check_array
-from sklearn_din._validation import check_exact, spells_integer
-from sklearn_din._warnings import warn_user
 from sklearn_din.features.identities import identify, is_identity
 from sklearn_din.features.schema import FIRST_KNOWN_ID, PADDING_ID, UNKNOWN_ID
+from sklearn_din.utils.digests import digest
+from sklearn_din.utils.estimator_state import check_array
+from sklearn_din.utils.validation import check_exact, spells_integer
+from sklearn_din.utils.warnings import warn_user
 
 SHOWN_VALUES = 5
 N_DIGITS = 16  # of a vocabulary's digest

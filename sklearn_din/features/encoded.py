@@ -6,13 +6,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
-from sklearn_din._spans import select_rows
 from sklearn_din.features.identities import ids_to_look_up, is_identity
 from sklearn_din.features.lists import Column, IdLists
 from sklearn_din.features.ragged import Ragged
 from sklearn_din.features.schema import KINDS, Schema
 from sklearn_din.features.store import Store
 from sklearn_din.features.vectors import Vectors
+from sklearn_din.utils.spans import select_rows
 
 OTHER_TOOLS = (
     "In place of permutation_importance take history_importance, of BaggingClassifier a "

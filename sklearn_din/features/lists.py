@@ -8,8 +8,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from sklearn_din._spans import Rows, Spans
 from sklearn_din.features.identities import ids_to_look_up
+from sklearn_din.utils.spans import Rows, Spans
 
 Column: TypeAlias = Any  # an array of ids or numbers, or IdLists
 

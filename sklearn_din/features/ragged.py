@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from sklearn_din._spans import Rows, Spans, log_elapsed
 from sklearn_din.features.identities import ids_to_look_up
 from sklearn_din.features.lists import Column, IdLists
+from sklearn_din.utils.spans import Rows, Spans, log_elapsed
 
 MOST_EVENTS = 1_000  # of a history, the newest ones, that item neighbours are told of
 
@@ -36,7 +36,7 @@ class Ragged:
     Examples
     --------
     >>> import numpy as np
-    >>> from sklearn_din._spans import Spans
+    >>> from sklearn_din.utils.spans import Spans
     >>> spans = Spans(np.array([0, 1]), np.array([1, 2], "int32"))
     >>> clicks = Ragged({"item": np.array([5, 6, 7], "int32")}, spans)
     >>> clicks.pad("item")

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from sklearn_din._text_table import text_table
+from sklearn_din.utils.text_table import text_table
 
 PADDING_ID = 0
 UNKNOWN_ID = 1

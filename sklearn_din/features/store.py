@@ -17,8 +17,8 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import DTypeLike
 
-from sklearn_din._digests import digest
-from sklearn_din._whole_files import remove_with, sync
+from sklearn_din.utils.digests import digest
+from sklearn_din.utils.whole_files import remove_with, sync
 
 MANIFEST = "manifest.json"
 FORMAT = 2

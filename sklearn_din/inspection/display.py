@@ -10,14 +10,14 @@ import numpy as np
 import pandas as pd
 from sklearn.base import BaseEstimator
 
-from sklearn_din._extras import import_package
-from sklearn_din._frames import pandas_frame
-from sklearn_din._validation import check_choice
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.schema import Behaviour
 from sklearn_din.inspection.explain import COLUMN_BY, KEYS, explain_encoded
 from sklearn_din.inspection.fitted import FittedPipeline, classifier_of, split_pipeline
 from sklearn_din.training.checks import best_check
+from sklearn_din.utils.extras import import_package
+from sklearn_din.utils.frames import pandas_frame
+from sklearn_din.utils.validation import check_choice
 
 if TYPE_CHECKING:  # matplotlib need not be installed
     from matplotlib.axes import Axes

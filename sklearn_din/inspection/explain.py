@@ -8,8 +8,6 @@ import pandas as pd
 import torch
 from sklearn.base import BaseEstimator
 
-from sklearn_din._spans import Spans
-from sklearn_din._validation import check_choice
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.identities import ids_to_look_up
 from sklearn_din.features.lists import Column, IdLists
@@ -18,6 +16,8 @@ from sklearn_din.features.schema import Behaviour
 from sklearn_din.inspection.fitted import FittedPipeline, split_pipeline
 from sklearn_din.module import DIN
 from sklearn_din.training.batches import ImpressionBatches
+from sklearn_din.utils.spans import Spans
+from sklearn_din.utils.validation import check_choice
 
 IMPRESSIONS_PER_BATCH = 1_024
 EVENTS_PER_BLOCK = 1 << 20  # of the copies of histories without one of their events

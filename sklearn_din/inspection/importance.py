@@ -11,9 +11,9 @@ from sklearn.metrics import check_scoring
 from sklearn.pipeline import make_pipeline
 from sklearn.utils import check_consistent_length, check_random_state
 
-from sklearn_din._frames import CallerFrame
-from sklearn_din._validation import check_count
 from sklearn_din.inspection.fitted import split_pipeline
+from sklearn_din.utils.frames import CallerFrame
+from sklearn_din.utils.validation import check_count
 
 Scorer = Callable[[BaseEstimator, IntoDataFrame, ArrayLike], float]
 

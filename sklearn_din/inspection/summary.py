@@ -6,11 +6,11 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
-from sklearn_din._text_table import text_table
 from sklearn_din.features.schema import KINDS
 from sklearn_din.module import DIN
 from sklearn_din.network.interest import Interest
 from sklearn_din.training.progress import neighbours_text
+from sklearn_din.utils.text_table import text_table
 
 NORMALIZATIONS = {None: "", "sqrt": ", / sqrt(length)", "softmax": ", softmax"}
 

@@ -17,9 +17,9 @@ import pyarrow.dataset as ds
 import pyarrow.fs
 import pyarrow.parquet as pq
 
-from sklearn_din._validation import check_columns, check_distinct, check_names
-from sklearn_din._whole_files import remove_with
-from sklearn_din.tables.scan import Scan, frame_of_arrow, is_ascending
+from sklearn_din.utils.scan import Scan, frame_of_arrow, is_ascending
+from sklearn_din.utils.validation import check_columns, check_distinct, check_names
+from sklearn_din.utils.whole_files import remove_with
 
 UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}

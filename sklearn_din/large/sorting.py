@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from sklearn_din._extras import import_package
+from sklearn_din.utils.extras import import_package
 
 INTEGERS = {8: pa.int8(), 16: pa.int16(), 32: pa.int32(), 64: pa.int64()}
 LEAST_MEMORY = 128 * 2**20  # DuckDB's buffers need so much, whatever the caller allows

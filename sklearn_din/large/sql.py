@@ -16,20 +16,6 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from sklearn_din._digests import digest
-from sklearn_din._frames import list_types
-from sklearn_din._progress import Progress
-from sklearn_din._shrinkage import N_SUMS, changes_of_sums, shrunk_rate
-from sklearn_din._validation import (
-    Age,
-    check_keys,
-    check_max_age,
-    check_times,
-    missing_rows,
-    missing_times,
-    plain_values,
-)
-from sklearn_din._warnings import warn_of
 from sklearn_din.features.store import Store, StoreWriter, create_store, open_store
 from sklearn_din.large.attached_scan import AttachedScan
 from sklearn_din.large.sorting import sort_rows
@@ -56,6 +42,20 @@ from sklearn_din.logs.timeline import (
     unit_ratio,
     window_edges,
 )
+from sklearn_din.utils.digests import digest
+from sklearn_din.utils.frames import list_types
+from sklearn_din.utils.progress import Progress
+from sklearn_din.utils.shrinkage import N_SUMS, changes_of_sums, shrunk_rate
+from sklearn_din.utils.validation import (
+    Age,
+    check_keys,
+    check_max_age,
+    check_times,
+    missing_rows,
+    missing_times,
+    plain_values,
+)
+from sklearn_din.utils.warnings import warn_of
 
 _Read = Callable[[pd.DataFrame, np.ndarray], dict[str, pa.Array]]  # further columns of some rows
 EVENT = 2**62  # added to the row numbers of events, so that impressions of equal time come first

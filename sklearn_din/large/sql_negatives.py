@@ -11,8 +11,6 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sklearn_din._progress import Progress
-from sklearn_din._validation import check_times, missing_rows, missing_times
 from sklearn_din.features.store import create_store
 from sklearn_din.large.parquet_scan import ParquetFiles, ParquetScan, find_files
 from sklearn_din.large.sorting import Database, open_database, plain_integers
@@ -34,7 +32,9 @@ from sklearn_din.logs.other_items import (
 )
 from sklearn_din.logs.sampling_notices import warn_of_leaks
 from sklearn_din.logs.windows import WindowDtype
-from sklearn_din.tables.scan import Scan
+from sklearn_din.utils.progress import Progress
+from sklearn_din.utils.scan import Scan
+from sklearn_din.utils.validation import check_times, missing_rows, missing_times
 
 CHECKED_ROWS = 100_000  # of the first part: which columns are the item's
 FAR = 2**62  # later than any time; exact as a float

@@ -7,11 +7,11 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
-from sklearn_din._digests import digest
-from sklearn_din._frames import CallerFrame
-from sklearn_din._validation import missing_rows
 from sklearn_din.large.parquet_scan import plain_type
-from sklearn_din.tables.scan import Scan
+from sklearn_din.utils.digests import digest
+from sklearn_din.utils.frames import CallerFrame
+from sklearn_din.utils.scan import Scan
+from sklearn_din.utils.validation import missing_rows
 
 PART_ROWS = 131_072  # of a frame
 HEAD_ROWS = 1000

@@ -7,12 +7,12 @@ import numpy as np
 import pandas as pd
 from narwhals.typing import IntoDataFrame, IntoDataFrameT
 
-from sklearn_din._extras import extra
-from sklearn_din._frames import CallerFrame
-from sklearn_din._shrinkage import changes_of_sums, shrunk_rate
-from sklearn_din._validation import check_frame, check_name, plain_values
 from sklearn_din.logs.timeline import Past, Timeline
-from sklearn_din.tables.scan import Scan
+from sklearn_din.utils.extras import extra
+from sklearn_din.utils.frames import CallerFrame
+from sklearn_din.utils.scan import Scan
+from sklearn_din.utils.shrinkage import changes_of_sums, shrunk_rate
+from sklearn_din.utils.validation import check_frame, check_name, plain_values
 
 Aggregate = tuple[str | tuple[str, ...], str | None, str]
 Statistic = tuple[str | None, str]  # of a column, or of the events themselves

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from sklearn_din._validation import check_exact, check_times, datetime_index, plain_values
 from sklearn_din.logs.timeline import time_kind
+from sklearn_din.utils.validation import check_exact, check_times, datetime_index, plain_values
 
 EXACT = 2**53  # up to here float64 holds every integer
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from sklearn_din._validation import UNITS_PER_SECOND, datetime_index, spread, unix_unit
+from sklearn_din.utils.validation import UNITS_PER_SECOND, datetime_index, spread, unix_unit
 
 MANY_ROWS = 20
 CHECKED_ROWS = 10_000

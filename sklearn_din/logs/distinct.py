@@ -5,7 +5,7 @@ from collections.abc import Hashable, Sequence
 import numpy as np
 import pandas as pd
 
-from sklearn_din._validation import plain_values
+from sklearn_din.utils.validation import plain_values
 
 SEEN_EVENTS = 10_000
 MANY_EVENTS = 10

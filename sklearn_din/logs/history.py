@@ -18,11 +18,17 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
-from sklearn_din._compat import Interval, StrOptions, _fit_context
-from sklearn_din._estimator_state import EstimatorState, check_feature_names, check_keys
-from sklearn_din._extras import extra
-from sklearn_din._frames import CallerFrame, list_types
-from sklearn_din._validation import (
+from sklearn_din.logs.appended_events import append_events
+from sklearn_din.logs.clocks import note_clocks
+from sklearn_din.logs.distinct import SEEN_EVENTS, note_repeats, repeats_memory
+from sklearn_din.logs.timeline import Past, Timeline
+from sklearn_din.logs.windows import EventLog, WindowArray
+from sklearn_din.utils.compat import Interval, StrOptions, _fit_context
+from sklearn_din.utils.estimator_state import EstimatorState, check_feature_names, check_keys
+from sklearn_din.utils.extras import extra
+from sklearn_din.utils.frames import CallerFrame, list_types
+from sklearn_din.utils.scan import Scan
+from sklearn_din.utils.validation import (
     Age,
     check_count,
     check_frame,
@@ -31,13 +37,7 @@ from sklearn_din._validation import (
     check_times,
     plain_values,
 )
-from sklearn_din._warnings import warn_of, warn_user
-from sklearn_din.logs.appended_events import append_events
-from sklearn_din.logs.clocks import note_clocks
-from sklearn_din.logs.distinct import SEEN_EVENTS, note_repeats, repeats_memory
-from sklearn_din.logs.timeline import Past, Timeline
-from sklearn_din.logs.windows import EventLog, WindowArray
-from sklearn_din.tables.scan import Scan
+from sklearn_din.utils.warnings import warn_of, warn_user
 
 Reason = Literal["users", "times"]
 MANY_ROWS = 10  # where fewer have no past, it may be by chance

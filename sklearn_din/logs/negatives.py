@@ -10,9 +10,6 @@ import pyarrow as pa
 from narwhals.typing import IntoDataFrameT
 from sklearn.utils import check_random_state
 
-from sklearn_din._extras import extra
-from sklearn_din._frames import CallerFrame
-from sklearn_din._validation import check_frame, check_name, check_names, check_times
 from sklearn_din.logs.other_items import (
     Arrivals,
     ItemVersions,
@@ -28,7 +25,10 @@ from sklearn_din.logs.sampling_notices import (
     warn_of_later_values,
     warn_of_leaks,
 )
-from sklearn_din.tables.scan import Scan
+from sklearn_din.utils.extras import extra
+from sklearn_din.utils.frames import CallerFrame
+from sklearn_din.utils.scan import Scan
+from sklearn_din.utils.validation import check_frame, check_name, check_names, check_times
 
 
 def sample_negatives(

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from sklearn_din._validation import (
+from sklearn_din.utils.validation import (
     check_choice,
     check_columns,
     check_count,

@@ -10,10 +10,10 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from sklearn_din._validation import missing_rows, spread, time_values, unix_unit
-from sklearn_din._warnings import ADVICE_FROM, log_once, warn_user
 from sklearn_din.logs.distinct import value_codes
 from sklearn_din.logs.other_items import Arrivals, NegativesRequest, number_as_they_come, number_ids
+from sklearn_din.utils.validation import missing_rows, spread, time_values, unix_unit
+from sklearn_din.utils.warnings import ADVICE_FROM, log_once, warn_user
 
 MIN_OWNERS = 5  # items (or users) that must have several rows
 MIN_SURPRISE = 14.0  # natural logarithm of a million

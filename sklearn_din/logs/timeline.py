@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from sklearn_din._validation import (
+from sklearn_din.utils.validation import (
     UNITS_PER_SECOND,
     Age,
     check_exact,
@@ -18,7 +18,7 @@ from sklearn_din._validation import (
     plain_values,
     python_values,
 )
-from sklearn_din._warnings import warn_of
+from sklearn_din.utils.warnings import warn_of
 
 _INT64 = np.iinfo(np.int64)
 KEY_KINDS = {"string": "text", "integer": "numbers", "floating": "numbers", "boolean": "numbers"}

@@ -13,10 +13,10 @@ from numpy.typing import DTypeLike
 from pandas.api.extensions import ExtensionArray, ExtensionDtype, register_extension_dtype, take
 from pandas.api.indexers import check_array_indexer
 
-from sklearn_din._arrow import arrow_of_events
-from sklearn_din._digests import digest
-from sklearn_din._spans import Spans
-from sklearn_din._validation import refuse_unsure_ids
+from sklearn_din.utils.arrow import arrow_of_events
+from sklearn_din.utils.digests import digest
+from sklearn_din.utils.spans import Spans
+from sklearn_din.utils.validation import refuse_unsure_ids
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -16,9 +16,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from sklearn_din._estimator_state import check_array
-from sklearn_din._validation import UNITS_PER_SECOND, key_codes
 from sklearn_din.features.encoded import EncodedFeatures
+from sklearn_din.utils.estimator_state import check_array
+from sklearn_din.utils.validation import UNITS_PER_SECOND, key_codes
 
 N_BLOCKS = 5
 NOT_COUNTED = N_BLOCKS  # the block of rows that no table counts

@@ -9,14 +9,14 @@ import numpy as np
 import pandas as pd
 from scipy.sparse import csr_array, triu
 
-from sklearn_din._estimator_state import check_array, check_keys
-from sklearn_din._spans import Spans
-from sklearn_din._typed_fields import FORMS
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.identities import ids_to_look_up
 from sklearn_din.features.ragged import Ragged
 from sklearn_din.features.schema import FIRST_KNOWN_ID
 from sklearn_din.neighbours.blocks import N_BLOCKS, NOT_COUNTED, OrderedRows
+from sklearn_din.utils.estimator_state import check_array, check_keys
+from sklearn_din.utils.spans import Spans
+from sklearn_din.utils.typed_fields import FORMS
 
 MOST_PAIRS = 400_000_000  # of two items of one user: some four seconds
 MOST_ITEMS_PER_USER = 1_000

@@ -7,7 +7,6 @@ import numpy as np
 from scipy.linalg import lapack
 from scipy.sparse import csr_array, diags_array, triu, vstack
 
-from sklearn_din._spans import Spans
 from sklearn_din.features.identities import ids_to_look_up
 from sklearn_din.neighbours.cooccurrence import (
     check_numbers,
@@ -15,6 +14,7 @@ from sklearn_din.neighbours.cooccurrence import (
     narrow_csr,
     sort_indices,
 )
+from sklearn_din.utils.spans import Spans
 
 MOST_EXACT = 3_000  # items of an exact EASE: 36 MB, and half a second to invert
 MOST_NEIGHBOURS = 200

@@ -7,11 +7,6 @@ from typing import cast
 import numpy as np
 from scipy.sparse import csr_array
 
-from sklearn_din._digests import digest
-from sklearn_din._plain_values import join_arrays, split_arrays
-from sklearn_din._shrinkage import prior_rows, sums_of_keys
-from sklearn_din._typed_fields import from_dict, to_dict
-from sklearn_din._warnings import ADVICE_FROM, log_once
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.schema import Schema
 from sklearn_din.features.store import Store, StoreWriter, create_store, open_store
@@ -24,6 +19,11 @@ from sklearn_din.neighbours.pairs import (
     histories_with_candidate,
     name_columns,
 )
+from sklearn_din.utils.digests import digest
+from sklearn_din.utils.plain_values import join_arrays, split_arrays
+from sklearn_din.utils.shrinkage import prior_rows, sums_of_keys
+from sklearn_din.utils.typed_fields import from_dict, to_dict
+from sklearn_din.utils.warnings import ADVICE_FROM, log_once
 
 KINDS_OF_ORDER: dict[str, type[ByTime] | type[ByUser]] = {"time": ByTime, "user": ByUser}
 NUMBERS = "numbers "  # how their names in a store begin

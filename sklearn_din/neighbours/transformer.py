@@ -11,11 +11,6 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils import check_consistent_length
 from sklearn.utils.validation import check_is_fitted
 
-from sklearn_din._compat import StrOptions, _fit_context
-from sklearn_din._estimator_state import EstimatorState, check_keys
-from sklearn_din._frames import CallerFrame
-from sklearn_din._typed_fields import from_dict, to_dict
-from sklearn_din._validation import check_count
 from sklearn_din.encoding.roles import HistoriesParameter
 from sklearn_din.encoding.table import Columns
 from sklearn_din.features.encoded import EncodedFeatures
@@ -25,6 +20,11 @@ from sklearn_din.neighbours.blocks import find_clicks
 from sklearn_din.neighbours.shortlist import NOBODY, Shortlist
 from sklearn_din.neighbours.tables import NeighbourTables, choose_order, learn_neighbours
 from sklearn_din.transformers import HistorySequenceEncoder
+from sklearn_din.utils.compat import StrOptions, _fit_context
+from sklearn_din.utils.estimator_state import EstimatorState, check_keys
+from sklearn_din.utils.frames import CallerFrame
+from sklearn_din.utils.typed_fields import from_dict, to_dict
+from sklearn_din.utils.validation import check_count
 
 FrameOrEncoded = IntoDataFrame | EncodedFeatures  # what is transformed, into the same kind
 

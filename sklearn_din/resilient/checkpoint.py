@@ -21,10 +21,6 @@ from skorch.callbacks import Callback, PassthroughScoring
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from sklearn_din._digests import digest
-from sklearn_din._version import __version__
-from sklearn_din._warnings import warn_user
-from sklearn_din._whole_files import whole_file
 from sklearn_din.resilient.fingerprint import Fingerprint, differences, fingerprint
 from sklearn_din.resilient.ranks import Ranks
 from sklearn_din.training.check_tasks import leave
@@ -34,6 +30,10 @@ from sklearn_din.training.net import DINNet
 from sklearn_din.training.net_state import plain_record
 from sklearn_din.training.seeding import plain_random_state, random_state_of
 from sklearn_din.training.steps import read_losses
+from sklearn_din.utils.digests import digest
+from sklearn_din.utils.version import __version__
+from sklearn_din.utils.warnings import warn_user
+from sklearn_din.utils.whole_files import whole_file
 
 FILE, LOCK = "training.checkpoint", "training.lock"
 FORMAT = "sklearn_din checkpoint 4"

@@ -10,12 +10,12 @@ from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator
 from skorch.callbacks import Callback
 
-from sklearn_din._digests import digest
-from sklearn_din._typed_fields import to_dict
-from sklearn_din._validation import group_codes
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.lists import Column, IdLists
 from sklearn_din.training.inputs import FitInputs, device_for
+from sklearn_din.utils.digests import digest
+from sklearn_din.utils.typed_fields import to_dict
+from sklearn_din.utils.validation import group_codes
 
 WITHOUT_INFLUENCE = ("verbose", "checkpoint_dir")  # parameters that do not change the result
 ROWS_PER_BLOCK = 4_096  # that are hashed at a time: with histories of 10,000 events, 300 MB

@@ -26,11 +26,11 @@ from sklearn.base import BaseEstimator
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from sklearn_din._digests import digest
-from sklearn_din._warnings import warn_user
 from sklearn_din.network.batch import rows_of_rank
 from sklearn_din.resilient.fingerprint import Fingerprint, differences, fingerprint
 from sklearn_din.training.inputs import FitInputs
+from sklearn_din.utils.digests import digest
+from sklearn_din.utils.warnings import warn_user
 
 if TYPE_CHECKING:
     from sklearn_din.training.net import DINNet

@@ -14,11 +14,11 @@ from prometheus_client import CollectorRegistry, Gauge, generate_latest
 from pydantic import BaseModel, Field
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-from sklearn_din._version import __version__
 from sklearn_din.server.guard import Guard
 from sklearn_din.server.json_values import Values
 from sklearn_din.server.page import add_page
 from sklearn_din.server.state import State
+from sklearn_din.utils.version import __version__
 
 MAX_ITEMS, MAX_ROWS, MAX_TOP_K, MAX_CLICKS = 10_000, 1_000, 1_000, 1_000
 

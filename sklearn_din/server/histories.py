@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from sklearn_din._validation import check_frame
 from sklearn_din.logs.appended_events import append_events
 from sklearn_din.logs.history import HistoryBuilder
 from sklearn_din.server.json_values import Values, check_keys, check_spelling, plain
+from sklearn_din.utils.validation import check_frame
 
 RECENT = 2_000  # clicks after which they join the log: until then a post costs the same
 TIMES = "time of each event"  # a history beside those of the model

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from sklearn_din._validation import check_frame
-from sklearn_din._warnings import warn_user
 from sklearn_din.server.json_values import Values, check_spelling, plain
+from sklearn_din.utils.validation import check_frame
+from sklearn_din.utils.warnings import warn_user
 
 PICTURES = (".avif", ".gif", ".jpeg", ".jpg", ".png", ".webp")  # no SVG: it may hold scripts
 

@@ -6,12 +6,12 @@ import numpy as np
 import pandas as pd
 from narwhals.typing import IntoDataFrame
 
-from sklearn_din._frames import CallerFrame
-from sklearn_din._spans import Spans
-from sklearn_din._validation import check_frame
 from sklearn_din.encoding.cells import factorize
 from sklearn_din.encoding.vocabulary import kind_of_ids, plain_ids
 from sklearn_din.features.schema import PADDING_ID, UNKNOWN_ID
+from sklearn_din.utils.frames import CallerFrame
+from sklearn_din.utils.spans import Spans
+from sklearn_din.utils.validation import check_frame
 
 NO_PAIRS = np.empty(0, dtype=np.int64)
 

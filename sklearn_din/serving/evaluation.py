@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 from narwhals.typing import IntoDataFrame
 
-from sklearn_din._frames import CallerFrame
-from sklearn_din._validation import check_frame, check_name
-from sklearn_din._warnings import warn_user
 from sklearn_din.serving.ranking import Ranker
 from sklearn_din.training.target import Label
+from sklearn_din.utils.frames import CallerFrame
+from sklearn_din.utils.validation import check_frame, check_name
+from sklearn_din.utils.warnings import warn_user
 
 SHOWN_VALUES = 3
 

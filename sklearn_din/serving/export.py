@@ -17,10 +17,6 @@ from sklearn.base import BaseEstimator
 from sklearn.pipeline import Pipeline
 from torch import nn
 
-from sklearn_din._extras import import_package
-from sklearn_din._typed_fields import to_dict
-from sklearn_din._validation import check_choice
-from sklearn_din._whole_files import whole_file
 from sklearn_din.features.ragged import MOST_EVENTS
 from sklearn_din.features.schema import PADDING_ID, UNKNOWN_ID, Behaviour, Field, Schema
 from sklearn_din.features.vectors import Vectors
@@ -38,6 +34,10 @@ from sklearn_din.network.interest import DECAYS, NO_ID, Events, Interest, signed
 from sklearn_din.network.layers import ActivationUnit, Dice, LabelLogits, PReLU
 from sklearn_din.serving.onnx_graph import HIDDEN, Graph, Value, join, rank_of_recency
 from sklearn_din.training.target import Numbers, Target
+from sklearn_din.utils.extras import import_package
+from sklearn_din.utils.typed_fields import to_dict
+from sklearn_din.utils.validation import check_choice
+from sklearn_din.utils.whole_files import whole_file
 
 METADATA_KEY = "sklearn_din"
 OUTPUTS = ("probability", "logit", "prediction")

@@ -11,9 +11,6 @@ import pandas as pd
 from narwhals.typing import IntoDataFrame, IntoDataFrameT
 from sklearn.base import BaseEstimator
 
-from sklearn_din._frames import CallerFrame
-from sklearn_din._validation import check_choice, check_count, check_frame, check_name
-from sklearn_din._warnings import warn_user
 from sklearn_din.encoding.cells import as_numbers
 from sklearn_din.features.schema import Schema, item_column
 from sklearn_din.inspection.fitted import FittedPipeline, split_pipeline
@@ -21,6 +18,9 @@ from sklearn_din.neighbours.shortlist import largest_first
 from sklearn_din.serving.allowed_pairs import NO_PAIRS, PlacesOfIds, pair_blocks, pairs_of_frame
 from sklearn_din.serving.catalogue import Catalogue, Users, frame_of_users
 from sklearn_din.training.target import Label, Reading
+from sklearn_din.utils.frames import CallerFrame
+from sklearn_din.utils.validation import check_choice, check_count, check_frame, check_name
+from sklearn_din.utils.warnings import warn_user
 
 PairsLike = str | Sequence[object] | IntoDataFrame  # "history", items, or (user, item)
 PAIRS_PER_BLOCK = 65_536

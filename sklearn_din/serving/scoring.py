@@ -16,13 +16,13 @@ from narwhals.typing import IntoDataFrame
 from pandas.arrays import ArrowExtensionArray
 from sklearn.base import is_regressor
 
-from sklearn_din._frames import CallerFrame
-from sklearn_din._progress import Progress
-from sklearn_din._validation import check_columns, check_frame, check_names
-from sklearn_din._whole_files import whole_file
 from sklearn_din.large.table import Table
 from sklearn_din.saving import load
-from sklearn_din.tables.scan import Scan
+from sklearn_din.utils.frames import CallerFrame
+from sklearn_din.utils.progress import Progress
+from sklearn_din.utils.scan import Scan
+from sklearn_din.utils.validation import check_columns, check_frame, check_names
+from sklearn_din.utils.whole_files import whole_file
 
 FRAME_ROWS = 131_072  # rows of a part, where X is a frame in memory
 # Columns by the method that is asked; the last one of regressors alone

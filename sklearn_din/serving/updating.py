@@ -8,10 +8,10 @@ from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator
 from sklearn.pipeline import Pipeline
 
-from sklearn_din._estimator_state import EstimatorState, forget_written
-from sklearn_din._warnings import warn_user
 from sklearn_din.inspection.fitted import classifier_of, flat_steps, unwrap
 from sklearn_din.training.inputs import ImpressionsLike
+from sklearn_din.utils.estimator_state import EstimatorState, forget_written
+from sklearn_din.utils.warnings import warn_user
 
 Model = TypeVar("Model", bound=BaseEstimator)
 MANY_ROWS = 100  # that are hardly all clicks by chance

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sklearn_din._spans import Rows, row_dtype
 from sklearn_din.features.encoded import EncodedFeatures, copy_to_memory, rows_per_pool
 from sklearn_din.network.batch import Batch, JointRows, rows_of_rank
 from sklearn_din.training.seeding import plain_random_state, random_state_of
+from sklearn_din.utils.spans import Rows, row_dtype
 
 if TYPE_CHECKING:
     from sklearn_din.training.novelty import ShownRows

@@ -6,11 +6,11 @@ from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator
 from skorch.callbacks import Callback
 
-from sklearn_din._callbacks import FitTask, begin_fit
 from sklearn_din.training.batches import ImpressionBatches
 from sklearn_din.training.early_stopping import EarlyStopping, count_checks
 from sklearn_din.training.growth import copy_as_if_stopped
 from sklearn_din.training.net import DINNet
+from sklearn_din.utils.callbacks import FitTask, begin_fit
 
 
 class CheckTasks(Callback):

@@ -15,11 +15,11 @@ from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import check_array, validate_data
 
-from sklearn_din._warnings import log_once, warn_user
 from sklearn_din.features.encoded import OTHER_TOOLS, EncodedFeatures
 from sklearn_din.features.schema import Field, Schema
 from sklearn_din.network.layers import order_of_labels
 from sklearn_din.training.target import Click, Labels, Numbers, Target, is_missing
+from sklearn_din.utils.warnings import log_once, warn_user
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -110,7 +110,7 @@ def _read_several(
     """Return the target of several labels, which are named by their columns."""
     import pandas as pd
 
-    from sklearn_din._frames import pandas_frame
+    from sklearn_din.utils.frames import pandas_frame
 
     n_labels, frame = values.shape[1], pandas_frame(y, name="y")
     names = tuple(_label_names(y, n_labels))
@@ -162,7 +162,7 @@ def _read_several(
 
 
 def _label_names(y: Any, n_labels: int) -> list[str]:
-    from sklearn_din._frames import column_names
+    from sklearn_din.utils.frames import column_names
 
     names = column_names(y)
     return [*map(str, range(n_labels) if names is None else names)]

@@ -5,11 +5,11 @@ from typing import NamedTuple
 import numpy as np
 from sklearn.metrics import roc_auc_score
 
-from sklearn_din._warnings import warn_user
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.identities import ids_to_look_up
 from sklearn_din.features.ragged import Ragged
 from sklearn_din.features.schema import FIRST_KNOWN_ID, Behaviour
+from sklearn_din.utils.warnings import warn_user
 
 CHECKED_ROWS = 10_000  # clicked ones, and as many others: their fractions are exact to a hundredth
 MIN_ROWS = 50

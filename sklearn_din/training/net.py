@@ -18,8 +18,6 @@ from skorch.callbacks import Callback, EpochTimer, PassthroughScoring
 from skorch.utils import TeeGenerator
 from torch import Tensor
 
-from sklearn_din._compat import _safe_indexing
-from sklearn_din._warnings import warn_once, warn_user
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.schema import UNKNOWN_ID
 from sklearn_din.module import DIN
@@ -47,6 +45,8 @@ from sklearn_din.training.steps import (
 from sklearn_din.training.target import Click, Target
 from sklearn_din.training.threads import LARGEST_BATCH, ThreadChoice, choose_threads
 from sklearn_din.training.validation import choose_validation, cut_in_time, split_rows
+from sklearn_din.utils.compat import _safe_indexing
+from sklearn_din.utils.warnings import warn_once, warn_user
 
 if TYPE_CHECKING:
     from sklearn_din.resilient.ranks import Ranks

@@ -11,8 +11,6 @@ import torch
 from skorch.history import History
 from torch import Tensor
 
-from sklearn_din._estimator_state import check_array, check_dict, check_keys
-from sklearn_din._typed_fields import from_dict, to_dict
 from sklearn_din.features.schema import Schema
 from sklearn_din.module import DIN
 from sklearn_din.neighbours.tables import NeighbourTables
@@ -20,6 +18,8 @@ from sklearn_din.training.checks import CHECK
 from sklearn_din.training.growth import can_go_on, net_around
 from sklearn_din.training.net import DINNet, StopReason
 from sklearn_din.training.novelty import Novelty, candidate_columns
+from sklearn_din.utils.estimator_state import check_array, check_dict, check_keys
+from sklearn_din.utils.typed_fields import from_dict, to_dict
 
 NET = {
     "neighbours",

@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from sklearn_din._spans import Rows, Spans, row_dtype
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.identities import ids_to_look_up
 from sklearn_din.features.schema import FIRST_KNOWN_ID, Schema
 from sklearn_din.training.occurrences import COUNTED_ROWS, ids_of_rows
 from sklearn_din.training.validation import can_order, late_times
+from sklearn_din.utils.spans import Rows, Spans, row_dtype
 
 LEAST_SHARE = 0.01  # below, nothing is hidden: rare ids of a still catalogue are new by chance
 MOST_BLOCKS = 5  # of late rows; with a tenth of the rows each, they are the newer half

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from sklearn_din._compat import Interval, StrOptions
 from sklearn_din.module import OPTIONS
+from sklearn_din.utils.compat import Interval, StrOptions
 
 if TYPE_CHECKING:
     from skorch.callbacks import Callback

@@ -7,12 +7,12 @@ import pandas as pd
 from numpy.typing import ArrayLike
 from sklearn.model_selection import GroupShuffleSplit, train_test_split
 
-from sklearn_din._spans import row_dtype
-from sklearn_din._validation import group_codes
-from sklearn_din._warnings import warn_user
 from sklearn_din.model_selection import row_of_nearest_change
 from sklearn_din.training.inputs import check_rows
 from sklearn_din.training.weight_average import MOST_PARTS
+from sklearn_din.utils.spans import row_dtype
+from sklearn_din.utils.validation import group_codes
+from sklearn_din.utils.warnings import warn_user
 
 ROWS_PER_PART = 32  # at least, of validation rows that are learnt
 SplitRows = tuple[np.ndarray, np.ndarray]  # row numbers to train on, row numbers to validate on

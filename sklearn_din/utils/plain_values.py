@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from sklearn_din._arrow import is_list
+from sklearn_din.utils.arrow import is_list
 
 KIND = "__kind__"  # a dict with this key stands for a value of the kind that it names
 PLAIN_KINDS = "biufcmMU"  # numpy's kinds of dtypes that are kept as they are

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator
 
-from sklearn_din._compat import CallbackSupportMixin as CallbackSupportMixin
+from sklearn_din.utils.compat import CallbackSupportMixin as CallbackSupportMixin
 
 if TYPE_CHECKING:
     from sklearn.callback import CallbackContext  # not in every scikit-learn

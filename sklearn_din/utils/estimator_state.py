@@ -10,8 +10,8 @@ from typing import Any, Self
 import numpy as np
 import sklearn
 
-from sklearn_din._version import __version__
-from sklearn_din._warnings import warn_user
+from sklearn_din.utils.version import __version__
+from sklearn_din.utils.warnings import warn_user
 
 PARTS = {"parameters", "fitted", "others", "requests", "versions", "lifetime"}
 DAMAGES = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
@@ -91,7 +91,7 @@ class EstimatorState:
         self.__dict__ = vars(self) | attributes | {"_replaced": {}}
 
     def __getstate__(self) -> dict[str, Any]:
-        from sklearn_din._plain_values import to_plain  # and pandas
+        from sklearn_din.utils.plain_values import to_plain  # and pandas
 
         now = self._now(*_request.written.copy().values())
         # Whoever pickles, copies or saves keeps what it was given until its end, this array too.
@@ -113,7 +113,7 @@ class EstimatorState:
         return to_plain(parts)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        from sklearn_din._plain_values import from_plain
+        from sklearn_din.utils.plain_values import from_plain
 
         name = type(self).__name__
         if type(state) is not dict or state.keys() != PARTS:

@@ -12,9 +12,9 @@ import pandas as pd
 import pyarrow as pa
 from pandas.api.extensions import ExtensionDtype
 
-from sklearn_din._digests import digest
-from sklearn_din._spans import select_rows
-from sklearn_din._validation import check_columns, check_names, missing_rows, plain_values
+from sklearn_din.utils.digests import digest
+from sklearn_din.utils.spans import select_rows
+from sklearn_din.utils.validation import check_columns, check_names, missing_rows, plain_values
 
 
 class Scan(ABC):

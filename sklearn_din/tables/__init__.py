@@ -1,1 +1,0 @@
-"""Tables as sequences of parts: a frame is one, a scan of Parquet files has many."""

@@ -1,0 +1,1 @@
+"""What all parts share: a concept a file."""
