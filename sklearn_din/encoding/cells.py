@@ -30,8 +30,6 @@ NO_VALUES = np.empty(0, dtype=object)
 def factorize(values: Values | pd.Series, *, name: str) -> Codes:
     """Each value's code (int32, -1 where missing) and the distinct values, as numpy arrays.
 
-    Examples
-    --------
     >>> factorize(pd.Series(["hat", None, "sock", "hat"]), name="item")
     (array([ 0, -1,  1,  0], dtype=int32), array(['hat', 'sock'], dtype=object))
     """
@@ -153,8 +151,6 @@ class HistoryCells:
     log : (EventLog, column), default=None
         Where the events are a log that other rows, folds and columns share.
 
-    Examples
-    --------
     >>> cells = read_history(pd.Series([["hat", "sock", "hat"], None, ["shoe"]], name="clicks"))
     >>> cells.spans.lengths, cells.spans.newest(2).index()
     (array([3, 0, 1], dtype=int32), array([1, 2, 3]))

@@ -294,8 +294,6 @@ def note_unknown(
 def find_respelling(values: np.ndarray, known: np.ndarray) -> tuple[object, object] | None:
     """Find two ids that differ only in how they are written, where most of the values have one.
 
-    Examples
-    --------
     >>> known = np.array(["7", "42"], dtype=object)
     >>> find_respelling(np.array(["0007", "0042"], dtype=object), known)
     ('0007', '7')

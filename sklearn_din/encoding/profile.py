@@ -45,8 +45,6 @@ class ColumnProfile:
     their numbers (between two deciles is a bin, and each decile is one: numbers such as 0 may be
     most of a column).
 
-    Examples
-    --------
     >>> at_fit = ColumnProfile.of_sample(np.arange(1.0, 101.0))
     >>> later = at_fit.of_numbers(np.arange(1.0, 101.0) * 365)
     >>> round(at_fit.shift_to(at_fit), 3), round(at_fit.shift_to(later), 1)

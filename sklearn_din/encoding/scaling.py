@@ -26,8 +26,6 @@ class Moments:
     ``squares`` are weighted squared distances from the
     mean.
 
-    Examples
-    --------
     >>> moments = Moments()
     >>> moments.update(np.array([7.0, np.nan, 9.0]))
     >>> moments.update(np.array([8.0]))
@@ -148,8 +146,6 @@ class EventNumbers:
         Of the whole table: the scale of times elapsed is learnt from every ``n_rows // 50,000``th
         of them, wherever its parts begin.
 
-    Examples
-    --------
     >>> prices = EventNumbers(2)
     >>> prices.update("paid", Events(Spans.from_lengths(np.array([2])), np.ones(2), numbers={
     ...     "paid": np.array([1.0, 3.0])}), 0)

@@ -38,8 +38,6 @@ class Columns:
 
     Names are distinct, the frame is never written to; ``separator`` splits histories that are text.
 
-    Examples
-    --------
     >>> columns = Columns(pd.DataFrame({"item": [7, 8], "hist_item": [[8], []]}))
     >>> columns.kind("item"), columns.kind("hist_item")
     ('ids', 'history')
@@ -93,8 +91,6 @@ class OneRow(Columns):
     Numbers, text and lists are read without pandas, which takes ten times as long to make columns
     of them.
 
-    Examples
-    --------
     >>> row = OneRow({"price": 7, "item": "hat", "hist_item": [3, 4]})
     >>> row.numbers("price"), row.codes("item")[1], row.history("hist_item").values
     (array([7.]), array(['hat'], dtype=object), array([3, 4]))
@@ -170,8 +166,6 @@ class Impressions:
     positions : ndarray of shape (n_rows,) or None
         Where each row of that order belongs; None where it is the order asked for.
 
-    Examples
-    --------
     >>> table = Impressions(pd.DataFrame({"item": ["hat", "tie"]}))
     >>> [(start, n) for start, n in table.map(lambda columns: len(columns.frame), ["item"], "rows")]
     [(0, 2)]
@@ -224,8 +218,6 @@ def find_candidate(history: str, names: Sequence[str]) -> str | None:
 
     Prefixes that ColumnTransformer writes before two underscores are seen through.
 
-    Examples
-    --------
     >>> find_candidate("rest__hist_item", ["rest__hist_item", "rest__item", "price"])
     'rest__item'
     """
@@ -242,8 +234,6 @@ def find_candidate(history: str, names: Sequence[str]) -> str | None:
 def is_history_name(name: str) -> bool:
     """Return whether a column is named as ``attach_history`` names histories.
 
-    Examples
-    --------
     >>> [is_history_name(name) for name in ("hist_item", "remainder__hist_item", "tags")]
     [True, True, False]
     """
@@ -258,8 +248,6 @@ def _bare(name: str) -> str:
 def column_kind(column: pd.Series) -> ColumnKind:
     """Return the kind of a column by its dtype, and by its cells where the dtype is object.
 
-    Examples
-    --------
     >>> [column_kind(pd.Series(cells)) for cells in ([1, 2], [0.5], ["a"], [[1], []])]
     ['ids', 'numbers', 'ids', 'history']
     """

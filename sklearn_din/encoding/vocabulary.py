@@ -51,8 +51,6 @@ class IdRules(NamedTuple):
 
         Returns where a value gets an id, and where it is remembered without one.
 
-        Examples
-        --------
         >>> IdRules(min_frequency=2, max_ids=2).choose(np.array([3, 1, 2, 3]))[0]
         array([ True, False, False,  True])
         """
@@ -68,8 +66,6 @@ class ValueCounts:
 
     New values are joined to the earlier ones whenever they have doubled them.
 
-    Examples
-    --------
     >>> counts = ValueCounts()
     >>> counts.update(np.array([7, 8]), np.array([1, 2]))
     >>> counts.update(np.array([8, 9]), np.array([3, 0]))
@@ -118,8 +114,6 @@ class Vocabulary:
     grown_from : tuple of str, default=()
         Digests of this vocabulary before values were appended, the oldest first.
 
-    Examples
-    --------
     >>> shoes = Vocabulary(np.array(["boot", "sandal"], dtype=object))
     >>> shoes.encode(np.array(["sandal", "clog"], dtype=object), name="item")
     array([          3, -2146086589], dtype=int32)
@@ -150,8 +144,6 @@ class Vocabulary:
         theirs, and ``max_ids`` bounds the vocabulary as a whole. ``name`` is its column, for the
         error where the new values are of another kind.
 
-        Examples
-        --------
         >>> known = Vocabulary(np.array(["boot", "shoe"], dtype=object))
         >>> new = Occurrences(np.array(["clog", "shoe"], dtype=object), np.array([1, 5]))
         >>> known.grow({"item": new}, IdRules(), name="item").values
@@ -306,8 +298,6 @@ def plain_ids(values: np.ndarray, *, name: str) -> np.ndarray:
     Raises ValueError where a float has a fraction, or is so large that neighbouring ids have merged
     into it. ``values`` are distinct, none of them missing.
 
-    Examples
-    --------
     >>> plain_ids(np.array([3.0, 5.0]), name="item")
     array([3, 5])
     """

@@ -22,8 +22,6 @@ def identify(values: np.ndarray) -> np.ndarray:
     item is then known again where it stands in a history and is the candidate. Text and a number
     that it spells differ.
 
-    Examples
-    --------
     >>> identify(np.array(["boot", 7, "7", "boot"], dtype=object))
     array([-1101936223, -1430304126, -1648854508, -1101936223], dtype=int32)
     """
@@ -42,8 +40,6 @@ def ids_to_look_up(ids: np.ndarray) -> np.ndarray:
 
     Tables have no row for them: numpy and torch would count from the end in silence.
 
-    Examples
-    --------
     >>> ids_to_look_up(np.array([5, -1101936223, 1], dtype="int32"))
     array([5, 1, 1], dtype=int32)
     """

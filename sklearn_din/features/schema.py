@@ -343,8 +343,6 @@ class Schema:
 def item_column(n_ids: Mapping[str, int], names: Iterable[str]) -> str | None:
     """Return the column that tells items: of these names, the one of the most ids known.
 
-    Examples
-    --------
     >>> item_column({"category": 20, "item": 900}, ["title", "category", "item"])
     'item'
     """

@@ -50,8 +50,6 @@ class Store:
     parent : Path or None
         Folder in which further stores may stay beside this one. None where it is temporary.
 
-    Examples
-    --------
     >>> with create_store(None, "ids", memory=10**6) as writer:
     ...     writer.append("item", np.array([5, 6]))
     ...     writer.append("item", np.array([7]))

@@ -419,8 +419,6 @@ def plain_type(kind: pa.DataType) -> pa.DataType:
 
     Numbers of 16 bits get 32: pandas has no index of float16, DuckDB and Arrow cannot sort them.
 
-    Examples
-    --------
     >>> plain_type(pa.list_(pa.dictionary(pa.int32(), pa.large_string())))
     ListType(list<element: string>)
     """

@@ -396,8 +396,6 @@ def _first_not_older(
 ) -> np.ndarray:
     """Return where in each window of ascending times the first lies that is not too old.
 
-    Examples
-    --------
     >>> _first_not_older(np.array([1, 5, 9]), np.array([0, 0]), np.array([3, 3]), np.array([5, 10]))
     array([1, 3])
     """

@@ -89,8 +89,6 @@ class Table:
 def arrow_of_column(column: pd.Series) -> pa.Array:
     """Return a column as one Arrow array of plain values: no dictionary, 64-bit offsets of text.
 
-    Examples
-    --------
     >>> str(arrow_of_column(pd.Series(["hat", None], dtype="category")).type)
     'large_string'
     """

@@ -154,8 +154,6 @@ def holds_numbers(dtype: Any) -> bool:
 def sum_by_group(numbers: np.ndarray, groups: np.ndarray) -> np.ndarray:
     """Running sums of numbers, from zero in each group: equal groups follow each other.
 
-    Examples
-    --------
     >>> sum_by_group(np.array([1.0, 2.0, -np.inf, 4.0]), np.array([0, 0, 1, 1]))
     array([  1.,   3., -inf, -inf])
     """

@@ -22,8 +22,6 @@ def append_events(
     Raises TypeError for times of two kinds, and ValueError for users that are floats so large that
     neighbouring ones are the same float.
 
-    Examples
-    --------
     >>> old = pd.DataFrame({"user": [2**60, 2**60 + 1], "time": [1, 2]})
     >>> new = pd.DataFrame({"user": [3.0, None], "time": [3, 4]})
     >>> append_events(old, new, user="user", time="time")["user"].tolist()

@@ -17,8 +17,6 @@ def note_clocks(impressions: pd.Series, events: pd.Series) -> str | None:
     Events of a coarser grain, or in a unit whose numbers are smaller, lie before impressions that
     they came with, so that a click is in its own history.
 
-    Examples
-    --------
     >>> days = pd.Series(pd.date_range("2024-01-01", periods=20))
     >>> note_clocks(days + pd.Timedelta("7h"), days)[:53]
     'the times of events are whole days, those of impressi'

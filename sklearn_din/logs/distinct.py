@@ -17,8 +17,6 @@ def value_codes(column: pd.Series) -> np.ndarray:
 
     Lists and arrays are compared by what they hold.
 
-    Examples
-    --------
     >>> value_codes(pd.Series(["hat", None, "tie", "hat", None]))
     array([1, 0, 2, 1, 0])
     >>> value_codes(pd.Series([["hat"], [], ["hat"]]))
@@ -35,8 +33,6 @@ def value_codes(column: pd.Series) -> np.ndarray:
 def row_codes(frame: pd.DataFrame, columns: Sequence[str]) -> np.ndarray:
     """Equal codes for the rows that are equal in every column named.
 
-    Examples
-    --------
     >>> shown = pd.DataFrame({"user": [1, 1, 2, 1], "item": ["hat", "tie", "hat", "hat"]})
     >>> row_codes(shown, ["user", "item"])
     array([0, 1, 2, 0])

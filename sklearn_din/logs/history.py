@@ -208,8 +208,6 @@ def sort_log(
 ) -> tuple[Timeline, EventLog]:
     """Sort a log once: where each user's events lie, and what the columns hold in that order.
 
-    Examples
-    --------
     >>> clicks = pd.DataFrame({"user": [2, 1, 1], "time": [1, 2, 1], "item": ["hat", "tie", "cap"]})
     >>> timeline, log = sort_log(clicks, "user", "time", ["item"])
     >>> timeline.groups, log.columns["item"]

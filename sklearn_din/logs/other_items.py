@@ -191,8 +191,6 @@ def number_as_they_come(
     ``times`` are ranks from 1. The first ``n_listed`` rows are of a catalogue, which tells launches
     where they are known.
 
-    Examples
-    --------
     >>> number_as_they_come(np.array([0, 1, 0]), np.array([3, 1, 2]))[1]
     array([1, 0, 1])
     """
@@ -216,8 +214,6 @@ class ItemVersions:
 
     ``codes`` and ``times`` of the versions say whose each one is and from when on it holds.
 
-    Examples
-    --------
     >>> versions = ItemVersions(np.array([0, 1, 0]), np.array([2, 4, 8]))
     >>> versions.find(np.array([[0, 1], [0, 0]]), np.array([2, 9]))
     (array([[0, 1],

@@ -55,8 +55,6 @@ def time_ranks(times: pd.Series) -> np.ndarray:
 def _find_times(events: pd.DataFrame) -> str | None:
     """Column that orders the events: one of datetimes, or of numbers that are or are called times.
 
-    Examples
-    --------
     >>> _find_times(pd.DataFrame({"item": [7, 8], "time": [1, 2]}))
     'time'
     """
@@ -182,8 +180,6 @@ class Repeats:
     example) are codes; a row with the partner of the owner's last row proves nothing and is left
     out.
 
-    Examples
-    --------
     >>> log = pd.DataFrame({"item": np.arange(40) % 20, "hour": np.arange(40)})
     >>> log["brand"] = log["item"] // 2
     >>> repeats = Repeats(log["item"].to_numpy())
@@ -303,8 +299,6 @@ class Triples:
         where they change: what stays the same may be that of a partner who comes back. All else is
         near where it is equal, which says nothing where no partners are known.
 
-        Examples
-        --------
         >>> rows = np.arange(300)
         >>> items = rows * 7 % 20
         >>> hours = np.random.RandomState(0).randint(24, size=300)

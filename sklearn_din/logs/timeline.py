@@ -58,8 +58,6 @@ class Timeline:
     groups : ndarray of int64, shape (n_sorted,)
         Code of each sorted event's key.
 
-    Examples
-    --------
     >>> clicks = pd.DataFrame({"user": ["a", "a", "b"], "time": [5, 1, 2]})
     >>> past = Timeline(clicks, keys=["user"], time="time").past(clicks)
     >>> past.end - past.begin
@@ -261,8 +259,6 @@ def strict_edges(
 ) -> np.ndarray:
     """Return moments of the log's dtype and unit: ``e < t`` exactly where ``e < edge``.
 
-    Examples
-    --------
     >>> strict_edges(np.array([1500, 2000]), "ms", np.dtype(np.int64), "s")  # 1 s is before 1.5 s
     array([2, 2])
     """

@@ -42,8 +42,6 @@ class EventLog:
     codes : mapping of str to (codes, distinct values), default=None
         What :meth:`codes` gives, for columns whose codes are known. They are not pickled.
 
-    Examples
-    --------
     >>> log = EventLog({"item": np.array(["hat", "sock", "hat"], dtype=object)})
     >>> codes, uniques = log.codes("item")
     >>> codes, uniques
@@ -115,8 +113,6 @@ def merge_logs(logs: Sequence[tuple[EventLog, str]]) -> tuple[EventLog, str, dic
 def join_values(arrays: Sequence[np.ndarray]) -> np.ndarray:
     """Concatenate without turning numbers into text or integers into floats.
 
-    Examples
-    --------
     >>> join_values([np.array([1]), np.array(["a"], dtype=object)])
     array([1, 'a'], dtype=object)
     """
@@ -185,8 +181,6 @@ class WindowArray(ExtensionArray):
     row_times : ndarray of float64, shape (n,), default=None
         Where given, a cell reads as ``row_time - values``: the time since each event.
 
-    Examples
-    --------
     >>> log = EventLog({"item": np.array([5, 6, 7, 8])})
     >>> history = pd.Series(WindowArray(log, "item", np.array([0, 1]), np.array([1, 3])))
     >>> history

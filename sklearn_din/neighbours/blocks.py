@@ -207,8 +207,6 @@ def hash_users(users: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
     A key has one hash as an integer, as a whole float, and as text.
 
-    Examples
-    --------
     >>> hashes, is_missing = hash_users(np.array([7, 7.0, "7", None], dtype=object))
     >>> len(set(hashes[:3].tolist())), is_missing.tolist()
     (1, [False, False, False, True])

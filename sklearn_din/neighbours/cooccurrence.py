@@ -158,8 +158,6 @@ def count_pairs(had: csr_array) -> Iterator[tuple[int, csr_array]]:
     counts of the items from there on, in no order inside each row: (n_items, n_ids), float32. The
     counts of all pairs may take gigabytes; what is made of them takes little.
 
-    Examples
-    --------
     >>> had = csr_array(np.array([[0, 0, 1, 1], [0, 0, 0, 1]], dtype="float32"))
     >>> [(first, counts.toarray()[2:].tolist()) for first, counts in count_pairs(had)]
     [(0, [[0.0, 0.0, 1.0, 1.0], [0.0, 0.0, 1.0, 2.0]])]

@@ -40,8 +40,6 @@ class Shortlist:
     vectors : Vectors, default=None
         Fixed vectors of the ids.
 
-    Examples
-    --------
     >>> cosine = csr_array(([0.5, 0.3], ([3, 4], [2, 2])), shape=(6, 6))  # of ids 3 and 4 with 2
     >>> popularity = np.array([0, 0, 1.0, 0, 0, 2.0])
     >>> scores = ItemScores(csr_array((6, 6)), cosine, *[popularity] * 3)

@@ -105,8 +105,6 @@ def to_device(tensor: Tensor, device: str | torch.device) -> Tensor:
 def rows_of_rank(n_rows: int, rank: int, n_ranks: int) -> slice:
     """Rows of a joint batch that one of several processes computes.
 
-    Examples
-    --------
     >>> [rows_of_rank(5, rank, 2) for rank in range(2)]
     [slice(0, 2, None), slice(2, 5, None)]
     """
@@ -151,8 +149,6 @@ class Batch:
         By the width of an embedding table, its rows that the ids stand for. Empty where they are
         still to be found out.
 
-    Examples
-    --------
     >>> import numpy as np
     >>> from sklearn_din.features import EncodedFeatures, Field, Schema
     >>> schema = Schema((Field("price", "numeric"),))

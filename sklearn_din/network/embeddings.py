@@ -40,8 +40,6 @@ class FieldEmbeddings(nn.Module):
     scale : float, default=0.05
         Standard deviation of a known id's first embedding.
 
-    Examples
-    --------
     >>> from sklearn_din.features import Field, Schema
     >>> fields = FieldEmbeddings(Schema((Field("item", "categorical", "item", 9),)), 4)
     >>> fields.weight("item").shape

@@ -44,8 +44,6 @@ def rand_like_rows(rows: Tensor) -> Tensor:
     In a joint batch they are drawn for all of its rows, of which the process takes its own: all
     processes draw the same, and what one process with the whole batch would draw.
 
-    Examples
-    --------
     >>> rows = JointRows(start=1, n_rows=3)
     >>> _ = torch.manual_seed(0)
     >>> whole = rand_like_rows(torch.zeros(3, 2))
@@ -63,8 +61,6 @@ def rand_like_rows(rows: Tensor) -> Tensor:
 class RowDropout(nn.Dropout):
     """Dropout of (n_rows, width) that in a joint batch draws for all of its rows.
 
-    Examples
-    --------
     >>> RowDropout(0.5).eval()(torch.ones(1, 2))
     tensor([[1., 1.]])
     """

@@ -34,8 +34,6 @@ class PReLU(nn.Module):
     The same numbers as :class:`torch.nn.PReLU`, whose backward pass on a CPU takes thirty times
     as long as these two element-wise steps.
 
-    Examples
-    --------
     >>> import torch
     >>> PReLU(3)(torch.tensor([[-4.0, 0.0, 2.0]]))
     tensor([[-1.,  0.,  2.]], grad_fn=<_LearntLeakyBackward>)
@@ -98,8 +96,6 @@ class Dice(nn.Module):
     no variance: it uses the running averages too. Where processes share a batch, mean and variance
     are those of the whole batch.
 
-    Examples
-    --------
     >>> import torch
     >>> Dice(2).eval()(torch.tensor([[0.0, 0.0]]))
     tensor([[0., 0.]], grad_fn=<MulBackward0>)
@@ -202,8 +198,6 @@ class MLP(nn.Sequential):
     dropout : float, default=0.0
         Share of the activations set to zero in training.
 
-    Examples
-    --------
     >>> import torch
     >>> MLP(4, (8, 2), activation="relu")(torch.ones(3, 4)).shape
     torch.Size([3, 2])
@@ -242,8 +236,6 @@ class LabelLogits(nn.Linear):
     after : tuple of int or None
         For each label, the number of the label that it comes after, or None.
 
-    Examples
-    --------
     >>> import torch
     >>> logits = LabelLogits(4, (None, 0))(torch.ones(3, 4))
     >>> logits.shape, bool((logits[:, 1] < logits[:, 0]).all())  # no purchase without a click
@@ -278,8 +270,6 @@ class LabelLogits(nn.Linear):
 def order_of_labels(after: tuple[int | None, ...]) -> list[tuple[int, int]]:
     """Return the labels that come after another, and that other one: none before its own.
 
-    Examples
-    --------
     >>> order_of_labels((None, 2, 0))  # the second label after the third one
     [(2, 0), (1, 2)]
     """
@@ -316,8 +306,6 @@ class ActivationUnit(nn.Module):
     activation : {"prelu", "dice", "relu", "sigmoid"}
         Function that follows every hidden layer.
 
-    Examples
-    --------
     >>> import torch
     >>> unit = ActivationUnit(2, 0, units=(4,), activation="prelu")
     >>> queries, keys, rows = torch.ones(1, 2), torch.ones(3, 2), torch.zeros(3, dtype=torch.int64)

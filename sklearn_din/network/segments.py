@@ -39,8 +39,6 @@ def sum_events(
     weights : (n_events,), or None for the unweighted sum
     sums : (n_rows, width)
 
-    Examples
-    --------
     >>> import torch
     >>> rows, offsets = torch.tensor([0, 2, 2]), torch.tensor([0, 1, 1, 3])
     >>> sum_events(torch.ones(3, 2), rows, offsets)

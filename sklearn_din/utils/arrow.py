@@ -20,8 +20,6 @@ def arrow_of_values(values: np.ndarray) -> pa.Array:
     MixedKindsError
         Where they are of several kinds, or of one that Arrow does not have.
 
-    Examples
-    --------
     >>> arrow_of_values(np.array(["hat", None], dtype=object)).null_count
     1
     """

@@ -11,8 +11,6 @@ def digest(*parts: str | bytes | np.ndarray) -> str:
     Of an array dtype, shape and values count, whether it is a view, mapped or a copy; objects are
     hashed one by one. What comes in blocks is hashed by giving the digest so far as the first part.
 
-    Examples
-    --------
     >>> digest("item", np.arange(4)[::2]) == digest("item", np.array([0, 2]))
     True
     >>> len({digest("ab", "c"), digest("a", "bc"), digest("abc"), digest("abc", np.zeros(0))})

@@ -175,8 +175,6 @@ def warn_of_other_versions(
 
     What counts are the first two numbers of a version: "2.9.1" is "2.9.0".
 
-    Examples
-    --------
     >>> warn_of_other_versions({"torch": "2.9.0+cpu"}, {"torch": "2.9.1+cu128"}, what="a model")
     """
     other = [

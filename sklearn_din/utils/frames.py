@@ -37,8 +37,6 @@ class CallerFrame(Generic[IntoDataFrameT]):
     TypeError
         If it is no frame, or a lazy one.
 
-    Examples
-    --------
     >>> table = pa.table({"item": ["hat", "tie"]})
     >>> shown = CallerFrame(table, name="impressions")
     >>> shown.pandas["item"].tolist()
@@ -162,8 +160,6 @@ class CallerFrame(Generic[IntoDataFrameT]):
 def pandas_frame(X: object, *, name: str = "X") -> pd.DataFrame | None:
     """Return a pandas frame of a pandas, polars or Arrow frame; None for anything else.
 
-    Examples
-    --------
     >>> pandas_frame(pa.table({"item": [7]})).dtypes
     item    int64[pyarrow]
     dtype: object

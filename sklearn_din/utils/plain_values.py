@@ -30,8 +30,6 @@ def to_plain(value: Any) -> Any:
     sets, numpy's scalars and arrays, pandas' frames, indices and intervals. Objects of other types
     stand in the result as they are: pickle may be able to keep them, skops keeps random states.
 
-    Examples
-    --------
     >>> to_plain({"units": (64, 16), "lr": 0.5})
     {'units': {'__kind__': 'tuple', 'items': [64, 16]}, 'lr': 0.5}
     >>> from_plain(to_plain({False: 1, True: np.float32(5)}))
@@ -79,8 +77,6 @@ def split_arrays(value: Any) -> tuple[str, dict[str, np.ndarray]]:
 
     An object that :func:`to_plain` left as it was raises TypeError.
 
-    Examples
-    --------
     >>> split_arrays({"name": "item", "counts": np.array([2, 1])})
     ('{"name": "item", "counts": {"__kind__": "array", "name": "0"}}', {'0': array([2, 1])})
     """

@@ -28,8 +28,6 @@ class Progress:
     n_rows : int
         How many rows it will go over.
 
-    Examples
-    --------
     >>> with Progress("reading events", 3) as progress:
     ...     progress.update(3)
     >>> progress.n_done

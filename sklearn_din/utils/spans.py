@@ -44,8 +44,6 @@ class Spans:
     lengths : ndarray of shape (n_rows,), int32
         Number of events of each row, zero or more.
 
-    Examples
-    --------
     >>> spans = Spans(np.array([0, 1, 0]), np.array([2, 2, 0], dtype=np.int32))
     >>> spans.index()
     array([0, 1, 1, 2])
@@ -134,8 +132,6 @@ class Covered:
     run_lengths : ndarray of shape (n_runs,), int64
         The events of each run.
 
-    Examples
-    --------
     >>> covered = Spans(np.array([7, 6]), np.array([2, 2], dtype=np.int32)).cover()
     >>> covered.kept, covered.spans.starts, covered.counts()
     (slice(6, 9, None), array([1, 0]), array([1, 2, 1], dtype=int32))
@@ -169,8 +165,6 @@ class Covered:
 def log_elapsed(elapsed: np.ndarray) -> np.ndarray:
     """``log1p`` of times elapsed, float32; a time before its event counts as none elapsed.
 
-    Examples
-    --------
     >>> log_elapsed(np.array([0.0, -5.0, np.expm1(2.0)]))
     array([0., 0., 2.], dtype=float32)
     """

@@ -8,8 +8,6 @@ def text_table(
 ) -> str:
     """Return lines of text, one per row under the header; ``numbers`` are columns of numbers.
 
-    Examples
-    --------
     >>> print(text_table(["column", "ids"], [["item", "1,204"], ["shop", "7"]], numbers=[1]))
     column    ids
     item    1,204

@@ -35,8 +35,6 @@ def from_dict(kind: type[T], values: object) -> T:
     ValueError, and so does the method ``check`` of a dataclass where its fields contradict each
     other.
 
-    Examples
-    --------
     >>> from sklearn_din.features import Field
     >>> from_dict(Field, {"name": "age", "kind": "numeric"}).n_ids
     0

@@ -18,8 +18,6 @@ UNITS_PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 def check_frame(frame: object, columns: Iterable[Hashable], *, name: str) -> None:
     """Raise unless ``frame`` is a pandas frame with distinct names that holds ``columns``.
 
-    Examples
-    --------
     >>> check_frame(pd.DataFrame({"user": [1]}), ["usr"], name="events")
     Traceback (most recent call last):
         ...
@@ -75,8 +73,6 @@ def check_name(column: object, *, name: str) -> None:
 def check_choice(value: object, choices: Sequence[object], *, name: str) -> None:
     """Raise unless ``value`` is one of the options that exist.
 
-    Examples
-    --------
     >>> check_choice("avg", ("sum", "mean", None), name="pooling")
     Traceback (most recent call last):
         ...
@@ -145,8 +141,6 @@ def unix_unit(column: pd.Series) -> str | None:
     All must lie between 1990 and 2100 and within forty years, which ids rarely do. Nanoseconds are
     left out: ids that carry a time look like them.
 
-    Examples
-    --------
     >>> unix_unit(pd.Series([1396310400, 1398902400])), unix_unit(pd.Series([7, 1396310400]))
     ('s', None)
     """
@@ -166,8 +160,6 @@ def unix_unit(column: pd.Series) -> str | None:
 def position_values(column: pd.Series) -> np.ndarray:
     """Return the position of each row as int32, 0 where it is missing.
 
-    Examples
-    --------
     >>> position_values(pd.Series([2.0, None]))
     array([2, 0], dtype=int32)
     """
@@ -190,8 +182,6 @@ def position_values(column: pd.Series) -> np.ndarray:
 def missing_rows(column: pd.Series) -> np.ndarray:
     """Return True where a value is missing, also for NaN of polars and Arrow.
 
-    Examples
-    --------
     >>> times = pa.array([1.0, float("nan"), None])
     >>> missing_rows(pd.Series(pd.arrays.ArrowExtensionArray(times)))
     array([False,  True,  True])
@@ -224,8 +214,6 @@ def read_span(
 ) -> tuple[float | int, float | int]:
     """Return a span of time in the times' own unit: whole units of a duration, and all of it.
 
-    Examples
-    --------
     >>> read_span("1500ms", unit="s", name="gap", example="1D")
     (1, 1.5)
     """
@@ -252,8 +240,6 @@ def read_span(
 def plain_values(column: pd.Series | pd.Index) -> np.ndarray:
     """The column as a 1-D numpy array: integers stay integers, text becomes objects.
 
-    Examples
-    --------
     >>> plain_values(pd.Series([7, 8, 7], dtype="category"))
     array([7, 8, 7])
     >>> plain_values(pd.Series([2**60 + 1, None], dtype="Int64"))
@@ -288,8 +274,6 @@ def python_values(values: np.ndarray) -> np.ndarray:
 
     numpy's one day equals True, of another hash, and its 2.0 cannot be compared with 2**70.
 
-    Examples
-    --------
     >>> python_values(np.array([np.float16(2), "hat"], dtype=object))
     array([2.0, 'hat'], dtype=object)
     """
@@ -351,8 +335,6 @@ def key_codes(values: Any, *, name: str) -> tuple[np.ndarray, np.ndarray]:
 
     Returns the codes and the keys. Raises where floats are so large that keys have merged.
 
-    Examples
-    --------
     >>> key_codes(np.array(["ann", "bob", "ann"]), name="user")[0].tolist()
     [0, 1, 0]
     """
@@ -370,8 +352,6 @@ def key_codes(values: Any, *, name: str) -> tuple[np.ndarray, np.ndarray]:
 def group_codes(groups: Any, *, sort: bool = False) -> np.ndarray:
     """Number groups from 0, in the order in which they come or in their own; none may be missing.
 
-    Examples
-    --------
     >>> group_codes([("bob", "web"), ("ann", "web"), ("bob", "web")], sort=True)
     array([1, 0, 1])
     """
@@ -408,8 +388,6 @@ def spells_integer(text: str) -> bool:
 def check_exact(ids: np.ndarray, *, name: str) -> None:
     """Raise where floats are integers so large that neighbouring ones are the same float.
 
-    Examples
-    --------
     >>> float(2**53) == float(2**53 + 1)
     True
     >>> check_exact(np.array([7.0, np.nan, 2.0**52]), name="user")
@@ -425,8 +403,6 @@ def check_exact(ids: np.ndarray, *, name: str) -> None:
 def time_values(column: pd.Series) -> np.ndarray:
     """Return times as a plain array: datetime64 (UTC where they have a zone), or numbers.
 
-    Examples
-    --------
     >>> str(time_values(pd.Series(pd.to_datetime(["2024-01-01T01:00+01:00"])))[0])[:16]
     '2024-01-01T00:00'
     """

@@ -19,8 +19,6 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     whose name begins with ".partial-", which nobody reads. The folder must be there. A device or a
     pipe is written directly, a link is followed.
 
-    Examples
-    --------
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp()) / "scores.csv"
     >>> with whole_file(path) as partial:
