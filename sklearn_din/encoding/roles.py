@@ -1,9 +1,9 @@
 """The role of each column of a frame: ids, numbers, histories of the same events, candidates."""
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import combinations
+from itertools import chain, combinations
 
 from sklearn_din.encoding.facts import ColumnFacts, gather_facts
 from sklearn_din.encoding.table import Impressions, find_candidate, is_history_name
@@ -88,38 +88,39 @@ def assign_roles(
             "histories must be 'auto' or a dict of history and candidate columns, such as "
             f"{{'hist_item': 'item'}}, got {histories!r}."
         )
-    named = _check_named(table, categorical=categorical, numeric=numeric, drop=drop)
-    out = {*drop, *metadata}
-    pairs = {} if isinstance(histories, str) else histories
-    in_histories = [name for key in pairs for name in as_tuple(key)]
-    facts = gather_facts(table, out=out, ids=named["categorical"], histories=in_histories)
-    ids, numbers = {*named["categorical"]}, {*named["numeric"]}
-    finder = Histories(table, facts, out, ids, numbers)
-    behaviours = tuple(finder.find(pairs))
-    candidates = Roles((), (), behaviours).candidates
-    _check_disjoint(named | {METADATA_ROLE: list(metadata), "candidates": sorted(candidates)})
-    kinds: dict[str, str] = {n: facts[n].kind for n in table.names if n not in out}
-    kinds |= dict.fromkeys(named["categorical"], "ids") | dict.fromkeys(named["numeric"], "numbers")
-    kinds |= dict.fromkeys(finder.names, "history") | dict.fromkeys(candidates, "ids")
-    kinds |= dict.fromkeys(candidates & finder.lists, "lists")
-    in_use = {name for b in behaviours for name in b.columns}
-
-    def of_kind(*some: str) -> tuple[str, ...]:
-        return tuple(n for n in table.names if kinds.get(n) in some and n not in in_use)
-
-    kinds_of_roles = of_kind("numbers"), of_kind("ids"), behaviours, of_kind("time", "history")
-    lists = tuple(name for name in table.names if name in finder.lists)
-    roles = Roles(*kinds_of_roles, lists, notices=tuple(finder.notices))
-    _check_output_names(roles, in_use)
-    return roles
-
-
-def _check_named(table: Impressions, **parameters: NamesParameter) -> dict[str, list[str]]:
-    named = {}
-    for parameter, value in parameters.items():
+    named: dict[str, list[str]] = {}
+    for parameter, value in (("categorical", categorical), ("numeric", numeric), ("drop", drop)):
         named[parameter] = [] if is_auto(value) else check_names(value, name=parameter)
         check_columns(table.names, named[parameter], name=f"X ({parameter})")
-    return named
+    pairs = {} if isinstance(histories, str) else histories
+    groups = [list(as_tuple(key)) for key in pairs]
+    candidates = _check_pairs(table, pairs)
+    out, ids, numbers = {*drop, *metadata}, named["categorical"], named["numeric"]
+    facts = gather_facts(table, out=out, ids=ids, histories=[*candidates])
+    columns = _Columns(table, facts, out, ids, numbers, candidates)
+    behaviours, lists = columns.find_behaviours(groups)
+    compared = Roles((), (), behaviours).candidates
+    _check_disjoint(named | {METADATA_ROLE: list(metadata), "candidates": sorted(compared)})
+    in_use = {name for behaviour in behaviours for name in behaviour.columns}
+    rules: list[tuple[Collection[str], str]] = [  # the first one with the column's name
+        (in_use | (compared & lists), "behaviour"),
+        (compared, "ids"),
+        (columns.histories, "history"),
+        (numbers, "numbers"),
+        (ids, "ids"),
+        (out, "out"),
+    ]
+    roles_of = {n: next((r for some, r in rules if n in some), "") for n in table.names}
+    roles_of = {name: role or facts[name].kind for name, role in roles_of.items()}
+
+    def having(*some: str) -> tuple[str, ...]:
+        return tuple(name for name, role in roles_of.items() if role in some)
+
+    single = having("numbers"), having("ids"), behaviours, having("time", "history")
+    in_order = tuple(name for name in table.names if name in lists)
+    roles = Roles(*single, in_order, notices=tuple(columns.notices))
+    _check_output_names(roles, in_use)
+    return roles
 
 
 def _check_disjoint(taken: Mapping[str, Sequence[str]]) -> None:
@@ -150,181 +151,191 @@ def _check_output_names(roles: Roles, histories: set[str]) -> None:
         )
 
 
-@dataclass
-class Histories:
-    """Finds the behaviours of a table, by the user's names or by rule.
+def _check_pairs(table: Impressions, named: Mapping[Hashable, Hashable]) -> dict[str, str | None]:
+    """Return the candidate of each history that the user names."""
+    keys = [name for key in named for name in as_tuple(key)]
+    check_columns(table.names, keys, name="X (histories)")
+    twice = sorted({name for name in keys if keys.count(name) > 1})
+    if twice:
+        raise ValueError(
+            f"histories must name each history column once, got {twice} more than once. "
+            "Copy the column under another name to use it twice."
+        )
+    for key, value in named.items():
+        if len(as_tuple(key)) != len(as_tuple(value)):
+            raise ValueError(
+                f"histories must name one candidate, or None, for each history, got {value!r} "
+                f"for {key!r}. Write {{('hist_item', 'hist_category'): ('item', 'category')}}."
+            )
+    candidates = [name for value in named.values() for name in as_tuple(value)]
+    there = [name for name in candidates if name is not None]
+    check_columns(table.names, there, name="X (histories)")
+    return dict(zip(keys, candidates, strict=True))
 
-    ``ids`` and ``numbers`` are columns that the user calls so: a history and its candidate play one
-    part, naming either of them names both. Columns that are ``out`` are no features. ``names`` are
-    the columns that are read as histories, in the order of the table, ``of_numbers`` those whose
-    events are quantities, ``lists`` those whose events are lists, and their candidates, ``notices``
-    sentences about what was taken differently from how it looks.
+
+class _Columns:
+    """The columns of a table, and the rules by which some of them form behaviours.
+
+    The first rule that holds gives a column its role: (whether it holds, the role, a sentence).
+    The sentence of an "error" is raised; others say what was taken differently from how it looks,
+    and are ``notices``. ``histories`` are the columns that are read as such. ``ids`` and
+    ``numbers`` are columns that the user calls so: a history and its candidate play one part,
+    naming either of them names both. Columns that are ``out`` are no features, ``pairs`` are the
+    histories that the user names, and their candidates.
     """
 
-    table: Impressions
-    facts: Mapping[str, ColumnFacts]
-    out: set[str]
-    ids: set[str]
-    numbers: set[str]
-    names: list[str] = field(default_factory=list)
-    of_numbers: set[str] = field(default_factory=set)
-    lists: set[str] = field(default_factory=set)
-    notices: list[str] = field(default_factory=list)
+    def __init__(
+        self,
+        table: Impressions,
+        facts: Mapping[str, ColumnFacts],
+        out: Collection[str],
+        ids: Collection[str],
+        numbers: Collection[str],
+        pairs: Mapping[str, str | None],
+    ) -> None:
+        self.table, self.facts, self.notices = table, facts, list[str]()
+        self._out, self._ids, self._numbers, self._pairs = out, ids, numbers, pairs
+        self._named_after = {name: find_candidate(name, table.names) for name in facts}
+        self.histories = [n for n in table.names if n in facts and self._is_history(n)]
 
-    def find(self, named: Mapping[Hashable, Hashable]) -> list[Behaviour]:
-        """Take the columns that the user names, with their candidates, and all others of lists.
+    def find_behaviours(self, groups: list[list[str]]) -> tuple[tuple[Behaviour, ...], set[str]]:
+        """Return behaviours, those that the user names (``groups``) first, and columns of lists.
 
-        Others of the same events as a named history, or as each other, form one behaviour with it.
+        Other histories of the same events as a named one, or as each other, form one behaviour
+        with it; never with a bag that the user names.
         """
-        candidates = self._check_named(named)
-        self.names = [n for n in self.table.names if n in candidates or self._is_history(n)]
-        groups = [list(as_tuple(key)) for key in named]
-        bags = [group for group in groups if all(candidates[name] is None for name in group)]
-        self._pair_lists(candidates)
-        for name in self.names:
-            if candidates.get(name) is None:
-                candidate = None if name in candidates else self._find_candidate(name)
-                part = self._part(name, candidate)
-                candidates[name] = candidate if part == "compared" else None
-                self.of_numbers |= {name} if part == "numbers" else set()
-            if any(name in group for group in groups) or self.facts[name].history.kinds == {"time"}:
+        candidates = self._pair_lists()
+        nested = {name for name in self.histories if self.facts[name].history.is_nested}
+        lists = nested | {c for name in nested if (c := candidates[name]) is not None}
+        self.histories = [n for n in self.histories if n in nested or n not in lists]
+        possible = {n: self._candidate(n) for n in self.histories if n not in candidates}
+        possible |= {name: None for name in self.histories if candidates.get(name, "") is None}
+        parts = {name: self._part(name, candidate) for name, candidate in possible.items()}
+        candidates |= {n: c if parts[n] == "compared" else None for n, c in possible.items()}
+        self._of_numbers = {name for name, part in parts.items() if part == "numbers"}
+        bags = [group for group in groups if all(self._pairs[name] is None for name in group)]
+        for name in self.histories:
+            if name in self._pairs or self.facts[name].history.kinds == {"time"}:
                 continue
-            others = (group for group in groups if group not in bags)
-            group = next((group for group in others if self._are_aligned(group[0], name)), [])
-            if not group:
-                groups.append(group)
-            group.append(name)
-        self._check_separator()
-        return [self._behaviour(group, candidates) for group in groups]
+            others = [group for group in groups if group not in bags]
+            same = next((group for group in others if self._are_aligned(group[0], name)), None)
+            if same is None:
+                groups.append(same := [])
+            same.append(name)
+        return tuple(self._behaviour(group, candidates) for group in groups), lists
 
-    def _pair_lists(self, candidates: dict[str, str | None]) -> None:
-        """Pair histories whose events are lists with candidates that are lists, no histories then.
+    def _apply(self, *rules: tuple[bool, str, str]) -> str:
+        """Return the role of the first rule that holds."""
+        role, sentence = next((role, sentence) for holds, role, sentence in rules if holds)
+        if role == "error":
+            raise ValueError(sentence)
+        self.notices += [sentence] if sentence else []
+        return role
 
-        ``candidates`` are those of the histories that the user names; others are added.
+    def _is_history(self, name: str) -> bool:
+        facts, same, separator = self.facts[name], self._named_after[name], self.table.separator
+        example = f"{facts.example!r:.40}"
+        is_meant = is_history_name(name) and same is not None and name not in self._ids
+        role = self._apply(
+            (name in self._pairs, "history", ""),
+            (name in self._out, "single", ""),
+            (facts.kind == "history", "history", ""),
+            (not is_meant, "single", ""),
+            (
+                facts.is_text and separator is None,
+                "error",
+                f"{name} holds text such as {example} where lists were meant: CSV files turn "
+                "histories into text. Keep them in Parquet, or join them, '22|29|7' "
+                f"(separator='|'). Name {name} in categorical or drop if it is no history.",
+            ),
+            (facts.is_text or facts.example is None, "history", ""),
+            (name in self._numbers, "single", ""),
+            (
+                True,
+                "single",
+                f"{name} holds one value per cell, such as {example}, where its name and the "
+                f"column {same} mean a history: it is taken for a column of its own. Make lists as "
+                f"attach_history does, or name {name} in categorical, numeric or drop.",
+            ),
+        )
+        self._apply(
+            (role == "single", role, ""),
+            (
+                facts.is_text_of_lists,
+                "error",
+                f"{name} holds lists as text, such as {example}: split at {separator!r}, brackets "
+                "and quotes would be in the ids. Read histories from Parquet, or take them off, "
+                f"X[{name!r}].str.replace(r\"[][()'\\\"]\", '', regex=True).",
+            ),
+            (
+                facts.is_text and facts.history.longest <= 1,
+                "error",
+                f"separator={separator!r} splits nothing in {name}, whose cells are such as "
+                f"{example}. Give theirs, or make lists of the cells.",
+            ),
+            (True, role, ""),
+        )
+        return role == "history"
+
+    def _part(self, name: str, candidate: str | None) -> str:
+        """Return whether a history is compared with the candidate, of numbers, or pooled."""
+        events, same = self.facts[name].history, self._named_after[name]
+        column = ColumnFacts() if candidate is None else self.facts[candidate]
+        is_single = candidate is not None and column.kind in ("ids", "numbers")
+        may_match = is_single and not events.has_row_times
+        are_numbers = not {*self._numbers}.isdisjoint((name, same))
+        are_ids = not are_numbers and not {*self._ids}.isdisjoint((name, candidate))
+        is_number = self.facts.get(str(same), ColumnFacts()).kind == "numbers"
+        both_floats = column.kind == "numbers" and events.is_numeric
+        return self._apply(
+            (may_match and are_ids, "compared", ""),
+            (name in self._ids, "pooled", ""),
+            (are_numbers or (events.is_numeric and not events.is_whole), "numbers", ""),
+            (
+                may_match and column.is_whole and both_floats,
+                "compared",
+                f"{candidate} and {name} hold whole numbers as floats, as ids are where some are "
+                f"missing: both are encoded as ids. Name {candidate} in categorical or in numeric.",
+            ),
+            (may_match and (column.kind == "ids" or column.is_whole), "compared", ""),
+            (events.is_numeric or (events.is_integer and is_number), "numbers", ""),
+            (True, "pooled", ""),
+        )
+
+    def _pair_lists(self) -> dict[str, str | None]:
+        """Return the candidates that the user names, and of histories whose events are lists.
+
+        They are columns of lists too, which are no histories then.
         """
-        facts = self.facts
-        nested = [name for name in self.names if facts[name].history.is_nested]
-        lists = {n for n in self.names if n not in nested and facts[n].kind == "history"}
+        facts, candidates = self.facts, dict(self._pairs)
+        nested = [name for name in self.histories if facts[name].history.is_nested]
+        lists = {n for n in self.histories if n not in nested and facts[n].kind == "history"}
         for name in nested:
-            if name not in candidates:
-                free, same = lists - candidates.keys(), find_candidate(name, self.table.names)
-                if same is None and not is_history_name(name):
-                    same = _longest_suffix(name, free)
-                candidates[name] = same if same in free else None
-            candidate = candidates[name]
+            free, same = lists - self._pairs.keys(), self._named_after[name]
+            if same is None and not is_history_name(name):
+                same = _longest_suffix(name, free)
+            candidate = candidates.setdefault(name, same if same in free else None)
             if candidate is not None and candidate not in lists:
                 raise ValueError(
                     f"{name} holds a list of values for each event, and so must {candidate}, which "
                     f"it is compared with and holds {facts[candidate].kind}: of text, "
                     f"X[{candidate!r}].str.split(','); of single values, lists of one."
                 )
-            self.lists |= {name} if candidate is None else {name, candidate}
-        self.names = [name for name in self.names if name in nested or name not in self.lists]
+        return candidates
 
-    def _check_named(self, named: Mapping[Hashable, Hashable]) -> dict[str, str | None]:
-        """Return the candidate of each history that the user names."""
-        keys = [name for key in named for name in as_tuple(key)]
-        check_columns(self.table.names, keys, name="X (histories)")
-        twice = sorted({name for name in keys if keys.count(name) > 1})
-        if twice:
-            raise ValueError(
-                f"histories must name each history column once, got {twice} more than once. "
-                "Copy the column under another name to use it twice."
-            )
-        pairs: dict[str, str | None] = {}
-        for key, value in named.items():
-            names, candidates = as_tuple(key), as_tuple(value)
-            if len(names) != len(candidates):
-                raise ValueError(
-                    f"histories must name one candidate, or None, for each history, got {value!r} "
-                    f"for {key!r}. Write {{('hist_item', 'hist_category'): ('item', 'category')}}."
-                )
-            pairs |= dict(zip(names, candidates, strict=True))
-        there = [candidate for candidate in pairs.values() if candidate is not None]
-        check_columns(self.table.names, there, name="X (histories)")
-        return pairs
-
-    def _is_history(self, name: str) -> bool:
-        facts = self.facts
-        if name in self.out:
-            return False
-        if facts[name].kind == "history":
-            return True
-        candidate = find_candidate(name, self.table.names)
-        if not is_history_name(name) or candidate is None or name in self.ids:
-            return False
-        if facts[name].is_text and self.table.separator is None:
-            raise ValueError(
-                f"{name} holds text such as {facts[name].example!r:.40} where lists were meant: "
-                "CSV files turn histories into text. Keep them in Parquet, or join them, '22|29|7' "
-                f"(separator='|'). Name {name} in categorical or drop if it is no history."
-            )
-        if facts[name].is_text or facts[name].example is None:
-            return True
-        if name not in self.numbers:
-            self.notices.append(
-                f"{name} holds one value per cell, such as {facts[name].example!r:.40}, where its "
-                f"name and the column {candidate} mean a history: it is taken for a column of its "
-                f"own. Make lists as attach_history does, or name {name} in categorical, numeric "
-                "or drop."
-            )
-        return False
-
-    def _check_separator(self) -> None:
-        """Refuse lists as text, whose brackets would be in ids, and separators in no cell."""
-        facts, separator = self.facts, self.table.separator
-        for name in self.names:
-            if facts[name].is_text_of_lists:
-                raise ValueError(
-                    f"{name} holds lists as text, such as {facts[name].example!r:.40}: split at "
-                    f"{separator!r}, brackets and quotes would be in the ids. Read histories "
-                    f"from Parquet, or take them off, "
-                    f"X[{name!r}].str.replace(r\"[][()'\\\"]\", '', regex=True)."
-                )
-            if facts[name].is_text and facts[name].history.longest <= 1:
-                raise ValueError(
-                    f"separator={separator!r} splits nothing in {name}, whose cells are such "
-                    f"as {facts[name].example!r:.40}. Give theirs, or make lists of the cells."
-                )
-
-    def _find_candidate(self, name: str) -> str | None:
-        """Find the column that a history is named after, where that is no history."""
-        candidate = find_candidate(name, self.table.names)
+    def _candidate(self, name: str) -> str | None:
+        """Return the column that a history is named after, where that is no history."""
+        candidate = self._named_after[name]
         if candidate is None and not is_history_name(name):
             candidate = self._candidate_of_suffix(name)
-        return None if candidate in {*self.out, *self.names} else candidate
-
-    def _part(self, name: str, candidate: str | None) -> str:
-        """Return whether a history is compared with the candidate, of numbers, or pooled."""
-        events, same = self.facts[name].history, find_candidate(name, self.table.names)
-        column = ColumnFacts() if candidate is None else self.facts[candidate]
-        is_single = candidate is not None and column.kind in ("ids", "numbers")
-        may_match = is_single and not events.has_row_times
-        are_numbers = not self.numbers.isdisjoint((name, same))
-        are_ids = not are_numbers and not self.ids.isdisjoint((name, candidate))
-        is_number = self.facts.get(str(same), ColumnFacts()).kind == "numbers"
-        rules = (  # the first that holds
-            (may_match and are_ids, "compared"),
-            (name in self.ids, "pooled"),
-            (are_numbers or (events.is_numeric and not events.is_whole), "numbers"),
-            (may_match and (column.kind == "ids" or column.is_whole), "compared"),
-            (events.is_numeric or (events.is_integer and is_number), "numbers"),
-            (True, "pooled"),
-        )
-        part = next(part for holds, part in rules if holds)
-        if part == "compared" and column.kind == "numbers" and events.is_numeric and not are_ids:
-            self.notices.append(
-                f"{candidate} and {name} hold whole numbers as floats, as ids are where some are "
-                f"missing: both are encoded as ids. Name {candidate} in categorical or in numeric."
-            )
-        return part
+        return None if candidate in {*self._out, *self.histories} else candidate
 
     def _candidate_of_suffix(self, name: str) -> str | None:
         """Find the column of ids that a list is named after: ``item`` for ``buy_item``.
 
         That is what ``attach_history(prefix="buy_")`` writes.
         """
-        free = self.facts.keys() - {*self.out, *self.names, *self.numbers}
+        free = self.facts.keys() - {*self._out, *self.histories, *self._numbers}
         return _longest_suffix(name, (n for n in free if self._are_alike(name, n)))
 
     def _are_alike(self, history: str, column: str) -> bool:
@@ -352,18 +363,18 @@ class Histories:
         mine, theirs = facts[first].history, facts[second].history
         if mine.lengths != theirs.lengths:
             return False
-        if mine.windows == theirs.windows or not self.of_numbers.isdisjoint((first, second)):
+        if mine.windows == theirs.windows or not self._of_numbers.isdisjoint((first, second)):
             return True
         vary = mine.longest > mine.shortest
         return all(
-            (is_history_name(name) and (vary or find_candidate(name, self.table.names) is not None))
+            (is_history_name(name) and (vary or self._named_after[name] is not None))
             or self._candidate_of_suffix(name) is not None
             for name in (first, second)
         )
 
     def _behaviour(self, names: Sequence[str], candidates: Mapping[str, str | None]) -> Behaviour:
-        numbers = [name for name in names if name in self.of_numbers]
-        ids = [name for name in names if name not in self.of_numbers]
+        numbers = [name for name in names if name in self._of_numbers]
+        ids = [name for name in names if name not in self._of_numbers]
         if not ids:
             raise ValueError(
                 f"{numbers[0]} holds one number per event, and no history of ids says which events "
