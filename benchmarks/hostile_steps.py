@@ -233,7 +233,7 @@ def _run_command(log: Path) -> object:
     output = log.with_name("scored.csv")
     arguments = [str(log), "--user", "user", "--item", "item", "--time", "time"]
     arguments += ["--picture", str(log.with_name("attention.png")), "--output", str(output)]
-    arguments += ["--folds", "2", "--epochs", "1", "--negatives", "1", "--drop-missing"]
+    arguments += ["--folds", "2", "--epochs", "1", "--negatives", "1", "--drop-bad"]
     messages = io.StringIO()
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(messages):
         try:

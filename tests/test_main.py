@@ -90,10 +90,10 @@ def test_the_embedded_log_gives_a_table_beside_the_ceiling_and_a_picture(
     printed = run("--folds", "2", "--epochs", "12", "--output", "own.parquet")
     plan, fold = printed.splitlines()[1:3]
     assert plan == (
-        "5 trainings (--epochs 12): base model (sum pooling) and DIN on 2 folds by user, "
-        "DIN once more on all rows"
+        "5 trainings (--epochs 12): base model (sum pooling) and DIN, tested on held-out users in "
+        "2 folds, DIN once more on all rows"
     )
-    assert fold.startswith("base model (sum pooling), fold 1 of 2: AUC")
+    assert fold.startswith("base model (sum pooling), by user, fold 1 of 2: AUC")
     assert "best possible" in printed
     assert "the rule" not in printed
     table = printed[printed.index("RelaImpr") :]
@@ -155,7 +155,7 @@ def test_a_folder_of_parquet_is_one_log(clicks, tmp_path):
 def test_rules_say_what_a_plain_loop_over_the_rows_to_train_on_says(clicks, tmp_path):
     clicks.assign(click=np.arange(72) % 5 < 2).to_csv(tmp_path / "log.csv", index=False)
     own = study_of(tmp_path / "log.csv", "--label", "click")
-    folds, numbers = results.folds_by_user(own, 2), range(72)
+    folds, numbers = results.make_folds(own, "user", 2), range(72)
     predicted = trivial.predict_by_rules(own, folds)
     y, item, time = own.y, own.X["i"].tolist(), own.X["t"].tolist()
     in_history = np.array([item[n] in own.X["hist_i"].iloc[n] for n in numbers])
@@ -190,7 +190,7 @@ def test_a_long_tail_of_noise_is_no_triumph_without_a_sentence(run, tmp_path, is
         frame = pd.concat([frame.assign(y=1), *(rows.assign(y=0) for rows in others)])
     frame.to_csv(tmp_path / "log.csv", index=False)
     printed = run("log.csv", *NAMES, *FAST, *(["--label", "y"] if is_labelled else []))
-    table = printed[printed.index("AUC   GAUC") :]
+    table = printed[printed.rindex("AUC   GAUC") :]
     telling = ["clicked by others or not", "shown before or not"][is_labelled]
     assert f"note: the rule '{telling}' alone has an AUC of 0." in printed
     assert float(table.split(f"\n{telling} ")[1].split()[0]) > 0.7
@@ -277,6 +277,63 @@ def test_a_saved_model_scores_new_rows_as_its_pipeline_does(run, log, clicks, tm
     X = later.assign(t=pd.to_datetime(later["t"]))[["u", "t", "i", "c", "device"]]
     np.testing.assert_array_equal(scores["probability"], model.predict_proba(X)[:, 1])
     assert all(len(history) == 6 for history in model[0].transform(X)["hist_i"])
+
+
+def test_rows_with_labels_are_tested_in_time_and_on_held_out_users(run, clicks, tmp_path):
+    clicks.assign(click=np.arange(72) % 5 < 2).to_csv(tmp_path / "log.csv", index=False)
+    printed = run("log.csv", *NAMES, *FAST, "--label", "click", "--output", "scores.csv")
+    assert printed.index("\nthe last fifth in time:") < printed.index(
+        "\nheld-out users in 2 folds:"
+    )
+    assert printed.count("GAUC: mean of each user's own AUC") == 2
+    assert len(pd.read_csv(tmp_path / "scores.csv")) == 72
+    options = ["--label", "click", "--split", "time", "--output", "scores.csv"]
+    printed = run("log.csv", *NAMES, *FAST, *options)
+    assert "held-out users" not in printed
+    tested = pd.read_csv(tmp_path / "scores.csv")
+    assert sorted(tested["t"]) == sorted(clicks["t"].tail(14))  # the last fifth
+    assert tested["probability"].between(0, 1).all()
+
+
+def test_rules_of_the_last_fifth_know_the_training_rows_alone(clicks, tmp_path):
+    clicks.assign(click=np.arange(72) % 5 < 2).to_csv(tmp_path / "log.csv", index=False)
+    own = study_of(tmp_path / "log.csv", "--label", "click", "--split", "time")
+    ((train, test),) = folds = results.make_folds(own, "time", 2)
+    said = trivial.predict_by_rules(own, folds)["click rate so far"]
+    for row in test:
+        of_item = train[(own.X["i"].iloc[train] == own.X["i"].iloc[row]).to_numpy()]
+        rate = (own.y[of_item].sum() + own.y[train].mean()) / (len(of_item) + 1)
+        assert said[row] == pytest.approx(rate)
+
+
+def test_only_rows_that_meet_every_condition_count(log, clicks, capsys):
+    own = study_of(log, "--where", "device==phone", "--where", "c > 0", "--negatives", "1")
+    expected = clicks[(clicks["device"] == "phone") & (clicks["c"] > 0)]
+    clicked = own.X[own.y == 1]
+    assert clicked["i"].tolist() == expected["i"].tolist()
+    assert "note: --where device==phone leaves 30 of 72 rows" in capsys.readouterr().out
+
+
+def test_values_that_cannot_be_read_are_counted_and_can_be_dropped(
+    refused, clicks, tmp_path, capsys
+):
+    stars = pd.Series(np.arange(72) % 5 + 1).astype(str)
+    stars[[3, 9]] = "90/100"
+    clicks.loc[7, "t"] = "yesterday"
+    clicks.assign(stars=stars).to_csv(tmp_path / "log.csv", index=False)
+    by_stars = ["--label", "stars>=4"]
+    message = refused("log.csv", *NAMES, *by_stars)
+    assert "2 of 72 values of 'stars', such as '90/100', are none. --drop-bad leaves" in message
+    message = refused("log.csv", *NAMES, "--where", "stars>0")
+    assert message.startswith("--where stars>0 compares numbers, but 2 of 72 values")
+    message = refused("log.csv", *NAMES)
+    assert "got 'yesterday' in row 8 (below the header), 1 of 72 such rows in all" in message
+    own = study_of("log.csv", *by_stars, "--drop-bad")
+    printed = capsys.readouterr().out
+    assert "note: 2 of 72 rows left out, which lack a value: 2 in 'stars'" in printed
+    assert "note: 1 of 70 rows left out, whose 't' is no time such as '2024-01-01" in printed
+    kept = np.setdiff1d(np.arange(72), [3, 7, 9])
+    np.testing.assert_array_equal(own.y, stars[kept].astype(int) >= 4)
 
 
 def test_the_final_model_sees_the_histories_of_the_comparison(log):
@@ -382,7 +439,7 @@ def test_dates_that_could_begin_with_the_day_are_said(tmp_path, capsys):
     ("times", "arguments", "message"),
     [
         (["2024-01-01", "yesterday"], [], "such as '2024-01-01', got 'yesterday' in row 2"),
-        (["13/01/2024", "01/13/2024"], [], "'t' has the day first in some rows and the month in"),
+        (["13/01/2024", "01/13/2024"], [], "the day first in 1 rows, such as '13/01/2024', and the month"),
         (["17", "later"], [], "such as '17', got 'later' in row 2"),
         (["soon", "later"], [], "'t' must hold times such as 'soon', got 'soon' in row 1 (below"),
         (["01/02/2024 noon", "x"], [], "must hold times such as '01/02/2024 noon', got"),
@@ -403,9 +460,9 @@ def test_rows_without_a_user_item_or_time_are_counted_and_can_be_dropped(
     clicks.loc[3, "u"] = clicks.loc[[3, 4], "t"] = None
     clicks.loc[5, "c"] = None
     clicks.to_csv(tmp_path / "log.csv", index=False)
-    message = "has 2 rows without a value: 1 in 'u', 2 in 't'. --drop-missing leaves them out."
+    message = "has 2 rows without a value: 1 in 'u', 2 in 't'. --drop-bad leaves them out."
     assert message in refused("log.csv", *NAMES)
-    own = study_of("log.csv", "--category", "c", "--drop-missing")
+    own = study_of("log.csv", "--category", "c", "--drop-bad")
     assert "note: 2 of 72 rows left out" in capsys.readouterr().out
     assert own.y.sum() == 70
     assert own.X["u"].dtype == np.int64  # 100.0 in the file as pandas reads it
@@ -433,7 +490,7 @@ def test_a_log_whose_categories_miss_trains(run, clicks, tmp_path):
 )
 def test_logs_that_cannot_be_used_are_refused(refused, clicks, tmp_path, change, message):
     clicks.assign(**change).to_csv(tmp_path / "log.csv", index=False)
-    options = [*NAMES, "--category", "c", "--folds", "3", "--drop-missing"]
+    options = [*NAMES, "--category", "c", "--folds", "3", "--drop-bad"]
     assert message in refused("log.csv", *options)
 
 
@@ -453,7 +510,7 @@ def test_long_ids_that_lost_digits_are_refused(refused, clicks, tmp_path):
         ("device", "of two values, the larger one for a click; 'device' has 'desktop', 'other'"),
         ("u", "a column has one role, got ['u'] in several options"),
         ("one", "'one' has 1."),
-        ("rare", "fold 1 of 2 has clicks alone or none"),
+        ("rare", "fold 1 of 1 by time has clicks alone or none"),
         ("gap", "has 1 rows without a value: 1 in 'gap'"),
     ],
 )
@@ -507,6 +564,10 @@ def test_damaged_files_are_refused(refused, tmp_path, name):
         (["--label", "device>4"], "--label device>4 compares numbers with a number, or"),
         (["--label", "c>=many"], "--label c>=many compares numbers with a number, or"),
         (["--label", "c>=0"], "--label c>=0 must be true of some rows and not of others, got 100%"),
+        (["--where", "c"], "--where: must compare a column with a value, such as 'Quantity>0'"),
+        (["--where", "c>99"], "--where c>99 leaves none of the 72 rows of log.csv"),
+        (["--where", "d>1"], "log.csv has no column 'd'"),
+        (["--split", "row"], "argument --split: invalid choice: 'row'"),
         (["--label", "c>=4", "--context", "c"], "has one role, got ['c']"),
         (["--label", "c", "--negatives", "2"], "--negatives is for a log of clicks, beside which"),
         (["--recommendations", "r.csv"], "--recommendations needs --top-k"),
@@ -538,7 +599,7 @@ def test_a_missing_file_a_folder_and_missing_names_are_refused(refused, log, tmp
     assert "no Parquet file in the folder" in refused(tmp_path, *NAMES)
     assert "it is a folder, not a file" in refused("predict", ".", log, "--output", "o.csv")
     assert "a log needs --user, --item and --time" in refused(log)
-    assert "--user, --drop-missing: only for a log" in refused("--user", "u", "--drop-missing")
+    assert "--user, --drop-bad: only for a log" in refused("--user", "u", "--drop-bad")
 
 
 @pytest.fixture

@@ -5,11 +5,12 @@ import codecs
 import importlib.util
 import math
 import os
-import re
 import socket
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
+
+from sklearn_din.command_line.conditions import Condition, read_condition
 
 PARQUET = (".parquet", ".pq")
 TABLE_SUFFIXES = (*PARQUET, ".csv", ".csv.gz", ".tsv")
@@ -18,7 +19,6 @@ SERVE_PACKAGES = ("fastapi", "uvicorn", "prometheus_client")
 PORT = 8000
 LAST_PORT = 65_535
 TOKEN_VARIABLE = "SKLEARN_DIN_TOKEN"
-CONDITION = re.compile(r"(?P<column>.+?)\s*(?P<compare>>=|<=|==|!=|>|<)\s*(?P<value>.+)")
 DESCRIPTION = """Compare the base model with DIN, cross-validated by user, on the embedded click log
 or on a CSV or Parquet log of your own. `python -m sklearn_din predict --help` shows how a saved
 model scores rows, `python -m sklearn_din serve --help` how it answers over HTTP."""
@@ -30,8 +30,19 @@ class Options(argparse.Namespace):
     @property
     def label_column(self) -> str | None:
         """The column of ``label``, which may be a condition such as ``rating>=4``."""
-        condition = CONDITION.fullmatch(self.label or "")
-        return self.label if condition is None else condition["column"]
+        condition = self.label_condition
+        return self.label if condition is None else condition.column
+
+    @property
+    def label_condition(self) -> Condition | None:
+        """The label as a condition; None where it is a column of two values."""
+        return read_condition(self.label or "", option="--label")
+
+    @property
+    def splits(self) -> list[str]:
+        """How rows to test on are held out: "time", "user", or both in this order."""
+        chosen = self.split or (["user"] if self.label is None else ["time", "user"])
+        return sorted({*chosen})
 
     @property
     def events(self) -> list[str]:
@@ -77,6 +88,7 @@ def main_parser() -> OneLineParser:
         "'behaviour==buy' (others: <=, >, <, !=); without it each row is a click",
     )
     _add_table_options(parser)
+    _add_row_filter(parser)
     sample = parser.add_argument_group("a sample of a large log")
     sample.add_argument("--rows", type=_count(1), help="of whole users, drawn by --seed")
     training = parser.add_argument_group("training")
@@ -85,6 +97,13 @@ def main_parser() -> OneLineParser:
         "--click-rate",
         type=_rate,
         help="clicks per item shown: corrects probabilities for --negatives",
+    )
+    training.add_argument(
+        "--split",
+        choices=("time", "user"),
+        nargs="+",
+        help="rows to test on: the last fifth in time, held-out users in --folds, or both "
+        "(default both with --label, else user)",
     )
     training.add_argument("--folds", type=_count(2), default=3, help="folds by user (default 3)")
     training.add_argument("--epochs", type=_count(1), help="most epochs of each training")
@@ -138,6 +157,7 @@ def serve_parser() -> OneLineParser:
         "--shortlist", type=_count(1), help="of a large catalogue, candidates that are scored"
     )
     _add_table_options(parser)
+    _add_row_filter(parser)
     return parser
 
 
@@ -223,9 +243,20 @@ def _add_table_options(parser: argparse.ArgumentParser) -> None:
     reading.add_argument("--encoding", type=_encoding, help="of a CSV file (default utf-8)")
     reading.add_argument("--time-format", help="such as '%%d.%%m.%%Y %%H:%%M'")
     reading.add_argument(
-        "--drop-missing",
+        "--drop-bad",
         action="store_true",
-        help="leave out rows without user, item, time or label",
+        help="leave out rows whose user, item, time or label is missing or cannot be read",
+    )
+
+
+def _add_row_filter(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--where",
+        type=_condition,
+        action="append",
+        default=[],
+        metavar="CONDITION",
+        help="rows of the log that count, such as 'Quantity>0'; may be given several times",
     )
 
 
@@ -242,6 +273,15 @@ def _table(text: str) -> Path:
     if path.is_dir() and not any(file.suffix in PARQUET for file in path.rglob("*")):
         raise argparse.ArgumentTypeError(f"no Parquet file in the folder {text}")
     return path if path.is_dir() else _file(text)
+
+
+def _condition(text: str) -> Condition:
+    condition = read_condition(text, option="--where")
+    if condition is None:
+        raise argparse.ArgumentTypeError(
+            f"must compare a column with a value, such as 'Quantity>0', got {text!r}"
+        )
+    return condition
 
 
 def _count(least: int, most: float = math.inf) -> Callable[[str], int]:

@@ -1,4 +1,4 @@
-"""The main job: scores cross-validated by user, attention's picture, best items; rows scored."""
+"""The main job: scores on held-out rows, attention's picture, best items; rows scored."""
 
 import importlib.util
 import time
@@ -29,38 +29,51 @@ from sklearn_din.estimator import DINClassifier
 from sklearn_din.inspection.display import AttentionDisplay
 from sklearn_din.logs.history import HistoryBuilder
 from sklearn_din.metrics import group_roc_auc_score, relative_improvement
+from sklearn_din.model_selection import TimeSplit
 from sklearn_din.saving import load, save
-from sklearn_din.serving.ranking import rank_candidates
+from sklearn_din.serving.ranking import Ranker
 from sklearn_din.utils.whole_files import whole_file
 
 SHOWN_RECOMMENDATIONS = 20
 DEFAULT_PICTURE = Path("attention.png")
 LEAST_BASE = 0.55  # AUC: an improvement over a base nearer to .5 is a division by nearly nothing
 LONG_HISTORY = 15  # events that make a picture worth while
+TESTED_IN_TIME = 0.2  # fraction of the rows
+EXPLANATION = (
+    "AUC: over all rows. GAUC: mean of each user's own AUC, weighted by rows, without users whose "
+    "rows are all clicked or none. RelaImpr: gain of AUC - 0.5 over the base model's."
+)
+SECONDS_BETWEEN = 10.0  # two lines of a ranking that takes long
+USERS_AT_ONCE = 256
 
 Folds = list[tuple[np.ndarray, np.ndarray]]
 
 
 def compare(options: Options) -> None:
-    """Cross-validate both models, then fit DIN on all rows for what else was asked for."""
+    """Judge both models on held-out rows, then fit DIN on all rows for what else was asked for."""
     picture = picture_path(options.picture)
     study = read_study(options) if options.log else make_study(options)
-    folds = folds_by_user(study, options.folds)
+    folds_of = {split: make_folds(study, split, options.folds) for split in options.splits}
     settings: dict[str, str | int] = {"random_state": options.seed}
     if options.epochs is not None:
         settings["max_epochs"] = options.epochs
     is_served = options.serve is not None
     has_final = bool(picture or options.save or options.top_k or is_served)
-    _print_plan(study, n_folds=len(folds), epochs=options.epochs, has_final=has_final)
-    table, probability = cross_validate(study, folds, settings)
-    print(table.to_string(float_format="{:.4f}".format))
-    if note := note_better_rules(dict(table["AUC"]), study.y, models=list(MODELS)):
-        print(note)
+    _print_plan(study, folds_of, epochs=options.epochs, has_final=has_final)
+    for split, folds in folds_of.items():
+        table, probability = judge(study, folds, settings, split=split)
+        print(f"\n{_name_split(split, len(folds))}:")
+        print(table.to_string(float_format="{:.4f}".format))
+        print(EXPLANATION)
+        y = study.y[np.isfinite(probability)]
+        if note := note_better_rules(dict(table["AUC"]), y, models=list(MODELS)):
+            print(note)
     has_probabilities = options.output or options.save or options.top_k or is_served
     log_odds = log_odds_of_sampling(options) if has_probabilities else 0.0
+    is_tested = np.isfinite(probability)  # of the last split: all rows where it is by user
     if options.output is not None:
-        scored = study.X[study.roles.columns].assign(clicked=study.y)
-        corrected = expit(logit(probability) + log_odds)
+        scored = study.X[study.roles.columns].assign(clicked=study.y)[is_tested]
+        corrected = expit(logit(probability[is_tested]) + log_odds)
         write_table(scored.assign(probability=corrected), options.output)
     if not has_final:
         return
@@ -71,16 +84,23 @@ def compare(options: Options) -> None:
         serve_study(study, model, probability, options.serve)
 
 
-def _print_plan(study: Study, *, n_folds: int, epochs: int | None, has_final: bool) -> None:
+def _print_plan(
+    study: Study, folds_of: dict[str, Folds], *, epochs: int | None, has_final: bool
+) -> None:
     """Print rows, users and trainings."""
-    n_fits, n_users = len(MODELS) * n_folds + has_final, study.users.nunique()
+    n_fits = len(MODELS) * sum(map(len, folds_of.values())) + has_final
+    splits = " and ".join(_name_split(split, len(folds)) for split, folds in folds_of.items())
     print(
-        f"{len(study.y):,} impressions of {n_users:,} users, {study.y.mean():.1%} clicked\n"
-        f"{n_fits} trainings (--epochs {epochs or DINClassifier().max_epochs}): "
-        f"{' and '.join(MODELS)} on {n_folds} folds by user"
+        f"{len(study.y):,} impressions of {study.users.nunique():,} users, {study.y.mean():.1%} "
+        f"clicked\n{n_fits} trainings (--epochs {epochs or DINClassifier().max_epochs}): "
+        f"{' and '.join(MODELS)}, tested on {splits}"
         f"{', DIN once more on all rows' if has_final else ''}",
         flush=True,
     )
+
+
+def _name_split(split: str, n_folds: int) -> str:
+    return f"held-out users in {n_folds} folds" if split == "user" else "the last fifth in time"
 
 
 def _use_final_model(
@@ -109,40 +129,46 @@ def _tell_best(best: pd.DataFrame, path: Path | None) -> None:
         print(f"... {len(best):,} rows in all: --recommendations FILE writes them")
 
 
-def folds_by_user(study: Study, n_folds: int) -> Folds:
+def make_folds(study: Study, split: str, n_folds: int) -> Folds:
     """Return the rows to train and to test on; raise where a fold cannot be trained or judged."""
-    n_users = study.users.nunique()
-    if n_users < n_folds:
-        raise ValueError(
-            f"--folds {n_folds} needs at least {n_folds} users, the log has {n_users}."
-        )
-    folds = list(GroupKFold(n_folds).split(study.X, study.y, study.users))
+    if split == "time":
+        splitter = TimeSplit(1, test_size=TESTED_IN_TIME, time=study.roles.time)
+        folds, advice = list(splitter.split(study.X)), "Test on other rows: --split user."
+    else:
+        n_users = study.users.nunique()
+        if n_users < n_folds:
+            raise ValueError(
+                f"--folds {n_folds} needs at least {n_folds} users, the log has {n_users}."
+            )
+        folds = list(GroupKFold(n_folds).split(study.X, study.y, study.users))
+        advice = "There are too few users of each kind: give fewer --folds."
     for number, rows in enumerate(folds, 1):
         if any(len(np.unique(study.y[part])) < 2 for part in rows):
             raise ValueError(
-                f"fold {number} of {n_folds} has clicks alone or none, among the rows to train or "
-                "to test on: there are too few users of each kind. Give fewer --folds."
+                f"fold {number} of {len(folds)} by {split} has clicks alone or none, among the "
+                f"rows to train or to test on. {advice}"
             )
     return folds
 
 
-def cross_validate(
-    study: Study, folds: Folds, settings: Parameters
+def judge(
+    study: Study, folds: Folds, settings: Parameters, *, split: str
 ) -> tuple[pd.DataFrame, np.ndarray]:
-    """Score rules and models on users that they have not seen, and print each training.
+    """Score rules and models on rows that they were not trained on, and print each training.
 
-    Returns a row of scores per rule and model, and DIN's probability of each impression.
+    Returns a row of scores per rule and model, and DIN's probability of each impression, NaN
+    where it is in no test fold.
     """
     predictions = predict_by_rules(study, folds)
     for name, parameters in MODELS.items():
-        predictions[name] = probability = np.empty(len(study.y), dtype=np.float32)
+        predictions[name] = probability = np.full(len(study.y), np.nan, dtype=np.float32)
         for number, (train, test) in enumerate(folds, 1):
             began = time.perf_counter()
-            model = make_model(study.roles, {**settings, **parameters}, order="user")
+            model = make_model(study.roles, {**settings, **parameters}, order=split)
             model.fit(study.X.iloc[train], study.y[train])
             probability[test] = model.predict_proba(study.X.iloc[test])[:, 1]
             print(
-                f"{name}, fold {number} of {len(folds)}: AUC "
+                f"{name}, by {split}, fold {number} of {len(folds)}: AUC "
                 f"{_score(study, probability, test)[0]:.4f}, {model[-1].n_iter_} epochs, "
                 f"{time.perf_counter() - began:.1f} s",
                 flush=True,
@@ -204,16 +230,29 @@ def recommend(study: Study, model: Pipeline, top_k: int) -> pd.DataFrame:
     popularity = catalogue[roles.item].map(clicked[roles.item].value_counts()).fillna(0)
     users = in_order.drop_duplicates(roles.user, keep="last").drop(columns=roles.events)
     users = users.assign(**{roles.time: _just_after(users[roles.time])})
-    best = rank_candidates(
-        model,
-        users,
-        catalogue.assign(popularity=popularity.astype("int64")),
-        top_k=top_k,
-        exclude=clicked,
-    )
+    ranker = Ranker(model, catalogue.assign(popularity=popularity.astype("int64")))
+    best = _rank_all(ranker, users, top_k, clicked, user=roles.user)
     print(f"left out: {len(clicked):,} pairs of a user and an item that they clicked")
     best.insert(0, roles.user, users[roles.user].take(best["row"].to_numpy()).array)
     return best.drop(columns="row")
+
+
+def _rank_all(
+    ranker: Ranker, users: pd.DataFrame, top_k: int, exclude: pd.DataFrame, *, user: str
+) -> pd.DataFrame:
+    """Rank for all users, some at a time, and print how far it is."""
+    began = last = time.perf_counter()
+    tables = []
+    for first in range(0, len(users), USERS_AT_ONCE):
+        some = users.iloc[first : first + USERS_AT_ONCE]
+        own = exclude[exclude[user].isin(some[user])]
+        best = ranker.rank(some, top_k=top_k, exclude=own)
+        tables.append(best.assign(row=best["row"] + first))
+        n_done, now = first + len(some), time.perf_counter()
+        if now - last > SECONDS_BETWEEN:
+            left, last = (now - began) / n_done * (len(users) - n_done), now
+            print(f"ranked for {n_done:,} of {len(users):,} users, {left:.0f} s left", flush=True)
+    return pd.concat(tables, ignore_index=True)
 
 
 def score_rows(options: Options) -> None:

@@ -11,6 +11,7 @@ import pandas as pd
 import uvicorn
 from sklearn.pipeline import Pipeline
 
+from sklearn_din.command_line.conditions import keep_rows
 from sklearn_din.command_line.options import LOOPBACK, Options, listen
 from sklearn_din.command_line.tables import read_log, read_table
 from sklearn_din.server.answers import Answers
@@ -37,7 +38,8 @@ def serve_study(study: "Study", model: Pipeline, probability: np.ndarray, port: 
 
     clicks = study.X.loc[study.y == 1, study.roles.columns]
     answers = PipelineAnswers(model, study.catalogue, clicks)
-    parts = [p for p in np.array_split(np.argsort(probability), CALIBRATION_BINS) if len(p)]
+    in_order = np.argsort(probability)[: np.isfinite(probability).sum()]  # NaN: not tested on
+    parts = [p for p in np.array_split(in_order, CALIBRATION_BINS) if len(p)]
     calibration = [
         {"predicted": float(probability[p].mean()), "observed": float(study.y[p].mean())}
         for p in parts
@@ -102,5 +104,7 @@ def _read_history(options: Options, user: str | None, time: str | None) -> pd.Da
             "--history needs a model that knows the columns of user and time: "
             "HistorySequenceEncoder(user=..., time=...), or a HistoryBuilder as its first step."
         )
-    log, path = read_table(options.history, [user, time], options), options.history
+    path, names = options.history, [user, time, *(c.column for c in options.where)]
+    log = read_table(path, names, options)
+    log = keep_rows(log, options.where, path, drop_bad=options.drop_bad)
     return read_log(log, path, options, needed=[user, time], ids=[user], time=time)

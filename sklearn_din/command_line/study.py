@@ -1,6 +1,5 @@
 """Impressions with their histories and labels, out of a log, and the Pipelines fitted on them."""
 
-import operator
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -8,7 +7,8 @@ import numpy as np
 import pandas as pd
 from sklearn.pipeline import Pipeline
 
-from sklearn_din.command_line.options import CONDITION, Options
+from sklearn_din.command_line.conditions import keep_rows
+from sklearn_din.command_line.options import Options
 from sklearn_din.command_line.tables import read_log, read_table, refuse_histories
 from sklearn_din.datasets.click_log import make_click_log
 from sklearn_din.estimator import DINClassifier
@@ -18,7 +18,6 @@ from sklearn_din.logs.sampling_notices import MANY, share_of_repeats
 from sklearn_din.transformers import HistorySequenceEncoder
 
 DEFAULT_NEGATIVES = 4
-COMPARISONS = {">=": "ge", "<=": "le", ">": "gt", "<": "lt", "==": "eq", "!=": "ne"}
 
 Parameters = Mapping[str, str | int]
 
@@ -67,8 +66,10 @@ def read_study(options: Options) -> Study:
     """Read a log; without a label column each row is a click and negatives are sampled."""
     roles, path = options, options.log
     needed = [roles.user, roles.item, roles.time, *filter(None, [options.label_column])]
-    log = read_table(path, [*roles.columns, *needed], options)
+    filtered = [condition.column for condition in options.where]
+    log = read_table(path, [*roles.columns, *needed, *filtered], options)
     refuse_histories(log, path)
+    log = keep_rows(log, options.where, path, drop_bad=options.drop_bad)
     dates = [n for n in roles.context if getattr(log[n].dtype, "kind", None) == "M"]
     if dates:
         raise ValueError(
@@ -76,11 +77,14 @@ def read_study(options: Options) -> Study:
             "the hour or the day of the week."
         )
     ids = [roles.user, *roles.events]
+    if (condition := options.label_condition) is not None:
+        values = condition.read(log[condition.column], drop_bad=options.drop_bad)
+        log = log.assign(**{condition.column: values})
     log = read_log(log, path, options, needed=needed, ids=ids, time=roles.time)
     log = _sample_users(log, options)
     impressions = log[roles.columns].reset_index(drop=True)
     if options.label is not None:
-        y = _read_labels(log[options.label_column], options.label)
+        y = _read_labels(log[options.label_column], options)
         clicks = impressions[y == 1]
     else:
         clicks = impressions
@@ -184,15 +188,15 @@ def _owner_of_items(clicks: pd.DataFrame, roles: Options) -> str | None:
     return roles.user
 
 
-def _read_labels(column: pd.Series, label: str) -> np.ndarray:
+def _read_labels(column: pd.Series, options: Options) -> np.ndarray:
     """Return 1 for a click: the larger of two values, or where a condition such as >=4 holds."""
-    condition = CONDITION.fullmatch(label)
+    condition = options.label_condition
     if condition is not None:
-        is_click = _compare(column, condition["compare"], condition["value"])
-        print(f"note: a click is a row with {label}: {is_click.mean():.1%} of them")
+        is_click = condition.holds(column)
+        print(f"note: a click is a row with {options.label}: {is_click.mean():.1%} of them")
         if is_click.all() or not is_click.any():
             raise ValueError(
-                f"--label {label} must be true of some rows and not of others, got "
+                f"{condition} must be true of some rows and not of others, got "
                 f"{is_click.mean():.0%}. {column.name!r} has values such as {column.tolist()[0]!r}."
             )
         return is_click.astype(np.int64)
@@ -207,19 +211,3 @@ def _read_labels(column: pd.Series, label: str) -> np.ndarray:
     if values[1] != 1:
         print(f"note: a click is a row whose {column.name!r} is {values[1]!r}")
     return (column == values[1]).to_numpy().astype(np.int64)
-
-
-def _compare(column: pd.Series, compare: str, value: str) -> np.ndarray:
-    """Return where a column's values, numbers or text, are as the condition says."""
-    is_number = pd.api.types.is_numeric_dtype(column.dtype)
-    try:
-        other = float(value) if is_number else value
-        if not is_number and compare not in ("==", "!="):
-            raise ValueError("text has no order here")
-    except ValueError as error:
-        raise ValueError(
-            f"--label {column.name}{compare}{value} compares numbers with a number, or text by == "
-            f"and !=, but {column.name!r} holds values such as {column.tolist()[0]!r}."
-        ) from error
-    values = column.to_numpy(np.float64) if is_number else column.astype(str).to_numpy(object)
-    return getattr(operator, COMPARISONS[compare])(values, other)

@@ -81,9 +81,11 @@ def read_log(
     time: str,
 ) -> pd.DataFrame:
     """Return the rows that have a value in each of the columns needed, with ids and times read."""
-    table = _drop_missing(table, needed, path, drop=options.drop_missing)
+    table = _drop_missing(table, needed, path, drop=options.drop_bad)
+    times = _read_times(table[time], options)
+    table = table[times.notna()]  # others cannot be read, and --drop-bad leaves them out
     read = {name: read_ids(table[name]) for name in ids}
-    return table.assign(**read, **{time: _read_times(table[time], options)})
+    return table.assign(**read, **{time: times[table.index]})
 
 
 def _drop_missing(
@@ -99,7 +101,7 @@ def _drop_missing(
     )
     if not drop:
         raise ValueError(
-            f"{path} has {n_rows} rows without a value: {where}. --drop-missing leaves them out."
+            f"{path} has {n_rows} rows without a value: {where}. --drop-bad leaves them out."
         )
     if n_rows == len(table):
         raise ValueError(f"every row of {path} lacks a value: {where}.")
@@ -137,21 +139,21 @@ def _read_times(times: pd.Series, options: Options) -> pd.Series:
             times = times.astype("int64")
         texts, how = times.astype(str).str.strip(), options.time_format
         read = pd.to_datetime(texts, format=how, errors="coerce", utc="%z" in how)
-        return _check_times(read, texts, how)
+        return _check_times(read, texts, options, how)
     if is_number or getattr(times.dtype, "kind", None) == "M":
         return times
     texts = times.astype(str).str.strip()
     first = texts.iloc[0]
     if NUMBER.fullmatch(first):
-        return _check_times(pd.to_numeric(texts, errors="coerce"), texts)
+        return _check_times(pd.to_numeric(texts, errors="coerce"), texts, options)
     if pd.notna(pd.to_datetime(first, format="ISO8601", errors="coerce")):
-        return _read_iso(texts)
+        return _read_iso(texts, options)
     day_first = bool(DAY_MONTH.match(first)) and _is_day_first(texts)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of pandas, about the order of day and month
         time_format = guess_datetime_format(first, dayfirst=day_first) or "mixed"
         read = pd.to_datetime(texts, format=time_format, dayfirst=day_first, errors="coerce")
-    return _check_times(read, texts, time_format.removeprefix("mixed"))
+    return _check_times(read, texts, options, time_format.removeprefix("mixed"))
 
 
 def _read_text(path: Path, columns: Sequence[str], options: Options) -> pd.DataFrame:
@@ -183,22 +185,32 @@ def _find_separator(path: Path, columns: Sequence[str], sep: str | None, encodin
     return separator
 
 
-def _check_times(read: pd.Series, texts: pd.Series, time_format: str = "") -> pd.Series:
+def _check_times(
+    read: pd.Series, texts: pd.Series, options: Options, time_format: str = ""
+) -> pd.Series:
+    """Raise where times could not be read; with ``--drop-bad``, print how many."""
     bad = texts[read.isna()]
-    if len(bad):
-        as_what = f"in the format {time_format}" if time_format else f"such as {texts.iloc[0]!r}"
-        raise ValueError(
-            f"{texts.name!r} must hold times {as_what}, got {bad.iloc[0]!r} in row "
-            f"{bad.index[0] + 1} (below the header), {len(bad)} such rows in all. Correct them, or "
-            "give --time-format."
+    if bad.empty:
+        return read
+    example = next(iter(texts[read.notna()]), texts.iloc[0])
+    as_what = f"in the format {time_format}" if time_format else f"such as {example!r}"
+    if options.drop_bad and len(bad) < len(texts):
+        print(
+            f"note: {len(bad):,} of {len(texts):,} rows left out, whose {texts.name!r} is no time "
+            f"{as_what}, such as {bad.iloc[0]!r}"
         )
-    return read
+        return read
+    raise ValueError(
+        f"{texts.name!r} must hold times {as_what}, got {bad.iloc[0]!r} in row "
+        f"{bad.index[0] + 1} (below the header), {len(bad):,} of {len(texts):,} such rows in all. "
+        "Correct them, give --time-format, or leave them out with --drop-bad."
+    )
 
 
-def _read_iso(texts: pd.Series) -> pd.Series:
+def _read_iso(texts: pd.Series, options: Options) -> pd.Series:
     zoned = texts.str.contains(ZONE)
     read = pd.to_datetime(texts, format="ISO8601", errors="coerce", utc=bool(zoned.any()))
-    read = _check_times(read, texts)
+    read = _check_times(read, texts, options)
     if zoned.any() and not zoned.all():
         bare = texts[~zoned]
         raise ValueError(
@@ -212,7 +224,12 @@ def _is_day_first(texts: pd.Series) -> bool:
     """Return whether some first number is no month; print a note where no number tells."""
     is_no_month = texts.str.extract(DAY_MONTH)[["first", "second"]].astype(float) > LAST_MONTH
     if is_no_month.any().all():
-        raise ValueError(f"{texts.name!r} has the day first in some rows and the month in others.")
+        day, month = (texts[is_no_month[place]] for place in ("first", "second"))
+        raise ValueError(
+            f"{texts.name!r} has the day first in {len(day):,} rows, such as {day.iloc[0]!r}, and "
+            f"the month in {len(month):,}, such as {month.iloc[0]!r}. Give --time-format, and "
+            "--drop-bad to leave out the others."
+        )
     if not is_no_month.any(axis=None):
         print(
             f"note: the times of {texts.name!r}, such as {texts.iloc[0]}, could begin with the day "
