@@ -439,7 +439,7 @@ def test_dates_that_could_begin_with_the_day_are_said(tmp_path, capsys):
     ("times", "arguments", "message"),
     [
         (["2024-01-01", "yesterday"], [], "such as '2024-01-01', got 'yesterday' in row 2"),
-        (["13/01/2024", "01/13/2024"], [], "the day first in 1 rows, such as '13/01/2024', and the month"),
+        (["13/01/2024", "01/13/2024"], [], "the day first in 1 rows, such as '13/01/2024'"),
         (["17", "later"], [], "such as '17', got 'later' in row 2"),
         (["soon", "later"], [], "'t' must hold times such as 'soon', got 'soon' in row 1 (below"),
         (["01/02/2024 noon", "x"], [], "must hold times such as '01/02/2024 noon', got"),

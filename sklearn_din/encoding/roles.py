@@ -3,7 +3,7 @@
 from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import chain, combinations
+from itertools import combinations
 
 from sklearn_din.encoding.facts import ColumnFacts, gather_facts
 from sklearn_din.encoding.table import Impressions, find_candidate, is_history_name
