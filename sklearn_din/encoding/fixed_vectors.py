@@ -17,12 +17,8 @@ from sklearn_din.utils.validation import plain_values
 class VectorScale:
     """The scale of vectors: centred, and as long as the root of their number of dimensions.
 
-    Parameters
-    ----------
-    mean : ndarray of shape (n_dims,), float32
-        Subtracted from each vector. What has no vector is at the mean.
-    scale : float
-        What they are divided by then, the same for all dimensions, so that angles stay.
+    mean : (n_dims,), float32. Subtracted from each vector. What has no vector is at the mean.
+    scale : float. What they are divided by then, the same for all dimensions, so that angles stay.
     """
 
     mean: np.ndarray

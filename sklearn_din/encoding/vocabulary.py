@@ -103,16 +103,11 @@ class Vocabulary:
     rows. Values learnt later are appended, sorted among themselves: no id ever changes its
     meaning (:meth:`grow`).
 
-    Parameters
-    ----------
-    values : ndarray of shape (n_values,)
-        Distinct plain values, as :func:`plain_ids` gives them.
-    rare : ndarray of objects, default=nothing
-        Values seen so far that have no id of their own.
-    rare_counts : ndarray of int64, default=nothing
-        How often each of them was seen.
-    grown_from : tuple of str, default=()
-        Digests of this vocabulary before values were appended, the oldest first.
+    values : (n_values,). Distinct plain values, as :func:`plain_ids` gives them.
+    rare : ndarray of objects, default=nothing. Values seen so far that have no id of their own.
+    rare_counts : ndarray of int64, default=nothing. How often each of them was seen.
+    grown_from : tuple of str, default=(). Digests of this vocabulary before values were appended,
+        the oldest first.
 
     >>> shoes = Vocabulary(np.array(["boot", "sandal"], dtype=object))
     >>> shoes.encode(np.array(["sandal", "clog"], dtype=object), name="item")

@@ -21,12 +21,9 @@ LEAST_DIGEST = 1 << 62  # of a list with values; that of the empty one is 0
 class DistinctLists:
     """Lists of ids, each once; the first one is empty. A list has each id once, ascending.
 
-    Parameters
-    ----------
-    lengths : ndarray of shape (n_lists,), int32
-        Ids of each list.
-    ids : ndarray of shape (sum(lengths),), int32
-        Those of one list after the other; negative ones of unknown values among them.
+    lengths : (n_lists,), int32. Ids of each list.
+    ids : (sum(lengths),), int32. Those of one list after the other; negative ones of unknown values
+        among them.
     """
 
     lengths: np.ndarray
@@ -76,12 +73,8 @@ class IdLists:
     where their lists hold the same ids, in any order and however often: ``digests`` are then equal,
     whatever column they come from (64 bits of a checksum).
 
-    Parameters
-    ----------
-    positions : ndarray of shape (n,), int32
-        Of each value's list. 0 is the empty list, and that of a missing value.
-    distinct : DistinctLists
-        The lists.
+    positions : (n,), int32. Of each value's list. 0 is the empty list, and that of a missing value.
+    distinct : DistinctLists. The lists.
 
     Examples
     --------

@@ -15,18 +15,11 @@ class Vectors:
 
     Values that no vocabulary has may have one too, such as an item that came up yesterday.
 
-    Parameters
-    ----------
-    table : ndarray of shape (n_vectors + 1, n_dims), float32
-        The vectors; row 0 is zero and stands for none.
-    rows : ndarray of shape (n_ids,), int32
-        By id, the row of its vector.
-    new_ids : ndarray of shape (n_new,), int32
-        Ids of unknown values that have a vector, ascending.
-    new_rows : ndarray of shape (n_new,), int32
-        Their rows.
-    new_values : ndarray of shape (n_new,)
-        The values themselves.
+    table : (n_vectors + 1, n_dims), float32. The vectors; row 0 is zero and stands for none.
+    rows : (n_ids,), int32. By id, the row of its vector.
+    new_ids : (n_new,), int32. Ids of unknown values that have a vector, ascending.
+    new_rows : (n_new,), int32. Their rows.
+    new_values : (n_new,). The values themselves.
 
     Examples
     --------

@@ -47,12 +47,9 @@ class OrderedRows:
 class ByTime:
     """Tables of all rows up to a time; a row reads the last one that ended before its own.
 
-    Parameters
-    ----------
-    ends : ndarray of shape (n_tables,), int64, float64 or datetime64
-        The last time that each table counts, in ascending order.
-    n_rows : ndarray of shape (n_tables,), int64
-        How many rows each table counts.
+    ends : (n_tables,), int64, float64 or datetime64. The last time that each table counts, in
+        ascending order.
+    n_rows : (n_tables,), int64. How many rows each table counts.
     """
 
     ends: np.ndarray
@@ -131,10 +128,7 @@ class ByTime:
 class ByUser:
     """Tables of one part of the users, of two and so on; a row reads that of the parts before.
 
-    Parameters
-    ----------
-    known : ndarray of shape (n_users,), uint64
-        Hashes of the users that training had, in ascending order.
+    known : (n_users,), uint64. Hashes of the users that training had, in ascending order.
     """
 
     known: np.ndarray

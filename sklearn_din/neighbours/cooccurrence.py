@@ -33,16 +33,10 @@ class Interactions:
 
     Rows that no table counts are left out.
 
-    Parameters
-    ----------
-    users : ndarray of shape (n,)
-        Codes from 0, in ascending order.
-    items : ndarray of shape (n,)
-        Ids from 2, in ascending order for each user.
-    blocks : ndarray of shape (n,)
-        The first block with a row that has the item in its history or has it clicked.
-    shape : tuple of int
-        Number of users, and number of ids.
+    users : (n,). Codes from 0, in ascending order.
+    items : (n,). Ids from 2, in ascending order for each user.
+    blocks : (n,). The first block with a row that has the item in its history or has it clicked.
+    shape : tuple of int. Number of users, and number of ids.
     """
 
     users: np.ndarray

@@ -37,19 +37,17 @@ N_NUMBERS = N_OF_HISTORY + 4
 class ItemScores:
     """Scores of past items for each candidate, those of its best neighbours alone.
 
-    Parameters
-    ----------
-    ease : csr_array of shape (n_ids, n_ids), float32
-        Row: candidate, column: event. Weights of EASE, the linear autoencoder without a diagonal.
-    cosine : csr_array of shape (n_ids, n_ids), float32
-        Users that had both, over the root of the product of their numbers and a constant.
-    popularity : ndarray of shape (n_ids,), float32
-        ``log1p`` of the item's users over the average of all known items; 0 where unknown.
-    click_rate : ndarray of shape (n_ids,), float32
-        Log-odds of a click on the item where it was shown, less those of all items; shrunk towards
-        0, which it is where the item was never shown, by as much as the items' rates are alike.
-    evidence : ndarray of shape (n_ids,), float32
-        Share of its own rows in the item's rate of clicks, from 0, of an item never shown, to 1.
+    ease : csr_array of shape (n_ids, n_ids), float32. Row: candidate, column: event. Weights of
+        EASE, the linear autoencoder without a diagonal.
+    cosine : csr_array of shape (n_ids, n_ids), float32. Users that had both, over the root of the
+        product of their numbers and a constant.
+    popularity : (n_ids,), float32. ``log1p`` of the item's users over the average of all known
+        items; 0 where unknown.
+    click_rate : (n_ids,), float32. Log-odds of a click on the item where it was shown, less those
+        of all items; shrunk towards 0, which it is where the item was never shown, by as much as
+        the items' rates are alike.
+    evidence : (n_ids,), float32. Share of its own rows in the item's rate of clicks, from 0, of an
+        item never shown, to 1.
 
     Notes
     -----

@@ -33,23 +33,18 @@ SUFFIXES = (
 class NeighbourPair:
     """One history and its candidate: how their items go together, and its columns of numbers.
 
-    Parameters
-    ----------
-    history, candidate : str
-        Columns of ids with one vocabulary.
-    names : tuple of str
-        Names of the columns of numbers.
-    tables : tuple of ItemScores
-        Of those training rows that each of them counts; the last one counts all.
-    counts : tuple of csr_array of shape (n_ids, n_ids), float32
-        What later clicks are added to: how many users had both items, the upper triangle. By time,
-        those of all rows; by user, those of each part.
-    shown, clicked : ndarray of shape (len(counts), n_ids), float32
-        How often each item was a candidate, and was clicked as one.
-    prior : float
-        Rows at the average rate that each item's own are added to, by the first table's.
-    scale : ndarray of shape (14,), float32
-        Standard deviation of each column over the training rows, one where it is zero.
+    history, candidate : str. Columns of ids with one vocabulary.
+    names : tuple of str. Names of the columns of numbers.
+    tables : tuple of ItemScores. Of those training rows that each of them counts; the last one
+        counts all.
+    counts : tuple of csr_array of shape (n_ids, n_ids), float32. What later clicks are added to:
+        how many users had both items, the upper triangle. By time, those of all rows; by user,
+        those of each part.
+    shown, clicked : (len(counts), n_ids), float32. How often each item was a candidate, and was
+        clicked as one.
+    prior : float. Rows at the average rate that each item's own are added to, by the first table's.
+    scale : (14,), float32. Standard deviation of each column over the training rows, one where it
+        is zero.
     """
 
     history: str

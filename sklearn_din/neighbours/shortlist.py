@@ -27,18 +27,13 @@ class Shortlist:
     such as a category, and a fifth those near by fixed vectors, where these are known. The best
     neighbours have the rest, and the popular what is left over.
 
-    Parameters
-    ----------
-    scores : sequence of ItemScores
-        Of each history that is compared with the candidates, all of one vocabulary.
-    candidates : ndarray of shape (n_candidates,)
-        Their ids.
-    attributes : sequence of (ndarray of shape (n_candidates,), int)
-        Ids of other attributes of the candidates, and how many ids there are.
-    newest : ndarray of shape (n_new,), default=nobody
-        Positions of those that came up last, the newest first.
-    vectors : Vectors, default=None
-        Fixed vectors of the ids.
+    scores : sequence of ItemScores. Of each history that is compared with the candidates, all of
+        one vocabulary.
+    candidates : (n_candidates,). Their ids.
+    attributes : sequence of ((n_candidates,), int). Ids of other attributes of the candidates, and
+        how many ids there are.
+    newest : (n_new,), default=nobody. Positions of those that came up last, the newest first.
+    vectors : Vectors or None. Fixed vectors of the ids.
 
     >>> cosine = csr_array(([0.5, 0.3], ([3, 4], [2, 2])), shape=(6, 6))  # of ids 3 and 4 with 2
     >>> popularity = np.array([0, 0, 1.0, 0, 0, 2.0])
