@@ -19,6 +19,7 @@ from sklearn.utils.validation import check_is_fitted
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.schema import Schema
 from sklearn_din.module import DIN
+from sklearn_din.training.alone import Alone
 from sklearn_din.training.checks import CHECK, best_check
 from sklearn_din.training.inputs import (
     FitInputs,
@@ -49,7 +50,6 @@ if TYPE_CHECKING:
     from skorch.callbacks import Callback
 
     from sklearn_din.resilient.checkpoint import Checkpoint
-    from sklearn_din.resilient.ranks import Ranks
     from sklearn_din.training.net import DINNet
 
 LEARNT = {"n_features_in_", "schema", "target", "net", "_fitted_on_encoded"}
@@ -116,14 +116,14 @@ class DINEstimator(EstimatorState, CallbackSupportMixin, Parameters, BaseEstimat
             Where another training holds ``checkpoint_dir``; where one of the processes that train
             together is gone.
         """
-        with _training_ranks(keeps_checkpoint=self.checkpoint_dir is not None) as ranks:
+        with _training_ranks() as ranks:
             inputs = check_inputs(self, X, y, sample_weight)
-            if inputs.is_encoded and (ranks is None or ranks.rank == 0):
+            if inputs.is_encoded and ranks.rank == 0:
                 from sklearn_din.training.leaks import warn_of_leaks
 
                 warn_of_leaks(inputs.X, inputs.target.clicks(inputs.y))
             context: AbstractContextManager[Checkpoint | None] = nullcontext()
-            if self.checkpoint_dir is not None or ranks is not None:  # else it is not loaded
+            if self.checkpoint_dir is not None or ranks.size > 1:  # else it is not loaded
                 open_checkpoint = extra("resilient.checkpoint").open_checkpoint
                 context = open_checkpoint(self, inputs, sample_weight, groups, ranks)
             with context as checkpoint:
@@ -212,10 +212,13 @@ class DINEstimator(EstimatorState, CallbackSupportMixin, Parameters, BaseEstimat
         classes: ArrayLike | None = None,
     ) -> Self:
         self._validate_params()  # scikit-learn does it in the first call alone
-        with _training_ranks(keeps_checkpoint=False) as ranks:
+        with _training_ranks() as ranks:
             inputs = check_inputs(self, X, y, sample_weight, is_partial=True, classes=classes)
-            if ranks is not None:
-                ranks.check_inputs(self, inputs, sample_weight)
+            ranks.check_same(
+                lambda: extra("resilient.fingerprint").fingerprint(
+                    self, inputs, sample_weight=sample_weight, goes_on=hasattr(self, "net_")
+                )
+            )
             is_first = not hasattr(self, "net_")
             schema = inputs.X.schema
             if not is_first and len(schema.fields) > len(self.schema_.fields):  # new columns
@@ -272,23 +275,21 @@ class DINEstimator(EstimatorState, CallbackSupportMixin, Parameters, BaseEstimat
     def _train_together(
         self,
         net: DINNet,
-        ranks: Ranks | None,
+        ranks: Alone,
         method: str,
         inputs: FitInputs,
         **groups: ArrayLike | None,
     ) -> None:
         """Train a net, with other processes if there are any."""
         net.ranks_ = ranks
-        if ranks is not None:
-            net.device = ranks.device_for(net.device)
+        net.device = ranks.device_for(net.device)
         getattr(net, method)(inputs.X, inputs.y, sample_weight=inputs.weights, **groups)
-        net.ranks_ = None
-        if ranks is not None:
-            ranks.check_same_weights(net.module_)
+        net.ranks_ = Alone()
+        ranks.check_same_weights(net.module_)
 
-    def _progress(self, ranks: Ranks | None, inputs: FitInputs) -> list[tuple[str, Callback]]:
+    def _progress(self, ranks: Alone, inputs: FitInputs) -> list[tuple[str, Callback]]:
         """Return the progress bar, where there is to be one: of several processes in the first."""
-        if not self.verbose or (ranks is not None and ranks.rank > 0):
+        if not self.verbose or ranks.rank > 0:
             return []
         from sklearn_din.training.progress import ProgressBar
 
@@ -726,12 +727,12 @@ class DINClassifier(ClassifierMixin, DINEstimator, ClickParameters):
         return tags
 
 
-def _training_ranks(*, keeps_checkpoint: bool) -> AbstractContextManager[Ranks | None]:
+def _training_ranks() -> AbstractContextManager[Alone]:
     """Join the processes that train one model together, where several were started."""
     is_alone = os.environ.get("WORLD_SIZE", "1") == "1"
     if not dist.is_available() or (is_alone and not dist.is_initialized()):
-        return nullcontext()
-    return extra("resilient.ranks").training_ranks(keeps_checkpoint=keeps_checkpoint)
+        return nullcontext(Alone())
+    return extra("resilient.ranks").training_ranks()
 
 
 def _warn_of_nothing_learnt(net: DINNet) -> None:

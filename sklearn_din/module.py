@@ -13,7 +13,6 @@ from sklearn_din.network.batch import Batch
 from sklearn_din.network.embeddings import FieldEmbeddings
 from sklearn_din.network.fused import can_fuse, logits_of
 from sklearn_din.network.interest import FlatEvents, Interest, SharedEvents
-from sklearn_din.network.joint import rand_like_rows
 from sklearn_din.network.layers import MLP, LabelLogits
 
 # Standard deviation of the first embeddings. Unlike the paper, which names none: the extended
@@ -271,9 +270,12 @@ class DIN(nn.Module):
         Unlike the paper: an id's embedding knows the labels of its training rows, and an exact
         number tells which of them this row is. The others are not scaled up, as dropout would.
         """
-        if not (self.training and self.extended and self.embeddings.tables):
+        hides = self.training and self.extended and bool(self.embeddings.tables)
+        if not hides or batch.numbers.ndim == 1:  # there are none
             return batch.numbers
-        return batch.numbers * (rand_like_rows(batch.numbers) >= NUMBERS_HIDDEN)
+        n_numbers = batch.numbers.shape[1]  # drawn for all rows of a joint batch by each process
+        drawn = batch.numbers.new_empty(batch.n_joint_rows, n_numbers).uniform_()
+        return batch.numbers * (batch.own_rows(drawn) >= NUMBERS_HIDDEN)
 
     def _queries_and_keys(
         self, behaviour: Behaviour, embeddings: dict[str, Tensor], batch: Batch

@@ -7,7 +7,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from sklearn_din.network.joint import RowDropout, joint_moments, joint_sum
 from sklearn_din.network.segments import sum_of_products
 
 INITIAL_SLOPE = 0.25  # of PReLU below zero, as in He et al. and in torch
@@ -93,8 +92,7 @@ class Dice(nn.Module):
     ``f(s) = p(s) * s + (1 - p(s)) * a * s`` with ``p(s) = sigmoid((s - E[s]) / sqrt(Var[s] +
     eps))``. Mean and variance are those of the batch in training, and their running averages at
     prediction. It must be given real events only, never padding. A training batch of one row has
-    no variance: it uses the running averages too. Where processes share a batch, mean and variance
-    are those of the whole batch.
+    no variance: it uses the running averages too.
 
     >>> import torch
     >>> Dice(2).eval()(torch.tensor([[0.0, 0.0]]))
@@ -119,14 +117,7 @@ class Dice(nn.Module):
         output : (n, n_features)
         """
         mean, variance = self.running_mean, self.running_var
-        sum_over_processes = joint_sum() if self.training else None
-        if sum_over_processes is not None:
-            n, joint_mean, joint_variance = joint_moments(scores, sum_over_processes)
-            if n > 1:
-                mean.lerp_(joint_mean.detach(), self.momentum)
-                variance.lerp_(joint_variance.detach() * (n / (n - 1)), self.momentum)
-                return self.rectify(scores, joint_mean, joint_variance)
-        elif self.training and len(scores) > 1:
+        if self.training and len(scores) > 1:
             return _BatchDice.apply(scores, self.slope, mean, variance, self.momentum, self.eps)
         return self.rectify(scores, mean, variance)
 
@@ -210,7 +201,7 @@ class MLP(nn.Sequential):
         for n_outputs in units:
             layers += [nn.Linear(n_inputs, n_outputs), ACTIVATIONS[activation](n_outputs)]
             if dropout:
-                layers.append(RowDropout(dropout))
+                layers.append(nn.Dropout(dropout))
             n_inputs = n_outputs
         super().__init__(*layers)
         self.n_outputs = n_inputs

@@ -22,7 +22,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from sklearn_din.resilient.fingerprint import Fingerprint, differences, fingerprint
-from sklearn_din.resilient.ranks import Ranks
+from sklearn_din.training.alone import Alone
 from sklearn_din.training.check_tasks import leave
 from sklearn_din.training.early_stopping import EarlyStopping
 from sklearn_din.training.inputs import FitInputs
@@ -205,7 +205,7 @@ def open_checkpoint(
     inputs: FitInputs,
     sample_weight: ArrayLike | None,
     groups: ArrayLike | None,
-    ranks: Ranks | None = None,
+    ranks: Alone,
 ) -> Iterator[Checkpoint | None]:
     """Hold the folder of an estimator's checkpoint, and remove the file when training is over.
 
@@ -215,17 +215,15 @@ def open_checkpoint(
     """
     folder = estimator.checkpoint_dir
     given = fingerprint(estimator, inputs, sample_weight=sample_weight, groups=groups)
-    if ranks is not None:
-        ranks.check_same(given | {"folder": {"checkpoint_dir": folder is None}})
+    ranks.check_same(lambda: given | {"folder": {"checkpoint_dir": folder is None}})
     if folder is None:
         yield None
         return
-    is_first = ranks is None or ranks.rank == 0
+    is_first = ranks.rank == 0
     path = Path(folder) / FILE
     with lock_folder(path.parent) if is_first else nullcontext():
         earlier = _read_same(path, given, estimator.callbacks) if is_first else None
-        if ranks is not None:
-            earlier = ranks.from_first(earlier)
+        earlier = ranks.from_first(earlier)
         verbose = estimator.verbose if is_first else 0
         checkpoint = Checkpoint(path, given, earlier, verbose, is_first)
         yield checkpoint

@@ -6,9 +6,11 @@ from numbers import Real
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator
 from skorch.callbacks import Callback
+from torch import nn
 
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.lists import Column, IdLists
@@ -28,11 +30,13 @@ def fingerprint(
     inputs: FitInputs,
     *,
     sample_weight: ArrayLike | None,
-    groups: ArrayLike | None,
+    groups: ArrayLike | None = None,
+    goes_on: bool = False,
 ) -> Fingerprint:
     """Return what decides the result of a training as JSON: parameters, and hashes of the data.
 
-    ``sample_weight`` and ``groups`` are as given to ``fit``.
+    ``sample_weight`` and ``groups`` are as given to ``fit``; ``goes_on`` says whether training goes
+    on from the estimator's network.
     """
     parameters = {
         name: plain_parameter(value)
@@ -49,6 +53,8 @@ def fingerprint(
         "groups": None if groups is None else digest(group_codes(groups, sort=True)),
         **{f"X ({name})": column for name, column in digests_of(inputs.X).items()},
     }
+    if goes_on:
+        data["the network so far"] = weights_digest(estimator.module_)
     return {"parameters": parameters, "data": data}
 
 
@@ -118,6 +124,13 @@ def _digest_of_state(random_state: np.random.RandomState) -> str:
         )
     key, *others = state["state"]["key"], state["state"]["pos"], state["has_gauss"], state["gauss"]
     return digest(key, repr(others))[:16]
+
+
+def weights_digest(module: nn.Module) -> str:
+    """SHA-256 of a network's weights."""
+    weights = module.state_dict()
+    flat = (weight.detach().cpu().contiguous().flatten() for weight in weights.values())
+    return digest(*weights, *(weight.view(torch.uint8).numpy() for weight in flat))
 
 
 def digests_of(X: EncodedFeatures) -> dict[str, str]:

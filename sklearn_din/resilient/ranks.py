@@ -3,9 +3,10 @@
 All processes are given the same rows and draw the same order; of each joint batch, rank r of n
 computes slice r. Dense gradients and the loss are added up by one all-reduce; of the embedding
 tables, the touched rows of all processes are gathered, padded to the most, and added up. What is
-drawn (hidden numbers, dropout) is drawn for the whole joint batch by each, which keeps the numbers
-of its rows (``network/joint.py``). So all take the same step, that of one process with the whole
-batch, to rounding.
+drawn for rows (hidden ids and numbers) is drawn for the whole joint batch by each, which keeps
+those of its own rows. So all take the same step, that of one process with the whole batch, to
+rounding: but for Dice, whose mean and variance are those of each process' rows, and dropout, which
+each process draws.
 """
 
 from __future__ import annotations
@@ -13,27 +14,23 @@ from __future__ import annotations
 import os
 import platform
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from numpy.typing import ArrayLike
-from sklearn.base import BaseEstimator
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
+from sklearn_din.module import DIN
 from sklearn_din.network.batch import rows_of_rank
-from sklearn_din.resilient.fingerprint import Fingerprint, differences, fingerprint
-from sklearn_din.training.inputs import FitInputs
-from sklearn_din.utils.digests import digest
+from sklearn_din.network.layers import Dice
+from sklearn_din.resilient.fingerprint import Fingerprint, differences, weights_digest
+from sklearn_din.training.alone import Alone
 from sklearn_din.utils.warnings import warn_user
-
-if TYPE_CHECKING:
-    from sklearn_din.training.net import DINNet
 
 Exchanged = TypeVar("Exchanged")
 
@@ -51,7 +48,7 @@ def is_one_of_several() -> bool:
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
-class Ranks:
+class Ranks(Alone):
     """All processes of torch's group, at one piece of work: what they exchange and add up.
 
     Every method is called by all of them, in the same order. They wait for each other there. A
@@ -64,7 +61,7 @@ class Ranks:
         self.rank, self.size = dist.get_rank(), dist.get_world_size()
         self._work, self._remedy = work, remedy
         self._is_closed, self._key = False, ""
-        self.have_agreed = False  # whether all processes stop at this moment
+        self.has_agreed = False
         self._stop_request: str | None = None  # of this process, until all processes know of it
         self._groups: list[Any] = []
         # Groups of their own: they can be closed when the work fails, and the user's stays.
@@ -172,9 +169,9 @@ class Ranks:
         local = os.environ.get("LOCAL_RANK", self.rank % max(torch.cuda.device_count(), 1))
         return f"cuda:{local}"
 
-    def check_same(self, given: Fingerprint) -> None:
+    def check_same(self, describe: Callable[[], Fingerprint]) -> None:
         """Raise where two processes have different fingerprints of parameters or data."""
-        first, *others = self.of_all(given)
+        first, *others = self.of_all(describe())
         for rank, other in enumerate(others, start=1):
             different = differences(first, other)
             if different:
@@ -212,78 +209,65 @@ class Ranks:
         loss = torch.stack([numbers[0] for numbers in gathered]).sum()
         return {"loss": loss, "y_pred": torch.cat(logits).view(n_rows, *of_row)}
 
-    def sum_gradients(
-        self, dense: Sequence[Tensor], tables: Sequence[Tensor], numbers: Tensor
-    ) -> Tensor:
-        """Replace each gradient by its sum over the processes; return the sums of ``numbers``.
+    def sum_gradients(self, module: DIN, loss: Tensor, *, by_user: bool) -> Tensor:
+        """Replace each gradient by its sum over the processes; return the sum of the losses.
 
         A dense gradient that is None in all processes stays None; those of embedding tables are
         sparse or None. How many rows each process has touched is read by the host, which waits for
         a GPU once per step. Each process' loss is its summand of the joint batch's mean, so nothing
-        is divided.
+        is divided. Running moments of activations, which each process has of its own rows, become
+        their mean.
         """
+        tables = list(module.embeddings.tables.values())
+        of_table = {id(table) for table in tables}
+        dense = [p for p in module.parameters() if id(p) not in of_table]
+        moments = [b for m in module.modules() if isinstance(m, Dice) for b in m.buffers()]
         gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in dense]
-        present = numbers.new_tensor([p.grad is not None for p in dense])
-        n_touched = numbers.new_zeros(len(tables), self.size)  # exact below 16 million rows
-        n_touched[:, self.rank] = numbers.new_tensor([_count_touched(table) for table in tables])
-        blocks = [*(g.flatten() for g in gradients), present, n_touched.flatten(), numbers]
+        present = loss.new_tensor([p.grad is not None for p in dense])
+        n_touched = loss.new_zeros(len(tables), self.size)  # exact below 16 million rows
+        n_touched[:, self.rank] = loss.new_tensor([_count_touched(table) for table in tables])
+        numbers = torch.cat([loss.reshape(1), self._requests(by_user).to(loss)])
+        blocks = [b.flatten() for b in (*gradients, *moments, present, n_touched, numbers)]
         flat = torch.cat(blocks)
         self.sum(flat)
-        *sums, present, touched, numbers = flat.split([len(block) for block in blocks])
-        for parameter, total, n_present in zip(dense, sums, present.tolist(), strict=True):
+        sums = list(flat.split([len(block) for block in blocks]))
+        present, touched, numbers = sums[-3:]
+        for moment, total in zip(moments, sums[len(dense) : -3], strict=True):
+            moment.copy_((total / self.size).view_as(moment))
+        for parameter, total, n_present in zip(dense, sums, present.tolist(), strict=False):
             parameter.grad = total.view_as(parameter) if n_present else None
         counts = touched.view(len(tables), self.size).long().tolist()
         for table, of_ranks in zip(tables, counts, strict=True):
             if any(of_ranks):
                 _sum_rows(self, table, of_ranks)
-        return numbers
-
-    def join_gradients(self, net: DINNet, loss: Tensor) -> Tensor:
-        """Sum a net's gradients, return the sum of the losses; stop if one process wants to."""
-        requests = self._stop_requests(net).to(loss.device)
-        tables = list(net.module_.embeddings.tables.values())
-        numbers = torch.cat([loss.reshape(1), requests])
-        numbers = self.sum_gradients(list(net.dense_parameters.values()), tables, numbers)
-        self._stop_together(net, numbers[1:])
+        self._agree(numbers[1:])
         return numbers[0]
 
-    @contextmanager
-    def hold_stops(self, net: DINNet, event: str) -> Iterator[None]:
-        """Keep the stop of a callback, which is called in the block, until all can hear of it."""
-        try:
-            yield
-        except KeyboardInterrupt:
-            if event not in WITHIN_TRAINING:
-                raise
-            if net.stop_reason_ == "patience":  # all processes made the same check
-                self.have_agreed = True
-                raise
-            is_named = net.stop_reason_ != "max_epochs"
-            self._stop_request = net.stop_reason_ if is_named else "callback"
-        if event == "on_epoch_end":
-            requests = self._stop_requests(net)
-            self.sum(requests)
-            self._stop_together(net, requests)
+    def postpone_stop(self, event: str, reason: str) -> bool:
+        """Return whether the stop of a callback has to wait until all processes know of it."""
+        if event not in WITHIN_TRAINING:
+            return False
+        if reason == "patience":  # all processes made the same check
+            self.has_agreed = True
+            return False
+        self._stop_request = "callback" if reason == "max_epochs" else reason
+        return True
 
-    def _stop_requests(self, net: DINNet) -> Tensor:
+    def share_stops(self, *, by_user: bool) -> None:
+        """Tell all processes whether this one is to stop."""
+        requests = self._requests(by_user)
+        self.sum(requests)
+        self._agree(requests)
+
+    def _requests(self, by_user: bool) -> Tensor:
         """Return whether the user, or a callback, wants this process to stop: (2,)."""
-        by_user = bool(net.presses_) or self._stop_request == "user"
-        return torch.tensor([by_user, self._stop_request is not None], dtype=torch.float32)
+        by_user = by_user or self._stop_request == "user"
+        return torch.tensor([by_user, by_user or self._stop_request is not None]).float()
 
-    def _stop_together(self, net: DINNet, requests: Tensor) -> None:
+    def _agree(self, requests: Tensor) -> None:
         by_user, by_callback = (bool(request) for request in requests.tolist())
         if by_user or by_callback:
-            self.have_agreed = True
-            net.stop_training("user" if by_user else "callback")
-
-    def check_inputs(
-        self, estimator: BaseEstimator, inputs: FitInputs, sample_weight: ArrayLike | None
-    ) -> None:
-        """Raise where another process goes on from other parameters, rows or weights."""
-        given = fingerprint(estimator, inputs, sample_weight=sample_weight, groups=None)
-        if hasattr(estimator, "net_"):
-            given["data"]["the network so far"] = weights_digest(estimator.module_)
-        self.check_same(given)
+            self.has_agreed, self.stop = True, "user" if by_user else "callback"
 
 
 @contextmanager
@@ -299,18 +283,13 @@ def join_processes(*, work: str, remedy: str) -> Iterator[Ranks]:
 
 
 @contextmanager
-def training_ranks(*, keeps_checkpoint: bool) -> Iterator[Ranks | None]:
-    """Join the processes that call ``fit`` together.
-
-    Yields None where there is no process group, or only one process in it.
-    """
+def training_ranks() -> Iterator[Alone]:
+    """Join the processes that call ``fit`` together, where there are several in a group."""
     if not is_one_of_several():
         _warn_of_lone_training()
-        yield None
+        yield Alone()
         return
-    remedy = "fit begins anew, with checkpoint_dir it would go on"
-    if keeps_checkpoint:
-        remedy = "fit goes on from the latest checkpoint"
+    remedy = "fit begins anew, or with callbacks=[Checkpoint(folder)] from the latest checkpoint"
     with join_processes(work="a training of", remedy=remedy) as ranks:
         yield ranks
 
@@ -335,13 +314,6 @@ def first_process_first(cache_dir: Path, name: Callable[[], str]) -> Iterator[No
         processes.of_all(None)
         if not is_first:
             yield
-
-
-def weights_digest(module: nn.Module) -> str:
-    """SHA-256 of a network's weights."""
-    weights = module.state_dict()
-    flat = (weight.detach().cpu().contiguous().flatten() for weight in weights.values())
-    return digest(*weights, *(weight.view(torch.uint8).numpy() for weight in flat))
 
 
 def _warn_of_lone_training() -> None:

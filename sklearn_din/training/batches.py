@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -13,11 +13,9 @@ from torch import Tensor
 
 from sklearn_din.features.encoded import EncodedFeatures, copy_to_memory, rows_per_pool
 from sklearn_din.network.batch import Batch, JointRows, rows_of_rank
+from sklearn_din.training.novelty import ShownRows
 from sklearn_din.training.seeding import plain_random_state, random_state_of
 from sklearn_din.utils.spans import Rows, row_dtype
-
-if TYPE_CHECKING:
-    from sklearn_din.training.novelty import ShownRows
 
 EVENTS_PER_BATCH = 32_768  # scoring: the activation unit's layers then stay in the cache
 PAIRS_PER_BATCH = 1 << 17  # of candidate and event of a shared history

@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from itertools import chain
-from typing import TYPE_CHECKING, Any, Literal, NoReturn
+from typing import Any, Literal, NoReturn
 
 import numpy as np
 import torch
@@ -23,8 +23,8 @@ from sklearn_din.features.schema import UNKNOWN_ID
 from sklearn_din.module import DIN
 from sklearn_din.neighbours.tables import NeighbourTables, choose_order, learn_neighbours
 from sklearn_din.network.batch import Batch, to_device
-from sklearn_din.network.joint import joint_batch
 from sklearn_din.network.layers import is_host, number_on_host
+from sklearn_din.training.alone import Alone
 from sklearn_din.training.batches import ImpressionBatches, ScoringBatches
 from sklearn_din.training.checks import best_check
 from sklearn_din.training.ctrl_c import note_ctrl_c
@@ -47,9 +47,6 @@ from sklearn_din.training.threads import LARGEST_BATCH, ThreadChoice, choose_thr
 from sklearn_din.training.validation import choose_validation, cut_in_time, split_rows
 from sklearn_din.utils.compat import _safe_indexing
 from sklearn_din.utils.warnings import warn_once, warn_user
-
-if TYPE_CHECKING:
-    from sklearn_din.resilient.ranks import Ranks
 
 EARLY_STOPPING_ROWS = 1_000
 LARGE_BATCH_ROWS = 100_000
@@ -140,8 +137,9 @@ class DINNet(NeuralNetBinaryClassifier):
     order_: np.random.RandomState
     seed_: int
     most_epochs_: int  # of the latest training
+    presses_: Sequence[int] = ()  # of Ctrl-C, while the net trains
     is_refitting_: bool = False  # whether the pass over the validation rows is going on
-    ranks_: Ranks | None = None  # the processes that train together, set while they do
+    ranks_: Alone = Alone()  # the processes that train together, set while they do
     _batches: tuple[ImpressionBatches, ImpressionBatches | None] | None = None
     _parts: Sequence[tuple[ImpressionBatches, ImpressionBatches]] = ()
     unread_losses_: tuple[tuple[Tensor, Tensor], ...] = ()  # and the numbers of their batches
@@ -306,14 +304,10 @@ class DINNet(NeuralNetBinaryClassifier):
         Of several processes rank 0 learns first: those of mapped rows lie in a store beside them,
         where the others find them.
         """
-        order, ranks = choose_order(X, self.neighbours), self.ranks_
-        if ranks is not None and X.store is not None and ranks.rank > 0:
-            ranks.of_all(None)
-        tables, X = learn_neighbours(X, self.target.clicks(y), order=order)
-        if ranks is not None and X.store is not None and ranks.rank == 0:
-            ranks.of_all(None)
-        if ranks is not None:
-            ranks.check_same({"learnt": {"item neighbours": tables.digest()}})
+        order = choose_order(X, self.neighbours)
+        with nullcontext() if X.store is None else self.ranks_.in_turn():
+            tables, X = learn_neighbours(X, self.target.clicks(y), order=order)
+        self.ranks_.check_same(lambda: {"learnt": {"item neighbours": tables.digest()}})
         return tables, X
 
     def _check_rows(
@@ -336,9 +330,7 @@ class DINNet(NeuralNetBinaryClassifier):
     def first_seeds(self) -> np.random.RandomState:
         """Random state of a new network's rows; several processes take what rank 0 has drawn."""
         seeds = own_random_state(self.random_state)
-        if self.ranks_ is None or self.random_state is not None:
-            return seeds
-        return self.ranks_.from_first(seeds)
+        return self.ranks_.from_first(seeds) if self.random_state is None else seeds
 
     @property
     def batches(self) -> ImpressionBatches:
@@ -396,9 +388,8 @@ class DINNet(NeuralNetBinaryClassifier):
         if self.embedding_l2:
             self._count(train)
             decay = self._decay_in(train)
-        if self.ranks_ is not None:
-            for batches in filter(None, (train, valid, *chain(*parts))):
-                batches.share_among(self.ranks_.size, rank=self.ranks_.rank)
+        for batches in filter(None, (train, valid, *chain(*parts))):
+            batches.share_among(self.ranks_.size, rank=self.ranks_.rank)
         devices = list(range(torch.cuda.device_count())) if self.device != "cpu" else []
         self._batches, self._parts = (train, valid), parts
         self._has_ended, self.seed_ = False, seed
@@ -414,6 +405,8 @@ class DINNet(NeuralNetBinaryClassifier):
                         constant = torch.as_tensor(self.target.constant(train.y, train.weights))
                         bias = self.module_.bias_of(constant)
                         self.module_.output.bias.data.copy_(bias)
+                    if self.ranks_.rank and self.module_.options["dropout"]:
+                        torch.manual_seed(seed + self.ranks_.rank)  # it drops of its own rows
                     self.checks_, self.n_epochs_ = [], 0
                 else:
                     self.initialize_callbacks()
@@ -525,10 +518,10 @@ class DINNet(NeuralNetBinaryClassifier):
         self.stop_reason_ = "max_epochs"
         self.most_epochs_ = self.max_epochs if epochs is None else epochs
         n_left = self.most_epochs_ - self.n_epochs_now()
-        is_alone = self.ranks_ is None and is_host(self.device)
+        is_alone = self.ranks_.size == 1 and is_host(self.device)
         may_choose = is_alone and self.batch_size_ <= LARGEST_BATCH
         with (
-            note_ctrl_c(raises=self.ranks_ is None) as presses,
+            note_ctrl_c(raises=self.ranks_.size == 1) as presses,
             choose_threads(self.module_, may_choose=may_choose) as threads,
         ):
             self.presses_, self._threads = presses, threads
@@ -548,7 +541,7 @@ class DINNet(NeuralNetBinaryClassifier):
         try:
             train()
         except KeyboardInterrupt:
-            if self.ranks_ is not None and not self.ranks_.have_agreed:
+            if not self.ranks_.has_agreed:
                 raise
             if self.stop_reason_ == "max_epochs":  # no stop_training has named another
                 self.stop_reason_ = "user" if self.presses_ else "callback"
@@ -647,8 +640,7 @@ class DINNet(NeuralNetBinaryClassifier):
 
     def infer(self, x: Batch, **fit_params: object) -> Tensor:
         """Batch -> logits (n,), of several labels (n, n_labels)."""
-        with joint_batch(x.joint, None if self.ranks_ is None else self.ranks_.sum):
-            return self.module_(self._on_device(x))
+        return self.module_(self._on_device(x))
 
     def notify(self, method_name: str, **kwargs: object) -> None:
         """As skorch does; where several processes train, they stop together.
@@ -656,13 +648,23 @@ class DINNet(NeuralNetBinaryClassifier):
         Of the pass over the validation rows the user's callbacks see the gradients alone: schedules
         count the steps of the training, and monitors need validation rows.
         """
-        ranks = self.ranks_
-        with nullcontext() if ranks is None else ranks.hold_stops(self, method_name):
+        try:
             getattr(self, method_name)(self, **kwargs)
             for _, callback in self.callbacks_:
                 sees_refit = getattr(callback, "sees_refit", isinstance(callback, OF_EPOCHS))
                 if sees_refit or not self.is_refitting_ or method_name == "on_grad_computed":
                     getattr(callback, method_name)(self, **kwargs)
+        except KeyboardInterrupt:
+            if not self.ranks_.postpone_stop(method_name, self.stop_reason_):
+                raise
+        if method_name == "on_epoch_end":
+            self.ranks_.share_stops(by_user=bool(self.presses_))
+            self._stop_with_others()
+
+    def _stop_with_others(self) -> None:
+        """End the training where the processes have agreed to."""
+        if self.ranks_.stop is not None:
+            self.stop_training(self.ranks_.stop)
 
     @torch.no_grad()
     def score(self, X: EncodedFeatures) -> np.ndarray:
@@ -701,8 +703,9 @@ class DINNet(NeuralNetBinaryClassifier):
         def compute_gradients() -> Tensor:
             self._zero_grad_optimizer(set_to_none=True)
             step.update(self.train_step_single(batch, **fit_params))
-            if self.ranks_ is not None:
-                step["loss"] = self.ranks_.join_gradients(self, step["loss"])
+            by_user = bool(self.presses_)
+            step["loss"] = self.ranks_.sum_gradients(self.module_, step["loss"], by_user=by_user)
+            self._stop_with_others()
             note_loss(self, step["loss"], batch[0])
             named = TeeGenerator(name_gradients(self))
             self.notify("on_grad_computed", named_parameters=named, batch=batch, training=True)
@@ -732,8 +735,7 @@ class DINNet(NeuralNetBinaryClassifier):
         self._set_training(False)
         with torch.no_grad():
             step = compute_by_parts(self, batch, training=False)
-            if self.ranks_ is not None:
-                step = self.ranks_.join_logits(step, batch[0].n_joint_rows)
+            step = self.ranks_.join_logits(step, batch[0].n_joint_rows)
         note_loss(self, step["loss"], batch[0])
         return step
 

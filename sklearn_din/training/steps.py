@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from sklearn_din.network.batch import Batch
-from sklearn_din.network.layers import Dice, is_host
+from sklearn_din.network.layers import is_host
 
 if TYPE_CHECKING:
     from sklearn_din.training.net import DINNet
@@ -26,8 +26,7 @@ def compute_by_parts(
 ) -> dict[str, Tensor]:
     """Return loss and logits of a batch; in training, give its gradients to the parameters."""
     whole, y = batch
-    is_long = whole.n_events > SPLIT_FROM and _may_split(net)
-    parts = whole.split(EVENTS_PER_PART) if is_long else [whole]
+    parts = whole.split(EVENTS_PER_PART) if whole.n_events > SPLIT_FROM else [whole]
     labels_of = whole.own_rows(y).split([len(part) for part in parts])
     losses, logits = [], []
     for part, labels in zip(parts, labels_of, strict=True):
@@ -57,14 +56,6 @@ def _draws_again(net: DINNet, batch: Batch, *, is_last: bool) -> AbstractContext
         return nullcontext()
     device = torch.device(net.device)
     return torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
-
-
-def _may_split(net: DINNet) -> bool:
-    """Return whether a batch may be computed in parts, as many as each process has.
-
-    Dice needs sums over all processes, as often in each of them.
-    """
-    return net.ranks_ is None or not any(isinstance(m, Dice) for m in net.module_.modules())
 
 
 def name_gradients(net: DINNet) -> Iterator[tuple[str, Tensor]]:

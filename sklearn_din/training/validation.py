@@ -9,11 +9,11 @@ from sklearn.model_selection import GroupShuffleSplit, train_test_split
 
 from sklearn_din.model_selection import row_of_nearest_change
 from sklearn_din.training.inputs import check_rows
-from sklearn_din.training.weight_average import MOST_PARTS
 from sklearn_din.utils.spans import row_dtype
 from sklearn_din.utils.validation import group_codes
 from sklearn_din.utils.warnings import warn_user
 
+MOST_PARTS = 8  # in which rows are learnt whose weights are averaged
 ROWS_PER_PART = 32  # at least, of validation rows that are learnt
 SplitRows = tuple[np.ndarray, np.ndarray]  # row numbers to train on, row numbers to validate on
 

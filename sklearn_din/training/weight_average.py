@@ -10,8 +10,7 @@ from skorch.callbacks import Callback
 from torch import Tensor, nn
 
 from sklearn_din.training.batches import ImpressionBatches
-
-MOST_PARTS = 8
+from sklearn_din.training.validation import MOST_PARTS
 
 
 @torch.no_grad()
