@@ -118,50 +118,16 @@ class Dice(nn.Module):
         """
         mean, variance = self.running_mean, self.running_var
         if self.training and len(scores) > 1:
-            return _BatchDice.apply(scores, self.slope, mean, variance, self.momentum, self.eps)
+            options: dict[str, Any] = {"training": True, "momentum": self.momentum, "eps": self.eps}
+            return self._blend(scores, F.batch_norm(scores, mean, variance, **options).sigmoid())
         return self.rectify(scores, mean, variance)
 
     def rectify(self, scores: Any, mean: Tensor, variance: Tensor) -> Any:
         """Rectify by some mean and variance a tensor, or a value of an ONNX graph."""
-        gate = ((scores - mean) * (variance + self.eps).rsqrt()).sigmoid()
+        return self._blend(scores, ((scores - mean) * (variance + self.eps).rsqrt()).sigmoid())
+
+    def _blend(self, scores: Any, gate: Any) -> Any:
         return scores * (gate * (1 - self.slope) + self.slope)
-
-
-class _BatchDice(torch.autograd.Function):
-    """Dice with mean and variance of the batch, in few passes over the scores."""
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        scores: Tensor,
-        slope: Tensor,
-        running_mean: Tensor,
-        running_var: Tensor,
-        momentum: float,
-        eps: float,
-    ) -> Tensor:
-        normed, mean, inverse_std = torch.native_batch_norm(
-            scores, None, None, running_mean, running_var, True, momentum, eps
-        )
-        gate = normed.sigmoid_()
-        factor = torch.addcmul(slope, 1 - slope, gate)
-        ctx.save_for_backward(scores, slope, gate, factor, mean, inverse_std)
-        return scores * factor
-
-    @staticmethod
-    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
-        scores, slope, gate, factor, mean, inverse_std = ctx.saved_tensors
-        grad_factor = grad_output * scores
-        grad_slope = grad_factor.sum(0) - (grad_factor * gate).sum(0)
-        # The backward pass of batch norm, written out: mean(0) is three times as fast as the sums
-        # inside torch's own.
-        grad_normed = torch.ops.aten.sigmoid_backward(grad_factor, gate)
-        average, centred = grad_normed.mean(0), scores - mean
-        shrink = (grad_normed * centred).mean(0) * inverse_std**2
-        scale = (1 - slope) * inverse_std
-        grad_scores = torch.addcmul(-scale * average, grad_normed, scale)
-        grad_scores.addcmul_(centred, -scale * shrink).addcmul_(grad_output, factor)
-        return (grad_scores, grad_slope, None, None, None, None)
 
 
 ACTIVATIONS: dict[str, Callable[[int], nn.Module]] = {
