@@ -5,8 +5,9 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from sklearn_din.encoding.cells import as_numbers, factorize, holds_lists, read_history
+from sklearn_din.encoding.cells import as_numbers, factorize, read_history
 from sklearn_din.encoding.facts import HistoryFacts
+from sklearn_din.encoding.table import column_kind
 from sklearn_din.logs.windows import EventLog, WindowArray
 
 ROWS = [[5, 6, 7], None, [], [6], [7, 7]]
@@ -59,7 +60,7 @@ LAYOUTS = {
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_every_layout_reads_the_same(layout):
     column = LAYOUTS[layout]
-    assert holds_lists(column)
+    assert column_kind(column) == "history"
     assert as_lists(read_history(column)) == [row or [] for row in ROWS]
 
 
@@ -118,7 +119,7 @@ def test_arrow_list_views_read_as_lists(make, size):
     starts, lengths = pa.array([3, 0, 1, 0], size), pa.array([2, 2, 3, 0], size)
     views = make.from_arrays(starts, lengths, events, mask=is_missing)
     column = pd.Series(pd.arrays.ArrowExtensionArray(views), name="clicks")
-    assert holds_lists(column)
+    assert column_kind(column) == "history"
     assert as_lists(read_history(column)) == [[4, 5], [], [2, 3, 4], []]
     assert as_lists(read_history(column[2:])) == [[2, 3, 4], []]
 

@@ -234,18 +234,6 @@ class HistoryCells:
         return as_numbers(pd.Series(values), name=self.name)
 
 
-def holds_lists(column: pd.Series) -> bool:
-    """Return whether the column's cells are histories: windows, Arrow lists, or lists as objects.
-
-    Dicts and sets are meant as histories too: :func:`read_history` says what is wrong with them.
-    """
-    if isinstance(column.array, WindowArray) or is_arrow_list(column.dtype):
-        return True
-    if column.dtype != object:
-        return False
-    return isinstance(first_present(column), (*LISTS, Mapping, Set))
-
-
 def read_history(column: pd.Series, *, separator: str | None = None) -> HistoryCells:
     """Read the cells of a history column, whatever they are made of.
 

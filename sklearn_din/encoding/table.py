@@ -1,6 +1,6 @@
 """The rows that an encoder is given, part by part, and the columns of a part, read once."""
 
-from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence, Set
 from typing import Any, Literal, TypeVar, cast
 
 import numpy as np
@@ -9,12 +9,13 @@ import pyarrow as pa
 
 from sklearn_din.encoding.cells import (
     LARGEST,
+    LISTS,
     Codes,
     HistoryCells,
     Selection,
     as_numbers,
     factorize,
-    holds_lists,
+    first_present,
     is_arrow_list,
     read_history,
 )
@@ -254,7 +255,7 @@ def column_kind(column: pd.Series) -> ColumnKind:
     kind = dtype_kind(column.dtype)
     if kind is not None:
         return kind
-    if holds_lists(column):
+    if isinstance(first_present(column), (*LISTS, Mapping, Set)):  # read_history refuses the rest
         return "history"
     of_values = kind_of_values(column)
     return "numbers" if of_values == "float" else "time" if of_values == "time" else "ids"

@@ -12,10 +12,7 @@ from sklearn_din.features.identities import ids_to_look_up
 from sklearn_din.features.schema import FIRST_KNOWN_ID, Schema
 from sklearn_din.features.vectors import Vectors
 from sklearn_din.network.batch import BatchLists, BatchVectors, DistinctRows, to_device
-from sklearn_din.network.segments import (
-    gather_rows,
-    sum_events,
-)
+from sklearn_din.network.segments import gather_rows, sum_events
 
 
 class FieldEmbeddings(nn.Module):
@@ -140,9 +137,7 @@ class FieldEmbeddings(nn.Module):
             names = [name for name in fields if name in ids]
             if names:
                 at = [self._positions(name, ids) for name in names]
-                table, touched = self.tables[width], (distinct or {}).get(width)
-                look_up = _LookUp.apply if torch.is_grad_enabled() else _look_up
-                rows = look_up(table, torch.cat(at), touched)
+                rows = _LookUp.apply(self.tables[width], torch.cat(at), (distinct or {}).get(width))
                 blocks = rows.split([positions.shape[0] for positions in at])
                 embeddings |= zip(names, blocks, strict=True)
         for name, of_field in (lists or {}).items():  # their means, (n_lists, width)
@@ -189,10 +184,6 @@ class FieldEmbeddings(nn.Module):
         """Return the rows of the table that a field's ids stand for."""
         offset = self.offset_of[self.vocabulary_of[name]]
         return ids[name] + offset if offset else ids[name]
-
-
-def _look_up(table: Tensor, positions: Tensor, distinct: DistinctRows | None = None) -> Tensor:
-    return gather_rows(table, positions)
 
 
 class _LookUp(torch.autograd.Function):

@@ -21,6 +21,7 @@ from sklearn_din.network.layers import (
     leaky_relu,
     leaky_relu_backward,
     number_on_host,
+    score_events,
 )
 from sklearn_din.network.segments import product_over_rows, segment_sum, sum_of_products
 
@@ -76,11 +77,7 @@ class _Attend(torch.autograd.Function):
         offsets: Tensor,
         *parameters: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        weight_query, bias, weight_event = parameters[:3]
-        columns = [keys, queries.index_select(0, rows) * keys]
-        inputs = torch.cat(columns if relations is None else [*columns, relations], dim=1)
-        query_part = torch.addmm(bias, queries, weight_query)
-        scores = query_part.index_select(0, rows).addmm_(inputs, weight_event)
+        inputs, scores = score_events(queries, keys, relations, rows, *parameters[:3])
         steps, weights = hidden_layers(scores, parameters[3:])
         ctx.save_for_backward(queries, keys, rows, offsets, weights, *parameters, inputs, *steps)
         ctx.n_parameters = len(parameters)

@@ -16,12 +16,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from sklearn_din.features.schema import PADDING_ID, UNKNOWN_ID, Behaviour
 from sklearn_din.network.batch import Batch
-from sklearn_din.network.fused import (
-    attend,
-    can_fuse,
-    hidden_layers,
-    layer_parameters,
-)
+from sklearn_din.network.fused import attend, can_fuse, hidden_layers, layer_parameters
 from sklearn_din.network.layers import ActivationUnit
 from sklearn_din.network.segments import (
     Segments,
