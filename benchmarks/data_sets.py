@@ -38,6 +38,7 @@ MADE = {
     "turning catalogue, 60 %": partial(made_logs.turning, new_share=0.6),
     "turning catalogue, 60 %, related": partial(made_logs.turning, new_share=0.6, n_related=3),
     "long baskets": made_logs.long_baskets,
+    "long baskets, last events": partial(made_logs.long_baskets, split="last"),
     "sparse catalogue": made_logs.sparse_catalogue,
     "answers": made_logs.answers,
 }

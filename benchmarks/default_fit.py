@@ -27,6 +27,7 @@ SETS = [
     "e-shop by time, popularity",
     "repetition tires",
     "long baskets",
+    "long baskets, last events",
     "answers",
     "click log: many items, short, strong",
 ]

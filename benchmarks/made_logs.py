@@ -10,6 +10,7 @@ the candidate and the whole history: its log loss, AUC and GAUC are the best pos
 """
 
 import numpy as np
+import pandas as pd
 import scipy.sparse
 
 from benchmarks import workloads
@@ -158,8 +159,11 @@ def _turned(table, past, items, n_topics, cap):
     }
 
 
-def long_baskets(*, n_users=8000, cap=50, seed=0):
-    """Return next item against one uniform negative: 3,000 items, some 37 events, by user.
+def long_baskets(*, split="user", n_users=8000, cap=50, seed=0):
+    """Return next item against one uniform negative: 3,000 items, some 37 events.
+
+    ``split`` is "user" (80/10/10 of the users), or "last": each user's last event is tested, and
+    those before it train, a tenth of the users' as validation rows.
 
     The next item is a partner of a random earlier one by a sparse matrix (.4), a popular item of
     the category of an earlier one, or of a related category (.3), or popular (.3). The matrix of
@@ -169,7 +173,13 @@ def long_baskets(*, n_users=8000, cap=50, seed=0):
     made = _Chain(n_items=3000, n_categories=30, n_partners=4, steepness=20, rng=rng)
     shares = (0.3, 0.4, 0.3)
     rows = made.rows(n_users=n_users, lengths=(32, 46), n_last=3, shares=shares, cap=cap)
-    return _by_user("long baskets", rows, ["item", "category"], cap, seed)
+    if split == "user":
+        return _by_user("long baskets", rows, ["item", "category"], cap, seed)
+    last = pd.Series(rows["time"]).groupby(rows["group"]).transform("max").to_numpy()
+    part = np.where(rows["time"] == last, 2, workloads._random_parts(rows["group"], seed) == 2)
+    return workloads._workload(
+        "long baskets, last", rows, part, ["item", "category"], cap, True, split="last"
+    )
 
 
 def sparse_catalogue(*, n_users=10_000, cap=50, seed=0):

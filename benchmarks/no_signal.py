@@ -7,7 +7,7 @@ that is learnt from the training rows can tell a click of the test rows, unless 
 For each log, each way to split, and each way to name users and times: the columns of item
 neighbours, aggregates of the label and, with ``--network``, the classifier without early stopping
 (the rule of the base rate would hide a leak). Printed is the fold that is farthest from .5, in
-units of its standard error: four and more is a leak.
+units of its standard error: four and more is a leak; and the root mean square over all folds.
 """
 
 import argparse
@@ -98,12 +98,12 @@ def of_network(train, y, test, y_test, columns):
 def table_of_noise(options):
     """Print the farthest fold by log, order and split."""
     measures = [of_columns, of_aggregates] + [of_network] * options.network
-    worst = 0.0
+    distances = []
     print(f"{'log':<20}{'users':>6} {'order':<6}" + "".join(f"{name:>16}" for name in SPLITS))
     for kind in KINDS:
         for n_users in options.users:
             for order, columns in ORDERS.items():
-                farthest = dict.fromkeys(SPLITS, 0.0)
+                by_split = {name: [] for name in SPLITS}
                 for seed in range(options.seeds):
                     X, y = coin_flips(kind, n_users, seed)
                     for name, split in SPLITS.items():
@@ -111,11 +111,12 @@ def table_of_noise(options):
                         for train, test in split.split(X, y, groups):
                             rows = X.iloc[train], y[train], X.iloc[test], y[test]
                             for measure in measures:
-                                farthest[name] = max(farthest[name], *measure(*rows, columns))
-                line = "".join(f"{value:>16.2f}" for value in farthest.values())
+                                by_split[name] += measure(*rows, columns)
+                line = "".join(f"{max(values):>16.2f}" for values in by_split.values())
                 print(f"{kind:<20}{n_users:>6} {order:<6}{line}", flush=True)
-                worst = max(worst, *farthest.values())
-    print(f"farthest: {worst:.2f} standard errors")
+                distances += [value for values in by_split.values() for value in values]
+    rms = np.sqrt(np.mean(np.square(distances)))
+    print(f"farthest: {max(distances):.2f} standard errors, root mean square {rms:.2f}")
 
 
 def main():

@@ -479,7 +479,7 @@ class DINClassifier(ClassifierMixin, DINEstimator, ClickParameters):
         attribute with the most ids, and for others from 64 ids on. "time": the numbers of each row
         come from what was known at the end of the last of five blocks of time that ended before it.
         "user": users are in five parts; the numbers of a row whose user was trained on come from
-        the parts before that user's (the first has none), those of new users from all. "auto":
+        all other parts (in training from those before it), those of new users from all. "auto":
         "time" where the encoder knows when each row was (``HistorySequenceEncoder(time=...)``),
         "user" where it knows whose each row is alone (``user=...``), otherwise none. None: none, as
         in the paper. Nothing is added to rows that have such numbers already, by

@@ -160,14 +160,16 @@ def test_numbers_are_those_of_plain_loops(log, order, max_length):
     rows = rng.choice(len(X), 300, replace=False)  # in no order
     encoder = HistorySequenceEncoder(user="user", time="time", max_length=max_length).fit(X)
     X, y = X.iloc[rows].reset_index(drop=True), y[rows]
-    learnt, _ = learn(encoder.transform(X), y, order=order)
+    learnt, trained = learn(encoder.transform(X), y, order=order)
     late = X.assign(user=-1 - X["user"], time=X["time"].max() + HOUR)
     late.loc[::3, ["item", "category"]] = -1  # candidates that nobody knows
     times, parts = X["time"].to_numpy(), parts_of_users(X["user"])
     blocks = blocks_of_times(times)
     ends = [times[blocks == block].max() for block in range(5)]
-    for asked in (X, X.assign(time=X["time"] - HOUR), late):
-        numbers = numbers_of(learnt.add_to(encoder.transform(asked)), learnt)
+    for asked in (None, X, X.assign(time=X["time"] - HOUR), late):
+        is_training, asked = asked is None, X if asked is None else asked
+        encoded = trained if is_training else learnt.add_to(encoder.transform(asked))
+        numbers = numbers_of(encoded, learnt)
         for column in ("item", "category"):
             names = [name for name in numbers if name.startswith(f"hist_{column}_")]
             ours = np.column_stack([numbers[name] for name in names])
@@ -176,8 +178,10 @@ def test_numbers_are_those_of_plain_loops(log, order, max_length):
                 if order == "time":
                     ended = [end for end in ends if end < asked["time"][row]]
                     counted = times <= max(ended, default=times.min() - HOUR)
+                elif is_training:
+                    counted = parts < parts[row]
                 else:
-                    counted = (parts < parts[row]) | (asked is late)
+                    counted = (parts != parts[row]) | (asked is late)
                 wanted = plain_numbers(X, y, counted, asked, column, row, first)
                 np.testing.assert_allclose(ours[row], wanted, atol=2e-5)
 
@@ -187,7 +191,7 @@ def test_a_row_reads_the_same_numbers_whenever_it_is_asked_for(log, order):
     X, y = log
     encoded = encode(X)
     learnt, trained = learn(encoded, y, order=order)
-    for again in (encoded, encode(X[::-1])[::-1]):
+    for again in (encoded, encode(X[::-1])[::-1]) if order == "time" else ():
         for name, values in numbers_of(learnt.add_to(again)).items():
             np.testing.assert_array_equal(values, trained[name])
     now = learnt.add_to(encode(X.drop(columns=["user", "time"]), user=None, time=None))
@@ -198,6 +202,22 @@ def test_a_row_reads_the_same_numbers_whenever_it_is_asked_for(log, order):
             encoded.columns[pair.candidate], ragged.whole, ragged.columns[pair.history]
         )
         np.testing.assert_allclose(numbers, expected, atol=1e-5)
+
+
+def test_known_users_read_nearly_as_much_as_new_ones():
+    """Last events are held out, and no times are named: their users are those of training."""
+    X, y = attach_clicks(n_users=1000, n_items=60, n_categories=8, mean_length=12, random_state=0)
+    is_last = ~X["user"].duplicated(keep="last")
+    encoder = HistorySequenceEncoder(user="user", drop=["time"]).fit(X)
+    known = encoder.transform(X[is_last])
+    new = encoder.transform(X[is_last].assign(user=-1 - X["user"]))
+    neighbours, _ = learn(encoder.transform(X[~is_last]), y[~is_last], order="user")
+    of_known, of_new = (numbers_of(neighbours.add_to(rows)) for rows in (known, new))
+    for name in ("hist_item_cosine_mean", "hist_item_ease_mean"):
+        auc, best = (roc_auc_score(y[is_last], numbers[name]) for numbers in (of_known, of_new))
+        assert auc > best - 0.01
+        assert best > 0.55
+        assert np.corrcoef(of_known[name], of_new[name])[0, 1] > 0.9
 
 
 def coin_flips(columns):

@@ -3,9 +3,10 @@
 No table that a row reads may count the row's own click, whatever rows were split off, nor one that
 comes after it. By time: the tables are those of all rows up to the end of each block, and a row
 reads the last one that ended before its own time. By user: the blocks are five parts of the users,
-and a row of a user that training knew reads the table of the parts before this user's. Not that of
-all other parts: what these lack are the own part's clicks, which a network that knows ids reads off
-(-.03 GAUC on "repetition tires", benchmarks/quality-results.md).
+and a row of a user that training knew reads the scores of all other parts. A training row reads
+those of the parts before its user's instead: what all others lack are the own part's clicks, which
+a network that knows ids learns to read off (-.03 GAUC on "repetition tires",
+benchmarks/quality-results.md).
 """
 
 import math
@@ -75,6 +76,10 @@ class ByTime:
         """Return for each table which blocks it counts: bool by block."""
         return _first_blocks(len(self.ends))
 
+    def counted_at_fit(self) -> list[np.ndarray]:
+        """Return which blocks the tables count that training rows read: the same ones."""
+        return self.counted()
+
     def parts(self) -> list[np.ndarray]:
         """Return whose counts are kept for later rows: those of the last table."""
         return self.counted()[-1:]
@@ -92,6 +97,10 @@ class ByTime:
                 f"{self.ends.dtype}. Give them as in fit."
             )
         return np.searchsorted(self.ends, X.times) - 1
+
+    def find_tables_at_fit(self, X: EncodedFeatures) -> np.ndarray:
+        """Return the number of the table that each training row reads: (n_rows,), -1 for none."""
+        return self.find_tables(X)
 
     def grow(self, X: EncodedFeatures) -> tuple[Self, np.ndarray, list[int]]:
         """Return what later rows make of it, which rows count, and which earlier tables stay.
@@ -126,7 +135,7 @@ class ByTime:
 
 @dataclass(frozen=True, eq=False)
 class ByUser:
-    """Tables of one part of the users, of two and so on; a row reads that of the parts before.
+    """A table of all users, for new ones; a row of a known one reads all parts but its user's.
 
     known : (n_users,), uint64. Hashes of the users that training had, in ascending order.
     """
@@ -142,24 +151,34 @@ class ByUser:
         return cls(np.unique(hashes[~is_missing])), OrderedRows(number_users(X), parts, clicked)
 
     def counted(self) -> list[np.ndarray]:
-        """Return for each table which parts it counts: bool by part."""
+        """Return which parts the table counts that is kept: all of them."""
+        return self.counted_at_fit()[-1:]
+
+    def counted_at_fit(self) -> list[np.ndarray]:
+        """Return which parts the tables count that training rows read: one, two and so on."""
         return _first_blocks(N_BLOCKS)
 
     def parts(self) -> list[np.ndarray]:
         """Return whose counts are kept for later rows: those of each part."""
-        return list(np.eye(N_BLOCKS + 1, dtype=bool)[:N_BLOCKS])
+        return list(np.eye(N_BLOCKS, N_BLOCKS + 1, dtype=bool))
 
     def find_tables(self, X: EncodedFeatures) -> np.ndarray:
-        """Return the number of the table that each row reads: (n_rows,), -1 for none.
+        """Return the number of the table that each row reads: (n_rows,).
 
-        That of all users for users that training did not know, and for rows without a user.
+        0, that of all users, for users that training did not know, and for rows without a user; for
+        others 1 + the part that is left out.
         """
         if X.users is None:
-            return np.full(len(X), N_BLOCKS - 1)
+            return np.zeros(len(X), dtype=int)
         hashes, is_missing = hash_users(X.users)
         place = np.searchsorted(self.known, hashes)
         is_known = np.append(self.known, np.uint64(0))[place] == hashes
-        return np.where(is_known & ~is_missing, part_of(hashes), N_BLOCKS) - 1
+        return np.where(is_known & ~is_missing, 1 + part_of(hashes), 0)
+
+    def find_tables_at_fit(self, X: EncodedFeatures) -> np.ndarray:
+        """Return the number of the table that each training row reads: (n_rows,), -1 for none."""
+        hashes, is_missing = hash_users(np.asarray(X.users))
+        return np.where(is_missing, N_BLOCKS, part_of(hashes)) - 1
 
     def grow(self, X: EncodedFeatures) -> tuple[Self, np.ndarray, list[int]]:
         """Return what later rows make of it, the part of each, and that no table goes on."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from scipy.sparse import csr_array
@@ -67,6 +68,20 @@ class NeighbourPair:
         """Scores of all training rows: what is known now."""
         return self.tables[-1]
 
+    def find_scores(self, table: int) -> ItemScores:
+        """Return a table by its number; behind those that are kept, that of all parts but one."""
+        if table < len(self.tables):
+            return self.tables[table]
+        left_out = table - len(self.tables)
+        if left_out not in self._without:  # half a second for each at 3,000 items
+            others = [part for part in range(len(self.counts)) if part != left_out]
+            self._without[left_out] = self._sum(others)
+        return self._without[left_out]
+
+    @cached_property
+    def _without(self) -> dict[int, ItemScores]:
+        return {}
+
     def fields(self) -> tuple[Field, ...]:
         """Return what the columns are."""
         return tuple(Field(name, "numeric", candidate=self.candidate) for name in self.names)
@@ -78,7 +93,7 @@ class NeighbourPair:
             rows = np.flatnonzero(tables == table)
             asked = X if len(rows) == len(X) else X[rows]
             ragged = asked.behaviours[X.schema.behaviour_of(self.history).histories]
-            numbers[rows] = self.tables[table].numbers(
+            numbers[rows] = self.find_scores(table).numbers(
                 asked.columns[self.candidate], ragged.whole, ragged.columns[self.history]
             )
         return numbers / self.scale
@@ -103,12 +118,11 @@ class NeighbourPair:
         blocks: np.ndarray,
         *,
         kept: Sequence[int],
-        counted: Sequence[np.ndarray],
     ) -> "NeighbourPair":
         """Return the pair after the clicks of further rows, whose ids it may not know yet.
 
         ``blocks``, (n_rows,), say which of the counts each row is added to; the tables that are
-        ``kept`` come first, then those of the counts that are ``counted``: bool arrays.
+        ``kept`` come first, then that of all counts.
         """
         n_ids = X.schema[self.candidate].n_ids
         pair, candidates = self.widen(n_ids), X.columns[self.candidate]
@@ -122,16 +136,17 @@ class NeighbourPair:
             ids, users = clicks.columns[self.candidate], number_users(clicks)
             more = count_new_clicks(users, ids, ragged, self.history, n_ids=n_ids)
             counts[number] = sort_indices(before + more)
+        pair = replace(pair, counts=tuple(counts), shown=shown, clicked=clicked)
         tables = [pair.tables[number] for number in kept]
-        for mask in counted:
-            own = np.flatnonzero(mask[: len(counts)])
-            total = csr_array(sum((counts[n] for n in own[1:]), counts[0]))
-            chunks = [(0, both_triangles(total))]
-            rates = shown[own].sum(axis=0), clicked[own].sum(axis=0)
-            tables.append(ItemScores.of_counts(chunks, total.diagonal(), *rates, self.prior))
-        return replace(
-            pair, tables=tuple(tables), counts=tuple(counts), shown=shown, clicked=clicked
-        )
+        return replace(pair, tables=(*tables, pair._sum(range(len(counts)))))
+
+    def _sum(self, parts: Sequence[int]) -> ItemScores:
+        """Compute the scores of some of the counts together."""
+        first, *others = (self.counts[part] for part in parts)
+        total = csr_array(sum(others, first))
+        chunks, own = [(0, both_triangles(total))], list(parts)
+        rates = self.shown[own].sum(axis=0), self.clicked[own].sum(axis=0)
+        return ItemScores.of_counts(chunks, total.diagonal(), *rates, self.prior)
 
     def check(self) -> None:
         """Raise ValueError where the parts do not fit each other."""

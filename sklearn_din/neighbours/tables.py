@@ -1,6 +1,6 @@
 """Item neighbours: learnt from training rows, looked up in tables that do not count the row."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import cast
 
@@ -50,13 +50,14 @@ class NeighbourTables:
         if not self.pairs or has_numbers(X.schema):
             return X
         tables = self.widen(X.schema)
+        find_tables = cast("Order", self.order).find_tables
         store = _store_of_rows(X, len(self.pairs))
         if store is None:
             numbers = [np.empty((len(X), N_NUMBERS), np.float32) for _ in self.pairs]
-            tables._fill(X, numbers)
+            tables._fill(X, numbers, find_tables)
             return self._with_columns(X, numbers)
         with create_store(None, "neighbours", memory=store.memory) as writer:
-            tables._fill(X, _allocate(writer, X, len(self.pairs)))
+            tables._fill(X, _allocate(writer, X, len(self.pairs)), find_tables)
             return self._with_columns(X, _numbers_of(writer.finish()))
 
     def widen(self, schema: Schema) -> "NeighbourTables":
@@ -76,8 +77,9 @@ class NeighbourTables:
                 "were learnt from, or are nobody's: the network learns from them, item neighbours "
                 "do not count them again."
             )
-        counted = order.counted()[len(kept) :]
-        pairs = [pair.grow(X, is_click, blocks, kept=kept, counted=counted) for pair in self.pairs]
+        if n_left_out == len(X):
+            return self.widen(X.schema)
+        pairs = [pair.grow(X, is_click, blocks, kept=kept) for pair in self.pairs]
         return NeighbourTables(tuple(pairs), order)
 
     def extend(self, schema: Schema) -> Schema:
@@ -106,11 +108,16 @@ class NeighbourTables:
             pair.check_columns(schema)
         return tables
 
-    def _fill(self, X: EncodedFeatures, numbers: Sequence[np.ndarray]) -> None:
+    def _fill(
+        self,
+        X: EncodedFeatures,
+        numbers: Sequence[np.ndarray],
+        find_tables: Callable[[EncodedFeatures], np.ndarray],
+    ) -> None:
         """Write the numbers of rows, (n_rows, 14) for each pair."""
         for part in row_blocks(X):
             rows = X[part]
-            which = cast("Order", self.order).find_tables(rows)
+            which = find_tables(rows)
             for pair, own in zip(self.pairs, numbers, strict=True):
                 own[part] = pair.look_up(rows, which)
 
@@ -207,13 +214,13 @@ def _learn_pairs(
     taken: Collection[str],
 ) -> NeighbourTables:
     """Learn all pairs, and write the training rows' numbers, scaled, into arrays of zeros."""
-    pairs, taken = [], {*taken, *X.keys()}
+    learnt, taken = [], {*taken, *X.keys()}
     for history, candidate in histories_with_candidate(X.schema):
         names = name_columns(history, taken)
         taken |= set(names)
-        pairs.append(_learn_pair(X, order, rows, history, candidate, names))
-    tables = NeighbourTables(tuple(pairs), order)
-    tables._fill(X, numbers)
+        learnt.append(_learn_pair(X, order, rows, history, candidate, names))
+    pairs, at_fit = zip(*learnt, strict=True) if learnt else ((), ())
+    NeighbourTables(at_fit, order)._fill(X, numbers, order.find_tables_at_fit)
     scaled = []
     for pair, own in zip(pairs, numbers, strict=True):
         scaled.append(replace(pair, scale=_scale(X, own)))
@@ -229,26 +236,47 @@ def _learn_pair(
     history: str,
     candidate: str,
     names: tuple[str, ...],
-) -> NeighbourPair:
-    """Learn the tables of one history and its candidate; their numbers are not scaled yet."""
+) -> tuple[NeighbourPair, NeighbourPair]:
+    """Learn the tables of one history and its candidate; their numbers are not scaled yet.
+
+    Returned is the pair as later rows read it, and as training rows do.
+    """
     interactions = Interactions.gather(X, rows, history, candidate).cap()
-    n_ids, tables = X.schema[candidate].n_ids, []
-    rates = [_occurrences(X.columns[candidate], rows, own, n_ids) for own in order.counted()]
-    # By the rows of the first table, which all others count too
-    prior = float(prior_rows(sums_of_keys(*rates[0]).sum(axis=1)))
-    for counted, own in zip(order.counted(), rates, strict=True):
-        had = interactions.matrix(counted)
-        tables.append(ItemScores.of_counts(count_pairs(had), _count_users(had), *own, prior))
-    n_pairs = float((np.diff(had.indptr).astype(np.float64) ** 2).sum())
-    n_users, all_pairs = _count_users(had), n_pairs <= MOST_COUNTED
-    parts = [interactions.matrix(part) for part in order.parts()]
-    counts = [tables[-1].choose_counts(part, n_users, all_pairs=all_pairs) for part in parts]
-    of_parts = [_occurrences(X.columns[candidate], rows, part, n_ids) for part in order.parts()]
-    shown, clicked = np.stack(of_parts, axis=1)
-    scale = np.ones(N_NUMBERS, dtype=np.float32)
-    return NeighbourPair(
-        history, candidate, names, tuple(tables), tuple(counts), shown, clicked, prior, scale
+    ids, n_ids = X.columns[candidate], X.schema[candidate].n_ids
+    at_fit, later, parts = order.counted_at_fit(), order.counted(), order.parts()
+    # By the rows of the first table, which all others at fit count too
+    prior = float(prior_rows(sums_of_keys(*_occurrences(ids, rows, at_fit[0], n_ids)).sum(axis=1)))
+    tables = {}
+    for counted in (*at_fit, *later):
+        if counted.tobytes() not in tables:  # some serve both
+            had, rates = interactions.matrix(counted), _occurrences(ids, rows, counted, n_ids)
+            scores = ItemScores.of_counts(count_pairs(had), _count_users(had), *rates, prior)
+            tables[counted.tobytes()] = scores
+    counts = _counts_of_parts(interactions, parts, tables[later[-1].tobytes()])
+    shown, clicked = np.stack([_occurrences(ids, rows, part, n_ids) for part in parts], axis=1)
+    pair = NeighbourPair(
+        history,
+        candidate,
+        names,
+        tuple(tables[counted.tobytes()] for counted in later),
+        counts,
+        shown,
+        clicked,
+        prior,
+        np.ones(N_NUMBERS, dtype=np.float32),
     )
+    return pair, replace(pair, tables=tuple(tables[counted.tobytes()] for counted in at_fit))
+
+
+def _counts_of_parts(
+    interactions: Interactions, parts: Sequence[np.ndarray], scores: ItemScores
+) -> tuple[csr_array, ...]:
+    """Return the counts of each part that later ones are added to; the scores are of all parts."""
+    had = interactions.matrix(np.any(parts, axis=0))
+    n_users, n_pairs = _count_users(had), (np.diff(had.indptr).astype(np.float64) ** 2).sum()
+    matrices = map(interactions.matrix, parts)
+    all_pairs = bool(n_pairs <= MOST_COUNTED)
+    return tuple(scores.choose_counts(own, n_users, all_pairs=all_pairs) for own in matrices)
 
 
 def _count_users(had: csr_array) -> np.ndarray:

@@ -50,8 +50,8 @@ class ItemNeighbours(EstimatorState, TransformerMixin, BaseEstimator, auto_wrap_
     neighbours : {"auto", "time", "user"}, default="auto"
         "time": each row's numbers come from what was known at the end of the last of five blocks of
         time that ended before it. "user": users are in five parts; the numbers of a row whose user
-        was there at fit come from the parts before that user's (the first has none), those of new
-        users from all. "auto": "time" where times are known, otherwise "user".
+        was there at fit come from all other parts, those of new users from all. "auto": "time"
+        where times are known, otherwise "user".
     histories : "auto" or dict, default="auto"
         History column -> the candidate column that it is compared with. "auto": ``hist_x`` is
         compared with ``x``. Of encoded rows the schema says it.
@@ -65,9 +65,11 @@ class ItemNeighbours(EstimatorState, TransformerMixin, BaseEstimator, auto_wrap_
 
     Notes
     -----
-    No row's numbers know its own label, nor what came later, however rows were split:
-    ``fit_transform`` equals ``fit`` and ``transform``. Rows without user and time are asked for
-    now: their numbers come from all rows of fit.
+    No row's numbers know its own label, nor what came later, however rows were split. By time
+    ``fit_transform`` equals ``fit`` and ``transform``. By user the rows that ``fit_transform``
+    returns read the parts before their user's alone: train on these. A model that knows items
+    learns from the numbers of ``transform`` which clicks the own part lacks. Rows without user and
+    time are asked for now: their numbers come from all rows of fit.
 
     Examples
     --------
@@ -129,7 +131,7 @@ class ItemNeighbours(EstimatorState, TransformerMixin, BaseEstimator, auto_wrap_
 
     @_fit_context(prefer_skip_nested_validation=True)
     def fit_transform(self, X: FrameOrEncoded, y: ArrayLike | None = None) -> FrameOrEncoded:
-        """Learn which items go together, and add the columns, as ``fit`` and ``transform`` do.
+        """Learn which items go together, and add the columns on which a model may be trained.
 
         Parameters
         ----------
@@ -146,7 +148,7 @@ class ItemNeighbours(EstimatorState, TransformerMixin, BaseEstimator, auto_wrap_
         return self._with_numbers(X, self._fit(X, y))
 
     def transform(self, X: FrameOrEncoded) -> FrameOrEncoded:
-        """Add the columns: to rows of fit those that they had there.
+        """Add the columns, from tables that do not count the row.
 
         Parameters
         ----------
