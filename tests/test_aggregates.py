@@ -162,26 +162,3 @@ def test_nan_is_no_value_whatever_the_dtype(ratings, make, tmp_path):
     found = pd.DataFrame({name: attached[name] for name in of_rating})
     pd.testing.assert_frame_equal(found, expected, check_exact=True)
     assert expected["count"].tolist() == [0, 1, 1, 2, 2]
-
-
-@pytest.mark.parametrize(
-    ("aggregates", "error", "message"),
-    [
-        ({"m": ("user", "rating")}, ValueError, r"aggregates\['m'\] must be \(key, column, stati"),
-        ({"m": ((), "rating", "mean")}, ValueError, r"must be \(key, column, statistic\)"),
-        ({"rating": ("user", None, "count")}, ValueError, "already has a column 'rating'. Drop"),
-        ({"m": ("user", "rating", "max")}, ValueError, r"with one of mean, sum, .* 'max'\)"),
-        ({"m": ("usr", "rating", "mean")}, ValueError, "impressions has no column 'usr'"),
-        ({"m": ("user", "ratng", "mean")}, ValueError, "events has no column 'ratng'; did you"),
-        ([("user", "rating", "mean")], TypeError, "must be a dict of new columns.* got list"),
-        ({"m": ("user", None, "mean")}, ValueError, "'count' alone takes None as column"),
-        ({"m": ("user", "item", "mean")}, TypeError,
-         r"needs numbers for a mean, but events\['item'\] has dtype .*use 'count'"),
-        ({"m": ("user", "rating", "shrunk_rate")}, ValueError,
-         r"needs zeros and ones, got 4.0 in events\['rating'\]. Convert them, .* or use 'mean'"),
-    ],
-)  # fmt: skip
-def test_bad_aggregates_are_named(aggregates, error, message, tmp_path):
-    for ratings in (RATINGS, as_scan(RATINGS, tmp_path)):
-        with pytest.raises(error, match=message):
-            attach_aggregates(ratings, ratings, time="time", aggregates=aggregates)

@@ -162,17 +162,6 @@ def test_the_callers_frames_stay_as_they_were(kind):
     assert plain(now) == plain(KINDS[kind](NOW))
 
 
-def test_a_lazy_frame_is_refused_with_the_remedy():
-    lazy = pl.from_pandas(CLICKS).lazy()
-    message = r"must be a frame in memory, got the lazy polars LazyFrame. Call .collect\(\)"
-    with pytest.raises(TypeError, match=f"^events {message}"):
-        attach_history(NOW, lazy, **PAST)
-    with pytest.raises(TypeError, match=f"^events {message}"):
-        sample_negatives(lazy, item="item")
-    with pytest.raises(TypeError, match=f"^X {message}"):
-        HistorySequenceEncoder().fit(lazy)
-
-
 def test_a_stream_is_read_once_and_answered_with_a_table():
     table = KINDS["arrow"](NOW)
     attached = attach_history(table.to_reader(), CLICKS, **PAST)

@@ -139,25 +139,6 @@ def test_text_without_a_value_is_missing_histories(cells, dtype):
 
 
 @pytest.mark.parametrize(
-    ("column", "got"),
-    [
-        (pd.Series([1, 2], name="clicks"), "dtype int64"),
-        (pd.Series(["a|b"], name="clicks", dtype=object), "'a.b', and separator is None"),
-        (pd.Series(["a|b"], name="clicks"), "text such as 'a.b', and separator is None"),
-        (objects([[1], 2]), r"2 \(int\) in row 1"),
-        (objects([[1], "ab"]), r"'ab' \(str\) in row 1"),
-        (objects([1.5, None]), r"1.5 \(float\) in row 0"),
-        (objects([np.datetime64("2021-01-01"), [1.5]]), r"np.datetime64.* in row 0"),
-        (objects([np.zeros((2, 2, 2))]), r"array\(\[\[\[0.* \(ndarray\) in row 0"),
-    ],
-)
-def test_a_history_of_scalars_is_refused(column, got):
-    message = rf"(?s)clicks must hold one history per cell .* got .*{got}.* attach_history"
-    with pytest.raises(ValueError, match=message):
-        read_history(column)
-
-
-@pytest.mark.parametrize(
     ("column", "expected"),
     [
         (pd.Series([1, None], dtype="Int64"), [1.0, np.nan]),
@@ -198,16 +179,3 @@ def test_one_day_of_numpy_is_another_id_than_true(first):
     for text in others:
         cells = pd.Series([pair[first], text, pair[1 - first]], dtype=object)
         assert factorize(cells, name="item")[0].tolist() == [0, 1, 2]
-
-
-@pytest.mark.parametrize(
-    "values",
-    [
-        objects([{"a": 1}, {"a": 2}]),
-        pd.Series([{"a": 1}], dtype=pd.ArrowDtype(pa.struct([("a", pa.int64())]))),
-        pd.Series([[("a", 1)]], dtype=pd.ArrowDtype(pa.map_(pa.string(), pa.int64()))),
-    ],
-)
-def test_values_of_several_parts_are_not_sent_to_histories(values):
-    with pytest.raises(ValueError, match=r"item must hold ids .*'a'.*\. Give each part of such a "):
-        factorize(values, name="item")

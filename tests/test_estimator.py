@@ -4,12 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from sklearn.exceptions import NotFittedError
 from sklearn.metrics import log_loss, roc_auc_score
 from skorch.callbacks import Callback
 
 from sklearn_din.estimator import DINClassifier
-from sklearn_din.module import OPTIONS
 from sklearn_din.training.batches import ImpressionBatches
 from sklearn_din.training.early_stopping import AVERAGED_CHECKS
 from tests.encoded_impressions import make_impressions, make_labels, weights_of
@@ -220,75 +218,6 @@ def test_the_base_model_weighs_every_event_alike(clicks):
     assert (table["weight"] == 1).all()
     with pytest.raises(ValueError, match=r"attention_weights needs pooling='attention'.*'max'"):
         quick(pooling="max").fit(X, y).attention_weights(X)
-
-
-def test_a_diverging_loss_names_learning_rate_and_column():
-    X = np.full((20, 40), 3e38)
-    X[:, 0] = 1.0
-    message = r"no longer finite in epoch 1 with lr=0.003.*3e\+38.*'x1'"
-    with pytest.raises(ValueError, match=message):
-        quick().fit(X, [0, 1] * 10)
-
-
-@pytest.mark.parametrize(
-    ("labels", "message"),
-    [
-        ([1] * 4, r"y must have two classes, got one class only: \[1\].*sample_negatives"),
-        ([0, 1, 2, 1], r"Only binary .* y has 3 classes, \[0, 1, 2\] .* DINRegressor predict"),
-        ([0, 1, np.nan, 1], "y must not be missing, got 1 NaN labels"),
-        (["a", "b", None, "a"], "y must not be missing, got 1 NaN labels"),
-        ([0, 1], "inconsistent numbers of samples"),
-        ([0.5, 1.5, 0.25, 0.1], "Unknown label type: continuous"),
-    ],
-)
-def test_labels_that_are_no_clicks_are_refused(labels, message):
-    with pytest.raises(ValueError, match=message):
-        quick().fit(
-            make_impressions(4), np.array(labels, dtype=object) if None in labels else labels
-        )
-
-
-OTHER_ROWS = [
-    (make_impressions(4)[:0], make_impressions(4), "needs at least one impression, got zero rows"),
-    (pd.DataFrame({"item": ["a"]}), None, r"numbers only, got \['item'\].*HistorySequenceEncoder"),
-    (make_impressions(4), np.zeros((3, 4)), "fitted on EncodedFeatures, got ndarray"),
-    (make_impressions(4), pd.DataFrame({"item": ["a"]}), "Features, got .*Bagging"),
-    (make_impressions(4), make_impressions(5, numbers=("hist_ago",)), "another encoder.*hist_ago"),
-    (np.eye(4), make_impressions(3), "was fitted on a plain array or frame, got EncodedFeatures"),
-]
-
-
-@pytest.mark.parametrize(("X", "later", "message"), OTHER_ROWS)
-def test_rows_that_a_classifier_cannot_take_are_refused(X, later, message):
-    with pytest.raises(ValueError, match=message):
-        quick().fit(X, np.arange(len(X)) % 2).predict(later)
-
-
-def test_unfitted_use_is_refused(impressions):
-    for method in ("predict", "predict_proba", "decision_function", "attention_weights"):
-        with pytest.raises(NotFittedError, match="not fitted yet"):
-            getattr(DINClassifier(), method)(impressions)
-
-
-@pytest.mark.parametrize(
-    ("parameter", "value", "message"),
-    [
-        *[(name, "other", rf"'{name}' parameter .* must be a str among .*") for name in OPTIONS],
-        ("max_epochs", 0, "'max_epochs' parameter"),
-        ("embedding_dim", {"item": 4}, r"name every vocabulary once: \['category', 'item', 'tags'"),
-        ("hidden_units", (0,), r"hidden_units must be whole numbers from 1, got \(0,\)"),
-        ("attention_units", (8, 0), r"attention_units must be whole numbers from 1, got \(8, 0\)"),
-    ],
-)
-def test_options_that_do_not_exist_list_those_that_do(clicks, parameter, value, message):
-    with pytest.raises(ValueError, match=message):
-        quick(**{parameter: value}).fit(*clicks)
-
-
-@pytest.mark.parametrize("weights", [[1.0, 2.0], [-1.0] * 400, [0.0] * 400])
-def test_weights_that_cannot_be_are_refused(clicks, weights):
-    with pytest.raises(ValueError, match="sample_weight must"):
-        quick().fit(*clicks, sample_weight=weights)
 
 
 @pytest.mark.filterwarnings("ignore:nothing was found to learn")  # labels are arbitrary

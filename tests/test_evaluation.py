@@ -106,38 +106,6 @@ def test_users_without_a_row_are_named_in_a_warning(by_hand):
     assert table["n_users"].tolist() == [1]
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"k": 0}, "k must be an integer of at least 1, or a list of different ones, got 0"),
-        ({"k": []}, r"or a list of different ones, got \[\]"),
-        ({"k": [1, 1]}, r"or a list of different ones, got \[1, 1\]"),
-        ({"k": True}, "or a list of different ones, got True"),
-        ({"k": "10"}, "or a list of different ones, got '10'"),
-        ({"k": 2.5}, r"or a list of different ones, got 2\.5"),
-        ({"user": "usr"}, r"users has no column 'usr'; did you mean 'user'\?"),
-        ({"item": "itm"}, r"candidates has no column 'itm'; did you mean 'item'\?"),
-        ({"relevant": pd.DataFrame({"user": ["ann"]})}, "relevant has no column 'item'"),
-        ({"relevant": pd.DataFrame({"user": [], "item": []})}, "relevant must have at least one"),
-        ({"relevant": pd.DataFrame({"user": ["ann", None], "item": ["hat", "hat"]})},
-         r"relevant\['user'\] must not be missing, got 1 missing values\. Drop"),
-        ({"relevant": pd.DataFrame({"user": [7], "item": ["hat"]})},
-         r"none of relevant\['user'\] is in users\['user'\]: got values such as \[7\] \(int64\)"),
-        ({"relevant": pd.DataFrame({"user": ["ann"], "item": ["car"]})},
-         r"none of relevant\['item'\] is in candidates\['item'\]: .* Give both columns one dtype"),
-        ({"users": pd.DataFrame({"user": ["ann", "bob", "ann"]})},
-         r"users must have one row per user, got several of 'ann'\. Use users\.drop_duplicates"),
-        ({"candidates": pd.DataFrame({"item": ["hat", "hat"]})}, "must have one row per item"),
-    ],
-)  # fmt: skip
-def test_what_cannot_be_evaluated_says_why(by_hand, change, message):
-    _, users, candidates = by_hand
-    relevant = pd.DataFrame({"user": ["ann"], "item": ["hat"]})
-    inputs = {"users": users, "candidates": candidates, "relevant": relevant, **change}
-    with pytest.raises(ValueError, match=message):
-        evaluate_ranking(None, **inputs)
-
-
 def test_frames_of_other_makes_are_evaluated_alike(fitted, users, candidates, relevant):
     polars = pytest.importorskip("polars")
     others = [polars.from_pandas(frame) for frame in (as_lists(users), candidates, relevant)]

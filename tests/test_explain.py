@@ -3,7 +3,6 @@
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.exceptions import NotFittedError
 from sklearn.pipeline import make_pipeline
 
 from sklearn_din.estimator import DINClassifier
@@ -33,18 +32,6 @@ def test_rows_without_a_past_give_an_empty_table(fitted, frame_and_labels, by, c
     table = explain(fitted, one, by=by)
     assert len(table) == 0
     assert table.columns[-2:].tolist() == [column, "share"]
-
-
-def test_explain_needs_the_fitted_pipeline(fitted, frame_and_labels):
-    frame, _ = frame_and_labels
-    with pytest.raises(TypeError, match=r"needs the whole fitted Pipeline.*got DINClassifier\."):
-        explain(fitted[-1], frame)
-    with pytest.raises(TypeError, match="got a Pipeline of HistorySequenceEncoder"):
-        explain(fitted[:-1], frame)
-    with pytest.raises(TypeError, match="needs a HistorySequenceEncoder among"):
-        explain(make_pipeline(DINClassifier().fit([[0.0], [1.0]], [0, 1])), frame)
-    with pytest.raises(NotFittedError):
-        explain(make_pipeline(HistorySequenceEncoder(), DINClassifier()), frame)
 
 
 # Each event left out ------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sklearn_din.features import Behaviour, EncodedFeatures, Field, Ragged, Schema
+from sklearn_din.features import Behaviour, Field, Ragged, Schema
 from sklearn_din.utils.spans import Spans
 from tests.encoded_impressions import make_impressions
 
@@ -89,26 +89,6 @@ def test_bytes_follow_the_events_and_not_the_longest_row():
     lengths = np.array([1000] + [0] * 49, dtype=np.int32)
     short.behaviours[("tags",)] = Ragged.from_lengths(columns, lengths)
     assert short.nbytes < 50 * 1000
-
-
-@pytest.mark.parametrize(
-    ("columns", "message"),
-    [
-        ({"item": np.array([12], dtype=np.int32)}, r"item must lie in range\(0, 12\), got .* 12"),
-        ({"item": np.array([3], dtype=np.int64)}, "item must hold int32 ids, got int64"),
-        ({}, r"columns must be \['item'\], got \[\]"),
-    ],
-)
-def test_arrays_that_do_not_fit_the_schema_are_refused(columns, message):
-    schema = Schema((Field("item", "categorical", "item", 12),))
-    with pytest.raises(ValueError, match=message):
-        EncodedFeatures(schema, columns)
-
-
-def test_fields_of_different_lengths_are_refused():
-    schema = Schema((Field("a", "numeric"), Field("b", "numeric")))
-    with pytest.raises(ValueError, match=r"one row per impression, got lengths \{'a': 2, 'b': 3\}"):
-        EncodedFeatures(schema, {"a": np.zeros(2), "b": np.zeros(3)})
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,12 @@
 
 import numpy as np
 import pandas as pd
+import polars as pl
 import pyarrow as pa
 import pytest
 
-from sklearn_din.transformers import HistorySequenceEncoder
-from tests.click_frames import encoder, same, with_windows
+from sklearn_din import HistorySequenceEncoder, scan_parquet
+from tests.click_frames import as_lists, encoder, same, with_windows
 
 
 def test_dropped_columns_may_be_absent_when_serving():
@@ -49,3 +50,23 @@ def test_column_numbers_are_no_names_and_columns_are_taken_by_position():
     with pytest.warns(UserWarning, match="X has feature names, but"):
         named = fitted.transform(frame.set_axis(["a", "b"], axis=1))
     assert named["x1"].tolist() == [-1.0, 1.0]
+
+
+@pytest.mark.parametrize("kind", ["pandas", "polars", "arrow", "scan"])
+def test_moved_and_further_columns_are_taken_by_name(kind, tmp_path):
+    frame = as_lists(with_windows())
+    fitted = encoder(user="user", drop=["time"]).fit(frame)
+    expected = fitted.transform(frame)
+    moved = frame[frame.columns[::-1]].assign(colour="red", hist_colour=[["red"]] * len(frame))
+    names = list(moved.columns)
+    if kind == "scan":
+        moved.to_parquet(tmp_path / "moved.parquet")
+        moved = scan_parquet(tmp_path)
+    elif kind != "pandas":
+        moved = pa.Table.from_pandas(moved) if kind == "arrow" else pl.from_pandas(moved)
+    found = fitted.transform(moved)
+    same(found, expected)
+    assert found.users.tolist() == expected.users.tolist()
+    of_fit = frame[frame.columns[::-1]]
+    same(fitted.partial_fit(of_fit).transform(frame), expected)
+    assert not isinstance(moved, pd.DataFrame) or list(moved.columns) == names

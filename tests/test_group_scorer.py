@@ -80,18 +80,6 @@ def test_scorer_survives_pickle_and_clone_and_says_its_name(log, model):
         assert repr(copy) == "group_roc_auc_scorer(groups='user')"
 
 
-def test_scorer_says_how_to_give_it_groups(log, model):
-    X, y = log
-    model.fit(X, y)
-    with pytest.raises(ValueError, match=r"no groups\. Name .* name the column .*set_score_req"):
-        group_roc_auc_scorer()(model, X, y)
-    message = r"\(groups='session'\) .* with only \['user', 'price'\]\. Pass"
-    with pytest.raises(ValueError, match=message):
-        group_roc_auc_scorer("session")(model, X, y)
-    with pytest.raises(ValueError, match=r"got a ndarray without columns\. Pass X as a DataFrame"):
-        group_roc_auc_scorer("user")(model, X.to_numpy(), y)
-
-
 # The users that the encoder was told of ------------------------------------------------------
 
 

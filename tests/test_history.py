@@ -13,7 +13,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.base import clone
-from sklearn.exceptions import NotFittedError
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
@@ -212,82 +211,12 @@ def test_no_rows_and_no_events_are_fine():
     assert len(attach(empty, empty)) == 0
 
 
-DOUBLE = "double[pyarrow]"  # of it NaN is no missing value to pandas
-DATED = CLICKS.assign(time=pd.to_datetime(CLICKS["time"], unit="D"))
-BAD_CALLS = [
-    ({"user": "usr"}, ValueError, "events has no column 'usr'; did you mean 'user'"),
-    ({"user": None}, ValueError, "events has no column None. Its columns are"),
-    ({"time": "item"}, TypeError, r"events\['item'\] must hold integers, floats or datetimes"),
-    ({"columns": ["itm"]}, ValueError, "events has no column 'itm'; did you mean 'item'"),
-    ({"columns": []}, ValueError, "columns must name at least one event column, got none"),
-    ({"columns": 3}, TypeError, "columns must be a column name or a list of names, got int"),
-    ({"columns": ["item", "item"]}, ValueError, "columns must name each column once"),
-    ({"elapsed": "hist_item"}, ValueError, "the new columns must have distinct names"),
-    ({"elapsed": 5}, TypeError, r"^elapsed must be text or None, got 5\.$"),
-    ({"prefix": None}, TypeError, r"^prefix must be text, got None\.$"),
-    ({"user": ["user"]}, TypeError, r"^user must be one column name, got \['user'\]\.$"),
-    ({"time": ["time"]}, TypeError, r"^time must be one column name, got \['time'\]\.$"),
-    ({"prefix": ""}, ValueError, r"impressions already has columns \['item'\]. Drop them, or"),
-    ({"max_length": 0}, ValueError, "max_length must be an integer of at least 1, got 0"),
-    ({"max_length": 2.5}, ValueError, "max_length must be an integer of at least 1, got 2.5"),
-    ({"max_age": -1}, ValueError, "max_age must be positive, got -1. None keeps every age"),
-    ({"max_age": "30D"}, TypeError, "max_age must be a number in the time's unit because the tim"),
-    ({"max_age": dt.timedelta(3)}, TypeError, "because the times are numbers, got datetime"),
-]
-
-
-@pytest.mark.parametrize(("options", "error", "message"), BAD_CALLS)
-def test_bad_options_are_named_in_memory_and_for_scans(options, error, message, tmp_path):
-    CLICKS.to_parquet(tmp_path / "clicks.parquet")
-    for tables in itertools.product([CLICKS, scan_parquet(tmp_path)], repeat=2):
-        with pytest.raises(error, match=message):
-            attach(*tables, **options)
-    assert len(list(tmp_path.iterdir())) == 1
-
-
 def test_dates_of_arrow_are_times_of_any_year():
     days = [dt.date(1, 1, 1), dt.date(2024, 1, 1), dt.date(9999, 12, 31)]
     log = pd.DataFrame({"user": [1, 1, 1], "item": ["hat", "sock", "tie"]})
     log["time"] = pd.arrays.ArrowExtensionArray(pa.array(days))
     X = attach_history(log, log, user="user", time="time", columns="item")
     assert X["hist_item"].map(list).tolist() == [[], ["hat"], ["hat", "sock"]]
-
-
-BAD_FRAMES = [
-    (CLICKS.to_dict(), CLICKS, TypeError,
-     "impressions must be a pandas, polars or Arrow frame, got dict. Wrap an array or a dict in"),
-    (CLICKS, CLICKS.to_numpy(), TypeError, "events must be a pandas, polars or Arrow frame, got n"),
-    (CLICKS[["user", "user", "time"]], CLICKS, ValueError,
-     "impressions must have distinct column names, got 'user' more than once"),
-    (CLICKS.drop(columns="time"), CLICKS, ValueError, "impressions has no column 'time'"),
-    (CLICKS, CLICKS.assign(time=["1", "2", "3", "4"]), TypeError,
-     r"events\['time'\] must hold integers, floats or datetimes, got dtype .*pd.to_datetime"),
-    (pl.from_pandas(CLICKS.assign(time=["1", "2", "3", "4"])), CLICKS, TypeError,
-     r"impressions\['time'\] must hold .*in polars with \.str\.to_datetime\(\)"),
-    (CLICKS.set_index("user"), CLICKS, ValueError,
-     r"impressions has no column 'user'; it is the index: use reset_index\(\). Its columns"),
-    (CLICKS, CLICKS.assign(time=True), TypeError, "integers, floats or datetimes, got dtype bool"),
-    (CLICKS, CLICKS.assign(time=1j), TypeError, "floats or datetimes, got dtype complex"),
-    (CLICKS.assign(time=[1, 2, np.nan, 4]), CLICKS, ValueError,
-     r"impressions\['time'\] must not have missing times, got 1 \(NaN or NaT\)"),
-    (CLICKS, CLICKS.assign(time=pd.array(pa.array([1, float("nan"), None, 4]), dtype=DOUBLE)),
-     ValueError, r"events\['time'\] must not have missing times, got 2"),
-    (CLICKS, CLICKS.assign(time=[1, 2, 3, np.inf]), ValueError, "must be finite"),
-    (CLICKS, CLICKS.assign(time=np.uint64(2**63 + 5)), ValueError, "must fit into int64"),
-    (DATED, DATED.assign(time=DATED["time"].where(DATED["user"] != "bob")), ValueError,
-     r"events\['time'\] must not have missing times, got 1"),
-    (CLICKS, DATED, TypeError, "of one kind, got numbers and datetimes without a zone in 'time'"),
-    (DATED.assign(time=DATED["time"].dt.tz_localize("UTC")), DATED, TypeError,
-     "got datetimes with a zone and datetimes without a zone"),
-    (CLICKS.assign(user=[1, 2, 3, 4]), CLICKS, TypeError,
-     "'user' must hold values of one kind in impressions and events, got numbers and text"),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(("impressions", "events", "error", "message"), BAD_FRAMES)
-def test_bad_frames_are_named(impressions, events, error, message):
-    with pytest.raises(error, match=message):
-        attach(impressions, events)
 
 
 @pytest.mark.parametrize("pair", [(np.True_, np.timedelta64(1, "D")), (np.float16(2.0), 2**70)])
@@ -525,42 +454,6 @@ def test_the_scikit_learn_contract(builder):
     assert lists(pipeline.fit_transform(SHOWN, LABELS)["hist_item"])[-1] == ["tie"]
 
 
-def test_unfitted_use_and_missing_columns_are_named(builder):
-    with pytest.raises(NotFittedError, match="HistoryBuilder instance is not fitted yet"):
-        builder.transform(SHOWN)
-    with pytest.raises(NotFittedError):
-        builder.get_feature_names_out()
-    builder.fit(SHOWN, LABELS)
-    with pytest.raises(ValueError, match="feature names"):
-        builder.transform(SHOWN.drop(columns="item"))
-
-
-@pytest.mark.parametrize(
-    ("changes", "error", "message"),
-    [
-        ({"y": None}, ValueError, r"needs y .* got None. Pass y, or set events='all'"),
-        ({"y": [1] * 5}, ValueError, r"needs two classes in y, got \[1\]. Set events='all'"),
-        ({"y": [0, 1, 2, 0, 1]}, ValueError, r"needs two classes in y, got \[0, 1, 2\]\. Set"),
-        ({"y": [0, 1, np.nan, 0, 1]}, ValueError, "y must not have missing labels"),
-        ({"y": [0, 1]}, ValueError, "inconsistent numbers of samples"),
-        ({"X": SHOWN.to_numpy()}, TypeError, "X must be a pandas, polars or Arrow frame, got nda"),
-        ({"X": SHOWN.drop(columns="item")}, ValueError, "X has no column 'item'"),
-        ({"X": SHOWN.assign(time="now")}, TypeError, r"X\['time'\] must hold integers, floats or"),
-        ({"X": SHOWN.assign(hist_item=0)}, ValueError, r"X already has columns \['hist_item'\]"),
-        ({"events": "clicks"}, ValueError, "The 'events' parameter of HistoryBuilder"),
-        ({"max_length": 0}, ValueError, "The 'max_length' parameter of HistoryBuilder"),
-        ({"prefix": 3}, ValueError, "The 'prefix' parameter of HistoryBuilder"),
-        ({"user": ["user"]}, TypeError, r"^user must be one column name, got \['user'\]\.$"),
-        ({"time": ["time"]}, TypeError, r"^time must be one column name, got \['time'\]\.$"),
-    ],
-)
-def test_what_a_builder_cannot_be_fitted_on_is_named(builder, changes, error, message):
-    given = {"X": SHOWN, "y": LABELS} | changes
-    X, y = given.pop("X"), given.pop("y")
-    with pytest.raises(error, match=message):
-        builder.set_params(**given).fit(X, y)
-
-
 def test_rows_of_unknown_users_alone_are_said():
     builder = HistoryBuilder(user="user", time="time", columns="item", events="all").fit(many(30))
     strangers = many(10, first_user=50, first_time=99)
@@ -575,6 +468,19 @@ def test_rows_of_unknown_users_alone_are_said():
     builder.transform(strangers.assign(user=50))
     builder.transform(many(10, first_time=-99))  # known users, before all their events
     builder.transform(pd.concat([strangers, many(1)]))
+
+
+def test_labels_that_fit_never_saw(builder):
+    builder.fit(CLICKS, [0, 1, 0, 1])
+    with pytest.raises(
+        ValueError, match=r"^y has labels \[2\] that were not seen at fit: \[0, 1\]\.$"
+    ):
+        builder.partial_fit(CLICKS, [2] * 4)
+    assert len(builder.events_) == 2
+    builder.partial_fit(CLICKS, [0] * 4)  # nothing was clicked today: not an error
+    later = CLICKS.assign(time=CLICKS["time"] + 9)
+    assert builder.partial_fit(later, [True] * 4).classes_.tolist() == [0, 1]
+    assert len(builder.events_) == 6
 
 
 def remembered(builder):

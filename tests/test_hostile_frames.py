@@ -160,12 +160,6 @@ def test_a_candidate_without_a_name_shares_its_vocabulary_and_can_be_kept(other,
         assert again.transform(frame)[""].tolist() == X[""].tolist()
 
 
-def test_booleans_and_integers_share_no_vocabulary():
-    frame = pd.DataFrame({"item": [True, True], "hist_item": [[1], [1, 0]]})
-    with pytest.raises(ValueError, match="hist_item holds integers and item holds booleans: they"):
-        HistorySequenceEncoder().fit(frame)
-
-
 def test_a_history_of_booleans_beside_one_of_integers_is_encoded_as_it_is_alone():
     frame = pd.DataFrame({"item": ["hat", "sock"]})
     frame["hist_seen"] = [np.array([True]), np.array([2**31, 7])]

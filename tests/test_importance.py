@@ -129,21 +129,6 @@ def test_any_score_can_be_watched(log, fitted, scoring):
     assert (table["importance_std"] == 0).all()
 
 
-@pytest.mark.parametrize(
-    ("change", "error", "message"),
-    [
-        ({"n_repeats": 0}, ValueError, "n_repeats must be an integer of at least 1, got 0"),
-        ({"y": [0, 1]}, ValueError, "inconsistent numbers of samples"),
-        ({"X": np.zeros((2, 3)), "y": [0, 1]}, TypeError, "polars or Arrow frame, got ndarray"),
-        ({"pipeline": DINClassifier()}, TypeError, "history_importance needs the whole fitted"),
-    ],
-)
-def test_wrong_arguments_are_named(log, fitted, change, error, message):
-    arguments = {"pipeline": fitted, "X": log[0], "y": log[1], **change}
-    with pytest.raises(error, match=message):
-        history_importance(**arguments)
-
-
 # scikit-learn's own tools ---------------------------------------------------------------------
 
 

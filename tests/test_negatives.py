@@ -105,36 +105,6 @@ def test_the_draw_is_repeatable_and_leaves_the_global_state_alone():
     assert (np.random.get_state()[1] == state).all()
 
 
-LISTED = {"catalogue": EVENTS}
-
-
-@pytest.mark.parametrize(
-    ("events", "options", "message"),
-    [
-        (EVENTS, {"item": "itm"}, "events has no column 'itm'; did you mean 'item'"),
-        (EVENTS, {"user": "usr"}, "events has no column 'usr'; did you mean 'user'"),
-        (EVENTS, {"item_columns": "kind"}, "events has no column 'kind'"),
-        (EVENTS, {"n_negatives": 0}, "n_negatives must be an integer of at least 1, got 0"),
-        (EVENTS, {"launched": "yes"}, "launched must be one of auto, True, False, got 'yes'"),
-        (EVENTS, {"launched": True}, "launched=True and catalogue_time need time=, got"),
-        (EVENTS, {"catalogue_time": "x"}, "catalogue_time needs catalogue="),
-        (EVENTS, LISTED | {"catalogue_time": "category"}, "catalogue_time need time="),
-        (EVENTS, {"time": "time", "catalogue_time": "x"}, "catalogue_time needs catalogue=, got "),
-        (EVENTS, {"catalogue": EVENTS[["item"]]}, "catalogue has no column 'category'"),
-        (EVENTS.assign(item=[1, 2, 3, 4, 5]), LISTED, "of the kind of .* got 'hat' beside 1"),
-        (EVENTS, {"strategy": "hard"}, "strategy must be one of uniform, popularity, got 'hard'"),
-        (EVENTS.iloc[:0], {}, "events must have at least one row, got none"),
-        (EVENTS.iloc[:1], {}, "events must have at least two items to sample from, got only 'hat'"),
-        (EVENTS.assign(item=[None, *"abcd"]), {}, r"events\['item'\] must not be missing, got 1"),
-        (EVENTS.assign(user=[np.nan, 1, 1, 1, 1]), {"user": "user"}, r"events\['user'\] must not"),
-        (EVENTS.iloc[:2], {"user": "user"}, "user 1 has every item of the log, so there is no neg"),
-    ],
-)
-def test_bad_input_is_named(events, options, message):
-    with pytest.raises(ValueError, match=message):
-        sample_negatives(events, **OPTIONS | options)
-
-
 # Columns that belong to the item, or to the user ---------------------------------------------
 
 

@@ -368,19 +368,6 @@ def test_users_with_many_items_are_cut(monkeypatch):
     assert len(set(cut.items[cut.users == 0])) == 15
 
 
-def test_what_is_needed_is_said(log):
-    X, y = log
-    by_user = encode(X.drop(columns="time"), time=None)
-    with pytest.raises(ValueError, match=r"neighbours='time' puts .* of times, and X has none"):
-        DINClassifier(neighbours="time").fit(by_user, y)
-    with pytest.raises(ValueError, match=r"neighbours='user' puts .* of users, and X has none"):
-        DINClassifier(neighbours="user").fit(encode(X.drop(columns="user"), user=None), y)
-    with pytest.raises(ValueError, match="user=None and time=None"):
-        ItemNeighbours().fit(X, y)
-    with pytest.raises(ValueError, match="inconsistent"):
-        ItemNeighbours(user="user", time="time").fit(X, y[:-1])
-
-
 def test_that_they_are_off_is_logged_once(log, caplog):
     X, _ = log
     rows = pd.concat([X] * 3, ignore_index=True)[:1000].drop(columns=["user", "time"])

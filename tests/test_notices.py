@@ -126,22 +126,6 @@ def test_sparse_columns_are_ids_as_dense_ones_are(cells):
 @pytest.mark.parametrize(
     ("column", "now", "message"),
     [
-        ("price", pd.Timestamp("2024-01-01"), r"price must hold numbers, got dates"),
-        ("price", "dear", "price must hold numbers, got dtype"),
-        ("price", 1e300, r"Input X contains a value too large for float32 in price, 1e\+300"),
-        ("price", 10**400, "too large for float32 in price, an integer beyond float64"),
-        ("item", 0.5, "item must hold ids, got floats with fractions"),
-    ],
-)
-def test_another_kind_at_transform_is_refused(column, now, message):
-    fitted = HistorySequenceEncoder().fit(impressions(price=0.5, shop="a"))
-    with pytest.raises(ValueError, match=message):
-        fitted.transform(impressions(price=0.5, shop="a").assign(**{column: now}))
-
-
-@pytest.mark.parametrize(
-    ("column", "now", "message"),
-    [
         ("item", "hat", "item was learnt as integers and now holds text: all of them are unknown"),
         ("item", True, "item was learnt as integers and now holds booleans"),
         ("shop", 3, "shop was learnt as text and now holds integers"),

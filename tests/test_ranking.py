@@ -424,50 +424,6 @@ def test_columns_that_make_no_feature_are_not_asked_for(frame_and_labels, drop):
     assert model.predict(seen.drop(columns="day")).shape == y.shape
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda u, c: (u, c, 0), r"top_k must be an integer of at least 1, got 0"),
-        (lambda u, c: (u, c[:0], 1), "candidates must have at least one row, got none"),
-        (lambda u, c: (u[:0].assign(price=1.0), c, 1), r"got \['price'\] in both frames"),
-        (lambda u, c: (u.assign(price=1.0), c, 1), r"got \['price'\] in both frames"),
-        (lambda u, c: (u, c.drop(columns="price"), 1), r"\['price'\], which are neither in users"),
-        (lambda u, c: (u, c.assign(rank=1), 1), r"columns \['rank'\] of its own"),
-        (lambda u, c: (u.merge(c, how="cross"), c[["title"]], 1), "candidate would score the same"),
-        (lambda u, c: (u, ["i1", "i2"], 1), "must be a pandas, polars or Arrow frame, got list"),
-        (
-            lambda u, c: (u.drop(columns="hist_item"), c.assign(hist_item=[[1]] * len(c)), 1),
-            r"same events, got \['hist_item'\] among the cand",
-        ),
-    ],
-)
-def test_ranking_says_what_is_wrong_with_the_frames(fitted, users, candidates, change, message):
-    users, candidates, top_k = change(users, candidates)
-    with pytest.raises((ValueError, TypeError), match=message):
-        rank_candidates(fitted, users, candidates, top_k=top_k)
-
-
-def pairs_of(**columns):
-    return pd.DataFrame([columns])
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"exclude": "past"}, "must be one of history, None, got 'past'"),
-        ({"exclude": pairs_of(item="i1")}, r"got \[\] and \['item'\]. users has \['user'"),
-        ({"only": pairs_of(user=1, device="x", item="i1")}, r"what: .* 'device'\] and \['item"),
-        ({"exclude": pairs_of(user="1", item="i1")}, "'user' must be of one kind, got text and"),
-        ({"only": pairs_of(user=1, item="car")}, "pairs of the users and candidates .* none"),
-        ({"by": "populraity"}, "candidates has no column 'populraity'"),
-        ({"by": "title"}, r"candidates\['title'\] must hold numbers"),
-    ],
-)
-def test_pairs_that_could_not_match_say_why(fitted, users, candidates, options, message):
-    with pytest.raises(ValueError, match=message):
-        rank_candidates(fitted, users, candidates, **options)
-
-
 def test_without_a_history_of_the_candidate_the_word_history_is_refused(frame_and_labels):
     frame, y = frame_and_labels
     model = make_pipeline(HistorySequenceEncoder(), DINClassifier(max_epochs=1))

@@ -1,7 +1,6 @@
 """DINRegressor: the classifier's network on numbers, through every tool that takes a classifier."""
 
 import pickle
-import re
 
 import numpy as np
 import pandas as pd
@@ -176,34 +175,6 @@ def test_pictures_and_words_speak_of_no_click(fitted):
     assert "prediction" in drawing
     assert "probability" not in drawing
     assert "MLP" in fitted[-1].summary()
-
-
-@pytest.mark.parametrize(
-    ("y", "parameters", "message"),
-    [
-        ([1.0, -2.0], {"loss": "log1p"}, "loss='log1p' needs numbers from 0 on, got a y of -2"),
-        ([1.0, np.nan], {}, "Input y contains NaN"),
-        ([1.0, 1e39], {}, "y must fit float32, as predictions do, got 1e+39"),
-        ([[1.0, 2.0], [3.0, 4.0]], {}, "y should be a 1d array"),
-        ([1.0, 2.0], {"loss": "absolute"}, "The 'loss' parameter of DINRegressor must be"),
-    ],
-)
-def test_what_is_no_number_is_refused(y, parameters, message):
-    with pytest.raises(ValueError, match=re.escape(message)):
-        quick(**parameters).fit(make_impressions(2), y)
-
-
-def test_another_loss_cannot_go_on():
-    X, y = make_impressions(20), np.arange(20.0)
-    regressor = quick().fit(X, y).set_params(loss="log1p")
-    with pytest.raises(ValueError, match="the loss of fit, 'squared', and loss is 'log1p' now"):
-        regressor.partial_fit(X, y)
-
-
-def test_the_net_refuses_numbers_that_are_not_scaled_to_its_rows():
-    X, regressor = make_impressions(20), quick().fit(make_impressions(20), np.arange(20.0))
-    with pytest.raises(ValueError, match="net_ takes y as finite numbers, one for each of 20"):
-        regressor.net_.fit(X, np.full(20, np.inf))
 
 
 def test_the_parameters_are_the_classifiers_but_for_those_of_labels():

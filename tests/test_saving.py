@@ -410,19 +410,6 @@ def test_a_network_of_the_users_own_is_pickled_as_it_is(fitted, frame):
     assert next(again.module_.parameters()).dtype == torch.float64
 
 
-def test_a_parameter_of_a_newer_version_is_named():
-    state = DINClassifier().__getstate__()
-    state["parameters"] = state["parameters"] | {"momentum": 1}
-    with pytest.raises(ValueError, match=r"and \['momentum'\] differ: another version"):
-        DINClassifier().__setstate__(state)
-
-
-@pytest.mark.parametrize("state", [{"lr": 0.1}, {}, None, [1]], ids=repr)
-def test_states_of_another_form_are_refused_with_the_remedy(state):
-    with pytest.raises(ValueError, match="Load it with the version that saved it"):
-        DINClassifier().__setstate__(state)
-
-
 # Models of every origin; the files and caches they were made of are gone
 
 ROLES = {"user": "user", "time": "time"}

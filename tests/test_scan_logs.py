@@ -165,7 +165,6 @@ def test_keys_of_every_kind_meet_as_in_a_plain_loop(tmp_path, kind, memory):
         assert [cell.tolist() for cell in histories] == expected
 
 
-DOUBLE = pd.ArrowDtype(pa.float64())
 UNITS = ["s", "ms", "us", "ns"]
 
 
@@ -506,52 +505,6 @@ def test_every_option_of_a_log_does_for_scans_what_it_does_for_frames(tmp_path, 
         pd.testing.assert_frame_equal(frames[1], scans[1], check_dtype=False)
 
 
-def test_users_of_other_kinds_are_refused(tmp_path):
-    table = make_table(50, random_state=0)
-    for users, kind in (
-        (pd.to_datetime(table["user"], unit="D"), "timestamp"),
-        (table["user"].map(lambda user: [user]), "list"),
-    ):
-        scan = scan_of(table.assign(user=users), tmp_path)
-        with pytest.raises(TypeError, match=rf"\['user'\] must hold text or numbers .* are {kind}"):
-            attach_history(scan, scan, **WAYS)
-    lists = scan_of(table.assign(category=[[["a"]]] * 50), tmp_path)
-    with pytest.raises(TypeError, match="numbers, text or dates, or lists of them, got 'category'"):
-        attach_history(lists, lists, **WAYS)
-
-
-def test_missing_times_are_counted_over_all_parts(tmp_path):
-    table = make_table(300, random_state=0, times="dates")
-    gaps = table.copy()
-    gaps.loc[[5, 150, 290], "time"] = pd.NaT
-    whole, scan = scan_of(table, tmp_path), scan_of(gaps, tmp_path)
-    broken = pd.array(pa.array([1.0, float("nan"), None, 4.0, float("nan")]), dtype=DOUBLE)
-    of_nan = scan_of(table[:5].assign(time=broken), tmp_path, group=2)
-    for tables, name in (
-        ((whole, scan), "events"),
-        ((scan, whole), "impressions"),
-        ((of_nan, of_nan), "events"),
-    ):
-        message = rf"{name}\['time'\] must not have missing times, got 3"
-        with pytest.raises(ValueError, match=message):
-            attach_history(*tables, **WAYS)
-
-
-@pytest.mark.parametrize(
-    ("column", "values", "message"),
-    [
-        ("user", "text", "'user' must hold values of one kind in impressions and events"),
-        ("time", "dates", "the times of impressions and events must be of one kind"),
-    ],
-)
-def test_columns_of_different_kinds(tmp_path, column, values, message):
-    ours = make_table(50, random_state=0)
-    theirs = make_table(50, random_state=0, **{f"{column}s": values})
-    for tables in ((scan_of(ours, tmp_path), scan_of(theirs, tmp_path)), (ours, theirs)):
-        with pytest.raises(TypeError, match=message):
-            attach_history(*tables, **WAYS)
-
-
 ONCE = make_table(300, random_state=0)
 
 
@@ -593,24 +546,6 @@ def test_empty_tables(tmp_path):
     counted = attach_aggregates(scan, empty, time="time", aggregates=numbers)
     assert counted["n"].tolist() == [0] * 50
     assert read(counted)[["mean", "shrunk_rate"]].isna().all(axis=None)
-
-
-def test_negatives_that_cannot_be_drawn(tmp_path):
-    table = make_table(300, random_state=0)
-    scan = scan_of(table, tmp_path)
-    gaps = scan_of(table.assign(time=table["time"].astype(float).mask(table.index < 2)), tmp_path)
-    with pytest.raises(ValueError, match=r"events\['time'\] must not have missing times, got 2"):
-        sample_negatives(gaps, item="user", time="time")
-    with pytest.raises(ValueError, match=r"events\['category'\] must not be missing, got \d+ rows"):
-        sample_negatives(scan, item="category", item_columns=["item"])
-    greedy = pd.DataFrame({"user": ["ann"] * 3 + ["bob"], "item": [1, 2, 3, 1]})
-    for events in (greedy, scan_of(greedy, tmp_path)):
-        with pytest.raises(ValueError, match="user 'ann' has every item of the log"):
-            sample_negatives(events, item="item", user="user")
-        with pytest.raises(ValueError, match="must have at least two items to sample from"):
-            sample_negatives(events[3:], item="item")
-    with pytest.raises(ValueError, match="events must be without history columns"):
-        sample_negatives(attach_history(scan, scan, **WAYS), item="item")
 
 
 def test_a_full_disk_leaves_nothing(tmp_path):

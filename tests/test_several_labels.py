@@ -1,7 +1,6 @@
 """Several labels of one impression, click and purchase, through every tool for classifiers."""
 
 import pickle
-import re
 
 import numpy as np
 import pandas as pd
@@ -264,32 +263,6 @@ def test_words_and_pictures_name_the_labels(fitted, rows):
     assert len(explain(fitted, rows[0].head(3)))
     with pytest.raises(ValueError, match=r"by='leave_out' needs one label, got .*'click'"):
         explain(fitted, rows[0].head(3), by="leave_out")
-
-
-@pytest.mark.parametrize(
-    ("change", "parameters", "message"),
-    [
-        ({"purchase": 1}, {"after": AFTER}, "label 'purchase': y must have two classes, got one"),
-        ({"purchase": [0, "no"] * 20}, {}, "label 'purchase': "),
-        ({"purchase": np.nan}, {}, "label 'purchase': y must have two classes, got none: every"),
-        ({"click": [0, 1] * 20}, {"after": AFTER}, "there is no purchase without a click"),
-        ({}, {"after": {"sale": "click"}}, "must name labels, ['click', 'purchase'], got ['sa"),
-        ({}, {"after": {"purchase": "tap"}}, "must name labels, ['click', 'purchase'], got 'ta"),
-        *[
-            ({}, {"after": after}, f"it comes after itself, nor in a circle, got {after}. Leave")
-            for after in ({"click": "purchase", **AFTER}, {"click": "click"})
-        ],
-        *[
-            ({}, {"label_weight": weights}, "label_weight must be finite numbers from 0 on, not")
-            for weights in ({"purchase": -1}, {"click": np.inf}, {"click": 0, "purchase": 0})
-        ],
-        ({}, {"class_weight": "balanced"}, "class_weight is about the two kinds of one label"),
-    ],
-)
-def test_labels_that_contradict_each_other_are_refused(change, parameters, message):
-    y = make_labels(40).assign(**change)
-    with pytest.raises(ValueError, match=re.escape(message)):
-        quick(**parameters).fit(make_impressions(40), y)
 
 
 def test_other_labels_and_other_orders_cannot_go_on():

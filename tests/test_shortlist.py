@@ -204,11 +204,6 @@ def test_item_neighbours_of_a_step_choose_as_the_classifier_s_own(last, log):
     pd.testing.assert_series_equal(*chosen)
 
 
-def test_a_shortlist_has_at_least_one_candidate(log):
-    with pytest.raises(ValueError, match="shortlist must be"):
-        Ranker(log[0], log[2], shortlist=0)
-
-
 def test_recommendations_without_a_network_are_sums_of_scores(log):
     _, frame, y = make_model()
     neighbours = ItemNeighbours(user="user", time="time").fit(frame, y)

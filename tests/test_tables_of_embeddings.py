@@ -40,9 +40,3 @@ def test_an_update_adds_the_items_that_have_come_since(fitted):
     newer = update(copy.deepcopy(model), frame.assign(item="a new one"), y)
     before = embeddings(model)["item"].loc["known"].index
     assert embeddings(newer)["item"].loc["known"].index.difference(before).tolist() == ["a new one"]
-
-
-def test_a_classifier_alone_is_refused_since_it_does_not_know_the_values(fitted):
-    model, _, _ = fitted
-    with pytest.raises(TypeError, match="embeddings needs the whole fitted Pipeline"):
-        embeddings(model["din"])

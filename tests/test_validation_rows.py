@@ -80,12 +80,6 @@ def test_validation_by_groups_takes_the_users_where_no_groups_are_given():
         assert validation_rows(groups=keys, validation="groups") == others
 
 
-def test_rows_without_a_user_are_named():
-    users = np.array([None, "ann", "bob", "cy"] * 50, dtype=object)
-    with pytest.raises(ValueError, match="got 50 rows without a user or group"):
-        validation_rows(users=users, validation="groups")
-
-
 def test_a_pipelines_roles_choose_the_validation_rows():
     frame = pd.DataFrame({"user": [*"abcd"] * 5, "day": range(20), "price": np.linspace(0, 1, 20)})
     classifier = quick()
@@ -93,12 +87,6 @@ def test_a_pipelines_roles_choose_the_validation_rows():
     for how in ("last", "groups"):
         model.set_params(dinclassifier__validation=how).fit(frame, [0, 1] * 10)
         assert model[-1].history_["valid_loss"].notna().all()
-
-
-def test_validation_by_groups_needs_groups():
-    sentence = r"HistorySequenceEncoder\(user='user'\), or pass fit.* din__groups=X\['user'\]"
-    with pytest.raises(ValueError, match=sentence):
-        validation_rows(validation="groups")
 
 
 def test_by_default_any_rows_are_set_aside_where_no_time_is_known():

@@ -180,28 +180,6 @@ def test_what_an_event_counts_for_is_the_difference_without_it_vectors_and_all(m
     np.testing.assert_allclose(effects, expected, atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda f: [f], "vectors must be a dict of a column of ids and its frame"),
-        (lambda f: {"user": f}, r"must belong to a column of ids of X, which are \['hist_item'"),
-        (lambda f: {"item": f.set_index("item")}, "with a column 'item', whose values they"),
-        (lambda f: {"item": pd.concat([f, f])}, "one row for each value of 'item'"),
-        (lambda f: {"item": f[["item"]]}, "must hold finite numbers, equally many"),
-        (lambda f: {"item": f.assign(v0=np.nan)}, "must hold finite numbers"),
-        (lambda f: {"item": f.assign(v0="a")}, "must hold numbers: one column for each"),
-        (lambda f: {"item": f.assign(item="x" + f["item"])}, "no value of the training rows"),
-        (lambda f: {"item": f, "hist_item": f}, "are of values that have vectors already"),
-    ],
-)
-def test_frames_that_are_no_vectors_are_refused_with_what_was_needed(
-    shown, vectors, change, message
-):
-    encoder = HistorySequenceEncoder(user="user", time="time", vectors=change(vectors))
-    with pytest.raises((TypeError, ValueError), match=message):
-        encoder.fit_transform(shown[0])
-
-
 def test_vectors_of_another_model_are_refused_after_fit(model, shown, vectors):
     other = copy.deepcopy(model)
     other.set_params(encode__vectors={"item": vectors.drop(columns="v0")})

@@ -243,19 +243,6 @@ def test_lists_become_windows_and_windows_objects(frame):
     assert lists(pd.Series([None, None], dtype="window")) == [None, None]
 
 
-@pytest.mark.parametrize(
-    ("cells", "error", "message"),
-    [
-        ([1], TypeError, "a history cell must be a list, tuple, array or missing, got int"),
-        (["ab"], TypeError, "got str"),
-        ([np.zeros((2, 2))], ValueError, "a history cell must have one dimension, got 2"),
-    ],
-)
-def test_other_cells_are_refused(cells, error, message):
-    with pytest.raises(error, match=message):
-        WindowArray._from_sequence(cells)
-
-
 def test_take_refuses_what_pandas_refuses(frame):
     item = frame["hist_item"].array
     with pytest.raises(ValueError, match="-2 < -1"):

@@ -1,0 +1,969 @@
+"""Every plain mistake: the call, by public names, and the sentence that answers it."""
+
+import datetime as dt
+import inspect
+import re
+from functools import cache, partial
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pytest
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from skorch.callbacks import EarlyStopping
+
+from sklearn_din import (
+    DIN,
+    DINClassifier,
+    DINRegressor,
+    EncodedFeatures,
+    Field,
+    HistoryBuilder,
+    HistorySequenceEncoder,
+    ItemNeighbours,
+    Schema,
+    TimeSplit,
+    attach_aggregates,
+    attach_history,
+    embeddings,
+    evaluate_ranking,
+    explain,
+    history_importance,
+    rank_candidates,
+    sample_negatives,
+    scan_parquet,
+)
+from sklearn_din.metrics import (
+    correct_for_sampling,
+    expected_calibration_error,
+    group_hit_rate_score,
+    group_mrr_score,
+    group_ndcg_score,
+    group_recall_score,
+    group_roc_auc_score,
+    group_roc_auc_scorer,
+    relative_improvement,
+    snips_score,
+)
+from sklearn_din.module import OPTIONS
+from tests.encoded_impressions import make_impressions, make_schema
+from tests.fitted_pipelines import CANDIDATE, fit_pipeline, make_frame
+
+CALLS = []
+
+
+def refuses(*rows):
+    """Note the rows of a function that makes a call: what it is given, the sentence, the error.
+
+    Given is a dict of keywords, a tuple of positions, or one value. The error is a ValueError where
+    none is named. A function that has ``folder`` gets an empty one.
+    """
+
+    def note(call):
+        for number, (given, sentence, *error) in enumerate(rows):
+            row = (call, given, sentence, *(error or [ValueError]))
+            CALLS.append(pytest.param(*row, id=f"{call.__name__}-{number}"))
+        return call
+
+    return note
+
+
+def exactly(sentence):
+    """The whole sentence, to the letter."""
+    return f"^{re.escape(sentence)}$"
+
+
+# The encoder ----------------------------------------------------------------------------------
+
+SHOWN = pd.DataFrame(
+    {
+        "item": ["hat", "sock"],
+        "category": [1, 2],
+        "price": [1.5, 2.5],
+        "hist_item": [["sock"], ["hat", "shoe"]],
+        "hist_category": [[2], [1, 3]],
+    }
+)
+PAIRED = {"hist_item": "item"}
+WITHOUT_CANDIDATE = (
+    "histories must be 'auto' or a dict of history and candidate columns, such as {'hist_item': "
+    "'item'}, got "
+)
+
+
+@refuses(
+    ({"drop": ["itme"]}, r"X \(drop\) has no column 'itme'; did you mean 'item'\?"),
+    ({"categorical": ["colour"]}, r"X \(categorical\) has no column 'colour'\. Its columns"),
+    ({"numeric": ["prize"]}, r"X \(numeric\) has no column 'prize'; did you mean 'price'\?"),
+    ({"histories": {"clicks": "item"}}, r"X \(histories\) has no column 'clicks'\. Its col"),
+    ({"histories": {"hist_item": "thing"}}, r"X \(histories\) has no column 'thing'\. Its"),
+    ({"histories": {("hist_item", "hist_category"): "item"}}, r"one candidate.* 'item' for \("),
+    ({"histories": PAIRED | {("hist_item", "hist_category"): (None, None)}}, "column once"),
+    ({"histories": {"price": None}}, r"one history per cell .* dtype float64\. Build hist"),
+    ({"numeric": ["price"], "categorical": ["price"]}, r"\['price'\] among the categor"),
+    ({"numeric": ["item"], "histories": PAIRED}, r"\['item'\] among the candidates and in n"),
+    ({"drop": ["item"], "histories": PAIRED}, r"\['item'\] among the candidates and in drop\."),
+    ({"numeric": ["item"]}, r"item must hold numbers, got dtype .* with 'hat'\. Convert"),
+    ({"categorical": ["price"]}, r"price must hold ids, got floats with fractions .* 1\.5"),
+    ({"drop": [*SHOWN]}, "no column is left to encode: X needs a column of ids"),
+    ({"histories": {"hist_item": "category"}}, r"holds integers and hist_item holds text"),
+    ({"unknown": "ignore"}, r"The 'unknown' parameter .* among \{.*'(error|embed)'.*'ignore'"),
+    ({"max_length": 0}, r"The 'max_length' parameter .* in the range \[1, inf\)\. Got 0"),
+    ({"histories": "hist_item"}, exactly(f"{WITHOUT_CANDIDATE}'hist_item'.")),
+    ({"histories": ["hist_item"]}, exactly(f"{WITHOUT_CANDIDATE}['hist_item'].")),
+    ({"separator": ""}, exactly("separator must be text of at least one character, got ''.")),
+)
+def make_an_encoder(**parameters):
+    HistorySequenceEncoder(**parameters).fit(SHOWN)
+
+
+NO_ROWS = r"Found array with 0 sample\(s\) \(shape=\(0, 5\)\) while a minimum of 1"
+INFINITE = SHOWN.assign(price=[1.0, np.inf]), r"X contains infinity in price\. Replace it by"
+NO_FRAMES = [
+    (
+        (X,),
+        exactly(
+            f"X must be a DataFrame with one row per impression, got {got}. Use pd.DataFrame(X); "
+            "for one impression pd.DataFrame([record]); for a file pd.read_csv(path)."
+        ),
+        TypeError,
+    )
+    for X, got in [
+        ({"item": ["hat"]}, "dict"),
+        ([{"item": "hat"}], "list of dicts"),
+        ("clicks.csv", "str"),
+        (Path("clicks.csv"), type(Path()).__name__),
+        (None, "None"),
+    ]
+]
+
+
+def unordered(cells, kind):
+    """Return a row for histories that have no order, under each way to name histories."""
+    X = SHOWN.assign(hist_item=pd.Series(cells, dtype=object))
+    sentence = f"hist_item has cells of type {kind}: a history cell is a list, oldest to newest."
+    return [({"X": X, "histories": histories}, exactly(sentence)) for histories in ("auto", PAIRED)]
+
+
+@refuses(
+    *NO_FRAMES,
+    (SHOWN.assign(hist_item_mask=1), r"\['hist_item_mask'\] would hide the masks"),
+    (SHOWN.set_axis(["item", *[*SHOWN][:4]], axis=1), "distinct column names, got 'item'"),
+    (SHOWN[:0], NO_ROWS),
+    INFINITE,
+    *(
+        (
+            {"X": SHOWN.assign(hist_price=[[1.5], [2.5]]), "histories": histories},
+            r"hist_price holds one number per .* histories=\{\('hist_item', 'hist_price'\): \('it",
+        )
+        for histories in ("auto", {"hist_price": None})
+    ),
+    *unordered([{"a": 1}, {"b": 2}], "dict"),
+    *unordered([{"hat", "sock"}, {"tie"}], "set"),
+    *unordered([["hat"], {"tie"}], "set"),
+    *unordered([frozenset({"hat"}), frozenset({"tie"})], "frozenset"),
+    (SHOWN.assign(item=True, hist_item=[[1], [1, 0]]), "hist_item holds integers and item holds b"),
+    (HistorySequenceEncoder().fit_transform(SHOWN), "X is encoded already", TypeError),
+    (pl.from_pandas(SHOWN).lazy(), r"^X must be a frame in memory.* Call .collect\(\)", TypeError),
+)
+def fit_an_encoder(X, **parameters):
+    HistorySequenceEncoder(**parameters).fit(X)
+
+
+@refuses(
+    *NO_FRAMES,
+    (SHOWN[:0], NO_ROWS),
+    INFINITE,
+    (SHOWN.assign(hist_item=["hat", "sock"]), "must hold one history .*got text such as"),
+    (SHOWN.assign(item=SHOWN["hist_item"]), r"item must hold ids .* belongs in histories"),
+    (SHOWN.drop(columns="hist_item"), r"seen at fit time, yet now missing:\n- hist_item"),
+    (
+        SHOWN.rename(columns={"hist_item": "hist_thing"}),
+        r"(?s)unseen at fit time:\n- hist_thing\n.* yet now missing:\n- hist_item",
+    ),
+    (SHOWN.assign(price=pd.Timestamp("2024-01-01")), r"price must hold numbers, got dates"),
+    (SHOWN.assign(price="dear"), "price must hold numbers, got dtype"),
+    (SHOWN.assign(price=1j), "price must hold numbers, got complex numbers"),
+    (SHOWN.assign(price=1e300), r"Input X contains a value too large for float32 in price, 1e\+3"),
+    (SHOWN.assign(price=10**400), "too large for float32 in price, an integer beyond float64"),
+    *(
+        (SHOWN.assign(item=values), r"item must hold ids .*'a'.*\. Give each part of such a ")
+        for values in (
+            pd.Series([{"a": 1}, {"a": 2}]),
+            pd.Series([{"a": 1}] * 2, dtype=pd.ArrowDtype(pa.struct([("a", pa.int64())]))),
+            pd.Series([[("a", 1)]] * 2, dtype=pd.ArrowDtype(pa.map_(pa.string(), pa.int64()))),
+        )
+    ),
+    (SHOWN.assign(category=0.5), "category must hold ids, got floats with fractions"),
+    (
+        SHOWN.iloc[0],
+        exactly("X must be a DataFrame, got a Series. For one row use X.iloc[[i]]."),
+        TypeError,
+    ),
+)
+def transform_by_an_encoder(X):
+    HistorySequenceEncoder().fit(SHOWN).transform(X)
+
+
+CELL = r"(?s)clicks must hold one history per cell .* got .*{}.* attach_history"
+
+
+@refuses(
+    ([1, 2], CELL.format("dtype int64")),
+    (pd.Series(["a|b"] * 2, dtype=object), CELL.format("'a.b', and separator is None")),
+    (["a|b", "c"], CELL.format("text such as 'a.b', and separator is None")),
+    ([[1], 2], CELL.format(r"2 \(int\) in row 1")),
+    ([[1], "ab"], CELL.format(r"'ab' \(str\) in row 1")),
+    (pd.Series([1.5, None], dtype=object), CELL.format(r"1.5 \(float\) in row 0")),
+    ([np.datetime64("2021-01-01"), [1.5]], CELL.format("np.datetime64.* in row 0")),
+    ([np.zeros((2, 2, 2)), [1]], CELL.format(r"array\(\[\[\[0.* \(ndarray\) in row 0")),
+)
+def name_as_a_history(cells):
+    HistorySequenceEncoder(histories={"clicks": None}).fit(pd.DataFrame({"clicks": cells}))
+
+
+@refuses(
+    *(
+        (ids, exactly(f"ids must be integers, got {got}. Original values need no decoding."))
+        for ids, got in [(["a"], "'a'"), (["2"], "'2'"), (pd.Series(["2"]), "'2'"), ([2.5], "2.5"),
+                         ([True], "True"), ("a", "'a'")]
+    ),
+)  # fmt: skip
+def decode(ids):
+    HistorySequenceEncoder().fit(SHOWN).inverse_transform_ids("item", ids)
+
+
+@refuses(
+    *(
+        (use, "This HistorySequenceEncoder instance is not fitted yet", NotFittedError)
+        for use in (
+            lambda encoder: encoder.transform(SHOWN),
+            lambda encoder: encoder.get_feature_names_out(),
+            lambda encoder: encoder.inverse_transform_ids("item", [2]),
+        )
+    )
+)
+def use_unfitted(use):
+    use(HistorySequenceEncoder())
+
+
+@refuses(
+    *(
+        (
+            {"key": key},
+            exactly(
+                "rows are chosen by a slice, a 1-D index array or a 1-D bool mask, and columns by "
+                f"name, got {key!r}. One row is X[i : i + 1], one value X['item'][3]."
+            ),
+            TypeError,
+        )
+        for key in [(3, "item"), (3, 4), 3, [0.5], ["item"]]
+    ),
+)
+def choose_encoded(key):
+    make_impressions(8)[key]
+
+
+@pytest.mark.parametrize(
+    "values", [[1, True, 2], [True, 1.0, "a"], [np.True_, None, 1], [0, False]]
+)
+def test_a_column_that_holds_true_and_1_is_refused_in_whatever_order(values):
+    for some in (values, values[::-1]):
+        ids = pd.DataFrame({"item": pd.Series(some, dtype=object)})
+        log = pd.DataFrame({"user": 1, "time": range(len(some)), "item": ids["item"]})
+        asked = pd.DataFrame({"user": [1, 1], "time": [8, 9], "item": ["a", "b"]})
+        attached = attach_history(asked, log, user="user", time="time", columns=["item"])
+        lists = pd.DataFrame({"item": ["a", "b"], "hist_item": [some, some]})
+        message = r"item holds (True and 1|False and 0), which Python .* or all of them text"
+        for frame in (ids, attached.drop(columns=["user", "time"]), lists):
+            with pytest.raises(ValueError, match=message):
+                HistorySequenceEncoder().fit(frame)
+        with pytest.raises(ValueError, match=message):
+            HistorySequenceEncoder().fit(ids.assign(item="a")).transform(ids)
+    for apart in (ids["item"].map(str, na_action="ignore"), [True, None, 7][: len(ids)]):
+        HistorySequenceEncoder().fit(pd.DataFrame({"item": apart}))
+
+
+@pytest.mark.parametrize("n_rows", [4, 8])
+def test_events_that_are_lists_of_numbers_whatever_share_of_the_log_is_encoded(n_rows):
+    log = pd.DataFrame({"user": [1, 2] * 4, "time": range(8), "item": list("abcdabcd")})
+    log["tags"] = [[0.5, 2.0], [0.5], [1.5], [2.5]] * 2
+    shown = attach_history(log, log, user="user", time="time", columns=["item", "tags"])
+    encoder = HistorySequenceEncoder(drop=["user", "time", "tags"])
+    with pytest.raises(ValueError, match="hist_tags holds a list of numbers for each"):
+        encoder.fit(shown.iloc[:n_rows])
+
+
+# Histories, aggregates and negatives of a log ---------------------------------------------------
+
+CLICKS = pd.DataFrame(
+    {
+        "user": ["ann", "bob", "ann", "ann"],
+        "item": ["shoe", "tie", "sock", "hat"],
+        "time": [10, 10, 40, 30],
+    }
+)
+DATED = CLICKS.assign(time=pd.to_datetime(CLICKS["time"], unit="D"))
+ONE_NAME = [
+    ({"user": ["user"]}, exactly("user must be one column name, got ['user']."), TypeError),
+    ({"time": ["time"]}, exactly("time must be one column name, got ['time']."), TypeError),
+]
+
+
+def attach(impressions, events, **options):
+    options = {"user": "user", "time": "time", "columns": ["item"]} | options
+    return attach_history(impressions, events, **options)
+
+
+def as_scan(folder, frame):
+    path = folder / f"{len([*folder.iterdir()])}.parquet"
+    frame.to_parquet(path, row_group_size=2)
+    return scan_parquet(path)
+
+
+@refuses(
+    ({"user": "usr"}, "events has no column 'usr'; did you mean 'user'"),
+    ({"user": None}, "events has no column None. Its columns are"),
+    ({"time": "item"}, r"events\['item'\] must hold integers, floats or datetimes", TypeError),
+    ({"columns": ["itm"]}, "events has no column 'itm'; did you mean 'item'"),
+    ({"columns": []}, "columns must name at least one event column, got none"),
+    ({"columns": 3}, "columns must be a column name or a list of names, got int", TypeError),
+    ({"columns": ["item", "item"]}, "columns must name each column once"),
+    ({"elapsed": "hist_item"}, "the new columns must have distinct names"),
+    ({"elapsed": 5}, r"^elapsed must be text or None, got 5\.$", TypeError),
+    ({"prefix": None}, r"^prefix must be text, got None\.$", TypeError),
+    *ONE_NAME,
+    ({"prefix": ""}, r"impressions already has columns \['item'\]. Drop them, or"),
+    ({"max_length": 0}, "max_length must be an integer of at least 1, got 0"),
+    ({"max_length": 2.5}, "max_length must be an integer of at least 1, got 2.5"),
+    ({"max_age": -1}, "max_age must be positive, got -1. None keeps every age"),
+    ({"max_age": "30D"}, "max_age must be a number in the time's unit because the tim", TypeError),
+    ({"max_age": dt.timedelta(3)}, "because the times are numbers, got datetime", TypeError),
+)
+def attach_clicks(ours, theirs, **options):
+    attach(ours(CLICKS), theirs(CLICKS), **options)
+
+
+DOUBLE = "double[pyarrow]"  # of it NaN is no missing value to pandas
+NO_TIMES = CLICKS.assign(time=["1", "2", "3", "4"])
+AGE = "max_age must be (positive|a duration such as '30D' .*), got '?"
+
+
+@refuses(
+    ((CLICKS.to_dict(), CLICKS), "impressions must be a pandas, polars or Arrow frame, got dict. "
+     "Wrap an array or a dict in", TypeError),
+    ((CLICKS, CLICKS.to_numpy()), "events must be a pandas, polars or Arrow frame, got nd",
+     TypeError),
+    ((CLICKS, pl.from_pandas(CLICKS).lazy()), r"^events must be a frame in memory, got the lazy "
+     r"polars LazyFrame. Call .collect\(\)", TypeError),
+    ((CLICKS[["user", "user", "time"]], CLICKS),
+     "impressions must have distinct column names, got 'user' more than once"),
+    ((CLICKS.drop(columns="time"), CLICKS), "impressions has no column 'time'"),
+    ((CLICKS, NO_TIMES), r"events\['time'\] must hold integers, floats or datetimes, got dtype "
+     r".*pd.to_datetime", TypeError),
+    ((pl.from_pandas(NO_TIMES), CLICKS),
+     r"impressions\['time'\] must hold .*in polars with \.str\.to_datetime\(\)", TypeError),
+    ((CLICKS.set_index("user"), CLICKS),
+     r"impressions has no column 'user'; it is the index: use reset_index\(\). Its columns"),
+    ((CLICKS, CLICKS.assign(time=True)), "integers, floats or datetimes, got dtype bool",
+     TypeError),
+    ((CLICKS, CLICKS.assign(time=1j)), "floats or datetimes, got dtype complex", TypeError),
+    ((CLICKS, CLICKS.assign(time=[1, 2, 3, np.inf])), "must be finite"),
+    ((CLICKS, CLICKS.assign(time=np.uint64(2**63 + 5))), "must fit into int64"),
+    ((DATED.assign(time=DATED["time"].dt.tz_localize("UTC")), DATED),
+     "got datetimes with a zone and datetimes without a zone", TypeError),
+    *(((DATED, DATED, max_age), AGE + re.escape(str(max_age)), (ValueError, TypeError))
+      for max_age in ["30 moons", "30", [1], 30, "-1D"]),
+)  # fmt: skip
+def attach_frames(impressions, events, max_age=None):
+    attach(impressions, events, max_age=max_age)
+
+
+@refuses(
+    ((CLICKS.assign(time=[1, 2, np.nan, 4]), CLICKS),
+     r"impressions\['time'\] must not have missing times, got 1 \(NaN or NaT\)"),
+    ((CLICKS, CLICKS.assign(time=pd.array(pa.array([1, float("nan"), None, 4]), dtype=DOUBLE))),
+     r"events\['time'\] must not have missing times, got 2"),
+    ((DATED, DATED.assign(time=DATED["time"].where(DATED["user"] != "bob"))),
+     r"events\['time'\] must not have missing times, got 1"),
+    ((CLICKS, DATED), "of one kind, got numbers and datetimes without a zone in 'time'", TypeError),
+    ((CLICKS.assign(user=[1, 2, 3, 4]), CLICKS),
+     "'user' must hold values of one kind in impressions and events, got numbers and text",
+     TypeError),
+)  # fmt: skip
+def attach_tables(impressions, events, *, ours, theirs):
+    attach(ours(impressions), theirs(events))
+
+
+@refuses(
+    *(
+        (("user", values), rf"\['user'\] must hold text or numbers .* are {kind}", TypeError)
+        for values, kind in ((DATED["time"], "timestamp"), ([["a"]] * 4, "list"))
+    ),
+    (("item", [[["a"]]] * 4), "numbers, text or dates, or lists of them, got 'item'", TypeError),
+)
+def attach_a_scan(column, values, *, scan):
+    attach(*[scan(CLICKS.assign(**{column: values}))] * 2)
+
+
+ROWS = pd.DataFrame(
+    {
+        "user": ["ann", "ann", "bob", "bob", "ann"],
+        "item": ["shoe", "tie", "tie", "sock", "hat"],
+        "time": [1, 2, 2, 3, 3],
+    }
+)
+
+
+@refuses(
+    ({"y": None}, r"needs y .* got None. Pass y, or set events='all'"),
+    ({"y": [1] * 5}, r"needs two classes in y, got \[1\]. Set events='all'"),
+    ({"y": [0, 1, 2, 0, 1]}, r"needs two classes in y, got \[0, 1, 2\]\. Set"),
+    ({"y": [0, 1, np.nan, 0, 1]}, "y must not have missing labels"),
+    ({"y": [0, 1]}, "inconsistent numbers of samples"),
+    ({"X": ROWS.to_numpy()}, "X must be a pandas, polars or Arrow frame, got nda", TypeError),
+    ({"X": ROWS.drop(columns="item")}, "X has no column 'item'"),
+    ({"X": ROWS.assign(time="now")}, r"X\['time'\] must hold integers, floats or", TypeError),
+    ({"X": ROWS.assign(hist_item=0)}, r"X already has columns \['hist_item'\]"),
+    ({"events": "clicks"}, "The 'events' parameter of HistoryBuilder"),
+    ({"max_length": 0}, "The 'max_length' parameter of HistoryBuilder"),
+    ({"prefix": 3}, "The 'prefix' parameter of HistoryBuilder"),
+    *ONE_NAME,
+)
+def fit_a_builder(X=ROWS, y=(0, 1, 1, 1, 0), **parameters):
+    options = {"user": "user", "time": "time", "columns": ["item"]}
+    HistoryBuilder(**options | parameters).fit(X, y)
+
+
+def test_a_builder_that_is_not_fitted_and_a_column_that_is_gone():
+    builder = HistoryBuilder(user="user", time="time", columns=["item"])
+    for use in (lambda: builder.transform(ROWS), builder.get_feature_names_out):
+        with pytest.raises(NotFittedError, match="HistoryBuilder instance is not fitted yet"):
+            use()
+    builder.fit(ROWS, [0, 1, 1, 1, 0])
+    with pytest.raises(ValueError, match="feature names"):
+        builder.transform(ROWS.drop(columns="item"))
+
+
+RATINGS = CLICKS.assign(rating=[4.0, 2.0, np.nan, 3.0])
+
+
+COUNT = {"n": ("user", None, "count")}
+
+
+@refuses(
+    (({"m": ("user", "rating")},), r"aggregates\['m'\] must be \(key, column, stati"),
+    (({"m": ((), "rating", "mean")},), r"must be \(key, column, statistic\)"),
+    (({"rating": ("user", None, "count")},), "already has a column 'rating'. Drop"),
+    (({"m": ("user", "rating", "max")},), r"with one of mean, sum, .* 'max'\)"),
+    (({"m": ("usr", "rating", "mean")},), "impressions has no column 'usr'"),
+    (({"m": ("user", "ratng", "mean")},), "events has no column 'ratng'; did you"),
+    (([("user", "rating", "mean")],), "must be a dict of new columns.* got list", TypeError),
+    (({"m": ("user", None, "mean")},), "'count' alone takes None as column"),
+    (({"m": ("user", "item", "mean")},),
+     r"needs numbers for a mean, but events\['item'\] has dtype .*use 'count'", TypeError),
+    (({"m": ("user", "rating", "shrunk_rate")},),
+     r"needs zeros and ones, got 4.0 in events\['rating'\]. Convert them, .* or use 'mean'"),
+    ((COUNT, ["time"]), exactly("time must be one column name, got ['time']."), TypeError),
+)  # fmt: skip
+def aggregate(aggregates, time="time", *, ours):
+    attach_aggregates(ours(RATINGS), ours(RATINGS), time=time, aggregates=aggregates)
+
+
+EVENTS = pd.DataFrame(
+    {
+        "user": [1, 1, 2, 3, 3],
+        "item": ["hat", "tie", "hat", "sock", "shoe"],
+        "category": ["head", "neck", "cap", "foot", "foot"],
+        "time": [5, 6, 7, 8, 9],
+    }
+)
+LISTED = {"catalogue": EVENTS}
+
+
+@refuses(
+    ({"item": "itm"}, "events has no column 'itm'; did you mean 'item'"),
+    ({"user": "usr"}, "events has no column 'usr'; did you mean 'user'"),
+    ({"item_columns": "kind"}, "events has no column 'kind'"),
+    ({"n_negatives": 0}, "n_negatives must be an integer of at least 1, got 0"),
+    ({"launched": "yes"}, "launched must be one of auto, True, False, got 'yes'"),
+    ({"launched": True}, "launched=True and catalogue_time need time=, got"),
+    ({"catalogue_time": "x"}, "catalogue_time needs catalogue="),
+    (LISTED | {"catalogue_time": "category"}, "catalogue_time need time="),
+    ({"time": "time", "catalogue_time": "x"}, "catalogue_time needs catalogue=, got "),
+    ({"catalogue": EVENTS[["item"]]}, "catalogue has no column 'category'"),
+    ({"strategy": "hard"}, "strategy must be one of uniform, popularity, got 'hard'"),
+    ({"item": ["item"]}, exactly("item must be one column name, got ['item']."), TypeError),
+    *ONE_NAME[:1],
+    ({"events": EVENTS.assign(item=[1, 2, 3, 4, 5])} | LISTED, "kind of .* got 'hat' beside 1"),
+    ({"events": pl.from_pandas(EVENTS).lazy()}, "^events must be a frame in memory", TypeError),
+    ({"events": EVENTS[:0]}, "events must have at least one row, got none"),
+)
+def sample_of_a_frame(events=EVENTS, **options):
+    options = {"item": "item", "item_columns": ["category"], "random_state": 0} | options
+    sample_negatives(events, **options)
+
+
+@refuses(
+    (EVENTS[:1], "events must have at least two items to sample from, got only 'hat'"),
+    (EVENTS.assign(item=[None, *"abcd"]), r"events\['item'\] must not be missing, got 1"),
+    ({"events": EVENTS.assign(user=[np.nan, 1, 1, 1, 1]), "user": "user"}, r"\['user'\] must not"),
+    ({"events": EVENTS[:2], "user": "user"}, "user 1 has every item of the log, so there is no n"),
+    ({"events": EVENTS.assign(time=[np.nan, 1, 2, 3, 4]), "time": "time"}, "missing times, got 1"),
+)
+def sample_of_a_table(events, *, ours, **options):
+    options = {"item": "item", "item_columns": ["category"], "random_state": 0} | options
+    sample_negatives(ours(events), **options)
+
+
+@refuses(((), "events must be without history columns"))
+def sample_of_histories(scan):
+    clicks = scan(CLICKS)
+    sample_negatives(attach(clicks, clicks), item="item")
+
+
+# Rows by time ---------------------------------------------------------------------------------
+
+
+@refuses(
+    ({"n_splits": 0}, "n_splits must be an integer of at least 1, got 0"),
+    ({"test_size": 1.5}, r"a fraction of the rows between 0 and 1, or None, got 1\.5"),
+    ({"test_size": 0}, "test_size must be a number of rows of at least 1"),
+    ({"test_size": 2}, "2 test blocks of 2 rows leave none of the 4 rows to train on first"),
+    ({"n_splits": 4, "test_size": 1}, "4 folds need rows of at least 5 different times, got 4"),
+    ({"gap": 2}, r"fold 0 has nothing to train on: .* more than gap=2\. Use a smaller gap"),
+    ({"gap": -1}, "gap must not be negative or missing, got -1"),
+    ({"gap": float("nan")}, "gap must not be negative or missing, got nan"),
+    ({"time": "tme"}, r"X has no column 'tme'; did you mean 'time'\?"),
+    ({"time": None}, r"time=None finds none in a DataFrame\. .* TimeSplit\(time='time'\)"),
+    ({"y": [0, 1, 0]}, "inconsistent numbers of samples"),
+    ({"X": np.eye(2), "time": None}, r"finds none in a ndarray\. .*TimeSeriesSplit"),
+    ({"X": np.eye(2)}, r"time='time'\) reads a column of X, got a ndarray", TypeError),
+)
+def split_by_time(X=None, y=None, **parameters):
+    X = pd.DataFrame({"time": [1, 2, 3, 4], "times": [1, 2, 3, 4]}) if X is None else X
+    list(TimeSplit(**{"n_splits": 2, "time": "time", **parameters}).split(X, y))
+
+
+DAYS = pd.date_range("2024-01-01", periods=3)
+
+
+@refuses(
+    (([1.0, np.nan, 3.0], 0), r"X\['time'\] must not have missing times, got 1 .* drop it or fill"),
+    ((DAYS.where([True, False, True]), 0), "missing times, got 1"),
+    ((["2024-01-01"] * 3, 0), "Convert text or dates with pd.to_datetime first", TypeError),
+    (([1, 2, 3], "1D"), "gap must be a number in the time's unit because the times", TypeError),
+    ((DAYS, 3), "gap must be a duration such as '1D' because the times are datetimes, got 3",
+     TypeError),
+    ((DAYS, "3"), "gap must be a duration such"),
+    ((DAYS, "soon"), "'12h', got 'soon'"),
+    ((DAYS, "-1D"), "must not be negative"),
+    (([1, 2, 3], float("inf")), "nothing to train on"),
+)  # fmt: skip
+def split_times(times, gap):
+    list(TimeSplit(1, time="time", gap=gap).split(pd.DataFrame({"time": times})))
+
+
+@refuses(
+    (({"item": np.array([12], dtype=np.int32)},), r"item must lie in range\(0, 12\), got .* 12"),
+    (({"item": np.array([3], dtype=np.int64)},), "item must hold int32 ids, got int64"),
+    (({},), r"columns must be \['item', 'price'\], got \[\]"),
+    (({"price": np.zeros(3)},), r"one row per impression, got lengths \{'item': 1, 'price': 3\}"),
+)
+def hold_encoded(columns):
+    schema = Schema((Field("item", "categorical", "item", 12), Field("price", "numeric")))
+    item = {"item": np.array([3], dtype=np.int32), "price": np.zeros(1)} if columns else {}
+    EncodedFeatures(schema, item | columns)
+
+
+KINDS = "numeric, categorical, list, history, list_history, numeric_history"
+
+
+@refuses((("price", "number"), exactly(f"kind must be one of {KINDS}, got 'number'.")))
+def make_a_field(name, kind):
+    Field(name, kind)
+
+
+@refuses(
+    ([1], "a history cell must be a list, tuple, array or missing, got int", TypeError),
+    (["ab"], "got str", TypeError),
+    ([np.zeros((2, 2))], "a history cell must have one dimension, got 2"),
+)
+def make_windows(cells):
+    pd.Series(cells, dtype="window")
+
+
+# The classifier and the regressor -----------------------------------------------------------------
+
+
+def quick(**parameters):
+    return DINClassifier(**{"max_epochs": 1, "random_state": 0, **parameters})
+
+
+NO_CALLBACKS = "callbacks must be skorch callbacks, such as EarlyStopping(), got"
+WIDTH = "embedding_dim['item'] must be an integer of at least 1, got"
+ENCODED, HALVES = make_impressions(20), np.arange(20) % 2
+
+
+@refuses(
+    *(({name: "other"}, rf"'{name}' parameter .* must be a str among .*") for name in OPTIONS),
+    ({"max_epochs": 0}, "'max_epochs' parameter"),
+    ({"embedding_dim": {"item": 4}}, r"name every vocabulary once: \['category', 'item', 'tags'"),
+    ({"embedding_dim": {"item": 0}}, exactly(f"{WIDTH} 0.")),
+    ({"embedding_dim": {"item": "8"}}, exactly(f"{WIDTH} '8'.")),
+    ({"hidden_units": (0,)}, r"hidden_units must be whole numbers from 1, got \(0,\)"),
+    ({"attention_units": (8, 0)}, r"attention_units must be whole numbers from 1, got \(8, 0\)"),
+    ({"attention_units": ()}, exactly("attention_units must have at least one layer, got ().")),
+    ({"device": "gpu"}, exactly("device must be 'auto', 'cpu', 'cuda' or 'cuda:0', got 'gpu'.")),
+    ({"callbacks": ["early"]}, exactly(f"{NO_CALLBACKS} 'early'.")),
+    ({"callbacks": [EarlyStopping(), int]}, exactly(f"{NO_CALLBACKS} <class 'int'>.")),
+    ({"class_weight": {"yes": 2}},
+     exactly("class_weight must name the labels [0, 1], got ['yes'].")),
+    ({"neighbours": "time"}, "neighbours='time' puts .* of times, and X has none"),
+    ({"neighbours": "user"}, "neighbours='user' puts .* of users, and X has none"),
+    ({"early_stopping": True, "validation": "groups"},
+     r"HistorySequenceEncoder\(user='user'\), or pass fit.* din__groups=X\['user'\]"),
+    ({"early_stopping": True, "validation": "groups", "groups": [None, "ann"] * 10},
+     "got 10 rows without a user or group"),
+    ({"early_stopping": True, "validation": "groups", "groups": ["ann"] * 20},
+     exactly("validation='groups' needs at least two groups, got 1.")),
+    *(({"early_stopping": True, "validation": how, "validation_fraction": 0.99},
+       exactly("validation_fraction=0.99 of 20 rows leaves no training rows. Lower it, or give "
+               "more rows.")) for how in ("last", "random")),
+    ({"early_stopping": True, "validation": "groups", "groups": [*"ab"] * 10,
+      "validation_fraction": 0.8}, "validation_fraction=0.8 of 2 groups leaves .* more groups"),
+    *(({"sample_weight": weights}, "sample_weight must")
+      for weights in ([1.0, 2.0], [-1.0] * 20, [0.0] * 20)),
+)  # fmt: skip
+def fit_a_classifier(sample_weight=None, groups=None, **parameters):
+    quick(**parameters).fit(ENCODED, HALVES, sample_weight=sample_weight, groups=groups)
+
+
+@refuses(
+    *(
+        ((name,), exactly(f"{name} must be one of {', '.join(map(str, words))}, got 'other'."))
+        for name, words in OPTIONS.items()
+    )
+)
+def make_a_network(option):
+    DIN(make_schema(), **{option: "other"})
+
+
+@refuses(
+    ([1] * 4, r"y must have two classes, got one class only: \[1\].*sample_negatives"),
+    ([0, 1, 2, 1], r"Only binary .* y has 3 classes, \[0, 1, 2\] .* DINRegressor predict"),
+    ([0, 1, np.nan, 1], "y must not be missing, got 1 NaN labels"),
+    (np.array(["a", "b", None, "a"], dtype=object), "y must not be missing, got 1 NaN labels"),
+    ([0, 1], "inconsistent numbers of samples"),
+    ([0.5, 1.5, 0.25, 0.1], "Unknown label type: continuous"),
+)
+def fit_labels(y):
+    quick().fit(ENCODED[:4], y)
+
+
+@refuses(
+    ((ENCODED[:0], ENCODED), "needs at least one impression, got zero rows"),
+    ((pd.DataFrame({"item": ["a"]}), None), r"numbers only, got \['item'\].*HistorySequenceEncod"),
+    ((ENCODED, np.zeros((3, 4))), "fitted on EncodedFeatures, got ndarray"),
+    ((ENCODED, pd.DataFrame({"item": ["a"]})), "Features, got .*Bagging"),
+    ((ENCODED, make_impressions(5, numbers=("hist_ago",))), "another encoder.*hist_ago"),
+    ((np.eye(4), make_impressions(3)), "was fitted on a plain array or frame, got EncodedFeat"),
+    # so large that the loss diverges
+    ((np.column_stack([np.ones(20), np.full((20, 39), 3e38)]), None),
+     r"no longer finite in epoch 1 with lr=0.003.*3e\+38.*'x1'"),
+)  # fmt: skip
+def fit_and_predict(X, later):
+    quick().fit(X, np.arange(len(X)) % 2).predict(later)
+
+
+@refuses(
+    *(
+        (method, "not fitted yet", NotFittedError)
+        for method in ("predict", "predict_proba", "decision_function", "attention_weights")
+    )
+)
+def use_an_unfitted_classifier(method):
+    getattr(DINClassifier(), method)(ENCODED)
+
+
+AFTER = {"purchase": "click"}
+CLICK, PURCHASE = HALVES, HALVES * (np.arange(20) % 3 > 0)
+
+
+@refuses(
+    ({"purchase": 1, "after": AFTER}, "label 'purchase': y must have two classes, got one"),
+    ({"purchase": [0, "no"] * 10}, "label 'purchase': "),
+    ({"purchase": np.nan}, "label 'purchase': y must have two classes, got none: every"),
+    ({"click": 1 - CLICK, "after": AFTER}, "there is no purchase without a click"),
+    ({"after": {"sale": "click"}}, r"must name labels, \['click', 'purchase'\], got \['sa"),
+    ({"after": {"purchase": "tap"}}, r"must name labels, \['click', 'purchase'\], got 'ta"),
+    *(
+        ({"after": after}, re.escape(f"comes after itself, nor in a circle, got {after}. Leave"))
+        for after in ({"click": "purchase", **AFTER}, {"click": "click"})
+    ),
+    *(
+        ({"label_weight": weights}, "label_weight must be finite numbers from 0 on, not")
+        for weights in ({"purchase": -1}, {"click": np.inf}, {"click": 0, "purchase": 0})
+    ),
+    ({"class_weight": "balanced"}, "class_weight is about the two kinds of one label"),
+)
+def fit_several_labels(click=CLICK, purchase=PURCHASE, **parameters):
+    quick(**parameters).fit(ENCODED, pd.DataFrame({"click": click, "purchase": purchase}))
+
+
+@refuses(
+    (([1.0, -2.0], "log1p"), "loss='log1p' needs numbers from 0 on, got a y of -2"),
+    (([1.0, np.nan],), "Input y contains NaN"),
+    (([1.0, 1e39],), r"y must fit float32, as predictions do, got 1e\+39"),
+    (([[1.0, 2.0], [3.0, 4.0]],), "y should be a 1d array"),
+    (([1.0, 2.0], "absolute"), "The 'loss' parameter of DINRegressor must be"),
+)
+def fit_a_regressor(y, loss="squared"):
+    DINRegressor(loss=loss, max_epochs=1).fit(ENCODED[:2], y)
+
+
+def test_another_loss_cannot_go_on():
+    regressor = DINRegressor(max_epochs=1).fit(ENCODED, np.arange(20.0))
+    with pytest.raises(ValueError, match="net_ takes y as finite numbers, one for each of 20"):
+        regressor.net_.fit(ENCODED, np.full(20, np.inf))
+    regressor.set_params(loss="log1p")
+    with pytest.raises(ValueError, match="the loss of fit, 'squared', and loss is 'log1p' now"):
+        regressor.partial_fit(ENCODED, np.arange(20.0))
+
+
+@refuses(
+    *(((s,), "Load it with the version that saved it") for s in ({"lr": 0.1}, {}, None, [1])),
+    ((DINClassifier().__getstate__(), 1), r"and \['momentum'\] differ: another version"),
+)
+def restore(state, momentum=None):
+    if momentum is not None:
+        state = state | {"parameters": state["parameters"] | {"momentum": momentum}}
+    DINClassifier().__setstate__(state)
+
+
+@refuses(
+    ({}, "user=None and time=None"),
+    ({"user": "item", "y": [1]}, "inconsistent"),
+)
+def count_neighbours(y=(0, 1), **columns):
+    ItemNeighbours(**columns).fit(SHOWN, y)
+
+
+# Vectors --------------------------------------------------------------------------------------
+
+VECTORS = pd.DataFrame({"item": ["hat", "sock"], "v0": [0.5, 1.0], "v1": [1.0, 0.0]})
+
+
+@refuses(
+    ([VECTORS], "vectors must be a dict of a column of ids and its frame", TypeError),
+    (({"user": VECTORS},), r"must belong to a column of ids of X, which are \['category'"),
+    (({"item": VECTORS.set_index("item")},), "with a column 'item', whose values they"),
+    (({"item": pd.concat([VECTORS] * 2)},), "one row for each value of 'item'"),
+    (({"item": VECTORS[["item"]]},), "must hold finite numbers, equally many"),
+    (({"item": VECTORS.assign(v0=np.nan)},), "must hold finite numbers"),
+    (({"item": VECTORS.assign(v0="a")},), "must hold numbers: one column for each"),
+    (({"item": VECTORS.assign(item="x" + VECTORS["item"])},), "no value of the training rows"),
+    (({"item": VECTORS, "hist_item": VECTORS},), "are of values that have vectors already"),
+)
+def encode_with_vectors(vectors):
+    HistorySequenceEncoder(vectors=vectors).fit_transform(SHOWN)
+
+
+# Metrics ----------------------------------------------------------------------------------------
+
+RATE = "sampling_rate must be the fraction of negatives kept"
+
+
+@refuses(
+    *((lambda rate=rate: correct_for_sampling([0.5], sampling_rate=rate), RATE)
+      for rate in (0, -0.1, 1.5, np.nan)),
+    (lambda: correct_for_sampling([[0.5, 0.5]], sampling_rate=0.5), r"\(1, 2\)\. Pass .*, 1\]"),
+    (lambda: relative_improvement(0.7, 0.5), r"base_score must be above 0\.5.*compare the"),
+    (lambda: relative_improvement(70, 60), "^score must be an AUC between 0 and 1, got 70"),
+    (lambda: relative_improvement(0.7, 60), "base_score must be an AUC .*, got 60"),
+    (lambda: relative_improvement(0.7, np.nan), "base_score must be an AUC .*, got nan"),
+    (lambda: relative_improvement("0.7", 0.6), "^score must be an AUC .*, got '0.7'"),
+    (lambda: relative_improvement(np.nan, 0.6), "^score must be an AUC .*, got nan"),
+    (lambda: expected_calibration_error([0, 1], [-2.0, 0.5]), r"from -2\.0 to 0\.5.*not deci"),
+    (lambda: expected_calibration_error([0, 1], [0.2, 0.5], n_bins=0), "n_bins must be at"),
+    (lambda: snips_score([0, 1], [2, 0], propensity=[1, 1]), r"y_shown must lie in \[0, 1\]"),
+    (lambda: snips_score([0, 1], [1, 1], propensity=[0, 1]), "propensity must be .* got 1 pr"),
+    (lambda: snips_score([0, 1], [0, 1], propensity=[1, 1]), "two or more groups .* got 1"),
+    (lambda: snips_score([0, np.nan], [1, 1], propensity=[1, 1]), "y_true must not be NaN"),
+    (lambda: snips_score([0, 1], [1, 1], propensity=[1, 1], confidence_level=95), "got 95"),
+)  # fmt: skip
+def measure(call):
+    call()
+
+
+AT_K = [group_ndcg_score, group_recall_score, group_hit_rate_score, group_mrr_score]
+GAUC = [group_roc_auc_score]
+NO_RATINGS = {"y_true": [], "y_score": [], "groups": []}
+
+
+@refuses(
+    *(
+        ((score, change), message, (ValueError, TypeError))
+        for scores, change, message in [
+            (AT_K, {"k": 0}, r"k must be an integer of at least 1 or None \(the whole .*, got 0"),
+            (AT_K, {"k": True}, "k must be an integer of at least 1"),
+            (AT_K, {"y_true": [0, 0, 0]}, "got 0 with a positive. Evaluate on rows"),
+            (AT_K, NO_RATINGS, "got 0 with a positive"),
+            (GAUC, {"y_true": [1, 1, 1]}, "at least one group with both classes, got 2 groups"),
+            (GAUC, NO_RATINGS, "group with both classes, got 0 groups"),
+            (GAUC, {"sample_weight": [0, 0, 0]}, "not 0 throughout"),
+            (GAUC, {"groups": CLICKS[:3]}, r"groups must be one column, X\['user'\], got a DataF"),
+            (GAUC, {"groups": np.ones((3, 1))}, r"X\['user'\], got shape \(3, 1\)\."),
+            *(
+                ([*AT_K, *GAUC], change, message)
+                for change, message in [
+                    ({"y_true": [0, 1, 2]}, "y_true must have two labels, got 3: .* y_true >= 4"),
+                    ({"y_true": [0, 1, np.nan]}, "y_true must not be missing, got 1 missing lab"),
+                    ({"y_score": [0.1, np.nan, 0.2]}, "y_score must not be NaN, got 1"),
+                    ({"y_score": [[0.1, 0.9]] * 3}, r"shape \(3, 2\)\. Pass .* predict_proba\(X"),
+                    ({"groups": ["ann", None, "bob"]}, "groups must not be missing, got 1 rows"),
+                    ({"groups": [[7, "web"]] * 3}, r"groups must hold one key .* got \[7, 'web'"),
+                    ({"groups": ["ann", "bob"]}, "inconsistent numbers of samples"),
+                    ({"sample_weight": [1, 1]}, "sample_weight must have 3 values, got 2"),
+                    ({"sample_weight": [1, -1, 1]}, r"must be finite.* from -1\.0 to 1\.0"),
+                ]
+            ),
+        ]
+        for score in scores
+    )
+)
+def score_by_group(score, change):
+    inputs = {"y_true": [0, 1, 1], "y_score": [0.1, 0.2, 0.3], "groups": ["ann", "ann", "bob"]}
+    score(**inputs | change)
+
+
+PRICED = pd.DataFrame({"user": [1, 1, 2, 2], "price": [0.0, 1.0, 2.0, 3.0]})
+
+
+@refuses(
+    ((None,), r"no groups\. Name .* name the column .*set_score_req"),
+    (("session",), r"\(groups='session'\) .* with only \['user', 'price'\]\. Pass"),
+    (("user", PRICED.to_numpy()), r"got a ndarray without columns\. Pass X as a DataFrame"),
+)
+def score_by_users(groups, X=PRICED):
+    model = LogisticRegression().fit(X, [0, 1, 0, 1])
+    group_roc_auc_scorer(groups)(model, X, [0, 1, 0, 1])
+
+
+# What a fitted Pipeline is used for ---------------------------------------------------------------
+
+
+@cache
+def fitted():
+    """A Pipeline, the rows it was fitted on, users and candidates."""
+    frame, y = make_frame()
+    users = frame.drop_duplicates("user", keep="last").drop(columns=[*CANDIDATE, "tags"])
+    candidates = frame.drop_duplicates("item")[[*CANDIDATE, "tags"]]
+    candidates = candidates.assign(title="Title of " + candidates["item"])
+    return fit_pipeline(frame, y), frame, y, users, candidates
+
+
+NAN = pd.DataFrame([{"user": 1, "item": "car"}])
+
+
+@refuses(
+    (lambda u, c: (u, c, {"top_k": 0}), r"top_k must be an integer of at least 1, got 0"),
+    (lambda u, c: (u, c[:0]), "candidates must have at least one row, got none"),
+    (lambda u, c: (u[:0].assign(price=1.0), c), r"got \['price'\] in both frames"),
+    (lambda u, c: (u.assign(price=1.0), c), r"got \['price'\] in both frames"),
+    (lambda u, c: (u, c.drop(columns="price")), r"\['price'\], which are neither in users"),
+    (lambda u, c: (u, c.assign(rank=1)), r"columns \['rank'\] of its own"),
+    (lambda u, c: (u.merge(c, how="cross"), c[["title"]]), "candidate would score the same"),
+    (lambda u, c: (u, ["i1", "i2"]), "must be a pandas, polars or Arrow frame, got list",
+     TypeError),
+    (lambda u, c: (u.drop(columns="hist_item"), c.assign(hist_item=[[1]] * len(c))),
+     r"same events, got \['hist_item'\] among the cand"),
+    *((lambda u, c, options=options: (u, c, options), message) for options, message in [
+        ({"exclude": "past"}, "must be one of history, None, got 'past'"),
+        ({"exclude": NAN[["item"]]}, r"got \[\] and \['item'\]. users has \['user'"),
+        ({"only": NAN.assign(device="x")}, r"what: .* 'device'\] and \['item"),
+        ({"exclude": NAN.astype(str)}, "'user' must be of one kind, got text and"),
+        ({"only": NAN}, "pairs of the users and candidates .* none"),
+        ({"by": "populraity"}, "candidates has no column 'populraity'"),
+        ({"by": "title"}, r"candidates\['title'\] must hold numbers"),
+        ({"shortlist": 0}, "shortlist must be"),
+    ]),
+)  # fmt: skip
+def rank(change):
+    users, candidates, *options = change(*fitted()[3:])
+    rank_candidates(fitted()[0], users, candidates, **dict(*options))
+
+
+RELEVANT = pd.DataFrame({"user": ["ann"], "item": ["hat"]})
+OF_K = "k must be an integer of at least 1, or a list of different ones, got "
+
+
+@refuses(
+    *(({"k": k}, exactly(f"{OF_K}{k!r}.")) for k in (0, [], [1, 1], True, "10", 2.5)),
+    ({"user": "usr"}, r"users has no column 'usr'; did you mean 'user'\?"),
+    ({"item": "itm"}, r"candidates has no column 'itm'; did you mean 'item'\?"),
+    ({"relevant": RELEVANT[["user"]]}, "relevant has no column 'item'"),
+    ({"relevant": RELEVANT[:0]}, "relevant must have at least one"),
+    ({"relevant": pd.DataFrame({"user": ["ann", None], "item": ["hat", "hat"]})},
+     r"relevant\['user'\] must not be missing, got 1 missing values\. Drop"),
+    ({"relevant": RELEVANT.assign(user=7)},
+     r"none of relevant\['user'\] is in users\['user'\]: got values such as \[7\] \(int64\)"),
+    ({"relevant": RELEVANT.assign(item="car")},
+     r"none of relevant\['item'\] is in candidates\['item'\]: .* Give both columns one dtype"),
+    ({"users": pd.DataFrame({"user": ["ann", "bob", "ann"]})},
+     r"users must have one row per user, got several of 'ann'\. Use users\.drop_duplicates"),
+    ({"candidates": pd.DataFrame({"item": ["hat", "hat"]})}, "must have one row per item"),
+)  # fmt: skip
+def evaluate(**change):
+    users = pd.DataFrame({"user": ["ann", "bob", "cem"]})
+    candidates = pd.DataFrame({"item": ["hat", "shoe", "sock"]})
+    inputs = {"users": users, "candidates": candidates, "relevant": RELEVANT}
+    evaluate_ranking(None, **inputs | change)
+
+
+SCALED = make_pipeline(StandardScaler(), quick())
+WHOLE = "needs the whole fitted Pipeline"
+
+
+@refuses(
+    (lambda model, X, y: explain(model[-1], X), rf"{WHOLE}.*got DINClassifier\.", TypeError),
+    (lambda model, X, y: explain(model[:-1], X), "got a Pipeline of HistorySequenceEn", TypeError),
+    (lambda model, X, y: explain(SCALED.fit(np.eye(4), [0, 1] * 2), X),
+     "needs a HistorySequenceEncoder among", TypeError),
+    (lambda model, X, y: explain(clone(model), X), "not fitted yet", NotFittedError),
+    (lambda model, X, y: explain(model, X, by="effect"),
+     exactly("by must be one of weight, leave_out, got 'effect'.")),
+    (lambda model, X, y: embeddings(model[-1]), f"embeddings {WHOLE}", TypeError),
+    (lambda model, X, y: history_importance(model, X, y, n_repeats=0),
+     "n_repeats must be an integer of at least 1, got 0"),
+    (lambda model, X, y: history_importance(model, X, [0, 1]), "inconsistent numbers of samples"),
+    (lambda model, X, y: history_importance(model, np.eye(2), [0, 1]),
+     "polars or Arrow frame, got ndarray", TypeError),
+    (lambda model, X, y: history_importance(quick(), X, y), f"history_importance {WHOLE}",
+     TypeError),
+)  # fmt: skip
+def use_a_model(call):
+    call(*fitted()[:3])
+
+
+# ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("call", "given", "sentence", "error"), CALLS)
+def test_a_mistake_is_answered_by_its_sentence(call, given, sentence, error, tmp_path):
+    ways, named = {"scan": [partial(as_scan, tmp_path)]}, inspect.signature(call).parameters
+    ways |= {name: [lambda frame: frame, *ways["scan"]] for name in ("ours", "theirs")}
+    args, options = (given, {}) if isinstance(given, tuple) else ([given], {})
+    if isinstance(given, dict):
+        args, options = (), given
+    tables = [name for name in ways if name in named]
+    for way in product(*(ways[name] for name in tables)):
+        with pytest.raises(error, match=sentence):
+            call(*args, **options, **dict(zip(tables, way, strict=True)))
