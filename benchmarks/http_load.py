@@ -57,7 +57,7 @@ def update_often(folder: Path, kind: str) -> None:
     os.nice(10)
     model, rows = load(folder / "trained.din"), pd.read_pickle(folder / "rows.pkl")
     for _ in range(N_UPDATES):
-        update(model, rows.drop(columns="y"), rows["y"])
+        model = update(model, rows.drop(columns="y"), rows["y"])
         write(model, folder, kind)
 
 

@@ -67,7 +67,7 @@ for now in range(N_FIRST, N_WEEKS):
         {name: log_loss(y[rows], its.predict_proba(X[rows])[:, 1]) for name, its in ways.items()}
     )
     began = time.perf_counter()
-    update(updated, X[rows], y[rows])
+    updated = update(updated, X[rows], y[rows])
     mended = time.perf_counter()
     anew = clone(model).fit(X[week <= now], y[week <= now])
     seconds.append({"updated": mended - began, "fitted anew": time.perf_counter() - mended})

@@ -314,7 +314,7 @@ class DINEstimator(EstimatorState, CallbackSupportMixin, Parameters, BaseEstimat
         if inputs.is_encoded:  # scikit-learn's check has kept both of plain arrays and frames
             names = np.array(schema.feature_names_out(), dtype=object)
             attributes |= {"n_features_in_": inputs.X.shape[1], "feature_names_in_": names}
-        self._set(attributes)
+        self.__dict__.update(attributes)
         return self
 
     def _versions(self) -> dict[str, str]:
@@ -350,7 +350,7 @@ class DINEstimator(EstimatorState, CallbackSupportMixin, Parameters, BaseEstimat
         target = from_dict_of(self._kinds_of_target, fitted.pop("target"), "a target")
         net = restore_net(self._new_net(target), fitted.pop("net"), schema)
         learnt = {"schema_": schema, "_target": target}
-        self._set(fitted | learnt | _of_net(net))
+        self.__dict__.update(fitted | learnt | _of_net(net))
 
     def _prepare_rows(self, X: ImpressionsLike) -> EncodedFeatures:
         check_is_fitted(self, "schema_")

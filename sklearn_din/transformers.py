@@ -58,7 +58,7 @@ from sklearn_din.utils.version import __version__
 from sklearn_din.utils.warnings import warn_user
 
 
-class HistorySequenceEncoder(
+class HistorySequenceEncoder(  # type: ignore[call-arg]
     EstimatorState,
     CallbackSupportMixin,
     TransformerMixin,
@@ -329,7 +329,7 @@ class HistorySequenceEncoder(
             _warn_of_new_columns(new, learnt.schema)
             columns["feature_names_in_"] = np.array(names, dtype=object)
             columns["n_features_in_"] = len(names)
-        self._set({"_learnt": learnt, "schema_": learnt.schema, **columns})
+        self.__dict__.update({"_learnt": learnt, "schema_": learnt.schema, **columns})
         return self
 
     def transform(self, X: TableLike) -> EncodedFeatures:
@@ -548,7 +548,7 @@ class HistorySequenceEncoder(
         scales = {owner: VectorScale.of(vectors) for owner, (_, vectors) in tables.items()}
         self._learnt = dataclasses.replace(learnt, vector_scales=scales)
         self._look_up_vectors()  # also checks that they belong to values of X
-        self._set({"schema_": self._learnt.schema})
+        self.schema_ = self._learnt.schema
 
     def _read_training_rows(self, roles: Roles, columns: Columns) -> ReadFrame:
         if self.user is not None:  # lists and the like are no users
@@ -641,7 +641,7 @@ class HistorySequenceEncoder(
         check_keys(fitted, required, optional=optional, what="an encoder")
         check_feature_names(fitted)
         learnt = from_dict(Learnt, fitted.pop("learnt"))
-        self._set({"_learnt": learnt, "schema_": learnt.schema, **fitted})
+        self.__dict__.update({"_learnt": learnt, "schema_": learnt.schema, **fitted})
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()

@@ -1,6 +1,7 @@
 """Lists, vectors, several labels and numbers: streamed, grown and served as they are in memory."""
 
 import pickle
+from contextlib import nullcontext
 
 import numpy as np
 import pandas as pd
@@ -50,8 +51,7 @@ def test_a_scan_gives_the_bits_of_its_frame_at_fit_from_the_cache_and_at_update(
         streamed = make_model(ability)[0].fit(scan, y)
         for rows in (frame, scan):
             np.testing.assert_array_equal(outputs(streamed, rows), expected)
-    update(plain, frame, y)
-    update(streamed, scan, y)
+    plain, streamed = update(plain, frame, y), update(streamed, scan, y)
     np.testing.assert_array_equal(outputs(streamed, scan), outputs(plain, frame))
 
 
@@ -95,12 +95,11 @@ def grown(request, tmp_path_factory):
     for call, message in enumerate(["columns came since fit", None, None]):
         save(saved, path)
         saved, pickled = load(path), pickle.loads(pickle.dumps(pickled))
-        for some in (model, saved, pickled):
-            if message is None:
-                update(some, later[call:], rows_of(y, slice(call, None)))
-            else:
-                with pytest.warns(UserWarning, match=message):
-                    update(some, later, y)
+        rows = slice(call, None)
+        with nullcontext() if message is None else pytest.warns(UserWarning, match=message):
+            model, saved, pickled = (
+                update(some, later[rows], rows_of(y, rows)) for some in (model, saved, pickled)
+            )
     return model, (saved, pickled), later
 
 

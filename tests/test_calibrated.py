@@ -1,11 +1,11 @@
 """A calibrated Pipeline is ranked, explained, exported, updated and saved as a plain one is."""
 
-import copy
 import re
 
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
@@ -29,6 +29,7 @@ from sklearn_din.inspection.fitted import Calibration, split_pipeline
 from sklearn_din.serving.export import calibrate
 from sklearn_din.serving.onnx_graph import Graph
 from tests.fitted_pipelines import make_frame
+from tests.test_growth import update_beside
 
 (KNOWN,) = CalibratedClassifierCV._parameter_constraints["method"]
 METHODS = [m for m in ("sigmoid", "isotonic", "temperature") if m in KNOWN.options]
@@ -153,13 +154,22 @@ def test_importance_is_a_fall_of_the_calibrated_score(calibrated, fitted, frame,
 
 def test_an_update_reaches_the_pipeline_and_leaves_the_calibration(calibrated, fitted, frame, y):
     later = frame.assign(item="new" + frame["item"])
-    grown = update(copy.deepcopy(fitted), later, y)
-    model = copy.deepcopy(calibrated)
-    assert update(model, later, y) is model
+    grown, model = update(fitted, later, y), update(calibrated, later, y)
     calibration = split_pipeline(calibrated, purpose="test").calibration
     expected = calibration.probability(grown.decision_function(later))
     np.testing.assert_allclose(model.predict_proba(later)[:, 1], expected, atol=1e-6)
-    assert (model.predict_proba(frame) != calibrated.predict_proba(frame)).any()
+    again = model.fit(later, y)  # calibrates what is frozen in it: the new one
+    assert "newi1" in split_pipeline(again, purpose="test").encoder.vocabularies_["item"]
+
+
+@pytest.mark.parametrize("make", [of_all_rows, of_a_search, searched, last_step])
+def test_an_update_leaves_every_shell_as_it_was(make, fitted, frame, y, tmp_path):
+    model = make(clone(fitted).set_params(din__max_epochs=1), frame, y, "sigmoid")
+    later = frame.assign(item="new" + frame["item"])
+    newer = update_beside(model, frame, later, y, tmp_path)
+    encoder = split_pipeline(newer, purpose="test").encoder
+    assert "newi1" in encoder.vocabularies_["item"]
+    assert encoder is not split_pipeline(model, purpose="test").encoder
 
 
 def test_a_saved_one_is_ranked_after_loading(calibrated, users, candidates, tmp_path):

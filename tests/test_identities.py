@@ -149,8 +149,10 @@ def test_identities_that_match_nothing_change_no_bit_of_any_path(parameters):
     ]
     for learn in (False, True):
         if learn:
-            for model, X in zip(models, (plain, told), strict=True):
+            models = [
                 update(model, X[160:], y[160:])
+                for model, X in zip(models, (plain, told), strict=True)
+            ]
         for X in (plain[160:], told[160:], plain[np.zeros(40, int)], told[np.zeros(40, int)]):
             assert np.array_equal(models[0].predict_proba(X), models[1].predict_proba(X))
         if parameters.get("pooling") != "max":

@@ -557,7 +557,7 @@ def test_a_step_of_its_own_gives_the_same_model(model, log):
     encoded = three[0].transform(X)
     for name, values in numbers_of(three[1].transform(encoded)).items():
         np.testing.assert_array_equal(values, copy.transform(encoded)[name])
-    update(three, X[-50:].assign(item=999), y[-50:])
+    three = update(three, X[-50:].assign(item=999), y[-50:])
     assert np.isfinite(three.predict_proba(X[:9].assign(item=999))).all()
 
 

@@ -115,9 +115,9 @@ def test_an_update_learns_from_columns_that_came_since(log):
     model = fit_on(["item", "hist_item"], log, neighbours=None)
     later = X[N_FIT:][["user", "time", "item", "hist_item", "price", "brand"]]
     with pytest.warns(UserWarning, match=rf"{ADDED}: price \(number\), brand \(id\). By that"):
-        update(model, later, y[N_FIT:])
+        model = update(model, later, y[N_FIT:])
     for _ in range(15):
-        update(model, later, y[N_FIT:])
+        model = update(model, later, y[N_FIT:])
     red = X[:N_FIT].assign(brand="red", price=0.9)
     other = X[:N_FIT].assign(brand="blue", price=0.1)
     assert (model.predict_proba(red)[:, 1] > model.predict_proba(other)[:, 1]).all()
@@ -129,7 +129,7 @@ def test_a_history_of_a_column_that_was_there_shares_its_vocabulary(log):
     message = rf"{ADDED}: hist_brand \(history of ids compared with brand\)"
     later = X[N_FIT:].assign(hist_brand=[[*cell, "new"] for cell in X["hist_brand"][N_FIT:]])
     with pytest.warns(UserWarning, match=message):
-        update(model, later[["user", "time", *FIRST, "brand", "hist_brand"]], y[N_FIT:])
+        model = update(model, later[["user", "time", *FIRST, "brand", "hist_brand"]], y[N_FIT:])
     schema = model["encode"].schema_
     assert [b.histories for b in schema.behaviours] == [("hist_item",), ("hist_brand",)]
     assert model["encode"].vocabularies_["hist_brand"].tolist() == ["blue", "green", "red", "new"]
@@ -142,15 +142,15 @@ def test_rows_of_a_scan_and_a_builder_add_columns_too(log, tmp_path):
     scan = scan_parquet(tmp_path / "log.parquet", target="y")
     streamed, plain = fit_on(FIRST, log), fit_on(FIRST, log)
     with pytest.warns(UserWarning, match=ADDED):
-        update(streamed, scan, scan.target_)
+        streamed = update(streamed, scan, scan.target_)
     with pytest.warns(UserWarning, match=ADDED):
-        update(plain, X.drop(columns=["hist_genres", "genres"]), y)
+        plain = update(plain, X.drop(columns=["hist_genres", "genres"]), y)
     np.testing.assert_allclose(streamed.predict_proba(X), plain.predict_proba(X), atol=1e-6)
     builder = HistoryBuilder(user="user", time="time", columns="item")
     steps = [("attach", builder), *fit_on(FIRST, log).steps]
     built = Pipeline(steps).fit(X[names][:N_FIT], y[:N_FIT])
     with pytest.warns(UserWarning, match=rf"{ADDED}: brand \(id\)"):
-        update(built, X[[*names, "brand"]][N_FIT:], y[N_FIT:])
+        built = update(built, X[[*names, "brand"]][N_FIT:], y[N_FIT:])
     assert "brand" in built["encode"].schema_.names("categorical")
     built.predict_proba(X)
 
@@ -171,7 +171,7 @@ def test_a_new_column_that_is_the_label_is_said(model, log):
         pytest.warns(UserWarning, match=ADDED),
         pytest.warns(UserWarning, match="clicked alone tells clicked rows from others"),
     ):
-        update(grown, later, y[N_FIT:])
+        grown = update(grown, later, y[N_FIT:])
 
 
 def test_numbers_of_events_without_their_ids_are_refused(model, log):
@@ -181,7 +181,7 @@ def test_numbers_of_events_without_their_ids_are_refused(model, log):
     )
     later = X[N_FIT:][["user", "time", *FIRST]].assign(past_price=ago["past_price"][N_FIT:])
     with pytest.raises(ValueError, match="past_price holds one number per event, and no history"):
-        update(copy.deepcopy(model), later, y[N_FIT:])
+        update(model, later, y[N_FIT:])
 
 
 def test_a_width_for_each_vocabulary_is_needed_of_those_that_came_since(log):
@@ -192,10 +192,10 @@ def test_a_width_for_each_vocabulary_is_needed_of_those_that_came_since(log):
         pytest.warns(UserWarning, match=ADDED),
         pytest.raises(ValueError, match=r"name every vocabulary once: \['brand', 'item'\]"),
     ):
-        update(model, later, y[N_FIT:])
+        model = update(model, later, y[N_FIT:])
     model.set_params(din__embedding_dim={"item": 4, "brand": 2})
     with pytest.warns(UserWarning, match=ADDED):
-        update(model, later, y[N_FIT:])
+        model = update(model, later, y[N_FIT:])
     assert model["din"].module_.embeddings.weight("brand").shape == (5, 2)
 
 
@@ -215,7 +215,7 @@ def test_a_column_that_is_gone_names_the_way_which_works(model, log, gone, make)
     later = make(X[N_FIT:][["user", "time", *FIRST]].drop(columns=gone))
     message = r"(?s)now missing.*fit again without it, or give it as missing values: X\."
     with pytest.raises(ValueError, match=message) as error:
-        update(copy.deepcopy(model), later, y[N_FIT:])
+        update(model, later, y[N_FIT:])
     grown, filled = copy.deepcopy(model), eval(str(error.value).split(": ")[-1][:-1], {"X": later})
     assert update(grown, filled, y[N_FIT:]).predict_proba(filled).shape == (300, 2)
 
@@ -223,4 +223,4 @@ def test_a_column_that_is_gone_names_the_way_which_works(model, log, gone, make)
 def test_a_history_that_is_gone_names_the_function_that_makes_it(model, log):
     X, y = log
     with pytest.raises(ValueError, match=r"(?s)hist_item.*attach_history makes the history"):
-        update(copy.deepcopy(model), X[N_FIT:].drop(columns="hist_item"), y[N_FIT:])
+        update(model, X[N_FIT:].drop(columns="hist_item"), y[N_FIT:])

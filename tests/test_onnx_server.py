@@ -13,10 +13,9 @@ from sklearn.pipeline import Pipeline, make_pipeline
 
 from sklearn_din.estimator import DINClassifier
 from sklearn_din.features import schema
-from sklearn_din.serving import OnnxServer, export, onnx_server
+from sklearn_din.serving import OnnxServer, onnx_server
 from sklearn_din.serving.export import export_onnx
 from sklearn_din.serving.ranking import Ranker
-from sklearn_din.serving.updating import update
 from sklearn_din.transformers import HistorySequenceEncoder
 from tests.click_frames import as_lists
 from tests.fitted_pipelines import attach_clicks
@@ -296,23 +295,6 @@ def test_numbers_far_off_are_served_as_the_pipeline_takes_them(tmp_path):
     served = OnnxServer(tmp_path / "model.onnx").predict(frame.to_dict("list"))
     assert model[0].scales_["price"].has_outliers
     np.testing.assert_allclose(served, model.predict_proba(frame)[:, 1], atol=1e-5)
-
-
-def test_an_update_meanwhile_leaves_a_file_of_one_model(tmp_path, monkeypatch):
-    frame = pd.DataFrame({"item": [1, 2, 3, 4] * 5, "hist_item": [[1], [2], [], [1, 2]] * 5})
-    model = make_pipeline(HistorySequenceEncoder(), DINClassifier(max_epochs=1, random_state=0))
-    before = model.fit(frame, [0, 1] * 10).predict_proba(frame)[:, 1]
-    write_recipe = export.recipe_of
-
-    def write_and_update(*given, **options):
-        recipe = write_recipe(*given, **options)
-        update(model, frame.assign(item=9), [1, 0] * 10)
-        return recipe
-
-    monkeypatch.setattr(export, "recipe_of", write_and_update)
-    export_onnx(model, tmp_path / "model.onnx")
-    served = OnnxServer(tmp_path / "model.onnx").predict(frame.to_dict("list"))
-    np.testing.assert_allclose(served, before, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -72,9 +72,9 @@ def test_an_update_takes_rows_without_positions_and_positions_beyond_those_of_fi
     y = ABILITIES["lists"][2]
     model = fit(FRAME, y)
     before = model[1].module_.favours.detach().clone()
-    update(model, FRAME.drop(columns="rank"), y)
+    model = update(model, FRAME.drop(columns="rank"), y)
     assert torch.equal(model[1].module_.favours, before)
-    update(model, FRAME.assign(rank=900), y)
+    model = update(model, FRAME.assign(rank=900), y)
     changed = (model[1].module_.favours != before).ravel()
     assert changed.tolist() == [True] * 5  # the last one's favour, and all by the average
 

@@ -143,8 +143,8 @@ def test_monitors_of_validation_rows_are_left_out_where_there_are_none(tmp_path)
     stops = r"never do\): EarlyStopping \(valid_loss\), EarlyStopping \(valid_auc\)"
     others = r"Checkpoint \(valid_loss_best\), LRScheduler \(valid_loss\), EarlyStopping \(own\)\."
     with pytest.warns(UserWarning, match=f"{stops}, {others}"):
-        update(model, X, y)
-    np.testing.assert_array_equal(update(twin, X, y).predict_proba(X), model.predict_proba(X))
+        newer = update(model, X, y)
+    np.testing.assert_array_equal(update(twin, X, y).predict_proba(X), newer.predict_proba(X))
     with pytest.warns(UserWarning, match=r"EarlyStopping \(valid_loss\)\."):
         fit(callbacks=[EarlyStopping()], early_stopping=False)
     with pytest.raises(KeyError, match="typo"):

@@ -134,7 +134,7 @@ def test_an_update_moves_to_what_has_come(rows):
     frame, y = rows
     model = make_model().fit(frame, y)
     for _ in range(20):  # beyond it, and back
-        update(model, frame, y + 100)
+        model = update(model, frame, y + 100)
     assert model.predict(frame).mean() == pytest.approx(y.mean() + 100, abs=10)
     target = model[-1]._target
     assert (target.mean, target.spread) == pytest.approx((y.mean(), y.std()))

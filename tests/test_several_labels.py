@@ -221,7 +221,7 @@ def test_an_update_learns_new_rows_of_both(rows):
     new = frame.assign(item=["new"] * len(frame))
     chances = model.predict_proba(new)
     for _ in range(4):
-        update(model, new, pd.DataFrame({"click": 1, "purchase": 1}, index=frame.index))
+        model = update(model, new, pd.DataFrame({"click": 1, "purchase": 1}, index=frame.index))
     for earlier, later in zip(chances, model.predict_proba(new), strict=True):
         assert later[:, 1].mean() > earlier[:, 1].mean() + 0.05
     more = 4 * len(y)

@@ -139,16 +139,16 @@ def test_users_without_a_history_or_with_unknown_events_get_the_popular(log):
         assert len(popular & {*ranker.rank(user | events, top_k=20)["item"]}) >= 18
 
 
-def test_a_shortlist_sees_an_update():
+def test_a_shortlist_of_an_updated_model_is_its_own():
     model, frame, y = make_model(DINClassifier(max_epochs=1, random_state=0))
     is_early = frame["time"] < frame["time"].quantile(0.7)
     model.fit(frame[is_early], y[is_early])
     items = frame.drop_duplicates("item")[["item", "category", "price"]]
     users, ranker = frame.drop(columns=items.columns)[-9:-5], Ranker(model, items, shortlist=15)
     before = ranker.rank(users, top_k=15)
-    update(model, frame[~is_early], y[~is_early])
-    after = ranker.rank(users, top_k=15)
-    pd.testing.assert_frame_equal(after, Ranker(model, items, shortlist=15).rank(users, top_k=15))
+    newer = update(model, frame[~is_early], y[~is_early])
+    pd.testing.assert_frame_equal(ranker.rank(users, top_k=15), before)
+    after = Ranker(newer, items, shortlist=15).rank(users, top_k=15)
     assert not before["probability"].equals(after["probability"])
 
 

@@ -1,7 +1,5 @@
 """The vectors that a Pipeline has learnt, by the values of its user."""
 
-import copy
-
 import numpy as np
 import pytest
 
@@ -37,6 +35,6 @@ def test_padding_and_unknown_have_a_name_and_no_value(fitted):
 
 def test_an_update_adds_the_items_that_have_come_since(fitted):
     model, frame, y = fitted
-    newer = update(copy.deepcopy(model), frame.assign(item="a new one"), y)
+    newer = update(model, frame.assign(item="a new one"), y)
     before = embeddings(model)["item"].loc["known"].index
     assert embeddings(newer)["item"].loc["known"].index.difference(before).tolist() == ["a new one"]

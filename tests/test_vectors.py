@@ -130,7 +130,7 @@ def test_a_column_of_arrays_is_the_same_as_a_column_for_each_dimension(model, sh
 
 def test_an_update_gives_later_items_ids_beside_their_vectors(model, shown):
     X, y = shown
-    grown = update(copy.deepcopy(model), X[400:], y[400:])
+    grown = update(model, X[400:], y[400:])
     known = grown[:-1].transform(X)
     assert known["item"].max() == N_ITEMS + 1
     assert (known.vectors["item"].rows_of(known.columns["item"]) > 0).all()

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Iterator
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -71,11 +71,6 @@ class FittedPipeline(NamedTuple):
     encoder: Any  # their files stand below this one
     classifier: Any
     calibration: Calibration = Calibration()
-
-    def now(self) -> Self:
-        """Return encoder and classifier of one state, whatever ``update`` does meanwhile."""
-        encoder = self.encoder._now()
-        return self._replace(encoder=encoder, classifier=self.classifier._now(vars(encoder)))
 
     def read(self, X: Any) -> Any:
         """Return impressions as the encoder is given them: after the steps before it."""

@@ -280,7 +280,9 @@ def same_rows(impressions: pd.DataFrame, events: pd.DataFrame, columns: Sequence
     return all(ours.dtype == theirs.dtype and ours.equals(theirs) for ours, theirs in pairs)
 
 
-class HistoryBuilder(EstimatorState, TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):
+class HistoryBuilder(  # type: ignore[call-arg]
+    EstimatorState, TransformerMixin, BaseEstimator, auto_wrap_output_keys=None
+):
     """Remember the training rows as a log and attach each row's past from it.
 
     The transformer form of :func:`attach_history`. It knows the training rows only, which is
@@ -379,7 +381,7 @@ class HistoryBuilder(EstimatorState, TransformerMixin, BaseEstimator, auto_wrap_
         self._sorted: tuple[pd.DataFrame, Timeline, EventLog] | None = None
         self.classes_ = classes
         self.positive_class_ = None if classes is None else classes[1]
-        self._set({"events_": events})
+        self.events_ = events
         return self
 
     @_fit_context(prefer_skip_nested_validation=True)
@@ -410,7 +412,7 @@ class HistoryBuilder(EstimatorState, TransformerMixin, BaseEstimator, auto_wrap_
         names = list(CallerFrame(X, name="X").pandas.columns)
         fitted += [n for n in names if n not in {*fitted, *self._request.new_names}]
         learnt = {"events_": events, "feature_names_in_": np.asarray(fitted, dtype=object)}
-        self._set({"_sorted": None, "n_features_in_": len(fitted), **learnt})
+        self.__dict__.update({"_sorted": None, "n_features_in_": len(fitted), **learnt})
         return self
 
     def transform(self, X: IntoDataFrameT) -> IntoDataFrameT:
@@ -494,7 +496,7 @@ class HistoryBuilder(EstimatorState, TransformerMixin, BaseEstimator, auto_wrap_
         events = fitted["events_"]
         check_frame(events, [self.user, self.time, *self._request.columns], name="events_")
         check_times(events[self.time], name=f"events_[{self.time!r}]")
-        self._set({"_sorted": None, **fitted})
+        self.__dict__.update({"_sorted": None, **fitted})
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()

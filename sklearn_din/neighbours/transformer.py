@@ -29,7 +29,9 @@ from sklearn_din.utils.validation import check_count
 FrameOrEncoded = IntoDataFrame | EncodedFeatures  # what is transformed, into the same kind
 
 
-class ItemNeighbours(EstimatorState, TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):
+class ItemNeighbours(  # type: ignore[call-arg]
+    EstimatorState, TransformerMixin, BaseEstimator, auto_wrap_output_keys=None
+):
     """Add numbers of item neighbours to a frame, or to encoded rows.
 
     :class:`DINClassifier` learns these numbers by itself. This transformer gives them to any

@@ -62,10 +62,9 @@ class Catalogue:
         names: Sequence[str] = (),
     ) -> None:
         self.fitted, self.candidates, self._names = fitted, candidates, names
-        now = fitted.now()
-        self._classifier, self.net = now.classifier, now.classifier.net_
-        self._separator = now.encoder.separator
-        self._rows = replace(now.encoder._row_encoder(), metadata={})
+        self.net = fitted.classifier.net_
+        self._separator = fitted.encoder.separator
+        self._rows = replace(fitted.encoder._row_encoder(), metadata={})
         self.vectors, learnt = self._rows.vectors, self._rows.learnt
         self.schema: Schema = learnt.schema
         self._user, frame, own = None, candidates, {*candidates.columns}
@@ -91,9 +90,9 @@ class Catalogue:
 
     def suits(self, users: Users) -> bool:
         """Return whether the model is still as it was, and users have the columns that it needs."""
-        now = self.fitted.now()
-        is_same = now.encoder._learnt is self._rows.learnt and now.classifier.net_ is self.net
-        is_same &= now.encoder._look_up_vectors() is self.vectors
+        encoder, net = self.fitted.encoder, self.fitted.classifier.net_
+        is_same = encoder._learnt is self._rows.learnt and net is self.net
+        is_same &= encoder._look_up_vectors() is self.vectors
         return is_same and (self._user is None or {*self._user} == {*users})
 
     def read(self, users: Users) -> Columns:
@@ -134,7 +133,7 @@ class Catalogue:
         """Return the network's outputs for pairs."""
         for step in self.fitted.around_encoder()[1]:
             pairs = step.transform(pairs)
-        return self.net.score(self._classifier._prepare_rows(pairs))
+        return self.net.score(self.fitted.classifier._prepare_rows(pairs))
 
     def find_joint_fields(self, of_user: EncodedFeatures, users: Users) -> list[str]:
         """Return fields that differ where pairs, spread over users and candidates, are whole."""

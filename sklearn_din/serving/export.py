@@ -112,7 +112,7 @@ def export_onnx(estimator: BaseEstimator, path: str | os.PathLike, *, layout: st
     classifier = classifier_of(estimator, purpose="export_onnx")
     recipe, vectors = "", dict[str, Vectors]()
     if isinstance(estimator, Pipeline):
-        pipeline = split_pipeline(estimator, purpose="export_onnx").now()
+        pipeline = split_pipeline(estimator, purpose="export_onnx")
         classifier = pipeline.classifier
         recipe = json.dumps(recipe_of(pipeline, layout=layout))
         vectors = pipeline.encoder._look_up_vectors()

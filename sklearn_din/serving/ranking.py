@@ -137,8 +137,8 @@ class Ranker(Generic[IntoDataFrameT]):
     encodes its user alone. The rankings are those of :func:`rank_candidates`, which makes a Ranker
     for one call. Threads may share it.
 
-    After :func:`update` the next request encodes the candidates anew. A Pipeline that is fitted
-    again needs a new Ranker.
+    :func:`update` returns a new model and leaves this one, which goes on ranking as before: make a
+    Ranker of the new model, also after a Pipeline is fitted again.
 
     Parameters
     ----------
@@ -302,18 +302,15 @@ class Ranker(Generic[IntoDataFrameT]):
         _check_columns_of_fit(self._fitted, self._columns, users, self._frame.pandas)
 
     def _pair(self, users: Users) -> _Pairs:
-        """Encode users beside the candidates, by one state of the model."""
+        """Encode users beside the candidates."""
         self._check(users)
         candidates = self._frame.pandas
         names = [name for name in self._columns if name in users or name in candidates]
-        while True:
-            with self._lock:
-                if self._catalogue is None or not self._catalogue.suits(users):
-                    self._catalogue = Catalogue(self._fitted, candidates, users, names)
-                catalogue = self._catalogue
-            pairs = _Pairs(catalogue, users, self._reading)
-            if catalogue.suits(users):  # else update came between
-                return pairs
+        with self._lock:
+            if self._catalogue is None or not self._catalogue.suits(users):
+                self._catalogue = Catalogue(self._fitted, candidates, users, names)
+            catalogue = self._catalogue
+        return _Pairs(catalogue, users, self._reading)
 
 
 def _allow(pairs: _Pairs, exclude: Any, only: Any) -> tuple[np.ndarray | None, np.ndarray]:

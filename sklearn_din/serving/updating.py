@@ -1,4 +1,4 @@
-"""A fitted Pipeline learns from rows that have come since: all of its steps, or none."""
+"""A fitted Pipeline learns from rows that have come since: a new model, beside the old one."""
 
 import copy
 from typing import Any, TypeVar
@@ -10,7 +10,7 @@ from sklearn.pipeline import Pipeline
 
 from sklearn_din.inspection.fitted import classifier_of, flat_steps, unwrap
 from sklearn_din.training.inputs import ImpressionsLike
-from sklearn_din.utils.estimator_state import EstimatorState, forget_written
+from sklearn_din.utils.estimator_state import EstimatorState
 from sklearn_din.utils.warnings import warn_user
 
 Model = TypeVar("Model", bound=BaseEstimator)
@@ -21,17 +21,16 @@ Step = Any  # a Pipeline's step, of any package
 def update(
     model: Model, X: ImpressionsLike, y: ArrayLike, sample_weight: ArrayLike | None = None
 ) -> Model:
-    """Train a fitted model on rows that have come since, in a part of the time of a full fit.
+    """Train a fitted model further on new rows and return the result as a new model.
+
+    It takes a small part of the time of a full fit. The given model stays as it is, to the bit:
+    others may go on asking it, and it may be updated by other rows. Both share what did not change.
 
     scikit-learn's Pipeline has no ``partial_fit``; this function goes through its steps in order. A
     step that has ``partial_fit`` learns from the rows and then transforms them; all others
     transform alone. So :class:`HistorySequenceEncoder` appends the new ids, :class:`HistoryBuilder`
     remembers the new events, and :class:`DINClassifier` makes one pass over the rows, which leaves
-    the average of the weights along it. The model is changed in place when every step has
-    succeeded. Where one fails, or Ctrl-C ends the training, the model is as it was before. Threads
-    may ask, copy, pickle or save it meanwhile: all of an answer or copy is of the old model or of
-    the new one, unless a step of another package learns, or stands between
-    :class:`HistoryBuilder` and the encoder.
+    the average of the weights along it.
 
     A column that came since fit is added, and a warning says as what. By that alone no prediction
     changes: the network gives it weights of zero, which the rows then train. A column that is gone
@@ -54,7 +53,8 @@ def update(
     Returns
     -------
     model
-        The same object.
+        A new model of the same kind: ``model = update(model, X, y)``. A :class:`Ranker` of the old
+        model goes on ranking by the old one; make a new one.
 
     Raises
     ------
@@ -76,9 +76,11 @@ def update(
     >>> shown = pd.DataFrame({"item": ["hat", "sock", "hat", "sock"]})
     >>> classifier = DINClassifier(max_epochs=1, random_state=0)
     >>> model = make_pipeline(HistorySequenceEncoder(), classifier).fit(shown, [1, 0, 1, 0])
-    >>> model = update(model, pd.DataFrame({"item": ["hat", "boot"]}), [1, 0])
-    >>> model[0].vocabularies_["item"]
+    >>> newer = update(model, pd.DataFrame({"item": ["hat", "boot"]}), [1, 0])
+    >>> newer[0].vocabularies_["item"]
     array(['hat', 'sock', 'boot'], dtype=object)
+    >>> model[0].vocabularies_["item"]
+    array(['hat', 'sock'], dtype=object)
     """
     from sklearn_din.training.check_tasks import leave  # and skorch: slow to import
     from sklearn_din.training.weight_average import AveragedPass
@@ -86,26 +88,20 @@ def update(
     classifier = classifier_of(model, purpose="update")
     _warn_of_clicks_alone(classifier, y)
     learner, _ = unwrap(model, purpose="update")
-    renewed: list[tuple[Step, Step]] = []  # steps, and the copies that have learnt
-    if isinstance(learner, Pipeline):
-        for step in flat_steps(learner[:-1]):
-            X = _learn_and_transform(step, X, y, renewed)
-    grown = _copy_to_change(classifier)
-    averaged = AveragedPass()
+    steps = [*flat_steps(learner)] if isinstance(learner, Pipeline) else [learner]
+    newer = {id(step): step for step in steps}
+    for step in steps[:-1]:
+        if hasattr(step, "partial_fit"):
+            newer[id(step)] = _copy_to_change(step)
+            newer[id(step)].partial_fit(X, y)
+        X = newer[id(step)].transform(X)
+    grown, averaged = _copy_to_change(classifier), AveragedPass()
     grown.callbacks = [*(classifier.callbacks or ()), averaged]
     grown.partial_fit(X, y, sample_weight=sample_weight)
     grown.callbacks = classifier.callbacks
     leave(grown.net_, averaged)
-    renewed.append((classifier, grown))
-    # A thread in the middle of a request takes the last steps as they were beside the first ones:
-    # this is noted first, and then the last step is replaced first.
-    forget_written()
-    replaced = {step: vars(step) for step, _ in renewed if isinstance(step, EstimatorState)}
-    for state in replaced.values():
-        state["_replaced"].update(replaced)
-    for step, learnt in reversed(renewed):
-        _replace_state(step, learnt)
-    return model
+    # Copies of Pipeline, search and calibration, which hold the newer steps
+    return copy.deepcopy(model, newer | {id(classifier): grown})
 
 
 def _warn_of_clicks_alone(classifier: Step, y: ArrayLike) -> None:
@@ -121,29 +117,9 @@ def _warn_of_clicks_alone(classifier: Step, y: ArrayLike) -> None:
         )
 
 
-def _replace_state(step: Step, learnt: Step) -> None:
-    """Let a step be what its copy has learnt, in one store."""
-    step.__dict__ = vars(learnt)
-
-
-def _learn_and_transform(step: Step, X: Any, y: ArrayLike, renewed: list[tuple[Step, Step]]) -> Any:
-    """Let a copy of the step learn, where it can, and return the rows as it transforms them."""
-    if not hasattr(step, "partial_fit"):
-        return step.transform(X)
-    learnt = _copy_to_change(step)
-    renewed.append((step, learnt))
-    learnt.partial_fit(X, y)
-    return learnt.transform(X)
-
-
 def _copy_to_change(step: Step) -> Step:
     """Return a copy whose ``partial_fit`` leaves the step as it is.
 
-    Our own estimators never write to what they have learnt, they put something new in its place:
-    a copy that shares all of it costs nothing. Others may write to their arrays.
+    Our own estimators never write to what they have learnt, others may write to their arrays.
     """
-    if not isinstance(step, EstimatorState):
-        return copy.deepcopy(step)
-    shared = step._now()
-    shared._set({})
-    return shared
+    return copy.copy(step) if isinstance(step, EstimatorState) else copy.deepcopy(step)

@@ -1,10 +1,7 @@
-"""States of estimators: each method sees one, and files get plain values, checked on their way."""
+"""States of estimators: files and pickles get plain values, checked on their way back."""
 
 import os
-import threading
-import weakref
-from collections.abc import Callable, Mapping, Set
-from functools import wraps
+from collections.abc import Mapping, Set
 from typing import Any, Self
 
 import numpy as np
@@ -13,93 +10,34 @@ import sklearn
 from sklearn_din.utils.version import __version__
 from sklearn_din.utils.warnings import warn_user
 
-PARTS = {"parameters", "fitted", "others", "requests", "versions", "lifetime"}
+PARTS = {"parameters", "fitted", "others", "requests", "versions"}
 DAMAGES = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 METHODS = (
     *("fit", "partial_fit", "predict", "predict_proba", "decision_function", "score"),
     *("split", "transform", "inverse_transform"),
 )
-READERS = {*METHODS, "attention_weights", "summary", "report", "inverse_transform_ids"}
-READERS -= {"fit", "partial_fit"}  # the others read their estimator once, whatever update replaces
-
-
-class _Request(threading.local):
-    """What a thread's request has read so far."""
-
-    def __init__(self) -> None:
-        self.made: tuple[Any, list] = (None, [])  # the latest rows, and the states that made them
-        self.written: dict[int, dict] = {}  # states that are being pickled, copied or saved
-
-
-_request = _Request()
-
-
-def forget_written() -> None:
-    """Forget what this thread has pickled, copied or saved, should somebody still hold its state.
-
-    A traceback that a notebook keeps does, for one.
-    """
-    _request.written.clear()
-
-
-def _read_once(method: Callable) -> Callable:
-    """Give a method its estimator as it is now, or as it was beside the steps that made its X."""
-
-    @wraps(method)
-    def call(self: EstimatorState, *args: Any, **kwargs: Any) -> Any:
-        made, states = _request.made
-        if args and made is not None and made() is args[0]:
-            _request.made = None, []
-        else:
-            states = []
-        now = self._now(*states)
-        answer = method(now, *args, **kwargs)
-        if method.__name__ == "transform":
-            states = [*states, vars(now)]
-            _request.made = weakref.ref(answer, lambda _: states.clear()), states
-        return answer
-
-    return call
 
 
 class EstimatorState:
-    """Mixin: one state for each request, and plain values for pickle, joblib and skops.
-
-    ``partial_fit`` and ``update`` put another ``__dict__`` in place of the old one, in one store.
-    Methods read it once; in a Pipeline, as it was beside the steps that made their X, or that were
-    pickled, copied or saved before it: a thread's whole request sees the old model or the new one.
+    """Mixin: plain values for pickle, joblib and skops, and shallow copies that may learn.
 
     An estimator says in ``_get_fitted`` what it learnt, and in ``_restore_fitted`` how it comes
     back, checked. Parameters, metadata requests and attributes that a user added are kept here.
+
+    What was learnt is never written to: ``partial_fit`` puts something new in its place. So a
+    shallow copy may learn further, and the estimator that it was copied from stays as it is.
     """
 
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
-        for name in READERS & vars(cls).keys():
-            setattr(cls, name, _read_once(vars(cls)[name]))
-
-    def _now(self, *states: Mapping[str, Any]) -> Self:
-        """Return this estimator as it is, or as it was beside states that others have replaced."""
-        now = object.__new__(type(self))
-        now.__dict__ = vars(self)  # first: states are noted before they are replaced
-        for state in states:
-            now.__dict__ = state.get("_replaced", {}).get(self, vars(now))
-        return now
-
-    def _set(self, attributes: dict[str, Any]) -> None:
-        """Set attributes in one store: a new state, which ``update`` may replace."""
-        self.__dict__ = vars(self) | attributes | {"_replaced": {}}
+    def __copy__(self) -> Self:
+        """Return an estimator that shares all that was learnt."""
+        copied = object.__new__(type(self))
+        copied.__dict__.update(vars(self))
+        return copied
 
     def __getstate__(self) -> dict[str, Any]:
         from sklearn_din.utils.plain_values import to_plain  # and pandas
 
-        now = self._now(*_request.written.copy().values())
-        # Whoever pickles, copies or saves keeps what it was given until its end, this array too.
-        lifetime = np.empty(0)
-        _request.written[id(lifetime)] = vars(now)
-        weakref.finalize(lifetime, _request.written.pop, id(lifetime), None)
-        attributes = dict(vars(now))
-        attributes.pop("_replaced", None)
+        attributes = dict(vars(self))
         names = self._get_param_names()  # type: ignore[attr-defined]
         parameters = {name: attributes.pop(name) for name in names if name in attributes}
         for name, value in parameters.items():
@@ -107,8 +45,7 @@ class EstimatorState:
         asked = attributes.pop("_metadata_request", None)
         requests = {n: r.requests for n in METHODS if (r := getattr(asked, n, None)) is not None}
         requests = {name: dict(request) for name, request in requests.items() if request}
-        parts: dict[str, Any] = {"lifetime": lifetime}
-        parts |= {"fitted": now._get_fitted(attributes), "requests": requests}
+        parts = {"fitted": self._get_fitted(attributes), "requests": requests}
         parts |= {"versions": self._versions(), "parameters": parameters, "others": attributes}
         return to_plain(parts)
 
