@@ -42,6 +42,7 @@ from sklearn_din.utils.callbacks import CallbackSupportMixin
 from sklearn_din.utils.compat import _fit_context
 from sklearn_din.utils.estimator_state import EstimatorState, check_feature_names, check_keys
 from sklearn_din.utils.extras import extra
+from sklearn_din.utils.foreign_names import explain_unknown
 from sklearn_din.utils.typed_fields import from_dict, from_dict_of, to_dict
 from sklearn_din.utils.warnings import warn_user
 
@@ -70,6 +71,7 @@ class DINEstimator(EstimatorState, CallbackSupportMixin, Parameters, BaseEstimat
     novelty_: dict[str, float]
     _fitted_on_encoded: bool
 
+    @explain_unknown("fit")
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(
         self,

@@ -42,6 +42,7 @@ from sklearn_din.utils.compat import Interval, StrOptions, _check_feature_names_
 from sklearn_din.utils.digests import digest
 from sklearn_din.utils.estimator_state import EstimatorState, check_feature_names, check_keys
 from sklearn_din.utils.extras import extra
+from sklearn_din.utils.foreign_names import explain_unknown
 from sklearn_din.utils.frames import pandas_frame
 from sklearn_din.utils.plain_values import from_plain, join_arrays, split_arrays, to_plain
 from sklearn_din.utils.scan import Scan
@@ -180,6 +181,7 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
     schema_: Schema
     _learnt: Learnt
 
+    @explain_unknown("HistorySequenceEncoder")
     def __init__(
         self,
         *,

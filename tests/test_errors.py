@@ -907,7 +907,7 @@ OF_K = "k must be an integer of at least 1, or a list of different ones, got "
 
 @refuses(
     *(({"k": k}, exactly(f"{OF_K}{k!r}.")) for k in (0, [], [1, 1], True, "10", 2.5)),
-    ({"user": "usr"}, r"users has no column 'usr'; did you mean 'user'\?"),
+    ({"user": "usr"}, r"users has no column 'usr'; did you mean 'user'\?.* user and item name"),
     ({"item": "itm"}, r"candidates has no column 'itm'; did you mean 'item'\?"),
     ({"relevant": RELEVANT[["user"]]}, "relevant has no column 'item'"),
     ({"relevant": RELEVANT[:0]}, "relevant must have at least one"),
@@ -951,6 +951,20 @@ WHOLE = "needs the whole fitted Pipeline"
 )  # fmt: skip
 def use_a_model(call):
     call(*fitted()[:3])
+
+
+@refuses(
+    (lambda: DINClassifier(n_estimators=100),
+     exactly("DINClassifier has no parameter 'n_estimators'. Use max_epochs."), TypeError),
+    (lambda: DINClassifier().fit([[1.0], [2.0]], [0, 1], eval_set=[]),
+     "fit has no parameter 'eval_set'. Use validation and validation_fraction: fit", TypeError),
+    (lambda: HistorySequenceEncoder(categorical_feature=["item"]),
+     "has no parameter 'categorical_feature'. Use categorical of HistorySequence", TypeError),
+    (lambda: HistorySequenceEncoder(max_lenght=5),
+     r"'max_lenght'\. It has histories, .*, max_length, ", TypeError),
+)  # fmt: skip
+def give_a_parameter_of_another_library(call):
+    call()
 
 
 # ----------------------------------------------------------------------------------------------

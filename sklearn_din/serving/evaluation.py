@@ -202,7 +202,8 @@ def _check_frames(
         ("relevant", relevant, user),
         ("relevant", relevant, item),
     ):
-        check_frame(frame, [column], name=name)
+        advice = " The parameters user and item name these columns."
+        check_frame(frame, [column], name=name, advice=advice)
         if not len(frame):
             raise ValueError(f"{name} must have at least one row, got none.")
         n_missing = int(frame[column].isna().sum())

@@ -15,8 +15,10 @@ Age = float | str | dt.timedelta | np.timedelta64 | None  # pd.Timedelta is a dt
 UNITS_PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 
 
-def check_frame(frame: object, columns: Iterable[Hashable], *, name: str) -> None:
+def check_frame(frame: object, columns: Iterable[Hashable], *, name: str, advice: str = "") -> None:
     """Raise unless ``frame`` is a pandas frame with distinct names that holds ``columns``.
+
+    ``advice`` ends what is said of one that is not there.
 
     >>> check_frame(pd.DataFrame({"user": [1]}), ["usr"], name="events")
     Traceback (most recent call last):
@@ -29,7 +31,7 @@ def check_frame(frame: object, columns: Iterable[Hashable], *, name: str) -> Non
             "Wrap an array in pd.DataFrame(...); a polars frame has .to_pandas()."
         )
     check_distinct(frame.columns, name=name)
-    check_columns(frame.columns, columns, name=name, index=frame.index.names)
+    check_columns(frame.columns, columns, name=name, index=frame.index.names, advice=advice)
 
 
 def check_distinct(names: pd.Index, *, name: str) -> None:
@@ -48,6 +50,7 @@ def check_columns(
     *,
     name: str,
     index: Collection[Hashable] = (),
+    advice: str = "",
 ) -> None:
     """Raise unless all ``columns`` are among those ``present`` in what errors call ``name``.
 
@@ -61,6 +64,7 @@ def check_columns(
                 hint = "; it is the index: use reset_index()."
             raise ValueError(
                 f"{name} has no column {column!r}{hint} Its columns are: {_list_names(present)}."
+                f"{advice}"
             )
 
 
