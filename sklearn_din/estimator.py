@@ -363,129 +363,136 @@ class DINEstimator(EstimatorState, CallbackSupportMixin, Parameters, BaseEstimat
 class DINClassifier(ClassifierMixin, DINEstimator, ClickParameters):
     """Deep Interest Network: click probability from attention over each user's history.
 
-    An activation unit weighs each past event by the candidate, and the weighted sum is the
+    An activation unit weighs each past event given the candidate, and the weighted sum is the
     user's interest in that candidate (paper, section 4.3)::
 
         v_U(A) = sum_j a(e_j, v_A) e_j        e_j: embedding of event j, v_A: of the candidate
 
-    The weights are not normalised: their sum says how strong the interest is. An MLP turns the
-    interest, the embeddings of the other columns and the numbers into one logit.
+    The weights are not normalized, so that their sum expresses how strong the interest is. An MLP
+    computes one logit from the interest, the embeddings of the other columns and the numbers.
 
     Most ids are rare, so each training batch shrinks the embeddings of the ids in it, rare ones
     more (mini-batch aware L2, section 5.1): ``embedding_l2 / (batch_size * n_j) * w_j`` is added
-    to the gradient of id j, which occurs n_j times in the training rows (unlike the paper, more
-    where clicks are rare). Training stops when the loss of validation rows stops falling, and
-    keeps the best average of the weights.
+    to the gradient of id j, which occurs n_j times in the training rows (unlike the paper, it is
+    larger if clicks are rare). Training stops when the validation loss stops falling, and keeps
+    the best average of the weights.
 
-    X is what :class:`HistorySequenceEncoder` returns; usually both stand in one Pipeline. In a
-    plain 2-D array or frame of numbers every column is numeric.
+    X is the output of :class:`HistorySequenceEncoder`, usually in one Pipeline. In a plain 2-D
+    array or frame of numbers every column is numeric.
 
     Parameters
     ----------
     embedding_dim : int or dict, default=16
-        Width of the embeddings. A dict gives the width of each vocabulary by its name. Wider
-        ones hold more and cost memory and time in proportion.
+        Width of the embeddings. A dict gives a width per vocabulary, by name. Wider embeddings
+        can represent more; memory and time grow in proportion.
     pooling : {"attention", "sum", "mean", "max"}, default="attention"
-        How the events of a history become one vector. "sum" gives every event the weight one; with
-        ``interest="paper"`` it is the paper's base model.
+        How the events of a history are combined into one vector. "sum" gives every event the
+        weight one; with ``interest="paper"`` it is the paper's base model. "sum" and "mean" train
+        faster; compare them with "attention" to see whether attention helps.
     interest : {"paper", "extended"}, default="extended"
-        The network's inputs about event and candidate. "paper" is the published network
-        exactly. "extended" departs from it:
+        Inputs of the network about event and candidate. "paper" is the published network exactly.
+        "extended" differs from it:
 
-        - The activation unit also sees, of each event: which attributes have the candidate's id,
-          the same times 0.8 ** rank and 0.5 ** rank (0 is the newest), log1p(rank), its numbers.
-        - In place of the interest the MLP gets candidate * interest; the signed log1p of the
-          sum of the weights; candidate * unweighted sum / sqrt(length); log1p of the history's
-          length; and per attribute log1p of the number of events with the candidate's id, of all
-          and with recent ones counting more. The sum of the weights and the unweighted sum come
-          with ``pooling="attention"`` only.
-        - Of attributes without a candidate (past answers, kinds of action) and of numeric
-          histories the MLP gets the weighted mean; of those attributes also the plain mean, over
-          all events and over those that have the candidate's id, by each of its attributes.
-        - Attention trains no embeddings, its inputs are detached, except in a behaviour that has
-          an attribute without a candidate.
-        - Where there are ids, each training step hides 15 % of the numbers (zero takes their
-          place), so that they do not identify a row whose label the embeddings know.
+        - The activation unit also gets, for each event, which attributes have the candidate's id,
+          the same times 0.8 ** rank and 0.5 ** rank (rank 0 is the newest), log1p(rank), and its
+          numbers.
+        - Instead of the interest the MLP gets candidate * interest; the signed log1p of the sum
+          of the weights; candidate * unweighted sum / sqrt(length); log1p of the history's
+          length; and per attribute log1p of the number of events with the candidate's id, over
+          all events and with recent ones weighted more. The sum of the weights and the unweighted
+          sum are included with ``pooling="attention"`` only.
+        - For attributes without a candidate (past answers, kinds of action) and for numeric
+          histories the MLP gets the weighted mean; for those attributes also the plain mean, over
+          all events and over those that have the candidate's id, for each of its attributes.
+        - Attention does not train embeddings (its inputs are detached), except in a behaviour
+          with an attribute that has no candidate.
+        - If there are ids, each training step sets 15 % of the numbers to zero, so that numbers
+          do not identify a row whose label the embeddings have memorized.
     attention_units : tuple of int, default=(64, 16)
-        Widths of the activation unit's hidden layers.
+        Widths of the hidden layers of the activation unit. The cost grows with the number of
+        events times these widths.
     attention_activation : {"prelu", "dice", "relu", "sigmoid"}, default="prelu"
-        Activation function of the activation unit's hidden layers. "dice" is the paper's.
+        Activation function of the hidden layers of the activation unit. "dice" is the paper's.
     attention_normalization : {"auto", "sqrt", "softmax"} or None, default="auto"
-        What the weights of a history are divided by. None: nothing, as in the paper. "sqrt":
-        the root of the history's length. "softmax": they sum to one, and how strong the
-        interest is gets lost. "auto": None with ``interest="paper"``, "sqrt" with "extended".
+        What the attention weights of a history are divided by. None: nothing, as in the paper.
+        "sqrt": the square root of the history's length. "softmax": they sum to one, which loses
+        the strength of the interest. "auto": None with ``interest="paper"``, "sqrt" with
+        "extended".
     hidden_units : tuple of int, default=(200, 80)
-        Widths of the MLP's hidden layers.
+        Widths of the hidden layers of the MLP.
     activation : {"prelu", "dice", "relu"}, default="prelu"
-        Activation function of the MLP's hidden layers. "dice" is the paper's.
+        Activation function of the hidden layers of the MLP. "dice" is the paper's.
     dropout : float, default=0.0
-        Share of the MLP's activations that each training step drops.
+        Fraction of the MLP's activations to drop in each training step.
     embedding_l2 : float, default=250.0
-        Strength of the mini-batch aware L2 on embeddings, at balanced clicks. As a prior: each
-        coordinate is N(0, 1 / embedding_l2), whatever the batch size. Where a share p of the
-        training rows are clicks, it is divided by 4 p (1 - p): at 2 % that makes 3189 of 250, since
-        rows of rare clicks tell less. Less where items are good or bad by themselves, more where
-        only their match with the history counts. 0 turns it off.
+        Strength of the mini-batch aware L2 penalty on embeddings, for balanced clicks. It is the
+        precision of a prior: each coordinate is N(0, 1 / embedding_l2), whatever the batch size.
+        If a fraction p of the training rows are clicks, it is divided by 4 p (1 - p), because
+        rows carry less information when clicks are rare: at 2 %, 250 becomes 3189. Lower it if
+        items are good or bad regardless of the user, raise it if only the match with the history
+        counts. 0 turns it off.
     lr : float, default=0.003
-        Learning rate of Adam, which trains everything but the embeddings.
+        Learning rate of Adam, for all parameters except the embeddings. Tune it first.
     embedding_lr : float, default=None
-        Learning rate of the embeddings' row-wise optimizer. None means ``lr``.
+        Learning rate of the row-wise optimizer of the embeddings. None means ``lr``.
     batch_size : int or "auto", default="auto"
-        Impressions per training step, of all processes together where several train one model.
-        "auto": 256 up to 100,000 training rows, 1024 beyond.
+        Impressions per training step, in total if several processes train one model. "auto": 256
+        up to 100,000 training rows, 1024 beyond.
     max_epochs : int, default=20
-        Most passes over the training rows. Early stopping usually ends the training before.
+        Maximum number of passes over the training rows. Early stopping usually ends training
+        earlier.
     early_stopping : bool or "auto", default="auto"
-        Whether to set validation rows aside, stop when their loss stops falling and keep the
-        best average of the weights of the last four validation checks. "auto": from 1,000 rows;
-        of fewer the network has the mean of its weights after each of ``max_epochs``. False: the
-        latest weights, for a schedule of your own; they know few rows by heart.
-        Where no check is better than the base rate of the training rows (of numbers: their mean),
-        a warning says so, and that is what all rows get. ``partial_fit`` has no such rows and
-        compares nothing.
+        Whether to hold out validation rows, stop when their loss stops falling and keep the best
+        average of the weights over the last four validation checks. "auto": from 1,000 rows on;
+        with fewer, all ``max_epochs`` are trained and the weights are averaged over epochs.
+        False: keep the latest weights, for a schedule of your own; small data are then
+        overfitted. If no check is better than the base rate of the training rows (for numbers:
+        their mean), a warning is raised and every row gets that prediction. ``partial_fit`` holds
+        out no rows and makes no such comparison.
     validation : {"auto", "random", "last", "groups"}, default="auto"
-        Which rows early stopping sets aside. "auto": "last" where the encoder knows when each row
-        was (``HistorySequenceEncoder(time=...)``), otherwise "random". "random": any. "last":
-        those from some time on, in whatever order the rows stand, equal times together; where no
-        time is known, the last ones in the given order. "groups": all rows of some users, whom
-        the encoder knows (``HistorySequenceEncoder(user=...)``) or the ``groups`` given to
-        ``fit`` say.
+        Which rows early stopping holds out. "auto": "last" if the encoder knows the times of the
+        rows (``HistorySequenceEncoder(time=...)``), otherwise "random". "random": rows at random.
+        "last": all rows from some time on, whatever their order, with equal times kept together;
+        without times, the last rows in the given order. "groups": all rows of some users, known
+        from the encoder (``HistorySequenceEncoder(user=...)``) or from the ``groups`` passed to
+        ``fit``.
     validation_fraction : float, default=0.1
-        Share of the rows (of the groups, with ``validation="groups"``) that early stopping sets
-        aside.
+        Fraction of the rows (of the groups, with ``validation="groups"``) that early stopping
+        holds out.
     refit : {"auto", "validation"} or None, default="auto"
-        "validation": once the stop is found, the rows set aside are learnt too, by one pass in the
-        order of their time, which begins with the weights of the best check and is averaged. Part
-        by part they are predicted before they are learnt: the pass is a row of ``history_``, and
-        where its loss is no smaller than the best check's, model and moments stay as they were.
-        "auto": where they are the last rows, so that the model has seen the latest day. None:
-        never, for the exact model that was validated. A training that a callback or Ctrl-C ends
-        makes no such pass.
+        "validation": after the best stopping point is found, train on the held-out rows too, in
+        one pass in order of time, starting from the best weights and averaging along the way.
+        Each chunk is predicted before it is trained on; the pass is a row of ``history_``, and if
+        its loss is not smaller than that of the best check, it is discarded. "auto": do so if the
+        held-out rows are the last ones, so that the model has seen the newest data. None: never,
+        to keep exactly the model that was validated. There is no such pass if a callback or
+        Ctrl-C ended training.
     patience : int, default=4
-        Validation checks without a smaller loss, from the fifth on, before training stops. There
-        is one check per 50 batches, at least one and at most four per epoch.
+        Number of validation checks without a smaller loss, from the fifth check on, before
+        training stops. There is one check per 50 batches, with at least one and at most four per
+        epoch.
     class_weight : dict, "balanced" or None, default=None
-        Factor of the loss by label. Probabilities are then those of the weighted classes. Not for
-        several labels.
+        Factor of the loss for each label. The probabilities then refer to the weighted classes
+        and are no longer calibrated. Not supported for several labels.
     after : dict or None, default=None
-        With several labels, those that are there only after another: ``{"purchase": "click"}``, or
-        by number, ``{1: 0}``. The purchase then has the product of two probabilities, of the click
-        and of the purchase after it (ESMM), and is 0 wherever the click is. Set it where that is
-        so. None: no label needs another.
+        For several labels, which ones can only occur after another: ``{"purchase": "click"}``, or
+        by number, ``{1: 0}``. The probability of a purchase is then the product of two
+        probabilities, of the click and of the purchase given the click (ESMM), and the label
+        counts as 0 without a click. None: labels are independent.
     label_weight : dict or None, default=None
-        With several labels, factor of the loss of each, by its name or number; 1 where it is not
-        named. More of a label's weight makes the shared embeddings its own. None: all are 1.
+        For several labels, the factor of each label's loss, by name or number; 1 if not named. A
+        larger factor fits the shared embeddings more to that label. None: all are 1.
     neighbours : {"auto", "time", "user"} or None, default="auto"
-        Whether the candidate gets numbers of item neighbours: what everybody's histories say
-        about the candidate and the user's past events (see Notes), 14 per behaviour: for the
-        attribute with the most ids, and for others from 64 ids on. "time": the numbers of each row
-        come from what was known at the end of the last of five blocks of time that ended before it.
-        "user": users are in five parts; the numbers of a row whose user was trained on come from
-        all other parts (in training from those before it), those of new users from all. "auto":
-        "time" where the encoder knows when each row was (``HistorySequenceEncoder(time=...)``),
-        "user" where it knows whose each row is alone (``user=...``), otherwise none. None: none, as
-        in the paper. Nothing is added to rows that have such numbers already, by
-        :class:`ItemNeighbours`.
+        Whether to add numbers from item neighbours as inputs: how the candidate goes with the
+        user's past events according to everybody's histories (see Notes). There are 14 per
+        behaviour, for the attribute with the most ids, and for others with at least 64 ids.
+        "time": the numbers of each row come from what was known at the end of the last of five
+        blocks of time that ended before it. "user": users are divided into five parts; the
+        numbers of a row of a training user come from the parts before that user's (none for the
+        first part), those of a new user from all. "auto": "time" if the encoder knows the times
+        of the rows (``HistorySequenceEncoder(time=...)``), "user" if it only knows their users
+        (``user=...``), otherwise none. None: no such inputs, as in the paper. Rows that already
+        have such numbers from :class:`ItemNeighbours` get no others.
     callbacks : list of skorch callbacks or None, default=None
         For what has no parameter here: schedules, clipping, checkpoints. A schedule moves the
         rates of embeddings and of all the rest: one that multiplies keeps the ratio of ``lr`` and
@@ -502,21 +509,22 @@ class DINClassifier(ClassifierMixin, DINEstimator, ClickParameters):
         times the weights and is removed when training ends. One training at a time; the state of
         ``callbacks`` is not kept; ``partial_fit`` writes nothing. None: nothing is kept.
     device : str, default="auto"
-        torch device to train and predict on. "auto": "cuda" where there is one, otherwise "cpu".
+        torch device for training and prediction. "auto": "cuda" if available, otherwise "cpu".
     random_state : int, RandomState or None, default=None
-        Seed of initial weights, validation rows, order of rows, dropout, hidden numbers and ids.
-        None draws fresh entropy; the global random states of numpy and torch are never touched.
+        Seed of the initial weights, validation rows, order of rows, dropout, and hidden numbers
+        and ids. None draws fresh entropy. The global random states of numpy and torch are never
+        changed.
     verbose : int, default=0
-        0 is silent. 1 shows a progress bar with losses, AUC and time left, and names the label of a
-        click where it is not 1, the columns that are not used (dates), and why item neighbours are
-        off.
+        0 is silent. 1 shows a progress bar with losses, AUC and time left, and reports which
+        label is a click if it is not 1, which columns are not used (dates), and why item
+        neighbours are off.
 
     Attributes
     ----------
     classes_ : ndarray of shape (2,), or list of them
-        The labels; the second is the click. Of several labels, both kinds of each.
+        The labels; the second is the click. For several labels, both classes of each.
     label_names_ : list of str
-        Of several labels, the columns of y, or their numbers as text.
+        For several labels, the columns of y, or their numbers as strings.
     net_ : skorch net
         Without training rows. ``net_.predict_proba(X)``, ``net_.fit(X, y)`` and
         ``net_.partial_fit(X, y)`` take EncodedFeatures and y of 0 and 1; ``net_.history`` has a row
@@ -525,31 +533,33 @@ class DINClassifier(ClassifierMixin, DINEstimator, ClickParameters):
     module_ : DIN
         The torch module. ``module_.schema`` has the numbers of item neighbours too.
     schema_ : Schema
-        What the classifier was fitted on.
+        The schema of the encoded rows the classifier was fitted on.
     history_ : DataFrame
-        One row per validation check: epoch (a fraction where an epoch has several checks),
+        One row per validation check: epoch (fractional if an epoch has several checks),
         train_loss, valid_loss, valid_auc, seconds. Without validation, one row per epoch.
     n_iter_ : int
-        Epochs begun; each ``partial_fit`` is one, with its row in ``history_``.
+        Number of epochs started; each ``partial_fit`` counts as one and has a row in
+        ``history_``.
     novelty_ : dict of str to float
-        By candidate column, the share of its ids that were new in the newer half of the rows:
-        block by block of ``validation_fraction``, no row before has them. Below 1 % the catalogue
-        counts as still; else training and validation show rows without what came up shortly
-        before them, as later rows will be seen. Empty where no time is known.
+        For each candidate column, the fraction of its ids that were new in the newer half of the
+        rows: ids that no earlier row has, block by block of ``validation_fraction``. Below 1 %
+        the catalogue counts as static; otherwise training and validation hide ids that appeared
+        shortly before a row, as will happen in production. Empty if the times are unknown.
     n_features_in_, feature_names_in_
         As for every scikit-learn estimator.
 
     Notes
     -----
-    Item neighbours are learnt from X and y at ``fit``; ``partial_fit`` adds the clicks of its
-    rows. Any row, trained on or not, reads a table that does not count it: a number that had
-    counted the row's own click would tell its label, in a test row as well, since that click
-    stands in the user's later histories. Rows without user and time, and candidates that are
-    ranked, are asked for now: they read all that is known. Per history these are the
-    sum, mean, maximum, newest and decayed sum (0.8 per event) of two scores between the candidate
-    and each past event, the weights of EASE (Steck, 2019; exact among the 3,000 most popular
-    items) and a shrunk cosine, each by its 200 best neighbours; the logarithm of the candidate's
-    popularity; its rate of clicks, and how much that rests on; and whether it is known.
+    Item neighbours are learned from X and y in ``fit``; ``partial_fit`` adds the clicks of its
+    rows. Every row, in training or not, reads a table that does not count the row itself: a
+    number that included the row's own click would reveal its label, also for a test row, since
+    that click is in the user's later histories. Rows without user and time, and candidates in
+    rankings, are predicted as of now and read everything. For each history the numbers are the
+    sum, mean, maximum, newest value and decayed sum (0.8 per event) of two scores between the
+    candidate and each past event, the weights of EASE (Steck, 2019; exact among the 3,000 most
+    popular items) and a shrunk cosine, each limited to its 200 best neighbours; the logarithm of
+    the candidate's popularity; its click rate, and the number of rows behind it; and whether it
+    is known.
 
     References
     ----------
@@ -602,12 +612,12 @@ class DINClassifier(ClassifierMixin, DINEstimator, ClickParameters):
         X : EncodedFeatures, or array-like or DataFrame of shape (n, n_features)
             As given to ``fit``, or from the same encoder after its ``partial_fit``.
         y : array-like of shape (n,), or array or frame of shape (n, n_labels)
-            Labels; all may be alike.
+            Labels; they may all be equal.
         classes : array-like of shape (2,), or list of them, default=None
-            Both labels, the larger one is the click; of several labels a pair for each. Needed in
-            the first call where y has only one of them.
+            Both labels, the larger one is the click; for several labels a pair for each. Required
+            in the first call if y has only one of them.
         sample_weight : array-like of shape (n,), default=None
-            Factor of each impression's loss. Their mean becomes one in each call.
+            Factor of each impression's loss. The factors are scaled to mean one in each call.
 
         Returns
         -------
@@ -623,7 +633,7 @@ class DINClassifier(ClassifierMixin, DINEstimator, ClickParameters):
         return self._learn_more(X, y, sample_weight, classes=classes)
 
     def predict_proba(self, X: ImpressionsLike) -> np.ndarray | list[np.ndarray]:
-        """Probability of both classes.
+        """Return the probability of both classes.
 
         Parameters
         ----------
@@ -633,8 +643,8 @@ class DINClassifier(ClassifierMixin, DINEstimator, ClickParameters):
         Returns
         -------
         probability : ndarray of shape (n, 2), float32, or list of them
-            Columns in the order of ``classes_``. Of several labels, an array for each, as
-            scikit-learn has it.
+            Columns in the order of ``classes_``. For several labels, a list with an array for
+            each, as in scikit-learn.
         """
         logits = self.decision_function(X)  # first: it refuses where nothing is fitted
         click = self._target.value_of(logits)
@@ -643,7 +653,7 @@ class DINClassifier(ClassifierMixin, DINEstimator, ClickParameters):
         return np.stack([1 - click, click], axis=1)
 
     def decision_function(self, X: ImpressionsLike) -> np.ndarray:
-        """Log-odds of the click.
+        """Return the log-odds of the click.
 
         Parameters
         ----------
@@ -658,7 +668,7 @@ class DINClassifier(ClassifierMixin, DINEstimator, ClickParameters):
         return self.net_.score(encoded)
 
     def predict(self, X: ImpressionsLike) -> np.ndarray:
-        """Label that is more probable.
+        """Return the more probable label of each impression.
 
         Parameters
         ----------
@@ -678,14 +688,14 @@ class DINClassifier(ClassifierMixin, DINEstimator, ClickParameters):
     def score(
         self, X: ImpressionsLike, y: ArrayLike, sample_weight: ArrayLike | None = None
     ) -> float:
-        """Accuracy; of several labels, the share of rows whose known labels are all predicted.
+        """Return the accuracy; for several labels, the fraction of rows that are all correct.
 
         Parameters
         ----------
         X : EncodedFeatures, or array-like or DataFrame of shape (n, n_features)
             As given to ``fit``.
         y : array-like of shape (n,), or array or frame of shape (n, n_labels)
-            Labels; of several, NaN is left out, and so are rows without any label.
+            Labels; for several labels, NaN is ignored, and so are rows without any known label.
         sample_weight : array-like of shape (n,), default=None
             Weight of each row.
 

@@ -18,35 +18,35 @@ RowNumbers = np.ndarray
 
 
 class TimeSplit(BaseCrossValidator):
-    """Cross-validation by time: train on what came before, test on what came next.
+    """Cross-validation by time: train on earlier rows, test on later ones.
 
-    The rows are ordered by their times and the newest of them are cut into ``n_splits``
-    consecutive test blocks. Each fold trains on all rows before its test block, so later folds
-    train on more. The rows of X may stand in any order: the indices follow the times.
+    The rows are ordered by time and the newest of them are divided into ``n_splits`` consecutive
+    test blocks. Each fold trains on all rows before its test block, so later folds train on more.
+    The rows of X may be in any order: the indices follow the times.
 
-    Equal times are never parted: a cut that would fall among them moves to the nearer end of
-    them, so blocks differ in size where times repeat. This is what tells it apart from
-    :class:`sklearn.model_selection.TimeSeriesSplit`, which counts rows, needs them sorted, and
-    can put two rows of one moment on both sides of a cut.
+    Rows with equal times are never separated: a boundary that would fall among them moves to the
+    nearer end, so blocks differ in size if times repeat. This differs from
+    :class:`sklearn.model_selection.TimeSeriesSplit`, which counts rows, requires them sorted, and
+    can put two rows of one moment on both sides of a boundary.
 
-    A row is in the training set where ``time < (first time of the test block) - gap``.
+    A row is in the training set if ``time < (first time of the test block) - gap``.
 
     Parameters
     ----------
     n_splits : int, default=5
-        Number of folds, at least 1. Rows need at least ``n_splits + 1`` different times.
+        Number of folds, at least 1. The rows must have at least ``n_splits + 1`` different times.
     test_size : int or float, default=None
-        Rows in each test block: a number of rows, or as a float the fraction of all rows. None
-        takes ``n_rows // (n_splits + 1)``. Give it to test on a short period only (the last
-        week), which leaves more to train on. Blocks are only about that large where times repeat.
+        Rows per test block: a number of rows, or as a float a fraction of all rows. None means
+        ``n_rows // (n_splits + 1)``. Set it to test on a short period only, such as the last
+        week, and train on more. The size is approximate if times repeat.
     gap : int, float or duration, default=0
-        Time between training and test: training rows are older than the first time of the test
-        block by more than this. A number in the time's own unit; for datetimes a duration such
-        as "1D". Use it where what happened becomes known with a delay, such as purchases that
-        are counted a day after the click.
+        Time between training and test: training rows are earlier than the first time of the test
+        block by more than this. A number in the unit of the times; for datetimes a duration such
+        as "1D". Use it if labels become known with a delay, such as purchases that are counted a
+        day after the click.
     time : str, default=None
-        Name of the column of X that holds the times: integers, floats or datetimes. None is for
-        encoded impressions that carry their times (``X.times``).
+        Name of the time column of X: integers, floats or datetimes. None is for encoded
+        impressions that carry their times (``X.times``).
 
     See Also
     --------
@@ -84,18 +84,18 @@ class TimeSplit(BaseCrossValidator):
         Parameters
         ----------
         X : pandas, polars or Arrow frame, scan, or EncodedFeatures
-            With one row per impression.
+            One row per impression.
         y : object, default=None
-            Changes nothing; where it is given, it must have as many rows as X.
+            Ignored; if given, it must have as many rows as X.
         groups : object, default=None
-            Changes nothing; where it is given, it must have as many rows as X.
+            Ignored; if given, it must have as many rows as X.
 
         Yields
         ------
         train : ndarray of int
-            Positions of the training rows, in the order of their times.
+            Positions of the training rows, in order of time.
         test : ndarray of int
-            Positions of the test rows, in the order of their times.
+            Positions of the test rows, in order of time.
         """
         test_size = self.test_size
         check_count(self.n_splits, name="n_splits")
@@ -129,7 +129,7 @@ class TimeSplit(BaseCrossValidator):
         Parameters
         ----------
         X, y, groups : object, default=None
-            Not looked at: scikit-learn passes them to every splitter.
+            Ignored; present for compatibility with scikit-learn.
 
         Returns
         -------

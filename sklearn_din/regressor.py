@@ -19,31 +19,31 @@ if TYPE_CHECKING:
 
 
 class DINRegressor(RegressorMixin, DINEstimator, NumberParameters):
-    """Deep Interest Network for numbers: watch time, a rating, a price paid.
+    """Deep Interest Network for regression: watch time, a rating, a price paid.
 
-    The network of :class:`DINClassifier`, whose output is a number in place of log-odds. It
-    trains on y less its mean and divided by its standard deviation, by squared error.
+    It is the network of :class:`DINClassifier` with a number as its output instead of log-odds.
+    It is trained with the squared error on the standardized y.
 
-    With ``loss="log1p"`` that is log(1 + y), as for watch times and prices, of which a few are
-    very large. Predictions are then numbers again, about the median of each row rather than its
-    mean: where the mean counts, such as in sums, use "squared".
+    With ``loss="log1p"`` it is trained on log(1 + y), for targets such as watch times and prices
+    with a few very large values. Predictions are transformed back; they are then close to the
+    median of each row rather than its mean. If the mean matters, as for sums, use "squared".
 
     Parameters
     ----------
     loss : {"squared", "log1p"}, default="squared"
-        Squared error of the number, or of log(1 + number), which needs numbers from 0 on.
+        Squared error of the number, or of log(1 + number), which requires numbers of at least 0.
 
     Attributes
     ----------
     net_ : skorch net
-        As of :class:`DINClassifier`; it takes y, and gives outputs, less the mean of the rows of
-        ``fit`` and divided by their standard deviation.
+        As in :class:`DINClassifier`; it takes y, and outputs are standardized with the mean and
+        standard deviation of the rows of ``fit``.
     module_, schema_, n_iter_, novelty_, n_features_in_, feature_names_in_
-        As of :class:`DINClassifier`.
+        As in :class:`DINClassifier`.
     history_ : DataFrame
-        One row per validation check, as of :class:`DINClassifier`. The losses are squared errors
-        divided by the variance of the rows of ``fit``: 1 is as good as their mean, 1 - loss is
-        about R2. There is no AUC.
+        One row per validation check, as in :class:`DINClassifier`. The losses are squared errors
+        divided by the variance of the rows of ``fit``: 1 is as good as predicting the mean, and 1
+        - loss is about R2. There is no AUC.
 
     See Also
     --------
@@ -51,10 +51,11 @@ class DINRegressor(RegressorMixin, DINEstimator, NumberParameters):
 
     Notes
     -----
-    There are no item neighbours: those of the classifier learn from clicks, and counted from
-    histories alone they gained nothing (R2 of MovieLens' ratings .413 with, .423 without;
-    benchmarks/quality-results.md, "Numbers"). :class:`ItemNeighbours` before the regressor adds
-    them. Nor does ``fit`` look for the row's own event in its history: it shows by clicks.
+    There are no item neighbours as inputs: those of the classifier learn from clicks, and
+    computed from histories alone they did not help (R2 of MovieLens ratings .413 with, .423
+    without; benchmarks/quality-results.md, "Numbers"). To add them anyway, put
+    :class:`ItemNeighbours` before the regressor. ``fit`` does not check whether histories contain
+    the row's own event, since the check needs clicks.
 
     Examples
     --------
@@ -72,9 +73,9 @@ class DINRegressor(RegressorMixin, DINEstimator, NumberParameters):
     def partial_fit(
         self, X: ImpressionsLike, y: ArrayLike, sample_weight: ArrayLike | None = None
     ) -> Self:
-        """Train on further rows by one pass, as :meth:`DINClassifier.partial_fit` does.
+        """Train on further rows in one pass, as :meth:`DINClassifier.partial_fit` does.
 
-        Mean and standard deviation of y stay those of ``fit``.
+        The mean and standard deviation of y remain those of ``fit``.
 
         Parameters
         ----------
@@ -83,7 +84,7 @@ class DINRegressor(RegressorMixin, DINEstimator, NumberParameters):
         y : array-like of shape (n,)
             Numbers.
         sample_weight : array-like of shape (n,), default=None
-            Factor of each impression's loss. Their mean becomes one in each call.
+            Factor of each impression's loss. The factors are scaled to mean one in each call.
 
         Returns
         -------

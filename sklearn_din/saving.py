@@ -58,26 +58,26 @@ class ModelFileError(ValueError):
 def save(model: object, path: str | os.PathLike[str]) -> None:
     """Save a model to one file that runs no code when it is loaded.
 
-    The file holds values: parameters, vocabularies, weights, the remembered clicks of a
-    HistoryBuilder, and what ``partial_fit`` goes on from: two numbers per id and the moments of the
-    dense weights. Training rows are not kept. Saving takes the model's memory once more and its
-    largest array a second time, which makes 2 GB for an embedding table of 1 GB; loading takes 2.3
+    The file contains values: parameters, vocabularies, weights, the stored clicks of a
+    HistoryBuilder, and the state that ``partial_fit`` continues from: two numbers per id and the
+    moments of the dense weights. Training rows are not kept. Saving needs as much memory as the
+    model, plus twice its largest array, 2 GB for an embedding table of 1 GB; loading needs 2.3
     times the model, itself included (``benchmarks/README.md``).
 
     Parameters
     ----------
     model : estimator
-        Of :class:`DINClassifier`, :class:`HistorySequenceEncoder`, :class:`HistoryBuilder`,
-        :class:`ItemNeighbours`, a Pipeline or a search of those, and whatever else skops can keep.
-        Fitted or not.
+        A :class:`DINClassifier`, :class:`HistorySequenceEncoder`, :class:`HistoryBuilder`,
+        :class:`ItemNeighbours`, a Pipeline or a search of those, and anything else that skops
+        supports, fitted or not.
     path : str or path
-        The file; one that is there is replaced. It is written under another name in the same
-        folder and then put in place, so that nobody ever reads half of it.
+        The file. An existing file is replaced. The file is written under another name in the same
+        folder and then renamed, so that nobody ever reads half of it.
 
     Raises
     ------
     ValueError
-        If the model holds what no such file can hold, such as lambdas and open connections.
+        If the model contains what cannot be saved, such as lambdas or open connections.
 
     See Also
     --------
@@ -126,24 +126,24 @@ def _is_short_of_memory(error: BaseException | None) -> bool:
 
 
 def load(path: str | os.PathLike[str], *, trusted: Sequence[str] = (), device: str = "cpu") -> Any:
-    """Load a model that :func:`save` wrote; its predictions are the same to the bit.
+    """Load a model that :func:`save` wrote; its predictions are identical to the last bit.
 
-    Only types that skops or this package know are built, and those named in ``trusted``. Our own
-    check every parameter, dtype, shape and name. The checksums in the file guard against damage,
-    not against forgery: whoever can write the file can put another model into it, but no code.
+    Only types known to skops or this package are built, and those named in ``trusted``. Our own
+    types check every parameter, dtype, shape and name. The checksums in the file detect damage,
+    not forgery: anyone who can write the file can put another model into it, but no code.
 
     Parameters
     ----------
     path : str or path
         The file.
     trusted : list of str, default=()
-        Names of further types that steps of other packages may hold, such as
-        ``["my_package.steps.AddWeekday"]``. Their code runs: pass only what you know.
-        :func:`inspect` lists what a file asks for.
+        Names of further types, from steps of other packages, such as
+        ``["my_package.steps.AddWeekday"]``. Their code runs: pass only types you know.
+        :func:`inspect` lists those that a file needs.
     device : str, default="cpu"
         torch device of the networks, wherever they were trained: "cpu", "cuda", "cuda:1", or
-        "auto" for "cuda" where there is one. The parameter ``device`` of the classifier, by which
-        it would be fitted again, stays as it was saved.
+        "auto" for "cuda" if available. The classifier's parameter ``device``, which a new fit
+        would use, is unchanged.
 
     Returns
     -------
@@ -153,14 +153,14 @@ def load(path: str | os.PathLike[str], *, trusted: Sequence[str] = (), device: s
     Raises
     ------
     ModelFileError
-        If the file is damaged, holds no model, holds types that are not trusted (they are named),
-        or needs a newer version of this package. It is a ValueError.
+        If the file is damaged, contains no model, contains types that are not trusted (they are
+        named), or needs a newer version of this package. It is a ValueError.
 
     Warns
     -----
     UserWarning
-        If sklearn_din, scikit-learn, torch or numpy are of another release than those that saved
-        the model.
+        If sklearn_din, scikit-learn, torch or numpy have another version than when the model was
+        saved.
 
     See Also
     --------
@@ -212,7 +212,7 @@ class FileContents(dict[str, Any]):
 
 
 def inspect(path: str | os.PathLike[str]) -> FileContents:
-    """Tell what a file of a model holds, without building any of it.
+    """Return what a model file contains, without building any of it.
 
     Parameters
     ----------
@@ -260,15 +260,15 @@ def inspect(path: str | os.PathLike[str]) -> FileContents:
 
 
 def trusted_types() -> list[str]:
-    """Names of the types that :func:`load` trusts beside those that skops knows.
+    """Return the names of the types that :func:`load` trusts in addition to those known to skops.
 
-    They are our own, and scikit-learn's metrics, splitters and scorers, of which a search is made,
-    and calibrations.
+    They are our own types, and the metrics, splitters, scorers and calibrations of scikit-learn
+    that searches and calibrated models contain.
 
     Returns
     -------
     list of str
-        For ``skops.io.load(path, trusted=...)`` and for what is built on it, such as MLflow.
+        For ``skops.io.load(path, trusted=...)`` and tools built on it, such as MLflow.
 
     Examples
     --------

@@ -68,87 +68,88 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
 ):
     """Encode a frame of impressions with histories for a Deep Interest Network.
 
-    Text, categories, booleans and integers become ids, floats become standardised numbers, and
-    columns of lists become ragged histories of ids. A candidate column and its history share
-    one vocabulary, learnt from both. Ids are int32: 0 is padding, 1 unknown, known values
-    follow in sorted order from 2. :meth:`partial_fit` appends the values of later rows.
+    Strings, categories, booleans and integers become ids, floats become standardized numbers, and
+    columns of lists become ragged histories of ids. A candidate column and its history share one
+    vocabulary, learned from both. Ids are int32: 0 is padding, 1 unknown, and known values follow
+    from 2 in sorted order. :meth:`partial_fit` appends the values of later rows.
 
     Parameters
     ----------
     histories : "auto" or dict, default="auto"
-        Exceptions from the rules that "auto" goes by: history column -> the candidate column that
-        it is compared with. A tuple of histories with a tuple of candidates is one behaviour with
-        several attributes per event; None stands for no candidate, and a behaviour without any is
-        a bag. In a behaviour, floats with candidate None are numbers of the events. All other
-        histories follow the rules; ``drop`` leaves them out. "auto": columns of lists; ``hist_x``,
-        or a list under any other prefix (``buy_x``), pairs with ``x`` where there is such a column
-        of ids; histories of the same events are one behaviour (columns of one ``attach_history``
-        call, also after a file has made lists of them: equal lengths in every row).
+        Exceptions to the rules of "auto": a dict from a history column to the candidate column it
+        is compared with. A tuple of histories with a tuple of candidates is one behaviour with
+        several attributes per event; None means no candidate, and a behaviour without any
+        candidate is a bag. In a behaviour, floats with candidate None are numbers of the events.
+        All other histories follow the rules; ``drop`` leaves them out. The rules of "auto":
+        columns of lists are histories; ``hist_x``, or a list under any other prefix (``buy_x``),
+        is compared with a column ``x`` of ids, if there is one; histories of the same events form
+        one behaviour (columns of one ``attach_history`` call, even after a file has turned them
+        into lists: equal lengths in every row).
     categorical : "auto" or list of str, default="auto"
-        Columns of ids in addition to those that the rules find: text, categories, booleans,
-        integers, and floats that are all whole and have a history. The history of a column that
-        is named here holds ids too. Candidates always are ids.
+        Columns to encode as ids in addition to those found by the rules: strings, categories,
+        booleans, integers, and whole-number floats with a history. The history of a column named
+        here contains ids too. Candidates are always ids.
     numeric : "auto" or list of str, default="auto"
-        Columns of numbers in addition to those that the rules find: floats, and durations, which
-        are seconds. The history of a column that is named here holds numbers too. A missing number
-        gets the mean, and an indicator column where numbers were missing at fit.
+        Columns to encode as numbers in addition to those found by the rules: floats, and
+        durations in seconds. The history of a column named here contains numbers too. A missing
+        number gets the mean, and an indicator column if numbers were missing at fit.
     drop : str, list of str or None, default=()
         Columns to leave out. They may be absent at transform.
     user : str, default=None
-        Column that says whose each row is. It is no feature: it travels beside them, so that
-        ``DINClassifier(validation="groups")`` and scores by user need no more arguments. It may
-        be absent at transform.
+        Column with the user of each row. It is not a feature but is kept with the encoded rows,
+        so that ``DINClassifier(validation="groups")`` and scores by user need no other arguments.
+        It may be absent at transform.
     time : str, default=None
-        Column that says when each row was: integers, floats or datetimes. It is no feature: it
-        travels beside them, so that ``DINClassifier(validation="last")`` and :class:`TimeSplit`
-        know what came last. It may be absent at transform.
+        Column with the time of each row: integers, floats or datetimes. It is not a feature but
+        is kept with the encoded rows, so that ``DINClassifier(validation="last")`` and
+        :class:`TimeSplit` know the order of the rows. It may be absent at transform.
     position : str, default=None
-        Column that says where each row was shown: 1, 2, 3 and so on, missing where that is not
-        known. Training learns what a position adds to the log-odds of a click, so that items are
-        not praised for their places; its validation checks count it too. Predictions leave it out:
-        they are those of an average position. It may be absent at transform.
+        Column with the position at which each row was shown: 1, 2, 3 and so on, missing if
+        unknown. Training learns what a position adds to the log-odds of a click, so that an item
+        gets no credit for its position; validation checks include it. Predictions are for an
+        average position. It may be absent at transform.
     max_length : int, default=50
-        How many of its newest events a history keeps. Time and memory grow with it. Item
-        neighbours alone count older events too, of the 1,000 newest that a cell holds.
+        Number of newest events of a history to keep. Time and memory grow with it. Item
+        neighbours also count older events, up to the newest 1,000 of a cell.
     min_frequency : int, default=1
         Values that occur less often in the training rows and their histories share the unknown
-        id: for catalogues with many ids that are seen once.
+        id. Raise it for catalogues with many ids that occur once.
     max_ids : int, default=None
-        How many values of each vocabulary get an id of their own, the most frequent ones. It
-        bounds the size of the embeddings. None gives one to every value.
+        Maximum number of values with an id of their own in each vocabulary; the most frequent
+        ones are kept. It bounds the size of the embeddings. None means no limit.
     unknown : {"embed", "error"}, default="embed"
         What to do at transform with a value not seen at fit: give it id 1, or raise. A missing
         value always has id 1.
     separator : str, default=None
-        Where to split histories that are text, "|" for "Comedy|Drama": the columns named in
-        ``histories``, and with "auto" those called ``hist_x`` beside a column ``x``.
+        Where to split histories that are strings, such as "|" for "Comedy|Drama": the columns
+        named in ``histories``, and with "auto" those called ``hist_x`` next to a column ``x``.
     vectors : dict of str to DataFrame, default=None
-        Fixed vectors of the values of a column of ids, such as embeddings of the items' texts or
-        images: column -> a frame with that column, and beside it one column of numbers for each
-        dimension, or one of equally long arrays. Candidates and histories share them; the
-        network learns a projection that it adds to the embeddings. The frame may have values that
-        no row has: tomorrow's items, which are then known by them. To know more of them, set a new
-        frame on the fitted encoder, ``encoder.set_params(vectors={"item": newer})``.
+        Fixed vectors for the values of a column of ids, such as embeddings of the items' texts or
+        images: a dict from the column to a frame with that column and either one column of
+        numbers per dimension or one column of equally long arrays. Candidates and histories share
+        them; the network adds a learned projection of them to the embeddings. The frame may
+        include values that no row has, such as tomorrow's items. To add more later, set a new
+        frame on the fitted encoder: ``encoder.set_params(vectors={"item": newer})``.
 
     Attributes
     ----------
     schema_ : Schema
         Every output field and every behaviour.
     vocabularies_ : dict of str to ndarray
-        Column of ids -> known values; ``vocabularies_[name][i]`` has id ``i + 2``.
+        For each column of ids, its known values; ``vocabularies_[name][i]`` has id ``i + 2``.
     scales_ : dict of str to EventScale
-        Column of numbers -> its ``shift`` and ``scale``: it is encoded as ``(number - shift) /
-        scale``, what is far off where there are a few such (``has_outliers``) by its logarithm;
-        times elapsed (``is_elapsed``) as ``log1p(elapsed / scale)``, whose scale is
-        the power of two nearest to their median.
+        For each column of numbers, its ``shift`` and ``scale``: it is encoded as ``(number -
+        shift) / scale``, with the logarithm of extreme values if there are a few
+        (``has_outliers``); elapsed times (``is_elapsed``) as ``log1p(elapsed / scale)``, where
+        the scale is the power of two nearest to their median.
     n_features_in_ : int
     feature_names_in_ : ndarray of str
 
     Notes
     -----
-    Datetimes are not used. A plain 2-D array is numeric throughout. Only the training rows and
-    the events that their histories hold after truncation are learnt from. ``set_output`` has no
-    effect: the output is always :class:`EncodedFeatures`.
+    Datetimes are not used. A plain 2-D array is entirely numeric. The encoder learns only from
+    the training rows and from the events in their histories after truncation. ``set_output`` has
+    no effect: the output is always :class:`EncodedFeatures`.
 
     Examples
     --------
@@ -237,7 +238,7 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
             One row is one impression: a candidate shown. A scan (:func:`scan_parquet`) is read
             part by part.
         y : object, default=None
-            Not looked at: scikit-learn passes it to every transformer.
+            Ignored; present for compatibility with Pipeline.
 
         Returns
         -------
@@ -251,14 +252,14 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
 
     @_fit_context(prefer_skip_nested_validation=True)
     def fit_transform(self, X: TableLike, y: ArrayLike | None = None) -> EncodedFeatures:
-        """Fit and encode the same rows: as ``fit(X).transform(X)``, and a frame is read once.
+        """Fit and encode the same rows, as ``fit(X).transform(X)`` does, reading a frame only once.
 
         Parameters
         ----------
         X : DataFrame, scan or array-like of shape (n_rows, n_columns)
             One row is one impression: a candidate shown. A scan is read part by part.
         y : object, default=None
-            Not looked at: scikit-learn passes it to every transformer.
+            Ignored; present for compatibility with Pipeline.
 
         Returns
         -------
@@ -340,8 +341,8 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
         Parameters
         ----------
         X : DataFrame, scan or array-like of shape (n_rows, n_columns)
-            The columns seen at fit, in any order; dropped ones and dates may be absent, others are
-            not used.
+            The columns seen at fit, in any order; dropped columns and dates may be absent, and
+            other columns are ignored.
 
         Returns
         -------
@@ -352,30 +353,30 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
         return self._encode(self._check_table(X, reset=False))
 
     def report(self, X: TableLike) -> pd.DataFrame:
-        """Compare rows with those of fit, column by column: whether the log is still the same.
+        """Compare rows with those of fit, column by column, to detect drift.
 
         Parameters
         ----------
         X : DataFrame, scan or array-like of shape (n_rows, n_columns)
-            Rows as for :meth:`transform`, a day's requests for example.
+            Rows as for :meth:`transform`, for example a day's requests.
 
         Returns
         -------
         DataFrame
-            One row per column (the index): ``kind`` as in ``schema_``; the fractions of values that
-            are ``unknown`` (not in the vocabulary), ``missing``, and of histories that are
-            ``empty``, and the mean ``length`` of histories of single values, each beside what it
-            was ``_at_fit``; and ``shift``, the population stability index: ``sum (p - q) log(p /
-            q)`` over bins, p at fit and q now. Bins are the 19 most frequent ids and all other
-            known ones, or the deciles of the numbers (of a history: those of each row's newest
-            event). Below .1 little has moved, from .25 on much; n rows alone give some 20 / n. NaN
-            where a figure has no meaning.
+            One row per column (the index): ``kind`` as in ``schema_``; the fractions of values
+            that are ``unknown`` (not in the vocabulary), ``missing``, and of histories that are
+            ``empty``, and the mean ``length`` of histories of single values, each next to its
+            value ``_at_fit``; and ``shift``, the population stability index: ``sum (p - q) log(p
+            / q)`` over bins, p at fit and q now. Bins are the 19 most frequent ids and all other
+            known ones, or the deciles of the numbers (for a history: those of each row's newest
+            event). Below .1 there is little change, above .25 a large one; with n rows, chance
+            alone gives about 20 / n. NaN where a figure has no meaning.
 
         Notes
         -----
-        What is kept of the rows of fit are these bins and counts. :meth:`partial_fit` adds ids to
-        the vocabulary, and leaves what is compared with as it was.
-        :class:`~sklearn_din.ReportDisplay` draws the table.
+        The encoder keeps only these bins and counts of the rows of fit. :meth:`partial_fit` adds
+        ids to the vocabulary but does not change the reference.
+        :class:`~sklearn_din.ReportDisplay` plots the table.
 
         Examples
         --------
@@ -405,7 +406,7 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
         name : str
             A column of ids or a history.
         ids : array-like of int
-            Of any shape; pandas' nullable integers as well.
+            Of any shape; pandas nullable integers are accepted.
 
         Returns
         -------
@@ -420,12 +421,12 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
         return self._learnt.vocabularies[owner].decode(whole_ids(ids))
 
     def get_feature_names_out(self, input_features: ArrayLike | None = None) -> np.ndarray:
-        """Names of the columns of ``X.to_numpy()``: a history takes ``max_length`` of them.
+        """Return the columns of ``X.to_numpy()``; a history has ``max_length`` of them.
 
         Parameters
         ----------
         input_features : array-like of str, default=None
-            Must be the names seen at fit where they are given.
+            If given, must equal the names seen at fit.
 
         Returns
         -------
@@ -436,12 +437,12 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
         return np.asarray(self.schema_.feature_names_out(), dtype=object)
 
     def set_output(self, *, transform: str | None = None) -> Self:
-        """Do nothing: a frame of numbers could not carry ids and histories.
+        """Do nothing: a frame of numbers cannot hold ids and histories.
 
         Parameters
         ----------
         transform : object, default=None
-            Not looked at: what comes out are always encoded rows.
+            Ignored; the output is always encoded rows.
 
         Returns
         -------

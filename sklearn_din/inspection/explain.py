@@ -26,18 +26,18 @@ COLUMN_BY = {"weight": "weight", "leave_out": "effect"}
 
 
 def explain(pipeline: BaseEstimator, X: object, *, by: str = "weight") -> pd.DataFrame:
-    """Return what each past event means for each impression, in the caller's own values.
+    """Return the weight or the effect of each past event for each impression, with original values.
 
-    ``by="weight"`` is :meth:`DINClassifier.attention_weights` of a Pipeline: how much of
-    the event enters the interest. It says where the network looks. It is no vote: the network goes
-    on from the interest, so an event of a negative weight may well speak for the click.
-    ``by="leave_out"`` asks for the vote: each event is left out of its history and the
-    impression predicted again::
+    ``by="weight"`` is :meth:`DINClassifier.attention_weights` for a Pipeline: how much of the
+    event enters the interest. It shows where the network looks, not in which direction: the
+    network processes the interest further, so an event with a negative weight may still make the
+    click more likely. ``by="leave_out"`` gives the direction: each event is left out of its
+    history and the impression predicted again::
 
         effect = log-odds with the event - log-odds without it
 
-    Above 0 the event speaks for the click, below 0 against it. Effects of several events do not
-    add up: of two events that say the same, each alone may be left out at no loss.
+    A positive effect makes the click more likely, a negative one less likely. Effects of several
+    events do not add up: of two redundant events, either can be left out without any effect.
 
     Parameters
     ----------
@@ -46,19 +46,19 @@ def explain(pipeline: BaseEstimator, X: object, *, by: str = "weight") -> pd.Dat
     X : DataFrame
         Impressions, as given to the Pipeline's ``predict_proba``.
     by : {"weight", "leave_out"}, default="weight"
-        What to tell of each event. "leave_out" costs one prediction per event, so a history of 50
-        costs as much as 50 impressions. Older events than the encoder's ``max_length`` keeps do not
-        take the place of the one that is left out.
+        What to return for each event. "leave_out" costs one prediction per event, so a history of
+        50 costs as much as 50 impressions. Events older than those kept by the encoder's
+        ``max_length`` do not replace the one that is left out.
 
     Returns
     -------
     DataFrame
         One row per event, oldest first: row (position of the impression in X), behaviour,
-        position (0 is the oldest event kept), one column of original values per attribute
-        (None for a value not seen at fit, and where the behaviour lacks the attribute), weight
-        or effect, and share: that number over the sum of its absolute values in the impression's
-        behaviour, so that shares compare across impressions. ``attrs["click"]`` is the label that
-        counts as the click.
+        position (0 is the oldest event kept), one column of original values per attribute (None
+        for a value not seen at fit, or if the behaviour lacks the attribute), weight or effect,
+        and share: that number divided by the sum of absolute values in the impression's
+        behaviour, which makes impressions comparable. ``attrs["click"]`` is the label that counts
+        as the click.
 
     Raises
     ------

@@ -28,32 +28,33 @@ def attach_aggregates(
     time: str,
     aggregates: Mapping[str, Aggregate],
 ) -> IntoDataFrameT:
-    """Attach to each impression numbers about the events strictly before it.
+    """Attach to each impression statistics of the events strictly before it.
 
-    A user's mean rating so far, an item's popularity so far: an event counts for an impression
-    when it has the same key and a strictly smaller time. Events at the impression's own time do
-    not count, so a frame may be its own log without leaking its labels.
+    Examples are a user's mean rating so far and an item's popularity so far. An event counts for
+    an impression if it has the same key and a strictly smaller time. Events at the same time are
+    excluded, so a frame may be its own log without leaking its labels.
 
     Parameters
     ----------
     impressions : pandas, polars or Arrow frame, or scan, of shape (n_impressions, ...)
-        Rows to describe, in any order. It is not changed. The result is of this kind.
+        Rows to describe, in any order. The frame is not changed, and the result is of the same
+        kind.
     events : pandas, polars or Arrow frame, or scan, of shape (n_events, ...)
-        What happened, in any order; often the impressions themselves with their label. It need
-        not be of the impressions' kind. Where one of the two is a scan (:func:`scan_parquet`),
-        DuckDB sorts them (``pip install 'sklearn-din[large]'``). The numbers of a scan lie in files
-        in its ``cache_dir``, or in a temporary folder.
+        The log, in any order; often the impressions themselves with their label. It may be of
+        another kind than the impressions. If either is a scan (:func:`scan_parquet`), DuckDB
+        sorts them (``pip install 'sklearn-din[large]'``). The results for a scan are stored in
+        files in its ``cache_dir``, or in a temporary folder.
     time : str
         Time column of both frames: integers, floats or datetimes, without missing values.
     aggregates : mapping of str to (key, column, statistic)
-        New column's name to what it holds. ``key`` is a column of both frames or a tuple of
-        columns; ``column`` is a numeric or boolean column of the events, of which missing
-        values are left out; ``statistic`` is "mean", "sum", "count" or "shrunk_rate". With
-        "count", ``column`` may be None: then events are counted. "shrunk_rate" is the mean of
-        zeros and ones after 1 to 1,000 events at the average rate of all keys were added: the
-        more, the less keys with many events differ from each other before the impression's time
-        (empirical Bayes). Give it to a model where many keys have few events, beside a "count",
-        which says how much is known.
+        A dict from the name of each new column to its definition. ``key`` is a column of both
+        frames or a tuple of columns; ``column`` is a numeric or boolean column of the events,
+        whose missing values are ignored; ``statistic`` is "mean", "sum", "count" or
+        "shrunk_rate". With "count", ``column`` may be None: then events are counted.
+        "shrunk_rate" is the mean of zeros and ones after adding 1 to 1,000 events at the average
+        rate of all keys: the number is larger the less keys with many events differ from each
+        other before the time of the impression (empirical Bayes). Use it if many keys have few
+        events, together with a "count" that shows how much is known.
 
     Returns
     -------

@@ -112,41 +112,44 @@ def attach_history(
     prefix: str = "hist_",
     elapsed: str | None = None,
 ) -> IntoDataFrameT:
-    """Attach to each impression its user's events strictly before it, oldest to newest.
+    """Attach to each impression its user's events from strictly before it, oldest to newest.
 
-    Events at the impression's own time are not the past, so a log may be its own impressions.
-    In pandas the new columns share one sorted copy of the log: a cell is a window of it and reads
-    as an ndarray, and slicing, merging or copying the frame copies no events. A polars or Arrow
-    frame gets plain lists, which hold a copy of each row's events.
+    Events at the same time as the impression are excluded, so the impressions may be their own
+    log. In pandas the new columns share one sorted copy of the log: a cell is a window of it and
+    reads as an ndarray, and slicing, merging or copying the frame copies no events. A polars or
+    Arrow frame gets plain lists, with a copy of each row's events.
 
     Parameters
     ----------
     impressions : pandas, polars or Arrow frame, or scan, of shape (n_impressions, ...)
-        Rows to describe, in any order. It is not changed. The result is of this kind.
+        Rows to describe, in any order. The frame is not changed, and the result is of the same
+        kind.
     events : pandas, polars or Arrow frame, or scan, of shape (n_events, ...)
-        The log, in any order; it need not be of the impressions' kind. Events of equal user and
-        time keep its order. Where one of the two is a scan (:func:`scan_parquet`), DuckDB sorts
-        them (``pip install 'sklearn-din[large]'``), and events and windows lie in files in the
-        scan's ``cache_dir``, or in a temporary folder.
+        The log, in any order; it may be of another kind than the impressions. Events with equal
+        user and time keep their order. If either is a scan (:func:`scan_parquet`), DuckDB sorts
+        them (``pip install 'sklearn-din[large]'``), and events and windows are stored in files in
+        the scan's ``cache_dir``, or in a temporary folder.
     user : str
-        User column of both frames. A missing user has an empty history.
+        User column of both frames. A missing user gets an empty history.
     time : str
-        Time column of both frames: integers, floats, or datetimes that in both frames have a
-        zone or in both have none. Missing times are an error.
+        Time column of both frames: integers, floats, or datetimes that either all have a time
+        zone or all have none. Missing times are an error.
     columns : str or list of str
         Columns of the events that become histories.
     max_length : int, default=50
-        Number of events that a history keeps at most: the newest ones. With more than the encoder's
-        ``max_length``, item neighbours count up to 1,000; in pandas, longer windows take no memory.
+        Maximum number of events per history; the newest are kept. If it exceeds the encoder's
+        ``max_length``, item neighbours use up to 1,000 of them; in pandas, longer windows take no
+        memory.
     max_age : number, str, timedelta or None, default=None
-        Events older than this at the impression's time are left out: a number in the time's unit,
-        or a duration such as "30D" for datetimes. An event exactly this old is kept. None keeps
-        events of every age.
+        Maximum age of events at the time of the impression: a number in the unit of the time
+        column, or a duration such as "30D" for datetimes. An event of exactly this age is kept.
+        None means no limit.
     prefix : str, default="hist_"
-        A history column is named by this text followed by the name of its event column.
+        Prefix of the history columns, before the name of the event column.
     elapsed : str or None, default=None
-        Name of one more history column, of floats: the time from each event to the impression,
-        in seconds for datetimes and in the time's own unit for numbers. None adds no such column.
+        Name of an additional history column of floats: the time from each event to the
+        impression, in seconds for datetimes and in the unit of the time column for numbers. None
+        adds no such column.
 
     Returns
     -------
@@ -156,11 +159,10 @@ def attach_history(
     Warns
     -----
     UserWarning
-        If ten impressions or more, of several users, have no past at all because no user has an
-        event or no event is earlier: the two frames may have been swapped. If the times of the two
-        frames differ in unit (ms, s), or events are whole days, hours or minutes and impressions
-        are not: an impression would have its own click in its history. If nearly all events are
-        there twice.
+        If at least ten impressions, of several users, have no past because no user has an event
+        or no event is earlier (the frames may be swapped); if the units of the times differ (ms,
+        s), or events have whole days, hours or minutes and impressions finer times, which would
+        put an impression's own click into its history; if nearly every event occurs twice.
 
     See Also
     --------
@@ -283,49 +285,51 @@ def same_rows(impressions: pd.DataFrame, events: pd.DataFrame, columns: Sequence
 class HistoryBuilder(  # type: ignore[call-arg]
     EstimatorState, TransformerMixin, BaseEstimator, auto_wrap_output_keys=None
 ):
-    """Remember the training rows as a log and attach each row's past from it.
+    """Store the training rows as a log and attach each row's past from it.
 
-    The transformer form of :func:`attach_history`. It knows the training rows only, which is
-    right for splits by time and for serving: fit on the past, transform what comes later, and
-    :meth:`partial_fit` newer events as they arrive. Under a split by user every test user is
-    new and would get an empty history: there, use :func:`attach_history` before the split.
-    ``transform`` warns where it is given ten rows or more, of several users, and knows none.
+    This is :func:`attach_history` as a transformer. It knows the training rows only, which is
+    right for splits by time and for serving: fit on the past, transform later rows, and add newer
+    events with :meth:`partial_fit` as they arrive. In a split by user every test user is new and
+    would get an empty history: use :func:`attach_history` before such a split. ``transform``
+    warns if it gets at least ten rows, of several users, and knows none of these users.
 
-    Rows that were trained on see only what is strictly before them, never themselves. The result
-    is of the kind of X: pandas, polars or Arrow.
+    Training rows see only events strictly before them, never themselves. The result is of the
+    kind of X: pandas, polars or Arrow.
 
     Parameters
     ----------
     user : str
-        Column that says whose row it is. A missing user has an empty history.
+        User column. A missing user gets an empty history.
     time : str
-        Column that says when: integers, floats or datetimes, without missing values.
+        Time column: integers, floats or datetimes, without missing values.
     columns : str or list of str
         Columns of the training rows that become histories.
     max_length : int, default=50
-        Number of events that a history keeps at most: the newest ones. With more than the encoder's
-        ``max_length``, item neighbours count up to 1,000; in pandas, longer windows take no memory.
+        Maximum number of events per history; the newest are kept. If it exceeds the encoder's
+        ``max_length``, item neighbours use up to 1,000 of them; in pandas, longer windows take no
+        memory.
     max_age : number, str, timedelta or None, default=None
-        Events older than this at the row's time are left out: a number in the time's unit, or a
-        duration such as "30D" for datetimes. None keeps events of every age.
+        Maximum age of events at the time of the row: a number in the unit of the time column, or
+        a duration such as "30D" for datetimes. None means no limit.
     prefix : str, default="hist_"
-        A history column is named by this text followed by the name of its event column.
+        Prefix of the history columns, before the name of the event column.
     elapsed : str or None, default=None
-        Name of one more history column, of floats: the time from each event to the row, in seconds
-        for datetimes and in the time's own unit for numbers. None adds no such column.
+        Name of an additional history column of floats: the time from each event to the row, in
+        seconds for datetimes and in the unit of the time column for numbers. None adds no such
+        column.
     events : {"positive", "all"}, default="positive"
         Which training rows are events. "positive": those whose ``y`` is the larger of the two
-        labels, so that what was shown and not clicked is no interest; of a ``y`` of several labels
-        the first one counts, and a row where it is missing is no event. "all": every row.
+        labels, so that what was shown but not clicked is no interest; with several labels in
+        ``y``, the first one counts, and a row where it is missing is no event. "all": every row.
 
     Attributes
     ----------
     events_ : pandas DataFrame
-        The remembered log: user, time and history columns.
+        The stored log: user, time and history columns.
     classes_ : ndarray of shape (2,) or None
         The labels seen at fit; None with ``events="all"``.
     positive_class_ : label or None
-        Which label made a row an event; None with ``events="all"``.
+        The label that makes a row an event; None with ``events="all"``.
     feature_names_in_ : ndarray of str
         Columns seen at fit.
     n_features_in_ : int
@@ -374,7 +378,7 @@ class HistoryBuilder(  # type: ignore[call-arg]
 
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X: IntoDataFrame, y: ArrayLike | None = None) -> Self:
-        """Remember the events among the rows of X, forgetting earlier ones."""
+        """Store the events among the rows of X, replacing earlier ones."""
         frame = self._check_rows(X, reset=True).pandas
         classes = _two_classes(y) if self.events == "positive" else None
         events = self._events_among(frame, y, classes)
@@ -416,7 +420,7 @@ class HistoryBuilder(  # type: ignore[call-arg]
         return self
 
     def transform(self, X: IntoDataFrameT) -> IntoDataFrameT:
-        """Attach to each row of X the remembered events strictly before it."""
+        """Attach to each row of X the stored events strictly before it."""
         check_is_fitted(self, "events_")
         shown = self._check_rows(X, reset=False)
         events, request = self.events_, self._request

@@ -45,56 +45,56 @@ def sample_negatives(
     catalogue_time: str | None = None,
     random_state: int | np.random.RandomState | None = None,
 ) -> tuple[IntoDataFrameT, np.ndarray]:
-    """Follow each event (1) with rows that show another item (0) in its place.
+    """Add after each event (1) rows that show another item (0) in its place.
 
-    A negative repeats its event's row with another item of the log. Each is drawn on its own:
-    an event may get one item twice. The draw is exact, without rejection, so it takes as long
+    A negative repeats the row of its event with another item of the log. Draws are independent,
+    so an event may get the same item twice. They are exact, without rejection, and take no longer
     for a user who has almost every item.
 
     Parameters
     ----------
     events : pandas, polars or Arrow frame, or scan, of shape (n_events, ...)
-        What users chose. It is not changed. The result is of this kind. Of a scan
+        What users chose. The frame is not changed, and the result is of the same kind. For a scan
         (:func:`scan_parquet`) the impressions are written to a Parquet file in its ``cache_dir``,
-        or in a temporary folder, that is removed with the result; DuckDB sorts the events
-        (``pip install 'sklearn-din[large]'``). They follow the same rules as those of a frame, but
-        the same seed draws other items.
+        or in a temporary folder, and deleted with the result; DuckDB sorts the events (``pip
+        install 'sklearn-din[large]'``). The rules are those for a frame, but the same seed draws
+        other items.
     item : str
-        Item column. Items to draw are those that occur in it, and those of ``catalogue``.
+        Item column. Negatives are drawn from the items in it and those of ``catalogue``.
     item_columns : str or list of str, default=()
         Columns that describe the item, such as its category. A negative gets the values of its
-        own item, as they are in the item's last row in ``events``, or with ``time`` as they were
-        at the event's time. A column of the item that is not named here keeps the value of the
-        clicked item, which gives the label away.
+        own item: those of the item's last row in ``events``, or with ``time`` those at the time
+        of the event. An item column that is not named here keeps the value of the clicked item,
+        which reveals the label.
     n_negatives : int, default=1
         Number of negatives per event.
     user : str or None, default=None
-        User column. Where given, a negative is never an item that the same user has among the
-        events: right where nobody takes an item twice. None only rules out the event's own item.
+        User column. If given, a negative is never an item that the same user has among the
+        events: right if nobody takes an item twice. None only excludes the event's own item.
     time : str or None, default=None
-        Time column: integers, floats or datetimes. Name it wherever there is one. A negative then
-        has the values of its item's newest row up to the event's time; where there is none yet, of
-        its first one. Without it, items are shown before they exist, which tells the negatives, and
-        so does the latest value of a column that changes in time, such as a price.
+        Time column: integers, floats or datetimes. Name it if there is one. A negative then has
+        the values of its item's newest row up to the time of the event, or of its first row if
+        there is none yet. Without it, items are shown before they exist, and columns that change
+        over time, such as a price, have their latest value; both reveal the negatives.
     strategy : {"uniform", "popularity"}, default="uniform"
-        How negatives are drawn: "uniform" gives each item of the catalogue the same chance,
-        "popularity" a chance in proportion to its events, which makes harder negatives.
+        How to draw negatives: "uniform" gives each item of the catalogue the same chance,
+        "popularity" a chance proportional to its number of events, which makes harder negatives.
     launched : {"auto", True, False}, default="auto"
-        Whether items came up over time. False draws of all items. True draws, for an event whose
-        item had an event before, of the items that had one; for an item's first event, of all that
-        come later: nothing that is counted of the past tells negatives. "auto" asks the log, and
-        a line of the logger "sklearn_din" tells what it said: where items were always there, the
-        first of m events lies near 1 / (m + 1) of the log. Where most items have one event, no log
-        can tell, and "auto" is like True.
+        Whether items were launched over time. False draws from all items. True draws, for an
+        event whose item had an earlier event, from the items that had one; for an item's first
+        event, from all items that appear later: then no count of the past reveals the negatives.
+        "auto" decides from the log, and logs the decision (logger "sklearn_din"): for items that
+        always existed, the first of m events is expected near 1 / (m + 1) of the log. If most
+        items have only one event, the log cannot tell, and "auto" acts like True.
     catalogue : frame or scan of shape (n_items, ...) or None, default=None
-        Items that could be chosen, whether somebody did or not: ``item`` and ``item_columns``. Pass
-        it where many items have no event, of which no log can tell. "auto" is then whether there
+        Items that could be chosen, whether or not anybody did: ``item`` and ``item_columns``.
+        Pass it if many items have no event. "auto" for ``launched`` then depends on whether there
         is a ``catalogue_time``.
     catalogue_time : str or None, default=None
-        Column of ``catalogue`` with the times from which on items are there, and may be drawn. An
-        item that changes may have several rows; each holds from its time on.
+        Column of ``catalogue`` with the time from which an item exists and may be drawn. An item
+        that changes may have several rows, each valid from its time on.
     random_state : int, RandomState instance or None, default=None
-        Seed of the draw. An int gives the same negatives at each call.
+        Seed of the draws. An int gives the same negatives in each call.
 
     Returns
     -------
@@ -107,11 +107,11 @@ def sample_negatives(
     Warns
     -----
     UserWarning
-        If a column is explained by the item and is not named in ``item_columns``, or is named there
-        and has one value for each user; if negatives are told from clicks by whether their item had
-        an event before, or has one of somebody else (an AUC beyond .6); if a tenth of the negatives
-        have values of a later time; if a tenth of the events repeat a pair of ``user`` and item.
-        All need enough rows to be no accident.
+        If a column depends on the item but is not in ``item_columns``, or is in it but has one
+        value per user; if negatives can be told from clicks by whether their item had an event
+        before, or has one of another user (AUC above .6); if a tenth of the negatives have values
+        from a later time; if a tenth of the events repeat a pair of ``user`` and item. All need
+        enough rows to be significant.
 
     Examples
     --------

@@ -32,46 +32,44 @@ FrameOrEncoded = IntoDataFrame | EncodedFeatures  # what is transformed, into th
 class ItemNeighbours(  # type: ignore[call-arg]
     EstimatorState, TransformerMixin, BaseEstimator, auto_wrap_output_keys=None
 ):
-    """Add numbers of item neighbours to a frame, or to encoded rows.
+    """Add item neighbour features to a frame, or to encoded rows.
 
-    :class:`DINClassifier` learns these numbers by itself. This transformer gives them to any
-    model, a boosted tree for example: 14 columns for the attribute of each behaviour that has the
-    most ids, and for others from 64 ids on.
+    :class:`DINClassifier` computes these numbers itself. This transformer provides them to any
+    other model, such as a boosted tree: 14 columns per behaviour, for the attribute with the most
+    ids, and for others with at least 64 ids.
 
-    It also takes what :class:`HistorySequenceEncoder` returns, and adds the numbers as fields. As
-    a step between encoder and classifier it is learnt once where a Pipeline caches its steps
-    (``memory``): the classifier adds nothing to rows that have the numbers.
+    It also takes the output of :class:`HistorySequenceEncoder`, and adds the numbers as fields.
+    As a step between encoder and classifier it is fitted only once if the Pipeline caches its
+    steps (``memory``): the classifier adds no numbers to rows that already have them.
 
     Parameters
     ----------
     user : str, default=None
-        Column that says whose each row is. Of encoded rows, those are the encoder's users.
+        User column. Encoded rows use the encoder's users.
     time : str, default=None
-        Column that says when each row was: integers, floats or datetimes. Of encoded rows, those
-        are the encoder's times.
+        Time column: integers, floats or datetimes. Encoded rows use the encoder's times.
     neighbours : {"auto", "time", "user"}, default="auto"
-        "time": each row's numbers come from what was known at the end of the last of five blocks of
-        time that ended before it. "user": users are in five parts; the numbers of a row whose user
-        was there at fit come from all other parts, those of new users from all. "auto": "time"
-        where times are known, otherwise "user".
+        "time": the numbers of each row come from what was known at the end of the last of five
+        blocks of time that ended before it. "user": users are divided into five parts; the
+        numbers of a row of a user known at fit come from the parts before that user's (none for
+        the first part), those of new users from all. "auto": "time" if times are known, otherwise
+        "user".
     histories : "auto" or dict, default="auto"
-        History column -> the candidate column that it is compared with. "auto": ``hist_x`` is
-        compared with ``x``. Of encoded rows the schema says it.
+        A dict from each history column to the candidate column it is compared with. "auto":
+        ``hist_x`` is compared with ``x``. Encoded rows use their schema.
 
     Attributes
     ----------
     encoder_ : HistorySequenceEncoder or None
-        Reads the columns of frames. None where it was fitted on encoded rows.
+        Reads the columns of frames. None if fitted on encoded rows.
     schema_ : Schema
-        Of the encoded rows, without the numbers.
+        Schema of the encoded rows, without the numbers.
 
     Notes
     -----
-    No row's numbers know its own label, nor what came later, however rows were split. By time
-    ``fit_transform`` equals ``fit`` and ``transform``. By user the rows that ``fit_transform``
-    returns read the parts before their user's alone: train on these. A model that knows items
-    learns from the numbers of ``transform`` which clicks the own part lacks. Rows without user and
-    time are asked for now: their numbers come from all rows of fit.
+    The numbers of a row never include its own label or anything later, under any split:
+    ``fit_transform`` equals ``fit`` followed by ``transform``. Rows without user and time are
+    predicted as of now: their numbers come from all rows of fit.
 
     Examples
     --------
@@ -120,9 +118,9 @@ class ItemNeighbours(  # type: ignore[call-arg]
         Parameters
         ----------
         X : pandas, polars or Arrow frame of shape (n_rows, n_columns), or EncodedFeatures
-            Candidates and histories; other columns pass.
+            Candidates and histories; other columns are passed through.
         y : array-like of shape (n_rows,), default=None
-            Two labels, the larger of which is a click. With anything else, histories alone count.
+            Two labels, the larger of which is a click. With any other y, only histories count.
 
         Returns
         -------
@@ -138,9 +136,9 @@ class ItemNeighbours(  # type: ignore[call-arg]
         Parameters
         ----------
         X : pandas, polars or Arrow frame of shape (n_rows, n_columns), or EncodedFeatures
-            Candidates and histories; other columns pass.
+            Candidates and histories; other columns are passed through.
         y : array-like of shape (n_rows,), default=None
-            Two labels, the larger of which is a click. With anything else, histories alone count.
+            Two labels, the larger of which is a click. With any other y, only histories count.
 
         Returns
         -------
@@ -150,7 +148,7 @@ class ItemNeighbours(  # type: ignore[call-arg]
         return self._with_numbers(X, self._fit(X, y))
 
     def transform(self, X: FrameOrEncoded) -> FrameOrEncoded:
-        """Add the columns, from tables that do not count the row.
+        """Add the columns; training rows get the same numbers as in ``fit_transform``.
 
         Parameters
         ----------
@@ -185,18 +183,18 @@ class ItemNeighbours(  # type: ignore[call-arg]
         return self._tables.add_to(X)
 
     def recommend(self, histories: Sequence[Sequence[object]], n: int = 10) -> pd.DataFrame:
-        """Return the items that go best with each history, without any network.
+        """Return the items that go best with each history, without a network.
 
-        An item's score is the sum of its EASE weights and cosines over the events. What is in the
-        history already is left out; where too few items go with it, the most popular follow, with
-        a score of zero. Ask for many histories in one call: each prepares the tables.
+        An item's score is the sum of its EASE weights and cosines over the events. Items in the
+        history are excluded; if too few items go with it, the most popular ones follow, with a
+        score of zero. Pass many histories in one call: each call prepares the tables.
 
         Parameters
         ----------
         histories : list of lists, or a history column
-            The items of each user, as in the history of fit that has the most ids.
+            The items of each user, as in the history with the most ids at fit.
         n : int, default=10
-            Items to return for each history; all where there are fewer.
+            Number of items to return for each history; all if there are fewer.
 
         Returns
         -------

@@ -31,17 +31,17 @@ def evaluate_ranking(
     baseline: str | None = None,
     label: Label | None = None,
 ) -> pd.DataFrame:
-    """Rank a catalogue for each user and compare the first k items with what was relevant.
+    """Rank a catalogue for each user and compare the top k items with the relevant ones.
 
-    The test of a recommender in one call. Take a moment that the Pipeline has not been trained
-    beyond. ``users`` says who is there at that moment and what they did before, ``candidates``
-    what could be shown to them, ``relevant`` what they clicked (bought, watched) afterwards.
+    This evaluates a recommender in one call. Choose a moment after the training data of the
+    Pipeline. ``users`` are the users at that moment and their histories, ``candidates`` what
+    could be shown to them, ``relevant`` what they clicked (bought, watched) afterwards.
     :func:`rank_candidates` makes the ranking.
 
-    With m relevant items of a user, rank r of each (from 1) and the sums over those with
-    ``r <= k``: ``recall = sum 1 / m``; ``hit_rate`` is 1 where there is any; ``mrr`` is 1 over
-    the smallest r; ``ndcg = sum 1 / log2(1 + r)`` over the same of ranks 1 to ``min(m, k)``.
-    A user without any is 0 in all of them. Each user counts the same.
+    With m relevant items of a user, rank r of each (from 1) and sums over those with ``r <= k``:
+    ``recall = sum 1 / m``; ``hit_rate`` is 1 if there is any; ``mrr`` is 1 over the smallest r;
+    ``ndcg = sum 1 / log2(1 + r)`` divided by the same for ranks 1 to ``min(m, k)``. A user
+    without any has 0 in all of them. All users count equally.
 
     Parameters
     ----------
@@ -55,27 +55,27 @@ def evaluate_ranking(
         The catalogue, one row per item: the column ``item`` and the candidate's other columns.
     relevant : pandas, polars or Arrow frame
         Clicks, purchases and the like: one row per user and item, in the columns ``user`` and
-        ``item``. Other columns are not used, a pair that is there twice counts once. An item that
-        is not among ``candidates`` could not be recommended and counts as missed.
+        ``item``. Other columns are ignored, and repeated pairs count once. An item that is not
+        among ``candidates`` cannot be recommended and counts as missed.
     k : int or list of int, default=10
-        Length of the head of each ranking that is looked at. Several numbers give one row each and
-        cost one ranking.
+        Number of top items to evaluate. Several numbers give one row each, for the cost of one
+        ranking.
     user : str, default="user"
-        Name of the column of ``users`` and ``relevant`` that says whose row it is. Any column
-        that tells the rows of ``users`` apart will do, such as the number of a session.
+        Name of the user column of ``users`` and ``relevant``. Any column that identifies the rows
+        of ``users`` works, such as a session number.
     item : str, default="item"
-        Name of the column of ``candidates`` and ``relevant`` that says which item it is.
+        Name of the item column of ``candidates`` and ``relevant``.
     exclude : "history" or frame of pairs, default=None
         Pairs that are not recommended, as in :func:`rank_candidates`: "history" for shops where
-        nobody buys the same twice. They are no longer relevant either: the scores are those of
-        what was new to each user.
+        nobody buys the same item twice. They do not count as relevant either: the scores are
+        about items that are new to each user.
     only : frame of pairs, default=None
-        The candidates of each user, as in :func:`rank_candidates`. What is relevant and not among
-        them counts as missed.
+        The candidates of each user, as in :func:`rank_candidates`. Relevant items that are not
+        among them count as missed.
     baseline : str, default=None
-        A column of numbers of ``candidates``, such as how often each was clicked before the
-        moment: the table then has the scores of the same ranking for everyone by that column too.
-        A model that is not above that line is no reason to give up such a list.
+        A numeric column of ``candidates``, such as the number of clicks before the moment: the
+        table then also has the scores of ranking everyone by that column. A model that does not
+        beat it is no improvement.
     label : str, int or dict, default=None
         Of a classifier of several labels, the one to rank by, or weights from 0 on by label. None:
         there is one label.
@@ -97,7 +97,7 @@ def evaluate_ranking(
     Warns
     -----
     UserWarning
-        If ``relevant`` names users who have no row in ``users``: they are not evaluated.
+        If ``relevant`` has users without a row in ``users``: they are not evaluated.
 
     See Also
     --------

@@ -43,27 +43,27 @@ def predict_to_parquet(
     columns: str | Sequence[str] = (),
     overwrite: bool = False,
 ) -> Path:
-    """Write what a model predicts for a table of any size to a Parquet file, in bounded memory.
+    """Write a model's predictions for a table of any size to a Parquet file, in bounded memory.
 
-    The table is read part by part; each part goes through all steps of the Pipeline as a frame,
-    and its predictions are written before the next part is read. They are those of
+    The table is read in chunks; each chunk goes through all steps of the Pipeline as a frame, and
+    its predictions are written before the next chunk is read. They equal those of
     ``predict_proba`` on the whole table, in the order of the rows.
 
     Parameters
     ----------
     model : Pipeline or classifier
-        Fitted. Its ``predict_proba`` is asked, or where it has none its ``decision_function``; of a
-        regressor ``predict``.
+        Fitted. Predictions are those of ``predict_proba`` or, if it has none,
+        ``decision_function``; for a regressor those of ``predict``.
     X : scan, or pandas, polars or Arrow frame
         Rows to predict, with the columns that the model was fitted on.
     path : str or path
-        The file. It is written under another name in the same folder and put in place when it is
-        whole.
+        The file. It is written under another name in the same folder and renamed when it is
+        complete.
     columns : str or list of str, default=()
-        Columns of X that are written too, before the predictions, such as the keys by which you
-        join them. Of a scan its target may be among them.
+        Columns of X to write before the predictions, such as join keys. The target of a scan may
+        be among them.
     overwrite : bool, default=False
-        Whether to replace a file that is there already.
+        Whether to replace an existing file.
 
     Returns
     -------
@@ -173,34 +173,34 @@ def score_partitions(
 ) -> PartitionScorer:
     """Return a function that scores the partitions of a table on a cluster.
 
-    The function takes a pandas frame and gives one back, or an iterator of frames and gives an
-    iterator: what ``dask.dataframe.map_partitions``, Ray's ``map_batches(batch_format="pandas")``
-    and Spark's ``mapInPandas`` ask for. It travels as a path; each worker process loads the model
-    when its first partition comes, from a file that runs no code (:func:`save`), and keeps it.
+    The function takes and returns a pandas frame, or an iterator of frames, as required by
+    ``dask.dataframe.map_partitions``, Ray's ``map_batches(batch_format="pandas")`` and Spark's
+    ``mapInPandas``. It is sent to workers as a path; each worker process loads the model with its
+    first partition, from a file that runs no code (:func:`save`), and keeps it.
 
     Parameters
     ----------
     model_path : str or path
-        A file that :func:`save` has written, where every worker can read it.
+        A file written by :func:`save`, readable by every worker.
     columns : str or list of str, default=()
-        Columns of the table that are given back before the predictions, such as the keys.
+        Columns of the table to return before the predictions, such as keys.
     trusted : list of str, default=()
-        Types of other packages that the file may hold, as for :func:`load`.
+        Types of other packages that the file may contain, as for :func:`load`.
     device : str, default="cpu"
         torch device to predict on.
 
     Returns
     -------
     PartitionScorer
-        A partition gives ``columns`` and "probability", that of ``classes_[1]``, in the order and
-        with the index of its rows. With more than two classes, and for models without
-        ``predict_proba``, the predictions are named as by :func:`predict_to_parquet`. A partition
-        without rows gives none.
+        A function whose result for a partition has ``columns`` and "probability", that of
+        ``classes_[1]``, in the order and with the index of its rows. With more than two classes,
+        and for models without ``predict_proba``, the predictions are named as by
+        :func:`predict_to_parquet`. An empty partition gives an empty result.
 
     Raises
     ------
     FileNotFoundError
-        Where there is no such file here. Workers that lack it raise it by themselves.
+        If there is no such file here. Workers without it raise the same error.
 
     See Also
     --------
