@@ -488,11 +488,11 @@ class DINClassifier(ClassifierMixin, DINEstimator, ClickParameters):
         behaviour, for the attribute with the most ids, and for others with at least 64 ids.
         "time": the numbers of each row come from what was known at the end of the last of five
         blocks of time that ended before it. "user": users are divided into five parts; the
-        numbers of a row of a training user come from the parts before that user's (none for the
-        first part), those of a new user from all. "auto": "time" if the encoder knows the times
-        of the rows (``HistorySequenceEncoder(time=...)``), "user" if it only knows their users
-        (``user=...``), otherwise none. None: no such inputs, as in the paper. Rows that already
-        have such numbers from :class:`ItemNeighbours` get no others.
+        numbers of a row of a training user come from all other parts (in training, from those
+        before it), those of a new user from all parts. "auto": "time" if the encoder knows the
+        times of the rows (``HistorySequenceEncoder(time=...)``), "user" if it only knows their
+        users (``user=...``), otherwise none. None: no such inputs, as in the paper. Rows that
+        already have such numbers from :class:`ItemNeighbours` get no others.
     callbacks : list of skorch callbacks or None, default=None
         For what has no parameter here: schedules, clipping, checkpoints. A schedule moves the
         rates of embeddings and of all the rest: one that multiplies keeps the ratio of ``lr`` and

@@ -51,9 +51,8 @@ class ItemNeighbours(  # type: ignore[call-arg]
     neighbours : {"auto", "time", "user"}, default="auto"
         "time": the numbers of each row come from what was known at the end of the last of five
         blocks of time that ended before it. "user": users are divided into five parts; the
-        numbers of a row of a user known at fit come from the parts before that user's (none for
-        the first part), those of new users from all. "auto": "time" if times are known, otherwise
-        "user".
+        numbers of a row of a user known at fit come from all other parts, those of new users from
+        all parts. "auto": "time" if times are known, otherwise "user".
     histories : "auto" or dict, default="auto"
         A dict from each history column to the candidate column it is compared with. "auto":
         ``hist_x`` is compared with ``x``. Encoded rows use their schema.
@@ -67,9 +66,11 @@ class ItemNeighbours(  # type: ignore[call-arg]
 
     Notes
     -----
-    The numbers of a row never include its own label or anything later, under any split:
-    ``fit_transform`` equals ``fit`` followed by ``transform``. Rows without user and time are
-    predicted as of now: their numbers come from all rows of fit.
+    The numbers of a row never include its own label or anything later, under any split. By time,
+    ``fit_transform`` equals ``fit`` followed by ``transform``. By user they differ: the rows that
+    ``fit_transform`` returns read only the parts before their user's. Train on these: from the
+    numbers of ``transform``, a model that knows items would learn which clicks each part lacks.
+    Rows without user and time are predicted as of now: their numbers come from all rows of fit.
 
     Examples
     --------
@@ -131,7 +132,7 @@ class ItemNeighbours(  # type: ignore[call-arg]
 
     @_fit_context(prefer_skip_nested_validation=True)
     def fit_transform(self, X: FrameOrEncoded, y: ArrayLike | None = None) -> FrameOrEncoded:
-        """Learn which items go together, and add the columns on which a model may be trained.
+        """Learn which items go together, and add the columns to train a model on.
 
         Parameters
         ----------
@@ -148,7 +149,7 @@ class ItemNeighbours(  # type: ignore[call-arg]
         return self._with_numbers(X, self._fit(X, y))
 
     def transform(self, X: FrameOrEncoded) -> FrameOrEncoded:
-        """Add the columns; training rows get the same numbers as in ``fit_transform``.
+        """Add the columns, from tables that do not count the row.
 
         Parameters
         ----------
