@@ -1,8 +1,8 @@
 """Deep Interest Network for click prediction, inside scikit-learn.
 
-A click log goes in as a DataFrame, every impression gets the user's past attached, the encoder
-turns columns into ids and masks, the classifier trains a Deep Interest Network on them, and all
-of it behaves like any other scikit-learn Pipeline.
+Start from a click log as a DataFrame: attach each user's past to every impression, encode columns
+as ids and masks, and train a Deep Interest Network on them, all as a regular scikit-learn
+Pipeline.
 """
 
 import importlib

@@ -125,7 +125,7 @@ class DINEstimator(EstimatorState, CallbackSupportMixin, Parameters, BaseEstimat
 
                 warn_of_leaks(inputs.X, inputs.target.clicks(inputs.y))
             context: AbstractContextManager[Checkpoint | None] = nullcontext()
-            if self.checkpoint_dir is not None or ranks.size > 1:  # else it is not loaded
+            if self.checkpoint_dir is not None or ranks.size > 1:  # otherwise not imported
                 open_checkpoint = extra("resilient.checkpoint").open_checkpoint
                 context = open_checkpoint(self, inputs, sample_weight, groups, ranks)
             with context as checkpoint:
@@ -188,7 +188,7 @@ class DINEstimator(EstimatorState, CallbackSupportMixin, Parameters, BaseEstimat
 
     @property
     def _repr_html_(self) -> Callable[[], str]:
-        show = super()._repr_html_  # AttributeError where scikit-learn is to show text alone
+        show = super()._repr_html_  # AttributeError if scikit-learn is set to show text only
         return lambda: show() + self._drawing()
 
     def _repr_mimebundle_(self, **kwargs: object) -> dict[str, str]:
@@ -213,7 +213,7 @@ class DINEstimator(EstimatorState, CallbackSupportMixin, Parameters, BaseEstimat
         *,
         classes: ArrayLike | None = None,
     ) -> Self:
-        self._validate_params()  # scikit-learn does it in the first call alone
+        self._validate_params()  # scikit-learn validates only in the first call
         with _training_ranks() as ranks:
             inputs = check_inputs(self, X, y, sample_weight, is_partial=True, classes=classes)
             ranks.check_same(
@@ -646,7 +646,7 @@ class DINClassifier(ClassifierMixin, DINEstimator, ClickParameters):
             Columns in the order of ``classes_``. For several labels, a list with an array for
             each, as in scikit-learn.
         """
-        logits = self.decision_function(X)  # first: it refuses where nothing is fitted
+        logits = self.decision_function(X)  # first, since it checks that the model is fitted
         click = self._target.value_of(logits)
         if click.ndim == 2:
             return [np.stack([1 - column, column], axis=1) for column in click.T]
@@ -664,7 +664,7 @@ class DINClassifier(ClassifierMixin, DINEstimator, ClickParameters):
         -------
         logit : ndarray of shape (n,), or (n, n_labels), float32
         """
-        encoded = self._prepare_rows(X)  # first: it refuses where nothing is fitted
+        encoded = self._prepare_rows(X)  # first, since it checks that the model is fitted
         return self.net_.score(encoded)
 
     def predict(self, X: ImpressionsLike) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Measures of a ranking: GAUC, RelaImpr, NDCG and its like, calibration, value on logged rows."""
+"""Ranking metrics: GAUC, RelaImpr, NDCG and others, calibration, off-policy value."""
 
 from collections.abc import Callable
 from numbers import Integral, Real

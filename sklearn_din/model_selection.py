@@ -1,4 +1,4 @@
-"""TimeSplit: cross-validation by time that never cuts through equal times."""
+"""TimeSplit: cross-validation by time that never separates equal times."""
 
 from collections.abc import Iterator
 from itertools import pairwise

@@ -15,11 +15,11 @@ from sklearn_din.network.fused import can_fuse, logits_of
 from sklearn_din.network.interest import FlatEvents, Interest, SharedEvents
 from sklearn_din.network.layers import MLP, LabelLogits
 
-# Standard deviation of the first embeddings. Unlike the paper, which names none: the extended
-# network starts smaller (docs/guide/tried.rst has the figures of each departure).
+# Standard deviation of the initial embeddings. Unlike the paper, which gives none: the extended
+# network starts smaller (figures: docs/guide/tried.rst).
 INITIAL_SCALE = {"paper": 0.05, "extended": 0.01}
-NUMBERS_HIDDEN = 0.15  # share of the extended network's numbers that each training step hides
-FAVOUR_RATE = 5.0  # times the rate of weights: favours are large numbers (benchmarks/positions.py)
+NUMBERS_HIDDEN = 0.15  # fraction of the numbers that each training step hides (extended network)
+FAVOUR_RATE = 5.0  # times the learning rate: favours are large numbers (benchmarks/positions.py)
 OPTIONS: dict[str, tuple[str | None, ...]] = {
     "pooling": ("attention", "sum", "mean", "max"),
     "interest": ("paper", "extended"),
@@ -29,7 +29,7 @@ OPTIONS: dict[str, tuple[str | None, ...]] = {
 }
 
 
-_process = os.getpid()  # whose threads torch may use
+_process = os.getpid()  # in which torch may use threads
 
 
 def compute_alone_if_forked() -> None:
@@ -149,7 +149,7 @@ class DIN(nn.Module):
         for (name, options), value in zip(OPTIONS.items(), chosen, strict=True):
             check_choice(value, options, name=name)
         self.schema = schema
-        self.options = {  # those with which this network can be built again
+        self.options = {  # to rebuild this network
             "embedding_dim": {name: int(width) for name, width in embedding_dim.items()}
             if isinstance(embedding_dim, Mapping)
             else int(embedding_dim),
@@ -225,7 +225,7 @@ class DIN(nn.Module):
             queries, keys = self._queries_and_keys(interest.behaviour, embeddings, batch)
             layout = SharedEvents if batch.shared and queries is not None else FlatEvents
             inputs += layout(interest, queries, keys, batch).outputs()
-        if batch.shared:  # what follows the history alone has one row
+        if batch.shared:  # inputs of the shared history have one row
             inputs = [column.expand(batch.n_rows, -1) for column in inputs]
         logits = self._logits(torch.cat(inputs, dim=1))
         if batch.positions is None or not self.options["position_shares"]:

@@ -1,4 +1,4 @@
-"""DINRegressor: the network of the classifier on numbers, such as watch time or ratings."""
+"""DINRegressor: the classifier's network for numbers, such as watch time or ratings."""
 
 import inspect
 import re

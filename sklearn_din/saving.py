@@ -1,9 +1,10 @@
-"""Save a model to a file that runs no code when it is loaded; load it; look into it.
+"""Save a model to a file that runs no code when it is loaded; load it; inspect it.
 
-The file is one of skops (https://skops.readthedocs.io/en/stable/persistence.html): a zip of arrays
-and a JSON text that says how they make up the model. ``skops.io.load`` reads it too, and ``load``
-reads what ``skops.io.dump`` wrote, as MLflow's ``log_model`` does. What is added here: our own
-types are trusted, a file is written in one move, whatever is wrong with one is one kind of error.
+The format is that of skops (https://skops.readthedocs.io/en/stable/persistence.html): a zip of
+arrays and a JSON document that describes how they form the model. ``skops.io.load`` reads it too,
+and ``load`` reads what ``skops.io.dump`` wrote, such as MLflow's ``log_model``. This module adds
+three things: our types are trusted, files are written atomically, and every defect raises the
+same kind of error.
 """
 
 import json

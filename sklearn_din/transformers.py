@@ -1,4 +1,4 @@
-"""HistorySequenceEncoder: columns of a frame become ids, numbers and ragged histories."""
+"""HistorySequenceEncoder: encodes a frame as ids, numbers and ragged histories."""
 
 import dataclasses
 import sys

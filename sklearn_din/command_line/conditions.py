@@ -1,4 +1,4 @@
-"""Conditions such as ``rating>=4``: the label of a row, and which rows of a file count."""
+"""Conditions such as ``rating>=4``: the label of a row, and filters of rows."""
 
 import operator
 import re

@@ -1,4 +1,4 @@
-"""The main job: scores on held-out rows, attention's picture, best items; rows scored."""
+"""The main job: scores on held-out rows, attention plot, best items; scoring of new rows."""
 
 import importlib.util
 import time

@@ -1,4 +1,4 @@
-"""The server on the command line: its files, read anew whenever one is replaced."""
+"""The server on the command line: its files, reloaded whenever one is replaced."""
 
 import logging
 import signal

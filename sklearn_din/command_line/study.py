@@ -1,4 +1,4 @@
-"""Impressions with their histories and labels, out of a log, and the Pipelines fitted on them."""
+"""Impressions with histories and labels from a log, and the Pipelines fitted on them."""
 
 from collections.abc import Mapping
 from typing import NamedTuple

@@ -1,4 +1,4 @@
-"""Rules that need no network: scored on the models' folds, they stand beside the models."""
+"""Baselines without a network, scored on the same folds as the models."""
 
 from collections.abc import Iterable, Mapping, Sequence
 

@@ -1,4 +1,4 @@
-"""A made click log whose true interests, and so the best possible AUC, are known."""
+"""A synthetic click log with known interests, and therefore a known best possible AUC."""
 
 import numpy as np
 import pandas as pd

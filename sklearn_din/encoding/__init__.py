@@ -1,1 +1,1 @@
-"""From the columns of a frame to ids and numbers, without torch."""
+"""Encoding of the columns of a frame as ids and numbers, without torch."""

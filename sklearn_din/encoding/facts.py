@@ -1,4 +1,4 @@
-"""Facts about columns, from which their roles follow: gathered part by part, over all rows."""
+"""Facts about columns, collected chunk by chunk over all rows; their roles follow from them."""
 
 import re
 from collections.abc import Collection, Hashable

@@ -1,4 +1,4 @@
-"""Fixed vectors as a user gives them, a frame by the values of a column; their scale; their ids."""
+"""Fixed vectors given by the user as a frame: their values, scale and ids."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

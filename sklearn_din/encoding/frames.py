@@ -1,4 +1,4 @@
-"""Frames that an encoder is given, checked; and a part of a table read by its roles."""
+"""Checks of frames given to an encoder; reading one chunk of a table by column roles."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What an encoder learns: statistics that fold part by part, and what encodes by them."""
+"""Fitted state of an encoder: statistics updated chunk by chunk, and encoding by them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Warnings about columns that are taken differently from how they look, or written in two ways."""
+"""Warnings about columns with a surprising interpretation, or ids written in two ways."""
 
 import re
 from collections import Counter

@@ -1,4 +1,4 @@
-"""What the training rows looked like, column by column, and how far other rows are from it."""
+"""Profile of the training rows, column by column, and the distance of other rows from it."""
 
 from __future__ import annotations
 

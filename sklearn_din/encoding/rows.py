@@ -1,4 +1,4 @@
-"""Rows of a table encoded: in memory where they are one part, into a store where they are many."""
+"""Encoded rows of a table: in memory if it is one chunk, in a store if it has many."""
 
 import json
 from collections import Counter

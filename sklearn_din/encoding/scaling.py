@@ -1,4 +1,4 @@
-"""Numbers on a common scale: numeric columns, and the numbers that go with a history's events."""
+"""Scaling of numbers: numeric columns, and the numbers of a history's events."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""The rows that an encoder is given, part by part, and the columns of a part, read once."""
+"""The rows given to an encoder, chunk by chunk, and the columns of a chunk, read once."""
 
 from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence, Set
 from typing import Any, Literal, TypeVar, cast

@@ -1,4 +1,4 @@
-"""Vocabularies: which values of a column have an id of their own, and the way there and back."""
+"""Vocabularies: which values of a column have their own id, and the mapping both ways."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress

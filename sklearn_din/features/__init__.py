@@ -1,4 +1,4 @@
-"""Encoded rows, from the encoder to the classifier: a schema, id arrays and ragged histories."""
+"""Encoded rows, the encoder's output: a schema, id arrays and ragged histories."""
 
 from sklearn_din.features.encoded import EncodedFeatures as EncodedFeatures
 from sklearn_din.features.ragged import Ragged as Ragged

@@ -1,4 +1,4 @@
-"""EncodedFeatures: what travels from the encoder to the classifier, ids and ragged histories."""
+"""EncodedFeatures: the encoder's output and the classifier's input."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""Which unknown value an id stands for: negative ids, the same for the same value everywhere."""
+"""Identities of unknown values: negative ids, the same for equal values everywhere."""
 
 from zlib import crc32
 

@@ -1,4 +1,4 @@
-"""The one container of arrays on disk: a folder with a manifest, whole or not there."""
+"""The only format for arrays on disk: a folder with a manifest, complete or absent."""
 
 import hashlib
 import json

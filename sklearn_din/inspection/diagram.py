@@ -1,4 +1,4 @@
-"""A drawing of the network as the data flow, as HTML: for notebooks and the docs."""
+"""A diagram of the network's data flow, as HTML: for notebooks and the docs."""
 
 import textwrap
 from html import escape

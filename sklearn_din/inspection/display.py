@@ -1,4 +1,4 @@
-"""Pictures of a fitted model: which past events counted, and how its training went."""
+"""Plots of a fitted model: attention per past event, training history, drift report."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The vectors that a fitted Pipeline has learnt, one table per vocabulary."""
+"""The embeddings learned by a fitted Pipeline, one table per vocabulary."""
 
 import numpy as np
 import pandas as pd

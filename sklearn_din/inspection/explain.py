@@ -1,4 +1,4 @@
-"""The weight of every past event, or its effect, as ids and in the caller's own values."""
+"""The weight or the effect of every past event, as ids and as original values."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""A fitted Pipeline taken to pieces: its steps, its encoder, its classifier, its calibration."""
+"""Access to the steps, encoder, classifier and calibration of a fitted Pipeline."""
 
 import copy
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Permutation importance of behaviours and columns: the fall of a score without each."""
+"""Permutation importance: how much a score falls when a behaviour or column is shuffled."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""A network in words: its columns, its behaviours, its layers, the size of what it learns."""
+"""Text summary of a network: columns, behaviours, layers, number of parameters."""
 
 from typing import NamedTuple
 

@@ -1,4 +1,4 @@
-"""A scan with more columns, which lie in files beside it: histories and aggregates."""
+"""A scan with additional columns in files of their own: histories and aggregates."""
 
 from collections.abc import Iterator, Sequence
 from itertools import pairwise

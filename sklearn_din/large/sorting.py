@@ -1,4 +1,4 @@
-"""Rows in order, however many: DuckDB sorts them in a given memory and puts the rest on disk."""
+"""Sorting of any number of rows: DuckDB sorts in limited memory and spills to disk."""
 
 import errno
 import os

@@ -1,10 +1,10 @@
-"""Histories and aggregates of tables that fit no memory: DuckDB sorts them, one pass merges them.
+"""Histories and aggregates of tables larger than memory: DuckDB sorts, one pass merges.
 
-Events and impressions are sorted together by key and time, an impression before the events of its
-own time. In that order the events that came before an impression are those already counted: DuckDB
-counts them as the rows come, and where those of the key began. A sort by row number brings the
-results back into the order of the impressions. Nothing but the sort grows with the tables, and
-DuckDB puts on disk what its memory does not hold.
+Events and impressions are sorted together by key and time, an impression before the events of the
+same time. In this order the events before an impression are those already counted: DuckDB counts
+rows as they come, and where those of the key start. Sorting by row number restores the order of
+the impressions. Only the sort grows with the tables, and DuckDB spills to disk what does not fit
+in memory.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Sampled negatives of a scan: DuckDB counts the items and brings each user's events together."""
+"""Sampled negatives of a scan: DuckDB counts the items and groups events by user."""
 
 import uuid
 from collections.abc import Iterator, Sequence

@@ -1,4 +1,4 @@
-"""A table as a sequence of parts, whatever it is: a frame in memory or a scan."""
+"""A table as a sequence of chunks: a frame in memory or a scan."""
 
 import uuid
 from collections.abc import Hashable, Iterator, Sequence

@@ -1,4 +1,4 @@
-"""Point-in-time numbers beside an impression: means, counts, rates of what came before it."""
+"""Point-in-time statistics of an impression: means, counts and rates of earlier events."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""Later events behind earlier ones: the same moments and the same ids, whatever their dtypes."""
+"""Appending later events to earlier ones: equal times and equal ids, whatever the dtypes."""
 
 from collections.abc import Hashable, Sequence
 from typing import Any

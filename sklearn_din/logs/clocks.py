@@ -1,4 +1,4 @@
-"""Whether the clocks of two tables agree: times of another unit, or of a coarser grain."""
+"""Consistency of the clocks of two tables: different units, or coarser granularity."""
 
 import numpy as np
 import pandas as pd

@@ -1,4 +1,4 @@
-"""Each impression's past as history columns: what the user did strictly before it."""
+"""History columns: the events of each impression's user strictly before it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

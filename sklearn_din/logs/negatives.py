@@ -1,4 +1,4 @@
-"""Negative sampling: rows that the user did not choose, beside those that the user did."""
+"""Negative sampling: rows with items that the user did not choose."""
 
 from collections.abc import Callable, Sequence
 from typing import Any

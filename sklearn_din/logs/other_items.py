@@ -1,4 +1,4 @@
-"""Draws of items that their owner does not have, exact and without rejection."""
+"""Random items that a user does not have, drawn exactly and without rejection."""
 
 from collections.abc import Collection
 from dataclasses import dataclass

@@ -1,7 +1,7 @@
-"""What a click log holds that sampled negatives would give away: said once per call.
+"""Warnings about what would reveal sampled negatives, once per call.
 
-Columns that belong to the item and are not named as its own, or to the user and are; items that are
-shown before they came up, or with later values, or that nobody else has; pairs that come back.
+Columns of the item that are not named as such, or of the user that are; items shown before their
+launch or with later values, or that no other user has; repeated pairs.
 """
 
 from collections.abc import Callable

@@ -1,1 +1,1 @@
-"""Items that go together in all histories: counts, scores, and numbers per impression."""
+"""Item neighbours from all histories: counts, scores, and numbers per impression."""

@@ -1,12 +1,11 @@
 """Which rows each table of item neighbours counts, and which table each row reads.
 
-No table that a row reads may count the row's own click, whatever rows were split off, nor one that
-comes after it. By time: the tables are those of all rows up to the end of each block, and a row
-reads the last one that ended before its own time. By user: the blocks are five parts of the users,
-and a row of a user that training knew reads the scores of all other parts. A training row reads
-those of the parts before its user's instead: what all others lack are the own part's clicks, which
-a network that knows ids learns to read off (-.03 GAUC on "repetition tires",
-benchmarks/quality-results.md).
+No row may read a table that counts the row's own click, under any split, or later ones. By time:
+there is a table of all rows up to the end of each block, and a row reads the last one that ended
+before its own time. By user: users are divided into five parts, and a row of a training user
+reads the scores of all other parts, except that a training row reads those of the parts before
+its user's: otherwise each part would lack just its own clicks, which a network with ids learns to
+exploit (-.03 GAUC on "repetition tires", benchmarks/quality-results.md).
 """
 
 import math

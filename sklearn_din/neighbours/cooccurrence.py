@@ -18,7 +18,7 @@ from sklearn_din.utils.estimator_state import check_array, check_keys
 from sklearn_din.utils.spans import Spans
 from sklearn_din.utils.typed_fields import FORMS
 
-MOST_PAIRS = 400_000_000  # of two items of one user: some four seconds
+MOST_PAIRS = 400_000_000  # of two items of one user; counting them takes about four seconds
 MOST_ITEMS_PER_USER = 1_000
 MOST_COUNTED = 9_000_000  # pairs of two items of one user up to which all counts are kept
 ROWS_PER_BLOCK = 65_536  # of mapped rows that are read at a time
@@ -176,7 +176,7 @@ def count_new_clicks(
     float32; the diagonal counts users.
     """
     n_rows, whole = len(candidates), history.whole
-    if not n_rows:  # scipy takes no index without positions
+    if not n_rows:  # scipy rejects empty index arrays
         return csr_array((n_ids, n_ids), dtype=np.float32)
     events = history.columns[name][whole.index()]
     candidates = ids_to_look_up(candidates)
@@ -186,7 +186,7 @@ def count_new_clicks(
     has_it = np.asarray(had[np.arange(n_rows), candidates]).ravel() > 0
     new = np.flatnonzero((candidates >= FIRST_KNOWN_ID) & ~has_it)
     _, first = np.unique(users[new] * np.int64(n_ids) + candidates[new], return_index=True)
-    new = new[first]  # of a user's clicks on an item the first one
+    new = new[first]  # the user's first click on the item
     crossed = _ones(candidates[new], new, (n_ids, n_rows)) @ had
     n_users = np.bincount(candidates[new], minlength=n_ids).astype(np.float32)
     diagonal = csr_array((n_users, (np.arange(n_ids),) * 2), shape=(n_ids, n_ids))
@@ -221,8 +221,8 @@ def _read_square(parts: Any, what: str) -> csr_array:
     if lengths.sum(dtype=np.int64) != n_values:
         raise ValueError("scores must have a length per id.")
     starts = np.append(0, np.cumsum(lengths, dtype=np.int64))
-    steps = np.diff(columns)  # there may be a hundred million: nothing wider is made of them
-    steps[starts[(starts > 0) & (starts < n_values)] - 1] = 1  # from one id's to the next one's
+    steps = np.diff(columns)  # up to 1e8 values: avoid wider dtypes
+    steps[starts[(starts > 0) & (starts < n_values)] - 1] = 1  # step from one id to the next
     if (steps <= 0).any():
         raise ValueError("the neighbours of an id must be in order, each once.")
     values = check_numbers(parts["values"], (n_values,), what="scores")

@@ -16,20 +16,20 @@ from sklearn_din.neighbours.cooccurrence import (
 )
 from sklearn_din.utils.spans import Spans
 
-MOST_EXACT = 3_000  # items of an exact EASE: 36 MB, and half a second to invert
+MOST_EXACT = 3_000  # items in exact EASE: 36 MB, and half a second to invert
 MOST_NEIGHBOURS = 200
 LEAST_NEIGHBOURS = 20
-MOST_COSINES = 20_000_000  # of one table: 160 MB; beyond, each item keeps fewer than 200
+MOST_COSINES = 20_000_000  # per table: 160 MB; beyond, each item keeps fewer than 200 neighbours
 EASE_L2 = 200.0
 SHRINKAGE = np.float32(4.0)
 DECAY = 0.8
 EVENTS_PER_CHUNK = 1 << 20
-ROWS_PER_COPY = 256  # of a square matrix, so that its columns stay in the cache
-FEW_EVENTS = 512  # up to which each is searched for
-ZEROS_PER_EVENT = 32  # written, at most, where scores are read from a dense table
+ROWS_PER_COPY = 256  # of a square matrix, so that its columns fit in the cache
+FEW_EVENTS = 512  # up to this number, events are searched one by one
+ZEROS_PER_EVENT = 32  # maximum to write if scores are read from a dense table
 
 SUMMARIES = ("sum", "mean", "max", "newest", "decayed")
-N_OF_HISTORY = 2 * len(SUMMARIES)  # columns that follow the history, before the candidate's own
+N_OF_HISTORY = 2 * len(SUMMARIES)  # columns of the history, before those of the candidate alone
 N_NUMBERS = N_OF_HISTORY + 4
 
 
@@ -227,14 +227,14 @@ def _ease(gram: np.ndarray, ids: np.ndarray, n_ids: int) -> csr_array:
     gram[np.diag_indices_from(gram)] += EASE_L2
     factor, failed = lapack.spotrf(gram, overwrite_a=1)
     inverse, failed_too = lapack.spotri(factor, overwrite_c=1)
-    if failed or failed_too:  # as large as the diagonal is, only overflow gets here
+    if failed or failed_too:  # the diagonal is large: only overflow can fail
         return csr_array((n_ids, n_ids), dtype=np.float32)
-    for first in range(0, len(ids), ROWS_PER_COPY):  # only the upper triangle is filled
+    for first in range(0, len(ids), ROWS_PER_COPY):  # LAPACK fills only the upper triangle
         rows = slice(first, first + ROWS_PER_COPY)
         inverse[rows, :first] = inverse[:first, rows].T
         own = inverse[rows, rows]
         own[:] = np.triu(own) + np.triu(own, 1).T
-    weights = inverse.T / -inverse.diagonal()[:, None]  # symmetric: rows now lie together
+    weights = inverse.T / -inverse.diagonal()[:, None]  # symmetric: makes rows contiguous
     weights[np.diag_indices_from(weights)] = 0
     return _sparse(weights, ids, n_ids)
 
@@ -288,7 +288,7 @@ def keep_largest(matrix: csr_array, n_best: int) -> csr_array:
     for row in np.flatnonzero(np.diff(ends) > n_best):
         own = slice(ends[row], ends[row + 1])
         is_best[own] = _largest(matrix.data[own], matrix.indices[own], n_best)
-    n_best_before = np.zeros(len(is_best) + 1, dtype=ends.dtype)  # no wider: there are many
+    n_best_before = np.zeros(len(is_best) + 1, dtype=ends.dtype)  # a narrow dtype: there are many
     np.cumsum(is_best, out=n_best_before[1:])
     ends = n_best_before[ends]
     del n_best_before

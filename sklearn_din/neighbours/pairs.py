@@ -1,4 +1,4 @@
-"""One history and its candidate: how their items go together, and the columns made of it."""
+"""A history and its candidate: scores, counts and the columns of numbers made of them."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace

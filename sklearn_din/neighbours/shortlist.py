@@ -1,4 +1,4 @@
-"""A shortlist: the candidates out of a large catalogue that are worth a network's time."""
+"""Shortlist: candidates from a large catalogue to be ranked by the network."""
 
 from collections.abc import Sequence
 
@@ -11,9 +11,9 @@ from sklearn_din.features.vectors import Vectors
 from sklearn_din.neighbours.cooccurrence import narrow_csr
 from sklearn_din.neighbours.item_scores import ItemScores, keep_largest
 
-MOST_PER_EVENT = 1_000  # candidates that an event can bring in
-MOST_PER_VALUE = 200  # and a value of an attribute
-# Fractions of a shortlist that are kept for others than the best neighbours
+MOST_PER_EVENT = 1_000  # candidates per event
+MOST_PER_VALUE = 200  # candidates per value of an attribute
+# Fractions of a shortlist reserved for candidates other than the best neighbours
 POPULAR, NEWEST, ALIKE, NEAR = 0.2, 0.1, 0.2, 0.2
 NOBODY = np.empty(0, dtype=np.int64)
 

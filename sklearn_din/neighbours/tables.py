@@ -1,4 +1,4 @@
-"""Item neighbours: learnt from training rows, looked up in tables that do not count the row."""
+"""Item neighbours: learned from training rows; a row reads tables that do not count it."""
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
@@ -26,7 +26,7 @@ from sklearn_din.utils.typed_fields import from_dict, to_dict
 from sklearn_din.utils.warnings import ADVICE_FROM, log_once
 
 KINDS_OF_ORDER: dict[str, type[ByTime] | type[ByUser]] = {"time": ByTime, "user": ByUser}
-NUMBERS = "numbers "  # how their names in a store begin
+NUMBERS = "numbers "  # prefix of their names in a store
 SHARE_IN_MEMORY = 8  # numbers of mapped rows beyond an eighth of the memory allowed go to files
 
 
@@ -248,7 +248,7 @@ def _learn_pair(
     prior = float(prior_rows(sums_of_keys(*_occurrences(ids, rows, at_fit[0], n_ids)).sum(axis=1)))
     tables = {}
     for counted in (*at_fit, *later):
-        if counted.tobytes() not in tables:  # some serve both
+        if counted.tobytes() not in tables:  # some tables serve both
             had, rates = interactions.matrix(counted), _occurrences(ids, rows, counted, n_ids)
             scores = ItemScores.of_counts(count_pairs(had), _count_users(had), *rates, prior)
             tables[counted.tobytes()] = scores
@@ -295,7 +295,7 @@ def _scale(X: EncodedFeatures, numbers: np.ndarray) -> np.ndarray:
     """Standard deviation of each column, one where it is zero: (14,), float32."""
     total, squares = np.zeros((2, N_NUMBERS))
     for part in row_blocks(X):
-        shifted = numbers[part].astype(np.float64) - numbers[0]  # all of a constant column are 0
+        shifted = numbers[part].astype(np.float64) - numbers[0]  # a constant column becomes 0
         total += shifted.sum(axis=0)
         squares += (shifted**2).sum(axis=0)
     spread = np.sqrt(np.maximum(squares - total**2 / len(numbers), 0) / len(numbers))

@@ -1,4 +1,4 @@
-"""ItemNeighbours: what everybody's histories say about the candidate, for any model."""
+"""ItemNeighbours: numbers on candidate and history from all histories, for any model."""
 
 from collections.abc import Sequence
 from typing import Any, Self

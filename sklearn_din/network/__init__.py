@@ -1,1 +1,1 @@
-"""From tensors to one logit: the parts of the Deep Interest Network."""
+"""The modules of the Deep Interest Network, from tensors to one logit."""

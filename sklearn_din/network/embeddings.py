@@ -1,4 +1,4 @@
-"""Embedding tables of all fields: ids in, their rows out."""
+"""Embedding tables of all fields: look-up of ids."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -77,7 +77,7 @@ class FieldEmbeddings(nn.Module):
     def reset_parameters(self) -> None:
         """Draw all rows anew; padding and unknown become zero."""
         if any(parameter.is_meta for parameter in self.parameters()):
-            return  # sizes alone: to draw nothing, torch would import half of itself
+            return  # no values to draw; torch would import many modules just to draw none
         for table in self.tables.values():
             nn.init.normal_(table, std=self.scale)
         for vocabulary in self.sizes:

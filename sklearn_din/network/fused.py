@@ -25,8 +25,8 @@ from sklearn_din.network.layers import (
 )
 from sklearn_din.network.segments import product_over_rows, segment_sum, sum_of_products
 
-SMALLEST_SLOPE = 1e-3  # below it a rectifier's output no longer gives its negative input exactly
-LEAST_BEND = 0.1  # smallest distance of a slope from 1, by which ``_rectify_backward`` divides
+SMALLEST_SLOPE = 1e-3  # below it, the negative input cannot be recovered exactly from the output
+LEAST_BEND = 0.1  # smallest |1 - slope|, a divisor in ``_rectify_backward``
 
 
 def can_fuse(layers: Iterable[nn.Module]) -> bool:

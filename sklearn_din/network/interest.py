@@ -1,6 +1,6 @@
-"""One behaviour's inputs of the MLP: their columns, over events in any layout.
+"""Inputs of the MLP from one behaviour: their columns, over events in any layout.
 
-Figures of each departure from the paper: docs/guide/tried.rst.
+For the effect of each difference from the paper, see docs/guide/tried.rst.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from sklearn_din.network.segments import (
     sum_events,
 )
 
-NO_ID = -1  # equals no event's id: known ones that training hides are -2 and less
-# How much an event counts per event that has come since: all alike, the last five or so, the last
-# two or so. The MLP's counts use the first two, the activation unit's relations all three.
+NO_ID = -1  # matches no event: ids that training hides are -2 and below
+# Decay of an event's weight per later event: none, over about five events, over about two events.
+# The MLP's counts use the first two, the activation unit's relations all three.
 DECAYS = (1.0, 0.8, 0.5)
 N_COUNTED = 2
-# How many events of value zero join those of a plain mean, so that a few say little.
+# Number of zeros added to a plain mean, which shrinks means of few events.
 ADDED_EVENTS = 8.0
 
 Array = Any  # a Tensor, or a Value of an ONNX graph, which has the same operators
@@ -281,9 +281,9 @@ class Interest(nn.Module):
                 Column("sum of weights", 1, lambda e: signed_log(e.total(e.weights))),
                 Column("candidate * sum", width, lambda e: e.queries * (e.sum(e.keys) * e.scale)),
             ]
-        # Unlike the paper: counts enter the MLP. Where repetition first attracts, then saturates,
-        # the logit would have no slope in the weights' sum, which starts as the count of matches
-        # and would have to learn what is recent.
+        # Unlike the paper: counts enter the MLP. If interest first grows with repetition, then
+        # tires, the logit does not depend on the sum of the weights, which starts as the count of
+        # matches and would have to learn what is recent.
         columns += [
             Column("length", 1, lambda e: e.lengths.log1p()),
             Column("matches", N_COUNTED * n_compared, lambda e: e.counts.mT.flatten(1).log1p()),
@@ -291,15 +291,15 @@ class Interest(nn.Module):
         n_means = n_alone + len(self.behaviour.numbers)
         if n_means:
             columns.append(Column("weighted means", n_means, Events.weighted_means))
-        # Unlike the paper: what a user did so far, and did with this item and this category, is an
-        # input. Attention would have to learn both weights, and few clicks do not teach it.
+        # Unlike the paper: means over the user's events, and over those of this item and this
+        # category, are inputs. Few clicks are not enough for attention to learn both weights.
         if n_alone:
             columns.append(Column("means", n_alone, Events.means))
             columns.append(
                 Column("means of matches", n_alone * n_compared, Events.means_of_matches)
             )
-        # Unlike the paper, and as for equal ids: a projection to few dimensions cannot show how
-        # like two vectors are.
+        # Unlike the paper: cosines are inputs, because a projection to few dimensions loses the
+        # similarity of two vectors.
         for names in self.with_vectors:
             likeness = partial(Events.likeness, names=names)
             columns.append(Column(f"cosines of {names[0]}", N_COUNTED, likeness))
@@ -347,8 +347,8 @@ class FlatEvents(Events):
         return max_events(self.keys, self.segments.rows, self.lengths.shape[0])
 
     def attend(self) -> tuple[Tensor, Tensor]:
-        # Unlike the paper: attention trains embeddings only where some attribute has no candidate
-        # (past answers: nothing else says whose resemble each other); else it overfits to users.
+        # Unlike the paper: attention trains embeddings only if some attribute has no candidate
+        # (past answers, whose embeddings nothing else trains); otherwise it overfits to users.
         interest, queries, keys = self.interest, self.queries, self.keys
         if not interest.trains_embeddings:
             queries, keys = queries.detach(), keys.detach()
@@ -445,7 +445,7 @@ class SharedEvents(Events):
         matrix = torch.addcmul(weight_query.unsqueeze(1), keys, weights)
         scores = torch.addmm(constant.flatten(), self.queries, matrix.flatten(1))
         scores = scores.unflatten(1, constant.shape)
-        if n_pairs:  # of which few are alike
+        if n_pairs:  # few of which are equal
             alike = torch.stack([*self.same]).amax(0).flatten().nonzero().squeeze(1)
             bits = [of_pairs.flatten().index_select(0, alike) for of_pairs in relations[:n_pairs]]
             scores.flatten(0, 1).index_add_(0, alike, torch.stack(bits, dim=1) @ weight_same)

@@ -10,7 +10,7 @@ from torch.nn import functional as F  # noqa: N812
 from sklearn_din.network.segments import sum_of_products
 
 INITIAL_SLOPE = 0.25  # of PReLU below zero, as in He et al. and in torch
-MATCHING_BIAS = 0.1  # first weight of an event that has nothing in common with the candidate
+MATCHING_BIAS = 0.1  # initial weight of an event that shares nothing with the candidate
 
 
 def is_host(device: str | torch.device) -> bool:

@@ -1,7 +1,7 @@
 """Histories without padding: sums, maxima and softmax over the events of each impression.
 
-Histories come flat: one row per event, all impressions' events after each other. Two tensors say
-which event belongs to which impression:
+Histories are flat: one row per event, the events of each impression after those of the one
+before. Two tensors map events to impressions:
 
 rows : (n_events,), the number of the impression of each event
 offsets : (n_rows + 1,), where each impression's events begin; the last entry is n_events
@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-N_CHUNKS = 8  # that a sum over many rows is made of
-FEW_IDS = 512  # fewer are gathered by index_select, in less time
-LONG_SUM = 4096  # from this number of rows on it is made in chunks, which then are faster
+N_CHUNKS = 8  # of a sum over many rows
+FEW_IDS = 512  # below this number, index_select is faster
+LONG_SUM = 4096  # rows from which summing in chunks is faster
 alike_for_all_threads = ContextVar("alike_for_all_threads", default=False)
 
 

@@ -1,1 +1,1 @@
-"""Trainings of several processes, and trainings that go on after they were killed."""
+"""Training with several processes, and resuming killed trainings."""

@@ -1,4 +1,4 @@
-"""Short texts that tell trainings of different parameters or data from each other."""
+"""Fingerprints that identify the parameters and data of a training."""
 
 import math
 from collections.abc import Mapping

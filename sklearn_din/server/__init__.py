@@ -1,1 +1,1 @@
-"""A server of rankings, and a page that shows why."""
+"""A server of rankings, and a page that explains them."""

@@ -1,4 +1,4 @@
-"""The application: its routes, and what is told of bad input."""
+"""The web application: its routes, and its answers to bad input."""
 
 import asyncio
 import hmac

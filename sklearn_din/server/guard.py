@@ -1,4 +1,4 @@
-"""What stands before every route: sizes, types, headers, times, and the log."""
+"""Checks before every route: sizes, types, headers, time limits, and the log."""
 
 import asyncio
 import logging

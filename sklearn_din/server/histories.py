@@ -1,4 +1,4 @@
-"""What users did: a log, and the clicks that have come since."""
+"""Histories of users: a log, and the clicks that arrived since."""
 
 import threading
 import warnings

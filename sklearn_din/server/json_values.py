@@ -1,4 +1,4 @@
-"""Values that come and go as JSON: how ids are spelt, dates, missing values."""
+"""JSON values in and out: spelling of ids, dates, missing values."""
 
 from typing import Any
 

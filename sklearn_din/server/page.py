@@ -1,4 +1,4 @@
-"""The page: its files, and what they ask for."""
+"""The page: its files, and the requests they make."""
 
 from importlib.resources import files
 from typing import Any

@@ -1,4 +1,4 @@
-"""What is served now: answers that are replaced in one move when their files were."""
+"""What is served now: answers that are replaced atomically when their files are."""
 
 import asyncio
 import json

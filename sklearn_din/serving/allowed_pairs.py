@@ -1,4 +1,4 @@
-"""Which pairs of users and candidates may be ranked: all, or those of a frame, without others."""
+"""Pairs of users and candidates that may be ranked: all, those of a frame, or all others."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""Candidates that are encoded once, and the users who are encoded beside them."""
+"""Candidates that are encoded once, and the users to rank them for."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace

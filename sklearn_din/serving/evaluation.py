@@ -1,4 +1,4 @@
-"""A ranked catalogue against what users clicked afterwards."""
+"""Evaluation of a ranked catalogue against what users clicked afterwards."""
 
 from collections.abc import Sequence
 from numbers import Integral

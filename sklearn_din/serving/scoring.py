@@ -1,4 +1,4 @@
-"""Predictions of tables of any size: into a Parquet file, or part by part on a cluster."""
+"""Predictions for tables of any size: into a Parquet file, or partition by partition."""
 
 import functools
 import os

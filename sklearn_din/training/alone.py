@@ -1,4 +1,4 @@
-"""What processes exchange that train one model together, where there is one process."""
+"""The exchange between processes that train one model, for a single process."""
 
 from __future__ import annotations
 

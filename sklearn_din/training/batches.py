@@ -1,4 +1,4 @@
-"""Batches of impressions by whole index blocks: no Python and no collate per row."""
+"""Batches of impressions by whole blocks of indices: no Python or collate per row."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from sklearn_din.training.novelty import ShownRows
 from sklearn_din.training.seeding import plain_random_state, random_state_of
 from sklearn_din.utils.spans import Rows, row_dtype
 
-EVENTS_PER_BATCH = 32_768  # scoring: the activation unit's layers then stay in the cache
+EVENTS_PER_BATCH = 32_768  # in scoring: the activation unit's layers then fit in the cache
 PAIRS_PER_BATCH = 1 << 17  # of candidate and event of a shared history
-CANDIDATES_PER_RUN = 16  # from here on it pays to hold a run's histories once
-# Consecutive rows of mapped impressions that are read together, at most: some megabytes. Linux maps
-# up to two at a time (a folio), so that smaller blocks would bring their neighbours into memory.
+CANDIDATES_PER_RUN = 16  # from here on, storing a run's histories once is faster
+# Maximum number of consecutive mapped rows that are read together: some megabytes. Linux maps up to
+# two at a time (a folio), so smaller blocks would load their neighbours as well.
 ROWS_PER_BLOCK = 32_768
-BLOCKS_PER_POOL = 16  # at least: rows next to each other in the table are seldom in one batch
+BLOCKS_PER_POOL = 16  # at least, so that adjacent rows are rarely in one batch
 
 
 class _Held(NamedTuple):
@@ -91,7 +91,7 @@ class ImpressionBatches:
         self.weights = weights
         self.batch_size = batch_size
         self.shuffle = shuffle
-        self._epoch: np.random.RandomState | None = None  # before it drew the permutation
+        self._epoch: np.random.RandomState | None = None  # its state before drawing the permutation
         self._batches: list[np.ndarray] = []  # rows of each batch of the epoch, shuffled
         self._n_done = 0  # of them
         self._rank, self._n_ranks = 0, 1
@@ -148,7 +148,7 @@ class ImpressionBatches:
         self._n_done = state["n_batches"]
 
     def _begin_epoch(self, shuffle: np.random.RandomState) -> None:
-        self._batches = []  # the last permutation is freed before the next one is drawn
+        self._batches = []  # frees the old permutation before drawing the next one
         self._epoch = copy.deepcopy(shuffle)
         order = self._new_order(shuffle)
         starts = range(0, len(order), self.batch_size)

@@ -1,4 +1,4 @@
-"""scikit-learn's callbacks in training: each validation check is a task, and may be the last."""
+"""scikit-learn's callbacks in training: each validation check is a task and may end training."""
 
 from collections.abc import Callable, Mapping
 

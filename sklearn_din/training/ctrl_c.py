@@ -1,4 +1,4 @@
-"""Who ended a training: the user, by Ctrl-C, or a callback that raised the same exception."""
+"""Whether training was ended by Ctrl-C or by a callback that raised KeyboardInterrupt."""
 
 import signal
 import threading

@@ -22,8 +22,8 @@ from sklearn_din.training.weight_average import share_of_part, take_weights
 BATCHES_PER_CHECK = 50
 MOST_CHECKS_PER_EPOCH = 4
 AVERAGED_CHECKS = 4
-# Patience begins with the first full average: before, the weights may still move so far that their
-# average is worse than all of them (benchmarks/quality-results.md, "Recent matches in attention").
+# Patience starts with the first full average: earlier, the weights may still change so much that
+# their average is worse than each (benchmarks/quality-results.md, "Recent matches in attention").
 CHECKS_BEFORE_PATIENCE = AVERAGED_CHECKS
 
 Batches = Iterable[tuple[Batch, Tensor]]  # impressions, and their encoded y (n,)

@@ -54,7 +54,7 @@ def grow(net: DINNet, schema: Schema, *, widths: Mapping[str, int] | None = None
 
 def net_around(net: DINNet, module: DIN) -> DINNet:
     """Return a net with the same parameters around a network; its ``fit`` makes another."""
-    own = net.get_params(deep=False) | {"callbacks": None}  # those have a state
+    own = net.get_params(deep=False) | {"callbacks": None}  # callbacks have a state
     own = {name: value for name, value in own.items() if not name.startswith("module")}
     copied = type(net)(module, **own).initialize()
     copied.module, copied.module__schema = DIN, module.schema
@@ -100,7 +100,7 @@ def _copy_moments(earlier: DINNet, net: DINNet) -> None:
             F.pad(square, (0, new.sizes[name] - len(square)))
             for name, square in zip(known, squares, strict=True)
         ]
-        n_more = sum(new.sizes[name] for name in names[len(known) :])  # behind those known
+        n_more = sum(new.sizes[name] for name in names[len(known) :])  # after the known ones
         square = F.pad(torch.cat(padded), (0, n_more))
         numbers = {
             key: F.pad(state[key], (0, len(names) - len(known))) for key in ("total", "share")

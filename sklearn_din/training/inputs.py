@@ -1,4 +1,4 @@
-"""Checks of what the estimators are given: parameters, impressions, y, weights."""
+"""Checks of the estimators' inputs: parameters, impressions, y, weights."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from sklearn_din.utils.warnings import log_once, warn_user
 if TYPE_CHECKING:
     import pandas as pd
 
-NEGATIONS = ("no", "non", "not", "un", "dis", "in")  # "noclick" is what "click" is not
-# Names of what is meant by a click, the stronger ones last; also "clicked", "buys", "purchased"
+NEGATIONS = ("no", "non", "not", "un", "dis", "in")  # "noclick" is the opposite of "click"
+# Label names that mean a click, stronger ones last; also "clicked", "buys", "purchased"
 WORDS = "open click play correct like accept save add cart addtocart install convert conversion"
 WORDS += " book buy bought order purchase"
 ACTIONS = {word + end: n for n, word in enumerate(WORDS.split()) for end in ("", "s", "d", "ed")}
@@ -67,7 +67,7 @@ def check_inputs(
     check_parameters(estimator)
     is_later = is_partial and hasattr(estimator, "net_")
     encoded, values = _rows_and_y(estimator, X, y, is_later=is_later)
-    if values.dtype == np.float16:  # pandas has no index of these
+    if values.dtype == np.float16:  # not supported by pandas.Index
         values = values.astype(np.float32)
     known = estimator._target if is_later else None
     target: Target
@@ -207,7 +207,7 @@ def _check_order_of_labels(target: Labels, values: np.ndarray, after: Mapping[st
 def _read_label(
     labels: np.ndarray, known: Click | None, *, is_partial: bool, classes: ArrayLike | None
 ) -> Click:
-    import pandas as pd  # a quarter of a second, where only the classifier is imported
+    import pandas as pd  # takes a quarter of a second to import
 
     n_missing = int(pd.isna(labels).sum())
     if n_missing:

@@ -1,4 +1,4 @@
-"""What X gives away of y: the row's own click in its history, columns, what was clicked before."""
+"""Data leakage checks: the row's own click in its history, a column that is the label."""
 
 from typing import NamedTuple
 
@@ -11,17 +11,17 @@ from sklearn_din.features.ragged import Ragged
 from sklearn_din.features.schema import FIRST_KNOWN_ID, Behaviour
 from sklearn_din.utils.warnings import warn_user
 
-CHECKED_ROWS = 10_000  # clicked ones, and as many others: their fractions are exact to a hundredth
+CHECKED_ROWS = 10_000  # of each label: fractions are then accurate to about .01
 MIN_ROWS = 50
-OWN_CLICKS = 0.5  # of the clicked rows that nothing but the row's own click explains
-LIFT = 5  # how much oftener than in other rows
-FEW_OWN_CLICKS = 0.25  # enough where histories and other rows hardly ever repeat an item
+OWN_CLICKS = 0.5  # fraction of clicked rows explained only by the row's own click
+LIFT = 5  # ratio to the rate in other rows
+FEW_OWN_CLICKS = 0.25  # sufficient if histories and other rows rarely repeat an item
 HIGH_LIFT = 10
-MANY_REPEATS = 0.5  # of the events: beyond, nothing tells own clicks from what users come back to
-NEWEST = 2  # events, which users come back to less often: there, own clicks of such logs show
+MANY_REPEATS = 0.5  # of the events: beyond, own clicks look like repeat consumption
+NEWEST = 2  # events, which users repeat less often: own clicks are visible among these
 LABEL_ROWS = 200
 LABEL_AUC = 0.999
-FEW_ROWS = 12  # of either label: chance may tell fewer apart
+FEW_ROWS = 12  # of either label: fewer may be separated by chance
 CAME_UP_AUC = 0.65
 
 
@@ -34,7 +34,7 @@ def warn_of_leaks(X: EncodedFeatures, clicks: np.ndarray) -> None:
     if min(map(len, by_label)) < MIN_ROWS:
         return
     chosen = [rows[:: -(-len(rows) // CHECKED_ROWS)] for rows in by_label]
-    rows = np.sort(np.concatenate(chosen))  # rows of files are read in their order
+    rows = np.sort(np.concatenate(chosen))  # mapped files are read in order
     shown, is_click = X[rows], clicks[rows] == 1
     for behaviour in X.schema.behaviours:
         for n_events in (X.schema.max_length, NEWEST) if not behaviour.is_bag else ():
@@ -68,7 +68,7 @@ class Repeats(NamedTuple):
     --------
     >>> Repeats(clicked=0.98, others=0.06, events=0.24).is_leak
     True
-    >>> Repeats(clicked=0.7, others=0.06, events=0.68).is_leak  # songs, heard again and again
+    >>> Repeats(clicked=0.7, others=0.06, events=0.68).is_leak  # songs, played repeatedly
     False
     """
 
@@ -108,7 +108,7 @@ def measure_repeats(
 
     The newest event itself is compared with as many events before it. None where too few rows tell.
     """
-    if not {*behaviour.candidates} & {*X.schema.names("categorical")}:  # lists alone
+    if not {*behaviour.candidates} & {*X.schema.names("categorical")}:  # only lists
         return None
     ragged = X.behaviours[behaviour.histories]
     ragged = Ragged(ragged.columns, ragged.spans.newest(n_events + 1))
@@ -125,8 +125,8 @@ def measure_repeats(
         is_candidate &= events == ids[row]
         is_newest &= events == events[newest]
         is_known &= ids >= FIRST_KNOWN_ID
-    is_newest[(ends - 1)[lengths > 0]] = False  # what is compared is no repetition of itself
-    is_candidate[(ends - lengths)[lengths > 0]] = False  # one event less here too
+    is_newest[(ends - 1)[lengths > 0]] = False  # an event does not repeat itself
+    is_candidate[(ends - lengths)[lengths > 0]] = False  # drop one event here too
     holds, repeats = (
         np.bincount(row, weights=same, minlength=len(X)) > 0 for same in (is_candidate, is_newest)
     )

@@ -51,7 +51,7 @@ from sklearn_din.utils.warnings import warn_once, warn_user
 EARLY_STOPPING_ROWS = 1_000
 LARGE_BATCH_ROWS = 100_000
 VALIDATION_BATCH_SIZE = 4_096
-MOST_POSITIONS = 100  # that are told from each other
+MOST_POSITIONS = 100  # larger positions count as this one
 OF_EPOCHS = EpochTimer, PassthroughScoring  # of skorch, which write the rows of ``history``
 OF_SKORCH = {"lr", "batch_size", "max_epochs"}  # parameters that its own constructor takes
 
@@ -136,14 +136,14 @@ class DINNet(NeuralNetBinaryClassifier):
     constant_: float | np.ndarray
     order_: np.random.RandomState
     seed_: int
-    most_epochs_: int  # of the latest training
+    most_epochs_: int  # of the most recent training
     presses_: Sequence[int] = ()  # of Ctrl-C, while the net trains
     is_refitting_: bool = False  # whether the pass over the validation rows is going on
     ranks_: Alone = Alone()  # the processes that train together, set while they do
     _batches: tuple[ImpressionBatches, ImpressionBatches | None] | None = None
     _parts: Sequence[tuple[ImpressionBatches, ImpressionBatches]] = ()
     unread_losses_: tuple[tuple[Tensor, Tensor], ...] = ()  # and the numbers of their batches
-    _threads: ThreadChoice | None = None  # set while the net trains, where there is a choice
+    _threads: ThreadChoice | None = None  # set during training if there is a choice
 
     def __init__(
         self,
@@ -229,7 +229,7 @@ class DINNet(NeuralNetBinaryClassifier):
                 "anew, or set the encoder's position=None."
             )
         tables, seed = self.neighbours_, next_seeds(self)[1]
-        if tables.pairs:  # tables that had counted a row's own click would reveal it
+        if tables.pairs:  # a table that counts a row's own click reveals it
             X, tables = tables.add_to(X), tables.grow(X, self.target.clicks(encoded))
         if X.schema != self.module_.schema:
             grown = grow(self, X.schema)
@@ -253,9 +253,9 @@ class DINNet(NeuralNetBinaryClassifier):
     ) -> DINNet:
         """Train a new network; for so many epochs without validation rows."""
         X, encoded, weights, groups = self._check_rows(X, y, sample_weight, groups)
-        # Each row's numbers come from a table without it, whether or not it is set aside.
+        # Each row's numbers come from a table that does not count it, held out or not.
         self.neighbours_, X = self._learn_neighbours(X, encoded)
-        # Rows are set aside before the network's weights are drawn: the seed comes after them.
+        # Validation rows are drawn before the seed of the network's weights.
         self.order_ = self.first_seeds()
         self.novelty_, moments = measure_novelty(X, share=self.validation_fraction)
         rows, held_out, valid = None, None, None
@@ -399,8 +399,8 @@ class DINNet(NeuralNetBinaryClassifier):
                     self.module__schema = X.schema
                     self.module__position_shares = self._position_shares(train)
                     self.initialize()
-                    # From a bias of 0 a step moves it by the rate: on the way to a rare click's,
-                    # everything else would learn what the bias alone has to.
+                    # Each step moves the bias by at most the learning rate: starting from 0 with
+                    # rare clicks, all other weights would first learn what belongs in the bias.
                     if self.target.has_constant(train.y):
                         constant = torch.as_tensor(self.target.constant(train.y, train.weights))
                         bias = self.module_.bias_of(constant)
@@ -416,7 +416,7 @@ class DINNet(NeuralNetBinaryClassifier):
                 self._set_decay(decay)
                 self._n_before = len(self.history)
                 super().partial_fit(X, y, epochs=epochs)
-            if not self._has_ended:  # skorch drops a Ctrl-C, also before anything was trained
+            if not self._has_ended:  # skorch swallows Ctrl-C, even before any training
                 raise KeyboardInterrupt
         finally:
             self._batches, self._parts, self.unread_losses_ = None, (), ()
@@ -493,7 +493,7 @@ class DINNet(NeuralNetBinaryClassifier):
     def _set_rates(self) -> None:
         """Give the optimizer the rates of the parameters."""
         dense, *tables = self.optimizer_.param_groups
-        dense["lr"] = dense["initial_lr"] = self.lr  # the latter for schedules that go on
+        dense["lr"] = dense["initial_lr"] = self.lr  # the latter for schedules that are resumed
         for group in tables:
             group["lr"] = group["initial_lr"] = self.embedding_lr or self.lr
 
@@ -543,11 +543,11 @@ class DINNet(NeuralNetBinaryClassifier):
         except KeyboardInterrupt:
             if not self.ranks_.has_agreed:
                 raise
-            if self.stop_reason_ == "max_epochs":  # no stop_training has named another
+            if self.stop_reason_ == "max_epochs":  # not set by stop_training
                 self.stop_reason_ = "user" if self.presses_ else "callback"
         else:
             self.stop_reason_ = reason
-        check_losses(self)  # those of an epoch left unfinished
+        check_losses(self)  # those of an unfinished epoch
         self.drop_unfinished_epoch()
 
     def _learn_set_aside(self) -> None:
@@ -598,7 +598,7 @@ class DINNet(NeuralNetBinaryClassifier):
     def stop_training(self, reason: StopReason) -> NoReturn:
         """End the training from within a callback."""
         self.stop_reason_ = reason
-        raise KeyboardInterrupt  # skorch's own way to leave the loop
+        raise KeyboardInterrupt  # how skorch leaves the loop
 
     # How skorch's steps are made of impressions
 
@@ -683,7 +683,7 @@ class DINNet(NeuralNetBinaryClassifier):
 
     def get_loss(self, y_pred: Tensor, y_true: Tensor, X: Batch, training: bool = False) -> Tensor:
         """Weighted loss of the target."""
-        if not len(y_true):  # a process that has no row of a joint batch
+        if not len(y_true):  # a process without rows of a joint batch
             return y_pred.sum()
         labels = to_device(y_true, y_pred.device)
         return self.target.loss(y_pred, labels, X.weights)

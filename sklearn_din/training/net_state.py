@@ -1,4 +1,4 @@
-"""A trained net as plain values, and back: the network is rebuilt, and every array checked."""
+"""A trained net as plain values, and back: rebuilds the network and checks every array."""
 
 import warnings
 from collections.abc import Iterator, Mapping
@@ -143,7 +143,7 @@ def _restore_training(net: DINNet, values: Any) -> None:
     if type(values["order"]) is not np.random.RandomState:
         raise ValueError("the order of rows must be a RandomState.")
     net.order_ = values["order"]
-    counted = sizes if values["occurrences"] != {} else {}  # without L2 nothing is counted
+    counted = sizes if values["occurrences"] != {} else {}  # counts exist only with L2
     expected = {name: ((n_ids,), 0.0) for name, n_ids in counted.items()}
     net.occurrences_ = _check_arrays(values["occurrences"], expected, "occurrences of")
     labels = values["labels"]
@@ -195,7 +195,7 @@ def _module(schema: Schema, options: dict[str, Any], weights: dict[str, Any]) ->
         module = DIN(schema, **options)
     expected = {name: (tuple(w.shape), -np.inf) for name, w in module.state_dict().items()}
     arrays = _check_arrays(weights, expected, "weights")
-    # Memory that cannot be written to is copied.
+    # Read-only memory is copied.
     writable = {name: a if a.flags.writeable else np.array(a) for name, a in arrays.items()}
     tensors = {name: torch.from_numpy(array) for name, array in writable.items()}
     module.load_state_dict(tensors, assign=True)

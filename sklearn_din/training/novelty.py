@@ -1,4 +1,4 @@
-"""New items: how many candidates are new over time, and rows shown as they will be seen."""
+"""New items: how many candidates are new over time, and hiding recent ids in training."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from sklearn_din.training.occurrences import COUNTED_ROWS, ids_of_rows
 from sklearn_din.training.validation import can_order, late_times
 from sklearn_din.utils.spans import Rows, Spans, row_dtype
 
-LEAST_SHARE = 0.01  # below, nothing is hidden: rare ids of a still catalogue are new by chance
-MOST_BLOCKS = 5  # of late rows; with a tenth of the rows each, they are the newer half
-N_TENTHS = 10  # chunks of rows in time, of which the first ones are no example of later ones
-SAMPLED_ROWS = 1 << 17  # that are asked where the log's beginning ends
-MORE_AT_FIRST = 1.5  # of the late rows' hidden candidates: with more, most are new to the log alone
-HIDING_RATE = 0.8  # share of the rows from which ids are hidden; others are shown as they are
-N_BLOCKS_AHEAD = 2  # that of validation, and as many rows behind it
+LEAST_SHARE = 0.01  # below, nothing is hidden: rare ids of a static catalogue are new by chance
+MOST_BLOCKS = 5  # of late rows; with a tenth of the rows each, these are the newer half
+N_TENTHS = 10  # chunks of rows in order of time; the first ones may differ from later ones
+SAMPLED_ROWS = 1 << 17  # to estimate where the beginning of the log ends
+MORE_AT_FIRST = 1.5  # times the novelty of late rows: beyond, items are new because the log starts
+HIDING_RATE = 0.8  # fraction of the rows with hidden ids; others are unchanged
+N_BLOCKS_AHEAD = 2  # the size of the validation block, and once more
 NEVER, ALWAYS = 2**62, -(2**62)  # moments
 
 
@@ -199,7 +199,7 @@ def measure_novelty(X: EncodedFeatures, *, share: float) -> tuple[Novelty, np.nd
     if not names or X.times is None or not can_order(X.times):
         return NO_NOVELTY, np.empty(0, dtype=np.int64)
     moments, sizes = moments_of(X), X.schema.vocabulary_sizes
-    histories = X.schema.names("history")  # what an item's lists hold comes up seldom: left alone
+    histories = X.schema.names("history")  # values in lists are rarely new: not hidden
     used = {X.schema[name].vocabulary for name in histories}
     never = {name: np.full(n_ids, NEVER) for name, n_ids in sizes.items() if name in used}
     first_seen = _first_moments(X, moments, never)
@@ -236,7 +236,7 @@ def _end_of_beginning(moments: np.ndarray, chances: np.ndarray, *, n_rows: int) 
     tenths = moments.astype(np.int64) * N_TENTHS // n_rows
     sizes = np.maximum(np.bincount(tenths, minlength=N_TENTHS), 1)
     hidden = np.bincount(tenths, weights=chances, minlength=N_TENTHS) / sizes
-    is_late = tenths >= min(N_TENTHS // 2, tenths.max())  # all rows may be of two times
+    is_late = tenths >= min(N_TENTHS // 2, tenths.max())  # all rows may have one of two times
     is_like_late = hidden <= MORE_AT_FIRST * chances[is_late].mean()
     is_like_late[N_TENTHS // 2] = True
     return int(np.argmax(is_like_late)) * n_rows // N_TENTHS

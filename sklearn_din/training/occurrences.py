@@ -1,4 +1,4 @@
-"""Counts of each id in some impressions, and the factors of the L2 that follow from them."""
+"""Counts of each id in some impressions, and the L2 factors computed from them."""
 
 from collections.abc import Iterator, Mapping
 

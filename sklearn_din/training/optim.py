@@ -1,4 +1,4 @@
-"""The optimizer: Adam, and for embedding tables a kind whose cost follows the rows touched."""
+"""The optimizer: Adam, with a row-wise variant for embedding tables that touches few rows."""
 
 from collections.abc import Callable, Iterable
 from inspect import unwrap
@@ -77,8 +77,8 @@ class RowwiseAdam(torch.optim.Optimizer):
         options = {"lr": lr, "betas": betas, "eps": eps, "starts": starts, "decay": decay}
         super().__init__(params, options)
 
-    # torch wraps these four for torch.compile, whose compiler the first call imports for more than
-    # a second. They work as well without, since nothing here is compiled.
+    # torch wraps these four for torch.compile, and the first call spends over a second on importing
+    # the compiler. Nothing here is compiled, so the unwrapped functions do.
     add_param_group = unwrap(torch.optim.Optimizer.add_param_group)
     zero_grad = unwrap(torch.optim.Optimizer.zero_grad)
     state_dict = unwrap(torch.optim.Optimizer.state_dict)
@@ -178,11 +178,11 @@ def _typical_square(
     """
     first = torch.searchsorted(rows, starts)
     counts = F.pad(first, (0, 1), value=len(rows)).diff()
-    # Its own checks of the counts, left out, and an unknown length of what is repeated would have
-    # the host wait for a GPU.
+    # With the built-in checks of the counts, or an unknown output length, the host would wait for
+    # the GPU.
     sums = torch.segment_reduce(latest, "sum", lengths=counts, unsafe=True)
     mean = sums / counts.clamp(min=1)
-    state["total"].lerp_(mean, 1 - beta)  # zero for a vocabulary without rows here
+    state["total"].lerp_(mean, 1 - beta)  # zero for a vocabulary without rows in this batch
     state["share"].lerp_((counts > 0).to(mean.dtype), 1 - beta)
     typical = state["total"] / state["share"].clamp(min=1 - beta)
     return typical.repeat_interleave(counts, output_size=len(rows))

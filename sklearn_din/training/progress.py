@@ -1,4 +1,4 @@
-"""Progress of a training: a bar with losses, AUC and time left."""
+"""Progress bar of a training, with losses, AUC and time left."""
 
 import math
 import sys

@@ -16,9 +16,9 @@ from sklearn_din.network.layers import is_host
 if TYPE_CHECKING:
     from sklearn_din.training.net import DINNet
 
-STEPS_PER_READ = 50  # of losses on a GPU: to read one, the host waits for all steps before it
+STEPS_PER_READ = 50  # losses on a GPU: reading one makes the host wait for all earlier steps
 SPLIT_FROM = 1 << 17  # events of a step: a layer of 64 units over them takes 32 MiB
-EVENTS_PER_PART = 1 << 15  # of a step that is split: what the processor's cache holds
+EVENTS_PER_PART = 1 << 15  # of a split step: they fit in the CPU cache
 
 
 def compute_by_parts(
@@ -72,8 +72,8 @@ def name_gradients(net: DINNet) -> Iterator[tuple[str, Tensor]]:
         yield name, parameter
 
 
-# Losses: in the host's memory each is read and checked before its step changes a weight. From
-# a GPU ``STEPS_PER_READ`` are read at once, and all of them before anything is kept.
+# Losses: on a CPU each is checked before its step changes a weight. On a GPU, ``STEPS_PER_READ``
+# are read at once, and all of them before any result is kept.
 
 
 def note_loss(net: DINNet, loss: Tensor, batch: Batch) -> None:
@@ -98,7 +98,7 @@ def _divergence_message(net: DINNet, numbers: Tensor) -> str:
     """Name a possible cause; ``numbers`` (n_rows, n_numeric) are those of the batch."""
     numeric = net.module_.schema.names("numeric")
     hint = ""
-    if numeric and len(numbers):  # a process may have no row of a joint batch
+    if numeric and len(numbers):  # a process may have no rows of a joint batch
         scales = numbers.abs().amax(dim=0)
         largest = int(scales.argmax())
         hint = f" Largest number: {float(scales[largest]):.3g} in column {numeric[largest]!r}."

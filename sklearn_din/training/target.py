@@ -1,6 +1,6 @@
-"""The target: how y becomes what a network learns, by which loss, and what its outputs say of y.
+"""The target: how y is transformed for training, its loss, and what the outputs mean.
 
-A net asks its target alone: labels and numbers train by the same steps.
+The net depends on its target only, so labels and numbers are trained in the same steps.
 """
 
 from abc import ABC, abstractmethod
@@ -36,9 +36,9 @@ class Reading(NamedTuple):
 class Target(ABC):
     """The aim of a net's training. The encoded y and the network's outputs have the same shape."""
 
-    what_constant_is: str  # the best that all rows alike can get
+    what_constant_is: str  # the best constant prediction
     after: tuple[int | None, ...] = (None,)  # as of DIN
-    value_name: str = "prediction"  # of a column of what ``value_of`` gives
+    value_name: str = "prediction"  # name of the column of ``value_of``
     click_name: str = ""
 
     @abstractmethod
@@ -186,7 +186,7 @@ class Click(Target):
 
     def auc(self, y: np.ndarray, outputs: np.ndarray) -> float:
         """Return the AUC where there are both kinds."""
-        from sklearn.metrics import roc_auc_score  # not needed where a process only predicts
+        from sklearn.metrics import roc_auc_score  # not needed for prediction
 
         return float(roc_auc_score(y, outputs)) if 0.0 < y.mean() < 1.0 else np.nan
 
@@ -382,6 +382,6 @@ class Labels(Target):
 
 def is_missing(column: np.ndarray) -> np.ndarray:
     """Return where labels of any kind are missing: (n,), bool."""
-    import pandas as pd  # a quarter of a second, where only the classifier is imported
+    import pandas as pd  # takes a quarter of a second to import
 
     return pd.isna(column)

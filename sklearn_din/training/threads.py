@@ -1,4 +1,4 @@
-"""How many threads a training step uses, one or all by the clock."""
+"""The number of threads of a training step: one or all, whichever is faster."""
 
 import functools
 import os
@@ -16,13 +16,13 @@ from sklearn_din.network.fused import attend, can_fuse, logits_of
 from sklearn_din.network.layers import MLP, ActivationUnit
 from sklearn_din.network.segments import alike_for_all_threads
 
-SMALL_STEP = 1 << 13  # rows and events of which one thread is nearly as fast as two
+SMALL_STEP = 1 << 13  # rows and events; below, one thread is nearly as fast as two
 TRIAL_STEPS = 4
 WARM_UP_STEPS = 2  # the first steps of a process are slow with any number of threads
-PAUSE = 1.0  # least seconds between two trials
-PAY_OFF = 100.0  # what a trial has lost is one part in so many of the seconds until the next one
-LARGEST_BATCH = 1 << 15  # rows of which torch adds the losses with one thread
-SLOWER = 2.0  # several threads that take so many times what they took: something else runs now
+PAUSE = 1.0  # minimum seconds between two trials
+PAY_OFF = 100.0  # the next trial comes after this many times the seconds that a trial lost
+LARGEST_BATCH = 1 << 15  # rows up to which torch sums the losses with one thread
+SLOWER = 2.0  # slowdown of several threads that indicates a busy machine
 
 
 class ThreadChoice:
@@ -44,12 +44,12 @@ class ThreadChoice:
     def __init__(self, most: int) -> None:
         self.most = most
         self.n_threads = 1
-        self._is_small: bool | None = None  # by the first step
-        self._n_steps = -WARM_UP_STEPS  # with this number of threads, without trials of the other
-        self._usual = self._fastest = 0.0  # seconds per unit of size, of late and at best
+        self._is_small: bool | None = None  # set by the first step
+        self._n_steps = -WARM_UP_STEPS  # with the current number of threads, not counting trials
+        self._usual = self._fastest = 0.0  # seconds per unit of size, recently and at best
         self._pause = 0.0  # seconds until the next trial
-        self._n_left = 0  # steps of the trial that goes on
-        self._lost = 0.0  # seconds that it has taken beyond the usual ones
+        self._n_left = 0  # remaining steps of the current trial
+        self._lost = 0.0  # extra seconds of the current trial
 
     @contextmanager
     def step(self, size: int) -> Iterator[None]:

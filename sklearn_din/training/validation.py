@@ -1,4 +1,4 @@
-"""Rows that are set aside for validation: any, the last ones, or all rows of some groups."""
+"""Validation rows to hold out: random ones, the last ones, or all rows of some groups."""
 
 import math
 
@@ -13,8 +13,8 @@ from sklearn_din.utils.spans import row_dtype
 from sklearn_din.utils.validation import group_codes
 from sklearn_din.utils.warnings import warn_user
 
-MOST_PARTS = 8  # in which rows are learnt whose weights are averaged
-ROWS_PER_PART = 32  # at least, of validation rows that are learnt
+MOST_PARTS = 8  # chunks of the pass over validation rows; weights are averaged after each
+ROWS_PER_PART = 32  # minimum per chunk
 SplitRows = tuple[np.ndarray, np.ndarray]  # row numbers to train on, row numbers to validate on
 
 

@@ -1,4 +1,4 @@
-"""Averages of weights along a training: steps scatter around the optimum, their average less.
+"""Averages of weights during training, which vary less than the weights of single steps.
 
 Polyak and Juditsky, "Acceleration of Stochastic Approximation by Averaging", 1992.
 """

@@ -1,1 +1,1 @@
-"""What all parts share: a concept a file."""
+"""Concepts that several parts of the package share, one per file."""

@@ -1,4 +1,4 @@
-"""Python objects as Arrow arrays, where they are of one kind; and which types are lists."""
+"""Python objects as Arrow arrays, if they are of one type; which types are lists."""
 
 import numpy as np
 import pyarrow as pa

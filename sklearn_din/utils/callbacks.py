@@ -1,8 +1,8 @@
-"""A fit as scikit-learn's callbacks see it: a task that may consist of further tasks.
+"""scikit-learn's callbacks in our estimators: a fit is a task that may have subtasks.
 
-scikit-learn has callbacks since 1.9, and calls them experimental. This file alone knows their
-private names: ``_skl_callbacks`` and ``_init_callback_context``, with which estimators of other
-packages take part.
+scikit-learn has callbacks since 1.9, and calls them experimental. Only this file uses their
+private names, ``_skl_callbacks`` and ``_init_callback_context``, which estimators of other
+packages need.
 """
 
 from collections.abc import Callable, Iterator, Mapping

@@ -1,7 +1,7 @@
-"""The private names of scikit-learn that this package imports: a new release is met in this file.
+"""Private names of scikit-learn that this package imports, so that new releases affect one file.
 
-Others are set where they act: ``_parameter_constraints`` in each estimator. ``utils/callbacks.py``
-has the names that scikit-learn gives to estimators that support callbacks.
+Other private names are set where they are used: ``_parameter_constraints`` in each estimator.
+``utils/callbacks.py`` has the names that scikit-learn gives to estimators that support callbacks.
 """
 
 from sklearn.base import _fit_context as _fit_context

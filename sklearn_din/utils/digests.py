@@ -1,4 +1,4 @@
-"""The hash by which texts and arrays are told apart."""
+"""Hashes that identify texts and arrays."""
 
 import hashlib
 

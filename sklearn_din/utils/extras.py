@@ -1,4 +1,4 @@
-"""Extras, loaded by name where something of theirs is given, and the packages that they need."""
+"""Extras, imported by name when an argument needs them, and the packages they require."""
 
 import importlib
 from typing import Any

@@ -1,4 +1,4 @@
-"""Frames of the caller's kind: pandas, polars or Arrow comes in, and the same kind goes out."""
+"""Frames of the caller's kind: pandas, polars or Arrow in, the same kind out."""
 
 from collections.abc import Hashable, Mapping, Sequence
 from functools import cached_property

@@ -1,7 +1,7 @@
-"""Any value as numbers, text, lists, dicts with text keys and numeric arrays, and back.
+"""Any value as numbers, strings, lists, dicts with string keys and numeric arrays, and back.
 
-What a fitted estimator hands to pickle and to skops is in this form. skops turns the keys of a dict
-into text (``{False: 1, True: 5}`` comes back as ``{True: 5}``) and cannot keep frames and many
+Fitted estimators are passed to pickle and skops in this form. skops turns the keys of a dict into
+strings (``{False: 1, True: 5}`` comes back as ``{True: 5}``) and does not support frames and many
 single values; reading this form builds values of the types below and nothing else.
 """
 

@@ -1,4 +1,4 @@
-"""Progress of a pass over a large table: a bar on a terminal, lines of the log elsewhere."""
+"""Progress of a pass over a large table: a bar on a terminal, log messages elsewhere."""
 
 import logging
 import sys

@@ -1,4 +1,4 @@
-"""Scans: tables that are read part by part, and views of them by row number."""
+"""Scans: tables that are read in chunks, and views of them by row number."""
 
 import copy
 import json

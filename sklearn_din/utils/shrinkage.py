@@ -1,4 +1,4 @@
-"""Rates of keys that are shrunk to the average rate, as far as the keys are alike."""
+"""Rates of keys, shrunk toward the average rate by an amount estimated from the data."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""Windows over flat arrays: where each row's events begin, and how many there are."""
+"""Windows over flat arrays: where each row's events start, and how many there are."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows of text as a table: columns side by side, numbers to the right."""
+"""Text tables: aligned columns, numbers to the right."""
 
 from collections.abc import Collection, Sequence
 

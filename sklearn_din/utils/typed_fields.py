@@ -1,4 +1,4 @@
-"""Dataclasses as dicts of plain values, and back with every field's type checked."""
+"""Dataclasses as dicts of plain values, and back with a type check of every field."""
 
 import dataclasses
 import functools

@@ -1,4 +1,4 @@
-"""Checks that every part of the package shares: frames, column names, times, plain values."""
+"""Checks used throughout the package: frames, column names, times, plain values."""
 
 import datetime as dt
 import difflib

@@ -1,3 +1,3 @@
-"""The package's version, in its single place."""
+"""The version of the package."""
 
 __version__ = "0.1.0"

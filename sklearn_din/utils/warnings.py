@@ -1,4 +1,4 @@
-"""Warnings that point at the line of the user's code, and what is said once."""
+"""Warnings that point at the user's code, and messages that appear only once."""
 
 import functools
 import logging

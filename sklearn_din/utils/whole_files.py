@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all: written under another name, then put in place."""
+"""Atomic writing of files: under another name, then renamed."""
 
 import errno
 import os
