@@ -48,9 +48,9 @@ def compute_alone_if_forked() -> None:
 class DIN(nn.Module):
     """Deep Interest Network (Zhou et al., KDD 2018): encoded impressions in, logits out.
 
-    Each id has an embedding. The activation unit compares each past event, whose embedding is
-    e_j, with the candidate, whose embedding is q, and the weighted events are summed to one
-    interest per behaviour (section 4.3)::
+    Each id has an embedding. The activation unit compares each past event, with embedding e_j,
+    with the candidate, with embedding q, and the weighted events are summed to one interest per
+    behaviour (section 4.3)::
 
         a(e, q)  = MLP([q, e, q - e, q * e])
         interest = a(e_1, q) e_1 + ... + a(e_T, q) e_T
@@ -58,64 +58,65 @@ class DIN(nn.Module):
 
     ``interest="paper"`` is this published network. ``interest="extended"``, the default, is ours:
 
-    - The activation unit also sees which attributes of the event equal the candidate's, how recent
-      the event is, the product of both, and the event's numbers.
-    - The MLP gets, in place of each interest: candidate * interest, the sum of the weights,
-      candidate * the unweighted sum of the events, the length of the history, and how many events
-      have the candidate's id: for each attribute one count of all events and one in which recent
-      events count more. Lengths, counts and the sum of weights enter as log(1 + x), with their
-      sign.
-    - Of attributes without a candidate (past answers, kinds of action) and of the events' numbers
-      it gets the weighted mean. Of those attributes it also gets the plain mean, over all events
-      and over those that have the candidate's id, by each of its attributes.
-    - Queries and events are detached in front of the activation unit and in its weighted sum: the
-      embeddings learn from the candidate and from the unweighted sum. Where the events have an
-      attribute without a candidate, they are not: which events are alike shows in it alone.
-    - Beside ids, each training step hides 15 % of the numbers behind zero, their average.
+    - The activation unit also gets which attributes of the event equal the candidate's, how
+      recent the event is, the product of both, and the event's numbers.
+    - Instead of each interest, the MLP gets candidate * interest, the sum of the weights,
+      candidate * the unweighted sum of the events, the length of the history, and the number of
+      events with the candidate's id: for each attribute one count of all events and one in which
+      recent events count more. Lengths, counts and the sum of weights enter as log(1 + x), with
+      their sign.
+    - For attributes without a candidate (past answers, kinds of action) and for the events'
+      numbers it gets the weighted mean. For those attributes it also gets the plain mean, over
+      all events and over those with the candidate's id, for each of its attributes.
+    - Queries and events are detached before the activation unit and in its weighted sum: the
+      embeddings learn from the candidate and from the unweighted sum. If the events have an
+      attribute without a candidate, they are not detached: only attention shows which of its
+      values are alike.
+    - If there are ids, each training step replaces 15 % of the numbers by zero, their average.
 
-    Bags, which are behaviours without a candidate, are summed in both networks. Where ids have
-    fixed vectors, ``vectors`` of the encoder, an embedding is the id's own row and a learnt
-    projection of its vector.
+    Bags, which are behaviours without a candidate, are summed in both networks. If ids have fixed
+    vectors (``vectors`` of the encoder), an embedding is the sum of the id's own row and a
+    learned projection of its vector.
 
-    Where rows of training say their position, each position has a favour that is added to the
-    logit, less the average favour, as by the shallow tower of Zhao et al. (RecSys 2019); rows
-    without a position have none, and rows to predict are given none.
+    If training rows have positions, each position has a learned favour that is added to the
+    logit, minus the average favour, like the shallow tower of Zhao et al. (RecSys 2019). Rows
+    without a position, and rows to predict, have none.
 
     Parameters
     ----------
     schema : Schema
         Fields and behaviours of the encoded impressions, from the encoder.
     embedding_dim : int or dict of str to int, default=16
-        Width of all embeddings, or the width for each vocabulary. Wider ones hold more about
-        frequent ids, and cost time and memory in proportion.
+        Width of all embeddings, or a width for each vocabulary. Wider embeddings represent more
+        about frequent ids; time and memory grow in proportion.
     pooling : {"attention", "sum", "mean", "max"}, default="attention"
-        How a history becomes one vector. Only "attention" looks at the candidate. "sum" with
-        ``interest="paper"`` is the paper's base model.
+        How the events of a history are combined into one vector. Only "attention" depends on the
+        candidate. "sum" with ``interest="paper"`` is the paper's base model.
     interest : {"paper", "extended"}, default="extended"
-        Whether the network is the published one, or has the further inputs listed above.
+        The published network, or the additional inputs listed above.
     attention_units : tuple of int, default=(64, 16)
         Width of each hidden layer of the activation unit.
     attention_activation : {"prelu", "dice", "relu", "sigmoid"}, default="prelu"
-        Function that follows every hidden layer of the activation unit. "prelu" is the fastest:
-        the unit then is one autograd function.
+        Activation function of each hidden layer of the activation unit. "prelu" is the fastest:
+        the unit is then one autograd function.
     attention_normalization : {"auto", None, "sqrt", "softmax"}, default="auto"
-        What the weighted sum of a history is divided by: None nothing, as in the paper, "sqrt" the
-        root of the history's length; "softmax" makes the weights sum to one. "auto" is None where
-        ``interest="paper"`` and "sqrt" where it is "extended".
+        What the weighted sum of a history is divided by: None for nothing, as in the paper,
+        "sqrt" for the square root of the history's length; "softmax" makes the weights sum to
+        one. "auto" is None if ``interest="paper"`` and "sqrt" if "extended".
     hidden_units : tuple of int, default=(200, 80)
-        Width of each hidden layer of the MLP that gives the logit.
+        Width of each hidden layer of the MLP.
     activation : {"prelu", "dice", "relu"}, default="prelu"
-        Function that follows every hidden layer of the MLP. "prelu" without dropout is the
-        fastest: the MLP then is one autograd function.
+        Activation function of each hidden layer of the MLP. "prelu" without dropout is the
+        fastest: the MLP is then one autograd function.
     dropout : float, default=0.0
-        Share of the MLP's activations that each training step sets to zero.
+        Fraction of the MLP's activations that each training step sets to zero.
     after : tuple of int or None, default=(None,)
-        An entry for each label that is predicted: the number of the label that it comes after, as
-        a purchase comes after a click, or None. Of several labels, which share all hidden layers,
-        logits are (n_rows, n_labels).
+        An entry for each predicted label: the number of the label it depends on, as a purchase
+        depends on a click, or None. With several labels, which share all hidden layers, logits
+        are (n_rows, n_labels).
     position_shares : tuple of float, default=()
-        Weight of each position, from 1 on, in the average favour; positions beyond the last one
-        count as it. Empty: positions are not looked at.
+        Weight of each position, from 1, in the average favour; positions beyond the last one
+        count as the last. Empty: positions are ignored.
 
     Examples
     --------

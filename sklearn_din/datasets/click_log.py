@@ -60,14 +60,14 @@ def make_click_log(
     n_impressions : int, default=None
         Number of impressions. None means twenty per user.
     interest_strength : float, default=1.0
-        How much the past matters; 0 leaves price and device.
+        How much the past matters; with 0, only price and device do.
     recency : float, default=None
-        Half-life of an event's relevance, in events: the newest counts 1, the one
-        `recency` events earlier 1/2. None means that all count 1.
+        Half-life of an event's relevance, in events: 1 for the newest, 1/2 for the one `recency`
+        events earlier. None means 1 for all.
     max_length : int, default=50
-        How many of the newest events count, as in ``attach_history``.
+        Number of newest events that count, as in ``attach_history``.
     random_state : int, RandomState instance or None, default=None
-        Pass an int for the same log at each call.
+        Pass an int to get the same log in each call.
 
     Returns
     -------

@@ -27,48 +27,46 @@ POOLS_IN_MEMORY = 8  # beyond that, so much of them is read at a time
 class EncodedFeatures:
     """Impressions as id arrays and ragged histories, read as a mapping of padded arrays.
 
-    ``X["item"]`` is an int32 array of shape (n,), ``X["hist_item"]`` an int32 array of shape
-    (n, T) padded on the right with 0 to the longest history of the rows at hand, and
-    ``X["hist_item_mask"]`` the bool array that is True on real events. ``X[10:20]``,
-    ``X[index_array]`` and ``X[bool_mask]`` are EncodedFeatures again. ``len(X)`` is the number
-    of impressions. Ids: 0 padding, 1 unknown, known ids from 2.
+    ``X["item"]`` is an int32 array of shape (n,), ``X["hist_item"]`` an int32 array of shape (n,
+    T) padded on the right with 0 to the longest history among the rows, and
+    ``X["hist_item_mask"]`` a bool array that is True on real events. ``X[10:20]``,
+    ``X[index_array]`` and ``X[bool_mask]`` are EncodedFeatures again. ``len(X)`` is the number of
+    impressions. Ids: 0 padding, 1 unknown, known ids from 2.
 
-    ``np.asarray(X)``, and so every step and tool that asks for an array, works where there are
-    numbers alone. As numbers, ids would be quantities and histories would lose their candidates:
-    a matrix of them is made by ``X.to_numpy()`` only. Where a value is a list of ids, such as the
-    genres of a film, reading by name adds a dimension: (n, V), and (n, T, V) of a history.
+    ``np.asarray(X)``, and so every step or tool that needs an array, works only if all columns
+    are numbers: in a matrix, ids would be quantities and histories would lose their candidates.
+    To make one anyway, call ``X.to_numpy()``. If values are lists of ids, such as the genres of a
+    film, reading by name adds a dimension: (n, V), and (n, T, V) for a history.
 
-    ``columns`` and ``behaviours`` tell unknown values from each other: each has a negative id of
-    its own, by which a new item is known again in a history. Read by name, all of them are 1.
+    ``columns`` and ``behaviours`` distinguish unknown values: each has its own negative id, by
+    which a new item is recognized in a history. Read by name, all of them are 1.
 
     Parameters
     ----------
     schema : Schema
-        What each array means.
+        Description of each array.
     columns : dict of str to ndarray or IdLists of shape (n,)
         float32 numbers, int32 ids and lists of ids, one for each field that is not a history.
     behaviours : dict of tuple of str to Ragged, default=None
         The histories, by the ``histories`` of their behaviour: ``("hist_item", "hist_category")``.
 
     users : ndarray of shape (n,), default=None
-        Whose each impression is. No feature: it travels beside them for validation rows and
-        scores by user.
+        User of each impression. Not a feature; used for validation rows and scores by user.
     times : ndarray of shape (n,), default=None
-        When each impression was. No feature: it travels beside them for validation rows and
-        splits by time.
+        Time of each impression. Not a feature; used for validation rows and splits by time.
     positions : ndarray of shape (n,), int32, default=None
-        Where each impression was shown, from 1 on; 0 where that is not known. No feature: training
-        alone looks at it.
+        Position at which each impression was shown, from 1; 0 if unknown. Not a feature; used
+        only in training.
     vectors : dict of str to Vectors, default=None
-        The fixed vectors of each vocabulary that has some, held once for all rows.
+        The fixed vectors of vocabularies that have them, stored once for all rows.
     store : Store, default=None
-        Where the arrays lie, if they are mapped from files: its ``memory`` says how many bytes
-        reading them may take. A copy that came through pickle is in memory and has none.
+        Where the arrays are, if they are mapped from files: its ``memory`` limits the bytes for
+        reading them. A copy made by pickle is in memory and has none.
 
     Raises
     ------
     ValueError
-        Where arrays and schema do not fit: a name, a length, an id outside its vocabulary.
+        If arrays and schema do not match: a name, a length, an id outside its vocabulary.
 
     Examples
     --------
@@ -196,7 +194,8 @@ class EncodedFeatures:
     def to_numpy(self, dtype: DTypeLike | None = None) -> np.ndarray:
         """Return a plain matrix in which ids are numbers and histories are padded with 0.
 
-        For other models, such as trees. A :class:`DINClassifier` learns nothing from ids there.
+        Use it for other models, such as trees. A :class:`DINClassifier` cannot learn from ids in
+        this form.
 
         Parameters
         ----------

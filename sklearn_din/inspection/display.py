@@ -44,13 +44,13 @@ LEAST_SCALE = 0.05
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class AttentionDisplay:
-    """Picture of which past events count for a candidate.
+    """Plot of which past events count for a candidate.
 
-    One impression becomes bars: its history from the oldest event at the top to the newest at
-    the bottom, each as long as its weight (``by="weight"``: where the network looks) or its effect
-    on the log-odds (``by="leave_out"``: what speaks for the click, and what against it; see
-    :func:`sklearn_din.explain`). Several impressions of one history become a heat
-    map: one row per candidate, one column per event. Make it with :meth:`from_estimator` or
+    One impression is plotted as bars: its history from the oldest event at the top to the newest
+    at the bottom, with lengths for weights (``by="weight"``: where the network looks) or for
+    effects on the log-odds (``by="leave_out"``: positive ones make the click more likely; see
+    :func:`sklearn_din.explain`). Several impressions with one history become a heat map: one row
+    per candidate, one column per event. Create it with :meth:`from_estimator` or
     :meth:`from_predictions`.
 
     Parameters
@@ -60,13 +60,13 @@ class AttentionDisplay:
     events : list of str
         Name of each event.
     candidates : list of str
-        Name of what was shown in each impression.
+        Name of the candidate of each impression.
     probability : ndarray of shape (n_candidates,), default=None
-        Predicted probability of the click on each.
+        Predicted click probability of each impression.
     by : {"weight", "leave_out"}, default="weight"
-        What the numbers are: attention weights, or effects of leaving each event out.
+        What the numbers are: attention weights, or effects of leaving out each event.
     click : str, default=""
-        Whose probability it is: the label, where that is not 1.
+        Label of the click, if it is not 1.
 
     Attributes
     ----------
@@ -99,7 +99,7 @@ class AttentionDisplay:
         names: Mapping[Any, Any] | pd.Series | None = None,
         ax: Axes | None = None,
     ) -> AttentionDisplay:
-        """Draw what the history of X means to a fitted Pipeline.
+        """Plot the weights or effects of the history of X from a fitted Pipeline.
 
         Parameters
         ----------
@@ -108,16 +108,17 @@ class AttentionDisplay:
         X : DataFrame
             One impression, or several that share one history: a user's candidates.
         behaviour : str, default=None
-            Which behaviour, by one of its history columns or by the name that
-            :func:`sklearn_din.explain` shows. Needed where there are several.
+            Which behaviour, by one of its history columns or by its name in
+            :func:`sklearn_din.explain`. Required if there are several.
         by : {"weight", "leave_out"}, default="weight"
-            What to draw of each event: its attention weight, or how much higher the log-odds are
+            What to plot for each event: its attention weight, or how much higher the log-odds are
             with it than without it. "leave_out" costs one prediction per event.
         names : mapping or Series, default=None
-            Original id -> name to show, for the first attribute (the item) of events and
-            candidates; or history column -> such a mapping. What was not learnt is "unknown: id".
+            Mapping from original ids to names to show, for the first attribute (the item) of
+            events and candidates; or from history columns to such mappings. Values not seen at
+            fit are "unknown: id".
         ax : matplotlib Axes, default=None
-            Where to draw; a new figure of fitting size by default.
+            Where to plot; by default a new figure of suitable size.
 
         Returns
         -------
@@ -155,7 +156,7 @@ class AttentionDisplay:
         names: Mapping[Any, Any] | pd.Series | None = None,
         ax: Axes | None = None,
     ) -> AttentionDisplay:
-        """Draw weights or effects that are there already.
+        """Plot weights or effects that are already computed.
 
         Parameters
         ----------
@@ -163,15 +164,15 @@ class AttentionDisplay:
             From :func:`sklearn_din.explain`, or ``attention_weights``: row,
             behaviour, position, attributes, weight or effect.
         candidates : sequence, default=None
-            What was shown in each row, in order; "row 0" and so on by default.
+            Names of the candidates of the rows, in order; by default "row 0" and so on.
         behaviour : str, default=None
-            Which behaviour, by one of its history columns or by its name in the table. Needed
-            where there are several.
+            Which behaviour, by one of its history columns or by its name in the table. Required
+            if there are several.
         names : mapping or Series, default=None
-            Id -> name to show, for the first attribute (the item) of the events; or history
-            column -> such a mapping.
+            Mapping from ids to names to show, for the first attribute (the item) of the events;
+            or from history columns to such mappings.
         ax : matplotlib Axes, default=None
-            Where to draw; a new figure of fitting size by default.
+            Where to plot; by default a new figure of suitable size.
 
         Returns
         -------
@@ -196,12 +197,12 @@ class AttentionDisplay:
         return cls(weights=array, events=events, candidates=texts, by=by).plot(ax=ax)
 
     def plot(self, *, ax: Axes | None = None) -> AttentionDisplay:
-        """Draw bars for one impression, a heat map for several.
+        """Plot bars for one impression, a heat map for several.
 
         Parameters
         ----------
         ax : matplotlib Axes, default=None
-            Where to draw; a new figure of fitting size by default.
+            Where to plot; by default a new figure of suitable size.
 
         Returns
         -------
@@ -234,12 +235,12 @@ class AttentionDisplay:
 
 
 class TrainingDisplay:
-    """Picture of a training: loss and AUC by epoch, and the validation check that is kept.
+    """Plot of a training: loss and AUC by epoch, and the validation check that was kept.
 
-    A validation check measures loss and AUC on the rows set aside for validation; a fitted
-    classifier has the weights of the check with the smallest loss.
+    A validation check measures loss and AUC on the held-out validation rows; a fitted classifier
+    has the weights of the check with the smallest loss.
 
-    Make it with :meth:`from_estimator`.
+    Create it with :meth:`from_estimator`.
 
     Parameters
     ----------
@@ -249,7 +250,7 @@ class TrainingDisplay:
     Attributes
     ----------
     ax_ : ndarray of matplotlib Axes
-        Loss, and AUC where there were validation checks.
+        Loss, and AUC if there were validation checks.
     figure_ : matplotlib Figure
 
     Examples
@@ -272,14 +273,14 @@ class TrainingDisplay:
 
     @classmethod
     def from_estimator(cls, estimator: BaseEstimator, *, ax: Axes | None = None) -> TrainingDisplay:
-        """Draw the training of a fitted classifier.
+        """Plot the training of a fitted classifier.
 
         Parameters
         ----------
         estimator : DINClassifier, Pipeline that ends in one, or search over one
             Fitted.
         ax : matplotlib Axes, default=None
-            Replaced by the two panels; a new figure by default.
+            Axes to replace with the panels; by default a new figure.
 
         Returns
         -------
@@ -295,12 +296,12 @@ class TrainingDisplay:
         return None if best is None else best["epoch"]
 
     def plot(self, *, ax: Axes | None = None) -> TrainingDisplay:
-        """Draw the loss, and the AUC where there is one.
+        """Plot the loss, and the AUC if there is one.
 
         Parameters
         ----------
         ax : matplotlib Axes, default=None
-            Replaced by the panels; a new figure by default.
+            Axes to replace with the panels; by default a new figure.
 
         Returns
         -------
@@ -342,12 +343,12 @@ class TrainingDisplay:
 
 
 class ReportDisplay:
-    """Picture of how far rows are from those that an encoder was fitted on.
+    """Plot of the drift of rows from those an encoder was fitted on.
 
-    One line per column, one panel each for values that are unknown, values that are missing,
-    histories that are empty, how long histories are, and the shift of the rest; a mark shows what
-    it was at fit. Much of a shift, and far fewer events than at fit, are drawn in another colour.
-    Make it with :meth:`from_estimator`.
+    One line per column, and one panel each for unknown values, missing values, empty histories,
+    the length of histories, and the shift of the remaining values; a mark shows the value at fit.
+    Large shifts, and far fewer events than at fit, have another color. Create it with
+    :meth:`from_estimator`.
 
     Parameters
     ----------
@@ -357,7 +358,7 @@ class ReportDisplay:
     Attributes
     ----------
     ax_ : ndarray of matplotlib Axes
-        The panels, side by side; those without any figure are left out.
+        The panels, side by side; those without any figure are omitted.
     figure_ : matplotlib Figure
 
     Examples
@@ -377,16 +378,16 @@ class ReportDisplay:
     def from_estimator(
         cls, estimator: BaseEstimator, X: Any, *, ax: Axes | None = None
     ) -> ReportDisplay:
-        """Draw the report of some rows.
+        """Plot the report for some rows.
 
         Parameters
         ----------
         estimator : HistorySequenceEncoder, Pipeline that holds one, or search over one
             Fitted.
         X : DataFrame
-            Rows as the estimator is given them.
+            Rows as passed to the estimator.
         ax : matplotlib Axes, default=None
-            Whose place the panels take; a new figure by default.
+            Axes to replace with the panels; by default a new figure.
 
         Returns
         -------
@@ -399,12 +400,12 @@ class ReportDisplay:
         return cls(report=encoder.report(X)).plot(ax=ax)
 
     def plot(self, *, ax: Axes | None = None) -> ReportDisplay:
-        """Draw the panels.
+        """Plot the panels.
 
         Parameters
         ----------
         ax : matplotlib Axes, default=None
-            Whose place the panels take; a new figure by default.
+            Axes to replace with the panels; by default a new figure.
 
         Returns
         -------

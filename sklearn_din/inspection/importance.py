@@ -27,39 +27,39 @@ def history_importance(
     n_repeats: int = 5,
     random_state: int | np.random.RandomState | None = None,
 ) -> pd.DataFrame:
-    """Measure how much each behaviour and each column counts for a fitted Pipeline's score.
+    """Measure how much the score of a fitted Pipeline depends on each behaviour and column.
 
     Permutation importance (Breiman, "Random Forests", 2001): the values of one column are
-    shuffled between the rows, and the score falls by as much as the model relies on them. The
+    shuffled between rows, and the fall of the score shows how much the model relies on them. The
     columns of one behaviour (items, categories and times of the same events) are shuffled
-    together, so that every row keeps a history that some user really had.
-    ``sklearn.inspection.permutation_importance`` shuffles each column by itself: aligned histories
-    then differ in length, and the encoder refuses them.
+    together, so that every row has a real history of some user.
+    ``sklearn.inspection.permutation_importance`` shuffles each column separately: aligned
+    histories then differ in length, and the encoder rejects them.
 
     Parameters
     ----------
     pipeline : Pipeline, search over one, or CalibratedClassifierCV of one
         Fitted, with a HistorySequenceEncoder and a DINClassifier.
     X : pandas, polars or Arrow frame
-        Impressions that the Pipeline was not fitted on.
+        Impressions on which the Pipeline was not fitted.
     y : array-like of shape (n,)
         Their labels.
     scoring : str, callable or None, default="roc_auc"
-        Score to watch: a name that scikit-learn knows, a scorer such as
-        ``group_roc_auc_scorer("user")``, or None for the Pipeline's own ``score``, the accuracy, or
-        R2 of a regressor, for which "roc_auc" is no score.
+        Score to use: a name known to scikit-learn, a scorer such as
+        ``group_roc_auc_scorer("user")``, or None for the Pipeline's own ``score``: accuracy, or
+        R2 for a regressor, for which "roc_auc" is undefined.
     n_repeats : int, default=5
-        How many times each is shuffled. Every time costs one prediction of all rows.
+        Number of shuffles of each. Each costs one prediction of all rows.
     random_state : int, RandomState or None, default=None
         Seed of the shuffles, which are the same for every behaviour and column.
 
     Returns
     -------
     DataFrame
-        A row per behaviour and per column that is no history, the most important first: feature
-        (the behaviour's or the column's name), kind ("behaviour" or "column"), columns (tuple of
-        those shuffled together), importance_mean and importance_std of the fall of the score.
-        A behaviour's candidates are columns with rows of their own.
+        A row per behaviour and per other column, the most important first: feature (name of the
+        behaviour or column), kind ("behaviour" or "column"), columns (tuple of those shuffled
+        together), importance_mean and importance_std of the fall of the score. The candidates of
+        a behaviour are columns with rows of their own.
 
     Raises
     ------
@@ -68,8 +68,8 @@ def history_importance(
 
     Notes
     -----
-    Columns that say the same stand in for each other: each then seems to count for little. A
-    candidate shuffled without its category makes pairs that no catalogue has.
+    Redundant columns replace each other, so each seems unimportant. A candidate shuffled without
+    its category makes pairs that are in no catalogue.
 
     Examples
     --------

@@ -31,26 +31,26 @@ BYTES_PER_VALUE = 8  # of a number in memory, or of a text's offsets
 
 
 class ParquetScan(Scan):
-    """A table in Parquet files, or some of its rows: sized and sliceable, read when it is used.
+    """A table in Parquet files, or some of its rows: sized and sliceable, read on demand.
 
-    Made by :func:`scan_parquet`. It holds paths, row numbers and names; rows are read from the
-    files each time they are wanted, one row group at a time. ``scan[rows]``, with a slice, an
-    index array or a mask, is a view by row number, which is what scikit-learn's splitters,
-    searches and ``train_test_split`` need. ``scan["name"]`` is one column in memory,
-    ``scan[["a", "b"]]`` a view of some columns.
+    Made by :func:`scan_parquet`. It stores paths, row numbers and names, and reads rows from the
+    files each time they are needed, one row group at a time. ``scan[rows]``, with a slice, an
+    index array or a mask, is a view by row number, as needed by scikit-learn's splitters,
+    searches and ``train_test_split``. ``scan["name"]`` is one column in memory, ``scan[["a",
+    "b"]]`` a view of some columns.
 
     Attributes
     ----------
     columns : list of str
         Columns of the table, without the target.
     dtypes : Series
-        The dtype that each column has in the parts: an Arrow dtype.
+        The dtype of each column when read: an Arrow dtype.
     shape : tuple of int
         Rows and columns.
     memory : int
-        Bytes that reading may take.
+        Maximum number of bytes for reading.
     cache_dir : Path or None
-        Where encoders keep what they made of the rows.
+        Where encoders store encoded rows.
 
     Examples
     --------
@@ -167,29 +167,29 @@ def scan_parquet(
 ) -> ParquetScan:
     """Open a table in Parquet files that is larger than memory.
 
-    Only the footers are read. What comes back takes the place of a DataFrame: it can be split,
-    searched over and given to a Pipeline of :class:`HistorySequenceEncoder` and
-    :class:`DINClassifier`, which read it part by part: ``model.fit(X, X.target_)``.
+    Only the footers are read. Use the result in place of a DataFrame: it can be split, searched
+    over and passed to a Pipeline of :class:`HistorySequenceEncoder` and :class:`DINClassifier`,
+    which read it in chunks: ``model.fit(X, X.target_)``.
 
     Parameters
     ----------
     source : path or pyarrow.dataset.Dataset
         A Parquet file, a folder of such files, or a glob such as ``"clicks/2024-*.parquet"``. In
-        a folder, files that end in .parquet, .pq or .parq are read in the order of their paths,
-        and folders named ``key=value`` (hive partitions) give the columns that the files lack.
+        a folder, files ending in .parquet, .pq or .parq are read in the order of their paths, and
+        folders named ``key=value`` (hive partitions) become columns.
     target : str or list of str, default=None
-        Column to predict, or columns of several labels. It is no feature: ``scan.target_`` has it,
-        of several labels as a frame.
+        Column to predict, or columns of several labels. It is not a feature; read it as
+        ``scan.target_``, a frame for several labels.
     columns : sequence of str, default=None
-        Columns to read. None takes all but the target, and the index of a pandas frame.
+        Columns to read. None reads all except the target and the index of a pandas frame.
     cache_dir : path, default=None
-        Folder in which encoders keep the encoded rows, so that a second fit on the same files
-        with the same encoder reads them instead, and in which processes that train one model
-        (torchrun) share the encoding. It grows until you empty it. None encodes into a temporary
-        folder, which is removed with what was encoded.
+        Folder in which encoders store the encoded rows, so that a second fit on the same files
+        with the same encoder reads them, and in which processes that train one model (torchrun)
+        share the encoding. It grows until you empty it. None encodes into a temporary folder,
+        which is deleted with the encoded rows.
     memory : int or str, default="1GB"
-        Bytes that reading may take, as a number or such as "500MB" or "2GiB". A row group must
-        fit into half of it. Larger parts are a little faster.
+        Maximum number of bytes for reading, as a number or a string such as "500MB" or "2GiB". A
+        row group must fit into half of it. Larger values are slightly faster.
 
     Returns
     -------
@@ -200,7 +200,7 @@ def scan_parquet(
     FileNotFoundError
         If there is no file.
     ValueError
-        If a file is no Parquet file, columns differ between files, a column is not there, or a
+        If a file is not a Parquet file, columns differ between files, a column is missing, or a
         row group does not fit into half of ``memory``.
 
     Examples

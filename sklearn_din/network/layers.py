@@ -242,15 +242,15 @@ def order_of_labels(after: tuple[int | None, ...]) -> list[tuple[int, int]]:
 
 
 class ActivationUnit(nn.Module):
-    """One weight for each past event: how much it says about the candidate (section 4.3).
+    """One weight for each past event: its relevance to the candidate (section 4.3).
 
     ``a(k, q) = MLP([q, k, q - k, q * k, relations])`` with the key k, the event's embedding, and
     the query q, the candidate's. ``relations`` are numbers of the pair that the embeddings cannot
-    tell (same id, recency); the paper has none. The last bias starts at one, so that the weights
-    start near those of sum pooling and most of them are positive.
+    express (equal ids, recency); the paper has none. The last bias starts at one, so that the
+    weights start near those of sum pooling and most of them are positive.
 
-    The first layer is split: ``W [q; k; q-k; q*k] = (Wq + Wd) q + (Wk - Wd) k + Wp (q*k)``,
-    so that the query's part is computed once per impression and ``q - k`` is never written out.
+    The first layer is split: ``W [q; k; q-k; q*k] = (Wq + Wd) q + (Wk - Wd) k + Wp (q*k)``, so
+    that the query's term is computed once per impression and ``q - k`` is never stored.
 
     Parameters
     ----------
@@ -261,7 +261,7 @@ class ActivationUnit(nn.Module):
     units : tuple of int
         Width of each hidden layer.
     activation : {"prelu", "dice", "relu", "sigmoid"}
-        Function that follows every hidden layer.
+        Activation function of each hidden layer.
 
     >>> import torch
     >>> unit = ActivationUnit(2, 0, units=(4,), activation="prelu")
@@ -283,14 +283,15 @@ class ActivationUnit(nn.Module):
 
     @torch.no_grad()
     def start_as_matching(self, n_same: int) -> None:
-        """Make the first weights grow with the number of attributes equal to the candidate's.
+        """Initialize the weights to grow with the number of attributes equal to the candidate's.
 
-        The first ``n_same`` relations are bits that say whether an attribute's id is the
-        candidate's, and those bits once more where they count less for older events. One hidden
-        unit of each layer passes their sum on, the others start at random.
+        The first ``n_same`` relations are bits that show whether an attribute's id is the
+        candidate's, and those bits again, discounted for older events. One hidden unit of each
+        layer passes on their sum; the others are initialized at random.
 
-        Unlike the paper: attention has the right sign from the first step. Started at one for
-        every event, it can settle on weights that rank events upside down (docs/guide/tried.rst).
+        Unlike the paper: attention has the right sign from the first step. Starting from equal
+        weights, training can converge to weights that rank events in reverse
+        (docs/guide/tried.rst).
         """
         same = slice(4 * self.width, 4 * self.width + n_same)
         self.first.weight[0] = 0.0
