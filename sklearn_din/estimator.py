@@ -222,12 +222,7 @@ class DINEstimator(EstimatorState, CallbackSupportMixin, Parameters, BaseEstimat
                 )
             )
             is_first = not hasattr(self, "net_")
-            schema = inputs.X.schema
-            if not is_first and len(schema.fields) > len(self.schema_.fields):  # new columns
-                from sklearn_din.training.leaks import warn_of_leaks
-
-                warn_of_leaks(inputs.X, inputs.target.clicks(inputs.y))
-            target = inputs.target
+            schema, target = inputs.X.schema, inputs.target
             net = self._new_net(target) if is_first else self._grown_net(schema, target)
             net.callbacks = [*(self.callbacks or ()), *self._progress(ranks, inputs)]
             self._train_together(net, ranks, "partial_fit", inputs)
@@ -257,11 +252,7 @@ class DINEstimator(EstimatorState, CallbackSupportMixin, Parameters, BaseEstimat
         options = {name: getattr(self, name) for name in names_of(NetworkParameters)}
         with torch.device("meta"):
             expected = DIN(schema, **options, after=target.after).options
-        known, given = self.module_.options["embedding_dim"], expected["embedding_dim"]
-        widths: dict[str, int] = {}
-        if isinstance(known, dict) and isinstance(given, dict):
-            widths = given | known  # those of columns that came since are given now
-        net = grow(self.net_, schema, widths=widths)
+        net = grow(self.net_, schema)
         own = net.module_.options
         changed = [name for name in (*options, "after") if expected[name] != own[name]]
         if changed:
@@ -592,9 +583,8 @@ class DINClassifier(ClassifierMixin, DINEstimator, ClickParameters):
         """Train on further rows: one pass over them, from where the training stopped.
 
         Weights, the optimizer's moments and the order of random numbers go on. Ids that the
-        encoder has appended since get rows of their own, which start as all rows did, and columns
-        that came since enter the first layer with weights of zero; by that alone no prediction
-        changes. Where items are new over time (``novelty_``), rows are shown as
+        encoder has appended since get rows of their own, which start as all rows did; by that
+        alone no prediction changes. Where items are new over time (``novelty_``), rows are shown as
         at fit.
         There is no early stopping, no validation rows are set aside, and the latest weights are
         kept, no average. ``batch_size="auto"`` stays what it was at fit; ``lr`` and

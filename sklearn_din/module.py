@@ -165,7 +165,7 @@ class DIN(nn.Module):
         self.of_numbers = schema.names("numeric")  # fields, in order
         self.of_ids = schema.names("categorical", "list")
         self.embeddings = FieldEmbeddings(schema, embedding_dim, scale=INITIAL_SCALE[interest])
-        self.interests = nn.ModuleList(map(self.make_interest, schema.behaviours))
+        self.interests = nn.ModuleList(map(self._make_interest, schema.behaviours))
         n_inputs, n_labels = sum(self.mlp_inputs.values()), len(after)
         self.mlp = MLP(n_inputs, tuple(hidden_units), activation=activation, dropout=dropout)
         n_hidden, self.has_labels = self.mlp.n_outputs, n_labels > 1
@@ -173,8 +173,7 @@ class DIN(nn.Module):
         if position_shares:
             self.favours = nn.Parameter(torch.zeros(len(position_shares), n_labels))
 
-    def make_interest(self, behaviour: Behaviour) -> Interest:
-        """Return a new module for the events of a behaviour, as this network has one for each."""
+    def _make_interest(self, behaviour: Behaviour) -> Interest:
         options: dict[str, Any] = self.options
         normalization = options["attention_normalization"]
         if normalization == "auto":

@@ -2,7 +2,7 @@
 
 import dataclasses
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from numbers import Integral
@@ -31,10 +31,10 @@ from sklearn_din.encoding.roles import (
 )
 from sklearn_din.encoding.rows import RowEncoder
 from sklearn_din.encoding.scaling import EventScale
-from sklearn_din.encoding.table import Columns, Impressions, dtype_kind
+from sklearn_din.encoding.table import Columns, Impressions
 from sklearn_din.encoding.vocabulary import IdRules, whole_ids
 from sklearn_din.features.encoded import EncodedFeatures
-from sklearn_din.features.schema import KINDS, Schema
+from sklearn_din.features.schema import Schema
 from sklearn_din.features.store import create_store, open_store
 from sklearn_din.features.vectors import Vectors
 from sklearn_din.utils.callbacks import CallbackSupportMixin, fit_task
@@ -54,9 +54,9 @@ from sklearn_din.utils.validation import (
     key_codes,
     plain_values,
     position_values,
+    refuse_new_columns,
 )
 from sklearn_din.utils.version import __version__
-from sklearn_din.utils.warnings import warn_user
 
 
 class HistorySequenceEncoder(  # type: ignore[call-arg]
@@ -281,10 +281,6 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
         all calls together: until then, it is remembered with its count, in memory and in files.
         ``max_ids`` bounds the vocabulary as before; once it is full, nothing is counted any more.
 
-        A column of the frame that was not there at first is added, and a warning says as what:
-        a number, an id, or a history, which is a behaviour of its own, compared with a column of
-        ids. Whoever wants none of it leaves the column out of X or names it in ``drop``.
-
         All else stays as it was learnt at first: the role that each column plays, and the scales of
         numbers. A number that is missing in a column that had none missing gets the mean and no
         indicator. To learn these anew, ``fit`` starts from nothing.
@@ -306,33 +302,22 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
         Raises
         ------
         ValueError
-            If a column holds values of another kind than at first, or is gone. The encoder is then
-            as before.
+            If a column holds values of another kind than at first, is gone, or was not there at
+            first. The encoder is then as before.
         """
         if not hasattr(self, "schema_"):
             return self.fit(X, y)
+        frame = X if isinstance(X, Scan) else pandas_frame(X)
+        if frame is not None and hasattr(self, "feature_names_in_"):
+            beside = self._dropped, self._metadata.values()
+            refuse_new_columns(frame.columns, {*self.feature_names_in_}.union(*beside))
         table = self._check_table(X, reset=False)
         statistics = TableStatistics(self._learnt.roles, len(table))
         rows = self._row_encoder()
         for start, read in table.map(rows.read, rows.names_of(table), "counting"):
             statistics.update(read, start)
-        counts, known = statistics.counts_by_owner(), self._learnt
-        new, of_new = self._count_new_columns(X, table)
-        for owner, sources in of_new.counts_by_owner().items() if new else ():
-            if owner in counts:  # a history that came since, of a column that was there
-                counts[owner] |= sources
-        learnt, columns = known.grow(counts, self._id_rules), dict[str, Any]()
-        if new:
-            names, most = [*known.names, *new], known.max_length
-            learnt = learnt.join(
-                of_new.finish(
-                    self._id_rules, names=names, max_length=most, known=learnt.vocabularies
-                )
-            )
-            _warn_of_new_columns(new, learnt.schema)
-            columns["feature_names_in_"] = np.array(names, dtype=object)
-            columns["n_features_in_"] = len(names)
-        self.__dict__.update({"_learnt": learnt, "schema_": learnt.schema, **columns})
+        learnt = self._learnt.grow(statistics.counts_by_owner(), self._id_rules)
+        self.__dict__.update({"_learnt": learnt, "schema_": learnt.schema})
         return self
 
     def transform(self, X: TableLike) -> EncodedFeatures:
@@ -482,36 +467,6 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
             check_frame(frame, self._metadata.values(), name=f"X ({METADATA_ROLE})")
         return Impressions(source if isinstance(source, Scan) else frame, separator=self.separator)
 
-    def _count_new_columns(
-        self, X: TableLike, table: Impressions
-    ) -> tuple[list[str], TableStatistics]:
-        """Return the columns that were not there at fit, and what they hold."""
-        roles = self._learnt.roles
-        source = X if isinstance(X, Scan) else pandas_frame(X)
-        given = Impressions(source, separator=self.separator) if source is not None else table
-        fitted = getattr(self, "feature_names_in_", given.names)
-        new = {*given.names} - {*fitted, *self._dropped, *self._metadata.values()}
-        new -= {name for name in new if dtype_kind(given.dtypes[name]) == "time"}
-        if new:
-            ids = [name for name in roles.categorical if name in given.names]
-            named = [] if is_auto(self.categorical) else check_names(self.categorical, name="")
-            numbers = [] if is_auto(self.numeric) else check_names(self.numeric, name="numeric")
-            pairs = {} if isinstance(self.histories, str) else self.histories
-            roles = assign_roles(
-                given,
-                histories={key: pairs[key] for key in pairs if {*as_tuple(key)} <= new},
-                categorical=[*ids, *(name for name in named if name in new)],
-                numeric=[name for name in numbers if name in new],
-                drop=[name for name in given.names if name not in new and name not in ids],
-            )
-            own = tuple(name for name in roles.categorical if name in new)
-            roles = dataclasses.replace(roles, categorical=own)
-        statistics, most = TableStatistics(roles, len(given)), self._learnt.max_length
-        read = partial(read_frame, roles=roles, max_length=most)
-        for start, part in given.map(read, new, "counting new columns") if new else ():
-            statistics.update(part, start)
-        return [name for name in given.names if name in new], statistics
-
     def _fit(self, table: Impressions) -> None:
         """Learn from a table, or take over what the same fit has learnt before."""
         name = self._store_name(table, "learnt")
@@ -653,17 +608,3 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
         tags.input_tags.categorical = True
         tags.transformer_tags.preserves_dtype = []
         return tags
-
-
-def _warn_of_new_columns(names: Sequence[str], schema: Schema) -> None:
-    kinds = {field.name: KINDS[field.kind] for field in schema.fields if field.name in names}
-    for behaviour in schema.behaviours:
-        for name, candidate in behaviour.candidate_of.items():
-            if name in kinds:
-                kinds[name] += f" compared with {candidate}" if candidate else ", pooled"
-    taken = ", ".join(f"{name} ({kinds.get(name, 'not used')})" for name in names)
-    warn_user(
-        f"columns came since fit and are added: {taken}. By that alone no prediction changes; what "
-        "is trained from now on, and every row to predict, needs them. Leave them out of X, or "
-        f"name them in the encoder's drop={[*names]}, where no feature is to be made of them."
-    )

@@ -30,7 +30,7 @@ from tests.abilities import (
     CLICKS,
     FRAME,
     VECTORS,
-    encode_with_new_columns,
+    encode_grown,
     make_encoder,
     outputs,
 )
@@ -66,7 +66,7 @@ CASES = {
     "as published": ({"interest": "paper", "activation": "dice", "embedding_l2": 0.0}, {}),
     "numbers alone": ({}, {"X": np.random.default_rng(1).normal(size=(len(X), 3))}),
     "balanced": ({"class_weight": "balanced", "pooling": "sum"}, {}),
-    "new columns": ({}, {"X": encode_with_new_columns(), "y": CLICKS}),
+    "new ids": ({}, {"X": encode_grown(), "y": CLICKS}),
 }
 LISTS = make_encoder().fit_transform(FRAME)
 for ability, (kind, options, own_y) in ABILITIES.items():

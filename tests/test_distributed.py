@@ -120,7 +120,7 @@ def test_without_a_seed_all_take_that_of_the_first(folder):
     assert np.abs(first["losses"] - results(folder, "undisturbed")[0]["losses"][:2]).max() > 1e-4
 
 
-@pytest.mark.parametrize("case", ["grown", "grown by columns"])
+@pytest.mark.parametrize("case", ["grown", "grown by lists"])
 def test_a_classifier_grows_in_two_processes_as_in_one(folder, case):
     first, second = results(folder, case)
     assert_same_bits(first, second)

@@ -8,6 +8,7 @@ from collections import Counter
 
 import numpy as np
 import pandas as pd
+import polars as pl
 import pytest
 import torch
 from hypothesis import given
@@ -24,6 +25,7 @@ from sklearn_din import (
     TrainingDisplay,
     load,
     save,
+    scan_parquet,
     update,
 )
 from sklearn_din.encoding.vocabulary import IdRules, Vocabulary
@@ -31,6 +33,7 @@ from sklearn_din.features import EncodedFeatures, Schema
 from sklearn_din.training import growth
 from sklearn_din.training import net as net_file
 from sklearn_din.training.inputs import check_inputs
+from tests.click_frames import as_lists
 from tests.encoded_impressions import make_impressions, make_labels, weights_of
 from tests.fitted_pipelines import fit_pipeline, make_model
 from tests.test_vocabulary import learn, occurrences
@@ -590,6 +593,46 @@ def test_an_update_by_clicks_alone_is_said(model, later, y):
     days = [later[y == 1]] * 4
     with pytest.warns(UserWarning, match="rows given to update are clicks: .* sample_negatives"):
         update(model, pd.concat(days), np.ones(len(days[0]) * 4, dtype=int))
+
+
+@pytest.mark.parametrize("what", ["fitted", "with_builder"])
+@pytest.mark.parametrize("make", [pd.DataFrame, lambda X: pl.from_pandas(as_lists(X)), "scan"])
+def test_a_column_that_is_new_is_refused(what, make, request, frame, y, tmp_path):
+    model, later = request.getfixturevalue(what), frame.assign(brand="red", score=0.5)
+    if make == "scan":
+        as_lists(later).to_parquet(tmp_path / "rows.parquet")
+        later = scan_parquet(tmp_path / "rows.parquet")
+    else:
+        later = make(later)
+    if what == "with_builder" and make == "scan":
+        pytest.skip("a HistoryBuilder takes frames")
+    message = r"columns \['brand', 'score'\] were not there at fit: .* leave them out of X"
+    with pytest.raises(ValueError, match=message):
+        update(model, later, y)
+    with pytest.raises(ValueError, match=message):
+        model[0].partial_fit(later, y)
+
+
+def test_columns_without_a_part_may_be_new(frame, later, y):
+    model = fit_pipeline(frame, y)
+    model.set_params(encode__drop=["user", "time", "note"])
+    assert "newi1" in update(model, later.assign(note="x"), y)[0].vocabularies_["item"]
+
+
+@pytest.mark.parametrize("make", [pd.DataFrame, lambda X: pl.from_pandas(as_lists(X))])
+@pytest.mark.parametrize("gone", [["price"], ["item"], ["price", "item"]])
+def test_a_column_that_is_gone_names_the_way_which_works(fitted, frame, y, gone, make):
+    later = make(frame.drop(columns=gone))
+    message = r"(?s)now missing.*fit again without it, or give it as missing values: X\."
+    with pytest.raises(ValueError, match=message) as error:
+        update(fitted, later, y)
+    filled = eval(str(error.value).split(": ")[-1][:-1], {"X": later})
+    assert update(fitted, filled, y).predict_proba(filled).shape == (len(y), 2)
+
+
+def test_a_history_that_is_gone_names_the_function_that_makes_it(fitted, frame, y):
+    with pytest.raises(ValueError, match=r"(?s)hist_item.*attach_history makes the history"):
+        update(fitted, frame.drop(columns="hist_item"), y)
 
 
 def test_update_says_what_it_takes(frame, y, model):

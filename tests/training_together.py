@@ -14,7 +14,7 @@ from skorch.callbacks import Callback
 from sklearn_din import DINClassifier
 from sklearn_din.resilient import ranks
 from sklearn_din.training import net, steps
-from tests.abilities import ABILITIES, FRAME, encode_with_new_columns, make_encoder
+from tests.abilities import ABILITIES, FRAME, encode_grown, make_encoder
 from tests.encoded_impressions import make_impressions, make_labels, turning_catalogue
 
 RANK = int(os.environ.get("RANK", "0"))
@@ -116,11 +116,11 @@ def grown():
     return classifier.partial_fit(X[240:400], y[240:400])
 
 
-def grown_by_columns():
+def grown_lists():
     encoder, (kind, options, own_y) = make_encoder(), ABILITIES["several labels"]
-    first = encoder.fit_transform(FRAME.drop(columns=["genres", "hist_genres"]))
-    classifier = kind(**SMALL | options).fit(first, own_y)
-    return classifier.partial_fit(encode_with_new_columns(encoder), own_y)
+    first = FRAME["film"] != "f2"
+    classifier = kind(**SMALL | options).fit(encoder.fit_transform(FRAME[first]), own_y[first])
+    return classifier.partial_fit(encode_grown(encoder), own_y)
 
 
 def error_of(train):
@@ -183,7 +183,7 @@ STOPS = {
     "stopped by a callback": lambda: stopped(stop, 1),
     "stopped by Ctrl-C": lambda: stopped(press_ctrl_c, 0),
     "grown": grown,
-    "grown by columns": grown_by_columns,
+    "grown by lists": grown_lists,
 }
 
 

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -178,14 +177,6 @@ class Learnt:
         }
         return replace(self, vocabularies=vocabularies)
 
-    def join(self, later: Learnt) -> Learnt:
-        """Return what is known, and behind it what was learnt of columns that came later."""
-        names = ("vocabularies", "scales", "profiles")
-        both: dict[str, Any] = {n: {**getattr(self, n), **getattr(later, n)} for n in names}
-        missing = (*self.has_missing, *later.has_missing)
-        roles = self.roles.join(later.roles)
-        return replace(self, names=later.names, roles=roles, has_missing=missing, **both)
-
     def without(self, names: Collection[str]) -> Learnt:
         """Return the same without some columns; a behaviour goes with any of its histories."""
         roles, names = self.roles, {*names}
@@ -267,21 +258,13 @@ class TableStatistics:
             sources.setdefault(self._roles.owners[name], {})[name] = counts
         return sources
 
-    def finish(
-        self,
-        rules: IdRules,
-        *,
-        names: Sequence[str],
-        max_length: int,
-        known: Mapping[str, Vocabulary] | None = None,
-    ) -> Learnt:
+    def finish(self, rules: IdRules, *, names: Sequence[str], max_length: int) -> Learnt:
         """Return what is learnt.
 
         No indicator of missing numbers may be named like a column of the table (``names``).
-        Vocabularies that are ``known`` are not learnt.
         """
         vocabularies = {
-            owner: (known or {}).get(owner) or Vocabulary.learn(sources, rules)
+            owner: Vocabulary.learn(sources, rules)
             for owner, sources in self.counts_by_owner().items()
         }
         scales = {name: EventScale.of(moments) for name, moments in self._moments.items()}

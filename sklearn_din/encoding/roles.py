@@ -38,15 +38,6 @@ class Roles:
             owners |= {n: n if c is None else c for n, c in behaviour.candidate_of.items()}
         return owners
 
-    def join(self, later: "Roles") -> "Roles":
-        """Return these roles, and behind them those of columns that came later."""
-        names = ("numeric", "categorical", "behaviours", "unused", "lists")
-        both = {name: (*getattr(self, name), *getattr(later, name)) for name in names}
-        roles = Roles(**both)
-        numbers = {name for behaviour in roles.behaviours for name in behaviour.numbers}
-        _check_output_names(roles, roles.histories | numbers)
-        return roles
-
     @property
     def owners_of_single_ids(self) -> dict[str, str]:
         """The same, of columns whose values are no lists."""

@@ -288,17 +288,11 @@ class Schema:
 
         Every id of this schema then means the same in the other one.
         """
-        is_same = dataclasses.replace(self, fields=other.fields) == other
-        return is_same and len(self.fields) == len(other.fields) and self.grows_into(other)
-
-    def grows_into(self, other: Schema) -> bool:
-        """Return whether the other schema is this one, or this one with ids or fields appended."""
-        pairs = list(zip(self.fields, other.fields, strict=False))
+        pairs = zip(self.fields, other.fields, strict=False)
         return (
-            len(pairs) == len(self.fields)
+            dataclasses.replace(self, fields=other.fields) == other
+            and len(self.fields) == len(other.fields)
             and all(mine.is_prefix_of(theirs) for mine, theirs in pairs)
-            and self.behaviours == other.behaviours[: len(self.behaviours)]
-            and self.max_length == other.max_length
         )
 
     def check(self) -> None:

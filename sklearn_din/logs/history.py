@@ -36,6 +36,7 @@ from sklearn_din.utils.validation import (
     check_names,
     check_times,
     plain_values,
+    refuse_new_columns,
 )
 from sklearn_din.utils.warnings import warn_of, warn_user
 
@@ -394,11 +395,12 @@ class HistoryBuilder(  # type: ignore[call-arg]
 
         An event that is remembered already, with the same user, time and history columns, is not
         appended again, so a batch may be sent twice. Of an event that occurs twice in the batch
-        and once in the memory, one is appended. Columns that were not there at fit pass through
-        from now on, as those of fit do.
+        and once in the memory, one is appended. A column that was not there at fit is an error.
         """
         if not hasattr(self, "events_"):
             return self.fit(X, y)
+        given = CallerFrame(X, name="X").pandas
+        refuse_new_columns(given.columns, {*self.feature_names_in_, *self._request.new_names})
         frame = self._check_rows(X, reset=False).pandas
         n_remembered = len(self.events_)
         new = self._events_among(frame, y, self.classes_)
@@ -412,11 +414,7 @@ class HistoryBuilder(  # type: ignore[call-arg]
                 "already (the same user, time and history columns): they are not appended again.",
             )
             events = events[~is_known].reset_index(drop=True)
-        fitted: list[Any] = list(vars(self)["feature_names_in_"])
-        names = list(CallerFrame(X, name="X").pandas.columns)
-        fitted += [n for n in names if n not in {*fitted, *self._request.new_names}]
-        learnt = {"events_": events, "feature_names_in_": np.asarray(fitted, dtype=object)}
-        self.__dict__.update({"_sorted": None, "n_features_in_": len(fitted), **learnt})
+        self.__dict__.update({"_sorted": None, "events_": events})
         return self
 
     def transform(self, X: IntoDataFrameT) -> IntoDataFrameT:

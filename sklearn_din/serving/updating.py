@@ -32,10 +32,6 @@ def update(
     remembers the new events, and :class:`DINClassifier` makes one pass over the rows, which leaves
     the average of the weights along it.
 
-    A column that came since fit is added, and a warning says as what. By that alone no prediction
-    changes: the network gives it weights of zero, which the rows then train. A column that is gone
-    is an error.
-
     Parameters
     ----------
     model : Pipeline, search over one, CalibratedClassifierCV of one, or DINClassifier
@@ -44,7 +40,7 @@ def update(
         as it is, also where the Pipeline is frozen in it: calibrate anew, on rows that were not
         trained on, where the probabilities have moved.
     X : DataFrame, or EncodedFeatures for a DINClassifier
-        The new rows, each once, with the columns of ``fit``, and others that came since.
+        The new rows, each once, with the columns of ``fit``.
     y : array-like of shape (n,)
         Their labels; all may be alike.
     sample_weight : array-like of shape (n,), default=None
@@ -62,7 +58,7 @@ def update(
         If there is no DINClassifier, or it stands inside another model, such as VotingClassifier,
         that would have to be fitted anew; if a CalibratedClassifierCV holds several.
     ValueError
-        If rows or labels are not as those of ``fit``, or a column is gone.
+        If rows or labels are not as those of ``fit``, or a column is new or gone: fit again.
 
     See Also
     --------

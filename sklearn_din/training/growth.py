@@ -1,4 +1,4 @@
-"""Nets that go on from another one: with more ids or columns, restored, or as if stopped now."""
+"""Nets that go on from another one: with more ids, restored, or as if stopped now."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from skorch.history import History
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from sklearn_din.features.schema import FIRST_KNOWN_ID, Schema
+from sklearn_din.features.schema import Schema
 from sklearn_din.module import DIN
 
 if TYPE_CHECKING:
@@ -25,12 +25,11 @@ def next_seeds(net: DINNet) -> tuple[int, int]:
     return int(first), int(second)
 
 
-def grow(net: DINNet, schema: Schema, *, widths: Mapping[str, int] | None = None) -> DINNet:
+def grow(net: DINNet, schema: Schema) -> DINNet:
     """Return a net with a network of its own whose tables have rows for all ids of a schema.
 
-    The schema is that of the network, or one with ids or fields appended; ``widths`` are those
-    of the embeddings where they were named by vocabulary, and some came since. By that alone no
-    prediction changes. New rows are drawn as those of a new network, their moments are zero.
+    The schema is that of the network, or one with ids appended. By that alone no prediction
+    changes. New rows are drawn as those of a new network, their moments are zero.
     """
     if not can_go_on(net):
         raise ValueError(
@@ -38,10 +37,9 @@ def grow(net: DINNet, schema: Schema, *, widths: Mapping[str, int] | None = None
             "the network of this classifier was replaced. Fit it anew."
         )
     options: dict[str, Any] = dict(net.module_.options)
-    options["embedding_dim"] = widths or options["embedding_dim"]
     with torch.device("meta"):
         module = DIN(schema, **options)
-    weights = grown_weights(net.module_, module, seed=next_seeds(net)[0])
+    weights = _grown_weights(net.module_, module, seed=next_seeds(net)[0])
     module.load_state_dict(weights, assign=True)
     grown = net_around(net, module)
     _copy_records(net, grown)
@@ -82,30 +80,22 @@ def is_own(net: DINNet) -> bool:
 def _copy_moments(earlier: DINNet, net: DINNet) -> None:
     """Give the optimizer of a grown net copies of the moments; ids appended since have none."""
     new, old = net.module_.embeddings, earlier.module_.embeddings
-    before, first = earlier.dense_parameters, _first_layer(net.module_)
+    before = earlier.dense_parameters
     for name, parameter in net.dense_parameters.items():
-        state = earlier.optimizer_.state.get(before[name], {}) if name in before else {}
-        moments = {key: moment.clone() for key, moment in state.items()}
-        for key in moments if name == first else ():
-            if moments[key].ndim == 2:
-                moments[key] = _move_columns(moments[key], earlier.module_, net.module_)
-        net.optimizer_.state[parameter] = moments
+        state = earlier.optimizer_.state.get(before[name], {})
+        net.optimizer_.state[parameter] = {key: moment.clone() for key, moment in state.items()}
     for width, table in new.tables.items():
-        state = earlier.optimizer_.state.get(old.tables[width]) if width in old.tables else None
+        state = earlier.optimizer_.state.get(old.tables[width])
         if not state:
             continue
-        names, known = new.vocabularies_of(width), old.vocabularies_of(width)
-        squares = state["square"].split([old.sizes[name] for name in known])
+        names = new.vocabularies_of(width)
+        squares = state["square"].split([old.sizes[name] for name in names])
         padded = [
             F.pad(square, (0, new.sizes[name] - len(square)))
-            for name, square in zip(known, squares, strict=True)
+            for name, square in zip(names, squares, strict=True)
         ]
-        n_more = sum(new.sizes[name] for name in names[len(known) :])  # after the known ones
-        square = F.pad(torch.cat(padded), (0, n_more))
-        numbers = {
-            key: F.pad(state[key], (0, len(names) - len(known))) for key in ("total", "share")
-        }
-        net.optimizer_.state[table] = {"square": square, **numbers}
+        numbers = {key: state[key].clone() for key in ("total", "share")}
+        net.optimizer_.state[table] = {"square": torch.cat(padded), **numbers}
 
 
 def copy_as_if_stopped(net: DINNet, weights: Mapping[str, Tensor]) -> DINNet:
@@ -130,49 +120,19 @@ def _copy_records(net: DINNet, other: DINNet) -> None:
     other.neighbours_, other.novelty_ = net.neighbours_, net.novelty_.widen(other.module_.schema)
 
 
-def grown_weights(old: DIN, new: DIN, *, seed: int) -> dict[str, Tensor]:
-    """Return the weights of ``old``, copied, as a state_dict of ``new``: more ids, or more fields.
+def _grown_weights(old: DIN, new: DIN, *, seed: int) -> dict[str, Tensor]:
+    """Return the weights of ``old``, copied, as a state_dict of ``new``, which has more ids.
 
-    ``new`` gives the sizes; it needs no memory. New rows and new behaviours are drawn as those of a
-    new network; the first layer's weights of what is new are zero, so that the logits stay.
+    ``new`` gives the sizes; it needs no memory. New rows are drawn as those of a new network.
     """
     generator = torch.Generator().manual_seed(seed)
     weights = {name: weight.detach().clone() for name, weight in old.state_dict().items()}
-    device = next(old.parameters()).device
     for width in new.embeddings.tables:
         blocks = []
         for vocabulary in new.embeddings.vocabularies_of(width):
-            known = torch.zeros(FIRST_KNOWN_ID, int(width), device=device)
-            if vocabulary in old.embeddings.sizes:
-                known = old.embeddings.weight(vocabulary).detach()
+            known = old.embeddings.weight(vocabulary).detach()
             fresh = torch.empty(new.embeddings.sizes[vocabulary] - len(known), int(width))
             fresh.normal_(std=new.embeddings.scale, generator=generator)
-            blocks += [known, fresh.to(device)]
+            blocks += [known, fresh.to(known.device)]
         weights[f"embeddings.tables.{width}"] = torch.cat(blocks)
-    for number in range(len(old.interests), len(new.interests)):
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            interest = new.make_interest(new.schema.behaviours[number]).to(device)
-        weights |= interest.state_dict(prefix=f"interests.{number}.")
-    first = _first_layer(new)
-    weights[first] = _move_columns(weights[first], old, new)
     return weights
-
-
-def _first_layer(module: DIN) -> str:
-    """Return the name of the weights that the inputs of the MLP meet first."""
-    layers = {n: layer for n, layer in module.mlp.named_modules() if isinstance(layer, nn.Linear)}
-    return f"mlp.{next(iter(layers))}.weight" if layers else "output.weight"
-
-
-def _move_columns(columns: Tensor, old: DIN, new: DIN) -> Tensor:
-    """Return columns of the MLP's inputs in the order of a network with more of them, 0 for those.
-
-    columns : (n_units, inputs of the old one)
-    """
-    known = dict(zip(old.mlp_inputs, columns.split([*old.mlp_inputs.values()], dim=1), strict=True))
-    blocks = [
-        known.get(key, columns.new_zeros(len(columns), width))
-        for key, width in new.mlp_inputs.items()
-    ]
-    return torch.cat(blocks, dim=1)

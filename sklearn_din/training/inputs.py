@@ -282,7 +282,7 @@ def _has_several_labels(estimator: BaseEstimator, y: Any) -> bool:
 
 def _with_newest_schema(estimator: BaseEstimator, X: ImpressionsLike) -> EncodedFeatures:
     schema = estimator.schema_
-    if isinstance(X, EncodedFeatures) and schema.grows_into(X.schema):
+    if isinstance(X, EncodedFeatures) and schema.is_prefix_of(X.schema):
         schema = X.schema
     X = check_features(estimator, X, schema=schema, is_encoded=estimator._fitted_on_encoded)
     return X._replace(schema=schema)
@@ -392,10 +392,9 @@ def check_features(
         )
     difference = schema.difference(X.schema)
     if difference and not X.schema.is_prefix_of(schema):
-        if schema.grows_into(X.schema):
-            what = "ids" if len(X.schema.fields) == len(schema.fields) else "columns"
+        if schema.is_prefix_of(X.schema):
             raise ValueError(
-                f"X comes from an encoder that has learnt more {what} since the classifier was "
+                f"X comes from an encoder that has learnt more ids since the classifier was "
                 f"trained: {difference}. Train it on rows with them: {name}.partial_fit, or "
                 "sklearn_din.update for the whole Pipeline."
             )

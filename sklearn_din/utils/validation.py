@@ -68,6 +68,16 @@ def check_columns(
             )
 
 
+def refuse_new_columns(given: Iterable[Hashable], known: Collection[Hashable]) -> None:
+    """Raise where rows to learn from have columns that those of fit did not have."""
+    new = [name for name in given if name not in known]
+    if new:
+        raise ValueError(
+            f"columns {new} were not there at fit: partial_fit and update learn new ids, not new "
+            "columns. Fit again on rows that have them, or leave them out of X."
+        )
+
+
 def check_name(column: object, *, name: str) -> None:
     """Raise unless ``column`` can name one column."""
     if not pd.api.types.is_hashable(column):
