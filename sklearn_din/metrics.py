@@ -42,12 +42,12 @@ def group_roc_auc_score(
 ) -> float:
     """Impression-weighted mean of the per-group ROC AUC (GAUC).
 
-    The AUC over all impressions also rewards telling users who click often from those who
+    The AUC over all impressions also rewards distinguishing users who click often from those who
     click rarely. GAUC asks only whether each group's (usually: each user's) own impressions
     are ranked well: ``sum_g w_g AUC_g / sum_g w_g`` (Zhou et al., KDD 2018, "Metrics"), where
     ``w_g`` is the number of impressions of group g, or the sum of their sample weights.
 
-    A group whose labels are all equal has no AUC: it is left out, and so is its weight.
+    Groups with only one class have no AUC and are left out, with their weight.
 
     Parameters
     ----------
@@ -56,14 +56,14 @@ def group_roc_auc_score(
     y_score : array-like of shape (n_samples,)
         Probabilities of the positive class or decisions; equal scores count half.
     groups : array-like of shape (n_samples,)
-        The group of each impression, of any type that can be hashed.
+        The group of each impression, of any hashable type.
     sample_weight : array-like of shape (n_samples,), default=None
         Weights within each group's AUC and, summed, of the group. None means 1 each.
 
     Returns
     -------
     float
-        Between 0 and 1; 0.5 for scores that know nothing about a group's own impressions.
+        Between 0 and 1; 0.5 for scores that are uninformative within groups.
 
     Raises
     ------
@@ -72,9 +72,9 @@ def group_roc_auc_score(
 
     Notes
     -----
-    Where a group's impressions come at different moments, what is known of the group moves from row
-    to row: that is right or wrong about its level, orders no items, and lowers GAUC. An item's
-    plain rate may then have a higher one than any model that knows the user
+    If a group's impressions are at different moments, predictions also change with what is known
+    of the group at each moment. This affects the level, not the order of items, and lowers GAUC: an
+    item's plain click rate may then score higher than any model that knows the user
     (``benchmarks/verdicts.py``). To compare rankings, score all of a user's impressions as of one
     moment.
 
@@ -191,11 +191,11 @@ def group_roc_auc_scorer(groups: str | None = None) -> _GroupScorer:
     Parameters
     ----------
     groups : str, default=None
-        Name of the column of X that holds the groups. X is what the search receives: a
-        Pipeline sees the column too, and its encoder may drop it. None: the users that the
-        Pipeline's encoder was given, ``HistorySequenceEncoder(user=...)``, or that encoded
-        impressions carry. Where there are none, or other groups are wanted, None takes
-        ``groups`` by metadata routing: switch ``enable_metadata_routing`` on, call
+        Name of the column of X with the groups. X is the frame passed to the search: the
+        Pipeline gets the column too, and its encoder may drop it. None: the users of the
+        Pipeline's encoder, ``HistorySequenceEncoder(user=...)``, or of encoded
+        impressions. If there are none, or to use other groups, pass
+        ``groups`` by metadata routing: set ``enable_metadata_routing``, call
         ``set_score_request(groups=True)`` on the scorer and pass ``groups`` as metadata.
 
     Returns
@@ -235,10 +235,10 @@ def group_ndcg_score(
     k: int | None = 10,
     sample_weight: ArrayLike | None = None,
 ) -> float:
-    """Mean of the per-group NDCG at k: a positive counts less, the lower it stands.
+    """Mean of the per-group NDCG at k, which discounts positives by their rank.
 
     Each group's rows are ranked by ``y_score``, the highest first. With m positives in the
-    group, ``NDCG@k = sum_{r <= k} y_r / log2(1 + r)`` divided by the same of the best possible
+    group, ``NDCG@k = sum_{r <= k} y_r / log2(1 + r)`` divided by the same for the best possible
     order, ``sum_{r <= min(m, k)} 1 / log2(1 + r)`` (Järvelin and Kekäläinen, TOIS 2002).
 
     Rows of equal scores have no order: the score is the expected value over all their orders,
@@ -252,9 +252,9 @@ def group_ndcg_score(
     y_score : array-like of shape (n_samples,)
         Probabilities of the positive class or decisions.
     groups : array-like of shape (n_samples,)
-        Whose list each row belongs to (usually the user), of any type that can be hashed.
+        The list that each row belongs to (usually the user), of any hashable type.
     k : int or None, default=10
-        How many positions of each list are looked at; None looks at all of them.
+        Number of positions of each list to evaluate; None evaluates all.
     sample_weight : array-like of shape (n_samples,), default=None
         A group counts by the mean weight of its rows, so give all rows of a group the group's
         weight. The order and the gain of a row do not depend on it. None means 1 each.
@@ -303,8 +303,8 @@ def group_recall_score(
     positives in the first k positions over the number of positives in the group. With more than k
     positives in a group it stays below 1 (some papers divide by ``min(k, positives)`` instead).
 
-    Rows of equal scores have no order: the score is the expected value over all their orders.
-    A group without a positive has no recall and is left out. The other groups count the same.
+    For rows with equal scores, the result is the expected value over all their orders.
+    A group without a positive has no recall and is left out. The other groups count equally.
 
     Parameters
     ----------
@@ -313,12 +313,12 @@ def group_recall_score(
     y_score : array-like of shape (n_samples,)
         Probabilities of the positive class or decisions.
     groups : array-like of shape (n_samples,)
-        Whose list each row belongs to (usually the user), of any type that can be hashed.
+        The list that each row belongs to (usually the user), of any hashable type.
     k : int or None, default=10
-        How many positions of each list are looked at; None looks at all of them.
+        Number of positions of each list to evaluate; None evaluates all.
     sample_weight : array-like of shape (n_samples,), default=None
-        A group counts by the mean weight of its rows, so give all rows of a group the group's
-        weight. The order of the rows does not depend on it. None means 1 each.
+        A group's weight is the mean weight of its rows, so give all rows of a group the same
+        weight. The ranking does not depend on it. None means 1 each.
 
     Returns
     -------
@@ -350,16 +350,16 @@ def group_hit_rate_score(
     k: int | None = 10,
     sample_weight: ArrayLike | None = None,
 ) -> float:
-    """Share of the groups with at least one positive among the first k rows (hit rate at k).
+    """Fraction of the groups with at least one positive among the first k rows (hit rate at k).
 
     Each group's rows are ranked by ``y_score``, the highest first; ``hit@k`` of a group is 1
-    where a positive stands in the first k positions and 0 otherwise. With one positive per group it
+    if a positive is among the first k positions and 0 otherwise. With one positive per group it
     equals the recall.
 
     Rows of equal scores have no order: the score is the probability of a hit where all their
     orders are equally likely. If the last ``r`` positions are taken from ``n`` equal rows with
     ``p`` positives, it is ``1 - C(n - p, r) / C(n, r)``. A group without a positive cannot have
-    a hit and is left out. The other groups count the same.
+    a hit and is left out. The other groups count equally.
 
     Parameters
     ----------
@@ -368,13 +368,13 @@ def group_hit_rate_score(
     y_score : array-like of shape (n_samples,)
         Probabilities of the positive class or decisions.
     groups : array-like of shape (n_samples,)
-        Whose list each row belongs to (usually the user), of any type that can be hashed.
+        The list that each row belongs to (usually the user), of any hashable type.
     k : int or None, default=10
-        How many positions of each list are looked at; None looks at all of them, and every group
+        Number of positions of each list to evaluate; None evaluates all, and every group
         with a positive is a hit.
     sample_weight : array-like of shape (n_samples,), default=None
-        A group counts by the mean weight of its rows, so give all rows of a group the group's
-        weight. The order of the rows does not depend on it. None means 1 each.
+        A group's weight is the mean weight of its rows, so give all rows of a group the same
+        weight. The ranking does not depend on it. None means 1 each.
 
     Returns
     -------
@@ -413,9 +413,9 @@ def group_mrr_score(
     """Mean of one over the rank of each group's first positive (MRR at k).
 
     Each group's rows are ranked by ``y_score``, the highest first; the reciprocal rank is
-    ``1 / r`` where the first positive stands at position ``r <= k``, and 0 where it stands below.
+    ``1 / r`` if the first positive is at position ``r <= k``, and 0 if it is below.
 
-    Rows of equal scores have no order: the score is the expected value over all their orders.
+    For rows with equal scores, the result is the expected value over all their orders.
     Where ``n`` equal rows with ``p`` positives follow ``s`` rows without one, the first positive
     is the ``j``-th of them (from 0) with probability ``C(n - 1 - j, p - 1) / C(n, p)`` and its
     rank is ``s + j + 1``. A group without a positive has no such rank and is left out. The other
@@ -428,12 +428,12 @@ def group_mrr_score(
     y_score : array-like of shape (n_samples,)
         Probabilities of the positive class or decisions.
     groups : array-like of shape (n_samples,)
-        Whose list each row belongs to (usually the user), of any type that can be hashed.
+        The list that each row belongs to (usually the user), of any hashable type.
     k : int or None, default=10
-        How many positions of each list are looked at; None looks at all of them.
+        Number of positions of each list to evaluate; None evaluates all.
     sample_weight : array-like of shape (n_samples,), default=None
-        A group counts by the mean weight of its rows, so give all rows of a group the group's
-        weight. The order of the rows does not depend on it. None means 1 each.
+        A group's weight is the mean weight of its rows, so give all rows of a group the same
+        weight. The ranking does not depend on it. None means 1 each.
 
     Returns
     -------
@@ -469,7 +469,7 @@ def relative_improvement(score: float, base_score: float) -> float:
     """Relative improvement of a model over the base model, measured from 0.5 (RelaImpr).
 
     ``(score - 0.5) / (base_score - 0.5) - 1``, as in Zhou et al. (KDD 2018, "Metrics"):
-    a random model's AUC is 0.5, so only what lies above counts.
+    a random model's AUC is 0.5, so only the excess counts.
 
     Parameters
     ----------
@@ -481,7 +481,7 @@ def relative_improvement(score: float, base_score: float) -> float:
     Returns
     -------
     float
-        0.1 means ten per cent better; negative means worse.
+        0.1 means ten percent better; negative means worse.
 
     Examples
     --------
@@ -509,8 +509,8 @@ def expected_calibration_error(
 ) -> float:
     """Mean distance between predicted and observed click rate, over bins of equal count.
 
-    Impressions are cut at the quantiles of ``y_prob``; equal probabilities share a bin.
-    Each bin counts by its weight: ``sum_b w_b |mean(y_b) - mean(p_b)| / sum_b w_b``.
+    Impressions are binned at the quantiles of ``y_prob``; equal probabilities share a bin.
+    Bins are weighted: ``sum_b w_b |mean(y_b) - mean(p_b)| / sum_b w_b``.
 
     Parameters
     ----------
@@ -519,7 +519,7 @@ def expected_calibration_error(
     y_prob : array-like of shape (n_samples,)
         Probabilities of the positive class.
     n_bins : int, default=10
-        Number of bins; fewer are used where probabilities repeat.
+        Number of bins; fewer are used if probabilities repeat.
     sample_weight : array-like of shape (n_samples,), default=None
         Weights of the impressions in the means; the bins hold equal counts of rows.
 
@@ -548,11 +548,11 @@ def expected_calibration_error(
 
 
 def correct_for_sampling(y_prob: ArrayLike, *, sampling_rate: float) -> Floats:
-    """Turn probabilities of a model trained on sampled negatives back to true ones.
+    """Correct the probabilities of a model trained on sampled negatives.
 
-    A model that saw every positive but only a fraction w of the negatives predicts too
-    many clicks; ``p / (p + (1 - p) / w)`` is the way back (He et al., ADKDD 2014,
-    "Model Re-Calibration"). The order of the predictions, and so AUC and GAUC, stay as they are.
+    A model trained on every positive but only a fraction w of the negatives predicts too
+    many clicks; ``p / (p + (1 - p) / w)`` corrects this (He et al., ADKDD 2014,
+    "Model Re-Calibration"). The order of the predictions, and so AUC and GAUC, do not change.
 
     Parameters
     ----------
@@ -564,7 +564,7 @@ def correct_for_sampling(y_prob: ArrayLike, *, sampling_rate: float) -> Floats:
     Returns
     -------
     ndarray of shape (n_samples,)
-        Probabilities as they are without sampling.
+        Probabilities without the effect of sampling.
 
     Examples
     --------
@@ -591,25 +591,25 @@ def snips_score(
     """Estimate from a log what another ranking would have earned per impression, with an interval.
 
     ``sum_i w_i y_i / sum_i w_i`` over the logged impressions, with ``w = y_shown / propensity``
-    (SNIPS: Swaminathan and Joachims, NeurIPS 2015). It is consistent where all that the other
-    ranking may show had a propensity above 0. The interval is a ratio's by the delta method: a few
-    weights far above all others make it too narrow.
+    (SNIPS: Swaminathan and Joachims, NeurIPS 2015). It is consistent if everything the other
+    ranking may show had a propensity above 0. The interval uses the delta method for a ratio; it is
+    too narrow if a few weights are far above the others.
 
     Parameters
     ----------
     y_true : array-like of shape (n_samples,)
-        What each logged impression earned: 1 or 0 for a click, or an amount in any unit.
+        Reward of each logged impression: 1 or 0 for a click, or an amount in any unit.
     y_shown : array-like of shape (n_samples,)
-        The probability, in [0, 1], that the other ranking shows this impression where the log has
-        it; 1 or 0 of a ranking that does not draw.
+        The probability, in [0, 1], that the other ranking shows this impression at its logged
+        position; 1 or 0 for a deterministic ranking.
     propensity : array-like of shape (n_samples,)
-        The probability, above 0, with which the logged ranking showed it there. Of sampled rows,
-        times the fraction that was kept.
+        The probability, above 0, with which the logged ranking showed it there. For sampled rows,
+        multiply by the fraction that was kept.
     groups : array-like of shape (n_samples,), default=None
-        Whose each impression is (a request, a user), where those of one group may depend on each
+        Group of each impression (a request, a user), if impressions of one group may depend on each
         other. None: every impression is a group.
     confidence_level : float, default=0.95
-        Of such intervals, the fraction that holds the true value; between 0 and 1.
+        Coverage probability of the interval; between 0 and 1.
 
     Returns
     -------

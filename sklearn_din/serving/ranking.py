@@ -43,11 +43,11 @@ def rank_candidates(
     """Score a catalogue for each user and return the best candidates.
 
     Each user and each candidate is encoded once, not once per pair; the pairs are then scored in
-    blocks of bounded memory. The probabilities are those of scoring each pair alone, now: with all
-    that item neighbours know, whatever time stands with a user.
+    blocks of bounded memory. The probabilities equal those of scoring each pair alone, as of now:
+    with everything item neighbours know, whatever the time of the user's row.
 
-    The best candidates of a model that knows the past are often what the user had already: where
-    nobody wants that again, ``exclude`` it.
+    The best candidates are often what the user had before: if nobody wants the same again,
+    ``exclude`` it.
 
     Parameters
     ----------
@@ -56,60 +56,58 @@ def rank_candidates(
         end. Calibrated, the probabilities are those of the calibration.
     users : pandas, polars or Arrow frame of shape (n_users, ...)
         One row per user at a moment: every column that the Pipeline was fitted on, histories
-        included, except those of the candidate. Other columns are not used.
+        included, except those of the candidate. Other columns are ignored.
     candidates : pandas, polars or Arrow frame of shape (n_candidates, ...)
-        One row per candidate: the candidate's columns. Columns that the Pipeline does not know,
-        such as a title, come back in the result, which is of this kind.
+        One row per candidate, with the candidate's columns. Columns that the Pipeline does not
+        know, such as a title, are returned in the result, which is of this kind.
     top_k : int, default=10
-        Candidates to return for each user; all where there are fewer.
+        Number of candidates to return for each user; all if there are fewer.
     exclude : "history", list of items, or frame of pairs, default=None
-        Pairs to leave out. "history": candidates that are in the user's history, new ones
-        included; where several columns have a history, the one with the most values tells what a
-        candidate is (the item, not its category), and all histories of that column count. A frame
+        Pairs to leave out. "history": candidates that are in the user's history, including new
+        ones; if several columns have a history, the one with the most values identifies a
+        candidate (the item, not its category), and all histories of that column count. A frame
         has one column of ``users`` and one of ``candidates``, such as user and item; pairs of
-        others than those given do not matter. A list has values of the column that tells what a
-        candidate is, for all users.
+        other users or candidates are ignored. A list has values of the column that identifies a
+        candidate, for all users.
     only : list of items, or frame of pairs, default=None
-        The candidates of each user, as a retrieval step has chosen them: a list or a frame as for
+        The candidates of each user, as chosen by a retrieval step: a list or a frame as for
         ``exclude``. No other pair is scored; users without a pair are left out. None: every
         candidate for every user.
     by : str, default=None
-        A column of numbers of ``candidates`` to rank by, the largest first, such as how often
-        each was clicked: the popularity baseline, under the same ``exclude`` and ``only``. The
-        probability is still the Pipeline's. None: rank by the probability.
+        A numeric column of ``candidates`` to rank by, the largest first, such as the number of
+        clicks: the popularity baseline, with the same ``exclude`` and ``only``. The probability
+        is still the Pipeline's. None: rank by the probability.
     label : str, int or dict, default=None
-        Of a classifier of several labels, the one to rank by, or weights from 0 on by label:
-        ``{"click": 1, "purchase": 20}`` ranks by the weighted sum of the probabilities, which the
-        column "score" then has. None: there is one label.
+        For a classifier of several labels, the one to rank by, or non-negative weights by label:
+        ``{"click": 1, "purchase": 20}`` ranks by the weighted sum of the probabilities, returned
+        as column "score". None: there is one label.
     shortlist : int, default=None
-        How many candidates item neighbours choose for each user out of a large catalogue; the
-        network ranks those alone: the items that go best with the user's events, the popular, also
-        those of the events' categories, the newest, and those near by fixed vectors; ``top_k`` at
-        least. 500 of 100,000 take a hundredth of the time; the guide ("Rank a catalogue") shows
-        how to measure what is lost. ``only`` and ``by`` choose by themselves. None: every
-        candidate.
+        Number of candidates, at least ``top_k``, to select for each user from a large catalogue
+        before the network ranks them: the items that best match the user's events by item
+        neighbours, popular items (overall and in the events' categories), the newest, and those
+        close in fixed vectors. 500 of 100,000 take a hundredth of the time; the guide ("Rank a
+        catalogue") shows how to measure what is lost. Ignored with ``only`` or ``by``. None:
+        every candidate.
 
     Returns
     -------
     DataFrame or Table
-        The users in their order and the best candidate first: row (position in ``users``),
-        rank (from 1), the columns of ``candidates``, probability (of the click), or of a
-        DINRegressor prediction.
-        Equally probable candidates (logits level to 1e-5) keep their order. Without users it has
-        no rows.
+        The users in their order and the best candidate first: row (position in ``users``), rank
+        (from 1), the columns of ``candidates``, and probability (of the click), or prediction for
+        a DINRegressor. Equally probable candidates (logits equal to 1e-5) keep their order.
+        Without users it has no rows.
 
     Warns
     -----
     UserWarning
-        If ``exclude`` leaves a user none of all candidates: the result has no row of that user.
+        If ``exclude`` leaves a user without candidates: the result has no row for that user.
 
     Raises
     ------
     ValueError
         If a column is in both frames or in neither, ``candidates`` has no rows, ``top_k`` is less
-        than 1, pairs do not say which user and candidate they mean, a step of the Pipeline
-        computes a column from user and candidate together, or there are no item neighbours for a
-        ``shortlist``.
+        than 1, pairs do not identify user and candidate, a step of the Pipeline computes a column
+        from user and candidate together, or there are no item neighbours for a ``shortlist``.
 
     Examples
     --------
@@ -146,14 +144,14 @@ class Ranker(Generic[IntoDataFrameT]):
         Fitted on a frame; a HistorySequenceEncoder among its steps and a DINClassifier at its
         end.
     candidates : pandas, polars or Arrow frame of shape (n_candidates, ...)
-        One row per candidate: the candidate's columns. Columns that the Pipeline does not know,
-        such as a title, come back in the result, which is of this kind.
+        One row per candidate, with the candidate's columns. Columns that the Pipeline does not
+        know, such as a title, are returned in the result, which is of this kind.
     label : str, int or dict, default=None
-        Of a classifier of several labels, the one to rank by, or weights from 0 on by label. None:
-        there is one label.
+        For a classifier of several labels, the one to rank by, or non-negative weights by label.
+        None: there is one label.
     shortlist : int, default=None
-        How many candidates item neighbours choose for each user, as in :func:`rank_candidates`;
-        None: every candidate. A table of at most 20 million pairs is made once (180 MB).
+        Number of candidates to select for each user, as in :func:`rank_candidates`; None: every
+        candidate. A table of at most 20 million pairs is built once (180 MB).
 
     Examples
     --------
@@ -222,17 +220,17 @@ class Ranker(Generic[IntoDataFrameT]):
         users : frame of shape (n_users, ...), Series, or dict
             One row per user at a moment: every column that the Pipeline was fitted on, histories
             included, except those of the candidate. A Series or a dict is one user: a value for
-            each column. A dict of plain numbers, text and lists is the fastest.
+            each column. A dict of plain numbers, strings and lists is the fastest.
         top_k : int, default=10
-            Candidates to return for each user; all where there are fewer.
+            Number of candidates to return for each user; all if there are fewer.
         exclude : "history", list of items, or frame of pairs, default=None
-            Pairs to leave out: candidates that are in the user's history, those listed, or those
-            of a frame.
+            Pairs to leave out: candidates in the user's history, those listed, or those of a
+            frame.
         only : list of items, or frame of pairs, default=None
-            The candidates of all users, or of each user, as a retrieval step has chosen them;
-            None: all.
+            The candidates of all users (list) or of each user (frame), as chosen by a retrieval
+            step; None: all.
         by : str, default=None
-            A column of numbers of the candidates to rank by; None: the probability.
+            A numeric column of the candidates to rank by; None: the probability.
 
         Returns
         -------
