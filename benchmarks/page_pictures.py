@@ -16,7 +16,7 @@ from playwright.sync_api import sync_playwright
 from sklearn.pipeline import Pipeline
 
 from sklearn_din import DINClassifier, HistoryBuilder, HistorySequenceEncoder, sample_negatives
-from sklearn_din.server.by_pipeline import PipelineAnswers
+from sklearn_din.server.answers import Answers
 from tests.page_server import find_browser, serve_page
 
 FOLDER = Path(__file__).resolve().parents[1] / "docs" / "_static"
@@ -50,7 +50,7 @@ def make_log() -> tuple[pd.DataFrame, pd.DataFrame]:
     return clicks.assign(time=clicks["time"].dt.floor("s")), catalogue
 
 
-def fit_answers() -> PipelineAnswers:
+def fit_answers() -> Answers:
     """Return the answers of a model of that log."""
     clicks, catalogue = make_log()
     X, y = sample_negatives(
@@ -60,7 +60,7 @@ def fit_answers() -> PipelineAnswers:
     encoder = HistorySequenceEncoder(user="user", time="time")
     classifier = DINClassifier(max_epochs=4, random_state=0)
     steps = [("history", builder), ("encode", encoder), ("din", classifier)]
-    return PipelineAnswers(Pipeline(steps).fit(X, y), catalogue, clicks, title="name")
+    return Answers(Pipeline(steps).fit(X, y), catalogue, clicks, title="name")
 
 
 def main() -> None:

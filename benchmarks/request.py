@@ -1,7 +1,7 @@
 """A request: candidates of one user ranked by a Ranker and by an ONNX file.
 
 ``python -m benchmarks.speed request``: 200 candidates of one user with 50 events of two attributes,
-given as a dict, a row, a frame; the ranking layout of ONNX, session alone and OnnxServer. What is
+given as a dict, a row, a frame; the ranking layout of ONNX, session alone and by a Ranker. What is
 compared is called in turn; p50 and p99 of the calls. Large catalogues: ``shortlist.py``.
 """
 
@@ -18,8 +18,7 @@ import pandas as pd
 from sklearn.pipeline import Pipeline
 
 from benchmarks.guard import fit_one_epoch, log_and_histories
-from sklearn_din import Ranker, export_onnx
-from sklearn_din.serving import OnnxServer
+from sklearn_din import Ranker, export_onnx, load_onnx
 
 OF_CANDIDATE = ["item", "category", "price"]
 N_CANDIDATES = 200
@@ -60,26 +59,27 @@ def time_ways(folder: str) -> dict[str, list[float]]:
     values, row, ranker = as_dict(user), user.iloc[0], Ranker(model, candidates)
     path = Path(folder) / "ranking.onnx"
     export_onnx(model, path, layout="ranking")
-    server, lists = OnnxServer(path), candidates.to_dict("list")
+    served = load_onnx(path)
+    of_file, feeds = Ranker(served, candidates), list[dict[str, np.ndarray]]()
     expected = ranker.rank(values)["probability"]
-    np.testing.assert_allclose(server.rank(values, lists)[1], expected, atol=1e-5)
-    feeds: list[dict[str, np.ndarray]] = []
-    session = server._session
+    np.testing.assert_allclose(of_file.rank(values)["probability"], expected, atol=1e-5)
+    network = served[-1].net_
+    session = network._session
 
     class Spy:
         def run(self, outputs, feed):
             feeds.append(feed)
             return session.run(outputs, feed)
 
-    server._session = Spy()
-    server.rank(values, lists)
-    server._session = session
+    network._session = Spy()
+    of_file.rank(values)
+    network._session = session
     calls = {
         "dict": lambda: ranker.rank(values),
         "row": lambda: ranker.rank(row),
         "frame": lambda: ranker.rank(user),
         "session": lambda: session.run(["probability"], feeds[0]),
-        "server": lambda: server.rank(values, lists),
+        "file": lambda: of_file.rank(values),
     }
     return time_in_turn(calls, N_CALLS)
 

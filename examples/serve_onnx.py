@@ -2,10 +2,9 @@
 Serve a model without torch
 ===========================
 
-``OnnxServer`` takes impressions as plain dictionaries, the way they arrive as JSON, and returns
-the probability of a click, the same as the Pipeline's. It needs onnxruntime and numpy, and all it
-knows is in the one file that ``export_onnx`` wrote: the network, and how to make its inputs. For a
-machine without this package, copy ``sklearn_din/serving/onnx_server.py``: it imports nothing of it.
+``export_onnx`` writes the network and the encoder into one file, and ``load_onnx`` makes a model of
+it that is used like the Pipeline: onnxruntime computes the network, and torch is not imported. A
+process that answers takes a quarter of the memory.
 
 Here is a model, trained on a click log, written to one file and asked about three impressions: a
 user with a past, the same user shown something new, and a user of whom nothing is known.
@@ -17,11 +16,18 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from sklearn.pipeline import Pipeline
 
-from sklearn_din import DINClassifier, HistorySequenceEncoder, attach_history, export_onnx
+from sklearn_din import (
+    DINClassifier,
+    HistorySequenceEncoder,
+    attach_history,
+    export_onnx,
+    load_onnx,
+    rank_candidates,
+)
 from sklearn_din.datasets import make_click_log
-from sklearn_din.serving import OnnxServer
 
 log = make_click_log(n_users=100, n_items=100, n_categories=10, random_state=0)
 X = attach_history(
@@ -33,8 +39,8 @@ model.fit(X, log.y)
 
 with tempfile.TemporaryDirectory() as folder:
     path = Path(folder) / "model.onnx"
-    export_onnx(model, path)
-    server = OnnxServer(path)
+    export_onnx(model, path, layout="ranking")
+    served = load_onnx(path)
 
 # %%
 # This much the machine that serves has to do. A value that is not known is None.
@@ -47,13 +53,20 @@ rows = [
     {"item": 3, "category": 1, "price": None, "device": None,
      "hist_item": None, "hist_category": None},
 ]  # fmt: skip
-for row, probability in zip(rows, server.predict(rows), strict=True):
+for row, probability in zip(rows, served.predict_proba(pd.DataFrame(rows))[:, 1], strict=True):
     print(f"{probability:.4f}  {row}")
+
+# %%
+# Rankings take it like the Pipeline.
+
+candidates = X[["item", "category", "price"]].drop_duplicates("item")
+users = pd.DataFrame([{n: v for n, v in rows[0].items() if n not in candidates}])
+print(rank_candidates(served, users, candidates, top_k=3))
 
 # %%
 # The answers are the Pipeline's for rows without user and time, which are asked for now: with
 # everything that item neighbours know. A row with its time reads what was known before it.
 
 now = X.drop(columns=["user", "time"])
-difference = np.abs(server.predict(X.to_dict("records")) - model.predict_proba(now)[:, 1]).max()
+difference = np.abs(served.predict_proba(X) - model.predict_proba(now)).max()
 print(f"largest difference from predict_proba in {len(X)} rows: {difference:.1e}")

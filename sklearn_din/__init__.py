@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from sklearn_din.saving import trusted_types as trusted_types
     from sklearn_din.serving.evaluation import evaluate_ranking as evaluate_ranking
     from sklearn_din.serving.export import export_onnx as export_onnx
+    from sklearn_din.serving.onnx_model import load_onnx as load_onnx
     from sklearn_din.serving.ranking import Ranker as Ranker
     from sklearn_din.serving.ranking import rank_candidates as rank_candidates
     from sklearn_din.serving.scoring import predict_to_parquet as predict_to_parquet
@@ -48,7 +49,7 @@ if TYPE_CHECKING:
     from sklearn_din.transformers import HistorySequenceEncoder as HistorySequenceEncoder
 
 # Loaded when asked for (PEP 562): a worker that only encodes never pays for torch.
-_FOLDERS = ("datasets", "features", "metrics", "serving")
+_FOLDERS = ("datasets", "features", "metrics")
 _NAMES_OF = {
     "estimator": ("DINClassifier",),
     "features.encoded": ("EncodedFeatures",),
@@ -69,6 +70,7 @@ _NAMES_OF = {
     "saving": ("inspect", "load", "save", "trusted_types"),
     "serving.evaluation": ("evaluate_ranking",),
     "serving.export": ("export_onnx",),
+    "serving.onnx_model": ("load_onnx",),
     "serving.ranking": ("Ranker", "rank_candidates"),
     "serving.scoring": ("predict_to_parquet", "score_partitions"),
     "serving.updating": ("update",),

@@ -37,6 +37,7 @@ from sklearn_din.training.parameters import (
     constraints_of,
     names_of,
 )
+from sklearn_din.training.reading import Label, Reading
 from sklearn_din.training.target import Click, Labels, Target, is_missing
 from sklearn_din.utils.callbacks import CallbackSupportMixin
 from sklearn_din.utils.compat import _fit_context
@@ -176,10 +177,10 @@ class DINEstimator(EstimatorState, CallbackSupportMixin, Parameters, BaseEstimat
             Where the classifier has no attention: ``pooling="max"``, or no history.
         """
         encoded = self._prepare_rows(X)
+        from sklearn_din.training.attention import attention_table  # and pandas
+
         device = self.net_.device
-        return extra("inspection.explain").attention_table(
-            self.module_, encoded, pooling=self.pooling, device=device
-        )
+        return attention_table(self.module_, encoded, pooling=self.pooling, device=device)
 
     def summary(self) -> str:
         """Columns, also those not used, behaviours, layers, parameters, neighbours, as text."""
@@ -344,6 +345,10 @@ class DINEstimator(EstimatorState, CallbackSupportMixin, Parameters, BaseEstimat
         net = restore_net(self._new_net(target), fitted.pop("net"), schema)
         learnt = {"schema_": schema, "_target": target}
         self.__dict__.update(fitted | learnt | _of_net(net))
+
+    def _read(self, label: Label | None) -> Reading:
+        """Return how outputs of the network become one number for each row."""
+        return self._target.read(label)
 
     def _prepare_rows(self, X: ImpressionsLike) -> EncodedFeatures:
         check_is_fitted(self, "schema_")

@@ -22,7 +22,7 @@ import sklearn.metrics
 from sklearn_din.training.inputs import check_device, device_for
 from sklearn_din.training.net_state import networks_on
 from sklearn_din.utils.text_table import text_table
-from sklearn_din.utils.whole_files import whole_file
+from sklearn_din.utils.whole_files import ModelFileError, damaged_file, whole_file
 
 OWN_TYPES = (
     "sklearn_din.estimator.DINClassifier",
@@ -50,10 +50,6 @@ SCORERS = (
 )
 SCHEMA = "schema.json"
 HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-
-
-class ModelFileError(ValueError):
-    """A file is no model of :func:`save`, is damaged, was changed, or needs to be trusted."""
 
 
 def save(model: object, path: str | os.PathLike[str]) -> None:
@@ -195,7 +191,7 @@ def load(path: str | os.PathLike[str], *, trusted: Sequence[str] = (), device: s
         except MemoryError:
             raise
         except Exception as error:  # of zipfile, json, numpy, skops, and of foreign steps
-            raise _file_error(path, str(error) or type(error).__name__) from error
+            raise damaged_file(path, error, writer="save") from error
 
 
 class FileContents(dict[str, Any]):
@@ -257,7 +253,7 @@ def inspect(path: str | os.PathLike[str]) -> FileContents:
                 n_bytes=n_bytes,
             )
         except Exception as error:  # of zipfile, json, numpy and skops
-            raise _file_error(path, str(error) or type(error).__name__) from error
+            raise damaged_file(path, error, writer="save") from error
 
 
 def trusted_types() -> list[str]:
@@ -284,14 +280,6 @@ def trusted_types() -> list[str]:
         if isinstance(kind, type) and hasattr(kind, "get_n_splits")
     }
     return sorted({*OWN_TYPES, *functions, *splitters, *SCORERS, *CALIBRATIONS})
-
-
-def _file_error(path: str | os.PathLike[str], problem: str) -> ModelFileError:
-    problem = problem.rstrip(".")
-    return ModelFileError(
-        f"{str(path)!r} is no whole, unchanged file that sklearn_din.save wrote: {problem}. Copy "
-        "the file again, or save the model again."
-    )
 
 
 def _read_schema(file: IO[bytes] | Path) -> dict[str, Any]:

@@ -35,7 +35,7 @@ SLOW = {
     "a_log_whose_categories_miss_trains a_saved_model_scores_new_rows_as_its_pipeline_does",
     "net": "an_epoch_is_an_epoch_for_callbacks_and_has_up_to_four_checks "
     "early_stopping_may_stop_within_an_epoch",
-    "onnx_server": "the_example_serves the_server_loads_neither_torch_nor_scikit_learn",
+    "onnx_model": "the_example_serves neither_torch_nor_skops_is_loaded_to_answer",
     "positions": "items_of_one_relevance_are_alike_wherever_they_are_shown",
     "progress": "before_scikit_learn_1_9_the_bar_is_the_classifiers_own",
     "ranking": "older_events_of_a_candidate_count_as_in_each_pair_alone threads_share_a_ranker "

@@ -8,8 +8,7 @@ import pytest
 from sklearn.model_selection import GridSearchCV, KFold
 from sklearn.pipeline import Pipeline
 
-from sklearn_din import Ranker, export_onnx, load, save, scan_parquet, update
-from sklearn_din.serving import OnnxServer
+from sklearn_din import Ranker, export_onnx, load, load_onnx, save, scan_parquet, update
 from tests.abilities import (
     ABILITIES,
     CANDIDATE,
@@ -122,18 +121,18 @@ def test_a_grown_model_is_ranked_and_exported(grown, tmp_path):
     assert best.columns[-1] == ("prediction" if is_number else "probability")
     number = best["film"].map({film: n for n, film in enumerate(films["film"])})
     np.testing.assert_allclose(best.iloc[:, -1], expected[best["row"], number], rtol=1e-4)
-    export_onnx(model, tmp_path / "ranking.onnx", layout="ranking")
-    user = {name: users[name].iloc[0] for name in users if name.startswith("hist_")}
-    user = {name: [e if np.ndim(e) == 0 else list(e) for e in cell] for name, cell in user.items()}
-    _, scores = OnnxServer(tmp_path / "ranking.onnx").rank(
-        user | {"price": users["price"].iloc[0]},
-        films.to_dict("list"),
-        **({} if label is None else {"label": label}),
-    )
-    np.testing.assert_allclose(scores, np.sort(expected[0])[::-1], rtol=1e-4)
+    for layout in ("ranking", "rows"):
+        export_onnx(model, tmp_path / "model.onnx", layout=layout)
+        ranker = Ranker(load_onnx(tmp_path / "model.onnx"), films, label=label)
+        found = ranker.rank(users, top_k=len(films))
+        assert found.columns[-1] == best.columns[-1]
+        np.testing.assert_allclose(found.iloc[:, -1], best.iloc[:, -1], rtol=1e-4)
+        np.testing.assert_allclose(
+            answers(load_onnx(tmp_path / "model.onnx"), pairs), answers(model, pairs), rtol=1e-4
+        )
 
 
-def test_rows_of_plain_values_are_served(grown, tmp_path):
+def test_rows_of_lists_are_served(grown, tmp_path):
     pytest.importorskip("onnxruntime", reason="needs pip install 'sklearn-din[onnx]'")
     model, _, later = grown
     lists = [["b", "a"], ["zz", "a"], [None], [], None]
@@ -143,9 +142,8 @@ def test_rows_of_plain_values_are_served(grown, tmp_path):
     histories = [name for name in X if name.startswith("hist_")]
     X.loc[X.index[-9:], histories] = None
     export_onnx(model, tmp_path / "rows.onnx")
-    server, expected = OnnxServer(tmp_path / "rows.onnx"), answers(model, X)
-    requests = X.drop(columns=["user", "time", "rank"]).to_dict("records")
-    np.testing.assert_allclose(server.predict(requests), expected, rtol=1e-4)
+    loaded, expected = load_onnx(tmp_path / "rows.onnx"), answers(model, X)
+    np.testing.assert_allclose(answers(loaded, X), expected, rtol=1e-4)
     for number in (0, 39):
-        found = server.predict(requests[number : number + 1])
+        found = answers(loaded, X[number : number + 1])
         np.testing.assert_allclose(found, expected[number : number + 1], rtol=1e-4)

@@ -25,7 +25,7 @@ from sklearn_din import (
     update,
 )
 from sklearn_din.inspection.diagram import network_diagram
-from sklearn_din.inspection.fitted import Calibration, split_pipeline
+from sklearn_din.inspection.fitted import Calibrated, split_pipeline
 from sklearn_din.serving.export import calibrate
 from sklearn_din.serving.onnx_graph import Graph
 from tests.fitted_pipelines import make_frame
@@ -92,7 +92,7 @@ def test_wherever_the_calibration_stands(calibrate, fitted, frame, y, users, can
     pieces = split_pipeline(model, purpose="test")
     logits = pieces.classifier.decision_function(pieces.transformers.transform(frame))
     expected = model.predict_proba(frame)[:, 1]
-    np.testing.assert_allclose(pieces.calibration.probability(logits), expected, atol=1e-6)
+    np.testing.assert_allclose(pieces.calibration(logits), expected, atol=1e-6)
 
 
 def test_a_calibration_that_turns_the_order_round_turns_the_ranking(
@@ -118,7 +118,7 @@ def test_the_calibration_stands_at_the_end_of_the_onnx_graph(calibrated, fitted,
     probability, logit = session.run(["probability", "logit"], feed)
     calibration = split_pipeline(calibrated, purpose="test").calibration
     np.testing.assert_allclose(logit, fitted.decision_function(frame), atol=1e-5)
-    np.testing.assert_allclose(probability, calibration.probability(logit), atol=1e-5)
+    np.testing.assert_allclose(probability, calibration(logit), atol=1e-5)
     gap = np.abs(probability - calibrated.predict_proba(frame)[:, 1])
     assert np.quantile(gap, 0.9) < 1e-5  # isotonic: a last bit may be a step
     assert gap.max() < 1e-5 or calibrated.method == "isotonic"
@@ -133,11 +133,11 @@ def test_isotonic_steps_are_met_in_the_graph_before_between_and_behind_them(fitt
     logit = np.float32([-9, -0.5, 0, 0.25, 1, 1, 2, 9])
     graph = Graph(onnx)
     given = graph.input("x", np.float32, ("n",))
-    graph.output("probability", calibrate(given, Calibration(model)))
+    graph.output("probability", calibrate(given, Calibrated(model).calibration))
     session = runtime.InferenceSession(graph.model().SerializeToString())
     (probability,) = session.run(None, {"x": logit})
     np.testing.assert_allclose(probability, [0, 0.05, 0.1, 0.35, 0.6, 0.6, 1, 1], atol=1e-6)
-    np.testing.assert_allclose(Calibration(model).probability(logit), probability, atol=1e-6)
+    np.testing.assert_allclose(Calibrated(model).calibration(logit), probability, atol=1e-6)
 
 
 @pytest.mark.parametrize("n_before", [0, 1])
@@ -156,7 +156,7 @@ def test_an_update_reaches_the_pipeline_and_leaves_the_calibration(calibrated, f
     later = frame.assign(item="new" + frame["item"])
     grown, model = update(fitted, later, y), update(calibrated, later, y)
     calibration = split_pipeline(calibrated, purpose="test").calibration
-    expected = calibration.probability(grown.decision_function(later))
+    expected = calibration(grown.decision_function(later))
     np.testing.assert_allclose(model.predict_proba(later)[:, 1], expected, atol=1e-6)
     again = model.fit(later, y)  # calibrates what is frozen in it: the new one
     assert "newi1" in split_pipeline(again, purpose="test").encoder.vocabularies_["item"]

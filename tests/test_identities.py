@@ -224,16 +224,15 @@ def test_explanations_show_an_unknown_event_as_none(model):
     assert ids["hist_item"].tolist() == [1, model[0].transform(rows(["i1"], [[]]))["item"][0]]
 
 
-def test_the_onnx_server_knows_a_new_item_again(model, tmp_path):
+def test_an_onnx_file_knows_a_new_item_again(model, tmp_path):
     pytest.importorskip("onnx")
     pytest.importorskip("onnxruntime")
-    from sklearn_din import export_onnx
-    from sklearn_din.serving import OnnxServer
+    from sklearn_din import export_onnx, load_onnx
 
     export_onnx(model, tmp_path / "model.onnx")
-    server = OnnxServer(tmp_path / "model.onnx")
+    loaded = load_onnx(tmp_path / "model.onnx")
     further = rows(["fresh", "fresh", None], [["fresh", "fresh"], ["other", "i1"], [None, "i1"]])
     frame = pd.concat([new(sold(40, seed=2)[0]), further], ignore_index=True)
     expected = model.predict_proba(frame)[:, 1]
     assert expected[-3] > expected[-2] + 0.1
-    np.testing.assert_allclose(server.predict(frame.to_dict("list")), expected, atol=1e-6)
+    np.testing.assert_allclose(loaded.predict_proba(frame)[:, 1], expected, atol=1e-6)

@@ -23,6 +23,7 @@ from sklearn_din import (
     explain,
     export_onnx,
     load,
+    load_onnx,
     rank_candidates,
     save,
     scan_parquet,
@@ -38,7 +39,6 @@ from sklearn_din.neighbours.blocks import ByUser, hash_users
 from sklearn_din.neighbours.cooccurrence import Interactions
 from sklearn_din.neighbours.pairs import NeighbourPair
 from sklearn_din.neighbours.tables import choose_order, learn_neighbours
-from sklearn_din.serving import OnnxServer
 from sklearn_din.training.net import DINNet
 from sklearn_din.utils.shrinkage import LEAST_PRIOR, MOST_PRIOR, PRIOR_ROWS
 from sklearn_din.utils.spans import Spans
@@ -499,13 +499,11 @@ def test_every_way_to_predict_counts_older_events(log, tmp_path):
     pairs = users.merge(candidates.sort_values("item"), how="cross")[rows.columns]
     np.testing.assert_allclose(best["probability"], model.predict_proba(pairs)[:, 1], atol=1e-6)
     export_onnx(model, tmp_path / "model.onnx")
-    server = OnnxServer(tmp_path / "model.onnx")
-    sent = {name: rows[name].tolist() for name in server.columns_}
-    sent |= {name: [list(cell) for cell in rows[name]] for name in HISTORIES}
-    np.testing.assert_allclose(server.predict(sent), expected, atol=2e-6)
-    sent |= {name: [cell[-3:] for cell in sent[name]] for name in HISTORIES}  # none is older
-    without = model.predict_proba(rows.assign(**shorter))[:, 1]
-    np.testing.assert_allclose(server.predict(sent), without, atol=2e-6)
+    loaded = load_onnx(tmp_path / "model.onnx")
+    np.testing.assert_allclose(loaded.predict_proba(rows)[:, 1], expected, atol=2e-6)
+    newest = rows.assign(**shorter)  # no event is older
+    without = model.predict_proba(newest)[:, 1]
+    np.testing.assert_allclose(loaded.predict_proba(newest)[:, 1], without, atol=2e-6)
 
 
 @pytest.mark.usefixtures("least_ids")

@@ -11,7 +11,7 @@ playwright = pytest.importorskip(
     "playwright.sync_api", reason="playwright is not installed: make test-page installs it"
 )
 
-from sklearn_din.server.by_pipeline import PipelineAnswers
+from sklearn_din.server.answers import Answers
 from sklearn_din.server.guard import HEADERS
 from tests.page_server import find_browser, serve_page
 from tests.served_model import TITLES, fit_served
@@ -59,7 +59,7 @@ def address(tmp_path_factory):
     names = [f"Item number {n}" for n in range(len(catalogue) - len(TITLES))]
     catalogue["title"] = [*TITLES, *names]
     catalogue["image"] = [["hat.png", "../secret.png", None][n % 3] for n in range(len(catalogue))]
-    answers = PipelineAnswers(model, catalogue, clicks, title="title", image="image", folder=folder)
+    answers = Answers(model, catalogue, clicks, title="title", image="image", folder=folder)
     bins = [{"predicted": p, "observed": p / 2} for p in (0.1, 0.2, 0.4)]
     with serve_page(answers, calibration=bins) as address:
         yield address

@@ -20,12 +20,12 @@ from sklearn_din import (
     explain,
     export_onnx,
     history_importance,
+    load_onnx,
     predict_to_parquet,
     update,
 )
 from sklearn_din.datasets import make_purchase_log
 from sklearn_din.inspection.diagram import network_diagram
-from sklearn_din.serving import OnnxServer
 from sklearn_din.training.target import Numbers
 from tests.encoded_impressions import make_impressions
 from tests.fitted_pipelines import make_frame
@@ -153,7 +153,7 @@ def test_an_onnx_file_gives_numbers_of_either_loss(rows, tmp_path):
     pytest.importorskip("onnxruntime")
     model = make_model(loss="squared").fit(*rows)  # log1p: test_abilities.py
     export_onnx(model, tmp_path / "model.onnx")
-    found = OnnxServer(tmp_path / "model.onnx").predict(rows[0].to_dict("list"))
+    found = load_onnx(tmp_path / "model.onnx").predict(rows[0])
     np.testing.assert_allclose(found, model.predict(rows[0]), rtol=1e-4)
 
 

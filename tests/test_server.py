@@ -34,8 +34,8 @@ from sklearn_din.command_line.options import read_serve_options
 from sklearn_din.command_line.serving import load_answers
 from sklearn_din.datasets import make_click_log
 from sklearn_din.logs.history import HistoryBuilder
+from sklearn_din.server.answers import Answers
 from sklearn_din.server.app import create_app
-from sklearn_din.server.by_pipeline import PipelineAnswers
 from sklearn_din.server.guard import MAX_BODY
 from sklearn_din.server.histories import RECENT, Histories
 from sklearn_din.server.items import Items
@@ -336,7 +336,7 @@ def test_every_kind_of_model_answers_the_same_on_each_way(kind, served):
     """By the id, by the events that the page shows, and row by row."""
     log = make_click_log(n_users=12, n_items=30, n_categories=5, mean_length=6, random_state=0)
     model, options = fit_kind(kind, log.impressions.drop(columns="price"), log.y)
-    answers = PipelineAnswers(model, served[2], **options)
+    answers = Answers(model, served[2], **options)
     with TestClient(create_app(State(lambda: answers))) as client:
         best = client.post("/rank", json={"user": 7}).json()
         user = client.post("/page/user", json={"user": "7"}).json()
@@ -354,30 +354,36 @@ def test_every_kind_of_model_answers_the_same_on_each_way(kind, served):
 
 
 @pytest.mark.filterwarnings("ignore:exclude leaves no candidate")
-def test_an_onnx_file_answers_as_the_pipeline(served, tmp_path, state):
+def test_an_onnx_file_answers_as_the_pipeline(served, tmp_path):
     pytest.importorskip("onnxruntime")
     pytest.importorskip("onnx")
     folder, model, _, _ = served
     export_onnx(model[1:], tmp_path / "model.onnx", layout="ranking")
     (tmp_path / "items.parquet").write_bytes((folder / "items.parquet").read_bytes())
-    answers = load(tmp_path, "--title", "title", model="model.onnx")
+    options = ["--title", "title", "--history", str(folder / "log.parquet")]
+    answers, own = load(tmp_path, *options, model="model.onnx"), load(folder, *options)
     user = {"device": "phone", "hist_item": [1, 2], "hist_category": [1, 2]}
     for exclude in (None, "history"):
-        got, expected = (a.rank(user, None, 5, exclude) for a in (answers, state.answers))
+        got, expected = (a.rank(user, None, 5, exclude) for a in (answers, own))
         assert got["items"] == expected["items"]
         np.testing.assert_allclose(got["probabilities"], expected["probabilities"], atol=1e-5)
     ids = answers.items.ids
     everything = {**user, "hist_item": ids, "hist_category": [1] * len(ids)}
-    for by in (answers, state.answers):
+    for by in (answers, own):
         with pytest.raises(ValueError, match="the user's history has every item"):
             by.rank(everything, None, 5, "history")
     rows = [{**user, "item": answers.items.ids[0]}]
-    got, expected = (a.predict(rows)["probabilities"] for a in (answers, state.answers))
+    got, expected = (a.predict(rows)["probabilities"] for a in (answers, own))
     np.testing.assert_allclose(got, expected, atol=1e-5)
-    with pytest.raises(ValueError, match="tells no reasons"):
-        answers.reasons(user, 0)
-    with pytest.raises(ValueError, match="--history and --shortlist need the Pipeline's own file"):
-        load(tmp_path, "--history", str(folder / "log.parquet"), model="model.onnx")
+    got, expected = (a.reasons(a.read_user(7), 3) for a in (answers, own))
+    assert len(got["weight"]) > 3
+    for name in ("weight", "effect"):
+        np.testing.assert_allclose(got[name], expected[name], atol=1e-5)
+    event = {"user": 7, "item": ids[0], "time": answers.histories.example()["time"]}
+    for by in (answers, own):
+        assert by.histories.add(by.fill_events([event])) == 1
+    assert answers.rank(7, None, 5, None)["items"] == own.rank(7, None, 5, None)["items"]
+    assert repr(answers.training) == repr(own.training)  # NaN is NaN
 
 
 def test_a_process_serves_until_a_signal_and_without_torch_where_it_can(served, tmp_path):
@@ -385,9 +391,9 @@ def test_a_process_serves_until_a_signal_and_without_torch_where_it_can(served, 
     folder, model, _, _ = served
     export_onnx(model[1:], tmp_path / "model.onnx", layout="ranking")
     code = "import sys; from sklearn_din.__main__ import main; s = main(); "
-    code += "print('torch' in sys.modules, flush=True); sys.exit(s)"
+    code += "print({'torch', 'skops', 'skorch'} & {*sys.modules}, flush=True); sys.exit(s)"
     command = [sys.executable, "-c", code, "serve", tmp_path / "model.onnx", "--port", "0"]
-    command += ["--catalogue", folder / "items.parquet"]
+    command += ["--catalogue", folder / "items.parquet", "--history", folder / "log.parquet"]
     child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         address = child.stdout.readline().split()[2]
@@ -397,7 +403,7 @@ def test_a_process_serves_until_a_signal_and_without_torch_where_it_can(served, 
         out, errors = child.communicate(timeout=30)
     finally:
         child.kill()
-    assert (child.returncode, out.strip()) == (0, "False")
+    assert (child.returncode, out.strip()) == (0, "set()")
     assert "/health 200, 0 bytes" in errors
 
 
@@ -423,7 +429,7 @@ def test_a_catalogue_may_have_lists_and_its_item_is_the_column_of_the_most_ids()
     X = abilities.FRAME
     model = Pipeline([("encode", abilities.make_encoder()), ("din", DINRegressor(max_epochs=1))])
     catalogue = X[["genres", "film"]].drop_duplicates("film")[:1]
-    assert PipelineAnswers(model.fit(X, X["price"]), catalogue).items.item == "film"
+    assert Answers(model.fit(X, X["price"]), catalogue).items.item == "film"
 
 
 def test_a_port_that_is_taken_is_one_line(served, capsys):

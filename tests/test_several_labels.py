@@ -21,6 +21,7 @@ from sklearn_din import (
     evaluate_ranking,
     explain,
     export_onnx,
+    load_onnx,
     predict_to_parquet,
     rank_candidates,
     update,
@@ -28,7 +29,6 @@ from sklearn_din import (
 from sklearn_din.datasets import make_purchase_log
 from sklearn_din.inspection.diagram import network_diagram
 from sklearn_din.network.layers import LabelLogits
-from sklearn_din.serving import OnnxServer
 from sklearn_din.serving.export import LAYOUTS
 from sklearn_din.training.target import Click, Labels
 from tests.encoded_impressions import make_impressions
@@ -311,19 +311,21 @@ def test_an_onnx_file_has_labels_which_numbers_name_as_text_does(after, rows, tm
     model = Pipeline([("encode", encoder), ("din", quick(after=after))]).fit(frame, y)
     for layout in LAYOUTS:
         export_onnx(model, tmp_path / layout, layout=layout)
-    of_rows, server = (OnnxServer(tmp_path / layout) for layout in LAYOUTS)
-    expected = np.column_stack([p[:, 1] for p in model.predict_proba(frame)])
-    np.testing.assert_allclose(of_rows.predict(frame.to_dict("list")), expected, atol=2e-6)
-    assert of_rows.predict([]).shape == (0, 2)
-    assert server.labels_ == ["0", "1"]
     candidates = frame[["item"]].drop_duplicates()
-    user, shown = {"hist_item": frame["hist_item"].iloc[-1]}, candidates.to_dict("list")
-    for label in (1, "1"):
-        expected = Ranker(model, candidates, label=label).rank(user, top_k=3)["probability"]
-        found = server.rank(user, shown, top_k=3, label=label)[1]
-        np.testing.assert_allclose(found, expected, atol=2e-6)
-    with pytest.raises(ValueError, match=r"label must be one of \['0', '1'\], got None"):
-        server.rank(user, shown)
+    user = {"hist_item": frame["hist_item"].iloc[-1]}
+    for layout in LAYOUTS:
+        loaded = load_onnx(tmp_path / layout)
+        pairs = zip(loaded.predict_proba(frame), model.predict_proba(frame), strict=True)
+        for found, expected in pairs:
+            np.testing.assert_allclose(found, expected, atol=2e-6)
+        np.testing.assert_array_equal(loaded.predict(frame), model.predict(frame))
+        assert loaded[-1].label_names_ == ["0", "1"]
+        for label in (1, "1", {"0": 1, "1": 5}):
+            models = (Ranker(m, candidates, label=label) for m in (model, loaded))
+            expected, found = (ranker.rank(user, top_k=3).iloc[:, -1] for ranker in models)
+            np.testing.assert_allclose(found, expected, atol=1e-5)
+        with pytest.raises(ValueError, match=r"label must name one of \['0', '1'\], .*got None"):
+            Ranker(loaded, candidates)
 
 
 def test_scores_of_a_file_are_named_by_their_labels(fitted, rows, tmp_path):

@@ -204,11 +204,6 @@ def read_serve_options(arguments: Sequence[str]) -> Options:
             f"--host {options.host} is seen by other machines, so that writing needs a --token "
             f"(or the variable {TOKEN_VARIABLE}): any text that only those know who may write."
         )
-    if options.is_onnx and (options.history or options.shortlist):
-        raise ValueError(
-            "--history and --shortlist need the Pipeline's own file, of save: one of export_onnx "
-            "knows neither the columns of user and time nor which items go together."
-        )
     check_server(options.host, options.port)
     return options
 

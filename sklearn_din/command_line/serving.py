@@ -14,7 +14,7 @@ from sklearn.pipeline import Pipeline
 from sklearn_din.command_line.conditions import keep_rows
 from sklearn_din.command_line.options import LOOPBACK, Options, listen
 from sklearn_din.command_line.tables import read_log, read_table
-from sklearn_din.server.answers import Answers
+from sklearn_din.server.answers import Answers, user_and_time
 from sklearn_din.server.app import create_app
 from sklearn_din.server.state import LOGGER, State
 
@@ -34,10 +34,8 @@ def serve(options: Options) -> None:
 
 def serve_study(study: "Study", model: Pipeline, probability: np.ndarray, port: int) -> None:
     """Show what the main job has fitted, beside the cross-validated probability of each row."""
-    from sklearn_din.server.by_pipeline import PipelineAnswers
-
     clicks = study.X.loc[study.y == 1, study.roles.columns]
-    answers = PipelineAnswers(model, study.catalogue, clicks)
+    answers = Answers(model, study.catalogue, clicks)
     in_order = np.argsort(probability)[: np.isfinite(probability).sum()]  # NaN: not tested on
     parts = [p for p in np.array_split(in_order, CALIBRATION_BINS) if len(p)]
     calibration = [
@@ -51,19 +49,16 @@ def serve_study(study: "Study", model: Pipeline, probability: np.ndarray, port: 
 def load_answers(options: Options) -> Answers:
     """Read the model, the catalogue and the log of what users did."""
     catalogue = read_table(options.catalogue, [], options)
-    shown: dict[str, Any] = {"title": options.title, "image": options.image, "label": options.label}
     if options.is_onnx:  # torch is not imported
-        from sklearn_din.server.by_onnx import OnnxAnswers
-
-        return OnnxAnswers(options.model, catalogue, folder=options.catalogue.parent, **shown)
-    from sklearn_din.saving import load
-    from sklearn_din.server.by_pipeline import PipelineAnswers, user_and_time
-
+        from sklearn_din.serving.onnx_model import load_onnx as load
+    else:
+        from sklearn_din.saving import load
     model, history = load(options.model), None
     if options.history is not None:
         history = _read_history(options, *user_and_time(model))
-    shown |= {"folder": options.catalogue.parent, "shortlist": options.shortlist}
-    return PipelineAnswers(model, catalogue, history, **shown)
+    chosen: dict[str, Any] = {"label": options.label, "shortlist": options.shortlist}
+    shown = {"title": options.title, "image": options.image, "folder": options.catalogue.parent}
+    return Answers(model, catalogue, history, **chosen, **shown)
 
 
 def run(

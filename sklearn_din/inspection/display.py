@@ -11,8 +11,9 @@ import pandas as pd
 from sklearn.base import BaseEstimator
 
 from sklearn_din.features.encoded import EncodedFeatures
+from sklearn_din.features.event_table import KEYS
 from sklearn_din.features.schema import Behaviour
-from sklearn_din.inspection.explain import COLUMN_BY, KEYS, explain_encoded
+from sklearn_din.inspection.explain import COLUMN_BY, explain_encoded
 from sklearn_din.inspection.fitted import FittedPipeline, classifier_of, split_pipeline
 from sklearn_din.training.checks import best_check
 from sklearn_din.utils.extras import import_package
@@ -141,7 +142,7 @@ class AttentionDisplay:
         target, options = fitted.classifier._target, dict[str, Any]()
         if target.value_name == "probability":
             logits = fitted.classifier.decision_function(encoded)
-            options["probability"] = fitted.calibration.probability(logits)
+            options["probability"] = fitted.calibration(logits)
         labels = _candidate_labels(fitted, encoded, frame, chosen, names_of)
         options |= {"candidates": labels, "by": by, "click": target.click_name}
         return cls(weights=weights, events=events, **options).plot(ax=ax)

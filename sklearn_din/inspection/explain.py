@@ -1,27 +1,20 @@
 """The weight or the effect of every past event, as ids and as original values."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from sklearn.base import BaseEstimator
 
 from sklearn_din.features.encoded import EncodedFeatures
-from sklearn_din.features.identities import ids_to_look_up
-from sklearn_din.features.lists import Column, IdLists
+from sklearn_din.features.event_table import KEYS, behaviours_with_candidate, event_table
 from sklearn_din.features.ragged import Ragged
-from sklearn_din.features.schema import Behaviour
 from sklearn_din.inspection.fitted import FittedPipeline, split_pipeline
-from sklearn_din.module import DIN
-from sklearn_din.training.batches import ImpressionBatches
 from sklearn_din.utils.spans import Spans
 from sklearn_din.utils.validation import check_choice
 
-IMPRESSIONS_PER_BATCH = 1_024
 EVENTS_PER_BLOCK = 1 << 20  # of the copies of histories without one of their events
-KEYS = ("row", "behaviour", "position")
 COLUMN_BY = {"weight": "weight", "leave_out": "effect"}
 
 
@@ -111,31 +104,9 @@ def explain_encoded(pipeline: FittedPipeline, X: EncodedFeatures, *, by: str) ->
     return table
 
 
-def attention_table(
-    module: DIN, X: EncodedFeatures, *, pooling: str, device: str | torch.device
-) -> pd.DataFrame:
-    """Return the weight of every event in its impression's interest: ``attention_weights``.
-
-    Events have no weights with ``pooling="max"``, or without a history that has a candidate.
-    """
-    behaviours = _behaviours_with_candidate(X)
-    if pooling == "max" or not behaviours:
-        raise ValueError(
-            "attention_weights needs pooling='attention', 'sum' or 'mean' and a history with "
-            f"a candidate, got pooling={pooling!r} and {len(behaviours)} such histories."
-        )
-    module.eval()
-    weights: dict[tuple[str, ...], list[np.ndarray]] = {b.histories: [] for b in behaviours}
-    for batch, _ in ImpressionBatches(X, batch_size=IMPRESSIONS_PER_BATCH):
-        of_batch = module.attention(batch.to(device))
-        for key, values in weights.items():
-            values.append(of_batch[key].cpu().numpy())
-    return _event_table(X, {k: np.concatenate(v) for k, v in weights.items()}, "weight")
-
-
 def _effect_table(classifier: Any, X: EncodedFeatures) -> pd.DataFrame:
     """Return how much higher the log-odds, or the number, are with each event than without it."""
-    behaviours = _behaviours_with_candidate(X)
+    behaviours = behaviours_with_candidate(X)
     if not behaviours:
         raise ValueError("by='leave_out' needs a history with a candidate, got none.")
     score = getattr(classifier, "decision_function", classifier.predict)
@@ -152,7 +123,7 @@ def _effect_table(classifier: Any, X: EncodedFeatures) -> pd.DataFrame:
             copies.behaviours[key] = without
             of_block.append(scores[rows] - score(copies))
         effects[key] = np.concatenate(of_block)
-    return _event_table(X, effects, "effect")
+    return event_table(X, effects, "effect")
 
 
 def _leave_each_out(history: Ragged) -> Iterator[tuple[np.ndarray, Ragged]]:
@@ -172,40 +143,3 @@ def _leave_each_out(history: Ragged) -> Iterator[tuple[np.ndarray, Ragged]]:
         columns = {name: values[index] for name, values in history.columns.items()}
         without = Spans.from_lengths(lengths - 1).newest(copies.spans.lengths - 1)
         yield rows[block], copies.over(columns, without, copies.n_older)
-
-
-def _behaviours_with_candidate(X: EncodedFeatures) -> list[Behaviour]:
-    return [behaviour for behaviour in X.schema.behaviours if not behaviour.is_bag]
-
-
-def _event_table(
-    X: EncodedFeatures, numbers: Mapping[tuple[str, ...], np.ndarray], column: str
-) -> pd.DataFrame:
-    """Return one row per event: where it is, its ids, and its number of each behaviour."""
-    frames = []
-    for behaviour in _behaviours_with_candidate(X):
-        history = X.behaviours[behaviour.histories]
-        lengths = history.spans.lengths
-        before = np.repeat(np.cumsum(lengths) - lengths, lengths)
-        frame = pd.DataFrame(
-            {
-                "row": np.repeat(np.arange(len(X)), lengths),
-                "position": np.arange(len(before)) - before,
-                **{n: _shown_ids(history.flat(n)) for n in behaviour.histories},
-                column: numbers[behaviour.histories],
-            }
-        )
-        frames.append(frame.assign(behaviour=X.schema.display_name(behaviour)))
-    attributes = dict.fromkeys(n for b in _behaviours_with_candidate(X) for n in b.histories)
-    table = pd.concat(frames, ignore_index=True)[[*KEYS, *attributes, column]]
-    return table.sort_values([*KEYS], ignore_index=True)
-
-
-def _shown_ids(values: Column) -> Any:
-    """Return ids as nullable integers, lists of them as arrays."""
-    if not isinstance(values, IdLists):
-        return pd.array(ids_to_look_up(values), "Int32")
-    ids, lengths = values.flatten()
-    shown = np.empty(len(values), dtype=object)
-    shown[:] = np.split(ids_to_look_up(ids), np.cumsum(lengths)[:-1]) if len(values) else []
-    return shown

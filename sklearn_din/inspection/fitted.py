@@ -6,45 +6,32 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy.special import expit
 from sklearn.base import BaseEstimator
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 
-from sklearn_din.training.target import Label, Reading
+from sklearn_din.training.reading import Calibration, Label, Reading, read_calibrated
 
 
-class Calibration(NamedTuple):
-    """The calibration at the end of a model: of log-odds it makes probabilities.
-
-    None is no calibration. ``model`` holds one fitted classifier and its calibrator.
-    """
+class Calibrated(NamedTuple):
+    """The calibration at the end of a model, which holds one fitted classifier; None is none."""
 
     model: CalibratedClassifierCV | None = None
 
     @property
-    def method(self) -> str | None:
-        """Name of the method: "sigmoid", "isotonic" or "temperature"; None without calibration."""
-        return None if self.model is None else self._fitted.method
-
-    @property
-    def calibrator(self) -> Any:
-        """The fitted calibrator, with scikit-learn's attributes of its method."""
-        return self._fitted.calibrators[0]
-
-    @property
-    def is_falling(self) -> bool:
-        """Return whether larger log-odds mean smaller probabilities: a slope of the wrong sign."""
-        return self.method == "sigmoid" and bool(self.calibrator.a_ > 0)
-
-    def probability(self, logits: np.ndarray) -> np.ndarray:
-        """Return the probability of the click: (n,), like the log-odds."""
-        if self.model is None or not len(logits):
-            return expit(logits)
-        probability = self.calibrator.predict(logits)
-        return probability[:, 1] if self.method == "temperature" else probability
+    def calibration(self) -> Calibration:
+        """What its calibrator has learnt."""
+        if self.model is None:
+            return Calibration()
+        method, calibrator = self._fitted.method, self._fitted.calibrators[0]
+        if method == "sigmoid":
+            return Calibration(method, -float(calibrator.a_), -float(calibrator.b_))
+        if method == "temperature":  # a softmax of (-logit, logit), times beta
+            return Calibration(method, 2 * float(calibrator.beta_))
+        points = (calibrator.X_thresholds_, calibrator.y_thresholds_)
+        return Calibration(method, 1.0, 0.0, *(array.astype(np.float64) for array in points))
 
     def around(self, pipeline: Pipeline) -> Any:
         """Return this calibration at the end of another Pipeline."""
@@ -70,7 +57,7 @@ class FittedPipeline(NamedTuple):
     transformers: Pipeline
     encoder: Any  # their files stand below this one
     classifier: Any
-    calibration: Calibration = Calibration()
+    calibrated: Calibrated = Calibrated()
 
     def read(self, X: Any) -> Any:
         """Return impressions as the encoder is given them: after the steps before it."""
@@ -89,10 +76,14 @@ class FittedPipeline(NamedTuple):
 
     def reading(self, label: Label | None = None) -> Reading:
         """Return how outputs of the network become one number for each row, calibrated."""
-        reading = self.classifier._target.read(label)
-        if self.calibration.model is None:
-            return reading
-        return reading._replace(value_of=self.calibration.probability)
+        reading, calibration = self.classifier._read(label), self.calibration
+        return read_calibrated(calibration) if calibration.method else reading
+
+    @property
+    def calibration(self) -> Calibration:
+        """What turns the classifier's log-odds into probabilities."""
+        own = getattr(self.classifier, "calibration_", None)
+        return self.calibrated.calibration if own is None else own
 
     def decode_lists(self, name: str, lists: pd.Series) -> list[list | None]:
         """Return the original values of lists of ids; None where there is no list."""
@@ -103,16 +94,16 @@ class FittedPipeline(NamedTuple):
         return [values[row].tolist() if row in values else None for row in lists.index]
 
 
-def unwrap(estimator: Any, *, purpose: str) -> tuple[Any, Calibration]:
+def unwrap(estimator: Any, *, purpose: str) -> tuple[Any, Calibrated]:
     """Return the fitted estimator inside searches, FrozenEstimator and CalibratedClassifierCV.
 
     The second value is the calibration at its end. A calibration that is the last step of a
     Pipeline counts as well. Errors begin with ``purpose``, the name of the function that asks.
     """
-    calibration = Calibration()
+    calibrated = Calibrated()
     while True:
         if isinstance(estimator, CalibratedClassifierCV):
-            estimator, calibration = _uncalibrate(estimator, calibration, purpose)
+            estimator, calibrated = _uncalibrate(estimator, calibrated, purpose)
         elif isinstance(estimator, FrozenEstimator):
             estimator = estimator.estimator
         elif hasattr(estimator, "best_estimator_"):
@@ -120,16 +111,16 @@ def unwrap(estimator: Any, *, purpose: str) -> tuple[Any, Calibration]:
         elif isinstance(estimator, Pipeline):
             *before, (name, last) = estimator.steps
             if not isinstance(last, CalibratedClassifierCV):
-                return estimator, calibration
-            last, calibration = _uncalibrate(last, calibration, purpose)
+                return estimator, calibrated
+            last, calibrated = _uncalibrate(last, calibrated, purpose)
             estimator = Pipeline([*before, (name, last)])
         else:
-            return estimator, calibration
+            return estimator, calibrated
 
 
 def _uncalibrate(
-    model: CalibratedClassifierCV, outer: Calibration, purpose: str
-) -> tuple[Any, Calibration]:
+    model: CalibratedClassifierCV, outer: Calibrated, purpose: str
+) -> tuple[Any, Calibrated]:
     check_is_fitted(model)
     n_folds = len(model.calibrated_classifiers_)
     if n_folds > 1:
@@ -143,7 +134,7 @@ def _uncalibrate(
             f"{purpose} needs one calibration at the end, got two. Calibrate the Pipeline itself, "
             "once."
         )
-    return model.calibrated_classifiers_[0].estimator, Calibration(model)
+    return model.calibrated_classifiers_[0].estimator, Calibrated(model)
 
 
 def classifier_of(estimator: BaseEstimator, *, purpose: str) -> Any:
@@ -169,7 +160,7 @@ def split_pipeline(pipeline: BaseEstimator, *, purpose: str) -> FittedPipeline:
     It has a HistorySequenceEncoder among its steps and ends in a DINClassifier. Errors begin with
     ``purpose``, the name of the function that asks.
     """
-    pipeline, calibration = unwrap(pipeline, purpose=purpose)
+    pipeline, calibrated = unwrap(pipeline, purpose=purpose)
     if not isinstance(pipeline, Pipeline):
         raise TypeError(
             f"{purpose} needs the whole fitted Pipeline, HistorySequenceEncoder and "
@@ -182,7 +173,7 @@ def split_pipeline(pipeline: BaseEstimator, *, purpose: str) -> FittedPipeline:
             f"{purpose} needs a HistorySequenceEncoder among the Pipeline's steps, got "
             f"{_describe(pipeline)}."
         )
-    return FittedPipeline(pipeline[:-1], encoders[-1], classifier, calibration)
+    return FittedPipeline(pipeline[:-1], encoders[-1], classifier, calibrated)
 
 
 def flat_steps(pipeline: Pipeline) -> Iterator[Any]:

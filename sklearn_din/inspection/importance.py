@@ -92,7 +92,7 @@ def history_importance(
         raise ValueError("scoring must be one that regressors have, such as 'r2', got 'roc_auc'.")
     check_consistent_length(X, y)
     steps = fitted.encoder, *fitted.around_encoder()[1], fitted.classifier
-    model = fitted.calibration.around(make_pipeline(*steps))
+    model = fitted.calibrated.around(make_pipeline(*steps))
     frame = CallerFrame(fitted.read(X), name="X")
     scorer, rows = check_scoring(model, scoring=scoring), np.arange(len(frame.pandas))
     seeds = check_random_state(random_state)

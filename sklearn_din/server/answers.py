@@ -1,23 +1,48 @@
 """What a request is answered by: one model beside one catalogue and the log of what users did."""
 
-from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any
 
 import pandas as pd
+from sklearn.pipeline import Pipeline
 
-from sklearn_din.features.schema import item_column
+from sklearn_din.features.schema import Behaviour, item_column
+from sklearn_din.inspection.explain import explain
+from sklearn_din.inspection.fitted import split_pipeline, unwrap
+from sklearn_din.logs.history import HistoryBuilder
 from sklearn_din.server.histories import Histories
 from sklearn_din.server.items import Items
-from sklearn_din.server.json_values import Values
+from sklearn_din.server.json_values import Values, check_keys, plain
+from sklearn_din.serving.ranking import Ranker
+from sklearn_din.training.checks import CHECK
 
 MAX_EVENTS = 1_000  # of each history in a request
+REPORT_ROWS = 2_000
+MOST_CHOICES = 50  # values of a user's column that the page offers
 
 User = Values | str | int  # a value for each column, or an id of the histories
 
 
-class Answers(ABC):
+class Answers:
     """What a request is answered by. Never changed: another model is another object.
+
+    Rankings are those of a Ranker. A HistoryBuilder at the model's begin has the log.
+
+    Parameters
+    ----------
+    model : Pipeline, search over one, or CalibratedClassifierCV of one
+        Fitted on a frame, or of ``load_onnx``.
+    catalogue : DataFrame of shape (n_items, ...)
+        The columns of candidates, and others for people.
+    history : DataFrame, default=None
+        What users did, beside what a HistoryBuilder remembers.
+    label : str, default=None
+        Of several labels, the one to rank by.
+    shortlist : int, default=None
+        Candidates that are scored, where a request names none; None: all.
+    **shown
+        title, image and folder, as for :class:`Items`.
 
     Attributes
     ----------
@@ -35,30 +60,50 @@ class Answers(ABC):
         What the model says of a pair.
     training : list of dict
         The checks of the training.
-    report : list of dict or None
-        How far the log's newest events are from the training rows, column by column.
     """
 
-    items: Items
-    histories: Histories | None = None
-    user_columns: list[str]
-    event_columns: dict[str, str]
-    choices: Mapping[str, list[Any]] = {}
-    number = "probability"
-    has_reasons = False
-    training: list[Values] = []
-    calibration: str | None = None
-    report: list[Values] | None = None
-
-    @abstractmethod
-    def best(
-        self, user: Values, rows: list[int] | None, top_k: int, exclude: str | None
-    ) -> tuple[list[int], list[float]]:
-        """Return rows of the catalogue, the best first, and their numbers."""
-
-    @abstractmethod
-    def predict_rows(self, rows: list[Values]) -> list[Any]:
-        """Return the number of each row."""
+    def __init__(
+        self,
+        model: Any,
+        catalogue: pd.DataFrame,
+        history: pd.DataFrame | None = None,
+        *,
+        label: str | None = None,
+        shortlist: int | None = None,
+        **shown: Any,
+    ) -> None:
+        pipeline, calibrated = unwrap(model, purpose="serve")
+        builder = _first_builder(pipeline)
+        if builder is not None:
+            pipeline = pipeline[1:]  # Ranker encodes users by themselves
+        self._model = calibrated.around(pipeline)
+        if calibrated.model is not None:
+            self._model.feature_names_in_ = pipeline.feature_names_in_
+        self._fitted, self._label = split_pipeline(self._model, purpose="serve"), label
+        self._encoder, classifier = self._fitted.encoder, self._fitted.classifier
+        self.calibration = self._fitted.calibration.method or None
+        schema, names = self._encoder.schema_, list(pipeline.feature_names_in_)
+        single = {name: schema[name].n_ids for name in schema.names("categorical")}
+        item = _find_item(catalogue, schema.compared_sizes or single)
+        self.items = Items(catalogue, item, **shown)
+        self._needed = [name for name in names if name not in self._encoder._optional]
+        self.user_columns = [name for name in self._needed if name not in catalogue]
+        candidates = self.items.frame[[name for name in self._needed if name in catalogue]]
+        self._ranker = Ranker(self._model, candidates, label=label, shortlist=shortlist)
+        self.behaviour = next((b for b in schema.behaviours if item in b.candidates), None)
+        if builder is None and history is not None:
+            builder = _builder_of(self._encoder, self.behaviour)
+        self.histories = None if builder is None else Histories(builder, history)
+        of_log = {} if self.histories is None else self.histories.sources
+        self.event_columns = _event_columns(self.behaviour, of_log)
+        self.number = "probability" if hasattr(classifier, "predict_proba") else "prediction"
+        known = self._encoder.vocabularies_
+        self.choices = {
+            name: plain(known[name][:MOST_CHOICES].tolist())
+            for name in self.user_columns
+            if name in known and not schema[name].is_history and len(known[name])
+        }
+        self.training: list[Values] = classifier.history_[list(CHECK)].to_dict("records")
 
     def rank(
         self, user: User, items: list[Any] | None, top_k: int, exclude: str | None
@@ -71,10 +116,28 @@ class Answers(ABC):
         ids = self.items.ids
         return {"items": [ids[row] for row in best], self.plural: numbers}
 
+    def best(
+        self, user: Values, rows: list[int] | None, top_k: int, exclude: str | None
+    ) -> tuple[list[int], list[float]]:
+        """Return rows of the catalogue, the best first, and their numbers."""
+        items = self.items
+        only = None if rows is None else [items.ids[row] for row in rows]
+        best = self._ranker.rank(user, top_k=top_k, only=only, exclude=exclude)
+        ids = plain(best[items.item].tolist())
+        return items.find(ids) if ids else [], best.iloc[:, -1].tolist()
+
     def predict(self, rows: list[Values]) -> dict[str, list[Any]]:
-        """Return the number of each row: a user beside an item of the catalogue."""
+        """Return the number of each row, a user beside an item; of labels, of the one to rank."""
         whole = [self._with_item(self.read_user(row)) for row in rows]
-        return {self.plural: self.predict_rows(whole)}
+        check_keys(whole, self._needed, what="a row")
+        frame = pd.DataFrame(whole, columns=self._needed, dtype=object)
+        if self.number == "prediction":
+            return {self.plural: self._model.predict(frame).tolist()}
+        probability = self._model.predict_proba(frame)
+        if self._label is not None:
+            names = self._fitted.classifier.label_names_
+            probability = probability[list(names).index(self._label)]
+        return {self.plural: probability[:, 1].tolist()}
 
     @property
     def plural(self) -> str:
@@ -125,9 +188,38 @@ class Answers(ABC):
         items = [{self.items.item: item} for item in self.items.ids[:3]]
         return self.user_of_events(items, {name: known[0] for name, known in self.choices.items()})
 
-    def reasons(self, user: Values, row: int) -> dict[str, list[float] | None]:
-        """Return the weight and the effect of each event for an item of the catalogue."""
-        raise ValueError("a file of ONNX tells no reasons. Serve the Pipeline that save wrote.")
+    def reasons(self, user: Values, row: int) -> Values:
+        """Return the weight and the effect of each event for an item of the catalogue.
+
+        The oldest event comes first; those beyond the encoder's ``max_length`` have none. Where a
+        network has no weights, or several labels, ``notes`` says why.
+        """
+        pair = {**user, **self.items.row(row)}
+        frame = pd.DataFrame([pair], columns=self._needed, dtype=object)
+        reasons: Values = {"weight": None, "effect": None, "notes": []}
+        for by, name in (("weight", "weight"), ("leave_out", "effect")):
+            try:
+                table = explain(self._model, frame, by=by)
+            except ValueError as error:  # of a network without weights, or of several labels
+                reasons["notes"].append(str(error))
+                continue
+            is_shown = table["behaviour"] == self._encoder.schema_.display_name(self.behaviour)
+            reasons[name] = table.loc[is_shown, name].tolist()
+        return reasons
+
+    @cached_property
+    def report(self) -> list[Values] | None:
+        """How far the log's newest events are from the training rows, column by column."""
+        if self.histories is None:
+            return None
+        rows = self.histories.rows(REPORT_ROWS)
+        names = [name for name in self._encoder.feature_names_in_ if name not in rows]
+        known = self.items.frame.set_index(self.items.item, drop=False)
+        for name in names:
+            rows[name] = rows[self.items.item].map(known.get(name, {})).astype(object)
+        table = self._encoder.report(rows).drop(index=names, errors="ignore")
+        table.insert(0, "column", table.index)
+        return [{n: plain(v) for n, v in row.items()} for row in table.to_dict("records")]
 
     def _with_item(self, values: Values) -> Values:
         """Return values with what the catalogue has of their item."""
@@ -135,7 +227,14 @@ class Answers(ABC):
         return {**({} if row is None else self.items.row(row)), **values}
 
 
-def find_item(catalogue: pd.DataFrame, n_ids: Mapping[str, int]) -> str:
+def user_and_time(model: Any) -> tuple[str | None, str | None]:
+    """Return the names of the columns by which a model's histories are made."""
+    pipeline, _ = unwrap(model, purpose="serve")
+    owner = _first_builder(pipeline) or split_pipeline(model, purpose="serve").encoder
+    return owner.user, owner.time
+
+
+def _find_item(catalogue: pd.DataFrame, n_ids: Mapping[str, int]) -> str:
     """Return the catalogue's column of items: of some, the one whose ids the model knows most of.
 
     ``n_ids`` says of each column how many the model knows.
@@ -147,3 +246,37 @@ def find_item(catalogue: pd.DataFrame, n_ids: Mapping[str, int]) -> str:
             f"{list(catalogue.columns)}."
         )
     return item
+
+
+def _first_builder(pipeline: Any) -> HistoryBuilder | None:
+    first = pipeline[0] if isinstance(pipeline, Pipeline) else None
+    return first if isinstance(first, HistoryBuilder) else None
+
+
+def _event_columns(behaviour: Behaviour | None, of_log: dict[str, str]) -> dict[str, str]:
+    """Return the columns of an event that each history of a behaviour holds."""
+    if behaviour is None:
+        return {}
+    sources = {h: c or h.removeprefix("hist_") for h, c in behaviour.candidate_of.items()}
+    sources |= {name: name.removeprefix("hist_") for name in behaviour.numbers}
+    return {name: of_log.get(name, source) for name, source in sources.items()}
+
+
+def _builder_of(encoder: Any, behaviour: Behaviour | None) -> HistoryBuilder:
+    """Return a builder of the histories that an encoder was fitted on."""
+    sources = _event_columns(behaviour, {})
+    elapsed = [name for name in sources if not name.startswith("hist_")]
+    if not sources or encoder.user is None or encoder.time is None or len(elapsed) > 1:
+        raise ValueError(
+            "--history needs histories called hist_ and the column's name, and an encoder that "
+            "knows the columns of user and time: HistorySequenceEncoder(user=..., time=...). Or "
+            "fit a Pipeline that begins with a HistoryBuilder."
+        )
+    return HistoryBuilder(
+        user=encoder.user,
+        time=encoder.time,
+        columns=[source for name, source in sources.items() if name not in elapsed],
+        elapsed=elapsed[0] if elapsed else None,
+        max_length=max(encoder.max_length, 50),
+        events="all",
+    )

@@ -50,7 +50,7 @@ const choose = task(async (candidate) => {
   Object.assign(shown, { chosen: candidate, why: null });
   const asked = shown.asked;
   draw();
-  if (!candidate || !about.reasons || !shown.events.length) return;
+  if (!candidate || !shown.events.length) return;
   const why = await ask("page/why", { ...request(), item: candidate.item });
   if (asked !== shown.asked || shown.chosen !== candidate) return;
   shown.why = why;
@@ -97,11 +97,9 @@ function drawEvents() {
   const of = (values, n) => values && values[n - events.length + values.length]; // the newest have some
   byId("strip").replaceChildren(...events.map((event, n) => {
     const card = element("li");
-    if (about.reasons) {
-      card.append(element("div", { className: "bars" },
-        drawBar(of(why?.weight, n), largest(why?.weight), "weight"),
-        drawBar(of(why?.effect, n), largest(why?.effect), "")));
-    }
+    card.append(element("div", { className: "bars" },
+      drawBar(of(why?.weight, n), largest(why?.weight), "weight"),
+      drawBar(of(why?.effect, n), largest(why?.effect), "")));
     if (event.image) card.append(element("img", { src: event.image, alt: "" }));
     const remove = element("button", { type: "button", textContent: "Take out" });
     remove.setAttribute("aria-label", `Take out ${event.title}`);
@@ -138,10 +136,10 @@ function draw() {
   const { events, chosen, why } = shown;
   const count = ["no events yet", "1 event"][events.length] ?? `${events.length} events`;
   byId("whose").textContent = shown.user === undefined ? `History: ${count}` : `History of user ${shown.user}: ${count}`;
-  byId("why").textContent = !chosen ? "" : !about.reasons ? "A file of ONNX tells no reasons: serve the Pipeline."
+  byId("why").textContent = !chosen ? ""
     : !events.length ? "Without events there is nothing to count: add one, or choose a user."
     : [`What counted for “${chosen.title}”`, ...(why ? why.notes : [])].join(". ");
-  byId("legend").hidden = !about.reasons || !events.length;
+  byId("legend").hidden = !events.length;
   drawEvents();
   drawBest();
 }

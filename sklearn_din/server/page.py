@@ -104,7 +104,6 @@ def _about(answers: Answers, calibration: list[dict[str, float]] | None) -> Valu
         "items": len(answers.items),
         "item": answers.items.item,
         "events": answers.histories and answers.histories.n_events,
-        "reasons": answers.has_reasons,
         "context": [{"name": name, "choices": answers.choices.get(name)} for name in context],
         "training": checks,
         "best_epoch": None if best is None else best["epoch"],

@@ -9,7 +9,7 @@ import pandas as pd
 from narwhals.typing import IntoDataFrame
 
 from sklearn_din.serving.ranking import Ranker
-from sklearn_din.training.target import Label
+from sklearn_din.training.reading import Label
 from sklearn_din.utils.frames import CallerFrame
 from sklearn_din.utils.validation import check_frame, check_name
 from sklearn_din.utils.warnings import warn_user

@@ -4,11 +4,11 @@ The file holds no code, only a graph of standard operations and the weights, whi
 languages and machines can read.
 """
 
+import copy
 import functools
-import json
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,12 +17,9 @@ from sklearn.base import BaseEstimator
 from sklearn.pipeline import Pipeline
 from torch import nn
 
-from sklearn_din.features.ragged import MOST_EVENTS
-from sklearn_din.features.schema import PADDING_ID, UNKNOWN_ID, Behaviour, Field, Schema
+from sklearn_din.features.schema import PADDING_ID, UNKNOWN_ID, Behaviour, Field
 from sklearn_din.features.vectors import Vectors
 from sklearn_din.inspection.fitted import (
-    Calibration,
-    FittedPipeline,
     classifier_of,
     split_pipeline,
     unwrap,
@@ -33,16 +30,23 @@ from sklearn_din.neighbours.pairs import NeighbourPair
 from sklearn_din.network.interest import DECAYS, NO_ID, Events, Interest, signed_log
 from sklearn_din.network.layers import ActivationUnit, Dice, LabelLogits, PReLU
 from sklearn_din.serving.onnx_graph import HIDDEN, Graph, Value, join, rank_of_recency
+from sklearn_din.serving.onnx_model import (
+    TABLE,
+    OnnxFacts,
+    mask_name,
+    neighbours_name,
+    older_name,
+    weights_name,
+    write_metadata,
+)
+from sklearn_din.training.reading import Calibration
 from sklearn_din.training.target import Numbers, Target
 from sklearn_din.utils.extras import import_package
-from sklearn_din.utils.typed_fields import to_dict
 from sklearn_din.utils.validation import check_choice
 from sklearn_din.utils.whole_files import whole_file
 
-METADATA_KEY = "sklearn_din"
 OUTPUTS = ("probability", "logit", "prediction")
 LAYOUTS = ("rows", "ranking")
-RECIPE_VERSION = 1
 NO_NEIGHBOUR = -1  # equals no event's id
 PAIRS_PER_BLOCK = 2_048  # of candidate and event: 64 scores each take 512 KB, in cache
 ROW, ID, SCORE = np.dtype(np.int32), np.dtype(np.int32), np.dtype(np.float32)
@@ -59,17 +63,16 @@ def export_onnx(estimator: BaseEstimator, path: str | os.PathLike, *, layout: st
     ``hist_item_older``: the ids of events older than ``max_length``, int32 (n, T) padded with 0,
     which item neighbours count; they are those of now, all that the model knows. The outputs are
     ``probability`` of the click and ``logit``, (n,) or (n, n_labels); of a regressor
-    ``prediction``, (n,). A calibration stands at the end: ``probability`` is the calibrated one,
-    ``logit`` that of the network.
+    ``prediction``, (n,); and for each behaviour the weights of its events in the interest,
+    ``hist_item_weights``, (n, T). A calibration stands at the end: ``probability`` is the
+    calibrated one, ``logit`` that of the network.
 
-    Of a Pipeline the encoder's work is written too, as JSON in the file's metadata under
-    "sklearn_din": how each input is made out of plain values (vocabularies in the order of their
-    ids from 2, means, scales), ``max_length``, the separator, and the classes. With it
-    :class:`~sklearn_din.serving.OnnxServer` answers plain dictionaries. Steps before the
-    encoder are not written: the server has to do what they do. A value not seen at fit is
-    unknown to the server, also where the encoder has ``unknown="error"``: id 1, or the negative id
-    of ``sklearn_din.features.identities.identify``, by which a new candidate is known again in its
-    history.
+    Of a Pipeline the encoder is written too, as JSON in the file's metadata under "sklearn_din":
+    :func:`load_onnx` makes of both a model that is used like the Pipeline. Other programs have to
+    make ids of values themselves: known ones from 2 on, in the order of ``vocabularies_``, unknown
+    ones 1, or the negative id of ``sklearn_din.features.identities.identify``, by which a new
+    candidate is known again in its history. Steps before the encoder are not written: whoever asks
+    does what they do.
 
     Parameters
     ----------
@@ -90,7 +93,7 @@ def export_onnx(estimator: BaseEstimator, path: str | os.PathLike, *, layout: st
         If onnx is not installed.
     TypeError
         If ``estimator`` is something else, the network has a layer that is not this package's,
-        or ids are neither text nor integers nor booleans.
+        or the encoder holds what is neither number nor text nor date.
     ValueError
         If ``layout`` is another word, a field has the name of an output, or the file would be
         larger than 2 GiB.
@@ -108,14 +111,21 @@ def export_onnx(estimator: BaseEstimator, path: str | os.PathLike, *, layout: st
     """
     check_choice(layout, LAYOUTS, name="layout")
     onnx = import_package("onnx", purpose="export_onnx", extra="onnx")
-    estimator, calibration = unwrap(estimator, purpose="export_onnx")
+    estimator, calibrated = unwrap(estimator, purpose="export_onnx")
     classifier = classifier_of(estimator, purpose="export_onnx")
-    recipe, vectors = "", dict[str, Vectors]()
+    metadata, vectors = dict[str, str](), dict[str, Vectors]()
+    calibration = calibrated.calibration
     if isinstance(estimator, Pipeline):
         pipeline = split_pipeline(estimator, purpose="export_onnx")
-        classifier = pipeline.classifier
-        recipe = json.dumps(recipe_of(pipeline, layout=layout))
-        vectors = pipeline.encoder._look_up_vectors()
+        encoder, classifier = pipeline.encoder, pipeline.classifier
+        vectors = encoder._look_up_vectors()
+        if vectors:
+            encoder = copy.copy(encoder)
+            frames = encoder.vectors.items()
+            encoder.vectors = {name: frame.reset_index(drop=True) for name, frame in frames}
+        metadata = write_metadata(
+            _facts_of(classifier, calibration, layout), [encoder, *pipeline.around_encoder()[1]]
+        )
     elif classifier.module_.embeddings.projections:
         raise TypeError(
             "export_onnx needs the whole Pipeline where ids have fixed vectors, which are the "
@@ -127,13 +137,12 @@ def export_onnx(estimator: BaseEstimator, path: str | os.PathLike, *, layout: st
             f"fields {taken} have the names of the file's outputs. Rename those columns and fit "
             "again."
         )
-    graph = Graph(onnx, n_bytes=len(recipe.encode()))
+    graph = Graph(onnx, n_bytes=sum(map(len, metadata.values())))
     neighbours = classifier.net_.neighbours_.pairs
     writer = _NetworkWriter(graph, classifier.module_, neighbours, vectors, layout == "ranking")
     writer.write(classifier._target, calibration)
     model = graph.model()
-    if recipe:
-        onnx.helper.set_model_props(model, {METADATA_KEY: recipe})
+    onnx.helper.set_model_props(model, metadata)
     onnx.checker.check_model(model)
     with whole_file(path) as partial:
         onnx.save_model(model, str(partial))
@@ -205,10 +214,14 @@ class _NetworkWriter:
         numbers = [name for name in self.schema.names("numeric") if name in self.numbers]
         columns = [self.numbers[name] for name in numbers]
         columns += [self.embedded[name] for name in self.schema.names("categorical", "list")]
+        weights: dict[str, Value] = {}
         for interest in self.module.interest_modules:
             is_history = self.is_shared and not interest.behaviour.is_bag
-            outputs = (_PaddedHistory if is_history else _PaddedEvents)(self, interest).outputs()
-            columns += [self._expand(output) for output in outputs] if self.is_shared else outputs
+            events = (_PaddedHistory if is_history else _PaddedEvents)(self, interest)
+            outputs = events.outputs()
+            columns += [self.expand(output) for output in outputs] if self.is_shared else outputs
+            if not interest.behaviour.is_bag and interest.pooling != "max":
+                weights[weights_name(interest.behaviour, self.schema)] = events.weights_of_events()
         joined, output = _layers(join(columns, axis=1), self.module.mlp), self.module.output
         if isinstance(output, LabelLogits):
             logit = _label_logits(joined, output)  # (n, n_labels)
@@ -216,9 +229,11 @@ class _NetworkWriter:
             logit = _of_one_unit(joined, output).squeeze(0)
         if isinstance(target, Numbers):
             self.graph.output("prediction", read_numbers(logit, target))
-            return
-        self.graph.output("probability", calibrate(logit, calibration))
-        self.graph.output("logit", logit)
+        else:
+            self.graph.output("probability", calibrate(logit, calibration))
+            self.graph.output("logit", logit)
+        for name, of_events in weights.items():
+            self.graph.output(name, of_events, dims=("n", name))
 
     def _declare_inputs(self, computed: Collection[str]) -> None:
         """Declare inputs; histories without events get an empty position: none is of size 0."""
@@ -256,7 +271,7 @@ class _NetworkWriter:
         none = np.zeros((1, 0), dtype=np.int32)
         older = self.graph.input(name, np.int32, (f"n_{name}", f"T_{name}"), none)
         if not self.is_shared:
-            older = self._expand(older)  # (n, 0) where they are left out
+            older = self.expand(older)  # (n, 0) where they are left out
         older = (older >= np.int32(0)).where(older, np.int32(UNKNOWN_ID))
         events = join([older, self.inputs[pair.history]], axis=1)
         mask = self.inputs[mask_name(self.schema.behaviour_of(pair.history))]
@@ -272,7 +287,7 @@ class _NetworkWriter:
         rows = f"n_{name}" if behaviour.is_bag else 1  # where they are shared
         return rows if self.is_shared else "n", f"T_{name}"
 
-    def _expand(self, value: Value) -> Value:
+    def expand(self, value: Value) -> Value:
         """Return a value of one row for all rows: (n, m)."""
         given = [field for field in self.schema.fields if field.name in self.inputs]
         field = next(field for field in given if not field.is_history)
@@ -286,7 +301,7 @@ class _NetworkWriter:
         attributes = []
         for history, candidate in behaviour.candidate_of.items():
             width = self.module.embeddings.width(history)
-            zeros = self._expand(self.graph.constant(np.zeros((1, width), dtype=np.float32)))
+            zeros = self.expand(self.graph.constant(np.zeros((1, width), dtype=np.float32)))
             attributes.append(zeros if candidate is None else self.embedded[candidate])
         return join(attributes, axis=1)
 
@@ -344,6 +359,12 @@ class _PaddedEvents(Events):
             scores = self.mask.as_bool().where(scores, HIDDEN).call("Softmax", axis=1)
         weights = scores * self.mask
         return self.sum(self.keys, weights), weights
+
+    def weights_of_events(self) -> Value:
+        """Return the factor of each event in the interest: (n, T), or (1, T) where it is shared."""
+        factor, weights = self.factor(), self.mask if self.weights is None else self.weights
+        weights = weights if factor is None else weights * factor
+        return self.writer.expand(weights) if self.writer.is_shared else weights
 
     def scores(self, unit: ActivationUnit) -> Value:
         """Return the unit's scores of events: (n, T)."""
@@ -418,17 +439,11 @@ class _PaddedHistory(_PaddedEvents):
 
 
 def calibrate(logit: Value, calibration: Calibration) -> Value:
-    """Return the probability (n,) out of the log-odds, as ``Calibration.probability``."""
-    if calibration.method is None:
-        return logit.sigmoid()
-    calibrator = calibration.calibrator
-    if calibration.method == "sigmoid":
-        return (logit * -float(calibrator.a_) - float(calibrator.b_)).sigmoid()
-    if calibration.method == "temperature":  # a softmax of (-logit, logit), times beta
-        return (logit * (2 * float(calibrator.beta_))).sigmoid()
+    """Return the probability (n,) out of the log-odds, as ``Calibration``."""
+    x, y = (a.astype(np.float32) for a in (calibration.logits, calibration.probabilities))
+    if not len(x):
+        return (logit * calibration.slope + calibration.intercept).sigmoid()
     # Isotonic: a line from each threshold to the next, constant before the first and after the last
-    x = calibrator.X_thresholds_.astype(np.float32)
-    y = calibrator.y_thresholds_.astype(np.float32)
     slopes = np.append(np.diff(y) / np.diff(x), np.float32(0))
     graph, inside = logit.graph, logit.clamp(x[0]).unsqueeze(1)  # (n, 1)
     n_below = (inside >= x).as_float().sum(1).as_int64()
@@ -513,47 +528,68 @@ def neighbour_numbers(
     Candidates are (n,) ids, events (n, T) ids with T at least 1, the mask is 1.0 on real events.
     Where all candidates share a history, events and mask are (1, T).
     """
-    graph, by_item = candidates.graph, (pair.scores.ease, pair.scores.cosine)
+    graph = candidates.graph
+    by_item = [
+        _tables(graph, scores, (pair.history, kind), are_shared=are_shared)
+        for kind, scores in (("ease", pair.scores.ease), ("cosine", pair.scores.cosine))
+    ]
     scale, scale_of_plain = np.split(pair.scale, [N_OF_HISTORY])
     plain = pair.scores.of_candidates(slice(None)) / scale_of_plain
+    of_candidates = graph.constant(plain, neighbours_name(pair.history, "plain"))
     if are_shared:
         scores, counts = _scores_by_place(by_item, pair.n_ids, candidates, events, mask)
     else:
-        each = [_look_up(scores, candidates, events).unsqueeze(1) for scores in by_item]
+        each = [_look_up(table, candidates, events).unsqueeze(1) for table in by_item]
         mask = mask.unsqueeze(1)
         scores, counts = mask.as_bool().where(join(each, axis=1), HIDDEN), _counts(mask)
     most = scores.max(-1, keepdims=True) * mask.max(-1, keepdims=True)
     order = np.array([0, 1, 4, 2, 3])  # the maximum is third
     summaries = graph.add("Gather", join([scores @ counts, most], axis=-1), order, axis=-1)
     numbers = signed_log(summaries.reshape(-1, N_OF_HISTORY)) / scale
-    return join([numbers, graph.add("Gather", plain, candidates)], axis=1)
+    return join([numbers, graph.add("Gather", of_candidates, candidates)], axis=1)
 
 
-def _tables(scores: csr_array) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return scores as arrays: each id's row, and the neighbours' ids and scores in each row.
+class _Table(NamedTuple):
+    """Scores in a graph: each id's row, and the neighbours' ids and scores in each row.
 
     Most ids have no neighbours by EASE, which knows the most popular items alone: they share row 0.
+    Constants have names by which a shortlist finds them.
     """
+
+    rows: Value
+    ids: Value
+    scores: Value
+    n_neighbours: int
+
+
+def _tables(graph: Graph, scores: csr_array, names: tuple[str, str], *, are_shared: bool) -> _Table:
+    """Write scores as constants, those of a ranking flat."""
     lengths = np.diff(scores.indptr)
     n_rows, most = 1 + np.count_nonzero(lengths), max(1, lengths.max(initial=0))
     rows = np.zeros(len(lengths), dtype=ROW)
     rows[lengths > 0] = np.arange(1, n_rows)
     is_neighbour = np.zeros((n_rows, most), dtype=bool)
     is_neighbour[1:] = np.arange(most) < lengths[lengths > 0, None]
-    ids = np.full(is_neighbour.shape, NO_NEIGHBOUR, dtype=ID)
+    # Of a ranking, padding stands for no neighbour: it has no place
+    none = PADDING_ID if are_shared else NO_NEIGHBOUR
+    ids = np.full(is_neighbour.shape, none, dtype=ID)
     values = np.zeros(is_neighbour.shape, dtype=SCORE)
     ids[is_neighbour], values[is_neighbour] = scores.indices, scores.data
-    return rows, ids, values
+    arrays = (rows, ids, values.reshape(-1) if are_shared else values)
+    constants = {
+        what: graph.constant(array, neighbours_name(*names, what))
+        for array, what in zip(arrays, TABLE, strict=True)
+    }
+    return _Table(**constants, n_neighbours=int(most))
 
 
-def _look_up(scores: csr_array, candidates: Value, events: Value) -> Value:
+def _look_up(table: _Table, candidates: Value, events: Value) -> Value:
     """Return the score of each event for its row's candidate: (n, T)."""
     graph = candidates.graph
-    rows, ids, values = _tables(scores)
-    row = graph.add("Gather", rows, candidates)
-    neighbours = graph.add("Gather", ids, row).unsqueeze(1)  # (n, 1, K)
+    row = graph.add("Gather", table.rows, candidates)
+    neighbours = graph.add("Gather", table.ids, row).unsqueeze(1)  # (n, 1, K)
     same = events.unsqueeze(2).equals(neighbours).as_float()  # (n, T, K)
-    column = graph.add("Gather", values, row).unsqueeze(2)  # (n, K, 1)
+    column = graph.add("Gather", table.scores, row).unsqueeze(2)  # (n, K, 1)
     return (same @ column).squeeze(2)
 
 
@@ -570,7 +606,7 @@ def _counts(mask: Value) -> Value:
 
 
 def _scores_by_place(
-    by_item: Sequence[csr_array], n_ids: int, candidates: Value, events: Value, mask: Value
+    by_item: Sequence[_Table], n_ids: int, candidates: Value, events: Value, mask: Value
 ) -> tuple[Value, Value]:
     """Return scores of candidates (n,) and one history (1, T), of each kind one below the other.
 
@@ -590,7 +626,7 @@ def _scores_by_place(
     counts = graph.add(
         "ScatterND", counts, at, _counts(mask.unsqueeze(1)).squeeze(0), reduction="add"
     )
-    pairs = [_find_neighbours(scores, candidates, places) for scores in by_item]
+    pairs = [_find_neighbours(table, candidates, places) for table in by_item]
     rows = [row * n_scores + np.int64(number) for number, (row, _, _) in enumerate(pairs)]
     columns = join([place for _, place, _ in pairs], axis=0).as_int64()
     at = join([join(rows, axis=0).unsqueeze(1), columns.unsqueeze(1)], axis=1)  # (n_pairs, 2)
@@ -601,98 +637,38 @@ def _scores_by_place(
     return scores, counts
 
 
-def _find_neighbours(
-    scores: csr_array, candidates: Value, places: Value
-) -> tuple[Value, Value, Value]:
+def _find_neighbours(table: _Table, candidates: Value, places: Value) -> tuple[Value, Value, Value]:
     """Return which candidates have neighbours among the events, their places and their scores."""
     graph = candidates.graph
-    rows, ids, values = _tables(scores)
-    row = graph.add("Gather", rows, candidates)
-    # Padding has no place, and stands for no neighbour
-    neighbours = graph.add("Gather", np.maximum(ids, PADDING_ID), row).reshape(-1)  # (n * K,)
+    row = graph.add("Gather", table.rows, candidates)
+    neighbours = graph.add("Gather", table.ids, row).reshape(-1)  # (n * K,)
     place = graph.add("GatherElements", places, neighbours)
     pairs = place.call("NonZero").squeeze(0)
-    n_neighbours = np.int64(ids.shape[1])
+    n_neighbours = np.int64(table.n_neighbours)
     whose = graph.add("Div", pairs, n_neighbours)
     at = graph.add("Gather", row, whose).as_int64() * n_neighbours
     at += graph.add("Mod", pairs, n_neighbours)
-    value = graph.add("Gather", values.reshape(-1), at)
+    value = graph.add("Gather", table.scores, at)
     return whose, graph.add("Gather", place, pairs), value
 
 
-# The encoder's work as JSON: how a server makes a network's inputs out of plain values
+# What the file says beside the network
 
 
-def mask_name(behaviour: Behaviour) -> str:
-    """Name of the input that says which positions of a behaviour hold events."""
-    return f"{behaviour.histories[0]}_mask"
-
-
-def older_name(history: str, schema: Schema) -> str:
-    """Name of the input with the events that item neighbours alone count."""
-    name = f"{history}_older"
-    while name in {field.name for field in schema.fields}:
-        name += "_"
-    return name
-
-
-def recipe_of(fitted: FittedPipeline, *, layout: str) -> dict[str, Any]:
-    """Return how the ONNX file's inputs are made out of plain values, as values that JSON has.
-
-    Ids that are neither text nor integers nor booleans raise TypeError.
-    """
-    encoder, schema = fitted.encoder, fitted.classifier.schema_
-    classes = getattr(fitted.classifier, "classes_", [])
-    labels = getattr(fitted.classifier, "label_names_", [])
-    return {
-        "version": RECIPE_VERSION,
-        "layout": layout,
-        "classes": [pair.tolist() for pair in classes] if labels else np.array(classes).tolist(),
-        **({"labels": labels} if labels else {}),
-        "max_length": schema.max_length,
-        "separator": encoder.separator,
-        "inputs": _input_recipes(fitted),
-        "vocabularies": {
-            field.vocabulary: _plain_values(encoder.vocabularies_[field.name], field.name)
-            for field in schema.fields
-            if field.has_ids
-        },
-    }
-
-
-def _input_recipes(fitted: FittedPipeline) -> list[dict[str, Any]]:
-    """Return how each input is made; those of item neighbours are computed in the graph."""
-    scales, schema = fitted.encoder.scales_, fitted.classifier.schema_
-    computed = {name for pair in fitted.classifier.net_.neighbours_.pairs for name in pair.names}
-    inputs, number = [], ""
-    for field in schema.fields:
-        recipe: dict[str, Any] = {"name": field.name, "kind": field.kind, "column": field.name}
-        if field.has_ids:
-            recipe["vocabulary"] = field.vocabulary
-        elif field.name in scales:
-            number = field.name
-            recipe |= to_dict(scales[number])
-        else:  # an indicator follows its column
-            recipe |= {"kind": "missing", "column": number}
-        if field.name not in computed:
-            inputs.append(recipe)
-    for behaviour in schema.behaviours:
-        name = behaviour.histories[0]
-        inputs.append({"name": mask_name(behaviour), "kind": "mask", "column": name})
-    for pair in fitted.classifier.net_.neighbours_.pairs:
-        name = older_name(pair.history, fitted.classifier.module_.schema)
-        older = {"name": name, "kind": "older", "column": pair.history, "most": MOST_EVENTS}
-        inputs.append(older | {"vocabulary": schema[pair.history].vocabulary})
-    return inputs
-
-
-def _plain_values(values: np.ndarray, name: str) -> list[Any]:
-    plain = values.tolist()
-    others = [value for value in plain if not isinstance(value, str | int)]  # bool is an int
-    if others:
-        raise TypeError(
-            f"export_onnx writes ids as JSON, which has text, integers and booleans; {name} holds "
-            f"{others[0]!r} ({type(others[0]).__name__}). Make the column text, or export the "
-            "classifier alone: pipeline[-1]."
-        )
-    return plain
+def _facts_of(classifier: Any, calibration: Calibration, layout: Any) -> OnnxFacts:
+    """Return how the file's inputs are named, and its outputs read."""
+    net, classes = classifier.net_, getattr(classifier, "classes_", [])
+    classes = [classes] if isinstance(classes, np.ndarray) else classes
+    sizes, novelty = classifier.schema_.vocabulary_sizes, net.novelty_.widen(classifier.schema_)
+    return OnnxFacts(
+        layout=layout,
+        schema=classifier.schema_,
+        pooling=classifier.pooling,
+        classes=tuple(classes),
+        labels=tuple(getattr(classifier, "label_names_", [])),
+        spread=float(getattr(classifier._target, "spread", 1.0)),
+        calibration=calibration,
+        neighbours=tuple((pair.history, pair.candidate) for pair in net.neighbours_.pairs),
+        first_seen={name: novelty.first_seen[name] for name in novelty.first_seen if name in sizes},
+        checks={name: classifier.history_[name].to_numpy() for name in classifier.history_},
+    )

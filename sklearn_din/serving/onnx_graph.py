@@ -159,15 +159,15 @@ class Graph:
         self.inputs.append(self.onnx.helper.make_tensor_value_info(name, kind, dims))
         return Value(self, name)
 
-    def output(self, name: str, value: Value) -> None:
-        """Give a float32 value of shape (n,) out under a name."""
+    def output(self, name: str, value: Value, dims: tuple[str, ...] = ("n",)) -> None:
+        """Give a float32 value, of shape (n,) unless other dimensions are named, out."""
         self.nodes.append(self.onnx.helper.make_node("Identity", [value.name], [name], name=name))
         kind = self.onnx.TensorProto.FLOAT
-        self.outputs.append(self.onnx.helper.make_tensor_value_info(name, kind, ("n",)))
+        self.outputs.append(self.onnx.helper.make_tensor_value_info(name, kind, dims))
 
-    def constant(self, number: Any) -> Value:
+    def constant(self, number: Any, name: str = "") -> Value:
         """Store an array, a tensor or a number of Python, which becomes float32."""
-        name = f"/constant_{len(self.constants)}"
+        name = name or f"/constant_{len(self.constants)}"
         if isinstance(number, float):
             number = np.float32(number)
         array = number.detach().cpu().numpy() if isinstance(number, Tensor) else np.asarray(number)

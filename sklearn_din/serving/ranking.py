@@ -17,7 +17,7 @@ from sklearn_din.inspection.fitted import FittedPipeline, split_pipeline
 from sklearn_din.neighbours.shortlist import largest_first
 from sklearn_din.serving.allowed_pairs import NO_PAIRS, PlacesOfIds, pair_blocks, pairs_of_frame
 from sklearn_din.serving.catalogue import Catalogue, Users, frame_of_users
-from sklearn_din.training.target import Label, Reading
+from sklearn_din.training.reading import Label, Reading
 from sklearn_din.utils.frames import CallerFrame
 from sklearn_din.utils.validation import check_choice, check_count, check_frame, check_name
 from sklearn_din.utils.warnings import warn_user
@@ -250,7 +250,6 @@ class Ranker(Generic[IntoDataFrameT]):
         pairs = self._pair(people)
         best, ranks = [NO_PAIRS], [NO_PAIRS]
         logits: list[np.ndarray] = []
-        sign = -1 if self._fitted.calibration.is_falling else 1
         chosen, excluded = _allow(pairs, exclude, only)
         counts = pairs.n_users, n_candidates
         blocks = pair_blocks(*counts, chosen, excluded, size=PAIRS_PER_BLOCK)
@@ -261,7 +260,7 @@ class Ranker(Generic[IntoDataFrameT]):
             # rounded, equal candidates are ties and keep their order
             if numbers_to_rank_by is None:
                 scores = pairs.logits(block)
-                order = sign * scores.round(5)
+                order = scores.round(5)
             else:
                 order = numbers_to_rank_by[block % n_candidates]
             places, rank = _best_of_each_user(block // n_candidates, order, top_k)

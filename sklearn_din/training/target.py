@@ -4,9 +4,8 @@ The net depends on its target only, so labels and numbers are trained in the sam
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 import torch
@@ -16,21 +15,9 @@ from torch.nn import functional as F  # noqa: N812
 
 from sklearn_din.network.layers import order_of_labels
 from sklearn_din.training.occurrences import scale_of_prior
+from sklearn_din.training.reading import Label, Reading, read_one, read_several
 
 Output = float | np.ndarray  # of one row
-Label = str | int | Mapping[str, float]  # one of several labels, or their weights
-
-
-class Reading(NamedTuple):
-    """One number for each row, out of a network's outputs.
-
-    ``score`` makes of outputs the numbers that order rows, ``value_of`` makes of these what people
-    read; ``name`` is that of a column of such values.
-    """
-
-    name: str
-    score: Callable[[np.ndarray], np.ndarray]
-    value_of: Callable[[np.ndarray], np.ndarray]
 
 
 class Target(ABC):
@@ -63,9 +50,7 @@ class Target(ABC):
 
     def read(self, label: Label | None) -> Reading:
         """Return how outputs become one number for each row; ``label`` chooses among several."""
-        if label is not None:
-            raise ValueError(f"label chooses among several labels, got one and label={label!r}.")
-        return Reading(self.value_name, lambda outputs: outputs, self.value_of)
+        return read_one(self.value_name, self.value_of, label)
 
     @property
     def value_words(self) -> list[str]:
@@ -333,23 +318,7 @@ class Labels(Target):
 
     def read(self, label: Label | None) -> Reading:
         """Return how outputs become the probability of a label, or a weighted sum of several."""
-        weights = label if isinstance(label, Mapping) else {label: 1.0}
-        by_name = {str(name): float(weight) for name, weight in weights.items()}
-        if not set(by_name) <= set(self.names) or not min(by_name.values(), default=-1) >= 0:
-            raise ValueError(
-                f"label must name one of {list(self.names)}, or give weights from 0 on by name, "
-                f"got {label!r}."
-            )
-        if not isinstance(label, Mapping):
-            number = self.names.index(str(label))
-            return Reading("probability", lambda outputs: outputs[:, number], self.value_of)
-        factors = np.array([by_name.get(name, 0.0) for name in self.names], dtype=np.float32)
-
-        def score(outputs: np.ndarray) -> np.ndarray:
-            with np.errstate(divide="ignore"):
-                return np.log(self.value_of(outputs) @ factors)
-
-        return Reading("score", score, np.exp)
+        return read_several(self.names, self.value_of, label)
 
     def clicks(self, y: np.ndarray) -> np.ndarray:
         """Return where the first label is 1."""

@@ -73,3 +73,16 @@ def _remove(path: Path, process: int) -> None:
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
+
+
+class ModelFileError(ValueError):
+    """A file is no model of ours, is damaged, was changed, or needs to be trusted."""
+
+
+def damaged_file(path: str | os.PathLike[str], error: Exception, *, writer: str) -> ModelFileError:
+    """Return what to raise where a file is not what a function of ours, ``writer``, wrote."""
+    problem = (str(error) or type(error).__name__).rstrip(".")
+    return ModelFileError(
+        f"{str(path)!r} is no whole, unchanged file that sklearn_din.{writer} wrote: {problem}. "
+        "Copy the file again, or save the model again."
+    )

@@ -1,0 +1,422 @@
+"""A file of ``export_onnx`` as a model that is used like the Pipeline. Torch is not imported."""
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal, NoReturn, Self
+
+import numpy as np
+import pandas as pd
+from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
+from sklearn.pipeline import Pipeline
+
+from sklearn_din.features.encoded import EncodedFeatures
+from sklearn_din.features.event_table import check_weights, event_table
+from sklearn_din.features.lists import IdLists
+from sklearn_din.features.schema import FIRST_KNOWN_ID, Behaviour, Schema
+from sklearn_din.neighbours.item_scores import ItemScores
+from sklearn_din.neighbours.transformer import ItemNeighbours
+from sklearn_din.training.reading import Calibration, Label, Reading, read_one, read_several
+from sklearn_din.transformers import HistorySequenceEncoder
+from sklearn_din.utils.digests import digest
+from sklearn_din.utils.extras import import_package
+from sklearn_din.utils.plain_values import check_type, from_json, from_plain, to_json, to_plain
+from sklearn_din.utils.spans import Spans
+from sklearn_din.utils.typed_fields import from_dict, to_dict
+from sklearn_din.utils.whole_files import damaged_file
+
+METADATA_KEY, DIGEST_KEY = "sklearn_din", "sklearn_din_digest"
+VERSION = 2
+ROWS_PER_RUN = 4_096  # of the layout "rows"
+STEPS: dict[str, Any] = {kind.__name__: kind for kind in (HistorySequenceEncoder, ItemNeighbours)}
+TABLE = ("rows", "ids", "scores")  # of item neighbours
+
+
+@dataclass(frozen=True, eq=False)
+class OnnxFacts:
+    """What a file says beside the network: how its inputs are named and its outputs are read."""
+
+    layout: Literal["rows", "ranking"]
+    schema: Schema  # of encoded rows
+    pooling: str  # "max" has no weights
+    classes: tuple[np.ndarray, ...]  # both kinds of each label; none of numbers
+    labels: tuple[str, ...]  # names of several
+    spread: float  # of numbers, by which a ranking tells ties
+    calibration: Calibration
+    neighbours: tuple[tuple[str, ...], ...]  # history and candidate of those in the graph
+    first_seen: Mapping[str, np.ndarray]  # by vocabulary, when each id came up: for a shortlist
+    checks: Mapping[str, np.ndarray]  # of the training, by column
+
+    def check(self) -> None:
+        """Raise ValueError where the parts do not belong together."""
+        self.schema.check()
+        if len(self.labels) != (len(self.classes) if len(self.classes) > 1 else 0):
+            raise ValueError("several labels need a name each.")
+        if any(classes.shape != (2,) for classes in self.classes) or not self.spread > 0:
+            raise ValueError("each label must be of two kinds, and a spread above 0.")
+        sizes = self.schema.vocabulary_sizes
+        for name, moments in self.first_seen.items():
+            if moments.dtype != np.int64 or moments.shape != (sizes.get(name),):
+                raise ValueError(f"first_seen[{name!r:.60}] must have a moment for each id.")
+        for history, candidate in self.neighbours:
+            if self.schema[history].vocabulary != self.schema[candidate].vocabulary:
+                raise ValueError("item neighbours need a history and its candidate.")
+
+
+def write_metadata(facts: OnnxFacts, steps: list[Any]) -> dict[str, str]:
+    """Return what a file says beside the network, as text by key.
+
+    ``steps`` are the encoder and those behind it. TypeError where they are no plain values.
+    """
+    others = [type(step).__name__ for step in steps if type(step).__name__ not in STEPS]
+    if others:
+        raise TypeError(
+            "export_onnx writes the encoder and ItemNeighbours behind it, got a "
+            f"{others[0]} between encoder and classifier. Leave it out of the Pipeline, or put it "
+            "before the encoder."
+        )
+    states = [[type(step).__name__, step.__getstate__()] for step in steps]
+    try:
+        text = to_json({"version": VERSION, "facts": to_plain(to_dict(facts)), "steps": states})
+    except TypeError as error:
+        raise TypeError(
+            f"export_onnx writes the encoder as text, and {error} Export the classifier alone, "
+            "pipeline[-1], or save the Pipeline."
+        ) from error
+    return {METADATA_KEY: text, DIGEST_KEY: digest(text)}
+
+
+def load_onnx(path: str | os.PathLike[str]) -> Pipeline:
+    """Load a file of :func:`export_onnx` as a model that is used like the Pipeline, without torch.
+
+    What comes back is a Pipeline of the encoder, which needs no torch, and of the network, which
+    onnxruntime computes: ``predict_proba``, ``predict``, :func:`explain`, :func:`rank_candidates`,
+    :class:`Ranker` and the server take it like the Pipeline that was exported. The answers are the
+    same up to about 1e-6, and for now: item neighbours tell all that they know, whatever time
+    stands with a row. It cannot be fitted, updated or pickled.
+
+    A process that encodes and answers needs some 190 MB, a quarter of what torch takes
+    (``benchmarks/README.md``). One thread works on one request.
+
+    The layout "ranking" is best for rankings; rows of ``predict_proba`` are then answered history
+    by history. The layout "rows" is best for ``predict_proba`` of many rows.
+
+    Parameters
+    ----------
+    path : str or path
+        The file, exported from a whole Pipeline.
+
+    Returns
+    -------
+    Pipeline
+        The encoder, and "network".
+
+    Raises
+    ------
+    ImportError
+        If onnxruntime is not installed.
+    ModelFileError
+        If the file was not written by :func:`export_onnx` from a Pipeline, is damaged, was changed,
+        or needs another version of this package. It is a ValueError.
+
+    Warns
+    -----
+    UserWarning
+        If sklearn_din, scikit-learn or numpy are of another release than those that exported.
+
+    See Also
+    --------
+    export_onnx, load
+
+    Examples
+    --------
+    >>> from sklearn_din import load_onnx
+    >>> model = load_onnx("model.onnx")  # doctest: +SKIP
+    >>> model.predict_proba(impressions)  # doctest: +SKIP
+    """
+    runtime = import_package("onnxruntime", purpose="load_onnx", extra="onnx")
+    path = os.fspath(path)
+    with open(path, "rb"):
+        pass  # an absent file is no damaged one
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 3  # it warns of an input that may be left out
+    try:
+        session = runtime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        facts, steps = _read_metadata(session.get_modelmeta().custom_metadata_map)
+        network = OnnxNetwork(session, facts, path)
+    except MemoryError:
+        raise
+    except Exception as error:  # of onnxruntime, json, numpy, and of what was learnt
+        raise damaged_file(path, error, writer="export_onnx") from error
+    steps.append((OnnxClassifier if facts.classes else OnnxRegressor)._of(network))
+    names = ["encode", *map(str, range(len(steps) - 2)), "network"]
+    return Pipeline(list(zip(names, steps, strict=True)))
+
+
+def _read_metadata(metadata: Mapping[str, str]) -> tuple[OnnxFacts, list[Any]]:
+    """Read what :func:`write_metadata` wrote; each part checks itself."""
+    text = metadata.get(METADATA_KEY)
+    if text is None:
+        raise ValueError(
+            "it does not say how its inputs are made of a frame, as the file of a classifier alone "
+            "does not. Export the whole Pipeline, encoder included: export_onnx(pipeline, path)"
+        )
+    if metadata.get(DIGEST_KEY) != digest(text):
+        raise ValueError("what it says beside the network has not the digest that it states")
+    values = check_type(from_json(text), dict)
+    if values.get("version") != VERSION:
+        raise ValueError(
+            f"its metadata are of version {values.get('version')!r:.60}, and this sklearn_din "
+            f"reads version {VERSION}: use the version that exported it, or export it again"
+        )
+    facts, steps = from_dict(OnnxFacts, from_plain(values["facts"])), []
+    for kind, state in check_type(values["steps"], list):
+        steps.append(object.__new__(STEPS[kind]))
+        steps[-1].__setstate__(state)
+    schema = steps[0].schema_
+    for step in steps[1:]:
+        schema = step._tables.extend(schema)
+    if difference := schema.difference(facts.schema):
+        raise ValueError(f"the encoder is not that of the network: {difference}")
+    return facts, steps
+
+
+class OnnxNetwork:
+    """The network of a file: encoded rows in, its outputs out."""
+
+    def __init__(self, session: Any, facts: OnnxFacts, path: str) -> None:
+        self._session, self.facts, self._path = session, facts, path
+        self._output = "logit" if facts.classes else "prediction"
+        self._shared = [b.histories for b in facts.schema.behaviours if not b.is_bag]
+        self._shared *= facts.layout == "ranking"
+        # What a shortlist asks of a network
+        self.novelty_ = self.neighbours_ = self
+        self.first_seen = facts.first_seen
+        given = [*session.get_inputs(), *session.get_overridable_initializers()]
+        names = {field.name for field in facts.schema.fields}
+        names |= {mask_name(behaviour) for behaviour in facts.schema.behaviours}
+        names |= {older_name(history, facts.schema) for history, _ in facts.neighbours}
+        if {value.name for value in given} != names:
+            raise ValueError("the network's inputs are not those of its schema")
+
+    def score(self, X: EncodedFeatures) -> np.ndarray:
+        """Return log-odds (n,) or (n, n_labels), or numbers (n,)."""
+        parts = [self._session.run([self._output], feed)[0] for _, feed in self._feeds(X)]
+        return np.concatenate(parts)
+
+    def weights(self, X: EncodedFeatures, behaviour: Behaviour) -> np.ndarray:
+        """Return the weight of each event of a behaviour, one row after the other."""
+        name, parts = weights_name(behaviour, self.facts.schema), []
+        for rows, feed in self._feeds(X):
+            weights = self._session.run([name], feed)[0]
+            lengths = X.behaviours[behaviour.histories].spans.lengths[rows]
+            parts.append(weights[np.arange(weights.shape[1]) < lengths[:, None]])
+        return np.concatenate(parts)
+
+    def _feeds(self, X: EncodedFeatures) -> Iterator[tuple[slice, dict[str, np.ndarray]]]:
+        """Return rows that one run takes and their inputs: some, or those of one history."""
+        ends = np.arange(ROWS_PER_RUN, max(len(X), 1), ROWS_PER_RUN)
+        if self.facts.layout == "ranking":
+            changes = np.zeros(max(len(X) - 1, 0), dtype=bool)
+            for histories in self._shared:
+                changes |= X.behaviours[histories].changes()
+            ends = np.flatnonzero(changes) + 1
+        for start, end in zip([0, *ends.tolist()], [*ends.tolist(), len(X)], strict=True):
+            yield slice(start, end), self._inputs(X[start:end])
+
+    def _inputs(self, X: EncodedFeatures) -> dict[str, np.ndarray]:
+        """Return the network's inputs for some rows, of which histories are padded."""
+        schema, inputs = self.facts.schema, dict[str, np.ndarray]()
+        for name, values in X.columns.items():
+            inputs[name] = _pad(*values.flatten()) if isinstance(values, IdLists) else values
+        for behaviour in schema.behaviours:
+            ragged = X.behaviours[behaviour.histories]
+            if behaviour.histories in self._shared:
+                ragged = ragged.take(slice(0, 1))
+            lengths = ragged.spans.lengths
+            for name in behaviour.columns:
+                inputs[name] = _pad(ragged.flat(name), lengths)
+            inputs[mask_name(behaviour)] = _pad(np.ones(lengths.sum(), dtype=bool), lengths)
+            for history, _ in self.facts.neighbours:
+                if history in behaviour.histories and ragged.n_older is not None:
+                    older = Spans(ragged.spans.starts - ragged.n_older, ragged.n_older)
+                    ids = ragged.columns[history][older.index()]
+                    inputs[older_name(history, schema)] = _pad(ids, older.lengths)
+        return inputs
+
+    def widen(self, schema: Schema) -> Self:
+        """Return the same: the encoder of a file does not grow."""
+        return self
+
+    @cached_property
+    def pairs(self) -> list["OnnxPair"]:
+        """Item neighbours out of the graph's constants, read once by the package onnx."""
+        onnx = import_package("onnx", purpose="shortlist", extra="onnx")
+        try:
+            arrays = {
+                constant.name: onnx.numpy_helper.to_array(constant)
+                for constant in onnx.load(self._path).graph.initializer
+                if constant.name.startswith(neighbours_name(""))
+            }
+            return [
+                OnnxPair(history, candidate, _read_scores(arrays, history))
+                for history, candidate in self.facts.neighbours
+            ]
+        except (LookupError, TypeError, ValueError) as error:
+            raise damaged_file(self._path, error, writer="export_onnx") from error
+
+
+@dataclass(frozen=True)
+class OnnxPair:
+    """One history and its candidate: how their items go together."""
+
+    history: str
+    candidate: str
+    scores: ItemScores
+
+
+def _read_scores(arrays: Mapping[str, np.ndarray], history: str) -> ItemScores:
+    """Return the scores whose tables a graph holds; its popularity is on the scale of the graph."""
+    matrices = {}
+    for kind in ("ease", "cosine"):
+        rows, ids, scores = (arrays[neighbours_name(history, kind, what)] for what in TABLE)
+        ids, scores = ids[rows], scores.reshape(ids.shape)[rows]
+        is_there = ids >= FIRST_KNOWN_ID
+        lengths = is_there.sum(axis=1).astype(np.int32)
+        matrices[kind] = {"values": scores[is_there], "columns": ids[is_there], "lengths": lengths}
+    plain = np.ascontiguousarray(arrays[neighbours_name(history, "plain")].T)
+    numbers = {"popularity": plain[0], "click_rate": plain[1], "evidence": plain[3]}
+    return from_dict(ItemScores, matrices | numbers)
+
+
+class _OnnxEstimator(BaseEstimator):
+    """The last step of what :func:`load_onnx` gives: a network that onnxruntime computes."""
+
+    net_: OnnxNetwork
+    schema_: Schema
+
+    @classmethod
+    def _of(cls, network: OnnxNetwork) -> Self:
+        estimator, facts = cls(), network.facts
+        estimator.net_, estimator.schema_ = network, facts.schema
+        estimator.calibration_ = facts.calibration
+        estimator.history_ = pd.DataFrame(dict(facts.checks))
+        if facts.labels:
+            estimator.label_names_ = list(facts.labels)
+        if facts.classes:
+            estimator.classes_ = [*facts.classes] if facts.labels else facts.classes[0]
+        return estimator
+
+    def fit(self, X: object, y: object = None) -> NoReturn:
+        """Raise: a file answers, it does not learn."""
+        raise TypeError(
+            "a model of load_onnx cannot be fitted. Fit or update the Pipeline, and export it "
+            "again."
+        )
+
+    def attention_weights(self, X: EncodedFeatures) -> pd.DataFrame:
+        """Weight of every past event, as :meth:`DINClassifier.attention_weights`."""
+        behaviours = check_weights(self._prepare_rows(X), pooling=self.net_.facts.pooling)
+        return event_table(X, {b.histories: self.net_.weights(X, b) for b in behaviours}, "weight")
+
+    def _score(self, X: EncodedFeatures) -> np.ndarray:
+        return self.net_.score(self._prepare_rows(X))
+
+    def _prepare_rows(self, X: EncodedFeatures) -> EncodedFeatures:
+        if not isinstance(X, EncodedFeatures):
+            raise TypeError(f"the network takes what its encoder gives, got {type(X).__name__}.")
+        if X.schema is not self.schema_ and (other := self.schema_.difference(X.schema)):
+            raise ValueError(f"the network takes what its own encoder gives, and {other}.")
+        return X
+
+
+class OnnxClassifier(ClassifierMixin, _OnnxEstimator):
+    """A classifier that onnxruntime computes: it predicts as :class:`DINClassifier` does."""
+
+    def decision_function(self, X: EncodedFeatures) -> np.ndarray:
+        """Log-odds of the click, (n,) or (n, n_labels), float32, before a calibration."""
+        return self._score(X)
+
+    def predict_proba(self, X: EncodedFeatures) -> np.ndarray | list[np.ndarray]:
+        """Probability of both classes: (n, 2); of several labels an array for each."""
+        click = self.calibration_(self._score(X))
+        pairs = [np.stack([1 - column, column], axis=1) for column in np.atleast_2d(click.T)]
+        return pairs if click.ndim == 2 else pairs[0]
+
+    def predict(self, X: EncodedFeatures) -> np.ndarray:
+        """Label that is more probable: (n,), or (n, n_labels)."""
+        is_click = (self.calibration_(self._score(X)) > 0.5).astype(int)
+        if is_click.ndim == 1:
+            return self.classes_[is_click]
+        pairs = zip(self.classes_, is_click.T, strict=True)
+        return np.column_stack([classes[kinds] for classes, kinds in pairs])
+
+    def _read(self, label: Label | None) -> Reading:
+        labels = self.net_.facts.labels
+        if labels:
+            return read_several(labels, Calibration(), label)
+        return read_one("probability", Calibration(), label)
+
+
+class OnnxRegressor(RegressorMixin, _OnnxEstimator):
+    """A regressor that onnxruntime computes: it predicts as :class:`DINRegressor` does."""
+
+    def predict(self, X: EncodedFeatures) -> np.ndarray:
+        """Number of each row: (n,), float32."""
+        return self._score(X)
+
+    def _read(self, label: Label | None) -> Reading:
+        spread = np.float32(self.net_.facts.spread)
+        reading = read_one("prediction", lambda score: score * spread, label)
+        return reading._replace(score=lambda numbers: numbers / spread)
+
+
+# Names in a graph
+
+
+def mask_name(behaviour: Behaviour) -> str:
+    """Name of the input that says which positions of a behaviour hold events."""
+    return f"{behaviour.histories[0]}_mask"
+
+
+def older_name(history: str, schema: Schema) -> str:
+    """Name of the input with the events that item neighbours alone count."""
+    return _free_name(f"{history}_older", schema)
+
+
+def weights_name(behaviour: Behaviour, schema: Schema) -> str:
+    """Name of the output with the weights of a behaviour's events."""
+    return _free_name(f"{behaviour.histories[0]}_weights", schema)
+
+
+def neighbours_name(*parts: str) -> str:
+    """Name of a constant of item neighbours, by history, kind of scores and part of its table."""
+    return "/".join(("/neighbours", *parts))
+
+
+def _free_name(name: str, schema: Schema) -> str:
+    names = {field.name for field in schema.fields}
+    while name in names:
+        name += "_"
+    return name
+
+
+def _pad(values: Any, lengths: np.ndarray) -> np.ndarray:
+    """Return values of rows one after the other as (n_rows, longest, ...), zeros behind them.
+
+    Examples
+    --------
+    >>> _pad(np.array([5, 6, 7]), np.array([1, 2]))
+    array([[5, 0],
+           [6, 7]])
+    """
+    if isinstance(values, IdLists):
+        values = _pad(*values.flatten())
+    if values.dtype == np.float64:
+        values = values.astype(np.float32)
+    mask = np.arange(lengths.max(initial=0)) < lengths[:, None]
+    padded = np.zeros((*mask.shape, *values.shape[1:]), dtype=values.dtype)
+    padded[mask] = values
+    return padded

@@ -1,0 +1,424 @@
+"""A file of export_onnx is used like the Pipeline that wrote it, and torch is not loaded for it."""
+
+import base64
+import json
+import pickle
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.base import clone
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.frozen import FrozenEstimator
+from sklearn.pipeline import Pipeline, make_pipeline
+
+from sklearn_din import DINRegressor, ItemNeighbours, export_onnx, load_onnx
+from sklearn_din.estimator import DINClassifier
+from sklearn_din.inspection.explain import explain
+from sklearn_din.serving.onnx_model import DIGEST_KEY, METADATA_KEY
+from sklearn_din.serving.ranking import Ranker
+from sklearn_din.transformers import HistorySequenceEncoder
+from sklearn_din.utils.digests import digest
+from sklearn_din.utils.whole_files import ModelFileError
+from tests.fitted_pipelines import attach_clicks
+from tests.network_options import each_network
+
+WHY = "needs onnx and onnxruntime: pip install 'sklearn-din[onnx]'"
+onnx = pytest.importorskip("onnx", reason=WHY)
+pytest.importorskip("onnxruntime", reason=WHY)
+
+HOUSE = Path(__file__).resolve().parents[1]
+HISTORIES = {("hist_item", "hist_category", "hist_price"): ("item", "category", None), "tags": None}
+LAYOUTS = ("rows", "ranking")
+OF_CANDIDATES = ["item", "category", "price", "is_new"]
+
+
+def make_frame(n_users=30, seed=0):
+    """Text ids, integer ids, booleans, numbers with gaps, histories with numbers, split text."""
+    frame, y = attach_clicks(
+        n_users=n_users, n_items=40, n_categories=5, mean_length=5, random_state=seed
+    )
+    rng = np.random.default_rng(seed)
+    lengths = frame["hist_item"].map(len)
+    frame["item"] = "i" + frame["item"].astype(str)
+    frame["hist_item"] = [[f"i{item}" for item in cell] for cell in frame["hist_item"]]
+    frame["hist_category"] = [list(map(int, cell)) for cell in frame["hist_category"]]
+    frame["hist_price"] = [rng.normal(5, 2, n).tolist() for n in lengths]
+    frame["tags"] = [["", "red", "red | new", None][row % 4] for row in range(len(frame))]
+    frame["is_new"] = rng.random(len(frame)) < 0.5
+    frame["price"] = frame["price"].where(frame["category"] != 2)
+    frame["age"] = rng.normal(40, 10, len(frame))
+    return frame.drop(columns=["user", "time"]), y
+
+
+@pytest.fixture(scope="module")
+def pipeline():
+    encoder = HistorySequenceEncoder(histories=HISTORIES, separator="|", max_length=6)
+    classifier = DINClassifier(max_epochs=2, lr=0.02, random_state=0)
+    return Pipeline([("encode", encoder), ("din", classifier)]).fit(*make_frame())
+
+
+@pytest.fixture(scope="module")
+def paths(pipeline, tmp_path_factory):
+    """The file of each layout."""
+    folder = tmp_path_factory.mktemp("onnx")
+    for layout in LAYOUTS:
+        export_onnx(pipeline, folder / f"{layout}.onnx", layout=layout)
+    return {layout: folder / f"{layout}.onnx" for layout in LAYOUTS}
+
+
+@pytest.fixture(params=LAYOUTS)
+def layout(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def log():
+    """Rows of users at times, among which item neighbours are learnt."""
+    return attach_clicks(n_users=80, n_items=70, n_categories=5, mean_length=9, random_state=0)
+
+
+def reload(model, tmp_path, layout):
+    export_onnx(model, tmp_path / "model.onnx", layout=layout)
+    return load_onnx(tmp_path / "model.onnx")
+
+
+def assert_alike(answer, expected, atol=2e-6):
+    np.testing.assert_allclose(answer, expected, rtol=2e-6, atol=atol)
+
+
+def test_rows_are_answered_as_by_the_pipeline(layout, paths, pipeline):
+    frame, _ = make_frame(n_users=20, seed=3)
+    frame.loc[:5, "item"] = "never seen"
+    frame.loc[6:9, "item"] = None
+    frame["hist_item"] = [[*cell[:-1], None] if cell else cell for cell in frame["hist_item"]]
+    assert (frame["hist_item"].map(len) > 6).any()
+    model = load_onnx(paths[layout])
+    assert model.classes_.tolist() == pipeline.classes_.tolist()
+    assert model.feature_names_in_.tolist() == pipeline.feature_names_in_.tolist()
+    for rows in (frame, frame[:1], frame[5:7]):
+        assert_alike(model.predict_proba(rows), pipeline.predict_proba(rows))
+        assert_alike(model.decision_function(rows), pipeline.decision_function(rows), atol=1e-5)
+        np.testing.assert_array_equal(model.predict(rows), pipeline.predict(rows))
+    assert model.predict_proba(frame).dtype == np.float32
+    assert isinstance(model[:-1].transform(frame), type(pipeline[:-1].transform(frame)))
+
+
+def test_many_rows_are_run_some_at_a_time(paths, pipeline, monkeypatch):
+    monkeypatch.setattr("sklearn_din.serving.onnx_model.ROWS_PER_RUN", 7)
+    frame, _ = make_frame(n_users=20, seed=3)
+    model = load_onnx(paths["rows"])
+    for n in (7, 14, 20):
+        assert_alike(model.predict_proba(frame[:n]), pipeline.predict_proba(frame[:n]))
+
+
+@pytest.mark.parametrize("bag", ["user's", "candidate's"])
+def test_a_user_and_candidates_are_ranked_as_by_the_pipeline(bag, layout, paths, pipeline):
+    frame, _ = make_frame(n_users=20, seed=3)
+    frame.loc[frame.index[::7], "item"] = "never seen"
+    names = [*OF_CANDIDATES, "tags"][: 4 + (bag == "candidate's")]
+    shown = frame[names].drop_duplicates("item")
+    users = frame.drop(columns=names)
+    users = users.iloc[[0, 5, frame["hist_item"].map(len).argmax()]]
+    rankers = [Ranker(model, shown) for model in (pipeline, load_onnx(paths[layout]))]
+    for options in ({}, {"exclude": "history"}, {"only": shown["item"][2:9].tolist()}):
+        expected, best = (ranker.rank(users, top_k=99, **options) for ranker in rankers)
+        assert best["item"].tolist() == expected["item"].tolist()
+        assert_alike(best["probability"], expected["probability"])
+
+
+def test_neighbours_older_events_and_a_shortlist_are_in_the_file(layout, log, tmp_path):
+    frame, y = log
+    encoder = HistorySequenceEncoder(user="user", time="time", max_length=4)
+    model = make_pipeline(encoder, DINClassifier(max_epochs=1, random_state=0)).fit(frame, y)
+    assert model[-1].net_.neighbours_.pairs
+    loaded, now = reload(model, tmp_path, layout), frame.drop(columns=["user", "time"])
+    assert (frame["hist_item"].map(len) > 4).any()
+    assert_alike(loaded.predict_proba(frame), model.predict_proba(now))
+    shown = frame[["item", "category", "price"]].drop_duplicates("item")
+    users = frame.drop(columns=list(shown)).iloc[[0, 100, frame["hist_item"].map(len).argmax()]]
+    for shortlist in (None, 15):
+        rankers = [Ranker(m, shown, shortlist=shortlist) for m in (model, loaded)]
+        expected, best = (ranker.rank(users, top_k=15) for ranker in rankers)
+        assert best["item"].tolist() == expected["item"].tolist()
+        assert_alike(best["probability"], expected["probability"])
+
+
+@each_network("pooling", "attention_normalization", "interest")
+def test_events_are_explained_as_by_the_pipeline(options, log, tmp_path):
+    frame, y = log[0].drop(columns=["user", "time"]), log[1]
+    classifier = DINClassifier(max_epochs=1, random_state=0, **options)
+    model = make_pipeline(HistorySequenceEncoder(max_length=5), classifier).fit(frame, y)
+    for layout in LAYOUTS:
+        loaded, rows = reload(model, tmp_path, layout), frame[::40]
+        for by, column in (("weight", "weight"), ("leave_out", "effect")):
+            if by == "weight" and options.get("pooling") == "max":
+                with pytest.raises(ValueError, match="attention_weights needs pooling="):
+                    explain(loaded, rows, by=by)
+                continue
+            table, expected = explain(loaded, rows, by=by), explain(model, rows, by=by)
+            assert_alike(table.pop(column), expected.pop(column), atol=1e-5)
+            assert table.drop(columns="share").equals(expected.drop(columns="share"))
+            assert table.attrs == expected.attrs
+
+
+@pytest.mark.parametrize("method", ["sigmoid", "isotonic", "falling", "temperature"])
+def test_a_calibration_is_in_the_file(method, layout, pipeline, tmp_path):
+    frame, y = make_frame()
+    labels = 1 - y if method == "falling" else y
+    name = "sigmoid" if method == "falling" else method
+    try:
+        model = CalibratedClassifierCV(FrozenEstimator(pipeline), method=name).fit(frame, labels)
+    except ValueError:
+        pytest.skip("temperatures are of scikit-learn 1.8")
+    loaded = reload(model, tmp_path, layout)
+    atol = 1e-4 if method == "isotonic" else 2e-6  # its curve may be steep
+    assert_alike(loaded.predict_proba(frame), model.predict_proba(frame), atol=atol)
+    np.testing.assert_array_equal(loaded.predict(frame), model.predict(frame))
+    shown = frame[OF_CANDIDATES].drop_duplicates("item")
+    user = frame.drop(columns=OF_CANDIDATES).iloc[30].to_dict()
+    model.feature_names_in_ = pipeline.feature_names_in_
+    expected, best = (Ranker(m, shown).rank(user, top_k=40) for m in (model, loaded))
+    assert best["item"].tolist() == expected["item"].tolist()
+    assert_alike(best["probability"], expected["probability"], atol=atol)
+
+
+def test_item_neighbours_behind_the_encoder_are_in_the_file(layout, log, tmp_path):
+    frame, y = log
+    encoder = HistorySequenceEncoder(user="user", time="time")
+    model = make_pipeline(encoder, ItemNeighbours(), DINRegressor(max_epochs=1, random_state=0))
+    now = frame.drop(columns=["user", "time"])
+    loaded = reload(model.fit(frame, 3.0 * y), tmp_path, layout)
+    assert not hasattr(loaded, "predict_proba")
+    assert_alike(loaded.predict(now), model.predict(now), atol=1e-5)
+    shown = frame[["item", "category", "price"]].drop_duplicates("item")
+    user = now.drop(columns=list(shown)).iloc[100].to_dict()
+    expected, best = (Ranker(m, shown, shortlist=20).rank(user) for m in (model, loaded))
+    assert best["item"].tolist() == expected["item"].tolist()
+    assert_alike(best["prediction"], expected["prediction"], atol=1e-5)
+
+
+def test_another_step_behind_the_encoder_is_refused(pipeline, tmp_path):
+    class Other:
+        def transform(self, X):
+            return X
+
+    model = Pipeline([("encode", pipeline[0]), ("other", Other()), ("din", pipeline[1])])
+    with pytest.raises(TypeError, match="ItemNeighbours behind it, got a Other between encoder"):
+        export_onnx(model, tmp_path / "model.onnx")
+
+
+def test_what_is_no_plain_value_is_refused(pipeline, tmp_path):
+    model = Pipeline([("encode", clone(pipeline[0]).fit(make_frame()[0])), ("din", pipeline[1])])
+    model[0].note = object()
+    with pytest.raises(TypeError, match=r"as text, and an object of type object .*pipeline\[-1\]"):
+        export_onnx(model, tmp_path / "model.onnx")
+
+
+def test_fixed_vectors_are_in_the_file(layout, tmp_path):
+    items = [f"i{n}" for n in range(20)]
+    rng = np.random.default_rng(0)
+    vectors = pd.DataFrame(rng.normal(size=(22, 3)), columns=list("abc"))
+    vectors["item"] = [*items, "new", "other"]
+    frame = pd.DataFrame({"item": rng.choice(items, 200), "user": np.arange(200) % 9})
+    frame["hist_item"] = [rng.choice(items, 3).tolist() for _ in range(200)]
+    encoder = HistorySequenceEncoder(user="user", vectors={"item": vectors})
+    model = make_pipeline(encoder, DINClassifier(max_epochs=1, random_state=0))
+    model.fit(frame, np.arange(200) % 2)
+    loaded = reload(model, tmp_path, layout)
+    rows = frame[:40].drop(columns="user").assign(item=[*items, "new", "other"][:20] * 2)
+    assert_alike(loaded.predict_proba(rows), model.predict_proba(rows))
+    user = {"hist_item": ["i1", "new"]}
+    expected, best = (
+        Ranker(m, vectors[["item"]], shortlist=12).rank(user) for m in (model, loaded)
+    )
+    assert best["item"].tolist() == expected["item"].tolist()
+
+
+def test_ids_may_be_dates(tmp_path):
+    days = pd.date_range("2024-01-01", periods=6).date
+    frame = pd.DataFrame({"day": [*days] * 4, "hist_day": [[day] for day in days] * 4})
+    encoder = HistorySequenceEncoder(categorical=["day"])
+    model = make_pipeline(encoder, DINClassifier(max_epochs=1, random_state=0))
+    loaded = reload(model.fit(frame, [0, 1] * 12), tmp_path, "rows")
+    assert_alike(loaded.predict_proba(frame), model.predict_proba(frame))
+
+
+def test_a_file_answers_and_does_not_learn(paths, pipeline):
+    model = load_onnx(paths["rows"])
+    frame, y = make_frame()
+    with pytest.raises(TypeError, match=r"cannot be fitted\. Fit or update the Pipeline, and"):
+        model.fit(frame, y)
+    with pytest.raises(TypeError, match=r"cannot pickle .*InferenceSession"):
+        pickle.dumps(model)
+    assert not hasattr(clone(model)[-1], "net_")
+    with pytest.raises(TypeError, match="takes what its encoder gives, got DataFrame"):
+        model[-1].predict_proba(frame)
+    other = HistorySequenceEncoder(histories=HISTORIES, separator="|").fit_transform(frame)
+    with pytest.raises(ValueError, match="takes what its own encoder gives, and "):
+        model[-1].predict_proba(other)
+    checks = model[-1].history_
+    pd.testing.assert_frame_equal(checks, pipeline[-1].history_, check_dtype=False)
+
+
+# Files that are not what they should be
+
+
+def change(path, tmp_path, edit, *, is_forged=True):
+    """Write a file with other metadata; of a forged one the digest is right."""
+    model = onnx.load(path)
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    text = edit(metadata[METADATA_KEY])
+    changed = {} if text is None else metadata | {METADATA_KEY: text}
+    if is_forged and changed:
+        changed[DIGEST_KEY] = digest(text)
+    del model.metadata_props[:]
+    onnx.helper.set_model_props(model, changed)
+    onnx.save_model(model, tmp_path / "other.onnx")
+    return tmp_path / "other.onnx"
+
+
+def with_value(edit):
+    """Edit the plain values inside the text."""
+
+    def edit_text(text):
+        parts = json.loads(text)
+        value = json.loads(parts["value"])
+        edit(value, parts["arrays"])
+        return json.dumps(parts | {"value": json.dumps(value)})
+
+    return edit_text
+
+
+def put(*keys, to):
+    def edit(value, _):
+        for key in keys[:-1]:
+            value = value[key]
+        value[keys[-1]] = to
+
+    return with_value(edit)
+
+
+def shorten(value, arrays):
+    longest = max(arrays.values(), key=lambda array: len(array["bytes"]))
+    longest["bytes"] = base64.b64encode(base64.b64decode(longest["bytes"])[:-4]).decode()
+
+
+def as_objects(value, arrays):
+    next(iter(arrays.values()))["dtype"] = "|O"
+
+
+FORGERIES = {
+    "absent": (lambda text: None, r"other\.onnx' .*export_onnx wrote: it does not say how "),
+    "no JSON": (lambda text: text[:-9], "Expecting|Unterminated"),
+    "a list": (lambda text: "[1]", "dict was needed"),
+    "deep": (lambda text: "[" * 100_000, "recursion|dict was needed"),
+    "version": (put("version", to=99), "of version 99, and this sklearn_din reads version 2"),
+    "layout": (put("facts", "layout", to="columns"), "OnnxFacts.layout cannot be 'columns'"),
+    "a field more": (put("facts", "code", to="x"), r"has no fields \['code'\]"),
+    "labels": (put("facts", "labels", to=["a", "b"]), "several labels need a name each"),
+    "spread": (put("facts", "spread", to=-1.0), "a spread above 0"),
+    "slope": (put("facts", "calibration", "slope", to="steep"), "slope cannot be 'steep'"),
+    "a step": (put("steps", 0, 0, to="os.system"), "'os.system'"),
+    "a state": (put("steps", 0, 1, to={}), "cannot take this state"),
+    "length": (put("steps", 0, 1, "fitted", "learnt", "max_length", to=-2), "max_length|negative"),
+    "a kind": (put("steps", 0, 1, "others", to={"__kind__": "eval", "text": "1"}), "'eval'"),
+    "another schema": (
+        put("facts", "schema", "fields", 0, "n_ids", to=7), "disagree|the n_ids of|cannot have"
+    ),
+    "a shorter array": (with_value(shorten), "reshape|multiple"),
+    "objects": (with_value(as_objects), "cannot be of dtype object"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("edit", "message"), FORGERIES.values(), ids=FORGERIES.keys())
+def test_forged_metadata_are_refused(edit, message, paths, tmp_path):
+    with pytest.raises(ModelFileError, match=message):
+        load_onnx(change(paths["rows"], tmp_path, edit))
+
+
+def test_damaged_metadata_have_another_digest(paths, tmp_path):
+    path = change(
+        paths["rows"], tmp_path, lambda text: text.replace("age", "ago", 1), is_forged=False
+    )
+    with pytest.raises(ModelFileError, match="has not the digest that it states"):
+        load_onnx(path)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_flipped_bit_behind_the_network_is_refused(seed, paths, tmp_path):
+    chance, content = np.random.default_rng(seed), paths["rows"].read_bytes()
+    start, stop = content.index(b'{"value"'), content.index(DIGEST_KEY.encode())
+    n_refused = 0
+    for _ in range(15):
+        changed = bytearray(content)
+        changed[chance.integers(start, stop)] ^= 1 << int(chance.integers(8))
+        (tmp_path / "changed.onnx").write_bytes(changed)
+        try:
+            load_onnx(tmp_path / "changed.onnx")
+        except ModelFileError:
+            n_refused += 1
+    assert n_refused >= 14
+
+
+def test_neighbours_of_no_item_are_refused(log, tmp_path):
+    frame, y = log
+    encoder = HistorySequenceEncoder(user="user", time="time")
+    model = make_pipeline(encoder, DINClassifier(max_epochs=1, random_state=0)).fit(frame, y)
+    export_onnx(model, tmp_path / "model.onnx", layout="ranking")
+    written = onnx.load(tmp_path / "model.onnx")
+    (ids,) = [c for c in written.graph.initializer if c.name.endswith("hist_item/cosine/ids")]
+    array = onnx.numpy_helper.to_array(ids).copy()
+    array[1, 0] = 10**6
+    ids.CopyFrom(onnx.numpy_helper.from_array(array, ids.name))
+    onnx.save_model(written, tmp_path / "model.onnx")
+    shown = frame[["item", "category", "price"]].drop_duplicates("item")
+    with pytest.raises(ModelFileError, match="no whole, unchanged file"):
+        Ranker(load_onnx(tmp_path / "model.onnx"), shown, shortlist=9)
+
+
+def test_files_that_are_no_models_are_named(pipeline, tmp_path):
+    with pytest.raises(FileNotFoundError):
+        load_onnx(tmp_path / "absent.onnx")
+    (tmp_path / "text.onnx").write_text("no model")
+    with pytest.raises(ModelFileError, match=r"text\.onnx' is no whole, unchanged file"):
+        load_onnx(tmp_path / "text.onnx")
+    export_onnx(pipeline[-1], tmp_path / "alone.onnx")
+    with pytest.raises(ModelFileError, match=r"Export the whole Pipeline, encoder included"):
+        load_onnx(tmp_path / "alone.onnx")
+
+
+def test_without_onnxruntime_it_is_named(monkeypatch, paths):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(ImportError, match=r"pip install 'sklearn-din\[onnx\]'"):
+        load_onnx(paths["rows"])
+
+
+ANSWER = """
+import sys
+import pandas as pd
+from sklearn_din import Ranker, explain, load_onnx
+model, frame = load_onnx(sys.argv[1]), pd.read_pickle(sys.argv[2])
+model.predict_proba(frame)
+explain(model, frame[:2]), explain(model, frame[:2], by="leave_out")
+names = ["item", "category", "price", "is_new"]
+Ranker(model, frame[names].drop_duplicates("item")).rank(frame.drop(columns=names)[:1])
+print(sorted({"torch", "skops", "skorch"} & {*sys.modules}))
+"""
+
+
+def test_neither_torch_nor_skops_is_loaded_to_answer(paths, tmp_path):
+    make_frame()[0][:50].to_pickle(tmp_path / "frame.pkl")
+    command = [sys.executable, "-c", ANSWER, paths["ranking"], tmp_path / "frame.pkl"]
+    child = subprocess.run(command, cwd=HOUSE, check=True, capture_output=True, text=True)
+    assert child.stdout.strip() == "[]"
+
+
+def test_the_example_serves(capsys):
+    runpy.run_path(str(HOUSE / "examples" / "serve_onnx.py"), run_name="__main__")
+    difference = float(capsys.readouterr().out.rsplit(" ", 1)[1])
+    assert difference < 1e-5
