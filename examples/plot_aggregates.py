@@ -2,8 +2,8 @@
 Point-in-time numbers and the history
 =====================================
 
-A user's click rate so far, an item's click rate so far: numbers that help every model, if they
-know nothing of the future. ``attach_aggregates`` counts only what is strictly earlier.
+A user's or an item's click rate so far helps every model, provided it contains nothing from the
+future. ``attach_aggregates`` uses only events that are strictly earlier.
 """
 
 import matplotlib.pyplot as plt
@@ -20,7 +20,7 @@ X = attach_history(
 
 # %%
 # The labelled impressions are their own log. A mean without earlier rows is missing; the encoder
-# gives it the mean of the others and adds a column that says so.
+# imputes the mean and adds an indicator column.
 
 with_label = X.assign(clicked=log.y)
 X_more = attach_aggregates(
@@ -36,7 +36,7 @@ X_more = attach_aggregates(
 X_more[["user", "item", "item_rate", "user_category_clicks", "user_shown"]].tail()
 
 # %%
-# Train on the first three quarters of the time, test on the last: the rows are sorted by time.
+# Train on the first three quarters of the rows, which are sorted by time; test on the last quarter.
 
 cut = int(0.75 * len(X))
 truth = roc_auc_score(log.y[cut:], log.probability[cut:])
@@ -54,8 +54,8 @@ for name, auc in {**scores, "best possible": truth}.items():
     print(f"{name:>22}: AUC {auc:.3f}")
 
 # %%
-# In this log a click depends on the history, price and device alone, so the aggregates can add
-# little: what they could tell is in the history already. On MovieLens they are what helps most;
+# In this log a click depends only on history, price and device, so the aggregates add little to
+# what is already in the history. On MovieLens they help most;
 # see :ref:`sphx_glr_auto_examples_plot_movielens.py`.
 
 figure, ax = plt.subplots(figsize=(7, 2), layout="constrained")

@@ -33,9 +33,9 @@ model.fit(X, log.y)
 # %%
 # One impression
 # --------------
-# A clicked impression with a past of about fifteen events. The oldest event is at the top. A bar
-# is the event's weight in the interest: the long ones share the candidate's category. It says
-# where the network looks, not which way it is swayed.
+# A clicked impression with about fifteen past events, the oldest at the top. A bar is the event's
+# weight in the interest; the long ones have the candidate's category. The weight shows where the
+# network looks, not whether the event makes the click more or less likely.
 
 lengths = np.array([len(history) for history in X["hist_item"]])
 chosen = np.flatnonzero((log.y == 1) & (lengths >= 12) & (lengths <= 16))
@@ -47,8 +47,8 @@ AttentionDisplay.from_estimator(model, one)
 # Several candidates
 # ------------------
 # The same user at the same moment, shown one item of each of five categories. Each row of the
-# picture is a candidate: another candidate, another interest. One vector per user could not say
-# this; it is the idea of the Deep Interest Network.
+# plot is a candidate, and each candidate has different weights. A single vector per user cannot
+# express this; it is the idea of the Deep Interest Network.
 
 past = list(one["hist_category"].iloc[0])
 categories = pd.unique(pd.Series([*past, *range(15)]))[:5]
@@ -60,18 +60,18 @@ several["price"] = items.loc[categories, "price"].to_numpy()
 AttentionDisplay.from_estimator(model, several)
 
 # %%
-# For the click, or against it
-# ----------------------------
+# Effect on the prediction
+# ------------------------
 # ``by="leave_out"`` leaves out one event at a time and predicts again. A bar is the difference in
-# the log-odds of the click: to the right the event speaks for it, to the left against it. Events
-# that say the same stand in for each other, so a bar may be short although the weight is large.
+# the log-odds of the click: events to the right make it more likely, to the left less likely.
+# Redundant events replace each other, so a bar may be short although the weight is large.
 
 AttentionDisplay.from_estimator(model, one, by="leave_out")
 
 # %%
 # The same as a table
 # -------------------
-# ``explain`` returns one row per event, in the values of your own log.
+# ``explain`` returns one row per event, with the original values of your log.
 
 explain(model, one).head()
 

@@ -2,7 +2,7 @@
 Base model against DIN in one grid search
 =========================================
 
-The paper's base model sums the history, whatever the candidate is. It is one parameter value,
+The paper's base model sums the history regardless of the candidate. It is a parameter value,
 ``pooling="sum"``, so a grid search compares both on the same folds.
 """
 
@@ -28,10 +28,10 @@ model = Pipeline(
 )
 
 # %%
-# ``interest="paper"`` is the published network; ``interest="extended"``, the default, also lets
-# it see which attributes of an event equal the candidate's, and more. Both are tried with and
-# without attention: only then does a difference come from the attention. The folds are by user,
-# and the scores are AUC and GAUC, which finds its groups in the column ``user``.
+# ``interest="paper"`` is the published network; ``interest="extended"``, the default, has more
+# inputs, such as which attributes of an event equal the candidate's. Both are run with and
+# without attention, to isolate the effect of the attention. The folds are by user, and the scores
+# are AUC and GAUC with the groups of column ``user``.
 
 search = GridSearchCV(
     model,
@@ -47,7 +47,7 @@ columns = ["param_din__interest", "param_din__pooling", "mean_test_AUC", "mean_t
 results[columns].sort_values("mean_test_AUC", ignore_index=True)
 
 # %%
-# The grey line is the AUC of the true click probabilities: no model gets beyond it but by luck.
+# The grey line is the AUC of the true click probabilities, which a model can exceed only by chance.
 
 bars = results.sort_values("mean_test_AUC")
 names = bars["param_din__interest"] + ", " + bars["param_din__pooling"]

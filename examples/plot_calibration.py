@@ -2,8 +2,8 @@
 Calibration after negative sampling
 ===================================
 
-Dropping negatives makes training faster and probabilities too high. The ranking stays; the
-probabilities have to be brought back.
+Dropping negatives makes training faster but probabilities too high. The ranking does not change,
+but the probabilities need a correction.
 """
 
 import matplotlib.pyplot as plt
@@ -24,8 +24,8 @@ X = attach_history(
 train, test = next(GroupShuffleSplit(1, test_size=0.3, random_state=0).split(X, groups=X["user"]))
 
 # %%
-# Keep every click of the training rows and one negative in four. Histories were attached before:
-# they do not change.
+# Keep every click of the training rows and one negative in four. The histories were attached
+# before and do not change.
 
 rng = np.random.RandomState(0)
 kept = train[(log.y[train] == 1) | (rng.random_sample(len(train)) < 0.25)]
@@ -42,7 +42,7 @@ raw = model.predict_proba(X.iloc[test])[:, 1]
 corrected = correct_for_sampling(raw, sampling_rate=0.25)
 
 # %%
-# The correction leaves the order, and so the AUC, as it is.
+# The correction does not change the order, and so not the AUC.
 
 y = log.y[test]
 for name, probability in {"as predicted": raw, "corrected": corrected}.items():

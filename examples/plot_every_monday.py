@@ -2,9 +2,9 @@
 Every Monday
 ============
 
-A log that grows every week, and a catalogue of which a tenth is new each week. Three ways to live
-with it: never train again, :func:`~sklearn_din.update` with the rows of the week that has gone by,
-or fit anew on all rows so far. Each week is scored before anything learns from it.
+A log that grows every week, with a catalogue of which a tenth is new each week. Compare three
+strategies: never train again, :func:`~sklearn_din.update` with the rows of the past week,
+or fit again on all rows so far. Each week is scored before any model learns from it.
 """
 
 import time
@@ -20,8 +20,8 @@ from sklearn_din import DINClassifier, HistorySequenceEncoder, attach_history, u
 from sklearn_din.datasets import make_click_log
 
 # %%
-# The log: ten "weeks" of as many impressions each, five to start with. An item enters the catalogue
-# in its week, and nobody sees it before. Each row has the user's past as it was at that moment.
+# The log has ten "weeks" with equal numbers of impressions, five for the first fit. An item is
+# launched in its week and not shown before. Each row has the user's past at that moment.
 
 N_WEEKS, N_FIRST = 10, 5
 log = make_click_log(n_users=600, n_items=300, n_categories=15, random_state=0)
@@ -42,8 +42,8 @@ y = X.pop("clicked").to_numpy()
 week = week_of(X)
 
 # %%
-# The model of the first weeks. The encoder is told whose each row is and when: then the last rows
-# stop the training, and each training step prepares for new items.
+# The model of the first weeks. The encoder knows user and time, so early stopping uses the last
+# rows, and training prepares for new items.
 
 model = Pipeline(
     [
@@ -56,7 +56,7 @@ never = model.fit(X[start], y[start])
 updated = clone(model).fit(X[start], y[start])
 
 # %%
-# Every Monday: score the week that comes, three times; then learn from it, twice.
+# Every Monday: score the next week with all three models; then train two of them on it.
 
 losses, seconds = [], []
 anew = never
@@ -76,12 +76,12 @@ losses = pd.DataFrame(losses, index=pd.RangeIndex(N_FIRST, N_WEEKS, name="week")
 losses.round(4)
 
 # %%
-# An update costs a small part of a fit:
+# An update takes a small fraction of the time of a fit:
 
 pd.DataFrame(seconds).median().round(2).to_frame("seconds a Monday")
 
 # %%
-# The log loss of each week, by what was done on the Mondays before it.
+# The log loss of each week, by strategy.
 
 figure, ax = plt.subplots(layout="constrained")
 losses.plot(ax=ax, marker="o", ylabel="log loss", xlabel="week", xticks=losses.index)

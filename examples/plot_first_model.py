@@ -2,7 +2,7 @@
 A first model on a click log
 ============================
 
-From a click log to a cross-checked Deep Interest Network. The log is the embedded one: it is made
+From a click log to an evaluated Deep Interest Network. The built-in log is synthetic
 with known click probabilities, so we know how good a model can be.
 """
 
@@ -19,7 +19,7 @@ log = make_click_log(n_users=600, n_items=300, n_categories=15, random_state=0)
 log.impressions.head()
 
 # %%
-# One row is one candidate shown. ``attach_history`` adds what its user clicked strictly before:
+# One row is one candidate shown. ``attach_history`` adds what the user clicked strictly before it:
 # a cell of a history column is the list of those events, oldest first.
 
 X = attach_history(
@@ -28,7 +28,7 @@ X = attach_history(
 X[["user", "item", "hist_item", "hist_category"]].tail()
 
 # %%
-# Split by user: nobody in the test set was seen in training.
+# Split by user: no test user is in the training set.
 
 users = X["user"]
 train, test = next(GroupShuffleSplit(1, test_size=0.25, random_state=0).split(X, groups=users))
@@ -42,7 +42,7 @@ model = Pipeline(
 model.fit(X.iloc[train], log.y[train])
 
 # %%
-# AUC, GAUC (the AUC among each user's own impressions), and what the true probabilities reach.
+# AUC and GAUC (the AUC among each user's own impressions), and those of the true probabilities.
 
 probability = model.predict_proba(X.iloc[test])[:, 1]
 truth = log.probability[test]
@@ -52,8 +52,8 @@ for name, scores in {"DIN": probability, "best possible": truth}.items():
     print(f"{name:>13}: AUC {auc:.3f}, GAUC {gauc:.3f}")
 
 # %%
-# The true probability of each click against the one that the model found, on users it has never
-# seen: the closer to the line, the better.
+# The true probability of each click against the predicted one, on unseen users: the closer to the
+# line, the better.
 
 figure, ax = plt.subplots(figsize=(5, 4.5), layout="constrained")
 ax.hexbin(truth, probability, gridsize=28, cmap="Blues", bins="log", extent=(0, 1, 0, 1))
@@ -63,8 +63,8 @@ ax.legend(loc="upper left")
 figure.show()
 
 # %%
-# What was fitted: columns, behaviours, layers and the number of parameters; and the same as a
-# drawing, as a notebook shows a fitted classifier.
+# The fitted model as text, with columns, behaviours, layers and the number of parameters, and as
+# the diagram that a notebook shows for a fitted classifier.
 
 print(model["din"].summary())
 

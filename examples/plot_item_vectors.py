@@ -2,13 +2,13 @@
 Films that nobody has rated yet
 ===============================
 
-An item that came up after training has no embedding. It has a title, and the title a vector: words
-weighted by TF-IDF, brought to 64 numbers by TruncatedSVD. The encoder is given one vector per film,
-and a film that training never saw is known by its title.
+An item launched after training has no embedding, but its title has a vector: words
+weighted by TF-IDF and reduced to 64 numbers by TruncatedSVD. With one vector per film, the encoder
+knows new films by their titles.
 
-The example looks for MovieLens in the folder that the variable ``SKLEARN_DIN_DATA`` names, or in
-scikit-learn's data folder. It downloads nothing: where there is no copy, it says so and stops.
-``fetch_movielens()`` downloads one.
+The example looks for MovieLens in the folder given by the environment variable
+``SKLEARN_DIN_DATA``, or in scikit-learn's data folder. It downloads nothing: without a copy, it
+prints a message and stops. ``fetch_movielens()`` downloads one.
 """
 
 import os
@@ -31,7 +31,7 @@ except OSError:
     print("There is no copy of MovieLens here: nothing below is run.")
 
 # %%
-# Titles and genres become vectors. Any text model would do: what counts is one row per film.
+# Turn titles and genres into vectors. Any text model works, as long as there is one row per film.
 
 
 def vectors_of(movies):
@@ -42,7 +42,7 @@ def vectors_of(movies):
 
 
 # %%
-# The newest fifth of the ratings tests. Most of its films were rated before, some were not.
+# Test on the newest fifth of the ratings. Most of its films were rated before, some were not.
 
 
 def split_of(movielens):
@@ -82,7 +82,7 @@ if movielens is not None:
     print(auc.round(3))
 
 # %%
-# The network's own vectors, titles and all: films close to each other are alike to it.
+# Nearest neighbours in the network's own vectors, which include the titles.
 
 if movielens is not None:
     table = embeddings(models["vectors"])["item"]

@@ -3,11 +3,11 @@ MovieLens: will they like this movie?
 =====================================
 
 Real ratings (MovieLens latest-small). A rating of 4 or more is a click; the history is what the
-user liked before. Films have titles, so the attention can be read.
+user liked before. Films have titles, so the attention is easy to interpret.
 
-The example looks for MovieLens in the folder that the variable ``SKLEARN_DIN_DATA`` names, or in
-scikit-learn's data folder. It downloads nothing: where there is no copy, it says so and stops.
-``fetch_movielens()`` downloads one.
+The example looks for MovieLens in the folder given by the environment variable
+``SKLEARN_DIN_DATA``, or in scikit-learn's data folder. It downloads nothing: without a copy, it
+prints a message and stops. ``fetch_movielens()`` downloads one.
 """
 
 import os
@@ -34,8 +34,8 @@ except OSError:
     print("There is no copy of MovieLens here: nothing below is run.")
 
 # %%
-# Histories and aggregates are attached before the split: both hold only what is strictly earlier.
-# The genres, such as ``"Comedy|Drama"``, become a bag of ids: the text is split at the separator.
+# Attach histories and aggregates before the split: both contain only strictly earlier events.
+# The genres, such as ``"Comedy|Drama"``, are split at the separator into a bag of ids.
 
 
 def impressions_of(movielens):
@@ -66,9 +66,9 @@ def fit(X, y, *, drop=()):
 
 
 # %%
-# Trained on the first 80 % of the time, tested on the rest, with the aggregates and without. Most
-# of the later ratings are by users that are new then: ids and embeddings know little about them, a
-# mean rating so far tells after a few films whether someone is strict.
+# Train on the first 80 % of the ratings and test on the rest, with and without the aggregates. Most
+# of the later ratings are by new users, about whom embeddings know little, while a
+# mean rating shows after a few films how strict someone is.
 
 if movielens is not None:
     X, y = impressions_of(movielens)

@@ -2,8 +2,8 @@
 Rank a catalogue for each user
 ==============================
 
-``rank_candidates`` scores every item for every user and returns the best ones. Users and items
-are encoded once each, and the probabilities are those of ``predict_proba``.
+``rank_candidates`` scores every item for every user and returns the best ones. It encodes each
+user and item once, and its probabilities equal those of ``predict_proba``.
 """
 
 import matplotlib.pyplot as plt
@@ -26,8 +26,8 @@ model = Pipeline(
 model.fit(X, log.y)
 
 # %%
-# The catalogue: one row per item, with the columns that belong to the candidate. The users: one
-# row per user at a moment, with all other columns.
+# The catalogue has one row per item, with the columns of the candidate. The users have one
+# row each, as of one moment, with all other columns.
 
 catalogue = log.impressions.drop_duplicates("item")[["item", "category", "price"]]
 users = X.drop_duplicates("user", keep="last")[["device", "hist_item", "hist_category"]].tail(3)
@@ -35,8 +35,8 @@ best = rank_candidates(model, users, catalogue, top_k=5)
 best.head(5)
 
 # %%
-# Why these? Left, what the first user clicked before, by category; right, the categories of the
-# five best items.
+# Why these items? On the left, the first user's past clicks by category; on the right, the
+# categories of the five best items.
 
 user = best[best["row"] == 0]
 past, counts = np.unique(users["hist_category"].iloc[0], return_counts=True)

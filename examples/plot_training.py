@@ -17,10 +17,10 @@ X = attach_history(
 )
 
 # %%
-# ``early_stopping="auto"``, the default, is on from 1,000 rows. Here it is asked for by name,
-# with whole users set aside: ``validation="groups"`` needs the groups at ``fit``, and a Pipeline
-# hands them to its step ``din`` as ``din__groups``. Where the encoder knows the time,
-# ``HistorySequenceEncoder(time="time")``, the last rows are set aside by default.
+# ``early_stopping="auto"``, the default, is on from 1,000 rows. Here it is turned on explicitly,
+# with held-out users: ``validation="groups"`` needs the groups at ``fit``, and a Pipeline
+# passes them to its step ``din`` as ``din__groups``. If the encoder knows the time,
+# ``HistorySequenceEncoder(time="time")``, the last rows are held out by default.
 
 model = Pipeline(
     [
@@ -35,8 +35,8 @@ model.fit(X, log.y, din__groups=X["user"])
 TrainingDisplay.from_estimator(model)
 
 # %%
-# The training loss keeps falling; the validation loss turns. Training stopped after ``patience``
-# validation checks without improvement, and the weights of the marked check were kept: the average
-# of the last four checks' weights.
+# The training loss keeps falling, but the validation loss starts to rise. Training stopped after
+# ``patience`` validation checks without improvement and kept the weights of the marked check: the
+# average over its last four checks.
 
 model["din"].history_.round(3)

@@ -156,7 +156,7 @@ class DINEstimator(EstimatorState, CallbackSupportMixin, Parameters, BaseEstimat
         return self
 
     def attention_weights(self, X: EncodedFeatures) -> pd.DataFrame:
-        """Weight of every past event in its impression's interest.
+        """Return the weight of every past event in its impression's interest.
 
         Parameters
         ----------
@@ -167,14 +167,14 @@ class DINEstimator(EstimatorState, CallbackSupportMixin, Parameters, BaseEstimat
         -------
         weights : DataFrame
             One row per event, oldest first: row (position of the impression in X), behaviour,
-            position (0 is the oldest event kept), one column of encoded ids per attribute
-            (Int32, missing where the behaviour lacks it), weight: the factor of the event's
-            embedding in the interest vector. Bags are no behaviour: they have no candidate.
+            position (0 is the oldest event kept), one column of encoded ids per attribute (Int32,
+            missing if the behaviour lacks it), weight: the factor of the event's embedding in the
+            interest vector. Bags are not included: they have no candidate.
 
         Raises
         ------
         ValueError
-            Where the classifier has no attention: ``pooling="max"``, or no history.
+            If the classifier has no attention: ``pooling="max"``, or no history.
         """
         encoded = self._prepare_rows(X)
         from sklearn_din.training.attention import attention_table  # and pandas
@@ -183,7 +183,7 @@ class DINEstimator(EstimatorState, CallbackSupportMixin, Parameters, BaseEstimat
         return attention_table(self.module_, encoded, pooling=self.pooling, device=device)
 
     def summary(self) -> str:
-        """Columns, also those not used, behaviours, layers, parameters, neighbours, as text."""
+        """Return used and unused columns, layers, parameters and neighbours as text."""
         check_is_fitted(self)
         return extra("inspection.summary").summarize(self)
 
@@ -585,22 +585,22 @@ class DINClassifier(ClassifierMixin, DINEstimator, ClickParameters):
         classes: ArrayLike | None = None,
         sample_weight: ArrayLike | None = None,
     ) -> DINClassifier:
-        """Train on further rows: one pass over them, from where the training stopped.
+        """Train on further rows: one pass over them, continuing from the current state.
 
-        Weights, the optimizer's moments and the order of random numbers go on. Ids that the
-        encoder has appended since get rows of their own, which start as all rows did; by that
-        alone no prediction changes. Where items are new over time (``novelty_``), rows are shown as
-        at fit.
-        There is no early stopping, no validation rows are set aside, and the latest weights are
-        kept, no average. ``batch_size="auto"`` stays what it was at fit; ``lr`` and
-        ``embedding_lr`` are those of the parameters now. The L2 on embeddings counts an id's
-        occurrences in all rows so far, so that the same prior is not imposed anew by each call.
-        Item neighbours of these rows come from what was known before them; then the clicks of those
-        that are later than all earlier rows are counted, or, by user, of all of them.
-        ``class_weight="balanced"`` looks at the labels of this call.
+        Weights, the optimizer's moments and the sequence of random numbers continue. Ids that the
+        encoder has appended since get new embeddings, initialized as at fit; this alone changes
+        no prediction. If items are new over time (``novelty_``), ids are hidden as at fit.
 
-        Give it the rows of a day or a week, each once. On a classifier that is not fitted it
-        trains a new network by one pass; ``fit`` with early stopping is the better start.
+        There is no early stopping and no held-out validation rows, and the last weights are kept,
+        not an average. ``batch_size="auto"`` remains what it was at fit; ``lr`` and
+        ``embedding_lr`` have their current values. The L2 penalty on embeddings counts an id's
+        occurrences in all rows so far, so that calls do not impose the same prior again. Item
+        neighbours of these rows come from what was known before them; then the clicks of those
+        rows that are later than all earlier ones are counted, or, by user, the clicks of all.
+        ``class_weight="balanced"`` uses the labels of this call.
+
+        Pass the rows of a day or a week, each once. On a classifier that is not fitted, this
+        trains a new network in one pass; ``fit`` with early stopping is better.
 
         Parameters
         ----------

@@ -276,14 +276,13 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
     def partial_fit(self, X: TableLike, y: ArrayLike | None = None) -> Self:
         """Learn the ids of further rows. The first call is ``fit``.
 
-        New values get the next free ids, in sorted order; every id that is known keeps its
-        meaning. A value below ``min_frequency`` is counted until it has occurred often enough in
-        all calls together: until then, it is remembered with its count, in memory and in files.
-        ``max_ids`` bounds the vocabulary as before; once it is full, nothing is counted any more.
+        New values get the next free ids, in sorted order; every known id keeps its meaning. A
+        value below ``min_frequency`` is counted until it has occurred often enough in all calls
+        together; until then, its count is stored, in memory and in files. ``max_ids`` limits the
+        vocabulary as before; once it is full, counting stops.
 
-        All else stays as it was learnt at first: the role that each column plays, and the scales of
-        numbers. A number that is missing in a column that had none missing gets the mean and no
-        indicator. To learn these anew, ``fit`` starts from nothing.
+        Roles of columns and scales of numbers do not change. A missing number in a column that
+        had none missing gets the mean and no indicator. To learn all this again, call ``fit``.
 
         A :class:`DINClassifier` that was trained on this encoder's output needs its own
         ``partial_fit`` afterwards; :func:`update` does both.
@@ -291,9 +290,9 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
         Parameters
         ----------
         X : DataFrame, scan or array-like of shape (n_rows, n_columns)
-            Rows that were not learnt from yet: what is given twice is counted twice.
+            Rows that were not given before: rows given twice are counted twice.
         y : object, default=None
-            Not looked at: scikit-learn passes it to every transformer.
+            Ignored; present for compatibility with Pipeline.
 
         Returns
         -------
@@ -302,8 +301,8 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
         Raises
         ------
         ValueError
-            If a column holds values of another kind than at first, is gone, or was not there at
-            first. The encoder is then as before.
+            If the values of a column are of another kind than at first, or a column is new or
+            missing. The encoder is then unchanged.
         """
         if not hasattr(self, "schema_"):
             return self.fit(X, y)

@@ -1,4 +1,4 @@
-"""A fitted Pipeline learns from rows that have come since: a new model, beside the old one."""
+"""Training a fitted Pipeline on new rows: returns a new model and keeps the old one."""
 
 import copy
 from typing import Any, TypeVar
@@ -23,28 +23,29 @@ def update(
 ) -> Model:
     """Train a fitted model further on new rows and return the result as a new model.
 
-    It takes a small part of the time of a full fit. The given model stays as it is, to the bit:
-    others may go on asking it, and it may be updated by other rows. Both share what did not change.
+    This takes a small fraction of the time of a full fit. The given model is unchanged, to the
+    last bit: it can still predict, and can be updated with other rows. The models share what did
+    not change.
 
-    scikit-learn's Pipeline has no ``partial_fit``; this function goes through its steps in order. A
-    step that has ``partial_fit`` learns from the rows and then transforms them; all others
-    transform alone. So :class:`HistorySequenceEncoder` appends the new ids, :class:`HistoryBuilder`
-    remembers the new events, and :class:`DINClassifier` makes one pass over the rows, which leaves
-    the average of the weights along it.
+    scikit-learn's Pipeline has no ``partial_fit``; this function goes through its steps in order.
+    A step with ``partial_fit`` learns from the rows and then transforms them; all others only
+    transform. So :class:`HistorySequenceEncoder` appends the new ids, :class:`HistoryBuilder`
+    stores the new events, and :class:`DINClassifier` makes one pass over the rows and takes the
+    average of the weights along it.
 
     Parameters
     ----------
     model : Pipeline, search over one, CalibratedClassifierCV of one, or DINClassifier
-        Fitted; a Pipeline ends in a :class:`DINClassifier`. Of GridSearchCV and the like,
-        ``best_estimator_`` is updated; their scores stay those of the search. A calibration stays
-        as it is, also where the Pipeline is frozen in it: calibrate anew, on rows that were not
-        trained on, where the probabilities have moved.
+        Fitted; a Pipeline must end in a :class:`DINClassifier`. For GridSearchCV and the like,
+        ``best_estimator_`` is updated; the scores remain those of the search. A calibration does
+        not change, even if the Pipeline is frozen in it: if the probabilities have shifted,
+        calibrate again on rows that were not trained on.
     X : DataFrame, or EncodedFeatures for a DINClassifier
         The new rows, each once, with the columns of ``fit``.
     y : array-like of shape (n,)
-        Their labels; all may be alike.
+        Their labels; they may all be equal.
     sample_weight : array-like of shape (n,), default=None
-        Factor of each impression's loss; the classifier alone gets it.
+        Factor of each impression's loss, passed to the classifier only.
 
     Returns
     -------
@@ -55,10 +56,10 @@ def update(
     Raises
     ------
     TypeError
-        If there is no DINClassifier, or it stands inside another model, such as VotingClassifier,
-        that would have to be fitted anew; if a CalibratedClassifierCV holds several.
+        If there is no DINClassifier, or it is inside another model, such as VotingClassifier,
+        that would have to be fitted again; if a CalibratedClassifierCV contains several.
     ValueError
-        If rows or labels are not as those of ``fit``, or a column is new or gone: fit again.
+        If rows or labels do not match those of ``fit``, or a column is new or missing: fit again.
 
     See Also
     --------
