@@ -448,7 +448,7 @@ def make_models():
 
 
 def make_grown_model():
-    """A model with item neighbours that has learnt ids after fit, rare ones among them."""
+    """A model with item neighbours that has learnt ids after fit."""
     frame, y = make_rows()
     later = frame.assign(time=frame["time"] + pd.Timedelta("30D"), item=frame["item"] + "new")
     model = Pipeline(make_steps()).set_params(encode__min_frequency=2).fit(frame, y)

@@ -117,9 +117,6 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
     max_ids : int, default=None
         Maximum number of values with an id of their own in each vocabulary; the most frequent
         ones are kept. It bounds the size of the embeddings. None means no limit.
-    unknown : {"embed", "error"}, default="embed"
-        What to do at transform with a value not seen at fit: give it id 1, or raise. A missing
-        value always has id 1.
     separator : str, default=None
         Where to split histories that are strings, such as "|" for "Comedy|Drama": the columns
         named in ``histories``, and with "auto" those called ``hist_x`` next to a column ``x``.
@@ -175,7 +172,6 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
         "max_length": [Interval(Integral, 1, None, closed="left")],
         "min_frequency": [Interval(Integral, 1, None, closed="left")],
         "max_ids": [Interval(Integral, 1, None, closed="left"), None],
-        "unknown": [StrOptions({"embed", "error"})],
         "separator": [str, None],
         "vectors": "no_validation",
     }
@@ -196,7 +192,6 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
         max_length: int = 50,
         min_frequency: int = 1,
         max_ids: int | None = None,
-        unknown: str = "embed",
         separator: str | None = None,
         vectors: Mapping[str, pd.DataFrame] | None = None,
     ) -> None:
@@ -210,7 +205,6 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
         self.max_length = max_length
         self.min_frequency = min_frequency
         self.max_ids = max_ids
-        self.unknown = unknown
         self.separator = separator
         self.vectors = vectors
 
@@ -276,10 +270,9 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
     def partial_fit(self, X: TableLike, y: ArrayLike | None = None) -> Self:
         """Learn the ids of further rows. The first call is ``fit``.
 
-        New values get the next free ids, in sorted order; every known id keeps its meaning. A
-        value below ``min_frequency`` is counted until it has occurred often enough in all calls
-        together; until then, its count is stored, in memory and in files. ``max_ids`` limits the
-        vocabulary as before; once it is full, counting stops.
+        New values get the next free ids, in sorted order; every id that is known keeps its
+        meaning. A new value needs ``min_frequency`` occurrences in one call, and ``max_ids`` bounds
+        the vocabulary as a whole.
 
         Roles of columns and scales of numbers do not change. A missing number in a column that
         had none missing gets the mean and no indicator. To learn all this again, call ``fit``.
@@ -440,7 +433,7 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
 
     @property
     def _id_rules(self) -> IdRules:
-        return IdRules(self.min_frequency, self.max_ids, keep_rare=self.unknown == "error")
+        return IdRules(self.min_frequency, self.max_ids)
 
     @property
     def _metadata(self) -> dict[str, str]:
@@ -530,12 +523,7 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
         warn_of_events(statistics.totals, max_length=self.max_length, n_rows=len(table))
 
     def _row_encoder(self) -> RowEncoder:
-        return RowEncoder(
-            self._learnt,
-            self._metadata,
-            self._look_up_vectors(),
-            refuses_unknown=self.unknown == "error",
-        )
+        return RowEncoder(self._learnt, self._metadata, self._look_up_vectors())
 
     def _look_up_vectors(self) -> dict[str, Vectors]:
         """Return the vectors of each vocabulary's ids, once for the same frames."""

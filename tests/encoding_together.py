@@ -58,7 +58,7 @@ def attached(folder, cache):
 def some_rows(folder, cache):
     """Rows in an order of their own, and options."""
     scan = rows(folder, cache, memory="400KB")
-    options = {"max_length": 3, "min_frequency": 2, "unknown": "error"}
+    options = {"max_length": 3, "min_frequency": 2}
     fit(scan[np.random.RandomState(0).permutation(len(scan))[:200]], **options)
 
 

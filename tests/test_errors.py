@@ -114,7 +114,6 @@ WITHOUT_CANDIDATE = (
     ({"categorical": ["price"]}, r"price must hold ids, got floats with fractions .* 1\.5"),
     ({"drop": [*SHOWN]}, "no column is left to encode: X needs a column of ids"),
     ({"histories": {"hist_item": "category"}}, r"holds integers and hist_item holds text"),
-    ({"unknown": "ignore"}, r"The 'unknown' parameter .* among \{.*'(error|embed)'.*'ignore'"),
     ({"max_length": 0}, r"The 'max_length' parameter .* in the range \[1, inf\)\. Got 0"),
     ({"histories": "hist_item"}, exactly(f"{WITHOUT_CANDIDATE}'hist_item'.")),
     ({"histories": ["hist_item"]}, exactly(f"{WITHOUT_CANDIDATE}['hist_item'].")),

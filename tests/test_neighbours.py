@@ -467,7 +467,7 @@ def test_no_more_than_the_newest_thousand_count(log, monkeypatch):
 def test_older_events_need_no_id():
     lists = [["old", "boot", "hat"], ["boot", "hat"]]
     frame = pd.DataFrame({"item": ["hat", "boot"], "hist_item": lists})
-    encoder = HistorySequenceEncoder(max_length=1, unknown="error")
+    encoder = HistorySequenceEncoder(max_length=1)
     X = encoder.fit_transform(frame)
     assert encoder.vocabularies_["item"].tolist() == ["boot", "hat"]
     (ragged,) = X.behaviours.values()

@@ -53,7 +53,6 @@ def fit(*, is_text, is_nested=False, **parameters):
 ENCODERS = [
     fit(is_text=True),
     fit(is_text=False),
-    fit(is_text=False, unknown="error"),
     fit(is_text=True, separator="|"),
     fit(is_text=True, is_nested=True),
     fit(is_text=False, is_nested=True),

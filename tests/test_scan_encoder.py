@@ -77,7 +77,6 @@ OPTIONS = [
     {"user": "user", "max_length": 3},
     {**EASY, "min_frequency": 3, "max_ids": 20, "drop": ["country"]},
     {**EASY, "histories": {("hist_item", "hist_category"): ("item", "category"), "tags": None}},
-    {**EASY, "unknown": "error"},
 ]
 
 

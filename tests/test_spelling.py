@@ -69,7 +69,7 @@ def test_ids_that_are_all_unknown_at_predict_are_said_once_for_each_column():
     upper = make_frame("SKU{}".format, "SKU{}".format)
     messages = said(lambda: [fitted.transform(upper) for _ in range(3)])
     assert messages == [
-        f"no id of {name} was seen at fit, where they were such as 'sku{item}': all of them have "
+        f"no id of {name} is known from fit, where they were such as 'sku{item}': all of them have "
         "the unknown id. Write them as they were written at fit (upper case, leading zeros, "
         "spaces)."
         for name, item in (("item", messages[0].split("'sku")[1].split("'")[0]),

@@ -76,24 +76,6 @@ def test_unknown_and_missing_are_one_and_never_padding():
     assert X["hist_item_mask"].tolist() == [[True] * 3, [False] * 3, [False] * 3]
 
 
-def test_unknown_error_names_what_was_not_seen_at_fit():
-    frame = with_windows(columns=["item"])
-    fitted = encoder(unknown="error", min_frequency=3).fit(frame)
-    other = pd.DataFrame(frame).assign(item=[99, 98] + [1] * 58, category=None)
-    same(fitted.transform(frame), fitted.fit_transform(frame))
-    with pytest.raises(ValueError, match=r"item holds 2 values .* at fit: 98, 99\. Fit on rows"):
-        fitted.transform(other)
-
-
-def test_unknown_error_looks_at_the_rows_own_events_only():
-    frame = with_windows(columns=["item"])
-    is_old = frame["time"] < 300
-    fitted = encoder(unknown="error", histories={"hist_item": None}, categorical=[]).fit(
-        frame[is_old]
-    )
-    fitted.transform(frame[is_old].iloc[:3])
-
-
 def test_rows_encode_alike_alone_together_and_in_any_order():
     frame = with_windows(elapsed="hist_elapsed")
     fitted = encoder().fit(frame)

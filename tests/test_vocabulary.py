@@ -143,16 +143,6 @@ def test_text_that_spells_integers_joins_them():
     assert ids_of(vocabulary, texts) == [4, 1, 1, 1]
 
 
-def test_unknown_values_are_named_and_rare_ones_forgiven():
-    vocabulary = learn(["a", "a", "b"], min_frequency=2, keep_rare=True)
-    values = np.array(["a", "b", *"uvwxyz"], dtype=object)
-    ids = vocabulary.encode(values, name="item")
-    message = r"item holds 6 values .* 'u', 'v', 'w', 'x', 'y', \.\.\.\. Fit .* unknown='embed'"
-    with pytest.raises(ValueError, match=message):
-        vocabulary.refuse_unknown(values, ids, name="item")
-    vocabulary.refuse_unknown(values[:2], ids[:2], name="item")
-
-
 def test_ids_of_another_vocabulary_are_refused():
     with pytest.raises(ValueError, match=r"ids must lie in range\(0, 3\), got .* 0 to 3"):
         learn(["a"]).decode(np.array([0, 3]))

@@ -123,18 +123,9 @@ class Learnt:
             same = [other for other in owners if owners[other] == owners[name]]
             values = pd.unique(plain_ids(read.values()[name], name=name))
             vocabulary = self.vocabularies[owners[name]]
-            if np.isin(values.astype(str), vocabulary.rare.astype(str)).any():
-                continue  # seen at fit, too rarely for an id
             is_compared = len(same) > 1 and set(same) <= set(unknown)
             notices.append(note_unknown(name, values, vocabulary.values, is_compared=is_compared))
         return notices
-
-    def refuse_unknown(self, read: ReadFrame) -> None:
-        """Raise where a value was not seen at fit."""
-        for name, values, counts, _ in read.count_values():
-            plain = plain_ids(values[counts > 0], name=name)
-            vocabulary = self.vocabularies[self.roles.owners[name]]
-            vocabulary.refuse_unknown(plain, vocabulary.encode(plain, name=name), name=name)
 
     def profile(self, read: ReadFrame) -> dict[str, ColumnProfile]:
         """Return what the columns of some rows look like, in the bins of the training rows."""

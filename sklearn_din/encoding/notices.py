@@ -273,7 +273,7 @@ def note_unshared(pairs: Pairs, counts: Mapping[str, Occurrences]) -> Iterator[s
 def note_unknown(
     name: str, values: np.ndarray, known: np.ndarray, *, is_compared: bool
 ) -> str | None:
-    """Return what to say of a column none of whose ids was seen at fit.
+    """Return what to say of a column none of whose ids is known.
 
     New items are no mistake: something is said where the ids would be known in another spelling,
     and where neither candidates nor histories (``is_compared``) have a known one.
@@ -285,7 +285,7 @@ def note_unknown(
         return None
     at_fit = repr(known[0] if pair is None else pair[1])
     return (
-        f"no id of {name} was seen at fit, where they were such as {at_fit:.40}: all of them "
+        f"no id of {name} is known from fit, where they were such as {at_fit:.40}: all of them "
         "have the unknown id. Write them as they were written at fit (upper case, leading zeros, "
         "spaces)."
     )

@@ -35,14 +35,12 @@ class RowEncoder:
     """Encodes the rows of tables by what was learnt.
 
     Columns ``metadata``, by their name in encoded rows, travel beside the features, and so do the
-    ``vectors`` of vocabularies that have some; ``refuses_unknown`` makes a value not seen at fit an
-    error.
+    ``vectors`` of vocabularies that have some.
     """
 
     learnt: Learnt
     metadata: Mapping[str, str]
     vectors: dict[str, Vectors]
-    refuses_unknown: bool = False
 
     def encode(self, table: Impressions, *, name: str = "") -> EncodedFeatures:
         """Encode all rows, or open the store of that name in which they were kept.
@@ -83,8 +81,6 @@ class RowEncoder:
 
     def _encode_part(self, columns: Columns) -> EncodedFeatures:
         read, frame = self.read(columns), columns.frame
-        if self.refuses_unknown:
-            self.learnt.refuse_unknown(read)
         warn_of_changed_units(self.learnt.find_changed_units(read))
         encoded, behaviours = self.learnt.encode_columns(read), self.learnt.encode_behaviours(read)
         warn_once_of(self.learnt.note_unknown(read, encoded, behaviours))
@@ -103,7 +99,7 @@ class RowEncoder:
 
     def _write(self, table: Impressions, writer: StoreWriter) -> None:
         """Write the parts one after the other; logs that rows share once, and their windows."""
-        shared = SharedLogs(table.scan, self.learnt, is_welcome=not self.refuses_unknown)
+        shared = SharedLogs(table.scan, self.learnt)
         sink = RowSink(writer, table.positions, len(table))
         user = self.metadata.get("users")
         users = UserNumbers(table, user) if user in table.names else None
@@ -142,12 +138,11 @@ class SharedLogs:
     """Behaviours whose events a scan keeps once, and how they are encoded.
 
     Only an :class:`AttachedScan` has such ``behaviours``, and they need not be read part by part.
-    The log holds events that no row shows: where it is not ``is_welcome``, it is not used.
     """
 
-    def __init__(self, scan: Any, learnt: Learnt, *, is_welcome: bool) -> None:
+    def __init__(self, scan: Any, learnt: Learnt) -> None:
         self._learnt, self._logs = learnt, dict[Behaviour, Any]()
-        is_attached = is_welcome and hasattr(scan, "find_log") and len(scan) > 0
+        is_attached = hasattr(scan, "find_log") and len(scan) > 0
         for behaviour in learnt.roles.behaviours if is_attached else ():
             stored = scan.find_log(behaviour.columns)
             if stored is None or not stored[0].n_events:

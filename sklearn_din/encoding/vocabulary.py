@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from numbers import Real
 from typing import NamedTuple, Self
@@ -16,11 +16,9 @@ from numpy.typing import ArrayLike
 from sklearn_din.features.identities import identify, is_identity
 from sklearn_din.features.schema import FIRST_KNOWN_ID, PADDING_ID, UNKNOWN_ID
 from sklearn_din.utils.digests import digest
-from sklearn_din.utils.estimator_state import check_array
 from sklearn_din.utils.validation import check_exact, spells_integer
 from sklearn_din.utils.warnings import warn_user
 
-SHOWN_VALUES = 5
 N_DIGITS = 16  # of a vocabulary's digest
 PENDING_VALUES = 100_000
 FEW_VALUES = 1024  # up to which a search in order is faster than an index of pandas
@@ -38,27 +36,22 @@ class IdRules(NamedTuple):
     """Rules by which values get an id of their own.
 
     Those that count at least ``min_frequency`` times, and of them the ``max_ids`` most frequent
-    ones (None: all), ties by value. ``keep_rare`` remembers all values that were seen but left out;
-    otherwise only those are that may get an id later, because they may reach ``min_frequency``.
+    ones (None: all), ties by value.
     """
 
     min_frequency: int = 1
     max_ids: int | None = None
-    keep_rare: bool = False
 
-    def choose(self, counts: np.ndarray, n_known: int = 0) -> tuple[np.ndarray, np.ndarray]:
-        """Choose from sorted values, beside ``n_known`` that have an id, by how often each counts.
+    def choose(self, counts: np.ndarray, n_known: int = 0) -> np.ndarray:
+        """Return which of sorted values get an id, beside ``n_known``, by how often each counts.
 
-        Returns where a value gets an id, and where it is remembered without one.
-
-        >>> IdRules(min_frequency=2, max_ids=2).choose(np.array([3, 1, 2, 3]))[0]
+        >>> IdRules(min_frequency=2, max_ids=2).choose(np.array([3, 1, 2, 3]))
         array([ True, False, False,  True])
         """
         chosen = counts >= self.min_frequency
         if self.max_ids is not None:
             chosen[np.argsort(-counts, kind="stable")[max(0, self.max_ids - n_known) :]] = False
-        has_room = self.max_ids is None or n_known + chosen.sum() < self.max_ids
-        return chosen, ~chosen & (self.keep_rare or (self.min_frequency > 1 and has_room))
+        return chosen
 
 
 class ValueCounts:
@@ -104,8 +97,6 @@ class Vocabulary:
     meaning (:meth:`grow`).
 
     values : (n_values,). Distinct plain values, as :func:`plain_ids` gives them.
-    rare : ndarray of objects, default=nothing. Values seen so far that have no id of their own.
-    rare_counts : ndarray of int64, default=nothing. How often each of them was seen.
     grown_from : tuple of str, default=(). Digests of this vocabulary before values were appended,
         the oldest first.
 
@@ -117,8 +108,6 @@ class Vocabulary:
     """
 
     values: np.ndarray
-    rare: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=object))
-    rare_counts: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
     grown_from: tuple[str, ...] = ()
 
     @classmethod
@@ -129,15 +118,13 @@ class Vocabulary:
         (an event that no training row sees) is not learnt.
         """
         values, counts = count_columns(sources)
-        chosen, left = rules.choose(counts)
-        return cls(values[chosen], values[left].astype(object), counts[left].astype(np.int64))
+        return cls(values[rules.choose(counts)])
 
     def grow(self, sources: Mapping[str, Occurrences], rules: IdRules, *, name: str) -> Self:
-        """Append the values that have become frequent enough; this vocabulary stays as it is.
+        """Append values that are frequent enough in later rows; this vocabulary stays as it is.
 
-        ``sources`` are what later rows hold, counts of rare values in earlier rows are added to
-        theirs, and ``max_ids`` bounds the vocabulary as a whole. ``name`` is its column, for the
-        error where the new values are of another kind.
+        ``sources`` are what the later rows hold; ``max_ids`` bounds the vocabulary as a whole.
+        ``name`` is its column, for the error where the new values are of another kind.
 
         >>> known = Vocabulary(np.array(["boot", "shoe"], dtype=object))
         >>> new = Occurrences(np.array(["clog", "shoe"], dtype=object), np.array([1, 5]))
@@ -153,17 +140,14 @@ class Vocabulary:
                 " they could never match. Give the column the dtype that it had at fit."
             )
         is_new = self.positions(values) < 0
-        values, counts = self._add_earlier_counts(values[is_new], counts[is_new])
-        chosen, left = rules.choose(counts, len(self.values))
-        together, grown_from = self.values, self.grown_from
-        if chosen.any():
-            new = plain_ids(values[chosen], name=name)
-            if len(together) and together.dtype != new.dtype:  # a vocabulary of several kinds
-                new = new.astype(object)
-            together = np.concatenate([together, new]) if len(together) else new
-            grown_from = (*grown_from, self.digest)
-        rare = values[left].astype(object), counts[left].astype(np.int64)
-        return type(self)(together, *rare, grown_from)
+        chosen = rules.choose(counts[is_new], len(self.values))
+        if not chosen.any():
+            return self
+        new = plain_ids(values[is_new][chosen], name=name)
+        if len(self.values) and self.values.dtype != new.dtype:  # a vocabulary of several kinds
+            new = new.astype(object)
+        together = np.concatenate([self.values, new]) if len(self.values) else new
+        return type(self)(together, (*self.grown_from, self.digest))
 
     @cached_property
     def digest(self) -> str:
@@ -252,39 +236,12 @@ class Vocabulary:
         table = np.concatenate([[None] * FIRST_KNOWN_ID, self.values.astype(object)])
         return table[ids]
 
-    def refuse_unknown(self, values: np.ndarray, ids: np.ndarray, *, name: str) -> None:
-        """Raise where a value is unknown now and was not seen at fit either."""
-        unseen = values[ids < 0].astype(object)
-        unseen = pd.unique(unseen[~pd.Index(unseen).isin(self.rare)])
-        if len(unseen):
-            more = ", ..." if len(unseen) > SHOWN_VALUES else ""
-            some = ", ".join(sorted(map(repr, unseen))[:SHOWN_VALUES])
-            raise ValueError(
-                f"{name} holds {len(unseen)} values that were not seen at fit: {some}{more}. Fit "
-                "on rows that have them, or use unknown='embed'."
-            )
-
     def check(self) -> None:
         """Raise ValueError where this cannot be a vocabulary."""
         if self.values.ndim != 1 or self.values.dtype not in ID_DTYPES:
             raise ValueError("a vocabulary must be a list of integers, booleans or objects.")
-        if self.rare.ndim != 1 or self.rare.dtype != object:
-            raise ValueError("rare values must be a list of objects.")
-        what = "counts of rare values"
-        check_array(self.rare_counts, dtype="int64", shape=self.rare.shape, what=what)
         if not self._index.is_unique:
             raise ValueError("a vocabulary must have each value once.")
-
-    def _add_earlier_counts(
-        self, values: np.ndarray, counts: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Add what was counted of rare values before: values in sorted order, and their counts."""
-        if not len(self.rare):
-            return values, counts
-        earlier = Occurrences(self.rare, self.rare_counts)
-        values, counts = _count_together([earlier, Occurrences(values.astype(object), counts)])
-        order = sort_order(values)
-        return values[order], counts[order]
 
 
 def plain_ids(values: np.ndarray, *, name: str) -> np.ndarray:
