@@ -14,8 +14,8 @@ import pandas as pd
 import scipy.sparse
 
 from benchmarks import workloads
+from benchmarks.answer_log import make_answer_log
 from sklearn_din import attach_history
-from sklearn_din.datasets import make_answer_log
 
 N_RELATED = 5  # categories that are bought by the same users, which no column says
 WANDER = 0.5  # how often the next category is any of the related ones
@@ -302,7 +302,7 @@ class _Chain:
 
 
 def answers(*, n_users=3000, cap=50, seed=0):
-    """Return students' answers (``sklearn_din.datasets.make_answer_log``), split by user.
+    """Return students' answers (``benchmarks.answer_log``), split by user.
 
     The past answers are an attribute of the events alone: the candidate's is the label.
     """

@@ -18,10 +18,12 @@ from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import make_pipeline
 
 from benchmarks import quality, workloads
+from benchmarks.answer_log import make_answer_log
 from benchmarks.data_sets import DATA_SETS, data_set
+from benchmarks.market_log import make_market_log
 from benchmarks.tables import print_table
 from sklearn_din import DINClassifier, HistorySequenceEncoder, attach_history, sample_negatives
-from sklearn_din.datasets import make_answer_log, make_click_log, make_market_log
+from sklearn_din.datasets import make_click_log
 from sklearn_din.utils.warnings import log_once, warn_once
 
 SHOWN = 110  # characters of a warning in the table

@@ -20,9 +20,9 @@ import pandas as pd
 from sklearn.metrics import log_loss, roc_auc_score
 
 from benchmarks import baselines, made_logs, quality, workloads
+from benchmarks.market_log import make_market_log
 from benchmarks.tables import print_frame
 from sklearn_din import attach_aggregates, attach_history
-from sklearn_din.datasets import make_market_log
 from sklearn_din.metrics import correct_for_sampling
 
 N_ROWS, RATES = 55_000, [0.5, 0.1, 0.02, 0.005]

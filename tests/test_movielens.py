@@ -18,12 +18,7 @@ DAT = {
     "ratings.dat": "1::10::4.5::60\n2::20::3::0\n",
     "movies.dat": "10::Café, The (1995)::Comedy|War\n20::Heat::Crime\n",
 }
-U = {
-    "u.data": "1\t10\t4.5\t60\n2\t20\t3\t0\n",
-    "u.genre": "Comedy|0\nCrime|1\nWar|2\n\n",
-    "u.item": "10|Café, The (1995)|01-Jan-1995||http://a|1|0|1\n20|Heat||||0|1|0\n",
-}
-LAYOUTS = {"latest-small": CSV, "20m": CSV, "25m": CSV, "1m": DAT, "100k": U}
+LAYOUTS = {"latest-small": CSV, "20m": CSV, "25m": CSV, "1m": DAT}
 RATINGS = pd.DataFrame(
     {
         "user": np.array([1, 2], dtype="int32"),
@@ -106,16 +101,16 @@ def test_a_damaged_zip_is_refused_and_a_damaged_download_removed(grouplens, tmp_
 
 
 def test_without_network_the_message_says_where_to_put_the_file(grouplens, tmp_path):
-    grouplens("100k").unlink()
-    by_hand = r"Download file:.*ml-100k\.zip by hand and put the zip at .*home.ml-100k\.zip"
+    grouplens("20m").unlink()
+    by_hand = r"Download file:.*ml-20m\.zip by hand and put the zip at .*home.ml-20m\.zip"
     with pytest.raises(OSError, match=rf"could not be downloaded \(.*\)\. {by_hand}"):
-        fetch_movielens("100k", data_home=tmp_path / "home")
+        fetch_movielens("20m", data_home=tmp_path / "home")
     with pytest.raises(OSError, match=rf"not in .*home, and downloads are off\. {by_hand}"):
-        fetch_movielens("100k", data_home=tmp_path / "home", download_if_missing=False)
+        fetch_movielens("20m", data_home=tmp_path / "home", download_if_missing=False)
 
 
 def test_an_unknown_edition_lists_those_that_are(tmp_path):
-    with pytest.raises(ValueError, match=r"one of \['latest-small', '100k', .*\], got '2m'"):
+    with pytest.raises(ValueError, match=r"one of \['latest-small', '1m', .*\], got '2m'"):
         fetch_movielens("2m", data_home=tmp_path)
 
 

@@ -11,6 +11,7 @@ from sklearn.linear_model import LinearRegression
 from sklearn.metrics import mean_squared_error, r2_score
 from sklearn.pipeline import Pipeline
 
+from benchmarks.purchase_log import make_purchase_log
 from sklearn_din import (
     DINClassifier,
     DINRegressor,
@@ -24,7 +25,6 @@ from sklearn_din import (
     predict_to_parquet,
     update,
 )
-from sklearn_din.datasets import make_purchase_log
 from sklearn_din.inspection.diagram import network_diagram
 from sklearn_din.training.target import Numbers
 from tests.encoded_impressions import make_impressions

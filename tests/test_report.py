@@ -9,6 +9,8 @@ import pandas as pd
 import pytest
 from sklearn.pipeline import make_pipeline
 
+from benchmarks.answer_log import make_answer_log
+from benchmarks.market_log import make_market_log
 from sklearn_din import (
     HistorySequenceEncoder,
     attach_aggregates,
@@ -17,7 +19,7 @@ from sklearn_din import (
     save,
     scan_parquet,
 )
-from sklearn_din.datasets import make_answer_log, make_click_log, make_market_log
+from sklearn_din.datasets import make_click_log
 from sklearn_din.encoding.profile import ColumnProfile
 from sklearn_din.estimator import DINClassifier
 from sklearn_din.logs.history import attach_history

@@ -13,6 +13,7 @@ from sklearn.metrics import accuracy_score, log_loss, roc_auc_score
 from sklearn.model_selection import KFold, cross_val_score
 from sklearn.pipeline import Pipeline
 
+from benchmarks.purchase_log import make_purchase_log
 from sklearn_din import (
     DINClassifier,
     HistorySequenceEncoder,
@@ -26,7 +27,6 @@ from sklearn_din import (
     rank_candidates,
     update,
 )
-from sklearn_din.datasets import make_purchase_log
 from sklearn_din.inspection.diagram import network_diagram
 from sklearn_din.network.layers import LabelLogits
 from sklearn_din.serving.export import LAYOUTS

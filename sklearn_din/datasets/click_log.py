@@ -83,10 +83,6 @@ def make_click_log(
           ``relevance[offsets[i]:offsets[i + 1]]``.
         - DESCR: a short description.
 
-    See Also
-    --------
-    make_answer_log : Answers instead of clicks: what counts is how well, not how often.
-
     Examples
     --------
     >>> from sklearn_din.datasets.click_log import make_click_log

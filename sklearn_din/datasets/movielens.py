@@ -20,14 +20,12 @@ _MOVIELENS_URL = "https://files.grouplens.org/datasets/movielens/ml-{}.zip"
 # As in url_checksums/movielens.txt of the TensorFlow Datasets repository.
 _MOVIELENS_SHA256 = {
     "latest-small": "696d65a3dfceac7c45750ad32df2c259311949efec81f0f144fdfb91ebc9e436",
-    "100k": "50d2a982c66986937beb9ffb3aa76efe955bf3d5c6b761f4e3a7cd717c6a3229",
     "1m": "a6898adb50b9ca05aa231689da44c217cb524e7ebd39d264c56e2832f2c54e20",
     "20m": "96f243c338a8665f6bcc89c53edf6ee39162a846940de6b7c8c48aeada765ff3",
     "25m": "8b21cfb7eb1706b4ec0aac894368d90acf26ebdfb6aced3ebd4ad5bd1eb9c6aa",
 }
 _RATING_TYPES = {"user": "int32", "item": "int32", "rating": "float32", "time": "int64"}
 _MOVIE_TYPES = {"item": "int32", "title": "str", "genres": "str"}
-_OLD_TEXT: dict[str, Any] = {"encoding": "latin-1", "quoting": csv.QUOTE_NONE}
 
 Tables = tuple[pd.DataFrame, pd.DataFrame]
 
@@ -46,7 +44,7 @@ def fetch_movielens(
 
     Parameters
     ----------
-    variant : {"latest-small", "100k", "1m", "20m", "25m"}, default="latest-small"
+    variant : {"latest-small", "1m", "20m", "25m"}, default="latest-small"
         The edition. "latest-small" is the one of September 2018.
     data_home : str or path-like, default=None
         The folder of local copies. None means scikit-learn's, see
@@ -70,7 +68,7 @@ def fetch_movielens(
     if variant not in _MOVIELENS_SHA256:
         raise ValueError(f"variant must be one of {list(_MOVIELENS_SHA256)}, got {variant!r}.")
     source = _find_movielens(variant, Path(get_data_home(data_home)), download_if_missing)
-    layout = {"100k": _read_100k, "1m": _read_1m}.get(variant, _read_csv)
+    layout = _read_1m if variant == "1m" else _read_csv
     ratings, movies = layout(partial(_read_table, source, f"ml-{variant}"))
     ratings["time"] = pd.to_datetime(ratings["time"], unit="s")
     return Bunch(
@@ -144,14 +142,5 @@ def _read_csv(read: Callable[..., pd.DataFrame]) -> Tables:
 def _read_1m(read: Callable[..., pd.DataFrame]) -> Tables:
     # The fast parser splits at one character only: at ":" every second column is empty.
     ratings = read("ratings.dat", _RATING_TYPES, sep=":", usecols=[0, 2, 4, 6])
-    return ratings, read("movies.dat", _MOVIE_TYPES, sep="::", engine="python", **_OLD_TEXT)
-
-
-def _read_100k(read: Callable[..., pd.DataFrame]) -> Tables:
-    ratings = read("u.data", _RATING_TYPES, sep="\t")
-    genres = read("u.genre", {"genre": "str", "column": "int"}, sep="|", **_OLD_TEXT)["genre"]
-    other = {"item": "int32", "title": "str", "released": "str", "video": "str", "url": "str"}
-    movies = read("u.item", other | dict.fromkeys(genres, "int8"), sep="|", **_OLD_TEXT)
-    flags = movies[genres].to_numpy(dtype=bool)
-    movies["genres"] = ["|".join(genres[row]) for row in flags]
-    return ratings, movies[list(_MOVIE_TYPES)]
+    options = {"sep": "::", "engine": "python", "encoding": "latin-1", "quoting": csv.QUOTE_NONE}
+    return ratings, read("movies.dat", _MOVIE_TYPES, **options)

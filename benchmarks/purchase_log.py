@@ -70,7 +70,7 @@ def make_purchase_log(
 
     Examples
     --------
-    >>> from sklearn_din.datasets import make_purchase_log
+    >>> from benchmarks.purchase_log import make_purchase_log
     >>> log = make_purchase_log(n_users=100, purchase_rate=0.1, random_state=0)
     >>> log.y.columns.tolist(), bool((log.y["purchase"] <= log.y["click"]).all())
     (['click', 'purchase'], True)

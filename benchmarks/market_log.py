@@ -93,7 +93,7 @@ def make_market_log(
 
     Examples
     --------
-    >>> from sklearn_din.datasets import make_market_log
+    >>> from benchmarks.market_log import make_market_log
     >>> log = make_market_log(n_users=20, n_impressions=1400, random_state=0)
     >>> log.events.columns.tolist()
     ['user', 'item', 'category', 'action', 'time']

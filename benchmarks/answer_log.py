@@ -87,7 +87,7 @@ def make_answer_log(
 
     Examples
     --------
-    >>> from sklearn_din.datasets import make_answer_log
+    >>> from benchmarks.answer_log import make_answer_log
     >>> log = make_answer_log(n_users=10, random_state=0)
     >>> log.events.columns.tolist()
     ['user', 'item', 'skill', 'answer', 'time']
