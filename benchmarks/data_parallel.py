@@ -62,7 +62,9 @@ def train(part: str, out: Path, folder: Path | None, n_users: int) -> None:
     (out / f"begun {rank}").touch()
     if part == "speed":  # what torch imports at the first training of a process is not counted
         DINClassifier(random_state=0, max_epochs=1).fit(X[:200], y[:200])
-    classifier = DINClassifier(random_state=0, checkpoint_dir=folder, **TRAININGS[part])
+    classifier = DINClassifier(
+        random_state=0, callbacks=[checkpoint.Checkpoint(folder)], **TRAININGS[part]
+    )
     try:
         began = time.perf_counter()
         classifier.fit(X, y)

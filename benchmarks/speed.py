@@ -22,7 +22,7 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import Pipeline
 from skorch.callbacks import Callback
 
-import sklearn_din.training.net
+import sklearn_din.training.training
 from benchmarks import guard, request, workloads
 from benchmarks.rivals import run_child, sgemm_rate
 from benchmarks.tables import print_table
@@ -104,7 +104,7 @@ class SecondsClock(Callback):
 def hold_threads(n_threads):
     """Have all steps take so many threads, whatever the clock says."""
     torch.set_num_threads(n_threads)
-    sklearn_din.training.net.choose_threads = lambda *args, **kwargs: contextlib.nullcontext()
+    sklearn_din.training.training.choose_threads = lambda *args, **kwargs: contextlib.nullcontext()
 
 
 def busy(threads):

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from sklearn_din.module import DIN as DIN
     from sklearn_din.neighbours.transformer import ItemNeighbours as ItemNeighbours
     from sklearn_din.regressor import DINRegressor as DINRegressor
+    from sklearn_din.resilient.checkpoint import Checkpoint as Checkpoint
     from sklearn_din.saving import inspect as inspect
     from sklearn_din.saving import load as load
     from sklearn_din.saving import save as save
@@ -67,6 +68,7 @@ _NAMES_OF = {
     "module": ("DIN",),
     "neighbours.transformer": ("ItemNeighbours",),
     "regressor": ("DINRegressor",),
+    "resilient.checkpoint": ("Checkpoint",),
     "saving": ("inspect", "load", "save", "trusted_types"),
     "serving.evaluation": ("evaluate_ranking",),
     "serving.export": ("export_onnx",),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, Self
 
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from skorch.callbacks import Callback
 
-    from sklearn_din.resilient.checkpoint import Checkpoint
+    from sklearn_din.training.check_tasks import CheckTasks
     from sklearn_din.training.net import DINNet
 
 LEARNT = {"n_features_in_", "schema", "target", "net", "_fitted_on_encoded"}
@@ -114,9 +114,9 @@ class DINEstimator(EstimatorState, CallbackSupportMixin, Parameters, BaseEstimat
             finite, lengths that differ, or a loss that is no longer finite; for a checkpoint of
             other parameters or data, or a damaged one.
         OSError
-            Where ``checkpoint_dir`` cannot be written to.
+            Where the folder of a :class:`Checkpoint` cannot be written to.
         RuntimeError
-            Where another training holds ``checkpoint_dir``; where one of the processes that train
+            Where another training holds that folder; where one of the processes that train
             together is gone.
         """
         with _training_ranks() as ranks:
@@ -125,34 +125,14 @@ class DINEstimator(EstimatorState, CallbackSupportMixin, Parameters, BaseEstimat
                 from sklearn_din.training.leaks import warn_of_leaks
 
                 warn_of_leaks(inputs.X, inputs.target.clicks(inputs.y))
-            context: AbstractContextManager[Checkpoint | None] = nullcontext()
-            if self.checkpoint_dir is not None or ranks.size > 1:  # otherwise not imported
-                open_checkpoint = extra("resilient.checkpoint").open_checkpoint
-                context = open_checkpoint(self, inputs, sample_weight, groups, ranks)
-            with context as checkpoint:
-                net, tasks = self._new_net(inputs.target), []
-                net.callbacks = [*(self.callbacks or ())]
-                if getattr(self, "_skl_callbacks", None):
-                    from sklearn_din.training.check_tasks import CheckTasks
-
-                    given = self, X, y, sample_weight
-                    tasks = [
-                        CheckTasks(*given, lambda net: vars(copy.copy(self)._keep(net, inputs)))
-                    ]
-                net.callbacks += [*tasks, *self._progress(ranks, inputs)]
-                if checkpoint is not None:
-                    net.ranks_ = ranks
-                    net.random_state = checkpoint.seeds(net.first_seeds())
-                    net.callbacks.append(checkpoint)
-                self._train_together(net, ranks, "fit", inputs, groups=groups)
-                net.random_state = self.random_state
-                if net.stop_reason_ == "user":
-                    self._warn_of_interruption(net)
-                if net.stop_reason_ == "base_rate":
-                    _warn_of_nothing_learnt(net)
-                self._keep(net, inputs)
-                for task in tasks:
-                    task.end_fit()
+            net = self._new_net(inputs.target)
+            tasks = self._check_tasks(X, y, sample_weight, inputs)
+            net.callbacks = [*(self.callbacks or ()), *tasks, *self._progress(ranks, inputs)]
+            net.fit(inputs.X, inputs.y, inputs.weights, groups, ranks=ranks)
+            self._warn_of_end(net)
+            self._keep(net, inputs)
+            for task in tasks:
+                task.end_fit()
         return self
 
     def attention_weights(self, X: EncodedFeatures) -> pd.DataFrame:
@@ -217,16 +197,11 @@ class DINEstimator(EstimatorState, CallbackSupportMixin, Parameters, BaseEstimat
         self._validate_params()  # scikit-learn validates only in the first call
         with _training_ranks() as ranks:
             inputs = check_inputs(self, X, y, sample_weight, is_partial=True, classes=classes)
-            ranks.check_same(
-                lambda: extra("resilient.fingerprint").fingerprint(
-                    self, inputs, sample_weight=sample_weight, goes_on=hasattr(self, "net_")
-                )
-            )
             is_first = not hasattr(self, "net_")
             schema, target = inputs.X.schema, inputs.target
             net = self._new_net(target) if is_first else self._grown_net(schema, target)
             net.callbacks = [*(self.callbacks or ()), *self._progress(ranks, inputs)]
-            self._train_together(net, ranks, "partial_fit", inputs)
+            net.partial_fit(inputs.X, inputs.y, sample_weight=inputs.weights, ranks=ranks)
             if net.stop_reason_ == "user":
                 raise KeyboardInterrupt(
                     "partial_fit was interrupted: the classifier is as it was before."
@@ -266,20 +241,22 @@ class DINEstimator(EstimatorState, CallbackSupportMixin, Parameters, BaseEstimat
         net.target = target
         return net
 
-    def _train_together(
+    def _check_tasks(
         self,
-        net: DINNet,
-        ranks: Alone,
-        method: str,
+        X: ImpressionsLike,
+        y: ArrayLike,
+        sample_weight: ArrayLike | None,
         inputs: FitInputs,
-        **groups: ArrayLike | None,
-    ) -> None:
-        """Train a net, with other processes if there are any."""
-        net.ranks_ = ranks
-        net.device = ranks.device_for(net.device)
-        getattr(net, method)(inputs.X, inputs.y, sample_weight=inputs.weights, **groups)
-        net.ranks_ = Alone()
-        ranks.check_same_weights(net.module_)
+    ) -> list[CheckTasks]:
+        """Return what reports checks to scikit-learn's callbacks, where there are any."""
+        if not getattr(self, "_skl_callbacks", None):
+            return []
+        from sklearn_din.training.check_tasks import CheckTasks
+
+        def fitted(net: DINNet) -> Mapping[str, object]:
+            return vars(copy.copy(self)._keep(net, inputs))
+
+        return [CheckTasks(self, X, y, sample_weight, fitted)]
 
     def _progress(self, ranks: Alone, inputs: FitInputs) -> list[tuple[str, Callback]]:
         """Return the progress bar, where there is to be one: of several processes in the first."""
@@ -289,15 +266,18 @@ class DINEstimator(EstimatorState, CallbackSupportMixin, Parameters, BaseEstimat
 
         return [("progress", ProgressBar(inputs.target.click_name))]
 
-    def _warn_of_interruption(self, net: DINNet) -> None:
+    def _warn_of_end(self, net: DINNet) -> None:
+        if net.stop_reason_ == "base_rate":
+            _warn_of_nothing_learnt(net)
+        if net.stop_reason_ != "user":
+            return
         kept_weights = "weights of the best validation check so far"
         if best_check(net.checks_) is None:
             kept_weights = "latest weights"
-        goes_on = ", which goes on from the latest checkpoint" if self.checkpoint_dir else ""
         warn_user(
             f"training was interrupted in epoch {max(1, net.n_epochs_)} of {self.max_epochs}: "
             f"the {kept_weights} are kept and the classifier can be used. Fit again for a full "
-            f"training{goes_on}."
+            "training, which goes on from the latest checkpoint if callbacks has a Checkpoint."
         )
 
     def _keep(self, net: DINNet, inputs: FitInputs) -> Self:
@@ -490,20 +470,13 @@ class DINClassifier(ClassifierMixin, DINEstimator, ClickParameters):
         users (``user=...``), otherwise none. None: no such inputs, as in the paper. Rows that
         already have such numbers from :class:`ItemNeighbours` get no others.
     callbacks : list of skorch callbacks or None, default=None
-        For what has no parameter here: schedules, clipping, checkpoints. A schedule moves the
-        rates of embeddings and of all the rest: one that multiplies keeps the ratio of ``lr`` and
-        ``embedding_lr``, one that sets rates (OneCycleLR) makes both the same. Of the pass of
+        For what has no parameter here: schedules, clipping, :class:`Checkpoint`. A schedule moves
+        the rates of embeddings and of all the rest: one that multiplies keeps the ratio of ``lr``
+        and ``embedding_lr``, one that sets rates (OneCycleLR) makes both the same. Of the pass of
         ``refit`` they see the gradients alone, no steps and no epoch. Those that watch validation
         rows (EarlyStopping) are left out, with a warning, of a training that has none, as
         ``partial_fit`` and ``update`` are. scikit-learn's own callbacks (progress bars, scores) are
         given to ``set_callbacks``, from scikit-learn 1.9.
-    checkpoint_dir : str, path or None, default=None
-        Folder in which ``fit`` keeps, in one file, where it stands: after each validation check
-        (each epoch, where there are none) and every ten minutes. Set it where training takes long
-        or may be killed: the same ``fit`` then goes on from there and ends with the same bits, if
-        it has as many threads. Other parameters or data are an error. The file takes about four
-        times the weights and is removed when training ends. One training at a time; the state of
-        ``callbacks`` is not kept; ``partial_fit`` writes nothing. None: nothing is kept.
     device : str, default="auto"
         torch device for training and prediction. "auto": "cuda" if available, otherwise "cpu".
     random_state : int, RandomState or None, default=None

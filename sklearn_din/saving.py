@@ -33,6 +33,7 @@ OWN_TYPES = (
     "sklearn_din.model_selection.TimeSplit",
     "sklearn_din.metrics._GroupScorer",
     "sklearn_din.metrics.group_roc_auc_score",
+    "sklearn_din.resilient.checkpoint.Checkpoint",
 )
 # What CalibratedClassifierCV holds: a fitted model and the numbers of its calibration
 CALIBRATIONS = tuple(

@@ -1,4 +1,4 @@
-"""checkpoint_dir: a training that was killed goes on, to the same bits as an undisturbed one."""
+"""Checkpoint: a training that was killed goes on, to the same bits as an undisturbed one."""
 
 import copy
 import errno
@@ -9,6 +9,7 @@ import shutil
 import signal
 import time
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,11 +18,11 @@ from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from skorch.callbacks import Callback
 
-from sklearn_din import DINClassifier
+from sklearn_din import Checkpoint, DINClassifier
 from sklearn_din.features import EncodedFeatures
 from sklearn_din.resilient import checkpoint, fingerprint
-from sklearn_din.resilient.checkpoint import read_checkpoint, write_checkpoint
-from sklearn_din.training import early_stopping
+from sklearn_din.resilient.checkpoint import FILE, read_checkpoint, write_checkpoint
+from sklearn_din.training import validation_checks
 from sklearn_din.training.batches import ImpressionBatches
 from sklearn_din.training.net import DINNet
 from sklearn_din.training.seeding import random_state_of
@@ -84,10 +85,13 @@ def at_each_batch(monkeypatch):
     monkeypatch.setattr(checkpoint, "MINUTES_BETWEEN_WRITES", 0.0)
 
 
-def fit(folder, given=None, batches_per_check=50, estimator=DINClassifier, **parameters):
-    classifier = estimator(**SMALL | {"checkpoint_dir": folder} | parameters)
+def fit(
+    folder, given=None, batches_per_check=50, estimator=DINClassifier, callbacks=(), **parameters
+):
+    callbacks = [*callbacks, *([Checkpoint(folder)] if folder else [])]
+    classifier = estimator(**SMALL | {"callbacks": callbacks} | parameters)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(early_stopping, "BATCHES_PER_CHECK", batches_per_check)
+        patch.setattr(validation_checks, "BATCHES_PER_CHECK", batches_per_check)
         return classifier.fit(**{"X": X, "y": y} | (given or {}))
 
 
@@ -252,7 +256,7 @@ def test_ctrl_c_at_any_line_leaves_a_folder_to_go_on_in(tmp_path):
 
 def test_a_training_that_had_ended_before_its_file_was_removed_ends_at_once(tmp_path, monkeypatch):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(DINClassifier, "_keep", lambda *_: kill())
+        patch.setattr(Path, "unlink", lambda path, **_: kill() if path.name == FILE else None)
         with pytest.raises(KilledError):
             fit(tmp_path)
     expected = undisturbed("as usual")
@@ -300,12 +304,12 @@ OTHER = {
     "units": ({"hidden_units": (5, 5)}, {}, r"hidden_units was \[5\] and is \[5, 5\]"),
     "seed": ({"random_state": 1}, {}, "random_state was 0 and is 1"),
     "no seed": ({"random_state": None}, {}, "random_state was 0 and is None"),
-    "class weight": ({"class_weight": {1: 2.0}}, {}, "class_weight was None and is"),
+    "class weight": ({"class_weight": {1: 2.0}}, {}, r"differs in: weights \(.*class_weight\)"),
     "callbacks": ({"callbacks": [Silent(2)]}, {}, "Silent', {'strength': 2}"),
     "y": ({}, {"y": 1 - y}, "differs in: y. Choose"),
     "labels": ({}, {"y": np.array(["a", "b"])[y]}, "differs in: y. Choose"),
     "rows": ({}, {"X": X[:200], "y": y[:200]}, "the number of rows; y; X"),
-    "sample weight": ({}, {"sample_weight": WEIGHTS}, "differs in: sample_weight. Choose"),
+    "sample weight": ({}, {"sample_weight": WEIGHTS}, r"differs in: weights \(sample_weight, .*"),
     "groups": ({}, {"groups": GROUPS}, "differs in: groups. Choose"),
     "both": ({"lr": 0.5}, {"y": 1 - y}, "lr was 0.02 and is 0.5; y. Choose"),
 }
@@ -387,9 +391,9 @@ def test_learning_rates_that_a_callback_has_changed_go_on(tmp_path):
 
 
 def test_folds_and_searches_one_after_the_other_share_a_folder(tmp_path):
-    classifier = DINClassifier(**SMALL, checkpoint_dir=tmp_path).set_params(max_epochs=1)
-    plain = clone(classifier).set_params(checkpoint_dir=None)
-    assert classifier.get_params()["checkpoint_dir"] == tmp_path
+    classifier = DINClassifier(**SMALL | {"max_epochs": 1}, callbacks=[Checkpoint(tmp_path)])
+    plain = clone(classifier).set_params(callbacks=None)
+    assert clone(classifier).callbacks[0].folder == tmp_path
     np.testing.assert_array_equal(
         cross_val_score(classifier, X, y, cv=2), cross_val_score(plain, X, y, cv=2)
     )
@@ -399,12 +403,47 @@ def test_folds_and_searches_one_after_the_other_share_a_folder(tmp_path):
 
 
 def test_partial_fit_and_a_fitted_net_know_nothing_of_the_folder(tmp_path):
-    classifier = DINClassifier(**SMALL, checkpoint_dir=tmp_path / "a")
+    kept = Checkpoint(tmp_path / "a")
+    classifier = DINClassifier(**SMALL, callbacks=[kept])
     classifier.partial_fit(X, y)
     assert not files(tmp_path)
     classifier.fit(X, y)
-    kept = [*classifier.net_.callbacks, *(its for _, its in classifier.net_.callbacks_)]
-    assert not [its for its in kept if isinstance(its, checkpoint.Checkpoint)]
+    assert vars(kept) == {"folder": tmp_path / "a"}
+    assert not files(tmp_path / "a")
+    classifier.partial_fit(X, y)
+
+
+def test_the_nets_own_fit_goes_on_too(tmp_path):
+    fitted = fit(tmp_path)
+    with ended_at(14), pytest.raises(KilledError):
+        fitted.net_.fit(X, y)
+    assert files(tmp_path) == [checkpoint.FILE]
+    with ended_at(20, end=lambda: pytest.fail("it began anew")):
+        fitted.net_.fit(X, y)
+    assert_same_bits(fitted, undisturbed("as usual"))
+
+
+def test_it_writes_what_callbacks_after_it_leave(tmp_path):
+    class Halve(Callback):
+        def on_epoch_end(self, net, **kwargs):
+            net.optimizer_.param_groups[0]["lr"] /= 2
+
+    callbacks = [Checkpoint(tmp_path), Halve()]
+    kill_at(14, None, callbacks=callbacks)
+    assert read_checkpoint(tmp_path / checkpoint.FILE)["optimizer"]["param_groups"][0]["lr"] == 0.01
+
+
+def test_a_held_checkpoint_is_copied_and_pickled_as_its_folder_alone(tmp_path):
+    copies = []
+
+    class Copies(Callback):
+        def on_epoch_end(self, net, **kwargs):
+            copies.extend(copy.deepcopy(net.callbacks[1:]))
+
+    fit(tmp_path, callbacks=[Copies()], max_epochs=1)
+    assert [vars(its) for its in copies] == [{"folder": str(tmp_path)}]
+    with pytest.raises(ValueError, match="folder of a Checkpoint must be text, got"):
+        copies[0].__setstate__({"folder": 1})
 
 
 # The file
@@ -472,7 +511,7 @@ def test_a_folder_that_cannot_be_used_is_said_before_training(tmp_path, monkeypa
     monkeypatch.setattr(DINNet, "train_step", lambda *_: pytest.fail("trained"))
     (tmp_path / "file").write_bytes(b"")
     for folder in ("/proc/self/runs", tmp_path / "file"):
-        message = r"must be a folder that can be written to: .*Nothing was"
+        message = r"needs a folder that can be written to: .*Nothing was"
         with pytest.raises(OSError, match=message):
             fit(folder)
 

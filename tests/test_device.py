@@ -15,17 +15,18 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from sklearn_din import DINClassifier
+from sklearn_din import Checkpoint, DINClassifier
 from sklearn_din.network import fused, layers
 from sklearn_din.network.batch import Batch
 from sklearn_din.network.layers import MLP, ActivationUnit, PReLU
 from sklearn_din.resilient import checkpoint
 from sklearn_din.training import net as net_file
-from sklearn_din.training import steps
+from sklearn_din.training import steps, training
 from sklearn_din.training.batches import ImpressionBatches
 from sklearn_din.training.occurrences import count_occurrences, embedding_decay
 from sklearn_din.training.seeding import seed_torch
 from sklearn_din.training.target import Click
+from sklearn_din.training.training import Training
 from tests.encoded_impressions import make_impressions, make_labels
 from tests.network_options import ONE_BY_ONE, name_of, networks
 
@@ -47,31 +48,32 @@ def classifier_of(**parameters):
 
 def batches():
     clicks, order = y.astype(np.float32), np.random.RandomState(0)
-    return iter(ImpressionBatches(X, clicks, WEIGHTS, batch_size=50, shuffle=order))
+    return ImpressionBatches(X, clicks, WEIGHTS, batch_size=50, shuffle=order)
 
 
 def net_of(device="cpu", **parameters):
     """A net that is ready for its first step."""
     net = classifier_of(**parameters)._new_net(Click())
-    net.device, net.module__schema, net._n_before = device, X.schema, 0
+    net.device, net.module__schema = device, X.schema
+    net._training = Training(net, batches())
     with seed_torch(0, devices=[]):
         net.initialize()
-    net._set_rates()
-    net._set_decay(embedding_decay(count_occurrences(X), 5.0))
+    net.set_rates()
+    net.set_decay(embedding_decay(count_occurrences(X), 5.0))
     return net
 
 
 @pytest.fixture
 def unreadable(monkeypatch):
     """Have the package take the host's memory for a device's that the host must not read."""
-    for file in (layers, net_file, steps):
+    for file in (layers, net_file, steps, training):
         monkeypatch.setattr(file, "is_host", lambda device: False)
 
 
 @pytest.fixture
 def on_meta():
     """Make a net on the meta device."""
-    return lambda **parameters: (net_of("meta", **parameters), batches())
+    return lambda **parameters: (net_of("meta", **parameters), iter(batches()))
 
 
 class Copies(TorchDispatchMode):
@@ -127,7 +129,7 @@ def test_a_training_step_reads_nothing_from_the_device_and_copies_only_the_batch
         step = net.train_step((batch, clicks))
     assert copies == []
     assert step["loss"].is_meta
-    assert len(net.unread_losses_) == 2
+    assert len(net.training_.losses.unread) == 2
 
 
 def test_a_step_in_parts_reads_nothing_from_the_device(on_meta, monkeypatch):
@@ -199,7 +201,7 @@ def test_a_step_in_parts_has_the_gradients_of_the_whole_step(can_read, monkeypat
         monkeypatch.setattr(steps, "SPLIT_FROM", most)
         monkeypatch.setattr(steps, "EVENTS_PER_PART", 40)
         net = net_of(interest="paper")  # draws no random numbers in training
-        net.train_step_single(next(batches()))
+        net.train_step_single(next(iter(batches())))
         gradients.append([its.grad for its in net.module_.parameters()])
     assert_same_gradients(*gradients)
 
@@ -267,7 +269,7 @@ def test_no_checkpoint_is_written_after_a_loss_that_is_not_finite(tmp_path, monk
         "write_checkpoint",
         lambda path, value: written.append(copy.deepcopy(value)) or write(path, value),
     )
-    options = {"callbacks": [Break(at=4)], "checkpoint_dir": tmp_path}
+    options = {"callbacks": [Break(at=4), Checkpoint(tmp_path)]}
     classifier = classifier_of(early_stopping=False, **options)
     with pytest.raises(ValueError, match="no longer finite in epoch 1"):
         classifier.fit(X, y)

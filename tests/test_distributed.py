@@ -16,7 +16,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from sklearn_din import DINClassifier
+from sklearn_din import Checkpoint, DINClassifier
 from sklearn_din.resilient import checkpoint
 from sklearn_din.resilient.ranks import Ranks
 from sklearn_din.training.batches import ImpressionBatches
@@ -142,7 +142,7 @@ def test_who_stops_one_process_stops_all_at_the_same_step(folder, case, reason):
     [
         ("other rows", r"the number of rows; y; "),
         ("other parameters", "lr"),
-        ("other folders", "checkpoint_dir"),
+        ("other folders", "Checkpoint in callbacks was False and is True"),
     ],
 )
 def test_different_data_or_parameters_are_an_error_in_all_before_the_first_step(
@@ -221,7 +221,7 @@ def test_a_killed_process_ends_the_other_with_its_name_and_the_training_goes_on(
     for its in results(tmp_path, "resumed"):
         assert_same_bits(its, expected)
     assert os.listdir(kept) == [checkpoint.LOCK]
-    alone = together.fit("undisturbed", checkpoint_dir=tmp_path / "for one")
+    alone = together.fit("undisturbed", callbacks=[Checkpoint(tmp_path / "for one")])
     assert_close(together.results_of(alone), expected)
 
 

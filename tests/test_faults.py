@@ -158,7 +158,7 @@ def test_a_signal_ends_the_command_line_in_one_line_and_leaves_no_file(
     def end(*_):
         signal.raise_signal(number)
 
-    for place in ("saving._check_names", "training.net.keep_freed_memory"):
+    for place in ("saving._check_names", "training.training.keep_freed_memory"):
         monkeypatch.setattr(f"sklearn_din.{place}", end)
         with pytest.raises(SystemExit) as ended:
             main([*arguments, "--save", str(tmp_path / "model.din")])

@@ -102,7 +102,7 @@ PREPARE = """
     small = {"max_epochs": 1, "hidden_units": (4,), "random_state": 0}
     # All rows with the base rate, which is all that can be learnt, would be a file of 894 bytes.
     classifier = DINClassifier(embedding_dim=64, early_stopping=False, **small)
-    with_checkpoint = DINClassifier(**small, checkpoint_dir=folder / "runs")
+    with_checkpoint = DINClassifier(**small, callbacks=[Checkpoint(folder / "runs")])
     rows = log[["user", "time", "item"]]
     model = Pipeline([("encode", encoder), ("din", classifier)]).fit(rows, y)
     X = encoder.transform(rows)

@@ -13,6 +13,7 @@ from sklearn_din.training import steps
 from sklearn_din.training.batches import ImpressionBatches
 from sklearn_din.training.seeding import seed_torch
 from sklearn_din.training.target import Click
+from sklearn_din.training.training import Training
 from tests.encoded_impressions import make_impressions, make_labels
 from tests.network_options import ONE_BY_ONE, name_of
 from tests.test_device import assert_same_gradients
@@ -47,11 +48,12 @@ def classifier_on(device, **options):
 
 def net_and_batches(device, **options):
     net = classifier_on(device, **options)._new_net(Click())
-    net.module__schema, net._n_before = X.schema, 0
+    net.module__schema = X.schema
     with seed_torch(0, devices=[]):
         net.initialize()
     order = np.random.RandomState(0)
     batches = ImpressionBatches(X, y.astype(np.float32), batch_size=50, shuffle=order)
+    net._training = Training(net, batches)
     return net, iter(batches)
 
 

@@ -11,8 +11,8 @@ from sklearn.metrics import log_loss, roc_auc_score
 from skorch.callbacks import Callback
 
 from sklearn_din.estimator import DINClassifier
-from sklearn_din.training.early_stopping import EarlyStopping
 from sklearn_din.training.validation import split_rows
+from sklearn_din.training.validation_checks import ValidationChecks
 from tests.encoded_impressions import make_impressions, make_labels, weights_of
 
 X = make_impressions(400, seed=3)
@@ -116,14 +116,14 @@ def test_skorchs_callbacks_see_epochs():
 
 @pytest.mark.parametrize(("best", "patience", "n_checks"), [(0, 1, 5), (0, 3, 7), (5, 2, 8)])
 def test_patience_begins_with_the_first_full_average(best, patience, n_checks, monkeypatch):
-    end_check = EarlyStopping._end_check
+    end_check = ValidationChecks.end
 
     def judged(self, net):
         loss = torch.tensor(0.5 if len(net.checks_) == best else 0.6)
         self._predicted = [(*of_batch[:2], loss, 1) for of_batch in self._predicted]
         end_check(self, net)
 
-    monkeypatch.setattr(EarlyStopping, "_end_check", judged)
+    monkeypatch.setattr(ValidationChecks, "end", judged)
     fitted = classifier(early_stopping=True, max_epochs=20, patience=patience).fit(X, y)
     assert fitted.net_.stop_reason_ == "patience"
     assert len(fitted.history_) == n_checks
@@ -198,7 +198,7 @@ def test_who_stops_by_ctrl_c_gets_the_best_check_all_the_same():
     class Interrupt(Callback):
         def on_epoch_end(self, net, **kwargs):
             if len(net.checks_) == 2:
-                net.stop_training("user")
+                net.training_.stop("user")
 
     with pytest.warns(UserWarning, match="the weights of the best validation check so far"):
         fitted = classifier(**LEARNS_NOISE, callbacks=[Interrupt()]).fit(X, NOISE)
@@ -231,7 +231,8 @@ def test_a_first_part_of_one_label_leaves_the_bias_where_rows_of_both_reach_it()
 def test_a_fitted_net_holds_no_rows_and_no_gradients():
     net = classifier(early_stopping=True).fit(X, y).net_
     assert all(parameter.grad is None for parameter in net.module_.parameters())
-    with pytest.raises(ValueError, match="batches are made by fit and partial_fit"):
-        net.get_split_datasets(X)
+    for use in (lambda: net.get_split_datasets(X), lambda: net.training_):
+        with pytest.raises(ValueError, match="batches are made by fit and partial_fit"):
+            use()
     for _, callback in net.callbacks_:
         assert not [held for held in vars(callback).values() if hasattr(held, "X")]

@@ -110,7 +110,7 @@ def test_the_pass_is_the_last_row_of_the_history_and_no_epoch_of_the_user_s_call
             seen.append("epoch")
 
         def on_grad_computed(self, net, **kwargs):
-            if net.is_refitting_:
+            if net.training_.is_refitting:
                 seen.append("gradients")
 
     history = fit(callbacks=[Watch()]).history_
@@ -167,9 +167,9 @@ def test_the_progress_bar_counts_no_epoch_for_the_pass(wins, capsys):
 def test_a_pass_that_is_ended_leaves_the_best_check(act):
     class Stop(Callback):
         def on_grad_computed(self, net, **kwargs):
-            if net.is_refitting_ and act == "user":
-                net.presses_.append(1)
-            if net.is_refitting_:
+            if net.training_.is_refitting and act == "user":
+                net.training_.presses.append(1)
+            if net.training_.is_refitting:
                 raise KeyboardInterrupt
 
     with pytest.warns(UserWarning, match="interrupted") if act == "user" else np.errstate():

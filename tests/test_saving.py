@@ -32,6 +32,7 @@ from skorch.callbacks import EpochScoring, GradientNormClipping
 import sklearn_din
 from benchmarks import tampering
 from sklearn_din import (
+    Checkpoint,
     DINClassifier,
     HistoryBuilder,
     HistorySequenceEncoder,
@@ -449,7 +450,7 @@ def origins(rows, tmp_path_factory):
         "scan": make_pipeline_of().fit(X, X.target_),
         "frame": make_pipeline_of().fit(rows, y),
         "search": GridSearchCV(make_pipeline_of(), grid, cv=TimeSplit(2, time="time")),
-        "checkpoint": make_pipeline_of(checkpoint_dir=folder / "runs").fit(rows, y),
+        "checkpoint": make_pipeline_of(callbacks=[Checkpoint(folder / "runs")]).fit(rows, y),
     }
     models["search"].fit(X, X.target_)
     models["grown scan"] = update(make_pipeline_of().fit(X, X.target_), later, y)

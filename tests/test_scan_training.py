@@ -11,7 +11,7 @@ from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import GridSearchCV, cross_val_score, train_test_split
 from skorch.callbacks import Callback
 
-from sklearn_din import DINClassifier, HistorySequenceEncoder, TimeSplit, scan_parquet
+from sklearn_din import Checkpoint, DINClassifier, HistorySequenceEncoder, TimeSplit, scan_parquet
 from sklearn_din.encoding.rows import RowSink, open_rows
 from sklearn_din.features.encoded import rows_per_pool
 from sklearn_din.features.store import create_store
@@ -110,7 +110,7 @@ def test_a_streamed_fit_that_died_goes_on_to_the_same_bits(frame, temporary, tmp
     assert (rows_per_pool(files) is None) == (memory == 10**9)
     twin = DINClassifier(**options).fit(files, y)
     Failing.fails = True
-    resumed = DINClassifier(**options, checkpoint_dir=tmp_path / "run", callbacks=[Failing()])
+    resumed = DINClassifier(**options, callbacks=[Checkpoint(tmp_path / "run"), Failing()])
     with pytest.raises(MemoryError):
         resumed.fit(files, y)
     Failing.fails = False

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from skorch.callbacks import Callback
 
-from sklearn_din import DINClassifier
+from sklearn_din import Checkpoint, DINClassifier
 from sklearn_din.resilient import ranks
 from sklearn_din.training import net, steps
 from tests.abilities import ABILITIES, FRAME, encode_grown, make_encoder
@@ -177,7 +177,7 @@ ERRORS = {
     "other weights": other_weights,
     "failing callback": lambda: fit("undisturbed", callbacks=[At(12, 1, fail)]),
     "failing rank 0": lambda: fit("undisturbed", callbacks=[At(12, 0, fail)]),
-    "other folders": lambda: fit("undisturbed", checkpoint_dir="here" if RANK else None),
+    "other folders": lambda: fit("undisturbed", callbacks=[Checkpoint("here")] if RANK else None),
 }
 STOPS = {
     "stopped by a callback": lambda: stopped(stop, 1),
@@ -199,7 +199,7 @@ def with_checkpoint(folder, *, killed):
         return step(self, *args, **kwargs)
 
     net.DINNet.train_step = train_step
-    return fit("undisturbed", checkpoint_dir=folder)
+    return fit("undisturbed", callbacks=[Checkpoint(folder)])
 
 
 def results_of(classifier):

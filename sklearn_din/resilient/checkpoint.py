@@ -1,6 +1,5 @@
 """A training that was killed goes on from its latest checkpoint, and ends with the same bits."""
 
-import copy
 import logging
 import math
 import pickle
@@ -8,79 +7,108 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
 import filelock
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
-from sklearn.base import BaseEstimator
 from skorch.callbacks import Callback, PassthroughScoring
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from sklearn_din.resilient.fingerprint import Fingerprint, differences, fingerprint
-from sklearn_din.training.alone import Alone
-from sklearn_din.training.check_tasks import leave
-from sklearn_din.training.early_stopping import EarlyStopping
-from sklearn_din.training.inputs import FitInputs
+from sklearn_din.training.alone import Alone, Given
 from sklearn_din.training.net import DINNet
 from sklearn_din.training.net_state import plain_record
+from sklearn_din.training.progress import ProgressBar
 from sklearn_din.training.seeding import plain_random_state, random_state_of
-from sklearn_din.training.steps import read_losses
 from sklearn_din.utils.digests import digest
 from sklearn_din.utils.version import __version__
 from sklearn_din.utils.warnings import warn_user
 from sklearn_din.utils.whole_files import whole_file
 
 FILE, LOCK = "training.checkpoint", "training.lock"
-FORMAT = "sklearn_din checkpoint 4"
+FORMAT = "sklearn_din checkpoint 5"
 MINUTES_BETWEEN_WRITES = 10.0  # at most, where validation checks are further apart
 N_DIGEST = len(digest())
 
 
-@dataclass(eq=False)
 class Checkpoint(Callback):
-    """Write where a training stands, and put another training where it stood.
+    """Keep where a training stands, so that one that was killed goes on, to the same bits.
 
-    It is called after all other callbacks: what is written is what the next batch begins with.
-    ``given`` is the fingerprint of parameters and data, ``earlier`` the content of the file where
-    another training has left one. Of several processes that train together only the first one
-    writes.
+    In ``callbacks=[Checkpoint(folder)]`` it writes one file: after each validation check (each
+    epoch, where there are none) and every ten minutes. The same ``fit`` then goes on from there and
+    ends with the same bits, if it has as many threads; other parameters or data are an error. The
+    file takes about four times the weights and is removed when training ends, but not by Ctrl-C.
+
+    A folder serves one training at a time, also of copies (``clone``, searches with ``n_jobs=2``):
+    a second one is an error. The state of other callbacks is not kept. ``partial_fit`` and
+    ``update`` write nothing. Of several processes that train one model, the first one writes.
+
+    Parameters
+    ----------
+    folder : str or path
+        Made where it is not there.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np
+    >>> from sklearn_din import Checkpoint, DINClassifier
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     classifier = DINClassifier(max_epochs=1, callbacks=[Checkpoint(folder)])
+    ...     classifier = classifier.fit(np.eye(4), [0, 1, 0, 1])
     """
 
-    path: Path
-    given: Fingerprint
-    earlier: dict[str, Any] | None
-    verbose: int
-    is_first: bool
     sees_refit = True
-    is_over = False  # whether the training has ended, and not by Ctrl-C
 
-    def seeds(self, fresh: np.random.RandomState) -> np.random.RandomState:
-        """Return the random state that the training begins with: the earlier training's, if any.
+    def __init__(self, folder: str | PathLike[str]) -> None:
+        self.folder = folder
 
-        The caller's own RandomState is not drawn from before the training is over. It would
-        otherwise be another one in the ``fit`` that goes on.
+    def __getstate__(self) -> dict[str, str]:
+        return {"folder": fspath(self.folder)}
+
+    def __setstate__(self, state: Any) -> None:
+        if type(state) is not dict or [*map(type, state.values())] != [str]:
+            raise ValueError(f"the folder of a Checkpoint must be text, got {state!r:.60}.")
+        self.folder = state["folder"]
+
+    @contextmanager
+    def hold(
+        self, given: Given, order: np.random.RandomState, ranks: Alone
+    ) -> Iterator[np.random.RandomState]:
+        """Hold the folder within the block, and remove the file when training is over.
+
+        Yields the random state that the training begins with: the earlier training's, if any.
         """
-        if self.earlier is not None:
-            fresh = random_state_of(self.earlier["seeds"])
-        self._first = copy.deepcopy(fresh)
-        self.order = copy.deepcopy(fresh)
-        return self.order
+        path, is_first = Path(self.folder) / FILE, ranks.rank == 0
+        with lock_folder(path.parent) if is_first else nullcontext():
+            described = fingerprint(given)
+            earlier = _read_same(path, described) if is_first else None
+            earlier = ranks.from_first(earlier)
+            if earlier is not None:
+                order = random_state_of(earlier["seeds"])
+            self._path, self._given, self._is_first = path, described, is_first
+            self._earlier, self._first = earlier, plain_random_state(order)
+            try:
+                yield order
+            finally:
+                self.__dict__ = {"folder": self.folder}
+            if is_first and given.net.stop_reason_ != "user":
+                path.unlink(missing_ok=True)
 
     def on_train_begin(self, net: DINNet, **kwargs: object) -> None:
         """Put the net where the earlier training stood, if there was one."""
         self._latest_write = time.monotonic()
-        if self.earlier is None:
+        if self._earlier is None:
             return
-        self._go_on(net, self.earlier)
-        epoch = min(len(self.earlier["history"]) + 1, net.max_epochs)
-        text = f"training goes on from {self.path}: epoch {epoch} of {net.max_epochs}"
+        self._go_on(net, self._earlier)
+        epoch = min(len(self._earlier["history"]) + 1, net.max_epochs)
+        text = f"training goes on from {self._path}: epoch {epoch} of {net.max_epochs}"
         logging.getLogger("sklearn_din").info(text)
-        if self.verbose:
+        if any(isinstance(callback, ProgressBar) for _, callback in net.callbacks_):
             tqdm.write(text, file=sys.stderr)
 
     def on_epoch_begin(self, net: DINNet, **kwargs: object) -> None:
@@ -90,12 +118,12 @@ class Checkpoint(Callback):
         """
         self._began, self._n_checks = time.monotonic(), len(net.checks_)
         self._n_batches, self._seconds = 0, 0.0  # of the epoch, before it was cut off
-        earlier, self.earlier = self.earlier, None
+        earlier, self._earlier = self._earlier, None
         if earlier is not None and earlier["unfinished"] is not None:
             unfinished = earlier["unfinished"]
             net.history[-1]["batches"] = unfinished["batches"]
             self._n_batches, self._seconds = len(unfinished["batches"]), unfinished["seconds"]
-            _early_stopping(net).go_on_within_epoch(*unfinished["since_check"])
+            net.training_.checks.go_on_within_epoch(*unfinished["since_check"])
             _set_random_states(earlier["random"])
 
     def on_batch_end(self, net: DINNet, training: bool = False, **kwargs: object) -> None:
@@ -103,69 +131,64 @@ class Checkpoint(Callback):
 
         Not in the pass over the validation rows, which is short and is made again.
         """
-        if not training or net.is_refitting_:
+        if not training or net.training_.is_refitting:
             return
         is_old = time.monotonic() - self._latest_write >= 60.0 * MINUTES_BETWEEN_WRITES
         if is_old or len(net.checks_) > self._n_checks:
-            read_losses(net)
+            net.training_.losses.read(net.history)
             seconds = self._seconds + time.monotonic() - self._began
             unfinished = {
                 "batches": [plain_record(batch) for batch in net.history[-1]["batches"]],
                 "seconds": seconds,
-                "since_check": list(_early_stopping(net).place_within_epoch()),
+                "since_check": list(net.training_.checks.place_within_epoch()),
             }
             self._write(net, unfinished)
 
     def on_epoch_end(self, net: DINNet, **kwargs: object) -> None:
         """Complete the record of an epoch that another training had begun, and write."""
-        if net.is_refitting_:
+        if net.training_.is_refitting:
             return
         epoch = net.history[-1]
         epoch["train_batch_count"] += self._n_batches
         epoch["dur"] += self._seconds
         self._write(net, None)
 
-    def on_train_end(self, net: DINNet, **kwargs: object) -> None:
-        """Leave the net, which keeps neither rows nor folders."""
-        self.is_over = net.stop_reason_ != "user"
-        leave(net, self)
-
     def _write(self, net: DINNet, unfinished: dict[str, Any] | None) -> None:
         self._n_checks = len(net.checks_)
-        if not self.is_first:
+        if not self._is_first:
             return
         finished = net.history[: None if unfinished is None else -1]
         state = {
             "format": FORMAT,
             "versions": _versions(),
-            "given": self.given,
-            "seeds": plain_random_state(self._first),
+            "given": self._given,
+            "seeds": self._first,
             "module": net.module_.state_dict(),
             "optimizer": net.optimizer_.state_dict(),
-            "early_stopping": _early_stopping(net).state_dict(),
+            "early_stopping": net.training_.checks.state_dict(),
             "history": [plain_record(epoch) for epoch in finished],
             "checks": [dict(check) for check in net.checks_],
             "unfinished": unfinished,
-            "order": net.batches.state_dict(),
+            "order": net.training_.train.state_dict(),
             "random": _random_states(str(net.device)),
         }
         try:
-            write_checkpoint(self.path, state)
+            write_checkpoint(self._path, state)
         except OSError as error:
             raise OSError(
                 error.errno,
-                f"checkpoint_dir needs some {_n_bytes(state) / 1e6:,.1f} MB free, where it can be "
+                f"Checkpoint needs some {_n_bytes(state) / 1e6:,.1f} MB free, where it can be "
                 f"written to: {error.strerror or error}. Training stopped in epoch "
                 f"{len(net.history)}. A checkpoint before this one is whole: make room and fit "
                 "again to go on from there",
-                str(self.path),
+                str(self._path),
             ) from error
         self._latest_write = time.monotonic()
 
     def _go_on(self, net: DINNet, earlier: Mapping[str, Any]) -> None:
         net.module_.load_state_dict(earlier["module"])
         net.optimizer_.load_state_dict(earlier["optimizer"])
-        _early_stopping(net).load_state_dict(earlier["early_stopping"], net.device)
+        net.training_.checks.load_state_dict(earlier["early_stopping"], net.device)
         net.history.extend({**epoch, "batches": []} for epoch in earlier["history"])
         net.checks_.extend(earlier["checks"])
         for _, callback in net.callbacks_:
@@ -173,12 +196,8 @@ class Checkpoint(Callback):
                 name = callback.name
                 bests = [epoch[name] for epoch in earlier["history"] if epoch.get(f"{name}_best")]
                 callback.best_score_ = bests[-1] if bests else callback.best_score_
-        net.batches.load_state_dict(earlier["order"])
+        net.training_.train.load_state_dict(earlier["order"])
         _set_random_states(earlier["random"])
-
-
-def _early_stopping(net: DINNet) -> EarlyStopping:
-    return next(callback for _, callback in net.callbacks_ if isinstance(callback, EarlyStopping))
 
 
 def _random_states(device: str) -> list[Tensor]:
@@ -200,42 +219,6 @@ def _set_random_states(states: list[Tensor]) -> None:
 
 
 @contextmanager
-def open_checkpoint(
-    estimator: BaseEstimator,
-    inputs: FitInputs,
-    sample_weight: ArrayLike | None,
-    groups: ArrayLike | None,
-    ranks: Alone,
-) -> Iterator[Checkpoint | None]:
-    """Hold the folder of an estimator's checkpoint, and remove the file when training is over.
-
-    Yields None where there is no ``checkpoint_dir``: ranks then compare what they were given, and
-    that is all. ``sample_weight`` and ``groups`` are as given to ``fit``; of the processes in
-    ``ranks``, which train together, rank 0 alone uses the folder.
-    """
-    folder = estimator.checkpoint_dir
-    given = fingerprint(estimator, inputs, sample_weight=sample_weight, groups=groups)
-    ranks.check_same(lambda: given | {"folder": {"checkpoint_dir": folder is None}})
-    if folder is None:
-        yield None
-        return
-    is_first = ranks.rank == 0
-    path = Path(folder) / FILE
-    with lock_folder(path.parent) if is_first else nullcontext():
-        earlier = _read_same(path, given, estimator.callbacks) if is_first else None
-        earlier = ranks.from_first(earlier)
-        verbose = estimator.verbose if is_first else 0
-        checkpoint = Checkpoint(path, given, earlier, verbose, is_first)
-        yield checkpoint
-        if not checkpoint.is_over:
-            return
-        if is_first:
-            path.unlink(missing_ok=True)
-        if isinstance(estimator.random_state, np.random.RandomState):
-            estimator.random_state.set_state(checkpoint.order.get_state())
-
-
-@contextmanager
 def lock_folder(folder: Path) -> Iterator[None]:
     """Make a folder if it is not there, and hold it within the block.
 
@@ -249,7 +232,7 @@ def lock_folder(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise OSError(
             error.errno,
-            f"checkpoint_dir must be a folder that can be written to: {error.strerror}. Nothing "
+            f"Checkpoint needs a folder that can be written to: {error.strerror}. Nothing "
             "was trained; choose another folder",
             str(folder),
         ) from error
@@ -258,8 +241,8 @@ def lock_folder(folder: Path) -> Iterator[None]:
         lock.acquire()
     except filelock.Timeout as error:
         raise RuntimeError(
-            f"checkpoint_dir must serve one training at a time, and {str(folder)!r} is held by "
-            "another. Wait for it, or give each training a folder of its own (searches: n_jobs=1)."
+            f"Checkpoint's folder must serve one training at a time, and {str(folder)!r} is held "
+            "by another. Wait for it, or give each training its own folder (searches: n_jobs=1)."
         ) from error
     try:
         yield
@@ -267,19 +250,17 @@ def lock_folder(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def _read_same(
-    path: Path, given: Fingerprint, callbacks: list[Callback] | None
-) -> dict[str, Any] | None:
+def _read_same(path: Path, given: Fingerprint) -> dict[str, Any] | None:
     for partial in path.parent.glob(f".partial-*-{path.name}"):  # of processes that were killed
         partial.unlink(missing_ok=True)
     earlier = read_checkpoint(path)
     if earlier is None:
         return None
     _check_same(earlier, given, path)
-    if callbacks:
+    if given["parameters"]["callbacks"]:
         warn_user(
             "training goes on from a checkpoint, which keeps no state of callbacks: schedules, "
-            "counters and files of those in callbacks= begin anew."
+            "counters and files of the others in callbacks= begin anew."
         )
     return earlier
 
@@ -299,13 +280,13 @@ def _check_same(earlier: Mapping[str, Any], given: Fingerprint, path: Path) -> N
     written, own = earlier["versions"], _versions()
     if written["sklearn_din"] != own["sklearn_din"]:
         raise ValueError(
-            f"checkpoint_dir holds a training of sklearn_din {written['sklearn_din']}, and this is "
-            f"{own['sklearn_din']}: install that version to go on. {remedy}"
+            f"Checkpoint's folder holds a training of sklearn_din {written['sklearn_din']}, and "
+            f"this is {own['sklearn_din']}: install that version to go on. {remedy}"
         )
     different = differences(earlier["given"], given)
     if different:
         raise ValueError(
-            "checkpoint_dir must hold a training of the same parameters and data, and what "
+            "Checkpoint's folder must hold a training of the same parameters and data, and what "
             f"{str(path)!r} goes on with differs in: {'; '.join(different)}. {remedy}"
         )
     if written["torch"] != own["torch"]:
@@ -352,7 +333,7 @@ def read_checkpoint(path: Path) -> dict[str, Any] | None:
             raise ValueError("it has another format")
     except (ValueError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         raise ValueError(
-            f"checkpoint_dir needs a whole, unchanged checkpoint, and {str(path)!r} is damaged or "
+            f"Checkpoint needs a whole, unchanged checkpoint, and {str(path)!r} is damaged or "
             f"of another kind: {error}. Delete it to train from the start, or choose another "
             "folder."
         ) from error

@@ -7,54 +7,46 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
-from sklearn.base import BaseEstimator
 from skorch.callbacks import Callback
 from torch import nn
 
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.lists import Column, IdLists
-from sklearn_din.training.inputs import FitInputs, device_for
+from sklearn_din.training.alone import Given
+from sklearn_din.training.parameters import NetworkParameters, TrainingParameters, names_of
 from sklearn_din.utils.digests import digest
 from sklearn_din.utils.typed_fields import to_dict
 from sklearn_din.utils.validation import group_codes
 
-WITHOUT_INFLUENCE = ("verbose", "checkpoint_dir")  # parameters that do not change the result
 ROWS_PER_BLOCK = 4_096  # that are hashed at a time: with histories of 10,000 events, 300 MB
 
 Fingerprint = dict[str, dict[str, Any]]  # parameters, data and other parts: JSON by name
 
 
-def fingerprint(
-    estimator: BaseEstimator,
-    inputs: FitInputs,
-    *,
-    sample_weight: ArrayLike | None,
-    groups: ArrayLike | None = None,
-    goes_on: bool = False,
-) -> Fingerprint:
+def fingerprint(given: Given) -> Fingerprint:
     """Return what decides the result of a training as JSON: parameters, and hashes of the data.
 
-    ``sample_weight`` and ``groups`` are as given to ``fit``; ``goes_on`` says whether training goes
-    on from the estimator's network.
+    Where training goes on from a network, its weights are among the data.
     """
-    parameters = {
-        name: plain_parameter(value)
-        for name, value in estimator.get_params(deep=False).items()
-        if name not in WITHOUT_INFLUENCE
-    }
-    parameters["device"] = device_for(estimator.device)
+    net = given.net
+    names = {name: f"module__{name}" for name in names_of(NetworkParameters)}
+    names |= {name: name for name in (*names_of(TrainingParameters), "device")}
+    parameters = {n: plain_parameter(getattr(net, name, None)) for n, name in names.items()}
+    callbacks = [item[1] if isinstance(item, tuple) else item for item in net.callbacks or ()]
+    theirs = [callback for callback in callbacks if not getattr(callback, "sees_refit", False)]
+    parameters["callbacks"] = [plain_parameter(callback) for callback in theirs]
+    parameters["Checkpoint in callbacks"] = any(hasattr(item, "hold") for item in callbacks)
+    weights = [] if given.weights is None else [given.weights]
+    groups = [] if given.groups is None else [group_codes(given.groups, sort=True)]
     data = {
-        "the number of rows": len(inputs.X),
-        "y": digest(repr(to_dict(inputs.target)), inputs.y),
-        "sample_weight": None
-        if sample_weight is None
-        else digest(np.asarray(sample_weight, np.float64)),
-        "groups": None if groups is None else digest(group_codes(groups, sort=True)),
-        **{f"X ({name})": column for name, column in digests_of(inputs.X).items()},
+        "the number of rows": len(given.X),
+        "y": digest(repr(to_dict(net.target)), given.y),
+        "weights (sample_weight, class_weight)": digest(*weights),
+        "groups": digest(*groups),
+        **{f"X ({name})": column for name, column in digests_of(given.X).items()},
     }
-    if goes_on:
-        data["the network so far"] = weights_digest(estimator.module_)
+    if given.goes_on:
+        data["the network so far"] = weights_digest(net.module_)
     return {"parameters": parameters, "data": data}
 
 
@@ -118,7 +110,7 @@ def _digest_of_state(random_state: np.random.RandomState) -> str:
     state = random_state.get_state(legacy=False)
     if state["bit_generator"] != "MT19937":
         raise ValueError(
-            "checkpoint_dir, and a training of several processes, need a random_state that is an "
+            "Checkpoint, and a training of several processes, need a random_state that is an "
             f"int, None or numpy's usual RandomState, got one of "
             f"{state['bit_generator']}. Pass RandomState(seed)."
         )

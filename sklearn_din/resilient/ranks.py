@@ -28,8 +28,13 @@ from torch.nn import functional as F  # noqa: N812
 from sklearn_din.module import DIN
 from sklearn_din.network.batch import rows_of_rank
 from sklearn_din.network.layers import Dice
-from sklearn_din.resilient.fingerprint import Fingerprint, differences, weights_digest
-from sklearn_din.training.alone import Alone
+from sklearn_din.resilient.fingerprint import (
+    Fingerprint,
+    differences,
+    fingerprint,
+    weights_digest,
+)
+from sklearn_din.training.alone import Alone, Given
 from sklearn_din.utils.warnings import warn_user
 
 Exchanged = TypeVar("Exchanged")
@@ -168,6 +173,10 @@ class Ranks(Alone):
             return device
         local = os.environ.get("LOCAL_RANK", self.rank % max(torch.cuda.device_count(), 1))
         return f"cuda:{local}"
+
+    def check_given(self, given: Given) -> None:
+        """Raise where two processes were given different parameters or data."""
+        self.check_same(lambda: fingerprint(given))
 
     def check_same(self, describe: Callable[[], Fingerprint]) -> None:
         """Raise where two processes have different fingerprints of parameters or data."""

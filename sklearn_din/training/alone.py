@@ -4,13 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
+import numpy as np
+from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
+from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.module import DIN
 
+if TYPE_CHECKING:
+    from skorch import NeuralNet
+
 Exchanged = TypeVar("Exchanged")
+
+
+class Given(NamedTuple):
+    """What a training is given: the net's parameters, and rows as its target has encoded them."""
+
+    net: NeuralNet
+    X: EncodedFeatures
+    y: np.ndarray
+    weights: np.ndarray | None
+    groups: ArrayLike | None = None
+    goes_on: bool = False  # from a network that was trained before
 
 
 class Alone:
@@ -57,6 +74,9 @@ class Alone:
     def join_logits(self, step: dict[str, Tensor], n_rows: int) -> dict[str, Tensor]:
         """Return loss and logits of all ``n_rows`` of a joint batch."""
         return step
+
+    def check_given(self, given: Given) -> None:
+        """Raise where two processes were given different parameters or data."""
 
     def check_same(self, describe: Callable[[], dict[str, dict[str, Any]]]) -> None:
         """Raise where what two processes were given is described differently."""

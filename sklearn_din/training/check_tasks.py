@@ -7,9 +7,9 @@ from sklearn.base import BaseEstimator
 from skorch.callbacks import Callback
 
 from sklearn_din.training.batches import ImpressionBatches
-from sklearn_din.training.early_stopping import EarlyStopping, count_checks
 from sklearn_din.training.growth import copy_as_if_stopped
 from sklearn_din.training.net import DINNet
+from sklearn_din.training.validation_checks import count_checks
 from sklearn_din.utils.callbacks import FitTask, begin_fit
 
 
@@ -48,7 +48,7 @@ class CheckTasks(Callback):
         **kwargs: object,
     ) -> None:
         """Begin a task; the pass over the validation rows is the last one."""
-        if net.is_refitting_:
+        if net.training_.is_refitting:
             if self._task is not None:  # early stopping left the loop in the middle of it
                 self._end(net)
             self._begin(net)
@@ -56,7 +56,7 @@ class CheckTasks(Callback):
         self._kind = "epoch" if dataset_valid is None else "validation check"
         if self.fit_task is None:  # how many tasks there may be is known now
             per_epoch = 1 if dataset_valid is None else count_checks(dataset_train.n_batches)
-            n_parts = net.max_epochs * per_epoch + net.may_refit
+            n_parts = net.max_epochs * per_epoch + bool(net.training_.parts)
             self.fit_task = begin_fit(
                 self.estimator, self.X, self.y, self.sample_weight, n_parts=n_parts
             )
@@ -70,7 +70,7 @@ class CheckTasks(Callback):
     def on_batch_end(self, net: DINNet, training: bool = False, **kwargs: object) -> None:
         """End the task after a check; stop training if a callback asks for it."""
         if self._task is not None and len(net.checks_) > self._n_rows and self._end(net):
-            net.stop_training("callback")
+            net.training_.stop("callback")
 
     on_epoch_end = on_batch_end
 
@@ -98,8 +98,8 @@ class CheckTasks(Callback):
 
     def _attributes(self, net: DINNet) -> Mapping[str, object]:
         """Attributes of the estimator if training stopped now; it goes on as if it had not."""
-        best = [c.best_weights(net) for _, c in net.callbacks_ if isinstance(c, EarlyStopping)]
-        return self.fitted(copy_as_if_stopped(net, best[0] if best else {}))
+        weights = net.training_.checks.weights_to_keep(net)
+        return self.fitted(copy_as_if_stopped(net, weights))
 
 
 def leave(net: DINNet, callback: Callback) -> None:

@@ -20,3 +20,11 @@ def best_check(checks: Iterable[Mapping[Any, float]]) -> Mapping[Any, float] | N
     """
     judged = [check for check in checks if math.isfinite(check["valid_loss"])]
     return min(judged, key=lambda check: check["valid_loss"], default=None)
+
+
+def drop_unfinished_epoch(history: list[Any], n_before: int) -> int:
+    """Return how many epochs were begun; those that were finished stay in the history."""
+    n_epochs = len(history) - n_before
+    if n_epochs and "train_loss" not in history[-1]:
+        history.pop()
+    return n_epochs

@@ -14,6 +14,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from sklearn_din.features.schema import Schema
 from sklearn_din.module import DIN
+from sklearn_din.training.checks import drop_unfinished_epoch
 
 if TYPE_CHECKING:
     from sklearn_din.training.net import DINNet
@@ -108,8 +109,8 @@ def copy_as_if_stopped(net: DINNet, weights: Mapping[str, Tensor]) -> DINNet:
         module.load_state_dict(weights)
     copied = net_around(net, module)
     _copy_records(net, copied)
-    copied.callbacks_, copied.stop_reason_, copied._n_before = [], "callback", net._n_before
-    copied.drop_unfinished_epoch()
+    copied.callbacks_, copied.stop_reason_ = [], "callback"
+    copied.n_epochs_ += drop_unfinished_epoch(copied.history, net.training_.n_before)
     return copied
 
 

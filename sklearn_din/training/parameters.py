@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field, fields
 from numbers import Integral, Real
-from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -75,7 +74,6 @@ class Parameters(TrainingParameters, NetworkParameters):
     """Parameters of all estimators."""
 
     callbacks: list[Callback] | None = parameter(None, list, None)
-    checkpoint_dir: str | PathLike[str] | None = parameter(None, str, PathLike, None)
     device: str = parameter("auto", str)
     verbose: int = parameter(0, "verbose")
 

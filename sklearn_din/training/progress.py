@@ -73,16 +73,18 @@ class ProgressBar(Callback):
         epoch = len(net.history) - self._n_rows
         if self._bar is None:
             n = dataset_train.n_batches
-            self._bar = tqdm(total=n * net.most_epochs_, initial=n * (epoch - 1), unit="batch")
-        if net.is_refitting_:
+            self._bar = tqdm(
+                total=n * net.training_.most_epochs, initial=n * (epoch - 1), unit="batch"
+            )
+        if net.training_.is_refitting:
             self._end_of_epochs = len(net.checks_)
             self._bar.set_description("validation rows")
             return
-        self._bar.set_description(f"epoch {epoch} of {net.most_epochs_}")
+        self._bar.set_description(f"epoch {epoch} of {net.training_.most_epochs}")
 
     def on_batch_end(self, net: DINNet, training: bool = False, **kwargs: object) -> None:
         """Move on by one batch; tqdm draws ten times per second at most."""
-        if training and self._bar is not None and not net.is_refitting_:
+        if training and self._bar is not None and not net.training_.is_refitting:
             self._bar.update()
         self._show_latest(net)
 
@@ -97,7 +99,7 @@ class ProgressBar(Callback):
             of_epochs = net.checks_[self._n_checks_before : self._end_of_epochs]
             has_pass = len(of_epochs) < len(checks)
             n_epochs = of_epochs[-1]["epoch"] - self._n_epochs if of_epochs else 0
-            text = f"trained {n_epochs:g} of {net.most_epochs_} epochs"
+            text = f"trained {n_epochs:g} of {net.training_.most_epochs} epochs"
             if has_pass:
                 text += " and the validation rows"
             best = best_check(checks)

@@ -1,20 +1,17 @@
 """Steps of a training: long batches in parts, gradients as callbacks see them, losses checked."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
+from skorch import NeuralNet
+from skorch.history import History
 from torch import Tensor
 
 from sklearn_din.network.batch import Batch
 from sklearn_din.network.layers import is_host
-
-if TYPE_CHECKING:
-    from sklearn_din.training.net import DINNet
 
 STEPS_PER_READ = 50  # losses on a GPU: reading one makes the host wait for all earlier steps
 SPLIT_FROM = 1 << 17  # events of a step: a layer of 64 units over them takes 32 MiB
@@ -22,9 +19,15 @@ EVENTS_PER_PART = 1 << 15  # of a split step: they fit in the CPU cache
 
 
 def compute_by_parts(
-    net: DINNet, batch: tuple[Batch, Tensor], *, training: bool
+    net: NeuralNet, batch: tuple[Batch, Tensor], *, training: bool
 ) -> dict[str, Tensor]:
-    """Return loss and logits of a batch; in training, give its gradients to the parameters."""
+    """Return loss and logits of a batch; in training, give its gradients to the parameters.
+
+    Where its events are many, its parts are computed one after the other, and their sum is the
+    batch's. Memory follows the part, so histories of thousands of events fit, and small blocks
+    stay with the process: with 10,000 events per history a step takes a third of the time
+    (benchmarks/README.md).
+    """
     whole, y = batch
     parts = whole.split(EVENTS_PER_PART) if whole.n_events > SPLIT_FROM else [whole]
     labels_of = whole.own_rows(y).split([len(part) for part in parts])
@@ -46,7 +49,7 @@ def compute_by_parts(
     return {"loss": torch.stack(losses).sum(), "y_pred": torch.cat(logits)}
 
 
-def _draws_again(net: DINNet, batch: Batch, *, is_last: bool) -> AbstractContextManager[None]:
+def _draws_again(net: NeuralNet, batch: Batch, *, is_last: bool) -> AbstractContextManager[None]:
     """Put torch's random state back after all parts of a joint batch but the last.
 
     Each part draws for the whole joint batch and takes its own rows: the numbers must be the
@@ -58,7 +61,7 @@ def _draws_again(net: DINNet, batch: Batch, *, is_last: bool) -> AbstractContext
     return torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
 
 
-def name_gradients(net: DINNet) -> Iterator[tuple[str, Tensor]]:
+def name_gradients(net: NeuralNet) -> Iterator[tuple[str, Tensor]]:
     """Parameters for callbacks; a table's touched rows stand in for the table.
 
     Their gradient is the sparse gradient's own memory, each row once: what a callback does
@@ -72,50 +75,54 @@ def name_gradients(net: DINNet) -> Iterator[tuple[str, Tensor]]:
         yield name, parameter
 
 
-# Losses: on a CPU each is checked before its step changes a weight. On a GPU, ``STEPS_PER_READ``
-# are read at once, and all of them before any result is kept.
+class Losses:
+    """Losses of the batches of a training, which are checked: all have to be finite.
 
+    On a CPU each is checked before its step changes a weight. On a GPU, ``STEPS_PER_READ`` are
+    read at once, and all of them before any result is kept.
+    """
 
-def note_loss(net: DINNet, loss: Tensor, batch: Batch) -> None:
-    """Have the loss of a batch checked, at once where that costs nothing."""
-    net.unread_losses_ = (*net.unread_losses_, (loss.detach(), batch.numbers))
-    if is_host(loss.device) or len(net.unread_losses_) >= STEPS_PER_READ:
-        check_losses(net)
+    def __init__(self, net: NeuralNet) -> None:
+        self.net = net
+        self.unread: list[tuple[Tensor, Tensor]] = []  # and the numbers of their batches
 
+    def note(self, loss: Tensor, batch: Batch) -> None:
+        """Have the loss of a batch checked, at once where that costs nothing."""
+        self.unread.append((loss.detach(), batch.numbers))
+        if is_host(loss.device) or len(self.unread) >= STEPS_PER_READ:
+            self.check()
 
-def check_losses(net: DINNet) -> None:
-    """Raise where a loss that has been noted is not finite."""
-    unread, net.unread_losses_ = net.unread_losses_, ()
-    if not unread:
-        return
-    losses = torch.stack([loss for loss, _ in unread]).tolist()
-    for loss, (_, numbers) in zip(losses, unread, strict=True):
-        if not math.isfinite(loss):
-            raise ValueError(_divergence_message(net, numbers))
+    def check(self) -> None:
+        """Raise where a loss that has been noted is not finite."""
+        unread, self.unread = self.unread, []
+        if not unread:
+            return
+        losses = torch.stack([loss for loss, _ in unread]).tolist()
+        for loss, (_, numbers) in zip(losses, unread, strict=True):
+            if not math.isfinite(loss):
+                raise ValueError(self._divergence_message(numbers))
 
+    def read(self, history: History) -> None:
+        """Check all losses, and have numbers stand in the latest row of ``history``."""
+        self.check()
+        batches: list[dict[str, Any]] = history[-1]["batches"]
+        for name in ("train_loss", "valid_loss"):
+            unread = [batch for batch in batches if isinstance(batch.get(name), Tensor)]
+            if unread:
+                losses = torch.stack([batch[name] for batch in unread]).tolist()
+                for batch, loss in zip(unread, losses, strict=True):
+                    batch[name] = loss
 
-def _divergence_message(net: DINNet, numbers: Tensor) -> str:
-    """Name a possible cause; ``numbers`` (n_rows, n_numeric) are those of the batch."""
-    numeric = net.module_.schema.names("numeric")
-    hint = ""
-    if numeric and len(numbers):  # a process may have no rows of a joint batch
-        scales = numbers.abs().amax(dim=0)
-        largest = int(scales.argmax())
-        hint = f" Largest number: {float(scales[largest]):.3g} in column {numeric[largest]!r}."
-    return (
-        f"the loss is no longer finite in epoch {net.n_epochs_now()} with lr={net.lr:g} and "
-        f"embedding_lr={net.embedding_lr or net.lr:g}.{hint} Lower the learning rates, or "
-        "standardise the numeric columns (HistorySequenceEncoder does)."
-    )
-
-
-def read_losses(net: DINNet) -> None:
-    """Check all losses, and have numbers stand in the latest row of ``history``."""
-    check_losses(net)
-    batches: list[dict[str, Any]] = net.history[-1]["batches"]
-    for name in ("train_loss", "valid_loss"):
-        unread = [batch for batch in batches if isinstance(batch.get(name), Tensor)]
-        if unread:
-            losses = torch.stack([batch[name] for batch in unread]).tolist()
-            for batch, loss in zip(unread, losses, strict=True):
-                batch[name] = loss
+    def _divergence_message(self, numbers: Tensor) -> str:
+        """Name a possible cause; ``numbers`` (n_rows, n_numeric) are those of the batch."""
+        net, hint = self.net, ""
+        numeric = net.module_.schema.names("numeric")
+        if numeric and len(numbers):  # a process may have no rows of a joint batch
+            scales = numbers.abs().amax(dim=0)
+            largest = int(scales.argmax())
+            hint = f" Largest number: {float(scales[largest]):.3g} in column {numeric[largest]!r}."
+        return (
+            f"the loss is no longer finite in epoch {net.training_.n_epochs} with lr={net.lr:g} "
+            f"and embedding_lr={net.embedding_lr or net.lr:g}.{hint} Lower the learning rates, or "
+            "standardise the numeric columns (HistorySequenceEncoder does)."
+        )

@@ -3,6 +3,8 @@
 Polyak and Juditsky, "Acceleration of Stochastic Approximation by Averaging", 1992.
 """
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch
 from skorch import NeuralNet
@@ -13,14 +15,27 @@ from sklearn_din.training.batches import ImpressionBatches
 from sklearn_din.training.validation import MOST_PARTS
 
 
-@torch.no_grad()
-def take_weights(average: dict[str, Tensor], module: nn.Module, share: float) -> None:
-    """Take the latest weights into their average, with this share of it."""
-    for name, latest in module.state_dict().items():
-        if name in average:
-            average[name].lerp_(latest, share)
-        else:
-            average[name] = latest.clone()
+class WeightAverage:
+    """Average of a network's weights, which can stand in for the latest ones for a while."""
+
+    def __init__(self, first: Mapping[str, Tensor] | None = None) -> None:
+        self.weights = {name: weight.clone() for name, weight in (first or {}).items()}
+        self.is_in_place = False
+
+    @torch.no_grad()
+    def take(self, module: nn.Module, share: float) -> None:
+        """Take the latest weights into their average, with this share of it."""
+        for name, latest in module.state_dict().items():
+            if name in self.weights:
+                self.weights[name].lerp_(latest, share)
+            else:
+                self.weights[name] = latest.clone()
+
+    def exchange(self, module: nn.Module) -> None:
+        """Swap the module's weights and the average; no number is copied."""
+        for name, weight in module.state_dict(keep_vars=True).items():
+            weight.data, self.weights[name] = self.weights[name], weight.data
+        self.is_in_place = not self.is_in_place
 
 
 def share_of_part(number: int, n_parts: int) -> float:
@@ -28,8 +43,6 @@ def share_of_part(number: int, n_parts: int) -> float:
 
     They count as if half as many parts had been before.
 
-    Examples
-    --------
     >>> [share_of_part(number, 2) for number in (1, 2)]
     [0.5, 0.3333333333333333]
     """
@@ -44,8 +57,7 @@ class AveragedPass(Callback):
 
     def on_train_begin(self, net: NeuralNet, **kwargs: object) -> None:
         """Begin with the weights as they are."""
-        self._average: dict[str, Tensor] = {}
-        take_weights(self._average, net.module_, 1.0)
+        self._average = WeightAverage(net.module_.state_dict())
 
     def on_epoch_begin(
         self, net: NeuralNet, dataset_train: ImpressionBatches, **kwargs: object
@@ -60,9 +72,9 @@ class AveragedPass(Callback):
         n_done = len(net.history[-1]["batches"])
         if n_done in self._ends:
             share = share_of_part(self._ends.index(n_done) + 1, len(self._ends))
-            take_weights(self._average, net.module_, share)
+            self._average.take(net.module_, share)
 
     def on_train_end(self, net: NeuralNet, **kwargs: object) -> None:
         """Put the average in place, and keep nothing."""
-        net.module_.load_state_dict(self._average)
-        self._average = {}
+        net.module_.load_state_dict(self._average.weights)
+        del self._average

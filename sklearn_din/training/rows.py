@@ -1,0 +1,206 @@
+"""Trainings that are begun: their rows are checked, set aside, and made into batches."""
+
+from __future__ import annotations
+
+import copy
+from contextlib import ExitStack, nullcontext
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+from skorch import NeuralNet
+
+from sklearn_din.features.encoded import EncodedFeatures
+from sklearn_din.neighbours.tables import NeighbourTables, choose_order, learn_neighbours
+from sklearn_din.training.alone import Alone, Given
+from sklearn_din.training.batches import ImpressionBatches
+from sklearn_din.training.growth import grow, next_seeds
+from sklearn_din.training.novelty import Novelty, ShownRows, measure_novelty
+from sklearn_din.training.seeding import own_random_state
+from sklearn_din.training.training import Training
+from sklearn_din.training.validation import choose_validation, cut_in_time, split_rows
+from sklearn_din.utils.compat import _safe_indexing
+
+EARLY_STOPPING_ROWS = 1_000
+LARGE_BATCH_ROWS = 100_000
+VALIDATION_BATCH_SIZE = 4_096
+
+
+def train_new(
+    net: NeuralNet,
+    X: EncodedFeatures,
+    y: ArrayLike,
+    sample_weight: np.ndarray | None,
+    groups: ArrayLike | None = None,
+    *,
+    ranks: Alone,
+    epochs: int | None = None,
+) -> None:
+    """Train a new network; for so many epochs without validation rows and checkpoints."""
+    given = _check_given(net, X, y, sample_weight, groups, ranks)
+    order = copy.deepcopy(own_random_state(net.random_state))
+    if net.random_state is None:
+        order = ranks.from_first(order)
+    callbacks = [pair[1] if isinstance(pair, tuple) else pair for pair in net.callbacks or ()]
+    with ExitStack() as stack:
+        for callback in callbacks if epochs is None else ():
+            if hasattr(callback, "hold"):
+                order = stack.enter_context(callback.hold(given, order, ranks))
+        net.order_ = order
+        # Each row's numbers come from a table that does not count it, held out or not.
+        net.neighbours_, X = _learn_neighbours(given, ranks)
+        net.novelty_, moments = measure_novelty(X, share=net.validation_fraction)
+        rows = TrainingRows(X, given.y, given.weights, net.novelty_, moments)
+        # Validation rows are drawn before the seed of the network's weights.
+        training = _new_training(net, rows, given.groups, ranks=ranks, epochs=epochs)
+        training.run(X, given.y, seed=order.randint(2**31), is_new=True)
+    if isinstance(net.random_state, np.random.RandomState) and net.stop_reason_ != "user":
+        net.random_state.set_state(order.get_state(legacy=False))
+
+
+def train_further(
+    net: NeuralNet,
+    X: EncodedFeatures,
+    y: ArrayLike,
+    sample_weight: np.ndarray | None,
+    *,
+    ranks: Alone,
+) -> None:
+    """Train a net by one pass over further rows, from where its training stopped."""
+    given = _check_given(net, X, y, sample_weight, None, ranks, goes_on=True)
+    if given.X.positions is not None and not net.module_.options["position_shares"]:
+        raise ValueError(
+            "rows came with positions, and the network was trained on rows without. Fit it "
+            "anew, or set the encoder's position=None."
+        )
+    tables, seed, X = net.neighbours_, next_seeds(net)[1], given.X
+    if tables.pairs:  # a table that counts a row's own click reveals it
+        X, tables = tables.add_to(X), tables.grow(X, net.target.clicks(given.y))
+    if X.schema != net.module_.schema:
+        grown = grow(net, X.schema)
+        net.module_, net.optimizer_ = grown.module_, grown.optimizer_
+        net.module__schema = X.schema
+    if not isinstance(net.batch_size, str):
+        net.batch_size_ = net.batch_size
+    net.novelty_, moments = net.novelty_.extend(X)
+    rows = TrainingRows(X, given.y, given.weights, net.novelty_, moments)
+    training = Training(net, rows.batches(net), ranks=ranks, epochs=1)
+    training.run(X, given.y, seed=seed, is_new=False)
+    net.neighbours_ = tables
+
+
+def _check_given(
+    net: NeuralNet,
+    X: object,
+    y: ArrayLike,
+    sample_weight: np.ndarray | None,
+    groups: ArrayLike | None,
+    ranks: Alone,
+    *,
+    goes_on: bool = False,
+) -> Given:
+    """Return rows that weigh something, with y and weights as float32, and their groups."""
+    rows = check_encoded(X)
+    encoded = net.target.check_encoded(y, len(rows))
+    weights = None if sample_weight is None else np.asarray(sample_weight, dtype=np.float32)
+    if weights is not None and not weights.all():
+        some = np.flatnonzero(weights)
+        groups = groups if groups is None else _safe_indexing(groups, some)
+        rows, encoded, weights = rows[some], encoded[some], weights[some]
+    given = Given(net, rows, encoded, weights, groups, goes_on)
+    ranks.check_given(given)
+    net.device = ranks.device_for(net.device)
+    return given
+
+
+def check_encoded(X: object) -> EncodedFeatures:
+    """Raise where X is not encoded."""
+    if not isinstance(X, EncodedFeatures):
+        raise TypeError(
+            f"net_ takes EncodedFeatures, got {type(X).__name__}. "
+            "Call the encoder's transform first, or use the classifier."
+        )
+    return X
+
+
+def _learn_neighbours(given: Given, ranks: Alone) -> tuple[NeighbourTables, EncodedFeatures]:
+    """Learn item neighbours from all rows, and add their numbers to these rows.
+
+    Of several processes rank 0 learns first: those of mapped rows lie in a store beside them,
+    where the others find them.
+    """
+    net, X = given.net, given.X
+    with nullcontext() if X.store is None else ranks.in_turn():
+        order = choose_order(X, net.neighbours)
+        tables, X = learn_neighbours(X, net.target.clicks(given.y), order=order)
+    ranks.check_same(lambda: {"learnt": {"item neighbours": tables.digest()}})
+    return tables, X
+
+
+def _new_training(
+    net: NeuralNet, rows: TrainingRows, groups: ArrayLike | None, **options: Any
+) -> Training:
+    """Return the training of a new network; one of so many ``epochs`` sets no rows aside."""
+    X, kept, held_out, how = rows.X, None, None, ""
+    stops = net.early_stopping if options["epochs"] is None else False
+    if len(X) >= EARLY_STOPPING_ROWS if stops == "auto" else stops:
+        how = choose_validation(net.validation, X.times)
+        kept, held_out = split_rows(
+            net.target.kinds(rows.y),
+            X.users if groups is None else groups,
+            how=how,
+            fraction=net.validation_fraction,
+            seeds=net.order_,
+            times=X.times,
+        )
+    net.batch_size_ = net.batch_size
+    if isinstance(net.batch_size, str):
+        n_rows = len(X) if kept is None else len(kept)
+        net.batch_size_ = 256 if n_rows <= LARGE_BATCH_ROWS else 1024
+    net.occurrences_, net.labels_ = {}, (0, 0)
+    train = rows.batches(net, kept)
+    if held_out is None:
+        return Training(net, train, **options)
+    learns = net.refit == "validation" or (net.refit == "auto" and how == "last")
+    cut = cut_in_time(held_out, X.times) if learns else []
+    parts = [(rows.batches(net, part), rows.held_out(part, how)) for part in cut]
+    return Training(net, train, rows.held_out(held_out, how), parts, **options)
+
+
+class TrainingRows(NamedTuple):
+    """Rows to train on, with y as the target has encoded it, and which of their ids are new."""
+
+    X: EncodedFeatures
+    y: np.ndarray
+    weights: np.ndarray | None
+    novelty: Novelty
+    moments: np.ndarray
+
+    def batches(self, net: NeuralNet, rows: np.ndarray | None = None) -> ImpressionBatches:
+        """Return shuffled batches of these rows, or of all, as they are shown in training."""
+        return self._batches(rows, self._shown(rows), batch_size=net.batch_size_, order=net.order_)
+
+    def held_out(self, rows: np.ndarray, how: str) -> ImpressionBatches:
+        """Return batches of validation rows in order; ``how`` says which rows they are."""
+        shown = self._shown(rows)
+        shown = None if shown is None else shown.hold_out(are_last=how == "last")
+        return self._batches(rows, shown, batch_size=VALIDATION_BATCH_SIZE)
+
+    def _shown(self, rows: np.ndarray | None) -> ShownRows | None:
+        if self.novelty.is_still:
+            return None
+        return ShownRows(self.novelty, self.moments if rows is None else self.moments[rows])
+
+    def _batches(
+        self,
+        rows: np.ndarray | None,
+        shown: ShownRows | None,
+        *,
+        batch_size: int,
+        order: np.random.RandomState | None = None,
+    ) -> ImpressionBatches:
+        y, weights = self.y, self.weights
+        if rows is not None:
+            y, weights = y[rows], None if weights is None else weights[rows]
+        options: dict[str, Any] = {"batch_size": batch_size, "shuffle": order}
+        return ImpressionBatches(self.X, y, weights, rows=rows, shown=shown, **options)

@@ -1,0 +1,292 @@
+"""One training of a net: what it trains on, where it stands, and why it ends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from itertools import chain
+from typing import Literal, NoReturn
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from skorch import NeuralNet, NeuralNetBinaryClassifier
+from skorch.utils import TeeGenerator
+from torch import Tensor
+
+from sklearn_din.features.encoded import EncodedFeatures
+from sklearn_din.features.schema import UNKNOWN_ID, Schema
+from sklearn_din.network.batch import Batch
+from sklearn_din.network.layers import is_host
+from sklearn_din.training.alone import Alone
+from sklearn_din.training.batches import ImpressionBatches
+from sklearn_din.training.checks import drop_unfinished_epoch
+from sklearn_din.training.ctrl_c import note_ctrl_c
+from sklearn_din.training.newest_rows import learn_newest_rows
+from sklearn_din.training.occurrences import count_occurrences, embedding_decay
+from sklearn_din.training.positions import position_shares
+from sklearn_din.training.seeding import seed_torch
+from sklearn_din.training.steps import Losses, compute_by_parts, name_gradients
+from sklearn_din.training.threads import LARGEST_BATCH, ThreadChoice, choose_threads
+from sklearn_din.training.validation_checks import ValidationChecks
+from sklearn_din.utils.warnings import warn_user
+
+StopReason = Literal["max_epochs", "patience", "base_rate", "callback", "user"]
+
+
+def keep_freed_memory() -> None:
+    """Have glibc keep the memory that one step frees for the next one.
+
+    A step frees tens of megabytes, glibc gives them back to the system, and the next step pays a
+    page fault for every 4 KiB: a third of the step's time. Freeing one large block, which is
+    never touched, raises both of glibc's dynamic thresholds (mallopt(3), M_MMAP_THRESHOLD).
+    """
+    torch.empty(31 << 20, dtype=torch.uint8)
+
+
+class Training:
+    """One training: ``fit`` makes it, and throws it away. Callbacks find it as ``net.training_``.
+
+    Parameters
+    ----------
+    net : NeuralNet
+        What is trained.
+    train : ImpressionBatches
+        Rows to train on.
+    valid : ImpressionBatches, default=None
+        Validation rows.
+    parts : sequence of pairs of ImpressionBatches, default=()
+        Those rows cut in time, to learn from and to predict, if they are learnt in the end.
+    ranks : Alone, default=Alone()
+        The processes that train together.
+    epochs : int, default=None
+        Of a partial fit, which keeps no checkpoints. None: the net's ``max_epochs``.
+
+    Attributes
+    ----------
+    n_epochs : int
+        Epochs begun in this training.
+    is_refitting : bool
+        Whether the pass over the validation rows is going on.
+    presses : list of int
+        Of Ctrl-C.
+    losses : Losses
+        Losses that are still to be checked.
+    """
+
+    def __init__(
+        self,
+        net: NeuralNet,
+        train: ImpressionBatches,
+        valid: ImpressionBatches | None = None,
+        parts: Sequence[tuple[ImpressionBatches, ImpressionBatches]] = (),
+        *,
+        ranks: Alone | None = None,
+        epochs: int | None = None,
+    ) -> None:
+        self.net, self.ranks = net, ranks or Alone()
+        self.train, self.valid, self.parts = train, valid, parts
+        self.most_epochs = net.max_epochs if epochs is None else epochs
+        self.is_partial = epochs is not None
+        self.n_before = 0  # rows of the history
+        self.losses = Losses(net)
+        self.presses: list[int] = []
+        self.is_refitting = self.has_ended = False
+        self._threads: ThreadChoice | None = None  # if there is a choice
+        for batches in filter(None, (train, valid, *chain(*parts))):
+            batches.share_among(self.ranks.size, rank=self.ranks.rank)
+
+    @property
+    def n_epochs(self) -> int:
+        """Epochs that this training has begun."""
+        return len(self.net.history) - self.n_before
+
+    @property
+    def checks(self) -> ValidationChecks:
+        """The callback that makes validation checks."""
+        return dict(self.net.callbacks_)["validation_checks"]
+
+    def run(self, X: EncodedFeatures, y: ArrayLike, *, seed: int, is_new: bool) -> None:
+        """Train as skorch does, under a seed; torch's random state is left as it was.
+
+        The seed decides the new network's weights, dropout and hidden numbers. Afterwards nothing
+        of the rows is left in the net.
+        """
+        net, decay = self.net, None
+        if net.embedding_l2:
+            self.count(self.train)
+            decay = self.decay_in(self.train)
+        devices = list(range(torch.cuda.device_count())) if net.device != "cpu" else []
+        net._training, net.seed_ = self, seed
+        try:
+            with seed_torch(seed, devices=devices):
+                if is_new:
+                    self._make_module(X.schema, seed)
+                else:
+                    net.initialize_callbacks()
+                leave_out_callbacks(net, monitors=self.valid is None, checkpoints=self.is_partial)
+                net.set_rates()
+                net.set_decay(decay)
+                self.n_before = len(net.history)
+                NeuralNetBinaryClassifier.partial_fit(net, X, y)
+            if not self.has_ended:  # skorch swallows Ctrl-C, even before any training
+                raise KeyboardInterrupt
+        finally:
+            net._training = None
+            if net.initialized_:
+                net.set_rates()
+                net.set_decay(None)
+                net.optimizer_.zero_grad(set_to_none=True)
+        net.module_.eval()
+        self.ranks.check_same_weights(net.module_)
+
+    def _make_module(self, schema: Schema, seed: int) -> None:
+        """Give the net a new network, optimizer and history."""
+        net, train = self.net, self.train
+        net.module__schema = schema
+        net.module__position_shares = position_shares(train, net.target)
+        net.initialize()
+        # Each step moves the bias by at most the learning rate: starting from 0 with rare clicks,
+        # all other weights would first learn what belongs in the bias.
+        if net.target.has_constant(train.y):
+            constant = torch.as_tensor(net.target.constant(train.y, train.weights))
+            net.module_.output.bias.data.copy_(net.module_.bias_of(constant))
+        if self.ranks.rank and net.module_.options["dropout"]:
+            torch.manual_seed(seed + self.ranks.rank)  # it drops activations of its own rows
+        net.checks_, net.n_epochs_ = [], 0
+
+    def count(self, train: ImpressionBatches) -> None:
+        """Add the ids and labels of further rows to those of all trainings so far."""
+        net = self.net
+        counts = net.target.count(train.y)
+        earlier = net.labels_ if any(net.labels_) else (0,) * len(counts)
+        net.labels_ = tuple(map(sum, zip(earlier, counts, strict=True)))
+        occurrences = count_occurrences(train.X, train.rows)
+        if train.shown is not None:
+            for name, n_hidden in train.shown.count_hidden(train.X, train.rows).items():
+                occurrences[name][UNKNOWN_ID] += n_hidden
+        for name, before in net.occurrences_.items():
+            occurrences[name][: len(before)] += before
+        net.occurrences_ = occurrences
+
+    def decay_in(self, train: ImpressionBatches) -> dict[str, np.ndarray]:
+        """Return factors of the L2 by vocabulary, in such batches."""
+        net = self.net
+        strength = net.embedding_l2 * net.target.scale_of_prior(net.labels_)
+        return embedding_decay(net.occurrences_, strength / min(train.batch_size, len(train)))
+
+    # Epochs, and their end
+
+    def loop(self, run_epochs: Callable[[int], object]) -> None:
+        """Run epochs, keep the reason of the end, drop an epoch left unfinished.
+
+        Epochs that a checkpoint has put into the history are not made again.
+        """
+        keep_freed_memory()
+        net, is_alone = self.net, self.ranks.size == 1
+        net.stop_reason_ = "max_epochs"
+        n_left = self.most_epochs - self.n_epochs
+        may_choose = is_alone and is_host(net.device) and net.batch_size_ <= LARGEST_BATCH
+        with (
+            note_ctrl_c(raises=is_alone) as self.presses,
+            choose_threads(net.module_, may_choose=may_choose) as self._threads,
+        ):
+            self._until_stopped(lambda: run_epochs(n_left))
+            if self.parts and net.stop_reason_ in {"max_epochs", "patience"}:
+                try:
+                    self._until_stopped(lambda: learn_newest_rows(net))
+                finally:
+                    self.is_refitting = False
+        self.has_ended = True
+
+    def _until_stopped(self, train: Callable[[], object]) -> None:
+        """Train until a callback or Ctrl-C ends it, whose reason is kept."""
+        net = self.net
+        reason, net.stop_reason_ = net.stop_reason_, "max_epochs"
+        try:
+            train()
+        except KeyboardInterrupt:
+            if not self.ranks.has_agreed:
+                raise
+            if net.stop_reason_ == "max_epochs":  # not set by ``stop``
+                net.stop_reason_ = "user" if self.presses else "callback"
+        else:
+            net.stop_reason_ = reason
+        self.losses.check()  # those of an unfinished epoch
+        net.n_epochs_ += drop_unfinished_epoch(net.history, self.n_before)
+        self.n_before = len(net.history)
+
+    def stop(self, reason: StopReason) -> NoReturn:
+        """End the training from within a callback."""
+        self.net.stop_reason_ = reason
+        raise KeyboardInterrupt  # how skorch leaves the loop
+
+    def postpone_stop(self, event: str) -> bool:
+        """Return whether the stop of a callback waits until all processes know of it."""
+        return self.ranks.postpone_stop(event, self.net.stop_reason_)
+
+    def share_stops(self) -> None:
+        """Stop where another process wants to."""
+        self.ranks.share_stops(by_user=bool(self.presses))
+        self._stop_with_others()
+
+    def _stop_with_others(self) -> None:
+        if self.ranks.stop is not None:
+            self.stop(self.ranks.stop)
+
+    # Steps
+
+    def step(self, batch: tuple[Batch, Tensor]) -> dict[str, Tensor]:
+        """Take one step, as skorch's own does, but show callbacks the touched rows of a table.
+
+        The optimizer calls the closure once.
+        """
+        net, (rows, _) = self.net, batch
+        step: dict[str, Tensor] = {}
+
+        def compute_gradients() -> Tensor:
+            net._zero_grad_optimizer(set_to_none=True)
+            step.update(net.train_step_single(batch))
+            by_user = bool(self.presses)
+            step["loss"] = self.ranks.sum_gradients(net.module_, step["loss"], by_user=by_user)
+            self._stop_with_others()
+            self.losses.note(step["loss"], rows)
+            named = TeeGenerator(name_gradients(net))
+            net.notify("on_grad_computed", named_parameters=named, batch=batch, training=True)
+            return step["loss"]
+
+        threads, size = self._threads, len(rows) + rows.n_events
+        with nullcontext() if threads is None else threads.step(size):
+            net._step_optimizer(compute_gradients)
+        return step
+
+    def predict(self, batch: tuple[Batch, Tensor]) -> dict[str, Tensor]:
+        """Return loss and logits of a validation batch, part by part as in training."""
+        with torch.no_grad():
+            step = compute_by_parts(self.net, batch, training=False)
+            step = self.ranks.join_logits(step, batch[0].n_joint_rows)
+        self.losses.note(step["loss"], batch[0])
+        return step
+
+
+def leave_out_callbacks(net: NeuralNet, *, monitors: bool, checkpoints: bool) -> None:
+    """Leave out callbacks that watch validation rows, or that keep checkpoints."""
+    if checkpoints:
+        net.callbacks_ = [pair for pair in net.callbacks_ if not hasattr(pair[1], "hold")]
+    scores = {"valid_auc"}
+    for _, callback in net.callbacks_:
+        if getattr(callback, "on_train", True) is False:
+            scores.add(getattr(callback, "name_", callback.name))
+    watching = {
+        name: f"{type(callback).__name__} ({callback.monitor})"
+        for name, callback in net.callbacks_
+        if str(getattr(callback, "monitor", None)).removesuffix("_best") in scores
+    }
+    if not watching or not monitors:
+        return
+    net.callbacks_ = [pair for pair in net.callbacks_ if pair[0] not in watching]
+    warn_user(
+        "callbacks that watch validation rows are left out of a training that sets none aside "
+        f"(partial_fit and update never do): {', '.join(watching.values())}. Set "
+        "monitor='train_loss', of skorch's Checkpoint None, or call fit with early_stopping=True."
+    )

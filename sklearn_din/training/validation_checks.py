@@ -1,0 +1,200 @@
+"""Validation checks: the average of the latest weights is judged, within epochs and at their ends.
+
+They are rows of ``net.checks_``.
+"""
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from skorch import NeuralNet
+from skorch.callbacks import Callback
+from torch import Tensor
+
+from sklearn_din.network.batch import Batch
+from sklearn_din.training.batches import ImpressionBatches
+from sklearn_din.training.early_stopping import AVERAGED_CHECKS, EarlyStopping
+from sklearn_din.training.weight_average import WeightAverage
+
+BATCHES_PER_CHECK = 50
+MOST_CHECKS_PER_EPOCH = 4
+
+
+def count_checks(n_batches: int) -> int:
+    """Return the number of validation checks in an epoch of so many batches.
+
+    >>> [count_checks(n) for n in (1, 99, 100, 1_000)]
+    [1, 1, 2, 4]
+    """
+    return min(max(n_batches // BATCHES_PER_CHECK, 1), MOST_CHECKS_PER_EPOCH)
+
+
+class ValidationChecks(Callback):
+    """Check the average of the latest weights on the validation rows; leave the best in the net.
+
+    There is a check at the end of each epoch, which is skorch's own pass over the validation
+    batches, and up to three within it, between training batches. A check does not judge the latest
+    weights but their average over the last ``AVERAGED_CHECKS`` checks or so: a moving average.
+    The average that :class:`EarlyStopping` finds best is what the net has in the end; where none
+    is better than the base rate, ``net.stop_reason_`` is "base_rate", but Ctrl-C leaves the best
+    check all the same. Training itself goes on from the latest weights.
+
+    Without validation batches, each epoch is a row, and nothing is judged. With
+    ``early_stopping="auto"``, of few rows, the net in the end then has the mean of the weights
+    after each epoch: latest weights have learnt so few rows by heart.
+    """
+
+    sees_refit = True  # the pass over the validation rows
+
+    def __init__(self, patience: int) -> None:
+        self.patience = patience
+
+    def on_train_begin(self, net: NeuralNet, **kwargs: object) -> None:
+        """Forget earlier checks."""
+        self._n_before, self._n_epochs_before = len(net.checks_), net.n_epochs_
+        self.average_ = WeightAverage()
+        self._predicted: list[tuple[Tensor, Tensor, Tensor, int]] = []
+        train, valid, target = net.training_.train, net.training_.valid, net.target
+        net.constant_ = target.constant(train.y, train.weights)
+        loss = None
+        if valid is not None:
+            loss = target.loss_of_constant(net.constant_, valid.y, valid.weights)
+        bias = net.module_.bias_of(torch.as_tensor(net.constant_))
+        self.stopping_ = EarlyStopping(self.patience, bias, loss)
+
+    def on_epoch_begin(
+        self,
+        net: NeuralNet,
+        dataset_train: ImpressionBatches,
+        dataset_valid: ImpressionBatches | None = None,
+        **kwargs: object,
+    ) -> None:
+        """Choose the batches after which there are checks; the last one is skorch's own pass."""
+        self._began, self._n_batches = time.perf_counter(), 0
+        self._epochs_done = self._n_epochs_before + net.training_.n_epochs - 1
+        if net.training_.is_refitting:  # training may have stopped in the middle of an epoch
+            self._epochs_done = net.checks_[-1]["epoch"]
+        n = dataset_train.n_batches
+        self.checks_per_epoch_ = 1 if dataset_valid is None else count_checks(n)
+        ends = np.linspace(0, n, self.checks_per_epoch_ + 1).round()
+        self._ends = {int(end) for end in ends[1:-1]}
+
+    def on_batch_begin(self, net: NeuralNet, training: bool = False, **kwargs: object) -> None:
+        """Put the average in place before the first validation batch of an epoch."""
+        if not training and not self.average_.is_in_place:
+            self._begin(net)
+
+    def on_batch_end(
+        self,
+        net: NeuralNet,
+        batch: tuple[Batch, Tensor],
+        training: bool,
+        y_pred: Tensor,
+        loss: Tensor,
+        **kwargs: object,
+    ) -> None:
+        """Collect what an epoch's last check predicts; make the checks before it."""
+        if not training:
+            self._note(batch, y_pred, loss)
+        elif len(net.history[-1]["batches"]) in self._ends and not net.training_.is_refitting:
+            self._begin(net)
+            self.predict(net, net.training_.valid)
+            net.module_.train()
+            self.end(net)
+
+    def on_epoch_end(self, net: NeuralNet, **kwargs: object) -> None:
+        """Judge the epoch's last check, or note that the epoch is over where there are none."""
+        if self.average_.is_in_place:
+            self.end(net)
+        elif not net.training_.is_refitting:
+            net.checks_.append(self._row(net, valid_loss=np.nan, valid_auc=np.nan))
+            if net.early_stopping == "auto" and net.training_.most_epochs > 1:
+                self.average_.take(net.module_, 1.0 / len(self.rows(net)))
+                self.stopping_.best = self.average_.weights
+
+    def on_train_end(self, net: NeuralNet, **kwargs: object) -> None:
+        """Give the net the weights to keep; hold none of them, nor of the rows."""
+        if self.average_.is_in_place:  # training ended in the middle of a check
+            self.average_.exchange(net.module_)
+        weights: Mapping[str, Tensor] = self.stopping_.best
+        is_better = self.stopping_.is_better(self.rows(net)) or net.stop_reason_ == "user"
+        if weights and not is_better:
+            weights, net.stop_reason_ = self.weights_to_keep(net), "base_rate"
+        if weights:
+            net.module_.load_state_dict(weights)
+        self.average_, self.stopping_.best, self._predicted = WeightAverage(), {}, []
+
+    def rows(self, net: NeuralNet) -> list[dict[str, float]]:
+        """Return the checks of this training."""
+        return net.checks_[self._n_before :]
+
+    def weights_to_keep(self, net: NeuralNet) -> Mapping[str, Tensor]:
+        """Return the weights that the net would have if training ended now."""
+        return self.stopping_.weights_to_keep(self.rows(net))
+
+    def _begin(self, net: NeuralNet) -> None:
+        """Take the latest weights into their average, and put that in their place."""
+        self.average_.take(net.module_, 1.0 / min(len(self.rows(net)) + 1, AVERAGED_CHECKS))
+        self.average_.exchange(net.module_)
+
+    def predict(self, net: NeuralNet, batches: ImpressionBatches) -> None:
+        """Predict validation batches, which the next check judges."""
+        for batch in batches:
+            self._note(batch, **net.validation_step(batch))
+
+    def _note(self, batch: tuple[Batch, Tensor], y_pred: Tensor, loss: Tensor) -> None:
+        self._predicted.append((y_pred, batch[1], loss.detach(), batch[0].n_joint_rows))
+
+    def end(self, net: NeuralNet) -> None:
+        """Record loss and AUC of what was predicted, and have them judged."""
+        net.training_.losses.check()
+        logits, labels, losses, sizes = zip(*self._predicted, strict=True)
+        self._predicted = []
+        loss = float(np.average(torch.stack(losses).tolist(), weights=sizes))
+        auc = net.target.auc(torch.cat(labels).numpy(), torch.cat(logits).float().cpu().numpy())
+        self.average_.exchange(net.module_)
+        net.checks_.append(self._row(net, valid_loss=loss, valid_auc=auc))
+        net.history.record("valid_auc", auc)
+        is_over = self.stopping_.judge(self.rows(net), self.average_.weights)
+        if is_over and not net.training_.is_refitting:
+            net.training_.stop("patience")
+
+    def _row(self, net: NeuralNet, **of_check: float) -> dict[str, float]:
+        """Row of ``checks_``: the training loss is that of the batches since the check before."""
+        net.training_.losses.read(net.history)
+        batches = [batch for batch in net.history[-1]["batches"] if "train_loss" in batch]
+        since, now = batches[self._n_batches :], time.perf_counter()
+        losses = [batch["train_loss"] for batch in since]
+        sizes = [batch["train_batch_size"] for batch in since]
+        seconds, self._began, self._n_batches = now - self._began, now, len(batches)
+        n_before = sum(check["epoch"] > self._epochs_done for check in net.checks_)
+        return {
+            "epoch": self._epochs_done + (n_before + 1) / self.checks_per_epoch_,
+            "train_loss": float(np.average(losses, weights=sizes)),
+            **of_check,
+            "seconds": seconds,
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what the checks so far have left; not in the middle of a check.
+
+        The weights lie in memory that later checks write to.
+        """
+        return {"average": self.average_.weights, "best": self.stopping_.best}
+
+    def load_state_dict(self, state: Mapping[str, Any], device: str | torch.device) -> None:
+        """Go on from the checks of another training of the same network, on a device."""
+        average, best = (
+            {n: t.to(device) for n, t in weights.items()} for weights in state.values()
+        )
+        self.average_.weights, self.stopping_.best = average, best
+
+    def go_on_within_epoch(self, n_batches: int, seconds: float) -> None:
+        """Begin an epoch that had made a check after so many batches, so many seconds ago."""
+        self._n_batches, self._began = n_batches, self._began - seconds
+
+    def place_within_epoch(self) -> tuple[int, float]:
+        """Batches of the epoch before its latest check, and the seconds since."""
+        return self._n_batches, time.perf_counter() - self._began
