@@ -114,7 +114,7 @@ def are_whole(numbers: np.ndarray) -> bool:
 
 
 def is_missing(cell: Any) -> bool:
-    """Return whether an object stands for nothing: None, NaN, NaT or NA."""
+    """Return whether an object is missing: None, NaN, NaT or NA."""
     return cell is None or (pd.api.types.is_scalar(cell) and bool(pd.isna(cell)))
 
 
@@ -163,7 +163,7 @@ class HistoryCells:
     log: tuple[EventLog, str] | None = None
 
     def expand(self) -> "HistoryCells":
-        """Lay the windows out one after the other, each event as often as it is seen."""
+        """Concatenate the windows, repeating events that several of them contain."""
         if self.row_times is None:
             values = _take(self.values, self.spans.index())
         else:
@@ -298,7 +298,7 @@ def _read_arrow(cells: pa.ChunkedArray, name: str, separator: str | None) -> His
 
 
 def _trim(values: pa.ChunkedArray, separator: str | None) -> pa.ChunkedArray:
-    """Cut the spaces around parts of text; an empty part is a missing event."""
+    """Strip the parts of split strings; an empty part is a missing event."""
     if separator is None or not _is_text(values.type):
         return values
     values = pc.utf8_trim_whitespace(values)

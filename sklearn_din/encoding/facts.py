@@ -35,7 +35,7 @@ NUMERIC_KINDS = {"float", "integer"}
 
 @dataclass
 class HistoryFacts:
-    """Facts about the events of a history column, gathered part by part.
+    """Facts about the events of a history column, collected chunk by chunk.
 
     A part whose cells are all missing adds no kind. Events with row times read as time elapsed
     until their row; ``any_number``, ``any_fraction`` and ``any_missing`` are about floats.
@@ -54,7 +54,7 @@ class HistoryFacts:
     lengths: dict[int, Hashable] = field(default_factory=dict)
 
     def update(self, cells: HistoryCells) -> None:
-        """Take in the cells of one part."""
+        """Add the cells of one chunk."""
         kind, lengths = _kind_of_events(cells), cells.spans.lengths
         if kind is not None:
             self.kinds.add(kind)
@@ -91,7 +91,7 @@ class HistoryFacts:
 
 @dataclass
 class ColumnFacts:
-    """Facts about one column, gathered part by part.
+    """Facts about one column, collected chunk by chunk.
 
     There is more than one kind only where the dtype is object. ``example`` is the first value that
     is not missing (of text one that is not empty, if there is any), ``any_other`` says whether
@@ -107,7 +107,7 @@ class ColumnFacts:
     def update(
         self, columns: Columns, name: str, part: int, *, is_named: bool, is_suspect: bool
     ) -> None:
-        """Take in one part of the column, the ``part``-th.
+        """Add chunk number ``part`` of the column.
 
         ``is_named`` where the user calls it a history, ``is_suspect`` where its name does.
         """

@@ -169,7 +169,7 @@ class ColumnProfile:
 def compare_profiles(
     kinds: Mapping[str, str], at_fit: Mapping[str, ColumnProfile], now: Mapping[str, ColumnProfile]
 ) -> pd.DataFrame:
-    """Return a table of the columns named in ``kinds``, training rows beside later ones."""
+    """Return a table comparing later rows with the training rows, for columns in ``kinds``."""
     rows = []
     for name, kind in kinds.items():
         row: dict[str, Any] = {"column": name, "kind": kind}
@@ -196,6 +196,6 @@ def count_rows(
 
 
 def _deciles(numbers: np.ndarray) -> np.ndarray:
-    """Return nine of the numbers: as many lie below each of them as its decile says."""
+    """Return the nine deciles, each one of the numbers."""
     places = np.ceil(DECILES * len(numbers)).astype(np.intp) - 1
     return np.sort(numbers)[places].astype(np.float64)

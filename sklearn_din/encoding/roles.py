@@ -16,7 +16,7 @@ HistoriesParameter = str | Mapping[Hashable, Hashable]  # "auto", or history -> 
 
 @dataclass(frozen=True)
 class Roles:
-    """The part of each column.
+    """The role of each column.
 
     Columns are in frame order; those ``unused`` are of a kind that never is, such as dates.
     ``lists`` are the columns whose values are lists of ids: candidates that are no column of single
@@ -40,7 +40,7 @@ class Roles:
 
     @property
     def owners_of_single_ids(self) -> dict[str, str]:
-        """The same, of columns whose values are no lists."""
+        """The same, for columns whose values are not lists."""
         return {name: owner for name, owner in self.owners.items() if name not in self.lists}
 
     @cached_property
@@ -68,7 +68,7 @@ def assign_roles(
     drop: Sequence[str],
     metadata: Sequence[str] = (),
 ) -> Roles:
-    """Give each column its part: by name where it is named, by what it holds otherwise.
+    """Assign a role to each column: by name if it is named, otherwise by its values.
 
     All rows decide what a column holds (:func:`gather_facts`), of frames and of scans alike.
     Parameters are those of :class:`sklearn_din.HistorySequenceEncoder`; columns ``metadata`` say
@@ -294,7 +294,7 @@ class _Columns:
         )
 
     def _pair_lists(self) -> dict[str, str | None]:
-        """Return the candidates that the user names, and of histories whose events are lists.
+        """Return candidates named by the user, and those of histories whose events are lists.
 
         They are columns of lists too, which are no histories then.
         """

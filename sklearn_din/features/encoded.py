@@ -115,7 +115,7 @@ class EncodedFeatures:
         return cls._replace(cls.__new__(cls), **nothing | parts)
 
     def _replace(self, **parts: Any) -> "EncodedFeatures":
-        """Return the same with other parts, which are not checked."""
+        """Return a copy with other attributes, which are not checked."""
         other = self.__new__(type(self))
         vars(other).update(vars(self), **parts)
         return other

@@ -11,7 +11,7 @@ LEAST_ID = int(np.iinfo(np.int32).min)
 
 
 def is_identity(ids: np.ndarray) -> np.ndarray:
-    """Return where ids stand for an unknown value that :func:`identify` has told from others."""
+    """Return where ids are negative: unknown values distinguished by :func:`identify`."""
     return ids < LEAST_ID + N_IDENTITIES
 
 
@@ -36,7 +36,7 @@ def identify(values: np.ndarray) -> np.ndarray:
 
 
 def ids_to_look_up(ids: np.ndarray) -> np.ndarray:
-    """Put the unknown id in place of negative ids; the array itself where there are none.
+    """Replace negative ids by the unknown id; return the array itself if there are none.
 
     Tables have no row for them: numpy and torch would count from the end in silence.
 

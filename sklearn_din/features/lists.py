@@ -115,7 +115,7 @@ class IdLists:
 
     @property
     def digests(self) -> np.ndarray:
-        """By value, a number that equal lists share: (n,), int64; 0 where there is none."""
+        """Return a hash per value, equal for equal lists: (n,), int64; 0 for no list."""
         return self.distinct.digests[self.positions]
 
     @property
@@ -129,7 +129,7 @@ class IdLists:
         return self.distinct.ids[spans.index()], spans.lengths
 
     def map(self, new_ids: np.ndarray) -> IdLists:
-        """Put ``new_ids[i]`` in the place of each id i; what becomes equal is merged."""
+        """Replace each id i by ``new_ids[i]``, merging lists that become equal."""
         lists = DistinctLists(self.distinct.lengths, new_ids[self.distinct.ids])
         return IdLists(self.positions, lists)._merge_equal()
 

@@ -266,7 +266,7 @@ class Schema:
         return " + ".join(map(repr, behaviour.histories))
 
     def only(self, names: Collection[str]) -> Schema:
-        """Return the schema of some fields, and of the behaviours all of whose fields they are."""
+        """Return the schema of some fields, with the behaviours whose fields are all among them."""
         return dataclasses.replace(
             self,
             fields=tuple(field for field in self.fields if field.name in names),
@@ -335,7 +335,7 @@ class Schema:
 
 
 def item_column(n_ids: Mapping[str, int], names: Iterable[str]) -> str | None:
-    """Return the column that tells items: of these names, the one of the most ids known.
+    """Return the column that identifies items: of these names, that with the most known ids.
 
     >>> item_column({"category": 20, "item": 900}, ["title", "category", "item"])
     'item'

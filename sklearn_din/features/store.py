@@ -185,7 +185,7 @@ class StoreWriter:
 
     @contextmanager
     def disk_errors(self, n_more: int = 0) -> Iterator[None]:
-        """Say of an error of the disk what was needed, and what to do."""
+        """Extend disk errors by the space needed and the remedy."""
         try:
             yield
         except OSError as error:

@@ -464,7 +464,7 @@ def _find_alarms(name: str, values: np.ndarray, at_fit: np.ndarray) -> np.ndarra
 def _one_history(
     table: pd.DataFrame, rows: Sequence[int], attributes: Sequence[str], names: Names
 ) -> tuple[np.ndarray, list[str]]:
-    """Numbers (n_candidates, n_events), and the events' names, which all rows share."""
+    """Return numbers (n_candidates, n_events), and the names of the events shared by all rows."""
     column, weights = next(name for name in COLUMN_BY.values() if name in table), []
     first: list[str] | None = None
     for row in rows:
@@ -492,7 +492,7 @@ def _own_events(cells: pd.Series, rows: pd.Series) -> list[Any]:
 
 
 def _name_unknown(learnt: Iterable[Any], own: Iterable[Any], names: Mapping[Any, object]) -> list:
-    """Return values, with the caller's own ones behind "unknown" where none was learnt."""
+    """Return values, with "unknown" and the original value for those not seen at fit."""
     return [
         f"unknown: {names.get(given, given)}"
         if value is None and np.ndim(given) == 0 and not pd.isna(given)
@@ -642,7 +642,7 @@ def _new_panels(
     *,
     purpose: str,
 ) -> tuple[Figure, np.ndarray]:
-    """Return panels at some places of the axes that were given, or of new ones, and the figure."""
+    """Return panels within the given axes, or in a new figure, and the figure."""
     figure, host = _new_axes(ax, size, purpose=purpose)
     host.set_axis_off()
     return figure, np.array([host.inset_axes(bound) for bound in bounds])

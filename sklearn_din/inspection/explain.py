@@ -85,7 +85,7 @@ def explain(pipeline: BaseEstimator, X: object, *, by: str = "weight") -> pd.Dat
 
 
 def explain_encoded(pipeline: FittedPipeline, X: EncodedFeatures, *, by: str) -> pd.DataFrame:
-    """Return weights or effects with original values in place of ids, and the share of each."""
+    """Return weights or effects with original values instead of ids, and fractions of the total."""
     if by == "weight":
         table = pipeline.classifier.attention_weights(X)
     else:

@@ -105,7 +105,7 @@ class AttachedScan(Scan):
     def _extend(
         self, start: int, base: pd.DataFrame, new: Sequence[str], names: Sequence[str]
     ) -> Iterator[tuple[int, pd.DataFrame]]:
-        """Yield a part with its further columns, in pieces whose events fit the budget."""
+        """Yield a chunk with its additional columns, in pieces whose events fit the budget."""
         rows = self._rows[start : start + len(base)]
         n_pieces = 1
         if new and self._histories is not None:

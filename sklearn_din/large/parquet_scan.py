@@ -68,7 +68,7 @@ class ParquetScan(Scan):
     _table: "ParquetFiles"
 
     def parts(self, columns: Sequence[str] | None = None) -> Iterator[tuple[int, pd.DataFrame]]:
-        """Read the rows in their order, as frames that are small beside the budget.
+        """Read the rows in order, as frames that are small relative to the budget.
 
         Row groups are read one at a time. A view whose rows stand in another order than the
         files reads each row group once per part.
@@ -134,7 +134,7 @@ class ParquetScan(Scan):
     def _in_order(
         self, rows: range | np.ndarray, columns: Sequence[str], size: int
     ) -> Iterator[tuple[int, pa.Table]]:
-        """Yield rows whose numbers ascend: those that each batch of a row group has of them."""
+        """Yield rows with ascending numbers, batch by batch of each row group."""
         edges = _positions(rows, self._table.starts)
         groups = np.flatnonzero(edges[1:] > edges[:-1]).tolist()
         for number, batch in self._table.read(groups, columns, n_rows=size):
@@ -145,7 +145,7 @@ class ParquetScan(Scan):
                 return
 
     def _in_any_order(self, columns: Sequence[str], size: int) -> Iterator[tuple[int, pa.Table]]:
-        """Yield rows in any order: those of one part are read in order, then put in theirs.
+        """Yield rows in any order: each chunk is read in ascending order, then reordered.
 
         A part is as large as the budget allows, since each may have to read every row group.
         """
@@ -472,7 +472,7 @@ def find_files(source: object) -> tuple[pyarrow.fs.FileSystem, list[File]]:
 
 
 def _hive_dataset(paths: Sequence[str], *, base: str | None) -> ds.Dataset:
-    """Return a Dataset of files whose schema is what the names of their folders tell.
+    """Return a Dataset with the schema given by the names of hive folders.
 
     ``pyarrow.dataset.dataset`` joins it with the files' own schema, and fails where a column is in
     both with two types, as polars writes partitions by dates.

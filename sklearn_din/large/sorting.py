@@ -93,7 +93,7 @@ def sort_rows(
 
 
 def plain_integers(array: pa.Array) -> pa.Array:
-    """Return numbers, times and truth values as integers of their own bits, text as it is.
+    """Return numbers, times and booleans as integers with the same bits, and text unchanged.
 
     Equal values stay equal, but their order is another one. Decimals become text, since DuckDB does
     not take all of them.

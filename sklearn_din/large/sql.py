@@ -77,7 +77,7 @@ from counted
 
 
 def attach_history_by_sql(impressions: Any, events: Any, request: HistoryRequest) -> Any:
-    """Attach histories where one of the tables is read by parts.
+    """Attach histories if one of the tables is a scan.
 
     The result is of the kind of the impressions; a frame then holds the events inside its windows
     in memory.
@@ -104,7 +104,7 @@ def attach_history_by_sql(impressions: Any, events: Any, request: HistoryRequest
 def attach_aggregates_by_sql(
     impressions: Any, events: Any, *, time: str, aggregates: Mapping[str, Aggregate]
 ) -> Any:
-    """Attach aggregates where one of the tables is read by parts.
+    """Attach aggregates if one of the tables is a scan.
 
     The result is of the kind of the impressions.
     """
@@ -151,7 +151,7 @@ def _make_once(
 
 
 def key_kind(column: pd.Series, *, name: str) -> str | None:
-    """Return whether keys are "text" or "numbers"; None where no value says it."""
+    """Return whether keys are "text" or "numbers"; None without values."""
     dtype = column.dtype
     if isinstance(dtype, pd.CategoricalDtype):
         return key_kind(pd.Series(dtype.categories), name=name)
@@ -394,7 +394,7 @@ def _windows(
 def _first_not_older(
     times: np.ndarray, starts: np.ndarray, ends: np.ndarray, oldest: np.ndarray
 ) -> np.ndarray:
-    """Return where in each window of ascending times the first lies that is not too old.
+    """Return the position of the first time in each ascending window that is not too old.
 
     >>> _first_not_older(np.array([1, 5, 9]), np.array([0, 0]), np.array([3, 3]), np.array([5, 10]))
     array([1, 3])

@@ -228,7 +228,7 @@ class _Sampling:
         return pa.RecordBatch.from_pydict(columns)
 
     def _read(self, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-        """Yield what DuckDB needs of a catalogue, whose rows have negative numbers, and of events.
+        """Yield the rows for DuckDB: a catalogue, with negative row numbers, and events.
 
         Missing values are counted over all parts.
         """

@@ -22,7 +22,7 @@ RowNumbers = range | np.ndarray
 
 
 class ColumnWriter:
-    """Turns parts of an event column into integers, which are sorted and written to a store.
+    """Encodes chunks of an event column as integers, to be sorted and written to a store.
 
     Numbers, times and truth values are their own bits; all other values, lists among them, are
     numbered in the order in which they come. ``name`` is the history column, ``column`` the event
@@ -46,7 +46,7 @@ class ColumnWriter:
         self.n_events, self._has_missing = 0, False
 
     def encode(self, column: pd.Series) -> pa.Array:
-        """Return a part of the column as integers; where values are numbered, -1 is missing."""
+        """Return a chunk of the column as integers; for numbered values, -1 is missing."""
         array = self._arrow(column)
         if self._holds_lists:  # Arrow numbers no lists
             lists = [None if cell is None else tuple(cell) for cell in array.to_pylist()]

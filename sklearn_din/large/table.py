@@ -19,7 +19,7 @@ DEFAULT_MEMORY = 10**9
 
 
 class Table:
-    """A frame or a scan, read part by part.
+    """A frame or a scan, read in chunks.
 
     Parameters
     ----------
@@ -57,7 +57,7 @@ class Table:
         return len(self.source)
 
     def parts(self, columns: Sequence[Any]) -> Iterator[tuple[int, pd.DataFrame]]:
-        """Yield the number of the first row, and the rows, of each part."""
+        """Yield the number of the first row, and the rows, of each chunk."""
         names = list(dict.fromkeys(columns))
         if self.caller is None:
             yield from self.source.parts(names)

@@ -192,7 +192,7 @@ def statistic_of(statistic: str, count: np.ndarray, total: np.ndarray) -> np.nda
 
 
 def check_zeros_and_ones(numbers: np.ndarray, column: str) -> None:
-    """Raise ValueError where a rate is asked of other numbers."""
+    """Raise ValueError if a rate is requested for numbers other than 0 and 1."""
     others = numbers[(numbers != 0) & (numbers != 1)]
     if len(others):
         raise ValueError(

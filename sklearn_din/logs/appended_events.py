@@ -15,7 +15,7 @@ EXACT = 2**53  # up to here float64 holds every integer
 def append_events(
     old: pd.DataFrame, new: pd.DataFrame, *, user: Hashable, time: Hashable
 ) -> pd.DataFrame:
-    """Append the rows of a log. Times of two zones become UTC, and large integers stay apart.
+    """Append the rows of a log. Times of two zones become UTC; large integers stay exact.
 
     Where pandas makes floats of integers beyond 2**53, because the other log has missing or
     unsigned values, the column becomes "Int64", or Python integers where those are too large.
@@ -57,7 +57,7 @@ def _are_numbers(part: pd.Series) -> bool:
 
 
 def _keep_apart(parts: list[pd.Series], *, is_key: bool) -> list[pd.Series]:
-    """Return the column of both logs in a dtype that tells its integers apart."""
+    """Return the column of both logs in a dtype that represents its integers exactly."""
     is_float = pd.api.types.is_float_dtype
     largest = max((_largest(part) for part in parts if not is_float(part)), default=0)
     if largest <= EXACT:

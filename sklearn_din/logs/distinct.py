@@ -46,7 +46,7 @@ def row_codes(frame: pd.DataFrame, columns: Sequence[str]) -> np.ndarray:
 
 
 def note_repeats(some: pd.DataFrame, columns: Sequence[str]) -> str | None:
-    """Return what to say of a log, by all events of some users, where most are there twice."""
+    """Return a warning if most events of a log occur twice, judged by all events of some users."""
     counts = np.bincount(row_codes(some, columns))
     if len(counts) < MANY_EVENTS or (counts % 2 == 0).mean() < NEARLY_ALL:
         return None

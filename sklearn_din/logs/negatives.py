@@ -243,7 +243,7 @@ class NegativeDraws:
         return shown
 
     def warn(self, read_events: Callable[[], pd.DataFrame]) -> None:
-        """Warn of what tells these negatives from clicks; ``read_events`` gives some events."""
+        """Warn of what reveals these negatives; ``read_events`` returns some events."""
         request, n_events = self._request, self._arrivals.n_events
         warn_of_items_of_one_user(request, n_events, self._n_owners, self._weights)
         warn_of_later_values(request, read_events, self._n_later / self._n_drawn)
@@ -278,7 +278,7 @@ def cast_items(listed: pd.DataFrame, own: pa.Schema) -> pa.Table:
 
 
 def other_kind(name: object, listed: object, own: object) -> ValueError:
-    """Make the error for a catalogue whose values cannot be those of the events."""
+    """Return the error for a catalogue whose values cannot match those of the events."""
     return ValueError(
         f"catalogue[{name!r}] must be of the kind of events[{name!r}] and have some of its ids, "
         f"got {listed!r} beside {own!r}."

@@ -34,12 +34,12 @@ class NegativesRequest:
 
     @property
     def following(self) -> list[str]:
-        """Columns whose values a negative takes from its own item."""
+        """Columns for which a negative takes the values of its item."""
         return [*dict.fromkeys([self.item, *self.item_columns])]
 
     @property
     def keys(self) -> list[str]:
-        """Columns that say who chose what."""
+        """The columns of user and item."""
         return [self.item] if self.user is None else [self.item, self.user]
 
     @property

@@ -29,7 +29,7 @@ TIME_NAMES = {"time", "timestamp", "ts", "date", "datetime", "event_time", "crea
 def warn_of_leaks(
     events: pd.DataFrame, request: NegativesRequest, items: np.ndarray, owners: np.ndarray | None
 ) -> None:
-    """Warn of all that would tell negatives from clicks.
+    """Warn of everything that would reveal the negatives.
 
     ``items`` and ``owners`` are the codes of each row's item and user.
     """
@@ -48,7 +48,7 @@ def warn_of_leaks(
 
 
 def time_ranks(times: pd.Series) -> np.ndarray:
-    """Ranks of times from 1, equal ones alike."""
+    """Return the ranks of times from 1, equal for equal times."""
     return pd.Series(time_values(times)).rank(method="dense").to_numpy(np.int64)
 
 
@@ -69,7 +69,7 @@ def _find_times(events: pd.DataFrame) -> str | None:
 
 
 def choose_pools(request: NegativesRequest, arrivals: Arrivals) -> str:
-    """Return from which items negatives are drawn: "all", "launched" or "alike" (find_pools).
+    """Return the items to draw negatives from: "all", "launched" or "alike" (find_pools).
 
     Where all are, warn if too many had not come up.
     """
@@ -83,7 +83,7 @@ def choose_pools(request: NegativesRequest, arrivals: Arrivals) -> str:
 
 
 def _ask_log(arrivals: Arrivals) -> bool:
-    """Tell whether items were launched over time, or have too few events to tell, and log it.
+    """Decide from the log whether items were launched over time, or cannot be judged; log it.
 
     Of an item that was always there, the first of m events lies near 1 / (m + 1) of the log. A
     single event tells nothing. A click is an item's first event not much oftener than a drawn item
@@ -148,7 +148,7 @@ def warn_of_items_of_one_user(
 def warn_of_later_values(
     request: NegativesRequest, read_events: Callable[[], pd.DataFrame], share: float
 ) -> None:
-    """Warn where a share of the negatives have values of later times, and those change."""
+    """Warn if a fraction of the negatives have values of later times, and these change."""
     if 0.5 + share / 2 < TELLING or not request.item_columns:
         return
     events = read_events()
@@ -164,14 +164,14 @@ def warn_of_later_values(
 
 
 def share_of_repeats(owners: pd.Series, items: pd.Series) -> float:
-    """Share of the events that repeat a pair of user and item; 0 of few events."""
+    """Return the fraction of events that repeat a pair of user and item; 0 for few events."""
     if len(items) < MANY_ROWS:
         return 0.0
     return float(pd.DataFrame({"owner": owners, "item": items}).duplicated().mean())
 
 
 class Repeats:
-    """Rows of an owner that has several, each beside the owner's last row.
+    """Rows of owners with several rows, each paired with the owner's last row.
 
     A column belongs to its owner where the two rows always agree, although rows of other owners
     differ. Rows in which it is missing say nothing, unless it is so in both rows throughout. Chance
@@ -212,7 +212,7 @@ class Repeats:
         return bool(-np.log(shares[ours]).sum() >= MIN_SURPRISE)
 
     def count_changes(self, column: pd.Series) -> float:
-        """Return in which share of the rows the value is not that of the owner's last row."""
+        """Return the fraction of rows whose value differs from the owner's last row."""
         ours, theirs = self._pairs(column)
         return float((ours != theirs).mean()) if len(ours) else 0.0
 
@@ -265,7 +265,7 @@ def _warn_of_misplaced_columns(
 
 
 class Triples:
-    """Rows, each beside another row of its owner and a row of that one's time and another owner.
+    """Rows, each with another row of its owner and a row of another owner at that time.
 
     A column that follows its owner is nearer in the second row than in the third. The second row is
     the owner's next one, so that a value may drift; the third is its neighbour in time, so that a
@@ -293,7 +293,7 @@ class Triples:
         self.has_partners = partners is not None
 
     def nearness(self, column: pd.Series) -> float:
-        """Share of the rows that are nearer to the owner's, of those that are nearer to one.
+        """Return the fraction of rows nearer to the owner's other row, ignoring ties.
 
         Nothing (0) where too few are; half is chance. Numbers are as near as their ranks, and count
         where they change: what stays the same may be that of a partner who comes back. All else is

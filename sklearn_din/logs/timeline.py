@@ -199,7 +199,7 @@ def _pack(codes: np.ndarray, part: np.ndarray, size: int) -> np.ndarray:
 
 
 def _match(values: np.ndarray, uniques: pd.Index, column: str) -> np.ndarray:
-    """Place of each value among ``uniques``, -1 where it is missing or not there."""
+    """Return the index of each value in ``uniques``, -1 if it is missing or absent."""
     ours, theirs = _value_kind(values), _value_kind(uniques.to_numpy())
     if ours and theirs and ours != theirs:
         raise kinds_differ(column, ours, theirs)
@@ -239,7 +239,7 @@ def kinds_differ(column: str, ours: str, theirs: str) -> TypeError:
 def window_edges(
     times: np.ndarray, unit: str | None, age: float | None, dtype: np.dtype, log_unit: str | None
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Return between which moments of the log each impression's past lies.
+    """Return the range of moments of the log in each impression's past.
 
     Times of impressions are in the log's unit or a finer one, and so is ``age``. The edges have the
     log's dtype and unit: an event is in the past where its time is smaller than the first, and

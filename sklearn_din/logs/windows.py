@@ -226,7 +226,7 @@ class WindowArray(ExtensionArray):
 
     @property
     def fingerprint(self) -> int:
-        """Return a hash that columns of equal lengths share where they show the same events."""
+        """Return a hash, equal for columns with equal windows on the same events."""
         return hash((self.log.token, self.log.part, self.starts.tobytes()))
 
     def __reduce__(self):

@@ -27,7 +27,7 @@ KINDS_OF_TIME = ("int64", "float64", *(f"datetime64[{unit}]" for unit in UNITS_P
 
 @dataclass(frozen=True)
 class OrderedRows:
-    """Facts about the training rows beside their features, arrays of shape (n_rows,).
+    """Users, blocks and clicks of the training rows, arrays of shape (n_rows,).
 
     ``users`` are codes from 0, ``blocks`` int8 from 0, NOT_COUNTED of rows that cannot be placed;
     ``clicked`` says whether the candidate was.
@@ -58,7 +58,7 @@ class ByTime:
 
     @classmethod
     def place(cls, X: EncodedFeatures, clicked: np.ndarray) -> tuple[Self, OrderedRows]:
-        """Put training rows in blocks of time; rows without a time are not counted."""
+        """Assign training rows to blocks of time; rows without a time are not counted."""
         times = np.asarray(X.times)
         blocks = _blocks_of_time(times)
         if len(blocks) and (blocks == NOT_COUNTED).all():
@@ -76,11 +76,11 @@ class ByTime:
         return _first_blocks(len(self.ends))
 
     def counted_at_fit(self) -> list[np.ndarray]:
-        """Return which blocks the tables count that training rows read: the same ones."""
+        """Return the blocks counted by the tables that training rows read: the same ones."""
         return self.counted()
 
     def parts(self) -> list[np.ndarray]:
-        """Return whose counts are kept for later rows: those of the last table."""
+        """Return the blocks whose counts are kept for later rows: those of the last table."""
         return self.counted()[-1:]
 
     def find_tables(self, X: EncodedFeatures) -> np.ndarray:
@@ -102,7 +102,7 @@ class ByTime:
         return self.find_tables(X)
 
     def grow(self, X: EncodedFeatures) -> tuple[Self, np.ndarray, list[int]]:
-        """Return what later rows make of it, which rows count, and which earlier tables stay.
+        """Return the order after later rows, the block of each row, and the earlier tables to keep.
 
         Rows that are not later than the tables may have been counted already, and do not count. The
         tables are as many as before at most: of two that ended near each other one goes.
@@ -134,7 +134,7 @@ class ByTime:
 
 @dataclass(frozen=True, eq=False)
 class ByUser:
-    """A table of all users, for new ones; a row of a known one reads all parts but its user's.
+    """A table of all users, for new users; a row of a known user reads all other parts.
 
     known : (n_users,), uint64. Hashes of the users that training had, in ascending order.
     """
@@ -144,21 +144,21 @@ class ByUser:
 
     @classmethod
     def place(cls, X: EncodedFeatures, clicked: np.ndarray) -> tuple[Self, OrderedRows]:
-        """Put training rows in parts of users; rows without a user are not counted."""
+        """Assign training rows to parts of users; rows without a user are not counted."""
         hashes, is_missing = hash_users(np.asarray(X.users))
         parts = np.where(is_missing, NOT_COUNTED, part_of(hashes)).astype(np.int8)
         return cls(np.unique(hashes[~is_missing])), OrderedRows(number_users(X), parts, clicked)
 
     def counted(self) -> list[np.ndarray]:
-        """Return which parts the table counts that is kept: all of them."""
+        """Return the parts counted by the table that is kept: all of them."""
         return self.counted_at_fit()[-1:]
 
     def counted_at_fit(self) -> list[np.ndarray]:
-        """Return which parts the tables count that training rows read: one, two and so on."""
+        """Return the parts counted by the tables that training rows read: one, two and so on."""
         return _first_blocks(N_BLOCKS)
 
     def parts(self) -> list[np.ndarray]:
-        """Return whose counts are kept for later rows: those of each part."""
+        """Return the parts whose counts are kept for later rows: each one separately."""
         return list(np.eye(N_BLOCKS, N_BLOCKS + 1, dtype=bool))
 
     def find_tables(self, X: EncodedFeatures) -> np.ndarray:
@@ -180,7 +180,7 @@ class ByUser:
         return np.where(is_missing, N_BLOCKS, part_of(hashes)) - 1
 
     def grow(self, X: EncodedFeatures) -> tuple[Self, np.ndarray, list[int]]:
-        """Return what later rows make of it, the part of each, and that no table goes on."""
+        """Return the order after later rows, the part of each row, and the tables to keep: none."""
         if X.users is None:
             raise ValueError(_needs("user"))
         later, rows = self.place(X, np.empty(0))
@@ -215,7 +215,7 @@ def number_users(X: EncodedFeatures) -> np.ndarray:
 
 
 def hash_users(users: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Hash users by their text, and say where none is given: uint64 and bool, (n_rows,).
+    """Return hashes of users by their text, and where they are missing: uint64, bool, (n_rows,).
 
     A key has one hash as an integer, as a whole float, and as text.
 
@@ -234,12 +234,12 @@ def hash_users(users: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def part_of(hashes: np.ndarray) -> np.ndarray:
-    """Return the part of users that each belongs to."""
+    """Return the part that each user belongs to."""
     return (hashes % np.uint64(N_BLOCKS)).astype(np.int8)
 
 
 def find_clicks(y: ArrayLike | None, n_rows: int) -> np.ndarray:
-    """Say which rows have the larger of two labels; none where there are not two labels."""
+    """Return where rows have the larger of two labels; nowhere unless there are two."""
     labels = np.zeros(n_rows) if y is None else np.asarray(y)
     distinct = pd.unique(labels) if labels.ndim == 1 else ()
     return labels == max(distinct) if len(distinct) == 2 else np.zeros(n_rows, dtype=bool)

@@ -196,7 +196,7 @@ def count_new_clicks(
 def narrow_csr(
     values: np.ndarray, columns: np.ndarray, ends: np.ndarray, shape: tuple[int, int]
 ) -> csr_array:
-    """Return a matrix whose indices are int32 where they fit; scipy keeps the wider ones given."""
+    """Return a matrix with int32 indices if they fit; scipy keeps the dtype given."""
     kind = np.int32 if len(values) < 2**31 and max(shape) < 2**31 else np.int64
     parts = (values, columns.astype(kind, copy=False), ends.astype(kind, copy=False))
     return csr_array(parts, shape=shape)
@@ -246,12 +246,12 @@ def _ones(rows: np.ndarray, columns: np.ndarray, shape: tuple[int, int]) -> csr_
 
 
 def both_triangles(upper: csr_array) -> csr_array:
-    """Return the symmetric matrix whose upper triangle is given, sorted inside each row."""
+    """Return the symmetric matrix with the given upper triangle, sorted within each row."""
     return sort_indices(upper + triu(upper, 1, format="csr").T)
 
 
 def sort_indices(matrix: csr_array) -> csr_array:
-    """Sort the columns inside each row, in place."""
+    """Sort the columns within each row, in place."""
     matrix = csr_array(matrix)
     matrix.sort_indices()
     return matrix

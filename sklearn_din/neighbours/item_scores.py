@@ -61,7 +61,7 @@ class ItemScores:
     evidence: np.ndarray
 
     def check(self) -> None:
-        """Raise ValueError where the parts have other sizes."""
+        """Raise ValueError if the sizes of the arrays do not match."""
         n_ids = self.ease.shape[0]
         if self.cosine.shape[0] != n_ids:
             raise ValueError("the scores of item neighbours must have as many ids.")

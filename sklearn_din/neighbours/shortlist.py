@@ -108,7 +108,7 @@ class Shortlist:
         return order[chosen], scores[chosen]
 
     def _find_near(self, histories: Sequence[np.ndarray], n: int) -> np.ndarray:
-        """Return the positions of candidates whose vectors are most like those of the events."""
+        """Return the positions of candidates with vectors closest to those of the events."""
         if self._vectors is None:
             return NOBODY
         events = self._vectors.rows_of(np.concatenate(histories))

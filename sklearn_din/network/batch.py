@@ -81,7 +81,7 @@ class BatchLists(NamedTuple):
 
 
 class DistinctRows(NamedTuple):
-    """The rows of an embedding table that a batch's ids stand for, each once, ascending.
+    """The distinct rows of an embedding table that a batch's ids refer to, ascending.
 
     ``order`` (n_positions,) sorts the batch's ids by their rows; in it each distinct row begins at
     ``starts`` (n_distinct,). All are int64.

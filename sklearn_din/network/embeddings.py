@@ -153,7 +153,7 @@ class FieldEmbeddings(nn.Module):
 
     @torch.no_grad()
     def distinct_rows(self, ids: Mapping[str, Tensor]) -> dict[str, DistinctRows]:
-        """Rows of the tables that a batch's ids stand for, by the width of the table.
+        """Return the table rows that a batch's ids refer to, by the width of the table.
 
         Their number is the size of a sparse gradient, which the host must know: for a network on a
         GPU they are found while the ids are still in the host's memory.
@@ -165,7 +165,7 @@ class FieldEmbeddings(nn.Module):
 
     @torch.no_grad()
     def merge_gradients(self, ids: Mapping[str, Tensor]) -> None:
-        """Have each row once, in ascending order, in the tables' gradients of a batch's parts.
+        """Merge repeated rows in the tables' gradients of a batch's chunks, in ascending order.
 
         On a CPU torch adds sparse gradients up so; on a GPU it puts them one after the other. The
         ids are those of the whole batch, in the host's memory.
@@ -181,7 +181,7 @@ class FieldEmbeddings(nn.Module):
             table.grad = _sparse_gradient(rows, sums, table.shape)
 
     def _positions(self, name: str, ids: Mapping[str, Tensor]) -> Tensor:
-        """Return the rows of the table that a field's ids stand for."""
+        """Return the table rows that a field's ids refer to."""
         offset = self.offset_of[self.vocabulary_of[name]]
         return ids[name] + offset if offset else ids[name]
 
@@ -213,7 +213,7 @@ def _sparse_gradient(rows: Tensor, values: Tensor, shape: torch.Size) -> Tensor:
 
 
 def _distinct_rows(positions: Tensor) -> DistinctRows:
-    """Distinct rows among those that ids stand for, (n_positions,): one sort of all of them."""
+    """Return the distinct rows that ids refer to, (n_positions,), by one sort."""
     ordered, order = positions.sort()
     is_first = torch.ones_like(ordered, dtype=torch.bool)
     torch.ne(ordered[1:], ordered[:-1], out=is_first[1:])

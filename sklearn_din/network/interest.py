@@ -131,7 +131,7 @@ class Events:
         return [self.keys[..., part] for part in self.interest.alone]
 
     def relations(self) -> list[Array]:
-        """Return the unit's inputs beside embeddings, each by event.
+        """Return the activation unit's inputs other than embeddings, per event.
 
         They are the bits of same ids times each decay to the power of the rank, then the rank (0
         for the newest event, then log 2, log 3, ...), then the numbers of the event.
@@ -376,7 +376,7 @@ class FlatEvents(Events):
 
 
 class SharedEvents(Events):
-    """Events of one history that all candidates of a batch share: (n_events, ...).
+    """Events of one history shared by all candidates of a batch: (n_events, ...).
 
     What compares them with the candidates, weights too, is (n_rows, n_events). It computes no
     gradients: rankings alone share a history.
@@ -478,7 +478,7 @@ def find_same(interest: Interest, batch: Batch) -> list[Tensor]:
 
 
 def shown_ids(ids: Tensor) -> Tensor:
-    """Return ids of candidates, NO_ID in place of missing ones, which match nothing."""
+    """Return ids of candidates, with NO_ID for missing ones, which matches nothing."""
     return ids.masked_fill((ids == UNKNOWN_ID) | (ids == PADDING_ID), NO_ID)
 
 

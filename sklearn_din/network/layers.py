@@ -28,7 +28,7 @@ def number_on_host(tensor: Tensor) -> float | None:
 
 
 class PReLU(nn.Module):
-    """Leaky rectifier with one learnt slope: ``max(s, 0) + a * min(s, 0)`` (He et al. 2015).
+    """Leaky rectifier with one learned slope: ``max(s, 0) + a * min(s, 0)`` (He et al. 2015).
 
     The same numbers as :class:`torch.nn.PReLU`, whose backward pass on a CPU takes thirty times
     as long as these two element-wise steps.
@@ -43,7 +43,7 @@ class PReLU(nn.Module):
         self.slope = nn.Parameter(torch.tensor(INITIAL_SLOPE))
 
     def forward(self, scores: Tensor) -> Tensor:
-        """Rectify every number by itself.
+        """Rectify each number.
 
         scores : (n, n_features)
         output : (n, n_features)
@@ -67,7 +67,7 @@ class _LearntLeaky(torch.autograd.Function):
 
 
 def leaky_relu(scores: Tensor, slope: Tensor) -> Tensor:
-    """Leaky rectifier whose slope is a tensor: in one pass where the host can read the slope."""
+    """Leaky rectifier with a tensor as slope: one pass if the host can read the slope."""
     number = number_on_host(slope)
     if number is None:
         return torch.where(scores > 0, scores, scores * slope)

@@ -124,7 +124,7 @@ _ARANGES: dict[tuple[torch.device, torch.dtype], Tensor] = {}
 
 
 def reuse_arange(n: int, *, device: torch.device, dtype: torch.dtype = torch.int64) -> Tensor:
-    """``torch.arange(n)`` as a view of one tensor that all calls share: never write to it.
+    """``torch.arange(n)`` as a view of a tensor shared by all calls: never write to it.
 
     Each training step needs several, of sizes that change from batch to batch.
     """

@@ -175,7 +175,7 @@ class Answers:
         return {**others, **histories}
 
     def fill_events(self, events: list[Values]) -> list[Values]:
-        """Return events of the log: what one lacks beside user and time is that of its item."""
+        """Return events of the log, completed by the columns of their items."""
         columns = [] if self.histories is None else self.histories.columns
         items = [self._with_item(event) for event in events]
         return [
@@ -235,7 +235,7 @@ def user_and_time(model: Any) -> tuple[str | None, str | None]:
 
 
 def _find_item(catalogue: pd.DataFrame, n_ids: Mapping[str, int]) -> str:
-    """Return the catalogue's column of items: of some, the one whose ids the model knows most of.
+    """Return the catalogue's item column: the one with the most ids known to the model.
 
     ``n_ids`` says of each column how many the model knows.
     """

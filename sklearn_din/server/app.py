@@ -40,7 +40,7 @@ class RankRequest(BaseModel):
 
 
 class PredictRequest(BaseModel):
-    """Rows, each a user beside an item."""
+    """Rows, each with a user and an item."""
 
     rows: list[Values] = Field(min_length=1, max_length=MAX_ROWS)
 

@@ -26,7 +26,7 @@ LOGGER = logging.getLogger("sklearn_din.server")
 
 
 class Guard:
-    """A layer around the application: no request is larger, slower to come, or told to a log.
+    """A layer around the application that limits the size and time of requests and logs them.
 
     Of a request the log gets the route, the status, its size and its time; of an error of ours its
     type and line. A post that is no JSON is refused, so that no page of elsewhere can send one

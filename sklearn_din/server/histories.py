@@ -137,7 +137,7 @@ class Histories:
         return {str(name): plain(value) for name, value in event.items()}
 
     def search(self, text: str, n: int) -> list[Values]:
-        """Return users whose id holds a text, those with the most events first."""
+        """Return users whose id contains a text, those with the most events first."""
         recent = self._builders[1].events_[self.user].value_counts()
         counts = self._n_by_user.add(recent, fill_value=0).sort_values(ascending=False)
         if text:

@@ -78,7 +78,7 @@ class Items:
         return {str(name): plain(self.frame[name].iloc[row]) for name in self.frame}
 
     def search(self, text: str, n: int) -> list[Values]:
-        """Return items whose title or id holds a text, in the catalogue's order."""
+        """Return items whose title or id contains a text, in the order of the catalogue."""
         is_hit = self._texts.str.contains(text.lower(), regex=False)
         return [self.show(row) for row in np.flatnonzero(is_hit)[:n].tolist()]
 

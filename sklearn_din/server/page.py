@@ -23,7 +23,7 @@ FILES = {
 
 
 class PageUser(BaseModel):
-    """Whose history is shown."""
+    """The user whose history is shown."""
 
     user: str | int
 

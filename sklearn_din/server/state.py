@@ -77,7 +77,7 @@ class State:
                 await asyncio.to_thread(self.reload)
 
     def reload(self) -> None:
-        """Load the files and replace the answers, or tell why not."""
+        """Load the files and replace the answers, or return the reason for failure."""
         try:
             answers = self._load()
         except Exception as error:  # whatever a file holds: the old answers are there

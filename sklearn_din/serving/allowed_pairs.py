@@ -75,7 +75,7 @@ def pairs_of_frame(
 
 
 class PlacesOfIds:
-    """Where each id stands among the candidates; missing ids stand nowhere.
+    """Positions of each id among the candidates; missing ids have none.
 
     Examples
     --------
@@ -89,13 +89,13 @@ class PlacesOfIds:
         self._ids = ids[self._order]
 
     def pairs(self, users: np.ndarray, ids: np.ndarray) -> np.ndarray:
-        """Return the numbers of pairs of users and the candidates that have the ids beside them."""
+        """Return the numbers of the pairs of users and the candidates with the given ids."""
         is_value = (ids != UNKNOWN_ID) & (ids != PADDING_ID)
         of, places = self.find(ids[is_value])
         return np.unique(users[is_value][of] * len(self._ids) + places)
 
     def find(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return each place where one of some ids stands: which of them it is, and the place."""
+        """Return the positions of some ids: the number of the id, and its position."""
         first = np.searchsorted(self._ids, ids)
         spans = Spans(first, np.searchsorted(self._ids, ids, side="right") - first)
         return np.repeat(np.arange(len(ids)), spans.lengths), self._order[spans.index()]

@@ -299,7 +299,7 @@ class Ranker(Generic[IntoDataFrameT]):
         _check_columns_of_fit(self._fitted, self._columns, users, self._frame.pandas)
 
     def _pair(self, users: Users) -> _Pairs:
-        """Encode users beside the candidates."""
+        """Encode users to be paired with the candidates."""
         self._check(users)
         candidates = self._frame.pandas
         names = [name for name in self._columns if name in users or name in candidates]
@@ -350,7 +350,7 @@ def _best_of_each_user(
 
 
 class _Pairs:
-    """Users, encoded beside a catalogue."""
+    """Encoded users paired with a catalogue."""
 
     def __init__(self, catalogue: Catalogue, users: Users, reading: Reading) -> None:
         self.catalogue, self.users, self.reading = catalogue, users, reading

@@ -21,7 +21,7 @@ Attributes = Callable[[], Mapping[str, object]]  # called only if a callback ask
 
 
 class FitTask:
-    """A fit, or a part of it, that has begun and is to be ended.
+    """A fit, or a subtask of it, that has started and must be ended.
 
     ``given`` are X, y and metadata as given to ``fit``; ``attributes`` returns those that make a
     copy of the estimator fitted, as if the fit had stopped now: called only if a callback asks for
@@ -48,13 +48,13 @@ class FitTask:
         return FitTask(self._estimator, context, self._given, attributes)
 
     def end(self, attributes: Attributes | None = None) -> bool:
-        """Tell the callbacks; True if one of them asks to stop."""
+        """Notify the callbacks; return True if one of them requests to stop."""
         return self._context.call_on_fit_task_end(
             estimator=self._estimator, reconstruction_attributes=attributes, **self._given
         )
 
     def end_unfinished(self) -> None:
-        """Tell the callbacks that the task is over and has no result."""
+        """Notify the callbacks that the task ended without a result."""
         self._context.call_on_fit_task_end(estimator=self._estimator)
 
 
@@ -80,7 +80,7 @@ def begin_fit(
 
 @contextmanager
 def fit_task(estimator: BaseEstimator, X: object, y: ArrayLike | None) -> Iterator[None]:
-    """Announce a fit without parts to the estimator's callbacks, and its end after the block."""
+    """Announce start and end of a fit without subtasks to the estimator's callbacks."""
     task = begin_fit(estimator, X, y)
     yield
     if task is not None:

@@ -15,4 +15,4 @@ try:
 except ModuleNotFoundError:
 
     class CallbackSupportMixin:  # type: ignore[no-redef]
-        """Stands for the class that scikit-learn has from 1.9: here no callback can be set."""
+        """Replacement for the class in scikit-learn 1.9: callbacks cannot be set."""

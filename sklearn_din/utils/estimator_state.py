@@ -29,7 +29,7 @@ class EstimatorState:
     """
 
     def __copy__(self) -> Self:
-        """Return an estimator that shares all that was learnt."""
+        """Return an estimator that shares the fitted state."""
         copied = object.__new__(type(self))
         copied.__dict__.update(vars(self))
         return copied
@@ -92,12 +92,12 @@ class EstimatorState:
                 getattr(self, name)(**request)
 
     def _versions(self) -> dict[str, str]:
-        """Libraries that matter for what was learnt, and their versions."""
+        """Return the versions of the libraries that the fitted state depends on."""
         libraries = {"scikit-learn": sklearn.__version__, "numpy": np.__version__}
         return {"sklearn_din": __version__, **libraries}
 
     def _get_fitted(self, attributes: dict[str, Any]) -> dict[str, Any] | None:
-        """Take what was learnt out of ``attributes``; None where nothing was."""
+        """Remove the fitted state from ``attributes`` and return it; None if not fitted."""
         raise NotImplementedError
 
     def _restore_fitted(self, fitted: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ def extra(name: str) -> Any:
 
 
 def import_package(name: str, *, purpose: str, extra: str) -> Any:
-    """Import a package that an extra brings; where it is absent, the error says how to get it."""
+    """Import a package of an extra; the error says how to install it."""
     try:
         return importlib.import_module(name)
     except ImportError as error:

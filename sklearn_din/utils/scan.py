@@ -18,7 +18,7 @@ from sklearn_din.utils.validation import check_columns, check_names, missing_row
 
 
 class Scan(ABC):
-    """A table that is read part by part: sized and sliceable, as splitters and searches need it.
+    """A table that is read in chunks: sized and sliceable, as splitters and searches require.
 
     ``scan[rows]``, with a slice, an index array or a mask, is a view by row number;
     ``scan["name"]`` one column in memory; ``scan[["a", "b"]]`` a view of some columns.
@@ -54,15 +54,15 @@ class Scan(ABC):
 
     @abstractmethod
     def parts(self, columns: Sequence[str] | None = None) -> Iterator[tuple[int, pd.DataFrame]]:
-        """Yield the rows in their order: each part's first position in this view, and its rows."""
+        """Yield the rows in order: each chunk's first position in this view, and its rows."""
 
     @abstractmethod
     def _source(self) -> object:
-        """Return what tells the source from another one, in values that JSON has."""
+        """Return JSON values that identify the source."""
 
     @abstractmethod
     def _dtype(self, name: str) -> ExtensionDtype | np.dtype:
-        """Return the dtype that a column, or the target, has in the parts."""
+        """Return the dtype of a column, or of the target, in the chunks."""
 
     def fingerprint(self) -> str:
         """Return a digest of source, rows and columns: equal where the scan reads the same."""
@@ -76,12 +76,12 @@ class Scan(ABC):
 
     @property
     def dtypes(self) -> pd.Series:
-        """The dtype that each column has in the parts."""
+        """The dtype of each column in the chunks."""
         return pd.Series([self._dtype(n) for n in self.columns], index=self.columns, dtype=object)
 
     @property
     def all_dtypes(self) -> dict[str, ExtensionDtype | np.dtype]:
-        """The dtype of all that ``parts`` can read: the columns, and the target last."""
+        """The dtypes of everything ``parts`` can read: the columns, and the target last."""
         targets = self.target if isinstance(self.target, list) else [self.target]
         names = [*self.columns, *(name for name in targets if name is not None)]
         return {name: self._dtype(name) for name in names}
@@ -184,13 +184,13 @@ def choose_rows(rows: range | np.ndarray, key: Any) -> range | np.ndarray:
 
 
 def is_ascending(rows: range | np.ndarray) -> bool:
-    """Return whether row numbers stand in the order of the table; they may repeat."""
+    """Return whether row numbers are ascending; they may repeat."""
     if isinstance(rows, range):
         return rows.step > 0 or len(rows) < 2
     return bool((rows[1:] >= rows[:-1]).all())
 
 
 def frame_of_arrow(table: pa.Table, start: int) -> pd.DataFrame:
-    """Return an Arrow table as a frame of Arrow dtypes, whose index begins at ``start``."""
+    """Return an Arrow table as a frame with Arrow dtypes, with an index from ``start``."""
     frame = table.to_pandas(types_mapper=pd.ArrowDtype, ignore_metadata=True)
     return frame.set_axis(pd.RangeIndex(start, start + len(table)), axis=0)

@@ -28,7 +28,7 @@ def to_dict(value: object) -> Any:
 
 
 def from_dict(kind: type[T], values: object) -> T:
-    """Make a dataclass of a dict, whose values must have the types of its annotations.
+    """Build a dataclass from a dict, whose values must have the annotated types.
 
     Fields are booleans, numbers, text, literals, None, arrays, dataclasses, types in ``FORMS``, or
     tuples and mappings by name of those; one that has a default may be absent. Anything else raises

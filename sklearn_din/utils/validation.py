@@ -35,7 +35,7 @@ def check_frame(frame: object, columns: Iterable[Hashable], *, name: str, advice
 
 
 def check_distinct(names: pd.Index, *, name: str) -> None:
-    """Raise where columns share a name."""
+    """Raise if two columns have the same name."""
     if not names.is_unique:
         twice = names[names.duplicated()].unique().tolist()
         raise ValueError(
@@ -284,7 +284,7 @@ def plain_values(column: pd.Series | pd.Index) -> np.ndarray:
 
 
 def python_values(values: np.ndarray) -> np.ndarray:
-    """Objects of several kinds with Python's own values in place of numpy's.
+    """Return objects of several types with Python values instead of numpy scalars.
 
     numpy's one day equals True, of another hash, and its 2.0 cannot be compared with 2**70.
 
@@ -298,7 +298,7 @@ def python_values(values: np.ndarray) -> np.ndarray:
 
 
 def refuse_unsure_ids(values: Any, distinct: Any, *, name: str) -> None:
-    """Raise where objects are complex, or True and 1, or False and 0: equal together, not apart.
+    """Raise if objects are complex, or include both True and 1, or False and 0, which are equal.
 
     ``distinct`` are the distinct values, as pandas finds them.
     """
@@ -320,7 +320,7 @@ def refuse_unsure_ids(values: Any, distinct: Any, *, name: str) -> None:
 
 
 def note_two_kinds(values: Any, *, name: str) -> str | None:
-    """Return what to say of distinct ids of which one is a number and one the text of it."""
+    """Return a warning if distinct ids include both a number and its text."""
     if values.dtype != object or "mixed" not in pd.api.types.infer_dtype(values, skipna=True):
         return None
     texts = {value for value in values if isinstance(value, str)}

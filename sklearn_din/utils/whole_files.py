@@ -12,7 +12,7 @@ from pathlib import Path
 
 @contextmanager
 def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yield a path to write to; what was written is put in place when the block has ended.
+    """Yield a path to write to, which is renamed to the target at the end of the block.
 
     If the block fails or is interrupted, the file that was there stays as it was, and what was
     written is removed. A process that is killed (SIGKILL, loss of power) may leave a hidden file
