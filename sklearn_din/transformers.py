@@ -18,7 +18,7 @@ from sklearn.utils.validation import check_is_fitted
 from sklearn_din.encoding.fixed_vectors import VectorScale, read_vectors, vectors_of
 from sklearn_din.encoding.frames import ReadFrame, TableLike, read_frame, validate_frame
 from sklearn_din.encoding.learnt import Learnt, TableStatistics
-from sklearn_din.encoding.notices import warn_of_events, warn_of_training_rows
+from sklearn_din.encoding.notices import log_roles, warn_of_events, warn_of_training_rows
 from sklearn_din.encoding.profile import ColumnProfile, compare_profiles
 from sklearn_din.encoding.roles import (
     METADATA_ROLE,
@@ -48,6 +48,7 @@ from sklearn_din.utils.plain_values import from_plain, join_arrays, split_arrays
 from sklearn_din.utils.scan import Scan
 from sklearn_din.utils.typed_fields import from_dict, to_dict
 from sklearn_din.utils.validation import (
+    check_columns,
     check_frame,
     check_names,
     check_times,
@@ -57,6 +58,7 @@ from sklearn_din.utils.validation import (
     refuse_new_columns,
 )
 from sklearn_din.utils.version import __version__
+from sklearn_din.utils.warnings import ADVICE_FROM
 
 
 class HistorySequenceEncoder(  # type: ignore[call-arg]
@@ -120,6 +122,11 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
     separator : str, default=None
         Where to split histories that are strings, such as "|" for "Comedy|Drama": the columns
         named in ``histories``, and with "auto" those called ``hist_x`` next to a column ``x``.
+    elapsed : "auto" or list of str, default="auto"
+        Histories of numbers that are times elapsed until the row; they become ``log1p``. "auto"
+        takes those that ``attach_history(elapsed=...)`` makes, and those whose numbers never rise
+        within a row and are never negative, which is how files keep such times; the logger
+        "sklearn_din" names the latter. Name the columns, or pass [] where they are quantities.
     vectors : dict of str to DataFrame, default=None
         Fixed vectors for the values of a column of ids, such as embeddings of the items' texts or
         images: a dict from the column to a frame with that column and either one column of
@@ -173,6 +180,7 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
         "min_frequency": [Interval(Integral, 1, None, closed="left")],
         "max_ids": [Interval(Integral, 1, None, closed="left"), None],
         "separator": [str, None],
+        "elapsed": [StrOptions({"auto"}), "array-like"],
         "vectors": "no_validation",
     }
     schema_: Schema
@@ -193,6 +201,7 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
         min_frequency: int = 1,
         max_ids: int | None = None,
         separator: str | None = None,
+        elapsed: NamesParameter = "auto",
         vectors: Mapping[str, pd.DataFrame] | None = None,
     ) -> None:
         self.histories = histories
@@ -206,6 +215,7 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
         self.min_frequency = min_frequency
         self.max_ids = max_ids
         self.separator = separator
+        self.elapsed = elapsed
         self.vectors = vectors
 
     @property
@@ -488,10 +498,14 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
             drop=self._dropped,
             metadata=[*self._metadata.values()],
         )
-        statistics = TableStatistics(roles, len(table))
+        elapsed = None if is_auto(self.elapsed) else check_names(self.elapsed, name="elapsed")
+        of_events = [name for behaviour in roles.behaviours for name in behaviour.numbers]
+        check_columns(of_events, elapsed or [], name="elapsed: the histories of numbers")
+        statistics = TableStatistics(roles, len(table), elapsed=elapsed)
         used = {*statistics.columns, *self._metadata.values()}
-        for start, read in table.map(partial(self._read_training_rows, roles), used, "counting"):
-            statistics.update(read, start)
+        read_rows = partial(self._read_training_rows, roles)
+        for start, (read, times) in table.map(read_rows, used, "counting"):
+            statistics.update(read, start, times)
         learnt = statistics.finish(self._id_rules, names=table.names, max_length=self.max_length)
         self._warn(table, roles, statistics)
         tables = read_vectors(self.vectors, roles.owners_of_single_ids)
@@ -500,14 +514,17 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
         self._look_up_vectors()  # also checks that they belong to values of X
         self.schema_ = self._learnt.schema
 
-    def _read_training_rows(self, roles: Roles, columns: Columns) -> ReadFrame:
+    def _read_training_rows(
+        self, roles: Roles, columns: Columns
+    ) -> tuple[ReadFrame, np.ndarray | None]:
+        times = None
         if self.user is not None:  # lists and the like are no users
             key_codes(plain_values(columns.frame[self.user].iloc[:1]), name="the column of users")
         if self.time is not None:
-            check_times(columns.frame[self.time], name=f"X[{self.time!r}]")
+            times = check_times(columns.frame[self.time], name=f"X[{self.time!r}]")[0]
         if self.position is not None:
             position_values(columns.frame[self.position])
-        return read_frame(columns, roles, max_length=self.max_length)
+        return read_frame(columns, roles, max_length=self.max_length), times
 
     def _warn(self, table: Impressions, roles: Roles, statistics: TableStatistics) -> None:
         """Warn of what was taken differently from how it looks."""
@@ -521,6 +538,18 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
             as_histories={name for key in pairs for name in as_tuple(key)},
         )
         warn_of_events(statistics.totals, max_length=self.max_length, n_rows=len(table))
+        if len(table) >= ADVICE_FROM:
+            named = [
+                n for some in (self.categorical, self.numeric) if not is_auto(some) for n in some
+            ]
+            log_roles(
+                roles,
+                statistics.counts(),
+                table.dtypes,
+                statistics.samples(),
+                named=named,
+                guessed=statistics.guessed,
+            )
 
     def _row_encoder(self) -> RowEncoder:
         return RowEncoder(self._learnt, self._metadata, self._look_up_vectors())

@@ -69,9 +69,9 @@ def test_ids_that_are_all_unknown_at_predict_are_said_once_for_each_column():
     upper = make_frame("SKU{}".format, "SKU{}".format)
     messages = said(lambda: [fitted.transform(upper) for _ in range(3)])
     assert messages == [
-        f"no id of {name} is known from fit, where they were such as 'sku{item}': all of them have "
-        "the unknown id. Write them as they were written at fit (upper case, leading zeros, "
-        "spaces)."
+        f"no id of {name} is known from fit, where they were such as 'sku{item}' for 'SKU{item}', "
+        "and 0% were new late in training: all others have the unknown id. Write them as they were "
+        "written at fit (upper case, prefixes, leading zeros, spaces)."
         for name, item in (("item", messages[0].split("'sku")[1].split("'")[0]),
                            ("hist_item", messages[1].split("'sku")[1].split("'")[0]))
     ]  # fmt: skip
@@ -84,11 +84,42 @@ def test_new_items_new_users_and_single_rows_are_no_mistake():
     frame = make_frame()
     frame["shop"] = "s" + frame["user"].astype(str)
     fitted = encoder().fit(frame)
-    new_items = frame.assign(item=[f"new {item}" for item in frame["item"]])
-    assert said(lambda: fitted.transform(new_items)) == []
+    new_items = [str(int(i) + 1000 * (int(i) % 3 > 0)) for i in frame["item"]]
+    assert said(lambda: fitted.transform(frame.assign(item=new_items))) == []
     assert said(lambda: fitted.transform(frame.assign(shop="t" + frame["shop"]))) == []
     row = frame.iloc[:3].assign(item="new", hist_item=[["other"]] * 3)
     assert said(lambda: fitted.transform(row)) == []
+
+
+@pytest.mark.parametrize(
+    ("respell", "example"),
+    [
+        ("new-{}".format, " for 'new-"),
+        ("{} ".format, " for '"),
+        (lambda item: f"{int(item) + 1000}", "'1', and"),
+    ],
+    ids=["a prefix", "a space", "strangers"],
+)
+def test_a_catalogue_of_strangers_and_the_respelling_that_makes_it_known(respell, example):
+    frame = make_frame()
+    fitted = encoder().fit(frame)
+    strangers = [respell(item) for item in frame["item"]]
+    strangers[0] = frame["item"][0] if "for" in example else strangers[0]  # one right row hides it
+    (message,) = said(lambda: fitted.transform(frame.assign(item=strangers)))
+    assert "of item " in message
+    assert example in message
+
+
+def test_where_new_ids_are_common_late_in_training_they_are_no_mistake():
+    frame = make_frame()
+    late = [f"i{n}" if n >= 320 else item for n, item in enumerate(frame["item"])]
+    launched = frame.assign(item=late)
+    fitted = encoder().fit(launched)
+    assert fitted._learnt.late_unknown["item"] == 1
+    news = frame.assign(item=[f"x{n % 70}" for n in range(400)])
+    assert said(lambda: fitted.transform(news)) == []
+    shuffled = launched.sample(frac=1, random_state=0, ignore_index=True)
+    assert encoder().fit(shuffled)._learnt.late_unknown == fitted._learnt.late_unknown
 
 
 def test_most_of_the_values_must_have_another_spelling():

@@ -36,6 +36,18 @@ class Events:
         held, empty = lengths.sum(dtype=np.int64), np.count_nonzero(lengths == 0)
         return Counter(held=int(held), left_out=self.n_left_out, empty=int(empty))
 
+    @property
+    def longest(self) -> int:
+        """Events of the longest history, with the older ones that item neighbours count."""
+        lengths = self.spans.lengths if self.n_older is None else self.spans.lengths + self.n_older
+        return int(lengths.max(initial=0))
+
+    def newest_codes(self, name: str) -> np.ndarray:
+        """Return the code of each row's newest event, -1 where it has none."""
+        codes, spans = self.codes[name][0], self.spans
+        newest = np.where(spans.lengths > 0, spans.starts + spans.lengths - 1, len(codes))
+        return np.append(codes, np.int32(-1))[newest]
+
     def newest_numbers(self, name: str, rows: slice) -> np.ndarray:
         """Return the newest event's number, or its time elapsed, of some rows that have events."""
         spans = self.spans.take(rows)

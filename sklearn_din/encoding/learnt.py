@@ -23,6 +23,10 @@ from sklearn_din.features.ragged import Ragged
 from sklearn_din.features.schema import UNKNOWN_ID, Field, Kind, Schema
 from sklearn_din.utils.warnings import warn_of
 
+LATE = 0.1  # of the rows, the last ones
+FEW_LATE = 20  # with fewer, their fraction of new ids says nothing
+FAR_MORE = 3  # times fewer known ids than late in training: they are written in another way
+
 
 @dataclass(frozen=True)
 class Learnt:
@@ -32,7 +36,9 @@ class Learnt:
     a history keeps. Vocabularies are named by the column that they belong to: a history shares its
     candidate's. Columns in ``has_missing`` get an indicator of missing numbers. ``profiles`` say
     what the rows of fit looked like, and have no part in encoding; rows that came later do not
-    change them.
+    change them. Nor has ``late_unknown``, the fraction of each column's ids that the last rows of
+    fit had and no earlier one, and ``longest``, the events of the longest history, older ones that
+    item neighbours count among them.
     """
 
     names: tuple[str, ...]
@@ -43,6 +49,8 @@ class Learnt:
     has_missing: tuple[str, ...]
     profiles: Mapping[str, ColumnProfile]
     vector_scales: Mapping[str, VectorScale] = field(default_factory=dict)
+    late_unknown: Mapping[str, float] = field(default_factory=dict)
+    longest: int = 0
 
     @cached_property
     def schema(self) -> Schema:
@@ -116,16 +124,26 @@ class Learnt:
         for ragged in behaviours.values():
             ids |= ragged.columns
         ids = {name: v.distinct.ids if isinstance(v, IdLists) else v for name, v in ids.items()}
-        owners = {n: o for n, o in self.roles.owners.items() if n in ids and len(ids[n])}
-        unknown = [name for name in owners if ids[name].max() <= UNKNOWN_ID]
+        owners = {name: owner for name, owner in self.roles.owners.items() if name in ids}
+        unknown = {name: _share_of_unknown(ids[name]) for name in owners}
+        expected = {name: self._share_at_fit(name) for name in owners}
+        far = [n for n in owners if FAR_MORE * (1 - unknown[n]) < 1 - expected[n]]
         notices: list[str | None] = []
-        for name in unknown:
+        for name in far:
             same = [other for other in owners if owners[other] == owners[name]]
             values = pd.unique(plain_ids(read.values()[name], name=name))
             vocabulary = self.vocabularies[owners[name]]
-            is_compared = len(same) > 1 and set(same) <= set(unknown)
-            notices.append(note_unknown(name, values, vocabulary.values, is_compared=is_compared))
+            values = values[vocabulary.encode(values, name=name) < 0]
+            is_item = any(n in self.roles.candidates for n in same)
+            options = {"is_item": is_item, "is_compared": is_item and set(same) <= set(far)}
+            shares = unknown[name], expected[name]
+            notices.append(note_unknown(name, values, vocabulary.values, shares, **options))
         return notices
+
+    def _share_at_fit(self, name: str) -> float:
+        """Return the fraction of ids that were new late in training, or too rare for an id."""
+        at_fit = self.profiles[name].fraction("unknown")
+        return max(self.late_unknown.get(name, 0.0), 0.0 if np.isnan(at_fit) else at_fit)
 
     def profile(self, read: ReadFrame) -> dict[str, ColumnProfile]:
         """Return what the columns of some rows look like, in the bins of the training rows."""
@@ -208,23 +226,29 @@ class TableStatistics:
     behaviour how many events the rows hold.
     """
 
-    def __init__(self, roles: Roles, n_rows: int) -> None:
-        self._roles = roles
+    def __init__(
+        self, roles: Roles, n_rows: int, *, elapsed: Collection[str] | None = None
+    ) -> None:
+        self._roles, self._n_late, self.longest = roles, dict[str, tuple[int, int]](), 0
         self._counts = {name: ValueCounts() for name in roles.owners}
         self._moments = {name: Moments() for name in roles.numeric}
         numbers = [name for behaviour in roles.behaviours for name in behaviour.numbers]
-        self._events = {name: EventNumbers(n_rows) for name in numbers}
+        self._events = {
+            name: EventNumbers(n_rows, is_elapsed=None if elapsed is None else name in elapsed)
+            for name in numbers
+        }
         self.totals = {b.histories: Counter[str]() for b in roles.behaviours}
         self._n_rows, self._step = n_rows, max(1, n_rows // SAMPLED_ROWS)
         self._n_missing = dict.fromkeys(roles.owners, 0.0)
         self._samples = {name: [np.empty(0)] for name in (*roles.numeric, *numbers)}
         self.columns = {*roles.owners, *self._samples}
 
-    def update(self, read: ReadFrame, start: int) -> None:
+    def update(self, read: ReadFrame, start: int, times: np.ndarray | None = None) -> None:
         """Take in further rows, of which ``start`` is the first of the table.
 
-        Every so many rows are sampled, wherever the parts begin.
+        Every so many rows are sampled, wherever the parts begin. ``times`` put the rows in order.
         """
+        self._count_late(read, start, times)
         sampled = slice(-start % self._step, None, self._step)
         for name, values, counts, n_missing in read.count_values():
             self._counts[name].update(plain_ids(values, name=name), counts)
@@ -233,10 +257,46 @@ class TableStatistics:
             self._moments[name].update(numbers)
         for histories, events in read.events.items():
             self.totals[histories].update(events.totals)
+            self.longest = max(self.longest, events.longest)
             for name in events.numbers:
                 self._events[name].update(name, events, start)
         for name, numbers in read.single_numbers(sampled).items():
             self._samples[name].append(np.array(numbers))
+
+    def _count_late(self, read: ReadFrame, start: int, times: np.ndarray | None) -> None:
+        """Count ids in the last rows, and those that no earlier row has: of histories the newest.
+
+        Of a table in parts, these are parts at its end.
+        """
+        n_late = int(np.ceil(LATE * self._n_rows))
+        is_end = start + read.n_rows == self._n_rows
+        if not is_end and start < self._n_rows - n_late:
+            return
+        in_order = np.arange(read.n_rows) if times is None else np.argsort(times, kind="stable")
+        position = np.empty_like(in_order)
+        position[in_order] = np.arange(read.n_rows)
+        least = read.n_rows - n_late if start == 0 and is_end else 0
+        for name, codes, values in read.newest_codes():
+            rows = np.flatnonzero(codes >= 0)
+            first = np.full(len(values), read.n_rows)
+            np.minimum.at(first, codes[rows], position[rows])
+            if start:
+                earlier = self._counts[name].finish().values
+                is_known = pd.Index(plain_ids(values, name=name)).isin(earlier)
+                first[is_known] = -1
+            late = codes[rows[position[rows] >= least]]
+            n_late_before, n_new = self._n_late.get(name, (0, 0))
+            n_new += int(np.count_nonzero(first[late] >= least))
+            self._n_late[name] = n_late_before + len(late), n_new
+
+    def samples(self) -> dict[str, np.ndarray]:
+        """Return some numbers of each column of numbers, NaN where missing."""
+        return {name: np.concatenate(parts) for name, parts in self._samples.items()}
+
+    @property
+    def guessed(self) -> list[str]:
+        """Histories of numbers that are taken for times elapsed by what they look like alone."""
+        return [name for name, numbers in self._events.items() if numbers.is_guess]
 
     def counts(self) -> dict[str, Occurrences]:
         """Values of each column of ids and how often they count, in the order of the rows."""
@@ -260,7 +320,7 @@ class TableStatistics:
         }
         scales = {name: EventScale.of(moments) for name, moments in self._moments.items()}
         scales |= {name: events.finish() for name, events in self._events.items()}
-        samples = {name: np.concatenate(parts) for name, parts in self._samples.items()}
+        samples = self.samples()
         scales = {name: scale.resist_outliers(samples[name]) for name, scale in scales.items()}
         warn_of(far_numbers(scales))
         missing = [name for name, some in self._moments.items() if some.weight < self._n_rows]
@@ -277,4 +337,16 @@ class TableStatistics:
             scales,
             tuple(name for name in missing if indicator(name) not in names),
             count_rows(profiles, self._roles, self.totals, self._n_rows),
+            late_unknown={
+                name: n_new / n_late
+                for name, (n_late, n_new) in self._n_late.items()
+                if n_late >= FEW_LATE
+            },
+            longest=self.longest,
         )
+
+
+def _share_of_unknown(ids: np.ndarray) -> float:
+    """Return the fraction of ids that are unknown values; missing ones do not count."""
+    n_unknown, n_known = int((ids < 0).sum()), int((ids > UNKNOWN_ID).sum())
+    return n_unknown / max(n_unknown + n_known, 1)

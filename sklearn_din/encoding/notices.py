@@ -23,6 +23,11 @@ LEFT_OUT_FRACTION = 0.1
 FEW_VALUES = 20  # so few distinct integers may be in another column by chance
 FEW_SHARED = 0.03  # of the ids: so few may be equal by chance
 FEW_KINDS = 3  # distinct events, of which none can be said to be by far the most frequent
+FEW_COUNTS = 12  # fewer integers are kinds, such as the days of a week
+GAPS = 2  # of integers that count: at least every other one is there
+REPEATS = 5  # times that whole numbers with holes occur on average
+LEAST_WORD = 4  # letters
+FEW_NEW = 0.2  # of the ids late in training: so few are new that all new ones are suspect
 SEEN_VALUES = 1000  # distinct values that are looked at
 DECIMAL = re.compile(r"[-+]?[0-9]*[.][0-9]+([eE][-+]?[0-9]+)?|[-+]?[0-9]+[eE][-+]?[0-9]+")
 NUMBER = re.compile(r"[-+]?[0-9]+([.][0-9]*)?([eE][-+]?[0-9]+)?|[-+]?[.][0-9]+")
@@ -88,8 +93,84 @@ def warn_of_training_rows(
             *list_padding(pairs, counts),
             *odd_ids(of_rows, dtypes, n_rows=n_rows),
             *(note_two_kinds(counts[name].values, name=f"X[{name!r}]") for name in counts),
+            *(note_two_spellings(name, *counts[name]) for name in counts),
         ]
     )
+
+
+def log_roles(
+    roles: Roles,
+    counts: Mapping[str, Occurrences],
+    dtypes: Mapping[str, Any],
+    samples: Mapping[str, np.ndarray],
+    *,
+    named: Collection[str],
+    guessed: Collection[str],
+) -> None:
+    """Log which columns that are not named may be of another kind than they are taken for.
+
+    Of integers, those that look like counts: from 0 or 1 on, nearly without gaps.
+    """
+    whole = [n for n in roles.numeric if n not in named and _repeats_whole_numbers(samples[n])]
+    if whole:
+        log_once(
+            f"{', '.join(whole)} hold few different whole numbers, and some are missing: taken for "
+            "quantities. Name them in categorical if they are ids."
+        )
+    quantities = []
+    for name in roles.categorical:
+        values = counts[name].values
+        is_free = name not in named and name not in roles.candidates
+        if is_free and pd.api.types.is_integer_dtype(dtypes[name]) and len(values) >= FEW_COUNTS:
+            low, high = int(values.min()), int(values.max())
+            quantities += [name] if low >= 0 and high < GAPS * len(values) else []
+    if quantities:
+        log_once(
+            f"{', '.join(quantities)} hold integers and are encoded as ids. Name them in numeric "
+            "if they are quantities, such as counts and ages."
+        )
+    if guessed:
+        log_once(
+            f"the numbers of {', '.join(guessed)} never rise within a row and are taken for times "
+            f"elapsed, log1p. elapsed={[*guessed]} says that they are, elapsed=[] that they are "
+            "quantities, such as prices in order."
+        )
+
+
+def _repeats_whole_numbers(sample: np.ndarray) -> bool:
+    present = sample[~np.isnan(sample)]
+    is_whole = MANY_ROWS <= len(present) < len(sample) and bool((present % 1 == 0).all())
+    return is_whole and REPEATS * len(np.unique(present)) <= len(present)
+
+
+def note_two_spellings(name: str, values: np.ndarray, n_times: np.ndarray) -> str | None:
+    """Return what to say of ids of text that differ in spaces alone, or words in upper case.
+
+    >>> ids = np.array(["Island ", "Island", "Rome"], dtype=object)
+    >>> note_two_spellings("city", ids, np.array([677.0, 53.0, 9.0]))[:66]
+    "city holds 'Island ' 677 times and 'Island' 53 times, which are tw"
+    """
+    if values.dtype != object or kind_of_ids(values) != "text":
+        return None
+    plain = pd.Series([_without_spaces_and_case(value) for value in values.tolist()], dtype=object)
+    twice = np.flatnonzero(plain.duplicated())
+    if not len(twice):
+        return None
+    same = np.flatnonzero(plain == plain[twice[0]])[:2]
+    (one, n_one), (other, n_other) = ((values[n], n_times[n]) for n in same)
+    return (
+        f"{name} holds {one!r} {n_one:.0f} times and {other!r} {n_other:.0f} times, which are two "
+        f"ids, and so are {len(twice)} of its {len(values)} values beside another one: they differ "
+        "in spaces or upper case alone. Write them in one way, such as "
+        f"X[{name!r}].str.strip().str.lower()."
+    )
+
+
+def _without_spaces_and_case(text: str) -> str:
+    """Return text with single spaces; of whole words, which no codes are, in lower case."""
+    text = " ".join(text.split())
+    is_word = len(text) >= LEAST_WORD and text.replace(" ", "").isalpha()
+    return text.lower() if is_word and (text.isupper() or text.istitle()) else text
 
 
 def far_numbers(scales: Mapping[str, EventScale]) -> list[str]:
@@ -271,23 +352,33 @@ def note_unshared(pairs: Pairs, counts: Mapping[str, Occurrences]) -> Iterator[s
 
 
 def note_unknown(
-    name: str, values: np.ndarray, known: np.ndarray, *, is_compared: bool
+    name: str,
+    values: np.ndarray,
+    known: np.ndarray,
+    shares: tuple[float, float],
+    *,
+    is_item: bool,
+    is_compared: bool,
 ) -> str | None:
-    """Return what to say of a column none of whose ids is known.
+    """Return what to say of a column of whose ids far more are unknown than late in training.
 
-    New items are no mistake: something is said where the ids would be known in another spelling,
-    and where neither candidates nor histories (``is_compared``) have a known one.
+    ``values`` are those that were not seen at fit, ``shares`` their fraction now and then. New
+    items are no mistake: something is said where most of them would be known in another spelling,
+    where neither candidates nor histories (``is_compared``) have known ones, and where a candidate
+    or its history (``is_item``) has none at all, although nearly all were known.
     """
     if len(values) < FEW_VALUES or kind_of_ids(values) != kind_of_ids(known):
         return None  # ids of another kind are said where they are encoded
-    pair = find_respelling(spread(values, SEEN_VALUES), known)
-    if pair is None and not is_compared:
+    pair, (now, then) = find_respelling(spread(values, SEEN_VALUES), known), shares
+    are_strangers = is_item and now == 1 and then <= FEW_NEW
+    if pair is None and not is_compared and not are_strangers:
         return None
-    at_fit = repr(known[0] if pair is None else pair[1])
+    at_fit = repr(known[0]) if pair is None else f"{pair[1]!r:.40} for {pair[0]!r:.40}"
+    how_many = f"no id of {name} is" if now == 1 else f"only {1 - now:.1%} of the ids of {name} are"
     return (
-        f"no id of {name} is known from fit, where they were such as {at_fit:.40}: all of them "
-        "have the unknown id. Write them as they were written at fit (upper case, leading zeros, "
-        "spaces)."
+        f"{how_many} known from fit, where they were such as {at_fit:.90}, and "
+        f"{then:.0%} were new late in training: all others have the unknown id. Write them as they "
+        "were written at fit (upper case, prefixes, leading zeros, spaces)."
     )
 
 
@@ -297,10 +388,25 @@ def find_respelling(values: np.ndarray, known: np.ndarray) -> tuple[object, obje
     >>> known = np.array(["7", "42"], dtype=object)
     >>> find_respelling(np.array(["0007", "0042"], dtype=object), known)
     ('0007', '7')
+    >>> find_respelling(np.array(["sku-7", "sku-42"], dtype=object), known)
+    ('sku-7', '7')
     """
-    plain = {_plain(value): value for value in known.tolist()}
-    pairs = [(value, plain[_plain(value)]) for value in values.tolist() if _plain(value) in plain]
-    return pairs[0] if 2 * len(pairs) > len(values) else None
+    prefixes = [_common_prefix([*map(str, ids.tolist())]) for ids in (values, known)]
+    for prefix, of_known in [("", ""), (prefixes[0], ""), ("", prefixes[1])]:
+        plain = {_plain(str(value)[len(of_known) :]): value for value in known.tolist()}
+        spelt = [(value, _plain(str(value)[len(prefix) :])) for value in values.tolist()]
+        pairs = [(value, plain[text]) for value, text in spelt if text in plain]
+        if 2 * len(pairs) > len(values):
+            return pairs[0]
+    return None
+
+
+def _common_prefix(texts: Sequence[str]) -> str:
+    low, high = min(texts, default=""), max(texts, default="")
+    n_same = next(
+        (n for n, pair in enumerate(zip(low, high, strict=False)) if pair[0] != pair[1]), len(low)
+    )
+    return low[:n_same].rstrip("0123456789")
 
 
 def _plain(value: object) -> str:

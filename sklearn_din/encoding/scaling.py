@@ -145,6 +145,8 @@ class EventNumbers:
     n_rows : int
         Of the whole table: the scale of times elapsed is learnt from every ``n_rows // 50,000``th
         of them, wherever its parts begin.
+    is_elapsed : bool, default=None
+        What the user says of the numbers. None: they are looked at.
 
     >>> prices = EventNumbers(2)
     >>> prices.update("paid", Events(Spans.from_lengths(np.array([2])), np.ones(2), numbers={
@@ -153,11 +155,13 @@ class EventNumbers:
     EventScale(shift=2.0, scale=1.0, is_elapsed=False, has_outliers=False)
     """
 
-    def __init__(self, n_rows: int) -> None:
+    def __init__(self, n_rows: int, *, is_elapsed: bool | None = None) -> None:
         self._step = max(1, n_rows // SAMPLED_ROWS)
+        self._is_elapsed = is_elapsed
         self._moments = Moments()
         self._elapsed = np.zeros(N_EXPONENTS, dtype=np.int64)  # by the nearest power of two
-        self._has_row_times, self._may_be_elapsed, self._n_shrinking = False, True, 0
+        self._has_row_times, self._n_shrinking = False, 0
+        self._may_be_elapsed = is_elapsed is not False
 
     def update(self, name: str, events: Events, start: int) -> None:
         """Take in the events of further rows, of which ``start`` is the first."""
@@ -169,7 +173,8 @@ class EventNumbers:
             self._count_elapsed(sampled.time_since(numbers, events.row_times[name][rows]))
             return
         self._moments.update(numbers, events.counts)
-        self._look_for_growth(numbers, events.spans)
+        if self._is_elapsed is None:
+            self._look_for_growth(numbers, events.spans)
         if self._may_be_elapsed:
             self._count_elapsed(numbers[sampled.index()])
 
@@ -180,14 +185,19 @@ class EventNumbers:
         makes no difference whether times are divided before they are subtracted, as for windows,
         or after, as for the same histories as lists.
         """
-        are_elapsed = self._may_be_elapsed and self._n_shrinking >= SHRINKING_STEPS
-        if not self._has_row_times and not are_elapsed:
+        if not self._has_row_times and not self._is_elapsed and not self.is_guess:
             return EventScale.of(self._moments)
         n_elapsed = self._elapsed.sum()
         if not n_elapsed:
             return EventScale(0.0, 1.0, is_elapsed=True)
         median = np.searchsorted(np.cumsum(self._elapsed), n_elapsed // 2, side="right")
         return EventScale(0.0, float(2.0 ** (median - EXPONENT_OF_ONE)), is_elapsed=True)
+
+    @property
+    def is_guess(self) -> bool:
+        """Return whether the numbers are taken for times elapsed by what they look like alone."""
+        is_guess = self._is_elapsed is None and not self._has_row_times and self._may_be_elapsed
+        return is_guess and self._n_shrinking >= SHRINKING_STEPS
 
     def _count_elapsed(self, elapsed: np.ndarray) -> None:
         """Count positive times by round(log2(time)): the exponent of the time by sqrt(2)."""

@@ -79,6 +79,9 @@ def summarize(classifier: BaseEstimator) -> str:
     rows = [(title, layers, f"{size:,}") for title, layers, size in parts]
     tables.append(text_table(("part", "layers", "parameters"), rows, numbers=(2,)))
     tables.append(neighbours_text(schema, classifier.neighbours))
+    target = classifier._target
+    if target.click_name and hasattr(target, "classes"):
+        tables.append(f"click: {target.click_name}, of the labels {target.classes.tolist()}")
     return "\n\n".join(filter(None, tables))
 
 

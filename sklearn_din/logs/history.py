@@ -404,6 +404,7 @@ class HistoryBuilder(  # type: ignore[call-arg]
         frame = self._check_rows(X, reset=False).pandas
         n_remembered = len(self.events_)
         new = self._events_among(frame, y, self.classes_)
+        warn_of([note_clocks(new[self.time], self.events_[self.time], are_of_fit=True)])
         events = append_events(self.events_, new, user=self.user, time=self.time)
         label = f"{self.time!r} of the old and new events together"
         times, _, _ = check_times(events[self.time], name=label)
@@ -428,6 +429,7 @@ class HistoryBuilder(  # type: ignore[call-arg]
             cached = self._sorted = events, *sorted_log
         _, timeline, log = cached
         past = timeline.past(shown.pandas, max_age=self.max_age)
+        warn_of([note_clocks(shown.pandas[self.time], events[self.time], are_of_fit=True)])
         if why_all_empty(shown.pandas, timeline, past, self.user) == "users":
             warn_user(
                 f"every history is empty: no {self.user!r} of these {len(past.end)} rows was among "

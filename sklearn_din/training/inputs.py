@@ -24,6 +24,8 @@ from sklearn_din.utils.warnings import log_once, warn_user
 if TYPE_CHECKING:
     import pandas as pd
 
+MANY_ROWS = 200  # labels such as 1 and 2 are mentioned from here on
+COMMON = 0.5  # clicks are rarer
 NEGATIONS = ("no", "non", "not", "un", "dis", "in")  # "noclick" is the opposite of "click"
 # Label names that mean a click, stronger ones last; also "clicked", "buys", "purchased"
 WORDS = "open click play correct like accept save add cart addtocart install convert conversion"
@@ -314,8 +316,8 @@ def two_labels(labels: np.ndarray) -> np.ndarray:
     return classes
 
 
-def _warn_of_flip(y: ArrayLike, labels: list[Any]) -> None:
-    """Warn where the larger label is no click by an order of the labels' own, or by its name."""
+def _warn_of_flip(y: Any, labels: list[Any]) -> None:
+    """Warn where the larger label is no click by its order, name or frequency; log which one is."""
     other, click = labels
     dtype: Any = getattr(y, "dtype", None)
     if getattr(dtype, "ordered", False):
@@ -331,6 +333,17 @@ def _warn_of_flip(y: ArrayLike, labels: list[Any]) -> None:
             f"predict_proba(X)[:, 1] is its probability. If {other!r} is the click, pass "
             f"(y == {other!r}).astype(int)."
         )
+    are_numbers = all(isinstance(label, int | float) for label in labels)
+    if is_flipped or not are_numbers or click == 1 or len(y) < MANY_ROWS:
+        return
+    is_click = np.asarray(y) == click
+    note = (
+        f"the label {click!r} counts as the click, since it is larger than {other!r}, and "
+        f"{is_click.mean():.0%} of the rows have it. If {other!r} is the click (1 = yes, 2 = no), "
+        f"pass (y == {other!r}).astype(int)."
+    )
+    say = warn_user if is_click.mean() > COMMON else log_once
+    say(note)
 
 
 def _check_classes(

@@ -1,5 +1,6 @@
 """Data leakage checks: the row's own click in its history, a column that is the label."""
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -9,7 +10,9 @@ from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.identities import ids_to_look_up
 from sklearn_din.features.ragged import Ragged
 from sklearn_din.features.schema import FIRST_KNOWN_ID, Behaviour
-from sklearn_din.utils.warnings import warn_user
+from sklearn_din.training.label_means import find_label_means
+from sklearn_din.training.wrong_histories import find_clocks_of_some, find_wrong_rows
+from sklearn_din.utils.warnings import Finding, warn_user
 
 CHECKED_ROWS = 10_000  # of each label: fractions are then accurate to about .01
 MIN_ROWS = 50
@@ -26,33 +29,78 @@ CAME_UP_AUC = 0.65
 
 
 def warn_of_leaks(X: EncodedFeatures, clicks: np.ndarray) -> None:
-    """Warn where impressions hold what is known only after the click.
+    """Warn where impressions hold what is known only after the click, or another row's past.
 
     X : impressions; clicks : (n,), 1 for a click.
     """
-    by_label = [np.flatnonzero(clicks == label) for label in (0, 1)]
-    if min(map(len, by_label)) < MIN_ROWS:
-        return
-    chosen = [rows[:: -(-len(rows) // CHECKED_ROWS)] for rows in by_label]
-    rows = np.sort(np.concatenate(chosen))  # mapped files are read in order
-    shown, is_click = X[rows], clicks[rows] == 1
-    for behaviour in X.schema.behaviours:
+    for find in CHECKS.values():
+        for finding in find(X, clicks):
+            warn_user(finding.message)
+
+
+def _find_own_clicks(X: EncodedFeatures, clicks: np.ndarray) -> Iterator[Finding]:
+    rows = _some_of_both(clicks)
+    shown, is_click, n_found = X[rows], clicks[rows] == 1, 0
+    for behaviour in X.schema.behaviours if len(rows) else ():
         for n_events in (X.schema.max_length, NEWEST) if not behaviour.is_bag else ():
             repeats = measure_repeats(shown, behaviour, is_click, n_events=n_events)
             if repeats is not None and repeats.is_leak:
-                warn_user(repeats.message(behaviour))
+                yield repeats.finding(behaviour)
+                n_found += 1
                 break
+    finding = None if n_found else find_clocks_of_some(X, clicks == 1)
+    if finding is not None:
+        yield finding
+
+
+def _find_labels(X: EncodedFeatures, clicks: np.ndarray) -> Iterator[Finding]:
+    rows, found = _some_of_both(clicks), set[str]()
+    shown, is_click = X[rows], clicks[rows] == 1
     for name, auc in _single_aucs(shown, is_click).items():
         if auc >= LABEL_AUC or _splits_labels(shown, name, is_click):
-            warn_user(
+            found.add(name)
+            yield Finding(
+                "columns that are the label",
                 f"{name} alone tells clicked rows from others with an AUC of {auc:.4f}: it is the "
-                "label, a mean of it that counts the row itself, or known only after the click. "
+                "label, a mean of it that counts the row itself, or known only after the click.",
                 f"Where it is, leave it out, HistorySequenceEncoder(drop=[{name!r}]); "
-                "attach_aggregates makes means of what came before each row."
+                "attach_aggregates makes means of what came before each row.",
             )
+    rest = [field.name for field in X.schema.fields if field.name not in found]
+    yield from find_label_means(X, clicks == 1, rest)
+
+
+def _find_first_clicks(X: EncodedFeatures, clicks: np.ndarray) -> Iterator[Finding]:
+    if min((clicks == 0).sum(), (clicks == 1).sum()) < MIN_ROWS:
+        return
     for name in dict.fromkeys(name for b in X.schema.behaviours for name in b.candidates if name):
-        if name in X.schema.names("categorical") and _warn_of_first_clicks(X, name, clicks):
-            break
+        finding = None
+        if name in X.schema.names("categorical"):
+            finding = _find_first_clicks_of(X, name, clicks)
+        if finding is not None:
+            yield finding
+            return
+
+
+def _find_wrong_rows(X: EncodedFeatures, clicks: np.ndarray) -> Iterator[Finding]:
+    yield from filter(None, [find_wrong_rows(X)])
+
+
+CHECKS = {
+    "own clicks in histories": _find_own_clicks,
+    "histories on their rows": _find_wrong_rows,
+    "columns that are the label": _find_labels,
+    "clicks before": _find_first_clicks,
+}
+
+
+def _some_of_both(clicks: np.ndarray) -> np.ndarray:
+    """Return clicked rows, and others, in their order, as files are read; none where few are."""
+    by_label = [np.flatnonzero(clicks == label) for label in (0, 1)]
+    if min(map(len, by_label)) < MIN_ROWS:
+        return np.empty(0, dtype=np.int64)
+    chosen = [rows[:: -(-len(rows) // CHECKED_ROWS)] for rows in by_label]
+    return np.sort(np.concatenate(chosen))
 
 
 class Repeats(NamedTuple):
@@ -88,16 +136,18 @@ class Repeats(NamedTuple):
         never = HIGH_LIFT * max(self.others, self.events) <= self.clicked
         return unexplained >= FEW_OWN_CLICKS and never
 
-    def message(self, behaviour: Behaviour) -> str:
+    def finding(self, behaviour: Behaviour) -> Finding:
         """Say what was seen, and what it mostly comes from."""
-        return (
+        return Finding(
+            "own clicks in histories",
             f"the candidate is among the newest {self.n_events} events of "
             f"{'+'.join(behaviour.histories)} in {self.clicked:.0%} of the clicked rows and "
             f"{self.others:.0%} of the others, while {self.events:.0%} of the events repeat an "
-            "earlier one: histories seem to hold the row's own click. Usual causes: the times of "
-            "impressions and events differ in grain (days against seconds), unit (ms against s), "
-            "zone (UTC against local) or clock, or histories were made by hand. Give both tables "
-            "times of one clock before attach_history, floored to the coarser grain."
+            "earlier one: histories seem to hold the row's own click.",
+            "Usual causes: the times of impressions and events differ in grain (days against "
+            "seconds), unit (ms against s), zone (UTC against local) or clock, or histories were "
+            "made by hand. Give both tables times of one clock before attach_history, floored to "
+            "the coarser grain.",
         )
 
 
@@ -136,8 +186,8 @@ def measure_repeats(
     return Repeats(holds[clicked].mean(), holds[others].mean(), repeats[clicked].mean(), n_events)
 
 
-def _warn_of_first_clicks(X: EncodedFeatures, name: str, clicks: np.ndarray) -> bool:
-    """Warn where it tells the labels whether the candidate had been clicked by anybody before.
+def _find_first_clicks_of(X: EncodedFeatures, name: str, clicks: np.ndarray) -> Finding | None:
+    """Check whether it tells the labels that the candidate had been clicked by anybody before.
 
     That clicked candidates had been clicked more often may be their popularity: of m clicks in a
     candidate's life, another row lies behind the first one with a chance of m / (m + 1). What falls
@@ -146,10 +196,10 @@ def _warn_of_first_clicks(X: EncodedFeatures, name: str, clicks: np.ndarray) -> 
     ids, is_click = X.columns[name], clicks == 1
     rows = np.flatnonzero((ids >= FIRST_KNOWN_ID) & (is_click | (clicks == 0)))
     if X.times is None or (X.times != X.times).any():
-        return False
+        return None
     ids, times, is_click = ids[rows], X.times[rows], is_click[rows]
     if min(is_click.sum(), (~is_click).sum()) < LABEL_ROWS:
-        return False
+        return None
     first = np.full(ids.max() + 1, times.max())
     np.minimum.at(first, ids[is_click], times[is_click])
     n_clicks = np.bincount(ids[is_click], minlength=len(first))[ids[~is_click]]
@@ -158,15 +208,15 @@ def _warn_of_first_clicks(X: EncodedFeatures, name: str, clicks: np.ndarray) -> 
     early = min(clicked, (n_clicks / (n_clicks + 1)).mean()) - others
     auc = 0.5 + max(others - clicked, early) / 2
     if auc < CAME_UP_AUC:
-        return False
-    warn_user(
+        return None
+    return Finding(
+        "clicks before",
         f"{clicked:.0%} of the clicked rows and {others:.0%} of the others show a value of {name} "
         f"that was clicked before: that alone tells them (AUC {auc:.2f}), and a model learns that "
-        f"what nobody clicked yet is{' not' if early > 0 else ''} clicked. If the others were "
-        "drawn, draw them with sample_negatives(time=...), and with its catalogue= where many "
-        "items are clicked once."
+        f"what nobody clicked yet is{' not' if early > 0 else ''} clicked.",
+        "If the others were drawn, draw them with sample_negatives(time=...), and with its "
+        "catalogue= where many items are clicked once.",
     )
-    return True
 
 
 def _single_aucs(X: EncodedFeatures, is_click: np.ndarray) -> dict[str, float]:

@@ -1,13 +1,28 @@
 """Warnings that point at the user's code, and messages that appear only once."""
 
-import functools
 import logging
+import re
 import sys
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
 LIBRARIES = {"sklearn_din", "sklearn", "skorch", "torch", "joblib", "contextlib"}
 ADVICE_FROM = 1_000  # training rows: with fewer nothing is logged
+FIGURES = re.compile(r"\b[0-9][0-9,.]*")  # which differ from fold to fold; names with digits stay
+
+
+class Finding(NamedTuple):
+    """The result of a check: its name, what was seen, and what to do about it."""
+
+    name: str
+    verdict: str
+    advice: str
+
+    @property
+    def message(self) -> str:
+        """Return the finding as the text of a warning."""
+        return f"{self.verdict} {self.advice}"
 
 
 def warn_user(message: str) -> None:
@@ -28,13 +43,24 @@ def warn_of(notices: Iterable[str | None]) -> None:
         warn_user(notice)
 
 
-@functools.cache
-def log_once(message: str) -> None:
-    """Log advice the first time that it is given: not for each fold of a cross-validation."""
-    logging.getLogger("sklearn_din").warning(message)
+class _Once:
+    """Say each message the first time alone; messages that differ in figures are the same."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say, self._said = say, set[str]()
+
+    def __call__(self, message: str) -> None:
+        key = FIGURES.sub("", message)
+        if key not in self._said:
+            self._say(message)
+            self._said.add(key)
+
+    def cache_clear(self) -> None:
+        """Forget what was said."""
+        self._said.clear()
 
 
-@functools.cache
-def warn_once(message: str) -> None:
-    """Warn the first time: not for each request that is answered."""
-    warn_user(message)
+log_once = _Once(lambda message: logging.getLogger("sklearn_din").warning(message))
+"""Log advice the first time that it is given: not for each fold of a cross-validation."""
+warn_once = _Once(warn_user)
+"""Warn the first time: not for each request that is answered."""

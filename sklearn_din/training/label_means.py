@@ -1,0 +1,100 @@
+"""Columns that are means of the label over all rows, those to be predicted among them."""
+
+from collections.abc import Collection, Iterator
+
+import numpy as np
+
+from sklearn_din.features.encoded import EncodedFeatures
+from sklearn_din.features.identities import ids_to_look_up
+from sklearn_din.features.schema import FIRST_KNOWN_ID
+from sklearn_din.utils.validation import key_codes
+from sklearn_din.utils.warnings import Finding
+
+CHECKED_ROWS = 200_000
+MIN_GROUPS = 20
+MIN_ROWS = 5  # of a group
+MOST_SCATTER = 0.5  # of what coins have; means over all rows have .36 at most, honest columns .96
+LEAST_Z = -5.0
+BY_DESIGN = (
+    0.8  # without any column: so many clicks of a group were drawn, one in three for example
+)
+DEGREE = 3  # of the polynomial that makes a column a chance
+LEAST_CHANCE = 1e-3
+
+
+def find_label_means(
+    X: EncodedFeatures, is_click: np.ndarray, columns: Collection[str]
+) -> Iterator[Finding]:
+    """Yield a finding for each column of numbers that is a mean of the label over all rows.
+
+    The number of clicks of a group, such as a user or an item, scatters around what a column lets
+    expect of it. A price, or a rate of last month, leaves it as much scatter as coins have. A mean
+    that counts the rows themselves leaves it less: sums over groups of ``(clicks - expected)^2 /
+    variance`` are far below their number.
+    """
+    rows = np.arange(0, len(X), -(-len(X) // CHECKED_ROWS)) if len(X) else np.arange(0)
+    names = [n for n in X.schema.names("numeric") if n in columns and not X.schema[n].candidate]
+    names = [name for name in names if len(np.unique(X.columns[name][rows])) >= MIN_GROUPS]
+    if not names or not 0 < is_click[rows].mean() < 1:
+        return
+    clicks = is_click[rows].astype(np.float64)
+    average = np.full(len(rows), clicks.mean())
+    groups = {
+        what: codes
+        for what, codes in _groups(X, rows).items()
+        if _scatter(codes, clicks, average)[0] >= BY_DESIGN
+    }
+    for name in names:
+        chance = _chance(X.columns[name][rows].astype(np.float64), clicks)
+        for what, codes in groups.items():
+            scatter, z = _scatter(codes, clicks, chance)
+            if scatter < MOST_SCATTER and z < LEAST_Z:
+                yield Finding(
+                    "means of the label",
+                    f"{name} tells how often each {what} was clicked more exactly than chance "
+                    f"allows ({scatter:.2f} of the scatter of coins): it seems to be a mean of the "
+                    "label over all rows, those to be predicted among them.",
+                    "attach_aggregates makes means of what came before each row; or leave it out, "
+                    f"HistorySequenceEncoder(drop=[{name!r}]).",
+                )
+                break
+
+
+def _groups(X: EncodedFeatures, rows: np.ndarray) -> dict[str, np.ndarray]:
+    """Return codes of groups of rows: by user, by each column of ids, and by both."""
+    groups: dict[str, np.ndarray] = {}
+    for name in X.schema.names("categorical"):
+        ids = ids_to_look_up(X.columns[name][rows])
+        groups[name] = np.where(ids >= FIRST_KNOWN_ID, ids, -1).astype(np.int64)
+    if X.users is None:
+        return groups
+    users = key_codes(np.asarray(X.users)[rows], name="the column of users")[0].astype(np.int64)
+    pairs = {
+        f"pair of user and {name}": np.where(
+            (users < 0) | (ids < 0), -1, users * (ids.max(initial=0) + 1) + ids
+        )
+        for name, ids in groups.items()
+    }
+    return {"user": users} | groups | pairs
+
+
+def _chance(numbers: np.ndarray, clicks: np.ndarray) -> np.ndarray:
+    """Return the chance of a click by a column: a polynomial, which fits no group on its own."""
+    scale = numbers.std() or 1.0
+    powers = np.vander(np.clip((numbers - numbers.mean()) / scale, -3, 3), DEGREE + 1)
+    fitted = powers @ np.linalg.lstsq(powers, clicks, rcond=None)[0]
+    return np.clip(fitted, LEAST_CHANCE, 1 - LEAST_CHANCE)
+
+
+def _scatter(codes: np.ndarray, clicks: np.ndarray, chance: np.ndarray) -> tuple[float, float]:
+    """Return the scatter of groups' clicks over that of coins, and how far below it is."""
+    is_there = codes >= 0
+    _, group = np.unique(codes[is_there], return_inverse=True)
+    rest, p = (clicks - chance)[is_there], chance[is_there]
+    is_large = np.bincount(group) >= MIN_ROWS
+    if is_large.sum() < MIN_GROUPS:
+        return 1.0, 0.0
+    squares = np.bincount(group, rest)[is_large] ** 2
+    variances = np.bincount(group, p * (1 - p))[is_large]
+    scatter, spread = float((squares / variances).mean()), 2 / (9 * len(squares))
+    return scatter, (np.cbrt(scatter) - 1 + spread) / float(np.sqrt(spread))  # Wilson, Hilferty

@@ -1,0 +1,147 @@
+"""Histories that cannot be their rows' past: on other rows, or by a clock that is off for some."""
+
+import numpy as np
+
+from sklearn_din.features.encoded import EncodedFeatures
+from sklearn_din.features.identities import ids_to_look_up
+from sklearn_din.features.ragged import Ragged
+from sklearn_din.features.schema import FIRST_KNOWN_ID, Behaviour
+from sklearn_din.utils.spans import Spans
+from sklearn_din.utils.validation import key_codes
+from sklearn_din.utils.warnings import Finding
+
+CHECKED_PAIRS = 5_000  # rows of one user, one after the other
+MIN_PAIRS = 50
+WRONG_ROWS = 0.4  # of the pairs; a random half of the events gives .36
+CHECKED_USERS = 20_000
+NEWEST = 2  # events, among which a click stands whose own clock was late
+MIN_CLICKS = 3  # of a user
+OWN_CLICKS = 0.8  # of a user's clicks
+OFF_USERS = 0.025  # of the users with so many clicks; where no clock is off, .008 at most
+MIN_OFF_USERS = 8
+
+
+def find_wrong_rows(X: EncodedFeatures) -> Finding | None:
+    """Check that histories grow along each user's rows.
+
+    Of two rows of one user at different times, both with events, the newest event of the earlier
+    one stands in the later one, unless that is full, and the later one is no proper beginning of
+    the earlier one.
+    """
+    earlier, later = _pairs_of_rows(X)
+    for behaviour in X.schema.behaviours:
+        name = _longest_vocabulary(X, behaviour)
+        if name is None:
+            continue
+        ragged = X.behaviours[behaviour.histories]
+        first, second = ragged.spans.take(earlier), ragged.spans.take(later)
+        both = np.flatnonzero((first.lengths > 0) & (second.lengths > 0))
+        if len(both) < MIN_PAIRS:
+            continue
+        both = both[:: -(-len(both) // CHECKED_PAIRS)]
+        first, second = first.take(both), second.take(both)
+        events = ragged.columns[name]
+        newest = events[first.starts + first.lengths - 1]
+        pair = np.repeat(np.arange(len(both)), second.lengths)
+        is_held = np.bincount(pair, events[second.index()] == newest[pair], len(both)) > 0
+        is_full = second.lengths >= min(X.schema.max_length, ragged.spans.lengths.max())
+        is_wrong = (~is_held | _are_beginnings(events, second, first))[~is_full]
+        if len(is_wrong) >= MIN_PAIRS and is_wrong.mean() >= WRONG_ROWS:
+            return Finding(
+                "histories on their rows",
+                f"in {is_wrong.mean():.0%} of the pairs of one user's rows, the later history of "
+                f"{name} does not go on from the earlier one: histories seem to stand on other "
+                "rows than theirs.",
+                "Attach them with attach_history, or join them by a key, not by position: .values "
+                "after a sort, or a merge that changes the order, moves them to other rows.",
+            )
+    return None
+
+
+def find_clocks_of_some(X: EncodedFeatures, is_click: np.ndarray) -> Finding | None:
+    """Check whether some users' own clicks are in their histories, where most users' are not."""
+    if X.users is None:
+        return None
+    users = key_codes(np.asarray(X.users), name="the column of users")[0]
+    rows = np.flatnonzero((users >= 0) & (users < CHECKED_USERS))
+    some, users, clicked = X[rows], users[rows], is_click[rows]
+    n_users = int(users.max(initial=-1)) + 1
+    for behaviour in X.schema.behaviours:
+        name = _longest_vocabulary(X, behaviour)
+        candidate = behaviour.candidate_of.get(name or "")
+        if name is None or candidate is None:
+            continue
+        ragged, shown = some.behaviours[behaviour.histories], some.columns[candidate]
+        is_known = (ragged.spans.lengths > NEWEST) & (ids_to_look_up(shown) >= FIRST_KNOWN_ID)
+
+        clicks, others = is_known & clicked, is_known & ~clicked
+        n_clicks = np.bincount(users[clicks], minlength=n_users)
+
+        def share(chosen: np.ndarray, what: np.ndarray) -> np.ndarray:
+            counts = np.bincount(users[chosen], minlength=n_users)
+            return np.bincount(users[chosen], what[chosen], n_users) / np.maximum(counts, 1)
+
+        for n_events in (NEWEST, X.schema.max_length):
+            is_own = _holds(ragged, name, shown, n_events)
+            own, repeats = share(clicks, is_own), share(clicks, _repeats(ragged, name, n_events))
+            is_off = (n_clicks >= MIN_CLICKS) & (own >= OWN_CLICKS)
+            is_off &= np.maximum(share(others, is_own), repeats) < own / 2
+            fraction = is_off.sum() / max((n_clicks >= MIN_CLICKS).sum(), 1)
+            if is_off.sum() >= MIN_OFF_USERS and fraction >= OFF_USERS:
+                return Finding(
+                    "clocks of some users",
+                    f"{fraction:.0%} of the users have their own clicks among the newest "
+                    f"{n_events} events of {name}, the others have not: the clocks of events and "
+                    "impressions seem to differ for these users (another zone, device or source).",
+                    "Give all rows of both tables times of one clock before attach_history, or "
+                    "leave these users out.",
+                )
+    return None
+
+
+def _pairs_of_rows(X: EncodedFeatures) -> tuple[np.ndarray, np.ndarray]:
+    """Return rows of one user that follow each other at different times."""
+    if X.users is None or X.times is None:
+        return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
+    users = key_codes(np.asarray(X.users), name="the column of users")[0]
+    rows = np.flatnonzero((users >= 0) & (users < CHECKED_USERS))
+    order = rows[np.lexsort((np.asarray(X.times)[rows], users[rows]))]
+    times = np.asarray(X.times)[order]
+    is_pair = (users[order][1:] == users[order][:-1]) & (times[1:] > times[:-1])
+    return order[:-1][is_pair], order[1:][is_pair]
+
+
+def _longest_vocabulary(X: EncodedFeatures, behaviour: Behaviour) -> str | None:
+    """Return the history of single ids with the most of them."""
+    single = [name for name in behaviour.histories if not X.schema[name].holds_lists]
+    return max(single, key=lambda name: X.schema[name].n_ids, default=None)
+
+
+def _holds(
+    ragged: Ragged, name: str, ids: np.ndarray, n_events: int, *, n_skipped: int = 0
+) -> np.ndarray:
+    """Return whether each row's id is among its newest events, after those that are skipped."""
+    spans, n_rows = ragged.spans, len(ids)
+    lengths = np.maximum(spans.lengths - n_skipped, 0)
+    newest = Spans(spans.starts, lengths).newest(n_events)
+    row = np.repeat(np.arange(n_rows), newest.lengths)
+    return np.bincount(row, ragged.columns[name][newest.index()] == ids[row], n_rows) > 0
+
+
+def _repeats(ragged: Ragged, name: str, n_events: int) -> np.ndarray:
+    """Return whether each row's newest event is among so many events before it."""
+    spans, events = ragged.spans, ragged.columns[name]
+    if not len(events):
+        return np.zeros(len(spans), dtype=bool)
+    newest = events[np.where(spans.lengths > 0, spans.starts + spans.lengths - 1, 0)]
+    return _holds(ragged, name, newest, n_events, n_skipped=1)
+
+
+def _are_beginnings(events: np.ndarray, shorter: Spans, longer: Spans) -> np.ndarray:
+    """Return whether the first windows are proper beginnings of the second ones."""
+    lengths = np.minimum(shorter.lengths, longer.lengths)
+    pair = np.repeat(np.arange(len(lengths)), lengths)
+    mine = events[Spans(shorter.starts, lengths).index()]
+    theirs = events[Spans(longer.starts, lengths).index()]
+    differs = np.bincount(pair, mine != theirs, len(lengths)) > 0
+    return (shorter.lengths < longer.lengths) & ~differs

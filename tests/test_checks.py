@@ -1,0 +1,298 @@
+"""What is wrong with a log is said at fit; honest twins of each fault are silent."""
+
+import logging
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from sklearn_din import (
+    DINClassifier,
+    HistoryBuilder,
+    HistorySequenceEncoder,
+    attach_aggregates,
+    attach_history,
+)
+from sklearn_din.training.label_means import find_label_means
+from sklearn_din.training.wrong_histories import find_clocks_of_some, find_wrong_rows
+from sklearn_din.utils.warnings import log_once, warn_once
+
+HOUR = pd.Timedelta("1h")
+
+
+@pytest.fixture(scope="module")
+def log():
+    """Clicks and as many other rows of 80 users; whose rows a user clicks is drawn by the item."""
+    chance = np.random.default_rng(0)
+    shown = pd.DataFrame({"user": np.repeat(np.arange(80), 50)})
+    shown["item"] = chance.integers(0, 200, len(shown))
+    shown["category"] = shown["item"] % 30
+    times = np.sort(chance.integers(0, 60 * 86_400, (80, 50)), axis=1).ravel()
+    shown["time"] = pd.Timestamp(2024, 1, 1) + pd.to_timedelta(times, unit="s")
+    taste = chance.uniform(0.1, 0.9, 200)[shown["item"]] * chance.uniform(0.3, 1, 80)[shown["user"]]
+    return shown, (chance.random(len(shown)) < taste).astype(int)
+
+
+def attach(shown, clicks, **options):
+    names = ["item", "category"]
+    return attach_history(shown, clicks, user="user", time="time", columns=names, **options)
+
+
+def encode(frame, **parameters):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return HistorySequenceEncoder(user="user", time="time", **parameters).fit_transform(frame)
+
+
+def said(call):
+    """The warnings and the lines of the log of a call."""
+    warn_once.cache_clear()
+    log_once.cache_clear()
+    lines = []
+    handler = logging.Handler()
+    handler.emit = lambda record: lines.append(record.getMessage())
+    logger = logging.getLogger("sklearn_din")
+    logger.addHandler(handler)
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            call()
+    finally:
+        logger.removeHandler(handler)
+    return [str(warning.message) for warning in caught], lines
+
+
+def take_histories(X, rows):
+    moved = {name: X[name].array.take(rows) for name in ("hist_item", "hist_category")}
+    return X.assign(**moved)
+
+
+def shuffle_within_users(X, chance):
+    rows = np.arange(len(X))
+    for _, own in X.groupby("user").indices.items():
+        rows[own] = chance.permutation(own)
+    return rows
+
+
+@pytest.mark.parametrize("fault", ["all rows", "within users"])
+def test_histories_on_other_rows_are_said(log, fault):
+    shown, y = log
+    X, chance = attach(shown, shown[y == 1]), np.random.default_rng(1)
+    rows = chance.permutation(len(X)) if fault == "all rows" else shuffle_within_users(X, chance)
+    finding = find_wrong_rows(encode(take_histories(X, rows)))
+    assert "does not go on from the earlier one" in finding.verdict
+    assert finding.name == "histories on their rows"
+    assert find_wrong_rows(encode(X)) is None  # the advice
+
+
+def recently_viewed(X):
+    cells = [list(dict.fromkeys(list(cell)[::-1]))[:10][::-1] for cell in X["hist_item"]]
+    return X.drop(columns="hist_category").assign(hist_item=cells)
+
+
+def without_own_item(X):
+    cells = [[e for e in cell if e != item] for cell, item in zip(X["hist_item"], X["item"])]  # noqa: B905
+    return X.drop(columns="hist_category").assign(hist_item=cells)
+
+
+HONEST = {
+    "as attached": lambda shown, clicks: attach(shown, clicks),
+    "a day's events": lambda shown, clicks: attach(shown, clicks, max_age="6D"),
+    "a unique recently-viewed list": lambda *log: recently_viewed(attach(*log)),
+    "the own item taken out": lambda *log: without_own_item(attach(*log)),
+    "rows dated by day": lambda shown, clicks: attach(
+        shown.assign(time=shown["time"].dt.floor("D")),
+        clicks.assign(time=clicks["time"].dt.floor("D")),
+    ),
+    "one row per user": lambda shown, clicks: attach(shown.groupby("user").tail(1), clicks),
+    "full histories": lambda shown, clicks: attach(shown, clicks, max_length=3),
+    "rows in any order": lambda shown, clicks: attach(shown.sample(frac=1, random_state=0), clicks),
+}
+
+
+@pytest.mark.parametrize("honest", HONEST)
+def test_histories_of_their_own_rows_are_silent(log, honest):
+    shown, y = log
+    X = HONEST[honest](shown, shown[y == 1])
+    y = pd.Series(y).reindex(X.index).to_numpy()
+    encoded = encode(X)
+    assert find_wrong_rows(encoded) is None
+    assert find_clocks_of_some(encoded, y == 1) is None
+
+
+@pytest.mark.parametrize("late", ["1s", "5h"])
+def test_a_clock_that_is_late_for_a_fifth_of_the_users_is_said(log, late):
+    shown, y = log
+    is_late = shown["user"] % 5 == 0
+    moved = shown.assign(time=shown["time"] + is_late.astype(int) * pd.Timedelta(late))
+    finding = find_clocks_of_some(encode(attach(moved, shown[y == 1])), y == 1)
+    assert "of the users have their own clicks among the newest" in finding.verdict
+    assert find_clocks_of_some(encode(attach(shown, shown[y == 1])), y == 1) is None  # the advice
+
+
+def with_number(log, make):
+    shown, y = log
+    numbers = make(shown.assign(y=y))
+    return encode(
+        shown.assign(number=numbers.astype(float)).drop(columns=["hist"], errors="ignore")
+    )
+
+
+def findings(X, y):
+    return list(find_label_means(X, np.asarray(y) == 1, X.schema.names("numeric")))
+
+
+MEANS = {
+    "of the item": lambda rows: rows.groupby("item")["y"].transform("mean"),
+    "of the user": lambda rows: rows.groupby("user")["y"].transform("mean"),
+    "of the category": lambda rows: rows.groupby("category")["y"].transform("mean"),
+    "of user and category": lambda rows: (
+        rows.groupby("user")["y"].transform("mean") * 0
+        + rows.assign(category=rows["category"] % 3)
+        .groupby(["user", "category"])["y"]
+        .transform("mean")
+    ),
+}
+NUMBERS = {
+    "a price per item": lambda rows: np.exp(np.random.default_rng(2).normal(size=200))[
+        rows["item"]
+    ],
+    "noise": lambda rows: np.random.default_rng(2).normal(size=len(rows)),
+    "the rate so far": lambda rows: attach_aggregates(
+        rows, rows, time="time", aggregates={"rate": ("item", "y", "mean")}
+    )["rate"],
+    "the shrunk rate so far": lambda rows: attach_aggregates(
+        rows, rows, time="time", aggregates={"rate": ("item", "y", "shrunk_rate")}
+    )["rate"],
+    "the hour": lambda rows: rows["time"].dt.hour,
+}
+
+
+@pytest.mark.parametrize("mean", MEANS)
+def test_means_of_the_label_over_all_rows_are_said(log, mean):
+    shown, y = log
+    if mean == "of user and category":
+        log = shown.assign(category=shown["category"] % 3), y
+    X = with_number(log, MEANS[mean])
+    assert ["number" in finding.verdict for finding in findings(X, y)] == [True]
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_honest_numbers_are_silent(log, number):
+    numbers = NUMBERS[number]
+    assert (
+        findings(with_number(log, lambda rows: pd.Series(np.asarray(numbers(rows)))), log[1]) == []
+    )
+
+
+def test_last_months_rate_of_an_item_is_silent(log):
+    shown, y = log
+    is_late = (shown["time"] >= "2024-02-01").to_numpy()
+    rates = pd.Series(y[~is_late]).groupby(shown["item"][~is_late].to_numpy()).mean()
+    later = shown[is_late].reset_index(drop=True)
+    number = later["item"].map(rates).fillna(y.mean())
+    assert findings(encode(later.assign(number=number)), y[is_late]) == []
+
+
+def test_clicks_drawn_one_in_three_for_each_user_are_no_mean(log):
+    shown, _ = log
+    y = np.arange(len(shown)) % 3 == 0
+    assert findings(with_number((shown, y), NUMBERS["noise"]), y) == []
+
+
+def test_fit_warns_of_each(log):
+    shown, y = log
+    X = attach(shown, shown[y == 1]).assign(rate=MEANS["of the item"](shown.assign(y=y)))
+    moved = take_histories(X, np.random.default_rng(1).permutation(len(X)))
+    encoded, classifier = encode(moved), DINClassifier(max_epochs=1, random_state=0)
+    messages, _ = said(lambda: classifier.fit(encoded, y))
+    assert [message[:4] for message in messages] == ["in 9", "rate"]
+
+
+@pytest.mark.parametrize(("kind", "change"), [("transform", 1000), ("partial_fit", 1000)])
+def test_a_history_builder_is_given_rows_of_another_unit(kind, change):
+    chance = np.random.default_rng(0)
+    log = pd.DataFrame({"user": chance.integers(0, 9, 200), "item": chance.integers(0, 50, 200)})
+    log["time"] = 1_700_000_000 + np.sort(chance.integers(0, 10**6, 200))
+    builder = HistoryBuilder(user="user", time="time", columns="item", events="all").fit(log)
+    later = log.assign(time=log["time"] + 10**6)
+    assert said(lambda: getattr(builder, kind)(later)) == ([], [])
+    messages, _ = said(lambda: getattr(builder, kind)(later.assign(time=later["time"] * change)))
+    assert messages == [
+        "the times of X look like ms since 1970 and those of the events of fit like s: compared as "
+        "they are, all events are past, or none is. Give both one unit, X['time'] // 1000."
+    ]
+
+
+@pytest.mark.parametrize(
+    ("labels", "n_warnings", "n_lines"),
+    [((1, 2, 2), 1, 0), ((2, 1, 1), 0, 1), ((0, 1, 1), 0, 0), ((-1, 1, 1), 0, 0)],
+    ids=["1 is rare", "2 is rare", "0 and 1", "-1 and 1"],
+)
+def test_labels_one_and_two(labels, n_warnings, n_lines):
+    X = np.random.default_rng(0).normal(size=(300, 2)).astype(np.float32)
+    y, classifier = np.resize(labels, 300), DINClassifier(max_epochs=1)
+    messages, lines = said(lambda: classifier.fit(X, y))
+    about = [line for line in lines if "counts as the click" in line]
+    assert (len(messages), len(about)) == (n_warnings, n_lines)
+    assert all("(1 = yes, 2 = no), pass (y == 1).astype(int)." in m for m in [*messages, *about])
+    line = "click: 2, of the labels [1, 2]"
+    assert classifier.summary().endswith(line) == (2 in labels)
+
+
+@pytest.mark.parametrize(
+    ("values", "is_said"),
+    [
+        (["Island ", "Island", "Rome", "Oslo"], True),
+        (["Island", "island", "Rome", "Oslo"], True),
+        (["ISLAND", "Island", "Rome", "Oslo"], True),
+        (["aB1x", "Ab1X", "ab1x", "AB1X"], False),
+        (["IT", "It", "Us", "US"], False),
+    ],
+)
+def test_ids_in_two_spellings(values, is_said):
+    frame = pd.DataFrame({"city": np.resize(values, 200), "x": np.arange(200.0)})
+    messages, _ = said(lambda: HistorySequenceEncoder().fit(frame))
+    assert [" which are two ids" in message for message in messages] == [True] * is_said
+
+
+def test_columns_that_may_be_of_another_kind_are_named_in_one_line_each():
+    n = 1_000
+    frame = pd.DataFrame({"item": np.arange(n) % 40, "weekday": np.arange(n) % 7})
+    frame["age"], frame["code"] = 18 + np.arange(n) % 60, 10_000 + (np.arange(n) * 7919) % 900
+    frame["shop"] = np.where(np.arange(n) % 5, np.arange(n) % 30, np.nan)
+    frame["price"] = np.where(np.arange(n) % 5, np.arange(n) * 1.5, np.nan)
+    frame["hist_item"] = [[n % 40] for n in range(n)]
+    _, lines = said(lambda: HistorySequenceEncoder(categorical=["code"]).fit(frame))
+    assert [line.partition(" hold")[0] for line in lines] == ["shop", "age"]
+    named = HistorySequenceEncoder(categorical=["code", "shop"], numeric=["age"])
+    assert said(lambda: named.fit(frame)) == ([], [])  # the advice
+
+
+def test_elapsed_times_that_are_guessed_are_named_and_the_choice_is_kept():
+    chance = np.random.default_rng(0)
+    items = [list(chance.integers(0, 9, 4)) for _ in range(1_000)]
+    frame = pd.DataFrame({"item": chance.integers(0, 9, 1_000), "hist_item": items})
+    frame["hist_stock"] = [sorted(chance.random(4) * 90, reverse=True) for _ in range(1_000)]
+    guess = HistorySequenceEncoder()
+    _, lines = said(lambda: guess.fit(frame))
+    assert guess.scales_["hist_stock"].is_elapsed
+    assert ["elapsed=['hist_stock'] says that they are" in line for line in lines] == [True]
+    for elapsed in ([], ["hist_stock"]):
+        encoder = HistorySequenceEncoder(elapsed=elapsed)
+        assert said(lambda encoder=encoder: encoder.fit(frame)) == ([], [])
+        assert encoder.scales_["hist_stock"].is_elapsed == bool(elapsed)
+    rises = frame.assign(hist_stock=[cell[::-1] for cell in frame["hist_stock"]])
+    said_so = HistorySequenceEncoder(elapsed=["hist_stock"]).fit(rises)
+    assert said_so.scales_["hist_stock"].is_elapsed
+    assert guess.scales_ == HistorySequenceEncoder(elapsed=["hist_stock"]).fit(frame).scales_
+    with pytest.raises(ValueError, match="elapsed: the histories of numbers has no column 'item'"):
+        HistorySequenceEncoder(elapsed=["item"]).fit(frame)
+
+
+def test_what_differs_in_figures_alone_is_said_once():
+    messages, _ = said(lambda: [warn_once(f"x2 is {n}% of hist_2") for n in (12, 7)])
+    assert messages == ["x2 is 12% of hist_2"]
+    messages, _ = said(lambda: [warn_once(f"x{n} is 1") for n in (1, 2)])
+    assert len(messages) == 2
