@@ -58,7 +58,7 @@ LEARNT = {"n_features_in_", "schema", "target", "net", "_fitted_on_encoded"}
 
 
 class DINEstimator(EstimatorState, CallbackSupportMixin, Parameters, BaseEstimator):
-    """The network behind all estimators: it is fitted, goes on, is shown, saved and restored.
+    """Base class of the estimators: fits, continues, shows, saves and restores the network.
 
     What y is, and so the loss and what outputs mean, is said by a target (``training/target.py``).
     """

@@ -470,7 +470,7 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
         return Impressions(source if isinstance(source, Scan) else frame, separator=self.separator)
 
     def _fit(self, table: Impressions) -> None:
-        """Learn from a table, or take over what the same fit has learnt before."""
+        """Fit on a table, or load the cached state of the same fit."""
         name = self._store_name(table, "learnt")
         if table.scan is None or not name:
             self._learn(table)
@@ -489,7 +489,7 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
             writer.finish()
 
     def _learn(self, table: Impressions) -> None:
-        """Learn in two folds over the parts of a table: roles first, then statistics."""
+        """Fit in two passes over the chunks of a table: roles first, then statistics."""
         roles = assign_roles(
             table,
             histories=self.histories,

@@ -200,7 +200,7 @@ class Learnt:
         return replace(self, roles=roles, scales=scales)
 
     def check(self) -> None:
-        """Raise ValueError where the parts do not fit."""
+        """Raise ValueError if the attributes are inconsistent."""
         roles = self.roles
         numbers = {*roles.numeric, *(name for b in roles.behaviours for name in b.numbers)}
         if self.scales.keys() != numbers:
@@ -220,7 +220,7 @@ class Learnt:
 
 
 class TableStatistics:
-    """Counts of values, moments of numbers and lengths of histories, gathered part by part.
+    """Counts of values, moments of numbers and lengths of histories, collected in chunks.
 
     ``n_rows`` is that of the whole table, ``columns`` are those that are read; ``totals`` has by
     behaviour how many events the rows hold.
@@ -310,7 +310,7 @@ class TableStatistics:
         return sources
 
     def finish(self, rules: IdRules, *, names: Sequence[str], max_length: int) -> Learnt:
-        """Return what is learnt.
+        """Return the fitted state.
 
         No indicator of missing numbers may be named like a column of the table (``names``).
         """

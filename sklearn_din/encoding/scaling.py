@@ -19,7 +19,7 @@ LINEAR = 5.0  # standard deviations
 
 @dataclass
 class Moments:
-    """Weight, mean and spread of finite numbers that come in parts.
+    """Weight, mean and spread of finite numbers, computed in chunks.
 
     Numbers are taken relative to the first one: however far they lie from zero, and wherever the
     parts begin, nothing of their spread is rounded away. ``mean`` is relative to the first number,
@@ -134,7 +134,7 @@ class EventScale:
 
 
 class EventNumbers:
-    """Statistics of one history of numbers, from which its scale is learnt.
+    """Statistics of one numeric history, from which its scale is computed.
 
     Numbers are times elapsed where the cells say so, or where from the oldest event to the newest
     they never grow and are never negative, in every row: a file has parted such times from those

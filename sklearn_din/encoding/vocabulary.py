@@ -55,7 +55,7 @@ class IdRules(NamedTuple):
 
 
 class ValueCounts:
-    """Distinct values of a column that come in parts, and how often each of them counts.
+    """Distinct values of a column, collected in chunks, and their counts.
 
     New values are joined to the earlier ones whenever they have doubled them.
 
@@ -70,7 +70,7 @@ class ValueCounts:
         self._pending: list[Occurrences] = []
 
     def update(self, values: np.ndarray, counts: np.ndarray) -> None:
-        """Count distinct values of a further part; those that count nothing are left out."""
+        """Count distinct values of another chunk, ignoring those with a count of zero."""
         if not (counts > 0).any():
             return
         self._pending.append(Occurrences(values[counts > 0], counts[counts > 0]))
@@ -200,7 +200,7 @@ class Vocabulary:
         return ids
 
     def as_learnt(self, values: np.ndarray) -> np.ndarray:
-        """Let text that spells integers be integers where integers were learnt."""
+        """Convert text that spells integers to integers if the vocabulary has integers."""
         spells = self.values.dtype == np.int64 and values.dtype == object
         return _spelt_integers(values) if spells else values
 
@@ -369,7 +369,7 @@ def kind_of_ids(values: np.ndarray) -> str | None:
 
 
 def sort_order(values: np.ndarray) -> np.ndarray:
-    """Give the order in which values learnt at once get their ids."""
+    """Return the order in which values learned together get their ids."""
     try:
         if _is_text(values):  # by code point as Python's own order, and eight times as fast
             return pc.sort_indices(pa.array(values, pa.large_string())).to_numpy()

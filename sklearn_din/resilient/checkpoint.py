@@ -1,4 +1,4 @@
-"""A training that was killed goes on from its latest checkpoint, and ends with the same bits."""
+"""Checkpoints: a killed training continues from the latest one, with identical results."""
 
 import logging
 import math
@@ -36,21 +36,23 @@ N_DIGEST = len(digest())
 
 
 class Checkpoint(Callback):
-    """Keep where a training stands, so that one that was killed goes on, to the same bits.
+    """Store the state of a training, so that a killed training continues with identical results.
 
-    In ``callbacks=[Checkpoint(folder)]`` it writes one file: after each validation check (each
-    epoch, where there are none) and every ten minutes. The same ``fit`` then goes on from there and
-    ends with the same bits, if it has as many threads; other parameters or data are an error. The
-    file takes about four times the weights and is removed when training ends, but not by Ctrl-C.
+    In ``callbacks=[Checkpoint(folder)]`` it writes one file: after each validation check (or
+    epoch, without validation) and every ten minutes. The same ``fit`` then continues from there,
+    and the result is identical if it uses as many threads; other parameters or data are an error.
+    The file is about four times as large as the weights. It is deleted when training ends, but
+    not by Ctrl-C.
 
-    A folder serves one training at a time, also of copies (``clone``, searches with ``n_jobs=2``):
-    a second one is an error. The state of other callbacks is not kept. ``partial_fit`` and
-    ``update`` write nothing. Of several processes that train one model, the first one writes.
+    A folder serves one training at a time, including copies (``clone``, searches with
+    ``n_jobs=2``): a second one is an error. The state of other callbacks is not stored.
+    ``partial_fit`` and ``update`` write nothing. If several processes train one model, rank 0
+    writes.
 
     Parameters
     ----------
     folder : str or path
-        Made where it is not there.
+        Created if it does not exist.
 
     Examples
     --------
@@ -79,7 +81,7 @@ class Checkpoint(Callback):
     def hold(
         self, given: Given, order: np.random.RandomState, ranks: Alone
     ) -> Iterator[np.random.RandomState]:
-        """Hold the folder within the block, and remove the file when training is over.
+        """Lock the folder within the block, and delete the file when training ends.
 
         Yields the random state that the training begins with: the earlier training's, if any.
         """
@@ -100,7 +102,7 @@ class Checkpoint(Callback):
                 path.unlink(missing_ok=True)
 
     def on_train_begin(self, net: DINNet, **kwargs: object) -> None:
-        """Put the net where the earlier training stood, if there was one."""
+        """Restore the state of the earlier training, if there was one."""
         self._latest_write = time.monotonic()
         if self._earlier is None:
             return
@@ -112,7 +114,7 @@ class Checkpoint(Callback):
             tqdm.write(text, file=sys.stderr)
 
     def on_epoch_begin(self, net: DINNet, **kwargs: object) -> None:
-        """Begin an epoch, or go on in the middle of one.
+        """Start an epoch, or continue in the middle of one.
 
         torch's random state is put back once more: callbacks may have drawn at the beginning.
         """
@@ -220,7 +222,7 @@ def _set_random_states(states: list[Tensor]) -> None:
 
 @contextmanager
 def lock_folder(folder: Path) -> Iterator[None]:
-    """Make a folder if it is not there, and hold it within the block.
+    """Create a folder if needed, and lock it within the block.
 
     The lock is the operating system's: it ends with the process, however that ends. The lock's
     file, which is empty, stays.
@@ -300,7 +302,7 @@ def _check_same(earlier: Mapping[str, Any], given: Fingerprint, path: Path) -> N
 
 
 def write_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
-    """Write numbers, text, lists, dicts and tensors to a file that is there whole or not at all.
+    """Write numbers, strings, lists, dicts and tensors to a file, atomically.
 
     Whatever moment the power fails at, the file is the one before or the new one: the new one is
     written aside, synced and put in place in one step.

@@ -109,7 +109,7 @@ class Ranks(Alone):
         self._close()
 
     def fail(self, error: BaseException) -> None:
-        """Tell the others what ended the work here, and close the connections."""
+        """Send the others the error that ended this process, and close the connections."""
         if not self._is_closed:
             self._leave(f"{type(error).__name__}: {error}"[:MOST_LETTERS])
 
@@ -263,7 +263,7 @@ class Ranks(Alone):
         return True
 
     def share_stops(self, *, by_user: bool) -> None:
-        """Tell all processes whether this one is to stop."""
+        """Share with all processes whether this one stops."""
         requests = self._requests(by_user)
         self.sum(requests)
         self._agree(requests)

@@ -89,4 +89,4 @@ class Alone:
         return False
 
     def share_stops(self, *, by_user: bool) -> None:
-        """Tell all processes whether this one is to stop."""
+        """Share with all processes whether this one stops."""

@@ -127,7 +127,7 @@ class ImpressionBatches:
         self._rank, self._n_ranks = rank, n_ranks
 
     def state_dict(self) -> dict[str, Any]:
-        """Return where the order stands, at any time after the first shuffled batch.
+        """Return the state of the order, at any time after the first shuffled batch.
 
         The permutation is not kept: ``epoch``, the random state that drew it, draws it again.
         ``latest`` is that state now: since then it has drawn which ids are hidden.
@@ -139,7 +139,7 @@ class ImpressionBatches:
         return {**plain, "n_batches": self._n_done}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Put the order, and the random state that draws it, where another one stood."""
+        """Restore the state of the order and of its random state."""
         if self.shuffle is None:
             raise ValueError("impressions that stay in order have no place to go on from.")
         self.shuffle.set_state(random_state_of(state["epoch"]).get_state())
@@ -161,7 +161,7 @@ class ImpressionBatches:
         return order_in_pools(len(self), pool=self._pool, shuffle=shuffle)
 
     def _read_together(self, batches: list[np.ndarray]) -> Iterator[list[np.ndarray]]:
-        """Cut batches into runs whose impressions are in memory at a time: half a pool of them."""
+        """Divide batches into runs that are in memory together: half a pool."""
         size = len(batches)
         if self._pool is not None:
             size = self._pool // 2 // self.batch_size

@@ -83,7 +83,7 @@ class CheckTasks(Callback):
         leave(net, self)
 
     def end_fit(self) -> None:
-        """Tell the callbacks that the estimator is fitted."""
+        """Notify the callbacks that the estimator is fitted."""
         if self.fit_task is not None:
             self.fit_task.end(dict)  # a copy of it needs no further attributes
 
@@ -97,7 +97,7 @@ class CheckTasks(Callback):
         return task is not None and task.end(lambda: self._attributes(net))
 
     def _attributes(self, net: DINNet) -> Mapping[str, object]:
-        """Attributes of the estimator if training stopped now; it goes on as if it had not."""
+        """Return the estimator's attributes as if training stopped now, without stopping it."""
         weights = net.training_.checks.weights_to_keep(net)
         return self.fitted(copy_as_if_stopped(net, weights))
 

@@ -27,7 +27,7 @@ def next_seeds(net: DINNet) -> tuple[int, int]:
 
 
 def grow(net: DINNet, schema: Schema) -> DINNet:
-    """Return a net with a network of its own whose tables have rows for all ids of a schema.
+    """Return a net with a new network whose tables have rows for all ids of a schema.
 
     The schema is that of the network, or one with ids appended. By that alone no prediction
     changes. New rows are drawn as those of a new network, their moments are zero.

@@ -419,7 +419,7 @@ def check_features(
 
 
 def check_parameters(estimator: BaseEstimator) -> None:
-    """Raise where a parameter is wrong in a way that its scikit-learn constraint cannot say."""
+    """Raise if a parameter is invalid in a way that scikit-learn's constraints cannot express."""
     _check_units(estimator.attention_units, name="attention_units")
     _check_units(estimator.hidden_units, name="hidden_units")
     if not len(estimator.attention_units):

@@ -104,7 +104,7 @@ def _some_of_both(clicks: np.ndarray) -> np.ndarray:
 
 
 class Repeats(NamedTuple):
-    """Fractions of rows whose candidate is among their history's events.
+    """Fractions of rows whose candidate is in their history.
 
     ``clicked`` and ``others`` are fractions of the rows that were clicked and that were not;
     ``events`` is how often the newest event of a clicked row's history is among the earlier ones.
@@ -137,7 +137,7 @@ class Repeats(NamedTuple):
         return unexplained >= FEW_OWN_CLICKS and never
 
     def finding(self, behaviour: Behaviour) -> Finding:
-        """Say what was seen, and what it mostly comes from."""
+        """Return what was found, and its usual cause."""
         return Finding(
             "own clicks in histories",
             f"the candidate is among the newest {self.n_events} events of "

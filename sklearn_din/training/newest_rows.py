@@ -1,4 +1,4 @@
-"""The pass over the validation rows once the stop is found, so that the model knows the newest."""
+"""The final pass over the validation rows, so that the model has seen the newest rows."""
 
 from collections import defaultdict
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from sklearn_din.training.weight_average import WeightAverage, share_of_part
 
 
 def learn_newest_rows(net: NeuralNet) -> None:
-    """Learn the validation rows by one pass, from the best check's weights on, if they are better.
+    """Train on the validation rows in one pass from the best weights; keep it if it is better.
 
     The pass is a further check: what it learnt is kept if that is the best one.
     """

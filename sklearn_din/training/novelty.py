@@ -59,7 +59,7 @@ class Novelty:
 
     @property
     def is_still(self) -> bool:
-        """Tell whether nothing is hidden."""
+        """Return whether nothing is hidden."""
         return not self.first_seen
 
     def widen(self, schema: Schema) -> Novelty:
@@ -80,7 +80,7 @@ class Novelty:
         return replace(self, first_seen=first_seen, n_rows=self.n_rows + len(X)), moments
 
     def draw_cutoffs(self, moments: np.ndarray, random: np.random.RandomState) -> np.ndarray:
-        """Draw until when the model of each row has learnt: (n_rows,).
+        """Draw for each row the time up to which ids are known: (n_rows,).
 
         Infinity, so that nothing is hidden, for early rows and for those that are shown as they
         are.
@@ -148,7 +148,7 @@ class ShownRows:
     until: np.ndarray | None = None
 
     def hold_out(self, *, are_last: bool) -> ShownRows:
-        """Return the rows as validation shows them, each at all times alike.
+        """Return the rows as shown in validation, the same each time.
 
         The network learns until the first one of the last rows. For others a moment is drawn.
         """
@@ -160,7 +160,7 @@ class ShownRows:
     def show(
         self, X: EncodedFeatures, rows: Rows, random: np.random.RandomState | None
     ) -> EncodedFeatures:
-        """Return the rows of a batch, whose numbers are given, as they are to be shown."""
+        """Return the given rows as shown in a batch."""
         if self.until is not None:
             until = self.until[rows]
         elif random is not None:
@@ -244,7 +244,7 @@ def _end_of_beginning(moments: np.ndarray, chances: np.ndarray, *, n_rows: int) 
 
 
 def moments_of(X: EncodedFeatures) -> np.ndarray:
-    """Count the rows before each row's time; all are at 0 where times do not tell their order."""
+    """Count the rows before each row's time; all 0 if times do not define an order."""
     if X.times is None or not can_order(X.times):
         return np.zeros(len(X), dtype=np.int64)
     times = X.times

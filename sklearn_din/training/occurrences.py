@@ -12,7 +12,7 @@ COUNTED_ROWS = 1 << 16  # impressions whose ids are counted at a time, to bound 
 
 
 def count_ids(X: EncodedFeatures, rows: np.ndarray | None = None) -> dict[str, np.ndarray]:
-    """Count the ids of all fields that share a vocabulary: (n_ids,) for each, float64.
+    """Count ids per vocabulary, over all its fields: (n_ids,) each, float64.
 
     An event counts once for every impression whose history holds it. ``rows`` are those that count;
     None: all.

@@ -31,7 +31,7 @@ def parameter(default: object, *allowed: object) -> Any:
 
 
 def option(default: str, name: str) -> Any:
-    """Return a field whose allowed values are those of the network's option."""
+    """Return a field with the allowed values of the network's option."""
     texts = {value for value in OPTIONS[name] if value is not None}
     return parameter(default, StrOptions(texts), *({None} & set(OPTIONS[name])))
 

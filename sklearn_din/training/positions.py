@@ -1,4 +1,4 @@
-"""How often rows were shown at each position."""
+"""Frequencies of the positions at which rows were shown."""
 
 import numpy as np
 

@@ -93,7 +93,7 @@ class ProgressBar(Callback):
         self._show_latest(net)
 
     def on_train_end(self, net: DINNet, **kwargs: object) -> None:
-        """Show the check whose weights are kept and close the bar."""
+        """Show the best check and close the bar."""
         if self._bar is not None:
             checks = net.checks_[self._n_checks_before :]
             of_epochs = net.checks_[self._n_checks_before : self._end_of_epochs]

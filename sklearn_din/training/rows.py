@@ -1,4 +1,4 @@
-"""Trainings that are begun: their rows are checked, set aside, and made into batches."""
+"""Starting trainings: checks of the rows, held-out rows, and batches."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def train_new(
     ranks: Alone,
     epochs: int | None = None,
 ) -> None:
-    """Train a new network; for so many epochs without validation rows and checkpoints."""
+    """Train a new network, optionally for a number of epochs without validation or checkpoints."""
     given = _check_given(net, X, y, sample_weight, groups, ranks)
     order = copy.deepcopy(own_random_state(net.random_state))
     if net.random_state is None:
@@ -66,7 +66,7 @@ def train_further(
     *,
     ranks: Alone,
 ) -> None:
-    """Train a net by one pass over further rows, from where its training stopped."""
+    """Continue training a net in one pass over further rows."""
     given = _check_given(net, X, y, sample_weight, None, ranks, goes_on=True)
     if given.X.positions is not None and not net.module_.options["position_shares"]:
         raise ValueError(
@@ -114,7 +114,7 @@ def _check_given(
 
 
 def check_encoded(X: object) -> EncodedFeatures:
-    """Raise where X is not encoded."""
+    """Raise if X is not encoded."""
     if not isinstance(X, EncodedFeatures):
         raise TypeError(
             f"net_ takes EncodedFeatures, got {type(X).__name__}. "
@@ -168,7 +168,7 @@ def _new_training(
 
 
 class TrainingRows(NamedTuple):
-    """Rows to train on, with y as the target has encoded it, and which of their ids are new."""
+    """Training rows, with y encoded by the target, and the novelty of their ids."""
 
     X: EncodedFeatures
     y: np.ndarray

@@ -50,7 +50,7 @@ def compute_by_parts(
 
 
 def _draws_again(net: NeuralNet, batch: Batch, *, is_last: bool) -> AbstractContextManager[None]:
-    """Put torch's random state back after all parts of a joint batch but the last.
+    """Restore torch's random state after all chunks of a joint batch but the last.
 
     Each part draws for the whole joint batch and takes its own rows: the numbers must be the
     same in all parts.
@@ -62,7 +62,7 @@ def _draws_again(net: NeuralNet, batch: Batch, *, is_last: bool) -> AbstractCont
 
 
 def name_gradients(net: NeuralNet) -> Iterator[tuple[str, Tensor]]:
-    """Parameters for callbacks; a table's touched rows stand in for the table.
+    """Return parameters for callbacks, with the touched rows of a table instead of the table.
 
     Their gradient is the sparse gradient's own memory, each row once: what a callback does
     to it (clipping) reaches the optimizer.
@@ -103,7 +103,7 @@ class Losses:
                 raise ValueError(self._divergence_message(numbers))
 
     def read(self, history: History) -> None:
-        """Check all losses, and have numbers stand in the latest row of ``history``."""
+        """Check all losses, and write numbers to the latest row of ``history``."""
         self.check()
         batches: list[dict[str, Any]] = history[-1]["batches"]
         for name in ("train_loss", "valid_loss"):

@@ -109,7 +109,7 @@ class ThreadChoice:
 
 
 def are_idle(n_processors: int) -> bool:
-    """Return whether the system says that so many processors have nothing to do; True elsewhere."""
+    """Return whether so many processors are idle, by the system's load; True if unknown."""
     try:
         fields = Path("/proc/loadavg").read_text(encoding="ascii").split()
     except OSError:

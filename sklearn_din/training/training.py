@@ -1,4 +1,4 @@
-"""One training of a net: what it trains on, where it stands, and why it ends."""
+"""One training of a net: its data, its current state, and why it ended."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def keep_freed_memory() -> None:
 
 
 class Training:
-    """One training: ``fit`` makes it, and throws it away. Callbacks find it as ``net.training_``.
+    """One training, which exists during ``fit``. Callbacks find it as ``net.training_``.
 
     Parameters
     ----------
@@ -98,7 +98,7 @@ class Training:
 
     @property
     def n_epochs(self) -> int:
-        """Epochs that this training has begun."""
+        """Number of epochs started by this training."""
         return len(self.net.history) - self.n_before
 
     @property
@@ -178,7 +178,7 @@ class Training:
     # Epochs, and their end
 
     def loop(self, run_epochs: Callable[[int], object]) -> None:
-        """Run epochs, keep the reason of the end, drop an epoch left unfinished.
+        """Run epochs, record the reason for stopping, drop an unfinished epoch.
 
         Epochs that a checkpoint has put into the history are not made again.
         """
@@ -222,11 +222,11 @@ class Training:
         raise KeyboardInterrupt  # how skorch leaves the loop
 
     def postpone_stop(self, event: str) -> bool:
-        """Return whether the stop of a callback waits until all processes know of it."""
+        """Return whether a callback's stop is postponed until all processes know of it."""
         return self.ranks.postpone_stop(event, self.net.stop_reason_)
 
     def share_stops(self) -> None:
-        """Stop where another process wants to."""
+        """Stop if another process stops."""
         self.ranks.share_stops(by_user=bool(self.presses))
         self._stop_with_others()
 
@@ -261,7 +261,7 @@ class Training:
         return step
 
     def predict(self, batch: tuple[Batch, Tensor]) -> dict[str, Tensor]:
-        """Return loss and logits of a validation batch, part by part as in training."""
+        """Return loss and logits of a validation batch, in chunks as in training."""
         with torch.no_grad():
             step = compute_by_parts(self.net, batch, training=False)
             step = self.ranks.join_logits(step, batch[0].n_joint_rows)

@@ -19,7 +19,7 @@ SplitRows = tuple[np.ndarray, np.ndarray]  # row numbers to train on, row number
 
 
 def choose_validation(how: str, times: np.ndarray | None) -> str:
-    """Return the kind of validation rows that "auto" stands for; the others stand for themselves.
+    """Return the kind of validation rows, resolving "auto".
 
     Times that do not say which rows are the last ones are an error where "last" was asked for, and
     a warning here: nobody asked.
@@ -114,7 +114,7 @@ def rows_from_a_time_on(times: np.ndarray, *, n_wanted: int) -> SplitRows:
 
 
 def cut_in_time(rows: np.ndarray, times: np.ndarray | None) -> list[np.ndarray]:
-    """Cut rows into up to eight parts, in the order of their times; none if two would be small.
+    """Divide rows into up to eight chunks in order of time; none if two would be too small.
 
     Examples
     --------
@@ -160,12 +160,12 @@ def late_times(times: np.ndarray, *, n_wanted: int, n_times: int = 1) -> np.ndar
 
 
 def can_order(times: np.ndarray) -> bool:
-    """Return whether times say which rows are the last: none is missing, and they differ."""
+    """Return whether times define the last rows: none is missing, and they differ."""
     return not _no_order(times)
 
 
 def _no_order(times: np.ndarray) -> str:
-    """Return why times do not say which rows are the last ones; empty text if they do."""
+    """Return why times do not define the last rows; an empty string if they do."""
     n_missing = int(pd.isna(times).sum())
     if n_missing:
         return (

@@ -1,4 +1,4 @@
-"""Validation checks: the average of the latest weights is judged, within epochs and at their ends.
+"""Validation checks of the average of recent weights, within epochs and at their ends.
 
 They are rows of ``net.checks_``.
 """
@@ -52,7 +52,7 @@ class ValidationChecks(Callback):
         self.patience = patience
 
     def on_train_begin(self, net: NeuralNet, **kwargs: object) -> None:
-        """Forget earlier checks."""
+        """Clear earlier checks."""
         self._n_before, self._n_epochs_before = len(net.checks_), net.n_epochs_
         self.average_ = WeightAverage()
         self._predicted: list[tuple[Tensor, Tensor, Tensor, int]] = []
@@ -82,7 +82,7 @@ class ValidationChecks(Callback):
         self._ends = {int(end) for end in ends[1:-1]}
 
     def on_batch_begin(self, net: NeuralNet, training: bool = False, **kwargs: object) -> None:
-        """Put the average in place before the first validation batch of an epoch."""
+        """Use the average weights before the first validation batch of an epoch."""
         if not training and not self.average_.is_in_place:
             self._begin(net)
 
@@ -95,7 +95,7 @@ class ValidationChecks(Callback):
         loss: Tensor,
         **kwargs: object,
     ) -> None:
-        """Collect what an epoch's last check predicts; make the checks before it."""
+        """Collect the predictions of an epoch's last check; make the checks before it."""
         if not training:
             self._note(batch, y_pred, loss)
         elif len(net.history[-1]["batches"]) in self._ends and not net.training_.is_refitting:
@@ -105,7 +105,7 @@ class ValidationChecks(Callback):
             self.end(net)
 
     def on_epoch_end(self, net: NeuralNet, **kwargs: object) -> None:
-        """Judge the epoch's last check, or note that the epoch is over where there are none."""
+        """Evaluate the last check of the epoch, or record its end if there are none."""
         if self.average_.is_in_place:
             self.end(net)
         elif not net.training_.is_refitting:
@@ -115,7 +115,7 @@ class ValidationChecks(Callback):
                 self.stopping_.best = self.average_.weights
 
     def on_train_end(self, net: NeuralNet, **kwargs: object) -> None:
-        """Give the net the weights to keep; hold none of them, nor of the rows."""
+        """Give the net the weights to keep, and free the others and the rows."""
         if self.average_.is_in_place:  # training ended in the middle of a check
             self.average_.exchange(net.module_)
         weights: Mapping[str, Tensor] = self.stopping_.best
@@ -148,7 +148,7 @@ class ValidationChecks(Callback):
         self._predicted.append((y_pred, batch[1], loss.detach(), batch[0].n_joint_rows))
 
     def end(self, net: NeuralNet) -> None:
-        """Record loss and AUC of what was predicted, and have them judged."""
+        """Record loss and AUC of the predictions, and evaluate them."""
         net.training_.losses.check()
         logits, labels, losses, sizes = zip(*self._predicted, strict=True)
         self._predicted = []
@@ -178,14 +178,14 @@ class ValidationChecks(Callback):
         }
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what the checks so far have left; not in the middle of a check.
+        """Return the state after the checks so far; not in the middle of a check.
 
         The weights lie in memory that later checks write to.
         """
         return {"average": self.average_.weights, "best": self.stopping_.best}
 
     def load_state_dict(self, state: Mapping[str, Any], device: str | torch.device) -> None:
-        """Go on from the checks of another training of the same network, on a device."""
+        """Restore the checks of another training of the same network, on a device."""
         average, best = (
             {n: t.to(device) for n, t in weights.items()} for weights in state.values()
         )

@@ -24,7 +24,7 @@ class WeightAverage:
 
     @torch.no_grad()
     def take(self, module: nn.Module, share: float) -> None:
-        """Take the latest weights into their average, with this share of it."""
+        """Add the latest weights to their average, with this fraction."""
         for name, latest in module.state_dict().items():
             if name in self.weights:
                 self.weights[name].lerp_(latest, share)
@@ -39,7 +39,7 @@ class WeightAverage:
 
 
 def share_of_part(number: int, n_parts: int) -> float:
-    """Share of the weights after a part, from 1 on, in an average that earlier weights begin.
+    """Return the fraction of the weights after a chunk, from 1, in the average.
 
     They count as if half as many parts had been before.
 
@@ -62,19 +62,19 @@ class AveragedPass(Callback):
     def on_epoch_begin(
         self, net: NeuralNet, dataset_train: ImpressionBatches, **kwargs: object
     ) -> None:
-        """Choose the batches that end a part."""
+        """Choose the batches that end a chunk."""
         n_batches = dataset_train.n_batches
         ends = np.linspace(0, n_batches, min(n_batches, MOST_PARTS) + 1).round()
         self._ends = [int(end) for end in ends[1:]]
 
     def on_batch_end(self, net: NeuralNet, **kwargs: object) -> None:
-        """Take the weights after the last batch of a part."""
+        """Add the weights after the last batch of a chunk."""
         n_done = len(net.history[-1]["batches"])
         if n_done in self._ends:
             share = share_of_part(self._ends.index(n_done) + 1, len(self._ends))
             self._average.take(net.module_, share)
 
     def on_train_end(self, net: NeuralNet, **kwargs: object) -> None:
-        """Put the average in place, and keep nothing."""
+        """Use the average, and free the rest."""
         net.module_.load_state_dict(self._average.weights)
         del self._average
