@@ -17,6 +17,12 @@ import pyarrow.dataset as ds
 import pyarrow.fs
 import pyarrow.parquet as pq
 
+from sklearn_din.large.sql import attach_aggregates_by_sql, attach_history_by_sql
+from sklearn_din.large.sql_negatives import sample_negatives_by_sql
+from sklearn_din.large.table import plain_type
+from sklearn_din.logs.aggregates import attach_so_far
+from sklearn_din.logs.history import attach_past
+from sklearn_din.logs.negatives import NegativesRequest, follow_by_negatives
 from sklearn_din.utils.scan import Scan, frame_of_arrow, is_ascending
 from sklearn_din.utils.validation import check_columns, check_distinct, check_names
 from sklearn_din.utils.whole_files import remove_with
@@ -414,25 +420,6 @@ def _bytes_in_memory(group: pq.RowGroupMetaData, schema: pa.Schema) -> dict[str,
     return sizes
 
 
-def plain_type(kind: pa.DataType) -> pa.DataType:
-    """Return the type of the values, whether stored once (a dictionary) or in each row.
-
-    Numbers of 16 bits get 32: pandas has no index of float16, DuckDB and Arrow cannot sort them.
-
-    >>> plain_type(pa.list_(pa.dictionary(pa.int32(), pa.large_string())))
-    ListType(list<element: string>)
-    """
-    if pa.types.is_dictionary(kind):
-        return plain_type(kind.value_type)
-    if pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
-        return pa.string()
-    if pa.types.is_float16(kind):
-        return pa.float32()
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
-        return pa.list_(pa.field("element", plain_type(kind.value_type)))
-    return kind
-
-
 def find_files(source: object) -> tuple[pyarrow.fs.FileSystem, list[File]]:
     """Files of a path, folder, glob or ``pyarrow.dataset.Dataset``, in the order of their rows."""
     if isinstance(source, str | os.PathLike):
@@ -536,3 +523,28 @@ def _joint_schema(
                     "the others have it."
                 )
     return pa.schema(list(types.items()))
+
+
+def _follow_by_negatives(
+    events: Scan,
+    request: NegativesRequest,
+    random_state: int | np.random.RandomState | None,
+    catalogue: Any,
+) -> tuple[ParquetScan, np.ndarray]:
+    """Follow each event with negatives; their file is removed with the scan of it."""
+    path, y = sample_negatives_by_sql(events, request, random_state, catalogue)
+    table = ParquetFiles(*find_files(path), owned=path)
+    scan = ParquetScan(
+        table,
+        range(table.n_rows),
+        events.columns,
+        target=None,
+        memory=events.memory,
+        cache_dir=events.cache_dir,
+    )
+    return scan, y
+
+
+attach_past.register(Scan, attach_history_by_sql)
+attach_so_far.register(Scan, attach_aggregates_by_sql)
+follow_by_negatives.register(Scan, _follow_by_negatives)

@@ -102,7 +102,7 @@ def attach_history_by_sql(impressions: Any, events: Any, request: HistoryRequest
 
 
 def attach_aggregates_by_sql(
-    impressions: Any, events: Any, *, time: str, aggregates: Mapping[str, Aggregate]
+    impressions: Any, events: Any, time: str, aggregates: Mapping[str, Aggregate]
 ) -> Any:
     """Attach aggregates if one of the tables is a scan.
 

@@ -12,7 +12,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sklearn_din.features.store import create_store
-from sklearn_din.large.parquet_scan import ParquetFiles, ParquetScan, find_files
 from sklearn_din.large.sorting import Database, open_database, plain_integers
 from sklearn_din.large.sql import key_kind, read_keys
 from sklearn_din.large.table import Table, arrow_of_column
@@ -69,7 +68,7 @@ def sample_negatives_by_sql(
     request: NegativesRequest,
     random_state: int | np.random.RandomState | None,
     catalogue: Any = None,
-) -> tuple[ParquetScan, np.ndarray]:
+) -> tuple[Path, np.ndarray]:
     """Follow each event of a scan with negatives, as :func:`sample_negatives` does in memory.
 
     The catalogue is in memory: the item columns of each item's last row, with a time those of each
@@ -79,6 +78,7 @@ def sample_negatives_by_sql(
     ``catalogue`` have negative numbers: an item's newest row is an event's, where both are. The
     impressions lie in a file that is removed with them; labels are int8.
     """
+    request.check(events.columns, len(events))
     histories = [name for name, kind in events.dtypes.items() if isinstance(kind, WindowDtype)]
     if histories:
         raise ValueError(
@@ -94,19 +94,9 @@ def sample_negatives_by_sql(
             sampling.write(path, sampling.read_items(rows), draws)
         owned = writer.folder.parent / f"negatives-{uuid.uuid4().hex}.parquet"
         path.replace(owned)
-    filesystem, files = find_files(owned)
-    table = ParquetFiles(filesystem, files, owned=owned)
-    impressions = ParquetScan(
-        table,
-        range(table.n_rows),
-        events.columns,
-        target=None,
-        memory=events.memory,
-        cache_dir=events.cache_dir,
-    )
     y = np.zeros((len(events), 1 + request.n_negatives), dtype=np.int8)
     y[:, 0] = 1
-    return impressions, y.ravel()
+    return owned, y.ravel()
 
 
 class _Sampling:

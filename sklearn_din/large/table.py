@@ -7,7 +7,6 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
-from sklearn_din.large.parquet_scan import plain_type
 from sklearn_din.utils.digests import digest
 from sklearn_din.utils.frames import CallerFrame
 from sklearn_din.utils.scan import Scan
@@ -99,3 +98,22 @@ def arrow_of_column(column: pd.Series) -> pa.Array:
     kind = plain_type(array.type)
     kind = pa.large_string() if pa.types.is_string(kind) else kind
     return array if array.type == kind else array.cast(kind)
+
+
+def plain_type(kind: pa.DataType) -> pa.DataType:
+    """Return the type of the values, whether stored once (a dictionary) or in each row.
+
+    Numbers of 16 bits get 32: pandas has no index of float16, DuckDB and Arrow cannot sort them.
+
+    >>> plain_type(pa.list_(pa.dictionary(pa.int32(), pa.large_string())))
+    ListType(list<element: string>)
+    """
+    if pa.types.is_dictionary(kind):
+        return plain_type(kind.value_type)
+    if pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
+        return pa.string()
+    if pa.types.is_float16(kind):
+        return pa.float32()
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        return pa.list_(pa.field("element", plain_type(kind.value_type)))
+    return kind

@@ -1,6 +1,7 @@
 """Point-in-time statistics of an impression: means, counts and rates of earlier events."""
 
 from collections.abc import Mapping
+from functools import singledispatch
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,6 @@ import pandas as pd
 from narwhals.typing import IntoDataFrame, IntoDataFrameT
 
 from sklearn_din.logs.timeline import Past, Timeline
-from sklearn_din.utils.extras import extra
 from sklearn_din.utils.frames import CallerFrame
 from sklearn_din.utils.scan import Scan
 from sklearn_din.utils.shrinkage import changes_of_sums, shrunk_rate
@@ -83,10 +83,15 @@ def attach_aggregates(
     3  ann       3     3        3.0  2.0
     """
     check_name(time, name="time")
-    if isinstance(impressions, Scan) or isinstance(events, Scan):
-        return extra("large.sql").attach_aggregates_by_sql(
-            impressions, events, time=time, aggregates=aggregates
-        )
+    table: Any = events if isinstance(events, Scan) else impressions
+    return attach_so_far.dispatch(type(table))(impressions, events, time, aggregates)
+
+
+@singledispatch
+def attach_so_far(
+    impressions: Any, events: Any, time: str, aggregates: Mapping[str, Aggregate]
+) -> Any:
+    """Attach aggregates to frames; scans register a function of their own."""
     shown = CallerFrame(impressions, name="impressions")
     log = shown.pandas if events is impressions else CallerFrame(events, name="events").pandas
     by_key = check_aggregates(aggregates, time, shown.pandas, log)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import singledispatch
 from numbers import Integral
 from typing import Any, Literal, Self
 
@@ -25,7 +26,6 @@ from sklearn_din.logs.timeline import Past, Timeline
 from sklearn_din.logs.windows import EventLog, WindowArray
 from sklearn_din.utils.compat import Interval, StrOptions, _fit_context
 from sklearn_din.utils.estimator_state import EstimatorState, check_feature_names, check_keys
-from sklearn_din.utils.extras import extra
 from sklearn_din.utils.frames import CallerFrame, list_types
 from sklearn_din.utils.scan import Scan
 from sklearn_din.utils.validation import (
@@ -186,8 +186,14 @@ def attach_history(
     check_name(time, name="time")
     names = check_names(columns, name="columns")
     request = HistoryRequest(user, time, names, max_length, max_age, prefix, elapsed)
-    if isinstance(impressions, Scan) or isinstance(events, Scan):
-        return extra("large.sql").attach_history_by_sql(impressions, events, request)
+    table: Any = events if isinstance(events, Scan) else impressions
+    return attach_past.dispatch(type(table))(impressions, events, request)
+
+
+@singledispatch
+def attach_past(impressions: Any, events: Any, request: HistoryRequest) -> Any:
+    """Attach histories to frames; scans register a function of their own."""
+    user, time, names, max_age = request.user, request.time, request.columns, request.max_age
     shown = CallerFrame(impressions, name="impressions")
     log = shown.pandas if events is impressions else CallerFrame(events, name="events").pandas
     request.check(shown.pandas, log)

@@ -1,6 +1,7 @@
 """Negative sampling: rows with items that the user did not choose."""
 
 from collections.abc import Callable, Sequence
+from functools import singledispatch
 from typing import Any
 
 import narwhals as nw
@@ -25,7 +26,6 @@ from sklearn_din.logs.sampling_notices import (
     warn_of_later_values,
     warn_of_leaks,
 )
-from sklearn_din.utils.extras import extra
 from sklearn_din.utils.frames import CallerFrame
 from sklearn_din.utils.scan import Scan
 from sklearn_din.utils.validation import check_frame, check_name, check_names, check_times
@@ -133,10 +133,18 @@ def sample_negatives(
     following = check_names(item_columns, name="item_columns")
     basics = (item, following, n_negatives, user, time, strategy)
     request = NegativesRequest(*basics, launched, catalogue is not None, catalogue_time)
-    if isinstance(events, Scan):
-        request.check(events.columns, len(events))
-        by_sql = extra("large.sql_negatives").sample_negatives_by_sql
-        return by_sql(events, request, random_state, catalogue)
+    return follow_by_negatives.dispatch(type(events))(events, request, random_state, catalogue)
+
+
+@singledispatch
+def follow_by_negatives(
+    events: Any,
+    request: NegativesRequest,
+    random_state: int | np.random.RandomState | None,
+    catalogue: Any,
+) -> tuple[Any, np.ndarray]:
+    """Follow each event of a frame with negatives; scans register a function of their own."""
+    time, n_negatives = request.time, request.n_negatives
     log = CallerFrame(events, name="events")
     frame = log.pandas
     check_frame(frame, [], name="events")
@@ -148,7 +156,7 @@ def sample_negatives(
     if catalogue is not None:
         listed = read_catalogue(catalogue, request)
         both = _put_on_top(listed, log, request.following)
-        if catalogue_time is None:
+        if request.catalogue_time is None:
             ranks = np.append(np.zeros(len(listed), np.int64), ranks)
         else:
             ranks = time_ranks(join_times(listed, frame[time], request))
