@@ -8,7 +8,6 @@ from sklearn.metrics import log_loss, roc_auc_score
 from skorch.callbacks import Callback
 
 from sklearn_din.estimator import DINClassifier
-from sklearn_din.training.batches import ImpressionBatches
 from sklearn_din.training.early_stopping import AVERAGED_CHECKS
 from tests.encoded_impressions import make_impressions, make_labels, weights_of
 
@@ -194,8 +193,7 @@ def test_l2_is_one_prior_whatever_the_batch_size(clicks, batch_size):
         np.testing.assert_allclose(decay, strength / np.maximum(counts[1:], 1), rtol=1e-6)
     groups = classifier.net_.optimizer_.param_groups
     assert all(group["decay"] is None for group in groups)  # of use in training only
-    batch = next(iter(ImpressionBatches(X[:20], y[:20].astype("float32"), batch_size=20)))
-    classifier.net_.train_step(batch)  # a fitted net still takes a step
+    classifier.set_params(callbacks=None).partial_fit(X[:20], y[:20])  # it still takes steps
 
 
 def test_attention_weights_are_tidy_and_name_every_event(clicks, fitted):

@@ -39,7 +39,7 @@ from sklearn_din.neighbours.blocks import ByUser, hash_users
 from sklearn_din.neighbours.cooccurrence import Interactions
 from sklearn_din.neighbours.pairs import NeighbourPair
 from sklearn_din.neighbours.tables import choose_order, learn_neighbours
-from sklearn_din.training.net import DINNet
+from sklearn_din.training.training import Training
 from sklearn_din.utils.shrinkage import LEAST_PRIOR, MOST_PRIOR, PRIOR_ROWS
 from sklearn_din.utils.spans import Spans
 from sklearn_din.utils.typed_fields import from_dict, to_dict
@@ -622,13 +622,13 @@ def test_later_rows_are_looked_up_before_their_clicks_count(log, monkeypatch):
     before = classifier.net_.neighbours_
     encoder.partial_fit(X[800:])
     later, looked_up = encoder.transform(X[800:]), []
-    train = DINNet._train
+    run = Training.run
 
-    def note(net, batches, *args, **kwargs):
-        looked_up.append(batches.X)
-        train(net, batches, *args, **kwargs)
+    def note(training, *args, **kwargs):
+        looked_up.append(training.train.X)
+        run(training, *args, **kwargs)
 
-    monkeypatch.setattr(DINNet, "_train", note)
+    monkeypatch.setattr(Training, "run", note)
     twins = [pickle.loads(pickle.dumps(classifier)) for _ in range(2)]
     for twin, labels in zip(twins, (y[800:], 1 - y[800:]), strict=True):
         twin.partial_fit(later, labels)
