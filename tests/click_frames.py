@@ -3,9 +3,8 @@
 import numpy as np
 import pandas as pd
 
+from sklearn_din import HistorySequenceEncoder, attach_history
 from sklearn_din.datasets import make_click_log
-from sklearn_din.logs.history import attach_history
-from sklearn_din.transformers import HistorySequenceEncoder
 
 # A joint behaviour, and a column that is called as the two would be
 PAIR = {("hist_item", "hist_kind"): ("item", "kind")}

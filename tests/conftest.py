@@ -16,10 +16,9 @@ from tests.real_data import WHERE, find_real_data
 # processes; "" is all of a file. Found by "pytest --durations=0", looked up by test_house.py.
 SLOW = {
     "calibrated concurrency dask device distributed docs ecosystem encoding_together faults": "",
-    "faults_of_scans hostile_frames importance imports interruptions notebook offline page": "",
+    "faults_of_scans hostile_frames importance imports interruptions offline page": "",
     "pipeline readme release report scan_logs scan_training scoring": "",
     "abilities": "a_model_that_is_kept_between_updates_learns_the_same",
-    "arrow": "a_history_of_mixed_times_and_numbers_does_not_end_the_process",
     "callbacks": "scikit_learns_progress_bar_shows_a_search_over_the_pipeline",
     "checkpoint": "a_training_that_was_ended_goes_on_to_the_same_bits "
     "ctrl_c_at_any_line_leaves_a_folder_to_go_on_in five_kills_and_the_same_bits",
@@ -41,13 +40,14 @@ SLOW = {
     "ranking": "older_events_of_a_candidate_count_as_in_each_pair_alone threads_share_a_ranker "
     "rankings_by_every_model_equal_scoring_each_pair_alone",
     "regressor": "it_learns_seconds_better_than_their_mean_and_not_beyond_the_truth",
-    "saving": "models_of_every_origin_predict_the_same_bits_in_a_fresh_process "
-    "none_asks_for_trust_and_each_can_go_on_learning",
+    "saving": "models_of_every_origin_predict_the_same_bits_in_a_fresh_process",
     "server": "a_process_serves_until_a_signal_and_without_torch_where_it_can "
     "a_replaced_file_is_served_and_each_answer_is_one_models",
     "several_labels": "both_labels_are_learnt_and_no_purchase_is_likelier_than_its_click",
     "sorting": "what_does_not_fit_into_memory_is_on_the_disk_meanwhile",
+    "summary": "a_notebook_shows_the_network_below_the_classifiers_box",
     "threads": "a_training_has_the_same_bits_whatever_threads_its_steps_have",
+    "windows": "mixed_values_are_refused_by_parquet_and_do_not_end_the_process",
 }
 
 

@@ -3,7 +3,8 @@
 import numpy as np
 import torch
 
-from sklearn_din.features import Behaviour, EncodedFeatures, Field, Ragged, Schema
+from sklearn_din import EncodedFeatures, Field, Schema
+from sklearn_din.features import Behaviour, Ragged
 
 
 def make_schema(*, numbers=(), max_length=5):

@@ -4,10 +4,8 @@ import numpy as np
 import pandas as pd
 from sklearn.pipeline import Pipeline
 
+from sklearn_din import DINClassifier, HistorySequenceEncoder, attach_history
 from sklearn_din.datasets import make_click_log
-from sklearn_din.estimator import DINClassifier
-from sklearn_din.logs.history import attach_history
-from sklearn_din.transformers import HistorySequenceEncoder
 
 CANDIDATE = ["item", "category", "price"]
 

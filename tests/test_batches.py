@@ -26,14 +26,10 @@ def test_runs_of_one_history_are_scored_as_shared_and_others_are_not():
     batches = [batch for batch, _ in ScoringBatches(runs)]
     assert [len(batch) for batch in batches] == [40, 40, 40]
     assert all(batch.shared for batch in batches)
-    assert not any(batch.shared for batch, _ in ScoringBatches(X))
-    assert sum(len(batch) for batch, _ in ScoringBatches(X)) == 6
-
-
-def test_equal_windows_at_other_times_are_no_shared_history():
-    X = make_impressions(64)[np.full(64, 3)]
-    X.behaviours[("hist_item", "hist_category")].row_times["when"] = np.arange(64.0)
-    assert not any(batch.shared for batch, _ in ScoringBatches(X))
+    runs.behaviours[("hist_item", "hist_category")].row_times["when"] = np.arange(120.0)
+    for others in (X, runs):  # equal windows at other times are no shared history
+        assert not any(batch.shared for batch, _ in ScoringBatches(others))
+        assert sum(len(batch) for batch, _ in ScoringBatches(others)) == len(others)
 
 
 def test_a_bag_of_each_candidate_leaves_the_history_shared():

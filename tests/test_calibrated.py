@@ -81,8 +81,13 @@ def check_ranking(model, users, candidates):
     assert (best.groupby("row")["probability"].diff().fillna(0) < 1e-5).all()
 
 
-def test_a_ranking_gives_calibrated_probabilities_in_their_order(calibrated, users, candidates):
+def test_a_ranking_gives_calibrated_probabilities_in_their_order(
+    calibrated, fitted, frame, y, users, candidates
+):
     check_ranking(calibrated, users, candidates)
+    model = frozen(fitted, frame, y, "sigmoid")
+    model.calibrated_classifiers_[0].calibrators[0].a_ = 0.7  # turns the order round
+    check_ranking(model, users, candidates)
 
 
 @pytest.mark.parametrize("calibrate", [of_all_rows, of_a_search, searched, last_step])
@@ -95,17 +100,17 @@ def test_wherever_the_calibration_stands(calibrate, fitted, frame, y, users, can
     np.testing.assert_allclose(pieces.calibration(logits), expected, atol=1e-6)
 
 
-def test_a_calibration_that_turns_the_order_round_turns_the_ranking(
-    fitted, frame, y, users, candidates
+def test_explanations_are_the_networks_and_a_saved_one_ranks(
+    calibrated, fitted, frame, users, candidates, tmp_path
 ):
-    model = frozen(fitted, frame, y, "sigmoid")
-    model.calibrated_classifiers_[0].calibrators[0].a_ = 0.7
-    check_ranking(model, users, candidates)
-
-
-def test_explanations_are_those_of_the_network(calibrated, fitted, frame):
     pd.testing.assert_frame_equal(explain(calibrated, frame[:9]), explain(fitted, frame[:9]))
     assert network_diagram(calibrated) == network_diagram(fitted)
+    path = tmp_path / "calibrated.din"
+    save(calibrated, path)
+    assert inspect(path)["untrusted"] == []
+    again = load(path)
+    theirs = rank_candidates(calibrated, users, candidates)
+    pd.testing.assert_frame_equal(rank_candidates(again, users, candidates), theirs)
 
 
 def test_the_calibration_stands_at_the_end_of_the_onnx_graph(calibrated, fitted, frame, tmp_path):
@@ -172,19 +177,12 @@ def test_an_update_leaves_every_shell_as_it_was(make, fitted, frame, y, tmp_path
     assert encoder is not split_pipeline(model, purpose="test").encoder
 
 
-def test_a_saved_one_is_ranked_after_loading(calibrated, users, candidates, tmp_path):
-    path = tmp_path / "calibrated.din"
-    save(calibrated, path)
-    assert inspect(path)["untrusted"] == []
-    again = load(path)
-    theirs = rank_candidates(calibrated, users, candidates)
-    pd.testing.assert_frame_equal(rank_candidates(again, users, candidates), theirs)
-
-
 # What it says ---------------------------------------------------------------------------------
 
 
-def test_one_pipeline_for_each_fold_names_what_to_do(fitted, frame, y, users, candidates):
+def test_one_pipeline_for_each_fold_and_other_calibrations_name_what_to_do(
+    fitted, frame, y, users, candidates
+):
     folds = CalibratedClassifierCV(fitted, cv=2).fit(frame, y)
     message = (
         "rank_candidates needs one model and its calibration, got a CalibratedClassifierCV of 2: "
@@ -199,15 +197,9 @@ def test_one_pipeline_for_each_fold_names_what_to_do(fitted, frame, y, users, ca
             function(folds, *arguments)
     for advised in (folds.set_params(ensemble=False), frozen(fitted, frame, y, "sigmoid")):
         check_ranking(advised.fit(frame, y), users, candidates)
-
-
-def test_a_calibration_inside_a_calibration(fitted, frame, y):
     twice = frozen(frozen(fitted, frame, y, "sigmoid"), frame, y, "sigmoid")
     message = "explain needs one calibration at the end, got .* Calibrate the Pipeline itself, once"
     with pytest.raises(TypeError, match=message):
         explain(twice, frame)
-
-
-def test_a_calibration_that_is_not_fitted(fitted, frame):
     with pytest.raises(NotFittedError, match="CalibratedClassifierCV instance is not fitted yet"):
         explain(CalibratedClassifierCV(FrozenEstimator(fitted)), frame)

@@ -12,9 +12,8 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import Pipeline
 from torch.optim.lr_scheduler import OneCycleLR
 
-from sklearn_din.estimator import DINClassifier
+from sklearn_din import DINClassifier, HistorySequenceEncoder
 from sklearn_din.training import check_tasks
-from sklearn_din.transformers import HistorySequenceEncoder
 from tests.click_frames import with_windows
 from tests.encoded_impressions import make_impressions, make_labels
 from tests.test_progress import STOPS_AFTER_TWO, StopAtBatch
@@ -126,22 +125,19 @@ def test_the_estimator_of_a_check_is_that_of_a_training_which_stops_there(early_
         assert at_begin.history_[columns].equals(before.history_[columns])
 
 
-def test_a_check_that_is_cut_off_has_no_estimator():
+@pytest.mark.filterwarnings("ignore:nothing was found to learn")  # by seven validation rows
+def test_callbacks_get_what_fit_was_given_and_no_estimator_of_a_check_that_is_cut_off():
+    seen, weights = Estimators(), np.arange(64) + 1.0
+    classifier().set_callbacks(seen).fit(X, y, sample_weight=weights)
+    for given_X, given_y, metadata in seen.given:
+        assert (given_X is X, given_y is y) == (True, True)
+        assert metadata == {"sample_weight": weights}
     seen = Estimators()
     trained = fitted(seen, callbacks=[StopAtBatch(6)])
     first, unfinished, whole = seen.at_end
     assert unfinished is None
     np.testing.assert_array_equal(first.predict(X), trained.predict(X))
     np.testing.assert_array_equal(whole.predict(X), trained.predict(X))
-
-
-@pytest.mark.filterwarnings("ignore:nothing was found to learn")  # by seven validation rows
-def test_callbacks_get_what_fit_was_given():
-    seen, weights = Estimators(), np.arange(64) + 1.0
-    classifier().set_callbacks(seen).fit(X, y, sample_weight=weights)
-    for given_X, given_y, metadata in seen.given:
-        assert (given_X is X, given_y is y) == (True, True)
-        assert metadata == {"sample_weight": weights}
 
 
 def test_the_scoring_monitor_scores_every_check():
@@ -156,13 +152,16 @@ def test_the_scoring_monitor_scores_every_check():
     np.testing.assert_allclose([*checks["roc_auc"], log["roc_auc"][0]], expected)
 
 
-def test_a_callback_that_returns_true_stops_training():
+def test_a_callback_that_returns_true_stops_training_and_hears_of_clones_and_later_fits():
     steps = Steps(stop_after=2)
     trained = fitted(steps, max_epochs=9)
     assert trained.net_.stop_reason_ == "callback"
     assert len(trained.history_) == trained.n_iter_ == 2
-    assert steps.seen == steps_of("validation check", 2)
-    np.testing.assert_array_equal(trained.predict(X), fitted(max_epochs=2).predict(X))
+    again = clone(trained).fit(X, y).fit(X, y)
+    assert steps.seen == 3 * steps_of("validation check", 2)
+    expected = fitted(max_epochs=2).predict(X)
+    for stopped in (trained, again):
+        np.testing.assert_array_equal(stopped.predict(X), expected)
 
 
 def test_no_net_is_copied_for_callbacks_that_do_not_ask(monkeypatch):
@@ -179,13 +178,6 @@ def test_a_fitted_classifier_keeps_nothing_of_the_tasks():
     np.testing.assert_array_equal(pickle.loads(saved).predict(X), trained.predict(X))
     trained.set_callbacks()
     assert {*vars(trained)} == {*vars(fitted())}
-
-
-def test_a_clone_reports_to_the_same_callbacks_and_fit_can_be_called_again():
-    steps = Steps()
-    trained = clone(fitted(steps)).fit(X, y).fit(X, y)
-    assert steps.seen == 3 * steps_of("validation check", 3)
-    np.testing.assert_array_equal(trained.predict(X), fitted().predict(X))
 
 
 def test_callbacks_are_let_go_when_training_fails():

@@ -78,10 +78,16 @@ def test_every_layout_reads_the_same(layout):
         ([[1, (2, 3)]], [[1, (2, 3)]]),
         ([[], []], [[], []]),
         ([None, None], [[], []]),
+        (pd.Series([[1, 2], None, [3, 4]], dtype=pd.ArrowDtype(pa.list_(pa.int64(), 2))),
+         [[1, 2], [], [3, 4]]),
+        *((pd.Series(cells, dtype=dtype, name="clicks"), [[] for _ in cells])
+          for cells in ([], [None, None])
+          for dtype in ("string", "str", pd.ArrowDtype(pa.large_string()))),
     ],
-)
+)  # fmt: skip
 def test_events_of_any_type_survive(cells, expected):
-    assert as_lists(read_history(objects(cells))) == expected
+    column = cells if isinstance(cells, pd.Series) else objects(cells)
+    assert as_lists(read_history(column)) == expected
 
 
 @pytest.mark.parametrize(
@@ -105,12 +111,6 @@ def test_events_of_an_arrow_dictionary_are_of_the_kind_of_its_values(
         assert as_lists(cells) == [events[:2], events[2:]]
 
 
-def test_fixed_size_arrow_lists_read_as_lists():
-    kind = pd.ArrowDtype(pa.list_(pa.int64(), 2))
-    column = pd.Series([[1, 2], None, [3, 4]], dtype=kind, name="clicks")
-    assert as_lists(read_history(column)) == [[1, 2], [], [3, 4]]
-
-
 @pytest.mark.parametrize(
     ("make", "size"), [(pa.ListViewArray, pa.int32()), (pa.LargeListViewArray, pa.int64())]
 )
@@ -129,13 +129,6 @@ def test_text_is_split_at_the_separator(dtype):
     column = pd.Series(["hat | sock", "hat", "", None, "hat||sock"], dtype=dtype, name="tags")
     lists = as_lists(read_history(column, separator="|"))
     assert lists == [["hat", "sock"], ["hat"], [], [], ["hat", None, "sock"]]
-
-
-@pytest.mark.parametrize("cells", [[], [None, None]])
-@pytest.mark.parametrize("dtype", ["string", "str", pd.ArrowDtype(pa.large_string())])
-def test_text_without_a_value_is_missing_histories(cells, dtype):
-    column = pd.Series(cells, name="clicks", dtype=dtype)
-    assert as_lists(read_history(column)) == [[] for _ in cells]
 
 
 @pytest.mark.parametrize(

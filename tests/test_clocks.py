@@ -42,7 +42,17 @@ def test_events_of_a_coarser_grain_and_the_advice(grain, letter, zone):
     assert attach(*frames(times.dt.floor(letter), times)) == []  # they see less, not too much
 
 
-def test_grains_of_numbers_and_the_advice():
+@pytest.mark.parametrize(
+    ("factors", "advice"),
+    [((1000, 1), "events['time'] * 1000."), ((1, 1_000_000), "impressions['time'] * 1000000.")],
+)
+def test_numbers_of_another_unit_or_grain_and_the_advice(factors, advice):
+    shown, log = frames(SECONDS * factors[0], SECONDS * factors[1])
+    message = attach(shown, log)[0]
+    assert message.startswith("the times of impressions look like ")
+    assert message.endswith(f"Give both one unit, {advice}")
+    (shown if factors[0] == 1 else log)["time"] *= max(factors)
+    assert attach(shown, log) == []
     shown, log = frames(SECONDS, SECONDS // 86_400 * 86_400)
     (message,) = attach(shown, log)
     assert message.endswith("impressions['time'] // 86400 * 86400.")
@@ -50,40 +60,21 @@ def test_grains_of_numbers_and_the_advice():
     assert attach(shown, log) == []
 
 
-@pytest.mark.parametrize(
-    ("factors", "advice"),
-    [((1000, 1), "events['time'] * 1000."), ((1, 1_000_000), "impressions['time'] * 1000000.")],
-)
-def test_numbers_of_another_unit_and_the_advice(factors, advice):
-    shown, log = frames(SECONDS * factors[0], SECONDS * factors[1])
-    message = attach(shown, log)[0]
-    assert message.startswith("the times of impressions look like ")
-    assert message.endswith(f"Give both one unit, {advice}")
-    (shown if factors[0] == 1 else log)["time"] *= max(factors)
-    assert attach(shown, log) == []
-
-
-def test_datetimes_whose_unit_was_misread():
-    misread = pd.Series(pd.to_datetime(SECONDS))  # nanoseconds: 1.4 seconds after 1970
-    (message,) = attach(*frames(TIMES, misread))
-    assert message.startswith("the times of events lie about 1970 and the others do not")
-
-
 @pytest.mark.parametrize("kind", ["Date", "Datetime"])
-def test_dates_of_polars_against_its_datetimes(kind):
+def test_dates_of_polars_of_files_and_of_a_misread_unit(kind, tmp_path):
     pl = pytest.importorskip("polars")
     shown, log = (pl.from_pandas(frame) for frame in frames(TIMES, TIMES))
     log = log.with_columns(pl.col("time").cast(getattr(pl, kind)))
     messages = attach(shown, log)
     assert len(messages) == (kind == "Date")
     assert all("whole days" in message for message in messages)
-
-
-def test_tables_in_files_are_told_the_same(tmp_path):
     shown, log = frames(TIMES, TIMES.dt.floor("D"))
     shown.to_parquet(tmp_path / "shown.parquet")
     scan = scan_parquet(tmp_path / "shown.parquet")
     assert attach(scan, log) == attach(shown, log) != []
+    misread = pd.Series(pd.to_datetime(SECONDS))  # nanoseconds: 1.4 seconds after 1970
+    (message,) = attach(*frames(TIMES, misread))
+    assert message.startswith("the times of events lie about 1970 and the others do not")
 
 
 @pytest.mark.parametrize(

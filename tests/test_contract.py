@@ -7,9 +7,7 @@ import pytest
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import sklearn_din
-from sklearn_din.estimator import DINClassifier
-from sklearn_din.regressor import DINRegressor
-from sklearn_din.transformers import HistorySequenceEncoder
+from sklearn_din import DINClassifier, DINRegressor, HistorySequenceEncoder
 
 PACKAGE = Path(sklearn_din.__file__).parent
 

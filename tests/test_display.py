@@ -9,11 +9,16 @@ import pyarrow as pa
 import pytest
 from sklearn.pipeline import make_pipeline
 
-from sklearn_din.estimator import DINClassifier
+from sklearn_din import (
+    AttentionDisplay,
+    DINClassifier,
+    HistorySequenceEncoder,
+    ReportDisplay,
+    TrainingDisplay,
+    explain,
+)
 from sklearn_din.inspection.diagram import network_diagram
-from sklearn_din.inspection.display import AGAINST, AttentionDisplay, ReportDisplay, TrainingDisplay
-from sklearn_din.inspection.explain import explain
-from sklearn_din.transformers import HistorySequenceEncoder
+from sklearn_din.inspection.display import AGAINST
 from tests.click_frames import OF_TWINS, PAIR, TWINS
 
 matplotlib = pytest.importorskip("matplotlib", reason="install sklearn-din[plot] to draw")
@@ -86,6 +91,10 @@ def test_names_stand_in_for_ids_in_events_and_candidate(model):
     by_column = {"hist_kind": {"shoe": "footwear"}}
     display = AttentionDisplay.from_estimator(model, SHOWN[:1], names=by_column)
     assert ticks(display.ax_.yaxis) == ["2 · footwear", "1 · hat", "3 · footwear"]
+    encoder = HistorySequenceEncoder(histories=PAIR, max_length=2)  # the newest that it keeps
+    model = make_pipeline(encoder, DINClassifier(max_epochs=1)).fit(SHOWN, [0, 1, 0, 1])
+    display = AttentionDisplay.from_estimator(model, SHOWN[:1].assign(hist_item=[[97, 98, 99]]))
+    assert ticks(display.ax_.yaxis) == ["unknown: 98 · hat", "unknown: 99 · shoe"]
 
 
 @pytest.mark.parametrize("make", [pd.DataFrame, pa.Table.from_pandas])
@@ -103,31 +112,17 @@ def test_an_event_not_seen_at_fit_reads_as_unknown_beside_its_own_id(model, make
     assert ticks(AttentionDisplay.from_predictions(table).ax_.yaxis)[0] == "unknown"
 
 
-def test_newest_events_that_the_encoder_keeps_are_named_by_their_own_ids():
-    encoder = HistorySequenceEncoder(histories=PAIR, max_length=2)
-    model = make_pipeline(encoder, DINClassifier(max_epochs=1)).fit(SHOWN, [0, 1, 0, 1])
-    row = SHOWN[:1].assign(hist_item=[[97, 98, 99]])
-    display = AttentionDisplay.from_estimator(model, row)
-    assert ticks(display.ax_.yaxis) == ["unknown: 98 · hat", "unknown: 99 · shoe"]
-
-
 def test_candidates_of_one_user_are_rows_of_a_heat_map(model):
     display = AttentionDisplay.from_estimator(model, SHOWN[:2])
     assert ticks(display.ax_.xaxis) == ["2 · shoe", "1 · hat", "3 · shoe"]
     assert [text.split(" (")[0] for text in ticks(display.ax_.yaxis)] == ["1 · hat", "2 · shoe"]
     weights = explain(model, SHOWN[:2])["weight"].to_numpy().reshape(2, 3)
     np.testing.assert_allclose(display.ax_.collections[0].get_array(), weights, rtol=1e-6)
-
-
-def test_rows_with_other_histories_cannot_share_a_heat_map(model):
     message = r"must share one history.*row 0 has 3 events, row 2 has 1"
     with pytest.raises(ValueError, match=message):
         AttentionDisplay.from_estimator(model, SHOWN[:3])
     with pytest.raises(ValueError, match="row 0 has 1 events, row 1 has 0"):
         AttentionDisplay.from_estimator(model, SHOWN[2:])
-
-
-def test_an_empty_history_is_said_in_the_picture(model):
     display = AttentionDisplay.from_estimator(model, SHOWN[3:])
     assert "No past events" in drawn(display)
     assert "1 · hat" in drawn(display)
@@ -153,6 +148,13 @@ def test_weights_below_zero_are_drawn_to_the_left_and_called_no_vote():
     right, left = display.ax_.patches
     assert right.get_facecolor() != left.get_facecolor()
     assert matplotlib.colors.to_hex(left.get_facecolor()) != AGAINST
+    names = {"item 0": "Twelve pairs of very long woollen socks for $5 or $6, blue"}
+    display = AttentionDisplay.from_predictions(table([0.5, 0.2]), names=names)
+    display.figure_.canvas.draw()
+    label = ticks(display.ax_.yaxis)[0]
+    assert len(label) < 30
+    assert label.startswith("Twelve pairs")
+    assert label.endswith("blue")
 
 
 @pytest.mark.parametrize("n_rows", [1, 2])
@@ -173,17 +175,6 @@ def test_effects_are_drawn_as_votes(model, n_rows):
     ).plot()
     _, left = shown.ax_.patches
     assert matplotlib.colors.to_hex(left.get_facecolor()) == AGAINST
-
-
-def test_long_names_and_prices_are_shown_as_text():
-    names = {"item 0": "Twelve pairs of very long woollen socks for $5 or $6, blue"}
-    display = AttentionDisplay.from_predictions(table([0.5, 0.2]), names=names)
-    display.figure_.canvas.draw()
-    label = ticks(display.ax_.yaxis)[0]
-    assert len(label) < 30
-    assert label.startswith("Twelve pairs")
-    assert label.endswith("blue")
-    AttentionDisplay.from_predictions(table([1.0]), names={"item 0": "$a_{"}).figure_.canvas.draw()
 
 
 @pytest.mark.parametrize(
@@ -221,21 +212,17 @@ def twins():
     )
 
 
-def test_a_column_named_like_a_joint_behaviour_keeps_its_own_weights(twins):
+def test_a_column_named_like_a_joint_behaviour_is_told_apart_everywhere(twins):
     weights = twins[-1].attention_weights(twins[:-1].transform(TWINS))
     for table in (weights, explain(twins, TWINS)):
         sizes = table.groupby("behaviour").size()
         assert sizes.to_dict() == {JOINT: 7, SINGLE: 7}
     table = explain(twins, TWINS).set_index("behaviour")
-    np.testing.assert_allclose(
-        table["share"].abs().groupby(["behaviour", table["row"]]).sum(), 1, 1e-6
-    )
+    shares = table["share"].abs().groupby(["behaviour", table["row"]]).sum()
+    np.testing.assert_allclose(shares, 1, 1e-6)
     assert table.loc[SINGLE, "hist_item+hist_kind"].tolist() == [*"ababccc"]
     assert table.loc[SINGLE, ["hist_item", "hist_kind"]].isna().all(axis=None)
     assert table.loc[JOINT, "hist_item"].tolist() == [*"bacbaca"]
-
-
-def test_a_column_named_like_a_joint_behaviour_is_told_apart_everywhere(twins):
     shown = twins[-1].summary()
     for behaviour in (JOINT, SINGLE):
         assert f"\n{behaviour} " in shown
@@ -273,16 +260,13 @@ def history(valid=(0.61, 0.55, 0.58)):
     )
 
 
-def test_training_marks_the_check_with_the_smallest_validation_loss():
+def test_training_marks_the_check_with_the_smallest_validation_loss_or_is_one_panel():
     display = TrainingDisplay(history=history()).plot()
     loss, auc = display.ax_
     assert display.best_epoch == 1.0
     assert "epoch 1 is kept" in loss.get_title()
     assert [text.get_text() for text in auc.texts] == ["kept: 0.7000"]
     assert [line.get_label() for line in loss.lines][:2] == ["training rows", "validation rows"]
-
-
-def test_training_without_validation_rows_is_one_panel():
     display = TrainingDisplay(history=history(valid=(np.nan,) * 3)).plot()
     assert len(display.ax_) == 1
     assert display.best_epoch is None

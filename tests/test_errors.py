@@ -572,6 +572,7 @@ def split_times(times, gap):
 
 @refuses(
     (({"item": np.array([12], dtype=np.int32)},), r"item must lie in range\(0, 12\), got .* 12"),
+    (({"item": np.array([-5], dtype=np.int32)},), "range\\(0, 12\\), got values from -5 to"),
     (({"item": np.array([3], dtype=np.int64)},), "item must hold int32 ids, got int64"),
     (({},), r"columns must be \['item', 'price'\], got \[\]"),
     (({"price": np.zeros(3)},), r"one row per impression, got lengths \{'item': 1, 'price': 3\}"),

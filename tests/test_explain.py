@@ -5,17 +5,15 @@ import pandas as pd
 import pytest
 from sklearn.pipeline import make_pipeline
 
-from sklearn_din.estimator import DINClassifier
+from sklearn_din import DINClassifier, HistorySequenceEncoder, embeddings, explain, update
 from sklearn_din.inspection import explain as module_of_explain
-from sklearn_din.inspection.explain import explain
-from sklearn_din.transformers import HistorySequenceEncoder
 from tests.abilities import outputs
 from tests.click_frames import as_lists
 from tests.fitted_pipelines import attach_clicks
 
 
 def test_explain_gives_the_weights_beside_the_values_in_the_frame(fitted, frame_and_labels):
-    frame, _ = frame_and_labels
+    frame, y = frame_and_labels
     table = explain(fitted, frame)
     for row, events in table.groupby("row"):
         assert events["hist_item"].tolist() == list(frame["hist_item"].iloc[row])
@@ -24,14 +22,15 @@ def test_explain_gives_the_weights_beside_the_values_in_the_frame(fitted, frame_
     weights = fitted[-1].attention_weights(fitted[:-1].transform(frame))
     shared = ["row", "behaviour", "position", "weight"]
     pd.testing.assert_frame_equal(table[shared], weights[shared])
-
-
-@pytest.mark.parametrize(("by", "column"), [("weight", "weight"), ("leave_out", "effect")])
-def test_rows_without_a_past_give_an_empty_table(fitted, frame_and_labels, by, column):
-    one = frame_and_labels[0][:1].assign(hist_item=[[]], hist_category=[[]])
-    table = explain(fitted, one, by=by)
-    assert len(table) == 0
-    assert table.columns[-2:].tolist() == [column, "share"]
+    without = frame[:1].assign(hist_item=[[]], hist_category=[[]])
+    for by, column in (("weight", "weight"), ("leave_out", "effect")):
+        table = explain(fitted, without, by=by)
+        assert len(table) == 0
+        assert table.columns[-2:].tolist() == [column, "share"]
+    bag = make_pipeline(HistorySequenceEncoder(), DINClassifier(max_epochs=1))
+    bag.fit(frame[["item", "tags"]], y)
+    with pytest.raises(ValueError, match=r"^by='leave_out' needs a history with a candidate"):
+        explain(bag, frame[["item", "tags"]], by="leave_out")
 
 
 # Each event left out ------------------------------------------------------------------------
@@ -102,11 +101,21 @@ def test_maximum_pooling_has_no_weights_and_has_effects(frame_and_labels):
     np.testing.assert_allclose(table["effect"], expected, atol=1e-5)
 
 
-def test_what_cannot_be_left_out_is_said(fitted, frame_and_labels):
-    frame, y = frame_and_labels
-    with pytest.raises(ValueError, match=r"^by must be one of weight, leave_out, got 'effect'\.$"):
-        explain(fitted, frame, by="effect")
-    bag = make_pipeline(HistorySequenceEncoder(), DINClassifier(max_epochs=1))
-    bag.fit(frame[["item", "tags"]], y)
-    with pytest.raises(ValueError, match=r"^by='leave_out' needs a history with a candidate"):
-        explain(bag, frame[["item", "tags"]], by="leave_out")
+# The vectors of all values --------------------------------------------------------------------
+
+
+def test_each_known_value_has_the_vector_that_the_network_looks_up(fitted, frame, y):
+    tables = embeddings(fitted)
+    encoded, module = fitted[:-1].transform(frame), fitted["din"].net_.module_
+    for name, table in tables.items():
+        vectors = module.embeddings.weight(name).detach().numpy()
+        assert table.index.get_level_values("kind")[:3].tolist() == ["padding", "unknown", "known"]
+        assert table.index.get_level_values("value")[:3].isna().tolist() == [True, True, False]
+        np.testing.assert_array_equal(table, vectors)
+        if name in ("item", "category", "device"):
+            known = table.loc["known"]
+            assert known.dtypes.eq(np.float32).all()
+            np.testing.assert_array_equal(known.loc[frame[name]], vectors[encoded[name]])
+    newer = update(fitted, frame.assign(item="a new one"), y)
+    before = tables["item"].loc["known"].index
+    assert embeddings(newer)["item"].loc["known"].index.difference(before).tolist() == ["a new one"]

@@ -11,10 +11,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sklearn_din import save
+from sklearn_din import export_onnx, save
 from sklearn_din.__main__ import main
 from sklearn_din.command_line.tables import write_table
-from sklearn_din.serving.export import export_onnx
 
 SCORES = pd.DataFrame({"item": range(5_000), "probability": 0.5})
 

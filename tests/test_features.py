@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sklearn_din.features import Behaviour, Field, Ragged, Schema
+from sklearn_din import Field, Schema
+from sklearn_din.features import Behaviour, Ragged
 from sklearn_din.utils.spans import Spans
-from tests.encoded_impressions import make_impressions
 
 windows = st.lists(st.tuples(st.integers(0, 6), st.integers(0, 4)), max_size=6)
 
@@ -30,15 +30,12 @@ def test_padded_rows_hold_each_window_and_then_zeros(rows):
         assert mask[i, :length].all()
 
 
-def test_pickling_some_rows_does_not_ship_the_event_log():
+def test_taking_rows_copies_no_events_and_pickling_some_ships_theirs_alone(impressions):
+    ragged = impressions.behaviours[("tags",)]
+    assert impressions[2:4].behaviours[("tags",)].columns["tags"] is ragged.columns["tags"]
     log = np.zeros(1_000_000, dtype=np.int32)
     ragged = Ragged({"item": log}, Spans(np.array([5, 7]), np.array([2, 1], dtype=np.int32)))
     assert len(pickle.dumps(ragged)) < 2000
-
-
-def test_taking_rows_copies_no_events(impressions):
-    ragged = impressions.behaviours[("tags",)]
-    assert impressions[2:4].behaviours[("tags",)].columns["tags"] is ragged.columns["tags"]
 
 
 @pytest.mark.parametrize(
@@ -62,33 +59,17 @@ def test_rows_are_chosen_as_numpy_would(impressions, rows):
     np.testing.assert_array_equal(taken["hist_item"], impressions["hist_item"][chosen, :width])
 
 
-def test_it_reads_as_a_mapping_of_padded_arrays(impressions):
-    assert "hist_item_mask" in impressions
-    assert "nonsense" not in impressions
-    assert set(impressions) == set(impressions.keys())
-    for name in impressions:
-        assert len(impressions[name]) == len(impressions) == 8
-    assert impressions["hist_item"].dtype == np.int32
-    assert impressions["hist_item_mask"].dtype == bool
-    with pytest.raises(KeyError, match="no field 'nonsense'; the fields are"):
-        impressions["nonsense"]
-
-
-def test_as_a_matrix_it_has_one_column_per_output_name(impressions):
+def test_as_a_matrix_it_has_one_column_per_output_name_and_bytes_follow_the_events(impressions):
     array = impressions.to_numpy()
-    assert array.shape == impressions.shape == (8, len(impressions.schema.feature_names_out()))
-    assert array.dtype == np.float64
     names = impressions.schema.feature_names_out()
+    assert array.shape == impressions.shape == (8, len(names))
+    assert array.dtype == np.float64
     np.testing.assert_array_equal(array[:, names.index("item")], impressions["item"])
     assert names.count("hist_item_4") == 1
-
-
-def test_bytes_follow_the_events_and_not_the_longest_row():
-    short = make_impressions(n=50, max_length=5)
+    lengths = np.array([1000] + [0] * 7, dtype=np.int32)
     columns = {"tags": np.ones(1000, dtype=np.int32)}
-    lengths = np.array([1000] + [0] * 49, dtype=np.int32)
-    short.behaviours[("tags",)] = Ragged.from_lengths(columns, lengths)
-    assert short.nbytes < 50 * 1000
+    impressions.behaviours[("tags",)] = Ragged.from_lengths(columns, lengths)
+    assert impressions.nbytes < 8 * 1000  # not eight times the longest row
 
 
 @pytest.mark.parametrize(
@@ -128,7 +109,7 @@ def wide_schema(n_numbers):
     return Schema(fields, (clicks,), max_length=50, unused=("day",))
 
 
-def test_a_schema_is_printed_as_a_table():
+def test_a_schema_is_printed_as_a_table_of_many_fields_the_histories_and_some_others():
     assert (
         repr(wide_schema(1))
         == str(wide_schema(1))
@@ -140,22 +121,28 @@ n0          number
 hist_item   history of ids      1,200  item           hist_item
 hist_price  history of numbers                        hist_item"""
     )
-
-
-def test_of_many_fields_the_histories_are_printed_and_some_others():
     lines = repr(wide_schema(500)).splitlines()
     assert len(lines) == 14
     assert sum(line.startswith("hist_") for line in lines) == 2
     assert lines[-1] == "... and 492 more"
 
 
-def test_encoded_rows_are_printed_as_a_table_and_never_value_by_value(impressions):
+def test_it_reads_as_a_mapping_of_padded_arrays_and_is_printed_as_a_table(impressions):
     impressions.users = np.arange(8)
     first, *rest = repr(impressions).splitlines()
     assert first == "EncodedFeatures of 8 impressions, with users"
     assert "\n".join(rest) == impressions.schema.table()
     impressions.times = np.arange(8)
     assert repr(impressions).startswith("EncodedFeatures of 8 impressions, with users and times\n")
+    assert "hist_item_mask" in impressions
+    assert "nonsense" not in impressions
+    assert set(impressions) == set(impressions.keys())
+    for name in impressions:
+        assert len(impressions[name]) == len(impressions) == 8
+    assert impressions["hist_item"].dtype == np.int32
+    assert impressions["hist_item_mask"].dtype == bool
+    with pytest.raises(KeyError, match="no field 'nonsense'; the fields are"):
+        impressions["nonsense"]
 
 
 def test_the_identity_of_a_schema_is_equal_where_schemas_are(impressions):

@@ -26,23 +26,17 @@ def test_ids_of_any_dtype_encode_alike(dtype):
     assert X["item"].tolist() == ([2, 3, 3, 4] if dtype == "str" else [1, 2, 2, 3])
 
 
-def test_plain_arrays_are_numeric_throughout():
+def test_plain_arrays_are_numeric_throughout_and_columns_without_names_taken_by_position():
     array = np.array([[1, 10], [3, 20]])
     X = HistorySequenceEncoder().fit_transform(array)
     assert X.keys() == ["x0", "x1"]
     assert X.schema.names("numeric") == ["x0", "x1"]
     assert X["x0"].tolist() == [-1.0, 1.0]
-
-
-def test_arrays_stand_for_the_columns_of_the_fitted_frame_by_position():
     frame = pd.DataFrame({"price": [1.0, 3.0], "item": ["a", "b"]})
     fitted = HistorySequenceEncoder().fit(frame)
     with pytest.warns(UserWarning, match="X does not have valid feature names"):
         X = fitted.transform(frame.to_numpy())
     same(X, fitted.transform(frame))
-
-
-def test_column_numbers_are_no_names_and_columns_are_taken_by_position():
     frame = pd.DataFrame(np.array([[1.0, 2.0], [3.0, 4.0]]))
     fitted = HistorySequenceEncoder().fit(frame)
     assert not hasattr(fitted, "feature_names_in_")

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from sklearn_din import DINClassifier
-from sklearn_din.features import EncodedFeatures, Schema
+from sklearn_din import DINClassifier, EncodedFeatures, Schema
 from sklearn_din.training import steps
 from sklearn_din.training.batches import ImpressionBatches
 from sklearn_din.training.seeding import seed_torch

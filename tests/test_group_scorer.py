@@ -42,12 +42,17 @@ def gauc_of(model, X, y):
     return group_roc_auc_score(y, model.decision_function(X), groups=X["user"])
 
 
-def test_scorer_takes_the_groups_by_metadata_routing(log, model, routing):
+def test_scorer_takes_the_groups_by_metadata_routing_as_its_copies_do(log, model, routing):
     X, y = log
     by_column = cross_val_score(model, X, y, scoring=group_roc_auc_scorer("user"), cv=3, params={})
     scorer, groups = group_roc_auc_scorer().set_score_request(groups=True), {"groups": X["user"]}
     by_metadata = cross_val_score(model, X, y, scoring=scorer, cv=3, params=groups)
     np.testing.assert_array_equal(by_column, by_metadata)
+    model.fit(X, y)
+    scorer = group_roc_auc_scorer("user")
+    for copy in (pickle.loads(pickle.dumps(scorer)), clone(scorer, safe=False)):
+        assert copy(model, X, y) == scorer(model, X, y)
+        assert repr(copy) == "group_roc_auc_scorer(groups='user')"
 
 
 @pytest.mark.parametrize("routed", [True, False])
@@ -69,15 +74,6 @@ def test_scorer_takes_sample_weight_by_metadata_routing(log, model, routing):
     [got] = cross_val_score(model, X, y, scoring=scorer, cv=fold, params={"sample_weight": weight})
     score = model.fit(X, y).decision_function(X)
     assert got == group_roc_auc_score(y, score, groups=X["user"], sample_weight=weight)
-
-
-def test_scorer_survives_pickle_and_clone_and_says_its_name(log, model):
-    X, y = log
-    model.fit(X, y)
-    scorer = group_roc_auc_scorer("user")
-    for copy in (pickle.loads(pickle.dumps(scorer)), clone(scorer, safe=False)):
-        assert copy(model, X, y) == scorer(model, X, y)
-        assert repr(copy) == "group_roc_auc_scorer(groups='user')"
 
 
 # The users that the encoder was told of ------------------------------------------------------
@@ -135,18 +131,14 @@ def test_cross_validation_and_search_score_by_the_encoders_users():
     np.testing.assert_array_equal(scores["test_gauc"], by_role)
 
 
-def test_the_encoders_users_are_found_inside_other_estimators():
-    X, y = click_frame()
-    models = [(f"seed {seed}", din_pipeline(user="user")) for seed in range(2)]
-    voting = VotingClassifier(models, voting="soft").fit(X, y)
-    score = voting.predict_proba(X)[:, 1]
-    expected = group_roc_auc_score(y, score, groups=X["user"])
-    assert group_roc_auc_scorer()(voting, X, y) == expected
-
-
-def test_groups_given_as_metadata_come_before_the_encoders_users(routing):
+def test_the_encoders_users_are_found_inside_other_estimators_behind_groups_as_metadata(routing):
     X, y = click_frame()
     model = din_pipeline(user="user").fit(X, y)
     scorer = group_roc_auc_scorer().set_score_request(groups=True)
     score = scorer(model, X, y, groups=X["item"])
     assert score == group_roc_auc_score(y, model.decision_function(X), groups=X["item"])
+    with sklearn.config_context(enable_metadata_routing=False):
+        models = [(f"seed {seed}", din_pipeline(user="user")) for seed in range(2)]
+        voting = VotingClassifier(models, voting="soft").fit(X, y)
+    expected = group_roc_auc_score(y, voting.predict_proba(X)[:, 1], groups=X["user"])
+    assert group_roc_auc_scorer()(voting, X, y) == expected

@@ -16,8 +16,8 @@ from sklearn.base import clone
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
-from sklearn_din import load, save, scan_parquet
-from sklearn_din.logs.history import HistoryBuilder, attach_history, sort_log
+from sklearn_din import HistoryBuilder, attach_history, load, save, scan_parquet
+from sklearn_din.logs.history import sort_log
 
 CLICKS = pd.DataFrame(
     {
@@ -122,15 +122,6 @@ def test_histories_equal_those_of_a_plain_loop(kind, choices):
         assert attached["hist_item"].array.fingerprint == attached["ago"].array.fingerprint
 
 
-def test_extreme_integer_times_do_not_wrap_around():
-    low, high = -(2**63) + 1, 2**63 - 1
-    events = pd.DataFrame({"user": 1, "time": [low, high - 1], "item": ["old", "new"]})
-    impressions = pd.DataFrame({"user": 1, "time": [high, low + 5]})
-    attached = attach(impressions, events, max_age=100, elapsed="ago")
-    assert lists(attached["hist_item"]) == [["new"], ["old"]]
-    assert lists(attach(impressions, events, elapsed="ago")["ago"])[1] == [5.0]
-
-
 USERS = {
     "int": [1, 2, 1],
     "text": ["a", "b", "a"],
@@ -178,11 +169,20 @@ def test_users_who_may_have_merged_as_floats_are_refused(floats, dtype):
         attach(*(merged if name in floats else whole for name in ("impressions", "events")))
 
 
-def test_broken_numbers_are_nobodys_whole_number():
+def test_odd_keys_and_times_mean_what_python_says():
     events = pd.DataFrame({"user": [0, 1], "time": [1, 2], "item": ["a", "b"]})
     impressions = pd.DataFrame({"user": [0.0, 1.5, np.nan, np.inf, 1.0], "time": 9})
     histories = lists(attach(impressions, events)["hist_item"])
-    assert histories == [["a"], [], [], [], ["b"]]
+    assert histories == [["a"], [], [], [], ["b"]]  # a broken number is nobody's whole number
+    for pair in ((np.True_, np.timedelta64(1, "D")), (np.float16(2.0), 2**70)):
+        keyed = CLICKS.assign(user=pd.Series([*pair, *pair], dtype=object))
+        by_name = CLICKS.assign(user=["a", "b", "a", "b"])
+        attached, expected = attach(keyed, keyed), attach(by_name, by_name)
+        assert lists(attached["hist_item"]) == lists(expected["hist_item"])
+    days = pa.array([dt.date(1, 1, 1), dt.date(2024, 1, 1), dt.date(9999, 12, 31)])
+    log = pd.DataFrame({"user": [1, 1, 1], "item": ["hat", "sock", "tie"]})
+    log["time"] = pd.arrays.ArrowExtensionArray(days)
+    assert lists(attach(log, log)["hist_item"]) == [[], ["hat"], ["hat", "sock"]]
 
 
 @pytest.mark.parametrize(
@@ -204,27 +204,17 @@ def test_history_values_are_those_of_the_log(items):
         assert (pd.isna(ours) and pd.isna(theirs)) or ours == theirs
 
 
-def test_no_rows_and_no_events_are_fine():
+def test_extreme_integer_times_do_not_wrap_around_and_empty_tables_are_fine():
     empty = pd.DataFrame(columns=["user", "time", "item"])
     assert lists(attach(CLICKS, empty, elapsed="ago")["hist_item"]) == [[]] * 4
     assert len(attach(CLICKS.iloc[:0], CLICKS)) == 0
     assert len(attach(empty, empty)) == 0
-
-
-def test_dates_of_arrow_are_times_of_any_year():
-    days = [dt.date(1, 1, 1), dt.date(2024, 1, 1), dt.date(9999, 12, 31)]
-    log = pd.DataFrame({"user": [1, 1, 1], "item": ["hat", "sock", "tie"]})
-    log["time"] = pd.arrays.ArrowExtensionArray(pa.array(days))
-    X = attach_history(log, log, user="user", time="time", columns="item")
-    assert X["hist_item"].map(list).tolist() == [[], ["hat"], ["hat", "sock"]]
-
-
-@pytest.mark.parametrize("pair", [(np.True_, np.timedelta64(1, "D")), (np.float16(2.0), 2**70)])
-def test_keys_of_several_kinds_of_numpy_match_as_python_compares_them(pair):
-    keyed = CLICKS.assign(user=pd.Series([*pair, *pair], dtype=object))
-    by_name = CLICKS.assign(user=["a", "b", "a", "b"])
-    attached, expected = attach(keyed, keyed), attach(by_name, by_name)
-    assert lists(attached["hist_item"]) == lists(expected["hist_item"])
+    low, high = -(2**63) + 1, 2**63 - 1
+    events = pd.DataFrame({"user": 1, "time": [low, high - 1], "item": ["old", "new"]})
+    impressions = pd.DataFrame({"user": 1, "time": [high, low + 5]})
+    attached = attach(impressions, events, max_age=100, elapsed="ago")
+    assert lists(attached["hist_item"]) == [["new"], ["old"]]
+    assert lists(attach(impressions, events, elapsed="ago")["ago"])[1] == [5.0]
 
 
 def many(n_rows, *, first_user=0, first_time=0):
@@ -289,11 +279,16 @@ def builder():
     return HistoryBuilder(user="user", time="time", columns=["item"])
 
 
-def test_training_rows_see_clicks_before_them_and_never_themselves(builder):
-    found = builder.fit_transform(SHOWN, LABELS)
+@pytest.mark.parametrize("options", [{}, {"max_age": 1, "elapsed": "ago", "max_length": 1}])
+def test_training_rows_see_clicks_before_them_and_never_themselves(builder, options):
+    found = builder.set_params(**options).fit_transform(SHOWN, LABELS)
     assert lists(found["hist_item"]) == [[], [], [], ["tie"], ["tie"]]
     assert builder.positive_class_ == "yes"
     assert builder.events_["item"].tolist() == ["tie", "tie", "sock"]
+    attached = attach(SHOWN, SHOWN[LABELS == "yes"], **options)
+    assert list(found) == list(attached)
+    for name in found.columns[3:]:
+        assert lists(found[name]) == lists(attached[name])
 
 
 @pytest.mark.parametrize("of_kind", [pd.DataFrame.to_numpy, pa.Table.from_pandas, pd.DataFrame])
@@ -323,15 +318,6 @@ def test_a_builder_of_polars_rows_with_zones_categories_and_lists_is_saved(tmp_p
         for some in (again, builder):
             some.partial_fit(later)
         later = later.with_columns(pl.col("time") + pl.duration(days=9))
-
-
-@pytest.mark.parametrize("options", [{}, {"max_age": 1, "elapsed": "ago", "max_length": 1}])
-def test_transforming_equals_attaching(builder, options):
-    ours = builder.set_params(**options).fit(SHOWN, LABELS).transform(SHOWN)
-    theirs = attach(SHOWN, SHOWN[LABELS == "yes"], **options)
-    assert list(ours) == list(theirs)
-    for name in ours.columns[3:]:
-        assert lists(ours[name]) == lists(theirs[name])
 
 
 def test_partial_fit_appends_and_fit_forgets(builder):
@@ -374,21 +360,16 @@ def test_large_ids_stay_apart_whatever_a_later_batch_makes_of_the_column(later, 
         assert lists(rows["hist_item"]) == [[user] for user in users]
 
 
-def test_floats_that_may_be_another_user_are_not_appended():
-    builder = HistoryBuilder(user="user", time="time", columns="item", events="all")
-    builder.fit(pd.DataFrame({"user": [BIG, BIG + 1], "time": 1, "item": 7}))
-    before = builder.events_
-    with pytest.raises(ValueError, match=r"^'user' holds ids as float64 from 9007199254740992 on"):
-        builder.partial_fit(pd.DataFrame({"user": [float(BIG), None], "time": 2, "item": 7}))
-    assert builder.events_ is before
-
-
 @pytest.mark.parametrize("prices", [[0.5, np.nan], [1e20, 2.0]])
-def test_quantities_beside_large_integers_stay_floats(prices):
+def test_quantities_beside_large_integers_stay_floats_and_users_as_floats_are_refused(prices):
     builder = HistoryBuilder(user="user", time="time", columns="price", events="all")
-    builder.fit(pd.DataFrame({"user": 1, "time": [1, 2], "price": [BIG, 5]}))
+    builder.fit(pd.DataFrame({"user": [BIG, BIG + 1], "time": [1, 2], "price": [BIG, 5]}))
     builder.partial_fit(pd.DataFrame({"user": 1, "time": [3, 4], "price": prices}))
     assert builder.events_["price"].dtype == "float64"
+    before = builder.events_
+    with pytest.raises(ValueError, match=r"^'user' holds ids as float64 from 9007199254740992 on"):
+        builder.partial_fit(pd.DataFrame({"user": [float(BIG), None], "time": 2, "price": 7}))
+    assert builder.events_ is before
 
 
 def test_events_learnt_while_another_thread_sorts_the_log_are_seen(builder, monkeypatch):

@@ -17,6 +17,7 @@ import pytest
 from benchmarks.hostile_frames import STEPS, verdict
 from sklearn_din import (
     HistorySequenceEncoder,
+    attach_aggregates,
     attach_history,
     load,
     sample_negatives,
@@ -24,7 +25,6 @@ from sklearn_din import (
     scan_parquet,
 )
 from sklearn_din.command_line.tables import read_ids
-from sklearn_din.logs.aggregates import attach_aggregates
 
 COLUMNS = {
     "floats": [0.5, float("nan"), float("inf"), -0.0],
@@ -109,7 +109,7 @@ def test_keys_that_cannot_be_compared_are_named(key):
         sample_negatives(log, item="item", user="user")
 
 
-def test_negatives_of_a_file_with_numbers_of_half_precision_are_drawn(tmp_path):
+def test_numbers_of_half_precision_are_numbers_like_others(tmp_path):
     """Neither Arrow nor DuckDB sorts them."""
     log = pd.DataFrame({"user": [0, 1, 2] * 20, "item": [*range(20)] * 3, "time": range(60)})
     log["price"] = (log["user"] / 4).astype(np.float16)
@@ -117,15 +117,12 @@ def test_negatives_of_a_file_with_numbers_of_half_precision_are_drawn(tmp_path):
     X, y = sample_negatives(scan_parquet(tmp_path / "log.parquet"), item="item", time="time")
     price = pd.concat([part for _, part in X.parts()])["price"]
     assert price[y == 1].tolist() == log["price"].tolist()
-
-
-def test_half_precision_keys_are_numbers_like_others():
-    log = pd.DataFrame({"user": np.array([1, 1, 2], np.float16), "item": [1, 2, 3], "time": 1})
-    log["time"] = [1, 2, 3]
+    log = pd.DataFrame({"user": np.array([1, 1, 2], np.float16), "item": 1, "time": [1, 2, 3]})
     numbers = {"n": ("user", None, "count"), "mean": ("user", "user", "mean")}
     attached = attach_aggregates(log, log, time="time", aggregates=numbers)
     assert attached["n"].tolist() == [0, 1, 0]
     assert attached["mean"].tolist()[1] == 1.0
+    assert read_ids(pd.Series([1, 2], dtype="float16", name="item")).tolist() == [1, 2]
 
 
 def test_complex_numbers_are_no_numbers_to_us():
@@ -142,10 +139,6 @@ def test_complex_numbers_are_no_numbers_to_us():
     spent = attach_history(log, log, user="user", time="time", columns=["spent"])
     with pytest.raises(ValueError, match="spent must hold ids, got complex numbers"):
         HistorySequenceEncoder().fit(spent[["user", "hist_spent"]])
-
-
-def test_halves_of_ids_in_a_file_are_read_without_a_warning():
-    assert read_ids(pd.Series([1, 2], dtype="float16", name="item")).tolist() == [1, 2]
 
 
 @pytest.mark.parametrize("other", [[[True], [False]], [["1"], ["0"]]], ids=["booleans", "text"])

@@ -59,7 +59,7 @@ def test_importance_equals_shuffling_by_hand(log, fitted, table):
         assert row.importance_std == pytest.approx(np.std(falls), abs=1e-6)
 
 
-def test_a_behaviour_is_shuffled_whole_and_its_candidates_apart(table):
+def test_a_behaviour_is_shuffled_whole_and_what_decides_the_clicks_comes_first(log, fitted, table):
     columns = table.set_index("feature")["columns"].to_dict()
     assert columns == {
         "hist_item+hist_category": tuple(HISTORIES),
@@ -68,13 +68,12 @@ def test_a_behaviour_is_shuffled_whole_and_its_candidates_apart(table):
         "price": ("price",),
     }
     assert table["kind"].value_counts().to_dict() == {"column": 3, "behaviour": 1}
-
-
-def test_what_decides_the_clicks_comes_first(table):
     assert table["feature"].iloc[0] == "hist_item+hist_category"
     assert table["importance_mean"].iloc[0] > 0.1
     assert table["importance_mean"].is_monotonic_decreasing
     assert abs(table.set_index("feature").loc["price", "importance_mean"]) < 0.02
+    with pytest.raises(ValueError, match=r"one length in each row.* use history_importance"):
+        permutation_importance(fitted, *log, n_repeats=1)
 
 
 def as_arrow(X):
@@ -130,8 +129,3 @@ def test_any_score_can_be_watched(log, fitted, scoring):
 
 
 # scikit-learn's own tools ---------------------------------------------------------------------
-
-
-def test_permutation_importance_of_aligned_histories_is_sent_to_ours(log, fitted):
-    with pytest.raises(ValueError, match=r"one length in each row.* use history_importance"):
-        permutation_importance(fitted, *log, n_repeats=1)

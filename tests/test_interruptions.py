@@ -14,12 +14,12 @@ from sklearn_din import (
     HistoryBuilder,
     HistorySequenceEncoder,
     attach_history,
+    export_onnx,
     load,
     rank_candidates,
     save,
 )
 from sklearn_din.command_line.tables import write_table
-from sklearn_din.serving.export import export_onnx
 from tests.interruptions import interrupt, n_lines
 
 N_MOMENTS = 10

@@ -98,14 +98,11 @@ def test_a_rows_own_click_in_its_history_is_said_with_all_fractions(fault):
     assert said(encode(day["shown"], day["log"]), y) == []  # the advice
 
 
-def test_times_of_two_units_are_said_although_most_own_clicks_are_cut_off():
-    shown, log, y = make_shop(n_rows=120, n_users=60, n_items=3000)
+def test_histories_of_two_units_of_time_and_those_made_by_hand_that_end_with_the_click():
+    shown, log, y = make_shop(n_rows=120, n_users=60, n_items=3000)  # most own clicks are cut off
     seconds = log["time"].astype("datetime64[s]").astype("int64")
     thousands = shown["time"].astype("datetime64[ms]").astype("int64")
     assert OWN in said(encode(shown.assign(time=thousands), log.assign(time=seconds)), y)[0]
-
-
-def test_a_history_that_was_made_by_hand_and_ends_with_the_click():
     shown, log, y = make_shop()
     X = attach_history(shown, log, user="user", time="time", columns=["item"])
     own = zip(X["hist_item"], X["item"], y, strict=True)
@@ -158,13 +155,14 @@ def test_what_was_seen_of_faults_and_of_clean_logs(clicked, others, events, is_l
 
 
 @pytest.mark.parametrize("n_items", [2, 3])
-def test_users_who_go_round_a_few_items_are_no_leak(n_items):
+def test_users_who_go_round_a_few_items_and_ids_of_single_rows_are_no_leak(n_items):
     users, rows = np.divmod(np.arange(600), 60)
     log = pd.DataFrame({"user": users, "item": (users * 7 + rows % n_items) % 10, "time": rows})
     log["category"] = log["item"] % 2
     options = {"item_columns": ["category"], "time": "time", "random_state": 0}
     shown, y = sample_negatives(log, item="item", **options)
     assert said(encode(shown, log), y) == []
+    assert said(encode(shown.assign(request=np.arange(len(y)).astype(str)), log), y) == []
 
 
 @pytest.mark.parametrize("label", ["label", "score", "stars", "amount", "rate", "holes", "texts"])
@@ -205,11 +203,6 @@ def test_a_mean_of_the_label_by_user_and_item(smoothing):
     assert said(encode(before, log), y) == []
 
 
-def test_ids_that_no_other_row_has_tell_nothing():
-    shown, log, y = make_shop(n_users=40)
-    assert said(encode(shown.assign(request=np.arange(len(y)).astype(str)), log), y) == []
-
-
 # What had been clicked before ----------------------------------------------------------------
 
 
@@ -240,6 +233,9 @@ def test_negatives_made_elsewhere_that_tell_whether_anybody_clicked_their_item(s
 # Labels and rows -----------------------------------------------------------------------------
 
 
+ORDERED = {"categories": ["low", "high"], "ordered": True}
+
+
 @pytest.mark.parametrize(
     ("labels", "click", "other"),
     [
@@ -251,12 +247,29 @@ def test_negatives_made_elsewhere_that_tell_whether_anybody_clicked_their_item(s
         (["Buys", "clicks"], "clicks", "Buys"),
         (["click", "skip"], "skip", "click"),
         (["Add to cart", "none"], "none", "Add to cart"),
-        (pd.Categorical(["low", "high"], ["low", "high"], ordered=True), "low", "high"),
+        (pd.Categorical(["low", "high"], **ORDERED), "low", "high"),
+        *(
+            (labels, None, None)  # nothing is said of these
+            for labels in (
+                [0, 1],
+                [False, True],
+                ["no", "yes"],
+                ["impression", "purchase"],
+                ["click", "purchased"],
+                ["cats", "dogs"],
+                ["no click", "yes, click"],
+                pd.Categorical(["high", "low"], ["high", "low"], ordered=True),
+                pd.Categorical(["low", "high"], ["low", "high"]),
+            )
+        ),
     ],
 )
 def test_labels_whose_click_is_the_wrong_one_and_the_advice(labels, click, other):
     X = np.random.default_rng(0).normal(size=(40, 2)).astype(np.float32)
     y = pd.Series(labels).take(np.arange(40) % 2).reset_index(drop=True)
+    if click is None:
+        DINClassifier(max_epochs=1).fit(X, y)
+        return
     message = (
         f"the label {click!r} counts as the click, since it sorts behind {other!r}: "
         f"predict_proba(X)[:, 1] is its probability. If {other!r} is the click, pass "
@@ -265,22 +278,3 @@ def test_labels_whose_click_is_the_wrong_one_and_the_advice(labels, click, other
     with pytest.warns(UserWarning, match=f"^{re.escape(message)}$"):
         DINClassifier(max_epochs=1).fit(X, y)
     DINClassifier(max_epochs=1).fit(X, (y == other).astype(int))
-
-
-@pytest.mark.parametrize(
-    "labels",
-    [
-        [0, 1],
-        [False, True],
-        ["no", "yes"],
-        ["impression", "purchase"],
-        ["click", "purchased"],
-        ["cats", "dogs"],
-        ["no click", "yes, click"],
-        pd.Categorical(["high", "low"], ["high", "low"], ordered=True),
-        pd.Categorical(["low", "high"], ["low", "high"]),
-    ],
-)
-def test_labels_of_which_nothing_is_said(labels):
-    X = np.random.default_rng(0).normal(size=(40, 2)).astype(np.float32)
-    DINClassifier(max_epochs=1).fit(X, pd.Series(labels).take(np.arange(40) % 2))

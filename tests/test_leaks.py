@@ -11,9 +11,9 @@ from sklearn_din import (
     HistoryBuilder,
     HistorySequenceEncoder,
     TimeSplit,
+    attach_aggregates,
     attach_history,
 )
-from sklearn_din.logs.aggregates import attach_aggregates
 from sklearn_din.training.validation import split_rows
 
 ROLES = {"user": "user", "time": "time", "columns": ["item"], "max_length": 3, "elapsed": "ago"}

@@ -13,14 +13,16 @@ from sklearn.pipeline import Pipeline
 from sklearn_din import (
     AttentionDisplay,
     DINClassifier,
+    EncodedFeatures,
+    Field,
     HistorySequenceEncoder,
+    Schema,
     attach_history,
     embeddings,
     explain,
     sample_negatives,
     scan_parquet,
 )
-from sklearn_din.features import EncodedFeatures, Field, Schema
 from sklearn_din.features.lists import IdLists
 from sklearn_din.network.batch import Batch
 from sklearn_din.network.interest import SharedEvents, find_same
@@ -85,7 +87,7 @@ def test_equal_lists_are_held_once_in_whatever_order_and_however_often_their_ids
     assert (some.digests == lists.digests[50:70]).all()
 
 
-def test_each_event_has_the_ids_of_its_values(model, shown):
+def test_each_event_has_the_ids_of_its_values(model, shown, clicks):
     X = model[:-1].transform(shown[0])
     decode = model["encode"].inverse_transform_ids
     assert X.schema["genres"].kind == "list"
@@ -98,6 +100,12 @@ def test_each_event_has_the_ids_of_its_values(model, shown):
         assert values == [OF_FILM[film] for film in films]
     own = [decode("genres", ids[ids > 0]).tolist() for ids in X["genres"]]
     assert own == [OF_FILM[film] for film in shown[0]["film"]]
+    padded = np.concatenate([X["genres"].ravel(), X["hist_genres"].ravel()])
+    counts = np.bincount(padded, minlength=X.schema["genres"].n_ids)
+    counts[0] = 0  # padding; each value of each list counts as an occurrence
+    np.testing.assert_array_equal(count_ids(X)["genres"], counts)
+    X, _ = sample_negatives(clicks[0], item="film", item_columns=["genres"], random_state=0)
+    assert all(GENRES[film] == own for film, own in zip(X["film"], X["genres"], strict=True))
 
 
 def through_a_file(frame, read):
@@ -128,15 +136,6 @@ def test_the_same_nested_histories_of_any_kind_give_the_same_network(model, show
     again = make_model().fit(change(X), y)
     np.testing.assert_allclose(again.predict_proba(change(X)), model.predict_proba(X), atol=1e-6)
     np.testing.assert_array_equal(model.predict_proba(change(X)), model.predict_proba(X))
-
-
-def test_events_with_equally_many_values_may_be_two_dimensional_arrays():
-    lists = [[["a", "b"], ["c", "a"]], [["b", "b"]]]
-    frame = pd.DataFrame({"genres": [["a"], ["c"]], "hist_genres": lists})
-    arrays = frame.assign(hist_genres=[np.array(cell, dtype=object) for cell in lists])
-    expected = HistorySequenceEncoder().fit_transform(frame)
-    found = HistorySequenceEncoder().fit_transform(arrays)
-    np.testing.assert_array_equal(found["hist_genres"], expected["hist_genres"])
 
 
 @each_network("interest", "pooling")
@@ -178,14 +177,6 @@ def test_lists_are_alike_by_the_values_that_they_share(model, shown):
     np.testing.assert_allclose(shared.same[1], expected, atol=1e-6)
 
 
-def test_each_value_of_each_list_counts_as_an_occurrence(model, shown):
-    X = model[:-1].transform(shown[0])
-    padded = np.concatenate([X["genres"].ravel(), X["hist_genres"].ravel()])
-    counts = np.bincount(padded, minlength=X.schema["genres"].n_ids)
-    counts[0] = 0  # padding
-    np.testing.assert_array_equal(count_ids(X)["genres"], counts)
-
-
 def test_values_that_are_missing_or_not_known_are_unknown_and_an_empty_list_is_zeros(model, shown):
     row = shown[0].iloc[[-1]]
 
@@ -204,7 +195,13 @@ def test_values_that_are_missing_or_not_known_are_unknown_and_an_empty_list_is_z
         torch.testing.assert_close(vector(other), (of_a + unknown) / 2)
 
 
-def test_rows_in_which_every_list_of_numbers_is_empty_or_missing_are_read():
+def test_lists_of_events_may_be_arrays_or_all_of_them_empty_or_missing():
+    lists = [[["a", "b"], ["c", "a"]], [["b", "b"]]]
+    frame = pd.DataFrame({"genres": [["a"], ["c"]], "hist_genres": lists})
+    arrays = frame.assign(hist_genres=[np.array(cell, dtype=object) for cell in lists])
+    expected = HistorySequenceEncoder().fit_transform(frame)
+    found = HistorySequenceEncoder().fit_transform(arrays)
+    np.testing.assert_array_equal(found["hist_genres"], expected["hist_genres"])
     kind = pd.ArrowDtype(pa.list_(pa.list_(pa.float64())))
     cells = [[[0.0, 2.0], [1.0]], [None, []], [[None]], []]
     lists = {"genres": [[1], [2], [1], [2]], "hist_genres": pd.Series(cells, dtype=kind)}
@@ -238,20 +235,12 @@ def test_rows_of_a_scan_and_histories_attached_by_duckdb_train_the_same_network(
         assert len(encoded.behaviours[BEHAVIOUR].columns["hist_genres"].distinct) == n_lists
 
 
-def test_negatives_get_the_lists_of_their_items(clicks):
-    X, _ = sample_negatives(clicks[0], item="film", item_columns=["genres"], random_state=0)
-    assert all(GENRES[film] == own for film, own in zip(X["film"], X["genres"], strict=True))
-
-
-def test_explained_events_and_tables_of_embeddings_show_the_values(model, shown):
+def test_explained_events_and_tables_of_embeddings_show_the_values(model, shown, clicks):
     for by in ("weight", "leave_out"):
         table = explain(model, shown[0][-5:], by=by)
         assert len(table)
         assert table["hist_genres"].tolist() == [OF_FILM[film] for film in table["hist_film"]]
     assert embeddings(model)["genres"].loc["known"].index.tolist() == ["a", "b", "c", "d"]
-
-
-def test_lists_are_explained_beside_histories_without_them(clicks):
     X, y = clicks
     names, options = {"user": "user", "time": "time"}, {"prefix": "a_", "max_length": 3}
     bought = attach_history(X, X[y == 1], columns=["film"], **names, **options)
@@ -274,19 +263,15 @@ def test_pictures_name_the_values_of_lists(model, shown):
     assert again.events == display.events
 
 
-def test_a_history_of_lists_without_a_candidate_is_pooled(shown):
-    X, y = shown
-    model = make_model().fit(X.drop(columns="genres"), y)
-    assert model["encode"].schema_.behaviour_of("hist_genres").candidates == ("film", None)
-    assert model.predict_proba(X).shape == (300, 2)
-
-
-def test_named_pairs_and_other_prefixes_find_the_column_of_lists(shown):
+def test_named_pairs_and_other_prefixes_find_the_column_of_lists_and_none_is_pooled(shown):
     X = shown[0].rename(columns={"hist_genres": "buy_genres", "hist_film": "buy_film"})
     schema = HistorySequenceEncoder(drop=["user", "time"]).fit(X).schema_
     assert schema.behaviours[0].candidates == ("film", "genres")
     named = HistorySequenceEncoder(drop=["user", "time"], histories={"buy_genres": "genres"}).fit(X)
     assert named.schema_.behaviour_of("buy_genres").candidates == ("genres", "film")
+    model = make_model().fit(shown[0].drop(columns="genres"), shown[1])
+    assert model["encode"].schema_.behaviour_of("hist_genres").candidates == ("film", None)
+    assert model.predict_proba(shown[0]).shape == (300, 2)
 
 
 def test_shifts_and_unknown_values_of_lists_are_reported(model, shown):
@@ -311,7 +296,18 @@ def test_lists_that_cannot_be_compared_are_refused_with_the_remedy(shown, change
         encoder.fit(change(shown[0]))
 
 
-def test_single_values_where_lists_were_learnt_are_refused_and_the_other_way_round(model, shown):
+def test_single_values_and_vectors_in_place_of_lists_are_refused(model, shown):
+    vectors = {"genres": pd.DataFrame({"genres": ["a"], "v": [0.5]})}
+    with pytest.raises(ValueError, match=r"column of ids of X, which are \['film', 'hist_film'\]"):
+        HistorySequenceEncoder(drop=["user", "time"], vectors=vectors).fit(shown[0])
+    with pytest.raises(ValueError, match=r"\['genres', 'hist_genres'\] hold a list of ids for"):
+        model[:-1].transform(shown[0]).to_numpy()
+    schema = Schema((Field("genres", "list", "genres", 5),))
+    with pytest.raises(ValueError, match="genres must hold list of ids, got"):
+        EncodedFeatures(schema, {"genres": np.array([2], dtype=np.int32)})
+    lists = IdLists.from_lengths(np.array([1]), np.array([5], dtype=np.int32))
+    with pytest.raises(ValueError, match=r"genres must lie in range\(0, 5\)"):
+        EncodedFeatures(schema, {"genres": lists})
     X = shown[0]
     with pytest.raises(ValueError, match="hist_genres holds one value for each event, such as 'f"):
         model.predict_proba(X.assign(hist_genres=X["hist_film"].tolist()))
@@ -320,20 +316,3 @@ def test_single_values_where_lists_were_learnt_are_refused_and_the_other_way_rou
     empty = model.predict_proba(X.assign(hist_film=[[]] * 300, hist_genres=[[]] * 300))
     missing = model.predict_proba(X.assign(hist_film=None, hist_genres=None))
     np.testing.assert_array_equal(empty, missing)
-
-
-def test_vectors_of_lists_and_matrices_are_refused_with_what_to_do(model, shown):
-    vectors = {"genres": pd.DataFrame({"genres": ["a"], "v": [0.5]})}
-    with pytest.raises(ValueError, match=r"column of ids of X, which are \['film', 'hist_film'\]"):
-        HistorySequenceEncoder(drop=["user", "time"], vectors=vectors).fit(shown[0])
-    with pytest.raises(ValueError, match=r"\['genres', 'hist_genres'\] hold a list of ids for"):
-        model[:-1].transform(shown[0]).to_numpy()
-
-
-def test_columns_and_schema_must_agree_on_lists():
-    schema = Schema((Field("genres", "list", "genres", 5),))
-    with pytest.raises(ValueError, match="genres must hold list of ids, got"):
-        EncodedFeatures(schema, {"genres": np.array([2], dtype=np.int32)})
-    lists = IdLists.from_lengths(np.array([1]), np.array([5], dtype=np.int32))
-    with pytest.raises(ValueError, match=r"genres must lie in range\(0, 5\)"):
-        EncodedFeatures(schema, {"genres": lists})

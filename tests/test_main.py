@@ -9,11 +9,10 @@ import pytest
 
 import sklearn_din
 import sklearn_din.__main__ as command
-from sklearn_din import HistorySequenceEncoder, load, metrics, save
+from sklearn_din import DINClassifier, HistorySequenceEncoder, load, metrics, save
 from sklearn_din.command_line import results, study, trivial
 from sklearn_din.command_line.options import read_compare_options
 from sklearn_din.datasets import make_click_log
-from sklearn_din.estimator import DINClassifier
 
 NAMES = ["--user", "u", "--item", "i", "--time", "t"]
 FAST = ["--folds", "2", "--epochs", "1"]
@@ -115,13 +114,19 @@ def test_an_own_log_of_clicks_gets_sampled_negatives(run, clicks, tmp_path, suff
     assert (tmp_path / "a.svg").exists()
 
 
-def test_an_own_log_with_labels_uses_its_impressions(clicks, tmp_path, capsys):
+def test_an_own_log_with_labels_uses_its_impressions_also_of_a_folder(clicks, tmp_path, capsys):
     label = np.where(np.arange(72) % 3 == 0, "seen", "skipped")
     clicks.assign(click=label).to_csv(tmp_path / "log.csv", index=False)
     own = study_of(tmp_path / "log.csv", "--label", "click", "--context", "device")
     assert own.y.tolist() == (label == "skipped").astype(int).tolist()
     assert list(own.X) == ["u", "t", "i", "device", "hist_i"]
     assert "note: a click is a row whose 'click' is 'skipped'" in capsys.readouterr().out
+    folder = tmp_path / "days"
+    folder.mkdir()
+    clicks.to_parquet(tmp_path / "log.parquet")
+    for number, start in enumerate(range(0, 72, 24)):
+        clicks[start : start + 24].to_parquet(folder / f"{number}.parquet")
+    pd.testing.assert_frame_equal(study_of(folder).X, study_of(tmp_path / "log.parquet").X)
 
 
 @pytest.mark.parametrize(
@@ -143,24 +148,16 @@ def test_a_label_may_be_a_condition(clicks, tmp_path, capsys, label, is_click):
     assert list(own.X) == ["u", "t", "i", "hist_i"]
 
 
-def test_a_folder_of_parquet_is_one_log(clicks, tmp_path):
-    folder = tmp_path / "days"
-    folder.mkdir()
-    clicks.to_parquet(tmp_path / "log.parquet")
-    for number, start in enumerate(range(0, 72, 24)):
-        clicks[start : start + 24].to_parquet(folder / f"{number}.parquet")
-    pd.testing.assert_frame_equal(study_of(folder).X, study_of(tmp_path / "log.parquet").X)
-
-
-def test_rules_say_what_a_plain_loop_over_the_rows_to_train_on_says(clicks, tmp_path):
+@pytest.mark.parametrize("split", ["user", "time"])
+def test_rules_say_what_a_plain_loop_over_the_rows_to_train_on_says(clicks, tmp_path, split):
     clicks.assign(click=np.arange(72) % 5 < 2).to_csv(tmp_path / "log.csv", index=False)
     own = study_of(tmp_path / "log.csv", "--label", "click")
-    folds, numbers = results.make_folds(own, "user", 2), range(72)
+    folds, numbers = results.make_folds(own, split, 2), range(72)
     predicted = trivial.predict_by_rules(own, folds)
     y, item, time = own.y, own.X["i"].tolist(), own.X["t"].tolist()
     in_history = np.array([item[n] in own.X["hist_i"].iloc[n] for n in numbers])
     for train, test in folds:
-        assert not {*own.users.iloc[train]} & {*own.users.iloc[test]}
+        assert split == "time" or not {*own.users.iloc[train]} & {*own.users.iloc[test]}
         assert np.sort([*train, *test]).tolist() == [*numbers]
         shown = [[r for r in train if item[r] == item[n] and time[r] < time[n]] for n in numbers]
         is_shown = np.array([len(rows) > 0 for rows in shown])
@@ -295,17 +292,6 @@ def test_rows_with_labels_are_tested_in_time_and_on_held_out_users(run, clicks, 
     assert tested["probability"].between(0, 1).all()
 
 
-def test_rules_of_the_last_fifth_know_the_training_rows_alone(clicks, tmp_path):
-    clicks.assign(click=np.arange(72) % 5 < 2).to_csv(tmp_path / "log.csv", index=False)
-    own = study_of(tmp_path / "log.csv", "--label", "click", "--split", "time")
-    ((train, test),) = folds = results.make_folds(own, "time", 2)
-    said = trivial.predict_by_rules(own, folds)["click rate so far"]
-    for row in test:
-        of_item = train[(own.X["i"].iloc[train] == own.X["i"].iloc[row]).to_numpy()]
-        rate = (own.y[of_item].sum() + own.y[train].mean()) / (len(of_item) + 1)
-        assert said[row] == pytest.approx(rate)
-
-
 def test_only_rows_that_meet_every_condition_count(log, clicks, capsys):
     own = study_of(log, "--where", "device==phone", "--where", "c > 0", "--negatives", "1")
     expected = clicks[(clicks["device"] == "phone") & (clicks["c"] > 0)]
@@ -379,22 +365,25 @@ def test_the_moment_after_a_time_is_one_of_its_units_later(times, after):
 
 
 @pytest.mark.parametrize(
-    ("separator", "said"), [("\t", "a tab"), (";", "a semicolon"), ("|", "a vertical bar")]
+    ("separator", "options", "said"),
+    [
+        ("\t", [], "is separated by a tab (--sep"),
+        (";", [], "is separated by a semicolon (--sep"),
+        ("|", [], "is separated by a vertical bar (--sep"),
+        ("\t", ["--sep", "\\t"], ""),
+        ("\t", ["--sep", "tab"], ""),
+        ("::", ["--sep", "::"], ""),
+    ],
 )
-def test_the_separator_is_found_in_the_header(clicks, tmp_path, capsys, separator, said):
-    path = tmp_path / "log.tsv"
-    clicks.to_csv(path, sep=separator, index=False)
-    assert len(study_of(path).X) == 5 * 72
-    assert f"is separated by {said} (--sep" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize(("separator", "given"), [("\t", "\\t"), ("\t", "tab"), ("::", "::")])
-def test_a_separator_may_be_given(clicks, tmp_path, capsys, separator, given):
+def test_the_separator_is_found_in_the_header_or_given(
+    clicks, tmp_path, capsys, separator, options, said
+):
     path = tmp_path / "log.dat"
-    lines = clicks.to_csv(index=False, lineterminator="\n").replace(",", separator)
-    path.write_text(lines)
-    assert len(study_of(path, "--sep", given).X) == 5 * 72
-    assert capsys.readouterr().out == ""
+    path.write_text(clicks.to_csv(index=False, lineterminator="\n").replace(",", separator))
+    assert len(study_of(path, *options).X) == 5 * 72
+    out = capsys.readouterr().out
+    assert said in out
+    assert bool(said) == bool(out)
 
 
 def test_an_encoding_may_be_given(refused, clicks, tmp_path):
@@ -423,35 +412,14 @@ def times_of(tmp_path, times, *arguments):
         (["2024-01-02T10:00+01:00"], [], ["2024-01-02 09:00:00+00:00"]),
         (["20240102", "20240201"], ["--time-format", "%Y%d%m"], ["2024-02-01", "2024-01-02"]),
         (["2 Jan 2024", "13 Feb 2024"], [], ["2024-01-02", "2024-02-13"]),
+        (["01/02/2024", "03/04/2024"], [], ["2024-01-02", "2024-03-04"]),  # that is said
     ],
 )
 def test_times_are_read_as_they_are_written(tmp_path, capsys, times, arguments, read):
     assert times_of(tmp_path, times, *arguments) == read
-    assert capsys.readouterr().out == ""
-
-
-def test_dates_that_could_begin_with_the_day_are_said(tmp_path, capsys):
-    assert times_of(tmp_path, ["01/02/2024", "03/04/2024"]) == ["2024-01-02", "2024-03-04"]
-    assert "such as 01/02/2024, could begin with the day" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize(
-    ("times", "arguments", "message"),
-    [
-        (["2024-01-01", "yesterday"], [], "such as '2024-01-01', got 'yesterday' in row 2"),
-        (["13/01/2024", "01/13/2024"], [], "the day first in 1 rows, such as '13/01/2024'"),
-        (["17", "later"], [], "such as '17', got 'later' in row 2"),
-        (["soon", "later"], [], "'t' must hold times such as 'soon', got 'soon' in row 1 (below"),
-        (["01/02/2024 noon", "x"], [], "must hold times such as '01/02/2024 noon', got"),
-        (["2024-01-01", "2024-31-01"], ["--time-format", "%Y-%m-%d"], "got '2024-31-01' in row 2"),
-        (["2024-01-02T10:00Z", "2024-01-03T10:00"], [], "time zone in every row or in none"),
-        (["1", "2"], ["--time-format", "%Q"], "bad directive"),
-    ],
-)  # fmt: skip
-def test_bad_times_are_named(refused, tmp_path, times, arguments, message):
-    frame = pd.DataFrame({"u": [1, 2], "i": ["a", "b"], "t": times})
-    frame.to_csv(tmp_path / "log.csv", index=False)
-    assert message in refused("log.csv", *NAMES, *arguments)
+    out = capsys.readouterr().out
+    assert ("such as 01/02/2024, could begin with the day" in out) == (times[1:] == ["03/04/2024"])
+    assert bool(out) == (times[1:] == ["03/04/2024"])
 
 
 def test_rows_without_a_user_item_or_time_are_counted_and_can_be_dropped(
@@ -478,22 +446,6 @@ def test_a_log_whose_categories_miss_trains(run, clicks, tmp_path):
     assert pd.read_csv(tmp_path / "scores.csv")["probability"].notna().all()
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"u": None}, "every row of log.csv lacks a value: 72 in 'u'"),
-        ({"c": 0.5}, "'c' must hold ids, integers or text, got 0.5 in row 1. A column of numbers"),
-        ({"hist_i": "a"}, "has columns ['hist_i'] of its own, but histories are made"),
-        ({"u": [*"ab"] * 36, "i": [*range(72)]}, "--folds 3 needs at least 3 users, the log has 2"),
-        ({"i": "one"}, "has every item of the log, so there is no negative to sample"),
-    ],
-)
-def test_logs_that_cannot_be_used_are_refused(refused, clicks, tmp_path, change, message):
-    clicks.assign(**change).to_csv(tmp_path / "log.csv", index=False)
-    options = [*NAMES, "--category", "c", "--folds", "3", "--drop-bad"]
-    assert message in refused("log.csv", *options)
-
-
 def test_long_ids_that_lost_digits_are_refused(refused, clicks, tmp_path):
     clicks["u"] = clicks["u"].astype(object) + 2**60
     clicks.loc[0, "u"] = None
@@ -504,102 +456,108 @@ def test_long_ids_that_lost_digits_are_refused(refused, clicks, tmp_path):
     assert "ids of more than 15 digits" in refused("log.csv", *NAMES, "--category", "c")
 
 
-@pytest.mark.parametrize(
-    ("label", "message"),
-    [
-        ("device", "of two values, the larger one for a click; 'device' has 'desktop', 'other'"),
-        ("u", "a column has one role, got ['u'] in several options"),
-        ("one", "'one' has 1."),
-        ("rare", "fold 1 of 1 by time has clicks alone or none"),
-        ("gap", "has 1 rows without a value: 1 in 'gap'"),
-    ],
-)
-def test_labels_that_cannot_be_used_are_refused(refused, clicks, tmp_path, label, message):
-    rows = np.arange(72)
-    clicks = clicks.assign(one=1, rare=(rows == 0) * 1, gap=np.where(rows, rows % 2, np.nan))
-    clicks.loc[7, "device"] = "other"
-    clicks.to_csv(tmp_path / "log.csv", index=False)
-    assert message in refused("log.csv", *NAMES, "--folds", "2", "--label", label)
-
-
-def test_a_parquet_log_has_no_separator_and_dates_are_no_context(refused, clicks, tmp_path):
-    clicks.assign(day=pd.Timestamp("2024-01-01")).to_parquet(tmp_path / "log.parquet")
-    message = refused("log.parquet", *NAMES, "--context", "day")
-    assert "--context cannot use dates, got ['day']" in message
-    message = refused("log.parquet", *NAMES, "--sep", ";")
-    assert message == "--sep and --encoding are for text, but log.parquet is Parquet."
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("", "log.csv is empty: even the names of its columns are missing."),
-        ("u,i,t\n", "log.csv has no rows, only the names of its columns"),
-        ("u,i,t\n1,a,5,6\n", "log.csv has rows with more values than its header has names"),
-        ("user,i,t\n1,a,5\n", "log.csv has no column 'u'"),
-        ('u,i,t\n1,"a,5\n', "row 1. Name the separator with --sep, or correct the file."),
-    ],
-)
-def test_files_that_cannot_be_read_are_refused(refused, tmp_path, text, message):
-    (tmp_path / "log.csv").write_text(text)
-    assert message in refused("log.csv", *NAMES)
-
-
 @pytest.mark.parametrize("name", ["log.csv.gz", "log.csv.xz", "log.csv.zip", "log.parquet"])
 def test_damaged_files_are_refused(refused, tmp_path, name):
     (tmp_path / name).write_bytes(b"\x1f\x8b\x08\x00nothing of the kind")
     assert refused(name, *NAMES)
 
 
+CATEGORY = ["--category", "c", "--folds", "3", "--drop-bad"]
+BY_DAY, BY_Q = ["--time-format", "%Y-%m-%d"], ["--time-format", "%Q"]
+ONCE = np.arange(72) == 0
+MORE = "'device' has 'desktop', 'other'"
+
+
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("change", "options", "message"),
     [
-        (["--folds", "1"], "--folds: must be a whole number of at least 2, got '1'"),
-        (["--epochs", "0"], "--epochs: must be a whole number of at least 1, got '0'"),
-        (["--negatives", "x"], "--negatives: must be a whole number of at least 1, got 'x'"),
-        (["--top-k", "0"], "--top-k: must be a whole number"),
-        (["--nonsense"], "unrecognized arguments: --nonsense"),
-        (["--label", "c", "--click-rate", ".1"], "--click-rate is for a log of clicks"),
-        (["--click-rate", "1"], "--click-rate: must be a fraction between 0 and 1, got '1'"),
-        (["--label", "device>4"], "--label device>4 compares numbers with a number, or"),
-        (["--label", "c>=many"], "--label c>=many compares numbers with a number, or"),
-        (["--label", "c>=0"], "--label c>=0 must be true of some rows and not of others, got 100%"),
-        (["--where", "c"], "--where: must compare a column with a value, such as 'Quantity>0'"),
-        (["--where", "c>99"], "--where c>99 leaves none of the 72 rows of log.csv"),
-        (["--where", "d>1"], "log.csv has no column 'd'"),
-        (["--split", "row"], "argument --split: invalid choice: 'row'"),
-        (["--label", "c>=4", "--context", "c"], "has one role, got ['c']"),
-        (["--label", "c", "--negatives", "2"], "--negatives is for a log of clicks, beside which"),
-        (["--recommendations", "r.csv"], "--recommendations needs --top-k"),
-        (["--context", "c", "c"], "a column has one role, got ['c']"),
-        (["--context", "rank", "--top-k", "1"], "has columns ['rank'] of its own"),
-        (["--context", "clicked", "--output", "o.csv"], "has columns ['clicked'] of its own"),
-        (["--context", "devise"], "no column 'devise'; did you mean 'device'?"),
-        (["--save", "no/model"], "--save no/model: there is no folder no. Make it first."),
-        (["--save", "."], "--save . is a folder"),
-        (["--output", "no/o.csv"], "--output no/o.csv: there is no folder no"),
-        (["--output", "o.xlsx"], "--output must end in one of .parquet"),
-        (["--output", "log.csv"], "--output log.csv is already read or written"),
-        (["--output", "o.csv", "--save", "o.csv"], "o.csv is already read or written"),
-        (["--picture", "no/a.png"], "--picture no/a.png: there is no folder no"),
-        (["--picture", "a.txt"], "--picture must end in one of ."),
-        (["--rows", "0"], "--rows: must be a whole number of at least 1, got '0'"),
-        (["--serve", "65536"], "--serve: must be a whole number from 0 to 65535"),
-        (["--sep", ""], "--sep: must be at least one character"),
-        (["--encoding", "utf-99"], "--encoding: must be one that Python knows"),
+        ({"t": ["2024-01-01", "yesterday"]}, [], "as '2024-01-01', got 'yesterday' in row 2"),
+        ({"t": ["13/01/2024", "01/13/2024"]}, [], "the day first in 36 rows, such as '13/01/2024'"),
+        ({"t": ["17", "later"]}, [], "such as '17', got 'later' in row 2"),
+        ({"t": ["soon", "later"]}, [], "'t' must hold times such as 'soon', got 'soon' in row 1"),
+        ({"t": ["01/02/2024 noon", "x"]}, [], "must hold times such as '01/02/2024 noon', got"),
+        ({"t": ["2024-01-01", "2024-31-01"]}, BY_DAY, "got '2024-31-01' in row 2"),
+        ({"t": ["2024-01-02T10:00Z", "2024-01-03T10:00"]}, [], "time zone in every row or in none"),
+        ({"t": ["1", "2"]}, BY_Q, "bad directive"),
+        ({"u": None}, CATEGORY, "every row of log.csv lacks a value: 72 in 'u'"),
+        ({"c": 0.5}, CATEGORY, "'c' must hold ids, integers or text, got 0.5 in row 1. A column"),
+        ({"hist_i": "a"}, CATEGORY, "has columns ['hist_i'] of its own, but histories are made"),
+        ({"u": [*"ab"], "i": range(72)}, CATEGORY, "--folds 3 needs at least 3 users, the log has"),
+        ({"i": "one"}, CATEGORY, "has every item of the log, so there is no negative to sample"),
+        ({"device": ["desktop", "other", "phone"]}, ["--label", "device"], f"for a click; {MORE}"),
+        ({}, ["--label", "u"], "a column has one role, got ['u'] in several options"),
+        ({"one": 1}, ["--label", "one"], "'one' has 1."),
+        ({"rare": ONCE * 1}, ["--label", "rare"], "fold 1 of 1 by time has clicks alone or none"),
+        ({"gap": np.where(ONCE, np.nan, np.arange(72) % 2)}, ["--label", "gap"],
+         "has 1 rows without a value: 1 in 'gap'"),
+        ("", [], "log.csv is empty: even the names of its columns are missing."),
+        ("u,i,t\n", [], "log.csv has no rows, only the names of its columns"),
+        ("u,i,t\n1,a,5,6\n", [], "log.csv has rows with more values than its header has names"),
+        ("user,i,t\n1,a,5\n", [], "log.csv has no column 'u'"),
+        ('u,i,t\n1,"a,5\n', [], "row 1. Name the separator with --sep, or correct the file."),
+        *[({}, options, message) for options, message in [
+            (["--folds", "1"], "--folds: must be a whole number of at least 2, got '1'"),
+            (["--epochs", "0"], "--epochs: must be a whole number of at least 1, got '0'"),
+            (["--negatives", "x"], "--negatives: must be a whole number of at least 1, got 'x'"),
+            (["--top-k", "0"], "--top-k: must be a whole number"),
+            (["--nonsense"], "unrecognized arguments: --nonsense"),
+            (["--label", "c", "--click-rate", ".1"], "--click-rate is for a log of clicks"),
+            (["--click-rate", "1"], "--click-rate: must be a fraction between 0 and 1, got '1'"),
+            (["--label", "device>4"], "--label device>4 compares numbers with a number, or"),
+            (["--label", "c>=many"], "--label c>=many compares numbers with a number, or"),
+            (["--label", "c>=0"],
+             "--label c>=0 must be true of some rows and not of others, got 100%"),
+            (["--where", "c"], "--where: must compare a column with a value, such as 'Quantity>0'"),
+            (["--where", "c>99"], "--where c>99 leaves none of the 72 rows of log.csv"),
+            (["--where", "d>1"], "log.csv has no column 'd'"),
+            (["--split", "row"], "argument --split: invalid choice: 'row'"),
+            (["--label", "c>=4", "--context", "c"], "has one role, got ['c']"),
+            (["--label", "c", "--negatives", "2"],
+             "--negatives is for a log of clicks, beside which"),
+            (["--recommendations", "r.csv"], "--recommendations needs --top-k"),
+            (["--context", "c", "c"], "a column has one role, got ['c']"),
+            (["--context", "rank", "--top-k", "1"], "has columns ['rank'] of its own"),
+            (["--context", "clicked", "--output", "o.csv"], "has columns ['clicked'] of its own"),
+            (["--context", "devise"], "no column 'devise'; did you mean 'device'?"),
+            (["--save", "no/model"], "--save no/model: there is no folder no. Make it first."),
+            (["--save", "."], "--save . is a folder"),
+            (["--output", "no/o.csv"], "--output no/o.csv: there is no folder no"),
+            (["--output", "o.xlsx"], "--output must end in one of .parquet"),
+            (["--output", "log.csv"], "--output log.csv is already read or written"),
+            (["--output", "o.csv", "--save", "o.csv"], "o.csv is already read or written"),
+            (["--picture", "no/a.png"], "--picture no/a.png: there is no folder no"),
+            (["--picture", "a.txt"], "--picture must end in one of ."),
+            (["--rows", "0"], "--rows: must be a whole number of at least 1, got '0'"),
+            (["--serve", "65536"], "--serve: must be a whole number from 0 to 65535"),
+            (["--sep", ""], "--sep: must be at least one character"),
+            (["--encoding", "utf-99"], "--encoding: must be one that Python knows"),
+        ]],
     ],
-)
-def test_wrong_options_are_refused(refused, log, options, message):
+)  # fmt: skip
+def test_wrong_options_and_logs_are_refused(refused, clicks, tmp_path, change, options, message):
+    """A change is of columns, whose values are repeated, or the whole text of the file."""
+    if isinstance(change, dict):
+        lists = {n: np.resize(v, 72) if isinstance(v, list) else v for n, v in change.items()}
+        clicks.assign(**lists).to_csv(tmp_path / "log.csv", index=False)
+    else:
+        (tmp_path / "log.csv").write_text(change)
     assert message in refused("log.csv", *NAMES, *options)
 
 
-def test_a_missing_file_a_folder_and_missing_names_are_refused(refused, log, tmp_path):
+def test_missing_files_folders_and_names_and_options_of_text_for_parquet_are_refused(
+    refused, log, clicks, tmp_path
+):
     message = refused("nothing.csv", *NAMES)
     assert message == "argument log: no file nothing.csv: it does not exist"
     assert "no Parquet file in the folder" in refused(tmp_path, *NAMES)
     assert "it is a folder, not a file" in refused("predict", ".", log, "--output", "o.csv")
     assert "a log needs --user, --item and --time" in refused(log)
     assert "--user, --drop-bad: only for a log" in refused("--user", "u", "--drop-bad")
+    clicks.assign(day=pd.Timestamp("2024-01-01")).to_parquet(tmp_path / "log.parquet")
+    message = refused("log.parquet", *NAMES, "--context", "day")
+    assert "--context cannot use dates, got ['day']" in message
+    message = refused("log.parquet", *NAMES, "--sep", ";")
+    assert message == "--sep and --encoding are for text, but log.parquet is Parquet."
 
 
 @pytest.fixture
@@ -645,16 +603,13 @@ def test_without_matplotlib_a_picture_is_refused_or_left_out(refused, log, monke
     assert "note: no picture is drawn" in capsys.readouterr().out
 
 
-def test_the_version_is_the_packages(capsys):
+def test_warnings_are_notes_and_the_version_is_the_packages(capsys):
+    command._show_warning(UserWarning("two\n  lines"), UserWarning, "file.py", 1)
+    assert capsys.readouterr().err == "note: two lines\n"
     with pytest.raises(SystemExit) as stop:
         command.main(["--version"])
     assert stop.value.code == 0
     assert capsys.readouterr().out == f"sklearn-din {sklearn_din.__version__}\n"
-
-
-def test_warnings_are_notes(capsys):
-    command._show_warning(UserWarning("two\n  lines"), UserWarning, "file.py", 1)
-    assert capsys.readouterr().err == "note: two lines\n"
 
 
 def test_a_process_prints_one_line_for_a_bad_file(tmp_path):

@@ -62,12 +62,6 @@ def test_a_gap_between_days(gap, n_train, unit, zone):
     assert test == days[-2:].tolist()
 
 
-def test_a_part_of_the_times_unit_in_a_gap_counts():
-    days = pd.Series(pd.date_range("2024-01-01", periods=4, freq="s")).dt.as_unit("s")
-    ((train, _),) = folds(days, 1, test_size=1, gap="1500ms")
-    assert train == days[:2].tolist()  # the third is 1 s before the test, the second 2 s
-
-
 TIMES = st.one_of(
     st.lists(st.integers(-5, 12), min_size=2, max_size=40),
     st.lists(st.sampled_from([-1.5, 0.0, 0.25, 1.0, 3.5, 4.0]), min_size=2, max_size=40),
@@ -126,12 +120,15 @@ def test_polars_and_arrow_split_as_pandas(make):
         next(TimeSplit(3, time="tim").split(make(frame)))
 
 
-def test_impressions_that_carry_their_times_need_no_name():
+def test_impressions_carry_their_times_and_a_part_of_the_times_unit_in_a_gap_counts():
     class Encoded:
         times = np.array([3, 1, 2])
 
     made = list(TimeSplit(2).split(Encoded()))
     assert [(train.tolist(), test.tolist()) for train, test in made] == [([1], [2]), ([1, 2], [0])]
+    days = pd.Series(pd.date_range("2024-01-01", periods=4, freq="s")).dt.as_unit("s")
+    ((train, _),) = folds(days, 1, test_size=1, gap="1500ms")
+    assert train == days[:2].tolist()  # the third is 1 s before the test, the second 2 s
 
 
 @pytest.fixture

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from sklearn_din.features import EncodedFeatures, Field, Schema
-from sklearn_din.module import DIN, NUMBERS_HIDDEN, OPTIONS
+from sklearn_din import DIN, EncodedFeatures, Field, Schema
+from sklearn_din.module import NUMBERS_HIDDEN, OPTIONS
 from sklearn_din.network.batch import Batch
 from sklearn_din.network.embeddings import FieldEmbeddings
 from sklearn_din.network.interest import FlatEvents
@@ -71,12 +71,16 @@ def test_sparse_gradients_hold_each_row_once_in_order():
     assert set(rows.tolist()) == used
 
 
-def test_the_papers_network_has_no_input_beyond_the_paper():
+def test_the_papers_network_has_no_input_beyond_the_paper_and_embeddings_start_small():
     schema = make_schema(numbers=("hist_elapsed",))
     network = DIN(schema, embedding_dim=4, interest="paper")
     assert network.interests[0].unit.first.in_features == 4 * 8
     assert network.mlp[0].in_features == 1 + 4 + 4 + 8 + 4
     assert network.interests[0].normalization is None
+    embeddings = FieldEmbeddings(make_schema(), 16)
+    for vocabulary in ("item", "category", "tags"):
+        assert (embeddings.weight(vocabulary)[:2] == 0).all()
+        assert 0.02 < embeddings.weight(vocabulary)[2:].std() < 0.08
 
 
 @each_network("interest", "pooling", "attention_normalization", "activation")
@@ -88,13 +92,6 @@ def test_a_rows_logit_does_not_depend_on_its_neighbours(options):
     alone = torch.cat([network(Batch(X[i : i + 1])) for i in range(16)])
     torch.testing.assert_close(together, backwards, rtol=0, atol=1e-6)
     torch.testing.assert_close(together, alone, rtol=0, atol=1e-6)
-
-
-def test_padding_and_unknown_rows_start_at_zero_and_known_ones_small():
-    embeddings = FieldEmbeddings(make_schema(), 16)
-    for vocabulary in ("item", "category", "tags"):
-        assert (embeddings.weight(vocabulary)[:2] == 0).all()
-        assert 0.02 < embeddings.weight(vocabulary)[2:].std() < 0.08
 
 
 @each_network("interest")
@@ -125,7 +122,7 @@ def test_weights_of_attention_are_those_of_the_weighted_sum():
     torch.testing.assert_close(interest, expected)
 
 
-def test_dice_statistics_are_those_of_real_events():
+def test_dice_statistics_are_those_of_real_events_and_none_train_too():
     X = make_impressions(64)
     network = DIN(X.schema, attention_activation="dice", activation="dice").train()
     network(Batch(X))
@@ -135,9 +132,6 @@ def test_dice_statistics_are_those_of_real_events():
     network(Batch(X))
     handle.remove()
     assert len(captured[0]) == X["hist_item_mask"].sum()
-
-
-def test_impressions_without_any_event_train():
     X = make_impressions(4, max_length=0)
     network = DIN(X.schema)
     network(Batch(X)).sum().backward()

@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sklearn_din.logs.history import attach_history
-from sklearn_din.logs.negatives import sample_negatives
+from sklearn_din import attach_history, sample_negatives
 from sklearn_din.logs.other_items import STRATEGIES
 from sklearn_din.logs.sampling_notices import Repeats
 
@@ -26,24 +25,30 @@ EVENTS = pd.DataFrame(
 OPTIONS = {"item": "item", "item_columns": ["category"], "random_state": 0}
 
 
-def test_each_event_is_followed_by_its_negatives():
-    before = EVENTS.copy()
-    impressions, y = sample_negatives(EVENTS, user="user", n_negatives=3, **OPTIONS)
+@pytest.mark.parametrize("dtype", ["category", "string", "string[pyarrow]", "object"])
+def test_each_event_is_followed_by_its_negatives(dtype):
+    events = EVENTS.astype({"item": dtype, "category": dtype, "user": "Int32"})
+    before = events.copy()
+    impressions, y = sample_negatives(events, user="user", n_negatives=3, **OPTIONS)
     assert impressions.index.equals(pd.RangeIndex(20))
     assert y.tolist() == [1, 0, 0, 0] * 5
     assert y.dtype == np.int64
-    positives = impressions[y == 1].set_index(EVENTS.index)
-    pd.testing.assert_frame_equal(positives, EVENTS)
-    assert impressions["time"].tolist() == np.repeat(EVENTS["time"], 4).tolist()
-    pd.testing.assert_frame_equal(EVENTS, before)
+    pd.testing.assert_frame_equal(impressions[y == 1].set_index(events.index), events)
+    pd.testing.assert_series_equal(impressions.dtypes, events.dtypes)
+    assert impressions["time"].tolist() == np.repeat(events["time"], 4).tolist()
+    pd.testing.assert_frame_equal(events, before)
 
 
-def test_item_columns_follow_the_item_by_its_last_row():
+def test_item_columns_follow_the_item_by_its_last_row_before_the_catalogue():
     impressions, y = sample_negatives(EVENTS, n_negatives=50, **OPTIONS)
     last = {"hat": "cap", "tie": "neck", "sock": "foot", "shoe": "foot"}
     negatives = impressions[y == 0]
     assert negatives["category"].tolist() == [last[item] for item in negatives["item"]]
     assert impressions["category"].iloc[0] == "head"  # the event itself stays as it was
+    catalogue = pd.DataFrame({"item": ["hat", "wig"], "category": ["old", "hair"]})
+    shown, y = sample_negatives(EVENTS, n_negatives=30, catalogue=catalogue, **OPTIONS)
+    pairs = dict(zip(shown["item"][y == 0], shown["category"][y == 0], strict=True))
+    assert pairs == last | {"wig": "hair"}
 
 
 @settings(max_examples=60, deadline=None)
@@ -83,19 +88,6 @@ def test_items_are_drawn_by_the_strategys_shares(strategy, shares):
         assert (drawn == item).mean() == pytest.approx(share, abs=0.015)
 
 
-def test_a_user_who_lacks_one_item_gets_it():
-    events = pd.DataFrame({"user": [1] * 899 + [2], "item": range(900)})
-    impressions, y = sample_negatives(events, item="item", user="user", random_state=0)
-    assert set(impressions["item"][(y == 0) & (impressions["user"] == 1)]) == {899}
-
-
-@pytest.mark.parametrize("dtype", ["category", "string", "string[pyarrow]", "object"])
-def test_dtypes_are_kept(dtype):
-    events = EVENTS.astype({"item": dtype, "category": dtype, "user": "Int32"})
-    impressions, _ = sample_negatives(events, **OPTIONS)
-    pd.testing.assert_series_equal(impressions.dtypes, events.dtypes)
-
-
 def test_the_draw_is_repeatable_and_leaves_the_global_state_alone():
     state = np.random.get_state()[1].copy()
     first, second = (sample_negatives(EVENTS, **OPTIONS)[0] for _ in range(2))
@@ -103,6 +95,11 @@ def test_the_draw_is_repeatable_and_leaves_the_global_state_alone():
     other = sample_negatives(EVENTS, n_negatives=20, **OPTIONS | {"random_state": 1})[0]
     assert not other.equals(sample_negatives(EVENTS, n_negatives=20, **OPTIONS)[0])
     assert (np.random.get_state()[1] == state).all()
+    clicks = pd.DataFrame({"user": np.arange(90) % 9, "item": np.arange(90) % 31})
+    clicks["time"] = np.maximum(np.arange(90) - 31, 0)  # every item is there from the start
+    options = {"item": "item", "user": "user", "n_negatives": 3, "random_state": 0}
+    with_time, _ = sample_negatives(clicks, time="time", **options)
+    pd.testing.assert_frame_equal(with_time, sample_negatives(clicks, **options)[0])
 
 
 # Columns that belong to the item, or to the user ---------------------------------------------
@@ -161,7 +158,7 @@ def test_what_is_said_is_what_a_plain_loop_finds(seed, n_rows, n_odd):
         assert repeats.owns(clicks[column]) == slow_owned(clicks, "item", column), column
 
 
-def test_a_column_of_the_user_in_item_columns_is_said():
+def test_a_column_of_the_user_in_item_columns_is_said_and_five_items_are_no_accident():
     clicks = make_clicks()
     named = ["category", "price", "tags", "age"]
     message = r"^\['age'\] in item_columns have one value for each 'user' and several for one"
@@ -169,6 +166,9 @@ def test_a_column_of_the_user_in_item_columns_is_said():
         sample_negatives(clicks, item="item", user="user", item_columns=named)
     assert len(caught) == 1
     sample_negatives(clicks, item="item", item_columns=named)  # whose it is, is not known
+    sample_negatives(make_clicks(n_items=4)[["item", "price"]], item="item")
+    with pytest.warns(UserWarning, match=r"^\['price'\] are explained by 'item'"):
+        sample_negatives(make_clicks(n_items=5)[["item", "price"]], item="item")
 
 
 @pytest.mark.parametrize(
@@ -190,17 +190,14 @@ def test_no_false_alarms(clicks):
     sample_negatives(clicks, item="item", user="user")
 
 
-def test_four_items_may_be_an_accident_and_five_are_none():
-    sample_negatives(make_clicks(n_items=4)[["item", "price"]], item="item")
-    with pytest.warns(UserWarning, match=r"^\['price'\] are explained by 'item'"):
-        sample_negatives(make_clicks(n_items=5)[["item", "price"]], item="item")
-
-
-def test_histories_attached_before_sampling_are_nobodys():
+def test_histories_attached_before_sampling_are_nobodys_and_a_user_gets_the_one_item_left():
     clicks = make_clicks()[["user", "item", "time"]]
     shown = attach_history(clicks, clicks, user="user", time="time", columns="item")
     impressions, _ = sample_negatives(shown, item="item", user="user", random_state=0)
     assert impressions["hist_item"].dtype.name == "window"
+    events = pd.DataFrame({"user": [1] * 899 + [2], "item": range(900)})
+    impressions, y = sample_negatives(events, item="item", user="user", random_state=0)
+    assert set(impressions["item"][(y == 0) & (impressions["user"] == 1)]) == {899}
 
 
 def test_item_columns_are_those_of_the_event_s_time():
@@ -256,14 +253,6 @@ def test_negatives_of_launched_items_had_come_up_where_the_event_s_item_had(rows
         assert set(items[1:]) <= choice
         if strategy == "uniform":
             assert set(items[1:]) == choice
-
-
-def test_a_still_catalogue_draws_the_same_with_and_without_a_time():
-    clicks = pd.DataFrame({"user": np.arange(90) % 9, "item": np.arange(90) % 31})
-    clicks["time"] = np.maximum(np.arange(90) - 31, 0)  # every item is there from the start
-    options = {"item": "item", "user": "user", "n_negatives": 3, "random_state": 0}
-    with_time, _ = sample_negatives(clicks, time="time", **options)
-    pd.testing.assert_frame_equal(with_time, sample_negatives(clicks, **options)[0])
 
 
 # Whether items were there -------------------------------------------------------------------
@@ -380,13 +369,6 @@ def test_items_of_a_catalogue_are_shown_from_their_launch_on_as_they_were(rows, 
         assert row.price == (past.iloc[-1] if len(past) else own.iloc[0])["price"]
 
 
-def test_without_a_time_the_events_tell_the_columns_before_the_catalogue_does():
-    catalogue = pd.DataFrame({"item": ["hat", "wig"], "category": ["old", "hair"]})
-    shown, y = sample_negatives(EVENTS, n_negatives=30, catalogue=catalogue, **OPTIONS)
-    pairs = dict(zip(shown["item"][y == 0], shown["category"][y == 0], strict=True))
-    assert pairs == {"hat": "cap", "tie": "neck", "sock": "foot", "shoe": "foot", "wig": "hair"}
-
-
 def test_values_of_later_times_are_said():
     log, _ = make_noise("long tail")
     log = pd.concat([log, log.assign(time=log["time"] + 3000)], ignore_index=True)
@@ -453,6 +435,10 @@ def test_a_forgotten_column_that_changes_in_time_and_its_advice(user):
     assert said(log, user=user, time="when", item_columns=["price"]) == []
     shuffled = log.sample(frac=1, random_state=0)
     assert said(shuffled, user=user, time="when") == [CHANGING]
+    log["country"] = np.array(["fr", "de", "pl"])[log["user"] % 3]
+    log["item"] = log["item"] * 3 + log["user"] % 3  # each item is bought in one country
+    log.loc[::50, "item"] = 0
+    assert said(log.drop(columns="price"), user="user", time="when") == []
 
 
 EARLY = (
@@ -487,23 +473,12 @@ def test_negatives_before_their_items_first_event_and_the_advice(given, advice):
 @pytest.mark.parametrize(
     "times", [pd.Series(np.arange(1000)), 1_400_000_000 + 60 * pd.Series(np.arange(1000))]
 )
-def test_numbers_that_order_the_events_are_found(times):
+def test_numbers_that_order_the_events_and_users_who_come_back_are_found(times):
     log = pd.DataFrame({"item": np.arange(1000) // 10, "time": times})
     assert "before its first event, by 'time'" in said(log)[0]
     renamed = said(log.rename(columns={"time": "at"}))
     assert len(renamed) == (times.min() > 0)  # plain numbers of any name may be anything
-
-
-def test_users_who_come_back_to_items_and_the_advice():
     log = pd.DataFrame({"user": np.arange(300) % 20, "item": np.arange(300) % 20 * 7 % 6})
     log["item"] += np.arange(300) // 20 % 3
     assert said(log, user="user") == [f"80% {REPEATED}"]
     assert said(log) == []
-
-
-def test_a_users_column_is_no_items_although_items_have_users_of_one_kind():
-    log = make_turning_log().drop(columns="price")
-    log["country"] = np.array(["fr", "de", "pl"])[log["user"] % 3]
-    log["item"] = log["item"] * 3 + log["user"] % 3  # each item is bought in one country
-    log.loc[::50, "item"] = 0
-    assert said(log, user="user", time="when") == []

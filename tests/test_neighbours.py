@@ -17,8 +17,11 @@ from sklearn.pipeline import make_pipeline
 from sklearn_din import (
     DINClassifier,
     EncodedFeatures,
+    Field,
     HistorySequenceEncoder,
     ItemNeighbours,
+    Schema,
+    attach_aggregates,
     attach_history,
     explain,
     export_onnx,
@@ -30,9 +33,8 @@ from sklearn_din import (
     update,
 )
 from sklearn_din.encoding import events
-from sklearn_din.features import Behaviour, Field, Ragged, Schema
+from sklearn_din.features import Behaviour, Ragged
 from sklearn_din.features.identities import identify
-from sklearn_din.logs.aggregates import attach_aggregates
 from sklearn_din.neighbours import cooccurrence, item_scores, tables
 from sklearn_din.neighbours import pairs as neighbour_pairs
 from sklearn_din.neighbours.blocks import ByUser, hash_users
@@ -272,20 +274,31 @@ def test_nothing_at_or_after_a_row_s_block_reaches_it(log, seed, block):
         np.testing.assert_allclose(values[kept], again[name][kept], atol=1e-5)
 
 
-def test_only_the_best_neighbours_are_kept(monkeypatch, log):
+def test_only_the_best_neighbours_and_their_counts_are_kept(monkeypatch, log):
     X, y = log
     monkeypatch.setattr(item_scores, "MOST_NEIGHBOURS", 3)
-    monkeypatch.setattr(item_scores, "MOST_EXACT", 40)
-    scores = learn(encode(X), y)[0].pairs[0].scores
-    assert np.diff(scores.cosine.indptr).max() == 3
-    assert np.count_nonzero(np.diff(scores.ease.indptr)) == 40
+    monkeypatch.setattr(item_scores, "MOST_EXACT", 20)
+    monkeypatch.setattr(tables, "MOST_COUNTED", 0)
+    pair = learn(encode(X), y)[0].pairs[0]
+    assert np.diff(pair.scores.cosine.indptr).max() == 3
+    assert np.count_nonzero(np.diff(pair.scores.ease.indptr)) == 20
     monkeypatch.undo()
-    full = learn(encode(X), y)[0].pairs[0].scores.cosine.toarray()
+    whole = learn(encode(X), y)[0].pairs[0]
+    full = whole.scores.cosine.toarray()
     wanted = np.zeros_like(full)
     for row, values in enumerate(full):
         best = np.argsort(-values, kind="stable")[:3]  # of equal ones the first
         wanted[row, best] = values[best]
-    np.testing.assert_array_equal(scores.cosine.toarray(), wanted)
+    np.testing.assert_array_equal(pair.scores.cosine.toarray(), wanted)
+    kept = cooccurrence.both_triangles(pair.counts[0]).toarray()
+    every = cooccurrence.both_triangles(whole.counts[0]).toarray()
+    popular = np.argsort(-every.diagonal(), kind="stable")[:20]
+    wanted = (pair.scores.cosine + pair.scores.cosine.T).toarray() > 0
+    wanted |= np.eye(len(every), dtype=bool)
+    wanted[np.ix_(popular, popular)] = True
+    np.testing.assert_array_equal(kept, np.where(wanted, every, 0))
+    again = from_dict(NeighbourPair, to_dict(pair))
+    assert pair.counts[0].dtype == again.counts[0].dtype == np.float32
 
 
 def test_events_that_rows_of_two_users_share_belong_to_both():
@@ -358,46 +371,29 @@ def test_the_same_rows_find_their_numbers_beside_them(monkeypatch, log, tmp_path
     assert len(list(tmp_path.iterdir())) == 4
 
 
-def test_users_with_many_items_are_cut(monkeypatch):
-    users, items = np.repeat([0, 1], [50, 3]), np.r_[np.arange(2, 52), [2, 3, 4]]
-    both = cooccurrence.Interactions(users, items, np.zeros(53, dtype=int), (2, 52))
-    assert both.cap() is both
-    monkeypatch.setattr(cooccurrence, "MOST_PAIRS", 500)
-    cut = both.cap()
-    assert np.bincount(cut.users).tolist() == [15, 3]
-    assert len(set(cut.items[cut.users == 0])) == 15
-
-
-def test_that_they_are_off_is_logged_once(log, caplog):
-    X, _ = log
+def test_that_they_are_off_and_that_a_growth_leaves_rows_out_is_logged_once(log, caplog):
+    X, y = log
     rows = pd.concat([X] * 3, ignore_index=True)[:1000].drop(columns=["user", "time"])
     many = encode(rows, user=None, time=None)
     for _ in range(2):
         assert choose_order(many, "auto") is None
     assert choose_order(many[:999], "auto") is None
     assert [record.getMessage()[:23] for record in caplog.records] == ["item neighbours are off"]
-
-
-def test_that_rows_are_left_out_of_a_growth_is_logged_once(log, caplog):
-    encoded = encode(log[0])
-    learnt, again = learn(encoded, log[1])[0], encoded[np.arange(1000) % len(encoded)]
+    caplog.clear()
+    encoded = encode(X)
+    learnt, again = learn(encoded, y)[0], encoded[np.arange(1000) % len(encoded)]
     for rows in (again, again, again[:999]):
         learnt.grow(rows, np.zeros(len(rows), dtype=bool))
     (message,) = (record.getMessage() for record in caplog.records)
     assert message.startswith("1,000 of 1,000 rows are not later than those that item neighbours")
 
 
-def test_rows_of_nobody_are_each_of_a_user_of_their_own(log):
+def test_names_of_the_frame_stay_theirs_and_rows_of_nobody_are_each_of_a_user(log):
     X, y = log
     X = X.assign(user=X["user"].mask(np.arange(len(X)) % 7 == 0))
-    for values in numbers_of(learn(encode(X), y, order="user")[1]).values():
-        assert np.isfinite(values).all()
-
-
-def test_names_of_the_frame_stay_theirs(log):
-    X, y = log
-    _, trained = learn(encode(X.assign(hist_item_ease_sum=1.5)), y)
+    _, trained = learn(encode(X.assign(hist_item_ease_sum=1.5)), y, order="user")
     assert {"hist_item_ease_sum", "hist_item_ease_sum_"} <= set(trained.keys())
+    assert all(np.isfinite(values).all() for values in numbers_of(trained).values())
     added = ItemNeighbours(user="user", time="time")
     table = added.fit_transform(X.assign(hist_item_ease_sum="text"), y)
     assert (table["hist_item_ease_sum"] == "text").all()
@@ -668,32 +664,20 @@ def test_rows_given_twice_do_not_look_their_own_clicks_up(columns):
         classifier.partial_fit(encoded, y)
 
 
-def test_counts_are_kept_for_popular_items_and_neighbours(monkeypatch, log):
-    X, y = log
-    monkeypatch.setattr(item_scores, "MOST_EXACT", 20)
-    monkeypatch.setattr(tables, "MOST_COUNTED", 0)
-    monkeypatch.setattr(item_scores, "MOST_NEIGHBOURS", 3)
-    pair = learn(encode(X), y)[0].pairs[0]
-    monkeypatch.undo()
-    whole = learn(encode(X), y)[0].pairs[0]
-    kept = cooccurrence.both_triangles(pair.counts[0]).toarray()
-    every = cooccurrence.both_triangles(whole.counts[0]).toarray()
-    popular = np.argsort(-every.diagonal(), kind="stable")[:20]
-    near = (pair.scores.cosine + pair.scores.cosine.T).toarray() > 0
-    wanted = near | np.eye(len(every), dtype=bool)
-    wanted[np.ix_(popular, popular)] = True
-    np.testing.assert_array_equal(kept, np.where(wanted, every, 0))
-    again = from_dict(NeighbourPair, to_dict(pair))
-    assert pair.counts[0].dtype == again.counts[0].dtype == np.float32
-
-
-def test_attributes_with_few_ids_have_none(monkeypatch, log):
+def test_attributes_with_few_ids_have_none_and_users_with_many_items_are_cut(monkeypatch, log):
     X, y = log
     monkeypatch.setattr(neighbour_pairs, "LEAST_IDS", 64)
     assert [pair.history for pair in learn(encode(X), y)[0].pairs] == ["hist_item"]
     monkeypatch.setattr(neighbour_pairs, "LEAST_IDS", 10)  # eight categories, padding and unknown
     both = [pair.history for pair in learn(encode(X), y)[0].pairs]
     assert both == ["hist_item", "hist_category"]
+    users, items = np.repeat([0, 1], [50, 3]), np.r_[np.arange(2, 52), [2, 3, 4]]
+    both = cooccurrence.Interactions(users, items, np.zeros(53, dtype=int), (2, 52))
+    assert both.cap() is both
+    monkeypatch.setattr(cooccurrence, "MOST_PAIRS", 500)
+    cut = both.cap()
+    assert np.bincount(cut.users).tolist() == [15, 3]
+    assert len(set(cut.items[cut.users == 0])) == 15
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from sklearn_din import HistorySequenceEncoder
 from sklearn_din.encoding.table import Columns, OneRow
 from sklearn_din.features.lists import IdLists
-from sklearn_din.transformers import HistorySequenceEncoder
 
 INTEGERS = [0, 7, -3, 99, 2**63 - 1, -(2**63), 2**64, np.int64(7), np.int32(8), np.uint8(9)]
 TEXTS = ["hat", "tie", "", "7", "new", np.str_("hat")]

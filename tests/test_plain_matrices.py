@@ -15,8 +15,7 @@ from sklearn.model_selection import GridSearchCV, cross_val_predict, learning_cu
 from sklearn.pipeline import FeatureUnion, Pipeline, make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
-from sklearn_din import DINClassifier, HistorySequenceEncoder, history_importance
-from sklearn_din.features import EncodedFeatures
+from sklearn_din import DINClassifier, EncodedFeatures, HistorySequenceEncoder, history_importance
 from sklearn_din.utils.warnings import log_once
 from tests.fitted_pipelines import attach_clicks
 
@@ -83,13 +82,10 @@ def test_a_step_between_encoder_and_classifier_that_asks_for_a_matrix(log, expec
     np.testing.assert_array_equal(without.predict_proba(log[0]), expected)
 
 
-def test_a_scaler_before_the_encoder_changes_only_the_rounding(log, expected):
+def test_a_scaler_before_the_encoder_changes_only_the_rounding_and_unions_none(log, expected):
     model = make_pipeline(scale_price(), encoder(), din()).fit(*log)
     np.testing.assert_allclose(model.predict_proba(log[0]), expected, atol=0.02)
     assert isinstance(model[:-1].transform(log[0]), EncodedFeatures)
-
-
-def test_a_union_of_the_encoder_and_a_column(log, expected):
     union = FeatureUnion([("encode", encoder()), ("price", FunctionTransformer(price_of))])
     frame = log[0].drop(columns="price")
     with refused():
@@ -122,37 +118,32 @@ def test_a_matrix_that_came_from_encoded_rows_trains_and_it_is_said_once(
     assert len(caplog.records) == 1  # nothing is said of that one
 
 
-def test_numbers_of_encoded_rows_are_learnt_without_a_word(log, caplog):
-    make_pipeline(encoder(), din()).fit(log[0][["user", "time", "price"]], log[1])
-    assert not caplog.records
-
-
 # Tools that make arrays of their rows ---------------------------------------------------------
-
-
-def test_tools_that_make_arrays_and_what_stands_in_for_them(log, encoded):
-    classifier = din().fit(encoded, log[1])
-    with refused():
-        permutation_importance(classifier, encoded, log[1], n_repeats=1)
-    model = make_pipeline(encoder(), din()).fit(*log)
-    assert len(history_importance(model, *log, n_repeats=1)) == 5
 
 
 @pytest.mark.parametrize("model", [LogisticRegression(), RandomForestClassifier(max_depth=2)])
 def test_another_model_gets_the_matrix_where_it_is_asked_for(log, encoded, model):
-    with refused():
-        make_pipeline(encoder(), model).fit(*log)
-    with refused():
-        np.asarray(encoded)
-    with refused():
-        pd.DataFrame(encoded)
+    classifier = din().fit(encoded, log[1])
+    for ask in (
+        lambda: make_pipeline(encoder(), model).fit(*log),
+        lambda: np.asarray(encoded),
+        lambda: pd.DataFrame(encoded),
+        lambda: permutation_importance(classifier, encoded, log[1], n_repeats=1),
+    ):
+        with refused():
+            ask()
+    assert (
+        len(history_importance(make_pipeline(encoder(), din()).fit(*log), *log, n_repeats=1)) == 5
+    )
     as_matrix = FunctionTransformer(EncodedFeatures.to_numpy)
     fitted = make_pipeline(encoder(), as_matrix, StandardScaler(), model).fit(*log)
     direct = make_pipeline(StandardScaler(), model).fit(encoded.to_numpy(), log[1])
     assert fitted.predict_proba(log[0]).shape == direct.predict_proba(encoded.to_numpy()).shape
 
 
-def test_numbers_alone_are_a_matrix(log):
+def test_numbers_alone_are_a_matrix_and_learnt_without_a_word(log, caplog):
+    make_pipeline(encoder(), din()).fit(log[0][["user", "time", "price"]], log[1])
+    assert not caplog.records
     prices = HistorySequenceEncoder().fit_transform(log[0][["price"]])
     np.testing.assert_array_equal(np.asarray(prices)[:, 0], prices["price"])
     np.testing.assert_array_equal(np.asarray(prices), prices.to_numpy())

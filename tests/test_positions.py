@@ -77,10 +77,6 @@ def test_an_update_takes_rows_without_positions_and_positions_beyond_those_of_fi
     model = update(model, FRAME.assign(rank=900), y)
     changed = (model[1].module_.favours != before).ravel()
     assert changed.tolist() == [True] * 5  # the last one's favour, and all by the average
-
-
-def test_a_network_without_positions_says_that_it_learns_none():
-    y = ABILITIES["lists"][2]
     encoder = make_encoder().set_params(position=None, drop=["rank"])
     model = make_pipeline(encoder, DINClassifier(max_epochs=1, random_state=0)).fit(FRAME, y)
     encoder.set_params(position="rank", drop=())

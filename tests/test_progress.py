@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from skorch.callbacks import Callback, EarlyStopping
 
-from sklearn_din.estimator import DINClassifier
+from sklearn_din import DINClassifier
 from sklearn_din.training.progress import ProgressBar
 from tests.encoded_impressions import make_impressions, make_labels
 
@@ -27,14 +27,11 @@ def fitted(**parameters):
     return DINClassifier(**(settings | parameters)).fit(X, y)
 
 
-def test_the_bar_counts_every_batch_of_all_epochs(capsys):
+def test_the_bar_counts_every_batch_of_all_epochs_and_one_of_partial_fit(capsys):
     fitted(callbacks=[ProgressBar()], validation_fraction=0.25, patience=5)
     last = capsys.readouterr().err.split("\r")[-1]
     assert "9/9" in last, "three epochs of 48 rows in batches of 16"
     assert "trained 3 of 3 epochs" in last
-
-
-def test_the_bar_of_partial_fit_is_one_epoch(capsys):
     fitted(verbose=1).partial_fit(X, y)
     last = capsys.readouterr().err.split("\r")[-1]
     assert "trained 1 of 1 epochs" in last
@@ -57,18 +54,14 @@ def test_the_bar_ends_on_the_check_whose_weights_are_kept(capsys):
 
 
 def test_without_validation_rows_the_bar_shows_the_training_loss_alone(capsys):
-    fitted(callbacks=[ProgressBar()], early_stopping=False)
+    classifier = fitted(callbacks=[ProgressBar()], early_stopping=False)
     last = capsys.readouterr().err.split("\r")[-1]
     assert "loss=" in last
     assert "AUC" not in last
+    assert pickle.loads(pickle.dumps(classifier)).predict_proba(X).shape == (64, 2)
 
 
-def test_a_classifier_with_a_bar_can_be_pickled(capsys):
-    classifier = pickle.loads(pickle.dumps(fitted(callbacks=[ProgressBar()])))
-    assert classifier.predict_proba(X).shape == (64, 2)
-
-
-def test_columns_that_are_not_used_are_named_once_above_the_bar(capfd):
+def test_unused_columns_and_the_label_of_a_click_are_named_once_above_the_bar(capfd):
     unused = make_impressions(64)
     unused.schema = dataclasses.replace(unused.schema, unused=("born", "tags2"))
     DINClassifier(max_epochs=2, verbose=1).fit(unused, y)
@@ -76,19 +69,13 @@ def test_columns_that_are_not_used_are_named_once_above_the_bar(capfd):
     assert out == ""
     assert err.count("columns that are not used: born, tags2\n") == 1
     assert err.index("not used") < err.index("epoch 1 of 2")
-    fitted(verbose=1)
-    assert "not used" not in capfd.readouterr().err
-
-
-def test_the_label_of_a_click_is_named_above_the_bar_where_it_is_not_1(capfd):
     DINClassifier(max_epochs=1, verbose=1).fit(X, np.where(y == 1, "yes", "no"))
     assert capfd.readouterr().err.startswith("a click is a row of the label 'yes'\n")
     fitted(verbose=1)
-    assert "a click is" not in capfd.readouterr().err
-
-
-def test_training_is_silent_by_default(capfd):
-    fitted()
+    err = capfd.readouterr().err
+    assert "not used" not in err
+    assert "a click is" not in err
+    fitted()  # silent by default
     assert capfd.readouterr() == ("", "")
 
 
@@ -130,9 +117,6 @@ def test_ctrl_c_later_keeps_the_best_check_and_drops_the_unfinished_one():
     columns = ["epoch", "train_loss", "valid_loss", "valid_auc"]
     assert classifier.history_[columns].equals(whole.history_[columns])
     np.testing.assert_array_equal(classifier.predict_proba(X), whole.predict_proba(X))
-
-
-def test_ctrl_c_at_the_end_of_a_check_warns_too():
     with pytest.warns(UserWarning, match="interrupted in epoch 2 of 3"):
         assert len(fitted(patience=9, callbacks=[PressCtrlC(check=2)]).history_) == 2
 

@@ -74,16 +74,11 @@ def test_it_learns_seconds_better_than_their_mean_and_not_beyond_the_truth(loss)
     assert 0.5 * ceiling < r2 < ceiling
 
 
-def test_a_unit_of_y_and_a_shift_change_predictions_by_as_much():
-    X = make_impressions(300)
-    y = np.random.RandomState(0).normal(size=300)
-    plain, seconds = quick().fit(X, y), quick().fit(X, 1000 + 60 * y)
-    np.testing.assert_allclose(seconds.predict(X), 1000 + 60 * plain.predict(X), rtol=1e-4)
-
-
-def test_log1p_is_squared_error_of_the_logarithm():
+def test_units_and_shifts_of_y_change_predictions_by_as_much_and_log1p_is_its_logarithm():
     X = make_impressions(300)
     y = np.random.RandomState(0).gamma(1.0, 50.0, size=300)
+    plain, seconds = quick().fit(X, y), quick().fit(X, 1000 + 60 * y)
+    np.testing.assert_allclose(seconds.predict(X), 1000 + 60 * plain.predict(X), rtol=1e-4)
     logarithm = quick().fit(X, np.log1p(y)).predict(X)
     found = quick(loss="log1p").fit(X, y).predict(X)
     np.testing.assert_allclose(found, np.expm1(logarithm), rtol=1e-4)
@@ -168,9 +163,6 @@ def test_events_are_explained_by_the_number_and_columns_matter_by_r2(fitted, row
     assert set(table["feature"]) >= {"item", "price"}
     with pytest.raises(ValueError, match="must be one that regressors have, such as 'r2', got"):
         history_importance(fitted, frame, y)
-
-
-def test_pictures_and_words_speak_of_no_click(fitted):
     drawing = network_diagram(fitted)
     assert "prediction" in drawing
     assert "probability" not in drawing

@@ -12,8 +12,10 @@ from sklearn.pipeline import make_pipeline
 from benchmarks.answer_log import make_answer_log
 from benchmarks.market_log import make_market_log
 from sklearn_din import (
+    DINClassifier,
     HistorySequenceEncoder,
     attach_aggregates,
+    attach_history,
     load,
     rank_candidates,
     save,
@@ -21,8 +23,6 @@ from sklearn_din import (
 )
 from sklearn_din.datasets import make_click_log
 from sklearn_din.encoding.profile import ColumnProfile
-from sklearn_din.estimator import DINClassifier
-from sklearn_din.logs.history import attach_history
 from tests.click_frames import encoder, every_kind
 
 FITTED = pd.DataFrame(
@@ -72,7 +72,7 @@ def slow_shift(before, now):
     return total
 
 
-def test_the_shift_of_ids_is_the_population_stability_index():
+def test_the_shift_of_ids_is_the_population_stability_index_and_rare_ones_share_a_bin():
     before, now = (
         pd.DataFrame({"device": np.random.default_rng(seed).choice(["a", "b", "c"], 200, p=p)})
         for seed, p in ((0, [0.6, 0.3, 0.1]), (1, [0.2, 0.3, 0.5]))
@@ -81,18 +81,12 @@ def test_the_shift_of_ids_is_the_population_stability_index():
     assert shift == pytest.approx(slow_shift(before["device"], now["device"]))
     (same,) = HistorySequenceEncoder().fit(before).report(before)["shift"]
     assert same == 0
-
-
-def test_ids_beyond_the_frequent_ones_share_a_bin():
     before = pd.DataFrame({"item": np.repeat(np.arange(40), np.arange(40, 0, -1))})
     rare = pd.DataFrame({"item": np.tile(np.arange(30, 40), 100)})
     fitted = HistorySequenceEncoder(categorical=["item"]).fit(before)
     assert fitted.report(rare)["shift"].item() > 1
     same = before.assign(item=before["item"].where(before["item"] < 19, 39))
     assert fitted.report(same)["shift"].item() == 0
-
-
-def test_most_of_a_column_may_be_one_number():
     zeros = pd.DataFrame({"spent": [0.0] * 90 + [5.0] * 10})
     fitted = HistorySequenceEncoder().fit(zeros)
     assert fitted.report(zeros)["shift"].item() == 0
@@ -106,7 +100,7 @@ def later():
 
 
 @pytest.mark.parametrize("memory", ["1GB", "1MB"])
-def test_a_scan_is_reported_as_a_frame_is(later, tmp_path, memory):
+def test_a_scan_is_reported_as_a_frame_is_also_after_saving_and_pickling(later, tmp_path, memory):
     frame, other = later
     for name, part in (("fitted", frame), ("later", other)):
         part.to_parquet(tmp_path / f"{name}.parquet", row_group_size=20)
@@ -116,16 +110,10 @@ def test_a_scan_is_reported_as_a_frame_is(later, tmp_path, memory):
     ]
     expected = fitted.report(other)
     assert expected["shift"].notna().any()
-    for report in (scans.report(other), fitted.report(scan_parquet(tmp_path / "later.parquet"))):
-        pd.testing.assert_frame_equal(report, expected)
-
-
-def test_a_report_is_the_same_after_saving_and_pickling(later, tmp_path):
-    frame, other = later
-    fitted = encoder().fit(frame)
     save(fitted, tmp_path / "encoder")
-    for again in (load(tmp_path / "encoder"), pickle.loads(pickle.dumps(fitted))):
-        pd.testing.assert_frame_equal(again.report(other), fitted.report(other))
+    for again in (scans, load(tmp_path / "encoder"), pickle.loads(pickle.dumps(fitted))):
+        pd.testing.assert_frame_equal(again.report(other), expected)
+    pd.testing.assert_frame_equal(fitted.report(scan_parquet(tmp_path / "later.parquet")), expected)
 
 
 def test_growth_makes_values_known_and_leaves_what_was_at_fit():

@@ -113,18 +113,14 @@ def test_what_users_read_is_the_same_after_loading(fitted, frame, path):
     assert its.module_ is its.net_.module_
 
 
-def test_a_loaded_model_can_be_cloned_and_fitted_again(fitted, frame, y, path):
+def test_a_loaded_model_can_be_fitted_again_and_random_states_stay(fitted, frame, y, path):
+    state, numbers = torch.random.get_rng_state(), np.random.get_state()[1].copy()
     again = saved(fitted, path)
+    assert (torch.random.get_rng_state() == state).all()
+    assert (np.random.get_state()[1] == numbers).all()
     fresh = clone(again).fit(frame, y)
     assert (fresh.predict_proba(frame) == fitted.predict_proba(frame)).all()
     assert (saved(again, path).predict_proba(frame) == fitted.predict_proba(frame)).all()
-
-
-def test_loading_leaves_random_states_alone(fitted, path):
-    state, numbers = torch.random.get_rng_state(), np.random.get_state()[1].copy()
-    saved(fitted, path)
-    assert (torch.random.get_rng_state() == state).all()
-    assert (np.random.get_state()[1] == numbers).all()
 
 
 @pytest.mark.parametrize(
@@ -193,7 +189,7 @@ class AddWeekday(TransformerMixin, BaseEstimator):
         return X
 
 
-def test_steps_of_others_need_trust_by_name(fitted, frame, path):
+def test_steps_of_others_and_callbacks_need_trust_by_name(fitted, frame, path):
     model = Pipeline([("day", AddWeekday().fit(frame)), *fitted.steps])
     save(model, path)
     name = f"{AddWeekday.__module__}.AddWeekday"
@@ -201,6 +197,12 @@ def test_steps_of_others_need_trust_by_name(fitted, frame, path):
     with pytest.raises(ModelFileError, match=rf"pass trusted=\['{name}'\]"):
         load(path)
     assert load(path, trusted=[name])["day"].seen_ == len(frame)
+    save(DINClassifier(callbacks=[EpochScoring("roc_auc")]), path)
+    names = ["skorch.callbacks.scoring.EpochScoring", "skorch.utils.to_numpy"]
+    assert inspect(path)["untrusted"] == names
+    with pytest.raises(ModelFileError, match=r"not trusted.*EpochScoring', 'skorch"):
+        load(path)
+    assert load(path, trusted=names).callbacks[0].scoring == "roc_auc"
 
 
 def test_what_cannot_be_kept_is_named_with_its_remedy(fitted, path):
@@ -225,16 +227,6 @@ def test_objects_that_hold_each_other_are_named_and_a_scorers_request_is_kept(pa
     with pytest.raises(ValueError, match="objects that hold each other, as scikit-learn's meta"):
         save(search, path)
     assert not path.exists()
-
-
-def test_callbacks_need_trust_by_name(fitted, path):
-    classifier = DINClassifier(callbacks=[EpochScoring("roc_auc")])
-    save(classifier, path)
-    names = ["skorch.callbacks.scoring.EpochScoring", "skorch.utils.to_numpy"]
-    assert inspect(path)["untrusted"] == names
-    with pytest.raises(ModelFileError, match=r"not trusted.*EpochScoring', 'skorch"):
-        load(path)
-    assert load(path, trusted=names).callbacks[0].scoring == "roc_auc"
 
 
 def test_only_estimators_are_saved_and_into_folders_that_are_there(tmp_path):
@@ -334,13 +326,6 @@ def test_code_that_a_file_would_run_is_noticed(judge, monkeypatch):
     assert sentence.startswith("it ran code: ['exec")
 
 
-def test_a_file_of_a_newer_protocol_is_refused(judge, path):
-    changed = judge.saved["pipeline"]
-    path.write_bytes(changed.zip_with_schema(changed.schema | {"protocol": 99}))
-    with pytest.raises(ModelFileError, match="protocol"):
-        load(path)
-
-
 def test_every_kind_of_step_of_others_is_kept(frame, y, path):
     """Their sparse matrices too; types that skops does not know are named."""
     text = frame["item"].to_numpy()
@@ -351,12 +336,18 @@ def test_every_kind_of_step_of_others_is_kept(frame, y, path):
     assert (again.vocabulary_matrix_ != words.vocabulary_matrix_).nnz == 0
 
 
-def test_weights_that_are_not_finite_are_not_loaded(fitted, path):
+def test_weights_that_are_not_finite_and_files_of_a_newer_protocol_are_not_loaded(
+    fitted, judge, path
+):
     broken = pickle.loads(pickle.dumps(fitted["din"]))
     with torch.no_grad():
         broken.module_.output.bias.fill_(float("nan"))
     save(broken, path)
     with pytest.raises(ModelFileError, match=r"weights 'output\.bias' must be finite"):
+        load(path)
+    changed = judge.saved["pipeline"]
+    path.write_bytes(changed.zip_with_schema(changed.schema | {"protocol": 99}))
+    with pytest.raises(ModelFileError, match="protocol"):
         load(path)
 
 
@@ -390,25 +381,18 @@ def test_files_and_pickles_warn_of_other_versions(fitted, frame, path, monkeypat
         assert (again.predict_proba(frame) == fitted.predict_proba(frame)).all()
 
 
-def test_joblib_maps_weights_into_memory(fitted, frame, tmp_path):
-    joblib.dump(fitted, tmp_path / "model.joblib")
-    again = joblib.load(tmp_path / "model.joblib", mmap_mode="r")
-    assert (again.predict_proba(frame) == fitted.predict_proba(frame)).all()
-
-
-def test_pickles_keep_callbacks_and_whatever_else_can_be_pickled(frame, y):
+def test_pickles_keep_callbacks_and_networks_as_they_are(fitted, frame, y, tmp_path):
     X = HistorySequenceEncoder(drop=["user", "time"]).fit_transform(frame)
     classifier = tiny_classifier(callbacks=[GradientNormClipping(1.0)]).fit(X, y)
     again = pickle.loads(pickle.dumps(classifier))
     assert isinstance(again.callbacks[0], GradientNormClipping)
     assert (again.predict_proba(X) == classifier.predict_proba(X)).all()
-
-
-def test_a_network_of_the_users_own_is_pickled_as_it_is(fitted, frame):
-    classifier = pickle.loads(pickle.dumps(fitted["din"]))
     classifier.module_.double()
     again = pickle.loads(pickle.dumps(classifier))
     assert next(again.module_.parameters()).dtype == torch.float64
+    joblib.dump(fitted, tmp_path / "model.joblib")
+    again = joblib.load(tmp_path / "model.joblib", mmap_mode="r")
+    assert (again.predict_proba(frame) == fitted.predict_proba(frame)).all()
 
 
 # Models of every origin; the files and caches they were made of are gone
@@ -464,10 +448,20 @@ def origins(rows, tmp_path_factory):
 
 
 def test_models_of_every_origin_predict_the_same_bits_in_a_fresh_process(origins, rows, tmp_path):
-    paths = {name: str(tmp_path / f"{name}.din") for name in origins}
+    """None asks for trust, and each can go on learning."""
+    paths = {name: tmp_path / f"{name}.din" for name in origins}
+    later, y = rows.assign(time=rows["time"] + pd.Timedelta("60D"), item="newest"), make_rows()[1]
+    expected = {}
     for name, model in origins.items():
         save(model, paths[name])
-    expected = {paths[name]: model.predict_proba(rows) for name, model in origins.items()}
+        expected[str(paths[name])] = model.predict_proba(rows)
+        assert inspect(paths[name])["untrusted"] == []
+        twins = [load(paths[name]), pickle.loads(pickle.dumps(model))]
+        found = [update(twin, later, y).predict_proba(rows) for twin in twins]
+        np.testing.assert_array_equal(*found, err_msg=name)
+    kinds = [inspect(paths[name])["types"] for name in ("scan", "frame")]
+    assert kinds[0] == kinds[1]  # a file tells nothing of where the rows lay
+    assert b"rows.parquet" not in paths["scan"].read_bytes()
     joblib.dump((rows, expected), tmp_path / "truth.joblib")
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
@@ -480,28 +474,6 @@ def test_models_of_every_origin_predict_the_same_bits_in_a_fresh_process(origins
     )
 
 
-def test_none_asks_for_trust_and_each_can_go_on_learning(origins, rows, tmp_path):
-    later = rows.assign(time=rows["time"] + pd.Timedelta("60D"), item="newest")
-    y = make_rows()[1]
-    for name, model in origins.items():
-        path = tmp_path / f"{name}.din"
-        save(model, path)
-        assert inspect(path)["untrusted"] == []
-        twins = [load(path), pickle.loads(pickle.dumps(model))]
-        found = [update(twin, later, y).predict_proba(rows) for twin in twins]
-        np.testing.assert_array_equal(*found, err_msg=name)
-
-
-def test_a_scan_and_a_frame_of_its_rows_give_files_of_one_form(origins, tmp_path):
-    """A file tells nothing of where the rows lay: no path of the scan is in it."""
-    kinds = []
-    for name in ("scan", "frame"):
-        save(origins[name], tmp_path / name)
-        kinds.append(inspect(tmp_path / name)["types"])
-        assert b"rows.parquet" not in (tmp_path / name).read_bytes()
-    assert kinds[0] == kinds[1]
-
-
 def test_item_neighbours_for_other_models_are_kept_without_trust(rows, tmp_path):
     neighbours = ItemNeighbours(**ROLES).fit(rows, make_rows()[1])
     numbers = neighbours.transform(rows)
@@ -510,10 +482,6 @@ def test_item_neighbours_for_other_models_are_kept_without_trust(rows, tmp_path)
         pd.testing.assert_frame_equal(again.transform(rows), numbers)
     save(ItemNeighbours(user="user"), tmp_path / "new.din")
     assert load(tmp_path / "new.din").get_params() == ItemNeighbours(user="user").get_params()
-
-
-def test_item_neighbours_take_no_other_encoder(rows):
-    neighbours = ItemNeighbours(**ROLES).fit(rows, make_rows()[1])
     neighbours.encoder_ = HistorySequenceEncoder()
     with pytest.raises(ValueError, match="not fitted yet"):
         pickle.loads(pickle.dumps(neighbours))

@@ -4,9 +4,11 @@ import numpy as np
 import pandas as pd
 import polars
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from sklearn_din import attach_history, scan_parquet
-from sklearn_din.transformers import HistorySequenceEncoder
+from sklearn_din import HistorySequenceEncoder, attach_history, scan_parquet
+from sklearn_din.encoding.scaling import Moments
 from tests.click_frames import as_lists, encoder, same, with_windows
 
 
@@ -23,6 +25,9 @@ def test_numbers_are_standardised_and_missing_ones_indicated_where_the_name_is_f
     assert X.keys() == ["price", "price_missing"]  # which stays the column of that name
     assert X["price"].tolist() == [0.0, 0.0]
     assert X["price_missing"].dtype == np.int32
+    for constant in (0.0, 7.0, 0.1, 1e38):  # is not scaled
+        X = HistorySequenceEncoder().fit_transform(pd.DataFrame({"price": [constant] * 1000}))
+        assert (X["price"] == 0).all()
 
 
 def test_times_elapsed_are_scaled_logs_of_row_time_minus_time():
@@ -37,13 +42,6 @@ def test_times_elapsed_are_scaled_logs_of_row_time_minus_time():
     assert X["hist_elapsed"].dtype == np.float32
 
 
-def test_plain_numbers_of_events_may_come_as_windows_when_serving():
-    frame = with_windows(elapsed="hist_elapsed")
-    histories = {("hist_item", "hist_category", "hist_elapsed"): ("item", "category", None)}
-    fitted = encoder(histories=histories).fit(as_lists(frame))
-    same(fitted.transform(frame), fitted.transform(as_lists(frame)))
-
-
 def test_times_elapsed_are_known_again_when_a_file_has_made_lists_of_them():
     frame = with_windows(n_events=120, elapsed="hist_elapsed")
     windows, lists = encoder().fit(frame), encoder().fit(as_lists(frame))
@@ -52,6 +50,9 @@ def test_times_elapsed_are_known_again_when_a_file_has_made_lists_of_them():
     same(windows.transform(frame), lists.transform(as_lists(frame)))
     prices = frame["hist_elapsed"].map(lambda cell: cell[::-1].tolist())  # they grow
     assert not encoder().fit(frame.assign(hist_elapsed=prices)).scales_["hist_elapsed"].is_elapsed
+    histories = {("hist_item", "hist_category", "hist_elapsed"): ("item", "category", None)}
+    fitted = encoder(histories=histories).fit(as_lists(frame))  # numbers, and windows when serving
+    same(fitted.transform(frame), fitted.transform(as_lists(frame)))
 
 
 def stored(frame, how, folder):
@@ -136,3 +137,22 @@ def test_one_number_far_off_leaves_the_others_apart_and_is_said(
 def test_numbers_of_a_long_tail_keep_their_mean_and_standard_deviation(numbers):
     encoded = HistorySequenceEncoder().fit_transform(pd.DataFrame({"price": numbers}))["price"]
     np.testing.assert_allclose(encoded, (numbers - numbers.mean()) / numbers.std(), rtol=1e-5)
+
+
+# The law of parts: what is learnt does not depend on where the parts of a table begin
+
+NUMBERS = st.lists(st.floats(-1e6, 1e6) | st.just(np.nan), max_size=30)
+
+
+@given(st.lists(NUMBERS, min_size=1, max_size=5), st.sampled_from([0.0, 1.7e9]))
+def test_moments_of_parts_are_those_of_all_numbers(parts, offset):
+    parts = [np.array(part, dtype=np.float64) + offset for part in parts]
+    moments, whole = Moments(), Moments()
+    for part in parts:
+        moments.update(part)
+    together = np.concatenate(parts)
+    whole.update(together)
+    spread = max(np.sqrt(whole.variance), 1e-9)
+    assert moments.weight == np.isfinite(together).sum()
+    np.testing.assert_allclose(moments.center, whole.center, rtol=1e-12, atol=1e-12 * spread)
+    np.testing.assert_allclose(np.sqrt(moments.variance), spread, rtol=1e-12, atol=1e-9)

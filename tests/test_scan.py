@@ -127,28 +127,25 @@ def test_sources_are_files_folders_globs_and_datasets(folder, table):
     same(scan_parquet(folder / "part-1.parquet", target="click"), frame.iloc[40:80])
 
 
-def test_hive_folders_give_columns(tmp_path):
+def test_hive_folders_give_columns_and_the_index_of_a_frame_none(tmp_path):
     for day, country, item in [(2, "de", 5), (10, "fr", 6), (2, "__HIVE_DEFAULT_PARTITION__", 7)]:
-        place = tmp_path / f"day={day}" / f"country={country}"
+        place = tmp_path / "days" / f"day={day}" / f"country={country}"
         place.mkdir(parents=True)
         pq.write_table(pa.table({"item": [item]}), place / "rows.parquet")
-    scan = scan_parquet(tmp_path, columns=["country", "item", "day"])
+    scan = scan_parquet(tmp_path / "days", columns=["country", "item", "day"])
     rows = read(scan).to_dict("list")
     assert rows == {"country": ["fr", None, "de"], "item": [6, 7, 5], "day": [10, 2, 2]}
-    partitioned = ds.dataset(tmp_path, format="parquet", partitioning="hive")
+    partitioned = ds.dataset(tmp_path / "days", format="parquet", partitioning="hive")
     assert read(scan_parquet(partitioned))["day"].tolist() == [10, 2, 2]
     place = tmp_path / "own" / "day=2024-01-05" / "hour=7"  # polars' files keep the keys
     place.mkdir(parents=True)
     own = pa.table({"day": pa.array([0], pa.date32()), "hour": pa.array([7], pa.int64())})
     pq.write_table(own, place / "rows.parquet")
     same(scan_parquet(tmp_path / "own"), own.to_pandas())
-
-
-def test_the_index_of_a_pandas_frame_is_no_column(tmp_path):
     pd.DataFrame({"item": [1, 2]}, index=[7, 9]).to_parquet(tmp_path / "a.parquet")
-    assert scan_parquet(tmp_path).columns == ["item"]
-    index = scan_parquet(tmp_path, columns=["__index_level_0__"])["__index_level_0__"]
-    assert index.tolist() == [7, 9]
+    assert scan_parquet(tmp_path / "a.parquet").columns == ["item"]
+    index = scan_parquet(tmp_path / "a.parquet", columns=["__index_level_0__"])
+    assert index["__index_level_0__"].tolist() == [7, 9]
 
 
 def test_the_fingerprint_follows_files_rows_and_columns(folder):
@@ -192,35 +189,27 @@ def test_a_file_that_does_not_fit_is_named(folder, table, harm, message):
         scan_parquet(folder)
 
 
-def test_other_columns_may_differ(folder, table):
+def test_a_column_of_nulls_fits_any_type_and_columns_that_are_not_read_may_differ(folder, table):
+    nulls = table.slice(0, 3).set_column(1, "item", pa.nulls(3))
+    pq.write_table(nulls, folder / "a-first.parquet")
+    items = read(scan_parquet(folder))["item"]
+    assert items.isna().sum() == 3
+    assert items.iloc[3] == table["item"][0].as_py()
     drop_column(table, folder / "part-2.parquet")
     assert scan_parquet(folder, columns=["item"], target="click").columns == ["item"]
     with pytest.raises(ValueError, match="has no column 'itm'; did you mean 'item'"):
         scan_parquet(folder, columns=["itm"])
 
 
-def test_a_column_of_nulls_fits_any_type(folder, table):
-    nulls = table.slice(0, 3).set_column(1, "item", pa.nulls(3))
-    pq.write_table(nulls, folder / "a-first.parquet")
-    items = read(scan_parquet(folder))["item"]
-    assert items.isna().sum() == 3
-    assert items.iloc[3] == table["item"][0].as_py()
-
-
-def test_a_file_that_went_or_changed_is_named(folder, table):
-    scan = scan_parquet(folder)
-    (folder / "part-1.parquet").unlink()
+def test_a_file_that_went_or_changed_or_is_damaged_is_named(folder, table):
+    path = folder / "part-1.parquet"
+    scan, good, stat = scan_parquet(folder), path.read_bytes(), path.stat()
+    path.unlink()
     with pytest.raises(FileNotFoundError, match=r"part-1.parquet is gone or .* \d+ bytes and has"):
         read(scan)
-    pq.write_table(table.slice(0, 3), folder / "part-1.parquet")
+    pq.write_table(table.slice(0, 3), path)
     with pytest.raises(OSError, match=r"part-1.parquet .* changed after .* had \d+ bytes and has"):
         read(scan)
-
-
-def test_a_damaged_row_group_is_named(folder):
-    path = folder / "part-1.parquet"
-    scan = scan_parquet(folder)
-    good, stat = path.read_bytes(), path.stat()
     path.write_bytes(good[:4] + bytes(200) + good[204:])
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     with pytest.raises(ValueError, match=r"row group 0 of .*part-1.parquet cannot be read"):

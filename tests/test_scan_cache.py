@@ -7,8 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sklearn_din import HistorySequenceEncoder, scan_parquet
-from sklearn_din.large.parquet_scan import ParquetScan
+from sklearn_din import HistorySequenceEncoder, ParquetScan, scan_parquet
 from sklearn_din.utils import progress, whole_files
 
 N_ROWS = 60
@@ -132,14 +131,6 @@ def test_a_forked_process_does_not_take_its_parents_files_away(tmp_path):
     assert tmp_path.exists()
 
 
-def test_rows_that_cannot_be_read_are_named(source):
-    frame = pd.read_parquet(source)
-    frame.at[41, "price"] = np.inf
-    frame.to_parquet(source / "a.parquet", row_group_size=25)
-    with pytest.raises(ValueError, match=r"infinity in price.* rows 25 to 49 of the scan"):
-        encode(source, None)
-
-
 def test_all_rows_decide_what_a_column_is(source):
     """One length in the last part tells two histories apart, in a scan as in a frame."""
     frame = pd.read_parquet(source).assign(hist_category=lambda X: X["hist_item"])
@@ -164,8 +155,12 @@ def test_an_empty_scan_and_missing_columns_are_refused(source):
     assert len(encoder.transform(scan[["item", "price", "hist_item"]])) == N_ROWS
 
 
-def test_missing_users_are_nobody_and_missing_times_are_refused(source):
+def test_missing_users_are_nobody_and_missing_times_and_infinite_numbers_are_refused(source):
     frame = pd.read_parquet(source)
+    infinite = frame.assign(price=frame["price"].mask(frame.index == 41, np.inf))
+    infinite.to_parquet(source / "a.parquet", row_group_size=25)
+    with pytest.raises(ValueError, match=r"infinity in price.* rows 25 to 49 of the scan"):
+        encode(source, None)
     frame["user"] = frame["user"].map("u{}".format).mask(frame["time"] == 7)
     frame.to_parquet(source / "a.parquet")
     scan = scan_parquet(source, target="click")

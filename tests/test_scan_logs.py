@@ -213,6 +213,18 @@ def test_a_log_that_is_its_own_impressions_and_equal_times(tmp_path, memory, one
     twin = attach_history(table, table, max_length=9, **WAYS)
     same_cells(ours["hist_item"], twin["hist_item"])
     same_cells(ours["hist_price"], twin["hist_price"])
+    other = attach_history(scan_of(table, tmp_path), table, max_length=9, **WAYS)
+    both = pd.concat([ours["hist_item"], other["hist_item"]], ignore_index=True)
+    same_cells(both, pd.concat([twin["hist_item"]] * 2))  # logs in two orders are told apart
+    empty = scan_of(table.iloc[:0], tmp_path)
+    assert [len(cell) for cell in attach_history(scan, empty, **WAYS)["hist_item"]] == [0] * 200
+    nothing = attach_history(empty, scan, elapsed="ago", **WAYS)
+    assert len(nothing) == len(nothing["ago"]) == 0
+    numbers = {"n": ("user", None, "count")}
+    numbers |= {name: ("user", "price", name) for name in ("mean", "shrunk_rate")}
+    counted = attach_aggregates(scan, empty, time="time", aggregates=numbers)
+    assert counted["n"].tolist() == [0] * 200
+    assert read(counted)[["mean", "shrunk_rate"]].isna().all(axis=None)
 
 
 def test_columns_of_many_kinds_are_kept_as_they_are(tmp_path):
@@ -276,14 +288,6 @@ def test_scikit_learn_splits_it_and_a_copy_reads_the_same_files(tmp_path):
     assert not folder.exists()
     with pytest.raises(FileNotFoundError, match=r"must have .* bytes .* and it is gone.*cache_dir"):
         copy["hist_item"]
-
-
-def test_logs_that_lie_in_another_order_are_told_apart(tmp_path):
-    table = make_table(160, random_state=6)
-    scans = [scan_of(table, tmp_path, memory=memory) for memory in BUDGETS]
-    ours = [attach_history(scan, table, **WAYS)["hist_item"] for scan in scans]
-    both = pd.concat(ours, ignore_index=True)
-    same_cells(both, pd.concat([attach_history(table, table, **WAYS)["hist_item"]] * 2))
 
 
 def test_a_cache_dir_keeps_the_files_and_a_second_call_reads_them(tmp_path, monkeypatch):
@@ -442,13 +446,12 @@ def test_negatives_of_scans_and_of_frames_are_drawn_of_the_same_items(tmp_path, 
 def test_negatives_of_users_depend_on_the_seed_alone(tmp_path, monkeypatch):
     events = make_table(600, random_state=9, users="text").dropna()
     events = events.drop_duplicates(["user", "item"])
+    options = {"item": "item", "item_columns": ["category"], "user": "user", "n_negatives": 3}
     drawn = []
     for size in (10_000, 50, 7):
         read_in_pieces(monkeypatch, size)
         scan = scan_of(events, tmp_path, group=600 // size + 20)
-        options = {"item": "item", "item_columns": ["category"], "user": "user", "n_negatives": 3}
-        options["time"] = "time"
-        impressions, _ = sample_negatives(scan, random_state=0, **options)
+        impressions, _ = sample_negatives(scan, random_state=0, time="time", **options)
         drawn.append(impressions["item"].tolist())
     assert drawn[0] == drawn[1] == drawn[2]
 
@@ -533,19 +536,6 @@ def test_a_log_given_twice_is_said(log, is_said, memory, tmp_path):
             attach_history(shown, events, **WAYS)
         assert [bool(re.match(message, str(w.message))) for w in caught] == [True] * is_said
         assert {w.filename for w in caught} <= {__file__}
-
-
-def test_empty_tables(tmp_path):
-    table = make_table(50, random_state=0)
-    scan, empty = scan_of(table, tmp_path), scan_of(table.iloc[:0], tmp_path)
-    assert [len(cell) for cell in attach_history(scan, empty, **WAYS)["hist_item"]] == [0] * 50
-    nothing = attach_history(empty, scan, elapsed="ago", **WAYS)
-    assert len(nothing) == len(nothing["ago"]) == 0
-    numbers = {"n": ("user", None, "count")}
-    numbers |= {name: ("user", "price", name) for name in ("mean", "shrunk_rate")}
-    counted = attach_aggregates(scan, empty, time="time", aggregates=numbers)
-    assert counted["n"].tolist() == [0] * 50
-    assert read(counted)[["mean", "shrunk_rate"]].isna().all(axis=None)
 
 
 def test_a_full_disk_leaves_nothing(tmp_path):

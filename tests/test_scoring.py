@@ -39,28 +39,26 @@ def rows(frame):
     return frame.drop(columns="click")
 
 
-def test_a_partition_gives_its_keys_and_the_probability(model, path, rows):
-    part = rows[100:150]
-    scored = make_scorer(path, columns=["user", "item"])(part)
+def test_a_partition_gives_its_keys_and_the_probability_and_an_iterator_one(
+    model, path, rows, tmp_path
+):
+    part, score = rows[100:150], make_scorer(path, columns=["user", "item"])
+    scored = score(part)
     assert scored.columns.tolist() == ["user", "item", "probability"]
     pd.testing.assert_frame_equal(scored[["user", "item"]], part[["user", "item"]])
     np.testing.assert_array_equal(scored["probability"], model.predict_proba(part)[:, 1])
     assert scored["probability"].dtype == np.float32
-
-
-def test_an_iterator_of_partitions_gives_one(model, path, rows):
-    parts = [rows[:70], rows[:0], rows[70:]]
-    scored = list(make_scorer(path)(iter(parts)))
-    assert [len(part) for part in scored] == [70, 0, len(rows) - 70]
-    found = pd.concat(scored)["probability"]
-    np.testing.assert_allclose(found, model.predict_proba(rows)[:, 1], rtol=1e-6)
-
-
-def test_what_comes_back_for_no_rows_has_the_columns_and_dtypes_of_what_comes_back(path, rows):
-    score = make_scorer(path, columns="user")
     meta = score.meta(rows)
     assert len(meta) == 0
-    pd.testing.assert_series_equal(meta.dtypes, score(rows[:3]).dtypes)
+    pd.testing.assert_series_equal(meta.dtypes, scored.dtypes)
+    parts = list(make_scorer(path)(iter([rows[:70], rows[:0], rows[70:]])))
+    assert [len(part) for part in parts] == [70, 0, len(rows) - 70]
+    found = pd.concat(parts)["probability"]
+    np.testing.assert_allclose(found, model.predict_proba(rows)[:, 1], rtol=1e-6)
+    with pytest.raises(FileNotFoundError, match="needs the file of a saved model"):
+        make_scorer(tmp_path / "none.din")
+    with pytest.raises(ValueError, match="usr"):
+        make_scorer(path, columns="usr")(rows)
 
 
 def test_one_process_loads_one_file_once_and_a_changed_one_again(model, tmp_path, rows):
@@ -76,13 +74,6 @@ def test_one_process_loads_one_file_once_and_a_changed_one_again(model, tmp_path
     second = score(rows[:5])
     assert scoring._load.cache_info().misses == before + 2
     assert not np.allclose(first["probability"], second["probability"])
-
-
-def test_mistakes_are_said(path, rows, tmp_path):
-    with pytest.raises(FileNotFoundError, match="needs the file of a saved model"):
-        make_scorer(tmp_path / "none.din")
-    with pytest.raises(ValueError, match="usr"):
-        make_scorer(path, columns="usr")(rows)
 
 
 def test_models_of_several_classes_give_a_column_for_each(tmp_path):

@@ -137,14 +137,10 @@ def test_the_loss_is_the_weighted_sum_and_leaves_missing_labels_out():
     assert labels.loss(outputs, y, None) == pytest.approx(float(sum(expected) / 2))
     weighted = labels.loss(outputs, y, torch.tensor([2.0, 0.0]))
     assert weighted == pytest.approx(float(expected[0]))
-
-
-def test_without_a_click_a_missing_purchase_is_none():
-    X, y = make_impressions(300), make_labels(300)
-    only_clicked = y["purchase"].where(y["click"] == 1)  # NaN elsewhere, as some tables have it
-    first = quick(after=AFTER).fit(X, y).decision_function(X)
-    again = quick(after=AFTER).fit(X, y.assign(purchase=only_clicked)).decision_function(X)
-    np.testing.assert_array_equal(first, again)
+    labels = Labels(("a", "b"), (Click(), Click()), (1.0, 1.0), (None, None))
+    alone = Click().scale_of_prior((90, 10))  # the l2 of two equal labels: half a prior
+    assert labels.scale_of_prior((90, 10, 90, 10)) == pytest.approx(alone / 2)
+    assert labels.scale_of_prior((90, 10, 0, 0)) == pytest.approx(alone)
 
 
 def test_labels_have_any_two_kinds_and_any_names_but_no_two_the_same():
@@ -159,6 +155,10 @@ def test_labels_have_any_two_kinds_and_any_names_but_no_two_the_same():
     assert set(numbered.predict(X)[:, 0]) <= {"no", "yes"}
     with pytest.raises(ValueError, match=r"a name of its own, got the columns \['a', 'a'\]"):
         quick().fit(X, y.set_axis(["a", "a"], axis=1))
+    only_clicked = y["purchase"].where(y["click"] == 1)  # NaN elsewhere, as some tables have it
+    first = quick(after=AFTER).fit(X, y).decision_function(X)
+    again = quick(after=AFTER).fit(X, y.assign(purchase=only_clicked)).decision_function(X)
+    np.testing.assert_array_equal(first, again)
 
 
 @pytest.mark.parametrize(
@@ -243,6 +243,10 @@ def test_candidates_are_ranked_by_a_label_or_a_weighting(fitted, rows, label):
     assert best["item"].tolist() == expected["item"].tolist()
     name = "score" if isinstance(label, dict) else "probability"
     np.testing.assert_allclose(best[name], expected["score"], rtol=1e-4)
+    message = r"label must name one of \['click', 'purchase'\], or give"
+    for wrong in (None, "sale", {"click": -1}, {}):
+        with pytest.raises(ValueError, match=message):
+            Ranker(fitted, candidates, label=wrong)
 
 
 @pytest.mark.parametrize("label", ["purchase", {"click": 1, "purchase": 20}], ids=str)
@@ -256,16 +260,20 @@ def test_a_ranking_by_a_label_is_evaluated(fitted, rows, label):
     assert table.loc["model", "recall"].tolist() == [1.0]
 
 
-def test_words_and_pictures_name_the_labels(fitted, rows):
-    drawing = network_diagram(fitted)
-    assert "purchase" in drawing
+def test_words_pictures_and_files_of_scores_name_the_labels(fitted, rows, tmp_path):
+    assert "purchase" in network_diagram(fitted)
     assert "200 -> 80 -> 2 (PReLU)" in fitted[-1].summary()
     assert len(explain(fitted, rows[0].head(3)))
     with pytest.raises(ValueError, match=r"by='leave_out' needs one label, got .*'click'"):
         explain(fitted, rows[0].head(3), by="leave_out")
+    path = predict_to_parquet(fitted, rows[0], tmp_path / "scores.parquet")
+    table = pq.read_table(path).to_pandas()
+    assert list(table) == ["probability_click", "probability_purchase"]
+    for column, probability in zip(table, fitted.predict_proba(rows[0]), strict=True):
+        np.testing.assert_allclose(table[column], probability[:, 1], atol=1e-6)
 
 
-def test_other_labels_and_other_orders_cannot_go_on():
+def test_partial_fit_may_name_kinds_and_goes_on_with_the_labels_and_the_order_of_fit():
     X, y = make_impressions(40), make_labels(40)
     classifier = quick(after=AFTER).fit(X, y)
     for other in (y["click"], y.rename(columns={"purchase": "sale"})):
@@ -276,31 +284,12 @@ def test_other_labels_and_other_orders_cannot_go_on():
     one = quick().fit(X, y["click"])
     with pytest.raises(ValueError, match=r"y must have the labels of fit, \['one label'\], got"):
         one.partial_fit(X, y)
-
-
-def test_the_first_call_of_partial_fit_may_name_the_kinds_of_each_label():
-    X, y = make_impressions(40), make_labels(40).assign(purchase=0)
-    classifier = quick().partial_fit(X, y, classes=[[0, 1], [0, 1]])
-    assert [classes.tolist() for classes in classifier.classes_] == [[0, 1], [0, 1]]
+    y = y.assign(purchase=0)
+    first = quick().partial_fit(X, y, classes=[[0, 1], [0, 1]])
+    assert [classes.tolist() for classes in first.classes_] == [[0, 1], [0, 1]]
     for wrong in ([0, 1], [[0, 1]]):
         with pytest.raises(ValueError, match=r"one for each of \['click', 'purchase'\], got"):
             quick().partial_fit(X, y, classes=wrong)
-
-
-@pytest.mark.parametrize("label", [None, "sale", {"click": -1}, {}], ids=str)
-def test_ranking_says_which_labels_there_are(fitted, rows, label):
-    candidates = rows[0][CANDIDATE].drop_duplicates("item")
-    message = r"label must name one of \['click', 'purchase'\], or give"
-    with pytest.raises(ValueError, match=message):
-        Ranker(fitted, candidates, label=label)
-
-
-def test_the_l2_of_two_equal_labels_is_that_of_half_a_prior():
-    labels = Labels(("a", "b"), (Click(), Click()), (1.0, 1.0), (None, None))
-    alone = Click().scale_of_prior((90, 10))
-    assert labels.scale_of_prior((90, 10, 90, 10)) == pytest.approx(alone / 2)
-    rare = labels.scale_of_prior((90, 10, 0, 0))
-    assert rare == pytest.approx(alone)
 
 
 @pytest.mark.parametrize("after", [None, {1: 0}], ids=str)
@@ -326,11 +315,3 @@ def test_an_onnx_file_has_labels_which_numbers_name_as_text_does(after, rows, tm
             np.testing.assert_allclose(found, expected, atol=1e-5)
         with pytest.raises(ValueError, match=r"label must name one of \['0', '1'\], .*got None"):
             Ranker(loaded, candidates)
-
-
-def test_scores_of_a_file_are_named_by_their_labels(fitted, rows, tmp_path):
-    path = predict_to_parquet(fitted, rows[0], tmp_path / "scores.parquet")
-    table = pq.read_table(path).to_pandas()
-    assert list(table) == ["probability_click", "probability_purchase"]
-    for column, probability in zip(table, fitted.predict_proba(rows[0]), strict=True):
-        np.testing.assert_allclose(table[column], probability[:, 1], atol=1e-6)

@@ -24,13 +24,16 @@ def in_order(rows, folder, **options):
     return [row for batch in ordered for row in batch.to_pylist()]
 
 
-def test_rows_come_in_the_order_of_all_columns_missing_ones_first(tmp_path):
+def test_rows_come_in_the_order_of_all_columns_or_the_error_names_the_extra(tmp_path, monkeypatch):
     rng = np.random.RandomState(0)
     rows = [{"key": key, "row": int(n)} for n in rng.permutation(9) for key in ["b", None, "B", ""]]
     expected = sorted(rows, key=lambda row: (row["key"] is not None, row["key"] or "", row["row"]))
     assert in_order(rows, tmp_path) == expected
     assert in_order([], tmp_path) == []
     assert os.listdir(tmp_path) == []
+    monkeypatch.setitem(sys.modules, "duckdb", None)
+    with pytest.raises(ImportError, match=r"pip install 'sklearn-din\[large\]'"):
+        in_order([], tmp_path)
 
 
 def test_what_does_not_fit_into_memory_is_on_the_disk_meanwhile(tmp_path):
@@ -54,7 +57,9 @@ def test_what_does_not_fit_into_memory_is_on_the_disk_meanwhile(tmp_path):
 
 
 @pytest.mark.parametrize("error", [ValueError("mine"), KeyboardInterrupt(), MemoryError()])
-def test_an_error_of_the_source_is_raised_as_it_is(tmp_path, error):
+def test_an_error_of_the_source_is_raised_as_it_is_and_who_stops_half_way_leaves_nothing(
+    tmp_path, error
+):
     def failing():
         yield from batches([{"key": "a", "row": 1}])
         raise error
@@ -63,9 +68,6 @@ def test_an_error_of_the_source_is_raised_as_it_is(tmp_path, error):
         list(sort_rows(failing(), SCHEMA, memory=1, folder=tmp_path))
     assert caught.value is error
     assert os.listdir(tmp_path) == []
-
-
-def test_who_stops_half_way_leaves_nothing(tmp_path):
     ordered = sort_rows(batches([{"key": "a", "row": 1}]), SCHEMA, memory=1, folder=tmp_path)
     next(ordered)
     assert len(os.listdir(tmp_path)) == 1
@@ -101,9 +103,3 @@ def test_errors_of_the_engine_say_what_to_do(tmp_path, text, kind):
         assert "name a folder with room in scan_parquet(cache_dir=...)" in str(caught.value)
     if kind is MemoryError:
         assert "Give scan_parquet(memory=...) more" in str(caught.value)
-
-
-def test_without_duckdb_the_error_names_the_extra(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "duckdb", None)
-    with pytest.raises(ImportError, match=r"pip install 'sklearn-din\[large\]'"):
-        in_order([], tmp_path)

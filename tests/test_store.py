@@ -61,12 +61,7 @@ def test_a_damaged_folder_is_not_opened_and_makes_room_for_a_new_one(place, harm
     assert open_store(place, "rows", memory=MEMORY) is None
     write(place)
     assert open_store(place, "rows", memory=MEMORY)["filled"].sum() == 28
-    assert os.listdir(place) == ["rows"]
-
-
-def test_the_faster_of_two_writers_stays(place):
-    write(place)
-    slower = write(place, value=1.0)
+    slower = write(place, value=1.0)  # the faster of two writers stays
     assert slower["filled"].sum() == 28
     assert os.listdir(place) == ["rows"]
 

@@ -7,17 +7,15 @@ from xml.etree import ElementTree
 import numpy as np
 import pandas as pd
 import pytest
+import sklearn
 from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import Ridge
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 
-from sklearn_din.estimator import DINClassifier
-from sklearn_din.features import Field, Schema
+from sklearn_din import DIN, DINClassifier, Field, HistorySequenceEncoder, Schema
 from sklearn_din.inspection.diagram import network_diagram
 from sklearn_din.inspection.summary import learnt_parts, summarize
-from sklearn_din.module import DIN
-from sklearn_din.transformers import HistorySequenceEncoder
 from tests.encoded_impressions import make_impressions, make_labels, make_schema
 from tests.network_options import ONE_BY_ONE
 
@@ -90,11 +88,6 @@ def test_the_summary_and_the_bar_say_why_neighbours_are_off(encoder, options, la
     assert (last in capfd.readouterr().err) == ("off" in last)
 
 
-def test_a_pipeline_is_sent_to_its_last_step(classifier):
-    with pytest.raises(TypeError, match=r"got Pipeline\. Of a Pipeline give .* pipeline\[-1\]"):
-        summarize(make_pipeline(classifier))
-
-
 def texts(drawing):
     return [element.text for element in ElementTree.fromstring(drawing).iter() if element.text]
 
@@ -108,6 +101,8 @@ def test_the_drawing_names_columns_vocabularies_and_layers(classifier):
     assert "attention to each event" in shown
     assert "for the candidate: 56 → 64 → 16 → 1 (PReLU)" in shown
     assert "sum of the events" in shown
+    base = texts(network_diagram(DIN(make_schema(), pooling="sum")))
+    assert "attention to each event" not in base
 
 
 def test_whatever_holds_the_classifier_is_drawn(classifier):
@@ -122,11 +117,8 @@ def test_whatever_holds_the_classifier_is_drawn(classifier):
         network_diagram(Ridge())
     with pytest.raises(NotFittedError):
         network_diagram(DINClassifier())
-
-
-def test_the_base_model_draws_no_attention():
-    shown = texts(network_diagram(DIN(make_schema(), pooling="sum")))
-    assert "attention to each event" not in shown
+    with pytest.raises(TypeError, match=r"got Pipeline\. Of a Pipeline give .* pipeline\[-1\]"):
+        summarize(make_pipeline(classifier))
 
 
 def test_the_drawing_survives_any_name_and_any_number_of_columns():
@@ -154,3 +146,14 @@ def test_the_parts_hold_every_parameter_once(parameters):
     module = DIN(make_schema(), **parameters)
     total = sum(parameter.numel() for parameter in module.parameters())
     assert sum(size for _, _, size in learnt_parts(module)) == total
+
+
+def test_a_notebook_shows_the_network_below_the_classifiers_box(classifier):
+    drawing = network_diagram(classifier)
+    for page in (classifier._repr_html_(), classifier._repr_mimebundle_()["text/html"]):
+        assert page.count(drawing) == 1
+        assert page.index("DINClassifier") < page.index(drawing)
+    assert "sklearn-din-network" not in DINClassifier()._repr_html_()
+    with sklearn.config_context(display="text"):
+        assert not hasattr(classifier, "_repr_html_")
+        assert set(classifier._repr_mimebundle_()) == {"text/plain"}

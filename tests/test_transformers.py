@@ -8,9 +8,8 @@ import sklearn
 from sklearn.base import clone
 from sklearn.pipeline import make_pipeline
 
+from sklearn_din import EncodedFeatures, HistorySequenceEncoder
 from sklearn_din.encoding import frames
-from sklearn_din.features import EncodedFeatures
-from sklearn_din.transformers import HistorySequenceEncoder
 from tests.click_frames import as_lists, encoder, same, with_windows
 
 
@@ -76,7 +75,7 @@ def test_unknown_and_missing_are_one_and_never_padding():
     assert X["hist_item_mask"].tolist() == [[True] * 3, [False] * 3, [False] * 3]
 
 
-def test_rows_encode_alike_alone_together_and_in_any_order():
+def test_rows_encode_alike_alone_together_in_any_order_and_by_copies_that_hold_no_rows():
     frame = with_windows(elapsed="hist_elapsed")
     fitted = encoder().fit(frame)
     X = fitted.transform(frame)
@@ -84,6 +83,11 @@ def test_rows_encode_alike_alone_together_and_in_any_order():
     same(fitted.transform(frame.iloc[order]), X[order])
     same(fitted.transform(frame.iloc[[7]]), X[7:8])
     assert encoder().fit(frame.iloc[order]).schema_ == fitted.schema_
+    small, large = with_windows(n_events=60), with_windows(n_events=6000)
+    fitted = encoder().fit(small)
+    same(pickle.loads(pickle.dumps(fitted)).transform(small), fitted.transform(small))
+    same(clone(fitted).fit_transform(small), fitted.transform(small))
+    assert len(pickle.dumps(encoder().fit(large))) < len(pickle.dumps(fitted)) + 1000
 
 
 def test_ids_decode_to_the_values_they_came_from():
@@ -100,23 +104,7 @@ def test_ids_decode_to_the_values_they_came_from():
         fitted.inverse_transform_ids("price", [2])
 
 
-def test_pickle_and_clone_encode_alike_and_hold_no_rows():
-    small, large = with_windows(n_events=60), with_windows(n_events=6000)
-    fitted = encoder().fit(small)
-    same(pickle.loads(pickle.dumps(fitted)).transform(small), fitted.transform(small))
-    same(clone(fitted).fit_transform(small), fitted.transform(small))
-    assert len(pickle.dumps(encoder().fit(large))) < len(pickle.dumps(fitted)) + 1000
-
-
-def test_output_stays_encoded_whatever_scikit_learn_is_told():
-    frame = with_windows()
-    with sklearn.config_context(transform_output="pandas"):
-        assert isinstance(encoder().fit_transform(frame), EncodedFeatures)
-    pipeline = make_pipeline(encoder()).set_output(transform="pandas")
-    assert isinstance(pipeline.fit_transform(frame), EncodedFeatures)
-
-
-def test_feature_names_are_those_of_the_matrix():
+def test_feature_names_are_those_of_the_matrix_and_output_stays_encoded():
     fitted = encoder(max_length=2).fit(with_windows(columns=["item"]))
     names = fitted.get_feature_names_out()
     assert names.tolist() == ["item", "category", "price", "hist_item_0", "hist_item_1"]
@@ -124,6 +112,11 @@ def test_feature_names_are_those_of_the_matrix():
     assert X.to_numpy().shape == X.shape == (60, 5)
     with pytest.raises(ValueError, match="input_features is not equal to feature_names_in_"):
         fitted.get_feature_names_out(["a"] * fitted.n_features_in_)
+    frame = with_windows()
+    with sklearn.config_context(transform_output="pandas"):
+        assert isinstance(encoder().fit_transform(frame), EncodedFeatures)
+    pipeline = make_pipeline(encoder()).set_output(transform="pandas")
+    assert isinstance(pipeline.fit_transform(frame), EncodedFeatures)
 
 
 def test_empty_histories_warn_at_fit_and_pass_at_predict():

@@ -37,10 +37,6 @@ def validation_rows(users=None, times=None, **fit_parameters):
     return seen
 
 
-def test_validation_last_takes_the_last_rows():
-    assert validation_rows(validation="last") == list(range(180, 200))
-
-
 @pytest.mark.parametrize("validation", ["last", DINClassifier().validation])
 @pytest.mark.parametrize("kind", ["int64", "float64", "datetime64[s]"])
 def test_the_last_times_of_rows_in_any_order_are_taken_also_by_default(kind, validation):
@@ -53,13 +49,10 @@ def test_the_last_times_of_rows_in_any_order_are_taken_also_by_default(kind, val
     ("late", "n_valid"),
     [(15, 15), (29, 29), (31, 31), (100, 100), (199, 199)],  # 20 are asked for
 )
-def test_validation_last_never_parts_equal_times(late, n_valid):
+def test_validation_last_never_parts_equal_times_and_takes_the_nearest(late, n_valid):
     times = np.where(np.arange(200) % 200 < late, 9, 3)
     assert validation_rows(times=times, validation="last") == list(range(n_valid))
-
-
-def test_validation_last_starts_at_the_time_that_comes_nearest_to_the_share():
-    days = np.repeat(np.arange(20), 10)[np.random.default_rng(6).permutation(200)]
+    days = np.repeat(np.arange(20), 10)[np.random.default_rng(late).permutation(200)]
     rows = validation_rows(times=days, validation="last", validation_fraction=0.13)
     assert rows == np.flatnonzero(days >= 17).tolist()
 
@@ -89,7 +82,8 @@ def test_a_pipelines_roles_choose_the_validation_rows():
         assert model[-1].history_["valid_loss"].notna().all()
 
 
-def test_by_default_any_rows_are_set_aside_where_no_time_is_known():
+def test_the_last_rows_are_set_aside_or_by_default_any_where_no_time_is_known():
+    assert validation_rows(validation="last") == list(range(180, 200))
     rows = validation_rows(validation="auto")
     assert rows == validation_rows(validation="random") != list(range(180, 200))
 

@@ -74,7 +74,9 @@ def test_ids_find_their_vectors_hidden_and_unknown_ones_too():
     assert known.rows_of(ids).tolist() == plain_rows(known, ids) == [0, 0, 3, 1, 3, 1, 2, 4, 0]
 
 
-def test_each_value_gets_its_own_vector_on_one_scale(model, shown, vectors):
+def test_an_embedding_is_its_row_and_the_projection_of_its_vector_on_one_scale(
+    model, shown, vectors
+):
     encoded = model[:-1].transform(shown[0])
     known = encoded.vectors["item"]
     table = vectors.drop(columns="item").to_numpy()
@@ -82,11 +84,7 @@ def test_each_value_gets_its_own_vector_on_one_scale(model, shown, vectors):
     expected = centred / np.sqrt((centred**2).mean())
     own = expected[[int(item[1:]) for item in shown[0]["item"]]]
     np.testing.assert_allclose(known.table[known.rows_of(encoded.columns["item"])], own, atol=1e-6)
-
-
-def test_an_embedding_is_its_row_and_the_projection_of_the_vector(model, shown):
-    batch = Batch(model[:-1].transform(shown[0][350:450]))
-    module = model["din"].net_.module_
+    batch, module = Batch(encoded[350:450]), model["din"].net_.module_
     with torch.no_grad():
         found = module.embeddings(batch.ids, vectors=batch.vectors)
         rows = module.embeddings(batch.ids)
@@ -103,6 +101,10 @@ def test_items_that_came_up_later_are_told_apart_by_their_vectors(model, shown, 
     assert np.corrcoef(click, y[new])[0, 1] > 0.5
     without = make_model(None).set_params(encode__vectors=None).fit(X[:400], y[:400])
     assert abs(np.corrcoef(without.predict_proba(X[new])[:, 1], y[new])[0, 1]) < 0.3
+    table = vectors.drop(columns="item").to_numpy()
+    nested = pd.DataFrame({"item": vectors["item"], "vector": list(table)})
+    again = make_model(nested).fit(X[:400], y[:400])  # a column of arrays says the same
+    np.testing.assert_array_equal(again.predict_proba(X), model.predict_proba(X))
 
 
 def test_a_newer_frame_knows_items_that_came_up_since(model, shown, vectors):
@@ -118,14 +120,6 @@ def test_a_newer_frame_knows_items_that_came_up_since(model, shown, vectors):
         known.table[rows], known.table[known.rows_of(newer[:-1].transform(like).columns["item"])]
     )
     assert (newer.predict_proba(later) != model.predict_proba(later)).all()
-
-
-def test_a_column_of_arrays_is_the_same_as_a_column_for_each_dimension(model, shown, vectors):
-    X, y = shown
-    table = vectors.drop(columns="item").to_numpy()
-    nested = pd.DataFrame({"item": vectors["item"], "vector": list(table)})
-    again = make_model(nested).fit(X[:400], y[:400])
-    np.testing.assert_array_equal(again.predict_proba(X), model.predict_proba(X))
 
 
 def test_an_update_gives_later_items_ids_beside_their_vectors(model, shown):
@@ -180,7 +174,9 @@ def test_what_an_event_counts_for_is_the_difference_without_it_vectors_and_all(m
     np.testing.assert_allclose(effects, expected, atol=1e-5)
 
 
-def test_vectors_of_another_model_are_refused_after_fit(model, shown, vectors):
+def test_vectors_of_another_model_are_refused_after_fit_and_none_at_export(
+    model, shown, vectors, tmp_path
+):
     other = copy.deepcopy(model)
     other.set_params(encode__vectors={"item": vectors.drop(columns="v0")})
     with pytest.raises(ValueError, match="must have 6 dimensions as at fit, got 5"):
@@ -188,9 +184,6 @@ def test_vectors_of_another_model_are_refused_after_fit(model, shown, vectors):
     other.set_params(encode__vectors=None)
     with pytest.raises(ValueError, match=r"must be given for the columns of ids \['item'\] as at"):
         other.predict_proba(shown[0])
-
-
-def test_a_classifier_alone_is_not_exported_without_the_vectors(model, tmp_path):
     pytest.importorskip("onnx", reason="needs pip install 'sklearn-din[onnx]'")
     with pytest.raises(TypeError, match="export_onnx needs the whole Pipeline where ids have"):
         export_onnx(model["din"], tmp_path / "model.onnx")

@@ -15,7 +15,8 @@ import pyarrow as pa
 import pytest
 from sklearn.model_selection import train_test_split
 
-from sklearn_din.logs.windows import EventLog, WindowArray, WindowDtype, join_values
+from sklearn_din import attach_history
+from sklearn_din.logs.windows import EventLog, WindowArray, WindowDtype
 
 ITEMS = np.array(["a", "b", "c", "d", "e", "f", "g", "h"], dtype=object)
 STARTS, LENGTHS = np.array([0, 1, 4, 0, 1]), np.array([2, 3, 0, -1, 3])
@@ -42,7 +43,7 @@ def frame():
     )
 
 
-def test_cells_read_as_arrays_and_missing_cells_as_none(frame):
+def test_cells_read_as_arrays_and_missing_cells_as_none_and_lists_become_windows(frame):
     assert lists(frame["hist_item"]) == CELLS
     assert lists(frame["hist_item"].array) == CELLS
     with pytest.raises(ValueError, match="read-only"):
@@ -50,6 +51,12 @@ def test_cells_read_as_arrays_and_missing_cells_as_none(frame):
     assert frame["hist_item"].isna().tolist() == [False, False, False, True, False]
     assert frame["ago"].iloc[1].tolist() == [19.0, 18.0, 17.0]
     assert frame["ago"].array.flatten().tolist() == [10, 9, 19, 18, 17, 49, 48, 47]
+    column = pd.Series([[1, 2], None, [], (3,), np.array([4])], dtype="window")
+    assert lists(column) == [[1, 2], None, [], [3], [4]]
+    assert column.array.log.columns["values"].dtype == np.int64
+    assert lists(column.astype(object)) == lists(column)
+    assert lists(pd.Series(lists(frame["hist_item"])).astype("window")) == CELLS
+    assert lists(pd.Series([None, None], dtype="window")) == [None, None]
 
 
 ROW_OPERATIONS = {
@@ -106,17 +113,14 @@ def test_rows_keep_their_histories_and_columns_the_same_windows(frame, name):
     assert item.fingerprint == result["ago"].array.fingerprint
 
 
-def test_histories_that_are_all_missing_become_arrows_nulls(frame):
+def test_moving_rows_shares_the_log_and_missing_histories_become_arrows_nulls(frame):
+    log = frame["hist_item"].array.log
+    for name in ("iloc", "mask", "copy", "deepcopy", "sort_values", "concat", "merge", "shift"):
+        assert ROW_OPERATIONS[name][0](frame)["hist_item"].array.log is log
     converted = frame[3:4].convert_dtypes(dtype_backend="pyarrow")
     assert [str(dtype) for dtype in converted.dtypes[1:]] == ["null[pyarrow]"] * 3
     with pytest.raises(NotImplementedError, match="Unsupported cast from list"):
         frame["hist_item"].astype(converted["hist_item"].dtype)  # some are there
-
-
-def test_moving_rows_shares_the_log(frame):
-    log = frame["hist_item"].array.log
-    for name in ("iloc", "mask", "copy", "deepcopy", "sort_values", "concat", "merge", "shift"):
-        assert ROW_OPERATIONS[name][0](frame)["hist_item"].array.log is log
 
 
 def test_columns_of_another_call_or_of_other_rows_have_other_windows(frame):
@@ -143,9 +147,14 @@ def test_compacting_keeps_each_covered_event_once():
 
 
 def test_frames_of_different_logs_concat_into_one(frame):
-    other = WindowArray(EventLog({"item": np.array([7, 8])}), "item", [0], [2])
-    joined = pd.concat([frame["hist_item"], pd.Series(other), frame["hist_item"].iloc[:1]])
-    assert lists(joined) == [*CELLS, [7, 8], ["a", "b"]]
+    big = 2**60 + 1
+    for values in ([7, 8], [big], ["a"], [0.5], np.array([1], np.int32)):
+        other = WindowArray(EventLog({"item": np.array(values)}), "item", [0], [len(values)])
+        joined = pd.concat([frame["hist_item"], pd.Series(other), frame["hist_item"].iloc[:1]])
+        assert lists(joined) == [*CELLS, [*values], ["a", "b"]]  # as they are
+    numbers = WindowArray(EventLog({"item": np.array([1], np.int32)}), "item", [0], [1])
+    large = WindowArray(EventLog({"item": np.array([big])}), "item", [0], [1])
+    assert lists(pd.concat([pd.Series(numbers), pd.Series(large)])) == [[1], [big]]
     parts = [pickle.loads(pickle.dumps(frame.iloc[rows])) for rows in ([0, 3], [1], [2])]
     whole = pd.concat(parts)
     assert lists(whole["hist_item"]) == [CELLS[row] for row in (0, 3, 1, 2)]
@@ -155,13 +164,6 @@ def test_frames_of_different_logs_concat_into_one(frame):
     assert len(pd.concat(again)["hist_item"].array.log) == 4
     joined = pd.concat([frame["ago"], frame["hist_price"]], ignore_index=True)
     assert lists(joined) == [*lists(frame["ago"]), *lists(frame["hist_price"])]
-
-
-def test_joining_values_never_turns_numbers_into_text_or_floats():
-    big = 2**60 + 1
-    joined = join_values([np.array([big]), np.array(["a"], dtype=object), np.array([0.5])])
-    assert joined.tolist() == [big, "a", 0.5]
-    assert join_values([np.array([1], np.int32), np.array([big])]).tolist() == [1, big]
 
 
 def test_assigning_cells(frame):
@@ -176,7 +178,7 @@ def test_assigning_cells(frame):
     assert lists(frame["hist_item"]) == [None, CELLS[1], None, None, CELLS[4]]
 
 
-def test_equality_is_by_cell(frame):
+def test_equality_is_by_cell_and_arrow_gets_the_wanted_type(frame, monkeypatch):
     item = frame["hist_item"]
     assert (item == item).tolist() == [True, True, True, False, True]
     assert (item != item.iloc[::-1].to_numpy()).tolist() == [True, True, False, True, True]
@@ -186,9 +188,16 @@ def test_equality_is_by_cell(frame):
     assert (item == "a").sum() == 0
     with pytest.raises(ValueError, match="Lengths must match to compare: 5 and 2"):
         item.array == item.array[:2]  # noqa: B015
+    wanted = pa.large_list(pa.float32())
+    array = pa.array(frame["hist_price"], type=wanted)
+    assert array.type == wanted
+    assert array.to_pylist() == lists(frame["hist_price"])
+    monkeypatch.setattr("sklearn_din.logs.windows._LARGE", 1)  # wide offsets for very many events
+    assert pa.array(item).type == pa.large_list(pa.large_string())
+    assert pa.array(frame["ago"]).to_pylist() == lists(frame["ago"])
 
 
-def test_whole_frame_operations_that_hash_cells(frame):
+def test_whole_frame_operations_that_hash_or_explode_cells(frame):
     doubled = pd.concat([frame, frame])
     assert len(doubled.drop_duplicates()) == len(frame)
     assert frame["hist_item"].duplicated().tolist() == [False, False, False, False, True]
@@ -197,9 +206,6 @@ def test_whole_frame_operations_that_hash_cells(frame):
     assert frame.describe(include="all").loc["unique", "hist_item"] == 3
     assert lists(frame["hist_item"].unique()) == CELLS[:4]
     assert lists(frame.sort_values("hist_item", kind="stable")["hist_item"])[0] == []
-
-
-def test_explode_gives_one_row_an_event(frame):
     exploded = frame["hist_item"].explode()
     assert exploded.dropna().tolist() == ["a", "b", "b", "c", "d", "b", "c", "d"]
     assert exploded.index.tolist() == [10, 10, 20, 20, 20, 20, 30, 40, 40, 40]
@@ -234,15 +240,6 @@ def test_frames_can_be_printed(frame):
     assert frame["long"].astype(str).iloc[0].endswith("46, 47, 48, 49]")
 
 
-def test_lists_become_windows_and_windows_objects(frame):
-    column = pd.Series([[1, 2], None, [], (3,), np.array([4])], dtype="window")
-    assert lists(column) == [[1, 2], None, [], [3], [4]]
-    assert column.array.log.columns["values"].dtype == np.int64
-    assert lists(column.astype(object)) == lists(column)
-    assert lists(pd.Series(lists(frame["hist_item"])).astype("window")) == CELLS
-    assert lists(pd.Series([None, None], dtype="window")) == [None, None]
-
-
 def test_take_refuses_what_pandas_refuses(frame):
     item = frame["hist_item"].array
     with pytest.raises(ValueError, match="-2 < -1"):
@@ -271,16 +268,6 @@ def test_parquet_gets_plain_lists_that_a_reader_without_the_package_reads(frame,
     assert read.stdout.strip() == "['b', 'c', 'd']"
 
 
-def test_arrow_gets_the_wanted_type_and_wide_offsets_for_very_many_events(frame, monkeypatch):
-    wanted = pa.large_list(pa.float32())
-    array = pa.array(frame["hist_price"], type=wanted)
-    assert array.type == wanted
-    assert array.to_pylist() == lists(frame["hist_price"])
-    monkeypatch.setattr("sklearn_din.logs.windows._LARGE", 1)
-    assert pa.array(frame["hist_item"]).type == pa.large_list(pa.large_string())
-    assert pa.array(frame["ago"]).to_pylist() == lists(frame["ago"])
-
-
 def test_narwhals_knows_history_columns_and_keeps_them_whole(frame):
     dtype, ours = frame["hist_item"].dtype, nw.from_native(frame)
     assert ours.schema["hist_item"] == ours["hist_item"].dtype == nw.Object
@@ -291,3 +278,19 @@ def test_narwhals_knows_history_columns_and_keeps_them_whole(frame):
     assert few["hist_item"].dtype.name == "window"
     assert lists(few["hist_item"]) == [CELLS[1], CELLS[4], CELLS[3]]
     assert ours.to_arrow()["hist_item"].to_pylist() == CELLS
+
+
+def test_mixed_values_are_refused_by_parquet_and_do_not_end_the_process(tmp_path):
+    code = (
+        "import numpy as np, pandas as pd; from sklearn_din import HistorySequenceEncoder as E;"
+        "f = pd.DataFrame({'item': [1, 2], 'hist_item': [[np.datetime64('2021-01-01')],"
+        "[np.float32(1.0)]]})\n"
+        "try: E().fit(f)\n"
+        "except (ValueError, TypeError): pass"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    mixed = pd.Series([np.datetime64("2021-01-01"), np.float32(1.0)] * 2, dtype=object)
+    log = pd.DataFrame({"user": 1, "item": mixed, "time": range(4)})
+    frame = attach_history(log[["user", "time"]], log, user="user", time="time", columns="item")
+    with pytest.raises(ValueError, match="'item' holds events of several kinds"):
+        frame.to_parquet(tmp_path / "mixed.parquet")
