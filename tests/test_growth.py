@@ -110,11 +110,14 @@ def test_a_value_that_is_frequent_in_some_call_has_an_id_from_then_on(batches, m
     assert set(vocabulary.values.tolist()) == often
 
 
-def test_max_ids_takes_the_most_frequent_new_values_while_there_is_room():
+def test_max_ids_takes_the_most_frequent_new_values_and_an_empty_vocabulary_their_kind():
     before = learn(["hat", "hat"], max_ids=3)
     after = grow(before, ["boot", "sock", "sock", "clog", "clog", "clog"], max_ids=3)
     assert after.values.tolist() == ["hat", "clog", "sock"]
     assert grow(after, ["boot"] * 9, max_ids=3).values.tolist() == ["hat", "clog", "sock"]
+    empty = Vocabulary(np.empty(0, dtype=object))
+    assert grow(empty, [3, 1]).values.dtype == np.int64
+    assert grow(empty, ["hat"]).values.tolist() == ["hat"]
 
 
 @pytest.mark.parametrize(
@@ -129,12 +132,6 @@ def test_max_ids_takes_the_most_frequent_new_values_while_there_is_room():
 def test_values_of_another_kind_are_refused(known, new, kinds):
     with pytest.raises(ValueError, match=f"item was learnt as {kinds}: they could"):
         grow(learn(known), new)
-
-
-def test_an_empty_vocabulary_takes_the_kind_of_its_first_values():
-    empty = Vocabulary(np.empty(0, dtype=object))
-    assert grow(empty, [3, 1]).values.dtype == np.int64
-    assert grow(empty, ["hat"]).values.tolist() == ["hat"]
 
 
 @pytest.fixture(scope="module")
@@ -171,7 +168,7 @@ def test_a_sequence_of_calls_counts_as_one_fit_on_all_rows(frame, later):
         assert (first == whole.inverse_transform_ids(name, theirs[name])).all()
 
 
-def test_scales_and_roles_stay_and_a_missing_number_gets_the_mean(frame, later):
+def test_scales_and_roles_stay_and_a_bad_batch_changes_nothing(frame, later):
     encoder = HistorySequenceEncoder(drop=["user", "time"]).fit(
         frame.assign(cost=frame["user"] / 3)
     )
@@ -180,9 +177,6 @@ def test_scales_and_roles_stay_and_a_missing_number_gets_the_mean(frame, later):
     assert encoder.scales_ == scales
     assert encoder.schema_.names("numeric") == names
     assert (X["cost"] == 0).all()
-
-
-def test_a_bad_batch_leaves_the_encoder_as_it_was(frame, later):
     encoder = HistorySequenceEncoder(drop=["user", "time"]).fit(frame)
     before = encoder.schema_
     with pytest.raises(ValueError, match="they share a vocabulary and could never match"):
@@ -363,15 +357,7 @@ def test_labels_of_one_kind_and_classes_at_the_first_call():
         classifier.partial_fit(X, np.array(["skip", None, "skip", "skip"], dtype=object))
 
 
-def test_labels_of_half_precision_are_the_numbers_that_they_are():
-    X, y = np.eye(4, dtype=np.float32), np.array([0, 1, 0, 1])
-    models = [DINClassifier(random_state=0, max_epochs=1) for _ in range(2)]
-    for model, labels in zip(models, (y, y.astype(np.float16)), strict=True):
-        model.fit(X, labels).partial_fit(X, labels)
-    np.testing.assert_array_equal(*(model.decision_function(X) for model in models))
-
-
-def test_weights_count_in_partial_fit():
+def test_weights_count_in_partial_fit_and_labels_may_be_of_half_precision():
     X, y = np.eye(4, dtype=np.float32), np.array([0, 1, 0, 1])
     heavy, light = (
         DINClassifier(random_state=0, lr=0.05, max_epochs=1)
@@ -380,6 +366,11 @@ def test_weights_count_in_partial_fit():
         for share in (50.0, 0.0)
     )
     assert heavy.predict_proba(X)[1, 1] > light.predict_proba(X)[1, 1]
+    X, y = np.eye(4, dtype=np.float32), np.array([0, 1, 0, 1])
+    models = [DINClassifier(random_state=0, max_epochs=1) for _ in range(2)]
+    for model, labels in zip(models, (y, y.astype(np.float16)), strict=True):
+        model.fit(X, labels).partial_fit(X, labels)
+    np.testing.assert_array_equal(*(model.decision_function(X) for model in models))
 
 
 def test_parameters_that_need_another_network_are_refused(model, frame, y):
@@ -391,7 +382,7 @@ def test_parameters_that_need_another_network_are_refused(model, frame, y):
         classifier.set_params(lr=-1.0).partial_fit(X, y)
 
 
-def test_another_catalogue_with_more_ids_is_refused(model, frame, later, y):
+def test_other_catalogues_and_ids_not_learnt_yet_are_refused(model, frame, later, y):
     other = HistorySequenceEncoder(**model["encode"].get_params())
     X = other.fit(pd.concat([frame, later], ignore_index=True)).transform(later)
     assert X.schema["item"].n_ids > model["din"].schema_["item"].n_ids
@@ -399,9 +390,6 @@ def test_another_catalogue_with_more_ids_is_refused(model, frame, later, y):
         model["din"].partial_fit(X, y)
     with pytest.raises(ValueError, match="another encoder than the one"):
         model["din"].predict(X)
-
-
-def test_predicting_before_the_classifier_has_grown_says_what_to_do(model, frame, later, y):
     model["encode"].partial_fit(later)
     with pytest.raises(ValueError, match=r"has learnt more ids since .*DINClassifier.partial_fit"):
         model.predict(frame)
@@ -570,12 +558,6 @@ def test_a_search_is_updated_in_its_best_estimator(frame, later, y):
     assert search.predict(later).shape == y.shape
 
 
-def test_an_update_by_clicks_alone_is_said(model, later, y):
-    days = [later[y == 1]] * 4
-    with pytest.warns(UserWarning, match="rows given to update are clicks: .* sample_negatives"):
-        update(model, pd.concat(days), np.ones(len(days[0]) * 4, dtype=int))
-
-
 @pytest.mark.parametrize("what", ["fitted", "with_builder"])
 @pytest.mark.parametrize("make", [pd.DataFrame, lambda X: pl.from_pandas(as_lists(X)), "scan"])
 def test_a_column_that_is_new_is_refused(what, make, request, frame, y, tmp_path):
@@ -594,10 +576,12 @@ def test_a_column_that_is_new_is_refused(what, make, request, frame, y, tmp_path
         model[0].partial_fit(later, y)
 
 
-def test_columns_without_a_part_may_be_new(frame, later, y):
+def test_columns_without_a_part_may_be_new_and_none_may_be_gone(frame, later, y, fitted):
     model = fit_pipeline(frame, y)
     model.set_params(encode__drop=["user", "time", "note"])
     assert "newi1" in update(model, later.assign(note="x"), y)[0].vocabularies_["item"]
+    with pytest.raises(ValueError, match=r"(?s)hist_item.*attach_history makes the history"):
+        update(fitted, frame.drop(columns="hist_item"), y)
 
 
 @pytest.mark.parametrize("make", [pd.DataFrame, lambda X: pl.from_pandas(as_lists(X))])
@@ -611,14 +595,12 @@ def test_a_column_that_is_gone_names_the_way_which_works(fitted, frame, y, gone,
     assert update(fitted, filled, y).predict_proba(filled).shape == (len(y), 2)
 
 
-def test_a_history_that_is_gone_names_the_function_that_makes_it(fitted, frame, y):
-    with pytest.raises(ValueError, match=r"(?s)hist_item.*attach_history makes the history"):
-        update(fitted, frame.drop(columns="hist_item"), y)
-
-
-def test_update_says_what_it_takes(frame, y, model):
+def test_update_says_what_it_takes_and_that_rows_are_clicks_alone(frame, y, model, later):
     for wrong in (HistorySequenceEncoder(), StandardScaler(), DINClassifier):
         with pytest.raises(TypeError, match="update needs a DINClassifier, DINRegressor, or"):
             update(wrong, frame, y)
     X = model["encode"].transform(frame)
     assert update(model["din"], X, y).n_iter_ == 3
+    days = [later[y == 1]] * 4
+    with pytest.warns(UserWarning, match="rows given to update are clicks: .* sample_negatives"):
+        update(model, pd.concat(days), np.ones(len(days[0]) * 4, dtype=int))

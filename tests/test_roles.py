@@ -142,14 +142,11 @@ def test_named_histories_are_exceptions_and_the_others_follow_the_rules(historie
     assert "ago" not in left.names("history", "numeric_history")
 
 
-def test_a_named_bag_takes_no_other_history():
+def test_a_named_bag_takes_no_other_history_and_a_list_needs_a_column_of_its_kind():
     frame = with_purchases()
     schema = encoder(histories={"hist_item": None}).fit(frame).schema_
     assert pairs_of(schema)[0] == (("hist_item",), (None,))
     assert (("hist_category", "ago"), ("category", None)) in pairs_of(schema)
-
-
-def test_a_list_is_named_after_a_column_of_its_own_kind_alone():
     frame = with_windows(columns=["item"])
     frame["old_item"] = [["blue", "red"]] * len(frame)  # items are integers
     frame["old_price"] = [[0.5, 1.5]] * len(frame)
