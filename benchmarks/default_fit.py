@@ -20,6 +20,7 @@ import pandas as pd
 
 SETS = [
     "movies",
+    "videos",
     "market, 2 %",
     "MovieLens by time",
     "turning catalogue, 20 %",
@@ -40,8 +41,8 @@ def frames_of(name, seed):
     from benchmarks.data_sets import data_set
     from tests.real_data import real_data_folder
 
-    if name == "movies":
-        X = pd.read_parquet(real_data_folder() / "movies.parquet")
+    if name in ("movies", "videos"):
+        X = pd.read_parquet(real_data_folder() / f"{name}.parquet")
         y, is_test = X.pop("label").to_numpy(), X.pop("part").to_numpy() == "test"
         encoder = {"user": "user", "time": "time"}
         return X[~is_test], y[~is_test], X[is_test], y[is_test], X["user"][is_test], encoder

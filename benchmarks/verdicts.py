@@ -22,7 +22,7 @@ from benchmarks.tables import print_frame
 from sklearn_din import DINClassifier, HistorySequenceEncoder, attach_aggregates
 from sklearn_din.metrics import group_roc_auc_score
 
-SETS = ["movies", "MovieLens by time", "market, 2 %", "answers"]
+SETS = ["movies", "videos", "MovieLens by time", "market, 2 %", "answers"]
 PRIOR_ROWS = 10
 
 

@@ -467,8 +467,10 @@ class DINClassifier(ClassifierMixin, DINEstimator, ClickParameters):
         numbers of a row of a training user come from all other parts (in training, from those
         before it), those of a new user from all parts. "auto": "time" if the encoder knows the
         times of the rows (``HistorySequenceEncoder(time=...)``), "user" if it only knows their
-        users (``user=...``), otherwise none. None: no such inputs, as in the paper. Rows that
-        already have such numbers from :class:`ItemNeighbours` get no others.
+        users (``user=...``), otherwise none. With "time" and users, each label adds the user's
+        level, ``user_level``, if users differ in it by more than chance (see Notes). None: no such
+        inputs, as in the paper. Rows that already have such numbers from :class:`ItemNeighbours`
+        get no others.
     callbacks : list of skorch callbacks or None, default=None
         For what has no parameter here: schedules, clipping, :class:`Checkpoint`. A schedule moves
         the rates of embeddings and of all the rest: one that multiplies keeps the ratio of ``lr``
@@ -530,9 +532,18 @@ class DINClassifier(ClassifierMixin, DINEstimator, ClickParameters):
     the candidate's popularity; its click rate, and the number of rows behind it; and whether it
     is known.
 
+    The level of a user is the log-odds of a click in the user's rows so far, minus those of all
+    rows, shrunk by as much as users are alike (Donner, 1986). In training it counts the user's rows
+    strictly before each row, later on those up to the last table that ended before the row. It is 0
+    for new users, and for at least a fifth of the training rows, drawn at random. Users whose
+    negatives are sampled have no level: their rates differ by no more than chance.
+
     References
     ----------
     G. Zhou et al., "Deep Interest Network for Click-Through Rate Prediction", KDD 2018.
+
+    A. Donner, "A Review of Inference Procedures for the Intraclass Correlation Coefficient in the
+    One-Way Random Effects Model", International Statistical Review 54, 1986.
 
     H. Steck, "Embarrassingly Shallow Autoencoders for Sparse Data", WWW 2019.
 

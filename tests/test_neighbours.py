@@ -67,7 +67,7 @@ def encode(X, **parameters):
 
 
 def learn(encoded, y, *, order="time"):
-    """Tables, and the training rows with their numbers."""
+    """Tables, and the training rows with their numbers; no levels of users."""
     return learn_neighbours(encoded, np.asarray(y) == 1, order=order)
 
 
@@ -156,7 +156,7 @@ def plain_prior(items, y):
 @pytest.mark.parametrize("max_length", [50, 3])  # the loops read whole histories
 @pytest.mark.parametrize("order", ["time", "user"])
 def test_numbers_are_those_of_plain_loops(log, order, max_length):
-    assert f"{item_scores.N_NUMBERS} per behaviour" in DINClassifier.__doc__
+    assert f"{item_scores.N_NUMBERS} per behaviour" in " ".join(DINClassifier.__doc__.split())
     X, y = log
     rng = np.random.RandomState(0)
     rows = rng.choice(len(X), 300, replace=False)  # in no order
@@ -492,7 +492,7 @@ def test_every_way_to_predict_counts_older_events(log, tmp_path):
     users = X[["user", "device", *HISTORIES]][-3:].reset_index(drop=True)
     candidates = X[["item", "category", "price"]].drop_duplicates("item")[:30]
     best = rank_candidates(model, users, candidates, top_k=30).sort_values(["row", "item"])
-    pairs = users.merge(candidates.sort_values("item"), how="cross")[rows.columns]
+    pairs = users.merge(candidates.sort_values("item"), how="cross")[["user", *rows.columns]]
     np.testing.assert_allclose(best["probability"], model.predict_proba(pairs)[:, 1], atol=1e-6)
     export_onnx(model, tmp_path / "model.onnx")
     loaded = load_onnx(tmp_path / "model.onnx")
@@ -524,7 +524,8 @@ def test_the_classifier_s_inputs_are_the_ordered_numbers(model, log):
     X, y = log
     encoder, classifier = model
     encoded = encoder.transform(X)
-    learnt, trained = learn(encoded, y)
+    learnt, trained = learn_neighbours(encoded, y == 1, order="time", y=y)
+    assert learnt.levels is not None
     assert classifier.schema_ == encoded.schema
     assert classifier.module_.schema == trained.schema
     twin = DINClassifier(max_epochs=2, random_state=0).fit(trained, y)

@@ -136,7 +136,7 @@ def test_neighbours_older_events_and_a_shortlist_are_in_the_file(layout, log, tm
     encoder = HistorySequenceEncoder(user="user", time="time", max_length=4)
     model = make_pipeline(encoder, DINClassifier(max_epochs=1, random_state=0)).fit(frame, y)
     assert model[-1].net_.neighbours_.pairs
-    loaded, now = reload(model, tmp_path, layout), frame.drop(columns=["user", "time"])
+    loaded, now = reload(model, tmp_path, layout), frame.drop(columns="time")
     assert (frame["hist_item"].map(len) > 4).any()
     assert_alike(loaded.predict_proba(frame), model.predict_proba(now))
     shown = frame[["item", "category", "price"]].drop_duplicates("item")

@@ -80,14 +80,14 @@ class RowEncoder:
         return rows
 
     def _encode_part(self, columns: Columns) -> EncodedFeatures:
-        read, frame = self.read(columns), columns.frame
+        read = self.read(columns)
         warn_of_changed_units(self.learnt.find_changed_units(read))
         encoded, behaviours = self.learnt.encode_columns(read), self.learnt.encode_behaviours(read)
         warn_once_of(self.learnt.note_unknown(read, encoded, behaviours))
         metadata = {
-            what: READ_METADATA[what](frame[name])
+            what: READ_METADATA[what](columns.column(name))
             for what, name in self.metadata.items()
-            if name in frame
+            if name in columns
         }
         return EncodedFeatures._without_checks(
             self.learnt.schema,

@@ -55,6 +55,9 @@ class Columns:
             self._made[key] = make()
         return self._made[key]
 
+    def __contains__(self, name: object) -> bool:
+        return name in self.frame
+
     def column(self, name: str) -> pd.Series:
         """Return a column as it was given."""
         return self.frame[name]
@@ -100,6 +103,9 @@ class OneRow(Columns):
     def __init__(self, row: Mapping[Any, object], *, separator: str | None = None) -> None:
         super().__init__(NO_COLUMNS, separator=separator)
         self._row = row
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._row
 
     def column(self, name: str) -> pd.Series:
         """Return a column of one row."""

@@ -79,6 +79,9 @@ def summarize(classifier: BaseEstimator) -> str:
     rows = [(title, layers, f"{size:,}") for title, layers, size in parts]
     tables.append(text_table(("part", "layers", "parameters"), rows, numbers=(2,)))
     tables.append(neighbours_text(schema, classifier.neighbours))
+    levels = classifier.net_.neighbours_.levels
+    if levels is not None:
+        tables.append(f"levels of {len(levels.known):,} users: {', '.join(levels.names)}")
     target = classifier._target
     if target.click_name and hasattr(target, "classes"):
         tables.append(f"click: {target.click_name}, of the labels {target.classes.tolist()}")

@@ -1,1 +1,1 @@
-"""Item neighbours from all histories: counts, scores, and numbers per impression."""
+"""Numbers per impression: items that go together in all histories, and levels of users."""

@@ -210,10 +210,11 @@ def histories_with_candidate(schema: Schema) -> list[tuple[str, str]]:
 
 def name_columns(history: str, taken: Collection[str]) -> tuple[str, ...]:
     """Names of a history's columns of numbers, with underscores behind those that are taken."""
-    names = []
-    for suffix in SUFFIXES:
-        name = f"{history}_{suffix}"
-        while name in taken:
-            name += "_"
-        names.append(name)
-    return tuple(names)
+    return tuple(free_name(f"{history}_{suffix}", taken) for suffix in SUFFIXES)
+
+
+def free_name(name: str, taken: Collection[str]) -> str:
+    """Return a name with underscores behind it until nothing else has it."""
+    while name in taken:
+        name += "_"
+    return name

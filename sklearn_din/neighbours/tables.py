@@ -13,9 +13,11 @@ from sklearn_din.features.store import Store, StoreWriter, create_store, open_st
 from sklearn_din.neighbours.blocks import NOT_COUNTED, ByTime, ByUser, Order, OrderedRows
 from sklearn_din.neighbours.cooccurrence import MOST_COUNTED, Interactions, count_pairs, row_blocks
 from sklearn_din.neighbours.item_scores import N_NUMBERS, ItemScores
+from sklearn_din.neighbours.levels import UserLevels, learn_levels
 from sklearn_din.neighbours.pairs import (
     NeighbourPair,
     count_ids,
+    free_name,
     histories_with_candidate,
     name_columns,
 )
@@ -32,13 +34,14 @@ SHARE_IN_MEMORY = 8  # numbers of mapped rows beyond an eighth of the memory all
 
 @dataclass(frozen=True)
 class NeighbourTables:
-    """Item neighbours of all histories that have a candidate; without any, nothing is added.
+    """Item neighbours of all histories that have a candidate, and levels of users.
 
-    ``order`` says which of each pair's tables a row reads.
+    ``order`` says which table of each a row reads; without one, nothing is added.
     """
 
     pairs: tuple[NeighbourPair, ...] = ()
     order: Order | None = None
+    levels: UserLevels | None = None
 
     def add_to(self, X: EncodedFeatures) -> EncodedFeatures:
         """Return impressions with their numbers; those that have numbers already stay as they are.
@@ -47,26 +50,31 @@ class NeighbourTables:
         Each row reads a table that does not count it, also where it was trained on. There may be
         more ids than at fit.
         """
-        if not self.pairs or has_numbers(X.schema):
+        if not self.names or has_numbers(X.schema) or self.names[0] in X:
             return X
         tables = self.widen(X.schema)
         find_tables = cast("Order", self.order).find_tables
         store = _store_of_rows(X, len(self.pairs))
+        levels = None
+        if self.levels is not None:
+            levels = self.levels.look_up(X, find_tables(X))
         if store is None:
             numbers = [np.empty((len(X), N_NUMBERS), np.float32) for _ in self.pairs]
             tables._fill(X, numbers, find_tables)
-            return self._with_columns(X, numbers)
+            return self._with_columns(X, numbers, levels)
         with create_store(None, "neighbours", memory=store.memory) as writer:
             tables._fill(X, _allocate(writer, X, len(self.pairs)), find_tables)
-            return self._with_columns(X, _numbers_of(writer.finish()))
+            return self._with_columns(X, _numbers_of(writer.finish()), levels)
 
     def widen(self, schema: Schema) -> "NeighbourTables":
         """Return tables with the ids that were appended since; they have no neighbours yet."""
         pairs = tuple(pair.widen(schema[pair.candidate].n_ids) for pair in self.pairs)
         return replace(self, pairs=pairs)
 
-    def grow(self, X: EncodedFeatures, is_click: np.ndarray) -> "NeighbourTables":
-        """Return the tables after the clicks of further rows, each once."""
+    def grow(
+        self, X: EncodedFeatures, is_click: np.ndarray, y: np.ndarray | None = None
+    ) -> "NeighbourTables":
+        """Return the tables after the clicks and labels of further rows, each once."""
         if self.order is None:
             return self
         order, blocks, kept = self.order.grow(X)
@@ -80,11 +88,23 @@ class NeighbourTables:
         if n_left_out == len(X):
             return self.widen(X.schema)
         pairs = [pair.grow(X, is_click, blocks, kept=kept) for pair in self.pairs]
-        return NeighbourTables(tuple(pairs), order)
+        levels = self.levels
+        if levels is not None and y is not None and X.users is not None:
+            levels = levels.grow(X, y, blocks, kept)
+        return NeighbourTables(tuple(pairs), order, levels)
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the columns of numbers."""
+        return [name for part in self._parts for name in part.names]
+
+    @property
+    def _parts(self) -> tuple[NeighbourPair | UserLevels, ...]:
+        return self.pairs if self.levels is None else (*self.pairs, self.levels)
 
     def extend(self, schema: Schema) -> Schema:
         """Return a schema with the columns of numbers behind its own."""
-        fields = tuple(field for pair in self.pairs for field in pair.fields())
+        fields = tuple(field for part in self._parts for field in part.fields())
         return replace(schema, fields=schema.fields + fields)
 
     def digest(self) -> str:
@@ -99,6 +119,8 @@ class NeighbourTables:
             sizes = len(self.order.counted()), len(self.order.parts())
         if any((len(pair.tables), len(pair.counts)) != sizes for pair in self.pairs):
             raise ValueError(f"item neighbours must have {sizes} tables and counts.")
+        if self.levels is not None and len(self.levels.n_rows) != sizes[0]:
+            raise ValueError(f"levels of users must have {sizes[0]} tables.")
 
     @classmethod
     def from_dict(cls, values: object, schema: Schema) -> "NeighbourTables":
@@ -106,6 +128,9 @@ class NeighbourTables:
         tables = from_dict(cls, values)
         for pair in tables.pairs:
             pair.check_columns(schema)
+        names = [*tables.names, *(field.name for field in schema.fields)]
+        if len({*names}) < len(names):
+            raise ValueError("columns of numbers must have names of their own.")
         return tables
 
     def _fill(
@@ -121,11 +146,15 @@ class NeighbourTables:
             for pair, own in zip(self.pairs, numbers, strict=True):
                 own[part] = pair.look_up(rows, which)
 
-    def _with_columns(self, X: EncodedFeatures, numbers: Sequence[np.ndarray]) -> EncodedFeatures:
+    def _with_columns(
+        self, X: EncodedFeatures, numbers: Sequence[np.ndarray], levels: np.ndarray | None
+    ) -> EncodedFeatures:
         columns: dict[str, np.ndarray] = {}
         for pair, own in zip(self.pairs, numbers, strict=True):
             by_column = own.T if isinstance(own, np.memmap) else np.ascontiguousarray(own.T)
             columns |= zip(pair.names, by_column, strict=True)
+        if self.levels is not None and levels is not None:
+            columns |= zip(self.levels.names, np.ascontiguousarray(levels.T), strict=True)
         return X._replace(
             schema=self.extend(X.schema),
             columns=X.columns | columns,
@@ -134,14 +163,21 @@ class NeighbourTables:
 
 
 def learn_neighbours(
-    X: EncodedFeatures, is_click: np.ndarray, *, order: str | None, taken: Collection[str] = ()
+    X: EncodedFeatures,
+    is_click: np.ndarray,
+    *,
+    order: str | None,
+    y: np.ndarray | None = None,
+    labels: Sequence[str] = ("",),
+    taken: Collection[str] = (),
 ) -> tuple[NeighbourTables, EncodedFeatures]:
     """Learn from training rows; return the tables, and the rows with columns of numbers.
 
     The numbers of a training row come from a table that does not count it, as those of any row do:
     numbers that counted its own click, or later ones, would reveal the label. ``order`` is what
     :func:`choose_order` says; None: nothing is learnt. Where no candidate was clicked, histories
-    alone count. ``taken`` are names that no column may have.
+    alone count. From ``y``, (n_rows,) or (n_rows, n_labels), users' levels are learnt where users
+    and times are known; ``labels`` are their names. ``taken`` are names that no column may have.
 
     Large numbers of mapped rows lie in a store beside that of the rows: the same rows, labels and
     order find them there again, for a training that goes on and for other processes.
@@ -149,25 +185,39 @@ def learn_neighbours(
     if order is None:
         return NeighbourTables(), X
     ordered, rows = KINDS_OF_ORDER[order].place(X, is_click)
+    levels, of_rows = None, None
+    taken = {*taken, *X.keys()}
+    if y is not None and X.users is not None and isinstance(ordered, ByTime):
+        names = [free_name(f"user_level_{label}".rstrip("_"), taken) for label in labels]
+        n_tables = len(ordered.counted())
+        levels, of_rows = learn_levels(X, y, rows, names, n_tables=n_tables)
+        taken |= {*names}
+    tables, numbers = _learn_pairs_in_store(X, ordered, rows, taken)
+    tables = replace(tables, levels=levels)
+    return tables, tables._with_columns(X, numbers, of_rows)
+
+
+def _learn_pairs_in_store(
+    X: EncodedFeatures, order: Order, rows: OrderedRows, taken: Collection[str]
+) -> tuple[NeighbourTables, list[np.ndarray]]:
+    """Learn item neighbours and the training rows' numbers, large ones in a store."""
     n_pairs = len(histories_with_candidate(X.schema))
     rows_store = _store_of_rows(X, n_pairs)
     if rows_store is None:
         numbers = [np.zeros((len(X), N_NUMBERS), dtype=np.float32) for _ in range(n_pairs)]
-        tables = _learn_pairs(X, ordered, rows, numbers, taken)
-        return tables, tables._with_columns(X, numbers)
-    name, memory = _store_name(X, ordered, rows, rows_store), rows_store.memory
+        return _learn_pairs(X, order, rows, numbers, taken), numbers
+    name, memory = _store_name(X, order, rows, rows_store), rows_store.memory
     store = open_store(rows_store.parent, name, memory=memory)
     if store is None:
         with create_store(rows_store.parent, name, memory=memory) as writer:
-            numbers = _allocate(writer, X, n_pairs)
-            tables = _learn_pairs(X, ordered, rows, numbers, taken)
+            tables = _learn_pairs(X, order, rows, _allocate(writer, X, n_pairs), taken)
             writer.facts["neighbours"], arrays = split_arrays(to_dict(tables))
             for key, values in arrays.items():
                 writer.append(key, values)
-            return tables, tables._with_columns(X, _numbers_of(writer.finish()))
+            return tables, _numbers_of(writer.finish())
     arrays = {key: np.array(store[key]) for key in store.names if not key.startswith(NUMBERS)}
     tables = NeighbourTables.from_dict(join_arrays(store.facts["neighbours"], arrays), X.schema)
-    return tables, tables._with_columns(X, _numbers_of(store))
+    return tables, _numbers_of(store)
 
 
 def choose_order(X: EncodedFeatures, neighbours: str | None) -> str | None:
@@ -214,7 +264,7 @@ def _learn_pairs(
     taken: Collection[str],
 ) -> NeighbourTables:
     """Learn all pairs, and write the training rows' numbers, scaled, into arrays of zeros."""
-    learnt, taken = [], {*taken, *X.keys()}
+    learnt, taken = [], {*taken}
     for history, candidate in histories_with_candidate(X.schema):
         names = name_columns(history, taken)
         taken |= set(names)

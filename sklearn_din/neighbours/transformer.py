@@ -36,7 +36,8 @@ class ItemNeighbours(  # type: ignore[call-arg]
 
     :class:`DINClassifier` computes these numbers itself. This transformer provides them to any
     other model, such as a boosted tree: 14 columns per behaviour, for the attribute with the most
-    ids, and for others with at least 64 ids.
+    ids, and for others with at least 64 ids; and ``user_level``, how often the user said yes so
+    far, if users and times are known and the users differ.
 
     It also takes the output of :class:`HistorySequenceEncoder`, and adds the numbers as fields.
     As a step between encoder and classifier it is fitted only once if the Pipeline caches its
@@ -67,7 +68,9 @@ class ItemNeighbours(  # type: ignore[call-arg]
     Notes
     -----
     The numbers of a row never include its own label or anything later, under any split. By time,
-    ``fit_transform`` equals ``fit`` followed by ``transform``. By user they differ: the rows that
+    ``fit_transform`` equals ``fit`` followed by ``transform``, except for ``user_level``: it counts
+    the user's rows up to each row, afterwards up to the end of a block. By user they differ: the
+    rows that
     ``fit_transform`` returns read only the parts before their user's. Train on these: from the
     numbers of ``transform``, a model that knows items would learn which clicks each part lacks.
     Rows without user and time are predicted as of now: their numbers come from all rows of fit.
@@ -257,7 +260,7 @@ class ItemNeighbours(  # type: ignore[call-arg]
         if y is not None:
             check_consistent_length(np.empty(len(encoded)), y)
         is_click, order = find_clicks(y, len(encoded)), choose_order(encoded, self.neighbours)
-        tables, numbered = learn_neighbours(encoded, is_click, order=order, taken=taken)
+        tables, numbered = learn_neighbours(encoded, is_click, order=order, y=is_click, taken=taken)
         self.encoder_, self.schema_, self._tables = encoder, encoded.schema, tables
         return numbered
 
@@ -270,6 +273,8 @@ class ItemNeighbours(  # type: ignore[call-arg]
             for pair in self._tables.pairs
             for name, scale in zip(pair.names, pair.scale, strict=True)
         }
+        if self._tables.levels is not None:
+            numbers |= {name: encoded[name] for name in self._tables.levels.names}
         return CallerFrame(X, name="X").with_columns(numbers)
 
     def _get_fitted(self, attributes: dict[str, Any]) -> dict[str, Any] | None:

@@ -52,6 +52,8 @@ class Answers:
         What users did, where a log is known.
     user_columns : list of str
         What a user needs a value for.
+    level_columns : list of str
+        The column whose user has a level, if there are levels; it may be absent.
     event_columns : dict of str to str
         Histories that are compared with the item, and the columns of an event that they hold.
     choices : dict of str to list
@@ -88,6 +90,9 @@ class Answers:
         self.items = Items(catalogue, item, **shown)
         self._needed = [name for name in names if name not in self._encoder._optional]
         self.user_columns = [name for name in self._needed if name not in catalogue]
+        has_levels = classifier.net_.neighbours_.levels is not None
+        self.level_columns = [self._encoder.user] if has_levels else []
+        self._read = [*self._needed, *self.level_columns]
         candidates = self.items.frame[[name for name in self._needed if name in catalogue]]
         self._ranker = Ranker(self._model, candidates, label=label, shortlist=shortlist)
         self.behaviour = next((b for b in schema.behaviours if item in b.candidates), None)
@@ -130,7 +135,7 @@ class Answers:
         """Return the number of each row, a user beside an item; of labels, of the one to rank."""
         whole = [self._with_item(self.read_user(row)) for row in rows]
         check_keys(whole, self._needed, what="a row")
-        frame = pd.DataFrame(whole, columns=self._needed, dtype=object)
+        frame = pd.DataFrame(whole, columns=self._read, dtype=object)
         if self.number == "prediction":
             return {self.plural: self._model.predict(frame).tolist()}
         probability = self._model.predict_proba(frame)
@@ -171,7 +176,8 @@ class Answers:
             name: [event.get(source, 0 if source == name else None) for event in whole]
             for name, source in self.event_columns.items()
         }  # a time elapsed, which has its own name, is 0: just now
-        others = {name: context.get(name) for name in self.user_columns if name not in histories}
+        names = [*self.user_columns, *self.level_columns]
+        others = {name: context.get(name) for name in names if name not in histories}
         return {**others, **histories}
 
     def fill_events(self, events: list[Values]) -> list[Values]:
@@ -195,7 +201,7 @@ class Answers:
         network has no weights, or several labels, ``notes`` says why.
         """
         pair = {**user, **self.items.row(row)}
-        frame = pd.DataFrame([pair], columns=self._needed, dtype=object)
+        frame = pd.DataFrame([pair], columns=self._read, dtype=object)
         reasons: Values = {"weight": None, "effect": None, "notes": []}
         for by, name in (("weight", "weight"), ("leave_out", "effect")):
             try:

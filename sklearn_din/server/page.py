@@ -129,7 +129,8 @@ def _show_user(answers: Answers, user: str | int) -> Values:
         shown = answers.items.show_id(event[answers.items.item])
         events.append({"event": event, "time": time, **shown})
     whole = answers.read_user(id_of_user)
-    context = {n: v for n, v in whole.items() if n in answers.user_columns and n not in histories}
+    names = {*answers.user_columns, *answers.level_columns} - {*histories}
+    context = {name: value for name, value in whole.items() if name in names}
     return {"user": id_of_user, "events": events, "context": context}
 
 

@@ -16,6 +16,7 @@ from sklearn_din.features.schema import Schema, item_column
 from sklearn_din.inspection.fitted import FittedPipeline
 from sklearn_din.neighbours.pairs import NeighbourPair
 from sklearn_din.neighbours.shortlist import NEVER, Shortlist
+from sklearn_din.neighbours.tables import NeighbourTables
 from sklearn_din.neighbours.transformer import ItemNeighbours
 from sklearn_din.serving.allowed_pairs import PlacesOfIds
 
@@ -63,7 +64,10 @@ class Catalogue:
         self.fitted, self.candidates, self._names = fitted, candidates, names
         self.net = fitted.classifier.net_
         self._separator = fitted.encoder.separator
-        self._rows = replace(fitted.encoder._row_encoder(), metadata={})
+        rows, named = fitted.encoder._row_encoder(), dict[str, str]()
+        if any(tables.levels is not None for tables in self._tables):
+            named = {what: name for what, name in rows.metadata.items() if what == "users"}
+        self._rows = replace(rows, metadata=named)
         self.vectors, learnt = self._rows.vectors, self._rows.learnt
         self.schema: Schema = learnt.schema
         self._user, frame, own = None, candidates, {*candidates.columns}
@@ -111,6 +115,7 @@ class Catalogue:
         self, of_user: EncodedFeatures, users: np.ndarray, candidates: np.ndarray
     ) -> EncodedFeatures:
         """Return pairs by their rows: ids and windows are taken, no event is read or copied."""
+        owners = None if of_user.users is None else of_user.users[users]
         columns = {
             field.name: self.columns[field.name][candidates]
             if field.name in self.columns
@@ -125,7 +130,7 @@ class Catalogue:
             for key in (behaviour.histories for behaviour in self.schema.behaviours)
         }
         return EncodedFeatures._without_checks(
-            self.schema, columns, behaviours, vectors=self.vectors
+            self.schema, columns, behaviours, vectors=self.vectors, users=owners
         )
 
     def score(self, pairs: EncodedFeatures) -> np.ndarray:
@@ -173,10 +178,14 @@ class Catalogue:
 
         They are the classifier's, or those of an :class:`ItemNeighbours` step before it.
         """
+        pairs = [pair for tables in self._tables for pair in tables.widen(self.schema).pairs]
+        return [pair for pair in pairs if pair.candidate == self.item]
+
+    @property
+    def _tables(self) -> list[NeighbourTables]:
         behind = self.fitted.around_encoder()[1]
         steps = [step._tables for step in behind if isinstance(step, ItemNeighbours)]
-        pairs = [p for of in (self.net.neighbours_, *steps) for p in of.widen(self.schema).pairs]
-        return [pair for pair in pairs if pair.candidate == self.item]
+        return [self.net.neighbours_, *steps]
 
     @cached_property
     def attributes(self) -> list[tuple[str, str]]:

@@ -61,7 +61,9 @@ def export_onnx(estimator: BaseEstimator, path: str | os.PathLike, *, layout: st
     a list of ids, its input has one axis more, (n, V) or (n, T, V): the ids of each list, each
     once, then zeros. One more input may be left out,
     ``hist_item_older``: the ids of events older than ``max_length``, int32 (n, T) padded with 0,
-    which item neighbours count; they are those of now, all that the model knows. The outputs are
+    which item neighbours count; they are those of now, all that the model knows. Where the model
+    knows users' levels, ``user_level``, float32 (n,), is an input too: 0 of an unknown user, and
+    ``load_onnx`` looks it up. The outputs are
     ``probability`` of the click and ``logit``, (n,) or (n, n_labels); of a regressor
     ``prediction``, (n,); and for each behaviour the weights of its events in the interest,
     ``hist_item_weights``, (n, T). A calibration stands at the end: ``probability`` is the
@@ -658,6 +660,7 @@ def _find_neighbours(table: _Table, candidates: Value, places: Value) -> tuple[V
 def _facts_of(classifier: Any, calibration: Calibration, layout: Any) -> OnnxFacts:
     """Return how the file's inputs are named, and its outputs read."""
     net, classes = classifier.net_, getattr(classifier, "classes_", [])
+    levels = net.neighbours_.levels
     classes = [classes] if isinstance(classes, np.ndarray) else classes
     sizes, novelty = classifier.schema_.vocabulary_sizes, net.novelty_.widen(classifier.schema_)
     return OnnxFacts(
@@ -669,6 +672,7 @@ def _facts_of(classifier: Any, calibration: Calibration, layout: Any) -> OnnxFac
         spread=float(getattr(classifier._target, "spread", 1.0)),
         calibration=calibration,
         neighbours=tuple((pair.history, pair.candidate) for pair in net.neighbours_.pairs),
+        levels=None if levels is None else levels.latest(),
         first_seen={name: novelty.first_seen[name] for name in novelty.first_seen if name in sizes},
         checks={name: classifier.history_[name].to_numpy() for name in classifier.history_},
     )

@@ -74,8 +74,8 @@ def train_further(
             "anew, or set the encoder's position=None."
         )
     tables, seed, X = net.neighbours_, next_seeds(net)[1], given.X
-    if tables.pairs:  # a table that counts a row's own click reveals it
-        X, tables = tables.add_to(X), tables.grow(X, net.target.clicks(given.y))
+    if tables.names:  # a table that counts a row's own click reveals it
+        X, tables = tables.add_to(X), tables.grow(X, net.target.clicks(given.y), given.y)
     if X.schema != net.module_.schema:
         grown = grow(net, X.schema)
         net.module_, net.optimizer_ = grown.module_, grown.optimizer_
@@ -132,7 +132,8 @@ def _learn_neighbours(given: Given, ranks: Alone) -> tuple[NeighbourTables, Enco
     net, X = given.net, given.X
     with nullcontext() if X.store is None else ranks.in_turn():
         order = choose_order(X, net.neighbours)
-        tables, X = learn_neighbours(X, net.target.clicks(given.y), order=order)
+        is_click, labels = net.target.clicks(given.y), net.target.label_names
+        tables, X = learn_neighbours(X, is_click, order=order, y=given.y, labels=labels)
     ranks.check_same(lambda: {"learnt": {"item neighbours": tables.digest()}})
     return tables, X
 

@@ -53,6 +53,11 @@ class Target(ABC):
         return read_one(self.value_name, self.value_of, label)
 
     @property
+    def label_names(self) -> tuple[str, ...]:
+        """Names of the labels where there are several."""
+        return ("",)
+
+    @property
     def value_words(self) -> list[str]:
         """Words for the values of ``value_of``, two at most."""
         return [self.value_name]
@@ -271,6 +276,10 @@ class Labels(Target):
         if n_labels < 2 or lengths != {n_labels}:
             raise ValueError("several labels need a name, two kinds and a weight each.")
         order_of_labels(self.after)
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        return self.names
 
     @property
     def value_words(self) -> list[str]:

@@ -26,7 +26,7 @@ def changes_of_sums(running: np.ndarray, own: np.ndarray) -> np.ndarray:
     return sums_of_keys(*running) - sums_of_keys(*(running - own))
 
 
-def prior_rows(sums: np.ndarray) -> np.ndarray:
+def prior_rows(sums: np.ndarray, squares: np.ndarray | None = None) -> np.ndarray:
     """How many rows at the average rate each key's own are added to: what the keys tell.
 
     The strength of a beta distribution of their rates, by the analysis of variance between and
@@ -34,13 +34,14 @@ def prior_rows(sums: np.ndarray) -> np.ndarray:
     Coefficient", 1986): many where the rates are as alike as chance makes them.
 
     sums : (5, ...), of all keys
+    squares : (...), the sum of squared labels; None: of labels that are 0 and 1, the ones
     prior : (...), float64
     """
-    n_keys, n, ones, squares, ones_by_row = sums
+    n_keys, n, ones, squared_rows, ones_by_row = sums
     with np.errstate(divide="ignore", invalid="ignore"):
         between = (ones_by_row - ones**2 / n) / (n_keys - 1)
-        within = (ones - ones_by_row) / (n - n_keys)
-        usual = (n - squares / n) / (n_keys - 1)  # rows of a key
+        within = ((ones if squares is None else squares) - ones_by_row) / (n - n_keys)
+        usual = (n - squared_rows / n) / (n_keys - 1)  # rows of a key
         prior = np.clip(usual * within / (between - within), LEAST_PRIOR, MOST_PRIOR)
     prior = np.where(between <= within, MOST_PRIOR, prior)
     return np.where((n_keys < 2) | (n == n_keys), PRIOR_ROWS, prior)

@@ -1,0 +1,220 @@
+"""How willing each user is: how much more often than others, shrunk, as of each row's moment."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Self
+
+import numpy as np
+
+from sklearn_din.features.encoded import EncodedFeatures
+from sklearn_din.features.schema import Field
+from sklearn_din.neighbours.blocks import NOT_COUNTED, OrderedRows, hash_users
+from sklearn_din.utils.estimator_state import check_array
+from sklearn_din.utils.shrinkage import MOST_PRIOR, prior_rows, sums_of_keys
+
+SHARE_WITHOUT = 0.2  # of training rows, at least, that have no level, as new users have none
+
+
+@dataclass(frozen=True, eq=False)
+class UserLevels:
+    """Log-odds of a click for each user, less those of all: where users differ in their rates.
+
+    Of numbers it is the mean, less that of all. Rows at the average are added to each user's own,
+    by as much as the users are alike: a user without earlier rows has 0. A label in which they
+    differ by no more than chance makes has no level.
+
+    Parameters
+    ----------
+    names : tuple of str
+        Names of the columns, one for each label that has a level.
+    labels : ndarray of shape (n_columns,), int64
+        Which labels these are.
+    known : ndarray of shape (n_users,), uint64
+        Hashes of the users that training had, in ascending order.
+    n_rows, totals : ndarray of shape (n_tables, n_users, n_columns), float32
+        How many rows with the label each user had up to the end of each table, and their sum.
+    averages, priors : ndarray of shape (n_columns,), float64
+        Mean of the label over the rows of fit, and how many such rows each user's are added to.
+    of_clicks : bool
+        Whether labels are 0 and 1.
+    """
+
+    names: tuple[str, ...]
+    labels: np.ndarray
+    known: np.ndarray
+    n_rows: np.ndarray
+    totals: np.ndarray
+    averages: np.ndarray
+    priors: np.ndarray
+    of_clicks: bool
+
+    def fields(self) -> tuple[Field, ...]:
+        """Return what the columns are."""
+        return tuple(Field(name, "numeric") for name in self.names)
+
+    def look_up(self, X: EncodedFeatures, tables: np.ndarray) -> np.ndarray:
+        """Levels of impressions, each from its table, zeros where that is -1: (n, n_columns)."""
+        if X.users is None or not len(self.known):
+            return np.zeros((len(X), len(self.names)), dtype=np.float32)
+        hashes, is_missing = hash_users(np.asarray(X.users))
+        places = np.minimum(np.searchsorted(self.known, hashes), len(self.known) - 1)
+        is_known = (self.known[places] == hashes) & ~is_missing & (tables >= 0)
+        sums = (of[tables, places] * is_known[:, None] for of in (self.n_rows, self.totals))
+        return self.levels_of(*sums)
+
+    def latest(self) -> Self:
+        """Return the levels of now alone."""
+        return replace(self, n_rows=self.n_rows[-1:], totals=self.totals[-1:])
+
+    def levels_of(self, n_rows: np.ndarray, totals: np.ndarray) -> np.ndarray:
+        """Return the levels that follow from rows and sums of labels: (n, n_columns), float32."""
+        average, prior = self.averages, self.priors
+        if not self.of_clicks:
+            return ((totals - n_rows * average) / (n_rows + prior)).astype(np.float32)
+        odds = (totals + prior * average) / (n_rows - totals + prior * (1 - average))
+        return (np.log(odds) - np.log(average / (1 - average))).astype(np.float32)
+
+    def grow(
+        self, X: EncodedFeatures, y: np.ndarray, blocks: np.ndarray, kept: Sequence[int]
+    ) -> Self:
+        """Return the levels after further rows: those of the ``kept`` tables, then of all rows.
+
+        Rows whose block is NOT_COUNTED are left out.
+        """
+        hashes, is_missing = hash_users(np.asarray(X.users))
+        counted = np.flatnonzero((blocks != NOT_COUNTED) & ~is_missing)
+        known = np.union1d(self.known, hashes[counted])
+        earlier = np.searchsorted(known, self.known)
+        values = _columns(y)[counted][:, self.labels]
+        places = np.searchsorted(known, hashes[counted])
+        grown = []
+        for sums, own in zip((self.n_rows, self.totals), _own(values), strict=True):
+            wider = np.zeros((len(kept) + 1, len(known), len(self.names)), dtype=np.float32)
+            wider[:, earlier] = sums[[*kept, -1]]
+            np.add.at(wider[-1], places, own)
+            grown.append(wider)
+        return replace(self, known=known, n_rows=grown[0], totals=grown[1])
+
+    def check(self) -> None:
+        """Raise ValueError where the parts do not fit each other."""
+        n, n_users, what = len(self.names), np.size(self.known), "levels of users"
+        shape = (len(self.n_rows), n_users, n)
+        check_array(self.known, dtype=np.uint64, shape=(n_users,), what=what)
+        check_array(self.labels, dtype=np.int64, shape=(n,), what=what, least=0)
+        for sums in (self.n_rows, self.totals):
+            check_array(sums, dtype=np.float32, shape=shape, what=what)
+        for numbers in (self.averages, self.priors):
+            check_array(numbers, dtype=np.float64, shape=(n,), what=what)
+        if (self.known[1:] <= self.known[:-1]).any():
+            raise ValueError(f"the users of {what} must be in ascending order.")
+        if (self.n_rows < 0).any() or not (self.priors > 0).all():
+            raise ValueError(f"rows and priors of {what} cannot be negative.")
+        if self.of_clicks and not (
+            ((self.totals >= 0) & (self.totals <= self.n_rows)).all()
+            and ((self.averages > 0) & (self.averages < 1)).all()
+        ):
+            raise ValueError(f"the rates of {what} must lie between 0 and 1.")
+
+
+def learn_levels(
+    X: EncodedFeatures, y: np.ndarray, rows: OrderedRows, names: Sequence[str], *, n_tables: int
+) -> tuple[UserLevels | None, np.ndarray]:
+    """Learn from training rows; return the levels, None if there are none, and those of the rows.
+
+    A training row's level is that of its user's rows strictly before its time. Where too few rows
+    have none, so that the network would not learn what it is to know nobody, some lose theirs.
+
+    y : (n_rows,) or (n_rows, n_labels), NaN where a label is missing
+    names : one for each label
+    """
+    hashes, is_missing = hash_users(np.asarray(X.users))
+    known, codes = np.unique(hashes, return_inverse=True)
+    values = np.where((is_missing | (rows.blocks == NOT_COUNTED))[:, None], np.nan, _columns(y))
+    of_clicks = bool(np.isin(values[~np.isnan(values)], (0, 1)).all())
+    places = rows.blocks.astype(np.int64) * len(known) + codes
+    size = (NOT_COUNTED + 1) * len(known)
+    sums = np.stack(
+        [
+            [np.bincount(places, own, size) for own in of.T]
+            for of in (*_own(values), np.nan_to_num(values) ** 2)
+        ]
+    )  # (3, n_labels, ...)
+    sums = sums.reshape(3, values.shape[1], -1, len(known))[:, :, :n_tables].cumsum(axis=2)
+    labels, priors = _differ(*sums[:, :, -1], of_clicks=of_clicks)
+    if not len(labels):
+        return None, np.empty((len(X), 0), dtype=np.float32)
+    n_rows, totals = sums[:2, labels].transpose(0, 2, 3, 1).astype(np.float32)
+    averages = sums[1, labels, -1].sum(axis=1) / sums[0, labels, -1].sum(axis=1)
+    levels = UserLevels(
+        tuple(names[label] for label in labels),
+        labels,
+        known,
+        n_rows,
+        totals,
+        averages,
+        priors,
+        of_clicks,
+    )
+    n_before, before = _sums_before(codes, np.asarray(X.times), values[:, labels])
+    _hide_some(n_before, before)
+    return levels, levels.levels_of(n_before, before)
+
+
+def _differ(
+    n_rows: np.ndarray, totals: np.ndarray, squares: np.ndarray, *, of_clicks: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the labels in which users differ, and how many average rows are added to theirs.
+
+    All arguments are of shape (n_labels, n_users).
+    """
+    labels, priors = [], []
+    for label, (n, total, square) in enumerate(zip(n_rows, totals, squares, strict=True)):
+        has_both = 0 < total.sum() < n.sum() if of_clicks else square.sum() > 0
+        if not has_both or (n <= 1).all() or (n > 0).sum() < 2:
+            continue
+        prior = float(prior_rows(sums_of_keys(n, total).sum(axis=1), squares=square.sum()))
+        if prior < MOST_PRIOR:
+            labels.append(label)
+            priors.append(prior)
+    return np.array(labels, dtype=np.int64), np.array(priors, dtype=np.float64)
+
+
+def _sums_before(
+    users: np.ndarray, times: np.ndarray, values: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return rows of the same user strictly before each row, and their sum: (n_rows, n_columns).
+
+    users : (n_rows,), codes; values : (n_rows, n_columns), NaN where a row does not count
+    """
+    order = np.lexsort((times, users))
+    users, times = users[order], times[order]
+    is_user = np.append(True, users[1:] != users[:-1])[: len(users)]
+    is_moment = is_user | np.append(True, times[1:] != times[:-1])[: len(users)]
+    positions = np.arange(len(users))
+    user, moment = (
+        np.maximum.accumulate(np.where(of, positions, 0)) for of in (is_user, is_moment)
+    )
+    results = []
+    for own in _own(values[order]):
+        earlier = np.cumsum(own, axis=0) - own
+        before = np.empty_like(own)
+        before[order] = earlier[moment] - earlier[user]
+        results.append(before)
+    return results[0], results[1]
+
+
+def _hide_some(n_rows: np.ndarray, totals: np.ndarray) -> None:
+    """Have at least SHARE_WITHOUT of the rows know nothing of their user, in place."""
+    has_level = n_rows.any(axis=1)
+    share = 1 - (1 - SHARE_WITHOUT) / max(float(has_level.mean()), 1e-9)
+    hidden = np.random.RandomState(0).random_sample(len(n_rows)) < share
+    n_rows[hidden], totals[hidden] = 0, 0
+
+
+def _columns(y: np.ndarray) -> np.ndarray:
+    return np.asarray(y, dtype=np.float64).reshape(len(y), -1)
+
+
+def _own(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return what each row adds to the number of rows, and to their sum."""
+    return (~np.isnan(values)).astype(np.float64), np.nan_to_num(values)

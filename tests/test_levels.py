@@ -1,0 +1,253 @@
+"""Levels of users: against plain loops, without a look at the row's own label, wherever they go."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import roc_auc_score
+from sklearn.pipeline import make_pipeline
+
+from sklearn_din import (
+    DINClassifier,
+    HistorySequenceEncoder,
+    ItemNeighbours,
+    attach_history,
+    explain,
+    export_onnx,
+    load,
+    load_onnx,
+    rank_candidates,
+    save,
+    update,
+)
+from sklearn_din.neighbours import levels as levels_file
+from sklearn_din.neighbours.levels import UserLevels
+from sklearn_din.neighbours.tables import learn_neighbours
+from sklearn_din.server.answers import Answers
+from sklearn_din.utils.typed_fields import from_dict, to_dict
+
+COLUMNS = {"user": "user", "time": "time"}
+
+
+def make_log(n_rows=1500, n_users=60, spread=1.5, seed=0):
+    """Impressions of users who differ in how often they click, some at the same moment."""
+    rng = np.random.RandomState(seed)
+    user = rng.randint(n_users, size=n_rows)
+    times = np.sort(rng.randint(n_rows // 2, size=n_rows))
+    log = pd.DataFrame({"user": user, "item": rng.randint(50, size=n_rows), "time": times})
+    odds = -0.5 + spread * rng.normal(size=n_users)[user]
+    y = (rng.random_sample(n_rows) < 1 / (1 + np.exp(-odds))).astype(int)
+    X = attach_history(log, log[y == 1], user="user", time="time", columns=["item"])
+    return X, y
+
+
+@pytest.fixture(scope="module")
+def log():
+    return make_log()
+
+
+def learn(X, y, **parameters):
+    encoded = HistorySequenceEncoder(**COLUMNS).fit_transform(X)
+    is_click = (y if y.ndim == 1 else y[:, 0]) == 1
+    return encoded, *learn_neighbours(encoded, is_click, order="time", y=y, **parameters)
+
+
+def plain_level(levels, X, y, counted, user):
+    """One user's level by a loop over the rows that count."""
+    own = [label for label, u, c in zip(y, X["user"], counted, strict=True) if c and u == user]
+    own = np.array([label for label in own if not np.isnan(label)])
+    average, prior = levels.averages[0], levels.priors[0]
+    if not levels.of_clicks:
+        return (own - average).sum() / (len(own) + prior)
+    odds = (own.sum() + prior * average) / ((1 - own).sum() + prior * (1 - average))
+    return np.log(odds * (1 - average) / average)
+
+
+@pytest.mark.parametrize("of_clicks", [True, False])
+def test_levels_are_those_of_plain_loops(log, of_clicks, monkeypatch):
+    monkeypatch.setattr(levels_file, "SHARE_WITHOUT", 0)
+    X, y = log
+    y = y if of_clicks else y + np.random.RandomState(0).normal(size=len(y))
+    encoded, tables, trained = learn(X, y)
+    levels, times = tables.levels, X["time"].to_numpy()
+    assert levels.of_clicks == of_clicks
+    later = tables.add_to(HistorySequenceEncoder(**COLUMNS).fit(X).transform(X))["user_level"]
+    now = encoded[:]
+    now.times = None
+    end, rng = tables.add_to(now)["user_level"], np.random.RandomState(1)
+    for row in rng.choice(len(X), 60, replace=False):
+        user, ends = X["user"].iloc[row], tables.order.ends
+        reached = max([e for e in ends if e < times[row]], default=-1)
+        for value, counted in (
+            (trained["user_level"][row], times < times[row]),  # in training, the exact moment
+            (later[row], times <= reached),  # afterwards, the last table that ended before it
+            (end[row], times >= 0),
+        ):
+            expected = plain_level(levels, X, y, counted, user)
+            np.testing.assert_allclose(value, expected, atol=1e-5)
+
+
+def test_no_level_knows_its_own_label_nor_a_later_one(log):
+    X, y = log
+    late = np.arange(len(X)) >= 900
+    other = np.where(late, 1 - y, y)
+    sure = X["time"].to_numpy() <= X["time"][900]  # no label before these rows' moments differs
+    sums = [sums_before(X, labels) for labels in (y, other)]
+    for mine, theirs in zip(*sums, strict=True):
+        np.testing.assert_array_equal(mine[sure], theirs[sure])
+    assert (sums[0][1] != sums[1][1]).any()
+    twice = [pd.concat([frame, frame], ignore_index=True) for frame in (X, pd.Series(y))]
+    n_before, before = sums_before(*twice)
+    np.testing.assert_array_equal(n_before[: len(X)], 2 * sums[0][0])  # never the other copy of it
+    np.testing.assert_array_equal(before[: len(X)], 2 * sums[0][1])
+
+
+def sums_before(X, y):
+    users = pd.factorize(X["user"])[0]
+    return levels_file._sums_before(users, X["time"].to_numpy(), np.asarray(y, float)[:, None])
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_levels_tell_nothing_of_coin_flips_by_any_split(seed):
+    X, y = make_log(n_rows=3000, n_users=100, spread=0.0, seed=seed)
+    parts = np.random.RandomState(seed).randint(3, size=len(X))
+    splits = [parts == 0, X["user"].to_numpy() % 3 == 0, np.arange(len(X)) >= 2000]
+    for is_test in splits:
+        _, tables, _ = learn(X[~is_test], y[~is_test])
+        if tables.levels is None:
+            continue  # no user differs from the others
+        rows = HistorySequenceEncoder(**COLUMNS).fit(X[~is_test]).transform(X[is_test])
+        level = tables.add_to(rows)["user_level"]
+        n_ones = y[is_test].sum()
+        spread = np.sqrt((1 / n_ones + 1 / (is_test.sum() - n_ones)) / 12)
+        assert abs(roc_auc_score(y[is_test], level) - 0.5) < 4 * spread
+
+
+def test_users_of_sampled_negatives_have_none(log):
+    X, _ = log
+    y = np.tile([0, 1], len(X) // 2)  # each click beside one negative of its user and moment
+    pairs = X.iloc[np.arange(len(X)) // 2 * 2].reset_index(drop=True)
+    _, tables, trained = learn(pairs, y)
+    assert tables.levels is None
+    assert "user_level" not in trained
+    without_users = HistorySequenceEncoder(time="time").fit_transform(X)
+    assert learn_neighbours(without_users, y == 1, order="time", y=y)[0].levels is None
+
+
+def test_a_fifth_of_the_training_rows_knows_nobody(log):
+    _, tables, trained = learn(*log)
+    assert 0.17 < (trained["user_level"] == 0).mean() < 0.25
+    assert "user_level" in tables.extend(trained.schema.only(["item"])).names("numeric")
+
+
+def test_several_labels_have_a_level_each_where_users_differ(log):
+    X, y = log
+    rng = np.random.RandomState(0)
+    bought = np.where(rng.random_sample(len(y)) < 0.1, np.nan, y)
+    labels = np.column_stack([rng.randint(2, size=len(y)), bought])  # coin flips, and some missing
+    X = X.assign(user=X["user"] % 60)
+    _, tables, _ = learn(X, labels, labels=("seen", "bought"))
+    levels = tables.levels
+    assert levels.names[-1] == "user_level_bought"
+    assert levels.labels.tolist()[-1] == 1
+    n_known = np.bincount(X["user"][~np.isnan(bought)], minlength=60)
+    order = np.argsort(levels_file.hash_users(np.arange(60))[0])
+    np.testing.assert_array_equal(levels.n_rows[-1, :, -1], n_known[order])
+
+
+def test_later_rows_are_counted_as_fit_would_have(log):
+    X, y = log
+    early, late = X[:1000], X[1000:]
+    late = late[late["time"] > early["time"].max()]
+    encoder = HistorySequenceEncoder(**COLUMNS).fit(X)
+    rows = [encoder.transform(frame) for frame in (early, late)]
+    y_late = y[late.index]
+    tables, _ = learn_neighbours(rows[0], y[:1000] == 1, order="time", y=y[:1000])
+    grown = tables.grow(rows[1], y_late == 1, y_late)
+    for _ in range(2):  # rows given twice count once
+        np.testing.assert_array_equal(grown.levels.known, np.unique(grown.levels.known))
+        users, counts = np.unique(
+            levels_file.hash_users(pd.concat([early, late])["user"].to_numpy())[0],
+            return_counts=True,
+        )
+        np.testing.assert_array_equal(grown.levels.known, users)
+        np.testing.assert_array_equal(grown.levels.n_rows[-1, :, 0], counts)
+        grown = grown.grow(rows[1], y_late == 1, y_late)
+    assert len(grown.levels.n_rows) == len(grown.order.ends)
+    kept = grown.add_to(rows[0][:50])["user_level"]
+    assert np.isfinite(kept).all()
+
+
+@pytest.fixture(scope="module")
+def model(log):
+    X, y = log
+    steps = HistorySequenceEncoder(**COLUMNS), DINClassifier(max_epochs=3, random_state=0)
+    return make_pipeline(*steps).fit(X, y)
+
+
+def test_every_way_to_predict_knows_the_user(model, log, tmp_path):
+    X, y = log
+    assert "user_level" in {field.name for field in model[-1].module_.schema.fields}
+    rows = X[-40:].drop(columns="time").reset_index(drop=True)
+    expected = model.predict_proba(rows)[:, 1]
+    nobody = model.predict_proba(rows.assign(user=-1))[:, 1]
+    assert np.abs(expected - nobody).max() > 0.02
+    np.testing.assert_array_equal(nobody, model.predict_proba(rows.drop(columns="user"))[:, 1])
+    save(model, tmp_path / "model.din")
+    np.testing.assert_array_equal(load(tmp_path / "model.din").predict_proba(rows)[:, 1], expected)
+    users = rows[["user", "hist_item"]][-3:].reset_index(drop=True)
+    candidates = pd.DataFrame({"item": range(50)})
+    best = rank_candidates(model, users, candidates, top_k=50).sort_values(["row", "item"])
+    pairs = users.merge(candidates, how="cross")[rows.columns]
+    np.testing.assert_allclose(best["probability"], model.predict_proba(pairs)[:, 1], atol=1e-6)
+    assert len(explain(model, rows[:1], by="leave_out"))
+    assert "levels of 60 users: user_level" in model[-1].summary()
+    for layout in ("rows", "ranking"):
+        export_onnx(model, tmp_path / "model.onnx", layout=layout)
+        by_onnx = load_onnx(tmp_path / "model.onnx")
+        np.testing.assert_allclose(by_onnx.predict_proba(rows)[:, 1], expected, atol=2e-6)
+    again = rank_candidates(by_onnx, users, candidates, top_k=50).sort_values(["row", "item"])
+    np.testing.assert_allclose(again["probability"], best["probability"], atol=2e-6)
+    answers = Answers(model, candidates, history=X[["user", "item", "time"]][y == 1])
+    row = {"user": 3, "item": 7}
+    told = answers.predict([row, {**row, "user": 999}])["probabilities"]
+    expected = model.predict_proba(pd.DataFrame([{**answers.read_user(3), "item": 7}]))[0, 1]
+    assert told[0] == pytest.approx(expected, abs=1e-6)
+    later = X[-40:].assign(time=X["time"].max() + 1 + np.arange(40))
+    newer = update(model, later, np.ones(40, dtype=int))
+    levels = newer[-1].net_.neighbours_.levels
+    assert levels.totals[-1].sum() == y.sum() + 40
+
+
+def test_other_models_get_the_column(log):
+    X, y = log
+    added = ItemNeighbours(**COLUMNS)
+    trained = added.fit_transform(X, y)
+    np.testing.assert_array_equal(trained["user_level"], learn(X, y)[2]["user_level"])
+    assert "user_level" in added.transform(X[:5])
+
+
+@pytest.mark.parametrize(
+    ("part", "damage", "message"),
+    [
+        ("known", lambda known: known[::-1].copy(), "in ascending order"),
+        ("totals", lambda totals: totals + 1e6, "must lie between 0 and 1"),
+        ("n_rows", lambda n_rows: n_rows[:, :3], "levels of users must be float32 of shape"),
+        ("priors", lambda priors: -priors, "cannot be negative"),
+        ("averages", lambda averages: averages + 1, "must lie between 0 and 1"),
+    ],
+)
+def test_damaged_levels_are_refused(log, part, damage, message):
+    plain = to_dict(learn(*log)[1].levels)
+    assert from_dict(UserLevels, plain).names == ("user_level",)
+    plain[part] = damage(plain[part])
+    with pytest.raises(ValueError, match=message):
+        from_dict(UserLevels, plain)
+
+
+def test_rows_without_a_user_do_not_count(log):
+    X, y = log
+    X = X.astype({"user": object})
+    X.loc[:9, "user"] = None
+    _, tables, trained = learn(X, y)
+    assert tables.levels.n_rows[-1].sum() == len(X) - 10
+    assert not trained["user_level"][:10].any()
