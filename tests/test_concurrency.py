@@ -21,10 +21,10 @@ from sklearn_din import (
     HistoryBuilder,
     HistorySequenceEncoder,
     attach_history,
+    explain,
     rank_candidates,
     update,
 )
-from sklearn_din.inspection.explain import explain
 from tests.fitted_pipelines import fit_pipeline
 
 HOUSE = Path(__file__).resolve().parents[1]

@@ -12,6 +12,7 @@ import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pytest
+import torch
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
@@ -609,6 +610,7 @@ def quick(**parameters):
 
 NO_CALLBACKS = "callbacks must be skorch callbacks, such as EarlyStopping(), got"
 WIDTH = "embedding_dim['item'] must be an integer of at least 1, got"
+BUILD = "a torch build for it. Use device='auto'"
 ENCODED, HALVES = make_impressions(20), np.arange(20) % 2
 
 
@@ -622,6 +624,10 @@ ENCODED, HALVES = make_impressions(20), np.arange(20) % 2
     ({"attention_units": (8, 0)}, r"attention_units must be whole numbers from 1, got \(8, 0\)"),
     ({"attention_units": ()}, exactly("attention_units must have at least one layer, got ().")),
     ({"device": "gpu"}, exactly("device must be 'auto', 'cpu', 'cuda' or 'cuda:0', got 'gpu'.")),
+    *(
+        ({"device": device}, exactly(f"device='{device}' needs a CUDA GPU and {BUILD}."))
+        for device in (["cuda", "cuda:0"] if not torch.cuda.is_available() else [])
+    ),
     ({"callbacks": ["early"]}, exactly(f"{NO_CALLBACKS} 'early'.")),
     ({"callbacks": [EarlyStopping(), int]}, exactly(f"{NO_CALLBACKS} <class 'int'>.")),
     ({"class_weight": {"yes": 2}},

@@ -10,9 +10,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from sklearn_din import DINClassifier, scan_parquet
-from sklearn_din.logs.history import attach_history
-from sklearn_din.transformers import HistorySequenceEncoder
+from sklearn_din import DINClassifier, HistorySequenceEncoder, attach_history, scan_parquet
 from tests.click_frames import as_lists, encoder, make_log, same, with_windows
 
 
