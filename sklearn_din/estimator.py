@@ -233,8 +233,8 @@ class DINEstimator(EstimatorState, CallbackSupportMixin, Parameters, BaseEstimat
         changed = [name for name in (*options, "after") if expected[name] != own[name]]
         if changed:
             raise ValueError(
-                f"partial_fit goes on with the network that fit has made, but {', '.join(changed)} "
-                "changed since. Set the parameters back, or call fit."
+                f"partial_fit continues with the network of fit, but {', '.join(changed)} changed "
+                "since. Reset the parameters, or call fit."
             )
         for name in names_of(TrainingParameters):
             setattr(net, name, getattr(self, name))
@@ -277,7 +277,7 @@ class DINEstimator(EstimatorState, CallbackSupportMixin, Parameters, BaseEstimat
         warn_user(
             f"training was interrupted in epoch {max(1, net.n_epochs_)} of {self.max_epochs}: "
             f"the {kept_weights} are kept and the classifier can be used. Fit again for a full "
-            "training, which goes on from the latest checkpoint if callbacks has a Checkpoint."
+            "training, which continues from the latest checkpoint if callbacks has a Checkpoint."
         )
 
     def _keep(self, net: DINNet, inputs: FitInputs) -> Self:
@@ -733,9 +733,9 @@ def _warn_of_nothing_learnt(net: DINNet) -> None:
     warn_user(
         f"nothing was found to learn: no validation check (the best has a loss of {best:.4g}) was "
         f"better than the {net.target.what_constant_is} of the training rows, and so every row "
-        f"gets it ({rate}). Check that y belongs to the rows of X, that X tells something of the "
-        "candidate and the past (summary()), that the rows set aside are of the kind to be "
-        "predicted (validation), and by history_ that training was not too short (max_epochs, lr)."
+        f"gets it ({rate}). Check that y belongs to the rows of X, that X describes the candidate "
+        "and the past (summary()), that the held-out rows are like those to predict "
+        "(validation), and in history_ that training was not too short (max_epochs, lr)."
     )
 
 

@@ -234,7 +234,7 @@ def test_five_kills_and_the_same_bits(tmp_path):
 def test_after_ctrl_c_the_classifier_works_and_the_next_fit_goes_on(tmp_path):
     with (
         ended_at(14, lambda: signal.raise_signal(signal.SIGINT)),
-        pytest.warns(UserWarning, match="full training, which goes on from the latest checkpoint"),
+        pytest.warns(UserWarning, match="full training, which continues from the latest"),
     ):
         stopped = fit(tmp_path)
     assert stopped.net_.stop_reason_ == "user"

@@ -74,7 +74,7 @@ def test_dates_of_polars_of_files_and_of_a_misread_unit(kind, tmp_path):
     assert attach(scan, log) == attach(shown, log) != []
     misread = pd.Series(pd.to_datetime(SECONDS))  # nanoseconds: 1.4 seconds after 1970
     (message,) = attach(*frames(TIMES, misread))
-    assert message.startswith("the times of events lie about 1970 and the others do not")
+    assert message.startswith("the times of events are about 1970 and the others are not")
 
 
 @pytest.mark.parametrize(

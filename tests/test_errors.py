@@ -740,7 +740,7 @@ def test_another_loss_cannot_go_on():
     with pytest.raises(ValueError, match="net_ takes y as finite numbers, one for each of 20"):
         regressor.net_.fit(ENCODED, np.full(20, np.inf))
     regressor.set_params(loss="log1p")
-    with pytest.raises(ValueError, match="the loss of fit, 'squared', and loss is 'log1p' now"):
+    with pytest.raises(ValueError, match="the loss of fit, 'squared', but loss is 'log1p' now"):
         regressor.partial_fit(ENCODED, np.arange(20.0))
 
 

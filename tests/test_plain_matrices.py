@@ -20,7 +20,7 @@ from sklearn_din.utils.warnings import log_once
 from tests.fitted_pipelines import attach_clicks
 
 SENTENCE = (
-    "a matrix of numbers was asked for, got EncodedFeatures with ids or histories (item, category, "
+    "a matrix of numbers was requested, got EncodedFeatures with ids or histories (item, category, "
     "device and 2 more): as numbers, ids would be quantities, and histories would lose their "
     "candidates. Let nothing stand between HistorySequenceEncoder and DINClassifier: scale, select "
     "and join columns before. In place of permutation_importance take history_importance, of "

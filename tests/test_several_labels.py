@@ -279,7 +279,7 @@ def test_partial_fit_may_name_kinds_and_goes_on_with_the_labels_and_the_order_of
     for other in (y["click"], y.rename(columns={"purchase": "sale"})):
         with pytest.raises(ValueError, match=r"y must have the labels of fit, \['click', 'purch"):
             classifier.partial_fit(X, other)
-    with pytest.raises(ValueError, match=r"partial_fit goes on with the network .* but after chan"):
+    with pytest.raises(ValueError, match=r"partial_fit continues with the net.* but after chan"):
         classifier.set_params(after=None).partial_fit(X, y)
     one = quick().fit(X, y["click"])
     with pytest.raises(ValueError, match=r"y must have the labels of fit, \['one label'\], got"):

@@ -176,9 +176,9 @@ def _without_spaces_and_case(text: str) -> str:
 def far_numbers(scales: Mapping[str, EventScale]) -> list[str]:
     """Columns of numbers of which a few lie far from all others."""
     return [
-        f"some numbers of {name} lie so far off that the others would hardly differ beside them: "
-        f"those further than {LINEAR * scale.scale:g} from {scale.shift:g} count by their "
-        "logarithm. Make mistakes NaN; of true ones, np.log1p of the column may say more."
+        f"some numbers of {name} are so extreme that all others would look equal: "
+        f"those further than {LINEAR * scale.scale:g} from {scale.shift:g} are compressed "
+        "logarithmically. Replace errors by NaN; if they are correct, try np.log1p of the column."
         for name, scale in scales.items()
         if scale.has_outliers
     ]

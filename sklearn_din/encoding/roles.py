@@ -119,7 +119,7 @@ def _check_disjoint(taken: Mapping[str, Sequence[str]]) -> None:
         both = sorted({*taken[first]} & {*taken[second]})
         if both and {first, second} not in ({"candidates", "categorical"}, OUTSIDE):
             raise ValueError(
-                f"a column has one part to play, got {both} among the {first} and in {second}. "
+                f"a column must have one role, got {both} among the {first} and in {second}. "
                 "Candidates of histories are always categorical."
             )
 

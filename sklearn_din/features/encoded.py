@@ -183,7 +183,7 @@ class EncodedFeatures:
         if held:
             more = f" and {len(held) - SHOWN_NAMES} more" if len(held) > SHOWN_NAMES else ""
             raise TypeError(
-                "a matrix of numbers was asked for, got EncodedFeatures with ids or histories "
+                "a matrix of numbers was requested, got EncodedFeatures with ids or histories "
                 f"({', '.join(held[:SHOWN_NAMES])}{more}): as numbers, ids would be quantities, "
                 "and histories would lose their candidates. Let nothing stand between "
                 "HistorySequenceEncoder and DINClassifier: scale, select and join columns before. "

@@ -46,8 +46,8 @@ def note_clocks(
     middle, other = float(np.median(ours)), float(np.median(theirs))
     if min(middle, other) < 2 * YEAR and max(middle, other) > 20 * YEAR:
         return (
-            f"the times of {names[middle > other]} lie about 1970 and the others do not: was their "
-            "unit misread? pd.to_datetime(numbers, unit='s') or unit='ms' says which one it is."
+            f"the times of {names[middle > other]} are about 1970 and the others are not: was "
+            "their unit misread? Give it, pd.to_datetime(numbers, unit='s') or unit='ms'."
         )
     return _note_grain(ours, theirs, impressions.name, names, is_date=units[0] is None)
 

@@ -268,7 +268,6 @@ def _first_blocks(n_tables: int) -> list[np.ndarray]:
 
 def _needs(what: str) -> str:
     return (
-        f"these rows have no {what}s, and item neighbours were learnt by {what}: without one, "
-        "nobody can tell whether they know these rows already. Give the column, "
-        f"HistorySequenceEncoder({what}=...)."
+        f"these rows have no {what}s, but item neighbours were learned by {what} and need it to "
+        f"know which rows they count already. Give the column, HistorySequenceEncoder({what}=...)."
     )

@@ -245,7 +245,7 @@ class ItemNeighbours(  # type: ignore[call-arg]
             is_ordered |= X.users is not None or X.times is not None
         if not is_ordered:
             raise ValueError(
-                "ItemNeighbours needs to know whose the rows are, or when they were, got "
+                "ItemNeighbours needs the user or the time of each row, got "
                 "user=None and time=None. Name the column: ItemNeighbours(user=...)."
             )
         encoder, taken = None, []

@@ -261,8 +261,8 @@ def _read_same(path: Path, given: Fingerprint) -> dict[str, Any] | None:
     _check_same(earlier, given, path)
     if given["parameters"]["callbacks"]:
         warn_user(
-            "training goes on from a checkpoint, which keeps no state of callbacks: schedules, "
-            "counters and files of the others in callbacks= begin anew."
+            "training continues from a checkpoint, which does not store the state of other "
+            "callbacks: their schedules, counters and files start over."
         )
     return earlier
 
@@ -283,18 +283,18 @@ def _check_same(earlier: Mapping[str, Any], given: Fingerprint, path: Path) -> N
     if written["sklearn_din"] != own["sklearn_din"]:
         raise ValueError(
             f"Checkpoint's folder holds a training of sklearn_din {written['sklearn_din']}, and "
-            f"this is {own['sklearn_din']}: install that version to go on. {remedy}"
+            f"this is {own['sklearn_din']}: install that version to continue. {remedy}"
         )
     different = differences(earlier["given"], given)
     if different:
         raise ValueError(
-            "Checkpoint's folder must hold a training of the same parameters and data, and what "
-            f"{str(path)!r} goes on with differs in: {'; '.join(different)}. {remedy}"
+            "Checkpoint's folder must hold a training of the same parameters and data, but that "
+            f"in {str(path)!r} differs in: {'; '.join(different)}. {remedy}"
         )
     if written["torch"] != own["torch"]:
         warn_user(
-            f"training goes on that began with torch {written['torch']} (here {own['torch']}): the "
-            f"result may differ in its last digits. {remedy}"
+            f"training continues that began with torch {written['torch']} (here {own['torch']}): "
+            f"the last digits of the result may differ. {remedy}"
         )
 
 

@@ -166,7 +166,7 @@ def _read_metadata(metadata: Mapping[str, str]) -> tuple[OnnxFacts, list[Any]]:
             "does not. Export the whole Pipeline, encoder included: export_onnx(pipeline, path)"
         )
     if metadata.get(DIGEST_KEY) != digest(text):
-        raise ValueError("what it says beside the network has not the digest that it states")
+        raise ValueError("its metadata does not match its checksum")
     values = check_type(from_json(text), dict)
     if values.get("version") != VERSION:
         raise ValueError(

@@ -231,8 +231,8 @@ def _read_numbers(numbers: np.ndarray, loss: Any, known: Numbers | None) -> Numb
         )
     if known is not None and known.of_what != loss:
         raise ValueError(
-            f"partial_fit goes on with the loss of fit, {known.of_what!r}, and loss is {loss!r} "
-            "now. Set it back, or call fit."
+            f"partial_fit continues with the loss of fit, {known.of_what!r}, but loss is {loss!r} "
+            "now. Reset it, or call fit."
         )
     return known or Numbers.of(numbers, loss)
 

@@ -81,8 +81,8 @@ def _whole_groups(
 ) -> SplitRows:
     if groups is None:
         raise ValueError(
-            "validation='groups' needs to know whose each row is, got neither users nor groups. "
-            "Name the column to the encoder, HistorySequenceEncoder(user='user'), or pass "
+            "validation='groups' needs the user or group of each row, got neither users nor "
+            "groups. Name the user column, HistorySequenceEncoder(user='user'), or pass "
             "fit(..., groups=...): in a Pipeline din__groups=X['user'], with 'din' the step's "
             "name."
         )
