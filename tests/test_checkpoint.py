@@ -386,7 +386,7 @@ def test_learning_rates_that_a_callback_has_changed_go_on(tmp_path):
 
     expected = fit(None, callbacks=[Halve()])
     kill_at(14, tmp_path, callbacks=[Halve()])
-    with pytest.warns(UserWarning, match="keeps no state of callbacks"):
+    with pytest.warns(UserWarning, match="does not store the state of other callbacks"):
         assert_same_bits(fit(tmp_path, callbacks=[Halve()]), expected)
 
 
