@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from sklearn_din.features.encoded import EncodedFeatures as EncodedFeatures
     from sklearn_din.features.schema import Field as Field
     from sklearn_din.features.schema import Schema as Schema
+    from sklearn_din.inspection.check import check as check
     from sklearn_din.inspection.display import AttentionDisplay as AttentionDisplay
     from sklearn_din.inspection.display import ReportDisplay as ReportDisplay
     from sklearn_din.inspection.display import TrainingDisplay as TrainingDisplay
@@ -55,6 +56,7 @@ _NAMES_OF = {
     "estimator": ("DINClassifier",),
     "features.encoded": ("EncodedFeatures",),
     "features.schema": ("Field", "Schema"),
+    "inspection.check": ("check",),
     "inspection.display": ("AttentionDisplay", "ReportDisplay", "TrainingDisplay"),
     "inspection.embeddings": ("embeddings",),
     "inspection.explain": ("explain",),

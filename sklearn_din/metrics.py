@@ -593,7 +593,8 @@ def snips_score(
     ``sum_i w_i y_i / sum_i w_i`` over the logged impressions, with ``w = y_shown / propensity``
     (SNIPS: Swaminathan and Joachims, NeurIPS 2015). It is consistent if everything the other
     ranking may show had a propensity above 0. The interval uses the delta method for a ratio; it is
-    too narrow if a few weights are far above the others.
+    too narrow if a few weights are far above the others, and somewhat too narrow if clicks are rare
+    among the rows that count.
 
     Parameters
     ----------

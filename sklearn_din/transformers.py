@@ -146,6 +146,9 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
         shift) / scale``, with the logarithm of extreme values if there are a few
         (``has_outliers``); elapsed times (``is_elapsed``) as ``log1p(elapsed / scale)``, where
         the scale is the power of two nearest to their median.
+    longest_history_ : int
+        Events of the longest history seen at fit, 1,000 at most: the network reads the newest
+        ``max_length`` of them, item neighbours all. What serves the model should hold as many.
     n_features_in_ : int
     feature_names_in_ : ndarray of str
 
@@ -225,6 +228,12 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
         learnt = self._learnt
         owners = learnt.roles.owners
         return {name: learnt.vocabularies[owner].values for name, owner in owners.items()}
+
+    @property
+    def longest_history_(self) -> int:
+        """Events of the longest history seen at fit, of which ``max_length`` are kept."""
+        check_is_fitted(self, "schema_")
+        return self._learnt.longest
 
     @property
     def scales_(self) -> dict[str, EventScale]:
@@ -354,10 +363,11 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
             that are ``unknown`` (not in the vocabulary), ``missing``, and of histories that are
             ``empty``, and the mean ``length`` of histories of single values, each next to its
             value ``_at_fit``; and ``shift``, the population stability index: ``sum (p - q) log(p
-            / q)`` over bins, p at fit and q now. Bins are the 19 most frequent ids and all other
-            known ones, or the deciles of the numbers (for a history: those of each row's newest
-            event). Below .1 there is little change, above .25 a large one; with n rows, chance
-            alone gives about 20 / n. NaN where a figure has no meaning.
+            / q)`` over bins, p at fit and q now, with half a value added to each. Bins are the 19
+            most frequent ids and all other known ones, or the nine deciles of the numbers and the
+            ten intervals between them (for a history: of each row's newest event). Below .1 there
+            is little change, above .25 a large one; with n rows, chance alone gives about 20 / n.
+            NaN where a figure has no meaning.
 
         Notes
         -----

@@ -5,6 +5,7 @@ import warnings
 
 import numpy as np
 import pandas as pd
+import polars as pl
 import pytest
 
 from sklearn_din import (
@@ -13,6 +14,8 @@ from sklearn_din import (
     HistorySequenceEncoder,
     attach_aggregates,
     attach_history,
+    check,
+    scan_parquet,
 )
 from sklearn_din.training.label_means import find_label_means
 from sklearn_din.training.wrong_histories import find_clocks_of_some, find_wrong_rows
@@ -140,7 +143,7 @@ def with_number(log, make):
 
 
 def findings(X, y):
-    return list(find_label_means(X, np.asarray(y) == 1, X.schema.names("numeric")))
+    return list(find_label_means(X, np.asarray(y) == 1))
 
 
 MEANS = {
@@ -296,3 +299,75 @@ def test_what_differs_in_figures_alone_is_said_once():
     assert messages == ["x2 is 12% of hist_2"]
     messages, _ = said(lambda: [warn_once(f"x{n} is 1") for n in (1, 2)])
     assert len(messages) == 2
+
+
+# check: all of it in one call -------------------------------------------------------------------
+
+NAMES = [
+    "columns",
+    "labels",
+    "own clicks in histories",
+    "histories on their rows",
+    "columns that are the label",
+    "means of the label",
+    "clicks before",
+]
+
+
+def test_check_says_of_each_check_that_nothing_was_found_or_what_it_needs(log):
+    shown, y = log
+    X = attach(shown, shown[y == 1])
+    table = check(X, y, user="user", time="time")
+    assert list(table.columns) == ["name", "verdict", "what to do"]
+    assert dict(zip(table["name"], table["verdict"], strict=True)) == dict.fromkeys(
+        NAMES, "nothing found"
+    )
+    table = check(X.drop(columns=["user", "time"]))
+    left_out = table[table["verdict"] == "not checked"].set_index("name")["what to do"].to_dict()
+    of_labels = dict.fromkeys([*NAMES[2:3], *NAMES[4:]], "Pass y, one label of two kinds.")
+    assert left_out == of_labels | {"histories on their rows": "Pass user= and time=."}
+
+
+@pytest.mark.parametrize("kind", ["pandas", "polars", "scan"])
+def test_check_finds_what_fit_warns_of_and_says_nothing_itself(log, kind, tmp_path):
+    shown, y = log
+    X = attach(shown, shown[y == 1]).assign(rate=MEANS["of the item"](shown.assign(y=y)), y=y)
+    X = take_histories(X, np.random.default_rng(1).permutation(len(X)))
+    X["town"] = np.resize(["Island ", "Island", "Rome"], len(X))
+    X.to_parquet(tmp_path / "rows.parquet")
+    source, labels = X.drop(columns="y"), y
+    if kind == "polars":
+        source = pl.read_parquet(tmp_path / "rows.parquet").drop("y")
+    elif kind == "scan":
+        source, labels = scan_parquet(tmp_path / "rows.parquet", target="y"), None
+    tables = []
+    call = lambda: tables.append(check(source, labels, user="user", time="time"))  # noqa: E731
+    assert said(call) == ([], [])
+    found = tables[0][tables[0]["verdict"] != "nothing found"]
+    assert "town holds 'Island ' " in found["verdict"].iloc[0]
+    assert {*found["name"][1:]} >= {"histories on their rows", "means of the label"}
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        encoder = HistorySequenceEncoder(user="user", time="time")
+        DINClassifier(max_epochs=1).fit(encoder.fit_transform(X.drop(columns="y")), y)
+    texts = (found["verdict"] + " " + found["what to do"]).tolist()
+    assert [str(warning.message) for warning in caught if warning.category is UserWarning] == [
+        text for text in texts if "quantities" not in text
+    ]
+
+
+def test_check_of_many_rows_looks_at_some_users(log, monkeypatch):
+    shown, y = log
+    monkeypatch.setattr("sklearn_din.inspection.check.CHECKED_ROWS", 2_000)
+    X = attach(shown, shown[y == 1])
+    moved = take_histories(X, np.random.default_rng(1).permutation(len(X)))
+    for rows, is_found in ((moved, True), (X, False)):
+        table = check(rows, y, user="user", time="time").set_index("name")
+        assert (table.loc["histories on their rows", "verdict"] != "nothing found") == is_found
+
+
+def test_check_names_a_mistake_that_fit_refuses():
+    table = check(pd.DataFrame({"item": ["a", "b"], "hist_item": ["[1, 2]", "[3]"]}))
+    assert table["verdict"].tolist()[0].startswith("hist_item holds text such as '[1, 2]'")
+    with pytest.raises(ValueError, match="X has no column 'usr'; did you mean 'user'"):
+        check(pd.DataFrame({"user": [1], "item": [2]}), user="usr")

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sklearn_din import attach_history, sample_negatives
+from sklearn_din import attach_history, sample_negatives, scan_parquet
 from sklearn_din.logs.other_items import STRATEGIES
 from sklearn_din.logs.sampling_notices import Repeats
+from sklearn_din.utils.warnings import log_once
 
 EVENTS = pd.DataFrame(
     {
@@ -228,7 +229,7 @@ def slow_choice(events, row, user, launch=None):
     if launch is None and first[event["item"]] == now:  # nobody had it: all that come later
         return {item for item in order if since[item] >= now} or {order[-1]}  # the last one before
     is_up = since < now if launch is None else since <= now
-    return {item for item in order if is_up[item]} or {order[0]}  # the next one
+    return {item for item in order if is_up[item]}  # of nothing, the event is left out
 
 
 @settings(max_examples=60, deadline=None)
@@ -244,15 +245,40 @@ def test_negatives_of_launched_items_had_come_up_where_the_event_s_item_had(rows
     owned = events.groupby("user" if user else "item")["item"].nunique()
     if owned.max() == events["item"].nunique():
         return
-    shown, _ = sample_negatives(
-        events, item="item", user=user, time="time", strategy=strategy, n_negatives=60,
-        launched=True, random_state=0,
-    )  # fmt: skip
-    for row, items in enumerate(shown["item"].to_numpy().reshape(len(events), 61)):
-        choice = slow_choice(events, row, user)
+    options = {"item": "item", "user": user, "time": "time", "strategy": strategy}
+    options |= {"n_negatives": 60, "launched": True, "random_state": 0}
+    choices = [slow_choice(events, row, user) for row in range(len(events))]
+    if not any(choices):
+        with pytest.raises(ValueError, match="to sample"):
+            sample_negatives(events, **options)
+        return
+    shown, y = sample_negatives(events, **options)
+    drawn = shown["item"].to_numpy().reshape(-1, 61)
+    assert y.tolist() == [1, *[0] * 60] * len(drawn)
+    for items, choice in zip(drawn, filter(None, choices), strict=True):
         assert set(items[1:]) <= choice
         if strategy == "uniform":
             assert set(items[1:]) == choice
+
+
+def test_an_event_before_any_other_launch_is_left_out_with_one_line(caplog, tmp_path):
+    events = pd.DataFrame({"user": [1, 1, 2], "item": ["a", "b", "a"], "time": [1, 2, 9]})
+    catalogue = pd.DataFrame({"item": ["a", "b", "c"], "since": [0, 0, 5]})
+    options = {"item": "item", "user": "user", "time": "time", "n_negatives": 2}
+    options |= {"catalogue": catalogue, "catalogue_time": "since", "random_state": 0}
+    events.to_parquet(tmp_path / "events.parquet")
+    for source in (events, scan_parquet(tmp_path)):
+        log_once.cache_clear()
+        caplog.clear()
+        shown, y = sample_negatives(source, **options)
+        assert shown["user"].tolist() == [2, 2, 2]
+        assert np.asarray(y).tolist() == [1, 0, 0]
+        (line,) = caplog.messages
+        assert line.startswith(
+            "sample_negatives: 2 of 3 events are left out: at their time no item"
+        )
+    with pytest.raises(ValueError, match="no negative to sample"):
+        sample_negatives(events[:2], **options)
 
 
 # Whether items were there -------------------------------------------------------------------
@@ -353,15 +379,20 @@ def test_items_of_a_catalogue_are_shown_from_their_launch_on_as_they_were(rows, 
     events = pd.DataFrame(rows, columns=["user", "item", "time"])
     events["price"] = events["time"] + 100.0
     catalogue = pd.DataFrame({"item": range(7), "price": np.arange(7) / 2, "since": since})
-    shown, y = sample_negatives(
-        events, item="item", item_columns="price", user=user, time="time", n_negatives=60,
-        catalogue=catalogue, catalogue_time="since", random_state=0,
-    )  # fmt: skip
     first = events.groupby("item")["time"].min()
     launch = catalogue.set_index("item")["since"]
     launch.update(np.minimum(launch, first.reindex(launch.index, fill_value=99)))
-    for row, items in enumerate(shown["item"].to_numpy().reshape(len(events), 61)):
-        assert set(items[1:]) == slow_choice(events, row, user, launch)
+    choices = [slow_choice(events, row, user, launch) for row in range(len(events))]
+    options = {"item": "item", "item_columns": "price", "user": user, "time": "time"}
+    options |= {"n_negatives": 60, "catalogue": catalogue, "catalogue_time": "since"}
+    if not any(choices):
+        with pytest.raises(ValueError, match="to sample"):
+            sample_negatives(events, **options)
+        return
+    shown, y = sample_negatives(events, random_state=0, **options)
+    drawn = shown["item"].to_numpy().reshape(-1, 61)
+    for items, choice in zip(drawn, filter(None, choices), strict=True):
+        assert set(items[1:]) == choice
     versions = pd.concat([catalogue.rename(columns={"since": "time"}), events])
     for row in shown[y == 0].drop_duplicates().itertuples():
         own = versions[versions["item"] == row.item].sort_values("time", kind="stable")

@@ -94,7 +94,8 @@ def sample_negatives_by_sql(
             sampling.write(path, sampling.read_items(rows), draws)
         owned = writer.folder.parent / f"negatives-{uuid.uuid4().hex}.parquet"
         path.replace(owned)
-    y = np.zeros((len(events), 1 + request.n_negatives), dtype=np.int8)
+        n_drawn = int((draws[:, 0] >= 0).sum())
+    y = np.zeros((n_drawn, 1 + request.n_negatives), dtype=np.int8)
     y[:, 0] = 1
     return owned, y.ravel()
 
@@ -174,7 +175,9 @@ class _Sampling:
                 size = max(int(events.memory / WRITES_IN_MEMORY / per_event), 1)
                 for first in range(0, len(table), size):
                     piece = table.slice(first, size)
-                    drawn = draws[start + first : start + first + len(piece)]
+                    drawn = np.array(draws[start + first : start + first + len(piece)])
+                    is_drawn = drawn[:, 0] >= 0
+                    piece, drawn = piece.filter(pa.array(is_drawn)), drawn[is_drawn]
                     shown = _impressions(piece, items, drawn, self._request.following)
                     if schema is None:
                         schema = shown.schema

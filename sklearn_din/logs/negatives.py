@@ -29,6 +29,7 @@ from sklearn_din.logs.sampling_notices import (
 from sklearn_din.utils.frames import CallerFrame
 from sklearn_din.utils.scan import Scan
 from sklearn_din.utils.validation import check_frame, check_name, check_names, check_times
+from sklearn_din.utils.warnings import log_once
 
 
 def sample_negatives(
@@ -82,7 +83,7 @@ def sample_negatives(
     launched : {"auto", True, False}, default="auto"
         Whether items were launched over time. False draws from all items. True draws, for an
         event whose item had an earlier event, from the items that had one; for an item's first
-        event, from all items that appear later: then no count of the past reveals the negatives.
+        event, from all items that appear then or later: no count of the past reveals negatives.
         "auto" decides from the log, and logs the decision (logger "sklearn_din"): for items that
         always existed, the first of m events is expected near 1 / (m + 1) of the log. If most
         items have only one event, the log cannot tell, and "auto" acts like True.
@@ -98,9 +99,9 @@ def sample_negatives(
 
     Returns
     -------
-    impressions : DataFrame, Table or ParquetScan of shape (n_events * (1 + n_negatives), ...)
+    impressions : DataFrame, Table or ParquetScan of shape (n * (1 + n_negatives), ...)
         Each event followed by its negatives, with all columns and dtypes of ``events``; in pandas
-        with a fresh RangeIndex.
+        with a fresh RangeIndex. An event at whose time no other item was there is left out.
     y : ndarray of int64, of int8 for a scan
         1 for an event, 0 for a negative.
 
@@ -109,9 +110,9 @@ def sample_negatives(
     UserWarning
         If a column depends on the item but is not in ``item_columns``, or is in it but has one
         value per user; if negatives can be told from clicks by whether their item had an event
-        before, or has one of another user (AUC above .6); if a tenth of the negatives have values
-        from a later time; if a tenth of the events repeat a pair of ``user`` and item. All need
-        enough rows to be significant.
+        before, or has one of another user (an AUC of .6 beyond what first events and chance
+        explain); if a tenth of the negatives have values from a later time; if a tenth of the
+        events repeat a pair of ``user`` and item. All need enough rows to be significant.
 
     Examples
     --------
@@ -161,7 +162,9 @@ def follow_by_negatives(
         else:
             ranks = time_ranks(join_times(listed, frame[time], request))
     sources = _draw(both.pandas, ranks, frame, request, random_state)
-    rows = np.repeat(np.arange(len(frame)), 1 + n_negatives)
+    is_drawn = np.asarray(sources[:, 1] >= 0)
+    sources = sources[is_drawn]
+    rows = np.repeat(np.flatnonzero(is_drawn), 1 + n_negatives)
     shown = log.take(rows, instead=dict.fromkeys(request.following, sources.ravel()), of=both)
     y = np.zeros(sources.shape, dtype=np.int64)
     y[:, 0] = 1
@@ -233,11 +236,15 @@ class NegativeDraws:
         self._weights = n_events if request.strategy == "popularity" else np.ones_like(n_events)
         self._pools = "all" if request.time is None else choose_pools(request, arrivals)
         self._n_owners, self._n_later, self._n_drawn = np.zeros_like(n_events), 0, 0
+        self._n_left_out = 0
 
     def draw(
         self, owners: np.ndarray, rows: np.ndarray, items: np.ndarray, times: np.ndarray
     ) -> np.ndarray:
-        """Return versions of items of shape (n_events, n_negatives), for all events of owners."""
+        """Return versions of items, (n_events, n_negatives), for all events of owners.
+
+        They are -1 for an event at whose time no item was there that its owner does not have.
+        """
         own = OwnItems(owners, items, self._weights)
         nothing_left = np.flatnonzero(own.free == 0)
         if len(nothing_left):
@@ -245,14 +252,24 @@ class NegativeDraws:
             raise self._request.nothing_to_draw(self._name_owner(row))
         pools = self._arrivals.find_pools(items, times, self._pools)
         drawn = own.draw_others(owners, self._request.n_negatives, self._rng, pools)
-        shown, is_later = self._versions.find(drawn, times)
+        is_drawn = drawn[:, 0] >= 0
+        shown, is_later = self._versions.find(np.maximum(drawn, 0), times)
         self._n_owners += own.count_owners()
-        self._n_later, self._n_drawn = self._n_later + is_later.sum(), self._n_drawn + drawn.size
-        return shown
+        self._n_left_out += int((~is_drawn).sum())
+        self._n_later += int(is_later[is_drawn].sum())
+        self._n_drawn += drawn[is_drawn].size
+        return np.where(is_drawn[:, None], shown, -1)
 
     def warn(self, read_events: Callable[[], pd.DataFrame]) -> None:
         """Warn of what reveals these negatives; ``read_events`` returns some events."""
         request, n_events = self._request, self._arrivals.n_events
+        if not self._n_drawn:
+            raise request.nothing_to_draw(self._name_owner(0))
+        if self._n_left_out:
+            log_once(
+                f"sample_negatives: {self._n_left_out} of {n_events.sum()} events are left out: at "
+                "their time no item was there that is none of their own."
+            )
         warn_of_items_of_one_user(request, n_events, self._n_owners, self._weights)
         warn_of_later_values(request, read_events, self._n_later / self._n_drawn)
 

@@ -130,12 +130,14 @@ class OwnItems:
         """Item codes of shape (len(owners), size), none of them the owner's own.
 
         ``pools`` has the first item of each draw's pool and the one behind its last, both of shape
-        (len(owners),); None: all items. An owner who has all of a pool gets the next item behind
-        it, or the last one before it.
+        (len(owners),); None: all items. An owner who has all of a pool gets -1 where the pool is
+        the items that are there, and the last of these where it is those that come later.
         """
         low, free = np.zeros_like(owners), self.free[owners]
+        has_none = np.zeros(len(owners), dtype=bool)
         if pools is not None:
             low, high = (self._count_free(owners, ends) for ends in pools)
+            has_none = (high == low) & (pools[0] == 0)
             low, free = np.minimum(low, free - 1), np.maximum(high - low, 1)
         order = np.argsort(owners, kind="stable")  # an owner's searches then lie side by side
         owners, low, free = (values[order, None] for values in (owners, low, free))
@@ -144,6 +146,7 @@ class OwnItems:
         moved = points + self._cut[n_cut] - self._cut[self._first[owners]]
         drawn = np.empty_like(moved)
         drawn[order] = np.searchsorted(self._edges, moved, side="right") - 1
+        drawn[has_none] = -1
         return drawn
 
     def count_owners(self) -> np.ndarray:

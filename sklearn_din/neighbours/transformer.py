@@ -189,9 +189,10 @@ class ItemNeighbours(  # type: ignore[call-arg]
     def recommend(self, histories: Sequence[Sequence[object]], n: int = 10) -> pd.DataFrame:
         """Return the items that go best with each history, without a network.
 
-        An item's score is the sum of its EASE weights and cosines over the events. Items in the
-        history are excluded; if too few items go with it, the most popular ones follow, with a
-        score of zero. Pass many histories in one call: each call prepares the tables.
+        An item's score is the sum of its EASE weights and cosines over the events, of each event
+        where they are above zero together. Items in the history are excluded; if too few items go
+        with it, the most popular ones follow, with a score of zero. Pass many histories in one
+        call: each call prepares the tables.
 
         Parameters
         ----------

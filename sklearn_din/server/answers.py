@@ -269,7 +269,7 @@ def _event_columns(behaviour: Behaviour | None, of_log: dict[str, str]) -> dict[
 
 
 def _builder_of(encoder: Any, behaviour: Behaviour | None) -> HistoryBuilder:
-    """Return a builder of the histories that an encoder was fitted on."""
+    """Return a builder of histories as long as those that an encoder was fitted on."""
     sources = _event_columns(behaviour, {})
     elapsed = [name for name in sources if not name.startswith("hist_")]
     if not sources or encoder.user is None or encoder.time is None or len(elapsed) > 1:
@@ -283,6 +283,6 @@ def _builder_of(encoder: Any, behaviour: Behaviour | None) -> HistoryBuilder:
         time=encoder.time,
         columns=[source for name, source in sources.items() if name not in elapsed],
         elapsed=elapsed[0] if elapsed else None,
-        max_length=max(encoder.max_length, 50),
+        max_length=max(encoder.longest_history_, 1),
         events="all",
     )

@@ -88,7 +88,7 @@ def check_inputs(
             got = list(class_weight)
             raise ValueError(f"class_weight must name the labels {labels}, got {got}.")
         if not is_later:
-            _warn_of_flip(y, labels)
+            warn_of_flip(y, labels)
     widths, sizes = estimator.embedding_dim, encoded.schema.vocabulary_sizes
     if isinstance(widths, Mapping) and set(widths) != set(sizes):
         raise ValueError(
@@ -143,7 +143,7 @@ def _read_several(
             raise ValueError(f"label {names[n]!r}: {error}") from error
         if known is None:
             given = column if frame is None else frame.iloc[:, n]
-            _warn_of_flip(given, label.classes.tolist())
+            warn_of_flip(given, label.classes.tolist())
         labels.append(label)
     weights = dict.fromkeys(names, 1.0) | _by_label(estimator.label_weight, names, "label_weight")
     are_weights = all(isinstance(w, Real) and 0 <= float(w) < np.inf for w in weights.values())
@@ -316,7 +316,7 @@ def two_labels(labels: np.ndarray) -> np.ndarray:
     return classes
 
 
-def _warn_of_flip(y: Any, labels: list[Any]) -> None:
+def warn_of_flip(y: Any, labels: list[Any]) -> None:
     """Warn where the larger label is no click by its order, name or frequency; log which one is."""
     other, click = labels
     dtype: Any = getattr(y, "dtype", None)

@@ -1,6 +1,6 @@
 """Columns that are means of the label over all rows, those to be predicted among them."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -22,9 +22,7 @@ DEGREE = 3  # of the polynomial that makes a column a chance
 LEAST_CHANCE = 1e-3
 
 
-def find_label_means(
-    X: EncodedFeatures, is_click: np.ndarray, columns: Collection[str]
-) -> Iterator[Finding]:
+def find_label_means(X: EncodedFeatures, is_click: np.ndarray) -> Iterator[Finding]:
     """Yield a finding for each column of numbers that is a mean of the label over all rows.
 
     The number of clicks of a group, such as a user or an item, scatters around what a column lets
@@ -33,7 +31,7 @@ def find_label_means(
     variance`` are far below their number.
     """
     rows = np.arange(0, len(X), -(-len(X) // CHECKED_ROWS)) if len(X) else np.arange(0)
-    names = [n for n in X.schema.names("numeric") if n in columns and not X.schema[n].candidate]
+    names = [n for n in X.schema.names("numeric") if not X.schema[n].candidate]
     names = [name for name in names if len(np.unique(X.columns[name][rows])) >= MIN_GROUPS]
     if not names or not 0 < is_click[rows].mean() < 1:
         return

@@ -33,9 +33,13 @@ def warn_of_leaks(X: EncodedFeatures, clicks: np.ndarray) -> None:
 
     X : impressions; clicks : (n,), 1 for a click.
     """
+    columns = set[str]()
     for find in CHECKS.values():
         for finding in find(X, clicks):
-            warn_user(finding.message)
+            column = finding.verdict.partition(" ")[0]
+            if finding.name != "means of the label" or column not in columns:
+                warn_user(finding.message)
+            columns.add(column)
 
 
 def _find_own_clicks(X: EncodedFeatures, clicks: np.ndarray) -> Iterator[Finding]:
@@ -54,11 +58,10 @@ def _find_own_clicks(X: EncodedFeatures, clicks: np.ndarray) -> Iterator[Finding
 
 
 def _find_labels(X: EncodedFeatures, clicks: np.ndarray) -> Iterator[Finding]:
-    rows, found = _some_of_both(clicks), set[str]()
+    rows = _some_of_both(clicks)
     shown, is_click = X[rows], clicks[rows] == 1
     for name, auc in _single_aucs(shown, is_click).items():
         if auc >= LABEL_AUC or _splits_labels(shown, name, is_click):
-            found.add(name)
             yield Finding(
                 "columns that are the label",
                 f"{name} alone tells clicked rows from others with an AUC of {auc:.4f}: it is the "
@@ -66,8 +69,10 @@ def _find_labels(X: EncodedFeatures, clicks: np.ndarray) -> Iterator[Finding]:
                 f"Where it is, leave it out, HistorySequenceEncoder(drop=[{name!r}]); "
                 "attach_aggregates makes means of what came before each row.",
             )
-    rest = [field.name for field in X.schema.fields if field.name not in found]
-    yield from find_label_means(X, clicks == 1, rest)
+
+
+def _find_label_means(X: EncodedFeatures, clicks: np.ndarray) -> Iterator[Finding]:
+    yield from find_label_means(X, clicks == 1)
 
 
 def _find_first_clicks(X: EncodedFeatures, clicks: np.ndarray) -> Iterator[Finding]:
@@ -90,6 +95,7 @@ CHECKS = {
     "own clicks in histories": _find_own_clicks,
     "histories on their rows": _find_wrong_rows,
     "columns that are the label": _find_labels,
+    "means of the label": _find_label_means,
     "clicks before": _find_first_clicks,
 }
 

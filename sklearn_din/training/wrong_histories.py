@@ -17,7 +17,8 @@ CHECKED_USERS = 20_000
 NEWEST = 2  # events, among which a click stands whose own clock was late
 MIN_CLICKS = 3  # of a user
 OWN_CLICKS = 0.8  # of a user's clicks
-OFF_USERS = 0.025  # of the users with so many clicks; where no clock is off, .008 at most
+OFF_USERS = 0.1  # of the users with so many clicks; where no clock is off, .07 at most
+RARER = 2, 4  # times among the user's other rows and events
 MIN_OFF_USERS = 8
 
 
@@ -81,11 +82,11 @@ def find_clocks_of_some(X: EncodedFeatures, is_click: np.ndarray) -> Finding | N
             counts = np.bincount(users[chosen], minlength=n_users)
             return np.bincount(users[chosen], what[chosen], n_users) / np.maximum(counts, 1)
 
-        for n_events in (NEWEST, X.schema.max_length):
+        for n_events, rarer in zip((NEWEST, X.schema.max_length), RARER, strict=True):
             is_own = _holds(ragged, name, shown, n_events)
             own, repeats = share(clicks, is_own), share(clicks, _repeats(ragged, name, n_events))
             is_off = (n_clicks >= MIN_CLICKS) & (own >= OWN_CLICKS)
-            is_off &= np.maximum(share(others, is_own), repeats) < own / 2
+            is_off &= np.maximum(share(others, is_own), repeats) < own / rarer
             fraction = is_off.sum() / max((n_clicks >= MIN_CLICKS).sum(), 1)
             if is_off.sum() >= MIN_OFF_USERS and fraction >= OFF_USERS:
                 return Finding(

@@ -4,7 +4,8 @@ import logging
 import re
 import sys
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 LIBRARIES = {"sklearn_din", "sklearn", "skorch", "torch", "joblib", "contextlib"}
@@ -58,6 +59,29 @@ class _Once:
     def cache_clear(self) -> None:
         """Forget what was said."""
         self._said.clear()
+
+
+@contextmanager
+def collect_messages() -> Iterator[list[str]]:
+    """Collect what is warned of or logged as advice, also what was said before; nothing is shown.
+
+    >>> with collect_messages() as messages:
+    ...     warn_user("this")
+    ...     log_once("that")
+    >>> messages
+    ['that', 'this']
+    """
+    messages, kept = list[str](), [(once, vars(once).copy()) for once in (log_once, warn_once)]
+    for once, _ in kept:
+        vars(once).update(_say=messages.append, _said=set())
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            yield messages
+        messages += [str(warning.message) for warning in caught]
+    finally:
+        for once, state in kept:
+            vars(once).update(state)
 
 
 log_once = _Once(lambda message: logging.getLogger("sklearn_din").warning(message))
