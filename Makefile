@@ -6,7 +6,8 @@ OLDEST ?= $(VENV)-oldest
 ENGINES ?= $(VENV)-engines
 ECOSYSTEM ?= $(VENV)-ecosystem
 
-.PHONY: setup tools main check test test-page test-oldest test-engines test-ecosystem lint audit lock bench quality proofs
+.PHONY: setup tools main check test test-torch test-page test-oldest test-engines test-ecosystem lint audit lock bench
+.PHONY: quality proofs native sanitize
 .PHONY: house docs release reproducible docs-offline clean
 
 setup: $(VENV)/installed
@@ -27,6 +28,23 @@ check: lint
 # One test per processor at a time, with one thread each: the tests are too small for more.
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
+
+# What fits and predicts, once more by torch alone: as where no compiler is.
+test-torch: setup
+	SKLEARN_DIN_NATIVE=0 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto tests/test_native.py \
+		tests/test_estimator.py tests/test_net.py tests/test_ranking.py tests/test_summary.py
+
+# The native code, compiled anew after a change of its sources.
+native: setup
+	$(BIN)/python -m sklearn_din.native.build
+
+# Its tests, while the compiler's own checks watch memory and undefined behaviour.
+sanitize: setup
+	CXXFLAGS="-O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all" \
+		$(BIN)/python -m sklearn_din.native.build build/sanitized/din.so
+	SKLEARN_DIN_NATIVE=build/sanitized/din.so OMP_NUM_THREADS=1 ASAN_OPTIONS=detect_leaks=0 \
+		LD_PRELOAD="$$($${CXX:-c++} -print-file-name=libasan.so) $$($${CXX:-c++} -print-file-name=libstdc++.so)" \
+		$(BIN)/python -m pytest -p no:faulthandler tests/test_native.py
 
 # Every test with the oldest release of each package that pyproject.toml allows. Old releases warn
 # of what later Pythons and later dependencies of theirs drop: that alone is let pass. What is installed
@@ -128,7 +146,8 @@ release: tools reproducible docs-offline build/users.txt
 	$(BIN)/cyclonedx-py requirements build/users.txt --pyproject pyproject.toml \
 		--output-reproducible --output-file dist/sbom.cdx.json
 
-# The same bytes twice: files get the time of the last commit.
+# The same bytes twice: files get the time of the last commit. This wheel is for any platform.
+reproducible: export SKLEARN_DIN_NATIVE = 0
 reproducible: tools
 	rm -rf dist build/again
 	mkdir -p build

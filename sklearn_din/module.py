@@ -227,7 +227,10 @@ class DIN(nn.Module):
             inputs += layout(interest, queries, keys, batch).outputs()
         if batch.shared:  # inputs of the shared history have one row
             inputs = [column.expand(batch.n_rows, -1) for column in inputs]
-        logits = self._logits(torch.cat(inputs, dim=1))
+        return self.add_favours(self._logits(torch.cat(inputs, dim=1)), batch)
+
+    def add_favours(self, logits: Tensor, batch: Batch) -> Tensor:
+        """Add the favour of each row's position to its logits, where positions are known."""
         if batch.positions is None or not self.options["position_shares"]:
             return logits
         return logits + self._favours_at(batch.positions).view_as(logits)

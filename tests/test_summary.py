@@ -16,6 +16,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn_din import DIN, DINClassifier, Field, HistorySequenceEncoder, Schema
 from sklearn_din.inspection.diagram import network_diagram
 from sklearn_din.inspection.summary import learnt_parts, summarize
+from sklearn_din.native.logits import engine_text
 from tests.encoded_impressions import make_impressions, make_labels, make_schema
 from tests.network_options import ONE_BY_ONE
 
@@ -56,6 +57,8 @@ def test_the_summary_of_a_small_network_is_this_text(classifier):
         "attention of hist_item+hist_category  56 -> 64 -> 16 -> 1 (PReLU)        4,707",
         "MLP                                   46 -> 200 -> 80 -> 1 (PReLU)      25,563",
         "total                                                                   30,400",
+        "",
+        engine_text(classifier.module_),
         "",
         OFF,
     ]

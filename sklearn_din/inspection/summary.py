@@ -8,6 +8,7 @@ from torch import nn
 
 from sklearn_din.features.schema import KINDS
 from sklearn_din.module import DIN
+from sklearn_din.native.logits import engine_text
 from sklearn_din.network.interest import Interest
 from sklearn_din.training.progress import neighbours_text
 from sklearn_din.utils.text_table import text_table
@@ -28,7 +29,7 @@ class Layers(NamedTuple):
 
 
 def summarize(classifier: BaseEstimator) -> str:
-    """Describe a fitted DINClassifier: columns, behaviours, layers and parameters.
+    r"""Describe a fitted DINClassifier: columns, behaviours, layers and parameters.
 
     Parameters
     ----------
@@ -38,16 +39,16 @@ def summarize(classifier: BaseEstimator) -> str:
     Returns
     -------
     str
-        Three tables, and whether there are item neighbours, or why not. ``ids`` counts padding and
-        unknown too. Columns that are "not used" are dates, and histories that the encoder's
-        ``histories`` does not name.
+        Three tables, what computes the network, and whether there are item neighbours, or why
+        not. ``ids`` counts padding and unknown too. Columns that are "not used" are dates, and
+        histories that the encoder's ``histories`` does not name.
 
     Examples
     --------
     >>> import numpy as np
     >>> from sklearn_din.estimator import DINClassifier
     >>> classifier = DINClassifier(hidden_units=(4,), max_epochs=1).fit(np.eye(2), [0, 1])
-    >>> print(summarize(classifier))
+    >>> print(summarize(classifier).rpartition("\n\n")[0])
     column  kind    vocabulary  ids  width
     x0      number                       1
     x1      number                       1
@@ -78,6 +79,7 @@ def summarize(classifier: BaseEstimator) -> str:
     parts = [*learnt_parts(module), ("total", "", n_parameters(module))]
     rows = [(title, layers, f"{size:,}") for title, layers, size in parts]
     tables.append(text_table(("part", "layers", "parameters"), rows, numbers=(2,)))
+    tables.append(engine_text(module))
     tables.append(neighbours_text(schema, classifier.neighbours))
     levels = classifier.net_.neighbours_.levels
     if levels is not None:

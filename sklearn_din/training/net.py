@@ -14,6 +14,7 @@ from torch import Tensor
 
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.module import DIN
+from sklearn_din.native.logits import logits_of
 from sklearn_din.neighbours.tables import NeighbourTables
 from sklearn_din.network.batch import Batch, to_device
 from sklearn_din.network.layers import is_host, number_on_host
@@ -270,7 +271,7 @@ class DINNet(NeuralNetBinaryClassifier):
 
     def infer(self, x: Batch, **fit_params: object) -> Tensor:
         """Batch -> logits (n,), of several labels (n, n_labels)."""
-        return self.module_(self._on_device(x))
+        return logits_of(self.module_, self._on_device(x))
 
     def notify(self, method_name: str, **kwargs: object) -> None:
         """As skorch does; where several processes train, they stop together.

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.schema import UNKNOWN_ID, Schema
+from sklearn_din.native.logits import advise_to_compile
 from sklearn_din.network.batch import Batch
 from sklearn_din.network.layers import is_host
 from sklearn_din.training.alone import Alone
@@ -186,6 +187,7 @@ class Training:
         """
         keep_freed_memory()
         net, is_alone = self.net, self.ranks.size == 1
+        advise_to_compile(net.module_, len(self.train))
         net.stop_reason_ = "max_epochs"
         n_left = self.most_epochs - self.n_epochs
         may_choose = is_alone and is_host(net.device) and net.batch_size_ <= LARGEST_BATCH

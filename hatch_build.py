@@ -1,0 +1,41 @@
+"""Compile the native code where the package is built or installed and a compiler is found.
+
+``SKLEARN_DIN_NATIVE=0`` leaves it out too: that wheel is for every platform. With
+``SKLEARN_DIN_PLATFORM`` a wheel is named by that platform in place of this machine's.
+"""
+
+import os
+import runpy
+import subprocess
+import sysconfig
+from pathlib import Path
+
+from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+
+FOLDER = "sklearn_din/native"
+
+
+class CompileNative(BuildHookInterface):
+    """Add the shared library to a wheel, or put it beside the sources of an editable install."""
+
+    def initialize(self, version, build_data):
+        """Compile, as hatchling asks before it collects files."""
+        build = runpy.run_path(Path(self.root, FOLDER, "build.py"))
+        if self.target_name != "wheel" or os.environ.get("SKLEARN_DIN_NATIVE") == "0":
+            return
+        if not build["find_compiler"]():
+            self.app.display_warning("No C++ compiler: networks will be computed by torch alone.")
+            return
+        is_editable = version == "editable"
+        name = f"din{build['SUFFIX']}"
+        library = Path(self.root, FOLDER if is_editable else "build/native", name)
+        try:
+            build["compile_library"](library)
+        except (OSError, subprocess.CalledProcessError) as error:
+            self.app.display_warning(f"The native code was not compiled: {error}")
+            return
+        if not is_editable:
+            platform = os.environ.get("SKLEARN_DIN_PLATFORM", sysconfig.get_platform())
+            build_data["pure_python"] = False
+            build_data["tag"] = f"py3-none-{platform.replace('-', '_').replace('.', '_')}"
+            build_data["force_include"][str(library)] = f"{FOLDER}/{name}"

@@ -1,0 +1,1 @@
+"""The default network in native code: forward and gradients, of which torch is the twin."""

@@ -1,0 +1,60 @@
+"""Compile the native code: ``python -m sklearn_din.native.build [FILE]``, beside this file.
+
+hatch_build.py does it where the package is built or installed; nothing of the package is imported
+here. The compiler is ``CXX``, else the system's ``c++``; it may be several words
+(``CXX="python -m ziglang c++ -target x86_64-linux-gnu.2.17"``), and ``CXXFLAGS`` adds some.
+"""
+
+import hashlib
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+FOLDER = Path(__file__).parent
+SUFFIX = {"win32": ".dll", "darwin": ".dylib"}.get(sys.platform, ".so")
+# -ffast-math is not among them: losses that are no longer numbers must be found.
+FLAGS = ["-O3", "-std=c++17", "-fPIC", "-fvisibility=hidden", "-pthread", "-Wno-psabi"]
+X86_KERNELS = {"avx2": ["-mavx2", "-mfma"], "avx512": ["-mavx512f", "-mavx2", "-mfma"]}
+
+
+def digest_of_sources() -> str:
+    """Return a fingerprint of the sources that lie here."""
+    files = sorted((*FOLDER.glob("*.h"), *FOLDER.glob("*.cpp")))
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+
+
+def find_compiler() -> list[str]:
+    """Return the command of the compiler; empty where there is none."""
+    command = shlex.split(os.environ.get("CXX", "c++"))
+    return command if command and shutil.which(command[0]) else []
+
+
+def compile_library(target: Path) -> None:
+    """Compile the kernels for each kind of processor of this machine, and link them."""
+    compiler = [*find_compiler(), *FLAGS, *shlex.split(os.environ.get("CXXFLAGS", ""))]
+    is_x86 = platform.machine().lower() in ("x86_64", "amd64")
+    kernels: dict[str, list[str]] = {"plain": []} | (X86_KERNELS if is_x86 else {})
+    with tempfile.TemporaryDirectory() as folder:
+        objects = [f"{folder}/{name}.o" for name in kernels]
+        for (name, flags), to in zip(kernels.items(), objects, strict=True):
+            options = [*flags, f"-DKERNELS={name}_kernels", "-c", "step.cpp", "-o", to]
+            subprocess.run([*compiler, *options], cwd=FOLDER, check=True)
+        linked = f"{folder}/{target.name}"
+        options = [f'-DSOURCES="{digest_of_sources()}"', "-shared", "library.cpp", *objects]
+        command = [*compiler, *options, "-o", linked]
+        subprocess.run(command, cwd=FOLDER, check=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        # Copied under another name first: a process may have the earlier library open.
+        shutil.copy(linked, target.with_suffix(".new"))
+        target.with_suffix(".new").replace(target)
+
+
+if __name__ == "__main__":
+    if not find_compiler():
+        sys.exit("No C++ compiler was found. Install one, or name it by the variable CXX.")
+    compile_library(Path(*sys.argv[1:2] or [FOLDER / f"din{SUFFIX}"]).resolve())

@@ -1,0 +1,91 @@
+"""What the native code covers, and when it steps aside: the only list of it."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules import module as torch_module
+
+from sklearn_din.module import DIN
+from sklearn_din.network.batch import Batch
+from sklearn_din.network.embeddings import FieldEmbeddings
+from sklearn_din.network.interest import Interest
+from sklearn_din.network.layers import MLP, ActivationUnit, PReLU
+
+# Any widths and numbers of layers, several behaviours and attributes, bags, numbers of impressions
+# and of events, positions, weights and L2. No module of another type, subclasses included: neither
+# Dice, ReLU, dropout and several labels, nor what torch's parametrizations put in place of these.
+MODULES = {
+    *(DIN, FieldEmbeddings, nn.ParameterDict, nn.ModuleList, Interest, ActivationUnit, MLP),
+    *(nn.Linear, PReLU, nn.Sigmoid),
+}
+POOLINGS = {"attention", "sum", "mean"}
+NORMALIZATIONS = {None, "sqrt"}
+HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
+
+
+def not_covered(module: nn.Module) -> str:
+    """Return what of a network torch must compute; nothing where the native code covers it."""
+    if not isinstance(module, DIN):
+        return type(module).__name__
+    for part in module.modules():
+        if type(part) not in MODULES:
+            return type(part).__name__
+    for interest in module.interest_modules:
+        if interest.pooling not in POOLINGS:
+            return f'pooling="{interest.pooling}"'
+        if interest.normalization not in NORMALIZATIONS:
+            return f'attention_normalization="{interest.normalization}"'
+    if any(field.holds_lists for field in module.schema.fields):
+        return "lists of ids"
+    return "fixed vectors" if module.embeddings.projections else ""
+
+
+class Watch:
+    """The parts of a network as they were when it was found to be covered.
+
+    Parameters
+    ----------
+    module : DIN
+        A network that is covered.
+    """
+
+    def __init__(self, module: DIN) -> None:
+        parts = list(module.modules())
+        self._types = [(part, type(part)) for part in parts[1:]]
+        self._children = [(p._modules, name, c) for p in parts for name, c in p._modules.items()]
+        self._hooks = [getattr(part, name) for part in parts for name in HOOKS]
+        self._attributes = [vars(part) for part in parts[1:]]
+
+    def is_unchanged(self) -> bool:
+        """Return whether the network has the same parts, without hooks or functions of others."""
+        return (
+            not any(self._hooks)
+            and all(type(part) is kind for part, kind in self._types)
+            and all(held.get(name) is child for held, name, child in self._children)
+            and not any("forward" in attributes for attributes in self._attributes)
+        )
+
+
+def may_compute(batch: Batch) -> bool:
+    """Return whether torch leaves a batch to others: nothing traces, transforms or casts now."""
+    wants_gradients = torch.is_grad_enabled()
+    numbers = batch.numbers, *batch.event_numbers.values()
+    return not (
+        torch_module._has_any_global_hook()
+        or torch.is_autocast_enabled("cpu")
+        or torch._C._functorch.peek_interpreter_stack() is not None
+        or torch.jit.is_tracing()
+        or torch.compiler.is_compiling()
+        or (batch.shared and wants_gradients)
+        or not all(is_plain(values) for values in numbers)
+        or any(values.requires_grad for values in numbers)
+    )
+
+
+def is_plain(tensor: Tensor) -> bool:
+    """Return whether the tensor's numbers lie one after the other in the host's memory."""
+    return (
+        type(tensor) in (Tensor, nn.Parameter)
+        and tensor.dtype == torch.float32
+        and tensor.is_cpu
+        and tensor.is_contiguous()
+    )

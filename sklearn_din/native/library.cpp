@@ -1,0 +1,390 @@
+// What Python calls: a step's memory, its tasks in the order of a queue, gradients in torch's order.
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <functional>
+#include <memory>
+#include <system_error>
+#include <thread>
+#include <vector>
+
+#include "rows.h"
+#include "step.h"
+
+namespace din {
+namespace {
+
+constexpr int64_t LEAST_WORK = 2048;  // events of a task, and rows, each of which counts as
+constexpr int64_t WORK_OF_ROW = 16;   // so many: the number of tasks follows from the batch alone
+
+const Kernels* kernels_of(int64_t level) {
+#if defined(__x86_64__)
+    if (level == 2 && __builtin_cpu_supports("avx512f")) return &avx512_kernels;
+    if (level >= 1 && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
+        return &avx2_kernels;
+#endif
+    return &plain_kernels;
+}
+
+std::atomic<const Kernels*> kernels{kernels_of(2)};
+
+// Numbers one after the other: counted where there is no memory yet, else placed.
+struct Memory {
+    uintptr_t base = 0, used = 0;
+    float* floats(int64_t n) {
+        const uintptr_t place = base + used;
+        used += uintptr_t(padded(n)) * sizeof(float);
+        return reinterpret_cast<float*>(place);
+    }
+};
+
+class Block {  // of aligned memory, filled by a function that places numbers in it
+    std::unique_ptr<char[]> memory;
+
+public:
+    template <class Place>
+    void fill(Place place) {
+        Memory counted;
+        place(counted);
+        constexpr uintptr_t LINE = 64;
+        memory.reset(new char[counted.used + LINE]);
+        Memory placed;
+        placed.base = (reinterpret_cast<uintptr_t>(memory.get()) + LINE - 1) / LINE * LINE;
+        place(placed);
+    }
+};
+
+// Does tasks one after the other, each by the next thread that is free. No thread outlives the
+// call: a forked process has none of its parent's. A thread costs some 20 microseconds.
+void run_queue(int64_t n_tasks, int64_t n_threads, const std::function<void(int64_t)>& run) {
+    std::atomic<int64_t> next{0};
+    auto work = [&] {
+        for (int64_t i; (i = next++) < n_tasks;) run(i);
+    };
+    std::vector<std::thread> threads;
+    try {
+        while (int64_t(threads.size()) + 1 < std::min(n_threads, n_tasks)) threads.emplace_back(work);
+    } catch (const std::system_error&) {  // the system gives no more
+    }
+    work();
+    for (std::thread& thread : threads) thread.join();
+}
+
+// Matrices of torch, (n_outputs, n_inputs), with padded rows, as they are and transposed.
+void pack(const float* weight, int64_t ld, int64_t n_out, int64_t n_in, float* as_is, int64_t ld_in,
+          float* transposed, int64_t ld_out, const float* less = nullptr, float sign = 1) {
+    for (int64_t o = 0; o < n_out; o++)
+        for (int64_t i = 0; i < n_in; i++) {
+            float number = weight[o * ld + i];
+            if (less) number += sign * less[o * ld + i];
+            as_is[o * ld_in + i] = number;
+            transposed[i * ld_out + o] = number;
+        }
+}
+
+class Run {  // of one batch: forward, and backward as often as wanted
+public:
+    explicit Run(const Network& network) : net(network), events(net.n_behaviours) {
+        step.net = &net;
+        step.ld_inputs = padded(net.n_inputs);
+        mlp = make_layers(net.layers, net.n_layers, net.n_inputs, step.ld_inputs);
+        step.mlp = {mlp.data(), net.n_layers - 1};
+        for (int64_t i = 0; i < net.n_behaviours; i++) describe(net.behaviours[i], events[i]);
+        step.events = events.data();
+        cut_into_tasks();
+        weights.fill([&](Memory& m) { place_weights(m); });
+        pack_weights();
+        written.resize(net.with_gradients ? 1 : tasks.size());
+        of_events.resize(written.size() * events.size());
+        scores.resize(written.size() * n_hidden);
+        numbers.fill([&](Memory& m) { place_written(m); });
+    }
+
+    bool forward(float* logits) {
+        run_queue(tasks.size(), net.n_threads,
+                  [&](int64_t i) { kernels.load()->forward(step, tasks[i], logits); });
+        return std::any_of(tasks.begin(), tasks.end(), [](const Task& t) { return t.is_wrong; });
+    }
+
+    void backward(const float* grad_logits, float* gradients) {
+        step.grad_logits = grad_logits;
+        Block memory;
+        std::vector<float*> grad_keys(events.size());
+        memory.fill([&](Memory& m) {
+            step.grad_inputs = m.floats(net.n_rows * step.ld_inputs);
+            for (size_t b = 0; b < events.size(); b++)
+                grad_keys[b] = m.floats(events[b].of->offsets[net.n_rows] * events[b].width);
+            for (Task& task : tasks) task.sum = m.floats(size_of_sum);
+        });
+        step.grad_keys = grad_keys.data();
+        run_queue(tasks.size(), net.n_threads, [&](int64_t i) {
+            std::fill_n(tasks[i].sum, size_of_sum, 0.0f);
+            kernels.load()->backward(step, tasks[i]);
+        });
+        for (size_t i = 1; i < tasks.size(); i++)
+            for (int64_t j = 0; j < size_of_sum; j++) tasks[0].sum[j] += tasks[i].sum[j];
+        for (const Dense& layer : mlp) write_layer(layer, gradients);
+        for (const Events& b : events) write_unit(b, gradients);
+        for (int64_t t = 0; t < net.n_tables; t++) write_table(t);
+    }
+
+private:
+    Network net;
+    Step step{};
+    std::vector<Dense> mlp;
+    std::vector<Events> events;
+    std::vector<std::vector<Dense>> units;
+    std::vector<Task> tasks;
+    std::vector<Written> written;
+    std::vector<OfEvents> of_events;
+    std::vector<float*> scores, powers;
+    int64_t size_of_sum = 0, n_hidden = 0, longest = 0, widest = 0;
+    Block weights, numbers;
+
+    std::vector<Dense> make_layers(const Linear* layers, int64_t n, int64_t n_in, int64_t ld_in) {
+        std::vector<Dense> dense(n);
+        for (int64_t i = 0; i < n; i++) {
+            const int64_t n_out = layers[i].n_outputs, ld_out = padded(n_out);
+            dense[i] = {&layers[i], n_in, n_out, ld_in, ld_out, nullptr, nullptr, nullptr, 0, 0, 0};
+            dense[i].sum_of_weight = place_in_sum(n_out * ld_in);
+            dense[i].sum_of_bias = place_in_sum(ld_out);
+            dense[i].sum_of_slope = place_in_sum(1);
+            widest = std::max({widest, ld_in, ld_out});
+            n_in = n_out;
+            ld_in = ld_out;
+        }
+        n_hidden += std::max<int64_t>(n - 1, 0);
+        return dense;
+    }
+
+    int64_t place_in_sum(int64_t n) {
+        size_of_sum += padded(n);
+        return size_of_sum - padded(n);
+    }
+
+    void describe(const Behaviour& behaviour, Events& b) {
+        b = {};
+        b.of = &behaviour;
+        b.attributes = net.ids + behaviour.first_ids;
+        b.numbers = net.event_numbers + behaviour.first_number;
+        const Linear* layers = net.layers + behaviour.first_layer;
+        b.width = padded(behaviour.width);
+        for (int64_t a = 0; a < behaviour.n_attributes; a++)
+            b.n_compared += b.attributes[a].candidate >= 0;
+        const int64_t n_relations =
+            behaviour.is_extended ? net.n_decays * b.n_compared + 1 + behaviour.n_numbers : 0;
+        b.relations = behaviour.n_layers ? 2 * b.width : b.width;
+        b.ld = b.relations + padded(n_relations);
+        int64_t most = 0;
+        for (int64_t row = 0; row < net.n_rows; row++) most = std::max(most, n_events(behaviour, row));
+        b.most = std::max(EVENTS_PER_BLOCK, most);
+        longest = std::max(longest, most);
+        units.push_back(make_layers(layers, behaviour.n_layers, b.relations + n_relations,
+                                    b.ld));
+        b.unit = {units.back().data(), behaviour.n_layers - 1};
+        if (!behaviour.n_layers) return;
+        b.sum_of_query = place_in_sum(layers[0].n_outputs * b.width);
+        step.widest_query = std::max(step.widest_query, padded(layers[0].n_outputs));
+    }
+
+    void cut_into_tasks() {
+        std::vector<int64_t> work(net.n_rows + 1, 0);
+        for (int64_t row = 0; row < net.n_rows; row++) {
+            work[row + 1] = work[row] + WORK_OF_ROW;
+            for (const Events& b : events) work[row + 1] += n_events(*b.of, row);
+        }
+        const int64_t all = work.back();
+        const int64_t n = std::clamp<int64_t>(all / LEAST_WORK, 1, MOST_TASKS);
+        tasks.resize(n);
+        for (int64_t i = 0, begin = 0; i < n; i++) {
+            const int64_t end =
+                std::upper_bound(work.begin() + begin, work.end(), all * (i + 1) / n) - work.begin() - 1;
+            tasks[i] = {begin, end, false, nullptr, {}, nullptr, nullptr};
+            begin = end;
+        }
+    }
+
+    template <class Visit>
+    void each_layer(Visit visit) {
+        for (Dense& layer : mlp) visit(layer);
+        for (auto& unit : units)
+            for (Dense& layer : unit) visit(layer);
+    }
+
+    void place_weights(Memory& m) {
+        each_layer([&](Dense& layer) {
+            layer.forward = m.floats(layer.n_in * layer.ld_out);
+            layer.backward = m.floats(layer.n_out * layer.ld_in);
+            layer.bias = m.floats(layer.ld_out);
+        });
+        for (Events& b : events) {
+            if (!b.of->n_layers) continue;
+            b.query_forward = m.floats(b.width * b.unit.layers[0].ld_out);
+            b.query_backward = m.floats(b.unit.layers[0].n_out * b.width);
+        }
+        powers.resize(net.n_decays);
+        for (float*& of_decay : powers) of_decay = m.floats(longest);
+        step.log_ranks = m.floats(longest);
+    }
+
+    void pack_weights() {
+        each_layer([&](Dense& layer) {
+            std::fill_n(layer.forward, layer.n_in * layer.ld_out, 0.0f);
+            std::fill_n(layer.backward, layer.n_out * layer.ld_in, 0.0f);
+            std::fill_n(layer.bias, layer.ld_out, 0.0f);
+            std::copy_n(layer.of->bias, layer.n_out, layer.bias);
+        });
+        for (const Dense& layer : mlp) pack_layer(layer);
+        for (const Events& b : events) {
+            if (b.of->n_layers) pack_first_layer(b);
+            for (int64_t l = 1; l < b.of->n_layers; l++) pack_layer(b.unit.layers[l]);
+        }
+        for (int64_t rank = 0; rank < longest; rank++) {
+            for (int64_t d = 0; d < net.n_decays; d++)
+                powers[d][rank] = std::pow(net.decays[d], float(rank));
+            const_cast<float*>(step.log_ranks)[rank] = std::log1p(float(rank));
+        }
+        step.powers = powers.data();
+    }
+
+    static void pack_layer(const Dense& layer) {
+        pack(layer.of->weight, layer.n_in, layer.n_out, layer.n_in, layer.backward, layer.ld_in,
+             layer.forward, layer.ld_out);
+    }
+
+    // W [q; k; q - k; q * k; relations] = (Wq + Wd) q + (Wk - Wd) k + Wp (q * k) + Wr relations
+    void pack_first_layer(const Events& b) {
+        const Dense& first = b.unit.layers[0];
+        const int64_t width = b.of->width, ld = first.of->n_inputs, n = first.n_out;
+        const float* weight = first.of->weight;
+        std::fill_n(b.query_forward, b.width * first.ld_out, 0.0f);
+        std::fill_n(b.query_backward, n * b.width, 0.0f);
+        pack(weight, ld, n, width, b.query_backward, b.width, b.query_forward, first.ld_out,
+             weight + 2 * width, 1);
+        auto part = [&](int64_t from, int64_t size, int64_t to, const float* less) {
+            pack(weight + from, ld, n, size, first.backward + to, first.ld_in,
+                 first.forward + to * first.ld_out, first.ld_out, less, -1);
+        };
+        part(width, width, 0, weight + 2 * width);
+        part(3 * width, width, b.width, nullptr);
+        part(4 * width, ld - 4 * width, 2 * b.width, nullptr);
+    }
+
+    void place_written(Memory& m) {
+        float** next = scores.data();
+        for (size_t i = 0; i < written.size(); i++) {
+            const int64_t n_rows = net.with_gradients ? net.n_rows : ROWS_PER_BLOCK;
+            written[i] = {0, m.floats(n_rows * step.ld_inputs), next, &of_events[i * events.size()]};
+            for (int64_t l = 0; l < step.mlp.n_hidden; l++)
+                *next++ = m.floats(n_rows * mlp[l].ld_out);
+            for (size_t j = 0; j < events.size(); j++) {
+                const Events& b = events[j];
+                const int64_t n = net.with_gradients ? begin_of(*b.of, net.n_rows) : b.most;
+                const int64_t n_totals = 3 + b.n_compared * net.n_counted + b.of->n_numbers;
+                OfEvents& own = written[i].events[j];
+                own = {0, 0, m.floats(n * b.ld), m.floats(n), m.floats(n_rows * b.width),
+                       m.floats(n_rows * b.width), m.floats(n_rows * (1 + b.n_compared) * b.width),
+                       m.floats(n_rows * padded(n_totals)), next};
+                for (int64_t l = 0; l < b.unit.n_hidden; l++)
+                    *next++ = m.floats(n * b.unit.layers[l].ld_out);
+            }
+        }
+        int64_t most = ROWS_PER_BLOCK, of_rows = 0;
+        for (const Events& b : events) {
+            most = std::max(most, b.most);
+            widest = std::max(widest, 2 * b.width);
+            of_rows = std::max(of_rows, (4 + b.n_compared) * b.width);
+        }
+        for (size_t i = 0; i < tasks.size(); i++) {
+            tasks[i].written = &written[net.with_gradients ? 0 : i];
+            for (float*& scratch : tasks[i].scratch) scratch = m.floats(most * widest);
+            tasks[i].of_rows = m.floats(ROWS_PER_BLOCK * (step.widest_query + of_rows));
+        }
+    }
+
+    // Gradients in the order of Python's parameters: weight, bias and slope of each layer.
+    void write_rest(const Dense& layer, float*& to) const {
+        const float* sum = tasks[0].sum;
+        to = std::copy_n(sum + layer.sum_of_bias, layer.n_out, to);
+        if (layer.of->activation == PRELU) *to++ = sum[layer.sum_of_slope];
+    }
+
+    void write_layer(const Dense& layer, float*& to) const {
+        for (int64_t o = 0; o < layer.n_out; o++)
+            to = std::copy_n(tasks[0].sum + layer.sum_of_weight + o * layer.ld_in, layer.n_in, to);
+        write_rest(layer, to);
+    }
+
+    void write_unit(const Events& b, float*& to) const {
+        if (!b.of->n_layers) return;
+        const Dense& first = b.unit.layers[0];
+        const int64_t width = b.of->width, n_relations = first.of->n_inputs - 4 * width;
+        for (int64_t o = 0; o < first.n_out; o++) {
+            const float* query = tasks[0].sum + b.sum_of_query + o * b.width;
+            const float* key = tasks[0].sum + first.sum_of_weight + o * first.ld_in;
+            to = std::copy_n(query, width, to);
+            to = std::copy_n(key, width, to);
+            for (int64_t i = 0; i < width; i++) *to++ = query[i] - key[i];
+            to = std::copy_n(key + b.width, width, to);
+            to = std::copy_n(key + 2 * b.width, n_relations, to);
+        }
+        write_rest(first, to);
+        for (int64_t l = 1; l < b.of->n_layers; l++) write_layer(b.unit.layers[l], to);
+    }
+
+    void write_table(int64_t number) {
+        std::vector<Source> sources;
+        for (int64_t f = 0; f < net.n_fields; f++)
+            if (net.ids[f].table == number)
+                sources.push_back({&net.ids[f], net.n_rows, step.grad_inputs + net.ids[f].column,
+                                   step.ld_inputs});
+        for (size_t b = 0; b < events.size(); b++)
+            for (int64_t a = 0; a < events[b].of->n_attributes; a++) {
+                const Ids& attribute = events[b].attributes[a];
+                if (attribute.table == number)
+                    sources.push_back({&attribute, events[b].of->offsets[net.n_rows],
+                                       step.grad_keys[b] + attribute.column, events[b].width});
+            }
+        Table& table = net.tables[number];
+        const TouchedRows rows(sources, table);
+        run_queue(net.n_threads, net.n_threads,
+                  [&](int64_t i) { rows.add_up(table, i, net.n_threads); });
+    }
+};
+
+}  // namespace
+}  // namespace din
+
+#if defined(_WIN32)
+#define EXPORT __declspec(dllexport)
+#else
+#define EXPORT __attribute__((visibility("default")))
+#endif
+
+extern "C" {
+
+// Fingerprint of the sources: structures of others would be read as something else.
+EXPORT const char* din_sources() { return SOURCES; }
+
+// 0: plain, 1: AVX2, 2: AVX-512; returns the best of them that this processor has.
+EXPORT int64_t din_choose_kernels(int64_t level) {
+    using namespace din;
+    kernels = kernels_of(level);
+    for (int64_t best : {2, 1})
+        if (kernels_of(best) == kernels.load() && kernels.load() != &plain_kernels) return best;
+    return 0;
+}
+
+// Logits (n_rows,), and what a backward pass needs, to be freed. Null: an id lies beyond its table.
+EXPORT din::Run* din_forward(const din::Network* network, float* logits) {
+    auto run = std::make_unique<din::Run>(*network);
+    return run->forward(logits) ? nullptr : run.release();
+}
+
+// Gradients of the layers one after the other, and of the tables where ``Table`` says.
+EXPORT void din_backward(din::Run* run, const float* grad_logits, float* gradients) {
+    run->backward(grad_logits, gradients);
+}
+
+EXPORT void din_free(din::Run* run) { delete run; }
+}

@@ -1,0 +1,139 @@
+"""Logits of a batch and their gradients in native code: ``module(batch)``, faster."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from sklearn_din.module import DIN, compute_alone_if_forked
+from sklearn_din.native.coverage import may_compute, not_covered
+from sklearn_din.native.plan import Plan, plan_of
+from sklearn_din.native.structures import load_library
+from sklearn_din.network.batch import Batch
+from sklearn_din.utils.warnings import ADVICE_FROM, log_once
+
+NOT_COMPILED = (
+    "the native code is not compiled. Install a C++ compiler, then run "
+    '"python -m sklearn_din.native.build": fits take about half the time'
+)
+
+
+def logits_of(module: DIN, batch: Batch) -> Tensor:
+    """Return ``module(batch)``, by the native code where it covers the network.
+
+    Values and gradients are those of torch to rounding (tests/test_native.py).
+    """
+    plan = plan_of(module) if load_library() is not None and may_compute(batch) else None
+    parameters = None if plan is None else plan.parameters()
+    if plan is None or parameters is None:
+        return module(batch)
+    compute_alone_if_forked()
+    call = _Call(module, batch, plan, parameters)
+    if torch.is_grad_enabled():
+        return module.add_favours(_Logits.apply(call, *parameters), batch)
+    return module.add_favours(call.forward(), batch)
+
+
+def engine_text(module: nn.Module) -> str:
+    """Return what computes a network, and why it is not the native code."""
+    missing = not_covered(module)
+    if missing:
+        return f"computed by: torch ({missing} has no native code)"
+    return f"computed by: {'native code' if load_library() else f'torch ({NOT_COMPILED})'}"
+
+
+def advise_to_compile(module: nn.Module, n_rows: int) -> None:
+    """Log once how to train faster, where that is by compiling."""
+    if n_rows >= ADVICE_FROM and load_library() is None and not not_covered(module):
+        log_once(f"networks are computed by torch: {NOT_COMPILED}.")
+
+
+class _Logits(torch.autograd.Function):
+    """The whole network as one node of autograd, whose inputs are the parameters."""
+
+    @staticmethod
+    def forward(ctx: Any, call: "_Call", *parameters: Tensor) -> Tensor:
+        ctx.call = call
+        return call.forward()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_logits: Tensor) -> tuple[Tensor | None, ...]:
+        return (None, *ctx.call.backward(grad_logits))
+
+
+class _Call:
+    """A forward pass, and its backward passes; it holds what they point to."""
+
+    def __init__(self, module: DIN, batch: Batch, plan: Plan, parameters: list[Tensor]) -> None:
+        n_tables = len(plan.tables)
+        self._plan, self._batch, self._parameters = plan, batch, parameters
+        self._run: int | None = None
+        self._numbers = module._numbers(batch) if module.of_numbers else batch.numbers
+        self._ids, self._behaviours = plan.ids.copy(), plan.behaviours.copy()
+        self._tables, self._network = plan.tables.copy(), plan.network.copy()
+        self._layers = plan.layers_at(parameters[n_tables:])
+        self._ids["ids"] = [batch.identities[name].data_ptr() for name in plan.names]
+        offsets = list(batch.offsets.values())
+        self._behaviours["offsets"] = [tensor.data_ptr() for tensor in offsets]
+        self._behaviours["is_shared"] = [batch.shared and len(tensor) == 2 for tensor in offsets]
+        self._tables["rows"] = [table.data_ptr() for table in parameters[:n_tables]]
+        numbers = [batch.event_numbers[name].data_ptr() for name in plan.event_numbers]
+        self._event_numbers = np.array(numbers, dtype=np.int64)
+        held = self._ids, self._behaviours, self._layers, self._tables
+        self._network["ids"], self._network["behaviours"] = (a.ctypes.data for a in held[:2])
+        self._network["layers"], self._network["tables"] = (a.ctypes.data for a in held[2:])
+        self._network["numbers"] = self._numbers.data_ptr()
+        self._network["event_numbers"] = self._event_numbers.ctypes.data
+        self._network["n_rows"] = batch.n_rows
+        self._network["with_gradients"] = torch.is_grad_enabled()
+        self._network["n_threads"] = torch.get_num_threads()
+
+    def forward(self) -> Tensor:
+        """Return the logits: (n_rows,)."""
+        logits = torch.empty(self._batch.n_rows)
+        run = load_library().din_forward(self._network.ctypes.data, logits.data_ptr())
+        if run is None:
+            self._raise_unknown_id()
+        self._run = run
+        return logits
+
+    def backward(self, grad_logits: Tensor) -> list[Tensor]:
+        """Return the gradients of the parameters; of a table sparse, each row once, ascending."""
+        n_tables = len(self._tables)
+        tables, layers = self._parameters[:n_tables], self._parameters[n_tables:]
+        sizes = [len(self._batch.identities[name]) for name in self._plan.names]
+        n_ids = np.bincount(self._ids["table"], weights=sizes, minlength=n_tables).astype(int)
+        rows = [torch.empty(1, n, dtype=torch.int64) for n in n_ids]
+        values = [torch.empty(n, table.shape[1]) for n, table in zip(n_ids, tables, strict=True)]
+        self._tables["touched"] = [tensor.data_ptr() for tensor in rows]
+        self._tables["values"] = [tensor.data_ptr() for tensor in values]
+        flat = torch.empty(sum(layer.numel() for layer in layers))
+        grad_logits = grad_logits.contiguous()
+        load_library().din_backward(self._run, grad_logits.data_ptr(), flat.data_ptr())
+        touched = zip(tables, rows, values, self._tables["n_touched"].tolist(), strict=True)
+        sparse = [_sparse_gradient(table, r[:, :n], v[:n]) for table, r, v, n in touched]
+        parts = flat.split([layer.numel() for layer in layers])
+        dense = [part.view_as(layer) for part, layer in zip(parts, layers, strict=True)]
+        return [*sparse, *dense]
+
+    def __del__(self) -> None:
+        if self._run is not None:
+            load_library().din_free(self._run)
+
+    def _raise_unknown_id(self) -> None:
+        for name, n_ids in zip(self._plan.names, self._ids["n_ids"], strict=True):
+            ids = self._batch.identities[name]
+            if len(ids) and int(ids.max()) >= n_ids:
+                raise IndexError(
+                    f"{name} must lie in range(0, {n_ids}), got {int(ids.max())}. Was the encoder "
+                    "fitted on another catalogue?"
+                )
+
+
+def _sparse_gradient(table: Tensor, rows: Tensor, values: Tensor) -> Tensor:
+    return torch.sparse_coo_tensor(
+        rows, values, table.shape, is_coalesced=True, check_invariants=False
+    )

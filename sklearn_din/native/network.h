@@ -1,0 +1,53 @@
+// What Python hands over in every call: sizes, and pointers to the memory of torch's tensors.
+// structures.py has the same members in the same order; each has eight bytes.
+#pragma once
+#include <cstdint>
+
+namespace din {
+
+struct Ids {  // of a field, or of one attribute of a behaviour's events
+    const int32_t* ids;
+    int64_t table, first_row, n_ids, width;
+    int64_t column;     // of a field among the MLP's inputs, of an attribute among the keys'
+    int64_t candidate;  // of an attribute: the number of the field it is compared with, or -1
+};
+
+enum Activation : int64_t { NONE, PRELU, SIGMOID };
+
+struct Linear {  // a linear layer and what follows it
+    const float *weight, *bias, *slope;
+    int64_t n_inputs, n_outputs, activation;
+};
+
+enum Factor : int64_t { ONE, SCALE, SCALE_SQUARED };  // of sums of events; scale: 1 / sqrt(length)
+
+struct Behaviour {
+    const int64_t* offsets;
+    int64_t is_shared;  // all rows have the same events, which are held once
+    int64_t first_ids, n_attributes, first_number, n_numbers;
+    int64_t first_layer, n_layers;  // of the activation unit, the last has one output; none: sums
+    int64_t width, column, factor, is_extended, trains_embeddings;
+};
+
+struct Table {
+    const float* rows;
+    int64_t width;
+    int64_t* touched;  // its gradient: distinct rows, ascending, and their values
+    float* values;
+    int64_t n_touched;
+};
+
+struct Network {
+    const Ids* ids;  // of the fields, then of the attributes
+    const Behaviour* behaviours;
+    const Linear* layers;  // of the MLP, the last has one output; then those of the units
+    Table* tables;
+    const float* numbers;
+    const float* const* event_numbers;
+    const float* decays;
+    int64_t n_fields, n_behaviours, n_layers, n_tables;
+    int64_t n_numbers, n_inputs, n_decays, n_counted, n_added;
+    int64_t n_rows, with_gradients, n_threads;
+};
+
+}  // namespace din

@@ -1,0 +1,573 @@
+// The passes of a step over the rows of a task, compiled once for each kind of processor (KERNELS).
+//
+// No template of the standard library is used here: the linker would keep one of its compilations
+// for all processors, maybe that for the newest one.
+#include "step.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "products.h"
+
+namespace {
+
+using namespace din;
+
+inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+
+inline void copy(float* to, const float* from, int64_t n) {
+    if (n) memcpy(to, from, n * sizeof(float));
+}
+inline void clear(float* to, int64_t n) { memset(to, 0, n * sizeof(float)); }
+inline void add(float* to, const float* from, int64_t n) {
+    for (int64_t i = 0; i < n; i += LANES) at(to + i) += at(from + i);
+}
+inline void add(float* to, const float* from, float factor, int64_t n) {
+    for (int64_t i = 0; i < n; i += LANES) at(to + i) += factor * at(from + i);
+}
+inline float dot(const float* a, const float* b, int64_t n) {
+    Lanes sum = {};
+    for (int64_t i = 0; i < n; i += LANES) sum += at(a + i) * at(b + i);
+    return sum_of(sum);
+}
+
+// Layers. Numbers of rows lie as (n, padded width).
+
+void activate(const Dense& layer, int64_t n, float* scores, float* output) {
+    const float slope = layer.of->activation == PRELU ? *layer.of->slope : 0;
+    const int64_t size = n * layer.ld_out;
+    if (layer.of->activation == SIGMOID) {
+        for (int64_t i = 0; i < size; i++) output[i] = scores[i] = 1 / (1 + expf(-scores[i]));
+        return;
+    }
+    for (int64_t i = 0; i < size; i += LANES) {
+        const Lanes s = at(scores + i);
+        at(output + i) = s > 0 ? s : slope * s;
+    }
+}
+
+// The output once more, from what the forward pass wrote.
+void activate_again(const Dense& layer, int64_t n, const float* written, float* output) {
+    if (layer.of->activation == SIGMOID) return copy(output, written, n * layer.ld_out);
+    activate(layer, n, const_cast<float*>(written), output);
+}
+
+void activate_backward(
+    const Dense& layer, int64_t n, const float* written, float* gradient, float* sum) {
+    const int64_t size = n * layer.ld_out;
+    if (layer.of->activation == SIGMOID) {
+        for (int64_t i = 0; i < size; i += LANES)
+            at(gradient + i) *= at(written + i) * (1 - at(written + i));
+        return;
+    }
+    const float slope = *layer.of->slope;
+    Lanes of_slope = {};
+    for (int64_t i = 0; i < size; i += LANES) {
+        const Lanes s = at(written + i), g = at(gradient + i);
+        of_slope += s > 0 ? Lanes{} : s * g;
+        at(gradient + i) = s > 0 ? g : slope * g;
+    }
+    sum[layer.sum_of_slope] += sum_of(of_slope);
+}
+
+void start_from_bias(const Dense& layer, int64_t n, float* scores) {
+    for (int64_t i = 0; i < n; i++) copy(scores + i * layer.ld_out, layer.bias, layer.ld_out);
+}
+
+void add_layer(const Dense& layer, int64_t n, const float* inputs, float* scores) {
+    const Matrix rows{inputs, layer.ld_in, 1};
+    add_product(n, layer.ld_out, layer.n_in, rows, layer.forward, layer.ld_out, scores,
+                layer.ld_out);
+}
+
+void add_weight_gradient(
+    const Dense& layer, int64_t n, const float* gradient, const float* inputs, float* sum) {
+    const Matrix columns{gradient, 1, layer.ld_out};
+    add_product(layer.n_out, layer.ld_in, n, columns, inputs, layer.ld_in,
+                sum + layer.sum_of_weight, layer.ld_in);
+}
+
+// From the first layer's scores to one number for each row. Without a hidden layer ``output``
+// holds the inputs.
+void run_stack(
+    const Stack& stack, int64_t n, float* const* scores, int64_t at_row, float* output,
+    float* results) {
+    for (int64_t l = 0; l < stack.n_hidden; l++) {
+        const Dense& layer = stack.layers[l];
+        float* of_layer = scores[l] + at_row * layer.ld_out;
+        if (l) {
+            start_from_bias(layer, n, of_layer);
+            add_layer(layer, n, output, of_layer);
+        }
+        activate(layer, n, of_layer, output);
+    }
+    const Dense& last = stack.layers[stack.n_hidden];
+    for (int64_t i = 0; i < n; i++)
+        results[i] = *last.of->bias + dot(output + i * last.ld_in, last.backward, last.ld_in);
+}
+
+// Gradients of all but the first layer's weight, into ``sum``; returns that of its scores, or of
+// the inputs (``output``) where no layer is hidden. ``scratch``: three of (n, widest layer).
+float* run_stack_backward(
+    const Stack& stack, int64_t n, float* const* scores, int64_t at_row, const float* gradients,
+    float* const* scratch, float* sum) {
+    const Dense& last = stack.layers[stack.n_hidden];
+    float *output = scratch[0], *gradient = scratch[1], *below = scratch[2];
+    for (int64_t l = stack.n_hidden; l >= 0; l--) {
+        const Dense& layer = stack.layers[l];
+        if (l) {
+            const Dense& before = stack.layers[l - 1];
+            activate_again(before, n, scores[l - 1] + at_row * before.ld_out, output);
+        }
+        if (l == stack.n_hidden) {
+            for (int64_t i = 0; i < n; i++) {
+                add(sum + last.sum_of_weight, output + i * last.ld_in, gradients[i], last.ld_in);
+                sum[last.sum_of_bias] += gradients[i];
+                for (int64_t j = 0; j < last.ld_in; j += LANES)
+                    at(gradient + i * last.ld_in + j) = gradients[i] * at(last.backward + j);
+            }
+            continue;
+        }
+        activate_backward(layer, n, scores[l] + at_row * layer.ld_out, gradient, sum);
+        for (int64_t i = 0; i < n; i++)
+            add(sum + layer.sum_of_bias, gradient + i * layer.ld_out, layer.ld_out);
+        if (!l) break;
+        add_weight_gradient(layer, n, gradient, output, sum);
+        clear(below, n * layer.ld_in);
+        const Matrix rows{gradient, layer.ld_out, 1};
+        add_product(n, layer.ld_in, layer.n_out, rows, layer.backward, layer.ld_in, below,
+                    layer.ld_in);
+        float* above = gradient;
+        gradient = below;
+        below = above;
+    }
+    return gradient;
+}
+
+// Rows of embedding tables.
+
+inline const float* row_of(const Network& net, const Ids& field, int64_t i, Task& task) {
+    int64_t id = field.ids[i] < 0 ? 1 : field.ids[i];  // unknown ones are told apart below zero
+    if (id >= field.n_ids) {
+        task.is_wrong = true;
+        id = 0;
+    }
+    return net.tables[field.table].rows + (field.first_row + id) * field.width;
+}
+
+inline bool is_same(const Network& net, const Ids& attribute, int64_t event, int64_t row) {
+    const int32_t shown = net.ids[attribute.candidate].ids[row];
+    return attribute.ids[event] == shown && shown != 0 && shown != 1;
+}
+
+// A behaviour's events. Those of a block lie one after the other as the unit's inputs:
+// [key, query * key, relations], or [key, relations] where nothing attends.
+
+struct Block {
+    int64_t begin, end, first_event, n;  // rows, and events
+};
+
+Block block_from(const Events& b, int64_t row, int64_t end) {
+    Block block{row, row, begin_of(*b.of, row), 0};
+    const int64_t most = b.of->is_shared ? b.most : EVENTS_PER_BLOCK;
+    do block.n += n_events(*b.of, block.end++);
+    while (block.end < end && block.n + n_events(*b.of, block.end) <= most);
+    return block;
+}
+
+void write_query(
+    const Step& step, const Events& b, const float* inputs, float* query) {
+    clear(query, b.width);
+    for (int64_t a = 0; a < b.of->n_attributes; a++) {
+        const Ids& attribute = b.attributes[a];
+        if (attribute.candidate >= 0)
+            copy(query + attribute.column, inputs + step.net->ids[attribute.candidate].column,
+                 attribute.width);
+    }
+}
+
+void write_relations(
+    const Step& step, const Events& b, int64_t row, int64_t event, int64_t rank, float* relations) {
+    const Network& net = *step.net;
+    clear(relations, b.ld - b.relations);
+    int64_t c = 0;
+    for (int64_t a = 0; a < b.of->n_attributes; a++) {
+        const Ids& attribute = b.attributes[a];
+        if (attribute.candidate < 0) continue;
+        if (is_same(net, attribute, event, row))
+            for (int64_t d = 0; d < net.n_decays; d++)
+                relations[d * b.n_compared + c] = step.powers[d][rank];
+        c++;
+    }
+    float* others = relations + net.n_decays * b.n_compared;
+    *others++ = step.log_ranks[rank];
+    for (int64_t i = 0; i < b.of->n_numbers; i++) others[i] = b.numbers[i][event];
+}
+
+void write_event(
+    const Step& step, const Events& b, Task& task, int64_t row, int64_t rank, int64_t event,
+    const float* query, float* inputs) {
+    for (int64_t a = 0; a < b.of->n_attributes; a++) {
+        const Ids& attribute = b.attributes[a];
+        copy(inputs + attribute.column, row_of(*step.net, attribute, event, task), attribute.width);
+    }
+    clear(inputs + b.of->width, b.width - b.of->width);
+    if (b.of->n_layers)
+        for (int64_t i = 0; i < b.width; i += LANES)
+            at(inputs + b.width + i) = at(inputs + i) * at(query + i);
+    if (b.of->is_extended) write_relations(step, b, row, event, rank, inputs + b.relations);
+}
+
+// Weights of a block's events.
+void weigh(const Events& b, const Block& block, Task& task, OfEvents& own) {
+    const Dense& first = b.unit.layers[0];
+    float *scores = own.scores[0] + (block.first_event - own.first_event) * first.ld_out;
+    float *of_queries = task.of_rows, *to = scores;
+    const int64_t n_rows = block.end - block.begin;
+    start_from_bias(first, n_rows, of_queries);
+    const Matrix queries{own.queries + (block.begin - own.first_row) * b.width, b.width, 1};
+    add_product(n_rows, first.ld_out, b.width, queries, b.query_forward, first.ld_out, of_queries,
+                first.ld_out);
+    for (int64_t row = block.begin; row < block.end; row++)
+        for (int64_t i = n_events(*b.of, row); i > 0; i--, to += first.ld_out)
+            copy(to, of_queries + (row - block.begin) * first.ld_out, first.ld_out);
+    const int64_t from = block.first_event - own.first_event;
+    add_layer(first, block.n, own.inputs + from * b.ld, scores);
+    run_stack(b.unit, block.n, own.scores, from, task.scratch[0], own.weights + from);
+}
+
+float scale_of(float length) { return 1 / sqrtf(length > 1 ? length : 1); }
+
+float factor_of(const Behaviour& b, float scale) {
+    return b.factor == ONE ? 1 : b.factor == SCALE ? scale : scale * scale;
+}
+
+// Sums over the events of a row, (width,) each: by their weights, all alike, and for each compared
+// attribute over those with the candidate's id. ``totals``: of weights, of their absolute values,
+// the length, the events with the candidate's id, by how they are counted; of numbers by weights.
+struct Sums {
+    float *pooled, *all, *matching, *totals;
+};
+
+Sums sums_of(const Step& step, const Events& b, const OfEvents& own, int64_t row) {
+    const int64_t i = row - own.first_row, n = 1 + b.n_compared;
+    float* all = own.sums + i * n * b.width;
+    const int64_t n_totals = padded(3 + b.n_compared * step.net->n_counted + b.of->n_numbers);
+    return {own.pooled + i * b.width, all, all + b.width, own.totals + i * n_totals};
+}
+
+void sum_events(const Step& step, const Events& b, const OfEvents& own, int64_t row) {
+    const Network& net = *step.net;
+    const Sums s = sums_of(step, b, own, row);
+    const int64_t n_counts = b.n_compared * net.n_counted, n = n_events(*b.of, row);
+    clear(s.pooled, b.width);
+    clear(s.all, (1 + b.n_compared) * b.width);
+    clear(s.totals, padded(3 + n_counts + b.of->n_numbers));
+    s.totals[2] = float(n);
+    const int64_t from = begin_of(*b.of, row) - own.first_event;
+    for (int64_t i = from; i < from + n; i++) {
+        const float *key = own.inputs + i * b.ld, *relations = key + b.relations;
+        const float weight = b.of->n_layers ? own.weights[i] : 1;
+        add(s.all, key, b.width);
+        add(s.pooled, key, weight, b.width);
+        s.totals[0] += weight;
+        s.totals[1] += fabsf(weight);
+        if (!b.of->is_extended) continue;
+        for (int64_t c = 0; c < b.n_compared; c++) {
+            if (relations[c] == 0) continue;
+            for (int64_t d = 0; d < net.n_counted; d++)
+                s.totals[3 + d * b.n_compared + c] += relations[d * b.n_compared + c];
+            add(s.matching + c * b.width, key, b.width);
+        }
+        const float* numbers = relations + net.n_decays * b.n_compared + 1;
+        for (int64_t j = 0; j < b.of->n_numbers; j++)
+            s.totals[3 + n_counts + j] += weight * numbers[j];
+    }
+}
+
+// Calls ``visit(column of the key, width)`` for each attribute without a candidate.
+template <class Visit>
+inline void each_alone(const Events& b, Visit visit) {
+    for (int64_t a = 0; a < b.of->n_attributes; a++)
+        if (b.attributes[a].candidate < 0) visit(b.attributes[a].column, b.attributes[a].width);
+}
+
+// The MLP's inputs of a behaviour, in the order of Interest.columns.
+void write_outputs(
+    const Step& step, const Events& b, const OfEvents& own, int64_t row, float* to) {
+    const Sums s = sums_of(step, b, own, row);
+    const float *query = own.queries + (row - own.first_row) * b.width, length = s.totals[2];
+    const float scale = scale_of(length), factor = factor_of(*b.of, scale);
+    const int64_t width = b.of->width, n_counts = b.n_compared * step.net->n_counted;
+    if (!b.of->is_extended) {
+        for (int64_t i = 0; i < width; i++) to[i] = s.pooled[i] * factor;
+        return;
+    }
+    for (int64_t i = 0; i < width; i++) *to++ = query[i] * (s.pooled[i] * factor);
+    if (b.of->n_layers) {
+        *to++ = copysignf(log1pf(fabsf(s.totals[0])), s.totals[0]);
+        for (int64_t i = 0; i < width; i++) *to++ = query[i] * (s.all[i] * scale);
+    }
+    *to++ = log1pf(length);
+    for (int64_t i = 0; i < n_counts; i++) *to++ = log1pf(s.totals[3 + i]);
+    const float mass = s.totals[1] + 1;
+    auto write = [&](const float* sums, float divisor) {
+        each_alone(b, [&](int64_t column, int64_t n) {
+            for (int64_t i = column; i < column + n; i++) *to++ = sums[i] / divisor;
+        });
+    };
+    write(s.pooled, mass);
+    for (int64_t i = 0; i < b.of->n_numbers; i++) *to++ = s.totals[3 + n_counts + i] / mass;
+    write(s.all, length + step.net->n_added);
+    for (int64_t c = 0; c < b.n_compared; c++)
+        write(s.matching + c * b.width, s.totals[3 + c] + step.net->n_added);
+}
+
+void run_events(
+    const Step& step, const Events& b, Task& task, OfEvents& own, int64_t begin, int64_t end) {
+    const Written& written = *task.written;
+    for (int64_t row = begin; row < end;) {
+        const Block block = block_from(b, row, end);
+        if (!step.net->with_gradients) {
+            own.first_row = block.begin;
+            own.first_event = block.first_event;
+        }
+        float* to = own.inputs + (block.first_event - own.first_event) * b.ld;
+        for (; row < block.end; row++) {
+            float* query = own.queries + (row - own.first_row) * b.width;
+            write_query(step, b, written.inputs + (row - written.first_row) * step.ld_inputs, query);
+            const int64_t source = source_of(*b.of, row), n = n_events(*b.of, row);
+            for (int64_t i = 0; i < n; i++, to += b.ld)
+                write_event(step, b, task, row, n - 1 - i, source + i, query, to);
+        }
+        if (b.of->n_layers) weigh(b, block, task, own);
+        for (row = block.begin; row < block.end; row++) {
+            sum_events(step, b, own, row);
+            float* inputs = written.inputs + (row - written.first_row) * step.ld_inputs;
+            write_outputs(step, b, own, row, inputs + b.of->column);
+        }
+    }
+}
+
+void run_forward(const Step& step, Task& task, float* logits) {
+    const Network& net = *step.net;
+    Written& written = *task.written;
+    for (int64_t begin = task.begin; begin < task.end; begin += ROWS_PER_BLOCK) {
+        const int64_t end = smaller(begin + ROWS_PER_BLOCK, task.end), n = end - begin;
+        if (!net.with_gradients) written.first_row = begin;
+        const int64_t from = begin - written.first_row;
+        float* const inputs = written.inputs + from * step.ld_inputs;
+        for (int64_t row = begin; row < end; row++) {
+            float* to = inputs + (row - begin) * step.ld_inputs;
+            copy(to, net.numbers + row * net.n_numbers, net.n_numbers);
+            for (int64_t f = 0; f < net.n_fields; f++)
+                copy(to + net.ids[f].column, row_of(net, net.ids[f], row, task),
+                     net.ids[f].width);
+            clear(to + net.n_inputs, step.ld_inputs - net.n_inputs);
+        }
+        for (int64_t b = 0; b < net.n_behaviours; b++)
+            run_events(step, step.events[b], task, written.events[b], begin, end);
+        if (step.mlp.n_hidden) {
+            const Dense& first = step.mlp.layers[0];
+            float* scores = written.scores[0] + from * first.ld_out;
+            start_from_bias(first, n, scores);
+            add_layer(first, n, inputs, scores);
+        }
+        float* output = step.mlp.n_hidden ? task.scratch[0] : inputs;
+        run_stack(step.mlp, n, written.scores, from, output, logits + begin);
+    }
+}
+
+// Backward. ``gradient`` is that of the MLP's inputs of one row and behaviour.
+
+struct RowGradients {  // (width,) each: of the weighted sum, of the plain one, of the query
+    float *pooled, *all, *query, *matching;
+    float of_weight, of_mass;
+    const float* of_numbers;
+};
+
+RowGradients outputs_backward(
+    const Step& step, const Events& b, const OfEvents& own, int64_t row, const float* gradient,
+    float* memory) {
+    const Sums s = sums_of(step, b, own, row);
+    const float *query = own.queries + (row - own.first_row) * b.width, length = s.totals[2];
+    const float scale = scale_of(length), factor = factor_of(*b.of, scale);
+    const int64_t width = b.of->width, n_counts = b.n_compared * step.net->n_counted;
+    clear(memory, (3 + b.n_compared) * b.width);
+    RowGradients g{memory, memory + b.width, memory + 2 * b.width, memory + 3 * b.width, 0, 0, 0};
+    if (!b.of->is_extended) {
+        for (int64_t i = 0; i < width; i++) g.pooled[i] = gradient[i] * factor;
+        return g;
+    }
+    for (int64_t i = 0; i < width; i++, gradient++) {
+        g.pooled[i] = *gradient * factor * query[i];
+        g.query[i] = *gradient * factor * s.pooled[i];
+    }
+    if (b.of->n_layers) {
+        if (s.totals[0] != 0) g.of_weight = *gradient / (1 + fabsf(s.totals[0]));
+        gradient++;
+        for (int64_t i = 0; i < width; i++, gradient++) {
+            g.all[i] = *gradient * scale * query[i];
+            g.query[i] += *gradient * scale * s.all[i];
+        }
+    }
+    gradient += 1 + n_counts;
+    const float mass = s.totals[1] + 1;
+    each_alone(b, [&](int64_t column, int64_t n) {
+        for (int64_t i = column; i < column + n; i++, gradient++) {
+            g.pooled[i] += *gradient / mass;
+            g.of_mass -= *gradient * s.pooled[i] / (mass * mass);
+        }
+    });
+    g.of_numbers = gradient;
+    for (int64_t i = 0; i < b.of->n_numbers; i++, gradient++)
+        g.of_mass -= *gradient * s.totals[3 + n_counts + i] / (mass * mass);
+    auto read = [&](float* to, float divisor) {
+        each_alone(b, [&](int64_t column, int64_t n) {
+            for (int64_t i = column; i < column + n; i++) to[i] += *gradient++ / divisor;
+        });
+    };
+    read(g.all, length + step.net->n_added);
+    for (int64_t c = 0; c < b.n_compared; c++)
+        read(g.matching + c * b.width, s.totals[3 + c] + step.net->n_added);
+    return g;
+}
+
+// Gradients of the weights of a row's events.
+void weights_backward(
+    const Step& step, const Events& b, const OfEvents& own, int64_t row, const RowGradients& g,
+    float* to) {
+    const int64_t from = begin_of(*b.of, row) - own.first_event;
+    const int64_t at_numbers = b.relations + step.net->n_decays * b.n_compared + 1;
+    const float mass = sums_of(step, b, own, row).totals[1] + 1;
+    for (int64_t i = from; i < from + n_events(*b.of, row); i++) {
+        const float *key = own.inputs + i * b.ld, weight = own.weights[i];
+        float of_weight = dot(g.pooled, key, b.width) + g.of_weight;
+        if (weight != 0) of_weight += weight > 0 ? g.of_mass : -g.of_mass;
+        for (int64_t j = 0; j < (g.of_numbers ? b.of->n_numbers : 0); j++)
+            of_weight += g.of_numbers[j] / mass * key[at_numbers + j];
+        *to++ = of_weight;
+    }
+}
+
+// The unit's gradients; returns those of [key, query * key], or null where nothing wants them.
+// ``of_queries`` (n_rows, width) gets what the queries have by the first layer.
+const float* unit_backward(
+    const Events& b, const Block& block, Task& task, const OfEvents& own, const float* of_weights,
+    float* of_queries) {
+    const Dense& first = b.unit.layers[0];
+    const int64_t from = block.first_event - own.first_event, n_rows = block.end - block.begin;
+    const float* of_scores =
+        run_stack_backward(b.unit, block.n, own.scores, from, of_weights, task.scratch, task.sum);
+    add_weight_gradient(first, block.n, of_scores, own.inputs + from * b.ld, task.sum);
+    float *by_row = task.of_rows, *free = of_scores == task.scratch[1] ? task.scratch[2] : task.scratch[1];
+    clear(by_row, n_rows * first.ld_out);
+    const float* of_event = of_scores;
+    for (int64_t row = block.begin; row < block.end; row++)
+        for (int64_t i = n_events(*b.of, row); i > 0; i--, of_event += first.ld_out)
+            add(by_row + (row - block.begin) * first.ld_out, of_event, first.ld_out);
+    const float* queries = own.queries + (block.begin - own.first_row) * b.width;
+    add_product(first.n_out, b.width, n_rows, {by_row, 1, first.ld_out}, queries, b.width,
+                task.sum + b.sum_of_query, b.width);
+    if (!b.of->trains_embeddings) return nullptr;
+    add_product(n_rows, b.width, first.n_out, {by_row, first.ld_out, 1}, b.query_backward, b.width,
+                of_queries, b.width);
+    clear(free, block.n * 2 * b.width);
+    add_product(block.n, 2 * b.width, first.n_out, {of_scores, first.ld_out, 1}, first.backward,
+                first.ld_in, free, 2 * b.width);
+    return free;
+}
+
+// Gradients of a row's keys, and what the query has by its products with them.
+void keys_backward(
+    const Events& b, const OfEvents& own, int64_t row, const RowGradients& g,
+    const float* of_inputs, float* to) {
+    const int64_t from = begin_of(*b.of, row) - own.first_event, width = b.width;
+    const float* query = own.queries + (row - own.first_row) * width;
+    for (int64_t i = from; i < from + n_events(*b.of, row); i++, to += width) {
+        const float *key = own.inputs + i * b.ld, *relations = key + b.relations;
+        copy(to, g.all, width);
+        if (!b.of->n_layers) add(to, g.pooled, width);
+        else if (b.of->trains_embeddings) add(to, g.pooled, own.weights[i], width);
+        for (int64_t c = 0; c < (b.of->is_extended ? b.n_compared : 0); c++)
+            if (relations[c] != 0) add(to, g.matching + c * width, width);
+        if (!of_inputs) continue;
+        for (int64_t j = 0; j < width; j += LANES) {
+            const Lanes of_pair = at(of_inputs + width + j);
+            at(to + j) += at(of_inputs + j) + of_pair * at(query + j);
+            at(g.query + j) += of_pair * at(key + j);
+        }
+        of_inputs += 2 * width;
+    }
+}
+
+void add_to_candidates(const Step& step, const Events& b, const float* query, float* gradient) {
+    for (int64_t a = 0; a < b.of->n_attributes; a++) {
+        const Ids& attribute = b.attributes[a];
+        if (attribute.candidate < 0) continue;
+        float* to = gradient + step.net->ids[attribute.candidate].column;
+        for (int64_t i = 0; i < attribute.width; i++) to[i] += query[attribute.column + i];
+    }
+}
+
+void run_events_backward(const Step& step, int64_t number, Task& task) {
+    const Events& b = step.events[number];
+    const OfEvents& own = task.written->events[number];
+    for (int64_t begin = task.begin; begin < task.end;) {
+        const Block block = block_from(b, begin, smaller(begin + ROWS_PER_BLOCK, task.end));
+        const int64_t size = (3 + b.n_compared) * b.width;
+        float *of_rows = task.of_rows + ROWS_PER_BLOCK * step.widest_query, *weights = task.scratch[3];
+        RowGradients of_row[ROWS_PER_BLOCK];
+        for (int64_t row = block.begin; row < block.end; row++) {
+            const float* gradient = step.grad_inputs + row * step.ld_inputs + b.of->column;
+            RowGradients& g = of_row[row - block.begin];
+            g = outputs_backward(step, b, own, row, gradient, of_rows + (row - block.begin) * size);
+            if (b.of->n_layers)
+                weights_backward(step, b, own, row, g,
+                                 weights + begin_of(*b.of, row) - block.first_event);
+        }
+        const float* of_inputs = nullptr;
+        float* by_unit = of_rows + ROWS_PER_BLOCK * size;
+        if (b.of->n_layers) {
+            clear(by_unit, (block.end - block.begin) * b.width);
+            of_inputs = unit_backward(b, block, task, own, weights, by_unit);
+        }
+        for (int64_t row = block.begin; row < block.end; row++) {
+            const RowGradients& g = of_row[row - block.begin];
+            const int64_t first = begin_of(*b.of, row), i = first - block.first_event;
+            keys_backward(b, own, row, g, of_inputs ? of_inputs + i * 2 * b.width : nullptr,
+                          step.grad_keys[number] + first * b.width);
+            if (of_inputs) add(g.query, by_unit + (row - block.begin) * b.width, b.width);
+            add_to_candidates(step, b, g.query, step.grad_inputs + row * step.ld_inputs);
+        }
+        begin = block.end;
+    }
+}
+
+void run_backward(const Step& step, Task& task) {
+    const Written& written = *task.written;
+    for (int64_t begin = task.begin; begin < task.end; begin += ROWS_PER_BLOCK) {
+        const int64_t n = smaller(begin + ROWS_PER_BLOCK, task.end) - begin;
+        const float* inputs = written.inputs + begin * step.ld_inputs;
+        float* of_inputs = step.grad_inputs + begin * step.ld_inputs;
+        if (!step.mlp.n_hidden) copy(task.scratch[0], inputs, n * step.ld_inputs);
+        const float* gradient = run_stack_backward(step.mlp, n, written.scores, begin,
+                                                   step.grad_logits + begin, task.scratch, task.sum);
+        if (!step.mlp.n_hidden) {
+            copy(of_inputs, gradient, n * step.ld_inputs);
+            continue;
+        }
+        const Dense& first = step.mlp.layers[0];
+        add_weight_gradient(first, n, gradient, inputs, task.sum);
+        clear(of_inputs, n * step.ld_inputs);
+        add_product(n, step.ld_inputs, first.n_out, {gradient, first.ld_out, 1}, first.backward,
+                    step.ld_inputs, of_inputs, step.ld_inputs);
+    }
+    for (int64_t b = 0; b < step.net->n_behaviours; b++) run_events_backward(step, b, task);
+}
+
+}  // namespace
+
+namespace din {
+extern const Kernels KERNELS = {run_forward, run_backward};
+}

@@ -1,0 +1,88 @@
+// A step in parts: what the passes of step.cpp read and write. The memory is library.cpp's.
+#pragma once
+#include "network.h"
+
+namespace din {
+
+constexpr int64_t PAD = 16;              // widths are multiples of the widest register's numbers
+constexpr int64_t EVENTS_PER_BLOCK = 192;  // what a block makes stays in the processor's cache
+constexpr int64_t ROWS_PER_BLOCK = 64;
+constexpr int64_t MOST_TASKS = 8;  // whose sums of gradients are added up in their order
+
+static inline int64_t padded(int64_t n) { return (n + PAD - 1) / PAD * PAD; }
+
+struct Dense {  // a layer, its matrix with zeros up to the padded widths
+    const Linear* of;
+    int64_t n_in, n_out, ld_in, ld_out;
+    float *forward, *backward, *bias;                 // (n_in, ld_out), (n_out, ld_in), (ld_out)
+    int64_t sum_of_weight, sum_of_bias, sum_of_slope;  // places in a sum of gradients
+};
+
+struct Stack {  // hidden layers, and a last one of one output
+    const Dense* layers;
+    int64_t n_hidden;
+};
+
+struct Events {  // a behaviour
+    const Behaviour* of;
+    const Ids* attributes;
+    const float* const* numbers;
+    Stack unit;
+    float *query_forward, *query_backward;  // first layer's part of the query: (width, ld_out), ...
+    int64_t sum_of_query;
+    int64_t width, relations, ld, n_compared;  // padded width of keys, first column of relations
+    int64_t most;                              // events of a block
+};
+
+struct OfEvents {  // what a forward pass writes for one behaviour, from a row and an event on
+    int64_t first_row, first_event;
+    float *inputs, *weights, *queries, *pooled, *sums, *totals;
+    float** scores;  // of each hidden layer: before a PReLU, after a sigmoid
+};
+
+struct Written {  // of all rows where gradients are wanted, else of one block at a time
+    int64_t first_row;
+    float* inputs;
+    float** scores;
+    OfEvents* events;
+};
+
+struct Task {  // consecutive rows, and memory of its own
+    int64_t begin, end;
+    bool is_wrong;  // an id lies beyond its table
+    Written* written;
+    float* scratch[4];
+    float *of_rows, *sum;  // sum: of gradients, as places in it say
+};
+
+struct Step {
+    const Network* net;
+    Stack mlp;
+    const Events* events;
+    int64_t ld_inputs, widest_query;
+    const float* const* powers;  // of each decay, by how many events have come since
+    const float* log_ranks;
+    float* grad_inputs;         // (n_rows, ld_inputs)
+    float* const* grad_keys;    // by behaviour: (n_events, width)
+    const float* grad_logits;
+};
+
+struct Kernels {  // the same code for one kind of processor
+    void (*forward)(const Step&, Task&, float* logits);
+    void (*backward)(const Step&, Task&);
+};
+
+extern const Kernels plain_kernels, avx2_kernels, avx512_kernels;
+
+// Events of a row: where they begin among those of all rows, and where their ids lie.
+static inline int64_t n_events(const Behaviour& b, int64_t row) {
+    return b.is_shared ? b.offsets[1] : b.offsets[row + 1] - b.offsets[row];
+}
+static inline int64_t begin_of(const Behaviour& b, int64_t row) {
+    return b.is_shared ? row * b.offsets[1] : b.offsets[row];
+}
+static inline int64_t source_of(const Behaviour& b, int64_t row) {
+    return b.is_shared ? 0 : b.offsets[row];
+}
+
+}  // namespace din

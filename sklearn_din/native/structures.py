@@ -1,0 +1,53 @@
+"""The structures of ``network.h`` as arrays of numpy, and the functions of ``library.cpp``."""
+
+import ctypes
+import functools
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sklearn_din.native.build import SUFFIX, digest_of_sources
+
+WHICH = "SKLEARN_DIN_NATIVE"  # environment variable: a library's path, or 0, which hides it
+FACTORS = {None: 0, "sqrt": 1, "mean": 2}
+ACTIVATIONS = {"NONE": 0, "PReLU": 1, "Sigmoid": 2}
+
+
+def _structure(members: str) -> np.dtype:
+    """Return the type of a structure whose members have eight bytes each."""
+    return np.dtype([(name, np.int64) for name in members.split()])
+
+
+IDS = _structure("ids table first_row n_ids width column candidate")
+LINEAR = _structure("weight bias slope n_inputs n_outputs activation")
+BEHAVIOUR = _structure(
+    "offsets is_shared first_ids n_attributes first_number n_numbers first_layer n_layers width "
+    "column factor is_extended trains_embeddings"
+)
+TABLE = _structure("rows width touched values n_touched")
+NETWORK = _structure(
+    "ids behaviours layers tables numbers event_numbers decays n_fields n_behaviours n_layers "
+    "n_tables n_numbers n_inputs n_decays n_counted n_added n_rows with_gradients n_threads"
+)
+
+
+@functools.cache
+def load_library() -> Any:
+    """Return the compiled library; None where there is none, or one of other sources."""
+    path = os.environ.get(WHICH) or str(Path(__file__).with_name(f"din{SUFFIX}"))
+    try:
+        library = ctypes.CDLL(path)
+    except OSError:
+        return None
+    pointer, number = ctypes.c_void_p, ctypes.c_int64
+    library.din_sources.restype = ctypes.c_char_p
+    if library.din_sources().decode() != digest_of_sources():
+        return None
+    library.din_forward.restype, library.din_forward.argtypes = pointer, [pointer] * 2
+    library.din_backward.restype, library.din_backward.argtypes = None, [pointer] * 3
+    library.din_free.restype, library.din_free.argtypes = None, [pointer]
+    library.din_choose_kernels.restype = number
+    library.din_choose_kernels.argtypes = [number]
+    return library

@@ -1,0 +1,323 @@
+"""The native code against its twin in torch: values, gradients, whole trainings."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F  # noqa: N812
+from torch.nn.utils import parametrizations
+
+from sklearn_din.features import Behaviour, EncodedFeatures, Field, Ragged, Schema
+from sklearn_din.module import DIN
+from sklearn_din.native import logits as native_logits
+from sklearn_din.native.coverage import may_compute, not_covered
+from sklearn_din.native.logits import logits_of
+from sklearn_din.native.structures import load_library
+from sklearn_din.network.batch import Batch
+from sklearn_din.training.optim import RowwiseAdam
+from tests.encoded_impressions import make_answers, make_impressions
+from tests.network_options import ONE_BY_ONE, name_of
+
+KERNELS = "plain", "AVX2", "AVX-512"
+LAYERS = [
+    {"attention_units": (5,), "hidden_units": (7,)},
+    {"attention_units": (20, 7, 3), "hidden_units": ()},
+    {"hidden_units": (9, 8, 7), "embedding_dim": 8},
+    {"embedding_dim": 5, "interest": "paper", "pooling": "mean"},
+    {"attention_activation": "sigmoid", "interest": "paper"},
+    {"pooling": "sum", "interest": "paper"},
+]
+SCHEMA = make_impressions(1).schema
+OPTIONS = [options for options in ONE_BY_ONE if not not_covered(DIN(SCHEMA, **options))]
+IMPRESSIONS = {
+    "ragged": lambda: with_unknown_ids(make_impressions(60, max_length=30)),
+    "one row": lambda: make_impressions(1),
+    "without events": lambda: make_impressions(1)[np.zeros(3, dtype=int)],
+    "long": lambda: make_impressions(9, numbers=("seconds", "price paid"), max_length=700),
+    "answers": lambda: make_answers(80),
+    "two behaviours": lambda: make_two_behaviours(40),
+}
+needs_library = pytest.mark.skipif(
+    load_library() is None, reason="the library is not compiled, or hidden"
+)
+
+
+def with_unknown_ids(X):
+    """The same impressions, some ids missing (0), unknown (1) or hidden (below zero)."""
+    rng = np.random.default_rng(1)
+    arrays = [X.columns["item"], X.columns["category"]]
+    arrays += [X.behaviours["hist_item", "hist_category"].columns["hist_item"]]
+    for ids in arrays:
+        at = rng.choice(len(ids), len(ids) // 3, replace=False)
+        ids[at] = rng.choice([0, 1, -2, -3], len(at))
+    return X
+
+
+def make_two_behaviours(n):
+    """Two behaviours that share a candidate, vocabularies of two widths, no numbers."""
+    rng = np.random.default_rng(0)
+    names = "seen", "bought", "kind"
+    fields = [Field("item", "categorical", "item", 30)]
+    fields += [Field(n, "history", "item" if n != "kind" else "kind", 30) for n in names]
+    behaviours = {}
+    for histories in (("seen",), ("bought", "kind")):
+        lengths = rng.integers(0, 9, n).astype(np.int32)
+        events = {name: rng.integers(0, 30, lengths.sum(), np.int32) for name in histories}
+        behaviours[histories] = Ragged.from_lengths(events, lengths)
+    schema = Schema(
+        tuple(fields),
+        (
+            Behaviour("seen", ("seen",), ("item",)),
+            Behaviour("bought+kind", ("bought", "kind"), ("item", None)),
+        ),
+        8,
+    )
+    return EncodedFeatures(schema, {"item": rng.integers(2, 30, n, np.int32)}, behaviours)
+
+
+def make_network(X, *, std=0.3, **options):
+    """Network with weights of some size, in evaluation: no number is hidden."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        module = DIN(X.schema, **options)
+        for parameter in module.parameters():
+            if parameter.ndim and std:
+                nn.init.normal_(parameter, std=std)
+    return module.eval()
+
+
+def labels_of(X):
+    return torch.from_numpy((np.arange(len(X)) * 7919 % 101 % 3 == 0).astype(np.float32))
+
+
+def gradients_of(compute, module, X, weight=None):
+    """Logits, and the gradients of the parameters by name."""
+    module.zero_grad(set_to_none=True)
+    logits = compute(Batch(X))
+    F.binary_cross_entropy_with_logits(logits, labels_of(X), weight).backward()
+    return logits.detach(), {name: p.grad for name, p in module.named_parameters()}
+
+
+def uses_native(module, X, **options):
+    """Whether the native code computed the logits of a batch."""
+    calls = []
+    before = native_logits._Call.forward
+    try:
+        native_logits._Call.forward = lambda call: calls.append(1) or before(call)
+        logits_of(module, Batch(X, **options))
+    finally:
+        native_logits._Call.forward = before
+    return bool(calls)
+
+
+@pytest.fixture(params=range(len(KERNELS)), ids=KERNELS)
+def kernels(request):
+    """Native code for each kind of processor that this one can run."""
+    library = load_library()
+    if library is None or library.din_choose_kernels(request.param) != request.param:
+        pytest.skip("no library, or not this kind of processor")
+    yield
+    library.din_choose_kernels(len(KERNELS) - 1)
+
+
+@needs_library
+@pytest.mark.parametrize("make", IMPRESSIONS.values(), ids=IMPRESSIONS)
+@pytest.mark.parametrize("options", [*OPTIONS, *LAYERS], ids=name_of)
+def test_logits_and_gradients_equal_those_of_torch(options, make, kernels):
+    X = make()
+    module = make_network(X, **options)
+    assert uses_native(module, X)
+    expected, gradients = gradients_of(module, module, X)
+    logits, found = gradients_of(lambda batch: logits_of(module, batch), module, X)
+    torch.testing.assert_close(logits, expected, rtol=1e-5, atol=1e-5 * expected.abs().max())
+    with torch.no_grad():
+        torch.testing.assert_close(logits_of(module, Batch(X)), logits, rtol=0, atol=0)
+    for name, gradient in gradients.items():
+        assert found[name].layout == gradient.layout
+        if gradient.is_sparse:
+            assert torch.equal(found[name]._indices(), gradient._indices())
+            assert found[name].is_coalesced() == gradient.is_coalesced()
+            found[name], gradient = found[name]._values(), gradient._values()
+        # The slopes' gradients are differences of large sums in network/fused.py.
+        tolerance = 1e-4 if gradient.ndim else 1e-2
+        limit = tolerance * gradient.abs().max() + 1e-7
+        torch.testing.assert_close(found[name], gradient, rtol=0, atol=float(limit))
+        assert torch.equal(found[name] == 0, gradient == 0) or not gradient.ndim
+
+
+@needs_library
+def test_batches_of_thousands_of_rows_equal_those_of_torch(kernels):
+    X = make_impressions(4_096, numbers=("seconds",), max_length=15)
+    module = make_network(X)
+    expected, gradients = gradients_of(module, module, X)
+    logits, found = gradients_of(lambda batch: logits_of(module, batch), module, X)
+    torch.testing.assert_close(logits, expected, rtol=1e-5, atol=1e-4)
+    for name in ("embeddings.tables.16", "mlp.0.weight", "interests.0.unit.first.weight"):
+        gradient = gradients[name].to_dense()
+        limit = 1e-4 * gradient.abs().max()
+        torch.testing.assert_close(found[name].to_dense(), gradient, rtol=0, atol=float(limit))
+
+
+@needs_library
+@pytest.mark.parametrize("options", [{}, LAYERS[4]], ids=name_of)
+def test_fifty_steps_end_at_the_same_loss(options):
+    X = with_unknown_ids(make_impressions(200, max_length=20))
+    losses = []
+    for is_native in (False, True):
+        module = make_network(X, std=None, **options)
+        tables = list(module.embeddings.tables.values())
+        dense = [p for n, p in module.named_parameters() if "tables" not in n]
+        optimizer = RowwiseAdam([{"params": dense}, {"params": tables}], lr=0.001)
+        compute = (lambda batch, m=module: logits_of(m, batch)) if is_native else module
+        for _ in range(50):
+            loss = F.binary_cross_entropy_with_logits(compute(Batch(X)), labels_of(X))
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+        losses.append(float(loss.detach()))
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+    assert losses[1] < 0.63
+
+
+@needs_library
+def test_bits_do_not_depend_on_the_number_of_threads():
+    X = make_impressions(1_000, max_length=40)
+    module, before = make_network(X), torch.get_num_threads()
+    results = []
+    try:
+        for n_threads in (1, 2, 5):
+            torch.set_num_threads(n_threads)
+            logits, gradients = gradients_of(lambda batch: logits_of(module, batch), module, X)
+            results.append([logits, *(g.to_dense() for g in gradients.values())])
+    finally:
+        torch.set_num_threads(before)
+    for result in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(result, results[0], strict=True))
+
+
+@needs_library
+def test_gradients_are_added_and_a_backward_pass_may_come_twice():
+    X = make_impressions(20)
+    module = make_network(X)
+    _, once = gradients_of(lambda batch: logits_of(module, batch), module, X)
+    module.zero_grad(set_to_none=True)
+    loss = F.binary_cross_entropy_with_logits(logits_of(module, Batch(X)), labels_of(X))
+    loss.backward(retain_graph=True)
+    loss.backward()
+    for name, parameter in module.named_parameters():
+        torch.testing.assert_close(parameter.grad.to_dense(), 2 * once[name].to_dense())
+    weight = module.output.weight
+    loss = logits_of(module, Batch(X)).square().sum()
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        torch.autograd.grad(loss, weight, create_graph=True)[0].sum().backward()
+
+
+@needs_library
+def test_one_history_of_all_candidates_is_computed_as_many_equal_ones():
+    X = make_impressions(30)[np.full(9, 7)]
+    X.columns["item"][:] = np.arange(2, 11)
+    module = make_network(X)
+    with torch.no_grad():
+        assert uses_native(module, X, shared=True)
+        shared = logits_of(module, Batch(X, shared=True))
+        torch.testing.assert_close(shared, module(Batch(X)), rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(shared, logits_of(module, Batch(X)), rtol=0, atol=0)
+
+
+@needs_library
+def test_positions_have_their_favours():
+    X = make_impressions(30)._replace(positions=np.arange(30, dtype=np.int32) % 4)
+    module = make_network(X, position_shares=(0.5, 0.3, 0.2))
+    _, expected = gradients_of(module, module, X)
+    _, found = gradients_of(lambda batch: logits_of(module, batch), module, X)
+    torch.testing.assert_close(found["favours"], expected["favours"], rtol=1e-4, atol=1e-5)
+
+
+@needs_library
+def test_an_id_beyond_its_table_is_an_error_that_names_the_column():
+    X = make_impressions(4)
+    module = make_network(X)
+    X.columns["category"][2] = 6
+    with pytest.raises(IndexError, match=r"category must lie in range\(0, 6\), got 6"):
+        logits_of(module, Batch(X))
+
+
+class OwnDIN(DIN):
+    pass
+
+
+def add_hook(module):
+    module.embeddings.register_forward_hook(lambda part, args, output: None)
+
+
+def retain_gradients_of_embeddings(module):
+    module.embeddings.register_forward_hook(
+        lambda part, args, output: [rows.retain_grad() for rows in output.values()] and None
+    )
+
+
+def change_layout(module):
+    weight = module.mlp[0].weight
+    weight.data = weight.data.t().contiguous().t()
+
+
+CHANGES = {
+    "hook": add_hook,
+    "retain_grad": retain_gradients_of_embeddings,
+    "hook of the gradient": lambda m: m.mlp.register_full_backward_hook(lambda *a: None),
+    "parametrization": lambda m: parametrizations.weight_norm(m.mlp[0]),
+    "frozen": lambda m: m.embeddings.requires_grad_(False),
+    "not contiguous": change_layout,
+    "double": lambda m: m.mlp.bfloat16().float() and m.double(),
+    "replaced layer": lambda m: setattr(m, "output", nn.Sequential(m.output)),
+    "own forward": lambda m: setattr(m.mlp, "forward", m.mlp.forward),
+    "subclass": lambda m: setattr(m, "__class__", OwnDIN),
+    "subclass of a part": lambda m: setattr(
+        m.interests[0], "__class__", type("Own", (type(m.interests[0]),), {})
+    ),
+}
+
+
+@needs_library
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_torch_computes_networks_that_somebody_changed(change, monkeypatch):
+    X = make_impressions(6)
+    module = make_network(X)
+    assert uses_native(module, X)
+    change(module)
+    called = []
+    monkeypatch.setattr(native_logits._Call, "forward", lambda call: called.append(1))
+    monkeypatch.setattr(DIN, "forward", lambda module, batch: "torch")
+    assert logits_of(module, Batch(X)) == "torch"
+    assert not called
+
+
+@needs_library
+def test_torch_computes_what_it_traces_casts_transforms_or_differentiates_by_numbers():
+    X = make_impressions(6)
+    module = make_network(X)
+    may = []
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert not may_compute(Batch(X))
+    batch = Batch(X)
+    batch.numbers.requires_grad_()
+    logits_of(module, batch).sum().backward()
+    assert batch.numbers.grad.abs().min() > 0
+    assert not uses_native(module, X, shared=True)
+
+    torch.func.grad(lambda x: may.append(may_compute(Batch(X))) or x)(torch.tensor(1.0))
+    assert may == [False]
+
+
+@needs_library
+def test_a_copied_network_has_a_plan_of_its_own():
+    X = make_impressions(6)
+    module = make_network(X)
+    logits = logits_of(module, Batch(X))
+    copied = copy.deepcopy(module)
+    with torch.no_grad():
+        copied.output.bias += 1
+    torch.testing.assert_close(logits_of(copied, Batch(X)), logits + 1)
+    torch.testing.assert_close(logits_of(module, Batch(X)), logits, rtol=0, atol=0)
