@@ -57,4 +57,5 @@ def compile_library(target: Path) -> None:
 if __name__ == "__main__":
     if not find_compiler():
         sys.exit("No C++ compiler was found. Install one, or name it by the variable CXX.")
-    compile_library(Path(*sys.argv[1:2] or [FOLDER / f"din{SUFFIX}"]).resolve())
+    target = sys.argv[1] if sys.argv[1:] else FOLDER / f"din{SUFFIX}"
+    compile_library(Path(target).resolve())

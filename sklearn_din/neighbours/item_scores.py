@@ -16,7 +16,7 @@ from sklearn_din.neighbours.cooccurrence import (
 )
 from sklearn_din.utils.spans import Spans
 
-MOST_EXACT = 3_000  # items in exact EASE: 36 MB, and half a second to invert
+MOST_EXACT = 1_500  # items of an exact EASE: 9 MB, and a tenth of a second to invert
 MOST_NEIGHBOURS = 200
 LEAST_NEIGHBOURS = 20
 MOST_COSINES = 20_000_000  # per table: 160 MB; beyond, each item keeps fewer than 200 neighbours

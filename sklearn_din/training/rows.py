@@ -23,7 +23,7 @@ from sklearn_din.utils.compat import _safe_indexing
 
 EARLY_STOPPING_ROWS = 1_000
 LARGE_BATCH_ROWS = 100_000
-VALIDATION_BATCH_SIZE = 4_096
+VALIDATION_BATCH_SIZE = 1_024  # what the cache holds: .7 of the time of 4,096
 
 
 def train_new(
