@@ -661,7 +661,7 @@ def test_rows_given_twice_do_not_look_their_own_clicks_up(columns):
     loss = log_loss(y[2400:], classifier.predict_proba(encoded[2400:])[:, 1])
     assert loss < 0.75
     encoded.times = encoded.users = None
-    with pytest.raises(ValueError, match=r"have no (time|user)s, and item neighbours were learnt"):
+    with pytest.raises(ValueError, match=r"have no (time|user)s, but item neighbours were learned"):
         classifier.partial_fit(encoded, y)
 
 
