@@ -150,6 +150,31 @@ def serve_parser() -> OneLineParser:
         help=f"what writers show; better in the variable {TOKEN_VARIABLE}, which no list of "
         "processes shows",
     )
+    parser.add_argument(
+        "--public", action="store_true", help="on another host: reading needs no token"
+    )
+    parser.add_argument(
+        "--allowed-host",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="the only names by which browsers may ask",
+    )
+    parser.add_argument("--root-path", default="", help="the path at which a proxy shows it")
+    parser.add_argument(
+        "--events",
+        type=Path,
+        metavar="FILE",
+        dest="journal",
+        help="keep posted events in this journal, for the next start",
+    )
+    parser.add_argument(
+        "--now",
+        choices=("clock", "newest"),
+        help="the moment of a request: the clock, or the log's newest event (default: the clock "
+        "where the log is being written)",
+    )
+    parser.add_argument("--log-json", action="store_true", help="log lines as JSON")
     parser.add_argument("--title", metavar="COL", help="names of items in the catalogue")
     parser.add_argument("--image", metavar="COL", help="their pictures: files beside the catalogue")
     parser.add_argument("--label", help="of several labels, the one to rank by")
@@ -201,10 +226,19 @@ def read_serve_options(arguments: Sequence[str]) -> Options:
     options = serve_parser().parse_args(arguments, Options())
     if options.host not in LOOPBACK and not options.token:
         raise ValueError(
-            f"--host {options.host} is seen by other machines, so that writing needs a --token "
-            f"(or the variable {TOKEN_VARIABLE}): any text that only those know who may write."
+            f"--host {options.host} is seen by other machines, so that it needs a --token "
+            f"(or the variable {TOKEN_VARIABLE}): any text that only those know who may ask. With "
+            "--public, reading needs none."
         )
     check_server(options.host, options.port)
+    return options
+
+
+def read_serve_defaults(port: int) -> Options:
+    """Return the options of ``serve`` that the main job's page has."""
+    parser = serve_parser()
+    options = Options(**{a.dest: a.default for a in parser._actions if a.dest != "help"})
+    options.port = port
     return options
 
 

@@ -1,5 +1,6 @@
 """The server on the command line: its files, reloaded whenever one is replaced."""
 
+import json
 import logging
 import signal
 import socket
@@ -12,24 +13,31 @@ import uvicorn
 from sklearn.pipeline import Pipeline
 
 from sklearn_din.command_line.conditions import keep_rows
-from sklearn_din.command_line.options import LOOPBACK, Options, listen
+from sklearn_din.command_line.options import LOOPBACK, Options, listen, read_serve_defaults
 from sklearn_din.command_line.tables import read_log, read_table
 from sklearn_din.server.answers import Answers, user_and_time
 from sklearn_din.server.app import create_app
+from sklearn_din.server.connections import BACKLOG, BoundedProtocol
+from sklearn_din.server.journal import Journal
 from sklearn_din.server.state import LOGGER, State
 
 if TYPE_CHECKING:
     from sklearn_din.command_line.study import Study  # which imports torch
 
-SECONDS_TO_STOP = 10
+SECONDS_TO_STOP = 4
 CALIBRATION_BINS = 10  # of as many rows each
 
 
 def serve(options: Options) -> None:
     """Answer requests by the files until Ctrl-C or SIGTERM."""
     files = [options.model, options.catalogue, *([options.history] if options.history else [])]
-    state = State(lambda: load_answers(options), files)
-    run(state, host=options.host, port=options.port, token=options.token)
+    journal = Journal(options.journal)
+    if journal.path is not None:
+        print(f"posted events are kept in {journal.path}: personal data of the users", flush=True)
+    if journal.n_cut:
+        print(f"its last {journal.n_cut} bytes, of a post that was not answered, are cut off")
+    state = State(lambda: load_answers(options), files, journal)
+    run(state, options)
 
 
 def serve_study(study: "Study", model: Pipeline, probability: np.ndarray, port: int) -> None:
@@ -42,8 +50,8 @@ def serve_study(study: "Study", model: Pipeline, probability: np.ndarray, port: 
         {"predicted": float(probability[p].mean()), "observed": float(study.y[p].mean())}
         for p in parts
     ]
-    state = State(lambda: answers)
-    run(state, host=LOOPBACK[0], port=port, token=None, calibration=calibration)
+    options = read_serve_defaults(port)
+    run(State(lambda: answers), options, calibration=calibration)
 
 
 def load_answers(options: Options) -> Answers:
@@ -57,38 +65,72 @@ def load_answers(options: Options) -> Answers:
     if options.history is not None:
         history = _read_history(options, *user_and_time(model))
     chosen: dict[str, Any] = {"label": options.label, "shortlist": options.shortlist}
+    chosen["now"] = options.now
     shown = {"title": options.title, "image": options.image, "folder": options.catalogue.parent}
     return Answers(model, catalogue, history, **chosen, **shown)
 
 
 def run(
-    state: State,
-    *,
-    host: str,
-    port: int,
-    token: str | None,
-    calibration: list[dict[str, float]] | None = None,
+    state: State, options: Options, *, calibration: list[dict[str, float]] | None = None
 ) -> None:
     """Listen until a signal comes; requests that have begun are answered."""
     if "torch" in sys.modules:  # not for an ONNX file
         sys.modules["torch"].set_num_threads(1)  # several requests share the processors
-    hosts = LOOPBACK if host in LOOPBACK else ()
-    app = create_app(state, token=token, hosts=hosts, calibration=calibration)
-    listening = listen(host, port)
+    host, is_own = options.host, options.host in LOOPBACK
+    app = create_app(
+        state,
+        token=options.token or "",
+        protects_reading=not is_own and not options.public,
+        hosts=[*options.allowed_host, *(LOOPBACK if is_own else ())],
+        calibration=calibration,
+    )
+    listening = listen(host, options.port)
     # Answers leave at once: asyncio says so only where a socket names its protocol.
     listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    log = state.answers.histories
+    if log is not None:
+        what = "the clock's" if log.moments.is_clock else "just after the log's newest event"
+        print(f"now is {what} (--now)")
+    if not is_own:
+        print("nothing is encrypted: put a proxy with HTTPS in front")
     name = f"[{host}]" if ":" in host else host
     print(
         f"the page: http://{name}:{listening.getsockname()[1]}/ (routes: /docs; Ctrl-C ends it)",
         flush=True,
     )
-    LOGGER.addHandler(logging.StreamHandler())
-    LOGGER.setLevel(logging.INFO)
+    _log_to_stderr(as_json=options.log_json)
     for number in (signal.SIGINT, signal.SIGTERM):  # uvicorn stops gently, then raises them again
         signal.signal(number, lambda *_: None)
-    quiet: dict[str, Any] = {"log_level": "warning", "access_log": False, "server_header": False}
-    config = uvicorn.Config(app, timeout_graceful_shutdown=SECONDS_TO_STOP, **quiet)
+    config = uvicorn.Config(
+        app,
+        http=BoundedProtocol,
+        backlog=BACKLOG,
+        root_path=options.root_path,
+        timeout_graceful_shutdown=SECONDS_TO_STOP,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+    )
     uvicorn.Server(config).run(sockets=[listening])
+
+
+class JsonLines(logging.Formatter):
+    """A line of JSON for each message: time, level, message, and the facts of a request."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return a line."""
+        line = {"time": self.formatTime(record, self.datefmt), "level": record.levelname}
+        facts = getattr(record, "facts", None)
+        return json.dumps(line | (facts or {"message": record.getMessage()}))
+
+
+def _log_to_stderr(*, as_json: bool) -> None:
+    handler = logging.StreamHandler()
+    kind = JsonLines if as_json else logging.Formatter
+    handler.setFormatter(kind("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%S%z"))
+    for name in (LOGGER.name, "uvicorn.error"):
+        logging.getLogger(name).addHandler(handler)
+    LOGGER.setLevel(logging.INFO)
 
 
 def _read_history(options: Options, user: str | None, time: str | None) -> pd.DataFrame:

@@ -2,8 +2,9 @@
 
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
 import pandas as pd
 from sklearn.pipeline import Pipeline
 
@@ -13,7 +14,13 @@ from sklearn_din.inspection.fitted import split_pipeline, unwrap
 from sklearn_din.logs.history import HistoryBuilder
 from sklearn_din.server.histories import Histories
 from sklearn_din.server.items import Items
-from sklearn_din.server.json_values import Values, check_keys, plain
+from sklearn_din.server.json_values import (
+    Values,
+    check_keys,
+    check_spelling,
+    plain,
+    refuse_other_keys,
+)
 from sklearn_din.serving.ranking import Ranker
 from sklearn_din.training.checks import CHECK
 
@@ -22,6 +29,7 @@ REPORT_ROWS = 2_000
 MOST_CHOICES = 50  # values of a user's column that the page offers
 
 User = Values | str | int  # a value for each column, or an id of the histories
+Exclude = Literal["history"] | list[Any] | None
 
 
 class Answers:
@@ -41,6 +49,8 @@ class Answers:
         Of several labels, the one to rank by.
     shortlist : int, default=None
         Candidates that are scored, where a request names none; None: all.
+    now : {"clock", "newest"}, default=None
+        The moment of a request, as of :class:`~sklearn_din.server.moments.Moments`.
     **shown
         title, image and folder, as for :class:`Items`.
 
@@ -72,6 +82,7 @@ class Answers:
         *,
         label: str | None = None,
         shortlist: int | None = None,
+        now: Literal["clock", "newest"] | None = None,
         **shown: Any,
     ) -> None:
         pipeline, calibrated = unwrap(model, purpose="serve")
@@ -80,11 +91,11 @@ class Answers:
             pipeline = pipeline[1:]  # Ranker encodes users by themselves
         self._model = calibrated.around(pipeline)
         if calibrated.model is not None:
-            self._model.feature_names_in_ = pipeline.feature_names_in_
+            self._model.feature_names_in_ = np.array(_columns_of(pipeline), dtype=object)
         self._fitted, self._label = split_pipeline(self._model, purpose="serve"), label
         self._encoder, classifier = self._fitted.encoder, self._fitted.classifier
         self.calibration = self._fitted.calibration.method or None
-        schema, names = self._encoder.schema_, list(pipeline.feature_names_in_)
+        schema, names = self._encoder.schema_, _columns_of(pipeline)
         single = {name: schema[name].n_ids for name in schema.names("categorical")}
         item = _find_item(catalogue, schema.compared_sizes or single)
         self.items = Items(catalogue, item, **shown)
@@ -93,13 +104,16 @@ class Answers:
         has_levels = classifier.net_.neighbours_.levels is not None
         self.level_columns = [self._encoder.user] if has_levels else []
         self._read = [*self._needed, *self.level_columns]
+        self._asked = {*names, *([] if self._encoder.user is None else [self._encoder.user])}
         candidates = self.items.frame[[name for name in self._needed if name in catalogue]]
         self._ranker = Ranker(self._model, candidates, label=label, shortlist=shortlist)
         self.behaviour = next((b for b in schema.behaviours if item in b.candidates), None)
         if builder is None and history is not None:
             builder = _builder_of(self._encoder, self.behaviour)
-        self.histories = None if builder is None else Histories(builder, history)
+        self.histories = None if builder is None else Histories(builder, history, now=now)
         of_log = {} if self.histories is None else self.histories.sources
+        if self.histories is not None:
+            self._asked |= {self.histories.user, *of_log}
         self.event_columns = _event_columns(self.behaviour, of_log)
         self.number = "probability" if hasattr(classifier, "predict_proba") else "prediction"
         known = self._encoder.vocabularies_
@@ -110,26 +124,36 @@ class Answers:
         }
         self.training: list[Values] = classifier.history_[list(CHECK)].to_dict("records")
 
-    def rank(
-        self, user: User, items: list[Any] | None, top_k: int, exclude: str | None
-    ) -> dict[str, list[Any]]:
-        """Return the best items and their numbers; items of no catalogue are left out."""
+    def rank(self, user: User, items: list[Any] | None, top_k: int, exclude: Exclude) -> Values:
+        """Return the best items and their numbers; items of no catalogue are named."""
         rows = None if items is None else self.items.find(items)
         best, numbers = self.best(self.read_user(user), rows, top_k, exclude)
         if not best:
             raise ValueError("the user's history has every item. Leave exclude out.")
         ids = self.items.ids
-        return {"items": [ids[row] for row in best], self.plural: numbers}
+        answer: Values = {"items": [ids[row] for row in best], self.plural: numbers}
+        unknown = [item for item in items or () if self.items.row_of(item) is None]
+        if unknown:
+            answer["unknown_items"] = unknown
+        return answer | self._say_whether_known(user)
 
     def best(
-        self, user: Values, rows: list[int] | None, top_k: int, exclude: str | None
+        self, user: Values, rows: list[int] | None, top_k: int, exclude: Exclude
     ) -> tuple[list[int], list[float]]:
         """Return rows of the catalogue, the best first, and their numbers."""
         items = self.items
         only = None if rows is None else [items.ids[row] for row in rows]
-        best = self._ranker.rank(user, top_k=top_k, only=only, exclude=exclude)
+        if isinstance(exclude, list):
+            check_spelling(exclude, items.ids[:1], name="exclude")
+        best = self._ranker.rank(user, top_k=top_k, only=only, exclude=exclude or None)
         ids = plain(best[items.item].tolist())
         return items.find(ids) if ids else [], best.iloc[:, -1].tolist()
+
+    def similar(self, item: str | int, top_k: int) -> Values:
+        """Return the items that go best with one, and how well: by the classifier's own tables."""
+        (row,) = self.items.find([item])
+        rows, scores = self._ranker.find_similar(row, top_k)
+        return {"items": [self.items.ids[n] for n in rows], "scores": scores.tolist()}
 
     def predict(self, rows: list[Values]) -> dict[str, list[Any]]:
         """Return the number of each row, a user beside an item; of labels, of the one to rank."""
@@ -159,9 +183,13 @@ class Answers:
                     f"with --history. Or give the user's columns: {self.user_columns}."
                 )
             user = {log.user: user}
+        refuse_other_keys([user], sorted(self._asked), what="a user")
         for name, cell in user.items():
             if isinstance(cell, list) and len(cell) > MAX_EVENTS:
                 raise ValueError(f"{name} may have {MAX_EVENTS} events, got {len(cell)}.")
+            cells = cell if isinstance(cell, list) else [cell]
+            if any(type(c) is bool for c in cells) and not self._holds_booleans(name):
+                raise ValueError(f"{name} got true or false, which are neither 1 nor 0.")
         if log is None or log.user not in user or any(name in user for name in log.sources):
             return user
         own, _ = log.of(user[log.user])
@@ -227,6 +255,17 @@ class Answers:
         table.insert(0, "column", table.index)
         return [{n: plain(v) for n, v in row.items()} for row in table.to_dict("records")]
 
+    def _say_whether_known(self, user: User) -> Values:
+        """Return whether a user is in the log, of one who was asked by the id."""
+        log = self.histories
+        if log is None or (isinstance(user, Mapping) and log.user not in user):
+            return {}
+        return {"known": log.n_of(user[log.user] if isinstance(user, Mapping) else user) > 0}
+
+    def _holds_booleans(self, name: str) -> bool:
+        known = self._encoder.vocabularies_.get(name, ())
+        return len(known) > 0 and isinstance(known[0], bool)
+
     def _with_item(self, values: Values) -> Values:
         """Return values with what the catalogue has of their item."""
         row = self.items.row_of(values.get(self.items.item))
@@ -252,6 +291,19 @@ def _find_item(catalogue: pd.DataFrame, n_ids: Mapping[str, int]) -> str:
             f"{list(catalogue.columns)}."
         )
     return item
+
+
+def _columns_of(pipeline: Any) -> list[str]:
+    """Return the columns that a Pipeline was fitted on."""
+    names = getattr(pipeline, "feature_names_in_", None)
+    if names is None:
+        first = type(pipeline[0]).__name__
+        raise ValueError(
+            f"the Pipeline's first step, {first}, does not say which columns it was fitted on "
+            "(feature_names_in_), so that no request can be checked. Fit it on a DataFrame, or "
+            "begin the Pipeline with a step that says them."
+        )
+    return list(names)
 
 
 def _first_builder(pipeline: Any) -> HistoryBuilder | None:

@@ -1,60 +1,120 @@
 """The web application: its routes, and its answers to bad input."""
 
 import asyncio
-import hmac
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Literal
+from typing import Any, Literal
 
-from fastapi import FastAPI, Header, HTTPException, Request
+from fastapi import FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
-from prometheus_client import CollectorRegistry, Gauge, generate_latest
-from pydantic import BaseModel, Field
-from starlette.middleware.trustedhost import TrustedHostMiddleware
+from prometheus_client import CollectorRegistry, Gauge, ProcessCollector, generate_latest
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr
 
 from sklearn_din.server.guard import Guard
+from sklearn_din.server.journal import FullError
 from sklearn_din.server.json_values import Values
 from sklearn_din.server.page import add_page
-from sklearn_din.server.state import State
+from sklearn_din.server.state import LOGGER, MOST_WAITING, BusyError, State
 from sklearn_din.utils.version import __version__
 
 MAX_ITEMS, MAX_ROWS, MAX_TOP_K, MAX_CLICKS = 10_000, 1_000, 1_000, 1_000
+SECONDS_OF_SILENCE = 60.0  # about an error of the event loop that has been logged
+Id = StrictStr | StrictInt
+STATUS_OF: dict[type[Exception], int] = {
+    ValueError: 422,
+    TypeError: 422,
+    BusyError: 503,
+    FullError: 507,
+}
 
 
-class RankRequest(BaseModel):
+class RankRequest(BaseModel, extra="forbid"):
     """A user, and the items that a retrieval step has chosen."""
 
-    user: Values | str | int = Field(
+    user: Values | Id = Field(
         description="A value for each column of a user, histories as lists, the oldest event "
         "first; or the id of a user whose history the server knows."
     )
-    items: list[str | int] | None = Field(
+    items: list[Id] | None = Field(
         None, max_length=MAX_ITEMS, description="Ids of the catalogue. Absent: all of it."
     )
-    top_k: int = Field(10, ge=1, le=MAX_TOP_K)
-    exclude: Literal["history"] | None = Field(
-        None, description='"history": without items that the user had.'
+    top_k: StrictInt = Field(10, ge=1, le=MAX_TOP_K)
+    exclude: Literal["history"] | list[Id] | None = Field(
+        None, description='"history": without items that the user had; or ids to leave out.'
     )
 
 
-class PredictRequest(BaseModel):
+class PredictRequest(BaseModel, extra="forbid"):
     """Rows, each with a user and an item."""
 
     rows: list[Values] = Field(min_length=1, max_length=MAX_ROWS)
 
 
-class EventsRequest(BaseModel):
+class EventsRequest(BaseModel, extra="forbid"):
     """What users did: user, time and item; other columns of a history the catalogue has."""
 
-    events: list[Values] = Field(min_length=1, max_length=MAX_CLICKS)
+    events: list[Values] = Field(
+        min_length=1,
+        max_length=MAX_CLICKS,
+        description='An "event_id" is optional: posts with the same one are the same event.',
+    )
+
+
+class Answer(BaseModel):
+    """Answers may hold "notes": warnings about the request."""
+
+    model_config = ConfigDict(extra="allow")
+
+
+class Ranked(Answer):
+    """The best items, the best first."""
+
+    items: list[Id]
+    probabilities: list[float] | None = Field(None, description='Of a regressor "predictions".')
+    known: StrictBool | None = Field(None, description="Whether the log has the user.")
+    unknown_items: list[Id] | None = Field(None, description="Those that no catalogue has.")
+
+
+class Predicted(Answer):
+    """A number for each row."""
+
+    probabilities: list[float] | None = Field(None, description='Of a regressor "predictions".')
+
+
+class Added(Answer):
+    """How many events were new."""
+
+    added: int
+    known_already: int = 0
+
+
+class Problem(BaseModel):
+    """What was wrong."""
+
+    detail: str
+
+
+PROBLEMS: dict[int | str, dict[str, Any]] = {
+    401: {"model": Problem, "description": "The token is absent or wrong."},
+    422: {"model": Problem, "description": "What was wrong with the request."},
+    503: {"model": Problem, "description": "Too many requests wait: ask again in a second."},
+}
+NO_ROOM: dict[int | str, dict[str, Any]] = {
+    507: {"model": Problem, "description": "There is no room for more events."}
+}
+NO_EVENT: dict[int | str, dict[str, Any]] = {
+    404: {"model": Problem, "description": "No event was posted with this id."}
+}
 
 
 def create_app(
     state: State,
     *,
-    token: str | None = None,
+    token: str = "",
+    protects_reading: bool = False,
     hosts: Sequence[str] = (),
     calibration: list[dict[str, float]] | None = None,
 ) -> FastAPI:
@@ -64,21 +124,17 @@ def create_app(
     ----------
     state : State
         What answers.
-    token : str, default=None
-        What ``/events`` asks for. None: nothing.
-    hosts : list of str, default=()
-        The only names by which the server may be asked. Empty: any.
+    token, protects_reading, hosts
+        As of :class:`~sklearn_din.server.guard.Guard`.
     calibration : list of dict, default=None
         Mean probability ("predicted") and rate of clicks ("observed") of bins, for the page.
     """
-    registry = CollectorRegistry()
-    Gauge(
-        "loaded_timestamp_seconds", "When the answers were loaded.", registry=registry
-    ).set_function(lambda: state.loaded.timestamp())
+    registry = _registry_of(state)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         state.collect_notes()
+        asyncio.get_running_loop().set_exception_handler(_log_quietly())
         looking = asyncio.create_task(state.look_for_new_files())
         yield
         looking.cancel()
@@ -87,41 +143,13 @@ def create_app(
     app = FastAPI(
         title="sklearn-din", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None
     )
-    if hosts:
-        app.add_middleware(TrustedHostMiddleware, allowed_hosts=[*hosts])
-    app.add_middleware(Guard, registry=registry)
+    app.add_middleware(
+        Guard, registry=registry, token=token, protects_reading=protects_reading, hosts=hosts
+    )
     app.add_exception_handler(RequestValidationError, _say_what_is_wrong)
-    app.add_exception_handler(ValueError, _say_our_sentence)
-    app.add_exception_handler(TypeError, _say_our_sentence)
-
-    @app.post("/rank", summary="The best items for a user")
-    async def rank(request: RankRequest) -> Response:
-        answers = state.answers
-        asked = request.user, request.items, request.top_k, request.exclude
-        return JSONResponse(await state.work(answers.rank, *asked))
-
-    @app.post("/predict", summary="The probability of a click, row by row")
-    async def predict(request: PredictRequest) -> Response:
-        return JSONResponse(await state.work(state.answers.predict, request.rows))
-
-    @app.post("/events", summary="Clicks join their users' histories")
-    async def add_events(request: EventsRequest, authorization: str = Header("")) -> Response:
-        if token is not None and not hmac.compare_digest(
-            authorization.encode("latin-1"), f"Bearer {token}".encode()
-        ):
-            raise HTTPException(401, "/events needs the header Authorization: Bearer TOKEN.")
-        return JSONResponse(await state.work(state.add, request.events))
-
-    @app.get("/health", summary="Whether the server answers, and by what")
-    async def health() -> Values:
-        answers = state.answers
-        return {
-            "status": "ok" if state.failure is None else "old model",
-            "loaded": state.loaded.isoformat(timespec="seconds"),
-            "items": len(answers.items),
-            "events": answers.histories and answers.histories.n_events,
-            "failure": state.failure,
-        }
+    for kind in STATUS_OF:
+        app.add_exception_handler(kind, _say_our_sentence)
+    _add_routes(app, state)
 
     @app.get("/metrics", summary="Counts and times of requests, as Prometheus reads them")
     async def metrics() -> Response:
@@ -130,6 +158,105 @@ def create_app(
     add_page(app, state, calibration)
     app.openapi = lambda: _describe(app, state)  # type: ignore[method-assign]
     return app
+
+
+def _add_routes(app: FastAPI, state: State) -> None:
+    """Add what programs ask for."""
+
+    async def answer(function: Any, *given: Any) -> Response:
+        digest = state.digest
+        values = await state.work(function, *given)
+        return JSONResponse(values, headers={"model-digest": digest})
+
+    def route(method: str, path: str, summary: str, model: type[Answer], **others: Any) -> Any:
+        add = getattr(app, method)
+        return add(path, summary=summary, response_model=model, responses=PROBLEMS | others)
+
+    @route("post", "/rank", "The best items for a user", Ranked)
+    async def rank(request: RankRequest) -> Any:
+        asked = request.user, request.items, request.top_k, request.exclude
+        return await answer(state.answers.rank, *asked)
+
+    @route("post", "/predict", "The probability of a click, row by row", Predicted)
+    async def predict(request: PredictRequest) -> Any:
+        return await answer(state.answers.predict, request.rows)
+
+    @route("get", "/similar", "Items that go with one", Ranked)
+    async def similar(item: str, top_k: int = Query(10, ge=1, le=MAX_TOP_K)) -> Any:
+        answers = state.answers
+        return await answer(lambda: answers.similar(answers.items.read_id(item), top_k))
+
+    @route("post", "/events", "Clicks join their users' histories", Added)
+    async def add_events(request: EventsRequest) -> Any:
+        return await answer(state.add, request.events)
+
+    @route("delete", "/events/{event_id}", "Takes back an event posted with an id", Answer)
+    async def remove_event(event_id: str) -> Any:
+        try:
+            return await answer(state.remove, event_id)
+        except LookupError as error:
+            return JSONResponse({"detail": str(error.args[0])}, 404)
+
+    @app.get("/health", summary="Whether the server answers, and by what")
+    async def health() -> Values:
+        return _health(state)
+
+    @app.get("/ready", summary="200 where a request would be answered at once, else 503")
+    async def ready() -> Response:
+        is_ready = state.n_waiting < MOST_WAITING
+        return JSONResponse({"ready": is_ready}, 200 if is_ready else 503)
+
+
+def _health(state: State) -> Values:
+    """Return what is served, since when, and what is wrong with newer files."""
+    answers = state.answers
+    log = answers.histories
+    return {
+        "status": "ok" if state.problem is None else "old model",
+        "loaded": state.loaded.isoformat(timespec="seconds"),
+        "model": state.digest,
+        "items": len(answers.items),
+        "events": None if log is None else log.n_events,
+        "now": None if log is None else "clock" if log.moments.is_clock else "newest event",
+        "posted": state.journal.about(),
+        "problem": state.problem,
+    }
+
+
+def _registry_of(state: State) -> CollectorRegistry:
+    """Return what is measured beside the requests."""
+    registry = CollectorRegistry()
+    ProcessCollector(registry=registry)
+
+    def gauge(name: str, text: str, value: Any) -> None:
+        Gauge(name, text, namespace="sklearn_din", registry=registry).set_function(value)
+
+    gauge("waiting_requests", "Requests that wait for a thread.", lambda: state.n_waiting)
+    loaded = "model_loaded_timestamp_seconds"
+    gauge(loaded, "When the model was loaded.", lambda: state.loaded.timestamp())
+    gauge("model_age_seconds", "Since then.", lambda: time.time() - state.loaded.timestamp())
+    gauge("failed_loads", "New files that could not be served.", lambda: state.n_failed)
+    gauge("posted_bytes", "Posted events.", lambda: state.journal.about()["bytes"])
+    limit = "posted_limit_bytes"
+    gauge(
+        limit, "Most of them; NaN: none.", lambda: state.journal.about()["bytes_at_most"] or "NaN"
+    )
+    log = "Events of users, those that were posted among them."
+    gauge("events", log, lambda: getattr(state.answers.histories, "n_events", 0))
+    return registry
+
+
+def _log_quietly() -> Any:
+    """Return what the loop does with errors of its own: a line for each kind, now and then."""
+    said: dict[str, float] = {}
+
+    def tell(_: Any, context: dict[str, Any]) -> None:
+        kind = f"{type(context.get('exception')).__name__}: {context['message']}"
+        if time.monotonic() - said.get(kind, float("-inf")) > SECONDS_OF_SILENCE:
+            said[kind] = time.monotonic()
+            LOGGER.error("%s", kind)
+
+    return tell
 
 
 async def _say_what_is_wrong(request: Request, error: Exception) -> Response:
@@ -142,7 +269,9 @@ async def _say_what_is_wrong(request: Request, error: Exception) -> Response:
 
 
 async def _say_our_sentence(request: Request, error: Exception) -> Response:
-    return JSONResponse({"detail": str(error)}, 422)
+    status = next(number for kind, number in STATUS_OF.items() if isinstance(error, kind))
+    later = {"retry-after": "1"} if status == 503 else None
+    return JSONResponse({"detail": str(error)}, status, later)
 
 
 def _describe(app: FastAPI, state: State) -> Values:

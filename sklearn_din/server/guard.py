@@ -1,9 +1,12 @@
-"""Checks before every route: sizes, types, headers, time limits, and the log."""
+"""What stands before every route: who may ask, sizes, times, headers, counts, and the log."""
 
 import asyncio
+import hmac
 import logging
 import time
 import traceback
+from collections.abc import Collection
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from starlette.datastructures import Headers
@@ -19,18 +22,21 @@ HEADERS = [
     (b"content-security-policy", b"default-src 'self'; base-uri 'none'; frame-ancestors 'none'"),
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
-    (b"cache-control", b"no-cache"),
+    (b"cache-control", b"no-store"),
+    (b"cross-origin-resource-policy", b"same-origin"),
 ]
 CLOSE = {"connection": "close"}  # what is left of a body is not read
+OPEN = {"/", "/docs", "/page.css", "/page.js", "/docs.js", "/favicon.ico", "/health", "/ready"}
+WRITES = {"/events"}  # a path, or what begins with it and a slash
 LOGGER = logging.getLogger("sklearn_din.server")
 
 
 class Guard:
-    """A layer around the application that limits the size and time of requests and logs them.
+    """A layer around the application: who may not ask is told so before a body is read.
 
     Of a request the log gets the route, the status, its size and its time; of an error of ours its
     type and line. A post that is no JSON is refused, so that no page of elsewhere can send one
-    without asking first.
+    without asking first. The work for a client that has gone is dropped.
 
     Parameters
     ----------
@@ -38,15 +44,30 @@ class Guard:
         What answers.
     registry : CollectorRegistry
         Where requests are counted, by route and status.
+    token : str, default=""
+        What who writes, or with ``protects_reading`` asks anything, has to show. "": nothing.
+    protects_reading : bool, default=False
+        Whether the token is needed for what does not write, too; pages and states are open.
+    hosts : collection of str, default=()
+        The only names by which the server may be asked. Empty: any.
     """
 
-    def __init__(self, app: ASGIApp, registry: CollectorRegistry) -> None:
-        self._app = app
-        labels = ["route", "status"]
-        self._requests = Counter("requests", "Requests.", labels, registry=registry)
-        self._bytes = Counter("request_bytes", "Bytes of bodies.", ["route"], registry=registry)
+    def __init__(
+        self,
+        app: ASGIApp,
+        registry: CollectorRegistry,
+        *,
+        token: str = "",
+        protects_reading: bool = False,
+        hosts: Collection[str] = (),
+    ) -> None:
+        self._app, self._hosts, self._protects_reading = app, {*hosts}, protects_reading
+        self._token = f"Bearer {token}".encode() if token else b""
+        names: dict[str, Any] = {"namespace": "sklearn_din", "registry": registry}
+        self._requests = Counter("requests", "Requests.", ["route", "status"], **names)
+        self._bytes = Counter("request_bytes", "Bytes of bodies.", ["route"], **names)
         self._seconds = Histogram(
-            "request_seconds", "Time to the answer.", ["route"], registry=registry, buckets=BUCKETS
+            "request_seconds", "Time to the answer.", ["route"], buckets=BUCKETS, **names
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -54,14 +75,7 @@ class Guard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        began, body, status, is_read = time.perf_counter(), b"", 500, False
-
-        async def replay() -> Message:
-            nonlocal is_read
-            if is_read:
-                return await receive()
-            is_read = True
-            return {"type": "http.request", "body": body}
+        began, body, status = time.perf_counter(), b"", 500
 
         async def send_with_headers(message: Message) -> None:
             nonlocal status
@@ -71,8 +85,9 @@ class Guard:
             await send(message)
 
         try:
+            self._check(scope)
             body = await _read_body(scope, receive)
-            await self._app(scope, replay, send_with_headers)
+            await self._answer(scope, receive, send_with_headers, body)
         except HTTPException as refusal:
             answer = JSONResponse({"detail": refusal.detail}, refusal.status_code, refusal.headers)
             await answer(scope, receive, send_with_headers)
@@ -87,11 +102,66 @@ class Guard:
         self._requests.labels(route, status).inc()
         self._bytes.labels(route).inc(len(body))
         self._seconds.labels(route).observe(seconds)
-        LOGGER.info("%s %d, %d bytes, %.1f ms", route, status, len(body), 1e3 * seconds)
+        facts = {
+            "route": route,
+            "status": status,
+            "bytes": len(body),
+            "ms": round(1e3 * seconds, 1),
+        }
+        LOGGER.info("%s %d, %d bytes, %.1f ms", *facts.values(), extra={"facts": facts})
+
+    def _check(self, scope: Scope) -> None:
+        """Raise where the server was asked by another name, or without its token."""
+        headers = Headers(scope=scope)
+        host = headers.get("host", "")
+        name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
+        if self._hosts and name not in self._hosts:
+            raise HTTPException(400, "this server has another name: see --allowed-host.", CLOSE)
+        path = scope["path"].removeprefix(scope.get("root_path", ""))
+        writes = any(path == p or path.startswith(f"{p}/") for p in WRITES)
+        is_open = path in OPEN or path.startswith("/page/image/")
+        if not self._token or not (writes or (self._protects_reading and not is_open)):
+            return
+        given = headers.get("authorization", "").encode("latin-1")
+        if not hmac.compare_digest(given, self._token):
+            ask = {"www-authenticate": 'Bearer realm="sklearn-din"'}
+            raise HTTPException(
+                401, f"{path} needs the header Authorization: Bearer TOKEN.", CLOSE | ask
+            )
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send, body: bytes) -> None:
+        """Let the application answer, unless the client goes before."""
+        gone = asyncio.ensure_future(_wait_for_end(receive))
+        is_read = False
+
+        async def replay() -> Message:
+            nonlocal is_read
+            if is_read:
+                await asyncio.shield(gone)
+                return {"type": "http.disconnect"}
+            is_read = True
+            return {"type": "http.request", "body": body}
+
+        answering: asyncio.Future[Any] = asyncio.ensure_future(self._app(scope, replay, send))
+        try:
+            await asyncio.wait([answering, gone], return_when=asyncio.FIRST_COMPLETED)
+            if not answering.done():
+                answering.cancel()
+                await asyncio.wait([answering])
+            if not answering.cancelled():
+                answering.result()
+        finally:
+            gone.cancel()
+            answering.cancel()
+
+
+async def _wait_for_end(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 async def _read_body(scope: Scope, receive: Receive) -> bytes:
-    if scope["method"] in ("GET", "HEAD", "OPTIONS"):
+    if scope["method"] in ("GET", "HEAD", "OPTIONS", "DELETE"):
         return b""
     kind = Headers(scope=scope).get("content-type", "").partition(";")[0].strip()
     if kind != "application/json":

@@ -1,26 +1,42 @@
-"""Histories of users: a log, and the clicks that arrived since."""
+"""What users did: a log, and the events that have been posted since."""
 
+import bisect
+import itertools
 import threading
 import warnings
-from typing import Any
+from collections import Counter
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from sklearn_din.logs.appended_events import append_events
 from sklearn_din.logs.history import HistoryBuilder
-from sklearn_din.server.json_values import Values, check_keys, check_spelling, plain
-from sklearn_din.utils.validation import check_frame
+from sklearn_din.server.json_values import (
+    Values,
+    check_keys,
+    check_spelling,
+    plain,
+    refuse_other_keys,
+)
+from sklearn_din.server.moments import SECOND, Moments
+from sklearn_din.utils.validation import check_frame, check_max_age
 
-RECENT = 2_000  # clicks after which they join the log: until then a post costs the same
-TIMES = "time of each event"  # a history beside those of the model
+MAX_TEXT = 1_000  # characters of a value that is posted
+
+
+class Event(NamedTuple):
+    """What a user did: equal ones are the same event."""
+
+    user: Any
+    time: Any  # as of ``Moments``
+    values: tuple[Any, ...]  # of the log's columns
 
 
 class Histories:
-    """Each user's newest events, by two HistoryBuilders: of the log, and of what came since.
+    """Each user's newest events: those of the log, in order, and those posted, user by user.
 
-    A click joins the small one, so that it costs the same however long the log is. Now is just
-    after the newest event. Threads may share it.
+    A post and a history cost the same however long the log is. An event counts as often as it was
+    posted, or as often as the log has it, whichever is more. Threads may share it.
 
     Parameters
     ----------
@@ -29,65 +45,86 @@ class Histories:
     log : DataFrame of shape (n_events, ...), default=None
         Events beside those that a fitted builder remembers. Its other columns are what was last
         known of each user.
+    now : {"clock", "newest"}, default=None
+        As of :class:`Moments`.
     """
 
-    def __init__(self, builder: HistoryBuilder, log: pd.DataFrame | None = None) -> None:
+    def __init__(
+        self,
+        builder: HistoryBuilder,
+        log: pd.DataFrame | None = None,
+        *,
+        now: Literal["clock", "newest"] | None = None,
+    ) -> None:
         names = [builder.columns] if isinstance(builder.columns, str) else [*builder.columns]
         self.user, self.time, self.columns = builder.user, builder.time, names
         self.sources = {f"{builder.prefix}{name}": name for name in names}
-        self._times = f"{builder.prefix}{TIMES}"
+        self.max_length, self._elapsed = builder.max_length, builder.elapsed
+        columns = [self.user, self.time, *names]
+        if log is not None:
+            check_frame(log, columns, name="the history")
+            log = log.sort_values(self.time, kind="stable")
+        self._builder = _remember(builder, log, columns)
+        events = self._builder.events_
+        self.n_events = len(events)
+        self.moments = Moments(events[self.time], now=now)
+        unit = "ns" if self.moments.are_dates else None
+        self._max_age = check_max_age(builder.max_age, unit=unit)
         if builder.elapsed is not None:
             self.sources[builder.elapsed] = builder.elapsed
-        self._settings = builder.get_params() | {"columns": [*names, TIMES], "events": "all"}
-        parts = [self._with_times(builder.events_)] if hasattr(builder, "events_") else []
-        if log is not None:
-            check_frame(log, [self.user, self.time, *names], name="the history")
-            log = log.sort_values(self.time, kind="stable")
-            parts.append(self._with_times(log))
-        if not sum(map(len, parts)):
-            raise ValueError("the history must have at least one event, got none.")
-        remembered = self._fit(parts[0])
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # of events that are in both
-            for part in parts[1:]:
-                remembered.partial_fit(part)
-        events = remembered.events_
-        self._example = events.head(1)
-        self._builders = remembered, self._fit(events[:0])
-        self._n_by_user = events[self.user].value_counts()
-        last = self._example if log is None else log.drop_duplicates(self.user, keep="last")
+        codes, users = pd.factorize(events[self.user])  # missing ones, -1, are nobody's
+        self._order = np.lexsort((self.moments.values, codes))
+        self._times = self.moments.values[self._order]
+        ends = np.searchsorted(codes[self._order], np.arange(-1, len(users)), side="right")
+        self._span_of = dict(zip(users.tolist(), itertools.pairwise(ends.tolist()), strict=True))
+        self._known = {name: events[name].dropna().head(1) for name in columns}
+        last = events[:1] if log is None else log.drop_duplicates(self.user, keep="last")
         self._last_known = last.set_index(self.user)
+        self._posted: dict[Any, list[Event]] = {}
+        self._n_posted: Counter[Event] = Counter()
         self._writing = threading.Lock()
-
-    @property
-    def n_events(self) -> int:
-        """Number of events that are remembered."""
-        return sum(len(builder.events_) for builder in self._builders)
-
-    def now(self) -> Any:
-        """Return the moment just after the newest event."""
-        newest = max(b.events_[self.time].max() for b in self._builders if len(b.events_))
-        return newest + (pd.Timedelta(1, unit="s") if isinstance(newest, pd.Timestamp) else 1)
 
     def of(self, user: Any) -> tuple[dict[str, list[Any]], list[Any]]:
         """Return the histories of one user, and the time of each event, oldest first.
 
         Of an unknown user they are empty.
         """
-        check_spelling([user], self._n_by_user.index[:1].tolist(), name=self.user)
-        parts = [self._ask(builder, user) for builder in self._builders]
-        times = np.concatenate([part[self._times] for part in parts])
-        newest = np.argsort(times, kind="stable")[-self._builders[0].max_length :]
+        check_spelling([user], self._known[self.user].tolist(), name=self.user)
+        posted = self._posted.get(user, [])
+        now = self.moments.now(posted[-1].time if posted else None)
+        rows = self._rows_of(user, now)
+        events = [Event(user, time, ()) for time in self._times[rows].tolist()]
+        frame = self._builder.events_
+        columns = [frame[name].iloc[self._order[rows]].tolist() for name in self.columns]
+        events = [
+            event._replace(values=values)
+            for event, values in zip(events, zip(*columns, strict=True), strict=True)
+        ]
+        events += [event for event in posted if event.time < now]
+        if self._max_age is not None:
+            events = [event for event in events if event.time >= now - self._max_age]
+        events = sorted(events, key=lambda event: event.time)[-self.max_length :]
         histories = {
-            name: [cell for part in parts for cell in part[name].tolist()] for name in self.sources
+            name: [event.values[n] for event in events]
+            for n, name in enumerate(list(self.sources)[: len(self.columns)])
         }
-        ordered = {name: [cells[n] for n in newest] for name, cells in histories.items()}
-        return ordered, [plain(time) for time in pd.Series(times[newest]).tolist()]
+        if self._elapsed is not None:
+            unit = SECOND if self.moments.are_dates else 1
+            histories[self._elapsed] = [(now - event.time) / unit for event in events]
+        return histories, [self.moments.show(event.time) for event in events]
+
+    def n_of(self, user: Any) -> int:
+        """Return how many events of a user there are."""
+        start, end = self._span_of.get(user, (0, 0))
+        return end - start + len(self._posted.get(user, []))
 
     def read_id(self, text: str | int) -> Any:
         """Return the id of a user that was typed: an integer where ids are integers."""
-        known = self._n_by_user.index[0]
-        return int(text) if isinstance(plain(known), int) and str(text).isdecimal() else text
+        known = plain(self._known[self.user].iloc[0])
+        try:
+            return int(text) if isinstance(known, int) else str(text)
+        except ValueError:
+            return text
 
     def last_known(self, user: Any, name: str) -> Any:
         """Return what the log last had of a user in a column; None where it had nothing."""
@@ -98,87 +135,120 @@ class Histories:
 
     def rows(self, n: int) -> pd.DataFrame:
         """Return the newest events of the log as rows with the histories that they had."""
-        return self._builders[0].transform(self._builders[0].events_.nlargest(n, self.time))
+        return self._builder.transform(self._builder.events_.nlargest(n, self.time))
 
-    def add(self, events: list[Values]) -> int:
-        """Remember events and return how many there were that were not remembered already."""
+    def read(self, events: list[Values], *, is_kept: bool = False) -> list[Event]:
+        """Return events of a request, checked: nothing is remembered yet.
+
+        Those that were kept from before may lie ahead of a shorter log.
+        """
         needed = [self.user, self.time, *self.columns]
         check_keys(events, needed, what="an event")
+        refuse_other_keys(events, needed, what="an event")
         for name in (self.user, self.time):
             if any(event[name] is None for event in events):
                 raise ValueError(f"an event must have a value for {name}, got null.")
-        frame = pd.DataFrame()
-        for name in needed:
-            cells, known = [event[name] for event in events], self._example[name].tolist()
-            if name != self.time:
-                check_spelling(cells, known, name=name)
-                _check_numbers(cells, self._example[name])
-            is_integer = None in cells and type(known[0]) is int  # else they would be floats
-            frame[name] = pd.Series(cells, dtype="Int64" if is_integer else None)
-        frame[self.time] = self._read_times(frame[self.time])
+        for name in (self.user, *self.columns):
+            _check_cells([event[name] for event in events], self._known[name])
+        return [
+            Event(
+                event[self.user],
+                self.moments.read(event[self.time], is_kept=is_kept),
+                tuple(event[name] for name in self.columns),
+            )
+            for event in events
+        ]
+
+    def write(self, event: Event) -> Values:
+        """Return an event as :meth:`read` takes it."""
+        values = dict(zip(self.columns, event.values, strict=True))
+        return {self.user: event.user, self.time: self.moments.show(event.time), **values}
+
+    def has(self, event: Event) -> bool:
+        """Return whether the log has an event, or it was posted."""
+        return self._n_posted[event] > 0 or self._n_in_log(event) > 0
+
+    def add(self, events: list[Event]) -> None:
+        """Remember events."""
         with self._writing:
-            log, recent = self._builders
-            users = frame[self.user]
-            known = [b.events_[b.events_[self.user].isin(users)] for b in (log, recent)]
-            memory = self._fit(self._join(*known))
-            n_known = len(memory.events_)
-            new = memory.partial_fit(self._with_times(frame)).events_[n_known:]
-            recent = self._fit(self._join(recent.events_, new))
-            if len(recent.events_) > RECENT:
-                log = self._fit(self._join(log.events_, recent.events_))
-                self._n_by_user = log.events_[self.user].value_counts()
-                recent = self._fit(log.events_[:0])
-            self._builders = log, recent
-        return len(new)
+            for event in events:
+                self._n_posted[event] += 1
+                if self._n_posted[event] > self._n_in_log(event):
+                    own = [*self._posted.get(event.user, [])]  # readers have the old list
+                    bisect.insort(own, event, key=lambda other: other.time)
+                    self._posted[event.user] = own
+                    self.n_events += 1
+
+    def remove(self, event: Event) -> None:
+        """Forget one posted event; raise where the log has it too."""
+        if self._n_posted[event] <= self._n_in_log(event):
+            raise ValueError("the event stands in the history's file too. Take it out there.")
+        self.remove_posted(event)
+
+    def remove_posted(self, event: Event) -> None:
+        """Forget that an event was posted; what the log has stays."""
+        with self._writing:
+            self._n_posted[event] -= 1
+            if self._n_posted[event] >= self._n_in_log(event):
+                own = [*self._posted[event.user]]
+                own.remove(event)
+                self._posted[event.user] = own
+                self.n_events -= 1
 
     def example(self) -> Values:
-        """Return an event as :meth:`add` takes it."""
-        event = self._example.drop(columns=TIMES).iloc[0].to_dict()
-        return {str(name): plain(value) for name, value in event.items()}
+        """Return an event as :meth:`read` takes it."""
+        event = {str(n): plain(c.iloc[0]) if len(c) else None for n, c in self._known.items()}
+        return event | {self.time: self.moments.show(self.moments.values[0].item())}
 
     def search(self, text: str, n: int) -> list[Values]:
-        """Return users whose id contains a text, those with the most events first."""
-        recent = self._builders[1].events_[self.user].value_counts()
-        counts = self._n_by_user.add(recent, fill_value=0).sort_values(ascending=False)
-        if text:
-            counts = counts[counts.index.astype(str).str.contains(text, case=False, regex=False)]
-        return [{"user": plain(user), "events": int(k)} for user, k in counts.head(n).items()]
+        """Return users whose id holds a text, those with the most events first."""
+        users = {*self._span_of, *self._posted}
+        hits = [user for user in users if text.lower() in str(user).lower()]
+        hits.sort(key=lambda user: (-self.n_of(user), str(user)))
+        return [{"user": plain(user), "events": self.n_of(user)} for user in hits[:n]]
 
-    def _fit(self, events: pd.DataFrame) -> HistoryBuilder:
-        return HistoryBuilder(**self._settings).fit(events)
+    def _rows_of(self, user: Any, now: Any) -> slice:
+        """Return the newest events of a user in the log before a moment, by their order."""
+        start, end = self._span_of.get(user, (0, 0))
+        end = start + np.searchsorted(self._times[start:end], now)
+        return slice(max(start, end - self.max_length), end)
 
-    def _join(self, old: pd.DataFrame, new: pd.DataFrame) -> pd.DataFrame:
-        return append_events(old, new, user=self.user, time=self.time)
-
-    def _with_times(self, log: pd.DataFrame) -> pd.DataFrame:
-        return log[[self.user, self.time, *self.columns]].assign(**{TIMES: log[self.time]})
-
-    def _ask(self, builder: HistoryBuilder, user: Any) -> pd.Series:
-        """Return what a builder attaches to one row of the user now."""
-        row = self._example.assign(**{self.user: [user], self.time: self.now()})
-        return builder.transform(row).iloc[0]
-
-    def _read_times(self, times: pd.Series) -> pd.Series:
-        """Return times that came as JSON as the log has them."""
-        kind = self._example[self.time].dtype
-        if not pd.api.types.is_datetime64_any_dtype(kind):
-            if not pd.api.types.is_numeric_dtype(times.dtype):
-                raise ValueError(f"{self.time} must be a number, as in the log, got {times[0]!r}.")
-            return times
-        has_zone = getattr(kind, "tz", None) is not None
-        read = pd.to_datetime(times, errors="coerce", utc=has_zone)
-        is_wrong = read.isna().any() or (read.dt.tz is not None) != has_zone
-        if pd.api.types.is_numeric_dtype(times.dtype) or is_wrong:
-            raise ValueError(
-                f"{self.time} must be a date as text, such as {str(self.now())!r}, got "
-                f"{times[read.isna()].tolist() or times.tolist()!r:.60}."
-            )
-        return read.astype(kind)
+    def _n_in_log(self, event: Event) -> int:
+        """Count how often the log has an event."""
+        start, end = self._span_of.get(event.user, (0, 0))
+        times = self._times[start:end]
+        at = start + np.arange(*(np.searchsorted(times, event.time, s) for s in ("left", "right")))
+        rows = self._builder.events_[self.columns].iloc[self._order[at]]
+        return sum(tuple(map(plain, row)) == event.values for row in rows.itertuples(index=False))
 
 
-def _check_numbers(cells: list[Any], known: pd.Series) -> None:
-    """Raise where a column of numbers gets something else."""
-    if pd.api.types.is_numeric_dtype(known.dtype):
-        wrong = [cell for cell in cells if not isinstance(cell, int | float | None)]
+def _remember(
+    builder: HistoryBuilder, log: pd.DataFrame | None, names: list[str]
+) -> HistoryBuilder:
+    """Return a builder of all events: of one that remembers some, and of a log."""
+    parts = [builder.events_[names]] if hasattr(builder, "events_") else []
+    if log is not None:
+        parts.append(log[names])
+    if not sum(map(len, parts)):
+        raise ValueError("the history must have at least one event, got none.")
+    remembered = HistoryBuilder(**{**builder.get_params(), "events": "all"}).fit(parts[0])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of events that are in both
+        for part in parts[1:]:
+            remembered.partial_fit(part)
+    return remembered
+
+
+def _check_cells(cells: list[Any], known: pd.Series) -> None:
+    """Raise where a column gets another kind of values than the log has, or a long text."""
+    name = str(known.name)
+    check_spelling(cells, known.tolist(), name=name)
+    if pd.api.types.is_numeric_dtype(known.dtype) and known.dtype != bool:
+        wrong = [cell for cell in cells if type(cell) not in (int, float, type(None))]
         if wrong:
-            raise ValueError(f"{known.name} must be a number, as in the log, got {wrong[0]!r:.40}.")
+            raise ValueError(f"{name} must be a number, as in the log, got {wrong[0]!r:.40}.")
+    for cell in cells:
+        if not isinstance(cell, str | int | float | None):
+            raise ValueError(f"{name} must be one value, got {cell!r:.40}.")
+        if isinstance(cell, str) and len(cell) > MAX_TEXT:
+            raise ValueError(f"{name} may have {MAX_TEXT:,} characters, got {len(cell):,}.")

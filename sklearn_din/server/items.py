@@ -62,6 +62,13 @@ class Items:
         """Return the row of an item; None where the catalogue has none."""
         return self._rows.get(item) if isinstance(item, str | int) else None
 
+    def read_id(self, text: str) -> Any:
+        """Return the id of an item that was typed: an integer where ids are integers."""
+        try:
+            return int(text) if isinstance(self.ids[0], int) else text
+        except ValueError:
+            return text
+
     def find(self, items: list[Any]) -> list[int]:
         """Return the rows of items, those of the catalogue; raise where it has none of them."""
         check_spelling(items, self.ids[:1], name="items")

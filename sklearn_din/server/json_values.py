@@ -1,5 +1,7 @@
 """JSON values in and out: spelling of ids, dates, missing values."""
 
+import difflib
+from collections.abc import Iterable
 from typing import Any
 
 import pandas as pd
@@ -31,6 +33,18 @@ def check_spelling(values: list[Any], known: list[Any], *, name: str) -> None:
             raise ValueError(
                 f"{name} must be {NAMES[kind]}, such as {known[0]!r:.40}, got {value!r:.40}: "
                 f"{got}. Write them {how} quotes."
+            )
+
+
+def refuse_other_keys(rows: Iterable[Values], names: Iterable[str], *, what: str) -> None:
+    """Raise where a row has a key that is none of some names."""
+    for row in rows:
+        other = [name for name in row if name not in {*names}]
+        if other:
+            close = difflib.get_close_matches(other[0], list(names), n=1)
+            hint = f" Is it {close[0]!r}, misspelt?" if close else ""
+            raise ValueError(
+                f"{what} may have the keys {list(names)}, got {other[0]!r:.60} too.{hint}"
             )
 
 

@@ -1,7 +1,7 @@
 """The page: its files, and the requests they make."""
 
 from importlib.resources import files
-from typing import Any
+from typing import Any, Literal
 
 from fastapi import FastAPI, HTTPException
 from fastapi.responses import FileResponse, JSONResponse, Response
@@ -137,7 +137,7 @@ def _show_user(answers: Answers, user: str | int) -> Values:
 def _rank(answers: Answers, request: PageRequest) -> Values:
     """Return the ten best items with what people see of them."""
     user = answers.user_of_events(request.events, request.context)
-    exclude = "history" if request.exclude else None
+    exclude: Literal["history"] | None = "history" if request.exclude else None
     best, numbers = answers.best(user, None, N_BEST, exclude)
     shown = [
         {**answers.items.show(row), "number": number}

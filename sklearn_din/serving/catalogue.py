@@ -224,6 +224,12 @@ class Catalogue:
         attributes = [(self.columns[name], self.schema[name].n_ids) for _, name in self.attributes]
         return Shortlist(scores, ids, attributes=attributes, newest=newest, vectors=vectors)
 
+    def find_similar(self, position: int, n: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the positions of candidates that go best with one, and their scores above 0."""
+        one = self.columns[cast(str, self.item)][position : position + 1]
+        near, scores = self.shortlist.rank([one for _ in self.neighbours], n, np.array([position]))
+        return near[scores > 0], scores[scores > 0]
+
     def choose(self, X: EncodedFeatures, user: int, n: int, excluded: np.ndarray) -> np.ndarray:
         """Return the positions of n candidates for a row of users, in ascending order."""
 

@@ -280,6 +280,12 @@ class Ranker(Generic[IntoDataFrameT]):
         """Return the numbers of the pairs that :meth:`rank` leaves out."""
         return _allow(self._pair(users), exclude, None)[1]
 
+    def find_similar(self, position: int, n: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the positions of candidates that go best with one, and their scores above 0."""
+        if self._catalogue is None:
+            raise ValueError("items like another need a Pipeline without a step before the encoder")
+        return self._catalogue.find_similar(position, n)
+
     def _answer(self, best: np.ndarray, ranks: np.ndarray, logits: np.ndarray) -> IntoDataFrameT:
         """Return pairs by their numbers as a frame."""
         rows, positions = np.divmod(best, len(self._frame.pandas))

@@ -1,0 +1,99 @@
+"""Times of a log as JSON brings them, the moment that is now, and what lies too far ahead."""
+
+import re
+import time
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from sklearn_din.utils.validation import check_times
+
+ISO = re.compile(
+    r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d{1,9})?)?(Z|[+-]\d\d:?\d\d)?)?", re.ASCII
+)
+SECOND = 1_000_000_000  # nanoseconds
+DAY = 86_400 * SECOND
+
+
+class Moments:
+    """The times of a log: integers since 1970 in nanoseconds, or the log's own numbers.
+
+    Now is the clock's where the newest event lies no longer ago than the log is long: it is being
+    written. Of an old log, now is just after its newest event, and for a user who has done
+    something since, just after that: nobody moves the now of others.
+
+    Parameters
+    ----------
+    times : Series
+        Of the log's events.
+    now : {"clock", "newest"}, default=None
+        Which of both; None: by the rule above.
+    """
+
+    def __init__(self, times: pd.Series, *, now: Literal["clock", "newest"] | None = None) -> None:
+        self.name, self._zone = times.name, getattr(times.dtype, "tz", None)
+        self.values, unit, self._has_zone = check_times(times, name=str(times.name), unit="ns")
+        self.are_dates = unit is not None
+        self.newest, oldest = self.values.max().item(), self.values.min().item()
+        self._span = self.newest - oldest
+        if now == "clock" and not self.are_dates:
+            raise ValueError(
+                f"--now clock needs dates, and {self.name} holds numbers, whose unit nobody knows."
+            )
+        is_written = self.are_dates and self.newest <= time.time_ns() <= self.newest + self._span
+        self.is_clock = is_written if now is None else now == "clock"
+
+    def now(self, newest: float | None = None) -> Any:
+        """Return the moment that is now for a user, whose newest event is given."""
+        if self.is_clock:
+            return time.time_ns()
+        last = self.newest if newest is None else max(self.newest, newest)
+        return last + (SECOND if self.are_dates else 1)
+
+    def read(self, value: Any, *, is_kept: bool = False) -> Any:
+        """Return a time of a request as a number; ValueError where it is none, or too late.
+
+        One that was kept from before is not too late.
+        """
+        moment = self._read_date(value) if self.are_dates else self._read_number(value)
+        latest = self.newest + max(self._span, 1)
+        if self.are_dates:
+            latest = max(self.newest, time.time_ns()) + DAY
+        if moment > latest and not is_kept:
+            raise ValueError(
+                f"{self.name} must be {self.show(latest)} at the latest, got {value!r:.40}. Is it "
+                "in another unit?"
+            )
+        return moment
+
+    def show(self, moment: Any) -> Any:
+        """Return a moment as :meth:`read` takes it: a number, or a date of ISO 8601."""
+        if not self.are_dates:
+            return moment
+        stamp = pd.Timestamp(moment, tz="UTC")
+        if self._has_zone:
+            return stamp.tz_convert(self._zone).isoformat()
+        return stamp.tz_localize(None).isoformat()
+
+    def _read_date(self, value: Any) -> int:
+        """Read ISO 8601: without a zone it is in that of the log; a log without one is in UTC."""
+        try:
+            if not isinstance(value, str) or not ISO.fullmatch(value):
+                raise ValueError
+            stamp = pd.Timestamp(value)
+            if stamp.tz is None:
+                stamp = stamp.tz_localize(self._zone if self._has_zone else "UTC")
+            return stamp.as_unit("ns").value
+        except (ValueError, OverflowError) as error:  # no such day, hour, or year
+            raise ValueError(
+                f"{self.name} must be a date as text in the form of ISO 8601, such as "
+                f"{self.show(self.now())!r}, got {value!r:.60}."
+            ) from error
+
+    def _read_number(self, value: Any) -> float:
+        kinds = (int,) if self.values.dtype.kind == "i" else (int, float)
+        if type(value) not in kinds or not np.isfinite(value):
+            what = "an integer" if kinds == (int,) else "a number"
+            raise ValueError(f"{self.name} must be {what}, as in the log, got {value!r:.40}.")
+        return value

@@ -1,0 +1,265 @@
+"""What a hostile client may cost, over real sockets."""
+
+import contextlib
+import json
+import re
+import resource
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+import pandas as pd
+import pytest
+
+pytest.importorskip("fastapi", reason="the extra [serve] is not installed")
+import uvicorn
+
+from sklearn_din.server import connections
+from sklearn_din.server.answers import Answers
+from sklearn_din.server.app import create_app
+from sklearn_din.server.connections import BoundedProtocol
+from sklearn_din.server.state import State
+from tests.served_model import fit_served, write_served
+
+
+@pytest.fixture(scope="module")
+def served():
+    model, clicks = fit_served()
+    return Answers(model, clicks.drop_duplicates("item")[["item", "category"]])
+
+
+@pytest.fixture
+def serve(served):
+    """Start servers on ports of this machine, which end with the test."""
+    started = []
+
+    def start(root_path="", **options):
+        state = State(lambda: served)
+        app = create_app(state, **options)
+        quiet = {"port": 0, "log_level": "critical", "root_path": root_path}
+        config = uvicorn.Config(app, http=BoundedProtocol, **quiet)
+        server = uvicorn.Server(config)
+        thread = threading.Thread(target=server.run)
+        thread.start()
+        started.append((server, thread))
+        while not server.started:
+            thread.join(0.02)
+        return state, server.servers[0].sockets[0].getsockname()[1]
+
+    yield start
+    for server, thread in started:
+        server.should_exit = True
+        thread.join()
+
+
+def connect(port):
+    return socket.create_connection(("127.0.0.1", port), timeout=20)
+
+
+def send(port, method, path, body=None, **headers):
+    """Status, headers and body of an answer."""
+    content = b"" if body is None else json.dumps(body).encode()
+    lines = {"Host": "localhost", "Connection": "close", "Content-Type": "application/json",
+             "Content-Length": str(len(content)), **headers}  # fmt: skip
+    head = f"{method} {path} HTTP/1.1\r\n" + "".join(f"{n}: {v}\r\n" for n, v in lines.items())
+    with connect(port) as connection:
+        connection.sendall(head.encode() + b"\r\n" + content)
+        answer = b"".join(iter(lambda: connection.recv(65_536), b""))
+    start, _, rest = answer.partition(b"\r\n\r\n")
+    return int(start.split()[1]), start.decode().lower(), rest
+
+
+def test_headers_that_do_not_end_close_the_connection(serve, monkeypatch):
+    monkeypatch.setattr(connections, "SECONDS_PER_HEAD", 0.3)
+    _, port = serve()
+    for beginning in (b"", b"GET /health HTTP/1.1\r\nHost: lo"):
+        with connect(port) as connection:
+            connection.sendall(beginning)
+            began = time.monotonic()
+            assert connection.recv(9) == b""
+            assert time.monotonic() - began < 5
+    with connect(port) as connection:  # the second request of a connection, too
+        connection.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert connection.recv(9) == b"HTTP/1.1 "
+        time.sleep(0.1)
+        connection.recv(65_536)
+        connection.sendall(b"GET /health")
+        assert connection.recv(9) == b""
+
+
+def test_connections_beyond_the_limit_are_told_to_come_later(serve, monkeypatch):
+    monkeypatch.setattr(connections, "MOST_CONNECTIONS", 5)
+    _, port = serve()
+    held = [connect(port) for _ in range(5)]
+    time.sleep(0.2)
+    status, head, _ = send(port, "GET", "/health")
+    assert status == 503
+    assert "retry-after: 1" in head
+    for connection in held:
+        connection.close()
+    time.sleep(0.2)
+    assert send(port, "GET", "/health")[0] == 200
+
+
+def test_the_limit_leaves_files_to_the_process():
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    assert connections.most_connections() <= max(1, soft - connections.OTHER_FILES)
+
+
+def test_work_for_clients_who_left_is_dropped(serve, monkeypatch, served):
+    state, port = serve()
+    done, is_released = [], threading.Event()
+
+    def slow(*_):
+        is_released.wait(20)
+        done.append(1)
+        return {"items": []}
+
+    monkeypatch.setattr(served, "rank", slow)
+    body = json.dumps({"user": 7}).encode()
+    head = f"POST /rank HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n"
+    head += "Content-Type: application/json\r\n\r\n"
+    leaving = [connect(port) for _ in range(30)]
+    for connection in leaving:
+        connection.sendall(head.encode() + body)
+    wait_for(lambda: state.n_waiting == 30 - state.n_threads)
+    assert send(port, "GET", "/ready")[0] == 200
+    for connection in leaving:
+        connection.close()
+    wait_for(lambda: state.n_waiting == 0)
+    is_released.set()
+    assert send(port, "POST", "/rank", {"user": 7})[0] == 200
+    assert len(done) <= state.n_threads + 1
+
+
+def test_more_requests_than_may_wait_are_told_to_come_later(serve, monkeypatch, served):
+    monkeypatch.setattr("sklearn_din.server.state.MOST_WAITING", 2)
+    monkeypatch.setattr("sklearn_din.server.app.MOST_WAITING", 2)
+    state, port = serve()
+    is_released = threading.Event()
+    monkeypatch.setattr(served, "rank", lambda *_: {"items": [is_released.wait(20) and 1]})
+    answers = []
+    asking = [
+        threading.Thread(target=lambda: answers.append(send(port, "POST", "/rank", {"user": 7})[0]))
+        for _ in range(state.n_threads + 2)
+    ]
+    for thread in asking:
+        thread.start()
+    wait_for(lambda: state.n_waiting == 2)
+    status, head, rest = send(port, "POST", "/rank", {"user": 7})
+    assert (status, "retry-after: 1" in head) == (503, True)
+    assert json.loads(rest) == {"detail": "2 requests wait already. Ask again in a second."}
+    assert send(port, "GET", "/ready")[0] == 503
+    is_released.set()
+    for thread in asking:
+        thread.join()
+    assert answers == [200] * len(asking)
+
+
+def wait_for(condition):
+    until = time.monotonic() + 20
+    while not condition() and time.monotonic() < until:
+        time.sleep(0.02)
+    assert condition()
+
+
+def test_a_token_is_asked_for_before_the_body_is_read(serve):
+    _, port = serve(token="päss")
+    click = {"user": 7, "item": 12, "time": "2024-03-01"}
+    head = b"POST /events HTTP/1.1\r\nHost: localhost\r\nContent-Length: 900000\r\n\r\n"
+    with connect(port) as connection:
+        connection.sendall(head)  # and no body
+        answer = connection.recv(65_536).decode().lower()
+    assert answer.startswith("http/1.1 401")
+    assert 'www-authenticate: bearer realm="sklearn-din"' in answer
+    right = {"Authorization": "Bearer p\xe4ss"}
+    for given, status in (({"Authorization": "Bearer pass"}, 401), (right, 200)):
+        assert send(port, "POST", "/events", {"events": [click]}, **given)[0] == status
+    assert send(port, "DELETE", "/events/a")[0] == 401
+    assert send(port, "POST", "/rank", {"user": 7})[0] == 200  # reading is free on this machine
+
+
+def test_reading_needs_the_token_where_it_is_protected(serve):
+    _, port = serve(token="word", protects_reading=True)
+    right = {"Authorization": "Bearer word"}
+    asked = [("POST", "/rank", {"user": 7})]
+    asked += [("GET", path, None) for path in ("/page/users", "/openapi.json", "/metrics")]
+    for method, path, body in asked:
+        assert send(port, method, path, body)[0] == 401
+        assert send(port, method, path, body, **right)[0] == 200
+    for path in ("/", "/page.js", "/docs", "/health", "/ready"):
+        assert send(port, "GET", path)[0] == 200
+    _, port = serve(token="", protects_reading=True)  # an empty token is none
+    assert send(port, "POST", "/rank", {"user": 7})[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [("localhost:80", 200), ("127.0.0.1", 200), ("[::1]:8000", 200), ("evil.example", 400),
+     ("localhost.evil.example", 400), ("", 400)],
+)  # fmt: skip
+def test_the_server_answers_by_its_own_names(host, status, serve):
+    _, port = serve(hosts=["localhost", "127.0.0.1", "::1"])
+    assert send(port, "GET", "/health", Host=host)[0] == status
+
+
+def test_a_proxy_may_show_the_server_under_a_path(serve):
+    _, port = serve(root_path="/din", token="word", protects_reading=True)
+    assert send(port, "GET", "/health")[0] == 200  # the proxy takes the path off
+    assert send(port, "POST", "/rank", {"user": 7})[0] == 401
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("served")
+    write_served(folder)
+    return folder
+
+
+def run(folder, *options):
+    command = [sys.executable, "-m", "sklearn_din", "serve", folder / "model.din", "--port", "0"]
+    command += ["--catalogue", folder / "items.parquet", *options]
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    printed = []
+    for line in iter(child.stdout.readline, ""):
+        printed.append(line)
+        if line.startswith("the page:"):
+            return child, int(re.search(r":(\d+)/", line)[1]), printed
+    raise AssertionError(child.communicate()[1])
+
+
+def test_a_signal_ends_it_in_six_seconds_whatever_is_asked(folder):
+    child, port, _ = run(folder)
+    body = json.dumps({"events": [{"item": 1}] * 1_000, "context": {}, "item": 1}).encode()
+    head = f"POST /page/why HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n"
+    with contextlib.ExitStack() as held:
+        held.callback(child.communicate)
+        held.callback(child.kill)
+        slow = held.enter_context(connect(port))
+        slow.sendall(b"POST /rank HTTP/1.1\r\nHost: localhost\r\nContent-Le")
+        for _ in range(8):
+            asked = held.enter_context(connect(port))
+            asked.sendall(f"{head}Content-Type: application/json\r\n\r\n".encode() + body)
+        time.sleep(0.5)
+        began = time.monotonic()
+        child.send_signal(signal.SIGTERM)
+        child.wait(timeout=30)
+        assert time.monotonic() - began < 6
+
+
+def test_log_lines_may_be_json(folder):
+    child, port, printed = run(folder, "--log-json")
+    try:
+        assert send(port, "GET", "/health")[0] == 200
+        child.send_signal(signal.SIGTERM)
+        out, errors = child.communicate(timeout=30)
+    finally:
+        child.kill()
+    assert "now is just after the log's newest event (--now)" in "".join([*printed, out])
+    lines = [json.loads(line) for line in errors.splitlines()]
+    facts = next(line for line in lines if line.get("route") == "/health")
+    assert (facts["status"], facts["level"]) == (200, "INFO")
+    assert pd.Timestamp(facts["time"]).tz is not None

@@ -1,0 +1,402 @@
+"""Nothing that was posted is lost, and nobody's post changes the answers to another."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.base import clone
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
+
+pytest.importorskip("fastapi", reason="the extra [serve] is not installed")
+pytest.importorskip("httpx", reason="the extra [dev] is not installed")
+with warnings.catch_warnings():  # starlette would rather have httpx2
+    warnings.simplefilter("ignore")
+    from fastapi.testclient import TestClient
+
+from sklearn_din import HistoryBuilder
+from sklearn_din.server import journal as journals
+from sklearn_din.server import moments
+from sklearn_din.server.answers import Answers
+from sklearn_din.server.app import create_app
+from sklearn_din.server.histories import Histories
+from sklearn_din.server.journal import FullError, Journal
+from sklearn_din.server.state import State
+from tests.served_model import fit_served, write_served
+
+JSON = {"Content-Type": "application/json"}
+SECOND = 1_000_000_000
+
+
+@pytest.fixture(scope="module")
+def served():
+    model, clicks = fit_served()
+    return model, clicks.drop_duplicates("item")[["item", "category"]], clicks
+
+
+def make_state(served, journal=None):
+    model, catalogue, _ = served
+    return State(lambda: Answers(model, catalogue), journal=journal)
+
+
+@pytest.fixture
+def state(served):
+    return make_state(served)
+
+
+@pytest.fixture
+def client(state):
+    with TestClient(create_app(state)) as client:
+        yield client
+
+
+def newest(state):
+    return pd.Timestamp(state.answers.histories.moments.newest)
+
+
+def event(user, item, when, **others):
+    text = when.isoformat() if isinstance(when, pd.Timestamp) else when
+    return {"user": user, "item": item, "category": 1, "time": text, **others}
+
+
+def post(client, *events):
+    answer = client.post("/events", json={"events": list(events)})
+    assert answer.status_code == 200, answer.json()
+    return answer.json()["added"]
+
+
+def items_of(state, user):
+    return state.answers.histories.of(user)[0]["hist_item"]
+
+
+def test_every_spelling_of_a_time_is_kept_over_a_new_model(client, state):
+    day = newest(state).normalize() + pd.Timedelta("1D")
+    date = day.strftime("%Y-%m-%d")
+    times = [f"{date} 10:00:00", f"{date} 10:00:00.5", f"{date}T11:00", f"{date}T14:00:00+02:00",
+             f"{date}T13:00:00Z"]  # fmt: skip
+    for n, text in enumerate([date, *times]):
+        assert post(client, event(7, n, text)) == 1
+    n_events = state.answers.histories.n_events
+    first = state.answers
+    state.reload()
+    assert state.answers is not first
+    assert state.problem is None
+    assert state.answers.histories.n_events == n_events
+    histories, of_events = state.answers.histories.of(7)
+    assert histories["hist_item"][-6:] == [0, 1, 2, 3, 4, 5]
+    assert of_events[-2:] == [f"{date}T12:00:00", f"{date}T13:00:00"]
+
+
+def test_a_click_joins_the_history_once(client, state):
+    before, when = items_of(state, 7), newest(state)
+    clicks = [event(7, 12, when + pd.Timedelta("2h")), event(7, 13, when + pd.Timedelta("1h"))]
+    assert post(client, *clicks) == 2
+    assert client.post("/events", json={"events": clicks}).json() == {
+        "added": 0,
+        "known_already": 2,
+    }
+    assert items_of(state, 7) == [*before, 13, 12]
+    short = {"user": 4321, "item": 12, "time": when.isoformat()}  # the catalogue has the category
+    assert post(client, short, short) == 1  # equal ones of a post are a retry
+    state.reload()
+    assert items_of(state, 7) == [*before, 13, 12]
+    row = state.answers.items.row(state.answers.items.row_of(12))
+    assert state.answers.histories.of(4321)[0]["hist_category"] == [row["category"]]
+    found = client.get("/page/users?search=432").json()["users"]
+    assert found == [{"user": 4321, "events": 1}]
+
+
+def test_an_id_decides_what_is_one_event_and_takes_it_back(client, state):
+    when = newest(state) + pd.Timedelta("1h")
+    before = items_of(state, 7)
+    assert post(client, event(7, 12, when, event_id="a"), event(7, 12, when, event_id="b")) == 2
+    assert post(client, event(7, 13, when, event_id="a")) == 0
+    assert items_of(state, 7) == [*before, 12, 12]
+    state.reload()
+    assert items_of(state, 7) == [*before, 12, 12]
+    assert client.delete("/events/a").json() == {"removed": 1}
+    assert client.delete("/events/a").status_code == 404
+    assert items_of(state, 7) == [*before, 12]
+    state.reload()
+    assert items_of(state, 7) == [*before, 12]
+    assert post(client, event(7, 14, when, event_id="a")) == 1  # the id is free again
+
+
+def test_a_wrong_history_for_a_while_loses_no_click(served):
+    model, catalogue, _ = served
+    loads = [lambda: Answers(model, catalogue)]
+    state = State(lambda: loads[0]())
+    with TestClient(create_app(state)) as client:
+        post(client, event(7, 12, newest(state) + pd.Timedelta("1h")))
+        right, n_events = loads[0], state.answers.histories.n_events
+        log = pd.DataFrame({"user": ["x"], "item": ["y"], "category": 1, "time": pd.Timestamp(0)})
+        loads[0] = lambda: Answers(model[1:], catalogue, log)
+        state.reload()
+        problem = client.get("/health").json()["problem"]
+        assert (problem["what"], problem["error"]) == ("new files cannot be served", "ValueError")
+        assert state.n_failed == 1
+        loads[0] = right
+        state.reload()
+        assert client.get("/health").json()["problem"] is None
+        assert state.answers.histories.n_events == n_events
+
+
+def test_a_journal_is_read_at_the_next_start_and_its_torn_line_is_cut(served, tmp_path):
+    path = tmp_path / "events.jsonl"
+    journal = Journal(path)
+    state = make_state(served, journal)
+    when = newest(state) + pd.Timedelta("1h")
+    with TestClient(create_app(state)) as client:
+        assert post(client, event(7, 12, when), event(7, 13, when, event_id=5)) == 2
+        n_events, items = state.answers.histories.n_events, items_of(state, 7)
+        with pytest.raises(ValueError, match="is the journal of another server that runs"):
+            Journal(path)
+    text = path.read_text()
+    assert json.loads(text.splitlines()[1])["event"]["time"] == when.isoformat()
+    path.write_text(text + '{"event": {"user": 7, "it')
+    journal = Journal(path)
+    assert journal.n_cut == len('{"event": {"user": 7, "it')
+    state = make_state(served, journal)
+    assert (state.answers.histories.n_events, items_of(state, 7)) == (n_events, items)
+    assert path.read_text() == text
+    assert state.add([event(7, 15, when, event_id=5)])["added"] == 0  # the id is known
+    state.close()
+    path.write_text("no JSON\n" + text)
+    with pytest.raises(ValueError, match=r"events\.jsonl, line 1, is no event of a journal"):
+        make_state(served, Journal(path))
+
+
+def test_what_the_history_has_too_counts_once(served, tmp_path):
+    model, catalogue, clicks = served
+    row = clicks.iloc[0].to_dict()
+    known = {**event(int(row["user"]), int(row["item"]), row["time"]), "category": row["category"]}
+    known["category"] = int(known["category"])
+    state = make_state(served, Journal(tmp_path / "events"))
+    n_events = state.answers.histories.n_events
+    assert state.add([known])["added"] == 0
+    later = clicks.assign(time=clicks["time"] + pd.Timedelta("1s"))
+    added = event(7, 12, newest(state) + pd.Timedelta("1h"))
+    state.add([added])
+    log = pd.DataFrame([added, added]).assign(time=lambda frame: pd.to_datetime(frame["time"]))
+    state._load = lambda: Answers(model, catalogue, log)
+    state.reload()
+    assert state.problem is None
+    assert state.answers.histories.n_events == n_events + 2  # as often as the log has it
+    assert len(later) == len(clicks)
+    state.close()
+
+
+def test_posts_beyond_the_limit_are_refused_and_none_vanishes(client, state, monkeypatch):
+    monkeypatch.setattr(journals, "MOST_BYTES", 500)
+    when, n_added = newest(state), 0
+    for n in range(9):
+        answer = client.post("/events", json={"events": [event(n, 12, when)]})
+        n_added += answer.status_code == 200
+    assert answer.status_code == 507
+    assert "as many as are kept without a journal" in answer.json()["detail"]
+    n_events = state.answers.histories.n_events
+    state.reload()
+    assert state.answers.histories.n_events == n_events
+    assert len(list(state.journal.lines())) == n_added > 3
+    long = client.post("/events", json={"events": [event(7, 12, when, event_id="x" * 300)]})
+    assert long.status_code == 422
+
+
+def test_a_disk_that_is_full_takes_no_half_line(tmp_path, monkeypatch):
+    journal = Journal(tmp_path / "events")
+    journal.append([{"event": {"n": 1}}])
+    write = os.write
+
+    def fail(file, data):
+        write(file, bytes(data[:5]))
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(journals.os, "write", fail)
+    with pytest.raises(FullError, match=r"cannot be written: No space left"):
+        journal.append([{"event": {"n": 2}}])
+    monkeypatch.undo()
+    journal.append([{"event": {"n": 3}}])
+    assert [line["event"]["n"] for line in journal.lines()] == [1, 3]
+    journal.close()
+
+
+def test_nobody_moves_the_now_of_others(client, state):
+    others = {user: state.answers.rank(user, None, 5, None) for user in (1, 2, 3)}
+    moment = pd.Timestamp.now("UTC").tz_localize(None)
+    assert post(client, event(7, 12, moment)) == 1  # years after the log
+    assert {user: state.answers.rank(user, None, 5, None) for user in others} == others
+    assert items_of(state, 7)[-1] == 12
+    late = client.post("/events", json={"events": [event(7, 12, moment + pd.Timedelta("2D"))]})
+    assert "at the latest" in late.json()["detail"]
+
+
+def test_now_is_the_clock_where_the_log_is_being_written():
+    now = time.time_ns()
+    log = pd.Series(pd.to_datetime([now - 10**6 * SECOND, now - 10**5 * SECOND]), name="time")
+    assert moments.Moments(log).is_clock
+    assert now < moments.Moments(log).now() < now + 10 * SECOND
+    old = log - pd.Timedelta("100D")
+    assert not moments.Moments(old).is_clock
+    assert moments.Moments(old).now() == old.max().value + SECOND
+    assert moments.Moments(old, now="clock").is_clock
+    assert not moments.Moments(log, now="newest").is_clock
+    numbers = pd.Series([100, 150], name="t")
+    assert moments.Moments(numbers).now() == 151
+    assert moments.Moments(numbers).read(200) == 200
+    for wrong in (201, 150_000, 2**63 - 1, 1.5, True, "150", None):
+        with pytest.raises(ValueError, match=r"t must be (200 at the latest|an integer)"):
+            moments.Moments(numbers).read(wrong)
+    with pytest.raises(ValueError, match="--now clock needs dates"):
+        moments.Moments(numbers, now="clock")
+
+
+@pytest.mark.parametrize("zone", [None, "Europe/Berlin"])
+def test_times_with_and_without_a_zone_are_one_moment(zone):
+    log = pd.Series(pd.to_datetime(["2024-06-01", "2024-07-01"]), name="t").dt.tz_localize(zone)
+    read = moments.Moments(log)
+    utc = pd.Timestamp("2024-06-15T10:00").value
+    assert read.read("2024-06-15T10:00:00Z") == read.read("2024-06-15 12:00+02:00") == utc
+    assert read.read("2024-06-15T12:00" if zone else "2024-06-15T10:00:00.000") == utc
+    assert read.read(read.show(utc)) == utc
+
+
+def test_histories_equal_those_of_one_builder_however_the_clicks_came(served):
+    """The twin: all events at once, attached by the builder."""
+    model, _, clicks = served
+    half = len(clicks) // 2
+    whole, parts = Histories(model[0]), Histories(clone(model[0]), clicks[:half])
+    rows = clicks[half:].assign(time=clicks["time"].map(pd.Timestamp.isoformat))
+    rows = rows[["user", "item", "category", "time"]].to_dict("records")
+    for start in range(0, len(rows), 7):
+        parts.add(parts.read(rows[start : start + 7]))
+    now = pd.Timestamp(whole.moments.now())
+    for user in clicks["user"].unique().tolist():
+        shown = clicks[:1].assign(user=user, time=now)
+        expected = model[0].transform(shown).iloc[0]
+        for histories in (whole, parts):
+            own, times = histories.of(user)
+            for name in ("hist_item", "hist_category"):
+                assert own[name] == expected[name].tolist()
+            assert times == sorted(times)
+
+
+def test_elapsed_times_and_ages_are_those_of_the_builder():
+    log = pd.DataFrame({"user": 1, "item": [1, 2, 3], "time": [10, 20, 30]})
+    options = {"user": "user", "time": "time", "columns": "item", "elapsed": "ago", "max_age": 15}
+    histories = Histories(HistoryBuilder(**options), log)
+    builder = HistoryBuilder(**options, events="all").fit(log)
+    expected = builder.transform(log[:1].assign(time=histories.moments.now())).iloc[0]
+    own, _ = histories.of(1)
+    assert own["hist_item"] == expected["hist_item"].tolist() == [2, 3]
+    np.testing.assert_allclose(own["ago"], expected["ago"])
+
+
+def test_clicks_join_their_own_user_and_numbers_must_be_numbers():
+    users = np.array([2**62, 2**62 + 1], "uint64")  # hashes, which float64 merges
+    log = pd.DataFrame({"user": users, "item": [1, 2], "paid": [0.5, 0.7], "time": 1})
+    histories = Histories(HistoryBuilder(user="user", time="time", columns=["item", "paid"]), log)
+    click = {"user": 2**62 + 1, "item": 5, "paid": None, "time": 1}
+    histories.add(histories.read([click, click | {"item": None}]))
+    for paid in ("much", True, [1], "x" * 2_000):
+        with pytest.raises(ValueError, match="paid must be a number, as in the log, got"):
+            histories.read([click | {"paid": paid}])
+    own = [histories.of(user)[0]["hist_item"] for user in users.tolist()]
+    assert own == [[1], [2, 5, None]]
+
+
+def test_unknown_items_and_users_are_named(client, state):
+    items = [state.answers.items.ids[0], 10**6]
+    got = client.post("/rank", json={"user": 7, "items": items}).json()
+    assert got["unknown_items"] == [10**6]
+    assert got["known"] is True
+    unknown = client.post("/rank", json={"user": 10**6}).json()
+    assert unknown["known"] is False
+    assert len(unknown["items"]) == 10
+    best = unknown["items"]
+    left = client.post("/rank", json={"user": 10**6, "exclude": best[:3]}).json()["items"]
+    assert left[:5] == best[3:8]
+
+
+def test_items_that_go_with_one_are_told(client, state):
+    item = state.answers.items.ids[0]
+    got = client.get(f"/similar?item={item}&top_k=5").json()
+    assert len(got["items"]) == 5
+    assert item not in got["items"]
+    assert got["scores"] == sorted(got["scores"], reverse=True)
+    assert client.get("/similar?item=987654").status_code == 422
+
+
+def test_a_first_step_that_says_no_columns_is_told(served):
+    model, catalogue, _ = served
+    pipeline = make_pipeline(FunctionTransformer(), *[step for _, step in model[1:].steps])
+    with pytest.raises(ValueError, match="FunctionTransformer, does not say which columns it was"):
+        Answers(pipeline, catalogue)
+
+
+def test_the_look_for_new_files_goes_on_after_any_error(served, tmp_path, monkeypatch):
+    model, catalogue, _ = served
+    monkeypatch.setattr("sklearn_din.server.state.SECONDS_BETWEEN_LOOKS", 0.02)
+    folder = tmp_path / "parts"
+    folder.mkdir()
+    (folder / "1").write_text("a")
+    (tmp_path / "model").write_text("a")
+    state = State(lambda: Answers(model, catalogue), [tmp_path / "model", folder])
+
+    def wait_for(condition):
+        until = time.monotonic() + 30
+        while not condition() and time.monotonic() < until:
+            time.sleep(0.02)
+        assert condition()
+
+    with TestClient(create_app(state)) as client:
+        (tmp_path / "model").unlink()
+        (tmp_path / "model").symlink_to("model")  # ELOOP
+        wait_for(lambda: state.problem is not None)
+        problem = client.get("/health").json()["problem"]
+        assert (problem["what"], problem["error"]) == ("files cannot be looked at", "OSError")
+        assert problem["since"]
+        first = state.answers
+        (tmp_path / "model").unlink()
+        (tmp_path / "model").write_text("ab")
+        wait_for(lambda: state.answers is not first)
+        assert client.get("/health").json()["problem"] is None
+        second = state.answers
+        (folder / "2").write_text("a new part")
+        wait_for(lambda: state.answers is not second)
+
+
+def test_every_post_that_was_answered_is_there_after_kill_9(tmp_path):
+    write_served(tmp_path)
+    command = [sys.executable, "-m", "sklearn_din", "serve", tmp_path / "model.din", "--port", "0"]
+    command += ["--catalogue", tmp_path / "items.parquet", "--events", tmp_path / "events"]
+
+    def start():
+        child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        lines = iter(child.stdout.readline, "")
+        return child, next(line.split()[2] for line in lines if line.startswith("the page:"))
+
+    def send(address, n):
+        body = json.dumps({"events": [event(n, 12, "2024-03-04T00:00:00", event_id=n)]}).encode()
+        request = urllib.request.Request(f"{address}events", body, JSON)
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return json.load(answer)["added"]
+
+    child, address = start()
+    try:
+        n_acknowledged = sum(send(address, n) for n in range(200))
+        os.kill(child.pid, signal.SIGKILL)
+        child.communicate()
+        child, address = start()
+        assert n_acknowledged == 200
+        assert sum(send(address, n) for n in range(201)) == 1  # all others are known
+    finally:
+        child.kill()
+        child.communicate()
