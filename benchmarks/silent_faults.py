@@ -1,13 +1,16 @@
 """Faults that inflate or ruin the reported number: the right AUC, the reported one, the warnings.
 
 ``python -m benchmarks.silent_faults`` trains a small DIN on each log as it should be and with each
-fault, and prints both AUCs and the warnings. ``clean`` counts the warnings on logs without
-a fault: all data sets of the comparison and a hundred made logs. Without an argument, both.
+fault, and prints both AUCs and the warnings. ``rules`` does so for faults that the rows show only
+together, and for their honest twins, of which nothing should be said. ``clean`` counts the
+warnings on logs without a fault: all data sets of the comparison and a hundred made logs. ``cost``
+times ``check`` beside a fit on a million rows. Without an argument, all but ``cost``.
 """
 
 from __future__ import annotations
 
 import argparse
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -22,7 +25,13 @@ from benchmarks.answer_log import make_answer_log
 from benchmarks.data_sets import DATA_SETS, data_set
 from benchmarks.market_log import make_market_log
 from benchmarks.tables import print_table
-from sklearn_din import DINClassifier, HistorySequenceEncoder, attach_history, sample_negatives
+from sklearn_din import (
+    DINClassifier,
+    HistorySequenceEncoder,
+    attach_aggregates,
+    attach_history,
+    sample_negatives,
+)
 from sklearn_din.datasets import make_click_log
 from sklearn_din.utils.warnings import log_once, warn_once
 
@@ -200,6 +209,130 @@ SAMPLED = {
 }
 
 
+def move(X, rows):
+    names = [name for name in X if name.startswith("hist_")]
+    return X.assign(**{name: X[name].array.take(rows) for name in names})
+
+
+def with_others_histories(log):
+    X, y = right(log)
+    return move(X, np.random.default_rng(0).permutation(len(X))), y
+
+
+def with_histories_shuffled_within_users(log):
+    X, y = right(log)
+    rows, chance = np.arange(len(X)), np.random.default_rng(0)
+    for own in X.groupby("user").indices.values():
+        rows[own] = chance.permutation(own)
+    return move(X, rows), y
+
+
+def by_clock_of_a_fifth(log):
+    late = log.shown["user"].isin(log.shown["user"].unique()[::5]).astype(int)
+    moved = log.shown.assign(time=log.shown["time"] + late * DAY / 12)
+    return attach(log, shown=moved), log.y
+
+
+def with_mean(*keys):
+    def fault(log):
+        X, y = right(log)
+        means = pd.Series(y).groupby([X[key] for key in keys]).transform("mean")
+        return X.assign(mean=means.astype(float)), y
+
+    return fault
+
+
+def with_labels_one_and_two(log):
+    X, y = right(log)
+    return X, 2 - y
+
+
+def attached(**options):
+    return lambda log: (attach(log, **options), log.y)
+
+
+def with_rows_by_day(log):
+    days = (frame.assign(time=frame["time"].dt.floor("D")) for frame in (log.shown, log.clicks))
+    shown, clicks = days
+    return attach(log, shown=shown, clicks=clicks), log.y
+
+
+def with_unique_lists(log):
+    X, y = right(log)
+    cells = [list(dict.fromkeys(list(cell)[::-1]))[:10][::-1] for cell in X["hist_item"]]
+    return X.drop(columns="hist_category").assign(hist_item=cells), y
+
+
+def without_own_item(log):
+    X, y = right(log)
+    pairs = zip(X["hist_item"], X["item"], strict=True)
+    cells = [[event for event in cell if event != item] for cell, item in pairs]
+    return X.drop(columns="hist_category").assign(hist_item=cells), y
+
+
+def with_price(log):
+    X, y = right(log)
+    codes, items = pd.factorize(X["item"])
+    return X.assign(price=np.random.default_rng(0).lognormal(size=len(items))[codes]), y
+
+
+def with_rates_so_far(log):
+    X, y = right(log)
+    rates = {"rate": ("item", "y", "shrunk_rate"), "own": ("user", "y", "mean")}
+    known = attach_aggregates(X, X.assign(y=y), time="time", aggregates=rates)
+    return known, y
+
+
+def with_rates_of_earlier_rows(log):
+    X, y = right(log)
+    is_early = X["time"] < X["time"].quantile(0.4)
+    rates = pd.Series(y[is_early]).groupby(X["item"][is_early].to_numpy()).mean()
+    rest = X[~is_early].reset_index(drop=True)
+    return rest.assign(rate=rest["item"].map(rates).fillna(y.mean())), y[~is_early]
+
+
+def with_hours(log):
+    X, y = right(log)
+    hours = X["time"].dt.hour
+    own = log.clicks.assign(hour=log.clicks["time"].dt.hour)
+    names = [*log.columns, "hour"]
+    return attach(log, shown=log.shown.assign(hour=hours), clicks=own, columns=names), y
+
+
+def with_one_row_per_user(log):
+    X, y = right(log)
+    rows = X.reset_index().groupby("user")["index"].last().to_numpy()
+    return X.iloc[rows].reset_index(drop=True), y[rows]
+
+
+RULES = {
+    "histories of other rows": with_others_histories,
+    "histories shuffled within users": with_histories_shuffled_within_users,
+    "a fifth of the users two hours late": by_clock_of_a_fifth,
+    "the item's mean of the label": with_mean("item"),
+    "the mean by user and category": with_mean("user", "category"),
+    "labels 1 = yes, 2 = no": with_labels_one_and_two,
+}
+TWINS = {
+    "a day's events (max_age)": attached(max_age="1D"),
+    "full histories (max_length=3)": attached(max_length=3),
+    "rows dated by day": with_rows_by_day,
+    "a unique recently-viewed list": with_unique_lists,
+    "the own item taken out": without_own_item,
+    "a price per item": with_price,
+    "rates so far": with_rates_so_far,
+    "rates of earlier rows": with_rates_of_earlier_rows,
+    "hist_hour beside hour": with_hours,
+    "one row per user": with_one_row_per_user,
+}
+AT_PREDICT = {
+    "items in upper case": lambda item: f"i{item}".upper(),
+    "an added space": lambda item: f"i{item} ",
+    "another prefix": lambda item: f"sku-i{item}",
+    "unchanged": lambda item: f"i{item}",
+}
+
+
 def aucs(X, y, expected=None) -> tuple[float, float]:
     """AUC on the last fifth of the rows by time, and on that of the rows as they should be."""
     model = make_pipeline(
@@ -244,6 +377,67 @@ def fault_rows() -> Iterator[list[str]]:
                 best, _ = outcome(honest, log)
             result, messages = outcome(fault, log, honest)
             yield [log.name, name, best, result, messages]
+
+
+def print_rules() -> None:
+    """Print a row for each rule, and for each honest twin, of which nothing should be said."""
+    print_table(["log", "rows", "right AUC", "AUC", "warnings"], rule_rows())
+
+
+def rule_rows() -> Iterator[list[str]]:
+    for make_log in [*LOGS, shop]:
+        log = make_log()
+        best, messages = outcome(right, log)
+        yield [log.name, "as they should be", best, best, messages]
+        for name, make in (RULES | TWINS).items():
+            result, messages = outcome(make, log, right if name in RULES else None)
+            yield [log.name, name + ("" if name in RULES else " (honest)"), best, result, messages]
+        yield from (
+            [log.name, name, best, *respelt(log, spell)] for name, spell in AT_PREDICT.items()
+        )
+
+
+def respelt(log: Log, spell: Callable[[object], str]) -> list[str]:
+    """Return the AUC, and what is said, where items are written in another way at predict."""
+    X, y = right(log)
+    X = X.assign(item=[f"i{item}" for item in X["item"]])
+    X["hist_item"] = [[f"i{item}" for item in cell] for cell in X["hist_item"]]
+    late = X["time"] >= X["time"].quantile(0.8)
+    model = make_pipeline(
+        HistorySequenceEncoder(user="user", time="time"),
+        DINClassifier(max_epochs=3, random_state=0),
+    )
+    model.fit(X[~late], y[~late])
+    asked = X[late].assign(item=[spell(item[1:]) for item in X["item"][late]])
+    warn_once.cache_clear()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        auc = roc_auc_score(y[late], model.predict_proba(asked)[:, 1])
+    messages = dict.fromkeys(str(warning.message)[:SHOWN] for warning in caught)
+    return [f"{auc:.3f}", "; ".join(messages) or "nothing"]
+
+
+def print_cost() -> None:
+    """Print the seconds of check and of a fit on a million rows."""
+    from sklearn_din import check  # which older states lack, whose warnings are compared
+
+    log = make_click_log(n_users=20_000, n_items=5_000, n_categories=50, random_state=0)
+    X = attach_history(log.impressions, log.events, user="user", time="time", columns=["item"])
+    times = -(-1_000_000 // len(X))
+    X = pd.concat([X.assign(user=X["user"] + n * 20_000) for n in range(times)], ignore_index=True)
+    y = np.tile(log.y, times)
+    start = time.process_time()
+    table = check(X, y, user="user", time="time")
+    checked = time.process_time() - start
+    model = make_pipeline(
+        HistorySequenceEncoder(user="user", time="time"),
+        DINClassifier(max_epochs=1, random_state=0),
+    )
+    start = time.process_time()
+    model.fit(X, y)
+    fitted = time.process_time() - start
+    print(table.to_string())
+    print(f"{len(X):,} rows: check {checked:.1f} s, a fit of one epoch {fitted:.1f} s")
 
 
 def made_log(seed: int) -> tuple[pd.DataFrame, np.ndarray]:
@@ -293,14 +487,16 @@ def print_clean() -> None:
     print(f"{n_warnings} warnings on {len(DATA_SETS)} data sets and {MADE_LOGS} made logs")
 
 
-PARTS = {"faults": print_faults, "clean": print_clean}
+PARTS = {"faults": print_faults, "rules": print_rules, "clean": print_clean, "cost": print_cost}
 
 
 def main() -> None:
     """Print the parts that are asked for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help="which ones; none: all")
-    for part in parser.parse_args().parts or PARTS:
+    parser.add_argument(
+        "parts", nargs="*", choices=[*PARTS, []], help="which ones; none: all but cost"
+    )
+    for part in parser.parse_args().parts or [part for part in PARTS if part != "cost"]:
         log_once.cache_clear()
         PARTS[part]()
 
