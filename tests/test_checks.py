@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
+from sklearn.pipeline import make_pipeline
 
 from sklearn_din import (
     DINClassifier,
@@ -17,8 +18,10 @@ from sklearn_din import (
     check,
     scan_parquet,
 )
+from sklearn_din.server.answers import Answers
 from sklearn_din.training.label_means import find_label_means
 from sklearn_din.training.wrong_histories import find_clocks_of_some, find_wrong_rows
+from sklearn_din.utils.plain_values import from_plain, to_plain
 from sklearn_din.utils.warnings import log_once, warn_once
 
 HOUR = pd.Timedelta("1h")
@@ -371,3 +374,39 @@ def test_check_names_a_mistake_that_fit_refuses():
     assert table["verdict"].tolist()[0].startswith("hist_item holds text such as '[1, 2]'")
     with pytest.raises(ValueError, match="X has no column 'usr'; did you mean 'user'"):
         check(pd.DataFrame({"user": [1], "item": [2]}), user="usr")
+
+
+# The longest history -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("longest", [7, 60])
+def test_the_encoder_keeps_the_longest_history_and_the_server_holds_as_many_events(log, longest):
+    shown, y = log
+    clicks = pd.concat([shown[y == 1]] * 3, ignore_index=True)  # three clicks at each moment
+    X = attach(shown, clicks, max_length=longest)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of clicks that are there several times
+        model = make_pipeline(
+            HistorySequenceEncoder(user="user", time="time"),
+            DINClassifier(max_epochs=1, random_state=0),
+        ).fit(X, y)
+        assert model[0].longest_history_ == longest
+        items = shown.drop_duplicates("item")[["item", "category"]]
+        answers = Answers(model, items, history=clicks)
+    lengths = [len(answers.histories.of(user)[1]) for user in range(80)]
+    assert max(lengths) == longest
+    assert from_plain(to_plain(model[0].__getstate__()))["fitted"]["learnt"]["longest"] == longest
+
+
+def test_the_longest_history_of_a_scan_is_that_of_the_frame(log, tmp_path):
+    shown, y = log
+    X = attach(shown, shown[y == 1])
+    X.to_parquet(tmp_path / "rows.parquet", row_group_size=500)
+    encoders = [
+        HistorySequenceEncoder(user="user", time="time", max_length=5).fit(rows)
+        for rows in (X, scan_parquet(tmp_path / "rows.parquet", memory="1MB"))
+    ]
+    longest = {encoder.longest_history_ for encoder in encoders}
+    assert longest == {max(map(len, X["hist_item"]))}
+    (of_frame, of_scan) = (encoder._learnt.late_unknown for encoder in encoders)
+    assert of_scan.keys() == of_frame.keys()
