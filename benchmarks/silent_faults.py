@@ -390,7 +390,8 @@ def rule_rows() -> Iterator[list[str]]:
         best, messages = outcome(right, log)
         yield [log.name, "as they should be", best, best, messages]
         for name, make in (RULES | TWINS).items():
-            result, messages = outcome(make, log, right if name in RULES else None)
+            has_same_rows = name in RULES and "mean" not in name
+            result, messages = outcome(make, log, right if has_same_rows else None)
             yield [log.name, name + ("" if name in RULES else " (honest)"), best, result, messages]
         yield from (
             [log.name, name, best, *respelt(log, spell)] for name, spell in AT_PREDICT.items()

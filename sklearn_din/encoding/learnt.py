@@ -13,7 +13,7 @@ import pandas as pd
 from sklearn_din.encoding.cells import Codes, HistoryCells
 from sklearn_din.encoding.fixed_vectors import VectorScale
 from sklearn_din.encoding.frames import ReadFrame
-from sklearn_din.encoding.notices import far_numbers, note_unknown
+from sklearn_din.encoding.notices import FEW_VALUES, far_numbers, note_unknown
 from sklearn_din.encoding.profile import COMPARED_ROWS, SAMPLED_ROWS, ColumnProfile, count_rows
 from sklearn_din.encoding.roles import Roles
 from sklearn_din.encoding.scaling import EventNumbers, EventScale, Moments, indicator
@@ -118,7 +118,7 @@ class Learnt:
         read: ReadFrame,
         encoded: Mapping[str, Column],
         behaviours: Mapping[tuple[str, ...], Ragged],
-    ) -> list[str | None]:
+    ) -> list[str]:
         """Return what to say of columns all of whose ids, encoded already, are unknown."""
         ids = dict(encoded)
         for ragged in behaviours.values():
@@ -128,8 +128,10 @@ class Learnt:
         unknown = {name: _share_of_unknown(ids[name]) for name in owners}
         expected = {name: self._share_at_fit(name) for name in owners}
         far = [n for n in owners if FAR_MORE * (1 - unknown[n]) < 1 - expected[n]]
-        notices: list[str | None] = []
+        notices = list[str]()
         for name in far:
+            if len(read.values()[name]) < FEW_VALUES:
+                continue
             same = [other for other in owners if owners[other] == owners[name]]
             values = pd.unique(plain_ids(read.values()[name], name=name))
             vocabulary = self.vocabularies[owners[name]]
@@ -137,7 +139,8 @@ class Learnt:
             is_item = any(n in self.roles.candidates for n in same)
             options = {"is_item": is_item, "is_compared": is_item and set(same) <= set(far)}
             shares = unknown[name], expected[name]
-            notices.append(note_unknown(name, values, vocabulary.values, shares, **options))
+            notice = note_unknown(name, values, vocabulary.values, shares, **options)
+            notices += [] if notice is None else [notice]
         return notices
 
     def _share_at_fit(self, name: str) -> float:

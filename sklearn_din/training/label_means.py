@@ -59,21 +59,32 @@ def find_label_means(X: EncodedFeatures, is_click: np.ndarray) -> Iterator[Findi
 
 
 def _groups(X: EncodedFeatures, rows: np.ndarray) -> dict[str, np.ndarray]:
-    """Return codes of groups of rows: by user, by each column of ids, and by both."""
-    groups: dict[str, np.ndarray] = {}
+    """Return groups of rows, numbered from 0: by user, by each column of ids, and by both.
+
+    Rows of groups that are too small are -1.
+    """
+    codes: dict[str, np.ndarray] = {}
     for name in X.schema.names("categorical"):
         ids = ids_to_look_up(X.columns[name][rows])
-        groups[name] = np.where(ids >= FIRST_KNOWN_ID, ids, -1).astype(np.int64)
-    if X.users is None:
-        return groups
-    users = key_codes(np.asarray(X.users)[rows], name="the column of users")[0].astype(np.int64)
-    pairs = {
-        f"pair of user and {name}": np.where(
-            (users < 0) | (ids < 0), -1, users * (ids.max(initial=0) + 1) + ids
-        )
-        for name, ids in groups.items()
-    }
-    return {"user": users} | groups | pairs
+        codes[name] = np.where(ids >= FIRST_KNOWN_ID, ids, -1).astype(np.int64)
+    if X.users is not None:
+        users = key_codes(np.asarray(X.users)[rows], name="the column of users")[0].astype(np.int64)
+        pairs = {
+            f"pair of user and {name}": np.where(
+                (users < 0) | (ids < 0), -1, users * (ids.max(initial=0) + 1) + ids
+            )
+            for name, ids in codes.items()
+        }
+        codes = {"user": users} | codes | pairs
+    groups = {}
+    for what, values in codes.items():
+        _, group, n_rows = np.unique(values, return_inverse=True, return_counts=True)
+        is_large = n_rows >= MIN_ROWS
+        is_large[:1] &= values.min(initial=0) >= 0  # rows without one are no group
+        number = np.where(is_large, np.cumsum(is_large) - 1, -1)
+        if is_large.sum() >= MIN_GROUPS:
+            groups[what] = number[group]
+    return groups
 
 
 def _chance(numbers: np.ndarray, clicks: np.ndarray) -> np.ndarray:
@@ -84,15 +95,10 @@ def _chance(numbers: np.ndarray, clicks: np.ndarray) -> np.ndarray:
     return np.clip(fitted, LEAST_CHANCE, 1 - LEAST_CHANCE)
 
 
-def _scatter(codes: np.ndarray, clicks: np.ndarray, chance: np.ndarray) -> tuple[float, float]:
+def _scatter(group: np.ndarray, clicks: np.ndarray, chance: np.ndarray) -> tuple[float, float]:
     """Return the scatter of groups' clicks over that of coins, and how far below it is."""
-    is_there = codes >= 0
-    _, group = np.unique(codes[is_there], return_inverse=True)
-    rest, p = (clicks - chance)[is_there], chance[is_there]
-    is_large = np.bincount(group) >= MIN_ROWS
-    if is_large.sum() < MIN_GROUPS:
-        return 1.0, 0.0
-    squares = np.bincount(group, rest)[is_large] ** 2
-    variances = np.bincount(group, p * (1 - p))[is_large]
-    scatter, spread = float((squares / variances).mean()), 2 / (9 * len(squares))
+    is_there = group >= 0
+    group, rest, p = group[is_there], (clicks - chance)[is_there], chance[is_there]
+    squares = np.bincount(group, rest) ** 2 / np.bincount(group, p * (1 - p))
+    scatter, spread = float(squares.mean()), 2 / (9 * len(squares))
     return scatter, (np.cbrt(scatter) - 1 + spread) / float(np.sqrt(spread))  # Wilson, Hilferty

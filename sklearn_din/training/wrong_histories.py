@@ -13,7 +13,7 @@ from sklearn_din.utils.warnings import Finding
 CHECKED_PAIRS = 5_000  # rows of one user, one after the other
 MIN_PAIRS = 50
 WRONG_ROWS = 0.4  # of the pairs; a random half of the events gives .36
-CHECKED_USERS = 20_000
+CHECKED_ROWS = 100_000  # of some users, all of theirs
 NEWEST = 2  # events, among which a click stands whose own clock was late
 MIN_CLICKS = 3  # of a user
 OWN_CLICKS = 0.8  # of a user's clicks
@@ -63,9 +63,8 @@ def find_clocks_of_some(X: EncodedFeatures, is_click: np.ndarray) -> Finding | N
     """Check whether some users' own clicks are in their histories, where most users' are not."""
     if X.users is None:
         return None
-    users = key_codes(np.asarray(X.users), name="the column of users")[0]
-    rows = np.flatnonzero((users >= 0) & (users < CHECKED_USERS))
-    some, users, clicked = X[rows], users[rows], is_click[rows]
+    rows, users = _rows_of_some_users(X.users)
+    some, clicked = X[rows], is_click[rows]
     n_users = int(users.max(initial=-1)) + 1
     for behaviour in X.schema.behaviours:
         name = _longest_vocabulary(X, behaviour)
@@ -104,12 +103,21 @@ def _pairs_of_rows(X: EncodedFeatures) -> tuple[np.ndarray, np.ndarray]:
     """Return rows of one user that follow each other at different times."""
     if X.users is None or X.times is None:
         return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
-    users = key_codes(np.asarray(X.users), name="the column of users")[0]
-    rows = np.flatnonzero((users >= 0) & (users < CHECKED_USERS))
-    order = rows[np.lexsort((np.asarray(X.times)[rows], users[rows]))]
-    times = np.asarray(X.times)[order]
-    is_pair = (users[order][1:] == users[order][:-1]) & (times[1:] > times[:-1])
-    return order[:-1][is_pair], order[1:][is_pair]
+    rows, users = _rows_of_some_users(X.users)
+    times = np.asarray(X.times)[rows]
+    order = np.lexsort((times, users))
+    times, users = times[order], users[order]
+    is_pair = (users[1:] == users[:-1]) & (times[1:] > times[:-1])
+    return rows[order[:-1][is_pair]], rows[order[1:][is_pair]]
+
+
+def _rows_of_some_users(users: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return all rows of so many users that they are not too many, and the users as codes."""
+    codes = key_codes(np.asarray(users), name="the column of users")[0]
+    n_rows = np.cumsum(np.bincount(codes[codes >= 0], minlength=1))
+    n_users = max(int(np.searchsorted(n_rows, CHECKED_ROWS, side="right")), 1)
+    rows = np.flatnonzero((codes >= 0) & (codes < n_users))
+    return rows, codes[rows]
 
 
 def _longest_vocabulary(X: EncodedFeatures, behaviour: Behaviour) -> str | None:
