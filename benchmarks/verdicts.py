@@ -59,7 +59,7 @@ def columns_of(X, log, user, rate):
     ids = [name for name in X if f"hist_{name}" in X]
     keys = [*ids, user]
     statistics = {f"{key}_n": (key, None, "count") for key in keys}
-    statistics |= {f"{key}_rate": (key, "label", rate) for key in keys}
+    statistics |= {f"{key}_{rate}": (key, "label", rate) for key in keys}
     columns = attach_aggregates(
         X[[*keys, "time"]], log[[*keys, "time", "label"]], time="time", aggregates=statistics
     )[[*statistics]]

@@ -17,9 +17,11 @@ from sklearn_din import (
     load_onnx,
     rank_candidates,
     save,
+    scan_parquet,
     update,
 )
 from sklearn_din.neighbours import levels as levels_file
+from sklearn_din.neighbours.blocks import hash_users
 from sklearn_din.neighbours.levels import UserLevels
 from sklearn_din.neighbours.tables import learn_neighbours
 from sklearn_din.server.answers import Answers
@@ -150,7 +152,7 @@ def test_several_labels_have_a_level_each_where_users_differ(log):
     assert levels.names[-1] == "user_level_bought"
     assert levels.labels.tolist()[-1] == 1
     n_known = np.bincount(X["user"][~np.isnan(bought)], minlength=60)
-    order = np.argsort(levels_file.hash_users(np.arange(60))[0])
+    order = np.argsort(hash_users(np.arange(60))[0])
     np.testing.assert_array_equal(levels.n_rows[-1, :, -1], n_known[order])
 
 
@@ -166,7 +168,7 @@ def test_later_rows_are_counted_as_fit_would_have(log):
     for _ in range(2):  # rows given twice count once
         np.testing.assert_array_equal(grown.levels.known, np.unique(grown.levels.known))
         users, counts = np.unique(
-            levels_file.hash_users(pd.concat([early, late])["user"].to_numpy())[0],
+            hash_users(pd.concat([early, late])["user"].to_numpy())[0],
             return_counts=True,
         )
         np.testing.assert_array_equal(grown.levels.known, users)
@@ -216,6 +218,29 @@ def test_every_way_to_predict_knows_the_user(model, log, tmp_path):
     newer = update(model, later, np.ones(40, dtype=int))
     levels = newer[-1].net_.neighbours_.levels
     assert levels.totals[-1].sum() == y.sum() + 40
+
+
+@pytest.mark.parametrize("columns", [COLUMNS, {"user": "user"}])
+def test_users_of_scans_are_those_of_frames(log, columns, tmp_path):
+    """Numbers in text, whose ranks in a file are other users' numbers."""
+    X, y = log
+    X = X.assign(user=(60 - X["user"]).astype(str))[[*columns.values(), "item", "hist_item"]]
+    paths = [tmp_path / "all.parquet", tmp_path / "some.parquet"]
+    some = X["user"].isin([*map(str, range(40, 60))]).to_numpy()
+    for path, rows in zip(paths, (X, X[some]), strict=True):
+        rows.to_parquet(path)
+    encoder = HistorySequenceEncoder(**columns).fit(X)
+    sources = X, scan_parquet(paths[0])
+    order = "time" if "time" in columns else "user"
+    fitted = [
+        learn_neighbours(encoder.transform(source), y == 1, order=order, y=y)[0]
+        for source in sources
+    ]
+    rows = [encoder.transform(source) for source in (X[some], scan_parquet(paths[1]))]
+    numbers = [tables.add_to(of) for tables in fitted for of in rows]
+    for name in fitted[0].names:
+        for other in numbers[1:]:
+            np.testing.assert_allclose(other[name], numbers[0][name], atol=1e-6)
 
 
 def test_other_models_get_the_column(log):

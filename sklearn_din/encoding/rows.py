@@ -22,6 +22,7 @@ from sklearn_din.features.ragged import Ragged
 from sklearn_din.features.schema import Behaviour, Schema
 from sklearn_din.features.store import Store, StoreWriter, create_store, open_store
 from sklearn_din.features.vectors import Vectors
+from sklearn_din.neighbours.blocks import hash_users
 from sklearn_din.utils.spans import Spans
 from sklearn_din.utils.validation import key_codes, plain_values, position_values, time_values
 
@@ -108,6 +109,7 @@ class RowEncoder:
         n_events: Counter = Counter()
         for start, part in table.map(rest._encode_part, rest.names_of(table), "encoding"):
             if users is not None:
+                part.user_hashes = users.hash(part.users)
                 part.users = users.encode(part.users)
             sink.append(part, start)
             n_events.update(_count_events(part))
@@ -272,6 +274,10 @@ class UserNumbers:
             values = counts.finish().values
             values = values[sort_order(values)]
             self._index = pd.Index(values, dtype=values.dtype)
+
+    def hash(self, users: Any) -> np.ndarray | None:
+        """Hashes of some users, by which other tables know them; None where they are integers."""
+        return None if self._index is None else hash_users(users)[0]
 
     def encode(self, users: Any) -> np.ndarray:
         """Numbers of some users; NaN where one is missing."""

@@ -18,7 +18,7 @@ OTHER_TOOLS = (
     "In place of permutation_importance take history_importance, of BaggingClassifier a "
     "VotingClassifier of Pipelines."
 )
-METADATA = ("users", "times", "positions")  # of the rows: no features
+METADATA = ("users", "times", "positions", "user_hashes")  # of the rows: no features
 SHOWN_NAMES = 3  # columns that an error names
 ARRAYS_IN_MEMORY = 4  # mapped arrays up to a quarter of the memory allowed are read in any order
 POOLS_IN_MEMORY = 8  # beyond that, so much of them is read at a time
@@ -57,6 +57,8 @@ class EncodedFeatures:
     positions : ndarray of shape (n,), int32, default=None
         Position at which each impression was shown, from 1; 0 if unknown. Not a feature; used
         only in training.
+    user_hashes : ndarray of shape (n,), uint64, default=None
+        Hashes of the users, where ``users`` are their ranks in a scan. None: those of ``users``.
     vectors : dict of str to Vectors, default=None
         The fixed vectors of vocabularies that have them, stored once for all rows.
     store : Store, default=None
@@ -92,6 +94,7 @@ class EncodedFeatures:
         users: np.ndarray | None = None,
         times: np.ndarray | None = None,
         positions: np.ndarray | None = None,
+        user_hashes: np.ndarray | None = None,
         vectors: Mapping[str, Vectors] | None = None,
         store: Store | None = None,
     ) -> None:
@@ -99,6 +102,7 @@ class EncodedFeatures:
         self.columns = dict(columns)
         self.behaviours = dict(behaviours or {})
         self.users, self.times, self.positions, self.store = users, times, positions, store
+        self.user_hashes = user_hashes
         self.vectors = dict(vectors or {})
         _check_arrays(self)
 
@@ -163,7 +167,7 @@ class EncodedFeatures:
 
     @property
     def metadata(self) -> dict[str, np.ndarray]:
-        """``users``, ``times`` and ``positions`` of the rows, where given: no features."""
+        """Users, times, positions and hashes of users, where given: no features."""
         values = {name: getattr(self, name) for name in METADATA}
         return {name: array for name, array in values.items() if array is not None}
 
@@ -228,7 +232,8 @@ class EncodedFeatures:
         return np.concatenate(blocks, axis=1).astype(dtype or np.float64)
 
     def __repr__(self) -> str:
-        metadata = f", with {' and '.join(self.metadata)}" if self.metadata else ""
+        names = [name for name in self.metadata if name != "user_hashes"]
+        metadata = f", with {' and '.join(names)}" if names else ""
         return f"EncodedFeatures of {len(self):,} impressions{metadata}\n{self.schema.table()}"
 
 

@@ -145,7 +145,7 @@ class ByUser:
     @classmethod
     def place(cls, X: EncodedFeatures, clicked: np.ndarray) -> tuple[Self, OrderedRows]:
         """Assign training rows to parts of users; rows without a user are not counted."""
-        hashes, is_missing = hash_users(np.asarray(X.users))
+        hashes, is_missing = hash_users_of(X)
         parts = np.where(is_missing, NOT_COUNTED, part_of(hashes)).astype(np.int8)
         return cls(np.unique(hashes[~is_missing])), OrderedRows(number_users(X), parts, clicked)
 
@@ -169,14 +169,14 @@ class ByUser:
         """
         if X.users is None:
             return np.zeros(len(X), dtype=int)
-        hashes, is_missing = hash_users(X.users)
+        hashes, is_missing = hash_users_of(X)
         place = np.searchsorted(self.known, hashes)
         is_known = np.append(self.known, np.uint64(0))[place] == hashes
         return np.where(is_known & ~is_missing, 1 + part_of(hashes), 0)
 
     def find_tables_at_fit(self, X: EncodedFeatures) -> np.ndarray:
         """Return the number of the table that each training row reads: (n_rows,), -1 for none."""
-        hashes, is_missing = hash_users(np.asarray(X.users))
+        hashes, is_missing = hash_users_of(X)
         return np.where(is_missing, N_BLOCKS, part_of(hashes)) - 1
 
     def grow(self, X: EncodedFeatures) -> tuple[Self, np.ndarray, list[int]]:
@@ -231,6 +231,14 @@ def hash_users(users: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     ]
     hashes = pd.util.hash_array(texts, categorize=False)
     return np.append(hashes, np.uint64(0))[codes], codes < 0
+
+
+def hash_users_of(X: EncodedFeatures) -> tuple[np.ndarray, np.ndarray]:
+    """Hash the users of rows, of a scan as of a frame: uint64 and bool, (n_rows,)."""
+    users = np.asarray(X.users)
+    if X.user_hashes is None:
+        return hash_users(users)
+    return np.asarray(X.user_hashes), pd.isna(users)
 
 
 def part_of(hashes: np.ndarray) -> np.ndarray:

@@ -8,7 +8,7 @@ import numpy as np
 
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.schema import Field
-from sklearn_din.neighbours.blocks import NOT_COUNTED, OrderedRows, hash_users
+from sklearn_din.neighbours.blocks import NOT_COUNTED, OrderedRows, hash_users_of
 from sklearn_din.utils.estimator_state import check_array
 from sklearn_din.utils.shrinkage import MOST_PRIOR, prior_rows, sums_of_keys
 
@@ -56,7 +56,7 @@ class UserLevels:
         """Levels of impressions, each from its table, zeros where that is -1: (n, n_columns)."""
         if X.users is None or not len(self.known):
             return np.zeros((len(X), len(self.names)), dtype=np.float32)
-        hashes, is_missing = hash_users(np.asarray(X.users))
+        hashes, is_missing = hash_users_of(X)
         places = np.minimum(np.searchsorted(self.known, hashes), len(self.known) - 1)
         is_known = (self.known[places] == hashes) & ~is_missing & (tables >= 0)
         sums = (of[tables, places] * is_known[:, None] for of in (self.n_rows, self.totals))
@@ -81,7 +81,7 @@ class UserLevels:
 
         Rows whose block is NOT_COUNTED are left out.
         """
-        hashes, is_missing = hash_users(np.asarray(X.users))
+        hashes, is_missing = hash_users_of(X)
         counted = np.flatnonzero((blocks != NOT_COUNTED) & ~is_missing)
         known = np.union1d(self.known, hashes[counted])
         earlier = np.searchsorted(known, self.known)
@@ -127,7 +127,7 @@ def learn_levels(
     y : (n_rows,) or (n_rows, n_labels), NaN where a label is missing
     names : one for each label
     """
-    hashes, is_missing = hash_users(np.asarray(X.users))
+    hashes, is_missing = hash_users_of(X)
     known, codes = np.unique(hashes, return_inverse=True)
     values = np.where((is_missing | (rows.blocks == NOT_COUNTED))[:, None], np.nan, _columns(y))
     of_clicks = bool(np.isin(values[~np.isnan(values)], (0, 1)).all())

@@ -144,7 +144,8 @@ def digests_of(X: EncodedFeatures) -> dict[str, str]:
         block = X[first : first + ROWS_PER_BLOCK]
         for name, values in block.columns.items():
             update(name, values)
-        for name, values in block.metadata.items():
+        metadata = {n: v for n, v in block.metadata.items() if n != "user_hashes"}  # of the users
+        for name, values in metadata.items():
             update(f"{name.removesuffix('s')}=", values)
         for behaviour in X.schema.behaviours:
             ragged = block.behaviours[behaviour.histories]
