@@ -178,6 +178,7 @@ def test_unknown_users_and_nobody_get_items_and_a_sentence(page):
     assert "no events" in page.text_content("#whose")
     choose_user(page, 424242)
     page.wait_for_selector("text=User 424242 has no event in the log")
+    page.wait_for_selector("#best li:nth-child(10)")
     assert page.locator("#best li").count() == 10
     page.fill("#user", "nobody")
     page.press("#user", "Enter")
@@ -221,3 +222,49 @@ def test_nothing_but_the_server_itself_is_allowed(page, address):
         text = file.read_text(encoding="utf-8").replace("http://www.w3.org/2000/svg", "")
         assert "://" not in text
         assert "innerHTML" not in text
+
+
+def test_a_link_shows_what_somebody_saw_and_changes_are_undone(page, address):
+    choose_user(page, 7)
+    page.wait_for_selector("#strip .bar")
+    strip = titles(page, "#strip")
+    assert page.locator("#undo").is_hidden()
+    page.locator("#strip button").last.click()
+    page.wait_for_selector(f"#strip:not(:has(li:nth-child({len(strip)})))")
+    page.wait_for_selector("#status:has-text('place 1 to')")  # what the removal changed
+    page.fill("#item", "Item number 99996")
+    page.click("#items button:text-is('Item number 99996')")
+    page.wait_for_selector("#strip li:last-child :text('added')")
+    page.wait_for_selector("#strip .bar")
+    page.locator("#best button").nth(2).click()
+    page.wait_for_selector("#best li:nth-child(3) [aria-pressed=true]")
+    seen = titles(page), titles(page, "#strip"), page.text_content("#why")
+    link = page.url
+    assert "user=7" in link
+    page.goto("about:blank")
+    page.goto(link)
+    page.wait_for_selector("#best li:nth-child(3) [aria-pressed=true]")
+    page.wait_for_selector("#strip .bar")
+    assert (titles(page), titles(page, "#strip"), page.text_content("#why")) == seen
+    page.click("#reset")
+    page.wait_for_selector(f"#strip li:nth-child({len(strip)})")
+    page.wait_for_selector("#reset", state="hidden")
+    assert titles(page, "#strip") == strip
+    page.go_back()
+    page.wait_for_selector("#strip li:last-child :text('added')")
+
+
+def test_a_page_that_needs_a_token_asks_for_it(browser):
+    model, clicks = fit_served()
+    answers = Answers(model, clicks.drop_duplicates("item")[["item", "category"]])
+    with serve_page(answers, token="word", protects_reading=True) as address:
+        page = browser.new_page()
+        page.on("dialog", lambda dialog: dialog.accept("word"))
+        page.goto(address)
+        page.wait_for_selector("#best li")
+        page.goto(f"{address}docs")
+        page.fill("#token", "word")
+        page.press("#token", "Tab")
+        page.click("text=Send POST /rank")
+        page.wait_for_selector("pre:has-text('probabilities')")
+        page.close()

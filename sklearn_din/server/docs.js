@@ -15,10 +15,13 @@ function drawRoute(path, method, route, schemas) {
   const example = JSON.stringify(schema?.example, null, 1)?.replace(/\[[^[\]{}]*\]/g, (list) => list.replace(/\s+/g, " "));
   const text = schema && element("textarea", { value: example, rows: 8 });
   text?.setAttribute("aria-label", `Body of ${path}`);
+  const where = element("input", { value: path, size: 20, hidden: !route.parameters });
+  where.setAttribute("aria-label", `Address of ${path}`);
   const send = element("button", { type: "button", textContent: `Send ${method.toUpperCase()} ${path}` });
   send.onclick = async () => {
-    const options = { method, headers: { "Content-Type": "application/json" }, body: text?.value };
-    const got = await fetch(path.slice(1), options);
+    const token = document.getElementById("token").value;
+    const headers = { "Content-Type": "application/json", ...(token && { Authorization: `Bearer ${token}` }) };
+    const got = await fetch(where.value.slice(1), { method: method.toUpperCase(), headers, body: text?.value });
     const body = await got.text();
     answer.textContent = `${got.status}\n${body}`;
     answer.hidden = false;
@@ -27,14 +30,21 @@ function drawRoute(path, method, route, schemas) {
     .map(([name, field]) => element("li", {}, element("b", { textContent: name }), `: ${field.description}`,
       field["x-columns"] ? ` Columns: ${field["x-columns"].join(", ")}.` : ""));
   return element("section", {}, element("h2", { textContent: `${method.toUpperCase()} ${path}` }),
-    element("p", { textContent: route.summary }), element("ul", {}, ...fields), ...(text ? [text] : []), send, answer);
+    element("p", { textContent: route.summary }), element("ul", {}, ...fields), ...(text ? [text] : []), where, send, answer);
 }
 
-(async () => {
-  const described = await (await fetch("openapi.json")).json();
+async function draw() {
+  const token = document.getElementById("token").value;
+  const answer = await fetch("openapi.json", token ? { headers: { Authorization: `Bearer ${token}` } } : {});
+  document.getElementById("routes").replaceChildren();
+  if (!answer.ok) return;
+  const described = await answer.json();
   for (const [path, methods] of Object.entries(described.paths)) {
     for (const [method, route] of Object.entries(methods)) {
       document.getElementById("routes").append(drawRoute(path, method, route, described.components.schemas));
     }
   }
-})();
+}
+
+document.getElementById("token").onchange = draw;
+draw();

@@ -1,7 +1,9 @@
 "use strict";
 // What is shown: the events on the strip, the user's columns, the best items, the chosen one.
-const shown = { events: [], context: {}, best: [], chosen: null, why: null, asked: 0 };
+const shown = { events: [], all: [], context: {}, best: [], chosen: null, why: null, asked: 0 };
 let about = null;
+let token = sessionStorage.getItem("token");
+const asking = {}; // what is being asked, by address
 
 const byId = (id) => document.getElementById(id);
 
@@ -16,17 +18,32 @@ function say(text, isFine = false) {
   byId("status").className = isFine ? "fine" : "";
 }
 
+// A later question at the same address takes the place of the one before.
 async function ask(address, body) {
-  const post = { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) };
-  const answer = await fetch(address, body === undefined ? {} : post);
-  const given = await answer.json();
-  if (!answer.ok) throw new Error(given.detail);
-  return given;
+  const key = address.split("?")[0];
+  asking[key]?.abort();
+  const own = (asking[key] = new AbortController());
+  document.body.setAttribute("aria-busy", "true");
+  try {
+    const headers = { "Content-Type": "application/json", ...(token && { Authorization: `Bearer ${token}` }) };
+    const method = body === undefined ? "GET" : "POST";
+    const answer = await fetch(address, { method, headers, body: JSON.stringify(body), signal: own.signal });
+    const given = await answer.json();
+    if (answer.status === 401 && (token = prompt("The server's token"))) {
+      sessionStorage.setItem("token", token);
+      return await ask(address, body);
+    }
+    if (!answer.ok) throw new Error(given.detail);
+    return given;
+  } finally {
+    if (asking[key] === own) delete asking[key];
+    document.body.setAttribute("aria-busy", String(Object.keys(asking).length > 0));
+  }
 }
 
 function task(work) {
   return async (...given) => {
-    try { await work(...given); } catch (error) { say(error.message); }
+    try { await work(...given); } catch (error) { if (error.name !== "AbortError") say(error.message); }
   };
 }
 
@@ -34,21 +51,55 @@ function asNumber(value) {
   return about.number === "probability" ? `${(100 * value).toFixed(1)} %` : value.toPrecision(4);
 }
 
+const asTime = (time) => String(time ?? "added").replace("T", " ").replace(/ 00:00:00(?=$|[+-])/, "");
+
+// The address holds what is seen: a user, events taken out and added, and the item that is explained.
+function remember(isNew) {
+  const seen = new URLSearchParams(shown.user === undefined ? {} : { user: shown.user });
+  shown.all.forEach((event, n) => { if (!shown.events.includes(event)) seen.append("without", n); });
+  shown.events.filter((event) => !shown.all.includes(event)).forEach((event) => seen.append("with", event.item));
+  if (shown.chosen) seen.set("item", shown.chosen.item);
+  history[isNew ? "pushState" : "replaceState"](null, "", `?${seen}`);
+  const isChanged = seen.has("without") || seen.has("with");
+  for (const name of ["undo", "reset"]) byId(name).hidden = !isChanged;
+}
+
+const restore = task(async () => {
+  const seen = new URLSearchParams(location.search);
+  const found = seen.has("user") ? await ask("page/user", { user: seen.get("user") }) : { events: [], context: {} };
+  const events = found.events.filter((_, n) => !seen.getAll("without").includes(String(n)));
+  for (const id of seen.getAll("with")) {
+    const hits = (await ask(`page/items?search=${encodeURIComponent(id)}`)).items;
+    events.push(...hits.filter((hit) => String(hit.item) === id).map(asEvent));
+  }
+  Object.assign(shown, { ...found, all: found.events, events, best: [], chosen: seen.has("item") ? { item: seen.get("item") } : null });
+  byId("user").value = found.user ?? "";
+  drawContext();
+  draw();
+  await refresh();
+});
+
 const request = () => ({ events: shown.events.map((e) => e.event), context: shown.context, exclude: byId("exclude").checked });
 
 const refresh = task(async () => {
   const asked = ++shown.asked;
   const { best } = await ask("page/rank", request());
   if (asked !== shown.asked) return; // the events have changed meanwhile
+  const place = (items) => items.findIndex((b) => shown.chosen && String(b.item) === String(shown.chosen.item));
+  const [before, now] = [place(shown.best), place(best)];
+  if (before >= 0) {
+    const moved = now < 0 ? "no longer among the ten best" : `place ${before + 1} to ${now + 1}, ${asNumber(shown.best[before].number)} to ${asNumber(best[now].number)}`;
+    say(`“${shown.best[before].title}”: ${moved}`, true);
+  }
   shown.best = best;
-  const still = best.find((b) => shown.chosen && b.item === shown.chosen.item);
-  await choose(still || best[0] || null);
+  await choose(best[Math.max(now, 0)] || null);
   if (!best.length) say("The history has every item of the catalogue.");
 });
 
 const choose = task(async (candidate) => {
   Object.assign(shown, { chosen: candidate, why: null });
   const asked = shown.asked;
+  remember();
   draw();
   if (!candidate || !shown.events.length) return;
   const why = await ask("page/why", { ...request(), item: candidate.item });
@@ -60,6 +111,7 @@ const choose = task(async (candidate) => {
 function change(events) {
   const isLonger = events.length > shown.events.length;
   Object.assign(shown, { events, why: null });
+  remember(true);
   draw();
   if (isLonger) byId("strip").scrollLeft = byId("strip").scrollWidth; // the newest
   return refresh();
@@ -67,17 +119,18 @@ function change(events) {
 
 const showUser = task(async (user) => {
   const found = await ask("page/user", { user });
-  Object.assign(shown, { context: found.context, chosen: null });
-  shown.user = found.user;
+  Object.assign(shown, { ...found, all: found.events, best: [], chosen: null });
   byId("user").value = found.user;
-  say(found.events.length ? "" : `User ${found.user} has no event in the log: these are items for somebody unknown.`, true);
+  say(found.n_events ? "" : `User ${found.user} has no event in the log: these are items for somebody unknown.`, true);
   drawContext();
   await change(found.events);
 });
 
+const asEvent = (item) => ({ event: { [about.item]: item.item }, time: null, ...item });
+
 function addEvent(item) {
   say("");
-  return change([...shown.events, { event: { [about.item]: item.item }, time: null, ...item }]);
+  return change([...shown.events, asEvent(item)]);
 }
 
 function drawBar(value, largest, kind) {
@@ -86,10 +139,13 @@ function drawBar(value, largest, kind) {
   const side = value < 0 ? "down" : "up";
   const bar = element("div", { className: `bar ${side} ${kind || (value < 0 ? "against" : "for")}` });
   bar.style.height = `${(largest ? Math.abs(value) / largest : 0) * 2.9}rem`;
-  const sign = kind || value < 0 ? "" : "+";
-  box.append(bar, element("span", { className: `number ${value < 0 ? "above" : "below"}`, textContent: sign + value.toFixed(2) }));
+  const text = value.toFixed(2).replace(/^-0.00$/, "0.00");
+  const sign = kind || text.startsWith("-") ? "" : "+";
+  box.append(bar, element("span", { className: `number ${value < 0 ? "above" : "below"}`, textContent: sign + text }));
   return box;
 }
+
+const drawId = ({ item, title }) => (String(item) === title ? [] : [element("span", { className: "time", textContent: `id ${item}` })]);
 
 function drawEvents() {
   const { events, why } = shown;
@@ -109,7 +165,7 @@ function drawEvents() {
     };
     card.append(
       element("span", { className: "title", textContent: event.title, title: event.title }),
-      element("span", { className: "time", textContent: event.time || "added" }), remove);
+      element("span", { className: "time", textContent: asTime(event.time) }), ...drawId(event), remove);
     return card;
   }));
 }
@@ -124,7 +180,7 @@ function drawBest() {
     const part = element("span", { className: "part" });
     part.style.width = `${largest ? (100 * Math.abs(b.number)) / largest : 0}%`;
     button.append(
-      element("span", { className: "title", textContent: b.title, title: b.title }),
+      element("span", { className: "title", textContent: b.title || b.item, title: b.title }), ...drawId(b),
       element("span", { className: "number", textContent: asNumber(b.number) }), part);
     button.setAttribute("aria-pressed", String(b === shown.chosen));
     return element("li", {}, button);
@@ -134,7 +190,8 @@ function drawBest() {
 
 function draw() {
   const { events, chosen, why } = shown;
-  const count = ["no events yet", "1 event"][events.length] ?? `${events.length} events`;
+  const count = shown.n_events > shown.all.length ? `the newest ${events.length} of ${shown.n_events} events`
+    : ["no events yet", "1 event"][events.length] ?? `${events.length} events`;
   byId("whose").textContent = shown.user === undefined ? `History: ${count}` : `History of user ${shown.user}: ${count}`;
   byId("why").textContent = !chosen ? ""
     : !events.length ? "Without events there is nothing to count: add one, or choose a user."
@@ -266,6 +323,10 @@ for (const [name, other] of [["user", "model"], ["model", "user"]]) {
   };
 }
 byId("exclude").onchange = refresh;
+byId("undo").onclick = () => history.back();
+byId("reset").onclick = () => change([...shown.all]);
+addEventListener("popstate", restore);
+addEventListener("error", ({ target }) => { if (target.tagName === "IMG") target.hidden = true; }, true);
 
 task(async () => {
   about = await ask("page/about");
@@ -273,5 +334,5 @@ task(async () => {
   byId("find-user").hidden = about.events === null;
   drawContext();
   drawModel();
-  await Promise.all([findItems(), about.events === null ? null : findUsers(), refresh()]);
+  await Promise.all([findItems(), about.events === null ? null : findUsers(), restore()]);
 })();

@@ -131,7 +131,8 @@ def _show_user(answers: Answers, user: str | int) -> Values:
     whole = answers.read_user(id_of_user)
     names = {*answers.user_columns, *answers.level_columns} - {*histories}
     context = {name: value for name, value in whole.items() if name in names}
-    return {"user": id_of_user, "events": events, "context": context}
+    n_events = log.n_of(id_of_user)
+    return {"user": id_of_user, "events": events, "n_events": n_events, "context": context}
 
 
 def _rank(answers: Answers, request: PageRequest) -> Values:
