@@ -5,7 +5,7 @@ import pandas as pd
 from scipy.special import expit
 from sklearn.utils import Bunch, check_random_state
 
-from sklearn_din.datasets.made_logs import (
+from sklearn_din.datasets.click_log import (
     DAY,
     Floats,
     Integers,

@@ -5,8 +5,7 @@ import pandas as pd
 from scipy.special import expit
 from sklearn.utils import Bunch, check_random_state
 
-from sklearn_din.datasets.click_log import make_click_log
-from sklearn_din.datasets.made_logs import check_at_least, find_intercept
+from sklearn_din.datasets.click_log import check_at_least, find_intercept, make_click_log
 
 _SPREAD = 0.8  # standard deviation of log(seconds) about its mean
 

@@ -21,7 +21,6 @@ from sklearn_din.command_line.options import (
     read_predict_options,
     read_serve_options,
 )
-from sklearn_din.utils.extras import extra
 
 OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "not enough memory")  # messages of torch
 STOPPED_BY = 128  # exit status of a program that a signal ended: this plus the signal's number
@@ -48,13 +47,19 @@ def _run(arguments: Sequence[str]) -> None:
     """Read the options, then import what does the work: ``--help`` and mistakes need no torch."""
     if arguments[:1] == ["predict"]:
         options = read_predict_options(arguments[1:])
-        extra("command_line.results").score_rows(options)
+        from sklearn_din.command_line.results import score_rows
+
+        score_rows(options)
     elif arguments[:1] == ["serve"]:
         options = read_serve_options(arguments[1:])
-        extra("command_line.serving").serve(options)
+        from sklearn_din.command_line.serving import serve
+
+        serve(options)
     else:
         options = read_compare_options(arguments)
-        extra("command_line.results").compare(options)
+        from sklearn_din.command_line.results import compare
+
+        compare(options)
 
 
 @contextmanager

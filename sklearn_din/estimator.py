@@ -20,7 +20,7 @@ from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.schema import Schema
 from sklearn_din.module import DIN
 from sklearn_din.training.alone import Alone
-from sklearn_din.training.checks import CHECK, best_check
+from sklearn_din.training.early_stopping import CHECK, best_check
 from sklearn_din.training.inputs import (
     FitInputs,
     ImpressionsLike,
@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from sklearn_din.training.check_tasks import CheckTasks
     from sklearn_din.training.net import DINNet
 
+ATTENTION_BATCH_SIZE = 1_024
 LEARNT = {"n_features_in_", "schema", "target", "net", "_fitted_on_encoded"}
 
 
@@ -157,10 +158,17 @@ class DINEstimator(EstimatorState, CallbackSupportMixin, Parameters, BaseEstimat
             If the classifier has no attention: ``pooling="max"``, or no history.
         """
         encoded = self._prepare_rows(X)
-        from sklearn_din.training.attention import attention_table  # and pandas
+        from sklearn_din.features.event_table import check_weights, event_table  # and pandas
+        from sklearn_din.training.batches import ImpressionBatches
 
-        device = self.net_.device
-        return attention_table(self.module_, encoded, pooling=self.pooling, device=device)
+        self.module_.eval()
+        weights: dict[tuple[str, ...], list[np.ndarray]]
+        weights = {b.histories: [] for b in check_weights(encoded, pooling=self.pooling)}
+        for batch, _ in ImpressionBatches(encoded, batch_size=ATTENTION_BATCH_SIZE):
+            of_batch = self.module_.attention(batch.to(self.net_.device))
+            for key, values in weights.items():
+                values.append(of_batch[key].cpu().numpy())
+        return event_table(encoded, {k: np.concatenate(v) for k, v in weights.items()}, "weight")
 
     def summary(self) -> str:
         """Return used and unused columns, layers, parameters and neighbours as text."""

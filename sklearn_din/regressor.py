@@ -2,7 +2,7 @@
 
 import inspect
 import re
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -13,9 +13,6 @@ from sklearn_din.training.inputs import ImpressionsLike
 from sklearn_din.training.parameters import NumberParameters, constraints_of
 from sklearn_din.training.target import Numbers
 from sklearn_din.utils.compat import _fit_context
-
-if TYPE_CHECKING:
-    pass
 
 
 class DINRegressor(RegressorMixin, DINEstimator, NumberParameters):

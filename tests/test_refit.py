@@ -11,7 +11,7 @@ from skorch.callbacks import Callback, Checkpoint, EarlyStopping, EpochScoring, 
 from torch.optim.lr_scheduler import OneCycleLR, ReduceLROnPlateau
 
 from sklearn_din import DINClassifier, update
-from sklearn_din.training.checks import best_check
+from sklearn_din.training.early_stopping import best_check
 from sklearn_din.training.net_state import net_state
 from sklearn_din.training.validation import cut_in_time
 from tests.encoded_impressions import make_impressions, make_labels

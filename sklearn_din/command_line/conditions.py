@@ -1,13 +1,16 @@
 """Conditions such as ``rating>=4``: the label of a row, and filters of rows."""
 
+from __future__ import annotations
+
 import operator
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
-import pandas as pd
+if TYPE_CHECKING:  # --help needs neither
+    import numpy as np
+    import pandas as pd
 
 CONDITION = re.compile(r"(?P<column>.+?)\s*(?P<compare>>=|<=|==|!=|>|<)\s*(?P<value>.+)")
 COMPARISONS = {">=": "ge", "<=": "le", ">": "gt", "<": "lt", "==": "eq", "!=": "ne"}
@@ -29,6 +32,8 @@ class Condition(NamedTuple):
 
         A value that is no number is an error; with ``drop_bad`` it is missing instead.
         """
+        import pandas as pd
+
         is_number = pd.api.types.is_numeric_dtype(column.dtype)
         if not is_number and self.compare in ("==", "!="):
             return column
@@ -50,10 +55,11 @@ class Condition(NamedTuple):
     def holds(self, column: pd.Series) -> np.ndarray:
         """Return where values that :meth:`read` has read meet the condition; missing ones do not.
 
-        Returns
-        -------
         is_met : ndarray of bool of shape (n_rows,)
         """
+        import numpy as np
+        import pandas as pd
+
         is_number = pd.api.types.is_numeric_dtype(column.dtype)
         values = column.to_numpy(np.float64, na_value=np.nan) if is_number else column.astype(str)
         other = float(self.value) if is_number else self.value
@@ -64,8 +70,6 @@ class Condition(NamedTuple):
 def read_condition(text: str, *, option: str) -> Condition | None:
     """Return a text as a condition; None where it is the name of a column.
 
-    Examples
-    --------
     >>> read_condition("rating >= 4", option="--label")
     Condition(option='--label', column='rating', compare='>=', value='4')
     >>> read_condition("click", option="--label")

@@ -33,9 +33,6 @@ class Ragged:
         How many events right before each window belong to the row too: item neighbours count them,
         nothing else reads them. None: no row has any.
 
-    Examples
-    --------
-    >>> import numpy as np
     >>> from sklearn_din.utils.spans import Spans
     >>> spans = Spans(np.array([0, 1]), np.array([1, 2], "int32"))
     >>> clicks = Ragged({"item": np.array([5, 6, 7], "int32")}, spans)

@@ -21,8 +21,6 @@ class Vectors:
     new_rows : (n_new,), int32. Their rows.
     new_values : (n_new,). The values themselves.
 
-    Examples
-    --------
     >>> table = np.array([[0.0], [0.5], [0.9]], dtype="float32")
     >>> new = np.array([-1101936223]), np.array([2]), np.array(["boot"])
     >>> vectors = Vectors(table, np.array([0, 0, 1]), *new)

@@ -48,8 +48,6 @@ def network_diagram(model: DIN | BaseEstimator) -> str:
     NotFittedError
         If it is not fitted.
 
-    Examples
-    --------
     >>> from sklearn_din.features import Field, Schema
     >>> drawing = network_diagram(DIN(Schema((Field("price", "numeric"),))))
     >>> drawing[:4], drawing[-6:], "price" in drawing

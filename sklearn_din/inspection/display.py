@@ -15,7 +15,7 @@ from sklearn_din.features.event_table import KEYS
 from sklearn_din.features.schema import Behaviour
 from sklearn_din.inspection.explain import COLUMN_BY, explain_encoded
 from sklearn_din.inspection.fitted import FittedPipeline, classifier_of, split_pipeline
-from sklearn_din.training.checks import best_check
+from sklearn_din.training.early_stopping import best_check
 from sklearn_din.utils.extras import import_package
 from sklearn_din.utils.frames import pandas_frame
 from sklearn_din.utils.validation import check_choice

@@ -43,8 +43,6 @@ def summarize(classifier: BaseEstimator) -> str:
         not. ``ids`` counts padding and unknown too. Columns that are "not used" are dates, and
         histories that the encoder's ``histories`` does not name.
 
-    Examples
-    --------
     >>> import numpy as np
     >>> from sklearn_din.estimator import DINClassifier
     >>> classifier = DINClassifier(hidden_units=(4,), max_epochs=1).fit(np.eye(2), [0, 1])
@@ -120,8 +118,6 @@ def mlp_layers(module: DIN) -> Layers:
 def layers_of(part: nn.Module) -> Layers:
     """Return widths and activation of the linear layers, in the order of the data.
 
-    Examples
-    --------
     >>> from sklearn_din.network.layers import MLP
     >>> layers_of(MLP(4, (8, 2), activation="dice"))
     Layers(widths=(4, 8, 2), activation='Dice')

@@ -53,8 +53,6 @@ def fingerprint(given: Given) -> Fingerprint:
 def differences(earlier: Fingerprint, latest: Fingerprint) -> list[str]:
     """Return what differs between two fingerprints: of parameters both values, of data the name.
 
-    Examples
-    --------
     >>> earlier = {"parameters": {"lr": 0.1}, "data": {"y": "4f"}}
     >>> differences(earlier, {"parameters": {"lr": 0.2}, "data": {"y": "5a"}})
     ['lr was 0.1 and is 0.2', 'y']
@@ -75,8 +73,6 @@ def plain_parameter(value: object) -> Any:
     Of a RandomState its state counts, of a skorch callback its class and those of its parameters
     that are numbers or text, of any other object its class alone.
 
-    Examples
-    --------
     >>> plain_parameter((64, np.int64(16))) == plain_parameter([64, 16])
     True
     """

@@ -366,8 +366,6 @@ def _sum_rows(ranks: Ranks, table: Tensor, counts: list[int]) -> None:
 def name_ranks(ranks: list[int]) -> str:
     """Name ranks in a sentence.
 
-    Examples
-    --------
     >>> name_ranks([0]), name_ranks([1, 2])
     ('rank 0', 'ranks 1, 2')
     """

@@ -22,7 +22,7 @@ from sklearn_din.server.json_values import (
     refuse_other_keys,
 )
 from sklearn_din.serving.ranking import Ranker
-from sklearn_din.training.checks import CHECK
+from sklearn_din.training.early_stopping import CHECK
 
 MAX_EVENTS = 1_000  # of each history in a request
 REPORT_ROWS = 2_000

@@ -14,8 +14,6 @@ NAMES = {str: "text", int: "integers", float: "numbers with a fraction", bool: "
 def check_spelling(values: list[Any], known: list[Any], *, name: str) -> None:
     """Raise where values are text and known ones integers, or the other way round.
 
-    Examples
-    --------
     >>> check_spelling(["17"], [3, 17], name="items")
     Traceback (most recent call last):
         ...
@@ -62,8 +60,6 @@ def check_keys(rows: list[Values], names: list[str], *, what: str) -> None:
 def plain(value: Any) -> Any:
     """Return a cell as JSON has it: dates as text, missing values as None.
 
-    Examples
-    --------
     >>> plain(pd.Timestamp("2024-01-31 12:00")), plain(float("nan")), plain([pd.NA, 2])
     ('2024-01-31 12:00:00', None, [None, 2])
     """

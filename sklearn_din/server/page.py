@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 from sklearn_din.server.answers import MAX_EVENTS, Answers
 from sklearn_din.server.json_values import Values, plain
 from sklearn_din.server.state import State
-from sklearn_din.training.checks import best_check
+from sklearn_din.training.early_stopping import best_check
 
 N_HITS, N_BEST = 20, 10
 FILES = {

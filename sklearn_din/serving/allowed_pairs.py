@@ -25,8 +25,6 @@ def pair_blocks(
     user, or all of ``only``. ``only`` and ``excluded`` are sorted, each number once; ``only`` is
     None where every pair may be ranked that is not excluded.
 
-    Examples
-    --------
     >>> blocks = pair_blocks(2, 3, only=None, excluded=np.array([1, 3]), size=4)
     >>> [block.tolist() for block in blocks]
     [[0, 2], [4, 5]]
@@ -77,8 +75,6 @@ def pairs_of_frame(
 class PlacesOfIds:
     """Positions of each id among the candidates; missing ids have none.
 
-    Examples
-    --------
     >>> places = PlacesOfIds(np.array([7, 5, 7, 1]))
     >>> places.pairs(np.array([0, 0, 1]), np.array([1, 7, 5])).tolist()
     [0, 2, 5]

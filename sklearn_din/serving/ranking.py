@@ -341,8 +341,6 @@ def _best_of_each_user(
 
     ``rows`` ascend. Equal scores keep their order, missing ones come last.
 
-    Examples
-    --------
     >>> _best_of_each_user(np.array([0, 0, 0, 3]), np.array([0.1, 0.5, 0.5, 0.2]), 2)
     (array([1, 2, 3]), array([1, 2, 1]))
     """

@@ -62,9 +62,6 @@ class ImpressionBatches:
     shown : ShownRows, default=None
         Impressions as they are to be shown, some ids hidden. None: as they are.
 
-    Examples
-    --------
-    >>> import numpy as np
     >>> from sklearn_din.features import EncodedFeatures, Field, Schema
     >>> schema = Schema((Field("price", "numeric"),))
     >>> X = EncodedFeatures(schema, {"price": np.ones(5, dtype="float32")})
@@ -198,8 +195,6 @@ def order_in_pools(n_rows: int, *, pool: int, shuffle: np.random.RandomState) ->
     Blocks of consecutive rows are permuted, as many of them as hold about ``pool`` rows are taken
     at a time, and their rows are permuted.
 
-    Examples
-    --------
     >>> order = order_in_pools(1000, pool=100, shuffle=np.random.RandomState(0))
     >>> sorted(order.tolist()) == list(range(1000))
     True
@@ -227,9 +222,6 @@ class ScoringBatches:
     X : EncodedFeatures
         All impressions.
 
-    Examples
-    --------
-    >>> import numpy as np
     >>> from sklearn_din.features import EncodedFeatures, Field, Schema
     >>> schema = Schema((Field("price", "numeric"),))
     >>> X = EncodedFeatures(schema, {"price": np.ones(5, dtype="float32")})

@@ -14,7 +14,6 @@ from torch.nn import functional as F  # noqa: N812
 
 from sklearn_din.features.schema import Schema
 from sklearn_din.module import DIN
-from sklearn_din.training.checks import drop_unfinished_epoch
 
 if TYPE_CHECKING:
     from sklearn_din.training.net import DINNet
@@ -110,7 +109,7 @@ def copy_as_if_stopped(net: DINNet, weights: Mapping[str, Tensor]) -> DINNet:
     copied = net_around(net, module)
     _copy_records(net, copied)
     copied.callbacks_, copied.stop_reason_ = [], "callback"
-    copied.n_epochs_ += drop_unfinished_epoch(copied.history, net.training_.n_before)
+    copied.n_epochs_ += net.training_.count_epochs(copied.history)
     return copied
 
 

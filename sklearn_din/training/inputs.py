@@ -293,8 +293,6 @@ def _with_newest_schema(estimator: BaseEstimator, X: ImpressionsLike) -> Encoded
 def two_labels(labels: np.ndarray) -> np.ndarray:
     """Return the two classes of ``fit`` in order; the larger one is the click.
 
-    Examples
-    --------
     >>> two_labels(np.array(["skip", "click", "skip"]))
     array(['click', 'skip'], dtype='<U5')
     """
@@ -334,9 +332,9 @@ def warn_of_flip(y: Any, labels: list[Any]) -> None:
             f"(y == {other!r}).astype(int)."
         )
     are_numbers = all(isinstance(label, int | float) for label in labels)
-    if is_flipped or not are_numbers or click == 1 or len(y) < MANY_ROWS:
-        return
     is_click = np.asarray(y) == click
+    if is_flipped or not are_numbers or click == 1 or len(is_click) < MANY_ROWS:
+        return
     note = (
         f"the label {click!r} counts as the click, since it is larger than {other!r}, and "
         f"{is_click.mean():.0%} of the rows have it. If {other!r} is the click (1 = yes, 2 = no), "
@@ -505,8 +503,6 @@ def _check_numeric_frame(X: pd.DataFrame | ArrayLike) -> None:
 def check_rows(values: ArrayLike, n_rows: int, *, name: str) -> np.ndarray:
     """Return a 1-D array of finite numbers, one for each impression.
 
-    Examples
-    --------
     >>> check_rows([1, 2], 2, name="sample_weight")
     array([1., 2.])
     """
@@ -527,9 +523,6 @@ def check_weights(
 
     The mean of those above zero is one. None where neither weight is given.
 
-    Examples
-    --------
-    >>> import numpy as np
     >>> check_weights([1, 1], {"click": 3}, np.array(["click", "skip"]))
     array([1.5, 0.5], dtype=float32)
     """

@@ -14,7 +14,7 @@ from torch import Tensor
 from sklearn_din.features.schema import Schema
 from sklearn_din.module import DIN
 from sklearn_din.neighbours.tables import NeighbourTables
-from sklearn_din.training.checks import CHECK
+from sklearn_din.training.early_stopping import CHECK
 from sklearn_din.training.growth import can_go_on, net_around
 from sklearn_din.training.net import DINNet, StopReason
 from sklearn_din.training.novelty import Novelty, candidate_columns

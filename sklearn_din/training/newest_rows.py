@@ -8,7 +8,7 @@ from skorch import NeuralNet
 from torch import Tensor
 
 from sklearn_din.network.batch import Batch
-from sklearn_din.training.checks import best_check
+from sklearn_din.training.early_stopping import best_check
 from sklearn_din.training.validation_checks import ValidationChecks
 from sklearn_din.training.weight_average import WeightAverage, share_of_part
 

@@ -1,4 +1,4 @@
-"""Counts of each id in some impressions, and the L2 factors computed from them."""
+"""Counts of ids and positions in some impressions, and the L2 factors computed from them."""
 
 from collections.abc import Iterator, Mapping
 
@@ -7,7 +7,9 @@ import numpy as np
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.identities import ids_to_look_up
 from sklearn_din.features.lists import IdLists
+from sklearn_din.utils.warnings import warn_once
 
+MOST_POSITIONS = 100  # larger positions count as this one
 COUNTED_ROWS = 1 << 16  # impressions whose ids are counted at a time, to bound the memory
 
 
@@ -17,9 +19,6 @@ def count_ids(X: EncodedFeatures, rows: np.ndarray | None = None) -> dict[str, n
     An event counts once for every impression whose history holds it. ``rows`` are those that count;
     None: all.
 
-    Examples
-    --------
-    >>> import numpy as np
     >>> from sklearn_din.features import EncodedFeatures, Field, Schema
     >>> schema = Schema((Field("item", "categorical", "item", 5),))
     >>> count_ids(EncodedFeatures(schema, {"item": np.array([3, 2, 3], "int32")}))
@@ -73,8 +72,6 @@ def scale_of_prior(n_other: int, n_clicks: int) -> float:
     ``p (1 - p)``, a quarter at balanced clicks, and the prior is to the loss as it is there. One
     row of each kind is added, so that rows of one kind have a factor too.
 
-    Examples
-    --------
     >>> scale_of_prior(499, 499), round(scale_of_prior(97_999, 1_999), 2)
     (1.0, 12.76)
     """
@@ -85,3 +82,25 @@ def scale_of_prior(n_other: int, n_clicks: int) -> float:
 def count_occurrences(X: EncodedFeatures, rows: np.ndarray | None = None) -> dict[str, np.ndarray]:
     """Count each id as the L2 does: as a candidate, elsewhere, and in histories (section 5.1)."""
     return {name: count.astype(np.float32) for name, count in count_ids(X, rows).items()}
+
+
+def position_shares(positions: np.ndarray, kinds: np.ndarray) -> tuple[float, ...]:
+    """Return the fraction of rows at each position; of clicks, half counts what all others do.
+
+    The mean favour of clicks lies above that of all rows: between that of clicks and that of
+    other rows is the favour whose probability is, to second order, the mean of all positions'.
+    """
+    positions, known = np.minimum(positions, MOST_POSITIONS), positions > 0
+    counts = [
+        np.bincount(positions[known & (kinds == kind)], minlength=positions.max(initial=1) + 1)
+        for kind in np.unique(kinds[known])
+    ]
+    shares = [count[1:] / count.sum() for count in counts]
+    at = np.unique(positions[known]).tolist()
+    if len(at) < 2:
+        alike = f"were at position {at[0]}" if at else "have none"
+        warn_once(
+            f"nothing is learnt of positions: all rows to train on {alike}. Give rows that "
+            "were shown at several positions, or leave the encoder's position out."
+        )
+    return tuple(np.mean(shares, axis=0).tolist()) if shares else (0.0,)

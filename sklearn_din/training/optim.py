@@ -52,9 +52,6 @@ class RowwiseAdam(torch.optim.Optimizer):
         Factor of each row's mini-batch aware L2 (paper, section 5.1): ``decay[j] * w[j]`` is
         added to the gradient of each row j in the batch. None: nothing is added.
 
-    Examples
-    --------
-    >>> import torch
     >>> table = torch.nn.Parameter(torch.zeros(4, 2))
     >>> optimizer = RowwiseAdam([table], lr=0.1)
     >>> gradient = torch.ones(1, 2)

@@ -10,7 +10,7 @@ from tqdm.auto import tqdm
 from sklearn_din.features.schema import Schema
 from sklearn_din.neighbours.pairs import histories_with_candidate
 from sklearn_din.training.batches import ImpressionBatches
-from sklearn_din.training.checks import best_check
+from sklearn_din.training.early_stopping import best_check
 from sklearn_din.training.net import DINNet
 
 
@@ -37,8 +37,6 @@ class ProgressBar(Callback):
     ``max_epochs``: early stopping can only shorten it. ``click`` is what the label of a click is
     called; a line says so where that is another word.
 
-    Examples
-    --------
     >>> import numpy as np
     >>> from sklearn_din.estimator import DINClassifier
     >>> classifier = DINClassifier(max_epochs=1, callbacks=[ProgressBar()])

@@ -30,8 +30,6 @@ def _no_points() -> np.ndarray:
 class Calibration:
     """From log-odds to probabilities: a line under a sigmoid, or a curve through points.
 
-    Examples
-    --------
     >>> Calibration()(np.array([0.0])), Calibration("sigmoid", -2.0, 1.0)(np.array([0.5]))
     (array([0.5]), array([0.5]))
     """

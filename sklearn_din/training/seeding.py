@@ -31,8 +31,6 @@ def seed_torch(seed: int, *, devices: Sequence[int]) -> Iterator[None]:
     train at once would draw from each other's seeds, and the last one would put back a state that
     another had seeded. So they take turns.
 
-    Examples
-    --------
     >>> before = torch.random.get_rng_state()
     >>> with seed_torch(0, devices=[]):
     ...     drawn = torch.rand(1)

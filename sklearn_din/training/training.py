@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from itertools import chain
-from typing import Literal, NoReturn
+from types import FrameType
+from typing import Any, Literal, NoReturn
 
 import numpy as np
 import torch
@@ -21,11 +24,8 @@ from sklearn_din.network.batch import Batch
 from sklearn_din.network.layers import is_host
 from sklearn_din.training.alone import Alone
 from sklearn_din.training.batches import ImpressionBatches
-from sklearn_din.training.checks import drop_unfinished_epoch
-from sklearn_din.training.ctrl_c import note_ctrl_c
 from sklearn_din.training.newest_rows import learn_newest_rows
-from sklearn_din.training.occurrences import count_occurrences, embedding_decay
-from sklearn_din.training.positions import position_shares
+from sklearn_din.training.occurrences import count_occurrences, embedding_decay, position_shares
 from sklearn_din.training.seeding import seed_torch
 from sklearn_din.training.steps import Losses, compute_by_parts, name_gradients
 from sklearn_din.training.threads import LARGEST_BATCH, ThreadChoice, choose_threads
@@ -39,9 +39,9 @@ def keep_freed_memory() -> None:
     """Have glibc keep the memory that one step frees for the next one.
 
     A step frees tens of megabytes, glibc returns them to the system, and the next step pays a page
-    fault for every 4 KiB. 18 steps of 1,024 impressions with 60 events took .73 s of a CPU with
-    this line and 1.13 s without (medians of four; 160,000 page faults). Freeing one large block,
-    which is never touched, raises both of glibc's dynamic thresholds (mallopt(3),
+    fault for every 4 KiB. 18 steps of 1,024 impressions with 60 events took .71 to .77 s of a CPU
+    in four runs with this line, and 1.06 to 1.23 s in three without (160,000 page faults). Freeing
+    one large block, which is never touched, raises both of glibc's dynamic thresholds (mallopt(3),
     M_MMAP_THRESHOLD).
     """
     torch.empty(31 << 20, dtype=torch.uint8)
@@ -147,7 +147,10 @@ class Training:
         """Give the net a new network, optimizer and history."""
         net, train = self.net, self.train
         net.module__schema = schema
-        net.module__position_shares = position_shares(train, net.target)
+        net.module__position_shares, positions = (), train.X.positions
+        if positions is not None:
+            positions = positions if train.rows is None else positions[train.rows]
+            net.module__position_shares = position_shares(positions, net.target.kinds(train.y))
         net.initialize()
         # Each step moves the bias by at most the learning rate: starting from 0 with rare clicks,
         # all other weights would first learn what belongs in the bias.
@@ -217,8 +220,15 @@ class Training:
         else:
             net.stop_reason_ = reason
         self.losses.check()  # those of an unfinished epoch
-        net.n_epochs_ += drop_unfinished_epoch(net.history, self.n_before)
+        net.n_epochs_ += self.count_epochs(net.history)
         self.n_before = len(net.history)
+
+    def count_epochs(self, history: list[Any]) -> int:
+        """Return how many epochs were begun; those that were finished stay in the history."""
+        n_epochs = len(history) - self.n_before
+        if n_epochs and "train_loss" not in history[-1]:
+            history.pop()
+        return n_epochs
 
     def stop(self, reason: StopReason) -> NoReturn:
         """End the training from within a callback."""
@@ -294,3 +304,31 @@ def leave_out_callbacks(net: NeuralNet, *, monitors: bool, checkpoints: bool) ->
         f"(partial_fit and update never do): {', '.join(watching.values())}. Set "
         "monitor='train_loss', of skorch's Checkpoint None, or call fit with early_stopping=True."
     )
+
+
+@contextmanager
+def note_ctrl_c(*, raises: bool = True) -> Iterator[list[int]]:
+    """Yield a list that grows by one entry whenever the user presses Ctrl-C.
+
+    skorch's callbacks end a training by raising KeyboardInterrupt, as Ctrl-C does: the exception
+    alone does not say who raised it, the signal does. The handler that was there is called all the
+    same and is back afterwards. Python delivers the signal in the main thread only. With
+    ``raises=False`` the first Ctrl-C is only noted, for processes that stop at the same step.
+    """
+    presses: list[int] = []
+    handler = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(handler):
+        yield presses
+        return
+    call = handler
+
+    def note(number: int, frame: FrameType | None) -> None:
+        presses.append(number)
+        if raises or len(presses) > 1:
+            call(number, frame)
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield presses
+    finally:
+        signal.signal(signal.SIGINT, handler)

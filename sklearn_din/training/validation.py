@@ -24,8 +24,6 @@ def choose_validation(how: str, times: np.ndarray | None) -> str:
     Times that do not say which rows are the last ones are an error where "last" was asked for, and
     a warning here: nobody asked.
 
-    Examples
-    --------
     >>> choose_validation("auto", None), choose_validation("auto", np.array([1, 2]))
     ('random', 'last')
     """
@@ -58,9 +56,6 @@ def split_rows(
     from that time on for which their number is nearest to the fraction, without times the last
     rows in the given order; "groups" takes all rows of some groups.
 
-    Examples
-    --------
-    >>> import numpy as np
     >>> split_rows(np.zeros(5), None, how="last", fraction=0.2, seeds=np.random.RandomState(0))
     (array([0, 1, 2, 3], dtype=int32), array([4], dtype=int32))
     """
@@ -100,8 +95,6 @@ def rows_from_a_time_on(times: np.ndarray, *, n_wanted: int) -> SplitRows:
 
     The time is the one from which on the number of rows is nearest to ``n_wanted``.
 
-    Examples
-    --------
     >>> rows_from_a_time_on(np.array([3, 1, 2, 3]), n_wanted=1)
     (array([1, 2], dtype=int32), array([0, 3], dtype=int32))
     """
@@ -116,8 +109,6 @@ def rows_from_a_time_on(times: np.ndarray, *, n_wanted: int) -> SplitRows:
 def cut_in_time(rows: np.ndarray, times: np.ndarray | None) -> list[np.ndarray]:
     """Divide rows into up to eight chunks in order of time; none if two would be too small.
 
-    Examples
-    --------
     >>> rows = np.arange(64)
     >>> [part[[0, -1]].tolist() for part in cut_in_time(rows, times=-rows)]
     [[63, 32], [31, 0]]
@@ -133,8 +124,6 @@ def cut_in_time(rows: np.ndarray, times: np.ndarray | None) -> list[np.ndarray]:
 def row_numbers(chosen: np.ndarray | int) -> np.ndarray:
     """Numbers of the rows that a mask marks, or of the first n rows: four bytes each if they fit.
 
-    Examples
-    --------
     >>> row_numbers(np.array([True, False, True])), row_numbers(2)
     (array([0, 2], dtype=int32), array([0, 1], dtype=int32))
     """
@@ -148,8 +137,6 @@ def late_times(times: np.ndarray, *, n_wanted: int, n_times: int = 1) -> np.ndar
 
     In ascending order, each once, none of them the first time of all; at least two times differ.
 
-    Examples
-    --------
     >>> late_times(np.array([4, 1, 2, 3]), n_wanted=1, n_times=2)
     array([3, 4])
     """

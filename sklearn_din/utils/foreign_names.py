@@ -33,8 +33,6 @@ def explain_unknown(name: str) -> Callable[[Method], Method]:
 
     ``name`` is what the method is called in them.
 
-    Examples
-    --------
     >>> fit = explain_unknown("DINClassifier.fit")(lambda X, y: None)
     >>> fit([[1]], [0], eval_set=[])
     Traceback (most recent call last):

@@ -107,8 +107,6 @@ def to_json(value: Any) -> str:
 
     An object that :func:`to_plain` left as it was raises TypeError.
 
-    Examples
-    --------
     >>> text = to_json({"counts": np.array([2, 1])})
     >>> from_json(text)
     {'counts': array([2, 1])}
