@@ -42,12 +42,6 @@ class Events:
         lengths = self.spans.lengths if self.n_older is None else self.spans.lengths + self.n_older
         return int(lengths.max(initial=0))
 
-    def newest_codes(self, name: str) -> np.ndarray:
-        """Return the code of each row's newest event, -1 where it has none."""
-        codes, spans = self.codes[name][0], self.spans
-        newest = np.where(spans.lengths > 0, spans.starts + spans.lengths - 1, len(codes))
-        return np.append(codes, np.int32(-1))[newest]
-
     def newest_numbers(self, name: str, rows: slice) -> np.ndarray:
         """Return the newest event's number, or its time elapsed, of some rows that have events."""
         spans = self.spans.take(rows)

@@ -49,16 +49,6 @@ class ReadFrame:
             numbers |= {name: events.newest_numbers(name, rows) for name in events.numbers}
         return numbers
 
-    def newest_codes(self) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
-        """Yield columns of single ids: a code for each row, of histories the newest, and values."""
-        for name, (codes, values) in self.codes.items():
-            if not isinstance(codes, IdLists):
-                yield name, codes, values
-        for events in self.events.values():
-            for name, (codes, values) in events.codes.items():
-                if not isinstance(codes, IdLists):
-                    yield name, events.newest_codes(name), values
-
     def count_values(self) -> Iterator[tuple[str, np.ndarray, np.ndarray, float]]:
         """Yield every column of ids: values, how often each counts, how many are missing.
 

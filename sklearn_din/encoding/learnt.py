@@ -36,9 +36,9 @@ class Learnt:
     a history keeps. Vocabularies are named by the column that they belong to: a history shares its
     candidate's. Columns in ``has_missing`` get an indicator of missing numbers. ``profiles`` say
     what the rows of fit looked like, and have no part in encoding; rows that came later do not
-    change them. Nor has ``late_unknown``, the fraction of each column's ids that the last rows of
-    fit had and no earlier one, and ``longest``, the events of the longest history, older ones that
-    item neighbours count among them.
+    change them. Nor has ``late_unknown``, the fraction of each candidate's ids that the last rows
+    of fit had and no earlier one, and ``longest``, the events of the longest history, older ones
+    that item neighbours count among them.
     """
 
     names: tuple[str, ...]
@@ -146,7 +146,8 @@ class Learnt:
     def _share_at_fit(self, name: str) -> float:
         """Return the fraction of ids that were new late in training, or too rare for an id."""
         at_fit = self.profiles[name].fraction("unknown")
-        return max(self.late_unknown.get(name, 0.0), 0.0 if np.isnan(at_fit) else at_fit)
+        late = self.late_unknown.get(self.roles.owners[name], 0.0)
+        return max(late, 0.0 if np.isnan(at_fit) else at_fit)
 
     def profile(self, read: ReadFrame) -> dict[str, ColumnProfile]:
         """Return what the columns of some rows look like, in the bins of the training rows."""
@@ -267,29 +268,29 @@ class TableStatistics:
             self._samples[name].append(np.array(numbers))
 
     def _count_late(self, read: ReadFrame, start: int, times: np.ndarray | None) -> None:
-        """Count ids in the last rows, and those that no earlier row has: of histories the newest.
+        """Count candidates in the last rows, and those that no earlier row has.
 
         Of a table in parts, these are parts at its end.
         """
-        n_late = int(np.ceil(LATE * self._n_rows))
+        n_late = int(LATE * self._n_rows)
         is_end = start + read.n_rows == self._n_rows
         if not is_end and start < self._n_rows - n_late:
             return
-        in_order = np.arange(read.n_rows) if times is None else np.argsort(times, kind="stable")
-        position = np.empty_like(in_order)
-        position[in_order] = np.arange(read.n_rows)
-        least = read.n_rows - n_late if start == 0 and is_end else 0
-        for name, codes, values in read.newest_codes():
-            rows = np.flatnonzero(codes >= 0)
-            first = np.full(len(values), read.n_rows)
-            np.minimum.at(first, codes[rows], position[rows])
+        is_late = np.ones(read.n_rows, dtype=bool)
+        if start == 0 and is_end:  # all rows: the last ones by their times, or as they stand
+            order = np.arange(read.n_rows) if times is None else times
+            is_late = order > np.partition(order, -n_late - 1)[-n_late - 1]
+        for name in self._roles.candidates.difference(self._roles.lists):
+            codes, values = read.codes[name]
+            is_known = np.zeros(len(values) + 1, dtype=bool)  # -1 is missing
+            is_known[codes[~is_late]] = True
             if start:
                 earlier = self._counts[name].finish().values
-                is_known = pd.Index(plain_ids(values, name=name)).isin(earlier)
-                first[is_known] = -1
-            late = codes[rows[position[rows] >= least]]
+                is_known[:-1] |= pd.Index(plain_ids(values, name=name)).isin(earlier)
+            late = codes[is_late]
+            late = late[late >= 0]
             n_late_before, n_new = self._n_late.get(name, (0, 0))
-            n_new += int(np.count_nonzero(first[late] >= least))
+            n_new += int((~is_known[late]).sum())
             self._n_late[name] = n_late_before + len(late), n_new
 
     def samples(self) -> dict[str, np.ndarray]:
