@@ -12,6 +12,7 @@ from torch.nn.utils import parametrizations
 from sklearn_din.features import Behaviour, EncodedFeatures, Field, Ragged, Schema
 from sklearn_din.module import DIN
 from sklearn_din.native import logits as native_logits
+from sklearn_din.native import rows as native_rows
 from sklearn_din.native.coverage import may_compute, not_covered
 from sklearn_din.native.logits import logits_of
 from sklearn_din.native.structures import load_library
@@ -321,3 +322,30 @@ def test_a_copied_network_has_a_plan_of_its_own():
         copied.output.bias += 1
     torch.testing.assert_close(logits_of(copied, Batch(X)), logits + 1)
     torch.testing.assert_close(logits_of(module, Batch(X)), logits, rtol=0, atol=0)
+
+
+@needs_library
+@pytest.mark.parametrize("has_decay", [True, False])
+def test_rows_move_as_torch_moves_them(has_decay, monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    start, ends = torch.randn(50, 6, generator=generator), []
+    for library in (load_library(), None):
+        monkeypatch.setattr(native_rows, "load_library", lambda library=library: library)
+        table = nn.Parameter(start.clone())
+        decay = torch.linspace(0, 0.1, 50) if has_decay else None
+        group = {"params": [table], "starts": torch.tensor([0, 9, 30, 45]), "decay": decay}
+        optimizer = RowwiseAdam([group], lr=0.01)
+        for step in range(5):  # the second and the last vocabulary have no rows at times
+            rows = torch.arange(step, 50, 7)[: 5 + step]
+            gradient = torch.sin(torch.arange(len(rows) * 6.0) + step).view(-1, 6)
+            table.grad = torch.sparse_coo_tensor(
+                rows[None], gradient, table.shape, is_coalesced=True, check_invariants=False
+            )
+            optimizer.step()
+            torch.testing.assert_close(
+                gradient, torch.sin(torch.arange(len(rows) * 6.0) + step).view(-1, 6), rtol=0, atol=0
+            )
+        ends.append([table.detach(), *optimizer.state[table].values()])
+    for native, expected in zip(*ends, strict=True):
+        torch.testing.assert_close(native, expected, rtol=2e-6, atol=1e-7)
+    assert not torch.equal(ends[0][0], start)

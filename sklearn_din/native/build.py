@@ -45,7 +45,7 @@ def compile_library(target: Path) -> None:
             options = [*flags, f"-DKERNELS={name}_kernels", "-c", "step.cpp", "-o", to]
             subprocess.run([*compiler, *options], cwd=FOLDER, check=True)
         linked = f"{folder}/{target.name}"
-        options = [f'-DSOURCES="{digest_of_sources()}"', "-shared", "library.cpp", *objects]
+        options = [f'-DSOURCES="{digest_of_sources()}"', "-s", "-shared", "library.cpp", *objects]
         command = [*compiler, *options, "-o", linked]
         subprocess.run(command, cwd=FOLDER, check=True)
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -386,5 +386,9 @@ EXPORT void din_backward(din::Run* run, const float* grad_logits, float* gradien
     run->backward(grad_logits, gradients);
 }
 
+EXPORT void din_update_rows(const din::RowUpdate* update, float rate, float kept, float eps) {
+    din::update_rows(*update, rate, kept, eps);
+}
+
 EXPORT void din_free(din::Run* run) { delete run; }
 }

@@ -50,4 +50,13 @@ struct Network {
     int64_t n_rows, with_gradients, n_threads;
 };
 
+struct RowUpdate {  // of a table's rows, as RowwiseAdam has it (training/optim.py)
+    const int64_t* touched;  // ascending
+    const float *gradient, *decay;  // (n_touched, width), and (n_ids,) or null
+    float *table, *square;
+    const int64_t* starts;  // of each vocabulary's rows
+    float *total, *share;
+    int64_t n_touched, width, n_vocabularies;
+};
+
 }  // namespace din

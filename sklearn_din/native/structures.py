@@ -32,6 +32,10 @@ NETWORK = _structure(
     "n_tables n_numbers n_inputs n_decays n_counted n_added n_rows with_gradients n_threads"
 )
 
+ROW_UPDATE = _structure(
+    "touched gradient decay table square starts total share n_touched width n_vocabularies"
+)
+
 
 @functools.cache
 def load_library() -> Any:
@@ -48,6 +52,8 @@ def load_library() -> Any:
     library.din_forward.restype, library.din_forward.argtypes = pointer, [pointer] * 2
     library.din_backward.restype, library.din_backward.argtypes = None, [pointer] * 3
     library.din_free.restype, library.din_free.argtypes = None, [pointer]
+    library.din_update_rows.restype = None
+    library.din_update_rows.argtypes = [pointer, *[ctypes.c_float] * 3]
     library.din_choose_kernels.restype = number
     library.din_choose_kernels.argtypes = [number]
     return library

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 from torch.optim.adam import adam
 
+from sklearn_din.native.rows import update_rows
 from sklearn_din.network.segments import gather_rows
 
 
@@ -146,6 +147,8 @@ class RowwiseAdam(torch.optim.Optimizer):
             state["square"] = table.new_zeros(len(table))
             state["total"] = table.new_zeros(len(starts))
             state["share"] = table.new_zeros(len(starts))
+        if update_rows(table, sparse, state, group, starts):
+            return
         rows, gradient = sparse._indices()[0], sparse._values()
         values = gather_rows(table, rows)
         if group["decay"] is not None:
