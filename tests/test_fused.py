@@ -4,7 +4,7 @@ import torch
 from sklearn_din.module import OPTIONS
 from sklearn_din.network.fused import attend, can_fuse, logits_of
 from sklearn_din.network.layers import MLP, ActivationUnit
-from sklearn_din.network.segments import N_CHUNKS, sum_events
+from sklearn_din.network.segments import sum_events
 
 
 def both_ways(units, n_relations, lengths, slope=0.25, dtype=torch.float64, detached=False):
@@ -52,10 +52,8 @@ def test_fused_attention_equals_its_plain_twin_in_numbers_and_gradients(
 
 
 @pytest.mark.parametrize("detached", [False, True])
-@pytest.mark.parametrize("n_more", range(N_CHUNKS))
-def test_long_histories_in_float32_equal_the_plain_twin(detached, n_more):
+def test_long_histories_in_float32_equal_the_plain_twin(detached):
     lengths = torch.randint(0, 40, (500,), generator=torch.Generator().manual_seed(4)).tolist()
-    lengths.append(n_more)  # for one of them the events are cut into equal chunks
     with torch.random.fork_rng(devices=[]):
         plain, ours = both_ways((64, 16), 3, lengths, dtype=torch.float32, detached=detached)
     for expected, found in zip(plain, ours, strict=True):

@@ -343,7 +343,10 @@ def test_rows_move_as_torch_moves_them(has_decay, monkeypatch):
             )
             optimizer.step()
             torch.testing.assert_close(
-                gradient, torch.sin(torch.arange(len(rows) * 6.0) + step).view(-1, 6), rtol=0, atol=0
+                gradient,
+                torch.sin(torch.arange(len(rows) * 6.0) + step).view(-1, 6),
+                rtol=0,
+                atol=0,
             )
         ends.append([table.detach(), *optimizer.state[table].values()])
     for native, expected in zip(*ends, strict=True):

@@ -1,5 +1,6 @@
 """Logits of a batch and their gradients in native code: ``module(batch)``, faster."""
 
+from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from sklearn_din.native.structures import load_library
 from sklearn_din.network.batch import Batch
 from sklearn_din.utils.warnings import ADVICE_FROM, log_once
 
+n_native_threads: ContextVar[int | None] = ContextVar("n_native_threads", default=None)
 NOT_COMPILED = (
     "the native code is not compiled. Install a C++ compiler, then run "
     '"python -m sklearn_din.native.build": fits take about half the time'
@@ -89,7 +91,7 @@ class _Call:
         self._network["event_numbers"] = self._event_numbers.ctypes.data
         self._network["n_rows"] = batch.n_rows
         self._network["with_gradients"] = torch.is_grad_enabled()
-        self._network["n_threads"] = torch.get_num_threads()
+        self._network["n_threads"] = n_native_threads.get() or torch.get_num_threads()
 
     def forward(self) -> Tensor:
         """Return the logits: (n_rows,)."""

@@ -23,7 +23,9 @@ def update_rows(
     numbers = [gradient, group["decay"], table, state["square"], state["total"], state["share"]]
     if library is None or not all(x is None or is_plain(x) for x in numbers):
         return False
-    pointers = [0 if x is None else x.data_ptr() for x in (rows, *numbers[:4], starts, *numbers[4:])]
+    pointers = [
+        0 if x is None else x.data_ptr() for x in (rows, *numbers[:4], starts, *numbers[4:])
+    ]
     update = np.array([(*pointers, len(rows), table.shape[1], len(starts))], dtype=ROW_UPDATE)
     library.din_update_rows(update.ctypes.data, group["lr"], group["betas"][1], group["eps"])
     torch.autograd.graph.increment_version(table)

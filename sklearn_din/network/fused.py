@@ -23,7 +23,7 @@ from sklearn_din.network.layers import (
     number_on_host,
     score_events,
 )
-from sklearn_din.network.segments import product_over_rows, segment_sum, sum_of_products
+from sklearn_din.network.segments import segment_sum
 
 SMALLEST_SLOPE = 1e-3  # below it, the negative input cannot be recovered exactly from the output
 LEAST_BEND = 0.1  # smallest |1 - slope|, a divisor in ``_rectify_backward``
@@ -97,9 +97,9 @@ class _Attend(torch.autograd.Function):
         weight_query, _, weight_event = parameters[:3]
         grad_query_part = segment_sum(grad_scores, offsets)
         first = [
-            product_over_rows(queries, grad_query_part),
+            queries.t() @ grad_query_part,
             grad_query_part.sum(0),
-            product_over_rows(inputs, grad_scores),
+            inputs.t() @ grad_scores,
         ]
         if not (ctx.needs_input_grad[0] or ctx.needs_input_grad[1]):
             return (None, None, None, None, None, *first, *above)
@@ -111,16 +111,6 @@ class _Attend(torch.autograd.Function):
         grad_keys.mul_(weights.unsqueeze(1)).add_(grad_key_input)
         grad_keys.addcmul_(grad_pair_input, queries.index_select(0, rows))
         return (grad_queries, grad_keys, None, None, None, *first, *above)
-
-
-def _column(rows: Tensor, weight: Tensor) -> Tensor:
-    """``rows @ weight``: as one of two equal columns, since the library lets threads split one.
-
-    rows : (n, k)
-    weight : (k,)
-    result : (n,)
-    """
-    return (torch.stack([weight, weight]) @ rows.t())[0]
 
 
 def logits_of(mlp: MLP, output: nn.Linear, inputs: Tensor) -> Tensor:
@@ -157,7 +147,7 @@ class _Logits(torch.autograd.Function):
         steps = ctx.saved_tensors[1 + ctx.n_parameters :]
         grad_scores, above = _hidden_layers_backward(grad_logits, steps, parameters[2:])
         grad_inputs = grad_scores @ parameters[0]
-        grad_weight = product_over_rows(grad_scores, inputs)
+        grad_weight = grad_scores.t() @ inputs
         return (grad_inputs, grad_weight, grad_scores.sum(0), *above)
 
 
@@ -182,7 +172,7 @@ def hidden_layers(scores: Tensor, parameters: Sequence[Tensor]) -> tuple[list[Te
     result : (n,)
     """
     steps = rectify_layers(scores, parameters[:-2])
-    return steps, _column(steps[-1], parameters[-2]).add_(parameters[-1])
+    return steps, torch.mv(steps[-1], parameters[-2]).add_(parameters[-1])
 
 
 def rectify_layers(scores: Tensor, parameters: Sequence[Tensor]) -> list[Tensor]:
@@ -216,9 +206,8 @@ def _hidden_layers_backward(
 ) -> tuple[Tensor, list[Tensor]]:
     """Gradient of the first layer's scores, and of all ``parameters`` of ``hidden_layers``."""
     weight = parameters[-2]
-    grad_weight = product_over_rows(grad_result.unsqueeze(1), steps[-1])[0]
-    ones = torch.ones_like(grad_result).unsqueeze(1)
-    gradients = [grad_weight, product_over_rows(grad_result.unsqueeze(1), ones)[0]]
+    grad_weight = grad_result @ steps[-1]
+    gradients = [grad_weight, grad_result.sum().unsqueeze(0)]
     grad_output = torch.outer(grad_result, weight)
     for layer in range(len(steps) // 2 - 1, -1, -1):
         # With ``next = output @ weight.T`` (biases left out) and G the gradient of next,
@@ -231,7 +220,7 @@ def _hidden_layers_backward(
         gradients = [grad_slope, *gradients]
         if layer:
             weight = parameters[3 * layer - 2]
-            grad_weight = product_over_rows(grad_scores, steps[2 * layer - 1])
+            grad_weight = grad_scores.t() @ steps[2 * layer - 1]
             gradients = [grad_weight, grad_scores.sum(0), *gradients]
             grad_output = grad_scores @ weight
     return grad_scores, gradients
@@ -256,5 +245,5 @@ def _rectify_backward(
         return leaky_relu_backward(grad_output, saved, slope)
     backward_into = torch.ops.aten.leaky_relu_backward.grad_input
     grad_scores = backward_into(grad_output, saved, factor, False, grad_input=grad_output)
-    difference = total - sum_of_products(grad_scores, saved)
+    difference = total - torch.dot(grad_scores.flatten(), saved.flatten())
     return grad_scores, difference / (factor * (1.0 - factor))

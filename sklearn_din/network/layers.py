@@ -7,8 +7,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from sklearn_din.network.segments import sum_of_products
-
 INITIAL_SLOPE = 0.25  # of PReLU below zero, as in He et al. and in torch
 MATCHING_BIAS = 0.1  # initial weight of an event that shares nothing with the candidate
 
@@ -78,7 +76,7 @@ def leaky_relu_backward(
     grad_output: Tensor, scores: Tensor, slope: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Gradients of a leaky rectifier's scores and of its slope."""
-    grad_slope = sum_of_products(grad_output, scores.clamp(max=0.0))
+    grad_slope = torch.sum(grad_output * scores.clamp(max=0.0))
     number = number_on_host(slope)
     if number is None:
         return torch.where(scores > 0, grad_output, grad_output * slope), grad_slope

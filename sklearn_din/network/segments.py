@@ -7,18 +7,13 @@ rows : (n_events,), the number of the impression of each event
 offsets : (n_rows + 1,), where each impression's events begin; the last entry is n_events
 """
 
-import math
-from contextvars import ContextVar
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-N_CHUNKS = 8  # of a sum over many rows
 FEW_IDS = 512  # below this number, index_select is faster
-LONG_SUM = 4096  # rows from which summing in chunks is faster
-alike_for_all_threads = ContextVar("alike_for_all_threads", default=False)
 
 
 class Segments(NamedTuple):
@@ -77,35 +72,6 @@ def segment_sum(values: Tensor, offsets: Tensor, weights: Tensor | None = None) 
     return F.embedding_bag(
         index, values, offsets, mode="sum", per_sample_weights=weights, include_last_offset=True
     )
-
-
-def product_over_rows(left: Tensor, right: Tensor) -> Tensor:
-    """``left.t() @ right``: a sum over n rows, where n is large and k and m are small.
-
-    The library multiplies long thin matrices faster in chunks, which threads can share. In one
-    product each thread sums some of the rows, and the last bits follow from how many threads there
-    are: ``alike_for_all_threads`` makes chunks of all products (tests/test_threads.py).
-
-    left : (n, k)
-    right : (n, m)
-    result : (k, m)
-    """
-    n_whole = len(left) - len(left) % N_CHUNKS
-    if not alike_for_all_threads.get() and (n_whole < max(len(left), LONG_SUM)):
-        return left.t() @ right
-    chunks = [tensor[:n_whole].unflatten(0, (N_CHUNKS, -1)) for tensor in (left, right)]
-    result = torch.bmm(chunks[0].transpose(1, 2), chunks[1]).sum(0)
-    if n_whole < len(left):
-        result.addmm_(left[n_whole:].t(), right[n_whole:])
-    return result
-
-
-def sum_of_products(left: Tensor, right: Tensor) -> Tensor:
-    """Sum of ``left * right``, both of shape (n, width)."""
-    if not alike_for_all_threads.get():
-        return torch.dot(left.reshape(-1), right.reshape(-1))
-    columns = [tensor.reshape(-1, math.gcd(left.shape[-1], 8)) for tensor in (left, right)]
-    return product_over_rows(*columns).diagonal().sum()
 
 
 def gather_rows(table: Tensor, ids: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from itertools import chain
 from types import FrameType
 from typing import Any, Literal, NoReturn
@@ -21,14 +21,13 @@ from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.schema import UNKNOWN_ID, Schema
 from sklearn_din.native.logits import advise_to_compile
 from sklearn_din.network.batch import Batch
-from sklearn_din.network.layers import is_host
 from sklearn_din.training.alone import Alone
 from sklearn_din.training.batches import ImpressionBatches
 from sklearn_din.training.newest_rows import learn_newest_rows
 from sklearn_din.training.occurrences import count_occurrences, embedding_decay, position_shares
 from sklearn_din.training.seeding import seed_torch
 from sklearn_din.training.steps import Losses, compute_by_parts, name_gradients
-from sklearn_din.training.threads import LARGEST_BATCH, ThreadChoice, choose_threads
+from sklearn_din.training.threads import use_threads
 from sklearn_din.training.validation_checks import ValidationChecks
 from sklearn_din.utils.warnings import warn_user
 
@@ -95,7 +94,6 @@ class Training:
         self.losses = Losses(net)
         self.presses: list[int] = []
         self.is_refitting = self.has_ended = False
-        self._threads: ThreadChoice | None = None  # if there is a choice
         for batches in filter(None, (train, valid, *chain(*parts))):
             batches.share_among(self.ranks.size, rank=self.ranks.rank)
 
@@ -193,11 +191,7 @@ class Training:
         advise_to_compile(net.module_, len(self.train))
         net.stop_reason_ = "max_epochs"
         n_left = self.most_epochs - self.n_epochs
-        may_choose = is_alone and is_host(net.device) and net.batch_size_ <= LARGEST_BATCH
-        with (
-            note_ctrl_c(raises=is_alone) as self.presses,
-            choose_threads(net.module_, may_choose=may_choose) as self._threads,
-        ):
+        with note_ctrl_c(raises=is_alone) as self.presses, use_threads():
             self._until_stopped(lambda: run_epochs(n_left))
             if self.parts and net.stop_reason_ in {"max_epochs", "patience"}:
                 try:
@@ -269,9 +263,7 @@ class Training:
             net.notify("on_grad_computed", named_parameters=named, batch=batch, training=True)
             return step["loss"]
 
-        threads, size = self._threads, len(rows) + rows.n_events
-        with nullcontext() if threads is None else threads.step(size):
-            net._step_optimizer(compute_gradients)
+        net._step_optimizer(compute_gradients)
         return step
 
     def predict(self, batch: tuple[Batch, Tensor]) -> dict[str, Tensor]:
