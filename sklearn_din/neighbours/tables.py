@@ -75,7 +75,8 @@ class NeighbourTables:
         self, X: EncodedFeatures, is_click: np.ndarray, y: np.ndarray | None = None
     ) -> "NeighbourTables":
         """Return the tables after the clicks and labels of further rows, each once."""
-        if self.order is None:
+        knows_rows = X.users is not None and X.times is not None
+        if self.order is None or not (self.pairs or knows_rows):
             return self
         order, blocks, kept = self.order.grow(X)
         n_left_out = int((blocks == NOT_COUNTED).sum())
@@ -169,6 +170,7 @@ def learn_neighbours(
     order: str | None,
     y: np.ndarray | None = None,
     labels: Sequence[str] = ("",),
+    of_items: bool = True,
     taken: Collection[str] = (),
 ) -> tuple[NeighbourTables, EncodedFeatures]:
     """Learn from training rows; return the tables, and the rows with columns of numbers.
@@ -177,7 +179,8 @@ def learn_neighbours(
     numbers that counted its own click, or later ones, would reveal the label. ``order`` is what
     :func:`choose_order` says; None: nothing is learnt. Where no candidate was clicked, histories
     alone count. From ``y``, (n_rows,) or (n_rows, n_labels), users' levels are learnt where users
-    and times are known; ``labels`` are their names. ``taken`` are names that no column may have.
+    and times are known, and without ``of_items`` nothing else; ``labels`` are their names, and
+    ``taken`` names that no column may have.
 
     Large numbers of mapped rows lie in a store beside that of the rows: the same rows, labels and
     order find them there again, for a training that goes on and for other processes.
@@ -192,7 +195,11 @@ def learn_neighbours(
         n_tables = len(ordered.counted())
         levels, of_rows = learn_levels(X, y, rows, names, n_tables=n_tables)
         taken |= {*names}
-    tables, numbers = _learn_pairs_in_store(X, ordered, rows, taken)
+    if not of_items and levels is None:
+        return NeighbourTables(), X
+    tables, numbers = NeighbourTables((), ordered), list[np.ndarray]()
+    if of_items:
+        tables, numbers = _learn_pairs_in_store(X, ordered, rows, taken)
     tables = replace(tables, levels=levels)
     return tables, tables._with_columns(X, numbers, of_rows)
 

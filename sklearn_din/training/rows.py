@@ -11,12 +11,18 @@ from numpy.typing import ArrayLike
 from skorch import NeuralNet
 
 from sklearn_din.features.encoded import EncodedFeatures
-from sklearn_din.neighbours.tables import NeighbourTables, choose_order, learn_neighbours
+from sklearn_din.neighbours.tables import (
+    NeighbourTables,
+    choose_order,
+    has_numbers,
+    learn_neighbours,
+)
 from sklearn_din.training.alone import Alone, Given
 from sklearn_din.training.batches import ImpressionBatches
 from sklearn_din.training.growth import grow, next_seeds
 from sklearn_din.training.novelty import Novelty, ShownRows, measure_novelty
 from sklearn_din.training.seeding import own_random_state
+from sklearn_din.training.target import Numbers
 from sklearn_din.training.training import Training
 from sklearn_din.training.validation import choose_validation, cut_in_time, split_rows
 from sklearn_din.utils.compat import _safe_indexing
@@ -124,16 +130,26 @@ def check_encoded(X: object) -> EncodedFeatures:
 
 
 def _learn_neighbours(given: Given, ranks: Alone) -> tuple[NeighbourTables, EncodedFeatures]:
-    """Learn item neighbours from all rows, and add their numbers to these rows.
+    """Learn item neighbours and users' levels from all rows, and add their numbers to these rows.
 
+    Of numbers in place of clicks, levels alone.
     Of several processes rank 0 learns first: those of mapped rows lie in a store beside them,
     where the others find them.
     """
     net, X = given.net, given.X
     with nullcontext() if X.store is None else ranks.in_turn():
-        order = choose_order(X, net.neighbours)
-        is_click, labels = net.target.clicks(given.y), net.target.label_names
-        tables, X = learn_neighbours(X, is_click, order=order, y=given.y, labels=labels)
+        order, is_click = choose_order(X, net.neighbours), net.target.clicks(given.y)
+        has_levels = X.users is not None and X.times is not None and not has_numbers(X.schema)
+        if isinstance(net.target, Numbers) and has_levels:
+            order = "time"
+        tables, X = learn_neighbours(
+            X,
+            is_click,
+            order=order,
+            y=given.y,
+            labels=net.target.label_names,
+            of_items=net.neighbours is not None,
+        )
     ranks.check_same(lambda: {"learnt": {"item neighbours": tables.digest()}})
     return tables, X
 
