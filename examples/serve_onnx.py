@@ -4,7 +4,7 @@ Serve a model without torch
 
 ``export_onnx`` writes the network and the encoder into one file, and ``load_onnx`` makes a model of
 it that is used like the Pipeline: onnxruntime computes the network, and torch is not imported. A
-process that answers takes a quarter of the memory.
+process that answers takes a third of the memory.
 
 Here is a model, trained on a click log, written to one file and asked about three impressions: a
 user with a past, the same user shown something new, and a user of whom nothing is known.

@@ -98,7 +98,7 @@ def load_onnx(path: str | os.PathLike[str]) -> Pipeline:
     same up to about 1e-6, and for now: item neighbours tell all that they know, whatever time
     stands with a row. It cannot be fitted, updated or pickled.
 
-    A process that encodes and answers needs some 190 MB, a quarter of what torch takes
+    A process that encodes and answers needs some 260 MB, a third of what it needs with torch
     (``benchmarks/README.md``). One thread works on one request.
 
     The layout "ranking" is best for rankings; rows of ``predict_proba`` are then answered history
