@@ -428,7 +428,10 @@ class DINClassifier(ClassifierMixin, DINEstimator, ClickParameters):
     early_stopping : bool or "auto", default="auto"
         Whether to hold out validation rows, stop when their loss stops falling and keep the best
         average of the weights over the last four validation checks. "auto": from 1,000 rows on;
-        with fewer, all ``max_epochs`` are trained and the weights are averaged over epochs.
+        with fewer, all ``max_epochs`` are trained and the weights are averaged over epochs. Where
+        the rarer label has fewer than 300 rows, "auto" holds out none: three folds, split as
+        ``validation`` says, choose how far the logits may depart from the base rate, which takes
+        about three times as long.
         False: keep the latest weights, for a schedule of your own; small data are then
         overfitted. If no check is better than the base rate of the training rows (for numbers:
         their mean), a warning is raised and every row gets that prediction. ``partial_fit`` holds

@@ -127,7 +127,7 @@ def test_the_command_line_says_in_one_line_that_memory_is_short(
     def fail(*_):
         raise error
 
-    monkeypatch.setattr("sklearn_din.command_line.results.cross_validate", fail)
+    monkeypatch.setattr("sklearn_din.command_line.results.judge", fail)
     with pytest.raises(SystemExit) as ended:
         main([*make_log(tmp_path), "--picture", str(tmp_path / "attention.png")])
     assert ended.value.code == 2
@@ -140,7 +140,7 @@ def test_other_errors_of_the_runtime_keep_their_traceback(tmp_path, monkeypatch)
     def fail(*_):
         raise RuntimeError("a fault of ours")
 
-    monkeypatch.setattr("sklearn_din.command_line.results.cross_validate", fail)
+    monkeypatch.setattr("sklearn_din.command_line.results.judge", fail)
     with pytest.raises(RuntimeError, match="a fault of ours"):
         main([*make_log(tmp_path), "--picture", str(tmp_path / "attention.png")])
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from contextlib import ExitStack, nullcontext
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,6 +20,7 @@ from sklearn_din.neighbours.tables import (
 )
 from sklearn_din.training.alone import Alone, Given
 from sklearn_din.training.batches import ImpressionBatches
+from sklearn_din.training.few_labels import are_few, count_epochs, find_factor, shrink
 from sklearn_din.training.growth import grow, next_seeds
 from sklearn_din.training.novelty import Novelty, ShownRows, measure_novelty
 from sklearn_din.training.seeding import own_random_state
@@ -52,14 +54,22 @@ def train_new(
         for callback in callbacks if epochs is None else ():
             if hasattr(callback, "hold"):
                 order = stack.enter_context(callback.hold(given, order, ranks))
-        net.order_ = order
+        net.order_, factor = order, None
+        if epochs is None and are_few(net, given.y):
+            fit = partial(train_new, ranks=Alone())
+            factor = ranks.from_first(find_factor(net, *given[1:5], fit=fit))
         # Each row's numbers come from a table that does not count it, held out or not.
         net.neighbours_, X = _learn_neighbours(given, ranks)
         net.novelty_, moments = measure_novelty(X, share=net.validation_fraction)
         rows = TrainingRows(X, given.y, given.weights, net.novelty_, moments)
         # Validation rows are drawn before the seed of the network's weights.
-        training = _new_training(net, rows, given.groups, ranks=ranks, epochs=epochs)
+        holds_out = epochs is None and factor is None
+        training = _new_training(net, rows, given.groups, holds_out, ranks=ranks, epochs=epochs)
+        if factor is not None:
+            training.most_epochs = count_epochs(len(X), net.max_epochs)
         training.run(X, given.y, seed=order.randint(2**31), is_new=True)
+        if factor is not None:
+            shrink(net, factor)
     if isinstance(net.random_state, np.random.RandomState) and net.stop_reason_ != "user":
         net.random_state.set_state(order.get_state(legacy=False))
 
@@ -155,11 +165,15 @@ def _learn_neighbours(given: Given, ranks: Alone) -> tuple[NeighbourTables, Enco
 
 
 def _new_training(
-    net: NeuralNet, rows: TrainingRows, groups: ArrayLike | None, **options: Any
+    net: NeuralNet,
+    rows: TrainingRows,
+    groups: ArrayLike | None,
+    holds_out: bool,
+    **options: Any,
 ) -> Training:
-    """Return the training of a new network; one of so many ``epochs`` sets no rows aside."""
+    """Return the training of a new network; where it ``holds_out`` rows, they may stop it."""
     X, kept, held_out, how = rows.X, None, None, ""
-    stops = net.early_stopping if options["epochs"] is None else False
+    stops = net.early_stopping if holds_out else False
     if len(X) >= EARLY_STOPPING_ROWS if stops == "auto" else stops:
         how = choose_validation(net.validation, X.times)
         kept, held_out = split_rows(

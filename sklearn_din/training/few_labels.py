@@ -1,0 +1,142 @@
+"""Few labels: how far a network trained on them may depart from the base rate, found by folds.
+
+Validation rows of a few clicks cannot say when to stop, and probabilities of a network that has
+learnt a few hundred rows are too extreme. So nothing is held out: all rows are learnt, and the
+logits are drawn towards the base rate by a factor for which folds ask that were predicted
+(benchmarks/quality-results.md, "Few labels").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from sklearn.base import clone
+from sklearn.model_selection import GroupKFold, StratifiedKFold, TimeSeriesSplit
+from skorch import NeuralNet
+
+from sklearn_din.features.encoded import EncodedFeatures
+from sklearn_din.features.schema import FIRST_KNOWN_ID
+from sklearn_din.model_selection import TimeSplit
+from sklearn_din.training.novelty import ALWAYS, NEVER, Novelty
+from sklearn_din.training.occurrences import count_ids
+from sklearn_din.training.target import Click
+from sklearn_din.training.validation import SplitRows, choose_validation
+from sklearn_din.utils.validation import group_codes
+
+FEW_LABELS = 300  # of the rarer kind
+LEAST_ROWS = 100  # fewer rows do not make folds
+N_FOLDS = 3
+TESTED = 0.2  # fraction of the rows that each fold in time predicts
+ROWS_TO_LEARN = 40_000  # by all epochs together
+LEAST_EPOCHS = 4
+FACTORS = np.linspace(0.0, 1.0, 41)
+LEAST_FACTOR = 0.02  # keeps the order of rows
+ERRORS_BELOW_BEST = 0.5  # standard errors of the folds' losses
+
+
+def are_few(net: NeuralNet, y: np.ndarray) -> bool:
+    """Return whether the labels are too few to validate on, and the user has not chosen a way."""
+    if type(net.target) is not Click or net.early_stopping != "auto" or len(y) < LEAST_ROWS:
+        return False
+    callbacks = [pair[1] if isinstance(pair, tuple) else pair for pair in net.callbacks or ()]
+    if any(getattr(callback, "monitor", None) for callback in callbacks):
+        return False
+    n_clicks = int(y.sum())
+    return 0 < min(n_clicks, len(y) - n_clicks) < FEW_LABELS
+
+
+def count_epochs(n_rows: int, most: int) -> int:
+    """Return the number of epochs for so many rows.
+
+    >>> [count_epochs(n_rows, most=20) for n_rows in (500, 4_000, 100_000)]
+    [20, 10, 4]
+    """
+    return min(max(ROWS_TO_LEARN // n_rows, LEAST_EPOCHS), most)
+
+
+def find_factor(
+    net: NeuralNet,
+    X: EncodedFeatures,
+    y: np.ndarray,
+    weights: np.ndarray | None,
+    groups: ArrayLike | None,
+    *,
+    fit: Callable[..., None],
+) -> float:
+    """Return the factor of the logits' distance from the base rate's.
+
+    ``fit`` trains a net on rows for so many epochs. Each fold trains a network of its own and
+    predicts other rows: later ones, those of other groups, or any, as ``validation`` says. The
+    factor is the smallest one whose mean loss over the folds is within half a standard error of
+    the best.
+    """
+    losses = []
+    n_epochs = count_epochs(len(y), net.max_epochs)
+    for train, test in _make_folds(net, X, y, groups):
+        if len(np.unique(y[train])) < 2:
+            continue
+        fold = clone(net).set_params(callbacks=None, random_state=0, verbose=0)
+        of_train, of_test = (None if weights is None else weights[part] for part in (train, test))
+        fit(fold, X[train], y[train], of_train, epochs=n_epochs)
+        if fold.stop_reason_ == "user":
+            raise KeyboardInterrupt
+        logits = fold.score(_hide_new_ids(X[test], count_ids(X[train])))
+        shrunk = fold.constant_ + FACTORS[:, None] * (logits - fold.constant_)
+        of_rows = np.logaddexp(0, shrunk) - y[test] * shrunk
+        losses.append(np.average(of_rows, axis=1, weights=of_test))
+    return _smallest_factor(np.array(losses)) if len(losses) > 1 else LEAST_FACTOR
+
+
+def shrink(net: NeuralNet, factor: float) -> None:
+    """Draw the network's logits towards the base rate's, by its last layer."""
+    output, constant = net.module_.output, torch.as_tensor(net.constant_)
+    with torch.no_grad():
+        output.weight.mul_(factor)
+        output.bias.mul_(factor).add_((1.0 - factor) * constant.to(output.bias))
+
+
+def _smallest_factor(losses: np.ndarray) -> float:
+    """Return the smallest factor whose mean loss is near the best one's.
+
+    losses : (n_folds, n_factors)
+
+    >>> _smallest_factor(np.array([FACTORS, FACTORS]))  # the base rate is best
+    0.02
+    >>> _smallest_factor(np.array([(FACTORS - 0.5) ** 2, (FACTORS - 0.5) ** 2]))
+    0.5
+    """
+    best = losses.mean(axis=0).argmin()
+    behind = losses - losses[:, [best]]
+    errors = behind.std(axis=0, ddof=1) / np.sqrt(len(losses))
+    is_near = behind.mean(axis=0) <= ERRORS_BELOW_BEST * errors
+    return max(float(FACTORS[is_near.argmax()]), LEAST_FACTOR)
+
+
+def _make_folds(
+    net: NeuralNet, X: EncodedFeatures, y: np.ndarray, groups: ArrayLike | None
+) -> Iterator[SplitRows]:
+    """Return rows to train on and to predict, of the kind that ``validation`` names."""
+    how = choose_validation(net.validation, X.times)
+    if how == "groups":
+        codes = np.asarray(group_codes(X.users if groups is None else groups, sort=True))
+        return GroupKFold(min(N_FOLDS, codes.max() + 1)).split(y, groups=codes)
+    if how == "last" and X.times is None:
+        return TimeSeriesSplit(N_FOLDS, test_size=round(TESTED * len(y))).split(y)
+    if how == "last" and len(np.unique(np.asarray(X.times))) > N_FOLDS:
+        return TimeSplit(N_FOLDS, test_size=TESTED).split(X)
+    n_folds = min(N_FOLDS, int(np.bincount(y.astype(int)).min()))
+    if n_folds < 2:
+        return iter(())
+    return StratifiedKFold(n_folds, shuffle=True, random_state=0).split(y, y)
+
+
+def _hide_new_ids(X: EncodedFeatures, counts: dict[str, np.ndarray]) -> EncodedFeatures:
+    """Hide the ids that no training row has, as those that come up after a training are unknown."""
+    used = {X.schema[name].vocabulary for name in X.schema.names("history")}
+    first_seen = {name: np.where(counts[name] > 0, ALWAYS, NEVER) for name in used}
+    for first in first_seen.values():
+        first[:FIRST_KNOWN_ID] = ALWAYS
+    return Novelty({}, first_seen).hide(X, np.zeros(len(X)))

@@ -1,0 +1,103 @@
+"""Few labels: the logits are drawn towards the base rate by a factor that folds ask for."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import log_loss, roc_auc_score
+from sklearn.model_selection import GroupKFold, StratifiedKFold
+
+from sklearn_din import DINClassifier, HistorySequenceEncoder, TimeSplit
+from sklearn_din.training import few_labels
+
+FAST = {"max_epochs": 3, "random_state": 0}
+N_ROWS = 240
+
+
+def make_rows(n_rows=N_ROWS, *, rate=0.3, seed=0):
+    """Return impressions of 20 users, and labels that hang on item and history."""
+    chance = np.random.RandomState(seed)
+    rows, items = np.arange(n_rows), chance.randint(5, size=(n_rows, 4))
+    frame = pd.DataFrame({"user": rows % 20, "time": rows, "item": items[:, 0]})
+    frame["hist_item"] = list(items[:, 1:])
+    is_liked = (items[:, :1] + items[:, 1:] == 4).any(axis=1)
+    return frame, (chance.rand(n_rows) < np.where(is_liked, rate, rate / 4)).astype(int)
+
+
+def logits_of(classifier, X):
+    return classifier.decision_function(X).astype(float)
+
+
+def fit_without_folds(monkeypatch, X, y, **parameters):
+    with monkeypatch.context() as patched:
+        patched.setattr(few_labels, "FEW_LABELS", 0)
+        return DINClassifier(**FAST, **parameters).fit(X, y)
+
+
+def folds_of(validation, X, y):
+    if validation == "random":
+        return StratifiedKFold(3, shuffle=True, random_state=0).split(y, y)
+    if validation == "groups":
+        return GroupKFold(3).split(y, groups=X.users)
+    return TimeSplit(3, test_size=0.2).split(X)
+
+
+@pytest.mark.parametrize("validation", ["last", "random", "groups"])
+def test_the_factor_is_that_of_a_plain_loop_over_folds(monkeypatch, validation):
+    frame, y = make_rows(rate=0.8)
+    X = HistorySequenceEncoder(user="user", time="time").fit_transform(frame)
+    few = DINClassifier(**FAST, validation=validation).fit(X, y)
+    whole = fit_without_folds(monkeypatch, X, y)
+    factors, losses = [number / 40 for number in range(41)], []
+    for train, test in folds_of(validation, X, y):
+        fold = fit_without_folds(monkeypatch, X[train], y[train])
+        rate = np.log(y[train].mean() / (1 - y[train].mean()))
+        shrunk = [rate + factor * (logits_of(fold, X[test]) - rate) for factor in factors]
+        losses.append([log_loss(y[test], 1 / (1 + np.exp(-logits))) for logits in shrunk])
+    behind = np.array(losses) - np.array(losses)[:, [np.mean(losses, axis=0).argmin()]]
+    allowed = 0.5 * behind.std(axis=0, ddof=1) / np.sqrt(3)
+    factor = max(
+        0.02,
+        min(f for f, b, a in zip(factors, behind.mean(axis=0), allowed, strict=True) if b <= a),
+    )
+    rate = np.log(y.mean() / (1 - y.mean()))
+    expected = rate + factor * (logits_of(whole, X) - rate)
+    np.testing.assert_allclose(logits_of(few, X), expected, atol=1e-4)
+
+
+def test_what_the_user_sets_wins(monkeypatch):
+    frame, y = make_rows(rate=0.8)
+    X = HistorySequenceEncoder(user="user", time="time").fit_transform(frame)
+    latest = DINClassifier(**FAST, early_stopping=False).fit(X, y)
+    without = fit_without_folds(monkeypatch, X, y, early_stopping=False)
+    np.testing.assert_array_equal(logits_of(latest, X), logits_of(without, X))
+    assert DINClassifier(**FAST).fit(X, y).n_iter_ == 3
+    once = DINClassifier(max_epochs=1, random_state=0).fit(X, y)
+    assert once.n_iter_ == 1
+
+
+def test_a_fold_knows_no_id_that_came_up_after_it():
+    X = HistorySequenceEncoder(user="user", time="time").fit_transform(make_rows()[0])
+    counts = np.array([0, 0, 3, 0, 1, 2, 2])  # of padding, unknown, and five items
+    hidden = few_labels._hide_new_ids(X, {"item": counts})
+    assert hidden["item"].tolist() == np.where(X["item"] == 3, 1, X["item"]).tolist()
+    assert (hidden["hist_item"] == np.where(X["hist_item"] == 3, 1, X["hist_item"])).all()
+
+
+def test_rare_labels_that_say_nothing_end_at_the_base_rate():
+    losses, base = [], []
+    for seed in range(4):
+        frame, _ = make_rows(800, seed=seed)
+        y = (np.random.RandomState(seed).rand(800) < 0.05).astype(int)
+        encoder = HistorySequenceEncoder(user="user", time="time")
+        model = DINClassifier(random_state=0).fit(encoder.fit_transform(frame[:400]), y[:400])
+        p = model.predict_proba(encoder.transform(frame[400:]))[:, 1]
+        losses.append(log_loss(y[400:], p))
+        base.append(log_loss(y[400:], np.full(400, y[:400].mean())))
+    assert np.mean(losses) < np.mean(base) + 0.002
+
+
+def test_a_factor_never_loses_the_order_of_rows():
+    frame, y = make_rows(rate=0.8)
+    encoder = HistorySequenceEncoder(user="user", time="time")
+    model = DINClassifier(random_state=0).fit(encoder.fit_transform(frame), y)
+    assert roc_auc_score(y, model.predict_proba(encoder.transform(frame))[:, 1]) > 0.6
