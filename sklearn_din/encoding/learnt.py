@@ -13,6 +13,7 @@ import pandas as pd
 from sklearn_din.encoding.cells import Codes, HistoryCells
 from sklearn_din.encoding.fixed_vectors import VectorScale
 from sklearn_din.encoding.frames import ReadFrame
+from sklearn_din.encoding.item_columns import ItemColumns
 from sklearn_din.encoding.notices import FEW_VALUES, far_numbers, note_unknown
 from sklearn_din.encoding.profile import COMPARED_ROWS, SAMPLED_ROWS, ColumnProfile, count_rows
 from sklearn_din.encoding.roles import Roles
@@ -37,8 +38,8 @@ class Learnt:
     candidate's. Columns in ``has_missing`` get an indicator of missing numbers. ``profiles`` say
     what the rows of fit looked like, and have no part in encoding; rows that came later do not
     change them. Nor has ``late_unknown``, the fraction of each candidate's ids that the last rows
-    of fit had and no earlier one, and ``longest``, the events of the longest history, older ones
-    that item neighbours count among them.
+    of fit had and no earlier one, ``longest``, the events of the longest history, older ones that
+    item neighbours count among them, and ``of_item``, the columns that follow from the item.
     """
 
     names: tuple[str, ...]
@@ -51,6 +52,7 @@ class Learnt:
     vector_scales: Mapping[str, VectorScale] = field(default_factory=dict)
     late_unknown: Mapping[str, float] = field(default_factory=dict)
     longest: int = 0
+    of_item: tuple[str, ...] = ()
 
     @cached_property
     def schema(self) -> Schema:
@@ -242,6 +244,9 @@ class TableStatistics:
             for name in numbers
         }
         self.totals = {b.histories: Counter[str]() for b in roles.behaviours}
+        single = {*roles.categorical} - {*roles.lists}
+        candidates = [name for b in roles.behaviours for name in b.candidates if name in single]
+        self._item_columns = ItemColumns(dict.fromkeys(candidates))
         self._n_rows, self._step = n_rows, max(1, n_rows // SAMPLED_ROWS)
         self._n_missing = dict.fromkeys(roles.owners, 0.0)
         self._samples = {name: [np.empty(0)] for name in (*roles.numeric, *numbers)}
@@ -253,6 +258,7 @@ class TableStatistics:
         Every so many rows are sampled, wherever the parts begin. ``times`` put the rows in order.
         """
         self._count_late(read, start, times)
+        self._item_columns.update(read)
         sampled = slice(-start % self._step, None, self._step)
         for name, values, counts, n_missing in read.count_values():
             self._counts[name].update(plain_ids(values, name=name), counts)
@@ -347,6 +353,9 @@ class TableStatistics:
                 if n_late >= FEW_LATE
             },
             longest=self.longest,
+            of_item=self._item_columns.finish(
+                {name: vocabularies[owner].n_ids for name, owner in self._roles.owners.items()}
+            ),
         )
 
 

@@ -192,6 +192,7 @@ class Ranker(Generic[IntoDataFrameT]):
         name = self._reading.name
         _check_candidates(self._frame.pandas, columns, taken=(*RESULT_COLUMNS, name))
         _warn_of_copies(self._frame.pandas, self._fitted.encoder.schema_)
+        _check_item_columns(self._frame.pandas, columns, self._fitted.encoder)
         none = np.zeros(len(self._frame.pandas), dtype=np.int64)
         self._result = CallerFrame(
             self._frame.with_columns({name: none}, first={"row": none, "rank": none}),
@@ -452,6 +453,18 @@ def _warn_of_copies(candidates: pd.DataFrame, schema: Schema) -> None:
             f"candidates have {int(copies.sum())} rows too many: some items in {item!r}, such as "
             f"{candidates[item][copies].iloc[0]!r}, have several, and each row is ranked, so that "
             f"a user may get an item twice. Keep one, candidates.drop_duplicates({item!r})."
+        )
+
+
+def _check_item_columns(candidates: pd.DataFrame, columns: Sequence[str], encoder: Any) -> None:
+    """Raise where columns that follow from the item are not beside it: users would fill them."""
+    item = item_column(encoder.schema_.compared_sizes, encoder.schema_.compared_sizes)
+    absent = [n for n in encoder._learnt.of_item if n in columns and n not in candidates]
+    if absent and item in candidates:
+        raise ValueError(
+            f"candidates must have {absent}, which followed from {item!r} in the rows of fit: "
+            "taken from the users, every candidate would have the value of the user's last row. "
+            f"candidates has {list(candidates.columns)}."
         )
 
 

@@ -1,0 +1,47 @@
+"""Columns that follow from the item, such as its category: they belong to the candidate."""
+
+from collections.abc import Collection, Mapping
+from itertools import permutations
+
+import numpy as np
+import pandas as pd
+
+from sklearn_din.encoding.frames import ReadFrame
+from sklearn_din.features.lists import IdLists
+from sklearn_din.features.schema import item_column
+
+LEAST_ITEMS = 20  # of two rows or more
+ALMOST_ALL = 0.99  # of them have one value of a column that follows from the item
+
+
+class ItemColumns:
+    """Count, part by part, the items whose rows all have one value of another column.
+
+    ``names`` are the columns of single ids that histories are compared with: one of them identifies
+    the item, which one is known when all ids are.
+    """
+
+    def __init__(self, names: Collection[str]) -> None:
+        self.names = [*names]
+        self._counts = {pair: np.zeros(2, dtype=int) for pair in permutations(self.names, 2)}
+
+    def update(self, read: ReadFrame) -> None:
+        """Take in further rows; items are compared within them."""
+        codes = {name: values for name, (values, _) in read.codes.items()}
+        for (item, other), counts in self._counts.items():
+            items, others = codes[item], codes[other]
+            if isinstance(items, IdLists) or isinstance(others, IdLists):
+                continue
+            values = pd.Series(others[items >= 0]).groupby(items[items >= 0])
+            is_repeated = values.size() > 1
+            is_same = values.max() == values.min()
+            counts += np.array([is_repeated.sum(), (is_repeated & is_same).sum()])
+
+    def finish(self, n_ids: Mapping[str, int]) -> tuple[str, ...]:
+        """Return the columns that follow from the item; ``n_ids`` are by column."""
+        item = item_column(n_ids, self.names)
+        return tuple(
+            other
+            for (owner, other), (n_repeated, n_same) in self._counts.items()
+            if owner == item and n_repeated >= LEAST_ITEMS and n_same >= ALMOST_ALL * n_repeated
+        )
