@@ -7,6 +7,9 @@ shrunk; and the item's rate, ten rows at the average rate added. It prints AUC, 
 "gauc at once": GAUC where all test rows of a user are asked at the moment of the first one, with
 the history of then. Of rows asked one after the other a user's own level changes from row to row:
 that is right or wrong about the user, and orders no items.
+
+With ``--live`` both get what is known as of each row's moment, test rows included (``"levels"`` of
+``attach_aggregates``: user, item, category, user and category), as a service that counts has it.
 """
 
 import argparse
@@ -54,6 +57,22 @@ def lightgbm(X, y, rows, at_once, *, user, seed, parameters, rate="mean"):
     return np.split(boosted_trees(tables, labels, seed=seed), 2)
 
 
+def with_levels(X, y, rows, labels, user):
+    """Return both frames with levels as of each row's moment."""
+    keys = {name: name for name in X if f"hist_{name}" in X} | {user: user}
+    others = [name for name in keys if name not in ("item", user)]
+    keys |= {f"{user}_{name}": (user, name) for name in others}
+    log = pd.concat([X.assign(label=y), rows.assign(label=labels)])[
+        [*others, "item", user, "time", "label"]
+    ]
+    levels = {name: (key, "label", "levels") for name, key in keys.items()}
+    frames = [attach_aggregates(frame, log, time="time", aggregates=levels) for frame in (X, rows)]
+    for frame in frames:
+        times = frame.columns[frame.columns.str.endswith(("_elapsed", "_count"))]
+        frame[times] = np.log1p(frame[times])  # no label is looked at: earlier ones alone are
+    return frames
+
+
 def columns_of(X, log, user, rate):
     """Counts and rates before each row's time, and what its history says of its ids: floats."""
     ids = [name for name in X if f"hist_{name}" in X]
@@ -99,12 +118,14 @@ def at_once(rows, user):
     return rows.assign(**{name: moments[name].array for name in of_moment})
 
 
-def measure(name, seed, methods, n_rows):
+def measure(name, seed, methods, n_rows, *, live=False):
     """Yield measures by method on one set."""
     X, y, rows, labels, users, parameters = frames_of(name, seed)
     user = parameters["user"]
     order = np.argsort(X["time"].to_numpy(), kind="stable")[-n_rows:]
     X, y, rows = X.iloc[order].reset_index(drop=True), y[order], rows.reset_index(drop=True)
+    if live:
+        X, rows = with_levels(X, y, rows, labels, user)
     for method, predict in methods.items():
         p, q = predict(X, y, rows, at_once(rows, user), user=user, seed=seed, parameters=parameters)
         yield {
@@ -124,11 +145,12 @@ def main():
     parser.add_argument("--only", default="", help="part of a set's name")
     parser.add_argument("--method", default="", help="part of a method's name")
     parser.add_argument("--rows", type=int, default=0, help="so many of the last ones; 0: all")
+    parser.add_argument("--live", action="store_true", help="levels as of each row's moment")
     options, results = parser.parse_args(), []
     methods = {name: way for name, way in METHODS.items() if options.method in name}
     for name in (name for name in SETS if options.only in name):
         for seed in range(options.seeds):
-            results += measure(name, seed, methods, options.rows)
+            results += measure(name, seed, methods, options.rows, live=options.live)
             print(pd.DataFrame(results[-len(methods) :]).to_string(header=False), flush=True)
     table = pd.DataFrame(results).drop(columns="seed").groupby(["set", "method"], sort=False)
     print_frame(table.mean().map("{:.4f}".format).reset_index(), "Means over seeds")

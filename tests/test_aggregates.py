@@ -25,6 +25,7 @@ AGGREGATES = {
     "item_count": ("item", None, "count"),
     "rated": ("item", "rating", "count"),
     "pair_mean": (("user", "item"), "rating", "mean"),
+    "since": ("user", None, "elapsed"),
 }
 
 
@@ -44,6 +45,8 @@ def slow_aggregate(impressions, events, key, column, statistic):
         own = [(earlier[name] == impression[name]).to_numpy() for name in keys]
         past = earlier[np.logical_and.reduce(own)][column or "time"]
         number = {"sum": past.sum(), "count": len(past), "mean": past.mean()}.get(statistic)
+        if statistic == "elapsed":
+            number = impression["time"] - past.max()
         if statistic == "shrunk_rate":
             y = earlier[column].to_numpy()
             prior = plain_prior(earlier.groupby(keys).ngroup().to_numpy(), y)
@@ -61,6 +64,7 @@ def test_tables_made_by_hand():
             "item_count": [0.0, 0.0, 1.0, 1.0],
             "rated": [0.0, 0.0, 1.0, 1.0],
             "pair_mean": [np.nan, np.nan, np.nan, 4.0],
+            "since": [np.nan, 1.0, np.nan, 1.0],
         }
     )
     pd.testing.assert_frame_equal(attached[expected.columns], expected)
@@ -99,6 +103,27 @@ def test_aggregates_equal_those_of_a_plain_loop(impressions, events):
     for name, specification in (AGGREGATES | rates).items():
         expected = slow_aggregate(impressions, events, *specification)
         np.testing.assert_allclose(attached[name], expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("make", ["frame", "scan"])
+def test_levels_are_a_rate_a_count_and_the_time_since(make, tmp_path):
+    table = RATINGS.assign(
+        liked=RATINGS["rating"] >= 3, time=pd.to_datetime([1, 2, 5, 5], unit="h")
+    )
+    shown = as_scan(table, tmp_path) if make == "scan" else table
+    levels = {"u": ("user", "liked", "levels"), "ui": (("user", "item"), "liked", "levels")}
+    attached = attach_aggregates(shown, shown, time="time", aggregates=levels)
+    by_hand = {
+        "u_rate": ("user", "liked", "shrunk_rate"),
+        "u_count": ("user", "liked", "count"),
+        "u_elapsed": ("user", None, "elapsed"),
+        "ui_rate": (("user", "item"), "liked", "shrunk_rate"),
+    }
+    twin = attach_aggregates(table, table, time="time", aggregates=by_hand)
+    for name in by_hand:
+        np.testing.assert_array_equal(attached[name], twin[name])
+    np.testing.assert_array_equal(attached["u_elapsed"], [np.nan, 3600, np.nan, 3 * 3600])
+    np.testing.assert_array_equal(attached["ui_count"], [0, 0, 0, 1])
 
 
 @pytest.mark.parametrize("make", ["frame", "scan"])

@@ -325,6 +325,8 @@ def test_aggregates_of_scans_are_those_in_memory(tmp_path, users, memory):
         "sum": ("item", "price", "sum"),
         "named": ("user", "category", "count"),
         "rate": ("user", "cheap", "shrunk_rate"),
+        "since": ("user", None, "elapsed"),
+        "since both": (("user", "category"), None, "elapsed"),
         "rate of two": (("item", "category"), "cheap", "shrunk_rate"),
     }
     twin = attach_aggregates(shown, events, time="time", aggregates=aggregates)
@@ -463,7 +465,10 @@ OPTIONS = {  # each with a value that changes the result
     },
     attach_aggregates: {
         "time": "price",
-        "aggregates": {f"user_{n}": ("user", "bit", n) for n in logs_aggregates.STATISTICS},
+        "aggregates": {
+            f"user_{n}": ("user", None if n == "elapsed" else "bit", n)
+            for n in logs_aggregates.STATISTICS
+        },
     },
     sample_negatives: {
         **{"item": "category", "item_columns": ["category"], "n_negatives": 2, "user": "user"},

@@ -431,15 +431,23 @@ def _aggregates(
 ) -> Iterator[Sequence[np.ndarray]]:
     """Yield row and means, sums and counts of the impressions, in the order of the sort."""
     columns = dict.fromkeys(column for column, _ in statistics if column is not None)
+    latest = np.array([np.nan])  # the time of the last event of the pieces before
     for piece, is_event, so_far in _running(merge, [*columns], folder):
         shown = ~is_event
-        before, first = piece["before"].to_numpy(), piece["first"].to_numpy()
+        before, first = (piece[name].to_numpy()[shown] for name in ("before", "first"))
         arrays = [piece["rank"].to_numpy()[shown]]
+        times = piece["time"].to_numpy()[is_event]
+        clock = np.append(latest[-1:], since(times, merge.origin, merge.unit) if len(times) else [])
         for column, statistic in statistics:
-            if column is None:
-                arrays.append((before - first)[shown].astype(np.float64))
+            if statistic == "elapsed":
+                n_earlier = before - piece["before"][0].as_py()  # in this piece
+                events = np.where(before > first, clock[n_earlier], np.nan)
+                arrays.append(piece["now"].to_numpy(zero_copy_only=False)[shown] - events)
+            elif column is None:
+                arrays.append((before - first).astype(np.float64))
             else:
                 arrays.append(statistic_of(statistic, *(n[shown] for n in so_far[column])))
+        latest = clock
         yield arrays
 
 
@@ -478,8 +486,11 @@ def _running(
         pairs = {name: present_numbers(part[column]) for column, name in names.items()}
         return {name: pa.array(v, mask=~is_there) for name, (is_there, v) in pairs.items()}
 
-    fields = [pa.field(name, pa.float64()) for name in names.values()]
-    rows = merge.rows(columns, read_numbers, lambda part, times: {}, fields, folder)
+    def read_times(part: pd.DataFrame, times: np.ndarray) -> dict[str, pa.Array]:
+        return {"now": pa.array(merge.row_times(times))}
+
+    fields = [pa.field(name, pa.float64()) for name in (*names.values(), "now")]
+    rows = merge.rows(columns, read_numbers, read_times, fields, folder)
     for piece, is_event, is_new in rows:
         groups, so_far = np.cumsum(is_new), dict[Any, list[np.ndarray]]()
         for column, name in names.items():

@@ -18,7 +18,9 @@ Aggregate = tuple[str | tuple[str, ...], str | None, str]
 Statistic = tuple[str | None, str]  # of a column, or of the events themselves
 AggregatesByKey = dict[tuple[str, ...], dict[str, Statistic]]
 
-STATISTICS = ("mean", "sum", "count", "shrunk_rate")
+STATISTICS = ("mean", "sum", "count", "shrunk_rate", "elapsed", "levels")
+WITHOUT_COLUMN = ("count", "elapsed")
+LEVELS = {"rate": "shrunk_rate", "count": "count", "elapsed": "elapsed"}
 
 
 def attach_aggregates(
@@ -49,20 +51,25 @@ def attach_aggregates(
     aggregates : mapping of str to (key, column, statistic)
         A dict from the name of each new column to its definition. ``key`` is a column of both
         frames or a tuple of columns; ``column`` is a numeric or boolean column of the events,
-        whose missing values are ignored; ``statistic`` is "mean", "sum", "count" or
-        "shrunk_rate". With "count", ``column`` may be None: then events are counted.
+        whose missing values are ignored; ``statistic`` is "mean", "sum", "count",
+        "shrunk_rate", "elapsed" or "levels". With "count", ``column`` may be None: then events are
+        counted. "elapsed" is the time since the latest event, in seconds for datetimes; its
+        ``column`` is None.
         "shrunk_rate" is the mean of zeros and ones after adding 1 to 1,000 events at the average
         rate of all keys: the number is larger the less keys with many events differ from each
         other before the time of the impression (empirical Bayes). Use it if many keys have few
-        events, together with a "count" that shows how much is known.
+        events, together with a "count" that shows how much is known. "levels" is short for the
+        three columns ``NAME_rate`` (the shrunk rate), ``NAME_count`` and ``NAME_elapsed``: attach
+        those of the user, the item, the category, and of user and category together, where the
+        model is asked soon after each event.
 
     Returns
     -------
     DataFrame, Table or AttachedScan
         The impressions, in their order and with their index, plus one float64 column per
-        aggregate. Without earlier events a mean is missing (NaN in pandas, null in polars and
-        Arrow), a sum and a count are 0; a shrunk rate is the average rate so far, and missing
-        where no key has events.
+        aggregate, of "levels" three. Without earlier events a mean and the time elapsed are missing
+        (NaN in pandas, null in polars and Arrow), a sum and a count are 0; a shrunk rate is the
+        average rate so far, and missing where no key has events.
 
     Examples
     --------
@@ -83,6 +90,7 @@ def attach_aggregates(
     3  ann       3     3        3.0  2.0
     """
     check_name(time, name="time")
+    aggregates = _expand_levels(aggregates)
     table: Any = events if isinstance(events, Scan) else impressions
     return attach_so_far.dispatch(type(table))(impressions, events, time, aggregates)
 
@@ -104,6 +112,21 @@ def attach_so_far(
     return shown.with_columns({name: attached[name] for name in aggregates})
 
 
+def _expand_levels(aggregates: Mapping[str, Aggregate]) -> Mapping[str, Aggregate]:
+    """Return aggregates with three in place of each "levels"."""
+    if not isinstance(aggregates, Mapping):
+        return aggregates
+    expanded: dict[str, Aggregate] = {}
+    for name, what in aggregates.items():
+        if not isinstance(what, tuple | list) or len(what) != 3 or what[2] != "levels":
+            expanded[name] = what
+            continue
+        for suffix, statistic in LEVELS.items():
+            column = None if statistic == "elapsed" else what[1]
+            expanded[f"{name}_{suffix}"] = what[0], column, statistic
+    return expanded
+
+
 def check_aggregates(
     aggregates: Mapping[str, Aggregate], time: str, impressions: pd.DataFrame, events: pd.DataFrame
 ) -> AggregatesByKey:
@@ -120,11 +143,17 @@ def check_aggregates(
         is_triple = isinstance(specification, tuple | list) and len(specification) == 3
         key, column, statistic = specification if is_triple else ((), None, "")
         keys = tuple(key) if isinstance(key, tuple | list) else (key,)
-        if not keys or statistic not in STATISTICS or (column is None and statistic != "count"):
+        is_alone = column is None
+        if (
+            not keys
+            or statistic not in STATISTICS
+            or (is_alone and statistic not in WITHOUT_COLUMN)
+            or (statistic == "elapsed" and not is_alone)
+        ):
             raise ValueError(
                 f"aggregates[{name!r}] must be (key, column, statistic), such as ('user', "
                 f"'label', 'mean'), with one of {', '.join(STATISTICS)}; 'count' alone takes None "
-                f"as column, got {specification!r}."
+                f"as column, 'elapsed' nothing else, got {specification!r}."
             )
         if name in impressions.columns:
             raise ValueError(
@@ -133,7 +162,7 @@ def check_aggregates(
             )
         check_frame(impressions, keys, name="impressions")
         check_frame(events, keys if column is None else [*keys, column], name="events")
-        if statistic != "count" and not holds_numbers(events[column].dtype):
+        if statistic not in WITHOUT_COLUMN and not holds_numbers(events[column].dtype):
             raise TypeError(
                 f"aggregates[{name!r}] needs numbers for a {statistic}, but events[{column!r}] "
                 f"has dtype {events[column].dtype}. Convert it, or use 'count'."
@@ -176,6 +205,10 @@ def so_far(
 ) -> np.ndarray:
     """A statistic of a column in each impression's past; without a column, events are counted."""
     column, statistic = what
+    if statistic == "elapsed":
+        clock, now = timeline.relative_times(shown)
+        latest = np.append(clock, np.nan)[np.where(past.end > past.begin, past.end - 1, -1)]
+        return now - latest
     if column is None:
         return (past.end - past.begin).astype(np.float64)
     own = np.stack(present_numbers(events[column]))[:, timeline.order]
