@@ -171,9 +171,31 @@ class DINEstimator(EstimatorState, CallbackSupportMixin, Parameters, BaseEstimat
         return event_table(encoded, {k: np.concatenate(v) for k, v in weights.items()}, "weight")
 
     def summary(self) -> str:
-        """Return used and unused columns, layers, parameters and neighbours as text."""
+        """Return used and unused columns, layers, parameters and neighbours as text.
+
+        Returns
+        -------
+        str
+            Three tables, and whether there are item neighbours, or why not. ``ids`` counts padding
+            and unknown too. Columns that are "not used" are dates, and histories that the encoder's
+            ``histories`` does not name.
+
+        Examples
+        --------
+        >>> classifier = DINClassifier(hidden_units=(4,), max_epochs=1).fit(np.eye(2), [0, 1])
+        >>> print(classifier.summary())
+        column  kind    vocabulary  ids  width
+        x0      number                       1
+        x1      number                       1
+        <BLANKLINE>
+        part   layers               parameters
+        MLP    2 -> 4 -> 1 (PReLU)          18
+        total                               18
+        """
+        from sklearn_din.training.summary import summarize
+
         check_is_fitted(self)
-        return extra("inspection.summary").summarize(self)
+        return summarize(self)
 
     @property
     def _repr_html_(self) -> Callable[[], str]:
@@ -187,7 +209,9 @@ class DINEstimator(EstimatorState, CallbackSupportMixin, Parameters, BaseEstimat
         return bundle
 
     def _drawing(self) -> str:
-        return extra("inspection.diagram").network_diagram(self) if hasattr(self, "module_") else ""
+        from sklearn_din.training.diagram import network_diagram
+
+        return network_diagram(self) if hasattr(self, "module_") else ""
 
     @property
     def module_(self) -> DIN:

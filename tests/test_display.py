@@ -17,8 +17,8 @@ from sklearn_din import (
     TrainingDisplay,
     explain,
 )
-from sklearn_din.inspection.diagram import network_diagram
 from sklearn_din.inspection.display import AGAINST
+from sklearn_din.training.diagram import network_diagram
 from tests.click_frames import OF_TWINS, PAIR, TWINS
 
 matplotlib = pytest.importorskip("matplotlib", reason="install sklearn-din[plot] to draw")
@@ -78,7 +78,7 @@ def test_pictures_and_explanations_say_which_label_is_the_click(labels):
     display = AttentionDisplay.from_estimator(model, SHOWN[:1])
     assert f"1 · hat ('{labels[1]}' probability {probability:.0%})" in drawn(display)
     assert explain(model, SHOWN[:1]).attrs["click"] == labels[1]
-    drawing = html.unescape(network_diagram(model))
+    drawing = html.unescape(network_diagram(model[-1]))
     assert f"'{labels[1]}'" in drawing
     assert ("probability" in drawing, "click" in drawing) == (True, False)
 

@@ -4,19 +4,16 @@ import re
 import warnings
 from xml.etree import ElementTree
 
-import numpy as np
 import pandas as pd
 import pytest
 import sklearn
 from sklearn.exceptions import NotFittedError
-from sklearn.linear_model import Ridge
-from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 
 from sklearn_din import DIN, DINClassifier, Field, HistorySequenceEncoder, Schema
-from sklearn_din.inspection.diagram import network_diagram
-from sklearn_din.inspection.summary import learnt_parts, summarize
 from sklearn_din.native.logits import engine_text
+from sklearn_din.training.diagram import network_diagram
+from sklearn_din.training.summary import learnt_parts
 from tests.encoded_impressions import make_impressions, make_labels, make_schema
 from tests.network_options import ONE_BY_ONE
 
@@ -35,7 +32,7 @@ def classifier():
 
 
 def test_the_summary_of_a_small_network_is_this_text(classifier):
-    assert summarize(classifier).splitlines() == [
+    assert classifier.summary().splitlines() == [
         "column         kind                vocabulary  ids  width",
         "price          number                                   1",
         "item           id                  item         12      8",
@@ -68,7 +65,7 @@ def test_the_summary_names_columns_that_are_not_used():
     frame = pd.DataFrame({"price": [1.0, 2.0], "born": pd.to_datetime(["2000-01-01"] * 2)})
     frame["tags"] = [[pd.Timestamp("2000-01-01")]] * 2
     model = make_pipeline(HistorySequenceEncoder(), DINClassifier(max_epochs=1))
-    lines = summarize(model.fit(frame, [0, 1])[-1]).splitlines()
+    lines = model.fit(frame, [0, 1])[-1].summary().splitlines()
     assert [line.split()[0] for line in lines[1:4]] == ["price", "born", "tags"]
     assert lines[2:4] == ["born    not used", "tags    not used"]
 
@@ -108,20 +105,12 @@ def test_the_drawing_names_columns_vocabularies_and_layers(classifier):
     assert "attention to each event" not in base
 
 
-def test_whatever_holds_the_classifier_is_drawn(classifier):
-    drawing = network_diagram(classifier.module_)
-    assert network_diagram(classifier) == drawing
-    assert network_diagram(make_pipeline(classifier)) == drawing
-    X = pd.DataFrame({"price": np.linspace(0, 1, 8)})
-    model = make_pipeline(HistorySequenceEncoder(), DINClassifier(max_epochs=1))
-    search = GridSearchCV(model, {"dinclassifier__lr": [0.01]}, cv=2).fit(X, [0, 1] * 4)
-    assert network_diagram(search) == network_diagram(search.best_estimator_[-1].module_)
-    with pytest.raises(TypeError, match=r"network_diagram needs a DINClassifier, .* got Ridge"):
-        network_diagram(Ridge())
+def test_a_classifier_and_its_network_are_drawn(classifier):
+    assert network_diagram(classifier) == network_diagram(classifier.module_)
+    with pytest.raises(TypeError, match=r"got Pipeline\. Of a Pipeline give .* pipeline\[-1\]"):
+        network_diagram(make_pipeline(classifier))
     with pytest.raises(NotFittedError):
         network_diagram(DINClassifier())
-    with pytest.raises(TypeError, match=r"got Pipeline\. Of a Pipeline give .* pipeline\[-1\]"):
-        summarize(make_pipeline(classifier))
 
 
 def test_the_drawing_survives_any_name_and_any_number_of_columns():

@@ -120,10 +120,6 @@ class AttentionDisplay:
             fit are "unknown: id".
         ax : matplotlib Axes, default=None
             Where to plot; by default a new figure of suitable size.
-
-        Returns
-        -------
-        AttentionDisplay
         """
         check_choice(by, tuple(COLUMN_BY), name="by")
         fitted = split_pipeline(pipeline, purpose="AttentionDisplay")
@@ -174,10 +170,6 @@ class AttentionDisplay:
             or from history columns to such mappings.
         ax : matplotlib Axes, default=None
             Where to plot; by default a new figure of suitable size.
-
-        Returns
-        -------
-        AttentionDisplay
         """
         behaviours = _histories_by_behaviour(weights)
         shown = _choose_behaviour(behaviours, behaviour)
@@ -204,10 +196,6 @@ class AttentionDisplay:
         ----------
         ax : matplotlib Axes, default=None
             Where to plot; by default a new figure of suitable size.
-
-        Returns
-        -------
-        AttentionDisplay
         """
         n_candidates, n_events = self.weights.shape
         size = (7.0, float(np.clip(1.5 + 0.24 * n_events, 2.6, 16)))
@@ -282,10 +270,6 @@ class TrainingDisplay:
             Fitted.
         ax : matplotlib Axes, default=None
             Axes to replace with the panels; by default a new figure.
-
-        Returns
-        -------
-        TrainingDisplay
         """
         classifier = classifier_of(estimator, purpose="TrainingDisplay")
         return cls(history=classifier.history_).plot(ax=ax)
@@ -303,10 +287,6 @@ class TrainingDisplay:
         ----------
         ax : matplotlib Axes, default=None
             Axes to replace with the panels; by default a new figure.
-
-        Returns
-        -------
-        TrainingDisplay
         """
         if not len(self.history):
             raise ValueError(
@@ -389,10 +369,6 @@ class ReportDisplay:
             Rows as passed to the estimator.
         ax : matplotlib Axes, default=None
             Axes to replace with the panels; by default a new figure.
-
-        Returns
-        -------
-        ReportDisplay
         """
         encoder: Any = estimator
         if not hasattr(estimator, "report"):
@@ -407,10 +383,6 @@ class ReportDisplay:
         ----------
         ax : matplotlib Axes, default=None
             Axes to replace with the panels; by default a new figure.
-
-        Returns
-        -------
-        ReportDisplay
         """
         names = [name for name in REPORTED if self.report[name].notna().any()]
         size = (2.2 + 2.1 * len(names), 1.3 + 0.3 * len(self.report))

@@ -31,27 +31,11 @@ class Catalogue:
     Candidates are encoded without the columns of users, and the other way round. Steps before the
     encoder are given candidates beside one user, and users beside one candidate: a column that such
     a step adds follows the candidate where it differs among candidates. Steps behind the encoder
-    are given pairs.
+    are given pairs. Where there are such steps before it, the first of ``users`` stands beside the
+    candidates, and ``names`` are the columns that the first step is given, in their order.
 
-    Parameters
-    ----------
-    fitted : FittedPipeline
-        The model.
-    candidates : DataFrame
-        One row per candidate.
-    users : DataFrame or mapping, default=None
-        Needed where steps stand before the encoder: the first one stands beside candidates.
-    names : list of str
-        The columns that the first such step is given, in their order.
-
-    Attributes
-    ----------
-    columns : dict of str to ndarray or IdLists of shape (n_candidates,)
-        Encoded columns that follow the candidate.
-    bags : dict of tuple of str to Ragged
-        Encoded histories that do, such as the genres of a film.
-    vectors : dict of str to Vectors
-        Fixed vectors of the vocabularies that have some.
+    ``columns`` are the encoded columns that follow the candidate, (n_candidates,) each; ``bags``
+    the encoded histories that do, such as the genres of a film.
     """
 
     def __init__(

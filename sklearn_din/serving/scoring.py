@@ -120,17 +120,7 @@ class PartitionScorer:
 
     It holds a path and names, so that it travels to workers at no cost. The first frame in a
     process loads the model; the same file is not loaded a second time, unless it has changed.
-
-    Parameters
-    ----------
-    path : str
-        The safe file, as an absolute path that every worker can read.
-    columns : tuple of str
-        Columns of each frame that are given back beside its predictions.
-    trusted : tuple of str
-        Types of other packages that the file may hold, as for :func:`load`.
-    device : str
-        torch device to predict on.
+    ``path`` is absolute, ``columns`` are given back beside the predictions.
     """
 
     path: str
@@ -145,13 +135,7 @@ class PartitionScorer:
         return cast(Frames, map(self._score, frames))
 
     def meta(self, frame: pd.DataFrame) -> pd.DataFrame:
-        """Return what comes back for a frame, without rows: Dask's ``meta``.
-
-        Parameters
-        ----------
-        frame : DataFrame
-            Any rows, or none, with the columns of those to score: ``ddf._meta`` of Dask.
-        """
+        """Return the result for a frame such as ``ddf._meta``, without rows: Dask's ``meta``."""
         return self._score(frame.head(0))
 
     def _score(self, frame: pd.DataFrame) -> pd.DataFrame:

@@ -35,17 +35,9 @@ class EarlyStopping:
     A fit must not end worse than knowing nothing: where no check has a smaller loss than the base
     rate of the training rows (of numbers their mean), predicted for every validation row, the
     weights to keep predict that rate. The last layer then is its bias alone, so that later
-    training goes on from there.
-
-    Parameters
-    ----------
-    patience : int
-        Validation checks without a smaller loss before training stops; the first
-        ``CHECKS_BEFORE_PATIENCE`` do not count.
-    base_bias : Tensor
-        Bias of the last layer that predicts the base rate.
-    base_loss : float or None
-        Loss of the base rate on the validation rows. None: there are none, nothing is judged.
+    training goes on from there. That bias is ``base_bias``, and ``base_loss`` its loss on the
+    validation rows; None: there are none, nothing is judged. Of ``patience`` the first
+    ``CHECKS_BEFORE_PATIENCE`` checks do not count.
     """
 
     def __init__(self, patience: int, base_bias: Tensor, base_loss: float | None) -> None:

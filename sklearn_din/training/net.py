@@ -155,22 +155,11 @@ class DINNet(NeuralNetBinaryClassifier):
     ) -> DINNet:
         """Train a new network.
 
-        Parameters
-        ----------
-        X : EncodedFeatures
-            Impressions.
-        y : array-like of shape (n,)
-            1 for a click, 0 for none; numbers as the target has encoded them.
-        sample_weight : ndarray of shape (n,), default=None
-            Factor of each impression's loss. DINClassifier scales them to a mean of one.
-        groups : array-like of shape (n,), default=None
-            For ``validation="groups"``. None: the users that X carries.
-        ranks : Alone
-            The processes that train together.
-
-        Returns
-        -------
-        self : DINNet
+        y : (n,), 1 for a click, 0 for none; numbers as the target has encoded them
+        sample_weight : (n,), factor of each impression's loss, which DINClassifier scales to a
+            mean of one
+        groups : (n,), for ``validation="groups"``; None: the users that X carries
+        ranks : the processes that train together
         """
         train_new(self, X, y, sample_weight, groups, ranks=ranks)
         return self
@@ -187,18 +176,8 @@ class DINNet(NeuralNetBinaryClassifier):
         """Train by one pass over further rows, from where the training stopped.
 
         No validation rows are set aside. Ids that X has beyond those of the network get rows of
-        their own in its tables. A net that is not trained makes a new network first.
-
-        Parameters
-        ----------
-        X, y, sample_weight, ranks
-            As for ``fit``.
-        classes : None
-            As in skorch, not used.
-
-        Returns
-        -------
-        self : DINNet
+        their own in its tables. A net that is not trained makes a new network first. ``classes``
+        are not used, as in skorch.
         """
         if self.initialized_:
             train_further(self, X, y, sample_weight, ranks=ranks)

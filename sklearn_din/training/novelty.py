@@ -131,21 +131,11 @@ NO_NOVELTY = Novelty({}, {})
 
 @dataclass(frozen=True, eq=False)
 class ShownRows:
-    """Rows that are shown as a model of earlier ones would see them: the novelty, their moments.
-
-    Parameters
-    ----------
-    novelty : Novelty
-        When each id came up.
-    moments : ndarray of shape (n_rows,), int32, or int64 of many rows
-        When the rows are.
-    until : ndarray of shape (n_rows,), default=None
-        Until when the model of each row has learnt. None: it is drawn each time.
-    """
+    """Rows that are shown as a model of earlier ones would see them: the novelty, their moments."""
 
     novelty: Novelty
-    moments: np.ndarray
-    until: np.ndarray | None = None
+    moments: np.ndarray  # (n_rows,), int32, or int64 of many rows
+    until: np.ndarray | None = None  # when each row's model has learnt; None: drawn each time
 
     def hold_out(self, *, are_last: bool) -> ShownRows:
         """Return the rows as shown in validation, the same each time.

@@ -84,17 +84,9 @@ class RowwiseAdam(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Update every parameter that has a gradient.
+        """Update every parameter that has a gradient; return what the closure returns.
 
-        Parameters
-        ----------
-        closure : callable, default=None
-            Computes the gradients. It is called once, before anything is updated.
-
-        Returns
-        -------
-        loss : object
-            What the closure returned; None without one.
+        The closure, which computes the gradients, is called once, before anything is updated.
         """
         loss = None
         if closure is not None:

@@ -7,27 +7,10 @@ from collections.abc import Mapping
 from skorch.callbacks import Callback
 from tqdm.auto import tqdm
 
-from sklearn_din.features.schema import Schema
-from sklearn_din.neighbours.pairs import histories_with_candidate
 from sklearn_din.training.batches import ImpressionBatches
 from sklearn_din.training.early_stopping import best_check
 from sklearn_din.training.net import DINNet
-
-
-def neighbours_text(schema: Schema, neighbours: str | None) -> str:
-    """Return for which candidates a network has item neighbours, or why none; "" without history.
-
-    schema : of the network, with its numbers; neighbours : the parameter.
-    """
-    if not schema.behaviours:
-        return ""
-    candidates = dict.fromkeys(field.candidate for field in schema.fields if field.candidate)
-    why = "neither user nor time is named, HistorySequenceEncoder(user=..., time=...)"
-    if not histories_with_candidate(schema):
-        why = "no history has a candidate that is an id"
-    elif neighbours is None:
-        why = "neighbours=None"
-    return "item neighbours: " + (f"for {', '.join(candidates)}" if candidates else f"off, {why}")
+from sklearn_din.training.summary import neighbours_text
 
 
 class ProgressBar(Callback):

@@ -49,31 +49,10 @@ def keep_freed_memory() -> None:
 class Training:
     """One training, which exists during ``fit``. Callbacks find it as ``net.training_``.
 
-    Parameters
-    ----------
-    net : NeuralNet
-        What is trained.
-    train : ImpressionBatches
-        Rows to train on.
-    valid : ImpressionBatches, default=None
-        Validation rows.
-    parts : sequence of pairs of ImpressionBatches, default=()
-        Those rows cut in time, to learn from and to predict, if they are learnt in the end.
-    ranks : Alone, default=Alone()
-        The processes that train together.
-    epochs : int, default=None
-        Of a partial fit, which keeps no checkpoints. None: the net's ``max_epochs``.
-
-    Attributes
-    ----------
-    n_epochs : int
-        Epochs begun in this training.
-    is_refitting : bool
-        Whether the pass over the validation rows is going on.
-    presses : list of int
-        Of Ctrl-C.
-    losses : Losses
-        Losses that are still to be checked.
+    It trains on the rows ``train`` and checks on ``valid``, if there are any. ``parts`` are pairs
+    of batches of those rows cut in time, to learn from and to predict, if they are learnt in the
+    end; ``is_refitting`` says whether that pass is going on. ``epochs`` is given by a partial fit,
+    which keeps no checkpoints; None: the net's ``max_epochs``.
     """
 
     def __init__(
@@ -92,7 +71,7 @@ class Training:
         self.is_partial = epochs is not None
         self.n_before = 0  # rows of the history
         self.losses = Losses(net)
-        self.presses: list[int] = []
+        self.presses: list[int] = []  # of Ctrl-C
         self.is_refitting = self.has_ended = False
         for batches in filter(None, (train, valid, *chain(*parts))):
             batches.share_among(self.ranks.size, rank=self.ranks.rank)

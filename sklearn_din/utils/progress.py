@@ -21,13 +21,6 @@ class Progress:
     second. Elsewhere a line goes to the log "sklearn_din" at level INFO every ten seconds and at
     the end: ``logging.basicConfig(level="INFO")`` shows them.
 
-    Parameters
-    ----------
-    what : str
-        The pass, such as "sorting events".
-    n_rows : int
-        How many rows it will go over.
-
     >>> with Progress("reading events", 3) as progress:
     ...     progress.update(3)
     >>> progress.n_done

@@ -1,16 +1,14 @@
 """Text summary of a network: columns, behaviours, layers, number of parameters."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from sklearn.base import BaseEstimator
-from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
-from sklearn_din.features.schema import KINDS
+from sklearn_din.features.schema import KINDS, Schema
 from sklearn_din.module import DIN
 from sklearn_din.native.logits import engine_text
+from sklearn_din.neighbours.pairs import histories_with_candidate
 from sklearn_din.network.interest import Interest
-from sklearn_din.training.progress import neighbours_text
 from sklearn_din.utils.text_table import text_table
 
 NORMALIZATIONS = {None: "", "sqrt": ", / sqrt(length)", "softmax": ", softmax"}
@@ -28,39 +26,8 @@ class Layers(NamedTuple):
         return f"{widths} ({self.activation})" if self.activation else widths
 
 
-def summarize(classifier: BaseEstimator) -> str:
-    r"""Describe a fitted DINClassifier: columns, behaviours, layers and parameters.
-
-    Parameters
-    ----------
-    classifier : DINClassifier
-        Fitted. Of a Pipeline, its last step.
-
-    Returns
-    -------
-    str
-        Three tables, what computes the network, and whether there are item neighbours, or why
-        not. ``ids`` counts padding and unknown too. Columns that are "not used" are dates, and
-        histories that the encoder's ``histories`` does not name.
-
-    >>> import numpy as np
-    >>> from sklearn_din.estimator import DINClassifier
-    >>> classifier = DINClassifier(hidden_units=(4,), max_epochs=1).fit(np.eye(2), [0, 1])
-    >>> print(summarize(classifier).rpartition("\n\n")[0])
-    column  kind    vocabulary  ids  width
-    x0      number                       1
-    x1      number                       1
-    <BLANKLINE>
-    part   layers               parameters
-    MLP    2 -> 4 -> 1 (PReLU)          18
-    total                               18
-    """
-    if not hasattr(classifier, "attention_weights"):
-        raise TypeError(
-            f"summarize needs a fitted DINClassifier, got {type(classifier).__name__}. Of a "
-            "Pipeline give the last step, pipeline[-1]."
-        )
-    check_is_fitted(classifier, "module_")
+def summarize(classifier: Any) -> str:
+    """Return what ``DINClassifier.summary`` shows of a fitted classifier."""
     module: DIN = classifier.module_
     schema = module.schema
     columns = []
@@ -86,6 +53,22 @@ def summarize(classifier: BaseEstimator) -> str:
     if target.click_name and hasattr(target, "classes"):
         tables.append(f"click: {target.click_name}, of the labels {target.classes.tolist()}")
     return "\n\n".join(filter(None, tables))
+
+
+def neighbours_text(schema: Schema, neighbours: str | None) -> str:
+    """Return for which candidates a network has item neighbours, or why none; "" without history.
+
+    schema : of the network, with its numbers; neighbours : the parameter.
+    """
+    if not schema.behaviours:
+        return ""
+    candidates = dict.fromkeys(field.candidate for field in schema.fields if field.candidate)
+    why = "neither user nor time is named, HistorySequenceEncoder(user=..., time=...)"
+    if not histories_with_candidate(schema):
+        why = "no history has a candidate that is an id"
+    elif neighbours is None:
+        why = "neighbours=None"
+    return "item neighbours: " + (f"for {', '.join(candidates)}" if candidates else f"off, {why}")
 
 
 def learnt_parts(module: DIN) -> list[tuple[str, str, int]]:

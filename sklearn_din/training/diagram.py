@@ -2,13 +2,13 @@
 
 import textwrap
 from html import escape
+from typing import Any
 
-from sklearn.base import BaseEstimator
+from sklearn.utils.validation import check_is_fitted
 
-from sklearn_din.inspection.fitted import classifier_of
-from sklearn_din.inspection.summary import layers_of, mlp_layers
 from sklearn_din.module import DIN
 from sklearn_din.network.interest import Interest
+from sklearn_din.training.summary import layers_of, mlp_layers
 
 LINE_LENGTH = 26
 MOST_LINES = 4  # of embedding tables in one box
@@ -23,7 +23,7 @@ COLOURS = {  # background and border
 }
 
 
-def network_diagram(model: DIN | BaseEstimator) -> str:
+def network_diagram(model: Any) -> str:
     """Draw the network of a fitted model as the data flow.
 
     Notebooks show the drawing inside the classifier's box, also in a Pipeline. In a notebook,
@@ -32,8 +32,8 @@ def network_diagram(model: DIN | BaseEstimator) -> str:
 
     Parameters
     ----------
-    model : DINClassifier, Pipeline that ends in one, search over either, or DIN
-        Fitted.
+    model : DINClassifier, DINRegressor or DIN
+        Fitted. Of a Pipeline, its last step.
 
     Returns
     -------
@@ -41,13 +41,8 @@ def network_diagram(model: DIN | BaseEstimator) -> str:
         A ``<div>`` element. Data flow from the columns at the left, through embeddings and
         attention, to the probability of a click (or the number) at the right.
 
-    Raises
-    ------
-    TypeError
-        If there is no DINClassifier.
-    NotFittedError
-        If it is not fitted.
-
+    Examples
+    --------
     >>> from sklearn_din.features import Field, Schema
     >>> drawing = network_diagram(DIN(Schema((Field("price", "numeric"),))))
     >>> drawing[:4], drawing[-6:], "price" in drawing
@@ -55,8 +50,13 @@ def network_diagram(model: DIN | BaseEstimator) -> str:
     """
     module, result = model, ["probability"]
     if not isinstance(module, DIN):
-        estimator = classifier_of(model, purpose="network_diagram")
-        module, result = estimator.module_, estimator._target.value_words
+        if not hasattr(model, "attention_weights"):
+            raise TypeError(
+                "network_diagram needs a DINClassifier, a DINRegressor or a DIN, got "
+                f"{type(model).__name__}. Of a Pipeline give the last step, pipeline[-1]."
+            )
+        check_is_fitted(model, "module_")
+        module, result = model.module_, model._target.value_words
     layers = mlp_layers(module)
     n_inputs, *hidden, _ = layers.widths
     mlp = ["MLP", ARROW.join(map(str, hidden)), layers.activation]
