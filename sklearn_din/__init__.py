@@ -109,7 +109,8 @@ def _import_sklearn() -> None:
     """Import what all of scikit-learn needs, without what is two thirds of that time.
 
     ``from sklearn_din import attach_history`` takes .71 s of a processor's time in place of 1.26,
-    HistorySequenceEncoder .82 in place of 1.30 (medians of three to five processes in turns).
+    HistorySequenceEncoder .82 in place of 1.30 (medians of three to five processes, one after
+    the other).
 
     scikit-learn imports scipy.stats and pandas for a few functions of its own, which ask for them
     when they are called. Whoever imports them meanwhile, in another thread, gets them.

@@ -19,21 +19,14 @@ class Ragged:
 
     Rows may overlap or be the same window; taking rows copies no events.
 
-    Parameters
-    ----------
-    columns : dict of str to ndarray or IdLists of shape (n_events,)
-        int32 ids, negative ones of unknown values among them, lists of such ids, or numbers. Oldest
-        to newest inside each window.
-    spans : Spans
-        Which events each row holds.
-    row_times : dict of str to ndarray of shape (n_rows,), default=None
-        For numeric columns that hold times, in the encoder's unit: the row's own time. They read
-        as ``log1p(row_time - time)``.
-    n_older : ndarray of shape (n_rows,), int16, default=None
-        How many events right before each window belong to the row too: item neighbours count them,
-        nothing else reads them. None: no row has any.
+    columns : (n_events,) each, int32 ids, negative ones of unknown values among them, lists of such
+        ids, or numbers. Oldest to newest inside each window
+    spans : the events that each row holds
+    row_times : (n_rows,) each, of numeric columns that hold times, in the encoder's unit: the row's
+        own time. They read as ``log1p(row_time - time)``
+    n_older : (n_rows,), int16, how many events right before each window belong to the row too: item
+        neighbours count them, nothing else reads them. None: no row has any
 
-    >>> from sklearn_din.utils.spans import Spans
     >>> spans = Spans(np.array([0, 1]), np.array([1, 2], "int32"))
     >>> clicks = Ragged({"item": np.array([5, 6, 7], "int32")}, spans)
     >>> clicks.pad("item")

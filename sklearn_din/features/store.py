@@ -32,23 +32,8 @@ class Store:
     A temporary folder is removed when neither the store nor an array of it is in use any more, or
     when Python ends. A copy that came through pickle reads the same files and never removes them.
 
-    Parameters
-    ----------
-    path : Path
-        The folder.
-    entries : dict of str to dict
-        For each array its file, dtype and shape, as the manifest says them.
-    facts : dict
-        What its writer said of it.
-    memory : int
-        Bytes that readers of it may take.
-    is_temporary : bool, default=False
-        Whether the folder goes when nobody uses it.
-
-    Attributes
-    ----------
-    parent : Path or None
-        Folder in which further stores may stay beside this one. None where it is temporary.
+    ``parent`` is the folder in which further stores may stay beside this one; None where it is
+    temporary.
 
     >>> with create_store(None, "ids", memory=10**6) as writer:
     ...     writer.append("item", np.array([5, 6]))
@@ -59,9 +44,9 @@ class Store:
     """
 
     path: Path
-    entries: dict[str, dict[str, Any]]
-    facts: dict[str, Any]
-    memory: int
+    entries: dict[str, dict[str, Any]]  # file, dtype and shape of each array, as in the manifest
+    facts: dict[str, Any]  # what its writer said of it
+    memory: int  # bytes that readers of it may take
     is_temporary: bool = False
 
     def __post_init__(self) -> None:

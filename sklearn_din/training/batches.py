@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,41 +26,23 @@ ROWS_PER_BLOCK = 32_768
 BLOCKS_PER_POOL = 16  # at least, so that adjacent rows are rarely in one batch
 
 
-class _Held(NamedTuple):
-    """Impressions of the batches at hand, and their numbers in ascending order."""
-
-    X: EncodedFeatures
-    rows: np.ndarray
-
-    def take(self, rows: np.ndarray) -> EncodedFeatures:
-        return self.X[np.searchsorted(self.rows, rows)]
-
-
 class ImpressionBatches:
     """Iterable of ``(Batch, y)`` over impressions, in order or shuffled.
 
     One pass is an epoch; shuffled, each draws a permutation. A shuffled pass that was left goes on
     where it was left.
 
-    Parameters
-    ----------
-    X : EncodedFeatures
-        All impressions. Those that lie in files and are large beside the budget for reading them
-        are shuffled in two steps, so that they are read piece by piece: blocks of consecutive
-        rows are permuted, some blocks at a time are pooled, and the rows of a pool permuted.
-    y : ndarray of shape (n,), float32, default=None
-        1.0 for a click; zeros where not given.
-    weights : ndarray of shape (n,), float32, default=None
-        Factor of each impression's loss.
-    batch_size : int
-        Impressions per batch.
-    shuffle : numpy.random.RandomState, default=None
-        Draws a permutation for each epoch. None: the impressions stay in order, and each pass
-        goes over all of them.
-    rows : ndarray of shape (n,), default=None
-        Which impressions of X these are; ``y`` and ``weights`` are theirs. None: all.
-    shown : ShownRows, default=None
-        Impressions as they are to be shown, some ids hidden. None: as they are.
+    Impressions that lie in files and are large beside the budget for reading them are shuffled in
+    two steps, so that they are read piece by piece: blocks of consecutive rows are permuted, some
+    blocks at a time are pooled, and the rows of a pool permuted.
+
+    X : all impressions
+    y : (n,), float32, 1.0 for a click; zeros where not given
+    weights : (n,), float32, factor of each impression's loss
+    shuffle : draws a permutation for each epoch. None: the impressions stay in order, and each
+        pass goes over all of them
+    rows : (n,), which impressions of X these are; ``y`` and ``weights`` are theirs. None: all
+    shown : impressions as they are to be shown, some ids hidden. None: as they are
 
     >>> from sklearn_din.features import EncodedFeatures, Field, Schema
     >>> schema = Schema((Field("price", "numeric"),))
@@ -99,14 +81,24 @@ class ImpressionBatches:
     def __iter__(self) -> Iterator[tuple[Batch, Tensor]]:
         if self.shuffle is None:
             for start in range(0, max(len(self), 1), self.batch_size):
-                yield self._batch(slice(start, start + self.batch_size))
+                block = slice(start, start + self.batch_size)
+                yield self._batch(block, self.X[self._of_X(block)])
             return
         if self._n_done == len(self._batches):
             self._begin_epoch(self.shuffle)
-        for batches in self._read_together(self._batches[self._n_done :]):
-            held = self._in_memory(batches)
+        left = self._batches[self._n_done :]
+        size = len(left) if self._pool is None else self._pool // 2 // self.batch_size
+        for first in range(0, len(left), max(size, 1)):  # half a pool is in memory together
+            batches = left[first : first + max(size, 1)]
+            numbers = None if self._pool is None else np.sort(np.concatenate(batches))
+            held = (
+                self.X
+                if numbers is None
+                else copy_to_memory(self.X, np.asarray(self._of_X(numbers)))
+            )
             for rows in batches:
-                batch = self._batch(rows, None if held is None else held.take(rows))
+                at = self._of_X(rows) if numbers is None else np.searchsorted(numbers, rows)
+                batch = self._batch(rows, held[at])
                 self._n_done += 1
                 yield batch
 
@@ -147,36 +139,21 @@ class ImpressionBatches:
     def _begin_epoch(self, shuffle: np.random.RandomState) -> None:
         self._batches = []  # frees the old permutation before drawing the next one
         self._epoch = copy.deepcopy(shuffle)
-        order = self._new_order(shuffle)
+        order = (
+            shuffle.permutation(len(self))
+            if self._pool is None
+            else order_in_pools(len(self), pool=self._pool, shuffle=shuffle)
+        )
         starts = range(0, len(order), self.batch_size)
         self._batches = [order[start : start + self.batch_size] for start in starts]
         self._n_done = 0
 
-    def _new_order(self, shuffle: np.random.RandomState) -> np.ndarray:
-        if self._pool is None:
-            return shuffle.permutation(len(self))
-        return order_in_pools(len(self), pool=self._pool, shuffle=shuffle)
+    def _of_X(self, rows: Rows) -> Rows:  # noqa: N802
+        """Return the rows of X that these are."""
+        return rows if self.rows is None else self.rows[rows]
 
-    def _read_together(self, batches: list[np.ndarray]) -> Iterator[list[np.ndarray]]:
-        """Divide batches into runs that are in memory together: half a pool."""
-        size = len(batches)
-        if self._pool is not None:
-            size = self._pool // 2 // self.batch_size
-        size = max(size, 1)
-        for first in range(0, len(batches), size):
-            yield batches[first : first + size]
-
-    def _in_memory(self, batches: list[np.ndarray]) -> _Held | None:
-        """Impressions of some batches, copied from their files; None for those in memory."""
-        if self._pool is None:
-            return None
-        rows = np.sort(np.concatenate(batches))
-        return _Held(copy_to_memory(self.X, rows if self.rows is None else self.rows[rows]), rows)
-
-    def _batch(self, rows: Rows, X: EncodedFeatures | None = None) -> tuple[Batch, Tensor]:
-        """Batch of some impressions, which are read here if they are not given."""
-        if X is None:
-            X = self.X[rows if self.rows is None else self.rows[rows]]
+    def _batch(self, rows: Rows, X: EncodedFeatures) -> tuple[Batch, Tensor]:
+        """Return the batch of some rows, whose impressions are X."""
         y = self.y[rows]
         weights = None if self.weights is None else self.weights[rows]
         if self.shown is not None:
@@ -216,11 +193,6 @@ class ScoringBatches:
 
     Candidates of one user that follow each other have the same histories: a run. Where the runs
     are long, each batch holds its run's histories once.
-
-    Parameters
-    ----------
-    X : EncodedFeatures
-        All impressions.
 
     >>> from sklearn_din.features import EncodedFeatures, Field, Schema
     >>> schema = Schema((Field("price", "numeric"),))

@@ -418,8 +418,10 @@ def check_features(
 
 def check_parameters(estimator: BaseEstimator) -> None:
     """Raise if a parameter is invalid in a way that scikit-learn's constraints cannot express."""
-    _check_units(estimator.attention_units, name="attention_units")
-    _check_units(estimator.hidden_units, name="hidden_units")
+    for name in ("attention_units", "hidden_units"):
+        units = getattr(estimator, name)
+        if not all(map(_is_count, units)):
+            raise ValueError(f"{name} must be whole numbers from 1, got {units}.")
     if not len(estimator.attention_units):
         got = estimator.attention_units
         raise ValueError(f"attention_units must have at least one layer, got {got!r}.")
@@ -445,11 +447,6 @@ def _check_callbacks(callbacks: Sequence[Any]) -> None:
             raise ValueError(
                 f"callbacks must be skorch callbacks, such as EarlyStopping(), got {callback!r}."
             )
-
-
-def _check_units(units: Sequence[int], *, name: str) -> None:
-    if not all(map(_is_count, units)):
-        raise ValueError(f"{name} must be whole numbers from 1, got {units}.")
 
 
 def _is_count(value: object) -> bool:

@@ -33,29 +33,16 @@ class Novelty:
     Without preparation, the network meets that id for the first time when it is used. So training
     shows most rows as a model would see them that was fitted some time before.
 
-    Time is counted in rows: the moment of a row is the number of rows before its time.
-
-    Parameters
-    ----------
-    shares : dict of str to float
-        By candidate column, the share of late rows whose id no earlier row has.
-    first_seen : dict of str to ndarray of shape (n_ids,), int64
-        By vocabulary, the moment of the first row that has the id, as a candidate or in a history.
-        Empty: nothing is hidden.
-    reach : int
-        How many rows use lies ahead of training, at most: a row at moment t is shown as to a model
-        of the rows before t - d, with d drawn evenly from 0 to this.
-    start : int
-        Moment from which on ids are hidden. Before, most are new because the log begins.
-    n_rows : int
-        Rows so far: the moment at which later ones begin.
+    Time is counted in rows: the moment of a row is the number of rows before its time. A row at
+    moment t is shown as to a model of the rows before t - d, with d drawn evenly from 0 to
+    ``reach``: at most so many rows lie between training and use.
     """
 
-    shares: Mapping[str, float]
-    first_seen: Mapping[str, np.ndarray]
+    shares: Mapping[str, float]  # of late rows whose id no earlier row has, by candidate column
+    first_seen: Mapping[str, np.ndarray]  # moments of ids, by vocabulary; empty: nothing is hidden
     reach: int = 0
-    start: int = 0
-    n_rows: int = 0
+    start: int = 0  # the moment from which ids are hidden; before, most are new: the log begins
+    n_rows: int = 0  # so far: the moment at which later rows begin
 
     @property
     def is_still(self) -> bool:

@@ -33,25 +33,12 @@ class RowwiseAdam(torch.optim.Optimizer):
     as they are. Sparse gradients must hold each row once, in ascending order, as
     :class:`sklearn_din.network.embeddings.FieldEmbeddings` makes them.
 
-    Parameters
-    ----------
-    params : iterable of Tensor or of dict
-        Parameters, or groups of them with options of their own. Embedding tables have the shape
-        (n_ids, dim).
-    lr : float
-        Learning rate. For a table, about how far a row moves whose gradient is as large as is
-        typical of its vocabulary.
-    betas : tuple of two floats, default=(0.9, 0.999)
-        Shares of the first and the second moment that are kept when a new gradient enters them.
-        Rows have no first moment.
-    eps : float, default=1e-8
-        Added to the denominator, against division by zero.
-    starts : Tensor of shape (n_vocabularies,), int64, default=None
-        First row of each vocabulary in the group's table, in ascending order. None: the table is
-        one vocabulary.
-    decay : Tensor of shape (n_ids,), default=None
-        Factor of each row's mini-batch aware L2 (paper, section 5.1): ``decay[j] * w[j]`` is
-        added to the gradient of each row j in the batch. None: nothing is added.
+    params, lr, betas, eps : as for Adam. For a table, (n_ids, dim), ``lr`` is about how far a row
+        moves whose gradient is as large as is typical of its vocabulary
+    starts : (n_vocabularies,), int64, first row of each vocabulary in the group's table, in
+        ascending order. None: the table is one vocabulary
+    decay : (n_ids,), factor of each row's mini-batch aware L2 (paper, section 5.1):
+        ``decay[j] * w[j]`` is added to the gradient of each row j in the batch. None: nothing is
 
     >>> table = torch.nn.Parameter(torch.zeros(4, 2))
     >>> optimizer = RowwiseAdam([table], lr=0.1)

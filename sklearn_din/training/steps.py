@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -33,7 +32,11 @@ def compute_by_parts(
     labels_of = whole.own_rows(y).split([len(part) for part in parts])
     losses, logits = [], []
     for part, labels in zip(parts, labels_of, strict=True):
-        with _draws_again(net, part, is_last=part is parts[-1]):
+        # Each part draws for the whole joint batch and takes its own rows: the random state is put
+        # back after all parts but the last, so that all draw the same numbers.
+        draws_again = part.joint is not None and part is not parts[-1]
+        devices = [torch.device(net.device)] if not is_host(net.device) else []
+        with torch.random.fork_rng(devices=devices, enabled=draws_again):
             logits.append(net.infer(part))
         loss = net.get_loss(logits[-1], labels, X=part, training=training)
         if len(part) != whole.n_joint_rows:
@@ -47,18 +50,6 @@ def compute_by_parts(
     if len(parts) == 1:
         return {"loss": losses[0], "y_pred": logits[0]}
     return {"loss": torch.stack(losses).sum(), "y_pred": torch.cat(logits)}
-
-
-def _draws_again(net: NeuralNet, batch: Batch, *, is_last: bool) -> AbstractContextManager[None]:
-    """Restore torch's random state after all chunks of a joint batch but the last.
-
-    Each part draws for the whole joint batch and takes its own rows: the numbers must be the
-    same in all parts.
-    """
-    if batch.joint is None or is_last:
-        return nullcontext()
-    device = torch.device(net.device)
-    return torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
 
 
 def name_gradients(net: NeuralNet) -> Iterator[tuple[str, Tensor]]:

@@ -18,24 +18,8 @@ class CallerFrame(Generic[IntoDataFrameT]):
     """A caller's frame, read as a pandas frame and answered in its own kind.
 
     What is computed reads ``pandas``. What is returned is made of the caller's own columns,
-    which are never converted there and back, so every dtype stays as it was.
-
-    Parameters
-    ----------
-    frame : pandas or polars DataFrame, Arrow table, or Arrow stream
-        It is not changed. A stream is read to its end, and answered with a table.
-    name : str
-        Its name in an error.
-
-    Attributes
-    ----------
-    native : DataFrame or Table
-        The frame of the caller.
-
-    Raises
-    ------
-    TypeError
-        If it is no frame, or a lazy one.
+    which are never converted there and back, so every dtype stays as it was. An Arrow stream is
+    read to its end, and answered with a table; what is no frame, or a lazy one, is a TypeError.
 
     >>> table = pa.table({"item": ["hat", "tie"]})
     >>> shown = CallerFrame(table, name="impressions")

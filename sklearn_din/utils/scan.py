@@ -23,20 +23,9 @@ class Scan(ABC):
     ``scan[rows]``, with a slice, an index array or a mask, is a view by row number;
     ``scan["name"]`` one column in memory; ``scan[["a", "b"]]`` a view of some columns.
 
-    Parameters
-    ----------
-    table : object
-        What has all rows.
-    rows : range or ndarray of int64
-        Row numbers of the whole table that this view has, in its order.
-    columns : sequence of str
-        Its columns, without the target.
-    target : str, list of str or None
-        Column, or columns, that ``target_`` reads.
-    memory : int
-        Bytes that reading may take.
-    cache_dir : Path or None
-        Where encoders keep what they made of the rows.
+    Of the whole ``table`` it has these ``rows``, by number, in this order. ``target_`` reads the
+    target, which is not among the ``columns``. Reading may take ``memory`` bytes; encoders keep in
+    ``cache_dir`` what they made of the rows.
     """
 
     def __init__(

@@ -37,13 +37,6 @@ class Spans:
     History columns, the cells of a frame, the events of a behaviour and ragged features are all
     windows over flat arrays of events. Windows may overlap, and one window may serve many rows.
 
-    Parameters
-    ----------
-    starts : ndarray of shape (n_rows,), int64
-        First event of each row. Of no meaning where the row is empty.
-    lengths : ndarray of shape (n_rows,), int32
-        Number of events of each row, zero or more.
-
     >>> spans = Spans(np.array([0, 1, 0]), np.array([2, 2, 0], dtype=np.int32))
     >>> spans.index()
     array([0, 1, 1, 2])
@@ -51,8 +44,8 @@ class Spans:
     array([1, 2])
     """
 
-    starts: np.ndarray
-    lengths: np.ndarray
+    starts: np.ndarray  # (n_rows,), int64; of no meaning where the row is empty
+    lengths: np.ndarray  # (n_rows,), int32
 
     @classmethod
     def from_lengths(cls, lengths: np.ndarray) -> Spans:
@@ -123,22 +116,13 @@ class Spans:
 class Covered:
     """The events that some row holds.
 
-    Parameters
-    ----------
-    spans : Spans
-        The same rows over only those events.
-    run_starts : ndarray of shape (n_runs,), int64
-        Where each run of those events begins in the original array; runs are in order.
-    run_lengths : ndarray of shape (n_runs,), int64
-        The events of each run.
-
     >>> covered = Spans(np.array([7, 6]), np.array([2, 2], dtype=np.int32)).cover()
     >>> covered.kept, covered.spans.starts, covered.counts()
     (slice(6, 9, None), array([1, 0]), array([1, 2, 1], dtype=int32))
     """
 
-    spans: Spans
-    run_starts: np.ndarray
+    spans: Spans  # the same rows over only those events
+    run_starts: np.ndarray  # (n_runs,), where each run of them begins in the original array
     run_lengths: np.ndarray
 
     @property
