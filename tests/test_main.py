@@ -96,7 +96,10 @@ def test_the_embedded_log_gives_a_table_beside_the_ceiling_and_a_picture(
     assert "best possible" in printed
     assert "the rule" not in printed
     table = printed[printed.index("RelaImpr") :]
-    order = [table.index(name) for name in (*trivial.RULES, *results.MODELS, "best possible")]
+    order = [
+        table.index(name)
+        for name in (*trivial.RULES, trivial.TREES, *results.MODELS, "best possible")
+    ]
     assert order == sorted(order)
     assert "RelaImpr" in printed
     assert "negatives" not in printed
@@ -290,6 +293,22 @@ def test_rows_with_labels_are_tested_in_time_and_on_held_out_users(run, clicks, 
     tested = pd.read_csv(tmp_path / "scores.csv")
     assert sorted(tested["t"]) == sorted(clicks["t"].tail(14))  # the last fifth
     assert tested["probability"].between(0, 1).all()
+
+
+def test_trees_see_what_the_training_rows_say_before_each_row(clicks, tmp_path):
+    chance = np.random.RandomState(0)
+    frame = pd.DataFrame({"u": chance.randint(40, size=2000), "t": np.arange(2000)})
+    frame["i"], frame["c"] = chance.randint(30, size=2000), chance.randint(3, size=2000)
+    frame["click"] = chance.rand(2000) < frame["i"] / 30  # the item alone decides
+    frame.to_csv(tmp_path / "log.csv", index=False)
+    own = study_of(tmp_path / "log.csv", "--label", "click", "--category", "c")
+    ((train, test),) = folds = results.make_folds(own, "time", 2)
+    said = trivial.predict_by_trees(own, folds, seed=0)
+    assert np.isnan(said[train]).all()
+    assert metrics.group_roc_auc_score(own.y[test], said[test], groups=[0] * len(test)) > 0.7
+    changed = own._replace(y=np.where(np.isin(np.arange(2000), test), 1 - own.y, own.y))
+    again = trivial.predict_by_trees(changed, folds, seed=0)
+    np.testing.assert_array_equal(again[test], said[test])  # of the test rows no label is known
 
 
 def test_only_rows_that_meet_every_condition_count(log, clicks, capsys):

@@ -24,7 +24,12 @@ from sklearn_din.command_line.study import (
     read_study,
 )
 from sklearn_din.command_line.tables import read_log, read_table, refuse_histories, write_table
-from sklearn_din.command_line.trivial import note_better_rules, predict_by_rules
+from sklearn_din.command_line.trivial import (
+    TREES,
+    note_better_rules,
+    predict_by_rules,
+    predict_by_trees,
+)
 from sklearn_din.estimator import DINClassifier
 from sklearn_din.inspection.display import AttentionDisplay
 from sklearn_din.logs.history import HistoryBuilder
@@ -160,6 +165,8 @@ def judge(
     where it is in no test fold.
     """
     predictions = predict_by_rules(study, folds)
+    seed = int(settings["random_state"])
+    predictions[TREES] = predict_by_trees(study, folds, seed=seed)
     for name, parameters in MODELS.items():
         predictions[name] = probability = np.full(len(study.y), np.nan, dtype=np.float32)
         for number, (train, test) in enumerate(folds, 1):

@@ -4,10 +4,13 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
+from sklearn.ensemble import HistGradientBoostingClassifier
 
 from sklearn_din.command_line.study import Study
 from sklearn_din.logs.aggregates import attach_aggregates
 
+CLICK = "sklearn_din click"  # no log has a column of this name
+TREES = "boosted trees on rates and counts"
 MANY_ERRORS = 3  # standard errors of an AUC by chance that a rule must be ahead to be named
 RULES = (
     *("popularity", "click rate so far", "shown before or not", "in own history or not"),
@@ -44,6 +47,30 @@ def predict_by_rules(
             rules.append(pd.Series(is_so).map(rates).fillna(rate))
         predicted[:, test] = np.array(rules)[:, test]
     return dict(zip(RULES, predicted, strict=True))
+
+
+def predict_by_trees(
+    study: Study, folds: Iterable[tuple[np.ndarray, np.ndarray]], *, seed: int
+) -> np.ndarray:
+    """Return what scikit-learn's boosted trees say of every row that is tested, NaN of others.
+
+    Their columns are rates, counts and time since the last row of user, item, and what follows from
+    it, strictly before each row's time in the rows that the fold trains on, and numbers of context.
+    """
+    X, roles = study.X, study.roles
+    keys: list[str | tuple[str, str]] = [roles.user, *roles.events]
+    keys += [(roles.user, name) for name in roles.category]
+    aggregates = {str(number): (key, CLICK, "levels") for number, key in enumerate(keys)}
+    rows = X[[roles.user, roles.time, *roles.events]].assign(**{CLICK: study.y})
+    numbers = X[roles.context].select_dtypes("number").to_numpy(np.float64, na_value=np.nan)
+    predicted = np.full(len(X), np.nan)
+    for train, test in folds:
+        past = attach_aggregates(rows, rows.iloc[train], time=roles.time, aggregates=aggregates)
+        columns = np.hstack([past[past.columns[rows.shape[1] :]].to_numpy(np.float64), numbers])
+        trees = HistGradientBoostingClassifier(early_stopping=True, random_state=seed)
+        trees.fit(columns[train], study.y[train])
+        predicted[test] = trees.predict_proba(columns[test])[:, 1]
+    return predicted
 
 
 def note_better_rules(auc: Mapping[str, float], y: np.ndarray, *, models: Sequence[str]) -> str:
