@@ -88,8 +88,6 @@ class EventScale:
         Some numbers lie far off all others, whose median and spread are ``shift`` and ``scale``:
         what is scaled to more than 5 grows by its logarithm from there.
 
-    Examples
-    --------
     >>> EventScale(2.0, 1.0).encode(np.array([3.0, np.nan]))
     array([1., 0.], dtype=float32)
     """

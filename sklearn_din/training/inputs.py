@@ -244,7 +244,12 @@ def _rows_and_y(
     encoded = X if isinstance(X, EncodedFeatures) else None
     several = _has_several_labels(estimator, y)
     if is_later and (encoded is not None or estimator._fitted_on_encoded):
-        encoded = _with_newest_schema(estimator, X)
+        schema = estimator.schema_
+        if encoded is not None and schema.is_prefix_of(encoded.schema):
+            schema = encoded.schema
+        is_encoded = estimator._fitted_on_encoded
+        encoded = check_features(estimator, X, schema=schema, is_encoded=is_encoded)
+        encoded = encoded._replace(schema=schema)
     if encoded is None:
         _check_numeric_frame(X)
         options = {"reset": not is_later, "dtype": np.float32}
@@ -280,14 +285,6 @@ def _has_several_labels(estimator: BaseEstimator, y: Any) -> bool:
         return False
     shape = (y if hasattr(y, "shape") else np.asarray(y)).shape
     return len(shape) == 2 and shape[1] > 1
-
-
-def _with_newest_schema(estimator: BaseEstimator, X: ImpressionsLike) -> EncodedFeatures:
-    schema = estimator.schema_
-    if isinstance(X, EncodedFeatures) and schema.is_prefix_of(X.schema):
-        schema = X.schema
-    X = check_features(estimator, X, schema=schema, is_encoded=estimator._fitted_on_encoded)
-    return X._replace(schema=schema)
 
 
 def two_labels(labels: np.ndarray) -> np.ndarray:

@@ -118,8 +118,6 @@ class Repeats(NamedTuple):
     about equal in a log that holds the past alone. They differ where most clicks are in their own
     history.
 
-    Examples
-    --------
     >>> Repeats(clicked=0.98, others=0.06, events=0.24).is_leak
     True
     >>> Repeats(clicked=0.7, others=0.06, events=0.68).is_leak  # songs, played repeatedly

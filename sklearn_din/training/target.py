@@ -97,8 +97,6 @@ class Target(ABC):
 class Click(Target):
     """A label of two kinds: y is 1 for the second, the click; the output is its log-odds.
 
-    Examples
-    --------
     >>> click = Click(np.array(["no", "yes"]))
     >>> click.encode(np.array(["yes", "no"]))
     array([1., 0.], dtype=float32)
@@ -187,8 +185,6 @@ class Numbers(Target):
 
     The mean of the rows, predicted for all of them, has a loss of one: the loss is 1 - R2.
 
-    Examples
-    --------
     >>> seconds = Numbers.of(np.array([0.0, 9.0, 99.0]), "log1p")
     >>> seconds.encode(np.array([0.0, 9.0, 99.0])).round(3)
     array([-1.225,  0.   ,  1.225], dtype=float32)
@@ -253,8 +249,6 @@ class Labels(Target):
     The loss is the sum of the labels' losses, each times its weight. A label that comes after
     another has the log-odds of both, and is 0 wherever the other one is.
 
-    Examples
-    --------
     >>> labels = Labels(("click", "purchase"), (Click(), Click()), (1.0, 1.0), (None, 0))
     >>> labels.encode(np.array([[1, 1], [0, np.nan], [1, np.nan]]))
     array([[ 1.,  1.],
