@@ -329,9 +329,10 @@ def warn_of_flip(y: Any, labels: list[Any]) -> None:
             f"(y == {other!r}).astype(int)."
         )
     are_numbers = all(isinstance(label, int | float) for label in labels)
-    is_click = np.asarray(y) == click
-    if is_flipped or not are_numbers or click == 1 or len(is_click) < MANY_ROWS:
+    values = np.asarray(y)
+    if is_flipped or not are_numbers or click == 1 or len(values) < MANY_ROWS:
         return
+    is_click = values[~is_missing(values)] == click
     note = (
         f"the label {click!r} counts as the click, since it is larger than {other!r}, and "
         f"{is_click.mean():.0%} of the rows have it. If {other!r} is the click (1 = yes, 2 = no), "
