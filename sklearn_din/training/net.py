@@ -48,61 +48,30 @@ class DINNet(NeuralNetBinaryClassifier):
     their ratio; one that sets them (OneCycleLR, ``set_params(lr=...)``) gives embeddings and the
     rest the same rate.
 
-    Parameters
-    ----------
-    module : type or DIN, default=DIN
-        The network; ``module__schema`` follows the rows of ``fit``.
-    *args, **kwargs
-        As for :class:`skorch.NeuralNetBinaryClassifier`, and all of ``TrainingParameters``: as for
-        DINClassifier. ``partial_fit`` sets no validation rows aside.
-    target : Target, default=None
-        What y is, and the loss. None: a click or none.
+    It takes what :class:`skorch.NeuralNetBinaryClassifier` does, and all of ``TrainingParameters``,
+    as DINClassifier; ``partial_fit`` sets no validation rows aside. ``target`` is what y is, and
+    the loss; None: a click or none.
 
-    Attributes
-    ----------
-    checks_ : list of dict
-        By validation check (by epoch, where there are none): epoch, train_loss, valid_loss,
-        valid_auc, seconds. ``history`` has a row for each epoch that was finished.
-    stop_reason_ : {"max_epochs", "patience", "base_rate", "callback", "user"}
-        Why the latest training ended: after all epochs, by early stopping, by a callback of the
-        user's, or by Ctrl-C. "base_rate": however it ended, but for Ctrl-C, no validation check
-        was better than the base rate of the training rows, which is what the network predicts; of
-        numbers that is their mean.
-    n_epochs_ : int
-        Epochs begun in all trainings of this network.
-    batch_size_ : int
-        Impressions per training step: the moments are those of gradients of such batches.
-    novelty_ : Novelty
-        How often candidates are new, and when each id came up: what training hides.
-    neighbours_ : NeighbourTables
-        Item neighbours, which further rows are looked up in where they lack the numbers.
-    occurrences_ : dict of str to ndarray of shape (n_ids,), float32
-        By vocabulary, how often each id occurred in all training rows so far. Empty without L2.
-    labels_ : tuple of int
-        How many of those rows were not clicked, and how many were, label by label; of numbers, how
-        many rows there were, and 0. (0, 0) without L2.
-    constant_ : float or ndarray of shape (n_labels,)
-        The best output for all training rows.
-    order_ : RandomState
-        Draws the order of rows.
-    seed_ : int
-        Of torch in the latest training. That of the next one is derived from it.
+    ``stop_reason_`` says why the latest training ended: after all epochs, by early stopping, by a
+    callback of the user's, or by Ctrl-C. "base_rate": however it ended, but for Ctrl-C, no
+    validation check was better than the base rate of the training rows (of numbers their mean),
+    which is what the network predicts.
     """
 
     module_: DIN
     callbacks_: list[tuple[str, Any]]
     optimizer_: RowwiseAdam
-    checks_: list[dict[str, float]]
+    checks_: list[dict[str, float]]  # by validation check: the numbers of ``CHECK``
     stop_reason_: StopReason
-    n_epochs_: int = 0
-    batch_size_: int
-    novelty_: Novelty = NO_NOVELTY
-    neighbours_: NeighbourTables = NeighbourTables()
-    occurrences_: dict[str, np.ndarray]
-    labels_: tuple[int, ...]
-    constant_: float | np.ndarray
-    order_: np.random.RandomState
-    seed_: int
+    n_epochs_: int = 0  # begun in all trainings of this network
+    batch_size_: int  # the moments are those of gradients of such batches
+    novelty_: Novelty = NO_NOVELTY  # when each id came up: what training hides
+    neighbours_: NeighbourTables = NeighbourTables()  # for rows that lack their numbers
+    occurrences_: dict[str, np.ndarray]  # (n_ids,) float32, in all training rows; empty without L2
+    labels_: tuple[int, ...]  # rows not clicked and clicked, by label; of numbers, rows and 0
+    constant_: float | np.ndarray  # the best output for all training rows
+    order_: np.random.RandomState  # draws the order of rows
+    seed_: int  # of torch in the latest training; that of the next one is derived from it
     _training: Training | None = None  # while the net trains
 
     def __init__(
