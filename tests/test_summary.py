@@ -84,7 +84,9 @@ def test_the_summary_and_the_bar_say_why_neighbours_are_off(encoder, options, la
         warnings.simplefilter("ignore")  # of a history without a candidate
         X = HistorySequenceEncoder(**encoder).fit_transform(frame)
     classifier = DINClassifier(max_epochs=1, verbose=1, **options).fit(X, [0, 0, 1, 1] * 10)
-    assert classifier.summary().splitlines()[-1] == last
+    summary = classifier.summary()
+    assert summary.splitlines()[-1] == last
+    assert summary.count("14 numbers") == ("off" not in last)  # one line for all of them
     assert (last in capfd.readouterr().err) == ("off" in last)
 
 

@@ -36,6 +36,7 @@ def serve(options: Options) -> None:
         print(f"posted events are kept in {journal.path}: personal data of the users", flush=True)
     if journal.n_cut:
         print(f"its last {journal.n_cut} bytes, of a post that was not answered, are cut off")
+    print(f"loading {', '.join(map(str, files))}", flush=True)
     state = State(lambda: load_answers(options), files, journal)
     run(state, options)
 

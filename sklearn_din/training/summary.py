@@ -1,10 +1,11 @@
 """Text summary of a network: columns, behaviours, layers, number of parameters."""
 
+from itertools import groupby
 from typing import Any, NamedTuple
 
 from torch import nn
 
-from sklearn_din.features.schema import KINDS, Schema
+from sklearn_din.features.schema import KINDS, Field, Schema
 from sklearn_din.module import DIN
 from sklearn_din.native.logits import engine_text
 from sklearn_din.neighbours.pairs import histories_with_candidate
@@ -30,12 +31,14 @@ def summarize(classifier: Any) -> str:
     """Return what ``DINClassifier.summary`` shows of a fitted classifier."""
     module: DIN = classifier.module_
     schema = module.schema
-    columns = []
-    for field in schema.fields:
-        of_ids = "", "", "1"
-        if field.has_ids:
-            of_ids = field.vocabulary, f"{field.n_ids:,}", str(module.embeddings.width(field.name))
-        columns.append((field.name, KINDS[field.kind], *of_ids))
+    columns: list[tuple[str, ...]] = []
+    for candidate, fields in groupby(schema.fields, lambda field: field.candidate):
+        names = [field.name for field in fields]
+        if candidate:
+            size = str(len(names))
+            columns.append((f"neighbours of {candidate}", f"{size} numbers", "", "", size))
+            continue
+        columns += [_column(schema[name], module) for name in names]
     columns += [(name, "not used", "", "", "") for name in schema.unused]
     tables = [text_table(("column", "kind", "vocabulary", "ids", "width"), columns, numbers=(3, 4))]
     if schema.behaviours:
@@ -69,6 +72,13 @@ def neighbours_text(schema: Schema, neighbours: str | None) -> str:
     elif neighbours is None:
         why = "neighbours=None"
     return "item neighbours: " + (f"for {', '.join(candidates)}" if candidates else f"off, {why}")
+
+
+def _column(field: Field, module: DIN) -> tuple[str, ...]:
+    of_ids = "", "", "1"
+    if field.has_ids:
+        of_ids = field.vocabulary, f"{field.n_ids:,}", str(module.embeddings.width(field.name))
+    return field.name, KINDS[field.kind], *of_ids
 
 
 def learnt_parts(module: DIN) -> list[tuple[str, str, int]]:
