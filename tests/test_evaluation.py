@@ -79,7 +79,7 @@ def test_scores_by_hand(by_hand, relevant, expected):
     relevant = pd.DataFrame(relevant, columns=["user", "item"])
     table = evaluate_ranking(*by_hand, relevant, k=[1, 2])
     assert table.index.name == "k"
-    assert table.columns.tolist() == [*METRICS, "n_users", "n_left_out"]
+    assert table.columns.tolist() == [*METRICS, "coverage", "n_users", "n_left_out"]
     np.testing.assert_allclose(table[list(METRICS)], expected)
     assert (table["n_users"] + table["n_left_out"]).tolist() == [3, 3]
 
@@ -139,8 +139,53 @@ def test_a_baseline_is_scored_beside_the_model_under_the_same_rules(
     ]  # fmt: skip
     assert table.index.names == ["ranking", "k"]
     alone = evaluate_ranking(fitted, users, candidates, relevant, k=[1, 5], exclude="history")
-    pd.testing.assert_frame_equal(table.loc["model"], alone)
+    pd.testing.assert_frame_equal(table.loc["model"][alone.columns], alone)
     best = rank_candidates(fitted, users, candidates, top_k=5, exclude="history", by="popularity")
     best = best.assign(user=users["user"].to_numpy()[best["row"]])
     n_hits = best.merge(relevant, on=["user", "item"]).groupby("user").size()
     assert table.loc[("popularity", 5), "hit_rate"] == len(n_hits) / alone["n_users"].iloc[0]
+
+
+@pytest.mark.parametrize(
+    ("clicks", "popularity", "novelty"),
+    [
+        # of hat, shoe, sock, boot; ann's best are hat and sock, bob's shoe and hat
+        ([8, 4, 2, 2], [(8 + 4) / 2, (5 + 6) / 2], [(1 + 2) / 2, (2 + 1.5) / 2]),
+        ([1, 1, 0, 0], [1, (0.5 + 1) / 2], [1, 1]),  # 0 counts as the 1 of the rarest other
+        ([0.5, 0.25, 0.25, np.nan], [0.375, 0.375], [1.5, 1.5]),
+        ([-1, -2, 3, 0], [-1.5, (1 - 1.5) / 2], None),  # no shares of a sum
+        ([0, 0, 0, 0], [0, 0], None),
+    ],
+)
+def test_coverage_popularity_and_novelty_by_hand(by_hand, clicks, popularity, novelty):
+    _, users, candidates = by_hand
+    candidates = pd.DataFrame({"item": [*candidates["item"], "boot"], "clicks": clicks})
+    relevant = pd.DataFrame({"user": ["ann", "bob"], "item": ["hat", "hat"]})
+    table = evaluate_ranking(None, users, candidates, relevant, k=[1, 2], baseline="clicks")
+    table = table.loc["model"]
+    assert table["coverage"].tolist() == [2 / 4, 3 / 4]
+    np.testing.assert_allclose(table["popularity"], popularity)
+    assert ("novelty" in table) == (novelty is not None)
+    if novelty is not None:
+        np.testing.assert_allclose(table["novelty"], novelty)
+
+
+def test_each_list_counts_alike_however_long_it_is(fitted, users, candidates, relevant):
+    candidates = candidates.assign(clicks=np.arange(len(candidates)) ** 2)
+    only = users[["user"]].merge(candidates[["item"]], how="cross")[3:]  # fewer of the first
+    only = pd.concat([only[:2], only[len(candidates) :]])
+    options = {"only": only, "k": 9, "diversify": {"category": 0.5}}
+    table = evaluate_ranking(fitted, users, candidates, relevant, baseline="clicks", **options)
+    asked = users[users["user"].isin(relevant["user"])]
+    best = rank_candidates(
+        fitted, asked, candidates, only=only, top_k=9, diversify={"category": 0.5}
+    )
+    of_lists = [part["clicks"].mean() for _, part in best.groupby("row")]
+    model = table.loc[("model", 9)]
+    assert model["popularity"] == pytest.approx(np.mean(of_lists))
+    assert model["coverage"] == best["item"].nunique() / len(candidates)
+    plain = evaluate_ranking(
+        fitted, users, candidates, relevant, baseline="clicks", **options | {"diversify": None}
+    )
+    pd.testing.assert_frame_equal(table.loc["clicks"], plain.loc["clicks"])
+    assert model["popularity"] != plain.loc[("model", 9), "popularity"]

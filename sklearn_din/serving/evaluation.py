@@ -1,6 +1,6 @@
 """Evaluation of a ranked catalogue against what users clicked afterwards."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from numbers import Integral
 from typing import Any
 
@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from narwhals.typing import IntoDataFrame
 
-from sklearn_din.serving.ranking import Ranker
+from sklearn_din.serving.ranking import Ranker, check_numbers
 from sklearn_din.training.reading import Label
 from sklearn_din.utils.frames import CallerFrame
 from sklearn_din.utils.validation import check_frame, check_name
@@ -29,6 +29,7 @@ def evaluate_ranking(
     exclude: str | IntoDataFrame | None = None,
     only: IntoDataFrame | None = None,
     baseline: str | None = None,
+    diversify: Mapping[str, float] | None = None,
     label: Label | None = None,
 ) -> pd.DataFrame:
     """Rank a catalogue for each user and compare the top k items with the relevant ones.
@@ -42,6 +43,12 @@ def evaluate_ranking(
     ``recall = sum 1 / m``; ``hit_rate`` is 1 if there is any; ``mrr`` is 1 over the smallest r;
     ``ndcg = sum 1 / log2(1 + r)`` divided by the same for ranks 1 to ``min(m, k)``. A user
     without any has 0 in all of them. All users count equally.
+
+    Beyond accuracy, with the n candidates, those in a list L (a user's top k) and the values v of
+    the column ``baseline``: ``coverage = |union of all L| / n`` (catalogue coverage, Ge et al.,
+    RecSys 2010); ``popularity = mean over L of v``; ``novelty = mean over L of -log2(v / sum v)``,
+    the self-information in bits (Vargas and Castells, RecSys 2011). The latter two are averaged
+    over users with a list.
 
     Parameters
     ----------
@@ -75,7 +82,11 @@ def evaluate_ranking(
     baseline : str, default=None
         A numeric column of ``candidates``, such as the number of clicks before the moment: the
         table then also has the scores of ranking everyone by that column. A model that does not
-        beat it is no improvement.
+        beat it is no improvement. It is also the column of popularity and novelty, where a missing
+        value is 0; novelty takes 0 as the smallest value above it.
+    diversify : dict of one column and its weight, default=None
+        Less repetitive lists of the model, as in :func:`rank_candidates`: their coverage beside
+        their recall shows what they cost. The baseline's lists stay as they are.
     label : str, int or dict, default=None
         Of a classifier of several labels, the one to rank by, or weights from 0 on by label. None:
         there is one label.
@@ -83,10 +94,11 @@ def evaluate_ranking(
     Returns
     -------
     DataFrame
-        One row per k (the index), columns ndcg, recall, hit_rate, mrr (means over users), n_users
-        (users evaluated) and n_left_out (users to whom nothing is relevant: nothing can be said).
-        With ``baseline`` the index has two levels: ranking ("model", then the baseline's name)
-        and k.
+        One row per k (the index), columns ndcg, recall, hit_rate, mrr (means over users), coverage,
+        n_users (users evaluated) and n_left_out (users to whom nothing is relevant: nothing can be
+        said). With ``baseline`` also popularity and, where none of its values is below 0 and any
+        above, novelty (before n_users), and the index has two levels: ranking ("model", then the
+        baseline's name) and k.
 
     Raises
     ------
@@ -125,6 +137,7 @@ def evaluate_ranking(
     candidates = CallerFrame(candidates, name="candidates").pandas
     relevant = CallerFrame(relevant, name="relevant").pandas
     _check_frames(users, candidates, relevant, user, item)
+    measures = {} if baseline is None else _measures(check_numbers(candidates, baseline))
     pairs = relevant[[user, item]].drop_duplicates()
     row = _positions(pairs[user], users[user], name="users")
     catalogue = _positions(pairs[item], candidates[item], name="candidates")
@@ -149,11 +162,19 @@ def evaluate_ranking(
     def score(by: str | None) -> pd.DataFrame:
         """Scores of one ranking, by k."""
         asked = users.iloc[evaluated]
-        best = ranker.rank(asked, top_k=max(lengths), exclude=exclude, only=only, by=by)
+        diverse = diversify if by is None else None
+        best = ranker.rank(
+            asked, top_k=max(lengths), exclude=exclude, only=only, by=by, diversify=diverse
+        )
         shown = _positions(best[item], candidates[item], name="candidates")
-        is_hit = np.isin(best["row"].to_numpy() * len(candidates) + shown, numbers)
-        hit_row, hit_rank = best["row"].to_numpy()[is_hit], best["rank"].to_numpy()[is_hit]
-        scores = [_scores_at(length, hit_row, hit_rank, n_relevant) for length in lengths]
+        rows, ranks = best["row"].to_numpy(), best["rank"].to_numpy()
+        is_hit = np.isin(rows * len(candidates) + shown, numbers)
+        scores = [
+            _scores_at(length, rows[is_hit], ranks[is_hit], n_relevant)
+            | {"coverage": len(np.unique(shown[ranks <= length])) / len(candidates)}
+            | _describe_lists(rows[ranks <= length], shown[ranks <= length], measures)
+            for length in lengths
+        ]
         return pd.DataFrame(scores, index=pd.Index(lengths, name="k"))
 
     table = score(None)
@@ -178,6 +199,29 @@ def _scores_at(
         "recall": float(np.mean(n_hits / n_relevant)),
         "hit_rate": float(np.mean(n_hits > 0)),
         "mrr": float(np.mean(reciprocal)),
+    }
+
+
+def _measures(numbers: np.ndarray) -> dict[str, np.ndarray]:
+    """Return the popularity of each candidate and, where that is a share of a sum, its novelty.
+
+    >>> _measures(np.array([2.0, 2.0, np.nan]))["novelty"].tolist()
+    [1.0, 1.0, 1.0]
+    """
+    popularity = np.nan_to_num(numbers)
+    if popularity.min() < 0 or not popularity.any():
+        return {"popularity": popularity}
+    shares = np.maximum(popularity, popularity[popularity > 0].min()) / popularity.sum()
+    return {"popularity": popularity, "novelty": -np.log2(shares)}
+
+
+def _describe_lists(
+    rows: np.ndarray, shown: np.ndarray, measures: dict[str, np.ndarray]
+) -> dict[str, float]:
+    """Return the mean over users of the mean over each list, by the name of the measure."""
+    return {
+        name: float(pd.Series(values[shown]).groupby(rows).mean().mean())
+        for name, values in measures.items()
     }
 
 

@@ -17,6 +17,7 @@ from sklearn_din.inspection.fitted import FittedPipeline, split_pipeline
 from sklearn_din.neighbours.shortlist import largest_first
 from sklearn_din.serving.allowed_pairs import NO_PAIRS, PlacesOfIds, pair_blocks, pairs_of_frame
 from sklearn_din.serving.catalogue import Catalogue, Users, frame_of_users
+from sklearn_din.serving.diversity import check_diversify
 from sklearn_din.training.reading import Label, Reading
 from sklearn_din.utils.frames import CallerFrame
 from sklearn_din.utils.validation import check_choice, check_count, check_frame, check_name
@@ -37,6 +38,7 @@ def rank_candidates(
     exclude: PairsLike | None = None,
     only: PairsLike | None = None,
     by: str | None = None,
+    diversify: Mapping[str, float] | None = None,
     label: Label | None = None,
     shortlist: int | None = None,
 ) -> IntoDataFrameT:
@@ -77,6 +79,15 @@ def rank_candidates(
         A numeric column of ``candidates`` to rank by, the largest first, such as the number of
         clicks: the popularity baseline, with the same ``exclude`` and ``only``. The probability
         is still the Pipeline's. None: rank by the probability.
+    diversify : dict of one column and its weight, default=None
+        ``{"category": 0.3}`` makes lists less repetitive (maximal marginal relevance): each place
+        goes to the candidate with the largest ``(1 - 0.3) * relevance - 0.3 * repeats``.
+        ``relevance`` is the probability, scaled so that the user's candidates reach from 0 to 1;
+        ``repeats`` is 1 if a candidate above has the same category (a missing one repeats nothing),
+        else 0. With 0 the ranking is that by probability; with 1 each category's best candidate
+        comes before any second one. Ties keep the order by probability. The choice is among all
+        candidates that ``exclude``, ``only`` and ``shortlist`` leave. Not with ``by``. None: rank
+        by the probability alone.
     label : str, int or dict, default=None
         For a classifier of several labels, the one to rank by, or non-negative weights by label:
         ``{"click": 1, "purchase": 20}`` ranks by the weighted sum of the probabilities, returned
@@ -94,7 +105,8 @@ def rank_candidates(
     DataFrame or Table
         The users in their order and the best candidate first: row (position in ``users``), rank
         (from 1), the columns of ``candidates``, and probability (of the click), or prediction for
-        a DINRegressor. Equally probable candidates (logits equal to 1e-5) keep their order.
+        a DINRegressor; with ``diversify`` these do not descend. Equally probable candidates (logits
+        equal to 1e-5) keep their order.
         Without users it has no rows.
 
     Warns
@@ -125,7 +137,7 @@ def rank_candidates(
     1    1     1  sock
     """
     ranker = Ranker(pipeline, candidates, label=label, shortlist=shortlist)
-    return ranker.rank(users, top_k=top_k, exclude=exclude, only=only, by=by)
+    return ranker.rank(users, top_k=top_k, exclude=exclude, only=only, by=by, diversify=diversify)
 
 
 class Ranker(Generic[IntoDataFrameT]):
@@ -213,6 +225,7 @@ class Ranker(Generic[IntoDataFrameT]):
         exclude: PairsLike | None = None,
         only: PairsLike | None = None,
         by: str | None = None,
+        diversify: Mapping[str, float] | None = None,
     ) -> IntoDataFrameT:
         """Return the best candidates for each user, as :func:`rank_candidates` does.
 
@@ -232,6 +245,10 @@ class Ranker(Generic[IntoDataFrameT]):
             step; None: all.
         by : str, default=None
             A numeric column of the candidates to rank by; None: the probability.
+        diversify : dict of one column and its weight, default=None
+            A column of the candidates whose repetition costs places, and how many: 0 none, 1
+            all that are needed for a list in which each value comes once before any comes twice.
+            None: rank by the probability alone.
 
         Returns
         -------
@@ -241,7 +258,10 @@ class Ranker(Generic[IntoDataFrameT]):
         """
         check_count(top_k, name="top_k")
         n_candidates = len(self._frame.pandas)
-        numbers_to_rank_by = None if by is None else _check_numbers(self._frame.pandas, by)
+        numbers_to_rank_by = None if by is None else check_numbers(self._frame.pandas, by)
+        diversity = None
+        if diversify is not None:
+            diversity = check_diversify(diversify, self._frame.pandas, by)
         people: Any = users.to_dict() if isinstance(users, pd.Series) else users
         if not isinstance(people, Mapping):
             people = CallerFrame(people, name="users").pandas
@@ -257,14 +277,18 @@ class Ranker(Generic[IntoDataFrameT]):
         if self._shortlist is not None and only is None and by is None:
             blocks = pairs.shortlists(max(self._shortlist, top_k), excluded)
         for block in blocks:
+            rows, positions = np.divmod(block, n_candidates)
             # The same pair can get logits that differ in the last bits, by its place in the batch:
             # rounded, equal candidates are ties and keep their order
             if numbers_to_rank_by is None:
                 scores = pairs.logits(block)
                 order = scores.round(5)
             else:
-                order = numbers_to_rank_by[block % n_candidates]
-            places, rank = _best_of_each_user(block // n_candidates, order, top_k)
+                order = numbers_to_rank_by[positions]
+            if diversity is not None:
+                values = self._reading.value_of(order)
+                order = diversity.reorder(rows, positions, order, values)
+            places, rank = _best_of_each_user(rows, order, top_k)
             logits.append(scores[places] if by is None else pairs.logits(block[places]))
             best.append(block[places])
             ranks.append(rank)
@@ -468,7 +492,8 @@ def _check_item_columns(candidates: pd.DataFrame, columns: Sequence[str], encode
         )
 
 
-def _check_numbers(candidates: pd.DataFrame, by: str) -> np.ndarray:
+def check_numbers(candidates: pd.DataFrame, by: str) -> np.ndarray:
+    """Return a numeric column of the candidates to rank by."""
     check_name(by, name="by")
     check_frame(candidates, [by], name="candidates")
     return as_numbers(candidates[by], name=f"candidates[{by!r}]")

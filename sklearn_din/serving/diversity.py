@@ -1,0 +1,84 @@
+"""Rankings with less repetition: maximal marginal relevance."""
+
+from collections.abc import Mapping
+from numbers import Real
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from sklearn_din.encoding.cells import factorize
+from sklearn_din.utils.validation import check_frame
+
+
+class Diversity(NamedTuple):
+    """Maximal marginal relevance (MMR) where two candidates are alike or not.
+
+    Each place of a list goes to the candidate with the largest
+    ``(1 - weight) * relevance - weight * repeats``, where ``repeats`` is 1 if an earlier candidate
+    has the same value, else 0 (Carbonell and Goldstein, SIGIR 1998).
+
+    Sorting gives the list that this greedy choice gives. A user's best candidate of each value is
+    chosen before the others of that value, so ``repeats`` is 0 for it and 1 for them whatever else
+    is in the list.
+    """
+
+    codes: np.ndarray  # (n_candidates,): the value of each candidate, -1 where missing
+    weight: float
+
+    def reorder(
+        self, rows: np.ndarray, positions: np.ndarray, scores: np.ndarray, values: np.ndarray
+    ) -> np.ndarray:
+        """Return numbers that order each user's pairs by MMR when the largest is first.
+
+        Parameters
+        ----------
+        rows : (n_pairs,)
+            The user of each pair; they ascend.
+        positions : (n_pairs,)
+            The candidate of each pair.
+        scores : (n_pairs,)
+            Numbers to rank by without diversity. They decide ties; where they are equal too, pairs
+            keep their order.
+        values : (n_pairs,)
+            Probabilities or predictions, which rise with the scores. Scaled to [0, 1] by user,
+            they are the relevance.
+
+        >>> hats, shoe = Diversity(np.array([0, 0, 1]), weight=0.5), np.array([0.9, 0.8, 0.3])
+        >>> hats.reorder(np.zeros(3, dtype=int), np.arange(3), shoe, shoe).tolist()
+        [0, -2, -1]
+        """
+        by_score = np.lexsort((-scores, rows))
+        values = values[by_score].astype(np.float64)
+        least = values[np.searchsorted(rows, rows, side="right") - 1]
+        span = values[np.searchsorted(rows, rows)] - least
+        relevance = np.divide(values - least, span, out=np.zeros_like(values), where=span > 0)
+        codes = self.codes[positions[by_score]]
+        repeats = pd.DataFrame({"row": rows, "code": codes}).duplicated().to_numpy() & (codes >= 0)
+        marginal = (1 - self.weight) * relevance - self.weight * repeats
+        order = np.empty(len(rows), dtype=np.int64)
+        order[by_score[np.lexsort((-marginal, rows))]] = -np.arange(len(rows))
+        return order
+
+
+def check_diversify(diversify: object, candidates: pd.DataFrame, by: str | None) -> Diversity:
+    """Return what ``diversify`` of a ranking asks for, or raise."""
+    if not isinstance(diversify, Mapping) or len(diversify) != 1:
+        raise ValueError(
+            "diversify must be a dict of one column of candidates and its weight, such as "
+            f"{{'category': 0.3}}, got {diversify!r}."
+        )
+    if by is not None:
+        raise ValueError(
+            "diversify weighs repetition against the Pipeline's probability, got "
+            f"by={by!r} too. Leave one of them out."
+        )
+    ((column, weight),) = diversify.items()
+    check_frame(candidates, [column], name="candidates")
+    if isinstance(weight, bool) or not isinstance(weight, Real) or not 0 <= float(weight) <= 1:
+        raise ValueError(
+            f"diversify must give {column!r} a weight from 0 (the ranking by probability) to 1 "
+            f"(each value once before any is repeated), got {weight!r}."
+        )
+    codes, _ = factorize(candidates[column], name=f"candidates[{column!r}]")
+    return Diversity(codes, float(weight))
