@@ -175,18 +175,22 @@ def test_a_new_item_is_found_by_its_vector():
 
 
 @pytest.mark.parametrize(
-    ("last", "column", "message"),
+    ("last", "columns", "message"),
     [
-        (DINClassifier(max_epochs=1), "category", "of 'category', and this model has none"),
-        (DINClassifier(max_epochs=1), "price", "which no history pairs with"),
-        (DINClassifier(max_epochs=1, neighbours=None), "item", "neighbours is not None"),
-        (DINRegressor(max_epochs=1), "item", "those of ItemNeighbours.recommend"),
+        (DINClassifier(max_epochs=1), ["category"], "of 'category', and this model has none"),
+        (DINClassifier(max_epochs=1), ["price"], "which no history pairs with"),
+        (
+            DINClassifier(max_epochs=1, neighbours=None),
+            ["item", "category"],
+            "neighbours is not None",
+        ),
+        (DINRegressor(max_epochs=1), ["item", "category"], "those of ItemNeighbours.recommend"),
     ],
 )
-def test_what_a_shortlist_needs_is_said(last, column, message):
+def test_what_a_shortlist_needs_is_said(last, columns, message):
     model, frame, y = make_model(last)
     with pytest.raises(ValueError, match=message):
-        Ranker(model.fit(frame, y), frame[[column]].drop_duplicates(), shortlist=5)
+        Ranker(model.fit(frame, y), frame[columns].drop_duplicates(), shortlist=5)
 
 
 @pytest.mark.parametrize("last", [DINClassifier, DINRegressor])
