@@ -11,7 +11,6 @@ from torch.nn import functional as F  # noqa: N812
 from sklearn_din.features.schema import Behaviour, Schema
 from sklearn_din.network.batch import Batch
 from sklearn_din.network.embeddings import FieldEmbeddings
-from sklearn_din.network.fused import can_fuse, logits_of
 from sklearn_din.network.interest import FlatEvents, Interest, SharedEvents
 from sklearn_din.network.layers import MLP, LabelLogits
 
@@ -97,8 +96,8 @@ class DIN(nn.Module):
     attention_units : tuple of int, default=(64, 16)
         Width of each hidden layer of the activation unit.
     attention_activation : {"prelu", "dice", "relu", "sigmoid"}, default="prelu"
-        Activation function of each hidden layer of the activation unit. "prelu" is the fastest:
-        the unit is then one autograd function.
+        Activation function of each hidden layer of the activation unit. "prelu" and "sigmoid"
+        are the fastest: native code computes them.
     attention_normalization : {"auto", None, "sqrt", "softmax"}, default="auto"
         What the weighted sum of a history is divided by: None for nothing, as in the paper,
         "sqrt" for the square root of the history's length; "softmax" makes the weights sum to
@@ -107,7 +106,7 @@ class DIN(nn.Module):
         Width of each hidden layer of the MLP.
     activation : {"prelu", "dice", "relu"}, default="prelu"
         Activation function of each hidden layer of the MLP. "prelu" without dropout is the
-        fastest: the MLP is then one autograd function.
+        fastest: native code computes it.
     dropout : float, default=0.0
         Fraction of the MLP's activations that each training step sets to zero.
     after : tuple of int or None, default=(None,)
@@ -227,7 +226,8 @@ class DIN(nn.Module):
             inputs += layout(interest, queries, keys, batch).outputs()
         if batch.shared:  # inputs of the shared history have one row
             inputs = [column.expand(batch.n_rows, -1) for column in inputs]
-        return self.add_favours(self._logits(torch.cat(inputs, dim=1)), batch)
+        logits = self.output(self.mlp(torch.cat(inputs, dim=1))).squeeze(1)
+        return self.add_favours(logits, batch)
 
     def add_favours(self, logits: Tensor, batch: Batch) -> Tensor:
         """Add the favour of each row's position to its logits, where positions are known."""
@@ -241,12 +241,6 @@ class DIN(nn.Module):
         favours = FAVOUR_RATE * (self.favours - shares @ self.favours)
         at = positions.clamp(max=len(shares))
         return F.pad(favours, (0, 0, 1, 0)).index_select(0, at)  # 0 at position 0
-
-    def _logits(self, inputs: Tensor) -> Tensor:
-        """Logits of all inputs side by side, (n_rows, n_inputs)."""
-        if can_fuse(self.mlp) and not self.has_labels:
-            return logits_of(self.mlp, self.output, inputs)
-        return self.output(self.mlp(inputs)).squeeze(1)
 
     def bias_of(self, outputs: Tensor) -> Tensor:
         """Return the last bias with which all rows have these outputs, if its weights are zero."""

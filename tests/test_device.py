@@ -16,12 +16,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from sklearn_din import Checkpoint, DINClassifier
-from sklearn_din.network import fused, layers
+from sklearn_din.network import layers
 from sklearn_din.network.batch import Batch
-from sklearn_din.network.layers import MLP, ActivationUnit, PReLU
 from sklearn_din.resilient import checkpoint
 from sklearn_din.training import net as net_file
-from sklearn_din.training import steps, training
+from sklearn_din.training import steps
 from sklearn_din.training.batches import ImpressionBatches
 from sklearn_din.training.occurrences import count_occurrences, embedding_decay
 from sklearn_din.training.seeding import seed_torch
@@ -66,7 +65,7 @@ def net_of(device="cpu", **parameters):
 @pytest.fixture
 def unreadable(monkeypatch):
     """Have the package take the host's memory for a device's that the host must not read."""
-    for file in (layers, net_file, steps, training):
+    for file in (layers, net_file, steps):
         monkeypatch.setattr(file, "is_host", lambda device: False)
 
 
@@ -160,28 +159,6 @@ def test_a_number_copied_to_the_device_is_noticed():
         torch.ones(3).to("meta")
         its[1:] = 0.0  # is none: the device is told to fill
     assert copies == ["new_tensor", "tensor", "aten::_to_copy"]
-
-
-@pytest.mark.parametrize("slope", [0.25, 0.95, 1.5, 0.0, -0.1])
-def test_fused_functions_give_the_same_numbers_where_slopes_cannot_be_read(slope, monkeypatch):
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        unit = ActivationUnit(6, 0, units=(8, 4), activation="prelu").double()
-        mlp, output = MLP(6, (8, 4), activation="prelu").double(), torch.nn.Linear(4, 1).double()
-        queries, keys = torch.randn(3, 6).double(), torch.randn(7, 6).double()
-    for module in (*unit.modules(), *mlp.modules()):
-        if isinstance(module, PReLU):
-            torch.nn.init.constant_(module.slope, slope)
-    rows, offsets = torch.tensor([0, 0, 0, 2, 2, 2, 2]), torch.tensor([0, 3, 3, 7])
-    queries, keys, found = queries.requires_grad_(), keys.requires_grad_(), []
-    wanted = [queries, keys, *unit.parameters(), *mlp.parameters(), *output.parameters()]
-    for can_read in (True, False):
-        monkeypatch.setattr(layers, "is_host", lambda device, answer=can_read: answer)
-        interest, _ = fused.attend(unit, queries, keys, None, rows, offsets)
-        logits = fused.logits_of(mlp, output, interest)
-        found.append([interest, logits, *torch.autograd.grad(logits.sin().sum(), wanted)])
-    for expected, its in zip(*found, strict=True):
-        torch.testing.assert_close(its, expected, rtol=1e-12, atol=1e-13)
 
 
 def assert_same_gradients(expected, gradients, **within):

@@ -16,7 +16,6 @@ from torch.nn import functional as F  # noqa: N812
 
 from sklearn_din.features.schema import PADDING_ID, UNKNOWN_ID, Behaviour
 from sklearn_din.network.batch import Batch
-from sklearn_din.network.fused import attend, can_fuse, hidden_layers, layer_parameters
 from sklearn_din.network.layers import ActivationUnit
 from sklearn_din.network.segments import (
     Segments,
@@ -354,8 +353,6 @@ class FlatEvents(Events):
             queries, keys = queries.detach(), keys.detach()
         relations = torch.stack(self.relations(), dim=1) if interest.extended else None
         rows, offsets = self.segments
-        if interest.normalization != "softmax" and can_fuse(interest.unit.above):
-            return attend(interest.unit, queries, keys, relations, rows, offsets)
         weights = interest.unit(queries, keys, relations, rows)
         if interest.normalization == "softmax":
             weights = softmax_events(weights, rows, self.lengths.shape[0])
@@ -422,7 +419,7 @@ class SharedEvents(Events):
 
     def attend(self) -> tuple[Tensor, Tensor]:
         scores = self._first_scores(self.interest.unit)
-        weights = _upper_layers(self.interest.unit, scores.flatten(0, 1)).view(scores.shape[:2])
+        weights = self.interest.unit.finish(scores.flatten(0, 1)).view(scores.shape[:2])
         if self.interest.normalization == "softmax":
             weights = weights.softmax(dim=1)
         return weights @ self.keys, weights
@@ -450,13 +447,6 @@ class SharedEvents(Events):
             bits = [of_pairs.flatten().index_select(0, alike) for of_pairs in relations[:n_pairs]]
             scores.flatten(0, 1).index_add_(0, alike, torch.stack(bits, dim=1) @ weight_same)
         return scores
-
-
-def _upper_layers(unit: ActivationUnit, scores: Tensor) -> Tensor:
-    """Return weights (n,) from the first layer's scores (n, n_units), which are overwritten."""
-    if not can_fuse(unit.above):
-        return unit.finish(scores)
-    return hidden_layers(scores, layer_parameters(unit.above, unit.last))[1]
 
 
 def find_same(interest: Interest, batch: Batch) -> list[Tensor]:

@@ -335,29 +335,12 @@ class ActivationUnit(nn.Module):
         weights : (n_events,)
         """
         weight_query, weight_event = self.split_first_layer()
-        first = weight_query, self.first.bias, weight_event
-        return self.finish(score_events(queries, keys, relations, rows, *first)[1])
+        events = [keys, queries.index_select(0, rows) * keys]
+        if relations is not None:
+            events.append(relations)
+        query_part = torch.addmm(self.first.bias, queries, weight_query).index_select(0, rows)
+        return self.finish(torch.addmm(query_part, torch.cat(events, dim=1), weight_event))
 
     def finish(self, scores: Tensor) -> Tensor:
         """Return weights (n,) from the first layer's scores (n, n_units)."""
         return self.last(self.rest(self.first_activation(scores))).squeeze(1)
-
-
-def score_events(
-    queries: Tensor,
-    keys: Tensor,
-    relations: Tensor | None,
-    rows: Tensor,
-    weight_query: Tensor,
-    bias: Tensor,
-    weight_event: Tensor,
-) -> tuple[Tensor, Tensor]:
-    """Return the inputs by event and the scores of an activation unit's first layer, as split.
-
-    inputs : (n_events, 2 * width + n_relations), ``[k, q * k, relations]``
-    scores : (n_events, n_units)
-    """
-    columns = [keys, queries.index_select(0, rows) * keys]
-    inputs = torch.cat(columns if relations is None else [*columns, relations], dim=1)
-    query_part = torch.addmm(bias, queries, weight_query)
-    return inputs, query_part.index_select(0, rows).addmm_(inputs, weight_event)

@@ -47,31 +47,18 @@ def sum_events(
 
 
 class _SumEvents(torch.autograd.Function):
-    """``segment_sum``, with a gather as its backward pass: that of ``embedding_bag`` sorts."""
+    """``embedding_bag``, with a gather as its backward pass: its own sorts."""
 
     @staticmethod
     def forward(ctx: Any, values: Tensor, rows: Tensor, offsets: Tensor) -> Tensor:
         ctx.save_for_backward(rows)
-        return segment_sum(values, offsets)
+        index = reuse_arange(values.shape[0], device=values.device)
+        return F.embedding_bag(index, values, offsets, mode="sum", include_last_offset=True)
 
     @staticmethod
     def backward(ctx: Any, grad_sums: Tensor) -> tuple[Tensor, None, None]:
         (rows,) = ctx.saved_tensors
         return grad_sums.index_select(0, rows), None, None
-
-
-def segment_sum(values: Tensor, offsets: Tensor, weights: Tensor | None = None) -> Tensor:
-    """Sum of each impression's events, for use inside autograd functions: see ``sum_events``.
-
-    values : (n_events, width)
-    offsets : (n_rows + 1,)
-    weights : (n_events,), or None for the unweighted sum
-    sums : (n_rows, width)
-    """
-    index = reuse_arange(values.shape[0], device=values.device)
-    return F.embedding_bag(
-        index, values, offsets, mode="sum", per_sample_weights=weights, include_last_offset=True
-    )
 
 
 def gather_rows(table: Tensor, ids: Tensor) -> Tensor:
