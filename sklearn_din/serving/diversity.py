@@ -31,18 +31,9 @@ class Diversity(NamedTuple):
     ) -> np.ndarray:
         """Return numbers that order each user's pairs by MMR when the largest is first.
 
-        Parameters
-        ----------
-        rows : (n_pairs,)
-            The user of each pair; they ascend.
-        positions : (n_pairs,)
-            The candidate of each pair.
-        scores : (n_pairs,)
-            Numbers to rank by without diversity. They decide ties; where they are equal too, pairs
-            keep their order.
-        values : (n_pairs,)
-            Probabilities or predictions, which rise with the scores. Scaled to [0, 1] by user,
-            they are the relevance.
+        All are of shape (n_pairs,): ``rows`` (users, ascending) and ``positions`` (candidates),
+        ``scores``, which decide ties, and ``values``, which rise with the scores: scaled to [0, 1]
+        by user, these are the relevance.
 
         >>> hats, shoe = Diversity(np.array([0, 0, 1]), weight=0.5), np.array([0.9, 0.8, 0.3])
         >>> hats.reorder(np.zeros(3, dtype=int), np.arange(3), shoe, shoe).tolist()

@@ -137,7 +137,7 @@ def evaluate_ranking(
     candidates = CallerFrame(candidates, name="candidates").pandas
     relevant = CallerFrame(relevant, name="relevant").pandas
     _check_frames(users, candidates, relevant, user, item)
-    measures = {} if baseline is None else _measures(check_numbers(candidates, baseline))
+    measures = _measures(candidates, baseline)
     pairs = relevant[[user, item]].drop_duplicates()
     row = _positions(pairs[user], users[user], name="users")
     catalogue = _positions(pairs[item], candidates[item], name="candidates")
@@ -169,10 +169,11 @@ def evaluate_ranking(
         shown = _positions(best[item], candidates[item], name="candidates")
         rows, ranks = best["row"].to_numpy(), best["rank"].to_numpy()
         is_hit = np.isin(rows * len(candidates) + shown, numbers)
+        of_lists = measures.iloc[shown]
         scores = [
             _scores_at(length, rows[is_hit], ranks[is_hit], n_relevant)
             | {"coverage": len(np.unique(shown[ranks <= length])) / len(candidates)}
-            | _describe_lists(rows[ranks <= length], shown[ranks <= length], measures)
+            | of_lists[ranks <= length].groupby(rows[ranks <= length]).mean().mean().to_dict()
             for length in lengths
         ]
         return pd.DataFrame(scores, index=pd.Index(lengths, name="k"))
@@ -202,27 +203,15 @@ def _scores_at(
     }
 
 
-def _measures(numbers: np.ndarray) -> dict[str, np.ndarray]:
-    """Return the popularity of each candidate and, where that is a share of a sum, its novelty.
-
-    >>> _measures(np.array([2.0, 2.0, np.nan]))["novelty"].tolist()
-    [1.0, 1.0, 1.0]
-    """
-    popularity = np.nan_to_num(numbers)
-    if popularity.min() < 0 or not popularity.any():
-        return {"popularity": popularity}
-    shares = np.maximum(popularity, popularity[popularity > 0].min()) / popularity.sum()
-    return {"popularity": popularity, "novelty": -np.log2(shares)}
-
-
-def _describe_lists(
-    rows: np.ndarray, shown: np.ndarray, measures: dict[str, np.ndarray]
-) -> dict[str, float]:
-    """Return the mean over users of the mean over each list, by the name of the measure."""
-    return {
-        name: float(pd.Series(values[shown]).groupby(rows).mean().mean())
-        for name, values in measures.items()
-    }
+def _measures(candidates: pd.DataFrame, baseline: str | None) -> pd.DataFrame:
+    """Return each candidate's popularity and, where that is a share of a sum, its novelty."""
+    table = pd.DataFrame(index=range(len(candidates)))
+    if baseline is not None:
+        table["popularity"] = popularity = np.nan_to_num(check_numbers(candidates, baseline))
+        if popularity.min() >= 0 and popularity.any():
+            counts = np.maximum(popularity, popularity[popularity > 0].min())
+            table["novelty"] = -np.log2(counts / popularity.sum())
+    return table
 
 
 def _check_k(k: int | Sequence[int]) -> list[int]:

@@ -246,9 +246,8 @@ class Ranker(Generic[IntoDataFrameT]):
         by : str, default=None
             A numeric column of the candidates to rank by; None: the probability.
         diversify : dict of one column and its weight, default=None
-            A column of the candidates whose repetition costs places, and how many: 0 none, 1
-            all that are needed for a list in which each value comes once before any comes twice.
-            None: rank by the probability alone.
+            A column of the candidates whose values shall not repeat, and a weight from 0 (the
+            ranking by probability) to 1 (each value once before any comes again); None: no column.
 
         Returns
         -------
