@@ -24,6 +24,7 @@ from sklearn_din.training.few_labels import are_few, count_epochs, find_factor, 
 from sklearn_din.training.growth import grow, next_seeds
 from sklearn_din.training.novelty import Novelty, ShownRows, measure_novelty
 from sklearn_din.training.seeding import own_random_state
+from sklearn_din.training.simple_rates import note_better_rate
 from sklearn_din.training.target import Numbers
 from sklearn_din.training.training import Training
 from sklearn_din.training.validation import choose_validation, cut_in_time, split_rows
@@ -70,6 +71,8 @@ def train_new(
         training.run(X, given.y, seed=order.randint(2**31), is_new=True)
         if factor is not None:
             shrink(net, factor)
+        held_out = None if training.valid is None else training.valid.rows
+        note_better_rate(net, X, given.y, training.train.rows, held_out)
     if isinstance(net.random_state, np.random.RandomState) and net.stop_reason_ != "user":
         net.random_state.set_state(order.get_state(legacy=False))
 

@@ -1,0 +1,64 @@
+"""Rates of clicks among the training rows, as rivals of the network on the validation rows."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from sklearn.metrics import roc_auc_score
+from skorch import NeuralNet
+
+from sklearn_din.features.encoded import EncodedFeatures
+from sklearn_din.features.identities import ids_to_look_up
+from sklearn_din.features.schema import item_column
+from sklearn_din.training.early_stopping import best_check
+from sklearn_din.training.target import Click
+from sklearn_din.utils.warnings import log_once
+
+PRIOR_ROWS = 10  # of the average rate that each id gets
+MANY_ERRORS = 3  # standard errors of an AUC by chance
+
+
+def note_better_rate(
+    net: NeuralNet,
+    X: EncodedFeatures,
+    y: np.ndarray,
+    train: np.ndarray | None,
+    valid: np.ndarray | None,
+) -> None:
+    """Log where the rate of the item, or of the user, ranks later rows better than the network.
+
+    train, valid : row numbers; None where no row is held out
+    """
+    check = best_check(net.checks_)
+    if X.times is None or type(net.target) is not Click or check is None:
+        return
+    if train is None or valid is None or not 0 < y[valid].sum() < len(valid):
+        return
+    is_click = y[valid] == 1
+    error = np.sqrt((1 / is_click.sum() + 1 / (~is_click).sum()) / 12)
+    item = item_column(X.schema.compared_sizes, X.schema.compared_sizes)
+    keys = {} if item is None else {f"column {item!r}": ids_to_look_up(X.columns[item])}
+    if X.users is not None:
+        keys["user"] = pd.factorize(X.users)[0]
+    for name, codes in keys.items():
+        if codes.min() < 0:  # users without a name
+            continue
+        auc = roc_auc_score(is_click, _rates(codes, y, train)[codes[valid]])
+        if auc > check["valid_auc"] + MANY_ERRORS * error:
+            log_once(
+                f"the rate of clicks of each {name} in the training rows ranks the validation "
+                f"rows better (AUC {auc:.3f}) than the network ({check['valid_auc']:.3f}). "
+                "attach_aggregates(...) with 'levels' gives the network rates as of each row."
+            )
+
+
+def _rates(codes: np.ndarray, y: np.ndarray, train: np.ndarray) -> np.ndarray:
+    """Return the rate of each code, with some rows at the average rate.
+
+    >>> _rates(np.array([0, 0, 1]), np.array([1, 1, 0]), np.array([0, 1])).round(2)
+    array([1., 1.])
+    """
+    n_codes = codes.max() + 1
+    n_rows = np.bincount(codes[train], minlength=n_codes)
+    n_clicks = np.bincount(codes[train], weights=y[train], minlength=n_codes)
+    return (n_clicks + PRIOR_ROWS * y[train].mean()) / (n_rows + PRIOR_ROWS)
