@@ -39,6 +39,7 @@ def frames_of(name, seed):
     """Training rows, labels, test rows, labels, users; the encoder's parameters."""
     from benchmarks import quality, tomorrow
     from benchmarks.data_sets import data_set
+    from sklearn_din import HistorySequenceEncoder
     from tests.real_data import real_data_folder
 
     if name in ("movies", "videos"):
@@ -50,7 +51,8 @@ def frames_of(name, seed):
     X, y = quality.frame_of(workload, "train", "valid")
     rows, labels = quality.frame_of(workload, "test")
     encoder = quality.encoder_of(workload).get_params().items()  # the commit may lack some of them
-    given = {name: value for name, value in encoder if value is not None}
+    usual = HistorySequenceEncoder().get_params()
+    given = {name: value for name, value in encoder if value is not usual[name]}
     return X, y, rows, labels, rows["group"], given
 
 

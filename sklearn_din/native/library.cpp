@@ -8,6 +8,10 @@
 #include <thread>
 #include <vector>
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
 #include "rows.h"
 #include "step.h"
 
@@ -17,12 +21,25 @@ namespace {
 constexpr int64_t LEAST_WORK = 2048;  // events of a task, and rows, each of which counts as
 constexpr int64_t WORK_OF_ROW = 16;   // so many: the number of tasks follows from the batch alone
 
+#if defined(__x86_64__)
+// 2: AVX-512, 1: AVX2, 0: neither, in this processor and system. Not every compiler's runtime
+// library answers __builtin_cpu_supports.
+int64_t best_level() {
+    unsigned a, b, c, d, low, high;
+    constexpr unsigned FMA = 1u << 12, OSXSAVE = 1u << 27, AVX2 = 1u << 5, AVX512F = 1u << 16;
+    if (!__get_cpuid(1, &a, &b, &c, &d) || ~c & (FMA | OSXSAVE)) return 0;
+    __asm__("xgetbv" : "=a"(low), "=d"(high) : "c"(0));  // registers that the system saves
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(b & AVX2) || (low & 0x6) != 0x6) return 0;
+    return b & AVX512F && (low & 0xe6) == 0xe6 ? 2 : 1;
+}
+#endif
+
 const Kernels* kernels_of(int64_t level) {
 #if defined(__x86_64__)
-    if (level == 2 && __builtin_cpu_supports("avx512f")) return &avx512_kernels;
-    if (level >= 1 && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
-        return &avx2_kernels;
+    level = std::min(level, best_level());
+    if (level > 0) return level == 2 ? &avx512_kernels : &avx2_kernels;
 #endif
+    (void)level;
     return &plain_kernels;
 }
 
@@ -369,10 +386,10 @@ EXPORT const char* din_sources() { return SOURCES; }
 // 0: plain, 1: AVX2, 2: AVX-512; returns the best of them that this processor has.
 EXPORT int64_t din_choose_kernels(int64_t level) {
     using namespace din;
-    kernels = kernels_of(level);
-    for (int64_t best : {2, 1})
-        if (kernels_of(best) == kernels.load() && kernels.load() != &plain_kernels) return best;
-    return 0;
+    const Kernels* chosen = kernels_of(level);
+    kernels = chosen;
+    while (level > 0 && kernels_of(level - 1) == chosen) level--;
+    return level;
 }
 
 // Logits (n_rows,), and what a backward pass needs, to be freed. Null: an id lies beyond its table.
