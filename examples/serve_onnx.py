@@ -64,9 +64,9 @@ users = pd.DataFrame([{n: v for n, v in rows[0].items() if n not in candidates}]
 print(rank_candidates(served, users, candidates, top_k=3))
 
 # %%
-# The answers are the Pipeline's for rows without user and time, which are asked for now: with
+# The answers are the Pipeline's for rows without their time, which are asked for now: with
 # everything that item neighbours know. A row with its time reads what was known before it.
 
-now = X.drop(columns=["user", "time"])
+now = X.drop(columns="time")
 difference = np.abs(served.predict_proba(X) - model.predict_proba(now)).max()
 print(f"largest difference from predict_proba in {len(X)} rows: {difference:.1e}")

@@ -116,7 +116,7 @@ def test_a_builder_of_any_kind_takes_its_columns_by_name(kind):
     assert list(plain(found)) == list(builder.get_feature_names_out())
     with pytest.raises(ValueError, match="seen at fit time, yet now missing:\n- item"):
         builder.transform(later.drop(columns="item"))
-    builder.partial_fit(moved)
+    builder.partial_fit(make(CLICKS[columns].assign(time=9)))
     assert len(builder.events_) == 2 * len(CLICKS)
     positive = HistoryBuilder(user="user", time="time", columns="item")
     shown = positive.fit_transform(make(first), pl.Series([0, 1, 1, 0]))

@@ -76,7 +76,9 @@ def test_threads_that_ask_a_model_get_its_answers_while_updates_of_it_are_made(f
         estimator(max_epochs=1, lr=0.02, random_state=0),
     ]
     model = make_pipeline(*steps).fit(frame, y)
-    later = frame.assign(item="new " + frame["item"], time=frame["time"].max())
+    is_new = np.arange(len(frame)) % 2 == 0
+    later = frame.assign(item=frame["item"].mask(is_new, "new " + frame["item"]))
+    later["time"] = frame["time"].max()
     ask = model.predict if estimator is DINRegressor else model.predict_proba
     expected, finished = ask(later), threading.Event()
     with ThreadPoolExecutor(4) as pool:

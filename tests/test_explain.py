@@ -64,7 +64,7 @@ def rich():
         "tags": None,
     }
     encoder = HistorySequenceEncoder(histories=histories, user="user", time="time", max_length=99)
-    classifier = DINClassifier(max_epochs=3, lr=0.02, random_state=0)
+    classifier = DINClassifier(max_epochs=3, lr=0.02, early_stopping=False, random_state=0)
     return make_pipeline(encoder, classifier).fit(X, y), X.tail(5)
 
 

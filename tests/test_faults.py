@@ -124,7 +124,7 @@ def test_the_command_line_says_in_one_line_that_the_disk_is_full(tmp_path, capsy
 def test_the_command_line_says_in_one_line_that_memory_is_short(
     error, tmp_path, capsys, monkeypatch
 ):
-    def fail(*_):
+    def fail(*_, **__):
         raise error
 
     monkeypatch.setattr("sklearn_din.command_line.results.judge", fail)
@@ -137,7 +137,7 @@ def test_the_command_line_says_in_one_line_that_memory_is_short(
 
 
 def test_other_errors_of_the_runtime_keep_their_traceback(tmp_path, monkeypatch):
-    def fail(*_):
+    def fail(*_, **__):
         raise RuntimeError("a fault of ours")
 
     monkeypatch.setattr("sklearn_din.command_line.results.judge", fail)

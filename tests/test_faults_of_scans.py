@@ -124,8 +124,9 @@ PREPARE = """
             return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
         try:
             call()
-        except (MemoryError, RuntimeError, OSError) as error:
-            if not re.search("memory|allocate|thread", str(error) + type(error).__name__, re.I):
+        except Exception as error:  # of protobuf, "Failed to serialize proto"
+            words = "memory|allocate|thread|serialize proto"
+            if not re.search(words, str(error) + type(error).__name__, re.I):
                 raise
             os._exit(9)
         os._exit(0)

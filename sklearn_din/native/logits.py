@@ -69,10 +69,11 @@ class _Logits(torch.autograd.Function):
 class _Call:
     """A forward pass, and its backward passes; it holds what they point to."""
 
+    _run: int | None = None  # until the pass has begun
+
     def __init__(self, module: DIN, batch: Batch, plan: Plan, parameters: list[Tensor]) -> None:
         n_tables = len(plan.tables)
         self._plan, self._batch, self._parameters = plan, batch, parameters
-        self._run: int | None = None
         self._numbers = module._numbers(batch) if module.of_numbers else batch.numbers
         self._ids, self._behaviours = plan.ids.copy(), plan.behaviours.copy()
         self._tables, self._network = plan.tables.copy(), plan.network.copy()

@@ -32,7 +32,7 @@ def find_wrong_rows(X: EncodedFeatures) -> Finding | None:
     earlier, later = _pairs_of_rows(X)
     for behaviour in X.schema.behaviours:
         name = _longest_vocabulary(X, behaviour)
-        if name is None:
+        if name is None or behaviour.is_bag:  # lists of a row, such as tags, need not grow
             continue
         ragged = X.behaviours[behaviour.histories]
         first, second = ragged.spans.take(earlier), ragged.spans.take(later)
