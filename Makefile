@@ -7,7 +7,7 @@ ENGINES ?= $(VENV)-engines
 ECOSYSTEM ?= $(VENV)-ecosystem
 
 .PHONY: setup tools main check test test-torch test-page test-oldest test-engines test-ecosystem lint audit lock bench
-.PHONY: quality proofs native sanitize
+.PHONY: quality proofs native sanitize wheels
 .PHONY: house docs release reproducible docs-offline clean
 
 setup: $(VENV)/installed
@@ -140,11 +140,20 @@ house: setup
 
 # Wheel and sdist into dist/, checked, and a list of what the package is made of; nothing is
 # uploaded.
-release: tools reproducible docs-offline build/users.txt
+release: tools reproducible wheels docs-offline build/users.txt
 	$(BIN)/python -m pytest --quiet tests/test_release.py tests/test_offline.py
 	$(BIN)/python -m twine check --strict dist/*.whl dist/*.tar.gz
 	$(BIN)/cyclonedx-py requirements build/users.txt --pyproject pyproject.toml \
 		--output-reproducible --output-file dist/sbom.cdx.json
+
+# Wheels with native code for Linux and macOS, by one compiler.
+ZIG = $(abspath $(BIN))/python -m ziglang c++ -target
+wheels: tools
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check ziglang
+	for pair in manylinux_2_17_x86_64=x86_64-linux-gnu.2.17 manylinux_2_17_aarch64=aarch64-linux-gnu.2.17 \
+		macosx_11_0_arm64=aarch64-macos; do \
+		SKLEARN_DIN_PLATFORM=$${pair%=*} CXX="$(ZIG) $${pair#*=}" $(BIN)/python -m build --wheel || exit 1; \
+	done
 
 # The same bytes twice: files get the time of the last commit. This wheel is for any platform.
 reproducible: export SKLEARN_DIN_NATIVE = 0

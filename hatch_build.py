@@ -7,7 +7,6 @@
 import os
 import runpy
 import subprocess
-import sysconfig
 from pathlib import Path
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
@@ -27,7 +26,7 @@ class CompileNative(BuildHookInterface):
             self.app.display_warning("No C++ compiler: networks will be computed by torch alone.")
             return
         is_editable = version == "editable"
-        name = f"din{build['SUFFIX']}"
+        name = build["library_name"]()
         library = Path(self.root, FOLDER if is_editable else "build/native", name)
         try:
             build["compile_library"](library)
@@ -35,7 +34,7 @@ class CompileNative(BuildHookInterface):
             self.app.display_warning(f"The native code was not compiled: {error}")
             return
         if not is_editable:
-            platform = os.environ.get("SKLEARN_DIN_PLATFORM", sysconfig.get_platform())
+            platform = build["platform_name"]().replace("-", "_").replace(".", "_")
             build_data["pure_python"] = False
-            build_data["tag"] = f"py3-none-{platform.replace('-', '_').replace('.', '_')}"
+            build_data["tag"] = f"py3-none-{platform}"
             build_data["force_include"][str(library)] = f"{FOLDER}/{name}"

@@ -7,19 +7,29 @@ here. The compiler is ``CXX``, else the system's ``c++``; it may be several word
 
 import hashlib
 import os
-import platform
 import shlex
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tempfile
 from pathlib import Path
 
 FOLDER = Path(__file__).parent
-SUFFIX = {"win32": ".dll", "darwin": ".dylib"}.get(sys.platform, ".so")
+SUFFIXES = {"win": ".dll", "mac": ".dylib"}  # by the first letters of a platform
 # -ffast-math is not among them: losses that are no longer numbers must be found.
 FLAGS = ["-O3", "-std=c++17", "-fPIC", "-fvisibility=hidden", "-pthread", "-Wno-psabi"]
 X86_KERNELS = {"avx2": ["-mavx2", "-mfma"], "avx512": ["-mavx512f", "-mavx2", "-mfma"]}
+
+
+def platform_name() -> str:
+    """Return what is compiled for: ``SKLEARN_DIN_PLATFORM``, or this machine's platform."""
+    return os.environ.get("SKLEARN_DIN_PLATFORM") or sysconfig.get_platform()
+
+
+def library_name() -> str:
+    """Return the file name of that platform's library."""
+    return f"din{SUFFIXES.get(platform_name()[:3], '.so')}"
 
 
 def digest_of_sources() -> str:
@@ -35,9 +45,9 @@ def find_compiler() -> list[str]:
 
 
 def compile_library(target: Path) -> None:
-    """Compile the kernels for each kind of processor of this machine, and link them."""
+    """Compile the kernels for each kind of processor of the platform, and link them."""
     compiler = [*find_compiler(), *FLAGS, *shlex.split(os.environ.get("CXXFLAGS", ""))]
-    is_x86 = platform.machine().lower() in ("x86_64", "amd64")
+    is_x86 = platform_name().endswith(("x86_64", "amd64"))
     kernels: dict[str, list[str]] = {"plain": []} | (X86_KERNELS if is_x86 else {})
     with tempfile.TemporaryDirectory() as folder:
         objects = [f"{folder}/{name}.o" for name in kernels]
@@ -57,5 +67,5 @@ def compile_library(target: Path) -> None:
 if __name__ == "__main__":
     if not find_compiler():
         sys.exit("No C++ compiler was found. Install one, or name it by the variable CXX.")
-    target = sys.argv[1] if sys.argv[1:] else FOLDER / f"din{SUFFIX}"
+    target = sys.argv[1] if sys.argv[1:] else FOLDER / library_name()
     compile_library(Path(target).resolve())

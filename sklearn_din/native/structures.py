@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from sklearn_din.native.build import SUFFIX, digest_of_sources
+from sklearn_din.native.build import digest_of_sources, library_name
 
 WHICH = "SKLEARN_DIN_NATIVE"  # environment variable: a library's path, or 0, which hides it
 FACTORS = {None: 0, "sqrt": 1, "mean": 2}
@@ -40,7 +40,7 @@ ROW_UPDATE = _structure(
 @functools.cache
 def load_library() -> Any:
     """Return the compiled library; None where there is none, or one of other sources."""
-    path = os.environ.get(WHICH) or str(Path(__file__).with_name(f"din{SUFFIX}"))
+    path = os.environ.get(WHICH) or str(Path(__file__).with_name(library_name()))
     try:
         library = ctypes.CDLL(path)
     except OSError:
