@@ -286,7 +286,7 @@ class TableStatistics:
         if start == 0 and is_end:  # all rows: the last ones by their times, or as they stand
             order = np.arange(read.n_rows) if times is None else times
             is_late = order > np.partition(order, -n_late - 1)[-n_late - 1]
-        for name in self._roles.candidates.difference(self._roles.lists):
+        for name in sorted(self._roles.candidates.difference(self._roles.lists)):
             codes, values = read.codes[name]
             is_known = np.zeros(len(values) + 1, dtype=bool)  # -1 is missing
             is_known[codes[~is_late]] = True
