@@ -217,7 +217,7 @@ def test_the_cases_are_what_they_say():
 @pytest.mark.usefixtures("at_each_batch")
 @pytest.mark.xfail(
     strict=False,
-    reason="since native code: when another process runs, a child that is killed by the clock "
+    reason="when another process runs, a child that is killed by the clock "
     "sometimes leaves a checkpoint from which other last bits follow; not understood yet",
 )
 def test_five_kills_and_the_same_bits(tmp_path):
