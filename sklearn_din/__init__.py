@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from sklearn_din.features.schema import Schema as Schema
     from sklearn_din.inspection.check import check as check
     from sklearn_din.inspection.display import AttentionDisplay as AttentionDisplay
-    from sklearn_din.inspection.display import ReportDisplay as ReportDisplay
     from sklearn_din.inspection.display import TrainingDisplay as TrainingDisplay
     from sklearn_din.inspection.embeddings import embeddings as embeddings
     from sklearn_din.inspection.explain import explain as explain
@@ -57,7 +56,7 @@ _NAMES_OF = {
     "features.encoded": ("EncodedFeatures",),
     "features.schema": ("Field", "Schema"),
     "inspection.check": ("check",),
-    "inspection.display": ("AttentionDisplay", "ReportDisplay", "TrainingDisplay"),
+    "inspection.display": ("AttentionDisplay", "TrainingDisplay"),
     "inspection.embeddings": ("embeddings",),
     "inspection.explain": ("explain",),
     "inspection.importance": ("history_importance",),

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, Self
 
@@ -39,11 +38,9 @@ from sklearn_din.training.parameters import (
 )
 from sklearn_din.training.reading import Label, Reading
 from sklearn_din.training.target import Click, Labels, Target, is_missing
-from sklearn_din.utils.callbacks import CallbackSupportMixin
 from sklearn_din.utils.compat import _fit_context
 from sklearn_din.utils.estimator_state import EstimatorState, check_feature_names, check_keys
 from sklearn_din.utils.extras import extra
-from sklearn_din.utils.foreign_names import explain_unknown
 from sklearn_din.utils.typed_fields import from_dict, from_dict_of, to_dict
 from sklearn_din.utils.warnings import warn_user
 
@@ -51,14 +48,13 @@ if TYPE_CHECKING:
     import pandas as pd
     from skorch.callbacks import Callback
 
-    from sklearn_din.training.check_tasks import CheckTasks
     from sklearn_din.training.net import DINNet
 
 ATTENTION_BATCH_SIZE = 1_024
 LEARNT = {"n_features_in_", "schema", "target", "net", "_fitted_on_encoded"}
 
 
-class DINEstimator(EstimatorState, CallbackSupportMixin, Parameters, BaseEstimator):
+class DINEstimator(EstimatorState, Parameters, BaseEstimator):
     """Base class of the estimators: fits, continues, shows, saves and restores the network.
 
     What y is, and so the loss and what outputs mean, is said by a target (``training/target.py``).
@@ -73,7 +69,6 @@ class DINEstimator(EstimatorState, CallbackSupportMixin, Parameters, BaseEstimat
     novelty_: dict[str, float]
     _fitted_on_encoded: bool
 
-    @explain_unknown("fit")
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(
         self,
@@ -127,13 +122,10 @@ class DINEstimator(EstimatorState, CallbackSupportMixin, Parameters, BaseEstimat
 
                 warn_of_leaks(inputs.X, inputs.target.clicks(inputs.y))
             net = self._new_net(inputs.target)
-            tasks = self._check_tasks(X, y, sample_weight, inputs)
-            net.callbacks = [*(self.callbacks or ()), *tasks, *self._progress(ranks, inputs)]
+            net.callbacks = [*(self.callbacks or ()), *self._progress(ranks, inputs)]
             net.fit(inputs.X, inputs.y, inputs.weights, groups, ranks=ranks)
             self._warn_of_end(net)
             self._keep(net, inputs)
-            for task in tasks:
-                task.end_fit()
         return self
 
     def attention_weights(self, X: EncodedFeatures) -> pd.DataFrame:
@@ -272,23 +264,6 @@ class DINEstimator(EstimatorState, CallbackSupportMixin, Parameters, BaseEstimat
             setattr(net, name, getattr(self, name))
         net.target = target
         return net
-
-    def _check_tasks(
-        self,
-        X: ImpressionsLike,
-        y: ArrayLike,
-        sample_weight: ArrayLike | None,
-        inputs: FitInputs,
-    ) -> list[CheckTasks]:
-        """Return what reports checks to scikit-learn's callbacks, where there are any."""
-        if not getattr(self, "_skl_callbacks", None):
-            return []
-        from sklearn_din.training.check_tasks import CheckTasks
-
-        def fitted(net: DINNet) -> Mapping[str, object]:
-            return vars(copy.copy(self)._keep(net, inputs))
-
-        return [CheckTasks(self, X, y, sample_weight, fitted)]
 
     def _progress(self, ranks: Alone, inputs: FitInputs) -> list[tuple[str, Callback]]:
         """Return the progress bar, where there is to be one: of several processes in the first."""
@@ -512,8 +487,7 @@ class DINClassifier(ClassifierMixin, DINEstimator, ClickParameters):
         and ``embedding_lr``, one that sets rates (OneCycleLR) makes both the same. Of the pass of
         ``refit`` they see the gradients alone, no steps and no epoch. Those that watch validation
         rows (EarlyStopping) are left out, with a warning, of a training that has none, as
-        ``partial_fit`` and ``update`` are. scikit-learn's own callbacks (progress bars, scores) are
-        given to ``set_callbacks``, from scikit-learn 1.9.
+        ``partial_fit`` and ``update`` are.
     device : str, default="auto"
         torch device for training and prediction. "auto": "cuda" if available, otherwise "cpu".
     random_state : int, RandomState or None, default=None

@@ -37,12 +37,10 @@ from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.schema import Schema
 from sklearn_din.features.store import create_store, open_store
 from sklearn_din.features.vectors import Vectors
-from sklearn_din.utils.callbacks import CallbackSupportMixin, fit_task
 from sklearn_din.utils.compat import Interval, StrOptions, _check_feature_names_in, _fit_context
 from sklearn_din.utils.digests import digest
 from sklearn_din.utils.estimator_state import EstimatorState, check_feature_names, check_keys
 from sklearn_din.utils.extras import extra
-from sklearn_din.utils.foreign_names import explain_unknown
 from sklearn_din.utils.frames import pandas_frame
 from sklearn_din.utils.plain_values import from_plain, join_arrays, split_arrays, to_plain
 from sklearn_din.utils.scan import Scan
@@ -63,7 +61,6 @@ from sklearn_din.utils.warnings import ADVICE_FROM
 
 class HistorySequenceEncoder(  # type: ignore[call-arg]
     EstimatorState,
-    CallbackSupportMixin,
     TransformerMixin,
     BaseEstimator,
     auto_wrap_output_keys=None,
@@ -189,7 +186,6 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
     schema_: Schema
     _learnt: Learnt
 
-    @explain_unknown("HistorySequenceEncoder")
     def __init__(
         self,
         *,
@@ -257,10 +253,9 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
         -------
         self
         """
-        with fit_task(self, X, y):
-            table = self._check_table(X, reset=True)
-            with self._before_other_processes(table):
-                self._fit(table)
+        table = self._check_table(X, reset=True)
+        with self._before_other_processes(table):
+            self._fit(table)
         return self
 
     @_fit_context(prefer_skip_nested_validation=True)
@@ -279,11 +274,10 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
         EncodedFeatures
             Of a scan, over mapped files.
         """
-        with fit_task(self, X, y):
-            table = self._check_table(X, reset=True)
-            with self._before_other_processes(table):
-                self._fit(table)
-                return self._encode(table)
+        table = self._check_table(X, reset=True)
+        with self._before_other_processes(table):
+            self._fit(table)
+            return self._encode(table)
 
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X: TableLike, y: ArrayLike | None = None) -> Self:
@@ -373,7 +367,6 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
         -----
         The encoder keeps only these bins and counts of the rows of fit. :meth:`partial_fit` adds
         ids to the vocabulary but does not change the reference.
-        :class:`~sklearn_din.ReportDisplay` plots the table.
 
         Examples
         --------

@@ -19,7 +19,6 @@ SLOW = {
     "faults_of_scans hostile_frames importance imports interruptions offline page": "",
     "pipeline readme release report scan_logs scan_training scoring": "",
     "abilities": "a_model_that_is_kept_between_updates_learns_the_same",
-    "callbacks": "scikit_learns_progress_bar_shows_a_search_over_the_pipeline",
     "checkpoint": "a_training_that_was_ended_goes_on_to_the_same_bits "
     "ctrl_c_at_any_line_leaves_a_folder_to_go_on_in five_kills_and_the_same_bits",
     "estimator": "it_learns_whether_the_candidates_category_is_in_the_history",

@@ -13,7 +13,6 @@ from sklearn_din import (
     AttentionDisplay,
     DINClassifier,
     HistorySequenceEncoder,
-    ReportDisplay,
     TrainingDisplay,
     explain,
 )
@@ -183,7 +182,6 @@ def test_effects_are_drawn_as_votes(model, n_rows):
         lambda model, ax: AttentionDisplay.from_predictions(table([0.5, 0.2]), ax=ax),
         lambda model, ax: TrainingDisplay.from_estimator(model, ax=ax),
         lambda model, ax: TrainingDisplay(history=history()).plot(ax=ax),  # two panels
-        lambda model, ax: ReportDisplay(report=model[0].report(SHOWN)).plot(ax=ax),
     ],
 )
 def test_given_axes_are_drawn_into(model, draw):
@@ -279,32 +277,3 @@ def test_without_matplotlib_the_error_names_the_extra(monkeypatch):
         TrainingDisplay(history=history()).plot()
     with pytest.raises(ImportError, match="AttentionDisplay needs matplotlib"):
         AttentionDisplay.from_predictions(table([1.0]))
-
-
-def test_a_report_is_drawn_by_column_with_what_it_was_at_fit(model):
-    later = SHOWN.assign(kind="scarf", hist_kind=SHOWN["hist_kind"])
-    display = ReportDisplay.from_estimator(model, later)
-    titles = ["unknown", "missing", "empty", "length", "shift"]
-    assert [panel.get_title() for panel in display.ax_] == titles
-    assert ticks(display.ax_[0].yaxis) == [*SHOWN.columns]
-    texts = [text.get_text() for text in display.ax_[0].texts]
-    assert texts == ["0.0%", "100.0%", "0.0%", "0.0%"]
-    (marks,) = display.ax_[2].lines
-    np.testing.assert_array_equal(marks.get_xdata()[2:], [0.25, 0.25])
-    pd.testing.assert_frame_equal(display.report, model[0].report(later))
-
-
-@pytest.mark.parametrize(
-    ("n_empty", "newest", "alarms"), [(2, 9, []), (9, 9, ["empty", "length"]), (0, 1, ["length"])]
-)
-def test_histories_with_far_fewer_events_than_at_fit_are_drawn_as_an_alarm(n_empty, newest, alarms):
-    frame = pd.DataFrame({"item": [1, 2] * 5, "hist_item": [[1, 2, 1, 2]] * 9 + [[]]})
-    later = [cell[:newest] if row >= n_empty else [] for row, cell in enumerate(frame["hist_item"])]
-    encoder = HistorySequenceEncoder().fit(frame)
-    display = ReportDisplay.from_estimator(encoder, frame.assign(hist_item=later))
-    drawn = {}
-    for panel in display.ax_[:-1]:
-        bars = panel.containers[0]
-        drawn[panel.get_title()] = [matplotlib.colors.to_hex(b.get_facecolor()) for b in bars]
-    assert [name for name, colours in drawn.items() if colours[1] == AGAINST] == alarms
-    assert not [name for name, colours in drawn.items() if colours[0] == AGAINST]

@@ -967,20 +967,6 @@ def use_a_model(call):
     call(*fitted()[:3])
 
 
-@refuses(
-    (lambda: DINClassifier(n_estimators=100),
-     exactly("DINClassifier has no parameter 'n_estimators'. Use max_epochs."), TypeError),
-    (lambda: DINClassifier().fit([[1.0], [2.0]], [0, 1], eval_set=[]),
-     "fit has no parameter 'eval_set'. Use validation and validation_fraction: fit", TypeError),
-    (lambda: HistorySequenceEncoder(categorical_feature=["item"]),
-     "has no parameter 'categorical_feature'. Use categorical of HistorySequence", TypeError),
-    (lambda: HistorySequenceEncoder(max_lenght=5),
-     r"'max_lenght'\. It has histories, .*, max_length, ", TypeError),
-)  # fmt: skip
-def give_a_parameter_of_another_library(call):
-    call()
-
-
 # ----------------------------------------------------------------------------------------------
 
 

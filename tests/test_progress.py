@@ -4,13 +4,11 @@ import dataclasses
 import pickle
 import re
 import signal
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from skorch.callbacks import Callback, EarlyStopping
+from skorch.callbacks import Callback
 
 from sklearn_din import DINClassifier
 from sklearn_din.training.progress import ProgressBar
@@ -133,9 +131,6 @@ class StopAtBatch(Callback):
             raise KeyboardInterrupt
 
 
-STOPS_AFTER_TWO = EarlyStopping(patience=1, monitor="train_loss", threshold=0.5, sink=len)
-
-
 def test_the_callers_handler_of_ctrl_c_is_called_and_stays():
     calls = []
 
@@ -161,24 +156,3 @@ def test_a_verbose_training_survives_ctrl_c(capfd):
     out, err = capfd.readouterr()
     assert out == ""
     assert "trained 1 of 3 epochs, kept 1" in err
-
-
-WITHOUT_CALLBACKS = """
-import sys
-import numpy as np
-import skorch  # imports scikit-learn's other modules, some of which need the missing one
-from sklearn.pipeline import make_pipeline
-loaded = sys.modules.get("sklearn.callback")
-sys.modules["sklearn.callback"] = None  # not there, as in scikit-learn before 1.9
-from sklearn_din import DINClassifier, HistorySequenceEncoder
-sys.modules["sklearn.callback"] = loaded
-model = make_pipeline(HistorySequenceEncoder(), DINClassifier(max_epochs=3, verbose=1))
-model.fit(np.eye(4), [0, 1, 0, 1])
-assert not any(hasattr(step, "set_callbacks") for step in model)
-"""
-
-
-def test_before_scikit_learn_1_9_the_bar_is_the_classifiers_own():
-    run = [sys.executable, "-W", "error", "-c", WITHOUT_CALLBACKS]
-    done = subprocess.run(run, check=True, capture_output=True, text=True)
-    assert "trained 3 of 3 epochs" in done.stderr

@@ -15,7 +15,6 @@ from sklearn_din.training.early_stopping import best_check
 from sklearn_din.training.net_state import net_state
 from sklearn_din.training.validation import cut_in_time
 from tests.encoded_impressions import make_impressions, make_labels
-from tests.test_callbacks import Estimators
 from tests.test_checkpoint import assert_same_bits, ended_at, kill_at
 from tests.test_checkpoint import fit as fit_in
 
@@ -186,17 +185,3 @@ def test_a_training_that_was_killed_in_the_pass_ends_with_the_same_bits(batch, t
         expected = fit_in(None, given, **options)
     kill_at(batch, tmp_path, given, **options)
     assert_same_bits(fit_in(tmp_path, given, **options), expected, given)
-
-
-@pytest.mark.parametrize("patience", [1, 99])
-def test_the_pass_is_the_last_task_of_scikit_learn_s_callbacks(patience):
-    """Also where early stopping ends the task before it in the middle of an epoch."""
-    seen = Estimators()
-    options = {"patience": patience, "max_epochs": 20 if patience == 1 else 3, "batch_size": 32}
-    trained = DINClassifier(**SMALL | options)
-    trained.set_callbacks(seen).fit(X, y)
-    *checks, whole = seen.at_end
-    assert len(checks) == len(trained.history_)
-    assert trained.net_.stop_reason_ == ("patience" if patience == 1 else "max_epochs")
-    for estimator in (whole, checks[-1]):
-        np.testing.assert_array_equal(estimator.predict_proba(X), trained.predict_proba(X))

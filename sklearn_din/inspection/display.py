@@ -1,4 +1,4 @@
-"""Plots of a fitted model: attention per past event, training history, drift report."""
+"""Plots of a fitted model: attention per past event, training history."""
 
 from __future__ import annotations
 
@@ -37,10 +37,6 @@ TITLES = {"weight": "Attention to the history", "leave_out": "What each past eve
 LONGEST_NAME = 26
 MOST_LABELS = 60
 NOTED_CELLS = 60
-FEWER = 3  # times fewer events: as in encoding/profile.py
-REPORTED = ("unknown", "missing", "empty", "length", "shift")
-SOME_SHIFT, MUCH_SHIFT = 0.1, 0.25
-LEAST_SCALE = 0.05
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -321,116 +317,6 @@ class TrainingDisplay:
         loss.legend(frameon=False)
         last.set_xlabel("epoch (one pass over the training rows)")
         return self
-
-
-class ReportDisplay:
-    """Plot of the drift of rows from those an encoder was fitted on.
-
-    One line per column, and one panel each for unknown values, missing values, empty histories,
-    the length of histories, and the shift of the remaining values; a mark shows the value at fit.
-    Large shifts, and far fewer events than at fit, have another color. Create it with
-    :meth:`from_estimator`.
-
-    Parameters
-    ----------
-    report : DataFrame
-        From ``HistorySequenceEncoder.report``.
-
-    Attributes
-    ----------
-    ax_ : ndarray of matplotlib Axes
-        The panels, side by side; those without any figure are omitted.
-    figure_ : matplotlib Figure
-
-    Examples
-    --------
-    >>> import pandas as pd
-    >>> from sklearn_din.transformers import HistorySequenceEncoder
-    >>> encoder = HistorySequenceEncoder().fit(pd.DataFrame({"item": ["hat", "tie"]}))
-    >>> display = ReportDisplay.from_estimator(encoder, pd.DataFrame({"item": ["hat", "sock"]}))
-    >>> [panel.get_title() for panel in display.ax_]
-    ['unknown', 'missing', 'shift']
-    """
-
-    def __init__(self, *, report: pd.DataFrame) -> None:
-        self.report = report
-
-    @classmethod
-    def from_estimator(
-        cls, estimator: BaseEstimator, X: Any, *, ax: Axes | None = None
-    ) -> ReportDisplay:
-        """Plot the report for some rows.
-
-        Parameters
-        ----------
-        estimator : HistorySequenceEncoder, Pipeline that holds one, or search over one
-            Fitted.
-        X : DataFrame
-            Rows as passed to the estimator.
-        ax : matplotlib Axes, default=None
-            Axes to replace with the panels; by default a new figure.
-        """
-        encoder: Any = estimator
-        if not hasattr(estimator, "report"):
-            fitted = split_pipeline(estimator, purpose="ReportDisplay")
-            encoder, X = fitted.encoder, fitted.read(X)
-        return cls(report=encoder.report(X)).plot(ax=ax)
-
-    def plot(self, *, ax: Axes | None = None) -> ReportDisplay:
-        """Plot the panels.
-
-        Parameters
-        ----------
-        ax : matplotlib Axes, default=None
-            Axes to replace with the panels; by default a new figure.
-        """
-        names = [name for name in REPORTED if self.report[name].notna().any()]
-        size = (2.2 + 2.1 * len(names), 1.3 + 0.3 * len(self.report))
-        width = 1 / max(len(names), 1)
-        bounds = [(place * width, 0, 0.86 * width, 1) for place in range(len(names))]
-        self.figure_, self.ax_ = _new_panels(ax, bounds, size, purpose="ReportDisplay")
-        lines = np.arange(len(self.report))
-        for panel, name in zip(self.ax_, names, strict=True):
-            _draw_report(panel, self.report, name)
-            panel.set_yticks(lines, [])
-            panel.set_ylim(len(lines) - 0.5, -0.5)
-        if names:
-            labels = [_plain(_short(str(column))) for column in self.report.index]
-            self.ax_[0].set_yticks(lines, labels)
-        return self
-
-
-def _draw_report(panel: Axes, report: pd.DataFrame, name: str) -> None:
-    """Draw one figure of every column: a bar, its number, and a mark at what it was at fit."""
-    values, lines = report[name].to_numpy(dtype=float), np.arange(len(report))
-    is_shift, ends, digits = name == "shift", values, {"shift": ".2f", "length": ".1f"}
-    largest = 1.0 if is_shift else max(float(np.nanmax(values)), LEAST_SCALE)
-    at_fit = values if is_shift else report[f"{name}_at_fit"].to_numpy(dtype=float)
-    colors = np.where(_find_alarms(name, values, at_fit), AGAINST, FOR)
-    panel.barh(lines, np.minimum(np.nan_to_num(values), largest), color=colors, height=0.62)
-    if is_shift:
-        for limit in (SOME_SHIFT, MUCH_SHIFT):
-            panel.axvline(limit, color=GREY, linestyle=":", linewidth=1)
-    else:
-        panel.plot(at_fit, lines, "|", color="black", markersize=11, markeredgewidth=1.6)
-        largest, ends = max(largest, float(np.nanmax(at_fit))), np.fmax(values, at_fit)
-    texts = ["" if np.isnan(v) else format(v, digits.get(name, ".1%")) for v in values]
-    beyond = panel.barh(lines, np.minimum(np.nan_to_num(ends), largest), color="none")
-    box = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}
-    panel.bar_label(beyond, texts, padding=4, bbox=box)
-    panel.set_xlim(0, 1.45 * largest)
-    panel.set_xticks([])
-    panel.set_xlabel("dotted: some, much" if is_shift else "mark: at fit", color=GREY, fontsize=9)
-    panel.set_title(name)
-
-
-def _find_alarms(name: str, values: np.ndarray, at_fit: np.ndarray) -> np.ndarray:
-    """Return where a shift is large, or histories have far fewer events than at fit."""
-    if name == "shift":
-        return values >= MUCH_SHIFT
-    if name == "empty":
-        values, at_fit = 1 - values, 1 - at_fit
-    return (FEWER * values < at_fit) & (name in ("empty", "length"))
 
 
 def _one_history(

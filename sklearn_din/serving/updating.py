@@ -79,8 +79,7 @@ def update(
     >>> model[0].vocabularies_["item"]
     array(['hat', 'sock'], dtype=object)
     """
-    from sklearn_din.training.check_tasks import leave  # and skorch: slow to import
-    from sklearn_din.training.weight_average import AveragedPass
+    from sklearn_din.training.weight_average import AveragedPass  # and skorch: slow to import
 
     classifier = classifier_of(model, purpose="update")
     _warn_of_clicks_alone(classifier, y)
@@ -96,9 +95,15 @@ def update(
     grown.callbacks = [*(classifier.callbacks or ()), averaged]
     grown.partial_fit(X, y, sample_weight=sample_weight)
     grown.callbacks = classifier.callbacks
-    leave(grown.net_, averaged)
+    _forget(grown.net_, averaged)
     # Copies of Pipeline, search and calibration, which hold the newer steps
     return copy.deepcopy(model, newer | {id(classifier): grown})
+
+
+def _forget(net: Any, callback: object) -> None:
+    """Take a callback out of a net, so that what it holds is not kept with the model."""
+    net.callbacks = [item for item in net.callbacks if item is not callback]
+    net.callbacks_ = [pair for pair in net.callbacks_ if pair[1] is not callback]
 
 
 def _warn_of_clicks_alone(classifier: Step, y: ArrayLike) -> None:

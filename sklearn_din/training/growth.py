@@ -1,9 +1,8 @@
-"""Nets that go on from another one: with more ids, restored, or as if stopped now."""
+"""Nets that go on from another one: with more ids, or restored."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -96,21 +95,6 @@ def _copy_moments(earlier: DINNet, net: DINNet) -> None:
         ]
         numbers = {key: state[key].clone() for key in ("total", "share")}
         net.optimizer_.state[table] = {"square": torch.cat(padded), **numbers}
-
-
-def copy_as_if_stopped(net: DINNet, weights: Mapping[str, Tensor]) -> DINNet:
-    """Return a net with a network of its own, as a callback would leave it by stopping now.
-
-    It has no callbacks and no moments. Empty ``weights`` mean the latest ones.
-    """
-    module = copy.deepcopy(net.module_)
-    if weights:
-        module.load_state_dict(weights)
-    copied = net_around(net, module)
-    _copy_records(net, copied)
-    copied.callbacks_, copied.stop_reason_ = [], "callback"
-    copied.n_epochs_ += net.training_.count_epochs(copied.history)
-    return copied
 
 
 def _copy_records(net: DINNet, other: DINNet) -> None:

@@ -15,7 +15,6 @@ import numpy as np
 
 from sklearn_din.module import OPTIONS
 from sklearn_din.utils.compat import Interval, StrOptions
-from sklearn_din.utils.foreign_names import explain_unknown
 
 if TYPE_CHECKING:
     from skorch.callbacks import Callback
@@ -95,10 +94,6 @@ class NumberParameters(Parameters):
 
     loss: Literal["squared", "log1p"] = parameter("squared", StrOptions({"squared", "log1p"}))
     neighbours: None = field(default=None, init=False)
-
-
-for kind, name in ((ClickParameters, "DINClassifier"), (NumberParameters, "DINRegressor")):
-    setattr(kind, "__init__", explain_unknown(name)(kind.__init__))  # noqa: B010
 
 
 def constraints_of(parameters: type[Parameters]) -> dict[str, list[Any]]:
