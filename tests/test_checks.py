@@ -87,7 +87,7 @@ def test_histories_on_other_rows_are_said(log, fault):
     X, chance = attach(shown, shown[y == 1]), np.random.default_rng(1)
     rows = chance.permutation(len(X)) if fault == "all rows" else shuffle_within_users(X, chance)
     finding = find_wrong_rows(encode(take_histories(X, rows)))
-    assert "does not go on from the earlier one" in finding.verdict
+    assert "does not continue the earlier one" in finding.verdict
     assert finding.name == "histories on their rows"
     assert find_wrong_rows(encode(X)) is None  # the advice
 
@@ -133,7 +133,7 @@ def test_a_clock_that_is_late_for_a_fifth_of_the_users_is_said(log, late):
     is_late = shown["user"] % 5 == 0
     moved = shown.assign(time=shown["time"] + is_late.astype(int) * pd.Timedelta(late))
     finding = find_clocks_of_some(encode(attach(moved, shown[y == 1])), y == 1)
-    assert "of the users have their own clicks among the newest" in finding.verdict
+    assert "of the users, the clicked item is already among the newest" in finding.verdict
     assert find_clocks_of_some(encode(attach(shown, shown[y == 1])), y == 1) is None  # the advice
 
 

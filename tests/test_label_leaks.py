@@ -19,7 +19,7 @@ from sklearn_din import (
 from sklearn_din.training.leaks import Repeats, measure_repeats, warn_of_leaks
 from tests.test_negatives import SHAPES, make_noise
 
-OLD = "that was clicked before: that alone tells them"
+OLD = "that was clicked before: this alone separates them"
 OWN = "histories seem to hold the row's own click"
 
 

@@ -132,7 +132,7 @@ def slow_owned(log, owner, column):
     return all(len(seen) == 1 for seen in values.values())
 
 
-LEAKING = r"^\['category', 'price', 'tags'\] are explained by 'item' and are not in item_columns"
+LEAKING = r"^\['category', 'price', 'tags'\] depend on 'item' but are not in item_columns"
 
 
 @pytest.mark.parametrize("missing", [slice(0), slice(None, None, 20)])  # here and there
@@ -168,7 +168,7 @@ def test_a_column_of_the_user_in_item_columns_is_said_and_five_items_are_no_acci
     assert len(caught) == 1
     sample_negatives(clicks, item="item", item_columns=named)  # whose it is, is not known
     sample_negatives(make_clicks(n_items=4)[["item", "price"]], item="item")
-    with pytest.warns(UserWarning, match=r"^\['price'\] are explained by 'item'"):
+    with pytest.warns(UserWarning, match=r"^\['price'\] depend on 'item'"):
         sample_negatives(make_clicks(n_items=5)[["item", "price"]], item="item")
 
 
@@ -357,12 +357,12 @@ def test_items_that_nobody_else_has_and_the_advice():
     log, catalogue = make_noise("long tail")
     (message,) = said(log, user="user", time="time")
     assert message == (
-        "95% of the events are of items that nobody else has, and 0% of the negatives: that alone "
-        "tells them (AUC 0.97) where rows are split by users or at random. Trust scores of splits "
-        "by time (TimeSplit), or pass catalogue= with the items that nobody has."
+        "95% of the events are of items that nobody else has, and 0% of the negatives: if rows are "
+        "split by user or at random, this alone separates them (AUC 0.97). Trust only scores of "
+        "splits by time (TimeSplit), or pass catalogue= with the items that nobody has."
     )
     (message,) = said(log.rename(columns={"time": "n"}), user="user")
-    assert "Pass time=, trust scores of splits by time (TimeSplit), or" in message
+    assert "Pass time=, trust only scores of splits by time (TimeSplit), or" in message
     assert said(log, user="user", time="time", catalogue=catalogue) == []
     assert said(log[:900], user="user", time="time") == []  # too few to tell
 
@@ -405,20 +405,20 @@ def test_values_of_later_times_are_said():
     log = pd.concat([log, log.assign(time=log["time"] + 3000)], ignore_index=True)
     log["price"] = log["item"] % 5 + log["time"] / 100
     given = {"user": None, "time": "time", "item_columns": "price", "launched": False}
-    (message,) = [text for text in said(log, **given) if "a later value" in text]
+    (message,) = [text for text in said(log, **given) if "a value from the future" in text]
     assert re.fullmatch(
-        r"24% of the negatives are of items without an event by then and have the values of "
-        r"their first one, although \['price'\] change in time: a later value tells negatives. "
-        r"Pass catalogue= with catalogue_time=, a row for each value and the time from which on it "
-        r"holds\.",
+        r"24% of the negatives are of items without an event so far and take the values "
+        r"of their first one, although \['price'\] change over time: a value from the future "
+        r"gives a negative away\. Pass catalogue= with catalogue_time=: a row for each value and "
+        r"the time from which it holds\.",
         message,
     )
     prices = log.groupby("item", as_index=False).first().assign(time=-1)
     given |= {"catalogue": prices, "catalogue_time": "time"}
-    assert not any("a later value" in text for text in said(log, **given))
+    assert not any("a value from the future" in text for text in said(log, **given))
     log["price"] = log["item"] % 5
     given |= {"catalogue": None, "catalogue_time": None}
-    assert not any("a later value" in text for text in said(log, **given))
+    assert not any("a value from the future" in text for text in said(log, **given))
 
 
 # What a log gives away -----------------------------------------------------------------------
@@ -440,13 +440,13 @@ def make_turning_log(n_rows=2000, seed=0):
 
 
 CHANGING = (
-    "['price'] are explained by 'item' and are not in item_columns: a negative keeps the value of "
-    "the clicked item, which gives the label away. Where they describe the item, pass "
+    "['price'] depend on 'item' but are not in item_columns: a negative keeps the value of "
+    "the clicked item, which gives the label away. If they describe the item, pass "
     "item_columns=['price'] and time='when'."
 )
 REPEATED = (
-    "of the events repeat a pair of 'user' and 'item': with user='user' nothing that a user has "
-    "is ever a negative, so that a model learns that what is in the history is clicked. Pass "
+    "of the events repeat a pair of 'user' and 'item': with user='user' an item that the user "
+    "has is never a negative, so a model learns that whatever is in the history is clicked. Pass "
     "user=None."
 )
 
@@ -473,9 +473,9 @@ def test_a_forgotten_column_that_changes_in_time_and_its_advice(user):
 
 
 EARLY = (
-    "of the negatives would show an item before its first event, by 'when', and 6% of the clicks "
-    "are a first event: that alone tells them (AUC 0.65). {}, and only items that had come up by "
-    "then are drawn."
+    "of the negatives would show an item before its first event, by 'when', and only 6% of the "
+    "clicks are a first event: this alone separates them (AUC 0.65). {} to draw only items that "
+    "had appeared by then."
 )
 
 

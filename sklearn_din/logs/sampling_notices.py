@@ -40,8 +40,8 @@ def warn_of_leaks(
     if repeated >= MANY:
         warn_user(
             f"{repeated:.0%} of the events repeat a pair of {request.user!r} and {request.item!r}: "
-            f"with user={request.user!r} nothing that a user has is ever a negative, so that a "
-            "model learns that what is in the history is clicked. Pass user=None."
+            f"with user={request.user!r} an item that the user has is never a negative, so a model "
+            "learns that whatever is in the history is clicked. Pass user=None."
         )
     if request.time is None and times is not None:
         _warn_of_early_items(number_as_they_come(items, times)[0], request, column)
@@ -122,8 +122,9 @@ def _warn_of_early_items(arrivals: Arrivals, request: NegativesRequest, column: 
     if n_events.sum() >= MANY_ROWS and auc >= TELLING:
         warn_user(
             f"{early:.0%} of the negatives would show an item before its first event, by "
-            f"{column!r}, and {first:.0%} of the clicks are a first event: that alone tells them "
-            f"(AUC {auc:.2f}). Pass {advice}, and only items that had come up by then are drawn."
+            f"{column!r}, and only {first:.0%} of the clicks are a first event: this alone "
+            f"separates them (AUC {auc:.2f}). Pass {advice} to draw only items that had appeared "
+            "by then."
         )
 
 
@@ -139,9 +140,9 @@ def warn_of_items_of_one_user(
         advice = "Pass time=, trust" if request.time is None else "Trust"
         warn_user(
             f"{alone:.0%} of the events are of items that nobody else has, and {unknown:.0%} of "
-            f"the negatives: that alone tells them (AUC {auc:.2f}) where rows are split by users "
-            f"or at random. {advice} scores of splits by time (TimeSplit), or pass catalogue= with "
-            "the items that nobody has."
+            f"the negatives: if rows are split by user or at random, this alone separates them "
+            f"(AUC {auc:.2f}). {advice} only scores of splits by time (TimeSplit), or pass "
+            "catalogue= with the items that nobody has."
         )
 
 
@@ -156,10 +157,10 @@ def warn_of_later_values(
     changing = [n for n in request.item_columns if repeats.count_changes(events[n]) > MANY]
     if changing and len(events) >= MANY_ROWS:
         warn_user(
-            f"{share:.0%} of the negatives are of items without an event by then and have the "
-            f"values of their first one, although {changing} change in time: a later value tells "
-            "negatives. Pass catalogue= with catalogue_time=, a row for each value and the time "
-            "from which on it holds."
+            f"{share:.0%} of the negatives are of items without an event so far and take the "
+            f"values of their first one, although {changing} change over time: a value from the "
+            "future gives a negative away. Pass catalogue= with catalogue_time=: a row for each "
+            "value and the time from which it holds."
         )
 
 
@@ -247,9 +248,9 @@ def _warn_of_misplaced_columns(
         named = [*item_columns, *leaking, *changing]
         moment = f" and time={request.time!r}" if changing and request.time is not None else ""
         warn_user(
-            f"{leaking + changing} are explained by {item!r} and are not in item_columns: a "
-            "negative keeps the value of the clicked item, which gives the label away. Where they "
-            f"describe the item, pass item_columns={named}{moment}."
+            f"{leaking + changing} depend on {item!r} but are not in item_columns: a negative "
+            "keeps the value of the clicked item, which gives the label away. If they describe the "
+            f"item, pass item_columns={named}{moment}."
         )
     if owners is None:
         return

@@ -49,10 +49,11 @@ def find_label_means(X: EncodedFeatures, is_click: np.ndarray) -> Iterator[Findi
             if scatter < MOST_SCATTER and z < LEAST_Z:
                 yield Finding(
                     "means of the label",
-                    f"{name} tells how often each {what} was clicked more exactly than chance "
-                    f"allows ({scatter:.2f} of the scatter of coins): it seems to be a mean of the "
-                    "label over all rows, those to be predicted among them.",
-                    "attach_aggregates makes means of what came before each row; or leave it out, "
+                    f"{name} predicts how often each {what} was clicked more closely than chance "
+                    f"allows (what is left varies {scatter:.2f} times as much as coin tosses): "
+                    "it seems to be a mean of the label over all rows, including those to be "
+                    "predicted.",
+                    "Compute it from earlier rows only, with attach_aggregates, or leave it out: "
                     f"HistorySequenceEncoder(drop=[{name!r}]).",
                 )
                 break

@@ -216,8 +216,8 @@ def _find_first_clicks_of(X: EncodedFeatures, name: str, clicks: np.ndarray) -> 
     return Finding(
         "clicks before",
         f"{clicked:.0%} of the clicked rows and {others:.0%} of the others show a value of {name} "
-        f"that was clicked before: that alone tells them (AUC {auc:.2f}), and a model learns that "
-        f"what nobody clicked yet is{' not' if early > 0 else ''} clicked.",
+        f"that was clicked before: this alone separates them (AUC {auc:.2f}), and a model learns "
+        f"that what nobody has clicked yet is{' not' if early > 0 else ''} clicked.",
         "If the others were drawn, draw them with sample_negatives(time=...), and with its "
         "catalogue= where many items are clicked once.",
     )

@@ -50,9 +50,9 @@ def find_wrong_rows(X: EncodedFeatures) -> Finding | None:
         if len(is_wrong) >= MIN_PAIRS and is_wrong.mean() >= WRONG_ROWS:
             return Finding(
                 "histories on their rows",
-                f"in {is_wrong.mean():.0%} of the pairs of one user's rows, the later history of "
-                f"{name} does not go on from the earlier one: histories seem to stand on other "
-                "rows than theirs.",
+                f"in {is_wrong.mean():.0%} of the pairs of rows of one user, the later history of "
+                f"{name} does not continue the earlier one: histories seem to be attached to the "
+                "wrong rows.",
                 "Attach them with attach_history, or join them by a key, not by position: .values "
                 "after a sort, or a merge that changes the order, moves them to other rows.",
             )
@@ -90,11 +90,11 @@ def find_clocks_of_some(X: EncodedFeatures, is_click: np.ndarray) -> Finding | N
             if is_off.sum() >= MIN_OFF_USERS and fraction >= OFF_USERS:
                 return Finding(
                     "clocks of some users",
-                    f"{fraction:.0%} of the users have their own clicks among the newest "
-                    f"{n_events} events of {name}, the others have not: the clocks of events and "
-                    "impressions seem to differ for these users (another zone, device or source).",
-                    "Give all rows of both tables times of one clock before attach_history, or "
-                    "leave these users out.",
+                    f"for {fraction:.0%} of the users, the clicked item is already among the "
+                    f"newest {n_events} events of {name}; for the others it is not. Their events "
+                    "and impressions seem to follow different clocks (zone, device or source).",
+                    "Convert the times of both tables to one clock before attach_history, or leave "
+                    "these users out.",
                 )
     return None
 
