@@ -22,11 +22,11 @@ from sklearn.pipeline import make_pipeline
 from sklearn_din import (
     DINClassifier,
     HistorySequenceEncoder,
-    ItemNeighbours,
     TimeSplit,
     attach_aggregates,
     attach_history,
 )
+from sklearn_din.neighbours.tables import learn_neighbours
 
 SPLITS = {
     "KFold": KFold(3),
@@ -72,10 +72,11 @@ def of_columns(train, y, test, y_test, columns):
     """Distances of each column of item neighbours in the test rows."""
     train, test = (X[["user", "time", "item", "hist_item"]] for X in (train, test))
     unused = [] if "time" in columns else ["time"]
-    model = ItemNeighbours(**columns).fit(train.drop(columns=unused), y)
-    test = test.drop(columns=unused)
-    added = model.transform(test).drop(columns=[*test.columns])
-    return [distance(y_test, added[name].to_numpy()) for name in added]
+    encoder = HistorySequenceEncoder(**columns, drop=unused)
+    encoded, order = encoder.fit_transform(train), "user" if unused else "time"
+    tables, _ = learn_neighbours(encoded, y == 1, order=order, y=y)
+    added = tables.add_to(encoder.transform(test))
+    return [distance(y_test, added[name]) for name in tables.names]
 
 
 def of_aggregates(train, y, test, y_test, columns):

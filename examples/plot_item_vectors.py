@@ -19,7 +19,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import Pipeline
 
-from sklearn_din import DINClassifier, HistorySequenceEncoder, attach_history, embeddings
+from sklearn_din import DINClassifier, HistorySequenceEncoder, attach_history
 from sklearn_din.datasets import fetch_movielens
 
 try:
@@ -80,10 +80,3 @@ if movielens is not None:
     axes.figure.tight_layout()
     axes.figure.show()
     print(auc.round(3))
-
-# %%
-# Nearest neighbours in the network's own vectors, which include the titles.
-
-if movielens is not None:
-    table = embeddings(models["vectors"])["item"]
-    print(table.groupby(level="kind").size())

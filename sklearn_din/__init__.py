@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from sklearn_din.inspection.check import check as check
     from sklearn_din.inspection.display import AttentionDisplay as AttentionDisplay
     from sklearn_din.inspection.display import TrainingDisplay as TrainingDisplay
-    from sklearn_din.inspection.embeddings import embeddings as embeddings
     from sklearn_din.inspection.explain import explain as explain
     from sklearn_din.inspection.importance import history_importance as history_importance
     from sklearn_din.large.attached_scan import AttachedScan as AttachedScan
@@ -32,7 +31,6 @@ if TYPE_CHECKING:
     from sklearn_din.logs.negatives import sample_negatives as sample_negatives
     from sklearn_din.model_selection import TimeSplit as TimeSplit
     from sklearn_din.module import DIN as DIN
-    from sklearn_din.neighbours.transformer import ItemNeighbours as ItemNeighbours
     from sklearn_din.regressor import DINRegressor as DINRegressor
     from sklearn_din.resilient.checkpoint import Checkpoint as Checkpoint
     from sklearn_din.saving import inspect as inspect
@@ -57,7 +55,6 @@ _NAMES_OF = {
     "features.schema": ("Field", "Schema"),
     "inspection.check": ("check",),
     "inspection.display": ("AttentionDisplay", "TrainingDisplay"),
-    "inspection.embeddings": ("embeddings",),
     "inspection.explain": ("explain",),
     "inspection.importance": ("history_importance",),
     "large.attached_scan": ("AttachedScan",),
@@ -67,7 +64,6 @@ _NAMES_OF = {
     "logs.negatives": ("sample_negatives",),
     "model_selection": ("TimeSplit",),
     "module": ("DIN",),
-    "neighbours.transformer": ("ItemNeighbours",),
     "regressor": ("DINRegressor",),
     "resilient.checkpoint": ("Checkpoint",),
     "saving": ("inspect", "load", "save", "trusted_types"),

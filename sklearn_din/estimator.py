@@ -479,8 +479,7 @@ class DINClassifier(ClassifierMixin, DINEstimator, ClickParameters):
         times of the rows (``HistorySequenceEncoder(time=...)``), "user" if it only knows their
         users (``user=...``), otherwise none. With "time" and users, each label adds the user's
         level, ``user_level``, if users differ in it by more than chance (see Notes). None: no such
-        inputs, as in the paper. Rows that already have such numbers from :class:`ItemNeighbours`
-        get no others.
+        inputs, as in the paper.
     callbacks : list of skorch callbacks or None, default=None
         For what has no parameter here: schedules, clipping, :class:`Checkpoint`. A schedule moves
         the rates of embeddings and of all the rest: one that multiplies keeps the ratio of ``lr``

@@ -29,7 +29,6 @@ OWN_TYPES = (
     "sklearn_din.regressor.DINRegressor",
     "sklearn_din.transformers.HistorySequenceEncoder",
     "sklearn_din.logs.history.HistoryBuilder",
-    "sklearn_din.neighbours.transformer.ItemNeighbours",
     "sklearn_din.model_selection.TimeSplit",
     "sklearn_din.metrics._GroupScorer",
     "sklearn_din.metrics.group_roc_auc_score",
@@ -65,9 +64,8 @@ def save(model: object, path: str | os.PathLike[str]) -> None:
     Parameters
     ----------
     model : estimator
-        A :class:`DINClassifier`, :class:`HistorySequenceEncoder`, :class:`HistoryBuilder`,
-        :class:`ItemNeighbours`, a Pipeline or a search of those, and anything else that skops
-        supports, fitted or not.
+        A :class:`DINClassifier`, :class:`HistorySequenceEncoder`, :class:`HistoryBuilder`, a
+        Pipeline or a search of those, and anything else that skops supports, fitted or not.
     path : str or path
         The file. An existing file is replaced. The file is written under another name in the same
         folder and then renamed, so that nobody ever reads half of it.

@@ -28,12 +28,10 @@ from sklearn_din import (
     Field,
     HistoryBuilder,
     HistorySequenceEncoder,
-    ItemNeighbours,
     Schema,
     TimeSplit,
     attach_aggregates,
     attach_history,
-    embeddings,
     evaluate_ranking,
     explain,
     history_importance,
@@ -754,14 +752,6 @@ def restore(state, momentum=None):
     DINClassifier().__setstate__(state)
 
 
-@refuses(
-    ({}, "user=None and time=None"),
-    ({"user": "item", "y": [1]}, "inconsistent"),
-)
-def count_neighbours(y=(0, 1), **columns):
-    ItemNeighbours(**columns).fit(SHOWN, y)
-
-
 # Vectors --------------------------------------------------------------------------------------
 
 VECTORS = pd.DataFrame({"item": ["hat", "sock"], "v0": [0.5, 1.0], "v1": [1.0, 0.0]})
@@ -954,7 +944,6 @@ WHOLE = "needs the whole fitted Pipeline"
     (lambda model, X, y: explain(clone(model), X), "not fitted yet", NotFittedError),
     (lambda model, X, y: explain(model, X, by="effect"),
      exactly("by must be one of weight, leave_out, got 'effect'.")),
-    (lambda model, X, y: embeddings(model[-1]), f"embeddings {WHOLE}", TypeError),
     (lambda model, X, y: history_importance(model, X, y, n_repeats=0),
      "n_repeats must be an integer of at least 1, got 0"),
     (lambda model, X, y: history_importance(model, X, [0, 1]), "inconsistent numbers of samples"),

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from sklearn.pipeline import make_pipeline
 
-from sklearn_din import DINClassifier, HistorySequenceEncoder, embeddings, explain, update
+from sklearn_din import DINClassifier, HistorySequenceEncoder, explain
 from sklearn_din.inspection import explain as module_of_explain
 from tests.abilities import outputs
 from tests.click_frames import as_lists
@@ -99,23 +99,3 @@ def test_maximum_pooling_has_no_weights_and_has_effects(frame_and_labels):
     expected = leave_each_out_of_the_frame(model, frame[:30], ["hist_item"])
     table = explain(model, frame[:30], by="leave_out")
     np.testing.assert_allclose(table["effect"], expected, atol=1e-5)
-
-
-# The vectors of all values --------------------------------------------------------------------
-
-
-def test_each_known_value_has_the_vector_that_the_network_looks_up(fitted, frame, y):
-    tables = embeddings(fitted)
-    encoded, module = fitted[:-1].transform(frame), fitted["din"].net_.module_
-    for name, table in tables.items():
-        vectors = module.embeddings.weight(name).detach().numpy()
-        assert table.index.get_level_values("kind")[:3].tolist() == ["padding", "unknown", "known"]
-        assert table.index.get_level_values("value")[:3].isna().tolist() == [True, True, False]
-        np.testing.assert_array_equal(table, vectors)
-        if name in ("item", "category", "device"):
-            known = table.loc["known"]
-            assert known.dtypes.eq(np.float32).all()
-            np.testing.assert_array_equal(known.loc[frame[name]], vectors[encoded[name]])
-    newer = update(fitted, frame.assign(item="a new one"), y)
-    before = tables["item"].loc["known"].index
-    assert embeddings(newer)["item"].loc["known"].index.difference(before).tolist() == ["a new one"]

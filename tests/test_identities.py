@@ -11,11 +11,11 @@ from sklearn.pipeline import make_pipeline
 from sklearn_din import (
     DINClassifier,
     HistorySequenceEncoder,
-    ItemNeighbours,
     explain,
     update,
 )
 from sklearn_din.features.identities import identify, is_identity
+from sklearn_din.neighbours.tables import learn_neighbours
 from sklearn_din.network.batch import Batch
 from sklearn_din.network.interest import find_same
 from sklearn_din.resilient.fingerprint import digests_of
@@ -171,8 +171,8 @@ def test_item_neighbours_are_the_same_with_identities_and_fingerprints_are_not()
     y = make_labels(plain)
     numbers = []
     for X in (plain, told):
-        step = ItemNeighbours(neighbours="time").fit(X, y)
-        made = [step.fit_transform(X, y), step.transform(X)]
+        tables, numbered = learn_neighbours(X, y == 1, order="time")
+        made = [numbered, tables.add_to(X)]
         numbers.append([m[name] for m in made for name in m.schema.names("numeric")])
     assert len(numbers[0]) > 20
     assert all(np.array_equal(*pair) for pair in zip(*numbers, strict=True))

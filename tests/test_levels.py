@@ -10,7 +10,6 @@ from sklearn_din import (
     DINClassifier,
     DINRegressor,
     HistorySequenceEncoder,
-    ItemNeighbours,
     attach_history,
     explain,
     export_onnx,
@@ -273,14 +272,6 @@ def test_a_regressor_knows_the_user_s_mean(log, tmp_path):
     nobody = later.drop(columns=["user", "time"])
     model[-1].partial_fit(encoder.transform(nobody), y[-40:])  # whose rows and when is not known
     assert model[-1].net_.neighbours_.levels.n_rows[-1].sum() == len(X)
-
-
-def test_other_models_get_the_column(log):
-    X, y = log
-    added = ItemNeighbours(**COLUMNS)
-    trained = added.fit_transform(X, y)
-    np.testing.assert_array_equal(trained["user_level"], learn(X, y)[2]["user_level"])
-    assert "user_level" in added.transform(X[:5])
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,6 @@ from sklearn_din import (
     HistorySequenceEncoder,
     Schema,
     attach_history,
-    embeddings,
     explain,
     sample_negatives,
     scan_parquet,
@@ -235,12 +234,11 @@ def test_rows_of_a_scan_and_histories_attached_by_duckdb_train_the_same_network(
         assert len(encoded.behaviours[BEHAVIOUR].columns["hist_genres"].distinct) == n_lists
 
 
-def test_explained_events_and_tables_of_embeddings_show_the_values(model, shown, clicks):
+def test_explained_events_show_the_values(model, shown, clicks):
     for by in ("weight", "leave_out"):
         table = explain(model, shown[0][-5:], by=by)
         assert len(table)
         assert table["hist_genres"].tolist() == [OF_FILM[film] for film in table["hist_film"]]
-    assert embeddings(model)["genres"].loc["known"].index.tolist() == ["a", "b", "c", "d"]
     X, y = clicks
     names, options = {"user": "user", "time": "time"}, {"prefix": "a_", "max_length": 3}
     bought = attach_history(X, X[y == 1], columns=["film"], **names, **options)

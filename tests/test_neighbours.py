@@ -5,21 +5,18 @@ from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
-import polars as pl
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import log_loss, roc_auc_score
 from sklearn.model_selection import GroupKFold, KFold
-from sklearn.pipeline import make_pipeline
 
 from sklearn_din import (
     DINClassifier,
     EncodedFeatures,
     Field,
     HistorySequenceEncoder,
-    ItemNeighbours,
     Schema,
     attach_aggregates,
     attach_history,
@@ -30,7 +27,6 @@ from sklearn_din import (
     rank_candidates,
     save,
     scan_parquet,
-    update,
 )
 from sklearn_din.encoding import events
 from sklearn_din.features import Behaviour, Ragged
@@ -238,8 +234,11 @@ def test_columns_tell_nothing_of_coin_flips_by_any_split(split, columns):
     """Clicks are the events: a test row's own click stands in later histories of its user."""
     X, y = coin_flips(columns)
     for train, test in split.split(X, y, X["user"] if isinstance(split, GroupKFold) else None):
-        neighbours = ItemNeighbours(**columns).fit(X.iloc[train], y[train])
-        added = neighbours.transform(X.iloc[test]).drop(columns=[*X.columns])
+        encoder = HistorySequenceEncoder(**columns).fit(X.iloc[train])
+        options = {"order": [*columns][-1], "y": y[train]}
+        learnt, _ = learn_neighbours(encoder.transform(X.iloc[train]), y[train] == 1, **options)
+        numbered = learnt.add_to(encoder.transform(X.iloc[test]))
+        added = pd.DataFrame({n: numbered[n] for n in learnt.names}, index=X.index[test])
         for rows in (train, slice(None)) if "time" in columns else ():  # or of the test rows too
             log = X.iloc[rows].assign(click=y[rows])
             for key in ("item", "user"):
@@ -394,9 +393,6 @@ def test_names_of_the_frame_stay_theirs_and_rows_of_nobody_are_each_of_a_user(lo
     _, trained = learn(encode(X.assign(hist_item_ease_sum=1.5)), y, order="user")
     assert {"hist_item_ease_sum", "hist_item_ease_sum_"} <= set(trained.keys())
     assert all(np.isfinite(values).all() for values in numbers_of(trained).values())
-    added = ItemNeighbours(user="user", time="time")
-    table = added.fit_transform(X.assign(hist_item_ease_sum="text"), y)
-    assert (table["hist_item_ease_sum"] == "text").all()
 
 
 @pytest.fixture(scope="module")
@@ -536,37 +532,6 @@ def test_the_classifier_s_inputs_are_the_ordered_numbers(model, log):
     np.testing.assert_array_equal(found, classifier.net_.predict_proba(later))
     np.testing.assert_allclose(found[:, 1], model.predict_proba(X)[:, 1], atol=1e-6)
     assert classifier.attention_weights(encoded[:9]).equals(twin.attention_weights(later[:9]))
-
-
-@pytest.mark.usefixtures("least_ids")
-def test_a_step_of_its_own_gives_the_same_model(model, log):
-    X, y = log
-    steps = [HistorySequenceEncoder(user="user", time="time"), ItemNeighbours()]
-    three = make_pipeline(*steps, DINClassifier(max_epochs=2, random_state=0)).fit(X, y)
-    np.testing.assert_array_equal(three.predict_proba(X), model.predict_proba(X))
-    with pytest.raises(ValueError, match="ItemNeighbours was fitted with: the n_ids of 'item'"):
-        three[1].transform(encode(X.assign(item=X["item"].replace(5, -1))))
-    with pytest.raises(ValueError, match="fitted on encoded rows, got a frame"):
-        three[1].transform(X)
-    copy = pickle.loads(pickle.dumps(three[1]))
-    encoded = three[0].transform(X)
-    for name, values in numbers_of(three[1].transform(encoded)).items():
-        np.testing.assert_array_equal(values, copy.transform(encoded)[name])
-    three = update(three, X[-50:].assign(item=999), y[-50:])
-    assert np.isfinite(three.predict_proba(X[:9].assign(item=999))).all()
-
-
-def test_other_models_get_the_columns(log):
-    X, y = log
-    added = ItemNeighbours(user="user", time="time")
-    trained = added.fit_transform(X, y)
-    assert list(trained.columns[: len(X.columns)]) == list(X.columns)
-    learnt, encoded = learn(encode(X), y)
-    for name, values in numbers_of(encoded, learnt).items():
-        np.testing.assert_allclose(trained[name], values, rtol=1e-6)
-    lists = pl.DataFrame({n: [list(c) for c in X[n]] for n in ("hist_item", "hist_category")})
-    table = pl.from_pandas(X.drop(columns=["hist_item", "hist_category"])).hstack(lists)
-    assert isinstance(added.fit_transform(table, y), pl.DataFrame)
 
 
 @pytest.mark.parametrize("max_length", [50, 4])

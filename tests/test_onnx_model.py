@@ -16,7 +16,7 @@ from sklearn.calibration import CalibratedClassifierCV
 from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline, make_pipeline
 
-from sklearn_din import DINRegressor, ItemNeighbours, export_onnx, load_onnx
+from sklearn_din import export_onnx, load_onnx
 from sklearn_din.estimator import DINClassifier
 from sklearn_din.inspection.explain import explain
 from sklearn_din.serving.onnx_model import DIGEST_KEY, METADATA_KEY
@@ -187,28 +187,13 @@ def test_a_calibration_is_in_the_file(method, layout, pipeline, tmp_path):
     assert_alike(best["probability"], expected["probability"], atol=atol)
 
 
-def test_item_neighbours_behind_the_encoder_are_in_the_file(layout, log, tmp_path):
-    frame, y = log
-    encoder = HistorySequenceEncoder(user="user", time="time")
-    model = make_pipeline(encoder, ItemNeighbours(), DINRegressor(max_epochs=1, random_state=0))
-    now = frame.drop(columns=["user", "time"])
-    loaded = reload(model.fit(frame, 3.0 * y), tmp_path, layout)
-    assert not hasattr(loaded, "predict_proba")
-    assert_alike(loaded.predict(now), model.predict(now), atol=1e-5)
-    shown = frame[["item", "category", "price"]].drop_duplicates("item")
-    user = now.drop(columns=list(shown)).iloc[100].to_dict()
-    expected, best = (Ranker(m, shown, shortlist=20).rank(user) for m in (model, loaded))
-    assert best["item"].tolist() == expected["item"].tolist()
-    assert_alike(best["prediction"], expected["prediction"], atol=1e-5)
-
-
 def test_another_step_behind_the_encoder_is_refused(pipeline, tmp_path):
     class Other:
         def transform(self, X):
             return X
 
     model = Pipeline([("encode", pipeline[0]), ("other", Other()), ("din", pipeline[1])])
-    with pytest.raises(TypeError, match="ItemNeighbours behind it, got a Other between encoder"):
+    with pytest.raises(TypeError, match="got a Other between them"):
         export_onnx(model, tmp_path / "model.onnx")
 
 
@@ -317,16 +302,15 @@ FORGERIES = {
     "no JSON": (lambda text: text[:-9], "Expecting|Unterminated"),
     "a list": (lambda text: "[1]", "dict was needed"),
     "deep": (lambda text: "[" * 100_000, "recursion|dict was needed"),
-    "version": (put("version", to=99), "of version 99, and this sklearn_din reads version 2"),
+    "version": (put("version", to=99), "of version 99, and this sklearn_din reads version 3"),
     "layout": (put("facts", "layout", to="columns"), "OnnxFacts.layout cannot be 'columns'"),
     "a field more": (put("facts", "code", to="x"), r"has no fields \['code'\]"),
     "labels": (put("facts", "labels", to=["a", "b"]), "several labels need a name each"),
     "spread": (put("facts", "spread", to=-1.0), "a spread above 0"),
     "slope": (put("facts", "calibration", "slope", to="steep"), "slope cannot be 'steep'"),
-    "a step": (put("steps", 0, 0, to="os.system"), "'os.system'"),
-    "a state": (put("steps", 0, 1, to={}), "cannot take this state"),
-    "length": (put("steps", 0, 1, "fitted", "learnt", "max_length", to=-2), "max_length|negative"),
-    "a kind": (put("steps", 0, 1, "others", to={"__kind__": "eval", "text": "1"}), "'eval'"),
+    "a state": (put("encoder", to={}), "cannot take this state"),
+    "length": (put("encoder", "fitted", "learnt", "max_length", to=-2), "max_length|negative"),
+    "a kind": (put("encoder", "others", to={"__kind__": "eval", "text": "1"}), "'eval'"),
     "another schema": (
         put("facts", "schema", "fields", 0, "n_ids", to=7), "disagree|the n_ids of|cannot have"
     ),

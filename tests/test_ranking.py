@@ -18,7 +18,6 @@ from sklearn_din import (
     DINClassifier,
     HistoryBuilder,
     HistorySequenceEncoder,
-    ItemNeighbours,
     Ranker,
     attach_history,
     explain,
@@ -27,7 +26,7 @@ from sklearn_din import (
 )
 from sklearn_din.datasets import make_click_log
 from sklearn_din.encoding.rows import RowEncoder
-from tests.fitted_pipelines import CANDIDATE, attach_clicks
+from tests.fitted_pipelines import CANDIDATE
 from tests.network_options import ONE_BY_ONE
 
 
@@ -336,16 +335,6 @@ def test_ranking_works_behind_a_history_builder_and_in_a_search():
     for row, item in zip(new["row"], new["item"], strict=True):
         assert item not in past["hist_item"].iloc[row]
     assert explain(search, now)["hist_item"].isin(log.impressions["item"]).all()
-
-
-def test_item_neighbours_as_a_step_behind_the_encoder_count_for_each_pair():
-    frame, y = attach_clicks(n_users=40, n_items=30, n_categories=4, random_state=0)
-    encoder = HistorySequenceEncoder(user="user", time="time")
-    model = make_pipeline(encoder, ItemNeighbours(), DINClassifier(max_epochs=1)).fit(frame, y)
-    items = frame.drop_duplicates("item")[["item", "category", "price"]].reset_index(drop=True)
-    users = frame.drop(columns=[*items, "user", "time"])[::100].reset_index(drop=True)
-    ranking = rank_candidates(model, users, items, top_k=30)
-    assert_scored_as_alone(ranking, model, users, items)
 
 
 @pytest.mark.parametrize("behind", [True, False])

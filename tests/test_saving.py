@@ -36,7 +36,6 @@ from sklearn_din import (
     DINClassifier,
     HistoryBuilder,
     HistorySequenceEncoder,
-    ItemNeighbours,
     TimeSplit,
     attach_history,
     inspect,
@@ -472,19 +471,6 @@ def test_models_of_every_origin_predict_the_same_bits_in_a_fresh_process(origins
         cwd=elsewhere,
         env=environment,
     )
-
-
-def test_item_neighbours_for_other_models_are_kept_without_trust(rows, tmp_path):
-    neighbours = ItemNeighbours(**ROLES).fit(rows, make_rows()[1])
-    numbers = neighbours.transform(rows)
-    save(neighbours, tmp_path / "neighbours.din")
-    for again in (load(tmp_path / "neighbours.din"), pickle.loads(pickle.dumps(neighbours))):
-        pd.testing.assert_frame_equal(again.transform(rows), numbers)
-    save(ItemNeighbours(user="user"), tmp_path / "new.din")
-    assert load(tmp_path / "new.din").get_params() == ItemNeighbours(user="user").get_params()
-    neighbours.encoder_ = HistorySequenceEncoder()
-    with pytest.raises(ValueError, match="not fitted yet"):
-        pickle.loads(pickle.dumps(neighbours))
 
 
 def test_memory_that_does_not_suffice_is_named_whatever_zipfile_makes_of_it(tmp_path, monkeypatch):

@@ -4,14 +4,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy.sparse import csr_array
-from sklearn.base import clone
 from sklearn.pipeline import make_pipeline
 
 from sklearn_din import (
     DINClassifier,
     DINRegressor,
     HistorySequenceEncoder,
-    ItemNeighbours,
     Ranker,
     rank_candidates,
     update,
@@ -69,7 +67,7 @@ def test_a_loop_over_all_candidates_chooses_the_same(seed, n_histories, most, mo
     scores = [make_scores(seed + n) for n in range(n_histories)]
     candidates = np.append(draw.permutation(np.arange(2, N_IDS))[:30], [-(2**31) + 5, 1])
     table = np.append([[0, 0]], draw.randn(N_IDS - 1, 2), axis=0).astype(np.float32)
-    vectors = Vectors(table, np.arange(N_IDS), *(np.empty(0, np.int32),) * 3)
+    vectors = Vectors(table, np.arange(N_IDS), *(np.empty(0, np.int32),) * 2)
     units = table / np.maximum(np.linalg.norm(table, axis=1), 1e-12)[:, None]
     newest = draw.permutation(32)[:6]
     kinds = draw.randint(1, 6, 32)
@@ -184,43 +182,10 @@ def test_a_new_item_is_found_by_its_vector():
             ["item", "category"],
             "neighbours is not None",
         ),
-        (DINRegressor(max_epochs=1), ["item", "category"], "those of ItemNeighbours.recommend"),
+        (DINRegressor(max_epochs=1), ["item", "category"], "a regressor has none"),
     ],
 )
 def test_what_a_shortlist_needs_is_said(last, columns, message):
     model, frame, y = make_model(last)
     with pytest.raises(ValueError, match=message):
         Ranker(model.fit(frame, y), frame[columns].drop_duplicates(), shortlist=5)
-
-
-@pytest.mark.parametrize("last", [DINClassifier, DINRegressor])
-def test_item_neighbours_of_a_step_choose_as_the_classifier_s_own(last, log):
-    model, users, items = log
-    _, frame, y = make_model()
-    behind = make_pipeline(clone(model[0]), ItemNeighbours(), last(max_epochs=1)).fit(frame, y)
-    ranked = [rank_candidates(m, users, items, top_k=15, shortlist=15) for m in (model, behind)]
-    chosen = [best.groupby("row")["item"].agg(sorted) for best in ranked]
-    pd.testing.assert_series_equal(*chosen)
-
-
-def test_recommendations_without_a_network_are_sums_of_scores(log):
-    _, frame, y = make_model()
-    neighbours = ItemNeighbours(user="user", time="time").fit(frame, y)
-    pair = max(neighbours._tables.pairs, key=lambda pair: pair.n_ids)
-    values = np.array([None, None, *neighbours.encoder_.vocabularies_["item"]], dtype=object)
-    dense = np.maximum(pair.scores.ease.toarray() + pair.scores.cosine.toarray(), 0)
-    histories = [[3, 5, 5], [], [10**6], [7]]
-    best = neighbours.recommend(histories, 6)
-    assert best.groupby("row")["rank"].agg(list).tolist() == [[1, 2, 3, 4, 5, 6]] * 4
-    for row, events in enumerate(histories):
-        ids = [int(np.flatnonzero(values == event)[0]) for event in events if event in values]
-        scores = dense[:, ids].sum(axis=1)
-        scores[[0, 1, *ids]] = -1
-        order = np.lexsort((-pair.scores.popularity, -scores))[:6]
-        found = best[best["row"] == row]
-        assert found["item"].tolist() == values[order].tolist()
-        np.testing.assert_allclose(found["score"], scores[order], rtol=1e-5)
-    assert neighbours.recommend([], 6).empty
-    of_encoded = ItemNeighbours().fit(neighbours.encoder_.transform(frame), y)
-    with pytest.raises(ValueError, match=r"on a frame .* got encoded rows"):
-        of_encoded.recommend(histories)

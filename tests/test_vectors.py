@@ -12,7 +12,6 @@ from sklearn_din import (
     DINClassifier,
     HistorySequenceEncoder,
     attach_history,
-    embeddings,
     explain,
     export_onnx,
     update,
@@ -68,7 +67,6 @@ def test_ids_find_their_vectors_hidden_and_unknown_ones_too():
         np.array([0, 0, 3, 1]),
         np.array([-(2**31), -(2**30) - 5]),
         np.array([2, 4]),
-        np.array(["a", "b"]),
     )
     ids = np.array([0, 1, 2, 3, -2, -3, -(2**31), -(2**30) - 5, -(2**30) - 4], dtype=np.int32)
     assert known.rows_of(ids).tolist() == plain_rows(known, ids) == [0, 0, 3, 1, 3, 1, 2, 4, 0]
@@ -129,18 +127,6 @@ def test_an_update_gives_later_items_ids_beside_their_vectors(model, shown):
     assert known["item"].max() == N_ITEMS + 1
     assert (known.vectors["item"].rows_of(known.columns["item"]) > 0).all()
     assert len(known.vectors["item"].new_ids) == 0
-
-
-def test_tables_of_embeddings_hold_the_projections_and_new_values(model, shown, vectors):
-    table = embeddings(model)["item"]
-    assert sorted(table.loc["new"].index) == [
-        f"i{n}" for n in range(N_ITEMS) if f"i{n}" not in model["encode"].vocabularies_["item"]
-    ]
-    batch, module = Batch(model[:-1].transform(shown[0])), model["din"].net_.module_
-    with torch.no_grad():
-        found = module.embeddings(batch.ids, vectors=batch.vectors)["item"]
-    rows = pd.concat([table.loc["known"], table.loc["new"]]).loc[shown[0]["item"]]
-    np.testing.assert_allclose(rows, found, atol=1e-6)
 
 
 def test_likeness_counts_cosines_with_the_candidate_recent_ones_more(model, shown, vectors):

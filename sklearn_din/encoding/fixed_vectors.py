@@ -123,5 +123,4 @@ def vectors_of(
         rows,
         new_ids,
         own[is_new][first],
-        keys[is_new][first],
     )

@@ -19,10 +19,9 @@ class Vectors:
     rows : (n_ids,), int32. By id, the row of its vector.
     new_ids : (n_new,), int32. Ids of unknown values that have a vector, ascending.
     new_rows : (n_new,), int32. Their rows.
-    new_values : (n_new,). The values themselves.
 
     >>> table = np.array([[0.0], [0.5], [0.9]], dtype="float32")
-    >>> new = np.array([-1101936223]), np.array([2]), np.array(["boot"])
+    >>> new = np.array([-1101936223]), np.array([2])
     >>> vectors = Vectors(table, np.array([0, 0, 1]), *new)
     >>> vectors.rows_of(np.array([2, -2, 1, -1101936223, -1430304126]))  # -2 is id 2, hidden
     array([1, 1, 0, 2, 0])
@@ -32,7 +31,6 @@ class Vectors:
     rows: np.ndarray
     new_ids: np.ndarray
     new_rows: np.ndarray
-    new_values: np.ndarray
 
     @property
     def n_dims(self) -> int:

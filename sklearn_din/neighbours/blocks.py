@@ -14,7 +14,6 @@ from typing import Self
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike
 
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.utils.estimator_state import check_array
@@ -244,13 +243,6 @@ def hash_users_of(X: EncodedFeatures) -> tuple[np.ndarray, np.ndarray]:
 def part_of(hashes: np.ndarray) -> np.ndarray:
     """Return the part that each user belongs to."""
     return (hashes % np.uint64(N_BLOCKS)).astype(np.int8)
-
-
-def find_clicks(y: ArrayLike | None, n_rows: int) -> np.ndarray:
-    """Return where rows have the larger of two labels; nowhere unless there are two."""
-    labels = np.zeros(n_rows) if y is None else np.asarray(y)
-    distinct = pd.unique(labels) if labels.ndim == 1 else ()
-    return labels == max(distinct) if len(distinct) == 2 else np.zeros(n_rows, dtype=bool)
 
 
 def _blocks_of_time(times: np.ndarray) -> np.ndarray:

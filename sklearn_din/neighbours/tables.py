@@ -171,7 +171,6 @@ def learn_neighbours(
     y: np.ndarray | None = None,
     labels: Sequence[str] = ("",),
     of_items: bool = True,
-    taken: Collection[str] = (),
 ) -> tuple[NeighbourTables, EncodedFeatures]:
     """Learn from training rows; return the tables, and the rows with columns of numbers.
 
@@ -179,8 +178,7 @@ def learn_neighbours(
     numbers that counted its own click, or later ones, would reveal the label. ``order`` is what
     :func:`choose_order` says; None: nothing is learnt. Where no candidate was clicked, histories
     alone count. From ``y``, (n_rows,) or (n_rows, n_labels), users' levels are learnt where users
-    and times are known, and without ``of_items`` nothing else; ``labels`` are their names, and
-    ``taken`` names that no column may have.
+    and times are known, and without ``of_items`` nothing else; ``labels`` are their names.
 
     Large numbers of mapped rows lie in a store beside that of the rows: the same rows, labels and
     order find them there again, for a training that goes on and for other processes.
@@ -189,7 +187,7 @@ def learn_neighbours(
         return NeighbourTables(), X
     ordered, rows = KINDS_OF_ORDER[order].place(X, is_click)
     levels, of_rows = None, None
-    taken = {*taken, *X.keys()}
+    taken = {*X.keys()}
     if y is not None and X.users is not None and isinstance(ordered, ByTime):
         names = [free_name(f"user_level_{label}".rstrip("_"), taken) for label in labels]
         n_tables = len(ordered.counted())

@@ -8,9 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from sklearn_din.features.identities import ids_to_look_up
 from sklearn_din.features.schema import FIRST_KNOWN_ID, Schema
-from sklearn_din.features.vectors import Vectors
 from sklearn_din.network.batch import BatchLists, BatchVectors, DistinctRows, to_device
 from sklearn_din.network.segments import gather_rows, sum_events
 
@@ -102,19 +100,6 @@ class FieldEmbeddings(nn.Module):
         offset = self.offset_of[vocabulary]
         table = self.tables[str(self.width_of[vocabulary])]
         return table[offset : offset + self.sizes[vocabulary]]
-
-    @torch.no_grad()
-    def look_up(self, vocabulary: str, ids: np.ndarray, known: Vectors | None) -> Tensor:
-        """Return the whole embeddings of ids: rows, and projections of their fixed vectors.
-
-        known : the fixed vectors of the vocabulary, or None where it has none
-        embeddings : (n_ids, width)
-        """
-        rows = self.weight(vocabulary)[torch.from_numpy(ids_to_look_up(ids))]
-        if known is None:
-            return rows
-        table = torch.from_numpy(known.table[known.rows_of(ids)]).to(rows.device)
-        return rows + table @ self.projections[vocabulary]
 
     def forward(
         self,

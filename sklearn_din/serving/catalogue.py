@@ -16,8 +16,6 @@ from sklearn_din.features.schema import Schema, item_column
 from sklearn_din.inspection.fitted import FittedPipeline
 from sklearn_din.neighbours.pairs import NeighbourPair
 from sklearn_din.neighbours.shortlist import NEVER, Shortlist
-from sklearn_din.neighbours.tables import NeighbourTables
-from sklearn_din.neighbours.transformer import ItemNeighbours
 from sklearn_din.serving.allowed_pairs import PlacesOfIds
 
 CHECKED_PAIRS = 256
@@ -49,7 +47,7 @@ class Catalogue:
         self.net = fitted.classifier.net_
         self._separator = fitted.encoder.separator
         rows, named = fitted.encoder._row_encoder(), dict[str, str]()
-        if any(tables.levels is not None for tables in self._tables):
+        if self.net.neighbours_.levels is not None:
             named = {what: name for what, name in rows.metadata.items() if what == "users"}
         self._rows = replace(rows, metadata=named)
         self.vectors, learnt = self._rows.vectors, self._rows.learnt
@@ -158,18 +156,9 @@ class Catalogue:
 
     @cached_property
     def neighbours(self) -> list[NeighbourPair]:
-        """Item neighbours of :attr:`item`, by the histories that it is compared with.
-
-        They are the classifier's, or those of an :class:`ItemNeighbours` step before it.
-        """
-        pairs = [pair for tables in self._tables for pair in tables.widen(self.schema).pairs]
+        """Item neighbours of :attr:`item`, by the histories that it is compared with."""
+        pairs = self.net.neighbours_.widen(self.schema).pairs
         return [pair for pair in pairs if pair.candidate == self.item]
-
-    @property
-    def _tables(self) -> list[NeighbourTables]:
-        behind = self.fitted.around_encoder()[1]
-        steps = [step._tables for step in behind if isinstance(step, ItemNeighbours)]
-        return [self.net.neighbours_, *steps]
 
     @cached_property
     def attributes(self) -> list[tuple[str, str]]:
@@ -192,9 +181,8 @@ class Catalogue:
             raise ValueError(
                 f"shortlist chooses by item neighbours of {self.item!r}, and this model has none. "
                 "A classifier learns them where user or time is named, HistorySequenceEncoder("
-                "user=..., time=...), and neighbours is not None; a regressor has those of a step "
-                "ItemNeighbours() before it. Or give the candidates of each user as only, for "
-                "example those of ItemNeighbours.recommend."
+                "user=..., time=...), and neighbours is not None; a regressor has none. Or give "
+                "the candidates of each user as only."
             )
         field, ids = self.schema[self.item], self.columns[self.item]
         first_seen = self.net.novelty_.widen(self.schema).first_seen.get(field.vocabulary)

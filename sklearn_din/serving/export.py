@@ -125,9 +125,13 @@ def export_onnx(estimator: BaseEstimator, path: str | os.PathLike, *, layout: st
             encoder = copy.copy(encoder)
             frames = encoder.vectors.items()
             encoder.vectors = {name: frame.reset_index(drop=True) for name, frame in frames}
-        metadata = write_metadata(
-            _facts_of(classifier, calibration, layout), [encoder, *pipeline.around_encoder()[1]]
-        )
+        if behind := pipeline.around_encoder()[1]:
+            raise TypeError(
+                "export_onnx writes the encoder and the classifier, got a "
+                f"{type(behind[0]).__name__} between them. Leave it out of the Pipeline, or put "
+                "it before the encoder."
+            )
+        metadata = write_metadata(_facts_of(classifier, calibration, layout), encoder)
     elif classifier.module_.embeddings.projections:
         raise TypeError(
             "export_onnx needs the whole Pipeline where ids have fixed vectors, which are the "

@@ -17,7 +17,6 @@ from sklearn_din.features.lists import IdLists
 from sklearn_din.features.schema import FIRST_KNOWN_ID, Behaviour, Schema
 from sklearn_din.neighbours.item_scores import ItemScores
 from sklearn_din.neighbours.levels import UserLevels
-from sklearn_din.neighbours.transformer import ItemNeighbours
 from sklearn_din.training.reading import Calibration, Label, Reading, read_one, read_several
 from sklearn_din.transformers import HistorySequenceEncoder
 from sklearn_din.utils.digests import digest
@@ -28,9 +27,8 @@ from sklearn_din.utils.typed_fields import from_dict, to_dict
 from sklearn_din.utils.whole_files import damaged_file
 
 METADATA_KEY, DIGEST_KEY = "sklearn_din", "sklearn_din_digest"
-VERSION = 2
+VERSION = 3
 ROWS_PER_RUN = 4_096  # of the layout "rows"
-STEPS: dict[str, Any] = {kind.__name__: kind for kind in (HistorySequenceEncoder, ItemNeighbours)}
 TABLE = ("rows", "ids", "scores")  # of item neighbours
 
 
@@ -66,21 +64,14 @@ class OnnxFacts:
                 raise ValueError("item neighbours need a history and its candidate.")
 
 
-def write_metadata(facts: OnnxFacts, steps: list[Any]) -> dict[str, str]:
+def write_metadata(facts: OnnxFacts, encoder: HistorySequenceEncoder) -> dict[str, str]:
     """Return what a file says beside the network, as text by key.
 
-    ``steps`` are the encoder and those behind it. TypeError where they are no plain values.
+    TypeError where the encoder is no plain values.
     """
-    others = [type(step).__name__ for step in steps if type(step).__name__ not in STEPS]
-    if others:
-        raise TypeError(
-            "export_onnx writes the encoder and ItemNeighbours behind it, got a "
-            f"{others[0]} between encoder and classifier. Leave it out of the Pipeline, or put it "
-            "before the encoder."
-        )
-    states = [[type(step).__name__, step.__getstate__()] for step in steps]
+    state = encoder.__getstate__()
     try:
-        text = to_json({"version": VERSION, "facts": to_plain(to_dict(facts)), "steps": states})
+        text = to_json({"version": VERSION, "facts": to_plain(to_dict(facts)), "encoder": state})
     except TypeError as error:
         raise TypeError(
             f"export_onnx writes the encoder as text, and {error} Export the classifier alone, "
@@ -146,18 +137,17 @@ def load_onnx(path: str | os.PathLike[str]) -> Pipeline:
     options.log_severity_level = 3  # it warns of an input that may be left out
     try:
         session = runtime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-        facts, steps = _read_metadata(session.get_modelmeta().custom_metadata_map)
+        facts, encoder = _read_metadata(session.get_modelmeta().custom_metadata_map)
         network = OnnxNetwork(session, facts, path)
     except MemoryError:
         raise
     except Exception as error:  # of onnxruntime, json, numpy, and of what was learnt
         raise damaged_file(path, error, writer="export_onnx") from error
-    steps.append((OnnxClassifier if facts.classes else OnnxRegressor)._of(network))
-    names = ["encode", *map(str, range(len(steps) - 2)), "network"]
-    return Pipeline(list(zip(names, steps, strict=True)))
+    kind = OnnxClassifier if facts.classes else OnnxRegressor
+    return Pipeline([("encode", encoder), ("network", kind._of(network))])
 
 
-def _read_metadata(metadata: Mapping[str, str]) -> tuple[OnnxFacts, list[Any]]:
+def _read_metadata(metadata: Mapping[str, str]) -> tuple[OnnxFacts, HistorySequenceEncoder]:
     """Read what :func:`write_metadata` wrote; each part checks itself."""
     text = metadata.get(METADATA_KEY)
     if text is None:
@@ -173,16 +163,12 @@ def _read_metadata(metadata: Mapping[str, str]) -> tuple[OnnxFacts, list[Any]]:
             f"its metadata are of version {values.get('version')!r:.60}, and this sklearn_din "
             f"reads version {VERSION}: use the version that exported it, or export it again"
         )
-    facts, steps = from_dict(OnnxFacts, from_plain(values["facts"])), []
-    for kind, state in check_type(values["steps"], list):
-        steps.append(object.__new__(STEPS[kind]))
-        steps[-1].__setstate__(state)
-    schema = steps[0].schema_
-    for step in steps[1:]:
-        schema = step._tables.extend(schema)
-    if difference := schema.difference(facts.schema):
+    facts = from_dict(OnnxFacts, from_plain(values["facts"]))
+    encoder = object.__new__(HistorySequenceEncoder)
+    encoder.__setstate__(values["encoder"])
+    if difference := encoder.schema_.difference(facts.schema):
         raise ValueError(f"the encoder is not that of the network: {difference}")
-    return facts, steps
+    return facts, encoder
 
 
 class OnnxNetwork:
