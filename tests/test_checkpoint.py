@@ -205,6 +205,16 @@ def test_a_training_that_was_ended_goes_on_to_the_same_bits(case, minutes, tmp_p
     assert not files(tmp_path)
 
 
+@pytest.mark.usefixtures("at_each_batch")
+@pytest.mark.parametrize("case", ["as usual", "no validation", "new items"])
+def test_a_training_that_was_ended_after_the_last_batch_of_an_epoch_ends_that_epoch(case, tmp_path):
+    parameters, given = CASES[case]
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KilledError):
+        patch.setattr(Checkpoint, "on_epoch_end", lambda *_, **__: kill())
+        fit(tmp_path, given, **parameters)
+    assert_same_bits(fit(tmp_path, given, **parameters), undisturbed(case), given)
+
+
 def test_the_cases_are_what_they_say():
     assert undisturbed("patience").net_.stop_reason_ == "patience"
     assert undisturbed("numbers alone").net_.stop_reason_ == "base_rate"
@@ -215,11 +225,6 @@ def test_the_cases_are_what_they_say():
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 @pytest.mark.usefixtures("at_each_batch")
-@pytest.mark.xfail(
-    strict=False,
-    reason="when another process runs, a child that is killed by the clock "
-    "sometimes leaves a checkpoint from which other last bits follow; not understood yet",
-)
 def test_five_kills_and_the_same_bits(tmp_path):
     """SIGKILL before a drawn batch, and at a drawn moment, perhaps in the middle of a write."""
     chance = np.random.default_rng(0)

@@ -84,7 +84,7 @@ class ImpressionBatches:
                 block = slice(start, start + self.batch_size)
                 yield self._batch(block, self.X[self._of_X(block)])
             return
-        if self._n_done == len(self._batches):
+        if not self._batches:
             self._begin_epoch(self.shuffle)
         left = self._batches[self._n_done :]
         size = len(left) if self._pool is None else self._pool // 2 // self.batch_size
@@ -101,6 +101,7 @@ class ImpressionBatches:
                 batch = self._batch(rows, held[at])
                 self._n_done += 1
                 yield batch
+        self._batches, self._n_done = [], 0
 
     @property
     def n_batches(self) -> int:
@@ -119,7 +120,8 @@ class ImpressionBatches:
         """Return the state of the order, at any time after the first shuffled batch.
 
         The permutation is not kept: ``epoch``, the random state that drew it, draws it again.
-        ``latest`` is that state now: since then it has drawn which ids are hidden.
+        ``latest`` is that state now: since then it has drawn which ids are hidden. ``n_batches``
+        are done; between two epochs it is 0.
         """
         if self.shuffle is None or self._epoch is None:
             raise ValueError("impressions that stay in order have no place to go on from.")
@@ -131,8 +133,9 @@ class ImpressionBatches:
         """Restore the state of the order and of its random state."""
         if self.shuffle is None:
             raise ValueError("impressions that stay in order have no place to go on from.")
-        self.shuffle.set_state(random_state_of(state["epoch"]).get_state())
-        self._begin_epoch(self.shuffle)
+        self._epoch, self._batches = random_state_of(state["epoch"]), []
+        if state["n_batches"]:
+            self._begin_epoch(copy.deepcopy(self._epoch))
         self.shuffle.set_state(random_state_of(state["latest"]).get_state())
         self._n_done = state["n_batches"]
 
