@@ -209,7 +209,7 @@ def test_short_memory_ends_in_an_error_and_leaves_nothing_half_written(tmp_path)
     crashes = {str(-signal.SIGSEGV), str(-signal.SIGABRT), "127"}
     for what, (*short, enough) in found.items():
         assert set(short) <= {"0", "9"} | (crashes if what != "save" else set()), (what, said)
-        assert {*short} - {"0"}, (what, found)  # memory was short
+        assert "9" in short, (what, found)
         assert enough == "0", (what, found, said)
 
 

@@ -1,6 +1,8 @@
 """The native code against its twin in torch: values, gradients, whole trainings."""
 
 import copy
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -241,6 +243,25 @@ def test_an_id_beyond_its_table_is_an_error_that_names_the_column():
     X.columns["category"][2] = 6
     with pytest.raises(IndexError, match=r"category must lie in range\(0, 6\), got 6"):
         logits_of(module, Batch(X))
+
+
+@needs_library
+@pytest.mark.skipif(sys.platform != "linux", reason="memory in use is read from /proc")
+def test_short_memory_is_an_error_after_which_smaller_batches_are_computed():
+    import resource
+
+    X = make_impressions(60, max_length=700)
+    module, batch = make_network(X, attention_units=(4_000,)), Batch(X)  # scores take 300 MB
+    assert uses_native(module, X[:2])
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + (32 << 20), before[1]))
+    try:
+        with pytest.raises(MemoryError, match=r"more memory than there is left. .*lower batch_size"):
+            logits_of(module, batch)
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
+    torch.testing.assert_close(logits_of(module, Batch(X[:2])), module(Batch(X[:2])))
 
 
 class OwnDIN(DIN):

@@ -2,9 +2,10 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
+#include <exception>
 #include <functional>
 #include <memory>
-#include <system_error>
+#include <new>
 #include <thread>
 #include <vector>
 
@@ -81,7 +82,7 @@ void run_queue(int64_t n_tasks, int64_t n_threads, const std::function<void(int6
     std::vector<std::thread> threads;
     try {
         while (int64_t(threads.size()) + 1 < std::min(n_threads, n_tasks)) threads.emplace_back(work);
-    } catch (const std::system_error&) {  // the system gives no more
+    } catch (const std::exception&) {  // the system gives no more threads, or no memory for one
     }
     work();
     for (std::thread& thread : threads) thread.join();
@@ -117,10 +118,10 @@ public:
         numbers.fill([&](Memory& m) { place_written(m); });
     }
 
-    bool forward(float* logits) {
+    bool forward(float* logits) {  // false: an id lies beyond its table
         run_queue(tasks.size(), net.n_threads,
                   [&](int64_t i) { kernels.load()->forward(step, tasks[i], logits); });
-        return std::any_of(tasks.begin(), tasks.end(), [](const Task& t) { return t.is_wrong; });
+        return std::none_of(tasks.begin(), tasks.end(), [](const Task& t) { return t.is_wrong; });
     }
 
     void backward(const float* grad_logits, float* gradients) {
@@ -369,6 +370,18 @@ private:
     }
 };
 
+// What a call came to: no exception may leave the library.
+enum Code : int64_t { DONE, UNKNOWN_ID, NO_MEMORY };
+
+template <class Call>
+Code code_of(Call call) {
+    try {
+        return call();
+    } catch (const std::bad_alloc&) {
+        return NO_MEMORY;
+    }
+}
+
 }  // namespace
 }  // namespace din
 
@@ -392,19 +405,30 @@ EXPORT int64_t din_choose_kernels(int64_t level) {
     return level;
 }
 
-// Logits (n_rows,), and what a backward pass needs, to be freed. Null: an id lies beyond its table.
-EXPORT din::Run* din_forward(const din::Network* network, float* logits) {
-    auto run = std::make_unique<din::Run>(*network);
-    return run->forward(logits) ? nullptr : run.release();
+// Logits (n_rows,), and what a backward pass needs, to be freed.
+EXPORT int64_t din_forward(const din::Network* network, float* logits, din::Run** passed) {
+    return din::code_of([&] {
+        auto run = std::make_unique<din::Run>(*network);
+        if (!run->forward(logits)) return din::UNKNOWN_ID;
+        *passed = run.release();
+        return din::DONE;
+    });
 }
 
 // Gradients of the layers one after the other, and of the tables where ``Table`` says.
-EXPORT void din_backward(din::Run* run, const float* grad_logits, float* gradients) {
-    run->backward(grad_logits, gradients);
+EXPORT int64_t din_backward(din::Run* run, const float* grad_logits, float* gradients) {
+    return din::code_of([&] {
+        run->backward(grad_logits, gradients);
+        return din::DONE;
+    });
 }
 
-EXPORT void din_update_rows(const din::RowUpdate* update, float rate, float kept, float eps) {
-    din::update_rows(*update, rate, kept, eps);
+EXPORT int64_t din_update_rows(
+    const din::RowUpdate* update, float rate, float kept, float eps) {
+    return din::code_of([&] {
+        din::update_rows(*update, rate, kept, eps);
+        return din::DONE;
+    });
 }
 
 EXPORT void din_free(din::Run* run) { delete run; }

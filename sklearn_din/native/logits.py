@@ -1,5 +1,6 @@
 """Logits of a batch and their gradients in native code: ``module(batch)``, faster."""
 
+import ctypes
 from contextvars import ContextVar
 from typing import Any
 
@@ -11,7 +12,7 @@ from torch.autograd.function import once_differentiable
 from sklearn_din.module import DIN, compute_alone_if_forked
 from sklearn_din.native.coverage import may_compute, not_covered
 from sklearn_din.native.plan import Plan, plan_of
-from sklearn_din.native.structures import load_library
+from sklearn_din.native.structures import UNKNOWN_ID, load_library
 from sklearn_din.network.batch import Batch
 from sklearn_din.utils.warnings import ADVICE_FROM, log_once
 
@@ -69,9 +70,8 @@ class _Logits(torch.autograd.Function):
 class _Call:
     """A forward pass, and its backward passes; it holds what they point to."""
 
-    _run: int | None = None  # until the pass has begun
-
     def __init__(self, module: DIN, batch: Batch, plan: Plan, parameters: list[Tensor]) -> None:
+        self._run = ctypes.c_void_p()  # null until the pass was made
         n_tables = len(plan.tables)
         self._plan, self._batch, self._parameters = plan, batch, parameters
         self._numbers = module._numbers(batch) if module.of_numbers else batch.numbers
@@ -97,10 +97,9 @@ class _Call:
     def forward(self) -> Tensor:
         """Return the logits: (n_rows,)."""
         logits = torch.empty(self._batch.n_rows)
-        run = load_library().din_forward(self._network.ctypes.data, logits.data_ptr())
-        if run is None:
+        arguments = self._network.ctypes.data, logits.data_ptr(), ctypes.byref(self._run)
+        if load_library().din_forward(*arguments) == UNKNOWN_ID:
             self._raise_unknown_id()
-        self._run = run
         return logits
 
     def backward(self, grad_logits: Tensor) -> list[Tensor]:
@@ -123,7 +122,7 @@ class _Call:
         return [*sparse, *dense]
 
     def __del__(self) -> None:
-        if self._run is not None:
+        if self._run:
             load_library().din_free(self._run)
 
     def _raise_unknown_id(self) -> None:

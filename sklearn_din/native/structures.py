@@ -13,6 +13,8 @@ from sklearn_din.native.build import digest_of_sources, library_name
 WHICH = "SKLEARN_DIN_NATIVE"  # environment variable: a library's path, or 0, which hides it
 FACTORS = {None: 0, "sqrt": 1, "mean": 2}
 ACTIVATIONS = {"NONE": 0, "PReLU": 1, "Sigmoid": 2}
+UNKNOWN_ID, NO_MEMORY = 1, 2  # what a call may come to, besides 0
+TYPES = {"p": ctypes.c_void_p, "f": ctypes.c_float}
 
 
 def _structure(members: str) -> np.dtype:
@@ -45,15 +47,23 @@ def load_library() -> Any:
         library = ctypes.CDLL(path)
     except OSError:
         return None
-    pointer, number = ctypes.c_void_p, ctypes.c_int64
     library.din_sources.restype = ctypes.c_char_p
     if library.din_sources().decode() != digest_of_sources():
         return None
-    library.din_forward.restype, library.din_forward.argtypes = pointer, [pointer] * 2
-    library.din_backward.restype, library.din_backward.argtypes = None, [pointer] * 3
-    library.din_free.restype, library.din_free.argtypes = None, [pointer]
-    library.din_update_rows.restype = None
-    library.din_update_rows.argtypes = [pointer, *[ctypes.c_float] * 3]
-    library.din_choose_kernels.restype = number
-    library.din_choose_kernels.argtypes = [number]
+    calls = library.din_forward, library.din_backward, library.din_update_rows
+    for function, arguments in zip(calls, ("ppp", "ppp", "pfff"), strict=True):
+        function.argtypes = [TYPES[letter] for letter in arguments]
+        function.restype, function.errcheck = ctypes.c_int64, _check_code
+    library.din_free.restype, library.din_free.argtypes = None, [ctypes.c_void_p]
+    library.din_choose_kernels.restype = ctypes.c_int64
+    library.din_choose_kernels.argtypes = [ctypes.c_int64]
     return library
+
+
+def _check_code(code: int, *call: object) -> int:
+    if code == NO_MEMORY:
+        raise MemoryError(
+            "a batch needs more memory than there is left. Free some, lower batch_size, or encode "
+            "shorter histories (max_length)."
+        )
+    return code
