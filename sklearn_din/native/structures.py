@@ -44,7 +44,7 @@ def load_library() -> Any:
     """Return the compiled library; None where there is none, or one of other sources."""
     path = os.environ.get(WHICH) or str(Path(__file__).with_name(library_name()))
     try:
-        library = ctypes.CDLL(path)
+        library: Any = ctypes.CDLL(path)
     except OSError:
         return None
     library.din_sources.restype = ctypes.c_char_p
