@@ -2,8 +2,8 @@
 
 ``python -m benchmarks.house`` (``make house``) reads the parts from CONTRIBUTING.md's map. Checks
 are the lines of ``raise`` and of warnings; comments count as blank. Below stand what the core can
-reach by imports and by names (``extra("...")``), what one fit and predict loads, and the files
-that CONTRIBUTING.md's nine steps name; C++, JavaScript, CSS and HTML are counted apart.
+reach by imports and by names (``import_module("...")``), what one fit and predict loads, and the
+files that CONTRIBUTING.md's nine steps name; C++, JavaScript, CSS and HTML are counted apart.
 """
 
 import ast
@@ -21,7 +21,11 @@ FILES = {path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py")}
 KINDS = ("code", "checks", "imports", "docstrings", "blank")
 MAP_ROW = r"^\|([^|\n]*)\|[^|\n]*\| `([\w/]+\.py)` \|"
 CORE = ("transformers", "estimator", "regressor", "saving", "metrics", "model_selection")
-CORE += ("logs/history", "logs/negatives", "logs/aggregates", "neighbours/transformer")
+CORE += (
+    "logs/history",
+    "logs/negatives",
+    "logs/aggregates",
+)
 ONE_FIT = """
 import sys
 import pandas as pd
@@ -71,7 +75,9 @@ def imports_of(file):
 
 def loads_by_name(file):
     """Files that a file loads by their names."""
-    names = re.findall(r'extra\("([\w.]+)"\)', (PACKAGE / file).read_text("utf-8"))
+    names = re.findall(
+        r'import_module\("sklearn_din\.([\w.]+)"\)', (PACKAGE / file).read_text("utf-8")
+    )
     return {f"{name.replace('.', '/')}.py" for name in names} & FILES
 
 

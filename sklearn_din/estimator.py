@@ -40,7 +40,7 @@ from sklearn_din.training.reading import Label, Reading
 from sklearn_din.training.target import Click, Labels, Target, is_missing
 from sklearn_din.utils.compat import _fit_context
 from sklearn_din.utils.estimator_state import EstimatorState, check_feature_names, check_keys
-from sklearn_din.utils.extras import extra
+from sklearn_din.utils.extras import ranks
 from sklearn_din.utils.typed_fields import from_dict, from_dict_of, to_dict
 from sklearn_din.utils.warnings import warn_user
 
@@ -115,15 +115,15 @@ class DINEstimator(EstimatorState, Parameters, BaseEstimator):
             Where another training holds that folder; where one of the processes that train
             together is gone.
         """
-        with _training_ranks() as ranks:
+        with _training_ranks() as processes:
             inputs = check_inputs(self, X, y, sample_weight)
-            if inputs.is_encoded and ranks.rank == 0:
+            if inputs.is_encoded and processes.rank == 0:
                 from sklearn_din.training.leaks import warn_of_leaks
 
                 warn_of_leaks(inputs.X, inputs.target.clicks(inputs.y))
             net = self._new_net(inputs.target)
-            net.callbacks = [*(self.callbacks or ()), *self._progress(ranks, inputs)]
-            net.fit(inputs.X, inputs.y, inputs.weights, groups, ranks=ranks)
+            net.callbacks = [*(self.callbacks or ()), *self._progress(processes, inputs)]
+            net.fit(inputs.X, inputs.y, inputs.weights, groups, ranks=processes)
             self._warn_of_end(net)
             self._keep(net, inputs)
         return self
@@ -219,13 +219,13 @@ class DINEstimator(EstimatorState, Parameters, BaseEstimator):
         classes: ArrayLike | None = None,
     ) -> Self:
         self._validate_params()  # scikit-learn validates only in the first call
-        with _training_ranks() as ranks:
+        with _training_ranks() as processes:
             inputs = check_inputs(self, X, y, sample_weight, is_partial=True, classes=classes)
             is_first = not hasattr(self, "net_")
             schema, target = inputs.X.schema, inputs.target
             net = self._new_net(target) if is_first else self._grown_net(schema, target)
-            net.callbacks = [*(self.callbacks or ()), *self._progress(ranks, inputs)]
-            net.partial_fit(inputs.X, inputs.y, sample_weight=inputs.weights, ranks=ranks)
+            net.callbacks = [*(self.callbacks or ()), *self._progress(processes, inputs)]
+            net.partial_fit(inputs.X, inputs.y, sample_weight=inputs.weights, ranks=processes)
             if net.stop_reason_ == "user":
                 raise KeyboardInterrupt(
                     "partial_fit was interrupted: the classifier is as it was before."
@@ -265,9 +265,9 @@ class DINEstimator(EstimatorState, Parameters, BaseEstimator):
         net.target = target
         return net
 
-    def _progress(self, ranks: Alone, inputs: FitInputs) -> list[tuple[str, Callback]]:
+    def _progress(self, processes: Alone, inputs: FitInputs) -> list[tuple[str, Callback]]:
         """Return the progress bar, where there is to be one: of several processes in the first."""
-        if not self.verbose or ranks.rank > 0:
+        if not self.verbose or processes.rank > 0:
             return []
         from sklearn_din.training.progress import ProgressBar
 
@@ -731,7 +731,7 @@ def _training_ranks() -> AbstractContextManager[Alone]:
     is_alone = os.environ.get("WORLD_SIZE", "1") == "1"
     if not dist.is_available() or (is_alone and not dist.is_initialized()):
         return nullcontext(Alone())
-    return extra("resilient.ranks").training_ranks()
+    return ranks().training_ranks()
 
 
 def _warn_of_nothing_learnt(net: DINNet) -> None:

@@ -40,7 +40,7 @@ from sklearn_din.features.vectors import Vectors
 from sklearn_din.utils.compat import Interval, StrOptions, _check_feature_names_in, _fit_context
 from sklearn_din.utils.digests import digest
 from sklearn_din.utils.estimator_state import EstimatorState, check_feature_names, check_keys
-from sklearn_din.utils.extras import extra
+from sklearn_din.utils.extras import ranks
 from sklearn_din.utils.frames import pandas_frame
 from sklearn_din.utils.plain_values import from_plain, join_arrays, split_arrays, to_plain
 from sklearn_din.utils.scan import Scan
@@ -588,7 +588,7 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
         if scan is None or scan.cache_dir is None or "torch.distributed" not in sys.modules:
             return nullcontext()
         name = partial(self._store_name, table, "learnt")
-        return extra("resilient.ranks").first_process_first(scan.cache_dir, name)
+        return ranks().first_process_first(scan.cache_dir, name)
 
     def _store_name(self, table: Impressions, what: Literal["learnt", "encoded"]) -> str:
         """Name of the store that keeps what is learnt or encoded; "" without a ``cache_dir``."""

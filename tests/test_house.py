@@ -80,7 +80,7 @@ def test_the_core_imports_no_extra():
     """They import from the core, and the core loads them by name where something is theirs."""
     for part, wanted in ALLOWED.items():
         assert part in EXTRAS or not wanted & EXTRAS, part
-    asked = re.findall(r'extra\("(\w+)\.(\w+)"\)', "".join(map(_read, FILES)))
+    asked = re.findall(r'import_module\("sklearn_din\.(\w+)\.(\w+)"\)', "".join(map(_read, FILES)))
     assert asked
     for part, file in asked:
         assert part in EXTRAS

@@ -524,8 +524,7 @@ def test_the_classifier_s_inputs_are_the_ordered_numbers(model, log):
     assert learnt.levels is not None
     assert classifier.schema_ == encoded.schema
     assert classifier.module_.schema == trained.schema
-    twin = DINClassifier(max_epochs=2, random_state=0).fit(trained, y)
-    assert not twin.net_.neighbours_.pairs  # the rows have their numbers already
+    twin = DINClassifier(max_epochs=2, neighbours=None, random_state=0).fit(trained, y)
     later = learnt.add_to(encoded)
     np.testing.assert_array_equal(classifier.predict_proba(encoded), twin.predict_proba(later))
     found = classifier.net_.predict_proba(encoded)

@@ -94,11 +94,6 @@ def main_parser() -> OneLineParser:
     training = parser.add_argument_group("training")
     training.add_argument("--negatives", type=_count(1), help="sampled per click (default 4)")
     training.add_argument(
-        "--click-rate",
-        type=_rate,
-        help="clicks per item shown: corrects probabilities for --negatives",
-    )
-    training.add_argument(
         "--split",
         choices=("time", "user"),
         nargs="+",
@@ -324,13 +319,6 @@ def _count(least: int, most: float = math.inf) -> Callable[[str], int]:
     return whole_number
 
 
-def _rate(text: str) -> float:
-    rate = float(text)
-    if not 0 < rate < 1:
-        raise argparse.ArgumentTypeError(f"must be a fraction between 0 and 1, got {text!r}")
-    return rate
-
-
 def _separator(text: str) -> str:
     if not text:
         raise argparse.ArgumentTypeError("must be at least one character, got none")
@@ -346,11 +334,9 @@ def _encoding(text: str) -> str:
 
 
 def _check_together(options: Options) -> None:
-    sampling = {"--negatives": options.negatives, "--click-rate": options.click_rate}
-    given = [name for name, value in sampling.items() if value is not None]
-    if options.label is not None and given:
+    if options.label is not None and options.negatives is not None:
         raise ValueError(
-            f"{given[0]} is for a log of clicks, beside which negatives are sampled, but --label "
+            "--negatives is for a log of clicks, beside which negatives are sampled, but --label "
             "says that the log has rows without a click. Give one of the two."
         )
     if options.recommendations is not None and options.top_k is None:

@@ -6,8 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
-from scipy.special import expit, logit
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import GroupKFold
 from sklearn.pipeline import Pipeline
@@ -18,9 +16,9 @@ from sklearn_din.command_line.study import (
     Parameters,
     Study,
     fit_final_model,
-    log_odds_of_sampling,
     make_model,
     make_study,
+    note_sampling,
     read_study,
 )
 from sklearn_din.command_line.tables import read_log, read_table, refuse_histories, write_table
@@ -73,16 +71,15 @@ def compare(options: Options) -> None:
         y = study.y[np.isfinite(probability)]
         if note := note_better_rules(dict(table["AUC"]), y, models=list(MODELS)):
             print(note)
-    has_probabilities = options.output or options.save or options.top_k or is_served
-    log_odds = log_odds_of_sampling(options) if has_probabilities else 0.0
+    if options.output or options.save or options.top_k or is_served:
+        note_sampling(options)
     is_tested = np.isfinite(probability)  # of the last split: all rows where it is by user
     if options.output is not None:
         scored = study.X[study.roles.columns].assign(clicked=study.y)[is_tested]
-        corrected = expit(logit(probability[is_tested]) + log_odds)
-        write_table(scored.assign(probability=corrected), options.output)
+        write_table(scored.assign(probability=probability[is_tested]), options.output)
     if not has_final:
         return
-    model = _use_final_model(options, study, {**settings, **MODELS["DIN"]}, picture, log_odds)
+    model = _use_final_model(options, study, {**settings, **MODELS["DIN"]}, picture)
     if options.serve is not None:
         from sklearn_din.command_line.serving import serve_study
 
@@ -109,11 +106,9 @@ def _name_split(split: str, n_folds: int) -> str:
 
 
 def _use_final_model(
-    options: Options, study: Study, parameters: Parameters, picture: Path | None, log_odds: float
+    options: Options, study: Study, parameters: Parameters, picture: Path | None
 ) -> Pipeline:
     model = fit_final_model(study, parameters)
-    with torch.no_grad():
-        model[-1].module_.output.bias += log_odds  # so every logit has it
     if options.save is not None:
         save(model, options.save)
         print(f"DIN fitted on all rows: {options.save}")

@@ -132,23 +132,14 @@ def fit_final_model(study: Study, parameters: Parameters) -> Pipeline:
     return model.fit(study.X[roles.columns], study.y)
 
 
-def log_odds_of_sampling(options: Options) -> float:
-    """Return what is added to a logit that was learnt beside sampled negatives.
-
-    With n negatives per click and a click rate r of what is shown, n r / (1 - r) of the true
-    negatives are there; the log of that is the way back, as
-    :func:`sklearn_din.metrics.correct_for_sampling` has it for probabilities. 0 without a rate.
-    """
-    if options.log is None or options.label is not None:
-        return 0.0
-    n_negatives, rate = options.negatives or DEFAULT_NEGATIVES, options.click_rate
-    if rate is None:
+def note_sampling(options: Options) -> None:
+    """Print that sampled negatives shift probabilities, where there are any."""
+    if options.log is not None and options.label is None:
         print(
-            f"note: probabilities are those among one click and {n_negatives} sampled negatives; "
-            "--click-rate, the clicks per item shown, corrects them"
+            f"note: probabilities are those among one click and "
+            f"{options.negatives or DEFAULT_NEGATIVES} sampled negatives; "
+            "sklearn_din.metrics.correct_for_sampling corrects them"
         )
-        return 0.0
-    return float(np.log(n_negatives * rate / (1 - rate)))
 
 
 def _sample_users(log: pd.DataFrame, options: Options) -> pd.DataFrame:

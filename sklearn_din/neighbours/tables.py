@@ -50,7 +50,7 @@ class NeighbourTables:
         Each row reads a table that does not count it, also where it was trained on. There may be
         more ids than at fit.
         """
-        if not self.names or has_numbers(X.schema) or self.names[0] in X:
+        if not self.names or self.names[0] in X:
             return X
         tables = self.widen(X.schema)
         find_tables = cast("Order", self.order).find_tables
@@ -229,11 +229,10 @@ def choose_order(X: EncodedFeatures, neighbours: str | None) -> str | None:
     """Say what the blocks of training rows are made of; None where nothing is to be learnt.
 
     "auto" is "time" where X has times, "user" where it has users, otherwise none; that it is none
-    is logged from 1,000 rows on. Nothing is learnt where X has numbers of item neighbours already,
-    or no history with a candidate.
+    is logged from 1,000 rows on. Nothing is learnt where X
+    has no history with a candidate.
     """
-    schema = X.schema
-    if neighbours is None or has_numbers(schema) or not histories_with_candidate(schema):
+    if neighbours is None or not histories_with_candidate(X.schema):
         return None
     for order, values in (("time", X.times), ("user", X.users)):
         if neighbours == order and values is None:
@@ -254,11 +253,6 @@ def choose_order(X: EncodedFeatures, neighbours: str | None) -> str | None:
             "DINClassifier(neighbours=None)."
         )
     return None if X.users is None else "user"
-
-
-def has_numbers(schema: Schema) -> bool:
-    """Return whether a schema has columns of item neighbours."""
-    return any(field.candidate for field in schema.fields)
 
 
 def _learn_pairs(

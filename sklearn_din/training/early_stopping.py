@@ -66,13 +66,8 @@ class EarlyStopping:
             return bool(self.best)
         return best_check([self._base_check, *checks]) is not self._base_check
 
-    def weights_to_keep(self, checks: Sequence[Mapping[Any, float]]) -> Mapping[str, Tensor]:
-        """Return those of the best check, or that predict the base rate where it is no worse.
-
-        They lie in memory that later checks write to. Empty before the first check.
-        """
-        if not self.best or self.is_better(checks):
-            return self.best
+    def weights_of_base_rate(self) -> Mapping[str, Tensor]:
+        """Return the best check's weights with a last layer that predicts the base rate."""
         weight, bias = self.best["output.weight"], self.best["output.bias"]
         zero, constant = weight.new_zeros(weight.shape), self._base_bias.to(bias).expand_as(bias)
         return {**self.best, "output.weight": zero, "output.bias": constant}

@@ -15,7 +15,6 @@ from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.neighbours.tables import (
     NeighbourTables,
     choose_order,
-    has_numbers,
     learn_neighbours,
 )
 from sklearn_din.training.alone import Alone, Given
@@ -152,7 +151,7 @@ def _learn_neighbours(given: Given, ranks: Alone) -> tuple[NeighbourTables, Enco
     net, X = given.net, given.X
     with nullcontext() if X.store is None else ranks.in_turn():
         order, is_click = choose_order(X, net.neighbours), net.target.clicks(given.y)
-        has_levels = X.users is not None and X.times is not None and not has_numbers(X.schema)
+        has_levels = X.users is not None and X.times is not None
         if isinstance(net.target, Numbers) and has_levels:
             order = "time"
         tables, X = learn_neighbours(

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
 from types import FrameType
-from typing import Any, Literal, NoReturn
+from typing import Literal, NoReturn
 
 import numpy as np
 import torch
@@ -193,15 +193,10 @@ class Training:
         else:
             net.stop_reason_ = reason
         self.losses.check()  # those of an unfinished epoch
-        net.n_epochs_ += self.count_epochs(net.history)
+        net.n_epochs_ += self.n_epochs
+        if self.n_epochs and "train_loss" not in net.history[-1]:  # unfinished
+            net.history.pop()
         self.n_before = len(net.history)
-
-    def count_epochs(self, history: list[Any]) -> int:
-        """Return how many epochs were begun; those that were finished stay in the history."""
-        n_epochs = len(history) - self.n_before
-        if n_epochs and "train_loss" not in history[-1]:
-            history.pop()
-        return n_epochs
 
     def stop(self, reason: StopReason) -> NoReturn:
         """End the training from within a callback."""

@@ -121,7 +121,7 @@ class ValidationChecks(Callback):
         weights: Mapping[str, Tensor] = self.stopping_.best
         is_better = self.stopping_.is_better(self.rows(net)) or net.stop_reason_ == "user"
         if weights and not is_better:
-            weights, net.stop_reason_ = self.weights_to_keep(net), "base_rate"
+            weights, net.stop_reason_ = self.stopping_.weights_of_base_rate(), "base_rate"
         if weights:
             net.module_.load_state_dict(weights)
         self.average_, self.stopping_.best, self._predicted = WeightAverage(), {}, []
@@ -129,10 +129,6 @@ class ValidationChecks(Callback):
     def rows(self, net: NeuralNet) -> list[dict[str, float]]:
         """Return the checks of this training."""
         return net.checks_[self._n_before :]
-
-    def weights_to_keep(self, net: NeuralNet) -> Mapping[str, Tensor]:
-        """Return the weights that the net would have if training ended now."""
-        return self.stopping_.weights_to_keep(self.rows(net))
 
     def _begin(self, net: NeuralNet) -> None:
         """Take the latest weights into their average, and put that in their place."""

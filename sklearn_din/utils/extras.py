@@ -1,4 +1,4 @@
-"""Extras, imported by name when an argument needs them, and the packages they require."""
+"""Extras: the one file that the core loads, and the packages that they require."""
 
 import importlib
 from typing import Any
@@ -6,9 +6,9 @@ from typing import Any
 EXTRAS = ("large", "serving", "inspection", "resilient", "server", "command_line", "datasets")
 
 
-def extra(name: str) -> Any:
-    """Return a module of an extra, such as "large.sql"; the core imports none of them."""
-    return importlib.import_module(f"sklearn_din.{name}")
+def ranks() -> Any:
+    """Return the module of processes that work together, for those who started several."""
+    return importlib.import_module("sklearn_din.resilient.ranks")
 
 
 def import_package(name: str, *, purpose: str, extra: str) -> Any:
