@@ -15,11 +15,9 @@ import itertools
 import json
 import os
 import random
-import re
 import shutil
 import signal
 import socket
-import subprocess
 import sys
 import tempfile
 import threading
@@ -30,6 +28,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tests.page_server import start_server
 from tests.served_model import write_served
 
 SECONDS_BETWEEN_KILLS, SECONDS_BETWEEN_MODELS = 40.0, 15.0
@@ -51,38 +50,36 @@ class Siege:
 
     def start(self) -> None:
         """Start the server, and wait until it listens."""
-        command = [sys.executable, "-m", "sklearn_din", "serve", self.folder / "model.din"]
-        command += ["--catalogue", self.folder / "items.parquet", "--port", "0"]
-        command += ["--events", self.folder / "events.jsonl"]
-        self.server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=self._log, text=True)
-        lines = iter(self.server.stdout.readline, "")
-        page = next(line for line in lines if line.startswith("the page:"))
-        self.port = int(re.search(r":(\d+)/", page)[1])
+        journal = ["--events", self.folder / "events.jsonl"]
+        self.server, self.port, _ = start_server(
+            self.folder / "model.din", *journal, stderr=self._log
+        )
 
     def is_going_on(self) -> bool:
         return time.monotonic() < self.until
 
-    def ask(self, path: str, body: object) -> int:
-        """Return the status of an answer; 0 where there was none."""
+    def ask(self, path: str, body: object) -> dict[str, object] | None:
+        """Return an answer; None where there was none, or another status than 200."""
         line = http.client.HTTPConnection("127.0.0.1", self.port, timeout=ENOUGH_SECONDS)
         began = time.monotonic()
         try:
             line.request("POST", path, json.dumps(body), {"Content-Type": "application/json"})
-            status = line.getresponse().status
-        except (OSError, http.client.HTTPException):  # killed meanwhile
-            return 0
+            response = line.getresponse()
+            answer = json.load(response)
+        except (OSError, ValueError, http.client.HTTPException):  # killed meanwhile
+            return None
         finally:
             line.close()
         self.times.append(time.monotonic() - began)
-        self.counts[f"{path} {status}"] += 1
-        return status
+        self.counts[f"{path} {response.status}"] += 1
+        return answer if response.status == 200 else None
 
     def post_clicks(self) -> None:
         """Post clicks, each with an id; one that was not answered is posted again."""
         for number in itertools.count():
             click = {"user": number % 97, "item": 12, "time": "2024-03-04T00:00:00"}
             while self.is_going_on():
-                if self.ask("/events", {"events": [click | {"event_id": number}]}) == 200:
+                if self.ask("/events", {"events": [click | {"event_id": number}]}):
                     self.acknowledged.append(number)
                     break
                 time.sleep(0.05)
@@ -138,16 +135,12 @@ class Siege:
         self.server.send_signal(signal.SIGKILL)
         self.server.communicate()
         lines = (self.folder / "events.jsonl").read_text().splitlines()
-        kept = {json.loads(line)["id"] for line in lines}
+        kept = {int(json.loads(line)["id"]) for line in lines}
         lost = len({*self.acknowledged} - kept)
         self.start()
         for number in random.sample(self.acknowledged, min(200, len(self.acknowledged))):
             click = {"user": 1, "item": 12, "time": "2024-03-04T00:00:00", "event_id": number}
-            line = http.client.HTTPConnection("127.0.0.1", self.port, timeout=ENOUGH_SECONDS)
-            headers = {"Content-Type": "application/json"}
-            line.request("POST", "/events", json.dumps({"events": [click]}), headers)
-            lost += json.load(line.getresponse())["added"]
-            line.close()
+            lost += self.ask("/events", {"events": [click]})["added"]
         self.server.send_signal(signal.SIGTERM)
         self.server.communicate()
         return lost

@@ -1,6 +1,9 @@
-"""A server of the page in a thread, and a browser that looks at it."""
+"""Servers in a thread or in a process, and a browser that looks at their page."""
 
+import re
 import shutil
+import subprocess
+import sys
 import threading
 from contextlib import contextmanager
 
@@ -32,3 +35,16 @@ def serve_page(answers, **options):
     finally:
         server.should_exit = True
         thread.join()
+
+
+def start_server(model, *options, stderr=subprocess.PIPE):
+    """A process of ``serve`` that listens at a free port, the port, and the lines it printed."""
+    command = [sys.executable, "-m", "sklearn_din", "serve", model, "--port", "0"]
+    command += ["--catalogue", model.parent / "items.parquet", *options]
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True)
+    printed = []
+    for line in iter(child.stdout.readline, ""):
+        printed.append(line)
+        if line.startswith("the page:"):
+            return child, int(re.search(r":(\d+)/", line)[1]), printed
+    raise AssertionError([*printed, child.communicate()[1]])

@@ -2,12 +2,9 @@
 
 import contextlib
 import json
-import re
 import resource
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 
@@ -22,6 +19,7 @@ from sklearn_din.server.answers import Answers
 from sklearn_din.server.app import create_app
 from sklearn_din.server.connections import BoundedProtocol
 from sklearn_din.server.state import State
+from tests.page_server import start_server
 from tests.served_model import fit_served, write_served
 
 
@@ -55,17 +53,17 @@ def serve(served):
         thread.join()
 
 
-def connect(port):
-    return socket.create_connection(("127.0.0.1", port), timeout=20)
+def connect(port, address="127.0.0.1"):
+    return socket.create_connection((address, port), timeout=20)
 
 
-def send(port, method, path, body=None, **headers):
+def send(port, method, path, body=None, address="127.0.0.1", **headers):
     """Status, headers and body of an answer."""
     content = b"" if body is None else json.dumps(body).encode()
     lines = {"Host": "localhost", "Connection": "close", "Content-Type": "application/json",
              "Content-Length": str(len(content)), **headers}  # fmt: skip
     head = f"{method} {path} HTTP/1.1\r\n" + "".join(f"{n}: {v}\r\n" for n, v in lines.items())
-    with connect(port) as connection:
+    with connect(port, address) as connection:
         connection.sendall(head.encode() + b"\r\n" + content)
         answer = b"".join(iter(lambda: connection.recv(65_536), b""))
     start, _, rest = answer.partition(b"\r\n\r\n")
@@ -219,20 +217,8 @@ def folder(tmp_path_factory):
     return folder
 
 
-def run(folder, *options):
-    command = [sys.executable, "-m", "sklearn_din", "serve", folder / "model.din", "--port", "0"]
-    command += ["--catalogue", folder / "items.parquet", *options]
-    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    printed = []
-    for line in iter(child.stdout.readline, ""):
-        printed.append(line)
-        if line.startswith("the page:"):
-            return child, int(re.search(r":(\d+)/", line)[1]), printed
-    raise AssertionError(child.communicate()[1])
-
-
 def test_a_signal_ends_it_in_six_seconds_whatever_is_asked(folder):
-    child, port, _ = run(folder)
+    child, port, _ = start_server(folder / "model.din")
     body = json.dumps({"events": [{"item": 1}] * 1_000, "context": {}, "item": 1}).encode()
     head = f"POST /page/why HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n"
     with contextlib.ExitStack() as held:
@@ -251,7 +237,7 @@ def test_a_signal_ends_it_in_six_seconds_whatever_is_asked(folder):
 
 
 def test_log_lines_may_be_json(folder):
-    child, port, printed = run(folder, "--log-json")
+    child, port, printed = start_server(folder / "model.din", "--log-json")
     try:
         assert send(port, "GET", "/health")[0] == 200
         child.send_signal(signal.SIGTERM)
@@ -263,3 +249,43 @@ def test_log_lines_may_be_json(folder):
     facts = next(line for line in lines if line.get("route") == "/health")
     assert (facts["status"], facts["level"]) == (200, "INFO")
     assert pd.Timestamp(facts["time"]).tz is not None
+
+
+def test_more_connections_than_files_leave_a_server_that_answers_and_a_short_log(folder, tmp_path):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (220, hard))
+    try:
+        with (tmp_path / "log").open("wb") as log:
+            child, port, _ = start_server(folder / "model.din", stderr=log)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    with contextlib.ExitStack() as held:
+        held.callback(child.communicate)
+        held.callback(child.kill)
+        for _ in range(400):
+            with contextlib.suppress(ConnectionError):  # of those that are too many
+                held.enter_context(connect(port)).sendall(b"GET /health HTTP/1.1\r\nHost: lo")
+        assert send(port, "GET", "/health")[0] == 503
+    assert (tmp_path / "log").stat().st_size < 10_000
+
+
+@pytest.mark.parametrize(
+    ("options", "address", "status"),
+    [((), "127.0.0.1", 200), (("--host", "::1"), "::1", 200),
+     (("--host", "0.0.0.0"), "127.0.0.1", 401),
+     (("--host", "0.0.0.0", "--public"), "127.0.0.1", 200)],
+)  # fmt: skip
+def test_other_machines_need_the_token_for_reading_too(folder, options, address, status):
+    child, port, printed = start_server(folder / "model.din", "--token", "word", *options)
+    try:
+        own = {"address": address, "Host": f"[{address}]" if ":" in address else address}
+        assert send(port, "POST", "/rank", {"user": 7}, **own)[0] == status
+        assert send(port, "POST", "/events", {"events": []}, **own)[0] == 401
+        assert (
+            send(port, "POST", "/rank", {"user": 7}, **own, Authorization="Bearer word")[0] == 200
+        )
+    finally:
+        child.terminate()
+        child.communicate()
+    is_open = "nothing is encrypted: put a proxy with HTTPS in front\n" in printed
+    assert is_open == ("0.0.0.0" in options)

@@ -1,10 +1,12 @@
 """Nothing that was posted is lost, and nobody's post changes the answers to another."""
 
+import contextlib
+import http.client
+import itertools
 import json
 import os
 import signal
-import subprocess
-import sys
+import threading
 import time
 import urllib.request
 import warnings
@@ -30,6 +32,7 @@ from sklearn_din.server.app import create_app
 from sklearn_din.server.histories import Histories
 from sklearn_din.server.journal import FullError, Journal
 from sklearn_din.server.state import State
+from tests.page_server import start_server
 from tests.served_model import fit_served, write_served
 
 JSON = {"Content-Type": "application/json"}
@@ -124,6 +127,12 @@ def test_an_id_decides_what_is_one_event_and_takes_it_back(client, state):
     assert items_of(state, 7) == [*before, 12, 12]
     assert client.delete("/events/a").json() == {"removed": 1}
     assert client.delete("/events/a").status_code == 404
+    assert post(client, event(7, 15, when, event_id=5), event(7, 15, when, event_id="x/y")) == 2
+    for name in ("5", "x%2Fy"):  # ids are text: 5 is "5"
+        assert client.delete(f"/events/{name}").json() == {"removed": 1}
+    assert post(client, event(7, 15, when, event_id="5")) == 1
+    state.reload()
+    assert client.delete("/events/5").json() == {"removed": 1}
     assert items_of(state, 7) == [*before, 12]
     state.reload()
     assert items_of(state, 7) == [*before, 12]
@@ -208,6 +217,20 @@ def test_posts_beyond_the_limit_are_refused_and_none_vanishes(client, state, mon
     assert len(list(state.journal.lines())) == n_added > 3
     long = client.post("/events", json={"events": [event(7, 12, when, event_id="x" * 300)]})
     assert long.status_code == 422
+
+
+def test_the_disk_is_asked_to_keep_posts_now_and_then_and_at_the_end(tmp_path, monkeypatch):
+    synced, fsync = [], os.fsync
+    monkeypatch.setattr(journals, "SECONDS_BETWEEN_SYNCS", 0.2)
+    monkeypatch.setattr(os, "fsync", lambda file: synced.append(file) or fsync(file))
+    journal, began = Journal(tmp_path / "events"), time.monotonic()
+    while time.monotonic() < began + 0.5:
+        journal.append([{"event": {"n": 1}}])
+    assert 2 <= len(synced) <= 4
+    journal.append([{"event": {"n": 2}}])
+    n_synced = len(synced)
+    journal.close()
+    assert len(synced) == n_synced + 1
 
 
 def test_a_disk_that_is_full_takes_no_half_line(tmp_path, monkeypatch):
@@ -332,6 +355,9 @@ def test_items_that_go_with_one_are_told(client, state):
     assert item not in got["items"]
     assert got["scores"] == sorted(got["scores"], reverse=True)
     assert client.get("/similar?item=987654").status_code == 422
+    misspelt = client.get(f"/similar?item={item}&topk=5")
+    assert misspelt.status_code == 422
+    assert "topk: Extra inputs are not permitted" in misspelt.json()["detail"]
 
 
 def test_a_first_step_that_says_no_columns_is_told(served):
@@ -374,29 +400,42 @@ def test_the_look_for_new_files_goes_on_after_any_error(served, tmp_path, monkey
 
 
 def test_every_post_that_was_answered_is_there_after_kill_9(tmp_path):
+    """Killed while clients post."""
     write_served(tmp_path)
-    command = [sys.executable, "-m", "sklearn_din", "serve", tmp_path / "model.din", "--port", "0"]
-    command += ["--catalogue", tmp_path / "items.parquet", "--events", tmp_path / "events"]
+    acknowledged = []
 
-    def start():
-        child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        lines = iter(child.stdout.readline, "")
-        return child, next(line.split()[2] for line in lines if line.startswith("the page:"))
-
-    def send(address, n):
+    def send(n):
         body = json.dumps({"events": [event(n, 12, "2024-03-04T00:00:00", event_id=n)]}).encode()
-        request = urllib.request.Request(f"{address}events", body, JSON)
+        request = urllib.request.Request(f"http://127.0.0.1:{port}/events", body, JSON)
         with urllib.request.urlopen(request, timeout=30) as answer:
             return json.load(answer)["added"]
 
-    child, address = start()
+    def post_until_it_ends(first):
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            for n in itertools.count(first, 2):
+                acknowledged.extend([n] * send(n))
+
+    def start():
+        return start_server(tmp_path / "model.din", "--events", tmp_path / "journal", stderr=None)
+
+    child, port, printed = start()
+    assert f"kept in {tmp_path}/journal: personal data of the users\n" in printed[0]
     try:
-        n_acknowledged = sum(send(address, n) for n in range(200))
+        posting = [threading.Thread(target=post_until_it_ends, args=(n,)) for n in (0, 1)]
+        for thread in posting:
+            thread.start()
+        while len(acknowledged) < 200:
+            posting[0].join(0.01)
         os.kill(child.pid, signal.SIGKILL)
+        for thread in posting:
+            thread.join()
         child.communicate()
-        child, address = start()
-        assert n_acknowledged == 200
-        assert sum(send(address, n) for n in range(201)) == 1  # all others are known
+        with (tmp_path / "journal").open("ab") as journal:
+            journal.write(b'{"torn')
+        child, port, printed = start()
+        assert "its last 6 bytes, of a post that was not answered, are cut off\n" in printed
+        assert [send(n) for n in acknowledged] == [0] * len(acknowledged)  # all are known
+        assert send(10**6) == 1
     finally:
         child.kill()
         child.communicate()

@@ -141,6 +141,19 @@ def test_an_event_is_taken_out_or_added_and_the_list_changes(page):
     page.wait_for_selector("#strip .bar")
 
 
+def test_what_is_no_longer_needed_is_not_asked_to_its_end(page):
+    choose_user(page, 7)
+    page.wait_for_selector("#strip .bar")
+    aborted = []
+    page.on("requestfailed", lambda request: aborted.append(request.url))
+    page.evaluate(
+        "() => [1, 2].forEach((n) => document.querySelectorAll('#best button')[n].click())"
+    )
+    page.wait_for_selector(f"text=What counted for “{titles(page)[2]}”")
+    page.wait_for_selector("#strip .bar")
+    assert [url.rpartition("/")[2] for url in aborted] == ["why"]
+
+
 def test_the_keyboard_alone_is_enough(page):
     page.focus("#user")
     page.keyboard.type("7")

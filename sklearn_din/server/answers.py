@@ -149,9 +149,9 @@ class Answers:
         ids = plain(best[items.item].tolist())
         return items.find(ids) if ids else [], best.iloc[:, -1].tolist()
 
-    def similar(self, item: str | int, top_k: int) -> Values:
+    def similar(self, item: str, top_k: int) -> Values:
         """Return the items that go best with one, and how well: by the classifier's own tables."""
-        (row,) = self.items.find([item])
+        (row,) = self.items.find([self.items.read_id(item)])
         rows, scores = self._ranker.find_similar(row, top_k)
         return {"items": [self.items.ids[n] for n in rows], "scores": scores.tolist()}
 
@@ -199,14 +199,16 @@ class Answers:
 
     def user_of_events(self, events: list[Values], context: Values) -> Values:
         """Return a user who did some events: what an event lacks, the catalogue has of its item."""
+        names = [*self.user_columns, *self.level_columns]
+        names = [name for name in names if name not in self.event_columns]
+        refuse_other_keys(events, [*self.event_columns.values(), self.items.item], what="an event")
+        refuse_other_keys([context], names, what="the context")
         whole = [self._with_item(event) for event in events]
         histories = {
             name: [event.get(source, 0 if source == name else None) for event in whole]
             for name, source in self.event_columns.items()
         }  # a time elapsed, which has its own name, is 0: just now
-        names = [*self.user_columns, *self.level_columns]
-        others = {name: context.get(name) for name in names if name not in histories}
-        return {**others, **histories}
+        return {**{name: context.get(name) for name in names}, **histories}
 
     def fill_events(self, events: list[Values]) -> list[Values]:
         """Return events of the log, completed by the columns of their items."""

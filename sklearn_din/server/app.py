@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from fastapi import FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
@@ -45,6 +45,13 @@ class RankRequest(BaseModel, extra="forbid"):
     exclude: Literal["history"] | list[Id] | None = Field(
         None, description='"history": without items that the user had; or ids to leave out.'
     )
+
+
+class SimilarRequest(BaseModel, extra="forbid"):
+    """An item of the catalogue."""
+
+    item: str
+    top_k: int = Field(10, ge=1, le=MAX_TOP_K)
 
 
 class PredictRequest(BaseModel, extra="forbid"):
@@ -182,15 +189,14 @@ def _add_routes(app: FastAPI, state: State) -> None:
         return await answer(state.answers.predict, request.rows)
 
     @route("get", "/similar", "Items that go with one", Ranked)
-    async def similar(item: str, top_k: int = Query(10, ge=1, le=MAX_TOP_K)) -> Any:
-        answers = state.answers
-        return await answer(lambda: answers.similar(answers.items.read_id(item), top_k))
+    async def similar(request: Annotated[SimilarRequest, Query()]) -> Any:
+        return await answer(state.answers.similar, request.item, request.top_k)
 
     @route("post", "/events", "Clicks join their users' histories", Added)
     async def add_events(request: EventsRequest) -> Any:
         return await answer(state.add, request.events)
 
-    @route("delete", "/events/{event_id}", "Takes back an event posted with an id", Answer)
+    @route("delete", "/events/{event_id:path}", "Takes back an event posted with an id", Answer)
     async def remove_event(event_id: str) -> Any:
         try:
             return await answer(state.remove, event_id)

@@ -92,15 +92,9 @@ class Histories:
         check_spelling([user], self._known[self.user].tolist(), name=self.user)
         posted = self._posted.get(user, [])
         now = self.moments.now(posted[-1].time if posted else None)
-        rows = self._rows_of(user, now)
-        events = [Event(user, time, ()) for time in self._times[rows].tolist()]
-        frame = self._builder.events_
-        columns = [frame[name].iloc[self._order[rows]].tolist() for name in self.columns]
-        events = [
-            event._replace(values=values)
-            for event, values in zip(events, zip(*columns, strict=True), strict=True)
-        ]
-        events += [event for event in posted if event.time < now]
+        end = self._place(user, now)
+        start = max(self._span_of.get(user, (0, 0))[0], end - self.max_length)
+        events = [*self._in_log(user, start, end), *(e for e in posted if e.time < now)]
         if self._max_age is not None:
             events = [event for event in events if event.time >= now - self._max_age]
         events = sorted(events, key=lambda event: event.time)[-self.max_length :]
@@ -207,19 +201,25 @@ class Histories:
         hits.sort(key=lambda user: (-self.n_of(user), str(user)))
         return [{"user": plain(user), "events": self.n_of(user)} for user in hits[:n]]
 
-    def _rows_of(self, user: Any, now: Any) -> slice:
-        """Return the newest events of a user in the log before a moment, by their order."""
+    def _place(self, user: Any, moment: Any, side: Literal["left", "right"] = "left") -> int:
+        """Return where a moment comes among the events of a user in the log."""
         start, end = self._span_of.get(user, (0, 0))
-        end = start + np.searchsorted(self._times[start:end], now)
-        return slice(max(start, end - self.max_length), end)
+        return start + int(np.searchsorted(self._times[start:end], moment, side))
+
+    def _in_log(self, user: Any, start: int, end: int) -> list[Event]:
+        """Return events of a user in the log, from one place to before another."""
+        frame, rows = self._builder.events_, self._order[start:end]
+        columns = [frame[name].iloc[rows].tolist() for name in self.columns]
+        times = self._times[start:end].tolist()
+        return [
+            Event(user, *event) for event in zip(times, zip(*columns, strict=True), strict=True)
+        ]
 
     def _n_in_log(self, event: Event) -> int:
         """Count how often the log has an event."""
-        start, end = self._span_of.get(event.user, (0, 0))
-        times = self._times[start:end]
-        at = start + np.arange(*(np.searchsorted(times, event.time, s) for s in ("left", "right")))
-        rows = self._builder.events_[self.columns].iloc[self._order[at]]
-        return sum(tuple(map(plain, row)) == event.values for row in rows.itertuples(index=False))
+        places = [self._place(event.user, event.time, side) for side in ("left", "right")]
+        events = self._in_log(event.user, *places)
+        return sum(tuple(map(plain, other.values)) == event.values for other in events)
 
 
 def _remember(

@@ -22,13 +22,13 @@ FILES = {
 }
 
 
-class PageUser(BaseModel):
+class PageUser(BaseModel, extra="forbid"):
     """The user whose history is shown."""
 
     user: str | int
 
 
-class PageRequest(BaseModel):
+class PageRequest(BaseModel, extra="forbid"):
     """The strip of events, oldest first, and the columns of the user."""
 
     events: list[Values] = Field(max_length=MAX_EVENTS)

@@ -55,7 +55,7 @@ class State:
         self._load, self._files, self.journal = load, files, journal or Journal()
         self.problem: Values | None = None  # of the new files, or of looking at them
         self.n_failed = 0
-        self._joined_ids: dict[str | int, Event] = {}
+        self._joined_ids: dict[str, Event] = {}
         self._writing = threading.Lock()
         self._stamp = [_stamp(path) for path in self._files]
         self.answers = load()
@@ -100,11 +100,10 @@ class State:
             histories = self.answers.histories
             if histories is None:
                 raise ValueError(NO_LOG)
-            ids = [event.get("event_id") for event in events]
+            ids = [_read_id(event.get("event_id")) for event in events]
             own = [{n: v for n, v in event.items() if n != "event_id"} for event in events]
-            new: dict[Any, tuple[Event, str | int | None]] = {}
+            new: dict[Any, tuple[Event, str | None]] = {}
             for event, id_ in zip(histories.read(self.answers.fill_events(own)), ids, strict=True):
-                _check_id(id_)
                 is_known = histories.has(event) if id_ is None else id_ in self._ids
                 if not is_known:
                     new.setdefault(event if id_ is None else id_, (event, id_))
@@ -118,7 +117,7 @@ class State:
         n_known = len(events) - len(new)
         return {"added": len(new)} | ({"known_already": n_known} if n_known else {})
 
-    def remove(self, event_id: str | int) -> Values:
+    def remove(self, event_id: str) -> Values:
         """Take an event back that was posted with an id."""
         with self._writing:
             event, histories = self._ids.get(event_id), self.answers.histories
@@ -240,11 +239,12 @@ def _settle(answered: Any, turns: asyncio.Semaphore, outcome: Any) -> None:
         answered.set_exception(error)
 
 
-def _check_id(event_id: Any) -> None:
+def _read_id(event_id: Any) -> str | None:
     if event_id is not None and (type(event_id) not in (str, int) or len(str(event_id)) > 200):
         raise ValueError(
             f"event_id must be text or an integer of at most 200 characters, got {event_id!r:.60}."
         )
+    return None if event_id is None else str(event_id)
 
 
 def _digest(files: Sequence[Path]) -> str:
