@@ -41,6 +41,32 @@ def with_windows(elapsed=None, columns=("item", "category"), **log):
     )
 
 
+def make_table(n_rows, *, random_state, users="numbers", times="numbers"):
+    rng = np.random.default_rng(random_state)
+    table = pd.DataFrame(
+        {
+            "user": rng.integers(0, 40, n_rows) ** 2,
+            "item": rng.integers(0, 90, n_rows),
+            "time": rng.integers(0, 300, n_rows),
+            "price": rng.random(n_rows),
+        }
+    )
+    table["category"] = ("c" + (table["item"] % 7).astype(str)).where(table["item"] % 11 > 0)
+    if users == "text":
+        table["user"] = ("u" + table["user"].astype(str)).where(rng.random(n_rows) > 0.1)
+    if users == "floats":
+        table["user"] = table["user"].astype(float).where(rng.random(n_rows) > 0.1)
+    if times == "floats":
+        table["time"] = table["time"] / 7
+    if times == "days":
+        table["time"] = pd.to_datetime(table["time"] // 9, unit="D").dt.date
+    if times == "dates":
+        table["time"] = pd.Timestamp("2024-03-30", tz="Europe/Paris") + pd.to_timedelta(
+            table["time"] * 7, unit="min"
+        )
+    return table
+
+
 def every_kind():
     """Clicks with every kind of column: text, integers, numbers, times elapsed, prices, tags.
 

@@ -1,6 +1,7 @@
 """Fixtures that several files of tests share."""
 
 import signal
+from functools import partial
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from sklearn_din.utils.warnings import log_once, warn_once
 from tests.encoded_impressions import make_impressions
 from tests.fitted_pipelines import CANDIDATE, fit_pipeline, make_frame
 from tests.real_data import WHERE, find_real_data
+from tests.tables import FORMS, read_in_pieces
 
 # What "make check" leaves out, by file: tests of more than half a second, and those that start
 # processes; "" is all of a file. Found by "pytest --durations=0", looked up by test_house.py.
@@ -70,6 +72,14 @@ def shared_data():
 @pytest.fixture
 def impressions():
     return make_impressions()
+
+
+@pytest.fixture(params=FORMS)
+def as_form(request, tmp_path, monkeypatch):
+    """Function that gives a frame one of the forms that the package takes."""
+    if request.param == "small scan":
+        read_in_pieces(monkeypatch, 7)
+    return partial(FORMS[request.param], folder=tmp_path)
 
 
 @pytest.fixture(scope="module")

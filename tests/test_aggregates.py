@@ -2,14 +2,16 @@
 
 import numpy as np
 import pandas as pd
-import polars as pl
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sklearn_din import attach_aggregates, scan_parquet
+from sklearn_din import attach_aggregates
+from tests.click_frames import make_table
 from tests.test_neighbours import plain_prior
+
+FRAME_AND_SCAN = pytest.mark.parametrize("as_form", ["frame", "scan"], indirect=True)
 
 RATINGS = pd.DataFrame(
     {
@@ -27,12 +29,6 @@ AGGREGATES = {
     "pair_mean": (("user", "item"), "rating", "mean"),
     "since": ("user", None, "elapsed"),
 }
-
-
-def as_scan(table, folder):
-    path = folder / f"{len(list(folder.iterdir()))}.parquet"
-    table.to_parquet(path, row_group_size=600)
-    return scan_parquet(path)
 
 
 def slow_aggregate(impressions, events, key, column, statistic):
@@ -105,12 +101,36 @@ def test_aggregates_equal_those_of_a_plain_loop(impressions, events):
         np.testing.assert_allclose(attached[name], expected, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("make", ["frame", "scan"])
-def test_levels_are_a_rate_a_count_and_the_time_since(make, tmp_path):
+@pytest.mark.parametrize("users", ["numbers", "text"])
+def test_every_form_of_the_tables_gives_the_same_aggregates(as_form, users):
+    shown = make_table(160, random_state=0, users=users, times="dates")
+    events = make_table(200, random_state=1, users=users, times="dates")
+    events["price"] = events["price"].where(events["item"] % 5 > 0)
+    events["cheap"] = (events["price"] < 0.4).astype("boolean").where(events["price"].notna())
+    events.loc[::90, "price"] = -np.inf
+    aggregates = {
+        "mean": ("user", "price", "mean"),
+        "n": (("user", "category"), None, "count"),
+        "sum": ("item", "price", "sum"),
+        "named": ("user", "category", "count"),
+        "rate": ("user", "cheap", "shrunk_rate"),
+        "since": ("user", None, "elapsed"),
+        "since both": (("user", "category"), None, "elapsed"),
+        "rate of two": (("item", "category"), "cheap", "shrunk_rate"),
+    }
+    twin = attach_aggregates(shown, events, time="time", aggregates=aggregates)
+    for first, second in ((as_form(shown), as_form(events)), (shown, as_form(events))):
+        ours = attach_aggregates(first, second, time="time", aggregates=aggregates)
+        assert isinstance(ours, pd.DataFrame) == isinstance(first, pd.DataFrame)
+        for name in aggregates:
+            np.testing.assert_allclose(ours[name], twin[name], rtol=1e-13, err_msg=name)
+
+
+def test_levels_are_a_rate_a_count_and_the_time_since(as_form):
     table = RATINGS.assign(
         liked=RATINGS["rating"] >= 3, time=pd.to_datetime([1, 2, 5, 5], unit="h")
     )
-    shown = as_scan(table, tmp_path) if make == "scan" else table
+    shown = as_form(table)
     levels = {"u": ("user", "liked", "levels"), "ui": (("user", "item"), "liked", "levels")}
     attached = attach_aggregates(shown, shown, time="time", aggregates=levels)
     by_hand = {
@@ -126,36 +146,26 @@ def test_levels_are_a_rate_a_count_and_the_time_since(make, tmp_path):
     np.testing.assert_array_equal(attached["ui_count"], [0, 0, 0, 1])
 
 
-@pytest.mark.parametrize("make", ["frame", "scan"])
-def test_a_key_of_many_columns_finds_every_event_again(make, tmp_path):
+@FRAME_AND_SCAN
+def test_a_key_of_many_columns_finds_every_event_again(as_form):
     """The product of the columns' distinct values, 2000 ** 6, is larger than 2 ** 63."""
     rng = np.random.default_rng(0)
     keys = tuple("abcdef")
     shown = pd.DataFrame({key: rng.permutation(2000) for key in keys}).assign(time=2)
     events = shown.sample(1500, random_state=0).assign(time=1)
-    tables = [as_scan(table, tmp_path) for table in (shown, events)] if make == "scan" else None
-    attached = attach_aggregates(
-        *(tables or (shown, events)), time="time", aggregates={"n": (keys, None, "count")}
-    )
+    tables, counts = (as_form(shown), as_form(events)), {"n": (keys, None, "count")}
+    attached = attach_aggregates(*tables, time="time", aggregates=counts)
     known = set(events[list(keys)].itertuples(index=False, name=None))
     rows = shown[list(keys)].itertuples(index=False, name=None)
     assert attached["n"].tolist() == [float(row in known) for row in rows]
 
 
-@pytest.mark.parametrize("make", [
-    lambda log, folder: log,
-    lambda log, folder: log.astype({"clicked": "Float64"}),
-    lambda log, folder: log.astype({"clicked": "Int64"}),
-    lambda log, folder: log.convert_dtypes(dtype_backend="pyarrow"),
-    lambda log, folder: pl.from_pandas(log),
-    lambda log, folder: pa.Table.from_pandas(log),
-    as_scan,
-])  # fmt: skip
-def test_booleans_are_numbers_whatever_holds_them(make, tmp_path):
+@pytest.mark.parametrize("dtype", ["boolean", "Float64", "Int64", "bool[pyarrow]"])
+def test_booleans_are_numbers_whatever_holds_them(dtype, as_form):
     log = pd.DataFrame({"user": 1, "time": range(4)})
-    log["clicked"] = pd.array([True, False, None, True], dtype="boolean")
+    log["clicked"] = pd.array([True, False, None, True], dtype="boolean").astype(dtype)
     of_clicks = {name: ("user", "clicked", name) for name in ("mean", "sum", "count")}
-    rows = make(log, tmp_path)
+    rows = as_form(log)
     attached = attach_aggregates(rows, rows, time="time", aggregates=of_clicks)
     found = np.stack([np.asarray(attached[name])[1:] for name in of_clicks])
     assert found.tolist() == [[1, 0.5, 0.5], [1, 1, 1], [1, 2, 2]]
@@ -169,14 +179,12 @@ NAN = [4.0, np.nan, 2.0, np.nan, 5.0]
     pd.arrays.ArrowExtensionArray(pa.array([4.0, float("nan"), 2.0, None, 5.0])),
     pd.arrays.ArrowExtensionArray(pa.array([4.0, float("nan"), 2.0, None, 5.0], pa.float32())),
 ])  # fmt: skip
-@pytest.mark.parametrize("make", ["frame", "scan"])
-def test_nan_is_no_value_whatever_the_dtype(ratings, make, tmp_path):
+@FRAME_AND_SCAN
+def test_nan_is_no_value_whatever_the_dtype(ratings, as_form):
     log = pd.DataFrame({"user": 1, "time": range(5), "rating": NAN})
     of_rating = {name: ("user", "rating", name) for name in ("mean", "sum", "count")}
     expected = attach_aggregates(log, log, time="time", aggregates=of_rating)[list(of_rating)]
-    odd = log.assign(rating=ratings)
-    if make == "scan":
-        odd = as_scan(odd, tmp_path)
+    odd = as_form(log.assign(rating=ratings))
     attached = attach_aggregates(odd, odd, time="time", aggregates=of_rating)
     found = pd.DataFrame({name: attached[name] for name in of_rating})
     pd.testing.assert_frame_equal(found, expected, check_exact=True)

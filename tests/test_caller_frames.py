@@ -17,6 +17,7 @@ from sklearn_din import (
     rank_candidates,
     sample_negatives,
 )
+from tests.tables import plain
 
 pl = pytest.importorskip("polars")
 
@@ -38,13 +39,6 @@ KINDS = {
 }
 TYPES = {"pandas": pd.DataFrame, "polars": pl.DataFrame, "arrow": pa.Table}
 OTHERS = ["polars", "arrow"]
-
-
-def plain(frame):
-    """Every cell as plain Python, missing as None, whatever the kind."""
-    if isinstance(frame, pd.DataFrame):
-        frame = pa.Table.from_pandas(frame, preserve_index=False)
-    return frame.to_pydict() if isinstance(frame, pa.Table) else frame.to_dict(as_series=False)
 
 
 @pytest.mark.parametrize("theirs", KINDS)

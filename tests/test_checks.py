@@ -1,6 +1,5 @@
 """What is wrong with a log is said at fit; honest twins of each fault are silent."""
 
-import logging
 import warnings
 
 import numpy as np
@@ -16,13 +15,14 @@ from sklearn_din import (
     attach_aggregates,
     attach_history,
     check,
-    scan_parquet,
 )
 from sklearn_din.server.answers import Answers
 from sklearn_din.training.label_means import find_label_means
 from sklearn_din.training.wrong_histories import find_clocks_of_some, find_wrong_rows
 from sklearn_din.utils.plain_values import from_plain, to_plain
-from sklearn_din.utils.warnings import log_once, warn_once
+from sklearn_din.utils.warnings import warn_once
+from tests.click_frames import as_lists
+from tests.tables import as_scan, said
 
 HOUR = pd.Timedelta("1h")
 
@@ -49,24 +49,6 @@ def encode(frame, **parameters):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return HistorySequenceEncoder(user="user", time="time", **parameters).fit_transform(frame)
-
-
-def said(call):
-    """The warnings and the lines of the log of a call."""
-    warn_once.cache_clear()
-    log_once.cache_clear()
-    lines = []
-    handler = logging.Handler()
-    handler.emit = lambda record: lines.append(record.getMessage())
-    logger = logging.getLogger("sklearn_din")
-    logger.addHandler(handler)
-    try:
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            call()
-    finally:
-        logger.removeHandler(handler)
-    return [str(warning.message) for warning in caught], lines
 
 
 def take_histories(X, rows):
@@ -337,26 +319,23 @@ def test_check_finds_what_fit_warns_of_and_says_nothing_itself(log, kind, tmp_pa
     X = attach(shown, shown[y == 1]).assign(rate=MEANS["of the item"](shown.assign(y=y)), y=y)
     X = take_histories(X, np.random.default_rng(1).permutation(len(X)))
     X["town"] = np.resize(["Island ", "Island", "Rome"], len(X))
-    X.to_parquet(tmp_path / "rows.parquet")
-    source, labels = X.drop(columns="y"), y
-    if kind == "polars":
-        source = pl.read_parquet(tmp_path / "rows.parquet").drop("y")
-    elif kind == "scan":
-        source, labels = scan_parquet(tmp_path / "rows.parquet", target="y"), None
+    scan = as_scan(X, tmp_path, target="y")
+    source, labels = {
+        "pandas": (X.drop(columns="y"), y),
+        "polars": (pl.from_pandas(as_lists(X)).drop("y"), y),
+        "scan": (scan, None),
+    }[kind]
     tables = []
     call = lambda: tables.append(check(source, labels, user="user", time="time"))  # noqa: E731
     assert said(call) == ([], [])
     found = tables[0][tables[0]["verdict"] != "nothing found"]
     assert "town holds 'Island ' " in found["verdict"].iloc[0]
     assert {*found["name"][1:]} >= {"histories on their rows", "means of the label"}
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        encoder = HistorySequenceEncoder(user="user", time="time")
-        DINClassifier(max_epochs=1).fit(encoder.fit_transform(X.drop(columns="y")), y)
+    encoder = HistorySequenceEncoder(user="user", time="time")
+    classifier, X = DINClassifier(max_epochs=1), X.drop(columns="y")
+    messages, _ = said(lambda: classifier.fit(encoder.fit_transform(X), y))
     texts = (found["verdict"] + " " + found["what to do"]).tolist()
-    assert [str(warning.message) for warning in caught if warning.category is UserWarning] == [
-        text for text in texts if "quantities" not in text
-    ]
+    assert messages == [text for text in texts if "quantities" not in text]
 
 
 def test_check_of_many_rows_looks_at_some_users(log, monkeypatch):
@@ -401,10 +380,9 @@ def test_the_encoder_keeps_the_longest_history_and_the_server_holds_as_many_even
 def test_the_longest_history_of_a_scan_is_that_of_the_frame(log, tmp_path):
     shown, y = log
     X = attach(shown, shown[y == 1])
-    X.to_parquet(tmp_path / "rows.parquet", row_group_size=500)
     encoders = [
         HistorySequenceEncoder(user="user", time="time", max_length=5).fit(rows)
-        for rows in (X, scan_parquet(tmp_path / "rows.parquet", memory="1MB"))
+        for rows in (X, as_scan(X, tmp_path, group=500, memory="1MB"))
     ]
     longest = {encoder.longest_history_ for encoder in encoders}
     assert longest == {max(map(len, X["hist_item"]))}

@@ -1,13 +1,12 @@
 """Two tables whose clocks differ are told apart from two whose clocks agree."""
 
-import warnings
-
 import numpy as np
 import pandas as pd
 import pytest
 
-from sklearn_din import attach_history, scan_parquet
+from sklearn_din import attach_history
 from sklearn_din.logs.clocks import note_clocks
+from tests.tables import as_scan, said
 
 SECONDS = np.sort(np.random.default_rng(0).integers(0, 90 * 86_400, 300)) + 1_400_000_000
 TIMES = pd.Series(pd.to_datetime(SECONDS, unit="s"), name="time")
@@ -20,11 +19,10 @@ def frames(shown, log):
 
 
 def attach(shown, log):
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
+    def call():
         attach_history(shown, log, user="user", time="time", columns="item")
-    assert all(warning.filename == __file__ for warning in caught)
-    return [str(warning.message) for warning in caught]
+
+    return said(call, filename=__file__)[0]
 
 
 @pytest.mark.parametrize(("grain", "letter"), [("days", "D"), ("hours", "h"), ("minutes", "min")])
@@ -69,9 +67,7 @@ def test_dates_of_polars_of_files_and_of_a_misread_unit(kind, tmp_path):
     assert len(messages) == (kind == "Date")
     assert all("whole days" in message for message in messages)
     shown, log = frames(TIMES, TIMES.dt.floor("D"))
-    shown.to_parquet(tmp_path / "shown.parquet")
-    scan = scan_parquet(tmp_path / "shown.parquet")
-    assert attach(scan, log) == attach(shown, log) != []
+    assert attach(as_scan(shown, tmp_path), log) == attach(shown, log) != []
     misread = pd.Series(pd.to_datetime(SECONDS))  # nanoseconds: 1.4 seconds after 1970
     (message,) = attach(*frames(TIMES, misread))
     assert message.startswith("the times of events are about 1970 and the others are not")

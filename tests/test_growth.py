@@ -5,6 +5,7 @@ import pickle
 import warnings
 import zipfile
 from collections import Counter
+from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -25,7 +26,6 @@ from sklearn_din import (
     TrainingDisplay,
     load,
     save,
-    scan_parquet,
     update,
 )
 from sklearn_din.encoding.vocabulary import IdRules, Vocabulary
@@ -558,17 +558,14 @@ def test_a_search_is_updated_in_its_best_estimator(frame, later, y):
     assert search.predict(later).shape == y.shape
 
 
-@pytest.mark.parametrize("what", ["fitted", "with_builder"])
-@pytest.mark.parametrize("make", [pd.DataFrame, lambda X: pl.from_pandas(as_lists(X)), "scan"])
-def test_a_column_that_is_new_is_refused(what, make, request, frame, y, tmp_path):
-    model, later = request.getfixturevalue(what), frame.assign(brand="red", score=0.5)
-    if make == "scan":
-        as_lists(later).to_parquet(tmp_path / "rows.parquet")
-        later = scan_parquet(tmp_path / "rows.parquet")
-    else:
-        later = make(later)
-    if what == "with_builder" and make == "scan":
-        pytest.skip("a HistoryBuilder takes frames")
+@pytest.mark.parametrize(
+    ("what", "as_form"),
+    [("fitted", "scan"), *product(["fitted", "with_builder"], ["frame", "polars"])],
+    indirect=["as_form"],
+)
+def test_a_column_that_is_new_is_refused(what, as_form, request, frame, y):
+    later = as_form(as_lists(frame.assign(brand="red", score=0.5)))
+    model = request.getfixturevalue(what)
     message = r"columns \['brand', 'score'\] were not there at fit: .* leave them out of X"
     with pytest.raises(ValueError, match=message):
         update(model, later, y)

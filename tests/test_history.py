@@ -16,8 +16,9 @@ from sklearn.base import clone
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
-from sklearn_din import HistoryBuilder, attach_history, load, save, scan_parquet
+from sklearn_din import HistoryBuilder, attach_history, load, save
 from sklearn_din.logs.history import sort_log
+from tests.tables import as_scan, lists
 
 CLICKS = pd.DataFrame(
     {
@@ -26,10 +27,6 @@ CLICKS = pd.DataFrame(
         "time": [10, 10, 40, 30],
     }
 )
-
-
-def lists(column):
-    return [np.asarray(cell).tolist() for cell in column]
 
 
 def attach(impressions, events, **options):
@@ -67,8 +64,7 @@ def test_a_fraction_of_max_age_counts_whatever_the_times_are(now, then, max_age,
     times = pd.Series([8, 9, 10, *far[: 3 * (now == "float64")]], dtype=now)
     impressions = pd.DataFrame({"user": "ann", "time": times})
     expected = slow_items(impressions, events, max_length=9, max_age=max_age)
-    events.to_parquet(tmp_path / "events.parquet")
-    for log in (events, scan_parquet(tmp_path / "events.parquet")):
+    for log in (events, as_scan(events, tmp_path)):
         attached = attach(impressions, log, max_age=max_age)
         assert lists(attached["hist_item"]) == expected
 
@@ -234,11 +230,8 @@ def many(n_rows, *, first_user=0, first_time=0):
 def test_histories_that_are_all_empty_are_said_once_of_frames_and_of_scans(
     shown, message, tmp_path
 ):
-    tables = {"shown": shown, "events": many(5)}
-    for name, table in tables.items():
-        table.to_parquet(tmp_path / f"{name}.parquet")
-    scans = [scan_parquet(tmp_path / f"{name}.parquet") for name in tables]
-    for pair in (tables.values(), scans):
+    tables = [shown, many(5)]
+    for pair in (tables, [as_scan(table, tmp_path) for table in tables]):
         with pytest.warns(UserWarning, match=f"^every history is empty: {message}") as caught:
             attached = attach(*pair)
         assert [warning.filename for warning in caught] == [__file__]

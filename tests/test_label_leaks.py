@@ -17,6 +17,7 @@ from sklearn_din import (
     sample_negatives,
 )
 from sklearn_din.training.leaks import Repeats, measure_repeats, warn_of_leaks
+from tests.tables import said
 from tests.test_negatives import SHAPES, make_noise
 
 OLD = "that was clicked before: this alone separates them"
@@ -50,19 +51,16 @@ def encode(shown, log):
         return HistorySequenceEncoder(user="user", time="time").fit_transform(X)
 
 
-def said(X, y):
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        warn_of_leaks(X, np.asarray(y, dtype=np.float32))
-    return [str(warning.message) for warning in caught]
+def leaks_said(X, y):
+    return said(lambda: warn_of_leaks(X, np.asarray(y, dtype=np.float32)))[0]
 
 
 @pytest.mark.parametrize("repeats", [0.0, 0.3, 0.6, 0.9])
 def test_users_who_come_back_to_what_they_had_are_no_leak(repeats):
     shown, log, y = make_shop(repeats=repeats)
-    assert said(encode(shown, log), y) == []
+    assert leaks_said(encode(shown, log), y) == []
     late = shown.assign(time=shown["time"] + pd.Timedelta("1s"))
-    messages = said(encode(late, log), y)
+    messages = leaks_said(encode(late, log), y)
     assert len(messages) == (repeats < 0.9)  # there, nothing tells a click from a repetition
     assert all(f"the newest {50 if repeats < 0.5 else 2} events" in m for m in messages)
 
@@ -82,7 +80,7 @@ FAULTS = {
 def test_a_rows_own_click_in_its_history_is_said_with_all_fractions(fault):
     shown, log, y = make_shop(repeats=0.2)
     X = encode(*FAULTS[fault](shown, log))
-    (message,) = said(X, y)
+    (message,) = leaks_said(X, y)
     (behaviour,) = X.schema.behaviours
     repeats = measure_repeats(X, behaviour, np.asarray(y) == 1, n_events=50)
     assert message == (
@@ -95,14 +93,14 @@ def test_a_rows_own_click_in_its_history_is_said_with_all_fractions(fault):
     )
     day = {name: frame.assign(time=frame["time"].dt.floor("D")) for name, frame in
            (("shown", shown), ("log", log))}  # fmt: skip
-    assert said(encode(day["shown"], day["log"]), y) == []  # the advice
+    assert leaks_said(encode(day["shown"], day["log"]), y) == []  # the advice
 
 
 def test_histories_of_two_units_of_time_and_those_made_by_hand_that_end_with_the_click():
     shown, log, y = make_shop(n_rows=120, n_users=60, n_items=3000)  # most own clicks are cut off
     seconds = log["time"].astype("datetime64[s]").astype("int64")
     thousands = shown["time"].astype("datetime64[ms]").astype("int64")
-    assert OWN in said(encode(shown.assign(time=thousands), log.assign(time=seconds)), y)[0]
+    assert OWN in leaks_said(encode(shown.assign(time=thousands), log.assign(time=seconds)), y)[0]
     shown, log, y = make_shop()
     X = attach_history(shown, log, user="user", time="time", columns=["item"])
     own = zip(X["hist_item"], X["item"], y, strict=True)
@@ -161,8 +159,8 @@ def test_users_who_go_round_a_few_items_and_ids_of_single_rows_are_no_leak(n_ite
     log["category"] = log["item"] % 2
     options = {"item_columns": ["category"], "time": "time", "random_state": 0}
     shown, y = sample_negatives(log, item="item", **options)
-    assert said(encode(shown, log), y) == []
-    assert said(encode(shown.assign(request=np.arange(len(y)).astype(str)), log), y) == []
+    assert leaks_said(encode(shown, log), y) == []
+    assert leaks_said(encode(shown.assign(request=np.arange(len(y)).astype(str)), log), y) == []
 
 
 @pytest.mark.parametrize("label", ["label", "score", "stars", "amount", "rate", "holes", "texts"])
@@ -177,14 +175,14 @@ def test_a_column_that_is_the_label(label):
         "texts": np.where(np.arange(len(y)) % 9, np.where(y == 1, "yes", "no"), None),
         "amount": y * (1.0 + np.arange(len(y))),  # what was paid is known after the purchase
     }
-    (message,) = said(encode(shown.assign(**{label: columns[label]}), log), y)
+    (message,) = leaks_said(encode(shown.assign(**{label: columns[label]}), log), y)
     assert message == (
         f"{label} alone tells clicked rows from others with an AUC of 1.0000: it is the label, a "
         "mean of it that counts the row itself, or known only after the click. Where it is, leave "
         f"it out, HistorySequenceEncoder(drop=['{label}']); attach_aggregates makes means of what "
         "came before each row."
     )
-    assert said(encode(shown, log), y) == []  # the advice
+    assert leaks_said(encode(shown, log), y) == []  # the advice
 
 
 @pytest.mark.parametrize("smoothing", [0, 5])
@@ -195,12 +193,12 @@ def test_a_mean_of_the_label_by_user_and_item(smoothing):
     labels = pd.Series(y).groupby([shown["user"], shown["item"]])
     total, count = labels.transform("sum"), labels.transform("count")
     rate = (total + smoothing * y.mean()) / (count + smoothing)
-    (message,) = said(encode(shown.assign(rate=rate), log), y)
+    (message,) = leaks_said(encode(shown.assign(rate=rate), log), y)
     assert message.startswith("rate alone tells clicked rows from others with an AUC of 0.9")
     ones = shown.assign(clicked=y)  # the advice
     so_far = {"rate": (("user", "item"), "clicked", "mean"), "n": ("item", "clicked", "mean")}
     before = attach_aggregates(shown, ones, time="time", aggregates=so_far)
-    assert said(encode(before, log), y) == []
+    assert leaks_said(encode(before, log), y) == []
 
 
 # What had been clicked before ----------------------------------------------------------------
@@ -224,10 +222,10 @@ def test_negatives_made_elsewhere_that_tell_whether_anybody_clicked_their_item(s
     )
     is_leak = drawn == "what came up" and "tail" in shape
     is_leak |= drawn == "anything" and shape in {"long tail", "launches"}
-    assert [text for text in said(X, y) if OLD not in text] == []
-    assert len(said(X, y)) == is_leak
+    assert [text for text in leaks_said(X, y) if OLD not in text] == []
+    assert len(leaks_said(X, y)) == is_leak
     if drawn == "here":  # nor in a fold by user
-        assert said(X[X.users % 3 > 0], y[X.users % 3 > 0]) == []
+        assert leaks_said(X[X.users % 3 > 0], y[X.users % 3 > 0]) == []
 
 
 # Labels and rows -----------------------------------------------------------------------------

@@ -1,7 +1,6 @@
 """Sampled negatives are rows of their event with an item the user never chose."""
 
 import re
-import warnings
 
 import numpy as np
 import pandas as pd
@@ -9,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sklearn_din import attach_history, sample_negatives, scan_parquet
+from sklearn_din import attach_history, sample_negatives
 from sklearn_din.logs.other_items import STRATEGIES
 from sklearn_din.logs.sampling_notices import Repeats
-from sklearn_din.utils.warnings import log_once
+from tests import tables
 
 EVENTS = pd.DataFrame(
     {
@@ -261,22 +260,17 @@ def test_negatives_of_launched_items_had_come_up_where_the_event_s_item_had(rows
             assert set(items[1:]) == choice
 
 
-def test_an_event_before_any_other_launch_is_left_out_with_one_line(caplog, tmp_path):
+@pytest.mark.parametrize("as_form", ["frame", "scan"], indirect=True)
+def test_an_event_before_any_other_launch_is_left_out_with_one_line(caplog, as_form):
     events = pd.DataFrame({"user": [1, 1, 2], "item": ["a", "b", "a"], "time": [1, 2, 9]})
     catalogue = pd.DataFrame({"item": ["a", "b", "c"], "since": [0, 0, 5]})
     options = {"item": "item", "user": "user", "time": "time", "n_negatives": 2}
     options |= {"catalogue": catalogue, "catalogue_time": "since", "random_state": 0}
-    events.to_parquet(tmp_path / "events.parquet")
-    for source in (events, scan_parquet(tmp_path)):
-        log_once.cache_clear()
-        caplog.clear()
-        shown, y = sample_negatives(source, **options)
-        assert shown["user"].tolist() == [2, 2, 2]
-        assert np.asarray(y).tolist() == [1, 0, 0]
-        (line,) = caplog.messages
-        assert line.startswith(
-            "sample_negatives: 2 of 3 events are left out: at their time no item"
-        )
+    shown, y = sample_negatives(as_form(events), **options)
+    assert shown["user"].tolist() == [2, 2, 2]
+    assert np.asarray(y).tolist() == [1, 0, 0]
+    (line,) = caplog.messages
+    assert line.startswith("sample_negatives: 2 of 3 events are left out: at their time no item")
     with pytest.raises(ValueError, match="no negative to sample"):
         sample_negatives(events[:2], **options)
 
@@ -452,11 +446,10 @@ REPEATED = (
 
 
 def said(log, **options):
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
+    def call():
         sample_negatives(log, item="item", random_state=0, **options)
-    assert all(warning.filename == __file__ for warning in caught)
-    return [str(warning.message) for warning in caught]
+
+    return tables.said(call, filename=__file__)[0]
 
 
 @pytest.mark.parametrize("user", [None, "user"])

@@ -8,7 +8,7 @@ import pytest
 from sklearn.compose import ColumnTransformer
 from sklearn.pipeline import make_pipeline
 
-from sklearn_din import HistorySequenceEncoder, scan_parquet
+from sklearn_din import HistorySequenceEncoder
 
 
 def impressions(**columns):
@@ -30,12 +30,10 @@ AMOUNTS = {"12,50": [12.5, 3, 1234.5], "EUR 12.50": [12.5, 3, -7], "1,234.00": [
         (["[1, 2]", "[]", "(3)"], r"price holds lists as text, '\[1, 2\]'.*from Parquet"),
     ],
 )
-@pytest.mark.parametrize("is_scan", [False, True])
-def test_text_that_looks_like_something_else_is_said(cells, message, is_scan, tmp_path):
-    frame = X = impressions(price=cells * 10)
-    if is_scan:
-        frame.to_parquet(tmp_path / "rows.parquet")
-        frame = scan_parquet(tmp_path / "rows.parquet")
+@pytest.mark.parametrize("as_form", ["frame", "scan"], indirect=True)
+def test_text_that_looks_like_something_else_is_said(cells, message, as_form):
+    X = impressions(price=cells * 10)
+    frame = as_form(X)
     with pytest.warns(UserWarning, match=message) as said:
         HistorySequenceEncoder().fit(frame)
     advice = re.search(r"Convert it with (pd.to_numeric\(.+\))\. Name", str(said[0].message))
@@ -90,16 +88,14 @@ def test_one_value_where_the_name_means_a_history_and_one_without_a_candidate_ar
     HistorySequenceEncoder().fit(frame[1:])  # another fold: a second warning would be an error
 
 
-@pytest.mark.parametrize("is_scan", [False, True])
+@pytest.mark.parametrize("as_form", ["frame", "scan"], indirect=True)
 @pytest.mark.parametrize(("length", "is_said"), [(56, True), (55, False)])
 def test_that_many_events_are_older_than_max_length_is_logged_once(
-    length, is_said, is_scan, tmp_path, caplog
+    length, is_said, as_form, caplog
 ):
     """Of 56 events the newest 50 are kept: more than a tenth is left out. Of 55, less."""
     X = pd.DataFrame({"item": [1, 2] * 500, "hist_item": [list(range(length))] * 1000})
-    if is_scan:
-        X.to_parquet(tmp_path / "rows.parquet")
-        X = scan_parquet(tmp_path)
+    X = as_form(X)
     for _ in range(2):
         HistorySequenceEncoder().fit(X)
     said = ["max_length=50 keeps the newest 50 events of each history, and more than a tenth"]

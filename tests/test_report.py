@@ -19,11 +19,11 @@ from sklearn_din import (
     load,
     rank_candidates,
     save,
-    scan_parquet,
 )
 from sklearn_din.datasets import make_click_log
 from sklearn_din.encoding.profile import ColumnProfile
 from tests.click_frames import encoder, every_kind
+from tests.tables import as_scan, said
 
 FITTED = pd.DataFrame(
     {
@@ -102,18 +102,14 @@ def later():
 @pytest.mark.parametrize("memory", ["1GB", "1MB"])
 def test_a_scan_is_reported_as_a_frame_is_also_after_saving_and_pickling(later, tmp_path, memory):
     frame, other = later
-    for name, part in (("fitted", frame), ("later", other)):
-        part.to_parquet(tmp_path / f"{name}.parquet", row_group_size=20)
-    fitted, scans = [
-        encoder().fit(table)
-        for table in (frame, scan_parquet(tmp_path / "fitted.parquet", memory=memory))
-    ]
+    scan = as_scan(frame, tmp_path, group=20, memory=memory)
+    fitted, scans = (encoder().fit(table) for table in (frame, scan))
     expected = fitted.report(other)
     assert expected["shift"].notna().any()
     save(fitted, tmp_path / "encoder")
     for again in (scans, load(tmp_path / "encoder"), pickle.loads(pickle.dumps(fitted))):
         pd.testing.assert_frame_equal(again.report(other), expected)
-    pd.testing.assert_frame_equal(fitted.report(scan_parquet(tmp_path / "later.parquet")), expected)
+    pd.testing.assert_frame_equal(fitted.report(as_scan(other, tmp_path, group=20)), expected)
 
 
 def test_growth_makes_values_known_and_leaves_what_was_at_fit():
@@ -210,21 +206,16 @@ def test_histories_that_are_empty_or_cut_at_predict_are_said_once(
     assert len(model.fit_transform(X)) == len(X)  # of the rows of fit, nothing is said
     rows, events = log.impressions, log.events[log.events["user"] < n_users]
     if way == "attached scan":
-        rows.to_parquet(tmp_path / "rows.parquet", row_group_size=100)
-        rows = scan_parquet(tmp_path / "rows.parquet")
+        rows = as_scan(rows, tmp_path)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "every history is empty")
         later = attach_history(rows, events, max_length=max_length, **WAYS)
     if way == "lists":
         later = later.assign(**{n: [list(c) for c in later[n]] for n in later if "hist_" in n})
     if way == "scan":
-        later.to_parquet(tmp_path / "rows.parquet", row_group_size=100)
-        later = scan_parquet(tmp_path / "rows.parquet")
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        for _ in range(2):
-            model.transform(later)
-    assert [bool(re.match(SHORT, str(w.message))) for w in caught] == [True] * is_said
+        later = as_scan(later, tmp_path)
+    messages, _ = said(lambda: [model.transform(later) for _ in range(2)])
+    assert [bool(re.match(SHORT, text)) for text in messages] == [True] * is_said
 
 
 @pytest.mark.parametrize("user", [None, "user"])

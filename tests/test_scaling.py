@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sklearn_din import HistorySequenceEncoder, attach_history, scan_parquet
+from sklearn_din import HistorySequenceEncoder, attach_history
 from sklearn_din.encoding.scaling import Moments
 from tests.click_frames import as_lists, encoder, same, with_windows
+from tests.tables import as_scan
 
 
 def test_numbers_are_standardised_and_missing_ones_indicated_where_the_name_is_free():
@@ -66,8 +67,7 @@ def stored(frame, how, folder):
     if how == "polars":
         return polars.from_pandas(frame)
     if how == "scan":
-        frame.to_parquet(folder / "log.parquet", row_group_size=50)
-        return scan_parquet(folder / "log.parquet")
+        return as_scan(frame, folder)
     return frame.astype({"dwell": f"timedelta64[{how}]"})
 
 
@@ -99,19 +99,14 @@ MOSTLY_ZERO = np.where(np.arange(4500) % 10, 0.0, PRICES)
 
 @pytest.mark.parametrize("prices", [PRICES, -PRICES, MOSTLY_ZERO])
 @pytest.mark.parametrize("in_histories", [False, True])
-@pytest.mark.parametrize("is_scan", [False, True])
-def test_one_number_far_off_leaves_the_others_apart_and_is_said(
-    prices, in_histories, is_scan, tmp_path
-):
+@pytest.mark.parametrize("as_form", ["frame", "scan"], indirect=True)
+def test_one_number_far_off_leaves_the_others_apart_and_is_said(prices, in_histories, as_form):
     def encode(prices, name="price"):
         columns = {name: prices, "item": np.arange(4500) % 7}
         if in_histories:
             ids = list(np.arange(4500)[:, None] % 7)
             columns = {"hist_item": ids, name: list(prices[:, None]), "item": columns["item"]}
-        frame = pd.DataFrame(columns)
-        if is_scan:
-            frame.to_parquet(tmp_path / "rows.parquet", row_group_size=999)
-            frame = scan_parquet(tmp_path / "rows.parquet")
+        frame = as_form(pd.DataFrame(columns))
         return HistorySequenceEncoder().fit_transform(frame)[name].ravel()
 
     others = np.arange(4500) != 7

@@ -3,10 +3,8 @@
 import errno
 import gc
 import inspect
-import os
 import pickle
 import re
-import warnings
 
 import numpy as np
 import pandas as pd
@@ -19,11 +17,12 @@ from sklearn_din import (
     attach_aggregates,
     attach_history,
     sample_negatives,
-    scan_parquet,
 )
-from sklearn_din.large import sorting, sql
+from sklearn_din.large import sql
 from sklearn_din.logs import aggregates as logs_aggregates
 from sklearn_din.logs.other_items import STRATEGIES
+from tests.click_frames import make_table
+from tests.tables import as_scan, lists, read, read_in_pieces, said
 from tests.test_faults import small_disk
 from tests.test_history import slow_items
 
@@ -40,56 +39,6 @@ def sorted_rows_in_small_batches(request, monkeypatch):
         read_in_pieces(monkeypatch, 7)
 
 
-def read_in_pieces(monkeypatch, size):
-    whole = sorting.Database.read
-
-    def read(database, query):
-        for batch in whole(database, query):
-            yield from (batch.slice(first, size) for first in range(0, len(batch), size))
-
-    monkeypatch.setattr(sorting.Database, "read", read)
-
-
-def make_table(n_rows, *, random_state, users="numbers", times="numbers"):
-    rng = np.random.default_rng(random_state)
-    table = pd.DataFrame(
-        {
-            "user": rng.integers(0, 40, n_rows) ** 2,
-            "item": rng.integers(0, 90, n_rows),
-            "time": rng.integers(0, 300, n_rows),
-            "price": rng.random(n_rows),
-        }
-    )
-    table["category"] = ("c" + (table["item"] % 7).astype(str)).where(table["item"] % 11 > 0)
-    if users == "text":
-        table["user"] = ("u" + table["user"].astype(str)).where(rng.random(n_rows) > 0.1)
-    if users == "floats":
-        table["user"] = table["user"].astype(float).where(rng.random(n_rows) > 0.1)
-    if times == "floats":
-        table["time"] = table["time"] / 7
-    if times == "days":
-        table["time"] = pd.to_datetime(table["time"] // 9, unit="D").dt.date
-    if times == "dates":
-        table["time"] = pd.Timestamp("2024-03-30", tz="Europe/Paris") + pd.to_timedelta(
-            table["time"] * 7, unit="min"
-        )
-    return table
-
-
-def scan_of(table, folder, *, memory="1GB", group=60, **options):
-    path = folder / f"{len(os.listdir(folder))}.parquet"
-    table.to_parquet(path, row_group_size=group)
-    return scan_parquet(path, memory=memory, **options)
-
-
-def read(scan):
-    """All rows; each part is checked to begin where the one before it ended."""
-    parts = list(scan.parts())
-    ends = np.cumsum([0, *(len(part) for _, part in parts)])
-    assert [start for start, _ in parts] == ends[:-1].tolist()
-    return pd.concat([part for _, part in parts])
-
-
 def same_cells(ours, twin):
     ours, twin = list(ours), list(twin)
     assert len(ours) == len(twin)
@@ -98,38 +47,6 @@ def same_cells(ours, twin):
         missing = pd.isna(its)
         assert (pd.isna(mine) == missing).all()
         assert (mine[~missing] == its[~missing]).all()
-
-
-@pytest.mark.parametrize("memory", BUDGETS)
-@pytest.mark.parametrize(
-    ("users", "times", "max_age"),
-    [
-        ("numbers", "numbers", None),
-        ("text", "floats", 5.5),
-        ("floats", "dates", "3h"),
-        ("text", "dates", None),
-        ("numbers", "days", "9D"),
-    ],
-)
-def test_histories_of_scans_are_those_in_memory(tmp_path, users, times, max_age, memory):
-    shown = make_table(160, random_state=0, users=users, times=times)
-    events = make_table(200, random_state=1, users=users, times=times)
-    options = {**WAYS, "max_length": 5, "max_age": max_age, "elapsed": "ago"}
-    x, log = scan_of(shown, tmp_path, memory=memory), scan_of(events, tmp_path, memory=memory)
-    if times == "days":  # as Python objects they are no times
-        shown, events = (t.assign(time=pd.to_datetime(t["time"])) for t in (shown, events))
-    twin = attach_history(shown, events, **options)
-    new = ["hist_item", "hist_category", "hist_price", "ago"]
-    others = [(x, events), (shown, log)] if users == "text" else []
-    for first, second in ((x, log), *others):
-        ours = attach_history(first, second, **options)
-        assert isinstance(ours, AttachedScan) == (first is x)
-        assert list(ours.columns) == list(twin.columns)
-        rows = ours if first is shown else read(ours)
-        for name in new:
-            same_cells(rows[name], twin[name])
-        assert rows[new].dtypes.map(repr).eq("WindowDtype()").all()
-        assert rows["hist_item"].array.fingerprint == rows["ago"].array.fingerprint
 
 
 KEYS = {
@@ -159,19 +76,20 @@ def test_keys_of_every_kind_meet_as_in_a_plain_loop(tmp_path, kind, memory):
     expected = slow_items(shown, events, max_length=4, max_age=9)
     assert max(map(len, expected)) == 4
     options = {"user": "user", "time": "time", "columns": "item", "max_length": 4, "max_age": 9}
-    log = scan_of(events, tmp_path, memory=memory)
-    for tables in ((shown, events), (shown, log), (scan_of(shown, tmp_path, memory=memory), log)):
-        histories = attach_history(*tables, **options)["hist_item"]
-        assert [cell.tolist() for cell in histories] == expected
+    log = as_scan(events, tmp_path, memory=memory)
+    for tables in ((shown, events), (shown, log), (as_scan(shown, tmp_path, memory=memory), log)):
+        assert lists(attach_history(*tables, **options)["hist_item"]) == expected
 
 
 UNITS = ["s", "ms", "us", "ns"]
+WINTER, SUMMER = (None, "1969-12-31 23:59:30"), ("Europe/Berlin", "2024-03-31")
 
 
 @pytest.mark.parametrize(
-    ("zone", "start"), [(None, "1969-12-31 23:59:30"), ("Europe/Berlin", "2024-03-31")]
-)
-@pytest.mark.parametrize("units", [(a, b) for a in UNITS for b in UNITS])
+    ("units", "zone", "start"),
+    [((a, b), *(WINTER, SUMMER)[(i + j) % 2]) for i, a in enumerate(UNITS)
+     for j, b in enumerate(UNITS)],
+)  # fmt: skip
 def test_times_of_every_unit_meet_as_in_a_plain_loop(tmp_path, units, zone, start):
     tables = [make_table(40, random_state=0), make_table(60, random_state=1)]
     for table, unit in zip(tables, units, strict=True):
@@ -180,17 +98,34 @@ def test_times_of_every_unit_meet_as_in_a_plain_loop(tmp_path, units, zone, star
         table["time"] = times.dt.as_unit(unit).dt.tz_localize(zone)
     age = pd.Timedelta("7s")
     expected = slow_items(*tables, max_length=5, max_age=age)
-    scans = [scan_of(table, tmp_path) for table in tables]
+    scans = [as_scan(table, tmp_path) for table in tables]
     options = {"user": "user", "time": "time", "columns": "item", "max_length": 5, "max_age": age}
     for first, second in (tables, scans, (tables[0], scans[1]), (scans[0], tables[1])):
-        histories = attach_history(first, second, **options)["hist_item"]
-        assert [cell.tolist() for cell in histories] == expected
+        assert lists(attach_history(first, second, **options)["hist_item"]) == expected
+
+
+@pytest.mark.parametrize("memory", BUDGETS)
+def test_dates_of_a_file_order_events_and_all_columns_are_windows_of_one_log(tmp_path, memory):
+    tables = make_table(60, random_state=0), make_table(90, random_state=1)
+    tables = [table.assign(user=table["user"] % 9, time=table["time"] // 9) for table in tables]
+    days = [t.assign(time=pd.to_datetime(t["time"], unit="D").dt.date) for t in tables]
+    options = WAYS | {"max_length": 5, "max_age": "9D", "elapsed": "ago"}
+    ours = attach_history(*(as_scan(t, tmp_path, memory=memory) for t in days), **options)
+    assert isinstance(ours, AttachedScan)
+    rows, names = read(ours), ["hist_item", "hist_category", "hist_price", "ago"]
+    twin = attach_history(*tables, **options | {"max_age": 9})
+    assert lists(rows["hist_item"]) == slow_items(*tables, max_length=5, max_age=9)
+    for name in names[:3]:
+        same_cells(rows[name], twin[name])
+    assert lists(rows["ago"]) == [[86_400 * day for day in cell] for cell in twin["ago"]]
+    assert rows[names].dtypes.map(repr).eq("WindowDtype()").all()
+    assert rows["hist_item"].array.fingerprint == rows["ago"].array.fingerprint
 
 
 def test_windows_do_not_depend_on_the_number_of_threads(tmp_path, monkeypatch):
     table = make_table(60_000, random_state=0)
     table["time"] //= 100  # many events of one user at one time
-    scan = scan_of(table, tmp_path, group=10_000)
+    scan = as_scan(table, tmp_path, group=10_000)
     found = []
     for threads in ("1", "4", "4", "all"):
         monkeypatch.setenv("OMP_NUM_THREADS", threads)
@@ -208,15 +143,15 @@ def test_a_log_that_is_its_own_impressions_and_equal_times(tmp_path, memory, one
     table["time"] //= 30  # many events of one user at one time
     if one_user:
         table["user"] = table["user"].where(table.index % 50 == 0, 7)
-    scan = scan_of(table, tmp_path, memory=memory)
+    scan = as_scan(table, tmp_path, memory=memory)
     ours = attach_history(scan, scan, max_length=9, **WAYS)
     twin = attach_history(table, table, max_length=9, **WAYS)
     same_cells(ours["hist_item"], twin["hist_item"])
     same_cells(ours["hist_price"], twin["hist_price"])
-    other = attach_history(scan_of(table, tmp_path), table, max_length=9, **WAYS)
+    other = attach_history(as_scan(table, tmp_path), table, max_length=9, **WAYS)
     both = pd.concat([ours["hist_item"], other["hist_item"]], ignore_index=True)
     same_cells(both, pd.concat([twin["hist_item"]] * 2))  # logs in two orders are told apart
-    empty = scan_of(table.iloc[:0], tmp_path)
+    empty = as_scan(table.iloc[:0], tmp_path)
     assert [len(cell) for cell in attach_history(scan, empty, **WAYS)["hist_item"]] == [0] * 200
     nothing = attach_history(empty, scan, elapsed="ago", **WAYS)
     assert len(nothing) == len(nothing["ago"]) == 0
@@ -234,7 +169,7 @@ def test_columns_of_many_kinds_are_kept_as_they_are(tmp_path):
     table["day"] = pd.to_datetime(table["item"], unit="D")
     table["stamp"] = pd.to_datetime(table["item"], unit="D", utc=True)
     table["small"] = table["item"].astype("int8")
-    scan = scan_of(table, tmp_path)
+    scan = as_scan(table, tmp_path)
     columns = ["whole", "flag", "day", "stamp", "small", "category"]
     twin = attach_history(read(scan), read(scan), user="user", time="time", columns=columns)
     for log in (scan, table):
@@ -251,12 +186,16 @@ def test_columns_of_many_kinds_are_kept_as_they_are(tmp_path):
 )
 def test_views_show_those_rows(tmp_path, rows):
     table = make_table(160, random_state=5)
-    scan = scan_of(table, tmp_path, memory="25KB", target="price")
+    scan = as_scan(table, tmp_path, memory="25KB", target="price")
     options = {"user": "user", "time": "time", "columns": ["item"], "elapsed": "ago"}
-    whole = attach_history(scan, scan, **options)
-    twin = attach_history(table, table, **options).iloc[rows]
+    numbers = {"n": ("user", None, "count")}
+    whole = attach_aggregates(scan, scan, time="time", aggregates=numbers)
+    whole = attach_history(whole, scan, **options)
+    twin = attach_aggregates(table, table, time="time", aggregates=numbers)
+    twin = attach_history(twin, table, **options).iloc[rows]
     view = whole[rows]
-    assert view.shape == (len(twin), 6)
+    assert view.shape == (len(twin), 7)
+    assert view["n"].tolist() == twin["n"].tolist()
     assert view.target_.tolist() == twin["price"].tolist()
     for name in ("hist_item", "ago"):
         same_cells(view[name], twin[name])
@@ -268,7 +207,7 @@ def test_views_show_those_rows(tmp_path, rows):
 
 def test_scikit_learn_splits_it_and_a_copy_reads_the_same_files(tmp_path):
     table = make_table(160, random_state=6)
-    scan = scan_of(table, tmp_path, target="price")
+    scan = as_scan(table, tmp_path, target="price")
     ours = attach_history(scan, scan, user="user", time="time", columns="item")
     twin = attach_history(table, table, user="user", time="time", columns="item")
     mine, its = train_test_split(ours, random_state=0)[1], train_test_split(twin, random_state=0)[1]
@@ -293,7 +232,7 @@ def test_scikit_learn_splits_it_and_a_copy_reads_the_same_files(tmp_path):
 def test_a_cache_dir_keeps_the_files_and_a_second_call_reads_them(tmp_path, monkeypatch):
     table = make_table(300, random_state=7)
     cache = tmp_path / "cache"
-    scan = scan_of(table, tmp_path, cache_dir=cache)
+    scan = as_scan(table, tmp_path, cache_dir=cache)
     first = attach_history(scan, scan, **WAYS)
     assert first[:9].cache_dir == cache
     numbers = {"n": ("user", None, "count")}
@@ -311,40 +250,9 @@ def test_a_cache_dir_keeps_the_files_and_a_second_call_reads_them(tmp_path, monk
     assert sorted(path.name.split("-")[0] for path in cache.iterdir()) == kept
 
 
-@pytest.mark.parametrize("memory", BUDGETS)
-@pytest.mark.parametrize("users", ["numbers", "text"])
-def test_aggregates_of_scans_are_those_in_memory(tmp_path, users, memory):
-    shown = make_table(160, random_state=0, users=users, times="dates")
-    events = make_table(200, random_state=1, users=users, times="dates")
-    events["price"] = events["price"].where(events["item"] % 5 > 0)
-    events["cheap"] = (events["price"] < 0.4).astype("boolean").where(events["price"].notna())
-    events.loc[::90, "price"] = -np.inf
-    aggregates = {
-        "mean": ("user", "price", "mean"),
-        "n": (("user", "category"), None, "count"),
-        "sum": ("item", "price", "sum"),
-        "named": ("user", "category", "count"),
-        "rate": ("user", "cheap", "shrunk_rate"),
-        "since": ("user", None, "elapsed"),
-        "since both": (("user", "category"), None, "elapsed"),
-        "rate of two": (("item", "category"), "cheap", "shrunk_rate"),
-    }
-    twin = attach_aggregates(shown, events, time="time", aggregates=aggregates)
-    x, log = scan_of(shown, tmp_path, memory=memory), scan_of(events, tmp_path, memory=memory)
-    ours = attach_aggregates(x, log, time="time", aggregates=aggregates)
-    assert ours.columns == twin.columns.tolist()
-    for rows in (slice(None), slice(None, None, -7)):
-        view = ours[rows]
-        for name in aggregates:
-            expected = twin[name].iloc[rows].to_numpy()
-            np.testing.assert_allclose(view[name].to_numpy(), expected, rtol=1e-13)
-    ours = attach_aggregates(shown, log, time="time", aggregates=aggregates)
-    pd.testing.assert_frame_equal(ours, twin)
-
-
 def test_histories_and_aggregates_lie_on_each_other(tmp_path):
     table = make_table(160, random_state=8)
-    scan = scan_of(table, tmp_path, memory="25KB")
+    scan = as_scan(table, tmp_path, memory="25KB")
     numbers = {"n": ("user", None, "count")}
     ours = attach_history(scan, scan, user="user", time="time", columns="item")
     ours = attach_aggregates(ours[::-1], scan, time="time", aggregates=numbers)
@@ -379,7 +287,7 @@ def test_negatives_of_scans_follow_the_same_rules(tmp_path, memory, user, strate
     events = events.rename(columns={"time": "moment"})
     options = {"item": "item", "item_columns": ["category"], "n_negatives": 4, "user": user}
     options |= {"strategy": strategy, "random_state": 0}
-    scan = scan_of(events, tmp_path, memory=memory)
+    scan = as_scan(events, tmp_path, memory=memory)
     ours, y = sample_negatives(scan, **options)
     twin, y_twin = sample_negatives(events, **options)
     rows, again = read(ours), read(sample_negatives(scan, **options)[0])
@@ -405,18 +313,17 @@ def test_negatives_of_scans_follow_the_same_rules(tmp_path, memory, user, strate
     assert not path.exists()
 
 
-@pytest.mark.parametrize("times", ["numbers", "floats", "dates"])
-@pytest.mark.parametrize("option", [
-    {"launched": True},
-    {"launched": False},
-    {"launched": "auto"},
-    {"catalogue": ["item", "tag"]},
-    {"catalogue": ["item", "tag"], "launched": True},
-    {"catalogue": ["item", "tag", "since"], "catalogue_time": "since"},
-    {"catalogue": ["item", "tag", "since"], "catalogue_time": "since", "launched": False},
-    {"catalogue": ["item", "tag"], "time": None},
-    {"catalogue": ["item", "tag"], "time": None, "user": None},
-    {"item_columns": ["item", "tag"]},
+@pytest.mark.parametrize(("option", "times"), [
+    ({"launched": True}, "floats"),
+    ({"launched": False}, "dates"),
+    ({"launched": "auto"}, "numbers"),
+    ({"catalogue": ["item", "tag"]}, "dates"),
+    ({"catalogue": ["item", "tag"], "launched": True}, "numbers"),
+    *(({"catalogue": ["item", "tag", "since"], "catalogue_time": "since", **launched}, times)
+      for times in ("numbers", "floats", "dates") for launched in ({}, {"launched": False})),
+    ({"catalogue": ["item", "tag"], "time": None}, "dates"),
+    ({"catalogue": ["item", "tag"], "time": None, "user": None}, "numbers"),
+    ({"item_columns": ["item", "tag"]}, "floats"),
 ])  # fmt: skip
 def test_negatives_of_scans_and_of_frames_are_drawn_of_the_same_items(tmp_path, option, times):
     chance = np.random.default_rng(0)
@@ -438,8 +345,8 @@ def test_negatives_of_scans_and_of_frames_are_drawn_of_the_same_items(tmp_path, 
         option = option | {"catalogue": listed[option["catalogue"]]}
     twin, _ = sample_negatives(events, **options | option)
     if "catalogue" in option and times == "dates":
-        option["catalogue"] = scan_of(option["catalogue"], tmp_path)
-    ours = read(sample_negatives(scan_of(events, tmp_path), **options | option)[0])
+        option["catalogue"] = as_scan(option["catalogue"], tmp_path)
+    ours = read(sample_negatives(as_scan(events, tmp_path), **options | option)[0])
     for start in range(0, len(twin), 201):
         drawn = [rows[start : start + 201][["item", "tag"]].to_numpy() for rows in (ours, twin)]
         assert {*map(tuple, drawn[0].tolist())} == {*map(tuple, drawn[1].tolist())}, start
@@ -452,7 +359,7 @@ def test_negatives_of_users_depend_on_the_seed_alone(tmp_path, monkeypatch):
     drawn = []
     for size in (10_000, 50, 7):
         read_in_pieces(monkeypatch, size)
-        scan = scan_of(events, tmp_path, group=600 // size + 20)
+        scan = as_scan(events, tmp_path, group=600 // size + 20)
         impressions, _ = sample_negatives(scan, random_state=0, time="time", **options)
         drawn.append(impressions["item"].tolist())
     assert drawn[0] == drawn[1] == drawn[2]
@@ -505,7 +412,7 @@ def test_every_option_of_a_log_does_for_scans_what_it_does_for_frames(tmp_path, 
 
     frames, scans = (
         [result(source, {**plain, **more}) for more in ({}, {option: OPTIONS[attach][option]})]
-        for source in (rows, scan_of(rows, tmp_path))
+        for source in (rows, as_scan(rows, tmp_path))
     )
     assert not frames[0].equals(frames[1])
     assert not scans[0].equals(scans[1])
@@ -532,21 +439,18 @@ ONCE = make_table(300, random_state=0)
 def test_a_log_given_twice_is_said(log, is_said, memory, tmp_path):
     shown, events = make_table(50, random_state=1), log.reset_index(drop=True)
     if memory in BUDGETS:
-        events = scan_of(events, tmp_path, memory=memory, cache_dir=tmp_path / "cache")
+        events = as_scan(events, tmp_path, memory=memory, cache_dir=tmp_path / "cache")
     shown = events if memory == "own rows" else shown
     message = r"nearly all events are there twice, .* Was the log given twice\? events.drop_dup"
     for _ in range(2):  # a scan finds the histories that it has kept
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            attach_history(shown, events, **WAYS)
-        assert [bool(re.match(message, str(w.message))) for w in caught] == [True] * is_said
-        assert {w.filename for w in caught} <= {__file__}
+        messages, _ = said(lambda: attach_history(shown, events, **WAYS), filename=__file__)
+        assert [bool(re.match(message, text)) for text in messages] == [True] * is_said
 
 
 def test_a_full_disk_leaves_nothing(tmp_path):
     table = make_table(2000, random_state=0)
     cache = tmp_path / "cache"
-    scan = scan_of(table, tmp_path, cache_dir=cache)
+    scan = as_scan(table, tmp_path, cache_dir=cache)
     with small_disk():
         for call in (
             lambda: attach_history(scan, scan, **WAYS),
@@ -563,7 +467,7 @@ def test_a_full_disk_leaves_nothing(tmp_path):
 
 def test_a_file_that_changes_is_named(tmp_path):
     table = make_table(200, random_state=0)
-    scan = scan_of(table, tmp_path, cache_dir=tmp_path / "cache")
+    scan = as_scan(table, tmp_path, cache_dir=tmp_path / "cache")
     ours = attach_history(scan, scan, **WAYS)
     store = ours._histories.store
     starts = store.path / store.entries["starts"]["file"]

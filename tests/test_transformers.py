@@ -1,8 +1,11 @@
+"""An encoder gives the ids of the obvious loop, whatever the kind, order and number of rows."""
+
 import pickle
 from collections import Counter
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 import sklearn
 from sklearn.base import clone
@@ -142,3 +145,56 @@ def test_labels_are_never_looked_at(method):
     for y in (Forbidden(), np.ones((80, 1)), [None], np.arange(3)):
         made = getattr(encoder(), method)(frame, y)
         same(made if method == "fit_transform" else made.transform(frame), expected)
+
+
+# Frames of other libraries, plain arrays, and what serving sends
+
+
+def test_dropped_columns_may_be_absent_when_serving():
+    frame = with_windows()
+    fitted = encoder().fit(frame)
+    same(fitted.transform(frame.drop(columns=["user", "time"])), fitted.transform(frame))
+
+
+@pytest.mark.parametrize("dtype", ["Int64", "category", "str", object, pd.ArrowDtype(pa.int64())])
+def test_ids_of_any_dtype_encode_alike(dtype):
+    values = pd.Series([12, 3, 3, 45])
+    frame = pd.DataFrame({"item": values.astype(dtype)})
+    if dtype != "str":
+        frame.loc[0, "item"] = None
+    X = HistorySequenceEncoder().fit_transform(frame)
+    assert X["item"].tolist() == ([2, 3, 3, 4] if dtype == "str" else [1, 2, 2, 3])
+
+
+def test_plain_arrays_are_numeric_throughout_and_columns_without_names_taken_by_position():
+    array = np.array([[1, 10], [3, 20]])
+    X = HistorySequenceEncoder().fit_transform(array)
+    assert X.keys() == ["x0", "x1"]
+    assert X.schema.names("numeric") == ["x0", "x1"]
+    assert X["x0"].tolist() == [-1.0, 1.0]
+    frame = pd.DataFrame({"price": [1.0, 3.0], "item": ["a", "b"]})
+    fitted = HistorySequenceEncoder().fit(frame)
+    with pytest.warns(UserWarning, match="X does not have valid feature names"):
+        X = fitted.transform(frame.to_numpy())
+    same(X, fitted.transform(frame))
+    frame = pd.DataFrame(np.array([[1.0, 2.0], [3.0, 4.0]]))
+    fitted = HistorySequenceEncoder().fit(frame)
+    assert not hasattr(fitted, "feature_names_in_")
+    assert fitted.transform(frame).keys() == ["x0", "x1"]
+    with pytest.warns(UserWarning, match="X has feature names, but"):
+        named = fitted.transform(frame.set_axis(["a", "b"], axis=1))
+    assert named["x1"].tolist() == [-1.0, 1.0]
+
+
+def test_moved_and_further_columns_are_taken_by_name(as_form):
+    frame = as_lists(with_windows())
+    fitted = encoder(user="user", drop=["time"]).fit(frame)
+    expected = fitted.transform(frame)
+    moved = frame[frame.columns[::-1]].assign(colour="red", hist_colour=[["red"]] * len(frame))
+    names = list(moved.columns)
+    found = fitted.transform(as_form(moved))
+    same(found, expected)
+    assert found.users.tolist() == expected.users.tolist()
+    of_fit = frame[frame.columns[::-1]]
+    same(fitted.partial_fit(of_fit).transform(frame), expected)
+    assert list(moved.columns) == names

@@ -17,14 +17,11 @@ from sklearn.model_selection import train_test_split
 
 from sklearn_din import attach_history
 from sklearn_din.logs.windows import EventLog, WindowArray, WindowDtype
+from tests.tables import lists
 
 ITEMS = np.array(["a", "b", "c", "d", "e", "f", "g", "h"], dtype=object)
 STARTS, LENGTHS = np.array([0, 1, 4, 0, 1]), np.array([2, 3, 0, -1, 3])
 CELLS = [["a", "b"], ["b", "c", "d"], [], None, ["b", "c", "d"]]
-
-
-def lists(column):
-    return [None if cell is None else np.asarray(cell).tolist() for cell in column]
 
 
 @pytest.fixture
