@@ -35,14 +35,12 @@ from sklearn_din.encoding.table import Columns, Impressions
 from sklearn_din.encoding.vocabulary import IdRules, whole_ids
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.schema import Schema
-from sklearn_din.features.store import create_store, open_store
 from sklearn_din.features.vectors import Vectors
 from sklearn_din.utils.compat import Interval, StrOptions, _check_feature_names_in, _fit_context
 from sklearn_din.utils.digests import digest
 from sklearn_din.utils.estimator_state import EstimatorState, check_feature_names, check_keys
 from sklearn_din.utils.extras import ranks
 from sklearn_din.utils.frames import pandas_frame
-from sklearn_din.utils.plain_values import from_plain, join_arrays, split_arrays, to_plain
 from sklearn_din.utils.scan import Scan
 from sklearn_din.utils.typed_fields import from_dict, to_dict
 from sklearn_din.utils.validation import (
@@ -478,6 +476,9 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
         if table.scan is None or not name:
             self._learn(table)
             return
+        from sklearn_din.features.store import create_store, open_store
+        from sklearn_din.utils.plain_values import from_plain, join_arrays, split_arrays, to_plain
+
         where, memory = table.scan.cache_dir, table.scan.memory
         store = open_store(where, name, memory=memory)
         if store is not None:
@@ -594,6 +595,8 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
         """Name of the store that keeps what is learnt or encoded; "" without a ``cache_dir``."""
         if table.scan is None or table.scan.cache_dir is None:
             return ""
+        from sklearn_din.utils.plain_values import split_arrays, to_plain
+
         facts: dict[str, Any] = {"parameters": self.get_params(deep=False)}
         if what == "encoded":
             facts["learnt"] = self._learnt_state()

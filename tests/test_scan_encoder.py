@@ -8,7 +8,7 @@ import pytest
 
 from sklearn_din import HistorySequenceEncoder, attach_history, scan_parquet
 from sklearn_din.datasets import make_click_log
-from sklearn_din.encoding import rows, vocabulary
+from sklearn_din.encoding import stored_rows, vocabulary
 from sklearn_din.large.parquet_scan import ParquetFiles
 from tests.click_frames import every_kind
 
@@ -33,7 +33,7 @@ def folder(table, tmp_path_factory):
 def small_parts(monkeypatch):
     """Merging and walking happen many times, in small tables too."""
     monkeypatch.setattr(vocabulary, "PENDING_VALUES", 20)
-    monkeypatch.setattr(rows, "AT_A_TIME", 64)
+    monkeypatch.setattr(stored_rows, "AT_A_TIME", 64)
 
 
 def in_memory(table):

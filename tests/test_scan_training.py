@@ -12,7 +12,7 @@ from sklearn.model_selection import GridSearchCV, cross_val_score, train_test_sp
 from skorch.callbacks import Callback
 
 from sklearn_din import Checkpoint, DINClassifier, HistorySequenceEncoder, TimeSplit, scan_parquet
-from sklearn_din.encoding.rows import RowSink, open_rows
+from sklearn_din.encoding.stored_rows import RowSink, open_rows
 from sklearn_din.features.encoded import rows_per_pool
 from sklearn_din.features.store import create_store
 from sklearn_din.metrics import group_roc_auc_scorer

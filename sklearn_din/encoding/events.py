@@ -1,13 +1,13 @@
 """The events of one behaviour: aligned histories, and only those that some row holds."""
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from sklearn_din.encoding.cells import Codes, HistoryCells
-from sklearn_din.features.ragged import MOST_EVENTS
+from sklearn_din.features.ragged import MOST_EVENTS, Ragged
 from sklearn_din.utils.spans import Covered, Spans
 
 
@@ -114,3 +114,8 @@ def _check_aligned(cells: Sequence[HistoryCells]) -> None:
                 "differ). Give different events a key each in histories; in place of "
                 "permutation_importance use history_importance."
             )
+
+
+def count_events(behaviours: Mapping[tuple[str, ...], Ragged]) -> dict[tuple[str, ...], int]:
+    """Return the number of events of each behaviour; what two rows share counts twice."""
+    return {names: int(ragged.spans.lengths.sum()) for names, ragged in behaviours.items()}

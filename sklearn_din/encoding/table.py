@@ -20,7 +20,6 @@ from sklearn_din.encoding.cells import (
     read_history,
 )
 from sklearn_din.logs.windows import WindowArray, WindowDtype
-from sklearn_din.utils.progress import Progress
 from sklearn_din.utils.scan import Scan
 from sklearn_din.utils.spans import Spans
 
@@ -206,6 +205,8 @@ class Impressions:
         names = [name for name in self.names if name in names]
         if not names:
             return
+        from sklearn_din.utils.progress import Progress
+
         with Progress(purpose, len(self)) as shown:
             for start, frame in self.scan.parts(names):
                 try:

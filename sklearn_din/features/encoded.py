@@ -1,7 +1,9 @@
 """EncodedFeatures: the encoder's output and the classifier's input."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -10,9 +12,11 @@ from sklearn_din.features.identities import ids_to_look_up, is_identity
 from sklearn_din.features.lists import Column, IdLists
 from sklearn_din.features.ragged import Ragged
 from sklearn_din.features.schema import KINDS, Schema
-from sklearn_din.features.store import Store
 from sklearn_din.features.vectors import Vectors
 from sklearn_din.utils.spans import select_rows
+
+if TYPE_CHECKING:
+    from sklearn_din.features.store import Store
 
 OTHER_TOOLS = (
     "In place of permutation_importance take history_importance, of BaggingClassifier a "
@@ -113,12 +117,12 @@ class EncodedFeatures:
         columns: dict[str, Column],
         behaviours: dict[tuple[str, ...], Ragged],
         **others: Any,
-    ) -> "EncodedFeatures":
+    ) -> EncodedFeatures:
         nothing = dict.fromkeys((*METADATA, "store")) | {"vectors": {}}
         parts = {"schema": schema, "columns": columns, "behaviours": behaviours, **others}
         return cls._replace(cls.__new__(cls), **nothing | parts)
 
-    def _replace(self, **parts: Any) -> "EncodedFeatures":
+    def _replace(self, **parts: Any) -> EncodedFeatures:
         """Return a copy with other attributes, which are not checked."""
         other = self.__new__(type(self))
         vars(other).update(vars(self), **parts)

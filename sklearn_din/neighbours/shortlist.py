@@ -11,7 +11,6 @@ from sklearn_din.features.vectors import Vectors
 from sklearn_din.neighbours.cooccurrence import narrow_csr
 from sklearn_din.neighbours.item_scores import ItemScores, keep_largest
 
-NEVER = 2**62  # the moment of items that no row has had
 MOST_PER_EVENT = 1_000  # candidates per event
 MOST_PER_VALUE = 200  # candidates per value of an attribute
 # Fractions of a shortlist reserved for candidates other than the best neighbours

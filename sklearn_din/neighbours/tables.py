@@ -1,15 +1,16 @@
 """Item neighbours: learned from training rows; a row reads tables that do not count it."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 from scipy.sparse import csr_array
 
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.schema import Schema
-from sklearn_din.features.store import Store, StoreWriter, create_store, open_store
 from sklearn_din.neighbours.blocks import NOT_COUNTED, ByTime, ByUser, Order, OrderedRows
 from sklearn_din.neighbours.cooccurrence import MOST_COUNTED, Interactions, count_pairs, row_blocks
 from sklearn_din.neighbours.item_scores import N_NUMBERS, ItemScores
@@ -22,10 +23,12 @@ from sklearn_din.neighbours.pairs import (
     name_columns,
 )
 from sklearn_din.utils.digests import digest
-from sklearn_din.utils.plain_values import join_arrays, split_arrays
 from sklearn_din.utils.shrinkage import prior_rows, sums_of_keys
 from sklearn_din.utils.typed_fields import from_dict, to_dict
 from sklearn_din.utils.warnings import ADVICE_FROM, log_once
+
+if TYPE_CHECKING:
+    from sklearn_din.features.store import Store, StoreWriter
 
 KINDS_OF_ORDER: dict[str, type[ByTime] | type[ByUser]] = {"time": ByTime, "user": ByUser}
 NUMBERS = "numbers "  # prefix of their names in a store
@@ -62,18 +65,20 @@ class NeighbourTables:
             numbers = [np.empty((len(X), N_NUMBERS), np.float32) for _ in self.pairs]
             tables._fill(X, numbers, find_tables)
             return self._with_columns(X, numbers, levels)
+        from sklearn_din.features.store import create_store
+
         with create_store(None, "neighbours", memory=store.memory) as writer:
             tables._fill(X, _allocate(writer, X, len(self.pairs)), find_tables)
             return self._with_columns(X, _numbers_of(writer.finish()), levels)
 
-    def widen(self, schema: Schema) -> "NeighbourTables":
+    def widen(self, schema: Schema) -> NeighbourTables:
         """Return tables with the ids that were appended since; they have no neighbours yet."""
         pairs = tuple(pair.widen(schema[pair.candidate].n_ids) for pair in self.pairs)
         return replace(self, pairs=pairs)
 
     def grow(
         self, X: EncodedFeatures, is_click: np.ndarray, y: np.ndarray | None = None
-    ) -> "NeighbourTables":
+    ) -> NeighbourTables:
         """Return the tables after the clicks and labels of further rows, each once."""
         knows_rows = X.users is not None and X.times is not None
         if self.order is None or not (self.pairs or knows_rows):
@@ -110,6 +115,8 @@ class NeighbourTables:
 
     def digest(self) -> str:
         """Return a hash of all that was learnt."""
+        from sklearn_din.utils.plain_values import split_arrays
+
         text, arrays = split_arrays(to_dict(self))
         return digest(text, *arrays.values())
 
@@ -124,7 +131,7 @@ class NeighbourTables:
             raise ValueError(f"levels of users must have {sizes[0]} tables.")
 
     @classmethod
-    def from_dict(cls, values: object, schema: Schema) -> "NeighbourTables":
+    def from_dict(cls, values: object, schema: Schema) -> NeighbourTables:
         """Read what ``to_dict`` wrote, and check it against a schema without its columns."""
         tables = from_dict(cls, values)
         for pair in tables.pairs:
@@ -211,6 +218,9 @@ def _learn_pairs_in_store(
     if rows_store is None:
         numbers = [np.zeros((len(X), N_NUMBERS), dtype=np.float32) for _ in range(n_pairs)]
         return _learn_pairs(X, order, rows, numbers, taken), numbers
+    from sklearn_din.features.store import create_store, open_store
+    from sklearn_din.utils.plain_values import join_arrays, split_arrays
+
     name, memory = _store_name(X, order, rows, rows_store), rows_store.memory
     store = open_store(rows_store.parent, name, memory=memory)
     if store is None:
@@ -370,6 +380,8 @@ def _numbers_of(store: Store) -> list[np.ndarray]:
 
 def _store_name(X: EncodedFeatures, order: Order, rows: OrderedRows, store: Store) -> str:
     """Digest of all that decides the numbers: rows, labels, their blocks and tables."""
+    from sklearn_din.utils.plain_values import split_arrays
+
     text, of_order = split_arrays(to_dict(order))
     arrays = [*of_order.values(), rows.users, rows.blocks, rows.clicked]
     for history, candidate in histories_with_candidate(X.schema):

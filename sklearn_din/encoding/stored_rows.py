@@ -1,0 +1,255 @@
+"""Encoded rows of a scan, in a store: written part by part, read as mapped arrays."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from sklearn_din.encoding.cells import as_numbers, factorize, read_history
+from sklearn_din.encoding.events import count_events, keep_newest
+from sklearn_din.encoding.learnt import Learnt
+from sklearn_din.encoding.notices import warn_once_of
+from sklearn_din.encoding.table import Columns, Impressions
+from sklearn_din.encoding.vocabulary import ValueCounts, sort_order
+from sklearn_din.features.encoded import METADATA, EncodedFeatures
+from sklearn_din.features.lists import Column, DistinctLists, IdLists
+from sklearn_din.features.ragged import Ragged
+from sklearn_din.features.schema import Behaviour, Schema
+from sklearn_din.features.store import Store, StoreWriter, create_store, open_store
+from sklearn_din.neighbours.blocks import hash_users
+from sklearn_din.utils.spans import Spans
+from sklearn_din.utils.validation import key_codes, plain_values
+
+if TYPE_CHECKING:
+    from sklearn_din.encoding.rows import RowEncoder
+
+AT_A_TIME = 131_072  # rows, or events of a log
+
+
+def encode_in_store(encoder: RowEncoder, table: Impressions, name: str) -> EncodedFeatures:
+    """Return the rows of a scan that the store of that name keeps; encode them if there is none."""
+    scan: Any = table.scan
+    store = open_store(scan.cache_dir, name, memory=scan.memory)
+    if store is None:
+        with create_store(scan.cache_dir, name, memory=scan.memory) as writer:
+            _write_rows(encoder, table, writer)
+            store = writer.finish()
+    return open_rows(store, encoder.learnt.schema)
+
+
+def _write_rows(encoder: RowEncoder, table: Impressions, writer: StoreWriter) -> None:
+    """Write the parts one after the other; logs that rows share once, and their windows."""
+    shared = SharedLogs(table.scan, encoder.learnt)
+    sink = RowSink(writer, table.positions, len(table))
+    user = encoder.metadata.get("users")
+    users = UserNumbers(table, user) if user in table.names else None
+    names = {name for behaviour in shared.behaviours for name in behaviour.columns}
+    rest = replace(encoder, learnt=encoder.learnt.without(names))
+    n_events: Counter = Counter()
+    for start, part in table.map(rest.encode_part, rest.names_of(table), "encoding"):
+        if users is not None:
+            part.user_hashes = users.hash(part.users)
+            part.users = users.encode(part.users)
+        sink.append(part, start)
+        n_events.update(count_events(part.behaviours))
+    for behaviour in shared.behaviours:
+        for name, values in shared.events(behaviour):
+            sink.append_events(name, values)
+        for start, windows in shared.windows(behaviour):
+            sink.append_windows(behaviour, windows, start)
+            n_events[behaviour.histories] += int(windows.spans.lengths.sum())
+    warn_once_of(encoder.learnt.note_lengths(n_events, len(table)))
+
+
+class SharedLogs:
+    """Behaviours whose events a scan keeps once, and how they are encoded.
+
+    Only an :class:`AttachedScan` has such ``behaviours``, and they need not be read part by part.
+    """
+
+    def __init__(self, scan: Any, learnt: Learnt) -> None:
+        self._learnt, self._logs = learnt, dict[Behaviour, Any]()
+        is_attached = hasattr(scan, "find_log") and len(scan) > 0
+        for behaviour in learnt.roles.behaviours if is_attached else ():
+            stored = scan.find_log(behaviour.columns)
+            if stored is None or not stored[0].n_events:
+                continue
+            # Times of the log are subtracted when they are read, as only such a scale allows.
+            times = {stored[0].clock} & {*behaviour.numbers}
+            if all(learnt.scales[name].is_elapsed for name in times):
+                self._logs[behaviour] = stored
+        self.behaviours = tuple(self._logs)
+
+    def events(self, behaviour: Behaviour) -> Iterator[tuple[str, Column]]:
+        """Yield what each history holds of the events of the log, encoded, part by part."""
+        learnt, (log, _) = self._learnt, self._logs[behaviour]
+        for start in range(0, log.n_events, AT_A_TIME):
+            for name in behaviour.columns:
+                values, _ = log.take(name, slice(start, start + AT_A_TIME))
+                column = pd.Series(values, dtype=values.dtype, name=name)
+                if name in learnt.roles.lists:
+                    yield name, learnt.ids_of(name, read_history(column).codes_of_cells())
+                elif name in behaviour.histories:
+                    yield name, learnt.ids_of(name, factorize(column, name=name))
+                else:
+                    numbers, scale = as_numbers(column, name=name), learnt.scales[name]
+                    is_time = name == log.clock
+                    yield name, numbers / scale.scale if is_time else scale.encode(numbers)
+
+    def windows(self, behaviour: Behaviour) -> Iterator[tuple[int, Ragged]]:
+        """Yield the first of some rows, and their windows in the log, without its events."""
+        log, rows = self._logs[behaviour]
+        for start in range(0, len(rows), AT_A_TIME):
+            some = rows[start : start + AT_A_TIME]
+            row_times = {
+                name: log.row_times(some) / self._learnt.scales[name].scale
+                for name in behaviour.numbers
+                if name == log.clock
+            }
+            spans, most = log.spans(some), self._learnt.max_length
+            newest, n_older = keep_newest(spans, most, is_bag=behaviour.is_bag)
+            yield start, Ragged({}, newest, row_times, n_older)
+
+
+class RowSink:
+    """Writes encoded rows to a store: in the order in which they come, or each to its position.
+
+    ``positions`` says where each row belongs, in the order in which rows are read; None: in that
+    order.
+    """
+
+    def __init__(self, writer: StoreWriter, positions: np.ndarray | None, n_rows: int) -> None:
+        self._writer, self._positions, self._n_rows = writer, positions, n_rows
+        self._filled: dict[str, np.ndarray] = {}
+        self._n_events: dict[str, int] = {}
+        self._lists: dict[str, dict[int, int]] = {}  # by field and digest, each list's position
+
+    def append(self, part: EncodedFeatures, start: int) -> None:
+        """Write some rows, of which ``start`` is the first; their events are their own."""
+        for name, values in part.columns.items():
+            self._write(f"column {name}", self._write_lists(name, values), start)
+        for behaviour in part.schema.behaviours:
+            ragged, key = part.behaviours[behaviour.histories], _key(behaviour)
+            n_events = self._n_events.get(key, 0)
+            spans = Spans(ragged.spans.starts + n_events, ragged.spans.lengths)
+            self.append_windows(behaviour, ragged.over({}, spans, ragged.n_older), start)
+            for name, values in ragged.columns.items():
+                self.append_events(name, values)
+            self._n_events[key] = n_events + len(values)
+        for name, values in part.metadata.items():
+            self._write(name, values, start)
+
+    def append_events(self, name: str, values: Column) -> None:
+        """Write what further events hold."""
+        self._writer.append(event_name(name), self._write_lists(name, values))
+
+    def append_windows(self, behaviour: Behaviour, windows: Ragged, start: int) -> None:
+        """Write the windows of some rows over the events of one behaviour, which are not read."""
+        key, spans = _key(behaviour), windows.spans
+        self._write(f"starts {key}", spans.starts.astype(np.int64, copy=False), start)
+        self._write(f"lengths {key}", spans.lengths, start)
+        if not behaviour.is_bag:
+            none = np.zeros(len(spans), dtype=np.int16)
+            n_older = none if windows.n_older is None else windows.n_older
+            self._write(f"n_older {key}", n_older, start)
+        for name, times in windows.row_times.items():
+            self._write(f"row_time {name}", times, start)
+
+    def _write_lists(self, name: str, values: Column) -> np.ndarray:
+        """Write the lists that no part before had, and return the positions of the values' own."""
+        if not isinstance(values, IdLists):
+            return values
+        known = self._lists.setdefault(name, {})
+        n_before, digests = len(known), values.distinct.digests.tolist()
+        positions = np.array([known.setdefault(d, len(known)) for d in digests], dtype=np.int32)
+        new = values.distinct.take(np.flatnonzero(positions >= n_before))
+        self._writer.append(f"list lengths {name}", new.lengths)
+        self._writer.append(f"list ids {name}", new.ids)
+        return positions[values.positions]
+
+    def _write(self, name: str, values: np.ndarray, start: int) -> None:
+        if self._positions is None:
+            self._writer.append(name, values)
+            return
+        if name not in self._filled:
+            shape = (self._n_rows, *values.shape[1:])
+            self._filled[name] = self._writer.allocate(name, shape, values.dtype)
+        self._filled[name][self._positions[start : start + len(values)]] = values
+
+
+class UserNumbers:
+    """Users of a scan as numbers: integers stay what they are, all else gets its rank.
+
+    The column of users is read once, before rows are encoded.
+    """
+
+    def __init__(self, table: Impressions, user: str | None) -> None:
+        counts, are_integers, self._any_missing = ValueCounts(), True, False
+
+        def read_users(columns: Columns) -> np.ndarray:
+            return plain_values(columns.frame[user])
+
+        for _, users in table.map(read_users, [str(user)], "users"):
+            are_integers &= users.dtype.kind in "iu"
+            codes, values = key_codes(users, name="the column of users")
+            self._any_missing |= bool((codes < 0).any())
+            counts.update(values, np.ones(len(values)))
+        self._index: pd.Index | None = None
+        if not are_integers:
+            values = counts.finish().values
+            values = values[sort_order(values)]
+            self._index = pd.Index(values, dtype=values.dtype)
+
+    def hash(self, users: Any) -> np.ndarray | None:
+        """Hashes of some users, by which other tables know them; None where they are integers."""
+        return None if self._index is None else hash_users(users)[0]
+
+    def encode(self, users: Any) -> np.ndarray:
+        """Numbers of some users; NaN where one is missing."""
+        if self._index is None:
+            return users
+        positions = self._index.get_indexer(pd.Index(users, dtype=users.dtype))
+        if not self._any_missing:
+            return positions.astype(np.int64)
+        return np.where(pd.isna(users), np.nan, positions)
+
+
+def open_rows(store: Store, schema: Schema) -> EncodedFeatures:
+    """Return the encoded rows that a :class:`RowSink` has written, over mapped arrays."""
+
+    def read(array: str, name: str) -> Column:
+        if f"list ids {name}" not in store:
+            return store[array]
+        lists = DistinctLists(store[f"list lengths {name}"], store[f"list ids {name}"])
+        return IdLists(store[array], lists)
+
+    columns = {
+        field.name: read(f"column {field.name}", field.name)
+        for field in schema.fields
+        if not field.is_history
+    }
+    behaviours = {}
+    for behaviour in schema.behaviours:
+        key = _key(behaviour)
+        spans = Spans(store[f"starts {key}"], store[f"lengths {key}"])
+        events = {name: read(event_name(name), name) for name in behaviour.columns}
+        row_times = {n: store[f"row_time {n}"] for n in events if f"row_time {n}" in store}
+        n_older = None if behaviour.is_bag else store[f"n_older {key}"]
+        behaviours[behaviour.histories] = Ragged(events, spans, row_times, n_older)
+    metadata = {name: store[name] for name in METADATA if name in store}
+    return EncodedFeatures._without_checks(schema, columns, behaviours, store=store, **metadata)
+
+
+def event_name(name: str) -> str:
+    """Name in a store of an array with one value per event, not per row."""
+    return f"event {name}"
+
+
+def _key(behaviour: Behaviour) -> str:
+    return json.dumps(behaviour.histories)
