@@ -544,7 +544,8 @@ class DINClassifier(ClassifierMixin, DINEstimator, ClickParameters):
     rows, shrunk by as much as users are alike (Donner, 1986). In training it counts the user's rows
     strictly before each row, later on those up to the last table that ended before the row. It is 0
     for new users, and for at least a fifth of the training rows, drawn at random. Users whose
-    negatives are sampled have no level: their rates differ by no more than chance.
+    negatives are sampled have no level: their rates differ by no more than chance. Nor is there
+    one where histories already hold all of the user's earlier rows and what came of them (ratings).
 
     References
     ----------

@@ -299,3 +299,18 @@ def test_rows_without_a_user_do_not_count(log):
     _, tables, trained = learn(X, y)
     assert tables.levels.n_rows[-1].sum() == len(X) - 10
     assert not trained["user_level"][:10].any()
+
+
+@pytest.mark.parametrize("events", ["all rows", "clicks", "all rows, outcomes unknown"])
+def test_users_have_none_where_histories_show_what_came_of_all_rows(log, events):
+    X, y = log
+    rated = X[["user", "item", "time"]].assign(liked=y)
+    rated["time"] = np.arange(len(X))  # so that each row's newest event is the row before
+    if events == "clicks":
+        rated = rated[y == 1]
+    columns = ["item"] if "unknown" in events else ["item", "liked"]
+    shown = rated[["user", "item", "time"]] if events != "clicks" else X[["user", "item", "time"]]
+    rows = attach_history(shown, rated, user="user", time="time", columns=columns)
+    _, tables, trained = learn(rows, y)
+    assert (tables.levels is None) == (events == "all rows")
+    assert ("user_level" in trained) == (events != "all rows")

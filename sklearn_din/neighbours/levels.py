@@ -13,6 +13,8 @@ from sklearn_din.utils.estimator_state import check_array
 from sklearn_din.utils.shrinkage import MOST_PRIOR, prior_rows, sums_of_keys
 
 SHARE_WITHOUT = 0.2  # of training rows, at least, that have no level, as new users have none
+CHECKED_PAIRS = 100_000  # of rows, one after the other
+HELD = 0.9  # of users' earlier rows in histories, from which on these show what came of all rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,12 +125,17 @@ def learn_levels(
 
     A training row's level is that of its user's rows strictly before its time. Where too few rows
     have none, so that the network would not learn what it is to know nobody, some lose theirs.
+    There are no levels where histories show what came of all earlier rows, such as ratings: beside
+    them a level, which is of the end of training in later rows, misleads (movies, log loss +.0005,
+    benchmarks/quality-results.md).
 
     y : (n_rows,) or (n_rows, n_labels), NaN where a label is missing
     names : one for each label
     """
     hashes, is_missing = hash_users_of(X)
     known, codes = np.unique(hashes, return_inverse=True)
+    if _histories_show_all(X, np.where(is_missing, -1, codes)):
+        return None, np.empty((len(X), 0), dtype=np.float32)
     values = np.where((is_missing | (rows.blocks == NOT_COUNTED))[:, None], np.nan, _columns(y))
     of_clicks = bool(np.isin(values[~np.isnan(values)], (0, 1)).all())
     places = rows.blocks.astype(np.int64) * len(known) + codes
@@ -158,6 +165,34 @@ def learn_levels(
     n_before, before = _sums_before(codes, np.asarray(X.times), values[:, labels])
     _hide_some(n_before, before)
     return levels, levels.levels_of(n_before, before)
+
+
+def _histories_show_all(X: EncodedFeatures, users: np.ndarray) -> bool:
+    """Return whether histories hold rows that were not clicked, too, and what came of each.
+
+    The newest event of a row is then the candidate of its user's row before, and has something that
+    the candidate has not, such as a rating.
+    """
+    times = np.asarray(X.times)
+    order = np.lexsort((times, users))
+    earlier, later = order[:-1], order[1:]
+    is_pair = (users[earlier] == users[later]) & (users[later] >= 0)
+    pairs = np.flatnonzero(is_pair & (times[earlier] < times[later]))
+    pairs = pairs[:: max(len(pairs) // CHECKED_PAIRS, 1)]
+    earlier, later = earlier[pairs], later[pairs]
+    for behaviour in X.schema.behaviours:
+        if not behaviour.numbers and None not in behaviour.candidates:
+            continue
+        ragged = X.behaviours[behaviour.histories]
+        spans = ragged.spans.take(later)
+        newest = (spans.starts + spans.lengths - 1)[spans.lengths > 0]
+        shown = earlier[spans.lengths > 0]
+        for history, candidate in zip(behaviour.histories, behaviour.candidates, strict=True):
+            if candidate in X.schema.names("categorical"):
+                n_held = np.sum(ragged.columns[history][newest] == X.columns[candidate][shown])
+                if n_held > HELD * len(pairs):
+                    return True
+    return False
 
 
 def _differ(
