@@ -12,6 +12,7 @@ from sklearn_din.features.lists import Column, IdLists
 from sklearn_din.features.schema import Behaviour
 
 KEYS = ("row", "behaviour", "position")
+WITHOUT_WEIGHTS = ("max",)  # poolings whose events have no weights
 
 
 def behaviours_with_candidate(X: EncodedFeatures) -> list[Behaviour]:
@@ -22,7 +23,7 @@ def behaviours_with_candidate(X: EncodedFeatures) -> list[Behaviour]:
 def check_weights(X: EncodedFeatures, *, pooling: str) -> list[Behaviour]:
     """Return the behaviours whose events have weights; raise ValueError where none has."""
     behaviours = behaviours_with_candidate(X)
-    if pooling == "max" or not behaviours:
+    if pooling in WITHOUT_WEIGHTS or not behaviours:
         raise ValueError(
             "attention_weights needs pooling='attention', 'sum' or 'mean' and a history with "
             f"a candidate, got pooling={pooling!r} and {len(behaviours)} such histories."

@@ -21,6 +21,7 @@ from sklearn_din.utils.validation import UNITS_PER_SECOND, key_codes
 
 N_BLOCKS = 5
 NOT_COUNTED = N_BLOCKS  # the block of rows that no table counts
+NEVER = 2**62  # the moment of items that no row has had
 KINDS_OF_TIME = ("int64", "float64", *(f"datetime64[{unit}]" for unit in UNITS_PER_SECOND))
 
 

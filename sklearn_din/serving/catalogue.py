@@ -14,10 +14,10 @@ from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.identities import ids_to_look_up
 from sklearn_din.features.schema import Schema, item_column
 from sklearn_din.inspection.fitted import FittedPipeline
+from sklearn_din.neighbours.blocks import NEVER
 from sklearn_din.neighbours.pairs import NeighbourPair
 from sklearn_din.neighbours.shortlist import Shortlist
 from sklearn_din.serving.allowed_pairs import PlacesOfIds
-from sklearn_din.training.novelty import NEVER
 
 CHECKED_PAIRS = 256
 

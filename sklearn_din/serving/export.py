@@ -17,6 +17,7 @@ from sklearn.base import BaseEstimator
 from sklearn.pipeline import Pipeline
 from torch import nn
 
+from sklearn_din.features.event_table import WITHOUT_WEIGHTS
 from sklearn_din.features.schema import PADDING_ID, UNKNOWN_ID, Behaviour, Field
 from sklearn_din.features.vectors import Vectors
 from sklearn_din.inspection.fitted import (
@@ -226,7 +227,7 @@ class _NetworkWriter:
             events = (_PaddedHistory if is_history else _PaddedEvents)(self, interest)
             outputs = events.outputs()
             columns += [self.expand(output) for output in outputs] if self.is_shared else outputs
-            if not interest.behaviour.is_bag and interest.pooling != "max":
+            if not interest.behaviour.is_bag and interest.pooling not in WITHOUT_WEIGHTS:
                 weights[weights_name(interest.behaviour, self.schema)] = events.weights_of_events()
         joined, output = _layers(join(columns, axis=1), self.module.mlp), self.module.output
         if isinstance(output, LabelLogits):

@@ -10,6 +10,7 @@ import numpy as np
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.identities import ids_to_look_up
 from sklearn_din.features.schema import FIRST_KNOWN_ID, Schema
+from sklearn_din.neighbours.blocks import NEVER
 from sklearn_din.training.occurrences import COUNTED_ROWS, ids_of_rows
 from sklearn_din.training.validation import can_order, late_times
 from sklearn_din.utils.spans import Rows, Spans, row_dtype
@@ -21,7 +22,7 @@ SAMPLED_ROWS = 1 << 17  # to estimate where the beginning of the log ends
 MORE_AT_FIRST = 1.5  # times the novelty of late rows: beyond, items are new because the log starts
 HIDING_RATE = 0.8  # fraction of the rows with hidden ids; others are unchanged
 N_BLOCKS_AHEAD = 2  # the size of the validation block, and once more
-ALWAYS, NEVER = -(2**62), 2**62  # moments
+ALWAYS = -NEVER  # a moment
 
 
 @dataclass(frozen=True, eq=False)
