@@ -18,6 +18,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 
 from sklearn_din import export_onnx, load_onnx
 from sklearn_din.estimator import DINClassifier
+from sklearn_din.features.event_table import WITHOUT_WEIGHTS
 from sklearn_din.inspection.explain import explain
 from sklearn_din.serving.onnx_model import DIGEST_KEY, METADATA_KEY
 from sklearn_din.serving.ranking import Ranker
@@ -156,7 +157,7 @@ def test_events_are_explained_as_by_the_pipeline(options, log, tmp_path):
     for layout in LAYOUTS:
         loaded, rows = reload(model, tmp_path, layout), frame[::40]
         for by, column in (("weight", "weight"), ("leave_out", "effect")):
-            if by == "weight" and options.get("pooling") == "max":
+            if by == "weight" and options["pooling"] in WITHOUT_WEIGHTS:
                 with pytest.raises(ValueError, match="attention_weights needs pooling="):
                     explain(loaded, rows, by=by)
                 continue
