@@ -26,7 +26,6 @@ SLOW = {
     "estimator": "it_learns_whether_the_candidates_category_is_in_the_history",
     "explain": "leaving_out_equals_dropping_the_event_from_the_frame",
     "growth": "two_passes_equal_one_pass_and_one_more",
-    "made_logs": "the_markets_truth_agrees_with_a_loop_over_impressions",
     "main": "the_embedded_log_gives_a_table_beside_the_ceiling_and_a_picture "
     "an_own_log_of_clicks_gets_sampled_negatives a_process_prints_one_line_for_a_bad_file "
     "a_long_tail_of_noise_is_no_triumph_without_a_sentence "

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sklearn_din import attach_aggregates
+from sklearn_din import AttachedScan, ParquetScan, attach_aggregates
 from tests.click_frames import make_table
 from tests.test_neighbours import plain_prior
 
@@ -121,7 +121,7 @@ def test_every_form_of_the_tables_gives_the_same_aggregates(as_form, users):
     twin = attach_aggregates(shown, events, time="time", aggregates=aggregates)
     for first, second in ((as_form(shown), as_form(events)), (shown, as_form(events))):
         ours = attach_aggregates(first, second, time="time", aggregates=aggregates)
-        assert isinstance(ours, pd.DataFrame) == isinstance(first, pd.DataFrame)
+        assert isinstance(ours, AttachedScan if isinstance(first, ParquetScan) else type(first))
         for name in aggregates:
             np.testing.assert_allclose(ours[name], twin[name], rtol=1e-13, err_msg=name)
 

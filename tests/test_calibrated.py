@@ -111,22 +111,6 @@ def test_explanations_are_the_networks_and_a_saved_one_ranks(
     pd.testing.assert_frame_equal(rank_candidates(again, users, candidates), theirs)
 
 
-def test_the_calibration_stands_at_the_end_of_the_onnx_graph(calibrated, fitted, frame, tmp_path):
-    pytest.importorskip("onnx")
-    runtime = pytest.importorskip("onnxruntime")
-    export_onnx(calibrated, tmp_path / "model.onnx")
-    session = runtime.InferenceSession(str(tmp_path / "model.onnx"))
-    X = fitted[:-1].transform(frame)
-    feed = {value.name: X[value.name] for value in session.get_inputs()}
-    probability, logit = session.run(["probability", "logit"], feed)
-    calibration = split_pipeline(calibrated, purpose="test").calibration
-    np.testing.assert_allclose(logit, fitted.decision_function(frame), atol=1e-5)
-    np.testing.assert_allclose(probability, calibration(logit), atol=1e-5)
-    gap = np.abs(probability - calibrated.predict_proba(frame)[:, 1])
-    assert np.quantile(gap, 0.9) < 1e-5  # isotonic: a last bit may be a step
-    assert gap.max() < 1e-5 or calibrated.method == "isotonic"
-
-
 def test_isotonic_steps_are_met_in_the_graph_before_between_and_behind_them(fitted, frame, y):
     onnx = pytest.importorskip("onnx")
     runtime = pytest.importorskip("onnxruntime")

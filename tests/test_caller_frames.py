@@ -76,14 +76,8 @@ def test_the_callers_own_columns_are_never_converted_there_and_back():
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_aggregates_and_negatives_of_any_kind(kind):
+def test_negatives_of_any_kind(kind):
     log = KINDS[kind](CLICKS)
-    numbers = {"mean": ("user", "size", "mean"), "n": ("item", None, "count")}
-    attached = attach_aggregates(log, log, time="time", aggregates=numbers)
-    assert isinstance(attached, TYPES[kind])
-    table = plain(attached)
-    assert table["mean"] == [None, 1.0, None, 1.0, 3.0, None]
-    assert table["n"] == [0.0, 0.0, 1.0, 0.0, 1.0, 0.0]
     options = {"item": "item", "item_columns": ["size"], "user": "user", "random_state": 0}
     expected, expected_y = sample_negatives(CLICKS, n_negatives=3, **options)
     impressions, y = sample_negatives(log, n_negatives=3, **options)

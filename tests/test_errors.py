@@ -200,6 +200,8 @@ def fit_an_encoder(X, **parameters):
         )
     ),
     (SHOWN.assign(category=0.5), "category must hold ids, got floats with fractions"),
+    (SHOWN.assign(category=np.inf), r"category must hold ids, got floats .* such as .*inf"),
+    (SHOWN.assign(item=["hat", 2.5]), r"item must hold ids, got floats .* such as .*2\.5"),
     (
         SHOWN.iloc[0],
         exactly("X must be a DataFrame, got a Series. For one row use X.iloc[[i]]."),

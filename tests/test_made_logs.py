@@ -11,11 +11,10 @@ from benchmarks.purchase_log import make_purchase_log
 from sklearn_din.datasets import make_click_log
 from sklearn_din.metrics import expected_calibration_error
 
-SKILLS_PER_TOPIC = 5
 # What both logs promise
 
 
-@pytest.mark.parametrize("make", [make_click_log, make_answer_log])
+@pytest.mark.parametrize("make", [make_click_log, make_answer_log, make_market_log])
 def test_the_ceiling_is_within_reach_and_calibrated(make):
     log = make(random_state=0)
     assert 0.75 < roc_auc_score(log.y, log.probability) < 0.8
@@ -91,73 +90,6 @@ def test_probability_follows_the_formula_of_the_docstring(strength):
     assert by_device.std().max() < 1e-6  # nothing is left but the device and a constant
     assert by_device.mean().idxmax() == "desktop"
     assert by_device.mean().idxmin() == "tablet"
-
-
-# The answer log
-
-
-def true_probability(log, impression, *, strength, max_length):
-    """The slow, obvious twin: the formula of the docstring, from the frames alone."""
-    events = log.events
-    past = events[(events["user"] == impression.user) & (events["time"] < impression.time)]
-    past = past.tail(max_length)
-    same_topic = past["skill"] // SKILLS_PER_TOPIC == impression.skill // SKILLS_PER_TOPIC
-    counts = np.where(past["skill"] == impression.skill, 1.0, 0.5 * same_topic)
-    right = counts[(past["answer"] == "right").to_numpy()].sum()
-    share = (right + 1) / (counts.sum() + 2)
-    logit = 5 * strength * (share - 0.5) - log.difficulty[impression.item]
-    return 1 / (1 + np.exp(-logit))
-
-
-@pytest.mark.parametrize(("strength", "max_length"), [(1.0, 50), (2.0, 4), (0.0, 50)])
-def test_the_truth_agrees_with_a_loop_over_impressions(strength, max_length):
-    log = make_answer_log(
-        n_users=15, n_skills=12, answer_strength=strength, max_length=max_length, random_state=1
-    )
-    expected = [
-        true_probability(log, impression, strength=strength, max_length=max_length)
-        for impression in log.impressions.itertuples()
-    ]
-    np.testing.assert_allclose(log.probability, expected, rtol=1e-6)
-
-
-# The market log
-
-NEWEST = 50
-
-
-def interest(log, impression):
-    """The slow, obvious twin: what the log-odds of a click owe to the user's past."""
-    events = log.events
-    past = events[(events["user"] == impression.user) & (events["time"] < impression.time)]
-    past = past.tail(NEWEST)
-    of_category = past[past["category"] == impression.category]
-
-    def share_of_carts(some):
-        return ((some["action"] == "cart").sum() + 1) / (len(some) + 8)
-
-    return (
-        1.3 * np.log1p((past["item"] == impression.item).sum())
-        + 0.3 * np.log1p(len(of_category))
-        + 3 * share_of_carts(past)
-        + 3 * share_of_carts(of_category)
-    )
-
-
-@pytest.mark.parametrize("mood", [0.0, 2.0])
-def test_the_markets_truth_agrees_with_a_loop_over_impressions(mood):
-    sizes = {"n_users": 10, "n_impressions": 700, "n_items": 60}
-    log = make_market_log(**sizes, base_rate=0.2, mood=mood, random_state=1)
-    logit = np.log(log.probability / (1 - log.probability)) - log.quality[log.impressions["item"]]
-    past = [interest(log, impression) for impression in log.impressions.itertuples()]
-    rest = pd.Series(logit - past)
-    visit = log.impressions["time"].astype("int64") // (86_400 * 10**9 // 5)
-    rest -= rest.groupby(visit).transform("mean")
-    by_day = rest.groupby([log.impressions["user"], log.impressions["time"].dt.date])
-    assert by_day.std().max() < 1e-9  # nothing is left but a visit's constant and a day's mood
-    assert by_day.mean().std() == pytest.approx(mood, abs=0.3)
-    expected = pd.Series(log.probability).groupby(visit).mean()
-    np.testing.assert_allclose(expected, 0.2, rtol=1e-9)
 
 
 # The purchase log

@@ -9,7 +9,6 @@ import random
 import shutil
 import subprocess
 import sys
-import warnings
 import zipfile
 from pathlib import Path
 
@@ -21,8 +20,6 @@ import skops.io
 import torch
 from sklearn import config_context
 from sklearn.base import BaseEstimator, TransformerMixin, clone
-from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import make_scorer, roc_auc_score
 from sklearn.model_selection import GridSearchCV, RandomizedSearchCV
 from sklearn.pipeline import Pipeline
@@ -64,22 +61,6 @@ def saved(model, path, **options):
 def tiny_classifier(**parameters):
     defaults = {"hidden_units": (4,), "attention_units": (3,), "embedding_dim": 2, "max_epochs": 1}
     return DINClassifier(**(defaults | {"random_state": 0} | parameters))
-
-
-def test_the_whole_path_from_log_to_click_is_kept(path):
-    rows, y = make_rows()
-    builder = HistoryBuilder(user="user", time="time", columns="item", elapsed="ago")
-    encoder = HistorySequenceEncoder(drop=["user", "time"])
-    model = Pipeline([("build", builder), ("encode", encoder), ("din", tiny_classifier())])
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        model.fit(rows, y)
-    again = saved(model, path)
-    assert (again.predict_proba(rows) == model.predict_proba(rows)).all()
-    assert again["build"].events_.equals(model["build"].events_)
-    assert (again["build"].events_.dtypes == model["build"].events_.dtypes).all()
-    later = rows.tail(2).assign(time=rows["time"].max() + pd.Timedelta("1D"))
-    assert len(again["build"].partial_fit(later, [1, 1]).events_) == y.sum() + 2
 
 
 def test_what_users_read_is_the_same_after_loading(fitted, frame, path):
@@ -323,16 +304,6 @@ def test_code_that_a_file_would_run_is_noticed(judge, monkeypatch):
     outcome, sentence = judge.outcome("pipeline", b"", is_forged=True)
     assert outcome == "WRONG"
     assert sentence.startswith("it ran code: ['exec")
-
-
-def test_every_kind_of_step_of_others_is_kept(frame, y, path):
-    """Their sparse matrices too; types that skops does not know are named."""
-    text = frame["item"].to_numpy()
-    words = Pipeline([("words", TfidfVectorizer()), ("linear", LogisticRegression())]).fit(text, y)
-    words.vocabulary_matrix_ = words["words"].transform(text)
-    again = saved(words, path, trusted="scipy.sparse._csr.csr_matrix")
-    assert (again.predict_proba(text) == words.predict_proba(text)).all()
-    assert (again.vocabulary_matrix_ != words.vocabulary_matrix_).nnz == 0
 
 
 def test_weights_that_are_not_finite_and_files_of_a_newer_protocol_are_not_loaded(

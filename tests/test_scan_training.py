@@ -16,7 +16,7 @@ from sklearn_din.encoding.stored_rows import RowSink, open_rows
 from sklearn_din.features.encoded import rows_per_pool
 from sklearn_din.features.store import create_store
 from sklearn_din.metrics import group_roc_auc_scorer
-from sklearn_din.training.batches import ImpressionBatches, order_in_pools
+from sklearn_din.training.batches import order_in_pools
 from tests.fitted_pipelines import attach_clicks, make_model
 
 
@@ -71,26 +71,6 @@ def mapped_copy(X, *, memory):
             part.behaviours = {key: ragged.compact() for key, ragged in part.behaviours.items()}
             sink.append(part, start)
         return open_rows(writer.finish(), X.schema)
-
-
-def test_large_mapped_impressions_are_read_in_pools_and_learnt_as_well(frame, temporary):
-    X, y = in_memory(frame)
-    encoded = HistorySequenceEncoder(user="user", time="time").fit_transform(X, y)
-    files = mapped_copy(encoded, memory=200_000)
-    pool = rows_per_pool(files)
-    assert 0 < pool < len(files)
-    scores = [
-        DINClassifier(max_epochs=4, random_state=0, early_stopping=False)
-        .fit(some[:], y)
-        .predict_proba(encoded)[:, 1]
-        for some in (encoded, files)
-    ]
-    assert abs(roc_auc_score(y, scores[0]) - roc_auc_score(y, scores[1])) < 0.05
-    batches = ImpressionBatches(files, batch_size=64, shuffle=np.random.RandomState(0))
-    next(iter(batches))
-    order = np.concatenate(batches._batches)
-    assert sorted(order.tolist()) == list(range(len(files)))
-    assert order.dtype == np.int32
 
 
 class Failing(Callback):

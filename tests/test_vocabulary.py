@@ -73,19 +73,12 @@ def test_decoding_turns_ids_back_into_values(values):
     assert vocabulary.decode(np.array([[0, 1]])).tolist() == [[None, None]]
 
 
-@pytest.mark.parametrize(
-    "values",
-    [
-        np.array([7, 8], dtype=np.int8),
-        np.array([7, 8], dtype=np.uint64),
-        np.array([7.0, 8.0], dtype=np.float32),
-        np.array([np.int32(7), 8.0], dtype=object),
-    ],
-)
-def test_whole_numbers_of_any_type_are_the_same_ids(values):
-    plain = plain_ids(values, name="item")
-    assert plain.dtype == np.int64
-    assert plain.tolist() == [7, 8]
+def test_whole_numbers_of_any_type_are_the_same_ids():
+    kinds = [np.array([7, 8], dtype=dtype) for dtype in (np.int8, np.uint64, np.float32)]
+    for values in (*kinds, np.array([np.int32(7), 8.0], dtype=object)):
+        plain = plain_ids(values, name="item")
+        assert plain.dtype == np.int64
+        assert plain.tolist() == [7, 8]
 
 
 @pytest.mark.parametrize("big", [2**24, 2**53, 2**62, 2**63, 2**70])
@@ -106,15 +99,6 @@ def test_ids_as_floats_are_refused_where_neighbours_would_merge(dtype, limit):
     message = rf"item holds ids as {np.dtype(dtype)} from {limit} on, .*dtype 'Int64'"
     with pytest.raises(ValueError, match=message):
         plain_ids(np.array([limit], dtype=dtype), name="item")
-
-
-@pytest.mark.parametrize("values", [[1.0, 2.5], [np.inf], [1.0, -np.inf]])
-def test_fractions_are_no_ids(values):
-    message = r"item must hold ids, got floats .* such as .*(2\.5|inf).*numeric=\['item'\]"
-    with pytest.raises(ValueError, match=message):
-        plain_ids(np.array(values), name="item")
-    with pytest.raises(ValueError, match=message):
-        plain_ids(np.array(["hat", *values], dtype=object), name="item")
 
 
 @pytest.mark.parametrize("learnt", [[True, "hat"], [True, False], [1, 0], [1, "hat"]])
