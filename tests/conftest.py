@@ -27,7 +27,7 @@ SLOW = {
     "explain": "leaving_out_equals_dropping_the_event_from_the_frame",
     "growth": "two_passes_equal_one_pass_and_one_more",
     "main": "the_embedded_log_gives_a_table_beside_the_ceiling_and_a_picture "
-    "an_own_log_of_clicks_gets_sampled_negatives a_process_prints_one_line_for_a_bad_file "
+    "an_own_log_of_clicks_gets_sampled_negatives "
     "a_long_tail_of_noise_is_no_triumph_without_a_sentence "
     "recommendations_are_the_best_items_not_clicked_after_each_users_last_row "
     "a_log_whose_categories_miss_trains a_saved_model_scores_new_rows_as_its_pipeline_does",

@@ -189,15 +189,6 @@ def test_clicks_drawn_one_in_three_for_each_user_are_no_mean(log):
     assert findings(with_number((shown, y), NUMBERS["noise"]), y) == []
 
 
-def test_fit_warns_of_each(log):
-    shown, y = log
-    X = attach(shown, shown[y == 1]).assign(rate=MEANS["of the item"](shown.assign(y=y)))
-    moved = take_histories(X, np.random.default_rng(1).permutation(len(X)))
-    encoded, classifier = encode(moved), DINClassifier(max_epochs=1, random_state=0)
-    messages, _ = said(lambda: classifier.fit(encoded, y))
-    assert [message[:4] for message in messages] == ["in 9", "rate"]
-
-
 @pytest.mark.parametrize(("kind", "change"), [("transform", 1000), ("partial_fit", 1000)])
 def test_a_history_builder_is_given_rows_of_another_unit(kind, change):
     chance = np.random.default_rng(0)

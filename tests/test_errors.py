@@ -212,6 +212,17 @@ def transform_by_an_encoder(X):
     HistorySequenceEncoder().fit(SHOWN).transform(X)
 
 
+@refuses(
+    (([1, 2], ["hat"]), "item was learnt as integers and now holds text: they could"),
+    ((["hat"], [3]), "item was learnt as text and now holds integers: they could"),
+    (([1, 2], [2**70]), "as integers and now holds values of several kinds: they could"),
+    (([True], [7]), "item was learnt as booleans and now holds integers: they could"),
+)
+def grow_an_encoder(known, new):
+    encoder = HistorySequenceEncoder(categorical=["item"]).fit(pd.DataFrame({"item": known}))
+    encoder.partial_fit(pd.DataFrame({"item": pd.Series(new, dtype=object)}))
+
+
 CELL = r"(?s)clicks must hold one history per cell .* got .*{}.* attach_history"
 
 

@@ -22,7 +22,6 @@ from tests.padded_network import padded_logits
 
 WHY = "needs onnx and onnxruntime: pip install 'sklearn-din[onnx]'"
 CLICKS = ("hist_item", "hist_category")
-OUTPUTS = ("probability", "logit")
 
 
 @pytest.fixture

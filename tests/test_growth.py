@@ -120,20 +120,6 @@ def test_max_ids_takes_the_most_frequent_new_values_and_an_empty_vocabulary_thei
     assert grow(empty, ["hat"]).values.tolist() == ["hat"]
 
 
-@pytest.mark.parametrize(
-    ("known", "new", "kinds"),
-    [
-        ([1, 2], ["hat"], "integers and now holds text"),
-        (["hat"], [3], "text and now holds integers"),
-        ([1, 2], [2**70], "integers and now holds values of several kinds"),
-        ([True], [7], "booleans and now holds integers"),
-    ],
-)
-def test_values_of_another_kind_are_refused(known, new, kinds):
-    with pytest.raises(ValueError, match=f"item was learnt as {kinds}: they could"):
-        grow(learn(known), new)
-
-
 @pytest.fixture(scope="module")
 def with_neighbours(frame, y):
     encoder = HistorySequenceEncoder(user="user", time="time", max_ids=40)

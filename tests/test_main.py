@@ -1,8 +1,5 @@
 """The command line, on small logs."""
 
-import subprocess
-import sys
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -617,16 +614,3 @@ def test_warnings_are_notes_and_the_version_is_the_packages(capsys):
         command.main(["--version"])
     assert stop.value.code == 0
     assert capsys.readouterr().out == f"sklearn-din {sklearn_din.__version__}\n"
-
-
-def test_a_process_prints_one_line_for_a_bad_file(tmp_path):
-    (tmp_path / "log.csv").write_bytes(b"u,i,t\n\xff\xfe,1,2\n")
-    done = subprocess.run(
-        [sys.executable, "-m", "sklearn_din", str(tmp_path / "log.csv"), *NAMES],
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 2
-    assert len(done.stderr.splitlines()) == 1
-    assert "is not text in utf-8" in done.stderr
-    assert "Traceback" not in done.stderr + done.stdout

@@ -441,7 +441,7 @@ def test_rankings_by_every_model_equal_scoring_each_pair_alone(options, seed, mo
     if seed == 0:
         y = np.arange(len(frame)) % 2
         model = CalibratedClassifierCV(FrozenEstimator(model)).fit(frame, y)
-    candidates = frame[columns][:20].assign(number=range(20))
+    candidates = frame[columns][:10].assign(number=range(10))
     candidates.loc[:1, "item"] = ["new", None]
     users = frame.drop(columns=columns)[20:23].reset_index(drop=True)
     users.at[0, "hist_item"] = ["new"] * len(users["hist_item"][0])

@@ -19,9 +19,7 @@ from sklearn_din import (
     TrainingDisplay,
     attach_history,
     explain,
-    export_onnx,
     history_importance,
-    load_onnx,
     predict_to_parquet,
     update,
 )
@@ -142,14 +140,6 @@ def test_rows_of_any_regressor_are_scored_in_a_file(tmp_path):
         path = predict_to_parquet(model, X[:n], tmp_path / str(n), columns="seconds")
         assert pq.read_table(path).column_names == ["seconds", "prediction"]
         np.testing.assert_allclose(pq.read_table(path)["prediction"], X["seconds"][:n])
-
-
-def test_an_onnx_file_gives_numbers_of_either_loss(rows, tmp_path):
-    pytest.importorskip("onnxruntime")
-    model = make_model(loss="squared").fit(*rows)  # log1p: test_abilities.py
-    export_onnx(model, tmp_path / "model.onnx")
-    found = load_onnx(tmp_path / "model.onnx").predict(rows[0])
-    np.testing.assert_allclose(found, model.predict(rows[0]), rtol=1e-4)
 
 
 def test_events_are_explained_by_the_number_and_columns_matter_by_r2(fitted, rows):

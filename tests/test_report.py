@@ -192,8 +192,10 @@ WAYS = {"user": "user", "time": "time", "columns": ["item", "category"]}
 SHORT = "histories of hist_item.hist_category hold less than a third of the events .* at fit:"
 
 
-@pytest.mark.parametrize("user", [None, "user"])
-@pytest.mark.parametrize("way", ["frame", "lists", "scan", "attached scan"])
+@pytest.mark.parametrize(
+    ("user", "way"),
+    [(None, "frame"), ("user", "lists"), (None, "scan"), ("user", "attached scan")],
+)
 @pytest.mark.parametrize(
     ("n_users", "max_length", "is_said"),
     [(0, 50, True), (4, 50, True), (60, 2, True), (60, 6, False), (40, 50, False)],

@@ -90,8 +90,11 @@ FLOATS = ["float64", "double[pyarrow]"]  # ids where some are missing, else perh
 SOME_MISSING = [(d, where) for d in INTEGERS + FLOATS for where in ("in the log", "everywhere")]
 
 
-@pytest.mark.parametrize("prefix", ["hist_", "buy_"])
-@pytest.mark.parametrize(("dtype", "missing"), [(d, "none") for d in INTEGERS] + SOME_MISSING)
+@pytest.mark.parametrize(
+    ("dtype", "missing", "prefix"),
+    [(d, "none", prefix) for d in INTEGERS for prefix in ("hist_", "buy_")]
+    + [(*kind, ("hist_", "buy_")[n // 2 % 2]) for n, kind in enumerate(SOME_MISSING)],
+)
 def test_an_id_pairs_with_its_history_however_it_is_stored(dtype, missing, prefix, tmp_path):
     log = make_log(n_events=90)
     ids, at = log["item"].astype("Int64"), log.index % 9 == 4
