@@ -1,7 +1,7 @@
 """Training, scoring, requests and imports, beside the rivals and the roofline.
 
-``python -m benchmarks.speed [imports] [busy] [train] [profile] [cores] [request] [search]
-[rivals]``, each measurement in a process of its own.
+``python -m benchmarks.speed [imports] [train] [steps] [request] [search] [rivals]``, each
+measurement in a process of its own.
 ``python -m benchmarks.speed guard COMMIT`` compares with a commit (``guard.py``).
 Rivals run with the interpreter named by RIVALS_PYTHON (see ``rivals-requirements.txt``), those that
 RIVALS names, all by default. Rates are medians of steps after a warm-up; what is compared runs in
@@ -20,15 +20,13 @@ import numpy as np
 import torch
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import Pipeline
-from skorch.callbacks import Callback
 
-import sklearn_din.training.training
 from benchmarks import guard, request, workloads
 from benchmarks.rivals import run_child, sgemm_rate
 from benchmarks.tables import print_table
 from sklearn_din import DINClassifier, EncodedFeatures, HistorySequenceEncoder
 from sklearn_din.features import Behaviour, Field, Ragged, Schema
-from sklearn_din.network.interest import FlatEvents
+from sklearn_din.network.interest import DECAYS
 
 RIVALS = os.environ.get("RIVALS", "deepctr-torch torch-rechub").split()
 RIVAL_ROUNDS = 3
@@ -41,10 +39,9 @@ RIVAL_SECONDS = 240
 ROUNDS = 5
 BATCH = 1024
 SEARCH_USERS = 1_000
-BUSY_SECONDS = 5.0
-BUSY_LOOPS = 0, 2
-BUSY_ROUNDS = 3
-BUSY_THREADS = "as usual", "all", "one"
+BUSY_LOOPS = 2
+THREADS = 1, 2
+SHAPES = [(length, batch) for length in (5, 50, 500) for batch in (256, 1024)]  # of steps
 IMPORTS = {
     "torch": "import torch",
     "sklearn_din": "import sklearn_din",
@@ -79,145 +76,36 @@ def encode(workload):
     return EncodedFeatures(schema, columns, {clicks.histories: ragged})
 
 
-def train(name="synthetic-100k", cap=None):
+def train(name="synthetic-100k", cap=None, length=None, batch_size=BATCH, n_threads=None):
     """Median seconds of a training step of the default model, data path included."""
-    workload, clock = workloads.synthetic(name, cap=cap), guard.StepClock()
-    fit_epochs(workload, 70, clock)
-    return {"step": clock.median_step(), **roofline(workload)}
+    torch.set_num_threads(n_threads or torch.get_num_threads())
+    n_rows = 50_000 if length is None else 8 * batch_size
+    workload = workloads.synthetic(name, cap=cap, length=length, n_rows=n_rows)
+    clock = guard.StepClock()
+    fit_epochs(workload, 70 if length is None else 40, clock, batch_size)
+    return {"step": clock.median_step(), **roofline(workload, batch_size)}
 
 
-class SecondsClock(Callback):
-    """Rows per second of all steps but the first ones, until some seconds are over."""
-
-    def __init__(self, seconds):
-        self.seconds, self.times = seconds, []
-
-    def on_batch_end(self, net, training=False, **kwargs):
-        self.times.append(time.perf_counter())
-        if self.times[-1] - self.times[0] > self.seconds:
-            raise KeyboardInterrupt  # skorch's own way to leave the loop
-
-    def rows_per_second(self):
-        return BATCH * (len(self.times) - 1) / (self.times[-1] - self.times[0])
-
-
-def hold_threads(n_threads):
-    """Have all steps take so many threads, torch's too."""
-    torch.set_num_threads(n_threads)
-    sklearn_din.training.training.use_threads = contextlib.nullcontext
-
-
-def busy(threads):
-    """Rows/s of training with threads "as usual", "one" or "all" of torch's."""
-    if threads != "as usual":
-        hold_threads(1 if threads == "one" else torch.get_num_threads())
-    clock = SecondsClock(BUSY_SECONDS)
-    fit_epochs(workloads.synthetic("synthetic-100k"), 100_000, clock)
-    return clock.rows_per_second()
-
-
-def fit_epochs(workload, n_steps, callback):
+def fit_epochs(workload, n_steps, callback, batch_size):
     """Train the default model for as many epochs as hold ``n_steps``."""
     X, y = encode(workload), workload["train"]["label"].astype(int)
-    epochs = -(-n_steps * BATCH // len(y))
-    options = {"batch_size": BATCH, "max_epochs": epochs, "early_stopping": False}
+    epochs = -(-n_steps * batch_size // len(y))
+    options = {"batch_size": batch_size, "max_epochs": epochs, "early_stopping": False}
     DINClassifier(callbacks=[callback], random_state=0, **options).fit(X, y)
 
 
-class Laps(Callback):
-    """Seconds of each step by part: from one mark to the next belongs to the part that ends there.
-
-    Marks are hooks of modules, of their outputs' gradients and of optimizers, and the end of
-    ``FlatEvents.outputs``, which computes the MLP's inputs of a behaviour.
-    """
-
-    def on_train_begin(self, net, **kwargs):
-        self.steps, self.last = [], time.perf_counter()
-        end_embeddings = self.ender("embeddings, forward", "attention, backward")
-        end_events = self.ender("attention and relations, forward", "MLP and its inputs, backward")
-        end_module = self.ender("MLP and its inputs, forward", "rest")
-        for module, end in ((net.module_.embeddings, end_embeddings), (net.module_, end_module)):
-            module.register_forward_pre_hook(lambda *args: self.lap("rest"))
-            module.register_forward_hook(lambda module, inputs, outputs, end=end: end(outputs))
-        compute = FlatEvents.outputs
-        FlatEvents.outputs = lambda events: end_events(compute(events))
-        # The optimizer calls the step's closure: the part that is left is the update.
-        net.optimizer_.register_step_post_hook(lambda *args: self.lap("optimizer"))
-
-    def ender(self, name, before_backward):
-        """Return what marks where outputs are ready, and where their gradients are."""
-
-        def end(outputs):
-            self.lap(name)
-            for part in outputs if isinstance(outputs, list | tuple) else [outputs]:
-                for tensor in part.values() if isinstance(part, dict) else [part]:
-                    if isinstance(tensor, torch.Tensor) and tensor.requires_grad:
-                        tensor.register_hook(lambda gradient: self.lap(before_backward))
-            return outputs
-
-        return end
-
-    def lap(self, name):
-        now = time.perf_counter()
-        self.steps[-1][name] = self.steps[-1].get(name, 0.0) + now - self.last
-        self.last = now
-
-    def on_batch_begin(self, net, **kwargs):
-        self.steps.append({})
-        self.lap("batch")
-
-    def on_grad_computed(self, net, named_parameters, **kwargs):
-        self.lap("embeddings, backward")
-
-    def on_batch_end(self, net, **kwargs):
-        self.lap("rest")
-
-
-class MatmulClock(Callback):
-    """Seconds per step of the kernels that multiply matrices, by torch's profiler."""
-
-    names = ("mm", "addmm", "bmm", "mv", "addmv")
-
-    def on_train_begin(self, net, **kwargs):
-        self.n_steps, self.profiler = -10, torch.profiler.profile()
-
-    def on_batch_end(self, net, **kwargs):
-        self.n_steps += 1
-        if self.n_steps == 0:
-            self.profiler.start()
-
-    def on_train_end(self, net, **kwargs):
-        self.profiler.stop()
-        events = self.profiler.key_averages()
-        kernels = [e for e in events if e.key.removeprefix("aten::").rstrip("_") in self.names]
-        self.seconds = 1e-6 * sum(e.self_cpu_time_total for e in kernels) / self.n_steps
-
-
-def profile(threads=None):
-    """Seconds a step by part (medians), and those of matrix products wherever they stand."""
-    if threads is not None:
-        hold_threads(threads)
-    workload, laps, products = workloads.synthetic("synthetic-100k"), Laps(), MatmulClock()
-    fit_epochs(workload, 100, laps)
-    fit_epochs(workload, 30, products)
-    steps = laps.steps[10:]
-    names = sorted(steps[-1], key="rest".__eq__)  # the rest last
-    parts = {name: float(np.median([step[name] for step in steps])) for name in names}
-    return {"parts": parts, "products": products.seconds, **roofline(workload)}
-
-
-def roofline(workload):
+def roofline(workload, batch_size):
     """Seconds that one step's matrix products take at the rate of torch.mm, and this rate."""
     mean_length = np.diff(workload["train"]["hist_offsets"]).mean()
     width = 16 * len(workload["attributes"])
-    n_relations = len(workload["attributes"]) + 1
+    n_relations = len(workload["attributes"]) * len(DECAYS) + 1
     first = mean_length * (2 * width + n_relations) * 64 + width * 64
     inputs = len(workload["numeric"]) + 3 * width + 2 + 2 * len(workload["attributes"])
     others = mean_length * (64 * 16 + 16) + inputs * 200 + 200 * 80 + 80
     # Three products a layer: forward, of the weights, of the inputs. The unit's first layer has
     # no gradient of its inputs: attention does not train embeddings.
     rate = sgemm_rate()
-    return {"roofline": 2e-9 * BATCH * (2 * first + 3 * others) / rate, "gflops": rate}
+    return {"roofline": 2e-9 * batch_size * (2 * first + 3 * others) / rate, "gflops": rate}
 
 
 def search(n_jobs):
@@ -247,7 +135,7 @@ def score(name="synthetic-100k", cap=None):
     return len(X) / min(seconds)
 
 
-TASKS = {"train": train, "busy": busy, "profile": profile, "search": search, "score": score}
+TASKS = {"train": train, "search": search, "score": score}
 TASKS["request"] = request.measure
 
 
@@ -327,39 +215,31 @@ def busy_loops(n_loops):
             loop.kill()
 
 
-def report_busy():
-    rounds = []
-    for _ in range(BUSY_ROUNDS):
-        rates = []
-        for n_loops in BUSY_LOOPS:
-            with busy_loops(n_loops):
-                rates.append([ask_ours("busy", threads=how) for how in BUSY_THREADS])
-        rounds.append(rates)
-        print([[round(rate) for rate in row] for row in rates], flush=True)
-    medians = zip(BUSY_LOOPS, np.median(rounds, axis=0), strict=True)
-    print_table(
-        ["rows/s", *(f"threads {how}" for how in BUSY_THREADS)],
-        ([f"beside {n} busy loops", *(f"{rate:,.0f}" for rate in row)] for n, row in medians),
-    )
-    quiet, busy = np.array(rounds)[:, [0, -1], 0].T
-    gains = quiet / np.array(rounds)[:, 0, 1]
-    print(f"as usual, beside {BUSY_LOOPS[-1]}: {np.median(busy / quiet):.2f} of the quiet rate")
-    print(f"quiet, as usual against all threads: {np.median(gains):.2f}", flush=True)
+def report_steps():
+    """Steps by length and batch, with one thread and two, quiet and beside busy loops."""
 
+    def ask():
+        return [
+            [ask_ours("train", length=length, batch_size=size, n_threads=n) for n in THREADS]
+            for length, size in SHAPES
+        ]
 
-def report_cores():
-    """Milliseconds by part with one and two threads, and by Amdahl's law with more."""
-    rounds = [[ask_ours("profile", threads=n)["parts"] for n in (1, 2)] for _ in range(BUSY_ROUNDS)]
-    rows = {}
-    for name in rounds[0][0]:
-        one, two = 1e3 * np.median([[parts[name] for parts in pair] for pair in rounds], axis=0)
-        serial = float(np.clip(2 * two - one, 0, one))
-        rows[name] = [one, two, serial, *(serial + (one - serial) / n for n in (8, 16))]
-    rows["all"] = np.sum(list(rows.values()), axis=0)
-    print_table(
-        ["ms of a step", "1 thread", "2", "serial", "8", "16"],
-        ([name, *(f"{ms:.2f}" for ms in row)] for name, row in rows.items()),
-    )
+    quiet = ask()
+    with busy_loops(BUSY_LOOPS):
+        busy = ask()
+    rates = np.max([[answer["gflops"] for answer in row] for row in quiet], axis=0)
+    rows = []
+    for (length, size), *answers in zip(SHAPES, quiet, busy, strict=True):
+        row = [f"{length}, {size:,}"]
+        for alone, beside, rate in zip(*answers, rates, strict=True):
+            limit = alone["roofline"] * alone["gflops"] / rate
+            row.append(f"{1e3 * alone['step']:.1f} ({alone['step'] / limit:.1f} x)")
+            row.append(f"{1e3 * beside['step']:.1f} ({alone['step'] / beside['step']:.2f})")
+        rows.append(row)
+    names = [f"{n} threads{how}" for n in THREADS for how in (" (its products)", ", busy (rate)")]
+    print_table(["ms of a step: events a row, rows", *names], rows)
+    best = ", ".join(f"{rate:.0f}" for rate in rates)
+    print(f"\nsgemm with {THREADS} threads: {best} GFLOP/s; {BUSY_LOOPS} busy loops", flush=True)
 
 
 def report_search():
@@ -367,17 +247,6 @@ def report_search():
     seconds = ask_ours("search", n_jobs=2)
     print(f"\nhalf of nine candidates in three folds, one by one: {half:.1f} s")
     print(f"two at a time: {seconds:.1f} s, {seconds / half:.2f} x", flush=True)
-
-
-def report_profile():
-    answer = ask_ours("profile")
-    total = sum(answer["parts"].values())
-    parts = {**answer["parts"], "all": total, "of which matrix products": answer["products"]}
-    parts["they need at the sgemm rate"] = answer["roofline"]
-    print_table(
-        ["where a step's time goes", "ms", "share"],
-        ([name, f"{1e3 * s:.2f}", f"{s / total:.0%}"] for name, s in parts.items()),
-    )
 
 
 def report_request():
@@ -427,10 +296,8 @@ def in_turn(rival, name, cap, budget):
 
 SECTIONS = {
     "imports": report_imports,
-    "busy": report_busy,
     "train": report_train,
-    "profile": report_profile,
-    "cores": report_cores,
+    "steps": report_steps,
     "request": report_request,
     "search": report_search,
     "rivals": report_rivals,

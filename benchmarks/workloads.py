@@ -33,14 +33,15 @@ PARTS = ("train", "valid", "test")
 SPEED = {"synthetic-10k": 10_000, "synthetic-100k": 100_000, "synthetic-1m": 1_000_000}
 
 
-def synthetic(name, *, cap=None, n_rows=50_000, n_categories=1_000, seed=0):
+def synthetic(name, *, cap=None, length=None, n_rows=50_000, n_categories=1_000, seed=0):
     """Return a workload of SPEED: log-normal histories, 19 events on average, ids by a Zipf law.
 
-    Labels are coin flips.
+    Labels are coin flips. With ``length``, all histories have so many events.
     """
-    n_items, cap, rng = SPEED[name], cap or 100, np.random.RandomState(seed)
+    n_items, cap, rng = SPEED[name], cap or length or 100, np.random.RandomState(seed)
     category_of = 2 + rng.randint(n_categories, size=n_items + 2)
     lengths = np.exp(rng.normal(2.5, 1.0, size=n_rows)).astype(np.int64)
+    lengths = lengths if length is None else np.full(n_rows, length)
     offsets = _offsets(np.minimum(lengths, cap))
     candidate = _zipf(n_items, n_rows, rng)
     history = _zipf(n_items, offsets[-1], rng)
