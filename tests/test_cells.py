@@ -1,3 +1,5 @@
+"""Cells of any kind are read as the values that they hold; the encoder's ids decode to them."""
+
 from decimal import Decimal
 
 import numpy as np
@@ -5,40 +7,32 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from sklearn_din.encoding.cells import as_numbers, factorize, read_history
-from sklearn_din.encoding.facts import HistoryFacts
-from sklearn_din.encoding.table import column_kind
+from sklearn_din import HistorySequenceEncoder
+from sklearn_din.encoding.cells import as_numbers, factorize
 from sklearn_din.logs.windows import EventLog, WindowArray
 
+pytestmark = pytest.mark.filterwarnings("ignore:every history of clicks is empty")
 ROWS = [[5, 6, 7], None, [], [6], [7, 7]]
 
 
 def objects(cells):
     column = np.empty(len(cells), dtype=object)
-    for row, cell in enumerate(cells):
-        column[row] = cell
-    return pd.Series(column, name="clicks", dtype=object)
+    column[:] = cells
+    return pd.Series(column, dtype=object)
 
 
-def windows(starts, lengths, *, row_times=None, values=(5, 6, 7, 8, 9), column="item"):
-    log = EventLog({column: np.array(values)}, token="log")
-    array = WindowArray(log, column, np.array(starts), np.array(lengths), row_times)
-    return pd.Series(array, name="clicks")
+def windows(starts, lengths, values):
+    log = EventLog({"item": np.array(values)})
+    return pd.Series(WindowArray(log, "item", np.array(starts), np.array(lengths)))
 
 
-def facts_of(cells):
-    facts = HistoryFacts()
-    facts.update(cells)
-    return facts
-
-
-def as_lists(cells):
-    """The cells row by row, the obvious way."""
-    codes, values = cells.codes(slice(0, len(cells.values)))
-    return [
-        [None if c < 0 else values[c] for c in codes[start : start + length]]
-        for start, length in zip(cells.spans.starts, cells.spans.lengths, strict=True)
-    ]
+def read(column, **options):
+    """The events of each row, as an encoder that was told nothing of their kind decodes them."""
+    frame = pd.DataFrame({"clicks": column})
+    encoder = HistorySequenceEncoder(histories={"clicks": None}, **options)
+    X = encoder.fit_transform(frame)
+    decoded = encoder.inverse_transform_ids("clicks", X["clicks"])
+    return [row[mask].tolist() for row, mask in zip(decoded, X["clicks_mask"], strict=True)]
 
 
 LAYOUTS = {
@@ -48,20 +42,18 @@ LAYOUTS = {
     "missing as nan": objects([float("nan") if row is None else row for row in ROWS]),
     "missing as numpy's nan": objects([np.float32("nan") if row is None else row for row in ROWS]),
     "missing as NA": objects([pd.NA if row is None else row for row in ROWS]),
-    "arrow": pd.Series(pa.array(ROWS), dtype=pd.ArrowDtype(pa.list_(pa.int64())), name="clicks"),
-    "large arrow": pd.Series(ROWS, dtype=pd.ArrowDtype(pa.large_list(pa.int32())), name="clicks"),
-    "sliced arrow": pd.Series(
-        [[9], *ROWS, [9]], dtype=pd.ArrowDtype(pa.list_(pa.int64())), name="clicks"
-    ).iloc[1:-1],
-    "windows": windows([0, 0, 0, 3, 4], [3, -1, 0, 1, 2], values=[5, 6, 7, 6, 7, 7]),
+    "arrow": pd.Series(pa.array(ROWS), dtype=pd.ArrowDtype(pa.list_(pa.int64()))),
+    "large arrow": pd.Series(ROWS, dtype=pd.ArrowDtype(pa.large_list(pa.int32()))),
+    "sliced arrow": pd.Series([[9], *ROWS, [9]], dtype=pd.ArrowDtype(pa.list_(pa.int64()))).iloc[
+        1:-1
+    ],
+    "windows": windows([0, 0, 0, 3, 4], [3, -1, 0, 1, 2], [5, 6, 7, 6, 7, 7]),
 }
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_every_layout_reads_the_same(layout):
-    column = LAYOUTS[layout]
-    assert column_kind(column) == "history"
-    assert as_lists(read_history(column)) == [row or [] for row in ROWS]
+    assert read(LAYOUTS[layout]) == [row or [] for row in ROWS]
 
 
 @pytest.mark.parametrize(
@@ -80,35 +72,39 @@ def test_every_layout_reads_the_same(layout):
         ([None, None], [[], []]),
         (pd.Series([[1, 2], None, [3, 4]], dtype=pd.ArrowDtype(pa.list_(pa.int64(), 2))),
          [[1, 2], [], [3, 4]]),
-        *((pd.Series(cells, dtype=dtype, name="clicks"), [[] for _ in cells])
-          for cells in ([], [None, None])
+        *((pd.Series(cells, dtype=dtype), [[] for _ in cells])
+          for cells in ([None], [None, None])
           for dtype in ("string", "str", pd.ArrowDtype(pa.large_string()))),
     ],
 )  # fmt: skip
 def test_events_of_any_type_survive(cells, expected):
     column = cells if isinstance(cells, pd.Series) else objects(cells)
-    assert as_lists(read_history(column)) == expected
+    assert read(column) == expected
 
 
-@pytest.mark.parametrize(
-    ("events", "is_numeric", "is_integer"),
-    [
-        ([1.5, 2.5, None], True, False),
-        ([Decimal("1.5"), Decimal("2.5"), None], True, False),
-        ([1, 2, 3], False, True),
-        (["a", "b", None], False, False),
-    ],
-)
-def test_events_of_an_arrow_dictionary_are_of_the_kind_of_its_values(
-    events, is_numeric, is_integer
-):
+def as_dictionary(events):
+    """The first two events and the third, as lists of plain values and of Arrow's codes."""
     for values in (pa.array(events), pa.array(events).dictionary_encode()):
         lists = pa.ListArray.from_arrays(pa.array([0, 2, 3], pa.int32()), values)
-        column = pd.Series(pd.arrays.ArrowExtensionArray(lists), name="clicks")
-        cells = read_history(column)
-        facts = facts_of(cells)
-        assert (facts.is_numeric, facts.is_integer) == (is_numeric, is_integer)
-        assert as_lists(cells) == [events[:2], events[2:]]
+        yield pd.Series(pd.arrays.ArrowExtensionArray(lists))
+
+
+@pytest.mark.parametrize("events", [[1, 2, 3], ["a", "b", None]])
+def test_events_of_an_arrow_dictionary_are_the_ids_that_it_holds(events):
+    for column in as_dictionary(events):
+        assert read(column) == [events[:2], events[2:]]
+
+
+@pytest.mark.parametrize("kind", [float, Decimal])
+def test_numbers_of_an_arrow_dictionary_are_numbers_of_the_events_beside_them(kind):
+    frame = pd.DataFrame({"item": ["a", "b"], "hist_item": [["a", "b"], ["a"]]})
+    encoded = []
+    for column in as_dictionary([kind("1.5"), kind("2.5"), None]):
+        encoder = HistorySequenceEncoder()
+        encoded.append(encoder.fit_transform(frame.assign(clicks=column))["clicks"])
+        assert encoder.schema_["clicks"].kind == "numeric_history"
+    np.testing.assert_array_equal(*encoded)
+    assert encoded[0].tolist() == [[-1, 1], [0, 0]]
 
 
 @pytest.mark.parametrize(
@@ -118,17 +114,15 @@ def test_arrow_list_views_read_as_lists(make, size):
     events, is_missing = pa.array([1, 2, 3, 4, 5]), pa.array([False, True, False, False])
     starts, lengths = pa.array([3, 0, 1, 0], size), pa.array([2, 2, 3, 0], size)
     views = make.from_arrays(starts, lengths, events, mask=is_missing)
-    column = pd.Series(pd.arrays.ArrowExtensionArray(views), name="clicks")
-    assert column_kind(column) == "history"
-    assert as_lists(read_history(column)) == [[4, 5], [], [2, 3, 4], []]
-    assert as_lists(read_history(column[2:])) == [[2, 3, 4], []]
+    column = pd.Series(pd.arrays.ArrowExtensionArray(views))
+    assert read(column) == [[4, 5], [], [2, 3, 4], []]
+    assert read(column[2:]) == [[2, 3, 4], []]
 
 
 @pytest.mark.parametrize("dtype", [object, "str", pd.ArrowDtype(pa.string())])
 def test_text_is_split_at_the_separator(dtype):
-    column = pd.Series(["hat | sock", "hat", "", None, "hat||sock"], dtype=dtype, name="tags")
-    lists = as_lists(read_history(column, separator="|"))
-    assert lists == [["hat", "sock"], ["hat"], [], [], ["hat", None, "sock"]]
+    column = pd.Series(["hat | sock", "hat", "", None, "hat||sock"], dtype=dtype)
+    assert read(column, separator="|") == [["hat", "sock"], ["hat"], [], [], ["hat", None, "sock"]]
 
 
 @pytest.mark.parametrize(

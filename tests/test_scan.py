@@ -13,6 +13,7 @@ from sklearn.model_selection import GroupKFold, KFold, train_test_split
 from sklearn.utils import _safe_indexing
 
 from sklearn_din import TimeSplit, scan_parquet
+from tests.tables import read
 
 N_ROWS = 100
 
@@ -49,13 +50,6 @@ def frame_of(table):
         [(f.name, pa.string() if f.name == "item" else f.type) for f in table.schema]
     )
     return table.cast(schema).to_pandas(types_mapper=pd.ArrowDtype)
-
-
-def read(scan, columns=None):
-    parts = list(scan.parts(columns))
-    starts = np.cumsum([0, *(len(part) for _, part in parts)])[:-1]
-    assert [start for start, _ in parts] == starts.tolist()
-    return pd.concat([part for _, part in parts])
 
 
 def same(scan, frame):

@@ -29,22 +29,6 @@ def ids_of(vocabulary, values):
     return ids_to_look_up(vocabulary.encode(values, name="item")).tolist()
 
 
-@given(
-    candidates=st.lists(st.integers(-3, 12)),
-    events=st.lists(st.integers(-3, 12)),
-    min_frequency=st.integers(1, 4),
-    max_ids=st.none() | st.integers(1, 6),
-)
-def test_learning_is_counting_ranking_and_sorting(candidates, events, min_frequency, max_ids):
-    counts = Counter(candidates) + Counter(events)
-    often = [value for value, count in counts.items() if count >= min_frequency]
-    ranked = sorted(often, key=lambda value: (-counts[value], value))[:max_ids]
-    vocabulary = learn(candidates, events, min_frequency=min_frequency, max_ids=max_ids)
-    assert vocabulary.values.tolist() == sorted(ranked)
-    expected = [sorted(ranked).index(v) + 2 if v in ranked else 1 for v in range(-3, 13)]
-    assert ids_of(vocabulary, np.arange(-3, 13)) == expected
-
-
 @given(st.lists(st.one_of(st.text(), st.integers(-5, 5)), min_size=1))
 def test_ids_do_not_depend_on_the_order_of_the_rows(values):
     if any(isinstance(v, str) for v in values) and any(isinstance(v, int) for v in values):
