@@ -7,7 +7,7 @@ from typing import NamedTuple, Self
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import gammaln, stdtrit
+from scipy.special import gammaln
 from sklearn.base import BaseEstimator
 from sklearn.metrics import make_scorer
 from sklearn.utils import check_consistent_length, column_or_1d
@@ -26,7 +26,6 @@ __all__ = [
     "group_roc_auc_score",
     "group_roc_auc_scorer",
     "relative_improvement",
-    "snips_score",
 ]
 
 Floats = NDArray[np.float64]
@@ -578,82 +577,6 @@ def correct_for_sampling(y_prob: ArrayLike, *, sampling_rate: float) -> Floats:
         )
     prob = _check_probabilities(y_prob, name="y_prob")
     return prob / (prob + (1 - prob) / sampling_rate)
-
-
-def snips_score(
-    y_true: ArrayLike,
-    y_shown: ArrayLike,
-    *,
-    propensity: ArrayLike,
-    groups: ArrayLike | None = None,
-    confidence_level: float = 0.95,
-) -> tuple[float, float, float]:
-    """Estimate from a log what another ranking would have earned per impression, with an interval.
-
-    ``sum_i w_i y_i / sum_i w_i`` over the logged impressions, with ``w = y_shown / propensity``
-    (SNIPS: Swaminathan and Joachims, NeurIPS 2015). It is consistent if everything the other
-    ranking may show had a propensity above 0. The interval uses the delta method for a ratio; it is
-    too narrow if a few weights are far above the others, and somewhat too narrow if clicks are rare
-    among the rows that count.
-
-    Parameters
-    ----------
-    y_true : array-like of shape (n_samples,)
-        Reward of each logged impression: 1 or 0 for a click, or an amount in any unit.
-    y_shown : array-like of shape (n_samples,)
-        The probability, in [0, 1], that the other ranking shows this impression at its logged
-        position; 1 or 0 for a deterministic ranking.
-    propensity : array-like of shape (n_samples,)
-        The probability, above 0, with which the logged ranking showed it there. For sampled rows,
-        multiply by the fraction that was kept.
-    groups : array-like of shape (n_samples,), default=None
-        Group of each impression (a request, a user), if impressions of one group may depend on each
-        other. None: every impression is a group.
-    confidence_level : float, default=0.95
-        Coverage probability of the interval; between 0 and 1.
-
-    Returns
-    -------
-    score, low, high : float
-        The estimate and its interval, in the unit of y_true.
-
-    Raises
-    ------
-    ValueError
-        If the other ranking shows impressions of fewer than two groups, or an input is missing,
-        misshapen or out of range.
-
-    Examples
-    --------
-    >>> from sklearn_din.metrics import snips_score
-    >>> score, low, high = snips_score([1, 0, 1], [1, 1, 0], propensity=[0.8, 0.4, 0.2])
-    >>> round(score, 4), low < score < high
-    (0.3333, True)
-    """
-    reward = _check_scores(y_true, name="y_true")
-    shown = _check_probabilities(y_shown, name="y_shown")
-    chance = _check_probabilities(propensity, name="propensity")
-    group = np.arange(reward.size) if groups is None else group_codes(groups)
-    check_consistent_length(reward, shown, chance, group)
-    if not chance.all() or np.isinf(reward).any():
-        raise ValueError(
-            f"propensity must be above 0 and y_true finite, got {(chance == 0).sum()} propensities "
-            f"of 0 and {np.isinf(reward).sum()} infinite y_true. Drop these impressions."
-        )
-    if not 0 < confidence_level < 1:
-        raise ValueError(f"confidence_level must be between 0 and 1, got {confidence_level}.")
-    weight = shown / chance
-    n_groups = len(np.unique(group[weight > 0]))
-    if n_groups < 2:
-        raise ValueError(
-            "an interval needs two or more groups with an impression that the other ranking shows, "
-            f"got {n_groups}. Take more of the log, or a ranking closer to the logged one."
-        )
-    score = float(np.average(reward, weights=weight))
-    errors = np.bincount(group, weights=weight * (reward - score))
-    deviation = np.sqrt(n_groups / (n_groups - 1) * (errors @ errors)) / weight.sum()
-    margin = float(stdtrit(n_groups - 1, (1 + confidence_level) / 2) * deviation)
-    return score, score - margin, score + margin
 
 
 class _Lists(NamedTuple):

@@ -87,6 +87,8 @@ def test_names_stand_in_for_ids_in_events_and_candidate(model):
     display = AttentionDisplay.from_estimator(model, SHOWN[:1], names=titles)
     assert ticks(display.ax_.yaxis) == ["Boot · shoe", "Bowler · hat", "Sneaker · shoe"]
     assert "Bowler · hat" in drawn(display)
+    with pytest.raises(TypeError, match="must map original ids to names .* got list"):
+        AttentionDisplay.from_estimator(model, SHOWN[:1], names=["hat"])
     by_column = {"hist_kind": {"shoe": "footwear"}}
     display = AttentionDisplay.from_estimator(model, SHOWN[:1], names=by_column)
     assert ticks(display.ax_.yaxis) == ["2 · footwear", "1 · hat", "3 · footwear"]
@@ -107,8 +109,6 @@ def test_an_event_not_seen_at_fit_reads_as_unknown_beside_its_own_id(model, make
     display = AttentionDisplay.from_estimator(model, row)
     assert ticks(display.ax_.yaxis) == ["unknown · unknown: tie", "unknown: 99 · hat", "1 · hat"]
     assert "\nunknown · hat" in display.ax_.get_title()
-    table = explain(model, row)  # without the frame
-    assert ticks(AttentionDisplay.from_predictions(table).ax_.yaxis)[0] == "unknown"
 
 
 def test_candidates_of_one_user_are_rows_of_a_heat_map(model):
@@ -127,51 +127,44 @@ def test_candidates_of_one_user_are_rows_of_a_heat_map(model):
     assert "1 · hat" in drawn(display)
 
 
-def table(weights, row=0):
-    n = len(weights)
-    return pd.DataFrame(
-        {
-            "row": row,
-            "behaviour": "hist_item",
-            "position": range(n),
-            "hist_item": [f"item {i}" for i in range(n)],
-            "weight": weights,
-        }
+def display_of(*weights, **options):
+    """A display of one impression, its events in order."""
+    events = [f"item {number}" for number in range(len(weights))]
+    return AttentionDisplay(
+        weights=np.array([weights]), **{"events": events, "candidates": ["c"]} | options
     )
 
 
 def test_weights_below_zero_are_drawn_to_the_left_and_called_no_vote():
-    display = AttentionDisplay.from_predictions(table([0.5, -0.2]))
+    display = display_of(0.5, -0.2).plot()
     assert display.ax_.get_xlim()[0] < -0.2
     assert "its sign is no vote" in display.ax_.get_xlabel()
     right, left = display.ax_.patches
     assert right.get_facecolor() != left.get_facecolor()
     assert matplotlib.colors.to_hex(left.get_facecolor()) != AGAINST
-    names = {"item 0": "Twelve pairs of very long woollen socks for $5 or $6, blue"}
-    display = AttentionDisplay.from_predictions(table([0.5, 0.2]), names=names)
+
+
+def test_long_names_are_cut_in_their_middle(model):
+    titles = {2: "Twelve pairs of very long woollen socks for $5 or $6, blue"}
+    display = AttentionDisplay.from_estimator(model, SHOWN[:1], names=titles)
     display.figure_.canvas.draw()
     label = ticks(display.ax_.yaxis)[0]
-    assert len(label) < 30
+    assert len(label) < 37
     assert label.startswith("Twelve pairs")
-    assert label.endswith("blue")
+    assert label.endswith("blue · shoe")
 
 
 @pytest.mark.parametrize("n_rows", [1, 2])
 def test_effects_are_drawn_as_votes(model, n_rows):
-    ours = AttentionDisplay.from_estimator(model, SHOWN[:n_rows], by="leave_out")
+    display = AttentionDisplay.from_estimator(model, SHOWN[:n_rows], by="leave_out")
     effects = explain(model, SHOWN[:n_rows], by="leave_out")
-    theirs = AttentionDisplay.from_predictions(effects, candidates=["a", "b"][:n_rows])
-    expected = effects["effect"].to_numpy().reshape(n_rows, 3)
-    for display in (ours, theirs):
-        assert display.by == "leave_out"
-        np.testing.assert_allclose(display.weights, expected)
-        legend = [display.ax_.get_xlabel(), *(ax.get_ylabel() for ax in display.figure_.axes)]
-        votes = "above 0: speaks for the candidate, below 0: against it"
-        assert any(votes in text for text in legend)
-        assert "What each past event changes" in display.ax_.get_title()
-    shown = AttentionDisplay(
-        weights=np.array([[0.5, -0.2]]), events=["a", "b"], candidates=["c"], by="leave_out"
-    ).plot()
+    assert display.by == "leave_out"
+    np.testing.assert_allclose(display.weights, effects["effect"].to_numpy().reshape(n_rows, 3))
+    legend = [display.ax_.get_xlabel(), *(ax.get_ylabel() for ax in display.figure_.axes)]
+    votes = "above 0: speaks for the candidate, below 0: against it"
+    assert any(votes in text for text in legend)
+    assert "What each past event changes" in display.ax_.get_title()
+    shown = display_of(0.5, -0.2, by="leave_out").plot()
     _, left = shown.ax_.patches
     assert matplotlib.colors.to_hex(left.get_facecolor()) == AGAINST
 
@@ -179,7 +172,7 @@ def test_effects_are_drawn_as_votes(model, n_rows):
 @pytest.mark.parametrize(
     "draw",
     [
-        lambda model, ax: AttentionDisplay.from_predictions(table([0.5, 0.2]), ax=ax),
+        lambda model, ax: display_of(0.5, 0.2).plot(ax=ax),
         lambda model, ax: TrainingDisplay.from_estimator(model, ax=ax),
         lambda model, ax: TrainingDisplay(history=history()).plot(ax=ax),  # two panels
     ],
@@ -190,12 +183,14 @@ def test_given_axes_are_drawn_into(model, draw):
     assert len(pyplot.get_fignums()) == 1
 
 
-def test_several_behaviours_must_be_chosen_from():
-    both = pd.concat([table([0.5]), table([0.1, 0.2]).assign(behaviour="hist_cart")])
-    with pytest.raises(ValueError, match=r"one of \['hist_item', 'hist_cart'\], got None"):
-        AttentionDisplay.from_predictions(both)
-    display = AttentionDisplay.from_predictions(both, behaviour="hist_cart")
-    assert display.weights.tolist() == [[0.1, 0.2]]
+def test_several_behaviours_must_be_chosen_from(twins):
+    with pytest.raises(ValueError, match=r"must name one of .*, got None"):
+        AttentionDisplay.from_estimator(twins, TWINS[:1])
+    for name in (JOINT, SINGLE, "hist_kind"):
+        display = AttentionDisplay.from_estimator(twins, TWINS[:1], behaviour=name)
+        weights = explain(twins, TWINS[:1]).set_index("behaviour")["weight"]
+        shown = SINGLE if name == SINGLE else JOINT
+        np.testing.assert_array_equal(display.weights[0], weights[[shown]])
 
 
 JOINT, SINGLE = "'hist_item' + 'hist_kind'", "'hist_item+hist_kind'"
@@ -233,10 +228,6 @@ def test_a_column_named_like_a_joint_behaviour_is_told_apart_everywhere(twins):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: AttentionDisplay.from_predictions([0.1]), "explain or .* got list"),
-        (lambda: AttentionDisplay.from_predictions(pd.DataFrame({"a": [1]})), r"got \['a'\]"),
-        (lambda: AttentionDisplay.from_predictions(table([1.0]), candidates=[]), "each of the 1"),
-        (lambda: AttentionDisplay.from_predictions(table([1.0]), names=["hat"]), "got list"),
         (lambda: AttentionDisplay.from_estimator(DINClassifier(), SHOWN), "whole fitted Pipeline"),
         (lambda: TrainingDisplay.from_estimator(HistorySequenceEncoder()), "needs a DINClassifier"),
         (lambda: TrainingDisplay(history=history()[:0]).plot(), "at least one row in history_, g"),
@@ -276,4 +267,4 @@ def test_without_matplotlib_the_error_names_the_extra(monkeypatch):
     with pytest.raises(ImportError, match=r"pip install 'sklearn-din\[plot\]'"):
         TrainingDisplay(history=history()).plot()
     with pytest.raises(ImportError, match="AttentionDisplay needs matplotlib"):
-        AttentionDisplay.from_predictions(table([1.0]))
+        display_of(1.0).plot()

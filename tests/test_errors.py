@@ -49,7 +49,6 @@ from sklearn_din.metrics import (
     group_roc_auc_score,
     group_roc_auc_scorer,
     relative_improvement,
-    snips_score,
 )
 from sklearn_din.module import OPTIONS
 from tests.encoded_impressions import make_impressions, make_schema
@@ -802,11 +801,6 @@ RATE = "sampling_rate must be the fraction of negatives kept"
     (lambda: relative_improvement(np.nan, 0.6), "^score must be an AUC .*, got nan"),
     (lambda: expected_calibration_error([0, 1], [-2.0, 0.5]), r"from -2\.0 to 0\.5.*not deci"),
     (lambda: expected_calibration_error([0, 1], [0.2, 0.5], n_bins=0), "n_bins must be at"),
-    (lambda: snips_score([0, 1], [2, 0], propensity=[1, 1]), r"y_shown must lie in \[0, 1\]"),
-    (lambda: snips_score([0, 1], [1, 1], propensity=[0, 1]), "propensity must be .* got 1 pr"),
-    (lambda: snips_score([0, 1], [0, 1], propensity=[1, 1]), "two or more groups .* got 1"),
-    (lambda: snips_score([0, np.nan], [1, 1], propensity=[1, 1]), "y_true must not be NaN"),
-    (lambda: snips_score([0, 1], [1, 1], propensity=[1, 1], confidence_level=95), "got 95"),
 )  # fmt: skip
 def measure(call):
     call()

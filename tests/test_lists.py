@@ -257,8 +257,6 @@ def test_pictures_name_the_values_of_lists(model, shown):
     display = AttentionDisplay.from_estimator(model, row, names=names)
     assert display.events == ["f0 · action, b", "f3 · none", "f1 · unknown"]
     assert "f2 · unknown, c" in display.ax_.get_title()
-    again = AttentionDisplay.from_predictions(explain(model, row), names=names)
-    assert again.events == display.events
 
 
 def test_named_pairs_and_other_prefixes_find_the_column_of_lists_and_none_is_pooled(shown):

@@ -7,7 +7,6 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import t as student
 from sklearn.metrics import roc_auc_score
 
 from sklearn_din.metrics import (
@@ -19,7 +18,6 @@ from sklearn_din.metrics import (
     group_recall_score,
     group_roc_auc_score,
     relative_improvement,
-    snips_score,
 )
 
 
@@ -126,41 +124,6 @@ def test_improvement_counts_from_a_random_ranking_and_correction_undoes_sampling
 def test_calibration_error_by_hand(y, prob, weight, expected):
     got = expected_calibration_error(y, prob, n_bins=2, sample_weight=weight)
     assert got == pytest.approx(expected)
-
-
-def loop_snips(rewards, shown, propensity, groups):
-    """The slow, obvious twin: weights one by one, then their errors group by group."""
-    weights = [new / old for new, old in zip(shown, propensity, strict=True)]
-    score = sum(w * y for w, y in zip(weights, rewards, strict=True)) / sum(weights)
-    errors = {}
-    for group, w, y in zip(groups, weights, rewards, strict=True):
-        if w:
-            errors[group] = errors.get(group, 0) + w * (y - score)
-    variance = sum(error**2 for error in errors.values()) / (1 - 1 / len(errors))
-    margin = student.ppf(0.95, len(errors) - 1) * variance**0.5 / sum(weights)
-    return score, score - margin, score + margin
-
-
-@pytest.mark.parametrize("by_user", [True, False])
-def test_snips_agrees_with_a_loop(by_user):
-    draw = np.random.default_rng(0)
-    rewards, shown, propensity = draw.random(40), draw.random(40) > 0.3, draw.uniform(0.1, 1, 40)
-    users = draw.integers(9, size=40) if by_user else None
-    got = snips_score(rewards, shown, propensity=propensity, groups=users, confidence_level=0.9)
-    expected = loop_snips(rewards, shown, propensity, range(40) if users is None else users)
-    assert got == pytest.approx(expected, abs=1e-12)
-
-
-def test_snips_finds_what_another_ranking_earns_in_nine_of_ten_logs():
-    draw, clicks = np.random.default_rng(0), np.array([0.1, 0.3, 0.5])  # of three items
-    old, new = np.array([0.7, 0.2, 0.1]), np.array([0.1, 0.2, 0.7])
-    hits = 0
-    for _ in range(300):
-        item = draw.choice(3, size=400, p=old)
-        y = draw.random(400) < clicks[item]
-        got = snips_score(y, new[item], propensity=old[item], confidence_level=0.9)
-        hits += got[1] < new @ clicks < got[2]
-    assert 0.85 < hits / 300 < 0.95
 
 
 # NDCG, recall, hit rate and MRR at k

@@ -11,7 +11,6 @@ import pandas as pd
 from sklearn.base import BaseEstimator
 
 from sklearn_din.features.encoded import EncodedFeatures
-from sklearn_din.features.event_table import KEYS
 from sklearn_din.features.schema import Behaviour
 from sklearn_din.inspection.explain import COLUMN_BY, explain_encoded
 from sklearn_din.inspection.fitted import FittedPipeline, classifier_of, split_pipeline
@@ -47,8 +46,8 @@ class AttentionDisplay:
     at the bottom, with lengths for weights (``by="weight"``: where the network looks) or for
     effects on the log-odds (``by="leave_out"``: positive ones make the click more likely; see
     :func:`sklearn_din.explain`). Several impressions with one history become a heat map: one row
-    per candidate, one column per event. Create it with :meth:`from_estimator` or
-    :meth:`from_predictions`.
+    per candidate, one column per event. Create it with :meth:`from_estimator`; numbers of your own
+    are given as below, then call :meth:`plot`.
 
     Parameters
     ----------
@@ -138,52 +137,6 @@ class AttentionDisplay:
         labels = _candidate_labels(fitted, encoded, frame, chosen, names_of)
         options |= {"candidates": labels, "by": by, "click": target.click_name}
         return cls(weights=weights, events=events, **options).plot(ax=ax)
-
-    @classmethod
-    def from_predictions(
-        cls,
-        weights: pd.DataFrame,
-        *,
-        candidates: Sequence[object] | None = None,
-        behaviour: str | None = None,
-        names: Mapping[Any, Any] | pd.Series | None = None,
-        ax: Axes | None = None,
-    ) -> AttentionDisplay:
-        """Plot weights or effects that are already computed.
-
-        Parameters
-        ----------
-        weights : DataFrame
-            From :func:`sklearn_din.explain`, or ``attention_weights``: row,
-            behaviour, position, attributes, weight or effect.
-        candidates : sequence, default=None
-            Names of the candidates of the rows, in order; by default "row 0" and so on.
-        behaviour : str, default=None
-            Which behaviour, by one of its history columns or by its name in the table. Required
-            if there are several.
-        names : mapping or Series, default=None
-            Mapping from ids to names to show, for the first attribute (the item) of the events;
-            or from history columns to such mappings.
-        ax : matplotlib Axes, default=None
-            Where to plot; by default a new figure of suitable size.
-        """
-        behaviours = _histories_by_behaviour(weights)
-        shown = _choose_behaviour(behaviours, behaviour)
-        histories = behaviours[shown]
-        table = weights[weights["behaviour"] == shown]
-        rows = sorted(table["row"].unique())
-        if candidates is None:
-            candidates = [f"row {row}" for row in rows] or ["the candidate"]
-        if len(candidates) != max(len(rows), 1):
-            raise ValueError(
-                f"candidates must name each of the {max(len(rows), 1)} impressions in weights, "
-                f"got {len(candidates)} names."
-            )
-        names_of = _names_by_attribute(names, histories)
-        array, events = _one_history(table, rows or [0], histories, names_of)
-        by = next(by for by, column in COLUMN_BY.items() if column in weights)
-        texts = [str(candidate) for candidate in candidates]
-        return cls(weights=array, events=events, candidates=texts, by=by).plot(ax=ax)
 
     def plot(self, *, ax: Axes | None = None) -> AttentionDisplay:
         """Plot bars for one impression, a heat map for several.
@@ -396,29 +349,6 @@ def _names_by_attribute(
     if not names or not set(names) <= set(histories):
         return {histories[0]: dict(names)}
     return {attribute: dict(mapping) for attribute, mapping in names.items()}
-
-
-def _histories_by_behaviour(weights: pd.DataFrame) -> dict[str, tuple[str, ...]]:
-    """Behaviours of a table of weights, each with the columns that hold its events.
-
-    A column belongs to one behaviour and is empty for the others. A behaviour whose events are
-    unknown throughout has no value anywhere: it gets the columns that are empty for all.
-    """
-    columns = [str(name) for name in weights] if isinstance(weights, pd.DataFrame) else []
-    numbers = [*COLUMN_BY.values(), "share"]
-    attributes = [name for name in columns if name not in (*KEYS, *numbers)]
-    is_table = {*KEYS} <= set(columns) and not set(columns).isdisjoint(COLUMN_BY.values())
-    if not attributes or not is_table:
-        raise ValueError(
-            "weights must be the table that explain or attention_weights returns, got "
-            f"{columns or type(weights).__name__}."
-        )
-    is_filled = weights[attributes].notna().groupby(weights["behaviour"], sort=False).any()
-    empty = tuple(name for name in attributes if not is_filled[name].any())
-    return {
-        str(behaviour): tuple(name for name in attributes if filled[name]) or empty
-        for behaviour, filled in is_filled.iterrows()
-    } or {"": empty}
 
 
 def _choose_behaviour(histories: Mapping[str, tuple[str, ...]], behaviour: str | None) -> str:
