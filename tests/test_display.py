@@ -87,7 +87,7 @@ def test_names_stand_in_for_ids_in_events_and_candidate(model):
     display = AttentionDisplay.from_estimator(model, SHOWN[:1], names=titles)
     assert ticks(display.ax_.yaxis) == ["Boot · shoe", "Bowler · hat", "Sneaker · shoe"]
     assert "Bowler · hat" in drawn(display)
-    with pytest.raises(TypeError, match="must map original ids to names .* got list"):
+    with pytest.raises(TypeError, match=r"must map original ids to names .* got list"):
         AttentionDisplay.from_estimator(model, SHOWN[:1], names=["hat"])
     by_column = {"hist_kind": {"shoe": "footwear"}}
     display = AttentionDisplay.from_estimator(model, SHOWN[:1], names=by_column)
