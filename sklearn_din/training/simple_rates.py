@@ -12,9 +12,9 @@ from sklearn_din.features.identities import ids_to_look_up
 from sklearn_din.features.schema import item_column
 from sklearn_din.training.early_stopping import best_check
 from sklearn_din.training.target import Click
+from sklearn_din.utils.shrinkage import shrunk_rate, sums_of_keys
 from sklearn_din.utils.warnings import log_once
 
-PRIOR_ROWS = 10  # of the average rate that each id gets
 MANY_ERRORS = 3  # standard errors of an AUC by chance
 
 
@@ -43,22 +43,16 @@ def note_better_rate(
     for name, codes in keys.items():
         if codes.min() < 0:  # users without a name
             continue
-        auc = roc_auc_score(is_click, _rates(codes, y, train)[codes[valid]])
+        counted = {"minlength": codes.max() + 1}
+        of_keys = (
+            np.bincount(codes[train], **counted),
+            np.bincount(codes[train], y[train], **counted),
+        )
+        rates = shrunk_rate(np.stack(of_keys), sums_of_keys(*of_keys).sum(axis=1, keepdims=True))
+        auc = roc_auc_score(is_click, rates[codes[valid]])
         if auc > check["valid_auc"] + MANY_ERRORS * error:
             log_once(
                 f"the rate of clicks of each {name} in the training rows ranks the validation "
                 f"rows better (AUC {auc:.3f}) than the network ({check['valid_auc']:.3f}). "
                 "attach_aggregates(...) with 'levels' gives the network rates as of each row."
             )
-
-
-def _rates(codes: np.ndarray, y: np.ndarray, train: np.ndarray) -> np.ndarray:
-    """Return the rate of each code, with some rows at the average rate.
-
-    >>> _rates(np.array([0, 0, 1]), np.array([1, 1, 0]), np.array([0, 1])).round(2)
-    array([1., 1.])
-    """
-    n_codes = codes.max() + 1
-    n_rows = np.bincount(codes[train], minlength=n_codes)
-    n_clicks = np.bincount(codes[train], weights=y[train], minlength=n_codes)
-    return (n_clicks + PRIOR_ROWS * y[train].mean()) / (n_rows + PRIOR_ROWS)
