@@ -13,6 +13,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from sklearn_din.features.schema import Schema
 from sklearn_din.module import DIN
+from sklearn_din.training.optim import dense_parameters
 
 if TYPE_CHECKING:
     from sklearn_din.training.net import DINNet
@@ -79,8 +80,8 @@ def is_own(net: DINNet) -> bool:
 def _copy_moments(earlier: DINNet, net: DINNet) -> None:
     """Give the optimizer of a grown net copies of the moments; ids appended since have none."""
     new, old = net.module_.embeddings, earlier.module_.embeddings
-    before = earlier.dense_parameters
-    for name, parameter in net.dense_parameters.items():
+    before = dense_parameters(earlier.module_)
+    for name, parameter in dense_parameters(net.module_).items():
         state = earlier.optimizer_.state.get(before[name], {})
         net.optimizer_.state[parameter] = {key: moment.clone() for key, moment in state.items()}
     for width, table in new.tables.items():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from sklearn_din.network.layers import is_host, number_on_host
 from sklearn_din.training.alone import Alone
 from sklearn_din.training.batches import ImpressionBatches, ScoringBatches
 from sklearn_din.training.novelty import NO_NOVELTY, Novelty
-from sklearn_din.training.optim import RowwiseAdam
+from sklearn_din.training.optim import RowwiseAdam, optimizer_of
 from sklearn_din.training.parameters import TrainingParameters, names_of
 from sklearn_din.training.rows import check_encoded, train_further, train_new
 from sklearn_din.training.steps import compute_by_parts
@@ -162,43 +162,12 @@ class DINNet(NeuralNetBinaryClassifier):
         self.training_.loop(lambda n_epochs: run(X, y, n_epochs, **kwargs))
         return self
 
-    # What an optimizer is told
-
-    def set_rates(self) -> None:
-        """Give the optimizer the rates of the parameters."""
-        dense, *tables = self.optimizer_.param_groups
-        dense["lr"] = dense["initial_lr"] = self.lr  # the latter for schedules that are resumed
-        for group in tables:
-            group["lr"] = group["initial_lr"] = self.embedding_lr or self.lr
-
-    def set_decay(self, decay: Mapping[str, np.ndarray] | None) -> None:
-        """Give the tables of the optimizer the factors of their L2."""
-        tables = self.optimizer_.param_groups[1:]
-        for width, group in zip(self.module_.embeddings.tables, tables, strict=True):
-            group["decay"] = None
-            if decay is not None:
-                names = self.module_.embeddings.vocabularies_of(width)
-                factors = np.concatenate([decay[name] for name in names])
-                group["decay"] = torch.from_numpy(factors).to(self.device)
-
     # How skorch's steps are made of impressions
 
     def initialize_optimizer(self, triggered_directly: bool | None = None) -> DINNet:
         """One optimizer: a group of all dense parameters, and one for each embedding table."""
-        embeddings = self.module_.embeddings
-        groups: list[dict[str, Any]] = [{"params": list(self.dense_parameters.values())}]
-        for width, table in embeddings.tables.items():
-            starts = embeddings.starts(width).to(table.device)
-            rate = self.embedding_lr or self.lr
-            groups.append({"params": [table], "lr": rate, "starts": starts})
-        self.optimizer_ = RowwiseAdam(groups, lr=self.lr)
+        self.optimizer_ = optimizer_of(self.module_, lr=self.lr, embedding_lr=self.embedding_lr)
         return self
-
-    @property
-    def dense_parameters(self) -> dict[str, Tensor]:
-        """All parameters but the embedding tables, by name."""
-        tables = {id(table) for table in self.module_.embeddings.tables.values()}
-        return {n: p for n, p in self.module_.named_parameters() if id(p) not in tables}
 
     def check_data(self, X: object, y: object = None) -> None:
         """Do nothing: the rows were checked before the batches were made."""

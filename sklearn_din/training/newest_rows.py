@@ -9,6 +9,7 @@ from torch import Tensor
 
 from sklearn_din.network.batch import Batch
 from sklearn_din.training.early_stopping import best_check
+from sklearn_din.training.optim import set_decay
 from sklearn_din.training.validation_checks import ValidationChecks
 from sklearn_din.training.weight_average import WeightAverage, share_of_part
 
@@ -28,7 +29,8 @@ def learn_newest_rows(net: NeuralNet) -> None:
         if net.embedding_l2:
             for learnt, _ in training.parts:
                 training.count(learnt)
-            net.set_decay(training.decay_in(training.parts[-1][0]))
+            decay = training.decay_in(training.parts[-1][0])
+            set_decay(net.optimizer_, net.module_, decay)
         net.notify("on_epoch_begin", **of_epoch)
         net.run_single_epoch(
             _batches(net, checks), training=True, prefix="train", step_fn=net.train_step

@@ -1,14 +1,16 @@
 """The optimizer: Adam, with a row-wise variant for embedding tables that touches few rows."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from inspect import unwrap
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 from torch.optim.adam import adam
 
+from sklearn_din.module import DIN
 from sklearn_din.native.rows import update_rows
 from sklearn_din.network.segments import gather_rows
 
@@ -139,6 +141,42 @@ class RowwiseAdam(torch.optim.Optimizer):
         state["square"].index_copy_(0, rows, square)
         denominator = square.add_(typical).sqrt_().add_(group["eps"]).unsqueeze(1)
         table.index_copy_(0, rows, values.addcdiv_(gradient, denominator, value=-group["lr"]))
+
+
+def optimizer_of(module: DIN, *, lr: float, embedding_lr: float | None) -> RowwiseAdam:
+    """Return the optimizer of a network: a group of dense parameters, then one for each table."""
+    embeddings = module.embeddings
+    groups: list[dict[str, Any]] = [{"params": list(dense_parameters(module).values())}]
+    for width, table in embeddings.tables.items():
+        groups.append({"params": [table], "starts": embeddings.starts(width).to(table.device)})
+    optimizer = RowwiseAdam(groups, lr=lr)
+    set_rates(optimizer, lr=lr, embedding_lr=embedding_lr)
+    return optimizer
+
+
+def dense_parameters(module: DIN) -> dict[str, Tensor]:
+    """Return all parameters but the embedding tables, by name."""
+    tables = {id(table) for table in module.embeddings.tables.values()}
+    return {n: p for n, p in module.named_parameters() if id(p) not in tables}
+
+
+def set_rates(optimizer: RowwiseAdam, *, lr: float, embedding_lr: float | None) -> None:
+    """Give an optimizer the rates of the parameters."""
+    dense, *tables = optimizer.param_groups
+    dense["lr"] = dense["initial_lr"] = lr  # the latter for schedules that are resumed
+    for group in tables:
+        group["lr"] = group["initial_lr"] = embedding_lr or lr
+
+
+def set_decay(optimizer: RowwiseAdam, module: DIN, decay: Mapping[str, np.ndarray] | None) -> None:
+    """Give the tables of an optimizer the factors of their L2, by vocabulary."""
+    tables = module.embeddings.tables.items()
+    for (width, table), group in zip(tables, optimizer.param_groups[1:], strict=True):
+        group["decay"] = None
+        if decay is not None:
+            names = module.embeddings.vocabularies_of(width)
+            factors = np.concatenate([decay[name] for name in names])
+            group["decay"] = torch.from_numpy(factors).to(table.device)
 
 
 def _typical_square(

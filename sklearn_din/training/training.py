@@ -25,6 +25,7 @@ from sklearn_din.training.alone import Alone
 from sklearn_din.training.batches import ImpressionBatches
 from sklearn_din.training.newest_rows import learn_newest_rows
 from sklearn_din.training.occurrences import count_occurrences, embedding_decay, position_shares
+from sklearn_din.training.optim import set_decay, set_rates
 from sklearn_din.training.seeding import seed_torch
 from sklearn_din.training.steps import Losses, compute_by_parts, name_gradients
 from sklearn_din.training.threads import use_threads
@@ -105,8 +106,8 @@ class Training:
                 else:
                     net.initialize_callbacks()
                 leave_out_callbacks(net, monitors=self.valid is None, checkpoints=self.is_partial)
-                net.set_rates()
-                net.set_decay(decay)
+                self._set_rates()
+                set_decay(net.optimizer_, net.module_, decay)
                 self.n_before = len(net.history)
                 NeuralNetBinaryClassifier.partial_fit(net, X, y)
             if not self.has_ended:  # skorch swallows Ctrl-C, even before any training
@@ -114,11 +115,15 @@ class Training:
         finally:
             net._training = None
             if net.initialized_:
-                net.set_rates()
-                net.set_decay(None)
+                self._set_rates()
+                set_decay(net.optimizer_, net.module_, None)
                 net.optimizer_.zero_grad(set_to_none=True)
         net.module_.eval()
         self.ranks.check_same_weights(net.module_)
+
+    def _set_rates(self) -> None:
+        net = self.net
+        set_rates(net.optimizer_, lr=net.lr, embedding_lr=net.embedding_lr)
 
     def _make_module(self, schema: Schema, seed: int) -> None:
         """Give the net a new network, optimizer and history."""
