@@ -18,7 +18,7 @@ from tests.tables import FORMS, read_in_pieces
 # processes; "" is all of a file. Found by "pytest --durations=0", looked up by test_house.py.
 SLOW = {
     "calibrated concurrency dask device distributed docs ecosystem encoding_together faults": "",
-    "faults_of_scans hostile_frames importance imports interruptions offline page": "",
+    "hostile_frames importance imports interruptions offline page": "",
     "pipeline readme release report scan_logs scan_training scoring": "",
     "abilities": "a_model_that_is_kept_between_updates_learns_the_same",
     "checkpoint": "a_training_that_was_ended_goes_on_to_the_same_bits "
@@ -30,7 +30,7 @@ SLOW = {
     "an_own_log_of_clicks_gets_sampled_negatives "
     "a_long_tail_of_noise_is_no_triumph_without_a_sentence "
     "recommendations_are_the_best_items_not_clicked_after_each_users_last_row "
-    "a_log_whose_categories_miss_trains a_saved_model_scores_new_rows_as_its_pipeline_does",
+    "a_saved_model_scores_new_rows_as_its_pipeline_does",
     "net": "an_epoch_is_an_epoch_for_callbacks_and_has_up_to_four_checks "
     "early_stopping_may_stop_within_an_epoch",
     "onnx_model": "the_example_serves neither_torch_nor_skops_is_loaded_to_answer",

@@ -366,16 +366,3 @@ def test_the_encoder_keeps_the_longest_history_and_the_server_holds_as_many_even
     lengths = [len(answers.histories.of(user)[1]) for user in range(80)]
     assert max(lengths) == longest
     assert from_plain(to_plain(model[0].__getstate__()))["fitted"]["learnt"]["longest"] == longest
-
-
-def test_the_longest_history_of_a_scan_is_that_of_the_frame(log, tmp_path):
-    shown, y = log
-    X = attach(shown, shown[y == 1])
-    encoders = [
-        HistorySequenceEncoder(user="user", time="time", max_length=5).fit(rows)
-        for rows in (X, as_scan(X, tmp_path, group=500, memory="1MB"))
-    ]
-    longest = {encoder.longest_history_ for encoder in encoders}
-    assert longest == {max(map(len, X["hist_item"]))}
-    (of_frame, of_scan) = (encoder._learnt.late_unknown for encoder in encoders)
-    assert of_scan.keys() == of_frame.keys()

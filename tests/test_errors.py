@@ -423,6 +423,18 @@ def attach_a_scan(column, values, *, scan):
     attach(*[scan(CLICKS.assign(**{column: values}))] * 2)
 
 
+@refuses(
+    (lambda scan: scan[3], "One row is X", TypeError),
+    (lambda scan: scan[[0.5]], "index array", TypeError),
+    (lambda scan: scan[[100]], "row 100 is not there: the scan has 4 rows", IndexError),
+    (lambda scan: scan[np.ones(3, dtype=bool)], "must have 4 values", IndexError),
+    (lambda scan: scan["itm"], "did you mean 'item'"),
+    (lambda scan: scan.target_, "name the column that is to be predicted", AttributeError),
+)
+def use_a_scan(use, *, scan):
+    use(scan(CLICKS))
+
+
 ROWS = pd.DataFrame(
     {
         "user": ["ann", "ann", "bob", "bob", "ann"],

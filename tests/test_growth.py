@@ -494,17 +494,6 @@ def test_an_update_leaves_its_model_as_if_nothing_had_been(
         update_beside(model, frame, new, y, tmp_path)
 
 
-def test_a_model_learns_from_two_days_in_two_ways(fitted, frame, later, y):
-    """Growth of one does not reach the other, though they share what they had in common."""
-    monday = update(fitted, later, y)
-    other = update(fitted, frame.assign(item="other" + frame["item"]), y)
-    twice = update(monday, frame, y)
-    again = update(monday, frame, y)
-    np.testing.assert_array_equal(again.predict_proba(later), twice.predict_proba(later))
-    assert "newi1" not in other["encode"].vocabularies_["item"]
-    assert [len(model["din"].history_) for model in (fitted, monday, other, twice)] == [2, 3, 3, 4]
-
-
 def test_steps_without_partial_fit_only_transform(frame, later, y):
     class Counting(StandardScaler):
         """A step that learns, and passes its rows on."""

@@ -444,14 +444,6 @@ def test_rows_without_a_user_item_or_time_are_counted_and_can_be_dropped(
     assert own.X["c"].isna().any()
 
 
-def test_a_log_whose_categories_miss_trains(run, clicks, tmp_path):
-    clicks.loc[5, "c"] = None
-    clicks.to_csv(tmp_path / "log.csv", index=False)
-    run("log.csv", *NAMES, *FAST, "--category", "c", "--save", "model", "--top-k", "2")
-    run("predict", "model", "log.csv", "--output", "scores.csv")
-    assert pd.read_csv(tmp_path / "scores.csv")["probability"].notna().all()
-
-
 def test_long_ids_that_lost_digits_are_refused(refused, clicks, tmp_path):
     clicks["u"] = clicks["u"].astype(object) + 2**60
     clicks.loc[0, "u"] = None

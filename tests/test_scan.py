@@ -228,18 +228,3 @@ def test_wrong_arguments_are_refused(folder, monkeypatch, source, options, error
     Path("csv/rows.csv").write_text("item")
     with pytest.raises(error, match=message):
         scan_parquet(source, **options).target_  # noqa: B018
-
-
-def test_wrong_rows_are_refused(folder):
-    scan = scan_parquet(folder)
-    for key, error, message in [
-        (3, TypeError, "One row is X"),
-        ([0.5], TypeError, "index array"),
-        ([100], IndexError, "row 100 is not there: the scan has 100 rows"),
-        (np.ones(3, dtype=bool), IndexError, "must have 100 values"),
-        ("itm", ValueError, "did you mean 'item'"),
-    ]:
-        with pytest.raises(error, match=message):
-            scan[key]
-    with pytest.raises(AttributeError, match="name the column that is to be predicted"):
-        scan.target_  # noqa: B018

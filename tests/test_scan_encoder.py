@@ -69,6 +69,8 @@ def assert_same_encoders(mine, twin):
         learnt = [mine.scales_[name].shift, mine.scales_[name].scale]
         np.testing.assert_allclose(learnt, [scale.shift, scale.scale], rtol=1e-12)
     assert mine.feature_names_in_.tolist() == twin.feature_names_in_.tolist()
+    assert mine.longest_history_ == twin.longest_history_
+    assert mine._learnt.late_unknown.keys() == twin._learnt.late_unknown.keys()
 
 
 OPTIONS = [

@@ -119,19 +119,6 @@ def test_the_network_ranks_the_candidates_of_the_shortlist(log, exclude):
         pd.testing.assert_frame_equal(short.rank(users, top_k=28, **options), expected)
 
 
-def test_users_without_a_history_or_with_unknown_events_get_the_popular(log):
-    model, users, items = log
-    user = users.iloc[0].to_dict() | {"hist_item": [], "hist_category": []}
-    popularity = model[-1].net_.neighbours_.pairs[0].scores.popularity
-    rows = users.iloc[[0] * len(items)].reset_index(drop=True).assign(**items)
-    ids = model[0].transform(rows)["item"]
-    popular = {*items["item"].iloc[np.argsort(-popularity[ids], kind="stable")[:20]]}
-    ranker = Ranker(model, items, shortlist=20)
-    strange = {"hist_item": [10**6] * 3, "hist_category": [-1] * 3}
-    for events in ({}, strange):
-        assert len(popular & {*ranker.rank(user | events, top_k=20)["item"]}) >= 18
-
-
 def test_a_shortlist_of_an_updated_model_is_its_own():
     model, frame, y = make_model(DINClassifier(max_epochs=1, random_state=0))
     is_early = frame["time"] < frame["time"].quantile(0.7)
