@@ -40,6 +40,7 @@ MADE = {
     "long baskets": made_logs.long_baskets,
     "long baskets, last events": partial(made_logs.long_baskets, split="last"),
     "sparse catalogue": made_logs.sparse_catalogue,
+    "offers": made_logs.offers,
     "answers": made_logs.answers,
 }
 DATA_SETS = [*REAL, *(f"click log: {name}" for name in CLICK_LOGS), *MADE]

@@ -29,6 +29,7 @@ SETS = [
     "repetition tires",
     "long baskets",
     "long baskets, last events",
+    "offers",
     "answers",
     "click log: many items, short, strong",
 ]

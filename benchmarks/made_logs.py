@@ -3,6 +3,7 @@
 - ``turning``: every day a share of the shown items is new, as in news.
 - ``long_baskets``: 3,000 items, long histories; what goes together is no low-rank matrix.
 - ``sparse_catalogue``: 10,000 items, some seven events per user; categories say most.
+- ``offers``: ten of them, sent in waves; what each is worth changes from wave to wave.
 - ``answers``: students' answers, which depend on their past answers to similar items.
 
 All return workloads (``workloads.py``). ``probability`` is the true probability of a click given
@@ -193,6 +194,32 @@ def sparse_catalogue(*, n_users=10_000, cap=50, seed=0):
     shares = (0.25, 0.25, 0.5)
     rows = made.rows(n_users=n_users, lengths=(5, 12), n_last=4, shares=shares, cap=cap)
     return _by_user("sparse catalogue", rows, ["item", "category"], cap, seed)
+
+
+def offers(*, n_users=9000, n_offers=10, n_waves=6, drift=0.5, cap=50, seed=0):
+    """Return a log of waves, each of one moment: 85 % of the users get one of few offers.
+
+    The log-odds that it is taken are the offer's worth, which is drawn once (deviation 2) and moves
+    in each wave (``drift``), what the user thinks of all offers (2) and of its kind (1). Histories
+    hold those taken. Four waves train, the fifth stops the training, the last one tests.
+    """
+    rng, kind = np.random.RandomState(seed), np.arange(n_offers) % 3
+    worth = rng.normal(0, 2, size=n_offers)
+    taste = rng.normal(0, 2, size=(n_users, 1)) + rng.normal(0, 1, size=(n_users, 3))
+    waves = []
+    for time in range(n_waves):
+        user = np.flatnonzero(rng.random_sample(n_users) < 0.85)
+        item = rng.randint(n_offers, size=len(user))
+        logit = (worth + rng.normal(0, drift, size=n_offers))[item] + taste[user, kind[item]]
+        columns = {"user": user, "item": item, "kind": kind[item], "time": time, "logit": logit}
+        waves.append(pd.DataFrame(columns))
+    X = pd.concat(waves, ignore_index=True)
+    probability = 1 / (1 + np.exp(-X.pop("logit").to_numpy()))
+    y = rng.random_sample(len(X)) < probability
+    X = attach_history(X, X[y], user="user", time="time", columns=["item", "kind"])
+    rows = workloads.rows_of(X, y, probability, ["item", "kind"])
+    part = np.maximum(rows["time"] - (n_waves - 3), 0)
+    return workloads._workload("offers", rows, part, ["item", "kind"], cap, True, split="time")
 
 
 def _by_user(name, rows, attributes, cap, seed, *, alone=()):

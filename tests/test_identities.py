@@ -16,6 +16,7 @@ from sklearn_din import (
 )
 from sklearn_din.features.event_table import WITHOUT_WEIGHTS
 from sklearn_din.features.identities import identify, is_identity
+from sklearn_din.neighbours import pairs
 from sklearn_din.neighbours.tables import learn_neighbours
 from sklearn_din.network.batch import Batch
 from sklearn_din.network.interest import find_same
@@ -167,7 +168,8 @@ def test_identities_that_match_nothing_change_no_bit_of_any_path(parameters):
         assert np.array_equal(counts, models[1].net_.occurrences_[name])
 
 
-def test_item_neighbours_are_the_same_with_identities_and_fingerprints_are_not():
+def test_item_neighbours_are_the_same_with_identities_and_fingerprints_are_not(monkeypatch):
+    monkeypatch.setattr(pairs, "LEAST_ITEMS", 3)
     plain, told = with_identities()
     y = make_labels(plain)
     numbers = []

@@ -21,6 +21,7 @@ from sklearn_din import (
     update,
 )
 from sklearn_din.neighbours import levels as levels_file
+from sklearn_din.neighbours import pairs
 from sklearn_din.neighbours.blocks import hash_users
 from sklearn_din.neighbours.levels import UserLevels
 from sklearn_din.neighbours.tables import learn_neighbours
@@ -218,6 +219,15 @@ def test_every_way_to_predict_knows_the_user(model, log, tmp_path):
     newer = update(model, later, np.ones(40, dtype=int))
     levels = newer[-1].net_.neighbours_.levels
     assert levels.totals[-1].sum() == y.sum() + 40
+
+
+def test_few_items_have_no_neighbours_and_users_have_their_levels(log, monkeypatch):
+    monkeypatch.setattr(pairs, "LEAST_ITEMS", 53)  # fifty items, padding and unknown
+    X, y = log
+    model = make_pipeline(HistorySequenceEncoder(**COLUMNS), DINClassifier(max_epochs=1)).fit(X, y)
+    assert model[-1].net_.neighbours_.names == ["user_level"]
+    newer = update(model, X[-40:].assign(time=X["time"].max() + 1), y[-40:])
+    assert newer[-1].net_.neighbours_.levels.n_rows[-1].sum() == len(X) + 40
 
 
 @pytest.mark.parametrize("columns", [COLUMNS, {"user": "user"}])

@@ -636,6 +636,14 @@ def test_attributes_with_few_ids_have_none_and_users_with_many_items_are_cut(mon
     monkeypatch.setattr(neighbour_pairs, "LEAST_IDS", 10)  # eight categories, padding and unknown
     both = [pair.history for pair in learn(encode(X), y)[0].pairs]
     assert both == ["hist_item", "hist_category"]
+    encoded = encode(X)
+    n_ids = encoded.schema["item"].n_ids
+    for least, order in ((n_ids, "user"), (n_ids + 1, None)):
+        monkeypatch.setattr(neighbour_pairs, "LEAST_ITEMS", least)
+        monkeypatch.setattr(neighbour_pairs, "LEAST_IDS", least)
+        assert choose_order(encoded, "user") == order  # levels of users need times
+        assert len(learn(encoded, y)[0].pairs) == (order is not None)
+    assert choose_order(encoded, "auto") == "time"  # of users' levels alone
     users, items = np.repeat([0, 1], [50, 3]), np.r_[np.arange(2, 52), [2, 3, 4]]
     both = cooccurrence.Interactions(users, items, np.zeros(53, dtype=int), (2, 52))
     assert both.cap() is both

@@ -20,6 +20,7 @@ from sklearn_din.neighbours.cooccurrence import (
 from sklearn_din.neighbours.item_scores import N_NUMBERS, SUMMARIES, ItemScores, with_empty_rows
 
 LEAST_IDS = 64
+LEAST_ITEMS = 16  # ids of the attribute with the most
 SUFFIXES = (
     *(f"ease_{summary}" for summary in SUMMARIES),
     *(f"cosine_{summary}" for summary in SUMMARIES),
@@ -194,16 +195,17 @@ def count_ids(ids: np.ndarray, n_ids: int) -> np.ndarray:
 def histories_with_candidate(schema: Schema) -> list[tuple[str, str]]:
     """Histories and candidates whose items neighbours are learnt for: those with many ids.
 
-    Of each behaviour the attribute with the most ids, and others from LEAST_IDS on. An embedding
-    holds who goes with whom among few categories; their scores only identify the user, and the
-    network overfits to users (-.06 GAUC on "repetition tires", benchmarks/quality-results.md).
+    Of each behaviour the attribute with the most ids from LEAST_ITEMS on, and others from LEAST_IDS
+    on. An embedding holds who goes with whom among few ids. Scores of few only identify the user,
+    and their popularity the moment, and the network overfits to both (-.06 GAUC on "repetition
+    tires", +.002 log loss on "offers", benchmarks/quality-results.md).
     """
     chosen = []
     for behaviour in schema.behaviours:
         of, single = behaviour.candidate_of, schema.names("categorical")  # no lists
         sizes = {(h, c): schema[c].n_ids for h, c in of.items() if c is not None and c in single}
         for pair, n_ids in sizes.items():
-            if n_ids == max(sizes.values()) or n_ids >= LEAST_IDS:
+            if n_ids >= (LEAST_ITEMS if n_ids == max(sizes.values()) else LEAST_IDS):
                 chosen.append(pair)
     return chosen
 

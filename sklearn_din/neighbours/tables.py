@@ -200,6 +200,7 @@ def learn_neighbours(
         n_tables = len(ordered.counted())
         levels, of_rows = learn_levels(X, y, rows, names, n_tables=n_tables)
         taken |= {*names}
+    of_items = of_items and bool(histories_with_candidate(X.schema))
     if not of_items and levels is None:
         return NeighbourTables(), X
     tables, numbers = NeighbourTables((), ordered), list[np.ndarray]()
@@ -239,11 +240,14 @@ def choose_order(X: EncodedFeatures, neighbours: str | None) -> str | None:
     """Say what the blocks of training rows are made of; None where nothing is to be learnt.
 
     "auto" is "time" where X has times, "user" where it has users, otherwise none; that it is none
-    is logged from 1,000 rows on. Nothing is learnt where X
-    has no history with a candidate.
+    is logged from 1,000 rows on. Where no history has a candidate of many ids, users' levels alone
+    are learnt.
     """
-    if neighbours is None or not histories_with_candidate(X.schema):
+    if neighbours is None:
         return None
+    if not histories_with_candidate(X.schema):
+        knows_rows = X.users is not None and X.times is not None
+        return "time" if knows_rows and neighbours != "user" else None
     for order, values in (("time", X.times), ("user", X.users)):
         if neighbours == order and values is None:
             raise ValueError(

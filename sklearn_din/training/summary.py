@@ -8,7 +8,7 @@ from torch import nn
 from sklearn_din.features.schema import KINDS, Field, Schema
 from sklearn_din.module import DIN
 from sklearn_din.native.logits import engine_text
-from sklearn_din.neighbours.pairs import histories_with_candidate
+from sklearn_din.neighbours.pairs import LEAST_ITEMS, histories_with_candidate
 from sklearn_din.network.interest import Interest
 from sklearn_din.utils.text_table import text_table
 
@@ -68,7 +68,7 @@ def neighbours_text(schema: Schema, neighbours: str | None) -> str:
     candidates = dict.fromkeys(field.candidate for field in schema.fields if field.candidate)
     why = "neither user nor time is named, HistorySequenceEncoder(user=..., time=...)"
     if not histories_with_candidate(schema):
-        why = "no history has a candidate that is an id"
+        why = f"no history has a candidate with {LEAST_ITEMS} ids or more"
     elif neighbours is None:
         why = "neighbours=None"
     return "item neighbours: " + (f"for {', '.join(candidates)}" if candidates else f"off, {why}")
