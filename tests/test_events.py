@@ -348,16 +348,33 @@ def test_unknown_items_and_users_are_named(client, state):
     assert left[:5] == best[3:8]
 
 
-def test_items_that_go_with_one_are_told(client, state):
+def test_items_that_go_with_one_are_told(client, state, monkeypatch):
     item = state.answers.items.ids[0]
     got = client.get(f"/similar?item={item}&top_k=5").json()
     assert len(got["items"]) == 5
     assert item not in got["items"]
+    assert got["titles"] == [str(other) for other in got["items"]]
     assert got["scores"] == sorted(got["scores"], reverse=True)
     assert client.get("/similar?item=987654").status_code == 422
     misspelt = client.get(f"/similar?item={item}&topk=5")
     assert misspelt.status_code == 422
     assert "topk: Extra inputs are not permitted" in misspelt.json()["detail"]
+
+    def need_onnx(*_):
+        raise ImportError("shortlist needs onnx")
+
+    monkeypatch.setattr(state.answers._ranker, "find_similar", need_onnx)  # as of an ONNX file
+    answer = client.get(f"/similar?item={item}")
+    assert (answer.status_code, answer.json()) == (501, {"detail": "shortlist needs onnx"})
+
+
+def test_an_id_that_is_typed_is_the_first_hit(client, state):
+    ids = state.answers.items.ids
+    containing = {item: [o for o in ids if str(item) in str(o)] for item in ids}
+    typed = next(item for item, others in containing.items() if others[0] != item)
+    hits = client.get(f"/page/items?search={typed}").json()["items"]
+    assert hits[0]["item"] == typed
+    assert {hit["item"] for hit in hits} == {*containing[typed]}
 
 
 def test_a_first_step_that_says_no_columns_is_told(served):

@@ -1,5 +1,6 @@
 """The page in a real browser: ``make test-page``."""
 
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -61,7 +62,12 @@ def address(tmp_path_factory):
     catalogue["image"] = [["hat.png", "../secret.png", None][n % 3] for n in range(len(catalogue))]
     answers = Answers(model, catalogue, clicks, title="title", image="image", folder=folder)
     bins = [{"predicted": p, "observed": p / 2} for p in (0.1, 0.2, 0.4)]
-    with serve_page(answers, calibration=bins) as address:
+    scores = {"held-out users": {"popularity": {"AUC": 0.61}, "DIN": {"AUC": 0.7}}}
+    answers.figures = {"scores": scores, "calibration": bins}
+    losses = [(1, 0.7, 0.6), (2, 0.5, 0.4)]
+    names = ["epoch", "train_loss", "valid_loss", "valid_auc"]
+    answers.training = [dict(zip(names, [*check, 0.7], strict=True)) for check in losses]
+    with serve_page(answers) as address:
         yield address
 
 
@@ -103,6 +109,20 @@ def choose_user(page, user):
 
 def titles(page, of="#best"):
     return page.locator(f"{of} .title").all_text_contents()
+
+
+ARIA = """() => {
+  const is_seen = (node) => node.checkVisibility();
+  const named = (node) => [node.ariaLabel, node.labels?.[0]?.textContent, node.innerText].join("");
+  const controls = [...document.querySelectorAll("button, input, select, a")].filter(is_seen);
+  const mains = [...document.querySelectorAll("main")].filter(is_seen);
+  const outside = [...document.body.children].filter(is_seen)
+    .filter((node) => !["HEADER", "MAIN"].includes(node.tagName) && !node.matches(".skip"));
+  const small = controls.filter((node) => !node.matches("a, [type=checkbox]"))
+    .filter((node) => Math.min(node.offsetWidth, node.offsetHeight) < 24);
+  const unnamed = controls.filter((node) => !named(node).trim());
+  return [mains.length, ...[outside, small, unnamed].map((nodes) => nodes.map((n) => n.outerHTML))];
+}"""
 
 
 def is_narrow(page):
@@ -151,7 +171,33 @@ def test_what_is_no_longer_needed_is_not_asked_to_its_end(page):
     )
     page.wait_for_selector(f"text=What counted for “{titles(page)[2]}”")
     page.wait_for_selector("#strip .bar")
-    assert [url.rpartition("/")[2] for url in aborted] == ["why"]
+    assert {url.rpartition("/")[2].partition("?")[0] for url in aborted} == {"similar", "why"}
+
+
+def test_events_may_stand_by_what_they_counted_with_their_numbers(page):
+    choose_user(page, 7)
+    page.wait_for_selector("#strip .bar")
+    in_time = titles(page, "#strip")
+    page.check("#by-weight")
+    texts = page.locator("#strip .number").all_text_contents()
+    shares = [int(text.split()[2]) for text in texts[::2]]
+    assert shares == sorted(shares, reverse=True)
+    assert sum(map(abs, shares)) == pytest.approx(100, abs=len(shares))
+    assert all(re.fullmatch(r"log-odds [+-]\d+\.\d\d", text) for text in texts[1::2])
+    assert sorted(titles(page, "#strip")) == sorted(in_time)
+    page.uncheck("#by-weight")
+    assert titles(page, "#strip") == in_time
+
+
+def test_items_that_go_with_the_chosen_one_can_be_explained(page):
+    choose_user(page, 7)
+    page.wait_for_selector("#strip .bar")
+    page.wait_for_selector("#like")
+    other = page.locator("#similar button").first
+    title = other.text_content()
+    other.click()
+    page.wait_for_selector(f"text=What counted for “{title}”")
+    assert "item 12, category" in " ".join(page.locator("#best .time").all_text_contents())
 
 
 def test_the_keyboard_alone_is_enough(page):
@@ -209,12 +255,34 @@ def test_pictures_are_files_beside_the_catalogue(page, address):
 
 def test_the_model_has_its_curve_its_calibration_and_its_drift(page):
     page.click("#tab-model")
-    assert page.locator("#training circle").count() == 2  # two epochs
+    assert page.locator("#training circle").count() == 4  # two epochs, two losses
+    last = page.locator("#training circle").nth(1).get_attribute("cx")
+    assert page.locator("#training line[stroke='#1a7a3c']").get_attribute("x1") == last
+    assert page.locator("#training text:text-is('kept')").count() == 1
+    assert "after epoch 2 is kept" in page.text_content("#training-note")
     assert page.locator("#calibration polyline").count() == 2
+    x_and_y = page.locator("#calibration text").all_text_contents()[:4]
+    assert x_and_y[:2] == x_and_y[2:]  # both axes alike
+    rows = page.locator("#figures tr").all_text_contents()
+    assert rows == ["on held-out usersAUC", "popularity0.6100", "DIN0.7000"]
     page.wait_for_selector("#drift td:has-text('%')")
     assert "hist_item" in page.locator("#drift th").all_text_contents()
     assert page.evaluate(CONTRAST) == []
     assert is_narrow(page)
+
+
+def test_every_view_has_one_main_landmark_and_controls_that_are_named_and_large_enough(page):
+    choose_user(page, 7)
+    page.wait_for_selector("#strip .bar")
+    page.locator("#strip button").last.click()
+    page.wait_for_selector("#undo")
+    assert page.evaluate(ARIA) == [1, [], [], []]
+    page.click("#tab-model")
+    page.wait_for_selector("#drift td")
+    assert page.evaluate(ARIA) == [1, [], [], []]
+    page.focus(".skip")
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.activeElement.id") == "main"
 
 
 def test_the_routes_are_described_and_can_be_tried(page, address):

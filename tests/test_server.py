@@ -27,6 +27,7 @@ with warnings.catch_warnings():
     ).TestClient
 
 from sklearn_din import DINRegressor, attach_history, export_onnx, rank_candidates, save
+from sklearn_din import load as load_model
 from sklearn_din.__main__ import main
 from sklearn_din.command_line import serving
 from sklearn_din.command_line.options import read_serve_options
@@ -209,11 +210,14 @@ def test_health_metrics_and_the_description_know_the_model(served, client):
     for name in ("process_resident_memory_bytes", *(f"sklearn_din_{name}" for name in own)):
         assert f"\n{name}" in metrics
     assert client.get("/ready").json() == {"ready": True}
+    assert f'sklearn_din_model{{digest="{health["model"]}"}} 1.0' in metrics
     answered = client.post("/rank", json={"user": 7})
     assert answered.headers["model-digest"] == health["model"]
     assert answered.headers["cross-origin-resource-policy"] == "same-origin"
     assert answered.headers["cache-control"] == "no-store"
-    schemas = client.get("/openapi.json").json()["components"]["schemas"]
+    described = client.get("/openapi.json").json()
+    schemas, responses = described["components"]["schemas"], described["paths"]["/events"]["post"]
+    assert {*responses["responses"]} == {"200", "401", "404", "422", "503", "507"}
     columns = schemas["RankRequest"]["properties"]["user"]["x-columns"]
     assert columns == ["device", "hist_item", "hist_category"]
     for name in ("Rank", "Predict", "Events"):
@@ -366,14 +370,18 @@ def test_the_main_job_ends_at_the_page(served, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     given = {}
 
-    def run(state, options, calibration):
-        given.update(state=state, calibration=calibration, host=options.host, port=options.port)
+    def run(state, options):
+        given.update(state=state, host=options.host, port=options.port)
 
     monkeypatch.setattr(serving, "run", run)
     columns = ["--user", "user", "--item", "item", "--time", "time", "--context", "device"]
-    main([str(tmp_path / "log.csv"), *columns, "--epochs", "1", "--folds", "2", "--serve", "8001"])
+    main([str(tmp_path / "log.csv"), *columns, "--epochs", "1", "--folds", "2", "--serve", "8001",
+          "--save", str(tmp_path / "model.din")])  # fmt: skip
     assert (given["host"], given["port"]) == ("127.0.0.1", 8001)
-    answers, bins = given["state"].answers, given["calibration"]
+    answers = given["state"].answers
+    bins, scores = answers.figures["calibration"], answers.figures["scores"]
+    assert {*scores["held-out users in 2 folds"]["DIN"]} == {"AUC", "GAUC", "RelaImpr"}
+    assert load_model(tmp_path / "model.din").figures_ == answers.figures
     assert answers.histories.n_events == len(clicks) - 2  # when no other item was there
     assert sorted(answers.items.ids) == sorted(clicks["item"].unique())
     assert answers.read_user(7)["device"] == clicks[clicks["user"] == 7].iloc[-1]["device"]
@@ -387,6 +395,14 @@ def test_a_catalogue_may_have_lists_and_its_item_is_the_column_of_the_most_ids()
     model = Pipeline([("encode", abilities.make_encoder()), ("din", DINRegressor(max_epochs=1))])
     catalogue = X[["genres", "film"]].drop_duplicates("film")[:1]
     assert Answers(model.fit(X, X["price"]), catalogue).items.item == "film"
+
+
+def test_a_catalogue_of_other_items_is_told(served):
+    _, model, catalogue, _ = served
+    with pytest.raises(ValueError, match=r"fitted on, 'item', got \['sku', 'category'"):
+        Answers(model, catalogue.rename(columns={"item": "sku"}))
+    with pytest.raises(ValueError, match=r"no item of the catalogue: 'item' has .* are ids text"):
+        Answers(model, catalogue.assign(item=catalogue["item"].astype(str)))
 
 
 def test_a_port_that_is_taken_is_one_line(served, capsys):

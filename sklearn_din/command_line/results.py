@@ -48,6 +48,7 @@ EXPLANATION = (
 )
 SECONDS_BETWEEN = 10.0  # two lines of a ranking that takes long
 USERS_AT_ONCE = 256
+CALIBRATION_BINS = 10  # of as many rows each
 
 Folds = list[tuple[np.ndarray, np.ndarray]]
 
@@ -63,8 +64,10 @@ def compare(options: Options) -> None:
     is_served = options.serve is not None
     has_final = bool(picture or options.save or options.top_k or is_served)
     _print_plan(study, folds_of, epochs=options.epochs, has_final=has_final)
+    figures = {}
     for split, folds in folds_of.items():
         table, probability = judge(study, folds, settings, split=split)
+        figures[_name_split(split, len(folds))] = table.to_dict("index")
         print(f"\n{_name_split(split, len(folds))}:")
         print(table.to_string(float_format="{:.4f}".format))
         print(EXPLANATION)
@@ -79,11 +82,24 @@ def compare(options: Options) -> None:
         write_table(scored.assign(probability=probability[is_tested]), options.output)
     if not has_final:
         return
-    model = _use_final_model(options, study, {**settings, **MODELS["DIN"]}, picture)
+    model = fit_final_model(study, {**settings, **MODELS["DIN"]})
+    # ``save`` keeps them, the server shows them
+    model.figures_ = {"scores": figures, "calibration": calibrate(study.y, probability)}
+    _use_final_model(options, study, model, picture)
     if options.serve is not None:
         from sklearn_din.command_line.serving import serve_study
 
-        serve_study(study, model, probability, options.serve)
+        serve_study(study, model, options.serve)
+
+
+def calibrate(y: np.ndarray, probability: np.ndarray) -> list[dict[str, float]]:
+    """Return mean probability and rate of clicks of bins of tested rows, by probability."""
+    in_order = np.argsort(probability)[: np.isfinite(probability).sum()]  # NaN: not tested on
+    return [
+        {"predicted": float(probability[rows].mean()), "observed": float(y[rows].mean())}
+        for rows in np.array_split(in_order, CALIBRATION_BINS)
+        if len(rows)
+    ]
 
 
 def _print_plan(
@@ -105,10 +121,7 @@ def _name_split(split: str, n_folds: int) -> str:
     return f"held-out users in {n_folds} folds" if split == "user" else "the last fifth in time"
 
 
-def _use_final_model(
-    options: Options, study: Study, parameters: Parameters, picture: Path | None
-) -> Pipeline:
-    model = fit_final_model(study, parameters)
+def _use_final_model(options: Options, study: Study, model: Pipeline, picture: Path | None) -> None:
     if options.save is not None:
         save(model, options.save)
         print(f"DIN fitted on all rows: {options.save}")
@@ -116,7 +129,6 @@ def _use_final_model(
         draw_attention(study, model, picture)
     if options.top_k is not None:
         _tell_best(recommend(study, model, options.top_k), options.recommendations)
-    return model
 
 
 def _tell_best(best: pd.DataFrame, path: Path | None) -> None:

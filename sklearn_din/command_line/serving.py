@@ -7,7 +7,6 @@ import socket
 import sys
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
 import uvicorn
 from sklearn.pipeline import Pipeline
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
     from sklearn_din.command_line.study import Study  # which imports torch
 
 SECONDS_TO_STOP = 4
-CALIBRATION_BINS = 10  # of as many rows each
 
 
 def serve(options: Options) -> None:
@@ -41,18 +39,11 @@ def serve(options: Options) -> None:
     run(state, options)
 
 
-def serve_study(study: "Study", model: Pipeline, probability: np.ndarray, port: int) -> None:
-    """Show what the main job has fitted, beside the cross-validated probability of each row."""
+def serve_study(study: "Study", model: Pipeline, port: int) -> None:
+    """Show what the main job has fitted."""
     clicks = study.X.loc[study.y == 1, study.roles.columns]
     answers = Answers(model, study.catalogue, clicks)
-    in_order = np.argsort(probability)[: np.isfinite(probability).sum()]  # NaN: not tested on
-    parts = [p for p in np.array_split(in_order, CALIBRATION_BINS) if len(p)]
-    calibration = [
-        {"predicted": float(probability[p].mean()), "observed": float(study.y[p].mean())}
-        for p in parts
-    ]
-    options = read_serve_defaults(port)
-    run(State(lambda: answers), options, calibration=calibration)
+    run(State(lambda: answers), read_serve_defaults(port))
 
 
 def load_answers(options: Options) -> Answers:
@@ -71,9 +62,7 @@ def load_answers(options: Options) -> Answers:
     return Answers(model, catalogue, history, **chosen, **shown)
 
 
-def run(
-    state: State, options: Options, *, calibration: list[dict[str, float]] | None = None
-) -> None:
+def run(state: State, options: Options) -> None:
     """Listen until a signal comes; requests that have begun are answered."""
     if "torch" in sys.modules:  # not for an ONNX file
         sys.modules["torch"].set_num_threads(1)  # several requests share the processors
@@ -83,7 +72,6 @@ def run(
         token=options.token or "",
         protects_reading=not is_own and not options.public,
         hosts=[*options.allowed_host, *(LOOPBACK if is_own else ())],
-        calibration=calibration,
     )
     listening = listen(host, options.port)
     # Answers leave at once: asyncio says so only where a socket names its protocol.

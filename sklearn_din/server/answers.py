@@ -19,6 +19,7 @@ from sklearn_din.server.json_values import (
     check_keys,
     check_spelling,
     plain,
+    read_id,
     refuse_other_keys,
 )
 from sklearn_din.serving.ranking import Ranker
@@ -53,25 +54,6 @@ class Answers:
         The moment of a request, as of :class:`~sklearn_din.server.moments.Moments`.
     **shown
         title, image and folder, as for :class:`Items`.
-
-    Attributes
-    ----------
-    items : Items
-        The catalogue.
-    histories : Histories or None
-        What users did, where a log is known.
-    user_columns : list of str
-        What a user needs a value for.
-    level_columns : list of str
-        The column whose user has a level, if there are levels; it may be absent.
-    event_columns : dict of str to str
-        Histories that are compared with the item, and the columns of an event that they hold.
-    choices : dict of str to list
-        Values that the model knows of columns of a user.
-    number : {"probability", "prediction"}
-        What the model says of a pair.
-    training : list of dict
-        The checks of the training.
     """
 
     def __init__(
@@ -96,10 +78,10 @@ class Answers:
         self._encoder, classifier = self._fitted.encoder, self._fitted.classifier
         self.calibration = self._fitted.calibration.method or None
         schema, names = self._encoder.schema_, _columns_of(pipeline)
-        single = {name: schema[name].n_ids for name in schema.names("categorical")}
-        item = _find_item(catalogue, schema.compared_sizes or single)
+        item = _find_item(catalogue, self._encoder)
         self.items = Items(catalogue, item, **shown)
         self._needed = [name for name in names if name not in self._encoder._optional]
+        # What a user needs a value for, and whose user has a level; the latter may be absent
         self.user_columns = [name for name in self._needed if name not in catalogue]
         has_levels = classifier.net_.neighbours_.levels is not None
         self.level_columns = [self._encoder.user] if has_levels else []
@@ -114,15 +96,20 @@ class Answers:
         of_log = {} if self.histories is None else self.histories.sources
         if self.histories is not None:
             self._asked |= {self.histories.user, *of_log}
+        # By the histories that are compared with the item, the columns of an event that they hold
         self.event_columns = _event_columns(self.behaviour, of_log)
-        self.number = "probability" if hasattr(classifier, "predict_proba") else "prediction"
+        is_classifier = hasattr(classifier, "predict_proba")
+        self.number = "probability" if is_classifier else "prediction"
+        self._numbers = "probabilities" if is_classifier else "predictions"
         known = self._encoder.vocabularies_
-        self.choices = {
+        self.choices = {  # of columns of a user, values that the model knows
             name: plain(known[name][:MOST_CHOICES].tolist())
             for name in self.user_columns
             if name in known and not schema[name].is_history and len(known[name])
         }
         self.training: list[Values] = classifier.history_[list(CHECK)].to_dict("records")
+        # What the main job keeps with a model
+        self.figures: Values = {"scores": {}, "calibration": None} | getattr(model, "figures_", {})
 
     def rank(self, user: User, items: list[Any] | None, top_k: int, exclude: Exclude) -> Values:
         """Return the best items and their numbers; items of no catalogue are named."""
@@ -131,11 +118,14 @@ class Answers:
         if not best:
             raise ValueError("the user's history has every item. Leave exclude out.")
         ids = self.items.ids
-        answer: Values = {"items": [ids[row] for row in best], self.plural: numbers}
+        answer: Values = {"items": [ids[row] for row in best], self._numbers: numbers}
         unknown = [item for item in items or () if self.items.row_of(item) is None]
         if unknown:
             answer["unknown_items"] = unknown
-        return answer | self._say_whether_known(user)
+        if self.histories is not None:
+            owner = user.get(self.histories.user) if isinstance(user, Mapping) else user
+            answer |= {} if owner is None else {"known": self.histories.n_of(owner) > 0}
+        return answer
 
     def best(
         self, user: Values, rows: list[int] | None, top_k: int, exclude: Exclude
@@ -151,9 +141,11 @@ class Answers:
 
     def similar(self, item: str, top_k: int) -> Values:
         """Return the items that go best with one, and how well: by the classifier's own tables."""
-        (row,) = self.items.find([self.items.read_id(item)])
+        (row,) = self.items.find([read_id(item, self.items.ids[0])])
         rows, scores = self._ranker.find_similar(row, top_k)
-        return {"items": [self.items.ids[n] for n in rows], "scores": scores.tolist()}
+        shown = [self.items.show(row) for row in rows.tolist()]
+        answer: Values = {f"{name}s": [item[name] for item in shown] for name in ("item", "title")}
+        return answer | {"scores": scores.tolist()}
 
     def predict(self, rows: list[Values]) -> dict[str, list[Any]]:
         """Return the number of each row, a user beside an item; of labels, of the one to rank."""
@@ -161,17 +153,12 @@ class Answers:
         check_keys(whole, self._needed, what="a row")
         frame = pd.DataFrame(whole, columns=self._read, dtype=object)
         if self.number == "prediction":
-            return {self.plural: self._model.predict(frame).tolist()}
+            return {self._numbers: self._model.predict(frame).tolist()}
         probability = self._model.predict_proba(frame)
         if self._label is not None:
             names = self._fitted.classifier.label_names_
             probability = probability[list(names).index(self._label)]
-        return {self.plural: probability[:, 1].tolist()}
-
-    @property
-    def plural(self) -> str:
-        """The key of an answer's numbers."""
-        return {"probability": "probabilities", "prediction": "predictions"}[self.number]
+        return {self._numbers: probability[:, 1].tolist()}
 
     def read_user(self, user: User) -> Values:
         """Return a user with the histories and the columns that are known of the id."""
@@ -212,11 +199,11 @@ class Answers:
 
     def fill_events(self, events: list[Values]) -> list[Values]:
         """Return events of the log, completed by the columns of their items."""
-        columns = [] if self.histories is None else self.histories.columns
-        items = [self._with_item(event) for event in events]
+        names = [] if self.histories is None else self.histories.columns
+        whole = [self._with_item(event).items() for event in events]
         return [
-            {**{name: item[name] for name in columns if name in item}, **event}
-            for item, event in zip(items, events, strict=True)
+            {name: value for name, value in row if name in names or name in event}
+            for row, event in zip(whole, events, strict=True)
         ]
 
     def example_user(self) -> Values:
@@ -250,19 +237,11 @@ class Answers:
             return None
         rows = self.histories.rows(REPORT_ROWS)
         names = [name for name in self._encoder.feature_names_in_ if name not in rows]
-        known = self.items.frame.set_index(self.items.item, drop=False)
-        for name in names:
-            rows[name] = rows[self.items.item].map(known.get(name, {})).astype(object)
+        of_items = self.items.frame.set_index(self.items.item).reindex(columns=names)
+        rows = rows.join(of_items.astype(object), on=self.items.item)
         table = self._encoder.report(rows).drop(index=names, errors="ignore")
         table.insert(0, "column", table.index)
         return [{n: plain(v) for n, v in row.items()} for row in table.to_dict("records")]
-
-    def _say_whether_known(self, user: User) -> Values:
-        """Return whether a user is in the log, of one who was asked by the id."""
-        log = self.histories
-        if log is None or (isinstance(user, Mapping) and log.user not in user):
-            return {}
-        return {"known": log.n_of(user[log.user] if isinstance(user, Mapping) else user) > 0}
 
     def _holds_booleans(self, name: str) -> bool:
         known = self._encoder.vocabularies_.get(name, ())
@@ -281,16 +260,25 @@ def user_and_time(model: Any) -> tuple[str | None, str | None]:
     return owner.user, owner.time
 
 
-def _find_item(catalogue: pd.DataFrame, n_ids: Mapping[str, int]) -> str:
-    """Return the catalogue's item column: the one with the most ids known to the model.
+def _find_item(catalogue: pd.DataFrame, encoder: Any) -> str:
+    """Return the item column: of those compared with histories that with the most known ids.
 
-    ``n_ids`` says of each column how many the model knows.
+    Where none is compared, it is one of the catalogue's.
     """
-    item = item_column(n_ids, catalogue.columns)
-    if item is None:
+    schema, known = encoder.schema_, encoder.vocabularies_
+    single = {name: schema[name].n_ids for name in schema.names("categorical")}
+    compared = schema.compared_sizes
+    item = item_column(compared, compared) or item_column(single, catalogue.columns)
+    if item is None or item not in catalogue:
         raise ValueError(
-            "the catalogue must have the column of the items that the model was fitted on, got "
-            f"{list(catalogue.columns)}."
+            "the catalogue must have the column of the items that the model was fitted on"
+            f"{f', {item!r}' if item else ''}, got {list(catalogue.columns)}."
+        )
+    if item in known and not catalogue[item].isin(known[item]).any():
+        raise ValueError(
+            f"the model knows no item of the catalogue: {item!r} has values such as "
+            f"{catalogue[item].iloc[0]!r}, and the model such as {plain(known[item][0])!r}. Is the "
+            "file of another catalogue, or are ids text in one of both?"
         )
     return item
 

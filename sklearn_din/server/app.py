@@ -11,7 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from prometheus_client import CollectorRegistry, Gauge, ProcessCollector, generate_latest
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr
+from pydantic import BaseModel, Field, StrictBool, StrictInt, StrictStr
 
 from sklearn_din.server.guard import Guard
 from sklearn_din.server.journal import FullError
@@ -26,6 +26,7 @@ Id = StrictStr | StrictInt
 STATUS_OF: dict[type[Exception], int] = {
     ValueError: 422,
     TypeError: 422,
+    ImportError: 501,  # onnx, which /similar of an ONNX file needs
     BusyError: 503,
     FullError: 507,
 }
@@ -70,10 +71,8 @@ class EventsRequest(BaseModel, extra="forbid"):
     )
 
 
-class Answer(BaseModel):
+class Answer(BaseModel, extra="allow"):
     """Answers may hold "notes": warnings about the request."""
-
-    model_config = ConfigDict(extra="allow")
 
 
 class Ranked(Answer):
@@ -104,16 +103,14 @@ class Problem(BaseModel):
     detail: str
 
 
-PROBLEMS: dict[int | str, dict[str, Any]] = {
-    401: {"model": Problem, "description": "The token is absent or wrong."},
-    422: {"model": Problem, "description": "What was wrong with the request."},
-    503: {"model": Problem, "description": "Too many requests wait: ask again in a second."},
+PROBLEMS = {
+    401: "The token is absent or wrong.",
+    422: "What was wrong with the request.",
+    503: "Too many requests wait: ask again in a second.",
 }
-NO_ROOM: dict[int | str, dict[str, Any]] = {
-    507: {"model": Problem, "description": "There is no room for more events."}
-}
-NO_EVENT: dict[int | str, dict[str, Any]] = {
-    404: {"model": Problem, "description": "No event was posted with this id."}
+OF_EVENTS = {
+    404: "No event was posted with this id.",
+    507: "There is no room for more events.",
 }
 
 
@@ -123,20 +120,10 @@ def create_app(
     token: str = "",
     protects_reading: bool = False,
     hosts: Sequence[str] = (),
-    calibration: list[dict[str, float]] | None = None,
 ) -> FastAPI:
-    """Return the application.
-
-    Parameters
-    ----------
-    state : State
-        What answers.
-    token, protects_reading, hosts
-        As of :class:`~sklearn_din.server.guard.Guard`.
-    calibration : list of dict, default=None
-        Mean probability ("predicted") and rate of clicks ("observed") of bins, for the page.
-    """
+    """Return the application; the options are those of :class:`Guard`."""
     registry = _registry_of(state)
+    served = Gauge("sklearn_din_model", "What is served: 1.", ["digest"], registry=registry)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -160,9 +147,11 @@ def create_app(
 
     @app.get("/metrics", summary="Counts and times of requests, as Prometheus reads them")
     async def metrics() -> Response:
+        served.clear()
+        served.labels(state.digest).set(1)
         return PlainTextResponse(generate_latest(registry))
 
-    add_page(app, state, calibration)
+    add_page(app, state)
     app.openapi = lambda: _describe(app, state)  # type: ignore[method-assign]
     return app
 
@@ -175,9 +164,10 @@ def _add_routes(app: FastAPI, state: State) -> None:
         values = await state.work(function, *given)
         return JSONResponse(values, headers={"model-digest": digest})
 
-    def route(method: str, path: str, summary: str, model: type[Answer], **others: Any) -> Any:
-        add = getattr(app, method)
-        return add(path, summary=summary, response_model=model, responses=PROBLEMS | others)
+    def route(method: str, path: str, summary: str, model: type[Answer]) -> Any:
+        texts = PROBLEMS | (OF_EVENTS if path.startswith("/events") else {})
+        bad = {n: {"model": Problem, "description": text} for n, text in texts.items()}
+        return getattr(app, method)(path, summary=summary, response_model=model, responses=bad)
 
     @route("post", "/rank", "The best items for a user", Ranked)
     async def rank(request: RankRequest) -> Any:
@@ -243,10 +233,8 @@ def _registry_of(state: State) -> CollectorRegistry:
     gauge("model_age_seconds", "Since then.", lambda: time.time() - state.loaded.timestamp())
     gauge("failed_loads", "New files that could not be served.", lambda: state.n_failed)
     gauge("posted_bytes", "Posted events.", lambda: state.journal.about()["bytes"])
-    limit = "posted_limit_bytes"
-    gauge(
-        limit, "Most of them; NaN: none.", lambda: state.journal.about()["bytes_at_most"] or "NaN"
-    )
+    most = "Most of them; NaN: none."
+    gauge("posted_limit_bytes", most, lambda: state.journal.about()["bytes_at_most"] or "NaN")
     log = "Events of users, those that were posted among them."
     gauge("events", log, lambda: getattr(state.answers.histories, "n_events", 0))
     return registry

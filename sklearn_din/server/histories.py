@@ -112,14 +112,6 @@ class Histories:
         start, end = self._span_of.get(user, (0, 0))
         return end - start + len(self._posted.get(user, []))
 
-    def read_id(self, text: str | int) -> Any:
-        """Return the id of a user that was typed: an integer where ids are integers."""
-        known = plain(self._known[self.user].iloc[0])
-        try:
-            return int(text) if isinstance(known, int) else str(text)
-        except ValueError:
-            return text
-
     def last_known(self, user: Any, name: str) -> Any:
         """Return what the log last had of a user in a column; None where it had nothing."""
         known = self._last_known
@@ -173,13 +165,11 @@ class Histories:
                     self._posted[event.user] = own
                     self.n_events += 1
 
-    def remove(self, event: Event) -> None:
-        """Forget one posted event; raise where the log has it too."""
-        if self._n_posted[event] <= self._n_in_log(event):
-            raise ValueError("the event stands in the history's file too. Take it out there.")
-        self.remove_posted(event)
+    def is_in_log(self, event: Event) -> bool:
+        """Return whether an event would stay without one of its posts."""
+        return self._n_posted[event] <= self._n_in_log(event)
 
-    def remove_posted(self, event: Event) -> None:
+    def remove(self, event: Event) -> None:
         """Forget that an event was posted; what the log has stays."""
         with self._writing:
             self._n_posted[event] -= 1

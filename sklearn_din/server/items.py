@@ -6,10 +6,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from sklearn_din.server.json_values import Values, check_spelling, plain
+from sklearn_din.server.json_values import Values, check_spelling, plain, read_id
 from sklearn_din.utils.validation import check_frame
 from sklearn_din.utils.warnings import warn_user
 
+MOST_FACTS = 3  # columns of an item that people see, beside its id
 PICTURES = (".avif", ".gif", ".jpeg", ".jpg", ".png", ".webp")  # no SVG: it may hold scripts
 
 
@@ -50,6 +51,8 @@ class Items:
             )
         self.ids = [plain(value) for value in self.frame[item].tolist()]
         self._rows = {value: row for row, value in enumerate(self.ids)}
+        others = [name for name in self.frame if name not in (item, title, image)]
+        self._facts = ([] if title is None else [item]) + others[:MOST_FACTS]
         titles, ids = self.frame[title or item], self.frame[item].astype(str)
         self._titles = titles.astype(object).where(titles.notna(), ids).astype(str)
         self._texts = (self._titles + "\n" + ids).str.lower()
@@ -61,13 +64,6 @@ class Items:
     def row_of(self, item: Any) -> int | None:
         """Return the row of an item; None where the catalogue has none."""
         return self._rows.get(item) if isinstance(item, str | int) else None
-
-    def read_id(self, text: str) -> Any:
-        """Return the id of an item that was typed: an integer where ids are integers."""
-        try:
-            return int(text) if isinstance(self.ids[0], int) else text
-        except ValueError:
-            return text
 
     def find(self, items: list[Any]) -> list[int]:
         """Return the rows of items, those of the catalogue; raise where it has none of them."""
@@ -85,19 +81,25 @@ class Items:
         return {str(name): plain(self.frame[name].iloc[row]) for name in self.frame}
 
     def search(self, text: str, n: int) -> list[Values]:
-        """Return items whose title or id contains a text, in the order of the catalogue."""
+        """Return items whose title or id contains a text, first the one whose id it is."""
         is_hit = self._texts.str.contains(text.lower(), regex=False)
-        return [self.show(row) for row in np.flatnonzero(is_hit)[:n].tolist()]
+        exact = self.row_of(read_id(text, self.ids[0]))
+        rows = ([] if exact is None else [exact]) + np.flatnonzero(is_hit)[:n].tolist()
+        return [self.show(row) for row in [*dict.fromkeys(rows)][:n]]
 
     def show(self, row: int) -> Values:
         """Return what people see of an item."""
         image = None if self.picture(row) is None else f"page/image/{row}"
-        return {"item": self.ids[row], "title": self._titles.iloc[row], "image": image}
+        facts = {name: plain(self.frame[name].iloc[row]) for name in self._facts}
+        about = ", ".join(f"{name} {v!s:.40}" for name, v in facts.items() if v is not None)
+        shown = {"title": self._titles.iloc[row], "about": about, "image": image}
+        return {"item": self.ids[row], **shown}
 
     def show_id(self, item: Any) -> Values:
         """Return what people see of an id, which need not be in the catalogue."""
         row = self.row_of(item)
-        return {"item": item, "title": str(item), "image": None} if row is None else self.show(row)
+        unknown = {"item": item, "title": str(item), "about": "", "image": None}
+        return unknown if row is None else self.show(row)
 
     def picture(self, row: int) -> Path | None:
         """Return the file of an item's picture, where there is one within the folder."""

@@ -1,7 +1,7 @@
 """JSON values in and out: spelling of ids, dates, missing values."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import pandas as pd
@@ -34,12 +34,12 @@ def check_spelling(values: list[Any], known: list[Any], *, name: str) -> None:
             )
 
 
-def refuse_other_keys(rows: Iterable[Values], names: Iterable[str], *, what: str) -> None:
+def refuse_other_keys(rows: Iterable[Values], names: Collection[str], *, what: str) -> None:
     """Raise where a row has a key that is none of some names."""
     for row in rows:
-        other = [name for name in row if name not in {*names}]
+        other = [name for name in row if name not in names]
         if other:
-            close = difflib.get_close_matches(other[0], list(names), n=1)
+            close = difflib.get_close_matches(other[0], names, n=1)
             hint = f" Is it {close[0]!r}, misspelt?" if close else ""
             raise ValueError(
                 f"{what} may have the keys {list(names)}, got {other[0]!r:.60} too.{hint}"
@@ -55,6 +55,14 @@ def check_keys(rows: list[Values], names: list[str], *, what: str) -> None:
                 f"{what} must have the keys {names}, got none of {absent}. Where a value is not "
                 "known, give null."
             )
+
+
+def read_id(text: str | int, known: Any) -> Any:
+    """Return an id that was typed: an integer where a known one is."""
+    try:
+        return int(text) if isinstance(known, int) else str(text)
+    except ValueError:
+        return text
 
 
 def plain(value: Any) -> Any:

@@ -1,6 +1,6 @@
 "use strict";
 // What is shown: the events on the strip, the user's columns, the best items, the chosen one.
-const shown = { events: [], all: [], context: {}, best: [], chosen: null, why: null, asked: 0 };
+const shown = { events: [], all: [], context: {}, best: [], chosen: null, why: null };
 let about = null;
 let token = sessionStorage.getItem("token");
 const asking = {}; // what is being asked, by address
@@ -66,25 +66,26 @@ function remember(isNew) {
 
 const restore = task(async () => {
   const seen = new URLSearchParams(location.search);
-  const found = seen.has("user") ? await ask("page/user", { user: seen.get("user") }) : { events: [], context: {} };
+  const found = seen.has("user") ? await ask("page/user", { user: seen.get("user") }) : { user: undefined, events: [], context: {} };
   const events = found.events.filter((_, n) => !seen.getAll("without").includes(String(n)));
   for (const id of seen.getAll("with")) {
     const hits = (await ask(`page/items?search=${encodeURIComponent(id)}`)).items;
     events.push(...hits.filter((hit) => String(hit.item) === id).map(asEvent));
   }
-  Object.assign(shown, { ...found, all: found.events, events, best: [], chosen: seen.has("item") ? { item: seen.get("item") } : null });
+  Object.assign(shown, { ...found, all: found.events, events, best: [], why: null, chosen: seen.has("item") ? { item: seen.get("item") } : null });
   byId("user").value = found.user ?? "";
+  say(found.n_events === 0 ? `User ${found.user} has no event in the log: these are items for somebody unknown.` : "", true);
   drawContext();
   draw();
+  byId("strip").scrollLeft = byId("strip").scrollWidth; // the newest
   await refresh();
 });
 
 const request = () => ({ events: shown.events.map((e) => e.event), context: shown.context, exclude: byId("exclude").checked });
 
 const refresh = task(async () => {
-  const asked = ++shown.asked;
+  asking["page/why"]?.abort(); // the events have changed
   const { best } = await ask("page/rank", request());
-  if (asked !== shown.asked) return; // the events have changed meanwhile
   const place = (items) => items.findIndex((b) => shown.chosen && String(b.item) === String(shown.chosen.item));
   const [before, now] = [place(shown.best), place(best)];
   if (before >= 0) {
@@ -98,17 +99,23 @@ const refresh = task(async () => {
 
 const choose = task(async (candidate) => {
   Object.assign(shown, { chosen: candidate, why: null });
-  const asked = shown.asked;
   remember();
   draw();
+  if (candidate) drawSimilar(candidate).catch(() => {});
   if (!candidate || !shown.events.length) return;
-  const why = await ask("page/why", { ...request(), item: candidate.item });
-  if (asked !== shown.asked || shown.chosen !== candidate) return;
-  shown.why = why;
+  shown.why = await ask("page/why", { ...request(), item: candidate.item });
   draw();
 });
 
+async function drawSimilar(candidate) {
+  byId("like").hidden = true; // a model without item neighbours knows none
+  const { items, titles } = await ask(`similar?item=${encodeURIComponent(candidate.item)}`);
+  byId("like").hidden = !items.length;
+  byId("similar").replaceChildren(...items.map((item, n) => drawHit(titles[n], item, () => choose({ item, title: titles[n] }))));
+}
+
 function change(events) {
+  say("");
   const isLonger = events.length > shown.events.length;
   Object.assign(shown, { events, why: null });
   remember(true);
@@ -117,55 +124,57 @@ function change(events) {
   return refresh();
 }
 
-const showUser = task(async (user) => {
-  const found = await ask("page/user", { user });
-  Object.assign(shown, { ...found, all: found.events, best: [], chosen: null });
-  byId("user").value = found.user;
-  say(found.n_events ? "" : `User ${found.user} has no event in the log: these are items for somebody unknown.`, true);
-  drawContext();
-  await change(found.events);
-});
+function showUser(user) {
+  history.pushState(null, "", `?${new URLSearchParams({ user })}`);
+  return restore();
+}
 
 const asEvent = (item) => ({ event: { [about.item]: item.item }, time: null, ...item });
 
-function addEvent(item) {
-  say("");
-  return change([...shown.events, asEvent(item)]);
-}
+const addEvent = (item) => change([...shown.events, asEvent(item)]);
 
 function drawBar(value, largest, kind) {
-  const box = element("div");
-  if (value === undefined) return box;
-  const side = value < 0 ? "down" : "up";
-  const bar = element("div", { className: `bar ${side} ${kind || (value < 0 ? "against" : "for")}` });
-  bar.style.height = `${(largest ? Math.abs(value) / largest : 0) * 2.9}rem`;
-  const text = value.toFixed(2).replace(/^-0.00$/, "0.00");
-  const sign = kind || text.startsWith("-") ? "" : "+";
-  box.append(bar, element("span", { className: `number ${value < 0 ? "above" : "below"}`, textContent: sign + text }));
-  return box;
+  if (value === undefined) return element("div");
+  const bar = element("div", { className: `bar ${value < 0 ? "down" : "up"} ${kind || (value < 0 ? "against" : "for")}` });
+  bar.style.height = `${(largest ? Math.abs(value) / largest : 0) * 2.4}rem`;
+  return element("div", {}, bar);
 }
 
-const drawId = ({ item, title }) => (String(item) === title ? [] : [element("span", { className: "time", textContent: `id ${item}` })]);
+function drawNumbers(weight, total, effect) {
+  const texts = [];
+  if (weight !== undefined) texts.push(`attention share ${Math.round((100 * weight) / (total || 1))} %`);
+  const what = about.number === "probability" ? "log-odds" : "prediction";
+  const change = effect?.toFixed(2).replace(/^-0.00$/, "0.00");
+  if (change) texts.push(`${what} ${change.startsWith("-") ? "" : "+"}${change}`);
+  return texts.map((textContent) => element("span", { className: "number", textContent }));
+}
+
+const drawAbout = ({ about: text }) => (text ? [element("span", { className: "time", textContent: text })] : []);
 
 function drawEvents() {
   const { events, why } = shown;
-  const largest = (values) => Math.max(0, ...(values || []).map(Math.abs));
-  const of = (values, n) => values && values[n - events.length + values.length]; // the newest have some
-  byId("strip").replaceChildren(...events.map((event, n) => {
+  const [weights, effects] = ["weight", "effect"].map((name) => events.map((_, n) => why?.[name]?.at(n - events.length))); // the newest have some
+  const sizes = (values) => values.map((v) => Math.abs(v ?? 0));
+  const total = sizes(weights).reduce((sum, v) => sum + v, 0);
+  const counted = why?.weight ? weights : sizes(effects);
+  const order = events.map((_, n) => n);
+  if (byId("by-weight").checked) order.sort((a, b) => (counted[b] ?? -Infinity) - (counted[a] ?? -Infinity));
+  byId("strip").replaceChildren(...order.map((n, place) => {
+    const event = events[n];
     const card = element("li");
     card.append(element("div", { className: "bars" },
-      drawBar(of(why?.weight, n), largest(why?.weight), "weight"),
-      drawBar(of(why?.effect, n), largest(why?.effect), "")));
+      drawBar(weights[n], Math.max(...sizes(weights)), "weight"), drawBar(effects[n], Math.max(...sizes(effects)), "")),
+      ...drawNumbers(weights[n], total, effects[n]));
     if (event.image) card.append(element("img", { src: event.image, alt: "" }));
     const remove = element("button", { type: "button", textContent: "Take out" });
     remove.setAttribute("aria-label", `Take out ${event.title}`);
     remove.onclick = async () => {
       await change(events.filter((other) => other !== event));
-      (byId("strip").children[Math.min(n, events.length - 2)]?.querySelector("button") || byId("item")).focus();
+      (byId("strip").children[Math.min(place, events.length - 2)]?.querySelector("button") || byId("item")).focus();
     };
     card.append(
       element("span", { className: "title", textContent: event.title, title: event.title }),
-      element("span", { className: "time", textContent: asTime(event.time) }), ...drawId(event), remove);
+      element("span", { className: "time", textContent: asTime(event.time) }), ...drawAbout(event), remove);
     return card;
   }));
 }
@@ -180,7 +189,7 @@ function drawBest() {
     const part = element("span", { className: "part" });
     part.style.width = `${largest ? (100 * Math.abs(b.number)) / largest : 0}%`;
     button.append(
-      element("span", { className: "title", textContent: b.title || b.item, title: b.title }), ...drawId(b),
+      element("span", { className: "title", textContent: b.title || b.item, title: b.title }), ...drawAbout(b),
       element("span", { className: "number", textContent: asNumber(b.number) }), part);
     button.setAttribute("aria-pressed", String(b === shown.chosen));
     return element("li", {}, button);
@@ -201,6 +210,8 @@ function draw() {
   drawBest();
 }
 
+const drawHit = (textContent, title, onclick) => element("li", {}, element("button", { type: "button", textContent, title, onclick }));
+
 function drawContext() {
   byId("context").hidden = !about.context.length;
   byId("context").replaceChildren(byId("context").firstElementChild, ...about.context.map(({ name, choices }) => {
@@ -218,14 +229,11 @@ function drawContext() {
   }));
 }
 
-function search(form, field, list, address, key, button) {
+function search(form, field, list, address, key, draw) {
   let timer = 0;
-  let asked = 0;
   const find = task(async () => {
-    const mine = ++asked;
     const found = (await ask(`${address}?search=${encodeURIComponent(byId(field).value)}`))[key];
-    if (mine !== asked) return;
-    byId(list).replaceChildren(...found.map((hit) => element("li", {}, button(hit))));
+    byId(list).replaceChildren(...found.map(draw));
     if (!found.length) byId(list).append(element("li", { textContent: "none found" }));
   });
   byId(field).oninput = () => { clearTimeout(timer); timer = setTimeout(find, 200); };
@@ -238,9 +246,9 @@ function search(form, field, list, address, key, button) {
 }
 
 const findUsers = search("find-user", "user", "users", "page/users", "users", (hit) =>
-  element("button", { type: "button", textContent: `${hit.user} (${hit.events})`, title: `${hit.events} events`, onclick: () => showUser(hit.user) }));
+  drawHit(`${hit.user} (${hit.events})`, `${hit.events} events`, () => showUser(hit.user)));
 const findItems = search("find-item", "item", "items", "page/items", "items", (hit) =>
-  element("button", { type: "button", textContent: hit.title, title: hit.title, onclick: () => addEvent(hit) }));
+  drawHit(hit.title, `${hit.title} ${hit.about}`, () => addEvent(hit)));
 
 function svg(name, attributes, ...children) {
   const made = document.createElementNS("http://www.w3.org/2000/svg", name);
@@ -249,11 +257,11 @@ function svg(name, attributes, ...children) {
   return made;
 }
 
-// Lines over one axis: [{ name, colour, dash, points: [[x, y], ...] }].
-function plot(lines, xName, label) {
+// Lines over one axis: [{ name, colour, dash, points: [[x, y], ...] }]; a mark at an x, or both axes alike.
+function plot(lines, xName, label, { mark, isSquare } = {}) {
   const [width, height, left, bottom] = [Math.min(640, document.body.clientWidth - 32), 280, 60, 40];
   const all = lines.flatMap((line) => line.points);
-  const [xs, ys] = [0, 1].map((n) => all.map((point) => point[n]));
+  const [xs, ys] = isSquare ? [all.flat(), all.flat()] : [0, 1].map((n) => all.map((point) => point[n]));
   const [x0, x1, y0, y1] = [Math.min(...xs), Math.max(...xs), Math.min(...ys), Math.max(...ys)];
   const x = (v) => left + ((v - x0) / (x1 - x0 || 1)) * (width - left - 20);
   const y = (v) => height - bottom - ((v - y0) / (y1 - y0 || 1)) * (height - bottom - 50);
@@ -261,6 +269,7 @@ function plot(lines, xName, label) {
   for (const v of [y0, y1]) drawing.append(svg("text", { x: left - 8, y: y(v) + 4, "text-anchor": "end" }, Number(v.toPrecision(3))));
   for (const v of [x0, x1]) drawing.append(svg("text", { x: x(v), y: height - 22, "text-anchor": "middle" }, Number(v.toPrecision(3))));
   drawing.append(svg("text", { x: width / 2, y: height - 4, "text-anchor": "middle" }, xName));
+  if (mark !== undefined) drawing.append(svg("line", { x1: x(mark), x2: x(mark), y1: 50, y2: height - bottom, stroke: "#1a7a3c" }), svg("text", { x: x(mark) - 4, y: 46, "text-anchor": "end" }, "kept"));
   lines.forEach(({ name, colour, dash, points }, n) => {
     const style = { fill: "none", stroke: colour, "stroke-width": 2, "stroke-dasharray": dash };
     drawing.append(svg("polyline", { ...style, points: points.map((p) => `${x(p[0])},${y(p[1])}`).join(" ") }));
@@ -277,8 +286,9 @@ function drawModel() {
   const auc = about.training.find((c) => c.epoch === about.best_epoch)?.valid_auc;
   byId("training-note").textContent = !lines.length ? "A file of ONNX does not tell its training."
     : about.best_epoch === null ? "Without validation rows, the last epoch is kept."
-    : `The network as it was after epoch ${Number(about.best_epoch.toPrecision(3))} is kept.` + (auc ? ` AUC on validation rows: ${auc.toFixed(3)}.` : "");
-  if (lines.length) byId("training").replaceChildren(plot(lines, "epoch", "Losses by epoch"));
+    : `The network as it was after epoch ${Number(about.best_epoch.toPrecision(3))} is kept.` + (auc ? ` AUC on validation rows: ${auc.toFixed(3)}.` : "")
+      + " With refit, the last point is a pass over the validation rows, of which each part is predicted before it is learnt.";
+  if (lines.length) byId("training").replaceChildren(plot(lines, "epoch", "Losses by epoch", { mark: about.best_epoch ?? undefined }));
   const bins = about.calibration;
   byId("calibration-note").textContent = bins ? "Clicks that came, by what was predicted of users that the model had not seen; dashed: as many as predicted."
     : about.calibrated_by ? `The probabilities are calibrated (${about.calibrated_by}).`
@@ -287,8 +297,20 @@ function drawModel() {
     const ends = [bins[0].predicted, bins[bins.length - 1].predicted];
     byId("calibration").replaceChildren(plot([
       { name: "clicks that came", colour: "#0b57a4", dash: "none", points: bins.map((b) => [b.predicted, b.observed]) },
-      { name: "as predicted", colour: "#55555c", dash: "5 4", points: ends.map((v) => [v, v]) }], "predicted probability", "Calibration"));
+      { name: "as predicted", colour: "#55555c", dash: "5 4", points: ends.map((v) => [v, v]) }], "predicted probability", "Calibration", { isSquare: true }));
   }
+  const tests = Object.entries(about.scores);
+  byId("figures-note").textContent = tests.length ? "Rules that need no network beside the models, as the command line compared them."
+    : "Not known here: “python -m sklearn_din log.csv --save” keeps them with the model.";
+  byId("figures").replaceChildren(...tests.map(([name, scores]) => drawTable(
+    [`on ${name}`, ...Object.keys(Object.values(scores)[0])],
+    Object.entries(scores).map(([model, own]) => [model, ...Object.values(own).map((v) => v.toFixed?.(4) ?? v)]))));
+}
+
+function drawTable(head, rows) {
+  const cells = (row, scope) => row.map((textContent, n) => (scope || !n ? element("th", { textContent, scope: scope || "row" }) : element("td", { textContent, className: "n" })));
+  return element("table", {}, element("thead", {}, element("tr", {}, ...cells(head, "col"))),
+    element("tbody", {}, ...rows.map((row) => element("tr", {}, ...cells(row)))));
 }
 
 const drawDrift = task(async () => {
@@ -298,11 +320,8 @@ const drawDrift = task(async () => {
   if (!columns) return;
   const part = (v) => (v === null || v === undefined ? "" : `${(100 * v).toFixed(1)} %`);
   const word = (v) => (v < 0.1 ? "little" : v < 0.25 ? "some" : "much");
-  const head = element("tr", {}, ...["column", "unknown", "missing", "empty", "moved"].map((t) => element("th", { textContent: t, scope: "col" })));
-  byId("drift").replaceChildren(element("table", {}, element("thead", {}, head), element("tbody", {}, ...columns.map((c) =>
-    element("tr", {}, element("th", { textContent: c.column, scope: "row" }),
-      ...[part(c.unknown), part(c.missing), part(c.empty), c.shift === null ? "" : `${c.shift.toFixed(2)}, ${word(c.shift)}`]
-        .map((t) => element("td", { textContent: t, className: "n" })))))));
+  byId("drift").replaceChildren(drawTable(["column", "unknown", "missing", "empty", "moved"], columns.map((c) =>
+    [c.column, part(c.unknown), part(c.missing), part(c.empty), c.shift === null ? "" : `${c.shift.toFixed(2)}, ${word(c.shift)}`])));
 });
 
 function showTab(name) {
@@ -316,13 +335,14 @@ function showTab(name) {
 
 for (const [name, other] of [["user", "model"], ["model", "user"]]) {
   byId(`tab-${name}`).onclick = () => showTab(name);
-  byId(`tab-${name}`).onkeydown = (event) => {
-    if (event.key !== "ArrowLeft" && event.key !== "ArrowRight") return;
+  byId(`tab-${name}`).onkeydown = ({ key }) => {
+    if (key !== "ArrowLeft" && key !== "ArrowRight") return;
     showTab(other);
     byId(`tab-${other}`).focus();
   };
 }
 byId("exclude").onchange = refresh;
+byId("by-weight").onchange = () => { drawEvents(); byId("strip").scrollLeft = byId("by-weight").checked ? 0 : byId("strip").scrollWidth; };
 byId("undo").onclick = () => history.back();
 byId("reset").onclick = () => change([...shown.all]);
 addEventListener("popstate", restore);
@@ -330,9 +350,10 @@ addEventListener("error", ({ target }) => { if (target.tagName === "IMG") target
 
 task(async () => {
   about = await ask("page/about");
-  byId("about").textContent = `${about.items.toLocaleString("en")} items` + (about.events === null ? "" : `, ${about.events.toLocaleString("en")} events of users`);
+  byId("about").textContent = `${about.items.toLocaleString("en")} items` + (about.events === null ? "" : `, ${about.events.toLocaleString("en")} events of users; now is ${about.now === null ? "the clock's" : asTime(about.now)}`);
   byId("find-user").hidden = about.events === null;
   drawContext();
   drawModel();
-  await Promise.all([findItems(), about.events === null ? null : findUsers(), restore()]);
+  await Promise.all([findItems(), about.events === null ? null : findUsers()]);
+  await restore();
 })();

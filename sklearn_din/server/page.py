@@ -8,7 +8,7 @@ from fastapi.responses import FileResponse, JSONResponse, Response
 from pydantic import BaseModel, Field
 
 from sklearn_din.server.answers import MAX_EVENTS, Answers
-from sklearn_din.server.json_values import Values, plain
+from sklearn_din.server.json_values import Values, plain, read_id
 from sklearn_din.server.state import State
 from sklearn_din.training.early_stopping import best_check
 
@@ -37,7 +37,7 @@ class PageRequest(BaseModel, extra="forbid"):
     item: str | int | None = None
 
 
-def add_page(app: FastAPI, state: State, calibration: list[dict[str, float]] | None) -> None:
+def add_page(app: FastAPI, state: State) -> None:
     """Add the routes of the page to the application."""
     folder = files("sklearn_din.server")
     for route, (name, kind) in FILES.items():
@@ -45,26 +45,27 @@ def add_page(app: FastAPI, state: State, calibration: list[dict[str, float]] | N
         app.get(route, include_in_schema=False)(_answer_with(Response(text, media_type=kind)))
     app.get("/favicon.ico", include_in_schema=False)(_answer_with(Response(status_code=204)))
 
+    async def answer(function: Any, *given: Any) -> Response:
+        return JSONResponse(await state.work(function, *given))
+
     @app.get("/page/about", include_in_schema=False)
     async def about() -> Response:
-        return JSONResponse(await state.work(_about, state.answers, calibration))
+        return await answer(_about, state.answers)
 
     @app.get("/page/report", include_in_schema=False)
     async def report() -> Response:
         answers = state.answers
-        return JSONResponse(await state.work(lambda: {"columns": answers.report}))
+        return await answer(lambda: {"columns": answers.report})
 
     @app.get("/page/users", include_in_schema=False)
     async def search_users(search: str = "") -> Response:
         log = state.answers.histories
-        return JSONResponse(
-            await state.work(lambda: {"users": [] if log is None else log.search(search, N_HITS)})
-        )
+        return await answer(lambda: {"users": [] if log is None else log.search(search, N_HITS)})
 
     @app.get("/page/items", include_in_schema=False)
     async def search_items(search: str = "") -> Response:
         items = state.answers.items
-        return JSONResponse(await state.work(lambda: {"items": items.search(search, N_HITS)}))
+        return await answer(lambda: {"items": items.search(search, N_HITS)})
 
     @app.get("/page/image/{row}", include_in_schema=False)
     async def image(row: int) -> Response:
@@ -76,15 +77,15 @@ def add_page(app: FastAPI, state: State, calibration: list[dict[str, float]] | N
 
     @app.post("/page/user", include_in_schema=False)
     async def show_user(request: PageUser) -> Response:
-        return JSONResponse(await state.work(_show_user, state.answers, request.user))
+        return await answer(_show_user, state.answers, request.user)
 
     @app.post("/page/rank", include_in_schema=False)
     async def rank(request: PageRequest) -> Response:
-        return JSONResponse(await state.work(_rank, state.answers, request))
+        return await answer(_rank, state.answers, request)
 
     @app.post("/page/why", include_in_schema=False)
     async def why(request: PageRequest) -> Response:
-        return JSONResponse(await state.work(_tell_why, state.answers, request))
+        return await answer(_tell_why, state.answers, request)
 
 
 def _answer_with(response: Response) -> Any:
@@ -94,33 +95,32 @@ def _answer_with(response: Response) -> Any:
     return answer
 
 
-def _about(answers: Answers, calibration: list[dict[str, float]] | None) -> Values:
+def _about(answers: Answers) -> Values:
     """Return what the page needs to know of the model before anything is chosen."""
     context = [name for name in answers.user_columns if name not in answers.event_columns]
+    log = answers.histories
     best = best_check(answers.training)
     checks = [{n: v if v == v else None for n, v in c.items()} for c in answers.training]
     return {
         "number": answers.number,
         "items": len(answers.items),
         "item": answers.items.item,
-        "events": answers.histories and answers.histories.n_events,
+        "events": None if log is None else log.n_events,
+        "now": None if log is None or log.moments.is_clock else log.moments.show(log.moments.now()),
         "context": [{"name": name, "choices": answers.choices.get(name)} for name in context],
         "training": checks,
         "best_epoch": None if best is None else best["epoch"],
-        "calibration": calibration,
         "calibrated_by": answers.calibration,
+        **answers.figures,
     }
 
 
 def _show_user(answers: Answers, user: str | int) -> Values:
-    """Return the events of a user, each with what people see of its item, and the user's columns.
-
-    An id that was typed is text: it is looked up as an integer where the ids are.
-    """
+    """Return the events of a user, with what people see of their items, and the user's columns."""
     log = answers.histories
     if log is None:
         raise ValueError("no users are known: start the server with --history.")
-    id_of_user = log.read_id(user)
+    id_of_user = read_id(user, log.example()[log.user])
     histories, times = log.of(id_of_user)
     own = {source: histories[name] for name, source in answers.event_columns.items()}
     events = []
@@ -140,11 +140,8 @@ def _rank(answers: Answers, request: PageRequest) -> Values:
     user = answers.user_of_events(request.events, request.context)
     exclude: Literal["history"] | None = "history" if request.exclude else None
     best, numbers = answers.best(user, None, N_BEST, exclude)
-    shown = [
-        {**answers.items.show(row), "number": number}
-        for row, number in zip(best, numbers, strict=True)
-    ]
-    return {"best": shown}
+    pairs = zip(best, numbers, strict=True)
+    return {"best": [{**answers.items.show(row), "number": number} for row, number in pairs]}
 
 
 def _tell_why(answers: Answers, request: PageRequest) -> Values:

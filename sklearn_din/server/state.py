@@ -69,15 +69,13 @@ class State:
         self._notes = threading.local()
         for _ in range(self.n_threads):  # daemons: the process ends without what they still do
             threading.Thread(target=self._work_off, daemon=True).start()
-        self._turns: asyncio.Semaphore | None = None
+        self._turns = asyncio.Semaphore(self.n_threads)
 
     async def work(self, function: Callable[..., Values], *given: Any) -> Values:
         """Return what a function returns, in a thread; with what it warned of as "notes".
 
         Who is cancelled while waiting for a thread is not worked for.
         """
-        if self._turns is None:
-            self._turns = asyncio.Semaphore(self.n_threads)
         if self.n_waiting >= MOST_WAITING:
             raise BusyError(f"{MOST_WAITING} requests wait already. Ask again in a second.")
         self.n_waiting += 1
@@ -123,6 +121,8 @@ class State:
             event, histories = self._ids.get(event_id), self.answers.histories
             if event is None or histories is None:
                 raise LookupError(f"no event was posted with the event_id {event_id!r:.60}.")
+            if histories.is_in_log(event):
+                raise ValueError("the event stands in the history's file too. Take it out there.")
             histories.remove(event)
             self.journal.append([{"deleted": event_id}])
             del self._ids[event_id]
@@ -187,7 +187,7 @@ class State:
             if answers.histories is None:
                 raise ValueError(f"events were posted, and {NO_LOG}")
             if "deleted" in line:
-                answers.histories.remove_posted(ids.pop(line["deleted"]))
+                answers.histories.remove(ids.pop(line["deleted"]))
                 continue
             (event,) = answers.histories.read(answers.fill_events([line["event"]]), is_kept=True)
             answers.histories.add([event])
