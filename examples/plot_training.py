@@ -17,7 +17,7 @@ X = attach_history(
 )
 
 # %%
-# ``early_stopping="auto"``, the default, is on from 1,000 rows. Here it is turned on explicitly,
+# ``early_stopping="auto"``, the default, is on from 3,000 rows. Here it is turned on explicitly,
 # with held-out users: ``validation="groups"`` needs the groups at ``fit``, and a Pipeline
 # passes them to its step ``din`` as ``din__groups``. If the encoder knows the time,
 # ``HistorySequenceEncoder(time="time")``, the last rows are held out by default.

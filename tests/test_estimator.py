@@ -141,14 +141,14 @@ def test_the_average_of_the_best_check_comes_back(clicks):
     torch.testing.assert_close(weights_of(classifier), average, rtol=0, atol=1e-7)
 
 
-def test_it_validates_where_asked_to_and_of_itself_from_a_thousand_rows():
-    X = make_impressions(1000)
+def test_it_validates_where_asked_to_and_of_itself_from_three_thousand_rows():
+    X = make_impressions(3000)
     y = make_labels(X)
     for early_stopping, n, validates in (
-        (True, 999, True),
-        (False, 1000, False),
-        ("auto", 999, False),
-        ("auto", 1000, True),
+        (True, 2999, True),
+        (False, 3000, False),
+        ("auto", 2999, False),
+        ("auto", 3000, True),
     ):
         fitted = quick(max_epochs=1, early_stopping=early_stopping).fit(X[:n], y[:n])
         assert fitted.history_["valid_loss"].notna().all() == validates

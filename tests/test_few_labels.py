@@ -7,7 +7,7 @@ from sklearn.metrics import log_loss, roc_auc_score
 from sklearn.model_selection import GroupKFold, StratifiedKFold
 
 from sklearn_din import DINClassifier, HistorySequenceEncoder, TimeSplit
-from sklearn_din.training import few_labels
+from sklearn_din.training import few_labels, rows
 
 FAST = {"max_epochs": 3, "random_state": 0}
 N_ROWS = 240
@@ -29,7 +29,7 @@ def logits_of(classifier, X):
 
 def fit_without_folds(monkeypatch, X, y, **parameters):
     with monkeypatch.context() as patched:
-        patched.setattr(few_labels, "FEW_LABELS", 0)
+        patched.setattr(rows, "are_few", lambda net, y: False)
         return DINClassifier(**FAST, **parameters).fit(X, y)
 
 

@@ -23,7 +23,7 @@ X.times = np.random.default_rng(0).permutation(2_000)
 y = make_labels(X, seed=3)
 LATE = np.flatnonzero(X.times >= 1_800)
 SMALL = {"embedding_dim": 3, "attention_units": (4,), "hidden_units": (5,), "lr": 0.02}
-SMALL |= {"max_epochs": 2, "random_state": 0, "neighbours": None}
+SMALL |= {"max_epochs": 2, "random_state": 0, "neighbours": None, "early_stopping": True}
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -180,7 +180,7 @@ def test_a_pass_that_is_ended_leaves_the_best_check(act):
 @pytest.mark.parametrize("batch", [16, 18, 22])
 def test_a_training_that_was_killed_in_the_pass_ends_with_the_same_bits(batch, tmp_path):
     given = {"X": X, "y": y}
-    options = {"max_epochs": 2, "batch_size": 256, "early_stopping": "auto", "neighbours": None}
+    options = {"max_epochs": 2, "batch_size": 256, "early_stopping": True, "neighbours": None}
     with ended_at(23, end=lambda: pytest.fail("more steps than two epochs and six parts")):
         expected = fit_in(None, given, **options)
     kill_at(batch, tmp_path, given, **options)

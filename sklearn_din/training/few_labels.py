@@ -1,6 +1,6 @@
 """Few labels: how far a network trained on them may depart from the base rate, found by folds.
 
-Validation rows of a few clicks cannot say when to stop, and probabilities of a network that has
+A few hundred validation rows cannot say when to stop, and probabilities of a network that has
 learnt a few hundred rows are too extreme. So nothing is held out: all rows are learnt, and the
 logits are drawn towards the base rate by a factor for which folds ask that were predicted
 (benchmarks/quality-results.md, "Few labels").
@@ -26,6 +26,7 @@ from sklearn_din.training.target import Click
 from sklearn_din.training.validation import SplitRows, choose_validation
 from sklearn_din.utils.validation import group_codes
 
+FEW_ROWS = 3_000
 FEW_LABELS = 300  # of the rarer kind
 LEAST_ROWS = 100  # fewer rows do not make folds
 N_FOLDS = 3
@@ -44,8 +45,8 @@ def are_few(net: NeuralNet, y: np.ndarray) -> bool:
     callbacks = [pair[1] if isinstance(pair, tuple) else pair for pair in net.callbacks or ()]
     if any(getattr(callback, "monitor", None) for callback in callbacks):
         return False
-    n_clicks = int(y.sum())
-    return 0 < min(n_clicks, len(y) - n_clicks) < FEW_LABELS
+    n_rarer = min(int(y.sum()), len(y) - int(y.sum()))
+    return n_rarer > 0 and (len(y) < FEW_ROWS or n_rarer < FEW_LABELS)
 
 
 def count_epochs(n_rows: int, most: int) -> int:
