@@ -146,6 +146,23 @@ def test_levels_are_a_rate_a_count_and_the_time_since(as_form):
     np.testing.assert_array_equal(attached["ui_count"], [0, 0, 0, 1])
 
 
+def test_levels_of_all_ids_and_of_pairs_with_the_user(as_form):
+    shown = RATINGS.drop(columns="rating").assign(kind=["a", "b", "a", "b"], price=0.5)
+    log = shown.assign(liked=RATINGS["rating"] >= 3)
+    keys = {name: name for name in ("user", "item", "kind")}
+    keys |= {f"user_{name}": ("user", name) for name in ("item", "kind")}
+    by_name = {name: (key, "liked", "levels") for name, key in keys.items()}
+    expected = attach_aggregates(shown, log, time="time", aggregates=by_name)
+    tables = as_form(shown), as_form(log)
+    found = attach_aggregates(*tables, time="time", aggregates="levels", user="user")
+    assert found.shape == expected.shape == (4, 5 + 3 * 5)
+    for name in expected.columns[5:]:
+        np.testing.assert_array_equal(found[name], expected[name])
+    assert attach_aggregates(*tables, time="time", aggregates="levels").shape == (4, 5 + 3 * 3)
+    with pytest.raises(ValueError, match="takes as label the one column of numbers that events"):
+        attach_aggregates(*tables[1:], tables[1], time="time", aggregates="levels")
+
+
 @FRAME_AND_SCAN
 def test_a_key_of_many_columns_finds_every_event_again(as_form):
     """The product of the columns' distinct values, 2000 ** 6, is larger than 2 ** 63."""

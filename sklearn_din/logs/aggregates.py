@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping
 from functools import singledispatch
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 from narwhals.typing import IntoDataFrame, IntoDataFrameT
+from pandas.api.types import is_bool_dtype, is_integer_dtype, is_numeric_dtype, is_string_dtype
 
 from sklearn_din.logs.timeline import Past, Timeline
 from sklearn_din.utils.frames import CallerFrame
@@ -28,7 +29,8 @@ def attach_aggregates(
     events: IntoDataFrame,
     *,
     time: str,
-    aggregates: Mapping[str, Aggregate],
+    aggregates: Mapping[str, Aggregate] | Literal["levels"],
+    user: str | None = None,
 ) -> IntoDataFrameT:
     """Attach to each impression statistics of the events strictly before it.
 
@@ -48,7 +50,7 @@ def attach_aggregates(
         files in its ``cache_dir``, or in a temporary folder.
     time : str
         Time column of both frames: integers, floats or datetimes, without missing values.
-    aggregates : mapping of str to (key, column, statistic)
+    aggregates : mapping of str to (key, column, statistic), or "levels"
         A dict from the name of each new column to its definition. ``key`` is a column of both
         frames or a tuple of columns; ``column`` is a numeric or boolean column of the events,
         whose missing values are ignored; ``statistic`` is "mean", "sum", "count",
@@ -59,9 +61,12 @@ def attach_aggregates(
         rate of all keys: the number is larger the less keys with many events differ from each
         other before the time of the impression (empirical Bayes). Use it if many keys have few
         events, together with a "count" that shows how much is known. "levels" is short for the
-        three columns ``NAME_rate`` (the shrunk rate), ``NAME_count`` and ``NAME_elapsed``: attach
-        those of the user, the item, the category, and of user and category together, where the
-        model is asked soon after each event.
+        three columns ``NAME_rate`` (the shrunk rate), ``NAME_count`` and ``NAME_elapsed``.
+        In place of a dict, "levels" attaches those of each column of ids that both frames have,
+        and of each pair of the user and another one, where the model is asked soon after each
+        event. The label is the one column of numbers that events have and impressions have not.
+    user : str, default=None
+        Column of the user, of whose pairs ``aggregates="levels"`` attaches levels.
 
     Returns
     -------
@@ -90,6 +95,8 @@ def attach_aggregates(
     3  ann       3     3        3.0  2.0
     """
     check_name(time, name="time")
+    if isinstance(aggregates, str) and aggregates == "levels":
+        aggregates = _name_levels(impressions, events, time, user)
     aggregates = _expand_levels(aggregates)
     table: Any = events if isinstance(events, Scan) else impressions
     return attach_so_far.dispatch(type(table))(impressions, events, time, aggregates)
@@ -112,10 +119,48 @@ def attach_so_far(
     return shown.with_columns({name: attached[name] for name in aggregates})
 
 
+def _name_levels(
+    impressions: Any, events: Any, time: str, user: str | None
+) -> Mapping[str, Aggregate]:
+    """Return the levels of all columns of ids, and of pairs with the user."""
+    shown, log = _columns(impressions, "impressions"), _columns(events, "events")
+    labels = [name for name in log if name not in shown and _holds_numbers(log[name])]
+    if len(labels) != 1:
+        raise ValueError(
+            "aggregates='levels' takes as label the one column of numbers that events have and "
+            f"impressions have not, got {labels}. Drop the label from impressions, or name it: "
+            "aggregates={'user': ('user', 'label', 'levels')}."
+        )
+    keys = [name for name in shown if name in log and name != time and _holds_ids(shown[name])]
+    pairs = [] if user is None else [(user, name) for name in keys if name != user]
+    named: list[tuple[str, ...]] = [*((name,) for name in keys), *pairs]
+    return {"_".join(key): (key, labels[0], "levels") for key in named}
+
+
+def _columns(table: Any, name: str) -> Mapping[str, Any]:
+    """Return the columns of a frame by name; of a scan their dtypes, its target's among them."""
+    return (
+        table.all_dtypes if isinstance(table, Scan) else dict(CallerFrame(table, name=name).pandas)
+    )
+
+
+def _holds_numbers(column: Any) -> bool:
+    """Return whether a column, or one of a dtype, holds numbers or booleans."""
+    return is_numeric_dtype(column) or is_bool_dtype(column)
+
+
+def _holds_ids(column: Any) -> bool:
+    """Return whether a column, or one of a dtype, holds integers, texts or categories."""
+    dtype = getattr(column, "dtype", column)
+    if isinstance(dtype, pd.CategoricalDtype):
+        return True
+    return is_integer_dtype(column) or is_string_dtype(column)
+
+
 def _expand_levels(aggregates: Mapping[str, Aggregate]) -> Mapping[str, Aggregate]:
     """Return aggregates with three in place of each "levels"."""
     if not isinstance(aggregates, Mapping):
-        return aggregates
+        return aggregates  # refused later, by name
     expanded: dict[str, Aggregate] = {}
     for name, what in aggregates.items():
         if not isinstance(what, tuple | list) or len(what) != 3 or what[2] != "levels":
