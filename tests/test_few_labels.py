@@ -6,7 +6,7 @@ import pytest
 from sklearn.metrics import log_loss, roc_auc_score
 from sklearn.model_selection import GroupKFold, StratifiedKFold
 
-from sklearn_din import DINClassifier, HistorySequenceEncoder, TimeSplit
+from sklearn_din import Checkpoint, DINClassifier, HistorySequenceEncoder, TimeSplit
 from sklearn_din.training import few_labels, rows
 
 FAST = {"max_epochs": 3, "random_state": 0}
@@ -101,3 +101,11 @@ def test_a_factor_never_loses_the_order_of_rows():
     encoder = HistorySequenceEncoder(user="user", time="time")
     model = DINClassifier(random_state=0).fit(encoder.fit_transform(frame), y)
     assert roc_auc_score(y, model.predict_proba(encoder.transform(frame))[:, 1]) > 0.6
+
+
+def test_a_training_of_few_labels_is_kept_by_a_checkpoint(tmp_path):
+    frame, y = make_rows()
+    X = HistorySequenceEncoder(user="user", time="time").fit_transform(frame)
+    kept = DINClassifier(**FAST, callbacks=[Checkpoint(tmp_path)]).fit(X, y)
+    plain = DINClassifier(**FAST).fit(X, y)
+    np.testing.assert_array_equal(kept.predict_proba(X), plain.predict_proba(X))

@@ -8,6 +8,7 @@ logits are drawn towards the base rate by a factor for which folds ask that were
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -74,12 +75,13 @@ def find_factor(
     factor is the smallest one whose mean loss over the folds is within half a standard error of
     the best.
     """
-    losses = []
+    plain, losses = copy.copy(net), []
+    plain.callbacks = None
     n_epochs = count_epochs(len(y), net.max_epochs)
     for train, test in _make_folds(net, X, y, groups):
         if len(np.unique(y[train])) < 2:
             continue
-        fold = clone(net).set_params(callbacks=None, random_state=0, verbose=0)
+        fold = clone(plain).set_params(random_state=0, verbose=0)
         of_train, of_test = (None if weights is None else weights[part] for part in (train, test))
         fit(fold, X[train], y[train], of_train, epochs=n_epochs)
         if fold.stop_reason_ == "user":
