@@ -48,22 +48,12 @@ def make_answer_log(
 
     Parameters
     ----------
-    n_users : int, default=2000
-        Number of users (students).
-    n_items : int, default=1000
-        Number of items (problems); each trains one skill.
-    n_skills : int, default=50
-        Number of skills, at most `n_items`.
-    mean_length : float, default=30
-        Mean number of events of a user; the numbers vary, the smallest is 1.
-    n_impressions : int, default=None
-        Number of impressions. None means twenty per user.
+    n_users, n_items, n_skills
+        Number of students, of problems, and of skills, of which each problem trains one.
     answer_strength : float, default=1.0
         How much the past answers matter; 0 leaves the items' difficulties.
-    max_length : int, default=50
-        How many of the newest events count, as in ``attach_history``.
-    random_state : int, RandomState instance or None, default=None
-        Pass an int for the same log at each call.
+    mean_length, n_impressions, max_length, random_state
+        As for :func:`make_click_log`.
 
     Returns
     -------
@@ -73,11 +63,7 @@ def make_answer_log(
         - impressions: DataFrame of user, item, skill, time, in the order of time.
         - y: ndarray of shape (n_impressions,), 1 for a right answer.
         - probability: ndarray of shape (n_impressions,), of a right answer; its AUC is the ceiling.
-        - relevance: float32 ndarray, what every past event of every impression counts, one
-          impression after the other, oldest to newest: aligned with what
-          ``attach_history(..., max_length=max_length)`` attaches.
-        - offsets: ndarray of shape (n_impressions + 1,); the past of impression i is
-          ``relevance[offsets[i]:offsets[i + 1]]``.
+        - relevance, offsets: as of :func:`make_click_log`.
         - difficulty: ndarray of shape (n_items,).
         - DESCR: a short description.
 

@@ -1,5 +1,7 @@
 """A made log of clicks, purchases and seconds: several things to predict of one impression."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from scipy.special import expit
@@ -14,12 +16,9 @@ def make_purchase_log(
     *,
     n_users: int = 2000,
     n_items: int = 1000,
-    n_categories: int = 50,
-    mean_length: float = 20,
-    n_impressions: int | None = None,
     purchase_rate: float = 0.01,
-    max_length: int = 50,
     random_state: int | np.random.RandomState | None = None,
+    **others: Any,
 ) -> Bunch:
     """Make a log of clicks, purchases and seconds spent, whose truth is known.
 
@@ -35,22 +34,10 @@ def make_purchase_log(
 
     Parameters
     ----------
-    n_users : int, default=2000
-        Number of users.
-    n_items : int, default=1000
-        Number of items; each is in one category.
-    n_categories : int, default=50
-        Number of categories, at most `n_items`.
-    mean_length : float, default=20
-        Mean number of events of a user; the numbers vary, the smallest is 1.
-    n_impressions : int, default=None
-        Number of impressions. None means twenty per user.
     purchase_rate : float, default=0.01
         Share of the impressions that are bought.
-    max_length : int, default=50
-        How many of the newest events count, as in ``attach_history``.
-    random_state : int, RandomState instance or None, default=None
-        Pass an int for the same log at each call.
+    n_users, n_items, random_state, others
+        As for :func:`make_click_log`.
 
     Returns
     -------
@@ -78,15 +65,7 @@ def make_purchase_log(
     """
     check_at_least(0, purchase_rate=purchase_rate)
     rng = check_random_state(random_state)
-    log = make_click_log(
-        n_users=n_users,
-        n_items=n_items,
-        n_categories=n_categories,
-        mean_length=mean_length,
-        n_impressions=n_impressions,
-        max_length=max_length,
-        random_state=rng,
-    )
+    log = make_click_log(n_users=n_users, n_items=n_items, random_state=rng, **others)
     n = len(log.impressions)
     quality = rng.normal(size=n_items)
     q, price = quality[log.impressions["item"]], log.impressions["price"].to_numpy()
@@ -101,9 +80,9 @@ def make_purchase_log(
     if_clicked = expit(logit + find_intercept(logit, purchase_rate, log.probability))
     bought = log.y * rng.binomial(1, if_clicked)
     mean = 3.0 + 0.5 * interest + 0.5 * q
-    others = {name: log[name] for name in ("events", "impressions", "relevance", "offsets")}
+    same = {name: log[name] for name in ("events", "impressions", "relevance", "offsets")}
     return Bunch(
-        **others,
+        **same,
         y=pd.DataFrame({"click": log.y, "purchase": bought}),
         probability=pd.DataFrame(
             {"click": log.probability, "purchase": log.probability * if_clicked}
