@@ -218,11 +218,14 @@ def test_a_sample_is_whole_users_and_the_same_again(log, capsys, arguments, n_us
 
 
 def test_probabilities_beside_sampled_negatives_are_said_to_be_so(run, log, tmp_path):
-    options = ["--top-k", "2", "--recommendations", "best.csv", "--save", "model"]
+    options = ["--top-k", "2", "--recommendations", "best.csv", "--output", "own.csv"]
     printed = run(log, *NAMES, *FAST, *options)
     assert "those among one click and 4 sampled negatives" in printed
     assert "left out: 48 pairs of a user and an item that they clicked" in printed
     assert {"probability", "rank"} <= {*pd.read_csv(tmp_path / "best.csv")}
+    own = pd.read_csv(tmp_path / "own.csv")
+    assert len(own) == 5 * own["clicked"].sum()
+    assert own["probability"].between(0, 1).all()
 
 
 def test_negatives_and_seed_are_those_asked_for(log):
