@@ -39,6 +39,7 @@ from sklearn_din import (
     sample_negatives,
     scan_parquet,
 )
+from sklearn_din.datasets import make_click_log
 from sklearn_din.metrics import (
     correct_for_sampling,
     expected_calibration_error,
@@ -53,6 +54,7 @@ from sklearn_din.metrics import (
 from sklearn_din.module import OPTIONS
 from tests.encoded_impressions import make_impressions, make_schema
 from tests.fitted_pipelines import CANDIDATE, fit_pipeline, make_frame
+from tests.tables import as_scan
 
 CALLS = []
 
@@ -61,7 +63,8 @@ def refuses(*rows):
     """Note the rows of a function that makes a call: what it is given, the sentence, the error.
 
     Given is a dict of keywords, a tuple of positions, or one value. The error is a ValueError where
-    none is named. A function that has ``folder`` gets an empty one.
+    none is named. A function of ``scan`` gets what makes a scan of a frame; one of ``ours`` and
+    ``theirs`` is called for frames and for scans.
     """
 
     def note(call):
@@ -167,9 +170,13 @@ def unordered(cells, kind):
     *unordered([["hat"], {"tie"}], "set"),
     *unordered([frozenset({"hat"}), frozenset({"tie"})], "frozenset"),
     (SHOWN.assign(item=True, hist_item=[[1], [1, 0]]), "hist_item holds integers and item holds b"),
+    ({"X": SHOWN.assign(at="2024-01-01"), "time": "at"},
+     r"X\['at'\] must hold integers, floats or datetimes", TypeError),
+    ({"X": SHOWN.assign(at=np.nan), "time": "at"}, r"X\['at'\] must not have missing times, got 2"),
+    ({"X": SHOWN, "user": "itm"}, r"X \(user, time and position\) has no column 'itm'; did"),
     (HistorySequenceEncoder().fit_transform(SHOWN), "X is encoded already", TypeError),
     (pl.from_pandas(SHOWN).lazy(), r"^X must be a frame in memory.* Call .collect\(\)", TypeError),
-)
+)  # fmt: skip
 def fit_an_encoder(X, **parameters):
     HistorySequenceEncoder(**parameters).fit(X)
 
@@ -220,6 +227,11 @@ def transform_by_an_encoder(X):
 def grow_an_encoder(known, new):
     encoder = HistorySequenceEncoder(categorical=["item"]).fit(pd.DataFrame({"item": known}))
     encoder.partial_fit(pd.DataFrame({"item": pd.Series(new, dtype=object)}))
+
+
+@refuses(({}, "the column of users must hold one key per row", TypeError))
+def fit_users_that_are_lists(*, ours):
+    HistorySequenceEncoder(user="category").fit(ours(SHOWN.assign(category=[[1], [2, 3]])))
 
 
 CELL = r"(?s)clicks must hold one history per cell .* got .*{}.* attach_history"
@@ -332,12 +344,6 @@ def attach(impressions, events, **options):
     return attach_history(impressions, events, **options)
 
 
-def as_scan(folder, frame):
-    path = folder / f"{len([*folder.iterdir()])}.parquet"
-    frame.to_parquet(path, row_group_size=2)
-    return scan_parquet(path)
-
-
 @refuses(
     ({"user": "usr"}, "events has no column 'usr'; did you mean 'user'"),
     ({"user": None}, "events has no column None. Its columns are"),
@@ -421,6 +427,25 @@ def attach_tables(impressions, events, *, ours, theirs):
 )
 def attach_a_scan(column, values, *, scan):
     attach(*[scan(CLICKS.assign(**{column: values}))] * 2)
+
+
+@refuses(
+    ("nowhere", "'nowhere', where there is none", FileNotFoundError),
+    (pd.DataFrame(), "got DataFrame", TypeError),
+    (Path(__file__).parent, r"a folder of files that end in .* a glob", FileNotFoundError),
+)
+def scan_files(source):
+    scan_parquet(source)
+
+
+@refuses(
+    ({"memory": "big"}, "memory must be bytes"),
+    ({"memory": 0}, "memory must be bytes"),
+    ({"target": []}, "target must name one column or several, got none"),
+    ({"target": "rating"}, "'rating' must not be missing, got 1 missing"),
+)
+def scan_with_options(*, scan, **options):
+    scan(CLICKS.assign(rating=[4.0, 2.0, np.nan, 3.0]), **options).target_  # noqa: B018
 
 
 @refuses(
@@ -536,10 +561,14 @@ def sample_of_a_frame(events=EVENTS, **options):
 @refuses(
     (EVENTS[:1], "events must have at least two items to sample from, got only 'hat'"),
     (EVENTS.assign(item=[None, *"abcd"]), r"events\['item'\] must not be missing, got 1"),
+    (EVENTS.assign(item=[np.nan, 1, 2, 3, 4]), r"events\['item'\] must not be missing, got 1"),
+    (EVENTS.assign(item=[[1]] * 5), "'item'.* must hold (one key per row|text or num)", TypeError),
+    ({"events": EVENTS.assign(user=[[1]] * 5), "user": "user"},
+     "'user'.* must hold (one key per row|text or num)", TypeError),
     ({"events": EVENTS.assign(user=[np.nan, 1, 1, 1, 1]), "user": "user"}, r"\['user'\] must not"),
     ({"events": EVENTS[:2], "user": "user"}, "user 1 has every item of the log, so there is no n"),
     ({"events": EVENTS.assign(time=[np.nan, 1, 2, 3, 4]), "time": "time"}, "missing times, got 1"),
-)
+)  # fmt: skip
 def sample_of_a_table(events, *, ours, **options):
     options = {"item": "item", "item_columns": ["category"], "random_state": 0} | options
     sample_negatives(ours(events), **options)
@@ -549,6 +578,20 @@ def sample_of_a_table(events, *, ours, **options):
 def sample_of_histories(scan):
     clicks = scan(CLICKS)
     sample_negatives(attach(clicks, clicks), item="item")
+
+
+@refuses(
+    ({"n_users": 0}, "n_users must be at least 1, got 0"),
+    ({"n_items": 10, "n_categories": 20}, "n_items must be at least 20, got 1"),
+    ({"mean_length": 0.5}, r"mean_length must be at least 1, got 0\.5"),
+    ({"n_impressions": 0}, "n_impressions must be at least 1, got 0"),
+    ({"max_length": 0}, "max_length must be at least 1, got 0"),
+    ({"interest_strength": -1}, "interest_strength must be at least 0, got -1"),
+    ({"recency": 0}, "recency must be None or a half-life above 0, got 0"),
+    ({"n_users": "5"}, "n_users must be a number, got '5'"),
+)
+def make_a_log(**parameters):
+    make_click_log(**parameters)
 
 
 # Rows by time ---------------------------------------------------------------------------------
@@ -980,7 +1023,8 @@ def use_a_model(call):
 
 @pytest.mark.parametrize(("call", "given", "sentence", "error"), CALLS)
 def test_a_mistake_is_answered_by_its_sentence(call, given, sentence, error, tmp_path):
-    ways, named = {"scan": [partial(as_scan, tmp_path)]}, inspect.signature(call).parameters
+    named = inspect.signature(call).parameters
+    ways = {"scan": [partial(as_scan, folder=tmp_path, group=2)]}
     ways |= {name: [lambda frame: frame, *ways["scan"]] for name in ("ours", "theirs")}
     args, options = (given, {}) if isinstance(given, tuple) else ([given], {})
     if isinstance(given, dict):

@@ -11,7 +11,6 @@ import pickle
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from benchmarks.hostile_frames import STEPS, verdict
@@ -158,30 +157,6 @@ def test_a_history_of_booleans_beside_one_of_integers_is_encoded_as_it_is_alone(
     for row in range(2):
         alone = encoder.transform(frame.iloc[[row]])["hist_seen"][0]
         assert alone.tolist() == X["hist_seen"][row, : len(alone)].tolist()
-
-
-def test_users_that_are_lists_are_named(tmp_path):
-    frame = pd.DataFrame(
-        {"user": [[1], [2, 3]], "item": ["hat", "sock"], "hist_item": [["hat"]] * 2}
-    )
-    frame.to_parquet(tmp_path / "rows.parquet")
-    encoder = HistorySequenceEncoder(user="user")
-    for X in (frame, scan_parquet(tmp_path / "rows.parquet")):
-        with pytest.raises(TypeError, match="the column of users must hold one key per row"):
-            encoder.fit(X, [0, 1])
-
-
-def test_negatives_of_a_scan_need_items_that_are_there_and_can_be_compared(tmp_path):
-    path = tmp_path / "log.parquet"
-    for items, message in (
-        ([[1], [2, 3]], r"events\['item'\] must hold one key per row"),
-        ([0.5, float("nan")], r"events\['item'\] must not be missing, got 1 rows without"),
-    ):
-        pq.write_table(pa.table({"item": items, "user": items[::-1]}), path)
-        for user in (None, "user"):
-            either = f"{message}|hold text or numbers|'user'"
-            with pytest.raises((ValueError, TypeError), match=either):
-                sample_negatives(scan_parquet(path), item="item", user=user, random_state=0)
 
 
 @pytest.mark.parametrize("name", ["time", "price"])

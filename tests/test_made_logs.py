@@ -35,24 +35,6 @@ def test_a_seed_makes_the_same_log_and_touches_no_global_state(make):
     np.testing.assert_array_equal(state[1], np.random.get_state()[1])
 
 
-@pytest.mark.parametrize(
-    ("parameters", "message"),
-    [
-        ({"n_users": 0}, "n_users must be at least 1, got 0"),
-        ({"n_items": 10, "n_categories": 20}, "n_items must be at least 20, got 1"),
-        ({"mean_length": 0.5}, r"mean_length must be at least 1, got 0\.5"),
-        ({"n_impressions": 0}, "n_impressions must be at least 1, got 0"),
-        ({"max_length": 0}, "max_length must be at least 1, got 0"),
-        ({"interest_strength": -1}, "interest_strength must be at least 0, got -1"),
-        ({"recency": 0}, "recency must be None or a half-life above 0, got 0"),
-        ({"n_users": "5"}, "n_users must be a number, got '5'"),
-    ],
-)
-def test_a_log_says_what_is_wrong(parameters, message):
-    with pytest.raises(ValueError, match=message):
-        make_click_log(**parameters)
-
-
 # The click log
 
 

@@ -308,18 +308,3 @@ def test_user_and_time_travel_beside_the_features():
     dated = frame.assign(time=pd.to_datetime(frame["time"], unit="D", utc=True))
     times = HistorySequenceEncoder(user="user", time="time").fit_transform(dated).times
     assert times.dtype.kind == "M"
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"time": "2024-01-01"}, r"X\['time'\] must hold integers, floats or datetimes"),
-        ({"time": np.nan}, r"X\['time'\] must not have missing times, got 60"),
-    ],
-)
-def test_times_that_cannot_order_rows_are_refused(change, message):
-    with pytest.raises((TypeError, ValueError), match=message):
-        HistorySequenceEncoder(time="time").fit(with_windows().assign(**change))
-    message = r"X \(user, time and position\) has no column 'usr'; did you mean"
-    with pytest.raises(ValueError, match=message):
-        HistorySequenceEncoder(user="usr").fit(with_windows())

@@ -1,7 +1,6 @@
 """scan_parquet: the same rows as a frame, whatever the files, the view and the budget."""
 
 import os
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -208,23 +207,3 @@ def test_a_file_that_went_or_changed_or_is_damaged_is_named(folder, table):
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     with pytest.raises(ValueError, match=r"row group 0 of .*part-1.parquet cannot be read"):
         read(scan)
-
-
-@pytest.mark.parametrize(
-    ("source", "options", "error", "message"),
-    [
-        ("nowhere", {}, FileNotFoundError, "'nowhere', where there is none"),
-        (pd.DataFrame(), {}, TypeError, "got DataFrame"),
-        ("csv", {}, FileNotFoundError, r"a folder of files that end in .* a glob"),
-        (".", {"memory": "big"}, ValueError, "memory must be bytes"),
-        (".", {"memory": 0}, ValueError, "memory must be bytes"),
-        (".", {"target": []}, ValueError, "target must name one column or several, got none"),
-        (".", {"target": "price"}, ValueError, r"'price' must not be missing, got \d+ missing"),
-    ],
-)
-def test_wrong_arguments_are_refused(folder, monkeypatch, source, options, error, message):
-    monkeypatch.chdir(folder)
-    Path("csv").mkdir()
-    Path("csv/rows.csv").write_text("item")
-    with pytest.raises(error, match=message):
-        scan_parquet(source, **options).target_  # noqa: B018
