@@ -229,6 +229,19 @@ def grow_an_encoder(known, new):
     encoder.partial_fit(pd.DataFrame({"item": pd.Series(new, dtype=object)}))
 
 
+LISTS = {"genres": [["a"], ["b"]], "hist_genres": [[["a"]], [["b"], ["a"]]]}
+
+
+@refuses(
+    ({"genres": "a,b"}, "which it is compared with and holds ids: of text,"),
+    ({"genres": [[0.5], [1.5]]}, "such as 0.5, and lists must hold ids"),
+    ({"hist_genres": [[[[1]]]] * 2}, "lists of an event's values, got list"),
+)
+def fit_lists(**columns):
+    histories = {"hist_genres": "genres"}
+    HistorySequenceEncoder(histories=histories).fit(pd.DataFrame(LISTS | columns))
+
+
 @refuses(({}, "the column of users must hold one key per row", TypeError))
 def fit_users_that_are_lists(*, ours):
     HistorySequenceEncoder(user="category").fit(ours(SHOWN.assign(category=[[1], [2, 3]])))

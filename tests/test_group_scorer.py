@@ -4,8 +4,6 @@ import pickle
 
 import numpy as np
 import pandas as pd
-import polars as pl
-import pyarrow as pa
 import pytest
 import sklearn
 from sklearn.base import clone
@@ -96,18 +94,14 @@ def din_pipeline(**roles):
     return make_pipeline(HistorySequenceEncoder(**roles), classifier)
 
 
-def as_polars(frame):
-    return pl.from_pandas(frame)
-
-
-@pytest.mark.parametrize("make", [pd.DataFrame, as_polars, pa.Table.from_pandas])
-def test_scorer_takes_the_users_that_the_encoder_was_told_of(make):
+@pytest.mark.parametrize("as_form", ["frame", "Arrow", "polars"], indirect=True)
+def test_scorer_takes_the_users_that_the_encoder_was_told_of(as_form):
     X, y = click_frame()
     model = din_pipeline(user="user").fit(X, y)
     expected = gauc_of(model, X, y)
-    assert group_roc_auc_scorer()(model, make(X), y) == pytest.approx(expected, abs=1e-6)
-    assert group_roc_auc_scorer("user")(model, make(X), y) == pytest.approx(expected, abs=1e-6)
-    encoded = model[:-1].transform(make(X))
+    assert group_roc_auc_scorer()(model, as_form(X), y) == pytest.approx(expected, abs=1e-6)
+    assert group_roc_auc_scorer("user")(model, as_form(X), y) == pytest.approx(expected, abs=1e-6)
+    encoded = model[:-1].transform(as_form(X))
     assert group_roc_auc_scorer()(model[-1], encoded, y) == pytest.approx(expected, abs=1e-6)
     with pytest.raises(ValueError, match="no column 'user', which the encoder calls the user"):
         group_roc_auc_scorer()(model, X.drop(columns="user"), y)

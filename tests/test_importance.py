@@ -2,8 +2,6 @@
 
 import numpy as np
 import pandas as pd
-import polars as pl
-import pyarrow as pa
 import pytest
 from sklearn.inspection import permutation_importance
 from sklearn.metrics import roc_auc_score
@@ -76,20 +74,12 @@ def test_a_behaviour_is_shuffled_whole_and_what_decides_the_clicks_comes_first(l
         permutation_importance(fitted, *log, n_repeats=1)
 
 
-def as_arrow(X):
-    return pa.Table.from_pandas(as_lists(X), preserve_index=False)
-
-
-def as_polars(X):
-    return pl.from_arrow(as_arrow(X))
-
-
-@pytest.mark.parametrize("make", [as_lists, as_arrow, as_polars])
-def test_every_kind_of_frame_gives_the_same_table(log, make):
+@pytest.mark.parametrize("as_form", ["frame", "Arrow", "polars"], indirect=True)
+def test_every_kind_of_frame_gives_the_same_table(log, as_form):
     X, y = log
     X, y = X[:200].copy(), y[:200]
     tables = []
-    for frame in (X, make(X)):
+    for frame in (X, as_form(as_lists(X))):
         model = pipeline().fit(frame, y)
         tables.append(history_importance(model, frame, y, n_repeats=2, random_state=0))
     pd.testing.assert_frame_equal(*tables, atol=1e-6)
@@ -126,6 +116,3 @@ def test_any_score_can_be_watched(log, fitted, scoring):
     table = history_importance(fitted, *log, scoring=scoring, n_repeats=1, random_state=0)
     assert table["feature"].iloc[0] in ("hist_item+hist_category", "category")
     assert (table["importance_std"] == 0).all()
-
-
-# scikit-learn's own tools ---------------------------------------------------------------------

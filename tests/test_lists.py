@@ -278,20 +278,6 @@ def test_shifts_and_unknown_values_of_lists_are_reported(model, shown):
     assert report.loc["hist_genres", "unknown"] == 0.0
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda X: X.assign(genres="a,b"), "which it is compared with and holds ids: of text,"),
-        (lambda X: X.assign(genres=[[0.5]] * 300), "such as 0.5, and lists must hold ids"),
-        (lambda X: X.assign(hist_genres=[[[[1]]]] * 300), "lists of an event's values, got list"),
-    ],
-)
-def test_lists_that_cannot_be_compared_are_refused_with_the_remedy(shown, change, message):
-    encoder = HistorySequenceEncoder(histories={"hist_genres": "genres"}, drop=["user", "time"])
-    with pytest.raises(ValueError, match=message):
-        encoder.fit(change(shown[0]))
-
-
 def test_single_values_and_vectors_in_place_of_lists_are_refused(model, shown):
     vectors = {"genres": pd.DataFrame({"genres": ["a"], "v": [0.5]})}
     with pytest.raises(ValueError, match=r"column of ids of X, which are \['film', 'hist_film'\]"):

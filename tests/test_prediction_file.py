@@ -4,7 +4,6 @@ import os
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from sklearn.cluster import KMeans
@@ -81,18 +80,14 @@ def test_a_pipeline_predicts_a_scan_as_it_predicts_a_frame(clicks, scan, tmp_pat
     np.testing.assert_allclose(found, expected[::-1], atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize("kind", ["pandas", "arrow", "polars"])
-def test_frames_are_predicted_in_parts_too(kind, tmp_path, monkeypatch):
+@pytest.mark.parametrize("as_form", ["frame", "Arrow", "polars"], indirect=True)
+def test_frames_are_predicted_in_parts_too(as_form, tmp_path, monkeypatch):
     monkeypatch.setattr(scoring, "FRAME_ROWS", 7)
     X = pd.DataFrame({"price": np.linspace(0, 1, 30), "key": [f"k{i}" for i in range(30)]})
     model = Pipeline([("pick", FunctionTransformer(_price)), ("lr", LogisticRegression())]).fit(
         X, np.arange(30) % 3
     )
-    given = X
-    if kind != "pandas":
-        given = pa.Table.from_pandas(X)
-    if kind == "polars":
-        given = pytest.importorskip("polars").from_arrow(given)
+    given = as_form(X)
     path = predict_to_parquet(model, given, tmp_path / "p.parquet", columns="key")
     table = pd.read_parquet(path)
     assert table.columns.tolist() == ["key", *(f"probability_{i}" for i in range(3))]

@@ -165,16 +165,13 @@ def test_a_column_of_candidates_ranks_alike_for_all_and_keeps_the_probability(
     np.testing.assert_allclose(both["probability_x"], both["probability_y"], atol=1e-6)
 
 
-@pytest.mark.parametrize("make", ["pandas", "polars"])
-def test_integers_and_text_that_spells_them_are_the_same_items(make):
+@pytest.mark.parametrize("as_form", ["frame", "polars"], indirect=True)
+def test_integers_and_text_that_spells_them_are_the_same_items(as_form):
     frame = pd.DataFrame({"user": [1, 2], "item": [7, 8], "hist_item": [[8], [7]]})
     model = make_pipeline(HistorySequenceEncoder(user="user"), DINClassifier(max_epochs=1))
     model.fit(frame, [0, 1])
     users, items = frame[["user", "hist_item"]], frame[["item"]]
-    users = users.assign(hist_item=[["8"], ["7"]])
-    if make == "polars":
-        polars = pytest.importorskip("polars")
-        users, items = polars.from_pandas(users), polars.from_pandas(items)
+    users, items = as_form(users.assign(hist_item=[["8"], ["7"]])), as_form(items)
     ranking = rank_candidates(model, users, items, exclude="history")
     assert list(ranking["item"]) == [7, 8]
     ranking = rank_candidates(model, users, items, exclude=frame[["user", "item"]].astype("Int64"))
