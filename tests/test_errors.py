@@ -710,8 +710,6 @@ ENCODED, HALVES = make_impressions(20), np.arange(20) % 2
     ({"callbacks": [EarlyStopping(), int]}, exactly(f"{NO_CALLBACKS} <class 'int'>.")),
     ({"class_weight": {"yes": 2}},
      exactly("class_weight must name the labels [0, 1], got ['yes'].")),
-    ({"neighbours": "time"}, "neighbours='time' puts .* of times, and X has none"),
-    ({"neighbours": "user"}, "neighbours='user' puts .* of users, and X has none"),
     ({"early_stopping": True, "validation": "groups"},
      r"HistorySequenceEncoder\(user='user'\), or pass fit.* din__groups=X\['user'\]"),
     ({"early_stopping": True, "validation": "groups", "groups": [None, "ann"] * 10},
@@ -728,6 +726,15 @@ ENCODED, HALVES = make_impressions(20), np.arange(20) % 2
 )  # fmt: skip
 def fit_a_classifier(sample_weight=None, groups=None, **parameters):
     quick(**parameters).fit(ENCODED, HALVES, sample_weight=sample_weight, groups=groups)
+
+
+@refuses(
+    *((order, f"neighbours='{order}' puts .* of {order}s, and X has none")
+      for order in ("time", "user"))
+)  # fmt: skip
+def learn_neighbours_of_many_items(order):
+    X = pd.DataFrame({"item": range(20), "hist_item": [[item] for item in range(20)]})
+    quick(neighbours=order).fit(HistorySequenceEncoder().fit_transform(X), HALVES)
 
 
 @refuses(
