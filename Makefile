@@ -146,12 +146,12 @@ release: tools reproducible wheels docs-offline build/users.txt
 	$(BIN)/cyclonedx-py requirements build/users.txt --pyproject pyproject.toml \
 		--output-reproducible --output-file dist/sbom.cdx.json
 
-# Wheels with native code for Linux and macOS, by one compiler.
+# Wheels with native code for Linux, macOS and Windows, by one compiler.
 ZIG = $(abspath $(BIN))/python -m ziglang c++ -target
 wheels: tools
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check ziglang
 	for pair in manylinux_2_17_x86_64=x86_64-linux-gnu.2.17 manylinux_2_17_aarch64=aarch64-linux-gnu.2.17 \
-		macosx_11_0_arm64=aarch64-macos; do \
+		macosx_11_0_arm64=aarch64-macos win_amd64=x86_64-windows-gnu; do \
 		SKLEARN_DIN_PLATFORM=$${pair%=*} CXX="$(ZIG) $${pair#*=}" $(BIN)/python -m build --wheel || exit 1; \
 	done
 

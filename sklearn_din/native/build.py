@@ -18,7 +18,7 @@ from pathlib import Path
 FOLDER = Path(__file__).parent
 SUFFIXES = {"win": ".dll", "mac": ".dylib"}  # by the first letters of a platform
 # -ffast-math is not among them: losses that are no longer numbers must be found.
-FLAGS = ["-O3", "-std=c++17", "-fPIC", "-fvisibility=hidden", "-pthread", "-Wno-psabi"]
+FLAGS = ["-O3", "-std=c++17", "-fvisibility=hidden", "-pthread", "-Wno-psabi"]
 X86_KERNELS = {"avx2": ["-mavx2", "-mfma"], "avx512": ["-mavx512f", "-mavx2", "-mfma"]}
 
 
@@ -47,6 +47,8 @@ def find_compiler() -> list[str]:
 def compile_library(target: Path) -> None:
     """Compile the kernels for each kind of processor of the platform, and link them."""
     compiler = [*find_compiler(), *FLAGS, *shlex.split(os.environ.get("CXXFLAGS", ""))]
+    if not platform_name().startswith("win"):  # where all code may lie anywhere
+        compiler.append("-fPIC")
     is_x86 = platform_name().endswith(("x86_64", "amd64"))
     kernels: dict[str, list[str]] = {"plain": []} | (X86_KERNELS if is_x86 else {})
     with tempfile.TemporaryDirectory() as folder:

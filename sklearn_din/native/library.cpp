@@ -187,11 +187,15 @@ private:
         b.numbers = net.event_numbers + behaviour.first_number;
         const Linear* layers = net.layers + behaviour.first_layer;
         b.width = padded(behaviour.width);
-        for (int64_t a = 0; a < behaviour.n_attributes; a++)
-            b.n_compared += b.attributes[a].candidate >= 0;
+        for (int64_t a = 0; a < behaviour.n_attributes; a++) {
+            const Ids& attribute = b.attributes[a];
+            if (attribute.candidate < 0) continue;
+            b.n_compared++;
+            b.paired = padded(attribute.column + attribute.width);
+        }
         const int64_t n_relations =
             behaviour.is_extended ? net.n_decays * b.n_compared + 1 + behaviour.n_numbers : 0;
-        b.relations = behaviour.n_layers ? 2 * b.width : b.width;
+        b.relations = behaviour.n_layers ? b.width + b.paired : b.width;
         b.ld = b.relations + padded(n_relations);
         int64_t most = 0;
         for (int64_t row = 0; row < net.n_rows; row++) most = std::max(most, n_events(behaviour, row));
@@ -284,8 +288,8 @@ private:
                  first.forward + to * first.ld_out, first.ld_out, less, -1);
         };
         part(width, width, 0, weight + 2 * width);
-        part(3 * width, width, b.width, nullptr);
-        part(4 * width, ld - 4 * width, 2 * b.width, nullptr);
+        part(3 * width, std::min(width, b.paired), b.width, nullptr);
+        part(4 * width, ld - 4 * width, b.relations, nullptr);
     }
 
     void place_written(Memory& m) {
@@ -343,8 +347,9 @@ private:
             to = std::copy_n(query, width, to);
             to = std::copy_n(key, width, to);
             for (int64_t i = 0; i < width; i++) *to++ = query[i] - key[i];
-            to = std::copy_n(key + b.width, width, to);
-            to = std::copy_n(key + 2 * b.width, n_relations, to);
+            to = std::copy_n(key + b.width, std::min(width, b.paired), to);
+            to = std::fill_n(to, std::max<int64_t>(width - b.paired, 0), 0.0f);
+            to = std::copy_n(key + b.relations, n_relations, to);
         }
         write_rest(first, to);
         for (int64_t l = 1; l < b.of->n_layers; l++) write_layer(b.unit.layers[l], to);

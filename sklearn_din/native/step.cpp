@@ -161,7 +161,8 @@ inline bool is_same(const Network& net, const Ids& attribute, int64_t event, int
 }
 
 // A behaviour's events. Those of a block lie one after the other as the unit's inputs:
-// [key, query * key, relations], or [key, relations] where nothing attends.
+// [key, query * key, relations], or [key, relations] where nothing attends. The products end with
+// the last attribute that has a candidate: beyond, the query is zero.
 
 struct Block {
     int64_t begin, end, first_event, n;  // rows, and events
@@ -213,9 +214,16 @@ void write_event(
     }
     clear(inputs + b.of->width, b.width - b.of->width);
     if (b.of->n_layers)
-        for (int64_t i = 0; i < b.width; i += LANES)
+        for (int64_t i = 0; i < b.paired; i += LANES)
             at(inputs + b.width + i) = at(inputs + i) * at(query + i);
     if (b.of->is_extended) write_relations(step, b, row, event, rank, inputs + b.relations);
+}
+
+// What keys that all rows share have by the first layer, (n, ld_out), once for all rows.
+void weigh_keys(const Dense& first, const Events& b, int64_t n, const float* inputs, float* scores) {
+    clear(scores, n * first.ld_out);
+    add_product(n, first.ld_out, b.width, {inputs, b.ld, 1}, first.forward, first.ld_out, scores,
+                first.ld_out);
 }
 
 // Weights of a block's events.
@@ -228,11 +236,16 @@ void weigh(const Events& b, const Block& block, Task& task, OfEvents& own) {
     const Matrix queries{own.queries + (block.begin - own.first_row) * b.width, b.width, 1};
     add_product(n_rows, first.ld_out, b.width, queries, b.query_forward, first.ld_out, of_queries,
                 first.ld_out);
+    const int64_t done = b.of->is_shared ? b.width : 0;  // inputs: keys by ``weigh_keys``
     for (int64_t row = block.begin; row < block.end; row++)
-        for (int64_t i = n_events(*b.of, row); i > 0; i--, to += first.ld_out)
+        for (int64_t i = 0; i < n_events(*b.of, row); i++, to += first.ld_out) {
             copy(to, of_queries + (row - block.begin) * first.ld_out, first.ld_out);
+            if (done) add(to, task.scratch[1] + i * first.ld_out, first.ld_out);
+        }
     const int64_t from = block.first_event - own.first_event;
-    add_layer(first, block.n, own.inputs + from * b.ld, scores);
+    const Matrix inputs{own.inputs + from * b.ld + done, b.ld, 1};
+    add_product(block.n, first.ld_out, first.n_in - done, inputs,
+                first.forward + done * first.ld_out, first.ld_out, scores, first.ld_out);
     run_stack(b.unit, block.n, own.scores, from, task.scratch[0], own.weights + from);
 }
 
@@ -340,6 +353,8 @@ void run_events(
             for (int64_t i = 0; i < n; i++, to += b.ld)
                 write_event(step, b, task, row, n - 1 - i, source + i, query, to);
         }
+        if (b.of->n_layers && b.of->is_shared && block.begin == begin)
+            weigh_keys(b.unit.layers[0], b, n_events(*b.of, begin), own.inputs, task.scratch[1]);
         if (b.of->n_layers) weigh(b, block, task, own);
         for (row = block.begin; row < block.end; row++) {
             sum_events(step, b, own, row);
@@ -472,9 +487,10 @@ const float* unit_backward(
     if (!b.of->trains_embeddings) return nullptr;
     add_product(n_rows, b.width, first.n_out, {by_row, first.ld_out, 1}, b.query_backward, b.width,
                 of_queries, b.width);
-    clear(free, block.n * 2 * b.width);
-    add_product(block.n, 2 * b.width, first.n_out, {of_scores, first.ld_out, 1}, first.backward,
-                first.ld_in, free, 2 * b.width);
+    const int64_t size = b.width + b.paired;
+    clear(free, block.n * size);
+    add_product(block.n, size, first.n_out, {of_scores, first.ld_out, 1}, first.backward,
+                first.ld_in, free, size);
     return free;
 }
 
@@ -492,12 +508,13 @@ void keys_backward(
         for (int64_t c = 0; c < (b.of->is_extended ? b.n_compared : 0); c++)
             if (relations[c] != 0) add(to, g.matching + c * width, width);
         if (!of_inputs) continue;
-        for (int64_t j = 0; j < width; j += LANES) {
+        add(to, of_inputs, width);
+        for (int64_t j = 0; j < b.paired; j += LANES) {
             const Lanes of_pair = at(of_inputs + width + j);
-            at(to + j) += at(of_inputs + j) + of_pair * at(query + j);
+            at(to + j) += of_pair * at(query + j);
             at(g.query + j) += of_pair * at(key + j);
         }
-        of_inputs += 2 * width;
+        of_inputs += width + b.paired;
     }
 }
 
@@ -535,7 +552,7 @@ void run_events_backward(const Step& step, int64_t number, Task& task) {
         for (int64_t row = block.begin; row < block.end; row++) {
             const RowGradients& g = of_row[row - block.begin];
             const int64_t first = begin_of(*b.of, row), i = first - block.first_event;
-            keys_backward(b, own, row, g, of_inputs ? of_inputs + i * 2 * b.width : nullptr,
+            keys_backward(b, own, row, g, of_inputs ? of_inputs + i * (b.width + b.paired) : nullptr,
                           step.grad_keys[number] + first * b.width);
             if (of_inputs) add(g.query, by_unit + (row - block.begin) * b.width, b.width);
             add_to_candidates(step, b, g.query, step.grad_inputs + row * step.ld_inputs);

@@ -30,7 +30,8 @@ struct Events {  // a behaviour
     Stack unit;
     float *query_forward, *query_backward;  // first layer's part of the query: (width, ld_out), ...
     int64_t sum_of_query;
-    int64_t width, relations, ld, n_compared;  // padded width of keys, first column of relations
+    int64_t width, paired, relations, ld;  // padded widths of keys and pairs, first relation
+    int64_t n_compared;
     int64_t most;                              // events of a block
 };
 
