@@ -42,7 +42,7 @@ native: setup
 sanitize: setup
 	CXXFLAGS="-O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all" \
 		$(BIN)/python -m sklearn_din.native.build build/sanitized/din.so
-	SKLEARN_DIN_NATIVE=build/sanitized/din.so OMP_NUM_THREADS=1 ASAN_OPTIONS=detect_leaks=0 \
+	SKLEARN_DIN_NATIVE=build/sanitized/din.so OMP_NUM_THREADS=1 ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 \
 		LD_PRELOAD="$$($${CXX:-c++} -print-file-name=libasan.so) $$($${CXX:-c++} -print-file-name=libstdc++.so)" \
 		$(BIN)/python -m pytest -p no:faulthandler tests/test_native.py
 
