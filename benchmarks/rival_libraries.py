@@ -5,6 +5,7 @@ the library's default. Where a library cannot take the arrays as they are, its c
 """
 
 import tempfile
+from pathlib import Path
 
 import numpy as np
 
@@ -31,6 +32,35 @@ class Rival:
 
     def n_rows(self, part):
         return len(self.workload[part]["label"])
+
+    def binned(self, part):
+        """Return numbers as ids of 20 quantile bins, for libraries whose DIN takes ids alone."""
+        train, rows, ranks = self.workload["train"], self.workload[part], np.arange(1, 20) / 20
+        return {
+            name: np.searchsorted(np.quantile(train[name], ranks), rows[name])
+            for name in self.workload["numeric"]
+        }
+
+    def coded_events(self, part):
+        """Return events as single codes for libraries that look attributes up in a table.
+
+        One code a distinct tuple of attributes over all parts, 0 the padding.
+
+        Returns
+        -------
+        table, candidate, events : the attributes of each code, and the codes of one part
+        """
+        parts = [p for p in workloads.PARTS if p in self.workload]
+        columns = []
+        for a in self.attributes:
+            ids = [self.workload[p][key] for p in parts for key in (a, f"hist_{a}")]
+            columns.append(np.concatenate([[0], *ids]))
+        table, code = np.unique(np.column_stack(columns), axis=0, return_inverse=True)
+        code, begin = code.ravel(), 1
+        for p in parts[: parts.index(part)]:
+            begin += self.n_rows(p) + self.workload[p]["hist_offsets"][-1]
+        candidate, events = np.split(code[begin:], [self.n_rows(part)])
+        return table, candidate, events[: self.workload[part]["hist_offsets"][-1]]
 
 
 class DeepCTRTorch(Rival):
@@ -122,9 +152,7 @@ class TorchRechub(Rival):
         rows = self.workload[part]
         columns = {a: rows[a] for a in self.attributes}
         columns |= {f"hist_{a}": workloads.pad(rows, a, self.width) for a in self.attributes}
-        train, ranks = self.workload["train"], np.arange(1, 20) / 20
-        for name in self.workload["numeric"]:
-            columns[name] = np.searchsorted(np.quantile(train[name], ranks), rows[name])
+        columns |= self.binned(part)
         if not self.workload["numeric"]:
             columns["constant"] = np.zeros(len(rows["label"]), dtype=np.int64)
         return columns
@@ -153,4 +181,92 @@ class TorchRechub(Rival):
         return self.trainer.predict(self.net, self.loader(part, shuffle=False))
 
 
-RIVALS = {rival.package: rival for rival in (DeepCTRTorch, TorchRechub)}
+class FuxiCTR(Rival):
+    """FuxiCTR: the DIN in its wheel (LongCTR) with that folder's loader over Parquet.
+
+    Batches are padded to their own longest history, an event's attributes looked up in a table.
+    The loader packs a row into one integer matrix: numbers enter as quantile bins here, too.
+    """
+
+    package = "fuxictr"
+
+    def build(self, seed):
+        from fuxictr.features import FeatureMap
+        from fuxictr.pytorch.torch_utils import seed_everything
+        from model_zoo.LongCTR.DIN.DIN import DIN
+
+        seed_everything(seed)
+        self.folder = tempfile.TemporaryDirectory()
+        self.map = FeatureMap("workload", self.folder.name)
+        self.map.labels = ["label"]
+        (Path(self.folder.name) / "workload").mkdir()
+        self.map.features.update(
+            {k: {"type": "meta"} for k in ("user_index", "item_index", "seq_len")}
+        )
+        for name in self.workload["numeric"]:
+            self.map.features[name] = {"type": "categorical", "source": "", "vocab_size": 20}
+        for a in self.attributes:
+            ids = {"type": "categorical", "source": "item", "vocab_size": self.n_ids[a]}
+            self.map.features[a] = {**ids, "padding_idx": 0}
+        self.map.default_emb_dim = EMBEDDING
+        self.net = DIN(
+            self.map,
+            dnn_hidden_units=list(MLP),
+            attention_hidden_units=list(ATTENTION),
+            learning_rate=LEARNING_RATE,
+            embedding_dim=EMBEDDING,
+            optimizer="adam",
+            loss="binary_crossentropy",
+            metrics=["AUC"],
+            model_root=self.folder.name,
+            verbose=0,
+        )
+
+    def optimizer(self):
+        return self.net.optimizer
+
+    def loader(self, part, *, shuffle):
+        import pandas as pd
+        from model_zoo.LongCTR.longctr_dataloader import LongCTRDataLoader
+
+        rows, n = self.workload[part], self.n_rows(part)
+        offsets = rows["hist_offsets"]
+        table, candidate, events = self.coded_events(part)
+        folder = Path(tempfile.mkdtemp(dir=self.folder.name))
+        item_info = pd.DataFrame(table, columns=self.attributes)
+        item_info.insert(0, "item_index", np.arange(len(table)))
+        item_info.to_parquet(folder / "items.parquet")
+        histories = np.split(events, offsets[1:-1])
+        pd.DataFrame({"full_item_seq": histories}).to_parquet(folder / "users.parquet")
+        columns = {"user_index": np.arange(n), "item_index": candidate, "seq_len": np.diff(offsets)}
+        columns |= {**self.binned(part), "label": rows["label"].astype(np.int64)}
+        pd.DataFrame(columns).to_parquet(folder / "rows.parquet")
+        return LongCTRDataLoader(
+            self.map,
+            str(folder / "rows.parquet"),
+            folder / "users.parquet",
+            folder / "items.parquet",
+            batch_size=self.batch_size,
+            shuffle=shuffle,
+            num_workers=0,
+            max_len=self.width,
+        )
+
+    def train(self, *, epochs, valid=None):
+        loader = self.loader("train", shuffle=True)
+        if valid is None:
+            self.net._eval_steps = len(loader) * epochs + 1  # it evaluates or fails
+            self.net.load_weights = lambda checkpoint: None  # no best look to go back to
+        self.net.fit(loader, epochs=epochs, validation_data=valid)
+
+    def train_early(self, *, max_epochs, patience):
+        self.net._early_stop_patience = patience
+        valid = self.loader("valid", shuffle=False)
+        self.train(epochs=max_epochs, valid=valid)
+        return self.net._epoch_index + 1
+
+    def predict(self, part):
+        return self.net.predict(self.loader(part, shuffle=False))
+
+
+RIVALS = {rival.package: rival for rival in (DeepCTRTorch, FuxiCTR, TorchRechub)}

@@ -28,7 +28,7 @@ from sklearn_din import DINClassifier, EncodedFeatures, HistorySequenceEncoder
 from sklearn_din.features import Behaviour, Field, Ragged, Schema
 from sklearn_din.network.interest import DECAYS
 
-RIVALS = os.environ.get("RIVALS", "deepctr-torch torch-rechub").split()
+RIVALS = os.environ.get("RIVALS", "deepctr-torch fuxictr torch-rechub").split()
 RIVAL_ROUNDS = 3
 RIVAL_BUDGETS = {  # workload and cap: what one rival may spend on it
     ("synthetic-100k", 100): {},

@@ -162,7 +162,7 @@ def test_batches_of_thousands_of_rows_equal_those_of_torch(kernels):
 
 
 @needs_library
-@pytest.mark.parametrize("options", [{}, LAYERS[4]], ids=name_of)
+@pytest.mark.parametrize("options", [{}, {"interest": "paper"}, LAYERS[4]], ids=name_of)
 def test_fifty_steps_end_at_the_same_loss(options):
     X = with_unknown_ids(make_impressions(200, max_length=20))
     losses = []
