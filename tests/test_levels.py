@@ -134,6 +134,9 @@ def test_users_of_sampled_negatives_have_none(log):
     assert "user_level" not in trained
     without_users = HistorySequenceEncoder(time="time").fit_transform(X)
     assert learn_neighbours(without_users, y == 1, order="time", y=y)[0].levels is None
+    without_times = HistorySequenceEncoder(user="user", drop="time").fit_transform(X)
+    labels = log[1]  # in which users differ: without times a level would be the prior or a leak
+    assert learn_neighbours(without_times, labels == 1, order="user", y=labels)[0].levels is None
 
 
 def test_a_fifth_of_the_training_rows_knows_nobody(log):
