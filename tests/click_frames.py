@@ -113,3 +113,19 @@ def same(first, second, *, schema=True):
     for name in first:
         np.testing.assert_array_equal(first[name], second[name], err_msg=name)
     return True
+
+
+def assert_same_encoders(mine, twin):
+    """They have learnt the same, scales but for rounding."""
+    assert mine.vocabularies_.keys() == twin.vocabularies_.keys()
+    for name, values in twin.vocabularies_.items():
+        assert mine.vocabularies_[name].dtype == values.dtype
+        assert mine.vocabularies_[name].tolist() == values.tolist()
+    assert mine.scales_.keys() == twin.scales_.keys()
+    for name, scale in twin.scales_.items():
+        assert mine.scales_[name].is_elapsed == scale.is_elapsed
+        learnt = [mine.scales_[name].shift, mine.scales_[name].scale]
+        np.testing.assert_allclose(learnt, [scale.shift, scale.scale], rtol=1e-12)
+    assert mine.feature_names_in_.tolist() == twin.feature_names_in_.tolist()
+    assert mine.longest_history_ == twin.longest_history_
+    assert mine._learnt.late_unknown.keys() == twin._learnt.late_unknown.keys()

@@ -45,6 +45,7 @@ from sklearn_din import (
 )
 from sklearn_din.metrics import group_roc_auc_scorer
 from sklearn_din.saving import ModelFileError
+from tests.click_frames import assert_same_encoders
 from tests.fitted_pipelines import make_rows
 
 
@@ -71,10 +72,7 @@ def test_what_users_read_is_the_same_after_loading(fitted, frame, path):
     encoder, its = fitted["encode"], again["encode"]
     assert its.schema_ == encoder.schema_
     assert its.scales_ == encoder.scales_
-    assert its.vocabularies_.keys() == encoder.vocabularies_.keys()
-    for name, values in encoder.vocabularies_.items():
-        assert its.vocabularies_[name].dtype == values.dtype
-        assert its.vocabularies_[name].tolist() == values.tolist()
+    assert_same_encoders(its, encoder)
     for one, other in ((encoder, its), (fitted["din"], again["din"])):
         assert one.feature_names_in_.tolist() == other.feature_names_in_.tolist()
         assert one.n_features_in_ == other.n_features_in_

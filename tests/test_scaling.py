@@ -2,7 +2,6 @@
 
 import numpy as np
 import pandas as pd
-import polars
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,7 +9,6 @@ from hypothesis import strategies as st
 from sklearn_din import HistorySequenceEncoder, attach_history
 from sklearn_din.encoding.scaling import Moments
 from tests.click_frames import as_lists, encoder, same, with_windows
-from tests.tables import as_scan
 
 
 def test_numbers_are_standardised_and_missing_ones_indicated_where_the_name_is_free():
@@ -56,25 +54,21 @@ def test_times_elapsed_are_known_again_when_a_file_has_made_lists_of_them():
     same(fitted.transform(frame), fitted.transform(as_lists(frame)))
 
 
-def stored(frame, how, folder):
-    """The same durations as pandas, Arrow, polars, Python and a file have them."""
-    if how == "objects":
-        return frame.assign(dwell=frame["dwell"].astype(object).where(frame["dwell"].notna(), None))
-    if how == "objects of numpy":
-        return frame.assign(dwell=pd.Series(list(frame["dwell"].to_numpy()), dtype=object))
-    if how == "arrow":
-        return frame.convert_dtypes(dtype_backend="pyarrow")
-    if how == "polars":
-        return polars.from_pandas(frame)
-    if how == "scan":
-        return as_scan(frame, folder)
-    return frame.astype({"dwell": f"timedelta64[{how}]"})
+DURATIONS = {
+    "ns": lambda column: column.astype("timedelta64[ns]"),
+    "s": lambda column: column.astype("timedelta64[s]"),
+    "objects": lambda column: column.astype(object).where(column.notna(), None),
+    "objects of numpy": lambda column: pd.Series(list(column.to_numpy()), dtype=object),
+    "arrow": lambda column: column.convert_dtypes(dtype_backend="pyarrow"),
+}
 
 
 @pytest.mark.parametrize(
-    "how", ["ns", "s", "objects", "objects of numpy", "arrow", "polars", "scan"]
+    ("how", "as_form"),
+    [*((how, "frame") for how in DURATIONS), ("ns", "polars"), ("ns", "Arrow"), ("ns", "scan")],
+    indirect=["as_form"],
 )
-def test_durations_are_numbers_of_seconds_also_in_histories(how, tmp_path):
+def test_durations_are_numbers_of_seconds_also_in_histories(how, as_form):
     rng = np.random.default_rng(0)
     log = pd.DataFrame({"user": np.arange(200) % 9, "item": rng.integers(0, 20, 200)})
     log = log.assign(time=np.arange(200), dwell=rng.integers(1, 900, 200).astype(float))
@@ -84,7 +78,7 @@ def test_durations_are_numbers_of_seconds_also_in_histories(how, tmp_path):
     columns = {"user": "user", "time": "time", "columns": ["item", "dwell"]}
     fitted = HistorySequenceEncoder(user="user", time="time")
     expected = fitted.fit_transform(attach_history(of_numbers, of_numbers, **columns))
-    table = stored(of_durations, how, tmp_path)
+    table = as_form(of_durations.assign(dwell=DURATIONS[how](of_durations["dwell"])))
     X = fitted.fit_transform(attach_history(table, table, **columns))
     assert fitted.schema_["dwell"].kind == "numeric"
     assert fitted.schema_["hist_dwell"].kind == "numeric_history"

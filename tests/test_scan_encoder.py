@@ -14,7 +14,7 @@ from sklearn_din.datasets import make_click_log
 from sklearn_din.encoding import stored_rows, vocabulary
 from sklearn_din.large.parquet_scan import ParquetFiles
 from sklearn_din.utils import progress, whole_files
-from tests.click_frames import every_kind
+from tests.click_frames import assert_same_encoders, every_kind
 
 EASY = {"user": "user", "time": "time"}
 
@@ -60,21 +60,6 @@ def assert_same_arrays(mine, twin):
         for name in behaviour:
             events = [ragged.columns[name][ragged.whole.index()] for ragged in (ours, theirs)]
             np.testing.assert_array_equal(*events, err_msg=f"{name}, older events")
-
-
-def assert_same_encoders(mine, twin):
-    assert mine.vocabularies_.keys() == twin.vocabularies_.keys()
-    for name, values in twin.vocabularies_.items():
-        assert mine.vocabularies_[name].dtype == values.dtype
-        assert mine.vocabularies_[name].tolist() == values.tolist()
-    assert mine.scales_.keys() == twin.scales_.keys()
-    for name, scale in twin.scales_.items():
-        assert mine.scales_[name].is_elapsed == scale.is_elapsed
-        learnt = [mine.scales_[name].shift, mine.scales_[name].scale]
-        np.testing.assert_allclose(learnt, [scale.shift, scale.scale], rtol=1e-12)
-    assert mine.feature_names_in_.tolist() == twin.feature_names_in_.tolist()
-    assert mine.longest_history_ == twin.longest_history_
-    assert mine._learnt.late_unknown.keys() == twin._learnt.late_unknown.keys()
 
 
 OPTIONS = [
@@ -257,9 +242,7 @@ def test_a_second_fit_reads_what_the_first_one_kept(source, cache, passes):
     assert vars(again).keys() == vars(encoder).keys()
     assert again.schema_ == encoder.schema_
     assert again.scales_ == encoder.scales_
-    assert again.feature_names_in_.tolist() == encoder.feature_names_in_.tolist()
-    for name, values in encoder.vocabularies_.items():
-        np.testing.assert_array_equal(again.vocabularies_[name], values)
+    assert_same_encoders(again, encoder)
     kept = again.transform(scan_parquet(source, target="click", cache_dir=cache))
     assert len(passes) == n_passes + 1
     same(kept, later)
