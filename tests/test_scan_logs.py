@@ -371,6 +371,7 @@ OPTIONS = {  # each with a value that changes the result
         **{"prefix": "past_", "elapsed": "ago"},
     },
     attach_aggregates: {
+        "user": "user",
         "time": "price",
         "aggregates": {
             f"user_{n}": ("user", None if n == "elapsed" else "bit", n)
@@ -396,6 +397,9 @@ def test_every_option_of_a_log_does_for_scans_what_it_does_for_frames(tmp_path, 
     rows["bit"] = rows["item"] % 2
     plain = {**WAYS, "item": "item", "aggregates": {"n": ("user", None, "count")}}
     plain = {name: value for name, value in plain.items() if name in OPTIONS[attach]}
+    of_pairs = attach is attach_aggregates and option == "user"
+    if of_pairs:
+        plain = {"time": "time", "aggregates": "levels"}
     if attach is sample_negatives:
         plain = {"item": "item", "random_state": 0}
         needs = {"launched": ["time"], "catalogue_time": ["time", "catalogue"]}
@@ -405,7 +409,8 @@ def test_every_option_of_a_log_does_for_scans_what_it_does_for_frames(tmp_path, 
     def result(source, options):
         if options.get("catalogue") is True:
             options = {**options, "catalogue": listed}
-        new = attach(*([source] if attach is sample_negatives else [source, source]), **options)
+        shown = source[[*WAYS["columns"], "user", "time"]] if of_pairs else source
+        new = attach(*([source] if attach is sample_negatives else [shown, source]), **options)
         new = new[0] if isinstance(new, tuple) else new
         table = read(new) if source is not rows else new
         return table.map(lambda cell: tuple(cell) if isinstance(cell, np.ndarray) else cell)
