@@ -50,6 +50,20 @@ def assert_scored_as_alone(ranking, fitted, users, candidates):
     np.testing.assert_allclose(ranking["probability"], pairs, rtol=0, atol=1e-6)
 
 
+def test_a_step_between_encoder_and_classifier_is_given_the_pairs(fitted, users, candidates):
+    n_rows = []
+
+    def count(X):
+        n_rows.append(len(X))
+        return X
+
+    *before, last = fitted.steps
+    counted = Pipeline([*before, ("between", FunctionTransformer(count)), last])
+    rankings = [rank_candidates(m, users[:2], candidates[:5], top_k=5) for m in (fitted, counted)]
+    pd.testing.assert_frame_equal(*rankings)
+    assert sum(n_rows) == 10
+
+
 @pytest.mark.parametrize("block", [65_536, 7, 1])
 def test_ranking_equals_scoring_each_pair_alone(fitted, users, candidates, monkeypatch, block):
     monkeypatch.setattr("sklearn_din.serving.ranking.PAIRS_PER_BLOCK", block)
