@@ -2,6 +2,7 @@
 
 import base64
 import json
+import os
 import pickle
 import runpy
 import subprocess
@@ -107,6 +108,16 @@ def test_rows_are_answered_as_by_the_pipeline(layout, paths, pipeline):
         np.testing.assert_array_equal(model.predict(rows), pipeline.predict(rows))
     assert model.predict_proba(frame).dtype == np.float32
     assert isinstance(model[:-1].transform(frame), type(pipeline[:-1].transform(frame)))
+
+
+@pytest.mark.parametrize("chosen", [None, "0"])
+def test_usage_data_of_onnxruntime_is_off_unless_somebody_wants_it(chosen, paths, monkeypatch):
+    monkeypatch.setenv("ORT_DISABLE_TELEMETRY", "")
+    monkeypatch.delenv("ORT_DISABLE_TELEMETRY")
+    if chosen is not None:
+        monkeypatch.setenv("ORT_DISABLE_TELEMETRY", chosen)
+    load_onnx(paths["rows"])
+    assert os.environ["ORT_DISABLE_TELEMETRY"] == (chosen or "1")
 
 
 def test_many_rows_are_run_some_at_a_time(paths, pipeline, monkeypatch):

@@ -90,7 +90,9 @@ def load_onnx(path: str | os.PathLike[str]) -> Pipeline:
     stands with a row. It cannot be fitted, updated or pickled.
 
     A process that encodes and answers needs some 260 MB, a third of what it needs with torch
-    (``benchmarks/README.md``). One thread works on one request.
+    (``benchmarks/README.md``). One thread works on one request. Newer releases of onnxruntime
+    send usage data to Microsoft: this function turns that off, if it is the first to import
+    onnxruntime and the environment variable ``ORT_DISABLE_TELEMETRY`` is not set.
 
     The layout "ranking" is best for rankings; rows of ``predict_proba`` are then answered history
     by history. The layout "rows" is best for ``predict_proba`` of many rows.
@@ -128,6 +130,7 @@ def load_onnx(path: str | os.PathLike[str]) -> Pipeline:
     >>> model = load_onnx("model.onnx")  # doctest: +SKIP
     >>> model.predict_proba(impressions)  # doctest: +SKIP
     """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     runtime = import_package("onnxruntime", purpose="load_onnx", extra="onnx")
     path = os.fspath(path)
     with open(path, "rb"):
