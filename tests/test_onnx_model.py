@@ -189,8 +189,10 @@ def test_a_calibration_is_in_the_file(method, layout, pipeline, tmp_path):
         pytest.skip("temperatures are of scikit-learn 1.8")
     loaded = reload(model, tmp_path, layout)
     atol = 1e-4 if method == "isotonic" else 2e-6  # its curve may be steep
-    assert_alike(loaded.predict_proba(frame), model.predict_proba(frame), atol=atol)
-    np.testing.assert_array_equal(loaded.predict(frame), model.predict(frame))
+    expected = model.predict_proba(frame)
+    assert_alike(loaded.predict_proba(frame), expected, atol=atol)
+    is_clear = abs(expected[:, 1] - 0.5) > atol  # a flat part of a curve may lie at one half
+    np.testing.assert_array_equal(loaded.predict(frame)[is_clear], model.predict(frame)[is_clear])
     shown = frame[OF_CANDIDATES].drop_duplicates("item")
     user = frame.drop(columns=OF_CANDIDATES).iloc[30].to_dict()
     model.feature_names_in_ = pipeline.feature_names_in_
