@@ -10,7 +10,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from sklearn_din.features.schema import FIRST_KNOWN_ID, Schema
 from sklearn_din.network.batch import BatchLists, BatchVectors, DistinctRows, to_device
-from sklearn_din.network.segments import gather_rows, sum_events
+from sklearn_din.network.segments import sum_events
 
 
 class FieldEmbeddings(nn.Module):
@@ -180,7 +180,7 @@ class _LookUp(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(positions)
         ctx.distinct, ctx.shape = distinct, table.shape
-        return gather_rows(table, positions)
+        return table.index_select(0, positions)
 
     @staticmethod
     def backward(ctx: Any, grad_rows: Tensor) -> tuple[Tensor, None, None]:

@@ -20,7 +20,6 @@ from sklearn_din.network.layers import ActivationUnit
 from sklearn_din.network.segments import (
     Segments,
     max_events,
-    reuse_arange,
     softmax_events,
     sum_events,
 )
@@ -327,7 +326,7 @@ class FlatEvents(Events):
         if interest.extended:
             self.numbers = [batch.event_numbers[name] for name in interest.behaviour.numbers]
             newest = offsets[1:].index_select(0, rows) - 1
-            ranks = (newest - reuse_arange(rows.shape[0], device=rows.device)).float()
+            ranks = (newest - torch.arange(rows.shape[0], device=rows.device)).float()
             self._relate(ranks, torch.ones_like(ranks), find_same(interest, batch))
 
     def sum(self, values: Tensor, weights: Tensor | None = None) -> Tensor:

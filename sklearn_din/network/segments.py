@@ -13,8 +13,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-FEW_IDS = 512  # below this number, index_select is faster
-
 
 class Segments(NamedTuple):
     """The impression of each event: ``rows`` and ``offsets``, as above."""
@@ -52,39 +50,13 @@ class _SumEvents(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, values: Tensor, rows: Tensor, offsets: Tensor) -> Tensor:
         ctx.save_for_backward(rows)
-        index = reuse_arange(values.shape[0], device=values.device)
+        index = torch.arange(values.shape[0], device=values.device)
         return F.embedding_bag(index, values, offsets, mode="sum", include_last_offset=True)
 
     @staticmethod
     def backward(ctx: Any, grad_sums: Tensor) -> tuple[Tensor, None, None]:
         (rows,) = ctx.saved_tensors
         return grad_sums.index_select(0, rows), None, None
-
-
-def gather_rows(table: Tensor, ids: Tensor) -> Tensor:
-    """``table[ids]``, for use inside autograd functions.
-
-    ``embedding_bag`` prefetches rows, ``index_select`` stalls on cache misses and takes twice as
-    long where there are many (benchmarks/README.md). Each id is a bag of its own here.
-    """
-    if ids.shape[0] < FEW_IDS:
-        return table.index_select(0, ids)
-    starts = reuse_arange(ids.shape[0], device=ids.device, dtype=ids.dtype)
-    return F.embedding_bag(ids, table, starts, mode="sum")
-
-
-_ARANGES: dict[tuple[torch.device, torch.dtype], Tensor] = {}
-
-
-def reuse_arange(n: int, *, device: torch.device, dtype: torch.dtype = torch.int64) -> Tensor:
-    """``torch.arange(n)`` as a view of a tensor shared by all calls: never write to it.
-
-    Each training step needs several, of sizes that change from batch to batch.
-    """
-    longest = _ARANGES.get((device, dtype))
-    if longest is None or longest.shape[0] < n:
-        longest = _ARANGES[device, dtype] = torch.arange(n, device=device, dtype=dtype)
-    return longest[:n]
 
 
 def max_events(values: Tensor, rows: Tensor, n_rows: int) -> Tensor:

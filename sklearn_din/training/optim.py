@@ -12,7 +12,6 @@ from torch.optim.adam import adam
 
 from sklearn_din.module import DIN
 from sklearn_din.native.rows import update_rows
-from sklearn_din.network.segments import gather_rows
 
 
 class RowwiseAdam(torch.optim.Optimizer):
@@ -131,7 +130,7 @@ class RowwiseAdam(torch.optim.Optimizer):
         if update_rows(table, sparse, state, group, starts):
             return
         rows, gradient = sparse._indices()[0], sparse._values()
-        values = gather_rows(table, rows)
+        values = table.index_select(0, rows)
         if group["decay"] is not None:
             decay = group["decay"].index_select(0, rows)
             gradient = torch.addcmul(gradient, values, decay.unsqueeze(1))
