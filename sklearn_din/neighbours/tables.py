@@ -245,9 +245,6 @@ def choose_order(X: EncodedFeatures, neighbours: str | None) -> str | None:
     """
     if neighbours is None:
         return None
-    if not histories_with_candidate(X.schema):
-        knows_rows = X.users is not None and X.times is not None
-        return "time" if knows_rows and neighbours != "user" else None
     for order, values in (("time", X.times), ("user", X.users)):
         if neighbours == order and values is None:
             raise ValueError(
@@ -255,6 +252,9 @@ def choose_order(X: EncodedFeatures, neighbours: str | None) -> str | None:
                 f"none. Name the column that holds them, HistorySequenceEncoder({order}=...), or "
                 "use neighbours=None."
             )
+    if not histories_with_candidate(X.schema):
+        knows_rows = X.users is not None and X.times is not None
+        return "time" if knows_rows and neighbours != "user" else None
     if neighbours != "auto":
         return neighbours
     if X.times is not None:
