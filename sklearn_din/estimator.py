@@ -419,8 +419,8 @@ class DINClassifier(ClassifierMixin, DINEstimator, ClickParameters):
     embedding_lr : float, default=None
         Learning rate of the row-wise optimizer of the embeddings. None means ``lr``.
     batch_size : int or "auto", default="auto"
-        Impressions per training step, in total if several processes train one model. "auto": 256
-        up to 100,000 training rows, 1024 beyond.
+        Impressions per training step, in total if several processes train one model. "auto": 64
+        below 1,000 training rows, 256 up to 100,000, 1024 beyond.
     max_epochs : int, default=20
         Maximum number of passes over the training rows. Early stopping usually ends training
         earlier.
@@ -536,7 +536,7 @@ class DINClassifier(ClassifierMixin, DINEstimator, ClickParameters):
     that click is in the user's later histories. Rows without user and time, and candidates in
     rankings, are predicted as of now and read everything. For each history the numbers are the
     sum, mean, maximum, newest value and decayed sum (0.8 per event) of two scores between the
-    candidate and each past event, the weights of EASE (Steck, 2019; exact among the 3,000 most
+    candidate and each past event, the weights of EASE (Steck, 2019; exact among the 1,500 most
     popular items) and a shrunk cosine, each limited to its 200 best neighbours; the logarithm of
     the candidate's popularity; its click rate, and the number of rows behind it; and whether it
     is known.

@@ -89,7 +89,7 @@ def load_onnx(path: str | os.PathLike[str]) -> Pipeline:
     same up to about 1e-6, and for now: item neighbours tell all that they know, whatever time
     stands with a row. It cannot be fitted, updated or pickled.
 
-    A process that encodes and answers needs some 260 MB, a third of what it needs with torch
+    A process that encodes and answers needs some 200 MB, a quarter of what it needs with torch
     (``benchmarks/README.md``). One thread works on one request. Newer releases of onnxruntime
     send usage data to Microsoft: this function turns that off, if it is the first to import
     onnxruntime and the environment variable ``ORT_DISABLE_TELEMETRY`` is not set.
