@@ -39,7 +39,7 @@ def make_model(encoder=None, **parameters):
 def fit_pipeline(frame, y):
     histories = {("hist_item", "hist_category"): ("item", "category"), "tags": None}
     encoder = HistorySequenceEncoder(histories=histories, drop=["user", "time"])
-    return make_model(encoder, lr=0.02).fit(frame, y)
+    return make_model(encoder, lr=0.02, early_stopping=False).fit(frame, y)
 
 
 def make_rows(n_users=8, n_items=9, n_rows=80, seed=0):

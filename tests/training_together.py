@@ -31,7 +31,10 @@ def few(n=240):
 
 # Parameters, and what is given to fit
 CASES = {
-    "as usual": ({"max_epochs": 20, "patience": 1}, {"X": X, "y": y, "sample_weight": WEIGHTS}),
+    "as usual": (
+        {"max_epochs": 20, "patience": 1, "early_stopping": True},
+        {"X": X, "y": y, "sample_weight": WEIGHTS},
+    ),
     "dropout": ({"dropout": 0.3}, few()),
     "as published": (
         {"interest": "paper", "early_stopping": True}

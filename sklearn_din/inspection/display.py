@@ -251,7 +251,7 @@ class TrainingDisplay:
         style: dict[str, Any] = {"marker": "o", "markersize": 4}
         epochs = history["epoch"]
         loss.plot(epochs, history["train_loss"], color=GREY, label="training rows", **style)
-        loss.set_title("Training (no validation rows: the last epoch is kept)")
+        loss.set_title("Training (no validation rows: all epochs count)")
         if best is not None:
             losses = history["valid_loss"]
             loss.plot(epochs, losses, color=FOR, label="validation rows", **style)

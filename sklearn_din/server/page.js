@@ -285,7 +285,7 @@ function drawModel() {
     .map(([name, text, colour, dash]) => ({ name: text, colour, dash, points: points(name) })).filter((l) => l.points.length);
   const auc = about.training.find((c) => c.epoch === about.best_epoch)?.valid_auc;
   byId("training-note").textContent = !lines.length ? "A file of ONNX does not tell its training."
-    : about.best_epoch === null ? "Without validation rows, the last epoch is kept."
+    : about.best_epoch === null ? "No rows were held out: all epochs count."
     : `The network as it was after epoch ${Number(about.best_epoch.toPrecision(3))} is kept.` + (auc ? ` AUC on validation rows: ${auc.toFixed(3)}.` : "")
       + " With refit, the last point is a pass over the validation rows, of which each part is predicted before it is learnt.";
   if (lines.length) byId("training").replaceChildren(plot(lines, "epoch", "Losses by epoch", { mark: about.best_epoch ?? undefined }));
