@@ -420,7 +420,7 @@ class DINClassifier(ClassifierMixin, DINEstimator, ClickParameters):
         Learning rate of the row-wise optimizer of the embeddings. None means ``lr``.
     batch_size : int or "auto", default="auto"
         Impressions per training step, in total if several processes train one model. "auto": 64
-        below 1,000 training rows, 256 up to 100,000, 1024 beyond.
+        below 2,000 training rows, 256 up to 100,000, 1024 beyond.
     max_epochs : int, default=20
         Maximum number of passes over the training rows. Early stopping usually ends training
         earlier.

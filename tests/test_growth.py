@@ -30,8 +30,7 @@ from sklearn_din import (
 )
 from sklearn_din.encoding.vocabulary import IdRules, Vocabulary
 from sklearn_din.features import EncodedFeatures, Schema
-from sklearn_din.training import growth
-from sklearn_din.training import rows as rows_file
+from sklearn_din.training import batches, growth
 from sklearn_din.training.inputs import check_inputs
 from tests.click_frames import as_lists
 from tests.encoded_impressions import make_impressions, make_labels, weights_of
@@ -317,7 +316,7 @@ def test_the_history_goes_on_after_early_stopping(model, frame, y):
 
 
 def test_the_batch_size_that_was_chosen_at_fit_stays(monkeypatch, model, frame, y):
-    monkeypatch.setattr(rows_file, "LARGE_BATCH_ROWS", 10)
+    monkeypatch.setattr(batches, "LARGE_BATCH_ROWS", 10)
     X = model["encode"].transform(frame)
     classifier = model["din"].fit(X, y)
     monkeypatch.undo()

@@ -24,6 +24,21 @@ CANDIDATES_PER_RUN = 16  # from here on, storing a run's histories once is faste
 # two at a time (a folio), so smaller blocks would load their neighbours as well.
 ROWS_PER_BLOCK = 32_768
 BLOCKS_PER_POOL = 16  # at least, so that adjacent rows are rarely in one batch
+SMALL_BATCH_ROWS = 2_000  # a few hundred rows make too few steps of 256
+LARGE_BATCH_ROWS = 100_000
+
+
+def choose_batch_size(batch_size: int | str, n_rows: int) -> int:
+    """Return the number of impressions per training step, which "auto" makes depend on the rows.
+
+    >>> choose_batch_size("auto", 500), choose_batch_size("auto", 50_000), choose_batch_size(9, 500)
+    (64, 256, 9)
+    """
+    if not isinstance(batch_size, str):
+        return int(batch_size)
+    if n_rows > LARGE_BATCH_ROWS:
+        return 1024
+    return 64 if n_rows < SMALL_BATCH_ROWS else 256
 
 
 class ImpressionBatches:

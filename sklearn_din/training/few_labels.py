@@ -21,6 +21,7 @@ from skorch import NeuralNet
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.schema import FIRST_KNOWN_ID
 from sklearn_din.model_selection import TimeSplit
+from sklearn_din.training.batches import choose_batch_size
 from sklearn_din.training.novelty import ALWAYS, NEVER, Novelty
 from sklearn_din.training.occurrences import count_ids
 from sklearn_din.training.target import Click
@@ -78,10 +79,11 @@ def find_factor(
     plain, losses = copy.copy(net), []
     plain.callbacks = None
     n_epochs = count_epochs(len(y), net.max_epochs)
+    size = choose_batch_size(net.batch_size, len(y))
     for train, test in _make_folds(net, X, y, groups):
         if len(np.unique(y[train])) < 2:
             continue
-        fold = clone(plain).set_params(random_state=0, verbose=0)
+        fold = clone(plain).set_params(batch_size=size, random_state=0, verbose=0)
         of_train, of_test = (None if weights is None else weights[part] for part in (train, test))
         fit(fold, X[train], y[train], of_train, epochs=n_epochs)
         if fold.stop_reason_ == "user":

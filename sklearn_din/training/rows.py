@@ -18,7 +18,7 @@ from sklearn_din.neighbours.tables import (
     learn_neighbours,
 )
 from sklearn_din.training.alone import Alone, Given
-from sklearn_din.training.batches import ImpressionBatches
+from sklearn_din.training.batches import ImpressionBatches, choose_batch_size
 from sklearn_din.training.few_labels import are_few, count_epochs, find_factor, shrink
 from sklearn_din.training.growth import grow, next_seeds
 from sklearn_din.training.novelty import Novelty, ShownRows, measure_novelty
@@ -30,8 +30,6 @@ from sklearn_din.training.validation import choose_validation, cut_in_time, spli
 from sklearn_din.utils.compat import _safe_indexing
 
 EARLY_STOPPING_ROWS = 1_000
-SMALL_BATCH_ROWS = 1_000  # a few hundred make too few steps of 256
-LARGE_BATCH_ROWS = 100_000
 VALIDATION_BATCH_SIZE = 1_024  # what the cache holds: .7 of the time of 4,096
 
 
@@ -100,7 +98,7 @@ def train_further(
         net.module_, net.optimizer_ = grown.module_, grown.optimizer_
         net.module__schema = X.schema
     least = net.batch_size_ if isinstance(net.batch_size, str) else 0
-    net.batch_size_ = max(_batch_size(net, len(X)), least)
+    net.batch_size_ = max(choose_batch_size(net.batch_size, len(X)), least)
     net.novelty_, moments = net.novelty_.extend(X)
     rows = TrainingRows(X, given.y, given.weights, net.novelty_, moments)
     training = Training(net, rows.batches(net), ranks=ranks, epochs=1)
@@ -187,7 +185,7 @@ def _new_training(
             seeds=net.order_,
             times=X.times,
         )
-    net.batch_size_ = _batch_size(net, len(X) if kept is None else len(kept))
+    net.batch_size_ = choose_batch_size(net.batch_size, len(X) if kept is None else len(kept))
     net.occurrences_, net.labels_ = {}, (0, 0)
     train = rows.batches(net, kept)
     if held_out is None:
@@ -196,15 +194,6 @@ def _new_training(
     cut = cut_in_time(held_out, X.times) if learns else []
     parts = [(rows.batches(net, part), rows.held_out(part, how)) for part in cut]
     return Training(net, train, rows.held_out(held_out, how), parts, **options)
-
-
-def _batch_size(net: NeuralNet, n_rows: int) -> int:
-    """Return the number of impressions per step."""
-    if not isinstance(net.batch_size, str):
-        return int(net.batch_size)
-    if n_rows > LARGE_BATCH_ROWS:
-        return 1024
-    return 64 if n_rows < SMALL_BATCH_ROWS else 256
 
 
 class TrainingRows(NamedTuple):
