@@ -536,10 +536,10 @@ class DINClassifier(ClassifierMixin, DINEstimator, ClickParameters):
     that click is in the user's later histories. Rows without user and time, and candidates in
     rankings, are predicted as of now and read everything. For each history the numbers are the
     sum, mean, maximum, newest value and decayed sum (0.8 per event) of two scores between the
-    candidate and each past event, the weights of EASE (Steck, 2019; exact among the 1,500 most
-    popular items) and a shrunk cosine, each limited to its 200 best neighbours; the logarithm of
-    the candidate's popularity; its click rate, and the number of rows behind it; and whether it
-    is known.
+    candidate and each past event, the weights of EASE (Steck, 2019; exact up to 3,000 items, of
+    more among the 1,500 most popular) and a shrunk cosine, each limited to its 200 best neighbours;
+    the logarithm of the candidate's popularity; its click rate, and the number of rows behind it;
+    and whether it is known.
 
     The level of a user is the log-odds of a click in the user's rows so far, minus those of all
     rows, shrunk by as much as users are alike (Donner, 1986). In training it counts the user's rows

@@ -276,6 +276,7 @@ def test_nothing_at_or_after_a_row_s_block_reaches_it(log, seed, block):
 def test_only_the_best_neighbours_and_their_counts_are_kept(monkeypatch, log):
     X, y = log
     monkeypatch.setattr(item_scores, "MOST_NEIGHBOURS", 3)
+    monkeypatch.setattr(item_scores, "MOST_WHOLE", 25)
     monkeypatch.setattr(item_scores, "MOST_EXACT", 20)
     monkeypatch.setattr(tables, "MOST_COUNTED", 0)
     pair = learn(encode(X), y)[0].pairs[0]
