@@ -23,7 +23,8 @@ X.times = np.random.default_rng(0).permutation(2_000)
 y = make_labels(X, seed=3)
 LATE = np.flatnonzero(X.times >= 1_800)
 SMALL = {"embedding_dim": 3, "attention_units": (4,), "hidden_units": (5,), "lr": 0.02}
-SMALL |= {"max_epochs": 2, "random_state": 0, "neighbours": None, "early_stopping": True}
+SMALL |= {"max_epochs": 2, "random_state": 0, "neighbours": None}
+SMALL |= {"early_stopping": True, "batch_size": 256}
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
