@@ -11,6 +11,7 @@ from sklearn_din.features.schema import Field
 from sklearn_din.neighbours.blocks import NOT_COUNTED, OrderedRows, hash_users_of
 from sklearn_din.utils.estimator_state import check_array
 from sklearn_din.utils.shrinkage import MOST_PRIOR, prior_rows, sums_of_keys
+from sklearn_din.utils.spans import pairs_in_turn
 
 SHARE_WITHOUT = 0.2  # of training rows, at least, that have no level, as new users have none
 CHECKED_PAIRS = 100_000  # of rows, one after the other
@@ -173,16 +174,13 @@ def _histories_show_all(X: EncodedFeatures, users: np.ndarray) -> bool:
     The newest event of a row is then the candidate of its user's row before, and has something that
     the candidate has not, such as a rating.
     """
-    times = np.asarray(X.times)
-    order = np.lexsort((times, users))
-    earlier, later = order[:-1], order[1:]
-    is_pair = (users[earlier] == users[later]) & (users[later] >= 0)
-    pairs = np.flatnonzero(is_pair & (times[earlier] < times[later]))
-    pairs = pairs[:: max(len(pairs) // CHECKED_PAIRS, 1)]
-    earlier, later = earlier[pairs], later[pairs]
-    for behaviour in X.schema.behaviours:
-        if not behaviour.numbers and None not in behaviour.candidates:
-            continue
+    behaviours = [b for b in X.schema.behaviours if b.numbers or None in b.candidates]
+    if not behaviours:
+        return False
+    earlier, later = pairs_in_turn(users, np.asarray(X.times))
+    step = max(len(earlier) // CHECKED_PAIRS, 1)
+    earlier, later = earlier[::step], later[::step]
+    for behaviour in behaviours:
         ragged = X.behaviours[behaviour.histories]
         spans = ragged.spans.take(later)
         newest = (spans.starts + spans.lengths - 1)[spans.lengths > 0]
@@ -190,7 +188,7 @@ def _histories_show_all(X: EncodedFeatures, users: np.ndarray) -> bool:
         for history, candidate in zip(behaviour.histories, behaviour.candidates, strict=True):
             if candidate in X.schema.names("categorical"):
                 n_held = np.sum(ragged.columns[history][newest] == X.columns[candidate][shown])
-                if n_held > HELD * len(pairs):
+                if n_held > HELD * len(later):
                     return True
     return False
 

@@ -6,7 +6,7 @@ from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.identities import ids_to_look_up
 from sklearn_din.features.ragged import Ragged
 from sklearn_din.features.schema import FIRST_KNOWN_ID, Behaviour
-from sklearn_din.utils.spans import Spans
+from sklearn_din.utils.spans import Spans, pairs_in_turn
 from sklearn_din.utils.validation import key_codes
 from sklearn_din.utils.warnings import Finding
 
@@ -104,11 +104,8 @@ def _pairs_of_rows(X: EncodedFeatures) -> tuple[np.ndarray, np.ndarray]:
     if X.users is None or X.times is None:
         return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
     rows, users = _rows_of_some_users(X.users)
-    times = np.asarray(X.times)[rows]
-    order = np.lexsort((times, users))
-    times, users = times[order], users[order]
-    is_pair = (users[1:] == users[:-1]) & (times[1:] > times[:-1])
-    return rows[order[:-1][is_pair]], rows[order[1:][is_pair]]
+    earlier, later = pairs_in_turn(users, np.asarray(X.times)[rows])
+    return rows[earlier], rows[later]
 
 
 def _rows_of_some_users(users: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

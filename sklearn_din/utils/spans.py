@@ -30,6 +30,21 @@ def select_rows(key: Any) -> Rows:
     return rows.astype(np.int64) if rows.dtype != bool or not rows.size else rows
 
 
+def pairs_in_turn(owners: np.ndarray, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the rows of one owner that follow each other at different times: earlier, later.
+
+    owners : (n_rows,), codes; -1 where a row is nobody's
+
+    >>> pairs_in_turn(np.array([7, -1, 7, 8, 7]), np.array([5, 1, 2, 3, 5]))
+    (array([2]), array([0]))
+    """
+    order = np.lexsort((times, owners))
+    earlier, later = order[:-1], order[1:]
+    is_pair = (owners[earlier] == owners[later]) & (owners[later] >= 0)
+    is_pair &= times[earlier] < times[later]
+    return earlier[is_pair], later[is_pair]
+
+
 @dataclass(frozen=True, eq=False)
 class Spans:
     """One window per row: row ``i`` holds the events ``starts[i] : starts[i] + lengths[i]``.
