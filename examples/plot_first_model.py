@@ -63,11 +63,6 @@ ax.legend(loc="upper left")
 figure.show()
 
 # %%
-# The fitted model as text, with columns, behaviours, layers and the number of parameters, and as
-# the diagram that a notebook shows for a fitted classifier.
+# The fitted model as text, with columns, behaviours, layers and the number of parameters.
 
 print(model["din"].summary())
-
-# %%
-
-model["din"]

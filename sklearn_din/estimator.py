@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, Self
 
@@ -188,22 +187,6 @@ class DINEstimator(EstimatorState, Parameters, BaseEstimator):
 
         check_is_fitted(self)
         return summarize(self)
-
-    @property
-    def _repr_html_(self) -> Callable[[], str]:
-        show = super()._repr_html_  # AttributeError if scikit-learn is set to show text only
-        return lambda: show() + self._drawing()
-
-    def _repr_mimebundle_(self, **kwargs: object) -> dict[str, str]:
-        bundle = super()._repr_mimebundle_(**kwargs)
-        if "text/html" in bundle:
-            bundle["text/html"] += self._drawing()
-        return bundle
-
-    def _drawing(self) -> str:
-        from sklearn_din.training.diagram import network_diagram
-
-        return network_diagram(self) if hasattr(self, "module_") else ""
 
     @property
     def module_(self) -> DIN:

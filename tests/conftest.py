@@ -43,7 +43,6 @@ SLOW = {
     "a_replaced_file_is_served_and_each_answer_is_one_models",
     "several_labels": "both_labels_are_learnt_and_no_purchase_is_likelier_than_its_click",
     "sorting": "what_does_not_fit_into_memory_is_on_the_disk_meanwhile",
-    "summary": "a_notebook_shows_the_network_below_the_classifiers_box",
     "threads": "a_training_has_the_same_bits_whatever_threads_its_steps_have",
     "windows": "mixed_values_are_refused_by_parquet_and_do_not_end_the_process",
 }

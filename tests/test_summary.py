@@ -1,19 +1,14 @@
-"""The summary and the drawing say what the network is: nothing left out, nothing made up."""
+"""The summary says what the network is: nothing left out, nothing made up."""
 
-import re
 import warnings
-from xml.etree import ElementTree
 
 import numpy as np
 import pandas as pd
 import pytest
-import sklearn
-from sklearn.exceptions import NotFittedError
 from sklearn.pipeline import make_pipeline
 
-from sklearn_din import DIN, DINClassifier, Field, HistorySequenceEncoder, Schema
+from sklearn_din import DIN, DINClassifier, HistorySequenceEncoder
 from sklearn_din.native.logits import engine_text
-from sklearn_din.training.diagram import network_diagram
 from sklearn_din.training.summary import learnt_parts
 from tests.encoded_impressions import make_impressions, make_labels, make_schema
 from tests.network_options import ONE_BY_ONE
@@ -91,43 +86,6 @@ def test_the_summary_and_the_bar_say_why_neighbours_are_off(encoder, options, la
     assert (last in capfd.readouterr().err) == ("off" in last)
 
 
-def texts(drawing):
-    return [element.text for element in ElementTree.fromstring(drawing).iter() if element.text]
-
-
-def test_the_drawing_names_columns_vocabularies_and_layers(classifier):
-    shown = texts(network_diagram(classifier.module_))
-    for text in ("price", "item, category", "hist_item, hist_category", "elapsed", "tags"):
-        assert any(line.startswith(text) for line in shown)
-    for text in ("item 12 × 8", "46 wide", "200 → 80"):  # noqa: RUF001
-        assert text in shown
-    assert "attention to each event" in shown
-    assert "for the candidate: 56 → 64 → 16 → 1 (PReLU)" in shown
-    assert "sum of the events" in shown
-    base = texts(network_diagram(DIN(make_schema(), pooling="sum")))
-    assert "attention to each event" not in base
-
-
-def test_a_classifier_and_its_network_are_drawn(classifier):
-    assert network_diagram(classifier) == network_diagram(classifier.module_)
-    with pytest.raises(TypeError, match=r"got Pipeline\. Of a Pipeline give .* pipeline\[-1\]"):
-        network_diagram(make_pipeline(classifier))
-    with pytest.raises(NotFittedError):
-        network_diagram(DINClassifier())
-
-
-def test_the_drawing_survives_any_name_and_any_number_of_columns():
-    names = [f"column <{number}> & 'more' of a long name" for number in range(40)]
-    numbers = [Field(name, "numeric") for name in names]
-    ids = [Field(f"id{n}", "categorical", f"id{n}", 10**6) for n in range(30)]
-    shown = texts(network_diagram(DIN(Schema((*numbers, *ids)), embedding_dim=1)))
-    assert "numbers (40)" in shown
-    assert any(text.endswith("…") for text in shown)
-    listed = [text for text in shown if re.match(r"id\d+ 1,000,000", text)]
-    (rest,) = [text for text in shown if text.startswith("and ")]
-    assert len(listed) + int(rest.split()[1]) == 30
-
-
 @pytest.mark.parametrize(
     "parameters",
     [
@@ -141,14 +99,3 @@ def test_the_parts_hold_every_parameter_once(parameters):
     module = DIN(make_schema(), **parameters)
     total = sum(parameter.numel() for parameter in module.parameters())
     assert sum(size for _, _, size in learnt_parts(module)) == total
-
-
-def test_a_notebook_shows_the_network_below_the_classifiers_box(classifier):
-    drawing = network_diagram(classifier)
-    for page in (classifier._repr_html_(), classifier._repr_mimebundle_()["text/html"]):
-        assert page.count(drawing) == 1
-        assert page.index("DINClassifier") < page.index(drawing)
-    assert "sklearn-din-network" not in DINClassifier()._repr_html_()
-    with sklearn.config_context(display="text"):
-        assert not hasattr(classifier, "_repr_html_")
-        assert set(classifier._repr_mimebundle_()) == {"text/plain"}

@@ -1,7 +1,7 @@
 """Text summary of a network: columns, behaviours, layers, number of parameters."""
 
 from itertools import groupby
-from typing import Any, NamedTuple
+from typing import Any
 
 from torch import nn
 
@@ -13,18 +13,6 @@ from sklearn_din.network.interest import Interest
 from sklearn_din.utils.text_table import text_table
 
 NORMALIZATIONS = {None: "", "sqrt": ", / sqrt(length)", "softmax": ", softmax"}
-
-
-class Layers(NamedTuple):
-    """Widths of linear layers, from the input to the output, and the name of their activation."""
-
-    widths: tuple[int, ...]
-    activation: str
-
-    def text(self, arrow: str) -> str:
-        """Return the widths with an arrow between them, and the activation."""
-        widths = arrow.join(map(str, self.widths))
-        return f"{widths} ({self.activation})" if self.activation else widths
 
 
 def summarize(classifier: Any) -> str:
@@ -98,28 +86,23 @@ def learnt_parts(module: DIN) -> list[tuple[str, str, int]]:
         if interest.pooling == "attention":
             title = f"attention of {module.schema.display_name(interest.behaviour)}"
             unit = interest.unit
-            parts.append((title, layers_of(unit).text(" -> "), n_parameters(unit)))
-    size = n_parameters(module.mlp) + n_parameters(module.output)
-    return [*parts, ("MLP", mlp_layers(module).text(" -> "), size)]
+            parts.append((title, layers_text(unit), n_parameters(unit)))
+    mlp = nn.ModuleList([module.mlp, module.output])
+    return [*parts, ("MLP", layers_text(mlp), n_parameters(mlp))]
 
 
-def mlp_layers(module: DIN) -> Layers:
-    """Return the layers from the joined inputs to the logit."""
-    return layers_of(nn.ModuleList([module.mlp, module.output]))
-
-
-def layers_of(part: nn.Module) -> Layers:
-    """Return widths and activation of the linear layers, in the order of the data.
+def layers_text(part: nn.Module) -> str:
+    """Return widths and activation of the linear layers, from the input to the output.
 
     >>> from sklearn_din.network.layers import MLP
-    >>> layers_of(MLP(4, (8, 2), activation="dice"))
-    Layers(widths=(4, 8, 2), activation='Dice')
+    >>> layers_text(MLP(4, (8, 2), activation="dice"))
+    '4 -> 8 -> 2 (Dice)'
     """
     linear = [layer for layer in part.modules() if isinstance(layer, nn.Linear)]
     widths = (linear[0].in_features, *(layer.out_features for layer in linear))
     others = [m for m in part.modules() if not list(m.children()) and m not in linear]
     activations = [type(m).__name__ for m in others if not isinstance(m, nn.Dropout)]
-    return Layers(widths, activations[0] if activations else "")
+    return " -> ".join(map(str, widths)) + "".join(f" ({name})" for name in activations[:1])
 
 
 def n_parameters(part: nn.Module) -> int:

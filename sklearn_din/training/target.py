@@ -57,11 +57,6 @@ class Target(ABC):
         """Names of the labels where there are several."""
         return ("",)
 
-    @property
-    def value_words(self) -> list[str]:
-        """Words for the values of ``value_of``, two at most."""
-        return [self.value_name]
-
     def loss_of_constant(self, output: Output, y: np.ndarray, weights: np.ndarray | None) -> float:
         """Return the loss where all rows have the same output."""
         outputs = torch.from_numpy(np.broadcast_to(output, y.shape).astype(np.float64))
@@ -122,10 +117,6 @@ class Click(Target):
         """A click's name in pictures and lines: its label, where that is not 1."""
         label = self.classes.tolist()[1]
         return "" if label == 1 else repr(label)
-
-    @property
-    def value_words(self) -> list[str]:
-        return [*filter(None, [self.click_name]), self.value_name]
 
     def encode(self, values: np.ndarray) -> np.ndarray:
         """Return 1 for a click and 0 for none."""
@@ -274,11 +265,6 @@ class Labels(Target):
     @property
     def label_names(self) -> tuple[str, ...]:
         return self.names
-
-    @property
-    def value_words(self) -> list[str]:
-        """The first labels."""
-        return list(self.names[:3])
 
     def encode(self, values: np.ndarray) -> np.ndarray:
         """Return 1 for the second kind of each label, 0 for the first, NaN where it is missing."""
