@@ -3,7 +3,7 @@
 The blocks of one page share their names, as the cells of a notebook do. Below its code a block
 shows what it prints, the value of its last line (frames as tables) and the figures it draws.
 
-``:needs: skrub>=0.6`` shows the code alone where that package is not installed, ``:alt:`` is the
+``:needs: dask>=2025.7`` shows the code alone where that package is not installed, ``:alt:`` is the
 text that stands for the picture, and ``:picture:`` shows the figures without the code.
 """
 
@@ -78,7 +78,7 @@ class RunPython(SphinxDirective):
 
 
 def is_installed(wanted: str) -> bool:
-    """Whether a requirement such as ``skrub>=0.6`` is met.
+    """Whether a requirement such as ``dask>=2025.7`` is met.
 
     Parameters
     ----------
