@@ -62,8 +62,7 @@ test-oldest: tools
 test-engines: $(ENGINES)/installed
 	@command -v java > /dev/null || (apt-get update && apt-get install --yes default-jre-headless) \
 		|| (echo "Spark needs Java 17 or later, and it could not be installed: do it by hand." && false)
-	OMP_NUM_THREADS=1 $(ENGINES)/bin/python -m pytest tests/test_engines.py tests/test_scoring.py \
-		tests/test_dask.py
+	OMP_NUM_THREADS=1 $(ENGINES)/bin/python -m pytest tests/test_engines.py tests/test_scoring.py
 
 $(ENGINES)/installed: pyproject.toml benchmarks/engines-requirements.txt
 	$(PYTHON) -m venv $(ENGINES)
@@ -78,7 +77,7 @@ test-page: setup
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check playwright
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/test_page.py
 
-# MLflow, skore, SHAP and others that people bring, in an environment of its own.
+# MLflow and SHAP, which people bring, in an environment of its own.
 test-ecosystem: $(ECOSYSTEM)/installed
 	OMP_NUM_THREADS=1 $(ECOSYSTEM)/bin/python -m pytest tests/test_ecosystem.py
 

@@ -17,7 +17,7 @@ from tests.tables import FORMS, read_in_pieces
 # What "make check" leaves out, by file: tests of more than half a second, and those that start
 # processes; "" is all of a file. Found by "pytest --durations=0", looked up by test_house.py.
 SLOW = {
-    "calibrated concurrency dask device distributed docs ecosystem encoding_together faults": "",
+    "calibrated concurrency device distributed docs ecosystem engines encoding_together faults": "",
     "hostile_frames importance imports interruptions offline page": "",
     "pipeline readme release report scan_logs scan_training scoring": "",
     "abilities": "a_model_that_is_kept_between_updates_learns_the_same",

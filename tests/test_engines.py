@@ -1,18 +1,20 @@
-"""Spark and Ray: ``make test-engines`` installs them in an environment of their own."""
+"""Dask, Spark and Ray: a law for each use. ``make test-engines`` installs the latter two."""
 
 import importlib.util
+import logging
 import os
 import shutil
 import sys
 
+import joblib
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
+from sklearn.model_selection import GridSearchCV
 
 from sklearn_din import HistorySequenceEncoder, attach_history, save, score_partitions
 from tests.click_frames import as_lists
-from tests.engine_logs import HISTORY, attached_here, make_logs, plain
 from tests.fitted_pipelines import attach_clicks, make_model
 
 
@@ -20,18 +22,70 @@ def is_there(package):
     return importlib.util.find_spec(package) is not None
 
 
+needs_dask = pytest.mark.skipif(not is_there("dask"), reason="needs dask: pip install .[test]")
 needs_spark = pytest.mark.skipif(
     not is_there("pyspark") or shutil.which("java") is None,
     reason="needs pyspark and java: make test-engines",
 )
 needs_ray = pytest.mark.skipif(not is_there("ray"), reason="needs ray: make test-engines")
-# What the engines warn of is theirs.
-pytestmark = pytest.mark.filterwarnings("default")
+# What Spark and Ray warn of is theirs.
+of_others = pytest.mark.filterwarnings("default")
 
+LARGE = 2**53  # beyond, floats cannot tell integers apart
+CLOCKS_GO_BACK = pd.Timestamp("2026-10-25", tz="UTC")  # in Berlin, at one o'clock of UTC
+HISTORY = {"user": "user", "time": "time", "columns": ["item", "category"], "elapsed": "ago"}
+LISTS = {
+    "hist_item": pd.ArrowDtype(pa.list_(pa.int64())),
+    "hist_category": pd.ArrowDtype(pa.list_(pa.string())),
+    "ago": pd.ArrowDtype(pa.list_(pa.float64())),
+}
 ATTACHED = (
     "user string, item long, category string, time timestamp, row long, "
     "hist_item array<long>, hist_category array<string>, ago array<double>"
 )
+
+
+def make_logs(zone):
+    """Return impressions and events, which tell their rows by "row" and "event".
+
+    Users without events or without impressions, missing users, large and missing items, events of
+    equal user and time, and times in the hour that the clocks of Berlin show twice.
+    """
+    draw = np.random.RandomState(0)
+    users = [*(f"user {number}" for number in range(12)), None]
+
+    def table(n, users, key):
+        minutes = pd.to_timedelta(10 * draw.randint(0, 15, n), unit="min")  # 00:00 to 02:20
+        return pd.DataFrame(
+            {
+                "user": pd.array(draw.choice(users, n), dtype="string"),
+                "item": pd.array(draw.choice([*(LARGE + np.arange(9)), None], n), dtype="Int64"),
+                "category": pd.array(draw.choice(["hat", "tie", None], n), dtype="string"),
+                "time": (CLOCKS_GO_BACK + minutes).as_unit("us").tz_convert(zone),
+                key: np.arange(n),
+            }
+        )
+
+    return table(90, users[3:], "row"), table(140, users[:-3], "event")
+
+
+def plain(frame):
+    """Return lists of Python's own values, in the order of "row"."""
+    columns = pa.Table.from_pandas(frame.sort_values("row"), preserve_index=False)
+    return {name: columns[name].to_pylist() for name in sorted(columns.column_names)}
+
+
+def attach_here(impressions, events):
+    """On one machine, and the recipe of docs/guide/engines.rst for Dask."""
+    events = events.sort_values("event")  # a shuffle loses the order of equal times
+    return attach_history(impressions, events, **HISTORY).astype(LISTS)
+
+
+def attach_in_any_zone(impressions, events):
+    """Spark gives the session's zone to what comes in, and wants UTC in what goes out."""
+    X = attach_history(impressions, events.sort_by("event"), **HISTORY)
+    times = X["time"].cast(pa.timestamp("us", "UTC"))
+    return X.set_column(X.column_names.index("time"), "time", times)
 
 
 @pytest.fixture(scope="module")
@@ -54,15 +108,65 @@ def score(model, tmp_path_factory):
     return score_partitions(path, columns="row")
 
 
-def check_scores(scored, model, rows, *, n_parts):
-    """The bits of ``predict_proba`` where all rows come in one part; rounding apart otherwise."""
+def check_scores(scored, model, rows):
     scored = scored.sort_values("row")
     assert scored["row"].tolist() == rows["row"].tolist()
     expected = model.predict_proba(rows)[:, 1]
-    if n_parts == 1:
-        np.testing.assert_array_equal(scored["probability"], expected)
-    else:
-        np.testing.assert_allclose(scored["probability"], expected, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(scored["probability"], expected, rtol=0, atol=1e-6)
+
+
+@needs_dask
+@pytest.mark.parametrize("scheduler", ["synchronous", "threads"])
+def test_partitions_of_users_on_dask_give_the_histories_of_one_machine(scheduler, tmp_path):
+    import dask
+    from dask import dataframe
+
+    tables = make_logs("Europe/Berlin")
+    with dask.config.set(scheduler=scheduler):
+        shown, log = (
+            dataframe.from_pandas(
+                frame.sample(frac=1, random_state=0), npartitions=n, sort=False
+            ).shuffle("user", npartitions=13)  # some without impressions
+            for frame, n in zip(tables, (2, 3), strict=True)
+        )
+        meta = attach_here(shown._meta, log._meta)
+        attached = dataframe.map_partitions(
+            attach_here, shown, log, meta=meta, align_dataframes=False
+        )
+        found = attached.compute()
+        attached.to_parquet(tmp_path, write_index=False)
+    assert found["time"].dtype == tables[0]["time"].dtype
+    assert plain(found) == plain(attach_here(*tables))
+    written = pd.read_parquet(tmp_path, dtype_backend="pyarrow").sort_values("row")
+    assert written["hist_item"].tolist() == found.sort_values("row")["hist_item"].tolist()
+
+
+@needs_dask
+def test_a_search_on_dask_gives_the_scores_of_one_process_and_sends_the_log_once(
+    one_thread, monkeypatch
+):
+    """Hence nobody needs ``scatter=``."""
+    from dask import distributed
+
+    X, y = attach_clicks(n_users=40, n_items=30, n_categories=5, random_state=0)
+    grid = {"din__embedding_dim": [2, 4]}
+    search = GridSearchCV(make_model(max_epochs=1), grid, cv=2, scoring="roc_auc", refit=False)
+    alone = search.fit(X, y).cv_results_
+    sent, state = [], pd.DataFrame.__getstate__
+    monkeypatch.setattr(
+        pd.DataFrame, "__getstate__", lambda frame: sent.append(len(frame)) or state(frame)
+    )
+    options = {"n_workers": 2, "threads_per_worker": 1, "processes": True}
+    options |= {"dashboard_address": None, "silence_logs": logging.ERROR}
+    with (
+        distributed.LocalCluster(**options) as cluster,
+        distributed.Client(cluster),
+        joblib.parallel_config(backend="dask"),
+    ):
+        found = search.fit(X, y).cv_results_
+    assert sent.count(len(X)) == 1
+    for name in ("split0_test_score", "split1_test_score"):
+        np.testing.assert_array_equal(found[name], alone[name])
 
 
 @pytest.fixture(scope="module")
@@ -70,104 +174,55 @@ def spark():
     from pyspark.sql import SparkSession
 
     os.environ["PYSPARK_PYTHON"] = sys.executable  # of the workers
-    session = (
-        SparkSession.builder.master("local[2]")
-        .config("spark.ui.enabled", "false")
-        .config("spark.driver.bindAddress", "127.0.0.1")
-        .config("spark.driver.host", "127.0.0.1")
-        .config("spark.sql.shuffle.partitions", "3")
-        .config("spark.sql.execution.arrow.pyspark.enabled", "true")
-        .getOrCreate()
-    )
+    options = {"ui.enabled": "false", "driver.bindAddress": "127.0.0.1"}
+    options |= {"driver.host": "127.0.0.1", "sql.shuffle.partitions": "3"}
+    builder = SparkSession.builder.master("local[2]")
+    for name, value in options.items():
+        builder = builder.config(f"spark.{name}", value)
+    session = builder.config("spark.sql.execution.arrow.pyspark.enabled", "true").getOrCreate()
     yield session
     session.stop()
 
 
-def in_zone(spark, zone):
-    spark.conf.set("spark.sql.session.timeZone", zone)
-    return spark
-
-
+@of_others
 @needs_spark
-@pytest.mark.parametrize("n_parts", [1, 3])
-def test_spark_scores_by_map_in_pandas(spark, model, score, rows, n_parts):
-    table = in_zone(spark, "UTC").createDataFrame(rows).coalesce(1)
-    if n_parts > 1:
-        table = table.repartition(n_parts)
+def test_spark_scores_by_map_in_pandas(spark, model, score, rows):
+    spark.conf.set("spark.sql.session.timeZone", "UTC")
+    table = spark.createDataFrame(rows).repartition(3)
     scored = table.mapInPandas(score, "row long, probability float").toPandas()
     assert scored["probability"].dtype == np.float32
-    check_scores(scored, model, rows, n_parts=n_parts)
+    check_scores(scored, model, rows)
 
 
-def attach(impressions, events):
-    """The recipe of docs/guide/engines.rst, of Arrow tables."""
-    return attach_history(impressions, events.sort_by("event"), **HISTORY)
-
-
-def attach_pandas(impressions, events):
-    """The same of pandas frames."""
-    return attach_history(impressions, events.sort_values("event"), **HISTORY)
-
-
-def on_spark(spark, impressions, events):
-    """Both tables, shuffled, and the groups of each: some users per group."""
+@of_others
+@needs_spark
+@pytest.mark.parametrize("zone", ["UTC", "Europe/Berlin"])
+def test_spark_attaches_histories_by_apply_in_arrow(spark, zone):
     from pyspark.sql import functions
 
+    spark.conf.set("spark.sql.session.timeZone", zone)
+    tables = make_logs("UTC")
     group = functions.pmod(functions.hash("user"), functions.lit(4))
-    tables = (
-        spark.createDataFrame(pa.Table.from_pandas(frame, preserve_index=False)).repartition(3)
-        for frame in (impressions, events)
+    shown, log = (
+        spark.createDataFrame(pa.Table.from_pandas(frame, preserve_index=False))
+        .repartition(3)
+        .groupby(group)
+        for frame in tables
     )
-    return [table.groupby(group) for table in tables]
-
-
-@needs_spark
-def test_spark_attaches_histories_by_apply_in_arrow(spark):
-    impressions, events = make_logs(zone="UTC")
-    shown, log = on_spark(in_zone(spark, "UTC"), impressions, events)
-    found = shown.cogroup(log).applyInArrow(attach, ATTACHED).toArrow()
-    assert plain(found.to_pandas(types_mapper=pd.ArrowDtype)) == attached_here(impressions, events)
-
-
-def attach_in_any_zone(impressions, events):
-    """Spark gives the session's zone to what comes in, and wants UTC in what goes out."""
-    X = attach(impressions, events)
-    times = X["time"].cast(pa.timestamp("us", "UTC"))
-    return X.set_column(X.column_names.index("time"), "time", times)
-
-
-@needs_spark
-def test_a_session_in_another_zone_gives_the_same_histories(spark):
-    impressions, events = make_logs(zone="UTC")
-    shown, log = on_spark(in_zone(spark, "Europe/Berlin"), impressions, events)
     found = shown.cogroup(log).applyInArrow(attach_in_any_zone, ATTACHED).toArrow()
-    assert plain(found.to_pandas(types_mapper=pd.ArrowDtype)) == attached_here(impressions, events)
+    assert plain(found.to_pandas(types_mapper=pd.ArrowDtype)) == plain(attach_here(*tables))
 
 
-@needs_spark
-def test_spark_attaches_histories_by_apply_in_pandas(spark):
-    logs = make_logs(zone="UTC")
-    # applyInPandas makes floats of integers among which some are missing
-    impressions, events = (log.assign(item=log["item"].fillna(0).astype("int64")) for log in logs)
-    shown, log = on_spark(in_zone(spark, "UTC"), impressions, events)
-    found = shown.cogroup(log).applyInPandas(attach_pandas, ATTACHED).toArrow()
-    assert plain(found.to_pandas(types_mapper=pd.ArrowDtype)) == attached_here(impressions, events)
-
-
-@pytest.fixture(scope="module")
-def ray():
-    import ray
-
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
-    yield ray
-    ray.shutdown()
-
-
+@of_others
 @needs_ray
-@pytest.mark.parametrize("n_parts", [1, 3])
-def test_ray_scores_by_map_batches(ray, model, score, rows, n_parts):
+def test_ray_scores_by_map_batches(model, score, rows):
+    import ray
     from ray import data
 
-    table = data.from_pandas(rows).repartition(n_parts)
-    scored = table.map_batches(score, batch_format="pandas", batch_size=None).to_pandas()
-    check_scores(scored, model, rows, n_parts=n_parts)
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    try:
+        table = data.from_pandas(rows).repartition(3)
+        scored = table.map_batches(score, batch_format="pandas", batch_size=None).to_pandas()
+    finally:
+        ray.shutdown()
+    check_scores(scored, model, rows)
