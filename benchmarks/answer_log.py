@@ -10,7 +10,6 @@ from sklearn_din.datasets.click_log import (
     Floats,
     Integers,
     add_dates,
-    check_at_least,
     find_past,
     spread_over_days,
 )
@@ -46,45 +45,12 @@ def make_answer_log(
     Events (practice) and impressions (questions) are drawn independently: the answer to an
     impression adds no event.
 
-    Parameters
-    ----------
-    n_users, n_items, n_skills
-        Number of students, of problems, and of skills, of which each problem trains one.
-    answer_strength : float, default=1.0
-        How much the past answers matter; 0 leaves the items' difficulties.
-    mean_length, n_impressions, max_length, random_state
-        As for :func:`make_click_log`.
-
-    Returns
-    -------
-    Bunch
-        - events: DataFrame of user, item, skill, answer ("right" or "wrong"), time, in the order
-          of time.
-        - impressions: DataFrame of user, item, skill, time, in the order of time.
-        - y: ndarray of shape (n_impressions,), 1 for a right answer.
-        - probability: ndarray of shape (n_impressions,), of a right answer; its AUC is the ceiling.
-        - relevance, offsets: as of :func:`make_click_log`.
-        - difficulty: ndarray of shape (n_items,).
-        - DESCR: a short description.
-
-    See Also
-    --------
-    make_click_log : Clicks instead of answers: what counts is how often, not how well.
-
-    Examples
-    --------
-    >>> from benchmarks.answer_log import make_answer_log
-    >>> log = make_answer_log(n_users=10, random_state=0)
-    >>> log.events.columns.tolist()
-    ['user', 'item', 'skill', 'answer', 'time']
-    >>> len(log.impressions), log.y.shape, log.offsets.shape
-    (200, (200,), (201,))
+    ``answer_strength`` of 0 leaves the items' difficulties; mean_length, n_impressions and
+    max_length are those of :func:`make_click_log`. Returns events and impressions, frames in the
+    order of time; y, 1 for a right answer; probability, whose AUC is the ceiling; relevance and
+    offsets as of that log; difficulty by item.
     """
     n_impressions = 20 * n_users if n_impressions is None else n_impressions
-    check_at_least(1, n_users=n_users, n_skills=n_skills, mean_length=mean_length)
-    check_at_least(1, n_impressions=n_impressions, max_length=max_length)
-    check_at_least(n_skills, n_items=n_items)
-    check_at_least(0, answer_strength=answer_strength)
     rng = check_random_state(random_state)
     problems, students = _Problems(n_items, n_skills, rng), _Students(n_users, n_skills, rng)
     events = _draw_events(problems, students, mean_length, rng)
@@ -105,12 +71,6 @@ def make_answer_log(
         relevance=relevance,
         offsets=np.append(0, np.cumsum(np.bincount(row, minlength=n_impressions))),
         difficulty=problems.difficulty,
-        DESCR=(
-            f"A made log of answers: {len(events)} past answers and {n_impressions} questions of "
-            f"{n_users} users, {n_items} items of {n_skills} skills. The larger the share of right "
-            f"answers among the user's newest {max_length} earlier ones to items of the same skill "
-            "or topic, the likelier is a right answer."
-        ),
     )
 
 

@@ -10,7 +10,6 @@ from sklearn_din.datasets.click_log import (
     Floats,
     Integers,
     add_dates,
-    check_at_least,
     find_intercept,
 )
 
@@ -21,7 +20,6 @@ _VIEWS_PER_VISIT = 5
 _NEWEST = 50  # events of the past that count, as in attach_history
 _RETURNS_AMONG = 10  # newest events whose items a user comes back to
 _SECONDS_BETWEEN = 20
-_MOST_IMPRESSIONS = 1000  # per user: visits must not overlap
 _ACTIONS = np.array(["view", "favourite", "cart"])
 _CART = 2
 
@@ -54,64 +52,12 @@ def make_market_log(
     in its own clicks alone. b is such that of each visit's impressions the share `base_rate` is
     expected to be clicked; five visits or more make a day.
 
-    Parameters
-    ----------
-    n_users : int, default=800
-        Number of users. With few, each has a long history and many impressions.
-    n_impressions : int, default=55000
-        Number of impressions, about: as many at each visit.
-    n_items : int, default=1000
-        Number of items at a time; each has one category.
-    n_categories : int, default=20
-        Number of categories, at most `n_items`.
-    base_rate : float, default=0.02
-        Share of the impressions that are clicked.
-    turnover : float, default=0.55
-        Share of the items that are replaced by new ones every midnight. 0 is a catalogue that
-        stands still.
-    mood : float, default=0.0
-        Standard deviation of what each user's day adds to the log-odds, for no reason that shows.
-        With 1.5, who learns users by their histories learns what is over tomorrow.
-    random_state : int, RandomState instance or None, default=None
-        Pass an int for the same log at each call.
-
-    Returns
-    -------
-    Bunch
-        - events: DataFrame of user, item, category, action ("view", "favourite" or "cart"), time,
-          in the order of time. A clicked impression is a "cart" one second later.
-        - impressions: DataFrame of user, item, category, time, in the order of time.
-        - y: ndarray of shape (n_impressions,), 1 for a click.
-        - probability: ndarray of shape (n_impressions,), of a click; its AUC is the ceiling.
-        - is_test: ndarray of shape (n_impressions,), bool, True in the last two days.
-        - quality: ndarray, by item.
-        - DESCR: a short description.
-
-    See Also
-    --------
-    make_click_log : A catalogue that stands still, and clicks that add no event.
-
-    Examples
-    --------
-    >>> from benchmarks.market_log import make_market_log
-    >>> log = make_market_log(n_users=20, n_impressions=1400, random_state=0)
-    >>> log.events.columns.tolist()
-    ['user', 'item', 'category', 'action', 'time']
-    >>> len(log.impressions), log.y.shape, int(log.is_test.sum())
-    (1400, (1400,), 200)
+    ``turnover`` is the share of the items that are replaced every midnight; ``mood`` the standard
+    deviation of what each user's day adds to the log-odds, for no reason that shows: whoever learns
+    users by their histories learns what is over tomorrow. Returns events and impressions, frames in
+    the order of time (a clicked impression is a "cart" one second later); y; probability, whose AUC
+    is the ceiling; is_test, True in the last two days; quality by item.
     """
-    check_at_least(1, n_users=n_users, n_impressions=n_impressions, n_categories=n_categories)
-    check_at_least(n_categories, n_items=n_items)
-    check_at_least(0, mood=mood)
-    if not 0 < base_rate < 1:
-        raise ValueError(f"base_rate must lie between 0 and 1, got {base_rate}.")
-    if not 0 <= turnover <= 1:
-        raise ValueError(f"turnover must lie between 0 and 1, got {turnover}.")
-    if n_impressions > _MOST_IMPRESSIONS * n_users:
-        raise ValueError(
-            f"n_impressions must be at most {_MOST_IMPRESSIONS} per user, got {n_impressions} for "
-            f"{n_users} users."
-        )
     rng = check_random_state(random_state)
     n_visits = max(_VISITS_PER_DAY, -(-n_impressions // (_N_DAYS * n_users)))
     n_shown = max(1, round(n_impressions / (_N_DAYS * n_visits)))
@@ -236,11 +182,4 @@ def _bunch(market: _Market, shown: pd.DataFrame) -> Bunch:
         probability=shown["probability"].to_numpy(),
         is_test=is_test,
         quality=market.quality,
-        DESCR=(
-            f"A made log of a marketplace: {len(events)} events and {len(shown)} impressions of "
-            f"{events['user'].nunique()} users, {len(market.on_show)} items at a time in "
-            f"{market.n_categories} categories, {shown['y'].mean():.1%} clicked. The oftener the "
-            "user came upon the item, and the more carts there are among the user's newest "
-            f"{_NEWEST} earlier events, the likelier is a click."
-        ),
     )

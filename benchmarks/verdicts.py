@@ -59,14 +59,11 @@ def lightgbm(X, y, rows, at_once, *, user, seed, parameters, rate="mean"):
 
 def with_levels(X, y, rows, labels, user):
     """Return both frames with levels as of each row's moment."""
-    keys = {name: name for name in X if f"hist_{name}" in X} | {user: user}
-    others = [name for name in keys if name not in ("item", user)]
-    keys |= {f"{user}_{name}": (user, name) for name in others}
-    log = pd.concat([X.assign(label=y), rows.assign(label=labels)])[
-        [*others, "item", user, "time", "label"]
-    ]
-    levels = {name: (key, "label", "levels") for name, key in keys.items()}
-    frames = [attach_aggregates(frame, log, time="time", aggregates=levels) for frame in (X, rows)]
+    names = dict.fromkeys([*(name for name in X if f"hist_{name}" in X), user, "time"])
+    log = pd.concat([X.assign(label=y), rows.assign(label=labels)])[[*names, "label"]]
+    options = {"time": "time", "aggregates": "levels", "user": user}
+    pair = [f"{user}_item_{name}" for name in ("rate", "count", "elapsed")]
+    frames = [attach_aggregates(rows, log, **options).drop(columns=pair) for rows in (X, rows)]
     for frame in frames:
         times = frame.columns[frame.columns.str.endswith(("_elapsed", "_count"))]
         frame[times] = np.log1p(frame[times])  # no label is looked at: earlier ones alone are

@@ -94,6 +94,9 @@ HONEST = {
         clicks.assign(time=clicks["time"].dt.floor("D")),
     ),
     "one row per user": lambda shown, clicks: attach(shown.groupby("user").tail(1), clicks),
+    "hours beside hours": lambda *log: attach(
+        *(rows.assign(category=rows["time"].dt.hour) for rows in log)
+    ),
     "full histories": lambda shown, clicks: attach(shown, clicks, max_length=3),
     "rows in any order": lambda shown, clicks: attach(shown.sample(frac=1, random_state=0), clicks),
 }
