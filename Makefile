@@ -133,6 +133,7 @@ proofs: setup
 	$(BIN)/python -m benchmarks.hostile_frames --frames 3000
 	$(BIN)/python -m benchmarks.tampering --mutations 6000
 	$(BIN)/python -m benchmarks.endurance
+	MOMENTS=500 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/test_interruptions.py
 
 # Lines of each part by kind: code, checks, imports, docstrings, blank.
 house: setup

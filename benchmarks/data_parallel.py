@@ -47,7 +47,8 @@ def rate_of(n_processes: int, n_users: int) -> float:
         joint = address | {"WORLD_SIZE": str(n_processes), "RANK": str(rank)}
         environment = variables | (joint if n_processes > 1 else {})
         processes.append(subprocess.Popen(command, env=environment, stdout=subprocess.PIPE))
-    return [float(process.communicate()[0]) for process in processes][0]
+    rates = [float(process.communicate()[0]) for process in processes]
+    return rates[0]
 
 
 def main() -> None:

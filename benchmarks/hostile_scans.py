@@ -25,11 +25,9 @@ from benchmarks.hostile_steps import (
     RefusedError,
     Step,
     assert_negatives,
-    assert_row_by_row,
     assert_same_columns,
     equal_values,
     labels_of,
-    small_classifier,
 )
 from sklearn_din import (
     HistorySequenceEncoder,
@@ -191,17 +189,6 @@ def encode(frame: pd.DataFrame) -> object:
     return whole
 
 
-def classify(frame: pd.DataFrame) -> object:
-    """Train on a scan: finite probabilities, which no neighbour changes."""
-    with scanned(frame) as (scan, rows):
-        encoder = HistorySequenceEncoder()
-        classifier = small_classifier().fit(encoder.fit_transform(scan), labels_of(frame))
-        probability = classifier.predict_proba(encoder.transform(scan))
-        alone = classifier.predict_proba(encoder.transform(rows.iloc[-1:]))
-    assert_row_by_row(probability, last=alone)
-    return probability
-
-
 def _is_same(one: object, other: object) -> bool:
     """Return whether two values are the same, or both missing, be they numpy's or Python's.
 
@@ -236,5 +223,4 @@ STEPS = {
     "attach_aggregates, scan": Step(aggregate, LOG),
     "sample_negatives, scan": Step(negatives, frozenset({"item"})),
     "encoder, scan": Step(encode),
-    "classifier, scan": Step(classify, least_rows=2, every=5),
 }

@@ -30,24 +30,16 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import Pipeline
-from sklearn.preprocessing import FunctionTransformer
 
 from sklearn_din import (
-    DINClassifier,
-    HistoryBuilder,
-    HistorySequenceEncoder,
-    attach_history,
     load,
     save,
-    scan_parquet,
-    update,
 )
 from sklearn_din.saving import OWN_TYPES, ModelFileError
 from sklearn_din.utils.plain_values import from_plain, to_plain
 from tests.abilities import ABILITIES, FRAME, make_encoder, outputs
-from tests.fitted_pipelines import make_rows
+from tests.model_origins import SMALL, make_origins
 
 BOMB = 1 << 24
 MEMORY_PER_BYTE, MEMORY_FLOOR = 16, 8 << 20  # parsed JSON takes several times its text
@@ -260,10 +252,6 @@ def another_loader(chance, saved):
     return saved.zip_with_schema(schema)
 
 
-def an_older_protocol(chance, saved):
-    return saved.zip_with_schema(saved.schema | {"protocol": chance.choice([0, 1, 2, 99, None])})
-
-
 HOSTILE = [("os", "system"), ("builtins", "eval"), ("subprocess", "Popen"), ("antigravity", "x")]
 HOSTILE += [("posix", "system"), ("builtins", "exec"), ("pathlib", "Path"), ("pickle", "loads")]
 HOSTILE += [("numpy", "load"), ("joblib", "load"), ("sklearn_din", "load"), ("builtins", "open")]
@@ -299,19 +287,6 @@ TRUSTED = {
     "sklearn.pipeline.Pipeline",
     "sklearn.preprocessing._function_transformer.FunctionTransformer",
 }
-
-
-def a_larger_network(chance, saved):
-    """Options that tell of more than there is."""
-    schema = saved.schema
-    value = chance.choice(["1000000000", "0", "-1", '"4"', "3", "null"])
-    for parent, key in _places(schema, []):
-        if key in ("embedding_dim", "hidden_units", "attention_units"):
-            inner = [(p, k) for p, k in _nodes({"node": parent[key]})]
-            for other, place in inner:
-                if other[place]["__loader__"] == "JsonNode" and other[place]["content"].isdigit():
-                    other[place]["content"] = value
-    return saved.zip_with_schema(schema)
 
 
 def ids_out_of_range(chance, saved):
@@ -385,8 +360,8 @@ DAMAGES = {
 FORGERIES = {
     **{members_swapped: 4, a_member_more_or_less: 2, a_path_for_a_name: 2, schema_text: 3},
     **{schema_bits: 8, schema_changed: 15, a_value_changed: 12, nodes_exchanged: 6},
-    **{another_loader: 4, an_older_protocol: 1, a_hostile_type: 8, own_type_elsewhere: 4},
-    **{a_larger_network: 2, ids_out_of_range: 2, arrays_changed: 12, numbers_not_finite: 4},
+    **{another_loader: 4, a_hostile_type: 8, own_type_elsewhere: 4},
+    **{ids_out_of_range: 2, arrays_changed: 12, numbers_not_finite: 4},
     **{array_bits: 6, a_huge_array_header: 4},
 }
 
@@ -413,58 +388,14 @@ def _audit(event, arguments):
         _seen.append(f"open {arguments[0]!r:.80} for writing")
 
 
-SMALL = {"embedding_dim": 2, "attention_units": (3,), "hidden_units": (4,), "max_epochs": 1}
-SMALL["random_state"] = 0
-
-
-def make_steps():
-    """Steps from a log to a classifier."""
-    builder = HistoryBuilder(
-        user="user", time="time", columns=["item"], elapsed="ago", max_length=5
-    )
-    encoder = HistorySequenceEncoder(user="user", time="time", max_length=5)
-    return [("build", builder), ("encode", encoder), ("din", DINClassifier(**SMALL))]
-
-
-def make_models():
+def make_models(folder):
     """Name -> fitted model, and name -> the rows that it predicts."""
-    frame, y = make_rows()
-    steps = make_steps()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        pipeline = Pipeline(steps).fit(frame, y)
-        foreign = Pipeline([("same", FunctionTransformer()), *steps]).fit(frame, y)
-        search = GridSearchCV(Pipeline(steps), {"din__lr": [0.01, 0.02]}, cv=2).fit(frame, y)
-        grown = make_grown_model()
-        scanned, scanned_rows = make_model_of_a_scan()
-    models = {"pipeline": pipeline, "search": search, "with a step of others": foreign}
-    rows = dict.fromkeys(models, frame.head(12))
-    models |= {"grown": grown, "of a scan": scanned}
-    rows |= {"grown": frame.head(12), "of a scan": scanned_rows}
+    models, rows = make_origins(Path(folder) / "sources")
+    rows = dict.fromkeys(models, rows.head(12))
     for ability, (kind, options, own_y) in ABILITIES.items():
         steps = [("encode", make_encoder()), ("din", kind(**SMALL, **options))]
         models[ability], rows[ability] = Pipeline(steps).fit(FRAME, own_y), FRAME.head(12)
     return models, rows
-
-
-def make_grown_model():
-    """A model with item neighbours that has learnt ids after fit."""
-    frame, y = make_rows()
-    later = frame.assign(time=frame["time"] + pd.Timedelta("30D"), item=frame["item"] + "new")
-    model = Pipeline(make_steps()).set_params(encode__min_frequency=2).fit(frame, y)
-    return update(update(model, later.head(20), y[:20]), later.tail(20), y[-20:])
-
-
-def make_model_of_a_scan():
-    """A model fitted on Parquet files with a history beside them, and a frame of its rows."""
-    frame, y = make_rows()
-    with tempfile.TemporaryDirectory() as folder:
-        frame.assign(click=y).to_parquet(Path(folder) / "rows.parquet", row_group_size=30)
-        scan = scan_parquet(folder, target="click", cache_dir=Path(folder) / "cache")
-        X = attach_history(scan, scan, user="user", time="time", columns=["item"], elapsed="ago")
-        model = Pipeline(make_steps()[1:]).fit(X, X.target_)
-    rows = attach_history(frame, frame, user="user", time="time", columns=["item"], elapsed="ago")
-    return model, rows.head(12)
 
 
 class Judge:
@@ -527,7 +458,7 @@ class Judge:
 
 def try_mutations(n_mutations, seed, folder):
     """Outcomes by kind of mutation, sentences of wrong ones, most memory by the limit."""
-    judge = Judge(*make_models(), folder)
+    judge = Judge(*make_models(folder), folder)
     counts, wrong = defaultdict(Counter), []
     chance = random.Random(seed)
     kinds = DAMAGES | FORGERIES

@@ -18,7 +18,7 @@ from sklearn_din.network.layers import MLP, LabelLogits
 # network starts smaller (figures: docs/guide/tried.rst).
 INITIAL_SCALE = {"paper": 0.05, "extended": 0.01}
 NUMBERS_HIDDEN = 0.15  # fraction of the numbers that each training step hides (extended network)
-FAVOUR_RATE = 5.0  # times the learning rate: favours are large numbers (benchmarks/positions.py)
+FAVOUR_RATE = 5.0  # times the learning rate: favours are large numbers (benchmarks/README.md)
 OPTIONS: dict[str, tuple[str | None, ...]] = {
     "pooling": ("attention", "sum", "mean", "max"),
     "interest": ("paper", "extended"),

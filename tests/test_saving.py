@@ -6,7 +6,6 @@ import io
 import os
 import pickle
 import random
-import shutil
 import subprocess
 import sys
 import zipfile
@@ -29,17 +28,14 @@ from skorch.callbacks import EpochScoring, GradientNormClipping
 import sklearn_din
 from benchmarks import tampering
 from sklearn_din import (
-    Checkpoint,
     DINClassifier,
     HistoryBuilder,
     HistorySequenceEncoder,
     TimeSplit,
-    attach_history,
     inspect,
     load,
     save,
     saving,
-    scan_parquet,
     trusted_types,
     update,
 )
@@ -47,6 +43,7 @@ from sklearn_din.metrics import group_roc_auc_scorer
 from sklearn_din.saving import ModelFileError
 from tests.click_frames import assert_same_encoders
 from tests.fitted_pipelines import make_rows
+from tests.model_origins import make_origins, make_pipeline_of
 
 
 @pytest.fixture
@@ -363,9 +360,8 @@ def test_pickles_keep_callbacks_and_networks_as_they_are(fitted, frame, y, tmp_p
     assert (again.predict_proba(frame) == fitted.predict_proba(frame)).all()
 
 
-# Models of every origin; the files and caches they were made of are gone
+# Models of every origin
 
-ROLES = {"user": "user", "time": "time"}
 ASK = """
 import joblib, sys, sklearn_din
 rows, expected = joblib.load(sys.argv[1])
@@ -374,49 +370,15 @@ for path in sys.argv[2:]:
 """
 
 
-def make_pipeline_of(**parameters):
-    encoder = HistorySequenceEncoder(**ROLES, min_frequency=2)
-    classifier = DINClassifier(
-        embedding_dim=2, hidden_units=(4,), max_epochs=2, random_state=0, **parameters
-    )
-    return Pipeline([("encode", encoder), ("din", classifier)])
-
-
 @pytest.fixture(scope="module")
-def rows():
-    frame, _ = make_rows()
-    return attach_history(frame, frame, columns=["item"], **ROLES)
+def origins(tmp_path_factory):
+    """Name -> fitted model, and rows."""
+    return make_origins(tmp_path_factory.mktemp("sources"))
 
 
-@pytest.fixture(scope="module")
-def origins(rows, tmp_path_factory):
-    """Name -> fitted model; files, caches and checkpoints that it was made of are gone."""
-    frame, y = make_rows()
-    folder = tmp_path_factory.mktemp("sources")
-    frame.assign(click=y).to_parquet(folder / "rows.parquet", row_group_size=30)
-    scan = scan_parquet(folder / "rows.parquet", target="click", cache_dir=folder / "cache")
-    X = attach_history(scan, scan, columns=["item"], **ROLES)
-    later = rows.assign(time=rows["time"] + pd.Timedelta("30D"), item=rows["item"] + "new")
-    grid = {"din__lr": [0.01, 0.02]}
-    models = {
-        "scan": make_pipeline_of().fit(X, X.target_),
-        "frame": make_pipeline_of().fit(rows, y),
-        "search": GridSearchCV(make_pipeline_of(), grid, cv=TimeSplit(2, time="time")),
-        "checkpoint": make_pipeline_of(callbacks=[Checkpoint(folder / "runs")]).fit(rows, y),
-    }
-    models["search"].fit(X, X.target_)
-    models["grown scan"] = update(make_pipeline_of().fit(X, X.target_), later, y)
-    models["updated by a scan"] = update(make_pipeline_of().fit(rows, y), X, X.target_)
-    models["partial_fit"] = make_pipeline_of().fit(rows, y)
-    encoder, classifier = models["partial_fit"]["encode"], models["partial_fit"]["din"]
-    classifier.partial_fit(encoder.partial_fit(later, y).transform(later), y)
-    del X, scan
-    shutil.rmtree(folder)
-    return models
-
-
-def test_models_of_every_origin_predict_the_same_bits_in_a_fresh_process(origins, rows, tmp_path):
+def test_models_of_every_origin_predict_the_same_bits_in_a_fresh_process(origins, tmp_path):
     """None asks for trust, and each can go on learning."""
+    origins, rows = origins
     paths = {name: tmp_path / f"{name}.din" for name in origins}
     later, y = rows.assign(time=rows["time"] + pd.Timedelta("60D"), item="newest"), make_rows()[1]
     expected = {}
