@@ -16,7 +16,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from sklearn_din import Checkpoint, DINClassifier
-from sklearn_din.network import layers
 from sklearn_din.network.batch import Batch
 from sklearn_din.resilient import checkpoint
 from sklearn_din.training import net as net_file
@@ -65,7 +64,7 @@ def net_of(device="cpu", **parameters):
 @pytest.fixture
 def unreadable(monkeypatch):
     """Have the package take the host's memory for a device's that the host must not read."""
-    for file in (layers, net_file, steps):
+    for file in (net_file, steps):
         monkeypatch.setattr(file, "is_host", lambda device: False)
 
 

@@ -92,6 +92,15 @@ class DistinctRows(NamedTuple):
     rows: Tensor
 
 
+def is_host(device: str | torch.device) -> bool:
+    """Return whether the host reads a device's memory without waiting for the device.
+
+    A GPU computes behind the host: to read a number, the host waits for all earlier work, and the
+    GPU then waits for the host. A training step avoids it.
+    """
+    return torch.device(device).type == "cpu"
+
+
 def to_device(tensor: Tensor, device: str | torch.device) -> Tensor:
     """Tensor on the device, without the host waiting for the copy to a GPU.
 

@@ -16,8 +16,7 @@ from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.module import DIN
 from sklearn_din.native.logits import logits_of
 from sklearn_din.neighbours.tables import NeighbourTables
-from sklearn_din.network.batch import Batch, to_device
-from sklearn_din.network.layers import is_host, number_on_host
+from sklearn_din.network.batch import Batch, is_host, to_device
 from sklearn_din.training.alone import Alone
 from sklearn_din.training.batches import ImpressionBatches, ScoringBatches
 from sklearn_din.training.novelty import NO_NOVELTY, Novelty
@@ -273,8 +272,8 @@ class DINNet(NeuralNetBinaryClassifier):
             self.notify("on_batch_begin", batch=batch, training=training)
             step = step_fn(batch, **fit_params)
             loss = step["loss"].detach()
-            number = number_on_host(loss)
-            self.history.record_batch(f"{prefix}_loss", loss if number is None else number)
+            seen = loss.item() if is_host(loss.device) else loss
+            self.history.record_batch(f"{prefix}_loss", seen)
             self.history.record_batch(f"{prefix}_batch_size", batch[0].n_joint_rows)
             self.notify("on_batch_end", batch=batch, training=training, **step)
             n_batches += 1

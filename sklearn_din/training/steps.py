@@ -9,8 +9,7 @@ from skorch import NeuralNet
 from skorch.history import History
 from torch import Tensor
 
-from sklearn_din.network.batch import Batch
-from sklearn_din.network.layers import is_host
+from sklearn_din.network.batch import Batch, is_host
 
 STEPS_PER_READ = 50  # losses on a GPU: reading one makes the host wait for all earlier steps
 SPLIT_FROM = 1 << 17  # events of a step: a layer of 64 units over them takes 32 MiB
