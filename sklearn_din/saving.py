@@ -19,7 +19,7 @@ import numpy as np
 import sklearn.calibration
 import sklearn.metrics
 
-from sklearn_din.training.inputs import check_device, device_for
+from sklearn_din.training.inputs import device_for
 from sklearn_din.training.net_state import networks_on
 from sklearn_din.utils.text_table import text_table
 from sklearn_din.utils.whole_files import ModelFileError, damaged_file, whole_file
@@ -174,12 +174,12 @@ def load(path: str | os.PathLike[str], *, trusted: Sequence[str] = (), device: s
     import skops.io
     from skops.io.exceptions import UntrustedTypesFoundException
 
-    check_device(device)
+    device = device_for(device)
     allowed = [*trusted_types(), *([trusted] if isinstance(trusted, str) else trusted)]
     with open(path, "rb") as file:
         try:
             _check_zip(file)
-            with networks_on(device_for(device)):
+            with networks_on(device):
                 return skops.io.load(file, trusted=allowed)
         except UntrustedTypesFoundException as error:
             names = sorted({*skops.io.get_untrusted_types(file=file)} - {*allowed})

@@ -698,8 +698,8 @@ ENCODED, HALVES = make_impressions(20), np.arange(20) % 2
     ({"embedding_dim": {"item": 4}}, r"name every vocabulary once: \['category', 'item', 'tags'"),
     ({"embedding_dim": {"item": 0}}, exactly(f"{WIDTH} 0.")),
     ({"embedding_dim": {"item": "8"}}, exactly(f"{WIDTH} '8'.")),
-    ({"hidden_units": (0,)}, r"hidden_units must be whole numbers from 1, got \(0,\)"),
-    ({"attention_units": (8, 0)}, r"attention_units must be whole numbers from 1, got \(8, 0\)"),
+    ({"hidden_units": (0,)}, "each of hidden_units must be an integer of at least 1, got 0"),
+    ({"attention_units": (8, 0)}, "of attention_units must be an integer of at least 1, got 0"),
     ({"attention_units": ()}, exactly("attention_units must have at least one layer, got ().")),
     ({"device": "gpu"}, exactly("device must be 'auto', 'cpu', 'cuda' or 'cuda:0', got 'gpu'.")),
     *(

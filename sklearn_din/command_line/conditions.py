@@ -39,7 +39,7 @@ class Condition(NamedTuple):
             return column
         numbers = pd.to_numeric(column, errors="coerce")
         bad = column[numbers.isna() & column.notna()]
-        if not _is_number(self.value) or len(bad) == column.notna().sum():
+        if pd.isna(pd.to_numeric(self.value, errors="coerce")) or len(bad) == column.notna().sum():
             raise ValueError(
                 f"{self} compares numbers with a number, or text by == and !=, but "
                 f"{column.name!r} holds values such as {column.tolist()[0]!r}."
@@ -90,11 +90,3 @@ def keep_rows(
         print(f"note: {condition} leaves {len(kept):,} of {len(table):,} rows of {path}")
         table = kept
     return table
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True

@@ -54,11 +54,6 @@ class Options(argparse.Namespace):
         """Every column but the label."""
         return [self.user, self.time, *self.events, *self.context]
 
-    @property
-    def is_onnx(self) -> bool:
-        """Whether the model is a file of ``export_onnx``."""
-        return self.model.suffix == ".onnx"
-
 
 class OneLineParser(argparse.ArgumentParser):
     """A parser whose errors are one line each, without the usage in front."""

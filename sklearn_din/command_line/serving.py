@@ -49,7 +49,7 @@ def serve_study(study: "Study", model: Pipeline, port: int) -> None:
 def load_answers(options: Options) -> Answers:
     """Read the model, the catalogue and the log of what users did."""
     catalogue = read_table(options.catalogue, [], options)
-    if options.is_onnx:  # torch is not imported
+    if options.model.suffix == ".onnx":  # torch is not imported
         from sklearn_din.serving.onnx_model import load_onnx as load
     else:
         from sklearn_din.saving import load

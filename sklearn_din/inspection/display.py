@@ -172,6 +172,7 @@ class AttentionDisplay:
         return [f"{name} ({number}{probability:.0%})" for name, probability in pairs]
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class TrainingDisplay:
     """Plot of a training: loss and AUC by epoch, and the validation check that was kept.
 
@@ -206,8 +207,7 @@ class TrainingDisplay:
     1.0
     """
 
-    def __init__(self, *, history: pd.DataFrame) -> None:
-        self.history = history
+    history: pd.DataFrame
 
     @classmethod
     def from_estimator(cls, estimator: BaseEstimator, *, ax: Axes | None = None) -> TrainingDisplay:
@@ -244,9 +244,11 @@ class TrainingDisplay:
             )
         best, history = self.best_epoch, self.history
         has_auc = best is not None and bool(history["valid_auc"].notna().any())
-        heights = [(0, 0.53, 1, 0.47), (0, 0, 1, 0.47)] if has_auc else [(0, 0, 1, 1)]
+        panels = [(0, 0.53, 1, 0.47), (0, 0, 1, 0.47)] if has_auc else [(0, 0, 1, 1)]
         size = (6.4, 3.8 + 2.2 * has_auc)
-        self.figure_, self.ax_ = _new_panels(ax, heights, size, purpose="TrainingDisplay")
+        self.figure_, host = _new_axes(ax, size, purpose="TrainingDisplay")
+        host.set_axis_off()
+        self.ax_ = np.array([host.inset_axes(bounds) for bounds in panels])
         loss, last = self.ax_[0], self.ax_[-1]
         style: dict[str, Any] = {"marker": "o", "markersize": 4}
         epochs = history["epoch"]
@@ -421,19 +423,6 @@ def _new_axes(ax: Axes | None, size: tuple[float, float], *, purpose: str) -> tu
     if ax is None:
         return pyplot.subplots(figsize=size, layout="constrained")
     return cast("Figure", ax.figure), ax  # or a SubFigure, where ax lies in one
-
-
-def _new_panels(
-    ax: Axes | None,
-    bounds: Sequence[tuple[float, float, float, float]],
-    size: tuple[float, float],
-    *,
-    purpose: str,
-) -> tuple[Figure, np.ndarray]:
-    """Return panels within the given axes, or in a new figure, and the figure."""
-    figure, host = _new_axes(ax, size, purpose=purpose)
-    host.set_axis_off()
-    return figure, np.array([host.inset_axes(bound) for bound in bounds])
 
 
 def _short(name: str, longest: int = LONGEST_NAME) -> str:

@@ -17,12 +17,7 @@ from torch.nn import functional as F  # noqa: N812
 from sklearn_din.features.schema import PADDING_ID, UNKNOWN_ID, Behaviour
 from sklearn_din.network.batch import Batch
 from sklearn_din.network.layers import ActivationUnit
-from sklearn_din.network.segments import (
-    Segments,
-    max_events,
-    softmax_events,
-    sum_events,
-)
+from sklearn_din.network.segments import Segments, max_events, softmax_events, sum_events
 
 NO_ID = -1  # matches no event: ids that training hides are -2 and below
 # Decay of an event's weight per later event: none, over about five events, over about two events.

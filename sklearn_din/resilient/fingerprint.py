@@ -1,6 +1,6 @@
 """Fingerprints that identify the parameters and data of a training."""
 
-import math
+import json
 from collections.abc import Mapping
 from numbers import Real
 from typing import Any
@@ -76,25 +76,24 @@ def plain_parameter(value: object) -> Any:
     >>> plain_parameter((64, np.int64(16))) == plain_parameter([64, 16])
     True
     """
+    text = json.dumps(value, default=_describe)
+    return json.loads(text, parse_constant=str)  # NaN equals itself as text
+
+
+def _describe(value: object) -> Any:
+    """Return what JSON can hold of a value that it does not know."""
     if isinstance(value, np.generic):
-        value = value.item()
-    if value is None or isinstance(value, bool | int):
-        return value
-    if isinstance(value, str):
-        return str(value)
-    if isinstance(value, Real):
-        return float(value) if math.isfinite(value) else repr(float(value))
+        return value.item()
     if isinstance(value, Mapping):
-        pairs = [[plain_parameter(key), plain_parameter(item)] for key, item in value.items()]
-        return sorted(pairs, key=repr)
-    if isinstance(value, tuple | list):
-        return [plain_parameter(item) for item in value]
+        return dict(value)
     if isinstance(value, np.random.RandomState):
         return f"RandomState {_digest_of_state(value)}"
     if isinstance(value, Callback):
         settings = {name: getattr(value, name, None) for name in value._get_param_names()}
-        plain = {n: plain_parameter(v) for n, v in settings.items() if isinstance(v, str | Real)}
-        return [_name(type(value)), plain]
+        return [
+            _name(type(value)),
+            {n: v for n, v in settings.items() if isinstance(v, str | Real)},
+        ]
     return _name(value if isinstance(value, type) else type(value))
 
 

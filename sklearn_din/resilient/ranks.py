@@ -28,12 +28,7 @@ from torch.nn import functional as F  # noqa: N812
 from sklearn_din.module import DIN
 from sklearn_din.network.batch import rows_of_rank
 from sklearn_din.network.layers import Dice
-from sklearn_din.resilient.fingerprint import (
-    Fingerprint,
-    differences,
-    fingerprint,
-    weights_digest,
-)
+from sklearn_din.resilient.fingerprint import Fingerprint, differences, fingerprint, weights_digest
 from sklearn_din.training.alone import Alone, Given
 from sklearn_din.utils.warnings import warn_user
 

@@ -108,18 +108,11 @@ PROBLEMS = {
     422: "What was wrong with the request.",
     503: "Too many requests wait: ask again in a second.",
 }
-OF_EVENTS = {
-    404: "No event was posted with this id.",
-    507: "There is no room for more events.",
-}
+OF_EVENTS = {404: "No event was posted with this id.", 507: "There is no room for more events."}
 
 
 def create_app(
-    state: State,
-    *,
-    token: str = "",
-    protects_reading: bool = False,
-    hosts: Sequence[str] = (),
+    state: State, *, token: str = "", protects_reading: bool = False, hosts: Sequence[str] = ()
 ) -> FastAPI:
     """Return the application; the options are those of :class:`Guard`."""
     registry = _registry_of(state)

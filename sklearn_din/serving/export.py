@@ -20,11 +20,7 @@ from torch import nn
 from sklearn_din.features.event_table import WITHOUT_WEIGHTS
 from sklearn_din.features.schema import PADDING_ID, UNKNOWN_ID, Behaviour, Field
 from sklearn_din.features.vectors import Vectors
-from sklearn_din.inspection.fitted import (
-    classifier_of,
-    split_pipeline,
-    unwrap,
-)
+from sklearn_din.inspection.fitted import classifier_of, split_pipeline, unwrap
 from sklearn_din.module import DIN
 from sklearn_din.neighbours.item_scores import DECAY, N_OF_HISTORY
 from sklearn_din.neighbours.pairs import NeighbourPair

@@ -33,6 +33,11 @@ def _cast(kind: str) -> Callable[[Value], Value]:
     return lambda self: self.call("Cast", to=self.graph.onnx.TensorProto.DataType.Value(kind))
 
 
+def _on_axis(operation: str) -> Callable[[Value, int], Value]:
+    """Return a method that adds a node that adds an axis of size one, or takes it away."""
+    return lambda self, axis: self.graph.add(operation, self, np.array([axis]))
+
+
 class Value:
     """A value that a graph computes. Operators and methods add nodes, and return new values.
 
@@ -61,13 +66,8 @@ class Value:
         """Apply an operation of one operand, such as "Log"."""
         return self.graph.add(operation, self, **attributes)
 
-    def unsqueeze(self, axis: int) -> Value:
-        """Return the value with one more axis, of size one."""
-        return self.graph.add("Unsqueeze", self, np.array([axis]))
-
-    def squeeze(self, axis: int) -> Value:
-        """Return the value without an axis of size one."""
-        return self.graph.add("Squeeze", self, np.array([axis]))
+    unsqueeze = _on_axis("Unsqueeze")
+    squeeze = _on_axis("Squeeze")
 
     def reshape(self, *dims: int) -> Value:
         """Return the value in another shape; -1 is what is left, 0 as it was."""

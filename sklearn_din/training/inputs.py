@@ -281,9 +281,7 @@ def _rows_and_y(
 
 def _has_several_labels(estimator: BaseEstimator, y: Any) -> bool:
     """Return whether y has several columns; a frame of one column is one label."""
-    if y is None or is_regressor(estimator):
-        return False
-    shape = (y if hasattr(y, "shape") else np.asarray(y)).shape
+    shape: tuple[int, ...] = () if y is None or is_regressor(estimator) else np.shape(y)
     return len(shape) == 2 and shape[1] > 1
 
 
@@ -416,22 +414,20 @@ def check_features(
 
 def check_parameters(estimator: BaseEstimator) -> None:
     """Raise if a parameter is invalid in a way that scikit-learn's constraints cannot express."""
+    from sklearn_din.utils.validation import check_count  # and pandas
+
     for name in ("attention_units", "hidden_units"):
-        units = getattr(estimator, name)
-        if not all(map(_is_count, units)):
-            raise ValueError(f"{name} must be whole numbers from 1, got {units}.")
+        for units in getattr(estimator, name):
+            check_count(units, name=f"each of {name}")
     if not len(estimator.attention_units):
         got = estimator.attention_units
         raise ValueError(f"attention_units must have at least one layer, got {got!r}.")
     if isinstance(estimator.embedding_dim, Mapping):
         for column, width in estimator.embedding_dim.items():
-            if not _is_count(width):
-                raise ValueError(
-                    f"embedding_dim[{column!r}] must be an integer of at least 1, got {width!r}."
-                )
+            check_count(width, name=f"embedding_dim[{column!r}]")
     if estimator.callbacks:
         _check_callbacks(estimator.callbacks)
-    check_device(estimator.device)
+    device_for(estimator.device)
 
 
 def _check_callbacks(callbacks: Sequence[Any]) -> None:
@@ -447,14 +443,13 @@ def _check_callbacks(callbacks: Sequence[Any]) -> None:
             )
 
 
-def _is_count(value: object) -> bool:
-    return isinstance(value, int | np.integer) and not isinstance(value, bool) and bool(value >= 1)
+def device_for(device: str) -> str:
+    """Return the name of the torch device; "auto" is a GPU where there is one.
 
-
-def check_device(device: str) -> None:
-    """Raise where torch has no such device, or this machine has not."""
+    Raises where torch has no such device, or this machine has not.
+    """
     if device == "auto":
-        return
+        return "cuda" if torch.cuda.is_available() else "cpu"
     try:
         kind = torch.device(device).type
     except (RuntimeError, TypeError) as error:
@@ -465,6 +460,7 @@ def check_device(device: str) -> None:
         raise ValueError(
             f"device={device!r} needs a CUDA GPU and a torch build for it. Use device='auto'."
         )
+    return device
 
 
 def _numeric_features(estimator: BaseEstimator, numbers: np.ndarray) -> EncodedFeatures:
@@ -535,10 +531,3 @@ def check_weights(
             f"{weights.min():g} and a sum of {weights.sum():g}."
         )
     return (weights / weights[weights > 0].mean()).astype(np.float32)
-
-
-def device_for(device: str) -> str:
-    """Return the name of the torch device; "auto" is a GPU where there is one."""
-    if device != "auto":
-        return device
-    return "cuda" if torch.cuda.is_available() else "cpu"

@@ -15,14 +15,12 @@ MIN_GROUPS = 20
 MIN_ROWS = 5  # of a group
 MOST_SCATTER = 0.5  # of what coins have; means over all rows have .36 at most, honest columns .96
 LEAST_Z = -5.0
-BY_DESIGN = (
-    0.8  # without any column: so many clicks of a group were drawn, one in three for example
-)
+BY_DESIGN = 0.8  # without any column: so many clicks of a group were drawn, such as one in three
 DEGREE = 3  # of the polynomial that makes a column a chance
 LEAST_CHANCE = 1e-3
 
 
-def find_label_means(X: EncodedFeatures, is_click: np.ndarray) -> Iterator[Finding]:
+def find_label_means(X: EncodedFeatures, clicks: np.ndarray) -> Iterator[Finding]:
     """Yield a finding for each column of numbers that is a mean of the label over all rows.
 
     The number of clicks of a group, such as a user or an item, scatters around what a column lets
@@ -33,9 +31,9 @@ def find_label_means(X: EncodedFeatures, is_click: np.ndarray) -> Iterator[Findi
     rows = np.arange(0, len(X), -(-len(X) // CHECKED_ROWS)) if len(X) else np.arange(0)
     names = [n for n in X.schema.names("numeric") if not X.schema[n].candidate]
     names = [name for name in names if len(np.unique(X.columns[name][rows])) >= MIN_GROUPS]
-    if not names or not 0 < is_click[rows].mean() < 1:
+    clicks = (clicks[rows] == 1).astype(np.float64)
+    if not names or not 0 < clicks.mean() < 1:
         return
-    clicks = is_click[rows].astype(np.float64)
     average = np.full(len(rows), clicks.mean())
     groups = {
         what: codes

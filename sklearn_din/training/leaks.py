@@ -71,10 +71,6 @@ def _find_labels(X: EncodedFeatures, clicks: np.ndarray) -> Iterator[Finding]:
             )
 
 
-def _find_label_means(X: EncodedFeatures, clicks: np.ndarray) -> Iterator[Finding]:
-    yield from find_label_means(X, clicks == 1)
-
-
 def _find_first_clicks(X: EncodedFeatures, clicks: np.ndarray) -> Iterator[Finding]:
     if min((clicks == 0).sum(), (clicks == 1).sum()) < MIN_ROWS:
         return
@@ -95,7 +91,7 @@ CHECKS = {
     "own clicks in histories": _find_own_clicks,
     "histories on their rows": _find_wrong_rows,
     "columns that are the label": _find_labels,
-    "means of the label": _find_label_means,
+    "means of the label": find_label_means,
     "clicks before": _find_first_clicks,
 }
 

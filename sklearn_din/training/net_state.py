@@ -203,10 +203,8 @@ def _module(schema: Schema, options: dict[str, Any], weights: dict[str, Any]) ->
 
 
 def _check_size(schema: Schema, options: dict[str, Any], weights: list[Any]) -> None:
-    """Raise where options name more layers or wider ones than there are weights."""
-    dims = options.get("embedding_dim")
-    widths = {dims} if type(dims) is int else set(check_dict(dims, what="embedding_dim").values())
-    units = [options.get(name) for name in ("hidden_units", "attention_units")]
+    """Raise where options name more layers or labels than there are weights."""
+    hidden, attention = (options.get(name) for name in ("hidden_units", "attention_units"))
     after: Any = options.get("after")
     is_plain = type(after) is tuple and all(n is None or type(n) is int for n in after)
     if not is_plain or not 0 < len(after) <= len(weights):
@@ -214,18 +212,11 @@ def _check_size(schema: Schema, options: dict[str, Any], weights: list[Any]) -> 
     shares: Any = options.get("position_shares")
     if type(shares) is not tuple or any(type(share) is not float for share in shares):
         raise ValueError(f"shares of positions must be numbers, got {shares!r:.60}.")
-    for layers in (widths, *units):
-        is_plain = type(layers) in (set, tuple)
-        if not is_plain or any(type(n) is not int or n < 1 for n in layers or ()):
-            raise ValueError(f"widths must be positive integers, got {layers!r:.60}.")
+    if type(hidden) is not tuple or type(attention) is not tuple:
+        raise ValueError(f"widths must be tuples, got {hidden!r:.60} and {attention!r:.60}.")
     n_units = sum(not behaviour.is_bag for behaviour in schema.behaviours)
-    n_layers = len(units[0] or ()) + len(units[1] or ()) * n_units
-    n_attributes = sum(len(behaviour.histories) for behaviour in schema.behaviours)
-    n_weights = sum(array.size for array in weights if type(array) is np.ndarray)
-    uses_unit = options.get("pooling") == "attention"
-    if n_attributes * max(widths, default=0) > n_weights * max(1, len(widths)):
-        raise ValueError("the options name wider embeddings than there are weights.")
-    if (n_layers if uses_unit else len(units[0] or ())) > len(weights):
+    n_units *= options.get("pooling") == "attention"
+    if len(hidden) + len(attention) * n_units > len(weights):
         raise ValueError("the options name a larger network than there are weights.")
 
 

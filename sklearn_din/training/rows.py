@@ -12,11 +12,7 @@ from numpy.typing import ArrayLike
 from skorch import NeuralNet
 
 from sklearn_din.features.encoded import EncodedFeatures
-from sklearn_din.neighbours.tables import (
-    NeighbourTables,
-    choose_order,
-    learn_neighbours,
-)
+from sklearn_din.neighbours.tables import NeighbourTables, choose_order, learn_neighbours
 from sklearn_din.training.alone import Alone, Given
 from sklearn_din.training.batches import ImpressionBatches, choose_batch_size
 from sklearn_din.training.few_labels import are_few, count_epochs, find_factor, shrink
@@ -166,11 +162,7 @@ def _learn_neighbours(given: Given, ranks: Alone) -> tuple[NeighbourTables, Enco
 
 
 def _new_training(
-    net: NeuralNet,
-    rows: TrainingRows,
-    groups: ArrayLike | None,
-    holds_out: bool,
-    **options: Any,
+    net: NeuralNet, rows: TrainingRows, groups: ArrayLike | None, holds_out: bool, **options: Any
 ) -> Training:
     """Return the training of a new network; where it ``holds_out`` rows, they may stop it."""
     X, kept, held_out, how = rows.X, None, None, ""
@@ -207,7 +199,8 @@ class TrainingRows(NamedTuple):
 
     def batches(self, net: NeuralNet, rows: np.ndarray | None = None) -> ImpressionBatches:
         """Return shuffled batches of these rows, or of all, as they are shown in training."""
-        return self._batches(rows, self._shown(rows), batch_size=net.batch_size_, order=net.order_)
+        options = {"batch_size": net.batch_size_, "shuffle": net.order_}
+        return self._batches(rows, self._shown(rows), **options)
 
     def held_out(self, rows: np.ndarray, how: str) -> ImpressionBatches:
         """Return batches of validation rows in order; ``how`` says which rows they are."""
@@ -221,15 +214,9 @@ class TrainingRows(NamedTuple):
         return ShownRows(self.novelty, self.moments if rows is None else self.moments[rows])
 
     def _batches(
-        self,
-        rows: np.ndarray | None,
-        shown: ShownRows | None,
-        *,
-        batch_size: int,
-        order: np.random.RandomState | None = None,
+        self, rows: np.ndarray | None, shown: ShownRows | None, **options: Any
     ) -> ImpressionBatches:
         y, weights = self.y, self.weights
         if rows is not None:
             y, weights = y[rows], None if weights is None else weights[rows]
-        options: dict[str, Any] = {"batch_size": batch_size, "shuffle": order}
         return ImpressionBatches(self.X, y, weights, rows=rows, shown=shown, **options)

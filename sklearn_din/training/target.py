@@ -27,6 +27,7 @@ class Target(ABC):
     after: tuple[int | None, ...] = (None,)  # as of DIN
     value_name: str = "prediction"  # name of the column of ``value_of``
     click_name: str = ""
+    label_names: tuple[str, ...] = ("",)  # of several labels
 
     @abstractmethod
     def encode(self, values: np.ndarray) -> np.ndarray:
@@ -51,11 +52,6 @@ class Target(ABC):
     def read(self, label: Label | None) -> Reading:
         """Return how outputs become one number for each row; ``label`` chooses among several."""
         return read_one(self.value_name, self.value_of, label)
-
-    @property
-    def label_names(self) -> tuple[str, ...]:
-        """Names of the labels where there are several."""
-        return ("",)
 
     def loss_of_constant(self, output: Output, y: np.ndarray, weights: np.ndarray | None) -> float:
         """Return the loss where all rows have the same output."""
@@ -263,7 +259,7 @@ class Labels(Target):
         order_of_labels(self.after)
 
     @property
-    def label_names(self) -> tuple[str, ...]:
+    def label_names(self) -> tuple[str, ...]:  # type: ignore[override]
         return self.names
 
     def encode(self, values: np.ndarray) -> np.ndarray:
