@@ -7,11 +7,10 @@ rows : (n_events,), the number of the impression of each event
 offsets : (n_rows + 1,), where each impression's events begin; the last entry is n_events
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F  # noqa: N812
 
 
 class Segments(NamedTuple):
@@ -41,22 +40,8 @@ def sum_events(
     """
     if weights is not None:
         values = values * weights.unsqueeze(1)
-    return _SumEvents.apply(values, rows, offsets)
-
-
-class _SumEvents(torch.autograd.Function):
-    """``embedding_bag``, with a gather as its backward pass: its own sorts."""
-
-    @staticmethod
-    def forward(ctx: Any, values: Tensor, rows: Tensor, offsets: Tensor) -> Tensor:
-        ctx.save_for_backward(rows)
-        index = torch.arange(values.shape[0], device=values.device)
-        return F.embedding_bag(index, values, offsets, mode="sum", include_last_offset=True)
-
-    @staticmethod
-    def backward(ctx: Any, grad_sums: Tensor) -> tuple[Tensor, None, None]:
-        (rows,) = ctx.saved_tensors
-        return grad_sums.index_select(0, rows), None, None
+    sums = values.new_zeros(offsets.shape[0] - 1, values.shape[1])
+    return sums.index_add(0, rows, values)
 
 
 def max_events(values: Tensor, rows: Tensor, n_rows: int) -> Tensor:
