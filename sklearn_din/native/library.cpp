@@ -156,7 +156,7 @@ private:
     std::vector<Written> written;
     std::vector<OfEvents> of_events;
     std::vector<float*> scores, powers;
-    int64_t size_of_sum = 0, n_hidden = 0, longest = 0, widest = 0;
+    int64_t size_of_sum = 0, n_hidden = 0, longest = 0, widest = 0, largest = 0;
     Block weights, numbers;
 
     std::vector<Dense> make_layers(const Linear* layers, int64_t n, int64_t n_in, int64_t ld_in) {
@@ -191,22 +191,21 @@ private:
             const Ids& attribute = b.attributes[a];
             if (attribute.candidate < 0) continue;
             b.n_compared++;
-            b.paired = padded(attribute.column + attribute.width);
         }
         const int64_t n_relations =
             behaviour.is_extended ? net.n_decays * b.n_compared + 1 + behaviour.n_numbers : 0;
-        b.relations = behaviour.n_layers ? b.width + b.paired : b.width;
-        b.ld = b.relations + padded(n_relations);
+        b.ld = b.width + padded(n_relations);
         int64_t most = 0;
         for (int64_t row = 0; row < net.n_rows; row++) most = std::max(most, n_events(behaviour, row));
         b.most = std::max(EVENTS_PER_BLOCK, most);
         longest = std::max(longest, most);
-        units.push_back(make_layers(layers, behaviour.n_layers, b.relations + n_relations,
-                                    b.ld));
+        units.push_back(make_layers(layers, behaviour.n_layers, b.width + n_relations, b.ld));
         b.unit = {units.back().data(), behaviour.n_layers - 1};
         if (!behaviour.n_layers) return;
         b.sum_of_query = place_in_sum(layers[0].n_outputs * b.width);
+        b.sum_of_pairs = place_in_sum(layers[0].n_outputs * b.width);
         step.widest_query = std::max(step.widest_query, padded(layers[0].n_outputs));
+        largest = std::max(largest, b.width * padded(layers[0].n_outputs));
     }
 
     void cut_into_tasks() {
@@ -221,7 +220,7 @@ private:
         for (int64_t i = 0, begin = 0; i < n; i++) {
             const int64_t end =
                 std::upper_bound(work.begin() + begin, work.end(), all * (i + 1) / n) - work.begin() - 1;
-            tasks[i] = {begin, end, false, nullptr, {}, nullptr, nullptr};
+            tasks[i] = {begin, end, false, nullptr, {}, nullptr, {}, nullptr};
             begin = end;
         }
     }
@@ -241,8 +240,10 @@ private:
         });
         for (Events& b : events) {
             if (!b.of->n_layers) continue;
-            b.query_forward = m.floats(b.width * b.unit.layers[0].ld_out);
-            b.query_backward = m.floats(b.unit.layers[0].n_out * b.width);
+            for (float** part : {&b.query_forward, &b.pair_forward})
+                *part = m.floats(b.width * b.unit.layers[0].ld_out);
+            for (float** part : {&b.query_backward, &b.pair_backward})
+                *part = m.floats(b.unit.layers[0].n_out * b.width);
         }
         powers.resize(net.n_decays);
         for (float*& of_decay : powers) of_decay = m.floats(longest);
@@ -279,8 +280,9 @@ private:
         const Dense& first = b.unit.layers[0];
         const int64_t width = b.of->width, ld = first.of->n_inputs, n = first.n_out;
         const float* weight = first.of->weight;
-        std::fill_n(b.query_forward, b.width * first.ld_out, 0.0f);
-        std::fill_n(b.query_backward, n * b.width, 0.0f);
+        for (float* part : {b.query_forward, b.pair_forward})
+            std::fill_n(part, b.width * first.ld_out, 0.0f);
+        for (float* part : {b.query_backward, b.pair_backward}) std::fill_n(part, n * b.width, 0.0f);
         pack(weight, ld, n, width, b.query_backward, b.width, b.query_forward, first.ld_out,
              weight + 2 * width, 1);
         auto part = [&](int64_t from, int64_t size, int64_t to, const float* less) {
@@ -288,8 +290,8 @@ private:
                  first.forward + to * first.ld_out, first.ld_out, less, -1);
         };
         part(width, width, 0, weight + 2 * width);
-        part(3 * width, std::min(width, b.paired), b.width, nullptr);
-        part(4 * width, ld - 4 * width, b.relations, nullptr);
+        part(4 * width, ld - 4 * width, b.width, nullptr);
+        pack(weight + 3 * width, ld, n, width, b.pair_backward, b.width, b.pair_forward, first.ld_out);
     }
 
     void place_written(Memory& m) {
@@ -314,12 +316,12 @@ private:
         int64_t most = ROWS_PER_BLOCK, of_rows = 0;
         for (const Events& b : events) {
             most = std::max(most, b.most);
-            widest = std::max(widest, 2 * b.width);
             of_rows = std::max(of_rows, (4 + b.n_compared) * b.width);
         }
         for (size_t i = 0; i < tasks.size(); i++) {
             tasks[i].written = &written[net.with_gradients ? 0 : i];
             for (float*& scratch : tasks[i].scratch) scratch = m.floats(most * widest);
+            for (float*& matrix : tasks[i].matrix) matrix = m.floats(largest);
             tasks[i].of_rows = m.floats(ROWS_PER_BLOCK * (step.widest_query + of_rows));
         }
     }
@@ -347,9 +349,8 @@ private:
             to = std::copy_n(query, width, to);
             to = std::copy_n(key, width, to);
             for (int64_t i = 0; i < width; i++) *to++ = query[i] - key[i];
-            to = std::copy_n(key + b.width, std::min(width, b.paired), to);
-            to = std::fill_n(to, std::max<int64_t>(width - b.paired, 0), 0.0f);
-            to = std::copy_n(key + b.relations, n_relations, to);
+            to = std::copy_n(tasks[0].sum + b.sum_of_pairs + o * b.width, width, to);
+            to = std::copy_n(key + b.width, n_relations, to);
         }
         write_rest(first, to);
         for (int64_t l = 1; l < b.of->n_layers; l++) write_layer(b.unit.layers[l], to);

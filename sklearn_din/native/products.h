@@ -18,9 +18,9 @@ inline Lanes& at(float* numbers) { return *reinterpret_cast<Lanes*>(numbers); }
 inline const Lanes& at(const float* numbers) { return *reinterpret_cast<const Lanes*>(numbers); }
 
 inline float sum_of(Lanes lanes) {
-    float sum = 0;
-    for (int i = 0; i < LANES; i++) sum += lanes[i];
-    return sum;
+    for (int n = LANES / 2; n; n /= 2)
+        for (int i = 0; i < n; i++) lanes[i] += lanes[i + n];
+    return lanes[0];
 }
 
 struct Matrix {  // its entry (i, k) lies at numbers[i * row + k * column]
@@ -51,6 +51,7 @@ void add_columns(
     int64_t i = 0;
     auto rest = [&] { return Matrix{A.numbers + i * A.row, A.row, A.column}; };
     for (; i + ROWS <= m; i += ROWS) add_tile<ROWS, WIDTH>(n, rest(), B, ld_b, C + i * ld_c, ld_c);
+    for (; i + 4 <= m; i += 4) add_tile<4, WIDTH>(n, rest(), B, ld_b, C + i * ld_c, ld_c);
     for (; i + 2 <= m; i += 2) add_tile<2, WIDTH>(n, rest(), B, ld_b, C + i * ld_c, ld_c);
     if (i < m) add_tile<1, WIDTH>(n, rest(), B, ld_b, C + i * ld_c, ld_c);
 }

@@ -160,9 +160,9 @@ inline bool is_same(const Network& net, const Ids& attribute, int64_t event, int
     return attribute.ids[event] == shown && shown != 0 && shown != 1;
 }
 
-// A behaviour's events. Those of a block lie one after the other as the unit's inputs:
-// [key, query * key, relations], or [key, relations] where nothing attends. The products end with
-// the last attribute that has a candidate: beyond, the query is zero.
+// A behaviour's events. Those of a block lie one after the other: [key, relations]. The unit's first
+// layer takes query * key, too. All events of a row have the same query, so that the row's matrix
+// for the keys, Wk + Wp diag(query), does what two products would.
 
 struct Block {
     int64_t begin, end, first_event, n;  // rows, and events
@@ -170,9 +170,8 @@ struct Block {
 
 Block block_from(const Events& b, int64_t row, int64_t end) {
     Block block{row, row, begin_of(*b.of, row), 0};
-    const int64_t most = b.of->is_shared ? b.most : EVENTS_PER_BLOCK;
     do block.n += n_events(*b.of, block.end++);
-    while (block.end < end && block.n + n_events(*b.of, block.end) <= most);
+    while (block.end < end && block.n + n_events(*b.of, block.end) <= EVENTS_PER_BLOCK);
     return block;
 }
 
@@ -190,7 +189,7 @@ void write_query(
 void write_relations(
     const Step& step, const Events& b, int64_t row, int64_t event, int64_t rank, float* relations) {
     const Network& net = *step.net;
-    clear(relations, b.ld - b.relations);
+    clear(relations, b.ld - b.width);
     int64_t c = 0;
     for (int64_t a = 0; a < b.of->n_attributes; a++) {
         const Ids& attribute = b.attributes[a];
@@ -207,23 +206,24 @@ void write_relations(
 
 void write_event(
     const Step& step, const Events& b, Task& task, int64_t row, int64_t rank, int64_t event,
-    const float* query, float* inputs) {
+    float* inputs) {
     for (int64_t a = 0; a < b.of->n_attributes; a++) {
         const Ids& attribute = b.attributes[a];
         copy(inputs + attribute.column, row_of(*step.net, attribute, event, task), attribute.width);
     }
     clear(inputs + b.of->width, b.width - b.of->width);
-    if (b.of->n_layers)
-        for (int64_t i = 0; i < b.paired; i += LANES)
-            at(inputs + b.width + i) = at(inputs + i) * at(query + i);
-    if (b.of->is_extended) write_relations(step, b, row, event, rank, inputs + b.relations);
+    if (b.of->is_extended) write_relations(step, b, row, event, rank, inputs + b.width);
 }
 
-// What keys that all rows share have by the first layer, (n, ld_out), once for all rows.
-void weigh_keys(const Dense& first, const Events& b, int64_t n, const float* inputs, float* scores) {
-    clear(scores, n * first.ld_out);
-    add_product(n, first.ld_out, b.width, {inputs, b.ld, 1}, first.forward, first.ld_out, scores,
-                first.ld_out);
+// Adds what a row's keys have by the first layer, query * key included.
+void weigh_keys(
+    const Events& b, int64_t n, const float* query, const float* keys, float* matrix, float* scores) {
+    const Dense& first = b.unit.layers[0];
+    const int64_t ld = first.ld_out;
+    for (int64_t i = 0; i < b.width * ld; i += ld)
+        for (int64_t o = i; o < i + ld; o += LANES)
+            at(matrix + o) = at(first.forward + o) + query[i / ld] * at(b.pair_forward + o);
+    add_product(n, ld, b.width, {keys, b.ld, 1}, matrix, ld, scores, ld);
 }
 
 // Weights of a block's events.
@@ -236,16 +236,19 @@ void weigh(const Events& b, const Block& block, Task& task, OfEvents& own) {
     const Matrix queries{own.queries + (block.begin - own.first_row) * b.width, b.width, 1};
     add_product(n_rows, first.ld_out, b.width, queries, b.query_forward, first.ld_out, of_queries,
                 first.ld_out);
-    const int64_t done = b.of->is_shared ? b.width : 0;  // inputs: keys by ``weigh_keys``
-    for (int64_t row = block.begin; row < block.end; row++)
-        for (int64_t i = 0; i < n_events(*b.of, row); i++, to += first.ld_out) {
-            copy(to, of_queries + (row - block.begin) * first.ld_out, first.ld_out);
-            if (done) add(to, task.scratch[1] + i * first.ld_out, first.ld_out);
-        }
     const int64_t from = block.first_event - own.first_event;
-    const Matrix inputs{own.inputs + from * b.ld + done, b.ld, 1};
-    add_product(block.n, first.ld_out, first.n_in - done, inputs,
-                first.forward + done * first.ld_out, first.ld_out, scores, first.ld_out);
+    const float* keys = own.inputs + from * b.ld;
+    for (int64_t row = block.begin; row < block.end; row++) {
+        float* const of_row = to;
+        const int64_t n = n_events(*b.of, row);
+        for (; to < of_row + n * first.ld_out; to += first.ld_out)
+            copy(to, of_queries + (row - block.begin) * first.ld_out, first.ld_out);
+        if (n) weigh_keys(b, n, own.queries + (row - own.first_row) * b.width, keys, task.matrix[0], of_row);
+        keys += n * b.ld;
+    }
+    const Matrix relations{own.inputs + from * b.ld + b.width, b.ld, 1};
+    add_product(block.n, first.ld_out, first.n_in - b.width, relations,
+                first.forward + b.width * first.ld_out, first.ld_out, scores, first.ld_out);
     run_stack(b.unit, block.n, own.scores, from, task.scratch[0], own.weights + from);
 }
 
@@ -279,7 +282,7 @@ void sum_events(const Step& step, const Events& b, const OfEvents& own, int64_t 
     s.totals[2] = float(n);
     const int64_t from = begin_of(*b.of, row) - own.first_event;
     for (int64_t i = from; i < from + n; i++) {
-        const float *key = own.inputs + i * b.ld, *relations = key + b.relations;
+        const float *key = own.inputs + i * b.ld, *relations = key + b.width;
         const float weight = b.of->n_layers ? own.weights[i] : 1;
         add(s.all, key, b.width);
         add(s.pooled, key, weight, b.width);
@@ -351,10 +354,8 @@ void run_events(
             write_query(step, b, written.inputs + (row - written.first_row) * step.ld_inputs, query);
             const int64_t source = source_of(*b.of, row), n = n_events(*b.of, row);
             for (int64_t i = 0; i < n; i++, to += b.ld)
-                write_event(step, b, task, row, n - 1 - i, source + i, query, to);
+                write_event(step, b, task, row, n - 1 - i, source + i, to);
         }
-        if (b.of->n_layers && b.of->is_shared && block.begin == begin)
-            weigh_keys(b.unit.layers[0], b, n_events(*b.of, begin), own.inputs, task.scratch[1]);
         if (b.of->n_layers) weigh(b, block, task, own);
         for (row = block.begin; row < block.end; row++) {
             sum_events(step, b, own, row);
@@ -453,7 +454,7 @@ void weights_backward(
     const Step& step, const Events& b, const OfEvents& own, int64_t row, const RowGradients& g,
     float* to) {
     const int64_t from = begin_of(*b.of, row) - own.first_event;
-    const int64_t at_numbers = b.relations + step.net->n_decays * b.n_compared + 1;
+    const int64_t at_numbers = b.width + step.net->n_decays * b.n_compared + 1;
     const float mass = sums_of(step, b, own, row).totals[1] + 1;
     for (int64_t i = from; i < from + n_events(*b.of, row); i++) {
         const float *key = own.inputs + i * b.ld, weight = own.weights[i];
@@ -465,7 +466,7 @@ void weights_backward(
     }
 }
 
-// The unit's gradients; returns those of [key, query * key], or null where nothing wants them.
+// The unit's gradients but for the keys'; returns those of the first layer's scores.
 // ``of_queries`` (n_rows, width) gets what the queries have by the first layer.
 const float* unit_backward(
     const Events& b, const Block& block, Task& task, const OfEvents& own, const float* of_weights,
@@ -474,8 +475,10 @@ const float* unit_backward(
     const int64_t from = block.first_event - own.first_event, n_rows = block.end - block.begin;
     const float* of_scores =
         run_stack_backward(b.unit, block.n, own.scores, from, of_weights, task.scratch, task.sum);
-    add_weight_gradient(first, block.n, of_scores, own.inputs + from * b.ld, task.sum);
-    float *by_row = task.of_rows, *free = of_scores == task.scratch[1] ? task.scratch[2] : task.scratch[1];
+    const float* relations = own.inputs + from * b.ld + b.width;
+    add_product(first.n_out, b.ld - b.width, block.n, {of_scores, 1, first.ld_out}, relations, b.ld,
+                task.sum + first.sum_of_weight + b.width, first.ld_in);
+    float* by_row = task.of_rows;
     clear(by_row, n_rows * first.ld_out);
     const float* of_event = of_scores;
     for (int64_t row = block.begin; row < block.end; row++)
@@ -484,37 +487,51 @@ const float* unit_backward(
     const float* queries = own.queries + (block.begin - own.first_row) * b.width;
     add_product(first.n_out, b.width, n_rows, {by_row, 1, first.ld_out}, queries, b.width,
                 task.sum + b.sum_of_query, b.width);
-    if (!b.of->trains_embeddings) return nullptr;
-    add_product(n_rows, b.width, first.n_out, {by_row, first.ld_out, 1}, b.query_backward, b.width,
-                of_queries, b.width);
-    const int64_t size = b.width + b.paired;
-    clear(free, block.n * size);
-    add_product(block.n, size, first.n_out, {of_scores, first.ld_out, 1}, first.backward,
-                first.ld_in, free, size);
-    return free;
+    if (b.of->trains_embeddings)
+        add_product(n_rows, b.width, first.n_out, {by_row, first.ld_out, 1}, b.query_backward,
+                    b.width, of_queries, b.width);
+    return of_scores;
 }
 
-// Gradients of a row's keys, and what the query has by its products with them.
-void keys_backward(
-    const Events& b, const OfEvents& own, int64_t row, const RowGradients& g,
-    const float* of_inputs, float* to) {
+// What the first layer's scores of a row's events give to its part of the keys and of query * key;
+// adds to the gradients of the keys and of the query, where these learn by it.
+void weigh_keys_backward(
+    const Events& b, Task& task, int64_t n, const float* of_scores, const float* keys,
+    const float* query, float* of_query, float* of_keys) {
+    const Dense& first = b.unit.layers[0];
+    const int64_t width = b.width;
+    float *gradient = task.matrix[0], *matrix = task.matrix[1];
+    clear(gradient, first.n_out * width);  // of the row's matrix
+    add_product(first.n_out, width, n, {of_scores, 1, first.ld_out}, keys, b.ld, gradient, width);
+    for (int64_t o = 0; o < first.n_out; o++) {
+        float* of_key = task.sum + first.sum_of_weight + o * first.ld_in;
+        float* of_pair = task.sum + b.sum_of_pairs + o * width;
+        const float *key = first.backward + o * first.ld_in, *pair = b.pair_backward + o * width;
+        for (int64_t i = 0; i < width; i += LANES) {
+            const Lanes g = at(gradient + o * width + i), q = at(query + i), p = at(pair + i);
+            at(of_key + i) += g;
+            at(of_pair + i) += g * q;
+            if (!b.of->trains_embeddings) continue;
+            at(of_query + i) += g * p;
+            at(matrix + o * width + i) = at(key + i) + p * q;
+        }
+    }
+    if (b.of->trains_embeddings)
+        add_product(n, width, first.n_out, {of_scores, first.ld_out, 1}, matrix, width, of_keys,
+                    width);
+}
+
+// Gradients of a row's keys by the sums of events.
+void sums_backward(
+    const Events& b, const OfEvents& own, int64_t row, const RowGradients& g, float* to) {
     const int64_t from = begin_of(*b.of, row) - own.first_event, width = b.width;
-    const float* query = own.queries + (row - own.first_row) * width;
     for (int64_t i = from; i < from + n_events(*b.of, row); i++, to += width) {
-        const float *key = own.inputs + i * b.ld, *relations = key + b.relations;
+        const float* relations = own.inputs + i * b.ld + width;
         copy(to, g.all, width);
         if (!b.of->n_layers) add(to, g.pooled, width);
         else if (b.of->trains_embeddings) add(to, g.pooled, own.weights[i], width);
         for (int64_t c = 0; c < (b.of->is_extended ? b.n_compared : 0); c++)
             if (relations[c] != 0) add(to, g.matching + c * width, width);
-        if (!of_inputs) continue;
-        add(to, of_inputs, width);
-        for (int64_t j = 0; j < b.paired; j += LANES) {
-            const Lanes of_pair = at(of_inputs + width + j);
-            at(to + j) += of_pair * at(query + j);
-            at(g.query + j) += of_pair * at(key + j);
-        }
-        of_inputs += width + b.paired;
     }
 }
 
@@ -543,18 +560,24 @@ void run_events_backward(const Step& step, int64_t number, Task& task) {
                 weights_backward(step, b, own, row, g,
                                  weights + begin_of(*b.of, row) - block.first_event);
         }
-        const float* of_inputs = nullptr;
+        const float* of_scores = nullptr;
         float* by_unit = of_rows + ROWS_PER_BLOCK * size;
         if (b.of->n_layers) {
             clear(by_unit, (block.end - block.begin) * b.width);
-            of_inputs = unit_backward(b, block, task, own, weights, by_unit);
+            of_scores = unit_backward(b, block, task, own, weights, by_unit);
         }
         for (int64_t row = block.begin; row < block.end; row++) {
             const RowGradients& g = of_row[row - block.begin];
-            const int64_t first = begin_of(*b.of, row), i = first - block.first_event;
-            keys_backward(b, own, row, g, of_inputs ? of_inputs + i * (b.width + b.paired) : nullptr,
-                          step.grad_keys[number] + first * b.width);
-            if (of_inputs) add(g.query, by_unit + (row - block.begin) * b.width, b.width);
+            const int64_t first = begin_of(*b.of, row), n = n_events(*b.of, row);
+            float* of_keys = step.grad_keys[number] + first * b.width;
+            sums_backward(b, own, row, g, of_keys);
+            if (of_scores) {
+                const float* query = own.queries + (row - own.first_row) * b.width;
+                const float* keys = own.inputs + (first - own.first_event) * b.ld;
+                add(g.query, by_unit + (row - block.begin) * b.width, b.width);
+                if (n) weigh_keys_backward(b, task, n, of_scores, keys, query, g.query, of_keys);
+                of_scores += n * b.unit.layers[0].ld_out;
+            }
             add_to_candidates(step, b, g.query, step.grad_inputs + row * step.ld_inputs);
         }
         begin = block.end;

@@ -29,10 +29,11 @@ struct Events {  // a behaviour
     const float* const* numbers;
     Stack unit;
     float *query_forward, *query_backward;  // first layer's part of the query: (width, ld_out), ...
-    int64_t sum_of_query;
-    int64_t width, paired, relations, ld;  // padded widths of keys and pairs, first relation
+    float *pair_forward, *pair_backward;    // and of query * key
+    int64_t sum_of_query, sum_of_pairs;
+    int64_t width, ld;  // padded: of keys, and of an event's inputs
     int64_t n_compared;
-    int64_t most;                              // events of a block
+    int64_t most;  // events of a block
 };
 
 struct OfEvents {  // what a forward pass writes for one behaviour, from a row and an event on
@@ -53,7 +54,8 @@ struct Task {  // consecutive rows, and memory of its own
     bool is_wrong;  // an id lies beyond its table
     Written* written;
     float* scratch[4];
-    float *of_rows, *sum;  // sum: of gradients, as places in it say
+    float *of_rows, *matrix[2];  // matrix: as large as the first layer's part of the keys
+    float* sum;                  // of gradients, as places in it say
 };
 
 struct Step {
