@@ -3,8 +3,8 @@
 ``python -m benchmarks.default_fit COMMIT [--seeds 5] [--only WORD]`` fits both in turn, each in a
 process of its own that imports the package from its files, and prints by set: this one's AUC, GAUC
 and log loss, the paired differences with their standard errors, and the median of the ratios of
-CPU seconds of one thread (encoder and classifier). Where the log has times, the encoder is told, so that the last
-rows stop the training and are learnt then.
+CPU seconds of one thread (encoder and classifier). Where the log has times, the encoder is told, so
+that the last rows stop the training and are learnt then.
 """
 
 import argparse

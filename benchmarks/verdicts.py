@@ -3,8 +3,8 @@
 ``python -m benchmarks.verdicts [--seeds 5] [--only WORD] [--method WORD] [--rows N]`` fits, on real
 verdicts and made logs, or their last N rows, the default way; LightGBM on counts of the history
 and, point in time, how often each id and the user came up and what share of it was 1, as it is and
-shrunk; and the item's rate, ten rows at the average rate added. It prints AUC, GAUC, log loss, and
-"gauc at once": GAUC where all test rows of a user are asked at the moment of the first one, with
+shrunk; and the item's rate, ten rows at the average rate added. It prints AUC, GAUC, log loss, CPU
+seconds (columns, fit and both predictions; OMP_NUM_THREADS=1 for one thread's), and "gauc at once": GAUC where all test rows of a user are asked at the moment of the first one, with
 the history of then. Of rows asked one after the other a user's own level changes from row to row:
 that is right or wrong about the user, and orders no items.
 
@@ -13,6 +13,7 @@ With ``--live`` both get what is known as of each row's moment, test rows includ
 """
 
 import argparse
+import time
 from functools import partial
 
 import numpy as np
@@ -124,7 +125,9 @@ def measure(name, seed, methods, n_rows, *, live=False):
     if live:
         X, rows = with_levels(X, y, rows, labels, user)
     for method, predict in methods.items():
+        began = time.process_time()
         p, q = predict(X, y, rows, at_once(rows, user), user=user, seed=seed, parameters=parameters)
+        seconds = time.process_time() - began
         yield {
             "set": name,
             "seed": seed,
@@ -133,6 +136,7 @@ def measure(name, seed, methods, n_rows, *, live=False):
             "gauc": group_roc_auc_score(labels, p, groups=users),
             "log_loss": log_loss(labels, p),
             "gauc_at_once": group_roc_auc_score(labels, q, groups=users),
+            "cpu_seconds": seconds,
         }
 
 
