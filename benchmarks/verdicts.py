@@ -4,8 +4,9 @@
 verdicts and made logs, or their last N rows, the default way; LightGBM on counts of the history
 and, point in time, how often each id and the user came up and what share of it was 1, as it is and
 shrunk; and the item's rate, ten rows at the average rate added. It prints AUC, GAUC, log loss, CPU
-seconds (columns, fit and both predictions; OMP_NUM_THREADS=1 for one thread's), and "gauc at once": GAUC where all test rows of a user are asked at the moment of the first one, with
-the history of then. Of rows asked one after the other a user's own level changes from row to row:
+seconds (columns, fit and both predictions; OMP_NUM_THREADS=1 for one thread's), and "gauc at once":
+GAUC where all test rows of a user are asked at the moment of the first one, with the history of
+then. Of rows asked one after the other a user's own level changes from row to row:
 that is right or wrong about the user, and orders no items.
 
 With ``--live`` both get what is known as of each row's moment, test rows included (``"levels"`` of
