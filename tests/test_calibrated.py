@@ -1,7 +1,5 @@
 """A calibrated Pipeline is ranked, explained, exported, updated and saved as a plain one is."""
 
-import re
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -166,12 +164,8 @@ def test_one_pipeline_for_each_fold_and_other_calibrations_name_what_to_do(
     fitted, frame, y, users, candidates
 ):
     folds = CalibratedClassifierCV(fitted, cv=2).fit(frame, y)
-    message = (
-        "rank_candidates needs one model and its calibration, got a CalibratedClassifierCV of 2: "
-        "one for each fold. Fit it with ensemble=False, or around FrozenEstimator(model) on rows "
-        "that the model was not trained on."
-    )
-    with pytest.raises(TypeError, match=f"^{re.escape(message)}$"):
+    message = "^rank_candidates needs one .* got a CalibratedClassifierCV of 2: .* ensemble=False"
+    with pytest.raises(TypeError, match=message):
         rank_candidates(folds, users, candidates)
     for function in (explain, history_importance, update, export_onnx):
         arguments = [frame, y][: 1 if function in (explain, export_onnx) else 2]

@@ -192,19 +192,18 @@ def test_clicks_drawn_one_in_three_for_each_user_are_no_mean(log):
     assert findings(with_number((shown, y), NUMBERS["noise"]), y) == []
 
 
-@pytest.mark.parametrize(("kind", "change"), [("transform", 1000), ("partial_fit", 1000)])
-def test_a_history_builder_is_given_rows_of_another_unit(kind, change):
+@pytest.mark.parametrize("kind", ["transform", "partial_fit"])
+def test_a_history_builder_is_given_rows_of_another_unit(kind):
     chance = np.random.default_rng(0)
     log = pd.DataFrame({"user": chance.integers(0, 9, 200), "item": chance.integers(0, 50, 200)})
     log["time"] = 1_700_000_000 + np.sort(chance.integers(0, 10**6, 200))
     builder = HistoryBuilder(user="user", time="time", columns="item", events="all").fit(log)
     later = log.assign(time=log["time"] + 10**6)
     assert said(lambda: getattr(builder, kind)(later)) == ([], [])
-    messages, _ = said(lambda: getattr(builder, kind)(later.assign(time=later["time"] * change)))
-    assert messages == [
-        "the times of X look like ms since 1970 and those of the events of fit like s: compared as "
-        "they are, all events are past, or none is. Give both one unit, X['time'] // 1000."
-    ]
+    messages, _ = said(lambda: getattr(builder, kind)(later.assign(time=later["time"] * 1000)))
+    (message,) = messages
+    assert message.startswith("the times of X look like ms since 1970 and those of the events of")
+    assert message.endswith("Give both one unit, X['time'] // 1000.")
 
 
 @pytest.mark.parametrize(

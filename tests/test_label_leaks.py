@@ -1,6 +1,5 @@
 """Histories that hold the row's own click, and columns that are the label, are said at fit."""
 
-import re
 import warnings
 
 import numpy as np
@@ -83,13 +82,10 @@ def test_a_rows_own_click_in_its_history_is_said_with_all_fractions(fault):
     (message,) = leaks_said(X, y)
     (behaviour,) = X.schema.behaviours
     repeats = measure_repeats(X, behaviour, np.asarray(y) == 1, n_events=50)
-    assert message == (
+    assert message.startswith(
         "the candidate is among the newest 50 events of hist_item+hist_category in "
         f"{repeats.clicked:.0%} of the clicked rows and {repeats.others:.0%} of the others, while "
         f"{repeats.events:.0%} of the events repeat an earlier one: {OWN}. Usual causes: the times "
-        "of impressions and events differ in grain (days against seconds), unit (ms against s), "
-        "zone (UTC against local) or clock, or histories were made by hand. Give both tables times "
-        "of one clock before attach_history, floored to the coarser grain."
     )
     day = {name: frame.assign(time=frame["time"].dt.floor("D")) for name, frame in
            (("shown", shown), ("log", log))}  # fmt: skip
@@ -176,12 +172,8 @@ def test_a_column_that_is_the_label(label):
         "amount": y * (1.0 + np.arange(len(y))),  # what was paid is known after the purchase
     }
     (message,) = leaks_said(encode(shown.assign(**{label: columns[label]}), log), y)
-    assert message == (
-        f"{label} alone tells clicked rows from others with an AUC of 1.0000: it is the label, a "
-        "mean of it that counts the row itself, or known only after the click. Where it is, leave "
-        f"it out, HistorySequenceEncoder(drop=['{label}']); attach_aggregates makes means of what "
-        "came before each row."
-    )
+    assert message.startswith(f"{label} alone tells clicked rows from others with an AUC of 1.0000")
+    assert f"leave it out, HistorySequenceEncoder(drop=['{label}'])" in message
     assert leaks_said(encode(shown, log), y) == []  # the advice
 
 
@@ -268,11 +260,7 @@ def test_labels_whose_click_is_the_wrong_one_and_the_advice(labels, click, other
     if click is None:
         DINClassifier(max_epochs=1).fit(X, y)
         return
-    message = (
-        f"the label {click!r} counts as the click, since it sorts behind {other!r}: "
-        f"predict_proba(X)[:, 1] is its probability. If {other!r} is the click, pass "
-        f"(y == {other!r}).astype(int)."
-    )
-    with pytest.warns(UserWarning, match=f"^{re.escape(message)}$"):
+    message = rf"the label {click!r} counts as .* If {other!r} is .* \(y == {other!r}\)\.astype"
+    with pytest.warns(UserWarning, match=message):
         DINClassifier(max_epochs=1).fit(X, y)
     DINClassifier(max_epochs=1).fit(X, (y == other).astype(int))

@@ -1,7 +1,5 @@
 """Sampled negatives are rows of their event with an item the user never chose."""
 
-import re
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -350,11 +348,8 @@ def test_a_line_tells_what_was_decided_and_the_draws_are_those(shape, drawn, cap
 def test_items_that_nobody_else_has_and_the_advice():
     log, catalogue = make_noise("long tail")
     (message,) = said(log, user="user", time="time")
-    assert message == (
-        "95% of the events are of items that nobody else has, and 0% of the negatives: if rows are "
-        "split by user or at random, this alone separates them (AUC 0.97). Trust only scores of "
-        "splits by time (TimeSplit), or pass catalogue= with the items that nobody has."
-    )
+    assert message.startswith("95% of the events are of items that nobody else has, and 0% of the")
+    assert "(AUC 0.97). Trust only scores of splits by time (TimeSplit), or pass catal" in message
     (message,) = said(log.rename(columns={"time": "n"}), user="user")
     assert "Pass time=, trust only scores of splits by time (TimeSplit), or" in message
     assert said(log, user="user", time="time", catalogue=catalogue) == []
@@ -400,13 +395,8 @@ def test_values_of_later_times_are_said():
     log["price"] = log["item"] % 5 + log["time"] / 100
     given = {"user": None, "time": "time", "item_columns": "price", "launched": False}
     (message,) = [text for text in said(log, **given) if "a value from the future" in text]
-    assert re.fullmatch(
-        r"24% of the negatives are of items without an event so far and take the values "
-        r"of their first one, although \['price'\] change over time: a value from the future "
-        r"gives a negative away\. Pass catalogue= with catalogue_time=: a row for each value and "
-        r"the time from which it holds\.",
-        message,
-    )
+    assert message.startswith("24% of the negatives are of items without an event so far and take")
+    assert "although ['price'] change over time: a value from the future" in message
     prices = log.groupby("item", as_index=False).first().assign(time=-1)
     given |= {"catalogue": prices, "catalogue_time": "time"}
     assert not any("a value from the future" in text for text in said(log, **given))
@@ -433,18 +423,6 @@ def make_turning_log(n_rows=2000, seed=0):
     return log.drop_duplicates(["user", "item"], ignore_index=True)
 
 
-CHANGING = (
-    "['price'] depend on 'item' but are not in item_columns: a negative keeps the value of "
-    "the clicked item, which gives the label away. If they describe the item, pass "
-    "item_columns=['price'] and time='when'."
-)
-REPEATED = (
-    "of the events repeat a pair of 'user' and 'item': with user='user' an item that the user "
-    "has is never a negative, so a model learns that whatever is in the history is clicked. Pass "
-    "user=None."
-)
-
-
 def said(log, **options):
     def call():
         sample_negatives(log, item="item", random_state=0, **options)
@@ -455,21 +433,15 @@ def said(log, **options):
 @pytest.mark.parametrize("user", [None, "user"])
 def test_a_forgotten_column_that_changes_in_time_and_its_advice(user):
     log = make_turning_log()
-    assert said(log, user=user, time="when") == [CHANGING]
+    for rows in (log, log.sample(frac=1, random_state=0)):
+        (message,) = said(rows, user=user, time="when")
+        assert message.startswith("['price'] depend on 'item' but are not in item_columns: a neg")
+        assert message.endswith("pass item_columns=['price'] and time='when'.")
     assert said(log, user=user, time="when", item_columns=["price"]) == []
-    shuffled = log.sample(frac=1, random_state=0)
-    assert said(shuffled, user=user, time="when") == [CHANGING]
     log["country"] = np.array(["fr", "de", "pl"])[log["user"] % 3]
     log["item"] = log["item"] * 3 + log["user"] % 3  # each item is bought in one country
     log.loc[::50, "item"] = 0
     assert said(log.drop(columns="price"), user="user", time="when") == []
-
-
-EARLY = (
-    "of the negatives would show an item before its first event, by 'when', and only 6% of the "
-    "clicks are a first event: this alone separates them (AUC 0.65). {} to draw only items that "
-    "had appeared by then."
-)
 
 
 @pytest.mark.parametrize(("given", "advice"), [
@@ -485,7 +457,8 @@ def test_negatives_before_their_items_first_event_and_the_advice(given, advice):
     (message,) = said(log, user="user", **given)
     ((name, value),) = advice.items()
     value = "" if name == "catalogue_time" else repr(value)
-    assert message.endswith(EARLY.format(f"Pass {name}={value}"))
+    assert "of the negatives would show an item before its first event, by 'when', and" in message
+    assert f"(AUC 0.65). Pass {name}={value} to draw only items" in message
     assert said(log, user="user", **given | advice) == []
     with pytest.warns(UserWarning, match="before its first event"):
         shown, y = sample_negatives(log, item="item", user="user", random_state=0, **given)
@@ -504,5 +477,7 @@ def test_numbers_that_order_the_events_and_users_who_come_back_are_found(times):
     assert len(renamed) == (times.min() > 0)  # plain numbers of any name may be anything
     log = pd.DataFrame({"user": np.arange(300) % 20, "item": np.arange(300) % 20 * 7 % 6})
     log["item"] += np.arange(300) // 20 % 3
-    assert said(log, user="user") == [f"80% {REPEATED}"]
+    (message,) = said(log, user="user")
+    assert message.startswith("80% of the events repeat a pair of 'user' and 'item': with user=")
+    assert message.endswith("Pass user=None.")
     assert said(log) == []

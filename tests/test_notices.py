@@ -139,9 +139,7 @@ def test_ids_of_another_kind_at_transform_are_unknown_and_that_is_said(column, n
 def test_an_array_that_was_a_frame_with_histories_says_what_to_set():
     frame = impressions(hist_item=[[1], [2, 3], []] * 10, price=0.5)
     columns = ColumnTransformer([("scale", "passthrough", ["price"])], remainder="passthrough")
-    message = (
-        r"lists such as \[1\] in its cells.* ColumnTransformer .*set_output\(transform='pandas'"
-    )
+    message = r"lists such as \[1\] in its cells.* ColumnTransformer .*set_output\(transform='pan"
     with pytest.raises(ValueError, match=message):
         make_pipeline(columns, HistorySequenceEncoder()).fit(frame)
     columns.set_output(transform="pandas")
@@ -152,10 +150,7 @@ def test_an_array_that_was_a_frame_with_histories_says_what_to_set():
 def test_times_from_1970_as_integers_are_said_and_the_advice():
     seconds = 1_400_000_000 + 3600 * np.arange(30)
     frame = impressions(at=np.tile(seconds, 1))
-    message = (
-        r"at holds integers that look like times in s since 1970, such as 1400000000, .*"
-        r"Name it, time='at'"
-    )
+    message = "at holds integers that look like times in s since 1970, .* Name it, time='at'"
     with pytest.warns(UserWarning, match=message):
         HistorySequenceEncoder().fit(frame)
     for parameters in ({"time": "at"}, {"drop": ["at"]}, {"categorical": ["at"]}):
@@ -243,13 +238,11 @@ def test_ids_that_are_all_unknown_at_predict_are_said_once_for_each_column():
     fitted = encoder().fit(make_frame("sku{}".format, "sku{}".format))
     upper = make_frame("SKU{}".format, "SKU{}".format)
     messages, _ = said(lambda: [fitted.transform(upper) for _ in range(3)])
-    assert messages == [
-        f"no id of {name} is known from fit, where they were such as 'sku{item}' for 'SKU{item}', "
-        "and 0% were new late in training: all others have the unknown id. Write them as they were "
-        "written at fit (upper case, prefixes, leading zeros, spaces)."
-        for name, item in (("item", messages[0].split("'sku")[1].split("'")[0]),
-                           ("hist_item", messages[1].split("'sku")[1].split("'")[0]))
-    ]  # fmt: skip
+    assert [message.partition(" is known")[0] for message in messages] == [
+        "no id of item",
+        "no id of hist_item",
+    ]
+    assert all(re.search(r"such as 'sku(\d+)' for 'SKU\1', and 0% were new", m) for m in messages)
     lower = upper.assign(item=upper["item"].str.lower())
     lower["hist_item"] = [[item.lower() for item in cell] for cell in upper["hist_item"]]
     assert said(lambda: fitted.transform(lower))[0] == []  # the advice

@@ -50,6 +50,4 @@ def test_the_guard_sees_a_question():
         [sys.executable, "-c", code], cwd=HOUSE, capture_output=True, text=True, timeout=60
     )
     assert child.returncode == 3
-    assert child.stderr == (
-        "socket.getaddrinfo was asked for 'example.invalid', but nothing may ask a network\n"
-    )
+    assert "socket.getaddrinfo was asked for 'example.invalid'" in child.stderr

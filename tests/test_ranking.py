@@ -1,6 +1,5 @@
 """A ranking equals scoring each pair alone."""
 
-import re
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 
@@ -311,12 +310,8 @@ def test_a_ranker_refuses_a_mixed_column_at_the_second_user_at_the_latest(frame_
 def test_ties_keep_the_order_of_the_catalogue(fitted, users, candidates):
     twice = candidates.iloc[[0, 0, 0]].assign(title=["a", "b", "c"])
     item = twice["item"].iloc[0]
-    message = (
-        f"candidates have 2 rows too many: some items in 'item', such as {item!r}, have several, "
-        "and each row is ranked, so that a user may get an item twice. Keep one, "
-        "candidates.drop_duplicates('item')."
-    )
-    with pytest.warns(UserWarning, match=f"^{re.escape(message)}$") as caught:
+    message = rf"^candidates have 2 rows too many: .* {item!r}, .*candidates\.drop_duplicates"
+    with pytest.warns(UserWarning, match=message) as caught:
         ranking = rank_candidates(fitted, users[:2], twice)
     assert ranking["title"].tolist() == [*"abcabc"]
     assert caught[0].filename == __file__
