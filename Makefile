@@ -142,7 +142,7 @@ house: setup
 # Wheel and sdist into dist/, checked, and a list of what the package is made of; nothing is
 # uploaded.
 release: tools reproducible wheels docs-offline build/users.txt
-	$(BIN)/python -m pytest --quiet tests/test_release.py tests/test_offline.py
+	$(BIN)/python -m pytest --quiet tests/test_release.py tests/test_imports.py
 	$(BIN)/python -m twine check --strict dist/*.whl dist/*.tar.gz
 	$(BIN)/cyclonedx-py requirements build/users.txt --pyproject pyproject.toml \
 		--output-reproducible --output-file dist/sbom.cdx.json

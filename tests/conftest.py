@@ -5,7 +5,6 @@ from functools import partial
 
 import pytest
 import torch
-from joblib.externals.loky import get_reusable_executor
 from threadpoolctl import threadpool_limits
 
 from sklearn_din.utils.warnings import log_once, warn_once
@@ -18,8 +17,8 @@ from tests.tables import FORMS, read_in_pieces
 # processes; "" is all of a file. Found by "pytest --durations=0", looked up by test_house.py.
 SLOW = {
     "calibrated concurrency device distributed docs ecosystem engines encoding_together faults": "",
-    "hostile_frames importance imports interruptions offline page": "",
-    "pipeline readme release report scan_logs scan_training scoring": "",
+    "hostile_frames importance imports interruptions page": "",
+    "pipeline release report scan_logs scan_training": "",
     "abilities": "a_model_that_is_kept_between_updates_learns_the_same",
     "checkpoint": "a_training_that_was_ended_goes_on_to_the_same_bits "
     "ctrl_c_at_any_line_leaves_a_folder_to_go_on_in five_kills_and_the_same_bits",
@@ -31,6 +30,7 @@ SLOW = {
     "a_long_tail_of_noise_is_no_triumph_without_a_sentence "
     "recommendations_are_the_best_items_not_clicked_after_each_users_last_row "
     "a_saved_model_scores_new_rows_as_its_pipeline_does",
+    "native": "a_training_has_the_same_bits_whatever_threads_its_steps_have",
     "net": "an_epoch_is_an_epoch_for_callbacks_and_has_up_to_four_checks "
     "early_stopping_may_stop_within_an_epoch",
     "onnx_model": "the_example_serves neither_torch_nor_skops_is_loaded_to_answer",
@@ -39,11 +39,11 @@ SLOW = {
     "rankings_by_every_model_equal_scoring_each_pair_alone",
     "regressor": "it_learns_seconds_better_than_their_mean_and_not_beyond_the_truth",
     "saving": "models_of_every_origin_predict_the_same_bits_in_a_fresh_process",
+    "scoring": "dask_scores_partitions",
     "server": "a_process_serves_until_a_signal_and_without_torch_where_it_can "
     "a_replaced_file_is_served_and_each_answer_is_one_models",
     "several_labels": "both_labels_are_learnt_and_no_purchase_is_likelier_than_its_click",
     "sorting": "what_does_not_fit_into_memory_is_on_the_disk_meanwhile",
-    "threads": "a_training_has_the_same_bits_whatever_threads_its_steps_have",
     "windows": "mixed_values_are_refused_by_parquet_and_do_not_end_the_process",
 }
 
@@ -120,17 +120,6 @@ def nothing_was_said():
     """Neither a warning nor a line of the log that is given once."""
     warn_once.cache_clear()
     log_once.cache_clear()
-
-
-@pytest.fixture
-def own_processes():
-    """joblib's processes end with the test.
-
-    They would end by themselves after five idle minutes. Where the next test asks for them at that
-    very moment, it may wait for ever.
-    """
-    yield
-    get_reusable_executor().shutdown(wait=True)
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import make_pipeline
 
 from sklearn_din import (
@@ -107,22 +106,6 @@ def test_no_level_knows_its_own_label_nor_a_later_one(log):
 def sums_before(X, y):
     users = pd.factorize(X["user"])[0]
     return levels_file._sums_before(users, X["time"].to_numpy(), np.asarray(y, float)[:, None])
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_levels_tell_nothing_of_coin_flips_by_any_split(seed):
-    X, y = make_log(n_rows=3000, n_users=100, spread=0.0, seed=seed)
-    parts = np.random.RandomState(seed).randint(3, size=len(X))
-    splits = [parts == 0, X["user"].to_numpy() % 3 == 0, np.arange(len(X)) >= 2000]
-    for is_test in splits:
-        _, tables, _ = learn(X[~is_test], y[~is_test])
-        if tables.levels is None:
-            continue  # no user differs from the others
-        rows = HistorySequenceEncoder(**COLUMNS).fit(X[~is_test]).transform(X[is_test])
-        level = tables.add_to(rows)["user_level"]
-        n_ones = y[is_test].sum()
-        spread = np.sqrt((1 / n_ones + 1 / (is_test.sum() - n_ones)) / 12)
-        assert abs(roc_auc_score(y[is_test], level) - 0.5) < 4 * spread
 
 
 def test_users_of_sampled_negatives_have_none(log):

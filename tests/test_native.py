@@ -4,23 +4,27 @@ import copy
 import sys
 from pathlib import Path
 
+import joblib
 import numpy as np
 import pytest
 import torch
+from skorch.callbacks import Callback
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 from torch.nn.utils import parametrizations
 
+from sklearn_din import DINClassifier
 from sklearn_din.features import Behaviour, EncodedFeatures, Field, Ragged, Schema
 from sklearn_din.module import DIN
 from sklearn_din.native import logits as native_logits
 from sklearn_din.native import rows as native_rows
 from sklearn_din.native.coverage import may_compute, not_covered
-from sklearn_din.native.logits import logits_of
+from sklearn_din.native.logits import logits_of, n_native_threads
 from sklearn_din.native.structures import load_library
 from sklearn_din.network.batch import Batch
+from sklearn_din.training import threads
 from sklearn_din.training.optim import RowwiseAdam
-from tests.encoded_impressions import make_answers, make_impressions
+from tests.encoded_impressions import make_answers, make_impressions, make_labels
 from tests.network_options import ONE_BY_ONE, name_of
 
 KERNELS = "plain", "AVX2", "AVX-512"
@@ -374,3 +378,49 @@ def test_rows_move_as_torch_moves_them(has_decay, monkeypatch):
     for native, expected in zip(*ends, strict=True):
         torch.testing.assert_close(native, expected, rtol=2e-6, atol=1e-7)
     assert not torch.equal(ends[0][0], start)
+
+
+@pytest.fixture
+def torch_threads():
+    """A function that sets torch's threads; afterwards they are as before."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+class Threads(Callback):
+    """Notes the threads of torch and of the native code in the first step."""
+
+    def on_batch_end(self, net, **kwargs):
+        self.seen = torch.get_num_threads(), n_native_threads.get()
+
+
+def fit(n=40):
+    X, callback = make_impressions(n), Threads()
+    model = DINClassifier(max_epochs=1, random_state=0, callbacks=[callback])
+    return model.fit(X, make_labels(X)), callback.seen
+
+
+def test_torch_has_one_thread_in_fit_unless_it_was_asked_for_more(torch_threads, monkeypatch):
+    monkeypatch.setattr(joblib, "cpu_count", lambda: 4)  # of a container: torch counts all cores
+    monkeypatch.setattr(threads, "_UNASKED", 8)
+    for n_threads, expected in [(8, (1, 4)), (3, (3, 3)), (6, (4, 4)), (1, (1, 1))]:
+        torch_threads(n_threads)
+        assert fit()[1] == expected
+        assert torch.get_num_threads() == n_threads
+        assert n_native_threads.get() is None
+
+
+@pytest.mark.skipif(load_library() is None, reason="the library is not compiled, or hidden")
+def test_a_training_has_the_same_bits_whatever_threads_its_steps_have(torch_threads, monkeypatch):
+    monkeypatch.setattr(joblib, "cpu_count", lambda: 8)
+    X = make_impressions(1_500)
+    monkeypatch.setattr(threads, "_UNASKED", 5)
+    predictions = []
+    for n_threads in (5, 1):
+        monkeypatch.setattr(joblib, "cpu_count", lambda n=n_threads: n)
+        torch_threads(5)
+        model, seen = fit(1_500)
+        assert seen == (1, n_threads)
+        predictions.append(model.decision_function(X))
+    assert np.array_equal(*predictions)

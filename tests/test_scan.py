@@ -8,10 +8,8 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
-from sklearn.model_selection import GroupKFold, KFold, train_test_split
-from sklearn.utils import _safe_indexing
 
-from sklearn_din import TimeSplit, scan_parquet
+from sklearn_din import scan_parquet
 from tests.tables import read
 
 N_ROWS = 100
@@ -92,24 +90,6 @@ def test_views_are_those_rows_of_the_frame(folder, table, memory, rows):
         same(scan, wanted.drop(columns="click"))
         same(scan[::-2], wanted.drop(columns="click").iloc[::-2])
         same(scan[["item", "user"]], wanted[["item", "user"]])
-
-
-def test_scikit_learn_splits_it_as_a_frame(folder, table):
-    scan = scan_parquet(folder, target="click")
-    frame = frame_of(table).drop(columns="click")
-    y = scan.target_
-    mine = train_test_split(scan, y, random_state=0)
-    theirs = train_test_split(frame, y, random_state=0)
-    same(mine[0], theirs[0])
-    same(mine[1], theirs[1])
-    splitters = {KFold(3): None, GroupKFold(3): "user", TimeSplit(3, time="time"): None}
-    for splitter, by in splitters.items():
-        folds = splitter.split(scan, y, by and scan[by])
-        twins = splitter.split(frame, y, by and frame[by])
-        for (train, test), (train_twin, test_twin) in zip(folds, twins, strict=True):
-            assert train.tolist() == train_twin.tolist()
-            assert test.tolist() == test_twin.tolist()
-            same(_safe_indexing(scan, test), frame.iloc[test])
 
 
 def test_sources_are_files_folders_globs_and_datasets(folder, table):
