@@ -108,13 +108,12 @@ class DINRegressor(RegressorMixin, DINEstimator, NumberParameters):
 
 def _document_parameters() -> None:
     """Complete the regressor's docstring by the classifier's texts of the same parameters."""
-    before, after = "    Parameters\n    ----------\n", "\n    Attributes\n"
-    head, rest = (DINRegressor.__doc__ or "").split(before)
+    before, after = "Parameters\n----------\n", "\nAttributes\n"
+    theirs, ours = (inspect.cleandoc(c.__doc__ or "") for c in (DINClassifier, DINRegressor))
+    head, rest = ours.split(before)
     own, tail = rest.split(after)
-    entry = re.compile(r"^    (\w+) : .*default=.*\n(?:(?:        .*)?\n)+?(?=    \S|\Z)", re.M)
-    texts = {
-        m[1]: m[0] for text in (DINClassifier.__doc__ or "", own) for m in entry.finditer(text)
-    }
+    entry = re.compile(r"^(\w+) : .*default=.*\n(?:(?:    .*)?\n)+?(?=\S|\Z)", re.M)
+    texts = {m[1]: m[0] for text in (theirs, own) for m in entry.finditer(text)}
     shared = "".join(texts[name] for name in inspect.signature(DINRegressor).parameters)
     DINRegressor.__doc__ = head + before + shared + after + tail
 

@@ -27,7 +27,7 @@ def written(default):
 @pytest.mark.parametrize("name", sorted(PUBLIC))
 def test_documented_defaults_are_true(name):
     public = PUBLIC[name]
-    documented = dict(re.findall(r"^ +(\w+) : .*default=(.+)$", public.__doc__, re.M))
+    documented = dict(re.findall(r"^ *(\w+) : .*default=(.+)$", public.__doc__, re.M))
     for parameter in inspect.signature(public).parameters.values():
         if parameter.default is not inspect.Parameter.empty:
             assert documented[parameter.name] == written(parameter.default), parameter.name
