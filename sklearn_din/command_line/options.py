@@ -71,48 +71,52 @@ def main_parser() -> OneLineParser:
     )
     version = importlib.import_module("sklearn_din").__version__
     parser.add_argument("--version", action="version", version=f"sklearn-din {version}")
-    columns = parser.add_argument_group("columns of the log")
-    columns.add_argument("--user", help="users")
-    columns.add_argument("--item", help="items")
-    columns.add_argument("--time", help="times: numbers or dates")
-    columns.add_argument("--category", nargs="+", default=[], help="what follows from the item")
-    columns.add_argument("--context", nargs="+", default=[], help="of the user and the moment")
-    columns.add_argument(
+    add = parser.add_argument_group("columns of the log").add_argument
+    add("--user", help="users")
+    add("--item", help="items")
+    add("--time", help="times: numbers or dates")
+    add("--category", nargs="+", default=[], help="what follows from the item")
+    add("--context", nargs="+", default=[], help="of the user and the moment")
+    add(
         "--label",
         help="clicks: a column of two values, or a condition such as 'rating>=4' or "
         "'behaviour==buy' (others: <=, >, <, !=); without it each row is a click",
     )
     _add_table_options(parser)
     _add_row_filter(parser)
-    sample = parser.add_argument_group("a sample of a large log")
-    sample.add_argument("--rows", type=_count(1), help="of whole users, drawn by --seed")
-    training = parser.add_argument_group("training")
-    training.add_argument("--negatives", type=_count(1), help="sampled per click (default 4)")
-    training.add_argument(
+    add = parser.add_argument_group("a sample of a large log").add_argument
+    add("--rows", type=_count(1), help="of whole users, drawn by --seed")
+    add = parser.add_argument_group("training").add_argument
+    add("--negatives", type=_count(1), help="sampled per click (default 4)")
+    add(
         "--split",
         choices=("time", "user"),
         nargs="+",
         help="rows to test on: the last fifth in time, held-out users in --folds, or both "
         "(default both with --label, else user)",
     )
-    training.add_argument("--folds", type=_count(2), default=3, help="folds by user (default 3)")
-    training.add_argument("--epochs", type=_count(1), help="most epochs of each training")
-    training.add_argument(
-        "--seed", type=_count(0), default=0, help="of sample, negatives and training (default 0)"
+    add("--folds", type=_count(2), default=3, help="folds by user (default 3)")
+    add("--epochs", type=_count(1), help="most epochs of each training")
+    add("--seed", type=_count(0), default=0, help="of sample, negatives and training (default 0)")
+    add = parser.add_argument_group("results").add_argument
+    add("--picture", type=Path, help="default attention.png")
+    add("--save", type=Path, metavar="MODEL", help="DIN fitted on all rows")
+    add("--output", type=Path, help="cross-validated probability of each row")
+    add(
+        "--top-k",
+        type=_count(1),
+        help="best items for each user after the last row of theirs, "
+        "without those that they clicked",
     )
-    results = parser.add_argument_group("results")
-    results.add_argument("--picture", type=Path, help="default attention.png")
-    results.add_argument("--save", type=Path, metavar="MODEL", help="DIN fitted on all rows")
-    results.add_argument("--output", type=Path, help="cross-validated probability of each row")
-    results.add_argument(
-        "--top-k", type=_count(1), help="best items for each user after the last row of theirs, "
-        "without those that they clicked"
-    )  # fmt: skip
-    results.add_argument("--recommendations", type=Path, help="file for all rows of --top-k")
-    results.add_argument(
-        "--serve", type=_count(0, LAST_PORT), nargs="?", const=PORT, metavar="PORT",
+    add("--recommendations", type=Path, help="file for all rows of --top-k")
+    add(
+        "--serve",
+        type=_count(0, LAST_PORT),
+        nargs="?",
+        const=PORT,
+        metavar="PORT",
         help=f"DIN on a page of this machine, at port {PORT} or another, until Ctrl-C",
-    )  # fmt: skip
+    )
     return parser
 
 
@@ -121,56 +125,47 @@ def serve_parser() -> OneLineParser:
     parser = OneLineParser(
         prog="python -m sklearn_din serve", description="Rank a catalogue over HTTP, with a page."
     )
-    parser.add_argument(
+    add = parser.add_argument
+    add(
         "model", type=_file, help="a file of --save, or of export_onnx: load none that you distrust"
     )
-    parser.add_argument(
-        "--catalogue", type=_table, required=True, help="the items: CSV, Parquet or a folder of it"
-    )
-    parser.add_argument(
-        "--history", type=_table, help="clicks of users, whose ids may then be asked"
-    )
-    parser.add_argument("--host", default="127.0.0.1", help="default 127.0.0.1: this machine alone")
-    parser.add_argument(
-        "--port", type=_count(0, LAST_PORT), default=PORT, help=f"default {PORT}; 0: any"
-    )
-    parser.add_argument(
+    add("--catalogue", type=_table, required=True, help="the items: CSV, Parquet or a folder of it")
+    add("--history", type=_table, help="clicks of users, whose ids may then be asked")
+    add("--host", default="127.0.0.1", help="default 127.0.0.1: this machine alone")
+    add("--port", type=_count(0, LAST_PORT), default=PORT, help=f"default {PORT}; 0: any")
+    add(
         "--token",
         default=os.environ.get(TOKEN_VARIABLE),
         help=f"what writers show; better in the variable {TOKEN_VARIABLE}, which no list of "
         "processes shows",
     )
-    parser.add_argument(
-        "--public", action="store_true", help="on another host: reading needs no token"
-    )
-    parser.add_argument(
+    add("--public", action="store_true", help="on another host: reading needs no token")
+    add(
         "--allowed-host",
         nargs="+",
         default=[],
         metavar="NAME",
         help="the only names by which browsers may ask",
     )
-    parser.add_argument("--root-path", default="", help="the path at which a proxy shows it")
-    parser.add_argument(
+    add("--root-path", default="", help="the path at which a proxy shows it")
+    add(
         "--events",
         type=Path,
         metavar="FILE",
         dest="journal",
         help="keep posted events in this journal, for the next start",
     )
-    parser.add_argument(
+    add(
         "--now",
         choices=("clock", "newest"),
         help="the moment of a request: the clock, or the log's newest event (default: the clock "
         "where the log is being written)",
     )
-    parser.add_argument("--log-json", action="store_true", help="log lines as JSON")
-    parser.add_argument("--title", metavar="COL", help="names of items in the catalogue")
-    parser.add_argument("--image", metavar="COL", help="their pictures: files beside the catalogue")
-    parser.add_argument("--label", help="of several labels, the one to rank by")
-    parser.add_argument(
-        "--shortlist", type=_count(1), help="of a large catalogue, candidates that are scored"
-    )
+    add("--log-json", action="store_true", help="log lines as JSON")
+    add("--title", metavar="COL", help="names of items in the catalogue")
+    add("--image", metavar="COL", help="their pictures: files beside the catalogue")
+    add("--label", help="of several labels, the one to rank by")
+    add("--shortlist", type=_count(1), help="of a large catalogue, candidates that are scored")
     _add_table_options(parser)
     _add_row_filter(parser)
     return parser
@@ -255,13 +250,11 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def _add_table_options(parser: argparse.ArgumentParser) -> None:
-    reading = parser.add_argument_group("reading the file")
-    reading.add_argument(
-        "--sep", type=_separator, help="separator of a CSV file; found in its header by default"
-    )
-    reading.add_argument("--encoding", type=_encoding, help="of a CSV file (default utf-8)")
-    reading.add_argument("--time-format", help="such as '%%d.%%m.%%Y %%H:%%M'")
-    reading.add_argument(
+    add = parser.add_argument_group("reading the file").add_argument
+    add("--sep", type=_separator, help="separator of a CSV file; found in its header by default")
+    add("--encoding", type=_encoding, help="of a CSV file (default utf-8)")
+    add("--time-format", help="such as '%%d.%%m.%%Y %%H:%%M'")
+    add(
         "--drop-bad",
         action="store_true",
         help="leave out rows whose user, item, time or label is missing or cannot be read",
