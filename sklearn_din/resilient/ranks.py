@@ -349,13 +349,10 @@ def _sum_rows(ranks: Ranks, table: Tensor, counts: list[int]) -> None:
         rows[:n], values[:n] = table.grad._indices()[0], table.grad._values()
     all_rows = torch.cat([r[:n] for r, n in zip(ranks.gather(rows), counts, strict=True)])
     all_values = torch.cat([v[:n] for v, n in zip(ranks.gather(values), counts, strict=True)])
-    ordered, order = all_rows.sort(stable=True)
-    distinct, n_equal = ordered.unique_consecutive(return_counts=True)
-    starts = n_equal.cumsum(0) - n_equal
-    sums = F.embedding_bag(order, all_values, starts, mode="sum")
-    table.grad = torch.sparse_coo_tensor(
-        distinct.unsqueeze(0), sums, table.shape, is_coalesced=True, check_invariants=False
+    joined = torch.sparse_coo_tensor(
+        all_rows.unsqueeze(0), all_values, table.shape, check_invariants=False
     )
+    table.grad = joined.coalesce()
 
 
 def name_ranks(ranks: list[int]) -> str:

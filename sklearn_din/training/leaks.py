@@ -1,6 +1,7 @@
 """Data leakage checks: the row's own click in its history, a column that is the label."""
 
 from collections.abc import Iterator
+from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
@@ -74,13 +75,10 @@ def _find_labels(X: EncodedFeatures, clicks: np.ndarray) -> Iterator[Finding]:
 def _find_first_clicks(X: EncodedFeatures, clicks: np.ndarray) -> Iterator[Finding]:
     if min((clicks == 0).sum(), (clicks == 1).sum()) < MIN_ROWS:
         return
-    for name in dict.fromkeys(name for b in X.schema.behaviours for name in b.candidates if name):
-        finding = None
-        if name in X.schema.names("categorical"):
-            finding = _find_first_clicks_of(X, name, clicks)
-        if finding is not None:
-            yield finding
-            return
+    names = dict.fromkeys(name for b in X.schema.behaviours for name in b.candidates)
+    single = [name for name in names if name in X.schema.names("categorical")]
+    findings = (_find_first_clicks_of(X, name, clicks) for name in single)
+    yield from islice(filter(None, findings), 1)
 
 
 def _find_wrong_rows(X: EncodedFeatures, clicks: np.ndarray) -> Iterator[Finding]:
