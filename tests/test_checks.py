@@ -326,7 +326,7 @@ def test_check_finds_what_fit_warns_of_and_says_nothing_itself(log, kind, tmp_pa
     assert "town holds 'Island ' " in found["verdict"].iloc[0]
     assert {*found["name"][1:]} >= {"histories on their rows", "means of the label"}
     encoder = HistorySequenceEncoder(user="user", time="time")
-    classifier, X = DINClassifier(max_epochs=1), X.drop(columns="y")
+    classifier, X = DINClassifier(max_epochs=1, random_state=0), X.drop(columns="y")
     messages, _ = said(lambda: classifier.fit(encoder.fit_transform(X), y))
     texts = (found["verdict"] + " " + found["what to do"]).tolist()
     assert messages == [text for text in texts if "quantities" not in text]
