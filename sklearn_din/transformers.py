@@ -476,21 +476,15 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
         if table.scan is None or not name:
             self._learn(table)
             return
-        from sklearn_din.features.store import create_store, open_store
-        from sklearn_din.utils.plain_values import from_plain, join_arrays, split_arrays, to_plain
+        from sklearn_din.features.store import StoreWriter, make_once
+        from sklearn_din.utils.plain_values import from_plain, to_plain
 
-        where, memory = table.scan.cache_dir, table.scan.memory
-        store = open_store(where, name, memory=memory)
-        if store is not None:
-            arrays = {array: np.array(store[array]) for array in store.names}
-            self._restore_fitted(from_plain(join_arrays(store.facts["learnt"], arrays)))
-            return
-        with create_store(where, name, memory=memory) as writer:
+        def learn(writer: StoreWriter) -> None:
             self._learn(table)
-            writer.facts["learnt"], arrays = split_arrays(to_plain(self._learnt_state()))
-            for array, values in arrays.items():
-                writer.append(array, values)
-            writer.finish()
+            writer.append_value(to_plain(self._learnt_state()))
+
+        store = make_once(table.scan.cache_dir, name, learn, memory=table.scan.memory)
+        self._restore_fitted(from_plain(store.read_value()))
 
     def _learn(self, table: Impressions) -> None:
         """Fit in two passes over the chunks of a table: roles first, then statistics."""

@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from sklearn_din.features.encoded import METADATA, EncodedFeatures
 from sklearn_din.features.lists import Column, DistinctLists, IdLists
 from sklearn_din.features.ragged import Ragged
 from sklearn_din.features.schema import Behaviour, Schema
-from sklearn_din.features.store import Store, StoreWriter, create_store, open_store
+from sklearn_din.features.store import Store, StoreWriter, make_once
 from sklearn_din.neighbours.blocks import hash_users
 from sklearn_din.utils.spans import Spans
 from sklearn_din.utils.validation import key_codes, plain_values
@@ -35,11 +36,8 @@ AT_A_TIME = 131_072  # rows, or events of a log
 def encode_in_store(encoder: RowEncoder, table: Impressions, name: str) -> EncodedFeatures:
     """Return the rows of a scan that the store of that name keeps; encode them if there is none."""
     scan: Any = table.scan
-    store = open_store(scan.cache_dir, name, memory=scan.memory)
-    if store is None:
-        with create_store(scan.cache_dir, name, memory=scan.memory) as writer:
-            _write_rows(encoder, table, writer)
-            store = writer.finish()
+    write = partial(_write_rows, encoder, table)
+    store = make_once(scan.cache_dir, name, write, memory=scan.memory)
     return open_rows(store, encoder.learnt.schema)
 
 

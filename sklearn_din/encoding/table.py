@@ -205,19 +205,17 @@ class Impressions:
         names = [name for name in self.names if name in names]
         if not names:
             return
-        from sklearn_din.utils.progress import Progress
+        from sklearn_din.utils.progress import show_progress
 
-        with Progress(purpose, len(self)) as shown:
-            for start, frame in self.scan.parts(names):
-                try:
-                    result = read(Columns(frame, separator=self.separator))
-                except ValueError as error:
-                    last = start + len(frame) - 1
-                    raise ValueError(
-                        f"{error} This is among the rows {start} to {last} of the scan."
-                    ) from error
-                yield start, result
-                shown.update(len(frame))
+        for start, frame in show_progress(self.scan.parts(names), purpose, len(self)):
+            try:
+                result = read(Columns(frame, separator=self.separator))
+            except ValueError as error:
+                last = start + len(frame) - 1
+                raise ValueError(
+                    f"{error} This is among the rows {start} to {last} of the scan."
+                ) from error
+            yield start, result
         pa.default_memory_pool().release_unused()  # else Arrow keeps the memory of the largest part
 
 

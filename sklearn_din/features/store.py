@@ -8,7 +8,7 @@ import shutil
 import tempfile
 import uuid
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,6 +85,13 @@ class Store:
         weakref.finalize(array.base, id, self)  # does nothing: the map keeps the store
         return array
 
+    def read_value(self) -> Any:
+        """Return the plain value that was written by ``append_value``, in memory."""
+        from sklearn_din.utils.plain_values import join_arrays
+
+        arrays = {name: np.array(self[name]) for name in self.names if name.isdecimal()}
+        return join_arrays(self.facts["value"], arrays)
+
     def __reduce__(self) -> tuple:
         return Store, (self.path, self.entries, self.facts, self.memory)
 
@@ -119,6 +126,14 @@ class StoreWriter:
             with self.disk_errors(plain.nbytes):
                 self._files[name].write(plain.reshape(-1).view(np.uint8).data)
         entry["shape"][0] += len(plain)
+
+    def append_value(self, value: Any) -> None:
+        """Write a plain value: its text as a fact, its arrays, named by numbers, beside it."""
+        from sklearn_din.utils.plain_values import split_arrays
+
+        self.facts["value"], arrays = split_arrays(value)
+        for name, array in arrays.items():
+            self.append(name, array)
 
     def allocate(self, name: str, shape: Sequence[int], dtype: DTypeLike) -> np.ndarray:
         """Return an array of zeros in a file, to be filled in any order.
@@ -239,6 +254,19 @@ def open_store(parent: Path | None, name: str, *, memory: int) -> Store | None:
     if manifest is None:
         return None
     return Store(parent / name, manifest["arrays"], manifest["facts"], memory=memory)
+
+
+def make_once(
+    parent: Path | None, name: str, write: Callable[[StoreWriter], None], *, memory: int
+) -> Store:
+    """Return the store of that name, also among its facts; write it where there is none."""
+    store = open_store(parent, name, memory=memory)
+    if store is None:
+        with create_store(parent, name, memory=memory) as writer:
+            writer.facts["name"] = name
+            write(writer)
+            store = writer.finish()
+    return store
 
 
 def _n_bytes(entry: dict[str, Any]) -> int:

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from sklearn_din.features.store import Store, StoreWriter, create_store, open_store
+from sklearn_din.features.store import Store, StoreWriter, make_once
 from sklearn_din.large.attached_scan import AttachedScan
 from sklearn_din.large.sorting import sort_rows
 from sklearn_din.large.stored_log import ColumnWriter, StoredHistories, log_facts
@@ -44,7 +44,7 @@ from sklearn_din.logs.timeline import (
 )
 from sklearn_din.utils.digests import digest
 from sklearn_din.utils.frames import list_types
-from sklearn_din.utils.progress import Progress
+from sklearn_din.utils.progress import show_progress
 from sklearn_din.utils.shrinkage import N_SUMS, changes_of_sums, shrunk_rate
 from sklearn_din.utils.validation import (
     Age,
@@ -137,14 +137,7 @@ def _make_once(
 ) -> Store:
     """Return the store of what is made of two tables; a ``cache_dir`` keeps it by its content."""
     parent, name = shown.cache_dir or log.cache_dir, f"{kind}-{digest(*made_of)[:32]}"
-    memory = min(shown.memory, log.memory)
-    store = open_store(parent, name, memory=memory)
-    if store is None:
-        with create_store(parent, name, memory=memory) as writer:
-            writer.facts["name"] = name
-            write(writer)
-            store = writer.finish()
-    return store
+    return make_once(parent, name, write, memory=min(shown.memory, log.memory))
 
 
 # Keys ---------------------------------------------------------------------------------------
@@ -262,16 +255,14 @@ class _Merge:
         )
         events = self._read(self.log, columns, read_events, schema)
         batches = chain(events, self._read(self.shown, [], read_impressions, schema))
-        memory = self.sort_memory
-        with Progress("attaching", len(self.log) + len(self.shown)) as progress:
-            for piece in sort_rows(batches, schema, memory=memory, folder=folder, query=query):
-                names = ("is_event", "is_new", "before", "first")
-                arrays = [piece[name].to_numpy(zero_copy_only=False) for name in names]
-                is_event, is_new, before, first = arrays
-                self.n_users += int((is_new & ~is_event).sum())
-                self.keys_meet |= bool((is_event & ~is_new & (before == first)).any())
-                yield piece, is_event, is_new
-                progress.update(len(piece))
+        pieces = sort_rows(batches, schema, memory=self.sort_memory, folder=folder, query=query)
+        for piece in show_progress(pieces, "attaching", len(self.log) + len(self.shown)):
+            names = ("is_event", "is_new", "before", "first")
+            arrays = [piece[name].to_numpy(zero_copy_only=False) for name in names]
+            is_event, is_new, before, first = arrays
+            self.n_users += int((is_new & ~is_event).sum())
+            self.keys_meet |= bool((is_event & ~is_new & (before == first)).any())
+            yield piece, is_event, is_new
 
     def row_times(self, times: np.ndarray) -> np.ndarray:
         """Return times of impressions as floats from the first time of the events."""
@@ -290,17 +281,16 @@ class _Merge:
         """
         label, n_missing = f"{table.name}[{self.time!r}]", 0
         place = self._place_events if table is self.log else self._place_impressions
-        with Progress(f"reading {table.name}", len(table)) as progress:
-            for start, part in table.parts([self.time, *self.keys, *columns]):
-                n_missing += int(missing_rows(part[self.time]).sum())
-                if not n_missing and len(part):
-                    times = check_times(part[self.time], name=label, unit=self.unit)[0]
-                    pairs = zip(schema.names, self.keys, self.kinds, strict=False)
-                    keys = {name: read_keys(part[key], kind) for name, key, kind in pairs}
-                    known = keys | place(times, start) | read(part, times)
-                    tables = [schema.empty_table(), pa.table(known)]
-                    yield from pa.concat_tables(tables, promote_options="default").to_batches()
-                progress.update(len(part))
+        parts = table.parts([self.time, *self.keys, *columns])
+        for start, part in show_progress(parts, f"reading {table.name}", len(table)):
+            n_missing += int(missing_rows(part[self.time]).sum())
+            if not n_missing and len(part):
+                times = check_times(part[self.time], name=label, unit=self.unit)[0]
+                pairs = zip(schema.names, self.keys, self.kinds, strict=False)
+                keys = {name: read_keys(part[key], kind) for name, key, kind in pairs}
+                known = keys | place(times, start) | read(part, times)
+                tables = [schema.empty_table(), pa.table(known)]
+                yield from pa.concat_tables(tables, promote_options="default").to_batches()
         if n_missing:
             raise missing_times(label, n_missing)
 

@@ -31,7 +31,7 @@ from sklearn_din.logs.other_items import (
 )
 from sklearn_din.logs.sampling_notices import warn_of_leaks
 from sklearn_din.logs.windows import WindowDtype
-from sklearn_din.utils.progress import Progress
+from sklearn_din.utils.progress import show_progress
 from sklearn_din.utils.scan import Scan
 from sklearn_din.utils.validation import check_times, missing_rows, missing_times
 
@@ -167,9 +167,9 @@ class _Sampling:
     def write(self, path: Path, items: pa.Table, draws: np.ndarray) -> None:
         """Write the impressions to a Parquet file."""
         events, schema, n_shown = self._events, None, 1 + draws.shape[1]
-        n_rows = len(events) * n_shown
-        with Progress("writing impressions", n_rows) as progress, ExitStack() as files:
-            for start, part in events.parts():
+        parts = show_progress(events.parts(), "following events by negatives", len(events))
+        with ExitStack() as files:
+            for start, part in parts:
                 table = _arrow(part)
                 per_event = max(table.nbytes / max(len(table), 1), 1.0) * n_shown
                 size = max(int(events.memory / WRITES_IN_MEMORY / per_event), 1)
@@ -183,7 +183,6 @@ class _Sampling:
                         schema = shown.schema
                         writer = files.enter_context(pq.ParquetWriter(path, schema))
                     writer.write_table(shown)
-                    progress.update(len(shown))
 
     def _read_arrivals(self, database: Database) -> Arrivals:
         items = pa.Table.from_batches(
@@ -235,13 +234,12 @@ class _Sampling:
             yield from pa.Table.from_batches([batch]).cast(schema, safe=False).to_batches()
         changing = request.item_columns if request.timed else []
         missing = dict.fromkeys(self._needed, 0)
-        with Progress("reading events", len(self._events)) as progress:
-            for start, part in self._events.parts([*dict.fromkeys([*missing, *changing])]):
-                for name in missing:
-                    missing[name] += int(missing_rows(part[name]).sum())
-                if not any(missing.values()):
-                    yield self._select(part, start)
-                progress.update(len(part))
+        parts = self._events.parts([*dict.fromkeys([*missing, *changing])])
+        for start, part in show_progress(parts, "reading events", len(self._events)):
+            for name in missing:
+                missing[name] += int(missing_rows(part[name]).sum())
+            if not any(missing.values()):
+                yield self._select(part, start)
         for name, number in missing.items():
             if number and name in request.keys:
                 raise missing_ids(name, number)

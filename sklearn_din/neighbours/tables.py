@@ -219,21 +219,15 @@ def _learn_pairs_in_store(
     if rows_store is None:
         numbers = [np.zeros((len(X), N_NUMBERS), dtype=np.float32) for _ in range(n_pairs)]
         return _learn_pairs(X, order, rows, numbers, taken), numbers
-    from sklearn_din.features.store import create_store, open_store
-    from sklearn_din.utils.plain_values import join_arrays, split_arrays
+    from sklearn_din.features.store import StoreWriter, make_once
 
-    name, memory = _store_name(X, order, rows, rows_store), rows_store.memory
-    store = open_store(rows_store.parent, name, memory=memory)
-    if store is None:
-        with create_store(rows_store.parent, name, memory=memory) as writer:
-            tables = _learn_pairs(X, order, rows, _allocate(writer, X, n_pairs), taken)
-            writer.facts["neighbours"], arrays = split_arrays(to_dict(tables))
-            for key, values in arrays.items():
-                writer.append(key, values)
-            return tables, _numbers_of(writer.finish())
-    arrays = {key: np.array(store[key]) for key in store.names if not key.startswith(NUMBERS)}
-    tables = NeighbourTables.from_dict(join_arrays(store.facts["neighbours"], arrays), X.schema)
-    return tables, _numbers_of(store)
+    def learn(writer: StoreWriter) -> None:
+        tables = _learn_pairs(X, order, rows, _allocate(writer, X, n_pairs), taken)
+        writer.append_value(to_dict(tables))
+
+    name = _store_name(X, order, rows, rows_store)
+    store = make_once(rows_store.parent, name, learn, memory=rows_store.memory)
+    return NeighbourTables.from_dict(store.read_value(), X.schema), _numbers_of(store)
 
 
 def choose_order(X: EncodedFeatures, neighbours: str | None) -> str | None:

@@ -19,7 +19,7 @@ from sklearn.base import is_regressor
 from sklearn_din.large.table import Table
 from sklearn_din.saving import load
 from sklearn_din.utils.frames import CallerFrame
-from sklearn_din.utils.progress import Progress
+from sklearn_din.utils.progress import show_progress
 from sklearn_din.utils.scan import Scan
 from sklearn_din.utils.validation import check_columns, check_frame, check_names
 from sklearn_din.utils.whole_files import whole_file
@@ -100,16 +100,15 @@ def predict_to_parquet(
     _refuse_existing(target, overwrite=overwrite)
     n_rows = len(X) if isinstance(X, Scan) else 0
     parts = _scan_parts(X, names) if isinstance(X, Scan) else _frame_parts(X, names)
-    shown, writer = Progress("predicting", n_rows), None
-    with whole_file(target) as partial, shown as progress, ExitStack() as files:
-        for rows, copied in parts:
+    writer = None
+    with whole_file(target) as partial, ExitStack() as files:
+        for rows, copied in show_progress(parts, "predicting", n_rows):
             predicted = predictions_of(model, method, rows)
             _check_taken(predicted, names)
             arrays = {str(name): _arrow_column(copied[name]) for name in names}
             table = pa.table(arrays | predicted)
             writer = writer or files.enter_context(pq.ParquetWriter(partial, table.schema))
             writer.write_table(table.cast(writer.schema))
-            progress.update(len(rows))
         _refuse_existing(target, overwrite=overwrite)
     return target
 

@@ -3,69 +3,43 @@
 import logging
 import sys
 import time
-from typing import TYPE_CHECKING, Self
-
-if TYPE_CHECKING:
-    from tqdm import tqdm
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 SECONDS_BETWEEN = 10.0  # two lines of the log of one pass
 SECONDS_BEFORE = 1.0  # a shorter pass shows no bar
 
-_log = logging.getLogger("sklearn_din")
 
-
-class Progress:
-    """Shows rows per second and the time left of one pass over a table.
+def show_progress(parts: Iterable[Any], what: str, n_rows: int) -> Iterator[Any]:
+    """Yield the parts of a table; show rows per second and the time left of the pass over it.
 
     Where standard error is a terminal, a bar is drawn there by tqdm, once the pass has taken a
     second. Elsewhere a line goes to the log "sklearn_din" at level INFO every ten seconds and at
     the end: ``logging.basicConfig(level="INFO")`` shows them.
 
-    >>> with Progress("reading events", 3) as progress:
-    ...     progress.update(3)
-    >>> progress.n_done
-    3
+    Parts are sized, or tuples whose last element is. One is done when the next is asked for.
+
+    >>> list(show_progress([(0, [7, 8]), (2, [9])], "reading events", 3))
+    [(0, [7, 8]), (2, [9])]
     """
+    from tqdm.auto import tqdm
 
-    def __init__(self, what: str, n_rows: int) -> None:
-        self.what, self.n_rows, self.n_done = what, n_rows, 0
-        self._bar: tqdm | None = None
-
-    def __enter__(self) -> Self:
-        self._start = self._last = time.monotonic()
-        if sys.stderr is not None and sys.stderr.isatty():
-            from tqdm.auto import tqdm
-
-            self._bar = tqdm(
-                total=self.n_rows,
-                desc=self.what,
-                unit="rows",
-                unit_scale=True,
-                delay=SECONDS_BEFORE,
-                leave=False,
-            )
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
-        if self._bar is not None:
-            self._bar.close()
-            self._bar = None
-        elif kind is None:
-            seconds = time.monotonic() - self._start
-            rate = self.n_done / max(seconds, 1e-9)
-            _log.info(f"{self.what}: {self.n_done:,} rows in {seconds:.1f} s ({rate:,.0f} rows/s)")
-
-    def update(self, n_rows: int) -> None:
-        """Count rows that are done."""
-        self.n_done += n_rows
-        if self._bar is not None:
-            self._bar.update(n_rows)
-            return
-        now = time.monotonic()
-        if now - self._last < SECONDS_BETWEEN or not self.n_done:
-            return
-        self._last = now
-        rate = self.n_done / (now - self._start)
-        left = max(self.n_rows - self.n_done, 0) / rate
-        done = f"{self.what}: {self.n_done:,} of {self.n_rows:,} rows"
-        _log.info(f"{done}, {rate:,.0f} rows/s, {left:.0f} s left")
+    log, n_done, start = logging.getLogger("sklearn_din"), 0, time.monotonic()
+    last, style = start, {"unit": "rows", "unit_scale": True, "leave": False}
+    is_off = sys.stderr is None or not sys.stderr.isatty()
+    bar: Any = tqdm(total=n_rows, desc=what, delay=SECONDS_BEFORE, disable=is_off, **style)
+    with bar:
+        for part in parts:
+            yield part
+            n_part = len(part[-1] if isinstance(part, tuple) else part)
+            n_done += n_part
+            bar.update(n_part)
+            now = time.monotonic()
+            if is_off and n_done and now - last >= SECONDS_BETWEEN:
+                last, rate = now, n_done / (now - start)
+                done = f"{what}: {n_done:,} of {n_rows:,} rows, {rate:,.0f} rows/s"
+                log.info(f"{done}, {max(n_rows - n_done, 0) / rate:.0f} s left")
+    if is_off:
+        seconds = time.monotonic() - start
+        rate = n_done / max(seconds, 1e-9)
+        log.info(f"{what}: {n_done:,} rows in {seconds:.1f} s ({rate:,.0f} rows/s)")
