@@ -18,7 +18,12 @@ from sklearn.utils.validation import check_is_fitted
 from sklearn_din.encoding.fixed_vectors import VectorScale, read_vectors, vectors_of
 from sklearn_din.encoding.frames import ReadFrame, TableLike, read_frame, validate_frame
 from sklearn_din.encoding.learnt import Learnt, TableStatistics
-from sklearn_din.encoding.notices import log_roles, warn_of_events, warn_of_training_rows
+from sklearn_din.encoding.notices import (
+    TrainingRows,
+    log_roles,
+    warn_of_events,
+    warn_of_training_rows,
+)
 from sklearn_din.encoding.profile import ColumnProfile, compare_profiles
 from sklearn_din.encoding.roles import (
     METADATA_ROLE,
@@ -527,27 +532,16 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
     def _warn(self, table: Impressions, roles: Roles, statistics: TableStatistics) -> None:
         """Warn of what was taken differently from how it looks."""
         pairs = {} if isinstance(self.histories, str) else self.histories
-        warn_of_training_rows(
-            roles,
-            statistics.counts(),
-            table.dtypes,
-            n_rows=len(table),
-            as_ids=[] if is_auto(self.categorical) else self.categorical,  # checked with the roles
-            as_histories={name for key in pairs for name in as_tuple(key)},
+        ids, numbers = (
+            [] if is_auto(names) else names for names in (self.categorical, self.numeric)
         )
+        histories = {name for key in pairs for name in as_tuple(key)}
+        of_table = roles, statistics.counts(), table.dtypes, len(table)
+        rows = TrainingRows(*of_table, ids, numbers, histories)
+        warn_of_training_rows(rows)
         warn_of_events(statistics.totals, max_length=self.max_length, n_rows=len(table))
         if len(table) >= ADVICE_FROM:
-            named = [
-                n for some in (self.categorical, self.numeric) if not is_auto(some) for n in some
-            ]
-            log_roles(
-                roles,
-                statistics.counts(),
-                table.dtypes,
-                statistics.samples(),
-                named=named,
-                guessed=statistics.guessed,
-            )
+            log_roles(rows, statistics.samples(), statistics.guessed)
 
     def _row_encoder(self) -> RowEncoder:
         return RowEncoder(self._learnt, self._metadata, self._look_up_vectors())

@@ -2,7 +2,8 @@
 
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,6 @@ from sklearn_din.encoding.roles import Roles
 from sklearn_din.encoding.scaling import LINEAR, EventScale
 from sklearn_din.encoding.table import is_history_name
 from sklearn_din.encoding.vocabulary import Occurrences, kind_of_ids
-from sklearn_din.features.schema import Behaviour
 from sklearn_din.utils.validation import note_two_kinds, spread, unix_unit
 from sklearn_din.utils.warnings import ADVICE_FROM, log_once, warn_of, warn_once, warn_user
 
@@ -61,37 +61,36 @@ def warn_of_changed_units(factors: Mapping[str, float]) -> None:
         )
 
 
-def warn_once_of(notices: Iterable[str | None]) -> None:
-    """Warn, once each, of what each fold or each request would say again."""
-    for notice in filter(None, notices):
-        warn_once(notice)
+@dataclass(frozen=True)
+class TrainingRows:
+    """What notices are made of: the columns of the rows of fit, and those that the user names.
 
-
-def warn_of_training_rows(
-    roles: Roles,
-    counts: Mapping[str, Occurrences],
-    dtypes: Mapping[str, Any],
-    *,
-    n_rows: int,
-    as_ids: Collection[str],
-    as_histories: Collection[str],
-) -> None:
-    """Warn of columns that are taken differently from how they look, but for those that are named.
-
-    ``counts`` has all columns of ids and histories.
+    ``counts`` has all columns of ids and histories; ``ids``, ``numbers`` and ``histories`` are the
+    columns that are named as such, of which little is said.
     """
+
+    roles: Roles
+    counts: Mapping[str, Occurrences]
+    dtypes: Mapping[str, Any]
+    n_rows: int
+    ids: Collection[str]
+    numbers: Collection[str]
+    histories: Collection[str]
+
+
+def warn_of_training_rows(rows: TrainingRows) -> None:
+    """Warn of columns that are taken differently from how they look, unless they are named."""
+    roles, counts = rows.roles, rows.counts
     pairs = [(h, c) for b in roles.behaviours for h, c in b.candidate_of.items() if c is not None]
-    of_rows = {name: counts[name] for name in roles.categorical}
-    of_rows = {n: of_rows[n] for n in of_rows if n not in as_ids and n not in roles.candidates}
-    joined = (note_joined_values(n, counts[n].values) for n in roles.categorical if n not in as_ids)
-    unpaired = unpaired_histories(roles.behaviours, counts, roles.categorical, chosen=as_histories)
-    warn_once_of([*unpaired, *joined])
+    free = [name for name in roles.categorical if name not in rows.ids]
+    joined = (note_joined_values(name, counts[name].values) for name in free)
+    warn_of([*unpaired_histories(rows), *joined], once=True)
     warn_of(
         [
             *roles.notices,
             *note_unshared(pairs, counts),
             *list_padding(pairs, counts),
-            *odd_ids(of_rows, dtypes, n_rows=n_rows),
+            *odd_ids(rows, [name for name in free if name not in roles.candidates]),
             *(note_two_kinds(counts[name].values, name=f"X[{name!r}]") for name in counts),
             *(note_two_spellings(name, *counts[name]) for name in counts),
         ]
@@ -99,18 +98,13 @@ def warn_of_training_rows(
 
 
 def log_roles(
-    roles: Roles,
-    counts: Mapping[str, Occurrences],
-    dtypes: Mapping[str, Any],
-    samples: Mapping[str, np.ndarray],
-    *,
-    named: Collection[str],
-    guessed: Collection[str],
+    rows: TrainingRows, samples: Mapping[str, np.ndarray], guessed: Collection[str]
 ) -> None:
     """Log which columns that are not named may be of another kind than they are taken for.
 
     Of integers, those that look like counts: from 0 or 1 on, nearly without gaps.
     """
+    roles, named = rows.roles, {*rows.ids, *rows.numbers}
     whole = [n for n in roles.numeric if n not in named and _repeats_whole_numbers(samples[n])]
     if whole:
         log_once(
@@ -119,9 +113,9 @@ def log_roles(
         )
     quantities = []
     for name in roles.categorical:
-        values = counts[name].values
-        is_free = name not in named and name not in roles.candidates
-        if is_free and pd.api.types.is_integer_dtype(dtypes[name]) and len(values) >= FEW_COUNTS:
+        values, is_free = rows.counts[name].values, name not in {*named, *roles.candidates}
+        is_integer = pd.api.types.is_integer_dtype(rows.dtypes[name])
+        if is_free and is_integer and len(values) >= FEW_COUNTS:
             low, high = int(values.min()), int(values.max())
             quantities += [name] if low >= 0 and high < GAPS * len(values) else []
     if quantities:
@@ -203,15 +197,14 @@ def warn_of_events(
             )
 
 
-def odd_ids(
-    counts: Mapping[str, Occurrences], dtypes: Mapping[str, Any], *, n_rows: int
-) -> Iterator[str]:
+def odd_ids(rows: TrainingRows, names: Sequence[str]) -> Iterator[str]:
     """Yield what to say of ids by rule that are numbers, dates, lists or row numbers.
 
-    ``counts`` has columns with one id per cell, in the order of the rows.
+    ``names`` are columns with one id per cell, whose values are in the order of the rows.
     """
-    for name, (values, _) in counts.items():
-        is_integer = pd.api.types.is_integer_dtype(dtypes[name])
+    for name in names:
+        values, n_rows = rows.counts[name].values, rows.n_rows
+        is_integer = pd.api.types.is_integer_dtype(rows.dtypes[name])
         unit = unix_unit(pd.Series(values)) if is_integer and len(values) >= FEW_VALUES else None
         if unit is not None:
             yield (
@@ -269,21 +262,14 @@ def list_padding(pairs: Pairs, counts: Mapping[str, Occurrences]) -> Iterator[st
             )
 
 
-def unpaired_histories(
-    behaviours: Sequence[Behaviour],
-    counts: Mapping[str, Occurrences],
-    ids: Sequence[str],
-    *,
-    chosen: Collection[str],
-) -> Iterator[str]:
+def unpaired_histories(rows: TrainingRows) -> Iterator[str]:
     """Yield what to say of histories that are pooled although they look made to be compared.
 
-    ``counts`` has all columns of ids and histories, ``ids`` names those with one id per cell.
-    Nothing is said of those that the user named (``chosen``).
+    Nothing is said of those that the user named.
     """
-    alone = [name for behaviour in behaviours if behaviour.is_bag for name in behaviour.histories]
-    alone = [name for name in alone if name not in chosen]
-    likely = {name: _likely_candidate(name, counts, ids) for name in alone}
+    bags = [name for b in rows.roles.behaviours if b.is_bag for name in b.histories]
+    alone = [name for name in bags if name not in rows.histories]
+    likely = {name: _likely_candidate(name, rows) for name in alone}
     lost = [name for name in alone if is_history_name(name) or likely[name] is not None]
     if lost:
         pairs = {name: likely[name] or "..." for name in lost}
@@ -293,13 +279,12 @@ def unpaired_histories(
         )
 
 
-def _likely_candidate(
-    history: str, counts: Mapping[str, Occurrences], ids: Sequence[str]
-) -> str | None:
+def _likely_candidate(history: str, rows: TrainingRows) -> str | None:
     """Column of ids that holds most of a history's values, where one does.
 
     Small integers are in many columns by chance: there, nothing is likely.
     """
+    counts, ids = rows.counts, rows.roles.categorical
     values = pd.Index(counts[history].values, dtype=object)
     if len(values) < FEW_VALUES and values.inferred_type != "string":
         return None

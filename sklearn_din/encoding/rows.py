@@ -9,11 +9,12 @@ import pandas as pd
 from sklearn_din.encoding.events import count_events
 from sklearn_din.encoding.frames import ReadFrame, read_frame
 from sklearn_din.encoding.learnt import Learnt
-from sklearn_din.encoding.notices import warn_of_changed_units, warn_once_of
+from sklearn_din.encoding.notices import warn_of_changed_units
 from sklearn_din.encoding.table import Columns, Impressions
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.vectors import Vectors
 from sklearn_din.utils.validation import plain_values, position_values, time_values
+from sklearn_din.utils.warnings import warn_of
 
 SEVERAL_USERS = 20  # of a few, all may be new
 READ_METADATA = {"users": plain_values, "times": time_values, "positions": position_values}
@@ -62,7 +63,7 @@ class RowEncoder:
         rows = self.encode_part(columns)
         notices = self.learnt.note_lengths(count_events(rows.behaviours), len(rows))
         if notices and _count_users(rows) >= SEVERAL_USERS:
-            warn_once_of(notices)
+            warn_of(notices, once=True)
         return rows
 
     def encode_part(self, columns: Columns) -> EncodedFeatures:
@@ -70,7 +71,7 @@ class RowEncoder:
         read = self.read(columns)
         warn_of_changed_units(self.learnt.find_changed_units(read))
         encoded, behaviours = self.learnt.encode_columns(read), self.learnt.encode_behaviours(read)
-        warn_once_of(self.learnt.note_unknown(read, encoded, behaviours))
+        warn_of(self.learnt.note_unknown(read, encoded, behaviours), once=True)
         metadata = {
             what: READ_METADATA[what](columns.column(name))
             for what, name in self.metadata.items()

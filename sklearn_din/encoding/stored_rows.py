@@ -15,8 +15,7 @@ import pandas as pd
 from sklearn_din.encoding.cells import as_numbers, factorize, read_history
 from sklearn_din.encoding.events import count_events, keep_newest
 from sklearn_din.encoding.learnt import Learnt
-from sklearn_din.encoding.notices import warn_once_of
-from sklearn_din.encoding.table import Columns, Impressions
+from sklearn_din.encoding.table import Impressions
 from sklearn_din.encoding.vocabulary import ValueCounts, sort_order
 from sklearn_din.features.encoded import METADATA, EncodedFeatures
 from sklearn_din.features.lists import Column, DistinctLists, IdLists
@@ -26,6 +25,7 @@ from sklearn_din.features.store import Store, StoreWriter, make_once
 from sklearn_din.neighbours.blocks import hash_users
 from sklearn_din.utils.spans import Spans
 from sklearn_din.utils.validation import key_codes, plain_values
+from sklearn_din.utils.warnings import warn_of
 
 if TYPE_CHECKING:
     from sklearn_din.encoding.rows import RowEncoder
@@ -46,7 +46,7 @@ def _write_rows(encoder: RowEncoder, table: Impressions, writer: StoreWriter) ->
     shared = SharedLogs(table.scan, encoder.learnt)
     sink = RowSink(writer, table.positions, len(table))
     user = encoder.metadata.get("users")
-    users = UserNumbers(table, user) if user in table.names else None
+    users = UserNumbers(table, user) if user is not None and user in table.names else None
     names = {name for behaviour in shared.behaviours for name in behaviour.columns}
     rest = replace(encoder, learnt=encoder.learnt.without(names))
     n_events: Counter = Counter()
@@ -62,7 +62,7 @@ def _write_rows(encoder: RowEncoder, table: Impressions, writer: StoreWriter) ->
         for start, windows in shared.windows(behaviour):
             sink.append_windows(behaviour, windows, start)
             n_events[behaviour.histories] += int(windows.spans.lengths.sum())
-    warn_once_of(encoder.learnt.note_lengths(n_events, len(table)))
+    warn_of(encoder.learnt.note_lengths(n_events, len(table)), once=True)
 
 
 class SharedLogs:
@@ -187,13 +187,9 @@ class UserNumbers:
     The column of users is read once, before rows are encoded.
     """
 
-    def __init__(self, table: Impressions, user: str | None) -> None:
+    def __init__(self, table: Impressions, user: str) -> None:
         counts, are_integers, self._any_missing = ValueCounts(), True, False
-
-        def read_users(columns: Columns) -> np.ndarray:
-            return plain_values(columns.frame[user])
-
-        for _, users in table.map(read_users, [str(user)], "users"):
+        for _, users in table.map(lambda part: plain_values(part.frame[user]), [user], "users"):
             are_integers &= users.dtype.kind in "iu"
             codes, values = key_codes(users, name="the column of users")
             self._any_missing |= bool((codes < 0).any())

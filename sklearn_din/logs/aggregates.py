@@ -123,8 +123,12 @@ def _name_levels(
     impressions: Any, events: Any, time: str, user: str | None
 ) -> Mapping[str, Aggregate]:
     """Return the levels of all columns of ids, and of pairs with the user."""
-    shown, log = _columns(impressions, "impressions"), _columns(events, "events")
-    labels = [name for name in log if name not in shown and _holds_numbers(log[name])]
+    shown, log = (
+        table.all_dtypes if isinstance(table, Scan) else dict(CallerFrame(table, name=name).pandas)
+        for table, name in ((impressions, "impressions"), (events, "events"))
+    )
+    dtypes = {name: getattr(column, "dtype", column) for name, column in log.items()}
+    labels = [name for name in log if name not in shown and holds_numbers(dtypes[name])]
     if len(labels) != 1:
         raise ValueError(
             "aggregates='levels' takes as label the one column of numbers that events have and "
@@ -135,18 +139,6 @@ def _name_levels(
     pairs = [] if user is None else [(user, name) for name in keys if name != user]
     named: list[tuple[str, ...]] = [*((name,) for name in keys), *pairs]
     return {"_".join(key): (key, labels[0], "levels") for key in named}
-
-
-def _columns(table: Any, name: str) -> Mapping[str, Any]:
-    """Return the columns of a frame by name; of a scan their dtypes, its target's among them."""
-    return (
-        table.all_dtypes if isinstance(table, Scan) else dict(CallerFrame(table, name=name).pandas)
-    )
-
-
-def _holds_numbers(column: Any) -> bool:
-    """Return whether a column, or one of a dtype, holds numbers or booleans."""
-    return is_numeric_dtype(column) or is_bool_dtype(column)
 
 
 def _holds_ids(column: Any) -> bool:
@@ -227,7 +219,7 @@ def present_numbers(column: pd.Series) -> tuple[np.ndarray, np.ndarray]:
 
 def holds_numbers(dtype: Any) -> bool:
     """Return whether values of a dtype are real numbers or booleans."""
-    is_number = pd.api.types.is_numeric_dtype(dtype) or pd.api.types.is_bool_dtype(dtype)  # Arrow's
+    is_number = is_numeric_dtype(dtype) or is_bool_dtype(dtype)  # Arrow's
     return is_number and not pd.api.types.is_complex_dtype(dtype)
 
 

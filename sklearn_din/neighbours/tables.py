@@ -219,7 +219,7 @@ def _learn_pairs_in_store(
     if rows_store is None:
         numbers = [np.zeros((len(X), N_NUMBERS), dtype=np.float32) for _ in range(n_pairs)]
         return _learn_pairs(X, order, rows, numbers, taken), numbers
-    from sklearn_din.features.store import StoreWriter, make_once
+    from sklearn_din.features.store import make_once
 
     def learn(writer: StoreWriter) -> None:
         tables = _learn_pairs(X, order, rows, _allocate(writer, X, n_pairs), taken)

@@ -38,10 +38,10 @@ def warn_user(message: str) -> None:
     warnings.warn(message, UserWarning, stacklevel=level)
 
 
-def warn_of(notices: Iterable[str | None]) -> None:
-    """Warn once with each sentence; None is none."""
+def warn_of(notices: Iterable[str | None], *, once: bool = False) -> None:
+    """Warn with each sentence; None is none. ``once``: not again for each fold or request."""
     for notice in filter(None, notices):
-        warn_user(notice)
+        (warn_once if once else warn_user)(notice)
 
 
 class _Once:
