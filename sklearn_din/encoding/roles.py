@@ -164,6 +164,7 @@ def _check_pairs(table: Impressions, named: Mapping[Hashable, Hashable]) -> dict
     return dict(zip(keys, candidates, strict=True))
 
 
+@dataclass(eq=False)
 class _Columns:
     """The columns of a table, and the rules by which some of them form behaviours.
 
@@ -175,17 +176,16 @@ class _Columns:
     histories that the user names, and their candidates.
     """
 
-    def __init__(
-        self,
-        table: Impressions,
-        facts: Mapping[str, ColumnFacts],
-        out: Collection[str],
-        ids: Collection[str],
-        numbers: Collection[str],
-        pairs: Mapping[str, str | None],
-    ) -> None:
-        self.table, self.facts, self.notices = table, facts, list[str]()
-        self._out, self._ids, self._numbers, self._pairs = out, ids, numbers, pairs
+    table: Impressions
+    facts: Mapping[str, ColumnFacts]
+    out: Collection[str]
+    ids: Collection[str]
+    numbers: Collection[str]
+    pairs: Mapping[str, str | None]
+    notices: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        table, facts = self.table, self.facts
         self._named_after = {name: find_candidate(name, table.names) for name in facts}
         self.histories = [n for n in table.names if n in facts and self._is_history(n)]
 
@@ -204,9 +204,9 @@ class _Columns:
         parts = {name: self._part(name, candidate) for name, candidate in possible.items()}
         candidates |= {n: c if parts[n] == "compared" else None for n, c in possible.items()}
         self._of_numbers = {name for name, part in parts.items() if part == "numbers"}
-        bags = [group for group in groups if all(self._pairs[name] is None for name in group)]
+        bags = [group for group in groups if all(self.pairs[name] is None for name in group)]
         for name in self.histories:
-            if name in self._pairs or self.facts[name].history.kinds == {"time"}:
+            if name in self.pairs or self.facts[name].history.kinds == {"time"}:
                 continue
             others = [group for group in groups if group not in bags]
             same = next((group for group in others if self._are_aligned(group[0], name)), None)
@@ -226,10 +226,10 @@ class _Columns:
     def _is_history(self, name: str) -> bool:
         facts, same, separator = self.facts[name], self._named_after[name], self.table.separator
         example = f"{facts.example!r:.40}"
-        is_meant = is_history_name(name) and same is not None and name not in self._ids
+        is_meant = is_history_name(name) and same is not None and name not in self.ids
         role = self._apply(
-            (name in self._pairs, "history", ""),
-            (name in self._out, "single", ""),
+            (name in self.pairs, "history", ""),
+            (name in self.out, "single", ""),
             (facts.kind == "history", "history", ""),
             (not is_meant, "single", ""),
             (
@@ -240,7 +240,7 @@ class _Columns:
                 f"(separator='|'). Name {name} in categorical or drop if it is no history.",
             ),
             (facts.is_text or facts.example is None, "history", ""),
-            (name in self._numbers, "single", ""),
+            (name in self.numbers, "single", ""),
             (
                 True,
                 "single",
@@ -274,13 +274,13 @@ class _Columns:
         column = ColumnFacts() if candidate is None else self.facts[candidate]
         is_single = candidate is not None and column.kind in ("ids", "numbers")
         may_match = is_single and not events.has_row_times
-        are_numbers = not {*self._numbers}.isdisjoint((name, same))
-        are_ids = not are_numbers and not {*self._ids}.isdisjoint((name, candidate))
+        are_numbers = not {*self.numbers}.isdisjoint((name, same))
+        are_ids = not are_numbers and not {*self.ids}.isdisjoint((name, candidate))
         is_number = self.facts.get(str(same), ColumnFacts()).kind == "numbers"
         both_floats = column.kind == "numbers" and events.is_numeric
         return self._apply(
             (may_match and are_ids, "compared", ""),
-            (name in self._ids, "pooled", ""),
+            (name in self.ids, "pooled", ""),
             (are_numbers or (events.is_numeric and not events.is_whole), "numbers", ""),
             (
                 may_match and column.is_whole and both_floats,
@@ -298,11 +298,11 @@ class _Columns:
 
         They are columns of lists too, which are no histories then.
         """
-        facts, candidates = self.facts, dict(self._pairs)
+        facts, candidates = self.facts, dict(self.pairs)
         nested = [name for name in self.histories if facts[name].history.is_nested]
         lists = {n for n in self.histories if n not in nested and facts[n].kind == "history"}
         for name in nested:
-            free, same = lists - self._pairs.keys(), self._named_after[name]
+            free, same = lists - self.pairs.keys(), self._named_after[name]
             if same is None and not is_history_name(name):
                 same = _longest_suffix(name, free)
             candidate = candidates.setdefault(name, same if same in free else None)
@@ -319,14 +319,14 @@ class _Columns:
         candidate = self._named_after[name]
         if candidate is None and not is_history_name(name):
             candidate = self._candidate_of_suffix(name)
-        return None if candidate in {*self._out, *self.histories} else candidate
+        return None if candidate in {*self.out, *self.histories} else candidate
 
     def _candidate_of_suffix(self, name: str) -> str | None:
         """Find the column of ids that a list is named after: ``item`` for ``buy_item``.
 
         That is what ``attach_history(prefix="buy_")`` writes.
         """
-        free = self.facts.keys() - {*self._out, *self.histories, *self._numbers}
+        free = self.facts.keys() - {*self.out, *self.histories, *self.numbers}
         return _longest_suffix(name, (n for n in free if self._are_alike(name, n)))
 
     def _are_alike(self, history: str, column: str) -> bool:

@@ -267,7 +267,7 @@ def _check_arrays(X: EncodedFeatures) -> None:
         raise ValueError(f"vectors must have the dimensions {schema.vector_sizes}, got {n_dims}.")
     for field in schema.fields:
         if field.has_ids:
-            columns = X.columns
+            columns: Mapping[str, Column] = X.columns
             if field.is_history:
                 columns = X.behaviours[schema.behaviour_of(field.name).histories].columns
             values = columns[field.name]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 
@@ -66,6 +66,7 @@ class DistinctLists:
         return DistinctLists(spans.lengths, np.array(self.ids[spans.index()]))
 
 
+@dataclass(frozen=True, eq=False, repr=False)
 class IdLists:
     """A column of lists of ids: the position of each value's list among the distinct lists.
 
@@ -83,10 +84,9 @@ class IdLists:
            [5, 7]], dtype=int32))
     """
 
-    dtype = np.dtype(object)  # no array of numbers
-
-    def __init__(self, positions: np.ndarray, distinct: DistinctLists) -> None:
-        self.positions, self.distinct = positions, distinct
+    positions: np.ndarray
+    distinct: DistinctLists
+    dtype: ClassVar = np.dtype(object)  # no array of numbers
 
     @classmethod
     def from_lengths(cls, lengths: np.ndarray, ids: np.ndarray) -> IdLists:

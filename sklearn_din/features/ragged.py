@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from sklearn_din.utils.spans import Rows, Spans, log_elapsed
 MOST_EVENTS = 1_000  # of a history, the newest ones, that item neighbours are told of
 
 
+@dataclass(frozen=True, eq=False, repr=False)
 class Ragged:
     """The histories of one behaviour: windows over shared event columns.
 
@@ -34,17 +36,10 @@ class Ragged:
            [6, 7]], dtype=int32)
     """
 
-    def __init__(
-        self,
-        columns: Mapping[str, Column],
-        spans: Spans,
-        row_times: Mapping[str, np.ndarray] | None = None,
-        n_older: np.ndarray | None = None,
-    ) -> None:
-        self.columns = dict(columns)
-        self.spans = spans
-        self.row_times = dict(row_times or {})
-        self.n_older = n_older
+    columns: Mapping[str, Column]
+    spans: Spans
+    row_times: Mapping[str, np.ndarray] = field(default_factory=dict)
+    n_older: np.ndarray | None = None
 
     @classmethod
     def from_lengths(cls, columns: Mapping[str, Column], lengths: np.ndarray) -> Ragged:

@@ -1,6 +1,5 @@
 """States of estimators: files and pickles get plain values, checked on their way back."""
 
-import os
 from collections.abc import Mapping, Set
 from typing import Any, Self
 
@@ -40,8 +39,6 @@ class EstimatorState:
         attributes = dict(vars(self))
         names = self._get_param_names()  # type: ignore[attr-defined]
         parameters = {name: attributes.pop(name) for name in names if name in attributes}
-        for name, value in parameters.items():
-            parameters[name] = os.fspath(value) if isinstance(value, os.PathLike) else value
         asked = attributes.pop("_metadata_request", None)
         requests = {n: r.requests for n in METHODS if (r := getattr(asked, n, None)) is not None}
         requests = {name: dict(request) for name, request in requests.items() if request}
