@@ -373,10 +373,8 @@ def _join(cells: list, name: str, separator: str | None) -> Values:
     objects = np.fromiter(flat, dtype=object, count=len(flat))
     with suppress(MixedKindsError):
         return _flat_values(_trim(pa.chunked_array([arrow_of_values(objects)]), separator), name)
-    inferred = pd.api.types.infer_dtype(objects, skipna=True)
-    if inferred == "floating":
-        return pd.Series(objects).to_numpy(dtype=np.float64, na_value=np.nan)
-    return objects.astype("datetime64[us]") if inferred == "datetime64" else objects
+    is_time = pd.api.types.infer_dtype(objects, skipna=True) == "datetime64"
+    return objects.astype("datetime64[us]") if is_time else objects
 
 
 def _not_lists(name: str, got: str) -> ValueError:

@@ -30,20 +30,20 @@ from sklearn_din.utils.validation import plain_values
 
 LIST = re.compile(r"[\[(].*[\])]", re.DOTALL)
 NOT_EMPTY = re.compile(r"[^\s\[\]()]")
-NUMERIC_KINDS = {"float", "integer"}
 
 
 @dataclass
 class HistoryFacts:
     """Facts about the events of a history column, collected chunk by chunk.
 
-    A part whose cells are all missing adds no kind. Events with row times read as time elapsed
-    until their row; ``any_number``, ``any_fraction`` and ``any_missing`` are about floats.
+    The ``kind`` of events is that of their dtype, the same in all parts; None where all cells are
+    missing. Events with row times read as time elapsed until their row; ``any_number``,
+    ``any_fraction`` and ``any_missing`` are about floats.
     Histories have equal ``lengths`` where their lengths are equal in every row, and equal
     ``windows`` too where one call of ``attach_history`` made them: hashes, by part.
     """
 
-    kinds: set[str] = field(default_factory=set)
+    kind: str | None = None
     has_row_times: bool = False
     any_number: bool = False
     any_fraction: bool = False
@@ -56,8 +56,7 @@ class HistoryFacts:
     def update(self, cells: HistoryCells) -> None:
         """Add the cells of one chunk."""
         kind, lengths = _kind_of_events(cells), cells.spans.lengths
-        if kind is not None:
-            self.kinds.add(kind)
+        self.kind = self.kind or kind
         self.has_row_times |= cells.row_times is not None
         if kind == "float" and cells.row_times is None:
             numbers = pd.Series(cells.values).to_numpy(np.float64, na_value=np.nan)
@@ -71,7 +70,7 @@ class HistoryFacts:
     @property
     def is_numeric(self) -> bool:
         """Return whether the events are floats or elapsed times; everything else is an id."""
-        return self.has_row_times or ("float" in self.kinds and self.kinds <= NUMERIC_KINDS)
+        return self.has_row_times or self.kind == "float"
 
     @property
     def is_whole(self) -> bool:
@@ -81,24 +80,24 @@ class HistoryFacts:
     @property
     def is_integer(self) -> bool:
         """Return whether the events are integers."""
-        return self.kinds == {"integer"}
+        return self.kind == "integer"
 
     @property
     def is_nested(self) -> bool:
         """Return whether the events are lists of values."""
-        return "lists" in self.kinds
+        return self.kind == "lists"
 
 
 @dataclass
 class ColumnFacts:
     """Facts about one column, collected chunk by chunk.
 
-    There is more than one kind only where the dtype is object. ``example`` is the first value that
-    is not missing (of text one that is not empty, if there is any), ``any_other`` says whether
-    there is one that is no whole number, ``any_missing`` is about floats.
+    Objects, of which a scan has none, are lists, numbers or else ids. ``example`` is the first
+    value that is not missing (of text one that is not empty, if there is any), ``any_other`` says
+    whether there is one that is no whole number, ``any_missing`` is about floats.
     """
 
-    kinds: set[ColumnKind] = field(default_factory=set)
+    kind: ColumnKind = "ids"
     example: object = None
     any_other: bool = False
     any_missing: bool = False
@@ -111,21 +110,19 @@ class ColumnFacts:
 
         ``is_named`` where the user calls it a history, ``is_suspect`` where its name does.
         """
-        kind, example = columns.kind(name), first_present(columns.frame[name])
+        self.kind, example = columns.kind(name), first_present(columns.frame[name])
         if isinstance(example, str):
             texts = (value for value in columns.frame[name] if isinstance(value, str))
             example = next(filter(NOT_EMPTY.search, texts), example)
         self.example = example if self.example is None else self.example
-        if example is not None or kind != "ids":
-            self.kinds.add(kind)
         # Missing cells and, with a separator, text: what else is named like a history is none.
         is_split = isinstance(example, str) and columns.separator is not None
-        if is_named or kind == "history" or (is_suspect and (example is None or is_split)):
+        if is_named or self.kind == "history" or (is_suspect and (example is None or is_split)):
             cells = columns.history(name)
             self.history.update(cells)
             self.history.windows[part] = columns.windows(name)
             self.history.lengths[part] = hash(cells.spans.lengths.tobytes())
-        elif kind == "numbers" and example is not None:
+        elif self.kind == "numbers" and example is not None:
             self.any_other |= _has_fraction(columns, name)
             self.any_missing |= bool(columns.frame[name].isna().any())
         elif example is not None:
@@ -145,13 +142,6 @@ class ColumnFacts:
     def is_text(self) -> bool:
         """Return whether the first value is text."""
         return isinstance(self.example, str)
-
-    @property
-    def kind(self) -> ColumnKind:
-        """Kind of the column; objects of several kinds are lists, numbers or else ids."""
-        if len(self.kinds) <= 1:
-            return next(iter(self.kinds), "ids")
-        return "history" if "history" in self.kinds else "ids"
 
 
 def gather_facts(
@@ -186,7 +176,7 @@ def gather_facts(
     for name, kind in kinds.items():
         if kind is not None and name not in names:  # the dtype alone tells
             of_values: Any = getattr(table.dtypes[name], "categories", table.dtypes[name])
-            facts[name].kinds.add(kind)
+            facts[name].kind = kind
             facts[name].any_other = not pd.api.types.is_any_real_numeric_dtype(of_values)
 
     numbers = count()

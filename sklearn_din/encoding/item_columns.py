@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 
 from sklearn_din.encoding.frames import ReadFrame
-from sklearn_din.features.lists import IdLists
 from sklearn_din.features.schema import item_column
 
 LEAST_ITEMS = 20  # of two rows or more
@@ -30,8 +29,6 @@ class ItemColumns:
         codes = {name: values for name, (values, _) in read.codes.items()}
         for (item, other), counts in self._counts.items():
             items, others = codes[item], codes[other]
-            if isinstance(items, IdLists) or isinstance(others, IdLists):
-                continue
             values = pd.Series(others[items >= 0]).groupby(items[items >= 0])
             is_repeated = values.size() > 1
             is_same = values.max() == values.min()

@@ -206,7 +206,7 @@ class _Columns:
         self._of_numbers = {name for name, part in parts.items() if part == "numbers"}
         bags = [group for group in groups if all(self.pairs[name] is None for name in group)]
         for name in self.histories:
-            if name in self.pairs or self.facts[name].history.kinds == {"time"}:
+            if name in self.pairs or self.facts[name].history.kind == "time":
                 continue
             others = [group for group in groups if group not in bags]
             same = next((group for group in others if self._are_aligned(group[0], name)), None)
@@ -340,7 +340,7 @@ class _Columns:
             are_ids = events.is_integer or facts.any_missing or events.any_missing
             return facts.is_whole and is_whole and are_ids
         are_ids = facts.kind == "ids" and (is_whole or not events.is_numeric)
-        return bool(events.kinds) and are_ids and facts.is_whole == is_whole
+        return events.kind is not None and are_ids and facts.is_whole == is_whole
 
     def _are_aligned(self, first: str, second: str) -> bool:
         """Return whether two histories describe the same events.

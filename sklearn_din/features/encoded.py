@@ -180,12 +180,6 @@ class EncodedFeatures:
         """Shape of ``X.to_numpy()``: impressions by ``len(get_feature_names_out())``."""
         return len(self), len(self.schema.feature_names_out())
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes held: follows the real events, never the padding."""
-        parts: list[Any] = [*self.columns.values(), *self.behaviours.values()]
-        return sum(part.nbytes for part in parts)
-
     def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> np.ndarray:
         held = [field.name for field in self.schema.fields if field.kind != "numeric"]
         if held:

@@ -116,11 +116,6 @@ class IdLists:
         """Return a hash per value, equal for equal lists: (n,), int64; 0 for no list."""
         return self.distinct.digests[self.positions]
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes held."""
-        return self.positions.nbytes + self.distinct.lengths.nbytes + self.distinct.ids.nbytes
-
     def flatten(self) -> tuple[np.ndarray, np.ndarray]:
         """Return all ids, one value after the other, and how many of them are each value's."""
         spans = self.distinct.spans.take(self.positions)

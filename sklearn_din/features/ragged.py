@@ -15,7 +15,7 @@ from sklearn_din.utils.spans import Rows, Spans, log_elapsed
 MOST_EVENTS = 1_000  # of a history, the newest ones, that item neighbours are told of
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@dataclass(eq=False, repr=False)
 class Ragged:
     """The histories of one behaviour: windows over shared event columns.
 
@@ -116,13 +116,6 @@ class Ragged:
         selection, spans = covered.kept, covered.spans.newest(self.spans.lengths)
         columns = {name: values[selection].copy() for name, values in self.columns.items()}
         return self.over(columns, spans, self.n_older)
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes held, shared events counted once."""
-        arrays = [*self.columns.values(), *self.row_times.values()]
-        arrays += [] if self.n_older is None else [self.n_older]
-        return self.spans.nbytes + sum(array.nbytes for array in arrays)
 
     def __reduce__(self) -> tuple[Any, ...]:
         compact = self.compact()

@@ -85,12 +85,8 @@ class ColumnWriter:
     def _arrow(self, column: pd.Series) -> pa.Array:
         if pd.api.types.is_object_dtype(column.dtype):
             array = arrow_of_events(plain_values(column), self._event_column)
-        elif isinstance(column.dtype, pd.SparseDtype):
-            array = pa.array(plain_values(column), from_pandas=True)
         else:
             array = arrow_of_column(column)
-        if pa.types.is_float16(array.type):
-            return array.cast(pa.float32())  # pandas has no index of float16, DuckDB no such type
         return array.cast(pa.large_string()) if pa.types.is_string(array.type) else array
 
 

@@ -233,9 +233,6 @@ class WindowArray(ExtensionArray):
         small = self.compact()
         return WindowArray, (small.log, small.column, small.starts, small.lengths, small.row_times)
 
-    def __deepcopy__(self, memo: dict[int, object]) -> WindowArray:
-        return self.copy()
-
     # What pandas asks for: Any stands where its own signatures say so --------------------------
 
     @classmethod

@@ -63,8 +63,6 @@ class EstimatorState:
             raise ValueError(f"{name} cannot take this state: {error}") from error
 
     def _restore(self, parts: dict[str, Any]) -> None:
-        if any(type(parts[name]) is not dict for name in ("parameters", "others", "requests")):
-            raise ValueError("parameters, others and requests must be dicts.")
         names = set(self._get_param_names())  # type: ignore[attr-defined]
         if parts["parameters"].keys() != names:
             raise ValueError(
@@ -78,15 +76,10 @@ class EstimatorState:
                 raise ValueError(f"{name!r:.60} cannot be an attribute of its own.")
             self.__dict__[name] = value
         if parts["fitted"] is not None:
-            if type(parts["fitted"]) is not dict:
-                raise ValueError("what was learnt must be a dict.")
             self._restore_fitted(dict(parts["fitted"]))
         with sklearn.config_context(enable_metadata_routing=True):
             for method, request in parts["requests"].items():
-                name = f"set_{method}_request"
-                if method not in METHODS or type(request) is not dict or not hasattr(self, name):
-                    raise ValueError(f"{type(self).__name__} has no requests for {method!r:.60}.")
-                getattr(self, name)(**request)
+                getattr(self, f"set_{method}_request")(**request)
 
     def _versions(self) -> dict[str, str]:
         """Return the versions of the libraries that the fitted state depends on."""

@@ -222,16 +222,11 @@ def _frame_to_plain(frame: pd.DataFrame) -> Any:
         columns = [_column_to_plain(frame[name]) for name in frame.columns]
     except TypeError:
         return frame
-    names = to_plain(list(frame.columns))
-    return {KIND: "frame", "n_rows": len(frame), "names": names, "columns": columns}
+    return {KIND: "frame", "names": to_plain(list(frame.columns)), "columns": columns}
 
 
 def _frame_from_plain(state: dict[str, Any]) -> pd.DataFrame:
     names, columns = from_plain(state["names"]), from_plain(state["columns"])
-    if len(set(names)) < len(names) or len(names) != len(columns):
-        raise ValueError("each column of a frame must have a name of its own.")
-    if any(len(column) != state["n_rows"] for column in columns):
-        raise ValueError("the columns of a frame must have its length.")
     objects = [type(column) is np.ndarray and column.dtype == object for column in columns]
     series = [
         pd.Series(column, dtype=object) if is_object else column  # never pandas 3's text

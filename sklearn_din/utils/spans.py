@@ -71,11 +71,6 @@ class Spans:
     def __len__(self) -> int:
         return len(self.starts)
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the windows; the events are not counted."""
-        return self.starts.nbytes + self.lengths.nbytes
-
     def take(self, rows: Rows) -> Spans:
         """Rows by slice, index array or boolean mask."""
         return Spans(self.starts[rows], self.lengths[rows])
