@@ -49,17 +49,10 @@ def boosted_trees(tables, workload, *, seed):
     """LightGBM on any columns by part, stopped early on the validation rows."""
     import lightgbm as lgb
 
-    train, valid = (
-        lgb.Dataset(tables[part], workload[part]["label"]) for part in ("train", "valid")
-    )
-    parameters = {
-        "objective": "binary",
-        "learning_rate": 0.05,
-        "min_data_in_leaf": 50,
-        "seed": seed,
-        "num_threads": 1,
-        "verbose": -1,
-    }
+    parts = ("train", "valid")
+    train, valid = (lgb.Dataset(tables[part], workload[part]["label"]) for part in parts)
+    parameters = {"objective": "binary", "learning_rate": 0.05, "min_data_in_leaf": 50}
+    parameters |= {"seed": seed, "num_threads": 1, "verbose": -1}
     stop = lgb.early_stopping(50, verbose=False)
     booster = lgb.train(parameters, train, 2000, valid_sets=[valid], callbacks=[stop])
     return booster.predict(tables["test"])

@@ -18,21 +18,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-SETS = [
-    "movies",
-    "videos",
-    "market, 2 %",
-    "MovieLens by time",
-    "turning catalogue, 20 %",
-    "turning catalogue, 60 %",
-    "e-shop by time, popularity",
-    "repetition tires",
-    "long baskets",
-    "long baskets, last events",
-    "offers",
-    "answers",
-    "click log: many items, short, strong",
-]
+SETS = ["movies", "videos", "market, 2 %", "MovieLens by time"]
+SETS += ["turning catalogue, 20 %", "turning catalogue, 60 %", "e-shop by time, popularity"]
+SETS += ["repetition tires", "long baskets", "long baskets, last events", "offers", "answers"]
+SETS += ["click log: many items, short, strong"]
 MEASURES = ["auc", "gauc", "loss"]
 
 

@@ -8,8 +8,6 @@ there to the end, per call. What Ctrl-C leaves is a test: ``MOMENTS=500 pytest
 tests/test_interruptions.py``.
 """
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import ctypes
@@ -17,7 +15,6 @@ import gc
 import sys
 import time
 import warnings
-from collections.abc import Callable
 
 from sklearn.base import clone
 from sklearn.pipeline import Pipeline
@@ -27,10 +24,9 @@ from sklearn_din import DINClassifier, HistoryBuilder, HistorySequenceEncoder
 from tests.fitted_pipelines import make_rows
 
 MOST_GROWTH = 20_000  # bytes per fit
-WARM_UP = 0.1  # share of the calls before memory is first read
 
 
-def make_model() -> Pipeline:
+def make_model():
     """Return a Pipeline from log to click, not fitted."""
     builder = HistoryBuilder(user="user", time="time", columns=["item"], elapsed="ago")
     encoder = HistorySequenceEncoder(drop=["user", "time"])
@@ -38,35 +34,28 @@ def make_model() -> Pipeline:
     return Pipeline([("build", builder), ("encode", encoder), ("din", classifier)])
 
 
-def memory_in_use() -> int:
-    """Bytes of anonymous memory of the process, after what is free has been given back."""
-    gc.collect()
-    with contextlib.suppress(AttributeError, OSError):  # not glibc: freed memory may still count
-        ctypes.CDLL(None).malloc_trim(0)
-    return round(1e6 * anonymous_memory())
+def growth(call, n_calls):
+    """Bytes by which memory grows per call, once the first tenth of the calls has warmed up."""
+    n_first, memory = max(1, n_calls // 10), []
+    for n in (n_first, n_calls - n_first):
+        for _ in range(n):
+            call()
+        gc.collect()
+        with contextlib.suppress(AttributeError, OSError):  # not glibc
+            ctypes.CDLL(None).malloc_trim(0)
+        memory.append(1e6 * anonymous_memory())
+    return (memory[1] - memory[0]) / max(1, n_calls - n_first)
 
 
-def growth(call: Callable[[], object], n_calls: int) -> float:
-    """Bytes by which memory grows per call, once the first calls have warmed up."""
-    n_first = max(1, int(n_calls * WARM_UP))
-    for _ in range(n_first):
-        call()
-    before = memory_in_use()
-    for _ in range(n_calls - n_first):
-        call()
-    return (memory_in_use() - before) / max(1, n_calls - n_first)
-
-
-def main() -> None:
+def main():
     """Run and print a table; status 1 where memory grows."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--fits", type=int, default=500)
     parser.add_argument("--predicts", type=int, default=10_000)
     options = parser.parse_args()
     warnings.simplefilter("ignore")
-    frame, y = make_rows()
+    (frame, y), is_wrong = make_rows(), False
     model = make_model().fit(frame, y)
-    is_wrong = False
     runs = {
         "fits": (lambda: clone(model).fit(frame, y), options.fits, MOST_GROWTH),
         "refits": (lambda: model.fit(frame, y), options.fits // 5, MOST_GROWTH),

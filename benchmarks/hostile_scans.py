@@ -19,22 +19,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from benchmarks.hostile_steps import (
-    CLOSE,
-    LOG,
-    RefusedError,
-    Step,
-    assert_negatives,
-    assert_same_columns,
-    equal_values,
-    labels_of,
-)
-from sklearn_din import (
-    HistorySequenceEncoder,
-    attach_history,
-    sample_negatives,
-    scan_parquet,
-)
+from benchmarks import hostile_steps as steps
+from benchmarks.hostile_steps import CLOSE, LOG, RefusedError, Step, labels_of
+from sklearn_din import HistorySequenceEncoder, attach_history, sample_negatives, scan_parquet
 from sklearn_din.logs.aggregates import attach_aggregates
 from sklearn_din.utils.scan import Scan
 
@@ -165,7 +152,7 @@ def negatives(frame: pd.DataFrame) -> object:
             scan, item="item", item_columns=other, user=user, n_negatives=2, random_state=0
         )
         drawn = list(shown["item"])
-    assert_negatives(drawn, y, rows, user)
+    steps.assert_negatives(drawn, y, rows, user)
     return drawn
 
 
@@ -176,12 +163,12 @@ def encode(frame: pd.DataFrame) -> object:
     with scanned(frame) as (scan, rows):
         expected = HistorySequenceEncoder(**roles).fit_transform(rows, y)
         encoder = HistorySequenceEncoder(**roles)
-        assert_same_columns(encoder.fit_transform(scan, y), expected, atol=CLOSE)
+        steps.assert_same_columns(encoder.fit_transform(scan, y), expected, atol=CLOSE)
         try:
             encoded = HistorySequenceEncoder(**roles).fit_transform(scan, y)
         except (ValueError, TypeError) as error:
             raise AssertionError("what was kept cannot be read") from error
-        assert_same_columns(encoded, expected, atol=CLOSE)
+        steps.assert_same_columns(encoded, expected, atol=CLOSE)
         alone = encoder.transform(rows.iloc[:1])
         whole = encoder.transform(scan)
         for name in whole.schema.names("categorical", "numeric"):
@@ -200,7 +187,7 @@ def _is_same(one: object, other: object) -> bool:
         return len(one) == len(other) and all(
             _is_same(*map(_float_if_number, both)) for both in zip(one, other, strict=True)
         )
-    if equal_values(one, other):
+    if steps.equal_values(one, other):
         return True
     return np.ndim(one) == np.ndim(other) == 0 and bool(pd.isna(one) and pd.isna(other))
 

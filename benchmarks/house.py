@@ -21,11 +21,7 @@ FILES = {path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py")}
 KINDS = ("code", "checks", "imports", "docstrings", "blank")
 MAP_ROW = r"^\|([^|\n]*)\|[^|\n]*\| `([\w/]+\.py)` \|"
 CORE = ("transformers", "estimator", "regressor", "saving", "metrics", "model_selection")
-CORE += (
-    "logs/history",
-    "logs/negatives",
-    "logs/aggregates",
-)
+CORE += ("logs/history", "logs/negatives", "logs/aggregates")
 ONE_FIT = """
 import sys
 import pandas as pd
@@ -75,9 +71,8 @@ def imports_of(file):
 
 def loads_by_name(file):
     """Files that a file loads by their names."""
-    names = re.findall(
-        r'import_module\("sklearn_din\.([\w.]+)"\)', (PACKAGE / file).read_text("utf-8")
-    )
+    loaded = r'import_module\("sklearn_din\.([\w.]+)"\)'
+    names = re.findall(loaded, (PACKAGE / file).read_text("utf-8"))
     return {f"{name.replace('.', '/')}.py" for name in names} & FILES
 
 

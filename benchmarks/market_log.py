@@ -5,13 +5,7 @@ import pandas as pd
 from scipy.special import expit
 from sklearn.utils import Bunch, check_random_state
 
-from sklearn_din.datasets.click_log import (
-    DAY,
-    Floats,
-    Integers,
-    add_dates,
-    find_intercept,
-)
+from sklearn_din.datasets.click_log import DAY, Floats, Integers, add_dates, find_intercept
 
 _N_DAYS = 14
 _N_TEST_DAYS = 2
@@ -78,9 +72,7 @@ def make_market_log(
 class _Market:
     """Items on show, what each user likes, and what each has done."""
 
-    def __init__(
-        self, n_users: int, n_items: int, n_categories: int, rng: np.random.RandomState
-    ) -> None:
+    def __init__(self, n_users: int, n_items: int, n_categories: int, rng: np.random.RandomState):
         self.rng, self.n_categories = rng, n_categories
         self.category = np.arange(n_items) % n_categories  # by item; a place's never changes
         self.place = np.arange(n_items)  # by item

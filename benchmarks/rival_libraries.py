@@ -209,18 +209,10 @@ class FuxiCTR(Rival):
             ids = {"type": "categorical", "source": "item", "vocab_size": self.n_ids[a]}
             self.map.features[a] = {**ids, "padding_idx": 0}
         self.map.default_emb_dim = EMBEDDING
-        self.net = DIN(
-            self.map,
-            dnn_hidden_units=list(MLP),
-            attention_hidden_units=list(ATTENTION),
-            learning_rate=LEARNING_RATE,
-            embedding_dim=EMBEDDING,
-            optimizer="adam",
-            loss="binary_crossentropy",
-            metrics=["AUC"],
-            model_root=self.folder.name,
-            verbose=0,
-        )
+        sizes = {"dnn_hidden_units": list(MLP), "attention_hidden_units": list(ATTENTION)}
+        sizes |= {"learning_rate": LEARNING_RATE, "embedding_dim": EMBEDDING}
+        names = {"optimizer": "adam", "loss": "binary_crossentropy", "metrics": ["AUC"]}
+        self.net = DIN(self.map, **sizes, **names, model_root=self.folder.name, verbose=0)
 
     def optimizer(self):
         return self.net.optimizer
@@ -241,16 +233,9 @@ class FuxiCTR(Rival):
         columns = {"user_index": np.arange(n), "item_index": candidate, "seq_len": np.diff(offsets)}
         columns |= {**self.binned(part), "label": rows["label"].astype(np.int64)}
         pd.DataFrame(columns).to_parquet(folder / "rows.parquet")
-        return LongCTRDataLoader(
-            self.map,
-            str(folder / "rows.parquet"),
-            folder / "users.parquet",
-            folder / "items.parquet",
-            batch_size=self.batch_size,
-            shuffle=shuffle,
-            num_workers=0,
-            max_len=self.width,
-        )
+        paths = [folder / f"{name}.parquet" for name in ("rows", "users", "items")]
+        options = {"batch_size": self.batch_size, "num_workers": 0, "max_len": self.width}
+        return LongCTRDataLoader(self.map, str(paths[0]), *paths[1:], shuffle=shuffle, **options)
 
     def train(self, *, epochs, valid=None):
         loader = self.loader("train", shuffle=True)

@@ -144,7 +144,7 @@ def _measure(options):
     return facts
 
 
-def _parser():
+def main():
     parser = argparse.ArgumentParser(prog="python -m benchmarks.rivals")
     parser.add_argument("--rival", choices=RIVALS, required=True)
     parser.add_argument("--task", choices=["speed", "quality"], required=True)
@@ -156,11 +156,7 @@ def _parser():
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--scores", help="quality: where to write the test scores (.npy)")
     parser.add_argument("--json", required=True, help="where to write what was measured")
-    return parser
-
-
-def main():
-    options = _parser().parse_args()
+    options = parser.parse_args()
     del sys.argv[1:]  # one of the libraries reads the command line, too
     warnings.simplefilter("ignore")
     os.environ["TQDM_DISABLE"] = "1"

@@ -32,10 +32,7 @@ import numpy as np
 import pandas as pd
 from sklearn.pipeline import Pipeline
 
-from sklearn_din import (
-    load,
-    save,
-)
+from sklearn_din import load, save
 from sklearn_din.saving import OWN_TYPES, ModelFileError
 from sklearn_din.utils.plain_values import from_plain, to_plain
 from tests.abilities import ABILITIES, FRAME, make_encoder, outputs
@@ -47,6 +44,8 @@ FORBIDDEN = ("exec", "subprocess.Popen", "os.system", "os.exec", "os.spawn", "os
 FORBIDDEN += ("socket.connect", "ctypes.dlopen", "pickle.find_class", "marshal.loads", "os.remove")
 JSON_ENCODINGS = ("utf-8-sig", "utf-16", "utf-16-be", "utf-16-le")
 JSON_ENCODINGS += ("utf-32", "utf-32-be", "utf-32-le")
+TRUSTED = {*OWN_TYPES, "sklearn.pipeline.Pipeline"}
+TRUSTED |= {"sklearn.preprocessing._function_transformer.FunctionTransformer"}
 OUTCOMES = ("refused", "same predictions", "another model", "refused at predict", "WRONG")
 
 _seen = []
@@ -155,22 +154,11 @@ def a_path_for_a_name(chance, saved):
 
 def schema_text(chance, saved):
     text = json.dumps(saved.schema)
-    return saved.zip_with(
-        {
-            "schema.json": chance.choice(
-                [
-                    "[" * 100_000,
-                    '{"a":' * 100_000,
-                    text[:-1] + ', "__class__": "x"}',
-                    text.replace("1", "1" * 5000, 1),
-                    text.replace("1", "NaN", 1),
-                    text[: chance.randrange(len(text))],
-                    text.encode("utf-16"),
-                    *("null", "", "1e999", "[]", "{}"),
-                ]
-            )
-        }
-    )
+    texts = ["[" * 100_000, '{"a":' * 100_000, text[:-1] + ', "__class__": "x"}']
+    texts += [text.replace("1", "1" * 5000, 1), text.replace("1", "NaN", 1)]
+    texts += [text[: chance.randrange(len(text))], text.encode("utf-16")]
+    texts += ["null", "", "1e999", "[]", "{}"]
+    return saved.zip_with({"schema.json": chance.choice(texts)})
 
 
 def schema_bits(chance, saved):
@@ -280,13 +268,6 @@ def own_type_elsewhere(chance, saved):
     parent[key] |= {"__module__": module, "__class__": name}
     parent[key]["__loader__"] = chance.choice(["ObjectNode", "ConstructorFromReduceNode"])
     return saved.zip_with_schema(schema)
-
-
-TRUSTED = {
-    *OWN_TYPES,
-    "sklearn.pipeline.Pipeline",
-    "sklearn.preprocessing._function_transformer.FunctionTransformer",
-}
 
 
 def ids_out_of_range(chance, saved):

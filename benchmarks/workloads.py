@@ -123,31 +123,21 @@ def eshop(*, split="session", negatives="uniform", n_negatives=4, cap=50, seed=0
     start, length = np.maximum(first, last - cap), np.minimum(last - first, cap)
     day = pd.to_datetime(clicks["date"]).to_numpy().astype("datetime64[D]").astype(np.int64)[last]
     group = np.arange(len(last))
+    events = {name: codes[item] for name, codes in table.items()}
     rows = {
         "label": np.tile(np.eye(1, repeats, dtype=np.float32)[0], len(last)),
         "group": np.repeat(group, repeats),
         "time": np.repeat(day, repeats),
-        **_gather(
-            {name: codes[item] for name, codes in table.items()},
-            np.repeat(start, repeats),
-            np.repeat(length, repeats),
-        ),
+        **_gather(events, np.repeat(start, repeats), np.repeat(length, repeats)),
         **{name: codes[candidate].astype(np.int32) for name, codes in table.items()},
     }
     if split == "time":
         part = np.searchsorted(np.quantile(day, [0.8, 0.9]), day, side="left")
     else:
         part = _random_parts(group, seed)
-    name = f"eshop by {split}, {negatives} negatives"
-    return _workload(
-        name,
-        rows,
-        np.repeat(part, repeats),
-        list(table),
-        cap,
-        hide_unseen,
-        split="time" if split == "time" else "user",
-    )
+    name, part = f"eshop by {split}, {negatives} negatives", np.repeat(part, repeats)
+    split = "time" if split == "time" else "user"
+    return _workload(name, rows, part, list(table), cap, hide_unseen, split=split)
 
 
 def tiring(*, n_users=2500, n_events=40, n_shown=16, n_categories=40, n_each=38, cap=50, seed=0):
@@ -228,9 +218,8 @@ def all_rows(workload):
     """Return the rows of all parts in the order of time."""
     parts = [workload[part] for part in PARTS]
     joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    joined["hist_offsets"] = _offsets(
-        np.concatenate([np.diff(part["hist_offsets"]) for part in parts])
-    )
+    lengths = [np.diff(part["hist_offsets"]) for part in parts]
+    joined["hist_offsets"] = _offsets(np.concatenate(lengths))
     return take(joined, np.argsort(joined["time"], kind="stable"))
 
 
