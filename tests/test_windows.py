@@ -163,6 +163,15 @@ def test_frames_of_different_logs_concat_into_one(frame):
     assert lists(joined) == [*lists(frame["ago"]), *lists(frame["hist_price"])]
 
 
+@pytest.mark.parametrize("unit", ["ns", "us", "s"])
+def test_dates_stay_dates_beside_values_of_another_kind(unit):
+    days = pd.Series(pd.to_datetime(["2024-05-01", "2024-05-02"])).dt.as_unit(unit)
+    logs = [pd.DataFrame({"user": 1, "time": [1, 2], "day": of}) for of in (days, ["new", "old"])]
+    attached = [attach_history(log, log, user="user", time="time", columns="day") for log in logs]
+    cells = pd.concat(attached)["hist_day"].tolist()
+    assert [cell.tolist() for cell in cells] == [[], [pd.Timestamp("2024-05-01")], [], ["new"]]
+
+
 def test_assigning_cells(frame):
     frame["hist_item"] = frame["hist_item"].where(frame["user"] != 1)
     assert lists(frame["hist_item"]) == [None, CELLS[1], None, None, CELLS[4]]

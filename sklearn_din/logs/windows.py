@@ -122,8 +122,11 @@ def join_values(arrays: Sequence[np.ndarray]) -> np.ndarray:
     if len(dtypes) == 1:
         return np.concatenate(arrays)
     alike = {dtype.kind for dtype in dtypes} in ({"i"}, {"u"}, {"f"}, {"M"})
-    dtype = np.result_type(*dtypes) if alike else np.dtype(object)
-    return np.concatenate([array.astype(dtype, copy=False) for array in arrays])
+    if alike:
+        return np.concatenate(arrays, dtype=np.result_type(*dtypes))
+    # numpy would turn nanoseconds into integers
+    series = (pd.Series(a) if a.dtype.kind in "mM" else a for a in arrays)
+    return np.concatenate([np.asarray(a.astype(object)) for a in series])
 
 
 @register_extension_dtype
