@@ -115,6 +115,19 @@ class AttentionDisplay:
             fit are "unknown: id".
         ax : matplotlib Axes, default=None
             Where to plot; by default a new figure of suitable size.
+
+        Returns
+        -------
+        display : AttentionDisplay
+            Plotted.
+
+        Raises
+        ------
+        ImportError
+            If matplotlib is not installed.
+        ValueError
+            If rows have different histories, there are several behaviours and none is chosen, or
+            the network has no weights (``pooling="max"``).
         """
         check_choice(by, tuple(COLUMN_BY), name="by")
         fitted = split_pipeline(pipeline, purpose="AttentionDisplay")
@@ -125,11 +138,12 @@ class AttentionDisplay:
         shown = _choose_behaviour({n: b.histories for n, b in behaviours.items()}, behaviour)
         chosen = behaviours[shown]
         names_of = _names_by_attribute(names, chosen.histories)
-        table, frame = table[table["behaviour"] == shown], cast(Any, pandas_frame(fitted.read(X)))
+        frame: Any = pandas_frame(fitted.read(X))
+        table = table[table["behaviour"] == shown]
         for name in chosen.histories:
             own = _own_events(frame[name], table["row"])
             table = table.assign(**{name: _name_unknown(table[name], own, names_of.get(name, {}))})
-        weights, events = _one_history(table, range(len(encoded)), chosen.histories, names_of)
+        weights, events = _one_history(table, len(encoded), chosen.histories, names_of)
         target, options = fitted.classifier._target, dict[str, Any]()
         if target.value_name == "probability":
             logits = fitted.classifier.decision_function(encoded)
@@ -145,6 +159,10 @@ class AttentionDisplay:
         ----------
         ax : matplotlib Axes, default=None
             Where to plot; by default a new figure of suitable size.
+
+        Returns
+        -------
+        self : AttentionDisplay
         """
         n_candidates, n_events = self.weights.shape
         size = (7.0, float(np.clip(1.5 + 0.24 * n_events, 2.6, 16)))
@@ -219,6 +237,11 @@ class TrainingDisplay:
             Fitted.
         ax : matplotlib Axes, default=None
             Axes to replace with the panels; by default a new figure.
+
+        Returns
+        -------
+        display : TrainingDisplay
+            Plotted.
         """
         classifier = classifier_of(estimator, purpose="TrainingDisplay")
         return cls(history=classifier.history_).plot(ax=ax)
@@ -236,6 +259,10 @@ class TrainingDisplay:
         ----------
         ax : matplotlib Axes, default=None
             Axes to replace with the panels; by default a new figure.
+
+        Returns
+        -------
+        self : TrainingDisplay
         """
         if not len(self.history):
             raise ValueError(
@@ -275,23 +302,21 @@ class TrainingDisplay:
 
 
 def _one_history(
-    table: pd.DataFrame, rows: Sequence[int], attributes: Sequence[str], names: Names
+    table: pd.DataFrame, n_rows: int, attributes: Sequence[str], names: Names
 ) -> tuple[np.ndarray, list[str]]:
     """Return numbers (n_candidates, n_events), and the names of the events shared by all rows."""
-    column, weights = next(name for name in COLUMN_BY.values() if name in table), []
-    first: list[str] | None = None
-    for row in rows:
-        group = table[table["row"] == row].sort_values("position")
-        values = group[[*attributes]].itertuples(index=False)
-        history = [_event_name(event, attributes, names) for event in values]
-        first = history if first is None else first
+    column = next(name for name in COLUMN_BY.values() if name in table)
+    values = table[[*attributes]].itertuples(index=False)
+    table = table.assign(event=[_event_name(event, attributes, names) for event in values])
+    groups = [table[table["row"] == row] for row in range(n_rows)]
+    first, *others = (group["event"].tolist() for group in groups)
+    for row, history in enumerate(others, start=1):
         if history != first:
             raise ValueError(
-                "the rows must share one history, so that candidates can be compared: row "
-                f"{rows[0]} has {len(first)} events, row {row} has {len(history)} or others."
+                "the rows must share one history, so that candidates can be compared: row 0 has "
+                f"{len(first)} events, row {row} has {len(history)} or others."
             )
-        weights.append(group[column].to_numpy(dtype=float))
-    return np.stack(weights), first or []
+    return np.stack([group[column].to_numpy(dtype=float) for group in groups]), first
 
 
 def _own_events(cells: pd.Series, rows: pd.Series) -> list[Any]:
