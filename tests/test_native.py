@@ -19,9 +19,9 @@ from sklearn_din.module import DIN
 from sklearn_din.native import logits as native_logits
 from sklearn_din.native import rows as native_rows
 from sklearn_din.native.coverage import may_compute, not_covered
-from sklearn_din.native.logits import logits_of, n_native_threads
+from sklearn_din.native.logits import add_gradients, logits_of, n_native_threads
 from sklearn_din.native.structures import load_library
-from sklearn_din.network.batch import Batch
+from sklearn_din.network.batch import Batch, JointRows
 from sklearn_din.training import threads
 from sklearn_din.training.optim import RowwiseAdam
 from tests.encoded_impressions import make_answers, make_impressions, make_labels
@@ -152,6 +152,47 @@ def test_logits_and_gradients_equal_those_of_torch(options, make, kernels):
         assert torch.equal(found[name] == 0, gradient == 0) or not gradient.ndim
 
 
+LOSSES = {
+    "log": lambda logits, y, weights: F.binary_cross_entropy_with_logits(logits, y, weights),
+    "squares": lambda logits, y, weights: ((logits - y).square() * weights).mean(),
+}
+
+
+@needs_library
+@pytest.mark.parametrize("make", IMPRESSIONS.values(), ids=IMPRESSIONS)
+@pytest.mark.parametrize("loss", LOSSES)
+def test_one_pass_gives_the_gradients_of_a_weighted_loss(loss, make):
+    X = make()
+    module, y = make_network(X), labels_of(X)
+    weights = torch.linspace(0.5, 2, len(X))
+    (LOSSES[loss](module(Batch(X)), y, weights) / 3).backward()
+    expected = [parameter.grad.to_dense() for parameter in module.parameters()]
+    module.zero_grad(set_to_none=True)
+    batch = Batch(X, weights.numpy(), joint=JointRows(0, 3 * len(X)))
+    logits = add_gradients(module, batch, y, loss)
+    torch.testing.assert_close(logits, logits_of(module, batch), rtol=0, atol=0)
+    for parameter, gradient in zip(module.parameters(), expected, strict=True):
+        limit = float(1e-4 * gradient.abs().max() + 1e-7)
+        torch.testing.assert_close(parameter.grad.to_dense(), gradient, rtol=0, atol=limit)
+
+
+@needs_library
+def test_gradients_that_others_wait_for_are_not_given_in_one_pass():
+    X = make_impressions(6)
+    for watch in (
+        lambda module: module.output.weight.register_hook(lambda gradient: gradient),
+        lambda module: module.output.weight.register_post_accumulate_grad_hook(lambda weight: None),
+        lambda module: module.output.bias.sum().backward(),
+        add_hook,
+    ):
+        module = make_network(X)
+        watch(module)
+        assert add_gradients(module, Batch(X), labels_of(X), "log") is None
+    shown = X._replace(positions=np.arange(6, dtype=np.int32))
+    module = make_network(shown, position_shares=(0.5, 0.3, 0.2))
+    assert add_gradients(module, Batch(shown), labels_of(shown), "log") is None
+
+
 @needs_library
 def test_batches_of_thousands_of_rows_equal_those_of_torch(kernels):
     X = make_impressions(4_096, numbers=("seconds",), max_length=15)
@@ -258,7 +299,7 @@ def test_short_memory_is_an_error_after_which_smaller_batches_are_computed():
     import resource
 
     X = make_impressions(60, max_length=700)
-    module, batch = make_network(X, attention_units=(4_000,)), Batch(X)  # scores take 300 MB
+    module, batch = make_network(X, attention_units=(20_000,)), Batch(X)  # scores take 300 MB
     assert uses_native(module, X[:2])
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     before = resource.getrlimit(resource.RLIMIT_AS)
@@ -268,7 +309,8 @@ def test_short_memory_is_an_error_after_which_smaller_batches_are_computed():
             logits_of(module, batch)
     finally:
         resource.setrlimit(resource.RLIMIT_AS, before)
-    torch.testing.assert_close(logits_of(module, Batch(X[:2])), module(Batch(X[:2])))
+    own, expected = logits_of(module, Batch(X[:2])), module(Batch(X[:2]))
+    torch.testing.assert_close(own, expected, rtol=1e-4, atol=1e-4)
 
 
 class OwnDIN(DIN):

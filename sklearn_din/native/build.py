@@ -54,7 +54,7 @@ def compile_library(target: Path) -> None:
     with tempfile.TemporaryDirectory() as folder:
         objects = [f"{folder}/{name}.o" for name in kernels]
         for (name, flags), to in zip(kernels.items(), objects, strict=True):
-            options = [*flags, f"-DKERNELS={name}_kernels", "-c", "step.cpp", "-o", to]
+            options = [*flags, f"-DKERNEL={name}_kernel", "-c", "step.cpp", "-o", to]
             subprocess.run([*compiler, *options], cwd=FOLDER, check=True)
         linked = f"{folder}/{target.name}"
         options = [f'-DSOURCES="{digest_of_sources()}"', "-s", "-shared", "library.cpp", *objects]

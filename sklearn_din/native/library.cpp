@@ -35,16 +35,16 @@ int64_t best_level() {
 }
 #endif
 
-const Kernels* kernels_of(int64_t level) {
+Kernel* kernel_of(int64_t level) {
 #if defined(__x86_64__)
     level = std::min(level, best_level());
-    if (level > 0) return level == 2 ? &avx512_kernels : &avx2_kernels;
+    if (level > 0) return level == 2 ? avx512_kernel : avx2_kernel;
 #endif
     (void)level;
-    return &plain_kernels;
+    return plain_kernel;
 }
 
-std::atomic<const Kernels*> kernels{kernels_of(2)};
+std::atomic<Kernel*> kernel{kernel_of(2)};
 
 // Numbers one after the other: counted where there is no memory yet, else placed.
 struct Memory {
@@ -72,19 +72,21 @@ public:
     }
 };
 
-// Does tasks one after the other, each by the next thread that is free. No thread outlives the
-// call: a forked process has none of its parent's. A thread costs some 20 microseconds.
-void run_queue(int64_t n_tasks, int64_t n_threads, const std::function<void(int64_t)>& run) {
+// Does tasks one after the other, each by the next thread that is free, whose number it is told. No
+// thread outlives the call: a forked process has none of its parent's. A thread costs some 20
+// microseconds.
+void run_queue(
+    int64_t n_tasks, int64_t n_threads, const std::function<void(int64_t, int64_t)>& run) {
     std::atomic<int64_t> next{0};
-    auto work = [&] {
-        for (int64_t i; (i = next++) < n_tasks;) run(i);
+    auto work = [&](int64_t thread) {
+        for (int64_t i; (i = next++) < n_tasks;) run(i, thread);
     };
     std::vector<std::thread> threads;
     try {
-        while (int64_t(threads.size()) + 1 < std::min(n_threads, n_tasks)) threads.emplace_back(work);
+        for (int64_t i = 1; i < std::min(n_threads, n_tasks); i++) threads.emplace_back(work, i);
     } catch (const std::exception&) {  // the system gives no more threads, or no memory for one
     }
-    work();
+    work(0);
     for (std::thread& thread : threads) thread.join();
 }
 
@@ -100,7 +102,7 @@ void pack(const float* weight, int64_t ld, int64_t n_out, int64_t n_in, float* a
         }
 }
 
-class Run {  // of one batch: forward, and backward as often as wanted
+class Run {  // of one batch
 public:
     explicit Run(const Network& network) : net(network), events(net.n_behaviours) {
         step.net = &net;
@@ -112,33 +114,36 @@ public:
         cut_into_tasks();
         weights.fill([&](Memory& m) { place_weights(m); });
         pack_weights();
-        written.resize(net.with_gradients ? 1 : tasks.size());
-        of_events.resize(written.size() * events.size());
-        scores.resize(written.size() * n_hidden);
-        numbers.fill([&](Memory& m) { place_written(m); });
+        spaces.resize(std::min<size_t>(tasks.size(), std::max<int64_t>(net.n_threads, 1)));
+        of_events.resize(spaces.size() * events.size());
+        scores.resize(spaces.size() * n_hidden);
+        numbers.fill([&](Memory& m) { place_spaces(m); });
     }
 
-    bool forward(float* logits) {  // false: an id lies beyond its table
-        run_queue(tasks.size(), net.n_threads,
-                  [&](int64_t i) { kernels.load()->forward(step, tasks[i], logits); });
-        return std::none_of(tasks.begin(), tasks.end(), [](const Task& t) { return t.is_wrong; });
-    }
-
-    void backward(const float* grad_logits, float* gradients) {
-        step.grad_logits = grad_logits;
+    // ``gradients`` is null where none are wanted. False: an id lies beyond its table.
+    bool run(float* logits, float* gradients) {
         Block memory;
         std::vector<float*> grad_keys(events.size());
-        memory.fill([&](Memory& m) {
+        step.grad_keys = grad_keys.data();
+        if (gradients) memory.fill([&](Memory& m) {
             step.grad_inputs = m.floats(net.n_rows * step.ld_inputs);
             for (size_t b = 0; b < events.size(); b++)
                 grad_keys[b] = m.floats(events[b].of->offsets[net.n_rows] * events[b].width);
             for (Task& task : tasks) task.sum = m.floats(size_of_sum);
         });
-        step.grad_keys = grad_keys.data();
-        run_queue(tasks.size(), net.n_threads, [&](int64_t i) {
-            std::fill_n(tasks[i].sum, size_of_sum, 0.0f);
-            kernels.load()->backward(step, tasks[i]);
+        run_queue(tasks.size(), net.n_threads, [&](int64_t i, int64_t thread) {
+            if (gradients) std::fill_n(tasks[i].sum, size_of_sum, 0.0f);
+            tasks[i].space = &spaces[thread];
+            kernel.load()(step, tasks[i], logits);
         });
+        for (const Task& task : tasks)
+            if (task.is_wrong) return false;
+        if (gradients) write_gradients(gradients);
+        return true;
+    }
+
+private:
+    void write_gradients(float* gradients) {
         for (size_t i = 1; i < tasks.size(); i++)
             for (int64_t j = 0; j < size_of_sum; j++) tasks[0].sum[j] += tasks[i].sum[j];
         for (const Dense& layer : mlp) write_layer(layer, gradients);
@@ -146,14 +151,13 @@ public:
         for (int64_t t = 0; t < net.n_tables; t++) write_table(t);
     }
 
-private:
     Network net;
     Step step{};
     std::vector<Dense> mlp;
     std::vector<Events> events;
     std::vector<std::vector<Dense>> units;
     std::vector<Task> tasks;
-    std::vector<Written> written;
+    std::vector<Space> spaces;
     std::vector<OfEvents> of_events;
     std::vector<float*> scores, powers;
     int64_t size_of_sum = 0, n_hidden = 0, longest = 0, widest = 0, largest = 0;
@@ -197,7 +201,7 @@ private:
         b.ld = b.width + padded(n_relations);
         int64_t most = 0;
         for (int64_t row = 0; row < net.n_rows; row++) most = std::max(most, n_events(behaviour, row));
-        b.most = std::max(EVENTS_PER_BLOCK, most);
+        b.most = std::max(EVENTS_PER_CHUNK, most);
         longest = std::max(longest, most);
         units.push_back(make_layers(layers, behaviour.n_layers, b.width + n_relations, b.ld));
         b.unit = {units.back().data(), behaviour.n_layers - 1};
@@ -220,7 +224,7 @@ private:
         for (int64_t i = 0, begin = 0; i < n; i++) {
             const int64_t end =
                 std::upper_bound(work.begin() + begin, work.end(), all * (i + 1) / n) - work.begin() - 1;
-            tasks[i] = {begin, end, false, nullptr, {}, nullptr, {}, nullptr};
+            tasks[i] = {begin, end, false, nullptr, nullptr};
             begin = end;
         }
     }
@@ -294,35 +298,28 @@ private:
         pack(weight + 3 * width, ld, n, width, b.pair_backward, b.width, b.pair_forward, first.ld_out);
     }
 
-    void place_written(Memory& m) {
+    void place_spaces(Memory& m) {
         float** next = scores.data();
-        for (size_t i = 0; i < written.size(); i++) {
-            const int64_t n_rows = net.with_gradients ? net.n_rows : ROWS_PER_BLOCK;
-            written[i] = {0, m.floats(n_rows * step.ld_inputs), next, &of_events[i * events.size()]};
+        OfEvents* own = of_events.data();
+        int64_t of_rows = 0;
+        const int64_t most = std::max({ROWS_PER_CHUNK, EVENTS_PER_BLOCK, longest});
+        for (const Events& b : events) of_rows = std::max(of_rows, (4 + b.n_compared) * b.width);
+        for (Space& space : spaces) {
+            space = {m.floats(ROWS_PER_CHUNK * step.ld_inputs), m.floats(ROWS_PER_CHUNK), next, own,
+                     {}, m.floats(ROWS_PER_CHUNK * (step.widest_query + of_rows)), {}};
             for (int64_t l = 0; l < step.mlp.n_hidden; l++)
-                *next++ = m.floats(n_rows * mlp[l].ld_out);
-            for (size_t j = 0; j < events.size(); j++) {
-                const Events& b = events[j];
-                const int64_t n = net.with_gradients ? begin_of(*b.of, net.n_rows) : b.most;
+                *next++ = m.floats(ROWS_PER_CHUNK * mlp[l].ld_out);
+            for (const Events& b : events) {
+                const int64_t n = b.most, n_rows = ROWS_PER_CHUNK;
                 const int64_t n_totals = 3 + b.n_compared * net.n_counted + b.of->n_numbers;
-                OfEvents& own = written[i].events[j];
-                own = {0, 0, m.floats(n * b.ld), m.floats(n), m.floats(n_rows * b.width),
-                       m.floats(n_rows * b.width), m.floats(n_rows * (1 + b.n_compared) * b.width),
-                       m.floats(n_rows * padded(n_totals)), next};
+                *own++ = {0, 0, m.floats(n * b.ld), m.floats(n), m.floats(n_rows * b.width),
+                          m.floats(n_rows * b.width), m.floats(n_rows * (1 + b.n_compared) * b.width),
+                          m.floats(n_rows * padded(n_totals)), next};
                 for (int64_t l = 0; l < b.unit.n_hidden; l++)
                     *next++ = m.floats(n * b.unit.layers[l].ld_out);
             }
-        }
-        int64_t most = ROWS_PER_BLOCK, of_rows = 0;
-        for (const Events& b : events) {
-            most = std::max(most, b.most);
-            of_rows = std::max(of_rows, (4 + b.n_compared) * b.width);
-        }
-        for (size_t i = 0; i < tasks.size(); i++) {
-            tasks[i].written = &written[net.with_gradients ? 0 : i];
-            for (float*& scratch : tasks[i].scratch) scratch = m.floats(most * widest);
-            for (float*& matrix : tasks[i].matrix) matrix = m.floats(largest);
-            tasks[i].of_rows = m.floats(ROWS_PER_BLOCK * (step.widest_query + of_rows));
+            for (float*& scratch : space.scratch) scratch = m.floats(most * widest);
+            for (float*& matrix : space.matrix) matrix = m.floats(largest);
         }
     }
 
@@ -372,7 +369,7 @@ private:
         Table& table = net.tables[number];
         const TouchedRows rows(sources, table);
         run_queue(net.n_threads, net.n_threads,
-                  [&](int64_t i) { rows.add_up(table, i, net.n_threads); });
+                  [&](int64_t i, int64_t) { rows.add_up(table, i, net.n_threads); });
     }
 };
 
@@ -405,27 +402,17 @@ EXPORT const char* din_sources() { return SOURCES; }
 // 0: plain, 1: AVX2, 2: AVX-512; returns the best of them that this processor has.
 EXPORT int64_t din_choose_kernels(int64_t level) {
     using namespace din;
-    const Kernels* chosen = kernels_of(level);
-    kernels = chosen;
-    while (level > 0 && kernels_of(level - 1) == chosen) level--;
+    Kernel* chosen = kernel_of(level);
+    kernel = chosen;
+    while (level > 0 && kernel_of(level - 1) == chosen) level--;
     return level;
 }
 
-// Logits (n_rows,), and what a backward pass needs, to be freed.
-EXPORT int64_t din_forward(const din::Network* network, float* logits, din::Run** passed) {
+// Logits (n_rows,). Where ``gradients`` is not null, it gets those of the layers one after the other;
+// those of the tables lie where ``Table`` says.
+EXPORT int64_t din_run(const din::Network* network, float* logits, float* gradients) {
     return din::code_of([&] {
-        auto run = std::make_unique<din::Run>(*network);
-        if (!run->forward(logits)) return din::UNKNOWN_ID;
-        *passed = run.release();
-        return din::DONE;
-    });
-}
-
-// Gradients of the layers one after the other, and of the tables where ``Table`` says.
-EXPORT int64_t din_backward(din::Run* run, const float* grad_logits, float* gradients) {
-    return din::code_of([&] {
-        run->backward(grad_logits, gradients);
-        return din::DONE;
+        return din::Run(*network).run(logits, gradients) ? din::DONE : din::UNKNOWN_ID;
     });
 }
 
@@ -436,6 +423,4 @@ EXPORT int64_t din_update_rows(
         return din::DONE;
     });
 }
-
-EXPORT void din_free(din::Run* run) { delete run; }
 }

@@ -1,6 +1,5 @@
 """Logits of a batch and their gradients in native code: ``module(batch)``, faster."""
 
-import ctypes
 from contextvars import ContextVar
 from typing import Any
 
@@ -12,7 +11,7 @@ from torch.autograd.function import once_differentiable
 from sklearn_din.module import DIN, compute_alone_if_forked
 from sklearn_din.native.coverage import may_compute, not_covered
 from sklearn_din.native.plan import Plan, plan_of
-from sklearn_din.native.structures import UNKNOWN_ID, load_library
+from sklearn_din.native.structures import LOSSES, UNKNOWN_ID, load_library
 from sklearn_din.network.batch import Batch
 from sklearn_din.utils.warnings import ADVICE_FROM, log_once
 
@@ -28,15 +27,45 @@ def logits_of(module: DIN, batch: Batch) -> Tensor:
 
     Values and gradients are those of torch to rounding (tests/test_native.py).
     """
+    call = _call_of(module, batch)
+    if call is None:
+        return module(batch)
+    if torch.is_grad_enabled():
+        return module.add_favours(_Logits.apply(call, *call.parameters), batch)
+    return module.add_favours(call.forward(), batch)
+
+
+def add_gradients(module: DIN, batch: Batch, y: Tensor, loss: str) -> Tensor | None:
+    """Give the parameters the gradients of a mean loss in one pass; return the logits.
+
+    The values are those of ``loss_of(logits_of(module, batch)).backward()``. None where torch must
+    compute them: beyond what :func:`logits_of` needs, nothing else may add to the logits, and
+    nobody may wait for the gradients.
+
+    y : (n_rows,), float32
+    loss : "log" or "squares"; the mean is that of all rows of a joint batch
+    """
+    call = None if module.options["position_shares"] else _call_of(module, batch)
+    if call is None or not all(map(_may_be_given, call.parameters)):
+        return None
+    logits, gradients = call.gradients(loss, y, batch.weights, batch.n_joint_rows)
+    for parameter, gradient in zip(call.parameters, gradients, strict=True):
+        parameter.grad = gradient
+    return logits
+
+
+def _may_be_given(parameter: Tensor) -> bool:
+    has_hooks = parameter._backward_hooks or parameter._post_accumulate_grad_hooks
+    return parameter.grad is None and not has_hooks
+
+
+def _call_of(module: DIN, batch: Batch) -> "_Call | None":
     plan = plan_of(module) if load_library() is not None and may_compute(batch) else None
     parameters = None if plan is None else plan.parameters()
     if plan is None or parameters is None:
-        return module(batch)
+        return None
     compute_alone_if_forked()
-    call = _Call(module, batch, plan, parameters)
-    if torch.is_grad_enabled():
-        return module.add_favours(_Logits.apply(call, *parameters), batch)
-    return module.add_favours(call.forward(), batch)
+    return _Call(module, batch, plan, parameters)
 
 
 def engine_text(module: nn.Module) -> str:
@@ -64,16 +93,15 @@ class _Logits(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_logits: Tensor) -> tuple[Tensor | None, ...]:
-        return (None, *ctx.call.backward(grad_logits))
+        return (None, *ctx.call.gradients("given", grad_logits)[1])
 
 
 class _Call:
-    """A forward pass, and its backward passes; it holds what they point to."""
+    """Passes over one batch; it holds what they point to."""
 
     def __init__(self, module: DIN, batch: Batch, plan: Plan, parameters: list[Tensor]) -> None:
-        self._run = ctypes.c_void_p()  # null until the pass was made
         n_tables = len(plan.tables)
-        self._plan, self._batch, self._parameters = plan, batch, parameters
+        self._plan, self._batch, self.parameters = plan, batch, parameters
         self._numbers = module._numbers(batch) if module.of_numbers else batch.numbers
         self._ids, self._behaviours = plan.ids.copy(), plan.behaviours.copy()
         self._tables, self._network = plan.tables.copy(), plan.network.copy()
@@ -91,21 +119,21 @@ class _Call:
         self._network["numbers"] = self._numbers.data_ptr()
         self._network["event_numbers"] = self._event_numbers.ctypes.data
         self._network["n_rows"] = batch.n_rows
-        self._network["with_gradients"] = torch.is_grad_enabled()
         self._network["n_threads"] = n_native_threads.get() or torch.get_num_threads()
 
     def forward(self) -> Tensor:
         """Return the logits: (n_rows,)."""
-        logits = torch.empty(self._batch.n_rows)
-        arguments = self._network.ctypes.data, logits.data_ptr(), ctypes.byref(self._run)
-        if load_library().din_forward(*arguments) == UNKNOWN_ID:
-            self._raise_unknown_id()
-        return logits
+        return self._run(None)
 
-    def backward(self, grad_logits: Tensor) -> list[Tensor]:
-        """Return the gradients of the parameters; of a table sparse, each row once, ascending."""
+    def gradients(
+        self, loss: str, targets: Tensor, weights: Tensor | None = None, n_joint_rows: int = 1
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Return logits and gradients of the parameters; of a table sparse, each row once.
+
+        loss : one of LOSSES; "given": ``targets`` are the gradients of the logits
+        """
         n_tables = len(self._tables)
-        tables, layers = self._parameters[:n_tables], self._parameters[n_tables:]
+        tables, layers = self.parameters[:n_tables], self.parameters[n_tables:]
         sizes = [len(self._batch.identities[name]) for name in self._plan.names]
         n_ids = np.bincount(self._ids["table"], weights=sizes, minlength=n_tables).astype(int)
         rows = [torch.empty(1, n, dtype=torch.int64) for n in n_ids]
@@ -113,17 +141,24 @@ class _Call:
         self._tables["touched"] = [tensor.data_ptr() for tensor in rows]
         self._tables["values"] = [tensor.data_ptr() for tensor in values]
         flat = torch.empty(sum(layer.numel() for layer in layers))
-        grad_logits = grad_logits.contiguous()
-        load_library().din_backward(self._run, grad_logits.data_ptr(), flat.data_ptr())
+        held = [targets.contiguous(), None if weights is None else weights.contiguous()]
+        pointers = [0 if tensor is None else tensor.data_ptr() for tensor in held]
+        self._network["targets"], self._network["weights"] = pointers
+        self._network["loss"], self._network["n_joint_rows"] = LOSSES[loss], n_joint_rows
+        logits = self._run(flat)
         touched = zip(tables, rows, values, self._tables["n_touched"].tolist(), strict=True)
         sparse = [_sparse_gradient(table, r[:, :n], v[:n]) for table, r, v, n in touched]
         parts = flat.split([layer.numel() for layer in layers])
         dense = [part.view_as(layer) for part, layer in zip(parts, layers, strict=True)]
-        return [*sparse, *dense]
+        return logits, [*sparse, *dense]
 
-    def __del__(self) -> None:
-        if self._run:
-            load_library().din_free(self._run)
+    def _run(self, gradients: Tensor | None) -> Tensor:
+        logits = torch.empty(self._batch.n_rows)
+        to = None if gradients is None else gradients.data_ptr()
+        code = load_library().din_run(self._network.ctypes.data, logits.data_ptr(), to)
+        if code == UNKNOWN_ID:
+            self._raise_unknown_id()
+        return logits
 
     def _raise_unknown_id(self) -> None:
         for name, n_ids in zip(self._plan.names, self._ids["n_ids"], strict=True):

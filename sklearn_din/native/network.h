@@ -37,6 +37,8 @@ struct Table {
     int64_t n_touched;
 };
 
+enum Loss : int64_t { GIVEN, LOG, SQUARES };  // targets: gradients of the logits, or labels
+
 struct Network {
     const Ids* ids;  // of the fields, then of the attributes
     const Behaviour* behaviours;
@@ -47,7 +49,9 @@ struct Network {
     const float* decays;
     int64_t n_fields, n_behaviours, n_layers, n_tables;
     int64_t n_numbers, n_inputs, n_decays, n_counted, n_added;
-    int64_t n_rows, with_gradients, n_threads;
+    const float *targets, *weights;  // (n_rows,), of the loss; weights may be null
+    int64_t loss, n_joint_rows;      // the loss is the mean of so many rows
+    int64_t n_rows, n_threads;
 };
 
 struct RowUpdate {  // of a table's rows, as RowwiseAdam has it (training/optim.py)

@@ -82,7 +82,7 @@ class Plan:
         sizes = len(module.of_ids), len(parts), n_layers, len(self.tables), len(module.of_numbers)
         n_inputs, counts = sum(module.mlp_inputs.values()), (len(DECAYS), N_COUNTED)
         constants = _DECAYS.ctypes.data, *sizes, n_inputs, *counts, int(ADDED_EVENTS)
-        self.network = np.array([(0, 0, 0, 0, 0, 0, *constants, 0, 0, 0)], dtype=NETWORK)
+        self.network = np.array([(0, 0, 0, 0, 0, 0, *constants, 0, 0, 0, 0, 0, 0)], dtype=NETWORK)
         n_members = LINEAR.itemsize // 8
         self._places = [
             n_members * number + place

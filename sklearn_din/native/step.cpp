@@ -1,4 +1,4 @@
-// The passes of a step over the rows of a task, compiled once for each kind of processor (KERNELS).
+// The passes of a step over the rows of a task, compiled once for each kind of processor (KERNEL).
 //
 // No template of the standard library is used here: the linker would keep one of its compilations
 // for all processors, maybe that for the newest one.
@@ -230,7 +230,7 @@ void weigh_keys(
 void weigh(const Events& b, const Block& block, Task& task, OfEvents& own) {
     const Dense& first = b.unit.layers[0];
     float *scores = own.scores[0] + (block.first_event - own.first_event) * first.ld_out;
-    float *of_queries = task.of_rows, *to = scores;
+    float *of_queries = task.space->of_rows, *to = scores;
     const int64_t n_rows = block.end - block.begin;
     start_from_bias(first, n_rows, of_queries);
     const Matrix queries{own.queries + (block.begin - own.first_row) * b.width, b.width, 1};
@@ -243,13 +243,13 @@ void weigh(const Events& b, const Block& block, Task& task, OfEvents& own) {
         const int64_t n = n_events(*b.of, row);
         for (; to < of_row + n * first.ld_out; to += first.ld_out)
             copy(to, of_queries + (row - block.begin) * first.ld_out, first.ld_out);
-        if (n) weigh_keys(b, n, own.queries + (row - own.first_row) * b.width, keys, task.matrix[0], of_row);
+        if (n) weigh_keys(b, n, own.queries + (row - own.first_row) * b.width, keys, task.space->matrix[0], of_row);
         keys += n * b.ld;
     }
     const Matrix relations{own.inputs + from * b.ld + b.width, b.ld, 1};
     add_product(block.n, first.ld_out, first.n_in - b.width, relations,
                 first.forward + b.width * first.ld_out, first.ld_out, scores, first.ld_out);
-    run_stack(b.unit, block.n, own.scores, from, task.scratch[0], own.weights + from);
+    run_stack(b.unit, block.n, own.scores, from, task.space->scratch[0], own.weights + from);
 }
 
 float scale_of(float length) { return 1 / sqrtf(length > 1 ? length : 1); }
@@ -341,17 +341,15 @@ void write_outputs(
 
 void run_events(
     const Step& step, const Events& b, Task& task, OfEvents& own, int64_t begin, int64_t end) {
-    const Written& written = *task.written;
+    const Space& space = *task.space;
+    own.first_row = begin;
+    own.first_event = begin_of(*b.of, begin);
     for (int64_t row = begin; row < end;) {
         const Block block = block_from(b, row, end);
-        if (!step.net->with_gradients) {
-            own.first_row = block.begin;
-            own.first_event = block.first_event;
-        }
         float* to = own.inputs + (block.first_event - own.first_event) * b.ld;
         for (; row < block.end; row++) {
             float* query = own.queries + (row - own.first_row) * b.width;
-            write_query(step, b, written.inputs + (row - written.first_row) * step.ld_inputs, query);
+            write_query(step, b, space.inputs + (row - begin) * step.ld_inputs, query);
             const int64_t source = source_of(*b.of, row), n = n_events(*b.of, row);
             for (int64_t i = 0; i < n; i++, to += b.ld)
                 write_event(step, b, task, row, n - 1 - i, source + i, to);
@@ -359,39 +357,31 @@ void run_events(
         if (b.of->n_layers) weigh(b, block, task, own);
         for (row = block.begin; row < block.end; row++) {
             sum_events(step, b, own, row);
-            float* inputs = written.inputs + (row - written.first_row) * step.ld_inputs;
+            float* inputs = space.inputs + (row - begin) * step.ld_inputs;
             write_outputs(step, b, own, row, inputs + b.of->column);
         }
     }
 }
 
-void run_forward(const Step& step, Task& task, float* logits) {
+void run_forward(const Step& step, Task& task, int64_t begin, int64_t end, float* logits) {
     const Network& net = *step.net;
-    Written& written = *task.written;
-    for (int64_t begin = task.begin; begin < task.end; begin += ROWS_PER_BLOCK) {
-        const int64_t end = smaller(begin + ROWS_PER_BLOCK, task.end), n = end - begin;
-        if (!net.with_gradients) written.first_row = begin;
-        const int64_t from = begin - written.first_row;
-        float* const inputs = written.inputs + from * step.ld_inputs;
-        for (int64_t row = begin; row < end; row++) {
-            float* to = inputs + (row - begin) * step.ld_inputs;
-            copy(to, net.numbers + row * net.n_numbers, net.n_numbers);
-            for (int64_t f = 0; f < net.n_fields; f++)
-                copy(to + net.ids[f].column, row_of(net, net.ids[f], row, task),
-                     net.ids[f].width);
-            clear(to + net.n_inputs, step.ld_inputs - net.n_inputs);
-        }
-        for (int64_t b = 0; b < net.n_behaviours; b++)
-            run_events(step, step.events[b], task, written.events[b], begin, end);
-        if (step.mlp.n_hidden) {
-            const Dense& first = step.mlp.layers[0];
-            float* scores = written.scores[0] + from * first.ld_out;
-            start_from_bias(first, n, scores);
-            add_layer(first, n, inputs, scores);
-        }
-        float* output = step.mlp.n_hidden ? task.scratch[0] : inputs;
-        run_stack(step.mlp, n, written.scores, from, output, logits + begin);
+    Space& space = *task.space;
+    const int64_t n = end - begin;
+    for (int64_t row = begin; row < end; row++) {
+        float* to = space.inputs + (row - begin) * step.ld_inputs;
+        copy(to, net.numbers + row * net.n_numbers, net.n_numbers);
+        for (int64_t f = 0; f < net.n_fields; f++)
+            copy(to + net.ids[f].column, row_of(net, net.ids[f], row, task), net.ids[f].width);
+        clear(to + net.n_inputs, step.ld_inputs - net.n_inputs);
     }
+    for (int64_t b = 0; b < net.n_behaviours; b++)
+        run_events(step, step.events[b], task, space.events[b], begin, end);
+    if (step.mlp.n_hidden) {
+        start_from_bias(step.mlp.layers[0], n, space.scores[0]);
+        add_layer(step.mlp.layers[0], n, space.inputs, space.scores[0]);
+    }
+    float* output = step.mlp.n_hidden ? space.scratch[0] : space.inputs;
+    run_stack(step.mlp, n, space.scores, 0, output, logits);
 }
 
 // Backward. ``gradient`` is that of the MLP's inputs of one row and behaviour.
@@ -474,11 +464,11 @@ const float* unit_backward(
     const Dense& first = b.unit.layers[0];
     const int64_t from = block.first_event - own.first_event, n_rows = block.end - block.begin;
     const float* of_scores =
-        run_stack_backward(b.unit, block.n, own.scores, from, of_weights, task.scratch, task.sum);
+        run_stack_backward(b.unit, block.n, own.scores, from, of_weights, task.space->scratch, task.sum);
     const float* relations = own.inputs + from * b.ld + b.width;
     add_product(first.n_out, b.ld - b.width, block.n, {of_scores, 1, first.ld_out}, relations, b.ld,
                 task.sum + first.sum_of_weight + b.width, first.ld_in);
-    float* by_row = task.of_rows;
+    float* by_row = task.space->of_rows;
     clear(by_row, n_rows * first.ld_out);
     const float* of_event = of_scores;
     for (int64_t row = block.begin; row < block.end; row++)
@@ -500,7 +490,7 @@ void weigh_keys_backward(
     const float* query, float* of_query, float* of_keys) {
     const Dense& first = b.unit.layers[0];
     const int64_t width = b.width;
-    float *gradient = task.matrix[0], *matrix = task.matrix[1];
+    float *gradient = task.space->matrix[0], *matrix = task.space->matrix[1];
     clear(gradient, first.n_out * width);  // of the row's matrix
     add_product(first.n_out, width, n, {of_scores, 1, first.ld_out}, keys, b.ld, gradient, width);
     for (int64_t o = 0; o < first.n_out; o++) {
@@ -544,14 +534,14 @@ void add_to_candidates(const Step& step, const Events& b, const float* query, fl
     }
 }
 
-void run_events_backward(const Step& step, int64_t number, Task& task) {
+void run_events_backward(const Step& step, int64_t number, Task& task, int64_t begin, int64_t end) {
     const Events& b = step.events[number];
-    const OfEvents& own = task.written->events[number];
-    for (int64_t begin = task.begin; begin < task.end;) {
-        const Block block = block_from(b, begin, smaller(begin + ROWS_PER_BLOCK, task.end));
+    const OfEvents& own = task.space->events[number];
+    while (begin < end) {
+        const Block block = block_from(b, begin, end);
         const int64_t size = (3 + b.n_compared) * b.width;
-        float *of_rows = task.of_rows + ROWS_PER_BLOCK * step.widest_query, *weights = task.scratch[3];
-        RowGradients of_row[ROWS_PER_BLOCK];
+        float *of_rows = task.space->of_rows + ROWS_PER_CHUNK * step.widest_query, *weights = task.space->scratch[3];
+        RowGradients of_row[ROWS_PER_CHUNK];
         for (int64_t row = block.begin; row < block.end; row++) {
             const float* gradient = step.grad_inputs + row * step.ld_inputs + b.of->column;
             RowGradients& g = of_row[row - block.begin];
@@ -561,7 +551,7 @@ void run_events_backward(const Step& step, int64_t number, Task& task) {
                                  weights + begin_of(*b.of, row) - block.first_event);
         }
         const float* of_scores = nullptr;
-        float* by_unit = of_rows + ROWS_PER_BLOCK * size;
+        float* by_unit = of_rows + ROWS_PER_CHUNK * size;
         if (b.of->n_layers) {
             clear(by_unit, (block.end - block.begin) * b.width);
             of_scores = unit_backward(b, block, task, own, weights, by_unit);
@@ -584,30 +574,55 @@ void run_events_backward(const Step& step, int64_t number, Task& task) {
     }
 }
 
-void run_backward(const Step& step, Task& task) {
-    const Written& written = *task.written;
-    for (int64_t begin = task.begin; begin < task.end; begin += ROWS_PER_BLOCK) {
-        const int64_t n = smaller(begin + ROWS_PER_BLOCK, task.end) - begin;
-        const float* inputs = written.inputs + begin * step.ld_inputs;
-        float* of_inputs = step.grad_inputs + begin * step.ld_inputs;
-        if (!step.mlp.n_hidden) copy(task.scratch[0], inputs, n * step.ld_inputs);
-        const float* gradient = run_stack_backward(step.mlp, n, written.scores, begin,
-                                                   step.grad_logits + begin, task.scratch, task.sum);
-        if (!step.mlp.n_hidden) {
-            copy(of_inputs, gradient, n * step.ld_inputs);
-            continue;
-        }
+void run_backward(const Step& step, Task& task, int64_t begin, int64_t end) {
+    Space& space = *task.space;
+    const int64_t n = end - begin;
+    float* of_inputs = step.grad_inputs + begin * step.ld_inputs;
+    if (!step.mlp.n_hidden) copy(space.scratch[0], space.inputs, n * step.ld_inputs);
+    const float* gradient = run_stack_backward(step.mlp, n, space.scores, 0, space.grad_logits,
+                                               space.scratch, task.sum);
+    if (step.mlp.n_hidden) {
         const Dense& first = step.mlp.layers[0];
-        add_weight_gradient(first, n, gradient, inputs, task.sum);
+        add_weight_gradient(first, n, gradient, space.inputs, task.sum);
         clear(of_inputs, n * step.ld_inputs);
         add_product(n, step.ld_inputs, first.n_out, {gradient, first.ld_out, 1}, first.backward,
                     step.ld_inputs, of_inputs, step.ld_inputs);
+    } else {
+        copy(of_inputs, gradient, n * step.ld_inputs);
     }
-    for (int64_t b = 0; b < step.net->n_behaviours; b++) run_events_backward(step, b, task);
+    for (int64_t b = 0; b < step.net->n_behaviours; b++)
+        run_events_backward(step, b, task, begin, end);
+}
+
+float gradient_of(const Network& net, int64_t row, float logit) {
+    const float target = net.targets[row];
+    if (net.loss == GIVEN) return target;
+    const float error = net.loss == LOG ? 1 / (1 + expf(-logit)) - target : 2 * (logit - target);
+    return error * (net.weights ? net.weights[row] : 1) / net.n_joint_rows;
+}
+
+int64_t end_of_chunk(const Step& step, int64_t begin, int64_t end) {
+    end = smaller(begin + ROWS_PER_CHUNK, end);
+    for (int64_t b = 0; b < step.net->n_behaviours; b++) {
+        const Behaviour& of = *step.events[b].of;
+        while (end > begin + 1 && begin_of(of, end) - begin_of(of, begin) > EVENTS_PER_CHUNK) end--;
+    }
+    return end;
+}
+
+void run(const Step& step, Task& task, float* logits) {
+    for (int64_t begin = task.begin, end; begin < task.end; begin = end) {
+        end = end_of_chunk(step, begin, task.end);
+        run_forward(step, task, begin, end, logits + begin);
+        if (!task.sum) continue;
+        for (int64_t row = begin; row < end; row++)
+            task.space->grad_logits[row - begin] = gradient_of(*step.net, row, logits[row]);
+        run_backward(step, task, begin, end);
+    }
 }
 
 }  // namespace
 
 namespace din {
-extern const Kernels KERNELS = {run_forward, run_backward};
+extern Kernel* const KERNEL = run;
 }

@@ -6,7 +6,8 @@ namespace din {
 
 constexpr int64_t PAD = 16;              // widths are multiples of the widest register's numbers
 constexpr int64_t EVENTS_PER_BLOCK = 192;  // what a block makes stays in the processor's cache
-constexpr int64_t ROWS_PER_BLOCK = 64;
+constexpr int64_t ROWS_PER_CHUNK = 64;   // forward and backward together: what a chunk makes
+constexpr int64_t EVENTS_PER_CHUNK = 768;  // stays in the second cache
 constexpr int64_t MOST_TASKS = 8;  // whose sums of gradients are added up in their order
 
 static inline int64_t padded(int64_t n) { return (n + PAD - 1) / PAD * PAD; }
@@ -33,29 +34,28 @@ struct Events {  // a behaviour
     int64_t sum_of_query, sum_of_pairs;
     int64_t width, ld;  // padded: of keys, and of an event's inputs
     int64_t n_compared;
-    int64_t most;  // events of a block
+    int64_t most;  // events of a chunk
 };
 
-struct OfEvents {  // what a forward pass writes for one behaviour, from a row and an event on
+struct OfEvents {  // what a chunk's forward pass writes for one behaviour, from a row and an event on
     int64_t first_row, first_event;
     float *inputs, *weights, *queries, *pooled, *sums, *totals;
     float** scores;  // of each hidden layer: before a PReLU, after a sigmoid
 };
 
-struct Written {  // of all rows where gradients are wanted, else of one block at a time
-    int64_t first_row;
-    float* inputs;
+struct Space {  // memory of a thread, for one chunk of rows at a time
+    float *inputs, *grad_logits;
     float** scores;
     OfEvents* events;
-};
-
-struct Task {  // consecutive rows, and memory of its own
-    int64_t begin, end;
-    bool is_wrong;  // an id lies beyond its table
-    Written* written;
     float* scratch[4];
     float *of_rows, *matrix[2];  // matrix: as large as the first layer's part of the keys
-    float* sum;                  // of gradients, as places in it say
+};
+
+struct Task {  // consecutive rows
+    int64_t begin, end;
+    bool is_wrong;  // an id lies beyond its table
+    float* sum;     // of gradients, as places in it say; null: none are wanted
+    Space* space;
 };
 
 struct Step {
@@ -67,15 +67,11 @@ struct Step {
     const float* log_ranks;
     float* grad_inputs;         // (n_rows, ld_inputs)
     float* const* grad_keys;    // by behaviour: (n_events, width)
-    const float* grad_logits;
 };
 
-struct Kernels {  // the same code for one kind of processor
-    void (*forward)(const Step&, Task&, float* logits);
-    void (*backward)(const Step&, Task&);
-};
-
-extern const Kernels plain_kernels, avx2_kernels, avx512_kernels;
+// Logits of a task's rows, and their gradients: the same code for one kind of processor.
+typedef void Kernel(const Step&, Task&, float* logits);
+extern Kernel *const plain_kernel, *const avx2_kernel, *const avx512_kernel;
 
 // Events of a row: where they begin among those of all rows, and where their ids lie.
 static inline int64_t n_events(const Behaviour& b, int64_t row) {

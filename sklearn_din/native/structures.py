@@ -12,6 +12,7 @@ from sklearn_din.native.build import digest_of_sources, library_name
 
 WHICH = "SKLEARN_DIN_NATIVE"  # environment variable: a library's path, or 0, which hides it
 FACTORS = {None: 0, "sqrt": 1, "mean": 2}
+LOSSES = {"given": 0, "log": 1, "squares": 2}
 ACTIVATIONS = {"NONE": 0, "PReLU": 1, "Sigmoid": 2}
 UNKNOWN_ID, NO_MEMORY = 1, 2  # what a call may come to, besides 0
 TYPES = {"p": ctypes.c_void_p, "f": ctypes.c_float}
@@ -31,7 +32,8 @@ BEHAVIOUR = _structure(
 TABLE = _structure("rows width touched values n_touched")
 NETWORK = _structure(
     "ids behaviours layers tables numbers event_numbers decays n_fields n_behaviours n_layers "
-    "n_tables n_numbers n_inputs n_decays n_counted n_added n_rows with_gradients n_threads"
+    "n_tables n_numbers n_inputs n_decays n_counted n_added "
+    "targets weights loss n_joint_rows n_rows n_threads"
 )
 
 ROW_UPDATE = _structure(
@@ -50,11 +52,10 @@ def load_library() -> Any:
     library.din_sources.restype = ctypes.c_char_p
     if library.din_sources().decode() != digest_of_sources():
         return None
-    calls = library.din_forward, library.din_backward, library.din_update_rows
-    for function, arguments in zip(calls, ("ppp", "ppp", "pfff"), strict=True):
+    calls = library.din_run, library.din_update_rows
+    for function, arguments in zip(calls, ("ppp", "pfff"), strict=True):
         function.argtypes = [TYPES[letter] for letter in arguments]
         function.restype, function.errcheck = ctypes.c_int64, _check_code
-    library.din_free.restype, library.din_free.argtypes = None, [ctypes.c_void_p]
     library.din_choose_kernels.restype = ctypes.c_int64
     library.din_choose_kernels.argtypes = [ctypes.c_int64]
     return library

@@ -189,6 +189,11 @@ class DINNet(NeuralNetBinaryClassifier):
         """Batch -> logits (n,), of several labels (n, n_labels)."""
         return logits_of(self.module_, self._on_device(x))
 
+    @property
+    def knows_own_loss(self) -> bool:
+        """Whether the loss of a step is the target's, of logits that nobody else changes."""
+        return type(self) is DINNet and is_host(self.device)
+
     def notify(self, method_name: str, **kwargs: object) -> None:
         """As skorch does; where several processes train, they stop together.
 
