@@ -622,6 +622,7 @@ def _read_lists(
     k: int | None,
     sample_weight: ArrayLike | None,
 ) -> _Lists:
+    """Check the rows of a ranking metric and sort them into each group's list."""
     if k is not None and (isinstance(k, bool) or not isinstance(k, Integral) or k < 1):
         raise ValueError(f"k must be an integer of at least 1 or None (the whole list), got {k!r}.")
     positive, score, group, weight = _check_rows(y_true, y_score, groups, sample_weight)
@@ -698,6 +699,7 @@ def _check_rows(
 
 
 def _check_labels(y_true: ArrayLike) -> NDArray[np.bool_]:
+    """Return True for the larger of two labels."""
     codes, labels = pd.factorize(pd.Series(column_or_1d(y_true)), sort=True)
     if (codes < 0).any():
         raise ValueError(

@@ -185,6 +185,7 @@ def row_of_nearest_change(times: np.ndarray, row: int) -> int:
 
 
 def _read_times(X: Any, name: str | None) -> tuple[np.ndarray, str | None]:
+    """Return the time of each row as numbers, and their unit."""
     names = column_names(X)
     if name is None:
         column = None if isinstance(X, pd.DataFrame) else getattr(X, "times", None)

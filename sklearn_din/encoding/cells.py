@@ -262,6 +262,7 @@ def read_history(column: pd.Series, *, separator: str | None = None) -> HistoryC
 
 
 def _read_cells(column: pd.Series, separator: str | None) -> HistoryCells:
+    """Read cells as they are kept: windows, objects, Arrow lists or text."""
     name = str(column.name)
     array = column.array
     if isinstance(array, WindowArray):
@@ -281,6 +282,7 @@ def _read_cells(column: pd.Series, separator: str | None) -> HistoryCells:
 
 
 def _read_arrow(cells: pa.ChunkedArray, name: str, separator: str | None) -> HistoryCells:
+    """Read Arrow lists, or text that is split, as windows over the values of all cells."""
     if _is_text(cells.type) and separator is not None:
         cells = cells.cast(pa.large_string())
         empty = pc.equal(pc.utf8_trim_whitespace(cells), "")

@@ -102,6 +102,7 @@ def read_events(
 
 
 def _check_aligned(cells: Sequence[HistoryCells]) -> None:
+    """Raise ValueError where histories of the same events differ in length."""
     first = cells[0]
     for other in cells[1:]:
         mine, theirs = first.spans.lengths, other.spans.lengths

@@ -203,6 +203,7 @@ def _has_fraction(columns: Columns, name: str) -> bool:
 
 
 def _kind_of_events(cells: HistoryCells) -> str | None:
+    """Return the kind of the events of one chunk; None where there are none."""
     if cells.is_nested:
         return "lists"
     if isinstance(cells.values, np.ndarray):

@@ -69,6 +69,7 @@ def read_vectors(
 
 
 def _read_frame(frame: object, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return the values of one frame and their vectors, checked."""
     what = f"vectors[{name!r}]"
     if not isinstance(frame, pd.DataFrame) or name not in frame:
         got = list(frame.columns) if isinstance(frame, pd.DataFrame) else type(frame).__name__

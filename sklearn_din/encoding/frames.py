@@ -161,6 +161,7 @@ def validate_frame(
 
 
 def _check_is_table(X: object) -> None:
+    """Raise TypeError for a Series, records, a dict or a path in place of a table."""
     if isinstance(X, pd.Series):
         raise TypeError("X must be a DataFrame, got a Series. For one row use X.iloc[[i]].")
     is_records = isinstance(X, list) and bool(X) and isinstance(X[0], Mapping)
@@ -176,6 +177,7 @@ def _check_is_table(X: object) -> None:
 def _array_frame(
     encoder: BaseEstimator, X: ArrayLike, fitted: Sequence[str] | None, *, reset: bool
 ) -> pd.DataFrame:
+    """Return an array as a frame: numeric at fit, named as at fit afterwards."""
     if isinstance(X, np.ndarray) and X.dtype == object and X.ndim == 2 and len(X):
         lists = [cell for cell in X[0] if isinstance(cell, list | tuple | np.ndarray)]
         if lists:  # what is left of a frame with histories where a step made one array of it

@@ -129,6 +129,7 @@ OUTSIDE = {"drop", METADATA_ROLE}  # both keep a column out of the features
 
 
 def _check_output_names(roles: Roles, histories: set[str]) -> None:
+    """Raise ValueError where no column is left, or one is named like a mask."""
     used = {*roles.numeric, *roles.categorical, *roles.lists, *histories}
     if not used:
         raise ValueError(
@@ -224,6 +225,7 @@ class _Columns:
         return role
 
     def _is_history(self, name: str) -> bool:
+        """Return whether a column is read as a history, by its cells and its name."""
         facts, same, separator = self.facts[name], self._named_after[name], self.table.separator
         example = f"{facts.example!r:.40}"
         is_meant = is_history_name(name) and same is not None and name not in self.ids
@@ -364,6 +366,7 @@ class _Columns:
         )
 
     def _behaviour(self, names: Sequence[str], candidates: Mapping[str, str | None]) -> Behaviour:
+        """Return the behaviour of some histories; at least one of them must hold ids."""
         numbers = [name for name in names if name in self._of_numbers]
         ids = [name for name in names if name not in self._of_numbers]
         if not ids:

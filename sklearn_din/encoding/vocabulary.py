@@ -264,8 +264,8 @@ def plain_ids(values: np.ndarray, *, name: str) -> np.ndarray:
         return np.asarray(pd.Index(values).astype(object), dtype=object)
     if pd.api.types.infer_dtype(values, skipna=False) == "string":
         return values
-    plain = np.empty(len(values), dtype=object)
-    plain[:] = [_plain_value(value, name=name) for value in values]
+    each = (_plain_value(value, name=name) for value in values)
+    plain = np.fromiter(each, dtype=object, count=len(values))
     if pd.api.types.infer_dtype(plain, skipna=False) == "boolean":
         return plain.astype(bool)
     return _small_integers(plain)
@@ -299,6 +299,7 @@ def _plain_value(value: object, *, name: str) -> object:
 
 
 def _whole_numbers(values: np.ndarray, *, name: str) -> np.ndarray:
+    """Return floats without fractions as int64."""
     broken = values[~np.isfinite(values) | (values != np.floor(values))]
     if len(broken):
         raise ValueError(
@@ -353,9 +354,8 @@ def _is_text(values: np.ndarray) -> bool:
 
 def _spelt_integers(values: np.ndarray) -> np.ndarray:
     """Text such as "12" as the integer 12; the rest ("012", "1.0", "hat") stays as it is."""
-    spelt = np.empty(len(values), dtype=object)
-    spelt[:] = [int(v) if isinstance(v, str) and spells_integer(v) else v for v in values]
-    return _small_integers(spelt)
+    spelt = (int(v) if isinstance(v, str) and spells_integer(v) else v for v in values)
+    return _small_integers(np.fromiter(spelt, dtype=object, count=len(values)))
 
 
 def kind_of_ids(values: np.ndarray) -> str | None:

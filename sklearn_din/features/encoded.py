@@ -243,6 +243,7 @@ def _public(values: Column) -> np.ndarray:
 
 
 def _check_arrays(X: EncodedFeatures) -> None:
+    """Raise ValueError where arrays do not match the schema."""
     schema = X.schema
     expected = {field.name for field in schema.fields if not field.is_history}
     if expected != set(X.columns):

@@ -59,6 +59,5 @@ def _shown_ids(values: Column) -> Any:
     if not isinstance(values, IdLists):
         return pd.array(ids_to_look_up(values), "Int32")
     ids, lengths = values.flatten()
-    shown = np.empty(len(values), dtype=object)
-    shown[:] = np.split(ids_to_look_up(ids), np.cumsum(lengths)[:-1]) if len(values) else []
-    return shown
+    shown = np.split(ids_to_look_up(ids), np.cumsum(lengths)[:-1]) if len(values) else []
+    return np.fromiter(shown, dtype=object, count=len(values))

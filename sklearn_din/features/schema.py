@@ -345,6 +345,7 @@ def item_column(n_ids: Mapping[str, int], names: Iterable[str]) -> str | None:
 
 
 def _check_behaviour(behaviour: Behaviour, by_name: dict[str, Field]) -> None:
+    """Raise ValueError where the fields of a behaviour are not as it says."""
     if len(behaviour.histories) != len(behaviour.candidates):
         raise ValueError("a behaviour needs a candidate, or None, for each history.")
     pairs = behaviour.candidate_of.items()

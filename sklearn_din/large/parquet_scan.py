@@ -122,6 +122,7 @@ class ParquetScan(Scan):
         return pd.ArrowDtype(self._table.schema.field(name).type)
 
     def _check_groups(self, columns: Sequence[str]) -> None:
+        """Raise ValueError where a row group does not fit into half of the memory."""
         sizes = self._table.bytes_of_groups(columns)
         most = self.memory // GROUPS_IN_MEMORY
         if not len(sizes) or sizes.max() <= most:
@@ -375,6 +376,7 @@ class ParquetFiles:
         ]
 
     def _reopen(self, number: int) -> pq.ParquetFile:
+        """Open a file; raise OSError where it is gone or was changed."""
         file = self.files[number]
         info = self.filesystem.get_file_info(file.path)
         if (info.size, info.mtime_ns) != (file.size, file.mtime_ns):

@@ -185,6 +185,7 @@ class _Sampling:
                     writer.write_table(shown)
 
     def _read_arrivals(self, database: Database) -> Arrivals:
+        """Return when the items came up, by what the database counted."""
         items = pa.Table.from_batches(
             database.read("select n_events, first, launch, n_listed from items order by code")
         )

@@ -160,9 +160,7 @@ class StoredHistories:
         column = pa.ipc.read_record_batch(pa.py_buffer(content), schema)[0].take(pa.array(numbers))
         if pa.types.is_large_string(column.type):
             return column.to_numpy(zero_copy_only=False).astype(object)
-        values = np.empty(len(column), dtype=object)
-        values[:] = column.to_pylist()
-        return values
+        return np.fromiter(column.to_pylist(), dtype=object, count=len(column))
 
 
 def index_of(rows: RowNumbers) -> Rows:

@@ -57,6 +57,7 @@ def note_clocks(
 def _note_grain(
     shown: np.ndarray, log: np.ndarray, time: object, names: tuple[str, str], *, is_date: bool
 ) -> str | None:
+    """Return what to say of events in whole days, hours or minutes."""
     for grain, (n_seconds, letter) in GRAINS.items():
         if (log % n_seconds).any():
             continue

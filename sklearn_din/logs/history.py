@@ -461,6 +461,7 @@ class HistoryBuilder(  # type: ignore[call-arg]
         return HistoryRequest(self.user, self.time, names, *options)
 
     def _check_rows(self, X: IntoDataFrameT, *, reset: bool) -> CallerFrame[IntoDataFrameT]:
+        """Return rows with the columns of fit, by name, and with times that can be used."""
         shown = CallerFrame(X, name="X")
         frame = shown.pandas
         check_frame(frame, [], name="X")
@@ -516,6 +517,7 @@ class HistoryBuilder(  # type: ignore[call-arg]
 
 
 def _check_labels(y: ArrayLike | None) -> np.ndarray:
+    """Return the labels that make events: of several columns, those of the first."""
     if y is None:
         raise ValueError(
             "HistoryBuilder(events='positive') needs y to know which rows were clicks, got None. "
@@ -533,6 +535,7 @@ def _check_labels(y: ArrayLike | None) -> np.ndarray:
 
 
 def _two_classes(y: ArrayLike | None) -> np.ndarray:
+    """Return the two labels of y, the smaller one first."""
     labels = _check_labels(y)
     labels = labels[pd.notna(labels)]
     if labels.dtype == object:  # as columns of several types become

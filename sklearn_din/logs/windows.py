@@ -335,9 +335,7 @@ class WindowArray(ExtensionArray):
 
     def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> np.ndarray:
         # Always one dimension: numpy would stack cells of equal length into two.
-        cells = np.empty(len(self), dtype=object)
-        for row, cell in enumerate(self):
-            cells[row] = cell
+        cells = np.fromiter(self, dtype=object, count=len(self))
         return cells if dtype is None else cells.astype(dtype)
 
     def __arrow_array__(self, type: pa.DataType | None = None) -> pa.Array:
@@ -389,10 +387,8 @@ class WindowArray(ExtensionArray):
 
     def _values_for_factorize(self) -> tuple[np.ndarray, None]:
         # Cells as tuples can be hashed and ordered, so drop_duplicates and groupby work.
-        cells = np.empty(len(self), dtype=object)
-        for row, cell in enumerate(self):
-            cells[row] = None if cell is None else tuple(cell.tolist())
-        return cells, None
+        cells = (None if cell is None else tuple(cell.tolist()) for cell in self)
+        return np.fromiter(cells, dtype=object, count=len(self)), None
 
     def _values_for_argsort(self) -> np.ndarray:
         return self._values_for_factorize()[0]

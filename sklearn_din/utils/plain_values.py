@@ -239,6 +239,7 @@ def _frame_from_plain(state: dict[str, Any]) -> pd.DataFrame:
 
 
 def _column_to_plain(column: pd.Series) -> Any:
+    """Write a column of a frame; TypeError for a dtype that cannot be read back."""
     dtype: Any = column.dtype
     if isinstance(dtype, np.dtype):
         return _array_to_plain(column.to_numpy())

@@ -75,6 +75,7 @@ def from_dict_of(kinds: Sequence[type[T]], values: object, what: str) -> T:
 
 
 def _check_value(value: object, hint: Any, what: str) -> Any:
+    """Return a value as its annotation asks for; ValueError where it cannot be that."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is tuple and type(value) is list:
         if len(arguments) == 2 and arguments[1] is Ellipsis:
