@@ -318,7 +318,7 @@ FORGERIES = {
     "deep": (lambda text: "[" * 100_000, "recursion|dict was needed"),
     "version": (put("version", to=99), "of version 99, and this sklearn_din reads version 3"),
     "layout": (put("facts", "layout", to="columns"), "OnnxFacts.layout cannot be 'columns'"),
-    "a field more": (put("facts", "code", to="x"), r"has no fields \['code'\]"),
+    "a field more": (put("facts", "code", to="x"), "code cannot be 'x'"),
     "labels": (put("facts", "labels", to=["a", "b"]), "several labels need a name each"),
     "spread": (put("facts", "spread", to=-1.0), "a spread above 0"),
     "slope": (put("facts", "calibration", "slope", to="steep"), "slope cannot be 'steep'"),

@@ -27,8 +27,6 @@ _MOVIELENS_SHA256 = {
 _RATING_TYPES = {"user": "int32", "item": "int32", "rating": "float32", "time": "int64"}
 _MOVIE_TYPES = {"item": "int32", "title": "str", "genres": "str"}
 
-Tables = tuple[pd.DataFrame, pd.DataFrame]
-
 
 def fetch_movielens(
     variant: str = "latest-small",
@@ -68,8 +66,14 @@ def fetch_movielens(
     if variant not in _MOVIELENS_SHA256:
         raise ValueError(f"variant must be one of {list(_MOVIELENS_SHA256)}, got {variant!r}.")
     source = _find_movielens(variant, Path(get_data_home(data_home)), download_if_missing)
-    layout = _read_1m if variant == "1m" else _read_csv
-    ratings, movies = layout(partial(_read_table, source, f"ml-{variant}"))
+    read = partial(_read_table, source, f"ml-{variant}")
+    if variant == "1m":  # the fast parser splits at one character: at ":" every other one is empty
+        ratings = read("ratings.dat", _RATING_TYPES, sep=":", usecols=[0, 2, 4, 6])
+        slow = {"sep": "::", "engine": "python", "encoding": "latin-1", "quoting": csv.QUOTE_NONE}
+        movies = read("movies.dat", _MOVIE_TYPES, **slow)
+    else:
+        ratings = read("ratings.csv", _RATING_TYPES, header=0)
+        movies = read("movies.csv", _MOVIE_TYPES, header=0)
     ratings["time"] = pd.to_datetime(ratings["time"], unit="s")
     return Bunch(
         ratings=ratings,
@@ -132,15 +136,3 @@ def _read_table(
         return read(path, **options)
     with zipfile.ZipFile(source) as archive, archive.open(f"{folder}/{name}") as file:
         return read(file, **options)
-
-
-def _read_csv(read: Callable[..., pd.DataFrame]) -> Tables:
-    ratings = read("ratings.csv", _RATING_TYPES, header=0)
-    return ratings, read("movies.csv", _MOVIE_TYPES, header=0)
-
-
-def _read_1m(read: Callable[..., pd.DataFrame]) -> Tables:
-    # The fast parser splits at one character only: at ":" every second column is empty.
-    ratings = read("ratings.dat", _RATING_TYPES, sep=":", usecols=[0, 2, 4, 6])
-    options = {"sep": "::", "engine": "python", "encoding": "latin-1", "quoting": csv.QUOTE_NONE}
-    return ratings, read("movies.dat", _MOVIE_TYPES, **options)

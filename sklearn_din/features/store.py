@@ -248,10 +248,8 @@ def create_store(parent: Path | None, name: str, *, memory: int) -> Iterator[Sto
 
 def open_store(parent: Path | None, name: str, *, memory: int) -> Store | None:
     """Return the store of that name; None where there is none, or one that is not whole."""
-    if parent is None:
-        return None
-    manifest = _read_manifest(parent / name)
-    if manifest is None:
+    manifest = None if parent is None else _read_manifest(parent / name)
+    if parent is None or manifest is None:
         return None
     return Store(parent / name, manifest["arrays"], manifest["facts"], memory=memory)
 

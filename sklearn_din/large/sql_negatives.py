@@ -135,7 +135,10 @@ class _Sampling:
             listed = None if request.catalogue_time is None else self._listed
             first_row = 0 if listed is None else -len(listed)
             database.connection.execute(ITEMS.format(first_row=first_row))
-            changed = pa.Table.from_batches(database.read(_query_of_versions(request)))
+            columns = [f"c{number}" for number in range(len(request.item_columns))]
+            new = "".join(f" or {c} is distinct from lag({c}) over of_item" for c in columns)
+            query = LAST_ROWS if request.time is None else CHANGES.format(changed=new)
+            changed = pa.Table.from_batches(database.read(query))
             sampler = NegativeDraws(
                 request,
                 self._read_arrivals(database),
@@ -251,14 +254,6 @@ class _Sampling:
         """Return the first rows that lack nothing."""
         head = next(part for _, part in self._events[:CHECKED_ROWS].parts())
         return head[~np.any([missing_rows(head[name]) for name in self._needed], axis=0)]
-
-
-def _query_of_versions(request: NegativesRequest) -> str:
-    if request.time is None:
-        return LAST_ROWS
-    columns = [f"c{number}" for number in range(len(request.item_columns))]
-    changed = [f" or {column} is distinct from lag({column}) over of_item" for column in columns]
-    return CHANGES.format(changed="".join(changed))
 
 
 def _whole_owners(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:

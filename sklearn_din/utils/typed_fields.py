@@ -46,20 +46,12 @@ def from_dict(kind: type[T], values: object) -> T:
     name = kind.__name__
     if type(values) is not dict:
         raise ValueError(f"{name} needs a dict of its fields, got {values!r:.60}.")
-    fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
-    absent = [
-        field.name
-        for field in fields.values()
-        if field.default is field.default_factory is dataclasses.MISSING
-        and field.name not in values
-    ]
-    other = [key for key in values if key not in fields]
-    if absent or other:
-        raise ValueError(f"{name} lacks fields {absent} and has no fields {other[:5]}.")
     hints = _hints(kind)  # type: ignore[arg-type]
-    made = kind(
-        **{key: _check_value(value, hints[key], f"{name}.{key}") for key, value in values.items()}
-    )
+    checked = {n: _check_value(value, hints.get(n), f"{name}.{n}") for n, value in values.items()}
+    try:
+        made = kind(**checked)
+    except TypeError as error:
+        raise ValueError(f"{name} needs its own fields: {error}.") from error
     if hasattr(made, "check"):
         made.check()
     return made
