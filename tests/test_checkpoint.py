@@ -26,15 +26,7 @@ from sklearn_din.training import validation_checks
 from sklearn_din.training.batches import ImpressionBatches
 from sklearn_din.training.net import DINNet
 from sklearn_din.training.seeding import random_state_of
-from tests.abilities import (
-    ABILITIES,
-    CLICKS,
-    FRAME,
-    VECTORS,
-    encode_grown,
-    make_encoder,
-    outputs,
-)
+from tests.abilities import ABILITIES, CLICKS, FRAME, VECTORS, encode_grown, make_encoder, outputs
 from tests.encoded_impressions import make_impressions, make_labels, turning_catalogue
 from tests.interruptions import interrupt, n_lines
 from tests.test_faults import small_disk

@@ -13,7 +13,7 @@ PACKAGE = Path(sklearn_din.__file__).parent
 
 OF_NETWORKS = {
     "check_sample_weight_equivalence_on_dense_data": "mini-batches are shuffled: a row given twice "
-    "and a row of weight two meet other rows",
+    "and a row of weight two meet other rows"
 }
 EXPECTED_FAILURES = {
     DINClassifier: OF_NETWORKS,

@@ -300,7 +300,7 @@ def use_unfitted(use):
             TypeError,
         )
         for key in [(3, "item"), (3, 4), 3, [0.5], ["item"]]
-    ),
+    )
 )
 def choose_encoded(key):
     make_impressions(8)[key]
@@ -836,6 +836,30 @@ def test_another_loss_cannot_go_on():
 def restore(state, momentum=None):
     if momentum is not None:
         state = state | {"parameters": state["parameters"] | {"momentum": momentum}}
+    DINClassifier().__setstate__(state)
+
+
+@refuses(
+    ({"stop_reason": "bored"}, "training cannot end by 'bored'"),
+    ({"history": {}}, "a training's history must be a list"),
+    ({"checks": {"epoch": [1.0]}}, "the validation checks must be columns of floats"),
+    ({"device": 3}, "a device must be text, got 3"),
+    ({"options": {"after": (None,) * 99}}, "a network's labels cannot come after"),
+    ({"options": {"position_shares": (1,)}}, "shares of positions must be numbers, got"),
+    ({"options": {"hidden_units": 8}}, "widths must be tuples, got 8 and"),
+    ({"options": {"hidden_units": (8,) * 99}}, "a larger network than there are weights"),
+    ({"novelty": {"shares": {"price": 0.1}}}, "shares of new ids must be those of candidates"),
+    ({"novelty": {"shares": {"item": 2.0}}}, "shares of new ids must be shares, got"),
+    ({"novelty": {"first_seen": {"shop": np.zeros(1, int)}}}, "must be those of vocabularies"),
+    ({"training": {"order": 0}}, "the order of rows must be a RandomState"),
+    ({"training": {"labels": [1]}}, "labels must be the numbers of rows without and with"),
+    ({"training": {"moments": {"bias": {}}}}, "moments must be those of the network's param"),
+)
+def restore_a_network(**changes):
+    state = quick().fit(ENCODED, HALVES).__getstate__()
+    for name, change in changes.items():
+        net = state["fitted"]["net"]
+        net[name] = net[name] | change if isinstance(net[name], dict) else change
     DINClassifier().__setstate__(state)
 
 

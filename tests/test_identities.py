@@ -8,12 +8,7 @@ import pytest
 import torch
 from sklearn.pipeline import make_pipeline
 
-from sklearn_din import (
-    DINClassifier,
-    HistorySequenceEncoder,
-    explain,
-    update,
-)
+from sklearn_din import DINClassifier, HistorySequenceEncoder, explain, update
 from sklearn_din.features.event_table import WITHOUT_WEIGHTS
 from sklearn_din.features.identities import identify, is_identity
 from sklearn_din.neighbours import pairs

@@ -155,8 +155,7 @@ def test_later_rows_are_counted_as_fit_would_have(log):
     for _ in range(2):  # rows given twice count once
         np.testing.assert_array_equal(grown.levels.known, np.unique(grown.levels.known))
         users, counts = np.unique(
-            hash_users(pd.concat([early, late])["user"].to_numpy())[0],
-            return_counts=True,
+            hash_users(pd.concat([early, late])["user"].to_numpy())[0], return_counts=True
         )
         np.testing.assert_array_equal(grown.levels.known, users)
         np.testing.assert_array_equal(grown.levels.n_rows[-1, :, 0], counts)

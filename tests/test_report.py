@@ -193,8 +193,7 @@ SHORT = "histories of hist_item.hist_category hold less than a third of the even
 
 
 @pytest.mark.parametrize(
-    ("user", "way"),
-    [(None, "frame"), ("user", "lists"), (None, "scan"), ("user", "attached scan")],
+    ("user", "way"), [(None, "frame"), ("user", "lists"), (None, "scan"), ("user", "attached scan")]
 )
 @pytest.mark.parametrize(
     ("n_users", "max_length", "is_said"),

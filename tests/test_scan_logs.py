@@ -12,12 +12,7 @@ import pyarrow as pa
 import pytest
 from sklearn.model_selection import train_test_split
 
-from sklearn_din import (
-    AttachedScan,
-    attach_aggregates,
-    attach_history,
-    sample_negatives,
-)
+from sklearn_din import AttachedScan, attach_aggregates, attach_history, sample_negatives
 from sklearn_din.large import sql
 from sklearn_din.logs import aggregates as logs_aggregates
 from sklearn_din.logs.other_items import STRATEGIES

@@ -167,11 +167,7 @@ ONCE = {"max_epochs": 1, "random_state": 0}  # without a seed, it now and then l
     [
         (DINClassifier(**ONCE), ["category"], "of 'category', and this model has none"),
         (DINClassifier(**ONCE), ["price"], "which no history pairs with"),
-        (
-            DINClassifier(**ONCE, neighbours=None),
-            ["item", "category"],
-            "neighbours is not None",
-        ),
+        (DINClassifier(**ONCE, neighbours=None), ["item", "category"], "neighbours is not None"),
         (DINRegressor(**ONCE), ["item", "category"], "a regressor has none"),
     ],
 )
