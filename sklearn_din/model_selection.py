@@ -213,7 +213,7 @@ def _read_times(X: Any, name: str | None) -> tuple[np.ndarray, str | None]:
 
 def _read_gap(gap: Any, unit: str | None) -> int | float:
     """The gap in the times' own unit: a number, or whole units of a duration."""
-    if isinstance(gap, Real) and gap == 0 and not isinstance(gap, bool):
+    if isinstance(gap, Real) and not isinstance(gap, bool | np.timedelta64) and gap == 0:
         return 0
     # Times are whole units, so that a part of a unit moves no row to the other side
     whole, length = read_span(gap, unit=unit, name="gap", example="1D")
