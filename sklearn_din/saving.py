@@ -21,7 +21,6 @@ import sklearn.metrics
 
 from sklearn_din.training.inputs import device_for
 from sklearn_din.training.net_state import networks_on
-from sklearn_din.utils.text_table import text_table
 from sklearn_din.utils.whole_files import ModelFileError, damaged_file, whole_file
 
 OWN_TYPES = (
@@ -193,21 +192,7 @@ def load(path: str | os.PathLike[str], *, trusted: Sequence[str] = (), device: s
             raise damaged_file(path, error, writer="save") from error
 
 
-class FileContents(dict[str, Any]):
-    """The facts that :func:`inspect` returns: a dict that is printed as a few lines."""
-
-    def __repr__(self) -> str:
-        asked = ", ".join(self["untrusted"]) or "none"
-        versions = ", ".join(f"{name} {version}" for name, version in self["versions"].items())
-        rows = [
-            ("types", f"{len(self['types'])}; to be trusted: {asked}"),
-            ("versions", versions or "of none of our estimators"),
-            ("n_bytes", f"{self['n_bytes']:,}"),
-        ]
-        return text_table(("model", self["model"]), rows)
-
-
-def inspect(path: str | os.PathLike[str]) -> FileContents:
+def inspect(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Return what a model file contains, without building any of it.
 
     Parameters
@@ -217,7 +202,7 @@ def inspect(path: str | os.PathLike[str]) -> FileContents:
 
     Returns
     -------
-    contents : dict, printed as a few lines
+    contents : dict
         "model", the model's type; "types", all types in the file; "untrusted", those to pass to
         :func:`load` as ``trusted``; "versions", by library, of those that wrote our estimators;
         "n_bytes", of all arrays. ``skops.io.visualize`` shows the rest.
@@ -244,13 +229,14 @@ def inspect(path: str | os.PathLike[str]) -> FileContents:
             n_bytes = _check_zip(file)
             schema = _read_schema(file)
             nodes = list(_nodes(schema))
-            return FileContents(
-                model=_type_name(schema),
-                types=sorted(set(map(_type_name, nodes))),
-                untrusted=sorted({*skops.io.get_untrusted_types(file=file)} - {*trusted_types()}),
-                versions=_versions(nodes),
-                n_bytes=n_bytes,
-            )
+            untrusted = {*skops.io.get_untrusted_types(file=file)} - {*trusted_types()}
+            return {
+                "model": _type_name(schema),
+                "types": sorted(set(map(_type_name, nodes))),
+                "untrusted": sorted(untrusted),
+                "versions": _versions(nodes),
+                "n_bytes": n_bytes,
+            }
         except Exception as error:  # of zipfile, json, numpy and skops
             raise damaged_file(path, error, writer="save") from error
 
