@@ -41,6 +41,7 @@ MADE = {
     "long baskets, last events": partial(made_logs.long_baskets, split="last"),
     "sparse catalogue": made_logs.sparse_catalogue,
     "offers": made_logs.offers,
+    "offers, 100 of them": partial(made_logs.offers, n_offers=100),
     "answers": made_logs.answers,
 }
 DATA_SETS = [*REAL, *(f"click log: {name}" for name in CLICK_LOGS), *MADE]

@@ -60,7 +60,8 @@ def fit_once(path, seed):
     seconds = time.process_time() - began
     p = classifier.predict_proba(encoder.transform(rows))[:, 1]
     measured = {"auc": roc_auc_score(labels, p), "loss": log_loss(labels, p)}
-    measured["gauc"] = group_roc_auc_score(labels, p, groups=users)
+    if not users.is_unique:  # of the offers each user gets one
+        measured["gauc"] = group_roc_auc_score(labels, p, groups=users)
     print(json.dumps(measured | {"seconds": seconds}))
 
 
@@ -76,7 +77,10 @@ def compare(other, name, n_seeds):
             rows = str(path), str(seed)
             answers = [guard.ask(c, *rows, file=__file__) for c in (other, guard.HERE)]
             pairs.append([json.loads(answer) for answer in answers])
-    before, own = map(pd.DataFrame, zip(*pairs, strict=True))
+    before, own = (
+        pd.DataFrame(side).reindex(columns=MEASURES + ["seconds"])
+        for side in zip(*pairs, strict=True)
+    )
     row = {"set": name}
     for measure in MEASURES:
         more = own[measure] - before[measure]

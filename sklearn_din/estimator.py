@@ -522,7 +522,9 @@ class DINClassifier(ClassifierMixin, DINEstimator, ClickParameters):
     candidate and each past event, the weights of EASE (Steck, 2019; exact up to 3,000 items, of
     more among the 1,500 most popular) and a shrunk cosine, each limited to its 200 best neighbours;
     the logarithm of the candidate's popularity; its click rate, and the number of rows behind it;
-    and whether it is known.
+    and whether it is known. By time, a history's scores are left out, as zeros, where a logistic
+    regression on the blocks before predicts the last one better without them, by more than two
+    standard errors: what goes together has changed.
 
     The level of a user is the log-odds of a click in the user's rows so far, minus those of all
     rows, shrunk by as much as users are alike (Donner, 1986). In training it counts the user's rows

@@ -33,8 +33,9 @@ from sklearn_din.features import Behaviour, Ragged
 from sklearn_din.features.identities import identify
 from sklearn_din.neighbours import cooccurrence, item_scores, tables
 from sklearn_din.neighbours import pairs as neighbour_pairs
-from sklearn_din.neighbours.blocks import ByUser, hash_users
+from sklearn_din.neighbours.blocks import NOT_COUNTED, ByUser, OrderedRows, hash_users
 from sklearn_din.neighbours.cooccurrence import Interactions
+from sklearn_din.neighbours.holding import scores_hold
 from sklearn_din.neighbours.pairs import NeighbourPair
 from sklearn_din.neighbours.tables import choose_order, learn_neighbours
 from sklearn_din.training.training import Training
@@ -264,8 +265,10 @@ def test_nothing_at_or_after_a_row_s_block_reaches_it(log, seed, block):
     for column in ("item", "category"):
         other.loc[late, column] = rng.permutation(other.loc[late, column])
     other_y[late] = 1 - other_y[late]
-    first, before = learn(encode(X), y)
-    second, after = learn(encode(other), other_y)
+    with pytest.MonkeyPatch.context() as patch:  # whether scores hold, all labels tell
+        patch.setattr(tables, "scores_hold", lambda *given: True)
+        first, before = learn(encode(X), y)
+        second, after = learn(encode(other), other_y)
     kept = np.flatnonzero((blocks <= block) & (other["item"] == X["item"]).to_numpy())
     kept = kept[(other["category"] == X["category"]).to_numpy()[kept]]
     again = numbers_of(after, second)
@@ -656,6 +659,58 @@ def test_attributes_with_few_ids_have_none_and_users_with_many_items_are_cut(mon
     cut = both.cap()
     assert np.bincount(cut.users).tolist() == [15, 3]
     assert len(set(cut.items[cut.users == 0])) == 15
+
+
+@pytest.mark.parametrize(
+    ("slopes", "n_ones", "hold"),
+    [
+        ((0, 1, 1, 1, 1), None, True),
+        ((0, 1, 1, 1, -1), None, False),
+        ((0, 1, 1, 1, -1), 1, True),  # too few clicks to know
+        ((0, -1, 1), None, False),
+        ((1, -1), None, True),  # no block to learn from has numbers
+    ],
+)
+def test_scores_hold_unless_the_last_block_is_predicted_better_without(slopes, n_ones, hold):
+    rng, n = np.random.RandomState(0), 400 * len(slopes)
+    blocks, numbers = np.repeat(np.arange(len(slopes)), 400), rng.normal(size=(n, 14))
+    clicked = rng.random_sample(n) < 1 / (1 + np.exp(-np.take(slopes, blocks) * numbers[:, 0]))
+    if n_ones is not None:
+        clicked = np.arange(n) == 500
+    numbers[blocks == 0] = 0
+    blocks[::100] = NOT_COUNTED  # rows without a time
+    order = rng.permutation(n)
+    rows = OrderedRows(np.arange(n), blocks.astype(np.int8)[order], clicked[order])
+    assert scores_hold(numbers.astype(np.float32)[order], None, rows) is hold
+
+
+def test_scores_hold_where_only_users_that_differ_are_mistaken_for_them():
+    rng, blocks = np.random.RandomState(0), np.repeat(np.arange(5, dtype=np.int8), 400)
+    level, numbers = rng.normal(size=(2000, 1)), np.zeros((2000, 14))
+    clicked = rng.random_sample(2000) < 1 / (1 + np.exp(-2 * level[:, 0]))
+    numbers[:, 0] = np.where(blocks < 4, 1, -1) * level[:, 0] + rng.normal(size=2000)
+    rows = OrderedRows(np.arange(2000), blocks, clicked)
+    assert [scores_hold(numbers, levels, rows) for levels in (None, level)] == [False, True]
+
+
+def test_scores_that_do_not_hold_are_zeros_everywhere(log, monkeypatch, tmp_path):
+    X, y = log
+    encoded = encode(X)
+    kept = numbers_of(learn(encoded, y)[1])
+    monkeypatch.setattr(tables, "scores_hold", lambda numbers, levels, rows: False)
+    learnt, at_fit = learn(encoded, y)
+    later = numbers_of(learnt.add_to(encoded))
+    for name, values in numbers_of(at_fit).items():
+        is_score = "_ease_" in name or "_cosine_" in name
+        np.testing.assert_array_equal(values, 0 * kept[name] if is_score else kept[name])
+        np.testing.assert_array_equal(later[name], values)
+    assert tables.NeighbourTables.from_dict(to_dict(learnt), encoded.schema).digest()
+    model = make_model(max_epochs=1).fit(X, y)
+    asked = X[-20:].assign(time=X["time"].max() + HOUR)
+    save(model, tmp_path / "model.din")
+    export_onnx(model, tmp_path / "model.onnx")
+    for read in (load(tmp_path / "model.din"), load_onnx(tmp_path / "model.onnx")):
+        np.testing.assert_allclose(read.predict_proba(asked), model.predict_proba(asked), atol=1e-5)
 
 
 @pytest.mark.parametrize(

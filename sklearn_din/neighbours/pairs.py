@@ -46,7 +46,7 @@ class NeighbourPair:
         clicked as one.
     prior : float. Rows at the average rate that each item's own are added to, by the first table's.
     scale : (14,), float32. Standard deviation of each column over the training rows, one where it
-        is zero.
+        is zero; infinite, so that the column is zero, where it does not hold over time.
     """
 
     history: str
@@ -159,7 +159,10 @@ class NeighbourPair:
             raise ValueError(f"item neighbours must have scores and counts of {n_ids} ids.")
         for name in ("shown", "clicked", "scale"):
             shape = (N_NUMBERS,) if name == "scale" else (len(self.counts), n_ids)
-            check_numbers(getattr(self, name), shape, what=name)
+            values = getattr(self, name)
+            if name == "scale":
+                values = np.where(np.isposinf(values), np.float32(1), values)
+            check_numbers(values, shape, what=name)
         for matrix in self.counts:
             rows = np.flatnonzero(np.diff(matrix.indptr))
             least = matrix.indices[matrix.indptr[rows]]  # they are in order

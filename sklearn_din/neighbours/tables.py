@@ -13,7 +13,8 @@ from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.schema import Schema
 from sklearn_din.neighbours.blocks import NOT_COUNTED, ByTime, ByUser, Order, OrderedRows
 from sklearn_din.neighbours.cooccurrence import MOST_COUNTED, Interactions, count_pairs, row_blocks
-from sklearn_din.neighbours.item_scores import N_NUMBERS, ItemScores
+from sklearn_din.neighbours.holding import scores_hold
+from sklearn_din.neighbours.item_scores import N_NUMBERS, N_OF_HISTORY, ItemScores
 from sklearn_din.neighbours.levels import UserLevels, learn_levels
 from sklearn_din.neighbours.pairs import (
     NeighbourPair,
@@ -205,27 +206,31 @@ def learn_neighbours(
         return NeighbourTables(), X
     tables, numbers = NeighbourTables((), ordered), list[np.ndarray]()
     if of_items:
-        tables, numbers = _learn_pairs_in_store(X, ordered, rows, taken)
+        tables, numbers = _learn_pairs_in_store(X, ordered, rows, of_rows, taken)
     tables = replace(tables, levels=levels)
     return tables, tables._with_columns(X, numbers, of_rows)
 
 
 def _learn_pairs_in_store(
-    X: EncodedFeatures, order: Order, rows: OrderedRows, taken: Collection[str]
+    X: EncodedFeatures,
+    order: Order,
+    rows: OrderedRows,
+    levels: np.ndarray | None,
+    taken: Collection[str],
 ) -> tuple[NeighbourTables, list[np.ndarray]]:
     """Learn item neighbours and the training rows' numbers, large ones in a store."""
     n_pairs = len(histories_with_candidate(X.schema))
     rows_store = _store_of_rows(X, n_pairs)
     if rows_store is None:
         numbers = [np.zeros((len(X), N_NUMBERS), dtype=np.float32) for _ in range(n_pairs)]
-        return _learn_pairs(X, order, rows, numbers, taken), numbers
+        return _learn_pairs(X, order, rows, levels, numbers, taken), numbers
     from sklearn_din.features.store import make_once
 
     def learn(writer: StoreWriter) -> None:
-        tables = _learn_pairs(X, order, rows, _allocate(writer, X, n_pairs), taken)
-        writer.append_value(to_dict(tables))
+        numbers = _allocate(writer, X, n_pairs)
+        writer.append_value(to_dict(_learn_pairs(X, order, rows, levels, numbers, taken)))
 
-    name = _store_name(X, order, rows, rows_store)
+    name = _store_name(X, order, rows, levels, rows_store)
     store = make_once(rows_store.parent, name, learn, memory=rows_store.memory)
     return NeighbourTables.from_dict(store.read_value(), X.schema), _numbers_of(store)
 
@@ -267,10 +272,14 @@ def _learn_pairs(
     X: EncodedFeatures,
     order: Order,
     rows: OrderedRows,
+    levels: np.ndarray | None,
     numbers: Sequence[np.ndarray],
     taken: Collection[str],
 ) -> NeighbourTables:
-    """Learn all pairs, and write the training rows' numbers, scaled, into arrays of zeros."""
+    """Learn all pairs, and write the training rows' numbers, scaled, into arrays of zeros.
+
+    levels : (n_rows, n_columns). Those of the rows' users, which tell beside the numbers.
+    """
     learnt, taken = [], {*taken}
     for history, candidate in histories_with_candidate(X.schema):
         names = name_columns(history, taken)
@@ -280,7 +289,10 @@ def _learn_pairs(
     NeighbourTables(at_fit, order)._fill(X, numbers, order.find_tables_at_fit)
     scaled = []
     for pair, own in zip(pairs, numbers, strict=True):
-        scaled.append(replace(pair, scale=_scale(X, own)))
+        scale = _scale(X, own)
+        if isinstance(order, ByTime) and not scores_hold(own, levels, rows):
+            scale[:N_OF_HISTORY] = np.inf
+        scaled.append(replace(pair, scale=scale))
         for part in row_blocks(X):
             own[part] /= scaled[-1].scale
     return NeighbourTables(tuple(scaled), order)
@@ -376,12 +388,15 @@ def _numbers_of(store: Store) -> list[np.ndarray]:
     return [store[name] for name in store.names if name.startswith(NUMBERS)]
 
 
-def _store_name(X: EncodedFeatures, order: Order, rows: OrderedRows, store: Store) -> str:
+def _store_name(
+    X: EncodedFeatures, order: Order, rows: OrderedRows, levels: np.ndarray | None, store: Store
+) -> str:
     """Digest of all that decides the numbers: rows, labels, their blocks and tables."""
     from sklearn_din.utils.plain_values import split_arrays
 
     text, of_order = split_arrays(to_dict(order))
     arrays = [*of_order.values(), rows.users, rows.blocks, rows.clicked]
+    arrays += [] if levels is None else [levels]
     for history, candidate in histories_with_candidate(X.schema):
         ragged = X.behaviours[X.schema.behaviour_of(history).histories]
         arrays += [X.columns[candidate], ragged.spans.starts, ragged.spans.lengths]

@@ -1,0 +1,61 @@
+"""Whether what goes together in one period still does in the next."""
+
+import numpy as np
+
+from sklearn_din.neighbours.blocks import NOT_COUNTED, OrderedRows
+from sklearn_din.neighbours.item_scores import N_OF_HISTORY
+
+MOST_ROWS = 100_000  # to learn from, and to predict
+LEAST_CLICKS = 2  # of each kind
+ERRORS = 2.0  # standard errors of the difference in log loss
+
+
+def scores_hold(numbers: np.ndarray, levels: np.ndarray | None, rows: OrderedRows) -> bool:
+    """Return whether scores of a history do no harm to predictions of the last training rows.
+
+    A logistic regression on numbers and users' levels learns the blocks before the last one, and
+    predicts it with the scores and without. They do not hold where its log loss is higher with
+    them, by more than two standard errors: the network, which learns from all blocks, would expect
+    them to hold later (made offers, log loss -.002; real logs keep theirs,
+    benchmarks/quality-results.md, "Few items").
+
+    numbers : (n_rows, 14), those of the first block zeros
+    levels : (n_rows, n_columns), or None
+    """
+    is_counted = rows.blocks < NOT_COUNTED
+    last = rows.blocks[is_counted].max(initial=0)
+    earlier = _some((rows.blocks > 0) & (rows.blocks < last))
+    later = _some((rows.blocks == last) & is_counted)
+    if np.bincount(rows.clicked[earlier], minlength=2).min() < LEAST_CLICKS:
+        return True
+    known, asked = (
+        np.column_stack([numbers[own]] if levels is None else [numbers[own], levels[own]])
+        for own in (earlier, later)
+    )
+    if not known[:, :N_OF_HISTORY].any():
+        return True
+    whole, without = (
+        _losses(known[:, first:], rows.clicked[earlier], asked[:, first:], rows.clicked[later])
+        for first in (0, N_OF_HISTORY)
+    )
+    harm = whole - without
+    return bool(harm.mean() <= ERRORS * harm.std() / np.sqrt(len(harm)))
+
+
+def _losses(
+    known: np.ndarray, is_click: np.ndarray, asked: np.ndarray, is_asked_click: np.ndarray
+) -> np.ndarray:
+    """Return the log loss of each asked row by a regression on the known ones."""
+    from sklearn.linear_model import LogisticRegression  # serving without torch never needs it
+    from sklearn.preprocessing import StandardScaler
+
+    scaler = StandardScaler().fit(known)
+    model = LogisticRegression(solver="newton-cholesky").fit(scaler.transform(known), is_click)
+    logits = model.decision_function(scaler.transform(asked))
+    return np.logaddexp(0, logits) - is_asked_click * logits
+
+
+def _some(is_chosen: np.ndarray) -> np.ndarray:
+    """Return positions of at most MOST_ROWS of the chosen rows, evenly spread."""
+    chosen = np.flatnonzero(is_chosen)
+    return chosen[:: 1 + len(chosen) // MOST_ROWS]
