@@ -20,7 +20,8 @@ import pandas as pd
 
 SETS = ["movies", "videos", "market, 2 %", "MovieLens by time"]
 SETS += ["turning catalogue, 20 %", "turning catalogue, 60 %", "e-shop by time, popularity"]
-SETS += ["repetition tires", "long baskets", "long baskets, last events", "offers", "answers"]
+SETS += ["repetition tires", "long baskets", "long baskets, last events", "offers"]
+SETS += ["offers, 100 of them", "answers"]
 SETS += ["click log: many items, short, strong"]
 MEASURES = ["auc", "gauc", "loss"]
 
@@ -60,9 +61,9 @@ def fit_once(path, seed):
     seconds = time.process_time() - began
     p = classifier.predict_proba(encoder.transform(rows))[:, 1]
     measured = {"auc": roc_auc_score(labels, p), "loss": log_loss(labels, p)}
-    if not users.is_unique:  # of the offers each user gets one
-        measured["gauc"] = group_roc_auc_score(labels, p, groups=users)
-    print(json.dumps(measured | {"seconds": seconds}))
+    has_pairs = not users.is_unique  # each gets one of the offers
+    gauc = group_roc_auc_score(labels, p, groups=users) if has_pairs else np.nan
+    print(json.dumps(measured | {"gauc": gauc, "seconds": seconds}))
 
 
 def compare(other, name, n_seeds):
@@ -77,10 +78,7 @@ def compare(other, name, n_seeds):
             rows = str(path), str(seed)
             answers = [guard.ask(c, *rows, file=__file__) for c in (other, guard.HERE)]
             pairs.append([json.loads(answer) for answer in answers])
-    before, own = (
-        pd.DataFrame(side).reindex(columns=MEASURES + ["seconds"])
-        for side in zip(*pairs, strict=True)
-    )
+    before, own = map(pd.DataFrame, zip(*pairs, strict=True))
     row = {"set": name}
     for measure in MEASURES:
         more = own[measure] - before[measure]
