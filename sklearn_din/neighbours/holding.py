@@ -1,6 +1,8 @@
 """Whether what goes together in one period still does in the next."""
 
 import numpy as np
+from scipy.optimize import minimize
+from scipy.special import expit
 
 from sklearn_din.neighbours.blocks import NOT_COUNTED, OrderedRows
 from sklearn_din.neighbours.item_scores import N_OF_HISTORY
@@ -29,7 +31,7 @@ def scores_hold(numbers: np.ndarray, levels: np.ndarray | None, rows: OrderedRow
     if np.bincount(rows.clicked[earlier], minlength=2).min() < LEAST_CLICKS:
         return True
     known, asked = (
-        np.column_stack([numbers[own]] if levels is None else [numbers[own], levels[own]])
+        np.column_stack([of[own] for of in (numbers, levels) if of is not None]).astype(float)
         for own in (earlier, later)
     )
     if not known[:, :N_OF_HISTORY].any():
@@ -45,13 +47,18 @@ def scores_hold(numbers: np.ndarray, levels: np.ndarray | None, rows: OrderedRow
 def _losses(
     known: np.ndarray, is_click: np.ndarray, asked: np.ndarray, is_asked_click: np.ndarray
 ) -> np.ndarray:
-    """Return the log loss of each asked row by a regression on the known ones."""
-    from sklearn.linear_model import LogisticRegression  # serving without torch never needs it
-    from sklearn.preprocessing import StandardScaler
+    """Return the log loss of each asked row by a logistic regression on the known ones."""
+    mean, spread = known.mean(axis=0), known.std(axis=0)
+    known, asked = ((own - mean) / np.where(spread > 0, spread, 1) for own in (known, asked))
 
-    scaler = StandardScaler().fit(known)
-    model = LogisticRegression(solver="newton-cholesky").fit(scaler.transform(known), is_click)
-    logits = model.decision_function(scaler.transform(asked))
+    def penalized(weights: np.ndarray) -> tuple[float, np.ndarray]:
+        logits = known @ weights[1:] + weights[0]
+        behind = expit(logits) - is_click
+        loss = (np.logaddexp(0, logits) - is_click * logits).sum() + (weights[1:] ** 2).sum() / 2
+        return loss, np.append(behind.sum(), behind @ known + weights[1:])
+
+    weights = minimize(penalized, np.zeros(1 + known.shape[1]), jac=True, method="L-BFGS-B").x
+    logits = asked @ weights[1:] + weights[0]
     return np.logaddexp(0, logits) - is_asked_click * logits
 
 
