@@ -29,11 +29,15 @@ def make_frame(n_users=12, seed=0):
     return frame, y
 
 
+def quick(kind=DINClassifier, **parameters):
+    """An estimator that trains two epochs."""
+    return kind(**{"max_epochs": 2, "random_state": 0, **parameters})
+
+
 def make_model(encoder=None, **parameters):
-    """Encoder, by default of users and times, and a classifier that trains two epochs."""
+    """Encoder, by default of users and times, and a quick classifier."""
     encoder = encoder or HistorySequenceEncoder(user="user", time="time")
-    classifier = DINClassifier(**{"max_epochs": 2, "random_state": 0, **parameters})
-    return Pipeline([("encode", encoder), ("din", classifier)])
+    return Pipeline([("encode", encoder), ("din", quick(**parameters))])
 
 
 def fit_pipeline(frame, y):

@@ -11,6 +11,7 @@ from sklearn_din import DINClassifier
 from sklearn_din.training.batches import ImpressionBatches, ScoringBatches
 from sklearn_din.training.early_stopping import AVERAGED_CHECKS
 from tests.encoded_impressions import make_impressions, make_labels, weights_of
+from tests.fitted_pipelines import quick
 
 
 @pytest.fixture(scope="module")
@@ -22,10 +23,6 @@ def clicks():
 @pytest.fixture(scope="module")
 def fitted(clicks):
     return DINClassifier(max_epochs=3, random_state=0).fit(*clicks)
-
-
-def quick(**parameters):
-    return DINClassifier(**{"max_epochs": 2, "random_state": 0, **parameters})
 
 
 def test_it_learns_whether_the_candidates_category_is_in_the_history():

@@ -8,11 +8,9 @@ import polars as pl
 import pyarrow as pa
 import pytest
 import torch
-from sklearn.pipeline import Pipeline
 
 from sklearn_din import (
     AttentionDisplay,
-    DINClassifier,
     EncodedFeatures,
     Field,
     HistorySequenceEncoder,
@@ -26,6 +24,7 @@ from sklearn_din.features.lists import IdLists
 from sklearn_din.network.batch import Batch
 from sklearn_din.network.interest import SharedEvents, find_same
 from sklearn_din.training.occurrences import count_ids
+from tests import fitted_pipelines
 from tests.network_options import each_network
 from tests.padded_network import padded_logits
 
@@ -54,8 +53,7 @@ def shown(clicks):
 
 def make_model(**parameters):
     encoder = HistorySequenceEncoder(user="user", time="time", max_length=20)
-    options = {"max_epochs": 2, "random_state": 0, "neighbours": None} | parameters
-    return Pipeline([("encode", encoder), ("din", DINClassifier(**options))])
+    return fitted_pipelines.make_model(encoder, **{"neighbours": None} | parameters)
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,6 @@ import pytest
 import torch
 from sklearn.metrics import accuracy_score, log_loss, roc_auc_score
 from sklearn.model_selection import KFold, cross_val_score
-from sklearn.pipeline import Pipeline
 
 from benchmarks.purchase_log import make_purchase_log
 from sklearn_din import (
@@ -31,18 +30,14 @@ from sklearn_din.network.layers import LabelLogits
 from sklearn_din.serving.export import LAYOUTS
 from sklearn_din.training.target import Click, Labels
 from tests.encoded_impressions import make_impressions
-from tests.fitted_pipelines import CANDIDATE, make_frame
+from tests.fitted_pipelines import CANDIDATE, make_frame, make_model, quick
 
 AFTER = {"purchase": "click"}
 
 
-def quick(**parameters):
-    return DINClassifier(**{"max_epochs": 2, "random_state": 0, **parameters})
-
-
-def make_model(**parameters):
+def without_roles(**parameters):
     encoder = HistorySequenceEncoder(drop=["user", "time"])
-    return Pipeline([("encode", encoder), ("din", quick(lr=0.02, **parameters))])
+    return make_model(encoder, lr=0.02, **parameters)
 
 
 def make_labels(n, *, seed=0):
@@ -59,7 +54,7 @@ def rows():
 
 @pytest.fixture(scope="module")
 def fitted(rows):
-    return make_model(after=AFTER).fit(*rows)
+    return without_roles(after=AFTER).fit(*rows)
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +65,7 @@ def trained():
         log.impressions, log.events, user="user", time="time", columns=["item", "category"]
     )
     encoder = HistorySequenceEncoder(user="user", time="time")
-    model = Pipeline([("encode", encoder), ("din", quick(after=AFTER, max_epochs=6))])
+    model = make_model(encoder, after=AFTER, max_epochs=6)
     model.fit(X[:6400], log.y[:6400])
     return model, X[6400:], log.y[6400:], log.probability[6400:]
 
@@ -192,7 +187,7 @@ def test_a_score_is_the_share_of_rows_whose_known_labels_are_all_predicted(fitte
     encoded = fitted[0].transform(frame)
     assert fitted[-1].score(encoded, few, sample_weight=[1, 0, *[1] * 98]) == 97 / 98
     bought = rows[1]["purchase"].where(rows[1]["click"] == 1)  # NaN elsewhere
-    model, y = make_model(max_epochs=1, after=AFTER), rows[1].assign(purchase=bought)
+    model, y = without_roles(max_epochs=1, after=AFTER), rows[1].assign(purchase=bought)
     assert np.isfinite(cross_val_score(model, rows[0], y, cv=KFold(2))).all()
     with pytest.raises(ValueError, match=r"labels of fit, \['click', 'purchase'\], got \['purch"):
         fitted.score(frame, few[["purchase", "click"]])
@@ -215,7 +210,7 @@ def test_damaged_labels_are_refused(fitted, damage):
 
 def test_an_update_learns_new_rows_of_both(rows):
     frame, y = rows
-    model = make_model(after=AFTER).fit(frame, y)
+    model = without_roles(after=AFTER).fit(frame, y)
     before = model[-1].net_.labels_
     new = frame.assign(item=["new"] * len(frame))
     chances = model.predict_proba(new)
@@ -295,7 +290,7 @@ def test_an_onnx_file_has_labels_which_numbers_name_as_text_does(after, rows, tm
     pytest.importorskip("onnxruntime")
     frame, y = rows[0][["item", "hist_item"]], rows[1].to_numpy()
     encoder = HistorySequenceEncoder()
-    model = Pipeline([("encode", encoder), ("din", quick(after=after))]).fit(frame, y)
+    model = make_model(encoder, after=after).fit(frame, y)
     for layout in LAYOUTS:
         export_onnx(model, tmp_path / layout, layout=layout)
     candidates = frame[["item"]].drop_duplicates()

@@ -6,19 +6,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from sklearn.pipeline import Pipeline
 
-from sklearn_din import (
-    DINClassifier,
-    HistorySequenceEncoder,
-    attach_history,
-    explain,
-    export_onnx,
-    update,
-)
+from sklearn_din import HistorySequenceEncoder, attach_history, explain, export_onnx, update
 from sklearn_din.features.vectors import Vectors
 from sklearn_din.network.batch import Batch
 from sklearn_din.network.interest import FlatEvents, SharedEvents
+from tests import fitted_pipelines
 from tests.test_explain import leave_each_out_of_the_frame
 
 N_ITEMS, N_DIMS = 40, 6
@@ -43,10 +36,9 @@ def shown(vectors):
     return attach_history(X, X[y == 1], user="user", time="time", columns=["item"]), y
 
 
-def make_model(vectors, **parameters):
+def make_model(vectors):
     encoder = HistorySequenceEncoder(user="user", time="time", vectors={"item": vectors})
-    options = {"max_epochs": 3, "random_state": 0, "neighbours": None} | parameters
-    return Pipeline([("encode", encoder), ("din", DINClassifier(**options))])
+    return fitted_pipelines.make_model(encoder, max_epochs=3, neighbours=None)
 
 
 @pytest.fixture(scope="module")
