@@ -55,6 +55,7 @@ from sklearn_din.utils.validation import (
     check_times,
     key_codes,
     plain_values,
+    position_values,
     refuse_new_columns,
 )
 from sklearn_din.utils.version import __version__
@@ -524,6 +525,8 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
             key_codes(plain_values(columns.frame[self.user].iloc[:1]), name="the column of users")
         if self.time is not None:
             times = check_times(columns.frame[self.time], name=f"X[{self.time!r}]")[0]
+        if self.position is not None:
+            position_values(columns.frame[self.position])
         return read_frame(columns, roles, max_length=self.max_length), times
 
     def _warn(self, table: Impressions, roles: Roles, statistics: TableStatistics) -> None:
