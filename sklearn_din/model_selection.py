@@ -14,8 +14,6 @@ from sklearn.utils import check_consistent_length
 from sklearn_din.utils.frames import column_names
 from sklearn_din.utils.validation import check_columns, check_count, check_times, read_span
 
-RowNumbers = np.ndarray
-
 
 class TimeSplit(BaseCrossValidator):
     """Cross-validation by time: train on earlier rows, test on later ones.
@@ -78,7 +76,7 @@ class TimeSplit(BaseCrossValidator):
 
     def split(
         self, X: object, y: object = None, groups: object = None
-    ) -> Iterator[tuple[RowNumbers, RowNumbers]]:
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yield the training and test rows of each fold, the oldest fold first.
 
         Parameters

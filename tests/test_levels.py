@@ -19,6 +19,7 @@ from sklearn_din import (
     scan_parquet,
     update,
 )
+from sklearn_din.features import Schema
 from sklearn_din.neighbours import levels as levels_file
 from sklearn_din.neighbours import pairs
 from sklearn_din.neighbours.blocks import hash_users
@@ -125,7 +126,7 @@ def test_users_of_sampled_negatives_have_none(log):
 def test_a_fifth_of_the_training_rows_knows_nobody(log):
     _, tables, trained = learn(*log)
     assert 0.17 < (trained["user_level"] == 0).mean() < 0.25
-    assert "user_level" in tables.extend(trained.schema.only(["item"])).names("numeric")
+    assert "user_level" in tables.extend(Schema((trained.schema["item"],))).names("numeric")
 
 
 def test_several_labels_have_a_level_each_where_users_differ(log):

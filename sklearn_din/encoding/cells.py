@@ -15,13 +15,12 @@ import pyarrow.compute as pc
 from sklearn_din.features.lists import Column, IdLists
 from sklearn_din.logs.windows import EventLog, WindowArray, join_values
 from sklearn_din.utils.arrow import MixedKindsError, arrow_of_values, is_list
-from sklearn_din.utils.spans import Spans
+from sklearn_din.utils.spans import Rows, Spans
 from sklearn_din.utils.validation import plain_values, python_values, refuse_unsure_ids
 
 LARGEST = float(np.finfo(np.float32).max)
 Values: TypeAlias = np.ndarray | pa.ChunkedArray
 Codes = tuple[Column, np.ndarray]  # of lists: their values' codes
-Selection = slice | np.ndarray  # which events
 LISTS = (list, tuple, np.ndarray)
 DURATIONS = (dt.timedelta, np.timedelta64)
 NO_VALUES = np.empty(0, dtype=object)
@@ -170,7 +169,7 @@ class HistoryCells:
             values = self.spans.time_since(self.values, self.row_times)
         return HistoryCells(self.name, values, Spans.from_lengths(self.spans.lengths))
 
-    def codes(self, selection: Selection) -> Codes:
+    def codes(self, selection: Rows) -> Codes:
         """Codes of some events and the distinct values behind them.
 
         A log is coded once, for all rows and folds, where at least half of it is wanted.
@@ -198,7 +197,7 @@ class HistoryCells:
             return is_list(self.values.type)
         return self.values.dtype == object and isinstance(first_present(self.values), LISTS)
 
-    def list_codes(self, selection: Selection) -> Codes:
+    def list_codes(self, selection: Rows) -> Codes:
         """Lists of codes of some events, each with its own values, and the distinct values."""
         values = _take(self.values, selection)
         if not self.is_nested:
@@ -226,7 +225,7 @@ class HistoryCells:
             )
         return IdLists.from_lengths(cells.spans.lengths, codes), values
 
-    def numbers(self, selection: Selection) -> np.ndarray:
+    def numbers(self, selection: Rows) -> np.ndarray:
         """Return some events as float64, NaN where missing."""
         values = _take(self.values, selection)
         if isinstance(values, pa.ChunkedArray):
@@ -387,7 +386,7 @@ def _not_lists(name: str, got: str) -> ValueError:
     )
 
 
-def _take(values: Values, selection: Selection) -> Values:
+def _take(values: Values, selection: Rows) -> Values:
     if isinstance(values, np.ndarray):
         return values[selection]
     if isinstance(selection, slice):

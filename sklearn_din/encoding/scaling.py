@@ -40,22 +40,19 @@ class Moments:
 
     def update(self, numbers: np.ndarray, weights: np.ndarray | None = None) -> None:
         """Take further numbers in; those that are not finite do not count."""
+        weights = np.ones(len(numbers)) if weights is None else weights
         present = np.isfinite(numbers)
         if not present.all():
-            numbers = numbers[present]
-            weights = None if weights is None else weights[present]
-        weight = float(len(numbers) if weights is None else weights.sum(dtype=np.float64))
+            numbers, weights = numbers[present], weights[present]
+        weight = float(weights.sum(dtype=np.float64))
         if not weight:
             return
         first = self.first if self.weight else float(numbers[0])
         relative = numbers - first
-        total = relative.sum() if weights is None else (relative * weights).sum()
-        mean = float(total) / weight
+        mean = float((relative * weights).sum()) / weight
         relative -= mean
-        squares, rest = relative * relative, relative
-        if weights is not None:
-            squares, rest = squares * weights, relative * weights
-        correction = float(rest.sum()) ** 2 / weight
+        squares = relative * relative * weights
+        correction = float((relative * weights).sum()) ** 2 / weight
         self.first, before = first, self.weight
         self.weight += weight
         step = mean - self.mean

@@ -12,7 +12,6 @@ from sklearn_din.encoding.cells import (
     LISTS,
     Codes,
     HistoryCells,
-    Selection,
     as_numbers,
     factorize,
     first_present,
@@ -21,7 +20,7 @@ from sklearn_din.encoding.cells import (
 )
 from sklearn_din.logs.windows import WindowArray, WindowDtype
 from sklearn_din.utils.scan import Scan
-from sklearn_din.utils.spans import Spans
+from sklearn_din.utils.spans import Rows, Spans
 
 PREFIX = "hist_"
 NO_COLUMNS = pd.DataFrame(index=[0])
@@ -146,7 +145,7 @@ class OneRow(Columns):
 class _FewEvents(HistoryCells):
     """Events of one row: too few to find the distinct ones, so that values may repeat."""
 
-    def codes(self, selection: Selection) -> Codes:
+    def codes(self, selection: Rows) -> Codes:
         values = cast(np.ndarray, self.values)[selection]
         return np.arange(len(values), dtype=np.int32), values
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -264,14 +264,6 @@ class Schema:
         if len(names) == len(self.behaviours):
             return behaviour.name
         return " + ".join(map(repr, behaviour.histories))
-
-    def only(self, names: Collection[str]) -> Schema:
-        """Return the schema of some fields, with the behaviours whose fields are all among them."""
-        return dataclasses.replace(
-            self,
-            fields=tuple(field for field in self.fields if field.name in names),
-            behaviours=tuple(b for b in self.behaviours if {*b.columns} <= {*names}),
-        )
 
     def feature_names_out(self) -> list[str]:
         """Names of the columns of ``X.to_numpy()``: a history takes ``max_length`` of them."""
