@@ -26,6 +26,7 @@ from sklearn_din.encoding.table import (
     is_history_name,
     kind_of_values,
 )
+from sklearn_din.logs.windows import WindowArray
 from sklearn_din.utils.validation import plain_values
 
 LIST = re.compile(r"[\[(].*[\])]", re.DOTALL)
@@ -120,7 +121,9 @@ class ColumnFacts:
         if is_named or self.kind == "history" or (is_suspect and (example is None or is_split)):
             cells = columns.history(name)
             self.history.update(cells)
-            self.history.windows[part] = columns.windows(name)
+            array = columns.frame[name].array  # of one attach_history call: the same windows
+            is_attached = isinstance(array, WindowArray)
+            self.history.windows[part] = array.fingerprint if is_attached else name
             self.history.lengths[part] = hash(cells.spans.lengths.tobytes())
         elif self.kind == "numbers" and example is not None:
             self.any_other |= _has_fraction(columns, name)

@@ -121,15 +121,22 @@ class Learnt:
         encoded: Mapping[str, Column],
         behaviours: Mapping[tuple[str, ...], Ragged],
     ) -> list[str]:
-        """Return what to say of columns all of whose ids, encoded already, are unknown."""
+        """Return what to say of columns of whose ids far more are unknown than at fit.
+
+        The ids are encoded already. At fit, some were new late in training, or too rare for an id.
+        """
         ids = dict(encoded)
         for ragged in behaviours.values():
             ids |= ragged.columns
         ids = {name: v.distinct.ids if isinstance(v, IdLists) else v for name, v in ids.items()}
         owners = {name: owner for name, owner in self.roles.owners.items() if name in ids}
-        unknown = {name: _share_of_unknown(ids[name]) for name in owners}
-        expected = {name: self._share_at_fit(name) for name in owners}
-        far = [n for n in owners if FAR_MORE * (1 - unknown[n]) < 1 - expected[n]]
+        now, at_fit = dict[str, float](), dict[str, float]()  # fractions; missing ids do not count
+        for name, owner in owners.items():
+            n_unknown, n_known = int((ids[name] < 0).sum()), int((ids[name] > UNKNOWN_ID).sum())
+            now[name] = n_unknown / max(n_unknown + n_known, 1)
+            too_rare, late = self.profiles[name].fraction("unknown"), self.late_unknown.get(owner)
+            at_fit[name] = float(np.fmax(too_rare, late or 0.0))
+        far = [n for n in owners if FAR_MORE * (1 - now[n]) < 1 - at_fit[n]]
         notices = list[str]()
         for name in far:
             if len(read.values()[name]) < FEW_VALUES:
@@ -140,16 +147,10 @@ class Learnt:
             values = values[vocabulary.encode(values, name=name) < 0]
             is_item = any(n in self.roles.candidates for n in same)
             options = {"is_item": is_item, "is_compared": is_item and set(same) <= set(far)}
-            shares = unknown[name], expected[name]
+            shares = now[name], at_fit[name]
             notice = note_unknown(name, values, vocabulary.values, shares, **options)
             notices += [] if notice is None else [notice]
         return notices
-
-    def _share_at_fit(self, name: str) -> float:
-        """Return the fraction of ids that were new late in training, or too rare for an id."""
-        at_fit = self.profiles[name].fraction("unknown")
-        late = self.late_unknown.get(self.roles.owners[name], 0.0)
-        return max(late, 0.0 if np.isnan(at_fit) else at_fit)
 
     def profile(self, read: ReadFrame) -> dict[str, ColumnProfile]:
         """Return what the columns of some rows look like, in the bins of the training rows."""
@@ -357,9 +358,3 @@ class TableStatistics:
                 {name: vocabularies[owner].n_ids for name, owner in self._roles.owners.items()}
             ),
         )
-
-
-def _share_of_unknown(ids: np.ndarray) -> float:
-    """Return the fraction of ids that are unknown values; missing ones do not count."""
-    n_unknown, n_known = int((ids < 0).sum()), int((ids > UNKNOWN_ID).sum())
-    return n_unknown / max(n_unknown + n_known, 1)

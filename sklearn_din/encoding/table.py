@@ -18,7 +18,7 @@ from sklearn_din.encoding.cells import (
     is_arrow_list,
     read_history,
 )
-from sklearn_din.logs.windows import WindowArray, WindowDtype
+from sklearn_din.logs.windows import WindowDtype
 from sklearn_din.utils.scan import Scan
 from sklearn_din.utils.spans import Rows, Spans
 
@@ -80,11 +80,6 @@ class Columns:
         """Cells of a history column."""
         key, separator = ("history", name), self.separator
         return self.once(key, lambda: read_history(self.column(name), separator=separator))
-
-    def windows(self, name: str) -> Hashable:
-        """Return what columns of equal lengths share that one call of ``attach_history`` made."""
-        array = self.frame[name].array
-        return array.fingerprint if isinstance(array, WindowArray) else name
 
 
 class OneRow(Columns):
