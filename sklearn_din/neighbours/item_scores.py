@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.linalg import lapack
-from scipy.sparse import csr_array, diags_array, triu, vstack
+from scipy.sparse import csr_array, diags_array, vstack
 
 from sklearn_din.features.identities import ids_to_look_up
 from sklearn_din.neighbours.cooccurrence import (
@@ -117,7 +117,8 @@ class ItemScores:
             near.data[:] = 1
         for first, counts in count_pairs(had):
             rows = slice(first, first + counts.shape[0])
-            counts = triu(counts, k=first, format="csr")
+            own = np.repeat(np.arange(first, rows.stop), np.diff(counts.indptr))
+            counts = _select(counts, counts.indices >= own)  # scipy's triu sorts all of them
             if not all_pairs:
                 of_popular = only[rows, rows] @ counts @ only
                 counts = of_popular.maximum(counts.multiply(near[rows]))
@@ -290,11 +291,16 @@ def keep_largest(matrix: csr_array, n_best: int) -> csr_array:
     for row in np.flatnonzero(np.diff(ends) > n_best):
         own = slice(ends[row], ends[row + 1])
         is_best[own] = _largest(matrix.data[own], matrix.indices[own], n_best)
-    n_best_before = np.zeros(len(is_best) + 1, dtype=ends.dtype)  # a narrow dtype: there are many
-    np.cumsum(is_best, out=n_best_before[1:])
-    ends = n_best_before[ends]
-    del n_best_before
-    return narrow_csr(matrix.data[is_best], matrix.indices[is_best], ends, matrix.shape)
+    return _select(matrix, is_best)
+
+
+def _select(matrix: csr_array, chosen: np.ndarray) -> csr_array:
+    """Return a matrix of some of the values; ``chosen`` has a bool for each."""
+    n_before = np.zeros(len(chosen) + 1, dtype=matrix.indptr.dtype)  # narrow: there are many
+    np.cumsum(chosen, out=n_before[1:])
+    ends = n_before[matrix.indptr]
+    del n_before
+    return narrow_csr(matrix.data[chosen], matrix.indices[chosen], ends, matrix.shape)
 
 
 def _largest(values: np.ndarray, columns: np.ndarray, n_best: int) -> np.ndarray:
