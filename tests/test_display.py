@@ -90,14 +90,19 @@ def test_names_stand_in_for_ids_in_events_and_candidate(model):
     encoder = HistorySequenceEncoder(histories=PAIR, max_length=2)  # the newest that it keeps
     model = make_pipeline(encoder, DINClassifier(max_epochs=1)).fit(SHOWN, [0, 1, 0, 1])
     display = AttentionDisplay.from_estimator(model, SHOWN[:1].assign(hist_item=[[97, 98, 99]]))
-    assert ticks(display.ax_.yaxis) == ["unknown · hat", "unknown · shoe"]
+    assert ticks(display.ax_.yaxis) == ["unknown: 98 · hat", "unknown: 99 · shoe"]
 
 
 @pytest.mark.parametrize("make", [pd.DataFrame, pa.Table.from_pandas])
-def test_an_event_not_seen_at_fit_reads_as_unknown(model, make):
+def test_an_event_not_seen_at_fit_reads_as_unknown_beside_its_own_id(model, make):
     row = SHOWN[:1].assign(item=[77], hist_item=[[98, 99, 1]], hist_kind=[["tie", "hat", "hat"]])
     display = AttentionDisplay.from_estimator(model, make(row), names={99: "Fez", 77: "Bow"})
-    assert ticks(display.ax_.yaxis) == ["unknown", "unknown · hat", "1 · hat"]
+    events = ["unknown: 98 · unknown: tie", "unknown: Fez · hat", "1 · hat"]
+    assert ticks(display.ax_.yaxis) == events
+    assert "unknown: Bow · hat" in display.ax_.get_title()
+    row = row.assign(item=pd.array([None], "Int64"), hist_item=[[None, 99, 1]])
+    display = AttentionDisplay.from_estimator(model, row)
+    assert ticks(display.ax_.yaxis) == ["unknown · unknown: tie", "unknown: 99 · hat", "1 · hat"]
     assert "\nunknown · hat" in display.ax_.get_title()
 
 

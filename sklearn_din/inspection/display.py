@@ -16,6 +16,7 @@ from sklearn_din.inspection.explain import COLUMN_BY, explain_encoded
 from sklearn_din.inspection.fitted import FittedPipeline, classifier_of, split_pipeline
 from sklearn_din.training.early_stopping import best_check
 from sklearn_din.utils.extras import import_package
+from sklearn_din.utils.frames import pandas_frame
 from sklearn_din.utils.validation import check_choice
 
 if TYPE_CHECKING:  # matplotlib need not be installed
@@ -111,7 +112,7 @@ class AttentionDisplay:
         names : mapping or Series, default=None
             Mapping from original ids to names to show, for the first attribute (the item) of
             events and candidates; or from history columns to such mappings. Values not seen at
-            fit are "unknown".
+            fit are "unknown: id".
         ax : matplotlib Axes, default=None
             Where to plot; by default a new figure of suitable size.
 
@@ -137,13 +138,17 @@ class AttentionDisplay:
         shown = _choose_behaviour({n: b.histories for n, b in behaviours.items()}, behaviour)
         chosen = behaviours[shown]
         names_of = _names_by_attribute(names, chosen.histories)
+        frame: Any = pandas_frame(fitted.read(X))
         table = table[table["behaviour"] == shown]
+        for name in chosen.histories:
+            own = _own_events(frame[name], table["row"])
+            table = table.assign(**{name: _name_unknown(table[name], own, names_of.get(name, {}))})
         weights, events = _one_history(table, len(encoded), chosen.histories, names_of)
         target, options = fitted.classifier._target, dict[str, Any]()
         if target.value_name == "probability":
             logits = fitted.classifier.decision_function(encoded)
             options["probability"] = fitted.calibration(logits)
-        labels = _candidate_labels(fitted, encoded, chosen, names_of)
+        labels = _candidate_labels(fitted, encoded, frame, chosen, names_of)
         options |= {"candidates": labels, "by": by, "click": target.click_name}
         return cls(weights=weights, events=events, **options).plot(ax=ax)
 
@@ -314,8 +319,28 @@ def _one_history(
     return np.stack([group[column].to_numpy(dtype=float) for group in groups]), first
 
 
+def _own_events(cells: pd.Series, rows: pd.Series) -> list[Any]:
+    """Return the newest events of each cell, as many as its number occurs among ``rows``."""
+    own: list[Any] = []
+    for row, n_events in zip(*np.unique(rows, return_counts=True), strict=True):
+        cell = cells.iloc[row]
+        is_list = isinstance(cell, list | tuple | np.ndarray)
+        own += [*cell][-n_events:] if is_list else [None] * n_events
+    return own
+
+
+def _name_unknown(learnt: Iterable[Any], own: Iterable[Any], names: Mapping[Any, object]) -> list:
+    """Return values, with "unknown" and the original value for those not seen at fit."""
+    return [
+        f"unknown: {names.get(given, given)}"
+        if value is None and np.ndim(given) == 0 and not pd.isna(given)
+        else value
+        for value, given in zip(learnt, own, strict=True)
+    ]
+
+
 def _candidate_labels(
-    fitted: FittedPipeline, X: EncodedFeatures, behaviour: Behaviour, names: Names
+    fitted: FittedPipeline, X: EncodedFeatures, frame: Any, behaviour: Behaviour, names: Names
 ) -> list[str]:
     """Name each impression's candidate as its history is named."""
     columns: dict[str, Any] = {}
@@ -324,7 +349,8 @@ def _candidate_labels(
             lists = pd.Series([ids[ids > 0] for ids in X[name]])
             columns[history] = fitted.decode_lists(name, lists)
         elif name is not None:
-            columns[history] = fitted.encoder.inverse_transform_ids(name, X[name])
+            values = fitted.encoder.inverse_transform_ids(name, X[name])
+            columns[history] = _name_unknown(values, frame[name], names.get(history, {}))
     return [_event_name(row, list(columns), names) for row in zip(*columns.values(), strict=True)]
 
 
