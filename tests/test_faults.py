@@ -295,24 +295,24 @@ PREPARE = """
         os._exit(0)
 """
 LIMITED = """
-    def limited(what, megabytes):
+    def limited(what, kilobytes):
         # So much memory is left, however much of it lay free before.
         faulthandler.enable()
         in_use = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (in_use + (megabytes << 20),) * 2)
+        resource.setrlimit(resource.RLIMIT_AS, (in_use + (kilobytes << 10),) * 2)
         taken = []
         try:
             while True:
                 taken.append(bytearray(1 << 16))
         except MemoryError:
-            del taken[-(megabytes << 4) :]
+            del taken[-(kilobytes >> 6) :]
         calls[what]()
 
     endings = set()
     for what in calls:
         found = []
-        for megabytes in (1, 2, 4, 8, 16):
-            found.append(in_a_child(lambda: limited(what, megabytes)))
+        for kilobytes in (128, 256, 2048, 8192, 16384):
+            found.append(in_a_child(lambda: limited(what, kilobytes)))
             endings.add(found[-1])  # a process that crashed leaves hidden files
             ended(folder, hidden=HIDDEN[-1:] if endings <= {0, 9} else HIDDEN)
         print(what, *found, in_a_child(calls[what]))

@@ -4,6 +4,7 @@ import logging
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
 from typing import Any
 
 SECONDS_BETWEEN = 10.0  # two lines of the log of one pass
@@ -22,24 +23,26 @@ def show_progress(parts: Iterable[Any], what: str, n_rows: int) -> Iterator[Any]
     >>> list(show_progress([(0, [7, 8]), (2, [9])], "reading events", 3))
     [(0, [7, 8]), (2, [9])]
     """
-    from tqdm.auto import tqdm
-
     log, n_done, start = logging.getLogger("sklearn_din"), 0, time.monotonic()
-    last, style = start, {"unit": "rows", "unit_scale": True, "leave": False}
-    is_off = sys.stderr is None or not sys.stderr.isatty()
-    bar: Any = tqdm(total=n_rows, desc=what, delay=SECONDS_BEFORE, disable=is_off, **style)
-    with bar:
+    last, bar = start, None
+    if sys.stderr is not None and sys.stderr.isatty():  # a bar that is off starts a thread, too
+        from tqdm.auto import tqdm
+
+        style: Any = {"unit": "rows", "unit_scale": True, "leave": False}
+        bar = tqdm(total=n_rows, desc=what, delay=SECONDS_BEFORE, **style)
+    with nullcontext() if bar is None else bar:
         for part in parts:
             yield part
             n_part = len(part[-1] if isinstance(part, tuple) else part)
             n_done += n_part
-            bar.update(n_part)
             now = time.monotonic()
-            if is_off and n_done and now - last >= SECONDS_BETWEEN:
+            if bar is not None:
+                bar.update(n_part)
+            elif n_done and now - last >= SECONDS_BETWEEN:
                 last, rate = now, n_done / (now - start)
                 done = f"{what}: {n_done:,} of {n_rows:,} rows, {rate:,.0f} rows/s"
                 log.info(f"{done}, {max(n_rows - n_done, 0) / rate:.0f} s left")
-    if is_off:
+    if bar is None:
         seconds = time.monotonic() - start
         rate = n_done / max(seconds, 1e-9)
         log.info(f"{what}: {n_done:,} rows in {seconds:.1f} s ({rate:,.0f} rows/s)")
