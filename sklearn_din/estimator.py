@@ -532,6 +532,8 @@ class DINClassifier(ClassifierMixin, DINEstimator, ClickParameters):
     for new users, and for at least a fifth of the training rows, drawn at random. Users whose
     negatives are sampled have no level: their rates differ by no more than chance. Nor is there
     one where histories already hold all of the user's earlier rows and what came of them (ratings).
+    It stays beside columns of ``attach_aggregates(..., aggregates="levels")``: leaving it out there
+    gained nothing.
 
     References
     ----------
