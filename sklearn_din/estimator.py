@@ -412,7 +412,7 @@ class DINClassifier(ClassifierMixin, DINEstimator, ClickParameters):
         average of the weights over the last four validation checks. "auto": from 3,000 rows on,
         if the rarer label has 300 of them. With fewer, all rows are trained on, the weights are
         averaged over epochs, and three folds, split as ``validation`` says, choose how far the
-        logits may depart from the base rate, which takes about three times as long. (For numbers
+        logits may depart from the base rate, which takes three to six times as long. (For numbers
         and several labels: from 1,000 rows on; no folds with fewer.)
         False: keep the latest weights, for a schedule of your own; small data are then
         overfitted. If no check is better than the base rate of the training rows (for numbers:
@@ -461,9 +461,10 @@ class DINClassifier(ClassifierMixin, DINEstimator, ClickParameters):
         numbers of a row of a training user come from all other parts (in training, from those
         before it), those of a new user from all parts. "auto": "time" if the encoder knows the
         times of the rows (``HistorySequenceEncoder(time=...)``), "user" if it only knows their
-        users (``user=...``), otherwise none. With "time" and users, each label adds the user's
-        level, ``user_level``, if users differ in it by more than chance (see Notes). None: no such
-        inputs, as in the paper.
+        users (``user=...``), otherwise none; with fewer than 3,000 rows, the numbers are zeros
+        where the folds of ``early_stopping`` are predicted better so. With "time" and users, each
+        label adds the user's level, ``user_level``, if users differ in it by more than chance (see
+        Notes). None: no such inputs, as in the paper.
     callbacks : list of skorch callbacks or None, default=None
         For what has no parameter here: schedules, clipping, :class:`Checkpoint`. A schedule moves
         the rates of embeddings and of all the rest: one that multiplies keeps the ratio of ``lr``

@@ -36,7 +36,9 @@ def quick(kind=DINClassifier, **parameters):
 
 def make_model(encoder=None, **parameters):
     """Encoder, by default of users and times, and a quick classifier."""
-    encoder = encoder or HistorySequenceEncoder(user="user", time="time")
+    if encoder is None:  # numbers of item neighbours, whatever folds of so few rows say
+        encoder = HistorySequenceEncoder(user="user", time="time")
+        parameters = {"neighbours": "time", **parameters}
     return Pipeline([("encode", encoder), ("din", quick(**parameters))])
 
 

@@ -64,6 +64,28 @@ def test_the_factor_is_that_of_a_plain_loop_over_folds(monkeypatch, validation):
     np.testing.assert_allclose(logits_of(few, X), expected, atol=1e-4)
 
 
+@pytest.mark.parametrize("neighbours", ["auto", "time"])
+@pytest.mark.parametrize("is_better_with", [True, False])
+def test_items_numbers_are_zeros_where_folds_are_better_without(
+    monkeypatch, is_better_with, neighbours
+):
+    frame, y = make_rows(rate=0.8)
+    groups = frame["user"] % 4 * 5  # twenty items
+    frame["item"] += groups
+    frame["hist_item"] += groups  # of each cell's array
+    X = HistorySequenceEncoder(user="user", time="time").fit_transform(frame)
+
+    def losses(*args, fit):
+        uses_items = fit.keywords.get("uses_items", True)
+        return np.full((3, 41), 0.5 if uses_items is is_better_with else 0.6)
+
+    monkeypatch.setattr(few_labels, "_losses_of_folds", losses)
+    tables = DINClassifier(**FAST, neighbours=neighbours).fit(X, y).net_.neighbours_
+    looked_up, [pair] = tables.add_to(X), tables.pairs
+    used = any(np.abs(looked_up[name]).max() > 1e-20 for name in pair.names)
+    assert used is (is_better_with or neighbours == "time")
+
+
 def test_what_the_user_sets_wins(monkeypatch):
     frame, y = make_rows(rate=0.8)
     X = HistorySequenceEncoder(user="user", time="time").fit_transform(frame)

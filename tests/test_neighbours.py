@@ -482,7 +482,7 @@ def test_every_way_to_predict_counts_older_events(log, tmp_path):
     X, y = log
     X["price"] = X["price"].astype(float)
     encoder = HistorySequenceEncoder(user="user", time="time", max_length=3)
-    model = make_model(encoder).fit(X, y)
+    model = make_model(encoder, neighbours="time").fit(X, y)
     rows = X[-200:].reset_index(drop=True).drop(columns=["user", "time"])
     expected = model.predict_proba(rows)[:, 1]
     shorter = {name: [cell[-3:] for cell in rows[name]] for name in HISTORIES}
@@ -586,7 +586,7 @@ def test_later_rows_without_a_click_were_shown_and_change_nothing_else(log, n_ro
 def test_later_rows_are_looked_up_before_their_clicks_count(log, monkeypatch):
     X, y = log
     encoder = HistorySequenceEncoder(user="user", time="time")
-    classifier = DINClassifier(max_epochs=1, random_state=0)
+    classifier = DINClassifier(max_epochs=1, neighbours="time", random_state=0)
     classifier.fit(encoder.fit_transform(X[:800]), y[:800])
     before = classifier.net_.neighbours_
     encoder.partial_fit(X[800:])

@@ -146,7 +146,8 @@ def test_a_user_and_candidates_are_ranked_as_by_the_pipeline(bag, layout, paths,
 def test_neighbours_older_events_and_a_shortlist_are_in_the_file(layout, log, tmp_path):
     frame, y = log
     encoder = HistorySequenceEncoder(user="user", time="time", max_length=4)
-    model = make_pipeline(encoder, DINClassifier(max_epochs=1, random_state=0)).fit(frame, y)
+    classifier = DINClassifier(max_epochs=1, neighbours="time", random_state=0)
+    model = make_pipeline(encoder, classifier).fit(frame, y)
     assert model[-1].net_.neighbours_.pairs
     loaded, now = reload(model, tmp_path, layout), frame.drop(columns="time")
     assert (frame["hist_item"].map(len) > 4).any()

@@ -72,6 +72,17 @@ class NeighbourTables:
             tables._fill(X, _allocate(writer, X, len(self.pairs)), find_tables)
             return self._with_columns(X, _numbers_of(writer.finish()), levels)
 
+    def mute_items(self, X: EncodedFeatures) -> tuple[NeighbourTables, EncodedFeatures]:
+        """Return tables whose numbers of items vanish, and rows that have them with zeros.
+
+        They are divided by what leaves nothing of them but their order, by which a shortlist out of
+        an ONNX file knows the most popular items.
+        """
+        pairs = [replace(pair, scale=np.full_like(pair.scale, 1e30)) for pair in self.pairs]
+        names = [name for pair in pairs for name in pair.names]
+        zeros = dict.fromkeys(names, np.zeros(len(X), dtype=np.float32))
+        return replace(self, pairs=tuple(pairs)), X._replace(columns=X.columns | zeros)
+
     def widen(self, schema: Schema) -> NeighbourTables:
         """Return tables with the ids that were appended since; they have no neighbours yet."""
         pairs = tuple(pair.widen(schema[pair.candidate].n_ids) for pair in self.pairs)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ from skorch import NeuralNet
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.schema import FIRST_KNOWN_ID
 from sklearn_din.model_selection import TimeSplit
+from sklearn_din.neighbours.pairs import histories_with_candidate
 from sklearn_din.training.batches import choose_batch_size
 from sklearn_din.training.novelty import ALWAYS, NEVER, Novelty
 from sklearn_din.training.occurrences import count_ids
@@ -68,14 +70,38 @@ def find_factor(
     groups: ArrayLike | None,
     *,
     fit: Callable[..., None],
-) -> float:
-    """Return the factor of the logits' distance from the base rate's.
+) -> tuple[float, bool]:
+    """Return the factor of the logits' distance from the base rate's, and if items' numbers help.
 
     ``fit`` trains a net on rows for so many epochs. Each fold trains a network of its own and
     predicts other rows: later ones, those of other groups, or any, as ``validation`` says. The
     factor is the smallest one whose mean loss over the folds is within half a standard error of
-    the best.
+    the best. With ``neighbours="auto"``, folds of fewer than FEW_ROWS rows are also trained without
+    the numbers of item neighbours: few rows make tables that tell more of the rows than of the
+    items, unless histories are long.
     """
+    losses = _losses_of_folds(net, X, y, weights, groups, fit=fit)
+    if len(losses) < 2:
+        return LEAST_FACTOR, True
+    has_items = histories_with_candidate(X.schema) and (X.users is not None or X.times is not None)
+    if has_items and net.neighbours == "auto" and len(y) < FEW_ROWS:
+        fit = partial(fit, uses_items=False)
+        without = _losses_of_folds(net, X, y, weights, groups, fit=fit)
+        if without.mean(axis=0).min() < losses.mean(axis=0).min():
+            return _smallest_factor(without), False
+    return _smallest_factor(losses), True
+
+
+def _losses_of_folds(
+    net: NeuralNet,
+    X: EncodedFeatures,
+    y: np.ndarray,
+    weights: np.ndarray | None,
+    groups: ArrayLike | None,
+    *,
+    fit: Callable[..., None],
+) -> np.ndarray:
+    """Return the log loss of each fold's rows by each factor: (n_folds, n_factors)."""
     plain, losses = copy.copy(net), []
     plain.callbacks = None
     n_epochs = count_epochs(len(y), net.max_epochs)
@@ -92,7 +118,7 @@ def find_factor(
         shrunk = fold.constant_ + FACTORS[:, None] * (logits - fold.constant_)
         of_rows = np.logaddexp(0, shrunk) - y[test] * shrunk
         losses.append(np.average(of_rows, axis=1, weights=of_test))
-    return _smallest_factor(np.array(losses)) if len(losses) > 1 else LEAST_FACTOR
+    return np.array(losses)
 
 
 def shrink(net: NeuralNet, factor: float) -> None:

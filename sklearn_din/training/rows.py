@@ -38,8 +38,12 @@ def train_new(
     *,
     ranks: Alone,
     epochs: int | None = None,
+    uses_items: bool = True,
 ) -> None:
-    """Train a new network, optionally for a number of epochs without validation or checkpoints."""
+    """Train a new network, optionally for a number of epochs without validation or checkpoints.
+
+    Without ``uses_items`` the numbers of item neighbours are zeros.
+    """
     given = _check_given(net, X, y, sample_weight, groups, ranks)
     order = copy.deepcopy(own_random_state(net.random_state))
     if net.random_state is None:
@@ -52,9 +56,11 @@ def train_new(
         net.order_, factor = order, None
         if epochs is None and are_few(net, given.y):
             fit = partial(train_new, ranks=Alone())
-            factor = ranks.from_first(find_factor(net, *given[1:5], fit=fit))
+            factor, uses_items = ranks.from_first(find_factor(net, *given[1:5], fit=fit))
         # Each row's numbers come from a table that does not count it, held out or not.
         net.neighbours_, X = _learn_neighbours(given, ranks)
+        if not uses_items:
+            net.neighbours_, X = net.neighbours_.mute_items(X)
         net.novelty_, moments = measure_novelty(X, share=net.validation_fraction)
         rows = TrainingRows(X, given.y, given.weights, net.novelty_, moments)
         # Validation rows are drawn before the seed of the network's weights.
