@@ -631,7 +631,7 @@ def _read_lists(
     block_group = group[order[first]]
     start = first - first[first_block][block_group]
     size = np.diff(first, append=score.size)
-    longest = min(n_rows.max(initial=0), score.size if k is None else k)
+    longest = min(int(n_rows.max(initial=0)), score.size if k is None else int(k))
     in_order = positive[order]
     return _Lists(
         group=block_group,
@@ -642,7 +642,7 @@ def _read_lists(
         first_block=first_block,
         n_positives=np.bincount(group, weights=positive).astype(np.intp),
         weight=np.bincount(group[order], weights=weight[order]) / n_rows,
-        longest=int(longest),
+        longest=longest,
     )
 
 

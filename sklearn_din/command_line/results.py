@@ -192,7 +192,8 @@ def judge(
         for name, predicted in predictions.items()
     }
     if study.ceiling is not None:
-        rows["best possible"] = _score(study, study.ceiling, np.arange(len(study.y)))
+        ceiling = _score(study, study.ceiling, np.arange(len(study.y)))
+        rows["best possible"] = np.array(ceiling)
     table = pd.DataFrame.from_dict(rows, orient="index", columns=["AUC", "GAUC"])
     base = rows[next(iter(MODELS))][0]
     if base >= LEAST_BASE:

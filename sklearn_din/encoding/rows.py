@@ -92,5 +92,5 @@ def _count_users(rows: EncodedFeatures) -> int:
         return len(pd.unique(rows.users))
     names = {*rows.schema.names("categorical")}
     candidates = names & {name for b in rows.schema.behaviours for name in b.candidates}
-    shown = [np.unique(rows.columns[name], return_counts=True)[1].max() for name in candidates]
-    return min(shown, default=len(rows))
+    counts = (np.unique(rows.columns[name], return_counts=True)[1] for name in candidates)
+    return min((int(shown.max()) for shown in counts), default=len(rows))

@@ -91,7 +91,7 @@ def _ask_log(arrivals: Arrivals) -> bool:
     """
     n_events, before = arrivals.n_events, arrivals.before
     several = n_events > 1
-    late = ((before - 1 / (n_events + 1)) * several).sum() / max(several.sum(), 1)
+    late = ((before - 1 / (n_events + 1)) * several).sum() / max(int(several.sum()), 1)
     is_rare = 1 / n_events.mean() - before.mean() > LATE
     reason = "items seem to have been there from the beginning of the log"
     if late > LATE:

@@ -282,7 +282,7 @@ def predictions_of(model: Any, method: str, rows: Any) -> dict[str, np.ndarray]:
     scores = np.asarray(scores)
     if scores.ndim == 1:
         return {name: scores}
-    if scores.shape[1] == 2:
+    if scores.shape[-1] == 2:
         return {name: cast(np.ndarray, scores[:, 1])}
     return {f"{name}_{label}": scores[:, number] for number, label in enumerate(classes)}
 

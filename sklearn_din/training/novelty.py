@@ -214,7 +214,7 @@ def _end_of_beginning(moments: np.ndarray, chances: np.ndarray, *, n_rows: int) 
     tenths = moments.astype(np.int64) * N_TENTHS // n_rows
     sizes = np.maximum(np.bincount(tenths, minlength=N_TENTHS), 1)
     hidden = np.bincount(tenths, weights=chances, minlength=N_TENTHS) / sizes
-    is_late = tenths >= min(N_TENTHS // 2, tenths.max())  # all rows may have one of two times
+    is_late = tenths >= min(N_TENTHS // 2, int(tenths.max()))  # all rows may have one of two times
     is_like_late = hidden <= MORE_AT_FIRST * chances[is_late].mean()
     is_like_late[N_TENTHS // 2] = True
     return int(np.argmax(is_like_late)) * n_rows // N_TENTHS

@@ -86,7 +86,7 @@ def find_clocks_of_some(X: EncodedFeatures, is_click: np.ndarray) -> Finding | N
             own, repeats = share(clicks, is_own), share(clicks, _repeats(ragged, name, n_events))
             is_off = (n_clicks >= MIN_CLICKS) & (own >= OWN_CLICKS)
             is_off &= np.maximum(share(others, is_own), repeats) < own / rarer
-            fraction = is_off.sum() / max((n_clicks >= MIN_CLICKS).sum(), 1)
+            fraction = is_off.sum() / max(int((n_clicks >= MIN_CLICKS).sum()), 1)
             if is_off.sum() >= MIN_OFF_USERS and fraction >= OFF_USERS:
                 return Finding(
                     "clocks of some users",
