@@ -23,6 +23,7 @@ from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.schema import FIRST_KNOWN_ID
 from sklearn_din.model_selection import TimeSplit
 from sklearn_din.neighbours.pairs import histories_with_candidate
+from sklearn_din.training.alone import Given
 from sklearn_din.training.batches import choose_batch_size
 from sklearn_din.training.novelty import ALWAYS, NEVER, Novelty
 from sklearn_din.training.occurrences import count_ids
@@ -62,15 +63,7 @@ def count_epochs(n_rows: int, most: int) -> int:
     return min(max(ROWS_TO_LEARN // n_rows, LEAST_EPOCHS), most)
 
 
-def find_factor(
-    net: NeuralNet,
-    X: EncodedFeatures,
-    y: np.ndarray,
-    weights: np.ndarray | None,
-    groups: ArrayLike | None,
-    *,
-    fit: Callable[..., None],
-) -> tuple[float, bool]:
+def find_factor(given: Given, *, fit: Callable[..., None]) -> tuple[float, bool]:
     """Return the factor of the logits' distance from the base rate's, and if items' numbers help.
 
     ``fit`` trains a net on rows for so many epochs. Each fold trains a network of its own and
@@ -80,28 +73,21 @@ def find_factor(
     the numbers of item neighbours: few rows make tables that tell more of the rows than of the
     items, unless histories are long.
     """
-    losses = _losses_of_folds(net, X, y, weights, groups, fit=fit)
+    losses = _losses_of_folds(given, fit=fit)
     if len(losses) < 2:
         return LEAST_FACTOR, True
+    net, X = given.net, given.X
     has_items = histories_with_candidate(X.schema) and (X.users is not None or X.times is not None)
-    if has_items and net.neighbours == "auto" and len(y) < FEW_ROWS:
-        fit = partial(fit, uses_items=False)
-        without = _losses_of_folds(net, X, y, weights, groups, fit=fit)
+    if has_items and net.neighbours == "auto" and len(X) < FEW_ROWS:
+        without = _losses_of_folds(given, fit=partial(fit, uses_items=False))
         if without.mean(axis=0).min() < losses.mean(axis=0).min():
             return _smallest_factor(without), False
     return _smallest_factor(losses), True
 
 
-def _losses_of_folds(
-    net: NeuralNet,
-    X: EncodedFeatures,
-    y: np.ndarray,
-    weights: np.ndarray | None,
-    groups: ArrayLike | None,
-    *,
-    fit: Callable[..., None],
-) -> np.ndarray:
+def _losses_of_folds(given: Given, *, fit: Callable[..., None]) -> np.ndarray:
     """Return the log loss of each fold's rows by each factor: (n_folds, n_factors)."""
+    net, X, y, weights, groups, _ = given
     plain, losses = copy.copy(net), []
     plain.callbacks = None
     n_epochs = count_epochs(len(y), net.max_epochs)

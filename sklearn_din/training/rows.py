@@ -56,7 +56,7 @@ def train_new(
         net.order_, factor = order, None
         if epochs is None and are_few(net, given.y):
             fit = partial(train_new, ranks=Alone())
-            factor, uses_items = ranks.from_first(find_factor(net, *given[1:5], fit=fit))
+            factor, uses_items = ranks.from_first(find_factor(given, fit=fit))
         # Each row's numbers come from a table that does not count it, held out or not.
         net.neighbours_, X = _learn_neighbours(given, ranks)
         if not uses_items:
