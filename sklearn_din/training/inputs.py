@@ -281,7 +281,9 @@ def _rows_and_y(
 
 def _has_several_labels(estimator: BaseEstimator, y: Any) -> bool:
     """Return whether y has several columns; a frame of one column is one label."""
-    shape: tuple[int, ...] = () if y is None or is_regressor(estimator) else np.asarray(y).shape
+    if y is None or is_regressor(estimator):
+        return False
+    shape = (y if hasattr(y, "shape") else np.asarray(y)).shape
     return len(shape) == 2 and shape[1] > 1
 
 
