@@ -13,6 +13,7 @@ from sklearn_din.native.coverage import may_compute, not_covered
 from sklearn_din.native.plan import Plan, plan_of
 from sklearn_din.native.structures import LOSSES, UNKNOWN_ID, load_library
 from sklearn_din.network.batch import Batch
+from sklearn_din.network.embeddings import sparse_gradient
 from sklearn_din.utils.warnings import ADVICE_FROM, log_once
 
 n_native_threads: ContextVar[int | None] = ContextVar("n_native_threads", default=None)
@@ -136,7 +137,7 @@ class _Call:
         tables, layers = self.parameters[:n_tables], self.parameters[n_tables:]
         sizes = [len(self._batch.identities[name]) for name in self._plan.names]
         n_ids = np.bincount(self._ids["table"], weights=sizes, minlength=n_tables).astype(int)
-        rows = [torch.empty(1, n, dtype=torch.int64) for n in n_ids]
+        rows = [torch.empty(n, dtype=torch.int64) for n in n_ids]
         values = [torch.empty(n, table.shape[1]) for n, table in zip(n_ids, tables, strict=True)]
         self._tables["touched"] = [tensor.data_ptr() for tensor in rows]
         self._tables["values"] = [tensor.data_ptr() for tensor in values]
@@ -147,7 +148,7 @@ class _Call:
         self._network["loss"], self._network["n_joint_rows"] = LOSSES[loss], n_joint_rows
         logits = self._run(flat)
         touched = zip(tables, rows, values, self._tables["n_touched"].tolist(), strict=True)
-        sparse = [_sparse_gradient(table, r[:, :n], v[:n]) for table, r, v, n in touched]
+        sparse = [sparse_gradient(r[:n], v[:n], table.shape) for table, r, v, n in touched]
         parts = flat.split([layer.numel() for layer in layers])
         dense = [part.view_as(layer) for part, layer in zip(parts, layers, strict=True)]
         return logits, [*sparse, *dense]
@@ -168,9 +169,3 @@ class _Call:
                     f"{name} must lie in range(0, {n_ids}), got {int(ids.max())}. Was the encoder "
                     "fitted on another catalogue?"
                 )
-
-
-def _sparse_gradient(table: Tensor, rows: Tensor, values: Tensor) -> Tensor:
-    return torch.sparse_coo_tensor(
-        rows, values, table.shape, is_coalesced=True, check_invariants=False
-    )

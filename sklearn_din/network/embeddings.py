@@ -163,7 +163,7 @@ class FieldEmbeddings(nn.Module):
             ordered, order = table.grad._indices()[0].sort(stable=True)
             starts = torch.searchsorted(ordered, rows)
             sums = F.embedding_bag(order, table.grad._values(), starts, mode="sum")
-            table.grad = _sparse_gradient(rows, sums, table.shape)
+            table.grad = sparse_gradient(rows, sums, table.shape)
 
     def _positions(self, name: str, ids: Mapping[str, Tensor]) -> Tensor:
         """Return the table rows that a field's ids refer to."""
@@ -187,10 +187,10 @@ class _LookUp(torch.autograd.Function):
         (positions,) = ctx.saved_tensors
         order, starts, rows = ctx.distinct or _distinct_rows(positions)
         sums = F.embedding_bag(order, grad_rows, starts, mode="sum")
-        return _sparse_gradient(rows, sums, ctx.shape), None, None
+        return sparse_gradient(rows, sums, ctx.shape), None, None
 
 
-def _sparse_gradient(rows: Tensor, values: Tensor, shape: torch.Size) -> Tensor:
+def sparse_gradient(rows: Tensor, values: Tensor, shape: torch.Size) -> Tensor:
     """Gradient of a table: zero but for these rows, which are distinct and ascending."""
     return torch.sparse_coo_tensor(
         rows.unsqueeze(0), values, shape, is_coalesced=True, check_invariants=False

@@ -30,10 +30,11 @@ def compute_by_parts(
     (benchmarks/README.md).
     """
     whole, y = batch
-    if training and (step := compute_in_native_code(net, whole, whole.own_rows(y))):
+    own = whole.own_rows(y)
+    if training and (step := compute_in_native_code(net, whole, own)):
         return step
     parts = whole.split(EVENTS_PER_PART) if whole.n_events > SPLIT_FROM else [whole]
-    labels_of = whole.own_rows(y).split([len(part) for part in parts])
+    labels_of = own.split([len(part) for part in parts])
     losses, logits = [], []
     for part, labels in zip(parts, labels_of, strict=True):
         # Each part draws for the whole joint batch and takes its own rows: the random state is put
