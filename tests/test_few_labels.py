@@ -67,7 +67,7 @@ def test_the_factor_is_that_of_a_plain_loop_over_folds(monkeypatch, validation):
 @pytest.mark.parametrize("neighbours", ["auto", "time"])
 @pytest.mark.parametrize("is_better_with", [True, False])
 def test_items_numbers_are_zeros_where_folds_are_better_without(
-    monkeypatch, is_better_with, neighbours
+    monkeypatch, is_better_with, neighbours, caplog
 ):
     frame, y = make_rows(rate=0.8)
     groups = frame["user"] % 4 * 5  # twenty items
@@ -80,10 +80,15 @@ def test_items_numbers_are_zeros_where_folds_are_better_without(
         return np.full((3, 41), 0.5 if uses_items is is_better_with else 0.6)
 
     monkeypatch.setattr(few_labels, "_losses_of_folds", losses)
-    tables = DINClassifier(**FAST, neighbours=neighbours).fit(X, y).net_.neighbours_
+    model = DINClassifier(**FAST, neighbours=neighbours).fit(X, y)
+    tables = model.net_.neighbours_
     looked_up, [pair] = tables.add_to(X), tables.pairs
     used = any(np.abs(looked_up[name]).max() > 1e-20 for name in pair.names)
     assert used is (is_better_with or neighbours == "time")
+    assert ("off: folds of so few rows" in model.summary()) is not used
+    many = X[np.arange(1_000) % len(X)]
+    tables.grow(many, np.zeros(len(many), dtype=bool))
+    assert any("stay off" in message for message in caplog.messages) is not used
 
 
 def test_what_the_user_sets_wins(monkeypatch):

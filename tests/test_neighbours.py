@@ -706,6 +706,7 @@ def test_scores_that_do_not_hold_are_zeros_everywhere(log, monkeypatch, tmp_path
         np.testing.assert_array_equal(later[name], values)
     assert tables.NeighbourTables.from_dict(to_dict(learnt), encoded.schema).digest()
     model = make_model(max_epochs=1).fit(X, y)
+    assert "for item (the history's scores are off" in model[-1].summary()
     asked = X[-20:].assign(time=X["time"].max() + HOUR)
     save(model, tmp_path / "model.din")
     export_onnx(model, tmp_path / "model.onnx")

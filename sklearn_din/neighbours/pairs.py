@@ -21,6 +21,7 @@ from sklearn_din.neighbours.item_scores import N_NUMBERS, SUMMARIES, ItemScores,
 
 LEAST_IDS = 64
 LEAST_ITEMS = 16  # ids of the attribute with the most
+MUTED = np.float32(1e30)  # a scale that leaves of numbers nothing but their order
 SUFFIXES = (
     *(f"ease_{summary}" for summary in SUMMARIES),
     *(f"cosine_{summary}" for summary in SUMMARIES),
@@ -63,6 +64,20 @@ class NeighbourPair:
     def n_ids(self) -> int:
         """Size of the vocabulary."""
         return self.shown.shape[1]
+
+    @property
+    def is_muted(self) -> bool:
+        """Return whether all numbers are zeros."""
+        return bool((self.scale == MUTED).all())
+
+    @property
+    def what_is_off(self) -> str:
+        """Say which numbers are zeros, and why; "" where none are."""
+        if self.is_muted:
+            return "off: folds of so few rows were predicted better without them"
+        if np.isposinf(self.scale).any():
+            return "the history's scores are off: they made the newest rows' predictions worse"
+        return ""
 
     @property
     def scores(self) -> ItemScores:

@@ -17,6 +17,7 @@ from sklearn_din.neighbours.holding import scores_hold
 from sklearn_din.neighbours.item_scores import N_NUMBERS, N_OF_HISTORY, ItemScores
 from sklearn_din.neighbours.levels import UserLevels, learn_levels
 from sklearn_din.neighbours.pairs import (
+    MUTED,
     NeighbourPair,
     count_ids,
     free_name,
@@ -78,7 +79,7 @@ class NeighbourTables:
         They are divided by what leaves nothing of them but their order, by which a shortlist out of
         an ONNX file knows the most popular items.
         """
-        pairs = [replace(pair, scale=np.full_like(pair.scale, 1e30)) for pair in self.pairs]
+        pairs = [replace(pair, scale=np.full_like(pair.scale, MUTED)) for pair in self.pairs]
         names = [name for pair in pairs for name in pair.names]
         zeros = dict.fromkeys(names, np.zeros(len(X), dtype=np.float32))
         return replace(self, pairs=tuple(pairs)), X._replace(columns=X.columns | zeros)
@@ -102,6 +103,11 @@ class NeighbourTables:
                 f"{n_left_out:,} of {len(X):,} rows are not later than those that item neighbours "
                 "were learnt from, or are nobody's: the network learns from them, item neighbours "
                 "do not count them again."
+            )
+        if len(X) >= ADVICE_FROM and any(pair.is_muted for pair in self.pairs):
+            log_once(
+                "item neighbours stay off as they were at fit, whose rows were few. Fit again on "
+                "all rows to learn with them."
             )
         if n_left_out == len(X):
             return self.widen(X.schema)

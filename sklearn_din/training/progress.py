@@ -39,7 +39,7 @@ class ProgressBar(Callback):
         if unused:
             names = ", ".join(map(str, unused))
             tqdm.write(f"columns that are not used: {names}", file=sys.stderr)
-        neighbours = neighbours_text(net.module_.schema, net.neighbours)
+        neighbours = neighbours_text(net.module_.schema, net.neighbours, net.neighbours_)
         if "off" in neighbours:
             tqdm.write(neighbours, file=sys.stderr)
         self._n_rows, self._n_epochs = len(net.history), net.n_epochs_

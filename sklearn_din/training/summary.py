@@ -9,6 +9,7 @@ from sklearn_din.features.schema import KINDS, Field, Schema
 from sklearn_din.module import DIN
 from sklearn_din.native.logits import engine_text
 from sklearn_din.neighbours.pairs import LEAST_ITEMS, histories_with_candidate
+from sklearn_din.neighbours.tables import NeighbourTables
 from sklearn_din.network.interest import Interest
 from sklearn_din.utils.text_table import text_table
 
@@ -36,7 +37,7 @@ def summarize(classifier: Any) -> str:
     rows = [(title, layers, f"{size:,}") for title, layers, size in parts]
     tables.append(text_table(("part", "layers", "parameters"), rows, numbers=(2,)))
     tables.append(engine_text(module))
-    tables.append(neighbours_text(schema, classifier.neighbours))
+    tables.append(neighbours_text(schema, classifier.neighbours, classifier.net_.neighbours_))
     levels = classifier.net_.neighbours_.levels
     if levels is not None:
         tables.append(f"levels of {len(levels.known):,} users: {', '.join(levels.names)}")
@@ -46,20 +47,23 @@ def summarize(classifier: Any) -> str:
     return "\n\n".join(filter(None, tables))
 
 
-def neighbours_text(schema: Schema, neighbours: str | None) -> str:
+def neighbours_text(schema: Schema, neighbours: str | None, tables: NeighbourTables) -> str:
     """Return for which candidates a network has item neighbours, or why none; "" without history.
 
     schema : of the network, with its numbers; neighbours : the parameter.
     """
     if not schema.behaviours:
         return ""
-    candidates = dict.fromkeys(field.candidate for field in schema.fields if field.candidate)
+    if tables.pairs:
+        found = dict.fromkeys((pair.candidate, pair.what_is_off) for pair in tables.pairs)
+        texts = [f"for {name} ({off})" if off else f"for {name}" for name, off in found]
+        return f"item neighbours: {', '.join(texts)}"
     why = "neither user nor time is named, HistorySequenceEncoder(user=..., time=...)"
     if not histories_with_candidate(schema):
         why = f"no history has a candidate with {LEAST_ITEMS} ids or more"
     elif neighbours is None:
         why = "neighbours=None"
-    return "item neighbours: " + (f"for {', '.join(candidates)}" if candidates else f"off, {why}")
+    return f"item neighbours: off, {why}"
 
 
 def _column(field: Field, module: DIN) -> tuple[str, ...]:
