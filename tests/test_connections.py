@@ -204,6 +204,14 @@ def test_the_server_answers_by_its_own_names(host, status, serve):
     assert send(port, "GET", "/health", Host=host)[0] == status
 
 
+@pytest.mark.parametrize(("path", "status"), [("/", 200), ("/ready", 200), ("/rank", 405)])
+def test_head_is_answered_as_get_is_without_the_body(serve, path, status):
+    _, port = serve()
+    got, head = send(port, "GET", path), send(port, "HEAD", path)
+    assert got[0] == head[0] == status
+    assert [head[1].count(f"content-length: {len(got[2])}"), head[2]] == [1, b""]
+
+
 def test_a_proxy_may_show_the_server_under_a_path(serve):
     _, port = serve(root_path="/din", token="word", protects_reading=True)
     assert send(port, "GET", "/health")[0] == 200  # the proxy takes the path off

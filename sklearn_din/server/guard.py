@@ -75,6 +75,8 @@ class Guard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        if scope["method"] == "HEAD":  # its answer is that of GET, of which uvicorn sends the head
+            scope = {**scope, "method": "GET"}
         began, body, status = time.perf_counter(), b"", 500
 
         async def send_with_headers(message: Message) -> None:
@@ -157,7 +159,7 @@ async def _wait_for_end(receive: Receive) -> None:
 
 
 async def _read_body(scope: Scope, receive: Receive) -> bytes:
-    if scope["method"] in ("GET", "HEAD", "OPTIONS", "DELETE"):
+    if scope["method"] in ("GET", "OPTIONS", "DELETE"):
         return b""
     kind = Headers(scope=scope).get("content-type", "").partition(";")[0].strip()
     if kind != "application/json":

@@ -43,7 +43,13 @@ class Journal:
         self._closing = threading.Lock()
         if path is None:
             return
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        try:
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise ValueError(
+                f"the journal {path} cannot be opened: {error.strerror}. Name a file by --events, "
+                "in a folder where this process may write."
+            ) from error
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
