@@ -15,7 +15,7 @@ from sklearn_din import (
     attach_history,
     sample_negatives,
 )
-from sklearn_din.training.leaks import Repeats, measure_repeats, warn_of_leaks
+from sklearn_din.training.leaks import RepeatShares, measure_repeats, warn_of_leaks
 from tests.tables import said
 from tests.test_negatives import SHAPES, make_noise
 
@@ -145,7 +145,7 @@ def test_the_fractions_are_those_of_a_plain_loop(seed, n_items, n_events):
     (0.7, 0.0, 0.68, False),  # songs, with negatives that are never of the history
 ])  # fmt: skip
 def test_what_was_seen_of_faults_and_of_clean_logs(clicked, others, events, is_leak):
-    assert Repeats(clicked, others, events).is_leak == is_leak
+    assert RepeatShares(clicked, others, events).is_leak == is_leak
 
 
 @pytest.mark.parametrize("n_items", [2, 3])

@@ -103,7 +103,7 @@ def _some_of_both(clicks: np.ndarray) -> np.ndarray:
     return np.sort(np.concatenate(chosen))
 
 
-class Repeats(NamedTuple):
+class RepeatShares(NamedTuple):
     """Fractions of rows whose candidate is in their history.
 
     ``clicked`` and ``others`` are fractions of the rows that were clicked and that were not;
@@ -112,9 +112,9 @@ class Repeats(NamedTuple):
     about equal in a log that holds the past alone. They differ where most clicks are in their own
     history.
 
-    >>> Repeats(clicked=0.98, others=0.06, events=0.24).is_leak
+    >>> RepeatShares(clicked=0.98, others=0.06, events=0.24).is_leak
     True
-    >>> Repeats(clicked=0.7, others=0.06, events=0.68).is_leak  # songs, played repeatedly
+    >>> RepeatShares(clicked=0.7, others=0.06, events=0.68).is_leak  # songs, played repeatedly
     False
     """
 
@@ -151,7 +151,7 @@ class Repeats(NamedTuple):
 
 def measure_repeats(
     X: EncodedFeatures, behaviour: Behaviour, is_click: np.ndarray, *, n_events: int
-) -> Repeats | None:
+) -> RepeatShares | None:
     """Compare candidates with the newest events of their histories, by all attributes.
 
     The newest event itself is compared with as many events before it. None where too few rows tell.
@@ -181,7 +181,7 @@ def measure_repeats(
     clicked, others = is_known & is_click, is_known & ~is_click
     if min(clicked.sum(), others.sum()) < MIN_ROWS:
         return None
-    return Repeats(holds[clicked].mean(), holds[others].mean(), repeats[clicked].mean(), n_events)
+    return RepeatShares(holds[clicked].mean(), holds[others].mean(), repeats[clicked].mean(), n_events)
 
 
 def _find_first_clicks_of(X: EncodedFeatures, name: str, clicks: np.ndarray) -> Finding | None:
