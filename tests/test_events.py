@@ -159,7 +159,7 @@ def test_a_wrong_history_for_a_while_loses_no_click(served):
 
 
 def test_a_journal_is_read_at_the_next_start_and_its_torn_line_is_cut(served, tmp_path):
-    with pytest.raises(ValueError, match="cannot be opened: Is a directory. Name a file by --eve"):
+    with pytest.raises(ValueError, match="cannot be opened: Is a directory"):
         Journal(tmp_path)
     path = tmp_path / "events.jsonl"
     journal = Journal(path)

@@ -181,7 +181,8 @@ def measure_repeats(
     clicked, others = is_known & is_click, is_known & ~is_click
     if min(clicked.sum(), others.sum()) < MIN_ROWS:
         return None
-    return RepeatShares(holds[clicked].mean(), holds[others].mean(), repeats[clicked].mean(), n_events)
+    of_clicked, of_others = holds[clicked].mean(), holds[others].mean()
+    return RepeatShares(of_clicked, of_others, repeats[clicked].mean(), n_events)
 
 
 def _find_first_clicks_of(X: EncodedFeatures, name: str, clicks: np.ndarray) -> Finding | None:
