@@ -1,4 +1,4 @@
-"""The native code against its twin in torch: values, gradients, whole trainings."""
+"""The native code against its twins in torch and numpy: values, gradients, whole trainings."""
 
 import copy
 import sys
@@ -8,6 +8,7 @@ import joblib
 import numpy as np
 import pytest
 import torch
+from scipy.sparse import csr_array, eye_array
 from skorch.callbacks import Callback
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
@@ -17,10 +18,13 @@ from sklearn_din import DINClassifier
 from sklearn_din.features import Behaviour, EncodedFeatures, Field, Ragged, Schema
 from sklearn_din.module import DIN
 from sklearn_din.native import logits as native_logits
+from sklearn_din.native import pairs as native_pairs
 from sklearn_din.native import rows as native_rows
 from sklearn_din.native.coverage import may_compute, not_covered
 from sklearn_din.native.logits import add_gradients, logits_of, n_native_threads
 from sklearn_din.native.structures import load_library
+from sklearn_din.neighbours import item_scores
+from sklearn_din.neighbours.item_scores import ItemScores
 from sklearn_din.network.batch import Batch, JointRows
 from sklearn_din.training import threads
 from sklearn_din.training.optim import RowwiseAdam
@@ -420,6 +424,31 @@ def test_rows_move_as_torch_moves_them(has_decay, monkeypatch):
     for native, expected in zip(*ends, strict=True):
         torch.testing.assert_close(native, expected, rtol=2e-6, atol=1e-7)
     assert not torch.equal(ends[0][0], start)
+
+
+@needs_library
+@pytest.mark.parametrize("sizes", [{}, {"MOST_WHOLE": 25, "MOST_EXACT": 20, "MOST_NEIGHBOURS": 3}])
+@pytest.mark.parametrize("shape", [(40, 30), (9, 70), (300, 260), (3, 1), (2, 300)], ids=str)
+def test_pairs_of_items_have_the_bits_of_numpy(shape, sizes, monkeypatch):
+    """Many counts are equal; some users had nothing, and nobody had some items."""
+    for name, size in sizes.items():
+        monkeypatch.setattr(item_scores, name, size)
+    rng, n_ids, results = np.random.RandomState(0), shape[1], []
+    chances = rng.random_sample((shape[0], 1)) * rng.random_sample(n_ids) - 0.1
+    had = csr_array((rng.random_sample(shape) < chances).astype(np.float32))
+    n_users = had.sum(axis=0).astype(np.float32)
+    for library in (load_library(), None):
+        monkeypatch.setattr(native_pairs, "load_library", lambda library=library: library)
+        one, counts = eye_array(n_ids, dtype=np.float32, format="csr"), csr_array(had.T @ had)
+        results.append([])
+        for product in ((csr_array(had.T.tocsr()), had), (one, counts * np.float32(3))):
+            scores = ItemScores.of_counts(*product, n_users, n_users, n_users / 2, 1.0)
+            results[-1] += [scores.ease, scores.cosine]
+        for all_pairs in (True, False):
+            results[-1].append(scores.choose_counts(had[::2], n_users, all_pairs=all_pairs))
+    for native, expected in zip(*results, strict=True):
+        for part in ("data", "indices", "indptr"):
+            np.testing.assert_array_equal(getattr(native, part), getattr(expected, part))
 
 
 @pytest.fixture

@@ -58,7 +58,8 @@ def compile_library(target: Path) -> None:
             subprocess.run([*compiler, *options], cwd=FOLDER, check=True)
         linked = f"{folder}/{target.name}"
         options = [f'-DSOURCES="{digest_of_sources()}"', "-s", "-shared", "library.cpp", *objects]
-        command = [*compiler, *options, "-o", linked]
+        exact = "-ffp-contract=off"  # numbers of item pairs have numpy's bits
+        command = [*compiler, exact, *options, "-o", linked]
         subprocess.run(command, cwd=FOLDER, check=True)
         target.parent.mkdir(parents=True, exist_ok=True)
         # Copied under another name first: a process may have the earlier library open.

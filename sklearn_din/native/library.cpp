@@ -13,6 +13,7 @@
 #include <cpuid.h>
 #endif
 
+#include "pairs.h"
 #include "rows.h"
 #include "step.h"
 
@@ -420,6 +421,27 @@ EXPORT int64_t din_update_rows(
     const din::RowUpdate* update, float rate, float kept, float eps) {
     return din::code_of([&] {
         din::update_rows(*update, rate, kept, eps);
+        return din::DONE;
+    });
+}
+
+EXPORT int64_t din_score_pairs(const din::Pairs* pairs, float shrinkage) {
+    return din::code_of([&] {
+        din::score_pairs(*pairs, shrinkage);
+        return din::DONE;
+    });
+}
+
+EXPORT int64_t din_select_pairs(const din::Pairs* pairs) {
+    return din::code_of([&] {
+        din::select_pairs(*pairs);
+        return din::DONE;
+    });
+}
+
+EXPORT int64_t din_select_largest(const din::Pairs* pairs) {
+    return din::code_of([&] {
+        din::select_largest(*pairs);
         return din::DONE;
     });
 }

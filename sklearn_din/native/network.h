@@ -63,4 +63,16 @@ struct RowUpdate {  // of a table's rows, as RowwiseAdam has it (training/optim.
     int64_t n_touched, width, n_vocabularies;
 };
 
+struct Pairs {  // the rows of a product of two matrices, (n_ids, n_ids), and what is kept of them
+    const int64_t *left_ends, *right_ends, *near_ends;  // behind a 0; ``near`` may be null
+    const int32_t *left_columns, *right_columns, *near_columns;
+    const float *right_values, *roots;
+    const int32_t* popular;  // ids in ascending order
+    float* gram;             // of the popular ones
+    int64_t* ends;           // of the rows that are kept, ``columns`` and ``values``
+    int32_t* columns;
+    float* values;
+    int64_t n_ids, n_inner, n_popular, n_best;
+};
+
 }  // namespace din

@@ -39,6 +39,17 @@ NETWORK = _structure(
 ROW_UPDATE = _structure(
     "touched gradient decay table square starts total share n_touched width n_vocabularies"
 )
+PAIRS = _structure(
+    "left_ends right_ends near_ends left_columns right_columns near_columns right_values roots "
+    "popular gram ends columns values n_ids n_inner n_popular n_best"
+)
+CALLS = {
+    "din_run": "ppp",
+    "din_update_rows": "pfff",
+    "din_score_pairs": "pf",
+    "din_select_pairs": "p",
+    "din_select_largest": "p",
+}
 
 
 @functools.cache
@@ -52,8 +63,8 @@ def load_library() -> Any:
     library.din_sources.restype = ctypes.c_char_p
     if library.din_sources().decode() != digest_of_sources():
         return None
-    calls = library.din_run, library.din_update_rows
-    for function, arguments in zip(calls, ("ppp", "pfff"), strict=True):
+    for name, arguments in CALLS.items():
+        function = getattr(library, name)
         function.argtypes = [TYPES[letter] for letter in arguments]
         function.restype, function.errcheck = ctypes.c_int64, _check_code
     library.din_choose_kernels.restype = ctypes.c_int64

@@ -145,19 +145,20 @@ def row_blocks(X: EncodedFeatures) -> Iterator[slice]:
         yield slice(start, min(start + size, len(X)))
 
 
-def count_pairs(had: csr_array) -> Iterator[tuple[int, csr_array]]:
+def count_pairs(by_item: csr_array, had: csr_array) -> Iterator[tuple[int, csr_array]]:
     """Count how many users had both of two items, some items at a time.
 
-    ``had``, (n_users, n_ids), is 1 where a user had an item. Each chunk is its first item, and the
-    counts of the items from there on, in no order inside each row: (n_items, n_ids), float32. The
-    counts of all pairs may take gigabytes; what is made of them takes little.
+    ``had``, (n_users, n_ids), is 1 where a user had an item; ``by_item`` is its transpose. Each
+    chunk is its first item, and the counts of the items from there on, in no order inside each row:
+    (n_items, n_ids), float32. The counts of all pairs may take gigabytes; what is made of them
+    takes little.
 
     >>> had = csr_array(np.array([[0, 0, 1, 1], [0, 0, 0, 1]], dtype="float32"))
-    >>> [(first, counts.toarray()[2:].tolist()) for first, counts in count_pairs(had)]
-    [(0, [[0.0, 0.0, 1.0, 1.0], [0.0, 0.0, 1.0, 2.0]])]
+    >>> for first, counts in count_pairs(had.T.tocsr(), had):
+    ...     first, counts.toarray()[2:].tolist()
+    (0, [[0.0, 0.0, 1.0, 1.0], [0.0, 0.0, 1.0, 2.0]])
     """
     n_ids = had.shape[1]
-    by_item = csr_array(had.T.tocsr())
     work = by_item @ np.diff(had.indptr).astype(np.float64)
     changes = np.flatnonzero(np.diff(np.cumsum(work) // CHUNK_PAIRS)) + 1
     begins = {*changes.tolist(), *range(0, n_ids, CHUNK_ITEMS), n_ids}

@@ -1,13 +1,14 @@
 """Scores between items that the same users had: EASE, shrunk cosine, popularity."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.linalg import lapack
-from scipy.sparse import csr_array, diags_array, vstack
+from scipy.sparse import csr_array, diags_array, eye_array, vstack
 
 from sklearn_din.features.identities import ids_to_look_up
+from sklearn_din.native.pairs import score_pairs, select_largest, select_pairs
 from sklearn_din.neighbours.cooccurrence import (
     check_numbers,
     count_pairs,
@@ -72,29 +73,25 @@ class ItemScores:
     @classmethod
     def of_counts(
         cls,
-        chunks: Iterable[tuple[int, csr_array]],
+        left: csr_array,
+        right: csr_array,
         n_users: np.ndarray,
         shown: np.ndarray,
         clicked: np.ndarray,
         prior: float,
     ) -> "ItemScores":
-        """Compute the scores from counts in chunks, as ``count_pairs`` makes them.
+        """Compute the scores from counts: ``left @ right``, whose first values are 1.
 
         ``n_users`` had each item; it was ``shown`` as a candidate so often, and ``clicked`` as one:
         (n_ids,), float32 each. To these rows come ``prior`` at the average rate.
         """
         popular = most_popular(n_users)
-        gram = np.zeros((len(popular), len(popular)), dtype=np.float32, order="F")
-        cosines = []
-        for first, counts in chunks:
-            begin, end = np.searchsorted(popular, [first, first + counts.shape[0]])
-            gram[begin:end] = counts[popular[begin:end] - first][:, popular].toarray()
-            cosines.append(_cosine(counts, n_users, first))
+        gram, cosine = _score_pairs(left, right, n_users, popular)
         known = n_users > 0
         popularity = np.log1p(n_users / n_users[known].mean() if known.any() else n_users)
         return cls(
             _ease(gram, popular, len(n_users)),
-            cosines[0] if len(cosines) == 1 else csr_array(vstack(cosines, format="csr")),
+            cosine,
             popularity.astype(np.float32),
             _click_rate(shown, clicked, prior),
             (shown / (shown + prior)).astype(np.float32),
@@ -107,23 +104,15 @@ class ItemScores:
         All pairs, or those of two popular items, and of an item and one of its best neighbours: the
         upper triangle, (n_ids, n_ids), float32, sorted.
         """
-        popular, n_ids, chunks = most_popular(n_users), len(n_users), []
-        if len(popular) == np.count_nonzero(n_users):
-            all_pairs = True
-        if not all_pairs:
-            ones = np.ones(n_ids, dtype=np.float32)
-            only = csr_array((ones[popular], (popular, popular)), shape=(n_ids, n_ids))
-            near = csr_array(self.cosine + self.cosine.T + diags_array(ones))
+        popular, n_ids, near = most_popular(n_users), len(n_users), None
+        if not all_pairs and len(popular) < np.count_nonzero(n_users):
+            near = csr_array(self.cosine + self.cosine.T + eye_array(n_ids, dtype=np.float32))
             near.data[:] = 1
-        for first, counts in count_pairs(had):
-            rows = slice(first, first + counts.shape[0])
-            own = np.repeat(np.arange(first, rows.stop), np.diff(counts.indptr))
-            counts = _select(counts, counts.indices >= own)  # scipy's triu sorts all of them
-            if not all_pairs:
-                of_popular = only[rows, rows] @ counts @ only
-                counts = of_popular.maximum(counts.multiply(near[rows]))
-            chunks.append(counts)
-        return sort_indices(vstack(chunks, format="csr"))
+        left = csr_array(had.T.tocsr())
+        rows = select_pairs(left, had, popular, near)
+        if rows is not None:
+            return narrow_csr(*rows, (n_ids, n_ids))
+        return _select_pairs(left, had, popular, near)
 
     def widen(self, n_ids: int) -> "ItemScores":
         """Return the scores with more ids, which have no neighbours and no popularity."""
@@ -221,6 +210,43 @@ def summarise(
     return np.copysign(sizes, sums)
 
 
+def _score_pairs(
+    left: csr_array, right: csr_array, n_users: np.ndarray, popular: np.ndarray
+) -> tuple[np.ndarray, csr_array]:
+    """Return the counts of popular items, and the largest cosines of each item."""
+    n_ids, n_known = len(n_users), max(int(np.count_nonzero(n_users)), 1)
+    n_best = min(MOST_NEIGHBOURS, max(LEAST_NEIGHBOURS, MOST_COSINES // n_known))
+    roots = np.sqrt(n_users)
+    natively = score_pairs(left, right, roots, popular, shrinkage=SHRINKAGE, n_best=n_best)
+    if natively is not None:
+        return natively[0], narrow_csr(*natively[1], (n_ids, n_ids))
+    gram = np.zeros((len(popular), len(popular)), dtype=np.float32, order="F")
+    cosines = []
+    for first, counts in count_pairs(left, right):
+        begin, end = np.searchsorted(popular, [first, first + counts.shape[0]])
+        gram[begin:end] = counts[popular[begin:end] - first][:, popular].toarray()
+        cosines.append(_cosine(counts, roots, first, n_best))
+    return gram, csr_array(vstack(cosines, format="csr"))
+
+
+def _select_pairs(
+    left: csr_array, right: csr_array, popular: np.ndarray, near: csr_array | None
+) -> csr_array:
+    """Return the upper triangle of counts: of two popular items, and where ``near`` has ones."""
+    n_ids, chunks = left.shape[0], []
+    is_popular = np.isin(np.arange(n_ids), popular).astype(np.float32)
+    only = diags_array(is_popular, format="csr")
+    for first, counts in count_pairs(left, right):
+        rows = slice(first, first + counts.shape[0])
+        own = np.repeat(np.arange(first, rows.stop), np.diff(counts.indptr))
+        counts = _select(counts, counts.indices >= own)  # scipy's triu sorts all of them
+        if near is not None:
+            of_popular = only[rows, rows] @ counts @ only
+            counts = of_popular.maximum(counts.multiply(near[rows]))
+        chunks.append(counts)
+    return sort_indices(vstack(chunks, format="csr"))
+
+
 def _ease(gram: np.ndarray, ids: np.ndarray, n_ids: int) -> csr_array:
     """Exact weights among the most popular items: by the inverse of the regularised counts."""
     if not len(ids):
@@ -261,24 +287,29 @@ def most_popular(n_users: np.ndarray) -> np.ndarray:
 
 def _sparse(weights: np.ndarray, ids: np.ndarray, n_ids: int) -> csr_array:
     """Return the largest weights of each row by size, of equal ones the first, over all ids."""
-    is_best = np.ones(weights.shape, dtype=bool)
-    if len(ids) > MOST_NEIGHBOURS:
-        sizes, columns = np.abs(weights), np.arange(len(ids))
-        is_best = sizes >= np.partition(sizes, -MOST_NEIGHBOURS, axis=1)[:, [-MOST_NEIGHBOURS]]
-        for row in np.flatnonzero(np.count_nonzero(is_best, axis=1) > MOST_NEIGHBOURS):
-            is_best[row] = _largest(sizes[row], columns, MOST_NEIGHBOURS)
-    positions = np.flatnonzero(is_best)
-    rows, columns = np.divmod(positions, len(ids))
+    n_best = min(MOST_NEIGHBOURS, len(ids))
+    values, columns, ends = select_largest(weights, n_best) or _select_largest(weights, n_best)
     lengths = np.zeros(n_ids + 1, dtype=np.int64)
-    lengths[ids + 1] = np.bincount(rows, minlength=len(ids))
-    return narrow_csr(weights.take(positions), ids[columns], np.cumsum(lengths), (n_ids, n_ids))
+    lengths[ids + 1] = np.diff(ends)
+    return narrow_csr(values, ids[columns], np.cumsum(lengths), (n_ids, n_ids))
 
 
-def _cosine(counts: csr_array, n_users: np.ndarray, first: int) -> csr_array:
+def _select_largest(weights: np.ndarray, n_best: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return values, columns and ends of the largest weights of each row by size."""
+    sizes, columns = np.abs(weights), np.arange(weights.shape[1])
+    is_best = sizes > 0
+    is_best &= sizes >= np.partition(sizes, -n_best, axis=1)[:, [-n_best]]
+    for row in np.flatnonzero(np.count_nonzero(is_best, axis=1) > n_best):
+        is_best[row] = _largest(sizes[row], columns, n_best)
+    positions = np.flatnonzero(is_best)
+    rows, columns = np.divmod(positions, len(columns))
+    ends = np.append(0, np.cumsum(np.bincount(rows, minlength=len(weights))))
+    return weights.take(positions), columns, ends
+
+
+def _cosine(counts: csr_array, roots: np.ndarray, first: int, n_best: int) -> csr_array:
     lengths = np.diff(counts.indptr)
     rows = np.repeat(np.arange(first, first + counts.shape[0], dtype=np.int32), lengths)
-    roots, n_known = np.sqrt(n_users), max(int(np.count_nonzero(n_users)), 1)
-    n_best = min(MOST_NEIGHBOURS, max(LEAST_NEIGHBOURS, MOST_COSINES // n_known))
     values = counts.data / (roots[rows] * roots[counts.indices] + SHRINKAGE)
     values[rows == counts.indices] = 0  # an item is no neighbour of itself
     cosines = csr_array((values, counts.indices, counts.indptr), shape=counts.shape)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
-from scipy.sparse import csr_array
+from scipy.sparse import csr_array, eye_array
 
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.identities import ids_to_look_up
@@ -160,9 +160,9 @@ class NeighbourPair:
         """Compute the scores of some of the counts together."""
         first, *others = (self.counts[part] for part in parts)
         total = csr_array(sum(others, first))
-        chunks, own = [(0, both_triangles(total))], list(parts)
-        rates = self.shown[own].sum(axis=0), self.clicked[own].sum(axis=0)
-        return ItemScores.of_counts(chunks, total.diagonal(), *rates, self.prior)
+        shown, clicked = (of[list(parts)].sum(axis=0) for of in (self.shown, self.clicked))
+        one, whole = eye_array(self.n_ids, dtype=np.float32, format="csr"), both_triangles(total)
+        return ItemScores.of_counts(one, whole, total.diagonal(), shown, clicked, self.prior)
 
     def check(self) -> None:
         """Raise ValueError where the parts do not fit each other."""

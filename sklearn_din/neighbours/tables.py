@@ -12,7 +12,7 @@ from scipy.sparse import csr_array
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.schema import Schema
 from sklearn_din.neighbours.blocks import NOT_COUNTED, ByTime, ByUser, Order, OrderedRows
-from sklearn_din.neighbours.cooccurrence import MOST_COUNTED, Interactions, count_pairs, row_blocks
+from sklearn_din.neighbours.cooccurrence import MOST_COUNTED, Interactions, row_blocks
 from sklearn_din.neighbours.holding import scores_hold
 from sklearn_din.neighbours.item_scores import N_NUMBERS, N_OF_HISTORY, ItemScores
 from sklearn_din.neighbours.levels import UserLevels, learn_levels
@@ -336,7 +336,8 @@ def _learn_pair(
     for counted in (*at_fit, *later):
         if counted.tobytes() not in tables:  # some tables serve both
             had, rates = interactions.matrix(counted), _occurrences(ids, rows, counted, n_ids)
-            scores = ItemScores.of_counts(count_pairs(had), _count_users(had), *rates, prior)
+            by_item, n_users = csr_array(had.T.tocsr()), _count_users(had)
+            scores = ItemScores.of_counts(by_item, had, n_users, *rates, prior)
             tables[counted.tobytes()] = scores
     counts = _counts_of_parts(interactions, parts, tables[later[-1].tobytes()])
     shown, clicked = np.stack([_occurrences(ids, rows, part, n_ids) for part in parts], axis=1)
