@@ -2,7 +2,7 @@
 
 The page is the one source: its first block makes the rows, the block named as the library trains
 and leaves ``score``. Our own runs here, another library's with the interpreter RIVALS_PYTHON
-(``rivals-requirements.txt``; LibRecommender and funrec want environments of their own)::
+(``rivals-requirements.txt``; LibRecommender wants an environment of its own)::
 
     python -m benchmarks.ten_lines sklearn_din
     RIVALS_PYTHON=rivals/bin/python python -m benchmarks.ten_lines deepctr-torch torch-rechub
