@@ -13,6 +13,7 @@ from sklearn.pipeline import make_pipeline
 
 from sklearn_din import EncodedFeatures, HistorySequenceEncoder
 from sklearn_din.encoding import frames
+from sklearn_din.encoding.item_columns import ItemColumns
 from tests.click_frames import as_lists, encoder, same, with_windows
 
 
@@ -198,3 +199,23 @@ def test_moved_and_further_columns_are_taken_by_name(as_form):
     of_fit = frame[frame.columns[::-1]]
     same(fitted.partial_fit(of_fit).transform(frame), expected)
     assert list(moved.columns) == names
+
+
+def test_the_columns_that_follow_from_the_item_are_those_that_one_group_at_a_time_has():
+    rng = np.random.default_rng(0)
+    item = rng.integers(-1, 60, 800)
+    columns = {"item": item, "kind": item % 7, "shop": rng.integers(-1, 3, 800)}
+    columns["kind"][item % 30 == 4] = rng.integers(0, 7, (item % 30 == 4).sum())  # 2 of 60
+    codes = {name: (values, np.arange(60)) for name, values in columns.items()}
+    counted = ItemColumns(["item", "kind", "shop"])
+    counted.update(frames.ReadFrame(800, {}, codes, {}))
+    table = pd.DataFrame(columns)
+    for (owner, other), (n_repeated, n_same) in counted._counts.items():
+        groups = [group[other] for n, group in table.groupby(owner) if n >= 0 and len(group) > 1]
+        assert n_repeated == len(groups)
+        assert n_same == sum(group.nunique() == 1 for group in groups)
+    assert counted.finish({"item": 60, "kind": 7, "shop": 3}) == ()
+    codes["kind"] = item % 7, np.arange(60)
+    exact = ItemColumns(["item", "kind", "shop"])
+    exact.update(frames.ReadFrame(800, {}, codes, {}))
+    assert exact.finish({"item": 60, "kind": 7, "shop": 3}) == ("kind",)

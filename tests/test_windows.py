@@ -141,6 +141,13 @@ def test_compacting_keeps_each_covered_event_once():
     assert small.log.token == log.token
     assert len(pickle.dumps(windows)) < 2_000
     assert joblib.hash(windows) == joblib.hash(windows.copy())
+    rng = np.random.default_rng(0)
+    for apart in (5, 500):  # few far starts are compared, many close ones are counted
+        starts = 7 + apart * rng.permutation(2_000)
+        many = WindowArray(log, "item", starts, rng.integers(0, 9, 2_000))
+        events = np.unique(many.flatten())
+        assert many.compact().log.columns["item"].tolist() == events.tolist()
+        assert lists(many.compact()) == lists(many)
 
 
 def test_frames_of_different_logs_concat_into_one(frame):

@@ -4,7 +4,6 @@ from collections.abc import Collection, Mapping
 from itertools import permutations
 
 import numpy as np
-import pandas as pd
 
 from sklearn_din.encoding.frames import ReadFrame
 from sklearn_din.features.schema import item_column
@@ -26,13 +25,14 @@ class ItemColumns:
 
     def update(self, read: ReadFrame) -> None:
         """Take in further rows; items are compared within them."""
-        codes = {name: values for name, (values, _) in read.codes.items()}
         for (item, other), counts in self._counts.items():
-            items, others = codes[item], codes[other]
-            values = pd.Series(others[items >= 0]).groupby(items[items >= 0])
-            is_repeated = values.size() > 1
-            is_same = values.max() == values.min()
-            counts += np.array([is_repeated.sum(), (is_repeated & is_same).sum()])
+            items, others = read.codes[item][0], read.codes[other][0]
+            is_repeated = np.bincount(items + 1, minlength=1)[1:] > 1  # -1 is missing
+            last = np.empty(len(is_repeated) + 1, dtype=others.dtype)
+            last[items] = others
+            is_same = np.ones(len(last), dtype=bool)
+            is_same[items[others != last[items]]] = False
+            counts += np.array([is_repeated.sum(), (is_repeated & is_same[:-1]).sum()])
 
     def finish(self, n_ids: Mapping[str, int]) -> tuple[str, ...]:
         """Return the columns that follow from the item; ``n_ids`` are by column."""

@@ -283,10 +283,10 @@ class TableStatistics:
         is_end = start + read.n_rows == self._n_rows
         if not is_end and start < self._n_rows - n_late:
             return
-        is_late = np.ones(read.n_rows, dtype=bool)
-        if start == 0 and is_end:  # all rows: the last ones by their times, or as they stand
-            order = np.arange(read.n_rows) if times is None else times
-            is_late = order > np.partition(order, -n_late - 1)[-n_late - 1]
+        is_whole = start == 0 and is_end  # then the last rows by their times, or as they stand
+        is_late = np.arange(read.n_rows) >= (read.n_rows - n_late if is_whole else 0)
+        if is_whole and times is not None:
+            is_late = times > np.partition(times, -n_late - 1)[-n_late - 1]
         for name in sorted(self._roles.candidates.difference(self._roles.lists)):
             codes, values = read.codes[name]
             is_known = np.zeros(len(values) + 1, dtype=bool)  # -1 is missing
