@@ -1,6 +1,7 @@
 """Cells of columns as flat arrays: single ids and numbers, histories as windows of values."""
 
 import datetime as dt
+from array import array
 from collections.abc import Iterable, Mapping, Set, Sized
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -263,15 +264,15 @@ def read_history(column: pd.Series, *, separator: str | None = None) -> HistoryC
 def _read_cells(column: pd.Series, separator: str | None) -> HistoryCells:
     """Read cells as they are kept: windows, objects, Arrow lists or text."""
     name = str(column.name)
-    array = column.array
-    if isinstance(array, WindowArray):
-        values = array.log.columns[array.column]
-        log = (array.log, array.column)
-        return HistoryCells(name, values, array.spans, array.row_times, log)
+    stored = column.array
+    if isinstance(stored, WindowArray):
+        values = stored.log.columns[stored.column]
+        log = (stored.log, stored.column)
+        return HistoryCells(name, values, stored.spans, stored.row_times, log)
     if column.dtype == object:
         return _read_objects(column.to_numpy(), name, separator)
     if is_arrow_list(column.dtype) or pd.api.types.is_string_dtype(column.dtype):
-        cells = pa.array(array, from_pandas=True)
+        cells = pa.array(stored, from_pandas=True)
     elif column.isna().all():  # a batch of new users: no dtype says that these were lists
         cells = pa.nulls(len(column))
     else:
@@ -363,19 +364,30 @@ def _join(cells: list, name: str, separator: str | None) -> Values:
         flat = values.astype(object, copy=False).tolist()
     else:
         flat = list(chain.from_iterable(filled))
+    integers = _integers(flat) if flat else None
+    if integers is not None:
+        return integers
     types = set(map(type, flat))
-    try:
-        if types == {int} or types == {float}:
-            return np.fromiter(flat, np.int64 if int in types else np.float64, len(flat))
-        if types == {str}:
+    if types == {float}:
+        return np.fromiter(flat, np.float64, len(flat))
+    if types == {str}:
+        with suppress(UnicodeEncodeError):  # lone surrogates
             return _trim(pa.chunked_array([pa.array(flat, pa.large_string())]), separator)
-    except (OverflowError, UnicodeEncodeError):  # too large, or lone surrogates
-        pass
     objects = np.fromiter(flat, dtype=object, count=len(flat))
     with suppress(MixedKindsError):
         return _flat_values(_trim(pa.chunked_array([arrow_of_values(objects)]), separator), name)
     is_time = pd.api.types.infer_dtype(objects, skipna=True) == "datetime64"
     return objects.astype("datetime64[us]") if is_time else objects
+
+
+def _integers(values: list) -> np.ndarray | None:
+    """Return values that are all integers and fit, None of others; faster than type by type."""
+    try:
+        numbers = np.frombuffer(array("q", values), dtype=np.int64)
+    except (TypeError, OverflowError):
+        return None
+    may_be_bool = np.flatnonzero((numbers == 0) | (numbers == 1)).tolist()
+    return None if bool in set(map(type, map(values.__getitem__, may_be_bool))) else numbers
 
 
 def _not_lists(name: str, got: str) -> ValueError:

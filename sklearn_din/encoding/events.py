@@ -15,14 +15,15 @@ from sklearn_din.utils.spans import Covered, Spans
 class Events:
     """The histories of one behaviour over only those events that some row holds.
 
-    ``counts`` says how many rows hold each event. Histories of ids are codes and distinct values;
-    numbers with ``row_times`` are times, to be read as time elapsed until the time of their row.
+    ``counts`` says how many rows hold each event, None where each has one row. Histories of ids are
+    codes and distinct values; numbers with ``row_times`` are times, to be read as time elapsed
+    until the time of their row.
     ``n_left_out`` events are left out, since their rows keep newer ones: of those, ``n_older``
     (n_rows,) lie right before each window, and nothing but item neighbours counts them.
     """
 
     spans: Spans
-    counts: np.ndarray
+    counts: np.ndarray | None
     codes: dict[str, Codes] = field(default_factory=dict)
     numbers: dict[str, np.ndarray] = field(default_factory=dict)
     row_times: dict[str, np.ndarray] = field(default_factory=dict)

@@ -62,7 +62,8 @@ class ReadFrame:
                     lists = codes.distinct
                     n_times = np.bincount(codes.positions, weights, len(lists))
                     codes, n_times = lists.ids, np.repeat(n_times, lists.lengths)
-                counts = np.bincount(codes + 1, n_times, minlength=len(values) + 1)
+                places = np.add(codes, 1, dtype=np.intp)
+                counts = np.bincount(places, n_times, minlength=len(values) + 1)
                 yield name, values, counts[1:], float(counts[0])
 
 

@@ -132,7 +132,8 @@ class Learnt:
         owners = {name: owner for name, owner in self.roles.owners.items() if name in ids}
         now, at_fit = dict[str, float](), dict[str, float]()  # fractions; missing ids do not count
         for name, owner in owners.items():
-            n_unknown, n_known = int((ids[name] < 0).sum()), int((ids[name] > UNKNOWN_ID).sum())
+            n_unknown = int(np.count_nonzero(ids[name] < 0))
+            n_known = int(np.count_nonzero(ids[name] > UNKNOWN_ID))
             now[name] = n_unknown / max(n_unknown + n_known, 1)
             too_rare, late = self.profiles[name].fraction("unknown"), self.late_unknown.get(owner)
             at_fit[name] = float(np.fmax(too_rare, late or 0.0))

@@ -144,7 +144,7 @@ class EventNumbers:
         What the user says of the numbers. None: they are looked at.
 
     >>> prices = EventNumbers(2)
-    >>> prices.update("paid", Events(Spans.from_lengths(np.array([2])), np.ones(2), numbers={
+    >>> prices.update("paid", Events(Spans.from_lengths(np.array([2])), None, numbers={
     ...     "paid": np.array([1.0, 3.0])}), 0)
     >>> prices.finish()
     EventScale(shift=2.0, scale=1.0, is_elapsed=False, has_outliers=False)

@@ -151,8 +151,10 @@ class Covered:
         begin = int(self.run_starts.sum())
         return slice(begin, begin + self.n_events)
 
-    def counts(self) -> np.ndarray:
-        """Count the rows that hold each of those events: shape (n_events,), int32."""
+    def counts(self) -> np.ndarray | None:
+        """Count the rows that hold each event: (n_events,), int32; None where each has one row."""
+        if self.n_events == self.spans.lengths.sum(dtype=np.int64):
+            return None
         starts, n = self.spans.starts, self.n_events + 1
         begun = np.bincount(starts, minlength=n)
         ended = np.bincount(starts + self.spans.lengths, minlength=n)
