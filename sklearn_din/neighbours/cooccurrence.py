@@ -133,7 +133,7 @@ class _FirstBlocks:
         return self._keys // self._n_blocks, (self._keys % self._n_blocks).astype(np.int8)
 
     def _first(self, keys: np.ndarray) -> np.ndarray:
-        keys = np.sort(keys)
+        keys = np.sort(keys, kind="stable")  # merges what comes in order, as each user's rows do
         pairs = keys // self._n_blocks
         return keys[np.append(True, pairs[1:] != pairs[:-1])[: len(keys)]]
 

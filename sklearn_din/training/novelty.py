@@ -246,7 +246,7 @@ def _first_moments(
         for name, ids, lengths in ids_of_rows(X[block]):
             first = first_seen.get(X.schema[name].vocabulary)
             if first is not None:
-                own = moments[block]
+                own = moments[block].astype(first.dtype)  # of two types "at" takes 16 times as long
                 np.minimum.at(first, ids, own if lengths is None else np.repeat(own, lengths))
     for first in first_seen.values():
         first[:FIRST_KNOWN_ID] = ALWAYS
