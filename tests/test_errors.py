@@ -55,6 +55,9 @@ from sklearn_din.module import OPTIONS
 from tests.encoded_impressions import make_impressions, make_schema
 from tests.fitted_pipelines import CANDIDATE, fit_pipeline, make_frame
 from tests.tables import as_scan
+from tests.test_history import CLICKS, attach
+from tests.test_history import SHOWN as ROWS
+from tests.test_negatives import EVENTS
 
 CALLS = []
 
@@ -338,23 +341,11 @@ def test_events_that_are_lists_of_numbers_whatever_share_of_the_log_is_encoded(n
 
 # Histories, aggregates and negatives of a log ---------------------------------------------------
 
-CLICKS = pd.DataFrame(
-    {
-        "user": ["ann", "bob", "ann", "ann"],
-        "item": ["shoe", "tie", "sock", "hat"],
-        "time": [10, 10, 40, 30],
-    }
-)
 DATED = CLICKS.assign(time=pd.to_datetime(CLICKS["time"], unit="D"))
 ONE_NAME = [
     ({"user": ["user"]}, exactly("user must be one column name, got ['user']."), TypeError),
     ({"time": ["time"]}, exactly("time must be one column name, got ['time']."), TypeError),
 ]
-
-
-def attach(impressions, events, **options):
-    options = {"user": "user", "time": "time", "columns": ["item"]} | options
-    return attach_history(impressions, events, **options)
 
 
 @refuses(
@@ -473,15 +464,6 @@ def use_a_scan(use, *, scan):
     use(scan(CLICKS))
 
 
-ROWS = pd.DataFrame(
-    {
-        "user": ["ann", "ann", "bob", "bob", "ann"],
-        "item": ["shoe", "tie", "tie", "sock", "hat"],
-        "time": [1, 2, 2, 3, 3],
-    }
-)
-
-
 @refuses(
     ({"y": None}, r"needs y .* got None. Pass y, or set events='all'"),
     ({"y": [1] * 5}, r"needs two classes in y, got \[1\]. Set events='all'"),
@@ -537,14 +519,6 @@ def aggregate(aggregates, time="time", *, ours):
     attach_aggregates(ours(RATINGS), ours(RATINGS), time=time, aggregates=aggregates)
 
 
-EVENTS = pd.DataFrame(
-    {
-        "user": [1, 1, 2, 3, 3],
-        "item": ["hat", "tie", "hat", "sock", "shoe"],
-        "category": ["head", "neck", "cap", "foot", "foot"],
-        "time": [5, 6, 7, 8, 9],
-    }
-)
 LISTED = {"catalogue": EVENTS}
 
 
