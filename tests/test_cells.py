@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from sklearn_din import HistorySequenceEncoder
-from sklearn_din.encoding.cells import as_numbers, factorize
+from sklearn_din.encoding.cells import factorize
 from sklearn_din.logs.windows import EventLog, WindowArray
 
 pytestmark = pytest.mark.filterwarnings("ignore:every history of clicks is empty")
@@ -124,19 +124,6 @@ def test_arrow_list_views_read_as_lists(make, size):
 def test_text_is_split_at_the_separator(dtype):
     column = pd.Series(["hat | sock", "hat", "", None, "hat||sock"], dtype=dtype)
     assert read(column, separator="|") == [["hat", "sock"], ["hat"], [], [], ["hat", None, "sock"]]
-
-
-@pytest.mark.parametrize(
-    ("column", "expected"),
-    [
-        (pd.Series([1, None], dtype="Int64"), [1.0, np.nan]),
-        (pd.Series([1.5, None], dtype=pd.ArrowDtype(pa.float64())), [1.5, np.nan]),
-        (pd.Series([1.5, None, 2], dtype=object), [1.5, np.nan, 2.0]),
-        (pd.Series([True, False]), [1.0, 0.0]),
-    ],
-)
-def test_numbers_of_any_dtype_become_floats(column, expected):
-    assert np.array_equal(as_numbers(column, name="price"), expected, equal_nan=True)
 
 
 FLOATS = pa.array([3.0, float("nan"), None, 1.0, 3.0])

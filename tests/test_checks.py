@@ -187,12 +187,6 @@ def test_last_months_rate_of_an_item_is_silent(log):
     assert findings(encode(later.assign(number=number)), y[is_late]) == []
 
 
-def test_clicks_drawn_one_in_three_for_each_user_are_no_mean(log):
-    shown, _ = log
-    y = np.arange(len(shown)) % 3 == 0
-    assert findings(with_number((shown, y), NUMBERS["noise"]), y) == []
-
-
 @pytest.mark.parametrize("kind", ["transform", "partial_fit"])
 def test_a_history_builder_is_given_rows_of_another_unit(kind):
     chance = np.random.default_rng(0)

@@ -173,6 +173,8 @@ def unordered(cells, kind):
     *unordered([["hat"], {"tie"}], "set"),
     *unordered([frozenset({"hat"}), frozenset({"tie"})], "frozenset"),
     (SHOWN.assign(item=True, hist_item=[[1], [1, 0]]), "hist_item holds integers and item holds b"),
+    *((SHOWN.assign(hist_item=[events, [1]]), "hist_item must hold ids, got complex numbers")
+      for events in ([1 + 2j, 0j], ["hat", np.complex64(1)])),
     ({"X": SHOWN.assign(at="2024-01-01"), "time": "at"},
      r"X\['at'\] must hold integers, floats or datetimes", TypeError),
     ({"X": SHOWN.assign(at=np.nan), "time": "at"}, r"X\['at'\] must not have missing times, got 2"),
@@ -373,6 +375,7 @@ def attach_clicks(ours, theirs, **options):
 
 DOUBLE = "double[pyarrow]"  # of it NaN is no missing value to pandas
 NO_TIMES = CLICKS.assign(time=["1", "2", "3", "4"])
+KEYED = CLICKS.assign(user=[[1], {"a": 1}, {1}, None])
 AGE = "max_age must be (positive|a duration such as '30D' .*), got '?"
 
 
@@ -392,6 +395,8 @@ AGE = "max_age must be (positive|a duration such as '30D' .*), got '?"
      r"impressions\['time'\] must hold .*in polars with \.str\.to_datetime\(\)", TypeError),
     ((CLICKS.set_index("user"), CLICKS),
      r"impressions has no column 'user'; it is the index: use reset_index\(\). Its columns"),
+    *(((KEYED, events), rf"{frame}\['user'\] must hold one key per row", TypeError)
+      for events, frame in ((KEYED, "events"), (CLICKS.assign(user=1), "impressions"))),
     ((CLICKS, CLICKS.assign(time=True)), "integers, floats or datetimes, got dtype bool",
      TypeError),
     ((CLICKS, CLICKS.assign(time=1j)), "floats or datetimes, got dtype complex", TypeError),

@@ -59,37 +59,6 @@ def test_rows_are_chosen_as_numpy_would(impressions, rows):
     np.testing.assert_array_equal(taken["hist_item"], impressions["hist_item"][chosen, :width])
 
 
-def test_as_a_matrix_it_has_one_column_per_output_name(impressions):
-    array = impressions.to_numpy()
-    names = impressions.schema.feature_names_out()
-    assert array.shape == impressions.shape == (8, len(names))
-    assert array.dtype == np.float64
-    np.testing.assert_array_equal(array[:, names.index("item")], impressions["item"])
-    assert names.count("hist_item_4") == 1
-
-
-@pytest.mark.parametrize(
-    ("other", "difference"),
-    [
-        (Schema((Field("item", "categorical", "item", 9),)), ""),
-        (Schema((Field("shop", "categorical", "shop", 9),)), r"fields ['item'] against ['shop']"),
-        (Schema((Field("item", "numeric"),)), "kind of 'item' is categorical in one and numeric"),
-        (
-            Schema((Field("item", "categorical", "item", 8),)),
-            "the n_ids of 'item' is 9 in one and 8 in the other",
-        ),
-        (
-            Schema((Field("item", "categorical", "item", 9, digest="x"),)),
-            "the digest of 'item' is  in one and x in the other",
-        ),
-    ],
-)
-def test_difference_names_what_differs(other, difference):
-    mine = Schema((Field("item", "categorical", "item", 9),))
-    assert difference in mine.difference(other)
-    assert bool(difference) == bool(mine.difference(other))
-
-
 # What is printed ----------------------------------------------------------------------------
 
 

@@ -92,22 +92,6 @@ def test_a_column_of_the_log_may_have_an_empty_name():
     assert shown[""].tolist() == ["hat", "sock", "sock", "hat"]
 
 
-@pytest.mark.parametrize("key", [[1], {"a": 1}, {1}, np.arange(2)], ids=str)
-def test_keys_that_cannot_be_compared_are_named(key):
-    keys = np.empty(2, dtype=object)
-    keys[:] = [key, key]
-    log = pd.DataFrame({"user": keys, "item": [1, 2], "time": [1, 2]})
-    count = {"n": ("user", None, "count")}
-    for events, frame in ((log, "events"), (log.assign(user=1), "impressions")):
-        message = rf"{frame}\['user'\] must hold one key per row"
-        with pytest.raises(TypeError, match=message):
-            attach_history(log, events, user="user", time="time", columns=["item"])
-        with pytest.raises(TypeError, match=message):
-            attach_aggregates(log, events, time="time", aggregates=count)
-    with pytest.raises(TypeError, match=r"events\['user'\] must hold one key per row"):
-        sample_negatives(log, item="item", user="user")
-
-
 def test_numbers_of_half_precision_are_numbers_like_others(tmp_path):
     """Neither Arrow nor DuckDB sorts them."""
     log = pd.DataFrame({"user": [0, 1, 2] * 20, "item": [*range(20)] * 3, "time": range(60)})
@@ -122,19 +106,6 @@ def test_numbers_of_half_precision_are_numbers_like_others(tmp_path):
     assert attached["n"].tolist() == [0, 1, 0]
     assert attached["mean"].tolist()[1] == 1.0
     assert read_ids(pd.Series([1, 2], dtype="float16", name="item")).tolist() == [1, 2]
-
-
-def test_complex_numbers_are_no_numbers_to_us():
-    log = pd.DataFrame({"user": [1, 1], "spent": [1 + 2j, 2j], "time": [1, 2]})
-    with pytest.raises(TypeError, match=r"needs numbers for a mean, but .* has dtype complex128"):
-        attach_aggregates(log, log, time="time", aggregates={"m": ("user", "spent", "mean")})
-    for events in ([1 + 2j, 0j], [1, 1 + 0j], ["hat", np.complex64(1)], np.array([1j])):
-        lists = pd.Series([events, [1]], dtype=object)
-        with pytest.raises(ValueError, match="hist_item must hold ids, got complex numbers"):
-            HistorySequenceEncoder().fit(pd.DataFrame({"item": [1, 2], "hist_item": lists}))
-    spent = attach_history(log, log, user="user", time="time", columns=["spent"])
-    with pytest.raises(ValueError, match="spent must hold ids, got complex numbers"):
-        HistorySequenceEncoder().fit(spent[["user", "hist_spent"]])
 
 
 @pytest.mark.parametrize("other", [[[True], [False]], [["1"], ["0"]]], ids=["booleans", "text"])

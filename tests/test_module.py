@@ -8,7 +8,6 @@ from sklearn_din import DIN, EncodedFeatures, Field, Schema
 from sklearn_din.module import NUMBERS_HIDDEN, OPTIONS
 from sklearn_din.network.batch import Batch
 from sklearn_din.network.embeddings import FieldEmbeddings
-from sklearn_din.network.interest import FlatEvents
 from sklearn_din.network.layers import ActivationUnit, Dice
 from tests.encoded_impressions import make_answers, make_impressions, make_schema
 from tests.network_options import each_network
@@ -59,19 +58,6 @@ def test_flat_and_padded_networks_give_the_same_numbers_and_gradients(make, opti
             torch.testing.assert_close(dense, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_sparse_gradients_hold_each_row_once_in_order():
-    X = make_impressions(32)
-    network = DIN(X.schema, embedding_dim=4)
-    network(Batch(X)).sum().backward()
-    (table,) = network.embeddings.tables.values()
-    rows = table.grad._indices()[0]
-    assert (rows.diff() > 0).all()
-    batch_ids = {name: ids.unique() for name, ids in Batch(X).ids.items()}
-    offsets, vocabulary = network.embeddings.offset_of, network.embeddings.vocabulary_of
-    used = {int(i) + offsets[vocabulary[n]] for n, ids in batch_ids.items() for i in ids}
-    assert set(rows.tolist()) == used
-
-
 def test_the_papers_network_has_no_input_beyond_the_paper_and_embeddings_start_small():
     schema = make_schema(numbers=("hist_elapsed",))
     network = DIN(schema, embedding_dim=4, interest="paper")
@@ -93,34 +79,6 @@ def test_a_rows_logit_does_not_depend_on_its_neighbours(options):
     alone = torch.cat([network(Batch(X[i : i + 1])) for i in range(16)])
     torch.testing.assert_close(together, backwards, rtol=0, atol=1e-6)
     torch.testing.assert_close(together, alone, rtol=0, atol=1e-6)
-
-
-@each_network("interest")
-@pytest.mark.parametrize("has_answers", [True, False])
-def test_attention_moves_embeddings_in_the_paper_and_where_events_have_answers(
-    has_answers, options
-):
-    X = make_answers(30) if has_answers else make_impressions(30)
-    network = DIN(X.schema, **options)
-    interest, batch = network.interests[0], Batch(X)
-    embeddings = network.embeddings(batch.ids)
-    queries, keys = network._queries_and_keys(interest.behaviour, embeddings, batch)
-    total, weights = FlatEvents(interest, queries, keys, batch).pool()
-    loss, tables = total.sum() + weights.sum(), list(network.embeddings.parameters())
-    moved = torch.autograd.grad(loss, tables, allow_unused=True)[0] is not None
-    assert moved == (has_answers or options["interest"] == "paper")
-
-
-def test_weights_of_attention_are_those_of_the_weighted_sum():
-    X = make_impressions(12)
-    network, batch = DIN(X.schema), Batch(X)
-    weights = network.attention(batch)[CLICKS]
-    embeddings = network.embeddings(batch.ids)
-    queries, keys = network._queries_and_keys(network.interests[0].behaviour, embeddings, batch)
-    interest, _ = FlatEvents(network.interests[0], queries, keys, batch).pool()
-    expected = torch.zeros(12, keys.shape[1])
-    expected.index_add_(0, batch.rows[CLICKS], keys * weights[:, None])
-    torch.testing.assert_close(interest, expected)
 
 
 def test_dice_statistics_are_those_of_real_events_and_none_train_too():
@@ -210,14 +168,6 @@ def test_dice_is_the_papers_formula_in_training(generator):
         torch.testing.assert_close(ours, twin)
     torch.testing.assert_close(dice.running_mean, 0.1 * mean.detach())
     torch.testing.assert_close(dice.running_var, 0.9 + 0.1 * scores.detach().var(0))
-
-
-def test_dice_trains_on_a_batch_of_one_row_and_of_none():
-    dice = Dice(2)
-    before = dice.running_mean.clone()
-    assert torch.isfinite(dice(torch.ones(1, 2))).all()
-    assert dice(torch.ones(0, 2)).shape == (0, 2)
-    torch.testing.assert_close(dice.running_mean, before)
 
 
 def test_a_unit_that_starts_as_matching_weighs_same_ids_more(generator):

@@ -51,14 +51,6 @@ def test_the_bar_ends_on_the_check_whose_weights_are_kept(capsys):
         assert number == f"{checks[column][best]:.4f}"
 
 
-def test_without_validation_rows_the_bar_shows_the_training_loss_alone(capsys):
-    classifier = fitted(callbacks=[ProgressBar()], early_stopping=False)
-    last = capsys.readouterr().err.split("\r")[-1]
-    assert "loss=" in last
-    assert "AUC" not in last
-    assert pickle.loads(pickle.dumps(classifier)).predict_proba(X).shape == (64, 2)
-
-
 def test_unused_columns_and_the_label_of_a_click_are_named_once_above_the_bar(capfd):
     unused = make_impressions(64)
     unused.schema = dataclasses.replace(unused.schema, unused=("born", "tags2"))
@@ -148,11 +140,3 @@ def test_training_in_another_thread_leaves_signals_alone():
     with ThreadPoolExecutor(1) as pool:
         classifier = pool.submit(fitted, callbacks=[StopAtBatch(6)]).result()
     assert classifier.net_.stop_reason_ == "callback"
-
-
-def test_a_verbose_training_survives_ctrl_c(capfd):
-    with pytest.warns(UserWarning, match="interrupted"):
-        fitted(verbose=1, callbacks=[PressCtrlC(batch=6)])
-    out, err = capfd.readouterr()
-    assert out == ""
-    assert "trained 1 of 3 epochs, kept 1" in err

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from sklearn_din import DINClassifier, HistorySequenceEncoder, attach_history, scan_parquet
-from tests.click_frames import as_lists, encoder, make_log, same, with_windows
+from tests.click_frames import as_lists, encoder, make_log, with_windows
 
 
 def test_auto_finds_every_part():
@@ -170,22 +170,6 @@ def test_the_advice_for_a_history_without_a_candidate_on_the_frame_that_raised_i
     assert dict(pairs)[(*PAIR, "ago")] == ("item", "category", None)
 
 
-@pytest.mark.parametrize(
-    ("parameters", "numeric", "categorical"),
-    [
-        ({}, ["price"], ["stars", "item"]),
-        ({"numeric": ["stars"]}, ["stars", "price"], ["item"]),
-        ({"categorical": ["stars"]}, ["price"], ["stars", "item"]),
-        ({"numeric": ["stars"], "categorical": ["item"]}, ["stars", "price"], ["item"]),
-    ],
-)
-def test_named_columns_are_exceptions_and_remove_no_other(parameters, numeric, categorical):
-    frame = pd.DataFrame({"stars": [1, 2], "price": [0.5, 1.5], "item": ["hat", "tie"]})
-    schema = HistorySequenceEncoder(**parameters).fit(frame).schema_
-    assert schema.names("numeric") == numeric
-    assert schema.names("categorical") == categorical
-
-
 def floats_of_a_log():
     """A log whose items became floats because one of them is missing."""
     log = pd.DataFrame(
@@ -200,17 +184,6 @@ def test_float_ids_with_a_history_are_ids_and_that_is_said():
     assert X.schema.names("categorical", "history") == ["item", "hist_item"]
     assert X["item"].tolist() == [2, 1, 3, 2, 4]
     assert X["hist_item"][3].tolist() == [2, 1, 3, 0]
-
-
-@pytest.mark.parametrize("name", ["item", "hist_item"])
-def test_a_history_and_its_candidate_play_one_part_whichever_is_named(name):
-    schema = encoder(categorical=[name]).fit(floats_of_a_log()).schema_
-    assert schema.behaviours[0].candidates == ("item",)
-    frame = floats_of_a_log().assign(shop=["a", "b"] * 2 + ["a"])
-    frame["hist_shop"] = [["a"] * len(cell) for cell in frame["hist_item"]]
-    schema = encoder(numeric=[name]).fit(frame).schema_
-    assert schema.behaviours[0].numbers == ("hist_item",)
-    assert schema["item"].kind == "numeric"
 
 
 @pytest.mark.parametrize("cells", [["[22 29 7]", "[]", None], ["['a', 'b']", "[]", "['c']"]])
@@ -267,18 +240,6 @@ def test_the_same_table_gives_the_same_network():
         np.testing.assert_array_equal(trained.predict_proba(again.transform(other)), expected)
 
 
-def test_a_history_without_its_candidate_is_said():
-    frame = with_windows(columns=["item"])
-    message = r"histories hist_item have no candidate: pooled without attention; name pairs in hist"
-    with pytest.warns(UserWarning, match=message):
-        encoder().fit(frame.rename(columns={"item": "shown"}))
-    texts = frame.assign(item="item " + frame["item"].astype(str))
-    texts["past"] = [[f"item {one}" for one in cell] for cell in frame["hist_item"]]
-    message = r"histories past have no candidate.* histories=\{'past': 'item'\}"
-    with pytest.warns(UserWarning, match=message):
-        encoder(drop=["user", "time", "hist_item"]).fit(texts)
-
-
 @pytest.mark.parametrize(
     "missing", [[None, None], [np.nan, np.nan], pd.array([None, None], "Float64")]
 )
@@ -292,19 +253,3 @@ def test_a_batch_of_new_users_has_empty_histories(missing):
     )
     nothing.index = batch.index
     assert fitted.transform(nothing)["hist_item"].shape == (2, 0)
-
-
-def test_user_and_time_travel_beside_the_features():
-    frame = with_windows()
-    fitted = HistorySequenceEncoder(user="user", time="time").fit(frame)
-    X = fitted.transform(frame)
-    assert {"user", "time"}.isdisjoint(X.keys())
-    assert X.users.tolist() == frame["user"].tolist()
-    assert X[10:12].times.tolist() == frame["time"].tolist()[10:12]
-    without = fitted.transform(frame.drop(columns=["user", "time"]))
-    assert without.users is None
-    assert without.times is None
-    same(without, X)
-    dated = frame.assign(time=pd.to_datetime(frame["time"], unit="D", utc=True))
-    times = HistorySequenceEncoder(user="user", time="time").fit_transform(dated).times
-    assert times.dtype.kind == "M"

@@ -293,18 +293,6 @@ def test_a_forked_process_does_not_take_its_parents_files_away(tmp_path):
     assert tmp_path.exists()
 
 
-def test_all_rows_decide_what_a_column_is(source):
-    """One length in the last part tells two histories apart, in a scan as in a frame."""
-    frame = pd.read_parquet(source).assign(hist_category=lambda X: X["hist_item"])
-    frame["category"] = frame["item"]
-    frame.at[55, "hist_category"] = ["i1"]
-    frame.to_parquet(source / "a.parquet", row_group_size=25)
-    scan = scan_parquet(source, target="click")
-    schema = make_encoder().fit(scan).schema_
-    assert schema == make_encoder().fit(frame.drop(columns="click")).schema_
-    assert [b.histories for b in schema.behaviours] == [("hist_item",), ("hist_category",)]
-
-
 def test_an_empty_scan_and_missing_columns_are_refused(source):
     scan = scan_parquet(source, target="click")
     with pytest.raises(ValueError, match="0 sample"):

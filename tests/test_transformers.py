@@ -5,7 +5,6 @@ from collections import Counter
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 import pytest
 import sklearn
 from sklearn.base import clone
@@ -149,22 +148,6 @@ def test_labels_are_never_looked_at(method):
 
 
 # Frames of other libraries, plain arrays, and what serving sends
-
-
-def test_dropped_columns_may_be_absent_when_serving():
-    frame = with_windows()
-    fitted = encoder().fit(frame)
-    same(fitted.transform(frame.drop(columns=["user", "time"])), fitted.transform(frame))
-
-
-@pytest.mark.parametrize("dtype", ["Int64", "category", "str", object, pd.ArrowDtype(pa.int64())])
-def test_ids_of_any_dtype_encode_alike(dtype):
-    values = pd.Series([12, 3, 3, 45])
-    frame = pd.DataFrame({"item": values.astype(dtype)})
-    if dtype != "str":
-        frame.loc[0, "item"] = None
-    X = HistorySequenceEncoder().fit_transform(frame)
-    assert X["item"].tolist() == ([2, 3, 3, 4] if dtype == "str" else [1, 2, 2, 3])
 
 
 def test_plain_arrays_are_numeric_throughout_and_columns_without_names_taken_by_position():

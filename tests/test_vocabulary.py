@@ -57,14 +57,6 @@ def test_decoding_turns_ids_back_into_values(values):
     assert vocabulary.decode(np.array([[0, 1]])).tolist() == [[None, None]]
 
 
-def test_whole_numbers_of_any_type_are_the_same_ids():
-    kinds = [np.array([7, 8], dtype=dtype) for dtype in (np.int8, np.uint64, np.float32)]
-    for values in (*kinds, np.array([np.int32(7), 8.0], dtype=object)):
-        plain = plain_ids(values, name="item")
-        assert plain.dtype == np.int64
-        assert plain.tolist() == [7, 8]
-
-
 @pytest.mark.parametrize("big", [2**24, 2**53, 2**62, 2**63, 2**70])
 def test_neighbouring_large_ids_stay_apart(big):
     ids = [big, big + 1, big + 2]
