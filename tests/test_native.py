@@ -18,8 +18,8 @@ from sklearn_din import DINClassifier
 from sklearn_din.features import Behaviour, EncodedFeatures, Field, Ragged, Schema
 from sklearn_din.module import DIN
 from sklearn_din.native import logits as native_logits
+from sklearn_din.native import optimizer as native_optimizer
 from sklearn_din.native import pairs as native_pairs
-from sklearn_din.native import rows as native_rows
 from sklearn_din.native.coverage import may_compute, not_covered
 from sklearn_din.native.logits import add_gradients, logits_of, n_native_threads
 from sklearn_din.native.structures import load_library
@@ -169,11 +169,13 @@ def test_one_pass_gives_the_gradients_of_a_weighted_loss(loss, make):
     X = make()
     module, y = make_network(X), labels_of(X)
     weights = torch.linspace(0.5, 2, len(X))
-    (LOSSES[loss](module(Batch(X)), y, weights) / 3).backward()
+    expected_loss = LOSSES[loss](module(Batch(X)), y, weights) / 3
+    expected_loss.backward()
     expected = [parameter.grad.to_dense() for parameter in module.parameters()]
     module.zero_grad(set_to_none=True)
     batch = Batch(X, weights.numpy(), joint=JointRows(0, 3 * len(X)))
-    logits = add_gradients(module, batch, y, loss)
+    value, logits = add_gradients(module, batch, y, loss)
+    torch.testing.assert_close(value, expected_loss.detach(), rtol=1e-6, atol=1e-7)
     torch.testing.assert_close(logits, logits_of(module, batch), rtol=0, atol=0)
     for parameter, gradient in zip(module.parameters(), expected, strict=True):
         limit = float(1e-4 * gradient.abs().max() + 1e-7)
@@ -402,7 +404,7 @@ def test_rows_move_as_torch_moves_them(has_decay, monkeypatch):
     generator = torch.Generator().manual_seed(0)
     start, ends = torch.randn(50, 6, generator=generator), []
     for library in (load_library(), None):
-        monkeypatch.setattr(native_rows, "load_library", lambda library=library: library)
+        monkeypatch.setattr(native_optimizer, "load_library", lambda library=library: library)
         table = nn.Parameter(start.clone())
         decay = torch.linspace(0, 0.1, 50) if has_decay else None
         group = {"params": [table], "starts": torch.tensor([0, 9, 30, 45]), "decay": decay}
@@ -449,6 +451,26 @@ def test_pairs_of_items_have_the_bits_of_numpy(shape, sizes, monkeypatch):
     for native, expected in zip(*results, strict=True):
         for part in ("data", "indices", "indptr"):
             np.testing.assert_array_equal(getattr(native, part), getattr(expected, part))
+
+
+def test_dense_parameters_move_as_torchs_adam_moves_them():
+    shapes, twins = [(30, 7), (30,), (), (1, 30)], []
+    for make in (RowwiseAdam, torch.optim.Adam):
+        generator = torch.Generator().manual_seed(0)
+        parameters = [nn.Parameter(torch.randn(s, generator=generator)) for s in shapes]
+        optimizer = make(parameters, lr=0.01)
+        for step in range(20):
+            for parameter in parameters:
+                parameter.grad = torch.randn(parameter.shape, generator=generator) / 10**step
+            if step == 10:  # torch takes one whose numbers lie elsewhere
+                parameters[0].grad = parameters[0].grad.t().contiguous().t()
+            optimizer.step()
+            optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+        states = [optimizer.state[parameter] for parameter in parameters]
+        names = "step", "exp_avg", "exp_avg_sq"
+        twins.append([*parameters, *(state[name] for state in states for name in names)])
+    for own, expected in zip(*twins, strict=True):
+        torch.testing.assert_close(own, expected, rtol=1e-6, atol=1e-12)
 
 
 @pytest.fixture

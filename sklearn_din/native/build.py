@@ -18,7 +18,7 @@ from pathlib import Path
 FOLDER = Path(__file__).parent
 SUFFIXES = {"win": ".dll", "mac": ".dylib"}  # by the first letters of a platform
 # -ffast-math is not among them: losses that are no longer numbers must be found.
-FLAGS = ["-O3", "-std=c++17", "-fvisibility=hidden", "-pthread", "-Wno-psabi"]
+FLAGS = ["-O3", "-std=c++17", "-fno-math-errno", "-fvisibility=hidden", "-pthread", "-Wno-psabi"]
 X86_KERNELS = {"avx2": ["-mavx2", "-mfma"], "avx512": ["-mavx512f", "-mavx2", "-mfma"]}
 
 

@@ -1,5 +1,8 @@
 """What the native code covers, and when it steps aside: the only list of it."""
 
+from collections.abc import Sequence
+from typing import Any, TypeGuard
+
 import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
@@ -19,6 +22,7 @@ MODULES = {
 }
 POOLINGS = {"attention", "sum", "mean"}
 NORMALIZATIONS = {None, "sqrt"}
+PLAIN = {Tensor, nn.Parameter}
 HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
 
 
@@ -50,8 +54,8 @@ class Watch:
 
     def __init__(self, module: DIN) -> None:
         parts = list(module.modules())
-        self._types = [(part, type(part)) for part in parts[1:]]
-        self._children = [(p._modules, name, c) for p in parts for name, c in p._modules.items()]
+        self._parts, self._types = parts[1:], [type(part) for part in parts[1:]]
+        self._children = [(part._modules, dict(part._modules)) for part in parts]
         self._hooks = [getattr(part, name) for part in parts for name in HOOKS]
         self._attributes = [vars(part) for part in parts[1:]]
 
@@ -59,8 +63,8 @@ class Watch:
         """Return whether the network has the same parts, without hooks or functions of others."""
         return (
             not any(self._hooks)
-            and all(type(part) is kind for part, kind in self._types)
-            and all(held.get(name) is child for held, name, child in self._children)
+            and [type(part) for part in self._parts] == self._types
+            and all(held == children for held, children in self._children)
             and not any("forward" in attributes for attributes in self._attributes)
         )
 
@@ -76,16 +80,14 @@ def may_compute(batch: Batch) -> bool:
         or torch.jit.is_tracing()
         or torch.compiler.is_compiling()
         or (batch.shared and wants_gradients)
-        or not all(is_plain(values) for values in numbers)
+        or not are_plain(numbers)
         or any(values.requires_grad for values in numbers)
     )
 
 
-def is_plain(tensor: Tensor) -> bool:
-    """Return whether the tensor's numbers lie one after the other in the host's memory."""
-    return (
-        type(tensor) in (Tensor, nn.Parameter)
-        and tensor.dtype == torch.float32
-        and tensor.is_cpu
-        and tensor.is_contiguous()
+def are_plain(tensors: Sequence[Any]) -> TypeGuard[Sequence[Tensor]]:
+    """Return whether each tensor's float32 numbers lie one after the other in the host's memory."""
+    return all(
+        type(t) in PLAIN and t.dtype is torch.float32 and t.is_cpu and t.is_contiguous()
+        for t in tensors
     )

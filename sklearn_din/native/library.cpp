@@ -13,6 +13,7 @@
 #include <cpuid.h>
 #endif
 
+#include "optimizer.h"
 #include "pairs.h"
 #include "rows.h"
 #include "step.h"
@@ -140,10 +141,23 @@ public:
         for (const Task& task : tasks)
             if (task.is_wrong) return false;
         if (gradients) write_gradients(gradients);
+        if (gradients && net.loss != GIVEN) logits[net.n_rows] = loss_of(logits);
         return true;
     }
 
 private:
+    float loss_of(const float* logits) const {
+        double sum = 0;
+        for (int64_t row = 0; row < net.n_rows; row++) {
+            const double x = logits[row], y = net.targets[row];
+            const double loss =
+                net.loss == LOG ? (1 - y) * x + std::max(-x, 0.0) + std::log1p(std::exp(-std::abs(x)))
+                                : (x - y) * (x - y);
+            sum += net.weights ? loss * net.weights[row] : loss;
+        }
+        return float(sum / net.n_joint_rows);
+    }
+
     void write_gradients(float* gradients) {
         for (size_t i = 1; i < tasks.size(); i++)
             for (int64_t j = 0; j < size_of_sum; j++) tasks[0].sum[j] += tasks[i].sum[j];
@@ -410,7 +424,7 @@ EXPORT int64_t din_choose_kernels(int64_t level) {
 }
 
 // Logits (n_rows,). Where ``gradients`` is not null, it gets those of the layers one after the other;
-// those of the tables lie where ``Table`` says.
+// those of the tables lie where ``Table`` says, and after the logits comes the loss, but of GIVEN.
 EXPORT int64_t din_run(const din::Network* network, float* logits, float* gradients) {
     return din::code_of([&] {
         return din::Run(*network).run(logits, gradients) ? din::DONE : din::UNKNOWN_ID;
@@ -444,5 +458,11 @@ EXPORT int64_t din_select_largest(const din::Pairs* pairs) {
         din::select_largest(*pairs);
         return din::DONE;
     });
+}
+
+EXPORT int64_t din_update_dense(const din::DenseUpdate* updates, int64_t n, double rate, double beta,
+                                double kept, double eps) {
+    for (int64_t i = 0; i < n; i++) din::update_dense(updates[i], rate, beta, kept, eps);
+    return din::DONE;
 }
 }

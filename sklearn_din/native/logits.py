@@ -1,9 +1,9 @@
 """Logits of a batch and their gradients in native code: ``module(batch)``, faster."""
 
+from collections.abc import Sequence
 from contextvars import ContextVar
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
@@ -36,8 +36,8 @@ def logits_of(module: DIN, batch: Batch) -> Tensor:
     return module.add_favours(call.forward(), batch)
 
 
-def add_gradients(module: DIN, batch: Batch, y: Tensor, loss: str) -> Tensor | None:
-    """Give the parameters the gradients of a mean loss in one pass; return the logits.
+def add_gradients(module: DIN, batch: Batch, y: Tensor, loss: str) -> tuple[Tensor, Tensor] | None:
+    """Give the parameters the gradients of a mean loss in one pass; return the loss and the logits.
 
     The values are those of ``loss_of(logits_of(module, batch)).backward()``. None where torch must
     compute them: beyond what :func:`logits_of` needs, nothing else may add to the logits, and
@@ -49,10 +49,10 @@ def add_gradients(module: DIN, batch: Batch, y: Tensor, loss: str) -> Tensor | N
     call = None if module.options["position_shares"] else _call_of(module, batch)
     if call is None or not all(map(_may_be_given, call.parameters)):
         return None
-    logits, gradients = call.gradients(loss, y, batch.weights, batch.n_joint_rows)
+    value, logits, gradients = call.gradients(loss, y, batch.weights, batch.n_joint_rows)
     for parameter, gradient in zip(call.parameters, gradients, strict=True):
         parameter.grad = gradient
-    return logits
+    return value, logits
 
 
 def _may_be_given(parameter: Tensor) -> bool:
@@ -94,75 +94,70 @@ class _Logits(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_logits: Tensor) -> tuple[Tensor | None, ...]:
-        return (None, *ctx.call.gradients("given", grad_logits)[1])
+        return (None, *ctx.call.gradients("given", grad_logits)[2])
 
 
 class _Call:
     """Passes over one batch; it holds what they point to."""
 
-    def __init__(self, module: DIN, batch: Batch, plan: Plan, parameters: list[Tensor]) -> None:
-        n_tables = len(plan.tables)
+    def __init__(self, module: DIN, batch: Batch, plan: Plan, parameters: Sequence[Tensor]) -> None:
         self._plan, self._batch, self.parameters = plan, batch, parameters
         self._numbers = module._numbers(batch) if module.of_numbers else batch.numbers
-        self._ids, self._behaviours = plan.ids.copy(), plan.behaviours.copy()
-        self._tables, self._network = plan.tables.copy(), plan.network.copy()
-        self._layers = plan.layers_at(parameters[n_tables:])
-        self._ids["ids"] = [batch.identities[name].data_ptr() for name in plan.names]
-        offsets = list(batch.offsets.values())
-        self._behaviours["offsets"] = [tensor.data_ptr() for tensor in offsets]
-        self._behaviours["is_shared"] = [batch.shared and len(tensor) == 2 for tensor in offsets]
-        self._tables["rows"] = [table.data_ptr() for table in parameters[:n_tables]]
-        numbers = [batch.event_numbers[name].data_ptr() for name in plan.event_numbers]
-        self._event_numbers = np.array(numbers, dtype=np.int64)
-        held = self._ids, self._behaviours, self._layers, self._tables
-        self._network["ids"], self._network["behaviours"] = (a.ctypes.data for a in held[:2])
-        self._network["layers"], self._network["tables"] = (a.ctypes.data for a in held[2:])
-        self._network["numbers"] = self._numbers.data_ptr()
-        self._network["event_numbers"] = self._event_numbers.ctypes.data
-        self._network["n_rows"] = batch.n_rows
-        self._network["n_threads"] = n_native_threads.get() or torch.get_num_threads()
+        self._n_threads = n_native_threads.get() or torch.get_num_threads()
+        offsets = batch.offsets.values()
+        self._words = plan.words.copy()
+        self._words[plan.inputs] = [
+            *[batch.identities[name].data_ptr() for name in plan.names],
+            *[tensor.data_ptr() for tensor in offsets],
+            *[batch.shared and tensor.shape[0] == 2 for tensor in offsets],
+            *[batch.event_numbers[name].data_ptr() for name in plan.event_numbers],
+            *[parameter.data_ptr() for parameter in parameters],
+            *(self._numbers.data_ptr(), batch.n_rows, self._n_threads),
+        ]
+        self._words[plan.pointers] = self._words.ctypes.data + plan.distances
 
     def forward(self) -> Tensor:
         """Return the logits: (n_rows,)."""
-        return self._run(None)
+        logits = torch.empty(self._batch.n_rows)
+        self._run(logits, None)
+        return logits
 
     def gradients(
         self, loss: str, targets: Tensor, weights: Tensor | None = None, n_joint_rows: int = 1
-    ) -> tuple[Tensor, list[Tensor]]:
-        """Return logits and gradients of the parameters; of a table sparse, each row once.
+    ) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """Return loss, logits and gradients of the parameters; of a table sparse, each row once.
 
-        loss : one of LOSSES; "given": ``targets`` are the gradients of the logits
+        loss : one of LOSSES; "given": ``targets`` are the gradients of the logits, no loss comes
         """
-        n_tables = len(self._tables)
-        tables, layers = self.parameters[:n_tables], self.parameters[n_tables:]
-        sizes = [len(self._batch.identities[name]) for name in self._plan.names]
-        n_ids = np.bincount(self._ids["table"], weights=sizes, minlength=n_tables).astype(int)
+        plan, identities = self._plan, self._batch.identities
+        n_tables = len(plan.names_of_table)
+        tables = self.parameters[:n_tables]
+        n_ids = [sum([identities[n].shape[0] for n in names]) for names in plan.names_of_table]
         rows = [torch.empty(n, dtype=torch.int64) for n in n_ids]
         values = [torch.empty(n, table.shape[1]) for n, table in zip(n_ids, tables, strict=True)]
-        self._tables["touched"] = [tensor.data_ptr() for tensor in rows]
-        self._tables["values"] = [tensor.data_ptr() for tensor in values]
-        flat = torch.empty(sum(layer.numel() for layer in layers))
-        held = [targets.contiguous(), None if weights is None else weights.contiguous()]
-        pointers = [0 if tensor is None else tensor.data_ptr() for tensor in held]
-        self._network["targets"], self._network["weights"] = pointers
-        self._network["loss"], self._network["n_joint_rows"] = LOSSES[loss], n_joint_rows
-        logits = self._run(flat)
-        touched = zip(tables, rows, values, self._tables["n_touched"].tolist(), strict=True)
+        flat = torch.empty(sum(plan.n_weights))
+        held = targets.contiguous(), None if weights is None else weights.contiguous()
+        self._words[plan.outputs] = [
+            *[tensor.data_ptr() for tensor in (*rows, *values)],
+            *[0 if tensor is None else tensor.data_ptr() for tensor in held],
+            *(LOSSES[loss], n_joint_rows),
+        ]
+        logits = torch.empty(self._batch.n_rows + 1)
+        self._run(logits, flat)
+        touched = zip(tables, rows, values, self._words[plan.n_touched].tolist(), strict=True)
         sparse = [sparse_gradient(r[:n], v[:n], table.shape) for table, r, v, n in touched]
-        parts = flat.split([layer.numel() for layer in layers])
-        dense = [part.view_as(layer) for part, layer in zip(parts, layers, strict=True)]
-        return logits, [*sparse, *dense]
+        parts = zip(flat.split(plan.n_weights), plan.shapes[n_tables:], strict=True)
+        dense = [part if len(shape) == 1 else part.view(shape) for part, shape in parts]
+        return logits[-1], logits[:-1], [*sparse, *dense]
 
-    def _run(self, gradients: Tensor | None) -> Tensor:
-        logits = torch.empty(self._batch.n_rows)
+    def _run(self, logits: Tensor, gradients: Tensor | None) -> None:
         to = None if gradients is None else gradients.data_ptr()
-        code = load_library().din_run(self._network.ctypes.data, logits.data_ptr(), to)
+        code = load_library().din_run(self._words.ctypes.data, logits.data_ptr(), to)
         if code == UNKNOWN_ID:
             self._raise_unknown_id()
-        return logits
 
     def _raise_unknown_id(self) -> None:
-        for name, n_ids in zip(self._plan.names, self._ids["n_ids"], strict=True):
+        for name, n_ids in zip(self._plan.names, self._plan.n_ids, strict=True):
             ids = self._batch.identities[name]
             if len(ids) and int(ids.max()) >= n_ids:
                 raise IndexError(

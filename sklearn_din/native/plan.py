@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from sklearn_din.module import DIN
-from sklearn_din.native.coverage import Watch, is_plain, not_covered
+from sklearn_din.native.coverage import Watch, are_plain, not_covered
 from sklearn_din.native.structures import (
     ACTIVATIONS,
     BEHAVIOUR,
@@ -19,11 +19,14 @@ from sklearn_din.native.structures import (
     IDS,
     LINEAR,
     NETWORK,
+    POINTER,
     TABLE,
+    WORD,
 )
 from sklearn_din.network.interest import ADDED_EVENTS, DECAYS, N_COUNTED, Interest
 from sklearn_din.network.layers import PReLU
 
+OF_LAYER = "weight", "bias", "slope"  # the first members of a layer; not all have a slope
 _DECAYS = np.array(DECAYS, dtype=np.float32)
 _plans: WeakKeyDictionary[DIN, Plan] = WeakKeyDictionary()
 
@@ -49,10 +52,26 @@ class Plan:
 
     Attributes
     ----------
-    ids, layers, behaviours, tables, network : ndarray
-        Structures of ``network.h``.
+    words : ndarray of shape (n_words,), int64
+        All structures of ``network.h`` one after the other, the network first, and the pointers to
+        event numbers. Each member is a word.
+    inputs, outputs : ndarray, int64
+        Numbers of the words that a call fills in: for all passes, and for gradients.
+    pointers, distances : ndarray of shape (5,), int64
+        Numbers of the words that point to other structures, and how many bytes from the first word
+        these lie.
+    n_touched : ndarray of shape (n_tables,), int64
+        Numbers of the words that then say how many rows of each table have a gradient.
     names : list of str
         Whose ids they are: all fields, then the attributes of each behaviour.
+    n_ids : list of int
+        Below which theirs are.
+    names_of_table : list of list of str
+        Those names by their table.
+    shapes : list of Size
+        Of the parameters, in their order: tables, then weight, bias and slope of each layer.
+    n_weights : list of int
+        Sizes of those of the layers.
     event_numbers : list of str
         Numeric histories, behaviour by behaviour.
     """
@@ -61,7 +80,8 @@ class Plan:
         self.watch = Watch(module)
         self.names: list[str] = []
         self.event_numbers: list[str] = []
-        self._parameters: list[tuple[dict, str, torch.Size]] = []
+        self._parameters: list[tuple[dict, str]] = []
+        self.shapes: list[torch.Size] = []
         self._ids: list[tuple[int, ...]] = []
         self._layers: list[list[int]] = []
         embeddings = module.embeddings
@@ -75,47 +95,41 @@ class Plan:
         n_layers = self._add_layers([*module.mlp, module.output])
         parts = module.interest_modules
         rows = [self._behaviour(module, p, columns[p.behaviour.histories]) for p in parts]
-        self.behaviours = np.array(rows, dtype=BEHAVIOUR)
-        self.ids = np.array(self._ids, dtype=IDS)
-        self.layers = np.array([tuple(layer) for layer in self._layers], dtype=LINEAR)
-        self.tables = np.array([(0, int(w), 0, 0, 0) for w in embeddings.tables], dtype=TABLE)
-        sizes = len(module.of_ids), len(parts), n_layers, len(self.tables), len(module.of_numbers)
+        self.names_of_table = [
+            [name for name, ids in zip(self.names, self._ids, strict=True) if ids[1] == number]
+            for number in self._table_of.values()
+        ]
+        self.n_ids = [ids[3] for ids in self._ids]
+        tables = [(0, int(width), 0, 0, 0) for width in embeddings.tables]
+        self.n_weights = [shape.numel() for shape in self.shapes[len(tables) :]]
+        sizes = len(module.of_ids), len(parts), n_layers, len(tables), len(module.of_numbers)
         n_inputs, counts = sum(module.mlp_inputs.values()), (len(DECAYS), N_COUNTED)
         constants = _DECAYS.ctypes.data, *sizes, n_inputs, *counts, int(ADDED_EVENTS)
-        self.network = np.array([(0, 0, 0, 0, 0, 0, *constants, 0, 0, 0, 0, 0, 0)], dtype=NETWORK)
-        n_members = LINEAR.itemsize // 8
-        self._places = [
-            n_members * number + place
-            for number, layer in enumerate(self._layers)
-            for place in range(3 if layer[-1] == ACTIVATIONS["PReLU"] else 2)
-        ]
+        self._arrange(
+            network=np.array([(0, 0, 0, 0, 0, 0, *constants, 0, 0, 0, 0, 0, 0)], dtype=NETWORK),
+            ids=np.array(self._ids, dtype=IDS),
+            behaviours=np.array(rows, dtype=BEHAVIOUR),
+            layers=np.array([tuple(layer) for layer in self._layers], dtype=LINEAR),
+            tables=np.array(tables, dtype=TABLE),
+            event_numbers=np.zeros(len(self.event_numbers), dtype=POINTER),
+        )
 
-    def parameters(self) -> list[Tensor] | None:
+    def parameters(self) -> Sequence[Tensor] | None:
         """Return tables, then weight, bias and slope of each layer; None where torch must compute.
 
         That is where one of them has other sizes now, or gets no gradient while others do.
         """
-        wants_gradients = torch.is_grad_enabled()
-        tensors = []
-        for held, name, shape in self._parameters:
-            tensor = held.get(name)
-            if tensor is None or not is_plain(tensor) or tensor.shape != shape:
-                return None
-            if wants_gradients and not tensor.requires_grad:
-                return None
-            tensors.append(tensor)
+        tensors = [held.get(name) for held, name in self._parameters]
+        if not are_plain(tensors) or [tensor.shape for tensor in tensors] != self.shapes:
+            return None
+        if torch.is_grad_enabled() and not all(tensor.requires_grad for tensor in tensors):
+            return None
         return tensors
-
-    def layers_at(self, parameters: Sequence[Tensor]) -> np.ndarray:
-        """Return the layers with pointers to their parameters, which come in their order."""
-        layers = self.layers.copy()
-        pointers = [parameter.data_ptr() for parameter in parameters]
-        layers.view(np.int64)[self._places] = pointers
-        return layers
 
     def _add_parameters(self, part: nn.Module, *names: str) -> None:
         held = part._parameters
-        self._parameters += [(held, name, getattr(part, name).shape) for name in names]
+        self._parameters += [(held, name) for name in names]
+        self.shapes += [getattr(part, name).shape for name in names]
 
     def _add_ids(self, module: DIN, name: str, column: int, candidate: int = -1) -> None:
         embeddings = module.embeddings
@@ -155,3 +169,25 @@ class Plan:
         sizes = len(behaviour.histories), first_number, len(behaviour.numbers)
         layers = first_layer, n_layers, interest.width, column, factor
         return (0, 0, first_ids, *sizes, *layers, interest.extended, interest.trains_embeddings)
+
+    def _arrange(self, **structures: np.ndarray) -> None:
+        """Put the structures one after the other, and find the words that a call fills in."""
+        self.words = np.concatenate([array.view(np.int64) for array in structures.values()])
+        ends = np.cumsum([array.nbytes // WORD for array in structures.values()])
+        numbers = np.split(np.arange(ends[-1]), ends[:-1])
+        network, ids, behaviours, layers, tables, event_numbers = (
+            some.view(array.dtype) for some, array in zip(numbers, structures.values(), strict=True)
+        )
+        of_layers = layers.view(POINTER).reshape(len(layers), -1)[:, : len(OF_LAYER)]
+        is_there = np.ones(of_layers.shape, dtype=bool)
+        is_there[:, -1] = structures["layers"]["activation"] == ACTIVATIONS["PReLU"]
+        inputs = [ids["ids"], behaviours["offsets"], behaviours["is_shared"], event_numbers]
+        inputs += [tables["rows"], of_layers[is_there]]
+        inputs += [network[member] for member in ("numbers", "n_rows", "n_threads")]
+        outputs = [tables["touched"], tables["values"]]
+        outputs += [network[member] for member in ("targets", "weights", "loss", "n_joint_rows")]
+        self.inputs, self.outputs = np.concatenate(inputs), np.concatenate(outputs)
+        self.n_touched = tables["n_touched"]
+        members = "ids", "behaviours", "layers", "tables", "event_numbers"
+        self.pointers = np.concatenate([network[member] for member in members])
+        self.distances = ends[:-1] * WORD

@@ -15,12 +15,14 @@ FACTORS = {None: 0, "sqrt": 1, "mean": 2}
 LOSSES = {"given": 0, "log": 1, "squares": 2}
 ACTIVATIONS = {"NONE": 0, "PReLU": 1, "Sigmoid": 2}
 UNKNOWN_ID, NO_MEMORY = 1, 2  # what a call may come to, besides 0
-TYPES = {"p": ctypes.c_void_p, "f": ctypes.c_float}
+WORD = 8  # bytes of each member
+POINTER = np.dtype(np.int64)
+TYPES = {"p": ctypes.c_void_p, "n": ctypes.c_int64, "f": ctypes.c_float, "d": ctypes.c_double}
 
 
 def _structure(members: str) -> np.dtype:
-    """Return the type of a structure whose members have eight bytes each."""
-    return np.dtype([(name, np.int64) for name in members.split()])
+    """Return the type of a structure."""
+    return np.dtype([(name, POINTER) for name in members.split()])
 
 
 IDS = _structure("ids table first_row n_ids width column candidate")
@@ -36,9 +38,6 @@ NETWORK = _structure(
     "targets weights loss n_joint_rows n_rows n_threads"
 )
 
-ROW_UPDATE = _structure(
-    "touched gradient decay table square starts total share n_touched width n_vocabularies"
-)
 PAIRS = _structure(
     "left_ends right_ends near_ends left_columns right_columns near_columns right_values roots "
     "popular gram ends columns values n_ids n_inner n_popular n_best"
@@ -46,6 +45,7 @@ PAIRS = _structure(
 CALLS = {
     "din_run": "ppp",
     "din_update_rows": "pfff",
+    "din_update_dense": "pndddd",
     "din_score_pairs": "pf",
     "din_select_pairs": "p",
     "din_select_largest": "p",

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from inspect import unwrap
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from torch.nn import functional as F  # noqa: N812
 from torch.optim.adam import adam
 
 from sklearn_din.module import DIN
-from sklearn_din.native.rows import update_rows
+from sklearn_din.native.optimizer import update_dense, update_rows
 
 
 class RowwiseAdam(torch.optim.Optimizer):
@@ -19,7 +20,7 @@ class RowwiseAdam(torch.optim.Optimizer):
 
     One optimizer with a group of parameters for each table, so that schedules and clipping reach
     everything that is trained. Parameters with dense gradients take the steps of
-    :class:`torch.optim.Adam`, computed by its fused kernel.
+    :class:`torch.optim.Adam`.
 
     A table takes steps without momentum and with one second moment per row, on the rows of the
     batch only: row j with gradient g moves by ``lr * g / sqrt(v_j + v)``. v_j is the row's second
@@ -63,12 +64,19 @@ class RowwiseAdam(torch.optim.Optimizer):
         options = {"lr": lr, "betas": betas, "eps": eps, "starts": starts, "decay": decay}
         super().__init__(params, options)
 
-    # torch wraps these four for torch.compile, and the first call spends over a second on importing
-    # the compiler. Nothing here is compiled, so the unwrapped functions do.
+    # torch wraps these for torch.compile, and the first call spends over a second on importing the
+    # compiler. Nothing here is compiled, so the unwrapped functions do.
     add_param_group = unwrap(torch.optim.Optimizer.add_param_group)
-    zero_grad = unwrap(torch.optim.Optimizer.zero_grad)
     state_dict = unwrap(torch.optim.Optimizer.state_dict)
     load_state_dict = unwrap(torch.optim.Optimizer.load_state_dict)
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Forget the gradients, or set them to zero, as torch does."""
+        for parameter in chain(*(group["params"] for group in self.param_groups)):
+            if set_to_none:
+                parameter.grad = None
+            elif parameter.grad is not None:
+                parameter.grad = torch.zeros_like(parameter.grad)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -94,13 +102,14 @@ class RowwiseAdam(torch.optim.Optimizer):
         return loss
 
     def _update_dense(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
-        for parameter in parameters:
-            state = self.state[parameter]
+        states = [self.state[parameter] for parameter in parameters]
+        for parameter, state in zip(parameters, states, strict=True):
             if not state:
                 state["step"] = torch.zeros((), dtype=torch.float32, device=parameter.device)
                 state["exp_avg"] = torch.zeros_like(parameter)
                 state["exp_avg_sq"] = torch.zeros_like(parameter)
-        states = [self.state[parameter] for parameter in parameters]
+        if update_dense(parameters, states, group):
+            return
         adam(
             parameters,
             [parameter.grad for parameter in parameters if parameter.grad is not None],

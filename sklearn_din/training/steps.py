@@ -62,13 +62,8 @@ def compute_in_native_code(net: NeuralNet, rows: Batch, labels: Tensor) -> dict[
     loss_name = LOSSES.get(type(net.target), "")
     if not (loss_name and net.knows_own_loss and len(rows) and rows.n_events <= SPLIT_FROM):
         return None
-    logits = add_gradients(net.module_, rows, labels, loss_name)
-    if logits is None:
-        return None
-    loss = net.get_loss(logits, labels, X=rows, training=True)
-    if len(rows) != rows.n_joint_rows:
-        loss = loss * (len(rows) / rows.n_joint_rows)
-    return {"loss": loss, "y_pred": logits}
+    step = add_gradients(net.module_, rows, labels, loss_name)
+    return None if step is None else dict(zip(("loss", "y_pred"), step, strict=True))
 
 
 def name_gradients(net: NeuralNet) -> Iterator[tuple[str, Tensor]]:
@@ -98,8 +93,10 @@ class Losses:
 
     def note(self, loss: Tensor, batch: Batch) -> None:
         """Have the loss of a batch checked, at once where that costs nothing."""
+        if loss.is_cpu and math.isfinite(loss):
+            return
         self.unread.append((loss.detach(), batch.numbers))
-        if is_host(loss.device) or len(self.unread) >= STEPS_PER_READ:
+        if loss.is_cpu or len(self.unread) >= STEPS_PER_READ:
             self.check()
 
     def check(self) -> None:
