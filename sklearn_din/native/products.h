@@ -18,9 +18,11 @@ inline Lanes& at(float* numbers) { return *reinterpret_cast<Lanes*>(numbers); }
 inline const Lanes& at(const float* numbers) { return *reinterpret_cast<const Lanes*>(numbers); }
 
 inline float sum_of(Lanes lanes) {
-    for (int n = LANES / 2; n; n /= 2)
-        for (int i = 0; i < n; i++) lanes[i] += lanes[i + n];
-    return lanes[0];
+    typedef float Four __attribute__((vector_size(16)));
+    Four sum = {lanes[0], lanes[1], lanes[2], lanes[3]};
+    for (int i = 4; i < LANES; i += 4)
+        sum += Four{lanes[i], lanes[i + 1], lanes[i + 2], lanes[i + 3]};
+    return (sum[0] + sum[2]) + (sum[1] + sum[3]);
 }
 
 struct Matrix {  // its entry (i, k) lies at numbers[i * row + k * column]

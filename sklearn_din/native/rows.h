@@ -1,7 +1,6 @@
 // Gradients of embedding tables: each touched row once, in ascending order.
 #pragma once
 #include <algorithm>
-#include <numeric>
 #include <vector>
 
 #include "network.h"
@@ -17,56 +16,51 @@ struct Source {  // of the rows that a field's ids stand for, ``stride`` numbers
 
 class TouchedRows {
     const std::vector<Source>& sources;
-    std::vector<int32_t> numbers;  // of the distinct row that each id stands for
+    std::vector<uint64_t> marks;  // a bit for each row of the table
+    std::vector<int32_t> before;  // of each word of marks: touched rows in those before it
 
     static int64_t row_of(const Ids& field, int64_t i) {
         return field.first_row + (field.ids[i] < 0 ? 1 : field.ids[i]);
     }
 
+    int64_t number_of(int64_t row) const {
+        const uint64_t lower = marks[row / 64] & ((uint64_t(1) << row % 64) - 1);
+        return before[row / 64] + __builtin_popcountll(lower);
+    }
+
 public:
     TouchedRows(const std::vector<Source>& sources, Table& table) : sources(sources) {
-        size_t n = 0, size = 64;
-        for (const Source& source : sources) n += source.n;
-        while (size < 2 * n) size *= 2;
-        std::vector<int64_t> keys(size, -1);  // a hash table: rows, and their numbers
-        std::vector<int32_t> found(size);
-        std::vector<int64_t> rows;
-        numbers.reserve(n);
+        int64_t n_rows = 0;
+        for (const Source& source : sources)
+            n_rows = std::max(n_rows, source.of->first_row + source.of->n_ids);
+        marks.resize(n_rows / 64 + 1);
+        before.resize(marks.size());
         for (const Source& source : sources)
             for (int64_t i = 0; i < source.n; i++) {
                 const int64_t row = row_of(*source.of, i);
-                size_t place = size_t(row) * 0x9E3779B97F4A7C15ull >> 32 & (size - 1);
-                while (keys[place] != row && keys[place] >= 0) place = (place + 1) & (size - 1);
-                if (keys[place] < 0) {
-                    keys[place] = row;
-                    found[place] = int32_t(rows.size());
-                    rows.push_back(row);
-                }
-                numbers.push_back(found[place]);
+                marks[row / 64] |= uint64_t(1) << row % 64;
             }
-        std::vector<int32_t> order(rows.size()), rank(rows.size());
-        std::iota(order.begin(), order.end(), 0);
-        std::sort(order.begin(), order.end(), [&](int32_t a, int32_t b) { return rows[a] < rows[b]; });
-        for (size_t i = 0; i < order.size(); i++) {
-            rank[order[i]] = int32_t(i);
-            table.touched[i] = rows[order[i]];
+        table.n_touched = 0;
+        for (size_t word = 0; word < marks.size(); word++) {
+            before[word] = int32_t(table.n_touched);
+            for (uint64_t rest = marks[word]; rest; rest &= rest - 1)
+                table.touched[table.n_touched++] = int64_t(word) * 64 + __builtin_ctzll(rest);
         }
-        for (int32_t& number : numbers) number = rank[number];
-        table.n_touched = int64_t(rows.size());
     }
 
     // Sums of one of ``n`` shares of the rows, each in the order of the ids.
     void add_up(const Table& table, int64_t share, int64_t n) const {
         const int64_t begin = table.n_touched * share / n, end = table.n_touched * (share + 1) / n;
-        const int64_t width = table.width;
+        if (begin == end) return;
+        const int64_t width = table.width, first = table.touched[begin], last = table.touched[end - 1];
         std::fill(table.values + begin * width, table.values + end * width, 0.0f);
-        const int32_t* number = numbers.data();
         for (const Source& source : sources)
             for (int64_t i = 0; i < source.n; i++) {
-                const int64_t row = *number++;
-                if (row < begin || row >= end) continue;
+                const int64_t row = row_of(*source.of, i);
+                if (row < first || row > last) continue;
                 const float* gradient = source.values + i * source.stride;
-                for (int64_t j = 0; j < width; j++) table.values[row * width + j] += gradient[j];
+                float* to = table.values + number_of(row) * width;
+                for (int64_t j = 0; j < width; j++) to[j] += gradient[j];
             }
     }
 };
