@@ -224,7 +224,7 @@ private:
         b.sum_of_query = place_in_sum(layers[0].n_outputs * b.width);
         b.sum_of_pairs = place_in_sum(layers[0].n_outputs * b.width);
         step.widest_query = std::max(step.widest_query, padded(layers[0].n_outputs));
-        largest = std::max(largest, b.width * padded(layers[0].n_outputs));
+        largest = std::max(largest, b.ld * padded(layers[0].n_outputs));
     }
 
     void cut_into_tasks() {

@@ -30,53 +30,58 @@ struct Matrix {  // its entry (i, k) lies at numbers[i * row + k * column]
     int64_t row, column;
 };
 
-template <int ROWS, int WIDTH>  // of a tile of C, its width in registers
-inline void add_tile(int64_t n, Matrix A, const float* B, int64_t ld_b, float* C, int64_t ld_c) {
-    Lanes tile[ROWS][WIDTH];
-    for (int i = 0; i < ROWS; i++)
-        for (int j = 0; j < WIDTH; j++) tile[i][j] = at(C + i * ld_c + LANES * j);
-    for (int64_t k = 0; k < n; k++) {
-        Lanes b[WIDTH];
-        for (int j = 0; j < WIDTH; j++) b[j] = at(B + k * ld_b + LANES * j);
-        for (int i = 0; i < ROWS; i++) {
-            const float a = A.numbers[i * A.row + k * A.column];
-            for (int j = 0; j < WIDTH; j++) tile[i][j] += a * b[j];
-        }
+// What a product starts from and what becomes of its sums, ROWS of one column of registers at a
+// time: here C += A B.
+struct Sum {
+    float* to;
+    int64_t ld;
+    Lanes begin(int64_t i, int64_t j) const { return at(to + i * ld + j); }
+    template <int ROWS>
+    void end(int64_t i, int64_t j, const Lanes (&sums)[ROWS]) const {
+        for (int r = 0; r < ROWS; r++) at(to + (i + r) * ld + j) = sums[r];
     }
-    for (int i = 0; i < ROWS; i++)
-        for (int j = 0; j < WIDTH; j++) at(C + i * ld_c + LANES * j) = tile[i][j];
+};
+
+template <int ROWS, int WIDTH, class Ends>  // of a tile, its width in registers
+inline void run_tile(
+    int64_t i, int64_t j, int64_t n, Matrix A, const float* B, int64_t ld_b, Ends ends) {
+    Lanes tile[WIDTH][ROWS];
+    for (int w = 0; w < WIDTH; w++)
+        for (int r = 0; r < ROWS; r++) tile[w][r] = ends.begin(i + r, j + LANES * w);
+    const float* a = A.numbers + i * A.row;
+    for (const float* b = B + j; n > 0; n--, a += A.column, b += ld_b) {
+        Lanes row[WIDTH];
+        for (int w = 0; w < WIDTH; w++) row[w] = at(b + LANES * w);
+        for (int r = 0; r < ROWS; r++)
+            for (int w = 0; w < WIDTH; w++) tile[w][r] += a[r * A.row] * row[w];
+    }
+    for (int w = 0; w < WIDTH; w++) ends.end(i, j + LANES * w, tile[w]);
 }
 
-template <int ROWS, int WIDTH>
-void add_columns(
-    int64_t m, int64_t n, Matrix A, const float* B, int64_t ld_b, float* C, int64_t ld_c) {
+template <int ROWS, int WIDTH, class Ends>
+void run_columns(
+    int64_t m, int64_t j, int64_t n, Matrix A, const float* B, int64_t ld_b, Ends ends) {
     int64_t i = 0;
-    auto rest = [&] { return Matrix{A.numbers + i * A.row, A.row, A.column}; };
-    for (; i + ROWS <= m; i += ROWS) add_tile<ROWS, WIDTH>(n, rest(), B, ld_b, C + i * ld_c, ld_c);
-    for (; i + 4 <= m; i += 4) add_tile<4, WIDTH>(n, rest(), B, ld_b, C + i * ld_c, ld_c);
-    for (; i + 2 <= m; i += 2) add_tile<2, WIDTH>(n, rest(), B, ld_b, C + i * ld_c, ld_c);
-    if (i < m) add_tile<1, WIDTH>(n, rest(), B, ld_b, C + i * ld_c, ld_c);
+    for (; i + ROWS <= m; i += ROWS) run_tile<ROWS, WIDTH>(i, j, n, A, B, ld_b, ends);
+    for (; i + 4 <= m; i += 4) run_tile<4, WIDTH>(i, j, n, A, B, ld_b, ends);
+    for (; i + 2 <= m; i += 2) run_tile<2, WIDTH>(i, j, n, A, B, ld_b, ends);
+    if (i < m) run_tile<1, WIDTH>(i, j, n, A, B, ld_b, ends);
 }
 
-// C += A B for A (m, n), B (n, width) and C (m, width), whose widths are padded. Each entry is a
-// sum in the order of n, whatever m is.
-void add_product(
-    int64_t m, int64_t width, int64_t n, Matrix A, const float* B, int64_t ld_b, float* C,
-    int64_t ld_c) {
-    constexpr int64_t PIECE = 256;  // of a long sum
-    for (int64_t k = 0; k < n; k += PIECE) {
-        const int64_t size = n - k < PIECE ? n - k : PIECE;
-        const Matrix a{A.numbers + k * A.column, A.row, A.column};
-        const float* b = B + k * ld_b;
-        int64_t j = 0;
+// A B for A (m, n) and B (n, width), whose width is padded. Each entry is a sum in the order of n,
+// whatever m is.
+template <class Ends>
+void multiply(
+    int64_t m, int64_t width, int64_t n, Matrix A, const float* B, int64_t ld_b, Ends ends) {
+    int64_t j = 0;
 #if LANES == 16  // 32 registers: 24 for the tile
-        for (; j + 64 <= width; j += 64) add_columns<6, 4>(m, size, a, b + j, ld_b, C + j, ld_c);
-        for (; j + 32 <= width; j += 32) add_columns<12, 2>(m, size, a, b + j, ld_b, C + j, ld_c);
-        for (; j < width; j += 16) add_columns<12, 1>(m, size, a, b + j, ld_b, C + j, ld_c);
+    for (; j + 64 <= width; j += 64) run_columns<6, 4>(m, j, n, A, B, ld_b, ends);
+    if (j + 48 == width) return run_columns<8, 3>(m, j, n, A, B, ld_b, ends);
+    if (j + 32 == width) return run_columns<12, 2>(m, j, n, A, B, ld_b, ends);
+    if (j + 16 == width) run_columns<12, 1>(m, j, n, A, B, ld_b, ends);
 #else  // 16 registers: 12 for the tile
-        for (; j < width; j += 2 * LANES) add_columns<6, 2>(m, size, a, b + j, ld_b, C + j, ld_c);
+    for (; j < width; j += 2 * LANES) run_columns<6, 2>(m, j, n, A, B, ld_b, ends);
 #endif
-    }
 }
 
 }  // namespace

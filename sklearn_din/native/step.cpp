@@ -16,14 +16,13 @@ using namespace din;
 inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
 inline void copy(float* to, const float* from, int64_t n) {
-    if (n) memcpy(to, from, n * sizeof(float));
+    int64_t i = 0;
+    for (; i + LANES <= n; i += LANES) at(to + i) = at(from + i);
+    for (; i < n; i++) to[i] = from[i];
 }
 inline void clear(float* to, int64_t n) { memset(to, 0, n * sizeof(float)); }
 inline void add(float* to, const float* from, int64_t n) {
     for (int64_t i = 0; i < n; i += LANES) at(to + i) += at(from + i);
-}
-inline void add(float* to, const float* from, float factor, int64_t n) {
-    for (int64_t i = 0; i < n; i += LANES) at(to + i) += factor * at(from + i);
 }
 inline float dot(const float* a, const float* b, int64_t n) {
     Lanes sum = {};
@@ -31,115 +30,153 @@ inline float dot(const float* a, const float* b, int64_t n) {
     return sum_of(sum);
 }
 
+// Adds to ``to`` the sum of rows, each as often as ``times`` says.
+inline void add_rows(
+    float* to, const float* from, int64_t width, int64_t n, int64_t ld, Matrix times) {
+    multiply(1, width, n, times, from, ld, Sum{to, width});
+}
+inline void add_rows(float* to, const float* from, int64_t width, int64_t n, int64_t ld) {
+    const float once = 1;
+    add_rows(to, from, width, n, ld, {&once, 0, 0});
+}
+
 // Layers. Numbers of rows lie as (n, padded width).
 
-void activate(const Dense& layer, int64_t n, float* scores, float* output) {
-    const float slope = layer.of->activation == PRELU ? *layer.of->slope : 0;
-    const int64_t size = n * layer.ld_out;
-    if (layer.of->activation == SIGMOID) {
-        for (int64_t i = 0; i < size; i++) output[i] = scores[i] = 1 / (1 + expf(-scores[i]));
-        return;
-    }
-    for (int64_t i = 0; i < size; i += LANES) {
-        const Lanes s = at(scores + i);
-        at(output + i) = s > 0 ? s : slope * s;
-    }
-}
-
-// The output once more, from what the forward pass wrote.
-void activate_again(const Dense& layer, int64_t n, const float* written, float* output) {
-    if (layer.of->activation == SIGMOID) return copy(output, written, n * layer.ld_out);
-    activate(layer, n, const_cast<float*>(written), output);
-}
-
-void activate_backward(
-    const Dense& layer, int64_t n, const float* written, float* gradient, float* sum) {
-    const int64_t size = n * layer.ld_out;
-    if (layer.of->activation == SIGMOID) {
-        for (int64_t i = 0; i < size; i += LANES)
-            at(gradient + i) *= at(written + i) * (1 - at(written + i));
-        return;
-    }
-    const float slope = *layer.of->slope;
-    Lanes of_slope = {};
-    for (int64_t i = 0; i < size; i += LANES) {
-        const Lanes s = at(written + i), g = at(gradient + i);
-        of_slope += s > 0 ? Lanes{} : s * g;
-        at(gradient + i) = s > 0 ? g : slope * g;
-    }
-    sum[layer.sum_of_slope] += sum_of(of_slope);
-}
-
-void start_from_bias(const Dense& layer, int64_t n, float* scores) {
-    for (int64_t i = 0; i < n; i++) copy(scores + i * layer.ld_out, layer.bias, layer.ld_out);
-}
-
-void add_layer(const Dense& layer, int64_t n, const float* inputs, float* scores) {
-    const Matrix rows{inputs, layer.ld_in, 1};
-    add_product(n, layer.ld_out, layer.n_in, rows, layer.forward, layer.ld_out, scores,
-                layer.ld_out);
-}
-
-void add_weight_gradient(
-    const Dense& layer, int64_t n, const float* gradient, const float* inputs, float* sum) {
-    const Matrix columns{gradient, 1, layer.ld_out};
-    add_product(layer.n_out, layer.ld_in, n, columns, inputs, layer.ld_in,
-                sum + layer.sum_of_weight, layer.ld_in);
-}
-
-// From the first layer's scores to one number for each row. Without a hidden layer ``output``
-// holds the inputs.
-void run_stack(
-    const Stack& stack, int64_t n, float* const* scores, int64_t at_row, float* output,
-    float* results) {
-    for (int64_t l = 0; l < stack.n_hidden; l++) {
-        const Dense& layer = stack.layers[l];
-        float* of_layer = scores[l] + at_row * layer.ld_out;
-        if (l) {
-            start_from_bias(layer, n, of_layer);
-            add_layer(layer, n, output, of_layer);
+struct Scores {  // of a layer, from the same start in all rows, and its outputs
+    const float* start;
+    float *scores, *output;
+    int64_t ld;
+    float slope;
+    Lanes begin(int64_t, int64_t j) const { return at(start + j); }
+    template <int ROWS>
+    void end(int64_t i, int64_t j, const Lanes (&sums)[ROWS]) const {
+        for (int r = 0; r < ROWS; r++) {
+            const Lanes s = sums[r];
+            at(scores + (i + r) * ld + j) = s;
+            at(output + (i + r) * ld + j) = s > 0 ? s : slope * s;
         }
-        activate(layer, n, of_layer, output);
+    }
+};
+
+void run_layer(
+    const Dense& layer, int64_t n, const float* inputs, const float* weight, const float* start,
+    float* scores, float* output) {
+    const bool is_sigmoid = layer.of->activation == SIGMOID;
+    const float slope = is_sigmoid ? 0 : *layer.of->slope;
+    multiply(n, layer.ld_out, layer.n_in, {inputs, layer.ld_in, 1}, weight, layer.ld_out,
+             Scores{start, scores, output, layer.ld_out, slope});
+    for (int64_t i = 0; i < (is_sigmoid ? n * layer.ld_out : 0); i++)
+        output[i] = scores[i] = 1 / (1 + expf(-scores[i]));
+}
+
+// From the first layer's output, or the inputs where none is hidden, to one number for each row.
+void run_stack(
+    const Stack& stack, int64_t n, float* const* scores, int64_t at_row, float* output, float* other,
+    float* results) {
+    for (int64_t l = 1; l < stack.n_hidden; l++) {
+        const Dense& layer = stack.layers[l];
+        run_layer(layer, n, output, layer.forward, layer.bias, scores[l] + at_row * layer.ld_out,
+                  other);
+        float* const below = output;
+        output = other;
+        other = below;
     }
     const Dense& last = stack.layers[stack.n_hidden];
     for (int64_t i = 0; i < n; i++)
         results[i] = *last.of->bias + dot(output + i * last.ld_in, last.backward, last.ld_in);
 }
 
+struct Bend {  // an activation, from what the forward pass wrote; a slope of one: none
+    bool is_sigmoid;
+    float slope;
+    explicit Bend(const Dense& layer)
+        : is_sigmoid(layer.of->activation == SIGMOID), slope(is_sigmoid ? 0 : *layer.of->slope) {}
+    Bend() : is_sigmoid(false), slope(1) {}
+    Lanes output(Lanes s) const {
+        if (is_sigmoid) return s;
+        return s > 0 ? s : slope * s;
+    }
+    Lanes gradient(Lanes s, Lanes g, Lanes& of_slope) const {
+        if (is_sigmoid) return g * (s * (1 - s));
+        of_slope += s > 0 ? Lanes{} : s * g;
+        return s > 0 ? g : slope * g;
+    }
+};
+
+struct Below {  // a layer's inputs once more, and the gradients of the scores that they came from
+    Bend bend;
+    const float* written;
+    float *output, *gradient;
+    int64_t ld;
+    Lanes* of_slope;
+    Lanes begin(int64_t, int64_t) const { return Lanes{}; }
+    template <int ROWS>
+    void end(int64_t i, int64_t j, const Lanes (&sums)[ROWS]) const {
+        Lanes of_rows = {};
+        for (int r = 0; r < ROWS; r++) {
+            const int64_t place = (i + r) * ld + j;
+            const Lanes s = at(written + place);
+            at(output + place) = bend.output(s);
+            at(gradient + place) = bend.gradient(s, sums[r], of_rows);
+        }
+        *of_slope += of_rows;
+    }
+};
+
+void add_weight_gradient(
+    const Dense& layer, int64_t n, const float* gradient, const float* inputs, float* sum) {
+    const Matrix columns{gradient, 1, layer.ld_out};
+    multiply(layer.n_out, layer.ld_in, n, columns, inputs, layer.ld_in,
+             Sum{sum + layer.sum_of_weight, layer.ld_in});
+}
+
+// Returns the gradient of the slope below.
+float last_layer_backward(
+    const Dense& last, int64_t n, const float* written, Bend bend, const float* gradients,
+    float* below, float* sum) {
+    Lanes of_slope = {};
+    for (int64_t j = 0; j < last.ld_in; j += LANES) {
+        const Lanes weight = at(last.backward + j);
+        Lanes of_weight = {};
+        for (int64_t i = 0, place = j; i < n; i++, place += last.ld_in) {
+            const Lanes s = at(written + place);
+            of_weight += gradients[i] * bend.output(s);
+            at(below + place) = bend.gradient(s, gradients[i] * weight, of_slope);
+        }
+        at(sum + last.sum_of_weight + j) += of_weight;
+    }
+    for (int64_t i = 0; i < n; i++) sum[last.sum_of_bias] += gradients[i];
+    return sum_of(of_slope);
+}
+
 // Gradients of all but the first layer's weight, into ``sum``; returns that of its scores, or of
-// the inputs (``output``) where no layer is hidden. ``scratch``: three of (n, widest layer).
+// the inputs (in scratch[0]) where no layer is hidden. ``scratch``: three of (n, widest layer).
 float* run_stack_backward(
     const Stack& stack, int64_t n, float* const* scores, int64_t at_row, const float* gradients,
     float* const* scratch, float* sum) {
-    const Dense& last = stack.layers[stack.n_hidden];
     float *output = scratch[0], *gradient = scratch[1], *below = scratch[2];
-    for (int64_t l = stack.n_hidden; l >= 0; l--) {
-        const Dense& layer = stack.layers[l];
-        if (l) {
-            const Dense& before = stack.layers[l - 1];
-            activate_again(before, n, scores[l - 1] + at_row * before.ld_out, output);
-        }
+    if (!stack.n_hidden) {
+        last_layer_backward(*stack.layers, n, output, Bend(), gradients, gradient, sum);
+        return gradient;
+    }
+    for (int64_t l = stack.n_hidden; l > 0; l--) {
+        const Dense &layer = stack.layers[l], &before = stack.layers[l - 1];
+        const float* written = scores[l - 1] + at_row * before.ld_out;
         if (l == stack.n_hidden) {
-            for (int64_t i = 0; i < n; i++) {
-                add(sum + last.sum_of_weight, output + i * last.ld_in, gradients[i], last.ld_in);
-                sum[last.sum_of_bias] += gradients[i];
-                for (int64_t j = 0; j < last.ld_in; j += LANES)
-                    at(gradient + i * last.ld_in + j) = gradients[i] * at(last.backward + j);
-            }
-            continue;
+            sum[before.sum_of_slope] +=
+                last_layer_backward(layer, n, written, Bend(before), gradients, gradient, sum);
+        } else {
+            Lanes of_slope = {};
+            multiply(n, layer.ld_in, layer.n_out, {gradient, layer.ld_out, 1}, layer.backward,
+                     layer.ld_in,
+                     Below{Bend(before), written, output, below, layer.ld_in, &of_slope});
+            sum[before.sum_of_slope] += sum_of(of_slope);
+            add_weight_gradient(layer, n, gradient, output, sum);
+            float* const above = gradient;
+            gradient = below;
+            below = above;
         }
-        activate_backward(layer, n, scores[l] + at_row * layer.ld_out, gradient, sum);
-        for (int64_t i = 0; i < n; i++)
-            add(sum + layer.sum_of_bias, gradient + i * layer.ld_out, layer.ld_out);
-        if (!l) break;
-        add_weight_gradient(layer, n, gradient, output, sum);
-        clear(below, n * layer.ld_in);
-        const Matrix rows{gradient, layer.ld_out, 1};
-        add_product(n, layer.ld_in, layer.n_out, rows, layer.backward, layer.ld_in, below,
-                    layer.ld_in);
-        float* above = gradient;
-        gradient = below;
-        below = above;
+        add_rows(sum + before.sum_of_bias, gradient, before.ld_out, n, before.ld_out);
     }
     return gradient;
 }
@@ -153,11 +190,6 @@ inline const float* row_of(const Network& net, const Ids& field, int64_t i, Task
         id = 0;
     }
     return net.tables[field.table].rows + (field.first_row + id) * field.width;
-}
-
-inline bool is_same(const Network& net, const Ids& attribute, int64_t event, int64_t row) {
-    const int32_t shown = net.ids[attribute.candidate].ids[row];
-    return attribute.ids[event] == shown && shown != 0 && shown != 1;
 }
 
 // A behaviour's events. Those of a block lie one after the other: [key, relations]. The unit's first
@@ -186,70 +218,80 @@ void write_query(
     }
 }
 
-void write_relations(
-    const Step& step, const Events& b, int64_t row, int64_t event, int64_t rank, float* relations) {
+// Keys of a row's events by one attribute, and where they have the candidate's id, as the ``c``-th
+// that is compared: powers of the decays.
+void write_attribute(
+    const Step& step, const Events& b, int64_t number, int64_t c, Task& task, int64_t row,
+    float* inputs) {
+    const Ids attribute = b.attributes[number];
     const Network& net = *step.net;
-    clear(relations, b.ld - b.width);
-    int64_t c = 0;
+    const int64_t from = source_of(*b.of, row), n = n_events(*b.of, row), ld = b.ld;
+    for (int64_t i = 0; i < n; i++)
+        copy(inputs + i * ld + attribute.column, row_of(net, attribute, from + i, task),
+             attribute.width);
+    if (attribute.candidate < 0 || !b.of->is_extended) return;
+    const int32_t shown = net.ids[attribute.candidate].ids[row];
+    if (shown == 0 || shown == 1) return;
+    for (int64_t i = 0; i < n; i++)
+        for (int64_t d = 0; d < (attribute.ids[from + i] == shown ? net.n_decays : 0); d++)
+            inputs[i * ld + b.width + d * b.n_compared + c] = step.powers[d][n - 1 - i];
+}
+
+void write_events(const Step& step, const Events& b, Task& task, int64_t row, float* inputs) {
+    const int64_t from = source_of(*b.of, row), n = n_events(*b.of, row);
+    const int64_t at_others = b.width + step.net->n_decays * b.n_compared;
+    for (int64_t i = 0; i < n; i++) {
+        float* const of_event = inputs + i * b.ld;
+        for (int64_t j = b.of->width / LANES * LANES; j < b.ld; j += LANES)
+            at(of_event + j) = Lanes{};
+        if (!b.of->is_extended) continue;
+        of_event[at_others] = step.log_ranks[n - 1 - i];
+        for (int64_t j = 0; j < b.of->n_numbers; j++)
+            of_event[at_others + 1 + j] = b.numbers[j][from + i];
+    }
+    for (int64_t a = 0, c = 0; a < b.of->n_attributes; a++) {
+        write_attribute(step, b, a, c, task, row, inputs);
+        c += b.attributes[a].candidate >= 0;
+    }
+}
+
+// The first layer's matrix for the events of a row, which differs from the layer's own for keys that
+// are compared with a candidate.
+void write_matrix(const Events& b, const float* query, float* matrix) {
+    const int64_t ld = b.unit.layers[0].ld_out;
     for (int64_t a = 0; a < b.of->n_attributes; a++) {
         const Ids& attribute = b.attributes[a];
         if (attribute.candidate < 0) continue;
-        if (is_same(net, attribute, event, row))
-            for (int64_t d = 0; d < net.n_decays; d++)
-                relations[d * b.n_compared + c] = step.powers[d][rank];
-        c++;
+        for (int64_t i = attribute.column; i < attribute.column + attribute.width; i++)
+            for (int64_t o = i * ld; o < (i + 1) * ld; o += LANES)
+                at(matrix + o) =
+                    at(b.unit.layers[0].forward + o) + query[i] * at(b.pair_forward + o);
     }
-    float* others = relations + net.n_decays * b.n_compared;
-    *others++ = step.log_ranks[rank];
-    for (int64_t i = 0; i < b.of->n_numbers; i++) others[i] = b.numbers[i][event];
-}
-
-void write_event(
-    const Step& step, const Events& b, Task& task, int64_t row, int64_t rank, int64_t event,
-    float* inputs) {
-    for (int64_t a = 0; a < b.of->n_attributes; a++) {
-        const Ids& attribute = b.attributes[a];
-        copy(inputs + attribute.column, row_of(*step.net, attribute, event, task), attribute.width);
-    }
-    clear(inputs + b.of->width, b.width - b.of->width);
-    if (b.of->is_extended) write_relations(step, b, row, event, rank, inputs + b.width);
-}
-
-// Adds what a row's keys have by the first layer, query * key included.
-void weigh_keys(
-    const Events& b, int64_t n, const float* query, const float* keys, float* matrix, float* scores) {
-    const Dense& first = b.unit.layers[0];
-    const int64_t ld = first.ld_out;
-    for (int64_t i = 0; i < b.width * ld; i += ld)
-        for (int64_t o = i; o < i + ld; o += LANES)
-            at(matrix + o) = at(first.forward + o) + query[i / ld] * at(b.pair_forward + o);
-    add_product(n, ld, b.width, {keys, b.ld, 1}, matrix, ld, scores, ld);
 }
 
 // Weights of a block's events.
 void weigh(const Events& b, const Block& block, Task& task, OfEvents& own) {
     const Dense& first = b.unit.layers[0];
-    float *scores = own.scores[0] + (block.first_event - own.first_event) * first.ld_out;
-    float *of_queries = task.space->of_rows, *to = scores;
+    const int64_t ld = first.ld_out, from = block.first_event - own.first_event;
     const int64_t n_rows = block.end - block.begin;
-    start_from_bias(first, n_rows, of_queries);
-    const Matrix queries{own.queries + (block.begin - own.first_row) * b.width, b.width, 1};
-    add_product(n_rows, first.ld_out, b.width, queries, b.query_forward, first.ld_out, of_queries,
-                first.ld_out);
-    const int64_t from = block.first_event - own.first_event;
+    const float *queries = own.queries + (block.begin - own.first_row) * b.width;
     const float* keys = own.inputs + from * b.ld;
-    for (int64_t row = block.begin; row < block.end; row++) {
-        float* const of_row = to;
+    float *scores = own.scores[0] + from * ld, *output = task.space->scratch[0];
+    float *of_row = task.space->of_rows, *matrix = task.space->matrix[0];
+    for (int64_t i = 0; i < n_rows; i++) copy(of_row + i * ld, first.bias, ld);
+    multiply(n_rows, ld, b.width, {queries, b.width, 1}, b.query_forward, ld, Sum{of_row, ld});
+    copy(matrix, first.forward, first.n_in * ld);
+    for (int64_t row = block.begin; row < block.end; row++, queries += b.width, of_row += ld) {
         const int64_t n = n_events(*b.of, row);
-        for (; to < of_row + n * first.ld_out; to += first.ld_out)
-            copy(to, of_queries + (row - block.begin) * first.ld_out, first.ld_out);
-        if (n) weigh_keys(b, n, own.queries + (row - own.first_row) * b.width, keys, task.space->matrix[0], of_row);
+        if (!n) continue;
+        write_matrix(b, queries, matrix);
+        run_layer(first, n, keys, matrix, of_row, scores, output);
         keys += n * b.ld;
+        scores += n * ld;
+        output += n * ld;
     }
-    const Matrix relations{own.inputs + from * b.ld + b.width, b.ld, 1};
-    add_product(block.n, first.ld_out, first.n_in - b.width, relations,
-                first.forward + b.width * first.ld_out, first.ld_out, scores, first.ld_out);
-    run_stack(b.unit, block.n, own.scores, from, task.space->scratch[0], own.weights + from);
+    run_stack(b.unit, block.n, own.scores, from, task.space->scratch[0], task.space->scratch[1],
+              own.weights + from);
 }
 
 float scale_of(float length) { return 1 / sqrtf(length > 1 ? length : 1); }
@@ -281,11 +323,12 @@ void sum_events(const Step& step, const Events& b, const OfEvents& own, int64_t 
     clear(s.totals, padded(3 + n_counts + b.of->n_numbers));
     s.totals[2] = float(n);
     const int64_t from = begin_of(*b.of, row) - own.first_event;
-    for (int64_t i = from; i < from + n; i++) {
-        const float *key = own.inputs + i * b.ld, *relations = key + b.width;
-        const float weight = b.of->n_layers ? own.weights[i] : 1;
-        add(s.all, key, b.width);
-        add(s.pooled, key, weight, b.width);
+    const float* key = own.inputs + from * b.ld;
+    add_rows(s.all, key, b.width, n, b.ld);
+    if (!b.of->n_layers) copy(s.pooled, s.all, b.width);
+    else add_rows(s.pooled, key, b.width, n, b.ld, {own.weights + from, 0, 1});
+    for (int64_t i = from; i < from + n; i++, key += b.ld) {
+        const float weight = b.of->n_layers ? own.weights[i] : 1, *relations = key + b.width;
         s.totals[0] += weight;
         s.totals[1] += fabsf(weight);
         if (!b.of->is_extended) continue;
@@ -350,9 +393,8 @@ void run_events(
         for (; row < block.end; row++) {
             float* query = own.queries + (row - own.first_row) * b.width;
             write_query(step, b, space.inputs + (row - begin) * step.ld_inputs, query);
-            const int64_t source = source_of(*b.of, row), n = n_events(*b.of, row);
-            for (int64_t i = 0; i < n; i++, to += b.ld)
-                write_event(step, b, task, row, n - 1 - i, source + i, to);
+            write_events(step, b, task, row, to);
+            to += n_events(*b.of, row) * b.ld;
         }
         if (b.of->n_layers) weigh(b, block, task, own);
         for (row = block.begin; row < block.end; row++) {
@@ -376,12 +418,11 @@ void run_forward(const Step& step, Task& task, int64_t begin, int64_t end, float
     }
     for (int64_t b = 0; b < net.n_behaviours; b++)
         run_events(step, step.events[b], task, space.events[b], begin, end);
-    if (step.mlp.n_hidden) {
-        start_from_bias(step.mlp.layers[0], n, space.scores[0]);
-        add_layer(step.mlp.layers[0], n, space.inputs, space.scores[0]);
-    }
+    const Dense& first = step.mlp.layers[0];
     float* output = step.mlp.n_hidden ? space.scratch[0] : space.inputs;
-    run_stack(step.mlp, n, space.scores, 0, output, logits);
+    if (step.mlp.n_hidden)
+        run_layer(first, n, space.inputs, first.forward, first.bias, space.scores[0], output);
+    run_stack(step.mlp, n, space.scores, 0, output, space.scratch[1], logits);
 }
 
 // Backward. ``gradient`` is that of the MLP's inputs of one row and behaviour.
@@ -466,22 +507,55 @@ const float* unit_backward(
     const float* of_scores =
         run_stack_backward(b.unit, block.n, own.scores, from, of_weights, task.space->scratch, task.sum);
     const float* relations = own.inputs + from * b.ld + b.width;
-    add_product(first.n_out, b.ld - b.width, block.n, {of_scores, 1, first.ld_out}, relations, b.ld,
-                task.sum + first.sum_of_weight + b.width, first.ld_in);
+    multiply(first.n_out, b.ld - b.width, block.n, {of_scores, 1, first.ld_out}, relations, b.ld,
+             Sum{task.sum + first.sum_of_weight + b.width, first.ld_in});
     float* by_row = task.space->of_rows;
     clear(by_row, n_rows * first.ld_out);
     const float* of_event = of_scores;
-    for (int64_t row = block.begin; row < block.end; row++)
-        for (int64_t i = n_events(*b.of, row); i > 0; i--, of_event += first.ld_out)
-            add(by_row + (row - block.begin) * first.ld_out, of_event, first.ld_out);
+    for (int64_t i = 0; i < n_rows; i++) {
+        const int64_t n = n_events(*b.of, block.begin + i);
+        add_rows(by_row + i * first.ld_out, of_event, first.ld_out, n, first.ld_out);
+        of_event += n * first.ld_out;
+    }
     const float* queries = own.queries + (block.begin - own.first_row) * b.width;
-    add_product(first.n_out, b.width, n_rows, {by_row, 1, first.ld_out}, queries, b.width,
-                task.sum + b.sum_of_query, b.width);
+    multiply(first.n_out, b.width, n_rows, {by_row, 1, first.ld_out}, queries, b.width,
+             Sum{task.sum + b.sum_of_query, b.width});
     if (b.of->trains_embeddings)
-        add_product(n_rows, b.width, first.n_out, {by_row, first.ld_out, 1}, b.query_backward,
-                    b.width, of_queries, b.width);
+        multiply(n_rows, b.width, first.n_out, {by_row, first.ld_out, 1}, b.query_backward, b.width,
+                 Sum{of_queries, b.width});
     return of_scores;
 }
+
+// Ends of the gradient of a row's matrix: adds it to those of the layer's parts, and by query * key
+// to the query's. ``matrix``, which is to be transposed, and that are null where keys do not learn.
+struct OfMatrix {
+    const Events& b;
+    float* sum;
+    const float* query;
+    float *of_query, *matrix;
+    Lanes begin(int64_t, int64_t) const { return Lanes{}; }
+    template <int ROWS>
+    void end(int64_t o, int64_t i, const Lanes (&sums)[ROWS]) const {
+        const Dense& first = b.unit.layers[0];
+        const Lanes q = at(query + i);
+        float* of_key = sum + first.sum_of_weight + o * first.ld_in + i;
+        float* of_pair = sum + b.sum_of_pairs + o * b.width + i;
+        for (int r = 0; r < ROWS; r++) {
+            at(of_key + r * first.ld_in) += sums[r];
+            at(of_pair + r * b.width) += sums[r] * q;
+        }
+        if (!matrix) return;
+        const float* key = first.backward + o * first.ld_in + i;
+        const float* pair = b.pair_backward + o * b.width + i;
+        Lanes by_pair = {};
+        for (int r = 0; r < ROWS; r++) {
+            const Lanes p = at(pair + r * b.width);
+            by_pair += sums[r] * p;
+            at(matrix + (o + r) * b.width + i) = at(key + r * first.ld_in) + p * q;
+        }
+        at(of_query + i) += by_pair;
+    }
+};
 
 // What the first layer's scores of a row's events give to its part of the keys and of query * key;
 // adds to the gradients of the keys and of the query, where these learn by it.
@@ -489,37 +563,24 @@ void weigh_keys_backward(
     const Events& b, Task& task, int64_t n, const float* of_scores, const float* keys,
     const float* query, float* of_query, float* of_keys) {
     const Dense& first = b.unit.layers[0];
-    const int64_t width = b.width;
-    float *gradient = task.space->matrix[0], *matrix = task.space->matrix[1];
-    clear(gradient, first.n_out * width);  // of the row's matrix
-    add_product(first.n_out, width, n, {of_scores, 1, first.ld_out}, keys, b.ld, gradient, width);
-    for (int64_t o = 0; o < first.n_out; o++) {
-        float* of_key = task.sum + first.sum_of_weight + o * first.ld_in;
-        float* of_pair = task.sum + b.sum_of_pairs + o * width;
-        const float *key = first.backward + o * first.ld_in, *pair = b.pair_backward + o * width;
-        for (int64_t i = 0; i < width; i += LANES) {
-            const Lanes g = at(gradient + o * width + i), q = at(query + i), p = at(pair + i);
-            at(of_key + i) += g;
-            at(of_pair + i) += g * q;
-            if (!b.of->trains_embeddings) continue;
-            at(of_query + i) += g * p;
-            at(matrix + o * width + i) = at(key + i) + p * q;
-        }
-    }
-    if (b.of->trains_embeddings)
-        add_product(n, width, first.n_out, {of_scores, first.ld_out, 1}, matrix, width, of_keys,
-                    width);
+    float* matrix = b.of->trains_embeddings ? task.space->matrix[1] : nullptr;
+    multiply(first.n_out, b.width, n, {of_scores, 1, first.ld_out}, keys, b.ld,
+             OfMatrix{b, task.sum, query, of_query, matrix});
+    if (matrix)
+        multiply(n, b.width, first.n_out, {of_scores, first.ld_out, 1}, matrix, b.width,
+                 Sum{of_keys, b.width});
 }
 
 // Gradients of a row's keys by the sums of events.
 void sums_backward(
     const Events& b, const OfEvents& own, int64_t row, const RowGradients& g, float* to) {
     const int64_t from = begin_of(*b.of, row) - own.first_event, width = b.width;
+    const bool is_weighed = b.of->n_layers, trains = b.of->trains_embeddings;
     for (int64_t i = from; i < from + n_events(*b.of, row); i++, to += width) {
         const float* relations = own.inputs + i * b.ld + width;
-        copy(to, g.all, width);
-        if (!b.of->n_layers) add(to, g.pooled, width);
-        else if (b.of->trains_embeddings) add(to, g.pooled, own.weights[i], width);
+        const float weight = !is_weighed ? 1 : trains ? own.weights[i] : 0;
+        for (int64_t j = 0; j < width; j += LANES)
+            at(to + j) = at(g.all + j) + weight * at(g.pooled + j);
         for (int64_t c = 0; c < (b.of->is_extended ? b.n_compared : 0); c++)
             if (relations[c] != 0) add(to, g.matching + c * width, width);
     }
@@ -585,8 +646,8 @@ void run_backward(const Step& step, Task& task, int64_t begin, int64_t end) {
         const Dense& first = step.mlp.layers[0];
         add_weight_gradient(first, n, gradient, space.inputs, task.sum);
         clear(of_inputs, n * step.ld_inputs);
-        add_product(n, step.ld_inputs, first.n_out, {gradient, first.ld_out, 1}, first.backward,
-                    step.ld_inputs, of_inputs, step.ld_inputs);
+        multiply(n, step.ld_inputs, first.n_out, {gradient, first.ld_out, 1}, first.backward,
+                 step.ld_inputs, Sum{of_inputs, step.ld_inputs});
     } else {
         copy(of_inputs, gradient, n * step.ld_inputs);
     }
