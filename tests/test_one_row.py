@@ -90,6 +90,14 @@ def test_a_row_is_encoded_as_a_frame_of_one_row_is(encoder, item, price, events,
     assert encode(encoder, OneRow(row, separator=separator)) == expected
 
 
+@pytest.mark.parametrize("user", INTEGERS + TEXTS + OTHERS, ids=repr)
+def test_a_user_is_read_as_one_of_a_frame_is(user):
+    of_frame = Columns(pd.DataFrame({"user": pd.Series([user])})).metadata("users", "user")
+    of_row = OneRow({"user": user}).metadata("users", "user")
+    assert of_row.dtype == of_frame.dtype
+    assert repr(of_row.tolist()) == repr(of_frame.tolist())
+
+
 @pytest.mark.parametrize("spaces", [[0] * 30, range(30)])
 def test_of_unknown_events_the_same_is_said_as_of_a_frame(spaces):
     shown = pd.DataFrame({"item": ["hat7", "sock8"], "hist_item": [["sock8"], ["hat7"]]})

@@ -13,11 +13,9 @@ from sklearn_din.encoding.notices import warn_of_changed_units
 from sklearn_din.encoding.table import Columns, Impressions
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.vectors import Vectors
-from sklearn_din.utils.validation import plain_values, position_values, time_values
 from sklearn_din.utils.warnings import warn_of
 
 SEVERAL_USERS = 20  # of a few, all may be new
-READ_METADATA = {"users": plain_values, "times": time_values, "positions": position_values}
 
 
 @dataclass(frozen=True)
@@ -73,7 +71,7 @@ class RowEncoder:
         encoded, behaviours = self.learnt.encode_columns(read), self.learnt.encode_behaviours(read)
         warn_of(self.learnt.note_unknown(read, encoded, behaviours), once=True)
         metadata = {
-            what: READ_METADATA[what](columns.column(name))
+            what: columns.metadata(what, name)
             for what, name in self.metadata.items()
             if name in columns
         }

@@ -21,12 +21,14 @@ from sklearn_din.encoding.cells import (
 from sklearn_din.logs.windows import WindowDtype
 from sklearn_din.utils.scan import Scan
 from sklearn_din.utils.spans import Rows, Spans
+from sklearn_din.utils.validation import plain_values, position_values, time_values
 
 PREFIX = "hist_"
 NO_COLUMNS = pd.DataFrame(index=[0])
 Made = TypeVar("Made")
 ColumnKind = Literal["ids", "numbers", "time", "history"]
 NUMBERS = ("floating", "mixed-integer-float", "decimal", "timedelta")  # as pandas names them
+READ_METADATA = {"users": plain_values, "times": time_values, "positions": position_values}
 TIMES = ("datetime64", "datetime", "date", "time", "period")
 KINDS_OF_VALUES: dict[str, str | None] = {"integer": "integer", "empty": None}
 KINDS_OF_VALUES |= dict.fromkeys(NUMBERS, "float") | dict.fromkeys(TIMES, "time")
@@ -63,6 +65,10 @@ class Columns:
     def kind(self, name: str) -> ColumnKind:
         """Return the kind of a column."""
         return self.once(("kind", name), lambda: column_kind(self.column(name)))
+
+    def metadata(self, what: str, name: str) -> np.ndarray:
+        """Return a column of "users", "times" or "positions" as a plain array."""
+        return READ_METADATA[what](self.column(name))
 
     def numbers(self, name: str) -> np.ndarray:
         """Return a column of numbers as float64, NaN where missing."""
@@ -103,6 +109,13 @@ class OneRow(Columns):
     def column(self, name: str) -> pd.Series:
         """Return a column of one row."""
         return pd.Series([self._row[name]], name=name)
+
+    def metadata(self, what: str, name: str) -> np.ndarray:
+        """Return the user, the time or the position as a plain array."""
+        value = self._row[name]
+        if what != "users" or type(value) not in (int, str, np.int64):
+            return super().metadata(what, name)
+        return np.array([value], dtype=object if type(value) is str else None)
 
     def numbers(self, name: str) -> np.ndarray:
         """Return the number as float64, NaN where it is missing."""

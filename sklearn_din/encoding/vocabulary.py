@@ -133,7 +133,7 @@ class Vocabulary:
         """
         values, counts = count_columns(sources)
         values = self.as_learnt(values)
-        learnt, given = kind_of_ids(self.values), kind_of_ids(values)
+        learnt, given = self._kind, kind_of_ids(values)
         if learnt and len(values) and learnt != given:
             raise ValueError(
                 f"{name} was learnt as {learnt} and now holds {given or 'values of several kinds'}:"
@@ -156,6 +156,10 @@ class Vocabulary:
             return digest(self.values)[:N_DIGITS]
         texts = map(str if _is_text(self.values) else repr, self.values)
         return digest("\0".join(texts))[:N_DIGITS]
+
+    @cached_property
+    def _kind(self) -> str | None:
+        return kind_of_ids(self.values)
 
     @cached_property
     def _index(self) -> pd.Index:
@@ -183,7 +187,7 @@ class Vocabulary:
     def encode(self, values: np.ndarray, *, name: str) -> np.ndarray:
         """Give each plain value its id: int32, a negative one of its own where it is unknown."""
         values = self.as_learnt(values)
-        learnt, given = kind_of_ids(self.values), kind_of_ids(values)
+        learnt, given = self._kind, kind_of_ids(values)
         if learnt and given and learnt != given:
             warn_user(
                 f"{name} was learnt as {learnt} and now holds {given}: all of them are unknown. "

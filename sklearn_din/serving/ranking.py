@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Generic
 
 import numpy as np
@@ -210,6 +210,7 @@ class Ranker(Generic[IntoDataFrameT]):
             self._frame.with_columns({name: none}, first={"row": none, "rank": none}),
             name="candidates",
         )
+        self._names = dict.fromkeys(self._frame.pandas)  # of the candidates' columns
         self._lock = threading.Lock()
         self._catalogue: Catalogue | None = None
         if not self._fitted.around_encoder()[0]:  # else a user is needed beside the candidates
@@ -319,23 +320,22 @@ class Ranker(Generic[IntoDataFrameT]):
     def _check(self, users: Users) -> None:
         if isinstance(users, pd.DataFrame):
             check_frame(users, [], name="users")
-        both = [name for name in users if name in self._frame.pandas]
+        both = [name for name in users if name in self._names]
         if both:
             raise ValueError(
                 f"a column belongs to the user or to the candidate, got {both} in both frames. "
                 "Drop them from users if the candidate has them, from candidates otherwise."
             )
-        _warn_of_swap(users, self._frame.pandas, self._fitted.encoder)
-        _check_columns_of_fit(self._fitted, self._columns, users, self._frame.pandas)
+        _warn_of_swap(users, self._names, self._fitted.encoder)
+        _check_columns_of_fit(self._fitted, self._columns, users, self._names)
 
     def _pair(self, users: Users) -> _Pairs:
         """Encode users to be paired with the candidates."""
         self._check(users)
-        candidates = self._frame.pandas
-        names = [name for name in self._columns if name in users or name in candidates]
         with self._lock:
             if self._catalogue is None or not self._catalogue.suits(users):
-                self._catalogue = Catalogue(self._fitted, candidates, users, names)
+                names = [name for name in self._columns if name in users or name in self._names]
+                self._catalogue = Catalogue(self._fitted, self._frame.pandas, users, names)
             catalogue = self._catalogue
         return _Pairs(catalogue, users, self._reading)
 
@@ -434,7 +434,7 @@ class _Pairs:
         return np.concatenate(scores)
 
 
-def _warn_of_swap(users: Users, candidates: pd.DataFrame, encoder: Any) -> None:
+def _warn_of_swap(users: Users, candidates: Collection[object], encoder: Any) -> None:
     """Warn where candidates have the user, or his history, and users what it is compared with."""
     of_user = [
         history
@@ -499,7 +499,7 @@ def check_numbers(candidates: pd.DataFrame, by: str) -> np.ndarray:
 
 
 def _check_columns_of_fit(
-    fitted: FittedPipeline, columns: Sequence[str], users: Users, candidates: pd.DataFrame
+    fitted: FittedPipeline, columns: Sequence[str], users: Users, candidates: Collection[object]
 ) -> None:
     """Raise where a column that the Pipeline needs is neither in users nor in candidates."""
     there = {*users, *candidates, *fitted.encoder._optional}
@@ -507,5 +507,5 @@ def _check_columns_of_fit(
     if absent:
         raise ValueError(
             f"the Pipeline was fitted on columns {absent}, which are neither in users nor in "
-            f"candidates. users has {list(users)}, candidates {list(candidates.columns)}."
+            f"candidates. users has {list(users)}, candidates {list(candidates)}."
         )
