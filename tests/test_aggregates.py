@@ -177,17 +177,6 @@ def test_a_key_of_many_columns_finds_every_event_again(as_form):
     assert attached["n"].tolist() == [float(row in known) for row in rows]
 
 
-@pytest.mark.parametrize("dtype", ["boolean", "Float64", "Int64", "bool[pyarrow]"])
-def test_booleans_are_numbers_whatever_holds_them(dtype, as_form):
-    log = pd.DataFrame({"user": 1, "time": range(4)})
-    log["clicked"] = pd.array([True, False, None, True], dtype="boolean").astype(dtype)
-    of_clicks = {name: ("user", "clicked", name) for name in ("mean", "sum", "count")}
-    rows = as_form(log)
-    attached = attach_aggregates(rows, rows, time="time", aggregates=of_clicks)
-    found = np.stack([np.asarray(attached[name])[1:] for name in of_clicks])
-    assert found.tolist() == [[1, 0.5, 0.5], [1, 1, 1], [1, 2, 2]]
-
-
 NAN = [4.0, np.nan, 2.0, np.nan, 5.0]
 
 

@@ -19,7 +19,6 @@ from sklearn.model_selection import GridSearchCV, cross_val_score
 from skorch.callbacks import Callback
 
 from sklearn_din import Checkpoint, DINClassifier
-from sklearn_din.features import EncodedFeatures
 from sklearn_din.resilient import checkpoint, fingerprint
 from sklearn_din.resilient.checkpoint import FILE, read_checkpoint, write_checkpoint
 from sklearn_din.training import validation_checks
@@ -358,16 +357,6 @@ def test_fixed_vectors_count():
     assert {name for name in expected if digests[name] != expected[name]} == {"vectors="}
 
 
-def test_equal_parameters_and_data_in_another_form_are_the_same(unfinished, tmp_path):
-    shutil.copy(unfinished / checkpoint.FILE, tmp_path)
-    compact = EncodedFeatures(
-        X.schema, X.columns, {key: ragged.compact() for key, ragged in X.behaviours.items()}
-    )
-    other = {"hidden_units": [np.int64(5)], "lr": np.float64(0.02), "random_state": np.int32(0)}
-    found = fit(tmp_path, {"X": compact, "y": y.tolist()}, **other)
-    assert_same_bits(found, undisturbed("as usual"))
-
-
 def test_versions_of_the_package_must_agree_and_those_of_torch_should(unfinished, tmp_path):
     shutil.copy(unfinished / checkpoint.FILE, tmp_path)
     versions = checkpoint._versions()
@@ -414,26 +403,6 @@ def test_partial_fit_and_a_fitted_net_know_nothing_of_the_folder(tmp_path):
     assert vars(kept) == {"folder": tmp_path / "a"}
     assert not files(tmp_path / "a")
     classifier.partial_fit(X, y)
-
-
-def test_the_nets_own_fit_goes_on_too(tmp_path):
-    fitted = fit(tmp_path)
-    with ended_at(14), pytest.raises(KilledError):
-        fitted.net_.fit(X, y)
-    assert files(tmp_path) == [checkpoint.FILE]
-    with ended_at(20, end=lambda: pytest.fail("it began anew")):
-        fitted.net_.fit(X, y)
-    assert_same_bits(fitted, undisturbed("as usual"))
-
-
-def test_it_writes_what_callbacks_after_it_leave(tmp_path):
-    class Halve(Callback):
-        def on_epoch_end(self, net, **kwargs):
-            net.optimizer_.param_groups[0]["lr"] /= 2
-
-    callbacks = [Checkpoint(tmp_path), Halve()]
-    kill_at(14, None, callbacks=callbacks)
-    assert read_checkpoint(tmp_path / checkpoint.FILE)["optimizer"]["param_groups"][0]["lr"] == 0.01
 
 
 def test_a_held_checkpoint_is_copied_and_pickled_as_its_folder_alone(tmp_path):

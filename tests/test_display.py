@@ -130,15 +130,6 @@ def display_of(*weights, **options):
     )
 
 
-def test_weights_below_zero_are_drawn_to_the_left_and_called_no_vote():
-    display = display_of(0.5, -0.2).plot()
-    assert display.ax_.get_xlim()[0] < -0.2
-    assert "its sign is no vote" in display.ax_.get_xlabel()
-    right, left = display.ax_.patches
-    assert right.get_facecolor() != left.get_facecolor()
-    assert matplotlib.colors.to_hex(left.get_facecolor()) != AGAINST
-
-
 def test_long_names_are_cut_in_their_middle(model):
     titles = {2: "Twelve pairs of very long woollen socks for $5 or $6, blue"}
     display = AttentionDisplay.from_estimator(model, SHOWN[:1], names=titles)

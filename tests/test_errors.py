@@ -104,10 +104,8 @@ WITHOUT_CANDIDATE = (
 
 @refuses(
     ({"drop": ["itme"]}, r"X \(drop\) has no column 'itme'; did you mean 'item'\?"),
-    ({"categorical": ["colour"]}, r"X \(categorical\) has no column 'colour'\. Its columns"),
     ({"numeric": ["prize"]}, r"X \(numeric\) has no column 'prize'; did you mean 'price'\?"),
     ({"histories": {"clicks": "item"}}, r"X \(histories\) has no column 'clicks'\. Its col"),
-    ({"histories": {"hist_item": "thing"}}, r"X \(histories\) has no column 'thing'\. Its"),
     ({"histories": {("hist_item", "hist_category"): "item"}}, r"one candidate.* 'item' for \("),
     ({"histories": PAIRED | {("hist_item", "hist_category"): (None, None)}}, "column once"),
     ({"histories": {"price": None}}, r"one history per cell .* dtype float64\. Build hist"),
@@ -169,7 +167,6 @@ def unordered(cells, kind):
         for histories in ("auto", {"hist_price": None})
     ),
     *unordered([{"a": 1}, {"b": 2}], "dict"),
-    *unordered([{"hat", "sock"}, {"tie"}], "set"),
     *unordered([["hat"], {"tie"}], "set"),
     *unordered([frozenset({"hat"}), frozenset({"tie"})], "frozenset"),
     (SHOWN.assign(item=True, hist_item=[[1], [1, 0]]), "hist_item holds integers and item holds b"),
@@ -261,7 +258,6 @@ CELL = r"(?s)clicks must hold one history per cell .* got .*{}.* attach_history"
     (["a|b", "c"], CELL.format("text such as 'a.b', and separator is None")),
     ([[1], 2], CELL.format(r"2 \(int\) in row 1")),
     ([[1], "ab"], CELL.format(r"'ab' \(str\) in row 1")),
-    (pd.Series([1.5, None], dtype=object), CELL.format(r"1.5 \(float\) in row 0")),
     ([np.datetime64("2021-01-01"), [1.5]], CELL.format("np.datetime64.* in row 0")),
     ([np.zeros((2, 2, 2)), [1]], CELL.format(r"array\(\[\[\[0.* \(ndarray\) in row 0")),
 )
@@ -448,7 +444,6 @@ def scan_files(source):
 
 
 @refuses(
-    ({"memory": "big"}, "memory must be bytes"),
     ({"memory": 0}, "memory must be bytes"),
     ({"target": []}, "target must name one column or several, got none"),
     ({"target": "rating"}, "'rating' must not be missing, got 1 missing"),
@@ -575,9 +570,6 @@ def sample_of_histories(scan):
 @refuses(
     ({"n_users": 0}, "n_users must be at least 1, got 0"),
     ({"n_items": 10, "n_categories": 20}, "n_items must be at least 20, got 1"),
-    ({"mean_length": 0.5}, r"mean_length must be at least 1, got 0\.5"),
-    ({"n_impressions": 0}, "n_impressions must be at least 1, got 0"),
-    ({"max_length": 0}, "max_length must be at least 1, got 0"),
     ({"interest_strength": -1}, "interest_strength must be at least 0, got -1"),
     ({"recency": 0}, "recency must be None or a half-life above 0, got 0"),
     ({"n_users": "5"}, "n_users must be a number, got '5'"),
@@ -651,7 +643,6 @@ def make_a_field(name, kind):
 
 @refuses(
     ([1], "a history cell must be a list, tuple, array or missing, got int", TypeError),
-    (["ab"], "got str", TypeError),
     ([np.zeros((2, 2))], "a history cell must have one dimension, got 2"),
 )
 def make_windows(cells):
@@ -676,7 +667,6 @@ ENCODED, HALVES = make_impressions(20), np.arange(20) % 2
     ({"max_epochs": 0}, "'max_epochs' parameter"),
     ({"embedding_dim": {"item": 4}}, r"name every vocabulary once: \['category', 'item', 'tags'"),
     ({"embedding_dim": {"item": 0}}, exactly(f"{WIDTH} 0.")),
-    ({"embedding_dim": {"item": "8"}}, exactly(f"{WIDTH} '8'.")),
     ({"hidden_units": (0,)}, "each of hidden_units must be an integer of at least 1, got 0"),
     ({"attention_units": (8, 0)}, "of attention_units must be an integer of at least 1, got 0"),
     ({"attention_units": ()}, exactly("attention_units must have at least one layer, got ().")),
@@ -874,9 +864,7 @@ RATE = "sampling_rate must be the fraction of negatives kept"
     (lambda: relative_improvement(0.7, 0.5), r"base_score must be above 0\.5.*compare the"),
     (lambda: relative_improvement(70, 60), "^score must be an AUC between 0 and 1, got 70"),
     (lambda: relative_improvement(0.7, 60), "base_score must be an AUC .*, got 60"),
-    (lambda: relative_improvement(0.7, np.nan), "base_score must be an AUC .*, got nan"),
     (lambda: relative_improvement("0.7", 0.6), "^score must be an AUC .*, got '0.7'"),
-    (lambda: relative_improvement(np.nan, 0.6), "^score must be an AUC .*, got nan"),
     (lambda: expected_calibration_error([0, 1], [-2.0, 0.5]), r"from -2\.0 to 0\.5.*not deci"),
     (lambda: expected_calibration_error([0, 1], [0.2, 0.5], n_bins=0), "n_bins must be at"),
 )  # fmt: skip

@@ -196,26 +196,6 @@ def test_attention_weights_are_tidy_and_name_every_event(clicks, fitted):
     np.testing.assert_allclose(alone["weight"], of_row["weight"], rtol=1e-4)
 
 
-def test_the_base_model_weighs_every_event_alike(clicks):
-    X, y = clicks
-    table = quick(pooling="sum", interest="paper").fit(X, y).attention_weights(X)
-    assert (table["weight"] == 1).all()
-    with pytest.raises(ValueError, match=r"attention_weights needs pooling='attention'.*'max'"):
-        quick(pooling="max").fit(X, y).attention_weights(X)
-
-
-@pytest.mark.filterwarnings("ignore:nothing was found to learn")  # labels are arbitrary
-def test_every_batch_meets_all_modules_in_its_own_mode():
-    class Modes(Callback):
-        def on_batch_end(self, net, training=False, **kwargs):
-            seen.add((training, *{module.training for module in net.module_.modules()}))
-
-    seen = set()
-    X, y = make_impressions(64), np.arange(64) % 2
-    DINClassifier(max_epochs=3, early_stopping=True, callbacks=[Modes()]).fit(X, y)
-    assert seen == {(True, True), (False, False)}
-
-
 # Batches
 
 

@@ -6,7 +6,6 @@ import pytest
 
 from sklearn_din import evaluate_ranking, metrics, rank_candidates
 from sklearn_din.serving import evaluation
-from tests.click_frames import as_lists
 
 METRICS = {
     "ndcg": metrics.group_ndcg_score,
@@ -22,21 +21,6 @@ def relevant(users, candidates):
     pairs = users[["user"]].merge(candidates[["item"]], how="cross")
     pairs = pairs[rng.random(len(pairs)) < 0.1]
     return pairs[pairs["user"] != users["user"].iloc[3]].sample(frac=1, random_state=0)
-
-
-@pytest.mark.parametrize("k", [1, 3, 10, 1000])
-def test_the_scores_are_the_metrics_over_all_pairs(fitted, users, candidates, relevant, k):
-    pairs = users.merge(candidates, how="cross")
-    wanted = set(zip(relevant["user"], relevant["item"], strict=True))
-    y = [pair in wanted for pair in zip(pairs["user"], pairs["item"], strict=True)]
-    scores = fitted.predict_proba(pairs[fitted.feature_names_in_])[:, 1]
-    table = evaluate_ranking(fitted, users, candidates, relevant, k=k)
-    assert table.index.tolist() == [k]
-    for name, metric in METRICS.items():
-        expected = metric(y, scores, groups=pairs["user"], k=k)
-        assert table[name].item() == pytest.approx(expected, abs=1e-9)
-    assert table["n_left_out"].item() == len(users) - relevant["user"].nunique() >= 1
-    assert table["n_users"].item() == relevant["user"].nunique()
 
 
 class Shown:
@@ -82,21 +66,6 @@ def test_scores_by_hand(by_hand, relevant, expected):
     assert table.columns.tolist() == [*METRICS, "coverage", "n_users", "n_left_out"]
     np.testing.assert_allclose(table[list(METRICS)], expected)
     assert (table["n_users"] + table["n_left_out"]).tolist() == [3, 3]
-
-
-def test_columns_may_have_other_names_and_frames_other_makes(fitted, users, candidates, relevant):
-    expected = evaluate_ranking(fitted, users, candidates, relevant)
-    session = users["user"].map("session {}".format)
-    renamed = relevant.assign(session=relevant["user"].map("session {}".format), note="x")
-    before = renamed.copy()
-    named = evaluate_ranking(
-        fitted, users.assign(session=session), candidates, renamed, user="session"
-    )
-    pd.testing.assert_frame_equal(named, expected)
-    pd.testing.assert_frame_equal(renamed, before)
-    polars = pytest.importorskip("polars")
-    others = [polars.from_pandas(frame) for frame in (as_lists(users), candidates, relevant)]
-    pd.testing.assert_frame_equal(evaluate_ranking(fitted, *others), expected)
 
 
 def test_users_without_a_row_are_named_in_a_warning(by_hand):

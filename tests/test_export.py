@@ -16,8 +16,8 @@ from sklearn_din.neighbours.pairs import NeighbourPair
 from sklearn_din.serving import export, onnx_graph
 from sklearn_din.serving.export import neighbour_numbers
 from tests.click_frames import OF_TWINS, TWINS
-from tests.encoded_impressions import make_answers, make_impressions
-from tests.network_options import each_network, name_of, networks
+from tests.encoded_impressions import make_impressions
+from tests.network_options import name_of, networks
 from tests.padded_network import padded_logits
 
 WHY = "needs onnx and onnxruntime: pip install 'sklearn-din[onnx]'"
@@ -137,16 +137,6 @@ def test_one_history_and_its_candidates_give_the_classifiers_probabilities(
             np.testing.assert_allclose(probability, expected, rtol=0, atol=1e-5)
 
 
-@each_network("interest", "pooling", "attention_normalization")
-def test_past_answers_reach_the_file(options, runtime, path):
-    X = make_answers(60, seed=1)
-    classifier = DINClassifier(max_epochs=2, random_state=0, **options)
-    classifier.fit(X, X["hist_answer"][:, 0] == 2)
-    session = session_of(runtime, path, classifier)
-    for other in (X, X[:1], X[1:2], make_answers(40, seed=2)):
-        assert_same(session, classifier, other)
-
-
 def test_a_column_named_like_a_joint_behaviour_has_inputs_of_its_own(runtime, path):
     X = HistorySequenceEncoder(histories=OF_TWINS).fit_transform(TWINS)
     classifier = fitted_classifier(X)
@@ -155,14 +145,6 @@ def test_a_column_named_like_a_joint_behaviour_has_inputs_of_its_own(runtime, pa
     assert names[2:] == ["hist_item", "hist_kind", column, "hist_item_mask", f"{column}_mask"]
     assert session.get_inputs()[-1].shape == ["n", f"T_{column}"]
     assert_same(session, classifier, X)
-
-
-def test_plain_numbers_need_no_encoder(runtime, path):
-    X = np.random.default_rng(0).normal(size=(40, 2)).astype(np.float32)
-    classifier = DINClassifier(max_epochs=1, random_state=0).fit(X, X[:, 0] > 0)
-    feed = {"x0": X[:, 0], "x1": X[:, 1]}
-    (probability,) = session_of(runtime, path, classifier).run(["probability"], feed)
-    np.testing.assert_allclose(probability, classifier.predict_proba(X)[:, 1], rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("layout", export.LAYOUTS)

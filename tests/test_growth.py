@@ -2,7 +2,6 @@
 
 import copy
 import pickle
-import warnings
 import zipfile
 from collections import Counter
 from itertools import product
@@ -14,7 +13,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from skorch.callbacks import Callback, LRScheduler
@@ -168,15 +166,6 @@ def test_scales_and_roles_stay_and_a_bad_batch_changes_nothing(frame, later):
         encoder.partial_fit(later.assign(category="hat"))
     assert encoder.schema_ is before
     assert not any("new" in str(item) for item in encoder.vocabularies_["item"])
-
-
-def test_fit_after_partial_fit_starts_anew(frame, later, model, y):
-    model = update(model, later, y).fit(frame, y)
-    fresh = fit_pipeline(frame, y)
-    assert model["encode"].schema_ == fresh["encode"].schema_
-    assert model["encode"].schema_["item"].grown_from == ()
-    assert (model.predict_proba(frame) == fresh.predict_proba(frame)).all()
-    assert model["din"].n_iter_ == fresh["din"].n_iter_ == len(model["din"].history_)
 
 
 # the classifier
@@ -521,15 +510,6 @@ def test_steps_without_partial_fit_only_transform(frame, later, y):
     assert newer["inner"]["same"] is same
     assert newer["inner"]["count"].n_seen_ == len(frame) + len(later)
     assert model["inner"]["count"].n_seen_ == len(frame)
-
-
-def test_a_search_is_updated_in_its_best_estimator(frame, later, y):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        search = GridSearchCV(fit_pipeline(frame, y), {"din__max_epochs": [1]}, cv=2).fit(frame, y)
-    search = update(search, later, y, sample_weight=np.ones(len(y)))
-    assert "newi1" in search.best_estimator_["encode"].vocabularies_["item"]
-    assert search.predict(later).shape == y.shape
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,6 @@ from sklearn_din.neighbours.tables import learn_neighbours
 from sklearn_din.network.batch import Batch
 from sklearn_din.network.interest import find_same
 from sklearn_din.resilient.fingerprint import digests_of
-from sklearn_din.training.growth import grow
 from tests.encoded_impressions import make_impressions, make_labels, weights_of
 from tests.network_options import networks
 from tests.padded_network import match
@@ -198,19 +197,6 @@ def model():
 def new(frame):
     histories = [[f"new {item}" for item in past] for past in frame["hist_item"]]
     return rows("new " + frame["item"], histories)
-
-
-def test_rows_that_were_encoded_before_growth_predict_the_same_after_it(model):
-    encoder, classifier = model
-    later = new(sold(seed=1)[0])
-    before = encoder.transform(later)
-    probability = classifier.predict_proba(before)
-    encoder.partial_fit(later)
-    assert (encoder.transform(later)["item"] > 1).all()
-    assert (before.columns["item"] < 0).all()
-    classifier.net_ = grow(classifier.net_, encoder.schema_)
-    assert np.array_equal(classifier.predict_proba(before), probability)
-    assert counts_of(before) == counts_of(encoder.transform(later))
 
 
 def test_an_onnx_file_knows_a_new_item_again(model, tmp_path):

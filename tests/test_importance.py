@@ -1,7 +1,6 @@
 """Which behaviour and which column a fitted Pipeline relies on, whatever frame it is given."""
 
 import numpy as np
-import pandas as pd
 import pytest
 from sklearn.inspection import permutation_importance
 from sklearn.metrics import roc_auc_score
@@ -9,7 +8,6 @@ from sklearn.pipeline import make_pipeline
 
 from sklearn_din import DINClassifier, HistoryBuilder, HistorySequenceEncoder, history_importance
 from sklearn_din.metrics import group_roc_auc_scorer
-from tests.click_frames import as_lists
 from tests.fitted_pipelines import attach_clicks
 
 HISTORIES = ["hist_item", "hist_category", "hist_elapsed"]
@@ -72,18 +70,6 @@ def test_a_behaviour_is_shuffled_whole_and_what_decides_the_clicks_comes_first(l
     assert abs(table.set_index("feature").loc["price", "importance_mean"]) < 0.02
     with pytest.raises(ValueError, match=r"one length in each row.* use history_importance"):
         permutation_importance(fitted, *log, n_repeats=1)
-
-
-@pytest.mark.parametrize("as_form", ["frame", "Arrow", "polars"], indirect=True)
-def test_every_kind_of_frame_gives_the_same_table(log, as_form):
-    X, y = log
-    X, y = X[:200].copy(), y[:200]
-    tables = []
-    for frame in (X, as_form(as_lists(X))):
-        model = pipeline().fit(frame, y)
-        tables.append(history_importance(model, frame, y, n_repeats=2, random_state=0))
-    pd.testing.assert_frame_equal(*tables, atol=1e-6)
-    pd.testing.assert_frame_equal(as_lists(X), as_lists(log[0][:200]))  # left as it was
 
 
 def test_a_column_and_the_indicator_of_its_missing_numbers_are_one_feature(log):

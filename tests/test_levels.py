@@ -21,7 +21,6 @@ from sklearn_din import (
 )
 from sklearn_din.features import Schema
 from sklearn_din.neighbours import levels as levels_file
-from sklearn_din.neighbours import pairs
 from sklearn_din.neighbours.blocks import hash_users
 from sklearn_din.neighbours.levels import UserLevels
 from sklearn_din.neighbours.tables import learn_neighbours
@@ -207,15 +206,6 @@ def test_every_way_to_predict_knows_the_user(model, log, tmp_path):
     assert levels.totals[-1].sum() == y.sum() + 40
 
 
-def test_few_items_have_no_neighbours_and_users_have_their_levels(log, monkeypatch):
-    monkeypatch.setattr(pairs, "LEAST_ITEMS", 53)  # fifty items, padding and unknown
-    X, y = log
-    model = make_pipeline(HistorySequenceEncoder(**COLUMNS), DINClassifier(max_epochs=1)).fit(X, y)
-    assert model[-1].net_.neighbours_.names == ["user_level"]
-    newer = update(model, X[-40:].assign(time=X["time"].max() + 1), y[-40:])
-    assert newer[-1].net_.neighbours_.levels.n_rows[-1].sum() == len(X) + 40
-
-
 @pytest.mark.parametrize("columns", [COLUMNS, {"user": "user"}])
 def test_users_of_scans_are_those_of_frames(log, columns, tmp_path):
     """Numbers in text, whose ranks in a file are other users' numbers."""
@@ -286,15 +276,6 @@ def test_damaged_levels_are_refused(log, part, damage, message):
     plain[part] = damage(plain[part])
     with pytest.raises(ValueError, match=message):
         from_dict(UserLevels, plain)
-
-
-def test_rows_without_a_user_do_not_count(log):
-    X, y = log
-    X = X.astype({"user": object})
-    X.loc[:9, "user"] = None
-    _, tables, trained = learn(X, y)
-    assert tables.levels.n_rows[-1].sum() == len(X) - 10
-    assert not trained["user_level"][:10].any()
 
 
 @pytest.mark.parametrize("events", ["all rows", "clicks", "all rows, outcomes unknown"])

@@ -192,13 +192,7 @@ def test_values_that_are_missing_or_not_known_are_unknown_and_an_empty_list_is_z
         torch.testing.assert_close(vector(other), (of_a + unknown) / 2)
 
 
-def test_lists_of_events_may_be_arrays_or_all_of_them_empty_or_missing():
-    lists = [[["a", "b"], ["c", "a"]], [["b", "b"]]]
-    frame = pd.DataFrame({"genres": [["a"], ["c"]], "hist_genres": lists})
-    arrays = frame.assign(hist_genres=[np.array(cell, dtype=object) for cell in lists])
-    expected = HistorySequenceEncoder().fit_transform(frame)
-    found = HistorySequenceEncoder().fit_transform(arrays)
-    np.testing.assert_array_equal(found["hist_genres"], expected["hist_genres"])
+def test_all_lists_of_events_may_be_empty_or_missing():
     kind = pd.ArrowDtype(pa.list_(pa.list_(pa.float64())))
     cells = [[[0.0, 2.0], [1.0]], [None, []], [[None]], []]
     lists = {"genres": [[1], [2], [1], [2]], "hist_genres": pd.Series(cells, dtype=kind)}
@@ -255,17 +249,6 @@ def test_pictures_name_the_values_of_lists(model, shown):
     display = AttentionDisplay.from_estimator(model, row, names=names)
     assert display.events == ["f0 · action, b", "f3 · none", "f1 · unknown"]
     assert "f2 · unknown, c" in display.ax_.get_title()
-
-
-def test_named_pairs_and_other_prefixes_find_the_column_of_lists_and_none_is_pooled(shown):
-    X = shown[0].rename(columns={"hist_genres": "buy_genres", "hist_film": "buy_film"})
-    schema = HistorySequenceEncoder(drop=["user", "time"]).fit(X).schema_
-    assert schema.behaviours[0].candidates == ("film", "genres")
-    named = HistorySequenceEncoder(drop=["user", "time"], histories={"buy_genres": "genres"}).fit(X)
-    assert named.schema_.behaviour_of("buy_genres").candidates == ("genres", "film")
-    model = make_model().fit(shown[0].drop(columns="genres"), shown[1])
-    assert model["encode"].schema_.behaviour_of("hist_genres").candidates == ("film", None)
-    assert model.predict_proba(shown[0]).shape == (300, 2)
 
 
 def test_shifts_and_unknown_values_of_lists_are_reported(model, shown):

@@ -90,9 +90,3 @@ def test_purchases_and_seconds_are_as_likely_as_the_log_says():
     error = np.log(log.seconds) - np.log(log.expected_seconds)
     assert error.std() == pytest.approx(0.8, abs=0.01)
     assert error.mean() == pytest.approx(-(0.8**2) / 2, abs=0.01)
-
-
-def test_the_clicks_of_a_purchase_log_are_those_of_a_click_log():
-    log, clicks = (make(n_users=50, random_state=0) for make in (make_purchase_log, make_click_log))
-    np.testing.assert_array_equal(log.y["click"], clicks.y)
-    pd.testing.assert_frame_equal(log.impressions, clicks.impressions)

@@ -331,14 +331,6 @@ def test_values_that_cannot_be_read_are_counted_and_can_be_dropped(
     np.testing.assert_array_equal(own.y, stars[kept].astype(int) >= 4)
 
 
-def test_the_final_model_sees_the_histories_of_the_comparison(log):
-    own = study_of(log, "--category", "c")
-    model = final_model(own)
-    built = model[0].transform(own.X[own.roles.columns])
-    for name in ("hist_i", "hist_c"):
-        assert [list(h) for h in built[name]] == [list(h) for h in own.X[name]]
-
-
 def test_recommendations_are_the_best_items_not_clicked_after_each_users_last_row(
     run, log, tmp_path
 ):
@@ -498,9 +490,7 @@ MORE = "'device' has 'desktop', 'other'"
         ('u,i,t\n1,"a,5\n', [], "row 1. Name the separator with --sep, or correct the file."),
         *[({}, options, message) for options, message in [
             (["--folds", "1"], "--folds: must be a whole number of at least 2, got '1'"),
-            (["--epochs", "0"], "--epochs: must be a whole number of at least 1, got '0'"),
             (["--negatives", "x"], "--negatives: must be a whole number of at least 1, got 'x'"),
-            (["--top-k", "0"], "--top-k: must be a whole number"),
             (["--nonsense"], "unrecognized arguments: --nonsense"),
             (["--label", "device>4"], "--label device>4 compares numbers with a number, or"),
             (["--label", "c>=many"], "--label c>=many compares numbers with a number, or"),
@@ -520,7 +510,6 @@ MORE = "'device' has 'desktop', 'other'"
             (["--context", "devise"], "no column 'devise'; did you mean 'device'?"),
             (["--save", "no/model"], "--save no/model: there is no folder no. Make it first."),
             (["--save", "."], "--save . is a folder"),
-            (["--output", "no/o.csv"], "--output no/o.csv: there is no folder no"),
             (["--output", "o.xlsx"], "--output must end in one of .parquet"),
             (["--output", "log.csv"], "--output log.csv is already read or written"),
             (["--output", "o.csv", "--save", "o.csv"], "o.csv is already read or written"),

@@ -120,17 +120,6 @@ def test_polars_and_arrow_split_as_pandas(make):
         next(TimeSplit(3, time="tim").split(make(frame)))
 
 
-def test_impressions_carry_their_times_and_a_part_of_the_times_unit_in_a_gap_counts():
-    class Encoded:
-        times = np.array([3, 1, 2])
-
-    made = list(TimeSplit(2).split(Encoded()))
-    assert [(train.tolist(), test.tolist()) for train, test in made] == [([1], [2]), ([1, 2], [0])]
-    days = pd.Series(pd.date_range("2024-01-01", periods=4, freq="s")).dt.as_unit("s")
-    ((train, _),) = folds(days, 1, test_size=1, gap="1500ms")
-    assert train == days[:2].tolist()  # the third is 1 s before the test, the second 2 s
-
-
 @pytest.fixture
 def frame_and_labels():
     rng = np.random.default_rng(0)

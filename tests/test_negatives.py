@@ -198,21 +198,6 @@ def test_histories_attached_before_sampling_are_nobodys_and_a_user_gets_the_one_
     assert set(impressions["item"][(y == 0) & (impressions["user"] == 1)]) == {899}
 
 
-def test_item_columns_are_those_of_the_event_s_time():
-    rng = np.random.RandomState(0)
-    clicks = pd.DataFrame({"item": rng.randint(8, size=200), "time": rng.randint(50, size=200)})
-    clicks["price"] = np.arange(200)
-    shown, y = sample_negatives(
-        clicks, item="item", item_columns=["price"], n_negatives=3, time="time", random_state=0
-    )
-    for row in np.flatnonzero(y == 0):
-        one = shown.iloc[row]
-        own = clicks[clicks["item"] == one["item"]].sort_values("time", kind="stable")
-        past = own[own["time"] <= one["time"]]
-        wanted = past.iloc[-1] if len(past) else own.iloc[0]
-        assert one["price"] == wanted["price"]
-
-
 # Items that have not come up yet -------------------------------------------------------------
 
 

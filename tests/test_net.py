@@ -51,16 +51,6 @@ def test_the_nets_own_fit_and_partial_fit_are_the_classifiers(parameters):
     assert fitted.net_.n_epochs_ == twin.n_iter_
 
 
-def test_the_net_takes_weights_and_groups():
-    factors, groups = np.linspace(0.5, 1.5, 400), np.arange(400) % 20
-    settings = {"early_stopping": True, "validation": "groups"}
-    fitted = classifier(**settings).fit(X, y, sample_weight=factors, groups=groups)
-    expected = weights_of(fitted.net_)
-    scaled = (factors / factors.mean()).astype(np.float32)
-    fitted.net_.fit(X, y, sample_weight=scaled, groups=groups)
-    assert torch.equal(weights_of(fitted.net_), expected)
-
-
 def test_the_net_says_what_it_takes():
     net = classifier().fit(X, y).net_
     for method in (net.fit, net.partial_fit):

@@ -234,20 +234,6 @@ def test_catalogues_that_share_no_id_are_said_unless_they_are_small():
     assert find_respelling(np.array(["07", "X", "new"], dtype=object), known) == ("07", "7")
 
 
-def test_ids_that_are_all_unknown_at_predict_are_said_once_for_each_column():
-    fitted = encoder().fit(make_frame("sku{}".format, "sku{}".format))
-    upper = make_frame("SKU{}".format, "SKU{}".format)
-    messages, _ = said(lambda: [fitted.transform(upper) for _ in range(3)])
-    assert [message.partition(" is known")[0] for message in messages] == [
-        "no id of item",
-        "no id of hist_item",
-    ]
-    assert all(re.search(r"such as 'sku(\d+)' for 'SKU\1', and 0% were new", m) for m in messages)
-    lower = upper.assign(item=upper["item"].str.lower())
-    lower["hist_item"] = [[item.lower() for item in cell] for cell in upper["hist_item"]]
-    assert said(lambda: fitted.transform(lower))[0] == []  # the advice
-
-
 def test_new_items_new_users_and_single_rows_are_no_mistake():
     frame = make_frame()
     frame["shop"] = "s" + frame["user"].astype(str)

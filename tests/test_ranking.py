@@ -49,20 +49,6 @@ def assert_scored_as_alone(ranking, fitted, users, candidates):
     np.testing.assert_allclose(ranking["probability"], pairs, rtol=0, atol=1e-6)
 
 
-def test_a_step_between_encoder_and_classifier_is_given_the_pairs(fitted, users, candidates):
-    n_rows = []
-
-    def count(X):
-        n_rows.append(len(X))
-        return X
-
-    *before, last = fitted.steps
-    counted = Pipeline([*before, ("between", FunctionTransformer(count)), last])
-    rankings = [rank_candidates(m, users[:2], candidates[:5], top_k=5) for m in (fitted, counted)]
-    pd.testing.assert_frame_equal(*rankings)
-    assert sum(n_rows) == 10
-
-
 @pytest.mark.parametrize("block", [65_536, 7, 1])
 def test_ranking_equals_scoring_each_pair_alone(fitted, users, candidates, monkeypatch, block):
     monkeypatch.setattr("sklearn_din.serving.ranking.PAIRS_PER_BLOCK", block)
@@ -271,23 +257,6 @@ def test_threads_share_a_ranker(fitted, users, candidates):
     for row, ranking in zip(rows + rows, rankings, strict=True):
         expected = rank_candidates(fitted, row, candidates, top_k=3)
         pd.testing.assert_frame_equal(ranking, expected, rtol=0, atol=1e-6)
-
-
-def test_an_attribute_that_two_histories_are_compared_with_is_found_in_both():
-    draw = np.random.RandomState(0)
-    rows = {"item": draw.randint(20, size=80), "category": np.arange(80) % 3}
-    lists = {
-        f"hist_{name}": draw.randint(3, size=(80, 4)).tolist() for name in ("item", "category")
-    }
-    frame = pd.DataFrame(rows | lists | {"seen": draw.randint(3, size=(80, 4)).tolist()})
-    histories = {("hist_item", "hist_category", "seen"): ("item", "category", "category")}
-    encoder = HistorySequenceEncoder(histories=histories)
-    model = make_pipeline(encoder, DINClassifier(max_epochs=5, lr=0.05, random_state=0))
-    model.fit(frame, draw.randint(2, size=80))
-    candidates = frame[["item", "category"]].drop_duplicates("item")
-    users = frame[["hist_item", "hist_category", "seen"]][:3]
-    ranking = Ranker(model, candidates).rank(users, top_k=50)
-    assert_scored_as_alone(ranking, model, users, candidates)
 
 
 def test_a_ranker_refuses_a_mixed_column_at_the_second_user_at_the_latest(frame_and_labels):

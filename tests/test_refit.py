@@ -102,23 +102,6 @@ def test_which_rows_are_learnt(parameters, learns):
     assert trained.net_.stop_reason_ == "max_epochs"
 
 
-def test_the_pass_is_the_last_row_of_the_history_and_no_epoch_of_the_user_s_callbacks():
-    seen = []
-
-    class Watch(Callback):
-        def on_epoch_begin(self, net, **kwargs):
-            seen.append("epoch")
-
-        def on_grad_computed(self, net, **kwargs):
-            if net.training_.is_refitting:
-                seen.append("gradients")
-
-    history = fit(callbacks=[Watch()]).history_
-    assert seen == [*["epoch"] * 2, *["gradients"] * 6]
-    assert history["epoch"].tolist() == [1, 2, 3]
-    assert np.isfinite(history).all(axis=None)
-
-
 @pytest.mark.parametrize(
     "callback",
     [

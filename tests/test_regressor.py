@@ -6,7 +6,6 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
-import torch
 from sklearn.linear_model import LinearRegression
 from sklearn.metrics import mean_squared_error, r2_score
 from sklearn.pipeline import Pipeline
@@ -21,7 +20,6 @@ from sklearn_din import (
     explain,
     history_importance,
     predict_to_parquet,
-    update,
 )
 from sklearn_din.training.target import Numbers
 from tests.encoded_impressions import make_impressions
@@ -101,17 +99,6 @@ def test_no_fit_ends_worse_than_the_mean():
     assert regressor.net_.stop_reason_ == "base_rate"
 
 
-def test_rows_of_weight_zero_do_not_count():
-    X, y = make_impressions(400), np.random.RandomState(0).normal(size=400)
-    weight = np.repeat([1.0, 0.0], 200)
-    target = Numbers("squared", 0.0, 1.0)
-    outputs, numbers = torch.zeros(2), torch.tensor([1.0, 9.0])
-    assert target.loss(outputs, numbers, torch.tensor([2.0, 0.0])) == 1.0
-    assert target.constant(y, weight) == pytest.approx(y[:200].mean())
-    with pytest.raises(ValueError, match="sample_weight must be zero or more"):
-        quick().fit(X, y, sample_weight=-weight)
-
-
 @pytest.mark.parametrize("damage", [{"spread": 0.0}, {"mean": np.nan}, {"of_what": "cubed"}])
 def test_a_damaged_scale_is_refused(fitted, damage):
     state = fitted[-1].__getstate__()
@@ -120,16 +107,6 @@ def test_a_damaged_scale_is_refused(fitted, damage):
     with pytest.raises(ValueError, match="DINRegressor cannot take this state"):
         DINRegressor().__setstate__(broken.__getstate__())
     DINRegressor().__setstate__(state)
-
-
-def test_an_update_moves_to_what_has_come(rows):
-    frame, y = rows
-    model = make_model().fit(frame, y)
-    for _ in range(20):  # beyond it, and back
-        model = update(model, frame, y + 100)
-    assert model.predict(frame).mean() == pytest.approx(y.mean() + 100, abs=10)
-    target = model[-1]._target
-    assert (target.mean, target.spread) == pytest.approx((y.mean(), y.std()))
 
 
 def test_rows_of_any_regressor_are_scored_in_a_file(tmp_path):

@@ -17,7 +17,6 @@ from sklearn_din import (
     attach_aggregates,
     attach_history,
     load,
-    rank_candidates,
     save,
 )
 from sklearn_din.datasets import make_click_log
@@ -231,16 +230,3 @@ def test_new_users_of_a_request_or_a_few_are_no_mistake(shown, user):
     model.transform(few)
     with pytest.warns(UserWarning, match=SHORT):
         model.transform(pd.concat([few, few.assign(user=few["user"] + 15)]))
-
-
-def test_users_without_events_are_said_by_a_ranking_of_many(shown):
-    log, X = shown
-    encoder = HistorySequenceEncoder(drop=["user", "time"])
-    model = make_pipeline(encoder, DINClassifier(max_epochs=1, random_state=0)).fit(X, log.y)
-    items = X.drop_duplicates("item")[["item", "category", "price"]]
-    users = X.drop_duplicates("user").drop(columns=items)
-    rank_candidates(model, users, items)
-    users = users.assign(**{n: [[] for _ in range(len(users))] for n in users if "hist_" in n})
-    rank_candidates(model, users[:9], items)
-    with pytest.warns(UserWarning, match=SHORT):
-        rank_candidates(model, users, items)

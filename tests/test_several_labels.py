@@ -18,12 +18,10 @@ from sklearn_din import (
     HistorySequenceEncoder,
     Ranker,
     attach_history,
-    evaluate_ranking,
     explain,
     export_onnx,
     load_onnx,
     predict_to_parquet,
-    rank_candidates,
     update,
 )
 from sklearn_din.network.layers import LabelLogits
@@ -241,17 +239,6 @@ def test_candidates_are_ranked_by_a_label_or_a_weighting(fitted, rows, label):
     for wrong in (None, "sale", {"click": -1}, {}):
         with pytest.raises(ValueError, match=message):
             Ranker(fitted, candidates, label=wrong)
-
-
-@pytest.mark.parametrize("label", ["purchase", {"click": 1, "purchase": 20}], ids=str)
-def test_a_ranking_by_a_label_is_evaluated(fitted, rows, label):
-    users = rows[0].drop(columns=CANDIDATE).iloc[:3].assign(user=range(3))
-    candidates = rows[0][CANDIDATE].drop_duplicates("item").assign(seen=1)
-    best = rank_candidates(fitted, users, candidates, top_k=1, label=label)
-    relevant = pd.DataFrame({"user": best["row"], "item": best["item"]})
-    options = {"k": 1, "label": label, "baseline": "seen"}
-    table = evaluate_ranking(fitted, users, candidates, relevant, **options)
-    assert table.loc["model", "recall"].tolist() == [1.0]
 
 
 def test_words_pictures_and_files_of_scores_name_the_labels(fitted, rows, tmp_path):

@@ -12,7 +12,6 @@ from sklearn_din import (
     HistorySequenceEncoder,
     Ranker,
     rank_candidates,
-    update,
 )
 from sklearn_din.features.vectors import Vectors
 from sklearn_din.neighbours import shortlist
@@ -117,30 +116,6 @@ def test_the_network_ranks_the_candidates_of_the_shortlist(log, exclude):
     for options in ({"only": items["item"].tolist()[:29]}, {"by": "price"}):  # these choose
         expected = plain.rank(users, top_k=28, **options)
         pd.testing.assert_frame_equal(short.rank(users, top_k=28, **options), expected)
-
-
-def test_a_shortlist_of_an_updated_model_is_its_own():
-    model, frame, y = make_model(DINClassifier(max_epochs=1, random_state=0))
-    is_early = frame["time"] < frame["time"].quantile(0.7)
-    model.fit(frame[is_early], y[is_early])
-    items = frame.drop_duplicates("item")[["item", "category", "price"]]
-    users, ranker = frame.drop(columns=items.columns)[-9:-5], Ranker(model, items, shortlist=15)
-    before = ranker.rank(users, top_k=15)
-    newer = update(model, frame[~is_early], y[~is_early])
-    pd.testing.assert_frame_equal(ranker.rank(users, top_k=15), before)
-    after = Ranker(newer, items, shortlist=15).rank(users, top_k=15)
-    assert not before["probability"].equals(after["probability"])
-
-
-def test_several_labels_have_a_shortlist(log):
-    _, users, items = log
-    model, frame, y = make_model(DINClassifier(max_epochs=1, random_state=0))
-    model.fit(frame, pd.DataFrame({"click": y, "odd": y * (frame["item"] % 2)}))
-    best = rank_candidates(model, users, items, top_k=20, shortlist=15, label="click")
-    full = rank_candidates(model, users, items, top_k=80, label="click")
-    assert best.groupby("row").size().eq(20).all()
-    both = best.merge(full, on=["row", "item"])
-    np.testing.assert_allclose(both["probability_x"], both["probability_y"], atol=1e-6)
 
 
 def test_a_new_item_is_found_by_its_vector():

@@ -7,11 +7,9 @@ import pandas as pd
 import pytest
 from sklearn.pipeline import make_pipeline
 
-from sklearn_din import DIN, DINClassifier, HistorySequenceEncoder
+from sklearn_din import DINClassifier, HistorySequenceEncoder
 from sklearn_din.native.logits import engine_text
-from sklearn_din.training.summary import learnt_parts
-from tests.encoded_impressions import make_impressions, make_labels, make_schema
-from tests.network_options import ONE_BY_ONE
+from tests.encoded_impressions import make_impressions, make_labels
 
 OFF = (
     "item neighbours: off, neither user nor time is named, "
@@ -84,18 +82,3 @@ def test_the_summary_and_the_bar_say_why_neighbours_are_off(encoder, options, la
     assert summary.splitlines()[-1] == last
     assert summary.count("14 numbers") == ("off" not in last)  # one line for all of them
     assert (last in capfd.readouterr().err) == ("off" in last)
-
-
-@pytest.mark.parametrize(
-    "parameters",
-    [
-        *ONE_BY_ONE,
-        {"pooling": "sum", "interest": "paper"},
-        {"attention_units": (3,), "hidden_units": ()},
-        {"embedding_dim": {"item": 3, "category": 5, "tags": 7}},
-    ],
-)
-def test_the_parts_hold_every_parameter_once(parameters):
-    module = DIN(make_schema(), **parameters)
-    total = sum(parameter.numel() for parameter in module.parameters())
-    assert sum(size for _, _, size in learnt_parts(module)) == total

@@ -7,12 +7,11 @@ import pandas as pd
 import pytest
 import torch
 
-from sklearn_din import HistorySequenceEncoder, attach_history, explain, export_onnx, update
+from sklearn_din import HistorySequenceEncoder, attach_history, export_onnx, update
 from sklearn_din.features.vectors import Vectors
 from sklearn_din.network.batch import Batch
 from sklearn_din.network.interest import FlatEvents, SharedEvents
 from tests import fitted_pipelines
-from tests.test_explain import leave_each_out_of_the_frame
 
 N_ITEMS, N_DIMS = 40, 6
 
@@ -142,14 +141,6 @@ def test_likeness_counts_cosines_with_the_candidate_recent_ones_more(model, show
     shared = SharedEvents(interest, None, torch.zeros(batch.n_events, interest.width), batch)
     found = shared.likeness(interest.with_vectors[0]) / shared.scale
     np.testing.assert_allclose(found, expected[:1], atol=1e-5)
-
-
-def test_what_an_event_counts_for_is_the_difference_without_it_vectors_and_all(model, shown):
-    row = shown[0].iloc[[-1]]
-    effects = explain(model, row, by="leave_out")["effect"]
-    assert np.isfinite(explain(model, row)["weight"]).all()
-    expected = leave_each_out_of_the_frame(model, row, ["hist_item"])
-    np.testing.assert_allclose(effects, expected, atol=1e-5)
 
 
 def test_vectors_of_another_model_are_refused_after_fit_and_none_at_export(
