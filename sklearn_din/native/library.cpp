@@ -440,24 +440,15 @@ EXPORT int64_t din_update_rows(
 }
 
 EXPORT int64_t din_score_pairs(const din::Pairs* pairs, float shrinkage) {
-    return din::code_of([&] {
-        din::score_pairs(*pairs, shrinkage);
-        return din::DONE;
-    });
+    return din::code_of([&] { return din::score_pairs(*pairs, shrinkage), din::DONE; });
 }
 
 EXPORT int64_t din_select_pairs(const din::Pairs* pairs) {
-    return din::code_of([&] {
-        din::select_pairs(*pairs);
-        return din::DONE;
-    });
+    return din::code_of([&] { return din::select_pairs(*pairs), din::DONE; });
 }
 
 EXPORT int64_t din_select_largest(const din::Pairs* pairs) {
-    return din::code_of([&] {
-        din::select_largest(*pairs);
-        return din::DONE;
-    });
+    return din::code_of([&] { return din::select_largest(*pairs), din::DONE; });
 }
 
 EXPORT int64_t din_update_dense(const din::DenseUpdate* updates, int64_t n, double rate, double beta,

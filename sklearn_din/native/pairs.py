@@ -49,7 +49,7 @@ def select_pairs(
     members = _product(left, right) | {"popular": popular, "n_popular": len(popular)}
     if near is not None:
         n_most = min(n_most, len(popular) ** 2 + near.nnz)
-        members |= {"near_ends": near.indptr.astype(np.int64), "near_columns": near.indices}
+        members |= _places("near", near)
     return _call("din_select_pairs", left.shape[0], n_most, members)
 
 
@@ -60,15 +60,13 @@ def select_largest(matrix: np.ndarray, n_best: int) -> Rows | None:
 
 
 def _product(left: csr_array, right: csr_array) -> dict[str, Any]:
-    return {
-        "left_ends": left.indptr.astype(np.int64),
-        "left_columns": left.indices.astype(np.int32, copy=False),
-        "right_ends": right.indptr.astype(np.int64),
-        "right_columns": right.indices.astype(np.int32, copy=False),
-        "right_values": right.data,
-        "n_ids": left.shape[0],
-        "n_inner": right.shape[0],
-    }
+    members = {"right_values": right.data, "n_ids": left.shape[0], "n_inner": right.shape[0]}
+    return members | _places("left", left) | _places("right", right)
+
+
+def _places(name: str, matrix: csr_array) -> dict[str, np.ndarray]:
+    columns = matrix.indices.astype(np.int32, copy=False)
+    return {f"{name}_ends": matrix.indptr.astype(np.int64), f"{name}_columns": columns}
 
 
 def _call(

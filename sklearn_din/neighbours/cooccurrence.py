@@ -18,7 +18,7 @@ from sklearn_din.utils.estimator_state import check_array, check_keys
 from sklearn_din.utils.spans import Spans
 from sklearn_din.utils.typed_fields import FORMS
 
-MOST_PAIRS = 400_000_000  # of two items of one user; counting them takes about four seconds
+MOST_PAIRS = 400_000_000  # of two items of one user; scipy counts them in about four seconds
 MOST_ITEMS_PER_USER = 1_000
 MOST_COUNTED = 9_000_000  # pairs of two items of one user up to which all counts are kept
 ROWS_PER_BLOCK = 65_536  # of mapped rows that are read at a time
