@@ -272,7 +272,7 @@ class DIN(nn.Module):
             return batch.numbers
         n_numbers = batch.numbers.shape[1]  # drawn for all rows of a joint batch by each process
         drawn = batch.numbers.new_empty(batch.n_joint_rows, n_numbers).uniform_()
-        return batch.numbers * (batch.own_rows(drawn) >= NUMBERS_HIDDEN)
+        return batch.own_rows(drawn).ge_(NUMBERS_HIDDEN).mul_(batch.numbers)
 
     def _queries_and_keys(
         self, behaviour: Behaviour, embeddings: dict[str, Tensor], batch: Batch

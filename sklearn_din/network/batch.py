@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -148,8 +149,6 @@ class Batch:
         The lists of each field of lists.
     event_numbers : dict of str to Tensor of shape (n_events,), float32
         Numeric histories.
-    rows : dict of tuple of str to Tensor of shape (n_events,), int64
-        By the histories of each behaviour: the impression of each event.
     offsets : dict of tuple of str to Tensor of shape (n + 1,), int64
         By the histories of each behaviour: where each impression's events begin.
     vectors : BatchVectors
@@ -178,21 +177,21 @@ class Batch:
         self.shared = shared
         self.joint = joint
         self.weights = None if weights is None else torch.from_numpy(weights)
-        numeric = X.schema.names("numeric")
-        numbers = [X.columns[name] for name in numeric]
-        self.numbers = torch.from_numpy(np.stack(numbers, axis=1)) if numbers else torch.empty(0)
+        numbers = np.array([X.columns[name] for name in X.schema.names("numeric")])
+        self.numbers = torch.from_numpy(numbers.T.copy()) if len(numbers) else torch.empty(0)
         self.positions = None if X.positions is None else torch.from_numpy(X.positions)
         self.identities: dict[str, Tensor] = {}
         self.lists: dict[str, BatchLists] = {}
         for name in X.schema.names("categorical", "list"):
             self._add_ids(name, X.columns[name])
         self.event_numbers: dict[str, Tensor] = {}
-        self.rows: dict[tuple[str, ...], Tensor] = {}
         self.offsets: dict[tuple[str, ...], Tensor] = {}
         self.distinct: dict[str, DistinctRows] = {}
         for behaviour in X.schema.behaviours:
             self._add_events(behaviour, X.behaviours[behaviour.histories])
         self.vectors = self._find_vectors(X)
+        # Events of all behaviours.
+        self.n_events = sum(int(offsets[-1]) for offsets in self.offsets.values())
 
     def _add_ids(self, name: str, ids: Column) -> None:
         if isinstance(ids, IdLists):
@@ -204,13 +203,13 @@ class Batch:
         histories = behaviour.histories
         if self.shared and (not behaviour.is_bag or not ragged.changes().any()):
             ragged = ragged.take(slice(0, 1))
-        index, lengths = ragged.spans.index(), ragged.spans.lengths
+        index, offsets = ragged.spans.index(), np.zeros(len(ragged) + 1, dtype=np.int64)
         for name in histories:
             self._add_ids(name, ragged.flat(name, index))
         for name in behaviour.numbers:
             self.event_numbers[name] = torch.from_numpy(ragged.flat(name, index))
-        self.offsets[histories] = torch.from_numpy(np.append(0, np.cumsum(lengths, dtype=np.int64)))
-        self.rows[histories] = torch.from_numpy(np.repeat(np.arange(len(ragged)), lengths))
+        np.cumsum(ragged.spans.lengths, out=offsets[1:])
+        self.offsets[histories] = torch.from_numpy(offsets)
 
     def _find_vectors(self, X: EncodedFeatures) -> BatchVectors:
         vectors = BatchVectors({}, {})
@@ -238,10 +237,15 @@ class Batch:
             for name, ids in (self.identities | of_lists).items()
         }
 
-    @property
-    def n_events(self) -> int:
-        """Events of all behaviours."""
-        return sum(len(rows) for rows in self.rows.values())
+    @cached_property
+    def rows(self) -> dict[tuple[str, ...], Tensor]:
+        """By the histories of each behaviour, the impression of each event: (n_events,), int64."""
+        return {
+            histories: torch.repeat_interleave(
+                offsets.diff(), output_size=len(self.identities[histories[0]])
+            )
+            for histories, offsets in self.offsets.items()
+        }
 
     @property
     def n_joint_rows(self) -> int:

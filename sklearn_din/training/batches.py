@@ -23,6 +23,7 @@ CANDIDATES_PER_RUN = 16  # from here on, storing a run's histories once is faste
 # Maximum number of consecutive mapped rows that are read together: some megabytes. Linux maps up to
 # two at a time (a folio), so smaller blocks would load their neighbours as well.
 ROWS_PER_BLOCK = 32_768
+ROWS_AHEAD = 2_048  # whose batches are made at a time
 BLOCKS_PER_POOL = 16  # at least, so that adjacent rows are rarely in one batch
 SMALL_BATCH_ROWS = 2_000  # a few hundred rows make too few steps of 256
 LARGE_BATCH_ROWS = 100_000
@@ -88,6 +89,8 @@ class ImpressionBatches:
         self._epoch: np.random.RandomState | None = None  # its state before drawing the permutation
         self._batches: list[np.ndarray] = []  # rows of each batch of the epoch, shuffled
         self._n_done = 0  # of them
+        self._seed = 0  # of the epoch, that of its first batch
+        self._hiding = np.random.RandomState(0)  # draws which ids a batch hides
         self._rank, self._n_ranks = 0, 1
 
     def __len__(self) -> int:
@@ -104,19 +107,28 @@ class ImpressionBatches:
         left = self._batches[self._n_done :]
         size = len(left) if self._pool is None else self._pool // 2 // self.batch_size
         for first in range(0, len(left), max(size, 1)):  # half a pool is in memory together
-            batches = left[first : first + max(size, 1)]
-            numbers = None if self._pool is None else np.sort(np.concatenate(batches))
-            held = (
-                self.X
-                if numbers is None
-                else copy_to_memory(self.X, np.asarray(self._of_X(numbers)))
-            )
-            for rows in batches:
-                at = self._of_X(rows) if numbers is None else np.searchsorted(numbers, rows)
-                batch = self._batch(rows, held[at])
+            for batch in self._make(left[first : first + max(size, 1)]):
                 self._n_done += 1
                 yield batch
         self._batches, self._n_done = [], 0
+
+    def _make(self, batches: list[np.ndarray]) -> Iterator[tuple[Batch, Tensor]]:
+        """Yield batches of such rows, of which some are made at a time.
+
+        A step drives the code that makes them from the processor's cache, and one alone takes
+        three times as long.
+        """
+        numbers, held, n_ahead = None, self.X, max(ROWS_AHEAD // self.batch_size, 1)
+        if self._pool is not None:
+            numbers = np.sort(np.concatenate(batches))
+            held = copy_to_memory(self.X, np.asarray(self._of_X(numbers)))
+        for start in range(0, len(batches), n_ahead):
+            made = []
+            for number, rows in enumerate(batches[start : start + n_ahead], self._n_done):
+                at = self._of_X(rows) if numbers is None else np.searchsorted(numbers, rows)
+                self._hiding.seed(self._seed + number)
+                made.append(self._batch(rows, held[at]))
+            yield from made
 
     @property
     def n_batches(self) -> int:
@@ -135,8 +147,8 @@ class ImpressionBatches:
         """Return the state of the order, at any time after the first shuffled batch.
 
         The permutation is not kept: ``epoch``, the random state that drew it, draws it again.
-        ``latest`` is that state now: since then it has drawn which ids are hidden. ``n_batches``
-        are done; between two epochs it is 0.
+        ``latest`` is that state now, which draws the next one. ``n_batches`` are done; between two
+        epochs it is 0.
         """
         if self.shuffle is None or self._epoch is None:
             raise ValueError("impressions that stay in order have no place to go on from.")
@@ -162,6 +174,7 @@ class ImpressionBatches:
             if self._pool is None
             else order_in_pools(len(self), pool=self._pool, shuffle=shuffle)
         )
+        self._seed = 0 if self.shown is None else shuffle.randint(1 << 31)
         starts = range(0, len(order), self.batch_size)
         self._batches = [order[start : start + self.batch_size] for start in starts]
         self._n_done = 0
@@ -175,7 +188,7 @@ class ImpressionBatches:
         y = self.y[rows]
         weights = None if self.weights is None else self.weights[rows]
         if self.shown is not None:
-            X = self.shown.show(X, rows, self.shuffle)
+            X = self.shown.show(X, rows, self._hiding)
         if self._n_ranks == 1:
             return Batch(X, weights), torch.from_numpy(y)
         mine = rows_of_rank(len(X), self._rank, self._n_ranks)

@@ -9,7 +9,7 @@ import numpy as np
 
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.identities import ids_to_look_up
-from sklearn_din.features.schema import FIRST_KNOWN_ID, Schema
+from sklearn_din.features.schema import FIRST_KNOWN_ID, UNKNOWN_ID, Schema
 from sklearn_din.neighbours.blocks import NEVER
 from sklearn_din.training.occurrences import COUNTED_ROWS, ids_of_rows
 from sklearn_din.training.validation import can_order, late_times
@@ -83,18 +83,23 @@ class Novelty:
         looked up by a hidden candidate become 0, as those of an unknown one are.
         """
         columns, hidden, behaviours = dict(X.columns), {}, {}
-        for name in X.schema.names("categorical"):
-            columns[name], hidden[name] = self._hide_ids(X.schema, name, columns[name], until)
+        first = {
+            field.name: self.first_seen[field.vocabulary]
+            for field in X.schema.fields
+            if field.kind in ("categorical", "history") and field.vocabulary in self.first_seen
+        }
+        for name in columns.keys() & first.keys():
+            columns[name], hidden[name] = _hide_ids(columns[name], first[name], until)
         for field in X.schema.fields:
-            if field.candidate and hidden[field.candidate].any():
+            if field.candidate in hidden and hidden[field.candidate].any():
                 numbers = columns[field.name]
                 columns[field.name] = np.where(hidden[field.candidate], np.float32(0), numbers)
         for behaviour, ragged in X.behaviours.items():
             index, lengths = ragged.spans.index(), ragged.spans.lengths
             events = {name: values.take(index) for name, values in ragged.columns.items()}
             of_events = np.repeat(until, lengths)
-            for name in behaviour:
-                events[name], _ = self._hide_ids(X.schema, name, events[name], of_events)
+            for name in events.keys() & first.keys():
+                events[name], _ = _hide_ids(events[name], first[name], of_events)
             behaviours[behaviour] = ragged.over(events, Spans.from_lengths(lengths))
         return X._replace(columns=columns, behaviours=behaviours)
 
@@ -103,14 +108,13 @@ class Novelty:
         age = moments - self.first_seen[vocabulary][ids]
         return np.clip(1 - age / self.reach, 0, 1)
 
-    def _hide_ids(
-        self, schema: Schema, name: str, ids: np.ndarray, until: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
-        first = self.first_seen.get(schema[name].vocabulary)
-        if first is None:
-            return ids, np.zeros(len(ids), dtype=bool)
-        hidden = first[ids_to_look_up(ids)] >= until
-        return np.where(hidden, -ids, ids), hidden
+
+def _hide_ids(
+    ids: np.ndarray, first_seen: np.ndarray, until: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the ids, -id where it came up from a moment on, and where that is."""
+    hidden = first_seen.take(np.maximum(ids, UNKNOWN_ID)) >= until
+    return np.where(hidden, -ids, ids), hidden
 
 
 NO_NOVELTY = Novelty({}, {})
@@ -135,14 +139,12 @@ class ShownRows:
         return replace(self, until=until)
 
     def show(
-        self, X: EncodedFeatures, rows: Rows, random: np.random.RandomState | None
+        self, X: EncodedFeatures, rows: Rows, random: np.random.RandomState
     ) -> EncodedFeatures:
         """Return the given rows as shown in a batch."""
         if self.until is not None:
-            until = self.until[rows]
-        elif random is not None:
-            until = self.novelty.draw_cutoffs(self.moments[rows], random)
-        return self.novelty.hide(X, until)
+            return self.novelty.hide(X, self.until[rows])
+        return self.novelty.hide(X, self.novelty.draw_cutoffs(self.moments[rows], random))
 
     def count_hidden(self, X: EncodedFeatures, rows: np.ndarray | None = None) -> dict[str, float]:
         """Count by vocabulary how many ids one pass over rows of X is expected to hide."""
