@@ -93,10 +93,11 @@ class Losses:
 
     def note(self, loss: Tensor, batch: Batch) -> None:
         """Have the loss of a batch checked, at once where that costs nothing."""
-        if loss.is_cpu and math.isfinite(loss):
+        reads_now = is_host(loss.device)
+        if reads_now and math.isfinite(loss):
             return
         self.unread.append((loss.detach(), batch.numbers))
-        if loss.is_cpu or len(self.unread) >= STEPS_PER_READ:
+        if reads_now or len(self.unread) >= STEPS_PER_READ:
             self.check()
 
     def check(self) -> None:
