@@ -102,10 +102,3 @@ def test_missing_values_repeat_nothing(fitted, users, candidates):
     pd.testing.assert_frame_equal(diverse, plain)
     one = rank_candidates(fitted, users, candidates.assign(brand="x"), diversify={"brand": 0.9})
     pd.testing.assert_series_equal(one["item"], plain["item"])  # all repeat alike
-
-
-def test_a_shorter_list_is_the_head_of_a_longer_one(fitted, users, candidates):
-    ranker = Ranker(fitted, candidates)
-    long = ranker.rank(users, top_k=9, diversify={"category": 0.4})
-    short = ranker.rank(users, top_k=4, diversify={"category": 0.4})
-    pd.testing.assert_frame_equal(short, long[long["rank"] <= 4].reset_index(drop=True))

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.metrics import log_loss, roc_auc_score
+from sklearn.metrics import log_loss
 from sklearn.model_selection import GroupKFold, StratifiedKFold
 
 from sklearn_din import Checkpoint, DINClassifier, HistorySequenceEncoder, TimeSplit
@@ -121,13 +121,6 @@ def test_rare_labels_that_say_nothing_end_at_the_base_rate():
         losses.append(log_loss(y[400:], p))
         base.append(log_loss(y[400:], np.full(400, y[:400].mean())))
     assert np.mean(losses) < np.mean(base) + 0.002
-
-
-def test_a_factor_never_loses_the_order_of_rows():
-    frame, y = make_rows(rate=0.8)
-    encoder = HistorySequenceEncoder(user="user", time="time")
-    model = DINClassifier(random_state=0).fit(encoder.fit_transform(frame), y)
-    assert roc_auc_score(y, model.predict_proba(encoder.transform(frame))[:, 1]) > 0.6
 
 
 def test_a_training_of_few_labels_is_kept_by_a_checkpoint(tmp_path):

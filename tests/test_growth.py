@@ -15,13 +15,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
-from skorch.callbacks import Callback, LRScheduler
+from skorch.callbacks import Callback
 
 from sklearn_din import (
     DINClassifier,
     HistoryBuilder,
     HistorySequenceEncoder,
-    TrainingDisplay,
     load,
     save,
     update,
@@ -292,18 +291,6 @@ def test_the_l2_counts_ids_and_labels_of_all_rows_so_far():
     assert grown.fit(X, y).net_.labels_ == (300 - y.sum(), y.sum())
 
 
-def test_the_history_goes_on_after_early_stopping(model, frame, y):
-    classifier = model["din"].set_params(early_stopping=True, verbose=1)
-    X = model["encode"].transform(frame)
-    classifier.fit(X, y)
-    before, n_iter = classifier.history_, classifier.n_iter_
-    classifier.partial_fit(X, y)
-    pd.testing.assert_frame_equal(classifier.history_[: len(before)], before)
-    assert classifier.history_["epoch"].iloc[-1] == classifier.n_iter_ == n_iter + 1
-    assert np.isnan(classifier.history_["valid_loss"].iloc[-1])
-    assert TrainingDisplay.from_estimator(classifier).best_epoch <= n_iter
-
-
 def test_the_batch_size_that_was_chosen_at_fit_stays(monkeypatch, model, frame, y):
     monkeypatch.setattr(batches, "LARGE_BATCH_ROWS", 10)
     X = model["encode"].transform(frame)
@@ -424,20 +411,6 @@ def test_a_training_that_fails_leaves_all_as_it_was(
 
 
 # update
-
-
-def test_a_schedule_goes_on_in_each_update(model, later, y):
-    rates = []
-
-    class Watch(Callback):
-        def on_epoch_begin(self, net, **kwargs):
-            rates.append({group["lr"] for group in net.optimizer_.param_groups})
-
-    schedule = LRScheduler("StepLR", step_size=1, gamma=0.5)
-    model["din"].set_params(callbacks=[schedule, Watch()], lr=0.02)
-    for _ in range(2):
-        model = update(model, later, y)
-    assert rates == [{0.01}, {0.01}]
 
 
 @pytest.mark.parametrize(("batch_size", "n_parts"), [(10, 8), (80, 3)])

@@ -18,7 +18,6 @@ from sklearn_din.network.interest import find_same
 from sklearn_din.resilient.fingerprint import digests_of
 from tests.encoded_impressions import make_impressions, make_labels, weights_of
 from tests.network_options import networks
-from tests.padded_network import match
 
 
 def rows(items, histories, **columns):
@@ -64,25 +63,6 @@ def test_values_too_rare_for_an_id_are_known_again_too():
         encoded = HistorySequenceEncoder(**limit).fit_transform(X)
         assert encoded["item"].tolist() == [2, 2, 1]
         assert counts_of(encoded) == [1, 1, 1]
-
-
-@pytest.mark.parametrize("rename", ["n{}".format, lambda item: item + 1000])
-def test_match_counts_stay_where_all_items_are_renamed_to_new_ones(rename):
-    rng = np.random.default_rng(0)
-    items = rng.integers(0, 8, 60)
-    pasts = [rng.integers(0, 8, n).tolist() for n in rng.integers(0, 6, 60)]
-    known = rows(items, pasts) if isinstance(rename(1), int) else None
-    if known is None:
-        known = rows([f"i{i}" for i in items], [[f"i{i}" for i in past] for past in pasts])
-    encoder = HistorySequenceEncoder().fit(known)
-    renamed = rows([rename(i) for i in items], [[rename(i) for i in past] for past in pasts])
-    X = encoder.transform(renamed)
-    assert (X["item"] == 1).all()
-    assert counts_of(X) == counts_of(encoder.transform(known))
-    arrays = {name: torch.as_tensor(encoder.transform(known)[name]) for name in X}
-    behaviour = X.schema.behaviours[0]
-    same, _ = match(behaviour, arrays, arrays["hist_item_mask"])
-    assert counts_of(X) == same.sum((1, 2)).tolist()
 
 
 def test_public_reading_gives_one_and_explanations_none(model):

@@ -9,8 +9,7 @@ import pytest
 import torch
 from skorch.callbacks import Callback
 
-from sklearn_din import DIN, DINClassifier, EncodedFeatures, Field, Schema
-from sklearn_din.network.batch import Batch
+from sklearn_din import DINClassifier, EncodedFeatures, Field, Schema
 from sklearn_din.training import batches as training_batches
 from sklearn_din.training.batches import ImpressionBatches
 from sklearn_din.training.novelty import (
@@ -185,23 +184,6 @@ def test_what_a_batch_hides_depends_on_its_place_in_the_pass_alone(monkeypatch):
     assert (passes[0] < 0).any()
     assert torch.equal(passes[0], passes[1])
     assert torch.equal(passes[0], passes[2])
-
-
-def test_the_network_sees_nothing_of_a_hidden_id_but_where_it_comes_again():
-    X = turning(still_until=0)[:50]
-    novelty, _ = measure_novelty(turning(still_until=0), share=0.1)
-    key = ("hist_item", "hist_category")
-    others = copy.deepcopy(X)
-    swap = np.arange(12, dtype=np.int32)
-    swap[2:] = swap[2:][::-1]  # other items everywhere, and the same ones are equal
-    others.columns["item"] = swap[others.columns["item"]]
-    others.behaviours[key].columns["hist_item"] = swap[others.behaviours[key].columns["hist_item"]]
-    all_new = replace(novelty, first_seen={"item": np.where(swap < 2, -(2**40), 2**40)})
-    batches = [Batch(all_new.hide(part, np.zeros(50))) for part in (X, others)]
-    module = DIN(X.schema).eval()
-    with torch.no_grad():
-        assert torch.equal(*(module(batch) for batch in batches))
-        assert not torch.equal(module(Batch(X)), module(Batch(others)))
 
 
 def quick(**parameters):

@@ -87,16 +87,6 @@ def test_items_that_were_chosen_and_histories_that_are_given(served, client):
     assert sorted(client.post("/rank", json=without).json()["items"]) == sorted(items[3:5])
 
 
-def test_predictions_are_those_of_the_pipeline(served, client):
-    _, model, catalogue, _ = served
-    row = {"device": "phone", "hist_item": [1, 2], "hist_category": [1, 2]}
-    rows = [{**row, "item": int(item)} for item in catalogue["item"][:4]]  # category: catalogue's
-    got = client.post("/predict", json={"rows": rows}).json()["probabilities"]
-    frame = pd.DataFrame(rows).assign(category=catalogue["category"][:4])
-    expected = model[1:].predict_proba(frame)[:, 1]
-    np.testing.assert_allclose(got, expected, atol=1e-6)
-
-
 def soon(state, **later):
     """A moment after the log's newest event, as text."""
     newest = state.answers.histories.moments.newest

@@ -22,7 +22,6 @@ from sklearn_din import (
     export_onnx,
     load_onnx,
     predict_to_parquet,
-    update,
 )
 from sklearn_din.network.layers import LabelLogits
 from sklearn_din.serving.export import LAYOUTS
@@ -204,20 +203,6 @@ def test_damaged_labels_are_refused(fitted, damage):
     broken._target = Labels(**{**parts, "after": target.after, **damage})
     with pytest.raises(ValueError, match="DINClassifier cannot take this state"):
         DINClassifier().__setstate__(broken.__getstate__())
-
-
-def test_an_update_learns_new_rows_of_both(rows):
-    frame, y = rows
-    model = without_roles(after=AFTER).fit(frame, y)
-    before = model[-1].net_.labels_
-    new = frame.assign(item=["new"] * len(frame))
-    chances = model.predict_proba(new)
-    for _ in range(4):
-        model = update(model, new, pd.DataFrame({"click": 1, "purchase": 1}, index=frame.index))
-    for earlier, later in zip(chances, model.predict_proba(new), strict=True):
-        assert later[:, 1].mean() > earlier[:, 1].mean() + 0.05
-    more = 4 * len(y)
-    assert model[-1].net_.labels_ == (before[0], before[1] + more, before[2], before[3] + more)
 
 
 @pytest.mark.parametrize("label", ["click", "purchase", {"click": 1, "purchase": 20}], ids=str)

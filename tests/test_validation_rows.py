@@ -1,12 +1,10 @@
 """Which rows are set aside for validation: by the roles of the encoder, or by what fit is given."""
 
 import numpy as np
-import pandas as pd
 import pytest
-from sklearn.pipeline import make_pipeline
 from skorch.callbacks import Callback
 
-from sklearn_din import DINClassifier, HistorySequenceEncoder
+from sklearn_din import DINClassifier
 from tests.encoded_impressions import make_impressions, make_labels
 
 # Which rows they are is looked at here, not what one epoch learns.
@@ -71,15 +69,6 @@ def test_validation_by_groups_takes_the_users_where_no_groups_are_given():
         [(f"{n:02}",) * (1 + n % 2) for n in groups],
     ):
         assert validation_rows(groups=keys, validation="groups") == others
-
-
-def test_a_pipelines_roles_choose_the_validation_rows():
-    frame = pd.DataFrame({"user": [*"abcd"] * 5, "day": range(20), "price": np.linspace(0, 1, 20)})
-    classifier = quick()
-    model = make_pipeline(HistorySequenceEncoder(user="user", time="day"), classifier)
-    for how in ("last", "groups"):
-        model.set_params(dinclassifier__validation=how).fit(frame, [0, 1] * 10)
-        assert model[-1].history_["valid_loss"].notna().all()
 
 
 def test_the_last_rows_are_set_aside_or_by_default_any_where_no_time_is_known():
