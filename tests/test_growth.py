@@ -17,14 +17,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from skorch.callbacks import Callback
 
-from sklearn_din import (
-    DINClassifier,
-    HistoryBuilder,
-    HistorySequenceEncoder,
-    load,
-    save,
-    update,
-)
+from sklearn_din import DINClassifier, HistoryBuilder, HistorySequenceEncoder, load, save, update
 from sklearn_din.encoding.vocabulary import IdRules, Vocabulary
 from sklearn_din.features import EncodedFeatures, Schema
 from sklearn_din.training import batches, growth

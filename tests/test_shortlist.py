@@ -6,13 +6,7 @@ import pytest
 from scipy.sparse import csr_array
 from sklearn.pipeline import make_pipeline
 
-from sklearn_din import (
-    DINClassifier,
-    DINRegressor,
-    HistorySequenceEncoder,
-    Ranker,
-    rank_candidates,
-)
+from sklearn_din import DINClassifier, DINRegressor, HistorySequenceEncoder, Ranker, rank_candidates
 from sklearn_din.features.vectors import Vectors
 from sklearn_din.neighbours import shortlist
 from sklearn_din.neighbours.item_scores import ItemScores
