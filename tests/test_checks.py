@@ -21,7 +21,7 @@ from sklearn_din.server.answers import Answers
 from sklearn_din.training.label_means import find_label_means
 from sklearn_din.training.wrong_histories import find_clocks_of_some, find_wrong_rows
 from sklearn_din.utils.plain_values import from_plain, to_plain
-from sklearn_din.utils.warnings import log_once, warn_once
+from sklearn_din.utils.warnings import log_once
 from tests.click_frames import as_lists
 from tests.tables import as_scan, said
 
@@ -265,13 +265,6 @@ def test_elapsed_times_that_are_guessed_are_named_and_the_choice_is_kept():
     assert guess.scales_ == HistorySequenceEncoder(elapsed=["hist_stock"]).fit(frame).scales_
     with pytest.raises(ValueError, match="elapsed: the histories of numbers has no column 'item'"):
         HistorySequenceEncoder(elapsed=["item"]).fit(frame)
-
-
-def test_what_differs_in_figures_alone_is_said_once():
-    messages, _ = said(lambda: [warn_once(f"x2 is {n}% of hist_2") for n in (12, 7)])
-    assert messages == ["x2 is 12% of hist_2"]
-    messages, _ = said(lambda: [warn_once(f"x{n} is 1") for n in (1, 2)])
-    assert len(messages) == 2
 
 
 # check: all of it in one call -------------------------------------------------------------------

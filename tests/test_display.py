@@ -208,19 +208,6 @@ def test_a_column_named_like_a_joint_behaviour_is_told_apart_everywhere(twins):
         assert f"attention of {behaviour} " in shown
 
 
-@pytest.mark.parametrize(
-    ("call", "message"),
-    [
-        (lambda: AttentionDisplay.from_estimator(DINClassifier(), SHOWN), "whole fitted Pipeline"),
-        (lambda: TrainingDisplay.from_estimator(HistorySequenceEncoder()), "needs a DINClassifier"),
-        (lambda: TrainingDisplay(history=history()[:0]).plot(), "at least one row in history_, g"),
-    ],
-)
-def test_wrong_arguments_are_named(call, message):
-    with pytest.raises((TypeError, ValueError), match=message):
-        call()
-
-
 def history(valid=(0.61, 0.55, 0.58)):
     return pd.DataFrame(
         {

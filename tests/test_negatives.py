@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sklearn_din import attach_history, sample_negatives
+from sklearn_din import sample_negatives
 from sklearn_din.logs.other_items import STRATEGIES
 from sklearn_din.logs.sampling_notices import Repeats
 from tests import tables
@@ -186,16 +186,6 @@ def test_a_column_of_the_user_in_item_columns_is_said_and_five_items_are_no_acci
 )
 def test_no_false_alarms(clicks):
     sample_negatives(clicks, item="item", user="user")
-
-
-def test_histories_attached_before_sampling_are_nobodys_and_a_user_gets_the_one_item_left():
-    clicks = make_clicks()[["user", "item", "time"]]
-    shown = attach_history(clicks, clicks, user="user", time="time", columns="item")
-    impressions, _ = sample_negatives(shown, item="item", user="user", random_state=0)
-    assert impressions["hist_item"].dtype.name == "window"
-    events = pd.DataFrame({"user": [1] * 899 + [2], "item": range(900)})
-    impressions, y = sample_negatives(events, item="item", user="user", random_state=0)
-    assert set(impressions["item"][(y == 0) & (impressions["user"] == 1)]) == {899}
 
 
 # Items that have not come up yet -------------------------------------------------------------

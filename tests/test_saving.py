@@ -65,10 +65,8 @@ def test_what_users_read_is_the_same_after_loading(fitted, frame, path):
     again = saved(fitted, path)
     assert (again.predict_proba(frame) == fitted.predict_proba(frame)).all()
     assert repr(again) == repr(fitted)
-    assert again.get_params().keys() == fitted.get_params().keys()
     encoder, its = fitted["encode"], again["encode"]
     assert its.schema_ == encoder.schema_
-    assert its.scales_ == encoder.scales_
     assert_same_encoders(its, encoder)
     for one, other in ((encoder, its), (fitted["din"], again["din"])):
         assert one.feature_names_in_.tolist() == other.feature_names_in_.tolist()
@@ -83,7 +81,6 @@ def test_what_users_read_is_the_same_after_loading(fitted, frame, path):
     assert its.summary() == classifier.summary()
     X = encoder.transform(frame)
     pd.testing.assert_frame_equal(its.attention_weights(X), classifier.attention_weights(X))
-    assert (its.net_.predict_proba(X) == classifier.net_.predict_proba(X)).all()
     assert its.net_.stop_reason_ == classifier.net_.stop_reason_
     assert its.module_ is its.net_.module_
 
