@@ -20,7 +20,7 @@ from skorch.callbacks import Callback
 from sklearn_din import DINClassifier, HistoryBuilder, HistorySequenceEncoder, load, save, update
 from sklearn_din.encoding.vocabulary import IdRules, Vocabulary
 from sklearn_din.features import EncodedFeatures, Schema
-from sklearn_din.training import batches, growth
+from sklearn_din.training import growth
 from sklearn_din.training.inputs import check_inputs
 from tests.click_frames import as_lists
 from tests.encoded_impressions import make_impressions, make_labels, weights_of
@@ -284,16 +284,6 @@ def test_the_l2_counts_ids_and_labels_of_all_rows_so_far():
     assert grown.fit(X, y).net_.labels_ == (300 - y.sum(), y.sum())
 
 
-def test_the_batch_size_that_was_chosen_at_fit_stays(monkeypatch, model, frame, y):
-    monkeypatch.setattr(batches, "LARGE_BATCH_ROWS", 10)
-    X = model["encode"].transform(frame)
-    classifier = model["din"].fit(X, y)
-    monkeypatch.undo()
-    assert classifier.partial_fit(X, y).net_.batch_size_ == 1024
-    classifier.set_params(batch_size=16).partial_fit(X, y)
-    assert classifier.net_.batch_size_ == 16
-
-
 def test_labels_of_one_kind_and_classes_at_the_first_call():
     X, y = np.eye(4, dtype=np.float32), np.array(["skip", "skip", "skip", "skip"])
     with pytest.raises(ValueError, match=r"one class only: \['skip'\]. In the first call"):
@@ -491,14 +481,6 @@ def test_a_column_that_is_new_is_refused(what, as_form, request, frame, y):
         update(model, later, y)
     with pytest.raises(ValueError, match=message):
         model[0].partial_fit(later, y)
-
-
-def test_columns_without_a_part_may_be_new_and_none_may_be_gone(frame, later, y, fitted):
-    model = fit_pipeline(frame, y)
-    model.set_params(encode__drop=["user", "time", "note"])
-    assert "newi1" in update(model, later.assign(note="x"), y)[0].vocabularies_["item"]
-    with pytest.raises(ValueError, match=r"(?s)hist_item.*attach_history makes the history"):
-        update(fitted, frame.drop(columns="hist_item"), y)
 
 
 @pytest.mark.parametrize("make", [pd.DataFrame, lambda X: pl.from_pandas(as_lists(X))])

@@ -228,16 +228,6 @@ def test_probabilities_beside_sampled_negatives_are_said_to_be_so(run, log, tmp_
     assert own["probability"].between(0, 1).all()
 
 
-def test_negatives_and_seed_are_those_asked_for(log):
-    two, same, other = (
-        study_of(log, "--negatives", "2", "--seed", seed).X.drop(columns="hist_i")
-        for seed in ("1", "1", "2")
-    )
-    assert len(two) == 3 * 72
-    pd.testing.assert_frame_equal(two, same)
-    assert not two.equals(other)
-
-
 def test_users_who_come_back_may_have_negatives_of_their_own(tmp_path, capsys):
     frame = pd.DataFrame({"u": np.arange(200) % 10, "i": np.arange(200) % 3, "t": np.arange(200)})
     frame.to_csv(tmp_path / "log.csv", index=False)

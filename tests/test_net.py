@@ -97,14 +97,6 @@ def test_an_epoch_is_an_epoch_for_callbacks_and_has_up_to_four_checks():
     assert sum(epoch["dur"] for epoch in history) == pytest.approx(seconds.sum(), rel=0.05)
 
 
-def test_skorchs_callbacks_see_epochs():
-    stop = skorch.callbacks.EarlyStopping(monitor="train_loss", patience=1, threshold=0.9, sink=len)
-    score = skorch.callbacks.EpochScoring("roc_auc", name="auc", lower_is_better=False)
-    fitted = classifier(max_epochs=9, early_stopping=True, callbacks=[score, stop]).fit(X, y)
-    assert fitted.net_.stop_reason_ == "callback"
-    assert len(fitted.net_.history) == fitted.n_iter_ == 2
-
-
 @pytest.mark.parametrize(("best", "patience", "n_checks"), [(0, 1, 5), (0, 3, 7), (5, 2, 8)])
 def test_patience_begins_with_the_first_full_average(best, patience, n_checks, monkeypatch):
     end_check = ValidationChecks.end

@@ -66,25 +66,15 @@ def test_mini_batch_aware_l2_equals_the_papers_loop():
     assert (regular[3:] == 0.3).all()
 
 
-def dense_and_table():
-    dense = torch.nn.Parameter(torch.linspace(-1, 1, 4))
+def test_dense_gradients_take_the_steps_of_torchs_adam():
+    generator = torch.Generator().manual_seed(0)
+    dense, twin = (torch.nn.Parameter(torch.linspace(-1, 1, 4)) for _ in range(2))
     table = torch.nn.Parameter(torch.linspace(-1, 1, 12).view(6, 2))
     groups = [{"params": [dense]}, {"params": [table], "lr": 0.01, "decay": torch.ones(6)}]
-    return dense, table, RowwiseAdam(groups, lr=0.1)
-
-
-def set_gradients(dense, table, seed):
-    generator = torch.Generator().manual_seed(seed)
-    dense.grad = torch.randn(4, generator=generator)
-    table.grad = sparse([1, 4], torch.randn(2, 2, generator=generator))
-
-
-def test_dense_gradients_take_the_steps_of_torchs_adam():
-    dense, table, optimizer = dense_and_table()
-    twin = torch.nn.Parameter(dense.detach().clone())
-    torchs = torch.optim.Adam([twin], lr=0.1, fused=True)
-    for seed in range(5):
-        set_gradients(dense, table, seed)
+    optimizer, torchs = RowwiseAdam(groups, lr=0.1), torch.optim.Adam([twin], lr=0.1, fused=True)
+    for _ in range(5):
+        dense.grad = torch.randn(4, generator=generator)
+        table.grad = sparse([1, 4], torch.randn(2, 2, generator=generator))
         twin.grad = dense.grad.clone()
         optimizer.step()
         torchs.step()

@@ -93,10 +93,7 @@ def test_an_update_takes_rows_without_positions_and_positions_beyond_those_of_fi
         ([None, 7, None], [0, 7, 0]),
         ([10**12, 1, 1], [2**31 - 1, 1, 1]),
         ([None] * 3, [0, 0, 0]),
-        (
-            [0, 1, 2],
-            r"whole numbers from 1 on .* got 0\. Where they begin with 0, give X\['rank'\]",
-        ),
+        ([0, 1, 2], r"numbers from 1 on .* got 0\. Where they begin with 0, give X\['rank'\]"),
         ([1.5, 1, 2], r"got 1\.5\."),
         ([np.inf, 1, 2], r"got inf\."),
         (["top", "left", "top"], r"got 'top'\."),
