@@ -10,7 +10,7 @@ from sklearn.base import clone
 from sklearn.compose import make_column_transformer
 from sklearn.ensemble import VotingClassifier
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GridSearchCV, cross_val_score, cross_validate
+from sklearn.model_selection import GridSearchCV, GroupKFold, cross_val_score, cross_validate
 from sklearn.pipeline import make_pipeline
 
 from sklearn_din import DINClassifier, HistorySequenceEncoder
@@ -51,6 +51,16 @@ def test_scorer_takes_the_groups_by_metadata_routing_as_its_copies_do(log, model
     for copy in (pickle.loads(pickle.dumps(scorer)), clone(scorer, safe=False)):
         assert copy(model, X, y) == scorer(model, X, y)
         assert repr(copy) == "group_roc_auc_scorer(groups='user')"
+
+
+@pytest.mark.parametrize("routed", [True, False])
+def test_groups_for_the_splitter_do_not_disturb_the_column(log, model, routed):
+    X, y = log
+    groups = {"params": {"groups": X["user"]}} if routed else {"groups": X["user"]}
+    with sklearn.config_context(enable_metadata_routing=routed):
+        scoring = {"gauc": group_roc_auc_scorer("user"), "auc": "roc_auc"}
+        scores = cross_validate(model, X, y, scoring=scoring, cv=GroupKFold(4), **groups)
+    assert np.isfinite(scores["test_gauc"]).all()
 
 
 def test_scorer_takes_sample_weight_by_metadata_routing(log, model, routing):
