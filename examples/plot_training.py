@@ -8,7 +8,7 @@ weights of the best validation check.
 
 from sklearn.pipeline import Pipeline
 
-from sklearn_din import DINClassifier, HistorySequenceEncoder, TrainingDisplay, attach_history
+from sklearn_din import DINClassifier, HistorySequenceEncoder, attach_history
 from sklearn_din.datasets import make_click_log
 
 log = make_click_log(n_users=1000, n_items=300, n_categories=15, random_state=0)
@@ -32,11 +32,14 @@ model = Pipeline(
     ]
 )
 model.fit(X, log.y, din__groups=X["user"])
-TrainingDisplay.from_estimator(model)
+history = model["din"].history_
+ax = history.plot(x="epoch", y=["train_loss", "valid_loss"], marker="o", ylabel="loss")
+kept = history.loc[history["valid_loss"].idxmin(), "epoch"]
+ax.axvline(kept, linestyle="--", color="grey")
 
 # %%
 # The training loss keeps falling, but the validation loss starts to rise. Training stopped after
 # ``patience`` validation checks without improvement and kept the weights of the marked check: the
 # average over its last four checks.
 
-model["din"].history_.round(3)
+history.round(3)

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from sklearn_din.features.schema import Schema as Schema
     from sklearn_din.inspection.check import check as check
     from sklearn_din.inspection.display import AttentionDisplay as AttentionDisplay
-    from sklearn_din.inspection.display import TrainingDisplay as TrainingDisplay
     from sklearn_din.inspection.explain import explain as explain
     from sklearn_din.inspection.importance import history_importance as history_importance
     from sklearn_din.large.attached_scan import AttachedScan as AttachedScan
@@ -54,7 +53,7 @@ _NAMES_OF = {
     "features.encoded": ("EncodedFeatures",),
     "features.schema": ("Field", "Schema"),
     "inspection.check": ("check",),
-    "inspection.display": ("AttentionDisplay", "TrainingDisplay"),
+    "inspection.display": ("AttentionDisplay",),
     "inspection.explain": ("explain",),
     "inspection.importance": ("history_importance",),
     "large.attached_scan": ("AttachedScan",),

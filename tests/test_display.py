@@ -12,7 +12,6 @@ from sklearn_din import (
     AttentionDisplay,
     DINClassifier,
     HistorySequenceEncoder,
-    TrainingDisplay,
     explain,
 )
 from sklearn_din.inspection.display import AGAINST
@@ -155,17 +154,9 @@ def test_effects_are_drawn_as_votes(model, n_rows):
     assert matplotlib.colors.to_hex(left.get_facecolor()) == AGAINST
 
 
-@pytest.mark.parametrize(
-    "draw",
-    [
-        lambda model, ax: display_of(0.5, 0.2).plot(ax=ax),
-        lambda model, ax: TrainingDisplay.from_estimator(model, ax=ax),
-        lambda model, ax: TrainingDisplay(history=history()).plot(ax=ax),  # two panels
-    ],
-)
-def test_given_axes_are_drawn_into(model, draw):
+def test_given_axes_are_drawn_into():
     figure, ax = pyplot.subplots()
-    assert draw(model, ax).figure_ is figure
+    assert display_of(0.5, 0.2).plot(ax=ax).figure_ is figure
     assert len(pyplot.get_fignums()) == 1
 
 
@@ -208,33 +199,8 @@ def test_a_column_named_like_a_joint_behaviour_is_told_apart_everywhere(twins):
         assert f"attention of {behaviour} " in shown
 
 
-def history(valid=(0.61, 0.55, 0.58)):
-    return pd.DataFrame(
-        {
-            "epoch": [0.5, 1.0, 1.5],
-            "train_loss": [0.6, 0.5, 0.4],
-            "valid_loss": valid,
-            "valid_auc": [0.6, 0.7, 0.72] if np.isfinite(valid).all() else np.nan,
-        }
-    )
-
-
-def test_training_marks_the_check_with_the_smallest_validation_loss_or_is_one_panel():
-    display = TrainingDisplay(history=history()).plot()
-    loss, auc = display.ax_
-    assert display.best_epoch == 1.0
-    assert "epoch 1 is kept" in loss.get_title()
-    assert [text.get_text() for text in auc.texts] == ["kept: 0.7000"]
-    assert [line.get_label() for line in loss.lines][:2] == ["training rows", "validation rows"]
-    display = TrainingDisplay(history=history(valid=(np.nan,) * 3)).plot()
-    assert len(display.ax_) == 1
-    assert display.best_epoch is None
-    assert "no validation rows" in display.ax_[0].get_title()
-
-
 def test_without_matplotlib_the_error_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
-    with pytest.raises(ImportError, match=r"pip install 'sklearn-din\[plot\]'"):
-        TrainingDisplay(history=history()).plot()
-    with pytest.raises(ImportError, match="AttentionDisplay needs matplotlib"):
+    message = r"AttentionDisplay needs matplotlib.*pip install 'sklearn-din\[plot\]'"
+    with pytest.raises(ImportError, match=message):
         display_of(1.0).plot()

@@ -31,7 +31,6 @@ from sklearn_din import (
     HistorySequenceEncoder,
     Schema,
     TimeSplit,
-    TrainingDisplay,
     attach_aggregates,
     attach_history,
     evaluate_ranking,
@@ -1027,9 +1026,6 @@ WHOLE = "needs the whole fitted Pipeline"
     (lambda model, X, y: history_importance(quick(), X, y), f"history_importance {WHOLE}",
      TypeError),
     (lambda model, X, y: AttentionDisplay.from_estimator(quick(), X), WHOLE, TypeError),
-    (lambda model, X, y: TrainingDisplay.from_estimator(model[0]), "needs a DINCl", TypeError),
-    (lambda model, X, y: TrainingDisplay(history=model[-1].history_[:0]).plot(),
-     "needs at least one row in history_, got none"),
 )  # fmt: skip
 def use_a_model(call):
     call(*fitted()[:3])

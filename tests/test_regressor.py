@@ -15,7 +15,6 @@ from sklearn_din import (
     DINClassifier,
     DINRegressor,
     HistorySequenceEncoder,
-    TrainingDisplay,
     attach_history,
     explain,
     history_importance,
@@ -87,7 +86,6 @@ def test_losses_in_history_are_one_less_r2_and_the_best_check_is_kept():
     error = mean_squared_error(y[held_out], regressor.predict(X[held_out])) / y.var()
     assert regressor.history_["valid_loss"].min() == pytest.approx(error, rel=1e-3)
     assert regressor.history_["valid_auc"].isna().all()
-    assert len(TrainingDisplay.from_estimator(regressor).ax_) == 1
 
 
 def test_no_fit_ends_worse_than_the_mean():

@@ -1,4 +1,4 @@
-"""Plots of a fitted model: attention per past event, training history."""
+"""A plot of a fitted model: attention per past event."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ from sklearn.base import BaseEstimator
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.schema import Behaviour
 from sklearn_din.inspection.explain import COLUMN_BY, explain_encoded
-from sklearn_din.inspection.fitted import FittedPipeline, classifier_of, split_pipeline
-from sklearn_din.training.early_stopping import best_check
+from sklearn_din.inspection.fitted import FittedPipeline, split_pipeline
 from sklearn_din.utils.extras import import_package
 from sklearn_din.utils.frames import pandas_frame
 from sklearn_din.utils.validation import check_choice
@@ -188,117 +187,6 @@ class AttentionDisplay:
             return self.candidates
         pairs = zip(self.candidates, self.probability, strict=True)
         return [f"{name} ({number}{probability:.0%})" for name, probability in pairs]
-
-
-@dataclass(kw_only=True, eq=False, repr=False)
-class TrainingDisplay:
-    """Plot of a training: loss and AUC by epoch, and the validation check that was kept.
-
-    A validation check measures loss and AUC on the held-out validation rows; a fitted classifier
-    has the weights of the check with the smallest loss.
-
-    Create it with :meth:`from_estimator`.
-
-    Parameters
-    ----------
-    history : DataFrame
-        ``DINClassifier.history_``.
-
-    Attributes
-    ----------
-    ax_ : ndarray of matplotlib Axes
-        Loss, and AUC if there were validation checks.
-    figure_ : matplotlib Figure
-
-    Examples
-    --------
-    >>> import pandas as pd
-    >>> history = pd.DataFrame(
-    ...     {
-    ...         "epoch": [1.0, 2.0],
-    ...         "train_loss": [0.6, 0.5],
-    ...         "valid_loss": [0.61, 0.62],
-    ...         "valid_auc": [0.7, 0.69],
-    ...     }
-    ... )
-    >>> TrainingDisplay(history=history).plot().best_epoch
-    1.0
-    """
-
-    history: pd.DataFrame
-
-    @classmethod
-    def from_estimator(cls, estimator: BaseEstimator, *, ax: Axes | None = None) -> TrainingDisplay:
-        """Plot the training of a fitted classifier.
-
-        Parameters
-        ----------
-        estimator : DINClassifier, Pipeline that ends in one, or search over one
-            Fitted.
-        ax : matplotlib Axes, default=None
-            Axes to replace with the panels; by default a new figure.
-
-        Returns
-        -------
-        display : TrainingDisplay
-            Plotted.
-        """
-        classifier = classifier_of(estimator, purpose="TrainingDisplay")
-        return cls(history=classifier.history_).plot(ax=ax)
-
-    @property
-    def best_epoch(self) -> float | None:
-        """Epoch with the smallest validation loss; None without validation rows."""
-        best = best_check(self.history.to_dict("records"))
-        return None if best is None else best["epoch"]
-
-    def plot(self, *, ax: Axes | None = None) -> TrainingDisplay:
-        """Plot the loss, and the AUC if there is one.
-
-        Parameters
-        ----------
-        ax : matplotlib Axes, default=None
-            Axes to replace with the panels; by default a new figure.
-
-        Returns
-        -------
-        self : TrainingDisplay
-        """
-        if not len(self.history):
-            raise ValueError(
-                "TrainingDisplay needs at least one row in history_, got none: the training was "
-                "interrupted. Fit again."
-            )
-        best, history = self.best_epoch, self.history
-        has_auc = best is not None and bool(history["valid_auc"].notna().any())
-        panels = [(0, 0.53, 1, 0.47), (0, 0, 1, 0.47)] if has_auc else [(0, 0, 1, 1)]
-        size = (6.4, 3.8 + 2.2 * has_auc)
-        self.figure_, host = _new_axes(ax, size, purpose="TrainingDisplay")
-        host.set_axis_off()
-        self.ax_ = np.array([host.inset_axes(bounds) for bounds in panels])
-        loss, last = self.ax_[0], self.ax_[-1]
-        style: dict[str, Any] = {"marker": "o", "markersize": 4}
-        epochs = history["epoch"]
-        loss.plot(epochs, history["train_loss"], color=GREY, label="training rows", **style)
-        loss.set_title("Training (no validation rows: all epochs count)")
-        if best is not None:
-            losses = history["valid_loss"]
-            loss.plot(epochs, losses, color=FOR, label="validation rows", **style)
-            loss.set_title(f"Training: the network as it was after epoch {best:.3g} is kept")
-        loss.set_ylabel("loss\n(lower is better)")
-        if has_auc:
-            last.plot(epochs, history["valid_auc"], color=FOR, **style)
-            last.set_ylabel("AUC on validation rows\n(higher is better)")
-            auc = history.loc[history["epoch"] == best, "valid_auc"].iloc[0]
-            place = {"transform": last.transAxes, "ha": "right", "color": AGAINST}
-            last.text(0.98, 0.06, f"kept: {auc:.4f}", **place)
-            loss.sharex(last)
-            loss.tick_params(labelbottom=False)
-        for panel in self.ax_ if best is not None else ():
-            panel.axvline(best, color=AGAINST, linestyle="--", linewidth=1.2, zorder=0)
-        loss.legend(frameon=False)
-        last.set_xlabel("epoch (one pass over the training rows)")
-        return self
 
 
 def _one_history(
