@@ -296,15 +296,10 @@ def _sparse(weights: np.ndarray, ids: np.ndarray, n_ids: int) -> csr_array:
 
 def _select_largest(weights: np.ndarray, n_best: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return values, columns and ends of the largest weights of each row by size."""
-    sizes, columns = np.abs(weights), np.arange(weights.shape[1])
-    is_best = sizes > 0
-    is_best &= sizes >= np.partition(sizes, -n_best, axis=1)[:, [-n_best]]
-    for row in np.flatnonzero(np.count_nonzero(is_best, axis=1) > n_best):
-        is_best[row] = _largest(sizes[row], columns, n_best)
-    positions = np.flatnonzero(is_best)
-    rows, columns = np.divmod(positions, len(columns))
-    ends = np.append(0, np.cumsum(np.bincount(rows, minlength=len(weights))))
-    return weights.take(positions), columns, ends
+    columns = np.arange(weights.shape[1])
+    is_best = np.stack([_largest(sizes, columns, n_best) for sizes in np.abs(weights)])
+    rows, columns = np.nonzero(is_best)
+    return weights[is_best], columns, np.searchsorted(rows, np.arange(len(weights) + 1))
 
 
 def _cosine(counts: csr_array, roots: np.ndarray, first: int, n_best: int) -> csr_array:
