@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from sklearn_din.training.optim import RowwiseAdam
 
@@ -66,16 +67,15 @@ def test_mini_batch_aware_l2_equals_the_papers_loop():
     assert (regular[3:] == 0.3).all()
 
 
-def test_dense_gradients_take_the_steps_of_torchs_adam():
-    generator = torch.Generator().manual_seed(0)
-    dense, twin = (torch.nn.Parameter(torch.linspace(-1, 1, 4)) for _ in range(2))
-    table = torch.nn.Parameter(torch.linspace(-1, 1, 12).view(6, 2))
-    groups = [{"params": [dense]}, {"params": [table], "lr": 0.01, "decay": torch.ones(6)}]
-    optimizer, torchs = RowwiseAdam(groups, lr=0.1), torch.optim.Adam([twin], lr=0.1, fused=True)
-    for _ in range(5):
-        dense.grad = torch.randn(4, generator=generator)
-        table.grad = sparse([1, 4], torch.randn(2, 2, generator=generator))
-        twin.grad = dense.grad.clone()
-        optimizer.step()
-        torchs.step()
-    assert torch.equal(dense, twin)
+def test_hooks_of_a_step_are_called():
+    optimizer, called = RowwiseAdam([torch.nn.Parameter(torch.ones(3))], lr=0.1), []
+    before = optimizer.register_step_pre_hook(lambda *args: called.append("before"))
+    after = optimizer.register_step_post_hook(lambda *args: called.append("after"))
+    optimizer.step(lambda: called.append("closure"))
+    assert called == ["before", "closure", "after"]
+    before.remove()
+    after.remove()
+    for_all = register_optimizer_step_post_hook(lambda *args: called.clear())
+    optimizer.step()
+    for_all.remove()
+    assert not called
