@@ -9,8 +9,7 @@ import numpy as np
 from scipy.sparse import csr_array
 
 Rows = slice | np.ndarray  # what picks rows: a slice, positions, or a mask
-MANY_PLACES = 1_000  # from which counting them is faster than comparing them
-MOST_APART = 8  # on average: counting places that lie further apart would cost more
+MOST_APART = 2  # on average: counting places that lie further apart takes memory
 
 
 def row_dtype(n_rows: int) -> type[np.int32] | type[np.int64]:
@@ -162,12 +161,12 @@ class Covered:
 
 
 def _sort_order(places: np.ndarray) -> np.ndarray:
-    """Return an order of places in a log, counted where they are many and close: tenfold speed."""
-    first, last = int(places.min()), int(places.max())
-    if len(places) < MANY_PLACES or last - first > MOST_APART * len(places):
+    """Return an order of places in a log; where they lie close, by counts: ten times as fast."""
+    n, first, last = len(places), int(places.min()), int(places.max())
+    if last - first > MOST_APART * n:
         return np.argsort(places)
-    at = places - first, np.array([0, len(places)])
-    return csr_array((np.arange(len(places)), *at), (1, last - first + 1)).tocsc().data
+    rows = np.arange(n, dtype=row_dtype(n)), places - first, np.array([0, n])
+    return csr_array(rows, (1, last - first + 1)).tocsc().data
 
 
 def log_elapsed(elapsed: np.ndarray) -> np.ndarray:
