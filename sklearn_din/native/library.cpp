@@ -223,6 +223,7 @@ private:
         if (!behaviour.n_layers) return;
         b.sum_of_query = place_in_sum(layers[0].n_outputs * b.width);
         b.sum_of_pairs = place_in_sum(layers[0].n_outputs * b.width);
+        b.sum_of_relations = place_in_sum(n_relations * padded(layers[0].n_outputs));
         step.widest_query = std::max(step.widest_query, padded(layers[0].n_outputs));
         largest = std::max(largest, b.ld * padded(layers[0].n_outputs));
     }
@@ -362,7 +363,8 @@ private:
             to = std::copy_n(key, width, to);
             for (int64_t i = 0; i < width; i++) *to++ = query[i] - key[i];
             to = std::copy_n(tasks[0].sum + b.sum_of_pairs + o * b.width, width, to);
-            to = std::copy_n(key + b.width, n_relations, to);
+            const float* relation = tasks[0].sum + b.sum_of_relations + o;
+            for (int64_t i = 0; i < n_relations; i++) *to++ = relation[i * first.ld_out];
         }
         write_rest(first, to);
         for (int64_t l = 1; l < b.of->n_layers; l++) write_layer(b.unit.layers[l], to);

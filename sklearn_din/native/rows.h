@@ -59,6 +59,7 @@ public:
                 const int64_t row = row_of(*source.of, i);
                 if (row < first || row > last) continue;
                 const float* gradient = source.values + i * source.stride;
+                __builtin_prefetch(gradient + 12 * source.stride);
                 float* to = table.values + number_of(row) * width;
                 for (int64_t j = 0; j < width; j++) to[j] += gradient[j];
             }

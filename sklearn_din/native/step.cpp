@@ -507,8 +507,8 @@ const float* unit_backward(
     const float* of_scores =
         run_stack_backward(b.unit, block.n, own.scores, from, of_weights, task.space->scratch, task.sum);
     const float* relations = own.inputs + from * b.ld + b.width;
-    multiply(first.n_out, b.ld - b.width, block.n, {of_scores, 1, first.ld_out}, relations, b.ld,
-             Sum{task.sum + first.sum_of_weight + b.width, first.ld_in});
+    multiply(first.n_in - b.width, first.ld_out, block.n, {relations, 1, b.ld}, of_scores,
+             first.ld_out, Sum{task.sum + b.sum_of_relations, first.ld_out});
     float* by_row = task.space->of_rows;
     clear(by_row, n_rows * first.ld_out);
     const float* of_event = of_scores;

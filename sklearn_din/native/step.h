@@ -31,7 +31,7 @@ struct Events {  // a behaviour
     Stack unit;
     float *query_forward, *query_backward;  // first layer's part of the query: (width, ld_out), ...
     float *pair_forward, *pair_backward;    // and of query * key
-    int64_t sum_of_query, sum_of_pairs;
+    int64_t sum_of_query, sum_of_pairs, sum_of_relations;  // the last: (n_relations, ld_out)
     int64_t width, ld;  // padded: of keys, and of an event's inputs
     int64_t n_compared;
     int64_t most;  // events of a chunk
