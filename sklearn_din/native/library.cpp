@@ -96,12 +96,12 @@ void run_queue(
 void pack(const float* weight, int64_t ld, int64_t n_out, int64_t n_in, float* as_is, int64_t ld_in,
           float* transposed, int64_t ld_out, const float* less = nullptr, float sign = 1) {
     for (int64_t o = 0; o < n_out; o++)
-        for (int64_t i = 0; i < n_in; i++) {
-            float number = weight[o * ld + i];
-            if (less) number += sign * less[o * ld + i];
-            as_is[o * ld_in + i] = number;
-            transposed[i * ld_out + o] = number;
-        }
+        for (int64_t i = 0; i < n_in; i++)
+            as_is[o * ld_in + i] = weight[o * ld + i] + (less ? sign * less[o * ld + i] : 0);
+    for (int64_t begin = 0; begin < n_out; begin += PAD)
+        for (int64_t i = 0; i < n_in; i++)
+            for (int64_t o = begin; o < std::min(begin + PAD, n_out); o++)
+                transposed[i * ld_out + o] = as_is[o * ld_in + i];
 }
 
 class Run {  // of one batch
@@ -131,12 +131,14 @@ public:
             step.grad_inputs = m.floats(net.n_rows * step.ld_inputs);
             for (size_t b = 0; b < events.size(); b++)
                 grad_keys[b] = m.floats(events[b].of->offsets[net.n_rows] * events[b].width);
-            for (Task& task : tasks) task.sum = m.floats(size_of_sum);
+            for (size_t i = 0; i < tasks.size(); i++)  // two are enough for one thread
+                tasks[i].sum = is_alone() && i > 1 ? tasks[1].sum : m.floats(size_of_sum);
         });
         run_queue(tasks.size(), net.n_threads, [&](int64_t i, int64_t thread) {
             if (gradients) std::fill_n(tasks[i].sum, size_of_sum, 0.0f);
             tasks[i].space = &spaces[thread];
             kernel.load()(step, tasks[i], logits);
+            if (gradients && i && is_alone()) add_sum(i);
         });
         for (const Task& task : tasks)
             if (task.is_wrong) return false;
@@ -158,9 +160,14 @@ private:
         return float(sum / net.n_joint_rows);
     }
 
+    bool is_alone() const { return spaces.size() == 1; }
+
+    void add_sum(size_t task) {
+        for (int64_t j = 0; j < size_of_sum; j++) tasks[0].sum[j] += tasks[task].sum[j];
+    }
+
     void write_gradients(float* gradients) {
-        for (size_t i = 1; i < tasks.size(); i++)
-            for (int64_t j = 0; j < size_of_sum; j++) tasks[0].sum[j] += tasks[i].sum[j];
+        for (size_t i = 1; i < (is_alone() ? 1 : tasks.size()); i++) add_sum(i);
         for (const Dense& layer : mlp) write_layer(layer, gradients);
         for (const Events& b : events) write_unit(b, gradients);
         for (int64_t t = 0; t < net.n_tables; t++) write_table(t);
