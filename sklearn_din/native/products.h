@@ -43,7 +43,7 @@ struct Sum {
 };
 
 template <int ROWS, int WIDTH, class Ends>  // of a tile, its width in registers
-inline void run_tile(
+[[gnu::always_inline]] inline void run_tile(
     int64_t i, int64_t j, int64_t n, Matrix A, const float* B, int64_t ld_b, Ends ends) {
     Lanes tile[WIDTH][ROWS];
     for (int w = 0; w < WIDTH; w++)
