@@ -74,9 +74,9 @@ template <class Ends>
 void multiply(
     int64_t m, int64_t width, int64_t n, Matrix A, const float* B, int64_t ld_b, Ends ends) {
     int64_t j = 0;
-#if LANES == 16  // 32 registers: 24 for the tile
-    for (; j + 64 <= width; j += 64) run_columns<6, 4>(m, j, n, A, B, ld_b, ends);
-    if (j + 48 == width) return run_columns<8, 3>(m, j, n, A, B, ld_b, ends);
+#if LANES == 16  // of 32 registers; as fast as taller tiles, and fewer rows are left over
+    for (; j + 64 <= width; j += 64) run_columns<4, 4>(m, j, n, A, B, ld_b, ends);
+    if (j + 48 == width) return run_columns<4, 3>(m, j, n, A, B, ld_b, ends);
     if (j + 32 == width) return run_columns<12, 2>(m, j, n, A, B, ld_b, ends);
     if (j + 16 == width) run_columns<12, 1>(m, j, n, A, B, ld_b, ends);
 #else  // 16 registers: 12 for the tile

@@ -30,61 +30,15 @@ inline float dot(const float* a, const float* b, int64_t n) {
     return sum_of(sum);
 }
 
+const float once = 1;
+const Matrix ONCE{&once, 0, 0};
 // Adds to ``to`` the sum of rows, each as often as ``times`` says.
 inline void add_rows(
-    float* to, const float* from, int64_t width, int64_t n, int64_t ld, Matrix times) {
+    float* to, const float* from, int64_t width, int64_t n, int64_t ld, Matrix times = ONCE) {
     multiply(1, width, n, times, from, ld, Sum{to, width});
-}
-inline void add_rows(float* to, const float* from, int64_t width, int64_t n, int64_t ld) {
-    const float once = 1;
-    add_rows(to, from, width, n, ld, {&once, 0, 0});
 }
 
 // Layers. Numbers of rows lie as (n, padded width).
-
-struct Scores {  // of a layer, from the same start in all rows, and its outputs
-    const float* start;
-    float *scores, *output;
-    int64_t ld;
-    float slope;
-    Lanes begin(int64_t, int64_t j) const { return at(start + j); }
-    template <int ROWS>
-    void end(int64_t i, int64_t j, const Lanes (&sums)[ROWS]) const {
-        for (int r = 0; r < ROWS; r++) {
-            const Lanes s = sums[r];
-            at(scores + (i + r) * ld + j) = s;
-            at(output + (i + r) * ld + j) = s > 0 ? s : slope * s;
-        }
-    }
-};
-
-void run_layer(
-    const Dense& layer, int64_t n, const float* inputs, const float* weight, const float* start,
-    float* scores, float* output) {
-    const bool is_sigmoid = layer.of->activation == SIGMOID;
-    const float slope = is_sigmoid ? 0 : *layer.of->slope;
-    multiply(n, layer.ld_out, layer.n_in, {inputs, layer.ld_in, 1}, weight, layer.ld_out,
-             Scores{start, scores, output, layer.ld_out, slope});
-    for (int64_t i = 0; i < (is_sigmoid ? n * layer.ld_out : 0); i++)
-        output[i] = scores[i] = 1 / (1 + expf(-scores[i]));
-}
-
-// From the first layer's output, or the inputs where none is hidden, to one number for each row.
-void run_stack(
-    const Stack& stack, int64_t n, float* const* scores, int64_t at_row, float* output, float* other,
-    float* results) {
-    for (int64_t l = 1; l < stack.n_hidden; l++) {
-        const Dense& layer = stack.layers[l];
-        run_layer(layer, n, output, layer.forward, layer.bias, scores[l] + at_row * layer.ld_out,
-                  other);
-        float* const below = output;
-        output = other;
-        other = below;
-    }
-    const Dense& last = stack.layers[stack.n_hidden];
-    for (int64_t i = 0; i < n; i++)
-        results[i] = *last.of->bias + dot(output + i * last.ld_in, last.backward, last.ld_in);
-}
 
 struct Bend {  // an activation, from what the forward pass wrote; a slope of one: none
     bool is_sigmoid;
@@ -102,6 +56,48 @@ struct Bend {  // an activation, from what the forward pass wrote; a slope of on
         return s > 0 ? g : slope * g;
     }
 };
+
+struct Scores {  // of a layer, from the same start in all rows, and its outputs
+    const float* start;
+    float *scores, *output;
+    int64_t ld;
+    Bend bend;
+    Lanes begin(int64_t, int64_t j) const { return at(start + j); }
+    template <int ROWS>
+    void end(int64_t i, int64_t j, const Lanes (&sums)[ROWS]) const {
+        for (int r = 0; r < ROWS; r++) {
+            at(scores + (i + r) * ld + j) = sums[r];
+            at(output + (i + r) * ld + j) = bend.output(sums[r]);
+        }
+    }
+};
+
+void run_layer(
+    const Dense& layer, int64_t n, const float* inputs, const float* weight, const float* start,
+    float* scores, float* output) {
+    const Bend bend(layer);
+    multiply(n, layer.ld_out, layer.n_in, {inputs, layer.ld_in, 1}, weight, layer.ld_out,
+             Scores{start, scores, output, layer.ld_out, bend});
+    for (int64_t i = 0; i < (bend.is_sigmoid ? n * layer.ld_out : 0); i++)
+        output[i] = scores[i] = 1 / (1 + expf(-scores[i]));
+}
+
+// From the first layer's output, or the inputs where none is hidden, to one number for each row.
+void run_stack(
+    const Stack& stack, int64_t n, float* const* scores, int64_t at_row, float* output,
+    float* other, float* results) {
+    for (int64_t l = 1; l < stack.n_hidden; l++) {
+        const Dense& layer = stack.layers[l];
+        run_layer(layer, n, output, layer.forward, layer.bias, scores[l] + at_row * layer.ld_out,
+                  other);
+        float* const below = output;
+        output = other;
+        other = below;
+    }
+    const Dense& last = stack.layers[stack.n_hidden];
+    for (int64_t i = 0; i < n; i++)
+        results[i] = *last.of->bias + dot(output + i * last.ld_in, last.backward, last.ld_in);
+}
 
 struct Below {  // a layer's inputs once more, and the gradients of the scores that they came from
     Bend bend;
@@ -218,8 +214,8 @@ void write_query(
     }
 }
 
-// Keys of a row's events by one attribute, and where they have the candidate's id, as the ``c``-th
-// that is compared: powers of the decays.
+// Keys of a row's events by one attribute and, where they have the candidate's id, powers of the
+// decays: among the relations of the ``c``-th attribute that is compared.
 void write_attribute(
     const Step& step, const Events& b, int64_t number, int64_t c, Task& task, int64_t row,
     float* inputs) {
@@ -255,8 +251,8 @@ void write_events(const Step& step, const Events& b, Task& task, int64_t row, fl
     }
 }
 
-// The first layer's matrix for the events of a row, which differs from the layer's own for keys that
-// are compared with a candidate.
+// The first layer's matrix for the events of a row. It differs from the layer's own where keys are
+// compared with a candidate.
 void write_matrix(const Events& b, const float* query, float* matrix) {
     const int64_t ld = b.unit.layers[0].ld_out;
     for (int64_t a = 0; a < b.of->n_attributes; a++) {
@@ -504,19 +500,17 @@ const float* unit_backward(
     float* of_queries) {
     const Dense& first = b.unit.layers[0];
     const int64_t from = block.first_event - own.first_event, n_rows = block.end - block.begin;
-    const float* of_scores =
-        run_stack_backward(b.unit, block.n, own.scores, from, of_weights, task.space->scratch, task.sum);
+    const float* of_scores = run_stack_backward(b.unit, block.n, own.scores, from, of_weights,
+                                                task.space->scratch, task.sum);
     const float* relations = own.inputs + from * b.ld + b.width;
     multiply(first.n_in - b.width, first.ld_out, block.n, {relations, 1, b.ld}, of_scores,
              first.ld_out, Sum{task.sum + b.sum_of_relations, first.ld_out});
     float* by_row = task.space->of_rows;
     clear(by_row, n_rows * first.ld_out);
-    const float* of_event = of_scores;
-    for (int64_t i = 0; i < n_rows; i++) {
-        const int64_t n = n_events(*b.of, block.begin + i);
-        add_rows(by_row + i * first.ld_out, of_event, first.ld_out, n, first.ld_out);
-        of_event += n * first.ld_out;
-    }
+    for (int64_t row = block.begin; row < block.end; row++)
+        add_rows(by_row + (row - block.begin) * first.ld_out,
+                 of_scores + (begin_of(*b.of, row) - block.first_event) * first.ld_out,
+                 first.ld_out, n_events(*b.of, row), first.ld_out);
     const float* queries = own.queries + (block.begin - own.first_row) * b.width;
     multiply(first.n_out, b.width, n_rows, {by_row, 1, first.ld_out}, queries, b.width,
              Sum{task.sum + b.sum_of_query, b.width});
@@ -526,8 +520,9 @@ const float* unit_backward(
     return of_scores;
 }
 
-// Ends of the gradient of a row's matrix: adds it to those of the layer's parts, and by query * key
-// to the query's. ``matrix``, which is to be transposed, and that are null where keys do not learn.
+// What becomes of the gradient of a row's matrix: it is added to those of the layer's parts and, by
+// query * key, to the query's. Where keys learn, ``matrix`` gets the row's matrix, transposed; else
+// it is null.
 struct OfMatrix {
     const Events& b;
     float* sum;
@@ -601,7 +596,8 @@ void run_events_backward(const Step& step, int64_t number, Task& task, int64_t b
     while (begin < end) {
         const Block block = block_from(b, begin, end);
         const int64_t size = (3 + b.n_compared) * b.width;
-        float *of_rows = task.space->of_rows + ROWS_PER_CHUNK * step.widest_query, *weights = task.space->scratch[3];
+        float* of_rows = task.space->of_rows + ROWS_PER_CHUNK * step.widest_query;
+        float* weights = task.space->scratch[3];
         RowGradients of_row[ROWS_PER_CHUNK];
         for (int64_t row = block.begin; row < block.end; row++) {
             const float* gradient = step.grad_inputs + row * step.ld_inputs + b.of->column;
