@@ -66,16 +66,6 @@ def test_one_impression_is_bars_from_the_oldest_to_the_newest(model):
     assert f"1 · hat (probability {probability:.0%})" in drawn(display)
 
 
-@pytest.mark.parametrize("labels", [["pass", "skip"], ["no", "{yes}"]])
-def test_pictures_and_explanations_say_which_label_is_the_click(labels):
-    y = np.array(labels)[[0, 1, 0, 1]]
-    model = make_pipeline(HistorySequenceEncoder(), DINClassifier(max_epochs=1)).fit(SHOWN, y)
-    probability = model.predict_proba(SHOWN[:1])[0, 1]
-    display = AttentionDisplay.from_estimator(model, SHOWN[:1])
-    assert f"1 · hat ('{labels[1]}' probability {probability:.0%})" in drawn(display)
-    assert explain(model, SHOWN[:1]).attrs["click"] == labels[1]
-
-
 def test_names_stand_in_for_ids_in_events_and_candidate(model):
     titles = pd.Series({1: "Bowler", 2: "Boot", 3: "Sneaker"})
     display = AttentionDisplay.from_estimator(model, SHOWN[:1], names=titles)

@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from sklearn_din import (
-    AttentionDisplay,
     EncodedFeatures,
     Field,
     HistorySequenceEncoder,
@@ -239,16 +238,6 @@ def test_explained_events_show_the_values(model, shown, clicks):
     assert table["a_film"].tolist() == [*X["a_film"].iloc[-1], *[None] * (len(table) - 3)]
     expected = [OF_FILM[film] for film in table["hist_film"][3:]]
     assert table["hist_genres"].tolist() == [None] * 3 + expected
-
-
-def test_pictures_name_the_values_of_lists(model, shown):
-    pytest.importorskip("matplotlib", reason="needs pip install 'sklearn-din[plot]'").use("Agg")
-    row = shown[0][-1:].assign(film="f2", genres=[["c", "zz"]], hist_film=[["f0", "f3", "f1"]])
-    row["hist_genres"] = [[["b", "a"], [], ["zz"]]]
-    names = {"hist_genres": {"a": "action"}}
-    display = AttentionDisplay.from_estimator(model, row, names=names)
-    assert display.events == ["f0 · action, b", "f3 · none", "f1 · unknown"]
-    assert "f2 · unknown, c" in display.ax_.get_title()
 
 
 def test_shifts_and_unknown_values_of_lists_are_reported(model, shown):

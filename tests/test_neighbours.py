@@ -5,7 +5,6 @@ from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -30,7 +29,6 @@ from sklearn_din import (
 )
 from sklearn_din.encoding import events
 from sklearn_din.features import Behaviour, Ragged
-from sklearn_din.features.identities import identify
 from sklearn_din.neighbours import cooccurrence, item_scores, tables
 from sklearn_din.neighbours import pairs as neighbour_pairs
 from sklearn_din.neighbours.blocks import NOT_COUNTED, ByUser, OrderedRows, hash_users
@@ -411,25 +409,7 @@ def least_ids(monkeypatch):
     monkeypatch.setattr(neighbour_pairs, "LEAST_IDS", 64)
 
 
-KINDS_OF_CELLS = {
-    "windows": lambda X: X,
-    "lists": lambda X: X.assign(**{n: [list(c) for c in X[n]] for n in HISTORIES}),
-    "Arrow": lambda X: X.assign(**{n: X[n].astype(LISTS_OF_IDS) for n in HISTORIES}),
-}
 HISTORIES = ["hist_item", "hist_category"]
-LISTS_OF_IDS = pd.ArrowDtype(pa.list_(pa.int64()))
-
-
-@pytest.mark.parametrize("cells", KINDS_OF_CELLS)
-def test_max_length_bounds_what_attention_sees_alone(log, cells):
-    X, y = log
-    X = KINDS_OF_CELLS[cells](X)
-    whole, cut = encode(X), encode(X, max_length=3)
-    assert cut["hist_item"].shape[1] == 3
-    assert whole.schema.vocabulary_sizes == cut.schema.vocabulary_sizes
-    expected = numbers_of(learn(whole, y)[1])
-    for name, values in numbers_of(learn(cut, y)[1]).items():
-        np.testing.assert_allclose(values, expected[name], rtol=1e-5, atol=1e-6)
 
 
 def test_older_events_go_where_their_rows_go(log):
@@ -462,19 +442,6 @@ def test_no_more_than_the_newest_thousand_count(log, monkeypatch):
     expected = numbers_of(learnt.add_to(encode(X.assign(**lists))))
     for name, values in numbers_of(learnt.add_to(encoded)).items():
         np.testing.assert_array_equal(values, expected[name])
-
-
-def test_older_events_need_no_id():
-    lists = [["old", "boot", "hat"], ["boot", "hat"]]
-    frame = pd.DataFrame({"item": ["hat", "boot"], "hist_item": lists})
-    encoder = HistorySequenceEncoder(max_length=1)
-    X = encoder.fit_transform(frame)
-    assert encoder.vocabularies_["item"].tolist() == ["boot", "hat"]
-    (ragged,) = X.behaviours.values()
-    assert ragged.columns["hist_item"][ragged.whole.index()].tolist() == [
-        *(identify(np.array(["old"], dtype=object))[0], 2, 3),
-        *(2, 3),
-    ]
 
 
 @pytest.mark.usefixtures("least_ids")
@@ -568,19 +535,6 @@ def test_later_clicks_are_counted_as_fit_would_have(max_length):
     np.testing.assert_array_equal(ours, wanted[np.ix_(order, order)])
     ease = whole.scores.ease.toarray()[np.ix_(order, order)]
     np.testing.assert_allclose(parts.pairs[0].scores.ease.toarray(), ease, atol=1e-6)
-
-
-@pytest.mark.parametrize("n_rows", [1, 800])
-def test_later_rows_without_a_click_were_shown_and_change_nothing_else(log, n_rows):
-    encoded = encode(log[0])
-    learnt = learn(encoded, log[1])[0]
-    encoded.times = encoded.times + (np.ptp(encoded.times) + HOUR.to_timedelta64())
-    grown = learnt.grow(encoded[:n_rows], np.zeros(n_rows, dtype=bool))
-    for after, before in zip(grown.pairs, learnt.pairs, strict=True):
-        assert after.shown.sum() == before.shown.sum() + n_rows
-        np.testing.assert_array_equal(after.clicked, before.clicked)
-        (after_,), (before_,) = after.counts, before.counts
-        np.testing.assert_array_equal(after_.toarray(), before_.toarray())
 
 
 def test_later_rows_are_looked_up_before_their_clicks_count(log, monkeypatch):

@@ -60,21 +60,6 @@ def test_ranking_equals_scoring_each_pair_alone(fitted, users, candidates, monke
     assert (np.diff(ranking["probability"].to_numpy().reshape(4, 9)) <= 0).all()
 
 
-def test_top_k_is_the_head_of_the_full_ranking_with_the_columns_as_they_came(
-    fitted, users, candidates
-):
-    titles = [chr(0xD800) + item for item in candidates["item"]]  # no UTF-8
-    titles = pd.Series(np.array(titles, dtype=object), index=candidates.index, dtype=object)
-    candidates = candidates.assign(title=titles)
-    full = rank_candidates(fitted, users, candidates, top_k=10**6)
-    assert len(full) == len(users) * len(candidates)
-    head = rank_candidates(fitted, users, candidates, top_k=3)
-    pd.testing.assert_frame_equal(head, full[full["rank"] <= 3].reset_index(drop=True))
-    assert head.columns.tolist() == ["row", "rank", *candidates.columns, "probability"]
-    assert head["title"].dtype == object
-    assert head["title"].tolist() == [chr(0xD800) + item for item in head["item"]]
-
-
 @pytest.fixture
 def pairs(users, candidates):
     """A fifth of all pairs, one of a stranger, and one without an item."""
