@@ -226,20 +226,6 @@ class SeenItems(Callback):
             self.events.append({*batch[0].ids["hist_item"].tolist()})
 
 
-def test_fits_with_hidden_ids_can_be_repeated_and_every_step_hides_others():
-    X = turning(still_until=0)
-    seen = SeenItems()
-    first = fitted(X, callbacks=[seen])
-    assert torch.equal(weights_of(first), weights_of(fitted(X)))
-    epochs = [{}, {}]
-    for step, batch in enumerate(seen.train):
-        epochs[step // 8] |= batch
-    assert epochs[0].keys() == epochs[1].keys()
-    hidden = [np.mean([item == 1 for item in epoch.values()]) for epoch in epochs]
-    assert hidden == pytest.approx([0.4, 0.4], abs=0.15)
-    assert any(epochs[0][row] != epochs[1][row] for row in epochs[0])
-
-
 @pytest.mark.filterwarnings("ignore:nothing was found to learn")
 def test_validation_by_time_judges_ids_that_are_not_in_the_training_rows_as_unknown():
     X = turning(still_until=0)

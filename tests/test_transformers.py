@@ -93,20 +93,6 @@ def test_rows_encode_alike_alone_together_in_any_order_and_by_copies_that_hold_n
     assert len(pickle.dumps(encoder().fit(large))) < len(pickle.dumps(fitted)) + 1000
 
 
-def test_ids_decode_to_the_values_they_came_from():
-    frame = with_windows()
-    fitted = encoder()
-    X = fitted.fit_transform(frame)
-    assert fitted.inverse_transform_ids("item", X["item"]).tolist() == frame["item"].tolist()
-    decoded = fitted.inverse_transform_ids("hist_category", X["hist_category"])
-    rows = [row[row != np.array(None)].tolist() for row in decoded]
-    assert rows == as_lists(frame)["hist_category"].tolist()
-    ids = pd.Series([2, None, 0, 1], dtype="Int32")
-    assert fitted.inverse_transform_ids("item", ids).tolist() == [0, None, None, None]
-    with pytest.raises(ValueError, match=r"'price' has no ids; columns of ids are \['item', 'ca"):
-        fitted.inverse_transform_ids("price", [2])
-
-
 def test_feature_names_are_those_of_the_matrix_and_output_stays_encoded():
     fitted = encoder(max_length=2).fit(with_windows(columns=["item"]))
     names = fitted.get_feature_names_out()
