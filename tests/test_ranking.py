@@ -335,17 +335,6 @@ def test_users_in_the_place_of_candidates_are_said(frame_and_labels, user, colum
         rank_candidates(model, candidates, users)
 
 
-@pytest.mark.parametrize("drop", [None, [], "age", ["age"]])
-def test_columns_that_make_no_feature_are_not_asked_for(frame_and_labels, drop):
-    frame, y = frame_and_labels
-    seen = frame[["item", "hist_item", "age"]].assign(day=pd.Timestamp("2024-01-05"))
-    model = make_pipeline(HistorySequenceEncoder(drop=drop), DINClassifier(max_epochs=1))
-    model.fit(seen, y)
-    users = frame[["hist_item"] if drop else ["hist_item", "age"]][:3]
-    assert len(rank_candidates(model, users, frame[["item"]][:5], top_k=5)) == 15
-    assert model.predict(seen.drop(columns="day")).shape == y.shape
-
-
 def test_without_a_history_of_the_candidate_the_word_history_is_refused(frame_and_labels):
     frame, y = frame_and_labels
     model = make_pipeline(HistorySequenceEncoder(), DINClassifier(max_epochs=1))

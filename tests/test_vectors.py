@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
-from sklearn_din import HistorySequenceEncoder, attach_history, export_onnx, update
+from sklearn_din import HistorySequenceEncoder, attach_history, export_onnx
 from sklearn_din.features.vectors import Vectors
 from sklearn_din.network.batch import Batch
 from sklearn_din.network.interest import FlatEvents, SharedEvents
@@ -109,15 +109,6 @@ def test_a_newer_frame_knows_items_that_came_up_since(model, shown, vectors):
         known.table[rows], known.table[known.rows_of(newer[:-1].transform(like).columns["item"])]
     )
     assert (newer.predict_proba(later) != model.predict_proba(later)).all()
-
-
-def test_an_update_gives_later_items_ids_beside_their_vectors(model, shown):
-    X, y = shown
-    grown = update(model, X[400:], y[400:])
-    known = grown[:-1].transform(X)
-    assert known["item"].max() == N_ITEMS + 1
-    assert (known.vectors["item"].rows_of(known.columns["item"]) > 0).all()
-    assert len(known.vectors["item"].new_ids) == 0
 
 
 def test_likeness_counts_cosines_with_the_candidate_recent_ones_more(model, shown, vectors):

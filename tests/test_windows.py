@@ -8,7 +8,6 @@ import subprocess
 import sys
 
 import joblib
-import narwhals as nw
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -262,18 +261,6 @@ def test_parquet_gets_plain_lists_that_a_reader_without_the_package_reads(frame,
     command = [sys.executable, "-c", script, str(path)]
     read = subprocess.run(command, capture_output=True, text=True, check=True)
     assert read.stdout.strip() == "['b', 'c', 'd']"
-
-
-def test_narwhals_knows_history_columns_and_keeps_them_whole(frame):
-    dtype, ours = frame["hist_item"].dtype, nw.from_native(frame)
-    assert ours.schema["hist_item"] == ours["hist_item"].dtype == nw.Object
-    assert dtype == "object"
-    assert dtype != np.dtype(object)
-    assert len({dtype, WindowDtype()}) == 1
-    few = ours.filter(nw.col("user") > 1).select("hist_item", "user").sort("user").to_native()
-    assert few["hist_item"].dtype.name == "window"
-    assert lists(few["hist_item"]) == [CELLS[1], CELLS[4], CELLS[3]]
-    assert ours.to_arrow()["hist_item"].to_pylist() == CELLS
 
 
 def test_mixed_values_are_refused_by_parquet_and_do_not_end_the_process(tmp_path):
