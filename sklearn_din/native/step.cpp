@@ -20,6 +20,7 @@ inline void copy(float* to, const float* from, int64_t n) {
     for (; i + LANES <= n; i += LANES) at(to + i) = at(from + i);
     for (; i < n; i++) to[i] = from[i];
 }
+inline void swap(float*& a, float*& b) { float* const of_a = a; a = b, b = of_a; }
 inline void clear(float* to, int64_t n) { memset(to, 0, n * sizeof(float)); }
 inline void add(float* to, const float* from, int64_t n) {
     for (int64_t i = 0; i < n; i += LANES) at(to + i) += at(from + i);
@@ -90,9 +91,7 @@ void run_stack(
         const Dense& layer = stack.layers[l];
         run_layer(layer, n, output, layer.forward, layer.bias, scores[l] + at_row * layer.ld_out,
                   other);
-        float* const below = output;
-        output = other;
-        other = below;
+        swap(output, other);
     }
     const Dense& last = stack.layers[stack.n_hidden];
     for (int64_t i = 0; i < n; i++)
@@ -168,9 +167,7 @@ float* run_stack_backward(
                      Below{Bend(before), written, output, below, layer.ld_in, &of_slope});
             sum[before.sum_of_slope] += sum_of(of_slope);
             add_weight_gradient(layer, n, gradient, output, sum);
-            float* const above = gradient;
-            gradient = below;
-            below = above;
+            swap(gradient, below);
         }
         add_rows(sum + before.sum_of_bias, gradient, before.ld_out, n, before.ld_out);
     }
@@ -270,7 +267,7 @@ void weigh(const Events& b, const Block& block, Task& task, OfEvents& own) {
     const Dense& first = b.unit.layers[0];
     const int64_t ld = first.ld_out, from = block.first_event - own.first_event;
     const int64_t n_rows = block.end - block.begin;
-    const float *queries = own.queries + (block.begin - own.first_row) * b.width;
+    const float* queries = own.queries + (block.begin - own.first_row) * b.width;
     const float* keys = own.inputs + from * b.ld;
     float *scores = own.scores[0] + from * ld, *output = task.space->scratch[0];
     float *of_row = task.space->of_rows, *matrix = task.space->matrix[0];
@@ -570,10 +567,9 @@ void weigh_keys_backward(
 void sums_backward(
     const Events& b, const OfEvents& own, int64_t row, const RowGradients& g, float* to) {
     const int64_t from = begin_of(*b.of, row) - own.first_event, width = b.width;
-    const bool is_weighed = b.of->n_layers, trains = b.of->trains_embeddings;
     for (int64_t i = from; i < from + n_events(*b.of, row); i++, to += width) {
         const float* relations = own.inputs + i * b.ld + width;
-        const float weight = !is_weighed ? 1 : trains ? own.weights[i] : 0;
+        const float weight = !b.of->n_layers ? 1 : b.of->trains_embeddings ? own.weights[i] : 0;
         for (int64_t j = 0; j < width; j += LANES)
             at(to + j) = at(g.all + j) + weight * at(g.pooled + j);
         for (int64_t c = 0; c < (b.of->is_extended ? b.n_compared : 0); c++)
