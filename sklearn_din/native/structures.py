@@ -75,7 +75,7 @@ def load_library() -> Any:
 def _check_code(code: int, *call: object) -> int:
     if code == NO_MEMORY:
         raise MemoryError(
-            "a batch needs more memory than there is left. Free some, lower batch_size, or encode "
+            "native code needs more memory than is left. Free some, lower batch_size, or encode "
             "shorter histories (max_length)."
         )
     return code
