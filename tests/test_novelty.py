@@ -171,7 +171,7 @@ def test_what_a_batch_hides_depends_on_its_place_in_the_pass_alone(monkeypatch):
     X = turning(still_until=0)
     passes = []
     for n_ahead, n_before in [(2_048, 0), (1, 0), (2_048, 5)]:  # made at a time; then left
-        monkeypatch.setattr(training_batches, "ROWS_AHEAD", n_ahead)
+        monkeypatch.setattr(training_batches, "MADE_AHEAD", n_ahead)
         made = ImpressionBatches(
             X,
             batch_size=64,

@@ -23,7 +23,7 @@ CANDIDATES_PER_RUN = 16  # from here on, storing a run's histories once is faste
 # Maximum number of consecutive mapped rows that are read together: some megabytes. Linux maps up to
 # two at a time (a folio), so smaller blocks would load their neighbours as well.
 ROWS_PER_BLOCK = 32_768
-ROWS_AHEAD = 2_048  # whose batches are made at a time
+MADE_AHEAD = 1 << 15  # rows and events whose batches are made at a time
 BLOCKS_PER_POOL = 16  # at least, so that adjacent rows are rarely in one batch
 SMALL_BATCH_ROWS = 2_000  # a few hundred rows make too few steps of 256
 LARGE_BATCH_ROWS = 100_000
@@ -118,17 +118,20 @@ class ImpressionBatches:
         A step drives the code that makes them from the processor's cache, and one alone takes
         three times as long.
         """
-        numbers, held, n_ahead = None, self.X, max(ROWS_AHEAD // self.batch_size, 1)
+        numbers, held = None, self.X
         if self._pool is not None:
             numbers = np.sort(np.concatenate(batches))
             held = copy_to_memory(self.X, np.asarray(self._of_X(numbers)))
-        for start in range(0, len(batches), n_ahead):
-            made = []
-            for number, rows in enumerate(batches[start : start + n_ahead], self._n_done):
-                at = self._of_X(rows) if numbers is None else np.searchsorted(numbers, rows)
-                self._hiding.seed(self._seed + number)
-                made.append(self._batch(rows, held[at]))
-            yield from made
+        made, n_ahead = [], 0
+        for number, rows in enumerate(batches, self._n_done):
+            at = self._of_X(rows) if numbers is None else np.searchsorted(numbers, rows)
+            self._hiding.seed(self._seed + number)
+            made.append(self._batch(rows, held[at]))
+            n_ahead += len(rows) + made[-1][0].n_events
+            if n_ahead >= MADE_AHEAD:
+                yield from made
+                made, n_ahead = [], 0
+        yield from made
 
     @property
     def n_batches(self) -> int:
