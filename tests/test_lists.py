@@ -8,8 +8,10 @@ import polars as pl
 import pyarrow as pa
 import pytest
 import torch
+from sklearn.pipeline import make_pipeline
 
 from sklearn_din import (
+    DINClassifier,
     EncodedFeatures,
     Field,
     HistorySequenceEncoder,
@@ -268,3 +270,12 @@ def test_single_values_and_vectors_in_place_of_lists_are_refused(model, shown):
     empty = model.predict_proba(X.assign(hist_film=[[]] * 300, hist_genres=[[]] * 300))
     missing = model.predict_proba(X.assign(hist_film=None, hist_genres=None))
     np.testing.assert_array_equal(empty, missing)
+
+
+def test_events_that_are_lists_alone_are_learnt():
+    frame = pd.DataFrame({"item": [("hat", "red"), ("tie",)] * 8})
+    frame["hist_item"] = [[("hat",), ("tie", "red")], [], [("tie",)], [("hat", "red")]] * 4
+    model = make_pipeline(HistorySequenceEncoder(), DINClassifier(max_epochs=2, random_state=0))
+    p = model.fit(frame, [1, 0, 0, 1] * 4).predict_proba(frame)[:, 1]
+    assert np.isfinite(p).all()
+    assert len(np.unique(p)) > 2

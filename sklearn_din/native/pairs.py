@@ -45,7 +45,8 @@ def select_pairs(
 
     Without ``near`` it is whole. ``right`` has sorted rows, and ``left`` is its transpose.
     """
-    n_most = (int((np.diff(right.indptr).astype(np.float64) ** 2).sum()) + right.nnz) // 2
+    n_of_users = int((np.diff(right.indptr).astype(np.float64) ** 2).sum()) + right.nnz
+    n_most = min(n_of_users, left.shape[0] * (left.shape[0] + 1)) // 2
     members = _product(left, right) | {"popular": popular, "n_popular": len(popular)}
     if near is not None:
         n_most = min(n_most, len(popular) ** 2 + near.nnz)

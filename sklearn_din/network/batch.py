@@ -186,12 +186,13 @@ class Batch:
             self._add_ids(name, X.columns[name])
         self.event_numbers: dict[str, Tensor] = {}
         self.offsets: dict[tuple[str, ...], Tensor] = {}
+        self.n_events_of: dict[tuple[str, ...], int] = {}  # of each behaviour
         self.distinct: dict[str, DistinctRows] = {}
         for behaviour in X.schema.behaviours:
             self._add_events(behaviour, X.behaviours[behaviour.histories])
         self.vectors = self._find_vectors(X)
         # Events of all behaviours.
-        self.n_events = sum(int(offsets[-1]) for offsets in self.offsets.values())
+        self.n_events = sum(self.n_events_of.values())
 
     def _add_ids(self, name: str, ids: Column) -> None:
         if isinstance(ids, IdLists):
@@ -209,6 +210,7 @@ class Batch:
         for name in behaviour.numbers:
             self.event_numbers[name] = torch.from_numpy(ragged.flat(name, index))
         np.cumsum(ragged.spans.lengths, out=offsets[1:])
+        self.n_events_of[histories] = int(offsets[-1])
         self.offsets[histories] = torch.from_numpy(offsets)
 
     def _find_vectors(self, X: EncodedFeatures) -> BatchVectors:
@@ -242,7 +244,7 @@ class Batch:
         """By the histories of each behaviour, the impression of each event: (n_events,), int64."""
         return {
             histories: torch.repeat_interleave(
-                offsets.diff(), output_size=len(self.identities[histories[0]])
+                offsets.diff(), output_size=self.n_events_of[histories]
             )
             for histories, offsets in self.offsets.items()
         }
