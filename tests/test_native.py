@@ -473,6 +473,17 @@ def test_dense_parameters_move_as_torchs_adam_moves_them():
         torch.testing.assert_close(own, expected, rtol=1e-6, atol=1e-12)
 
 
+@pytest.mark.parametrize("name", ["exp_avg", "exp_avg_sq"])
+def test_moments_that_share_memory_are_left_to_torch(name):
+    parameter = nn.Parameter(torch.zeros(3, 2))
+    parameter.grad = torch.ones(3, 2)
+    state = {"step": torch.zeros(()), "exp_avg": torch.zeros(3, 2), "exp_avg_sq": torch.zeros(3, 2)}
+    group = {"lr": 0.1, "betas": (0.9, 0.999), "eps": 1e-8}
+    assert native_optimizer.update_dense([parameter], [state], group)
+    state[name] = torch.zeros(()).expand(3, 2)  # one number: more would be written behind it
+    assert not native_optimizer.update_dense([parameter], [state], group)
+
+
 @pytest.fixture
 def torch_threads():
     """A function that sets torch's threads; afterwards they are as before."""

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from sklearn_din.native.coverage import are_plain
-from sklearn_din.native.structures import load_library
+from sklearn_din.native.structures import POINTER, load_library
 
 
 def update_rows(
@@ -27,7 +27,8 @@ def update_rows(
     tensors = rows, gradient, decay, table, square, starts, total, share
     pointers = [0 if tensor is None else tensor.data_ptr() for tensor in tensors]
     # The members of ``RowUpdate`` in network.h.
-    update = np.array([*pointers, rows.shape[0], *table.shape[1:], starts.shape[0]])
+    sizes = rows.shape[0], table.shape[1], starts.shape[0]
+    update = np.array([*pointers, *sizes], dtype=POINTER)
     rates = map(float, (group["lr"], group["betas"][1], group["eps"]))
     library.din_update_rows(update.ctypes.data, *rates)
     torch.autograd.graph.increment_version(table)
@@ -41,22 +42,17 @@ def update_dense(
 
     states : exp_avg and exp_avg_sq like the parameter, step a number
     """
-    library, gradients = load_library(), [parameter.grad for parameter in parameters]
-    n_steps = [state["step"] for state in states]
-    if library is None or not (are_plain(parameters) and are_plain(n_steps)):
+    library = load_library()
+    columns: list[list[Any]] = [  # the members of ``DenseUpdate`` in network.h
+        parameters,
+        [parameter.grad for parameter in parameters],
+        *[[state[name] for state in states] for name in ("exp_avg", "exp_avg_sq", "step")],
+    ]
+    if library is None or not all(are_plain(tensors) for tensors in columns):
         return False
-    if not are_plain(gradients):
-        return False
-    updates = np.array(  # the members of ``DenseUpdate`` in network.h
-        [
-            [tensor.data_ptr() for tensor in parameters],
-            [gradient.data_ptr() for gradient in gradients],
-            [state["exp_avg"].data_ptr() for state in states],
-            [state["exp_avg_sq"].data_ptr() for state in states],
-            [number.data_ptr() for number in n_steps],
-            [tensor.numel() for tensor in parameters],
-        ]
-    ).T.copy()
+    pointers = [[tensor.data_ptr() for tensor in tensors] for tensors in columns]
+    sizes = [parameter.numel() for parameter in parameters]
+    updates = np.array([*pointers, sizes], dtype=POINTER).T.copy()
     rates = map(float, (group["lr"], *group["betas"], group["eps"]))
     library.din_update_dense(updates.ctypes.data, len(updates), *rates)
     torch.autograd.graph.increment_version(parameters)

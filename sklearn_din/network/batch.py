@@ -151,6 +151,8 @@ class Batch:
         Numeric histories.
     offsets : dict of tuple of str to Tensor of shape (n + 1,), int64
         By the histories of each behaviour: where each impression's events begin.
+    n_events_of : dict of tuple of str to int
+        By the histories of each behaviour: how many events it has.
     vectors : BatchVectors
         Fixed vectors of the ids, of vocabularies that have some.
     distinct : dict of str to DistinctRows
@@ -186,13 +188,11 @@ class Batch:
             self._add_ids(name, X.columns[name])
         self.event_numbers: dict[str, Tensor] = {}
         self.offsets: dict[tuple[str, ...], Tensor] = {}
-        self.n_events_of: dict[tuple[str, ...], int] = {}  # of each behaviour
+        self.n_events_of: dict[tuple[str, ...], int] = {}
         self.distinct: dict[str, DistinctRows] = {}
         for behaviour in X.schema.behaviours:
             self._add_events(behaviour, X.behaviours[behaviour.histories])
         self.vectors = self._find_vectors(X)
-        # Events of all behaviours.
-        self.n_events = sum(self.n_events_of.values())
 
     def _add_ids(self, name: str, ids: Column) -> None:
         if isinstance(ids, IdLists):
@@ -238,6 +238,11 @@ class Batch:
             name: ids.masked_fill(ids < 0, UNKNOWN_ID)
             for name, ids in (self.identities | of_lists).items()
         }
+
+    @property
+    def n_events(self) -> int:
+        """Events of all behaviours."""
+        return sum(self.n_events_of.values())
 
     @cached_property
     def rows(self) -> dict[tuple[str, ...], Tensor]:

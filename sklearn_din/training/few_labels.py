@@ -23,6 +23,7 @@ from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.schema import FIRST_KNOWN_ID
 from sklearn_din.model_selection import TimeSplit
 from sklearn_din.neighbours.pairs import histories_with_candidate
+from sklearn_din.neighbours.tables import choose_order
 from sklearn_din.training.alone import Given
 from sklearn_din.training.batches import choose_batch_size
 from sklearn_din.training.novelty import ALWAYS, NEVER, Novelty
@@ -77,8 +78,8 @@ def find_factor(given: Given, *, fit: Callable[..., None]) -> tuple[float, bool]
     if len(losses) < 2:
         return LEAST_FACTOR, True
     net, X = given.net, given.X
-    has_items = histories_with_candidate(X.schema) and (X.users is not None or X.times is not None)
-    if has_items and net.neighbours == "auto" and len(X) < FEW_ROWS:
+    may_use_items = net.neighbours == "auto" and histories_with_candidate(X.schema)
+    if len(X) < FEW_ROWS and may_use_items and choose_order(X, "auto") is not None:
         without = _losses_of_folds(given, fit=partial(fit, uses_items=False))
         if without.mean(axis=0).min() < losses.mean(axis=0).min():
             return _smallest_factor(without), False

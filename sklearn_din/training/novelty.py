@@ -9,7 +9,7 @@ import numpy as np
 
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.identities import ids_to_look_up
-from sklearn_din.features.schema import FIRST_KNOWN_ID, UNKNOWN_ID, Schema
+from sklearn_din.features.schema import FIRST_KNOWN_ID, Schema
 from sklearn_din.neighbours.blocks import NEVER
 from sklearn_din.training.occurrences import COUNTED_ROWS, ids_of_rows
 from sklearn_din.training.validation import can_order, late_times
@@ -113,7 +113,7 @@ def _hide_ids(
     ids: np.ndarray, first_seen: np.ndarray, until: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the ids, -id where it came up from a moment on, and where that is."""
-    hidden = first_seen.take(np.maximum(ids, UNKNOWN_ID)) >= until
+    hidden = first_seen.take(ids_to_look_up(ids)) >= until
     return np.where(hidden, -ids, ids), hidden
 
 
