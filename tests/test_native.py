@@ -473,6 +473,7 @@ def test_dense_parameters_move_as_torchs_adam_moves_them():
         torch.testing.assert_close(own, expected, rtol=1e-6, atol=1e-12)
 
 
+@needs_library
 @pytest.mark.parametrize("name", ["exp_avg", "exp_avg_sq"])
 def test_moments_that_share_memory_are_left_to_torch(name):
     parameter = nn.Parameter(torch.zeros(3, 2))
