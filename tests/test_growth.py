@@ -15,13 +15,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
-from skorch.callbacks import Callback
 
 from sklearn_din import DINClassifier, HistoryBuilder, HistorySequenceEncoder, load, save, update
 from sklearn_din.encoding.vocabulary import IdRules, Vocabulary
 from sklearn_din.features import EncodedFeatures, Schema
 from sklearn_din.training import growth
 from sklearn_din.training.inputs import check_inputs
+from tests.callbacks import On
 from tests.click_frames import as_lists
 from tests.encoded_impressions import make_impressions, make_labels, weights_of
 from tests.fitted_pipelines import fit_pipeline, make_model
@@ -365,26 +365,19 @@ def test_moments_of_another_network_are_neither_used_nor_saved(model, frame, lat
     assert (again.predict_proba(frame) == model.predict_proba(frame)).all()
 
 
-class Failing(Callback):
-    def on_batch_end(self, net, training=False, **kwargs):
-        raise RuntimeError("in the middle")
-
-
-class Stopping(Callback):
-    def on_batch_end(self, net, training=False, **kwargs):
-        net.training_.stop("user")
+def fail(net, **_):
+    raise RuntimeError("in the middle")
 
 
 @pytest.mark.parametrize(
-    ("callback", "error"), [(Failing, RuntimeError), (Stopping, KeyboardInterrupt)]
+    ("act", "error"),
+    [(fail, RuntimeError), (lambda net, **_: net.training_.stop("user"), KeyboardInterrupt)],
 )
 @pytest.mark.parametrize("what", ["fitted", "with_neighbours"])
-def test_a_training_that_fails_leaves_all_as_it_was(
-    callback, error, what, request, frame, later, y
-):
+def test_a_training_that_fails_leaves_all_as_it_was(act, error, what, request, frame, later, y):
     model = copy.deepcopy(request.getfixturevalue(what))
     before, history = model.predict_proba(frame), model["din"].history_
-    model["din"].set_params(callbacks=[callback()], batch_size=16)
+    model["din"].set_params(callbacks=[On(batch_end=act)], batch_size=16)
     with pytest.raises(error):
         update(model, later, y)
     with pytest.raises(error):
@@ -402,17 +395,13 @@ def test_update_averages_the_weights_along_the_pass_of_partial_fit(
 ):
     along = []
 
-    class Watch(Callback):
-        def on_train_begin(self, net, **kwargs):
-            along.append(copy.deepcopy(net.module_.state_dict()))
-
-        def on_batch_end(self, net, **kwargs):
-            self.on_train_begin(net)
+    def note(net, **_):
+        along.append(copy.deepcopy(net.module_.state_dict()))
 
     model["din"].set_params(batch_size=batch_size)
     twin = copy.deepcopy(model)
     X = twin["encode"].partial_fit(later).transform(later)
-    twin["din"].set_params(callbacks=[Watch()]).partial_fit(X, y)
+    twin["din"].set_params(callbacks=[On(train_begin=note, batch_end=note)]).partial_fit(X, y)
     ends = [round((len(along) - 1) * part / n_parts) for part in range(n_parts + 1)]
     counts = [n_parts / 2, *[1] * n_parts]
     assert len(set(ends)) == len(counts)

@@ -1,5 +1,7 @@
 """Item neighbours: against plain loops, without a look at the future, in every place they reach."""
 
+import functools
+import operator
 import pickle
 from types import SimpleNamespace
 
@@ -35,7 +37,7 @@ from sklearn_din.neighbours.blocks import NOT_COUNTED, ByUser, OrderedRows, hash
 from sklearn_din.neighbours.cooccurrence import Interactions
 from sklearn_din.neighbours.holding import scores_hold
 from sklearn_din.neighbours.pairs import NeighbourPair
-from sklearn_din.neighbours.tables import choose_order, learn_neighbours
+from sklearn_din.neighbours.tables import NeighbourTables, choose_order, learn_neighbours
 from sklearn_din.training.training import Training
 from sklearn_din.utils.shrinkage import LEAST_PRIOR, MOST_PRIOR, PRIOR_ROWS
 from sklearn_din.utils.spans import Spans
@@ -445,15 +447,16 @@ def test_no_more_than_the_newest_thousand_count(log, monkeypatch):
 
 
 @pytest.mark.usefixtures("least_ids")
-def test_every_way_to_predict_counts_older_events(log, tmp_path):
+def test_every_way_to_predict_counts_older_events_and_knows_the_user(log, tmp_path):
     X, y = log
     X["price"] = X["price"].astype(float)
     encoder = HistorySequenceEncoder(user="user", time="time", max_length=3)
     model = make_model(encoder, neighbours="time").fit(X, y)
-    rows = X[-200:].reset_index(drop=True).drop(columns=["user", "time"])
+    rows = X[-200:].reset_index(drop=True).drop(columns="time")
     expected = model.predict_proba(rows)[:, 1]
-    shorter = {name: [cell[-3:] for cell in rows[name]] for name in HISTORIES}
-    assert np.abs(model.predict_proba(rows.assign(**shorter))[:, 1] - expected).max() > 1e-3
+    newest = rows.assign(**{name: [cell[-3:] for cell in rows[name]] for name in HISTORIES})
+    for other in (newest, rows.drop(columns="user")):  # no event is older; nobody is named
+        assert np.abs(model.predict_proba(other)[:, 1] - expected).max() > 1e-3
     save(model, tmp_path / "model.din")
     np.testing.assert_array_equal(load(tmp_path / "model.din").predict_proba(rows)[:, 1], expected)
     rows_of_parquet = tmp_path / "rows.parquet"
@@ -463,14 +466,15 @@ def test_every_way_to_predict_counts_older_events(log, tmp_path):
     users = X[["user", "device", *HISTORIES]][-3:].reset_index(drop=True)
     candidates = X[["item", "category", "price"]].drop_duplicates("item")[:30]
     best = rank_candidates(model, users, candidates, top_k=30).sort_values(["row", "item"])
-    pairs = users.merge(candidates.sort_values("item"), how="cross")[["user", *rows.columns]]
+    pairs = users.merge(candidates.sort_values("item"), how="cross")[rows.columns]
     np.testing.assert_allclose(best["probability"], model.predict_proba(pairs)[:, 1], atol=1e-6)
     export_onnx(model, tmp_path / "model.onnx")
     loaded = load_onnx(tmp_path / "model.onnx")
     np.testing.assert_allclose(loaded.predict_proba(rows)[:, 1], expected, atol=2e-6)
-    newest = rows.assign(**shorter)  # no event is older
     without = model.predict_proba(newest)[:, 1]
     np.testing.assert_allclose(loaded.predict_proba(newest)[:, 1], without, atol=2e-6)
+    again = rank_candidates(loaded, users, candidates, top_k=30).sort_values(["row", "item"])
+    np.testing.assert_allclose(again["probability"], best["probability"], atol=2e-6)
 
 
 @pytest.mark.usefixtures("least_ids")
@@ -658,7 +662,7 @@ def test_scores_that_do_not_hold_are_zeros_everywhere(log, monkeypatch, tmp_path
         is_score = "_ease_" in name or "_cosine_" in name
         np.testing.assert_array_equal(values, 0 * kept[name] if is_score else kept[name])
         np.testing.assert_array_equal(later[name], values)
-    assert tables.NeighbourTables.from_dict(to_dict(learnt), encoded.schema).digest()
+    assert NeighbourTables.from_dict(to_dict(learnt), encoded.schema).digest()
     model = make_model(max_epochs=1).fit(X, y)
     assert "for item (the history's scores are off" in model[-1].summary()
     asked = X[-20:].assign(time=X["time"].max() + HOUR)
@@ -668,50 +672,46 @@ def test_scores_that_do_not_hold_are_zeros_everywhere(log, monkeypatch, tmp_path
         np.testing.assert_allclose(read.predict_proba(asked), model.predict_proba(asked), atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("part", "damage", "message"),
-    [
-        ("cosine", lambda its: its | {"columns": its["columns"] + 10**6}, "must lie between 0"),
-        ("ease", lambda its: its | {"columns": its["columns"][::-1].copy()}, "in order, each once"),
-        ("ease", lambda its: its | {"lengths": its["lengths"][:-1]}, "must lie between 0"),
-        ("counts", lambda its: [its[0] | {"values": -its[0]["values"]}], "upper triangle"),
-        ("counts", lambda its: its[0], r"NeighbourPair\.counts cannot be"),
-        ("clicked", lambda its: its + 10**6, "more often than it was shown"),
-        ("popularity", lambda its: its * np.nan, "popularity of item neighbours must be finite"),
-        ("scale", lambda its: its * 0, "scale of item neighbours must be positive"),
-        ("names", lambda its: its[:3], "14 columns with names"),
-        ("history", lambda its: 5, r"NeighbourPair\.history cannot be 5"),
-    ],
-)
-def test_a_damaged_state_is_refused(model, part, damage, message):
-    pair = model[-1].net_.neighbours_.pairs[0]
-    plain = to_dict(pair)
-    damaged = plain if part in plain else plain["tables"][0]
-    damaged[part] = damage(damaged[part])
-    with pytest.raises(ValueError, match=message):
-        from_dict(NeighbourPair, plain)
+PAIR = ("pairs", 0)
+TABLE = (*PAIR, "tables", 0)
 
 
 @pytest.mark.parametrize(
-    ("order", "part", "damage", "message"),
+    ("place", "damage", "message"),
     [
-        ("time", "ends", lambda ends: ends[::-1].copy(), "in ascending order"),
-        ("time", "ends", lambda ends: ends[:3], "must be int64 of shape"),
-        ("time", "ends", lambda ends: ends.view("M8[D]"), "in a known unit"),
-        ("time", "ends", lambda ends: np.append(ends.view("M8[s]"), [None]), "in a known unit"),
-        ("time", "place", lambda none: 3, r"NeighbourTables\.order cannot be"),
-        ("user", "known", lambda known: known[::-1].copy(), "in ascending order"),
-        ("user", "known", lambda known: known.astype(int), "must be uint64"),
-        ("user", "known", lambda known: 5, r"ByUser\.known cannot be 5"),
+        ((*TABLE, "cosine"), lambda m: m | {"columns": m["columns"] + 10**6}, "must lie between 0"),
+        ((*TABLE, "ease"), lambda m: m | {"columns": m["columns"] * 0}, "in order, each once"),
+        ((*TABLE, "ease"), lambda m: m | {"lengths": m["lengths"][:-1]}, "must lie between 0"),
+        ((*TABLE, "popularity"), lambda its: its * np.nan, "neighbours must be finite"),
+        ((*PAIR, "tables"), lambda its: its[:-1], r"must have \(., .\) tables and counts"),
+        ((*PAIR, "counts"), lambda its: [its[0] | {"values": -its[0]["values"]}], "upper triangle"),
+        ((*PAIR, "counts"), lambda its: its[0], r"NeighbourPair\.counts cannot be"),
+        ((*PAIR, "clicked"), lambda its: its + 10**6, "more often than it was shown"),
+        ((*PAIR, "scale"), lambda its: its * 0, "scale of item neighbours must be positive"),
+        ((*PAIR, "names"), lambda its: its[:3], "14 columns with names"),
+        ((*PAIR, "history"), lambda its: 5, r"NeighbourPair\.history cannot be 5"),
+        (("order", "ends"), lambda ends: ends[::-1].copy(), "in ascending order"),
+        (("order", "ends"), lambda ends: ends[:3], "must be int64 of shape"),
+        (("order", "ends"), lambda ends: ends.view("M8[D]"), "in a known unit"),
+        (("order", "ends"), lambda ends: np.append(ends.view("M8[s]"), [None]), "in a known unit"),
+        (("order", "place"), lambda none: 3, r"NeighbourTables\.order cannot be"),
+        (("order", "known"), lambda known: known[::-1].copy(), "in ascending order"),
+        (("order", "known"), lambda known: known.astype(int), "must be uint64"),
+        (("order", "known"), lambda known: 5, r"ByUser\.known cannot be 5"),
+        (("levels", "known"), lambda known: known[::-1].copy(), "in ascending order"),
+        (("levels", "totals"), lambda totals: totals + 1e6, "must lie between 0 and 1"),
+        (("levels", "n_rows"), lambda its: its[:, :3], "levels of users must be float32 of shape"),
+        (("levels", "priors"), lambda priors: -priors, "cannot be negative"),
+        (("levels", "averages"), lambda averages: averages + 1, "must lie between 0 and 1"),
     ],
 )
-def test_a_damaged_order_is_refused(log, order, part, damage, message):
-    encoded = encode(log[0])
-    plain = to_dict(learn(encoded, log[1], order=order)[0])
-    plain["order"][part] = damage(plain["order"].get(part))
+def test_damaged_tables_are_refused(log, place, damage, message):
+    encoded, y = encode(log[0]), log[1]
+    order = "user" if place == ("order", "known") else "time"
+    plain = to_dict(learn_neighbours(encoded, y == 1, order=order, y=y)[0])
+    assert NeighbourTables.from_dict(plain, encoded.schema).names
+    *way, part = place
+    damaged = functools.reduce(operator.getitem, way, plain)
+    damaged[part] = damage(damaged.get(part))
     with pytest.raises(ValueError, match=message):
-        tables.NeighbourTables.from_dict(plain, encoded.schema)
-    plain = to_dict(learn(encoded, log[1], order=order)[0])
-    plain["pairs"][0]["tables"].pop()
-    with pytest.raises(ValueError, match=r"must have \(., .\) tables and counts"):
-        tables.NeighbourTables.from_dict(plain, encoded.schema)
+        NeighbourTables.from_dict(plain, encoded.schema)

@@ -15,6 +15,7 @@ from sklearn_din import Checkpoint, DINClassifier
 from sklearn_din.resilient import ranks
 from sklearn_din.training import net, steps
 from tests.abilities import ABILITIES, FRAME, encode_grown, make_encoder
+from tests.callbacks import On
 from tests.encoded_impressions import make_impressions, make_labels, turning_catalogue
 
 RANK = int(os.environ.get("RANK", "0"))
@@ -149,21 +150,18 @@ def missing_numbers():
 
 
 def other_weights():
-    class Changes(Callback):
-        def on_epoch_end(self, net, **kwargs):
-            if RANK:
-                net.module_.output.bias.data += 1.0
+    def change(net, **_):
+        net.module_.output.bias.data += RANK
 
-    fit("undisturbed", callbacks=[Changes()], early_stopping=False)
+    fit("undisturbed", callbacks=[On(epoch_end=change)], early_stopping=False)
 
 
 def loss_not_finite():
-    class Breaks(Callback):
-        def on_batch_begin(self, net, training=False, **kwargs):
-            if RANK and training and len(net.history) == 2:
-                net.module_.output.bias.data.fill_(np.nan)
+    def spoil(net, training=False, **_):
+        if RANK and training and len(net.history) == 2:
+            net.module_.output.bias.data.fill_(np.nan)
 
-    fit("undisturbed", callbacks=[Breaks()], early_stopping=False)
+    fit("undisturbed", callbacks=[On(batch_begin=spoil)], early_stopping=False)
 
 
 def killed_at_the_end():
