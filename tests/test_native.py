@@ -347,7 +347,8 @@ CHANGES = {
     "not contiguous": change_layout,
     "double": lambda m: m.mlp.bfloat16().float() and m.double(),
     "replaced layer": lambda m: setattr(m, "output", nn.Sequential(m.output)),
-    "own forward": lambda m: setattr(m.mlp, "forward", m.mlp.forward),
+    "own forward": lambda m: setattr(m, "forward", lambda batch: "torch"),
+    "own forward of a part": lambda m: setattr(m.mlp, "forward", m.mlp.forward),
     "subclass": lambda m: setattr(m, "__class__", OwnDIN),
     "subclass of a part": lambda m: setattr(
         m.interests[0], "__class__", type("Own", (type(m.interests[0]),), {})
@@ -384,6 +385,21 @@ def test_torch_computes_what_it_traces_casts_transforms_or_differentiates_by_num
 
     torch.func.grad(lambda x: may.append(may_compute(Batch(X))) or x)(torch.tensor(1.0))
     assert may == [False]
+
+
+@needs_library
+def test_defaults_of_torch_change_no_bit():
+    X = make_impressions(6)
+    module, before = make_network(X), torch.get_default_dtype()
+    expected = gradients_of(lambda batch: logits_of(module, batch), module, X)
+    try:
+        torch.set_default_dtype(torch.float64)
+        with torch.device("meta"):
+            assert uses_native(module, X)
+            found = gradients_of(lambda batch: logits_of(module, batch), module, X)
+    finally:
+        torch.set_default_dtype(before)
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
 
 
 @needs_library
