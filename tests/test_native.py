@@ -469,38 +469,6 @@ def test_pairs_of_items_have_the_bits_of_numpy(shape, sizes, monkeypatch):
             np.testing.assert_array_equal(getattr(native, part), getattr(expected, part))
 
 
-def test_dense_parameters_move_as_torchs_adam_moves_them():
-    shapes, twins = [(30, 7), (30,), (), (1, 30)], []
-    for make in (RowwiseAdam, torch.optim.Adam):
-        generator = torch.Generator().manual_seed(0)
-        parameters = [nn.Parameter(torch.randn(s, generator=generator)) for s in shapes]
-        optimizer = make(parameters, lr=0.01)
-        for step in range(20):
-            for parameter in parameters:
-                parameter.grad = torch.randn(parameter.shape, generator=generator) / 10**step
-            if step == 10:  # torch takes one whose numbers lie elsewhere
-                parameters[0].grad = parameters[0].grad.t().contiguous().t()
-            optimizer.step()
-            optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
-        states = [optimizer.state[parameter] for parameter in parameters]
-        names = "step", "exp_avg", "exp_avg_sq"
-        twins.append([*parameters, *(state[name] for state in states for name in names)])
-    for own, expected in zip(*twins, strict=True):
-        torch.testing.assert_close(own, expected, rtol=1e-6, atol=1e-12)
-
-
-@needs_library
-@pytest.mark.parametrize("name", ["exp_avg", "exp_avg_sq"])
-def test_moments_that_share_memory_are_left_to_torch(name):
-    parameter = nn.Parameter(torch.zeros(3, 2))
-    parameter.grad = torch.ones(3, 2)
-    state = {"step": torch.zeros(()), "exp_avg": torch.zeros(3, 2), "exp_avg_sq": torch.zeros(3, 2)}
-    group = {"lr": 0.1, "betas": (0.9, 0.999), "eps": 1e-8}
-    assert native_optimizer.update_dense([parameter], [state], group)
-    state[name] = torch.zeros(()).expand(3, 2)  # one number: more would be written behind it
-    assert not native_optimizer.update_dense([parameter], [state], group)
-
-
 @pytest.fixture
 def torch_threads():
     """A function that sets torch's threads; afterwards they are as before."""

@@ -459,10 +459,4 @@ EXPORT int64_t din_select_pairs(const din::Pairs* pairs) {
 EXPORT int64_t din_select_largest(const din::Pairs* pairs) {
     return din::code_of([&] { return din::select_largest(*pairs), din::DONE; });
 }
-
-EXPORT int64_t din_update_dense(const din::DenseUpdate* updates, int64_t n, double rate, double beta,
-                                double kept, double eps) {
-    for (int64_t i = 0; i < n; i++) din::update_dense(updates[i], rate, beta, kept, eps);
-    return din::DONE;
-}
 }

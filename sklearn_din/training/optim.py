@@ -13,7 +13,7 @@ from torch.optim.adam import adam
 from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
 from sklearn_din.module import DIN
-from sklearn_din.native.optimizer import update_dense, update_rows
+from sklearn_din.native.optimizer import update_rows
 
 HOOKS = "_optimizer_step_pre_hooks", "_optimizer_step_post_hooks"
 
@@ -120,16 +120,14 @@ class RowwiseAdam(torch.optim.Optimizer):
                 state["step"] = torch.zeros((), dtype=torch.float32, device=parameter.device)
                 state["exp_avg"] = torch.zeros_like(parameter)
                 state["exp_avg_sq"] = torch.zeros_like(parameter)
-        if update_dense(parameters, states, group):
-            return
         adam(
             parameters,
-            [parameter.grad for parameter in parameters if parameter.grad is not None],
+            [grad.contiguous() for p in parameters if (grad := p.grad) is not None],
             [state["exp_avg"] for state in states],
             [state["exp_avg_sq"] for state in states],
             [],
             [state["step"] for state in states],
-            fused=True,
+            fused=True,  # it reads numbers as they lie
             amsgrad=False,
             beta1=group["betas"][0],
             beta2=group["betas"][1],
