@@ -89,3 +89,16 @@ def test_hooks_of_a_step_are_called():
     optimizer.step()
     for_all.remove()
     assert not called
+
+
+@pytest.mark.parametrize("name", ["exp_avg", "exp_avg_sq", "step", "square", "total"])
+def test_a_state_of_other_sizes_is_refused(name):
+    table, bias = (torch.nn.Parameter(torch.ones(size)) for size in ((6, 2), (3,)))
+    optimizer = RowwiseAdam([table, bias], lr=0.1)
+    table.grad, bias.grad = sparse([0, 4], torch.ones(2, 2)), torch.ones(3)
+    optimizer.step()
+    state = optimizer.state_dict()
+    optimizer.load_state_dict(state)
+    next(part for part in state["state"].values() if name in part)[name] = torch.zeros(5)
+    with pytest.raises(ValueError, match=rf"sizes of its parameters: {name} needs .*, got \(5,\)"):
+        optimizer.load_state_dict(state)

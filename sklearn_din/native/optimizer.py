@@ -19,7 +19,7 @@ def update_rows(
     sparse : its gradient, each row once, ascending
     state : square (n_ids,), total and share (n_vocabularies,)
     """
-    library, rows, gradient = load_library(), sparse._indices()[0], sparse._values()
+    library, rows, gradient = load_library(), sparse._indices()[0].contiguous(), sparse._values()
     decay, square, total, share = group["decay"], state["square"], state["total"], state["share"]
     numbers = gradient, table, square, total, share
     if library is None or not are_plain(numbers if decay is None else (*numbers, decay)):
