@@ -67,11 +67,16 @@ def test_mini_batch_aware_l2_equals_the_papers_loop():
     assert (regular[3:] == 0.3).all()
 
 
-def test_dense_parameters_take_the_steps_of_torchs_adam():
+@pytest.mark.parametrize("is_whole", [True, False], ids=["parameter whole", "part of a tensor"])
+def test_dense_parameters_take_the_steps_of_torchs_adam(is_whole):
     ours, twin = (torch.nn.Parameter(torch.linspace(-1, 1, 6).view(3, 2)) for _ in range(2))
+    if not is_whole:
+        ours.data = torch.cat([ours, ours], dim=1).detach()[:, :2]
     optimizers = RowwiseAdam([ours], lr=0.01), torch.optim.Adam([twin], lr=0.01)
     for step in range(20):
         ours.grad = twin.grad = torch.sin(torch.arange(6.0) + step).view(2, 3).t() / 10**step
+        if step < 5:
+            ours.grad = ours.grad.contiguous()
         for optimizer in optimizers:
             optimizer.step()
     torch.testing.assert_close(ours, twin, rtol=1e-6, atol=1e-12)

@@ -130,14 +130,17 @@ class RowwiseAdam(torch.optim.Optimizer):
                 state["step"] = torch.zeros((), dtype=torch.float32, device=parameter.device)
                 state["exp_avg"] = torch.zeros_like(parameter)
                 state["exp_avg_sq"] = torch.zeros_like(parameter)
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        means, squares = ([state[name] for state in states] for name in ("exp_avg", "exp_avg_sq"))
         adam(
             parameters,
-            [grad.contiguous() for p in parameters if (grad := p.grad) is not None],
-            [state["exp_avg"] for state in states],
-            [state["exp_avg_sq"] for state in states],
+            gradients,
+            means,
+            squares,
             [],
             [state["step"] for state in states],
-            fused=True,  # it reads numbers as they lie
+            # The fused kernel reads and writes numbers as they lie, whatever the strides are.
+            fused=all(t.is_contiguous() for t in (*parameters, *gradients, *means, *squares)),
             amsgrad=False,
             beta1=group["betas"][0],
             beta2=group["betas"][1],
