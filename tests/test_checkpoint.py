@@ -406,6 +406,15 @@ def test_partial_fit_and_a_fitted_net_know_nothing_of_the_folder(tmp_path):
     classifier.partial_fit(X, y)
 
 
+def test_the_nets_own_fit_goes_on_too(tmp_path):
+    fitted = fit(tmp_path)
+    with ended_at(14), pytest.raises(KilledError):
+        fitted.net_.fit(X, y)
+    with ended_at(20, end=lambda: pytest.fail("it began anew")):
+        fitted.net_.fit(X, y)
+    assert_same_bits(fitted, undisturbed("as usual"))
+
+
 def test_a_held_checkpoint_is_copied_and_pickled_as_its_folder_alone(tmp_path):
     copies = []
     note = On(epoch_end=lambda net, **_: copies.extend(copy.deepcopy(net.callbacks[1:])))

@@ -13,13 +13,14 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 from sklearn_din import DINClassifier, HistoryBuilder, HistorySequenceEncoder, load, save, update
 from sklearn_din.encoding.vocabulary import IdRules, Vocabulary
 from sklearn_din.features import EncodedFeatures, Schema
-from sklearn_din.training import growth
+from sklearn_din.training import batches, growth
 from sklearn_din.training.inputs import check_inputs
 from tests.callbacks import On
 from tests.click_frames import as_lists
@@ -284,6 +285,16 @@ def test_the_l2_counts_ids_and_labels_of_all_rows_so_far():
     assert grown.fit(X, y).net_.labels_ == (300 - y.sum(), y.sum())
 
 
+def test_the_batch_size_that_fit_chose_stays(monkeypatch):
+    X = make_impressions(40)
+    with monkeypatch.context() as patch:
+        patch.setattr(batches, "LARGE_BATCH_ROWS", 10)
+        classifier = DINClassifier(max_epochs=1, random_state=0).fit(X, make_labels(X))
+    assert classifier.partial_fit(X, make_labels(X)).net_.batch_size_ == 1024
+    classifier.set_params(batch_size=16).partial_fit(X, make_labels(X))
+    assert classifier.net_.batch_size_ == 16
+
+
 def test_labels_of_one_kind_and_classes_at_the_first_call():
     X, y = np.eye(4, dtype=np.float32), np.array(["skip", "skip", "skip", "skip"])
     with pytest.raises(ValueError, match=r"one class only: \['skip'\]. In the first call"):
@@ -425,6 +436,14 @@ def test_an_update_leaves_its_model_as_if_nothing_had_been(
     again = frame.assign(time=frame["time"] + pd.Timedelta("90D"))
     for new in (later, again):  # of known ids alone the network's tables keep their sizes
         update_beside(model, frame, new, y, tmp_path)
+
+
+def test_a_search_is_updated_in_its_best_estimator(model, frame, later, y):
+    search = GridSearchCV(model, {"din__max_epochs": [1]}, cv=2).fit(frame, y)
+    newer, expected = update(search, later, y), update(search.best_estimator_, later, y)
+    np.testing.assert_array_equal(newer.predict_proba(later), expected.predict_proba(later))
+    assert "newi1" in newer.best_estimator_["encode"].vocabularies_["item"]
+    assert "newi1" not in search.best_estimator_["encode"].vocabularies_["item"]
 
 
 def test_steps_without_partial_fit_only_transform(frame, later, y):

@@ -239,6 +239,15 @@ def test_fixed_vectors_are_in_the_file(layout, tmp_path):
     assert best["item"].tolist() == expected["item"].tolist()
 
 
+def test_ids_may_be_dates(tmp_path):
+    days = pd.date_range("2024-01-01", periods=6).date
+    frame = pd.DataFrame({"day": [*days] * 4, "hist_day": [[day] for day in days] * 4})
+    encoder = HistorySequenceEncoder(categorical=["day"])
+    model = make_pipeline(encoder, DINClassifier(max_epochs=1, random_state=0))
+    loaded = reload(model.fit(frame, [0, 1] * 12), tmp_path, "rows")
+    assert_alike(loaded.predict_proba(frame), model.predict_proba(frame))
+
+
 def test_a_file_answers_and_does_not_learn(paths, pipeline):
     model = load_onnx(paths["rows"])
     frame, y = make_frame()
