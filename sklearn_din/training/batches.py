@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sklearn_din.features.encoded import EncodedFeatures, copy_to_memory, rows_per_pool
+from sklearn_din.features.encoded import EncodedFeatures, copy_to_memory, find_runs, rows_per_pool
 from sklearn_din.network.batch import Batch, JointRows, rows_of_rank
 from sklearn_din.training.novelty import ShownRows
 from sklearn_din.training.seeding import plain_random_state, random_state_of
@@ -242,8 +242,8 @@ class ScoringBatches:
         return len(self.X)
 
     def __iter__(self) -> Iterator[tuple[Batch, Tensor]]:
-        runs = _runs(self.X)
-        shared = len(self.X) >= CANDIDATES_PER_RUN * (len(runs) - 1)
+        runs, bags = find_runs(self.X), [part.is_bag for part in self.X.schema.behaviours]
+        shared = not all(bags) and len(self.X) >= CANDIDATES_PER_RUN * (len(runs) - 1)
         for begin, end in pairwise(runs.tolist() if shared else [0, len(self.X)]):
             lengths = [ragged.spans.lengths[begin:end] for ragged in self.X.behaviours.values()]
             n_events = sum(int(part.sum(dtype=np.int64)) for part in lengths)
@@ -253,17 +253,3 @@ class ScoringBatches:
                 rows = slice(start, min(start + size, end))
                 batch = Batch(self.X[rows], shared=shared and rows.stop > start)
                 yield batch, torch.zeros(len(batch))
-
-
-def _runs(X: EncodedFeatures) -> np.ndarray:
-    """Positions at which the histories change from one impression to the next, and both ends.
-
-    Bags do not count: they may be the candidate's.
-    """
-    changes = np.zeros(max(len(X) - 1, 0), dtype=bool)
-    compared = [b.histories for b in X.schema.behaviours if not b.is_bag]
-    for histories in compared:
-        changes |= X.behaviours[histories].changes()
-    if not compared:
-        changes[:] = True
-    return np.concatenate([[0], np.flatnonzero(changes) + 1, [len(X)]])
