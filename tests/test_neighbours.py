@@ -276,6 +276,19 @@ def test_nothing_at_or_after_a_row_s_block_reaches_it(log, seed, block):
         np.testing.assert_allclose(values[kept], again[name][kept], atol=1e-5)
 
 
+def test_of_equal_weights_the_first_ones_are_kept(monkeypatch):
+    monkeypatch.setattr(item_scores, "MOST_NEIGHBOURS", 4)
+    weights = np.random.default_rng(0).integers(-3, 4, (20, 20)).astype(np.float32)
+    weights[3, 2:] = 0
+    matrix = item_scores._sparse(weights, np.arange(2, 22), 23)
+    for row, sizes in enumerate(np.abs(weights)):
+        order = sorted(range(20), key=lambda column, of=sizes: (-of[column], column))[:4]
+        expected = np.zeros(23)
+        expected[2:][order] = weights[row, order]
+        np.testing.assert_array_equal(matrix[[row + 2]].toarray()[0], expected)
+    assert matrix.data.all()
+
+
 def test_only_the_best_neighbours_and_their_counts_are_kept(monkeypatch, log):
     X, y = log
     monkeypatch.setattr(item_scores, "MOST_NEIGHBOURS", 3)

@@ -456,7 +456,4 @@ EXPORT int64_t din_select_pairs(const din::Pairs* pairs) {
     return din::code_of([&] { return din::select_pairs(*pairs), din::DONE; });
 }
 
-EXPORT int64_t din_select_largest(const din::Pairs* pairs) {
-    return din::code_of([&] { return din::select_largest(*pairs), din::DONE; });
-}
 }

@@ -47,7 +47,6 @@ CALLS = {
     "din_update_rows": "pfff",
     "din_score_pairs": "pf",
     "din_select_pairs": "p",
-    "din_select_largest": "p",
 }
 
 
