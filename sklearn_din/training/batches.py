@@ -12,13 +12,12 @@ import torch
 from torch import Tensor
 
 from sklearn_din.features.encoded import EncodedFeatures, copy_to_memory, find_runs, rows_per_pool
-from sklearn_din.network.batch import Batch, JointRows, rows_of_rank
+from sklearn_din.network.batch import EVENTS_PER_PART, Batch, JointRows, rows_of_rank
 from sklearn_din.training.novelty import ShownRows
 from sklearn_din.training.seeding import plain_random_state, random_state_of
 from sklearn_din.utils.spans import Rows, row_dtype
 
-EVENTS_PER_BATCH = 32_768  # in scoring: the activation unit's layers then fit in the cache
-PAIRS_PER_BATCH = 1 << 17  # of candidate and event of a shared history
+PAIRS_PER_BATCH = 1 << 17  # of candidate and event of a shared history, in scoring
 CANDIDATES_PER_RUN = 16  # from here on, storing a run's histories once is faster
 # Maximum number of consecutive mapped rows that are read together: some megabytes. Linux maps up to
 # two at a time (a folio), so smaller blocks would load their neighbours as well.
@@ -247,7 +246,7 @@ class ScoringBatches:
         for begin, end in pairwise(runs.tolist() if shared else [0, len(self.X)]):
             lengths = [ragged.spans.lengths[begin:end] for ragged in self.X.behaviours.values()]
             n_events = sum(int(part.sum(dtype=np.int64)) for part in lengths)
-            most = PAIRS_PER_BATCH if shared else EVENTS_PER_BATCH
+            most = PAIRS_PER_BATCH if shared else EVENTS_PER_PART
             size = int(np.clip(most * (end - begin) // max(n_events, 1), 64, 16_384))
             for start in range(begin, max(end, begin + 1), size):
                 rows = slice(start, min(start + size, end))
