@@ -31,7 +31,7 @@ from sklearn_din import (
 )
 from sklearn_din.encoding import events
 from sklearn_din.features import Behaviour, Ragged
-from sklearn_din.neighbours import cooccurrence, item_scores, tables
+from sklearn_din.neighbours import cooccurrence, holding, item_scores, tables
 from sklearn_din.neighbours import pairs as neighbour_pairs
 from sklearn_din.neighbours.blocks import NOT_COUNTED, ByUser, OrderedRows, hash_users
 from sklearn_din.neighbours.cooccurrence import Interactions
@@ -266,7 +266,7 @@ def test_nothing_at_or_after_a_row_s_block_reaches_it(log, seed, block):
         other.loc[late, column] = rng.permutation(other.loc[late, column])
     other_y[late] = 1 - other_y[late]
     with pytest.MonkeyPatch.context() as patch:  # whether scores hold, all labels tell
-        patch.setattr(tables, "scores_hold", lambda *given: True)
+        patch.setattr(holding, "scores_hold", lambda *given: True)
         first, before = learn(encode(X), y)
         second, after = learn(encode(other), other_y)
     kept = np.flatnonzero((blocks <= block) & (other["item"] == X["item"]).to_numpy())
@@ -668,7 +668,7 @@ def test_scores_that_do_not_hold_are_zeros_everywhere(log, monkeypatch, tmp_path
     X, y = log
     encoded = encode(X)
     kept = numbers_of(learn(encoded, y)[1])
-    monkeypatch.setattr(tables, "scores_hold", lambda numbers, levels, rows: False)
+    monkeypatch.setattr(holding, "scores_hold", lambda numbers, levels, rows: False)
     learnt, at_fit = learn(encoded, y)
     later = numbers_of(learnt.add_to(encoded))
     for name, values in numbers_of(at_fit).items():

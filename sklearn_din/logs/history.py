@@ -19,7 +19,6 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
-from sklearn_din.logs.appended_events import append_events
 from sklearn_din.logs.clocks import note_clocks
 from sklearn_din.logs.distinct import SEEN_EVENTS, note_repeats, repeats_memory
 from sklearn_din.logs.timeline import Past, Timeline
@@ -405,6 +404,8 @@ class HistoryBuilder(  # type: ignore[call-arg]
         """
         if not hasattr(self, "events_"):
             return self.fit(X, y)
+        from sklearn_din.logs.appended_events import append_events
+
         given = CallerFrame(X, name="X").pandas
         refuse_new_columns(given.columns, {*self.feature_names_in_, *self._request.new_names})
         frame = self._check_rows(X, reset=False).pandas
