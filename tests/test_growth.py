@@ -438,6 +438,16 @@ def test_an_update_leaves_its_model_as_if_nothing_had_been(
         update_beside(model, frame, new, y, tmp_path)
 
 
+def test_an_update_has_the_same_bits_whatever_torchs_default_dtype_is(model, later, y):
+    expected = update(model, later, y).predict_proba(later)
+    torch.set_default_dtype(torch.float64)
+    try:
+        found = update(model, later, y).predict_proba(later)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    np.testing.assert_array_equal(found, expected)
+
+
 def test_a_search_is_updated_in_its_best_estimator(model, frame, later, y):
     search = GridSearchCV(model, {"din__max_epochs": [1]}, cv=2).fit(frame, y)
     newer, expected = update(search, later, y), update(search.best_estimator_, later, y)
