@@ -118,35 +118,6 @@ def test_histories_equal_those_of_a_plain_loop(kind, choices):
         assert attached["hist_item"].array.fingerprint == attached["ago"].array.fingerprint
 
 
-USERS = {
-    "int": [1, 2, 1],
-    "text": ["a", "b", "a"],
-    "booleans": [True, False, True],
-    "big": [2**60 + 1, 2**60, 2**60 + 1],
-}
-
-
-@pytest.mark.parametrize(
-    ("values", "ours", "theirs"),
-    [
-        ("int", "int32", "int64"),
-        ("int", "uint64", "int64"),
-        ("int", "float64", "int64"),
-        ("int", "category", "int64"),
-        ("int", "int64[pyarrow]", "int64"),
-        ("big", "uint64", "int64"),
-        ("text", "object", "category"),
-        ("text", "string[pyarrow]", "object"),
-        ("booleans", "bool", "boolean"),
-    ],
-)
-def test_users_match_whatever_their_dtype(values, ours, theirs):
-    events = pd.DataFrame({"user": pd.Series(USERS[values], dtype=theirs), "time": [1, 1, 2]})
-    impressions = pd.DataFrame({"user": pd.Series(USERS[values], dtype=ours), "time": 9})
-    attached = attach(impressions, events.assign(item=[10, 20, 11]))
-    assert lists(attached["hist_item"]) == [[10, 11], [20], [10, 11]]
-
-
 @pytest.mark.parametrize("dtype", ["int64", "Int64", "object"])
 @pytest.mark.parametrize("floats", [["events"], ["impressions"], ["events", "impressions"]])
 def test_users_who_may_have_merged_as_floats_are_refused(floats, dtype):
