@@ -1,7 +1,5 @@
 """Cells of any kind are read as the values that they hold; the encoder's ids decode to them."""
 
-from decimal import Decimal
-
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -102,18 +100,6 @@ def as_dictionary(events):
 def test_events_of_an_arrow_dictionary_are_the_ids_that_it_holds(events):
     for column in as_dictionary(events):
         assert read(column) == [events[:2], events[2:]]
-
-
-@pytest.mark.parametrize("kind", [float, Decimal])
-def test_numbers_of_an_arrow_dictionary_are_numbers_of_the_events_beside_them(kind):
-    frame = pd.DataFrame({"item": ["a", "b"], "hist_item": [["a", "b"], ["a"]]})
-    encoded = []
-    for column in as_dictionary([kind("1.5"), kind("2.5"), None]):
-        encoder = HistorySequenceEncoder()
-        encoded.append(encoder.fit_transform(frame.assign(clicks=column))["clicks"])
-        assert encoder.schema_["clicks"].kind == "numeric_history"
-    np.testing.assert_array_equal(*encoded)
-    assert encoded[0].tolist() == [[-1, 1], [0, 0]]
 
 
 @pytest.mark.parametrize("dtype", [object, "str", pd.ArrowDtype(pa.string())])
