@@ -1,7 +1,6 @@
 """A ranking equals scoring each pair alone."""
 
 import warnings
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pandas as pd
@@ -231,17 +230,6 @@ def test_a_ranker_stays_with_its_model_when_that_is_updated_and_sees_what_its_st
     model[1].partial_fit(rows, y)
     expected = Ranker(model, items).rank(user, top_k=50)
     pd.testing.assert_frame_equal(ranker.rank(user, top_k=50), expected, rtol=0, atol=1e-6)
-
-
-def test_threads_share_a_ranker(fitted, users, candidates):
-    ranker = Ranker(fitted, candidates)
-    rows = [users.iloc[[n]] for n in range(len(users))] * 3
-    dicts = [row.iloc[0].to_dict() for row in rows]
-    with ThreadPoolExecutor(4) as pool:
-        rankings = list(pool.map(lambda row: ranker.rank(row, top_k=3), rows + dicts))
-    for row, ranking in zip(rows + rows, rankings, strict=True):
-        expected = rank_candidates(fitted, row, candidates, top_k=3)
-        pd.testing.assert_frame_equal(ranking, expected, rtol=0, atol=1e-6)
 
 
 def test_a_ranker_refuses_a_mixed_column_at_the_second_user_at_the_latest(frame_and_labels):
