@@ -26,6 +26,7 @@ from sklearn_din.serving.ranking import Ranker
 from sklearn_din.transformers import HistorySequenceEncoder
 from sklearn_din.utils.digests import digest
 from sklearn_din.utils.whole_files import ModelFileError
+from tests import fitted_pipelines
 from tests.fitted_pipelines import attach_clicks
 from tests.network_options import each_network
 
@@ -41,19 +42,12 @@ OF_CANDIDATES = ["item", "category", "price", "is_new"]
 
 def make_frame(n_users=30, seed=0):
     """Text ids, integer ids, booleans, numbers with gaps, histories with numbers, split text."""
-    frame, y = attach_clicks(
-        n_users=n_users, n_items=40, n_categories=5, mean_length=5, random_state=seed
-    )
-    rng = np.random.default_rng(seed)
-    lengths = frame["hist_item"].map(len)
-    frame["item"] = "i" + frame["item"].astype(str)
-    frame["hist_item"] = [[f"i{item}" for item in cell] for cell in frame["hist_item"]]
+    frame, y = fitted_pipelines.make_frame(n_users, seed)
+    rng, lengths = np.random.default_rng(seed), frame["hist_item"].map(len)
     frame["hist_category"] = [list(map(int, cell)) for cell in frame["hist_category"]]
     frame["hist_price"] = [rng.normal(5, 2, n).tolist() for n in lengths]
     frame["tags"] = [["", "red", "red | new", None][row % 4] for row in range(len(frame))]
     frame["is_new"] = rng.random(len(frame)) < 0.5
-    frame["price"] = frame["price"].where(frame["category"] != 2)
-    frame["age"] = rng.normal(40, 10, len(frame))
     return frame.drop(columns=["user", "time"]), y
 
 
