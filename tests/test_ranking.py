@@ -161,21 +161,16 @@ def test_integers_and_text_that_spells_them_are_the_same_items(as_form):
     assert list(ranking["item"]) == [8, 7]
 
 
-@pytest.fixture
-def encoded(monkeypatch):
-    """How many rows an encoder is given each time."""
-    n_rows, encode = [], RowEncoder.encode_columns
-    monkeypatch.setattr(
-        RowEncoder,
-        "encode_columns",
-        lambda self, columns: n_rows.append(len(columns.frame)) or encode(self, columns),
-    )
-    return n_rows
-
-
 def test_a_ranker_encodes_the_catalogue_once_and_ranks_each_request_alike(
-    fitted, users, candidates, encoded
+    fitted, users, candidates, monkeypatch
 ):
+    encoded, encode = [], RowEncoder.encode_columns
+
+    def note(rows, columns):
+        encoded.append(len(columns.frame))
+        return encode(rows, columns)
+
+    monkeypatch.setattr(RowEncoder, "encode_columns", note)
     ranker = Ranker(fitted, candidates)
     together = ranker.rank(users, top_k=5)  # whatever the catalogue, each history once
     for row in range(len(users)):
@@ -201,9 +196,9 @@ def test_a_list_of_items_is_pairs_of_all_users_and_a_dict_or_a_series_one_user(
         pd.testing.assert_frame_equal(found, expected, rtol=0, atol=1e-6)
 
 
-@pytest.fixture
-def learning(frame_and_labels, users, candidates):
-    """A model that will be updated, its Ranker, and a user with an item that it does not know."""
+def test_a_ranker_stays_with_its_model_when_that_is_updated_and_sees_what_its_steps_learn(
+    frame_and_labels, users, candidates
+):
     frame, y = frame_and_labels
     frame = frame.drop(columns=["user", "time"])
     model = make_pipeline(
@@ -212,12 +207,7 @@ def learning(frame_and_labels, users, candidates):
     ).fit(frame, y)
     later = frame.assign(item=["new", "newer"] * (len(frame) // 2) + ["new"] * (len(frame) % 2))
     items = pd.concat([candidates, candidates[:1].assign(item="new")])[CANDIDATE]
-    user = users.iloc[[5]][["device", "hist_item", "age"]]
-    return model, items, user, later, 1 - y
-
-
-def test_a_ranker_stays_with_its_model_when_that_is_updated_and_sees_what_its_steps_learn(learning):
-    model, items, user, later, y = learning
+    user, y = users.iloc[[5]][["device", "hist_item", "age"]], 1 - y
     ranker = Ranker(model, items)
     before = ranker.rank(user, top_k=50)
     newer = update(model, later, y)
