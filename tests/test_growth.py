@@ -233,42 +233,6 @@ def test_two_passes_equal_one_pass_and_one_more(parameters, random_state):
             assert all(torch.equal(moments[key], expected[key]) for key in expected)
 
 
-def turning_catalogue(n=600):
-    """Rows of one item after the other, each for a while: late rows have new items."""
-    items = np.arange(n) // 30
-    shown = pd.DataFrame({"item": items, "time": np.arange(n), "hist_item": list(items[:, None])})
-    return shown, np.random.default_rng(0).integers(0, 2, n)
-
-
-def test_later_passes_hide_ids_as_fit_does(tmp_path):
-    shown, y = turning_catalogue()
-    encoder = HistorySequenceEncoder(time="time")
-    parameters = {"random_state": 0, "early_stopping": False, "batch_size": 50}
-    parameters["neighbours"] = None
-
-    def pipeline(**more):
-        its = DINClassifier(**parameters, embedding_l2=0.0, **more)
-        return Pipeline([("encode", encoder), ("din", its)])
-
-    once = pipeline(max_epochs=1).fit(shown, y)
-    assert once["din"].novelty_["item"] > 0.01
-    save(once, tmp_path / "model.din")
-    again = load(tmp_path / "model.din")
-    new = shown.assign(item=shown["item"] + 100)
-    once, again = update(once, new, y), update(again, new, y)
-    for model in (once, again):
-        assert model["din"].novelty_ == again["din"].novelty_
-        novelty = model["din"].net_.novelty_
-        assert novelty.first_seen["item"].tolist()[2:] == [30 * item for item in range(40)]
-        assert novelty.n_rows == 1200
-    assert torch.equal(weights_of(once["din"]), weights_of(again["din"]))
-    first = pipeline().set_params(din__max_epochs=1).fit(shown, y)["din"]
-    X = encoder.fit_transform(shown, y)
-    twin = DINClassifier(**parameters, embedding_l2=0.0).partial_fit(X, y)
-    assert torch.equal(weights_of(twin), weights_of(first))
-    assert twin.partial_fit(X, y).novelty_ == first.novelty_
-
-
 def test_the_l2_counts_ids_and_labels_of_all_rows_so_far():
     X = make_impressions(300, seed=3)
     y = make_labels(X)

@@ -2,7 +2,6 @@
 
 import functools
 import operator
-import pickle
 from types import SimpleNamespace
 
 import numpy as np
@@ -38,7 +37,6 @@ from sklearn_din.neighbours.cooccurrence import Interactions
 from sklearn_din.neighbours.holding import scores_hold
 from sklearn_din.neighbours.pairs import NeighbourPair
 from sklearn_din.neighbours.tables import NeighbourTables, choose_order, learn_neighbours
-from sklearn_din.training.training import Training
 from sklearn_din.utils.shrinkage import LEAST_PRIOR, MOST_PRIOR, PRIOR_ROWS
 from sklearn_din.utils.spans import Spans
 from sklearn_din.utils.typed_fields import from_dict, to_dict
@@ -201,22 +199,6 @@ def test_a_row_reads_the_same_numbers_whenever_it_is_asked_for(log, order):
             encoded.columns[pair.candidate], ragged.whole, ragged.columns[pair.history]
         )
         np.testing.assert_allclose(numbers, expected, atol=1e-5)
-
-
-def test_known_users_read_nearly_as_much_as_new_ones():
-    """Last events are held out, and no times are named: their users are those of training."""
-    X, y = attach_clicks(n_users=1000, n_items=60, n_categories=8, mean_length=12, random_state=0)
-    is_last = ~X["user"].duplicated(keep="last")
-    encoder = HistorySequenceEncoder(user="user", drop=["time"]).fit(X)
-    known = encoder.transform(X[is_last])
-    new = encoder.transform(X[is_last].assign(user=-1 - X["user"]))
-    neighbours, _ = learn(encoder.transform(X[~is_last]), y[~is_last], order="user")
-    of_known, of_new = (numbers_of(neighbours.add_to(rows)) for rows in (known, new))
-    for name in ("hist_item_cosine_mean", "hist_item_ease_mean"):
-        auc, best = (roc_auc_score(y[is_last], numbers[name]) for numbers in (of_known, of_new))
-        assert auc > best - 0.01
-        assert best > 0.55
-        assert np.corrcoef(of_known[name], of_new[name])[0, 1] > 0.9
 
 
 def coin_flips(columns):
@@ -427,26 +409,6 @@ def least_ids(monkeypatch):
 HISTORIES = ["hist_item", "hist_category"]
 
 
-def test_older_events_go_where_their_rows_go(log):
-    X, y = log
-    rows = np.array([300, 7, 299, 7])
-    encoded = encode(X, max_length=3)
-    learnt, _ = learn(encoded, y)
-    expected = numbers_of(learnt.add_to(encode(X)[rows]))
-    taken = encoded[rows]
-    for same in (taken, pickle.loads(pickle.dumps(taken)), taken[:]):
-        for name, values in numbers_of(learnt.add_to(same)).items():
-            np.testing.assert_array_equal(values, expected[name])
-    names = "hist_item", "hist_category"
-    ragged = pickle.loads(pickle.dumps(taken)).behaviours[names]
-    lengths = [len(X["hist_item"].iloc[row]) for row in rows]
-    np.testing.assert_array_equal(ragged.whole.lengths, lengths)
-    n_events, n_held = (
-        len(rows.columns["hist_item"]) for rows in (encoded.behaviours[names], ragged)
-    )
-    assert n_held < n_events / 10
-
-
 def test_no_more_than_the_newest_thousand_count(log, monkeypatch):
     X, y = log
     monkeypatch.setattr(events, "MOST_EVENTS", 5)
@@ -552,37 +514,6 @@ def test_later_clicks_are_counted_as_fit_would_have(max_length):
     np.testing.assert_array_equal(ours, wanted[np.ix_(order, order)])
     ease = whole.scores.ease.toarray()[np.ix_(order, order)]
     np.testing.assert_allclose(parts.pairs[0].scores.ease.toarray(), ease, atol=1e-6)
-
-
-def test_later_rows_are_looked_up_before_their_clicks_count(log, monkeypatch):
-    X, y = log
-    encoder = HistorySequenceEncoder(user="user", time="time")
-    classifier = DINClassifier(max_epochs=1, neighbours="time", random_state=0)
-    classifier.fit(encoder.fit_transform(X[:800]), y[:800])
-    before = classifier.net_.neighbours_
-    encoder.partial_fit(X[800:])
-    later, looked_up = encoder.transform(X[800:]), []
-    run = Training.run
-
-    def note(training, *args, **kwargs):
-        looked_up.append(training.train.X)
-        run(training, *args, **kwargs)
-
-    monkeypatch.setattr(Training, "run", note)
-    twins = [pickle.loads(pickle.dumps(classifier)) for _ in range(2)]
-    for twin, labels in zip(twins, (y[800:], 1 - y[800:]), strict=True):
-        twin.partial_fit(later, labels)
-    expected = numbers_of(before.add_to(later))
-    grown = twins[0].net_.neighbours_
-    for name, values in numbers_of(grown.add_to(later)).items():
-        np.testing.assert_array_equal(values, expected[name])  # they read what was known then
-    later.times = later.users = None  # now
-    afterwards = numbers_of(grown.add_to(later))
-    for name, values in expected.items():
-        np.testing.assert_array_equal(looked_up[0][name], values)
-        np.testing.assert_array_equal(looked_up[1][name], values)
-    assert any((afterwards[name] != values).any() for name, values in expected.items())
-    assert twins[0].schema_ == later.schema
 
 
 @pytest.mark.parametrize("columns", [{"user": "user", "time": "time"}, {"user": "user"}])

@@ -213,26 +213,6 @@ def test_what_is_no_plain_value_is_refused(pipeline, tmp_path):
         export_onnx(model, tmp_path / "model.onnx")
 
 
-def test_fixed_vectors_are_in_the_file(layout, tmp_path):
-    items = [f"i{n}" for n in range(20)]
-    rng = np.random.default_rng(0)
-    vectors = pd.DataFrame(rng.normal(size=(22, 3)), columns=list("abc"))
-    vectors["item"] = [*items, "new", "other"]
-    frame = pd.DataFrame({"item": rng.choice(items, 200), "user": np.arange(200) % 9})
-    frame["hist_item"] = [rng.choice(items, 3).tolist() for _ in range(200)]
-    encoder = HistorySequenceEncoder(user="user", vectors={"item": vectors})
-    model = make_pipeline(encoder, DINClassifier(max_epochs=1, random_state=0))
-    model.fit(frame, np.arange(200) % 2)
-    loaded = reload(model, tmp_path, layout)
-    rows = frame[:40].drop(columns="user").assign(item=[*items, "new", "other"][:20] * 2)
-    assert_alike(loaded.predict_proba(rows), model.predict_proba(rows))
-    user = {"hist_item": ["i1", "new"]}
-    expected, best = (
-        Ranker(m, vectors[["item"]], shortlist=12).rank(user) for m in (model, loaded)
-    )
-    assert best["item"].tolist() == expected["item"].tolist()
-
-
 def test_ids_may_be_dates(tmp_path):
     days = pd.date_range("2024-01-01", periods=6).date
     frame = pd.DataFrame({"day": [*days] * 4, "hist_day": [[day] for day in days] * 4})

@@ -9,12 +9,11 @@ import pytest
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.frozen import FrozenEstimator
 from sklearn.model_selection import GridSearchCV, KFold
-from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
 from sklearn_din import (
     DINClassifier,
-    HistoryBuilder,
     HistorySequenceEncoder,
     Ranker,
     attach_history,
@@ -22,9 +21,8 @@ from sklearn_din import (
     rank_candidates,
     update,
 )
-from sklearn_din.datasets import make_click_log
 from sklearn_din.encoding.rows import RowEncoder
-from tests.fitted_pipelines import CANDIDATE
+from tests.fitted_pipelines import CANDIDATE, make_model
 from tests.network_options import ONE_BY_ONE
 
 
@@ -251,28 +249,13 @@ def test_ties_keep_the_order_of_the_catalogue(fitted, users, candidates):
     assert advised["title"].tolist() == ["a", "a"]
 
 
-def test_ranking_works_behind_a_history_builder_and_in_a_search():
-    log = make_click_log(n_users=10, n_items=12, n_categories=3, mean_length=4, random_state=1)
-    builder = HistoryBuilder(user="user", time="time", columns=["item", "category"])
-    encoder = HistorySequenceEncoder(drop=["user", "time"])
-    pipeline = Pipeline(
-        [("past", builder), ("encode", encoder), ("din", DINClassifier(max_epochs=1))]
-    )
-    cv = KFold(2, shuffle=True, random_state=0)  # each user in both parts
-    search = GridSearchCV(pipeline, {"din__pooling": ["sum"]}, cv=cv).fit(log.impressions, log.y)
-    now = log.impressions.drop_duplicates("user", keep="last")
-    users, candidates = now[["user", "time", "device"]][:3], now[CANDIDATE][:4]
-    ranking = rank_candidates(search, users, candidates, top_k=1)
-    expected = score_each_pair_alone(search.best_estimator_, users, candidates)
-    np.testing.assert_allclose(ranking["probability"], expected.max(axis=1), rtol=0, atol=1e-6)
-    new = rank_candidates(search, users, now[CANDIDATE].drop_duplicates("item"), exclude="history")
-    past = search.best_estimator_["past"].transform(
-        users.assign(**now[CANDIDATE].iloc[0])[search.feature_names_in_]
-    )
-    assert len(new)
-    for row, item in zip(new["row"], new["item"], strict=True):
-        assert item not in past["hist_item"].iloc[row]
-    assert explain(search, now)["hist_item"].isin(log.impressions["item"]).all()
+def test_a_search_ranks_and_explains_by_its_best_model(frame, y, users, candidates):
+    cv = KFold(2, shuffle=True, random_state=0)
+    search = GridSearchCV(make_model(max_epochs=1), {"din__pooling": ["sum"]}, cv=cv).fit(frame, y)
+    best = search.best_estimator_
+    found, expected = (rank_candidates(model, users, candidates) for model in (search, best))
+    pd.testing.assert_frame_equal(found, expected)
+    pd.testing.assert_frame_equal(explain(search, frame[:5]), explain(best, frame[:5]))
 
 
 @pytest.mark.parametrize("behind", [True, False])
