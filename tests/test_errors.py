@@ -608,7 +608,7 @@ DAYS = pd.date_range("2024-01-01", periods=3)
 @refuses(
     (([1.0, np.nan, 3.0], 0), r"X\['time'\] must not have missing times, got 1 .* drop it or fill"),
     ((DAYS.where([True, False, True]), 0), "missing times, got 1"),
-    ((["2024-01-01"] * 3, 0), "Convert text or dates with pd.to_datetime first", TypeError),
+    ((["2024-01-01"] * 3, 0), "numbers with pd.to_numeric, dates with pd.to_datetime", TypeError),
     (([1, 2, 3], "1D"), "gap must be a number in the time's unit because the times", TypeError),
     ((DAYS, 3), "gap must be a duration such as '1D' because the times are datetimes, got 3",
      TypeError),

@@ -1,6 +1,7 @@
 """What looks like something else is said once, or refused; never taken for another meaning."""
 
 import re
+from decimal import Decimal
 
 import numpy as np
 import pandas as pd
@@ -14,10 +15,11 @@ from tests.tables import said
 
 
 def impressions(**columns):
-    return pd.DataFrame({"item": [1, 2, 3] * 10, **columns})
+    return pd.DataFrame({"item": [1, 2, 3] * 10} | columns)
 
 
 AMOUNTS = {"12,50": [12.5, 3, 1234.5], "EUR 12.50": [12.5, 3, -7], "1,234.00": [1234, 7.5, 1000]}
+AMOUNTS["1,000.00"] = [1000, 1500, 2000]
 
 
 @pytest.mark.parametrize(
@@ -27,6 +29,7 @@ AMOUNTS = {"12,50": [12.5, 3, 1234.5], "EUR 12.50": [12.5, 3, -7], "1,234.00": [
         (["12,50", "3", "1.234,5"], r"price holds numbers as text, '12,50', and .* pd\.to_numeric"),
         (["EUR 12.50", "EUR 3", "EUR -7"], "price holds numbers as text, 'EUR 12.50'"),
         (["1,234.00", "7.50 €", "$1'000"], "price holds numbers as text, '1,234.00'"),
+        ([f"{n},{cents}00.00" for n in (1, 2, 3) for cents in (0, 5)], "price holds numbers as"),
         (["2024-01-02", "2024-1-3", "2024-01-04 10:00"], "price holds dates as text, '2024-01-02'"),
         (["24/12/2024", "1/1/2025", "2/1/2025"], "price holds dates as text, '24/12/2024'"),
         (["[1, 2]", "[]", "(3)"], r"price holds lists as text, '\[1, 2\]'.*from Parquet"),
@@ -34,10 +37,11 @@ AMOUNTS = {"12,50": [12.5, 3, 1234.5], "EUR 12.50": [12.5, 3, -7], "1,234.00": [
 )
 @pytest.mark.parametrize("as_form", ["frame", "scan"], indirect=True)
 def test_text_that_looks_like_something_else_is_said(cells, message, as_form):
-    X = impressions(price=cells * 10)
+    X = impressions(price=(cells * 10)[:30])
     frame = as_form(X)
     with pytest.warns(UserWarning, match=message) as said:
         HistorySequenceEncoder().fit(frame)
+    assert len(said) == 1
     advice = re.search(r"Convert it with (pd.to_numeric\(.+\))\. Name", str(said[0].message))
     if advice is not None:
         X = X.assign(price=eval(advice[1], {"pd": pd, "X": X}).astype(float))
@@ -125,6 +129,7 @@ def test_sparse_columns_are_ids_as_dense_ones_are(cells):
         ("item", True, "item was learnt as integers and now holds booleans"),
         ("shop", 3, "shop was learnt as text and now holds integers"),
         ("shop", pd.Timestamp("2024-01-01"), "shop was learnt as text and now holds dates"),
+        ("shop", b"a", "shop was learnt as text and now holds bytes"),
     ],
 )
 def test_ids_of_another_kind_at_transform_are_unknown_and_that_is_said(column, now, message):
@@ -132,8 +137,9 @@ def test_ids_of_another_kind_at_transform_are_unknown_and_that_is_said(column, n
     with pytest.warns(UserWarning, match=message):
         X = fitted.transform(impressions(price=0.5, shop="a").assign(**{column: now}))
     assert (X[column] == 1).all()
-    as_text = fitted.transform(impressions(price=0.5, shop="a").astype({"item": str}))
-    assert as_text["item"][:3].tolist() == [2, 3, 4]  # text that spells the integers
+    for kind in (str, Decimal):  # text that spells the integers, and numbers of a database
+        same = impressions(price=0.5, shop="a", item=[*map(kind, [1, 2, 3] * 10)])
+        assert fitted.transform(same)["item"][:3].tolist() == [2, 3, 4]
 
 
 def test_an_array_that_was_a_frame_with_histories_says_what_to_set():

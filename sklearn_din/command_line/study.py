@@ -195,9 +195,11 @@ def _read_labels(column: pd.Series, options: Options) -> np.ndarray:
     if len(values) != 2:
         shown = ", ".join(repr(value) for value in values[:5])
         more = f", ... ({len(values)} values)" if len(values) > 5 else ""
+        advice = f"A condition makes two of many: --label '{column.name}=={values[-1]}'."
+        advice = "A log of clicks alone needs no --label." if len(values) == 1 else advice
         raise ValueError(
             f"--label needs a column of two values, the larger one for a click; {column.name!r} "
-            f"has {shown}{more}. A condition makes two of many: --label '{column.name}>=4'."
+            f"has {shown}{more}. {advice}"
         )
     if values[1] != 1:
         print(f"note: a click is a row whose {column.name!r} is {values[1]!r}")

@@ -32,7 +32,8 @@ UNREADABLE: dict[type[Exception], str] = {
     "or name the separator with --sep.",
     pd.errors.ParserError: "cannot be read as CSV: {error}. Name the separator with --sep, or "
     "correct the file.",
-    UnicodeDecodeError: "is not text in {encoding}: {error}. Name its --encoding, such as latin-1.",
+    UnicodeDecodeError: "is not text in {encoding}: {error}. Name its --encoding, such as latin-1 "
+    "or utf-16.",
     **dict.fromkeys(UNPACKING, "cannot be unpacked: {error}."),
 }
 

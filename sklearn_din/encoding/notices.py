@@ -234,6 +234,8 @@ def note_joined_values(name: str, values: np.ndarray) -> str | None:
     texts = spread(values, SEEN_VALUES).tolist()
     if not all(isinstance(text, str) for text in texts) or all(map(NUMBER_WITH_COMMA, texts)):
         return None
+    if _text_that_looks_like(values, name):
+        return None
     for separator in SEPARATORS:
         joined = [text for text in texts if separator in text]
         parts = {part for text in texts for part in text.split(separator)}

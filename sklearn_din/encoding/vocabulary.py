@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from decimal import Decimal
 from functools import cached_property
 from numbers import Real
 from typing import NamedTuple, Self
@@ -249,7 +250,7 @@ class Vocabulary:
 
 
 def plain_ids(values: np.ndarray, *, name: str) -> np.ndarray:
-    """Distinct ids as int64, bool, or objects: 7, 7.0 and numpy's 7 become one value.
+    """Distinct ids as int64, bool, or objects: 7, 7.0, a Decimal and numpy's 7 become one value.
 
     Raises ValueError where a float has a fraction, or is so large that neighbouring ids have merged
     into it. ``values`` are distinct, none of them missing.
@@ -299,6 +300,8 @@ def whole_ids(ids: ArrayLike) -> np.ndarray:
 def _plain_value(value: object, *, name: str) -> object:
     if isinstance(value, float | np.floating):
         return int(_whole_numbers(np.asarray([value]), name=name)[0])
+    if isinstance(value, Decimal) and value.is_finite() and value == value.to_integral_value():
+        return int(value)
     return value.item() if isinstance(value, np.generic) else value
 
 
@@ -368,7 +371,8 @@ def kind_of_ids(values: np.ndarray) -> str | None:
         return None
     if values.dtype.kind in "biu":
         return "booleans" if values.dtype.kind == "b" else "integers"
-    kinds = {"string": "text", "datetime": "dates", "datetime64": "dates", "date": "dates"}
+    kinds = {"string": "text", "bytes": "bytes"}
+    kinds |= dict.fromkeys(["datetime", "datetime64", "date"], "dates")
     return kinds.get(pd.api.types.infer_dtype(values, skipna=False))
 
 

@@ -129,8 +129,9 @@ def check_times(
     is_number = pd.api.types.is_integer_dtype(times) or pd.api.types.is_float_dtype(times)
     if not is_number and getattr(times.dtype, "kind", None) != "M":
         raise TypeError(
-            f"{name} must hold integers, floats or datetimes, got dtype {times.dtype}. "
-            "Convert text or dates with pd.to_datetime first, in polars with .str.to_datetime()."
+            f"{name} must hold integers, floats or datetimes, got dtype {times.dtype}. Convert "
+            "numbers with pd.to_numeric, dates with pd.to_datetime, in polars with "
+            ".str.to_datetime()."
         )
     if n_missing := int(missing_rows(times).sum()):
         raise missing_times(name, n_missing)
