@@ -78,6 +78,15 @@ def test_an_id_is_ranked_as_its_row_with_its_history(served, client):
     np.testing.assert_allclose(got["probabilities"], expected["probability"], atol=1e-6)
 
 
+def test_a_history_that_has_rows_without_a_click_is_said(served):
+    _, model, catalogue, clicks = served
+    shown = make_click_log(n_users=12, n_items=30, n_categories=5, mean_length=6, random_state=0)
+    with pytest.warns(UserWarning, match=r"of which the model remembers \d+ as clicks.*--where"):
+        Answers(model, catalogue, shown.impressions)
+    later = [clicks.assign(time=clicks["time"] + pd.Timedelta(n, unit="W")) for n in (100, 200)]
+    Answers(model, catalogue, pd.concat([clicks, *later]))  # a log that has grown is none
+
+
 def test_items_that_were_chosen_and_histories_that_are_given(served, client):
     items = served[2]["item"].tolist()
     user = {"device": "phone", "hist_item": items[:3], "hist_category": [1, 2, 3]}
@@ -128,6 +137,7 @@ def event(user, item, when):
         ("events", {"events": [event(None, 1, "2025-01-01")]}, "have a value for user, got null"),
         ("events", {"events": [event(7, 10**30, "2025-01-01")]}, "item must be integers of 64 b"),
         ("rank", {"user": {"devise": "phone"}}, "got 'devise' too. Is it 'device', misspelt"),
+        ("rank", {"user": {"user": 7, "time": "yesterday"}}, "got 'time' too"),
         ("rank", {"user": {"device": True}}, "device got true or false, which are neither 1 nor 0"),
         ("rank", {"user": {"hist_item": [1, True]}}, "hist_item got true or false"),
         ("rank", {"user": 7, "top_k": True}, "top_k: Input should be a valid integer"),

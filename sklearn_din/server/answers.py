@@ -96,6 +96,7 @@ class Answers:
         of_log = {} if self.histories is None else self.histories.sources
         if self.histories is not None:
             self._asked |= {self.histories.user, *of_log}
+        self._asked.discard(self._encoder.time)  # an answer is as of now
         # By the histories that are compared with the item, the columns of an event that they hold
         self.event_columns = _event_columns(self.behaviour, of_log)
         is_classifier = hasattr(classifier, "predict_proba")

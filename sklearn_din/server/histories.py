@@ -20,8 +20,10 @@ from sklearn_din.server.json_values import (
 )
 from sklearn_din.server.moments import SECOND, Moments
 from sklearn_din.utils.validation import check_frame, check_max_age
+from sklearn_din.utils.warnings import warn_user
 
 MAX_TEXT = 1_000  # characters of a value that is posted
+FAR_MORE = 2  # times the clicks that a model remembers: so many rows are not clicks alone
 
 
 class Event(NamedTuple):
@@ -226,7 +228,22 @@ def _remember(
         warnings.simplefilter("ignore", UserWarning)  # of events that are in both
         for part in parts[1:]:
             remembered.partial_fit(part)
+    if len(parts) > 1:
+        _warn_of_other_rows(remembered, parts[0])
     return remembered
+
+
+def _warn_of_other_rows(remembered: HistoryBuilder, clicks: pd.DataFrame) -> None:
+    """Warn where a log has far more rows than a model's clicks, of the same users and times."""
+    user, time, events = remembered.user, remembered.time, remembered.events_
+    is_same = events[user].isin(clicks[user])
+    is_same &= events[time].between(clicks[time].min(), clicks[time].max())
+    if is_same.sum() > FAR_MORE * len(clicks):
+        warn_user(
+            f"the history has {is_same.sum():,} rows of the users and times of training, of which "
+            f"the model remembers {len(clicks):,} as clicks, and each row counts as a click. Leave "
+            "rows without a click out, such as by --where 'clicked==1'."
+        )
 
 
 def _check_cells(cells: list[Any], known: pd.Series) -> None:
