@@ -32,12 +32,11 @@ from sklearn_din.training.parameters import (
     NetworkParameters,
     Parameters,
     TrainingParameters,
-    constraints_of,
     names_of,
 )
 from sklearn_din.training.reading import Label, Reading
 from sklearn_din.training.target import Click, Labels, Target, is_missing
-from sklearn_din.utils.compat import _fit_context
+from sklearn_din.utils.compat import _fit_context, constraints_of
 from sklearn_din.utils.estimator_state import EstimatorState, check_feature_names, check_keys
 from sklearn_din.utils.extras import ranks
 from sklearn_din.utils.typed_fields import from_dict, from_dict_of, to_dict

@@ -12,6 +12,7 @@ from sklearn.model_selection import BaseCrossValidator
 from sklearn.utils import check_consistent_length
 
 from sklearn_din.utils.frames import column_names
+from sklearn_din.utils.spans import row_of_nearest_change
 from sklearn_din.utils.validation import check_columns, check_count, check_times, read_span
 
 
@@ -162,24 +163,6 @@ class TimeSplit(BaseCrossValidator):
             last = min(max(nearest, last + 1), len(starts) - n_splits + fold)
             cuts.append(starts[last])
         return np.array([*cuts, n_rows])
-
-
-def row_of_nearest_change(times: np.ndarray, row: int) -> int:
-    """Return the row, nearest to a given row, at which another of the sorted times begins.
-
-    TimeSplit and the validation rows of DINClassifier are cut by it, so that equal times are never
-    parted.
-
-    Examples
-    --------
-    >>> times = np.array([1, 2, 2, 2, 3])
-    >>> row_of_nearest_change(times, 2), row_of_nearest_change(times, 3)
-    (1, 4)
-    """
-    time = times[min(max(row, 0), len(times) - 1)]
-    ends = np.searchsorted(times, time, side="left"), np.searchsorted(times, time, side="right")
-    changes = [int(end) for end in ends if 0 < end < len(times)]
-    return min(changes, key=lambda change: abs(change - row))
 
 
 def _read_times(X: Any, name: str | None) -> tuple[np.ndarray, str | None]:

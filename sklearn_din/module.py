@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from sklearn_din.features.schema import Behaviour, Schema
-from sklearn_din.network.batch import Batch
+from sklearn_din.network.batch import EVENTS_PER_PART, Batch, is_host
 from sklearn_din.network.embeddings import FieldEmbeddings
-from sklearn_din.network.interest import FlatEvents, Interest, SharedEvents
+from sklearn_din.network.interest import FlatEvents, Interest
 from sklearn_din.network.layers import MLP, LabelLogits
 
 # Standard deviation of the initial embeddings. Unlike the paper, which gives none: the extended
@@ -217,15 +217,16 @@ class DIN(nn.Module):
         logits : (n_rows,) or (n_rows, n_labels)
         """
         compute_alone_if_forked()
+        if batch.shared:  # the native code alone computes a shared history once
+            whole, device = Batch(batch.X), batch.numbers.device
+            parts = whole.split(EVENTS_PER_PART) if is_host(device) else [whole.to(device)]
+            return torch.cat([self(part) for part in parts])
         embeddings = self.embeddings(batch.ids, batch.distinct, batch.vectors, batch.lists)
         inputs = [self._numbers(batch)] if self.of_numbers else []
         inputs += [embeddings[name] for name in self.of_ids]
         for interest in self.interest_modules:
             queries, keys = self._queries_and_keys(interest.behaviour, embeddings, batch)
-            layout = SharedEvents if batch.shared and queries is not None else FlatEvents
-            inputs += layout(interest, queries, keys, batch).outputs()
-        if batch.shared:  # inputs of the shared history have one row
-            inputs = [column.expand(batch.n_rows, -1) for column in inputs]
+            inputs += FlatEvents(interest, queries, keys, batch).outputs()
         logits = self.output(self.mlp(torch.cat(inputs, dim=1))).squeeze(1)
         return self.add_favours(logits, batch)
 

@@ -10,9 +10,9 @@ from sklearn.base import RegressorMixin
 
 from sklearn_din.estimator import DINClassifier, DINEstimator
 from sklearn_din.training.inputs import ImpressionsLike
-from sklearn_din.training.parameters import NumberParameters, constraints_of
+from sklearn_din.training.parameters import NumberParameters
 from sklearn_din.training.target import Numbers
-from sklearn_din.utils.compat import _fit_context
+from sklearn_din.utils.compat import _fit_context, constraints_of
 
 
 class DINRegressor(RegressorMixin, DINEstimator, NumberParameters):

@@ -5,7 +5,6 @@ import sys
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from numbers import Integral
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -41,7 +40,14 @@ from sklearn_din.encoding.vocabulary import IdRules, whole_ids
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.schema import Schema
 from sklearn_din.features.vectors import Vectors
-from sklearn_din.utils.compat import Interval, StrOptions, _check_feature_names_in, _fit_context
+from sklearn_din.utils.compat import (
+    AUTO,
+    COUNT,
+    _check_feature_names_in,
+    _fit_context,
+    constraints_of,
+    parameter,
+)
 from sklearn_din.utils.digests import digest
 from sklearn_din.utils.estimator_state import EstimatorState, check_feature_names, check_keys
 from sklearn_din.utils.extras import ranks
@@ -62,11 +68,27 @@ from sklearn_din.utils.version import __version__
 from sklearn_din.utils.warnings import ADVICE_FROM
 
 
+@dataclasses.dataclass(kw_only=True, eq=False, repr=False)
+class EncoderParameters:
+    """Parameters of HistorySequenceEncoder."""
+
+    histories: HistoriesParameter = "auto"
+    categorical: NamesParameter = parameter("auto", AUTO, "array-like")
+    numeric: NamesParameter = parameter("auto", AUTO, "array-like")
+    drop: NamesParameter | None = parameter((), str, "array-like", None)
+    user: str | None = parameter(None, str, None)
+    time: str | None = parameter(None, str, None)
+    position: str | None = parameter(None, str, None)
+    max_length: int = parameter(50, COUNT)
+    min_frequency: int = parameter(1, COUNT)
+    max_ids: int | None = parameter(None, COUNT, None)
+    separator: str | None = parameter(None, str, None)
+    elapsed: NamesParameter = parameter("auto", AUTO, "array-like")
+    vectors: Mapping[str, pd.DataFrame] | None = None
+
+
 class HistorySequenceEncoder(  # type: ignore[call-arg]
-    EstimatorState,
-    TransformerMixin,
-    BaseEstimator,
-    auto_wrap_output_keys=None,
+    EstimatorState, EncoderParameters, TransformerMixin, BaseEstimator, auto_wrap_output_keys=None
 ):
     """Encode a frame of impressions with histories for a Deep Interest Network.
 
@@ -171,54 +193,9 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
     array(['hat', 'shoe', 'sock'], dtype=object)
     """
 
-    _parameter_constraints: dict = {
-        "histories": "no_validation",
-        "categorical": [StrOptions({"auto"}), "array-like"],
-        "numeric": [StrOptions({"auto"}), "array-like"],
-        "drop": [str, "array-like", None],
-        "user": [str, None],
-        "time": [str, None],
-        "position": [str, None],
-        "max_length": [Interval(Integral, 1, None, closed="left")],
-        "min_frequency": [Interval(Integral, 1, None, closed="left")],
-        "max_ids": [Interval(Integral, 1, None, closed="left"), None],
-        "separator": [str, None],
-        "elapsed": [StrOptions({"auto"}), "array-like"],
-        "vectors": "no_validation",
-    }
+    _parameter_constraints: dict = constraints_of(EncoderParameters)
     schema_: Schema
     _learnt: Learnt
-
-    def __init__(
-        self,
-        *,
-        histories: HistoriesParameter = "auto",
-        categorical: NamesParameter = "auto",
-        numeric: NamesParameter = "auto",
-        drop: NamesParameter | None = (),
-        user: str | None = None,
-        time: str | None = None,
-        position: str | None = None,
-        max_length: int = 50,
-        min_frequency: int = 1,
-        max_ids: int | None = None,
-        separator: str | None = None,
-        elapsed: NamesParameter = "auto",
-        vectors: Mapping[str, pd.DataFrame] | None = None,
-    ) -> None:
-        self.histories = histories
-        self.categorical = categorical
-        self.numeric = numeric
-        self.drop = drop
-        self.user = user
-        self.time = time
-        self.position = position
-        self.max_length = max_length
-        self.min_frequency = min_frequency
-        self.max_ids = max_ids
-        self.separator = separator
-        self.elapsed = elapsed
-        self.vectors = vectors
 
     @property
     def vocabularies_(self) -> dict[str, np.ndarray]:

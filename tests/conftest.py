@@ -35,7 +35,7 @@ SLOW = {
     "early_stopping_may_stop_within_an_epoch",
     "onnx_model": "the_example_serves neither_torch_nor_skops_is_loaded_to_answer",
     "positions": "items_of_one_relevance_are_alike_wherever_they_are_shown",
-    "ranking": "older_events_of_a_candidate_count_as_in_each_pair_alone threads_share_a_ranker "
+    "ranking": "older_events_of_a_candidate_count_as_in_each_pair_alone "
     "rankings_by_every_model_equal_scoring_each_pair_alone",
     "regressor": "it_learns_seconds_better_than_their_mean_and_not_beyond_the_truth",
     "saving": "models_of_every_origin_predict_the_same_bits_in_a_fresh_process",

@@ -34,12 +34,12 @@ def quick(kind=DINClassifier, **parameters):
     return kind(**{"max_epochs": 2, "random_state": 0, **parameters})
 
 
-def make_model(encoder=None, **parameters):
-    """Encoder, by default of users and times, and a quick classifier."""
+def make_model(encoder=None, kind=DINClassifier, **parameters):
+    """Encoder, by default of users and times, and a quick estimator, by default a classifier."""
     if encoder is None:  # numbers of item neighbours, whatever folds of so few rows say
         encoder = HistorySequenceEncoder(user="user", time="time")
         parameters = {"neighbours": "time", **parameters}
-    return Pipeline([("encode", encoder), ("din", quick(**parameters))])
+    return Pipeline([("encode", encoder), ("din", quick(kind, **parameters))])
 
 
 def fit_pipeline(frame, y):

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 import uvicorn
 
 from sklearn_din.server.app import create_app
+from sklearn_din.server.connections import BoundedProtocol
 from sklearn_din.server.state import State
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -21,20 +22,28 @@ def find_browser():
 
 
 @contextmanager
-def serve_page(answers, **options):
-    """The address of a server that answers so."""
-    app = create_app(State(lambda: answers), **options)
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning"))
+def serve_app(answers, root_path="", **options):
+    """The state and the port of a server that answers so."""
+    state = State(lambda: answers)
+    app = create_app(state, **options)
+    quiet = {"port": 0, "log_level": "critical", "root_path": root_path}
+    server = uvicorn.Server(uvicorn.Config(app, http=BoundedProtocol, **quiet))
     thread = threading.Thread(target=server.run)
     thread.start()
     while not server.started:
         thread.join(0.05)
     try:
-        port = server.servers[0].sockets[0].getsockname()[1]
-        yield f"http://127.0.0.1:{port}/"
+        yield state, server.servers[0].sockets[0].getsockname()[1]
     finally:
         server.should_exit = True
         thread.join()
+
+
+@contextmanager
+def serve_page(answers, **options):
+    """The address of a server that answers so."""
+    with serve_app(answers, **options) as (_, port):
+        yield f"http://127.0.0.1:{port}/"
 
 
 def start_server(model, *options, stderr=subprocess.PIPE):

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -175,23 +174,3 @@ def test_a_key_of_many_columns_finds_every_event_again(as_form):
     known = set(events[list(keys)].itertuples(index=False, name=None))
     rows = shown[list(keys)].itertuples(index=False, name=None)
     assert attached["n"].tolist() == [float(row in known) for row in rows]
-
-
-NAN = [4.0, np.nan, 2.0, np.nan, 5.0]
-
-
-@pytest.mark.parametrize("ratings", [
-    pd.arrays.FloatingArray(np.array(NAN), np.array([False, False, False, True, False])),
-    pd.arrays.ArrowExtensionArray(pa.array([4.0, float("nan"), 2.0, None, 5.0])),
-    pd.arrays.ArrowExtensionArray(pa.array([4.0, float("nan"), 2.0, None, 5.0], pa.float32())),
-])  # fmt: skip
-@FRAME_AND_SCAN
-def test_nan_is_no_value_whatever_the_dtype(ratings, as_form):
-    log = pd.DataFrame({"user": 1, "time": range(5), "rating": NAN})
-    of_rating = {name: ("user", "rating", name) for name in ("mean", "sum", "count")}
-    expected = attach_aggregates(log, log, time="time", aggregates=of_rating)[list(of_rating)]
-    odd = as_form(log.assign(rating=ratings))
-    attached = attach_aggregates(odd, odd, time="time", aggregates=of_rating)
-    found = pd.DataFrame({name: attached[name] for name in of_rating})
-    pd.testing.assert_frame_equal(found, expected, check_exact=True)
-    assert expected["count"].tolist() == [0, 1, 1, 2, 2]

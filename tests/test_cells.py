@@ -1,7 +1,5 @@
 """Cells of any kind are read as the values that they hold; the encoder's ids decode to them."""
 
-from decimal import Decimal
-
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -35,6 +33,12 @@ def read(column, **options):
     return [row[mask].tolist() for row, mask in zip(decoded, X["clicks_mask"], strict=True)]
 
 
+def list_views(make, size):
+    starts, lengths = pa.array([3, 0, 0, 2, 0], size), pa.array([3, 2, 0, 1, 2], size)
+    events, is_missing = pa.array([7, 7, 6, 5, 6, 7]), pa.array([False, True, *[False] * 3])
+    return pd.arrays.ArrowExtensionArray(make.from_arrays(starts, lengths, events, mask=is_missing))
+
+
 LAYOUTS = {
     "lists": objects(ROWS),
     "tuples": objects([None if row is None else tuple(row) for row in ROWS]),
@@ -47,6 +51,8 @@ LAYOUTS = {
     "sliced arrow": pd.Series([[9], *ROWS, [9]], dtype=pd.ArrowDtype(pa.list_(pa.int64()))).iloc[
         1:-1
     ],
+    "list views": pd.Series(list_views(pa.ListViewArray, pa.int32())),
+    "large list views": pd.Series(list_views(pa.LargeListViewArray, pa.int64())),
     "windows": windows([0, 0, 0, 3, 4], [3, -1, 0, 1, 2], [5, 6, 7, 6, 7, 7]),
 }
 
@@ -96,30 +102,6 @@ def test_events_of_an_arrow_dictionary_are_the_ids_that_it_holds(events):
         assert read(column) == [events[:2], events[2:]]
 
 
-@pytest.mark.parametrize("kind", [float, Decimal])
-def test_numbers_of_an_arrow_dictionary_are_numbers_of_the_events_beside_them(kind):
-    frame = pd.DataFrame({"item": ["a", "b"], "hist_item": [["a", "b"], ["a"]]})
-    encoded = []
-    for column in as_dictionary([kind("1.5"), kind("2.5"), None]):
-        encoder = HistorySequenceEncoder()
-        encoded.append(encoder.fit_transform(frame.assign(clicks=column))["clicks"])
-        assert encoder.schema_["clicks"].kind == "numeric_history"
-    np.testing.assert_array_equal(*encoded)
-    assert encoded[0].tolist() == [[-1, 1], [0, 0]]
-
-
-@pytest.mark.parametrize(
-    ("make", "size"), [(pa.ListViewArray, pa.int32()), (pa.LargeListViewArray, pa.int64())]
-)
-def test_arrow_list_views_read_as_lists(make, size):
-    events, is_missing = pa.array([1, 2, 3, 4, 5]), pa.array([False, True, False, False])
-    starts, lengths = pa.array([3, 0, 1, 0], size), pa.array([2, 2, 3, 0], size)
-    views = make.from_arrays(starts, lengths, events, mask=is_missing)
-    column = pd.Series(pd.arrays.ArrowExtensionArray(views))
-    assert read(column) == [[4, 5], [], [2, 3, 4], []]
-    assert read(column[2:]) == [[2, 3, 4], []]
-
-
 @pytest.mark.parametrize("dtype", [object, "str", pd.ArrowDtype(pa.string())])
 def test_text_is_split_at_the_separator(dtype):
     column = pd.Series(["hat | sock", "hat", "", None, "hat||sock"], dtype=dtype)
@@ -145,12 +127,3 @@ def test_nan_is_no_id_whoever_holds_it(values):
     assert codes.tolist() == [0, -1, -1, 1, 0]
     assert codes.dtype == np.int32
     assert distinct.tolist() == [3.0, 1.0]
-
-
-@pytest.mark.parametrize("first", [0, 1])
-def test_one_day_of_numpy_is_another_id_than_true(first):
-    pair = [np.timedelta64(1, "D"), True]
-    others = [f"{number}" for number in range(50)]  # by their hashes the two may meet, or not
-    for text in others:
-        cells = pd.Series([pair[first], text, pair[1 - first]], dtype=object)
-        assert factorize(cells, name="item")[0].tolist() == [0, 1, 2]

@@ -26,6 +26,7 @@ from sklearn_din.training.batches import ImpressionBatches
 from sklearn_din.training.net import DINNet
 from sklearn_din.training.seeding import random_state_of
 from tests.abilities import ABILITIES, CLICKS, FRAME, VECTORS, encode_grown, make_encoder, outputs
+from tests.callbacks import On
 from tests.encoded_impressions import make_impressions, make_labels, turning_catalogue
 from tests.interruptions import interrupt, n_lines
 from tests.test_faults import small_disk
@@ -405,14 +406,19 @@ def test_partial_fit_and_a_fitted_net_know_nothing_of_the_folder(tmp_path):
     classifier.partial_fit(X, y)
 
 
+def test_the_nets_own_fit_goes_on_too(tmp_path):
+    fitted = fit(tmp_path)
+    with ended_at(14), pytest.raises(KilledError):
+        fitted.net_.fit(X, y)
+    with ended_at(20, end=lambda: pytest.fail("it began anew")):
+        fitted.net_.fit(X, y)
+    assert_same_bits(fitted, undisturbed("as usual"))
+
+
 def test_a_held_checkpoint_is_copied_and_pickled_as_its_folder_alone(tmp_path):
     copies = []
-
-    class Copies(Callback):
-        def on_epoch_end(self, net, **kwargs):
-            copies.extend(copy.deepcopy(net.callbacks[1:]))
-
-    fit(tmp_path, callbacks=[Copies()], max_epochs=1)
+    note = On(epoch_end=lambda net, **_: copies.extend(copy.deepcopy(net.callbacks[1:])))
+    fit(tmp_path, callbacks=[note], max_epochs=1)
     assert [vars(its) for its in copies] == [{"folder": str(tmp_path)}]
     with pytest.raises(ValueError, match="folder of a Checkpoint must be text, got"):
         copies[0].__setstate__({"folder": 1})

@@ -25,8 +25,6 @@ from sklearn_din.utils.warnings import log_once
 from tests.click_frames import as_lists
 from tests.tables import as_scan, said
 
-HOUR = pd.Timedelta("1h")
-
 
 @pytest.fixture(scope="module")
 def log():

@@ -20,6 +20,7 @@ from sklearn_din import (
     DINRegressor,
     HistoryBuilder,
     HistorySequenceEncoder,
+    Ranker,
     attach_history,
     explain,
     rank_candidates,
@@ -37,13 +38,17 @@ def in_threads(function, arguments):
 
 
 def test_threads_explain_rank_attach_and_predict_as_one_does(fitted, frame):
+    candidates = frame[["item", "category", "price"]].drop_duplicates("item")
+    ranker = Ranker(fitted, candidates)
+
     def everything(row):
-        users = frame.drop(columns=["item", "category", "price"]).iloc[[row]]
-        candidates = frame[["item", "category", "price"]].drop_duplicates("item")
+        users = frame.drop(columns=[*candidates]).iloc[[row]]
         past = attach_history(
             frame[["user", "time"]], frame, user="user", time="time", columns="item"
         )
         ranked = rank_candidates(fitted, users, candidates, top_k=3)
+        by_ranker = [ranker.rank(user, top_k=3) for user in (users, users.iloc[0].to_dict())]
+        ranked = pd.concat([ranked, *by_ranker])
         explained = explain(fitted, frame.iloc[[row]])
         return explained, ranked, past["hist_item"].map(list), fitted.predict_proba(frame[row:])
 

@@ -12,14 +12,9 @@ import pandas as pd
 import pytest
 
 pytest.importorskip("fastapi", reason="the extra [serve] is not installed")
-import uvicorn
-
 from sklearn_din.server import connections
 from sklearn_din.server.answers import Answers
-from sklearn_din.server.app import create_app
-from sklearn_din.server.connections import BoundedProtocol
-from sklearn_din.server.state import State
-from tests.page_server import start_server
+from tests.page_server import serve_app, start_server
 from tests.served_model import fit_served, write_served
 
 
@@ -32,25 +27,8 @@ def served():
 @pytest.fixture
 def serve(served):
     """Start servers on ports of this machine, which end with the test."""
-    started = []
-
-    def start(root_path="", **options):
-        state = State(lambda: served)
-        app = create_app(state, **options)
-        quiet = {"port": 0, "log_level": "critical", "root_path": root_path}
-        config = uvicorn.Config(app, http=BoundedProtocol, **quiet)
-        server = uvicorn.Server(config)
-        thread = threading.Thread(target=server.run)
-        thread.start()
-        started.append((server, thread))
-        while not server.started:
-            thread.join(0.02)
-        return state, server.servers[0].sockets[0].getsockname()[1]
-
-    yield start
-    for server, thread in started:
-        server.should_exit = True
-        thread.join()
+    with contextlib.ExitStack() as started:
+        yield lambda **options: started.enter_context(serve_app(served, **options))
 
 
 def connect(port, address="127.0.0.1"):

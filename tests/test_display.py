@@ -172,23 +172,6 @@ def twins():
     )
 
 
-def test_a_column_named_like_a_joint_behaviour_is_told_apart_everywhere(twins):
-    weights = twins[-1].attention_weights(twins[:-1].transform(TWINS))
-    for table in (weights, explain(twins, TWINS)):
-        sizes = table.groupby("behaviour").size()
-        assert sizes.to_dict() == {JOINT: 7, SINGLE: 7}
-    table = explain(twins, TWINS).set_index("behaviour")
-    shares = table["share"].abs().groupby(["behaviour", table["row"]]).sum()
-    np.testing.assert_allclose(shares, 1, 1e-6)
-    assert table.loc[SINGLE, "hist_item+hist_kind"].tolist() == [*"ababccc"]
-    assert table.loc[SINGLE, ["hist_item", "hist_kind"]].isna().all(axis=None)
-    assert table.loc[JOINT, "hist_item"].tolist() == [*"bacbaca"]
-    shown = twins[-1].summary()
-    for behaviour in (JOINT, SINGLE):
-        assert f"\n{behaviour} " in shown
-        assert f"attention of {behaviour} " in shown
-
-
 def test_without_matplotlib_the_error_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
     message = r"AttentionDisplay needs matplotlib.*pip install 'sklearn-din\[plot\]'"

@@ -3,13 +3,10 @@
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import time
 import warnings
-from contextlib import suppress
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,8 +19,9 @@ from sklearn_din.resilient.ranks import Ranks
 from sklearn_din.training.batches import ImpressionBatches
 from tests import training_together as together
 from tests.encoded_impressions import make_impressions
+from tests.processes import HOUSE, run_together
 
-HOUSE = Path(__file__).resolve().parents[1]
+SCRIPT = "training_together.py"
 LAUNCHER = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 WITHIN = 1e-6  # of the weights of one process, in double precision
 OTHERWISE = 2e-5  # Adam divides by the size of gradients: where they cancel out, rounding is seen
@@ -39,10 +37,9 @@ def folder(tmp_path_factory):
     """What two processes under torchrun wrote, one case after the other."""
     folder = tmp_path_factory.mktemp("together")
     cases = [*together.CASES, *together.ERRORS, *together.STOPS]
-    script = str(HOUSE / "tests" / "training_together.py")
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(HOUSE)}
     done = subprocess.run(
-        [*LAUNCHER, script, str(folder), *cases],
+        [*LAUNCHER, HOUSE / "tests" / SCRIPT, folder, *cases],
         cwd=HOUSE,
         env=environment,
         capture_output=True,
@@ -181,35 +178,14 @@ def test_different_weights_at_the_end_are_an_error(folder):
         assert "same weights, and those of rank 1 differ from those of rank 0" in error
 
 
-def launch(folder, case):
-    """Start two processes without torchrun, by the variables that Slurm's recipe sets."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2"}
-    children = []
-    for rank in (0, 1):
-        pid = os.fork()
-        if pid == 0:
-            with suppress(BaseException):
-                os.environ |= common | {"RANK": str(rank)}
-                together.RANK = rank
-                together.main(folder, case)
-                os._exit(0)
-            os._exit(1)
-        children.append(pid)
-    return [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in children]
-
-
-@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 def test_a_killed_process_ends_the_other_with_its_name_and_the_training_goes_on(folder, tmp_path):
-    assert launch(tmp_path, "killed")[1] == -9
+    assert run_together(SCRIPT, tmp_path, "killed")[0][1] == -9
     told = (tmp_path / "killed 0.txt").read_text()
     assert "RuntimeError: a training of 2 processes needs all of them, and rank 1 is gone" in told
     kept = tmp_path / "folder"
     assert sorted(os.listdir(kept)) == [checkpoint.FILE, checkpoint.LOCK]
     shutil.copytree(kept, tmp_path / "for one")
-    assert launch(tmp_path, "resumed") == [0, 0]
+    assert run_together(SCRIPT, tmp_path, "resumed")[0] == [0, 0]
     expected = results(folder, "undisturbed")[0]
     for its in results(tmp_path, "resumed"):
         assert_same_bits(its, expected)
@@ -220,7 +196,7 @@ def test_a_killed_process_ends_the_other_with_its_name_and_the_training_goes_on(
 
 def test_a_process_that_is_killed_after_its_training_is_named_at_once(tmp_path):
     start = time.monotonic()
-    assert launch(tmp_path, "killed at the end")[1] == -9
+    assert run_together(SCRIPT, tmp_path, "killed at the end")[0][1] == -9
     assert "rank 1 is gone or does not answer" in (tmp_path / "killed at the end 0.txt").read_text()
     assert time.monotonic() - start < 60  # on a busy machine; it waited for ten minutes
 

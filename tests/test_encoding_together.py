@@ -1,11 +1,6 @@
 """Two processes fit on one scan: the first one encodes it, the other one reads what it wrote."""
 
 import json
-import os
-import socket
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,9 +8,7 @@ import torch.distributed as dist
 
 from sklearn_din import scan_parquet
 from tests import encoding_together as together
-
-HOUSE = Path(__file__).resolve().parents[1]
-SCRIPT = HOUSE / "tests" / "encoding_together.py"
+from tests.processes import run_together
 
 pytestmark = [
     pytest.mark.skipif(not dist.is_gloo_available(), reason="this torch has no gloo"),
@@ -28,23 +21,8 @@ def folder(tmp_path_factory):
     """What two processes wrote, one case after the other; the last one kills rank 1."""
     folder = tmp_path_factory.mktemp("together")
     together.make_files(folder)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
     cases = [*together.CASES, "training", "different", *together.FAILING, "killed"]
-    variables = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2"}
-    variables |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(HOUSE)}
-    processes = [
-        subprocess.Popen(
-            [sys.executable, SCRIPT, str(folder), *cases],
-            env=os.environ | variables | {"RANK": str(rank)},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in (0, 1)
-    ]
-    told = [process.communicate(timeout=900)[1] for process in processes]
-    statuses = [process.returncode for process in processes]
+    statuses, told = run_together("encoding_together.py", folder, *cases)
     assert statuses == [0, -9], told
     return folder
 

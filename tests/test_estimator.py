@@ -5,11 +5,11 @@ import pandas as pd
 import pytest
 import torch
 from sklearn.metrics import log_loss, roc_auc_score
-from skorch.callbacks import Callback
 
 from sklearn_din import DINClassifier
 from sklearn_din.training.batches import ImpressionBatches, ScoringBatches
 from sklearn_din.training.early_stopping import AVERAGED_CHECKS
+from tests.callbacks import On
 from tests.encoded_impressions import make_impressions, make_labels, weights_of
 from tests.fitted_pipelines import quick
 
@@ -107,28 +107,18 @@ def test_weights_of_one_equal_none_and_weights_of_classes_are_those_of_rows(clic
     np.testing.assert_allclose(by_rows.predict_proba(X), heavy.predict_proba(X), atol=1e-6)
 
 
-class Spoil(Callback):
-    """Let the weights go wrong after the given validation check."""
-
-    def __init__(self, after):
-        self.after = after
-
-    def on_epoch_begin(self, net, **kwargs):
-        if len(net.history) > self.after:
-            for parameter in net.module_.parameters():
-                parameter.data.mul_(-3)
-
-
 def test_the_average_of_the_best_check_comes_back(clicks):
     X, y = clicks
     seen = []
 
-    class Watch(Callback):
-        def on_epoch_end(self, net, **kwargs):
-            seen.append(weights_of(net))
+    def spoil(net, **_):
+        if len(net.history) > 6:
+            for parameter in net.module_.parameters():
+                parameter.data.mul_(-3)
 
+    watch = On(epoch_begin=spoil, epoch_end=lambda net, **_: seen.append(weights_of(net)))
     classifier = quick(max_epochs=15, patience=2, early_stopping=True, lr=1e-4)
-    classifier.set_params(callbacks=[Spoil(6), Watch()]).fit(X, y)
+    classifier.set_params(callbacks=[watch]).fit(X, y)
     losses = classifier.history_["valid_loss"]
     best = losses.idxmin()
     assert len(losses) == best + 3
@@ -161,13 +151,8 @@ def test_l2_is_one_prior_whatever_the_batch_size(clicks, batch_size):
     rows = np.r_[0:400, 0:40, 7, 7]  # rows given twice share their events
     X, y = clicks[0][rows], clicks[1][rows]
     passed = []
-
-    class Watch(Callback):
-        def on_train_begin(self, net, **kwargs):
-            _, group = net.optimizer_.param_groups
-            passed.append(group["decay"])
-
-    classifier = quick(embedding_l2=3.0, batch_size=batch_size, callbacks=[Watch()]).fit(X, y)
+    watch = On(train_begin=lambda net, **_: passed.append(net.optimizer_.param_groups[1]["decay"]))
+    classifier = quick(embedding_l2=3.0, batch_size=batch_size, callbacks=[watch]).fit(X, y)
     (passed,) = passed
     embeddings = classifier.module_.embeddings
     share = (y.sum() + 1) / (len(y) + 2)  # of clicks, with a row of each kind more

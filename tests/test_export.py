@@ -159,6 +159,8 @@ def test_every_node_of_a_file_has_a_name_of_its_own_and_is_of_use(layout, onnx, 
     used |= {one.name for node in nodes for a in node.attribute for one in a.g.output}
     assert not [node.name for node in nodes if used.isdisjoint(node.output)]
     assert not [one.name for one in graph.initializer if one.name not in used]
+    shapes = [tuple(constant.dims) for constant in graph.initializer]
+    assert [shapes.count((n_ids, 4)) for n_ids in (12, 6, 5)] == [1, 1, 1]  # tables, once each
 
 
 def test_no_candidate_has_no_probability(runtime, path):
@@ -168,23 +170,6 @@ def test_no_candidate_has_no_probability(runtime, path):
     of_user = [one.name for one in session.get_inputs() if one.shape[0] == 1]
     feed = {name: value if name in of_user else value[:0] for name, value in feed.items()}
     assert session.run(["probability"], feed)[0].shape == (0,)
-
-
-def test_rows_and_lengths_are_free_and_tables_are_written_once(onnx, path):
-    classifier = fitted_classifier()
-    export_onnx(classifier, path)
-    model = onnx.load(path)
-    dims = {
-        one.name: [dim.dim_param for dim in one.type.tensor_type.shape.dim]
-        for one in model.graph.input
-    }
-    assert dims["item"] == ["n"]
-    for name in ("hist_item", "hist_category", "hist_item_mask"):
-        assert dims[name] == ["n", "T_hist_item"]
-    assert dims["tags"] == ["n", "T_tags"]
-    shapes = [tuple(constant.dims) for constant in model.graph.initializer]
-    assert [shapes.count((n_ids, 4)) for n_ids in (12, 6, 5)] == [1, 1, 1]
-    assert [opset.version for opset in model.opset_import] == [onnx_graph.OPSET]
 
 
 def test_without_onnx_the_extra_is_named(monkeypatch, path):

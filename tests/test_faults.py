@@ -49,7 +49,7 @@ def write(request, fitted):
 def old_files(folder):
     for suffix in (".din", ".csv", ".parquet"):
         (folder / f"model{suffix}").write_bytes(b"old")
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
+    return content(folder)
 
 
 def content(folder):

@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from sklearn_din import DINClassifier, EncodedFeatures, Schema
-from sklearn_din.training import steps
 from sklearn_din.training.batches import ImpressionBatches
 from sklearn_din.training.seeding import seed_torch
 from sklearn_din.training.target import Click
@@ -66,26 +65,18 @@ def test_a_fit_on_a_gpu_equals_one_on_the_cpu(options):
         np.testing.assert_allclose(on_gpu.history_[name], on_cpu.history_[name], **FIT)
 
 
-@pytest.mark.parametrize("is_split", [False, True])
 @each_option
-def test_gradients_of_a_step_on_a_gpu_equal_those_on_the_cpu(options, is_split, monkeypatch):
+def test_gradients_of_a_step_on_a_gpu_equal_those_on_the_cpu(options):
     gradients = []
     for device in ("cpu", GPU):
-        if device == GPU and is_split and "dice" not in options.values():
-            monkeypatch.setattr(steps, "SPLIT_FROM", 10)
-            monkeypatch.setattr(steps, "EVENTS_PER_PART", 40)
         net, batches = net_and_batches(device, **options)
         net.train_step_single(next(batches))
         gradients.append([its.grad.cpu() for its in net.module_.parameters()])
     assert_same_gradients(*gradients, **STEP)
 
 
-@pytest.mark.parametrize("is_split", [False, True])
 @each_option
-def test_no_training_step_waits_for_the_gpu(options, is_split, monkeypatch):
-    if is_split:
-        monkeypatch.setattr(steps, "SPLIT_FROM", 10)
-        monkeypatch.setattr(steps, "EVENTS_PER_PART", 40)
+def test_no_training_step_waits_for_the_gpu(options):
     net, batches = net_and_batches(GPU, **options)
     net.train_step(next(batches))  # what is kept from step to step is made in the first one
     torch.cuda.set_sync_debug_mode("error")

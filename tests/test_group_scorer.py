@@ -8,9 +8,8 @@ import pytest
 import sklearn
 from sklearn.base import clone
 from sklearn.compose import make_column_transformer
-from sklearn.ensemble import VotingClassifier
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GridSearchCV, GroupKFold, cross_val_score, cross_validate
+from sklearn.model_selection import GroupKFold, cross_val_score, cross_validate
 from sklearn.pipeline import make_pipeline
 
 from sklearn_din import DINClassifier, HistorySequenceEncoder
@@ -109,30 +108,3 @@ def test_scorer_takes_the_users_that_the_encoder_was_told_of(as_form):
     model = din_pipeline(drop="users").fit(renamed, y)
     with pytest.raises(ValueError, match=r"got no groups\. .*HistorySequenceEncoder\(user='user'"):
         group_roc_auc_scorer()(model, renamed, y)
-
-
-def test_cross_validation_and_search_score_by_the_encoders_users():
-    X, y = click_frame()
-    model, scoring = din_pipeline(user="user"), group_roc_auc_scorer()
-    by_role = cross_val_score(model, X, y, scoring=scoring, cv=3)
-    by_name = cross_val_score(model, X, y, scoring=group_roc_auc_scorer("user"), cv=3)
-    np.testing.assert_array_equal(by_role, by_name)
-    search = GridSearchCV(model, {"dinclassifier__hidden_units": [(2,), (4,)]}, scoring=scoring)
-    search.fit(X, y)
-    assert np.isfinite(search.cv_results_["mean_test_score"]).all()
-    assert search.score(X, y) == scoring(search, X, y) == gauc_of(search, X, y)
-    scores = cross_validate(model, X, y, scoring={"gauc": scoring, "auc": "roc_auc"}, cv=3)
-    np.testing.assert_array_equal(scores["test_gauc"], by_role)
-
-
-def test_the_encoders_users_are_found_inside_other_estimators_behind_groups_as_metadata(routing):
-    X, y = click_frame()
-    model = din_pipeline(user="user").fit(X, y)
-    scorer = group_roc_auc_scorer().set_score_request(groups=True)
-    score = scorer(model, X, y, groups=X["item"])
-    assert score == group_roc_auc_score(y, model.decision_function(X), groups=X["item"])
-    with sklearn.config_context(enable_metadata_routing=False):
-        models = [(f"seed {seed}", din_pipeline(user="user")) for seed in range(2)]
-        voting = VotingClassifier(models, voting="soft").fit(X, y)
-    expected = group_roc_auc_score(y, voting.predict_proba(X)[:, 1], groups=X["user"])
-    assert group_roc_auc_scorer()(voting, X, y) == expected

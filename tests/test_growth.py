@@ -13,15 +13,16 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
-from skorch.callbacks import Callback
 
 from sklearn_din import DINClassifier, HistoryBuilder, HistorySequenceEncoder, load, save, update
 from sklearn_din.encoding.vocabulary import IdRules, Vocabulary
 from sklearn_din.features import EncodedFeatures, Schema
-from sklearn_din.training import growth
+from sklearn_din.training import batches, growth
 from sklearn_din.training.inputs import check_inputs
+from tests.callbacks import On
 from tests.click_frames import as_lists
 from tests.encoded_impressions import make_impressions, make_labels, weights_of
 from tests.fitted_pipelines import fit_pipeline, make_model
@@ -232,42 +233,6 @@ def test_two_passes_equal_one_pass_and_one_more(parameters, random_state):
             assert all(torch.equal(moments[key], expected[key]) for key in expected)
 
 
-def turning_catalogue(n=600):
-    """Rows of one item after the other, each for a while: late rows have new items."""
-    items = np.arange(n) // 30
-    shown = pd.DataFrame({"item": items, "time": np.arange(n), "hist_item": list(items[:, None])})
-    return shown, np.random.default_rng(0).integers(0, 2, n)
-
-
-def test_later_passes_hide_ids_as_fit_does(tmp_path):
-    shown, y = turning_catalogue()
-    encoder = HistorySequenceEncoder(time="time")
-    parameters = {"random_state": 0, "early_stopping": False, "batch_size": 50}
-    parameters["neighbours"] = None
-
-    def pipeline(**more):
-        its = DINClassifier(**parameters, embedding_l2=0.0, **more)
-        return Pipeline([("encode", encoder), ("din", its)])
-
-    once = pipeline(max_epochs=1).fit(shown, y)
-    assert once["din"].novelty_["item"] > 0.01
-    save(once, tmp_path / "model.din")
-    again = load(tmp_path / "model.din")
-    new = shown.assign(item=shown["item"] + 100)
-    once, again = update(once, new, y), update(again, new, y)
-    for model in (once, again):
-        assert model["din"].novelty_ == again["din"].novelty_
-        novelty = model["din"].net_.novelty_
-        assert novelty.first_seen["item"].tolist()[2:] == [30 * item for item in range(40)]
-        assert novelty.n_rows == 1200
-    assert torch.equal(weights_of(once["din"]), weights_of(again["din"]))
-    first = pipeline().set_params(din__max_epochs=1).fit(shown, y)["din"]
-    X = encoder.fit_transform(shown, y)
-    twin = DINClassifier(**parameters, embedding_l2=0.0).partial_fit(X, y)
-    assert torch.equal(weights_of(twin), weights_of(first))
-    assert twin.partial_fit(X, y).novelty_ == first.novelty_
-
-
 def test_the_l2_counts_ids_and_labels_of_all_rows_so_far():
     X = make_impressions(300, seed=3)
     y = make_labels(X)
@@ -282,6 +247,16 @@ def test_the_l2_counts_ids_and_labels_of_all_rows_so_far():
     new = (X["item"][rows] == 5).sum() + (X["hist_item"][rows] == 5).sum()
     assert twice["item"][5] == once["item"][5] + new
     assert grown.fit(X, y).net_.labels_ == (300 - y.sum(), y.sum())
+
+
+def test_the_batch_size_that_fit_chose_stays(monkeypatch):
+    X = make_impressions(40)
+    with monkeypatch.context() as patch:
+        patch.setattr(batches, "LARGE_BATCH_ROWS", 10)
+        classifier = DINClassifier(max_epochs=1, random_state=0).fit(X, make_labels(X))
+    assert classifier.partial_fit(X, make_labels(X)).net_.batch_size_ == 1024
+    classifier.set_params(batch_size=16).partial_fit(X, make_labels(X))
+    assert classifier.net_.batch_size_ == 16
 
 
 def test_labels_of_one_kind_and_classes_at_the_first_call():
@@ -365,26 +340,19 @@ def test_moments_of_another_network_are_neither_used_nor_saved(model, frame, lat
     assert (again.predict_proba(frame) == model.predict_proba(frame)).all()
 
 
-class Failing(Callback):
-    def on_batch_end(self, net, training=False, **kwargs):
-        raise RuntimeError("in the middle")
-
-
-class Stopping(Callback):
-    def on_batch_end(self, net, training=False, **kwargs):
-        net.training_.stop("user")
+def fail(net, **_):
+    raise RuntimeError("in the middle")
 
 
 @pytest.mark.parametrize(
-    ("callback", "error"), [(Failing, RuntimeError), (Stopping, KeyboardInterrupt)]
+    ("act", "error"),
+    [(fail, RuntimeError), (lambda net, **_: net.training_.stop("user"), KeyboardInterrupt)],
 )
 @pytest.mark.parametrize("what", ["fitted", "with_neighbours"])
-def test_a_training_that_fails_leaves_all_as_it_was(
-    callback, error, what, request, frame, later, y
-):
+def test_a_training_that_fails_leaves_all_as_it_was(act, error, what, request, frame, later, y):
     model = copy.deepcopy(request.getfixturevalue(what))
     before, history = model.predict_proba(frame), model["din"].history_
-    model["din"].set_params(callbacks=[callback()], batch_size=16)
+    model["din"].set_params(callbacks=[On(batch_end=act)], batch_size=16)
     with pytest.raises(error):
         update(model, later, y)
     with pytest.raises(error):
@@ -402,17 +370,13 @@ def test_update_averages_the_weights_along_the_pass_of_partial_fit(
 ):
     along = []
 
-    class Watch(Callback):
-        def on_train_begin(self, net, **kwargs):
-            along.append(copy.deepcopy(net.module_.state_dict()))
-
-        def on_batch_end(self, net, **kwargs):
-            self.on_train_begin(net)
+    def note(net, **_):
+        along.append(copy.deepcopy(net.module_.state_dict()))
 
     model["din"].set_params(batch_size=batch_size)
     twin = copy.deepcopy(model)
     X = twin["encode"].partial_fit(later).transform(later)
-    twin["din"].set_params(callbacks=[Watch()]).partial_fit(X, y)
+    twin["din"].set_params(callbacks=[On(train_begin=note, batch_end=note)]).partial_fit(X, y)
     ends = [round((len(along) - 1) * part / n_parts) for part in range(n_parts + 1)]
     counts = [n_parts / 2, *[1] * n_parts]
     assert len(set(ends)) == len(counts)
@@ -436,6 +400,24 @@ def test_an_update_leaves_its_model_as_if_nothing_had_been(
     again = frame.assign(time=frame["time"] + pd.Timedelta("90D"))
     for new in (later, again):  # of known ids alone the network's tables keep their sizes
         update_beside(model, frame, new, y, tmp_path)
+
+
+def test_an_update_has_the_same_bits_whatever_torchs_default_dtype_is(model, later, y):
+    expected = update(model, later, y).predict_proba(later)
+    torch.set_default_dtype(torch.float64)
+    try:
+        found = update(model, later, y).predict_proba(later)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_a_search_is_updated_in_its_best_estimator(model, frame, later, y):
+    search = GridSearchCV(model, {"din__max_epochs": [1]}, cv=2).fit(frame, y)
+    newer, expected = update(search, later, y), update(search.best_estimator_, later, y)
+    np.testing.assert_array_equal(newer.predict_proba(later), expected.predict_proba(later))
+    assert "newi1" in newer.best_estimator_["encode"].vocabularies_["item"]
+    assert "newi1" not in search.best_estimator_["encode"].vocabularies_["item"]
 
 
 def test_steps_without_partial_fit_only_transform(frame, later, y):

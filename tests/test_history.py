@@ -13,8 +13,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.base import clone
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import FunctionTransformer
 
 from sklearn_din import HistoryBuilder, attach_history, load, save
 from sklearn_din.logs.history import sort_log
@@ -116,35 +114,6 @@ def test_histories_equal_those_of_a_plain_loop(kind, choices):
         for ours, theirs in zip(attached["ago"], ages, strict=True):
             np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-9)
         assert attached["hist_item"].array.fingerprint == attached["ago"].array.fingerprint
-
-
-USERS = {
-    "int": [1, 2, 1],
-    "text": ["a", "b", "a"],
-    "booleans": [True, False, True],
-    "big": [2**60 + 1, 2**60, 2**60 + 1],
-}
-
-
-@pytest.mark.parametrize(
-    ("values", "ours", "theirs"),
-    [
-        ("int", "int32", "int64"),
-        ("int", "uint64", "int64"),
-        ("int", "float64", "int64"),
-        ("int", "category", "int64"),
-        ("int", "int64[pyarrow]", "int64"),
-        ("big", "uint64", "int64"),
-        ("text", "object", "category"),
-        ("text", "string[pyarrow]", "object"),
-        ("booleans", "bool", "boolean"),
-    ],
-)
-def test_users_match_whatever_their_dtype(values, ours, theirs):
-    events = pd.DataFrame({"user": pd.Series(USERS[values], dtype=theirs), "time": [1, 1, 2]})
-    impressions = pd.DataFrame({"user": pd.Series(USERS[values], dtype=ours), "time": 9})
-    attached = attach(impressions, events.assign(item=[10, 20, 11]))
-    assert lists(attached["hist_item"]) == [[10, 11], [20], [10, 11]]
 
 
 @pytest.mark.parametrize("dtype", ["int64", "Int64", "object"])
@@ -287,18 +256,6 @@ def test_a_builder_of_polars_rows_with_zones_categories_and_lists_is_saved(tmp_p
         later = later.with_columns(pl.col("time") + pl.duration(days=9))
 
 
-def test_partial_fit_appends_and_fit_forgets(builder):
-    later = SHOWN.assign(time=SHOWN["time"] + 10)
-    now = SHOWN.iloc[:1].assign(time=99)
-    builder.partial_fit(SHOWN, LABELS)
-    assert lists(builder.transform(now)["hist_item"]) == [["tie", "sock"]]
-    assert builder.partial_fit(later.iloc[:2], ["yes", "no"]) is builder
-    assert lists(builder.transform(now)["hist_item"]) == [["tie", "sock", "shoe"]]
-    builder.partial_fit(later.iloc[3:4], ["yes"])  # one class is enough from the second time on
-    assert lists(builder.transform(now)["hist_item"]) == [["tie", "sock", "shoe", "sock"]]
-    assert lists(builder.fit(SHOWN, LABELS).transform(now)["hist_item"]) == [["tie", "sock"]]
-
-
 BIG = 2**60
 
 
@@ -385,19 +342,6 @@ def test_partial_fit_takes_times_of_another_zone_as_the_same_moments(builder, as
     for rows in (zoned, later):
         found, expected = builder.transform(rows), one_zone.transform(rows)
         assert lists(found["hist_item"]) == lists(expected["hist_item"])
-
-
-def test_the_scikit_learn_contract(builder):
-    twin = clone(builder).set_params(max_length=1)
-    assert twin.fit(SHOWN, LABELS) is twin
-    assert twin.n_features_in_ == 3
-    assert twin.feature_names_in_.tolist() == ["user", "item", "time"]
-    assert twin.get_feature_names_out().tolist() == ["user", "item", "time", "hist_item"]
-    assert twin.transform(SHOWN).columns.tolist() == twin.get_feature_names_out().tolist()
-    for wish in ("default", "pandas"):
-        assert isinstance(twin.set_output(transform=wish).transform(SHOWN), pd.DataFrame)
-    pipeline = make_pipeline(builder, FunctionTransformer()).set_output(transform="pandas")
-    assert lists(pipeline.fit_transform(SHOWN, LABELS)["hist_item"])[-1] == ["tie"]
 
 
 def test_rows_of_unknown_users_alone_are_said():

@@ -92,22 +92,6 @@ def test_a_rows_own_click_in_its_history_is_said_with_all_fractions(fault):
     assert leaks_said(encode(day["shown"], day["log"]), y) == []  # the advice
 
 
-def test_histories_of_two_units_of_time_and_those_made_by_hand_that_end_with_the_click():
-    shown, log, y = make_shop(n_rows=120, n_users=60, n_items=3000)  # most own clicks are cut off
-    seconds = log["time"].astype("datetime64[s]").astype("int64")
-    thousands = shown["time"].astype("datetime64[ms]").astype("int64")
-    assert OWN in leaks_said(encode(shown.assign(time=thousands), log.assign(time=seconds)), y)[0]
-    shown, log, y = make_shop()
-    X = attach_history(shown, log, user="user", time="time", columns=["item"])
-    own = zip(X["hist_item"], X["item"], y, strict=True)
-    X["hist_item"] = [[*cell, item] if click else [*cell] for cell, item, click in own]
-    model = DINClassifier(max_epochs=1, random_state=0)
-    with pytest.warns(UserWarning, match=OWN) as caught:
-        model.fit(HistorySequenceEncoder(drop=["user", "time"]).fit_transform(X), y)
-    assert caught[0].filename == __file__
-    assert len(caught) == 1
-
-
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 10**6), n_items=st.integers(2, 30), n_events=st.integers(0, 6))
 def test_the_fractions_are_those_of_a_plain_loop(seed, n_items, n_events):

@@ -23,7 +23,7 @@ from sklearn_din import (
 )
 from sklearn_din.features.lists import IdLists
 from sklearn_din.network.batch import Batch
-from sklearn_din.network.interest import SharedEvents, find_same
+from sklearn_din.network.interest import find_same
 from sklearn_din.training.occurrences import count_ids
 from tests import fitted_pipelines
 from tests.network_options import each_network
@@ -170,9 +170,6 @@ def test_lists_are_alike_by_the_values_that_they_share(model, shown):
     X, module = model[:-1].transform(rows), model["din"].net_.module_
     found = find_same(module.interest_modules[0], Batch(X))[1]
     np.testing.assert_allclose(found.reshape(6, 6), expected, atol=1e-6)
-    interest, keys = module.interest_modules[0], torch.zeros(6, module.interest_modules[0].width)
-    shared = SharedEvents(interest, None, keys, Batch(X, shared=True))
-    np.testing.assert_allclose(shared.same[1], expected, atol=1e-6)
 
 
 def test_values_that_are_missing_or_not_known_are_unknown_and_an_empty_list_is_zeros(model, shown):

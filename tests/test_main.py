@@ -292,10 +292,11 @@ def test_trees_see_what_the_training_rows_say_before_each_row(clicks, tmp_path):
 
 
 def test_only_rows_that_meet_every_condition_count(log, clicks, capsys):
-    own = study_of(log, "--where", "device==phone", "--where", "c > 0", "--negatives", "1")
+    own = study_of(log, "--where", "device==phone", "--where", "c > 0", "--negatives", "2")
     expected = clicks[(clicks["device"] == "phone") & (clicks["c"] > 0)]
     clicked = own.X[own.y == 1]
     assert clicked["i"].tolist() == expected["i"].tolist()
+    assert len(own.y) == 3 * len(clicked)
     assert "note: --where device==phone leaves 30 of 72 rows" in capsys.readouterr().out
 
 

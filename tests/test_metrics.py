@@ -90,20 +90,6 @@ def test_any_two_labels_and_any_groups_will_do(impressions, labels, group_type):
     assert got == 2 / 5  # ann: AUC 1, weight 2; bob: AUC 0, weight 3; cem has clicks only
 
 
-@pytest.mark.parametrize(
-    "score",
-    [group_roc_auc_score, group_ndcg_score, group_recall_score, group_hit_rate_score,
-     group_mrr_score],
-)  # fmt: skip
-@pytest.mark.parametrize("make", [list, tuple, pd.Series, pd.MultiIndex.from_tuples])
-def test_tuples_are_groups(score, make):
-    y, scores, users = [1, 0, 1, 0, 1], [0.9, 0.1, 0.2, 0.8, 0.3], [7, 7, 8, 8, 8]
-    expected = score(y, scores, groups=users)
-    assert score(y, scores, groups=make([(user, "web") for user in users])) == expected
-    if make is list:  # of several lengths
-        assert score(y, scores, groups=[(0,) * user for user in users]) == expected
-
-
 def test_improvement_counts_from_a_random_ranking_and_correction_undoes_sampling():
     for score, base, expected in ((0.75, 0.75, 0), (1.0, 0.75, 1), (0.5, 0.6, -1)):
         assert relative_improvement(score, base) == pytest.approx(expected)

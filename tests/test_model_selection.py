@@ -7,11 +7,6 @@ import pyarrow as pa
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from sklearn.base import clone
-from sklearn.compose import make_column_transformer
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GridSearchCV, cross_val_score
-from sklearn.pipeline import make_pipeline
 
 from sklearn_din import TimeSplit
 
@@ -25,6 +20,10 @@ def folds(times, n_splits, **parameters):
         (times.iloc[train].tolist(), times.iloc[test].tolist())
         for train, test in splitter.split(frame)
     ]
+
+
+DAYS = list(pd.date_range("2024-01-01", periods=5))
+ZONED = list(pd.date_range("2024-01-01", periods=5, tz="Asia/Tokyo").as_unit("s"))
 
 
 @pytest.mark.parametrize(
@@ -42,24 +41,15 @@ def folds(times, n_splits, **parameters):
         ([1.0, 2.5, 3.0], 1, {"test_size": 1, "gap": 0.5}, [([1.0], [3.0])]),
         ([1, 1, 2, 2, 2, 2, 2, 2, 3, 4], 3, {}, [([1, 1], [2] * 6), ([1, 1] + [2] * 6, [3]),
                                                 ([1, 1] + [2] * 6 + [3], [4])]),
+        (DAYS, 1, {"test_size": 2, "gap": 0}, [(DAYS[:3], DAYS[3:])]),
+        (DAYS, 1, {"test_size": 2, "gap": "36h"}, [(DAYS[:2], DAYS[3:])]),
+        (DAYS, 1, {"test_size": 2, "gap": pd.Timedelta("47h")}, [(DAYS[:2], DAYS[3:])]),
+        (DAYS, 1, {"test_size": 2, "gap": np.timedelta64(2, "D")}, [(DAYS[:1], DAYS[3:])]),
+        (ZONED, 1, {"test_size": 2, "gap": "1D"}, [(ZONED[:2], ZONED[3:])]),
     ],
 )  # fmt: skip
 def test_folds_by_hand(times, n_splits, parameters, expected):
     assert folds(times, n_splits, **parameters) == expected
-
-
-@pytest.mark.parametrize(
-    ("gap", "n_train"),
-    [(0, 8), ("1D", 7), ("36h", 7), ("47h", 7), ("2D", 6), (pd.Timedelta("1D"), 7),
-     (np.timedelta64(2, "D"), 6)],
-)  # fmt: skip
-@pytest.mark.parametrize("unit", ["s", "ns"])
-@pytest.mark.parametrize("zone", [None, "Asia/Tokyo"])
-def test_a_gap_between_days(gap, n_train, unit, zone):
-    days = pd.Series(pd.date_range("2024-01-01", periods=10, tz=zone)).dt.as_unit(unit)
-    ((train, test),) = folds(days, 1, test_size=2, gap=gap)
-    assert train == days[:n_train].tolist()
-    assert test == days[-2:].tolist()
 
 
 TIMES = st.one_of(
@@ -116,25 +106,3 @@ def test_polars_and_arrow_split_as_pandas(make):
     ):
         assert train.tolist() == same.tolist()
         assert test.tolist() == same_test.tolist()
-    with pytest.raises(ValueError, match=r"X has no column 'tim'; did you mean 'time'\?"):
-        next(TimeSplit(3, time="tim").split(make(frame)))
-
-
-@pytest.fixture
-def frame_and_labels():
-    rng = np.random.default_rng(0)
-    frame = pd.DataFrame({"time": rng.integers(0, 30, 120), "price": rng.normal(size=120)})
-    return frame, (frame["price"] + rng.normal(size=120) > 0).astype(int)
-
-
-def test_it_is_a_splitter_for_cross_validation_and_searches(frame_and_labels):
-    frame, y = frame_and_labels
-    price = make_column_transformer(("passthrough", ["price"]))
-    model = make_pipeline(price, LogisticRegression())
-    splitter = TimeSplit(3, time="time", gap=1)
-    groups = [("web",) * (row % 2) + (row,) for row in range(120)]  # change nothing
-    scores = cross_val_score(model, frame, y, cv=splitter, groups=groups)
-    np.testing.assert_array_equal(scores, cross_val_score(model, frame, y, cv=splitter))
-    search = GridSearchCV(model, {"logisticregression__C": [0.1, 1.0]}, cv=splitter)
-    assert clone(search).fit(frame, y).n_splits_ == 3
-    assert repr(splitter) == "TimeSplit(gap=1, n_splits=3, test_size=None, time='time')"

@@ -13,8 +13,6 @@ from tests.encoded_impressions import make_answers, make_impressions, make_schem
 from tests.network_options import each_network
 from tests.padded_network import padded_logits
 
-CLICKS = ("hist_item", "hist_category")
-
 
 def make_with_numbers(n):
     return make_impressions(n, numbers=("hist_elapsed",))

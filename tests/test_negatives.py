@@ -37,18 +37,6 @@ def test_each_event_is_followed_by_its_negatives(dtype):
     pd.testing.assert_frame_equal(events, before)
 
 
-def test_item_columns_follow_the_item_by_its_last_row_before_the_catalogue():
-    impressions, y = sample_negatives(EVENTS, n_negatives=50, **OPTIONS)
-    last = {"hat": "cap", "tie": "neck", "sock": "foot", "shoe": "foot"}
-    negatives = impressions[y == 0]
-    assert negatives["category"].tolist() == [last[item] for item in negatives["item"]]
-    assert impressions["category"].iloc[0] == "head"  # the event itself stays as it was
-    catalogue = pd.DataFrame({"item": ["hat", "wig"], "category": ["old", "hair"]})
-    shown, y = sample_negatives(EVENTS, n_negatives=30, catalogue=catalogue, **OPTIONS)
-    pairs = dict(zip(shown["item"][y == 0], shown["category"][y == 0], strict=True))
-    assert pairs == last | {"wig": "hair"}
-
-
 @settings(max_examples=60, deadline=None)
 @given(
     rows=st.lists(st.tuples(st.integers(0, 3), st.integers(0, 9)), min_size=1, max_size=20),
@@ -71,19 +59,6 @@ def test_a_negative_is_never_ones_own_and_always_of_the_catalogue(rows, strategy
     for who, item, own in zip(negatives["user"], negatives["item"], own_items, strict=True):
         assert item in catalogue
         assert item not in (owned[who] if by_user else {own})
-
-
-@pytest.mark.parametrize(("strategy", "shares"), [
-    ("uniform", {"b": 1 / 3, "c": 1 / 3, "d": 1 / 3}),
-    ("popularity", {"b": 3 / 6, "c": 2 / 6, "d": 1 / 6}),
-])  # fmt: skip
-def test_items_are_drawn_by_the_strategys_shares(strategy, shares):
-    events = pd.DataFrame({"user": [1] + [2] * 6, "item": list("abbbccd")})
-    options = {"item": "item", "user": "user", "strategy": strategy, "random_state": 0}
-    impressions, y = sample_negatives(events, n_negatives=20_000, **options)
-    drawn = impressions["item"][(y == 0) & (impressions["user"] == 1)]
-    for item, share in shares.items():
-        assert (drawn == item).mean() == pytest.approx(share, abs=0.015)
 
 
 def test_the_draw_is_repeatable_and_leaves_the_global_state_alone():

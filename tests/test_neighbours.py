@@ -1,6 +1,7 @@
 """Item neighbours: against plain loops, without a look at the future, in every place they reach."""
 
-import pickle
+import functools
+import operator
 from types import SimpleNamespace
 
 import numpy as np
@@ -29,14 +30,13 @@ from sklearn_din import (
 )
 from sklearn_din.encoding import events
 from sklearn_din.features import Behaviour, Ragged
-from sklearn_din.neighbours import cooccurrence, item_scores, tables
+from sklearn_din.neighbours import cooccurrence, holding, item_scores, tables
 from sklearn_din.neighbours import pairs as neighbour_pairs
 from sklearn_din.neighbours.blocks import NOT_COUNTED, ByUser, OrderedRows, hash_users
 from sklearn_din.neighbours.cooccurrence import Interactions
 from sklearn_din.neighbours.holding import scores_hold
 from sklearn_din.neighbours.pairs import NeighbourPair
-from sklearn_din.neighbours.tables import choose_order, learn_neighbours
-from sklearn_din.training.training import Training
+from sklearn_din.neighbours.tables import NeighbourTables, choose_order, learn_neighbours
 from sklearn_din.utils.shrinkage import LEAST_PRIOR, MOST_PRIOR, PRIOR_ROWS
 from sklearn_din.utils.spans import Spans
 from sklearn_din.utils.typed_fields import from_dict, to_dict
@@ -201,22 +201,6 @@ def test_a_row_reads_the_same_numbers_whenever_it_is_asked_for(log, order):
         np.testing.assert_allclose(numbers, expected, atol=1e-5)
 
 
-def test_known_users_read_nearly_as_much_as_new_ones():
-    """Last events are held out, and no times are named: their users are those of training."""
-    X, y = attach_clicks(n_users=1000, n_items=60, n_categories=8, mean_length=12, random_state=0)
-    is_last = ~X["user"].duplicated(keep="last")
-    encoder = HistorySequenceEncoder(user="user", drop=["time"]).fit(X)
-    known = encoder.transform(X[is_last])
-    new = encoder.transform(X[is_last].assign(user=-1 - X["user"]))
-    neighbours, _ = learn(encoder.transform(X[~is_last]), y[~is_last], order="user")
-    of_known, of_new = (numbers_of(neighbours.add_to(rows)) for rows in (known, new))
-    for name in ("hist_item_cosine_mean", "hist_item_ease_mean"):
-        auc, best = (roc_auc_score(y[is_last], numbers[name]) for numbers in (of_known, of_new))
-        assert auc > best - 0.01
-        assert best > 0.55
-        assert np.corrcoef(of_known[name], of_new[name])[0, 1] > 0.9
-
-
 def coin_flips(columns):
     """Rows of users who click by chance."""
     rng = np.random.RandomState(0)
@@ -264,7 +248,7 @@ def test_nothing_at_or_after_a_row_s_block_reaches_it(log, seed, block):
         other.loc[late, column] = rng.permutation(other.loc[late, column])
     other_y[late] = 1 - other_y[late]
     with pytest.MonkeyPatch.context() as patch:  # whether scores hold, all labels tell
-        patch.setattr(tables, "scores_hold", lambda *given: True)
+        patch.setattr(holding, "scores_hold", lambda *given: True)
         first, before = learn(encode(X), y)
         second, after = learn(encode(other), other_y)
     kept = np.flatnonzero((blocks <= block) & (other["item"] == X["item"]).to_numpy())
@@ -272,6 +256,19 @@ def test_nothing_at_or_after_a_row_s_block_reaches_it(log, seed, block):
     again = numbers_of(after, second)
     for name, values in numbers_of(before, first).items():
         np.testing.assert_allclose(values[kept], again[name][kept], atol=1e-5)
+
+
+def test_of_equal_weights_the_first_ones_are_kept(monkeypatch):
+    monkeypatch.setattr(item_scores, "MOST_NEIGHBOURS", 4)
+    weights = np.random.default_rng(0).integers(-3, 4, (20, 20)).astype(np.float32)
+    weights[3, 2:] = 0
+    matrix = item_scores._sparse(weights, np.arange(2, 22), 23)
+    for row, sizes in enumerate(np.abs(weights)):
+        order = sorted(range(20), key=lambda column, of=sizes: (-of[column], column))[:4]
+        expected = np.zeros(23)
+        expected[2:][order] = weights[row, order]
+        np.testing.assert_array_equal(matrix[[row + 2]].toarray()[0], expected)
+    assert matrix.data.all()
 
 
 def test_only_the_best_neighbours_and_their_counts_are_kept(monkeypatch, log):
@@ -412,26 +409,6 @@ def least_ids(monkeypatch):
 HISTORIES = ["hist_item", "hist_category"]
 
 
-def test_older_events_go_where_their_rows_go(log):
-    X, y = log
-    rows = np.array([300, 7, 299, 7])
-    encoded = encode(X, max_length=3)
-    learnt, _ = learn(encoded, y)
-    expected = numbers_of(learnt.add_to(encode(X)[rows]))
-    taken = encoded[rows]
-    for same in (taken, pickle.loads(pickle.dumps(taken)), taken[:]):
-        for name, values in numbers_of(learnt.add_to(same)).items():
-            np.testing.assert_array_equal(values, expected[name])
-    names = "hist_item", "hist_category"
-    ragged = pickle.loads(pickle.dumps(taken)).behaviours[names]
-    lengths = [len(X["hist_item"].iloc[row]) for row in rows]
-    np.testing.assert_array_equal(ragged.whole.lengths, lengths)
-    n_events, n_held = (
-        len(rows.columns["hist_item"]) for rows in (encoded.behaviours[names], ragged)
-    )
-    assert n_held < n_events / 10
-
-
 def test_no_more_than_the_newest_thousand_count(log, monkeypatch):
     X, y = log
     monkeypatch.setattr(events, "MOST_EVENTS", 5)
@@ -445,15 +422,16 @@ def test_no_more_than_the_newest_thousand_count(log, monkeypatch):
 
 
 @pytest.mark.usefixtures("least_ids")
-def test_every_way_to_predict_counts_older_events(log, tmp_path):
+def test_every_way_to_predict_counts_older_events_and_knows_the_user(log, tmp_path):
     X, y = log
     X["price"] = X["price"].astype(float)
     encoder = HistorySequenceEncoder(user="user", time="time", max_length=3)
     model = make_model(encoder, neighbours="time").fit(X, y)
-    rows = X[-200:].reset_index(drop=True).drop(columns=["user", "time"])
+    rows = X[-200:].reset_index(drop=True).drop(columns="time")
     expected = model.predict_proba(rows)[:, 1]
-    shorter = {name: [cell[-3:] for cell in rows[name]] for name in HISTORIES}
-    assert np.abs(model.predict_proba(rows.assign(**shorter))[:, 1] - expected).max() > 1e-3
+    newest = rows.assign(**{name: [cell[-3:] for cell in rows[name]] for name in HISTORIES})
+    for other in (newest, rows.drop(columns="user")):  # no event is older; nobody is named
+        assert np.abs(model.predict_proba(other)[:, 1] - expected).max() > 1e-3
     save(model, tmp_path / "model.din")
     np.testing.assert_array_equal(load(tmp_path / "model.din").predict_proba(rows)[:, 1], expected)
     rows_of_parquet = tmp_path / "rows.parquet"
@@ -463,14 +441,15 @@ def test_every_way_to_predict_counts_older_events(log, tmp_path):
     users = X[["user", "device", *HISTORIES]][-3:].reset_index(drop=True)
     candidates = X[["item", "category", "price"]].drop_duplicates("item")[:30]
     best = rank_candidates(model, users, candidates, top_k=30).sort_values(["row", "item"])
-    pairs = users.merge(candidates.sort_values("item"), how="cross")[["user", *rows.columns]]
+    pairs = users.merge(candidates.sort_values("item"), how="cross")[rows.columns]
     np.testing.assert_allclose(best["probability"], model.predict_proba(pairs)[:, 1], atol=1e-6)
     export_onnx(model, tmp_path / "model.onnx")
     loaded = load_onnx(tmp_path / "model.onnx")
     np.testing.assert_allclose(loaded.predict_proba(rows)[:, 1], expected, atol=2e-6)
-    newest = rows.assign(**shorter)  # no event is older
     without = model.predict_proba(newest)[:, 1]
     np.testing.assert_allclose(loaded.predict_proba(newest)[:, 1], without, atol=2e-6)
+    again = rank_candidates(loaded, users, candidates, top_k=30).sort_values(["row", "item"])
+    np.testing.assert_allclose(again["probability"], best["probability"], atol=2e-6)
 
 
 @pytest.mark.usefixtures("least_ids")
@@ -535,37 +514,6 @@ def test_later_clicks_are_counted_as_fit_would_have(max_length):
     np.testing.assert_array_equal(ours, wanted[np.ix_(order, order)])
     ease = whole.scores.ease.toarray()[np.ix_(order, order)]
     np.testing.assert_allclose(parts.pairs[0].scores.ease.toarray(), ease, atol=1e-6)
-
-
-def test_later_rows_are_looked_up_before_their_clicks_count(log, monkeypatch):
-    X, y = log
-    encoder = HistorySequenceEncoder(user="user", time="time")
-    classifier = DINClassifier(max_epochs=1, neighbours="time", random_state=0)
-    classifier.fit(encoder.fit_transform(X[:800]), y[:800])
-    before = classifier.net_.neighbours_
-    encoder.partial_fit(X[800:])
-    later, looked_up = encoder.transform(X[800:]), []
-    run = Training.run
-
-    def note(training, *args, **kwargs):
-        looked_up.append(training.train.X)
-        run(training, *args, **kwargs)
-
-    monkeypatch.setattr(Training, "run", note)
-    twins = [pickle.loads(pickle.dumps(classifier)) for _ in range(2)]
-    for twin, labels in zip(twins, (y[800:], 1 - y[800:]), strict=True):
-        twin.partial_fit(later, labels)
-    expected = numbers_of(before.add_to(later))
-    grown = twins[0].net_.neighbours_
-    for name, values in numbers_of(grown.add_to(later)).items():
-        np.testing.assert_array_equal(values, expected[name])  # they read what was known then
-    later.times = later.users = None  # now
-    afterwards = numbers_of(grown.add_to(later))
-    for name, values in expected.items():
-        np.testing.assert_array_equal(looked_up[0][name], values)
-        np.testing.assert_array_equal(looked_up[1][name], values)
-    assert any((afterwards[name] != values).any() for name, values in expected.items())
-    assert twins[0].schema_ == later.schema
 
 
 @pytest.mark.parametrize("columns", [{"user": "user", "time": "time"}, {"user": "user"}])
@@ -651,14 +599,14 @@ def test_scores_that_do_not_hold_are_zeros_everywhere(log, monkeypatch, tmp_path
     X, y = log
     encoded = encode(X)
     kept = numbers_of(learn(encoded, y)[1])
-    monkeypatch.setattr(tables, "scores_hold", lambda numbers, levels, rows: False)
+    monkeypatch.setattr(holding, "scores_hold", lambda numbers, levels, rows: False)
     learnt, at_fit = learn(encoded, y)
     later = numbers_of(learnt.add_to(encoded))
     for name, values in numbers_of(at_fit).items():
         is_score = "_ease_" in name or "_cosine_" in name
         np.testing.assert_array_equal(values, 0 * kept[name] if is_score else kept[name])
         np.testing.assert_array_equal(later[name], values)
-    assert tables.NeighbourTables.from_dict(to_dict(learnt), encoded.schema).digest()
+    assert NeighbourTables.from_dict(to_dict(learnt), encoded.schema).digest()
     model = make_model(max_epochs=1).fit(X, y)
     assert "for item (the history's scores are off" in model[-1].summary()
     asked = X[-20:].assign(time=X["time"].max() + HOUR)
@@ -668,50 +616,46 @@ def test_scores_that_do_not_hold_are_zeros_everywhere(log, monkeypatch, tmp_path
         np.testing.assert_allclose(read.predict_proba(asked), model.predict_proba(asked), atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("part", "damage", "message"),
-    [
-        ("cosine", lambda its: its | {"columns": its["columns"] + 10**6}, "must lie between 0"),
-        ("ease", lambda its: its | {"columns": its["columns"][::-1].copy()}, "in order, each once"),
-        ("ease", lambda its: its | {"lengths": its["lengths"][:-1]}, "must lie between 0"),
-        ("counts", lambda its: [its[0] | {"values": -its[0]["values"]}], "upper triangle"),
-        ("counts", lambda its: its[0], r"NeighbourPair\.counts cannot be"),
-        ("clicked", lambda its: its + 10**6, "more often than it was shown"),
-        ("popularity", lambda its: its * np.nan, "popularity of item neighbours must be finite"),
-        ("scale", lambda its: its * 0, "scale of item neighbours must be positive"),
-        ("names", lambda its: its[:3], "14 columns with names"),
-        ("history", lambda its: 5, r"NeighbourPair\.history cannot be 5"),
-    ],
-)
-def test_a_damaged_state_is_refused(model, part, damage, message):
-    pair = model[-1].net_.neighbours_.pairs[0]
-    plain = to_dict(pair)
-    damaged = plain if part in plain else plain["tables"][0]
-    damaged[part] = damage(damaged[part])
-    with pytest.raises(ValueError, match=message):
-        from_dict(NeighbourPair, plain)
+PAIR = ("pairs", 0)
+TABLE = (*PAIR, "tables", 0)
 
 
 @pytest.mark.parametrize(
-    ("order", "part", "damage", "message"),
+    ("place", "damage", "message"),
     [
-        ("time", "ends", lambda ends: ends[::-1].copy(), "in ascending order"),
-        ("time", "ends", lambda ends: ends[:3], "must be int64 of shape"),
-        ("time", "ends", lambda ends: ends.view("M8[D]"), "in a known unit"),
-        ("time", "ends", lambda ends: np.append(ends.view("M8[s]"), [None]), "in a known unit"),
-        ("time", "place", lambda none: 3, r"NeighbourTables\.order cannot be"),
-        ("user", "known", lambda known: known[::-1].copy(), "in ascending order"),
-        ("user", "known", lambda known: known.astype(int), "must be uint64"),
-        ("user", "known", lambda known: 5, r"ByUser\.known cannot be 5"),
+        ((*TABLE, "cosine"), lambda m: m | {"columns": m["columns"] + 10**6}, "must lie between 0"),
+        ((*TABLE, "ease"), lambda m: m | {"columns": m["columns"] * 0}, "in order, each once"),
+        ((*TABLE, "ease"), lambda m: m | {"lengths": m["lengths"][:-1]}, "must lie between 0"),
+        ((*TABLE, "popularity"), lambda its: its * np.nan, "neighbours must be finite"),
+        ((*PAIR, "tables"), lambda its: its[:-1], r"must have \(., .\) tables and counts"),
+        ((*PAIR, "counts"), lambda its: [its[0] | {"values": -its[0]["values"]}], "upper triangle"),
+        ((*PAIR, "counts"), lambda its: its[0], r"NeighbourPair\.counts cannot be"),
+        ((*PAIR, "clicked"), lambda its: its + 10**6, "more often than it was shown"),
+        ((*PAIR, "scale"), lambda its: its * 0, "scale of item neighbours must be positive"),
+        ((*PAIR, "names"), lambda its: its[:3], "14 columns with names"),
+        ((*PAIR, "history"), lambda its: 5, r"NeighbourPair\.history cannot be 5"),
+        (("order", "ends"), lambda ends: ends[::-1].copy(), "in ascending order"),
+        (("order", "ends"), lambda ends: ends[:3], "must be int64 of shape"),
+        (("order", "ends"), lambda ends: ends.view("M8[D]"), "in a known unit"),
+        (("order", "ends"), lambda ends: np.append(ends.view("M8[s]"), [None]), "in a known unit"),
+        (("order", "place"), lambda none: 3, r"NeighbourTables\.order cannot be"),
+        (("order", "known"), lambda known: known[::-1].copy(), "in ascending order"),
+        (("order", "known"), lambda known: known.astype(int), "must be uint64"),
+        (("order", "known"), lambda known: 5, r"ByUser\.known cannot be 5"),
+        (("levels", "known"), lambda known: known[::-1].copy(), "in ascending order"),
+        (("levels", "totals"), lambda totals: totals + 1e6, "must lie between 0 and 1"),
+        (("levels", "n_rows"), lambda its: its[:, :3], "levels of users must be float32 of shape"),
+        (("levels", "priors"), lambda priors: -priors, "cannot be negative"),
+        (("levels", "averages"), lambda averages: averages + 1, "must lie between 0 and 1"),
     ],
 )
-def test_a_damaged_order_is_refused(log, order, part, damage, message):
-    encoded = encode(log[0])
-    plain = to_dict(learn(encoded, log[1], order=order)[0])
-    plain["order"][part] = damage(plain["order"].get(part))
+def test_damaged_tables_are_refused(log, place, damage, message):
+    encoded, y = encode(log[0]), log[1]
+    order = "user" if place == ("order", "known") else "time"
+    plain = to_dict(learn_neighbours(encoded, y == 1, order=order, y=y)[0])
+    assert NeighbourTables.from_dict(plain, encoded.schema).names
+    *way, part = place
+    damaged = functools.reduce(operator.getitem, way, plain)
+    damaged[part] = damage(damaged.get(part))
     with pytest.raises(ValueError, match=message):
-        tables.NeighbourTables.from_dict(plain, encoded.schema)
-    plain = to_dict(learn(encoded, log[1], order=order)[0])
-    plain["pairs"][0]["tables"].pop()
-    with pytest.raises(ValueError, match=r"must have \(., .\) tables and counts"):
-        tables.NeighbourTables.from_dict(plain, encoded.schema)
+        NeighbourTables.from_dict(plain, encoded.schema)

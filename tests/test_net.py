@@ -14,6 +14,7 @@ from torch.optim.lr_scheduler import OneCycleLR
 from sklearn_din import DINClassifier
 from sklearn_din.training.validation import split_rows
 from sklearn_din.training.validation_checks import ValidationChecks
+from tests.callbacks import On
 from tests.encoded_impressions import make_impressions, make_labels, weights_of
 
 X = make_impressions(400, seed=3)
@@ -126,12 +127,8 @@ def test_early_stopping_may_stop_within_an_epoch():
 @pytest.mark.parametrize("early_stopping", ["auto", False])
 def test_few_rows_leave_the_mean_of_the_weights_after_each_epoch(early_stopping):
     after = []
-
-    class Keep(Callback):
-        def on_epoch_end(self, net, **kwargs):
-            after.append(weights_of(net).clone())
-
-    fitted = classifier(max_epochs=4, early_stopping=early_stopping, callbacks=[Keep()]).fit(X, y)
+    keep = On(epoch_end=lambda net, **_: after.append(weights_of(net)))
+    fitted = classifier(max_epochs=4, early_stopping=early_stopping, callbacks=[keep]).fit(X, y)
     expected = torch.stack(after).mean(0) if early_stopping else after[-1]
     torch.testing.assert_close(weights_of(fitted.net_), expected)
 
@@ -178,13 +175,12 @@ def test_no_fit_is_worse_on_its_validation_rows_than_the_base_rate(share, valida
 
 
 def test_who_stops_by_ctrl_c_gets_the_best_check_all_the_same():
-    class Interrupt(Callback):
-        def on_epoch_end(self, net, **kwargs):
-            if len(net.checks_) == 2:
-                net.training_.stop("user")
+    def interrupt(net, **_):
+        if len(net.checks_) == 2:
+            net.training_.stop("user")
 
     with pytest.warns(UserWarning, match="the weights of the best validation check so far"):
-        fitted = classifier(**LEARNS_NOISE, callbacks=[Interrupt()]).fit(X, NOISE)
+        fitted = classifier(**LEARNS_NOISE, callbacks=[On(epoch_end=interrupt)]).fit(X, NOISE)
     assert fitted.net_.stop_reason_ == "user"
     assert np.ptp(fitted.predict_proba(X)[:, 1]) > 0
 
@@ -231,16 +227,6 @@ FEW_LABELS = make_labels(FEW)
 SHORT = {"max_epochs": 3, "batch_size": 16, "early_stopping": True}
 
 
-class Rates(skorch.callbacks.Callback):
-    """Notes the learning rates of dense parameters and of the table at each epoch's end."""
-
-    def on_train_begin(self, net, **kwargs):
-        self.seen = []
-
-    def on_epoch_end(self, net, **kwargs):
-        self.seen.append([group["lr"] for group in net.optimizer_.param_groups])
-
-
 HALVE = {"policy": "StepLR", "step_size": 1, "gamma": 0.5}
 ONE_CYCLE = {"policy": OneCycleLR, "max_lr": 0.01, "total_steps": 12}
 
@@ -250,29 +236,28 @@ ONE_CYCLE = {"policy": OneCycleLR, "max_lr": 0.01, "total_steps": 12}
 def test_a_schedule_that_multiplies_keeps_the_ratio_of_rates_and_another_makes_it_one(
     schedule, ratio
 ):
-    rates = Rates()
-    scheduler = skorch.callbacks.LRScheduler(**schedule)
-    classifier(**SHORT, lr=0.01, embedding_lr=0.002, callbacks=[rates, scheduler]).fit(
-        FEW, FEW_LABELS
-    )
-    dense, table = np.transpose(rates.seen)
+    rates = []  # of dense parameters and of the table
+
+    def note(net, **_):
+        rates.append([group["lr"] for group in net.optimizer_.param_groups])
+
+    callbacks = [On(epoch_end=note), skorch.callbacks.LRScheduler(**schedule)]
+    classifier(**SHORT, lr=0.01, embedding_lr=0.002, callbacks=callbacks).fit(FEW, FEW_LABELS)
+    dense, table = np.transpose(rates)
     np.testing.assert_allclose(table, ratio * dense)
     assert len({*dense}) == 3
 
 
 def test_norm_clipping_reaches_the_tables():
-    class Norms(skorch.callbacks.Callback):
-        def on_train_begin(self, net, **kwargs):
-            self.seen = []
+    norms = []
 
-        def on_batch_end(self, net, training=False, **kwargs):
-            if training:
-                gradients = [p.grad for p in net.module_.parameters() if p.grad is not None]
-                dense = [g._values() if g.is_sparse else g for g in gradients]
-                assert any(g.is_sparse for g in gradients)
-                self.seen.append(sum(float(g.square().sum()) for g in dense) ** 0.5)
+    def note(net, training=False, **_):
+        if training:
+            gradients = [p.grad for p in net.module_.parameters() if p.grad is not None]
+            dense = [g._values() if g.is_sparse else g for g in gradients]
+            assert any(g.is_sparse for g in gradients)
+            norms.append(sum(float(g.square().sum()) for g in dense) ** 0.5)
 
-    norms = Norms()
     clipping = skorch.callbacks.GradientNormClipping(0.01)
-    classifier(**SHORT, callbacks=[clipping, norms]).fit(FEW, FEW_LABELS)
-    assert max(norms.seen) < 0.0101
+    classifier(**SHORT, callbacks=[clipping, On(batch_end=note)]).fit(FEW, FEW_LABELS)
+    assert max(norms) < 0.0101

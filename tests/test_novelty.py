@@ -2,7 +2,6 @@
 
 import copy
 from dataclasses import replace
-from itertools import islice
 
 import numpy as np
 import pytest
@@ -10,8 +9,6 @@ import torch
 from skorch.callbacks import Callback
 
 from sklearn_din import DINClassifier, EncodedFeatures, Field, Schema
-from sklearn_din.training import batches as training_batches
-from sklearn_din.training.batches import ImpressionBatches
 from sklearn_din.training.novelty import (
     HIDING_RATE,
     MOST_BLOCKS,
@@ -165,25 +162,6 @@ def test_a_step_shows_most_rows_as_they_will_be_seen_and_the_others_as_they_are(
     expected = novelty.hide(X[rows], until)
     assert np.array_equal(shown.columns["item"], expected.columns["item"])
     assert (shown.columns["item"] < 0).any()
-
-
-def test_what_a_batch_hides_depends_on_its_place_in_the_pass_alone(monkeypatch):
-    X = turning(still_until=0)
-    passes = []
-    for n_ahead, n_before in [(2_048, 0), (1, 0), (2_048, 5)]:  # made at a time; then left
-        monkeypatch.setattr(training_batches, "MADE_AHEAD", n_ahead)
-        made = ImpressionBatches(
-            X,
-            batch_size=64,
-            shuffle=np.random.RandomState(0),
-            shown=ShownRows(*measure_novelty(X, share=0.1)),
-        )
-        items = [batch.identities["item"] for batch, _ in islice(made, n_before)]
-        items += [batch.identities["item"] for batch, _ in made]
-        passes.append(torch.cat(items))
-    assert (passes[0] < 0).any()
-    assert torch.equal(passes[0], passes[1])
-    assert torch.equal(passes[0], passes[2])
 
 
 def quick(**parameters):

@@ -26,6 +26,7 @@ from sklearn_din.serving.ranking import Ranker
 from sklearn_din.transformers import HistorySequenceEncoder
 from sklearn_din.utils.digests import digest
 from sklearn_din.utils.whole_files import ModelFileError
+from tests import fitted_pipelines
 from tests.fitted_pipelines import attach_clicks
 from tests.network_options import each_network
 
@@ -41,19 +42,12 @@ OF_CANDIDATES = ["item", "category", "price", "is_new"]
 
 def make_frame(n_users=30, seed=0):
     """Text ids, integer ids, booleans, numbers with gaps, histories with numbers, split text."""
-    frame, y = attach_clicks(
-        n_users=n_users, n_items=40, n_categories=5, mean_length=5, random_state=seed
-    )
-    rng = np.random.default_rng(seed)
-    lengths = frame["hist_item"].map(len)
-    frame["item"] = "i" + frame["item"].astype(str)
-    frame["hist_item"] = [[f"i{item}" for item in cell] for cell in frame["hist_item"]]
+    frame, y = fitted_pipelines.make_frame(n_users, seed)
+    rng, lengths = np.random.default_rng(seed), frame["hist_item"].map(len)
     frame["hist_category"] = [list(map(int, cell)) for cell in frame["hist_category"]]
     frame["hist_price"] = [rng.normal(5, 2, n).tolist() for n in lengths]
     frame["tags"] = [["", "red", "red | new", None][row % 4] for row in range(len(frame))]
     frame["is_new"] = rng.random(len(frame)) < 0.5
-    frame["price"] = frame["price"].where(frame["category"] != 2)
-    frame["age"] = rng.normal(40, 10, len(frame))
     return frame.drop(columns=["user", "time"]), y
 
 
@@ -219,24 +213,13 @@ def test_what_is_no_plain_value_is_refused(pipeline, tmp_path):
         export_onnx(model, tmp_path / "model.onnx")
 
 
-def test_fixed_vectors_are_in_the_file(layout, tmp_path):
-    items = [f"i{n}" for n in range(20)]
-    rng = np.random.default_rng(0)
-    vectors = pd.DataFrame(rng.normal(size=(22, 3)), columns=list("abc"))
-    vectors["item"] = [*items, "new", "other"]
-    frame = pd.DataFrame({"item": rng.choice(items, 200), "user": np.arange(200) % 9})
-    frame["hist_item"] = [rng.choice(items, 3).tolist() for _ in range(200)]
-    encoder = HistorySequenceEncoder(user="user", vectors={"item": vectors})
+def test_ids_may_be_dates(tmp_path):
+    days = pd.date_range("2024-01-01", periods=6).date
+    frame = pd.DataFrame({"day": [*days] * 4, "hist_day": [[day] for day in days] * 4})
+    encoder = HistorySequenceEncoder(categorical=["day"])
     model = make_pipeline(encoder, DINClassifier(max_epochs=1, random_state=0))
-    model.fit(frame, np.arange(200) % 2)
-    loaded = reload(model, tmp_path, layout)
-    rows = frame[:40].drop(columns="user").assign(item=[*items, "new", "other"][:20] * 2)
-    assert_alike(loaded.predict_proba(rows), model.predict_proba(rows))
-    user = {"hist_item": ["i1", "new"]}
-    expected, best = (
-        Ranker(m, vectors[["item"]], shortlist=12).rank(user) for m in (model, loaded)
-    )
-    assert best["item"].tolist() == expected["item"].tolist()
+    loaded = reload(model.fit(frame, [0, 1] * 12), tmp_path, "rows")
+    assert_alike(loaded.predict_proba(frame), model.predict_proba(frame))
 
 
 def test_a_file_answers_and_does_not_learn(paths, pipeline):

@@ -67,6 +67,21 @@ def test_mini_batch_aware_l2_equals_the_papers_loop():
     assert (regular[3:] == 0.3).all()
 
 
+@pytest.mark.parametrize("is_whole", [True, False], ids=["parameter whole", "part of a tensor"])
+def test_dense_parameters_take_the_steps_of_torchs_adam(is_whole):
+    ours, twin = (torch.nn.Parameter(torch.linspace(-1, 1, 6).view(3, 2)) for _ in range(2))
+    if not is_whole:
+        ours.data = torch.cat([ours, ours], dim=1).detach()[:, :2]
+    optimizers = RowwiseAdam([ours], lr=0.01), torch.optim.Adam([twin], lr=0.01)
+    for step in range(20):
+        ours.grad = twin.grad = torch.sin(torch.arange(6.0) + step).view(2, 3).t() / 10**step
+        if step < 5:
+            ours.grad = ours.grad.contiguous()
+        for optimizer in optimizers:
+            optimizer.step()
+    torch.testing.assert_close(ours, twin, rtol=1e-6, atol=1e-12)
+
+
 def test_hooks_of_a_step_are_called():
     optimizer, called = RowwiseAdam([torch.nn.Parameter(torch.ones(3))], lr=0.1), []
     before = optimizer.register_step_pre_hook(lambda *args: called.append("before"))
@@ -79,3 +94,16 @@ def test_hooks_of_a_step_are_called():
     optimizer.step()
     for_all.remove()
     assert not called
+
+
+@pytest.mark.parametrize("name", ["exp_avg", "exp_avg_sq", "step", "square", "total"])
+def test_a_state_of_other_sizes_is_refused(name):
+    table, bias = (torch.nn.Parameter(torch.ones(size)) for size in ((6, 2), (3,)))
+    optimizer = RowwiseAdam([table, bias], lr=0.1)
+    table.grad, bias.grad = sparse([0, 4], torch.ones(2, 2)), torch.ones(3)
+    optimizer.step()
+    state = optimizer.state_dict()
+    optimizer.load_state_dict(state)
+    next(part for part in state["state"].values() if name in part)[name] = torch.zeros(5)
+    with pytest.raises(ValueError, match=rf"sizes of its parameters: {name} needs .*, got \(5,\)"):
+        optimizer.load_state_dict(state)

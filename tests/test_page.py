@@ -145,22 +145,6 @@ def test_a_user_is_chosen_and_the_reasons_are_bars_on_the_strip(page):
     assert is_narrow(page)
 
 
-def test_an_event_is_taken_out_or_added_and_the_list_changes(page):
-    choose_user(page, 7)
-    page.wait_for_selector("#strip .bar")
-    strip, numbers = titles(page, "#strip"), page.locator("#best .number").all_text_contents()
-    page.locator("#strip button").last.click()
-    page.wait_for_selector(f"#strip:not(:has(li:nth-child({len(strip)})))")
-    page.wait_for_selector("#strip .bar")
-    assert page.locator("#best .number").all_text_contents() != numbers
-    assert titles(page, "#strip") == strip[:-1]
-    page.fill("#item", "ITEM NUMBER 99996")  # among 100,000
-    page.click("#items button:text-is('Item number 99996')")
-    page.wait_for_selector("#strip li:last-child :text('added')")
-    assert titles(page, "#strip") == [*strip[:-1], "Item number 99996"]
-    page.wait_for_selector("#strip .bar")
-
-
 def test_what_is_no_longer_needed_is_not_asked_to_its_end(page):
     choose_user(page, 7)
     page.wait_for_selector("#strip .bar")
@@ -306,18 +290,21 @@ def test_nothing_but_the_server_itself_is_allowed(page, address):
         assert "innerHTML" not in text
 
 
-def test_a_link_shows_what_somebody_saw_and_changes_are_undone(page, address):
+def test_events_are_taken_out_or_added_a_link_shows_what_somebody_saw_and_changes_are_undone(page):
     choose_user(page, 7)
     page.wait_for_selector("#strip .bar")
-    strip = titles(page, "#strip")
+    strip, numbers = titles(page, "#strip"), page.locator("#best .number").all_text_contents()
     assert page.locator("#undo").is_hidden()
     page.locator("#strip button").last.click()
     page.wait_for_selector(f"#strip:not(:has(li:nth-child({len(strip)})))")
     page.wait_for_selector("#status:has-text('place 1 to')")  # what the removal changed
-    page.fill("#item", "Item number 99996")
+    assert page.locator("#best .number").all_text_contents() != numbers
+    assert titles(page, "#strip") == strip[:-1]
+    page.fill("#item", "ITEM NUMBER 99996")  # among 100,000
     page.click("#items button:text-is('Item number 99996')")
     page.wait_for_selector("#strip li:last-child :text('added')")
     page.wait_for_selector("#strip .bar")
+    assert titles(page, "#strip") == [*strip[:-1], "Item number 99996"]
     page.locator("#best button").nth(2).click()
     page.wait_for_selector("#best li:nth-child(3) [aria-pressed=true]")
     seen = titles(page), titles(page, "#strip"), page.text_content("#why")

@@ -1,7 +1,6 @@
 """A ranking equals scoring each pair alone."""
 
 import warnings
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pandas as pd
@@ -10,12 +9,11 @@ import pytest
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.frozen import FrozenEstimator
 from sklearn.model_selection import GridSearchCV, KFold
-from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
 from sklearn_din import (
     DINClassifier,
-    HistoryBuilder,
     HistorySequenceEncoder,
     Ranker,
     attach_history,
@@ -23,9 +21,8 @@ from sklearn_din import (
     rank_candidates,
     update,
 )
-from sklearn_din.datasets import make_click_log
 from sklearn_din.encoding.rows import RowEncoder
-from tests.fitted_pipelines import CANDIDATE
+from tests.fitted_pipelines import CANDIDATE, make_model
 from tests.network_options import ONE_BY_ONE
 
 
@@ -162,21 +159,16 @@ def test_integers_and_text_that_spells_them_are_the_same_items(as_form):
     assert list(ranking["item"]) == [8, 7]
 
 
-@pytest.fixture
-def encoded(monkeypatch):
-    """How many rows an encoder is given each time."""
-    n_rows, encode = [], RowEncoder.encode_columns
-    monkeypatch.setattr(
-        RowEncoder,
-        "encode_columns",
-        lambda self, columns: n_rows.append(len(columns.frame)) or encode(self, columns),
-    )
-    return n_rows
-
-
 def test_a_ranker_encodes_the_catalogue_once_and_ranks_each_request_alike(
-    fitted, users, candidates, encoded
+    fitted, users, candidates, monkeypatch
 ):
+    encoded, encode = [], RowEncoder.encode_columns
+
+    def note(rows, columns):
+        encoded.append(len(columns.frame))
+        return encode(rows, columns)
+
+    monkeypatch.setattr(RowEncoder, "encode_columns", note)
     ranker = Ranker(fitted, candidates)
     together = ranker.rank(users, top_k=5)  # whatever the catalogue, each history once
     for row in range(len(users)):
@@ -202,9 +194,9 @@ def test_a_list_of_items_is_pairs_of_all_users_and_a_dict_or_a_series_one_user(
         pd.testing.assert_frame_equal(found, expected, rtol=0, atol=1e-6)
 
 
-@pytest.fixture
-def learning(frame_and_labels, users, candidates):
-    """A model that will be updated, its Ranker, and a user with an item that it does not know."""
+def test_a_ranker_stays_with_its_model_when_that_is_updated_and_sees_what_its_steps_learn(
+    frame_and_labels, users, candidates
+):
     frame, y = frame_and_labels
     frame = frame.drop(columns=["user", "time"])
     model = make_pipeline(
@@ -213,12 +205,7 @@ def learning(frame_and_labels, users, candidates):
     ).fit(frame, y)
     later = frame.assign(item=["new", "newer"] * (len(frame) // 2) + ["new"] * (len(frame) % 2))
     items = pd.concat([candidates, candidates[:1].assign(item="new")])[CANDIDATE]
-    user = users.iloc[[5]][["device", "hist_item", "age"]]
-    return model, items, user, later, 1 - y
-
-
-def test_a_ranker_stays_with_its_model_when_that_is_updated_and_sees_what_its_steps_learn(learning):
-    model, items, user, later, y = learning
+    user, y = users.iloc[[5]][["device", "hist_item", "age"]], 1 - y
     ranker = Ranker(model, items)
     before = ranker.rank(user, top_k=50)
     newer = update(model, later, y)
@@ -231,17 +218,6 @@ def test_a_ranker_stays_with_its_model_when_that_is_updated_and_sees_what_its_st
     model[1].partial_fit(rows, y)
     expected = Ranker(model, items).rank(user, top_k=50)
     pd.testing.assert_frame_equal(ranker.rank(user, top_k=50), expected, rtol=0, atol=1e-6)
-
-
-def test_threads_share_a_ranker(fitted, users, candidates):
-    ranker = Ranker(fitted, candidates)
-    rows = [users.iloc[[n]] for n in range(len(users))] * 3
-    dicts = [row.iloc[0].to_dict() for row in rows]
-    with ThreadPoolExecutor(4) as pool:
-        rankings = list(pool.map(lambda row: ranker.rank(row, top_k=3), rows + dicts))
-    for row, ranking in zip(rows + rows, rankings, strict=True):
-        expected = rank_candidates(fitted, row, candidates, top_k=3)
-        pd.testing.assert_frame_equal(ranking, expected, rtol=0, atol=1e-6)
 
 
 def test_a_ranker_refuses_a_mixed_column_at_the_second_user_at_the_latest(frame_and_labels):
@@ -273,28 +249,13 @@ def test_ties_keep_the_order_of_the_catalogue(fitted, users, candidates):
     assert advised["title"].tolist() == ["a", "a"]
 
 
-def test_ranking_works_behind_a_history_builder_and_in_a_search():
-    log = make_click_log(n_users=10, n_items=12, n_categories=3, mean_length=4, random_state=1)
-    builder = HistoryBuilder(user="user", time="time", columns=["item", "category"])
-    encoder = HistorySequenceEncoder(drop=["user", "time"])
-    pipeline = Pipeline(
-        [("past", builder), ("encode", encoder), ("din", DINClassifier(max_epochs=1))]
-    )
-    cv = KFold(2, shuffle=True, random_state=0)  # each user in both parts
-    search = GridSearchCV(pipeline, {"din__pooling": ["sum"]}, cv=cv).fit(log.impressions, log.y)
-    now = log.impressions.drop_duplicates("user", keep="last")
-    users, candidates = now[["user", "time", "device"]][:3], now[CANDIDATE][:4]
-    ranking = rank_candidates(search, users, candidates, top_k=1)
-    expected = score_each_pair_alone(search.best_estimator_, users, candidates)
-    np.testing.assert_allclose(ranking["probability"], expected.max(axis=1), rtol=0, atol=1e-6)
-    new = rank_candidates(search, users, now[CANDIDATE].drop_duplicates("item"), exclude="history")
-    past = search.best_estimator_["past"].transform(
-        users.assign(**now[CANDIDATE].iloc[0])[search.feature_names_in_]
-    )
-    assert len(new)
-    for row, item in zip(new["row"], new["item"], strict=True):
-        assert item not in past["hist_item"].iloc[row]
-    assert explain(search, now)["hist_item"].isin(log.impressions["item"]).all()
+def test_a_search_ranks_and_explains_by_its_best_model(frame, y, users, candidates):
+    cv = KFold(2, shuffle=True, random_state=0)
+    search = GridSearchCV(make_model(max_epochs=1), {"din__pooling": ["sum"]}, cv=cv).fit(frame, y)
+    best = search.best_estimator_
+    found, expected = (rank_candidates(model, users, candidates) for model in (search, best))
+    pd.testing.assert_frame_equal(found, expected)
+    pd.testing.assert_frame_equal(explain(search, frame[:5]), explain(best, frame[:5]))
 
 
 @pytest.mark.parametrize("behind", [True, False])

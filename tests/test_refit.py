@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 import torch
 from sklearn.metrics import log_loss
-from skorch.callbacks import Callback, Checkpoint, EarlyStopping, EpochScoring, LRScheduler
+from skorch.callbacks import Checkpoint, EarlyStopping, EpochScoring, LRScheduler
 from torch.optim.lr_scheduler import OneCycleLR, ReduceLROnPlateau
 
 from sklearn_din import DINClassifier, update
 from sklearn_din.training.early_stopping import best_check
 from sklearn_din.training.net_state import net_state
 from sklearn_din.training.validation import cut_in_time
+from tests.callbacks import On
 from tests.encoded_impressions import make_impressions, make_labels
 from tests.test_checkpoint import assert_same_bits, ended_at, kill_at
 from tests.test_checkpoint import fit as fit_in
@@ -148,15 +149,14 @@ def test_the_progress_bar_counts_no_epoch_for_the_pass(wins, capsys):
 
 @pytest.mark.parametrize("act", ["callback", "user"])
 def test_a_pass_that_is_ended_leaves_the_best_check(act):
-    class Stop(Callback):
-        def on_grad_computed(self, net, **kwargs):
-            if net.training_.is_refitting and act == "user":
-                net.training_.presses.append(1)
-            if net.training_.is_refitting:
-                raise KeyboardInterrupt
+    def stop(net, **_):
+        if net.training_.is_refitting and act == "user":
+            net.training_.presses.append(1)
+        if net.training_.is_refitting:
+            raise KeyboardInterrupt
 
     with pytest.warns(UserWarning, match="interrupted") if act == "user" else np.errstate():
-        stopped = fit(callbacks=[Stop()])
+        stopped = fit(callbacks=[On(grad_computed=stop)])
     assert stopped.net_.stop_reason_ == act
     assert_as_without_the_pass(stopped, before())
 

@@ -1,6 +1,7 @@
 """DINRegressor: the classifier's network on numbers, through every tool that takes a classifier."""
 
 import pickle
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -8,7 +9,6 @@ import pyarrow.parquet as pq
 import pytest
 from sklearn.linear_model import LinearRegression
 from sklearn.metrics import mean_squared_error, r2_score
-from sklearn.pipeline import Pipeline
 
 from benchmarks.purchase_log import make_purchase_log
 from sklearn_din import (
@@ -21,18 +21,12 @@ from sklearn_din import (
     predict_to_parquet,
 )
 from sklearn_din.training.target import Numbers
+from tests import fitted_pipelines
 from tests.encoded_impressions import make_impressions
-from tests.fitted_pipelines import make_frame
+from tests.fitted_pipelines import make_frame, make_model
 from tests.test_explain import leave_each_out_of_the_frame
 
-
-def quick(**parameters):
-    return DINRegressor(**{"max_epochs": 2, "random_state": 0, **parameters})
-
-
-def make_model(**parameters):
-    encoder = HistorySequenceEncoder(drop=["user", "time"])
-    return Pipeline([("encode", encoder), ("din", quick(lr=0.02, **parameters))])
+quick = partial(fitted_pipelines.quick, DINRegressor)
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +38,8 @@ def rows():
 
 @pytest.fixture(scope="module")
 def fitted(rows):
-    return make_model(loss="log1p").fit(*rows)
+    encoder = HistorySequenceEncoder(drop=["user", "time"])
+    return make_model(encoder, DINRegressor, lr=0.02, loss="log1p").fit(*rows)
 
 
 @pytest.mark.parametrize("loss", ["squared", "log1p"])
@@ -55,7 +50,7 @@ def test_it_learns_seconds_better_than_their_mean_and_not_beyond_the_truth(loss)
     )
     train, test = slice(0, 6400), slice(6400, None)
     encoder = HistorySequenceEncoder(user="user", time="time")
-    model = Pipeline([("encode", encoder), ("din", quick(loss=loss, max_epochs=8))])
+    model = make_model(encoder, DINRegressor, loss=loss, max_epochs=8)
     model.fit(X[train], log.seconds[train])
     assert model[-1].net_.stop_reason_ != "base_rate"
     to_scale, truth = np.asarray, log.expected_seconds[test]

@@ -20,7 +20,7 @@ import torch
 from sklearn import config_context
 from sklearn.base import BaseEstimator, TransformerMixin, clone
 from sklearn.metrics import make_scorer, roc_auc_score
-from sklearn.model_selection import GridSearchCV, RandomizedSearchCV
+from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer
 from skorch.callbacks import EpochScoring, GradientNormClipping
@@ -95,27 +95,15 @@ def test_a_loaded_model_can_be_fitted_again_and_random_states_stay(fitted, frame
     assert (saved(again, path).predict_proba(frame) == fitted.predict_proba(frame)).all()
 
 
-@pytest.mark.parametrize(
-    ("make", "options"),
-    [
-        (GridSearchCV, {}),
-        (RandomizedSearchCV, {"n_iter": 2, "random_state": 0, "scoring": "roc_auc"}),
-        (GridSearchCV, {"scoring": ["roc_auc", "accuracy"], "refit": "roc_auc"}),
-        (GridSearchCV, {"cv": TimeSplit(2, time="time"), "scoring": group_roc_auc_scorer("user")}),
-    ],
-)
-def test_a_search_is_kept(frame, y, path, make, options):
-    X, grid = frame, {"din__lr": [0.01, 0.02]}
-    search = make(make_pipeline_of(), grid, **{"cv": 2, **options}).fit(X, y)
+def test_a_search_by_our_splitter_and_scorer_is_kept(frame, y, path):
+    options = {"cv": TimeSplit(2, time="time"), "scoring": group_roc_auc_scorer("user")}
+    search = GridSearchCV(make_pipeline_of(), {"din__lr": [0.01, 0.02]}, **options).fit(frame, y)
     again = saved(search, path)
     assert repr(again.cv) == repr(search.cv)
     assert again.best_params_ == search.best_params_
-    assert again.best_score_ == search.best_score_
-    assert again.cv_results_.keys() == search.cv_results_.keys()
     pd.testing.assert_frame_equal(pd.DataFrame(again.cv_results_), pd.DataFrame(search.cv_results_))
-    assert (again.predict_proba(X) == search.predict_proba(X)).all()
-    assert again.score(X, y) == search.score(X, y)
-    assert again.fit(X, y).best_params_ == search.best_params_
+    assert (again.predict_proba(frame) == search.predict_proba(frame)).all()
+    assert again.score(frame, y) == search.score(frame, y)
 
 
 @pytest.mark.parametrize(

@@ -121,14 +121,6 @@ def test_hive_folders_give_columns_and_the_index_of_a_frame_none(tmp_path):
     assert index["__index_level_0__"].tolist() == [7, 9]
 
 
-def test_the_fingerprint_follows_files_rows_and_columns(folder):
-    scan = scan_parquet(folder, target="click")
-    same_again = scan_parquet(folder, target="click")
-    assert scan.fingerprint() == same_again.fingerprint() == scan[:].fingerprint()
-    others = [scan[1:], scan[[0, 2]], scan[["item"]], scan_parquet(folder)]
-    assert len({scan.fingerprint(), *(other.fingerprint() for other in others)}) == 5
-
-
 def test_a_row_group_over_the_budget_is_refused_with_the_remedy(folder):
     message = r"fit into half of memory, .* row group 0 of .*part-0.*row_group_size=\d"
     with pytest.raises(ValueError, match=message):

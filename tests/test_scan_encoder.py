@@ -293,18 +293,6 @@ def test_a_forked_process_does_not_take_its_parents_files_away(tmp_path):
     assert tmp_path.exists()
 
 
-def test_an_empty_scan_and_missing_columns_are_refused(source):
-    scan = scan_parquet(source, target="click")
-    with pytest.raises(ValueError, match="0 sample"):
-        make_encoder().fit(scan[:0])
-    encoder = make_encoder().fit(scan, scan.target_)
-    with pytest.raises(ValueError, match="0 sample"):
-        encoder.transform(scan[:0])
-    with pytest.raises(ValueError, match=r"(?s)Feature names .*price"):
-        encoder.transform(scan[["user", "time", "item", "hist_item"]])
-    assert len(encoder.transform(scan[["item", "price", "hist_item"]])) == N_ROWS
-
-
 def test_missing_users_are_nobody_and_missing_times_and_infinite_numbers_are_refused(source):
     frame = pd.read_parquet(source)
     infinite = frame.assign(price=frame["price"].mask(frame.index == 41, np.inf))

@@ -71,8 +71,9 @@ def test_keys_of_every_kind_meet_as_in_a_plain_loop(tmp_path, kind, memory):
     expected = slow_items(shown, events, max_length=4, max_age=9)
     assert max(map(len, expected)) == 4
     options = {"user": "user", "time": "time", "columns": "item", "max_length": 4, "max_age": 9}
-    log = as_scan(events, tmp_path, memory=memory)
-    for tables in ((shown, events), (shown, log), (as_scan(shown, tmp_path, memory=memory), log)):
+    scans = [as_scan(table, tmp_path, memory=memory) for table in (shown, events)]
+    as_objects = shown.astype({"user": object})
+    for tables in ((shown, events), (as_objects, events), (shown, scans[1]), scans):
         assert lists(attach_history(*tables, **options)["hist_item"]) == expected
 
 

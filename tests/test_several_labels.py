@@ -261,17 +261,13 @@ def test_partial_fit_may_name_kinds_and_goes_on_with_the_labels_and_the_order_of
 def test_an_onnx_file_has_labels_which_numbers_name_as_text_does(after, rows, tmp_path):
     pytest.importorskip("onnxruntime")
     frame, y = rows[0][["item", "hist_item"]], rows[1].to_numpy()
-    encoder = HistorySequenceEncoder()
-    model = make_model(encoder, after=after).fit(frame, y)
-    for layout in LAYOUTS:
-        export_onnx(model, tmp_path / layout, layout=layout)
+    model = make_model(HistorySequenceEncoder(), after=after).fit(frame, y)
     candidates = frame[["item"]].drop_duplicates()
     user = {"hist_item": frame["hist_item"].iloc[-1]}
     for layout in LAYOUTS:
-        loaded = load_onnx(tmp_path / layout)
-        pairs = zip(loaded.predict_proba(frame), model.predict_proba(frame), strict=True)
-        for found, expected in pairs:
-            np.testing.assert_allclose(found, expected, atol=2e-6)
+        export_onnx(model, tmp_path / layout, layout=layout)
+        loaded, expected = load_onnx(tmp_path / layout), model.predict_proba(frame)
+        np.testing.assert_allclose(loaded.predict_proba(frame), expected, atol=2e-6)
         np.testing.assert_array_equal(loaded.predict(frame), model.predict(frame))
         assert loaded[-1].label_names_ == ["0", "1"]
         for label in (1, "1", {"0": 1, "1": 5}):

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from skorch.callbacks import Callback
 
 from sklearn_din import DINClassifier
+from tests.callbacks import On
 from tests.encoded_impressions import make_impressions, make_labels
 
 # Which rows they are is looked at here, not what one epoch learns.
@@ -23,15 +23,14 @@ def validation_rows(users=None, times=None, **fit_parameters):
     X.columns["price"] = np.arange(200, dtype=np.float32) / 100
     seen = []
 
-    class Watch(Callback):
-        def on_batch_end(self, net, batch=None, training=False, **kwargs):
-            if not training:
-                seen.extend((batch[0].numbers[:, 0] * 100).round().int().tolist())
+    def watch(net, batch=None, training=False, **_):
+        if not training:
+            seen.extend((batch[0].numbers[:, 0] * 100).round().int().tolist())
 
     validation = fit_parameters.pop("validation")
     fraction = fit_parameters.pop("validation_fraction", 0.1)
-    classifier = quick(validation=validation, validation_fraction=fraction, callbacks=[Watch()])
-    classifier.fit(X, make_labels(X), **fit_parameters)
+    options = {"validation_fraction": fraction, "callbacks": [On(batch_end=watch)]}
+    quick(validation=validation, **options).fit(X, make_labels(X), **fit_parameters)
     return seen
 
 

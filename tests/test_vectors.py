@@ -10,7 +10,7 @@ import torch
 from sklearn_din import HistorySequenceEncoder, attach_history, export_onnx
 from sklearn_din.features.vectors import Vectors
 from sklearn_din.network.batch import Batch
-from sklearn_din.network.interest import FlatEvents, SharedEvents
+from sklearn_din.network.interest import FlatEvents
 from tests import fitted_pipelines
 
 N_ITEMS, N_DIMS = 40, 6
@@ -128,10 +128,6 @@ def test_likeness_counts_cosines_with_the_candidate_recent_ones_more(model, show
     events = FlatEvents(interest, None, torch.zeros(batch.n_events, interest.width), batch)
     found = events.likeness(interest.with_vectors[0]) / events.scale
     np.testing.assert_allclose(found, expected, atol=1e-5)
-    batch = Batch(model[:-1].transform(X[:1]), shared=True)
-    shared = SharedEvents(interest, None, torch.zeros(batch.n_events, interest.width), batch)
-    found = shared.likeness(interest.with_vectors[0]) / shared.scale
-    np.testing.assert_allclose(found, expected[:1], atol=1e-5)
 
 
 def test_vectors_of_another_model_are_refused_after_fit_and_none_at_export(

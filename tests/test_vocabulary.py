@@ -57,18 +57,6 @@ def test_decoding_turns_ids_back_into_values(values):
     assert vocabulary.decode(np.array([[0, 1]])).tolist() == [[None, None]]
 
 
-@pytest.mark.parametrize("big", [2**24, 2**53, 2**62, 2**63, 2**70])
-def test_neighbouring_large_ids_stay_apart(big):
-    ids = [big, big + 1, big + 2]
-    vocabulary = learn(ids)
-    assert vocabulary.values.tolist() == ids
-    values = plain_ids(np.array(ids, dtype=object), name="item")
-    assert ids_of(vocabulary, values) == [2, 3, 4]
-    values = np.array([2, 2**70, "7"], dtype=object)
-    assert ids_of(learn([2, 7]), values) == [2, 1, 3]
-    assert ids_of(learn([2, 7]), values[:2]) == [2, 1]
-
-
 @pytest.mark.parametrize(("dtype", "limit"), [(np.float32, 2**24), (np.float64, 2**53)])
 def test_ids_as_floats_are_refused_where_neighbours_would_merge(dtype, limit):
     assert plain_ids(np.array([limit - 1], dtype=dtype), name="item").tolist() == [limit - 1]

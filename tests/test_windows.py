@@ -2,7 +2,6 @@
 
 import copy
 import io
-import json
 import pickle
 import subprocess
 import sys
@@ -114,18 +113,6 @@ def test_moving_rows_shares_the_log_and_missing_histories_become_arrows_nulls(fr
         frame["hist_item"].astype(converted["hist_item"].dtype)  # some are there
 
 
-def test_columns_of_another_call_or_of_other_rows_have_other_windows(frame):
-    item = frame["hist_item"].array
-    other = WindowArray(EventLog({"item": ITEMS}), "item", STARTS, LENGTHS)
-    assert item.fingerprint != other.fingerprint
-    assert item.fingerprint != frame["hist_price"].array[::-1].fingerprint
-    # After compaction both windows start at 0, yet they show other events.
-    log = EventLog({"item": ITEMS})
-    first, second = (WindowArray(log, "item", [start], [2]).compact() for start in (0, 4))
-    assert first.starts.tolist() == second.starts.tolist()
-    assert first.fingerprint != second.fingerprint
-
-
 def test_compacting_keeps_each_covered_event_once():
     log = EventLog({"item": np.arange(1_000_000)})
     windows = WindowArray(log, "item", [500, 502, 10, 0], [4, 4, 2, 0])
@@ -217,18 +204,6 @@ def test_whole_frame_operations_that_hash_or_explode_cells(frame):
     assert exploded.dropna().tolist() == ["a", "b", "b", "c", "d", "b", "c", "d"]
     assert exploded.index.tolist() == [10, 10, 20, 20, 20, 20, 30, 40, 40, 40]
     assert exploded.isna().sum() == 2
-
-
-@pytest.mark.parametrize("length", [1, 2, 3])
-def test_cells_of_equal_length_stay_one_dimensional(length):
-    log = EventLog({"item": np.arange(9)})
-    column = pd.Series(WindowArray(log, "item", [0, 3, 6], [length] * 3))
-    for array in (np.asarray(column), column.to_numpy(), column.astype(object).to_numpy()):
-        assert array.shape == (3,)
-        assert array.dtype == object
-    expected = [list(range(start, start + length)) for start in (0, 3, 6)]
-    assert json.loads(column.to_json(orient="values")) == expected
-    assert pd.read_json(io.StringIO(column.to_json()), typ="series").tolist() == expected
 
 
 def test_frames_can_be_printed(frame):

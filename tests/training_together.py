@@ -6,6 +6,7 @@ import signal
 import sys
 import warnings
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from sklearn_din import Checkpoint, DINClassifier
 from sklearn_din.resilient import ranks
 from sklearn_din.training import net, steps
 from tests.abilities import ABILITIES, FRAME, encode_grown, make_encoder
+from tests.callbacks import On
 from tests.encoded_impressions import make_impressions, make_labels, turning_catalogue
 
 RANK = int(os.environ.get("RANK", "0"))
@@ -100,9 +102,9 @@ def fit(case, **parameters):
         if case in DOUBLE:
             stack.enter_context(double_precision())
         if case == "in parts":
-            for name in ("SPLIT_FROM", "EVENTS_PER_PART"):
-                stack.callback(setattr, steps, name, getattr(steps, name))
-                setattr(steps, name, 50)
+            changed = {"SPLIT_FROM": 50, "EVENTS_PER_PART": 50}
+            changed["compute_in_native_code"] = lambda *_: None
+            stack.enter_context(patch.multiple(steps, **changed))
         own = own.copy()
         estimator = own.pop("estimator", DINClassifier)
         return estimator(**SMALL | own | parameters).fit(**given)
@@ -149,21 +151,18 @@ def missing_numbers():
 
 
 def other_weights():
-    class Changes(Callback):
-        def on_epoch_end(self, net, **kwargs):
-            if RANK:
-                net.module_.output.bias.data += 1.0
+    def change(net, **_):
+        net.module_.output.bias.data += RANK
 
-    fit("undisturbed", callbacks=[Changes()], early_stopping=False)
+    fit("undisturbed", callbacks=[On(epoch_end=change)], early_stopping=False)
 
 
 def loss_not_finite():
-    class Breaks(Callback):
-        def on_batch_begin(self, net, training=False, **kwargs):
-            if RANK and training and len(net.history) == 2:
-                net.module_.output.bias.data.fill_(np.nan)
+    def spoil(net, training=False, **_):
+        if RANK and training and len(net.history) == 2:
+            net.module_.output.bias.data.fill_(np.nan)
 
-    fit("undisturbed", callbacks=[Breaks()], early_stopping=False)
+    fit("undisturbed", callbacks=[On(batch_begin=spoil)], early_stopping=False)
 
 
 def killed_at_the_end():

@@ -281,6 +281,18 @@ def _check_arrays(X: EncodedFeatures) -> None:
                 )
 
 
+def find_runs(X: EncodedFeatures) -> np.ndarray:
+    """Return where the histories change from one impression to the next, and both ends.
+
+    Bags do not count: they may be the candidate's.
+    """
+    changes = np.zeros(max(len(X) - 1, 0), dtype=bool)
+    for behaviour in X.schema.behaviours:
+        if not behaviour.is_bag:
+            changes |= X.behaviours[behaviour.histories].changes()
+    return np.concatenate([[0], np.flatnonzero(changes) + 1, [len(X)]])
+
+
 def rows_per_pool(X: EncodedFeatures) -> int | None:
     """Return how many rows are read at a time, in ascending order of their numbers.
 

@@ -1,9 +1,8 @@
 """History columns: the events of each impression's user strictly before it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass
 from functools import singledispatch
-from numbers import Integral
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -19,12 +18,11 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
-from sklearn_din.logs.appended_events import append_events
 from sklearn_din.logs.clocks import note_clocks
 from sklearn_din.logs.distinct import SEEN_EVENTS, note_repeats, repeats_memory
 from sklearn_din.logs.timeline import Past, Timeline
 from sklearn_din.logs.windows import EventLog, WindowArray
-from sklearn_din.utils.compat import Interval, StrOptions, _fit_context
+from sklearn_din.utils.compat import COUNT, StrOptions, _fit_context, constraints_of, parameter
 from sklearn_din.utils.estimator_state import EstimatorState, check_feature_names, check_keys
 from sklearn_din.utils.frames import CallerFrame, list_types
 from sklearn_din.utils.scan import Scan
@@ -289,8 +287,26 @@ def same_rows(impressions: pd.DataFrame, events: pd.DataFrame, columns: Sequence
     return all(ours.dtype == theirs.dtype and ours.equals(theirs) for ours, theirs in pairs)
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
+class HistoryBuilderParameters:
+    """Parameters of HistoryBuilder; those without a default are required."""
+
+    user: str
+    time: str
+    columns: str | Sequence[str] = parameter(MISSING, str, "array-like")
+    max_length: int = parameter(50, COUNT)
+    max_age: Age = None
+    prefix: str = parameter("hist_", str)
+    elapsed: str | None = parameter(None, str, None)
+    events: str = parameter("positive", StrOptions({"positive", "all"}))
+
+
 class HistoryBuilder(  # type: ignore[call-arg]
-    EstimatorState, TransformerMixin, BaseEstimator, auto_wrap_output_keys=None
+    EstimatorState,
+    HistoryBuilderParameters,
+    TransformerMixin,
+    BaseEstimator,
+    auto_wrap_output_keys=None,
 ):
     """Store the training rows as a log and attach each row's past from it.
 
@@ -353,35 +369,8 @@ class HistoryBuilder(  # type: ignore[call-arg]
     2     1   hat     3     [hat]
     """
 
-    _parameter_constraints: dict = {
-        "columns": [str, "array-like"],
-        "max_length": [Interval(Integral, 1, None, closed="left")],
-        "prefix": [str],
-        "elapsed": [str, None],
-        "events": [StrOptions({"positive", "all"})],
-    }
+    _parameter_constraints: dict = constraints_of(HistoryBuilderParameters)
     events_: pd.DataFrame
-
-    def __init__(
-        self,
-        *,
-        user: str,
-        time: str,
-        columns: str | Sequence[str],
-        max_length: int = 50,
-        max_age: Age = None,
-        prefix: str = "hist_",
-        elapsed: str | None = None,
-        events: str = "positive",
-    ):
-        self.user = user
-        self.time = time
-        self.columns = columns
-        self.max_length = max_length
-        self.max_age = max_age
-        self.prefix = prefix
-        self.elapsed = elapsed
-        self.events = events
 
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X: IntoDataFrame, y: ArrayLike | None = None) -> Self:
@@ -405,6 +394,8 @@ class HistoryBuilder(  # type: ignore[call-arg]
         """
         if not hasattr(self, "events_"):
             return self.fit(X, y)
+        from sklearn_din.logs.appended_events import append_events
+
         given = CallerFrame(X, name="X").pandas
         refuse_new_columns(given.columns, {*self.feature_names_in_, *self._request.new_names})
         frame = self._check_rows(X, reset=False).pandas

@@ -57,7 +57,7 @@ class Watch:
         self._parts, self._types = parts[1:], [type(part) for part in parts[1:]]
         self._children = [(part._modules, dict(part._modules)) for part in parts]
         self._hooks = [getattr(part, name) for part in parts for name in HOOKS]
-        self._attributes = [vars(part) for part in parts[1:]]
+        self._attributes = [vars(part) for part in parts]
 
     def is_unchanged(self) -> bool:
         """Return whether the network has the same parts, without hooks or functions of others."""

@@ -213,11 +213,8 @@ private:
         b.numbers = net.event_numbers + behaviour.first_number;
         const Linear* layers = net.layers + behaviour.first_layer;
         b.width = padded(behaviour.width);
-        for (int64_t a = 0; a < behaviour.n_attributes; a++) {
-            const Ids& attribute = b.attributes[a];
-            if (attribute.candidate < 0) continue;
-            b.n_compared++;
-        }
+        for (int64_t a = 0; a < behaviour.n_attributes; a++)
+            b.n_compared += b.attributes[a].candidate >= 0;
         const int64_t n_relations =
             behaviour.is_extended ? net.n_decays * b.n_compared + 1 + behaviour.n_numbers : 0;
         b.ld = b.width + padded(n_relations);
@@ -342,7 +339,7 @@ private:
                     *next++ = m.floats(n * b.unit.layers[l].ld_out);
             }
             for (float*& scratch : space.scratch) scratch = m.floats(most * widest);
-            for (float*& matrix : space.matrix) matrix = m.floats(largest);
+            space.matrix = m.floats(largest);
         }
     }
 
@@ -456,13 +453,4 @@ EXPORT int64_t din_select_pairs(const din::Pairs* pairs) {
     return din::code_of([&] { return din::select_pairs(*pairs), din::DONE; });
 }
 
-EXPORT int64_t din_select_largest(const din::Pairs* pairs) {
-    return din::code_of([&] { return din::select_largest(*pairs), din::DONE; });
-}
-
-EXPORT int64_t din_update_dense(const din::DenseUpdate* updates, int64_t n, double rate, double beta,
-                                double kept, double eps) {
-    for (int64_t i = 0; i < n; i++) din::update_dense(updates[i], rate, beta, kept, eps);
-    return din::DONE;
-}
 }

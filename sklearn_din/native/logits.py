@@ -104,6 +104,7 @@ class _Call:
         self._plan, self._batch, self.parameters = plan, batch, parameters
         self._numbers = module._numbers(batch) if module.of_numbers else batch.numbers
         self._n_threads = n_native_threads.get() or torch.get_num_threads()
+        self._empty = parameters[0].new_empty  # whatever torch's default dtype and device are
         offsets = batch.offsets.values()
         self._words = plan.words.copy()
         self._words[plan.inputs] = [
@@ -118,7 +119,7 @@ class _Call:
 
     def forward(self) -> Tensor:
         """Return the logits: (n_rows,)."""
-        logits = torch.empty(self._batch.n_rows)
+        logits = self._empty(self._batch.n_rows)
         self._run(logits, None)
         return logits
 
@@ -133,16 +134,16 @@ class _Call:
         n_tables = len(plan.names_of_table)
         tables = self.parameters[:n_tables]
         n_ids = [sum([identities[n].shape[0] for n in names]) for names in plan.names_of_table]
-        rows = [torch.empty(n, dtype=torch.int64) for n in n_ids]
-        values = [torch.empty(n, table.shape[1]) for n, table in zip(n_ids, tables, strict=True)]
-        flat = torch.empty(sum(plan.n_weights))
+        rows = [self._empty(n, dtype=torch.int64) for n in n_ids]
+        values = [self._empty(n, table.shape[1]) for n, table in zip(n_ids, tables, strict=True)]
+        flat = self._empty(sum(plan.n_weights))
         held = targets.contiguous(), None if weights is None else weights.contiguous()
         self._words[plan.outputs] = [
             *[tensor.data_ptr() for tensor in (*rows, *values)],
             *[0 if tensor is None else tensor.data_ptr() for tensor in held],
             *(LOSSES[loss], n_joint_rows),
         ]
-        logits = torch.empty(self._batch.n_rows + 1)
+        logits = self._empty(self._batch.n_rows + 1)
         self._run(logits, flat)
         touched = zip(tables, rows, values, self._words[plan.n_touched].tolist(), strict=True)
         sparse = [sparse_gradient(r[:n], v[:n], table.shape) for table, r, v, n in touched]

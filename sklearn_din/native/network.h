@@ -75,11 +75,4 @@ struct Pairs {  // the rows of a product of two matrices, (n_ids, n_ids), and wh
     int64_t n_ids, n_inner, n_popular, n_best;
 };
 
-struct DenseUpdate {  // of a parameter with a dense gradient, by Adam
-    float* weight;
-    const float* gradient;
-    float *mean, *square, *n_steps;  // the state
-    int64_t n;
-};
-
 }  // namespace din

@@ -40,20 +40,4 @@ inline void update_rows(const RowUpdate& u, float rate, float kept, float eps) {
     }
 }
 
-// Moves a parameter as Adam does, by the formula of torch's fused kernel.
-inline void update_dense(const DenseUpdate& u, double rate, double beta, double kept, double eps) {
-    const double n_steps = ++*u.n_steps, root = std::sqrt(1 - std::pow(kept, n_steps));
-    const float size = float(rate / (1 - std::pow(beta, n_steps))), least = float(eps);
-    const float of_mean = float(1 - beta), of_square = float(1 - kept), factor = float(kept);
-    const float scale = float(1 / root);
-    float *__restrict weight = u.weight, *__restrict mean = u.mean, *__restrict square = u.square;
-    const float* __restrict gradient = u.gradient;
-    for (int64_t i = 0; i < u.n; i++) {
-        const float g = gradient[i];
-        mean[i] += of_mean * (g - mean[i]);
-        square[i] = factor * square[i] + of_square * g * g;
-        weight[i] -= size * mean[i] / (std::sqrt(square[i]) * scale + least);
-    }
-}
-
 }  // namespace din

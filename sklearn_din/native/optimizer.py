@@ -19,7 +19,7 @@ def update_rows(
     sparse : its gradient, each row once, ascending
     state : square (n_ids,), total and share (n_vocabularies,)
     """
-    library, rows, gradient = load_library(), sparse._indices()[0], sparse._values()
+    library, rows, gradient = load_library(), sparse._indices()[0].contiguous(), sparse._values()
     decay, square, total, share = group["decay"], state["square"], state["total"], state["share"]
     numbers = gradient, table, square, total, share
     if library is None or not are_plain(numbers if decay is None else (*numbers, decay)):
@@ -32,28 +32,4 @@ def update_rows(
     rates = map(float, (group["lr"], group["betas"][1], group["eps"]))
     library.din_update_rows(update.ctypes.data, *rates)
     torch.autograd.graph.increment_version(table)
-    return True
-
-
-def update_dense(
-    parameters: list[Tensor], states: list[dict[str, Tensor]], group: dict[str, Any]
-) -> bool:
-    """Move parameters as ``torch.optim.Adam`` does; False where torch must do it.
-
-    states : exp_avg and exp_avg_sq like the parameter, step a number
-    """
-    library = load_library()
-    columns: list[list[Any]] = [  # the members of ``DenseUpdate`` in network.h
-        parameters,
-        [parameter.grad for parameter in parameters],
-        *[[state[name] for state in states] for name in ("exp_avg", "exp_avg_sq", "step")],
-    ]
-    if library is None or not all(are_plain(tensors) for tensors in columns):
-        return False
-    pointers = [[tensor.data_ptr() for tensor in tensors] for tensors in columns]
-    sizes = [parameter.numel() for parameter in parameters]
-    updates = np.array([*pointers, sizes], dtype=POINTER).T.copy()
-    rates = map(float, (group["lr"], *group["betas"], group["eps"]))
-    library.din_update_dense(updates.ctypes.data, len(updates), *rates)
-    torch.autograd.graph.increment_version(parameters)
     return True

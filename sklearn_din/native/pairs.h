@@ -1,7 +1,6 @@
 // Rows of a product of two matrices: counted, scored, and the best of each row selected.
 #pragma once
 #include <algorithm>
-#include <cmath>
 #include <cstring>
 #include <functional>
 #include <vector>
@@ -12,42 +11,28 @@ namespace din {
 
 class Largest {  // of a row's sizes above 0; of equal ones those of the first columns
     const size_t n;
-    std::vector<uint64_t> keys, like;  // the bits of a size, which are in its order, then the column
-    std::vector<uint32_t> n_keys;      // by their first bits
-
-    static size_t first_bits(uint64_t key) { return key >> 52; }
-    static int32_t column_of(uint64_t key) { return int32_t(UINT32_MAX - uint32_t(key)); }
+    std::vector<uint64_t> keys;  // the bits of a size, which are in its order, then the column
 
 public:
-    explicit Largest(int64_t n) : n(n), n_keys(1 << 11) {}
+    explicit Largest(int64_t n) : n(n) {}
 
     void offer(float size, int32_t column) {
         if (!(size > 0)) return;
         uint32_t bits;
         std::memcpy(&bits, &size, sizeof bits);
         keys.push_back(uint64_t(bits) << 32 | (UINT32_MAX - uint32_t(column)));
-        n_keys[first_bits(keys.back())]++;
     }
 
     // Writes the columns in ascending order, returns their end, and begins anew.
     int32_t* write(int32_t* to) {
+        if (n < keys.size()) {
+            std::nth_element(keys.begin(), keys.begin() + n, keys.end(), std::greater<>());
+            keys.resize(n);
+        }
         int32_t* const begin = to;
-        size_t least = 0, n_more = n;  // all larger ones, and so many like the least
-        if (keys.size() > n)
-            for (least = n_keys.size() - 1; n_keys[least] < n_more;) n_more -= n_keys[least--];
-        for (const uint64_t key : keys) {
-            n_keys[first_bits(key)] = 0;
-            if (first_bits(key) > least) *to++ = column_of(key);
-            else if (first_bits(key) == least) like.push_back(key);
-        }
-        if (n_more < like.size()) {
-            std::nth_element(like.begin(), like.begin() + n_more, like.end(), std::greater<>());
-            like.resize(n_more);
-        }
-        for (const uint64_t key : like) *to++ = column_of(key);
+        for (const uint64_t key : keys) *to++ = int32_t(UINT32_MAX - uint32_t(key));
         std::sort(begin, to);
         keys.clear();
-        like.clear();
         return to;
     }
 };
@@ -124,20 +109,6 @@ inline void select_pairs(const Pairs& p) {
             if (!p.near_ends || wanted_by[j] == row || (is_popular[row] && is_popular[j])) *end++ = j;
         std::sort(columns, end);
         for (; columns < end; columns++) *values++ = product.sums[*columns];
-        p.ends[row + 1] = columns - p.columns;
-    }
-}
-
-// The largest numbers by size of each row of a matrix, (n_popular, n_popular).
-inline void select_largest(const Pairs& p) {
-    Largest best(p.n_best);
-    int32_t* columns = p.columns;
-    float* values = p.values;
-    for (int64_t row = 0; row < p.n_popular; row++) {
-        const float* numbers = p.gram + row * p.n_popular;
-        for (int64_t i = 0; i < p.n_popular; i++) best.offer(std::fabs(numbers[i]), i);
-        for (int32_t* const end = best.write(columns); columns < end; columns++)
-            *values++ = numbers[*columns];
         p.ends[row + 1] = columns - p.columns;
     }
 }

@@ -54,12 +54,6 @@ def select_pairs(
     return _call("din_select_pairs", left.shape[0], n_most, members)
 
 
-def select_largest(matrix: np.ndarray, n_best: int) -> Rows | None:
-    """Return the largest values of each row by size, of equal ones those of the first columns."""
-    members = {"gram": matrix, "n_popular": len(matrix), "n_best": n_best}
-    return _call("din_select_largest", len(matrix), len(matrix) * n_best, members)
-
-
 def _product(left: csr_array, right: csr_array) -> dict[str, Any]:
     members = {"right_values": right.data, "n_ids": left.shape[0], "n_inner": right.shape[0]}
     return members | _places("left", left) | _places("right", right)

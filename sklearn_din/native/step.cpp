@@ -270,7 +270,7 @@ void weigh(const Events& b, const Block& block, Task& task, OfEvents& own) {
     const float* queries = own.queries + (block.begin - own.first_row) * b.width;
     const float* keys = own.inputs + from * b.ld;
     float *scores = own.scores[0] + from * ld, *output = task.space->scratch[0];
-    float *of_row = task.space->of_rows, *matrix = task.space->matrix[0];
+    float *of_row = task.space->of_rows, *matrix = task.space->matrix;
     for (int64_t i = 0; i < n_rows; i++) copy(of_row + i * ld, first.bias, ld);
     multiply(n_rows, ld, b.width, {queries, b.width, 1}, b.query_forward, ld, Sum{of_row, ld});
     copy(matrix, first.forward, first.n_in * ld);
@@ -555,7 +555,7 @@ void weigh_keys_backward(
     const Events& b, Task& task, int64_t n, const float* of_scores, const float* keys,
     const float* query, float* of_query, float* of_keys) {
     const Dense& first = b.unit.layers[0];
-    float* matrix = b.of->trains_embeddings ? task.space->matrix[1] : nullptr;
+    float* matrix = b.of->trains_embeddings ? task.space->matrix : nullptr;
     multiply(first.n_out, b.width, n, {of_scores, 1, first.ld_out}, keys, b.ld,
              OfMatrix{b, task.sum, query, of_query, matrix});
     if (matrix)

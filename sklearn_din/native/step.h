@@ -48,7 +48,7 @@ struct Space {  // memory of a thread, for one chunk of rows at a time
     float** scores;
     OfEvents* events;
     float* scratch[4];
-    float *of_rows, *matrix[2];  // matrix: as large as a unit's first layer
+    float *of_rows, *matrix;  // the latter as large as a unit's first layer
 };
 
 struct Task {  // consecutive rows

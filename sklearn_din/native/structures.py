@@ -17,7 +17,7 @@ ACTIVATIONS = {"NONE": 0, "PReLU": 1, "Sigmoid": 2}
 UNKNOWN_ID, NO_MEMORY = 1, 2  # what a call may come to, besides 0
 WORD = 8  # bytes of each member
 POINTER = np.dtype(np.int64)
-TYPES = {"p": ctypes.c_void_p, "n": ctypes.c_int64, "f": ctypes.c_float, "d": ctypes.c_double}
+TYPES = {"p": ctypes.c_void_p, "n": ctypes.c_int64, "f": ctypes.c_float}
 
 
 def _structure(members: str) -> np.dtype:
@@ -45,10 +45,8 @@ PAIRS = _structure(
 CALLS = {
     "din_run": "ppp",
     "din_update_rows": "pfff",
-    "din_update_dense": "pndddd",
     "din_score_pairs": "pf",
     "din_select_pairs": "p",
-    "din_select_largest": "p",
 }
 
 

@@ -8,7 +8,7 @@ from scipy.linalg import lapack
 from scipy.sparse import csr_array, diags_array, eye_array, vstack
 
 from sklearn_din.features.identities import ids_to_look_up
-from sklearn_din.native.pairs import score_pairs, select_largest, select_pairs
+from sklearn_din.native.pairs import score_pairs, select_pairs
 from sklearn_din.neighbours.cooccurrence import (
     check_numbers,
     count_pairs,
@@ -287,19 +287,17 @@ def most_popular(n_users: np.ndarray) -> np.ndarray:
 
 def _sparse(weights: np.ndarray, ids: np.ndarray, n_ids: int) -> csr_array:
     """Return the largest weights of each row by size, of equal ones the first, over all ids."""
-    n_best = min(MOST_NEIGHBOURS, len(ids))
-    values, columns, ends = select_largest(weights, n_best) or _select_largest(weights, n_best)
+    n_best, sizes = min(MOST_NEIGHBOURS, len(ids)), np.abs(weights)
+    is_best = sizes >= np.partition(sizes, -n_best, axis=1)[:, -n_best, None]
+    is_best &= sizes > 0
+    n_chosen = np.count_nonzero(is_best, axis=1)
+    for row in np.flatnonzero(n_chosen > n_best):
+        is_least = sizes[row] == sizes[row, is_best[row]].min()
+        is_best[row, np.flatnonzero(is_least)[n_best - n_chosen[row] :]] = False
     lengths = np.zeros(n_ids + 1, dtype=np.int64)
-    lengths[ids + 1] = np.diff(ends)
-    return narrow_csr(values, ids[columns], np.cumsum(lengths), (n_ids, n_ids))
-
-
-def _select_largest(weights: np.ndarray, n_best: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return values, columns and ends of the largest weights of each row by size."""
-    columns = np.arange(weights.shape[1])
-    is_best = np.stack([_largest(sizes, columns, n_best) for sizes in np.abs(weights)])
-    rows, columns = np.nonzero(is_best)
-    return weights[is_best], columns, np.searchsorted(rows, np.arange(len(weights) + 1))
+    lengths[ids + 1] = np.count_nonzero(is_best, axis=1)
+    columns = ids[np.nonzero(is_best)[1]]
+    return narrow_csr(weights[is_best], columns, np.cumsum(lengths), (n_ids, n_ids))
 
 
 def _cosine(counts: csr_array, roots: np.ndarray, first: int, n_best: int) -> csr_array:

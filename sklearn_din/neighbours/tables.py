@@ -13,7 +13,6 @@ from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.schema import Schema
 from sklearn_din.neighbours.blocks import NOT_COUNTED, ByTime, ByUser, Order, OrderedRows
 from sklearn_din.neighbours.cooccurrence import MOST_COUNTED, Interactions, row_blocks
-from sklearn_din.neighbours.holding import scores_hold
 from sklearn_din.neighbours.item_scores import N_NUMBERS, N_OF_HISTORY, ItemScores
 from sklearn_din.neighbours.levels import UserLevels, learn_levels
 from sklearn_din.neighbours.pairs import (
@@ -297,6 +296,8 @@ def _learn_pairs(
 
     levels : (n_rows, n_columns). Those of the rows' users, which tell beside the numbers.
     """
+    from sklearn_din.neighbours.holding import scores_hold
+
     learnt, taken = [], {*taken}
     for history, candidate in histories_with_candidate(X.schema):
         names = name_columns(history, taken)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from sklearn_din.features.schema import FIRST_KNOWN_ID, Schema
-from sklearn_din.network.batch import BatchLists, BatchVectors, DistinctRows, to_device
+from sklearn_din.network.batch import BatchLists, BatchVectors, DistinctRows
 from sklearn_din.network.segments import sum_events
 
 
@@ -147,23 +147,6 @@ class FieldEmbeddings(nn.Module):
             width: _distinct_rows(torch.cat([self._positions(name, ids) for name in names]))
             for width, names in self._fields_by_width.items()
         }
-
-    @torch.no_grad()
-    def merge_gradients(self, ids: Mapping[str, Tensor]) -> None:
-        """Merge repeated rows in the tables' gradients of a batch's chunks, in ascending order.
-
-        On a CPU torch adds sparse gradients up so; on a GPU it puts them one after the other. The
-        ids are those of the whole batch, in the host's memory.
-        """
-        for width, distinct in self.distinct_rows(ids).items():
-            table = self.tables[width]
-            if table.grad is None:
-                continue
-            rows = to_device(distinct.rows, table.device)
-            ordered, order = table.grad._indices()[0].sort(stable=True)
-            starts = torch.searchsorted(ordered, rows)
-            sums = F.embedding_bag(order, table.grad._values(), starts, mode="sum")
-            table.grad = sparse_gradient(rows, sums, table.shape)
 
     def _positions(self, name: str, ids: Mapping[str, Tensor]) -> Tensor:
         """Return the table rows that a field's ids refer to."""

@@ -41,9 +41,9 @@ class Column(NamedTuple):
 class Events:
     """One behaviour's events and what their impressions see of them, in one of several layouts.
 
-    Training has the events of all impressions one after the other, a ranking one history for all
-    candidates, ONNX files either of them with padding. A layout has the operations that are not
-    implemented here; ``Interest.columns`` is written over them, once for all.
+    Torch has the events of all impressions one after the other; ONNX files have them with padding,
+    or one history for all candidates. A layout has the operations that are not implemented here;
+    ``Interest.columns`` is written over them, once for all.
 
     Arrays of impressions, (n_rows, ...), have one row where all candidates share a history. Those
     of events, (events, ...), have the axes of the layout in front.
@@ -364,83 +364,6 @@ class FlatEvents(Events):
         if factor is None:
             return weights
         return weights * factor.squeeze(1).index_select(0, self.segments.rows)
-
-
-class SharedEvents(Events):
-    """Events of one history shared by all candidates of a batch: (n_events, ...).
-
-    What compares them with the candidates, weights too, is (n_rows, n_events). It computes no
-    gradients: rankings alone share a history.
-    """
-
-    def __init__(
-        self, interest: Interest, queries: Tensor | None, keys: Tensor, batch: Batch
-    ) -> None:
-        self.batch, n_events = batch, keys.shape[0]
-        super().__init__(interest, queries, keys, keys.new_full((1, 1), n_events))
-        if interest.extended:
-            self.numbers = [batch.event_numbers[name] for name in interest.behaviour.numbers]
-            ranks = torch.arange(n_events, device=keys.device).flip(0).float()
-            same = [self._compare(*names) for *names, _ in interest.compared]
-            self._relate(ranks, torch.ones_like(ranks), same)
-
-    def _compare(self, history: str, candidate: str) -> Tensor:
-        """Return the same as ``find_same``, of every candidate and event: (n_rows, n_events)."""
-        if candidate not in self.batch.lists:
-            shown = shown_ids(self.batch.identities[candidate]).unsqueeze(1)
-            return (self.batch.identities[history] == shown).float()
-        events, lists = self.batch.lists[history], self.batch.lists[candidate]
-        n_lists, n_of_events = (len(distinct.offsets) - 1 for distinct in (lists, events))
-        pairs = torch.arange(n_lists * n_of_events, device=lists.at.device)
-        likeness = events.likeness_to(lists, pairs % n_of_events, pairs // n_of_events)
-        of_rows = likeness.view(n_lists, n_of_events).index_select(0, lists.at)
-        return of_rows.index_select(1, events.at)
-
-    def sum(self, values: Tensor, weights: Tensor | None = None) -> Tensor:
-        return values.sum(0, keepdim=True) if weights is None else weights @ values
-
-    def sum_matching(self, values: Tensor) -> Tensor:
-        return torch.stack([bits @ values for bits in self.same], dim=1)
-
-    def cosines(self, history: str, candidate: str, vocabulary: str) -> Tensor:
-        vectors = self.batch.vectors
-        units, rows = F.normalize(vectors.tables[vocabulary]), vectors.rows
-        return units.index_select(0, rows[candidate]) @ units.index_select(0, rows[history]).t()
-
-    def maximum(self) -> Tensor:
-        none = self.keys.new_zeros(1, self.keys.shape[1])
-        return self.keys.amax(0, keepdim=True) if self.keys.shape[0] else none
-
-    def attend(self) -> tuple[Tensor, Tensor]:
-        scores = self._first_scores(self.interest.unit)
-        weights = self.interest.unit.finish(scores.flatten(0, 1)).view(scores.shape[:2])
-        if self.interest.normalization == "softmax":
-            weights = weights.softmax(dim=1)
-        return weights @ self.keys, weights
-
-    def _first_scores(self, unit: ActivationUnit) -> Tensor:
-        """Return the scores of the unit's first layer: (n_rows, n_events, n_units).
-
-        ``Wq q + Wp (q * k)`` is ``(Wq + Wp diag(k)) q``, and the bracket depends on the history
-        alone: one product gives all scores.
-        """
-        relations = self.relations() if self.interest.extended else []
-        n_pairs = len(self.same) * len(DECAYS) if relations else 0
-        sizes = [unit.width, unit.width, n_pairs, len(relations) - n_pairs]
-        weight_query, weight_event = unit.split_first_layer()
-        weight_key, weight_pair, weight_same, weight_common = weight_event.split(sizes)
-        of_events = [values.unsqueeze(1) for values in relations[n_pairs:]]
-        common = torch.cat([self.keys, *of_events], dim=1)
-        constant = torch.addmm(unit.first.bias, common, torch.cat([weight_key, weight_common]))
-        keys, weights = self.keys.t().unsqueeze(2), weight_pair.unsqueeze(1)
-        matrix = torch.addcmul(weight_query.unsqueeze(1), keys, weights)
-        scores = torch.addmm(constant.flatten(), self.queries, matrix.flatten(1))
-        scores = scores.unflatten(1, constant.shape)
-        if n_pairs:  # few of which are equal
-            alike = torch.stack([*self.same]).amax(0).flatten().nonzero().squeeze(1)
-            bits = [of_pairs.flatten().index_select(0, alike) for of_pairs in relations[:n_pairs]]
-            scores.flatten(0, 1).index_add_(0, alike, torch.stack(bits, dim=1) @ weight_same)
-        return scores
 
 
 def find_same(interest: Interest, batch: Batch) -> list[Tensor]:

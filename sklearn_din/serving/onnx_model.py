@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import Any, Literal, NoReturn, Self
 
 import numpy as np
@@ -11,7 +12,7 @@ import pandas as pd
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.pipeline import Pipeline
 
-from sklearn_din.features.encoded import EncodedFeatures
+from sklearn_din.features.encoded import EncodedFeatures, find_runs
 from sklearn_din.features.event_table import check_weights, event_table
 from sklearn_din.features.lists import IdLists
 from sklearn_din.features.schema import FIRST_KNOWN_ID, Behaviour, Schema
@@ -208,13 +209,10 @@ class OnnxNetwork:
 
     def _feeds(self, X: EncodedFeatures) -> Iterator[tuple[slice, dict[str, np.ndarray]]]:
         """Return rows that one run takes and their inputs: some, or those of one history."""
-        ends = np.arange(ROWS_PER_RUN, max(len(X), 1), ROWS_PER_RUN)
+        ends = [*range(0, max(len(X), 1), ROWS_PER_RUN), len(X)]
         if self.facts.layout == "ranking":
-            changes = np.zeros(max(len(X) - 1, 0), dtype=bool)
-            for histories in self._shared:
-                changes |= X.behaviours[histories].changes()
-            ends = np.flatnonzero(changes) + 1
-        for start, end in zip([0, *ends.tolist()], [*ends.tolist(), len(X)], strict=True):
+            ends = find_runs(X).tolist()
+        for start, end in pairwise(ends):
             yield slice(start, end), self._inputs(X[start:end])
 
     def _inputs(self, X: EncodedFeatures) -> dict[str, np.ndarray]:

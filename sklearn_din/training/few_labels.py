@@ -28,13 +28,9 @@ from sklearn_din.training.alone import Given
 from sklearn_din.training.batches import choose_batch_size
 from sklearn_din.training.novelty import ALWAYS, NEVER, Novelty
 from sklearn_din.training.occurrences import count_ids
-from sklearn_din.training.target import Click
-from sklearn_din.training.validation import SplitRows, choose_validation
+from sklearn_din.training.validation import FEW_ROWS, SplitRows, choose_validation
 from sklearn_din.utils.validation import group_codes
 
-FEW_ROWS = 3_000
-FEW_LABELS = 300  # of the rarer kind
-LEAST_ROWS = 100  # fewer rows do not make folds
 N_FOLDS = 3
 TESTED = 0.2  # fraction of the rows that each fold in time predicts
 ROWS_TO_LEARN = 40_000  # by all epochs together
@@ -42,17 +38,6 @@ LEAST_EPOCHS = 4
 FACTORS = np.linspace(0.0, 1.0, 41)
 LEAST_FACTOR = 0.02  # keeps the order of rows
 ERRORS_BELOW_BEST = 0.5  # standard errors of the folds' losses
-
-
-def are_few(net: NeuralNet, y: np.ndarray) -> bool:
-    """Return whether the labels are too few to validate on, and the user has not chosen a way."""
-    if type(net.target) is not Click or net.early_stopping != "auto" or len(y) < LEAST_ROWS:
-        return False
-    callbacks = [pair[1] if isinstance(pair, tuple) else pair for pair in net.callbacks or ()]
-    if any(getattr(callback, "monitor", None) for callback in callbacks):
-        return False
-    n_rarer = min(int(y.sum()), len(y) - int(y.sum()))
-    return n_rarer > 0 and (len(y) < FEW_ROWS or n_rarer < FEW_LABELS)
 
 
 def count_epochs(n_rows: int, most: int) -> int:

@@ -116,7 +116,8 @@ def _grown_weights(old: DIN, new: DIN, *, seed: int) -> dict[str, Tensor]:
         blocks = []
         for vocabulary in new.embeddings.vocabularies_of(width):
             known = old.embeddings.weight(vocabulary).detach()
-            fresh = torch.empty(new.embeddings.sizes[vocabulary] - len(known), int(width))
+            n_new = new.embeddings.sizes[vocabulary] - len(known)
+            fresh = torch.empty(n_new, int(width), dtype=known.dtype)
             fresh.normal_(std=new.embeddings.scale, generator=generator)
             blocks += [known, fresh.to(known.device)]
         weights[f"embeddings.tables.{width}"] = torch.cat(blocks)

@@ -13,7 +13,7 @@ from torch.optim.adam import adam
 from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
 from sklearn_din.module import DIN
-from sklearn_din.native.optimizer import update_dense, update_rows
+from sklearn_din.native.optimizer import update_rows
 
 HOOKS = "_optimizer_step_pre_hooks", "_optimizer_step_post_hooks"
 
@@ -71,7 +71,17 @@ class RowwiseAdam(torch.optim.Optimizer):
     # compiler. Nothing here is compiled, so the unwrapped functions do.
     add_param_group = unwrap(torch.optim.Optimizer.add_param_group)
     state_dict = unwrap(torch.optim.Optimizer.state_dict)
-    load_state_dict = unwrap(torch.optim.Optimizer.load_state_dict)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over the state of another optimizer; ValueError where it has other sizes."""
+        unwrap(torch.optim.Optimizer.load_state_dict)(self, state_dict)
+        for group in self.param_groups:
+            n_vocabularies = (1 if group["starts"] is None else len(group["starts"]),)
+            for parameter in group["params"]:
+                sizes = dict.fromkeys(("exp_avg", "exp_avg_sq"), parameter.shape)
+                sizes |= dict.fromkeys(("total", "share"), n_vocabularies)
+                sizes |= {"square": parameter.shape[:1], "step": ()}
+                _check_sizes(self.state.get(parameter, {}), sizes)
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Forget the gradients, or set them to zero, as torch does."""
@@ -120,16 +130,17 @@ class RowwiseAdam(torch.optim.Optimizer):
                 state["step"] = torch.zeros((), dtype=torch.float32, device=parameter.device)
                 state["exp_avg"] = torch.zeros_like(parameter)
                 state["exp_avg_sq"] = torch.zeros_like(parameter)
-        if update_dense(parameters, states, group):
-            return
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        means, squares = ([state[name] for state in states] for name in ("exp_avg", "exp_avg_sq"))
         adam(
             parameters,
-            [parameter.grad for parameter in parameters if parameter.grad is not None],
-            [state["exp_avg"] for state in states],
-            [state["exp_avg_sq"] for state in states],
+            gradients,
+            means,
+            squares,
             [],
             [state["step"] for state in states],
-            fused=True,
+            # The fused kernel reads and writes numbers as they lie, whatever the strides are.
+            fused=all(t.is_contiguous() for t in (*parameters, *gradients, *means, *squares)),
             amsgrad=False,
             beta1=group["betas"][0],
             beta2=group["betas"][1],
@@ -161,6 +172,15 @@ class RowwiseAdam(torch.optim.Optimizer):
         state["square"].index_copy_(0, rows, square)
         denominator = square.add_(typical).sqrt_().add_(group["eps"]).unsqueeze(1)
         table.index_copy_(0, rows, values.addcdiv_(gradient, denominator, value=-group["lr"]))
+
+
+def _check_sizes(state: dict[str, Tensor], sizes: dict[str, tuple[int, ...]]) -> None:
+    for name, moment in state.items():
+        if moment.shape != sizes.get(name, moment.shape):
+            raise ValueError(
+                f"an optimizer's state must have the sizes of its parameters: {name} needs "
+                f"{tuple(sizes[name])}, got {tuple(moment.shape)}. Load that of the same network."
+            )
 
 
 def optimizer_of(module: DIN, *, lr: float, embedding_lr: float | None) -> RowwiseAdam:

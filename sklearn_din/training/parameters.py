@@ -8,25 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field, fields
-from numbers import Integral, Real
+from numbers import Real
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from sklearn_din.module import OPTIONS
-from sklearn_din.utils.compat import Interval, StrOptions
+from sklearn_din.utils.compat import AUTO, COUNT, Interval, StrOptions, parameter
 
 if TYPE_CHECKING:
     from skorch.callbacks import Callback
 
-AUTO = StrOptions({"auto"})
-COUNT = Interval(Integral, 1, None, closed="left")
 RATE = Interval(Real, 0, None, closed="neither")
-
-
-def parameter(default: object, *allowed: object) -> Any:
-    """Return a field of a dataclass: a default, and what scikit-learn is to allow."""
-    return field(default=default, metadata={"allowed": [*allowed]})
 
 
 def option(default: str, name: str) -> Any:
@@ -94,11 +87,6 @@ class NumberParameters(Parameters):
 
     loss: Literal["squared", "log1p"] = parameter("squared", StrOptions({"squared", "log1p"}))
     neighbours: None = field(default=None, init=False)
-
-
-def constraints_of(parameters: type[Parameters]) -> dict[str, list[Any]]:
-    """Return the values that scikit-learn allows for each parameter of an estimator."""
-    return {entry.name: entry.metadata["allowed"] for entry in fields(parameters) if entry.init}
 
 
 def names_of(parameters: type[NetworkParameters | TrainingParameters]) -> list[str]:

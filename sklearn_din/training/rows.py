@@ -15,14 +15,12 @@ from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.neighbours.tables import NeighbourTables, choose_order, learn_neighbours
 from sklearn_din.training.alone import Alone, Given
 from sklearn_din.training.batches import ImpressionBatches, choose_batch_size
-from sklearn_din.training.few_labels import are_few, count_epochs, find_factor, shrink
-from sklearn_din.training.growth import grow, next_seeds
 from sklearn_din.training.novelty import Novelty, ShownRows, measure_novelty
 from sklearn_din.training.seeding import own_random_state
 from sklearn_din.training.simple_rates import note_better_rate
 from sklearn_din.training.target import Numbers
 from sklearn_din.training.training import Training
-from sklearn_din.training.validation import choose_validation, cut_in_time, split_rows
+from sklearn_din.training.validation import are_few, choose_validation, cut_in_time, split_rows
 from sklearn_din.utils.compat import _safe_indexing
 
 EARLY_STOPPING_ROWS = 1_000
@@ -55,6 +53,8 @@ def train_new(
                 order = stack.enter_context(callback.hold(given, order, ranks))
         net.order_, factor = order, None
         if epochs is None and are_few(net, given.y):
+            from sklearn_din.training.few_labels import count_epochs, find_factor, shrink
+
             fit = partial(train_new, ranks=Alone())
             factor, uses_items = ranks.from_first(find_factor(given, fit=fit))
         # Each row's numbers come from a table that does not count it, held out or not.
@@ -86,6 +86,8 @@ def train_further(
     ranks: Alone,
 ) -> None:
     """Continue training a net in one pass over further rows."""
+    from sklearn_din.training.growth import grow, next_seeds
+
     given = _check_given(net, X, y, sample_weight, None, ranks, goes_on=True)
     if given.X.positions is not None and not net.module_.options["position_shares"]:
         raise ValueError(

@@ -10,12 +10,11 @@ from skorch.history import History
 from torch import Tensor
 
 from sklearn_din.native.logits import add_gradients
-from sklearn_din.network.batch import Batch, is_host
+from sklearn_din.network.batch import EVENTS_PER_PART, Batch, is_host
 from sklearn_din.training.target import Click, Numbers, Target
 
 STEPS_PER_READ = 50  # losses on a GPU: reading one makes the host wait for all earlier steps
-SPLIT_FROM = 1 << 17  # events of a step: a layer of 64 units over them takes 32 MiB
-EVENTS_PER_PART = 1 << 15  # of a split step: they fit in the CPU cache
+SPLIT_FROM = 1 << 17  # events of torch's step: a layer of 64 units over them takes 32 MiB
 LOSSES: dict[type[Target], str] = {Click: "log", Numbers: "squares"}  # known to native code
 
 
@@ -24,7 +23,7 @@ def compute_by_parts(
 ) -> dict[str, Tensor]:
     """Return loss and logits of a batch; in training, give its gradients to the parameters.
 
-    Where its events are many, its parts are computed one after the other, and their sum is the
+    Where torch computes many events on a CPU, it does so part by part, and their sum is the
     batch's. Memory follows the part, so histories of thousands of events fit, and small blocks
     stay with the process: with 10,000 events per history a step takes a third of the time
     (benchmarks/README.md).
@@ -33,15 +32,15 @@ def compute_by_parts(
     own = whole.own_rows(y)
     if training and (step := compute_in_native_code(net, whole, own)):
         return step
-    parts = whole.split(EVENTS_PER_PART) if whole.n_events > SPLIT_FROM else [whole]
+    is_long = is_host(net.device) and whole.n_events > SPLIT_FROM
+    parts = whole.split(EVENTS_PER_PART) if is_long else [whole]
     labels_of = own.split([len(part) for part in parts])
     losses, logits = [], []
     for part, labels in zip(parts, labels_of, strict=True):
         # Each part draws for the whole joint batch and takes its own rows: the random state is put
         # back after all parts but the last, so that all draw the same numbers.
         draws_again = part.joint is not None and part is not parts[-1]
-        devices = [torch.device(net.device)] if not is_host(net.device) else []
-        with torch.random.fork_rng(devices=devices, enabled=draws_again):
+        with torch.random.fork_rng(devices=[], enabled=draws_again):
             logits.append(net.infer(part))
         loss = net.get_loss(logits[-1], labels, X=part, training=training)
         if len(part) != whole.n_joint_rows:
@@ -50,8 +49,6 @@ def compute_by_parts(
             loss.backward()
             loss, logits[-1] = loss.detach(), logits[-1].detach()
         losses.append(loss)
-    if training and len(parts) > 1 and not is_host(net.device):
-        net.module_.embeddings.merge_gradients(whole.ids)
     if len(parts) == 1:
         return {"loss": losses[0], "y_pred": logits[0]}
     return {"loss": torch.stack(losses).sum(), "y_pred": torch.cat(logits)}
@@ -60,7 +57,7 @@ def compute_by_parts(
 def compute_in_native_code(net: NeuralNet, rows: Batch, labels: Tensor) -> dict[str, Tensor] | None:
     """Do what ``compute_by_parts`` does in training, in one native pass; None where torch must."""
     loss_name = LOSSES.get(type(net.target), "")
-    if not (loss_name and net.knows_own_loss and len(rows) and rows.n_events <= SPLIT_FROM):
+    if not (loss_name and net.knows_own_loss and len(rows)):
         return None
     step = add_gradients(net.module_, rows, labels, loss_name)
     return None if step is None else dict(zip(("loss", "y_pred"), step, strict=True))

@@ -6,16 +6,31 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 from sklearn.model_selection import GroupShuffleSplit, train_test_split
+from skorch import NeuralNet
 
-from sklearn_din.model_selection import row_of_nearest_change
 from sklearn_din.training.inputs import check_rows
-from sklearn_din.utils.spans import row_dtype
+from sklearn_din.training.target import Click
+from sklearn_din.utils.spans import row_dtype, row_of_nearest_change
 from sklearn_din.utils.validation import group_codes
 from sklearn_din.utils.warnings import warn_user
 
 MOST_PARTS = 8  # chunks of the pass over validation rows; weights are averaged after each
 ROWS_PER_PART = 32  # minimum per chunk
+FEW_ROWS = 3_000
+FEW_LABELS = 300  # of the rarer kind
+LEAST_ROWS = 100  # fewer rows do not make folds
 SplitRows = tuple[np.ndarray, np.ndarray]  # row numbers to train on, row numbers to validate on
+
+
+def are_few(net: NeuralNet, y: np.ndarray) -> bool:
+    """Return whether the labels are too few to validate on, and the user has not chosen a way."""
+    if type(net.target) is not Click or net.early_stopping != "auto" or len(y) < LEAST_ROWS:
+        return False
+    callbacks = [pair[1] if isinstance(pair, tuple) else pair for pair in net.callbacks or ()]
+    if any(getattr(callback, "monitor", None) for callback in callbacks):
+        return False
+    n_rarer = min(int(y.sum()), len(y) - int(y.sum()))
+    return n_rarer > 0 and (len(y) < FEW_ROWS or n_rarer < FEW_LABELS)
 
 
 def choose_validation(how: str, times: np.ndarray | None) -> str:

@@ -47,6 +47,24 @@ def pairs_in_turn(owners: np.ndarray, times: np.ndarray) -> tuple[np.ndarray, np
     return earlier[is_pair], later[is_pair]
 
 
+def row_of_nearest_change(times: np.ndarray, row: int) -> int:
+    """Return the row, nearest to a given row, at which another of the sorted times begins.
+
+    TimeSplit and the validation rows of DINClassifier are cut by it, so that equal times are never
+    parted.
+
+    Examples
+    --------
+    >>> times = np.array([1, 2, 2, 2, 3])
+    >>> row_of_nearest_change(times, 2), row_of_nearest_change(times, 3)
+    (1, 4)
+    """
+    time = times[min(max(row, 0), len(times) - 1)]
+    ends = np.searchsorted(times, time, side="left"), np.searchsorted(times, time, side="right")
+    changes = [int(end) for end in ends if 0 < end < len(times)]
+    return min(changes, key=lambda change: abs(change - row))
+
+
 @dataclass(frozen=True, eq=False)
 class Spans:
     """One window per row: row ``i`` holds the events ``starts[i] : starts[i] + lengths[i]``.
