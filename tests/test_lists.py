@@ -18,13 +18,11 @@ from sklearn_din import (
     Schema,
     attach_history,
     explain,
-    sample_negatives,
     scan_parquet,
 )
 from sklearn_din.features.lists import IdLists
 from sklearn_din.network.batch import Batch
 from sklearn_din.network.interest import find_same
-from sklearn_din.training.occurrences import count_ids
 from tests import fitted_pipelines
 from tests.network_options import each_network
 from tests.padded_network import padded_logits
@@ -83,27 +81,6 @@ def test_equal_lists_are_held_once_in_whatever_order_and_however_often_their_ids
     some = pickle.loads(pickle.dumps(lists[50:70]))
     assert plain_lists(*some.flatten()[::-1]) == plain[50:70]
     assert (some.digests == lists.digests[50:70]).all()
-
-
-def test_each_event_has_the_ids_of_its_values(model, shown, clicks):
-    X = model[:-1].transform(shown[0])
-    decode = model["encode"].inverse_transform_ids
-    assert X.schema["genres"].kind == "list"
-    assert X.schema["hist_genres"].kind == "list_history"
-    assert X["hist_genres"].shape == (*X["hist_film"].shape, 3)
-    for row in (0, 7, 299):
-        films = decode("film", X["hist_film"][row][X["hist_film_mask"][row]])
-        lists = X["hist_genres"][row][X["hist_genres_mask"][row]]
-        values = [[v for v in decode("hist_genres", ids) if v is not None] for ids in lists]
-        assert values == [OF_FILM[film] for film in films]
-    own = [decode("genres", ids[ids > 0]).tolist() for ids in X["genres"]]
-    assert own == [OF_FILM[film] for film in shown[0]["film"]]
-    padded = np.concatenate([X["genres"].ravel(), X["hist_genres"].ravel()])
-    counts = np.bincount(padded, minlength=X.schema["genres"].n_ids)
-    counts[0] = 0  # padding; each value of each list counts as an occurrence
-    np.testing.assert_array_equal(count_ids(X)["genres"], counts)
-    X, _ = sample_negatives(clicks[0], item="film", item_columns=["genres"], random_state=0)
-    assert all(GENRES[film] == own for film, own in zip(X["film"], X["genres"], strict=True))
 
 
 def through_a_file(frame, read):
@@ -188,16 +165,6 @@ def test_values_that_are_missing_or_not_known_are_unknown_and_an_empty_list_is_z
     unknown = model["din"].net_.module_.embeddings.weight("genres")[1].detach()
     for other in (["a", "zz"], ["a", None]):
         torch.testing.assert_close(vector(other), (of_a + unknown) / 2)
-
-
-def test_all_lists_of_events_may_be_empty_or_missing():
-    kind = pd.ArrowDtype(pa.list_(pa.list_(pa.float64())))
-    cells = [[[0.0, 2.0], [1.0]], [None, []], [[None]], []]
-    lists = {"genres": [[1], [2], [1], [2]], "hist_genres": pd.Series(cells, dtype=kind)}
-    frame = pd.DataFrame(lists)
-    encoder = HistorySequenceEncoder(histories={"hist_genres": "genres"}).fit(frame)
-    of_rows = [encoder.transform(frame[row : row + 1]) for row in (1, 2, 3)]
-    assert [X.behaviours["hist_genres",].spans.lengths.tolist() for X in of_rows] == [[2], [1], [0]]
 
 
 def test_rows_of_a_scan_and_histories_attached_by_duckdb_train_the_same_network(

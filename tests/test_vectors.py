@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from sklearn_din import HistorySequenceEncoder, attach_history, export_onnx
-from sklearn_din.features.vectors import Vectors
 from sklearn_din.network.batch import Batch
 from sklearn_din.network.interest import FlatEvents
 from tests import fitted_pipelines
@@ -44,23 +43,6 @@ def make_model(vectors):
 def model(vectors, shown):
     X, y = shown
     return make_model(vectors).fit(X[:400], y[:400])
-
-
-def plain_rows(known, ids):
-    """One id after the other."""
-    new = dict(zip(known.new_ids.tolist(), known.new_rows.tolist(), strict=True))
-    return [known.rows[abs(i)] if abs(i) < len(known.rows) else new.get(i, 0) for i in ids.tolist()]
-
-
-def test_ids_find_their_vectors_hidden_and_unknown_ones_too():
-    known = Vectors(
-        np.arange(5, dtype=np.float32)[:, None],
-        np.array([0, 0, 3, 1]),
-        np.array([-(2**31), -(2**30) - 5]),
-        np.array([2, 4]),
-    )
-    ids = np.array([0, 1, 2, 3, -2, -3, -(2**31), -(2**30) - 5, -(2**30) - 4], dtype=np.int32)
-    assert known.rows_of(ids).tolist() == plain_rows(known, ids) == [0, 0, 3, 1, 3, 1, 2, 4, 0]
 
 
 def test_an_embedding_is_its_row_and_the_projection_of_its_vector_on_one_scale(
