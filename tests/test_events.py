@@ -80,24 +80,6 @@ def items_of(state, user):
     return state.answers.histories.of(user)[0]["hist_item"]
 
 
-def test_every_spelling_of_a_time_is_kept_over_a_new_model(client, state):
-    day = newest(state).normalize() + pd.Timedelta("1D")
-    date = day.strftime("%Y-%m-%d")
-    times = [f"{date} 10:00:00", f"{date} 10:00:00.5", f"{date}T11:00", f"{date}T14:00:00+02:00",
-             f"{date}T13:00:00Z"]  # fmt: skip
-    for n, text in enumerate([date, *times]):
-        assert post(client, event(7, n, text)) == 1
-    n_events = state.answers.histories.n_events
-    first = state.answers
-    state.reload()
-    assert state.answers is not first
-    assert state.problem is None
-    assert state.answers.histories.n_events == n_events
-    histories, of_events = state.answers.histories.of(7)
-    assert histories["hist_item"][-6:] == [0, 1, 2, 3, 4, 5]
-    assert of_events[-2:] == [f"{date}T12:00:00", f"{date}T13:00:00"]
-
-
 def test_a_click_joins_the_history_once(client, state):
     before, when = items_of(state, 7), newest(state)
     clicks = [event(7, 12, when + pd.Timedelta("2h")), event(7, 13, when + pd.Timedelta("1h"))]

@@ -1,4 +1,3 @@
-import dataclasses
 import pickle
 
 import numpy as np
@@ -108,14 +107,3 @@ def test_it_reads_as_a_mapping_of_padded_arrays_and_is_printed_as_a_table(impres
     assert impressions["hist_item_mask"].dtype == bool
     with pytest.raises(KeyError, match="no field 'nonsense'; the fields are"):
         impressions["nonsense"]
-
-
-def test_the_identity_of_a_schema_is_equal_where_schemas_are(impressions):
-    schema = impressions.schema
-    grown = dataclasses.replace(schema.fields[0], grown_from=("before",))
-    twin = dataclasses.replace(schema, fields=(grown, *schema.fields[1:]))
-    assert twin == schema
-    assert twin.identity == schema.identity
-    for change in ({"max_length": 7}, {"unused": ("day",)}, {"fields": schema.fields[:-1]}):
-        other = dataclasses.replace(schema, **change)
-        assert other.identity != schema.identity

@@ -7,14 +7,13 @@ from collections import Counter
 
 import numpy as np
 import pandas as pd
-import polars as pl
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.base import clone
 
-from sklearn_din import HistoryBuilder, attach_history, load, save
+from sklearn_din import HistoryBuilder, attach_history
 from sklearn_din.logs.history import sort_log
 from tests.tables import as_scan, lists
 
@@ -235,25 +234,6 @@ def test_of_several_labels_the_first_one_says_what_is_an_event(builder, of_kind)
     labels.loc[2:, "click"] = None
     builder.partial_fit(SHOWN.assign(time=9), of_kind(labels))
     assert builder.events_["time"].tolist() == [2, 2, 3, 9]
-
-
-def test_a_builder_of_polars_rows_with_zones_categories_and_lists_is_saved(tmp_path):
-    shown = pl.DataFrame(
-        {"user": [1] * 3, "item": ["hat", "tie", "hat"], "genres": [["a", None], [], None]},
-        schema_overrides={"item": pl.Categorical},
-    )
-    days = pd.Series(pd.date_range("2024-01-01", periods=3, tz="UTC"))
-    shown = shown.with_columns(pl.from_pandas(days).alias("time"))
-    options = {"columns": ["item", "genres"], "events": "all"}
-    builder = HistoryBuilder(user="user", time="time", **options).fit(shown)
-    save(builder, tmp_path / "builder.din")
-    again = load(tmp_path / "builder.din")
-    later = shown.with_columns(pl.col("time") + pl.duration(days=9))
-    for _ in range(2):
-        assert again.transform(later).equals(builder.transform(later))
-        for some in (again, builder):
-            some.partial_fit(later)
-        later = later.with_columns(pl.col("time") + pl.duration(days=9))
 
 
 BIG = 2**60

@@ -1,7 +1,5 @@
 """Several values per event: the genres of each past film, and of the candidate."""
 
-import pickle
-
 import numpy as np
 import pandas as pd
 import polars as pl
@@ -58,29 +56,6 @@ def make_model(**parameters):
 @pytest.fixture(scope="module")
 def model(shown):
     return make_model().fit(*shown)
-
-
-def random_lists(random_state=0):
-    rng = np.random.RandomState(random_state)
-    lengths = rng.randint(4, size=200)
-    return lengths, rng.randint(2, 6, size=lengths.sum()).astype(np.int32)
-
-
-def plain_lists(lengths, ids):
-    return [sorted(set(part.tolist())) for part in np.split(ids, np.cumsum(lengths)[:-1])]
-
-
-def test_equal_lists_are_held_once_in_whatever_order_and_however_often_their_ids_are():
-    lengths, ids = random_lists()
-    lists, plain = IdLists.from_lengths(lengths, ids), plain_lists(lengths, ids)
-    assert plain_lists(*lists.flatten()[::-1]) == plain
-    assert len(lists.distinct) == len(set(map(tuple, plain)))
-    equal = [[one == other for other in plain] for one in plain]
-    assert ((lists.digests[:, None] == lists.digests) == equal).all()
-    assert (lists.digests == 0).tolist() == [not one for one in plain]
-    some = pickle.loads(pickle.dumps(lists[50:70]))
-    assert plain_lists(*some.flatten()[::-1]) == plain[50:70]
-    assert (some.digests == lists.digests[50:70]).all()
 
 
 def through_a_file(frame, read):

@@ -104,22 +104,6 @@ def slow_owned(log, owner, column):
     return all(len(seen) == 1 for seen in values.values())
 
 
-LEAKING = r"^\['category', 'price', 'tags'\] depend on 'item' but are not in item_columns"
-
-
-@pytest.mark.parametrize("missing", [slice(0), slice(None, None, 20)])  # here and there
-@pytest.mark.parametrize("user", [None, "user"])
-def test_columns_of_the_item_that_are_not_named_are_said(user, missing):
-    clicks = make_clicks()
-    clicks.loc[clicks.index[missing], ["category", "price"]] = None
-    with pytest.warns(UserWarning, match=LEAKING) as caught:
-        sample_negatives(clicks, item="item", user=user)
-    assert "pass item_columns=['category', 'price', 'tags']." in str(caught[0].message)
-    assert len(caught) == 1
-    assert caught[0].filename == __file__
-    sample_negatives(clicks, item="item", user=user, item_columns=["category", "price", "tags"])
-
-
 @settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 10**6), n_rows=st.integers(200, 3000), n_odd=st.sampled_from([0, 1]))
 def test_what_is_said_is_what_a_plain_loop_finds(seed, n_rows, n_odd):

@@ -110,18 +110,6 @@ def test_that_many_events_are_older_than_max_length_is_logged_once(
     assert len(caplog.records) == is_said
 
 
-@pytest.mark.parametrize("cells", [[0.0, 1.0, np.nan], [0, 1, 0], ["a", "b", "a"]])
-def test_sparse_columns_are_ids_as_dense_ones_are(cells):
-    dense = impressions(kind=pd.Series(cells * 10))
-    sparse = dense.assign(kind=pd.arrays.SparseArray(dense["kind"]))
-    encoders = [HistorySequenceEncoder(categorical=["kind"]) for _ in range(2)]
-    found, expected = (
-        encoder.fit_transform(frame)["kind"].tolist()
-        for encoder, frame in zip(encoders, (sparse, dense), strict=True)
-    )
-    assert found == expected
-
-
 @pytest.mark.parametrize(
     ("column", "now", "message"),
     [
@@ -268,18 +256,6 @@ def test_a_catalogue_of_strangers_and_the_respelling_that_makes_it_known(respell
     (message,), _ = said(lambda: fitted.transform(frame.assign(item=strangers)))
     assert "of item " in message
     assert example in message
-
-
-def test_where_new_ids_are_common_late_in_training_they_are_no_mistake():
-    frame = make_frame()
-    late = [f"i{n}" if n >= 320 else item for n, item in enumerate(frame["item"])]
-    launched = frame.assign(item=late)
-    fitted = encoder().fit(launched)
-    assert fitted._learnt.late_unknown["item"] == 1
-    news = frame.assign(item=[f"x{n % 70}" for n in range(400)])
-    assert said(lambda: fitted.transform(news))[0] == []
-    shuffled = launched.sample(frac=1, random_state=0, ignore_index=True)
-    assert encoder().fit(shuffled)._learnt.late_unknown == fitted._learnt.late_unknown
 
 
 def test_a_number_and_text_that_spells_it_in_one_column_are_said_and_the_advice():

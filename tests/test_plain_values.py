@@ -61,13 +61,6 @@ def test_every_value_comes_back_with_its_type(value, carry):
         assert again.shape == value.shape
 
 
-def test_a_random_state_goes_on_where_it_stood():
-    random_state = np.random.RandomState(3)
-    random_state.normal(size=3)
-    again = from_plain(by_skops(to_plain(random_state)))
-    assert (again.normal(size=9) == random_state.normal(size=9)).all()
-
-
 COLUMNS = {
     "text": pd.Series(["a", None, "b"]),
     "nullable text": pd.Series(["a", None, "b"], dtype="string"),
@@ -98,17 +91,6 @@ def test_columns_of_every_dtype_come_back(kind):
     again = from_plain(by_skops(to_plain(frame)))
     pd.testing.assert_frame_equal(again, frame)
     assert again.columns.tolist() == frame.columns.tolist()
-
-
-@pytest.mark.parametrize(
-    "value",
-    [pd.DataFrame({"a": [1]}, index=[5]), np.zeros(2, dtype=[("a", "i4")]), len],
-    ids=["index of its own", "structured", "function"],
-)
-def test_what_has_no_plain_form_stays_as_it_is(value):
-    assert to_plain({"value": (value,)})["value"]["items"][0] is value
-    with pytest.raises(TypeError, match="cannot be kept as text"):
-        split_arrays(len)
 
 
 @pytest.mark.parametrize(

@@ -122,27 +122,6 @@ def test_an_id_pairs_with_its_history_however_it_is_stored(dtype, missing, prefi
             np.testing.assert_array_equal(other[name], expected[name])
 
 
-@pytest.mark.parametrize(
-    "histories",
-    [
-        {"buy_item": "item"},
-        {("buy_item", "buy_category"): ("item", "category")},
-        {"hist_item": "item"},
-        {("hist_item", "ago"): ("item", None)},
-        {},
-    ],
-)
-def test_named_histories_are_exceptions_and_the_others_follow_the_rules(histories):
-    frame = with_purchases()
-    pairs = pairs_of(encoder(histories=histories).fit(frame).schema_)
-    assert {name for key, _ in pairs for name in key} == {n for key, _ in BOTH for n in key}
-    assert {frozenset(zip(*pair, strict=True)) for pair in pairs} == {
-        frozenset(zip(*pair, strict=True)) for pair in BOTH
-    }
-    left = encoder(histories={}, drop=["user", "time", "ago"]).fit(frame).schema_
-    assert "ago" not in left.names("history", "numeric_history")
-
-
 def test_a_named_bag_takes_no_other_history_and_a_list_needs_a_column_of_its_kind():
     frame = with_purchases()
     schema = encoder(histories={"hist_item": None}).fit(frame).schema_

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from sklearn_din import HistorySequenceEncoder, attach_history
 from sklearn_din.encoding.scaling import Moments
-from tests.click_frames import as_lists, encoder, same, with_windows
+from tests.click_frames import encoder, with_windows
 
 
 def test_numbers_are_standardised_and_missing_ones_indicated_where_the_name_is_free():
@@ -39,19 +39,6 @@ def test_times_elapsed_are_scaled_logs_of_row_time_minus_time():
         expected = np.log1p(cell / scale)
         np.testing.assert_allclose(X["hist_elapsed"][row][mask[row]], expected, rtol=1e-6)
     assert X["hist_elapsed"].dtype == np.float32
-
-
-def test_times_elapsed_are_known_again_when_a_file_has_made_lists_of_them():
-    frame = with_windows(n_events=120, elapsed="hist_elapsed")
-    windows, lists = encoder().fit(frame), encoder().fit(as_lists(frame))
-    assert windows.scales_["hist_elapsed"].is_elapsed
-    assert lists.scales_ == windows.scales_
-    same(windows.transform(frame), lists.transform(as_lists(frame)))
-    prices = frame["hist_elapsed"].map(lambda cell: cell[::-1].tolist())  # they grow
-    assert not encoder().fit(frame.assign(hist_elapsed=prices)).scales_["hist_elapsed"].is_elapsed
-    histories = {("hist_item", "hist_category", "hist_elapsed"): ("item", "category", None)}
-    fitted = encoder(histories=histories).fit(as_lists(frame))  # numbers, and windows when serving
-    same(fitted.transform(frame), fitted.transform(as_lists(frame)))
 
 
 DURATIONS = {

@@ -54,18 +54,6 @@ def same(scan, frame):
 
 
 @pytest.mark.parametrize("memory", ["1GB", "8KB"])
-def test_the_parts_are_the_rows_in_order(folder, table, memory):
-    scan = scan_parquet(folder, target="click", memory=memory)
-    frame = frame_of(table)
-    assert scan.shape == (N_ROWS, 5)
-    assert list(scan.columns) == ["user", "item", "price", "time", "hist_item"]
-    assert scan.target_.tolist() == frame["click"].tolist()
-    assert len(list(scan.parts())) > (8 if memory == "8KB" else 6)
-    same(scan, frame.drop(columns="click"))
-    assert scan.dtypes.equals(read(scan).dtypes)
-
-
-@pytest.mark.parametrize("memory", ["1GB", "8KB"])
 @pytest.mark.parametrize(
     "rows",
     [

@@ -3,14 +3,12 @@
 import errno
 import gc
 import inspect
-import pickle
 import re
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
-from sklearn.model_selection import train_test_split
 
 from sklearn_din import AttachedScan, attach_aggregates, attach_history, sample_negatives
 from sklearn_din.large import sql
@@ -158,23 +156,6 @@ def test_a_log_that_is_its_own_impressions_and_equal_times(tmp_path, memory, one
     assert read(counted)[["mean", "shrunk_rate"]].isna().all(axis=None)
 
 
-def test_columns_of_many_kinds_are_kept_as_they_are(tmp_path):
-    table = make_table(300, random_state=4)
-    table["whole"] = table["item"].astype("Int64").where(table["item"] % 3 > 0)
-    table["flag"] = table["item"] % 2 == 0
-    table["day"] = pd.to_datetime(table["item"], unit="D")
-    table["stamp"] = pd.to_datetime(table["item"], unit="D", utc=True)
-    table["small"] = table["item"].astype("int8")
-    scan = as_scan(table, tmp_path)
-    columns = ["whole", "flag", "day", "stamp", "small", "category"]
-    twin = attach_history(read(scan), read(scan), user="user", time="time", columns=columns)
-    for log in (scan, table):
-        ours = attach_history(scan, log, user="user", time="time", columns=columns)
-        for name in columns:
-            mine, its = ours[f"hist_{name}"], twin[f"hist_{name}"]
-            assert [c.tolist() for c in mine.dropna()] == [c.tolist() for c in its]
-
-
 @pytest.mark.parametrize(
     "rows",
     [slice(20, 130), slice(None, None, -3), slice(5, 5), np.random.RandomState(0).permutation(160)],
@@ -199,30 +180,6 @@ def test_views_show_those_rows(tmp_path, rows):
         same_cells(view[["item", name]][name], twin[name])
     if len(twin):
         assert view.dtypes.map(repr).tolist() == read(view).dtypes.map(repr).tolist()
-
-
-def test_scikit_learn_splits_it_and_a_copy_reads_the_same_files(tmp_path):
-    table = make_table(160, random_state=6)
-    scan = as_scan(table, tmp_path, target="price")
-    ours = attach_history(scan, scan, user="user", time="time", columns="item")
-    twin = attach_history(table, table, user="user", time="time", columns="item")
-    mine, its = train_test_split(ours, random_state=0)[1], train_test_split(twin, random_state=0)[1]
-    same_cells(mine["hist_item"], its["hist_item"])
-    content = pickle.dumps(ours[100:])
-    assert len(content) < 6_000
-    copy = pickle.loads(content)
-    same_cells(copy["hist_item"], twin["hist_item"].iloc[100:])
-    assert copy.fingerprint() == ours[100:].fingerprint() != ours.fingerprint()
-    folder = ours._histories.store.path
-    view = ours[:3]
-    del ours, mine
-    gc.collect()
-    assert folder.exists()
-    del view
-    gc.collect()
-    assert not folder.exists()
-    with pytest.raises(FileNotFoundError, match=r"must have .* bytes .* and it is gone.*cache_dir"):
-        copy["hist_item"]
 
 
 def test_a_cache_dir_keeps_the_files_and_a_second_call_reads_them(tmp_path, monkeypatch):
