@@ -189,6 +189,7 @@ def test_gradients_that_others_wait_for_are_not_given_in_one_pass():
         lambda module: module.output.weight.register_hook(lambda gradient: gradient),
         lambda module: module.output.weight.register_post_accumulate_grad_hook(lambda weight: None),
         lambda module: module.output.bias.sum().backward(),
+        lambda module: setattr(module.mlp[1], "slope", module.mlp[3].slope),
         add_hook,
     ):
         module = make_network(X)

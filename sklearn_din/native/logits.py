@@ -40,14 +40,16 @@ def add_gradients(module: DIN, batch: Batch, y: Tensor, loss: str) -> tuple[Tens
     """Give the parameters the gradients of a mean loss in one pass; return the loss and the logits.
 
     The values are those of ``loss_of(logits_of(module, batch)).backward()``. None where torch must
-    compute them: beyond what :func:`logits_of` needs, nothing else may add to the logits, and
-    nobody may wait for the gradients.
+    compute them: beyond what :func:`logits_of` needs, nothing else may add to the logits, nobody
+    may wait for the gradients, and no two layers may have the same parameter.
 
     y : (n_rows,), float32
     loss : "log" or "squares"; the mean is that of all rows of a joint batch
     """
     call = None if module.options["position_shares"] else _call_of(module, batch)
     if call is None or not all(map(_may_be_given, call.parameters)):
+        return None
+    if len({*map(id, call.parameters)}) < len(call.parameters):  # of tied weights: added up
         return None
     value, logits, gradients = call.gradients(loss, y, batch.weights, batch.n_joint_rows)
     for parameter, gradient in zip(call.parameters, gradients, strict=True):
