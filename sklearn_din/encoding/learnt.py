@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -17,12 +18,15 @@ from sklearn_din.encoding.item_columns import ItemColumns
 from sklearn_din.encoding.notices import FEW_VALUES, far_numbers, note_unknown
 from sklearn_din.encoding.profile import COMPARED_ROWS, SAMPLED_ROWS, ColumnProfile, count_rows
 from sklearn_din.encoding.roles import Roles
-from sklearn_din.encoding.scaling import EventNumbers, EventScale, Moments, indicator
+from sklearn_din.encoding.scaling import EventScale, Moments, indicator
 from sklearn_din.encoding.vocabulary import IdRules, Occurrences, ValueCounts, Vocabulary, plain_ids
 from sklearn_din.features.lists import Column, IdLists
 from sklearn_din.features.ragged import Ragged
 from sklearn_din.features.schema import UNKNOWN_ID, Field, Kind, Schema
 from sklearn_din.utils.warnings import warn_of
+
+if TYPE_CHECKING:
+    from sklearn_din.encoding.event_numbers import EventNumbers
 
 LATE = 0.1  # of the rows, the last ones
 FEW_LATE = 20  # with fewer, their fraction of new ids says nothing
@@ -241,10 +245,14 @@ class TableStatistics:
         self._counts = {name: ValueCounts() for name in roles.owners}
         self._moments = {name: Moments() for name in roles.numeric}
         numbers = [name for behaviour in roles.behaviours for name in behaviour.numbers]
-        self._events = {
-            name: EventNumbers(n_rows, is_elapsed=None if elapsed is None else name in elapsed)
-            for name in numbers
-        }
+        self._events: dict[str, EventNumbers] = {}
+        if numbers:
+            from sklearn_din.encoding.event_numbers import EventNumbers
+
+            self._events = {
+                name: EventNumbers(n_rows, is_elapsed=None if elapsed is None else name in elapsed)
+                for name in numbers
+            }
         self.totals = {b.histories: Counter[str]() for b in roles.behaviours}
         single = {*roles.categorical} - {*roles.lists}
         candidates = [name for b in roles.behaviours for name in b.candidates if name in single]

@@ -228,11 +228,6 @@ def histories_with_candidate(schema: Schema) -> list[tuple[str, str]]:
     return chosen
 
 
-def name_columns(history: str, taken: Collection[str]) -> tuple[str, ...]:
-    """Names of a history's columns of numbers, with underscores behind those that are taken."""
-    return tuple(free_name(f"{history}_{suffix}", taken) for suffix in SUFFIXES)
-
-
 def free_name(name: str, taken: Collection[str]) -> str:
     """Return a name with underscores behind it until nothing else has it."""
     while name in taken:

@@ -17,11 +17,11 @@ from sklearn_din.neighbours.item_scores import N_NUMBERS, N_OF_HISTORY, ItemScor
 from sklearn_din.neighbours.levels import UserLevels, learn_levels
 from sklearn_din.neighbours.pairs import (
     MUTED,
+    SUFFIXES,
     NeighbourPair,
     count_ids,
     free_name,
     histories_with_candidate,
-    name_columns,
 )
 from sklearn_din.utils.digests import digest
 from sklearn_din.utils.shrinkage import prior_rows, sums_of_keys
@@ -300,7 +300,7 @@ def _learn_pairs(
 
     learnt, taken = [], {*taken}
     for history, candidate in histories_with_candidate(X.schema):
-        names = name_columns(history, taken)
+        names = tuple(free_name(f"{history}_{suffix}", taken) for suffix in SUFFIXES)
         taken |= set(names)
         learnt.append(_learn_pair(X, order, rows, history, candidate, names))
     pairs, at_fit = zip(*learnt, strict=True) if learnt else ((), ())

@@ -18,6 +18,7 @@ from sklearn_din.features.lists import IdLists
 from sklearn_din.features.schema import FIRST_KNOWN_ID, Behaviour, Schema
 from sklearn_din.neighbours.item_scores import ItemScores
 from sklearn_din.neighbours.levels import UserLevels
+from sklearn_din.neighbours.pairs import free_name
 from sklearn_din.training.reading import Calibration, Label, Reading, read_one, read_several
 from sklearn_din.transformers import HistorySequenceEncoder
 from sklearn_din.utils.digests import digest
@@ -375,24 +376,17 @@ def mask_name(behaviour: Behaviour) -> str:
 
 def older_name(history: str, schema: Schema) -> str:
     """Name of the input with the events that item neighbours alone count."""
-    return _free_name(f"{history}_older", schema)
+    return free_name(f"{history}_older", [field.name for field in schema.fields])
 
 
 def weights_name(behaviour: Behaviour, schema: Schema) -> str:
     """Name of the output with the weights of a behaviour's events."""
-    return _free_name(f"{behaviour.histories[0]}_weights", schema)
+    return free_name(f"{behaviour.histories[0]}_weights", [field.name for field in schema.fields])
 
 
 def neighbours_name(*parts: str) -> str:
     """Name of a constant of item neighbours, by history, kind of scores and part of its table."""
     return "/".join(("/neighbours", *parts))
-
-
-def _free_name(name: str, schema: Schema) -> str:
-    names = {field.name for field in schema.fields}
-    while name in names:
-        name += "_"
-    return name
 
 
 def _pad(values: Any, lengths: np.ndarray) -> np.ndarray:
