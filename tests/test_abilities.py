@@ -130,20 +130,3 @@ def test_a_grown_model_is_ranked_and_exported(grown, tmp_path):
         np.testing.assert_allclose(
             answers(load_onnx(tmp_path / "model.onnx"), pairs), answers(model, pairs), rtol=1e-4
         )
-
-
-def test_rows_of_lists_are_served(grown, tmp_path):
-    pytest.importorskip("onnxruntime", reason="needs pip install 'sklearn-din[onnx]'")
-    model, _, later = grown
-    lists = [["b", "a"], ["zz", "a"], [None], [], None]
-    X = later[:40].assign(genres=lists * 8, film=["f7", "f0", None, "zz"] * 10, time=1000)
-    X = X.assign(**{n: [list(cell) for cell in X[n]] for n in ("hist_film", "hist_place")})
-    X["hist_genres"] = [[lists[n % 5] for n in range(len(cell))] for cell in X["hist_film"]]
-    histories = [name for name in X if name.startswith("hist_")]
-    X.loc[X.index[-9:], histories] = None
-    export_onnx(model, tmp_path / "rows.onnx")
-    loaded, expected = load_onnx(tmp_path / "rows.onnx"), answers(model, X)
-    np.testing.assert_allclose(answers(loaded, X), expected, rtol=1e-4)
-    for number in (0, 39):
-        found = answers(loaded, X[number : number + 1])
-        np.testing.assert_allclose(found, expected[number : number + 1], rtol=1e-4)

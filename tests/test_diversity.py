@@ -3,11 +3,10 @@
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.pipeline import make_pipeline
 
-from sklearn_din import DINClassifier, HistorySequenceEncoder, Ranker, rank_candidates
+from sklearn_din import Ranker, rank_candidates
 from sklearn_din.serving.diversity import Diversity
-from tests.fitted_pipelines import attach_clicks
+from tests.fitted_pipelines import attach_clicks, make_model
 
 WEIGHTS = [0.0, 0.1, 0.3, 0.5, 0.9, 1.0]
 
@@ -84,8 +83,7 @@ def test_the_choice_is_among_the_candidates_that_are_allowed(
 
 def test_with_a_shortlist_the_choice_is_among_its_candidates():
     frame, y = attach_clicks(n_users=60, n_items=80, n_categories=5, random_state=0)
-    encoder = HistorySequenceEncoder(user="user", time="time")
-    model = make_pipeline(encoder, DINClassifier(max_epochs=1, random_state=0)).fit(frame, y)
+    model = make_model(max_epochs=1).fit(frame, y)
     items = frame.drop_duplicates("item")[["item", "category", "price"]]
     users = frame.drop(columns=items.columns)[-4:]
     ranker = Ranker(model, items, shortlist=20)

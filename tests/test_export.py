@@ -21,17 +21,10 @@ from tests.network_options import name_of, networks
 from tests.padded_network import padded_logits
 
 WHY = "needs onnx and onnxruntime: pip install 'sklearn-din[onnx]'"
+onnx = pytest.importorskip("onnx", reason=WHY)
+runtime = pytest.importorskip("onnxruntime", reason=WHY)
+
 CLICKS = ("hist_item", "hist_category")
-
-
-@pytest.fixture
-def onnx():
-    return pytest.importorskip("onnx", reason=WHY)
-
-
-@pytest.fixture
-def runtime(onnx):
-    return pytest.importorskip("onnxruntime", reason=WHY)
 
 
 @pytest.fixture
@@ -52,7 +45,7 @@ def fitted_classifier(X=None, **parameters):
     return classifier
 
 
-def session_of(runtime, path, classifier, **options):
+def session_of(path, classifier, **options):
     """Write a file and open it."""
     export_onnx(classifier, path, **options)
     return runtime.InferenceSession(path, providers=["CPUExecutionProvider"])
@@ -101,9 +94,9 @@ NETWORKS += [
 
 
 @pytest.mark.parametrize("network", NETWORKS, ids=name_of)
-def test_a_file_gives_the_classifiers_probabilities(network, runtime, path):
+def test_a_file_gives_the_classifiers_probabilities(network, path):
     classifier = fitted_classifier(**network)
-    session = session_of(runtime, path, classifier)
+    session = session_of(path, classifier)
     for X in other_batches():
         assert_same(session, classifier, X)
 
@@ -118,11 +111,11 @@ def rank_inputs(session, X, row):
 
 @pytest.mark.parametrize("network", NETWORKS, ids=name_of)
 def test_one_history_and_its_candidates_give_the_classifiers_probabilities(
-    network, runtime, path, monkeypatch
+    network, path, monkeypatch
 ):
     monkeypatch.setattr(export, "PAIRS_PER_BLOCK", 100)  # 2 events of 50 rows, 11 of 9
     classifier = fitted_classifier(**network)
-    session = session_of(runtime, path, classifier, layout="ranking")
+    session = session_of(path, classifier, layout="ranking")
     for X in other_batches():
         for row in {0, len(X) // 2, len(X) - 1}:
             shown = X[np.full(len(X), row)]
@@ -137,10 +130,10 @@ def test_one_history_and_its_candidates_give_the_classifiers_probabilities(
             np.testing.assert_allclose(probability, expected, rtol=0, atol=1e-5)
 
 
-def test_a_column_named_like_a_joint_behaviour_has_inputs_of_its_own(runtime, path):
+def test_a_column_named_like_a_joint_behaviour_has_inputs_of_its_own(path):
     X = HistorySequenceEncoder(histories=OF_TWINS).fit_transform(TWINS)
     classifier = fitted_classifier(X)
-    session, column = session_of(runtime, path, classifier), "hist_item+hist_kind"
+    session, column = session_of(path, classifier), "hist_item+hist_kind"
     names = [one.name for one in session.get_inputs()]
     assert names[2:] == ["hist_item", "hist_kind", column, "hist_item_mask", f"{column}_mask"]
     assert session.get_inputs()[-1].shape == ["n", f"T_{column}"]
@@ -148,7 +141,7 @@ def test_a_column_named_like_a_joint_behaviour_has_inputs_of_its_own(runtime, pa
 
 
 @pytest.mark.parametrize("layout", export.LAYOUTS)
-def test_every_node_of_a_file_has_a_name_of_its_own_and_is_of_use(layout, onnx, path):
+def test_every_node_of_a_file_has_a_name_of_its_own_and_is_of_use(layout, path):
     export_onnx(fitted_classifier(), path, layout=layout)
     graph = onnx.load(path).graph
     nodes = [*graph.node, *(n for node in graph.node for a in node.attribute for n in a.g.node)]
@@ -163,8 +156,8 @@ def test_every_node_of_a_file_has_a_name_of_its_own_and_is_of_use(layout, onnx, 
     assert [shapes.count((n_ids, 4)) for n_ids in (12, 6, 5)] == [1, 1, 1]  # tables, once each
 
 
-def test_no_candidate_has_no_probability(runtime, path):
-    session = session_of(runtime, path, fitted_classifier(), layout="ranking")
+def test_no_candidate_has_no_probability(path):
+    session = session_of(path, fitted_classifier(), layout="ranking")
     X = make_impressions(3)
     feed = rank_inputs(session, X, 0)
     of_user = [one.name for one in session.get_inputs() if one.shape[0] == 1]
@@ -179,7 +172,7 @@ def test_without_onnx_the_extra_is_named(monkeypatch, path):
         export_onnx(classifier, path)
 
 
-def test_what_cannot_be_exported_says_so(onnx, path):
+def test_what_cannot_be_exported_says_so(path):
     message = r"export_onnx needs a DINClassifier, .* got StandardScaler"
     with pytest.raises(TypeError, match=message):
         export_onnx(StandardScaler(), path)
@@ -218,7 +211,7 @@ def pair_of_few_neighbours(n_ids, *, seed=0):
     return NeighbourPair("hist", "item", names, (scores,), (parts[0],), *shown, 1.0, scale)
 
 
-def test_ids_without_item_neighbours_take_no_room(onnx):
+def test_ids_without_item_neighbours_take_no_room():
     n_ids = 1000
     pair, graph = pair_of_few_neighbours(n_ids), onnx_graph.Graph(onnx)
     item = graph.input("item", np.int32, ("n",))

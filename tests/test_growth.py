@@ -233,22 +233,6 @@ def test_two_passes_equal_one_pass_and_one_more(parameters, random_state):
             assert all(torch.equal(moments[key], expected[key]) for key in expected)
 
 
-def test_the_l2_counts_ids_and_labels_of_all_rows_so_far():
-    X = make_impressions(300, seed=3)
-    y = make_labels(X)
-    classifier = DINClassifier(random_state=0, max_epochs=1, early_stopping=False).fit(X, y)
-    assert classifier.net_.labels_ == (300 - y.sum(), y.sum())
-    once, rows = classifier.net_.occurrences_, np.flatnonzero(y == 1)
-    grown = classifier.partial_fit(X[rows], y[rows])  # clicks alone, and the prior stays finite
-    assert grown.net_.labels_ == (300 - y.sum(), 2 * y.sum())
-    assert np.isfinite(grown.predict_proba(X)).all()
-    twice = grown.net_.occurrences_
-    assert all((twice[name] >= count).all() for name, count in once.items())
-    new = (X["item"][rows] == 5).sum() + (X["hist_item"][rows] == 5).sum()
-    assert twice["item"][5] == once["item"][5] + new
-    assert grown.fit(X, y).net_.labels_ == (300 - y.sum(), y.sum())
-
-
 def test_the_batch_size_that_fit_chose_stays(monkeypatch):
     X = make_impressions(40)
     with monkeypatch.context() as patch:

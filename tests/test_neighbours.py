@@ -20,7 +20,6 @@ from sklearn_din import (
     Schema,
     attach_aggregates,
     attach_history,
-    explain,
     export_onnx,
     load,
     load_onnx,
@@ -450,23 +449,6 @@ def test_every_way_to_predict_counts_older_events_and_knows_the_user(log, tmp_pa
     np.testing.assert_allclose(loaded.predict_proba(newest)[:, 1], without, atol=2e-6)
     again = rank_candidates(loaded, users, candidates, top_k=30).sort_values(["row", "item"])
     np.testing.assert_allclose(again["probability"], best["probability"], atol=2e-6)
-
-
-@pytest.mark.usefixtures("least_ids")
-def test_an_event_s_effect_is_counted_beside_older_ones(log):
-    X, y = log
-    encoder = HistorySequenceEncoder(user="user", time="time", max_length=3)
-    model = make_model(encoder).fit(X, y)
-    row = X[-1:]
-    assert len(row["hist_item"].iloc[0]) > 3
-    effects = explain(model, row, by="leave_out")["effect"]
-    lists = {n: [np.delete(row[n].iloc[0], -2)] for n in HISTORIES}
-    encoded = encoder.transform(row.assign(**lists))
-    ragged = encoded.behaviours["hist_item", "hist_category"]
-    ragged.spans, ragged.n_older = ragged.spans.newest(2), ragged.n_older + np.int16(1)
-    change = model[-1].decision_function(encoder.transform(row))
-    change -= model[-1].decision_function(encoded)
-    np.testing.assert_allclose(effects[1], change[0], atol=1e-5)
 
 
 @pytest.mark.usefixtures("least_ids")

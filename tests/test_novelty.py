@@ -191,6 +191,13 @@ def test_a_still_catalogue_is_trained_bit_for_bit_as_without_times(n_new, option
     assert torch.equal(weights_of(with_times), weights_of(without))
 
 
+def test_a_first_pass_of_partial_fit_hides_ids_as_an_epoch_of_fit_does():
+    X, options = turning(still_until=0), {"early_stopping": False, "embedding_l2": 0.0}
+    first = quick(**options).partial_fit(X, make_labels(X))
+    assert first.novelty_["item"] > 0.01
+    assert torch.equal(weights_of(first), weights_of(fitted(X, max_epochs=1, **options)))
+
+
 class SeenItems(Callback):
     """Items of all batches, of one epoch after the other; rows are known by their price."""
 

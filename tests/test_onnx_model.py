@@ -27,7 +27,7 @@ from sklearn_din.transformers import HistorySequenceEncoder
 from sklearn_din.utils.digests import digest
 from sklearn_din.utils.whole_files import ModelFileError
 from tests import fitted_pipelines
-from tests.fitted_pipelines import attach_clicks
+from tests.fitted_pipelines import attach_clicks, make_model
 from tests.network_options import each_network
 
 WHY = "needs onnx and onnxruntime: pip install 'sklearn-din[onnx]'"
@@ -331,8 +331,7 @@ def test_a_flipped_bit_behind_the_network_is_refused(seed, paths, tmp_path):
 
 def test_neighbours_of_no_item_are_refused(log, tmp_path):
     frame, y = log
-    encoder = HistorySequenceEncoder(user="user", time="time")
-    model = make_pipeline(encoder, DINClassifier(max_epochs=1, random_state=0)).fit(frame, y)
+    model = make_model(max_epochs=1).fit(frame, y)
     export_onnx(model, tmp_path / "model.onnx", layout="ranking")
     written = onnx.load(tmp_path / "model.onnx")
     (ids,) = [c for c in written.graph.initializer if c.name.endswith("hist_item/cosine/ids")]

@@ -2,7 +2,6 @@
 
 import dataclasses
 import pickle
-import re
 import signal
 from concurrent.futures import ThreadPoolExecutor
 
@@ -34,21 +33,6 @@ def test_the_bar_counts_every_batch_of_all_epochs_and_one_of_partial_fit(capsys)
     last = capsys.readouterr().err.split("\r")[-1]
     assert "trained 1 of 1 epochs" in last
     assert "4/4" in last
-
-
-def test_the_bar_ends_on_the_check_whose_weights_are_kept(capsys):
-    classifier = fitted(callbacks=[ProgressBar()], lr=0.05, max_epochs=12)
-    checks = classifier.history_
-    best = checks["valid_loss"].idxmin()
-    last = capsys.readouterr().err.split("\r")[-1]
-    assert f"trained {len(checks)} of 12 epochs, kept {best + 1}" in last
-    for name, column in {
-        "loss": "train_loss",
-        "validation": "valid_loss",
-        "AUC": "valid_auc",
-    }.items():
-        (number,) = re.findall(rf"\b{name}=([\d.]+)", last)
-        assert number == f"{checks[column][best]:.4f}"
 
 
 def test_unused_columns_and_the_label_of_a_click_are_named_once_above_the_bar(capfd):

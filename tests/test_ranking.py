@@ -378,8 +378,7 @@ def make_hours(n_rows=600):
 
 
 def fit_hours(X):
-    encoder = HistorySequenceEncoder(user="user", time="time")
-    model = make_pipeline(encoder, DINClassifier(max_epochs=1, random_state=0))
+    model = make_model(max_epochs=1)
     users = X.drop_duplicates("user", keep="last").drop(columns="item")
     return model.fit(X, np.arange(len(X)) % 3 == 0), users
 

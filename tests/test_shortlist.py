@@ -112,6 +112,22 @@ def test_the_network_ranks_the_candidates_of_the_shortlist(log, exclude):
         pd.testing.assert_frame_equal(short.rank(users, top_k=28, **options), expected)
 
 
+def test_a_new_item_is_found_by_its_vector():
+    draw = np.random.RandomState(0)
+    vectors = pd.DataFrame({"item": np.arange(81), "a": draw.randn(81), "b": draw.randn(81)})
+    vectors.loc[80, ["a", "b"]] = 3 * vectors.loc[7, ["a", "b"]].to_numpy()
+    model, frame, y = make_model(
+        DINClassifier(max_epochs=1, random_state=0), vectors={"item": vectors}
+    )
+    model.fit(frame, y)
+    items = frame.drop_duplicates("item")[["item", "category", "price"]]
+    items = pd.concat([items, items[:1].assign(item=80)])
+    user = frame.drop(columns=items.columns).iloc[0].to_dict()
+    user |= {"hist_item": [7, 7, 7], "hist_category": [1, 1, 1]}
+    best = Ranker(model, items, shortlist=10).rank(user, top_k=10)
+    assert 80 in best["item"].to_numpy()
+
+
 ONCE = {"max_epochs": 1, "random_state": 0}  # without a seed, it now and then learns nothing
 
 

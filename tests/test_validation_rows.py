@@ -63,11 +63,6 @@ def test_validation_by_groups_takes_the_users_where_no_groups_are_given():
     groups = np.arange(200) // 10
     others = validation_rows(users=users, groups=groups, validation="groups")
     assert others == validation_rows(groups=groups, validation="groups") != rows
-    for keys in (
-        [(f"{n:02}", "web") for n in groups],
-        [(f"{n:02}",) * (1 + n % 2) for n in groups],
-    ):
-        assert validation_rows(groups=keys, validation="groups") == others
 
 
 def test_the_last_rows_are_set_aside_or_by_default_any_where_no_time_is_known():
