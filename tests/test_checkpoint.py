@@ -373,14 +373,13 @@ def test_versions_of_the_package_must_agree_and_those_of_torch_should(unfinished
 
 
 def test_learning_rates_that_a_callback_has_changed_go_on(tmp_path):
-    class Halve(Callback):
-        def on_epoch_end(self, net, **kwargs):
-            net.optimizer_.param_groups[0]["lr"] /= 2
+    def halve(net, **_):
+        net.optimizer_.param_groups[0]["lr"] /= 2
 
-    expected = fit(None, callbacks=[Halve()])
-    kill_at(14, tmp_path, callbacks=[Halve()])
+    expected = fit(None, callbacks=[On(epoch_end=halve)])
+    kill_at(14, tmp_path, callbacks=[On(epoch_end=halve)])
     with pytest.warns(UserWarning, match="does not store the state of other callbacks"):
-        assert_same_bits(fit(tmp_path, callbacks=[Halve()]), expected)
+        assert_same_bits(fit(tmp_path, callbacks=[On(epoch_end=halve)]), expected)
 
 
 def test_folds_and_searches_one_after_the_other_share_a_folder(tmp_path):

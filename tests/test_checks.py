@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
-from sklearn.pipeline import make_pipeline
 
 from sklearn_din import (
     DINClassifier,
@@ -23,6 +22,7 @@ from sklearn_din.training.wrong_histories import find_clocks_of_some, find_wrong
 from sklearn_din.utils.plain_values import from_plain, to_plain
 from sklearn_din.utils.warnings import log_once
 from tests.click_frames import as_lists
+from tests.fitted_pipelines import make_model
 from tests.tables import as_scan, said
 
 
@@ -344,10 +344,7 @@ def test_the_encoder_keeps_the_longest_history_and_the_server_holds_as_many_even
     X = attach(shown, clicks, max_length=longest)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of clicks that are there several times
-        model = make_pipeline(
-            HistorySequenceEncoder(user="user", time="time"),
-            DINClassifier(max_epochs=1, random_state=0),
-        ).fit(X, y)
+        model = make_model(max_epochs=1).fit(X, y)
         assert model[0].longest_history_ == longest
         items = shown.drop_duplicates("item")[["item", "category"]]
         answers = Answers(model, items, history=clicks)

@@ -6,16 +6,15 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
-from sklearn.pipeline import make_pipeline
 
 from sklearn_din import (
     AttentionDisplay,
-    DINClassifier,
     HistorySequenceEncoder,
     explain,
 )
 from sklearn_din.inspection.display import AGAINST
 from tests.click_frames import OF_TWINS, PAIR, TWINS
+from tests.fitted_pipelines import make_model
 
 matplotlib = pytest.importorskip("matplotlib", reason="install sklearn-din[plot] to draw")
 matplotlib.use("Agg")
@@ -40,9 +39,7 @@ SHOWN = pd.DataFrame(
 
 @pytest.fixture(scope="module")
 def model():
-    return make_pipeline(
-        HistorySequenceEncoder(histories=PAIR), DINClassifier(max_epochs=2, random_state=0)
-    ).fit(SHOWN, [0, 1, 0, 1])
+    return make_model(HistorySequenceEncoder(histories=PAIR)).fit(SHOWN, [0, 1, 0, 1])
 
 
 def ticks(axis):
@@ -77,7 +74,7 @@ def test_names_stand_in_for_ids_in_events_and_candidate(model):
     display = AttentionDisplay.from_estimator(model, SHOWN[:1], names=by_column)
     assert ticks(display.ax_.yaxis) == ["2 · footwear", "1 · hat", "3 · footwear"]
     encoder = HistorySequenceEncoder(histories=PAIR, max_length=2)  # the newest that it keeps
-    model = make_pipeline(encoder, DINClassifier(max_epochs=1)).fit(SHOWN, [0, 1, 0, 1])
+    model = make_model(encoder, max_epochs=1).fit(SHOWN, [0, 1, 0, 1])
     display = AttentionDisplay.from_estimator(model, SHOWN[:1].assign(hist_item=[[97, 98, 99]]))
     assert ticks(display.ax_.yaxis) == ["unknown: 98 · hat", "unknown: 99 · shoe"]
 
@@ -166,10 +163,7 @@ JOINT, SINGLE = "'hist_item' + 'hist_kind'", "'hist_item+hist_kind'"
 @pytest.fixture(scope="module")
 def twins():
     """A column whose name is what the joint behaviour beside it would be called."""
-    encoder = HistorySequenceEncoder(histories=OF_TWINS)
-    return make_pipeline(encoder, DINClassifier(max_epochs=2, random_state=0)).fit(
-        TWINS, [0, 1, 0, 1]
-    )
+    return make_model(HistorySequenceEncoder(histories=OF_TWINS)).fit(TWINS, [0, 1, 0, 1])
 
 
 def test_without_matplotlib_the_error_names_the_extra(monkeypatch):

@@ -21,11 +21,11 @@ from sklearn.ensemble import (
 )
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GroupKFold
-from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.pipeline import make_pipeline
 
 import sklearn_din
 from sklearn_din import DINClassifier, HistorySequenceEncoder
-from tests.fitted_pipelines import attach_clicks
+from tests.fitted_pipelines import attach_clicks, make_model
 
 PAGE = Path(__file__).parent.parent / "docs/guide/tools.rst"
 of_others = pytest.mark.filterwarnings("default")  # their warnings are theirs
@@ -53,12 +53,6 @@ def clicks():
 
 def by_user(X):
     return list(GroupKFold(2).split(X, groups=X["user"]))
-
-
-def make_model(**parameters):
-    encoder = HistorySequenceEncoder(user="user", time="time")
-    classifier = DINClassifier(max_epochs=1, random_state=0)
-    return Pipeline([("encode", encoder), ("din", classifier)]).set_params(**parameters)
 
 
 @pytest.fixture(scope="module")
@@ -104,11 +98,12 @@ def test_shap_explains_the_columns_beside_a_history_that_is_held_still(model, cl
 
 def test_a_memory_encodes_the_same_rows_once(model, clicks, tmp_path, monkeypatch):
     X, y = clicks
+    memory = {"memory": joblib.Memory(tmp_path, verbose=0)}
     for _ in range(2):  # joblib's hash of a frame may change when its columns are first used
-        cached = make_model(memory=joblib.Memory(tmp_path, verbose=0)).fit(X, y)
+        cached = make_model().set_params(**memory).fit(X, y)
     np.testing.assert_array_equal(cached.predict_proba(X), model.predict_proba(X))
     monkeypatch.setattr(HistorySequenceEncoder, "fit_transform", None)
-    again = make_model(memory=joblib.Memory(tmp_path, verbose=0)).fit(X, y)
+    again = make_model().set_params(**memory).fit(X, y)
     np.testing.assert_array_equal(again.predict_proba(X), model.predict_proba(X))
 
 
@@ -133,7 +128,7 @@ def test_sparse_arrays_are_refused_with_the_remedy(make):
 
 def test_stacks_and_votes_of_pipelines_are_fitted(clicks):
     X, y = clicks
-    models = [("one", make_model()), ("two", make_model(din__random_state=1))]
+    models = [("one", make_model()), ("two", make_model(random_state=1))]
     votes = VotingClassifier(models, voting="soft").fit(X, y).predict_proba(X)
     expected = np.mean([model.fit(X, y).predict_proba(X) for _, model in models], axis=0)
     np.testing.assert_allclose(votes, expected, rtol=1e-6)

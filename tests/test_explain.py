@@ -3,13 +3,12 @@
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.pipeline import make_pipeline
 
-from sklearn_din import DINClassifier, HistorySequenceEncoder, explain
+from sklearn_din import HistorySequenceEncoder, explain
 from sklearn_din.inspection import explain as module_of_explain
 from tests.abilities import outputs
 from tests.click_frames import as_lists
-from tests.fitted_pipelines import attach_clicks
+from tests.fitted_pipelines import attach_clicks, make_model
 
 
 def test_explain_gives_the_weights_beside_the_values_in_the_frame(fitted, frame_and_labels):
@@ -27,8 +26,7 @@ def test_explain_gives_the_weights_beside_the_values_in_the_frame(fitted, frame_
         table = explain(fitted, without, by=by)
         assert len(table) == 0
         assert table.columns[-2:].tolist() == [column, "share"]
-    bag = make_pipeline(HistorySequenceEncoder(), DINClassifier(max_epochs=1))
-    bag.fit(frame[["item", "tags"]], y)
+    bag = make_model(HistorySequenceEncoder(), max_epochs=1).fit(frame[["item", "tags"]], y)
     with pytest.raises(ValueError, match=r"^by='leave_out' needs a history with a candidate"):
         explain(bag, frame[["item", "tags"]], by="leave_out")
 
@@ -64,8 +62,8 @@ def rich():
         "tags": None,
     }
     encoder = HistorySequenceEncoder(histories=histories, user="user", time="time", max_length=99)
-    classifier = DINClassifier(max_epochs=3, lr=0.02, early_stopping=False, random_state=0)
-    return make_pipeline(encoder, classifier).fit(X, y), X.tail(5)
+    model = make_model(encoder, max_epochs=3, lr=0.02, early_stopping=False)
+    return model.fit(X, y), X.tail(5)
 
 
 @pytest.mark.parametrize("per_block", [1 << 20, 40, 1])
@@ -92,8 +90,7 @@ def test_leaving_out_equals_dropping_the_event_from_the_frame(rich, monkeypatch,
 def test_maximum_pooling_has_no_weights_and_has_effects(frame_and_labels):
     frame, y = frame_and_labels
     frame = frame[["item", "hist_item"]]
-    classifier = DINClassifier(max_epochs=1, pooling="max", random_state=0)
-    model = make_pipeline(HistorySequenceEncoder(), classifier).fit(frame, y)
+    model = make_model(HistorySequenceEncoder(), max_epochs=1, pooling="max").fit(frame, y)
     with pytest.raises(ValueError, match="attention_weights needs pooling='attention'"):
         explain(model, frame)
     expected = leave_each_out_of_the_frame(model, frame[:30], ["hist_item"])

@@ -6,9 +6,9 @@ from sklearn.inspection import permutation_importance
 from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import make_pipeline
 
-from sklearn_din import DINClassifier, HistoryBuilder, HistorySequenceEncoder, history_importance
+from sklearn_din import HistoryBuilder, history_importance
 from sklearn_din.metrics import group_roc_auc_scorer
-from tests.fitted_pipelines import attach_clicks
+from tests.fitted_pipelines import attach_clicks, make_model
 
 HISTORIES = ["hist_item", "hist_category", "hist_elapsed"]
 
@@ -21,16 +21,9 @@ def log():
     return X.drop(columns="device"), y
 
 
-def pipeline(*, neighbours="auto", **parameters):
-    encoder = HistorySequenceEncoder(user="user", time="time", **parameters)
-    return make_pipeline(
-        encoder, DINClassifier(max_epochs=4, random_state=0, neighbours=neighbours)
-    )
-
-
 @pytest.fixture(scope="module")
 def fitted(log):
-    return pipeline().fit(*log)
+    return make_model(max_epochs=4).fit(*log)
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +69,7 @@ def test_a_column_and_the_indicator_of_its_missing_numbers_are_one_feature(log):
     X, y = log
     is_missing = (y == 1) & (np.arange(len(y)) % 9 > 0)
     X = X.assign(price=np.where(is_missing, np.nan, X["price"]))
-    model = pipeline(neighbours=None).set_params(dinclassifier__max_epochs=10).fit(X, y)
+    model = make_model(max_epochs=10, neighbours=None).fit(X, y)
     table = history_importance(model, X, y, n_repeats=1, random_state=0)
     assert sorted(table["feature"]) == ["category", "hist_item+hist_category", "item", "price"]
     assert table["feature"].iloc[0] == "price"
@@ -86,9 +79,10 @@ def test_histories_made_inside_the_pipeline_are_shuffled_too(log):
     X, y = log
     X = X.drop(columns=HISTORIES)
     builder = HistoryBuilder(user="user", time="time", columns=["item", "category"])
+    encoder, classifier = make_model(max_epochs=4)
     for model in (
-        make_pipeline(builder, *pipeline()),
-        make_pipeline("passthrough", make_pipeline(builder, pipeline()[0]), pipeline()[-1]),
+        make_pipeline(builder, encoder, classifier),
+        make_pipeline("passthrough", make_pipeline(builder, encoder), classifier),
     ):
         table = history_importance(model.fit(X, y), X, y, n_repeats=1, random_state=0)
         assert table["feature"].iloc[0] in ("hist_item+hist_category", "category")

@@ -3,10 +3,8 @@
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.pipeline import make_pipeline
 
 from sklearn_din import (
-    DINClassifier,
     DINRegressor,
     HistorySequenceEncoder,
     attach_history,
@@ -18,9 +16,10 @@ from sklearn_din.neighbours import levels as levels_file
 from sklearn_din.neighbours.blocks import hash_users
 from sklearn_din.neighbours.tables import learn_neighbours
 from sklearn_din.server.answers import Answers
+from tests.fitted_pipelines import make_model
 
 COLUMNS = {"user": "user", "time": "time"}
-SHORT = {"max_epochs": 3, "early_stopping": False, "random_state": 0}
+SHORT = {"max_epochs": 3, "early_stopping": False}
 
 
 def make_log(n_rows=1500, n_users=60, spread=1.5, seed=0):
@@ -161,8 +160,7 @@ def test_later_rows_are_counted_as_fit_would_have(log):
 @pytest.fixture(scope="module")
 def model(log):
     X, y = log
-    steps = HistorySequenceEncoder(**COLUMNS), DINClassifier(max_epochs=3, random_state=0)
-    return make_pipeline(*steps).fit(X, y)
+    return make_model(HistorySequenceEncoder(**COLUMNS), max_epochs=3).fit(X, y)
 
 
 def test_a_row_a_server_and_an_update_know_the_user(model, log):
@@ -210,13 +208,13 @@ def test_users_of_scans_are_those_of_frames(log, columns, tmp_path):
 def test_a_regressor_knows_the_user_s_mean(log):
     X, y = log
     y = y + np.random.RandomState(0).normal(size=len(y))
-    model = make_pipeline(HistorySequenceEncoder(**COLUMNS), DINRegressor(**SHORT)).fit(X, y)
+    model = make_model(HistorySequenceEncoder(**COLUMNS), DINRegressor, **SHORT).fit(X, y)
     assert model[-1].net_.neighbours_.names == ["user_level"]  # and no pairs of items
     rows = X[-40:].drop(columns="time")
     nobody = rows.drop(columns="user")
     assert np.abs(model.predict(rows) - model.predict(nobody)).max() > 0.02
     encoder = HistorySequenceEncoder(user="user", drop="time")
-    without_times = make_pipeline(encoder, DINRegressor(**SHORT)).fit(X, y)
+    without_times = make_model(encoder, DINRegressor, **SHORT).fit(X, y)
     assert not without_times[-1].net_.neighbours_.names
     model[-1].partial_fit(model[0].transform(nobody), y[-40:])  # whose rows and when is not known
     assert model[-1].net_.neighbours_.levels.n_rows[-1].sum() == len(X)

@@ -8,7 +8,6 @@ import pytest
 import skorch.callbacks
 import torch
 from sklearn.metrics import log_loss, roc_auc_score
-from skorch.callbacks import Callback
 from torch.optim.lr_scheduler import OneCycleLR
 
 from sklearn_din import DINClassifier
@@ -62,27 +61,18 @@ def test_the_net_says_what_it_takes():
                 method(X, wrong)
 
 
-class Events(Callback):
-    """Counts what skorch's callbacks are told."""
-
-    def on_train_begin(self, net, **kwargs):
-        self.epochs, self.batches, self.n_checks = [], [0, 0], []
-
-    def on_batch_end(self, net, training=False, **kwargs):
-        self.batches[training] += 1
-
-    def on_epoch_end(self, net, **kwargs):
-        self.epochs.append(len(net.history))
-        self.n_checks.append(len(net.checks_))
-
-
 def test_an_epoch_is_an_epoch_for_callbacks_and_has_up_to_four_checks():
-    many = make_impressions(20_000)
-    events = Events()
-    fitted = classifier(batch_size=64, callbacks=[events]).fit(many, make_labels(many))
-    assert events.epochs == [1, 2]
-    assert events.n_checks == [4, 8]
-    assert events.batches == [4, 2 * 282], "skorch's validation pass is the last check"
+    many, batches, ends = make_impressions(20_000), [0, 0], []
+
+    def count(net, training=False, **_):
+        batches[training] += 1
+
+    note = On(
+        batch_end=count, epoch_end=lambda n, **_: ends.append((len(n.history), len(n.checks_)))
+    )
+    fitted = classifier(batch_size=64, callbacks=[note]).fit(many, make_labels(many))
+    assert ends == [(1, 4), (2, 8)]
+    assert batches == [4, 2 * 282], "skorch's validation pass is the last check"
     columns = ["epoch", "train_loss", "valid_loss", "valid_auc", "seconds"]
     assert list(fitted.history_) == columns
     assert fitted.history_.notna().all(axis=None)

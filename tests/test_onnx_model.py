@@ -15,10 +15,9 @@ import pytest
 from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.frozen import FrozenEstimator
-from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.pipeline import Pipeline
 
 from sklearn_din import export_onnx, load_onnx
-from sklearn_din.estimator import DINClassifier
 from sklearn_din.features.event_table import WITHOUT_WEIGHTS
 from sklearn_din.inspection.explain import explain
 from sklearn_din.serving.onnx_model import DIGEST_KEY, METADATA_KEY
@@ -54,8 +53,7 @@ def make_frame(n_users=30, seed=0):
 @pytest.fixture(scope="module")
 def pipeline():
     encoder = HistorySequenceEncoder(histories=HISTORIES, separator="|", max_length=6)
-    classifier = DINClassifier(max_epochs=2, lr=0.02, random_state=0)
-    return Pipeline([("encode", encoder), ("din", classifier)]).fit(*make_frame())
+    return make_model(encoder, lr=0.02).fit(*make_frame())
 
 
 @pytest.fixture(scope="module")
@@ -140,8 +138,7 @@ def test_a_user_and_candidates_are_ranked_as_by_the_pipeline(bag, layout, paths,
 def test_neighbours_older_events_and_a_shortlist_are_in_the_file(layout, log, tmp_path):
     frame, y = log
     encoder = HistorySequenceEncoder(user="user", time="time", max_length=4)
-    classifier = DINClassifier(max_epochs=1, neighbours="time", random_state=0)
-    model = make_pipeline(encoder, classifier).fit(frame, y)
+    model = make_model(encoder, max_epochs=1, neighbours="time").fit(frame, y)
     assert model[-1].net_.neighbours_.pairs
     loaded, now = reload(model, tmp_path, layout), frame.drop(columns="time")
     assert (frame["hist_item"].map(len) > 4).any()
@@ -158,8 +155,7 @@ def test_neighbours_older_events_and_a_shortlist_are_in_the_file(layout, log, tm
 @each_network("pooling", "attention_normalization", "interest")
 def test_events_are_explained_as_by_the_pipeline(options, log, tmp_path):
     frame, y = log[0].drop(columns=["user", "time"]), log[1]
-    classifier = DINClassifier(max_epochs=1, random_state=0, **options)
-    model = make_pipeline(HistorySequenceEncoder(max_length=5), classifier).fit(frame, y)
+    model = make_model(HistorySequenceEncoder(max_length=5), max_epochs=1, **options).fit(frame, y)
     for layout in LAYOUTS:
         loaded, rows = reload(model, tmp_path, layout), frame[::40]
         for by, column in (("weight", "weight"), ("leave_out", "effect")):
@@ -216,8 +212,7 @@ def test_what_is_no_plain_value_is_refused(pipeline, tmp_path):
 def test_ids_may_be_dates(tmp_path):
     days = pd.date_range("2024-01-01", periods=6).date
     frame = pd.DataFrame({"day": [*days] * 4, "hist_day": [[day] for day in days] * 4})
-    encoder = HistorySequenceEncoder(categorical=["day"])
-    model = make_pipeline(encoder, DINClassifier(max_epochs=1, random_state=0))
+    model = make_model(HistorySequenceEncoder(categorical=["day"]), max_epochs=1)
     loaded = reload(model.fit(frame, [0, 1] * 12), tmp_path, "rows")
     assert_alike(loaded.predict_proba(frame), model.predict_proba(frame))
 

@@ -11,6 +11,7 @@ from skorch.callbacks import Callback
 
 from sklearn_din import DINClassifier
 from sklearn_din.training.progress import ProgressBar
+from tests.callbacks import On
 from tests.encoded_impressions import make_impressions, make_labels
 
 pytestmark = pytest.mark.usefixtures("ctrl_c_raises")
@@ -95,18 +96,6 @@ def test_ctrl_c_later_keeps_the_best_check_and_drops_the_unfinished_one():
         assert len(fitted(patience=9, callbacks=[PressCtrlC(check=2)]).history_) == 2
 
 
-class StopAtBatch(Callback):
-    """A callback that ends the training in the middle of a check, as skorch's callbacks do."""
-
-    def __init__(self, batch):
-        self.batch, self.seen = batch, 0
-
-    def on_batch_end(self, net, training=False, **kwargs):
-        self.seen += training
-        if self.seen == self.batch:
-            raise KeyboardInterrupt
-
-
 def test_the_callers_handler_of_ctrl_c_is_called_and_stays():
     calls = []
 
@@ -121,6 +110,10 @@ def test_the_callers_handler_of_ctrl_c_is_called_and_stays():
 
 
 def test_training_in_another_thread_leaves_signals_alone():
+    def stop(net, **_):
+        if len(net.history) == 2:
+            raise KeyboardInterrupt
+
     with ThreadPoolExecutor(1) as pool:
-        classifier = pool.submit(fitted, callbacks=[StopAtBatch(6)]).result()
+        classifier = pool.submit(fitted, callbacks=[On(batch_end=stop)]).result()
     assert classifier.net_.stop_reason_ == "callback"

@@ -199,10 +199,9 @@ def test_a_ranker_stays_with_its_model_when_that_is_updated_and_sees_what_its_st
 ):
     frame, y = frame_and_labels
     frame = frame.drop(columns=["user", "time"])
-    model = make_pipeline(
-        HistorySequenceEncoder(histories={"hist_item": "item"}, drop=["tags", "hist_category"]),
-        DINClassifier(max_epochs=1, lr=0.05, random_state=0),
-    ).fit(frame, y)
+    histories, drop = {"hist_item": "item"}, ["tags", "hist_category"]
+    encoder = HistorySequenceEncoder(histories=histories, drop=drop)
+    model = make_model(encoder, max_epochs=1, lr=0.05).fit(frame, y)
     later = frame.assign(item=["new", "newer"] * (len(frame) // 2) + ["new"] * (len(frame) % 2))
     items = pd.concat([candidates, candidates[:1].assign(item="new")])[CANDIDATE]
     user, y = users.iloc[[5]][["device", "hist_item", "age"]], 1 - y

@@ -10,7 +10,7 @@ import pytest
 from sklearn.base import clone
 from sklearn.cluster import KMeans
 from sklearn.linear_model import LogisticRegression, RidgeClassifier
-from sklearn.pipeline import Pipeline
+from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
 from sklearn_din import (
@@ -135,23 +135,12 @@ def attached(shown, events):
     return attach_aggregates(shown, events, time="time", aggregates={"n": ("user", None, "count")})
 
 
-def same_frame(frame):
-    return frame.assign(n=frame["n"].astype("float64"))
-
-
-def make_pipeline():
-    return Pipeline(
-        [
-            ("own", FunctionTransformer(same_frame)),
-            ("encode", HistorySequenceEncoder(drop=["user", "time"])),
-            ("din", DINClassifier(hidden_units=(8,), max_epochs=1, random_state=0)),
-        ]
-    )
-
-
 def test_a_pipeline_predicts_a_scan_as_it_predicts_a_frame(clicks, scan, tmp_path):
     frame = attached(clicks.drop(columns="click"), clicks)
-    model = make_pipeline().fit(frame, clicks["click"])
+    own = FunctionTransformer(lambda frame: frame.assign(n=frame["n"].astype("float64")))
+    encoder = HistorySequenceEncoder(drop=["user", "time"])
+    model = make_pipeline(own, encoder, DINClassifier(max_epochs=1, random_state=0))
+    model.fit(frame, clicks["click"])
     expected = model.predict_proba(frame)[:, 1]
     X = attached(scan, scan)
     assert len(list(X.parts())) > 2
@@ -172,9 +161,8 @@ def test_a_pipeline_predicts_a_scan_as_it_predicts_a_frame(clicks, scan, tmp_pat
 def test_frames_are_predicted_in_parts_too(as_form, tmp_path, monkeypatch):
     monkeypatch.setattr(scoring, "FRAME_ROWS", 7)
     X = pd.DataFrame({"price": np.linspace(0, 1, 30), "key": [f"k{i}" for i in range(30)]})
-    model = Pipeline([("pick", FunctionTransformer(_price)), ("lr", LogisticRegression())]).fit(
-        X, np.arange(30) % 3
-    )
+    price = FunctionTransformer(lambda X: np.asarray(X["price"], dtype=float)[:, None])
+    model = make_pipeline(price, LogisticRegression()).fit(X, np.arange(30) % 3)
     given = as_form(X)
     path = predict_to_parquet(model, given, tmp_path / "p.parquet", columns="key")
     table = pd.read_parquet(path)
@@ -214,10 +202,6 @@ def test_all_rows_of_a_frame_tell_the_type_of_a_kept_column(values, tmp_path, mo
         return
     path = predict_to_parquet(Constant(), X, tmp_path / "p.parquet", columns="key")
     assert pq.read_table(path).column("key").to_pylist() == values
-
-
-def _price(X):
-    return np.asarray(X["price"], dtype=float)[:, None]
 
 
 def test_a_model_without_probabilities_gives_its_decisions(tmp_path):
