@@ -73,6 +73,13 @@ def test_histories_on_other_rows_are_said(log, fault):
     assert find_wrong_rows(encode(X)) is None  # the advice
 
 
+def test_histories_from_newest_to_oldest_are_said(log):
+    shown, y = log
+    X = attach(shown, shown[y == 1], max_length=40)
+    turned = X.assign(**{n: [cell[::-1] for cell in X[n]] for n in ("hist_item", "hist_category")})
+    assert "run from newest to oldest" in find_wrong_rows(encode(turned)).verdict
+
+
 def recently_viewed(X):
     cells = [list(dict.fromkeys(list(cell)[::-1]))[:10][::-1] for cell in X["hist_item"]]
     return X.drop(columns="hist_category").assign(hist_item=cells)

@@ -13,6 +13,7 @@ from sklearn_din.utils.warnings import Finding
 CHECKED_PAIRS = 5_000  # rows of one user, one after the other
 MIN_PAIRS = 50
 WRONG_ROWS = 0.4  # of the pairs; a random half of the events gives .36
+REVERSED = 0.8  # of the pairs in which new events stand at one end alone
 CHECKED_ROWS = 100_000  # of some users, all of theirs
 NEWEST = 2  # events, among which a click stands whose own clock was late
 MIN_CLICKS = 3  # of a user
@@ -27,7 +28,7 @@ def find_wrong_rows(X: EncodedFeatures) -> Finding | None:
 
     Of two rows of one user at different times, both with events, the newest event of the earlier
     one stands in the later one, unless that is full, and the later one is no proper beginning of
-    the earlier one.
+    the earlier one. New events come last.
     """
     earlier, later = _pairs_of_rows(X)
     for behaviour in X.schema.behaviours:
@@ -46,16 +47,36 @@ def find_wrong_rows(X: EncodedFeatures) -> Finding | None:
         pair = np.repeat(np.arange(len(both)), second.lengths)
         is_held = np.bincount(pair, events[second.index()] == newest[pair], len(both)) > 0
         is_full = second.lengths >= min(X.schema.max_length, ragged.spans.lengths.max())
-        is_wrong = (~is_held | _are_beginnings(events, second, first))[~is_full]
-        if len(is_wrong) >= MIN_PAIRS and is_wrong.mean() >= WRONG_ROWS:
-            return Finding(
-                "histories on their rows",
-                f"in {is_wrong.mean():.0%} of the pairs of rows of one user, the later history of "
-                f"{name} does not continue the earlier one: histories seem to be attached to the "
-                "wrong rows.",
-                "Attach them with attach_history, or join them by a key, not by position: .values "
-                "after a sort, or a merge that changes the order, moves them to other rows.",
-            )
+        grows = events, first.take(~is_full), second.take(~is_full)
+        finding = _judge_pairs(name, ~is_held[~is_full], *grows)
+        if finding is not None:
+            return finding
+    return None
+
+
+def _judge_pairs(
+    name: str, is_lost: np.ndarray, events: np.ndarray, first: Spans, second: Spans
+) -> Finding | None:
+    """Judge pairs of histories, of which some have lost the first one's newest event."""
+    is_wrong = is_lost | _are_parts(events, second, first)
+    if len(is_wrong) >= MIN_PAIRS and is_wrong.mean() >= WRONG_ROWS:
+        return Finding(
+            "histories on their rows",
+            f"in {is_wrong.mean():.0%} of the pairs of rows of one user, the later history of "
+            f"{name} does not continue the earlier one: histories seem to be attached to the "
+            "wrong rows.",
+            "Attach them with attach_history, or join them by a key, not by position: .values "
+            "after a sort, or a merge that changes the order, moves them to other rows.",
+        )
+    begins, ends = (_are_parts(events, first, second, at_end=end) for end in (False, True))
+    is_turned = ends[begins != ends]
+    if len(is_turned) >= MIN_PAIRS and is_turned.mean() >= REVERSED:
+        return Finding(
+            "histories on their rows",
+            f"new events of {name} stand before the older ones: histories seem to run from newest "
+            "to oldest.",
+            f"Turn every attribute of the events, [cell[::-1] for cell in X[{name!r}]].",
+        )
     return None
 
 
@@ -143,11 +164,15 @@ def _repeats(ragged: Ragged, name: str, n_events: int) -> np.ndarray:
     return _holds(ragged, name, newest, n_events, n_skipped=1)
 
 
-def _are_beginnings(events: np.ndarray, shorter: Spans, longer: Spans) -> np.ndarray:
-    """Return whether the first windows are proper beginnings of the second ones."""
+def _are_parts(
+    events: np.ndarray, shorter: Spans, longer: Spans, *, at_end: bool = False
+) -> np.ndarray:
+    """Return whether the first windows are proper beginnings, or ends, of the second ones."""
     lengths = np.minimum(shorter.lengths, longer.lengths)
     pair = np.repeat(np.arange(len(lengths)), lengths)
-    mine = events[Spans(shorter.starts, lengths).index()]
-    theirs = events[Spans(longer.starts, lengths).index()]
+    mine, theirs = (
+        events[Spans(spans.starts + at_end * (spans.lengths - lengths), lengths).index()]
+        for spans in (shorter, longer)
+    )
     differs = np.bincount(pair, mine != theirs, len(lengths)) > 0
     return (shorter.lengths < longer.lengths) & ~differs
