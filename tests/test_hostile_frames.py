@@ -84,14 +84,6 @@ def test_hostile_columns_end_in_answers_or_errors_of_our_own(name):
     assert {ending for ending, _ in endings.values()} == {"answer", "own error"}
 
 
-def test_a_column_of_the_log_may_have_an_empty_name():
-    log = pd.DataFrame({"": ["hat", "sock"], "user": [1, 1], "time": [1, 2]})
-    past = attach_history(log, log, user="user", time="time", columns=[""], prefix="past_")
-    assert [list(cell) for cell in past["past_"]] == [[], ["hat"]]
-    shown, _ = sample_negatives(log, item="", random_state=0)
-    assert shown[""].tolist() == ["hat", "sock", "sock", "hat"]
-
-
 def test_numbers_of_half_precision_are_numbers_like_others(tmp_path):
     """Neither Arrow nor DuckDB sorts them."""
     log = pd.DataFrame({"user": [0, 1, 2] * 20, "item": [*range(20)] * 3, "time": range(60)})
@@ -118,35 +110,6 @@ def test_a_candidate_without_a_name_shares_its_vocabulary_and_can_be_kept(other,
     for again in (load(tmp_path / "encoder.din"), pickle.loads(pickle.dumps(encoder))):
         assert again.schema_ == encoder.schema_
         assert again.transform(frame)[""].tolist() == X[""].tolist()
-
-
-def test_a_history_of_booleans_beside_one_of_integers_is_encoded_as_it_is_alone():
-    frame = pd.DataFrame({"item": ["hat", "sock"]})
-    frame["hist_seen"] = [np.array([True]), np.array([2**31, 7])]
-    encoder = HistorySequenceEncoder(histories={"hist_seen": None})
-    X = encoder.fit_transform(frame)
-    for row in range(2):
-        alone = encoder.transform(frame.iloc[[row]])["hist_seen"][0]
-        assert alone.tolist() == X["hist_seen"][row, : len(alone)].tolist()
-
-
-@pytest.mark.parametrize("name", ["time", "price"])
-@pytest.mark.parametrize(
-    "values",
-    [
-        pd.array([None, None, None], dtype="Int64"),
-        pd.array([None, 1, 2], dtype="Int32"),
-        pd.array([None, 1, 2], dtype="float[pyarrow]"),
-        pd.arrays.ArrowExtensionArray(pa.array(np.array([1, 2, 3], dtype=np.float16))),
-        np.array([1, 2, 3], dtype=np.float16),
-        np.array([1j, 2, 3]),
-    ],
-    ids=lambda values: str(values.dtype),
-)
-def test_negatives_are_drawn_beside_numbers_of_any_kind(name, values):
-    events = pd.DataFrame({"item": ["hat", "sock", "tie"], name: values})
-    shown, y = sample_negatives(events, item="item", random_state=0)
-    assert shown["item"][y == 1].tolist() == ["hat", "sock", "tie"]
 
 
 @pytest.mark.skipif(pd.__version__ < "3", reason="pandas 2 reads moments of any year")
