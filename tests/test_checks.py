@@ -77,7 +77,7 @@ def test_histories_from_newest_to_oldest_are_said(log):
     shown, y = log
     X = attach(shown, shown[y == 1], max_length=40)
     turned = X.assign(**{n: [cell[::-1] for cell in X[n]] for n in ("hist_item", "hist_category")})
-    assert "run from newest to oldest" in find_wrong_rows(encode(turned)).verdict
+    assert "are they newest first?" in find_wrong_rows(encode(turned)).verdict
 
 
 def recently_viewed(X):

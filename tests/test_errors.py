@@ -724,6 +724,7 @@ def make_a_network(option):
     (np.array(["a", "b", None, "a"], dtype=object), "y must not be missing, got 1 NaN labels"),
     ([0, 1], "inconsistent numbers of samples"),
     ([0.5, 1.5, 0.25, 0.1], "Unknown label type: continuous"),
+    (np.array([0, 1, 0, 1], dtype=object), r"got objects such as 0\. Convert .*y\.astype\(int\)"),
 )
 def fit_labels(y):
     quick().fit(ENCODED[:4], y)

@@ -269,7 +269,7 @@ function plot(lines, xName, label, { mark, isSquare } = {}) {
   for (const v of [y0, y1]) drawing.append(svg("text", { x: left - 8, y: y(v) + 4, "text-anchor": "end" }, Number(v.toPrecision(3))));
   for (const v of [x0, x1]) drawing.append(svg("text", { x: x(v), y: height - 22, "text-anchor": "middle" }, Number(v.toPrecision(3))));
   drawing.append(svg("text", { x: width / 2, y: height - 4, "text-anchor": "middle" }, xName));
-  if (mark !== undefined) drawing.append(svg("line", { x1: x(mark), x2: x(mark), y1: 50, y2: height - bottom, stroke: "#1a7a3c" }), svg("text", { x: x(mark) - 4, y: 46, "text-anchor": "end" }, "kept"));
+  if (mark !== undefined) drawing.append(svg("line", { x1: x(mark), x2: x(mark), y1: 50, y2: height - bottom, stroke: "#1a7a3c" }), svg("text", { x: x(mark), y: 44, "text-anchor": "middle" }, "kept"));
   lines.forEach(({ name, colour, dash, points }, n) => {
     const style = { fill: "none", stroke: colour, "stroke-width": 2, "stroke-dasharray": dash };
     drawing.append(svg("polyline", { ...style, points: points.map((p) => `${x(p[0])},${y(p[1])}`).join(" ") }));

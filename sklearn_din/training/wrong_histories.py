@@ -59,25 +59,24 @@ def _judge_pairs(
 ) -> Finding | None:
     """Judge pairs of histories, of which some have lost the first one's newest event."""
     is_wrong = is_lost | _are_parts(events, second, first)
-    if len(is_wrong) >= MIN_PAIRS and is_wrong.mean() >= WRONG_ROWS:
-        return Finding(
-            "histories on their rows",
-            f"in {is_wrong.mean():.0%} of the pairs of rows of one user, the later history of "
-            f"{name} does not continue the earlier one: histories seem to be attached to the "
-            "wrong rows.",
-            "Attach them with attach_history, or join them by a key, not by position: .values "
-            "after a sort, or a merge that changes the order, moves them to other rows.",
-        )
     begins, ends = (_are_parts(events, first, second, at_end=end) for end in (False, True))
     is_turned = ends[begins != ends]
-    if len(is_turned) >= MIN_PAIRS and is_turned.mean() >= REVERSED:
-        return Finding(
-            "histories on their rows",
-            f"new events of {name} stand before the older ones: histories seem to run from newest "
-            "to oldest.",
-            f"Turn every attribute of the events, [cell[::-1] for cell in X[{name!r}]].",
+    if len(is_wrong) >= MIN_PAIRS and is_wrong.mean() >= WRONG_ROWS:
+        verdict = (
+            f"in {is_wrong.mean():.0%} of the pairs of rows of one user, the later history of "
+            f"{name} does not continue the earlier one: histories seem to be attached to the "
+            "wrong rows."
         )
-    return None
+        advice = (
+            "Attach them with attach_history, or join them by a key, not by position: .values "
+            "after a sort, or a merge that changes the order, moves them to other rows."
+        )
+    elif len(is_turned) >= MIN_PAIRS and is_turned.mean() >= REVERSED:
+        verdict = f"new events of {name} stand before the older ones: are they newest first?"
+        advice = f"Turn every attribute of the events, [cell[::-1] for cell in X[{name!r}]]."
+    else:
+        return None
+    return Finding("histories on their rows", verdict, advice)
 
 
 def find_clocks_of_some(X: EncodedFeatures, is_click: np.ndarray) -> Finding | None:
