@@ -30,10 +30,6 @@ def make_model(ability, **parameters):
     return Pipeline([("encode", make_encoder()), ("din", estimator(**options))]), y
 
 
-def rows_of(y, rows):
-    return y.iloc[rows] if isinstance(y, pd.DataFrame) else y[rows]
-
-
 @pytest.mark.parametrize("memory", ["1MB", "1GB"])
 @pytest.mark.parametrize("ability", ABILITIES)
 def test_a_scan_gives_the_bits_of_its_frame_at_fit_from_the_cache_and_at_update(
@@ -83,10 +79,10 @@ def test_a_search_fits_what_a_fit_with_its_parameters_does(ability):
 def grown(request, tmp_path_factory):
     """A model that got new values, and its copies that were kept between."""
     model, y = make_model(request.param)
-    model.fit(FRAME[FIRST], rows_of(y, FIRST))
+    model.fit(FRAME[FIRST], y[FIRST])
     later = FRAME[LATER].assign(film=["f9", "f0"] * 30, genres=[["new", "a"], ["b"]] * 30)
     path, saved, pickled = tmp_path_factory.mktemp("grown") / "model.din", model, model
-    y = rows_of(y, LATER)
+    y = y[LATER]
     if isinstance(y, pd.DataFrame):
         y = y.assign(purchase=np.nan)
     for call in range(3):
@@ -94,7 +90,7 @@ def grown(request, tmp_path_factory):
         saved, pickled = load(path), pickle.loads(pickle.dumps(pickled))
         rows = slice(call, None)
         model, saved, pickled = (
-            update(some, later[rows], rows_of(y, rows)) for some in (model, saved, pickled)
+            update(some, later[rows], y[rows]) for some in (model, saved, pickled)
         )
     return model, (saved, pickled), later
 

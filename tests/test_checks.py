@@ -1,6 +1,5 @@
 """What is wrong with a log is said at fit; honest twins of each fault are silent."""
 
-import logging
 import warnings
 
 import numpy as np
@@ -20,7 +19,6 @@ from sklearn_din.server.answers import Answers
 from sklearn_din.training.label_means import find_label_means
 from sklearn_din.training.wrong_histories import find_clocks_of_some, find_wrong_rows
 from sklearn_din.utils.plain_values import from_plain, to_plain
-from sklearn_din.utils.warnings import log_once
 from tests.click_frames import as_lists
 from tests.fitted_pipelines import make_model
 from tests.tables import as_scan, said
@@ -360,35 +358,20 @@ def test_the_encoder_keeps_the_longest_history_and_the_server_holds_as_many_even
     assert from_plain(to_plain(model[0].__getstate__()))["fitted"]["learnt"]["longest"] == longest
 
 
-def fit(y, *, lr, n_rows=3000):
-    chance = np.random.RandomState(0)
+@pytest.mark.parametrize("is_ahead", [True, False])
+def test_a_rate_of_the_item_that_is_ahead_is_said_once_and_no_other(is_ahead):
+    chance, n_rows = np.random.RandomState(0), 3000
     frame = pd.DataFrame({"user": chance.randint(50, size=n_rows), "time": np.arange(n_rows)})
     frame["item"] = np.arange(n_rows) % 30
     frame["hist_item"] = list(chance.randint(30, size=(n_rows, 2)))
     X = HistorySequenceEncoder(user="user", time="time").fit_transform(frame)
-    parameters = {"max_epochs": 1, "lr": lr, "neighbours": None, "random_state": 0}
-    DINClassifier(**parameters).fit(X, y)
-
-
-@pytest.fixture
-def logged(caplog):
-    log_once.cache_clear()
-    with caplog.at_level(logging.WARNING, logger="sklearn_din"):
-        yield lambda: [text for text in caplog.messages if "in the training rows ranks" in text]
-
-
-@pytest.mark.filterwarnings("ignore:nothing was found to learn")
-def test_a_rate_of_the_item_that_is_ahead_is_said_once(logged):
-    y = (np.random.RandomState(1).rand(3000) < np.arange(3000) % 30 / 30).astype(int)
-    for _ in range(2):
-        fit(y, lr=1e-9)  # nothing is learnt
-    (said,) = logged()
-    assert said.startswith("the rate of clicks of each column 'item' in the training rows ranks")
-    assert "AUC 0.8" in said
-    assert "attach_aggregates(...) with 'levels'" in said
-
-
-@pytest.mark.filterwarnings("ignore:nothing was found to learn")
-def test_rates_that_say_nothing_are_not_mentioned(logged):
-    fit(np.random.RandomState(1).randint(2, size=3000), lr=0.003)
-    assert logged() == []
+    y = (chance.rand(n_rows) < (frame["item"] / 30 if is_ahead else 0.5)).astype(int)
+    lr = 1e-9 if is_ahead else 0.003  # nothing is learnt
+    fit = DINClassifier(max_epochs=1, lr=lr, neighbours=None, random_state=0).fit
+    _, lines = said(lambda: [fit(X, y) for _ in range(2)])
+    about = [line for line in lines if "in the training rows ranks" in line]
+    assert len(about) == is_ahead
+    for line in about:
+        assert line.startswith("the rate of clicks of each column 'item' in the training rows")
+        assert "AUC 0.8" in line
+        assert "attach_aggregates(...) with 'levels'" in line

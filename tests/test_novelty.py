@@ -2,13 +2,14 @@
 
 import copy
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 from skorch.callbacks import Callback
 
-from sklearn_din import DINClassifier, EncodedFeatures, Field, Schema
+from sklearn_din import EncodedFeatures, Field, Schema
 from sklearn_din.training.novelty import (
     HIDING_RATE,
     MOST_BLOCKS,
@@ -16,6 +17,7 @@ from sklearn_din.training.novelty import (
     _end_of_beginning,
     measure_novelty,
 )
+from tests import fitted_pipelines
 from tests.encoded_impressions import make_impressions, make_labels, weights_of
 
 
@@ -164,10 +166,8 @@ def test_a_step_shows_most_rows_as_they_will_be_seen_and_the_others_as_they_are(
     assert (shown.columns["item"] < 0).any()
 
 
-def quick(**parameters):
-    """A classifier that learns no item neighbours: the rows have such numbers already."""
-    options = {"max_epochs": 2, "batch_size": 50, "neighbours": None, "random_state": 0}
-    return DINClassifier(**options | parameters)
+# It learns no item neighbours: the rows have such numbers already.
+quick = partial(fitted_pipelines.quick, batch_size=50, neighbours=None)
 
 
 def fitted(X, **parameters):

@@ -366,34 +366,18 @@ def test_rankings_by_every_model_equal_scoring_each_pair_alone(options, seed, mo
             np.testing.assert_allclose(found, expected[user], rtol=0, atol=2e-6)
 
 
-def make_hours(n_rows=600):
-    """Rows of 40 items, each of one category, at any hour."""
-    chance = np.random.RandomState(0)
+def test_what_follows_from_the_item_never_comes_from_the_user():
+    """Each of 40 items has a category; any hour may be its."""
+    chance, n_rows = np.random.RandomState(0), 600
     log = pd.DataFrame({"user": chance.randint(30, size=n_rows), "time": np.arange(n_rows)})
     log["item"] = chance.randint(40, size=n_rows)
     log["category"], log["hour"] = log["item"] % 5, chance.randint(24, size=n_rows)
     columns = ["item", "category", "hour"]
-    return log, attach_history(log, log, user="user", time="time", columns=columns)
-
-
-def fit_hours(X):
-    model = make_model(max_epochs=1)
+    X = attach_history(log, log, user="user", time="time", columns=columns)
+    model = make_model(max_epochs=1).fit(X, np.arange(len(X)) % 3 == 0)
     users = X.drop_duplicates("user", keep="last").drop(columns="item")
-    return model.fit(X, np.arange(len(X)) % 3 == 0), users
-
-
-def test_what_follows_from_the_item_never_comes_from_the_user():
-    log, X = make_hours()
-    model, users = fit_hours(X)
     items = log[["item", "category"]].drop_duplicates("item")
     with pytest.raises(ValueError, match=r"must have \['category'\], which followed from 'item'"):
         Ranker(model, items[["item"]])
     best = rank_candidates(model, users.drop(columns="category"), items, top_k=1)
     assert len(best) == len(users)  # the hour is the users'
-
-
-def test_what_differs_among_the_rows_of_an_item_may_be_the_users():
-    _, X = make_hours()
-    model, users = fit_hours(X.assign(category=np.arange(len(X)) % 5))
-    items = pd.DataFrame({"item": range(40)})
-    assert len(rank_candidates(model, users, items, top_k=1)) == len(users)

@@ -1,9 +1,12 @@
 """Which rows are set aside for validation: by the roles of the encoder, or by what fit is given."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 
 from sklearn_din import DINClassifier
+from tests import fitted_pipelines
 from tests.callbacks import On
 from tests.encoded_impressions import make_impressions, make_labels
 
@@ -11,10 +14,7 @@ from tests.encoded_impressions import make_impressions, make_labels
 pytestmark = pytest.mark.filterwarnings("ignore:nothing was found to learn")
 
 
-def quick(**parameters):
-    return DINClassifier(
-        **{"max_epochs": 1, "random_state": 0, "early_stopping": True, **parameters}
-    )
+quick = partial(fitted_pipelines.quick, max_epochs=1, early_stopping=True)
 
 
 def validation_rows(users=None, times=None, **fit_parameters):
