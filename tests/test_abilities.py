@@ -5,7 +5,6 @@ import pickle
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.model_selection import GridSearchCV, KFold
 from sklearn.pipeline import Pipeline
 
 from sklearn_din import Ranker, export_onnx, load, load_onnx, save, scan_parquet, update
@@ -64,15 +63,6 @@ def test_a_scan_has_several_labels_in_a_frame_which_may_be_missing(tmp_path):
         for X, y in ((scan, scan.target_), (frame, LABELS))
     )
     np.testing.assert_array_equal(*(model.decision_function(frame) for model in models))
-
-
-@pytest.mark.parametrize("ability", ABILITIES)
-def test_a_search_fits_what_a_fit_with_its_parameters_does(ability):
-    model, y = make_model(ability)
-    search = GridSearchCV(model, {"din__embedding_dim": [4]}, cv=KFold(2), error_score="raise")
-    expected = make_model(ability, embedding_dim=4)[0].fit(FRAME, y)
-    found = search.fit(FRAME, y).best_estimator_
-    np.testing.assert_array_equal(outputs(found, FRAME), outputs(expected, FRAME))
 
 
 @pytest.fixture(scope="module", params=ABILITIES)

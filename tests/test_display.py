@@ -7,11 +7,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from sklearn_din import (
-    AttentionDisplay,
-    HistorySequenceEncoder,
-    explain,
-)
+from sklearn_din import AttentionDisplay, HistorySequenceEncoder, explain
 from sklearn_din.inspection.display import AGAINST
 from tests.click_frames import OF_TWINS, PAIR, TWINS
 from tests.fitted_pipelines import make_model
@@ -27,14 +23,8 @@ def close_figures():
     pyplot.close("all")
 
 
-SHOWN = pd.DataFrame(
-    {
-        "item": [1, 2, 3, 1],
-        "kind": ["hat", "shoe", "shoe", "hat"],
-        "hist_item": [[2, 1, 3], [2, 1, 3], [1], []],
-        "hist_kind": [["shoe", "hat", "shoe"], ["shoe", "hat", "shoe"], ["hat"], []],
-    }
-)
+SHOWN = TWINS[["item", "kind", "hist_item", "hist_kind"]]
+SHOWN = SHOWN.assign(item=[1, 2, 3, 1], hist_item=[[2, 1, 3], [2, 1, 3], [1], []])
 
 
 @pytest.fixture(scope="module")

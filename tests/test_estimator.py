@@ -34,18 +34,6 @@ def test_it_learns_whether_the_candidates_category_is_in_the_history():
         assert roc_auc_score(y[3000:], classifier.decision_function(X[3000:])) > 0.85
 
 
-@pytest.mark.parametrize(
-    "labels", [("skip", "view"), (-1, 1), (0, 1), (False, True), (2.0, 5.0)], ids=str
-)
-def test_any_two_labels_train_alike_and_come_back(clicks, labels):
-    X, y = clicks
-    classifier = quick().fit(X, np.array(labels)[y])
-    assert classifier.classes_.tolist() == list(labels)
-    assert set(classifier.predict(X)) <= set(labels)
-    reference = quick().fit(X, y)
-    np.testing.assert_array_equal(classifier.predict_proba(X), reference.predict_proba(X))
-
-
 def test_probabilities_decisions_and_labels_agree_and_are_float32(clicks, fitted):
     X, _ = clicks
     probability, decision = fitted.predict_proba(X), fitted.decision_function(X)

@@ -85,14 +85,3 @@ def test_leaving_out_equals_dropping_the_event_from_the_frame(rich, monkeypatch,
     )
     totals = table["share"].abs().groupby([table["row"], table["behaviour"]]).sum()
     np.testing.assert_allclose(totals, 1, atol=1e-5)
-
-
-def test_maximum_pooling_has_no_weights_and_has_effects(frame_and_labels):
-    frame, y = frame_and_labels
-    frame = frame[["item", "hist_item"]]
-    model = make_model(HistorySequenceEncoder(), max_epochs=1, pooling="max").fit(frame, y)
-    with pytest.raises(ValueError, match="attention_weights needs pooling='attention'"):
-        explain(model, frame)
-    expected = leave_each_out_of_the_frame(model, frame[:30], ["hist_item"])
-    table = explain(model, frame[:30], by="leave_out")
-    np.testing.assert_allclose(table["effect"], expected, atol=1e-5)

@@ -269,7 +269,6 @@ def test_weights_count_in_partial_fit_and_labels_may_be_of_half_precision():
         for share in (50.0, 0.0)
     )
     assert heavy.predict_proba(X)[1, 1] > light.predict_proba(X)[1, 1]
-    X, y = np.eye(4, dtype=np.float32), np.array([0, 1, 0, 1])
     models = [DINClassifier(random_state=0, max_epochs=1) for _ in range(2)]
     for model, labels in zip(models, (y, y.astype(np.float16)), strict=True):
         model.fit(X, labels).partial_fit(X, labels)

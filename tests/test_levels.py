@@ -4,13 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sklearn_din import (
-    DINRegressor,
-    HistorySequenceEncoder,
-    attach_history,
-    scan_parquet,
-    update,
-)
+from sklearn_din import DINRegressor, HistorySequenceEncoder, attach_history, scan_parquet, update
 from sklearn_din.features import Schema
 from sklearn_din.neighbours import levels as levels_file
 from sklearn_din.neighbours.blocks import hash_users
