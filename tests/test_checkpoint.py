@@ -101,10 +101,6 @@ def kill():
     raise KilledError
 
 
-def kill_for_good():
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
 @contextmanager
 def ended_at(batch, end=kill):
     """Call ``end`` in the place of a training's step of that number, counted from here."""
@@ -222,7 +218,7 @@ def test_five_kills_and_the_same_bits(tmp_path):
     """SIGKILL before a drawn batch, and at a drawn moment, perhaps in the middle of a write."""
     chance = np.random.default_rng(0)
     for batch in chance.integers(2, 7, size=3).tolist():
-        with ended_at(batch, end=kill_for_good):
+        with ended_at(batch, end=lambda: os.kill(os.getpid(), signal.SIGKILL)):
             assert end_of(start_child(lambda: fit(tmp_path))) == -signal.SIGKILL
     for seconds in chance.uniform(0.05, 0.2, size=2).tolist():
         pid = start_child(lambda: fit(tmp_path))

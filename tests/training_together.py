@@ -78,10 +78,6 @@ def stop():
     raise KeyboardInterrupt
 
 
-def press_ctrl_c():
-    signal.raise_signal(signal.SIGINT)
-
-
 def fail():
     raise ZeroDivisionError("a callback's own mistake")
 
@@ -136,14 +132,6 @@ def error_of(train):
     return "none"
 
 
-def other_rows():
-    DINClassifier(**SMALL).fit(**few(240 - 40 * RANK))
-
-
-def other_parameters():
-    DINClassifier(**SMALL | {"lr": 0.01 + RANK}).fit(**few())
-
-
 def missing_numbers():
     numbers = np.zeros((100, 2))
     numbers[3] = np.nan if RANK else 0.0
@@ -173,8 +161,8 @@ def killed_at_the_end():
 
 ERRORS = {
     "loss not finite": loss_not_finite,
-    "other rows": other_rows,
-    "other parameters": other_parameters,
+    "other rows": lambda: DINClassifier(**SMALL).fit(**few(240 - 40 * RANK)),
+    "other parameters": lambda: DINClassifier(**SMALL | {"lr": 0.01 + RANK}).fit(**few()),
     "missing numbers": missing_numbers,
     "other weights": other_weights,
     "failing callback": lambda: fit("undisturbed", callbacks=[At(12, 1, fail)]),
@@ -183,7 +171,7 @@ ERRORS = {
 }
 STOPS = {
     "stopped by a callback": lambda: stopped(stop, 1),
-    "stopped by Ctrl-C": lambda: stopped(press_ctrl_c, 0),
+    "stopped by Ctrl-C": lambda: stopped(lambda: signal.raise_signal(signal.SIGINT), 0),
     "grown": grown,
     "grown by lists": grown_lists,
 }
