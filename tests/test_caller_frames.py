@@ -49,20 +49,6 @@ def test_histories_are_those_of_pandas_whatever_the_two_kinds(ours, theirs):
     assert plain(attached) == plain(attach_history(NOW, CLICKS, **PAST))
 
 
-def test_history_columns_are_lists_of_the_events_type_even_where_all_are_empty():
-    clicks = pl.from_pandas(CLICKS).with_columns(
-        pl.col("item").cast(pl.Categorical), zoned=pl.col("day").dt.replace_time_zone("UTC")
-    )
-    options = PAST | {"columns": ["item", "size", "day", "zoned"]}
-    for events in (clicks, clicks.head(0)):
-        schema = attach_history(pl.from_pandas(NOW), events, **options).schema
-        assert schema["hist_item"] == pl.List(pl.String)
-        assert schema["hist_size"] == pl.List(pl.Int32)
-        assert schema["hist_day"] == pl.List(clicks.schema["day"])
-        assert schema["hist_zoned"] == pl.List(clicks.schema["zoned"])
-        assert schema["ago"] == pl.List(pl.Float64)
-
-
 def test_the_callers_own_columns_are_never_converted_there_and_back():
     odd = pl.from_pandas(NOW).with_columns(
         kind=pl.Series(["a", "b", "a"], dtype=pl.Enum(["a", "b"])),

@@ -11,7 +11,6 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.base import clone
 
 from sklearn_din import HistoryBuilder, attach_history
 from sklearn_din.logs.history import sort_log
@@ -307,21 +306,6 @@ def test_partial_fit_refuses_times_of_another_kind_and_stays_as_it_was(builder, 
         builder.partial_fit(later, LABELS)
     assert len(builder.events_) == 3
     assert len(builder.transform(first)) == 5
-
-
-@pytest.mark.parametrize("as_arrow", [False, True])
-def test_partial_fit_takes_times_of_another_zone_as_the_same_moments(builder, as_arrow):
-    zoned = SHOWN.assign(time=SHOWN_TIMES["datetimes with a zone"])
-    one_zone = clone(builder).fit(zoned[:2], LABELS[:2]).partial_fit(zoned[2:], LABELS[2:])
-    elsewhere = zoned["time"].dt.tz_convert("Asia/Tokyo")
-    if as_arrow:
-        elsewhere = elsewhere.astype(pd.ArrowDtype(pa.timestamp("us", "Asia/Tokyo")))
-    later = zoned.assign(time=elsewhere)[2:]
-    builder.fit(zoned[:2], LABELS[:2]).partial_fit(later, LABELS[2:])
-    assert builder.events_["time"].tolist() == one_zone.events_["time"].tolist()
-    for rows in (zoned, later):
-        found, expected = builder.transform(rows), one_zone.transform(rows)
-        assert lists(found["hist_item"]) == lists(expected["hist_item"])
 
 
 def test_rows_of_unknown_users_alone_are_said():

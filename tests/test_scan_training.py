@@ -1,14 +1,13 @@
 """The same Pipeline on a scan: fits, splits, searches and updates as on the table in memory."""
 
 import tempfile
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
 from sklearn.metrics import roc_auc_score
-from sklearn.model_selection import GridSearchCV, cross_val_score, train_test_split
+from sklearn.model_selection import cross_val_score, train_test_split
 from skorch.callbacks import Callback
 
 from sklearn_din import Checkpoint, DINClassifier, HistorySequenceEncoder, TimeSplit, scan_parquet
@@ -110,19 +109,3 @@ def test_a_pooled_order_has_each_row_once_and_reads_few_rows_at_a_time(n_rows, p
     for start in range(0, n_rows, n_at_a_time):
         read = set((order[start : start + n_at_a_time] // size).tolist())
         assert len(read) <= pool // size + size
-
-
-def test_a_search_encodes_once_where_there_is_a_cache(source, tmp_path, monkeypatch):
-    scan = scan_parquet(source, target="click", cache_dir=tmp_path / "cache")
-    grid = {"din__embedding_dim": [2, 4]}
-    search = GridSearchCV(make_model(max_epochs=1), grid, cv=2, scoring="roc_auc", refit=False)
-    search.fit(scan, scan.target_)
-    folders = list((tmp_path / "cache").iterdir())
-    kinds = [Path(folder).name.partition("-")[0] for folder in folders]
-    assert kinds.count("learnt") == 2  # folds
-    assert kinds.count("encoded") == 4  # rows to train on and rows to score, of each
-    found = search.cv_results_["mean_test_score"]
-    monkeypatch.setattr(type(scan), "parts", None)  # nothing is read any more
-    again = GridSearchCV(make_model(max_epochs=1), grid, cv=2, scoring="roc_auc", refit=False)
-    y = pd.read_parquet(source)["click"].to_numpy()
-    np.testing.assert_array_equal(again.fit(scan, y).cv_results_["mean_test_score"], found)
