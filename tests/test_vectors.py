@@ -91,6 +91,8 @@ def test_a_newer_frame_knows_items_that_came_up_since(model, shown, vectors):
         known.table[rows], known.table[known.rows_of(newer[:-1].transform(like).columns["item"])]
     )
     assert (newer.predict_proba(later) != model.predict_proba(later)).all()
+    strangers = newer[:-1].transform(X[-9:].assign(item=[f"stranger {n}" for n in range(9)]))
+    assert not known.rows_of(strangers.columns["item"]).any()  # no vector is theirs
 
 
 def test_likeness_counts_cosines_with_the_candidate_recent_ones_more(model, shown, vectors):
