@@ -6,7 +6,6 @@ what a right answer is; here stands a table of columns.
 
 import datetime
 import decimal
-import pickle
 
 import numpy as np
 import pandas as pd
@@ -15,12 +14,9 @@ import pytest
 
 from benchmarks.hostile_frames import STEPS, verdict
 from sklearn_din import (
-    HistorySequenceEncoder,
     attach_aggregates,
     attach_history,
-    load,
     sample_negatives,
-    save,
     scan_parquet,
 )
 from sklearn_din.command_line.tables import read_ids
@@ -98,18 +94,6 @@ def test_numbers_of_half_precision_are_numbers_like_others(tmp_path):
     assert attached["n"].tolist() == [0, 1, 0]
     assert attached["mean"].tolist()[1] == 1.0
     assert read_ids(pd.Series([1, 2], dtype="float16", name="item")).tolist() == [1, 2]
-
-
-@pytest.mark.parametrize("other", [[[True], [False]], [["1"], ["0"]]], ids=["booleans", "text"])
-def test_a_candidate_without_a_name_shares_its_vocabulary_and_can_be_kept(other, tmp_path):
-    frame = pd.DataFrame({"time": [1, 2], "": [cell[0] for cell in other], "hist_": other})
-    encoder = HistorySequenceEncoder(time="time")
-    X = encoder.fit_transform(frame, [0, 1])
-    assert X[""].tolist() == X["hist_"].ravel().tolist()
-    save(encoder, tmp_path / "encoder.din")
-    for again in (load(tmp_path / "encoder.din"), pickle.loads(pickle.dumps(encoder))):
-        assert again.schema_ == encoder.schema_
-        assert again.transform(frame)[""].tolist() == X[""].tolist()
 
 
 @pytest.mark.skipif(pd.__version__ < "3", reason="pandas 2 reads moments of any year")
