@@ -1,5 +1,7 @@
 """The command line, on small logs."""
 
+from decimal import Decimal
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -8,7 +10,8 @@ import sklearn_din
 import sklearn_din.__main__ as command
 from sklearn_din import DINClassifier, HistorySequenceEncoder, load, metrics, save
 from sklearn_din.command_line import results, study, trivial
-from sklearn_din.command_line.options import read_compare_options
+from sklearn_din.command_line.options import Options, read_compare_options
+from sklearn_din.command_line.tables import read_table
 from sklearn_din.datasets import make_click_log
 
 NAMES = ["--user", "u", "--item", "i", "--time", "t"]
@@ -376,6 +379,15 @@ def test_the_separator_is_found_in_the_header_or_given(
     out = capsys.readouterr().out
     assert said in out
     assert bool(said) == bool(out)
+
+
+def test_decimals_of_a_database_are_integers_or_floats(tmp_path):
+    cells = {"id": [7, None, 2**60 + 1], "price": ["1.5", "2", None], "long": [10**30] * 3}
+    frame = pd.DataFrame({n: [None if c is None else Decimal(c) for c in cells[n]] for n in cells})
+    frame.to_parquet(tmp_path / "log.parquet")
+    table = read_table(tmp_path / "log.parquet", [], Options(sep=None, encoding=None))
+    expected = pd.DataFrame({"id": pd.array(cells["id"], "Int64"), "price": [1.5, 2, np.nan]})
+    pd.testing.assert_frame_equal(table, expected.assign(long=frame["long"]))
 
 
 def test_an_encoding_may_be_given(refused, clicks, tmp_path):

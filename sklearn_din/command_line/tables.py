@@ -20,6 +20,7 @@ from sklearn_din.utils.validation import check_frame
 from sklearn_din.utils.whole_files import whole_file
 
 SEPARATORS = {",": "a comma", "\t": "a tab", ";": "a semicolon", "|": "a vertical bar"}
+LARGEST_INTEGER = 2**63
 LARGEST_WHOLE_FLOAT = 2**53  # from here on, floats skip whole numbers
 DAY_MONTH = re.compile(r"(?P<first>\d{1,2})[/.\-](?P<second>\d{1,2})[/.\-](?:\d{4}|\d{2})\b")
 ZONE = r":\d\d(?:\.\d+)?\s*(?:Z|[+\-]\d\d(?::?\d\d)?)$"
@@ -47,6 +48,8 @@ def read_table(path: Path, columns: Sequence[str], options: Options) -> pd.DataF
     else:
         table = _read_text(path, columns, options)
     check_frame(table, columns, name=str(path))
+    objects = [str(name) for name in table if table[name].dtype == object]
+    table = table.assign(**{name: _read_decimals(table[name]) for name in objects})
     if not len(table):
         raise ValueError(f"{path} has no rows, only the names of its columns.")
     return table.reset_index(drop=True)
@@ -127,6 +130,17 @@ def read_ids(column: pd.Series) -> pd.Series:
             "digits when they are read so. Take the rows without a value out of the file."
         )
     return column.astype("Int64" if len(values) < len(column) else "int64")
+
+
+def _read_decimals(column: pd.Series) -> pd.Series:
+    """Return a database's decimals as integers, or as floats where some have fractions."""
+    if pd.api.types.infer_dtype(column, skipna=True) != "decimal":
+        return column
+    present = column.dropna().tolist()
+    if any(value != int(value) for value in present):
+        return pd.to_numeric(column)
+    fits = all(abs(value) < LARGEST_INTEGER for value in present)
+    return column.astype("Int64" if len(present) < len(column) else "int64") if fits else column
 
 
 def _read_times(times: pd.Series, options: Options) -> pd.Series:
