@@ -51,10 +51,6 @@ def clicks():
     return attach_clicks(n_users=80, n_items=40, n_categories=5, random_state=0)
 
 
-def by_user(X):
-    return list(GroupKFold(2).split(X, groups=X["user"]))
-
-
 @pytest.fixture(scope="module")
 def model(clicks):
     return make_model().fit(*clicks)
@@ -132,7 +128,8 @@ def test_stacks_and_votes_of_pipelines_are_fitted(clicks):
     votes = VotingClassifier(models, voting="soft").fit(X, y).predict_proba(X)
     expected = np.mean([model.fit(X, y).predict_proba(X) for _, model in models], axis=0)
     np.testing.assert_allclose(votes, expected, rtol=1e-6)
-    stack = StackingClassifier(models, LogisticRegression(), cv=by_user(X)).fit(X, y)
+    by_user = list(GroupKFold(2).split(X, groups=X["user"]))
+    stack = StackingClassifier(models, LogisticRegression(), cv=by_user).fit(X, y)
     assert stack.predict_proba(X).shape == votes.shape
 
 

@@ -16,21 +16,17 @@ COLUMNS = {"user": "user", "time": "time"}
 SHORT = {"max_epochs": 3, "early_stopping": False}
 
 
-def make_log(n_rows=1500, n_users=60, spread=1.5, seed=0):
+@pytest.fixture(scope="module")
+def log():
     """Impressions of users who differ in how often they click, some at the same moment."""
-    rng = np.random.RandomState(seed)
-    user = rng.randint(n_users, size=n_rows)
+    rng, n_rows = np.random.RandomState(0), 1500
+    user = rng.randint(60, size=n_rows)
     times = np.sort(rng.randint(n_rows // 2, size=n_rows))
     log = pd.DataFrame({"user": user, "item": rng.randint(50, size=n_rows), "time": times})
-    odds = -0.5 + spread * rng.normal(size=n_users)[user]
+    odds = -0.5 + 1.5 * rng.normal(size=60)[user]
     y = (rng.random_sample(n_rows) < 1 / (1 + np.exp(-odds))).astype(int)
     X = attach_history(log, log[y == 1], user="user", time="time", columns=["item"])
     return X, y
-
-
-@pytest.fixture(scope="module")
-def log():
-    return make_log()
 
 
 def learn(X, y, **parameters):

@@ -67,18 +67,9 @@ def learn(encoded, y, *, order="time"):
 
 def numbers_of(X, neighbour_tables=None):
     """The columns of item neighbours by name; before they were scaled, where tables are given."""
-    scales = {} if neighbour_tables is None else scales_of(neighbour_tables)
+    pairs = () if neighbour_tables is None else neighbour_tables.pairs
+    scales = {n: scale for p in pairs for n, scale in zip(p.names, p.scale, strict=True)}
     return {f.name: X[f.name] * scales.get(f.name, 1) for f in X.schema.fields if f.candidate}
-
-
-def scales_of(neighbour_tables):
-    pairs = neighbour_tables.pairs
-    return {n: scale for p in pairs for n, scale in zip(p.names, p.scale, strict=True)}
-
-
-def parts_of_users(users):
-    """Five parts by a hash of the user's text."""
-    return np.array([hash_users(np.array([str(user)]))[0][0] % 5 for user in users])
 
 
 def blocks_of_times(times):
@@ -159,7 +150,8 @@ def test_numbers_are_those_of_plain_loops(log, order, max_length):
     learnt, trained = learn(encoder.transform(X), y, order=order)
     late = X.assign(user=-1 - X["user"], time=X["time"].max() + HOUR)
     late.loc[::3, ["item", "category"]] = -1  # candidates that nobody knows
-    times, parts = X["time"].to_numpy(), parts_of_users(X["user"])
+    times = X["time"].to_numpy()
+    parts = np.array([hash_users(np.array([str(user)]))[0][0] % 5 for user in X["user"]])
     blocks = blocks_of_times(times)
     ends = [times[blocks == block].max() for block in range(5)]
     for asked in (None, X, X.assign(time=X["time"] - HOUR), late):

@@ -96,13 +96,9 @@ def first_rows(X):
     return first
 
 
-def with_ties(X):
-    X.times = X.times // 3
-    return X
-
-
 def test_a_row_shows_what_a_model_of_earlier_rows_would_know():
-    X = with_ties(turning(still_until=0))
+    X = turning(still_until=0)
+    X.times = X.times // 3  # ties
     before = copy.deepcopy(X)
     novelty, moments = measure_novelty(X, share=0.1)
     assert moments.tolist() == [int((X.times < now).sum()) for now in X.times]
@@ -289,9 +285,6 @@ def test_further_rows_go_on_counting_moments():
     assert grown.n_rows == both.n_rows
     for name, first_seen in both.first_seen.items():
         assert np.array_equal(grown.first_seen[name], first_seen)
-    wider = replace(X.schema, fields=tuple(map(with_one_more, X.schema.fields)))
+    fields = (replace(f, n_ids=f.n_ids + 1) if f.has_ids else f for f in X.schema.fields)
+    wider = replace(X.schema, fields=tuple(fields))
     assert all(first[-1] > 2**60 for first in grown.widen(wider).first_seen.values())
-
-
-def with_one_more(field):
-    return replace(field, n_ids=field.n_ids + 1) if field.has_ids else field

@@ -66,14 +66,11 @@ def pairs(users, candidates):
     return pd.concat([some, strange, some[:3]], ignore_index=True)
 
 
-def keys(ranking, users):
-    return list(zip(users["user"].to_numpy()[ranking["row"]], ranking["item"], strict=True))
-
-
 def filter_full_ranking(fitted, users, candidates, is_allowed, top_k):
     """The slow twin: rank every pair, then leave out and number again."""
     full = rank_candidates(fitted, users, candidates, top_k=10**6)
-    full = full[[is_allowed(pair) for pair in keys(full, users)]]
+    pairs = zip(users["user"].to_numpy()[full["row"]], full["item"], strict=True)
+    full = full[list(map(is_allowed, pairs))]
     full = full.assign(rank=full.groupby("row").cumcount() + 1)
     return full[full["rank"] <= top_k].reset_index(drop=True)
 

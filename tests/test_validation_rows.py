@@ -85,10 +85,6 @@ def test_times_that_do_not_say_what_is_last_are_errors_for_those_who_asked(times
         rows = validation_rows(times=times, validation="auto")
     assert rows == validation_rows(validation="random")
     assert {item.filename for item in warned} == {__file__}
-    quick(early_stopping=False).fit(X := with_times(times), make_labels(X))
-
-
-def with_times(times):
     X = make_impressions(200, seed=3)
     X.times = times
-    return X
+    quick(early_stopping=False).fit(X, make_labels(X))
