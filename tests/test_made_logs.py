@@ -35,6 +35,13 @@ def test_a_seed_makes_the_same_log_and_touches_no_global_state(make):
     np.testing.assert_array_equal(state[1], np.random.get_state()[1])
 
 
+@pytest.mark.parametrize("make", [make_click_log, make_answer_log])
+def test_each_user_begins_within_sixty_days(make):
+    log = make(n_users=50, random_state=0)
+    days = log.events.groupby("user")["time"].min() - pd.Timestamp("2024-01-01")
+    assert days.between(pd.Timedelta("1D"), pd.Timedelta("60D")).all()
+
+
 # The click log
 
 
