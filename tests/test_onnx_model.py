@@ -209,6 +209,22 @@ def test_what_is_no_plain_value_is_refused(pipeline, tmp_path):
         export_onnx(model, tmp_path / "model.onnx")
 
 
+@pytest.mark.parametrize("layout", ["rows", "ranking"])
+def test_fixed_vectors_are_in_the_file(layout, tmp_path):
+    rng, items = np.random.default_rng(0), [f"i{n}" for n in range(22)]  # the last two are new
+    vectors = pd.DataFrame(rng.normal(size=(22, 3)), columns=list("abc")).assign(item=items)
+    frame = pd.DataFrame({"item": rng.choice(items[:20], 200), "user": np.arange(200) % 9})
+    frame["hist_item"] = [rng.choice(items[:20], 3).tolist() for _ in range(200)]
+    encoder = HistorySequenceEncoder(user="user", vectors={"item": vectors})
+    model = make_model(encoder, max_epochs=1).fit(frame, np.arange(200) % 2)
+    loaded = reload(model, tmp_path, layout)
+    rows = frame[:22].drop(columns="user").assign(item=items)
+    assert_alike(loaded.predict_proba(rows), model.predict_proba(rows))
+    rankers = [Ranker(m, vectors[["item"]], shortlist=12) for m in (model, loaded)]
+    expected, best = (ranker.rank({"hist_item": ["i1", "i20"]})["item"] for ranker in rankers)
+    assert best.tolist() == expected.tolist()
+
+
 def test_ids_may_be_dates(tmp_path):
     days = pd.date_range("2024-01-01", periods=6).date
     frame = pd.DataFrame({"day": [*days] * 4, "hist_day": [[day] for day in days] * 4})
