@@ -87,6 +87,9 @@ class EncoderParameters:
     vectors: Mapping[str, pd.DataFrame] | None = None
 
 
+EncoderParameters.__init__.__qualname__ = "HistorySequenceEncoder.__init__"  # in Python's errors
+
+
 class HistorySequenceEncoder(  # type: ignore[call-arg]
     EstimatorState, EncoderParameters, TransformerMixin, BaseEstimator, auto_wrap_output_keys=None
 ):

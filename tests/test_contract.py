@@ -12,22 +12,22 @@ from sklearn_din import DINClassifier, DINRegressor, HistorySequenceEncoder
 PACKAGE = Path(sklearn_din.__file__).parent
 
 OF_NETWORKS = {
-    "check_sample_weight_equivalence_on_dense_data": "mini-batches are shuffled: a row given twice "
-    "and a row of weight two meet other rows"
+    "check_sample_weight_equivalence_on_dense_data": "a row given twice meets others in batches"
 }
-EXPECTED_FAILURES = {
-    DINClassifier: OF_NETWORKS,
-    DINRegressor: OF_NETWORKS,
-    HistorySequenceEncoder: {},
-}
+FAILURES = {DINClassifier: OF_NETWORKS, DINRegressor: OF_NETWORKS, HistorySequenceEncoder: {}}
 
 
 @parametrize_with_checks(
-    [DINClassifier(), DINRegressor(), HistorySequenceEncoder()],
-    expected_failed_checks=lambda estimator: EXPECTED_FAILURES[type(estimator)],
+    [e() for e in FAILURES], expected_failed_checks=lambda e: FAILURES[type(e)]
 )
 def test_an_estimator_keeps_scikit_learns_contract(estimator, check):
     check(estimator)
+
+
+@pytest.mark.parametrize("estimator", FAILURES)
+def test_the_estimator_is_named_where_an_argument_is_unknown(estimator):
+    with pytest.raises(TypeError, match=rf"^{estimator.__name__}\.__init__\(\) got an unexpected"):
+        estimator(n_estimators=100)
 
 
 @pytest.mark.parametrize(

@@ -301,6 +301,9 @@ class HistoryBuilderParameters:
     events: str = parameter("positive", StrOptions({"positive", "all"}))
 
 
+HistoryBuilderParameters.__init__.__qualname__ = "HistoryBuilder.__init__"  # in Python's errors
+
+
 class HistoryBuilder(  # type: ignore[call-arg]
     EstimatorState,
     HistoryBuilderParameters,

@@ -89,6 +89,11 @@ class NumberParameters(Parameters):
     neighbours: None = field(default=None, init=False)
 
 
+# Python names the estimator, not these classes, where an argument is unknown.
+ClickParameters.__init__.__qualname__ = "DINClassifier.__init__"
+NumberParameters.__init__.__qualname__ = "DINRegressor.__init__"
+
+
 def names_of(parameters: type[NetworkParameters | TrainingParameters]) -> list[str]:
     """Return the names of the parameters that a class declares or inherits."""
     return [entry.name for entry in fields(parameters)]
