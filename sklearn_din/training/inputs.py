@@ -216,8 +216,8 @@ def _read_label(
         raise ValueError(f"y must not be missing, got {n_missing} NaN labels. Drop those rows.")
     if labels.dtype == object and type_of_target(labels) == "unknown":
         raise ValueError(
-            f"y must hold numbers or text, got objects such as {labels[0]!r:.40}. Convert them, "
-            "y.astype(int)."
+            "Unknown label type: y must hold numbers or text, got objects such as "
+            f"{labels[0]!r:.40}. Convert them, y.astype(int)."
         )
     check_classification_targets(labels)
     if not is_partial:
