@@ -102,8 +102,8 @@ def test_a_state_of_other_sizes_is_refused(name):
     optimizer = RowwiseAdam([table, bias], lr=0.1)
     table.grad, bias.grad = sparse([0, 4], torch.ones(2, 2)), torch.ones(3)
     optimizer.step()
-    state = optimizer.state_dict()
-    optimizer.load_state_dict(state)
+    optimizer.load_state_dict(state := optimizer.state_dict())
     next(part for part in state["state"].values() if name in part)[name] = torch.zeros(5)
     with pytest.raises(ValueError, match=rf"sizes of its parameters: {name} needs .*, got \(5,\)"):
         optimizer.load_state_dict(state)
+    assert all(moment.shape != (5,) for own in optimizer.state.values() for moment in own.values())

@@ -74,14 +74,15 @@ class RowwiseAdam(torch.optim.Optimizer):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over the state of another optimizer; ValueError where it has other sizes."""
-        unwrap(torch.optim.Optimizer.load_state_dict)(self, state_dict)
-        for group in self.param_groups:
-            n_vocabularies = (1 if group["starts"] is None else len(group["starts"]),)
-            for parameter in group["params"]:
+        for saved, group in zip(state_dict["param_groups"], self.param_groups, strict=False):
+            starts = saved.get("starts")
+            n_vocabularies = (1 if starts is None else len(starts),)
+            for number, parameter in zip(saved["params"], group["params"], strict=False):
                 sizes = dict.fromkeys(("exp_avg", "exp_avg_sq"), parameter.shape)
                 sizes |= dict.fromkeys(("total", "share"), n_vocabularies)
                 sizes |= {"square": parameter.shape[:1], "step": ()}
-                _check_sizes(self.state.get(parameter, {}), sizes)
+                _check_sizes(state_dict["state"].get(number, {}), sizes)
+        unwrap(torch.optim.Optimizer.load_state_dict)(self, state_dict)
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Forget the gradients, or set them to zero, as torch does."""
