@@ -45,11 +45,11 @@ def read_table(path: Path, columns: Sequence[str], options: Options) -> pd.DataF
         if options.sep is not None or options.encoding is not None:
             raise ValueError(f"--sep and --encoding are for text, but {path} is Parquet.")
         table = pd.read_parquet(path)
+        objects = [str(name) for name in table if table[name].dtype == object]
+        table = table.assign(**{name: _read_decimals(table[name]) for name in objects})
     else:
         table = _read_text(path, columns, options)
     check_frame(table, columns, name=str(path))
-    objects = [str(name) for name in table if table[name].dtype == object]
-    table = table.assign(**{name: _read_decimals(table[name]) for name in objects})
     if not len(table):
         raise ValueError(f"{path} has no rows, only the names of its columns.")
     return table.reset_index(drop=True)
