@@ -23,6 +23,7 @@ from sklearn_din.native.logits import advise_to_compile
 from sklearn_din.network.batch import Batch
 from sklearn_din.training.alone import Alone
 from sklearn_din.training.batches import ImpressionBatches
+from sklearn_din.training.newest_rows import learn_newest_rows
 from sklearn_din.training.occurrences import count_occurrences, embedding_decay, position_shares
 from sklearn_din.training.optim import set_decay, set_rates
 from sklearn_din.training.seeding import seed_torch
@@ -177,8 +178,6 @@ class Training:
         with note_ctrl_c(raises=is_alone) as self.presses, use_threads():
             self._until_stopped(lambda: run_epochs(n_left))
             if self.parts and net.stop_reason_ in {"max_epochs", "patience"}:
-                from sklearn_din.training.newest_rows import learn_newest_rows
-
                 try:
                     self._until_stopped(lambda: learn_newest_rows(net))
                 finally:
