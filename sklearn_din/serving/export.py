@@ -6,6 +6,7 @@ languages and machines can read.
 
 import copy
 import functools
+import hashlib
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -33,6 +34,7 @@ from sklearn_din.serving.onnx_model import (
     mask_name,
     neighbours_name,
     older_name,
+    seal,
     weights_name,
     write_metadata,
 )
@@ -147,8 +149,10 @@ def export_onnx(estimator: BaseEstimator, path: str | os.PathLike, *, layout: st
     model = graph.model()
     onnx.helper.set_model_props(model, metadata)
     onnx.checker.check_model(model)
-    with whole_file(path) as partial:
-        onnx.save_model(model, str(partial))
+    content = model.SerializeToString()
+    with whole_file(path) as partial, open(partial, "wb") as file:
+        file.write(content)
+        file.write(seal(hashlib.sha256(content).hexdigest()))
 
 
 class _NetworkWriter:

@@ -1,5 +1,6 @@
 """A file of ``export_onnx`` as a model that is used like the Pipeline. Torch is not imported."""
 
+import hashlib
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -21,7 +22,6 @@ from sklearn_din.neighbours.levels import UserLevels
 from sklearn_din.neighbours.pairs import free_name
 from sklearn_din.training.reading import Calibration, Label, Reading, read_one, read_several
 from sklearn_din.transformers import HistorySequenceEncoder
-from sklearn_din.utils.digests import digest
 from sklearn_din.utils.extras import import_package
 from sklearn_din.utils.plain_values import check_type, from_json, from_plain, to_json, to_plain
 from sklearn_din.utils.spans import Spans
@@ -29,6 +29,7 @@ from sklearn_din.utils.typed_fields import from_dict, to_dict
 from sklearn_din.utils.whole_files import damaged_file
 
 METADATA_KEY, DIGEST_KEY = "sklearn_din", "sklearn_din_digest"
+BYTES_PER_READ = 1 << 20
 VERSION = 3
 ROWS_PER_RUN = 4_096  # of the layout "rows"
 TABLE = ("rows", "ids", "scores")  # of item neighbours
@@ -78,7 +79,30 @@ def write_metadata(facts: OnnxFacts, encoder: HistorySequenceEncoder) -> dict[st
             f"export_onnx writes the encoder as text, and {error} Export the classifier alone, "
             "pipeline[-1], or save the Pipeline."
         ) from error
-    return {METADATA_KEY: text, DIGEST_KEY: digest(text)}
+    return {METADATA_KEY: text}
+
+
+def seal(digest: str) -> bytes:
+    """Return what ends a file: the digest of all before it, one more entry of the metadata.
+
+    Protobuf reads fields in any order, so that the bytes before need not be written again.
+    """
+    key, value = DIGEST_KEY.encode(), digest.encode()
+    entry = b"\x0a%c%b\x12%c%b" % (len(key), key, len(value), value)
+    return b"\x72%c%b" % (len(entry), entry)
+
+
+def _check_seal(path: str) -> None:
+    """Raise ValueError unless a file ends with the digest of its bytes."""
+    sha = hashlib.sha256()
+    n_left = os.path.getsize(path) - len(seal(sha.hexdigest()))
+    with open(path, "rb") as file:
+        while n_left > 0:
+            block = file.read(min(n_left, BYTES_PER_READ))
+            sha.update(block)
+            n_left -= len(block) or n_left
+        if file.read() != seal(sha.hexdigest()):
+            raise ValueError("its last bytes are not the digest of those before them")
 
 
 def load_onnx(path: str | os.PathLike[str]) -> Pipeline:
@@ -134,12 +158,12 @@ def load_onnx(path: str | os.PathLike[str]) -> Pipeline:
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     runtime = import_package("onnxruntime", purpose="load_onnx", extra="onnx")
     path = os.fspath(path)
-    with open(path, "rb"):
-        pass  # an absent file is no damaged one
     options = runtime.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 3  # it warns of an input that may be left out
+    os.stat(path)  # an absent file is no damaged one
     try:
+        _check_seal(path)
         session = runtime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         facts, encoder = _read_metadata(session.get_modelmeta().custom_metadata_map)
         network = OnnxNetwork(session, facts, path)
@@ -159,8 +183,6 @@ def _read_metadata(metadata: Mapping[str, str]) -> tuple[OnnxFacts, HistorySeque
             "it does not say how its inputs are made of a frame, as the file of a classifier alone "
             "does not. Export the whole Pipeline, encoder included: export_onnx(pipeline, path)"
         )
-    if metadata.get(DIGEST_KEY) != digest(text):
-        raise ValueError("its metadata does not match its checksum")
     values = check_type(from_json(text), dict)
     if values.get("version") != VERSION:
         raise ValueError(
