@@ -1,6 +1,6 @@
 """Training, scoring, requests and imports, beside the rivals and the roofline.
 
-``python -m benchmarks.speed [imports] [train] [steps] [request] [search] [rivals]``, each
+``python -m benchmarks.speed [imports] [train] [steps] [busy] [request] [search] [rivals]``, each
 measurement in a process of its own.
 ``python -m benchmarks.speed guard COMMIT`` compares with a commit (``guard.py``).
 Rivals run with the interpreter named by RIVALS_PYTHON (see ``rivals-requirements.txt``), those that
@@ -39,6 +39,7 @@ RIVAL_SECONDS = 240
 ROUNDS = 5
 BATCH = 1024
 SEARCH_USERS = 1_000
+FIT_ROWS = 60_000
 BUSY_LOOPS = 2
 THREADS = 1, 2
 SHAPES = [(length, batch) for length in (5, 50, 500) for batch in (256, 1024)]  # of steps
@@ -121,6 +122,22 @@ def search(n_jobs):
     return time.perf_counter() - began
 
 
+def fit():
+    """Seconds of a default fit, and of the processors, with times and 2,000 items."""
+    frame, y = guard.log_and_histories(8_000, n_items=2_000)
+    frame, y = frame[:FIT_ROWS], y[:FIT_ROWS]
+
+    def fit_rows(n):
+        encoder = HistorySequenceEncoder(user="user", time="time")
+        model = Pipeline([("encode", encoder), ("din", DINClassifier(random_state=0))])
+        began = time.perf_counter(), time.process_time()
+        model.fit(frame[:n], y[:n])
+        return time.perf_counter() - began[0], time.process_time() - began[1]
+
+    fit_rows(1_000)  # imports
+    return fit_rows(FIT_ROWS)
+
+
 def score(name="synthetic-100k", cap=None):
     """Rows/s of predict_proba, best of three."""
     workload = workloads.synthetic(name, cap=cap)
@@ -135,14 +152,15 @@ def score(name="synthetic-100k", cap=None):
     return len(X) / min(seconds)
 
 
-TASKS = {"train": train, "search": search, "score": score}
+TASKS = {"train": train, "fit": fit, "search": search, "score": score}
 TASKS["request"] = request.measure
 
 
-def ask_ours(task, **options):
+def ask_ours(task, *, environment=None, **options):
     """Answer of one task in a process of its own."""
     command = [sys.executable, "-m", "benchmarks.speed", "--child", task, json.dumps(options)]
-    answer = subprocess.run(command, check=True, capture_output=True, text=True)
+    environment = os.environ | (environment or {})
+    answer = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
     return json.loads(answer.stdout.splitlines()[-1])
 
 
@@ -242,6 +260,26 @@ def report_steps():
     print(f"\nsgemm with {THREADS} threads: {best} GFLOP/s; {BUSY_LOOPS} busy loops", flush=True)
 
 
+def report_busy():
+    """Default fits with one thread and two, quiet and beside busy loops, round by round."""
+
+    def ask(n_threads, n_loops):
+        with busy_loops(n_loops):
+            return ask_ours("fit", environment={"OMP_NUM_THREADS": str(n_threads)})
+
+    ways = [(n, loops) for loops in (0, BUSY_LOOPS) for n in THREADS]
+    rounds = np.array([[ask(*way) for way in ways] for _ in range(RIVAL_ROUNDS)])
+    ratios = np.median(rounds[..., 0] / rounds[:, :1, 0], axis=0)
+    print_table(
+        ["a default fit: threads, busy loops", "seconds", "of the processors", "times one, quiet"],
+        (
+            [f"{n}, {loops}", *(f"{of:.1f}" for of in both), f"{ratio:.2f}"]
+            for (n, loops), both, ratio in zip(ways, np.median(rounds, axis=0), ratios, strict=True)
+        ),
+    )
+    print(f"\n{FIT_ROWS:,} rows, {RIVAL_ROUNDS} rounds; the bar beside loops: 2.2", flush=True)
+
+
 def report_search():
     half = ask_ours("search", n_jobs=1) / 2
     seconds = ask_ours("search", n_jobs=2)
@@ -298,6 +336,7 @@ SECTIONS = {
     "imports": report_imports,
     "train": report_train,
     "steps": report_steps,
+    "busy": report_busy,
     "request": report_request,
     "search": report_search,
     "rivals": report_rivals,

@@ -131,3 +131,67 @@ def test_a_fitted_model_predicts_and_is_fitted_in_forked_children():
         [sys.executable, "-c", code], cwd=HOUSE, capture_output=True, text=True, timeout=120
     )
     assert child.stdout == "alike\n", child.stderr
+
+
+BLAS = """
+    import os, threading, time
+    from concurrent.futures import ThreadPoolExecutor
+    import scipy.linalg
+    from threadpoolctl import threadpool_info
+    from sklearn_din.neighbours import holding, item_scores
+    from sklearn_din.utils.blas import one_thread_of_blas
+    from tests.fitted_pipelines import make_frame, make_model
+
+    def count():
+        return {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"}
+
+    def noted(compute):
+        return lambda *a, **k: seen.append(count()) or compute(*a, **k)
+
+    def bounded(_):
+        with one_thread_of_blas():
+            time.sleep(0.001)
+            return count()
+
+    def failing():
+        raise MemoryError
+
+    seen, before = [], count()
+    item_scores.lapack.spotrf = noted(item_scores.lapack.spotrf)
+    holding.minimize = noted(holding.minimize)
+    make_model().fit(*make_frame())
+    print(before, *{*map(tuple, seen)}, len(seen) > 5, count())
+    with ThreadPoolExecutor(8) as pool:
+        print(*{*map(tuple, pool.map(bounded, range(100)))}, count())
+    try:
+        one_thread_of_blas()(failing)()
+    except MemoryError:
+        print(count())
+    begun, ended = threading.Event(), threading.Event()
+
+    @one_thread_of_blas()
+    def wait():
+        begun.set()
+        ended.wait()
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    begun.wait()
+    if hasattr(os, "fork"):
+        if not (child := os.fork()):
+            os._exit(bounded(0) != {1})
+        assert os.waitpid(child, 0)[1] == 0
+    ended.set()
+    thread.join()
+    print(count())
+"""
+
+
+def test_products_have_one_thread_of_blas_which_then_has_as_many_as_before():
+    """In fits, in threads, after exceptions and in forked children; by default its threads spin."""
+    child = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", textwrap.dedent(BLAS)],
+        **{"cwd": HOUSE, "capture_output": True, "text": True, "timeout": 120},
+        env=os.environ | {"OPENBLAS_NUM_THREADS": "2"},
+    )
+    assert child.stdout == "{2} (1,) True {2}\n(1,) {2}\n{2}\n{2}\n", child.stderr

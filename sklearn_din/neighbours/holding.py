@@ -6,12 +6,14 @@ from scipy.special import expit
 
 from sklearn_din.neighbours.blocks import NOT_COUNTED, OrderedRows
 from sklearn_din.neighbours.item_scores import N_OF_HISTORY
+from sklearn_din.utils.blas import one_thread_of_blas
 
 MOST_ROWS = 100_000  # to learn from, and to predict
 LEAST_CLICKS = 2  # of each kind
 ERRORS = 2.0  # standard errors of the difference in log loss
 
 
+@one_thread_of_blas()
 def scores_hold(numbers: np.ndarray, levels: np.ndarray | None, rows: OrderedRows) -> bool:
     """Return whether scores of a history do no harm to predictions of the last training rows.
 

@@ -15,6 +15,7 @@ from sklearn_din.neighbours.cooccurrence import (
     narrow_csr,
     sort_indices,
 )
+from sklearn_din.utils.blas import one_thread_of_blas
 from sklearn_din.utils.spans import Spans
 
 MOST_WHOLE = 3_000  # items of an exact EASE of all: 36 MB, and half a second to invert
@@ -247,6 +248,7 @@ def _select_pairs(
     return sort_indices(vstack(chunks, format="csr"))
 
 
+@one_thread_of_blas()
 def _ease(gram: np.ndarray, ids: np.ndarray, n_ids: int) -> csr_array:
     """Exact weights among the most popular items: by the inverse of the regularised counts."""
     if not len(ids):

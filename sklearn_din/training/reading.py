@@ -94,6 +94,6 @@ def read_several(
 
     def score(outputs: np.ndarray) -> np.ndarray:
         with np.errstate(divide="ignore"):
-            return np.log(probability(outputs) @ factors)
+            return np.log(np.einsum("ij,j->i", probability(outputs), factors))
 
     return Reading("score", score, np.exp)
