@@ -99,7 +99,7 @@ audit: tools build/users.txt
 # The newest releases that a user gets, with the extras that are for users.
 build/users.txt: pyproject.toml
 	mkdir -p build
-	$(BIN)/uv pip compile --quiet --no-header --no-annotate --extra onnx --extra plot --extra large --extra serve \
+	$(BIN)/uv pip compile --quiet --no-header --no-annotate --extra onnx --extra plot --extra large --extra serve --extra postgres \
 		pyproject.toml --output-file $@
 
 # Versions for development, of this Python and later ones; no address of a registry is written, and

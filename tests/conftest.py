@@ -17,7 +17,7 @@ from tests.tables import FORMS, read_in_pieces
 # processes; "" is all of a file. Found by "pytest --durations=0", looked up by test_house.py.
 SLOW = {
     "calibrated concurrency device distributed docs ecosystem engines encoding_together faults": "",
-    "hostile_frames importance imports interruptions page": "",
+    "hostile_frames importance imports interruptions page store": "",
     "pipeline release report scan_logs scan_training": "",
     "abilities": "a_model_that_is_kept_between_updates_learns_the_same",
     "checkpoint": "a_training_that_was_ended_goes_on_to_the_same_bits "

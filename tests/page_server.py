@@ -46,9 +46,10 @@ def serve_page(answers, **options):
         yield f"http://127.0.0.1:{port}/"
 
 
-def start_server(model, *options, stderr=subprocess.PIPE):
+def start_server(model, *options, stderr=subprocess.PIPE, code=None):
     """A process of ``serve`` that listens at a free port, the port, and the lines it printed."""
-    command = [sys.executable, "-m", "sklearn_din", "serve", model, "--port", "0"]
+    program = ["-m", "sklearn_din"] if code is None else ["-c", code]
+    command = [sys.executable, *program, "serve", model, "--port", "0"]
     command += ["--catalogue", model.parent / "items.parquet", *options]
     child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True)
     printed = []

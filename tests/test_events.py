@@ -1,14 +1,6 @@
 """Nothing that was posted is lost, and nobody's post changes the answers to another."""
 
-import contextlib
-import http.client
-import itertools
-import json
-import os
-import signal
-import threading
 import time
-import urllib.request
 import warnings
 
 import numpy as np
@@ -25,17 +17,13 @@ with warnings.catch_warnings():  # starlette would rather have httpx2
     from fastapi.testclient import TestClient
 
 from sklearn_din import HistoryBuilder
-from sklearn_din.server import journal as journals
 from sklearn_din.server import moments
 from sklearn_din.server.answers import Answers
 from sklearn_din.server.app import create_app
 from sklearn_din.server.histories import Histories
-from sklearn_din.server.journal import FullError, Journal
 from sklearn_din.server.state import State
-from tests.page_server import start_server
-from tests.served_model import fit_served, write_served
+from tests.served_model import fit_served
 
-JSON = {"Content-Type": "application/json"}
 SECOND = 1_000_000_000
 
 
@@ -45,14 +33,10 @@ def served():
     return model, clicks.drop_duplicates("item")[["item", "category"]], clicks
 
 
-def make_state(served, journal=None):
-    model, catalogue, _ = served
-    return State(lambda: Answers(model, catalogue), journal=journal)
-
-
 @pytest.fixture
 def state(served):
-    return make_state(served)
+    model, catalogue, _ = served
+    return State(lambda: Answers(model, catalogue))
 
 
 @pytest.fixture
@@ -84,10 +68,8 @@ def test_a_click_joins_the_history_once(client, state):
     before, when = items_of(state, 7), newest(state)
     clicks = [event(7, 12, when + pd.Timedelta("2h")), event(7, 13, when + pd.Timedelta("1h"))]
     assert post(client, *clicks) == 2
-    assert client.post("/events", json={"events": clicks}).json() == {
-        "added": 0,
-        "known_already": 2,
-    }
+    again = client.post("/events", json={"events": clicks}).json()
+    assert (again["added"], again["known_already"], len({*again["event_ids"]})) == (0, 2, 2)
     assert items_of(state, 7) == [*before, 13, 12]
     short = {"user": 4321, "item": 12, "time": when.isoformat()}  # the catalogue has the category
     assert post(client, short, short) == 1  # equal ones of a post are a retry
@@ -119,120 +101,6 @@ def test_an_id_decides_what_is_one_event_and_takes_it_back(client, state):
     state.reload()
     assert items_of(state, 7) == [*before, 12]
     assert post(client, event(7, 14, when, event_id="a")) == 1  # the id is free again
-
-
-def test_a_wrong_history_for_a_while_loses_no_click(served):
-    model, catalogue, _ = served
-    loads = [lambda: Answers(model, catalogue)]
-    state = State(lambda: loads[0]())
-    with TestClient(create_app(state)) as client:
-        post(client, event(7, 12, newest(state) + pd.Timedelta("1h")))
-        right, n_events = loads[0], state.answers.histories.n_events
-        log = pd.DataFrame({"user": ["x"], "item": ["y"], "category": 1, "time": pd.Timestamp(0)})
-        loads[0] = lambda: Answers(model[1:], catalogue, log)
-        state.reload()
-        problem = client.get("/health").json()["problem"]
-        assert (problem["what"], problem["error"]) == ("new files cannot be served", "ValueError")
-        assert state.n_failed == 1
-        loads[0] = right
-        state.reload()
-        assert client.get("/health").json()["problem"] is None
-        assert state.answers.histories.n_events == n_events
-
-
-def test_a_journal_is_read_at_the_next_start_and_its_torn_line_is_cut(served, tmp_path):
-    with pytest.raises(ValueError, match="cannot be opened: Is a directory"):
-        Journal(tmp_path)
-    path = tmp_path / "events.jsonl"
-    journal = Journal(path)
-    state = make_state(served, journal)
-    when = newest(state) + pd.Timedelta("1h")
-    with TestClient(create_app(state)) as client:
-        assert post(client, event(7, 12, when), event(7, 13, when, event_id=5)) == 2
-        n_events, items = state.answers.histories.n_events, items_of(state, 7)
-        with pytest.raises(ValueError, match="is the journal of another server that runs"):
-            Journal(path)
-    text = path.read_text()
-    assert json.loads(text.splitlines()[1])["event"]["time"] == when.isoformat()
-    path.write_text(text + '{"event": {"user": 7, "it')
-    journal = Journal(path)
-    assert journal.n_cut == len('{"event": {"user": 7, "it')
-    state = make_state(served, journal)
-    assert (state.answers.histories.n_events, items_of(state, 7)) == (n_events, items)
-    assert path.read_text() == text
-    assert state.add([event(7, 15, when, event_id=5)])["added"] == 0  # the id is known
-    state.close()
-    path.write_text("no JSON\n" + text)
-    with pytest.raises(ValueError, match=r"events\.jsonl, line 1, is no event of a journal"):
-        make_state(served, Journal(path))
-
-
-def test_what_the_history_has_too_counts_once(served, tmp_path):
-    model, catalogue, clicks = served
-    row = clicks.iloc[0].to_dict()
-    known = {**event(int(row["user"]), int(row["item"]), row["time"]), "category": row["category"]}
-    known["category"] = int(known["category"])
-    state = make_state(served, Journal(tmp_path / "events"))
-    n_events = state.answers.histories.n_events
-    assert state.add([known])["added"] == 0
-    later = clicks.assign(time=clicks["time"] + pd.Timedelta("1s"))
-    added = event(7, 12, newest(state) + pd.Timedelta("1h"))
-    state.add([added])
-    log = pd.DataFrame([added, added]).assign(time=lambda frame: pd.to_datetime(frame["time"]))
-    state._load = lambda: Answers(model, catalogue, log)
-    state.reload()
-    assert state.problem is None
-    assert state.answers.histories.n_events == n_events + 2  # as often as the log has it
-    assert len(later) == len(clicks)
-    state.close()
-
-
-def test_posts_beyond_the_limit_are_refused_and_none_vanishes(client, state, monkeypatch):
-    monkeypatch.setattr(journals, "MOST_BYTES", 500)
-    when, n_added = newest(state), 0
-    for n in range(9):
-        answer = client.post("/events", json={"events": [event(n, 12, when)]})
-        n_added += answer.status_code == 200
-    assert answer.status_code == 507
-    assert "as many as are kept without a journal" in answer.json()["detail"]
-    n_events = state.answers.histories.n_events
-    state.reload()
-    assert state.answers.histories.n_events == n_events
-    assert len(list(state.journal.lines())) == n_added > 3
-    long = client.post("/events", json={"events": [event(7, 12, when, event_id="x" * 300)]})
-    assert long.status_code == 422
-
-
-def test_the_disk_is_asked_to_keep_posts_now_and_then_and_at_the_end(tmp_path, monkeypatch):
-    synced, fsync = [], os.fsync
-    monkeypatch.setattr(journals, "SECONDS_BETWEEN_SYNCS", 0.2)
-    monkeypatch.setattr(os, "fsync", lambda file: synced.append(file) or fsync(file))
-    journal, began = Journal(tmp_path / "events"), time.monotonic()
-    while time.monotonic() < began + 0.5:
-        journal.append([{"event": {"n": 1}}])
-    assert 2 <= len(synced) <= 4
-    journal.append([{"event": {"n": 2}}])
-    n_synced = len(synced)
-    journal.close()
-    assert len(synced) == n_synced + 1
-
-
-def test_a_disk_that_is_full_takes_no_half_line(tmp_path, monkeypatch):
-    journal = Journal(tmp_path / "events")
-    journal.append([{"event": {"n": 1}}])
-    write = os.write
-
-    def fail(file, data):
-        write(file, bytes(data[:5]))
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(journals.os, "write", fail)
-    with pytest.raises(FullError, match=r"cannot be written: No space left"):
-        journal.append([{"event": {"n": 2}}])
-    monkeypatch.undo()
-    journal.append([{"event": {"n": 3}}])
-    assert [line["event"]["n"] for line in journal.lines()] == [1, 3]
-    journal.close()
 
 
 def test_nobody_moves_the_now_of_others(client, state):
@@ -283,7 +151,7 @@ def test_histories_equal_those_of_one_builder_however_the_clicks_came(served):
     rows = clicks[half:].assign(time=clicks["time"].map(pd.Timestamp.isoformat))
     rows = rows[["user", "item", "category", "time"]].to_dict("records")
     for start in range(0, len(rows), 7):
-        parts.add(parts.read(rows[start : start + 7]))
+        parts.add(enumerate(parts.read(rows[start : start + 7]), start=start + 1))
     now = pd.Timestamp(whole.moments.now())
     for user in clicks["user"].unique().tolist():
         shown = clicks[:1].assign(user=user, time=now)
@@ -311,7 +179,7 @@ def test_clicks_join_their_own_user_and_numbers_must_be_numbers():
     log = pd.DataFrame({"user": users, "item": [1, 2], "paid": [0.5, 0.7], "time": 1})
     histories = Histories(HistoryBuilder(user="user", time="time", columns=["item", "paid"]), log)
     click = {"user": 2**62 + 1, "item": 5, "paid": None, "time": 1}
-    histories.add(histories.read([click, click | {"item": None}]))
+    histories.add(enumerate(histories.read([click, click | {"item": None}])))
     for paid in ("much", True, [1], "x" * 2_000):
         with pytest.raises(ValueError, match="paid must be a number, as in the log, got"):
             histories.read([click | {"paid": paid}])
@@ -398,45 +266,3 @@ def test_the_look_for_new_files_goes_on_after_any_error(served, tmp_path, monkey
         second = state.answers
         (folder / "2").write_text("a new part")
         wait_for(lambda: state.answers is not second)
-
-
-def test_every_post_that_was_answered_is_there_after_kill_9(tmp_path):
-    """Killed while clients post."""
-    write_served(tmp_path)
-    acknowledged = []
-
-    def send(n):
-        body = json.dumps({"events": [event(n, 12, "2024-03-04T00:00:00", event_id=n)]}).encode()
-        request = urllib.request.Request(f"http://127.0.0.1:{port}/events", body, JSON)
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            return json.load(answer)["added"]
-
-    def post_until_it_ends(first):
-        with contextlib.suppress(OSError, http.client.HTTPException):
-            for n in itertools.count(first, 2):
-                acknowledged.extend([n] * send(n))
-
-    def start():
-        return start_server(tmp_path / "model.din", "--events", tmp_path / "journal", stderr=None)
-
-    child, port, printed = start()
-    assert f"kept in {tmp_path}/journal: personal data of the users\n" in printed[0]
-    try:
-        posting = [threading.Thread(target=post_until_it_ends, args=(n,)) for n in (0, 1)]
-        for thread in posting:
-            thread.start()
-        while len(acknowledged) < 200:
-            posting[0].join(0.01)
-        os.kill(child.pid, signal.SIGKILL)
-        for thread in posting:
-            thread.join()
-        child.communicate()
-        with (tmp_path / "journal").open("ab") as journal:
-            journal.write(b'{"torn')
-        child, port, printed = start()
-        assert "its last 6 bytes, of a post that was not answered, are cut off\n" in printed
-        assert [send(n) for n in acknowledged] == [0] * len(acknowledged)  # all are known
-        assert send(10**6) == 1
-    finally:
-        child.kill()
-        child.communicate()

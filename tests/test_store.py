@@ -1,103 +1,621 @@
-"""Arrays on disk: there as a whole or not at all, and gone with their last reader."""
+"""Posted events in a database: none lost, none twice, none late for ever, none of who is gone.
 
-import gc
+Where PostgreSQL is installed it is asked, too.
+"""
+
+import contextlib
+import http.client
+import itertools
+import json
 import os
-import pickle
-import tempfile
+import signal
+import sqlite3
+import subprocess
+import threading
+import time
+import urllib.request
+import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from sklearn_din.features.store import create_store, open_store
+pytest.importorskip("fastapi", reason="the extra [serve] is not installed")
+pytest.importorskip("httpx", reason="the extra [dev] is not installed")
+with warnings.catch_warnings():  # starlette would rather have httpx2
+    warnings.simplefilter("ignore")
+    from fastapi.testclient import TestClient
 
-MEMORY = 10**6
+from sklearn_din import HistoryBuilder
+from sklearn_din.server import posts as posting
+from sklearn_din.server import store as stores
+from sklearn_din.server.answers import Answers
+from sklearn_din.server.app import create_app
+from sklearn_din.server.histories import Histories
+from sklearn_din.server.posts import Posts
+from sklearn_din.server.state import State
+from sklearn_din.server.store import Posted, Store, StoreError
+from tests.page_server import start_server
+from tests.postgres import find_programs, start_postgres
+from tests.served_model import fit_served, write_served
 
-
-def write(parent, value=0.0):
-    with create_store(parent, "rows", memory=MEMORY) as writer:
-        writer.append("item", np.arange(3, dtype=np.int32))
-        writer.append("item", np.arange(3, 5))
-        writer.append("vector", np.ones((2, 4)))
-        writer.append("vector", np.zeros((1, 4)))
-        writer.append("none", np.empty(0, np.float32))
-        filled = writer.allocate("filled", (6, 2), np.float32)
-        filled[[5, 0]] = 7 + value
-        writer.facts["n_rows"] = 5
-        return writer.finish()
-
-
-@pytest.fixture
-def place(tmp_path, monkeypatch):
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    return tmp_path
+JSON = {"Content-Type": "application/json"}
 
 
-@pytest.mark.parametrize("is_kept", [True, False])
-def test_what_was_written_is_read(place, is_kept):
-    store = write(place / "cache" if is_kept else None)
-    if is_kept:
-        store = open_store(place / "cache", "rows", memory=MEMORY)
-    assert store.names == ["item", "vector", "none", "filled"]
-    assert store["item"].tolist() == [0, 1, 2, 3, 4]
-    assert store["item"].dtype == np.int32
-    assert store["vector"].tolist() == [[1] * 4] * 2 + [[0] * 4]
-    assert store["none"].dtype == np.float32
-    assert store["none"].shape == (0,)
-    assert store["filled"][:, 0].tolist() == [7, 0, 0, 0, 0, 7]
-    assert store.facts == {"n_rows": 5}
-    assert store.memory == MEMORY
-    assert store.nbytes == 5 * 4 + 12 * 8 + 12 * 4
-    assert "user" not in store
+@pytest.fixture(scope="module")
+def served():
+    model, clicks = fit_served()
+    return model, clicks.drop_duplicates("item")[["item", "category"]], clicks
 
 
-@pytest.mark.parametrize("harm", ["cut", "bits", "gone", "manifest"])
-def test_a_damaged_folder_is_not_opened_and_makes_room_for_a_new_one(place, harm):
-    write(place)
-    path = place / "rows" / ("manifest.json" if harm == "manifest" else "0003.bin")
-    content = path.read_bytes()
-    path.unlink()
-    if harm != "gone":
-        path.write_bytes(content[:-4] if harm == "cut" else content[:-1] + b"\xff")
-    assert open_store(place, "rows", memory=MEMORY) is None
-    write(place)
-    assert open_store(place, "rows", memory=MEMORY)["filled"].sum() == 28
-    slower = write(place, value=1.0)  # the faster of two writers stays
-    assert slower["filled"].sum() == 28
-    assert os.listdir(place) == ["rows"]
+@pytest.fixture(scope="module")
+def postgres():
+    pytest.importorskip("psycopg", reason="the extra [postgres] is not installed")
+    if find_programs() is None:
+        pytest.skip("PostgreSQL is not installed")
+    with start_postgres() as url:
+        yield url
 
 
-@pytest.mark.parametrize("is_kept", [True, False])
-@pytest.mark.parametrize("error", [KeyboardInterrupt, None])
-def test_what_is_not_finished_is_removed(place, error, is_kept):
-    def write_half():
-        with create_store(place if is_kept else None, "rows", memory=MEMORY) as writer:
-            writer.append("item", np.arange(3))
-            writer.allocate("filled", (2,), np.int8)
-            if error is not None:
-                raise error
-
-    if error is None:
-        write_half()
-    else:
-        with pytest.raises(error):
-            write_half()
-    assert not os.listdir(place)
+@pytest.fixture(params=["memory", "SQLite", "PostgreSQL"])
+def any_url(request, tmp_path):
+    """What --events gets, of an empty store."""
+    return new_url(request, tmp_path)
 
 
-def test_a_temporary_folder_goes_with_its_last_array(place):
-    store = write(None)
-    rows = store["item"][1:3]
-    copy = pickle.loads(pickle.dumps(store))
-    del store
-    gc.collect()
-    assert len(os.listdir(place)) == 1
-    assert copy["item"].tolist() == [0, 1, 2, 3, 4]
-    part = np.asarray(rows)[:1]
-    del rows
-    gc.collect()
-    assert len(os.listdir(place)) == 1
-    del part
-    gc.collect()
-    assert not os.listdir(place)
-    with pytest.raises(FileNotFoundError, match=r"and it is gone\. Scan and attach again"):
-        copy["item"]
+@pytest.fixture(params=["SQLite", "PostgreSQL"])
+def url(request, tmp_path):
+    """The same of a store that several servers may share."""
+    return new_url(request, tmp_path)
+
+
+def new_url(request, tmp_path):
+    if request.param != "PostgreSQL":
+        return None if request.param == "memory" else str(tmp_path / "events.db")
+    url = request.getfixturevalue("postgres")
+    ask_postgres(url, "DROP SCHEMA IF EXISTS sklearn_din CASCADE")
+    return url
+
+
+def ask_postgres(url, query):
+    import psycopg
+
+    with psycopg.connect(url, autocommit=True) as connection:
+        cursor = connection.execute(query)
+        return cursor.fetchall() if cursor.description else []
+
+
+@contextlib.contextmanager
+def serve(served, url, **history):
+    """A client of a server on a store, and its state."""
+    model, catalogue, _ = served
+    state = State(lambda: Answers(model, catalogue, **history), store=Store(url))
+    with TestClient(create_app(state)) as client:
+        yield client, state
+
+
+def event(user, item, when="2024-03-04T00:00:00", **others):
+    return {"user": user, "item": item, "category": 1, "time": when, **others}
+
+
+def post(client, *events):
+    answer = client.post("/events", json={"events": list(events)})
+    assert answer.status_code == 200, answer.json()
+    return answer.json()["added"]
+
+
+def items_of(state, user):
+    return state.answers.histories.of(user)[0]["hist_item"]
+
+
+def wait_for(condition, seconds=10):
+    until = time.monotonic() + seconds
+    while not condition() and time.monotonic() < until:
+        time.sleep(0.02)
+    assert condition()
+
+
+def test_events_are_there_at_the_next_start_as_they_were_posted(served, url):
+    with serve(served, url) as (client, state):
+        before = items_of(state, 7)
+        shown = event(7, 14, label=0, device="web", request="r1")
+        assert post(client, event(7, 12), event(7, 13, "2024-03-05T01:00+02:00"), shown) == 3
+        n_events = state.answers.histories.n_events
+        assert items_of(state, 7) == [*before, 12, 13]  # what was not clicked is no event
+    with serve(served, url) as (client, state):
+        assert (state.answers.histories.n_events, items_of(state, 7)) == (
+            n_events,
+            [*before, 12, 13],
+        )
+        assert post(client, event(7, 12), shown) == 0
+        query = 'SELECT "user", "time", item, label, columns FROM events ORDER BY sequence'
+        assert state._store.read(query) == [
+            ("7", '"2024-03-04T00:00:00+00:00"', "12", None, '{"category":1}'),
+            ("7", '"2024-03-05T01:00+02:00"', "13", None, '{"category":1}'),
+            ("7", '"2024-03-04T00:00:00+00:00"', "14", 0,
+             '{"category":1,"device":"web","request":"r1"}'),
+        ]  # fmt: skip
+
+
+VALUES = [True, 7, "7", 0.5, -0.0, 2**63 - 1, "\u2028 é 漢 \U0001f9e6", "a'b\"c\\", "?%s", ""]
+
+
+def test_values_of_every_kind_come_back(any_url):
+    store = Store(any_url)
+    rows = [
+        Posted(f"{n}", *map(json.dumps, (value, "2024-01-01", [value, None])), None, "{}")
+        for n, value in enumerate(VALUES)
+    ]
+    with store.transaction():
+        store.add(rows, "digest")
+    read = [(json.loads(user), json.loads(item)) for _, user, _, item, *_ in store.read_events(0)]
+    assert [(type(user), user, item) for user, item in read] == [
+        (type(value), value, [value, None]) for value in VALUES
+    ]
+    assert store.find_known(["0", "5", "99"]) == {"0", "5"}
+    assert store.user_key(7) == store.user_key("7") == store.user_key(7.0)
+    store.close()
+
+
+def test_an_id_is_one_event_and_every_event_can_be_taken_back(served, any_url):
+    with serve(served, any_url) as (client, state):
+        before = items_of(state, 7)
+        answer = client.post("/events", json={"events": [event(7, 12), event(7, 12)]}).json()
+        assert (answer["added"], len({*answer["event_ids"]})) == (1, 1)
+        (made, _) = answer["event_ids"]
+        ids = [made, "a", "x/y", "line\nfeed"]
+        assert post(client, *(event(7, 12, event_id=name) for name in ids[1:])) == 3
+        assert items_of(state, 7) == [*before, *[12] * 4]
+        for n, name in enumerate(ids, start=1):
+            path = urllib.request.quote(name, safe="")
+            assert client.delete(f"/events/{path}").json() == {"removed": 1}
+            assert client.delete(f"/events/{path}").status_code == 404
+            assert items_of(state, 7) == [*before, *[12] * (4 - n)]
+            assert state.answers.histories.n_of(7) == len(before) + 4 - n
+            state.reload()
+            assert items_of(state, 7) == [*before, *[12] * (4 - n)]
+        assert post(client, event(7, 12)) == 1  # the id is free again
+
+
+def test_a_post_is_whole_and_a_failing_write_changes_no_answer(served, any_url, monkeypatch):
+    with serve(served, any_url) as (client, state):
+        assert post(client, event(7, 12, event_id="a")) == 1
+        before, n_events = items_of(state, 7), state.answers.histories.n_events
+        wrong = {"events": [event(7, 13), event("x", 14)]}
+        assert client.post("/events", json=wrong).status_code == 422
+
+        def fail(table, columns, rows):
+            insert(table, columns, rows[:1])
+            raise StoreError("the connection is lost.")
+
+        insert = state._store._insert
+        monkeypatch.setattr(state._store, "_insert", fail)
+        for answer in (
+            client.post("/events", json={"events": [event(7, 13), event(7, 14)]}),
+            client.delete("/events/a"),
+            client.delete("/users/7"),
+        ):
+            assert answer.status_code == 503
+            assert "is lost. Posts may be repeated: by its event_id" in answer.json()["detail"]
+            problem = client.get("/health").json()["posted"]["problem"]
+            assert problem is None or problem["error"] == "StoreError"
+        state.reload()
+        assert (items_of(state, 7), state.answers.histories.n_events) == (before, n_events)
+        monkeypatch.undo()
+        assert post(client, event(7, 13), event(7, 14)) == 2
+        assert client.delete("/events/a").status_code == 200
+        assert client.get("/health").json()["posted"]["problem"] is None
+
+
+def test_all_posts_that_wait_are_one_transaction(served, any_url, monkeypatch):
+    with serve(served, any_url) as (client, state):
+        held, n_transactions, begin = threading.Event(), [], state._store._transaction
+
+        def count(*given):
+            n_transactions.append(1)
+            held.wait(10)
+            return begin(*given)
+
+        monkeypatch.setattr(state._store, "_transaction", count)
+        with ThreadPoolExecutor(20) as pool:
+            posts = [pool.submit(post, client, event(n, 12)) for n in range(20)]
+            wait_for(lambda: state._writes.qsize() >= 10)
+            held.set()
+            assert [one.result() for one in posts] == [1] * 20
+        assert len(n_transactions) < 12
+
+
+def test_the_bound_of_memory_is_kept_and_none_vanishes(served, monkeypatch):
+    monkeypatch.setattr(stores, "MOST_BYTES", 200_000)
+    with serve(served, None) as (client, state):
+        n_added, status = 0, 200
+        while status == 200:
+            clicks = [event(n, 12, event_id=f"{n_added + n}") for n in range(100)]
+            answer = client.post("/events", json={"events": clicks})
+            status, n_added = answer.status_code, n_added + answer.json().get("added", 0)
+        assert status == 507
+        assert "as many as are kept in memory" in answer.json()["detail"]
+        n_events = state.answers.histories.n_events
+        state.reload()
+        assert state.answers.histories.n_events == n_events
+        assert len(state._store.read_events(0, 10**6)) == n_added > 100
+        assert state._store.n_bytes() <= 200_000
+        assert client.delete("/users/7").status_code in (200, 507)
+
+
+def test_a_full_disk_is_507_and_changes_nothing(served, tmp_path):
+    """On a file system of one megabyte, where one can be mounted."""
+    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(tmp_path)]
+    if os.geteuid() != 0 or subprocess.run(command, capture_output=True).returncode:
+        pytest.skip("no small file system can be mounted here")
+    try:
+        with serve(served, str(tmp_path / "events.db")) as (client, state):
+            assert post(client, event(7, 13, event_id="a")) == 1
+            n_added, status = 1, 200
+            while status == 200:
+                clicks = [event(7, 12, event_id=f"{n_added}-{n}") for n in range(100)]
+                answer = client.post("/events", json={"events": clicks})
+                status, n_added = answer.status_code, n_added + answer.json().get("added", 0)
+            assert status == 507
+            (tmp_path / "more").write_bytes(b"x" * os.statvfs(tmp_path).f_bavail * 4096)
+            n_events, items = state.answers.histories.n_events, items_of(state, 7)
+            gone = [client.delete("/events/a").status_code for _ in range(2)]
+            assert gone in ([507, 507], [200, 404])
+            state.reload()
+            assert state.answers.histories.n_events == n_events - (gone[0] == 200)
+            assert gone[0] == 200 or items_of(state, 7) == items
+            (tmp_path / "more").unlink()
+            assert client.delete("/events/a").status_code == (404 if gone[0] == 200 else 200)
+        with serve(served, str(tmp_path / "events.db")) as (_, state):
+            assert state.answers.histories.n_events == n_events - 1
+    finally:
+        subprocess.run(["umount", str(tmp_path)], check=True)
+
+
+def test_a_wal_that_was_torn_loses_only_what_was_not_acknowledged(served, tmp_path):
+    with serve(served, str(tmp_path / "events.db")) as (client, state):
+        before = len(items_of(state, 7))
+        assert post(client, event(7, 12)) == 1
+        for name in ("events.db", "events.db-wal"):  # as a machine that loses its power has them
+            (tmp_path / f"torn-{name}").write_bytes((tmp_path / name).read_bytes())
+    wal = tmp_path / "torn-events.db-wal"
+    wal.write_bytes(wal.read_bytes() + wal.read_bytes()[-3_000:])
+    with serve(served, str(tmp_path / "torn-events.db")) as (client, state):
+        assert len(items_of(state, 7)) == before + 1
+        assert post(client, event(7, 12), event(7, 13)) == 1
+
+
+def test_what_is_no_store_is_one_sentence(tmp_path, capsys):
+    with pytest.raises(ValueError, match="cannot be opened: Is a directory"):
+        Store(str(tmp_path))
+    (tmp_path / "text").write_text("no database" * 999)
+    with pytest.raises(StoreError, match="cannot be asked: file is not a database"):
+        Store(str(tmp_path / "text"))
+    with sqlite3.connect(tmp_path / "other.db") as other:
+        other.execute("CREATE TABLE recipes (name TEXT)")
+    other.close()
+    with pytest.raises(ValueError, match=r"database of something else, with \['recipes'\]"):
+        Store(str(tmp_path / "other.db"))
+    store = Store(str(tmp_path / "events.db"))
+    with store.transaction():
+        store.read("UPDATE meta SET value = '99' WHERE key = 'version'")
+    store.close()
+    with pytest.raises(ValueError, match="has tables of version 99"):
+        Store(str(tmp_path / "events.db"))
+    with pytest.raises(ValueError, match="cannot be opened: No such file or directory"):
+        Store(str(tmp_path / "none" / "events.db"))
+    assert (tmp_path / "events.db").stat().st_mode & 0o77 == 0
+
+
+def test_what_a_new_model_cannot_take_is_counted_and_stops_nothing(served, any_url, caplog):
+    model, catalogue, _ = served
+    store = Store(any_url)
+    with store.transaction():
+        texts = [
+            ('"x"', '"2024-03-04T00:00:00+00:00"', "12", None, "{}"),  # a user as text
+            ("7", "17", "12", None, "{}"),  # a time as a number
+            ("7", '"soon"', "12", None, "{}"),
+            ("7", '"2024-03-04T00:00:00+00:00"', '["12"]', None, "{}"),
+            ("7", '"2024-03-04T00:00:00+00:00"', "12", None, "{}"),  # without its category
+            ("7", '"2024-03-04T00:00:00+00:00"', "987654", None, "{}"),
+        ]  # an item that is gone
+        store.add([Posted(f"{n}", *row) for n, row in enumerate(texts)], "of then")  # fmt: skip
+    state = State(lambda: Answers(model, catalogue), store=store)
+    with TestClient(create_app(state)) as client:
+        posted = client.get("/health").json()["posted"]
+        assert (posted["left_out"], posted["without_a_value"]) == (4, 2)
+        assert "4 values or events that were posted for others are left out" in caplog.text
+        own = state.answers.histories.of(7)[0]
+        category = catalogue.set_index("item")["category"][12]
+        assert own["hist_item"][-2:] == [12, 987654]
+        assert own["hist_category"][-2:] == [category, None]
+        assert client.post("/rank", json={"user": 7}).status_code == 200
+        state._load = lambda: Answers(model[1:], catalogue)  # without any log
+        state.reload()
+        posted = client.get("/health").json()["posted"]
+        assert (posted["left_out"], state.problem) == (6, None)
+        assert client.post("/events", json={"events": [event(7, 12)]}).status_code == 422
+        state._load = lambda: Answers(model, catalogue)
+        state.reload()
+        assert items_of(state, 7)[-2:] == [12, 987654]
+
+
+def test_blocks_join_as_single_events_do(served, any_url, monkeypatch):
+    """The twin: each event read by itself, out of a request."""
+    model, catalogue, _ = served
+    rng = np.random.default_rng(0)
+    monkeypatch.setattr(posting, "BLOCK", 7)
+    monkeypatch.setattr(Store.read_events, "__defaults__", (7,))
+    with serve(served, any_url) as (client, state):
+        events = [
+            event(int(rng.integers(0, 9)), int(item), f"2024-03-0{rng.integers(1, 9)}T00:00:00Z")
+            for item in rng.choice(catalogue["item"], 60)
+        ]
+        post(client, *events, *(row | {"event_id": f"{n}"} for n, row in enumerate(events[:20])))
+        alone = Histories(model[0])
+        rows = alone.read(events) + alone.read(events[:20])
+        for row in dict.fromkeys(zip(rows, [*[""] * 60, *range(20)], strict=True)):
+            alone.add([(0, row[0])])
+        fresh = Posts(Answers(model, catalogue), state._store)
+        fresh.catch_up()
+        for histories in (state.answers.histories, fresh.answers.histories):
+            assert histories.n_events == alone.n_events
+            for user in range(9):
+                own, expected = histories.of(user), alone.of(user)
+                assert own[1] == expected[1]
+                assert sorted(own[0]["hist_item"]) == sorted(expected[0]["hist_item"])
+
+
+def test_what_the_history_has_too_counts_once(served, any_url):
+    model, catalogue, clicks = served
+    row = clicks.iloc[0]
+    known = event(int(row["user"]), int(row["item"]), row["time"].isoformat())
+    known["category"] = int(row["category"])
+    with serve(served, any_url) as (client, state):
+        n_events, n_own = state.answers.histories.n_events, state.answers.histories.n_of(7)
+        assert post(client, known) == 0
+        added = event(7, 12, "2024-03-04T00:00:00")
+        assert post(client, *(added | {"event_id": n} for n in (1, 2, 3))) == 3
+        log = pd.DataFrame([added, added]).assign(time=lambda frame: pd.to_datetime(frame["time"]))
+        state._load = lambda: Answers(model, catalogue, log)
+        state.reload()
+        for n in (3, 2, 2, 2):  # as often as posted, or as the log has it
+            assert state.answers.histories.n_events == n_events + n
+            assert state.answers.histories.n_of(7) == n_own + n
+            assert items_of(state, 7)[-n:] == [12] * n
+            client.delete(f"/events/{4 - n if n == 3 else 'none'}")
+            if n == 2:
+                client.delete("/events/2")
+                client.delete("/events/3")
+
+
+def test_a_column_of_lists_takes_lists():
+    log = pd.DataFrame({"user": 1, "item": [1, 2], "tags": [["a", "b"], []], "time": [1, 2]})
+    builder = HistoryBuilder(user="user", time="time", columns=["item", "tags"])
+    histories = Histories(builder, log)
+    click = {"user": 1, "item": 3, "tags": ["c"], "time": 2}
+    histories.add(enumerate(histories.read([click])))
+    assert [list(tags) for tags in histories.of(1)[0]["hist_tags"]] == [
+        ["a", "b"], [], ["c"]]  # fmt: skip
+    for wrong in ("c", [1], [["c"]], True):
+        with pytest.raises(ValueError, match="tags must be"):
+            histories.read([click | {"tags": wrong}])
+
+
+@pytest.mark.parametrize("text", ["\ud800", "a\udc00b", "\x00", "a\x00"])
+def test_half_characters_and_nul_are_no_text(served, any_url, text):
+    with serve(served, any_url) as (client, _):
+        body = json.dumps({"events": [event(text, 12)]}).encode()
+        assert client.post("/events", content=body, headers=JSON).status_code == 422
+        for wrong in ({"event_id": text}, {"device": text}):
+            body = json.dumps({"events": [event(7, 12, **wrong)]}).encode()
+            answer = client.post("/events", content=body, headers=JSON)
+            assert answer.status_code == 422
+            assert "half characters" in answer.json()["detail"]
+        raw = b'{"user": "\xed\xa0\x80"}'
+        assert client.post("/rank", content=raw, headers=JSON).status_code == 422
+        assert client.get("/page/users").status_code == 200
+        assert post(client, event(7, 12, event_id="\\u0000 \U0001f9e6")) == 1
+
+
+# Several servers
+
+
+def test_two_servers_see_each_others_events_and_removals(served, url):
+    with serve(served, url) as (client, state), serve(served, url) as (other, others):
+        before = items_of(state, 7)
+        assert post(client, event(7, 12, event_id="a"), event(8, 13)) == 2
+        wait_for(lambda: items_of(others, 7) == [*before, 12], seconds=3)
+        assert post(other, event(7, 12, event_id="a"), event(8, 13)) == 0
+        assert post(other, event(7, 14)) == 1
+        wait_for(lambda: items_of(state, 7) == [*before, 12, 14], seconds=3)
+        assert other.delete("/events/a").status_code == 200
+        wait_for(lambda: items_of(state, 7) == [*before, 14], seconds=3)
+        assert client.delete("/users/7").json()["removed"] == 1
+        assert items_of(state, 7) == []
+        wait_for(lambda: items_of(others, 7) == [], seconds=3)
+        assert post(other, event(7, 15)) == 1  # who comes back is new
+        wait_for(lambda: items_of(state, 7) == [15], seconds=3)
+
+
+def test_two_that_post_at_the_same_time_lose_none_and_have_none_twice(served, url):
+    with serve(served, url) as (client, state), serve(served, url) as (other, others):
+
+        def post_some(one, first):
+            return [post(one, event(n % 9, 12, event_id=f"{n}")) for n in range(first, first + 60)]
+
+        n_before = state.answers.histories.n_events
+        with ThreadPoolExecutor(4) as pool:
+            added = pool.map(post_some, (client, other, client, other), (0, 30, 60, 90))
+            assert sum(map(sum, added)) == 150
+        for one in (state, others):
+            wait_for(lambda one=one: one.answers.histories.n_events == n_before + 150)
+
+
+def test_the_slower_of_two_transactions_is_seen_too(served, url):
+    """One holds its transaction open for two seconds after it got its number."""
+    with serve(served, url) as (client, state):
+        slow, before = Store(url), items_of(state, 7)
+        done, released = [], threading.Event()
+
+        def be_slow():
+            with slow.transaction():
+                slow.add(
+                    [
+                        Posted(
+                            "slow", "7", '"2024-03-04T00:00:00+00:00"', "13", None, '{"category":1}'
+                        )
+                    ],
+                    "",
+                )
+                done.append("written")
+                released.wait(30)
+            done.append("committed")
+
+        thread = threading.Thread(target=be_slow)
+        thread.start()
+        wait_for(lambda: done == ["written"])
+        threading.Timer(2, released.set).start()
+        assert client.post("/rank", json={"user": 7}).status_code == 200  # nobody else waits
+        assert post(client, event(7, 14, "2024-03-05T00:00:00")) == 1
+        assert done == ["written", "committed"]
+        thread.join()
+        wait_for(lambda: items_of(state, 7) == [*before, 13, 14], seconds=3)
+        numbers = [sequence for sequence, *_ in state._store.read_events(0)]
+        assert numbers == sorted(numbers)
+        slow.close()
+
+
+def test_a_connection_that_is_lost_is_opened_anew(served, postgres):
+    with serve(served, postgres) as (client, _):
+        assert post(client, event(7, 12, event_id="before")) in (0, 1)
+        end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+        ask_postgres(postgres, f"{end} WHERE application_name = 'sklearn_din'")
+        answers = [
+            client.post("/events", json={"events": [event(7, 12, event_id="x")]}) for _ in range(3)
+        ]
+        assert {answer.status_code for answer in answers} <= {200, 503}
+        assert answers[-1].status_code == 200
+        assert sum(a.json().get("added", 0) for a in answers) <= 1
+        wait_for(lambda: client.get("/health").json()["posted"]["problem"] is None)
+
+
+# Users who are forgotten
+
+
+def test_who_is_forgotten_stands_in_none_of_the_bytes(served, tmp_path):
+    """After splits, merges and rows of many pages; the file, its log and what is shared of it."""
+    model, catalogue, clicks = served
+    rng = np.random.default_rng(0)
+    name_of = {user: f"person-{user}-{'x' * 9}" for user in range(300)}
+    log = clicks.assign(user=clicks["user"].map(lambda user: f"of-the-log-{user}"))
+    catalogue = catalogue.assign(category=catalogue["category"].astype(int))
+    state = State(lambda: Answers(model[1:], catalogue, log), store=Store(str(tmp_path / "db")))
+    with TestClient(create_app(state)) as client:
+        gone, numbers = [], itertools.count()
+        for _ in range(12):
+            users = rng.choice(list(name_of), 120)
+            post(client, *(
+                event(name_of[u], 12, event_id=f"{next(numbers)}-{name_of[u]}",
+                      request=name_of[u] * int(rng.choice([1, 1, 5]))) for u in users
+            ))  # fmt: skip
+            for user in rng.choice(list(name_of), 10, replace=False):
+                gone.append(name_of.pop(user))
+                answer = client.delete(f"/users/{gone[-1]}")
+                assert answer.status_code == 200
+        files = [path for path in tmp_path.iterdir() if path.name.startswith("db")]
+        assert len(files) == 3
+        for path in files:
+            content = path.read_bytes()
+            assert [name for name in gone if f"{name}".encode() in content] == []
+        assert any(name_of[u].encode() in (tmp_path / "db").read_bytes() for u in name_of)
+        found = client.get("/page/users?search=person").json()["users"]
+        assert not {user["user"] for user in found} & {*gone}
+
+
+def test_answers_leave_out_of_files_who_is_forgotten(served, any_url):
+    *_, clicks = served
+    with serve(served, any_url, history=clicks) as (client, state):
+        assert items_of(state, 7)
+        unknown = client.post("/rank", json={"user": 10**6}).json()
+        answer = client.delete("/users/7").json()
+        assert (answer["removed"], answer["shown"]) == (0, 0)
+        assert "until the history's file and the model have been made anew" in answer["notes"][0]
+        for _ in range(2):
+            got = client.post("/rank", json={"user": 7}).json()
+            assert (got["items"], got["known"]) == (unknown["items"], False)
+            assert client.get("/page/users?search=7").json()["users"] == []
+            assert client.get("/openapi.json").status_code == 200
+            shown = client.post("/page/user", json={"user": "7"}).json()
+            assert (shown["events"], shown["n_events"]) == ([], 0)
+            assert {*shown["context"].values()} == {None}
+            state.reload()
+        assert client.delete("/users/7").status_code == 200  # again, or nobody
+        assert client.delete("/users/nobody%0A").status_code == 200
+
+
+# The process
+
+
+def kill(child):
+    os.kill(child.pid, signal.SIGKILL)
+    child.communicate()
+
+
+def test_every_post_that_was_answered_is_there_after_kill_9(tmp_path, url):
+    """Killed while clients post."""
+    write_served(tmp_path)
+    acknowledged = []
+
+    def send(n):
+        body = json.dumps({"events": [event(n, 12, event_id=n)]}).encode()
+        request = urllib.request.Request(f"http://127.0.0.1:{port}/events", body, JSON)
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return json.load(answer)["added"]
+
+    def post_until_it_ends(first):
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            for n in itertools.count(first, 2):
+                acknowledged.extend([n] * send(n))
+
+    def start():
+        return start_server(tmp_path / "model.din", "--events", url, stderr=None)
+
+    child, port, printed = start()
+    assert ": personal data of the users\n" in printed[0]
+    try:
+        posting = [threading.Thread(target=post_until_it_ends, args=(n,)) for n in (0, 1)]
+        for thread in posting:
+            thread.start()
+        while len(acknowledged) < 200:
+            posting[0].join(0.01)
+        kill(child)
+        for thread in posting:
+            thread.join()
+        child, port, printed = start()
+        assert [send(n) for n in acknowledged] == [0] * len(acknowledged)  # all are known
+        assert send(10**6) == 1
+    finally:
+        kill(child)
+
+
+def test_a_signal_ends_the_server_whatever_is_being_loaded(tmp_path, monkeypatch):
+    """Files that take a minute to load are replaced, and loading has begun."""
+    write_served(tmp_path)
+    slow = "import time; from sklearn_din.command_line import serving; from pathlib import Path\n"
+    slow += "load, calls = serving.load_answers, []\n"
+    slow += "def wait(options):\n    calls.append(1)\n"
+    slow += f"    if len(calls) > 1: Path({str(tmp_path / 'began')!r}).touch(); time.sleep(60)\n"
+    slow += "    return load(options)\n"
+    slow += "serving.load_answers = wait\n"
+    code = slow + "import sys; from sklearn_din.__main__ import main; sys.exit(main())"
+    child, _, _ = start_server(tmp_path / "model.din", code=code)
+    try:
+        os.utime(tmp_path / "model.din")
+        wait_for((tmp_path / "began").exists, seconds=30)
+        child.send_signal(signal.SIGTERM)
+        child.communicate(timeout=30)  # six seconds, where the processors are not busy
+        assert child.returncode == 0
+    finally:
+        child.kill()

@@ -150,10 +150,9 @@ def serve_parser() -> OneLineParser:
     add("--root-path", default="", help="the path at which a proxy shows it")
     add(
         "--events",
-        type=Path,
         metavar="FILE",
-        dest="journal",
-        help="keep posted events in this journal, for the next start",
+        dest="store",
+        help="keep posted events in this file of SQLite, or in postgresql://... (extra postgres)",
     )
     add(
         "--now",

@@ -17,8 +17,8 @@ from sklearn_din.command_line.tables import read_log, read_table
 from sklearn_din.server.answers import Answers, user_and_time
 from sklearn_din.server.app import create_app
 from sklearn_din.server.connections import BACKLOG, BoundedProtocol
-from sklearn_din.server.journal import Journal
 from sklearn_din.server.state import LOGGER, State
+from sklearn_din.server.store import Store
 
 if TYPE_CHECKING:
     from sklearn_din.command_line.study import Study  # which imports torch
@@ -29,13 +29,11 @@ SECONDS_TO_STOP = 4
 def serve(options: Options) -> None:
     """Answer requests by the files until Ctrl-C or SIGTERM."""
     files = [options.model, options.catalogue, *([options.history] if options.history else [])]
-    journal = Journal(options.journal)
-    if journal.path is not None:
-        print(f"posted events are kept in {journal.path}: personal data of the users", flush=True)
-    if journal.n_cut:
-        print(f"its last {journal.n_cut} bytes, of a post that was not answered, are cut off")
+    store = Store(options.store)
+    if store.url is not None:
+        print(f"posted events are kept in {store.name}: personal data of the users", flush=True)
     print(f"loading {', '.join(map(str, files))}", flush=True)
-    state = State(lambda: load_answers(options), files, journal)
+    state = State(lambda: load_answers(options), files, store)
     run(state, options)
 
 

@@ -1,6 +1,6 @@
 """What a request is answered by: one model beside one catalogue and the log of what users did."""
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from functools import cached_property
 from typing import Any, Literal
 
@@ -97,6 +97,13 @@ class Answers:
         if self.histories is not None:
             self._asked |= {self.histories.user, *of_log}
         self._asked.discard(self._encoder.time)  # an answer is as of now
+        # Other columns that an event may have, for a training to come, with values as at fit
+        histories = {field.name for field in schema.fields if field.is_history}
+        vocabularies = self._encoder.vocabularies_
+        self.posted_columns: Values = {name: [] for name in catalogue} | {
+            name: plain(vocabularies.get(name, [])[:1]) for name in names if name not in histories
+        }
+        self._forgotten: Container[Any] = ()
         # By the histories that are compared with the item, the columns of an event that they hold
         self.event_columns = _event_columns(self.behaviour, of_log)
         is_classifier = hasattr(classifier, "predict_proba")
@@ -111,6 +118,12 @@ class Answers:
         self.training: list[Values] = classifier.history_[list(CHECK)].to_dict("records")
         # What the main job keeps with a model
         self.figures: Values = {"scores": {}, "calibration": None} | getattr(model, "figures_", {})
+
+    def forget(self, users: Container[Any]) -> None:
+        """Leave users out of answers, whatever files have of them."""
+        self._forgotten = users
+        if self.histories is not None:
+            self.histories.forgotten = users
 
     def rank(self, user: User, items: list[Any] | None, top_k: int, exclude: Exclude) -> Values:
         """Return the best items and their numbers; items of no catalogue are named."""
@@ -178,12 +191,14 @@ class Answers:
             cells = cell if isinstance(cell, list) else [cell]
             if any(type(c) is bool for c in cells) and not self._holds_booleans(name):
                 raise ValueError(f"{name} got true or false, which are neither 1 nor 0.")
+        owner = self._encoder.user
+        level = {owner: None} if owner in user and user[owner] in self._forgotten else {}
         if log is None or log.user not in user or any(name in user for name in log.sources):
-            return user
+            return {**user, **level}
         own, _ = log.of(user[log.user])
         names = [name for name in self.user_columns if name not in user and name not in own]
         known = {name: log.last_known(user[log.user], name) for name in names}
-        return {**known, **own, **user}
+        return {**known, **own, **user, **level}
 
     def user_of_events(self, events: list[Values], context: Values) -> Values:
         """Return a user who did some events: what an event lacks, the catalogue has of its item."""

@@ -12,12 +12,13 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from prometheus_client import CollectorRegistry, Gauge, ProcessCollector, generate_latest
 from pydantic import BaseModel, Field, StrictBool, StrictInt, StrictStr
+from starlette.convertors import StringConvertor, register_url_convertor
 
 from sklearn_din.server.guard import Guard
-from sklearn_din.server.journal import FullError
 from sklearn_din.server.json_values import Values
 from sklearn_din.server.page import add_page
 from sklearn_din.server.state import LOGGER, MOST_WAITING, BusyError, State
+from sklearn_din.server.store import FullError, StoreError
 from sklearn_din.utils.version import __version__
 
 MAX_ITEMS, MAX_ROWS, MAX_TOP_K, MAX_CLICKS = 10_000, 1_000, 1_000, 1_000
@@ -29,7 +30,17 @@ STATUS_OF: dict[type[Exception], int] = {
     ImportError: 501,  # onnx, which /similar of an ONNX file needs
     BusyError: 503,
     FullError: 507,
+    StoreError: 503,
 }
+
+
+class AnyText(StringConvertor):
+    """A part of a path: slashes and ends of lines, too."""
+
+    regex = r"[\s\S]*"
+
+
+register_url_convertor("any", AnyText())
 
 
 class RankRequest(BaseModel, extra="forbid"):
@@ -94,6 +105,7 @@ class Added(Answer):
     """How many events were new."""
 
     added: int
+    event_ids: list[str]
     known_already: int = 0
 
 
@@ -108,7 +120,7 @@ PROBLEMS = {
     422: "What was wrong with the request.",
     503: "Too many requests wait: ask again in a second.",
 }
-OF_EVENTS = {404: "No event was posted with this id.", 507: "There is no room for more events."}
+OF_WRITES = {404: "No event was posted with this id.", 507: "There is no room for more events."}
 
 
 def create_app(
@@ -157,8 +169,11 @@ def _add_routes(app: FastAPI, state: State) -> None:
         values = await state.work(function, *given)
         return JSONResponse(values, headers={"model-digest": digest})
 
+    async def written(function: Any, given: Any) -> Response:
+        return JSONResponse(await state.write(function, given))
+
     def route(method: str, path: str, summary: str, model: type[Answer]) -> Any:
-        texts = PROBLEMS | (OF_EVENTS if path.startswith("/events") else {})
+        texts = PROBLEMS | (OF_WRITES if path.startswith(("/events", "/users")) else {})
         bad = {n: {"model": Problem, "description": text} for n, text in texts.items()}
         return getattr(app, method)(path, summary=summary, response_model=model, responses=bad)
 
@@ -177,14 +192,18 @@ def _add_routes(app: FastAPI, state: State) -> None:
 
     @route("post", "/events", "Clicks join their users' histories", Added)
     async def add_events(request: EventsRequest) -> Any:
-        return await answer(state.add, request.events)
+        return await written(state.add, request.events)
 
-    @route("delete", "/events/{event_id:path}", "Takes back an event posted with an id", Answer)
+    @route("delete", "/events/{event_id:any}", "Takes back an event that was posted", Answer)
     async def remove_event(event_id: str) -> Any:
         try:
-            return await answer(state.remove, event_id)
+            return await written(state.remove, event_id)
         except LookupError as error:
             return JSONResponse({"detail": str(error.args[0])}, 404)
+
+    @route("delete", "/users/{user:any}", "Forgets a user", Answer)
+    async def forget_user(user: str) -> Any:
+        return await written(state.forget, user)
 
     @app.get("/health", summary="Whether the server answers, and by what")
     async def health() -> Values:
@@ -207,7 +226,7 @@ def _health(state: State) -> Values:
         "items": len(answers.items),
         "events": None if log is None else log.n_events,
         "now": None if log is None else "clock" if log.moments.is_clock else "newest event",
-        "posted": state.journal.about(),
+        "posted": state.about_store(),
         "problem": state.problem,
     }
 
@@ -225,9 +244,11 @@ def _registry_of(state: State) -> CollectorRegistry:
     gauge(loaded, "When the model was loaded.", lambda: state.loaded.timestamp())
     gauge("model_age_seconds", "Since then.", lambda: time.time() - state.loaded.timestamp())
     gauge("failed_loads", "New files that could not be served.", lambda: state.n_failed)
-    gauge("posted_bytes", "Posted events.", lambda: state.journal.about()["bytes"])
+    gauge("posted_bytes", "Posted events.", lambda: state.n_bytes)
     most = "Most of them; NaN: none."
-    gauge("posted_limit_bytes", most, lambda: state.journal.about()["bytes_at_most"] or "NaN")
+    gauge("posted_limit_bytes", most, lambda: state.about_store()["bytes_at_most"] or "NaN")
+    behind = "Since the store of posted events was read."
+    gauge("store_seconds_behind", behind, lambda: state.about_store()["seconds_behind"])
     log = "Events of users, those that were posted among them."
     gauge("events", log, lambda: getattr(state.answers.histories, "n_events", 0))
     return registry
@@ -258,7 +279,9 @@ async def _say_what_is_wrong(request: Request, error: Exception) -> Response:
 async def _say_our_sentence(request: Request, error: Exception) -> Response:
     status = next(number for kind, number in STATUS_OF.items() if isinstance(error, kind))
     later = {"retry-after": "1"} if status == 503 else None
-    return JSONResponse({"detail": str(error)}, status, later)
+    again = " Posts may be repeated: by its event_id it is one." if later else ""
+    again = again if isinstance(error, StoreError) else ""
+    return JSONResponse({"detail": f"{error}{again}"}, status, later)
 
 
 def _describe(app: FastAPI, state: State) -> Values:

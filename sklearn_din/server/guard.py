@@ -2,10 +2,12 @@
 
 import asyncio
 import hmac
+import json
 import logging
 import time
 import traceback
 from collections.abc import Collection
+from contextlib import suppress
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
@@ -25,9 +27,10 @@ HEADERS = [
     (b"cache-control", b"no-store"),
     (b"cross-origin-resource-policy", b"same-origin"),
 ]
+NUL = b"\\u0000"
 CLOSE = {"connection": "close"}  # what is left of a body is not read
 OPEN = {"/", "/docs", "/page.css", "/page.js", "/docs.js", "/favicon.ico", "/health", "/ready"}
-WRITES = {"/events"}  # a path, or what begins with it and a slash
+WRITES = {"/events", "/users"}  # a path, or what begins with it and a slash
 LOGGER = logging.getLogger("sklearn_din.server")
 
 
@@ -174,4 +177,18 @@ async def _read_body(scope: Scope, receive: Receive) -> bytes:
     except (TimeoutError, ClientDisconnect) as error:
         too_late = f"the body did not come in {SECONDS_PER_BODY:g} s."
         raise HTTPException(408, too_late, CLOSE) from error
+    if b"\\u" in body or b"\xed" in body:
+        _refuse_half_characters(body)
     return bytes(body)
+
+
+def _refuse_half_characters(body: bytearray) -> None:
+    """Raise where a text cannot be written as UTF-8, or not in a database."""
+    with suppress(json.JSONDecodeError, RecursionError):  # which is told later
+        values = json.loads(body)
+        try:
+            text = json.dumps(values, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            text = NUL
+        if NUL in text.replace(b"\\\\", b""):
+            raise HTTPException(422, "a text has half characters (\\ud800) or NUL (\\u0000).")

@@ -2,9 +2,8 @@
 
 import bisect
 import itertools
-import threading
 import warnings
-from collections import Counter
+from collections.abc import Collection, Container, Iterable
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -15,14 +14,15 @@ from sklearn_din.server.json_values import (
     Values,
     check_keys,
     check_spelling,
+    check_value,
     plain,
-    refuse_other_keys,
 )
 from sklearn_din.server.moments import SECOND, Moments
+from sklearn_din.server.store import Removed
 from sklearn_din.utils.validation import check_frame, check_max_age
 from sklearn_din.utils.warnings import warn_user
 
-MAX_TEXT = 1_000  # characters of a value that is posted
+KINDS = {list: "a list", float: "a number", bool: "true or false"}
 FAR_MORE = 2  # times the clicks that a model remembers: so many rows are not clicks alone
 
 
@@ -32,6 +32,15 @@ class Event(NamedTuple):
     user: Any
     time: Any  # as of ``Moments``
     values: tuple[Any, ...]  # of the log's columns
+
+
+class Joined(NamedTuple):
+    """An event that was posted, as it stands among its user's, in the order of time."""
+
+    time: Any
+    sequence: int  # in the store
+    is_new: bool  # False: one of those that the log has
+    values: tuple[Any, ...]
 
 
 class Histories:
@@ -82,9 +91,9 @@ class Histories:
         self._known = {name: events[name].dropna().head(1) for name in columns}
         last = events[:1] if log is None else log.drop_duplicates(self.user, keep="last")
         self._last_known = last.set_index(self.user)
-        self._posted: dict[Any, list[Event]] = {}
-        self._n_posted: Counter[Event] = Counter()
-        self._writing = threading.Lock()
+        self._posted: dict[Any, list[Joined]] = {}
+        self.forgotten: Container[Any] = ()  # users whose events in the log do not count
+        self._kinds = {name: _kinds_of(self._known[name]) for name in (self.user, *names)}
 
     def of(self, user: Any) -> tuple[dict[str, list[Any]], list[Any]]:
         """Return the histories of one user, and the time of each event, oldest first.
@@ -95,8 +104,10 @@ class Histories:
         posted = self._posted.get(user, [])
         now = self.moments.now(posted[-1].time if posted else None)
         end = self._place(user, now)
-        start = max(self._span_of.get(user, (0, 0))[0], end - self.max_length)
-        events = [*self._in_log(user, start, end), *(e for e in posted if e.time < now)]
+        start = max(self._span(user)[0], end - self.max_length)
+        newest = posted[: bisect.bisect_left(posted, (now,))][-self.max_length :]
+        events: list[Event | Joined] = [*self._in_log(user, start, end)]
+        events += [event for event in newest if event.is_new]
         if self._max_age is not None:
             events = [event for event in events if event.time >= now - self._max_age]
         events = sorted(events, key=lambda event: event.time)[-self.max_length :]
@@ -111,13 +122,13 @@ class Histories:
 
     def n_of(self, user: Any) -> int:
         """Return how many events of a user there are."""
-        start, end = self._span_of.get(user, (0, 0))
-        return end - start + len(self._posted.get(user, []))
+        start, end = self._span(user)
+        return end - start + sum(event.is_new for event in self._posted.get(user, ()))
 
     def last_known(self, user: Any, name: str) -> Any:
         """Return what the log last had of a user in a column; None where it had nothing."""
         known = self._last_known
-        if name not in known or user not in known.index:
+        if name not in known or user in self.forgotten or user not in known.index:
             return None
         return plain(known.at[user, name])
 
@@ -125,78 +136,100 @@ class Histories:
         """Return the newest events of the log as rows with the histories that they had."""
         return self._builder.transform(self._builder.events_.nlargest(n, self.time))
 
-    def read(self, events: list[Values], *, is_kept: bool = False) -> list[Event]:
-        """Return events of a request, checked: nothing is remembered yet.
-
-        Those that were kept from before may lie ahead of a shorter log.
-        """
-        needed = [self.user, self.time, *self.columns]
-        check_keys(events, needed, what="an event")
-        refuse_other_keys(events, needed, what="an event")
+    def read(self, events: list[Values]) -> list[Event]:
+        """Return events of a request, checked: nothing is remembered yet."""
+        check_keys(events, [self.user, self.time, *self.columns], what="an event")
         for name in (self.user, self.time):
             if any(event[name] is None for event in events):
                 raise ValueError(f"an event must have a value for {name}, got null.")
-        for name in (self.user, *self.columns):
-            _check_cells([event[name] for event in events], self._known[name])
+        for name, kinds in self._kinds.items():
+            _check_cells([event[name] for event in events], self._known[name], kinds)
         return [
             Event(
                 event[self.user],
-                self.moments.read(event[self.time], is_kept=is_kept),
+                self.moments.read(event[self.time]),
                 tuple(event[name] for name in self.columns),
             )
             for event in events
         ]
 
-    def write(self, event: Event) -> Values:
-        """Return an event as :meth:`read` takes it."""
-        values = dict(zip(self.columns, event.values, strict=True))
-        return {self.user: event.user, self.time: self.moments.show(event.time), **values}
+    def read_stored(
+        self, users: list[Any], times: list[Any], columns: Iterable[list[Any]]
+    ) -> list[Event | None]:
+        """Return events of a store; None where this log cannot have one.
+
+        That is, as another model posted it, or one of a log of another kind. They are not too
+        late, should the log be shorter now.
+        """
+        moments, cells = self.moments.read_stored(times), list(columns)
+        is_right = [moment is not None for moment in moments]
+        for kinds, own in zip(self._kinds.values(), (users, *cells), strict=True):
+            is_right = [right and type(c) in kinds for right, c in zip(is_right, own, strict=True)]
+        events = zip(users, moments, zip(*cells, strict=True), is_right, strict=True)
+        return [Event(*event) if right else None for *event, right in events]
 
     def has(self, event: Event) -> bool:
         """Return whether the log has an event, or it was posted."""
-        return self._n_posted[event] > 0 or self._n_in_log(event) > 0
+        return self._n_in_log(event) > 0 or self._n_posted(event) > 0
 
-    def add(self, events: list[Event]) -> None:
-        """Remember events."""
-        with self._writing:
-            for event in events:
-                self._n_posted[event] += 1
-                if self._n_posted[event] > self._n_in_log(event):
-                    own = [*self._posted.get(event.user, [])]  # readers have the old list
-                    bisect.insort(own, event, key=lambda other: other.time)
-                    self._posted[event.user] = own
-                    self.n_events += 1
+    def add(self, events: Iterable[tuple[int, Event]]) -> None:
+        """Remember events with their numbers in the store."""
+        self._join(events, {})
 
-    def is_in_log(self, event: Event) -> bool:
-        """Return whether an event would stay without one of its posts."""
-        return self._n_posted[event] <= self._n_in_log(event)
+    def has_file_of(self, user: Any) -> bool:
+        """Return whether the log has events of a user, forgotten or not."""
+        return user in self._span_of
 
-    def remove(self, event: Event) -> None:
-        """Forget that an event was posted; what the log has stays."""
-        with self._writing:
-            self._n_posted[event] -= 1
-            if self._n_posted[event] >= self._n_in_log(event):
-                own = [*self._posted[event.user]]
-                own.remove(event)
-                self._posted[event.user] = own
-                self.n_events -= 1
+    def remove(self, removed: Iterable[Removed], users: dict[str, Any]) -> None:
+        """Forget events that were posted; ``users`` says whose each key is."""
+        for gone in removed:
+            user = users.get(gone.user_key)
+            own = self._posted.get(user, [])
+            kept = [event for event in own if not gone.first <= event.sequence <= gone.last]
+            self.n_events -= sum(event.is_new for event in own)
+            self._join(((e.sequence, Event(user, e.time, e.values)) for e in kept), {user: []})
+            if not kept:
+                self._posted.pop(user, None)
+
+    @property
+    def posters(self) -> list[Any]:
+        """Users of whom events were posted."""
+        return list(self._posted)
 
     def example(self) -> Values:
         """Return an event as :meth:`read` takes it."""
         event = {str(n): plain(c.iloc[0]) if len(c) else None for n, c in self._known.items()}
+        if event[self.user] in self.forgotten:
+            event[self.user] = next((u for u in self._span_of if u not in self.forgotten), None)
         return event | {self.time: self.moments.show(self.moments.values[0].item())}
 
     def search(self, text: str, n: int) -> list[Values]:
         """Return users whose id holds a text, those with the most events first."""
         users = {*self._span_of, *self._posted}
-        hits = [user for user in users if text.lower() in str(user).lower()]
+        hits = [user for user in users if text.lower() in str(user).lower() and self.n_of(user)]
         hits.sort(key=lambda user: (-self.n_of(user), str(user)))
         return [{"user": plain(user), "events": self.n_of(user)} for user in hits[:n]]
 
+    def _join(self, events: Iterable[tuple[int, Event]], touched: dict[Any, list[Joined]]) -> None:
+        """Put events in the lists of their users, new ones: readers may have the old."""
+        for sequence, event in events:
+            own = touched.get(event.user)
+            if own is None:
+                own = touched[event.user] = [*self._posted.get(event.user, ())]
+            n_in_log = self._n_in_log(event)
+            is_new = not n_in_log or self._n_posted(event, own) >= n_in_log
+            bisect.insort(own, Joined(event.time, sequence, is_new, event.values))
+            self.n_events += is_new
+        self._posted |= touched
+
     def _place(self, user: Any, moment: Any, side: Literal["left", "right"] = "left") -> int:
         """Return where a moment comes among the events of a user in the log."""
-        start, end = self._span_of.get(user, (0, 0))
-        return start + int(np.searchsorted(self._times[start:end], moment, side))
+        find = bisect.bisect_left if side == "left" else bisect.bisect_right
+        return find(self._times, moment, *self._span(user))
+
+    def _span(self, user: Any) -> tuple[int, int]:
+        """Return where the events of a user lie in the log."""
+        return (0, 0) if user in self.forgotten else self._span_of.get(user, (0, 0))
 
     def _in_log(self, user: Any, start: int, end: int) -> list[Event]:
         """Return events of a user in the log, from one place to before another."""
@@ -210,8 +243,19 @@ class Histories:
     def _n_in_log(self, event: Event) -> int:
         """Count how often the log has an event."""
         places = [self._place(event.user, event.time, side) for side in ("left", "right")]
+        if places[0] == places[1]:
+            return 0
         events = self._in_log(event.user, *places)
         return sum(tuple(map(plain, other.values)) == event.values for other in events)
+
+    def _n_posted(self, event: Event, own: list[Joined] | None = None) -> int:
+        """Count how often an event was posted, among those of its user."""
+        own = self._posted.get(event.user, []) if own is None else own
+        same = itertools.takewhile(
+            lambda other: other.time == event.time,
+            itertools.islice(own, bisect.bisect_left(own, (event.time,)), None),
+        )
+        return sum(other.values == event.values for other in same)
 
 
 def _remember(
@@ -246,16 +290,24 @@ def _warn_of_other_rows(remembered: HistoryBuilder, clicks: pd.DataFrame) -> Non
         )
 
 
-def _check_cells(cells: list[Any], known: pd.Series) -> None:
+def _kinds_of(known: pd.Series) -> frozenset[type]:
+    """Return the types of JSON that a column may have, as the log has it."""
+    first = plain(known.iloc[0]) if len(known) else None
+    if isinstance(first, list):
+        return frozenset((list, type(None)))
+    if first is None:
+        return frozenset((str, int, float, bool, list, type(None)))
+    return frozenset((type(first), type(None), *((int,) if type(first) is float else ())))
+
+
+def _check_cells(cells: list[Any], known: pd.Series, kinds: Collection[type]) -> None:
     """Raise where a column gets another kind of values than the log has, or a long text."""
-    name = str(known.name)
-    check_spelling(cells, known.tolist(), name=name)
-    if pd.api.types.is_numeric_dtype(known.dtype) and known.dtype != bool:
-        wrong = [cell for cell in cells if type(cell) not in (int, float, type(None))]
-        if wrong:
-            raise ValueError(f"{name} must be a number, as in the log, got {wrong[0]!r:.40}.")
+    name, first = str(known.name), [plain(cell) for cell in known.tolist()]
     for cell in cells:
-        if not isinstance(cell, str | int | float | None):
-            raise ValueError(f"{name} must be one value, got {cell!r:.40}.")
-        if isinstance(cell, str) and len(cell) > MAX_TEXT:
-            raise ValueError(f"{name} may have {MAX_TEXT:,} characters, got {len(cell):,}.")
+        if type(cell) not in kinds:
+            check_spelling([cell], first, name=name)
+            what = next((text for kind, text in KINDS.items() if kind in kinds), "one value")
+            raise ValueError(f"{name} must be {what}, as in the log, got {cell!r:.40}.")
+        if isinstance(cell, list):
+            check_spelling(cell, first[0] if first else [], name=name)
+        check_value(cell, name=name)

@@ -1,6 +1,7 @@
 """JSON values in and out: spelling of ids, dates, missing values."""
 
 import difflib
+import math
 from collections.abc import Collection, Iterable
 from typing import Any
 
@@ -8,6 +9,7 @@ import pandas as pd
 
 Values = dict[str, Any]  # by name: a row, or an answer
 LARGEST = 2**63 - 1
+MAX_TEXT = 1_000  # characters of a value that is posted, or values of a list
 NAMES = {str: "text", int: "integers", float: "numbers with a fraction", bool: "true or false"}
 
 
@@ -32,6 +34,20 @@ def check_spelling(values: list[Any], known: list[Any], *, name: str) -> None:
                 f"{name} must be {NAMES[kind]}, such as {known[0]!r:.40}, got {value!r:.40}: "
                 f"{got}. Write them {how} quotes."
             )
+
+
+def check_value(value: Any, *, name: str) -> None:
+    """Raise where a value that is posted is no single one, no flat list of such, or too long."""
+    parts = value if isinstance(value, list) else [value]
+    for part in parts:
+        is_finite = not isinstance(part, float) or math.isfinite(part)
+        if not isinstance(part, str | int | float | None) or not is_finite:
+            raise ValueError(f"{name} must be one value, or a list of such, got {part!r:.40}.")
+        if isinstance(part, int) and abs(part) > LARGEST:
+            raise ValueError(f"{name} must be integers of 64 bits, got {part!r:.40}.")
+    length = max([len(parts), *(len(part) for part in parts if isinstance(part, str))])
+    if length > MAX_TEXT:
+        raise ValueError(f"{name} may have {MAX_TEXT:,} characters, got {length:,}.")
 
 
 def refuse_other_keys(rows: Iterable[Values], names: Collection[str], *, what: str) -> None:

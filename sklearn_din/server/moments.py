@@ -37,6 +37,7 @@ class Moments:
         self.are_dates = unit is not None
         self.newest, oldest = self.values.max().item(), self.values.min().item()
         self._span = self.newest - oldest
+        self._kinds = (int,) if self.values.dtype.kind == "i" else (int, float)
         if now == "clock" and not self.are_dates:
             raise ValueError(
                 f"--now clock needs dates, and {self.name} holds numbers, whose unit nobody knows."
@@ -51,21 +52,32 @@ class Moments:
         last = self.newest if newest is None else max(self.newest, newest)
         return last + (SECOND if self.are_dates else 1)
 
-    def read(self, value: Any, *, is_kept: bool = False) -> Any:
-        """Return a time of a request as a number; ValueError where it is none, or too late.
-
-        One that was kept from before is not too late.
-        """
+    def read(self, value: Any) -> Any:
+        """Return a time of a request as a number; ValueError where it is none, or too late."""
         moment = self._read_date(value) if self.are_dates else self._read_number(value)
         latest = self.newest + max(self._span, 1)
         if self.are_dates:
             latest = max(self.newest, time.time_ns()) + DAY
-        if moment > latest and not is_kept:
+        if moment > latest:
             raise ValueError(
                 f"{self.name} must be {self.show(latest)} at the latest, got {value!r:.40}. Is it "
                 "in another unit?"
             )
         return moment
+
+    def write(self, value: Any, moment: Any) -> Any:
+        """Return a time that was read as a store has it: a date without a zone gets UTC's."""
+        is_local = self.are_dates and pd.Timestamp(value).tz is None
+        return pd.Timestamp(moment, tz="UTC").isoformat() if is_local else value
+
+    def read_stored(self, values: list[Any]) -> list[Any]:
+        """Return times of a store as numbers; None where one is not of this log's kind."""
+        if not self.are_dates:
+            return [value if type(value) in self._kinds else None for value in values]
+        texts = pd.Series([v if isinstance(v, str) else None for v in values], dtype=object)
+        dates = pd.to_datetime(texts, utc=True, format="ISO8601", errors="coerce")
+        moments = dates.astype("datetime64[ns, UTC]").astype("int64").tolist()
+        return [None if pd.isna(d) else m for d, m in zip(dates, moments, strict=True)]
 
     def show(self, moment: Any) -> Any:
         """Return a moment as :meth:`read` takes it: a number, or a date of ISO 8601."""
@@ -92,8 +104,7 @@ class Moments:
             ) from error
 
     def _read_number(self, value: Any) -> float:
-        kinds = (int,) if self.values.dtype.kind == "i" else (int, float)
-        if type(value) not in kinds or not np.isfinite(value):
-            what = "an integer" if kinds == (int,) else "a number"
+        if type(value) not in self._kinds or not np.isfinite(value):
+            what = "an integer" if self._kinds == (int,) else "a number"
             raise ValueError(f"{self.name} must be {what}, as in the log, got {value!r:.40}.")
         return value

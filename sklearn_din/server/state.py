@@ -9,22 +9,24 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from sklearn_din.server.answers import Answers
-from sklearn_din.server.histories import Event
-from sklearn_din.server.journal import Journal
-from sklearn_din.server.json_values import Values
+from sklearn_din.server.json_values import Values, read_id
+from sklearn_din.server.posts import Posts
+from sklearn_din.server.store import MOST_BYTES, SECONDS_OF_PATIENCE, Store, StoreError
+from sklearn_din.utils.warnings import warn_user
 
 SECONDS_BETWEEN_LOOKS = 1.0
-MOST_WAITING = 64  # requests behind those that are worked on
+SECONDS_BETWEEN_POLLS = 0.5  # of a store that other servers may write to
+MOST_WAITING = 64  # requests behind those that are worked on, and as many posts
 LOGGER = logging.getLogger("sklearn_din.server")
-
-NO_LOG = (
-    "there is no log that a click could join: start the server with --history, or serve a Pipeline "
-    "that begins with a HistoryBuilder."
+IN_FILES = (
+    "files that are served have events of this user: answers leave them out until the history's "
+    "file and the model have been made anew without them."
 )
 
 
@@ -42,7 +44,7 @@ class State:
     files : list of path
         When one of them is replaced, ``load`` is called again. Requests go on meanwhile, each by
         the answers that it began with. Where loading fails the old ones stay.
-    journal : Journal, default=None
+    store : Store, default=None
         Where posted events are kept; None: in memory.
     """
 
@@ -50,18 +52,18 @@ class State:
         self,
         load: Callable[[], Answers],
         files: Sequence[Path] = (),
-        journal: Journal | None = None,
+        store: Store | None = None,
     ) -> None:
-        self._load, self._files, self.journal = load, files, journal or Journal()
+        self._load, self._files, self._store = load, files, store or Store()
         self.problem: Values | None = None  # of the new files, or of looking at them
+        self.store_problem: Values | None = None
         self.n_failed = 0
-        self._joined_ids: dict[str, Event] = {}
-        self._writing = threading.Lock()
+        self._joining = threading.Lock()
         self._stamp = [_stamp(path) for path in self._files]
+        self.digest, self.loaded = _digest(self._files), datetime.now(UTC)
         self.answers = load()
-        self._join(self.answers)
-        self._ids = self._joined_ids
-        self.loaded, self.digest = datetime.now(UTC), _digest(self._files)
+        self.posts = self._join(self.answers)
+        self.n_bytes, self._caught_up = self._store.n_bytes(), time.monotonic()
         # As many requests at once as there are cores: the others wait, and none waits long
         self.n_threads = len(os.sched_getaffinity(0))
         self.n_waiting = 0
@@ -70,6 +72,10 @@ class State:
         for _ in range(self.n_threads):  # daemons: the process ends without what they still do
             threading.Thread(target=self._work_off, daemon=True).start()
         self._turns = asyncio.Semaphore(self.n_threads)
+        self._writes: queue.SimpleQueue[tuple[Any, ...]] = queue.SimpleQueue()
+        self._is_closed, self._must_erase = threading.Event(), True
+        self._writer = threading.Thread(target=self._write_off, daemon=True)
+        self._writer.start()
 
     async def work(self, function: Callable[..., Values], *given: Any) -> Values:
         """Return what a function returns, in a thread; with what it warned of as "notes".
@@ -88,45 +94,59 @@ class State:
         self._jobs.put((answered, self._turns, function, given))
         return await answered
 
+    async def write(self, function: Callable[..., Values], *given: Any) -> Values:
+        """Return what a function returns whose writes are then in the store, and in the answers.
+
+        All that wait are one transaction. Where it fails, nothing has changed.
+        """
+        if self._writes.qsize() >= MOST_WAITING:
+            raise BusyError(f"{MOST_WAITING} posts wait already. Ask again in a second.")
+        answered = asyncio.get_running_loop().create_future()
+        answered.add_done_callback(lambda _: None)
+        self._writes.put((answered, function, given))
+        return await answered
+
     def add(self, events: list[Values]) -> Values:
-        """Let events join their users' histories; return how many are new.
+        """Let events join their users' histories; return how many are new, and their ids.
 
         Equal ones of one post are one. An "event_id" says that two posts mean the same event, or
         that equal ones are two.
         """
-        with self._writing:
-            histories = self.answers.histories
-            if histories is None:
-                raise ValueError(NO_LOG)
-            ids = [_read_id(event.get("event_id")) for event in events]
-            own = [{n: v for n, v in event.items() if n != "event_id"} for event in events]
-            new: dict[Any, tuple[Event, str | None]] = {}
-            for event, id_ in zip(histories.read(self.answers.fill_events(own)), ids, strict=True):
-                is_known = histories.has(event) if id_ is None else id_ in self._ids
-                if not is_known:
-                    new.setdefault(event if id_ is None else id_, (event, id_))
-            rows = [
-                {"event": histories.write(event)} | ({} if id_ is None else {"id": id_})
-                for event, id_ in new.values()
-            ]
-            self.journal.append(rows)
-            histories.add([event for event, _ in new.values()])
-            self._ids |= {id_: event for event, id_ in new.values() if id_ is not None}
+        rows = self.posts.read(events)
+        new = self.posts.find_new(rows, events)
+        self._store.add(new, self.digest)
         n_known = len(events) - len(new)
-        return {"added": len(new)} | ({"known_already": n_known} if n_known else {})
+        answer = {"added": len(new), "event_ids": [row.event_id for _, row in rows]}
+        return answer | ({"known_already": n_known} if n_known else {})
 
     def remove(self, event_id: str) -> Values:
-        """Take an event back that was posted with an id."""
-        with self._writing:
-            event, histories = self._ids.get(event_id), self.answers.histories
-            if event is None or histories is None:
-                raise LookupError(f"no event was posted with the event_id {event_id!r:.60}.")
-            if histories.is_in_log(event):
-                raise ValueError("the event stands in the history's file too. Take it out there.")
-            histories.remove(event)
-            self.journal.append([{"deleted": event_id}])
-            del self._ids[event_id]
+        """Take an event back."""
+        if not self._store.remove_event(event_id):
+            raise LookupError(f"no event was posted with the event_id {event_id!r:.60}.")
+        self._must_erase = True
         return {"removed": 1}
+
+    def forget(self, user: str) -> Values:
+        """Forget a user: what was posted and shown; answers leave out what files have."""
+        removed = self._store.remove_user(user)
+        self._must_erase = True
+        log = self.answers.histories
+        if log is not None and log.has_file_of(read_id(user, log.example()[log.user])):
+            warn_user(IN_FILES)
+        return {"removed": removed["events"], "shown": removed["shown"]}
+
+    def about_store(self) -> Values:
+        """Return where posts are, how many do not count, and what is wrong."""
+        most = MOST_BYTES if self._store.url is None else None
+        return {
+            "in": self._store.kind,
+            "bytes": self.n_bytes,
+            "bytes_at_most": most,
+            "left_out": self.posts.n_left_out,
+            "without_a_value": self.posts.n_without_a_value,
+            "seconds_behind": round(time.monotonic() - self._caught_up, 1),
+            "problem": self.store_problem,
+        }
 
     async def look_for_new_files(self) -> None:
         """Replace the answers whenever a file was replaced, for ever."""
@@ -141,18 +161,21 @@ class State:
                 self.problem = None
             if stamp != self._stamp and None not in stamp:
                 self._stamp = stamp
-                await asyncio.to_thread(self.reload)
+                loading = threading.Thread(target=self.reload, daemon=True)
+                loading.start()  # no end of the process waits for it
+                while loading.is_alive():
+                    await asyncio.sleep(SECONDS_BETWEEN_LOOKS / 10)
 
     def reload(self) -> None:
         """Load the files and replace the answers, or return the reason for failure."""
         try:
             digest = _digest(self._files)
             answers = self._load()
-            n_joined = self._join(answers)  # posts go on meanwhile
-            with self._writing:
-                self._join(answers, n_joined)
-                self.answers, self.digest, self.problem = answers, digest, None
-                self._ids = self._joined_ids
+            posts = self._join(answers)  # posts go on meanwhile
+            with self._joining:
+                posts.catch_up()
+                self.answers, self.posts = answers, posts
+                self.digest, self.problem = digest, None
                 self.loaded = datetime.now(UTC)
         except Exception as error:  # whatever a file holds: the old answers are there
             self.n_failed += 1
@@ -172,38 +195,79 @@ class State:
         warnings.showwarning = keep
 
     def close(self) -> None:
-        """End the threads that do nothing, and keep what was posted."""
+        """End the threads that do nothing, and let the store go."""
         for _ in range(self.n_threads):
             self._jobs.put(None)
-        self.journal.close()
+        self._is_closed.set()
+        self._writes.put((None, None, ()))
+        self._writer.join(SECONDS_OF_PATIENCE / 2)  # a database that does not answer may have it
+        if not self._writer.is_alive():
+            self._store.close()
 
-    def _join(self, answers: Answers, start: int = 0) -> int:
-        """Let what was posted join the histories of answers that are not served yet.
+    def _join(self, answers: Answers) -> Posts:
+        """Let what the store has join the histories of answers that are not served yet."""
+        posts = Posts(answers, self._store)
+        posts.catch_up()
+        for n, what in ((posts.n_left_out, "are left out"), (posts.n_without_a_value, "get null")):
+            if n:
+                LOGGER.warning("%s values or events that were posted for others %s", f"{n:,}", what)
+        return posts
 
-        ``start`` lines have joined before. Returns how many there are.
-        """
-        ids, n = (dict(self._joined_ids) if start else {}), start
-        for n, line in enumerate(self.journal.lines(start), start=start + 1):
-            if answers.histories is None:
-                raise ValueError(f"events were posted, and {NO_LOG}")
-            if "deleted" in line:
-                answers.histories.remove(ids.pop(line["deleted"]))
-                continue
-            (event,) = answers.histories.read(answers.fill_events([line["event"]]), is_kept=True)
-            answers.histories.add([event])
-            if "id" in line:
-                ids[line["id"]] = event
-            if n % 20 == 0 and answers is not self.answers:
-                time.sleep(0.001)  # requests go on: short calls of numpy never let them in
-        self._joined_ids = ids
-        return n
+    def _write_off(self) -> None:
+        """Write what was posted, all that waits at once, and read what others have written."""
+        jobs: list[tuple[Any, ...]] = []
+        while not self._is_closed.is_set():
+            with suppress(queue.Empty):
+                jobs = [self._writes.get(timeout=SECONDS_BETWEEN_POLLS)]
+                while len(jobs) < MOST_WAITING:
+                    jobs.append(self._writes.get_nowait())
+            jobs = [job for job in jobs if job[0] is None or not job[0].cancelled()]
+            for (answered, *_), outcome in zip(jobs, self._commit(jobs), strict=True):
+                loop = None if answered is None else answered.get_loop()
+                if loop is not None and not loop.is_closed():
+                    loop.call_soon_threadsafe(_settle, answered, outcome)
+            jobs = []
+
+    def _commit(self, jobs: list[tuple[Any, ...]]) -> list[Any]:
+        """Return the answer of each job or its error: what they write is in the store, or none."""
+        outcomes: list[Any] = []
+        try:
+            if jobs:
+                with self._store.transaction():
+                    outcomes = [self._try(*given) for _, *given in jobs]
+        except StoreError as error:
+            self._tell_of_store(error)
+            return [(None, error)] * len(jobs)
+        try:
+            with self._joining:
+                self.posts.catch_up()
+            self._must_erase = self._must_erase and not self._store.erase()
+            self.n_bytes, self._caught_up = self._store.n_bytes(), time.monotonic()
+            self.store_problem = None
+        except Exception as error:  # whatever it is: what was written is there, others go on
+            self._tell_of_store(error)
+        return outcomes
+
+    def _tell_of_store(self, error: Exception) -> None:
+        """Keep what is wrong with the store, and since when; the log has the sentence, once."""
+        if self.store_problem is None or self.store_problem["error"] != type(error).__name__:
+            LOGGER.error("%s", error if isinstance(error, StoreError) else type(error).__name__)
+            self.store_problem = {"error": type(error).__name__, "since": _now()}
+
+    def _try(self, function: Callable[..., Values], given: tuple[Any, ...]) -> Any:
+        """Return what a function returns or what is wrong with its request."""
+        try:
+            return self._with_notes(function, *given), None
+        except StoreError:
+            raise
+        except Exception as error:  # of the request: who asked gets it
+            return None, error
 
     def _tell(self, what: str, error: Exception) -> None:
         """Keep what is wrong, and since when; the log has the sentence, once."""
         is_new = self.problem is None or self.problem["what"] != what
-        since = datetime.now(UTC).isoformat(timespec="seconds")
         known = {} if self.problem is None or is_new else self.problem
-        self.problem = {"what": what, "error": type(error).__name__, "since": since} | known
+        self.problem = {"what": what, "error": type(error).__name__, "since": _now()} | known
         if is_new or what != "files cannot be looked at":
             LOGGER.error("%s: %s: %s", what, type(error).__name__, error)
 
@@ -214,12 +278,10 @@ class State:
             outcome: Any
             loop, outcome = answered.get_loop(), None
             if not answered.cancelled():
-                try:
-                    outcome = self._with_notes(function, *given), None
-                except Exception as error:  # of the request: who asked gets it
-                    outcome = None, error
+                outcome = self._try(function, given)
             if not loop.is_closed():
-                loop.call_soon_threadsafe(_settle, answered, turns, outcome)
+                loop.call_soon_threadsafe(turns.release)
+                loop.call_soon_threadsafe(_settle, answered, outcome)
 
     def _with_notes(self, function: Callable[..., Values], *given: Any) -> Values:
         notes: list[str] = []
@@ -228,8 +290,7 @@ class State:
         return {**answer, "notes": list(dict.fromkeys(notes))} if notes else answer
 
 
-def _settle(answered: Any, turns: asyncio.Semaphore, outcome: Any) -> None:
-    turns.release()
+def _settle(answered: Any, outcome: Any) -> None:
     if answered.done() or not outcome:
         return
     answer, error = outcome
@@ -239,12 +300,8 @@ def _settle(answered: Any, turns: asyncio.Semaphore, outcome: Any) -> None:
         answered.set_exception(error)
 
 
-def _read_id(event_id: Any) -> str | None:
-    if event_id is not None and (type(event_id) not in (str, int) or len(str(event_id)) > 200):
-        raise ValueError(
-            f"event_id must be text or an integer of at most 200 characters, got {event_id!r:.60}."
-        )
-    return None if event_id is None else str(event_id)
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _digest(files: Sequence[Path]) -> str:

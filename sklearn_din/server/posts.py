@@ -1,0 +1,185 @@
+"""Posted events: checked, written to the store, and read from it into a model's histories."""
+
+import json
+import logging
+from typing import Any
+
+from sklearn_din.server.answers import Answers
+from sklearn_din.server.histories import Event
+from sklearn_din.server.json_values import (
+    Values,
+    check_spelling,
+    check_value,
+    plain,
+    refuse_other_keys,
+)
+from sklearn_din.server.store import BLOCK, Posted, Removed, Store
+
+LOGGER = logging.getLogger("sklearn_din.server")
+MOST_ID = 200  # characters of an event's id, and of a request's
+OWN_KEYS = ("event_id", "label", "request")  # of an event, beside columns
+NO_LOG = (
+    "there is no log that a click could join: start the server with --history, or serve a Pipeline "
+    "that begins with a HistoryBuilder."
+)
+
+
+class Forgotten:
+    """Users whose events in files do not count until these have been made anew."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.keys: set[str] = set()
+
+    def __contains__(self, user: Any) -> bool:
+        return bool(self.keys) and self._store.user_key(user) in self.keys
+
+
+class Posts:
+    """A store's events, as far as they have joined the histories of one model's answers.
+
+    What a model cannot take, as another one posted it, never stops anything: an event whose user,
+    time or values are of another kind is left out, and a column that neither it nor the catalogue
+    has is null. Both are counted.
+
+    Parameters
+    ----------
+    answers : Answers
+        Whose histories they join.
+    store : Store
+        Where the events are.
+    """
+
+    def __init__(self, answers: Answers, store: Store) -> None:
+        self.answers, self._store = answers, store
+        self.n_left_out, self.n_without_a_value = 0, 0
+        self._removed_to, self._read_to = 0, 0
+        self._forgotten = Forgotten(store)
+        answers.forget(self._forgotten)
+        self._cells_of: dict[str, list[Any]] = {}  # of the catalogue, where an event has none
+
+    def read(self, events: list[Values]) -> list[tuple[Event, Posted]]:
+        """Return events of a request, checked, and as the store has them."""
+        log, item = self.answers.histories, self.answers.items.item
+        if log is None:
+            raise ValueError(NO_LOG)
+        names = [log.user, log.time, *log.columns]
+        known = dict.fromkeys([*names, item, *self.answers.posted_columns, *OWN_KEYS])
+        refuse_other_keys(events, known, what="an event")
+        whole = self.answers.fill_events(events)
+        own = {log.user, log.time, item, *OWN_KEYS[:2]}
+        texts = []
+        for values in whole:
+            self._check(values)
+            others = {name: value for name, value in values.items() if name not in own}
+            texts.append((_write(values.get(item)), values.get("label"), _write(others)))
+        rows = []
+        for event, values, text in zip(log.read(whole), whole, texts, strict=True):
+            time = log.moments.write(values[log.time], event.time)
+            stored = Posted("", _write(event.user), _write(time), *text)
+            event_id = values.get("event_id")
+            if event_id is None:  # equal ones are one
+                event_id = self._store.hash(" ".join(map(str, stored)))
+            rows.append((event, stored._replace(event_id=str(event_id))))
+        return rows
+
+    def find_new(self, rows: list[tuple[Event, Posted]], events: list[Values]) -> list[Posted]:
+        """Return the events that neither the store nor the history's file has, each once."""
+        log = self.answers.histories
+        known = self._store.find_known([row.event_id for _, row in rows])
+        new: dict[str, Posted] = {}
+        for (event, row), given in zip(rows, events, strict=True):
+            is_known = row.event_id in known
+            if given.get("event_id") is None and row.label != 0 and log is not None:
+                is_known |= log.has(event)
+            if not is_known:
+                new.setdefault(row.event_id, row)
+        return list(new.values())
+
+    def catch_up(self) -> None:
+        """Let what the store has since join, and what is gone from it go."""
+        n_rows = BLOCK
+        while n_rows == BLOCK:
+            removed = self._store.read_removed(self._removed_to)
+            rows = self._store.read_events(self._read_to)
+            self._forget(removed)
+            self._join(rows)
+            n_rows = len(rows)
+
+    def _forget(self, removed: list[Removed]) -> None:
+        if not removed:
+            return
+        self._removed_to = removed[-1].sequence
+        self._forgotten.keys |= {gone.user_key for gone in removed if gone.first == 0}
+        log = self.answers.histories
+        if log is not None:
+            wanted, users = {gone.user_key for gone in removed}, {}
+            for user in log.posters:
+                if (key := self._store.user_key(user)) in wanted:
+                    users[key] = user
+            log.remove(removed, users)
+
+    def _join(self, rows: list[tuple[Any, ...]]) -> None:
+        """Let a block of the store join the histories."""
+        if not rows:
+            return
+        self._read_to, log = rows[-1][0], self.answers.histories
+        if log is None:
+            self.n_left_out += len(rows)
+            return
+        sequences, users, times, items, labels, others = zip(*rows, strict=True)
+        texts = (users, times, items, others)
+        users, times, items, others = (json.loads(f"[{','.join(column)}]") for column in texts)
+        cells = [self._cells(name, items, others) for name in log.columns]
+        events = log.read_stored(users, times, cells)
+        read = [
+            (sequence, event)
+            for sequence, event, label in zip(sequences, events, labels, strict=True)
+            if event is not None and label != 0
+        ]
+        log.add(read)
+        self.n_left_out += sum(event is None for event in events)
+
+    def _cells(self, name: str, items: list[Any], others: list[Values]) -> list[Any]:
+        """Return a column of stored events: what they lack, the catalogue has of their item."""
+        if name == self.answers.items.item:
+            return items
+        cells, catalogue = [], self.answers.items
+        for item, values in zip(items, others, strict=True):
+            if name in values:
+                cells.append(values[name])
+                continue
+            if name not in self._cells_of and name in catalogue.frame:
+                self._cells_of[name] = [plain(cell) for cell in catalogue.frame[name].tolist()]
+            row = catalogue.row_of(item) if name in catalogue.frame else None
+            self.n_without_a_value += row is None
+            cells.append(None if row is None else self._cells_of[name][row])
+        return cells
+
+    def _check(self, event: Values) -> None:
+        """Raise where an event has a wrong id or label, or no column of an unknown item."""
+        log, items = self.answers.histories, self.answers.items
+        for name in ("event_id", "request"):
+            value = event.get(name)
+            if value is not None and (type(value) not in (str, int) or len(str(value)) > MOST_ID):
+                raise ValueError(
+                    f"{name} must be text or an integer of at most {MOST_ID} characters, got "
+                    f"{value!r:.60}."
+                )
+        label = event.get("label")
+        if label is not None and (type(label) is not int or label not in (0, 1)):
+            raise ValueError(f"label must be 1, or 0 of what was shown alone, got {label!r:.40}.")
+        absent = [name for name in log.columns if name not in event] if log is not None else []
+        if absent and items.item in event and items.row_of(event[items.item]) is None:
+            raise ValueError(
+                f"{items.item} {event[items.item]!r:.60} is not in the catalogue, so that an "
+                f"event of it must have the keys {absent} itself."
+            )
+        for name, value in event.items():
+            check_value(value, name=name)
+            if name in self.answers.posted_columns:
+                check_spelling([value], self.answers.posted_columns[name], name=name)
+
+
+def _write(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"))

@@ -1,0 +1,353 @@
+"""Posted events, and what was shown, in SQL: SQLite, or PostgreSQL where servers share them.
+
+The tables belong to the owner of the database, who may ask them. ``user``, ``time``, ``item`` and
+``columns`` are JSON as it was posted, so that 7 and "7" stay apart:
+
+``events``
+    sequence, event_id, user, time, item, label (0: shown and not clicked, no event of a history),
+    columns (the others), posted_at, digest of the model of then.
+``shown``
+    sequence, request, user, time, columns (the request's own), items, scores, item_columns (lists
+    of one length, the best item first), shown_at, digest.
+``removed``
+    sequence, user_key, first_event, last_event, removed_at: which events of whom are gone, by a
+    hash of the user's id with a key of the store's own; a first_event of 0 is a user to forget.
+``meta``
+    key, value: the version of these tables, and the key of hashes.
+
+What is taken back becomes a row of nulls: SQLite zeroes what it frees, but rows that a deletion
+moves between pages leave copies behind. Indexes hold hashes alone, for the same reason.
+"""
+
+import hashlib
+import hmac
+import json
+import os
+import secrets
+import sqlite3
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+from sklearn_din.utils.extras import import_package
+
+VERSION = "1"
+MOST_BYTES = 64_000_000  # of events that are kept in memory alone
+BLOCK = 5_000  # rows that are read at once: others wait meanwhile
+SECONDS_OF_PATIENCE = 5  # with a database that is locked, or does not answer
+SCHEMES = ("postgresql://", "postgres://")
+LOCK = 6_074_510_932_641_823_311  # of PostgreSQL: any number that nobody else has
+FULL = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE)
+DISK_FULL = "53100"  # to PostgreSQL
+PERSONAL = {
+    "events": ("event_key", "user_key", "event_id", '"user"', '"time"', "item", "label", "columns"),
+    "shown": (
+        *("user_key", "request", '"user"', '"time"', "columns"),
+        *("items", "scores", "item_columns"),
+    ),
+}
+TABLES = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE events (
+  sequence {number}, event_key TEXT UNIQUE, user_key TEXT, event_id TEXT, "user" TEXT,
+  "time" TEXT, item TEXT, label INTEGER, columns TEXT, posted_at TEXT NOT NULL,
+  digest TEXT NOT NULL);
+CREATE INDEX events_of_user ON events (user_key);
+CREATE TABLE shown (
+  sequence {number}, user_key TEXT, request TEXT, "user" TEXT, "time" TEXT, columns TEXT,
+  items TEXT, scores TEXT, item_columns TEXT, shown_at TEXT NOT NULL, digest TEXT NOT NULL);
+CREATE INDEX shown_to_user ON shown (user_key);
+CREATE TABLE removed (
+  sequence {number}, user_key TEXT NOT NULL, first_event BIGINT NOT NULL,
+  last_event BIGINT NOT NULL, removed_at TEXT NOT NULL);
+"""
+TABLES_OF = {
+    False: "SELECT name FROM sqlite_master",
+    True: "SELECT tablename FROM pg_tables WHERE schemaname = 'sklearn_din'",
+}
+
+
+class StoreError(OSError):
+    """The store cannot be asked now: what was to be written is not, or can be repeated."""
+
+
+class FullError(StoreError):
+    """There is no room for more."""
+
+
+class Posted(NamedTuple):
+    """An event as it is stored: texts of JSON."""
+
+    event_id: str
+    user: str
+    time: str
+    item: str
+    label: int | None
+    columns: str
+
+
+class Removed(NamedTuple):
+    """Events of a user that are gone: from the first to the last, by sequence; 0: all before."""
+
+    sequence: int
+    user_key: str
+    first: int
+    last: int
+
+
+class Store:
+    """Events in a database, written in one order and committed in the same.
+
+    A transaction that writes holds a lock from its beginning to its end, so that no event gets a
+    number before one that is seen earlier: who reads on from the last number misses none.
+
+    Parameters
+    ----------
+    url : str, default=None
+        A file of SQLite, made where it is not there, or ``postgresql://...``. None: memory, 64 MB.
+    """
+
+    def __init__(self, url: str | None = None) -> None:
+        self.url = url
+        self._lock = threading.RLock()
+        self._connection: Any = None
+        self.is_postgres = url is not None and url.startswith(SCHEMES)
+        self.kind = "memory" if url is None else "PostgreSQL" if self.is_postgres else "SQLite"
+        if self.is_postgres:
+            self._driver = import_package("psycopg", purpose="PostgreSQL", extra="postgres")
+            parts = urlsplit(str(url))
+            self.name = f"PostgreSQL at {parts.hostname or 'this machine'}{parts.path}"
+        else:
+            self._driver, self.name = sqlite3, url or "memory"
+        with self._own_errors():
+            self._connect()
+            self._prepare()
+
+    def transaction(self) -> Any:
+        """Return a context: what is written in it is there afterwards, or none of it."""
+        return self._transaction("IMMEDIATE", f"SELECT pg_advisory_xact_lock({LOCK})")
+
+    def find_known(self, event_ids: Sequence[str]) -> set[str]:
+        """Return those ids that an event has."""
+        id_of = {self.hash(f"event {event_id}"): event_id for event_id in event_ids}
+        places = ", ".join("?" * len(id_of))
+        query = f"SELECT event_key FROM events WHERE event_key IN ({places})"
+        return {id_of[key] for (key,) in self._ask(query, list(id_of))} if id_of else set()
+
+    def add(self, events: Sequence[Posted], digest: str) -> None:
+        """Write events whose ids are new."""
+        own = _now(), digest
+        rows = []
+        for event in events:
+            key, user_key = self.hash(f"event {event[0]}"), self.user_key(json.loads(event.user))
+            rows.append((key, user_key, *event, *own))
+        self._insert("events", (*PERSONAL["events"], "posted_at", "digest"), rows)
+
+    def add_shown(self, answers: Sequence[tuple[Any, ...]], digest: str) -> None:
+        """Write what was shown: request, user, and the other columns as text of JSON."""
+        rows = []
+        for request, user, *others in answers:
+            user_key = None if user is None else self.user_key(user)
+            rows.append((user_key, request, json.dumps(user), *others, _now(), digest))
+        self._insert("shown", (*PERSONAL["shown"], "shown_at", "digest"), rows)
+
+    def remove_event(self, event_id: str) -> bool:
+        """Take an event back; return whether there was one."""
+        key = self.hash(f"event {event_id}")
+        query = "SELECT sequence, user_key FROM events WHERE event_key = ?"
+        for sequence, user_key in self._ask(query, [key]):
+            self._note_removed(user_key, sequence, sequence)
+            self._blank("events", "sequence", sequence)
+            return True
+        return False
+
+    def remove_user(self, user: Any) -> dict[str, int]:
+        """Forget a user, however the id is spelt; return how many rows there were."""
+        key = self.user_key(user)
+        ((last,),) = self._ask("SELECT COALESCE(MAX(sequence), 0) FROM events")
+        self._note_removed(key, 0, last)
+        return {table: self._blank(table, "user_key", key) for table in PERSONAL}
+
+    def read_removed(self, after: int) -> list[Removed]:
+        """Return what was removed after a number."""
+        query = "SELECT sequence, user_key, first_event, last_event FROM removed"
+        query += " WHERE sequence > ? ORDER BY sequence"
+        return [Removed(*row) for row in self._ask(query, [after])]
+
+    def read_events(self, after: int, n: int = BLOCK) -> list[tuple[Any, ...]]:
+        """Return sequence, user, time, item, label and columns of some events, in their order."""
+        query = 'SELECT sequence, "user", "time", item, label, columns FROM events'
+        query += ' WHERE sequence > ? AND "user" IS NOT NULL ORDER BY sequence LIMIT ?'
+        return self._ask(query, [after, n])
+
+    def read(self, query: str, given: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """Return the rows of a query of ours, ``?`` for values."""
+        return self._ask(query, given)
+
+    def erase(self) -> bool:
+        """Take what was removed out of the log of writes, too; return whether it is done.
+
+        PostgreSQL's log and backups are its owner's.
+        """
+        if self.kind != "SQLite":
+            return True
+        with self._lock:  # posts wait, so that readers of other processes are not waited for long
+            self._ask("PRAGMA busy_timeout = 200")
+            ((is_busy, *_),) = self._ask("PRAGMA wal_checkpoint(TRUNCATE)")
+            self._ask(f"PRAGMA busy_timeout = {1_000 * SECONDS_OF_PATIENCE}")
+        return not is_busy
+
+    def n_bytes(self) -> int:
+        """Return how much room the store takes."""
+        query = "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size"
+        if self.is_postgres:
+            query = "SELECT pg_total_relation_size('events') + pg_total_relation_size('shown')"
+        ((n_bytes,),) = self._ask(query)
+        return int(n_bytes)
+
+    def user_key(self, user: Any) -> str:
+        """Return the hash of a user's id, the same for 7 and "7"."""
+        whole = int(user) if isinstance(user, float) and user.is_integer() else user
+        return self.hash(f"user {whole}")
+
+    def close(self) -> None:
+        """Let the database go."""
+        with self._lock, suppress(self._driver.Error):
+            if self._connection is not None:
+                self._connection.close()
+            self._connection = None
+
+    def hash(self, text: str) -> str:
+        """Return a hash of a text with the store's key."""
+        return hmac.digest(self._key, text.encode(), hashlib.sha256)[:16].hex()
+
+    def _connect(self) -> Any:
+        """Return the connection, opened where there is none."""
+        if self._connection is not None and not getattr(self._connection, "closed", False):
+            return self._connection
+        if self.is_postgres:
+            self._connection = self._driver.connect(
+                self.url,
+                autocommit=True,
+                connect_timeout=SECONDS_OF_PATIENCE,
+                tcp_user_timeout=1_000 * SECONDS_OF_PATIENCE,
+                application_name="sklearn_din",
+            )
+            self._connection.execute(f"SET lock_timeout = '{SECONDS_OF_PATIENCE}s'")
+            self._connection.execute("SET search_path = sklearn_din")
+            return self._connection
+        path = ":memory:" if self.url is None else _make_file(Path(self.url))
+        self._connection = sqlite3.connect(
+            path, SECONDS_OF_PATIENCE, isolation_level=None, check_same_thread=False
+        )
+        settings = ["journal_mode = WAL", "synchronous = FULL", "secure_delete = ON"]
+        if self.url is None:
+            settings.append(f"max_page_count = {MOST_BYTES // 4096}")
+        for setting in settings:
+            self._connection.execute(f"PRAGMA {setting}").fetchall()
+        return self._connection
+
+    def _prepare(self) -> None:
+        """Make the tables where there are none, and check that they are ours."""
+        if not self._ask(TABLES_OF[self.is_postgres]):
+            with self.transaction():  # another server may begin at the same time
+                if not self._ask(TABLES_OF[self.is_postgres]):
+                    self._make_tables()
+        tables = {name for (name,) in self._ask(TABLES_OF[self.is_postgres])}
+        if not {"meta", "events", "removed"} <= tables:
+            raise ValueError(
+                f"{self.name} is a database of something else, with {sorted(tables)[:3]}. "
+                "Name another one by --events."
+            )
+        known = dict(self._ask("SELECT key, value FROM meta"))
+        if known.get("version") != VERSION:
+            raise ValueError(
+                f"{self.name} has tables of version {known.get('version')}, and this server makes "
+                f"version {VERSION}. Name another one by --events."
+            )
+        self._key = bytes.fromhex(known["key"])
+
+    def _make_tables(self) -> None:
+        number = "INTEGER PRIMARY KEY AUTOINCREMENT"
+        if self.is_postgres:
+            number = "BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY"
+            self._ask("CREATE SCHEMA IF NOT EXISTS sklearn_din")
+        for statement in TABLES.format(number=number).split(";\n")[:-1]:
+            self._ask(statement)
+        made = {"version": VERSION, "key": secrets.token_hex(32)}
+        self._insert("meta", ("key", "value"), list(made.items()))
+
+    @contextmanager
+    def _transaction(self, kind: str, lock: str) -> Iterator[None]:
+        with self._lock:
+            self._ask(f"BEGIN; {lock}" if self.is_postgres else f"BEGIN {kind}")
+            try:
+                yield
+                self._ask("COMMIT")
+            except BaseException:
+                with suppress(self._driver.Error):
+                    if self._connection is not None:
+                        self._connection.execute("ROLLBACK")
+                raise
+
+    def _note_removed(self, user_key: str, first: int, last: int) -> None:
+        columns = ("user_key", "first_event", "last_event", "removed_at")
+        self._insert("removed", columns, [(user_key, first, last, _now())])
+
+    def _ask(self, query: str, given: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        with self._lock, self._own_errors():
+            cursor = self._connect().execute(self._spell(query), *([given] if given else []))
+            return cursor.fetchall() if cursor.description else []
+
+    def _insert(self, table: str, columns: Sequence[str], rows: list[Any]) -> None:
+        places = ", ".join("?" * len(columns))
+        query = self._spell(f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({places})")
+        with self._lock, self._own_errors():
+            self._connect().cursor().executemany(query, rows)
+
+    def _blank(self, table: str, column: str, value: Any) -> int:
+        """Make rows null; return how many."""
+        nulls = ", ".join(f"{name} = NULL" for name in PERSONAL[table])
+        query = self._spell(f"UPDATE {table} SET {nulls} WHERE {column} = ?")
+        with self._lock, self._own_errors():
+            return int(self._connect().execute(query, [value]).rowcount)
+
+    def _spell(self, query: str) -> str:
+        return query.replace("?", "%s") if self.is_postgres else query
+
+    @contextmanager
+    def _own_errors(self) -> Iterator[None]:
+        """Raise errors of the database as ours, and open a broken connection anew later."""
+        try:
+            yield
+        except self._driver.Error as error:
+            is_full = getattr(error, "sqlstate", None) == DISK_FULL
+            is_full |= getattr(error, "sqlite_errorcode", None) in FULL
+            message = " ".join(str(error).split()) or type(error).__name__
+            if self.url is None and is_full:
+                raise FullError(
+                    f"events that were posted take {MOST_BYTES:,} bytes, as many as are kept in "
+                    "memory. Start the server with --events FILE."
+                ) from error
+            kind = FullError if is_full else StoreError
+            raise kind(f"the store, {self.name}, cannot be asked: {message}.") from error
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def _make_file(path: Path) -> Path:
+    """Return the path of a file that its owner alone may read, made where there is none."""
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    except OSError as error:
+        raise ValueError(
+            f"{path} cannot be opened: {error.strerror}. Name a file by --events, in a folder "
+            "where this process may write."
+        ) from error
+    return path
