@@ -416,6 +416,41 @@ def test_a_copied_network_has_a_plan_of_its_own():
 
 
 @needs_library
+@pytest.mark.parametrize("row", [50, -1, 10**9])
+def test_a_gradient_beyond_its_table_is_torchs_error_and_moves_nothing(row):
+    table = nn.Parameter(torch.ones(50, 6))
+    optimizer = RowwiseAdam([{"params": [table], "starts": torch.tensor([0])}], lr=0.01)
+    rows, values = torch.tensor([[3, row]]), torch.ones(2, 6)
+    table.grad = torch.sparse_coo_tensor(
+        rows, values, table.shape, is_coalesced=True, check_invariants=False
+    )
+    with pytest.raises((IndexError, RuntimeError), match="out of range"):
+        optimizer.step()
+    assert (table == 1).all()
+
+
+@needs_library
+def test_torch_computes_with_labels_and_weights_of_other_sizes_and_types():
+    X = make_impressions(20)
+    module, y = make_network(X), labels_of(X)
+    for labels in (y.double(), y[:9], y[:, None], y.long()):
+        assert add_gradients(module, Batch(X), labels, "log") is None
+    batch = Batch(X)
+    for batch.weights in (y.double(), y[:9]):
+        assert add_gradients(module, batch, y, "log") is None
+    batch.weights = y
+    assert add_gradients(module, batch, y, "log") is not None
+
+
+@needs_library
+def test_an_exception_of_the_library_is_one_of_python():
+    members = np.zeros(12, dtype=np.int64)
+    members[8:11] = 2**62, 1, 1  # touched rows, those of the table, width
+    with pytest.raises(RuntimeError, match="native code failed: sizes"):
+        load_library().din_update_rows(members.ctypes.data, 0.1, 0.9, 1e-8)
+
+
+@needs_library
 @pytest.mark.parametrize("has_decay", [True, False])
 def test_rows_move_as_torch_moves_them(has_decay, monkeypatch):
     generator = torch.Generator().manual_seed(0)

@@ -80,8 +80,14 @@ public:
 void run_queue(
     int64_t n_tasks, int64_t n_threads, const std::function<void(int64_t, int64_t)>& run) {
     std::atomic<int64_t> next{0};
+    std::atomic<bool> has_failed{false};
+    std::exception_ptr failure;
     auto work = [&](int64_t thread) {
-        for (int64_t i; (i = next++) < n_tasks;) run(i, thread);
+        try {
+            for (int64_t i; (i = next++) < n_tasks;) run(i, thread);
+        } catch (...) {
+            if (!has_failed.exchange(true)) failure = std::current_exception();
+        }
     };
     std::vector<std::thread> threads;
     try {
@@ -90,6 +96,7 @@ void run_queue(
     }
     work(0);
     for (std::thread& thread : threads) thread.join();
+    if (failure) std::rethrow_exception(failure);
 }
 
 // Matrices of torch, (n_outputs, n_inputs), with padded rows, as they are and transposed.
@@ -395,7 +402,7 @@ private:
 };
 
 // What a call came to: no exception may leave the library.
-enum Code : int64_t { DONE, UNKNOWN_ID, NO_MEMORY };
+enum Code : int64_t { DONE, UNKNOWN_ID, NO_MEMORY, FAILED };
 
 template <class Call>
 Code code_of(Call call) {
@@ -403,6 +410,8 @@ Code code_of(Call call) {
         return call();
     } catch (const std::bad_alloc&) {
         return NO_MEMORY;
+    } catch (...) {
+        return FAILED;
     }
 }
 
@@ -440,8 +449,7 @@ EXPORT int64_t din_run(const din::Network* network, float* logits, float* gradie
 EXPORT int64_t din_update_rows(
     const din::RowUpdate* update, float rate, float kept, float eps) {
     return din::code_of([&] {
-        din::update_rows(*update, rate, kept, eps);
-        return din::DONE;
+        return din::update_rows(*update, rate, kept, eps) ? din::DONE : din::UNKNOWN_ID;
     });
 }
 

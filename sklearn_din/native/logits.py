@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from sklearn_din.module import DIN, compute_alone_if_forked
-from sklearn_din.native.coverage import may_compute, not_covered
+from sklearn_din.native.coverage import are_plain, may_compute, not_covered
 from sklearn_din.native.plan import Plan, plan_of
 from sklearn_din.native.structures import LOSSES, UNKNOWN_ID, load_library
 from sklearn_din.network.batch import Batch
@@ -50,6 +50,9 @@ def add_gradients(module: DIN, batch: Batch, y: Tensor, loss: str) -> tuple[Tens
     if call is None or not all(map(_may_be_given, call.parameters)):
         return None
     if len({*map(id, call.parameters)}) < len(call.parameters):  # of tied weights: added up
+        return None
+    labels = [y] if batch.weights is None else [y, batch.weights]
+    if not are_plain(labels) or any(t.shape != (batch.n_rows,) for t in labels):
         return None
     value, logits, gradients = call.gradients(loss, y, batch.weights, batch.n_joint_rows)
     for parameter, gradient in zip(call.parameters, gradients, strict=True):

@@ -60,7 +60,7 @@ struct RowUpdate {  // of a table's rows, as RowwiseAdam has it (training/optim.
     float *table, *square;
     const int64_t* starts;  // of each vocabulary's rows
     float *total, *share;
-    int64_t n_touched, width, n_vocabularies;
+    int64_t n_touched, n_rows, width, n_vocabularies;
 };
 
 struct Pairs {  // the rows of a product of two matrices, (n_ids, n_ids), and what is kept of them

@@ -8,11 +8,12 @@
 
 namespace din {
 
-// Moves the touched rows of a table.
-inline void update_rows(const RowUpdate& u, float rate, float kept, float eps) {
+// Moves the touched rows of a table. False, and nothing moved: one lies beyond the table.
+inline bool update_rows(const RowUpdate& u, float rate, float kept, float eps) {
     std::vector<float> gradient(u.n_touched * u.width), latest(u.n_touched);
     for (int64_t i = 0; i < u.n_touched; i++) {
         const int64_t row = u.touched[i];
+        if (row < 0 || row >= u.n_rows) return false;
         const float* values = u.table + row * u.width;
         float *to = gradient.data() + i * u.width, sum = 0;
         const float decay = u.decay ? u.decay[row] : 0;
@@ -38,6 +39,7 @@ inline void update_rows(const RowUpdate& u, float rate, float kept, float eps) {
             for (int64_t j = 0; j < u.width; j++) values[j] -= step * gradient[k * u.width + j];
         }
     }
+    return true;
 }
 
 }  // namespace din

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from sklearn_din.native.coverage import are_plain
-from sklearn_din.native.structures import POINTER, load_library
+from sklearn_din.native.structures import POINTER, UNKNOWN_ID, load_library
 
 
 def update_rows(
@@ -27,9 +27,10 @@ def update_rows(
     tensors = rows, gradient, decay, table, square, starts, total, share
     pointers = [0 if tensor is None else tensor.data_ptr() for tensor in tensors]
     # The members of ``RowUpdate`` in network.h.
-    sizes = rows.shape[0], table.shape[1], starts.shape[0]
+    sizes = rows.shape[0], *table.shape, starts.shape[0]
     update = np.array([*pointers, *sizes], dtype=POINTER)
     rates = map(float, (group["lr"], group["betas"][1], group["eps"]))
-    library.din_update_rows(update.ctypes.data, *rates)
+    if library.din_update_rows(update.ctypes.data, *rates) == UNKNOWN_ID:  # which torch refuses
+        return False
     torch.autograd.graph.increment_version(table)
     return True

@@ -14,7 +14,7 @@ WHICH = "SKLEARN_DIN_NATIVE"  # environment variable: a library's path, or 0, wh
 FACTORS = {None: 0, "sqrt": 1, "mean": 2}
 LOSSES = {"given": 0, "log": 1, "squares": 2}
 ACTIVATIONS = {"NONE": 0, "PReLU": 1, "Sigmoid": 2}
-UNKNOWN_ID, NO_MEMORY = 1, 2  # what a call may come to, besides 0
+UNKNOWN_ID, NO_MEMORY, FAILED = 1, 2, 3  # what a call may come to, besides 0
 WORD = 8  # bytes of each member
 POINTER = np.dtype(np.int64)
 TYPES = {"p": ctypes.c_void_p, "n": ctypes.c_int64, "f": ctypes.c_float}
@@ -76,4 +76,6 @@ def _check_code(code: int, *call: object) -> int:
             "native code needs more memory than is left. Free some, lower batch_size, or encode "
             "shorter histories (max_length)."
         )
+    if code == FAILED:
+        raise RuntimeError("native code failed: sizes that it was given may not fit each other.")
     return code
