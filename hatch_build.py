@@ -6,7 +6,6 @@
 
 import os
 import runpy
-import subprocess
 from pathlib import Path
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
@@ -30,11 +29,13 @@ class CompileNative(BuildHookInterface):
         library = Path(self.root, FOLDER if is_editable else "build/native", name)
         try:
             build["compile_library"](library)
-        except (OSError, subprocess.CalledProcessError) as error:
+        except OSError as error:
             self.app.display_warning(f"The native code was not compiled: {error}")
+            failure = library.with_name(build["FAILURE"])
+            if not is_editable and failure.exists():  # summary() says it
+                build_data["force_include"][str(failure)] = f"{FOLDER}/{failure.name}"
             return
         if not is_editable:
-            platform = build["platform_name"]().replace("-", "_").replace(".", "_")
             build_data["pure_python"] = False
-            build_data["tag"] = f"py3-none-{platform}"
+            build_data["tag"] = f"py3-none-{build['wheel_platform']()}"
             build_data["force_include"][str(library)] = f"{FOLDER}/{name}"

@@ -16,6 +16,7 @@ import tempfile
 from pathlib import Path
 
 FOLDER = Path(__file__).parent
+FAILURE = "failure.txt"  # beside where the library would be: why it could not be compiled
 SUFFIXES = {"win": ".dll", "mac": ".dylib"}  # by the first letters of a platform
 # -ffast-math is not among them: losses that are no longer numbers must be found.
 FLAGS = ["-O3", "-std=c++17", "-fno-math-errno", "-fvisibility=hidden", "-pthread", "-Wno-psabi"]
@@ -25,6 +26,15 @@ X86_KERNELS = {"avx2": ["-mavx2", "-mfma"], "avx512": ["-mavx512f", "-mavx2", "-
 def platform_name() -> str:
     """Return what is compiled for: ``SKLEARN_DIN_PLATFORM``, or this machine's platform."""
     return os.environ.get("SKLEARN_DIN_PLATFORM") or sysconfig.get_platform()
+
+
+def wheel_platform() -> str:
+    """Return the platform in a wheel's name: of a Python of several machines, the compiled one."""
+    name = platform_name()
+    if name.endswith("universal2"):
+        machine = target_machine()
+        name = "macosx-11.0-arm64" if machine == "arm64" else name.replace("universal2", machine)
+    return name.replace("-", "_").replace(".", "_")
 
 
 def library_name() -> str:
@@ -44,27 +54,51 @@ def find_compiler() -> list[str]:
     return command if command and shutil.which(command[0]) else []
 
 
+def _command() -> list[str]:
+    return [*find_compiler(), *shlex.split(os.environ.get("CXXFLAGS", ""))]
+
+
+def target_machine() -> str:
+    """Return the machine that the compiler compiles for, such as x86_64."""
+    asked = subprocess.run([*_command(), "-dumpmachine"], capture_output=True, text=True)
+    return asked.stdout.partition("-")[0]
+
+
 def compile_library(target: Path) -> None:
-    """Compile the kernels for each kind of processor of the platform, and link them."""
-    compiler = [*find_compiler(), *FLAGS, *shlex.split(os.environ.get("CXXFLAGS", ""))]
+    """Compile the kernels for each kind of processor of the machine, and link them.
+
+    OSError where the compiler refuses; its first error then lies beside the target, too.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    failure = target.with_name(FAILURE)
+    compiler = [*_command(), *FLAGS]
     if not platform_name().startswith("win"):  # where all code may lie anywhere
         compiler.append("-fPIC")
-    is_x86 = platform_name().endswith(("x86_64", "amd64"))
-    kernels: dict[str, list[str]] = {"plain": []} | (X86_KERNELS if is_x86 else {})
+    kernels: dict[str, list[str]] = {"plain": []}
+    kernels |= X86_KERNELS if target_machine() == "x86_64" else {}
     with tempfile.TemporaryDirectory() as folder:
         objects = [f"{folder}/{name}.o" for name in kernels]
         for (name, flags), to in zip(kernels.items(), objects, strict=True):
             options = [*flags, f"-DKERNEL={name}_kernel", "-c", "step.cpp", "-o", to]
-            subprocess.run([*compiler, *options], cwd=FOLDER, check=True)
+            _run([*compiler, *options], failure)
         linked = f"{folder}/{target.name}"
         options = [f'-DSOURCES="{digest_of_sources()}"', "-s", "-shared", "library.cpp", *objects]
         exact = "-ffp-contract=off"  # numbers of item pairs have numpy's bits
-        command = [*compiler, exact, *options, "-o", linked]
-        subprocess.run(command, cwd=FOLDER, check=True)
-        target.parent.mkdir(parents=True, exist_ok=True)
+        _run([*compiler, exact, *options, "-o", linked], failure)
         # Copied under another name first: a process may have the earlier library open.
         shutil.copy(linked, target.with_suffix(".new"))
         target.with_suffix(".new").replace(target)
+    failure.unlink(missing_ok=True)
+
+
+def _run(command: list[str], failure: Path) -> None:
+    done = subprocess.run(command, cwd=FOLDER, stderr=subprocess.PIPE, text=True)
+    sys.stderr.write(done.stderr)
+    if done.returncode:
+        errors = [line for line in done.stderr.splitlines() if "error" in line]
+        reason = errors[0] if errors else f"{command[0]} ended with status {done.returncode}"
+        failure.write_text(reason, encoding="utf-8")
+        raise OSError(reason)
 
 
 if __name__ == "__main__":

@@ -11,16 +11,12 @@ from torch.autograd.function import once_differentiable
 from sklearn_din.module import DIN, compute_alone_if_forked
 from sklearn_din.native.coverage import are_plain, may_compute, not_covered
 from sklearn_din.native.plan import Plan, plan_of
-from sklearn_din.native.structures import LOSSES, UNKNOWN_ID, load_library
+from sklearn_din.native.structures import LOSSES, UNKNOWN_ID, load_library, why_missing
 from sklearn_din.network.batch import Batch
 from sklearn_din.network.embeddings import sparse_gradient
 from sklearn_din.utils.warnings import ADVICE_FROM, log_once
 
 n_native_threads: ContextVar[int | None] = ContextVar("n_native_threads", default=None)
-NOT_COMPILED = (
-    "the native code is not compiled. Install a C++ compiler, then run "
-    '"python -m sklearn_din.native.build": fits take about half the time'
-)
 
 
 def logits_of(module: DIN, batch: Batch) -> Tensor:
@@ -79,13 +75,21 @@ def engine_text(module: nn.Module) -> str:
     missing = not_covered(module)
     if missing:
         return f"computed by: torch ({missing} has no native code)"
-    return f"computed by: {'native code' if load_library() else f'torch ({NOT_COMPILED})'}"
+    return f"computed by: {'native code' if load_library() else f'torch ({_not_compiled()})'}"
 
 
 def advise_to_compile(module: nn.Module, n_rows: int) -> None:
     """Log once how to train faster, where that is by compiling."""
     if n_rows >= ADVICE_FROM and load_library() is None and not not_covered(module):
-        log_once(f"networks are computed by torch: {NOT_COMPILED}.")
+        log_once(f"networks are computed by torch: {_not_compiled()}.")
+
+
+def _not_compiled() -> str:
+    why, state = why_missing(), "is not compiled. Install a C++ compiler"
+    if why:
+        state = f"could not be compiled or loaded: {why}. Solve that"
+    command = '"python -m sklearn_din.native.build"'
+    return f"the native code {state}, then run {command}: fits take about half the time"
 
 
 class _Logits(torch.autograd.Function):

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from sklearn_din.native.build import digest_of_sources, library_name
+from sklearn_din.native.build import FAILURE, digest_of_sources, library_name
 
 WHICH = "SKLEARN_DIN_NATIVE"  # environment variable: a library's path, or 0, which hides it
 FACTORS = {None: 0, "sqrt": 1, "mean": 2}
@@ -50,12 +50,28 @@ CALLS = {
 }
 
 
+def _path() -> Path:
+    return Path(os.environ.get(WHICH) or Path(__file__).with_name(library_name()))
+
+
+def why_missing() -> str:
+    """Return what the compiler or the system said; nothing where nobody has compiled."""
+    path = _path()
+    failure = path.with_name(FAILURE)
+    if failure.exists():
+        return failure.read_text(encoding="utf-8")
+    try:
+        ctypes.CDLL(str(path))
+    except OSError as error:
+        return str(error) if path.exists() else ""
+    return "it was compiled from other sources"
+
+
 @functools.cache
 def load_library() -> Any:
     """Return the compiled library; None where there is none, or one of other sources."""
-    path = os.environ.get(WHICH) or str(Path(__file__).with_name(library_name()))
     try:
-        library: Any = ctypes.CDLL(path)
+        library: Any = ctypes.CDLL(str(_path()))
     except OSError:
         return None
     library.din_sources.restype = ctypes.c_char_p
