@@ -89,6 +89,33 @@ def test_a_process_loads_nothing_that_it_does_not_use(statement, absent):
     assert child.stdout.splitlines()[-1] == ""
 
 
+WINDOWS = """
+import builtins, pathlib
+import sklearn_din
+
+before = builtins.__import__
+
+def hide(name, globals=None, *rest, **options):
+    asks = (globals or {}).get("__name__", "")
+    if name in {"fcntl", "pwd", "resource", "termios"} and asks.startswith("sklearn_din"):
+        raise ModuleNotFoundError(f"No module named {name!r}")
+    return before(name, globals, *rest, **options)
+
+builtins.__import__ = hide
+folder = pathlib.Path(sklearn_din.__path__[0])
+for path in sorted(folder.rglob("*.py")):
+    __import__(".".join(path.relative_to(folder.parent).with_suffix("").parts))
+from sklearn_din.server.connections import most_connections
+print(most_connections())
+"""
+
+
+def test_every_module_is_imported_where_the_system_is_no_unix():
+    command = [sys.executable, "-W", "ignore", "-c", WINDOWS]
+    child = subprocess.run(command, cwd=HOUSE, capture_output=True, text=True)
+    assert child.stdout == "1000\n", child.stderr
+
+
 def test_a_postponed_module_is_imported_when_it_is_asked(monkeypatch):
     """Whoever imported pandas while scikit-learn was imported without it gets all of it."""
     monkeypatch.delitem(sys.modules, "colorsys", raising=False)

@@ -1,7 +1,6 @@
 """Connections: how many there may be, and how long one may take to say what it wants."""
 
 import asyncio
-import resource
 from typing import Any
 
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
@@ -19,6 +18,10 @@ FULL = (
 
 def most_connections() -> int:
     """Return how many connections leave enough files to the process."""
+    try:
+        import resource
+    except ImportError:  # Windows, where connections are no files of the process
+        return MOST_CONNECTIONS
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return max(1, min(MOST_CONNECTIONS, limit - OTHER_FILES - BACKLOG))
 
