@@ -26,12 +26,21 @@ def test_the_version_is_that_of_project_and_citation():
 
 
 def test_continuous_integration_starts_at_the_oldest_python_and_pins_its_actions():
-    workflow = read(".github/workflows/ci.yml")
+    workflow, proofs = (read(f".github/workflows/{name}.yml") for name in ("ci", "proofs"))
     [oldest] = re.findall(r'requires-python = ">=(.+)"', read("pyproject.toml"))
-    assert f'python: ["{oldest}", ' in workflow
-    actions = re.findall(r"uses: (\S+)", workflow)
+    [newest] = re.findall(rf'python: \["{oldest}", "3\.(\d+)"\]', workflow)
+    assert int(newest) >= 12  # which the newest numpy needs
+    actions = re.findall(r"uses: (\S+)", workflow + proofs)
     assert actions
     assert all(re.fullmatch(r"[\w/-]+@[0-9a-f]{40}", action) for action in actions)
+
+
+def test_wheels_are_compiled_as_by_make_where_they_are_loaded():
+    workflow, makefile = read(".github/workflows/ci.yml"), read("Makefile")
+    pairs = re.findall(r"platform: (\w+), target: ([\w-]+)", workflow)
+    assert {platform[:3] for platform, _ in pairs} == {"mac", "win"}
+    assert all(f"{platform}={target}" in makefile for platform, target in pairs)
+    assert "run: make proofs" in read(".github/workflows/proofs.yml")
 
 
 def test_the_lock_file_names_every_direct_dependency_and_no_registry():

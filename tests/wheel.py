@@ -1,0 +1,18 @@
+"""An installed wheel at work, outside pytest: ``python tests/wheel.py``.
+
+On the machine that a wheel was compiled for: its library is loaded and computes, and the server is
+imported.
+"""
+
+import numpy as np
+
+from sklearn_din import DINClassifier
+from sklearn_din.native.structures import load_library
+from sklearn_din.server.app import create_app
+
+X = np.random.default_rng(0).normal(size=(300, 2)).astype("float32")
+classifier = DINClassifier(max_epochs=1, random_state=0).fit(X, X[:, 0] > 0)
+assert load_library() is not None, classifier.summary()
+assert "computed by: native code" in classifier.summary()
+assert classifier.predict_proba(X).shape == (300, 2)
+assert callable(create_app)
