@@ -70,6 +70,7 @@ _NAMES_OF = {
     "serving.export": ("export_onnx",),
     "serving.onnx_model": ("load_onnx",),
     "serving.ranking": ("Ranker", "rank_candidates"),
+    "serving.remembering": ("live_predictions", "remember"),
     "serving.scoring": ("predict_to_parquet", "score_partitions"),
     "serving.updating": ("update",),
     "transformers": ("HistorySequenceEncoder",),

@@ -29,9 +29,7 @@ from sklearn_din.encoding.roles import (
     HistoriesParameter,
     NamesParameter,
     Roles,
-    as_tuple,
     assign_roles,
-    is_auto,
 )
 from sklearn_din.encoding.rows import RowEncoder
 from sklearn_din.encoding.scaling import EventScale
@@ -55,10 +53,12 @@ from sklearn_din.utils.frames import pandas_frame
 from sklearn_din.utils.scan import Scan
 from sklearn_din.utils.typed_fields import from_dict, to_dict
 from sklearn_din.utils.validation import (
+    as_tuple,
     check_columns,
     check_frame,
     check_names,
     check_times,
+    is_auto,
     key_codes,
     plain_values,
     position_values,
@@ -493,7 +493,8 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
         self._warn(table, roles, statistics)
         tables = read_vectors(self.vectors, roles.owners_of_single_ids)
         scales = {owner: VectorScale.of(vectors) for owner, (_, vectors) in tables.items()}
-        self._learnt = dataclasses.replace(learnt, vector_scales=scales)
+        user = "" if self.user is None else self.user
+        self._learnt = dataclasses.replace(learnt, vector_scales=scales, user=user)
         self._look_up_vectors()  # also checks that they belong to values of X
         self.schema_ = self._learnt.schema
 

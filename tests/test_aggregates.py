@@ -139,13 +139,14 @@ def test_levels_of_all_ids_and_of_pairs_with_the_user(as_form):
     keys = {name: name for name in ("user", "item", "kind")}
     keys |= {f"user_{name}": ("user", name) for name in ("item", "kind")}
     by_name = {name: (key, "liked", "levels") for name, key in keys.items()}
+    by_name["recent_rate"] = (), "liked", "recent_mean"
     expected = attach_aggregates(shown, log, time="time", aggregates=by_name)
     tables = as_form(shown), as_form(log)
     found = attach_aggregates(*tables, time="time", aggregates="levels", user="user")
-    assert found.shape == expected.shape == (4, 5 + 3 * 5)
+    assert found.shape == expected.shape == (4, 5 + 3 * 5 + 1)
     for name in expected.columns[5:]:
         np.testing.assert_array_equal(found[name], expected[name])
-    assert attach_aggregates(*tables, time="time", aggregates="levels").shape == (4, 5 + 3 * 3)
+    assert attach_aggregates(*tables, time="time", aggregates="levels").shape == (4, 5 + 3 * 3 + 1)
     with pytest.raises(ValueError, match="takes as label the one column of numbers that events"):
         attach_aggregates(*tables[1:], tables[1], time="time", aggregates="levels")
 

@@ -7,9 +7,9 @@ import pytest
 from sklearn_din import DINRegressor, HistorySequenceEncoder, attach_history, scan_parquet, update
 from sklearn_din.features import Schema
 from sklearn_din.neighbours import levels as levels_file
-from sklearn_din.neighbours.blocks import hash_users
 from sklearn_din.neighbours.tables import learn_neighbours
 from sklearn_din.server.answers import Answers
+from sklearn_din.utils.keys import hash_keys
 from tests.fitted_pipelines import make_model
 
 COLUMNS = {"user": "user", "time": "time"}
@@ -121,7 +121,7 @@ def test_several_labels_have_a_level_each_where_users_differ(log):
     assert levels.names[-1] == "user_level_bought"
     assert levels.labels.tolist()[-1] == 1
     n_known = np.bincount(X["user"][~np.isnan(bought)], minlength=60)
-    order = np.argsort(hash_users(np.arange(60))[0])
+    order = np.argsort(hash_keys(np.arange(60), name="user")[0])
     np.testing.assert_array_equal(levels.n_rows[-1, :, -1], n_known[order])
 
 
@@ -137,7 +137,8 @@ def test_later_rows_are_counted_as_fit_would_have(log):
     for _ in range(2):  # rows given twice count once
         np.testing.assert_array_equal(grown.levels.known, np.unique(grown.levels.known))
         users, counts = np.unique(
-            hash_users(pd.concat([early, late])["user"].to_numpy())[0], return_counts=True
+            hash_keys(pd.concat([early, late])["user"].to_numpy(), name="user")[0],
+            return_counts=True,
         )
         np.testing.assert_array_equal(grown.levels.known, users)
         np.testing.assert_array_equal(grown.levels.n_rows[-1, :, 0], counts)

@@ -31,11 +31,12 @@ from sklearn_din.encoding import events
 from sklearn_din.features import Behaviour, Ragged
 from sklearn_din.neighbours import cooccurrence, holding, item_scores, tables
 from sklearn_din.neighbours import pairs as neighbour_pairs
-from sklearn_din.neighbours.blocks import NOT_COUNTED, ByUser, OrderedRows, hash_users
+from sklearn_din.neighbours.blocks import NOT_COUNTED, ByUser, OrderedRows
 from sklearn_din.neighbours.cooccurrence import Interactions
 from sklearn_din.neighbours.holding import scores_hold
 from sklearn_din.neighbours.pairs import NeighbourPair
 from sklearn_din.neighbours.tables import NeighbourTables, choose_order, learn_neighbours
+from sklearn_din.utils.keys import hash_keys
 from sklearn_din.utils.shrinkage import LEAST_PRIOR, MOST_PRIOR, PRIOR_ROWS
 from sklearn_din.utils.spans import Spans
 from sklearn_din.utils.typed_fields import from_dict, to_dict
@@ -151,7 +152,9 @@ def test_numbers_are_those_of_plain_loops(log, order, max_length):
     late = X.assign(user=-1 - X["user"], time=X["time"].max() + HOUR)
     late.loc[::3, ["item", "category"]] = -1  # candidates that nobody knows
     times = X["time"].to_numpy()
-    parts = np.array([hash_users(np.array([str(user)]))[0][0] % 5 for user in X["user"]])
+    parts = np.array(
+        [hash_keys(np.array([str(user)]), name="user")[0][0] % 5 for user in X["user"]]
+    )
     blocks = blocks_of_times(times)
     ends = [times[blocks == block].max() for block in range(5)]
     for asked in (None, X, X.assign(time=X["time"] - HOUR), late):

@@ -20,6 +20,7 @@ from sklearn_din.encoding.profile import COMPARED_ROWS, SAMPLED_ROWS, ColumnProf
 from sklearn_din.encoding.roles import Roles
 from sklearn_din.encoding.scaling import EventScale, Moments, indicator
 from sklearn_din.encoding.vocabulary import IdRules, Occurrences, ValueCounts, Vocabulary, plain_ids
+from sklearn_din.features.level_columns import find_levels, level_columns
 from sklearn_din.features.lists import Column, IdLists
 from sklearn_din.features.ragged import Ragged
 from sklearn_din.features.schema import UNKNOWN_ID, Field, Kind, Schema
@@ -43,7 +44,8 @@ class Learnt:
     what the rows of fit looked like, and have no part in encoding; rows that came later do not
     change them. Nor has ``late_unknown``, the fraction of each candidate's ids that the last rows
     of fit had and no earlier one, ``longest``, the events of the longest history, older ones that
-    item neighbours count among them, and ``of_item``, the columns that follow from the item.
+    item neighbours count among them, ``of_item``, the columns that follow from the item, and
+    ``user``, the column that says whose the rows are.
     """
 
     names: tuple[str, ...]
@@ -57,6 +59,7 @@ class Learnt:
     late_unknown: Mapping[str, float] = field(default_factory=dict)
     longest: int = 0
     of_item: tuple[str, ...] = ()
+    user: str = ""
 
     @cached_property
     def schema(self) -> Schema:
@@ -79,7 +82,7 @@ class Learnt:
                 fields.append(Field(name, kind, owner, *size, n_dims=n_dims, grown_from=grown_from))
             elif name in self.scales:
                 fields.append(Field(name, "numeric_history"))
-        return Schema(tuple(fields), roles.behaviours, self.max_length, roles.unused)
+        return Schema(tuple(fields), roles.behaviours, self.max_length, roles.unused, self.user)
 
     def encode_columns(self, read: ReadFrame) -> dict[str, Column]:
         """Columns of one number, one id or one list of ids per row, by name."""
@@ -174,7 +177,8 @@ class Learnt:
         """Return the columns whose numbers are a multiple of those at fit, and which."""
         some = slice(None, None, max(1, read.n_rows // COMPARED_ROWS))
         numbers = read.single_numbers(some)
-        factors = {name: self.profiles[name].find_factor(numbers[name]) for name in numbers}
+        own = level_columns(self.roles.numeric)  # counts and times that grow
+        factors = {n: self.profiles[n].find_factor(numbers[n]) for n in numbers if n not in own}
         return {name: factor for name, factor in factors.items() if factor is not None}
 
     def note_lengths(self, n_events: Mapping[tuple[str, ...], int], n_rows: int) -> list[str]:
@@ -342,7 +346,10 @@ class TableStatistics:
         scales |= {name: events.finish() for name, events in self._events.items()}
         samples = self.samples()
         scales = {name: scale.resist_outliers(samples[name]) for name, scale in scales.items()}
-        warn_of(far_numbers(scales))
+        own = level_columns(self._roles.numeric)
+        warn_of(far_numbers({name: scale for name, scale in scales.items() if name not in own}))
+        for level in find_levels(self._roles.numeric).values():
+            scales[level.elapsed] = EventScale.of_elapsed(samples[level.elapsed])
         missing = [name for name, some in self._moments.items() if some.weight < self._n_rows]
         profiles = {name: ColumnProfile.of_sample(sample) for name, sample in samples.items()}
         for name, (values, counts) in self.counts().items():

@@ -14,6 +14,7 @@ from sklearn_din.encoding.roles import Roles
 from sklearn_din.encoding.scaling import LINEAR, EventScale
 from sklearn_din.encoding.table import is_history_name
 from sklearn_din.encoding.vocabulary import Occurrences, kind_of_ids
+from sklearn_din.features.level_columns import level_columns
 from sklearn_din.utils.validation import note_two_kinds, spread, unix_unit
 from sklearn_din.utils.warnings import ADVICE_FROM, log_once, warn_of, warn_once, warn_user
 
@@ -105,6 +106,7 @@ def log_roles(
     Of integers, those that look like counts: from 0 or 1 on, nearly without gaps.
     """
     roles, named = rows.roles, {*rows.ids, *rows.numbers}
+    named |= level_columns(roles.numeric)  # whose counts and times are whole numbers
     whole = [n for n in roles.numeric if n not in named and _repeats_whole_numbers(samples[n])]
     if whole:
         log_once(

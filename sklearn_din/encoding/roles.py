@@ -8,7 +8,7 @@ from itertools import combinations
 from sklearn_din.encoding.facts import ColumnFacts, gather_facts
 from sklearn_din.encoding.table import Impressions, find_candidate, is_history_name
 from sklearn_din.features.schema import Behaviour
-from sklearn_din.utils.validation import check_columns, check_names
+from sklearn_din.utils.validation import as_tuple, check_columns, check_names, is_auto
 
 NamesParameter = str | Sequence[str]  # "auto", or names
 HistoriesParameter = str | Mapping[Hashable, Hashable]  # "auto", or history -> candidate
@@ -52,11 +52,6 @@ class Roles:
     def candidates(self) -> set[str]:
         """Columns that some history is compared with."""
         return {name for b in self.behaviours for name in b.candidates if name is not None}
-
-
-def is_auto(value: object) -> bool:
-    """Return whether a parameter leaves the choice to the rules."""
-    return isinstance(value, str) and value == "auto"
 
 
 def assign_roles(
@@ -383,8 +378,3 @@ class _Columns:
 def _longest_suffix(name: str, columns: Iterable[str]) -> str | None:
     """Find the column that a list is named after: ``item`` for ``buy_item``."""
     return max((n for n in columns if name.endswith(f"_{n}")), key=len, default=None)
-
-
-def as_tuple(value: Hashable) -> tuple:
-    """Return the names that a key or a value of ``histories`` consists of."""
-    return tuple(value) if isinstance(value, tuple | list) else (value,)

@@ -106,6 +106,13 @@ class EventScale:
             return self
         return EventScale(median, middle / OUTER_DECILES, has_outliers=True)
 
+    @classmethod
+    def of_elapsed(cls, sample: np.ndarray) -> "EventScale":
+        """Return the scale of times elapsed: the power of two nearest to their median."""
+        elapsed = sample[sample > 0]
+        exponent = float(np.rint(np.log2(np.median(elapsed)))) if len(elapsed) else 0.0
+        return cls(0.0, 2.0**exponent, is_elapsed=True)
+
     def check(self) -> None:
         """Raise ValueError where no number can be scaled by it."""
         if not (np.isfinite(self.shift) and 0 < self.scale < np.inf):

@@ -22,7 +22,7 @@ from sklearn_din.features.lists import Column, DistinctLists, IdLists
 from sklearn_din.features.ragged import Ragged
 from sklearn_din.features.schema import Behaviour, Schema
 from sklearn_din.features.store import Store, StoreWriter, make_once
-from sklearn_din.neighbours.blocks import hash_users
+from sklearn_din.utils.keys import hash_keys
 from sklearn_din.utils.spans import Spans
 from sklearn_din.utils.validation import key_codes, plain_values
 from sklearn_din.utils.warnings import warn_of
@@ -202,7 +202,7 @@ class UserNumbers:
 
     def hash(self, users: Any) -> np.ndarray | None:
         """Hashes of some users, by which other tables know them; None where they are integers."""
-        return None if self._index is None else hash_users(users)[0]
+        return None if self._index is None else hash_keys(users, name="the column of users")[0]
 
     def encode(self, users: Any) -> np.ndarray:
         """Numbers of some users; NaN where one is missing."""

@@ -165,6 +165,8 @@ class Schema:
     unused : tuple of str, default=()
         Columns of the frame of which no feature was made: dates, and histories that the user did
         not name.
+    user : str, default=""
+        Column that says whose each impression is, which is no feature; "" without one.
 
     Examples
     --------
@@ -182,6 +184,7 @@ class Schema:
     behaviours: tuple[Behaviour, ...] = ()
     max_length: int = 0
     unused: tuple[str, ...] = ()
+    user: str = ""
 
     def __getitem__(self, name: str) -> Field:
         for field in self.fields:
@@ -216,7 +219,7 @@ class Schema:
     @property
     def identity(self) -> str:
         """All that two equal schemas have in common, as text: for digests."""
-        return repr((self.fields, self.behaviours, self.max_length, self.unused))
+        return repr((self.fields, self.behaviours, self.max_length, self.unused, self.user))
 
     def names(self, *kinds: Kind) -> list[str]:
         """Names of the fields of the given kinds, in order."""

@@ -29,11 +29,12 @@ from sklearn_din.logs.aggregates import (
     holds_numbers,
     present_numbers,
     statistic_of,
-    sum_by_group,
+    with_known_times,
 )
 from sklearn_din.logs.clocks import note_clocks
 from sklearn_din.logs.distinct import note_repeats
 from sklearn_din.logs.history import HistoryRequest, note_all_empty, why_no_past
+from sklearn_din.logs.row_memory import RECENT_ROWS, recent_means
 from sklearn_din.logs.timeline import (
     KEY_KINDS,
     Timeline,
@@ -46,8 +47,10 @@ from sklearn_din.utils.digests import digest
 from sklearn_din.utils.frames import list_types
 from sklearn_din.utils.progress import show_progress
 from sklearn_din.utils.shrinkage import N_SUMS, changes_of_sums, shrunk_rate
+from sklearn_din.utils.spans import sum_by_group
 from sklearn_din.utils.validation import (
     Age,
+    check_frame,
     check_keys,
     check_max_age,
     check_times,
@@ -70,7 +73,7 @@ with ordered as (
         count(*) filter (is_event) over (rows unbounded preceding) - is_event::bigint as before
     from ordered
 )
-select * exclude ({keys}),
+select * {without_keys},
     coalesce(max(before) filter (is_new) over (rows unbounded preceding), 0) as first
 from counted
 """  # "before": events before a row, "first": events before the first one of its key
@@ -102,7 +105,11 @@ def attach_history_by_sql(impressions: Any, events: Any, request: HistoryRequest
 
 
 def attach_aggregates_by_sql(
-    impressions: Any, events: Any, time: str, aggregates: Mapping[str, Aggregate]
+    impressions: Any,
+    events: Any,
+    time: str,
+    aggregates: Mapping[str, Aggregate],
+    known: str | None,
 ) -> Any:
     """Attach aggregates if one of the tables is a scan.
 
@@ -111,18 +118,20 @@ def attach_aggregates_by_sql(
     shown, log = Table(impressions, name="impressions"), Table(events, name="events")
     by_key = check_aggregates(aggregates, time, shown.frame, log.frame)
     columns = [time, *(key for group in by_key for key in group)]
-    numbers = [c for group in by_key.values() for c, _ in group.values() if c is not None]
+    check_frame(log.frame, [] if known is None else [known], name="events")
+    numbers = [] if known is None else [known]
+    numbers += [c for group in by_key.values() for c, _ in group.values() if c is not None]
     made_of = shown.fingerprint(columns), log.fingerprint([*columns, *numbers])
 
     def write(writer: StoreWriter) -> None:
         for keys, statistics in by_key.items():
-            rates = [name for name, what in statistics.items() if what[1] == "shrunk_rate"]
-            others = [name for name in statistics if name not in rates]
-            for names in filter(None, [others, *([rate] for rate in rates)]):
-                merge = _Merge(shown, log, keys, time)
+            alone = [name for name, what in statistics.items() if what[1] in ALONE]
+            others = [name for name in statistics if name not in alone]
+            for names in filter(None, [others, *([name] for name in alone)]):
+                merge = _Merge(shown, log, keys, time, known=known)
                 _write_aggregates(writer, merge, {name: statistics[name] for name in names})
 
-    store = _make_once(shown, log, "aggregates", (*made_of, repr((time, aggregates))), write)
+    store = _make_once(shown, log, "aggregates", (*made_of, repr((time, known, aggregates))), write)
     if shown.caller is None:
         return AttachedScan.on(shown.source, [*aggregates], store)
     return shown.caller.with_columns({name: np.array(store[name]) for name in aggregates})
@@ -209,9 +218,17 @@ class _Merge:
     """
 
     def __init__(
-        self, shown: Table, log: Table, keys: Sequence[Any], time: Any, *, max_age: Age = None
+        self,
+        shown: Table,
+        log: Table,
+        keys: Sequence[Any],
+        time: Any,
+        *,
+        max_age: Age = None,
+        known: Any = None,
     ) -> None:
         self.shown, self.log, self.keys, self.time = shown, log, list(keys), time
+        self.known = known  # column of the events whose times count in place of ``time``
         self.kinds: list[str | None] = []  # "text" or "numbers", by key
         for key in self.keys:
             ours = key_kind(shown.frame[key], name=f"impressions[{key!r}]")
@@ -220,7 +237,12 @@ class _Merge:
                 raise kinds_differ(key, ours, theirs)
             self.kinds.append(ours or theirs)
         self.sort_memory = min(shown.memory, log.memory) // SORTS_AT_ONCE
-        self.heads = [t.head([*self.keys, time], present=time) for t in (log, shown)]
+        of_events = [] if known is None else [known]
+        self.heads = [
+            log.head([*self.keys, time, *of_events], present=known or time),
+            shown.head([*self.keys, time], present=time),
+        ]
+        self.heads[0] = with_known_times(self.heads[0], time, known, name="events")
         head = Timeline(self.heads[0], keys=self.keys, time=time)
         head.past(self.heads[1], max_age=max_age)
         self.dtype, self.unit = head.times.dtype, head.unit
@@ -249,9 +271,10 @@ class _Merge:
         schema = pa.schema([*own, *([] if self.age is None else [("oldest", kind)]), *fields])
         query = MERGED.format(
             event=EVENT,
-            keys=", ".join(keys),
-            has_keys=" and ".join(f"{key} is not null" for key in keys),
-            is_new=" or ".join(f"{key} is distinct from lag({key}) over ()" for key in keys),
+            without_keys=f"exclude ({', '.join(keys)})" if keys else "",
+            has_keys=" and ".join(f"{key} is not null" for key in keys) or "true",
+            is_new=" or ".join(f"{key} is distinct from lag({key}) over ()" for key in keys)
+            or "false",
         )
         events = self._read(self.log, columns, read_events, schema)
         batches = chain(events, self._read(self.shown, [], read_impressions, schema))
@@ -281,15 +304,17 @@ class _Merge:
         """
         label, n_missing = f"{table.name}[{self.time!r}]", 0
         place = self._place_events if table is self.log else self._place_impressions
-        parts = table.parts([self.time, *self.keys, *columns])
-        for start, part in show_progress(parts, f"reading {table.name}", len(table)):
+        known = self.known if table is self.log else None
+        names = [self.time, *([] if known is None else [known]), *self.keys, *columns]
+        for start, part in show_progress(table.parts(names), f"reading {table.name}", len(table)):
             n_missing += int(missing_rows(part[self.time]).sum())
             if not n_missing and len(part):
+                part = with_known_times(part, self.time, known, name=table.name)
                 times = check_times(part[self.time], name=label, unit=self.unit)[0]
                 pairs = zip(schema.names, self.keys, self.kinds, strict=False)
                 keys = {name: read_keys(part[key], kind) for name, key, kind in pairs}
-                known = keys | place(times, start) | read(part, times)
-                tables = [schema.empty_table(), pa.table(known)]
+                arrays = keys | place(times, start) | read(part, times)
+                tables = [schema.empty_table(), pa.table(arrays)]
                 yield from pa.concat_tables(tables, promote_options="default").to_batches()
         if n_missing:
             raise missing_times(label, n_missing)
@@ -404,11 +429,11 @@ def _first_not_older(
 def _write_aggregates(
     writer: StoreWriter, merge: _Merge, statistics: Mapping[str, Statistic]
 ) -> None:
-    """Write aggregates of one key: name to column and statistic, a shrunk rate alone."""
+    """Write aggregates of one key: name to column and statistic, one of ALONE by itself."""
     written = [writer.allocate(name, (len(merge.shown),), np.float64) for name in statistics]
     column, statistic = next(iter(statistics.values()))
-    if statistic == "shrunk_rate":
-        pieces = _shrunk_rates(merge, column, writer.folder)
+    if statistic in ALONE:
+        pieces = ALONE[statistic](merge, column, writer.folder)
     else:
         pieces = _aggregates(merge, [*statistics.values()], writer.folder)
     for rows, *columns in pieces:
@@ -460,9 +485,35 @@ def _shrunk_rates(merge: _Merge, column: Any, folder: Path) -> Iterator[Sequence
     for piece in sort_rows(of_keys(), schema, memory=memory, folder=folder):
         running = np.stack([piece["count"], piece["ones"]])
         changes = changes_of_sums(running, np.stack(_count_and_sum(piece["own"])))
-        sums = totals + np.cumsum(changes, axis=1)
+        sums = np.cumsum(np.concatenate([totals, changes], axis=1), axis=1)[:, 1:]
         totals, ranks = sums[:, -1:], piece["rank"].to_numpy()
         yield ranks[ranks < EVENT], shrunk_rate(running, sums)[ranks < EVENT]
+
+
+def _recent_means(merge: _Merge, column: Any, folder: Path) -> Iterator[Sequence[np.ndarray]]:
+    """Yield row and mean of the latest values of any key, in the order of time."""
+    name = "value 0"
+
+    def read_numbers(part: pd.DataFrame, times: np.ndarray) -> dict[str, pa.Array]:
+        is_there, numbers = present_numbers(part[column])
+        return {name: pa.array(numbers, mask=~is_there)}
+
+    latest, moments, so_far = np.empty(0), np.empty((2, 0)), np.zeros((2, 1))
+    fields = [pa.field(name, pa.float64())]
+    pieces = merge.rows([column], read_numbers, lambda part, times: {}, fields, folder)
+    for piece, is_event, _ in pieces:
+        times = piece["time"].to_numpy()
+        own = np.stack(_count_and_sum(piece[name]))
+        so_far = np.cumsum(np.concatenate([so_far[:, -1:], own], axis=1), axis=1)
+        is_first = np.append(len(latest) == 0 or latest[-1] != times[0], times[1:] != times[:-1])
+        before = moments.shape[1] + np.cumsum(is_first) - 1
+        moments = np.append(moments, so_far[:, :-1][:, is_first], axis=1)
+        yield piece["rank"].to_numpy()[~is_event], recent_means(moments, before[~is_event])
+        oldest = np.searchsorted(moments[0], so_far[0, -1] - RECENT_ROWS, side="right") - 1
+        latest, moments = times[-1:], moments[:, max(oldest, 0) :]
+
+
+ALONE = {"shrunk_rate": _shrunk_rates, "recent_mean": _recent_means}  # passes of their own
 
 
 def _running(

@@ -1,6 +1,6 @@
 """Point-in-time statistics of an impression: means, counts and rates of earlier events."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import singledispatch
 from typing import Any, Literal
 
@@ -9,19 +9,35 @@ import pandas as pd
 from narwhals.typing import IntoDataFrame, IntoDataFrameT
 from pandas.api.types import is_bool_dtype, is_integer_dtype, is_numeric_dtype, is_string_dtype
 
-from sklearn_din.logs.timeline import Past, Timeline
+from sklearn_din.features.level_columns import RECENT
+from sklearn_din.logs.row_memory import name_of, recent_means
+from sklearn_din.logs.timeline import Past, Timeline, time_kind, unit_ratio
 from sklearn_din.utils.frames import CallerFrame
 from sklearn_din.utils.scan import Scan
 from sklearn_din.utils.shrinkage import changes_of_sums, shrunk_rate
-from sklearn_din.utils.validation import check_frame, check_name, plain_values
+from sklearn_din.utils.spans import sum_by_group
+from sklearn_din.utils.validation import (
+    as_tuple,
+    check_columns,
+    check_frame,
+    check_name,
+    check_names,
+    check_times,
+    is_auto,
+    missing_rows,
+    plain_values,
+)
 
 Aggregate = tuple[str | tuple[str, ...], str | None, str]
 Statistic = tuple[str | None, str]  # of a column, or of the events themselves
 AggregatesByKey = dict[tuple[str, ...], dict[str, Statistic]]
 
-STATISTICS = ("mean", "sum", "count", "shrunk_rate", "elapsed", "levels")
+STATISTICS = ("mean", "sum", "count", "shrunk_rate", "elapsed", "recent_mean", "levels", "means")
 WITHOUT_COLUMN = ("count", "elapsed")
-LEVELS = {"rate": "shrunk_rate", "count": "count", "elapsed": "elapsed"}
+LEVELS = {  # by what a label is: zeros and ones, or numbers
+    "levels": {"rate": "shrunk_rate", "count": "count", "elapsed": "elapsed"},
+    "means": {"mean": "mean", "count": "count", "elapsed": "elapsed"},
+}
 
 
 def attach_aggregates(
@@ -31,6 +47,9 @@ def attach_aggregates(
     time: str,
     aggregates: Mapping[str, Aggregate] | Literal["levels"],
     user: str | None = None,
+    label: str | Sequence[str] | None = None,
+    levels: Literal["auto"] | Sequence[str | tuple[str, ...]] = "auto",
+    known: str | None = None,
 ) -> IntoDataFrameT:
     """Attach to each impression statistics of the events strictly before it.
 
@@ -54,19 +73,33 @@ def attach_aggregates(
         A dict from the name of each new column to its definition. ``key`` is a column of both
         frames or a tuple of columns; ``column`` is a numeric or boolean column of the events,
         whose missing values are ignored; ``statistic`` is "mean", "sum", "count",
-        "shrunk_rate", "elapsed" or "levels". With "count", ``column`` may be None: then events are
-        counted. "elapsed" is the time since the latest event, in seconds for datetimes; its
-        ``column`` is None.
+        "shrunk_rate", "elapsed", "recent_mean", "levels" or "means". With "count", ``column`` may
+        be None: then events are counted. "elapsed" is the time since the latest event, in seconds
+        for datetimes; its ``column`` is None. "recent_mean", whose key is ``()``, is the mean of
+        the latest 1,000 values of all events, or of more where several are of one moment.
         "shrunk_rate" is the mean of zeros and ones after adding 1 to 1,000 events at the average
         rate of all keys: the number is larger the less keys with many events differ from each
         other before the time of the impression (empirical Bayes). Use it if many keys have few
         events, together with a "count" that shows how much is known. "levels" is short for the
-        three columns ``NAME_rate`` (the shrunk rate), ``NAME_count`` and ``NAME_elapsed``.
+        three columns ``NAME_rate`` (the shrunk rate), ``NAME_count`` and ``NAME_elapsed``; "means",
+        for labels that are numbers, for ``NAME_mean`` and the same two.
         In place of a dict, "levels" attaches those of each column of ids that both frames have,
         and of each pair of the user and another one, where the model is asked soon after each
-        event. The label is the one column of numbers that events have and impressions have not.
+        event, and ``recent_rate`` (``recent_mean`` of numbers).
+        :class:`HistoryBuilder` makes the same numbers as a step of a Pipeline, for serving.
     user : str, default=None
         Column of the user, of whose pairs ``aggregates="levels"`` attaches levels.
+    label : str or list of str, default=None
+        Columns of the events that ``aggregates="levels"`` attaches levels of; of several,
+        ``NAME_LABEL_rate`` and so on. None: the one column of numbers that events have and
+        impressions have not.
+    levels : "auto", or list of str and tuple of str, default="auto"
+        Keys of ``aggregates="levels"``: columns, and tuples of several. "auto": each column of ids
+        that both frames have, and each pair of the user and another one.
+    known : str, default=None
+        Column of the events with the moment at which what came of each was known, such as three
+        days after an offer was shown: an event counts for impressions strictly after it. Events
+        where it is missing are an error: leave them out. None: it is known at once.
 
     Returns
     -------
@@ -96,20 +129,25 @@ def attach_aggregates(
     """
     check_name(time, name="time")
     if isinstance(aggregates, str) and aggregates == "levels":
-        aggregates = _name_levels(impressions, events, time, user)
+        aggregates = _name_levels(impressions, events, time, user, label, levels)
     aggregates = _expand_levels(aggregates)
     table: Any = events if isinstance(events, Scan) else impressions
-    return attach_so_far.dispatch(type(table))(impressions, events, time, aggregates)
+    return attach_so_far.dispatch(type(table))(impressions, events, time, aggregates, known)
 
 
 @singledispatch
 def attach_so_far(
-    impressions: Any, events: Any, time: str, aggregates: Mapping[str, Aggregate]
+    impressions: Any,
+    events: Any,
+    time: str,
+    aggregates: Mapping[str, Aggregate],
+    known: str | None,
 ) -> Any:
     """Attach aggregates to frames; scans register a function of their own."""
     shown = CallerFrame(impressions, name="impressions")
     log = shown.pandas if events is impressions else CallerFrame(events, name="events").pandas
     by_key = check_aggregates(aggregates, time, shown.pandas, log)
+    log = with_known_times(log, time, known, name="events")
     attached: dict[str, np.ndarray] = {}
     for keys, statistics in by_key.items():
         timeline = Timeline(log, keys=keys, time=time)
@@ -120,25 +158,50 @@ def attach_so_far(
 
 
 def _name_levels(
-    impressions: Any, events: Any, time: str, user: str | None
+    impressions: Any,
+    events: Any,
+    time: str,
+    user: str | None,
+    label: str | Sequence[str] | None,
+    levels: Literal["auto"] | Sequence[str | tuple[str, ...]],
 ) -> Mapping[str, Aggregate]:
-    """Return the levels of all columns of ids, and of pairs with the user."""
+    """Return the levels of keys, of all columns of ids and pairs with the user where "auto"."""
     shown, log = (
         table.all_dtypes if isinstance(table, Scan) else dict(CallerFrame(table, name=name).pandas)
         for table, name in ((impressions, "impressions"), (events, "events"))
     )
     dtypes = {name: getattr(column, "dtype", column) for name, column in log.items()}
     labels = [name for name in log if name not in shown and holds_numbers(dtypes[name])]
-    if len(labels) != 1:
+    if label is not None:
+        labels = check_names(label, name="label")
+        check_columns(log, labels, name="events")
+    elif len(labels) != 1:
         raise ValueError(
             "aggregates='levels' takes as label the one column of numbers that events have and "
             f"impressions have not, got {labels}. Drop the label from impressions, or name it: "
-            "aggregates={'user': ('user', 'label', 'levels')}."
+            "label='clicked'."
         )
     keys = [name for name in shown if name in log and name != time and _holds_ids(shown[name])]
+    keys = [name for name in keys if name not in labels]
     pairs = [] if user is None else [(user, name) for name in keys if name != user]
-    named: list[tuple[str, ...]] = [*((name,) for name in keys), *pairs]
-    return {"_".join(key): (key, labels[0], "levels") for key in named}
+    named = [*((name,) for name in keys), *pairs] if is_auto(levels) else [*map(as_tuple, levels)]
+    of_clicks = all(_holds_clicks(events, name) for name in labels)
+    several = labels if len(labels) > 1 else [""]
+    of_labels = dict(zip(several, labels, strict=True))
+    what, mean = ("levels", "rate") if of_clicks else ("means", "mean")
+    return {
+        **{
+            name_of(key, n): (key, column, what) for key in named for n, column in of_labels.items()
+        },
+        **{f"{name_of((RECENT,), n)}_{mean}": ((), c, "recent_mean") for n, c in of_labels.items()},
+    }
+
+
+def _holds_clicks(events: Any, label: str) -> bool:
+    """Return whether a column holds nothing but zeros and ones, and missing values."""
+    is_scan = isinstance(events, Scan)
+    parts = events.parts([label]) if is_scan else [(0, CallerFrame(events, name="events").pandas)]
+    return all(np.isin(present_numbers(part[label])[1], (0, 1)).all() for _, part in parts)
 
 
 def _holds_ids(column: Any) -> bool:
@@ -149,16 +212,46 @@ def _holds_ids(column: Any) -> bool:
     return is_integer_dtype(column) or is_string_dtype(column)
 
 
+def with_known_times(
+    events: pd.DataFrame, time: str, known: str | None, *, name: str
+) -> pd.DataFrame:
+    """Return events at the moments at which what came of them was known; checked."""
+    if known is None:
+        return events
+    check_frame(events, [known], name=name)
+    label = f"{name}[{known!r}]"
+    if n_missing := int(missing_rows(events[known]).sum()):
+        raise ValueError(
+            f"{label} must say when each label was known, and {n_missing} of {len(events)} are "
+            "missing. Leave those rows out: what came of them is not known yet."
+        )
+    when, unit, zoned = check_times(events[known], name=label)
+    times, own, own_zoned = check_times(events[time], name=f"{name}[{time!r}]", unit=unit)
+    if time_kind(unit, zoned) != time_kind(own, own_zoned):
+        raise TypeError(
+            f"{label} must hold {time_kind(own, own_zoned)}, as {time!r}, got "
+            f"{time_kind(unit, zoned)}."
+        )
+    n_early = int((when * unit_ratio(own, unit) < times).sum())
+    if n_early:
+        raise ValueError(
+            f"{label} must not be earlier than {time!r}, got {n_early} rows whose label was known "
+            "before they were. Are the two columns swapped?"
+        )
+    return events.assign(**{time: events[known]})
+
+
 def _expand_levels(aggregates: Mapping[str, Aggregate]) -> Mapping[str, Aggregate]:
-    """Return aggregates with three in place of each "levels"."""
+    """Return aggregates with three in place of each "levels" and "means"."""
     if not isinstance(aggregates, Mapping):
         return aggregates  # refused later, by name
     expanded: dict[str, Aggregate] = {}
     for name, what in aggregates.items():
-        if not isinstance(what, tuple | list) or len(what) != 3 or what[2] != "levels":
+        is_short = isinstance(what, tuple | list) and len(what) == 3 and what[2] in LEVELS
+        if not is_short:
             expanded[name] = what
             continue
-        for suffix, statistic in LEVELS.items():
+        for suffix, statistic in LEVELS[what[2]].items():
             column = None if statistic == "elapsed" else what[1]
             expanded[f"{name}_{suffix}"] = what[0], column, statistic
     return expanded
@@ -182,7 +275,7 @@ def check_aggregates(
         keys = tuple(key) if isinstance(key, tuple | list) else (key,)
         is_alone = column is None
         if (
-            not keys
+            bool(keys) == (statistic == "recent_mean")
             or statistic not in STATISTICS
             or (is_alone and statistic not in WITHOUT_COLUMN)
             or (statistic == "elapsed" and not is_alone)
@@ -190,7 +283,8 @@ def check_aggregates(
             raise ValueError(
                 f"aggregates[{name!r}] must be (key, column, statistic), such as ('user', "
                 f"'label', 'mean'), with one of {', '.join(STATISTICS)}; 'count' alone takes None "
-                f"as column, 'elapsed' nothing else, got {specification!r}."
+                "as column, 'elapsed' nothing else, and 'recent_mean' has no key, (), got "
+                f"{specification!r}."
             )
         if name in impressions.columns:
             raise ValueError(
@@ -223,20 +317,6 @@ def holds_numbers(dtype: Any) -> bool:
     return is_number and not pd.api.types.is_complex_dtype(dtype)
 
 
-def sum_by_group(numbers: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """Running sums of numbers, from zero in each group: equal groups follow each other.
-
-    >>> sum_by_group(np.array([1.0, 2.0, -np.inf, 4.0]), np.array([0, 0, 1, 1]))
-    array([  1.,   3., -inf, -inf])
-    """
-    # pandas sums with compensation: large numbers of one group do not round away small ones of
-    # another. What follows an infinite number is NaN to it.
-    sums = pd.Series(numbers).groupby(groups).cumsum().to_numpy(copy=True)
-    for group in np.unique(groups[~np.isfinite(numbers)]):
-        sums[groups == group] = np.cumsum(numbers[groups == group])
-    return sums
-
-
 def so_far(
     events: pd.DataFrame, timeline: Timeline, shown: pd.DataFrame, past: Past, what: Statistic
 ) -> np.ndarray:
@@ -251,6 +331,8 @@ def so_far(
     own = np.stack(present_numbers(events[column]))[:, timeline.order]
     own = own[:1] if statistic == "count" else own
     running = np.stack([sum_by_group(numbers, timeline.groups) for numbers in own])
+    if statistic == "recent_mean":
+        return recent_means(timeline.sums_by_moment(own), timeline.count_moments(shown))
     has_past, before = past.end > past.begin, np.zeros((len(own), len(past.end)))
     before[:, has_past] = running[:, past.end[has_past] - 1]
     if statistic != "shrunk_rate":

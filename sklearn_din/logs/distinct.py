@@ -75,8 +75,19 @@ def repeats_memory(events: pd.DataFrame, times: np.ndarray, n_remembered: int) -
     shared = np.flatnonzero((old >= batch.min()) & (old <= batch.max()))
     rows = np.concatenate([shared, np.arange(n_remembered, len(events))])
     codes = row_codes(events.take(rows), list(events.columns))
-    n_old = np.bincount(codes[: len(shared)], minlength=codes.max() + 1)
-    new = codes[len(shared) :]
-    copy = pd.Series(new).groupby(new).cumcount().to_numpy()
-    is_known[n_remembered:] = copy < n_old[new]
+    is_known[n_remembered:] = is_repetition(codes, len(shared))
     return is_known
+
+
+def is_repetition(codes: np.ndarray, n_old: int) -> np.ndarray:
+    """Mark new rows that repeat an old one; of three equal new ones and one old, one does.
+
+    codes : (n_rows,), equal for equal rows, of which the first ``n_old`` are old
+
+    >>> is_repetition(np.array([0, 1, 1, 1, 2]), 2)
+    array([ True, False, False])
+    """
+    times_old = np.bincount(codes[:n_old], minlength=codes.max(initial=0) + 1)
+    new = codes[n_old:]
+    copy = pd.Series(new).groupby(new).cumcount().to_numpy()
+    return copy < times_old[new]

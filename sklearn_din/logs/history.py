@@ -18,21 +18,33 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
+from sklearn_din.logs.aggregates import with_known_times
 from sklearn_din.logs.clocks import note_clocks
 from sklearn_din.logs.distinct import SEEN_EVENTS, note_repeats, repeats_memory
+from sklearn_din.logs.row_memory import RowMemory
 from sklearn_din.logs.timeline import Past, Timeline
 from sklearn_din.logs.windows import EventLog, WindowArray
-from sklearn_din.utils.compat import COUNT, StrOptions, _fit_context, constraints_of, parameter
+from sklearn_din.utils.compat import (
+    AUTO,
+    COUNT,
+    StrOptions,
+    _fit_context,
+    constraints_of,
+    parameter,
+)
 from sklearn_din.utils.estimator_state import EstimatorState, check_feature_names, check_keys
 from sklearn_din.utils.frames import CallerFrame, list_types
 from sklearn_din.utils.scan import Scan
+from sklearn_din.utils.typed_fields import from_dict, to_dict
 from sklearn_din.utils.validation import (
     Age,
+    as_tuple,
     check_count,
     check_frame,
     check_name,
     check_names,
     check_times,
+    is_auto,
     plain_values,
     refuse_new_columns,
 )
@@ -41,7 +53,14 @@ from sklearn_din.utils.warnings import warn_of, warn_user
 Reason = Literal["users", "times"]
 MANY_ROWS = 10  # where fewer have no past, it may be by chance
 SHOWN_CLASSES = 5
-LEARNT = ("events_", "classes_", "positive_class_", "n_features_in_", "feature_names_in_")
+LEARNT = (
+    "events_",
+    "memory_",
+    "classes_",
+    "positive_class_",
+    "n_features_in_",
+    "feature_names_in_",
+)
 
 
 @dataclass(frozen=True)
@@ -299,6 +318,8 @@ class HistoryBuilderParameters:
     prefix: str = parameter("hist_", str)
     elapsed: str | None = parameter(None, str, None)
     events: str = parameter("positive", StrOptions({"positive", "all"}))
+    levels: str | Sequence[str | tuple[str, ...]] | None = parameter(None, AUTO, "array-like", None)
+    known: str | None = parameter(None, str, None)
 
 
 HistoryBuilderParameters.__init__.__qualname__ = "HistoryBuilder.__init__"  # in Python's errors
@@ -313,7 +334,9 @@ class HistoryBuilder(  # type: ignore[call-arg]
 ):
     """Store the training rows as a log and attach each row's past from it.
 
-    This is :func:`attach_history` as a transformer. It knows the training rows only, which is
+    This is :func:`attach_history` as a transformer, and with ``levels`` also
+    :func:`attach_aggregates`: what came of all earlier rows of the user, the item and so on, as of
+    each row's time. It knows the training rows only, which is
     right for splits by time and for serving: fit on the past, transform later rows, and add newer
     events with :meth:`partial_fit` as they arrive. In a split by user every test user is new and
     would get an empty history: use :func:`attach_history` before such a split. ``transform``
@@ -347,15 +370,32 @@ class HistoryBuilder(  # type: ignore[call-arg]
         Which training rows are events. "positive": those whose ``y`` is the larger of the two
         labels, so that what was shown but not clicked is no interest; with several labels in
         ``y``, the first one counts, and a row where it is missing is no event. "all": every row.
+    levels : "auto", list of str and tuple of str, or None, default=None
+        Columns, and tuples of several, of whose values each row gets the level so far: how often
+        ``y`` was the positive class in all strictly earlier rows with the same value (shrunk
+        toward the average rate), in how many rows, and how long ago the latest one was. The three
+        columns are ``NAME_rate``, ``NAME_count`` and ``NAME_elapsed``; a fourth one for all,
+        ``recent_rate``, is the rate of the latest 1,000 rows. Where y holds numbers, means take the
+        place of rates; where it has several columns, each has levels, ``NAME_LABEL_rate``. "auto":
+        the user, each of ``columns``, and each pair of the user and one of them. Use it wherever
+        rows have true labels and what is known now decides; not with sampled negatives, which tell
+        nothing of rates. Rows that are appended count once each, by user, time and columns.
+    known : str or None, default=None
+        Column of the training rows with the moment at which ``y`` was known, such as two weeks
+        after an offer was sent: in levels a row counts for rows strictly later than that.
+        Histories hold events from their own time on. The column is no feature; rows to predict need
+        not have it. None: labels are known at once.
 
     Attributes
     ----------
     events_ : pandas DataFrame
-        The stored log: user, time and history columns.
+        The stored log: user, time and history columns, in clear.
+    memory_ : RowMemory or None
+        What came of all rows, by hashes of their values; None without ``levels``.
     classes_ : ndarray of shape (2,) or None
-        The labels seen at fit; None with ``events="all"``.
+        The labels seen at fit; None with ``events="all"`` unless two labels have levels.
     positive_class_ : label or None
-        The label that makes a row an event; None with ``events="all"``.
+        The larger label, which makes a row an event; None where ``classes_`` is.
     feature_names_in_ : ndarray of str
         Columns seen at fit.
     n_features_in_ : int
@@ -370,6 +410,12 @@ class HistoryBuilder(  # type: ignore[call-arg]
     0     1   hat     1        []
     1     1  sock     2     [hat]
     2     1   hat     3     [hat]
+    >>> memory = HistoryBuilder(user="user", time="time", columns=["item"], levels=["user"])
+    >>> memory.fit_transform(shown, [1, 0, 1])[["user_rate", "user_count", "recent_rate"]]
+       user_rate  user_count  recent_rate
+    0        NaN         0.0          NaN
+    1        1.0         1.0          1.0
+    2        0.5         2.0          0.5
     """
 
     _parameter_constraints: dict = constraints_of(HistoryBuilderParameters)
@@ -378,11 +424,13 @@ class HistoryBuilder(  # type: ignore[call-arg]
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X: IntoDataFrame, y: ArrayLike | None = None) -> Self:
         """Store the events among the rows of X, replacing earlier ones."""
-        frame = self._check_rows(X, reset=True).pandas
-        classes = _two_classes(y) if self.events == "positive" else None
+        frame = self._check_rows(X, reset=True, learns=True).pandas
+        classes = self._find_classes(y)
         events = self._events_among(frame, y, classes)
+        self.__dict__.pop("memory_", None)
+        memory = self._remember(frame, y, classes)
         self._sorted: tuple[pd.DataFrame, Timeline, EventLog] | None = None
-        self.classes_ = classes
+        self.classes_, self.memory_ = classes, memory
         self.positive_class_ = None if classes is None else classes[1]
         self.events_ = events
         return self
@@ -401,9 +449,10 @@ class HistoryBuilder(  # type: ignore[call-arg]
 
         given = CallerFrame(X, name="X").pandas
         refuse_new_columns(given.columns, {*self.feature_names_in_, *self._request.new_names})
-        frame = self._check_rows(X, reset=False).pandas
+        frame = self._check_rows(X, reset=False, learns=True).pandas
         n_remembered = len(self.events_)
         new = self._events_among(frame, y, self.classes_)
+        memory = self._remember(frame, y, self.classes_)
         warn_of([note_clocks(new[self.time], self.events_[self.time], are_of_fit=True)])
         events = append_events(self.events_, new, user=self.user, time=self.time)
         label = f"{self.time!r} of the old and new events together"
@@ -415,14 +464,14 @@ class HistoryBuilder(  # type: ignore[call-arg]
                 "already (the same user, time and history columns): they are not appended again.",
             )
             events = events[~is_known].reset_index(drop=True)
-        self.__dict__.update({"_sorted": None, "events_": events})
+        self.__dict__.update({"_sorted": None, "events_": events, "memory_": memory})
         return self
 
     def transform(self, X: IntoDataFrameT) -> IntoDataFrameT:
         """Attach to each row of X the stored events strictly before it."""
         check_is_fitted(self, "events_")
         shown = self._check_rows(X, reset=False)
-        events, request = self.events_, self._request
+        events, request, memory = self.events_, self._request, self.memory_
         cached = self._sorted  # serving asks often, a few rows at a time, and in threads
         if cached is None or cached[0] is not events:  # partial_fit may end meanwhile
             sorted_log = sort_log(events, self.user, self.time, request.columns)
@@ -436,13 +485,16 @@ class HistoryBuilder(  # type: ignore[call-arg]
                 "the events at fit. Under a split by user call attach_history before the split; "
                 "HistoryBuilder is for splits by time and for serving.",
             )
-        new = history_columns(shown.pandas, timeline, log, past, request)
+        new: dict[str, Any] = {**history_columns(shown.pandas, timeline, log, past, request)}
+        new |= {} if memory is None else memory.levels(shown.pandas, self.time)
         return shown.with_columns(new, types=list_types(events, request.sources))
 
     def get_feature_names_out(self, input_features: ArrayLike | None = None) -> np.ndarray:
-        """Columns of the transformed frame: those of X, then the history columns."""
+        """Columns of the transformed frame: those of X, then histories and levels."""
         check_is_fitted(self, "events_")
-        return np.array([*self.feature_names_in_, *self._request.new_names], dtype=object)
+        levels = [] if self.memory_ is None else self.memory_.names
+        names = [*self._names_of_rows, *self._request.new_names, *levels]
+        return np.array(names, dtype=object)
 
     def set_output(self, *, transform: str | None = None) -> Self:
         """Return self: the output is of the kind of X whatever is asked for."""
@@ -454,7 +506,14 @@ class HistoryBuilder(  # type: ignore[call-arg]
         options = self.max_length, self.max_age, self.prefix, self.elapsed
         return HistoryRequest(self.user, self.time, names, *options)
 
-    def _check_rows(self, X: IntoDataFrameT, *, reset: bool) -> CallerFrame[IntoDataFrameT]:
+    @property
+    def _names_of_rows(self) -> list[str]:
+        """Columns that rows to predict have."""
+        return [name for name in self.feature_names_in_ if name != self.known]
+
+    def _check_rows(
+        self, X: IntoDataFrameT, *, reset: bool, learns: bool = False
+    ) -> CallerFrame[IntoDataFrameT]:
         """Return rows with the columns of fit, by name, and with times that can be used."""
         shown = CallerFrame(X, name="X")
         frame = shown.pandas
@@ -462,6 +521,8 @@ class HistoryBuilder(  # type: ignore[call-arg]
         check_name(self.user, name="user")
         check_name(self.time, name="time")
         fitted = None if reset else getattr(self, "feature_names_in_", None)
+        if fitted is not None and not learns:
+            fitted = self._names_of_rows
         if fitted is None or not set(fitted) <= set(frame.columns):
             validate_data(self, frame, skip_check_array=True, reset=reset)
         elif list(frame.columns) != list(fitted):  # taken by name, as by the encoder
@@ -469,9 +530,59 @@ class HistoryBuilder(  # type: ignore[call-arg]
             frame = shown.pandas
         request = self._request
         check_frame(frame, [self.user, self.time, *request.columns], name="X")
+        check_frame(frame, [name for key in self._keys for name in key], name="X (levels)")
         request.check_impressions(frame, name="X")
         check_times(frame[self.time], name=f"X[{self.time!r}]")
         return shown
+
+    @property
+    def _keys(self) -> list[tuple[str, ...]]:
+        """The keys that have a level."""
+        if self.levels is None:
+            return []
+        if not is_auto(self.levels):
+            return [as_tuple(key) for key in self.levels]
+        names = [name for name in self._request.columns if name != self.user]
+        return [(name,) for name in (self.user, *names)] + [(self.user, name) for name in names]
+
+    def _find_classes(self, y: ArrayLike | None) -> np.ndarray | None:
+        """Return the two labels of y; None where it needs none: numbers, or every row an event."""
+        if self.events == "positive":
+            return _two_classes(y)
+        if self.levels is None:
+            return None
+        labels = _check_labels(y)
+        numbers = pd.Series(labels).infer_objects()
+        is_number = pd.api.types.is_numeric_dtype(numbers)
+        return None if is_number and numbers.nunique() != 2 else _two_classes(y)
+
+    def _remember(
+        self, X: pd.DataFrame, y: ArrayLike | None, classes: np.ndarray | None
+    ) -> RowMemory | None:
+        """Return the memory of what came of rows, with those of X."""
+        if self.levels is None:
+            return None
+        values, names = _values_of_labels(y, classes)
+        check_consistent_length(X, values)
+        with_known_times(X, self.time, self.known, name="X")
+        memory = getattr(self, "memory_", None)
+        of_clicks = bool(np.isin(values[~np.isnan(values)], (0, 1)).all())
+        if memory is None:
+            columns = [self.user, *self._request.columns, *(n for key in self._keys for n in key)]
+            columns = [*dict.fromkeys(columns)]
+            memory = RowMemory.empty(columns, self._keys, names, of_clicks=of_clicks)
+            taken = [name for name in memory.names if name in X]
+            if taken:
+                raise ValueError(
+                    f"X already has columns {taken}, which levels would add. Drop them, or set "
+                    "levels=None."
+                )
+        if (memory.of_clicks and not of_clicks) or len(memory.labels) != len(names):
+            raise ValueError(
+                "y must hold labels as at fit, zeros and ones in as many columns, got "
+                f"{len(names)} columns."
+            )
+        return memory.append(X, self.time, values, known=self.known)[0]
 
     def _events_among(
         self, X: pd.DataFrame, y: ArrayLike | None, classes: np.ndarray | None
@@ -487,13 +598,15 @@ class HistoryBuilder(  # type: ignore[call-arg]
             raise ValueError(
                 f"y has labels {unseen} that were not seen at fit: {classes.tolist()}."
             )
-        return log[labels == classes[1]].reset_index(drop=True)
+        is_event = labels == classes[1] if self.events == "positive" else np.full(len(log), True)
+        return log[is_event].reset_index(drop=True)
 
     def _get_fitted(self, attributes: dict[str, Any]) -> dict[str, Any] | None:
         if "events_" not in attributes:
             return None
         attributes.pop("_sorted", None)  # made again when it is needed
-        return {name: attributes.pop(name) for name in LEARNT if name in attributes}
+        fitted = {name: attributes.pop(name) for name in LEARNT if name in attributes}
+        return fitted | {"memory_": to_dict(fitted["memory_"])}
 
     def _restore_fitted(self, fitted: dict[str, Any]) -> None:
         check_keys(fitted, set(LEARNT))
@@ -501,11 +614,13 @@ class HistoryBuilder(  # type: ignore[call-arg]
         events = fitted["events_"]
         check_frame(events, [self.user, self.time, *self._request.columns], name="events_")
         check_times(events[self.time], name=f"events_[{self.time!r}]")
-        self.__dict__.update({"_sorted": None, **fitted})
+        memory = fitted.pop("memory_")
+        memory = None if memory is None else from_dict(RowMemory, memory)
+        self.__dict__.update({"_sorted": None, "memory_": memory, **fitted})
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
-        tags.target_tags.required = self.events == "positive"
+        tags.target_tags.required = self.events == "positive" or self.levels is not None
         tags.transformer_tags.preserves_dtype = []
         return tags
 
@@ -514,8 +629,8 @@ def _check_labels(y: ArrayLike | None) -> np.ndarray:
     """Return the labels that make events: of several columns, those of the first."""
     if y is None:
         raise ValueError(
-            "HistoryBuilder(events='positive') needs y to know which rows were clicks, got None. "
-            "Pass y, or set events='all'."
+            "HistoryBuilder needs y to know which rows were clicks, got None. Pass y, or set "
+            "events='all' and levels=None."
         )
     several = np.asarray(y)
     if several.ndim == 2 and several.shape[1] > 1:
@@ -523,8 +638,10 @@ def _check_labels(y: ArrayLike | None) -> np.ndarray:
         first[pd.isna(first)] = None
         return first
     labels = column_or_1d(y)
-    if pd.isna(labels).any():
-        raise ValueError("y must not have missing labels. Drop those rows or fill them in.")
+    is_missing = pd.isna(labels)
+    if is_missing.any():
+        labels = labels.astype(object)
+        labels[is_missing] = None
     return labels
 
 
@@ -542,3 +659,23 @@ def _two_classes(y: ArrayLike | None) -> np.ndarray:
             f"{classes[:SHOWN_CLASSES].tolist()}{others}. Set events='all' to remember every row."
         )
     return classes
+
+
+def _values_of_labels(
+    y: ArrayLike | None, classes: np.ndarray | None
+) -> tuple[np.ndarray, list[str]]:
+    """Return labels as numbers, 1 for the positive class, and their names: "" for a single one.
+
+    values : (n_rows, n_labels) float64, NaN where a label is missing
+    """
+    several = np.asarray(y)
+    if several.ndim == 2 and several.shape[1] > 1:
+        names = map(str, getattr(y, "columns", range(several.shape[1])))
+        return several.astype(np.float64), [*names]
+    labels = _check_labels(y)
+    is_missing = pd.isna(labels)
+    if classes is not None:
+        values = (labels == classes[1]).astype(np.float64)
+    else:
+        values = np.where(is_missing, np.nan, labels).astype(np.float64)
+    return np.where(is_missing, np.nan, values)[:, None], [""]

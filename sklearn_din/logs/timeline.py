@@ -91,10 +91,10 @@ class Timeline:
         times, unit = self.impression_times(impressions)
         age = check_max_age(max_age, unit=unit)
         edges, oldest = window_edges(times, unit, age, self._ticks.dtype, self.unit)
-        end = self._search(codes, _search_in_order(self._ticks, edges))
+        end = self._search(codes, search_in_order(self._ticks, edges))
         if oldest is None:
             return Past(np.where(codes < 0, 0, self._first[codes]), end)
-        return Past(self._search(codes, _search_in_order(self._ticks, oldest)), end)
+        return Past(self._search(codes, search_in_order(self._ticks, oldest)), end)
 
     def own_past(self) -> Past:
         """Past of the log's own rows, as :meth:`past` gives it, without a search."""
@@ -112,11 +112,23 @@ class Timeline:
         numbers : (n_sums, n_sorted)
         sums : (n_sums, n_impressions)
         """
+        return self.sums_by_moment(numbers)[:, self.count_moments(impressions)]
+
+    def sums_by_moment(self, numbers: np.ndarray) -> np.ndarray:
+        """Sums of numbers of the sorted events before each moment of the log, and of all.
+
+        Numbers are added up row by row, in order of time, as scans and memories of rows do.
+        """
+        ticks = self._sorted_keys % self._stride
+        in_time = np.lexsort((self.order, ticks))
+        sums = np.cumsum(np.pad(numbers[:, in_time], ((0, 0), (1, 0))), axis=1)
+        return sums[:, np.searchsorted(ticks[in_time], np.arange(self._stride))]
+
+    def count_moments(self, impressions: pd.DataFrame) -> np.ndarray:
+        """Return how many moments of the log come strictly before each impression."""
         times, unit = self.impression_times(impressions)
         edges = strict_edges(times, unit, self._ticks.dtype, self.unit)
-        ticks = self._sorted_keys % self._stride
-        by_tick = [np.bincount(ticks + 1, row, minlength=self._stride) for row in numbers]
-        return np.cumsum(by_tick, axis=1)[:, _search_in_order(self._ticks, edges)]
+        return search_in_order(self._ticks, edges)
 
     def repeats_often(self) -> bool:
         """Return whether two in five events have the key and time of the one before."""
@@ -158,7 +170,7 @@ class Timeline:
         return clock, since(times, origin * unit_ratio(unit, self.unit), unit)
 
     def _search(self, codes: np.ndarray, ticks: np.ndarray) -> np.ndarray:
-        return _search_in_order(self._sorted_keys, codes * self._stride + ticks)
+        return search_in_order(self._sorted_keys, codes * self._stride + ticks)
 
 
 class _KeyCodes:
@@ -167,7 +179,7 @@ class _KeyCodes:
     def __init__(self, events: pd.DataFrame, columns: Sequence[str]):
         # Each column, its values, and the pairs with those before it that occur
         self._steps: list[tuple[str, pd.Index, pd.Index | None]] = []
-        self.event_codes = np.empty(0, dtype=np.int64)
+        self.event_codes, self.n_keys = np.zeros(len(events), dtype=np.int64), 1  # without columns
         for column in columns:
             values = python_values(plain_values(events[column]))
             name = f"events[{column!r}]"
@@ -184,7 +196,7 @@ class _KeyCodes:
             self._steps.append((column, pd.Index(uniques, dtype=uniques.dtype), pairs))
 
     def lookup(self, impressions: pd.DataFrame) -> np.ndarray:
-        codes = np.empty(0, dtype=np.int64)
+        codes = np.zeros(len(impressions), dtype=np.int64)
         for column, uniques, pairs in self._steps:
             part = _match(python_values(plain_values(impressions[column])), uniques, column)
             if pairs is not None:
@@ -200,7 +212,7 @@ def _pack(codes: np.ndarray, part: np.ndarray, size: int) -> np.ndarray:
 
 def _match(values: np.ndarray, uniques: pd.Index, column: str) -> np.ndarray:
     """Return the index of each value in ``uniques``, -1 if it is missing or absent."""
-    ours, theirs = _value_kind(values), _value_kind(uniques.to_numpy())
+    ours, theirs = value_kind(values), value_kind(uniques.to_numpy())
     if ours and theirs and ours != theirs:
         raise kinds_differ(column, ours, theirs)
     if values.dtype.kind == "f":
@@ -217,7 +229,7 @@ def _match(values: np.ndarray, uniques: pd.Index, column: str) -> np.ndarray:
         raise
 
 
-def _value_kind(values: np.ndarray) -> str | None:
+def value_kind(values: np.ndarray) -> str | None:
     """The kind of identifiers, where it is plain."""
     if len(values) == 0:
         return None
@@ -308,7 +320,7 @@ def since(times: np.ndarray, origin: float, unit: str | None) -> np.ndarray:
     return span.astype(np.float64) / (1 if unit is None else UNITS_PER_SECOND[unit])
 
 
-def _search_in_order(haystack: np.ndarray, needles: np.ndarray) -> np.ndarray:
+def search_in_order(haystack: np.ndarray, needles: np.ndarray) -> np.ndarray:
     """``np.searchsorted`` that asks in order: six times faster than random on ten millions."""
     order = np.argsort(needles)
     positions = np.empty(len(needles), dtype=np.int64)

@@ -17,6 +17,7 @@ import pandas as pd
 
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.utils.estimator_state import check_array
+from sklearn_din.utils.keys import hash_keys
 from sklearn_din.utils.validation import UNITS_PER_SECOND, key_codes
 
 N_BLOCKS = 5
@@ -214,30 +215,11 @@ def number_users(X: EncodedFeatures) -> np.ndarray:
     return codes if codes.max(initial=0) >= 2**31 else codes.astype(np.int32)
 
 
-def hash_users(users: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return hashes of users by their text, and where they are missing: uint64, bool, (n_rows,).
-
-    A key has one hash as an integer, as a whole float, and as text.
-
-    >>> hashes, is_missing = hash_users(np.array([7, 7.0, "7", None], dtype=object))
-    >>> len(set(hashes[:3].tolist())), is_missing.tolist()
-    (1, [False, False, False, True])
-    """
-    codes, keys = key_codes(users, name="the column of users")
-    texts = np.empty(len(keys), dtype=object)
-    texts[:] = [
-        str(int(key) if isinstance(key, float) and key.is_integer() else key)
-        for key in keys.tolist()
-    ]
-    hashes = pd.util.hash_array(texts, categorize=False)
-    return np.append(hashes, np.uint64(0))[codes], codes < 0
-
-
 def hash_users_of(X: EncodedFeatures) -> tuple[np.ndarray, np.ndarray]:
     """Hash the users of rows, of a scan as of a frame: uint64 and bool, (n_rows,)."""
     users = np.asarray(X.users)
     if X.user_hashes is None:
-        return hash_users(users)
+        return hash_keys(users, name="the column of users")
     return np.asarray(X.user_hashes), pd.isna(users)
 
 

@@ -7,6 +7,7 @@ from typing import Self
 import numpy as np
 
 from sklearn_din.features.encoded import EncodedFeatures
+from sklearn_din.features.level_columns import find_levels
 from sklearn_din.features.schema import Field
 from sklearn_din.neighbours.blocks import NOT_COUNTED, OrderedRows, hash_users_of
 from sklearn_din.utils.estimator_state import check_array
@@ -126,16 +127,19 @@ def learn_levels(
 
     A training row's level is that of its user's rows strictly before its time. Where too few rows
     have none, so that the network would not learn what it is to know nobody, some lose theirs.
-    There are no levels where histories show what came of all earlier rows, such as ratings: beside
-    them a level, which is of the end of training in later rows, misleads (movies, log loss +.0005,
-    benchmarks/quality-results.md).
+    There are no levels where the rows have columns of their user's already, as of each row's
+    moment (``HistoryBuilder(levels=...)``), nor where histories show what came of all earlier rows,
+    such as ratings: beside them a level, which is of the end of training in later rows, misleads
+    (movies, log loss +.0005, benchmarks/quality-results.md).
 
     y : (n_rows,) or (n_rows, n_labels), NaN where a label is missing
     names : one for each label
     """
     hashes, is_missing = hash_users_of(X)
     known, codes = np.unique(hashes, return_inverse=True)
-    if _histories_show_all(X, np.where(is_missing, -1, codes)):
+    given, user = find_levels(X.schema.names("numeric")), X.schema.user
+    has_levels = any(key in given for key in (user, *(f"{user}_{name}" for name in names)))
+    if has_levels or _histories_show_all(X, np.where(is_missing, -1, codes)):
         return None, np.empty((len(X), 0), dtype=np.float32)
     values = np.where((is_missing | (rows.blocks == NOT_COUNTED))[:, None], np.nan, _columns(y))
     of_clicks = bool(np.isin(values[~np.isnan(values)], (0, 1)).all())

@@ -9,6 +9,7 @@ from sklearn.metrics import roc_auc_score
 
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.identities import ids_to_look_up
+from sklearn_din.features.level_columns import level_columns
 from sklearn_din.features.ragged import Ragged
 from sklearn_din.features.schema import FIRST_KNOWN_ID, Behaviour
 from sklearn_din.training.label_means import find_label_means
@@ -226,13 +227,14 @@ def _single_aucs(X: EncodedFeatures, is_click: np.ndarray) -> dict[str, float]:
     rows that have a value, since a label that is missing here and there is no less one.
     """
     candidates = {name for behaviour in X.schema.behaviours for name in behaviour.candidates}
+    candidates |= level_columns(X.schema.names("numeric"))  # made of strictly earlier rows
     half = np.random.RandomState(0).random_sample(len(X)) < 0.5
     if len(X) < LABEL_ROWS or is_click[half].all() or not is_click[half].any():
         return {}
     aucs: dict[str, float] = {}
     for name in X.schema.names("categorical", "numeric"):
         field, values = X.schema[name], X.columns[name]
-        if name in candidates:
+        if name in candidates or name.removesuffix("_missing") in candidates:
             continue
         if field.has_ids:
             values = ids_to_look_up(values)

@@ -54,7 +54,17 @@ def shrunk_rate(before: np.ndarray, sums: np.ndarray) -> np.ndarray:
     sums : (5, n), of all keys
     rates : (n,), NaN where no key has a row
     """
-    n_rows, n_ones = before
-    prior = prior_rows(sums)
-    average = np.divide(sums[2], sums[1], out=np.full_like(n_rows, np.nan), where=sums[1] > 0)
+    return shrink(before, average_and_prior(sums))
+
+
+def average_and_prior(sums: np.ndarray) -> np.ndarray:
+    """Return the average rate, NaN without rows, and the rows at it that are added: (2, n)."""
+    n_rows, n_ones = sums[1:3]
+    average = np.divide(n_ones, n_rows, out=np.full_like(n_rows, np.nan), where=n_rows > 0)
+    return np.stack([average, prior_rows(sums)])
+
+
+def shrink(before: np.ndarray, told: np.ndarray) -> np.ndarray:
+    """Return rates of ones, of each key's rows and ones and of rows at the average rate: (n,)."""
+    (n_rows, n_ones), (average, prior) = before, told
     return (n_ones + prior * average) / (n_rows + prior)

@@ -389,6 +389,16 @@ def group_codes(groups: Any, *, sort: bool = False) -> np.ndarray:
     return codes
 
 
+def is_auto(value: object) -> bool:
+    """Return whether a parameter leaves the choice to the rules."""
+    return isinstance(value, str) and value == "auto"
+
+
+def as_tuple(value: Hashable) -> tuple:
+    """Return the names that a key or a value of ``histories`` consists of."""
+    return tuple(value) if isinstance(value, tuple | list) else (value,)
+
+
 def spread(values: Any, most: int) -> Any:
     """Return about so many of the values at most, evenly spread over all of them."""
     return values[:: len(values) // most + 1]
