@@ -13,7 +13,13 @@ from sklearn.utils import check_consistent_length
 
 from sklearn_din.utils.frames import column_names
 from sklearn_din.utils.spans import row_of_nearest_change
-from sklearn_din.utils.validation import check_columns, check_count, check_times, read_span
+from sklearn_din.utils.validation import (
+    check_columns,
+    check_count,
+    check_times,
+    read_span,
+    unit_ratio,
+)
 
 
 class TimeSplit(BaseCrossValidator):
@@ -46,6 +52,11 @@ class TimeSplit(BaseCrossValidator):
     time : str, default=None
         Name of the time column of X: integers, floats or datetimes. None is for encoded
         impressions that carry their times (``X.times``).
+    known : str, default=None
+        Name of the column of X with the moment at which each row's label was known, of the kind of
+        the times. A fold trains on rows whose label was known before the first time of its test
+        block: where labels come late, others could not have been trained on. None: labels are known
+        at once.
 
     See Also
     --------
@@ -69,11 +80,13 @@ class TimeSplit(BaseCrossValidator):
         test_size: int | float | None = None,
         gap: float | str | pd.Timedelta = 0,
         time: str | None = None,
+        known: str | None = None,
     ) -> None:
         self.n_splits = n_splits
         self.test_size = test_size
         self.gap = gap
         self.time = time
+        self.known = known
 
     def split(
         self, X: object, y: object = None, groups: object = None
@@ -110,17 +123,20 @@ class TimeSplit(BaseCrossValidator):
         gap = _read_gap(self.gap, unit)
         if times.dtype.kind == "i" and not np.isinf(gap):
             gap = int(gap // 1)  # for whole t: t < T - gap where t < T - floor(gap)
+        known = times if self.known is None else _read_known(X, self.known, unit)
         order = np.argsort(times, kind="stable")
-        times = times[order]
+        times, known = times[order], known[order]
         cuts = self._cuts(times)
         for fold, (start, end) in enumerate(pairwise(cuts)):
-            n_train = np.count_nonzero(times < times[start].item() - gap)  # exact for integers
-            if not n_train:
+            first = times[start].item()
+            is_train = (times < first - gap) & (known < first)  # exact for integers
+            if not is_train.any():
+                late = "" if self.known is None else f" and its label known before, {self.known!r}"
                 raise ValueError(
                     f"fold {fold} has nothing to train on: no row is older than its test block by "
-                    f"more than gap={self.gap!r}. Use a smaller gap, n_splits or test_size."
+                    f"more than gap={self.gap!r}{late}. Use a smaller gap, n_splits or test_size."
                 )
-            yield order[:n_train], order[start:end]
+            yield order[is_train], order[start:end]
 
     def get_n_splits(self, X: object = None, y: object = None, groups: object = None) -> int:
         """Return the number of folds.
@@ -190,6 +206,17 @@ def _read_times(X: Any, name: str | None) -> tuple[np.ndarray, str | None]:
         column = pa.table(X.select([name])).to_pandas()[name]
     values, unit, _ = check_times(column, name="X's times" if name is None else f"X[{name!r}]")
     return values, unit
+
+
+def _read_known(X: Any, name: str, unit: str | None) -> np.ndarray:
+    """Return when each row's label was known, in the unit of the times."""
+    values, own = _read_times(X, name)
+    if (own is None) != (unit is None):
+        kinds = ["numbers" if each is None else "datetimes" for each in (unit, own)]
+        raise TypeError(f"X[{name!r}] must hold {kinds[0]}, as the times do, got {kinds[1]}.")
+    if unit_ratio(own, unit) > 1:  # a label that is known within the unit is known at its end
+        return -(-values // unit_ratio(own, unit))
+    return values * unit_ratio(unit, own)
 
 
 def _read_gap(gap: Any, unit: str | None) -> int | float:

@@ -106,3 +106,23 @@ def test_polars_and_arrow_split_as_pandas(make):
     ):
         assert train.tolist() == same.tolist()
         assert test.tolist() == same_test.tolist()
+
+
+def test_a_fold_trains_on_rows_whose_label_was_known_when_its_test_block_begins():
+    rng = np.random.RandomState(0)
+    for unit in (None, "ms"):
+        frame = pd.DataFrame({"time": rng.randint(50, size=200)})
+        frame["known"] = frame["time"] + rng.randint(20, size=200)
+        numbers = frame.copy()
+        if unit is not None:  # labels in finer times than the rows
+            frame["time"] = pd.to_datetime(frame["time"], unit="s").astype("datetime64[s]")
+            frame["known"] = pd.to_datetime(frame["known"], unit="s").astype(f"datetime64[{unit}]")
+        for train, test in TimeSplit(3, time="time", known="known").split(frame):
+            first = numbers["time"].iloc[test].min()
+            is_train = (numbers["time"] < first) & (numbers["known"] < first)
+            assert sorted(train) == np.flatnonzero(is_train).tolist()
+    with pytest.raises(TypeError, match="must hold datetimes, as the times do, got numbers"):
+        next(TimeSplit(time="time", known="known").split(frame.assign(known=1)))
+    late = frame.assign(known=frame["time"] + pd.Timedelta("9D"))
+    with pytest.raises(ValueError, match="and its label known before, 'known'"):
+        next(TimeSplit(time="time", known="known").split(late))

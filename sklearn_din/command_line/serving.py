@@ -48,10 +48,13 @@ def load_answers(options: Options) -> Answers:
     """Read the model, the catalogue and the log of what users did."""
     catalogue = read_table(options.catalogue, [], options)
     if options.model.suffix == ".onnx":  # torch is not imported
-        from sklearn_din.serving.onnx_model import load_onnx as load
+        from sklearn_din.serving.onnx_model import load_onnx
+
+        model, history = load_onnx(options.model), None
     else:
         from sklearn_din.saving import load
-    model, history = load(options.model), None
+
+        model, history = load(options.model), None
     if options.history is not None:
         history = _read_history(options, *user_and_time(model))
     chosen: dict[str, Any] = {"label": options.label, "shortlist": options.shortlist}

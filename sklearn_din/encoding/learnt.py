@@ -67,7 +67,9 @@ class Learnt:
         roles, fields = self.roles, list[Field]()
         for name in self.names:
             if name in roles.numeric:
-                fields.append(Field(name, "numeric"))
+                scale = self.scales[name]
+                elapsed = scale.scale if scale.is_elapsed else 0.0
+                fields.append(Field(name, "numeric", elapsed_scale=elapsed))
                 if name in self.has_missing:
                     fields.append(Field(indicator(name), "numeric"))
             elif name in roles.owners:
@@ -86,12 +88,17 @@ class Learnt:
 
     def encode_columns(self, read: ReadFrame) -> dict[str, Column]:
         """Columns of one number, one id or one list of ids per row, by name."""
-        columns: dict[str, Column] = {}
-        for name, numbers in read.numbers.items():
-            columns[name] = self.scales[name].encode(numbers)
-            if name in self.has_missing:
-                columns[indicator(name)] = np.isnan(numbers).astype(np.float32)
+        columns: dict[str, Column] = {**self.encode_numbers(read.numbers)}
         return columns | {name: self.ids_of(name, codes) for name, codes in read.codes.items()}
+
+    def encode_numbers(self, numbers: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Numbers on their scales, and where they are missing, by name."""
+        columns = {}
+        for name, values in numbers.items():
+            columns[name] = self.scales[name].encode(values)
+            if name in self.has_missing:
+                columns[indicator(name)] = np.isnan(values).astype(np.float32)
+        return columns
 
     def encode_behaviours(self, read: ReadFrame) -> dict[tuple[str, ...], Ragged]:
         """Histories of each behaviour: ids, and numbers on their scale."""

@@ -49,6 +49,9 @@ class Field:
     n_dims : int, default=0
         Length of the fixed vectors that the vocabulary's values have (``vectors`` of the encoder).
         0 where they have none.
+    elapsed_scale : float, default=0.0
+        For a time elapsed since the latest row of a key: it is ``log1p(elapsed / elapsed_scale)``.
+        0 for other columns.
     grown_from : tuple of str, default=()
         Digests that the vocabulary had before ids were appended to it, the oldest first. Two
         fields that differ in nothing else are equal.
@@ -66,6 +69,7 @@ class Field:
     digest: str = ""
     candidate: str = ""
     n_dims: int = 0
+    elapsed_scale: float = 0.0
     grown_from: tuple[str, ...] = dataclasses.field(default=(), compare=False, repr=False)
 
     def __post_init__(self) -> None:

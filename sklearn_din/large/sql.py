@@ -40,7 +40,6 @@ from sklearn_din.logs.timeline import (
     Timeline,
     kinds_differ,
     since,
-    unit_ratio,
     window_edges,
 )
 from sklearn_din.utils.digests import digest
@@ -57,6 +56,7 @@ from sklearn_din.utils.validation import (
     missing_rows,
     missing_times,
     plain_values,
+    unit_ratio,
 )
 from sklearn_din.utils.warnings import warn_of
 

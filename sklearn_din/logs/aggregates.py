@@ -11,7 +11,7 @@ from pandas.api.types import is_bool_dtype, is_integer_dtype, is_numeric_dtype, 
 
 from sklearn_din.features.level_columns import RECENT
 from sklearn_din.logs.row_memory import name_of, recent_means
-from sklearn_din.logs.timeline import Past, Timeline, time_kind, unit_ratio
+from sklearn_din.logs.timeline import Past, Timeline, time_kind
 from sklearn_din.utils.frames import CallerFrame
 from sklearn_din.utils.scan import Scan
 from sklearn_din.utils.shrinkage import changes_of_sums, shrunk_rate
@@ -26,6 +26,7 @@ from sklearn_din.utils.validation import (
     is_auto,
     missing_rows,
     plain_values,
+    unit_ratio,
 )
 
 Aggregate = tuple[str | tuple[str, ...], str | None, str]

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import MISSING, dataclass
 from functools import singledispatch
+from numbers import Integral
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -488,6 +489,20 @@ class HistoryBuilder(  # type: ignore[call-arg]
         new: dict[str, Any] = {**history_columns(shown.pandas, timeline, log, past, request)}
         new |= {} if memory is None else memory.levels(shown.pandas, self.time)
         return shown.with_columns(new, types=list_types(events, request.sources))
+
+    def next_moment(self) -> Any:
+        """Return the time just after all that is remembered, as the time column holds times."""
+        check_is_fitted(self, "events_")
+        times = self.events_[self.time]
+        latest = times.max() if len(times) else 0
+        if self.memory_ is not None and len(self.memory_.known):
+            known, unit = self.memory_.known.max().item(), self.memory_.unit
+            zone = "UTC" if self.memory_.zoned else None
+            known = known if unit is None else pd.Timestamp(known, unit=unit, tz=zone)
+            latest = max(latest, known) if len(times) else known
+        if isinstance(latest, pd.Timestamp):
+            return latest + pd.Timedelta(1, unit=latest.unit)
+        return latest + 1 if isinstance(latest, Integral) else np.nextafter(latest, np.inf).item()
 
     def get_feature_names_out(self, input_features: ArrayLike | None = None) -> np.ndarray:
         """Columns of the transformed frame: those of X, then histories and levels."""

@@ -18,14 +18,13 @@ from sklearn_din.logs.timeline import (
     since,
     strict_edges,
     time_kind,
-    unit_ratio,
     value_kind,
 )
 from sklearn_din.utils.estimator_state import check_array
 from sklearn_din.utils.keys import NO_KEY, hash_keys, join_hashes, mix_hashes
 from sklearn_din.utils.shrinkage import N_SUMS, average_and_prior, changes_of_sums, shrink
 from sklearn_din.utils.spans import sum_by_group
-from sklearn_din.utils.validation import check_times, plain_values, python_values
+from sklearn_din.utils.validation import check_times, plain_values, python_values, unit_ratio
 
 RECENT_ROWS = 1_000  # of any key, the latest ones: their mean tells whether rates move
 TICK_BITS = 32  # of a place: the number of the key, then that of the moment
@@ -68,6 +67,10 @@ class Moments:
 
     ticks: np.ndarray
     now: np.ndarray
+
+    def take(self, rows: np.ndarray) -> Moments:
+        """Return the moments of some rows."""
+        return Moments(self.ticks[rows], self.now[rows])
 
 
 @dataclass(frozen=True, eq=False)
@@ -301,7 +304,7 @@ class _Index:
         ticks, tick = np.concatenate([self.ticks, new]), len(self.ticks) + number
         is_there = ~np.isnan(batch.values)
         own = np.stack([is_there, np.where(is_there, batch.values, 0.0)], axis=2)
-        own = own.reshape(len(own), -1).T  # count and value of each label
+        own = own.reshape(len(own), len(self.sums)).T  # count and value of each label
         in_time = np.argsort(number, kind="stable")
         sums = _sums_at(self.sums[:, -1:], own[:, in_time], number[in_time], np.arange(len(new)))
         columns, rows = dict(zip(self.columns, batch.hashes, strict=True)), {}

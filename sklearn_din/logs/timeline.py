@@ -17,6 +17,7 @@ from sklearn_din.utils.validation import (
     note_two_kinds,
     plain_values,
     python_values,
+    unit_ratio,
 )
 from sklearn_din.utils.warnings import warn_of
 
@@ -290,13 +291,6 @@ def time_kind(unit: str | None, zoned: bool) -> str:
     if unit is None:
         return "numbers"
     return "datetimes with a zone" if zoned else "datetimes without a zone"
-
-
-def unit_ratio(finer: str | None, coarser: str | None) -> int:
-    """Return how many of the finer unit make one of the coarser; 1 for numbers."""
-    if finer is None or coarser is None:
-        return 1
-    return UNITS_PER_SECOND[finer] // UNITS_PER_SECOND[coarser]
 
 
 def _earlier(times: np.ndarray, age: float) -> np.ndarray:

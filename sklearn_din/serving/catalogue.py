@@ -18,6 +18,7 @@ from sklearn_din.neighbours.blocks import NEVER
 from sklearn_din.neighbours.pairs import NeighbourPair
 from sklearn_din.neighbours.shortlist import Shortlist
 from sklearn_din.serving.allowed_pairs import PlacesOfIds
+from sklearn_din.serving.pair_levels import PairLevels, PairLevelsOfUsers, find_memory
 
 CHECKED_PAIRS = 256
 
@@ -54,14 +55,18 @@ class Catalogue:
         self.vectors, learnt = self._rows.vectors, self._rows.learnt
         self.schema: Schema = learnt.schema
         self._user, frame, own = None, candidates, {*candidates.columns}
+        memory, self.levels = find_memory(fitted), None
+        if memory is not None and memory.memory_ is not None:
+            self.levels = PairLevels(memory.memory_, memory.time, learnt, candidates)
+        of_pairs = set() if self.levels is None else {*self.levels.names}
         if users is not None and fitted.around_encoder()[0]:
             self._user = frame_of_users(users)[:1]
             user = self._user.iloc[np.zeros(len(candidates), dtype=np.intp)]
             frame = self._pair(user, np.arange(len(candidates)))
             single = [field.name for field in self.schema.fields if not field.is_history]
-            added = [name for name in single if name in frame and name not in names]
+            added = [n for n in single if n in frame and n not in names and n not in of_pairs]
             own |= {name for name in added if frame[name].map(str).nunique() > 1}
-        self._of_users = replace(self._rows, learnt=learnt.without(own))
+        self._of_users = replace(self._rows, learnt=learnt.without(own | of_pairs))
         of_candidates = replace(self._rows, learnt=learnt.without({*learnt.names} - own))
         encoded = of_candidates.encode_columns(Columns(frame, separator=self._separator))
         self.columns, self.bags = encoded.columns, encoded.behaviours
@@ -94,17 +99,26 @@ class Catalogue:
         """Return users with the columns that do not follow the candidate."""
         return self._of_users.encode_columns(users)
 
+    def levels_of(self, users: Users) -> PairLevelsOfUsers | None:
+        """Return the levels of users with the candidates, where the Pipeline has a memory."""
+        return None if self.levels is None else self.levels.of_users(frame_of_users(users))
+
     def take(
-        self, of_user: EncodedFeatures, users: np.ndarray, candidates: np.ndarray
+        self,
+        of_user: EncodedFeatures,
+        users: np.ndarray,
+        candidates: np.ndarray,
+        levels: PairLevelsOfUsers | None,
     ) -> EncodedFeatures:
         """Return pairs by their rows: ids and windows are taken, no event is read or copied."""
         owners = None if of_user.users is None else of_user.users[users]
-        columns = {
+        joint = {} if levels is None else levels.take(users, candidates)
+        columns = joint | {
             field.name: self.columns[field.name][candidates]
             if field.name in self.columns
             else of_user.columns[field.name][users]
             for field in self.schema.fields
-            if not field.is_history
+            if not field.is_history and field.name not in joint
         }
         behaviours = {
             key: self.bags[key].take(candidates)
@@ -132,7 +146,7 @@ class Catalogue:
         candidates = np.linspace(n_candidates - 1, 0, n_pairs).astype(np.intp)
         pairs = self._pair(frame.iloc[rows], candidates)
         together = self._rows.encode_columns(Columns(pairs, separator=self._separator))
-        taken = self.take(of_user, rows, candidates)
+        taken = self.take(of_user, rows, candidates, self.levels_of(frame))
         return [name for name in together if not np.array_equal(together[name], taken[name])]
 
     def _pair(self, users: pd.DataFrame, candidates: np.ndarray) -> pd.DataFrame:

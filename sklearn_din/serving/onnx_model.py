@@ -17,6 +17,7 @@ from sklearn_din.features.encoded import EncodedFeatures, find_runs
 from sklearn_din.features.event_table import check_weights, event_table
 from sklearn_din.features.lists import IdLists
 from sklearn_din.features.schema import FIRST_KNOWN_ID, Behaviour, Schema
+from sklearn_din.logs.history import HistoryBuilder
 from sklearn_din.neighbours.item_scores import ItemScores
 from sklearn_din.neighbours.levels import UserLevels
 from sklearn_din.neighbours.pairs import free_name
@@ -105,7 +106,7 @@ def _check_seal(path: str) -> None:
             raise ValueError("its last bytes are not the digest of those before them")
 
 
-def load_onnx(path: str | os.PathLike[str]) -> Pipeline:
+def load_onnx(path: str | os.PathLike[str], memory: HistoryBuilder | None = None) -> Pipeline:
     """Load a file of :func:`export_onnx` as a model that is used like the Pipeline, without torch.
 
     What comes back is a Pipeline of the encoder, which needs no torch, and of the network, which
@@ -126,11 +127,16 @@ def load_onnx(path: str | os.PathLike[str]) -> Pipeline:
     ----------
     path : str or path
         The file, exported from a whole Pipeline.
+    memory : HistoryBuilder, default=None
+        The fitted memory that the exported Pipeline began with, or one that has remembered more
+        since: the file holds none. ``save(pipeline[0], "memory.din")`` keeps it, ``load`` reads it,
+        and :func:`remember` takes the loaded model like a Pipeline. Without it, rows must have the
+        columns that it makes.
 
     Returns
     -------
     Pipeline
-        The encoder, and "network".
+        The memory if there is one, the encoder, and "network".
 
     Raises
     ------
@@ -172,7 +178,8 @@ def load_onnx(path: str | os.PathLike[str]) -> Pipeline:
     except Exception as error:  # of onnxruntime, json, numpy, and of what was learnt
         raise damaged_file(path, error, writer="export_onnx") from error
     kind = OnnxClassifier if facts.classes else OnnxRegressor
-    return Pipeline([("encode", encoder), ("network", kind._of(network))])
+    steps = [("encode", encoder), ("network", kind._of(network))]
+    return Pipeline(steps if memory is None else [("memory", memory), *steps])
 
 
 def _read_metadata(metadata: Mapping[str, str]) -> tuple[OnnxFacts, HistorySequenceEncoder]:

@@ -14,10 +14,12 @@ from sklearn.base import BaseEstimator
 from sklearn_din.encoding.cells import as_numbers
 from sklearn_din.features.schema import Schema, item_column
 from sklearn_din.inspection.fitted import FittedPipeline, split_pipeline
+from sklearn_din.logs.history import HistoryBuilder
 from sklearn_din.neighbours.shortlist import largest_first
 from sklearn_din.serving.allowed_pairs import NO_PAIRS, PlacesOfIds, pair_blocks, pairs_of_frame
 from sklearn_din.serving.catalogue import Catalogue, Users, frame_of_users
 from sklearn_din.serving.diversity import check_diversify
+from sklearn_din.serving.pair_levels import check_levels, find_memory
 from sklearn_din.training.reading import Label, Reading
 from sklearn_din.utils.frames import CallerFrame
 from sklearn_din.utils.validation import check_choice, check_count, check_frame, check_name
@@ -46,7 +48,9 @@ def rank_candidates(
 
     Each user and each candidate is encoded once, not once per pair; the pairs are then scored in
     blocks of bounded memory. The probabilities equal those of scoring each pair alone, as of now:
-    with everything item neighbours know, whatever the time of the user's row.
+    with everything item neighbours know, whatever the time of the user's row. A Pipeline that
+    begins with a HistoryBuilder makes histories and levels of each pair itself, as of the users'
+    times; of users without a time, with all that it remembers.
 
     The best candidates are often what the user had before: if nobody wants the same again,
     ``exclude`` it.
@@ -199,7 +203,10 @@ class Ranker(Generic[IntoDataFrameT]):
                 "rank_candidates needs a Pipeline fitted on a DataFrame, whose column names tell "
                 "the candidate's columns from the user's. Fit it on a DataFrame."
             )
-        self._columns = columns
+        self._memory = find_memory(self._fitted)
+        if self._memory is not None:
+            columns = [name for name in columns if name != self._memory.known]
+        self._columns: Sequence[str] = columns
         self._frame = CallerFrame(candidates, name="candidates")
         name = self._reading.name
         _check_candidates(self._frame.pandas, columns, taken=(*RESULT_COLUMNS, name))
@@ -265,6 +272,8 @@ class Ranker(Generic[IntoDataFrameT]):
         people: Any = users.to_dict() if isinstance(users, pd.Series) else users
         if not isinstance(people, Mapping):
             people = CallerFrame(people, name="users").pandas
+        if self._memory is not None and self._memory.time not in people:
+            people = _ask_now(people, self._memory)
         if isinstance(people, pd.DataFrame) and not len(people):
             self._check(people)
             return self._answer(NO_PAIRS, NO_PAIRS, np.empty(0, dtype=np.float32))
@@ -326,6 +335,8 @@ class Ranker(Generic[IntoDataFrameT]):
                 f"a column belongs to the user or to the candidate, got {both} in both frames. "
                 "Drop them from users if the candidate has them, from candidates otherwise."
             )
+        made = [] if self._memory is None else self._memory.get_feature_names_out().tolist()
+        check_levels(self._fitted.encoder.schema_, users, made)
         _warn_of_swap(users, self._names, self._fitted.encoder)
         _check_columns_of_fit(self._fitted, self._columns, users, self._names)
 
@@ -338,6 +349,14 @@ class Ranker(Generic[IntoDataFrameT]):
                 self._catalogue = Catalogue(self._fitted, self._frame.pandas, users, names)
             catalogue = self._catalogue
         return _Pairs(catalogue, users, self._reading)
+
+
+def _ask_now(users: Users, memory: HistoryBuilder) -> Users:
+    """Return users with a time: the moment after all that is remembered."""
+    now = memory.next_moment()
+    if isinstance(users, pd.DataFrame):
+        return users.assign(**{memory.time: pd.Series([now] * len(users), index=users.index)})
+    return {**users, memory.time: now}
 
 
 def _allow(pairs: _Pairs, exclude: Any, only: Any) -> tuple[np.ndarray | None, np.ndarray]:
@@ -384,7 +403,7 @@ class _Pairs:
         self.catalogue, self.users, self.reading = catalogue, users, reading
         self.candidates = catalogue.candidates
         self.n_users = len(users) if isinstance(users, pd.DataFrame) else 1
-        self._read = catalogue.read(users)
+        self._read, self._levels = catalogue.read(users), catalogue.levels_of(users)
         self.user_rows = catalogue.encode(self._read)
         if joint := catalogue.find_joint_fields(self.user_rows, users):
             raise ValueError(
@@ -429,7 +448,7 @@ class _Pairs:
         users, candidates = np.divmod(numbers, len(self.candidates))
         for start in range(0, len(numbers), SCORED_TOGETHER):
             block = slice(start, start + SCORED_TOGETHER)
-            X = catalogue.take(self.user_rows, users[block], candidates[block])
+            X = catalogue.take(self.user_rows, users[block], candidates[block], self._levels)
             scores.append(self.reading.score(catalogue.score(X)))
         return np.concatenate(scores)
 

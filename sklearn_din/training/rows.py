@@ -13,12 +13,12 @@ from skorch import NeuralNet
 
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.neighbours.tables import NeighbourTables, choose_order, learn_neighbours
+from sklearn_din.training.aged_levels import age_levels
 from sklearn_din.training.alone import Alone, Given
 from sklearn_din.training.batches import ImpressionBatches, choose_batch_size
 from sklearn_din.training.novelty import Novelty, ShownRows, measure_novelty
 from sklearn_din.training.seeding import own_random_state
 from sklearn_din.training.simple_rates import note_better_rate
-from sklearn_din.training.strangers import hide_levels
 from sklearn_din.training.target import Numbers
 from sklearn_din.training.training import Training
 from sklearn_din.training.validation import are_few, choose_validation, cut_in_time, split_rows
@@ -60,7 +60,7 @@ def train_new(
             factor, uses_items = ranks.from_first(find_factor(given, fit=fit))
         # Each row's numbers come from a table that does not count it, held out or not.
         net.neighbours_, X = _learn_neighbours(given, ranks)
-        X = hide_levels(X)
+        X = age_levels(X, share=net.validation_fraction)
         if not uses_items:
             net.neighbours_, X = net.neighbours_.mute_items(X)
         net.novelty_, moments = measure_novelty(X, share=net.validation_fraction)
@@ -99,7 +99,7 @@ def train_further(
     tables, seed, X = net.neighbours_, next_seeds(net)[1], given.X
     if tables.names:  # a table that counts a row's own click reveals it
         X, tables = tables.add_to(X), tables.grow(X, net.target.clicks(given.y), given.y)
-    X = hide_levels(X)
+    X = age_levels(X, share=net.validation_fraction)
     if X.schema != net.module_.schema:
         grown = grow(net, X.schema)
         net.module_, net.optimizer_ = grown.module_, grown.optimizer_

@@ -150,6 +150,13 @@ def check_times(
     return stamps.asi8, stamps.unit, stamps.tz is not None
 
 
+def unit_ratio(finer: str | None, coarser: str | None) -> int:
+    """Return how many of the finer unit make one of the coarser; 1 for numbers."""
+    if finer is None or coarser is None:
+        return 1
+    return UNITS_PER_SECOND[finer] // UNITS_PER_SECOND[coarser]
+
+
 def unix_unit(column: pd.Series) -> str | None:
     """Return the unit in which whole numbers look like times counted from 1970, or None.
 

@@ -1,0 +1,128 @@
+"""What it gives to know what came of earlier rows: levels as of now, and as of the end of training.
+
+``python -m benchmarks.known_now [--seeds 3] [--only WORD] [--method WORD]`` fits, on real verdicts
+and made logs with true labels, the default way without levels; with those of user, item, category
+and pairs, asked of a memory that is told each row at once ("live") or that ends with training
+("frozen"); the same without pairs; and LightGBM on the live columns beside its usual ones
+(``verdicts.py``). It prints AUC, GAUC, log loss, "gauc at once" (as ``verdicts.py``) and CPU
+seconds, means over seeds, and differences of log loss with their standard errors of pairs.
+Two logs are made here: "new each week" has items of a week, of differing quality; in "rates
+that drift" all rates move from week to week.
+"""
+
+import argparse
+import time
+
+import numpy as np
+import pandas as pd
+from sklearn.metrics import log_loss, roc_auc_score
+
+from benchmarks.default_fit import frames_of
+from benchmarks.tables import print_frame
+from benchmarks.verdicts import at_once, lightgbm
+from sklearn_din import DINClassifier, HistorySequenceEncoder, attach_aggregates, attach_history
+from sklearn_din.metrics import group_roc_auc_score
+
+REAL = ["movies", "videos", "MovieLens by time", "market, 2 %", "answers"]
+MADE = {"new each week": 0.0, "rates that drift": 0.5}
+WEEK = 7 * 86_400
+
+
+def make_log(drift, seed, *, n_users=2000, n_per_week=40, n_weeks=12, n_rows=60_000):
+    """Impressions of items that are shown for two weeks, and what came of them."""
+    rng = np.random.RandomState(seed)
+    now = np.sort(rng.randint(n_weeks * WEEK, size=n_rows))
+    week, user = now // WEEK, rng.randint(n_users, size=n_rows)
+    item = np.maximum(week - rng.randint(2, size=n_rows), 0) * n_per_week
+    item += rng.randint(n_per_week, size=n_rows)
+    category = rng.randint(12, size=n_weeks * n_per_week)
+    quality = rng.normal(size=n_weeks * n_per_week)
+    taste = rng.normal(scale=0.8, size=(n_users, 12))
+    moved = np.cumsum(rng.normal(scale=drift, size=n_weeks))
+    odds = quality[item] + taste[user, category[item]] + rng.normal(size=n_users)[user] - 1
+    y = (rng.random_sample(n_rows) < 1 / (1 + np.exp(-odds - moved[week]))).astype(int)
+    X = pd.DataFrame({"user": user, "item": item, "category": category[item], "time": now})
+    X = attach_history(X, X[y == 1], user="user", time="time", columns=["item", "category"])
+    is_test = now >= 0.8 * n_weeks * WEEK
+    parts = X[~is_test], y[~is_test], X[is_test], y[is_test], user[is_test]
+    return (*parts, {"user": "user", "time": "time"})
+
+
+def attach_levels(shown, log, user, ids, *, pairs=True):
+    """Return rows with levels as of their moments by a log."""
+    keys = [user, *ids, *((user, name) for name in ids if pairs)]
+    log = log[[*dict.fromkeys([user, *ids, "time", "label"])]]
+    options = {"time": "time", "label": "label", "aggregates": "levels"}
+    return attach_aggregates(shown, log, levels=keys, **options)
+
+
+def predict(X, y, tests, *, seed, parameters):
+    """Click probabilities of several frames by the default way."""
+    encoder = HistorySequenceEncoder(**parameters)
+    classifier = DINClassifier(random_state=seed).fit(encoder.fit_transform(X), y)
+    return [classifier.predict_proba(encoder.transform(rows))[:, 1] for rows in tests]
+
+
+def measure(name, seed, word):
+    """Yield measures by method on one set."""
+    made = make_log(MADE[name], seed) if name in MADE else frames_of(name, seed)
+    X, y, rows, labels, users, parameters = made
+    X, rows = X.reset_index(drop=True), rows.reset_index(drop=True)
+    user, ids = parameters["user"], [column for column in X if f"hist_{column}" in X]
+    train = X.assign(label=y)
+    log = pd.concat([train, rows.assign(label=labels)], ignore_index=True)
+    once = at_once(rows, user)
+    methods = {
+        "default": lambda: predict(X, y, [rows, once], seed=seed, parameters=parameters),
+        "live": lambda: with_levels(log),
+        "live, no pairs": lambda: with_levels(log, pairs=False),
+        "frozen": lambda: with_levels(train),
+        "LightGBM live": lambda: with_levels(log, way=trees),
+    }
+
+    def with_levels(known, way=predict, **options):
+        frames = [attach_levels(X, train, user, ids, **options)]
+        frames += [attach_levels(frame, known, user, ids, **options) for frame in (rows, once)]
+        return way(frames[0], y, frames[1:], seed=seed, parameters=parameters)
+
+    def trees(X, y, tests, *, seed, parameters):
+        return lightgbm(X, y, *tests, user=user, seed=seed, parameters=parameters)
+
+    for method in (method for method in methods if word in method):
+        began = time.process_time()
+        p, q = methods[method]()
+        yield {
+            "set": name,
+            "seed": seed,
+            "method": method,
+            "auc": roc_auc_score(labels, p),
+            "gauc": group_roc_auc_score(labels, p, groups=users),
+            "log_loss": log_loss(labels, p),
+            "gauc_at_once": group_roc_auc_score(labels, q, groups=users),
+            "cpu_seconds": time.process_time() - began,
+        }
+
+
+def main():
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.known_now")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--only", default="", help="part of a set's name")
+    parser.add_argument("--method", default="", help="part of a method's name")
+    options, results = parser.parse_args(), []
+    for name in (name for name in [*REAL, *MADE] if options.only in name):
+        for seed in range(options.seeds):
+            for measured in measure(name, seed, options.method):
+                results.append(measured)
+                print(*measured.values(), flush=True)
+    table = pd.DataFrame(results)
+    means = table.drop(columns="seed").groupby(["set", "method"], sort=False).mean()
+    print_frame(means.map("{:.4f}".format).reset_index(), "Means over seeds")
+    losses = table.pivot(index=["set", "seed"], columns="method", values="log_loss")
+    for other in losses.columns.intersection(["default", "LightGBM live"]):
+        gained = losses.sub(losses[other], axis=0).groupby("set")
+        text = gained.mean().map("{:+.4f}".format) + gained.sem().map(" ± {:.4f}".format)
+        print_frame(text.reset_index(), f"Log loss above that of {other}, and standard error")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,95 @@
+"""Training rows shown with the levels of a memory that ended some time before them."""
+
+from __future__ import annotations
+
+from itertools import permutations
+
+import numpy as np
+
+from sklearn_din.features.encoded import EncodedFeatures
+from sklearn_din.features.level_columns import RATES, RECENT, find_levels
+from sklearn_din.features.schema import FIRST_KNOWN_ID, UNKNOWN_ID
+from sklearn_din.training.novelty import N_BLOCKS_AHEAD, moments_of
+from sklearn_din.utils.keys import hash_keys
+
+AGED_SHARE = 0.1  # of the training rows; with more, live rows lose (benchmarks/known_now.py)
+
+
+def age_levels(X: EncodedFeatures, *, share: float) -> EncodedFeatures:
+    """Return training rows, some with the levels that a memory of earlier rows alone has.
+
+    Levels (``NAME_rate``, ``NAME_count``, ``NAME_elapsed``) tell what came of all rows before each
+    training row. A memory that is not told what happens ends with training: users and items that
+    came up since have no level, and the levels of others grow old. So ``AGED_SHARE`` of the rows
+    are shown as by a memory of the rows before ``t - d``, where a row is at moment t, in rows, and
+    d is drawn evenly from 0 to twice the validation rows. What was known of a key at t - d is
+    what its first row from then on has; only the time elapsed is longer. Rows without a time, and
+    levels of keys that are no columns of ids, stay as they are.
+
+    share : of the rows that are held out for validation
+    """
+    codes = _codes_of_keys(X)
+    if X.times is None or not codes:
+        return X
+    levels, columns = find_levels(X.schema.names("numeric")), dict(X.columns)
+    ahead, chance = np.random.RandomState(0).random_sample((2, len(X)))
+    moments, aged = moments_of(X).astype(np.int64), np.flatnonzero(chance < AGED_SHARE)
+    until = moments[aged] - np.ceil(ahead[aged] * N_BLOCKS_AHEAD * share * len(X)).astype(np.int64)
+    until = np.maximum(until, 0)
+    for key, own in codes.items():
+        first = _first_since(own, moments, aged, until)
+        is_there = own[aged] >= 0
+        rows, first = aged[is_there], first[is_there]
+        for name in (n for n in X.columns if n.removesuffix("_missing") in levels[key]):
+            columns[name] = np.array(columns[name])
+            columns[name][rows] = X.columns[name][first]
+        elapsed, scale = levels[key].elapsed, X.schema[levels[key].elapsed].elapsed_scale
+        waited = (X.times[rows] - X.times[first]) / _second(X.times)
+        known = columns[elapsed][rows].astype(np.float64)
+        is_known = columns.get(f"{elapsed}_missing", np.zeros(len(X)))[rows] == 0
+        longer = np.log1p(np.expm1(known) + waited / scale)
+        columns[elapsed][rows] = np.where(is_known, longer, known)
+    everyone = np.zeros(len(X), dtype=np.int64)
+    for name in (n for n in X.columns if n.removesuffix("_missing") in _recent(X)):
+        columns[name] = np.array(columns[name])
+        columns[name][aged] = X.columns[name][_first_since(everyone, moments, aged, until)]
+    return X._replace(columns=columns)
+
+
+def _first_since(
+    codes: np.ndarray, moments: np.ndarray, rows: np.ndarray, until: np.ndarray
+) -> np.ndarray:
+    """Return for some rows the first row with the same code at a moment or later.
+
+    >>> _first_since(np.array([7, 5, 7]), np.array([0, 1, 2]), np.array([2, 1]), np.array([0, 1]))
+    array([0, 1])
+    """
+    stride = int(moments.max(initial=0)) + 1
+    places = codes.astype(np.int64) * stride + moments
+    order = np.argsort(places, kind="stable")
+    return order[np.searchsorted(places[order], codes[rows].astype(np.int64) * stride + until)]
+
+
+def _codes_of_keys(X: EncodedFeatures) -> dict[str, np.ndarray]:
+    """Return the value of each row by key, as a number; negative where there is none."""
+    levels, ids = find_levels(X.schema.names("numeric")), dict[str, np.ndarray]()
+    if levels and X.users is not None and X.schema.user:
+        hashes, is_missing = hash_keys(np.asarray(X.users), name="the column of users")
+        ids[X.schema.user] = np.where(is_missing, -1, np.unique(hashes, return_inverse=True)[1])
+    for name in X.schema.names("categorical") if levels else ():
+        own = X.columns[name].astype(np.int64)
+        ids[name] = np.where(own == UNKNOWN_ID, -1, np.abs(own) + FIRST_KNOWN_ID * (own < 0))
+    codes = {name: ids[name] for name in levels if name in ids}
+    for one, other in permutations(ids, 2):
+        if (name := f"{one}_{other}") in levels and name not in codes:
+            pair = ids[one] * (ids[other].max(initial=0) + 1) + ids[other]
+            codes[name] = np.where((ids[one] < 0) | (ids[other] < 0), -1, pair)
+    return codes
+
+
+def _recent(X: EncodedFeatures) -> set[str]:
+    return {f"{RECENT}_{rate}" for rate in RATES}
+
+
+def _second(times: np.ndarray) -> object:
+    return np.timedelta64(1, "s") if times.dtype.kind == "M" else 1

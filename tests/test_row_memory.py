@@ -1,0 +1,363 @@
+"""Levels of what came of earlier rows: by loops, attached or remembered, told late or twice."""
+
+import copy
+import pickle
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+from sklearn.pipeline import make_pipeline
+
+from sklearn_din import (
+    DINClassifier,
+    DINRegressor,
+    HistoryBuilder,
+    HistorySequenceEncoder,
+    attach_aggregates,
+    export_onnx,
+    live_predictions,
+    load,
+    load_onnx,
+    rank_candidates,
+    remember,
+    save,
+    update,
+)
+from sklearn_din.features.level_columns import level_columns
+from sklearn_din.logs import row_memory
+from sklearn_din.training import aged_levels
+from sklearn_din.utils.shrinkage import prior_rows, sums_of_keys
+
+KEYS = ["user", "item", "kind", ("user", "item"), ("user", "kind")]
+NAMES = {"user": "user", "time": "time", "columns": ["item", "kind"]}
+QUICK = {"max_epochs": 1, "hidden_units": (8,), "random_state": 0, "early_stopping": False}
+
+
+def make_rows(n_rows=400, seed=0):
+    """Rows of few users and items, some of one moment, and what came of them."""
+    rng = np.random.RandomState(seed)
+    item = rng.randint(12, size=n_rows)
+    rows = pd.DataFrame(
+        {
+            "user": rng.choice([3, 5, 8, 9], n_rows),
+            "item": np.array(list("abcdefghijkl"))[item],
+            "kind": item % 3,
+            "time": np.sort(rng.randint(n_rows // 2, size=n_rows)),
+        }
+    )
+    return rows, (rng.random_sample(n_rows) < 0.2 + 0.05 * item).astype(int)
+
+
+def plain_levels(row, rows, y, known, key, *, recent=1000):
+    """The levels of one key for one row, by a loop over the rows that count."""
+    names = [key] if isinstance(key, str) else list(key)
+    before = [i for i in range(len(rows)) if known[i] < row["time"]]
+    sums = {}
+    for i in before:
+        of_key = tuple(rows[name].iloc[i] for name in names)
+        n, ones = sums.get(of_key, (0, 0))
+        sums[of_key] = n + 1, ones + y[i]
+    own = tuple(row[name] for name in names)
+    n, ones = sums.get(own, (0, 0))
+    rate = np.nan
+    if before:
+        all_sums = sum(sums_of_keys(*map(np.array, ([n], [ones]))) for n, ones in sums.values())
+        prior, average = prior_rows(all_sums[:, 0]), np.mean([y[i] for i in before])
+        rate = (ones + prior * average) / (n + prior)
+    same = [i for i in before if tuple(rows[name].iloc[i] for name in names) == own]
+    elapsed = row["time"] - known[same].max() if same else np.nan
+    latest = sorted(before, key=lambda i: -known[i])
+    edge = known[latest[min(recent, len(latest)) - 1]] if latest else 0
+    late = [y[i] for i in latest if known[i] >= edge]
+    return rate, n, elapsed, np.mean(late) if late else np.nan
+
+
+@pytest.mark.parametrize("delay", [0, 20])
+def test_levels_are_those_of_plain_loops(monkeypatch, delay):
+    monkeypatch.setattr(row_memory, "RECENT_ROWS", 30)
+    rows, y = make_rows(150)
+    known = (rows["time"] + np.random.RandomState(1).randint(delay + 1, size=len(rows))).to_numpy()
+    names = {**NAMES, "known": "known"} if delay else NAMES
+    given = rows.assign(known=known) if delay else rows
+    memory = HistoryBuilder(**names, levels="auto").fit(given, y)
+    shown = memory.transform(rows)
+    for i in range(0, len(rows), 7):
+        for key in KEYS:
+            name = key if isinstance(key, str) else "_".join(key)
+            expected = plain_levels(rows.iloc[i], rows, y, known, key, recent=30)
+            columns = [f"{name}_rate", f"{name}_count", f"{name}_elapsed", "recent_rate"]
+            np.testing.assert_allclose(shown[columns].iloc[i].astype(float), expected, rtol=1e-12)
+    assert "known" not in shown
+    assert shown.columns.tolist() == memory.get_feature_names_out().tolist()
+
+
+@pytest.mark.parametrize("as_known", [None, "known"])
+def test_a_memory_gives_what_is_attached_to_the_bit(as_form, as_known):
+    rows, y = make_rows()
+    rows["known"] = rows["time"] + 3
+    names = NAMES if as_known is None else {**NAMES, "known": as_known}
+    memory = HistoryBuilder(**names, levels="auto").fit(rows, y)
+    shown = memory.transform(rows)
+    log = rows.assign(label=y)
+    attached = attach_aggregates(
+        as_form(rows),
+        as_form(log),
+        time="time",
+        aggregates="levels",
+        label="label",
+        levels=KEYS,
+        known=as_known,
+    )
+    for name in memory.memory_.names:
+        np.testing.assert_array_equal(attached[name], shown[name], err_msg=name)
+
+
+@pytest.mark.parametrize("labels", ["several", "numbers"])
+def test_several_labels_and_numbers_have_levels_too(labels, as_form):
+    rows, y = make_rows()
+    values = np.column_stack([y, np.where(rows["time"] % 3 == 0, np.nan, 1 - y)])
+    log = rows.assign(click=values[:, 0], buy=values[:, 1])
+    target = log[["click", "buy"]]
+    if labels == "numbers":
+        target = log[["click"]].assign(click=np.random.RandomState(0).normal(size=len(y)))
+        log, target = rows.assign(click=target["click"]), target["click"].to_numpy()
+    events = "positive" if labels == "several" else "all"
+    memory = HistoryBuilder(**NAMES, levels=KEYS[:4], events=events).fit(rows, target)
+    options = {"time": "time", "aggregates": "levels", "levels": KEYS[:4]}
+    options["label"] = ["click", "buy"] if labels == "several" else "click"
+    attached = attach_aggregates(as_form(rows), as_form(log), **options)
+    shown = memory.transform(rows)
+    what = "user_buy_rate" if labels == "several" else "user_mean"
+    assert what in memory.memory_.names
+    for name in memory.memory_.names:
+        np.testing.assert_allclose(attached[name], shown[name], rtol=1e-12, err_msg=name)
+
+
+def test_rows_may_come_in_parts_late_and_twice():
+    rows, y = make_rows()
+    rows = rows.drop_duplicates().reset_index(drop=True)
+    y = y[: len(rows)]
+    whole = HistoryBuilder(**NAMES, levels="auto").fit(rows, y)
+    expected = whole.transform(rows)
+    for order in (np.arange(len(rows)), np.random.RandomState(0).permutation(len(rows))):
+        memory = HistoryBuilder(**NAMES, levels="auto")
+        for part in np.array_split(order, 7):
+            memory.partial_fit(rows.iloc[part], y[part])
+            before = memory.transform(rows.iloc[:3])
+            with pytest.warns(UserWarning, match="were remembered already"):
+                memory.partial_fit(rows.iloc[part], y[part])  # sent twice, it counts once
+            pd.testing.assert_frame_equal(memory.transform(rows.iloc[:3]), before)
+        for name in memory.memory_.names:
+            own = memory.transform(rows)[name]
+            np.testing.assert_allclose(own, expected[name], rtol=1e-12, err_msg=name)
+        is_in_order = (np.diff(order) > 0).all()
+        assert not is_in_order or memory.transform(rows).equals(expected)  # to the bit
+
+
+def test_equal_rows_of_one_call_count_as_often_as_they_stand():
+    rows, y = make_rows(40)
+    twice = pd.concat([rows, rows], ignore_index=True)
+    memory = HistoryBuilder(**NAMES, levels=["item"]).fit(twice, np.append(y, y))
+    own = memory.transform(twice)
+    once = HistoryBuilder(**NAMES, levels=["item"]).fit(rows, y).transform(rows)
+    np.testing.assert_array_equal(own["item_count"][:40], 2 * once["item_count"])
+
+
+def test_no_row_knows_its_own_label_nor_a_later_one():
+    rows, y = make_rows()
+    late = rows["time"] >= 150
+    other = np.where(late, 1 - y, y)
+    first, second = (
+        HistoryBuilder(**NAMES, levels="auto").fit(rows, labels).transform(rows)
+        for labels in (y, other)
+    )
+    levels = [*level_columns(first.columns)]
+    assert len(levels) == 16
+    same = rows["time"] <= 150
+    pd.testing.assert_frame_equal(first.loc[same, levels], second.loc[same, levels])
+    assert not first[levels].equals(second[levels])
+
+
+def test_a_memory_is_kept_as_hashes_by_pickle_and_save(tmp_path):
+    rows, y = make_rows()
+    users = rows.assign(user=rows["user"].map("ann.{}@example.org".format))
+    memory = HistoryBuilder(**NAMES, levels="auto").fit(users, np.zeros(len(y)) + (y > 0))
+    expected = memory.transform(users)
+    save(memory, tmp_path / "memory.din")
+    for kept in (pickle.loads(pickle.dumps(memory)), load(tmp_path / "memory.din")):
+        pd.testing.assert_frame_equal(kept.transform(users), expected)
+        assert not hasattr(kept.memory_, "users")
+    state = memory.__getstate__()
+    state["fitted"]["memory_"]["values"] = state["fitted"]["memory_"]["values"][:3]
+    with pytest.raises(ValueError, match="remembered rows"):
+        HistoryBuilder.__new__(HistoryBuilder).__setstate__(state)
+
+
+def test_polars_times_in_units_and_missing_users():
+    rows, y = make_rows()
+    rows["user"] = rows["user"].where(rows["user"] != 9).astype("Int64")
+    rows["time"] = pd.to_datetime(rows["time"], unit="h").astype("datetime64[s]")
+    memory = HistoryBuilder(**NAMES, levels="auto").fit(pl.from_pandas(rows), y)
+    shown = memory.transform(pl.from_pandas(rows))
+    expected = HistoryBuilder(**NAMES, levels="auto").fit(rows, y)
+    for name in memory.memory_.names:
+        own = expected.transform(rows)[name]
+        np.testing.assert_array_equal(shown[name].to_numpy().astype(float), own, err_msg=name)
+    assert (expected.transform(rows)["user_count"][rows["user"].isna()] == 0).all()
+    finer = rows.assign(time=(rows["time"] + pd.Timedelta("1ms")).astype("datetime64[ms]"))
+    expected.partial_fit(finer, y)
+    assert expected.memory_.unit == "ms"
+    now = expected.transform(rows.iloc[-1:].assign(time=pd.Timestamp("2000-01-01")))
+    assert now["item_count"].item() == 2 * (rows["item"] == rows["item"].iloc[-1]).sum()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"user": lambda rows: rows["user"].astype(str)}, "must hold values of one kind"),
+        (
+            {n: lambda r: pd.to_datetime(r["item"].map(ord)) for n in ("time", "known")},
+            "must hold numbers",
+        ),
+        ({"known": lambda rows: rows["time"] - 1}, "400 rows whose label was known before"),
+        ({"known": lambda rows: rows["time"].where(rows["time"] > 5)}, "Leave those rows out"),
+    ],
+)
+def test_what_cannot_be_remembered_is_said(change, message):
+    rows, y = make_rows()
+    rows["known"] = rows["time"]
+    memory = HistoryBuilder(**NAMES, levels="auto", known="known").fit(rows, y)
+    with pytest.raises((TypeError, ValueError), match=message):
+        memory.partial_fit(rows.assign(**change), y)
+
+
+def test_some_training_rows_are_shown_by_a_memory_that_ended_before_them(monkeypatch):
+    monkeypatch.setattr(aged_levels, "AGED_SHARE", 1.0)
+    rows, y = make_rows()
+    rows = rows.assign(time=pd.to_datetime(rows["time"], unit="h"))
+    memory = HistoryBuilder(**NAMES, levels="auto")
+    encoder = HistorySequenceEncoder(user="user", time="time")
+    X = encoder.fit_transform(memory.fit_transform(rows, y))
+    assert encoder.scales_["item_elapsed"].is_elapsed
+    aged = aged_levels.age_levels(X, share=0.25)
+    ahead, _ = np.random.RandomState(0).random_sample((2, len(X)))
+    moments = np.searchsorted(rows["time"], rows["time"])
+    for i in range(0, len(rows), 9):
+        until = max(moments[i] - int(np.ceil(ahead[i] * 2 * 0.25 * len(X))), 0)
+        known = np.flatnonzero(moments < until)
+        if len(np.unique(y[known])) < 2:
+            continue
+        ended = HistoryBuilder(**NAMES, levels="auto").fit(rows.iloc[known], y[known])
+        twin = encoder.transform(ended.transform(rows.iloc[[i]]))
+        for name in (n for n in twin.columns if n.endswith(("_count", "_elapsed", "_missing"))):
+            np.testing.assert_allclose(aged.columns[name][i], twin.columns[name], atol=1e-5)
+        since = [j for j in range(len(rows)) if moments[j] >= until]
+        for key in ("user", "item"):  # the rate of then, shrunk to the average of then
+            first = next(j for j in since if rows[key].iloc[j] == rows[key].iloc[i])
+            assert aged.columns[f"{key}_rate"][i] == X.columns[f"{key}_rate"][first]
+        assert aged.columns["recent_rate"][i] == X.columns["recent_rate"][since[0]]
+
+
+def test_rows_without_users_or_times_or_levels_are_shown_as_they_are():
+    rows, y = make_rows()
+    attached = HistoryBuilder(**NAMES, levels="auto").fit_transform(rows, y)
+    for names in ({"time": "time", "drop": "user"}, {"user": "user", "drop": "time"}):
+        X = HistorySequenceEncoder(**names).fit_transform(attached)
+        aged = aged_levels.age_levels(X, share=0.1)
+        np.testing.assert_array_equal(aged.columns["user_count"], X.columns["user_count"])
+        is_same = np.array_equal(aged.columns["item_count"], X.columns["item_count"])
+        assert is_same == ("user" in names)
+    X = HistorySequenceEncoder(**{n: n for n in ("user", "time")}).fit_transform(rows)
+    assert aged_levels.age_levels(X, share=0.1) is X
+
+
+def fit(rows, y, **options):
+    memory = HistoryBuilder(**NAMES, levels="auto")
+    encoder = HistorySequenceEncoder(user="user", time="time")
+    return make_pipeline(memory, encoder, DINClassifier(**QUICK | options)).fit(rows, y)
+
+
+def by_hand(model, users, candidates):
+    """Each pair's probability by the Pipeline, row by row."""
+    pairs = users.merge(candidates, how="cross")
+    p = model.predict_proba(pairs[["user", "item", "kind", "time"]])[:, 1]
+    return pd.DataFrame({"row": np.repeat(np.arange(len(users)), len(candidates)), "p": p})
+
+
+def test_rankings_are_those_of_rows_made_by_hand(tmp_path):
+    rows, y = make_rows(600)
+    model = fit(rows, y)
+    candidates = pd.concat(
+        [
+            rows[["item", "kind"]].drop_duplicates("item"),
+            pd.DataFrame({"item": ["new"], "kind": [1]}),
+        ]
+    )
+    users = pd.DataFrame({"user": [3, 99, None, 5], "time": [50, 200, 400, 400]})
+    later = rows.iloc[:200].assign(time=rows["time"].iloc[:200] + 1000)
+    newer = remember(model, later, y[:200])
+    export_onnx(newer, tmp_path / "model.onnx")
+    save(newer[0], tmp_path / "memory.din")
+    onnx = load_onnx(tmp_path / "model.onnx", memory=load(tmp_path / "memory.din"))
+    past = rank_candidates(model, users, candidates, top_k=20)
+    for way in (model, newer, onnx):
+        ranked = rank_candidates(way, users, candidates, top_k=20)
+        pairs = by_hand(newer if way is onnx else way, users, candidates)
+        own = ranked.sort_values(["row", "probability"])["probability"]
+        expected = pairs.sort_values(["row", "p"])["p"]
+        np.testing.assert_allclose(own, expected, atol=2e-6)
+        np.testing.assert_allclose(ranked["probability"], past["probability"], atol=2e-6)
+    now = users[["user"]]  # who does not say when is asked for now
+    moment = users.assign(time=newer[0].next_moment())
+    np.testing.assert_allclose(
+        rank_candidates(newer, now, candidates)["probability"],
+        rank_candidates(newer, moment, candidates)["probability"],
+    )
+    assert not np.allclose(
+        rank_candidates(newer, now, candidates, top_k=20)["probability"],
+        rank_candidates(model, now, candidates, top_k=20)["probability"],
+    )
+
+
+def test_remember_leaves_the_old_model_and_the_weights(tmp_path):
+    rows, y = make_rows()
+    model = fit(rows, y)
+    later = rows.assign(time=rows["time"] + 1000)
+    before, state = model.predict_proba(later), copy.deepcopy(model[0].memory_)
+    newer = remember(model, later, y)
+    np.testing.assert_array_equal(model.predict_proba(later), before)
+    np.testing.assert_array_equal(model[0].memory_.values, state.values)
+    assert newer[-1] is model[-1]
+    assert len(newer[0].memory_.times) == 2 * len(rows)
+    learnt = update(model, later, y)
+    assert len(learnt[0].memory_.times) == 2 * len(rows)
+    with pytest.raises(TypeError, match="remember needs a HistoryBuilder"):
+        remember(make_pipeline(model[1], model[2]), later, y)
+
+
+def test_live_predictions_know_the_periods_before():
+    rows, y = make_rows()
+    is_late = rows["time"] >= 150
+    model = fit(rows[~is_late], y[~is_late])
+    late, labels = rows[is_late].sample(frac=1, random_state=0), y[is_late]
+    labels = pd.Series(y)[late.index].to_numpy()
+    live = live_predictions(model, late, labels, every=10)
+    known = model
+    for begin in range(150, 200, 10):
+        part = late["time"].between(begin, begin + 9).to_numpy()
+        np.testing.assert_array_equal(live[part], known.predict_proba(late[part])[:, 1])
+        known = remember(known, late[part], labels[part])
+    with pytest.raises(ValueError, match="every must be positive"):
+        live_predictions(model, late, labels, every=0)
+
+
+def test_a_regressor_remembers_means():
+    rows, y = make_rows()
+    model = make_pipeline(
+        HistoryBuilder(**NAMES, levels="auto", events="all"),
+        HistorySequenceEncoder(user="user", time="time"),
+        DINRegressor(max_epochs=1, hidden_units=(8,), random_state=0),
+    ).fit(rows, y + 0.5 * rows["kind"])
+    assert "item_mean" in model[0].memory_.names
+    assert remember(model, rows.assign(time=999), y + 1.0).predict(rows).shape == (len(rows),)
