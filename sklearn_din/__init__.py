@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from sklearn_din.saving import load as load
     from sklearn_din.saving import save as save
     from sklearn_din.saving import trusted_types as trusted_types
+    from sklearn_din.server.shown import read_events as read_events
     from sklearn_din.serving.evaluation import evaluate_ranking as evaluate_ranking
     from sklearn_din.serving.export import export_onnx as export_onnx
     from sklearn_din.serving.onnx_model import load_onnx as load_onnx
@@ -66,6 +67,7 @@ _NAMES_OF = {
     "regressor": ("DINRegressor",),
     "resilient.checkpoint": ("Checkpoint",),
     "saving": ("inspect", "load", "save", "trusted_types"),
+    "server.shown": ("read_events",),
     "serving.evaluation": ("evaluate_ranking",),
     "serving.export": ("export_onnx",),
     "serving.onnx_model": ("load_onnx",),

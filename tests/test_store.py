@@ -130,7 +130,7 @@ def test_events_are_there_at_the_next_start_as_they_were_posted(served, url):
         )
         assert post(client, event(7, 12), shown) == 0
         query = 'SELECT "user", "time", item, label, columns FROM events ORDER BY sequence'
-        assert state._store.read(query) == [
+        assert state._store.ask(query) == [
             ("7", '"2024-03-04T00:00:00+00:00"', "12", None, '{"category":1}'),
             ("7", '"2024-03-05T01:00+02:00"', "13", None, '{"category":1}'),
             ("7", '"2024-03-04T00:00:00+00:00"', "14", 0,
@@ -149,7 +149,10 @@ def test_values_of_every_kind_come_back(any_url):
     ]
     with store.transaction():
         store.add(rows, "digest")
-    read = [(json.loads(user), json.loads(item)) for _, user, _, item, *_ in store.read_events(0)]
+    read = [
+        (json.loads(user), json.loads(item))
+        for _, user, _, item, *_ in store.read_rows("events", 0)
+    ]
     assert [(type(user), user, item) for user, item in read] == [
         (type(value), value, [value, None]) for value in VALUES
     ]
@@ -210,14 +213,14 @@ def test_a_post_is_whole_and_a_failing_write_changes_no_answer(served, any_url, 
 
 def test_all_posts_that_wait_are_one_transaction(served, any_url, monkeypatch):
     with serve(served, any_url) as (client, state):
-        held, n_transactions, begin = threading.Event(), [], state._store._transaction
+        held, n_transactions, begin = threading.Event(), [], state._store.transaction
 
-        def count(*given):
+        def count():
             n_transactions.append(1)
             held.wait(10)
-            return begin(*given)
+            return begin()
 
-        monkeypatch.setattr(state._store, "_transaction", count)
+        monkeypatch.setattr(state._store, "transaction", count)
         with ThreadPoolExecutor(20) as pool:
             posts = [pool.submit(post, client, event(n, 12)) for n in range(20)]
             wait_for(lambda: state._writes.qsize() >= 10)
@@ -239,7 +242,7 @@ def test_the_bound_of_memory_is_kept_and_none_vanishes(served, monkeypatch):
         n_events = state.answers.histories.n_events
         state.reload()
         assert state.answers.histories.n_events == n_events
-        assert len(state._store.read_events(0, 10**6)) == n_added > 100
+        assert len(state._store.read_rows("events", 0)) == n_added > 100
         assert state._store.n_bytes() <= 200_000
         assert client.delete("/users/7").status_code in (200, 507)
 
@@ -299,7 +302,7 @@ def test_what_is_no_store_is_one_sentence(tmp_path, capsys):
         Store(str(tmp_path / "other.db"))
     store = Store(str(tmp_path / "events.db"))
     with store.transaction():
-        store.read("UPDATE meta SET value = '99' WHERE key = 'version'")
+        store.ask("UPDATE meta SET value = '99' WHERE key = 'version'")
     store.close()
     with pytest.raises(ValueError, match="has tables of version 99"):
         Store(str(tmp_path / "events.db"))
@@ -346,7 +349,7 @@ def test_blocks_join_as_single_events_do(served, any_url, monkeypatch):
     model, catalogue, _ = served
     rng = np.random.default_rng(0)
     monkeypatch.setattr(posting, "BLOCK", 7)
-    monkeypatch.setattr(Store.read_events, "__defaults__", (7,))
+    monkeypatch.setattr(stores, "BLOCK", 7)
     with serve(served, any_url) as (client, state):
         events = [
             event(int(rng.integers(0, 9)), int(item), f"2024-03-0{rng.integers(1, 9)}T00:00:00Z")
@@ -482,7 +485,7 @@ def test_the_slower_of_two_transactions_is_seen_too(served, url):
         assert done == ["written", "committed"]
         thread.join()
         wait_for(lambda: items_of(state, 7) == [*before, 13, 14], seconds=3)
-        numbers = [sequence for sequence, *_ in state._store.read_events(0)]
+        numbers = [sequence for sequence, *_ in state._store.read_rows("events", 0)]
         assert numbers == sorted(numbers)
         slow.close()
 

@@ -154,6 +154,7 @@ def serve_parser() -> OneLineParser:
         dest="store",
         help="keep posted events in this file of SQLite, or in postgresql://... (extra postgres)",
     )
+    add("--log-shown", action="store_true", help="keep each answer of /rank there, too")
     add(
         "--now",
         choices=("clock", "newest"),

@@ -33,7 +33,7 @@ def serve(options: Options) -> None:
     if store.url is not None:
         print(f"posted events are kept in {store.name}: personal data of the users", flush=True)
     print(f"loading {', '.join(map(str, files))}", flush=True)
-    state = State(lambda: load_answers(options), files, store)
+    state = State(lambda: load_answers(options), files, store, logs_shown=options.log_shown)
     run(state, options)
 
 

@@ -1,6 +1,7 @@
 """What a request is answered by: one model beside one catalogue and the log of what users did."""
 
 from collections.abc import Container, Mapping
+from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any, Literal
 
@@ -21,6 +22,7 @@ from sklearn_din.server.json_values import (
     plain,
     read_id,
     refuse_other_keys,
+    write,
 )
 from sklearn_din.serving.ranking import Ranker
 from sklearn_din.training.early_stopping import CHECK
@@ -125,10 +127,21 @@ class Answers:
         if self.histories is not None:
             self.histories.forgotten = users
 
-    def rank(self, user: User, items: list[Any] | None, top_k: int, exclude: Exclude) -> Values:
-        """Return the best items and their numbers; items of no catalogue are named."""
+    def rank(
+        self,
+        user: User,
+        items: list[Any] | None,
+        top_k: int,
+        exclude: Exclude,
+        whole: Values | None = None,
+    ) -> Values:
+        """Return the best items and their numbers; items of no catalogue are named.
+
+        ``whole`` is the user as :meth:`read_user` returns it, where it was asked before.
+        """
         rows = None if items is None else self.items.find(items)
-        best, numbers = self.best(self.read_user(user), rows, top_k, exclude)
+        whole = self.read_user(user) if whole is None else whole
+        best, numbers = self.best(whole, rows, top_k, exclude)
         if not best:
             raise ValueError("the user's history has every item. Leave exclude out.")
         ids = self.items.ids
@@ -160,6 +173,20 @@ class Answers:
         shown = [self.items.show(row) for row in rows.tolist()]
         answer: Values = {f"{name}s": [item[name] for item in shown] for name in ("item", "title")}
         return answer | {"scores": scores.tolist()}
+
+    def show(self, user: User, whole: Values, answer: Values) -> tuple[Any, list[str]]:
+        """Return the id of who was shown an answer, and the store's columns of it but the request.
+
+        Histories out of the log are no columns of a request: they can be attached again.
+        """
+        log = self.histories
+        owner = self._encoder.user if log is None else log.user
+        from_log = {*log.sources} - {*(user if isinstance(user, Mapping) else ())} if log else set()
+        own = {n: v for n, v in whole.items() if n not in from_log and n != owner}
+        now = datetime.now(UTC).isoformat() if log is None else log.now(whole.get(owner))
+        of_items = [self.items.facts(row) for row in self.items.find(answer["items"])]
+        columns = now, own, answer["items"], answer[self._numbers], of_items
+        return whole.get(owner), [write(column) for column in columns]
 
     def predict(self, rows: list[Values]) -> dict[str, list[Any]]:
         """Return the number of each row, a user beside an item; of labels, of the one to rank."""

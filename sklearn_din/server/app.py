@@ -93,6 +93,7 @@ class Ranked(Answer):
     probabilities: list[float] | None = Field(None, description='Of a regressor "predictions".')
     known: StrictBool | None = Field(None, description="Whether the log has the user.")
     unknown_items: list[Id] | None = Field(None, description="Those that no catalogue has.")
+    request: str | None = Field(None, description="Where answers are logged: for a click's event.")
 
 
 class Predicted(Answer):
@@ -180,7 +181,7 @@ def _add_routes(app: FastAPI, state: State) -> None:
     @route("post", "/rank", "The best items for a user", Ranked)
     async def rank(request: RankRequest) -> Any:
         asked = request.user, request.items, request.top_k, request.exclude
-        return await answer(state.answers.rank, *asked)
+        return await answer(state.rank, *asked)
 
     @route("post", "/predict", "The probability of a click, row by row", Predicted)
     async def predict(request: PredictRequest) -> Any:

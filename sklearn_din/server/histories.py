@@ -120,6 +120,12 @@ class Histories:
             histories[self._elapsed] = [(now - event.time) / unit for event in events]
         return histories, [self.moments.show(event.time) for event in events]
 
+    def now(self, user: Any) -> Any:
+        """Return the moment that is now for a user, as a store has it."""
+        posted = self._posted.get(user, [])
+        now = self.moments.now(posted[-1].time if posted else None)
+        return self.moments.write(self.moments.show(now), now)
+
     def n_of(self, user: Any) -> int:
         """Return how many events of a user there are."""
         start, end = self._span(user)

@@ -51,8 +51,8 @@ class Items:
             )
         self.ids = [plain(value) for value in self.frame[item].tolist()]
         self._rows = {value: row for row, value in enumerate(self.ids)}
-        others = [name for name in self.frame if name not in (item, title, image)]
-        self._facts = ([] if title is None else [item]) + others[:MOST_FACTS]
+        self._others = [name for name in self.frame if name not in (item, title, image)]
+        self._facts = ([] if title is None else [item]) + self._others[:MOST_FACTS]
         titles, ids = self.frame[title or item], self.frame[item].astype(str)
         self._titles = titles.astype(object).where(titles.notna(), ids).astype(str)
         self._texts = (self._titles + "\n" + ids).str.lower()
@@ -79,6 +79,10 @@ class Items:
     def row(self, row: int) -> Values:
         """Return the columns of an item."""
         return {str(name): plain(self.frame[name].iloc[row]) for name in self.frame}
+
+    def facts(self, row: int) -> Values:
+        """Return the columns of an item but its id, title and picture."""
+        return {name: value for name, value in self.row(row).items() if name in self._others}
 
     def search(self, text: str, n: int) -> list[Values]:
         """Return items whose title or id contains a text, first the one whose id it is."""

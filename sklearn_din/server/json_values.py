@@ -1,6 +1,7 @@
 """JSON values in and out: spelling of ids, dates, missing values."""
 
 import difflib
+import json
 import math
 from collections.abc import Collection, Iterable
 from typing import Any
@@ -79,6 +80,11 @@ def read_id(text: str | int, known: Any) -> Any:
         return int(text) if isinstance(known, int) else str(text)
     except ValueError:
         return text
+
+
+def write(value: Any) -> str:
+    """Return a value as text of JSON, the same for equal ones."""
+    return json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
 
 
 def plain(value: Any) -> Any:

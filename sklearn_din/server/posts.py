@@ -12,6 +12,7 @@ from sklearn_din.server.json_values import (
     check_value,
     plain,
     refuse_other_keys,
+    write,
 )
 from sklearn_din.server.store import BLOCK, Posted, Removed, Store
 
@@ -72,11 +73,11 @@ class Posts:
         for values in whole:
             self._check(values)
             others = {name: value for name, value in values.items() if name not in own}
-            texts.append((_write(values.get(item)), values.get("label"), _write(others)))
+            texts.append((write(values.get(item)), values.get("label"), write(others)))
         rows = []
         for event, values, text in zip(log.read(whole), whole, texts, strict=True):
             time = log.moments.write(values[log.time], event.time)
-            stored = Posted("", _write(event.user), _write(time), *text)
+            stored = Posted("", write(event.user), write(time), *text)
             event_id = values.get("event_id")
             if event_id is None:  # equal ones are one
                 event_id = self._store.hash(" ".join(map(str, stored)))
@@ -101,7 +102,7 @@ class Posts:
         n_rows = BLOCK
         while n_rows == BLOCK:
             removed = self._store.read_removed(self._removed_to)
-            rows = self._store.read_events(self._read_to)
+            rows = self._store.read_rows("events", self._read_to)
             self._forget(removed)
             self._join(rows)
             n_rows = len(rows)
@@ -179,7 +180,3 @@ class Posts:
             check_value(value, name=name)
             if name in self.answers.posted_columns:
                 check_spelling([value], self.answers.posted_columns[name], name=name)
-
-
-def _write(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"))

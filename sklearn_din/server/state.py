@@ -7,6 +7,7 @@ import os
 import queue
 import threading
 import time
+import uuid
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -14,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from sklearn_din.server.answers import Answers
+from sklearn_din.server.answers import Answers, Exclude, User
 from sklearn_din.server.json_values import Values, read_id
 from sklearn_din.server.posts import Posts
 from sklearn_din.server.store import MOST_BYTES, SECONDS_OF_PATIENCE, Store, StoreError
@@ -46,6 +47,8 @@ class State:
         the answers that it began with. Where loading fails the old ones stay.
     store : Store, default=None
         Where posted events are kept; None: in memory.
+    logs_shown : bool, default=False
+        Whether the store gets each answer of :meth:`rank`.
     """
 
     def __init__(
@@ -53,7 +56,10 @@ class State:
         load: Callable[[], Answers],
         files: Sequence[Path] = (),
         store: Store | None = None,
+        *,
+        logs_shown: bool = False,
     ) -> None:
+        self._logs_shown, self.n_not_logged = logs_shown, 0
         self._load, self._files, self._store = load, files, store or Store()
         self.problem: Values | None = None  # of the new files, or of looking at them
         self.store_problem: Values | None = None
@@ -106,6 +112,23 @@ class State:
         self._writes.put((answered, function, given))
         return await answered
 
+    def rank(self, user: User, items: list[Any] | None, top_k: int, exclude: Exclude) -> Values:
+        """Return the best items for a user, and where they are logged the id of this request.
+
+        What waits to be logged has its bound, as posts have: what is beyond it is counted.
+        """
+        answers = self.answers
+        whole = answers.read_user(user)
+        answer = answers.rank(user, items, top_k, exclude, whole)
+        if not self._logs_shown:
+            return answer
+        request = uuid.uuid4().hex
+        if self._writes.qsize() < MOST_WAITING:
+            self._writes.put((None, self._show, (request, *answers.show(user, whole, answer))))
+        else:
+            self.n_not_logged += 1
+        return answer | {"request": request}
+
     def add(self, events: list[Values]) -> Values:
         """Let events join their users' histories; return how many are new, and their ids.
 
@@ -135,6 +158,10 @@ class State:
             warn_user(IN_FILES)
         return {"removed": removed["events"], "shown": removed["shown"]}
 
+    def _show(self, request: str, user: Any, columns: list[str]) -> Values:
+        self._store.add_shown(request, user, columns, self.digest)
+        return {}
+
     def about_store(self) -> Values:
         """Return where posts are, how many do not count, and what is wrong."""
         most = MOST_BYTES if self._store.url is None else None
@@ -144,6 +171,7 @@ class State:
             "bytes_at_most": most,
             "left_out": self.posts.n_left_out,
             "without_a_value": self.posts.n_without_a_value,
+            "not_logged": self.n_not_logged,
             "seconds_behind": round(time.monotonic() - self._caught_up, 1),
             "problem": self.store_problem,
         }
@@ -199,7 +227,7 @@ class State:
         for _ in range(self.n_threads):
             self._jobs.put(None)
         self._is_closed.set()
-        self._writes.put((None, None, ()))
+        self._writes.put((None, dict, ()))
         self._writer.join(SECONDS_OF_PATIENCE / 2)  # a database that does not answer may have it
         if not self._writer.is_alive():
             self._store.close()
@@ -223,9 +251,10 @@ class State:
                     jobs.append(self._writes.get_nowait())
             jobs = [job for job in jobs if job[0] is None or not job[0].cancelled()]
             for (answered, *_), outcome in zip(jobs, self._commit(jobs), strict=True):
-                loop = None if answered is None else answered.get_loop()
-                if loop is not None and not loop.is_closed():
-                    loop.call_soon_threadsafe(_settle, answered, outcome)
+                if answered is None:
+                    self.n_not_logged += outcome[1] is not None
+                elif not answered.get_loop().is_closed():
+                    answered.get_loop().call_soon_threadsafe(_settle, answered, outcome)
             jobs = []
 
     def _commit(self, jobs: list[tuple[Any, ...]]) -> list[Any]:

@@ -50,6 +50,10 @@ PERSONAL = {
         *("items", "scores", "item_columns"),
     ),
 }
+COLUMNS = {  # that are read
+    "events": '"user", "time", item, label, columns',
+    "shown": 'request, "user", "time", columns, items, scores, item_columns',
+}
 TABLES = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE events (
@@ -127,16 +131,26 @@ class Store:
             self._connect()
             self._prepare()
 
-    def transaction(self) -> Any:
-        """Return a context: what is written in it is there afterwards, or none of it."""
-        return self._transaction("IMMEDIATE", f"SELECT pg_advisory_xact_lock({LOCK})")
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Write in a context: it is there afterwards, or none of it."""
+        lock = f"; SELECT pg_advisory_xact_lock({LOCK})" if self.is_postgres else " IMMEDIATE"
+        with self._lock:
+            self.ask(f"BEGIN{lock}")
+            try:
+                yield
+                self.ask("COMMIT")
+            except BaseException:
+                with suppress(self._driver.Error, AttributeError):
+                    self._connection.execute("ROLLBACK")
+                raise
 
     def find_known(self, event_ids: Sequence[str]) -> set[str]:
         """Return those ids that an event has."""
         id_of = {self.hash(f"event {event_id}"): event_id for event_id in event_ids}
         places = ", ".join("?" * len(id_of))
         query = f"SELECT event_key FROM events WHERE event_key IN ({places})"
-        return {id_of[key] for (key,) in self._ask(query, list(id_of))} if id_of else set()
+        return {id_of[key] for (key,) in self.ask(query, list(id_of))} if id_of else set()
 
     def add(self, events: Sequence[Posted], digest: str) -> None:
         """Write events whose ids are new."""
@@ -147,19 +161,16 @@ class Store:
             rows.append((key, user_key, *event, *own))
         self._insert("events", (*PERSONAL["events"], "posted_at", "digest"), rows)
 
-    def add_shown(self, answers: Sequence[tuple[Any, ...]], digest: str) -> None:
-        """Write what was shown: request, user, and the other columns as text of JSON."""
-        rows = []
-        for request, user, *others in answers:
-            user_key = None if user is None else self.user_key(user)
-            rows.append((user_key, request, json.dumps(user), *others, _now(), digest))
-        self._insert("shown", (*PERSONAL["shown"], "shown_at", "digest"), rows)
+    def add_shown(self, request: str, user: Any, others: Sequence[str], digest: str) -> None:
+        """Write what was shown: the other columns are text of JSON."""
+        row = self.user_key(user), request, json.dumps(user), *others, _now(), digest
+        self._insert("shown", (*PERSONAL["shown"], "shown_at", "digest"), [row])
 
     def remove_event(self, event_id: str) -> bool:
         """Take an event back; return whether there was one."""
         key = self.hash(f"event {event_id}")
         query = "SELECT sequence, user_key FROM events WHERE event_key = ?"
-        for sequence, user_key in self._ask(query, [key]):
+        for sequence, user_key in self.ask(query, [key]):
             self._note_removed(user_key, sequence, sequence)
             self._blank("events", "sequence", sequence)
             return True
@@ -168,7 +179,7 @@ class Store:
     def remove_user(self, user: Any) -> dict[str, int]:
         """Forget a user, however the id is spelt; return how many rows there were."""
         key = self.user_key(user)
-        ((last,),) = self._ask("SELECT COALESCE(MAX(sequence), 0) FROM events")
+        ((last,),) = self.ask("SELECT COALESCE(MAX(sequence), 0) FROM events")
         self._note_removed(key, 0, last)
         return {table: self._blank(table, "user_key", key) for table in PERSONAL}
 
@@ -176,17 +187,13 @@ class Store:
         """Return what was removed after a number."""
         query = "SELECT sequence, user_key, first_event, last_event FROM removed"
         query += " WHERE sequence > ? ORDER BY sequence"
-        return [Removed(*row) for row in self._ask(query, [after])]
+        return [Removed(*row) for row in self.ask(query, [after])]
 
-    def read_events(self, after: int, n: int = BLOCK) -> list[tuple[Any, ...]]:
-        """Return sequence, user, time, item, label and columns of some events, in their order."""
-        query = 'SELECT sequence, "user", "time", item, label, columns FROM events'
+    def read_rows(self, table: str, after: int) -> list[tuple[Any, ...]]:
+        """Return a block of events, or of what was shown, in their order: ``COLUMNS``."""
+        query = f"SELECT sequence, {COLUMNS[table]} FROM {table}"
         query += ' WHERE sequence > ? AND "user" IS NOT NULL ORDER BY sequence LIMIT ?'
-        return self._ask(query, [after, n])
-
-    def read(self, query: str, given: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-        """Return the rows of a query of ours, ``?`` for values."""
-        return self._ask(query, given)
+        return self.ask(query, [after, BLOCK])
 
     def erase(self) -> bool:
         """Take what was removed out of the log of writes, too; return whether it is done.
@@ -196,9 +203,9 @@ class Store:
         if self.kind != "SQLite":
             return True
         with self._lock:  # posts wait, so that readers of other processes are not waited for long
-            self._ask("PRAGMA busy_timeout = 200")
-            ((is_busy, *_),) = self._ask("PRAGMA wal_checkpoint(TRUNCATE)")
-            self._ask(f"PRAGMA busy_timeout = {1_000 * SECONDS_OF_PATIENCE}")
+            self.ask("PRAGMA busy_timeout = 200")
+            ((is_busy, *_),) = self.ask("PRAGMA wal_checkpoint(TRUNCATE)")
+            self.ask(f"PRAGMA busy_timeout = {1_000 * SECONDS_OF_PATIENCE}")
         return not is_busy
 
     def n_bytes(self) -> int:
@@ -206,7 +213,7 @@ class Store:
         query = "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size"
         if self.is_postgres:
             query = "SELECT pg_total_relation_size('events') + pg_total_relation_size('shown')"
-        ((n_bytes,),) = self._ask(query)
+        ((n_bytes,),) = self.ask(query)
         return int(n_bytes)
 
     def user_key(self, user: Any) -> str:
@@ -253,17 +260,17 @@ class Store:
 
     def _prepare(self) -> None:
         """Make the tables where there are none, and check that they are ours."""
-        if not self._ask(TABLES_OF[self.is_postgres]):
+        if not self.ask(TABLES_OF[self.is_postgres]):
             with self.transaction():  # another server may begin at the same time
-                if not self._ask(TABLES_OF[self.is_postgres]):
+                if not self.ask(TABLES_OF[self.is_postgres]):
                     self._make_tables()
-        tables = {name for (name,) in self._ask(TABLES_OF[self.is_postgres])}
+        tables = {name for (name,) in self.ask(TABLES_OF[self.is_postgres])}
         if not {"meta", "events", "removed"} <= tables:
             raise ValueError(
                 f"{self.name} is a database of something else, with {sorted(tables)[:3]}. "
                 "Name another one by --events."
             )
-        known = dict(self._ask("SELECT key, value FROM meta"))
+        known = dict(self.ask("SELECT key, value FROM meta"))
         if known.get("version") != VERSION:
             raise ValueError(
                 f"{self.name} has tables of version {known.get('version')}, and this server makes "
@@ -275,30 +282,18 @@ class Store:
         number = "INTEGER PRIMARY KEY AUTOINCREMENT"
         if self.is_postgres:
             number = "BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY"
-            self._ask("CREATE SCHEMA IF NOT EXISTS sklearn_din")
+            self.ask("CREATE SCHEMA IF NOT EXISTS sklearn_din")
         for statement in TABLES.format(number=number).split(";\n")[:-1]:
-            self._ask(statement)
+            self.ask(statement)
         made = {"version": VERSION, "key": secrets.token_hex(32)}
         self._insert("meta", ("key", "value"), list(made.items()))
-
-    @contextmanager
-    def _transaction(self, kind: str, lock: str) -> Iterator[None]:
-        with self._lock:
-            self._ask(f"BEGIN; {lock}" if self.is_postgres else f"BEGIN {kind}")
-            try:
-                yield
-                self._ask("COMMIT")
-            except BaseException:
-                with suppress(self._driver.Error):
-                    if self._connection is not None:
-                        self._connection.execute("ROLLBACK")
-                raise
 
     def _note_removed(self, user_key: str, first: int, last: int) -> None:
         columns = ("user_key", "first_event", "last_event", "removed_at")
         self._insert("removed", columns, [(user_key, first, last, _now())])
 
-    def _ask(self, query: str, given: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+    def ask(self, query: str, given: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """Return the rows of a statement, ``?`` for values."""
         with self._lock, self._own_errors():
             cursor = self._connect().execute(self._spell(query), *([given] if given else []))
             return cursor.fetchall() if cursor.description else []
