@@ -328,14 +328,15 @@ class _Chain:
         }
 
 
-def answers(*, n_users=3000, cap=50, seed=0):
+def answers(*, n_users=3000, cap=50, seed=0, **others):
     """Return students' answers (``benchmarks.answer_log``), split by user.
 
     The past answers are an attribute of the events alone: the candidate's is the label.
     """
-    log = make_answer_log(n_users=n_users, max_length=cap, random_state=seed)
+    log = make_answer_log(n_users=n_users, max_length=cap, random_state=seed, **others)
     columns = ["item", "skill", "answer"]
     events = log.events.assign(answer=(log.events["answer"] == "right").astype(int))
-    X = attach_history(log.impressions, events, user="user", time="time", columns=columns)
+    at = {"user": "user", "time": "time", "max_length": cap}
+    X = attach_history(log.impressions, events, columns=columns, **at)
     rows = workloads.rows_of(X, log.y, log.probability, columns)
     return _by_user("answers", rows, ["item", "skill"], cap, seed, alone=["answer"])

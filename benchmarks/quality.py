@@ -70,7 +70,6 @@ def encoder_of(workload):
         user="group",
         time="time" if by_time else None,
         drop=() if by_time else ["time"],
-        max_length=workload["max_length"],
     )
 
 

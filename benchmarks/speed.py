@@ -63,8 +63,9 @@ def schema_of(workload):
     fields += [Field(name, "numeric") for name in workload["numeric"]]
     fields += [Field(f"hist_{a}", "history", a, n) for a, n in attributes.items()]
     histories = tuple(f"hist_{a}" for a in attributes)
-    behaviour = Behaviour("+".join(histories), histories, tuple(attributes))
-    return Schema(tuple(fields), (behaviour,), workload["max_length"])
+    of_all, n_events = (histories, tuple(attributes)), workload["max_length"]
+    behaviour = Behaviour("+".join(histories), *of_all, max_length=n_events)
+    return Schema(tuple(fields), (behaviour,))
 
 
 def encode(workload):

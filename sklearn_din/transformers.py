@@ -79,7 +79,7 @@ class EncoderParameters:
     user: str | None = parameter(None, str, None)
     time: str | None = parameter(None, str, None)
     position: str | None = parameter(None, str, None)
-    max_length: int = parameter(50, COUNT)
+    max_length: int | str = parameter("auto", AUTO, COUNT)
     min_frequency: int = parameter(1, COUNT)
     max_ids: int | None = parameter(None, COUNT, None)
     separator: str | None = parameter(None, str, None)
@@ -135,9 +135,12 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
         unknown. Training learns what a position adds to the log-odds of a click, so that an item
         gets no credit for its position; validation checks include it. Predictions are for an
         average position. It may be absent at transform.
-    max_length : int, default=50
-        Number of newest events of a history to keep. Time and memory grow with it. Item
-        neighbours also count older events, up to the newest 1,000 of a cell.
+    max_length : int or "auto", default="auto"
+        Number of newest events of a history that attention reads. "auto" takes, for each behaviour,
+        the length that 99 % of the training rows with events do not exceed, but at least 50 and at
+        most 1,000. ``summary()`` of the classifier shows it, and ``schema_`` holds it. Time and
+        memory grow with it: a fit with 1,000 events per row takes about three times as long as with
+        50. Item neighbours also count older events, up to the newest 1,000 of a cell.
     min_frequency : int, default=1
         Values that occur less often in the training rows and their histories share the unknown
         id. Raise it for catalogues with many ids that occur once.
@@ -163,7 +166,7 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
     Attributes
     ----------
     schema_ : Schema
-        Every output field and every behaviour.
+        Every output field and every behaviour, with the ``max_length`` of each.
     vocabularies_ : dict of str to ndarray
         For each column of ids, its known values; ``vocabularies_[name][i]`` has id ``i + 2``.
     scales_ : dict of str to EventScale
@@ -172,8 +175,8 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
         (``has_outliers``); elapsed times (``is_elapsed``) as ``log1p(elapsed / scale)``, where
         the scale is the power of two nearest to their median.
     longest_history_ : int
-        Events of the longest history seen at fit, 1,000 at most: the network reads the newest
-        ``max_length`` of them, item neighbours all. What serves the model should hold as many.
+        Events of the longest history seen at fit, 1,000 at most unless ``max_length`` is larger.
+        Item neighbours read all of them. What serves the model should hold as many.
     n_features_in_ : int
     feature_names_in_ : ndarray of str
 
@@ -210,7 +213,7 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
 
     @property
     def longest_history_(self) -> int:
-        """Events of the longest history seen at fit, of which ``max_length`` are kept."""
+        """Events of the longest history seen at fit, with older ones than attention reads."""
         check_is_fitted(self, "schema_")
         return self._learnt.longest
 
@@ -270,8 +273,9 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
         meaning. A new value needs ``min_frequency`` occurrences in one call, and ``max_ids`` bounds
         the vocabulary as a whole.
 
-        Roles of columns and scales of numbers do not change. A missing number in a column that
-        had none missing gets the mean and no indicator. To learn all this again, call ``fit``.
+        Roles of columns, lengths of histories and scales of numbers do not change. A missing
+        number in a column that had none missing gets the mean and no indicator. To learn all this
+        again, call ``fit``.
 
         A :class:`DINClassifier` that was trained on this encoder's output needs its own
         ``partial_fit`` afterwards; :func:`update` does both.
@@ -394,7 +398,7 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
         return self._learnt.vocabularies[owner].decode(whole_ids(ids))
 
     def get_feature_names_out(self, input_features: ArrayLike | None = None) -> np.ndarray:
-        """Return the columns of ``X.to_numpy()``; a history has ``max_length`` of them.
+        """Return the columns of ``X.to_numpy()``; a history has as many as it keeps events.
 
         Parameters
         ----------
@@ -479,6 +483,7 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
             categorical=self.categorical,
             numeric=self.numeric,
             drop=self._dropped,
+            max_length=self.max_length,
             metadata=[*self._metadata.values()],
         )
         elapsed = None if is_auto(self.elapsed) else check_names(self.elapsed, name="elapsed")
@@ -489,7 +494,7 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
         read_rows = partial(self._read_training_rows, roles)
         for start, (read, times) in table.map(read_rows, used, "counting"):
             statistics.update(read, start, times)
-        learnt = statistics.finish(self._id_rules, names=table.names, max_length=self.max_length)
+        learnt = statistics.finish(self._id_rules, names=table.names)
         self._warn(table, roles, statistics)
         tables = read_vectors(self.vectors, roles.owners_of_single_ids)
         scales = {owner: VectorScale.of(vectors) for owner, (_, vectors) in tables.items()}
@@ -508,7 +513,7 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
             times = check_times(columns.frame[self.time], name=f"X[{self.time!r}]")[0]
         if self.position is not None:
             position_values(columns.frame[self.position])
-        return read_frame(columns, roles, max_length=self.max_length), times
+        return read_frame(columns, roles), times
 
     def _warn(self, table: Impressions, roles: Roles, statistics: TableStatistics) -> None:
         """Warn of what was taken differently from how it looks."""

@@ -17,10 +17,9 @@ def make_schema(*, numbers=(), max_length=5):
         *(Field(name, "numeric_history") for name in numbers),
         Field("tags", "history", "tags", 5),
     )
-    clicks = Behaviour(
-        "hist_item+hist_category", ("hist_item", "hist_category"), ("item", "category"), numbers
-    )
-    return Schema(fields, (clicks, Behaviour("tags", ("tags",), (None,))), max_length)
+    pair = ("hist_item", "hist_category"), ("item", "category")
+    clicks = Behaviour("hist_item+hist_category", *pair, numbers, max_length)
+    return Schema(fields, (clicks, Behaviour("tags", ("tags",), (None,), max_length=max_length)))
 
 
 def make_impressions(n=8, seed=0, *, numbers=(), max_length=5):
@@ -77,14 +76,14 @@ def make_answers(n=8, seed=0):
         Field("hist_seconds", "numeric_history"),
     )
     candidates = ("item", None, "category")
-    answered = Behaviour("+".join(histories), histories, candidates, ("hist_seconds",))
+    answered = Behaviour("+".join(histories), histories, candidates, ("hist_seconds",), 4)
     rng = np.random.default_rng(seed)
     lengths = (np.arange(n) % 5).astype(np.int32)
     n_ids = {field.name: field.n_ids for field in fields if field.has_ids}
     events = {name: rng.integers(1, n_ids[name], lengths.sum(), np.int32) for name in histories}
     events["hist_seconds"] = rng.normal(size=lengths.sum()).astype(np.float32)
     return EncodedFeatures(
-        Schema(fields, (answered,), max_length=4),
+        Schema(fields, (answered,)),
         {name: rng.integers(1, n_ids[name], n, np.int32) for name in ("item", "category")},
         {histories: Ragged.from_lengths(events, lengths)},
     )

@@ -69,8 +69,8 @@ def wide_schema(n_numbers):
         Field("hist_item", "history", "item", 1_200),
         Field("hist_price", "numeric_history"),
     )
-    clicks = Behaviour("hist_item", ("hist_item",), ("item",), numbers=("hist_price",))
-    return Schema(fields, (clicks,), max_length=50, unused=("day",))
+    clicks = Behaviour("hist_item", ("hist_item",), ("item",), ("hist_price",), max_length=50)
+    return Schema(fields, (clicks,), unused=("day",))
 
 
 def test_a_schema_is_printed_as_a_table_of_many_fields_the_histories_and_some_others():

@@ -30,7 +30,7 @@ each_option = pytest.mark.parametrize("options", [*ONE_BY_ONE, {"dropout": 0.5}]
 def without_numbers(X):
     """Impressions without numeric columns, some of which a step hides: devices draw differently."""
     fields = tuple(field for field in X.schema.fields if field.name != "price")
-    schema = Schema(fields, X.schema.behaviours, X.schema.max_length)
+    schema = Schema(fields, X.schema.behaviours)
     columns = {name: ids for name, ids in X.columns.items() if name != "price"}
     return EncodedFeatures(schema, columns, X.behaviours)
 

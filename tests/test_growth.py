@@ -205,7 +205,7 @@ def test_two_passes_equal_one_pass_and_one_more(parameters, random_state):
     y = make_labels(X)
     if "activation" in parameters:
         X = EncodedFeatures(
-            Schema(X.schema.fields[1:], X.schema.behaviours, X.schema.max_length),
+            Schema(X.schema.fields[1:], X.schema.behaviours),
             {name: X.columns[name] for name in ("item", "category")},
             X.behaviours,
         )

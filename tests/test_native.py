@@ -83,7 +83,6 @@ def make_two_behaviours(n):
             Behaviour("seen", ("seen",), ("item",)),
             Behaviour("bought+kind", ("bought", "kind"), ("item", None)),
         ),
-        8,
     )
     return EncodedFeatures(schema, {"item": rng.integers(2, 30, n, np.int32)}, behaviours)
 

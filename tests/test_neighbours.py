@@ -297,7 +297,7 @@ def test_events_that_rows_of_two_users_share_belong_to_both():
     spans = Spans(np.array([0, 1, 2]), np.array([2, 2, 1]))
     history = Ragged({"hist": np.array([2, 3, 4], "int32")}, spans)
     fields = (Field("item", "categorical", "item", 9), Field("hist", "history", "item", 9))
-    schema = Schema(fields, (Behaviour("hist", ("hist",), ("item",)),), max_length=2)
+    schema = Schema(fields, (Behaviour("hist", ("hist",), ("item",), max_length=2),))
     columns = {"item": np.array([5, 6, 7], dtype="int32")}
     X = EncodedFeatures(schema, columns, {("hist",): history}, users=np.array([7, 8, 7]))
     _, rows = ByUser.place(X, np.array([False, True, False]))

@@ -103,10 +103,11 @@ def test_that_many_events_are_older_than_max_length_is_logged_once(
     X = pd.DataFrame({"item": [1, 2] * 500, "hist_item": [list(range(length))] * 1000})
     X = as_form(X)
     for _ in range(2):
-        HistorySequenceEncoder().fit(X)
+        HistorySequenceEncoder(max_length=50).fit(X)
     said = ["max_length=50 keeps the newest 50 events of each history, and more than a tenth"]
     assert [record.getMessage()[:79] for record in caplog.records] == said * is_said
-    HistorySequenceEncoder(max_length=length).fit(X)
+    for max_length in (length, "auto"):
+        HistorySequenceEncoder(max_length=max_length).fit(X)
     assert len(caplog.records) == is_said
 
 

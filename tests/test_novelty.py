@@ -47,7 +47,7 @@ def turning(n=400, seed=3, *, still_until=11):
             if name.startswith("hist_"):
                 values[:] = values.clip(1, 2)
     order = rng.permutation(n)
-    schema = Schema(fields, schema.behaviours, schema.max_length)
+    schema = Schema(fields, schema.behaviours)
     return EncodedFeatures(schema, columns, X.behaviours, times=np.arange(n))[order]
 
 

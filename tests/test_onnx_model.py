@@ -299,6 +299,7 @@ def as_objects(value, arrays):
     next(iter(arrays.values()))["dtype"] = "|O"
 
 
+BEHAVIOUR = ("encoder", "fitted", "learnt", "roles", "behaviours", 0)
 FORGERIES = {
     "absent": (lambda text: None, r"other\.onnx' .*export_onnx wrote: it does not say how "),
     "no JSON": (lambda text: text[:-9], "Expecting|Unterminated"),
@@ -311,7 +312,7 @@ FORGERIES = {
     "spread": (put("facts", "spread", to=-1.0), "a spread above 0"),
     "slope": (put("facts", "calibration", "slope", to="steep"), "slope cannot be 'steep'"),
     "a state": (put("encoder", to={}), "cannot take this state"),
-    "length": (put("encoder", "fitted", "learnt", "max_length", to=-2), "max_length|negative"),
+    "length": (put(*BEHAVIOUR, "max_length", to=-2), "max_length must not be negative, got -2"),
     "a kind": (put("encoder", "others", to={"__kind__": "eval", "text": "1"}), "'eval'"),
     "another schema": (
         put("facts", "schema", "fields", 0, "n_ids", to=7), "disagree|the n_ids of|cannot have"

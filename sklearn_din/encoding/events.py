@@ -8,6 +8,7 @@ import numpy as np
 
 from sklearn_din.encoding.cells import Codes, HistoryCells
 from sklearn_din.features.ragged import MOST_EVENTS, Ragged
+from sklearn_din.features.schema import Behaviour
 from sklearn_din.utils.spans import Covered, Spans
 
 
@@ -53,29 +54,24 @@ class Events:
         return numbers
 
 
-def keep_newest(spans: Spans, max_length: int, *, is_bag: bool) -> tuple[Spans, np.ndarray | None]:
+def keep_newest(spans: Spans, behaviour: Behaviour) -> tuple[Spans, np.ndarray | None]:
     """Keep the newest events of each row; return how many before them item neighbours count.
 
     Of a bag, which has no candidate, those are None.
     """
-    newest = spans.newest(max_length)
-    if is_bag:
+    newest = spans.newest(behaviour.max_length)
+    if behaviour.is_bag:
         return newest, None
-    n_older = np.minimum(spans.lengths, max(max_length, MOST_EVENTS)) - newest.lengths
+    n_older = np.minimum(spans.lengths, max(behaviour.max_length, MOST_EVENTS)) - newest.lengths
     return newest, n_older.astype(np.int16) if n_older.any() else None
 
 
 def read_events(
-    cells: Sequence[HistoryCells],
-    *,
-    max_length: int,
-    numbers: Collection[str] = (),
-    lists: Collection[str] = (),
-    is_bag: bool = False,
+    cells: Sequence[HistoryCells], behaviour: Behaviour, *, lists: Collection[str] = ()
 ) -> Events:
     """Join the histories of one behaviour and keep only what their windows cover.
 
-    Those named in ``numbers`` are numbers, those in ``lists`` lists of ids, the rest ids. Histories
+    Its ``numbers`` are numbers, those named in ``lists`` lists of ids, the rest ids. Histories
     whose lengths differ in some row are an error.
     """
     _check_aligned(cells)
@@ -83,7 +79,7 @@ def read_events(
     if not all(len(h.values) == n_events and h.spans.same(spans) for h in cells[1:]):
         cells = [history.expand() for history in cells]
     given = cells[0].spans
-    newest, n_older = keep_newest(given, max_length, is_bag=is_bag)
+    newest, n_older = keep_newest(given, behaviour)
     n_left_out = int((given.lengths - newest.lengths).sum(dtype=np.int64))
     covered = (newest if n_older is None else given.newest(newest.lengths + n_older)).cover()
     spans = covered.spans.newest(newest.lengths)
@@ -91,7 +87,7 @@ def read_events(
     events = Events(spans, covered.counts(), n_left_out=n_left_out, n_older=n_older)
     selection = covered.kept
     for history in cells:
-        if history.name in numbers:
+        if history.name in behaviour.numbers:
             events.numbers[history.name] = history.numbers(selection)
             if history.row_times is not None:
                 events.row_times[history.name] = history.row_times

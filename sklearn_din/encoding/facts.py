@@ -1,6 +1,7 @@
 """Facts about columns, collected chunk by chunk over all rows; their roles follow from them."""
 
 import re
+from collections import Counter
 from collections.abc import Collection, Hashable
 from dataclasses import dataclass, field
 from itertools import count
@@ -29,6 +30,8 @@ from sklearn_din.encoding.table import (
 from sklearn_din.logs.windows import WindowArray
 from sklearn_din.utils.validation import plain_values
 
+KEPT_WHOLE = 0.99  # of the rows with events
+LEAST_KEPT, MOST_KEPT = 50, 1_000  # events, by "auto"
 LIST = re.compile(r"[\[(].*[\])]", re.DOTALL)
 NOT_EMPTY = re.compile(r"[^\s\[\]()]")
 
@@ -41,7 +44,8 @@ class HistoryFacts:
     missing. Events with row times read as time elapsed until their row; ``any_number``,
     ``any_fraction`` and ``any_missing`` are about floats.
     Histories have equal ``lengths`` where their lengths are equal in every row, and equal
-    ``windows`` too where one call of ``attach_history`` made them: hashes, by part.
+    ``windows`` too where one call of ``attach_history`` made them: hashes, by part. ``n_rows`` is
+    the number of rows by the number of their events.
     """
 
     kind: str | None = None
@@ -49,8 +53,7 @@ class HistoryFacts:
     any_number: bool = False
     any_fraction: bool = False
     any_missing: bool = False
-    longest: int = 0
-    shortest: int = np.iinfo(np.int32).max
+    n_rows: Counter[int] = field(default_factory=Counter)
     windows: dict[int, Hashable] = field(default_factory=dict)
     lengths: dict[int, Hashable] = field(default_factory=dict)
 
@@ -65,8 +68,15 @@ class HistoryFacts:
             self.any_number |= not is_missing.all()
             self.any_missing |= bool(is_missing.any())
             self.any_fraction |= not is_missing.all() and not are_whole(numbers)
-        self.longest = int(lengths.max(initial=self.longest))
-        self.shortest = int(lengths.min(initial=self.shortest))
+        distinct, n_rows = np.unique(lengths, return_counts=True)
+        self.n_rows.update(dict(zip(distinct.tolist(), n_rows.tolist(), strict=True)))
+
+    def choose_max_length(self) -> int:
+        """Return how many of its newest events a history keeps by "auto"."""
+        lengths = sorted(self.n_rows.keys() - {0})
+        ends = np.cumsum([self.n_rows[n] for n in lengths])
+        most = lengths[np.searchsorted(ends, KEPT_WHOLE * ends[-1])] if lengths else 0
+        return min(max(most, LEAST_KEPT), MOST_KEPT)
 
     @property
     def is_numeric(self) -> bool:

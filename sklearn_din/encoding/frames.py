@@ -68,7 +68,7 @@ class ReadFrame:
 
 
 def read_frame(
-    columns: Columns, roles: Roles, *, max_length: int, as_numbers_alone: Collection[str] = ()
+    columns: Columns, roles: Roles, *, as_numbers_alone: Collection[str] = ()
 ) -> ReadFrame:
     """Read the columns that have a role; once, however often the same is asked for.
 
@@ -87,15 +87,11 @@ def read_frame(
             cells = {name: columns.history(name) for name in behaviour.columns}
             cells |= {name: cells[name].expand() for name in cells if name in alone}
             events[behaviour.histories] = read_events(
-                list(cells.values()),
-                max_length=max_length,
-                numbers=behaviour.numbers,
-                lists=roles.lists,
-                is_bag=behaviour.is_bag,
+                list(cells.values()), behaviour, lists=roles.lists
             )
         return ReadFrame(len(columns.frame), numbers, codes, events)
 
-    return columns.once((roles, max_length, alone), read)
+    return columns.once((roles, alone), read)
 
 
 def validate_frame(

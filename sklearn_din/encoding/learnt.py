@@ -38,18 +38,16 @@ FAR_MORE = 3  # times fewer known ids than late in training: they are written in
 class Learnt:
     """Roles, vocabularies and scales: all that encoding needs. It never changes.
 
-    ``names`` are the columns of fit in their order, ``max_length`` is how many of its newest events
-    a history keeps. Vocabularies are named by the column that they belong to: a history shares its
-    candidate's. Columns in ``has_missing`` get an indicator of missing numbers. ``profiles`` say
-    what the rows of fit looked like, and have no part in encoding; rows that came later do not
-    change them. Nor has ``late_unknown``, the fraction of each candidate's ids that the last rows
-    of fit had and no earlier one, ``longest``, the events of the longest history, older ones that
-    item neighbours count among them, ``of_item``, the columns that follow from the item, and
-    ``user``, the column that says whose the rows are.
+    ``names`` are the columns of fit in their order. Vocabularies are named by the column that they
+    belong to: a history shares its candidate's. Columns in ``has_missing`` get an indicator of
+    missing numbers. ``profiles`` say what the rows of fit looked like, and have no part in
+    encoding; rows that came later do not change them. Nor has ``late_unknown``, the fraction of
+    each candidate's ids that the last rows of fit had and no earlier one, ``longest``, the events
+    of the longest history, older ones that item neighbours count among them, ``of_item``, the
+    columns that follow from the item, and ``user``, the column that says whose the rows are.
     """
 
     names: tuple[str, ...]
-    max_length: int
     roles: Roles
     vocabularies: Mapping[str, Vocabulary]
     scales: Mapping[str, EventScale]
@@ -84,7 +82,7 @@ class Learnt:
                 fields.append(Field(name, kind, owner, *size, n_dims=n_dims, grown_from=grown_from))
             elif name in self.scales:
                 fields.append(Field(name, "numeric_history"))
-        return Schema(tuple(fields), roles.behaviours, self.max_length, roles.unused, self.user)
+        return Schema(tuple(fields), roles.behaviours, roles.unused, self.user)
 
     def encode_columns(self, read: ReadFrame) -> dict[str, Column]:
         """Columns of one number, one id or one list of ids per row, by name."""
@@ -340,7 +338,7 @@ class TableStatistics:
             sources.setdefault(self._roles.owners[name], {})[name] = counts
         return sources
 
-    def finish(self, rules: IdRules, *, names: Sequence[str], max_length: int) -> Learnt:
+    def finish(self, rules: IdRules, *, names: Sequence[str]) -> Learnt:
         """Return the fitted state.
 
         No indicator of missing numbers may be named like a column of the table (``names``).
@@ -365,7 +363,6 @@ class TableStatistics:
             profiles[name] = ColumnProfile.of_ids_at_fit(ids, counts, missing=n_missing)
         return Learnt(
             tuple(names),
-            max_length,
             self._roles,
             vocabularies,
             scales,

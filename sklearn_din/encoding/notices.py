@@ -181,9 +181,9 @@ def far_numbers(scales: Mapping[str, EventScale]) -> list[str]:
 
 
 def warn_of_events(
-    totals: Mapping[tuple[str, ...], Counter[str]], *, max_length: int, n_rows: int
+    totals: Mapping[tuple[str, ...], Counter[str]], *, max_length: int | str, n_rows: int
 ) -> None:
-    """Warn of behaviours without an event, and log which lose many of them to ``max_length``."""
+    """Warn of behaviours without an event; log which lose many to a number as ``max_length``."""
     for names, events in totals.items():
         if not events["held"]:
             warn_user(
@@ -191,7 +191,8 @@ def warn_of_events(
                 "it. Do the users of these rows have earlier events?"
             )
         n_left_out, n_all = events["left_out"], events["held"] + events["left_out"]
-        if n_rows >= ADVICE_FROM and n_left_out > LEFT_OUT_FRACTION * n_all:
+        is_asked_for = n_rows >= ADVICE_FROM and not isinstance(max_length, str)
+        if is_asked_for and n_left_out > LEFT_OUT_FRACTION * n_all:
             log_once(
                 f"max_length={max_length} keeps the newest {max_length} events of each history, "
                 f"and more than a tenth of those of {'+'.join(names)} are older: item neighbours "

@@ -61,6 +61,7 @@ def assign_roles(
     categorical: NamesParameter,
     numeric: NamesParameter,
     drop: Sequence[str],
+    max_length: int | str,
     metadata: Sequence[str] = (),
 ) -> Roles:
     """Assign a role to each column: by name if it is named, otherwise by its values.
@@ -83,7 +84,7 @@ def assign_roles(
     candidates = _check_pairs(table, pairs)
     out, ids, numbers = {*drop, *metadata}, named["categorical"], named["numeric"]
     facts = gather_facts(table, out=out, ids=ids, histories=[*candidates])
-    columns = _Columns(table, facts, out, ids, numbers, candidates)
+    columns = _Columns(table, facts, out, ids, numbers, candidates, max_length)
     behaviours, lists = columns.find_behaviours(groups)
     compared = Roles((), (), behaviours).candidates
     _check_disjoint(named | {METADATA_ROLE: list(metadata), "candidates": sorted(compared)})
@@ -169,7 +170,7 @@ class _Columns:
     and are ``notices``. ``histories`` are the columns that are read as such. ``ids`` and
     ``numbers`` are columns that the user calls so: a history and its candidate play one part,
     naming either of them names both. Columns that are ``out`` are no features, ``pairs`` are the
-    histories that the user names, and their candidates.
+    histories that the user names, and their candidates. ``max_length`` is the encoder's parameter.
     """
 
     table: Impressions
@@ -178,6 +179,7 @@ class _Columns:
     ids: Collection[str]
     numbers: Collection[str]
     pairs: Mapping[str, str | None]
+    max_length: int | str
     notices: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -256,7 +258,7 @@ class _Columns:
                 f"X[{name!r}].str.replace(r\"[][()'\\\"]\", '', regex=True).",
             ),
             (
-                facts.is_text and facts.history.longest <= 1,
+                facts.is_text and max(facts.history.n_rows, default=0) <= 1,
                 "error",
                 f"separator={separator!r} splits nothing in {name}, whose cells are such as "
                 f"{example}. Give theirs, or make lists of the cells.",
@@ -353,7 +355,7 @@ class _Columns:
             return False
         if mine.windows == theirs.windows or not self._of_numbers.isdisjoint((first, second)):
             return True
-        vary = mine.longest > mine.shortest
+        vary = len(mine.n_rows) > 1
         return all(
             (is_history_name(name) and (vary or self._named_after[name] is not None))
             or self._candidate_of_suffix(name) is not None
@@ -371,8 +373,10 @@ class _Columns:
                 f"behaviour, histories={{('hist_item', {numbers[0]!r}): ('item', None)}}, or name "
                 "it in drop."
             )
-        of_ids = tuple(candidates[name] for name in ids)
-        return Behaviour("+".join(ids), tuple(ids), of_ids, tuple(numbers))
+        of_ids, n_events = tuple(candidates[name] for name in ids), self.max_length
+        if isinstance(n_events, str):  # "auto"
+            n_events = self.facts[ids[0]].history.choose_max_length()
+        return Behaviour("+".join(ids), tuple(ids), of_ids, tuple(numbers), int(n_events))
 
 
 def _longest_suffix(name: str, columns: Iterable[str]) -> str | None:

@@ -52,9 +52,8 @@ class RowEncoder:
 
     def read(self, columns: Columns) -> ReadFrame:
         """Read a part by its roles, times elapsed as plain numbers where such were learnt."""
-        roles, most = self.learnt.roles, self.learnt.max_length
         plain = [name for name, scale in self.learnt.scales.items() if not scale.is_elapsed]
-        return read_frame(columns, roles, max_length=most, as_numbers_alone=plain)
+        return read_frame(columns, self.learnt.roles, as_numbers_alone=plain)
 
     def encode_columns(self, columns: Columns) -> EncodedFeatures:
         """Encode rows that are in memory."""

@@ -110,8 +110,7 @@ class SharedLogs:
                 for name in behaviour.numbers
                 if name == log.clock
             }
-            spans, most = log.spans(some), self._learnt.max_length
-            newest, n_older = keep_newest(spans, most, is_bag=behaviour.is_bag)
+            newest, n_older = keep_newest(log.spans(some), behaviour)
             yield start, Ragged({}, newest, row_times, n_older)
 
 

@@ -80,8 +80,7 @@ class EncodedFeatures:
     >>> from sklearn_din.features import Behaviour, Field, Ragged, Schema
     >>> schema = Schema(
     ...     (Field("item", "categorical", "item", 9), Field("hist_item", "history", "item", 9)),
-    ...     (Behaviour("hist_item", ("hist_item",), ("item",)),),
-    ...     max_length=2,
+    ...     (Behaviour("hist_item", ("hist_item",), ("item",), max_length=2),),
     ... )
     >>> history = Ragged.from_lengths({"hist_item": np.array([3, 4, 5], "int32")}, np.array([1, 2]))
     >>> X = EncodedFeatures(schema, {"item": np.array([5, 2], "int32")}, {("hist_item",): history})
@@ -223,8 +222,9 @@ class EncodedFeatures:
         blocks = [np.empty((len(self), 0))]
         for field in self.schema.fields:
             if field.is_history:
-                ragged = self.behaviours[self.schema.behaviour_of(field.name).histories]
-                blocks.append(ragged.pad(field.name, self.schema.max_length))
+                behaviour = self.schema.behaviour_of(field.name)
+                ragged = self.behaviours[behaviour.histories]
+                blocks.append(ragged.pad(field.name, behaviour.max_length))
             else:
                 blocks.append(_public(self.columns[field.name])[:, None])
         return np.concatenate(blocks, axis=1).astype(dtype or np.float64)

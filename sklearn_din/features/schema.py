@@ -126,6 +126,8 @@ class Behaviour:
         A behaviour without any candidate is a bag: it is pooled.
     numbers : tuple of str, default=()
         Numeric histories of the same events (time elapsed, price paid).
+    max_length : int, default=0
+        Most events that a history keeps (the newest ones).
 
     Examples
     --------
@@ -137,6 +139,7 @@ class Behaviour:
     histories: tuple[str, ...]
     candidates: tuple[str | None, ...]
     numbers: tuple[str, ...] = ()
+    max_length: int = 0
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -156,7 +159,7 @@ class Behaviour:
 
 @dataclass(frozen=True, repr=False)
 class Schema:
-    """Every field, which histories form a behaviour, and the longest history.
+    """Every field, and which histories form a behaviour.
 
     Parameters
     ----------
@@ -164,8 +167,6 @@ class Schema:
         In the order of the output columns.
     behaviours : tuple of Behaviour, default=()
         Each history field belongs to exactly one.
-    max_length : int, default=0
-        Most events a history keeps (the newest ones).
     unused : tuple of str, default=()
         Columns of the frame of which no feature was made: dates, and histories that the user did
         not name.
@@ -186,7 +187,6 @@ class Schema:
 
     fields: tuple[Field, ...]
     behaviours: tuple[Behaviour, ...] = ()
-    max_length: int = 0
     unused: tuple[str, ...] = ()
     user: str = ""
 
@@ -199,7 +199,7 @@ class Schema:
     def __repr__(self) -> str:
         n_fields, longest = f"{len(self.fields):,} fields", ""
         if self.behaviours:
-            longest = f", {self.max_length} events at most"
+            longest = f", {max(b.max_length for b in self.behaviours)} events at most"
         unused = f"; not used: {', '.join(self.unused)}" if self.unused else ""
         return f"Schema of {n_fields}{longest}{unused}\n{self.table()}"
 
@@ -223,7 +223,7 @@ class Schema:
     @property
     def identity(self) -> str:
         """All that two equal schemas have in common, as text: for digests."""
-        return repr((self.fields, self.behaviours, self.max_length, self.unused, self.user))
+        return repr((self.fields, self.behaviours, self.unused, self.user))
 
     def names(self, *kinds: Kind) -> list[str]:
         """Names of the fields of the given kinds, in order."""
@@ -277,7 +277,8 @@ class Schema:
         names: list[str] = []
         for field in self.fields:
             if field.is_history:
-                names.extend(f"{field.name}_{position}" for position in range(self.max_length))
+                n_events = self.behaviour_of(field.name).max_length
+                names.extend(f"{field.name}_{position}" for position in range(n_events))
             else:
                 names.append(field.name)
         return names
@@ -299,8 +300,6 @@ class Schema:
         by_name = {field.name: field for field in self.fields}
         if len(by_name) < len(self.fields):
             raise ValueError("each field of a schema must have a name of its own.")
-        if self.max_length < 0:
-            raise ValueError(f"max_length must not be negative, got {self.max_length}.")
         sizes: dict[str, tuple[int, str, tuple[str, ...], int]] = {}
         for field in self.fields:
             has_size = field.n_ids >= FIRST_KNOWN_ID  # a vocabulary's name may be ""
@@ -347,6 +346,8 @@ def _check_behaviour(behaviour: Behaviour, by_name: dict[str, Field]) -> None:
     """Raise ValueError where the fields of a behaviour are not as it says."""
     if len(behaviour.histories) != len(behaviour.candidates):
         raise ValueError("a behaviour needs a candidate, or None, for each history.")
+    if behaviour.max_length < 0:
+        raise ValueError(f"max_length must not be negative, got {behaviour.max_length}.")
     pairs = behaviour.candidate_of.items()
     of_lists = {name for name, field in by_name.items() if field.holds_lists}
     kinds = [(h, "list_history" if h in of_lists else "history") for h, _ in pairs]

@@ -40,8 +40,8 @@ def explain(pipeline: BaseEstimator, X: object, *, by: str = "weight") -> pd.Dat
         Impressions, as given to the Pipeline's ``predict_proba``.
     by : {"weight", "leave_out"}, default="weight"
         What to return for each event. "leave_out" costs one prediction per event, so a history of
-        50 costs as much as 50 impressions. Events older than those kept by the encoder's
-        ``max_length`` do not replace the one that is left out.
+        50 costs as much as 50 impressions. Events older than attention reads do not replace the one
+        that is left out.
 
     Returns
     -------

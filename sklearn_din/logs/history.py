@@ -156,9 +156,9 @@ def attach_history(
     columns : str or list of str
         Columns of the events that become histories.
     max_length : int, default=50
-        Maximum number of events per history; the newest are kept. If it exceeds the encoder's
-        ``max_length``, item neighbours use up to 1,000 of them; in pandas, longer windows take no
-        memory.
+        Maximum number of events per history; the newest are kept. Attention reads all of them, up
+        to 1,000, unless the encoder's ``max_length`` says less; item neighbours read up to 1,000.
+        In pandas, longer windows take no memory.
     max_age : number, str, timedelta or None, default=None
         Maximum age of events at the time of the impression: a number in the unit of the time
         column, or a duration such as "30D" for datetimes. An event of exactly this age is kept.
@@ -355,9 +355,9 @@ class HistoryBuilder(  # type: ignore[call-arg]
     columns : str or list of str
         Columns of the training rows that become histories.
     max_length : int, default=50
-        Maximum number of events per history; the newest are kept. If it exceeds the encoder's
-        ``max_length``, item neighbours use up to 1,000 of them; in pandas, longer windows take no
-        memory.
+        Maximum number of events per history; the newest are kept. Attention reads all of them, up
+        to 1,000, unless the encoder's ``max_length`` says less; item neighbours read up to 1,000.
+        In pandas, longer windows take no memory.
     max_age : number, str, timedelta or None, default=None
         Maximum age of events at the time of the row: a number in the unit of the time column, or
         a duration such as "30D" for datetimes. None means no limit.

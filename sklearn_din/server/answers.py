@@ -257,7 +257,7 @@ class Answers:
     def reasons(self, user: Values, row: int) -> Values:
         """Return the weight and the effect of each event for an item of the catalogue.
 
-        The oldest event comes first; those beyond the encoder's ``max_length`` have none. Where a
+        The oldest event comes first; those older than attention reads have none. Where a
         network has no weights, or several labels, ``notes`` says why.
         """
         pair = {**user, **self.items.row(row)}

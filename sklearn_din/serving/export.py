@@ -59,7 +59,7 @@ def export_onnx(estimator: BaseEstimator, path: str | os.PathLike, *, layout: st
     and for each behaviour the mask (n, T) of its first history. Where a candidate or an event has
     a list of ids, its input has one axis more, (n, V) or (n, T, V): the ids of each list, each
     once, then zeros. One more input may be left out,
-    ``hist_item_older``: the ids of events older than ``max_length``, int32 (n, T) padded with 0,
+    ``hist_item_older``: the ids of events older than attention reads, int32 (n, T) padded with 0,
     which item neighbours count; they are those of now, all that the model knows. Where the model
     knows users' levels, ``user_level``, float32 (n,), is an input too: 0 of an unknown user, and
     ``load_onnx`` looks it up. The outputs are

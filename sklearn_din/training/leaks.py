@@ -48,7 +48,7 @@ def _find_own_clicks(X: EncodedFeatures, clicks: np.ndarray) -> Iterator[Finding
     rows = _some_of_both(clicks)
     shown, is_click, n_found = X[rows], clicks[rows] == 1, 0
     for behaviour in X.schema.behaviours if len(rows) else ():
-        for n_events in (X.schema.max_length, NEWEST) if not behaviour.is_bag else ():
+        for n_events in (behaviour.max_length, NEWEST) if not behaviour.is_bag else ():
             repeats = measure_repeats(shown, behaviour, is_click, n_events=n_events)
             if repeats is not None and repeats.is_leak:
                 yield repeats.finding(behaviour)

@@ -121,5 +121,5 @@ def _behaviour(interest: Interest, module: DIN) -> tuple[str, ...]:
     return (
         "+".join((schema.display_name(behaviour), *behaviour.numbers)),
         ", ".join(candidates) or "nothing",
-        f"{pooling}, newest {schema.max_length} events",
+        f"{pooling}, newest {behaviour.max_length} events",
     )

@@ -46,7 +46,7 @@ def find_wrong_rows(X: EncodedFeatures) -> Finding | None:
         newest = events[first.starts + first.lengths - 1]
         pair = np.repeat(np.arange(len(both)), second.lengths)
         is_held = np.bincount(pair, events[second.index()] == newest[pair], len(both)) > 0
-        is_full = second.lengths >= min(X.schema.max_length, ragged.spans.lengths.max())
+        is_full = second.lengths >= min(behaviour.max_length, ragged.spans.lengths.max())
         grows = events, first.take(~is_full), second.take(~is_full)
         finding = _judge_pairs(name, ~is_held[~is_full], *grows)
         if finding is not None:
@@ -101,7 +101,7 @@ def find_clocks_of_some(X: EncodedFeatures, is_click: np.ndarray) -> Finding | N
             counts = np.bincount(users[chosen], minlength=n_users)
             return np.bincount(users[chosen], what[chosen], n_users) / np.maximum(counts, 1)
 
-        for n_events, rarer in zip((NEWEST, X.schema.max_length), RARER, strict=True):
+        for n_events, rarer in zip((NEWEST, behaviour.max_length), RARER, strict=True):
             is_own = _holds(ragged, name, shown, n_events)
             own, repeats = share(clicks, is_own), share(clicks, _repeats(ragged, name, n_events))
             is_off = (n_clicks >= MIN_CLICKS) & (own >= OWN_CLICKS)
