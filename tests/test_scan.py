@@ -142,6 +142,24 @@ def test_a_file_that_does_not_fit_is_named(folder, table, harm, message):
         scan_parquet(folder)
 
 
+@pytest.mark.parametrize("source", ["", "*/*.parquet", "day=1"])
+@pytest.mark.parametrize(
+    ("log", "kind"), [("_delta_log/0.json", "Delta"), ("metadata/snap-1.avro", "Iceberg")]
+)
+def test_a_table_with_deleted_files_is_refused_and_the_files_that_are_left_are_read(
+    tmp_path, log, kind, source
+):
+    left, deleted = (tmp_path / "day=1" / f"{name}.parquet" for name in ("left", "deleted"))
+    for path in (left, deleted, tmp_path / log):
+        path.parent.mkdir(exist_ok=True)
+        pq.write_table(pa.table({"item": ["hat", "sock"]}), path)
+    with pytest.raises(ValueError, match=rf"{kind} table, .* deleted or replaced\. .*file_uris"):
+        scan_parquet(tmp_path / source)
+    expected = pd.DataFrame({"item": ["hat", "sock"], "day": 1})
+    for files in (ds.dataset([str(left)], partitioning="hive"), left):
+        same(scan_parquet(files), expected)
+
+
 def test_a_column_of_nulls_fits_any_type_and_columns_that_are_not_read_may_differ(folder, table):
     nulls = table.slice(0, 3).set_column(1, "item", pa.nulls(3))
     pq.write_table(nulls, folder / "a-first.parquet")

@@ -183,7 +183,8 @@ def scan_parquet(
     source : path or pyarrow.dataset.Dataset
         A Parquet file, a folder of such files, or a glob such as ``"clicks/2024-*.parquet"``. In
         a folder, files ending in .parquet, .pq or .parq are read in the order of their paths, and
-        folders named ``key=value`` (hive partitions) become columns.
+        folders named ``key=value`` (hive partitions) become columns. A folder of a Delta or Iceberg
+        table is refused, since deleted rows are in its files.
     target : str or list of str, default=None
         Column to predict, or columns of several labels. It is not a feature; read it as
         ``scan.target_``, a frame for several labels.
@@ -207,8 +208,8 @@ def scan_parquet(
     FileNotFoundError
         If there is no file.
     ValueError
-        If a file is not a Parquet file, columns differ between files, a column is missing, or a
-        row group does not fit into half of ``memory``.
+        If a file is not a Parquet file, columns differ between files, a column is missing, a row
+        group does not fit into half of ``memory``, or a folder is a Delta or Iceberg table.
 
     Examples
     --------
@@ -492,7 +493,24 @@ def _list_paths(path: str) -> list[str]:
             f"{', '.join(SUFFIXES)}, got {path!r}, where there is none. Check the path, and that "
             "the disk is mounted; files of another name are taken by a glob: 'folder/*'."
         )
+    if not os.path.isfile(path):
+        _refuse_deleted_files(paths)
     return paths
+
+
+def _refuse_deleted_files(paths: Sequence[str]) -> None:
+    """Raise ValueError where a Delta or Iceberg log says which files are still in a table."""
+    for folder in sorted({str(folder) for path in paths for folder in Path(path).parents}):
+        kind = "Delta" if os.path.isdir(os.path.join(folder, "_delta_log")) else ""
+        if glob.glob("metadata/*.avro", root_dir=folder):
+            kind = "Iceberg"
+        if kind:
+            raise ValueError(
+                f"{folder!r} holds a {kind} table, whose files include rows that were deleted or "
+                "replaced. Of a Delta table, give the current files as a Dataset, "
+                "pyarrow.dataset.dataset(DeltaTable(path).file_uris(), partitioning='hive'); write "
+                "an Iceberg table's rows, table.scan().to_arrow(), to Parquet first."
+            )
 
 
 def _joint_schema(
