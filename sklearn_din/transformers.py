@@ -137,10 +137,10 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
         average position. It may be absent at transform.
     max_length : int or "auto", default="auto"
         Number of newest events of a history that attention reads. "auto" takes, for each behaviour,
-        the length that 99 % of the training rows with events do not exceed, but at least 50 and at
-        most 1,000. ``summary()`` of the classifier shows it, and ``schema_`` holds it. Time and
-        memory grow with it: a fit with 1,000 events per row takes about three times as long as with
-        50. Item neighbours also count older events, up to the newest 1,000 of a cell.
+        the first of 50, 100, 200, 500 and 1,000 that at most 1 % of the training rows with events
+        exceed. ``summary()`` of the classifier shows it, and ``schema_`` holds it. Time and memory
+        grow with it: a fit with 1,000 events per row takes about three times as long as with 50.
+        Item neighbours also count older events, up to the newest 1,000 of a cell.
     min_frequency : int, default=1
         Values that occur less often in the training rows and their histories share the unknown
         id. Raise it for catalogues with many ids that occur once.

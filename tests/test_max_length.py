@@ -10,10 +10,10 @@ from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV
 
 from sklearn_din import HistorySequenceEncoder, Ranker, export_onnx, load, load_onnx, save
-from sklearn_din.encoding.facts import KEPT_WHOLE, LEAST_KEPT, MOST_KEPT
+from sklearn_din.encoding.facts import CUT, LENGTHS
 from tests.click_frames import with_windows
 from tests.fitted_pipelines import make_model
-from tests.tables import FORMS, as_scan, said
+from tests.tables import FORMS, as_scan
 
 HISTORIES = "hist_item", "buy_item", "tags"
 PARTS = partial(as_scan, group=9, memory="200KB")
@@ -38,16 +38,19 @@ def with_lengths(*lengths, seed=0):
 
 
 def long_rows(n=180, seed=0):
-    """Clicks of up to some 400 events, a third of them none; purchases, few; tags."""
+    """Clicks of up to 190 events and once 450, a third of them none; purchases, few; tags."""
     rng = np.random.RandomState(seed)
-    clicks = np.exp(rng.normal(3.5, 1.0, size=n)).astype(int) * (np.arange(n) % 3 > 0)
+    clicks = rng.randint(190, size=n) * (np.arange(n) % 3 > 0)
+    clicks[-1] = 450
     return with_lengths(clicks, rng.randint(90, size=n), rng.randint(4, size=n), seed=seed)
 
 
 def slow_length(cells):
-    lengths = [len(cell) for cell in cells if len(cell)]
-    usual = np.quantile(lengths, KEPT_WHOLE, method="inverted_cdf") if lengths else 0
-    return int(np.clip(usual, LEAST_KEPT, MOST_KEPT))
+    lengths = np.array([len(cell) for cell in cells if len(cell)])
+    for most in LENGTHS[:-1]:
+        if not len(lengths) or np.mean(lengths > most) <= CUT:
+            return most
+    return LENGTHS[-1]
 
 
 def fitted_lengths(encoder):
@@ -58,7 +61,7 @@ def fitted_lengths(encoder):
 def test_each_behaviour_keeps_what_nearly_all_rows_have(form, tmp_path):
     X = long_rows()
     expected = {name: slow_length(X[name]) for name in HISTORIES}
-    assert LEAST_KEPT == expected["tags"] < expected["buy_item"] < expected["hist_item"]
+    assert expected == {"hist_item": 200, "buy_item": 100, "tags": 50}
     encoder = of_all()
     encoded = encoder.fit_transform(form(X, folder=tmp_path))
     assert fitted_lengths(encoder) == expected
@@ -72,26 +75,24 @@ def test_each_behaviour_keeps_what_nearly_all_rows_have(form, tmp_path):
 @pytest.mark.parametrize(
     ("lengths", "expected"),
     [
-        ([0] * 40, LEAST_KEPT),
+        ([0] * 40, 50),
         ([0] * 39 + [200], 200),  # rows without events say nothing
-        ([60] * 99 + [900], 60),
-        ([60] * 98 + [900] * 2, 900),
-        ([3_000] * 40, MOST_KEPT),
+        ([60] * 99 + [900], 100),
+        ([60] * 98 + [900] * 2, 1_000),
+        ([501] * 40, 1_000),
+        ([3_000] * 40, 1_000),
     ],
 )
-def test_what_nearly_all_rows_have(lengths, expected):
+def test_the_first_length_that_nearly_no_row_exceeds(lengths, expected):
     frame = with_lengths(lengths)
-    _, lines = said(lambda: fit_lengths(frame, expected))
-    assert not any("max_length" in line for line in lines)
-
-
-def fit_lengths(frame, expected):
-    encoder = encoder_of().fit(frame)
-    assert (
-        fitted_lengths(encoder)
-        == {"hist_item": expected}
-        == {"hist_item": slow_length(frame["hist_item"])}
-    )
+    encoder = encoder_of()
+    if any(lengths):
+        encoder.fit(frame)
+    else:
+        with pytest.warns(UserWarning, match="every history of hist_item is empty at fit"):
+            encoder.fit(frame)
+    assert fitted_lengths(encoder) == {"hist_item": expected}
+    assert slow_length(frame["hist_item"]) == expected
 
 
 def test_an_integer_is_taken_as_it_is():

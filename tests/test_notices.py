@@ -106,9 +106,15 @@ def test_that_many_events_are_older_than_max_length_is_logged_once(
         HistorySequenceEncoder(max_length=50).fit(X)
     said = ["max_length=50 keeps the newest 50 events of each history, and more than a tenth"]
     assert [record.getMessage()[:79] for record in caplog.records] == said * is_said
-    for max_length in (length, "auto"):
-        HistorySequenceEncoder(max_length=max_length).fit(X)
+    HistorySequenceEncoder(max_length=length).fit(X)
     assert len(caplog.records) == is_said
+
+
+def test_what_is_cut_by_a_length_that_nobody_gave_is_not_logged(caplog):
+    X = pd.DataFrame({"item": [1, 2] * 500, "hist_item": [[1, 2, 2]] * 992 + [[1, 2] * 900] * 8})
+    encoder = HistorySequenceEncoder()
+    assert encoder.fit_transform(X).to_numpy().shape == (1_000, 51)
+    assert not caplog.records
 
 
 @pytest.mark.parametrize(

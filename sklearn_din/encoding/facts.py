@@ -30,8 +30,8 @@ from sklearn_din.encoding.table import (
 from sklearn_din.logs.windows import WindowArray
 from sklearn_din.utils.validation import plain_values
 
-KEPT_WHOLE = 0.99  # of the rows with events
-LEAST_KEPT, MOST_KEPT = 50, 1_000  # events, by "auto"
+LENGTHS = 50, 100, 200, 500, 1_000  # events that "auto" keeps: steps leave histories room to grow
+CUT = 0.01  # of the rows with events, at most, but for the last of these lengths
 LIST = re.compile(r"[\[(].*[\])]", re.DOTALL)
 NOT_EMPTY = re.compile(r"[^\s\[\]()]")
 
@@ -73,10 +73,12 @@ class HistoryFacts:
 
     def choose_max_length(self) -> int:
         """Return how many of its newest events a history keeps by "auto"."""
-        lengths = sorted(self.n_rows.keys() - {0})
-        ends = np.cumsum([self.n_rows[n] for n in lengths])
-        most = lengths[np.searchsorted(ends, KEPT_WHOLE * ends[-1])] if lengths else 0
-        return min(max(most, LEAST_KEPT), MOST_KEPT)
+
+        def n_longer(most: int) -> int:
+            return sum(n for length, n in self.n_rows.items() if length > most)
+
+        enough = (most for most in LENGTHS if n_longer(most) <= CUT * n_longer(0))
+        return next(enough, LENGTHS[-1])
 
     @property
     def is_numeric(self) -> bool:
