@@ -177,6 +177,34 @@ def test_the_server_answers_by_its_own_names(host, status, serve):
     assert send(port, "GET", "/health", Host=host)[0] == status
 
 
+def test_names_of_hosts_types_and_schemes_know_no_case(serve):
+    _, port = serve(hosts=["LocalHost"], token="Word", protects_reading=True)
+    own = {"Host": "LOCALHOST", "Content-Type": "Application/JSON", "Authorization": "bEARER Word"}
+    assert send(port, "POST", "/rank", {"user": 7}, **own)[0] == 200
+    own["Authorization"] = "Bearer word"  # the token itself does
+    assert send(port, "POST", "/rank", {"user": 7}, **own)[0] == 401
+
+
+@pytest.mark.parametrize("method", ["TRACE", "CONNECT", "PUT", "BREW"])
+def test_other_methods_are_405(method, serve):
+    _, port = serve()
+    status, head, _ = send(port, method, "/rank", {"user": 7})
+    assert status == 405
+    assert "connection: close" in head
+
+
+def test_a_body_of_two_lengths_closes_the_connection(serve):
+    _, port = serve()
+    with connect(port) as connection:
+        connection.sendall(
+            b"POST /rank HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+            b"Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n"
+        )
+        answer = b"".join(iter(lambda: connection.recv(65_536), b""))
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert answer.count(b"HTTP/1.1") == 1
+
+
 @pytest.mark.parametrize(("path", "status"), [("/", 200), ("/ready", 200), ("/rank", 405)])
 def test_head_is_answered_as_get_is_without_the_body(serve, path, status):
     _, port = serve()

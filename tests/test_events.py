@@ -260,6 +260,8 @@ def test_the_look_for_new_files_goes_on_after_any_error(served, tmp_path, monkey
         assert problem["since"]
         first = state.answers
         (tmp_path / "model").unlink()
+        wait_for(lambda: client.get("/health").json()["problem"]["what"] == "a file is gone")
+        assert client.get("/health").json()["status"] == "old model"
         (tmp_path / "model").write_text("ab")
         wait_for(lambda: state.answers is not first)
         assert client.get("/health").json()["problem"] is None

@@ -135,6 +135,10 @@ def event(user, item, when):
         ("events", {"events": [event(7, 1, "2024-01-01") | {"clicked": 1}]}, "got 'clicked' too"),
         ("events", {"events": [event(7, 1, "2024-01-01") | {"event_id": [1]}]}, "event_id must be"),
         ("events", {"events": [event(None, 1, "2025-01-01")]}, "have a value for user, got null"),
+        ("events", {"events": [{"user": 7, "item": 987654, "time": "2024-01-01"}]},
+         r"item 987654 is not in the catalogue, so that an event of it must have the keys \['cat"),
+        ("events", {"events": [event(7, 1, "2024-01-01") | {"label": 2}]}, "label must be 1, or 0"),
+        ("events", {"events": [event(7, 1, "2024-01-01") | {"device": 1}]}, "device must be text"),
         ("events", {"events": [event(7, 10**30, "2025-01-01")]}, "item must be integers of 64 b"),
         ("rank", {"user": {"devise": "phone"}}, "got 'devise' too. Is it 'device', misspelt"),
         ("rank", {"user": {"user": 7, "time": "yesterday"}}, "got 'time' too"),
@@ -217,6 +221,10 @@ def test_health_metrics_and_the_description_know_the_model(served, client):
     assert {*responses["responses"]} == {"200", "401", "404", "422", "503", "507"}
     columns = schemas["RankRequest"]["properties"]["user"]["x-columns"]
     assert columns == ["device", "hist_item", "hist_category"]
+    item, top_k = described["paths"]["/similar"]["get"]["parameters"]
+    assert client.get(f"/similar?item={item['example']}").status_code == 200
+    assert item["description"]
+    assert top_k["description"]
     for name in ("Rank", "Predict", "Events"):
         example = schemas[f"{name}Request"]["example"]
         assert client.post(f"/{name.lower()}", json=example).status_code == 200

@@ -53,7 +53,7 @@ class RankRequest(BaseModel, extra="forbid"):
     items: list[Id] | None = Field(
         None, max_length=MAX_ITEMS, description="Ids of the catalogue. Absent: all of it."
     )
-    top_k: StrictInt = Field(10, ge=1, le=MAX_TOP_K)
+    top_k: StrictInt = Field(10, ge=1, le=MAX_TOP_K, description="How many are returned.")
     exclude: Literal["history"] | list[Id] | None = Field(
         None, description='"history": without items that the user had; or ids to leave out.'
     )
@@ -62,8 +62,8 @@ class RankRequest(BaseModel, extra="forbid"):
 class SimilarRequest(BaseModel, extra="forbid"):
     """An item of the catalogue."""
 
-    item: str
-    top_k: int = Field(10, ge=1, le=MAX_TOP_K)
+    item: str = Field(description="Its id.")
+    top_k: int = Field(10, ge=1, le=MAX_TOP_K, description="How many are returned.")
 
 
 class PredictRequest(BaseModel, extra="forbid"):
@@ -298,4 +298,5 @@ def _describe(app: FastAPI, state: State) -> Values:
     schemas["PredictRequest"]["example"] = {"rows": [{**user, own: item[own]}]}
     schemas["EventsRequest"]["example"] = {"events": events}
     schemas["RankRequest"]["properties"]["user"]["x-columns"] = answers.user_columns
+    described["paths"]["/similar"]["get"]["parameters"][0]["example"] = item[own]
     return described

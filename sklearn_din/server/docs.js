@@ -15,7 +15,9 @@ function drawRoute(path, method, route, schemas) {
   const example = JSON.stringify(schema?.example, null, 1)?.replace(/\[[^[\]{}]*\]/g, (list) => list.replace(/\s+/g, " "));
   const text = schema && element("textarea", { value: example, rows: 8 });
   text?.setAttribute("aria-label", `Body of ${path}`);
-  const where = element("input", { value: path, size: 20, hidden: !route.parameters });
+  const parameters = route.parameters || [];
+  const query = parameters.filter((p) => p.example !== undefined).map((p) => `?${p.name}=${encodeURIComponent(p.example)}`);
+  const where = element("input", { value: path + query.join(""), size: 20, hidden: !parameters.length });
   where.setAttribute("aria-label", `Address of ${path}`);
   const send = element("button", { type: "button", textContent: `Send ${method.toUpperCase()} ${path}` });
   send.onclick = async () => {
@@ -26,7 +28,8 @@ function drawRoute(path, method, route, schemas) {
     answer.textContent = `${got.status}\n${body}`;
     answer.hidden = false;
   };
-  const fields = Object.entries(schema?.properties || {}).filter(([, field]) => field.description)
+  const named = [...Object.entries(schema?.properties || {}), ...parameters.map((p) => [p.name, p])];
+  const fields = named.filter(([, field]) => field.description)
     .map(([name, field]) => element("li", {}, element("b", { textContent: name }), `: ${field.description}`,
       field["x-columns"] ? ` Columns: ${field["x-columns"].join(", ")}.` : ""));
   return element("section", {}, element("h2", { textContent: `${method.toUpperCase()} ${path}` }),

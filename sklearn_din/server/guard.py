@@ -30,6 +30,7 @@ HEADERS = [
 NUL = b"\\u0000"
 CLOSE = {"connection": "close"}  # what is left of a body is not read
 OPEN = {"/", "/docs", "/page.css", "/page.js", "/docs.js", "/favicon.ico", "/health", "/ready"}
+METHODS = {"GET", "POST", "DELETE", "OPTIONS"}
 WRITES = {"/events", "/users"}  # a path, or what begins with it and a slash
 LOGGER = logging.getLogger("sklearn_din.server")
 
@@ -64,8 +65,8 @@ class Guard:
         protects_reading: bool = False,
         hosts: Collection[str] = (),
     ) -> None:
-        self._app, self._hosts, self._protects_reading = app, {*hosts}, protects_reading
-        self._token = f"Bearer {token}".encode() if token else b""
+        self._app, self._protects_reading = app, protects_reading
+        self._hosts, self._token = {name.lower() for name in hosts}, token.encode()
         names: dict[str, Any] = {"namespace": "sklearn_din", "registry": registry}
         self._requests = Counter("requests", "Requests.", ["route", "status"], **names)
         self._bytes = Counter("request_bytes", "Bytes of bodies.", ["route"], **names)
@@ -112,19 +113,23 @@ class Guard:
         LOGGER.info("%s %d, %d bytes, %.1f ms", *facts.values(), extra={"facts": facts})
 
     def _check(self, scope: Scope) -> None:
-        """Raise where the server was asked by another name, or without its token."""
+        """Raise where the server was asked by another name or method, or without its token."""
         headers = Headers(scope=scope)
+        if scope["method"] not in METHODS:
+            raise HTTPException(405, f"{scope['method']:.20} is no method here.", CLOSE)
+        if "transfer-encoding" in headers and "content-length" in headers:
+            raise HTTPException(400, "a body has one length: Content-Length, or chunks.", CLOSE)
         host = headers.get("host", "")
         name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
-        if self._hosts and name not in self._hosts:
+        if self._hosts and name.lower() not in self._hosts:
             raise HTTPException(400, "this server has another name: see --allowed-host.", CLOSE)
         path = scope["path"].removeprefix(scope.get("root_path", ""))
         writes = any(path == p or path.startswith(f"{p}/") for p in WRITES)
         is_open = path in OPEN or path.startswith("/page/image/")
         if not self._token or not (writes or (self._protects_reading and not is_open)):
             return
-        given = headers.get("authorization", "").encode("latin-1")
-        if not hmac.compare_digest(given, self._token):
+        scheme, _, given = headers.get("authorization", "").encode("latin-1").partition(b" ")
+        if scheme.lower() != b"bearer" or not hmac.compare_digest(given.strip(), self._token):
             ask = {"www-authenticate": 'Bearer realm="sklearn-din"'}
             raise HTTPException(
                 401, f"{path} needs the header Authorization: Bearer TOKEN.", CLOSE | ask
@@ -164,7 +169,7 @@ async def _wait_for_end(receive: Receive) -> None:
 async def _read_body(scope: Scope, receive: Receive) -> bytes:
     if scope["method"] in ("GET", "OPTIONS", "DELETE"):
         return b""
-    kind = Headers(scope=scope).get("content-type", "").partition(";")[0].strip()
+    kind = Headers(scope=scope).get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
         raise HTTPException(415, "a body must be JSON: Content-Type: application/json.")
     body, too_large = bytearray(), f"a body may have {MAX_BODY:,} bytes. Send less."

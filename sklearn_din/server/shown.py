@@ -48,8 +48,12 @@ def read_events(
     open_rows : {"drop", "keep"}, default="drop"
         Rows that are younger than ``window`` (by the clock; where times are numbers, by the newest
         one) may still be clicked: they are left out, or kept with the label of now.
-    user, time, item : str, default="user", "time", "item"
-        How the columns are called in the result, as the model knows them.
+    user : str, default="user"
+        How the column of users is called in the result, as the model knows it.
+    time : str, default="time"
+        The same of times.
+    item : str, default="item"
+        The same of items.
 
     Returns
     -------

@@ -187,6 +187,11 @@ class State:
                 continue
             if self.problem is not None and self.problem["what"] == "files cannot be looked at":
                 self.problem = None
+            if None in stamp:  # it may be put in place just now
+                gone = self._files[stamp.index(None)]
+                self._tell("a file is gone", FileNotFoundError(gone.name))
+            elif self.problem is not None and self.problem["what"] == "a file is gone":
+                self.problem = None
             if stamp != self._stamp and None not in stamp:
                 self._stamp = stamp
                 loading = threading.Thread(target=self.reload, daemon=True)
@@ -297,7 +302,7 @@ class State:
         is_new = self.problem is None or self.problem["what"] != what
         known = {} if self.problem is None or is_new else self.problem
         self.problem = {"what": what, "error": type(error).__name__, "since": _now()} | known
-        if is_new or what != "files cannot be looked at":
+        if is_new or what == "new files cannot be served":
             LOGGER.error("%s: %s: %s", what, type(error).__name__, error)
 
     def _work_off(self) -> None:
