@@ -26,7 +26,7 @@ def one_thread_of_blas() -> Iterator[None]:
     """Let BLAS compute with one thread within the block, and with as many as before afterwards.
 
     OpenBLAS's threads wait for each other by spinning: beside two busy loops on two processors, the
-    inverses of item neighbours take ten times the processor's time with two threads as with one
+    inverses of item neighbours take up to ten times the processor's time with two threads
     (``python -m benchmarks.speed busy``). Their number is that of the process: threads take turns.
     """
     with _turn, _libraries().limit(limits=1, user_api="blas"):
