@@ -14,6 +14,7 @@ from sklearn_din import (
     DINRegressor,
     HistoryBuilder,
     HistorySequenceEncoder,
+    Ranker,
     attach_aggregates,
     export_onnx,
     live_predictions,
@@ -256,7 +257,7 @@ def test_some_training_rows_are_shown_by_a_memory_that_ended_before_them(monkeyp
         for key in ("user", "item"):  # the rate of then, shrunk to the average of then
             first = next(j for j in since if rows[key].iloc[j] == rows[key].iloc[i])
             assert aged.columns[f"{key}_rate"][i] == X.columns[f"{key}_rate"][first]
-        assert aged.columns["recent_rate"][i] == X.columns["recent_rate"][since[0]]
+        assert aged.columns["recent_rate"][i] == X.columns["recent_rate"][i]
 
 
 def test_rows_without_users_or_times_or_levels_are_shown_as_they_are():
@@ -361,3 +362,25 @@ def test_a_regressor_remembers_means():
     ).fit(rows, y + 0.5 * rows["kind"])
     assert "item_mean" in model[0].memory_.names
     assert remember(model, rows.assign(time=999), y + 1.0).predict(rows).shape == (len(rows),)
+
+
+def test_a_ranker_asks_levels_of_a_memory_beside_users_with_histories():
+    """As the server does, whose memory is told what is posted."""
+    rows, y = make_rows(600)
+    model = fit(rows, y)
+    candidates = rows[["item", "kind"]].drop_duplicates("item")
+    ranker = Ranker(model[1:], candidates, memory=model[0])
+    whole = rank_candidates(model, pd.DataFrame({"user": [3], "time": [400]}), candidates, top_k=20)
+    with_histories = model[0].transform(rows.iloc[:1].assign(user=3, time=400))
+    user = {name: with_histories[name].iloc[0] for name in ("hist_item", "hist_kind")}
+    user = {name: list(events) for name, events in user.items()} | {"user": 3}
+    for own in (user | {"time": 400}, pd.DataFrame([user | {"time": 400}])):
+        ranked = ranker.rank(own, top_k=20)
+        np.testing.assert_allclose(ranked["probability"], whole["probability"], atol=1e-6)
+    now = rank_candidates(model, pd.DataFrame({"user": [3]}), candidates)
+    np.testing.assert_allclose(ranker.rank(user)["probability"], now["probability"], atol=1e-6)
+    later = rows.iloc[:50].assign(time=500)
+    ranker.memory = remember(model[0], later, y[:50])
+    assert not np.allclose(ranker.rank(user)["probability"], whole["probability"][:10])
+    with pytest.raises(ValueError, match="'item_rate' is a level of 'item', which differs"):
+        rank_candidates(model[1:], with_histories.drop(columns=["item", "kind"]), candidates)

@@ -24,7 +24,13 @@ from sklearn_din.utils.estimator_state import check_array
 from sklearn_din.utils.keys import NO_KEY, hash_keys, join_hashes, mix_hashes
 from sklearn_din.utils.shrinkage import N_SUMS, average_and_prior, changes_of_sums, shrink
 from sklearn_din.utils.spans import sum_by_group
-from sklearn_din.utils.validation import check_times, plain_values, python_values, unit_ratio
+from sklearn_din.utils.validation import (
+    UNITS_PER_SECOND,
+    check_times,
+    plain_values,
+    python_values,
+    unit_ratio,
+)
 
 RECENT_ROWS = 1_000  # of any key, the latest ones: their mean tells whether rates move
 TICK_BITS = 32  # of a place: the number of the key, then that of the moment
@@ -180,9 +186,11 @@ class RowMemory:
         """Return moments of rows by their times; without times, the one after all that is known."""
         index = self._index
         if times is None or not len(index.ticks):
-            n_rows = n_rows if times is None else len(times)
-            ticks = np.full(n_rows, len(index.ticks))
-            return Moments(ticks, np.full(n_rows, index.clock[-1] if len(index.clock) else 0.0))
+            n_rows, next_tick = n_rows if times is None else len(times), 0.0
+            if len(index.ticks):
+                is_whole = index.ticks.dtype.kind == "i"
+                next_tick = index.clock[-1] + is_whole / UNITS_PER_SECOND.get(self.unit or "", 1)
+            return Moments(np.full(n_rows, len(index.ticks)), np.full(n_rows, next_tick))
         own, unit, zoned = check_times(times, name=f"X[{times.name!r}]", unit=self.unit)
         self._check_times_alike(times.name, unit, zoned)
         edges = strict_edges(own, unit, index.ticks.dtype, self.unit)

@@ -1,28 +1,28 @@
 """Candidates that are encoded once, and the users to rank them for."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import pandas as pd
 
 from sklearn_din.encoding.frames import validate_frame
+from sklearn_din.encoding.scaling import indicator
 from sklearn_din.encoding.table import Columns, OneRow
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.identities import ids_to_look_up
 from sklearn_din.features.schema import Schema, item_column
 from sklearn_din.inspection.fitted import FittedPipeline
+from sklearn_din.logs.history import HistoryBuilder
 from sklearn_din.neighbours.blocks import NEVER
 from sklearn_din.neighbours.pairs import NeighbourPair
 from sklearn_din.neighbours.shortlist import Shortlist
 from sklearn_din.serving.allowed_pairs import PlacesOfIds
-from sklearn_din.serving.pair_levels import PairLevels, PairLevelsOfUsers, find_memory
+from sklearn_din.serving.pair_levels import PairLevels, Users
 
 CHECKED_PAIRS = 256
-
-Users = pd.DataFrame | Mapping[Any, object]  # a frame, or one user as plain values
 
 
 class Catalogue:
@@ -44,6 +44,7 @@ class Catalogue:
         candidates: pd.DataFrame,
         users: Users | None = None,
         names: Sequence[str] = (),
+        memory: HistoryBuilder | None = None,
     ) -> None:
         self.fitted, self.candidates, self._names = fitted, candidates, names
         self.net = fitted.classifier.net_
@@ -55,9 +56,9 @@ class Catalogue:
         self.vectors, learnt = self._rows.vectors, self._rows.learnt
         self.schema: Schema = learnt.schema
         self._user, frame, own = None, candidates, {*candidates.columns}
-        memory, self.levels = find_memory(fitted), None
+        self.levels = None
         if memory is not None and memory.memory_ is not None:
-            self.levels = PairLevels(memory.memory_, memory.time, learnt, candidates)
+            self.levels = PairLevels(memory.memory_, learnt, candidates)
         of_pairs = set() if self.levels is None else {*self.levels.names}
         if users is not None and fitted.around_encoder()[0]:
             self._user = frame_of_users(users)[:1]
@@ -99,20 +100,19 @@ class Catalogue:
         """Return users with the columns that do not follow the candidate."""
         return self._of_users.encode_columns(users)
 
-    def levels_of(self, users: Users) -> PairLevelsOfUsers | None:
-        """Return the levels of users with the candidates, where the Pipeline has a memory."""
-        return None if self.levels is None else self.levels.of_users(frame_of_users(users))
-
     def take(
         self,
         of_user: EncodedFeatures,
         users: np.ndarray,
         candidates: np.ndarray,
-        levels: PairLevelsOfUsers | None,
+        levels: Callable[..., dict] | None,
     ) -> EncodedFeatures:
-        """Return pairs by their rows: ids and windows are taken, no event is read or copied."""
+        """Return pairs by their rows: ids and windows are taken, no event is read or copied.
+
+        levels : a function of both, where a memory makes levels of pairs
+        """
         owners = None if of_user.users is None else of_user.users[users]
-        joint = {} if levels is None else levels.take(users, candidates)
+        joint = {} if levels is None else levels(users, candidates)
         columns = joint | {
             field.name: self.columns[field.name][candidates]
             if field.name in self.columns
@@ -146,8 +146,12 @@ class Catalogue:
         candidates = np.linspace(n_candidates - 1, 0, n_pairs).astype(np.intp)
         pairs = self._pair(frame.iloc[rows], candidates)
         together = self._rows.encode_columns(Columns(pairs, separator=self._separator))
-        taken = self.take(of_user, rows, candidates, self.levels_of(frame))
-        return [name for name in together if not np.array_equal(together[name], taken[name])]
+        joint = set() if self.levels is None else {*self.levels.names}
+        missing = {indicator(name) for name in joint}
+        levels = None if self.levels is None else lambda *_: dict.fromkeys(joint | missing)
+        taken = self.take(of_user, rows, candidates, levels)
+        others = [name for name in together if name not in joint | missing]
+        return [name for name in others if not np.array_equal(together[name], taken[name])]
 
     def _pair(self, users: pd.DataFrame, candidates: np.ndarray) -> pd.DataFrame:
         """Return pairs of users and candidates by position, as the encoder is given them."""

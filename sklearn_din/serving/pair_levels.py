@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from typing import Any
+from collections.abc import Callable, Collection, Mapping
+from functools import partial
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -13,8 +14,10 @@ from sklearn_din.features.level_columns import find_levels
 from sklearn_din.features.schema import Schema
 from sklearn_din.inspection.fitted import FittedPipeline
 from sklearn_din.logs.history import HistoryBuilder
-from sklearn_din.logs.row_memory import RowMemory
+from sklearn_din.logs.row_memory import Moments, RowMemory
 from sklearn_din.utils.keys import join_hashes
+
+Users = pd.DataFrame | Mapping[Any, object]  # a frame, or one user as plain values
 
 
 def find_memory(fitted: FittedPipeline) -> HistoryBuilder | None:
@@ -44,49 +47,48 @@ def check_levels(schema: Schema, users: Collection[Any], made: Collection[str]) 
 class PairLevels:
     """The levels of one catalogue's candidates, and of pairs of users with them.
 
-    What is known of a candidate's values is looked up once; each call adds the users.
+    The candidates' keys are hashed once, for every memory of the same columns.
     """
 
-    def __init__(
-        self, rows: RowMemory, time: str, learnt: Learnt, candidates: pd.DataFrame
-    ) -> None:
-        self._rows, self._learnt, self._time = rows, learnt, time
-        columns = [name for name in self._rows.columns if name in candidates]
-        self._candidates = {n: self._rows.hash_column(n, candidates[n]) for n in columns}
-        made = {*self._rows.names}
-        self.names = [n for n in learnt.roles.numeric if n in made]
+    def __init__(self, rows: RowMemory, learnt: Learnt, candidates: pd.DataFrame) -> None:
+        self._learnt, made = learnt, {*rows.names}
+        self.names = [name for name in learnt.roles.numeric if name in made]
+        keys = {name for key in rows.keys for name in key}
+        self._candidates = {
+            name: rows.hash_column(name, candidates[name]) for name in keys if name in candidates
+        }
 
-    def of_users(self, users: pd.DataFrame) -> PairLevelsOfUsers:
-        """Return the levels of these users with the candidates, as of the users' times."""
-        keys = {name for key in self._rows.keys for name in key} - self._candidates.keys()
-        hashes = {name: self._rows.hash_column(name, users[name]) for name in keys}
-        return PairLevelsOfUsers(self, hashes, users.get(self._time), len(users))
+    def of_users(self, memory: HistoryBuilder, users: Users) -> Callable[..., dict]:
+        """Return a function of rows of users and candidates: levels as of the users' times.
 
+        They are encoded, as the encoder scales them: (n_pairs,) float32 each.
+        """
+        rows = cast(RowMemory, memory.memory_)
+        keys = {name for key in rows.keys for name in key} - self._candidates.keys()
+        hashes = {name: rows.hash_column(name, _column(users, name)) for name in keys}
+        times = _column(users, memory.time) if memory.time in users else None
+        n_users = len(users) if isinstance(users, pd.DataFrame) else 1
+        return partial(self._take, rows, hashes, rows.moments(times, n_users))
 
-class PairLevelsOfUsers:
-    """Levels of some users with the candidates of a catalogue."""
-
-    def __init__(
+    def _take(
         self,
-        catalogue: PairLevels,
-        users: Mapping[str, np.ndarray],
-        times: pd.Series | None,
-        n_users: int,
-    ) -> None:
-        self._of, self._users = catalogue, users
-        self._moments = catalogue._rows.moments(times, n_users)
-
-    def take(self, users: np.ndarray, candidates: np.ndarray) -> dict[str, np.ndarray]:
-        """Return the encoded levels of pairs by their rows, as the encoder scales them."""
-        rows, learnt = self._of._rows, self._of._learnt
-        moments, levels = self._moments.take(users), dict[str, np.ndarray]()
+        rows: RowMemory,
+        of_users: Mapping[str, np.ndarray],
+        moments: Moments,
+        users: np.ndarray,
+        candidates: np.ndarray,
+    ) -> dict[str, np.ndarray]:
+        own, levels = self._candidates, dict[str, np.ndarray]()
+        moments = moments.take(users)
         for key in rows.keys:
-            parts = [
-                self._of._candidates[name][candidates]
-                if name in self._of._candidates
-                else self._users[name][users]
-                for name in key
-            ]
+            parts = [own[n][candidates] if n in own else of_users[n][users] for n in key]
             levels |= rows.levels_of(key, join_hashes(parts), moments)
         levels |= rows.recent(moments)
-        return learnt.encode_numbers({name: levels[name] for name in self._of.names})
+        return self._learnt.encode_numbers({name: levels[name] for name in self.names})
+
+
+def _column(users: Users, name: str) -> pd.Series:
+    """Return a column of users, of one who is a mapping as well."""
+    if isinstance(users, pd.DataFrame):
+        return users[name]
+    return pd.Series([users[name]], name=name)

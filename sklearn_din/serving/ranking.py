@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, Generic
 
 import numpy as np
@@ -17,9 +17,9 @@ from sklearn_din.inspection.fitted import FittedPipeline, split_pipeline
 from sklearn_din.logs.history import HistoryBuilder
 from sklearn_din.neighbours.shortlist import largest_first
 from sklearn_din.serving.allowed_pairs import NO_PAIRS, PlacesOfIds, pair_blocks, pairs_of_frame
-from sklearn_din.serving.catalogue import Catalogue, Users, frame_of_users
+from sklearn_din.serving.catalogue import Catalogue, frame_of_users
 from sklearn_din.serving.diversity import check_diversify
-from sklearn_din.serving.pair_levels import check_levels, find_memory
+from sklearn_din.serving.pair_levels import Users, check_levels, find_memory
 from sklearn_din.training.reading import Label, Reading
 from sklearn_din.utils.frames import CallerFrame
 from sklearn_din.utils.validation import check_choice, check_count, check_frame, check_name
@@ -168,6 +168,10 @@ class Ranker(Generic[IntoDataFrameT]):
     shortlist : int, default=None
         Number of candidates to select for each user, as in :func:`rank_candidates`; None: every
         candidate. A table of at most 20 million pairs is built once (180 MB).
+    memory : HistoryBuilder, default=None
+        The fitted memory whose levels a Pipeline without its first step was trained on: users then
+        come with their histories, and levels are asked of it. The attribute of this name may be
+        set to one that has remembered more. None: the Pipeline's own, if it has one.
 
     Examples
     --------
@@ -191,6 +195,7 @@ class Ranker(Generic[IntoDataFrameT]):
         *,
         label: Label | None = None,
         shortlist: int | None = None,
+        memory: HistoryBuilder | None = None,
     ) -> None:
         if shortlist is not None:
             check_count(shortlist, name="shortlist")
@@ -203,10 +208,13 @@ class Ranker(Generic[IntoDataFrameT]):
                 "rank_candidates needs a Pipeline fitted on a DataFrame, whose column names tell "
                 "the candidate's columns from the user's. Fit it on a DataFrame."
             )
-        self._memory = find_memory(self._fitted)
-        if self._memory is not None:
-            columns = [name for name in columns if name != self._memory.known]
-        self._columns: Sequence[str] = columns
+        own = find_memory(self._fitted)  # which makes histories, too
+        self.memory = memory if own is None else own
+        made: list[str | None] = [None if own is None else own.known]
+        if self.memory is not None and self.memory.memory_ is not None:
+            made += self.memory.memory_.names
+        self._columns: Sequence[str] = [name for name in columns if name not in made]
+        self._now = None if own is None else own.next_moment()
         self._frame = CallerFrame(candidates, name="candidates")
         name = self._reading.name
         _check_candidates(self._frame.pandas, columns, taken=(*RESULT_COLUMNS, name))
@@ -221,7 +229,7 @@ class Ranker(Generic[IntoDataFrameT]):
         self._lock = threading.Lock()
         self._catalogue: Catalogue | None = None
         if not self._fitted.around_encoder()[0]:  # else a user is needed beside the candidates
-            self._catalogue = Catalogue(self._fitted, self._frame.pandas)
+            self._catalogue = Catalogue(self._fitted, self._frame.pandas, memory=memory)
             if shortlist is not None:
                 _ = self._catalogue.shortlist  # made now, so that no request waits
 
@@ -272,8 +280,8 @@ class Ranker(Generic[IntoDataFrameT]):
         people: Any = users.to_dict() if isinstance(users, pd.Series) else users
         if not isinstance(people, Mapping):
             people = CallerFrame(people, name="users").pandas
-        if self._memory is not None and self._memory.time not in people:
-            people = _ask_now(people, self._memory)
+        if self._now is not None and self.memory is not None and self.memory.time not in people:
+            people = _ask_at(people, self.memory.time, self._now)
         if isinstance(people, pd.DataFrame) and not len(people):
             self._check(people)
             return self._answer(NO_PAIRS, NO_PAIRS, np.empty(0, dtype=np.float32))
@@ -335,7 +343,7 @@ class Ranker(Generic[IntoDataFrameT]):
                 f"a column belongs to the user or to the candidate, got {both} in both frames. "
                 "Drop them from users if the candidate has them, from candidates otherwise."
             )
-        made = [] if self._memory is None else self._memory.get_feature_names_out().tolist()
+        made = [] if self.memory is None else self.memory.get_feature_names_out().tolist()
         check_levels(self._fitted.encoder.schema_, users, made)
         _warn_of_swap(users, self._names, self._fitted.encoder)
         _check_columns_of_fit(self._fitted, self._columns, users, self._names)
@@ -346,17 +354,21 @@ class Ranker(Generic[IntoDataFrameT]):
         with self._lock:
             if self._catalogue is None or not self._catalogue.suits(users):
                 names = [name for name in self._columns if name in users or name in self._names]
-                self._catalogue = Catalogue(self._fitted, self._frame.pandas, users, names)
+                self._catalogue = Catalogue(
+                    self._fitted, self._frame.pandas, users, names, self.memory
+                )
             catalogue = self._catalogue
-        return _Pairs(catalogue, users, self._reading)
+        levels = None
+        if catalogue.levels is not None and self.memory is not None:
+            levels = catalogue.levels.of_users(self.memory, users)
+        return _Pairs(catalogue, users, self._reading, levels)
 
 
-def _ask_now(users: Users, memory: HistoryBuilder) -> Users:
-    """Return users with a time: the moment after all that is remembered."""
-    now = memory.next_moment()
+def _ask_at(users: Users, time: str, now: Any) -> Users:
+    """Return users with a time."""
     if isinstance(users, pd.DataFrame):
-        return users.assign(**{memory.time: pd.Series([now] * len(users), index=users.index)})
-    return {**users, memory.time: now}
+        return users.assign(**{time: pd.Series([now] * len(users), index=users.index)})
+    return {**users, time: now}
 
 
 def _allow(pairs: _Pairs, exclude: Any, only: Any) -> tuple[np.ndarray | None, np.ndarray]:
@@ -399,11 +411,18 @@ def _best_of_each_user(
 class _Pairs:
     """Encoded users paired with a catalogue."""
 
-    def __init__(self, catalogue: Catalogue, users: Users, reading: Reading) -> None:
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        users: Users,
+        reading: Reading,
+        levels: Callable[..., dict] | None,
+    ) -> None:
         self.catalogue, self.users, self.reading = catalogue, users, reading
+        self._levels = levels
         self.candidates = catalogue.candidates
         self.n_users = len(users) if isinstance(users, pd.DataFrame) else 1
-        self._read, self._levels = catalogue.read(users), catalogue.levels_of(users)
+        self._read = catalogue.read(users)
         self.user_rows = catalogue.encode(self._read)
         if joint := catalogue.find_joint_fields(self.user_rows, users):
             raise ValueError(

@@ -7,12 +7,12 @@ from itertools import permutations
 import numpy as np
 
 from sklearn_din.features.encoded import EncodedFeatures
-from sklearn_din.features.level_columns import RATES, RECENT, find_levels
+from sklearn_din.features.level_columns import find_levels
 from sklearn_din.features.schema import FIRST_KNOWN_ID, UNKNOWN_ID
 from sklearn_din.training.novelty import N_BLOCKS_AHEAD, moments_of
 from sklearn_din.utils.keys import hash_keys
 
-AGED_SHARE = 0.1  # of the training rows; with more, live rows lose (benchmarks/known_now.py)
+AGED_SHARE = 0.1  # of the training rows; with .3, live rows lose .002 (benchmarks/known_now.py)
 
 
 def age_levels(X: EncodedFeatures, *, share: float) -> EncodedFeatures:
@@ -24,7 +24,8 @@ def age_levels(X: EncodedFeatures, *, share: float) -> EncodedFeatures:
     are shown as by a memory of the rows before ``t - d``, where a row is at moment t, in rows, and
     d is drawn evenly from 0 to twice the validation rows. What was known of a key at t - d is
     what its first row from then on has; only the time elapsed is longer. Rows without a time, and
-    levels of keys that are no columns of ids, stay as they are.
+    levels of keys that are no columns of ids, stay as they are. So does the rate of the latest
+    rows: where rates drift, live rows would lose by an old one (.007, benchmarks/known_now.py).
 
     share : of the rows that are held out for validation
     """
@@ -49,10 +50,6 @@ def age_levels(X: EncodedFeatures, *, share: float) -> EncodedFeatures:
         is_known = columns.get(f"{elapsed}_missing", np.zeros(len(X)))[rows] == 0
         longer = np.log1p(np.expm1(known) + waited / scale)
         columns[elapsed][rows] = np.where(is_known, longer, known)
-    everyone = np.zeros(len(X), dtype=np.int64)
-    for name in (n for n in X.columns if n.removesuffix("_missing") in _recent(X)):
-        columns[name] = np.array(columns[name])
-        columns[name][aged] = X.columns[name][_first_since(everyone, moments, aged, until)]
     return X._replace(columns=columns)
 
 
@@ -85,10 +82,6 @@ def _codes_of_keys(X: EncodedFeatures) -> dict[str, np.ndarray]:
             pair = ids[one] * (ids[other].max(initial=0) + 1) + ids[other]
             codes[name] = np.where((ids[one] < 0) | (ids[other] < 0), -1, pair)
     return codes
-
-
-def _recent(X: EncodedFeatures) -> set[str]:
-    return {f"{RECENT}_{rate}" for rate in RATES}
 
 
 def _second(times: np.ndarray) -> object:
