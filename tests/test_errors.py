@@ -685,7 +685,8 @@ ENCODED, HALVES = make_impressions(20), np.arange(20) % 2
     ({"early_stopping": True, "validation": "groups", "groups": [None, "ann"] * 10},
      "got 10 rows without a user or group"),
     ({"early_stopping": True, "validation": "groups", "groups": ["ann"] * 20},
-     exactly("validation='groups' needs at least two groups, got 1.")),
+     exactly("validation='groups' needs at least two groups, got 1. Use validation='random' or "
+             "'last'.")),
     *(({"early_stopping": True, "validation": how, "validation_fraction": 0.99},
        exactly("validation_fraction=0.99 of 20 rows leaves no training rows. Lower it, or give "
                "more rows.")) for how in ("last", "random")),

@@ -110,6 +110,19 @@ def test_a_fold_knows_no_id_that_came_up_after_it():
     assert (hidden["hist_item"] == np.where(X["hist_item"] == 3, 1, X["hist_item"])).all()
 
 
+@pytest.mark.parametrize("groups", [None, ["ann"] * N_ROWS, ["ann"] * 3])
+def test_folds_of_groups_need_two_groups_and_one_for_each_row(groups):
+    frame, y = make_rows()
+    X = HistorySequenceEncoder(user="user", time="time").fit_transform(frame.assign(user="ann"))
+    needs = (
+        "groups must have one value per row"
+        if groups and len(groups) == 3
+        else ("needs at least two groups, got 1. Use validation='random' or 'last'.")
+    )
+    with pytest.raises(ValueError, match=needs):
+        DINClassifier(**FAST, validation="groups").fit(X, y, groups=groups)
+
+
 def test_rare_labels_that_say_nothing_end_at_the_base_rate():
     losses, base = [], []
     for seed in range(4):

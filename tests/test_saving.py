@@ -41,6 +41,7 @@ from sklearn_din import (
 )
 from sklearn_din.metrics import group_roc_auc_scorer
 from sklearn_din.saving import ModelFileError
+from tests.abilities import ABILITIES, FRAME, encode_grown, make_encoder, outputs
 from tests.click_frames import assert_same_encoders
 from tests.fitted_pipelines import make_rows
 from tests.model_origins import make_origins, make_pipeline_of
@@ -93,6 +94,19 @@ def test_a_loaded_model_can_be_fitted_again_and_random_states_stay(fitted, frame
     fresh = clone(again).fit(frame, y)
     assert (fresh.predict_proba(frame) == fitted.predict_proba(frame)).all()
     assert (saved(again, path).predict_proba(frame) == fitted.predict_proba(frame)).all()
+
+
+@pytest.mark.parametrize(("kind", "own", "labels"), ABILITIES.values(), ids=ABILITIES)
+def test_a_fit_is_of_float32_and_is_kept_whatever_torchs_default_dtype_is(kind, own, labels, path):
+    model = kind(**own, max_epochs=1, random_state=0)
+    expected = outputs(model.fit(make_encoder().fit_transform(FRAME), labels), encode_grown())
+    torch.set_default_dtype(torch.float64)
+    try:
+        found = saved(clone(model).fit(make_encoder().fit_transform(FRAME), labels), path)
+        assert torch.get_default_dtype() is torch.float64
+        np.testing.assert_array_equal(outputs(found, encode_grown()), expected)
+    finally:
+        torch.set_default_dtype(torch.float32)
 
 
 def test_a_search_by_our_splitter_and_scorer_is_kept(frame, y, path):

@@ -14,7 +14,7 @@ from skorch.callbacks import Callback
 
 from sklearn_din import Checkpoint, DINClassifier
 from sklearn_din.resilient import ranks
-from sklearn_din.training import net, steps
+from sklearn_din.training import net, steps, training
 from tests.abilities import ABILITIES, FRAME, encode_grown, make_encoder
 from tests.callbacks import On
 from tests.encoded_impressions import make_impressions, make_labels, turning_catalogue
@@ -85,11 +85,14 @@ def fail():
 @contextlib.contextmanager
 def double_precision():
     """In single precision rounding decides on which side of zero a rectifier's input is."""
-    torch.set_default_dtype(torch.float64)
-    try:
+    make = training.Training._make_module
+
+    def make_double(self, *args):
+        make(self, *args)
+        self.net.module_.double()
+
+    with patch.object(training.Training, "_make_module", make_double):
         yield
-    finally:
-        torch.set_default_dtype(torch.float32)
 
 
 def fit(case, **parameters):

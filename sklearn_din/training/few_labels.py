@@ -28,8 +28,7 @@ from sklearn_din.training.alone import Given
 from sklearn_din.training.batches import choose_batch_size
 from sklearn_din.training.novelty import ALWAYS, NEVER, Novelty
 from sklearn_din.training.occurrences import count_ids
-from sklearn_din.training.validation import FEW_ROWS, SplitRows, choose_validation
-from sklearn_din.utils.validation import group_codes
+from sklearn_din.training.validation import FEW_ROWS, SplitRows, choose_validation, number_groups
 
 N_FOLDS = 3
 TESTED = 0.2  # fraction of the rows that each fold in time predicts
@@ -124,7 +123,7 @@ def _make_folds(
     """Return rows to train on and to predict, of the kind that ``validation`` names."""
     how = choose_validation(net.validation, X.times)
     if how == "groups":
-        codes = np.asarray(group_codes(X.users if groups is None else groups, sort=True))
+        codes = number_groups(X.users if groups is None else groups, len(y))
         return GroupKFold(min(N_FOLDS, codes.max() + 1)).split(y, groups=codes)
     if how == "last" and X.times is None:
         return TimeSeriesSplit(N_FOLDS, test_size=round(TESTED * len(y))).split(y)

@@ -133,7 +133,8 @@ class Training:
         if positions is not None:
             positions = positions if train.rows is None else positions[train.rows]
             net.module__position_shares = position_shares(positions, net.target.kinds(train.y))
-        net.initialize()
+        with _single_precision():  # as native code computes, and files and GPUs hold it
+            net.initialize()
         # Each step moves the bias by at most the learning rate: starting from 0 with rare clicks,
         # all other weights would first learn what belongs in the bias.
         if net.target.has_constant(train.y):
@@ -275,6 +276,17 @@ def leave_out_callbacks(net: NeuralNet, *, monitors: bool, checkpoints: bool) ->
         f"(partial_fit and update never do): {', '.join(watching.values())}. Set "
         "monitor='train_loss', of skorch's Checkpoint None, or call fit with early_stopping=True."
     )
+
+
+@contextmanager
+def _single_precision() -> Iterator[None]:
+    """Make float32 torch's default within the block."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 @contextmanager

@@ -89,6 +89,15 @@ def split_rows(
 def _whole_groups(
     y: np.ndarray, groups: ArrayLike | None, *, fraction: float, seeds: np.random.RandomState
 ) -> SplitRows:
+    codes = number_groups(groups, len(y))
+    n_groups = codes.max() + 1
+    _check_rest(n_groups - math.ceil(fraction * n_groups), fraction, n_groups, "groups")
+    splitter = GroupShuffleSplit(1, test_size=fraction, random_state=seeds)
+    return next(splitter.split(codes, y, codes))
+
+
+def number_groups(groups: ArrayLike | None, n_rows: int) -> np.ndarray:
+    """Return the group of each row, numbered from 0; an error where there are not two."""
     if groups is None:
         raise ValueError(
             "validation='groups' needs the user or group of each row, got neither users nor "
@@ -96,13 +105,14 @@ def _whole_groups(
             "fit(..., groups=...): in a Pipeline din__groups=X['user'], with 'din' the step's "
             "name."
         )
-    codes = group_codes(groups, sort=True)
-    n_groups = int(check_rows(codes, len(y), name="groups").max(initial=-1)) + 1
+    codes = check_rows(group_codes(groups, sort=True), n_rows, name="groups").astype(np.int64)
+    n_groups = codes.max(initial=-1) + 1
     if n_groups < 2:
-        raise ValueError(f"validation='groups' needs at least two groups, got {n_groups}.")
-    _check_rest(n_groups - math.ceil(fraction * n_groups), fraction, n_groups, "groups")
-    splitter = GroupShuffleSplit(1, test_size=fraction, random_state=seeds)
-    return next(splitter.split(codes, y, codes))
+        raise ValueError(
+            f"validation='groups' needs at least two groups, got {n_groups}. Use "
+            "validation='random' or 'last'."
+        )
+    return codes
 
 
 def rows_from_a_time_on(times: np.ndarray, *, n_wanted: int) -> SplitRows:
