@@ -724,15 +724,13 @@ def _training_ranks() -> AbstractContextManager[Alone]:
 
 
 def _warn_of_nothing_learnt(net: DINNet) -> None:
-    rates = np.atleast_1d(net.target.value_of(np.asarray(net.constant_, dtype=np.float32)))
-    rate = ", ".join(f"{float(value):.3g}" for value in rates)
     best = (best_check(net.checks_) or {})["valid_loss"]
     warn_user(
         f"nothing was found to learn: no validation check (the best has a loss of {best:.4g}) was "
-        f"better than the {net.target.what_constant_is} of the training rows, and so every row "
-        f"gets it ({rate}). Check that y belongs to the rows of X, that X describes the candidate "
-        "and the past (summary()), that the held-out rows are like those to predict "
-        "(validation), and in history_ that training was not too short (max_epochs, lr)."
+        f"better than the {net.target.what_constant_is}, and so every row gets it "
+        f"({net.target.describe(net.constant_)}). Check that y belongs to the rows of X, that X "
+        "describes the candidate and the past (summary()), that the held-out rows are like those "
+        "to predict (validation), and in history_ that training was not too short (max_epochs, lr)."
     )
 
 

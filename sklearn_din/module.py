@@ -247,6 +247,10 @@ class DIN(nn.Module):
         """Return the last bias with which all rows have these outputs, if its weights are zero."""
         return self.output.bias_of(outputs) if isinstance(self.output, LabelLogits) else outputs
 
+    def outputs_of(self, biases: Tensor) -> Tensor:
+        """Return the outputs that have these biases: the inverse of ``bias_of``."""
+        return self.output.join(biases) if isinstance(self.output, LabelLogits) else biases
+
     @torch.no_grad()
     def attention(self, batch: Batch) -> dict[tuple[str, ...], Tensor]:
         """Factor of each event in its impression's interest, by the histories of each behaviour.

@@ -55,6 +55,10 @@ CASES = {
     "groups": ({"validation": "groups"}, {"groups": [("web",) * (n % 2) + (n,) for n in GROUPS]}),
     "weights": ({"class_weight": {0: 1, 1: 3.5}}, {"sample_weight": WEIGHTS}),
     "new items": ({"validation": "last"}, {"X": turning_catalogue(X)}),
+    "moved rate": (
+        {"validation": "last"},
+        {"y": np.where(np.arange(240) < 216, y, GROUPS % 8 > 0)},
+    ),
     "two widths": ({"embedding_dim": {"item": 3, "category": 2, "tags": 2}}, {}),
     "as published": ({"interest": "paper", "activation": "dice", "embedding_l2": 0.0}, {}),
     "numbers alone": ({}, {"X": np.random.default_rng(1).normal(size=(len(X), 3))}),

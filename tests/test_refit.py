@@ -51,10 +51,13 @@ def weights_of(net):
     return copy.deepcopy(net.module_.state_dict())
 
 
-@pytest.mark.parametrize("refit", ["auto", "validation"])
-def test_the_pass_is_that_of_partial_fit_part_by_part_and_averaged(refit):
+MOVED = np.where((X.times >= 1_800) & (X["category"] < 3), 1, y)  # the rate, and logits with it
+
+
+@pytest.mark.parametrize(("refit", "y"), [("auto", y), ("validation", y), ("auto", MOVED)])
+def test_the_pass_is_that_of_partial_fit_part_by_part_and_averaged(refit, y):
     """Its slow twin: each part is predicted, then learnt by ``partial_fit``, then averaged."""
-    plain = {"embedding_l2": 0.0, "interest": "paper"}  # nothing else is drawn than the order
+    plain = {"embedding_l2": 0.0, "interest": "paper", "y": y}  # only the order is drawn
     found, twin = fit(refit=refit, **plain), fit(refit=None, **plain).net_
     parts = cut_in_time(LATE, X.times)
     sizes = [len(part) for part in parts]

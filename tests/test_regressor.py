@@ -85,7 +85,7 @@ def test_losses_in_history_are_one_less_r2_and_the_best_check_is_kept():
 def test_no_fit_ends_worse_than_the_mean():
     X = make_impressions(1200)
     y = np.random.RandomState(0).normal(size=1200)
-    with pytest.warns(UserWarning, match="better than the mean of the training rows, and so"):
+    with pytest.warns(UserWarning, match="better than the mean, and so"):
         regressor = quick(validation="last", lr=0.1).fit(X, y)
     np.testing.assert_allclose(regressor.predict(X), y[:1080].mean(), atol=1e-6)
     assert regressor.net_.stop_reason_ == "base_rate"

@@ -44,6 +44,10 @@ CASES = {
         few(),
     ),
     "new items": ({"early_stopping": True}, {"X": turning_catalogue(X[:240]), "y": y[:240]}),
+    "moved rate": (
+        {"early_stopping": True, "validation": "last"},
+        few() | {"y": np.where(np.arange(240) < 216, y[:240], np.arange(240) % 8 > 0)},
+    ),
     "one row per batch": ({"batch_size": 1, "max_epochs": 1, "activation": "dice"}, few(21)),
     "in parts": ({}, few()),
     "numbers alone": ({}, {"X": np.random.default_rng(1).normal(size=(200, 3)), "y": y[:200]}),

@@ -155,18 +155,22 @@ class LabelLogits(nn.Linear):
         hidden : (n, n_inputs)
         logits : (n, n_labels)
         """
-        logits = list(super().forward(hidden).unbind(1))
+        return self.join(super().forward(hidden))
+
+    def join(self, own: Tensor) -> Tensor:
+        """Return the log-odds of each label, given those of its own row: (..., n_labels)."""
+        logits = list(own.unbind(-1))
         for label, earlier in self.later:
             a, z = logits[earlier], logits[label]
             logits[label] = -torch.logsumexp(torch.stack([-a, -z, -a - z]), dim=0)
-        return torch.stack(logits, dim=1)
+        return torch.stack(logits, dim=-1)
 
     def bias_of(self, logits: Tensor) -> Tensor:
-        """Return the biases with which all rows have these log-odds: (n_labels,)."""
+        """Return the biases with which rows have these log-odds: (..., n_labels)."""
         bias = logits.clone()
         for label, earlier in self.later:
-            ratio = F.softplus(-logits[label]) - F.softplus(-logits[earlier])
-            bias[label] = -torch.log(torch.expm1(ratio))
+            ratio = F.softplus(-logits[..., label]) - F.softplus(-logits[..., earlier])
+            bias[..., label] = -torch.log(torch.expm1(ratio))
         return bias
 
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:  # the server reads checks without torch
     from torch import Tensor
 
+    from sklearn_din.training.moved_rate import MovedRate
+
 CHECK = ("epoch", "train_loss", "valid_loss", "valid_auc", "seconds")  # its numbers
 AVERAGED_CHECKS = 4
 # Patience starts with the first full average: earlier, the weights may still change so much that
@@ -38,12 +40,21 @@ class EarlyStopping:
     training goes on from there. That bias is ``base_bias``, and ``base_loss`` its loss on the
     validation rows; None: there are none, nothing is judged. Of ``patience`` the first
     ``CHECKS_BEFORE_PATIENCE`` checks do not count.
+
+    With ``moved``, checks are of moved outputs, and must be better than the moved base rate. Then
+    one check must also be better without being moved than ``base_loss``, that of the training
+    rows' rate, or rank the rows better than chance (:class:`MovedRate`).
     """
 
-    def __init__(self, patience: int, base_bias: Tensor, base_loss: float | None) -> None:
-        self.patience = patience
-        self._base_bias = base_bias
-        self._base_check = None if base_loss is None else {"valid_loss": base_loss}
+    def __init__(
+        self,
+        patience: int,
+        base_bias: Tensor,
+        base_loss: float | None,
+        moved: MovedRate | None = None,
+    ) -> None:
+        self.patience, self.moved = patience, moved
+        self._base_bias, self._base_loss = base_bias, base_loss
         self.best: dict[str, Tensor] = {}
 
     def judge(self, checks: Sequence[Mapping[Any, float]], weights: Mapping[str, Tensor]) -> bool:
@@ -62,9 +73,17 @@ class EarlyStopping:
 
     def is_better(self, checks: Sequence[Mapping[Any, float]]) -> bool:
         """Return whether there is a best check, and it is better than the base rate, if judged."""
-        if not self.best or self._base_check is None:
+        best, base = best_check(checks), self._base_loss
+        if not self.best or base is None or best is None:
             return bool(self.best)
-        return best_check([self._base_check, *checks]) is not self._base_check
+        if self.moved is None:
+            return best["valid_loss"] < base
+        from sklearn_din.training.moved_rate import errors_by_chance
+
+        moved = [check for check in checks if "errors" in check]
+        is_found = min(check["unmoved_loss"] for check in moved) < base
+        ranks = max(check["errors"] for check in moved) > errors_by_chance(len(moved))
+        return best["valid_loss"] < self.moved.loss and (is_found or ranks)
 
     def weights_of_base_rate(self) -> Mapping[str, Tensor]:
         """Return the best check's weights with a last layer that predicts the base rate."""

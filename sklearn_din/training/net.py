@@ -53,8 +53,8 @@ class DINNet(NeuralNetBinaryClassifier):
 
     ``stop_reason_`` says why the latest training ended: after all epochs, by early stopping, by a
     callback of the user's, or by Ctrl-C. "base_rate": however it ended, but for Ctrl-C, no
-    validation check was better than the base rate of the training rows (of numbers their mean),
-    which is what the network predicts.
+    validation check was better than the base rate of the training rows (of numbers their mean), or
+    of later validation rows if it moved, which is what the network predicts.
     """
 
     module_: DIN

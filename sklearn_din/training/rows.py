@@ -196,7 +196,8 @@ def _new_training(
     learns = net.refit == "validation" or (net.refit == "auto" and how == "last")
     cut = cut_in_time(held_out, X.times) if learns else []
     parts = [(rows.batches(net, part), rows.held_out(part, how)) for part in cut]
-    return Training(net, train, rows.held_out(held_out, how), parts, **options)
+    is_later = how == "last"
+    return Training(net, train, rows.held_out(held_out, how), parts, is_later=is_later, **options)
 
 
 class TrainingRows(NamedTuple):

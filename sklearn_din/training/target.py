@@ -59,6 +59,11 @@ class Target(ABC):
         factors = None if weights is None else torch.from_numpy(weights).double()
         return float(self.loss(outputs, torch.from_numpy(y).double(), factors))
 
+    def describe(self, constant: Output) -> str:
+        """Return a constant as people read it: a number, or one for each label."""
+        values = np.atleast_1d(self.value_of(np.asarray(constant, dtype=np.float32)))
+        return ", ".join(f"{float(value):.3g}" for value in values)
+
     def has_constant(self, y: np.ndarray) -> bool:
         """Return whether training can start at the constant."""
         return True

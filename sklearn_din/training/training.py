@@ -53,7 +53,8 @@ class Training:
     It trains on the rows ``train`` and checks on ``valid``, if there are any. ``parts`` are pairs
     of batches of those rows cut in time, to learn from and to predict, if they are learnt in the
     end; ``is_refitting`` says whether that pass is going on. ``epochs`` is given by a partial fit,
-    which keeps no checkpoints; None: the net's ``max_epochs``.
+    which keeps no checkpoints; None: the net's ``max_epochs``. ``is_later`` says whether the
+    validation rows come after the others.
     """
 
     def __init__(
@@ -65,11 +66,12 @@ class Training:
         *,
         ranks: Alone | None = None,
         epochs: int | None = None,
+        is_later: bool = False,
     ) -> None:
         self.net, self.ranks = net, ranks or Alone()
         self.train, self.valid, self.parts = train, valid, parts
         self.most_epochs = net.max_epochs if epochs is None else epochs
-        self.is_partial = epochs is not None
+        self.is_partial, self.is_later = epochs is not None, is_later
         self.n_before = 0  # rows of the history
         self.losses = Losses(net)
         self.presses: list[int] = []  # of Ctrl-C

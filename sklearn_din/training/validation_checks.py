@@ -16,7 +16,9 @@ from torch import Tensor
 from sklearn_din.network.batch import Batch
 from sklearn_din.training.batches import ImpressionBatches
 from sklearn_din.training.early_stopping import AVERAGED_CHECKS, EarlyStopping
+from sklearn_din.training.moved_rate import MovedRate
 from sklearn_din.training.weight_average import WeightAverage
+from sklearn_din.utils.warnings import log_once
 
 BATCHES_PER_CHECK = 50
 MOST_CHECKS_PER_EPOCH = 4
@@ -41,6 +43,9 @@ class ValidationChecks(Callback):
     is better than the base rate, ``net.stop_reason_`` is "base_rate", but Ctrl-C leaves the best
     check all the same. Training itself goes on from the latest weights.
 
+    Where the base rate moved to later validation rows, checks are of logits moved by a constant,
+    that with the smallest loss; the best average has it in its last bias.
+
     Without validation batches, each epoch is a row, and nothing is judged. With
     ``early_stopping="auto"``, of few rows, the net in the end then has the mean of the weights
     after each epoch: latest weights have learnt so few rows by heart.
@@ -58,11 +63,15 @@ class ValidationChecks(Callback):
         self._predicted: list[tuple[Tensor, Tensor, Tensor, int]] = []
         train, valid, target = net.training_.train, net.training_.valid, net.target
         net.constant_ = target.constant(train.y, train.weights)
-        loss = None
+        loss = moved = None
         if valid is not None:
             loss = target.loss_of_constant(net.constant_, valid.y, valid.weights)
+            if net.training_.is_later:
+                moved = MovedRate.find(target, net.constant_, valid.y, valid.weights)
+        if moved is not None:
+            net.constant_ = moved.constant
         bias = net.module_.bias_of(torch.as_tensor(net.constant_))
-        self.stopping_ = EarlyStopping(self.patience, bias, loss)
+        self.stopping_ = EarlyStopping(self.patience, bias, loss, moved)
 
     def on_epoch_begin(
         self,
@@ -124,7 +133,10 @@ class ValidationChecks(Callback):
             weights, net.stop_reason_ = self.stopping_.weights_of_base_rate(), "base_rate"
         if weights:
             net.module_.load_state_dict(weights)
+        if self.stopping_.moved is not None:
+            log_once(self.stopping_.moved.describe())
         self.average_, self.stopping_.best, self._predicted = WeightAverage(), {}, []
+        self.stopping_.moved = None
 
     def rows(self, net: NeuralNet) -> list[dict[str, float]]:
         """Return the checks of this training."""
@@ -151,9 +163,17 @@ class ValidationChecks(Callback):
         loss = float(np.average(torch.stack(losses).tolist(), weights=sizes))
         auc = net.target.auc(torch.cat(labels).numpy(), torch.cat(logits).float().cpu().numpy())
         self.average_.exchange(net.module_)
-        net.checks_.append(self._row(net, valid_loss=loss, valid_auc=auc))
+        weights, of_check = self.average_.weights, {"valid_loss": loss, "valid_auc": auc}
+        if self.stopping_.moved is not None and not net.training_.is_refitting:
+            added, of_check["valid_loss"], of_check["errors"] = net.training_.ranks.from_first(
+                self.stopping_.moved.move(net.module_, torch.cat(logits))
+            )
+            bias = weights["output.bias"]
+            weights = {**weights, "output.bias": bias + added.to(bias)}
+            of_check["unmoved_loss"] = loss
+        net.checks_.append(self._row(net, **of_check))
         net.history.record("valid_auc", auc)
-        is_over = self.stopping_.judge(self.rows(net), self.average_.weights)
+        is_over = self.stopping_.judge(self.rows(net), weights)
         if is_over and not net.training_.is_refitting:
             net.training_.stop("patience")
 
