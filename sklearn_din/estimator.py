@@ -453,7 +453,7 @@ class DINClassifier(ClassifierMixin, DINEstimator, ClickParameters):
     neighbours : {"auto", "time", "user"} or None, default="auto"
         Whether to add numbers from item neighbours as inputs: how the candidate goes with the
         user's past events according to everybody's histories (see Notes). There are 14 per
-        behaviour, for the attribute with the most ids if there are at least 16, and for others with
+        behaviour, for the attribute with the most ids if at least 16 are known, and for others with
         at least 64: embeddings hold who goes with whom among fewer.
         "time": the numbers of each row come from what was known at the end of the last of five
         blocks of time that ended before it. "user": users are divided into five parts; the

@@ -1,5 +1,7 @@
 """Few labels: the logits are drawn towards the base rate by a factor that folds ask for."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -8,6 +10,8 @@ from sklearn.model_selection import GroupKFold, StratifiedKFold
 
 from sklearn_din import Checkpoint, DINClassifier, HistorySequenceEncoder, TimeSplit
 from sklearn_din.training import few_labels, rows
+from sklearn_din.training.copies import find_originals
+from sklearn_din.training.validation import split_rows
 
 FAST = {"max_epochs": 3, "random_state": 0}
 N_ROWS = 240
@@ -134,6 +138,56 @@ def test_rare_labels_that_say_nothing_end_at_the_base_rate():
         losses.append(log_loss(y[400:], p))
         base.append(log_loss(y[400:], np.full(400, y[:400].mean())))
     assert np.mean(losses) < np.mean(base) + 0.002
+
+
+def plain_originals(frame, y):
+    """The first row equal in everything; its own number where equal rows have unequal labels."""
+    keys = [tuple(map(str, row)) for row in frame.itertuples(index=False)]
+    found = []
+    for row, key in enumerate(keys):
+        equal = [other for other in range(len(keys)) if keys[other] == key]
+        found.append(row if len({*y[equal]}) > 1 else equal[0])
+    return found
+
+
+@pytest.mark.parametrize("columns", [[], ["user"], ["user", "time"]])
+def test_copies_are_those_of_a_plain_loop(columns):
+    chance = np.random.RandomState(0)
+    n, of_chance = 150, lambda: chance.randint(2, size=150)
+    frame = pd.DataFrame({"user": of_chance(), "item": of_chance(), "time": of_chance()})
+    frame["hist_item"] = [[*chance.randint(2, size=chance.randint(3))] for _ in range(n)]
+    frame["tags"] = [["a", "b"][: chance.randint(1, 3)] for _ in range(n)]
+    frame["price"] = of_chance() / 2
+    y = of_chance() * of_chance()
+    named = dict(zip(columns, columns, strict=True))
+    frame = frame.drop(columns=[name for name in ("user", "time") if name not in columns])
+    X = HistorySequenceEncoder(**named).fit_transform(frame)
+    expected = plain_originals(frame, y)
+    assert 0 < len({*expected}) < n
+    assert find_originals(X, y).tolist() == expected
+    both = np.column_stack([y, y])
+    assert find_originals(X, both).tolist() == expected
+
+
+@pytest.mark.parametrize("columns", [[], ["user"]])
+def test_without_times_folds_part_neither_copies_nor_a_user_s_rows(columns):
+    frame, y = make_rows(rate=0.8)
+    frame["item"], y = np.arange(N_ROWS), np.tile(y, 2)
+    twice = pd.concat([frame, frame], ignore_index=True).drop(columns="time")
+    keys = twice["user" if columns else "item"].to_numpy()
+    twice = twice.drop(columns=[] if columns else "user")
+    X = HistorySequenceEncoder(**dict(zip(columns, columns, strict=True))).fit_transform(twice)
+    folds = list(few_labels._make_folds(SimpleNamespace(validation="auto"), X, y, None))
+    assert len(folds) == 3
+    for train, test in folds:
+        assert not {*keys[train]} & {*keys[test]}
+        assert abs(y[test].mean() - y.mean()) < 0.1
+    assert sorted(np.concatenate([test for _, test in folds])) == list(range(2 * N_ROWS))
+    originals, seeds = find_originals(X, y), np.random.RandomState(0)
+    options = {"how": "random", "fraction": 0.1, "seeds": seeds}
+    train, valid = split_rows(y, None, originals=originals, **options)
+    assert not {*twice["item"][train]} & {*twice["item"][valid]}
+    assert len(valid) == 0.1 * len(y)
 
 
 def test_a_training_of_few_labels_is_kept_by_a_checkpoint(tmp_path):

@@ -90,6 +90,16 @@ def sums_before(X, y):
     return levels_file._sums_before(users, X["time"].to_numpy(), np.asarray(y, float)[:, None])
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_strangers_have_the_level_zero_to_the_bit(log, seed):
+    X, _ = log
+    rng = np.random.RandomState(seed)
+    y = (rng.random_sample(len(X)) < rng.random_sample(60)[X["user"]]).astype(int)
+    encoded, tables, _ = learn(X, y)
+    encoded.users = encoded.users + 1_000
+    assert (tables.add_to(encoded)["user_level"] == 0).all()
+
+
 def test_users_of_sampled_negatives_have_none(log):
     X, _ = log
     y = np.tile([0, 1], len(X) // 2)  # each click beside one negative of its user and moment

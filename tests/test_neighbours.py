@@ -36,6 +36,7 @@ from sklearn_din.neighbours.cooccurrence import Interactions
 from sklearn_din.neighbours.holding import scores_hold
 from sklearn_din.neighbours.pairs import NeighbourPair
 from sklearn_din.neighbours.tables import NeighbourTables, choose_order, learn_neighbours
+from sklearn_din.serving import export
 from sklearn_din.utils.keys import hash_keys
 from sklearn_din.utils.shrinkage import LEAST_PRIOR, MOST_PRIOR, PRIOR_ROWS
 from sklearn_din.utils.spans import Spans
@@ -469,7 +470,7 @@ def test_later_clicks_are_counted_as_fit_would_have(max_length):
     """Where every event is a clicked row and no history is cut, growing equals fitting all."""
     rng = np.random.RandomState(0)
     clicks = pd.DataFrame(
-        {"user": rng.permutation(np.repeat(np.arange(20), 12)), "item": rng.randint(15, size=240)}
+        {"user": rng.permutation(np.repeat(np.arange(20), 12)), "item": rng.randint(16, size=240)}
     ).assign(time=np.arange(240))
     clicks.loc[200:, "item"] = rng.randint(20, size=40)  # new items among them
     stranger = pd.DataFrame({"user": [99], "item": [3], "time": [-1]})  # shown, not clicked
@@ -520,12 +521,12 @@ def test_attributes_with_few_ids_have_none_and_users_with_many_items_are_cut(mon
     X, y = log
     monkeypatch.setattr(neighbour_pairs, "LEAST_IDS", 64)
     assert [pair.history for pair in learn(encode(X), y)[0].pairs] == ["hist_item"]
-    monkeypatch.setattr(neighbour_pairs, "LEAST_IDS", 10)  # eight categories, padding and unknown
+    monkeypatch.setattr(neighbour_pairs, "LEAST_IDS", 8)  # categories, without padding and unknown
     both = [pair.history for pair in learn(encode(X), y)[0].pairs]
     assert both == ["hist_item", "hist_category"]
     encoded = encode(X)
-    n_ids = encoded.schema["item"].n_ids
-    for least, order in ((n_ids, "user"), (n_ids + 1, None)):
+    n_items = X["item"].nunique()
+    for least, order in ((n_items, "user"), (n_items + 1, None)):
         monkeypatch.setattr(neighbour_pairs, "LEAST_ITEMS", least)
         monkeypatch.setattr(neighbour_pairs, "LEAST_IDS", least)
         assert choose_order(encoded, "user") == order  # levels of users need times
@@ -566,10 +567,63 @@ def test_scores_hold_unless_the_last_block_is_predicted_better_without(slopes, n
 def test_scores_hold_where_only_users_that_differ_are_mistaken_for_them():
     rng, blocks = np.random.RandomState(0), np.repeat(np.arange(5, dtype=np.int8), 400)
     level, numbers = rng.normal(size=(2000, 1)), np.zeros((2000, 14))
-    clicked = rng.random_sample(2000) < 1 / (1 + np.exp(-2 * level[:, 0]))
+    numbers[:, 1] = rng.normal(size=2000)
+    clicked = rng.random_sample(2000) < 1 / (1 + np.exp(-2 * level[:, 0] - numbers[:, 1] / 2))
     numbers[:, 0] = np.where(blocks < 4, 1, -1) * level[:, 0] + rng.normal(size=2000)
     rows = OrderedRows(np.arange(2000), blocks, clicked)
     assert [scores_hold(numbers, levels, rows) for levels in (None, level)] == [False, True]
+
+
+def test_one_row_does_not_decide_that_scores_hold():
+    rng, blocks = np.random.RandomState(0), np.repeat(np.arange(5, dtype=np.int8), 400)
+    numbers = np.c_[rng.normal(size=(2000, 1)), np.zeros((2000, 13))]
+    odds = np.array([0, 1, -1, 1, -1])[blocks] * numbers[:, 0]
+    clicked = rng.random_sample(2000) < 1 / (1 + np.exp(-odds))
+    for size in (0, 1e6, -1e6):
+        numbers[-1, 0] = size
+        assert not scores_hold(numbers, None, OrderedRows(np.arange(2000), blocks, clicked))
+
+
+@pytest.mark.parametrize("slope", [0.5, -0.5])
+def test_scores_that_tell_the_time_alone_do_not_hold_where_the_rate_drifts(slope):
+    rng, blocks = np.random.RandomState(0), np.repeat(np.arange(5, dtype=np.int8), 400)
+    clicked = rng.random_sample(2000) < 1 / (1 + np.exp(-slope * (blocks - 2)))
+    numbers = (blocks[:, None] + rng.normal(size=(2000, 14))) * (blocks[:, None] > 0)
+    numbers[:, 10:] = 0
+    assert not scores_hold(numbers, None, OrderedRows(np.arange(2000), blocks, clicked))
+
+
+@pytest.mark.parametrize("order", ["time", "user"])
+def test_numbers_of_small_logs_are_bounded_for_every_row(order):
+    largest = 0
+    for seed in range(30):
+        rng = np.random.RandomState(seed)
+        shown = {"user": rng.randint(20, size=900), "item": rng.randint(300, size=900)}
+        log, y = pd.DataFrame(shown).assign(time=np.arange(900)), rng.random_sample(900) < 0.3
+        X = attach_history(log, log[y], user="user", time="time", columns=["item"])
+        encoder = HistorySequenceEncoder(user="user", time="time").fit(X[:400])
+        learnt, trained = learn(encoder.transform(X[:400]), y[:400], order=order)
+        weights, [pair] = np.abs(learnt.pairs[0].scores.ease.data), learnt.pairs
+        assert weights.min(initial=1) >= item_scores.LEAST_WEIGHT
+        asked = learnt.add_to(encoder.transform(X[400:]))
+        for rows in (trained, asked):
+            largest = max(largest, *(np.abs(rows[name]).max() for name in pair.names))
+    assert 10 < largest <= neighbour_pairs.LARGEST
+
+
+@pytest.mark.usefixtures("least_ids")
+def test_no_number_is_larger_in_an_onnx_file(log, tmp_path, monkeypatch):
+    X, y = log
+    monkeypatch.setattr(neighbour_pairs, "LARGEST", np.float32(1))
+    monkeypatch.setattr(export, "LARGEST", np.float32(1))
+    model = make_model(max_epochs=1).fit(X, y)
+    asked = X[-200:].assign(time=X["time"].max() + HOUR)
+    expected = model.predict_proba(asked)
+    export_onnx(model, tmp_path / "model.onnx")
+    loaded = load_onnx(tmp_path / "model.onnx").predict_proba(asked)
+    np.testing.assert_allclose(loaded, expected, atol=2e-6)
+    monkeypatch.setattr(neighbour_pairs, "LARGEST", np.float32(50))
+    assert np.abs(model.predict_proba(asked) - expected).max() > 1e-3
 
 
 def test_scores_that_do_not_hold_are_zeros_everywhere(log, monkeypatch, tmp_path):

@@ -72,7 +72,7 @@ def test_the_summary_names_columns_that_are_not_used():
     ({"user": "user", "drop": ["item"]}, {}, FEW),
 ])  # fmt: skip
 def test_the_summary_and_the_bar_say_why_neighbours_are_off(encoder, options, last, capfd):
-    frame = pd.DataFrame({"user": [0, 1] * 20, "item": np.arange(40) % 14})  # two ids more
+    frame = pd.DataFrame({"user": [0, 1] * 20, "item": np.arange(40) % 16})
     frame["hist_item"] = [[0], [1, 0]] * 20
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of a history without a candidate

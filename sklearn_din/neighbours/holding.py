@@ -1,7 +1,7 @@
 """Whether what goes together in one period still does in the next."""
 
 import numpy as np
-from scipy.optimize import minimize
+from scipy.optimize import brentq, minimize
 from scipy.special import expit
 
 from sklearn_din.neighbours.blocks import NOT_COUNTED, OrderedRows
@@ -10,40 +10,40 @@ from sklearn_din.utils.blas import one_thread_of_blas
 
 MOST_ROWS = 100_000  # to learn from, and to predict
 LEAST_CLICKS = 2  # of each kind
-ERRORS = 2.0  # standard errors of the difference in log loss
+N_PREDICTED = 2  # blocks
+MOST_ODDS = 10.0  # log-odds of a prediction
 
 
 @one_thread_of_blas()
 def scores_hold(numbers: np.ndarray, levels: np.ndarray | None, rows: OrderedRows) -> bool:
-    """Return whether scores of a history do no harm to predictions of the last training rows.
+    """Return whether scores of a history help to predict the last blocks of training rows.
 
-    A logistic regression on numbers and users' levels learns the blocks before the last one, and
-    predicts it with the scores and without. They do not hold where its log loss is higher with
-    them, by more than two standard errors: the network, which learns from all blocks, would expect
-    them to hold later (made offers, log loss -.002; real logs keep theirs,
-    benchmarks/quality-results.md, "Few items").
+    A logistic regression on numbers and users' levels learns the blocks before each of the last
+    two, and predicts it with the scores and without. They do not hold where its log loss is higher
+    with them: the network, which learns from all blocks, would expect them to hold later. Both
+    predictions are first moved by a constant to the block's rate of clicks: where the rate drifts,
+    scores tell the time, and would be taken for help or harm (benchmarks/quality-results.md, "Few
+    items"). The row that speaks most for them and the one that speaks most against them are left
+    out.
 
-    numbers : (n_rows, 14), those of the first block zeros
+    numbers : (n_rows, 14), scaled, those of the first block zeros
     levels : (n_rows, n_columns), or None
     """
-    is_counted = rows.blocks < NOT_COUNTED
-    last = rows.blocks[is_counted].max(initial=0)
-    earlier = _some((rows.blocks > 0) & (rows.blocks < last))
-    later = _some((rows.blocks == last) & is_counted)
-    if np.bincount(rows.clicked[earlier], minlength=2).min() < LEAST_CLICKS:
-        return True
-    known, asked = (
-        np.column_stack([of[own] for of in (numbers, levels) if of is not None]).astype(float)
-        for own in (earlier, later)
-    )
-    if not known[:, :N_OF_HISTORY].any():
-        return True
-    whole, without = (
-        _losses(known[:, first:], rows.clicked[earlier], asked[:, first:], rows.clicked[later])
-        for first in (0, N_OF_HISTORY)
-    )
-    harm = whole - without
-    return bool(harm.mean() <= ERRORS * harm.std() / np.sqrt(len(harm)))
+    last = rows.blocks[rows.blocks < NOT_COUNTED].max(initial=0)
+    columns = [of for of in (numbers, levels) if of is not None]
+    harm = []
+    for block in range(max(last + 1 - N_PREDICTED, 2), last + 1):
+        parts = _some((rows.blocks > 0) & (rows.blocks < block)), _some(rows.blocks == block)
+        n_least = min(np.bincount(rows.clicked[part], minlength=2).min() for part in parts)
+        known, asked = (np.column_stack([of[part] for of in columns]) for part in parts)
+        if n_least >= LEAST_CLICKS and known[:, :N_OF_HISTORY].any():
+            clicks = [rows.clicked[part] for part in parts]
+            whole, without = (
+                _losses(known[:, first:], clicks[0], asked[:, first:], clicks[1])
+                for first in (0, N_OF_HISTORY)
+            )
+            harm.append(whole - without)
+    return not harm or bool(np.sort(np.concatenate(harm))[1:-1].sum() <= 0)
 
 
 def _losses(
@@ -53,8 +53,6 @@ def _losses(
 
     That of scikit-learn with C=1; its import alone would take half a second of the first fit.
     """
-    mean, spread = known.mean(axis=0), known.std(axis=0)
-    known, asked = ((own - mean) / np.where(spread > 0, spread, 1) for own in (known, asked))
 
     def penalized(weights: np.ndarray) -> tuple[float, np.ndarray]:
         logits = known @ weights[1:] + weights[0]
@@ -63,7 +61,9 @@ def _losses(
         return loss, np.append(behind.sum(), behind @ known + weights[1:])
 
     weights = minimize(penalized, np.zeros(1 + known.shape[1]), jac=True, method="L-BFGS-B").x
-    logits = asked @ weights[1:] + weights[0]
+    logits = np.clip(asked @ weights[1:] + weights[0], -MOST_ODDS, MOST_ODDS)
+    rate = is_asked_click.mean()
+    logits += brentq(lambda more: expit(logits + more).mean() - rate, -4 * MOST_ODDS, 4 * MOST_ODDS)
     return np.logaddexp(0, logits) - is_asked_click * logits
 
 

@@ -24,6 +24,7 @@ MOST_NEIGHBOURS = 200
 LEAST_NEIGHBOURS = 20
 MOST_COSINES = 20_000_000  # per table: 160 MB; beyond, each item keeps fewer than 200 neighbours
 EASE_L2 = 200.0
+LEAST_WEIGHT = 1e-6  # smaller ones are rounding: one user in common is 1 / (200 + users)
 SHRINKAGE = np.float32(4.0)
 DECAY = 0.8
 EVENTS_PER_CHUNK = 1 << 20
@@ -274,10 +275,8 @@ def _click_rate(shown: np.ndarray, clicked: np.ndarray, prior: float) -> np.ndar
     if not 0 < n_clicked < n_shown:
         return np.zeros(len(shown), dtype=np.float32)
     average = n_clicked / n_shown
-    likes = clicked + prior * average
-    others = (shown - clicked) + prior * (1 - average)
-    rate = np.log(likes / others) - np.log(average / (1 - average))
-    return np.where(shown > 0, rate, 0.0).astype(np.float32)
+    likes, others = clicked / (prior * average), (shown - clicked) / (prior * (1 - average))
+    return (np.log1p(likes) - np.log1p(others)).astype(np.float32)
 
 
 def most_popular(n_users: np.ndarray) -> np.ndarray:
@@ -288,10 +287,13 @@ def most_popular(n_users: np.ndarray) -> np.ndarray:
 
 
 def _sparse(weights: np.ndarray, ids: np.ndarray, n_ids: int) -> csr_array:
-    """Return the largest weights of each row by size, of equal ones the first, over all ids."""
+    """Return the largest weights of each row by size, of equal ones the first, over all ids.
+
+    Those below LEAST_WEIGHT are zeros.
+    """
     n_best, sizes = min(MOST_NEIGHBOURS, len(ids)), np.abs(weights)
     is_best = sizes >= np.partition(sizes, -n_best, axis=1)[:, -n_best, None]
-    is_best &= sizes > 0
+    is_best &= sizes >= LEAST_WEIGHT
     n_chosen = np.count_nonzero(is_best, axis=1)
     for row in np.flatnonzero(n_chosen > n_best):
         is_least = sizes[row] == sizes[row, is_best[row]].min()

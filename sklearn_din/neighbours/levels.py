@@ -75,8 +75,8 @@ class UserLevels:
         average, prior = self.averages, self.priors
         if not self.of_clicks:
             return ((totals - n_rows * average) / (n_rows + prior)).astype(np.float32)
-        odds = (totals + prior * average) / (n_rows - totals + prior * (1 - average))
-        return (np.log(odds) - np.log(average / (1 - average))).astype(np.float32)
+        likes, others = totals / (prior * average), (n_rows - totals) / (prior * (1 - average))
+        return (np.log1p(likes) - np.log1p(others)).astype(np.float32)
 
     def grow(
         self, X: EncodedFeatures, y: np.ndarray, blocks: np.ndarray, kept: Sequence[int]

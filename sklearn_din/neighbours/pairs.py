@@ -19,8 +19,10 @@ from sklearn_din.neighbours.cooccurrence import (
 )
 from sklearn_din.neighbours.item_scores import N_NUMBERS, SUMMARIES, ItemScores, with_empty_rows
 
-LEAST_IDS = 64
-LEAST_ITEMS = 16  # ids of the attribute with the most
+LEAST_IDS = 64  # known ones
+LEAST_ITEMS = 16  # of the attribute with the most
+LEAST_SCALE = np.float32(5e-4)  # a tenth of what one user in common adds to EASE
+LARGEST = np.float32(50)  # in units of the scale, as far as real logs go
 MUTED = np.float32(1e30)  # a scale that leaves of numbers nothing but their order
 SUFFIXES = (
     *(f"ease_{summary}" for summary in SUMMARIES),
@@ -46,8 +48,9 @@ class NeighbourPair:
     shown, clicked : (len(counts), n_ids), float32. How often each item was a candidate, and was
         clicked as one.
     prior : float. Rows at the average rate that each item's own are added to, by the first table's.
-    scale : (14,), float32. Standard deviation of each column over the training rows, one where it
-        is zero; infinite, so that the column is zero, where it does not hold over time.
+    scale : (14,), float32. Standard deviation of each column over the training rows, at least
+        LEAST_SCALE, one where it is zero; infinite, so that the column is zero, where it does not
+        hold over time.
     """
 
     history: str
@@ -112,7 +115,11 @@ class NeighbourPair:
             numbers[rows] = self.find_scores(table).numbers(
                 asked.columns[self.candidate], ragged.whole, ragged.columns[self.history]
             )
-        return numbers / self.scale
+        return self.rescale(numbers)
+
+    def rescale(self, numbers: np.ndarray) -> np.ndarray:
+        """Return numbers on the scale, none beyond LARGEST: spreads of few rows are small."""
+        return np.clip(numbers / self.scale, -LARGEST, LARGEST)
 
     def widen(self, n_ids: int) -> "NeighbourPair":
         """Give ids that were appended no neighbours and no popularity, as unknown ones have."""
@@ -221,9 +228,10 @@ def histories_with_candidate(schema: Schema) -> list[tuple[str, str]]:
     chosen = []
     for behaviour in schema.behaviours:
         of, single = behaviour.candidate_of, schema.names("categorical")  # no lists
-        sizes = {(h, c): schema[c].n_ids for h, c in of.items() if c is not None and c in single}
-        for pair, n_ids in sizes.items():
-            if n_ids >= (LEAST_ITEMS if n_ids == max(sizes.values()) else LEAST_IDS):
+        pairs = [(h, c) for h, c in of.items() if c is not None and c in single]
+        sizes = {(h, c): schema[c].n_ids - FIRST_KNOWN_ID for h, c in pairs}
+        for pair, n_known in sizes.items():
+            if n_known >= (LEAST_ITEMS if n_known == max(sizes.values()) else LEAST_IDS):
                 chosen.append(pair)
     return chosen
 

@@ -16,6 +16,7 @@ from sklearn_din.neighbours.cooccurrence import MOST_COUNTED, Interactions, row_
 from sklearn_din.neighbours.item_scores import N_NUMBERS, N_OF_HISTORY, ItemScores
 from sklearn_din.neighbours.levels import UserLevels, learn_levels
 from sklearn_din.neighbours.pairs import (
+    LEAST_SCALE,
     MUTED,
     SUFFIXES,
     NeighbourPair,
@@ -307,12 +308,13 @@ def _learn_pairs(
     NeighbourTables(at_fit, order)._fill(X, numbers, order.find_tables_at_fit)
     scaled = []
     for pair, own in zip(pairs, numbers, strict=True):
-        scale = _scale(X, own)
-        if isinstance(order, ByTime) and not scores_hold(own, levels, rows):
-            scale[:N_OF_HISTORY] = np.inf
-        scaled.append(replace(pair, scale=scale))
+        pair = replace(pair, scale=_scale(X, own))
         for part in row_blocks(X):
-            own[part] /= scaled[-1].scale
+            own[part] = pair.rescale(own[part])
+        if isinstance(order, ByTime) and not scores_hold(own, levels, rows):
+            pair.scale[:N_OF_HISTORY] = np.inf
+            own[:, :N_OF_HISTORY] = 0
+        scaled.append(pair)
     return NeighbourTables(tuple(scaled), order)
 
 
@@ -380,14 +382,14 @@ def _occurrences(
 
 
 def _scale(X: EncodedFeatures, numbers: np.ndarray) -> np.ndarray:
-    """Standard deviation of each column, one where it is zero: (14,), float32."""
+    """Standard deviation of each column, not too small, one where it is zero: (14,), float32."""
     total, squares = np.zeros((2, N_NUMBERS))
     for part in row_blocks(X):
         shifted = numbers[part].astype(np.float64) - numbers[0]  # a constant column becomes 0
         total += shifted.sum(axis=0)
         squares += (shifted**2).sum(axis=0)
     spread = np.sqrt(np.maximum(squares - total**2 / len(numbers), 0) / len(numbers))
-    return np.where(spread > 0, spread, 1).astype(np.float32)
+    return np.where(spread > 0, np.maximum(spread, LEAST_SCALE), 1).astype(np.float32)
 
 
 def _store_of_rows(X: EncodedFeatures, n_pairs: int) -> Store | None:

@@ -24,7 +24,7 @@ from sklearn_din.features.vectors import Vectors
 from sklearn_din.inspection.fitted import classifier_of, split_pipeline, unwrap
 from sklearn_din.module import DIN
 from sklearn_din.neighbours.item_scores import DECAY, N_OF_HISTORY
-from sklearn_din.neighbours.pairs import NeighbourPair
+from sklearn_din.neighbours.pairs import LARGEST, NeighbourPair
 from sklearn_din.network.interest import DECAYS, NO_ID, Events, Interest, signed_log
 from sklearn_din.network.layers import ActivationUnit, Dice, LabelLogits, PReLU
 from sklearn_din.serving.onnx_graph import HIDDEN, Graph, Value, join, rank_of_recency
@@ -540,8 +540,8 @@ def neighbour_numbers(
         _tables(graph, scores, (pair.history, kind), are_shared=are_shared)
         for kind, scores in (("ease", pair.scores.ease), ("cosine", pair.scores.cosine))
     ]
-    scale, scale_of_plain = np.split(pair.scale, [N_OF_HISTORY])
-    plain = pair.scores.of_candidates(slice(None)) / scale_of_plain
+    plain = np.pad(pair.scores.of_candidates(slice(None)), ((0, 0), (N_OF_HISTORY, 0)))
+    plain = pair.rescale(plain)[:, N_OF_HISTORY:]
     of_candidates = graph.constant(plain, neighbours_name(pair.history, "plain"))
     if are_shared:
         scores, counts = _scores_by_place(by_item, pair.n_ids, candidates, events, mask)
@@ -552,7 +552,8 @@ def neighbour_numbers(
     most = scores.max(-1, keepdims=True) * mask.max(-1, keepdims=True)
     order = np.array([0, 1, 4, 2, 3])  # the maximum is third
     summaries = graph.add("Gather", join([scores @ counts, most], axis=-1), order, axis=-1)
-    numbers = signed_log(summaries.reshape(-1, N_OF_HISTORY)) / scale
+    numbers = signed_log(summaries.reshape(-1, N_OF_HISTORY)) / pair.scale[:N_OF_HISTORY]
+    numbers = graph.add("Clip", numbers, -LARGEST, LARGEST)
     return join([numbers, graph.add("Gather", of_candidates, candidates)], axis=1)
 
 

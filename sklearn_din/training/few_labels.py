@@ -22,10 +22,12 @@ from skorch import NeuralNet
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.schema import FIRST_KNOWN_ID
 from sklearn_din.model_selection import TimeSplit
+from sklearn_din.neighbours.blocks import number_users
 from sklearn_din.neighbours.pairs import histories_with_candidate
 from sklearn_din.neighbours.tables import choose_order
 from sklearn_din.training.alone import Given
 from sklearn_din.training.batches import choose_batch_size
+from sklearn_din.training.copies import find_originals
 from sklearn_din.training.novelty import ALWAYS, NEVER, Novelty
 from sklearn_din.training.occurrences import count_ids
 from sklearn_din.training.validation import FEW_ROWS, SplitRows, choose_validation, number_groups
@@ -52,8 +54,9 @@ def find_factor(given: Given, *, fit: Callable[..., None]) -> tuple[float, bool]
     """Return the factor of the logits' distance from the base rate's, and if items' numbers help.
 
     ``fit`` trains a net on rows for so many epochs. Each fold trains a network of its own and
-    predicts other rows: later ones, those of other groups, or any, as ``validation`` says. The
-    factor is the smallest one whose mean loss over the folds is within half a standard error of
+    predicts other rows: later ones, those of other groups, or any, as ``validation`` says. Any are,
+    without times, those of other users where users are known, and never copies of rows it learnt.
+    The factor is the smallest one whose mean loss over the folds is within half a standard error of
     the best. With ``neighbours="auto"``, folds of fewer than FEW_ROWS rows are also trained without
     the numbers of item neighbours: few rows make tables that tell more of the rows than of the
     items, unless histories are long.
@@ -129,10 +132,35 @@ def _make_folds(
         return TimeSeriesSplit(N_FOLDS, test_size=round(TESTED * len(y))).split(y)
     if how == "last" and len(np.unique(np.asarray(X.times))) > N_FOLDS:
         return TimeSplit(N_FOLDS, test_size=TESTED).split(X)
-    n_folds = min(N_FOLDS, int(np.bincount(y.astype(int)).min()))
+    return _random_folds(y, _keep_together(X, y))
+
+
+def _keep_together(X: EncodedFeatures, y: np.ndarray) -> np.ndarray:
+    """Return for each row the number of a row whose fold it shares: (n_rows,).
+
+    Without times those of one user, whose histories are much the same; otherwise rows given twice.
+    """
+    if X.users is not None and X.times is None:
+        _, first, codes = np.unique(number_users(X), return_index=True, return_inverse=True)
+        if len(first) > 1:
+            return first[codes]
+    return find_originals(X, y)
+
+
+def _random_folds(y: np.ndarray, together: np.ndarray) -> Iterator[SplitRows]:
+    """Yield folds that part no rows which stay together, each with some of the rarer label."""
+    groups, codes = np.unique(together, return_inverse=True)
+    rarer = y.mean() < 0.5
+    has_rarer = np.bincount(codes, y == rarer) > 0
+    n_folds = min(N_FOLDS, int(has_rarer.sum()))
     if n_folds < 2:
-        return iter(())
-    return StratifiedKFold(n_folds, shuffle=True, random_state=0).split(y, y)
+        return
+    if len(groups) - has_rarer.sum() < n_folds:  # as of users who have both labels
+        has_rarer[:] = True
+    folds = StratifiedKFold(n_folds, shuffle=True, random_state=0)
+    for _, chosen in folds.split(groups, has_rarer):
+        is_chosen = np.isin(codes, chosen)
+        yield np.flatnonzero(~is_chosen), np.flatnonzero(is_chosen)
 
 
 def _hide_new_ids(X: EncodedFeatures, counts: dict[str, np.ndarray]) -> EncodedFeatures:

@@ -16,6 +16,7 @@ from sklearn_din.neighbours.tables import NeighbourTables, choose_order, learn_n
 from sklearn_din.training.aged_levels import age_levels
 from sklearn_din.training.alone import Alone, Given
 from sklearn_din.training.batches import ImpressionBatches, choose_batch_size
+from sklearn_din.training.copies import find_originals
 from sklearn_din.training.novelty import Novelty, ShownRows, measure_novelty
 from sklearn_din.training.seeding import own_random_state
 from sklearn_din.training.simple_rates import note_better_rate
@@ -187,6 +188,7 @@ def _new_training(
             fraction=net.validation_fraction,
             seeds=net.order_,
             times=X.times,
+            originals=find_originals(X, rows.y) if how == "random" else None,
         )
     net.batch_size_ = choose_batch_size(net.batch_size, len(X) if kept is None else len(kept))
     net.occurrences_, net.labels_ = {}, (0, 0)

@@ -64,10 +64,12 @@ def split_rows(
     fraction: float,
     seeds: np.random.RandomState,
     times: np.ndarray | None = None,
+    originals: np.ndarray | None = None,
 ) -> SplitRows:
     """Return the numbers of training rows and of validation rows.
 
-    "random" keeps the fraction of clicks in both parts, if there are enough; "last" takes the rows
+    "random" keeps the fraction of clicks in both parts, if there are enough, and copies of a row
+    with the original whose number ``originals`` has for each row; "last" takes the rows
     from that time on for which their number is nearest to the fraction, without times the last
     rows in the given order; "groups" takes all rows of some groups.
 
@@ -83,7 +85,12 @@ def split_rows(
             return rows_from_a_time_on(times, n_wanted=n_valid)
         rows = row_numbers(len(y))
         return rows[:-n_valid], rows[-n_valid:]
-    return _any_rows(y, fraction=fraction, seeds=seeds)
+    rows = np.arange(len(y)) if originals is None else np.unique(originals)
+    train, valid = _any_rows(y[rows], fraction=fraction, seeds=seeds)
+    if len(rows) == len(y):
+        return train, valid
+    is_valid = np.isin(originals, rows[valid])
+    return row_numbers(~is_valid), row_numbers(is_valid)
 
 
 def _whole_groups(
