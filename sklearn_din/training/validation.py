@@ -85,7 +85,8 @@ def split_rows(
             return rows_from_a_time_on(times, n_wanted=n_valid)
         rows = row_numbers(len(y))
         return rows[:-n_valid], rows[-n_valid:]
-    rows = np.arange(len(y)) if originals is None else np.unique(originals)
+    originals = np.arange(len(y)) if originals is None else originals
+    rows = np.unique(originals)
     train, valid = _any_rows(y[rows], fraction=fraction, seeds=seeds)
     if len(rows) == len(y):
         return train, valid
