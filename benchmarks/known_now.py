@@ -3,9 +3,10 @@
 ``python -m benchmarks.known_now [--seeds 3] [--only WORD] [--method WORD]`` fits, on real verdicts
 and made logs with true labels, the default way without levels; with those of user, item, category
 and pairs, asked of a memory that is told each row at once ("live") or that ends with training
-("frozen"); the same without pairs; and LightGBM on the live columns beside its usual ones
-(``verdicts.py``). It prints AUC, GAUC, log loss, "gauc at once" (as ``verdicts.py``) and CPU
-seconds, means over seeds, and differences of log loss with their standard errors of pairs.
+("frozen"); the same without pairs; LightGBM on the live columns beside its usual ones
+(``verdicts.py``); and the item's live rate alone. It prints AUC, GAUC, log loss, "gauc at once" (as
+``verdicts.py``) and CPU seconds, means over seeds, and differences of log loss with their standard
+errors of pairs.
 Two logs are made here: "new each week" has items of a week, of differing quality; in "rates
 that drift" all rates move from week to week.
 """
@@ -63,6 +64,11 @@ def predict(X, y, tests, *, seed, parameters):
     return [classifier.predict_proba(encoder.transform(rows))[:, 1] for rows in tests]
 
 
+def rate_of_item(X, y, tests, **_):
+    """The same by the item's rate alone, shrunk to the average one."""
+    return [rows["item_rate"].fillna(y.mean()).to_numpy() for rows in tests]
+
+
 def measure(name, seed, word):
     """Yield measures by method on one set."""
     made = make_log(MADE[name], seed) if name in MADE else frames_of(name, seed)
@@ -78,6 +84,7 @@ def measure(name, seed, word):
         "live, no pairs": lambda: with_levels(log, pairs=False),
         "frozen": lambda: with_levels(train),
         "LightGBM live": lambda: with_levels(log, way=trees),
+        "item's rate live": lambda: with_levels(log, way=rate_of_item),
     }
 
     def with_levels(known, way=predict, **options):

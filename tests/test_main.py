@@ -5,10 +5,20 @@ from decimal import Decimal
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.base import clone
+from sklearn.pipeline import Pipeline
 
 import sklearn_din
 import sklearn_din.__main__ as command
-from sklearn_din import DINClassifier, HistorySequenceEncoder, load, metrics, save
+from sklearn_din import (
+    DINClassifier,
+    HistoryBuilder,
+    HistorySequenceEncoder,
+    load,
+    metrics,
+    remember,
+    save,
+)
 from sklearn_din.command_line import results, study, trivial
 from sklearn_din.command_line.options import Options, read_compare_options
 from sklearn_din.command_line.tables import read_table
@@ -156,7 +166,7 @@ def test_rules_say_what_a_plain_loop_over_the_rows_to_train_on_says(clicks, tmp_
     clicks.assign(click=np.arange(72) % 5 < 2).to_csv(tmp_path / "log.csv", index=False)
     own = study_of(tmp_path / "log.csv", "--label", "click")
     folds, numbers = results.make_folds(own, split, 2), range(72)
-    predicted = trivial.predict_by_rules(own, folds)
+    predicted = trivial.predict_by_rules(own, folds, live=True)
     y, item, time = own.y, own.X["i"].tolist(), own.X["t"].tolist()
     in_history = np.array([item[n] in own.X["hist_i"].iloc[n] for n in numbers])
     for train, test in folds:
@@ -177,6 +187,9 @@ def test_rules_say_what_a_plain_loop_over_the_rows_to_train_on_says(clicks, tmp_
                 *(y[rows or train].mean() for rows in like_it),
             ]
             np.testing.assert_allclose([predicted[rule][n] for rule in trivial.RULES], expected)
+            before = [r for r in numbers if item[r] == item[n] and time[r] < time[n]]
+            rate = (y[before].sum() + y[train].mean()) / (len(before) + 1)
+            np.testing.assert_allclose(predicted[trivial.LIVE_RATE][n], rate)
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # of negatives, and that nothing was found
@@ -205,6 +218,10 @@ def test_a_rule_is_named_where_it_is_ahead_of_a_model_beyond_chance():
     said = trivial.note_better_rules(auc | {"DIN": 0.6}, y, models=["base", "DIN"])
     assert said.startswith(f"{start}base, 0.6500, and DIN, 0.6000. ")
     assert trivial.note_better_rules(auc | {"base": 0.69}, y, models=["base", "DIN"]) == ""
+    auc |= {trivial.LIVE_RATE: 0.8}  # which knows more than these models do
+    assert trivial.LIVE_RATE not in trivial.note_better_rules(auc, y, models=["base"])
+    said = trivial.note_better_rules(auc, y, models=["DIN"], rules=[trivial.LIVE_RATE])
+    assert said.startswith("note: the rule 'click rate so far, live' alone has an AUC of 0.8000")
 
 
 @pytest.mark.parametrize(("arguments", "n_users"), [(["--rows", "39"], 6), (["--rows", "1"], 3)])
@@ -262,12 +279,29 @@ def test_a_saved_model_scores_new_rows_as_its_pipeline_does(run, log, clicks, tm
     assert all(len(history) == 6 for history in model[0].transform(X)["hist_i"])
 
 
+def test_a_model_of_rows_with_labels_is_saved_with_its_memory(run, clicks, tmp_path):
+    clicks.assign(click=np.arange(72) % 5 < 2).to_csv(tmp_path / "log.csv", index=False)
+    options = ["--category", "c", "--label", "click", "--split", "user", "--top-k", "1"]
+    printed = run("log.csv", *NAMES, *FAST, *options, "--save", "model")
+    assert "DIN with memory fitted on all rows: model" in printed
+    clicks.tail(9).assign(t="2025-01-01").to_parquet(tmp_path / "rows.parquet")
+    run("predict", "model", "rows.parquet", "--output", "scores.parquet")
+    rows, model = pd.read_parquet(tmp_path / "scores.parquet"), load(tmp_path / "model")
+    X = rows.assign(t=pd.to_datetime(rows["t"]))[["u", "t", "i", "c"]]
+    np.testing.assert_array_equal(rows["probability"], model.predict_proba(X)[:, 1])
+    levels = model[0].transform(X)
+    assert (levels["i_count"] == X["i"].map(clicks["i"].value_counts())).all()
+    assert {"u_i_rate", "u_c_count", "recent_rate"} <= {*levels}
+
+
 def test_rows_with_labels_are_tested_in_time_and_on_held_out_users(run, clicks, tmp_path):
     clicks.assign(click=np.arange(72) % 5 < 2).to_csv(tmp_path / "log.csv", index=False)
     printed = run("log.csv", *NAMES, *FAST, "--label", "click", "--output", "scores.csv")
-    assert printed.index("\nthe last fifth in time:") < printed.index(
-        "\nheld-out users in 2 folds:"
-    )
+    by_time, by_user = printed.split("\nthe last fifth in time:")[1].split("\nheld-out users in 2")
+    assert "8 trainings (--epochs 1): base model (sum pooling), DIN and DIN with memory" in printed
+    for name in (trivial.LIVE_RATE, f"{trivial.TREES}, live", "DIN with memory, frozen"):
+        assert f"\n{name} " in by_time
+        assert name not in by_user
     assert printed.count("GAUC: mean of each user's own AUC") == 2
     assert len(pd.read_csv(tmp_path / "scores.csv")) == 72
     options = ["--label", "click", "--split", "time", "--output", "scores.csv"]
@@ -292,6 +326,30 @@ def test_trees_see_what_the_training_rows_say_before_each_row(clicks, tmp_path):
     changed = own._replace(y=np.where(np.isin(np.arange(2000), test), 1 - own.y, own.y))
     again = trivial.predict_by_trees(changed, folds, seed=0)
     np.testing.assert_array_equal(again[test], said[test])  # of the test rows no label is known
+    live, other = (
+        trivial.predict_by_trees(known, folds, seed=0, live=True) for known in (own, changed)
+    )
+    assert live[test[0]] == other[test[0]] == said[test[0]]  # nothing came before it
+    assert (live[test] != other[test]).mean() > 0.5
+
+
+def test_a_live_row_is_told_of_those_before_it_and_a_frozen_one_of_training_alone(clicks, tmp_path):
+    clicks.assign(click=np.arange(72) % 5 < 2).to_csv(tmp_path / "log.csv", index=False)
+    own = study_of(tmp_path / "log.csv", "--label", "click")
+    ((train, test),) = results.make_folds(own, "time", 2)
+    parameters = {"max_epochs": 1, "random_state": 0}
+    model = results.make_model(own.roles, parameters, order="time")
+    said, _ = results._fit_and_predict(own, results.MEMORY, model, train, test)
+    X, y = own.X[["u", "t", "i"]], own.y
+    memory = HistoryBuilder(user="u", time="t", columns=["i"], levels="auto")
+    twin = Pipeline([("history", memory), *clone(model).steps]).fit(X.iloc[train], y[train])
+    for place, n in enumerate(test):
+        before = test[(X["t"].iloc[test] < X["t"].iloc[n]).to_numpy()]
+        told = remember(twin, X.iloc[before], y[before]) if len(before) else twin
+        models = {f"{results.MEMORY}, frozen": twin, f"{results.MEMORY}, live": told}
+        for name, of_row in models.items():
+            expected = of_row.predict_proba(X.iloc[[n]])[0, 1]
+            np.testing.assert_allclose(said[name][place], expected, rtol=1e-5, err_msg=name)
 
 
 def test_only_rows_that_meet_every_condition_count(log, clicks, capsys):
@@ -484,6 +542,8 @@ MORE = "'device' has 'desktop', 'other'"
          f"for a click; {MORE}, 'phone'. A condition makes two of many: --label 'device==phone'."),
         ({}, ["--label", "u"], "a column has one role, got ['u'] in several options"),
         ({"one": 1}, ["--label", "one"], "'one' has 1. A log of clicks alone needs no --label"),
+        ({"y": [0, 1], "i_rate": 0.5}, ["--label", "y", "--context", "i_rate"],
+         "X already has columns ['i_rate'], which levels would add"),
         ({"rare": ONCE * 1}, ["--label", "rare"], "fold 1 of 1 by time has clicks alone or none"),
         ({"gap": np.where(ONCE, np.nan, np.arange(72) % 2)}, ["--label", "gap"],
          "has 1 rows without a value: 1 in 'gap'"),

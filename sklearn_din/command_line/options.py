@@ -100,7 +100,7 @@ def main_parser() -> OneLineParser:
     add("--seed", type=_count(0), default=0, help="of sample, negatives and training (default 0)")
     add = parser.add_argument_group("results").add_argument
     add("--picture", type=Path, help="default attention.png")
-    add("--save", type=Path, metavar="MODEL", help="DIN fitted on all rows")
+    add("--save", type=Path, metavar="MODEL", help="DIN fitted on all rows, with its memory")
     add("--output", type=Path, help="cross-validated probability of each row")
     add(
         "--top-k",

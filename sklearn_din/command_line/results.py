@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import log_loss, roc_auc_score
 from sklearn.model_selection import GroupKFold
 from sklearn.pipeline import Pipeline
 
@@ -15,6 +15,7 @@ from sklearn_din.command_line.study import (
     MODELS,
     Parameters,
     Study,
+    begin_with_memory,
     fit_final_model,
     make_model,
     make_study,
@@ -23,6 +24,8 @@ from sklearn_din.command_line.study import (
 )
 from sklearn_din.command_line.tables import read_log, read_table, refuse_histories, write_table
 from sklearn_din.command_line.trivial import (
+    LIVE,
+    LIVE_RATE,
     TREES,
     note_better_rules,
     predict_by_rules,
@@ -35,6 +38,7 @@ from sklearn_din.metrics import group_roc_auc_score, relative_improvement
 from sklearn_din.model_selection import TimeSplit
 from sklearn_din.saving import load, save
 from sklearn_din.serving.ranking import Ranker
+from sklearn_din.serving.remembering import remember
 from sklearn_din.utils.whole_files import whole_file
 
 SHOWN_RECOMMENDATIONS = 20
@@ -45,6 +49,12 @@ TESTED_IN_TIME = 0.2  # fraction of the rows
 EXPLANATION = (
     "AUC: over all rows. GAUC: mean of each user's own AUC, weighted by rows, without users whose "
     "rows are all clicked or none. RelaImpr: gain of AUC - 0.5 over the base model's."
+)
+MEMORY, FROZEN = "DIN with memory", ", frozen"
+EXPLANATION_OF_MEMORY = (
+    "Memory: rates so far, counts and times since the last row of users, items and pairs. Live: "
+    "the outcome of each row is known right after it (remember). Frozen, and where nothing is "
+    "said: outcomes of training rows alone."
 )
 SECONDS_BETWEEN = 10.0  # two lines of a ranking that takes long
 USERS_AT_ONCE = 256
@@ -71,9 +81,12 @@ def compare(options: Options) -> None:
         print(f"\n{_name_split(split, len(folds))}:")
         print(table.to_string(float_format="{:.4f}".format))
         print(EXPLANATION)
-        y = study.y[np.isfinite(probability)]
-        if note := note_better_rules(dict(table["AUC"]), y, models=list(MODELS)):
-            print(note)
+        auc, y = dict(table["AUC"]), study.y[np.isfinite(probability)]
+        notes = [note_better_rules(auc, y, models=list(MODELS))]
+        if LIVE_RATE in auc:
+            print(EXPLANATION_OF_MEMORY)
+            notes.append(note_better_rules(auc, y, models=[MEMORY + LIVE], rules=[LIVE_RATE]))
+        print(*filter(None, notes), sep="\n", end="\n" if any(notes) else "")
     if options.output or options.save or options.top_k or is_served:
         note_sampling(options)
     is_tested = np.isfinite(probability)  # of the last split: all rows where it is by user
@@ -106,12 +119,14 @@ def _print_plan(
     study: Study, folds_of: dict[str, Folds], *, epochs: int | None, has_final: bool
 ) -> None:
     """Print rows, users and trainings."""
-    n_fits = len(MODELS) * sum(map(len, folds_of.values())) + has_final
+    models = {split: models_of(study, split) for split in folds_of}
+    n_fits = sum(len(models[split]) * len(folds) for split, folds in folds_of.items()) + has_final
+    *names, last = max(models.values(), key=len)
     splits = " and ".join(_name_split(split, len(folds)) for split, folds in folds_of.items())
     print(
         f"{len(study.y):,} impressions of {study.users.nunique():,} users, {study.y.mean():.1%} "
         f"clicked\n{n_fits} trainings (--epochs {epochs or DINClassifier().max_epochs}): "
-        f"{' and '.join(MODELS)}, tested on {splits}"
+        f"{', '.join(names)} and {last}, tested on {splits}"
         f"{', DIN once more on all rows' if has_final else ''}",
         flush=True,
     )
@@ -124,7 +139,7 @@ def _name_split(split: str, n_folds: int) -> str:
 def _use_final_model(options: Options, study: Study, model: Pipeline, picture: Path | None) -> None:
     if options.save is not None:
         save(model, options.save)
-        print(f"DIN fitted on all rows: {options.save}")
+        print(f"{MEMORY if study.is_labelled else 'DIN'} fitted on all rows: {options.save}")
     if picture is not None:
         draw_attention(study, model, picture)
     if options.top_k is not None:
@@ -163,6 +178,11 @@ def make_folds(study: Study, split: str, n_folds: int) -> Folds:
     return folds
 
 
+def models_of(study: Study, split: str) -> dict[str, Parameters]:
+    """Return the models to compare: one with a memory where what came of rows is known by time."""
+    return {**MODELS, **({MEMORY: MODELS["DIN"]} if study.is_labelled and split == "time" else {})}
+
+
 def judge(
     study: Study, folds: Folds, settings: Parameters, *, split: str
 ) -> tuple[pd.DataFrame, np.ndarray]:
@@ -171,19 +191,22 @@ def judge(
     Returns a row of scores per rule and model, and DIN's probability of each impression, NaN
     where it is in no test fold.
     """
-    predictions = predict_by_rules(study, folds)
-    seed = int(settings["random_state"])
+    models, seed = models_of(study, split), int(settings["random_state"])
+    predictions = predict_by_rules(study, folds, live=MEMORY in models)
     predictions[TREES] = predict_by_trees(study, folds, seed=seed)
-    for name, parameters in MODELS.items():
-        predictions[name] = probability = np.full(len(study.y), np.nan, dtype=np.float32)
+    if MEMORY in models:
+        predictions[TREES + LIVE] = predict_by_trees(study, folds, seed=seed, live=True)
+    for name, parameters in models.items():
         for number, (train, test) in enumerate(folds, 1):
             began = time.perf_counter()
             model = make_model(study.roles, {**settings, **parameters}, order=split)
-            model.fit(study.X.iloc[train], study.y[train])
-            probability[test] = model.predict_proba(study.X.iloc[test])[:, 1]
+            said, n_epochs = _fit_and_predict(study, name, model, train, test)
+            for row, probability in said.items():
+                every_row = predictions.setdefault(row, np.full(len(study.y), np.nan))
+                every_row[test] = probability
             print(
                 f"{name}, by {split}, fold {number} of {len(folds)}: AUC "
-                f"{_score(study, probability, test)[0]:.4f}, {model[-1].n_iter_} epochs, "
+                f"{_score(study, every_row, test)[0]:.4f}, {n_epochs} epochs, "
                 f"{time.perf_counter() - began:.1f} s",
                 flush=True,
             )
@@ -194,11 +217,28 @@ def judge(
     if study.ceiling is not None:
         ceiling = _score(study, study.ceiling, np.arange(len(study.y)))
         rows["best possible"] = np.array(ceiling)
-    table = pd.DataFrame.from_dict(rows, orient="index", columns=["AUC", "GAUC"])
+    table = pd.DataFrame.from_dict(rows, orient="index", columns=["AUC", "GAUC", "log loss"])
+    table["log loss"] = ["" if np.isnan(loss) else f"{loss:.4f}" for loss in table["log loss"]]
     base = rows[next(iter(MODELS))][0]
     if base >= LEAST_BASE:
         table["RelaImpr"] = [f"{relative_improvement(auc, base):+.1%}" for auc in table["AUC"]]
-    return table.rename_axis("model"), probability
+    return table.rename_axis("model"), predictions["DIN"]
+
+
+def _fit_and_predict(
+    study: Study, name: str, model: Pipeline, train: np.ndarray, test: np.ndarray
+) -> tuple[dict[str, np.ndarray], int]:
+    """Return what a model says of the rows to test on, live last, and its epochs."""
+    X, y = study.X, study.y
+    if name != MEMORY:
+        model.fit(X.iloc[train], y[train])
+        return {name: model.predict_proba(X.iloc[test])[:, 1]}, model[-1].n_iter_
+    X = X[study.roles.columns]
+    model = begin_with_memory(study.roles, *model.steps, levels="auto").fit(X.iloc[train], y[train])
+    told = remember(model, X.iloc[test], y[test])  # a row sees those strictly before it
+    models = {MEMORY + FROZEN: model, MEMORY + LIVE: told}
+    said = {row: own.predict_proba(X.iloc[test])[:, 1] for row, own in models.items()}
+    return said, model[-1].n_iter_
 
 
 def picture_path(chosen: Path | None) -> Path | None:
@@ -291,12 +331,11 @@ def score_rows(options: Options) -> None:
     write_table(rows.assign(probability=probability), options.output)
 
 
-def _score(study: Study, probability: np.ndarray, rows: np.ndarray) -> tuple[float, float]:
-    y, users = study.y[rows], study.users.iloc[rows]
-    return (
-        roc_auc_score(y, probability[rows]),
-        group_roc_auc_score(y, probability[rows], groups=users),
-    )
+def _score(study: Study, predicted: np.ndarray, rows: np.ndarray) -> tuple[float, float, float]:
+    """Return AUC, GAUC and log loss, the latter NaN of what is no probability."""
+    y, own, users = study.y[rows], predicted[rows], study.users.iloc[rows]
+    loss = log_loss(y, own) if ((own > 0) & (own < 1)).all() else np.nan
+    return roc_auc_score(y, own), group_roc_auc_score(y, own, groups=users), loss
 
 
 def _just_after(times: pd.Series) -> pd.Series:

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from sklearn.base import BaseEstimator
 from sklearn.pipeline import Pipeline
 
 from sklearn_din.command_line.conditions import keep_rows
@@ -38,6 +39,11 @@ class Study(NamedTuple):
     y: np.ndarray
     roles: Options
     ceiling: np.ndarray | None
+
+    @property
+    def is_labelled(self) -> bool:
+        """Whether its rows say themselves what came of them: sampled negatives tell no rates."""
+        return self.roles.label is not None
 
     @property
     def users(self) -> pd.Series:
@@ -86,6 +92,8 @@ def read_study(options: Options) -> Study:
     if options.label is not None:
         y = _read_labels(log[options.label_column], options)
         clicks = impressions[y == 1]
+        two = np.array([y.argmin(), y.argmax()])  # refused early: a name that levels would take
+        begin_with_memory(roles, levels="auto")[0].fit(impressions.iloc[two], y[two])
     else:
         clicks = impressions
         impressions, y = sample_negatives(
@@ -115,21 +123,27 @@ def make_model(roles: Options, parameters: Parameters, *, order: str) -> Pipelin
     return Pipeline([("encode", encoder), ("din", classifier)])
 
 
+def begin_with_memory(
+    roles: Options, *steps: tuple[str, BaseEstimator], levels: str | None
+) -> Pipeline:
+    """Return steps behind a HistoryBuilder, for rows without histories."""
+    names = {"user": roles.user, "time": roles.time, "columns": roles.events}
+    return Pipeline([("history", HistoryBuilder(**names, levels=levels)), *steps])
+
+
 def fit_final_model(study: Study, parameters: Parameters) -> Pipeline:
     """DIN fitted on all rows.
 
-    For a log of one's own it begins with a HistoryBuilder that remembers every click: new rows
-    need no histories. The events of the embedded log are no rows, so there it has none.
+    For a log of one's own it begins with a HistoryBuilder that remembers every click, and of rows
+    with labels what came of them: new rows need no histories. The events of the embedded log are no
+    rows, so there it has none.
     """
     model = make_model(study.roles, parameters, order="time")
     if study.ceiling is not None:
         return model.fit(study.X, study.y)
-    roles = study.roles
-    builder = HistoryBuilder(
-        user=roles.user, time=roles.time, columns=roles.events, events="positive"
-    )
-    model = Pipeline([("history", builder), *model.steps])
-    return model.fit(study.X[roles.columns], study.y)
+    levels = "auto" if study.is_labelled else None
+    model = begin_with_memory(study.roles, *model.steps, levels=levels)
+    return model.fit(study.X[study.roles.columns], study.y)
 
 
 def note_sampling(options: Options) -> None:

@@ -7,36 +7,38 @@ import pandas as pd
 from sklearn.ensemble import HistGradientBoostingClassifier
 
 from sklearn_din.command_line.study import Study
-from sklearn_din.logs.aggregates import attach_aggregates
+from sklearn_din.logs.aggregates import Aggregate, attach_aggregates
 
 CLICK = "sklearn_din click"  # no log has a column of this name
 TREES = "boosted trees on rates and counts"
+LIVE = ", live"  # of what was known at each row's moment, test rows before it included
 MANY_ERRORS = 3  # standard errors of an AUC by chance that a rule must be ahead to be named
 RULES = (
     *("popularity", "click rate so far", "shown before or not", "in own history or not"),
     "clicked by others or not",
 )
+LIVE_RATE = f"{RULES[1]}{LIVE}"
 
 
 def predict_by_rules(
-    study: Study, folds: Iterable[tuple[np.ndarray, np.ndarray]]
+    study: Study, folds: Iterable[tuple[np.ndarray, np.ndarray]], *, live: bool = False
 ) -> dict[str, np.ndarray]:
     """Return what each rule says of every impression, learnt from the rows that its fold trains on.
 
     "So far" and "before" are strictly before the row's time, in those rows; the own history is the
-    row's. Where a rule says yes or no, those rows tell which of the two is clicked more.
+    row's. Where a rule says yes or no, those rows tell which of the two is clicked more. With
+    ``live`` there is also the click rate so far in all rows.
     """
     X, y, item = study.X, study.y, study.roles.item
     columns = {"item": X[item], "user": X[study.roles.user], "time": X[study.roles.time]}
     rows = pd.DataFrame({**columns, "click": y})
     histories = zip(X[item], X[f"hist_{item}"], strict=True)
     in_history = np.array([shown in history for shown, history in histories])
-    predicted = np.empty((len(RULES), len(y)))
-    so_far = {"shown": ("item", None, "count"), "clicks": ("item", "click", "sum")}
+    names = [*RULES, *([LIVE_RATE] if live else [])]
+    predicted = np.empty((len(names), len(y)))
     for train, test in folds:
         log, rate = rows.iloc[train], y[train].mean()
-        past = attach_aggregates(rows, log, time="time", aggregates=so_far)
-        n_shown, n_clicks = past["shown"].to_numpy(), past["clicks"].to_numpy()
+        n_shown, n_clicks = _count_so_far(rows, log)
         popularity = rows["item"].map(log["click"].groupby(log["item"]).sum()).fillna(0)
         own = log.groupby(["user", "item"])["click"].sum().rename("own").reset_index()
         own_clicks = rows.merge(own, "left", on=["user", "item"])["own"].fillna(0)
@@ -45,27 +47,46 @@ def predict_by_rules(
         for is_so in (n_shown > 0, in_history, by_others):
             rates = pd.Series(y[train]).groupby(is_so[train]).mean()
             rules.append(pd.Series(is_so).map(rates).fillna(rate))
+        if live:
+            n_shown, n_clicks = _count_so_far(rows, rows)
+            rules.append((n_clicks + rate) / (n_shown + 1))
         predicted[:, test] = np.array(rules)[:, test]
-    return dict(zip(RULES, predicted, strict=True))
+    return dict(zip(names, predicted, strict=True))
+
+
+def _count_so_far(rows: pd.DataFrame, log: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """Return how often each row's item was shown and clicked in a log strictly before it."""
+    so_far = {"shown": ("item", None, "count"), "clicks": ("item", "click", "sum")}
+    past = attach_aggregates(rows, log, time="time", aggregates=so_far)
+    return past["shown"].to_numpy(), past["clicks"].to_numpy()
 
 
 def predict_by_trees(
-    study: Study, folds: Iterable[tuple[np.ndarray, np.ndarray]], *, seed: int
+    study: Study,
+    folds: Iterable[tuple[np.ndarray, np.ndarray]],
+    *,
+    seed: int,
+    live: bool = False,
 ) -> np.ndarray:
     """Return what scikit-learn's boosted trees say of every row that is tested, NaN of others.
 
-    Their columns are rates, counts and time since the last row of user, item, and what follows from
-    it, strictly before each row's time in the rows that the fold trains on, and numbers of context.
+    Their columns are numbers of context and those of a memory: rates, counts and time since the
+    last row of user, item, what follows from it, and pairs of the user with these, strictly before
+    each row's time in the rows that the fold trains on, or with ``live`` in all.
     """
     X, roles = study.X, study.roles
-    keys: list[str | tuple[str, str]] = [roles.user, *roles.events]
-    keys += [(roles.user, name) for name in roles.category]
-    aggregates = {str(number): (key, CLICK, "levels") for number, key in enumerate(keys)}
+    keys: list[tuple[str, ...]] = [(name,) for name in (roles.user, *roles.events)]
+    keys += [(roles.user, name) for name in roles.events]
+    aggregates: dict[str, Aggregate] = {
+        str(number): (key, CLICK, "levels") for number, key in enumerate(keys)
+    }
+    aggregates["recent"] = (), CLICK, "recent_mean"
     rows = X[[roles.user, roles.time, *roles.events]].assign(**{CLICK: study.y})
     numbers = X[roles.context].select_dtypes("number").to_numpy(np.float64, na_value=np.nan)
     predicted = np.full(len(X), np.nan)
     for train, test in folds:
-        past = attach_aggregates(rows, rows.iloc[train], time=roles.time, aggregates=aggregates)
+        log = rows if live else rows.iloc[train]
+        past = attach_aggregates(rows, log, time=roles.time, aggregates=aggregates)
         columns = np.hstack([past[past.columns[rows.shape[1] :]].to_numpy(np.float64), numbers])
         trees = HistGradientBoostingClassifier(early_stopping=True, random_state=seed)
         trees.fit(columns[train], study.y[train])
@@ -73,9 +94,15 @@ def predict_by_trees(
     return predicted
 
 
-def note_better_rules(auc: Mapping[str, float], y: np.ndarray, *, models: Sequence[str]) -> str:
+def note_better_rules(
+    auc: Mapping[str, float],
+    y: np.ndarray,
+    *,
+    models: Sequence[str],
+    rules: Sequence[str] = RULES,
+) -> str:
     """Return a sentence about the best rule where it is ahead of a model, beyond chance."""
-    best = max(RULES, key=auc.__getitem__)
+    best = max(rules, key=auc.__getitem__)
     margin = MANY_ERRORS * np.sqrt((1 / np.bincount(y)).sum() / 12)
     beaten = [f"{name}, {auc[name]:.4f}" for name in models if auc[best] > auc[name] + margin]
     if not beaten:
