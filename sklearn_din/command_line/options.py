@@ -164,7 +164,12 @@ def serve_parser() -> OneLineParser:
     add("--log-json", action="store_true", help="log lines as JSON")
     add("--title", metavar="COL", help="names of items in the catalogue")
     add("--image", metavar="COL", help="their pictures: files beside the catalogue")
-    add("--label", help="of several labels, the one to rank by")
+    add(
+        "--label",
+        help="column of --history that is 1 for clicks and 0 for others, or a condition such as "
+        "rating>=4: others are no events, and move levels; of a model of several labels, the one "
+        "to rank by",
+    )
     add("--shortlist", type=_count(1), help="of a large catalogue, candidates that are scored")
     _add_table_options(parser)
     _add_row_filter(parser)

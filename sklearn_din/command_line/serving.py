@@ -7,6 +7,7 @@ import socket
 import sys
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 import uvicorn
 from sklearn.pipeline import Pipeline
@@ -14,9 +15,11 @@ from sklearn.pipeline import Pipeline
 from sklearn_din.command_line.conditions import keep_rows
 from sklearn_din.command_line.options import LOOPBACK, Options, listen, read_serve_defaults
 from sklearn_din.command_line.tables import read_log, read_table
+from sklearn_din.inspection.fitted import classifier_of
 from sklearn_din.server.answers import Answers, user_and_time
 from sklearn_din.server.app import create_app
 from sklearn_din.server.connections import BACKLOG, BoundedProtocol
+from sklearn_din.server.levels import tell_rows
 from sklearn_din.server.state import LOGGER, State
 from sklearn_din.server.store import Store
 
@@ -55,9 +58,13 @@ def load_answers(options: Options) -> Answers:
         from sklearn_din.saving import load
 
         model, history = load(options.model), None
+    chosen: dict[str, Any] = {"label": options.label, "shortlist": options.shortlist}
     if options.history is not None:
         history = _read_history(options, *user_and_time(model))
-    chosen: dict[str, Any] = {"label": options.label, "shortlist": options.shortlist}
+        has_labels = hasattr(classifier_of(model, purpose="serve"), "label_names_")
+        if options.label_column in history and not has_labels:  # what came of each row is known
+            chosen["label"], is_click = None, _read_clicks(history, options)
+            model, history = tell_rows(model, history, is_click), history[is_click]
     chosen["now"] = options.now
     shown = {"title": options.title, "image": options.image, "folder": options.catalogue.parent}
     return Answers(model, catalogue, history, **chosen, **shown)
@@ -123,6 +130,22 @@ def _log_to_stderr(*, as_json: bool) -> None:
     LOGGER.setLevel(logging.INFO)
 
 
+def _read_clicks(history: pd.DataFrame, options: Options) -> np.ndarray:
+    """Return which rows of a history are clicks, by ``--label``."""
+    column, condition = history[options.label_column], options.label_condition
+    if condition is not None:
+        return condition.holds(condition.read(column, drop_bad=options.drop_bad))
+    is_click = column.astype("float64").to_numpy() == 1
+    others = column[~is_click & (column != 0).to_numpy()]
+    if len(others):
+        raise ValueError(
+            f"--label {options.label} must hold 1 for clicks and 0 for others, got "
+            f"{others.iloc[0]!r} in {options.history}. Give a condition, such as --label "
+            f"'{options.label}=={others.iloc[0]}'."
+        )
+    return is_click
+
+
 def _read_history(options: Options, user: str | None, time: str | None) -> pd.DataFrame:
     """Return the log with ids and times as the main job reads them."""
     assert options.history is not None
@@ -132,6 +155,8 @@ def _read_history(options: Options, user: str | None, time: str | None) -> pd.Da
             "HistorySequenceEncoder(user=..., time=...), or a HistoryBuilder as its first step."
         )
     path, names = options.history, [user, time, *(c.column for c in options.where)]
+    condition = options.label_condition
+    names += [] if condition is None else [condition.column]
     log = read_table(path, names, options)
     log = keep_rows(log, options.where, path, drop_bad=options.drop_bad)
     return read_log(log, path, options, needed=[user, time], ids=[user], time=time)

@@ -34,7 +34,7 @@ from sklearn_din.logs.aggregates import (
 from sklearn_din.logs.clocks import note_clocks
 from sklearn_din.logs.distinct import note_repeats
 from sklearn_din.logs.history import HistoryRequest, note_all_empty, why_no_past
-from sklearn_din.logs.row_memory import RECENT_ROWS, recent_means
+from sklearn_din.logs.row_memory import RECENT_ROWS, recent_means, sum_by_group
 from sklearn_din.logs.timeline import (
     KEY_KINDS,
     Timeline,
@@ -46,7 +46,6 @@ from sklearn_din.utils.digests import digest
 from sklearn_din.utils.frames import list_types
 from sklearn_din.utils.progress import show_progress
 from sklearn_din.utils.shrinkage import N_SUMS, changes_of_sums, shrunk_rate
-from sklearn_din.utils.spans import sum_by_group
 from sklearn_din.utils.validation import (
     Age,
     check_frame,

@@ -10,12 +10,11 @@ from narwhals.typing import IntoDataFrame, IntoDataFrameT
 from pandas.api.types import is_bool_dtype, is_integer_dtype, is_numeric_dtype, is_string_dtype
 
 from sklearn_din.features.level_columns import RECENT
-from sklearn_din.logs.row_memory import name_of, recent_means
+from sklearn_din.logs.row_memory import name_of, recent_means, sum_by_group
 from sklearn_din.logs.timeline import Past, Timeline, time_kind
 from sklearn_din.utils.frames import CallerFrame
 from sklearn_din.utils.scan import Scan
 from sklearn_din.utils.shrinkage import changes_of_sums, shrunk_rate
-from sklearn_din.utils.spans import sum_by_group
 from sklearn_din.utils.validation import (
     as_tuple,
     check_columns,

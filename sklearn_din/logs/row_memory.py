@@ -23,7 +23,6 @@ from sklearn_din.logs.timeline import (
 from sklearn_din.utils.estimator_state import check_array
 from sklearn_din.utils.keys import NO_KEY, hash_keys, join_hashes, mix_hashes
 from sklearn_din.utils.shrinkage import N_SUMS, average_and_prior, changes_of_sums, shrink
-from sklearn_din.utils.spans import sum_by_group
 from sklearn_din.utils.validation import (
     UNITS_PER_SECOND,
     check_times,
@@ -61,6 +60,20 @@ def recent_means(sums: np.ndarray, before: np.ndarray) -> np.ndarray:
     first = np.searchsorted(sums[0], end[0] - RECENT_ROWS, side="right") - 1
     count, total = end - sums[:, np.maximum(first, 0)]
     return np.divide(total, count, out=np.full(len(before), np.nan), where=count > 0)
+
+
+def sum_by_group(numbers: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """Running sums of numbers, from zero in each group: equal groups follow each other.
+
+    >>> sum_by_group(np.array([1.0, 2.0, -np.inf, 4.0]), np.array([0, 0, 1, 1]))
+    array([  1.,   3., -inf, -inf])
+    """
+    # pandas sums with compensation: large numbers of one group do not round away small ones of
+    # another. What follows an infinite number is NaN to it.
+    sums = pd.Series(numbers).groupby(groups).cumsum().to_numpy(copy=True)
+    for group in np.unique(groups[~np.isfinite(numbers)]):
+        sums[groups == group] = np.cumsum(numbers[groups == group])
+    return sums
 
 
 @dataclass(frozen=True, eq=False)

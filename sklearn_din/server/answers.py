@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from sklearn.pipeline import Pipeline
 
+from sklearn_din.features.level_columns import level_columns
 from sklearn_din.features.schema import Behaviour, item_column
 from sklearn_din.inspection.explain import explain
 from sklearn_din.inspection.fitted import split_pipeline, unwrap
@@ -24,6 +25,7 @@ from sklearn_din.server.json_values import (
     refuse_other_keys,
     write,
 )
+from sklearn_din.server.levels import Levels
 from sklearn_din.serving.ranking import Ranker
 from sklearn_din.training.early_stopping import CHECK
 
@@ -80,6 +82,10 @@ class Answers:
         self._encoder, classifier = self._fitted.encoder, self._fitted.classifier
         self.calibration = self._fitted.calibration.method or None
         schema, names = self._encoder.schema_, _columns_of(pipeline)
+        memory = builder if getattr(builder, "memory_", None) is not None else None
+        made = [] if memory is None else memory.get_feature_names_out().tolist()
+        levels = level_columns(made)
+        names = [name for name in names if name not in levels]
         item = _find_item(catalogue, self._encoder)
         self.items = Items(catalogue, item, **shown)
         self._needed = [name for name in names if name not in self._encoder._optional]
@@ -90,11 +96,15 @@ class Answers:
         self._read = [*self._needed, *self.level_columns]
         self._asked = {*names, *([] if self._encoder.user is None else [self._encoder.user])}
         candidates = self.items.frame[[name for name in self._needed if name in catalogue]]
-        self._ranker = Ranker(self._model, candidates, label=label, shortlist=shortlist)
+        options: Values = {"label": label, "shortlist": shortlist, "memory": memory}
+        self._ranker = Ranker(self._model, candidates, **options)
         self.behaviour = next((b for b in schema.behaviours if item in b.candidates), None)
         if builder is None and history is not None:
             builder = _builder_of(self._encoder, self.behaviour)
         self.histories = None if builder is None else Histories(builder, history, now=now)
+        self.levels: Levels | None = None  # what came of rows, where the model has a memory
+        if memory is not None and self.histories is not None:
+            self.levels = Levels(memory, self.histories.moments)
         of_log = {} if self.histories is None else self.histories.sources
         if self.histories is not None:
             self._asked |= {self.histories.user, *of_log}
@@ -162,6 +172,9 @@ class Answers:
         only = None if rows is None else [items.ids[row] for row in rows]
         if isinstance(exclude, list):
             check_spelling(exclude, items.ids[:1], name="exclude")
+        if self.levels is not None:
+            self._ranker.memory = self.levels.builder
+            user = {**user, self.levels.time: self.levels.at(self._now_of(user))}
         best = self._ranker.rank(user, top_k=top_k, only=only, exclude=exclude or None)
         ids = plain(best[items.item].tolist())
         return items.find(ids) if ids else [], best.iloc[:, -1].tolist()
@@ -192,7 +205,7 @@ class Answers:
         """Return the number of each row, a user beside an item; of labels, of the one to rank."""
         whole = [self._with_item(self.read_user(row)) for row in rows]
         check_keys(whole, self._needed, what="a row")
-        frame = pd.DataFrame(whole, columns=self._read, dtype=object)
+        frame = self._frame(whole)
         if self.number == "prediction":
             return {self._numbers: self._model.predict(frame).tolist()}
         probability = self._model.predict_proba(frame)
@@ -261,7 +274,7 @@ class Answers:
         network has no weights, or several labels, ``notes`` says why.
         """
         pair = {**user, **self.items.row(row)}
-        frame = pd.DataFrame([pair], columns=self._read, dtype=object)
+        frame = self._frame([pair])
         reasons: Values = {"weight": None, "effect": None, "notes": []}
         for by, name in (("weight", "weight"), ("leave_out", "effect")):
             try:
@@ -285,6 +298,17 @@ class Answers:
         table = self._encoder.report(rows).drop(index=names, errors="ignore")
         table.insert(0, "column", table.index)
         return [{n: plain(v) for n, v in row.items()} for row in table.to_dict("records")]
+
+    def _frame(self, rows: list[Values]) -> pd.DataFrame:
+        """Return users beside items as the model is given them, with their levels."""
+        frame = pd.DataFrame(rows, columns=self._read, dtype=object)
+        if self.levels is None:
+            return frame
+        return frame.assign(**self.levels.of_rows(rows, [self._now_of(row) for row in rows]))
+
+    def _now_of(self, user: Values) -> Any:
+        log = self.histories
+        return None if log is None else log.now_of(user.get(log.user))
 
     def _holds_booleans(self, name: str) -> bool:
         known = self._encoder.vocabularies_.get(name, ())

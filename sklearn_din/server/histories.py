@@ -101,8 +101,7 @@ class Histories:
         Of an unknown user they are empty.
         """
         check_spelling([user], self._known[self.user].tolist(), name=self.user)
-        posted = self._posted.get(user, [])
-        now = self.moments.now(posted[-1].time if posted else None)
+        posted, now = self._posted.get(user, []), self.now_of(user)
         end = self._place(user, now)
         start = max(self._span(user)[0], end - self.max_length)
         newest = posted[: bisect.bisect_left(posted, (now,))][-self.max_length :]
@@ -125,6 +124,11 @@ class Histories:
         posted = self._posted.get(user, [])
         now = self.moments.now(posted[-1].time if posted else None)
         return self.moments.write(self.moments.show(now), now)
+
+    def now_of(self, user: Any) -> Any:
+        """Return the moment that is now for a user."""
+        posted = self._posted.get(user, [])
+        return self.moments.now(posted[-1].time if posted else None)
 
     def n_of(self, user: Any) -> int:
         """Return how many events of a user there are."""
@@ -273,7 +277,8 @@ def _remember(
         parts.append(log[names])
     if not sum(map(len, parts)):
         raise ValueError("the history must have at least one event, got none.")
-    remembered = HistoryBuilder(**{**builder.get_params(), "events": "all"}).fit(parts[0])
+    of_events = {"events": "all", "levels": None, "known": None}
+    remembered = HistoryBuilder(**{**builder.get_params(), **of_events}).fit(parts[0])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of events that are in both
         for part in parts[1:]:

@@ -33,7 +33,7 @@ class Moments:
 
     def __init__(self, times: pd.Series, *, now: Literal["clock", "newest"] | None = None) -> None:
         self.name, self._zone = times.name, getattr(times.dtype, "tz", None)
-        self.values, unit, self._has_zone = check_times(times, name=str(times.name), unit="ns")
+        self.values, unit, self.has_zone = check_times(times, name=str(times.name), unit="ns")
         self.are_dates = unit is not None
         self.newest, oldest = self.values.max().item(), self.values.min().item()
         self._span = self.newest - oldest
@@ -84,7 +84,7 @@ class Moments:
         if not self.are_dates:
             return moment
         stamp = pd.Timestamp(moment, tz="UTC")
-        if self._has_zone:
+        if self.has_zone:
             return stamp.tz_convert(self._zone).isoformat()
         return stamp.tz_localize(None).isoformat()
 
@@ -95,7 +95,7 @@ class Moments:
                 raise ValueError
             stamp = pd.Timestamp(value)
             if stamp.tz is None:
-                stamp = stamp.tz_localize(self._zone if self._has_zone else "UTC")
+                stamp = stamp.tz_localize(self._zone if self.has_zone else "UTC")
             return stamp.as_unit("ns").value
         except (ValueError, OverflowError) as error:  # no such day, hour, or year
             raise ValueError(

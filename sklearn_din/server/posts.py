@@ -106,6 +106,8 @@ class Posts:
             self._forget(removed)
             self._join(rows)
             n_rows = len(rows)
+        if self.answers.levels is not None:
+            self.answers.levels.join()
 
     def _forget(self, removed: list[Removed]) -> None:
         if not removed:
@@ -119,20 +121,45 @@ class Posts:
                 if (key := self._store.user_key(user)) in wanted:
                     users[key] = user
             log.remove(removed, users)
+        if self.answers.levels is not None and self._read_to:  # sums cannot be taken back
+            self.answers.levels.clear()
+            read_to, n_rows, n_without = 0, BLOCK, self.n_without_a_value
+            while n_rows == BLOCK and read_to < self._read_to:
+                rows = self._store.read_rows("events", read_to)
+                rows = [row for row in rows if row[0] <= self._read_to]
+                n_rows, read_to = len(rows), rows[-1][0] if rows else self._read_to
+                self._read(rows, joins=False)
+            self.n_without_a_value = n_without
 
     def _join(self, rows: list[tuple[Any, ...]]) -> None:
-        """Let a block of the store join the histories."""
+        """Let a block of the store join the histories and levels."""
         if not rows:
             return
-        self._read_to, log = rows[-1][0], self.answers.histories
-        if log is None:
+        self._read_to = rows[-1][0]
+        if self.answers.histories is None:
             self.n_left_out += len(rows)
+            return
+        self._read(rows)
+
+    def _read(self, rows: list[tuple[Any, ...]], *, joins: bool = True) -> None:
+        """Read rows of the store; those that ``joins`` is for join histories, too."""
+        log, levels = self.answers.histories, self.answers.levels
+        if log is None or not rows:
             return
         sequences, users, times, items, labels, others = zip(*rows, strict=True)
         texts = (users, times, items, others)
         users, times, items, others = (json.loads(f"[{','.join(column)}]") for column in texts)
-        cells = [self._cells(name, items, others) for name in log.columns]
-        events = log.read_stored(users, times, cells)
+        cells = {name: self._cells(name, items, others) for name in log.columns}
+        events = log.read_stored(users, times, [*cells.values()])
+        if levels is not None:
+            more = [name for name in levels.columns if name not in cells and name != log.user]
+            cells |= {name: self._cells(name, items, others) for name in more} | {log.user: users}
+            known = [n for n, event in enumerate(events) if event is not None]
+            of_known = {name: [cells[name][n] for n in known] for name in levels.columns}
+            moments = [events[n].time for n in known]  # type: ignore[union-attr]
+            levels.add(of_known, moments, [labels[n] for n in known])
+        if not joins:
+            return
         read = [
             (sequence, event)
             for sequence, event, label in zip(sequences, events, labels, strict=True)

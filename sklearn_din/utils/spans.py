@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from scipy.sparse import csr_array
 
 Rows = slice | np.ndarray  # what picks rows: a slice, positions, or a mask
@@ -46,20 +45,6 @@ def pairs_in_turn(owners: np.ndarray, times: np.ndarray) -> tuple[np.ndarray, np
     is_pair = (owners[earlier] == owners[later]) & (owners[later] >= 0)
     is_pair &= times[earlier] < times[later]
     return earlier[is_pair], later[is_pair]
-
-
-def sum_by_group(numbers: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """Running sums of numbers, from zero in each group: equal groups follow each other.
-
-    >>> sum_by_group(np.array([1.0, 2.0, -np.inf, 4.0]), np.array([0, 0, 1, 1]))
-    array([  1.,   3., -inf, -inf])
-    """
-    # pandas sums with compensation: large numbers of one group do not round away small ones of
-    # another. What follows an infinite number is NaN to it.
-    sums = pd.Series(numbers).groupby(groups).cumsum().to_numpy(copy=True)
-    for group in np.unique(groups[~np.isfinite(numbers)]):
-        sums[groups == group] = np.cumsum(numbers[groups == group])
-    return sums
 
 
 def row_of_nearest_change(times: np.ndarray, row: int) -> int:

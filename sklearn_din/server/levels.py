@@ -1,0 +1,129 @@
+"""What came of rows until now: what a model's memory knows, and rows that were posted since."""
+
+import copy
+import time
+from collections.abc import Mapping, Sequence
+from itertools import permutations
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from sklearn.pipeline import Pipeline
+
+from sklearn_din.features.level_columns import find_levels
+from sklearn_din.inspection.fitted import split_pipeline, unwrap
+from sklearn_din.logs.history import HistoryBuilder
+from sklearn_din.logs.row_memory import RowMemory, name_of
+from sklearn_din.server.json_values import Values
+from sklearn_din.server.moments import Moments
+
+REST = 10.0  # times as long as joining took, before posted rows are joined again
+
+
+class Levels:
+    """The levels of now. :attr:`builder` is replaced in one move whenever rows have joined it.
+
+    A row that is posted counts as one of the memory, by its label: none is a click. Where a large
+    memory takes long to join rows to, they join some at a time, for a tenth of the time at most.
+
+    Parameters
+    ----------
+    builder : HistoryBuilder
+        Fitted, with levels.
+    moments : Moments
+        How times of events are read.
+    """
+
+    def __init__(self, builder: HistoryBuilder, moments: Moments) -> None:
+        memory = builder.memory_
+        assert memory is not None
+        self._moments, self.time = moments, builder.time
+        self.columns, self.names = memory.columns, memory.names
+        self._pending: list[tuple[Any, ...]] = []
+        self._next_join = 0.0
+        none = self._frame(dict.fromkeys(self.columns, ()), [])
+        self._own = builder  # in the unit of posted times
+        self._own = self._with(memory.append(none, self.time, np.empty((0, len(memory.labels))))[0])
+        self.builder = self._own
+
+    def clear(self) -> None:
+        """Forget what was posted: all that is left of it comes again."""
+        self._pending, self.builder = [], self._own
+
+    def add(
+        self, cells: Mapping[str, Sequence[Any]], times: Sequence[Any], labels: Sequence[Any]
+    ) -> None:
+        """Take rows that were posted, by column, to be joined by :meth:`join`."""
+        keys = zip(*(cells[name] for name in self.columns), strict=True)
+        self._pending += zip(times, labels, keys, strict=True)
+
+    def join(self) -> None:
+        """Let rows that were posted join the memory."""
+        began = time.monotonic()
+        if not self._pending or began < self._next_join:
+            return
+        rows, self._pending = self._pending, []
+        times, labels, cells = zip(*rows, strict=True)
+        columns = dict(zip(self.columns, zip(*cells, strict=True), strict=True))
+        memory: Any = self.builder.memory_
+        values = np.full(
+            (len(rows), len(memory.labels)), np.nan
+        )  # of labels and numbers not posted
+        if memory.of_clicks:
+            values[:, 0] = [1 if label is None else label for label in labels]
+        joined = memory.append(self._frame(columns, times), self.time, values)[0]
+        joined.moments(None)  # no request waits for what it makes
+        self.builder = self._with(joined)
+        self._next_join = time.monotonic() + REST * (time.monotonic() - began)
+
+    def of_rows(self, rows: Sequence[Values], now: Sequence[Any]) -> dict[str, np.ndarray]:
+        """Return levels of users beside items as of some moments: (n_rows,) each."""
+        columns = {name: [row.get(name) for row in rows] for name in self.columns}
+        memory: Any = self.builder.memory_
+        return memory.levels(self._frame(columns, now), self.time)
+
+    def at(self, moment: Any) -> Any:
+        """Return a moment as a value of the time column."""
+        return self._times([moment]).iloc[0]
+
+    def _with(self, memory: RowMemory) -> HistoryBuilder:
+        builder = copy.copy(self._own)
+        builder.memory_ = memory
+        return builder
+
+    def _frame(self, columns: Mapping[str, Sequence[Any]], times: Sequence[Any]) -> pd.DataFrame:
+        cells = {n: pd.Series(list(c), dtype=object).infer_objects() for n, c in columns.items()}
+        return pd.DataFrame({**cells, self.time: self._times(times)})
+
+    def _times(self, moments: Sequence[Any]) -> pd.Series:
+        if not self._moments.are_dates:
+            return pd.Series(list(moments), dtype=self._moments.values.dtype)
+        dates = pd.Series(np.array(moments, dtype="datetime64[ns]"))
+        return dates.dt.tz_localize("UTC") if self._moments.has_zone else dates
+
+
+def tell_rows(model: Any, rows: pd.DataFrame, is_click: np.ndarray) -> Any:
+    """Return a model whose memory knows rows and what came of them.
+
+    Of a model without one, such as an ONNX file, that was trained on levels, it is made of them.
+    """
+    pipeline, calibrated = unwrap(model, purpose="serve")
+    encoder, steps = split_pipeline(model, purpose="serve").encoder, list(pipeline.steps)
+    given = find_levels(encoder.schema_.names("numeric"))
+    memory = steps[0][1] if isinstance(steps[0][1], HistoryBuilder) else None
+    if not given:
+        return model
+    if memory is not None:
+        remembered: Any = memory.memory_
+        values = is_click[:, None].astype(np.float64)
+        steps, memory = steps[1:], copy.copy(memory)
+        memory.memory_ = remembered.append(rows, memory.time, values)[0]
+    else:
+        texts = [*map(str, rows)]
+        names: list[tuple[str, ...]] = [*((name,) for name in texts), *permutations(texts, 2)]
+        keys = [key for key in names if name_of(key) in given]
+        candidates = dict.fromkeys(n for b in encoder.schema_.behaviours for n in b.candidates)
+        columns = [name for name in candidates if name in rows]
+        memory = HistoryBuilder(user=encoder.user, time=encoder.time, columns=columns, levels=keys)
+        memory.fit(rows[[*dict.fromkeys([encoder.user, encoder.time, *columns])]], is_click)
+    return calibrated.around(Pipeline([("memory", memory), *steps]))
