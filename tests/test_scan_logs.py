@@ -298,9 +298,11 @@ OPTIONS = {  # each with a value that changes the result
         "user": "user",
         "time": "price",
         "aggregates": {
-            f"user_{n}": ("user", None if n == "elapsed" else "bit", n)
+            n: (() if "recent" in n else "user", None if n == "elapsed" else "bit", n)
             for n in logs_aggregates.STATISTICS
+            if n != "means"  # of the same names
         },
+        **{"label": "day", "levels": ["item", ("user", "item")], "known": "day"},
     },
     sample_negatives: {
         **{"item": "category", "item_columns": ["category"], "n_negatives": 2, "user": "user"},
@@ -321,9 +323,10 @@ def test_every_option_of_a_log_does_for_scans_what_it_does_for_frames(tmp_path, 
     rows["bit"] = rows["item"] % 2
     plain = {**WAYS, "item": "item", "aggregates": {"n": ("user", None, "count")}}
     plain = {name: value for name, value in plain.items() if name in OPTIONS[attach]}
-    of_pairs = attach is attach_aggregates and option == "user"
+    rows["day"] = rows["time"] + 30
+    of_pairs = attach is attach_aggregates and option in ("user", "label", "levels")
     if of_pairs:
-        plain = {"time": "time", "aggregates": "levels"}
+        plain = {"time": "time", "aggregates": "levels", "label": "bit"}
     if attach is sample_negatives:
         plain = {"item": "item", "random_state": 0}
         needs = {"launched": ["time"], "catalogue_time": ["time", "catalogue"]}
