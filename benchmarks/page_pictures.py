@@ -28,6 +28,7 @@ GOODS = {
     "reading": ["Crime novel", "Atlas", "Cookbook", "Poems", "Reading lamp", "Bookmark"],
     "music": ["Violin strings", "Drum sticks", "Sheet music", "Metronome", "Capo", "Tuner"],
 }
+SECONDS_OF_PATIENCE = 120  # on a machine that is busy
 LIKED = 0.8  # of a user's clicks, those on the two departments that he likes
 N_USERS, WIDTHS, N_COLOURS = 300, (1280, 390), 64
 
@@ -70,6 +71,7 @@ def main() -> None:
         browser = started.chromium.launch(executable_path=find_browser(), args=["--no-sandbox"])
         for name, width in zip(("desktop", "phone"), WIDTHS, strict=True):
             page = browser.new_page(viewport={"width": width, "height": 800})
+            page.set_default_timeout(SECONDS_OF_PATIENCE * 1_000)
             page.goto(address)
             page.fill("#user", "118")
             page.press("#user", "Enter")

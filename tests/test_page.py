@@ -88,7 +88,7 @@ def page(browser, address, request):
     page.on("console", lambda m: problems.append(m.text) if is_problem(m) else None)
     page.on("pageerror", lambda error: problems.append(str(error)))
     page.on("request", lambda r: r.url.startswith(address) or problems.append(r.url))
-    page.set_default_timeout(10_000)
+    page.set_default_timeout(40_000)
     page.goto(address)
     page.wait_for_selector("#best li")
     yield page
@@ -164,9 +164,8 @@ def test_events_may_stand_by_what_they_counted_with_their_numbers(page):
     in_time = titles(page, "#strip")
     page.check("#by-weight")
     texts = page.locator("#strip .number").all_text_contents()
-    shares = [int(text.split()[2]) for text in texts[::2]]
-    assert shares == sorted(shares, reverse=True)
-    assert sum(map(abs, shares)) == pytest.approx(100, abs=len(shares))
+    weights = [float(text.removeprefix("attention ")) for text in texts[::2]]
+    assert weights == sorted(weights, reverse=True)
     assert all(re.fullmatch(r"log-odds [+-]\d+\.\d\d", text) for text in texts[1::2])
     assert sorted(titles(page, "#strip")) == sorted(in_time)
     page.uncheck("#by-weight")
@@ -180,6 +179,8 @@ def test_items_that_go_with_the_chosen_one_can_be_explained(page):
     other = page.locator("#similar button").first
     title = other.text_content()
     other.click()
+    page.wait_for_selector(f"text=What counted for “{title}”")
+    page.reload()  # the address has it, though it need not be among the ten best
     page.wait_for_selector(f"text=What counted for “{title}”")
     about = page.locator("#best .time").all_text_contents()
     assert all(re.fullmatch(r"item \d+, category \d", text) for text in about)
@@ -249,7 +250,13 @@ def test_the_model_has_its_curve_its_calibration_and_its_drift(page):
     x_and_y = page.locator("#calibration text").all_text_contents()[:4]
     assert x_and_y[:2] == x_and_y[2:]  # both axes alike
     rows = page.locator("#figures tr").all_text_contents()
-    assert rows == ["on held-out usersAUC", "popularity0.6100", "DIN0.7000"]
+    assert rows[-3:] == ["on held-out usersAUC", "popularity0.6100", "DIN0.7000"]
+    assert "tab=model" in page.url
+    page.reload()
+    page.wait_for_selector("#panel-model:not([hidden])")
+    page.go_back()
+    page.wait_for_selector("#panel-user:not([hidden])")
+    page.go_forward()
     page.wait_for_selector("#drift td:has-text('%')")
     assert "hist_item" in page.locator("#drift th").all_text_contents()
     assert page.evaluate(CONTRAST) == []
@@ -301,7 +308,7 @@ def test_events_are_taken_out_or_added_a_link_shows_what_somebody_saw_and_change
     assert page.locator("#best .number").all_text_contents() != numbers
     assert titles(page, "#strip") == strip[:-1]
     page.fill("#item", "ITEM NUMBER 99996")  # among 100,000
-    page.click("#items button:text-is('Item number 99996')")
+    page.click("#items button:has-text('Item number 99996')")
     page.wait_for_selector("#strip li:last-child :text('added')")
     page.wait_for_selector("#strip .bar")
     assert titles(page, "#strip") == [*strip[:-1], "Item number 99996"]
@@ -328,8 +335,9 @@ def test_a_page_that_needs_a_token_asks_for_it(browser):
     answers = Answers(model, clicks.drop_duplicates("item")[["item", "category"]])
     with serve_page(answers, token="word", protects_reading=True) as address:
         page = browser.new_page()
-        page.on("dialog", lambda dialog: dialog.accept("word"))
         page.goto(address)
+        page.fill("#ask-token [type=password]", "word")
+        page.press("#token", "Enter")
         page.wait_for_selector("#best li")
         page.goto(f"{address}docs")
         page.fill("#token", "word")

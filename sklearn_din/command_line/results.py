@@ -12,6 +12,7 @@ from sklearn.pipeline import Pipeline
 
 from sklearn_din.command_line.options import Options
 from sklearn_din.command_line.study import (
+    DEFAULT_NEGATIVES,
     MODELS,
     Parameters,
     Study,
@@ -39,6 +40,7 @@ from sklearn_din.model_selection import TimeSplit
 from sklearn_din.saving import load, save
 from sklearn_din.serving.ranking import Ranker
 from sklearn_din.serving.remembering import remember
+from sklearn_din.utils.calibration import calibration_bins
 from sklearn_din.utils.whole_files import whole_file
 
 SHOWN_RECOMMENDATIONS = 20
@@ -58,7 +60,6 @@ EXPLANATION_OF_MEMORY = (
 )
 SECONDS_BETWEEN = 10.0  # two lines of a ranking that takes long
 USERS_AT_ONCE = 256
-CALIBRATION_BINS = 10  # of as many rows each
 
 Folds = list[tuple[np.ndarray, np.ndarray]]
 
@@ -97,22 +98,14 @@ def compare(options: Options) -> None:
         return
     model = fit_final_model(study, {**settings, **MODELS["DIN"]})
     # ``save`` keeps them, the server shows them
-    model.figures_ = {"scores": figures, "calibration": calibrate(study.y, probability)}
+    model.figures_ = {"scores": figures, "calibration": calibration_bins(study.y, probability)}
+    if options.log is not None and options.label is None:
+        model.figures_["negatives"] = options.negatives or DEFAULT_NEGATIVES
     _use_final_model(options, study, model, picture)
     if options.serve is not None:
         from sklearn_din.command_line.serving import serve_study
 
         serve_study(study, model, options.serve)
-
-
-def calibrate(y: np.ndarray, probability: np.ndarray) -> list[dict[str, float]]:
-    """Return mean probability and rate of clicks of bins of tested rows, by probability."""
-    in_order = np.argsort(probability)[: np.isfinite(probability).sum()]  # NaN: not tested on
-    return [
-        {"predicted": float(probability[rows].mean()), "observed": float(y[rows].mean())}
-        for rows in np.array_split(in_order, CALIBRATION_BINS)
-        if len(rows)
-    ]
 
 
 def _print_plan(

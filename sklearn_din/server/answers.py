@@ -27,7 +27,7 @@ from sklearn_din.server.json_values import (
 )
 from sklearn_din.server.levels import Levels
 from sklearn_din.serving.ranking import Ranker
-from sklearn_din.training.early_stopping import CHECK
+from sklearn_din.training.early_stopping import CHECK, best_check
 
 MAX_EVENTS = 1_000  # of each history in a request
 REPORT_ROWS = 2_000
@@ -86,6 +86,7 @@ class Answers:
         made = [] if memory is None else memory.get_feature_names_out().tolist()
         levels = level_columns(made)
         names = [name for name in names if name not in levels]
+        self.columns = names
         item = _find_item(catalogue, self._encoder)
         self.items = Items(catalogue, item, **shown)
         self._needed = [name for name in names if name not in self._encoder._optional]
@@ -128,8 +129,12 @@ class Answers:
             if name in known and not schema[name].is_history and len(known[name])
         }
         self.training: list[Values] = classifier.history_[list(CHECK)].to_dict("records")
-        # What the main job keeps with a model
-        self.figures: Values = {"scores": {}, "calibration": None} | getattr(model, "figures_", {})
+        epochs = getattr(classifier.net_, "history", None)
+        self.n_epochs = epochs and sum(not epoch.get("is_refit") for epoch in epochs)
+        # On the rows that the classifier held out for itself; then what the main job keeps
+        self.validation = best_check(getattr(classifier.net_, "checks_", ())) or {}
+        self.figures: Values = {"scores": {}, "calibration": None, "negatives": None}
+        self.figures |= getattr(model, "figures_", {})
 
     def forget(self, users: Container[Any]) -> None:
         """Leave users out of answers, whatever files have of them."""
@@ -196,7 +201,10 @@ class Answers:
         owner = self._encoder.user if log is None else log.user
         from_log = {*log.sources} - {*(user if isinstance(user, Mapping) else ())} if log else set()
         own = {n: v for n, v in whole.items() if n not in from_log and n != owner}
-        now = datetime.now(UTC).isoformat() if log is None else log.now(whole.get(owner))
+        now = datetime.now(UTC).isoformat()
+        if log is not None:
+            moment = log.now_of(whole.get(owner))
+            now = log.moments.write(log.moments.show(moment), moment)
         of_items = [self.items.facts(row) for row in self.items.find(answer["items"])]
         columns = now, own, answer["items"], answer[self._numbers], of_items
         return whole.get(owner), [write(column) for column in columns]

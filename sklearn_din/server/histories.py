@@ -91,7 +91,8 @@ class Histories:
         self._known = {name: events[name].dropna().head(1) for name in columns}
         last = events[:1] if log is None else log.drop_duplicates(self.user, keep="last")
         self._last_known = last.set_index(self.user)
-        self._posted: dict[Any, list[Joined]] = {}
+        # Plain tuples, which the garbage collector leaves alone: it is half of the time of a start
+        self._posted: dict[Any, list[tuple[Any, ...]]] = {}
         self.forgotten: Container[Any] = ()  # users whose events in the log do not count
         self._kinds = {name: _kinds_of(self._known[name]) for name in (self.user, *names)}
 
@@ -104,7 +105,8 @@ class Histories:
         posted, now = self._posted.get(user, []), self.now_of(user)
         end = self._place(user, now)
         start = max(self._span(user)[0], end - self.max_length)
-        newest = posted[: bisect.bisect_left(posted, (now,))][-self.max_length :]
+        n_past = bisect.bisect_left(posted, (now,))
+        newest = [Joined(*e) for e in posted[max(n_past - self.max_length, 0) : n_past]]
         events: list[Event | Joined] = [*self._in_log(user, start, end)]
         events += [event for event in newest if event.is_new]
         if self._max_age is not None:
@@ -119,21 +121,15 @@ class Histories:
             histories[self._elapsed] = [(now - event.time) / unit for event in events]
         return histories, [self.moments.show(event.time) for event in events]
 
-    def now(self, user: Any) -> Any:
-        """Return the moment that is now for a user, as a store has it."""
-        posted = self._posted.get(user, [])
-        now = self.moments.now(posted[-1].time if posted else None)
-        return self.moments.write(self.moments.show(now), now)
-
     def now_of(self, user: Any) -> Any:
         """Return the moment that is now for a user."""
         posted = self._posted.get(user, [])
-        return self.moments.now(posted[-1].time if posted else None)
+        return self.moments.now(posted[-1][0] if posted else None)
 
     def n_of(self, user: Any) -> int:
         """Return how many events of a user there are."""
         start, end = self._span(user)
-        return end - start + sum(event.is_new for event in self._posted.get(user, ()))
+        return end - start + sum(is_new for _, _, is_new, _ in self._posted.get(user, ()))
 
     def last_known(self, user: Any, name: str) -> Any:
         """Return what the log last had of a user in a column; None where it had nothing."""
@@ -194,7 +190,7 @@ class Histories:
         """Forget events that were posted; ``users`` says whose each key is."""
         for gone in removed:
             user = users.get(gone.user_key)
-            own = self._posted.get(user, [])
+            own = [Joined(*event) for event in self._posted.get(user, ())]
             kept = [event for event in own if not gone.first <= event.sequence <= gone.last]
             self.n_events -= sum(event.is_new for event in own)
             self._join(((e.sequence, Event(user, e.time, e.values)) for e in kept), {user: []})
@@ -220,7 +216,7 @@ class Histories:
         hits.sort(key=lambda user: (-self.n_of(user), str(user)))
         return [{"user": plain(user), "events": self.n_of(user)} for user in hits[:n]]
 
-    def _join(self, events: Iterable[tuple[int, Event]], touched: dict[Any, list[Joined]]) -> None:
+    def _join(self, events: Iterable[tuple[int, Event]], touched: dict[Any, list[Any]]) -> None:
         """Put events in the lists of their users, new ones: readers may have the old."""
         for sequence, event in events:
             own = touched.get(event.user)
@@ -228,7 +224,7 @@ class Histories:
                 own = touched[event.user] = [*self._posted.get(event.user, ())]
             n_in_log = self._n_in_log(event)
             is_new = not n_in_log or self._n_posted(event, own) >= n_in_log
-            bisect.insort(own, Joined(event.time, sequence, is_new, event.values))
+            bisect.insort(own, (event.time, sequence, is_new, event.values))
             self.n_events += is_new
         self._posted |= touched
 
@@ -252,20 +248,22 @@ class Histories:
 
     def _n_in_log(self, event: Event) -> int:
         """Count how often the log has an event."""
+        if event.user not in self._span_of:
+            return 0
         places = [self._place(event.user, event.time, side) for side in ("left", "right")]
         if places[0] == places[1]:
             return 0
         events = self._in_log(event.user, *places)
         return sum(tuple(map(plain, other.values)) == event.values for other in events)
 
-    def _n_posted(self, event: Event, own: list[Joined] | None = None) -> int:
+    def _n_posted(self, event: Event, own: list[Any] | None = None) -> int:
         """Count how often an event was posted, among those of its user."""
         own = self._posted.get(event.user, []) if own is None else own
         same = itertools.takewhile(
-            lambda other: other.time == event.time,
+            lambda other: other[0] == event.time,
             itertools.islice(own, bisect.bisect_left(own, (event.time,)), None),
         )
-        return sum(other.values == event.values for other in same)
+        return sum(values == event.values for *_, values in same)
 
 
 def _remember(

@@ -54,7 +54,8 @@ class Items:
         self._others = [name for name in self.frame if name not in (item, title, image)]
         self._facts = ([] if title is None else [item]) + self._others[:MOST_FACTS]
         titles, ids = self.frame[title or item], self.frame[item].astype(str)
-        self._titles = titles.astype(object).where(titles.notna(), ids).astype(str)
+        is_empty = titles.isna() | (titles.astype(str).str.strip() == "")
+        self._titles = titles.astype(object).mask(is_empty, ids).astype(str)
         self._texts = (self._titles + "\n" + ids).str.lower()
         self._images = None if image is None else self._check_images(self.frame[image])
 

@@ -18,6 +18,12 @@ function say(text, isFine = false) {
   byId("status").className = isFine ? "fine" : "";
 }
 
+function askToken() {
+  const dialog = byId("ask-token");
+  if (!dialog.open) dialog.showModal();
+  return new Promise((done) => dialog.addEventListener("close", () => done(byId("token").value), { once: true }));
+}
+
 // A later question at the same address takes the place of the one before.
 async function ask(address, body) {
   const key = address.split("?")[0];
@@ -29,7 +35,7 @@ async function ask(address, body) {
     const method = body === undefined ? "GET" : "POST";
     const answer = await fetch(address, { method, headers, body: JSON.stringify(body), signal: own.signal });
     const given = await answer.json();
-    if (answer.status === 401 && (token = prompt("The server's token"))) {
+    if (answer.status === 401 && (token = await askToken())) {
       sessionStorage.setItem("token", token);
       return await ask(address, body);
     }
@@ -43,7 +49,7 @@ async function ask(address, body) {
 
 function task(work) {
   return async (...given) => {
-    try { await work(...given); } catch (error) { if (error.name !== "AbortError") say(error.message); }
+    try { await work(...given); } catch (error) { if (error.name !== "AbortError") say(error.message.replace(/ Write them (in|without) quotes\.$/, "")); }
   };
 }
 
@@ -51,14 +57,26 @@ function asNumber(value) {
   return about.number === "probability" ? `${(100 * value).toFixed(1)} %` : value.toPrecision(4);
 }
 
-const asTime = (time) => String(time ?? "added").replace("T", " ").replace(/ 00:00:00(?=$|[+-])/, "");
+// A date as the log has it, wherever one looks; numbers that can only be seconds or milliseconds are dates.
+function asTime(time) {
+  const since1970 = typeof time === "number" ? [1000, 1].map((unit) => time * unit).find((ms) => ms > 1e12 && ms < 4e12) : undefined;
+  const text = since1970 === undefined ? String(time ?? "added") : new Date(since1970).toISOString();
+  const date = new Date(`${text.slice(0, 19).padEnd(19, "T00:00:00".slice(text.length - 10))}Z`);
+  if (!/^\d{4}-\d\d-\d\d/.test(text) || Number.isNaN(date.getTime())) return text;
+  const isDay = date.getTime() % 86_400_000 === 0;
+  return date.toLocaleString("en-GB", { timeZone: "UTC", dateStyle: "medium", ...(!isDay && { timeStyle: "medium" }) });
+}
+
+const isolate = (textContent) => element("bdi", { textContent });
+const keyOf = (event) => JSON.stringify([event.item, event.time]);
 
 // The address holds what is seen: a user, events taken out and added, and the item that is explained.
 function remember(isNew) {
   const seen = new URLSearchParams(shown.user === undefined ? {} : { user: shown.user });
-  shown.all.forEach((event, n) => { if (!shown.events.includes(event)) seen.append("without", n); });
+  shown.all.filter((event) => !shown.events.includes(event)).forEach((event) => seen.append("without", keyOf(event)));
   shown.events.filter((event) => !shown.all.includes(event)).forEach((event) => seen.append("with", event.item));
   if (shown.chosen) seen.set("item", shown.chosen.item);
+  if (!byId("panel-model").hidden) seen.set("tab", "model");
   history[isNew ? "pushState" : "replaceState"](null, "", `?${seen}`);
   const isChanged = seen.has("without") || seen.has("with");
   for (const name of ["undo", "reset"]) byId(name).hidden = !isChanged;
@@ -67,12 +85,16 @@ function remember(isNew) {
 const restore = task(async () => {
   const seen = new URLSearchParams(location.search);
   const found = seen.has("user") ? await ask("page/user", { user: seen.get("user") }) : { user: undefined, events: [], context: {} };
-  const events = found.events.filter((_, n) => !seen.getAll("without").includes(String(n)));
-  for (const id of seen.getAll("with")) {
-    const hits = (await ask(`page/items?search=${encodeURIComponent(id)}`)).items;
-    events.push(...hits.filter((hit) => String(hit.item) === id).map(asEvent));
+  const find = async (id) => (await ask(`page/items?search=${encodeURIComponent(id)}`)).items.filter((hit) => String(hit.item) === id);
+  const events = [...found.events];
+  for (const key of seen.getAll("without")) {
+    const place = events.findIndex((event) => keyOf(event) === key);
+    if (place >= 0) events.splice(place, 1);
   }
-  Object.assign(shown, { ...found, all: found.events, events, best: [], why: null, chosen: seen.has("item") ? { item: seen.get("item") } : null });
+  for (const id of seen.getAll("with")) events.push(...(await find(id)).map(asEvent));
+  const chosen = seen.has("item") ? (await find(seen.get("item")))[0] : null;
+  showTab(seen.get("tab") === "model" ? "model" : "user");
+  Object.assign(shown, { ...found, all: found.events, events, best: [], why: null, chosen: chosen ?? null });
   byId("user").value = found.user ?? "";
   say(found.n_events === 0 ? `User ${found.user} has no event in the log: these are items for somebody unknown.` : "", true);
   drawContext();
@@ -93,7 +115,7 @@ const refresh = task(async () => {
     say(`“${shown.best[before].title}”: ${moved}`, true);
   }
   shown.best = best;
-  await choose(best[Math.max(now, 0)] || null);
+  await choose(best[now] ?? (before < 0 && shown.chosen ? shown.chosen : best[0] ?? null)); // who chose an item of elsewhere sees it
   if (!best.length) say("The history has every item of the catalogue.");
 });
 
@@ -140,9 +162,9 @@ function drawBar(value, largest, kind) {
   return element("div", {}, bar);
 }
 
-function drawNumbers(weight, total, effect) {
+function drawNumbers(weight, effect) {
   const texts = [];
-  if (weight !== undefined) texts.push(`attention share ${Math.round((100 * weight) / (total || 1))} %`);
+  if (weight !== undefined) texts.push(`attention ${weight.toFixed(3)}`);
   const what = about.number === "probability" ? "log-odds" : "prediction";
   const change = effect?.toFixed(2).replace(/^-0.00$/, "0.00");
   if (change) texts.push(`${what} ${change.startsWith("-") ? "" : "+"}${change}`);
@@ -151,11 +173,16 @@ function drawNumbers(weight, total, effect) {
 
 const drawAbout = ({ about: text }) => (text ? [element("span", { className: "time", textContent: text })] : []);
 
+// All of a list are of one height, where one of them has a picture.
+function drawImage({ image }, all) {
+  if (!all.some((one) => one.image)) return [];
+  return [image ? element("img", { src: image, alt: "" }) : element("span", { className: "no-image" })];
+}
+
 function drawEvents() {
   const { events, why } = shown;
   const [weights, effects] = ["weight", "effect"].map((name) => events.map((_, n) => why?.[name]?.at(n - events.length))); // the newest have some
   const sizes = (values) => values.map((v) => Math.abs(v ?? 0));
-  const total = sizes(weights).reduce((sum, v) => sum + v, 0);
   const counted = why?.weight ? weights : sizes(effects);
   const order = events.map((_, n) => n);
   if (byId("by-weight").checked) order.sort((a, b) => (counted[b] ?? -Infinity) - (counted[a] ?? -Infinity));
@@ -164,8 +191,8 @@ function drawEvents() {
     const card = element("li");
     card.append(element("div", { className: "bars" },
       drawBar(weights[n], Math.max(...sizes(weights)), "weight"), drawBar(effects[n], Math.max(...sizes(effects)), "")),
-      ...drawNumbers(weights[n], total, effects[n]));
-    if (event.image) card.append(element("img", { src: event.image, alt: "" }));
+      ...drawNumbers(weights[n], effects[n]));
+    card.append(...drawImage(event, events));
     const remove = element("button", { type: "button", textContent: "Take out" });
     remove.setAttribute("aria-label", `Take out ${event.title}`);
     remove.onclick = async () => {
@@ -173,7 +200,7 @@ function drawEvents() {
       (byId("strip").children[Math.min(place, events.length - 2)]?.querySelector("button") || byId("item")).focus();
     };
     card.append(
-      element("span", { className: "title", textContent: event.title, title: event.title }),
+      element("span", { className: "title", title: event.title }, isolate(event.title)),
       element("span", { className: "time", textContent: asTime(event.time) }), ...drawAbout(event), remove);
     return card;
   }));
@@ -185,13 +212,13 @@ function drawBest() {
   const largest = Math.max(0, ...shown.best.map((b) => Math.abs(b.number)));
   byId("best").replaceChildren(...shown.best.map((b, n) => {
     const button = element("button", { type: "button", onclick: () => choose(b) }, element("span", { textContent: n + 1 }));
-    if (b.image) button.append(element("img", { src: b.image, alt: "" }));
+    button.append(...drawImage(b, shown.best));
     const part = element("span", { className: "part" });
     part.style.width = `${largest ? (100 * Math.abs(b.number)) / largest : 0}%`;
     button.append(
-      element("span", { className: "title", textContent: b.title || b.item, title: b.title }), ...drawAbout(b),
+      element("span", { className: "title", title: b.title }, isolate(b.title)), ...drawAbout(b),
       element("span", { className: "number", textContent: asNumber(b.number) }), part);
-    button.setAttribute("aria-pressed", String(b === shown.chosen));
+    button.setAttribute("aria-pressed", String(b.item === shown.chosen?.item));
     return element("li", {}, button);
   }));
   if (place >= 0) byId("best").children[place]?.querySelector("button").focus();
@@ -202,15 +229,15 @@ function draw() {
   const count = shown.n_events > shown.all.length ? `the newest ${events.length} of ${shown.n_events} events`
     : ["no events yet", "1 event"][events.length] ?? `${events.length} events`;
   byId("whose").textContent = shown.user === undefined ? `History: ${count}` : `History of user ${shown.user}: ${count}`;
-  byId("why").textContent = !chosen ? ""
-    : !events.length ? "Without events there is nothing to count: add one, or choose a user."
-    : [`What counted for “${chosen.title}”`, ...(why ? why.notes : [])].join(". ");
+  byId("why").replaceChildren(...(!chosen ? []
+    : !events.length ? ["Without events there is nothing to count: add one, or choose a user."]
+    : ["What counted for “", isolate(chosen.title), ["”", ...(why ? why.notes : [])].join(". ")]));
   byId("legend").hidden = !events.length;
   drawEvents();
   drawBest();
 }
 
-const drawHit = (textContent, title, onclick) => element("li", {}, element("button", { type: "button", textContent, title, onclick }));
+const drawHit = (text, title, onclick) => element("li", {}, element("button", { type: "button", title, onclick }, isolate(text)));
 
 function drawContext() {
   byId("context").hidden = !about.context.length;
@@ -280,17 +307,23 @@ function plot(lines, xName, label, { mark, isSquare } = {}) {
 }
 
 function drawModel() {
-  const points = (name) => about.training.filter((c) => c[name] !== null).map((c) => [c.epoch, c[name]]);
+  const epochs = about.training.filter((c) => about.epochs === null || c.epoch <= about.epochs);
+  const points = (name) => epochs.filter((c) => c[name] !== null).map((c) => [c.epoch, c[name]]);
+  const newest = about.training[epochs.length]?.train_loss;
+  byId("of-model").textContent = `Model ${about.digest}, loaded ${asTime(about.loaded)}. Columns: ${about.columns.join(", ")}.`;
   const lines = [["train_loss", "loss, training rows", "#55555c", "5 4"], ["valid_loss", "loss, validation rows", "#0b57a4", "none"]]
     .map(([name, text, colour, dash]) => ({ name: text, colour, dash, points: points(name) })).filter((l) => l.points.length);
   const auc = about.training.find((c) => c.epoch === about.best_epoch)?.valid_auc;
   byId("training-note").textContent = !lines.length ? "A file of ONNX does not tell its training."
     : about.best_epoch === null ? "No rows were held out: all epochs count."
     : `The network as it was after epoch ${Number(about.best_epoch.toPrecision(3))} is kept.` + (auc ? ` AUC on validation rows: ${auc.toFixed(3)}.` : "")
-      + " With refit, the last point is a pass over the validation rows, of which each part is predicted before it is learnt.";
+      + (newest === undefined ? "" : ` Then it learnt the validation rows, the newest ones, in one pass: loss ${newest.toPrecision(3)}, each part predicted before it was learnt.`);
   if (lines.length) byId("training").replaceChildren(plot(lines, "epoch", "Losses by epoch", { mark: about.best_epoch ?? undefined }));
-  const bins = about.calibration;
-  byId("calibration-note").textContent = bins ? "Clicks that came, by what was predicted of users that the model had not seen; dashed: as many as predicted."
+  const own = about.validation;
+  const bins = about.calibration ?? own.bins;
+  const rows = about.calibration ? "tested rows, out of the command line's last split" : "the classifier's own validation rows, before the newest ones were learnt";
+  const sampled = about.negatives ? ` Of each click and its ${about.negatives} sampled items: among all that is shown, clicks are rarer, and probabilities lower.` : "";
+  byId("calibration-note").textContent = bins ? `Clicks that came, by what was predicted for ${rows}; dashed: as many as predicted.${sampled}`
     : about.calibrated_by ? `The probabilities are calibrated (${about.calibrated_by}).`
     : "Not known here: it takes rows with labels. “python -m sklearn_din log.csv --serve” shows it, out of its cross-validation.";
   if (bins) {
@@ -300,9 +333,12 @@ function drawModel() {
       { name: "as predicted", colour: "#55555c", dash: "5 4", points: ends.map((v) => [v, v]) }], "predicted probability", "Calibration", { isSquare: true }));
   }
   const tests = Object.entries(about.scores);
-  byId("figures-note").textContent = tests.length ? "Rules that need no network beside the models, as the command line compared them."
+  byId("figures-note").textContent = tests.length ? `Rules that need no network beside the models, as the command line compared them.${sampled}`
+    : own.base_loss ? "“python -m sklearn_din log.csv --save” keeps those of other rules beside them."
     : "Not known here: “python -m sklearn_din log.csv --save” keeps them with the model.";
-  byId("figures").replaceChildren(...tests.map(([name, scores]) => drawTable(
+  const onOwn = [["log loss", own.valid_loss, own.base_loss], ["AUC", own.valid_auc, 0.5]].filter(([, value]) => value !== null);
+  const ownTable = drawTable(["on the classifier's own validation rows", "model", "base rate"], onOwn.map(([name, ...values]) => [name, ...values.map((v) => v?.toFixed(4))]));
+  byId("figures").replaceChildren(...(own.base_loss ? [ownTable] : []), ...tests.map(([name, scores]) => drawTable(
     [`on ${name}`, ...Object.keys(Object.values(scores)[0])],
     Object.entries(scores).map(([model, own]) => [model, ...Object.values(own).map((v) => v.toFixed?.(4) ?? v)]))));
 }
@@ -334,10 +370,11 @@ function showTab(name) {
 }
 
 for (const [name, other] of [["user", "model"], ["model", "user"]]) {
-  byId(`tab-${name}`).onclick = () => showTab(name);
+  byId(`tab-${name}`).onclick = () => { showTab(name); remember(true); };
   byId(`tab-${name}`).onkeydown = ({ key }) => {
     if (key !== "ArrowLeft" && key !== "ArrowRight") return;
     showTab(other);
+    remember(true);
     byId(`tab-${other}`).focus();
   };
 }
@@ -346,7 +383,7 @@ byId("by-weight").onchange = () => { drawEvents(); byId("strip").scrollLeft = by
 byId("undo").onclick = () => history.back();
 byId("reset").onclick = () => change([...shown.all]);
 addEventListener("popstate", restore);
-addEventListener("error", ({ target }) => { if (target.tagName === "IMG") target.hidden = true; }, true);
+addEventListener("error", ({ target }) => { if (target.tagName === "IMG") target.style.visibility = "hidden"; }, true);
 
 task(async () => {
   about = await ask("page/about");

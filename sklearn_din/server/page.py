@@ -50,7 +50,7 @@ def add_page(app: FastAPI, state: State) -> None:
 
     @app.get("/page/about", include_in_schema=False)
     async def about() -> Response:
-        return await answer(_about, state.answers)
+        return await answer(_about, state)
 
     @app.get("/page/report", include_in_schema=False)
     async def report() -> Response:
@@ -95,8 +95,9 @@ def _answer_with(response: Response) -> Any:
     return answer
 
 
-def _about(answers: Answers) -> Values:
+def _about(state: State) -> Values:
     """Return what the page needs to know of the model before anything is chosen."""
+    answers = state.answers
     context = [name for name in answers.user_columns if name not in answers.event_columns]
     log = answers.histories
     best = best_check(answers.training)
@@ -110,7 +111,12 @@ def _about(answers: Answers) -> Values:
         "context": [{"name": name, "choices": answers.choices.get(name)} for name in context],
         "training": checks,
         "best_epoch": None if best is None else best["epoch"],
+        "epochs": answers.n_epochs,
+        "validation": {name: plain(value) for name, value in answers.validation.items()},
         "calibrated_by": answers.calibration,
+        "digest": state.digest,
+        "loaded": state.loaded.isoformat(timespec="seconds"),
+        "columns": answers.columns,
         **answers.figures,
     }
 

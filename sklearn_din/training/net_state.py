@@ -14,7 +14,7 @@ from torch import Tensor
 from sklearn_din.features.schema import Schema
 from sklearn_din.module import DIN
 from sklearn_din.neighbours.tables import NeighbourTables
-from sklearn_din.training.early_stopping import CHECK
+from sklearn_din.training.early_stopping import CHECK, best_check
 from sklearn_din.training.growth import can_go_on, net_around
 from sklearn_din.training.net import DINNet, StopReason
 from sklearn_din.training.novelty import Novelty, candidate_columns
@@ -30,6 +30,7 @@ NET = {
     "n_epochs",
     "history",
     "checks",
+    "best_check",
     "novelty",
 }
 TRAINING = {"moments", "occurrences", "labels", "batch_size", "seed", "order"}
@@ -62,6 +63,7 @@ def net_state(net: DINNet) -> dict[str, Any]:
         "n_epochs": int(net.n_epochs_),
         "history": [plain_record(epoch) for epoch in net.history],
         "checks": {name: np.array([c[name] for c in net.checks_], dtype=float) for name in CHECK},
+        "best_check": _figures(best_check(net.checks_) or {}),
         "novelty": to_dict(net.novelty_),
     }
     return {**state, "training": _training_state(net)} if can_go_on(net) else state
@@ -119,6 +121,7 @@ def restore_net(net: DINNet, state: Any, schema: Schema) -> DINNet:
         {**check_dict(epoch, what="an epoch"), "batches": []} for epoch in state["history"]
     )
     restored.checks_ = _checks(state["checks"])
+    _restore_figures(best_check(restored.checks_), state["best_check"])
     restored.novelty_ = _novelty(state["novelty"], schema)
     if "training" in state:
         _restore_training(restored, state["training"])
@@ -132,6 +135,25 @@ def _checks(columns: Any) -> list[dict[str, float]]:
         raise ValueError("the validation checks must be columns of floats.")
     rows = zip(*(array.tolist() for array in arrays), strict=True)
     return [dict(zip(CHECK, row, strict=True)) for row in rows]
+
+
+def _figures(check: Mapping[Any, Any]) -> dict[str, Any]:
+    """Return what a check knows of the validation rows beside the numbers of ``CHECK``."""
+    bins = [[each["predicted"], each["observed"]] for each in check.get("bins", ())]
+    loss = check.get("base_loss", np.nan)
+    return {"base_loss": float(loss), "bins": np.array(bins, dtype=float).reshape(-1, 2)}
+
+
+def _restore_figures(check: Any, values: Any) -> None:
+    check_keys(values, {"base_loss", "bins"}, what="the best check")
+    loss, bins = values["base_loss"], values["bins"]
+    is_table = type(bins) is np.ndarray and bins.dtype == np.float64 and bins.ndim == 2
+    if type(loss) is not float or not is_table or bins.shape[1:] != (2,):
+        raise ValueError("the best check must have a loss and a table of two columns of floats.")
+    if check is not None and np.isfinite(loss):
+        names = ("predicted", "observed")
+        own = [dict(zip(names, row, strict=True)) for row in bins.tolist()]
+        check |= {"base_loss": loss, "bins": own} if own else {"base_loss": loss}
 
 
 def _restore_training(net: DINNet, values: Any) -> None:

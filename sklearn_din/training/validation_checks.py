@@ -15,9 +15,10 @@ from torch import Tensor
 
 from sklearn_din.network.batch import Batch
 from sklearn_din.training.batches import ImpressionBatches
-from sklearn_din.training.early_stopping import AVERAGED_CHECKS, EarlyStopping
+from sklearn_din.training.early_stopping import AVERAGED_CHECKS, EarlyStopping, best_check
 from sklearn_din.training.moved_rate import MovedRate
 from sklearn_din.training.weight_average import WeightAverage
+from sklearn_din.utils.calibration import calibration_bins
 from sklearn_din.utils.warnings import log_once
 
 BATCHES_PER_CHECK = 50
@@ -71,6 +72,7 @@ class ValidationChecks(Callback):
         if moved is not None:
             net.constant_ = moved.constant
         bias = net.module_.bias_of(torch.as_tensor(net.constant_))
+        self._base_loss = loss
         self.stopping_ = EarlyStopping(self.patience, bias, loss, moved)
 
     def on_epoch_begin(
@@ -171,8 +173,15 @@ class ValidationChecks(Callback):
             bias = weights["output.bias"]
             weights = {**weights, "output.bias": bias + added.to(bias)}
             of_check["unmoved_loss"] = loss
-        net.checks_.append(self._row(net, **of_check))
+        check: dict[str, Any] = self._row(net, **of_check)
+        net.checks_.append(check)
+        if best_check(self.rows(net)) is check and self._base_loss is not None:
+            check["base_loss"] = self._base_loss
+            if labels[0].ndim == 1 and np.isfinite(auc):
+                values = net.target.value_of(torch.cat(logits).float().cpu().numpy())
+                check["bins"] = calibration_bins(torch.cat(labels).numpy(), values)
         net.history.record("valid_auc", auc)
+        net.history.record("is_refit", net.training_.is_refitting)
         is_over = self.stopping_.judge(self.rows(net), weights)
         if is_over and not net.training_.is_refitting:
             net.training_.stop("patience")
