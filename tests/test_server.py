@@ -385,7 +385,7 @@ def test_the_main_job_ends_at_the_page(served, tmp_path, monkeypatch):
     assert (given["host"], given["port"]) == ("127.0.0.1", 8001)
     answers = given["state"].answers
     bins, scores = answers.figures["calibration"], answers.figures["scores"]
-    assert {*scores["held-out users in 2 folds"]["DIN"]} == {"AUC", "GAUC"}
+    assert {"AUC", "GAUC"} <= {*scores["held-out users in 2 folds"]["DIN"]}
     assert load_model(tmp_path / "model.din").figures_ == answers.figures
     assert answers.histories.n_events == len(clicks) - 2  # when no other item was there
     assert sorted(answers.items.ids) == sorted(clicks["item"].unique())

@@ -178,7 +178,9 @@ class ValidationChecks(Callback):
         if best_check(self.rows(net)) is check and self._base_loss is not None:
             check["base_loss"] = self._base_loss
             if labels[0].ndim == 1 and np.isfinite(auc):
-                values = net.target.value_of(torch.cat(logits).float().cpu().numpy())
+                moved = weights["output.bias"] - self.average_.weights["output.bias"]
+                outputs = (torch.cat(logits) + moved).float().cpu().numpy()
+                values = net.target.value_of(outputs)
                 check["bins"] = calibration_bins(torch.cat(labels).numpy(), values)
         net.history.record("valid_auc", auc)
         net.history.record("is_refit", net.training_.is_refitting)
