@@ -3,8 +3,9 @@
 ``python -m benchmarks.http_load [--kinds onnx din] [--events 2000000]``: an ONNX file, then that of
 ``save``, ranks 200 items for users with 50 events of two attributes; 1, 4 and 16 clients wait for
 each answer, and 16 while the file is replaced every five seconds. With ``--events`` users are known
-by ids and a history of so many events, and one more client posts clicks. The clients run on the
-same cores; "server ms" is the processor time of the server per request.
+by ids and a history of so many events, and one more client posts clicks; then 1 and 16 clients do
+nothing else. With ``--store events.db`` or ``postgresql`` they are kept there. The clients run on
+the same cores; "server ms" is the processor time of the server per request.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +30,7 @@ import pandas as pd
 from benchmarks.guard import fit_one_epoch, log_and_histories
 from sklearn_din import export_onnx, save
 from tests.page_server import start_server
+from tests.postgres import start_postgres
 
 N_EVENTS, N_ITEMS, N_REQUESTS = 50, 200, 200
 EVENTS_PER_USER = 20  # of a long history
@@ -72,10 +75,11 @@ def rankings(catalogue: pd.DataFrame, n_users: int) -> Iterator[bytes]:
 
 
 def clicks(catalogue: pd.DataFrame, n_users: int) -> Iterator[bytes]:
-    """Return clicks of users, each with an id, without end."""
-    items = itertools.cycle(catalogue["item"].tolist())
+    """Return clicks of users, each with an id of its own, without end."""
+    client, items = os.urandom(4).hex(), itertools.cycle(catalogue["item"].tolist())
     for number, item in enumerate(items):
-        event = {"user": number % n_users, "item": item, "time": "2024-04-10", "event_id": number}
+        event = {"user": number % n_users, "item": item, "time": "2024-04-10"}
+        event["event_id"] = f"{client}-{number}"
         yield as_sent("/events", {"events": [event]})
 
 
@@ -135,11 +139,13 @@ def replace_often(path: Path, is_over: threading.Event) -> None:
         os.replace(path.with_suffix(".new"), path)
 
 
-def load_server(model: Path, catalogue: pd.DataFrame, n_events: int, seconds: float) -> None:
+def load_server(
+    model: Path, catalogue: pd.DataFrame, n_events: int, seconds: float, store: list[str]
+) -> None:
     """Print a table of what a server of one file answered."""
     n_users, rows, is_over = n_events // EVENTS_PER_USER, [], threading.Event()
     history = ["--history", model.parent / "log.parquet"] if n_events else []
-    server, port, _ = start_server(model, *history, stderr=subprocess.DEVNULL)
+    server, port, _ = start_server(model, *history, *store, stderr=subprocess.DEVNULL)
     ranked = rankings(catalogue, n_users)
     clicked = {"/events": [clicks(catalogue, n_users)]} if n_events else {}
     replacing = threading.Thread(target=replace_often, args=(model, is_over))
@@ -147,6 +153,9 @@ def load_server(model: Path, catalogue: pd.DataFrame, n_events: int, seconds: fl
         measure(server, port, {"/rank": [ranked] * 4} | clicked, 2.0)
         for n in (1, 4, 16):
             rows += measure(server, port, {"/rank": [ranked] * n} | clicked, seconds)
+        for n in (1, 16) if n_events else ():
+            posted = {"/events": [clicks(catalogue, n_users) for _ in range(n)]}
+            rows += measure(server, port, posted, seconds)
         replacing.start()
         clients = {f"{path}, new models": some for path, some in clicked.items()}
         clients["/rank, new models"] = [ranked] * 16
@@ -165,11 +174,18 @@ def main() -> None:
     parser.add_argument("--kinds", choices=["onnx", "din"], nargs="+", default=["onnx", "din"])
     parser.add_argument("--seconds", type=float, default=15.0)
     parser.add_argument("--events", type=int, default=0)
+    parser.add_argument("--store", help="a file, or postgresql for a cluster of its own")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as name:
+    with ExitStack() as started:
+        name, url = started.enter_context(tempfile.TemporaryDirectory()), options.store
+        if url == "postgresql":
+            url = started.enter_context(start_postgres())
+        store = ["--events", url] if url else []
         catalogue = write_files(Path(name), options.events)
         for kind in options.kinds:
-            load_server(Path(name, f"model.{kind}"), catalogue, options.events, options.seconds)
+            load_server(
+                Path(name, f"model.{kind}"), catalogue, options.events, options.seconds, store
+            )
 
 
 if __name__ == "__main__":

@@ -19,9 +19,9 @@ import skops.io
 import torch
 from sklearn import config_context
 from sklearn.base import BaseEstimator, TransformerMixin, clone
-from sklearn.metrics import make_scorer, roc_auc_score
+from sklearn.metrics import log_loss, make_scorer, roc_auc_score
 from sklearn.model_selection import GridSearchCV
-from sklearn.pipeline import Pipeline
+from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 from skorch.callbacks import EpochScoring, GradientNormClipping
 
@@ -41,6 +41,7 @@ from sklearn_din import (
 )
 from sklearn_din.metrics import group_roc_auc_scorer
 from sklearn_din.saving import ModelFileError
+from sklearn_din.training.early_stopping import best_check
 from tests.abilities import ABILITIES, FRAME, encode_grown, make_encoder, outputs
 from tests.click_frames import assert_same_encoders
 from tests.fitted_pipelines import make_rows
@@ -412,3 +413,23 @@ def test_memory_that_does_not_suffice_is_named_whatever_zipfile_makes_of_it(tmp_
     with pytest.raises(MemoryError, match="too little memory to save DINClassifier"):
         save(DINClassifier(), tmp_path / "model")
     assert not list(tmp_path.iterdir())
+
+
+def test_figures_on_a_fits_own_validation_rows_are_kept_with_it(tmp_path):
+    chance, n = np.random.default_rng(0), 3_000
+    X = pd.DataFrame({"user": chance.integers(0, 50, n), "item": chance.integers(0, 40, n)})
+    y = (chance.random(n) < chance.uniform(0.1, 0.9, 40)[X["item"]]).astype(int)
+    classifier = DINClassifier(max_epochs=2, validation="last", random_state=0)
+    encoder = HistorySequenceEncoder(user="user", time="time")
+    model = make_pipeline(encoder, classifier).fit(X.assign(time=range(n)), y)
+    best = best_check(model[-1].net_.checks_)
+    held_out, rate = y[-n // 10 :], y[: -n // 10].mean()
+    assert best["base_loss"] == pytest.approx(log_loss(held_out, np.full(n // 10, rate)), abs=1e-4)
+    assert best["valid_loss"] < best["base_loss"]
+    predicted = [each["predicted"] for each in best["bins"]]
+    assert (predicted, len(predicted)) == (sorted(predicted), 10)
+    assert np.mean([each["observed"] for each in best["bins"]]) == pytest.approx(held_out.mean())
+    save(model, tmp_path / "model.din")
+    kept = best_check(load(tmp_path / "model.din")[-1].net_.checks_)
+    assert kept["bins"] == best["bins"]
+    assert kept["base_loss"] == best["base_loss"]

@@ -173,11 +173,11 @@ JSON = {"Content-Type": "application/json"}
 
 
 def test_a_catalogue_that_has_an_item_twice_is_told():
-    names = pd.Series(["hat", None, "other"], dtype="category")
-    frame = pd.DataFrame({"item": [1, 2, 1], "name": names})
+    names = pd.Series(["hat", None, "other", " "], dtype="category")
+    frame = pd.DataFrame({"item": [1, 2, 1, 3], "name": names})
     with pytest.warns(UserWarning, match=r"1 rows whose 'item' is missing or came before.*a log\?"):
         items = Items(frame, "item", title="name")
-    assert [items.show(row)["title"] for row in range(2)] == ["hat", "2"]
+    assert [items.show(row)["title"] for row in range(3)] == ["hat", "2", "3"]
 
 
 def test_nothing_of_a_request_is_logged_but_its_size_and_time(client, state, caplog, monkeypatch):

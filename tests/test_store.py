@@ -370,6 +370,28 @@ def test_blocks_join_as_single_events_do(served, any_url, monkeypatch):
                 assert sorted(own[0]["hist_item"]) == sorted(expected[0]["hist_item"])
 
 
+def test_posts_do_not_hold_a_reload_up_and_none_is_missed(served, any_url):
+    with serve(served, any_url) as (client, state):
+        n_before, is_over, n_posted = state.answers.histories.n_events, threading.Event(), []
+
+        def post_on(first):
+            for n in itertools.count(first, 3):
+                if is_over.is_set():
+                    return
+                n_posted.append(post(client, event(n % 9, 12, event_id=f"{n}")))
+
+        with ThreadPoolExecutor(3) as pool:
+            posts = [pool.submit(post_on, first) for first in range(3)]
+            for _ in range(3):
+                first, n_then = state.answers, len(n_posted)
+                state.reload()
+                assert state.answers is not first
+                wait_for(lambda n=n_then: len(n_posted) > n)
+            is_over.set()
+            assert [one.result() for one in posts] == [None] * 3
+        assert state.answers.histories.n_events == n_before + sum(n_posted)
+
+
 def test_what_the_history_has_too_counts_once(served, any_url):
     model, catalogue, clicks = served
     row = clicks.iloc[0]
