@@ -63,8 +63,10 @@ def address(tmp_path_factory):
     answers = Answers(model, catalogue, clicks, title="title", image="image", folder=folder)
     bins = [{"predicted": p, "observed": p / 2} for p in (0.1, 0.2, 0.4)]
     scores = {"held-out users": {"popularity": {"AUC": 0.61}, "DIN": {"AUC": 0.7}}}
-    answers.figures = {"scores": scores, "calibration": bins}
-    losses = [(1, 0.7, 0.6), (2, 0.5, 0.4)]
+    answers.figures = {"scores": scores, "calibration": None, "negatives": 4}
+    own = {"valid_loss": 0.4, "base_loss": 0.5, "valid_auc": float("nan"), "bins": bins}
+    answers.validation, answers.n_epochs = own, 2
+    losses = [(1, 0.7, 0.6), (2, 0.5, 0.4), (3, 0.45, 0.44)]
     names = ["epoch", "train_loss", "valid_loss", "valid_auc"]
     answers.training = [dict(zip(names, [*check, 0.7], strict=True)) for check in losses]
     with serve_page(answers) as address:
@@ -246,10 +248,16 @@ def test_the_model_has_its_curve_its_calibration_and_its_drift(page):
     assert page.locator("#training line[stroke='#1a7a3c']").get_attribute("x1") == last
     assert page.locator("#training text:text-is('kept')").count() == 1
     assert "after epoch 2 is kept" in page.text_content("#training-note")
+    assert "The last pass learns the validation rows: loss 0.450" in page.text_content(
+        "#training-note"
+    )
+    assert "its 4 sampled items" in page.text_content("#calibration-note")
+    assert "NaN" not in page.text_content("#panel-model")
     assert page.locator("#calibration polyline").count() == 2
     x_and_y = page.locator("#calibration text").all_text_contents()[:4]
     assert x_and_y[:2] == x_and_y[2:]  # both axes alike
     rows = page.locator("#figures tr").all_text_contents()
+    assert rows[1] == "log loss0.40000.5000"
     assert rows[-3:] == ["on held-out usersAUC", "popularity0.6100", "DIN0.7000"]
     assert "tab=model" in page.url
     page.reload()

@@ -310,15 +310,16 @@ function drawModel() {
   const epochs = about.training.filter((c) => about.epochs === null || c.epoch <= about.epochs);
   const points = (name) => epochs.filter((c) => c[name] !== null).map((c) => [c.epoch, c[name]]);
   const newest = about.training[epochs.length]?.train_loss;
+  const isPass = about.epochs !== null && about.best_epoch > about.epochs;
   byId("of-model").textContent = `Model ${about.digest}, loaded ${asTime(about.loaded)}. Columns: ${about.columns.join(", ")}.`;
   const lines = [["train_loss", "loss, training rows", "#55555c", "5 4"], ["valid_loss", "loss, validation rows", "#0b57a4", "none"]]
     .map(([name, text, colour, dash]) => ({ name: text, colour, dash, points: points(name) })).filter((l) => l.points.length);
   const auc = about.training.find((c) => c.epoch === about.best_epoch)?.valid_auc;
   byId("training-note").textContent = !lines.length ? "A file of ONNX does not tell its training."
     : about.best_epoch === null ? "No rows were held out: all epochs count."
-    : `The network as it was after epoch ${Number(about.best_epoch.toPrecision(3))} is kept.` + (auc ? ` AUC on validation rows: ${auc.toFixed(3)}.` : "")
-      + (newest === undefined ? "" : ` Then it learnt the validation rows, the newest ones, in one pass: loss ${newest.toPrecision(3)}, each part predicted before it was learnt.`);
-  if (lines.length) byId("training").replaceChildren(plot(lines, "epoch", "Losses by epoch", { mark: about.best_epoch ?? undefined }));
+    : `The network as it was after ${isPass ? "the last pass" : `epoch ${Number(about.best_epoch.toPrecision(3))}`} is kept.` + (auc ? ` AUC on validation rows: ${auc.toFixed(3)}.` : "")
+      + (newest === undefined ? "" : ` The last pass learns the validation rows: loss ${newest.toPrecision(3)}, each part predicted before it was learnt.`);
+  if (lines.length) byId("training").replaceChildren(plot(lines, "epoch", "Losses by epoch", { mark: isPass ? undefined : about.best_epoch ?? undefined }));
   const own = about.validation;
   const bins = about.calibration ?? own.bins;
   const rows = about.calibration ? "tested rows, out of the command line's last split" : "the classifier's own validation rows, before the newest ones were learnt";

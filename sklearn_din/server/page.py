@@ -112,7 +112,7 @@ def _about(state: State) -> Values:
         "training": checks,
         "best_epoch": None if best is None else best["epoch"],
         "epochs": answers.n_epochs,
-        "validation": {name: plain(value) for name, value in answers.validation.items()},
+        "validation": {n: v if v == v else None for n, v in answers.validation.items()},
         "calibrated_by": answers.calibration,
         "digest": state.digest,
         "loaded": state.loaded.isoformat(timespec="seconds"),

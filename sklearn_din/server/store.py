@@ -339,7 +339,7 @@ def _now() -> str:
 def _make_file(path: Path) -> Path:
     """Return the path of a file that its owner alone may read, made where there is none."""
     try:
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
     except OSError as error:
         raise ValueError(
             f"{path} cannot be opened: {error.strerror}. Name a file by --events, in a folder "
