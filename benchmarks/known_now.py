@@ -1,14 +1,15 @@
 """What it gives to know what came of earlier rows: levels as of now, and as of the end of training.
 
-``python -m benchmarks.known_now [--seeds 3] [--only WORD] [--method WORD]`` fits, on real verdicts
-and made logs with true labels, the default way without levels; with those of user, item, category
-and pairs, asked of a memory that is told each row at once ("live") or that ends with training
-("frozen"); the same without pairs; LightGBM on the live columns beside its usual ones
-(``verdicts.py``); and the item's live rate alone. It prints AUC, GAUC, log loss, "gauc at once" (as
-``verdicts.py``) and CPU seconds, means over seeds, and differences of log loss with their standard
-errors of pairs.
+``python -m benchmarks.known_now [--seeds 3] [--only WORD] [--method WORD] [--costs]`` fits, on real
+verdicts and made logs with true labels, the default way without levels; with those of user, item,
+category and pairs, asked of a memory that is told each row at once ("live") or that ends with
+training ("frozen"); the same without pairs; LightGBM on the live columns beside its usual ones
+(``verdicts.py``). It prints AUC, GAUC, log loss, "gauc at once" (as ``verdicts.py``) and CPU
+seconds, means over seeds, and differences of log loss with their standard errors of pairs.
 Two logs are made here: "new each week" has items of a week, of differing quality; in "rates
-that drift" all rates move from week to week.
+that drift" all rates move from week to week. ``--costs`` prints seconds and bytes instead: a fit of
+100,000 rows with a memory of three keys and two pairs against one without, ``remember`` of 1,000
+rows on a million, a request by dict of 1,000 candidates, and what a memory takes.
 """
 
 import argparse
@@ -16,12 +17,22 @@ import time
 
 import numpy as np
 import pandas as pd
+from sklearn.base import clone
 from sklearn.metrics import log_loss, roc_auc_score
+from sklearn.pipeline import make_pipeline
 
 from benchmarks.default_fit import frames_of
 from benchmarks.tables import print_frame
 from benchmarks.verdicts import at_once, lightgbm
-from sklearn_din import DINClassifier, HistorySequenceEncoder, attach_aggregates, attach_history
+from sklearn_din import (
+    DINClassifier,
+    HistoryBuilder,
+    HistorySequenceEncoder,
+    Ranker,
+    attach_aggregates,
+    attach_history,
+    remember,
+)
 from sklearn_din.metrics import group_roc_auc_score
 
 REAL = ["movies", "videos", "MovieLens by time", "market, 2 %", "answers"]
@@ -110,12 +121,77 @@ def measure(name, seed, word):
         }
 
 
+def rows_of(n_rows, *, n_users, n_items):
+    """Rows in the order of time, and labels by chance."""
+    rng = np.random.RandomState(0)
+    item = rng.randint(n_items, size=n_rows)
+    columns = {"user": rng.randint(n_users, size=n_rows), "item": item, "category": item % 40}
+    columns["time"] = np.arange(n_rows) * 60
+    return pd.DataFrame(columns), (rng.random_sample(n_rows) < 0.2).astype(int)
+
+
+def cpu_seconds(function, *given, rounds=1):
+    """Median CPU seconds of calls, and what the last one returned."""
+    seconds = []
+    for _ in range(rounds):
+        began = time.process_time()
+        result = function(*given)
+        seconds.append(time.process_time() - began)
+    return np.median(seconds), result
+
+
+def print_costs():
+    """Print what a memory costs in a fit, in telling it, in a request, and in bytes."""
+    names = {"user": "user", "time": "time", "columns": ["item", "category"]}
+    X, y = rows_of(100_000, n_users=5000, n_items=1000)
+    classifier = DINClassifier(max_epochs=3, early_stopping=False, random_state=0)
+    steps = HistorySequenceEncoder(user="user", time="time"), classifier
+    seconds = {}
+    for levels in (None, "auto", None, "auto"):
+        model = make_pipeline(HistoryBuilder(**names, levels=levels), *map(clone, steps))
+        own, model = cpu_seconds(model.fit, X, y)
+        seconds.setdefault(levels, []).append(own)
+        catalogue = X[["item", "category"]].drop_duplicates("item")
+        row = model[0].transform(X.iloc[-1:])
+        user = {name: row[name].iloc[0] for name in row if "item" not in name} | {
+            name: list(row[name].iloc[0]) for name in ("hist_item", "hist_category")
+        }
+        user = {n: v for n, v in user.items() if n in ("user", "time") or n.startswith("hist_")}
+        ranker = Ranker(model[1:], catalogue, memory=model[0])
+        ranker.rank(user)
+        request, _ = cpu_seconds(ranker.rank, user, rounds=50)
+        print(
+            f"levels={levels}: fit of three epochs {own:.1f} s; "
+            f"request by dict {1000 * request:.2f} ms",
+            flush=True,
+        )
+    ratio = np.mean(seconds["auto"]) / np.mean(seconds[None])
+    print(f"fit with levels: {ratio:.2f} of without")
+    X, y = rows_of(1_000_000, n_users=100_000, n_items=20_000)
+    memory = HistoryBuilder(**names, levels="auto").fit(X, y)
+    memory.transform(X[:1])
+    later = X[:1000].assign(time=X["time"].max() + 60 * np.arange(1, 1001))
+    told, newer = cpu_seconds(remember, memory, later, y[:1000], rounds=5)
+    asked, _ = cpu_seconds(newer.transform, later[:1], rounds=5)
+    print(f"remember 1,000 rows on 1,000,000: {told:.3f} s; the next row {1000 * asked:.1f} ms")
+    rows, index = memory.memory_, memory.memory_._index
+    arrays = [rows.hashes, rows.times, rows.known, rows.values, index.ticks, index.sums]
+    print(f"1,000,000 rows: {sum(a.nbytes for a in arrays) / 1e6:.0f} MB, and by key:")
+    for key, own in index.rows.items():
+        n_bytes = sum(getattr(own, name).nbytes for name in vars(own))
+        print(f"  {'_'.join(key)}: {len(own.hashes):,} values, {n_bytes / 1e6:.0f} MB")
+
+
 def main():
     parser = argparse.ArgumentParser(prog="python -m benchmarks.known_now")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--only", default="", help="part of a set's name")
     parser.add_argument("--method", default="", help="part of a method's name")
+    parser.add_argument("--costs", action="store_true", help="seconds and bytes instead")
     options, results = parser.parse_args(), []
+    if options.costs:
+        print_costs()
+        return
     for name in (name for name in [*REAL, *MADE] if options.only in name):
         for seed in range(options.seeds):
             for measured in measure(name, seed, options.method):

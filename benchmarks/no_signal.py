@@ -5,7 +5,8 @@
 Labels are drawn by chance, and histories are made of the log itself in several ways: then nothing
 that is learnt from the training rows can tell a click of the test rows, unless it knows the row.
 For each log, each way to split, and each way to name users and times: the columns of item
-neighbours, aggregates of the label and, with ``--network``, the classifier without early stopping
+neighbours, aggregates of the label, levels of a memory (of the training rows, and told all rows
+twice) and, with ``--network``, the classifier without early stopping
 (the rule of the base rate would hide a leak). Printed is the fold that is farthest from .5, in
 units of its standard error: four and more is a leak; and the root mean square over all folds.
 """
@@ -21,10 +22,12 @@ from sklearn.pipeline import make_pipeline
 
 from sklearn_din import (
     DINClassifier,
+    HistoryBuilder,
     HistorySequenceEncoder,
     TimeSplit,
     attach_aggregates,
     attach_history,
+    remember,
 )
 from sklearn_din.neighbours.tables import learn_neighbours
 
@@ -87,6 +90,18 @@ def of_aggregates(train, y, test, y_test, columns):
     return [distance(y_test, added[name].fillna(y.mean()).to_numpy()) for name in rates]
 
 
+def of_memory(train, y, test, y_test, columns):
+    """Distances of each level of a memory of the training rows, and of one told all rows twice."""
+    names = {"user": "user", "time": "time", "columns": ["item"]}
+    train, test = (X[["user", "time", "item"]] for X in (train, test))
+    memory = HistoryBuilder(**names, levels="auto", events="all").fit(train, y)
+    twice = [pd.concat([X, X]) for X in (train, test)]
+    told = HistoryBuilder(**names, levels="auto", events="all").fit(twice[0], np.tile(y, 2))
+    told = remember(told, twice[1], np.tile(y_test, 2))
+    levels = (known.transform(test)[memory.memory_.names].fillna(-1) for known in (memory, told))
+    return [distance(y_test, own[name]) for own in levels for name in own]
+
+
 def of_network(train, y, test, y_test, columns):
     """Distance of the classifier's probabilities, two epochs without early stopping."""
     model = make_pipeline(
@@ -98,7 +113,7 @@ def of_network(train, y, test, y_test, columns):
 
 def table_of_noise(options):
     """Print the farthest fold by log, order and split."""
-    measures = [of_columns, of_aggregates] + [of_network] * options.network
+    measures = [of_columns, of_aggregates, of_memory] + [of_network] * options.network
     distances = []
     print(f"{'log':<20}{'users':>6} {'order':<6}" + "".join(f"{name:>16}" for name in SPLITS))
     for kind in KINDS:

@@ -55,8 +55,9 @@ class TimeSplit(BaseCrossValidator):
     known : str, default=None
         Name of the column of X with the moment at which each row's label was known, of the kind of
         the times. A fold trains on rows whose label was known before the first time of its test
-        block: where labels come late, others could not have been trained on. None: labels are known
-        at once.
+        block: where labels come late, others could not have been trained on. Rows between both
+        are in neither part; :func:`remember` tells them to a memory. None: labels are known at
+        once.
 
     See Also
     --------

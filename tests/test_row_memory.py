@@ -81,7 +81,7 @@ def test_levels_are_those_of_plain_loops(monkeypatch, delay):
     known = (rows["time"] + np.random.RandomState(1).randint(delay + 1, size=len(rows))).to_numpy()
     names = {**NAMES, "known": "known"} if delay else NAMES
     given = rows.assign(known=known) if delay else rows
-    memory = HistoryBuilder(**names, levels="auto").fit(given, y)
+    memory = HistoryBuilder(**names, levels="auto", events="all").fit(given, y)
     shown = memory.transform(rows)
     for i in range(0, len(rows), 7):
         for key in KEYS:
@@ -97,7 +97,7 @@ def test_levels_are_those_of_plain_loops(monkeypatch, delay):
 def test_a_memory_gives_what_is_attached_to_the_bit(as_form, as_known):
     rows, y = make_rows()
     rows["known"] = rows["time"] + 3
-    names = NAMES if as_known is None else {**NAMES, "known": as_known}
+    names = NAMES if as_known is None else {**NAMES, "known": as_known, "events": "all"}
     memory = HistoryBuilder(**names, levels="auto").fit(rows, y)
     shown = memory.transform(rows)
     log = rows.assign(label=y)
@@ -384,3 +384,12 @@ def test_a_ranker_asks_levels_of_a_memory_beside_users_with_histories():
     assert not np.allclose(ranker.rank(user)["probability"], whole["probability"][:10])
     with pytest.raises(ValueError, match="'item_rate' is a level of 'item', which differs"):
         rank_candidates(model[1:], with_histories.drop(columns=["item", "kind"]), candidates)
+
+
+def test_histories_that_tell_labels_before_they_were_known_are_said():
+    rows, y = make_rows()
+    late = HistoryBuilder(**NAMES, levels="auto", known="known")
+    with pytest.warns(UserWarning, match="they tell labels too early"):
+        late.fit(rows.assign(known=rows["time"] + 1), y)
+    late.fit(rows.assign(known=rows["time"]), y)  # at once: nothing is said
+    late.set_params(events="all").fit(rows.assign(known=rows["time"] + 1), y)

@@ -384,7 +384,8 @@ class HistoryBuilder(  # type: ignore[call-arg]
     known : str or None, default=None
         Column of the training rows with the moment at which ``y`` was known, such as two weeks
         after an offer was sent: in levels a row counts for rows strictly later than that.
-        Histories hold events from their own time on. The column is no feature; rows to predict need
+        Histories hold events from their own time on: where labels come late, set ``events="all"``,
+        so that they tell what was shown. The column is no feature; rows to predict need
         not have it. None: labels are known at once.
 
     Attributes
@@ -579,7 +580,13 @@ class HistoryBuilder(  # type: ignore[call-arg]
             return None
         values, names = _values_of_labels(y, classes)
         check_consistent_length(X, values)
-        with_known_times(X, self.time, self.known, name="X")
+        at_known = with_known_times(X, self.time, self.known, name="X")
+        if self.events == "positive" and not (at_known[self.time] == X[self.time]).all():
+            warn_user(
+                "events='positive' puts each click into histories from its own time on, before "
+                f"{self.known!r} says that it was known: they tell labels too early. Set "
+                "events='all' where what was shown is known at once."
+            )
         memory = getattr(self, "memory_", None)
         of_clicks = bool(np.isin(values[~np.isnan(values)], (0, 1)).all())
         if memory is None:

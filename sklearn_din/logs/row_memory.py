@@ -214,7 +214,8 @@ class RowMemory:
         """Return the levels of a key's values as of some moments, by name: (n,) float64 each."""
         rows, levels = self._index.rows[key], dict[str, np.ndarray]()
         sums, latest = rows.find(hashes, moments.ticks)
-        elapsed = moments.now - np.append(self._index.clock, np.nan)[latest]
+        clock, is_known = self._index.clock if len(self.times) else np.zeros(1), latest >= 0
+        elapsed = np.where(is_known, moments.now - clock[latest * is_known], np.nan)
         for number, label in enumerate(self.labels):
             name, own = name_of(key, label), slice(2 * number, 2 * number + 2)
             count, total = sums[own]

@@ -67,24 +67,32 @@ class PairLevels:
         keys = {name for key in rows.keys for name in key} - self._candidates.keys()
         hashes = {name: rows.hash_column(name, _column(users, name)) for name in keys}
         times = _column(users, memory.time) if memory.time in users else None
-        n_users = len(users) if isinstance(users, pd.DataFrame) else 1
-        return partial(self._take, rows, hashes, rows.moments(times, n_users))
+        moments = rows.moments(times, len(users) if isinstance(users, pd.DataFrame) else 1)
+        own = rows.recent(moments)
+        for key in rows.keys:
+            if keys.issuperset(key):
+                own |= rows.levels_of(key, join_hashes([hashes[name] for name in key]), moments)
+        return partial(self._take, rows, hashes, moments, self._encode(own))
+
+    def _encode(self, levels: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return self._learnt.encode_numbers({n: levels[n] for n in self.names if n in levels})
 
     def _take(
         self,
         rows: RowMemory,
         of_users: Mapping[str, np.ndarray],
         moments: Moments,
+        encoded: Mapping[str, np.ndarray],
         users: np.ndarray,
         candidates: np.ndarray,
     ) -> dict[str, np.ndarray]:
         own, levels = self._candidates, dict[str, np.ndarray]()
         moments = moments.take(users)
         for key in rows.keys:
-            parts = [own[n][candidates] if n in own else of_users[n][users] for n in key]
-            levels |= rows.levels_of(key, join_hashes(parts), moments)
-        levels |= rows.recent(moments)
-        return self._learnt.encode_numbers({name: levels[name] for name in self.names})
+            if not own.keys().isdisjoint(key):
+                parts = [own[n][candidates] if n in own else of_users[n][users] for n in key]
+                levels |= rows.levels_of(key, join_hashes(parts), moments)
+        return self._encode(levels) | {name: column[users] for name, column in encoded.items()}
 
 
 def _column(users: Users, name: str) -> pd.Series:
