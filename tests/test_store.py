@@ -504,8 +504,8 @@ def test_the_slower_of_two_transactions_is_seen_too(served, url):
         threading.Timer(2, released.set).start()
         assert client.post("/rank", json={"user": 7}).status_code == 200  # nobody else waits
         assert post(client, event(7, 14, "2024-03-05T00:00:00")) == 1
-        assert done == ["written", "committed"]
         thread.join()
+        assert done == ["written", "committed"]
         wait_for(lambda: items_of(state, 7) == [*before, 13, 14], seconds=3)
         numbers = [sequence for sequence, *_ in state._store.read_rows("events", 0)]
         assert numbers == sorted(numbers)

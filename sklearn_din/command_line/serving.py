@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import signal
 import socket
 import sys
@@ -109,6 +110,9 @@ def run(state: State, options: Options) -> None:
         server_header=False,
     )
     uvicorn.Server(config).run(sockets=[listening])
+    if state.loading.is_alive():  # C++ aborts a process whose threads Python ends in it
+        sys.stdout.flush()
+        os._exit(0)
 
 
 class JsonLines(logging.Formatter):

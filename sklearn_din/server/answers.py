@@ -264,11 +264,12 @@ class Answers:
     def fill_events(self, events: list[Values]) -> list[Values]:
         """Return events of the log, completed by the columns of their items."""
         names = [] if self.histories is None else self.histories.columns
-        whole = [self._with_item(event).items() for event in events]
-        return [
-            {name: value for name, value in row if name in names or name in event}
-            for row, event in zip(whole, events, strict=True)
-        ]
+        whole = []
+        for event in events:
+            row = self.items.row_of(event.get(self.items.item))
+            absent = [] if row is None else [name for name in names if name not in event]
+            whole.append({**event, **self.items.row(row or 0, absent)})
+        return whole
 
     def example_user(self) -> Values:
         """Return a user for the documentation."""

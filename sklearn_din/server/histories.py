@@ -88,7 +88,8 @@ class Histories:
         self._times = self.moments.values[self._order]
         ends = np.searchsorted(codes[self._order], np.arange(-1, len(users)), side="right")
         self._span_of = dict(zip(users.tolist(), itertools.pairwise(ends.tolist()), strict=True))
-        self._known = {name: events[name].dropna().head(1) for name in columns}
+        known = {name: events[name].dropna().head(1).tolist() for name in columns}
+        self._known = {name: plain(cells) for name, cells in known.items()}
         last = events[:1] if log is None else log.drop_duplicates(self.user, keep="last")
         self._last_known = last.set_index(self.user)
         # Plain tuples, which the garbage collector leaves alone: it is half of the time of a start
@@ -101,7 +102,7 @@ class Histories:
 
         Of an unknown user they are empty.
         """
-        check_spelling([user], self._known[self.user].tolist(), name=self.user)
+        check_spelling([user], self._known[self.user], name=self.user)
         posted, now = self._posted.get(user, []), self.now_of(user)
         end = self._place(user, now)
         start = max(self._span(user)[0], end - self.max_length)
@@ -149,7 +150,7 @@ class Histories:
             if any(event[name] is None for event in events):
                 raise ValueError(f"an event must have a value for {name}, got null.")
         for name, kinds in self._kinds.items():
-            _check_cells([event[name] for event in events], self._known[name], kinds)
+            _check_cells([event[name] for event in events], self._known[name], kinds, name)
         return [
             Event(
                 event[self.user],
@@ -204,7 +205,7 @@ class Histories:
 
     def example(self) -> Values:
         """Return an event as :meth:`read` takes it."""
-        event = {str(n): plain(c.iloc[0]) if len(c) else None for n, c in self._known.items()}
+        event = {str(name): [*cells, None][0] for name, cells in self._known.items()}
         if event[self.user] in self.forgotten:
             event[self.user] = next((u for u in self._span_of if u not in self.forgotten), None)
         return event | {self.time: self.moments.show(self.moments.values[0].item())}
@@ -299,9 +300,9 @@ def _warn_of_other_rows(remembered: HistoryBuilder, clicks: pd.DataFrame) -> Non
         )
 
 
-def _kinds_of(known: pd.Series) -> frozenset[type]:
+def _kinds_of(known: list[Any]) -> frozenset[type]:
     """Return the types of JSON that a column may have, as the log has it."""
-    first = plain(known.iloc[0]) if len(known) else None
+    first = known[0] if known else None
     if isinstance(first, list):
         return frozenset((list, type(None)))
     if first is None:
@@ -309,14 +310,13 @@ def _kinds_of(known: pd.Series) -> frozenset[type]:
     return frozenset((type(first), type(None), *((int,) if type(first) is float else ())))
 
 
-def _check_cells(cells: list[Any], known: pd.Series, kinds: Collection[type]) -> None:
+def _check_cells(cells: list[Any], known: list[Any], kinds: Collection[type], name: str) -> None:
     """Raise where a column gets another kind of values than the log has, or a long text."""
-    name, first = str(known.name), [plain(cell) for cell in known.tolist()]
     for cell in cells:
         if type(cell) not in kinds:
-            check_spelling([cell], first, name=name)
+            check_spelling([cell], known, name=name)
             what = next((text for kind, text in KINDS.items() if kind in kinds), "one value")
             raise ValueError(f"{name} must be {what}, as in the log, got {cell!r:.40}.")
         if isinstance(cell, list):
-            check_spelling(cell, first[0] if first else [], name=name)
+            check_spelling(cell, known[0] if known else [], name=name)
         check_value(cell, name=name)

@@ -1,5 +1,6 @@
 """The rows of a catalogue: ids, titles and pictures, found by id or by text."""
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -77,9 +78,10 @@ class Items:
             )
         return rows
 
-    def row(self, row: int) -> Values:
-        """Return the columns of an item."""
-        return {str(name): plain(self.frame[name].iloc[row]) for name in self.frame}
+    def row(self, row: int, names: Collection[str] | None = None) -> Values:
+        """Return the columns of an item; of some names those that the catalogue has."""
+        own = self.frame.columns if names is None else [n for n in names if n in self.frame]
+        return {str(name): plain(self.frame[name].iloc[row]) for name in own}
 
     def facts(self, row: int) -> Values:
         """Return the columns of an item but its id, title and picture."""

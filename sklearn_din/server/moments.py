@@ -2,6 +2,7 @@
 
 import re
 import time
+from contextlib import suppress
 from typing import Any, Literal
 
 import numpy as np
@@ -74,6 +75,9 @@ class Moments:
         """Return times of a store as numbers; None where one is not of this log's kind."""
         if not self.are_dates:
             return [value if type(value) in self._kinds else None for value in values]
+        if len(values) == 1:  # a post: pandas takes a millisecond for any number
+            with suppress(ValueError):
+                return [self._read_date(values[0])]
         texts = pd.Series([v if isinstance(v, str) else None for v in values], dtype=object)
         dates = pd.to_datetime(texts, utc=True, format="ISO8601", errors="coerce")
         moments = dates.astype("datetime64[ns, UTC]").astype("int64").tolist()

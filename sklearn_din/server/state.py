@@ -64,7 +64,7 @@ class State:
         self.problem: Values | None = None  # of the new files, or of looking at them
         self.store_problem: Values | None = None
         self.n_failed = 0
-        self._joining = threading.Lock()
+        self._joining, self.loading = threading.Lock(), threading.Thread()
         self._stamp = [_stamp(path) for path in self._files]
         self.digest, self.loaded = _digest(self._files), datetime.now(UTC)
         self.answers = load()
@@ -194,9 +194,9 @@ class State:
                 self.problem = None
             if stamp != self._stamp and None not in stamp:
                 self._stamp = stamp
-                loading = threading.Thread(target=self.reload, daemon=True)
-                loading.start()  # no end of the process waits for it
-                while loading.is_alive():
+                self.loading = threading.Thread(target=self.reload, daemon=True)
+                self.loading.start()  # no end of the process waits for it
+                while self.loading.is_alive():
                     await asyncio.sleep(SECONDS_BETWEEN_LOOKS / 10)
 
     def reload(self) -> None:
