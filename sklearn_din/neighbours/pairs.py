@@ -34,6 +34,14 @@ SUFFIXES = (
 )
 
 
+def find_largest(n_rows: int) -> float:
+    """Return how far numbers may go: as a number of so many rows can, and no farther than LARGEST.
+
+    Of n rows none is farther from the mean than the root of n - 1 standard deviations.
+    """
+    return min(float(LARGEST), float(np.sqrt(n_rows)))
+
+
 @dataclass(frozen=True, eq=False)
 class NeighbourPair:
     """One history and its candidate: how their items go together, and its columns of numbers.
@@ -51,6 +59,7 @@ class NeighbourPair:
     scale : (14,), float32. Standard deviation of each column over the training rows, at least
         LEAST_SCALE, one where it is zero; infinite, so that the column is zero, where it does not
         hold over time.
+    largest : float. No number is farther from 0, in units of the scale: see ``find_largest``.
     """
 
     history: str
@@ -62,6 +71,7 @@ class NeighbourPair:
     clicked: np.ndarray
     prior: float
     scale: np.ndarray
+    largest: float = float(LARGEST)
 
     @property
     def n_ids(self) -> int:
@@ -118,8 +128,8 @@ class NeighbourPair:
         return self.rescale(numbers)
 
     def rescale(self, numbers: np.ndarray) -> np.ndarray:
-        """Return numbers on the scale, none beyond LARGEST: spreads of few rows are small."""
-        return np.clip(numbers / self.scale, -LARGEST, LARGEST)
+        """Return numbers on the scale, none beyond the largest: spreads of few rows are small."""
+        return np.clip(numbers / self.scale, -self.largest, self.largest)
 
     def widen(self, n_ids: int) -> "NeighbourPair":
         """Give ids that were appended no neighbours and no popularity, as unknown ones have."""

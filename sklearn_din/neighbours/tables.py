@@ -21,6 +21,7 @@ from sklearn_din.neighbours.pairs import (
     SUFFIXES,
     NeighbourPair,
     count_ids,
+    find_largest,
     free_name,
     histories_with_candidate,
 )
@@ -308,7 +309,7 @@ def _learn_pairs(
     NeighbourTables(at_fit, order)._fill(X, numbers, order.find_tables_at_fit)
     scaled = []
     for pair, own in zip(pairs, numbers, strict=True):
-        pair = replace(pair, scale=_scale(X, own))
+        pair = replace(pair, scale=_scale(X, own), largest=find_largest(len(X)))
         for part in row_blocks(X):
             own[part] = pair.rescale(own[part])
         if isinstance(order, ByTime) and not scores_hold(own, levels, rows):

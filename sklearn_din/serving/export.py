@@ -24,7 +24,7 @@ from sklearn_din.features.vectors import Vectors
 from sklearn_din.inspection.fitted import classifier_of, split_pipeline, unwrap
 from sklearn_din.module import DIN
 from sklearn_din.neighbours.item_scores import DECAY, N_OF_HISTORY
-from sklearn_din.neighbours.pairs import LARGEST, NeighbourPair
+from sklearn_din.neighbours.pairs import NeighbourPair
 from sklearn_din.network.interest import DECAYS, NO_ID, Events, Interest, signed_log
 from sklearn_din.network.layers import ActivationUnit, Dice, LabelLogits, PReLU
 from sklearn_din.serving.onnx_graph import HIDDEN, Graph, Value, join, rank_of_recency
@@ -553,7 +553,7 @@ def neighbour_numbers(
     order = np.array([0, 1, 4, 2, 3])  # the maximum is third
     summaries = graph.add("Gather", join([scores @ counts, most], axis=-1), order, axis=-1)
     numbers = signed_log(summaries.reshape(-1, N_OF_HISTORY)) / pair.scale[:N_OF_HISTORY]
-    numbers = graph.add("Clip", numbers, -LARGEST, LARGEST)
+    numbers = graph.add("Clip", numbers, np.float32(-pair.largest), np.float32(pair.largest))
     return join([numbers, graph.add("Gather", of_candidates, candidates)], axis=1)
 
 
