@@ -81,6 +81,12 @@ def test_posted_rows_move_levels_of_their_keys_alone(served):
     }
     assert after["user_rate"][0] < before["user_rate"][0]
     assert log.n_of(3) == state_of(served).answers.histories.n_of(3)
+    words = levels.describe(asked[0], now[0])
+    assert words[0] == (
+        f"user: yes to {after['user_rate'][0]:.0%} of {after['user_count'][0]:.0f} rows so far"
+    )
+    assert levels.describe({"user": 77, "item": "a"}, now[0])[0] == "user: no row so far"
+    assert state.answers.reasons(state.answers.read_user(3), 0)["notes"][: len(words)]
     post(state, {"user": 3, "item": "a", "time": time, "label": 0})  # the same row: once
     np.testing.assert_array_equal(levels.of_rows(asked, now)["user_count"], after["user_count"])
     state.close()

@@ -280,11 +280,13 @@ class Answers:
         """Return the weight and the effect of each event for an item of the catalogue.
 
         The oldest event comes first; those older than attention reads have none. Where a
-        network has no weights, or several labels, ``notes`` says why.
+        network has no weights, or several labels, ``notes`` says why; and what the memory knows.
         """
         pair = {**user, **self.items.row(row)}
         frame = self._frame([pair])
         reasons: Values = {"weight": None, "effect": None, "notes": []}
+        if self.levels is not None:
+            reasons["notes"] += self.levels.describe(pair, self._now_of(pair))
         for by, name in (("weight", "weight"), ("leave_out", "effect")):
             try:
                 table = explain(self._model, frame, by=by)

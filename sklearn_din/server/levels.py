@@ -82,6 +82,19 @@ class Levels:
         memory: Any = self.builder.memory_
         return memory.levels(self._frame(columns, now), self.time)
 
+    def describe(self, row: Values, now: Any) -> list[str]:
+        """Return in words what is known of a user beside an item, key by key."""
+        memory: Any = self.builder.memory_
+        if not memory.of_clicks:
+            return []
+        levels, words = self.of_rows([row], [now]), list[str]()
+        for key in memory.keys:
+            name = name_of(key, memory.labels[0])
+            count, rate = levels[f"{name}_count"].item(), levels[f"{name}_rate"].item()
+            known = f"yes to {rate:.0%} of {count:,.0f} rows so far" if count else "no row so far"
+            words.append(f"{' with '.join(key)}: {known}")
+        return words
+
     def at(self, moment: Any) -> Any:
         """Return a moment as a value of the time column."""
         return self._times([moment]).iloc[0]
