@@ -374,4 +374,4 @@ def test_a_rate_of_the_item_that_is_ahead_is_said_once_and_no_other(is_ahead):
     for line in about:
         assert line.startswith("the rate of clicks of each column 'item' in the training rows")
         assert "AUC 0.8" in line
-        assert "attach_aggregates(...) with 'levels'" in line
+        assert "HistoryBuilder(levels='auto')" in line

@@ -9,6 +9,7 @@ from skorch import NeuralNet
 
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.identities import ids_to_look_up
+from sklearn_din.features.level_columns import find_levels
 from sklearn_din.features.schema import item_column
 from sklearn_din.training.early_stopping import best_check
 from sklearn_din.training.target import Click
@@ -30,7 +31,8 @@ def note_better_rate(
     train, valid : row numbers; None where no row is held out
     """
     check = best_check(net.checks_)
-    if X.times is None or type(net.target) is not Click or check is None:
+    has_levels = bool(find_levels(X.schema.names("numeric")))
+    if X.times is None or type(net.target) is not Click or check is None or has_levels:
         return
     if train is None or valid is None or not 0 < y[valid].sum() < len(valid):
         return
@@ -54,5 +56,5 @@ def note_better_rate(
             log_once(
                 f"the rate of clicks of each {name} in the training rows ranks the validation "
                 f"rows better (AUC {auc:.3f}) than the network ({check['valid_auc']:.3f}). "
-                "attach_aggregates(...) with 'levels' gives the network rates as of each row."
+                "HistoryBuilder(levels='auto') gives the network rates as of each row."
             )
