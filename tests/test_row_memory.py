@@ -301,6 +301,8 @@ def test_rankings_are_those_of_rows_made_by_hand(tmp_path):
     export_onnx(newer, tmp_path / "model.onnx")
     save(newer[0], tmp_path / "memory.din")
     onnx = load_onnx(tmp_path / "model.onnx", memory=load(tmp_path / "memory.din"))
+    with pytest.raises(TypeError, match=r"pass load\('memory.din'\)"):
+        load_onnx(tmp_path / "model.onnx", memory=tmp_path / "memory.din")
     past = rank_candidates(model, users, candidates, top_k=20)
     for way in (model, newer, onnx):
         ranked = rank_candidates(way, users, candidates, top_k=20)
@@ -393,3 +395,5 @@ def test_histories_that_tell_labels_before_they_were_known_are_said():
         late.fit(rows.assign(known=rows["time"] + 1), y)
     late.fit(rows.assign(known=rows["time"]), y)  # at once: nothing is said
     late.set_params(events="all").fit(rows.assign(known=rows["time"] + 1), y)
+    with pytest.raises(ValueError, match="from when on labels count in levels, and there are none"):
+        late.set_params(levels=None).fit(rows.assign(known=rows["time"]), y)

@@ -577,6 +577,11 @@ class HistoryBuilder(  # type: ignore[call-arg]
     ) -> RowMemory | None:
         """Return the memory of what came of rows, with those of X."""
         if self.levels is None:
+            if self.known is not None:
+                raise ValueError(
+                    f"known={self.known!r} says from when on labels count in levels, and there are "
+                    "none: set levels='auto', or known=None."
+                )
             return None
         values, names = _values_of_labels(y, classes)
         check_consistent_length(X, values)

@@ -161,6 +161,11 @@ def load_onnx(path: str | os.PathLike[str], memory: HistoryBuilder | None = None
     >>> model = load_onnx("model.onnx")  # doctest: +SKIP
     >>> model.predict_proba(impressions)  # doctest: +SKIP
     """
+    if memory is not None and not isinstance(memory, HistoryBuilder):
+        raise TypeError(
+            f"memory must be a fitted HistoryBuilder, got {memory!r:.60}. Of a file, pass "
+            "load('memory.din')."
+        )
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     runtime = import_package("onnxruntime", purpose="load_onnx", extra="onnx")
     path = os.fspath(path)
