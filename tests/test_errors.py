@@ -469,7 +469,6 @@ def use_a_scan(use, *, scan):
     ({"y": None}, r"needs y .* got None. Pass y, or set events='all'"),
     ({"y": [1] * 5}, r"needs two classes in y, got \[1\]. Set events='all'"),
     ({"y": [0, 1, 2, 0, 1]}, r"needs two classes in y, got \[0, 1, 2\]\. Set"),
-    ({"y": [0, 1, np.nan, 0, 1]}, "y must not have missing labels"),
     ({"y": [0, 1]}, "inconsistent numbers of samples"),
     ({"X": ROWS.to_numpy()}, "X must be a pandas, polars or Arrow frame, got nda", TypeError),
     ({"X": ROWS.drop(columns="item")}, "X has no column 'item'"),

@@ -52,7 +52,7 @@ def leave_each_out_of_the_frame(model, frame, columns):
 def rich():
     """Two behaviours, times elapsed, item neighbours; as lists."""
     X, y = attach_clicks(
-        elapsed="hist_elapsed", n_users=20, n_items=15, n_categories=4, random_state=0
+        elapsed="hist_elapsed", n_users=20, n_items=20, n_categories=4, random_state=0
     )
     X = as_lists(X.assign(tags=[["red", "new"][: row % 3] for row in range(len(X))]))
     X["seen"] = [cell[::2] for cell in X["hist_item"]]

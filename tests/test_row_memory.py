@@ -397,3 +397,14 @@ def test_histories_that_tell_labels_before_they_were_known_are_said():
     late.set_params(events="all").fit(rows.assign(known=rows["time"] + 1), y)
     with pytest.raises(ValueError, match="from when on labels count in levels, and there are none"):
         late.set_params(levels=None).fit(rows.assign(known=rows["time"]), y)
+
+
+def test_a_row_without_a_label_is_no_event_and_counts_in_no_rate():
+    rows, y = make_rows()
+    some = np.where(np.arange(len(y)) % 4 == 0, np.nan, y)
+    memory = HistoryBuilder(**NAMES, levels=["item"]).fit(rows, some)
+    assert len(memory.events_) == np.nansum(some)
+    known = ~np.isnan(some)
+    twin = HistoryBuilder(**NAMES, levels=["item"]).fit(rows[known], y[known])
+    names = ["item_rate", "item_count"]
+    pd.testing.assert_frame_equal(memory.transform(rows)[names], twin.transform(rows)[names])

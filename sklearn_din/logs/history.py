@@ -370,7 +370,7 @@ class HistoryBuilder(  # type: ignore[call-arg]
     events : {"positive", "all"}, default="positive"
         Which training rows are events. "positive": those whose ``y`` is the larger of the two
         labels, so that what was shown but not clicked is no interest; with several labels in
-        ``y``, the first one counts, and a row where it is missing is no event. "all": every row.
+        ``y``, the first one counts. A row whose label is missing is no event. "all": every row.
     levels : "auto", list of str and tuple of str, or None, default=None
         Columns, and tuples of several, of whose values each row gets the level so far: how often
         ``y`` was the positive class in all strictly earlier rows with the same value (shrunk
