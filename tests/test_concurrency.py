@@ -158,7 +158,7 @@ BLAS = """
 
     seen, before = [], count()
     item_scores.lapack.spotrf = noted(item_scores.lapack.spotrf)
-    holding.minimize = noted(holding.minimize)
+    holding.expit = noted(holding.expit)
     make_model().fit(*make_frame())
     print(before, *{*map(tuple, seen)}, len(seen) > 5, count())
     with ThreadPoolExecutor(8) as pool:
