@@ -18,12 +18,11 @@ import time
 import numpy as np
 import pandas as pd
 from sklearn.base import clone
-from sklearn.metrics import log_loss, roc_auc_score
 from sklearn.pipeline import make_pipeline
 
 from benchmarks.default_fit import frames_of
 from benchmarks.tables import print_frame
-from benchmarks.verdicts import at_once, lightgbm
+from benchmarks.verdicts import at_once, lightgbm, scores_of
 from sklearn_din import (
     DINClassifier,
     HistoryBuilder,
@@ -33,7 +32,6 @@ from sklearn_din import (
     attach_history,
     remember,
 )
-from sklearn_din.metrics import group_roc_auc_score
 
 REAL = ["movies", "videos", "MovieLens by time", "market, 2 %", "answers"]
 MADE = {"new each week": 0.0, "rates that drift": 0.5}
@@ -109,15 +107,13 @@ def measure(name, seed, word):
     for method in (method for method in methods if word in method):
         began = time.process_time()
         p, q = methods[method]()
+        seconds = time.process_time() - began
         yield {
             "set": name,
             "seed": seed,
             "method": method,
-            "auc": roc_auc_score(labels, p),
-            "gauc": group_roc_auc_score(labels, p, groups=users),
-            "log_loss": log_loss(labels, p),
-            "gauc_at_once": group_roc_auc_score(labels, q, groups=users),
-            "cpu_seconds": time.process_time() - began,
+            **scores_of(labels, users, p, q),
+            "cpu_seconds": seconds,
         }
 
 

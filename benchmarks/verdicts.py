@@ -117,6 +117,16 @@ def at_once(rows, user):
     return rows.assign(**{name: moments[name].array for name in of_moment})
 
 
+def scores_of(labels, users, p, q):
+    """Scores of the test rows' probabilities, and of those with all of a user's asked at once."""
+    return {
+        "auc": roc_auc_score(labels, p),
+        "gauc": group_roc_auc_score(labels, p, groups=users),
+        "log_loss": log_loss(labels, p),
+        "gauc_at_once": group_roc_auc_score(labels, q, groups=users),
+    }
+
+
 def measure(name, seed, methods, n_rows, *, live=False):
     """Yield measures by method on one set."""
     X, y, rows, labels, users, parameters = frames_of(name, seed)
@@ -133,10 +143,7 @@ def measure(name, seed, methods, n_rows, *, live=False):
             "set": name,
             "seed": seed,
             "method": method,
-            "auc": roc_auc_score(labels, p),
-            "gauc": group_roc_auc_score(labels, p, groups=users),
-            "log_loss": log_loss(labels, p),
-            "gauc_at_once": group_roc_auc_score(labels, q, groups=users),
+            **scores_of(labels, users, p, q),
             "cpu_seconds": seconds,
         }
 

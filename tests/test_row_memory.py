@@ -408,3 +408,15 @@ def test_a_row_without_a_label_is_no_event_and_counts_in_no_rate():
     twin = HistoryBuilder(**NAMES, levels=["item"]).fit(rows[known], y[known])
     names = ["item_rate", "item_count"]
     pd.testing.assert_frame_equal(memory.transform(rows)[names], twin.transform(rows)[names])
+
+
+def test_a_value_without_an_id_shares_no_level_with_a_known_one(monkeypatch):
+    """Unknown values have ids below 0, whose numbers known ids have, too."""
+    monkeypatch.setattr(aged_levels, "AGED_SHARE", 1.0)
+    rows, y = make_rows(600)
+    attached = HistoryBuilder(**NAMES, levels=["item"]).fit_transform(rows, y)
+    X = HistorySequenceEncoder(user="user", time="time").fit_transform(attached)
+    for unknown in range(-13, -1):
+        X.columns["item"] = np.append(X.columns["item"][:-1], np.int32(unknown))
+        aged = aged_levels.age_levels(X, share=0.5)
+        assert aged.columns["item_count"][-1] == X.columns["item_count"][-1]

@@ -4,7 +4,7 @@ import copy
 import time
 from collections.abc import Mapping, Sequence
 from itertools import permutations
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -35,8 +35,7 @@ class Levels:
     """
 
     def __init__(self, builder: HistoryBuilder, moments: Moments) -> None:
-        memory = builder.memory_
-        assert memory is not None
+        memory = cast(RowMemory, builder.memory_)
         self._moments, self.time = moments, builder.time
         self.columns, self.names = memory.columns, memory.names
         self._pending: list[tuple[Any, ...]] = []

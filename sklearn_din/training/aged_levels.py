@@ -8,9 +8,9 @@ import numpy as np
 
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.level_columns import find_levels
-from sklearn_din.features.schema import FIRST_KNOWN_ID, UNKNOWN_ID
+from sklearn_din.features.schema import UNKNOWN_ID
+from sklearn_din.neighbours.blocks import number_users
 from sklearn_din.training.novelty import N_BLOCKS_AHEAD, moments_of
-from sklearn_din.utils.keys import hash_keys
 
 AGED_SHARE = 0.1  # of the training rows; with .3, live rows lose .002 (benchmarks/known_now.py)
 
@@ -71,11 +71,10 @@ def _codes_of_keys(X: EncodedFeatures) -> dict[str, np.ndarray]:
     """Return the value of each row by key, as a number; negative where there is none."""
     levels, ids = find_levels(X.schema.names("numeric")), dict[str, np.ndarray]()
     if levels and X.users is not None and X.schema.user:
-        hashes, is_missing = hash_keys(np.asarray(X.users), name="the column of users")
-        ids[X.schema.user] = np.where(is_missing, -1, np.unique(hashes, return_inverse=True)[1])
+        ids[X.schema.user] = number_users(X).astype(np.int64)  # nobody's rows: each of its own
     for name in X.schema.names("categorical") if levels else ():
-        own = X.columns[name].astype(np.int64)
-        ids[name] = np.where(own == UNKNOWN_ID, -1, np.abs(own) + FIRST_KNOWN_ID * (own < 0))
+        values, numbers = np.unique(X.columns[name], return_inverse=True)  # negative: unknown ones
+        ids[name] = np.where(values[numbers] == UNKNOWN_ID, -1, numbers)
     codes = {name: ids[name] for name in levels if name in ids}
     for one, other in permutations(ids, 2):
         if (name := f"{one}_{other}") in levels and name not in codes:
