@@ -12,6 +12,7 @@ from sklearn.model_selection import BaseCrossValidator
 from sklearn.utils import check_consistent_length
 
 from sklearn_din.utils.frames import column_names
+from sklearn_din.utils.row_labels import check_row_labels
 from sklearn_din.utils.spans import row_of_nearest_change
 from sklearn_din.utils.validation import (
     check_columns,
@@ -99,7 +100,7 @@ class TimeSplit(BaseCrossValidator):
         X : pandas, polars or Arrow frame, scan, or EncodedFeatures
             One row per impression.
         y : object, default=None
-            Ignored; if given, it must have as many rows as X.
+            If given, it must have as many rows as X, in the same order.
         groups : object, default=None
             Ignored; if given, it must have as many rows as X.
 
@@ -121,6 +122,7 @@ class TimeSplit(BaseCrossValidator):
             )
         times, unit = _read_times(X, self.time)
         check_consistent_length(times, y, groups)
+        check_row_labels(X, y)
         gap = _read_gap(self.gap, unit)
         if times.dtype.kind == "i" and not np.isinf(gap):
             gap = int(gap // 1)  # for whole t: t < T - gap where t < T - floor(gap)

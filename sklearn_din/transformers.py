@@ -50,6 +50,7 @@ from sklearn_din.utils.digests import digest
 from sklearn_din.utils.estimator_state import EstimatorState, check_feature_names, check_keys
 from sklearn_din.utils.extras import ranks
 from sklearn_din.utils.frames import pandas_frame
+from sklearn_din.utils.row_labels import check_row_labels
 from sklearn_din.utils.scan import Scan
 from sklearn_din.utils.typed_fields import from_dict, to_dict
 from sklearn_din.utils.validation import (
@@ -233,12 +234,13 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
             One row is one impression: a candidate shown. A scan (:func:`scan_parquet`) is read
             part by part.
         y : object, default=None
-            Ignored; present for compatibility with Pipeline.
+            Only its index is compared with that of X.
 
         Returns
         -------
         self
         """
+        check_row_labels(X, y)
         table = self._check_table(X, reset=True)
         with self._before_other_processes(table):
             self._fit(table)
@@ -253,13 +255,14 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
         X : DataFrame, scan or array-like of shape (n_rows, n_columns)
             One row is one impression: a candidate shown. A scan is read part by part.
         y : object, default=None
-            Ignored; present for compatibility with Pipeline.
+            Only its index is compared with that of X.
 
         Returns
         -------
         EncodedFeatures
             Of a scan, over mapped files.
         """
+        check_row_labels(X, y)
         table = self._check_table(X, reset=True)
         with self._before_other_processes(table):
             self._fit(table)
@@ -285,7 +288,7 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
         X : DataFrame, scan or array-like of shape (n_rows, n_columns)
             Rows that were not given before: rows given twice are counted twice.
         y : object, default=None
-            Ignored; present for compatibility with Pipeline.
+            Only its index is compared with that of X.
 
         Returns
         -------
@@ -303,6 +306,7 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
         if frame is not None and hasattr(self, "feature_names_in_"):
             beside = self._dropped, self._metadata.values()
             refuse_new_columns(frame.columns, {*self.feature_names_in_}.union(*beside))
+        check_row_labels(X, y)
         table = self._check_table(X, reset=False)
         statistics = TableStatistics(self._learnt.roles, len(table))
         rows = self._row_encoder()

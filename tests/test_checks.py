@@ -278,6 +278,7 @@ NAMES = [
     "own clicks in histories",
     "histories on their rows",
     "columns that are the label",
+    "counts of the own row",
     "means of the label",
     "clicks before",
 ]

@@ -12,6 +12,7 @@ from sklearn_din.training.inputs import warn_of_flip
 from sklearn_din.training.leaks import CHECKS
 from sklearn_din.transformers import HistorySequenceEncoder
 from sklearn_din.utils.frames import CallerFrame
+from sklearn_din.utils.row_labels import check_row_labels
 from sklearn_din.utils.scan import Scan
 from sklearn_din.utils.validation import check_columns, plain_values
 from sklearn_din.utils.warnings import Finding, collect_messages
@@ -69,11 +70,16 @@ def check(
     chosen = X[rows] if isinstance(X, Scan) else CallerFrame(X, name="X").pandas.iloc[rows]
     if y is None and isinstance(X, Scan) and X.target is not None:
         y = X.target_
-    labels = None
+    labels, order = None, list[str]()
     if y is not None:
         check_consistent_length(np.empty(len(X)), y)
         labels = np.asarray(y)[rows]
-    return pd.DataFrame(_find(chosen, labels, user, time), columns=COLUMNS)
+        with collect_messages() as order:
+            try:
+                check_row_labels(X, y)
+            except ValueError as error:
+                order.append(str(error))
+    return pd.DataFrame(_find(chosen, labels, user, time, order), columns=COLUMNS)
 
 
 def _choose_rows(X: IntoDataFrame | Scan, user: str | None, time: str | None) -> np.ndarray:
@@ -91,7 +97,11 @@ def _choose_rows(X: IntoDataFrame | Scan, user: str | None, time: str | None) ->
 
 
 def _find(
-    frame: pd.DataFrame | Scan, labels: np.ndarray | None, user: str | None, time: str | None
+    frame: pd.DataFrame | Scan,
+    labels: np.ndarray | None,
+    user: str | None,
+    time: str | None,
+    order: list[str],
 ) -> Iterator[Finding]:
     with collect_messages() as messages:
         try:
@@ -108,7 +118,7 @@ def _find(
         clicks = (labels == classes[1]).astype(np.float32)
         with collect_messages() as messages:
             warn_of_flip(labels, classes)
-        yield from _split("labels", messages)
+        yield from _split("labels", order + messages)
     for name, find in CHECKS.items():
         needs = "y, one label of two kinds" if clicks is None else None
         if name == "histories on their rows":

@@ -59,10 +59,10 @@ def find_label_means(X: EncodedFeatures, clicks: np.ndarray) -> Iterator[Finding
                 break
 
 
-def _groups(X: EncodedFeatures, rows: np.ndarray) -> dict[str, np.ndarray]:
-    """Return groups of rows, numbered from 0: by user, by each column of ids, and by both.
+def number_keys(X: EncodedFeatures, rows: np.ndarray) -> dict[str, np.ndarray]:
+    """Return the users of some rows, each column of ids, and pairs of both, as codes from 0.
 
-    Rows of groups that are too small are -1.
+    A missing or unknown one is -1.
     """
     codes: dict[str, np.ndarray] = {}
     for name in X.schema.names("categorical"):
@@ -77,8 +77,13 @@ def _groups(X: EncodedFeatures, rows: np.ndarray) -> dict[str, np.ndarray]:
             for name, ids in codes.items()
         }
         codes = {"user": users} | codes | pairs
+    return codes
+
+
+def _groups(X: EncodedFeatures, rows: np.ndarray) -> dict[str, np.ndarray]:
+    """Return groups of rows by each key, numbered from 0; rows of too small ones are -1."""
     groups = {}
-    for what, values in codes.items():
+    for what, values in number_keys(X, rows).items():
         _, group, n_rows = np.unique(values, return_inverse=True, return_counts=True)
         is_large = n_rows >= MIN_ROWS
         is_large[:1] &= values.min(initial=0) >= 0  # rows without one are no group

@@ -13,6 +13,7 @@ from sklearn_din.features.level_columns import level_columns
 from sklearn_din.features.ragged import Ragged
 from sklearn_din.features.schema import FIRST_KNOWN_ID, Behaviour
 from sklearn_din.training.label_means import find_label_means
+from sklearn_din.training.own_counts import find_own_counts
 from sklearn_din.training.wrong_histories import find_clocks_of_some, find_wrong_rows
 from sklearn_din.utils.warnings import Finding, warn_user
 
@@ -28,6 +29,7 @@ LABEL_ROWS = 200
 LABEL_AUC = 0.999
 FEW_ROWS = 12  # of either label: fewer may be separated by chance
 CAME_UP_AUC = 0.65
+OF_COLUMNS = ("counts of the own row", "means of the label")  # said where nothing else is
 
 
 def warn_of_leaks(X: EncodedFeatures, clicks: np.ndarray) -> None:
@@ -39,7 +41,7 @@ def warn_of_leaks(X: EncodedFeatures, clicks: np.ndarray) -> None:
     for find in CHECKS.values():
         for finding in find(X, clicks):
             column = finding.verdict.partition(" ")[0]
-            if finding.name != "means of the label" or column not in columns:
+            if finding.name not in OF_COLUMNS or column not in columns:
                 warn_user(finding.message)
             columns.add(column)
 
@@ -90,6 +92,7 @@ CHECKS = {
     "own clicks in histories": _find_own_clicks,
     "histories on their rows": _find_wrong_rows,
     "columns that are the label": _find_labels,
+    "counts of the own row": find_own_counts,
     "means of the label": find_label_means,
     "clicks before": _find_first_clicks,
 }

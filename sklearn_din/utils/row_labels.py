@@ -1,0 +1,40 @@
+"""Whether X and y have their rows in one order, by their pandas index."""
+
+from typing import Any
+
+import pandas as pd
+
+from sklearn_din.utils.warnings import warn_user
+
+
+def check_row_labels(X: Any, y: Any) -> None:
+    """Raise, or warn, where X and y have the same row labels in different orders.
+
+    Rows are paired by position. A default index of y may number labels that were computed row by
+    row, which is right whatever the index of X.
+
+    >>> X, y = pd.DataFrame({"item": ["hat", "tie"]}), pd.Series([1, 0], index=[1, 0])
+    >>> check_row_labels(X, y)
+    Traceback (most recent call last):
+        ...
+    ValueError: X and y must have their rows in one order, got the same index labels in two: the ...
+    """
+    mine, theirs = getattr(X, "index", None), getattr(y, "index", None)
+    if not isinstance(mine, pd.Index) or not isinstance(theirs, pd.Index):
+        return
+    if len(mine) != len(theirs) or mine.equals(theirs) or not mine.is_unique:
+        return
+    if not theirs.isin(mine).all() or not theirs.is_unique:
+        return
+    row = int((mine != theirs).argmax())
+    ways = (
+        f"the label of row {row} is {mine[row]!r} in X and {theirs[row]!r} in y. Rows are paired "
+        "by position: y.loc[X.index] brings y into the order of X; y.to_numpy() says that it is in "
+        "that order already."
+    )
+    if isinstance(theirs, pd.RangeIndex):
+        warn_user(f"X and y have the same index labels in two orders: {ways}")
+        return
+    raise ValueError(
+        f"X and y must have their rows in one order, got the same index labels in two: {ways}"
+    )

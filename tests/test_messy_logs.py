@@ -1,0 +1,122 @@
+"""What people do to logs by mistake is said; honest logs that look like it are silent."""
+
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from sklearn_din import HistorySequenceEncoder, TimeSplit, attach_history, check
+from sklearn_din.datasets import make_click_log
+from sklearn_din.training.leaks import warn_of_leaks
+from tests.tables import said
+
+
+@pytest.fixture(scope="module")
+def log():
+    """Impressions with histories, in the order of time, and labels."""
+    made = make_click_log(n_users=200, n_items=300, n_categories=8, random_state=0)
+    columns = ["item", "category"]
+    X = attach_history(made.impressions, made.events, user="user", time="time", columns=columns)
+    return X, pd.Series(made.y)
+
+
+def encode(X, **parameters):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return HistorySequenceEncoder(user="user", time="time", **parameters).fit_transform(X)
+
+
+def leaks_said(X, y):
+    """What ``fit`` says of encoded rows, after ``check`` has said the same of the frame."""
+    messages = said(lambda: warn_of_leaks(encode(X), np.asarray(y, dtype=np.float32)))[0]
+    table = check(X, np.asarray(y), user="user", time="time")
+    findings = [f"{verdict} {advice}" for _, verdict, advice in table.itertuples(index=False)]
+    assert {*messages} <= {*findings}
+    return messages
+
+
+# Counts of the own row -----------------------------------------------------------------------
+
+
+def of_user(X, y):
+    return y.groupby(X["user"])
+
+
+OWN_COUNTS = {
+    "clicks so far": lambda X, y: of_user(X, y).cumsum(),  # integers: ids to the encoder
+    "mean so far": lambda X, y: of_user(X, y).transform(lambda own: own.expanding().mean()),
+    "of three rows": lambda X, y: of_user(X, y).transform(lambda own: own.rolling(3).mean()),
+    "clicks of the item": lambda X, y: y.groupby(X["item"]).cumsum().astype(float),
+    "of user and category": lambda X, y: (
+        y.groupby([X["user"], X["category"]]).cumsum().astype(float)
+    ),
+    "budget left": lambda X, y: 100 - of_user(X, y).cumsum() * 2.5,
+}
+
+
+@pytest.mark.parametrize("count", OWN_COUNTS)
+def test_counts_that_include_the_own_row_are_said_once(log, count):
+    X, y = log
+    (message,) = leaks_said(X.assign(so_far=OWN_COUNTS[count](X, y)), y)
+    assert message.startswith("so_far changes with the row's own label (AUC ")
+    assert "HistorySequenceEncoder(drop=['so_far'])" in message
+    own = X.assign(so_far=OWN_COUNTS[count](X, y))
+    assert leaks_said(own.drop(columns="so_far"), y) == []  # the advice
+
+
+def before(X, y, key, how):
+    return y.groupby(X[key]).transform(lambda own: how(own.shift()))
+
+
+HONEST_COUNTS = {
+    "clicks so far": lambda X, y: (of_user(X, y).cumsum() - y).astype(float),
+    "mean so far": lambda X, y: before(X, y, "user", lambda past: past.expanding().mean()),
+    "of three rows": lambda X, y: before(X, y, "user", lambda past: past.rolling(3).mean()),
+    "clicks of the item": lambda X, y: y.groupby(X["item"]).cumsum() - y,
+    "rows so far": lambda X, y: X.groupby("user").cumcount() + 1,
+    "a good score": lambda X, y: y + np.random.default_rng(0).normal(size=len(y)),
+    "a score in steps": lambda X, y: (
+        (2 * y + np.random.default_rng(0).normal(size=len(y))).round().astype(int)
+    ),
+}
+
+
+@pytest.mark.parametrize("count", HONEST_COUNTS)
+def test_counts_of_earlier_rows_and_scores_are_silent(log, count):
+    X, y = log
+    assert leaks_said(X.assign(so_far=HONEST_COUNTS[count](X, y)), y) == []
+
+
+# The order of X and y ------------------------------------------------------------------------
+
+FITS = {
+    "fit": lambda X, y: HistorySequenceEncoder().fit(X, y),
+    "fit_transform": lambda X, y: HistorySequenceEncoder().fit_transform(X, y),
+    "partial_fit": lambda X, y: HistorySequenceEncoder().fit(X).partial_fit(X, y),
+    "split": lambda X, y: next(TimeSplit(3, time="price").split(X, y)),
+}
+
+
+@pytest.mark.parametrize("fit", FITS)
+def test_labels_in_another_order_than_the_rows_are_an_error_and_the_advice(log, fit):
+    X = log[0].drop(columns=["user", "time"])
+    y, use = log[1].sample(frac=1, random_state=0), FITS[fit]
+    with pytest.raises(ValueError, match=r"got the same index labels in two: .* y\.loc\[X\.index"):
+        use(X, y)
+    turned = X[::-1]
+    with pytest.warns(UserWarning, match=r"label of row 0 is 3999 in X and 0 in y.*y\.to_numpy"):
+        use(turned, log[1])
+    table = check(turned, log[1])
+    assert table["verdict"].str.startswith("X and y have the same index labels").sum() == 1
+    for labels in (log[1].loc[turned.index], log[1].to_numpy(), list(log[1])):  # the advice
+        use(turned, labels)
+
+
+def test_rows_and_labels_with_other_labels_are_paired_by_position_in_silence(log):
+    X, y = log[0].iloc[:500], log[1].iloc[:500]
+    encoder = HistorySequenceEncoder()
+    encoder.fit(X[y == 1], pd.Series(1, range(int(y.sum()))))  # filtered rows, new labels
+    encoder.fit(X.set_axis(X["user"] * 0, axis=0), y)  # labels that repeat
+    encoder.fit(X.set_axis(X["time"], axis=0), y)
+    encoder.fit(X.to_numpy()[:, 4:5].astype(float), y[::-1])
