@@ -65,6 +65,7 @@ def address(tmp_path_factory):
     scores = {"held-out users": {"popularity": {"AUC": 0.61}, "DIN": {"AUC": 0.7}}}
     answers.figures = {"scores": scores, "calibration": None, "negatives": 4}
     own = {"valid_loss": 0.4, "base_loss": 0.5, "valid_auc": float("nan"), "bins": bins}
+    own["rows"] = [9_000, 1_000]
     answers.validation, answers.n_epochs = own, 2
     losses = [(1, 0.7, 0.6), (2, 0.5, 0.4), (3, 0.45, 0.44)]
     names = ["epoch", "train_loss", "valid_loss", "valid_auc"]
@@ -257,6 +258,7 @@ def test_the_model_has_its_curve_its_calibration_and_its_drift(page):
     x_and_y = page.locator("#calibration text").all_text_contents()[:4]
     assert x_and_y[:2] == x_and_y[2:]  # both axes alike
     rows = page.locator("#figures tr").all_text_contents()
+    assert "own validation rows (1,000, beside 9,000 training rows)" in rows[0]
     assert rows[1] == "log loss0.40000.5000"
     assert rows[-3:] == ["on held-out usersAUC", "popularity0.6100", "DIN0.7000"]
     assert "tab=model" in page.url

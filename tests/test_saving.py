@@ -433,3 +433,4 @@ def test_figures_on_a_fits_own_validation_rows_are_kept_with_it(tmp_path):
     kept = best_check(load(tmp_path / "model.din")[-1].net_.checks_)
     assert kept["bins"] == best["bins"]
     assert kept["base_loss"] == best["base_loss"]
+    assert kept["rows"] == [n - n // 10, n // 10]

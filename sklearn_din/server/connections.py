@@ -3,7 +3,7 @@
 import asyncio
 from typing import Any
 
-from uvicorn.protocols.http.auto import AutoHTTPProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 SECONDS_PER_HEAD = 10.0
 MOST_CONNECTIONS = 1_000
@@ -26,7 +26,7 @@ def most_connections() -> int:
     return max(1, min(MOST_CONNECTIONS, limit - OTHER_FILES - BACKLOG))
 
 
-class BoundedProtocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
+class BoundedProtocol(HttpToolsProtocol):
     """uvicorn's protocol, which closes connections whose headers do not end, and those too many."""
 
     _closing: asyncio.TimerHandle | None = None

@@ -1,6 +1,7 @@
 """What users did: a log, and the events that have been posted since."""
 
 import bisect
+import heapq
 import itertools
 import warnings
 from collections.abc import Collection, Container, Iterable
@@ -213,9 +214,9 @@ class Histories:
     def search(self, text: str, n: int) -> list[Values]:
         """Return users whose id holds a text, those with the most events first."""
         users = {*self._span_of, *self._posted}
-        hits = [user for user in users if text.lower() in str(user).lower() and self.n_of(user)]
-        hits.sort(key=lambda user: (-self.n_of(user), str(user)))
-        return [{"user": plain(user), "events": self.n_of(user)} for user in hits[:n]]
+        n_events = {u: self.n_of(u) for u in users if text.lower() in str(u).lower()}
+        hits = heapq.nsmallest(n, n_events, key=lambda user: (-n_events[user], str(user)))
+        return [{"user": plain(u), "events": n_events[u]} for u in hits if n_events[u]]
 
     def _join(self, events: Iterable[tuple[int, Event]], touched: dict[Any, list[Any]]) -> None:
         """Put events in the lists of their users, new ones: readers may have the old."""

@@ -338,7 +338,8 @@ function drawModel() {
     : own.base_loss ? "“python -m sklearn_din log.csv --save” keeps those of other rules beside them."
     : "Not known here: “python -m sklearn_din log.csv --save” keeps them with the model.";
   const onOwn = [["log loss", own.valid_loss, own.base_loss], ["AUC", own.valid_auc, 0.5]].filter(([, value]) => value !== null);
-  const ownTable = drawTable(["on the classifier's own validation rows", "model", "base rate"], onOwn.map(([name, ...values]) => [name, ...values.map((v) => v?.toFixed(4))]));
+  const nRows = own.rows?.length ? ` (${own.rows[1].toLocaleString("en")}, beside ${own.rows[0].toLocaleString("en")} training rows)` : "";
+  const ownTable = drawTable([`on the classifier's own validation rows${nRows}`, "model", "base rate"], onOwn.map(([name, ...values]) => [name, ...values.map((v) => v?.toFixed(4))]));
   byId("figures").replaceChildren(...(own.base_loss ? [ownTable] : []), ...tests.map(([name, scores]) => drawTable(
     [`on ${name}`, ...Object.keys(Object.values(scores)[0])],
     Object.entries(scores).map(([model, own]) => [model, ...Object.values(own).map((v) => v.toFixed?.(4) ?? v)]))));

@@ -3,7 +3,6 @@
 import asyncio
 import hashlib
 import logging
-import os
 import queue
 import threading
 import time
@@ -14,6 +13,8 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+import joblib
 
 from sklearn_din.server.answers import Answers, Exclude, User
 from sklearn_din.server.json_values import Values, read_id
@@ -71,7 +72,7 @@ class State:
         self.posts = self._join(self.answers)
         self.n_bytes, self._caught_up = self._store.n_bytes(), time.monotonic()
         # As many requests at once as there are cores: the others wait, and none waits long
-        self.n_threads = len(os.sched_getaffinity(0))
+        self.n_threads = joblib.cpu_count()
         self.n_waiting = 0
         self._jobs: queue.SimpleQueue[tuple[Any, ...] | None] = queue.SimpleQueue()
         self._notes = threading.local()

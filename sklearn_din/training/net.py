@@ -60,7 +60,8 @@ class DINNet(NeuralNetBinaryClassifier):
     module_: DIN
     callbacks_: list[tuple[str, Any]]
     optimizer_: RowwiseAdam
-    # By validation check: the numbers of ``CHECK``; of the best one base_loss and bins, too
+    # By validation check: the numbers of ``CHECK``; of the best one base_loss, rows (training,
+    # validation) and bins, too
     checks_: list[dict[str, Any]]
     stop_reason_: StopReason
     n_epochs_: int = 0  # begun in all trainings of this network

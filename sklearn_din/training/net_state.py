@@ -19,6 +19,7 @@ from sklearn_din.training.growth import can_go_on, net_around
 from sklearn_din.training.net import DINNet, StopReason
 from sklearn_din.training.novelty import Novelty, candidate_columns
 from sklearn_din.utils.estimator_state import check_array, check_dict, check_keys
+from sklearn_din.utils.plain_values import check_type
 from sklearn_din.utils.typed_fields import from_dict, to_dict
 
 NET = {
@@ -141,19 +142,22 @@ def _figures(check: Mapping[Any, Any]) -> dict[str, Any]:
     """Return what a check knows of the validation rows beside the numbers of ``CHECK``."""
     bins = [[each["predicted"], each["observed"]] for each in check.get("bins", ())]
     loss = check.get("base_loss", np.nan)
-    return {"base_loss": float(loss), "bins": np.array(bins, dtype=float).reshape(-1, 2)}
+    rows, table = [*check.get("rows", ())], np.array(bins, dtype=float).reshape(-1, 2)
+    return {"base_loss": float(loss), "rows": rows, "bins": table}
 
 
 def _restore_figures(check: Any, values: Any) -> None:
-    check_keys(values, {"base_loss", "bins"}, what="the best check")
-    loss, bins = values["base_loss"], values["bins"]
+    check_keys(values, {"base_loss", "rows", "bins"}, what="the best check")
+    loss, rows, bins = values["base_loss"], check_type(values["rows"], list), values["bins"]
     is_table = type(bins) is np.ndarray and bins.dtype == np.float64 and bins.ndim == 2
     if type(loss) is not float or not is_table or bins.shape[1:] != (2,):
         raise ValueError("the best check must have a loss and a table of two columns of floats.")
+    if any(type(n) is not int for n in rows) or len(rows) not in (0, 2):
+        raise ValueError("the best check must have the numbers of training and validation rows.")
     if check is not None and np.isfinite(loss):
         names = ("predicted", "observed")
         own = [dict(zip(names, row, strict=True)) for row in bins.tolist()]
-        check |= {"base_loss": loss, "bins": own} if own else {"base_loss": loss}
+        check |= {"base_loss": loss, "rows": rows} | ({"bins": own} if own else {})
 
 
 def _restore_training(net: DINNet, values: Any) -> None:

@@ -177,6 +177,7 @@ class ValidationChecks(Callback):
         net.checks_.append(check)
         if best_check(self.rows(net)) is check and self._base_loss is not None:
             check["base_loss"] = self._base_loss
+            check["rows"] = [len(net.training_.train), sum(sizes)]
             if labels[0].ndim == 1 and np.isfinite(auc):
                 moved = weights["output.bias"] - self.average_.weights["output.bias"]
                 outputs = (torch.cat(logits) + moved).float().cpu().numpy()
