@@ -91,7 +91,7 @@ def test_items_numbers_are_zeros_where_folds_are_better_without(
     assert used is (is_better_with or neighbours == "time")
     assert ("off: folds of so few rows" in model.summary()) is not used
     many = X[np.arange(1_000) % len(X)]
-    tables.grow(many, np.zeros(len(many), dtype=bool))
+    tables.grow(many, *np.zeros((2, len(many)), dtype=bool))
     assert any("stay off" in message for message in caplog.messages) is not used
 
 

@@ -7,12 +7,15 @@ import pytest
 from sklearn_din import DINRegressor, HistorySequenceEncoder, attach_history, scan_parquet, update
 from sklearn_din.features import Schema
 from sklearn_din.neighbours import levels as levels_file
-from sklearn_din.neighbours.tables import learn_neighbours
+from sklearn_din.neighbours.levels import UserLevels
+from sklearn_din.neighbours.tables import NeighbourTables, learn_neighbours
 from sklearn_din.server.answers import Answers
 from sklearn_din.utils.keys import hash_keys
+from sklearn_din.utils.typed_fields import to_dict
 from tests.fitted_pipelines import make_model
 
 COLUMNS = {"user": "user", "time": "time"}
+LEVELS = ("rate", "count", "elapsed")  # that a memory makes
 SHORT = {"max_epochs": 3, "early_stopping": False}
 
 
@@ -35,6 +38,10 @@ def learn(X, y, **parameters):
     return encoded, *learn_neighbours(encoded, is_click, order="time", y=y, **parameters)
 
 
+def has_levels(tables):
+    return any(isinstance(part, UserLevels) for part in tables.parts)
+
+
 def plain_level(levels, X, y, counted, user):
     """One user's level by a loop over the rows that count."""
     own = [label for label, u, c in zip(y, X["user"], counted, strict=True) if c and u == user]
@@ -52,7 +59,7 @@ def test_levels_are_those_of_plain_loops(log, of_clicks, monkeypatch):
     X, y = log
     y = y if of_clicks else y + np.random.RandomState(0).normal(size=len(y))
     encoded, tables, trained = learn(X, y)
-    levels, times = tables.levels, X["time"].to_numpy()
+    levels, times = tables.parts[-1], X["time"].to_numpy()
     assert levels.of_clicks == of_clicks
     later = tables.add_to(HistorySequenceEncoder(**COLUMNS).fit(X).transform(X))["user_level"]
     now = encoded[:]
@@ -105,13 +112,13 @@ def test_users_of_sampled_negatives_have_none(log):
     y = np.tile([0, 1], len(X) // 2)  # each click beside one negative of its user and moment
     pairs = X.iloc[np.arange(len(X)) // 2 * 2].reset_index(drop=True)
     _, tables, trained = learn(pairs, y)
-    assert tables.levels is None
+    assert not has_levels(tables)
     assert "user_level" not in trained
     without_users = HistorySequenceEncoder(time="time").fit_transform(X)
-    assert learn_neighbours(without_users, y == 1, order="time", y=y)[0].levels is None
+    assert not has_levels(learn_neighbours(without_users, y == 1, order="time", y=y)[0])
     without_times = HistorySequenceEncoder(user="user", drop="time").fit_transform(X)
     labels = log[1]  # in which users differ: without times a level would be the prior or a leak
-    assert learn_neighbours(without_times, labels == 1, order="user", y=labels)[0].levels is None
+    assert not has_levels(learn_neighbours(without_times, labels == 1, order="user", y=labels)[0])
 
 
 def test_a_fifth_of_the_training_rows_knows_nobody(log):
@@ -127,12 +134,14 @@ def test_several_labels_have_a_level_each_where_users_differ(log):
     labels = np.column_stack([rng.randint(2, size=len(y)), bought])  # coin flips, and some missing
     X = X.assign(user=X["user"] % 60)
     _, tables, _ = learn(X, labels, labels=("seen", "bought"))
-    levels = tables.levels
+    levels = tables.parts[-1]
     assert levels.names[-1] == "user_level_bought"
     assert levels.labels.tolist()[-1] == 1
     n_known = np.bincount(X["user"][~np.isnan(bought)], minlength=60)
     order = np.argsort(hash_keys(np.arange(60), name="user")[0])
     np.testing.assert_array_equal(levels.n_rows[-1, :, -1], n_known[order])
+    of_memory = {f"user_bought_{what}": rng.normal(size=len(X)) for what in LEVELS}
+    assert not has_levels(learn(X.assign(**of_memory), labels, labels=("seen", "bought"))[1])
 
 
 def test_later_rows_are_counted_as_fit_would_have(log):
@@ -145,17 +154,32 @@ def test_later_rows_are_counted_as_fit_would_have(log):
     tables, _ = learn_neighbours(rows[0], y[:1000] == 1, order="time", y=y[:1000])
     grown = tables.grow(rows[1], y_late == 1, y_late)
     for _ in range(2):  # rows given twice count once
-        np.testing.assert_array_equal(grown.levels.known, np.unique(grown.levels.known))
+        np.testing.assert_array_equal(grown.parts[-1].known, np.unique(grown.parts[-1].known))
         users, counts = np.unique(
             hash_keys(pd.concat([early, late])["user"].to_numpy(), name="user")[0],
             return_counts=True,
         )
-        np.testing.assert_array_equal(grown.levels.known, users)
-        np.testing.assert_array_equal(grown.levels.n_rows[-1, :, 0], counts)
+        np.testing.assert_array_equal(grown.parts[-1].known, users)
+        np.testing.assert_array_equal(grown.parts[-1].n_rows[-1, :, 0], counts)
         grown = grown.grow(rows[1], y_late == 1, y_late)
-    assert len(grown.levels.n_rows) == len(grown.order.ends)
+    assert len(grown.parts[-1].n_rows) == len(grown.order.ends)
     kept = grown.add_to(rows[0][:50])["user_level"]
     assert np.isfinite(kept).all()
+
+
+def test_rows_of_nobody_move_the_tables_on_and_add_nothing(log):
+    X, y = log
+    encoder = HistorySequenceEncoder(**COLUMNS).fit(X)
+    early, late = encoder.transform(X[:900]), encoder.transform(X[900:])
+    early.times = early.times // 200  # fewer moments than tables may end at
+    tables, _ = learn_neighbours(early, y[:900] == 1, order="time", y=y[:900])
+    late.users = None
+    grown = tables.grow(late, y[900:] == 1, y[900:])
+    asked = early[:]
+    asked.times = None
+    now = [of.add_to(asked)["user_level"] for of in (tables, grown)]
+    np.testing.assert_array_equal(*now)
+    NeighbourTables.from_dict(to_dict(grown), early.schema)
 
 
 @pytest.fixture(scope="module")
@@ -179,7 +203,7 @@ def test_a_row_a_server_and_an_update_know_the_user(model, log):
     assert told[0] == pytest.approx(expected, abs=1e-6)
     later = X[-40:].assign(time=X["time"].max() + 1 + np.arange(40))
     newer = update(model, later, np.ones(40, dtype=int))
-    levels = newer[-1].net_.neighbours_.levels
+    levels = newer[-1].net_.neighbours_.parts[-1]
     assert levels.totals[-1].sum() == y.sum() + 40
 
 
@@ -218,7 +242,7 @@ def test_a_regressor_knows_the_user_s_mean(log):
     without_times = make_model(encoder, DINRegressor, **SHORT).fit(X, y)
     assert not without_times[-1].net_.neighbours_.names
     model[-1].partial_fit(model[0].transform(nobody), y[-40:])  # whose rows and when is not known
-    assert model[-1].net_.neighbours_.levels.n_rows[-1].sum() == len(X)
+    assert model[-1].net_.neighbours_.parts[-1].n_rows[-1].sum() == len(X)
 
 
 @pytest.mark.parametrize("events", ["all rows", "clicks", "all rows, outcomes unknown"])
@@ -232,5 +256,5 @@ def test_users_have_none_where_histories_show_what_came_of_all_rows(log, events)
     shown = rated[["user", "item", "time"]] if events != "clicks" else X[["user", "item", "time"]]
     rows = attach_history(shown, rated, user="user", time="time", columns=columns)
     _, tables, trained = learn(rows, y)
-    assert (tables.levels is None) == (events == "all rows")
+    assert has_levels(tables) == (events != "all rows")
     assert ("user_level" in trained) == (events != "all rows")

@@ -29,11 +29,12 @@ from sklearn_din import (
 )
 from sklearn_din.encoding import events
 from sklearn_din.features import Behaviour, Ragged
-from sklearn_din.neighbours import cooccurrence, holding, item_scores, tables
+from sklearn_din.neighbours import cooccurrence, holding, item_scores
 from sklearn_din.neighbours import pairs as neighbour_pairs
 from sklearn_din.neighbours.blocks import NOT_COUNTED, ByUser, OrderedRows
 from sklearn_din.neighbours.cooccurrence import Interactions
 from sklearn_din.neighbours.holding import scores_hold
+from sklearn_din.neighbours.levels import UserLevels
 from sklearn_din.neighbours.pairs import NeighbourPair
 from sklearn_din.neighbours.tables import NeighbourTables, choose_order, learn_neighbours
 from sklearn_din.utils.keys import hash_keys
@@ -270,7 +271,7 @@ def test_only_the_best_neighbours_and_their_counts_are_kept(monkeypatch, log):
     monkeypatch.setattr(item_scores, "MOST_NEIGHBOURS", 3)
     monkeypatch.setattr(item_scores, "MOST_WHOLE", 25)
     monkeypatch.setattr(item_scores, "MOST_EXACT", 20)
-    monkeypatch.setattr(tables, "MOST_COUNTED", 0)
+    monkeypatch.setattr(neighbour_pairs, "MOST_COUNTED", 0)
     pair = learn(encode(X), y)[0].pairs[0]
     assert np.diff(pair.scores.cosine.indptr).max() == 3
     assert np.count_nonzero(np.diff(pair.scores.ease.indptr)) == 20
@@ -352,7 +353,7 @@ def test_the_same_rows_find_their_numbers_beside_them(monkeypatch, log, tmp_path
     learnt, trained = learn(encoded, y)
     assert len(list(tmp_path.iterdir())) == 1
     with monkeypatch.context() as patch:
-        patch.delattr(tables, "_learn_pair")
+        patch.delattr(neighbour_pairs, "_learn_pair")
         again, kept = learn(encoded, y)
     for name, values in numbers_of(trained).items():
         np.testing.assert_array_equal(kept[name], values)
@@ -375,7 +376,7 @@ def test_that_they_are_off_and_that_a_growth_leaves_rows_out_is_logged_once(log,
     encoded = encode(X)
     learnt, again = learn(encoded, y)[0], encoded[np.arange(1000) % len(encoded)]
     for rows in (again, again, again[:999]):
-        learnt.grow(rows, np.zeros(len(rows), dtype=bool))
+        learnt.grow(rows, *np.zeros((2, len(rows)), dtype=bool))
     (message,) = (record.getMessage() for record in caplog.records)
     assert message.startswith("1,000 of 1,000 rows are not later than those that item neighbours")
 
@@ -453,7 +454,7 @@ def test_the_classifier_s_inputs_are_the_ordered_numbers(model, log):
     plain["early_stopping"] = False  # no folds, which learn numbers of their own
     classifier = DINClassifier(**plain).fit(encoded, y)
     learnt, trained = learn_neighbours(encoded, y == 1, order="time", y=y)
-    assert learnt.levels is not None
+    assert [*map(type, learnt.parts)] == [NeighbourPair, UserLevels]
     assert classifier.schema_ == encoded.schema
     assert classifier.module_.schema == trained.schema
     twin = DINClassifier(neighbours=None, **plain).fit(trained, y)
@@ -482,8 +483,8 @@ def test_later_clicks_are_counted_as_fit_would_have(max_length):
     parts, _ = learn(encoder.fit_transform(X[:150]), y[:150])
     for rows in (slice(150, 190), slice(190, 241)):
         encoder.partial_fit(X[rows])
-        parts = parts.grow(encoder.transform(X[rows]), y[rows])
-        again = parts.grow(encoder.transform(X[rows]), y[rows])
+        parts = parts.grow(encoder.transform(X[rows]), y[rows], y[rows])
+        again = parts.grow(encoder.transform(X[rows]), y[rows], y[rows])
         assert again.digest() == parts.digest()  # rows given twice
     order = np.r_[0, 1, 2 + np.searchsorted(known, encoder.vocabularies_["item"])]
     wanted = cooccurrence.both_triangles(whole.counts[0]).toarray()
@@ -560,7 +561,7 @@ def test_scores_hold_unless_the_last_block_is_predicted_better_without(slopes, n
     blocks[::100] = NOT_COUNTED  # rows without a time
     order = rng.permutation(n)
     rows = OrderedRows(np.arange(n), blocks.astype(np.int8)[order], clicked[order])
-    assert scores_hold(numbers.astype(np.float32)[order], None, rows) is hold
+    assert scores_hold(numbers.astype(np.float32)[order], [], rows) is hold
 
 
 def test_scores_hold_where_only_users_that_differ_are_mistaken_for_them():
@@ -570,7 +571,7 @@ def test_scores_hold_where_only_users_that_differ_are_mistaken_for_them():
     clicked = rng.random_sample(2000) < 1 / (1 + np.exp(-2 * level[:, 0] - numbers[:, 1] / 2))
     numbers[:, 0] = np.where(blocks < 4, 1, -1) * level[:, 0] + rng.normal(size=2000)
     rows = OrderedRows(np.arange(2000), blocks, clicked)
-    assert [scores_hold(numbers, levels, rows) for levels in (None, level)] == [False, True]
+    assert [scores_hold(numbers, levels, rows) for levels in ([], [level])] == [False, True]
 
 
 def test_one_row_does_not_decide_that_scores_hold():
@@ -580,7 +581,7 @@ def test_one_row_does_not_decide_that_scores_hold():
     clicked = rng.random_sample(2000) < 1 / (1 + np.exp(-odds))
     for size in (0, 1e6, -1e6):
         numbers[-1, 0] = size
-        assert not scores_hold(numbers, None, OrderedRows(np.arange(2000), blocks, clicked))
+        assert not scores_hold(numbers, [], OrderedRows(np.arange(2000), blocks, clicked))
 
 
 @pytest.mark.parametrize("slope", [0.5, -0.5])
@@ -589,7 +590,7 @@ def test_scores_that_tell_the_time_alone_do_not_hold_where_the_rate_drifts(slope
     clicked = rng.random_sample(2000) < 1 / (1 + np.exp(-slope * (blocks - 2)))
     numbers = (blocks[:, None] + rng.normal(size=(2000, 14))) * (blocks[:, None] > 0)
     numbers[:, 10:] = 0
-    assert not scores_hold(numbers, None, OrderedRows(np.arange(2000), blocks, clicked))
+    assert not scores_hold(numbers, [], OrderedRows(np.arange(2000), blocks, clicked))
 
 
 @pytest.mark.parametrize("order", ["time", "user"])
@@ -628,7 +629,7 @@ def test_scores_that_do_not_hold_are_zeros_everywhere(log, monkeypatch, tmp_path
     X, y = log
     encoded = encode(X)
     kept = numbers_of(learn(encoded, y)[1])
-    monkeypatch.setattr(holding, "scores_hold", lambda numbers, levels, rows: False)
+    monkeypatch.setattr(holding, "scores_hold", lambda numbers, others, rows: False)
     learnt, at_fit = learn(encoded, y)
     later = numbers_of(learnt.add_to(encoded))
     for name, values in numbers_of(at_fit).items():
@@ -645,7 +646,7 @@ def test_scores_that_do_not_hold_are_zeros_everywhere(log, monkeypatch, tmp_path
         np.testing.assert_allclose(read.predict_proba(asked), model.predict_proba(asked), atol=1e-5)
 
 
-PAIR = ("pairs", 0)
+PAIR, LEVELS = ("parts", 0), ("parts", -1)
 TABLE = (*PAIR, "tables", 0)
 
 
@@ -656,7 +657,7 @@ TABLE = (*PAIR, "tables", 0)
         ((*TABLE, "ease"), lambda m: m | {"columns": m["columns"] * 0}, "in order, each once"),
         ((*TABLE, "ease"), lambda m: m | {"lengths": m["lengths"][:-1]}, "must lie between 0"),
         ((*TABLE, "popularity"), lambda its: its * np.nan, "neighbours must be finite"),
-        ((*PAIR, "tables"), lambda its: its[:-1], r"must have \(., .\) tables and counts"),
+        ((*PAIR, "tables"), lambda its: its[:-1], "must have a table for each"),
         ((*PAIR, "counts"), lambda its: [its[0] | {"values": -its[0]["values"]}], "upper triangle"),
         ((*PAIR, "counts"), lambda its: its[0], r"NeighbourPair\.counts cannot be"),
         ((*PAIR, "clicked"), lambda its: its + 10**6, "more often than it was shown"),
@@ -671,11 +672,11 @@ TABLE = (*PAIR, "tables", 0)
         (("order", "known"), lambda known: known[::-1].copy(), "in ascending order"),
         (("order", "known"), lambda known: known.astype(int), "must be uint64"),
         (("order", "known"), lambda known: 5, r"ByUser\.known cannot be 5"),
-        (("levels", "known"), lambda known: known[::-1].copy(), "in ascending order"),
-        (("levels", "totals"), lambda totals: totals + 1e6, "must lie between 0 and 1"),
-        (("levels", "n_rows"), lambda its: its[:, :3], "levels of users must be float32 of shape"),
-        (("levels", "priors"), lambda priors: -priors, "cannot be negative"),
-        (("levels", "averages"), lambda averages: averages + 1, "must lie between 0 and 1"),
+        ((*LEVELS, "known"), lambda known: known[::-1].copy(), "in ascending order"),
+        ((*LEVELS, "totals"), lambda totals: totals + 1e6, "must lie between 0 and 1"),
+        ((*LEVELS, "n_rows"), lambda its: its[:, :3], "levels of users must be float32 of shape"),
+        ((*LEVELS, "priors"), lambda priors: -priors, "cannot be negative"),
+        ((*LEVELS, "averages"), lambda averages: averages + 1, "must lie between 0 and 1"),
     ],
 )
 def test_damaged_tables_are_refused(log, place, damage, message):

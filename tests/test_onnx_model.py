@@ -305,7 +305,7 @@ FORGERIES = {
     "no JSON": (lambda text: text[:-9], "Expecting|Unterminated"),
     "a list": (lambda text: "[1]", "dict was needed"),
     "deep": (lambda text: "[" * 100_000, "recursion|dict was needed"),
-    "version": (put("version", to=99), "of version 99, and this sklearn_din reads version 3"),
+    "version": (put("version", to=99), "of version 99, and this sklearn_din reads version 4"),
     "layout": (put("facts", "layout", to="columns"), "OnnxFacts.layout cannot be 'columns'"),
     "a field more": (put("facts", "code", to="x"), "code cannot be 'x'"),
     "labels": (put("facts", "labels", to=["a", "b"]), "several labels need a name each"),

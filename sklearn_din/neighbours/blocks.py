@@ -102,8 +102,8 @@ class ByTime:
         """Return the number of the table that each training row reads: (n_rows,), -1 for none."""
         return self.find_tables(X)
 
-    def grow(self, X: EncodedFeatures) -> tuple[Self, np.ndarray, list[int]]:
-        """Return the order after later rows, the block of each row, and the earlier tables to keep.
+    def grow(self, X: EncodedFeatures, clicked: np.ndarray) -> tuple[Self, OrderedRows, list[int]]:
+        """Return the order after later rows, these rows, and the earlier tables to keep.
 
         Rows that are not later than the tables may have been counted already, and do not count. The
         tables are as many as before at most: of two that ended near each other one goes.
@@ -111,16 +111,16 @@ class ByTime:
         if X.times is None:
             raise ValueError(_needs("time"))
         is_later = X.times > self.ends[-1]
+        rows = OrderedRows(number_users(X), np.where(is_later, 0, NOT_COUNTED), clicked)
         if not is_later.any():
-            return self, np.where(is_later, 0, NOT_COUNTED), [*range(len(self.ends))]
+            return self, rows, [*range(len(self.ends))]
         ends = np.append(self.ends, X.times[is_later].max()).astype(self.ends.dtype)
         n_rows = np.append(self.n_rows, self.n_rows[-1] + is_later.sum())
         kept = [*range(len(self.ends))]
         if len(ends) > N_BLOCKS:
             del kept[int(np.argmin(n_rows[1:] - np.append(0, n_rows[:-2])))]
         own = [*kept, len(ends) - 1]
-        blocks = np.where(is_later, 0, NOT_COUNTED)
-        return replace(self, ends=ends[own], n_rows=n_rows[own]), blocks, kept
+        return replace(self, ends=ends[own], n_rows=n_rows[own]), rows, kept
 
     def check(self) -> None:
         """Raise ValueError where the tables cannot be in this order."""
@@ -168,8 +168,6 @@ class ByUser:
         0, that of all users, for users that training did not know, and for rows without a user; for
         others 1 + the part that is left out.
         """
-        if X.users is None:
-            return np.zeros(len(X), dtype=int)
         hashes, is_missing = hash_users_of(X)
         place = np.searchsorted(self.known, hashes)
         is_known = np.append(self.known, np.uint64(0))[place] == hashes
@@ -180,12 +178,12 @@ class ByUser:
         hashes, is_missing = hash_users_of(X)
         return np.where(is_missing, N_BLOCKS, part_of(hashes)) - 1
 
-    def grow(self, X: EncodedFeatures) -> tuple[Self, np.ndarray, list[int]]:
-        """Return the order after later rows, the part of each row, and the tables to keep: none."""
+    def grow(self, X: EncodedFeatures, clicked: np.ndarray) -> tuple[Self, OrderedRows, list[int]]:
+        """Return the order after later rows, these rows, and the tables to keep: none."""
         if X.users is None:
             raise ValueError(_needs("user"))
-        later, rows = self.place(X, np.empty(0))
-        return replace(self, known=np.union1d(self.known, later.known)), rows.blocks, []
+        later, rows = self.place(X, clicked)
+        return replace(self, known=np.union1d(self.known, later.known)), rows, []
 
     def check(self) -> None:
         """Raise ValueError where these are no hashes of users."""
@@ -217,6 +215,8 @@ def number_users(X: EncodedFeatures) -> np.ndarray:
 
 def hash_users_of(X: EncodedFeatures) -> tuple[np.ndarray, np.ndarray]:
     """Hash the users of rows, of a scan as of a frame: uint64 and bool, (n_rows,)."""
+    if X.users is None:
+        return np.zeros(len(X), np.uint64), np.ones(len(X), bool)
     users = np.asarray(X.users)
     if X.user_hashes is None:
         return hash_keys(users, name="the column of users")

@@ -1,5 +1,7 @@
 """Whether what goes together in one period still does in the next."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from scipy.optimize import brentq
 from scipy.special import expit
@@ -16,10 +18,10 @@ MOST_STEPS, SMALL_STEP, TINY = 25, 1e-4, 1e-9  # of Newton's method
 
 
 @one_thread_of_blas()
-def scores_hold(numbers: np.ndarray, levels: np.ndarray | None, rows: OrderedRows) -> bool:
+def scores_hold(numbers: np.ndarray, others: Sequence[np.ndarray], rows: OrderedRows) -> bool:
     """Return whether scores of a history help to predict the last blocks of training rows.
 
-    A logistic regression on numbers and users' levels learns the blocks before each of the last
+    A logistic regression on numbers and others learns the blocks before each of the last
     two, and predicts it with the scores and without. They do not hold where its log loss is higher
     with them: the network, which learns from all blocks, would expect them to hold later. Both
     predictions are first moved by a constant to the block's rate of clicks: where the rate drifts,
@@ -28,10 +30,10 @@ def scores_hold(numbers: np.ndarray, levels: np.ndarray | None, rows: OrderedRow
     out.
 
     numbers : (n_rows, 14), scaled, those of the first block zeros
-    levels : (n_rows, n_columns), or None
+    others : (n_rows, n_columns) each, levels of users
     """
     last = rows.blocks[rows.blocks < NOT_COUNTED].max(initial=0)
-    columns = [of for of in (numbers, levels) if of is not None]
+    columns = [numbers, *others]
     harm = []
     for block in range(max(last + 1 - N_PREDICTED, 2), last + 1):
         parts = _some((rows.blocks > 0) & (rows.blocks < block)), _some(rows.blocks == block)

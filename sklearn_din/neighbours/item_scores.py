@@ -226,7 +226,8 @@ def _score_pairs(
     cosines = []
     for first, counts in count_pairs(left, right):
         begin, end = np.searchsorted(popular, [first, first + counts.shape[0]])
-        gram[begin:end] = counts[popular[begin:end] - first][:, popular].toarray()
+        own = counts[popular[begin:end] - first][:, popular].toarray()
+        gram[:, begin:end] = own.T  # it is symmetric, and its columns are contiguous
         cosines.append(_cosine(counts, roots, first, n_best))
     return gram, csr_array(vstack(cosines, format="csr"))
 

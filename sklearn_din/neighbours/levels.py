@@ -8,8 +8,8 @@ import numpy as np
 
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.level_columns import find_levels
-from sklearn_din.features.schema import Field
-from sklearn_din.neighbours.blocks import NOT_COUNTED, OrderedRows, hash_users_of
+from sklearn_din.neighbours.blocks import NOT_COUNTED, ByTime, Order, OrderedRows, hash_users_of
+from sklearn_din.neighbours.learnt_numbers import LearntNumbers, RowsToLearn
 from sklearn_din.utils.estimator_state import check_array
 from sklearn_din.utils.shrinkage import MOST_PRIOR, prior_rows, sums_of_keys
 from sklearn_din.utils.spans import pairs_in_turn
@@ -20,7 +20,7 @@ HELD = 0.9  # of users' earlier rows in histories, from which on these show what
 
 
 @dataclass(frozen=True, eq=False)
-class UserLevels:
+class UserLevels(LearntNumbers):
     """Log-odds of a click for each user, less those of all: where users differ in their rates.
 
     Of numbers it is the mean, less that of all. Rows at the average are added to each user's own,
@@ -51,14 +51,57 @@ class UserLevels:
     averages: np.ndarray
     priors: np.ndarray
     of_clicks: bool
+    metadata = ("users",)
 
-    def fields(self) -> tuple[Field, ...]:
-        """Return what the columns are."""
-        return tuple(Field(name, "numeric") for name in self.names)
+    @classmethod
+    def learn(cls, given: RowsToLearn) -> list[tuple[Self, np.ndarray]]:
+        """Learn from training rows in order of time, where users differ.
+
+        A training row's level is that of its user's rows strictly before its time. Where too few
+        rows have none, so that the network would not learn what it is to know nobody, some lose
+        theirs. There are no levels where the rows have columns of their user's already, as of each
+        row's moment (``HistoryBuilder(levels=...)``), nor where histories show what came of all
+        earlier rows, such as ratings: beside them a level, which is of the end of training in later
+        rows, misleads (movies, log loss +.0005, benchmarks/quality-results.md).
+        """
+        X, y, rows = given.X, given.y, given.rows
+        if y is None or X.users is None or not isinstance(given.order, ByTime):
+            return []
+        hashes, is_missing = hash_users_of(X)
+        known, codes = np.unique(hashes, return_inverse=True)
+        user, n_tables = X.schema.user, len(given.order.counted())
+        keys = {user, *(f"{user}_{label}" for label in given.labels)}
+        has_levels = not keys.isdisjoint(find_levels(X.schema.names("numeric")))
+        if has_levels or _histories_show_all(X, np.where(is_missing, -1, codes)):
+            return []
+        values = np.where((is_missing | (rows.blocks == NOT_COUNTED))[:, None], np.nan, _columns(y))
+        of_clicks = bool(np.isin(values[~np.isnan(values)], (0, 1)).all())
+        places = rows.blocks.astype(np.int64) * len(known) + codes
+        size = (NOT_COUNTED + 1) * len(known)
+        sums = np.stack(
+            [
+                [np.bincount(places, own, size) for own in of.T]
+                for of in (*_own(values), np.nan_to_num(values) ** 2)
+            ]
+        )  # (3, n_labels, ...)
+        sums = sums.reshape(3, values.shape[1], -1, len(known))[:, :, :n_tables].cumsum(axis=2)
+        labels, priors = _differ(*sums[:, :, -1], of_clicks=of_clicks)
+        if not len(labels):
+            return []
+        n_rows, totals = sums[:2, labels].transpose(0, 2, 3, 1).astype(np.float32)
+        averages = sums[1, labels, -1].sum(axis=1) / sums[0, labels, -1].sum(axis=1)
+        names = given.free_names(f"user_level_{label}".rstrip("_") for label in given.labels)
+        names = tuple(names[label] for label in labels)
+        levels = cls(names, labels, known, n_rows, totals, averages, priors, of_clicks)
+        n_before, before = _sums_before(codes, np.asarray(X.times), values[:, labels])
+        _hide_some(n_before, before)
+        numbers = given.allocate(levels.names)
+        numbers[:] = levels.levels_of(n_before, before)
+        return [(levels, numbers)]
 
     def look_up(self, X: EncodedFeatures, tables: np.ndarray) -> np.ndarray:
         """Levels of impressions, each from its table, zeros where that is -1: (n, n_columns)."""
-        if X.users is None or not len(self.known):
+        if not len(self.known):
             return np.zeros((len(X), len(self.names)), dtype=np.float32)
         hashes, is_missing = hash_users_of(X)
         places = np.minimum(np.searchsorted(self.known, hashes), len(self.known) - 1)
@@ -79,14 +122,14 @@ class UserLevels:
         return (np.log1p(likes) - np.log1p(others)).astype(np.float32)
 
     def grow(
-        self, X: EncodedFeatures, y: np.ndarray, blocks: np.ndarray, kept: Sequence[int]
+        self, X: EncodedFeatures, y: np.ndarray, rows: OrderedRows, kept: Sequence[int]
     ) -> Self:
         """Return the levels after further rows: those of the ``kept`` tables, then of all rows.
 
-        Rows whose block is NOT_COUNTED are left out.
+        Rows without a label or a user, or whose block is NOT_COUNTED, are left out.
         """
         hashes, is_missing = hash_users_of(X)
-        counted = np.flatnonzero((blocks != NOT_COUNTED) & ~is_missing)
+        counted = np.flatnonzero((rows.blocks != NOT_COUNTED) & ~is_missing)
         known = np.union1d(self.known, hashes[counted])
         earlier = np.searchsorted(known, self.known)
         values = _columns(y)[counted][:, self.labels]
@@ -98,6 +141,14 @@ class UserLevels:
             np.add.at(wider[-1], places, own)
             grown.append(wider)
         return replace(self, known=known, n_rows=grown[0], totals=grown[1])
+
+    def fits(self, order: Order) -> bool:
+        """Return whether there are as many tables as the order has."""
+        return len(self.n_rows) == len(order.counted())
+
+    def describe(self) -> str:
+        """Return whose levels there are, and their names."""
+        return f"levels of {len(self.known):,} users: {', '.join(self.names)}"
 
     def check(self) -> None:
         """Raise ValueError where the parts do not fit each other."""
@@ -118,58 +169,6 @@ class UserLevels:
             and ((self.averages > 0) & (self.averages < 1)).all()
         ):
             raise ValueError(f"the rates of {what} must lie between 0 and 1.")
-
-
-def learn_levels(
-    X: EncodedFeatures, y: np.ndarray, rows: OrderedRows, names: Sequence[str], *, n_tables: int
-) -> tuple[UserLevels | None, np.ndarray]:
-    """Learn from training rows; return the levels, None if there are none, and those of the rows.
-
-    A training row's level is that of its user's rows strictly before its time. Where too few rows
-    have none, so that the network would not learn what it is to know nobody, some lose theirs.
-    There are no levels where the rows have columns of their user's already, as of each row's
-    moment (``HistoryBuilder(levels=...)``), nor where histories show what came of all earlier rows,
-    such as ratings: beside them a level, which is of the end of training in later rows, misleads
-    (movies, log loss +.0005, benchmarks/quality-results.md).
-
-    y : (n_rows,) or (n_rows, n_labels), NaN where a label is missing
-    names : one for each label
-    """
-    hashes, is_missing = hash_users_of(X)
-    known, codes = np.unique(hashes, return_inverse=True)
-    given, user = find_levels(X.schema.names("numeric")), X.schema.user
-    has_levels = any(key in given for key in (user, *(f"{user}_{name}" for name in names)))
-    if has_levels or _histories_show_all(X, np.where(is_missing, -1, codes)):
-        return None, np.empty((len(X), 0), dtype=np.float32)
-    values = np.where((is_missing | (rows.blocks == NOT_COUNTED))[:, None], np.nan, _columns(y))
-    of_clicks = bool(np.isin(values[~np.isnan(values)], (0, 1)).all())
-    places = rows.blocks.astype(np.int64) * len(known) + codes
-    size = (NOT_COUNTED + 1) * len(known)
-    sums = np.stack(
-        [
-            [np.bincount(places, own, size) for own in of.T]
-            for of in (*_own(values), np.nan_to_num(values) ** 2)
-        ]
-    )  # (3, n_labels, ...)
-    sums = sums.reshape(3, values.shape[1], -1, len(known))[:, :, :n_tables].cumsum(axis=2)
-    labels, priors = _differ(*sums[:, :, -1], of_clicks=of_clicks)
-    if not len(labels):
-        return None, np.empty((len(X), 0), dtype=np.float32)
-    n_rows, totals = sums[:2, labels].transpose(0, 2, 3, 1).astype(np.float32)
-    averages = sums[1, labels, -1].sum(axis=1) / sums[0, labels, -1].sum(axis=1)
-    levels = UserLevels(
-        tuple(names[label] for label in labels),
-        labels,
-        known,
-        n_rows,
-        totals,
-        averages,
-        priors,
-        of_clicks,
-    )
-    n_before, before = _sums_before(codes, np.asarray(X.times), values[:, labels])
-    _hide_some(n_before, before)
-    return levels, levels.levels_of(n_before, before)
 
 
 def _histories_show_all(X: EncodedFeatures, users: np.ndarray) -> bool:

@@ -1,8 +1,9 @@
 """A history and its candidate: scores, counts and the columns of numbers made of them."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Self
 
 import numpy as np
 from scipy.sparse import csr_array, eye_array
@@ -10,14 +11,25 @@ from scipy.sparse import csr_array, eye_array
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.identities import ids_to_look_up
 from sklearn_din.features.schema import FIRST_KNOWN_ID, Field, Schema
-from sklearn_din.neighbours.blocks import number_users
+from sklearn_din.neighbours.blocks import ByTime, Order, OrderedRows
 from sklearn_din.neighbours.cooccurrence import (
+    MOST_COUNTED,
+    Interactions,
     both_triangles,
     check_numbers,
     count_new_clicks,
+    row_blocks,
     sort_indices,
 )
-from sklearn_din.neighbours.item_scores import N_NUMBERS, SUMMARIES, ItemScores, with_empty_rows
+from sklearn_din.neighbours.item_scores import (
+    N_NUMBERS,
+    N_OF_HISTORY,
+    SUMMARIES,
+    ItemScores,
+    with_empty_rows,
+)
+from sklearn_din.neighbours.learnt_numbers import LearntNumbers, RowsToLearn, fill
+from sklearn_din.utils.shrinkage import prior_rows, sums_of_keys
 
 LEAST_IDS = 64  # known ones
 LEAST_ITEMS = 16  # of the attribute with the most
@@ -43,7 +55,7 @@ def find_largest(n_rows: int) -> float:
 
 
 @dataclass(frozen=True, eq=False)
-class NeighbourPair:
+class NeighbourPair(LearntNumbers):
     """One history and its candidate: how their items go together, and its columns of numbers.
 
     history, candidate : str. Columns of ids with one vocabulary.
@@ -72,6 +84,30 @@ class NeighbourPair:
     prior: float
     scale: np.ndarray
     largest: float = float(LARGEST)
+
+    @classmethod
+    def learn(cls, given: RowsToLearn) -> list[tuple["NeighbourPair", np.ndarray]]:
+        """Learn all pairs, and the training rows' numbers on their scale.
+
+        What was learnt before tells beside them whether scores of histories hold.
+        """
+        from sklearn_din.neighbours.holding import scores_hold
+
+        X, order, rows, learnt = given.X, given.order, given.rows, []
+        others = [numbers for _, numbers in given.learnt]
+        for history, candidate in histories_with_candidate(X.schema):
+            names = given.free_names([f"{history}_{suffix}" for suffix in SUFFIXES])
+            pair, at_fit = _learn_pair(given, history, candidate, names)
+            numbers = given.allocate(names)
+            fill([numbers], [at_fit], X, order.find_tables_at_fit)
+            pair = replace(pair, scale=_scale(X, numbers), largest=find_largest(len(X)))
+            for part in row_blocks(X):
+                numbers[part] = pair.rescale(numbers[part])
+            if isinstance(order, ByTime) and not scores_hold(numbers, others, rows):
+                pair.scale[:N_OF_HISTORY] = np.inf
+                numbers[:, :N_OF_HISTORY] = 0
+            learnt.append((pair, numbers))
+        return learnt
 
     @property
     def n_ids(self) -> int:
@@ -131,8 +167,9 @@ class NeighbourPair:
         """Return numbers on the scale, none beyond the largest: spreads of few rows are small."""
         return np.clip(numbers / self.scale, -self.largest, self.largest)
 
-    def widen(self, n_ids: int) -> "NeighbourPair":
+    def widen(self, schema: Schema) -> Self:
         """Give ids that were appended no neighbours and no popularity, as unknown ones have."""
+        n_ids = schema[self.candidate].n_ids
         if n_ids <= self.n_ids:  # or rows were encoded before others were appended
             return self
         more = ((0, 0), (0, n_ids - self.n_ids))
@@ -145,29 +182,24 @@ class NeighbourPair:
         )
 
     def grow(
-        self,
-        X: EncodedFeatures,
-        is_click: np.ndarray,
-        blocks: np.ndarray,
-        *,
-        kept: Sequence[int],
-    ) -> "NeighbourPair":
+        self, X: EncodedFeatures, y: np.ndarray, rows: OrderedRows, kept: Sequence[int]
+    ) -> Self:
         """Return the pair after the clicks of further rows, whose ids it may not know yet.
 
-        ``blocks``, (n_rows,), say which of the counts each row is added to; the tables that are
-        ``kept`` come first, then that of all counts.
+        Their blocks say which of the counts each row is added to.
         """
-        n_ids = X.schema[self.candidate].n_ids
-        pair, candidates = self.widen(n_ids), X.columns[self.candidate]
+        pair, candidates = self.widen(X.schema), X.columns[self.candidate]
+        n_ids = pair.n_ids
         shown, clicked, counts = pair.shown.copy(), pair.clicked.copy(), [*pair.counts]
         for number, before in enumerate(pair.counts):
-            is_own = blocks == number
+            is_own = rows.blocks == number
             shown[number] += count_ids(candidates[is_own], n_ids)
-            clicks = X[is_own & is_click]
+            is_click = is_own & rows.clicked
+            clicks = X[is_click]
             clicked[number] += count_ids(clicks.columns[self.candidate], n_ids)
             ragged = clicks.behaviours[X.schema.behaviour_of(self.history).histories]
-            ids, users = clicks.columns[self.candidate], number_users(clicks)
-            more = count_new_clicks(users, ids, ragged, self.history, n_ids=n_ids)
+            ids = clicks.columns[self.candidate]
+            more = count_new_clicks(rows.users[is_click], ids, ragged, self.history, n_ids=n_ids)
             counts[number] = sort_indices(before + more)
         pair = replace(pair, counts=tuple(counts), shown=shown, clicked=clicked)
         tables = [pair.tables[number] for number in kept]
@@ -180,6 +212,10 @@ class NeighbourPair:
         shown, clicked = (of[list(parts)].sum(axis=0) for of in (self.shown, self.clicked))
         one, whole = eye_array(self.n_ids, dtype=np.float32, format="csr"), both_triangles(total)
         return ItemScores.of_counts(one, whole, total.diagonal(), shown, clicked, self.prior)
+
+    def fits(self, order: Order) -> bool:
+        """Return whether there are as many tables, and counts, as the order has."""
+        return (len(self.tables), len(self.counts)) == (len(order.counted()), len(order.parts()))
 
     def check(self) -> None:
         """Raise ValueError where the parts do not fit each other."""
@@ -246,8 +282,63 @@ def histories_with_candidate(schema: Schema) -> list[tuple[str, str]]:
     return chosen
 
 
-def free_name(name: str, taken: Collection[str]) -> str:
-    """Return a name with underscores behind it until nothing else has it."""
-    while name in taken:
-        name += "_"
-    return name
+def _learn_pair(
+    given: RowsToLearn, history: str, candidate: str, names: tuple[str, ...]
+) -> tuple[NeighbourPair, NeighbourPair]:
+    """Learn the tables of one history and its candidate; their numbers are not scaled yet.
+
+    Returned is the pair as later rows read it, and as training rows do.
+    """
+    X, order, rows = given.X, given.order, given.rows
+    interactions = Interactions.gather(X, rows, history, candidate).cap()
+    ids, n_ids = X.columns[candidate], X.schema[candidate].n_ids
+    at_fit, later, parts = order.counted_at_fit(), order.counted(), order.parts()
+    # By the rows of the first table, which all others at fit count too
+    prior = float(prior_rows(sums_of_keys(*_occurrences(ids, rows, at_fit[0], n_ids)).sum(axis=1)))
+    tables = {}
+    for counted in (*at_fit, *later):
+        if counted.tobytes() not in tables:  # some tables serve both
+            had, rates = interactions.matrix(counted), _occurrences(ids, rows, counted, n_ids)
+            by_item, n_users = csr_array(had.T.tocsr()), _count_users(had)
+            scores = ItemScores.of_counts(by_item, had, n_users, *rates, prior)
+            tables[counted.tobytes()] = scores
+    counts = _counts_of_parts(interactions, parts, tables[later[-1].tobytes()])
+    shown, clicked = np.stack([_occurrences(ids, rows, part, n_ids) for part in parts], axis=1)
+    of_fit, kept = (tuple(tables[of.tobytes()] for of in counted) for counted in (at_fit, later))
+    scale = np.ones(N_NUMBERS, dtype=np.float32)
+    pair = NeighbourPair(history, candidate, names, kept, counts, shown, clicked, prior, scale)
+    return pair, replace(pair, tables=of_fit)
+
+
+def _counts_of_parts(
+    interactions: Interactions, parts: Sequence[np.ndarray], scores: ItemScores
+) -> tuple[csr_array, ...]:
+    """Return the counts of each part that later ones are added to; the scores are of all parts."""
+    had = interactions.matrix(np.any(parts, axis=0))
+    n_users, n_pairs = _count_users(had), (np.diff(had.indptr).astype(np.float64) ** 2).sum()
+    matrices = map(interactions.matrix, parts)
+    all_pairs = bool(n_pairs <= MOST_COUNTED)
+    return tuple(scores.choose_counts(own, n_users, all_pairs=all_pairs) for own in matrices)
+
+
+def _count_users(had: csr_array) -> np.ndarray:
+    return np.bincount(had.indices, minlength=had.shape[1]).astype(np.float32)
+
+
+def _occurrences(
+    ids: np.ndarray, rows: OrderedRows, counted: np.ndarray, n_ids: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Count how often each item was a candidate in some blocks, and was clicked as one."""
+    chosen = counted[rows.blocks]
+    return count_ids(ids[chosen], n_ids), count_ids(ids[chosen & rows.clicked], n_ids)
+
+
+def _scale(X: EncodedFeatures, numbers: np.ndarray) -> np.ndarray:
+    """Standard deviation of each column, not too small, one where it is zero: (14,), float32."""
+    total, squares = np.zeros((2, N_NUMBERS))
+    for part in row_blocks(X):
+        shifted = numbers[part].astype(np.float64) - numbers[0]  # a constant column becomes 0
+        total += shifted.sum(axis=0)
+        squares += (shifted**2).sum(axis=0)
+    spread = np.sqrt(np.maximum(squares - total**2 / len(numbers), 0) / len(numbers))
+    return np.where(spread > 0, np.maximum(spread, LEAST_SCALE), 1).astype(np.float32)

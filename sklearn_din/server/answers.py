@@ -92,8 +92,9 @@ class Answers:
         self._needed = [name for name in names if name not in self._encoder._optional]
         # What a user needs a value for, and whose user has a level; the latter may be absent
         self.user_columns = [name for name in self._needed if name not in catalogue]
-        has_levels = classifier.net_.neighbours_.levels is not None
-        self.level_columns = [self._encoder.user] if has_levels else []
+        asked = classifier.net_.neighbours_.metadata
+        columns = self._encoder._row_encoder().metadata
+        self.level_columns = [name for what, name in columns.items() if what in asked]
         self._read = [*self._needed, *self.level_columns]
         self._asked = {*names, *([] if self._encoder.user is None else [self._encoder.user])}
         candidates = self.items.frame[[name for name in self._needed if name in catalogue]]

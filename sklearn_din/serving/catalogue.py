@@ -49,9 +49,8 @@ class Catalogue:
         self.fitted, self.candidates, self._names = fitted, candidates, names
         self.net = fitted.classifier.net_
         self._separator = fitted.encoder.separator
-        rows, named = fitted.encoder._row_encoder(), dict[str, str]()
-        if self.net.neighbours_.levels is not None:
-            named = {what: name for what, name in rows.metadata.items() if what == "users"}
+        rows, self._metadata = fitted.encoder._row_encoder(), self.net.neighbours_.metadata
+        named = {what: name for what, name in rows.metadata.items() if what in self._metadata}
         self._rows = replace(rows, metadata=named)
         self.vectors, learnt = self._rows.vectors, self._rows.learnt
         self.schema: Schema = learnt.schema
@@ -111,7 +110,8 @@ class Catalogue:
 
         levels : a function of both, where a memory makes levels of pairs
         """
-        owners = None if of_user.users is None else of_user.users[users]
+        metadata = {what: getattr(of_user, what) for what in self._metadata}
+        metadata = {what: of[users] for what, of in metadata.items() if of is not None}
         joint = {} if levels is None else levels(users, candidates)
         columns = joint | {
             field.name: self.columns[field.name][candidates]
@@ -127,7 +127,7 @@ class Catalogue:
             for key in (behaviour.histories for behaviour in self.schema.behaviours)
         }
         return EncodedFeatures._without_checks(
-            self.schema, columns, behaviours, vectors=self.vectors, users=owners
+            self.schema, columns, behaviours, vectors=self.vectors, **metadata
         )
 
     def score(self, pairs: EncodedFeatures) -> np.ndarray:

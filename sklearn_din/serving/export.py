@@ -666,7 +666,7 @@ def _find_neighbours(table: _Table, candidates: Value, places: Value) -> tuple[V
 def _facts_of(classifier: Any, calibration: Calibration, layout: Any) -> OnnxFacts:
     """Return how the file's inputs are named, and its outputs read."""
     net, classes = classifier.net_, getattr(classifier, "classes_", [])
-    levels = net.neighbours_.levels
+    tables = net.neighbours_
     classes = [classes] if isinstance(classes, np.ndarray) else classes
     sizes, novelty = classifier.schema_.vocabulary_sizes, net.novelty_.widen(classifier.schema_)
     return OnnxFacts(
@@ -677,8 +677,8 @@ def _facts_of(classifier: Any, calibration: Calibration, layout: Any) -> OnnxFac
         labels=tuple(getattr(classifier, "label_names_", [])),
         spread=float(getattr(classifier._target, "spread", 1.0)),
         calibration=calibration,
-        neighbours=tuple((pair.history, pair.candidate) for pair in net.neighbours_.pairs),
-        levels=None if levels is None else levels.latest(),
+        neighbours=tuple((pair.history, pair.candidate) for pair in tables.pairs),
+        learnt=tuple(part.latest() for part in tables.parts if part not in tables.pairs),
         first_seen={name: novelty.first_seen[name] for name in novelty.first_seen if name in sizes},
         checks={name: classifier.history_[name].to_numpy() for name in classifier.history_},
     )

@@ -19,8 +19,8 @@ from sklearn_din.features.lists import IdLists
 from sklearn_din.features.schema import FIRST_KNOWN_ID, Behaviour, Schema
 from sklearn_din.logs.history import HistoryBuilder
 from sklearn_din.neighbours.item_scores import ItemScores
-from sklearn_din.neighbours.levels import UserLevels
-from sklearn_din.neighbours.pairs import free_name
+from sklearn_din.neighbours.learnt_numbers import free_name
+from sklearn_din.neighbours.tables import Learnt, NeighbourTables
 from sklearn_din.training.reading import Calibration, Label, Reading, read_one, read_several
 from sklearn_din.transformers import HistorySequenceEncoder
 from sklearn_din.utils.extras import import_package
@@ -31,7 +31,7 @@ from sklearn_din.utils.whole_files import damaged_file
 
 METADATA_KEY, DIGEST_KEY = "sklearn_din", "sklearn_din_digest"
 BYTES_PER_READ = 1 << 20
-VERSION = 3
+VERSION = 4
 ROWS_PER_RUN = 4_096  # of the layout "rows"
 TABLE = ("rows", "ids", "scores")  # of item neighbours
 
@@ -48,7 +48,7 @@ class OnnxFacts:
     spread: float  # of numbers, by which a ranking tells ties
     calibration: Calibration
     neighbours: tuple[tuple[str, ...], ...]  # history and candidate of those in the graph
-    levels: UserLevels | None  # of users, as they are now
+    learnt: tuple[Learnt, ...]  # of rows, as it is now, what the graph does not compute
     first_seen: Mapping[str, np.ndarray]  # by vocabulary, when each id came up: for a shortlist
     checks: Mapping[str, np.ndarray]  # of the training, by column
 
@@ -219,12 +219,13 @@ class OnnxNetwork:
         self._shared *= facts.layout == "ranking"
         # What a shortlist asks of a network
         self.novelty_ = self.neighbours_ = self
-        self.first_seen, self.levels = facts.first_seen, facts.levels
+        self.first_seen, learnt = facts.first_seen, NeighbourTables(facts.learnt)
+        self.metadata = learnt.metadata
         given = [*session.get_inputs(), *session.get_overridable_initializers()]
         names = {field.name for field in facts.schema.fields}
         names |= {mask_name(behaviour) for behaviour in facts.schema.behaviours}
         names |= {older_name(history, facts.schema) for history, _ in facts.neighbours}
-        names |= set() if facts.levels is None else {*facts.levels.names}
+        names |= {*learnt.names}
         if {value.name for value in given} != names:
             raise ValueError("the network's inputs are not those of its schema")
 
@@ -255,9 +256,9 @@ class OnnxNetwork:
         schema, inputs = self.facts.schema, dict[str, np.ndarray]()
         for name, values in X.columns.items():
             inputs[name] = _pad(*values.flatten()) if isinstance(values, IdLists) else values
-        if self.levels is not None:
-            levels = self.levels.look_up(X, np.zeros(len(X), dtype=int))
-            inputs |= zip(self.levels.names, levels.T, strict=True)
+        for part in self.facts.learnt:
+            numbers = part.look_up(X, np.zeros(len(X), dtype=int))
+            inputs |= zip(part.names, numbers.T, strict=True)
         for behaviour in schema.behaviours:
             ragged = X.behaviours[behaviour.histories]
             if behaviour.histories in self._shared:

@@ -38,9 +38,7 @@ def summarize(classifier: Any) -> str:
     tables.append(text_table(("part", "layers", "parameters"), rows, numbers=(2,)))
     tables.append(engine_text(module))
     tables.append(neighbours_text(schema, classifier.neighbours, classifier.net_.neighbours_))
-    levels = classifier.net_.neighbours_.levels
-    if levels is not None:
-        tables.append(f"levels of {len(levels.known):,} users: {', '.join(levels.names)}")
+    tables += [part.describe() for part in classifier.net_.neighbours_.parts]
     target = classifier._target
     if target.click_name and hasattr(target, "classes"):
         tables.append(f"click: {target.click_name}, of the labels {target.classes.tolist()}")
