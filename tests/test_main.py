@@ -127,13 +127,14 @@ def test_an_own_log_of_clicks_gets_sampled_negatives(run, clicks, tmp_path, suff
     assert (tmp_path / "a.svg").exists()
 
 
-def test_an_own_log_with_labels_uses_its_impressions_also_of_a_folder(clicks, tmp_path, capsys):
+def test_an_own_log_with_labels_uses_its_impressions_also_of_a_folder(clicks, tmp_path):
     label = np.where(np.arange(72) % 3 == 0, "seen", "skipped")
     clicks.assign(click=label).to_csv(tmp_path / "log.csv", index=False)
-    own = study_of(tmp_path / "log.csv", "--label", "click", "--context", "device")
-    assert own.y.tolist() == (label == "skipped").astype(int).tolist()
+    with pytest.raises(ValueError, match="and 'skipped'. Give --label 'click==seen' or --label"):
+        study_of(tmp_path / "log.csv", "--label", "click")
+    own = study_of(tmp_path / "log.csv", "--label", "click==seen", "--context", "device")
+    assert own.y.tolist() == (label == "seen").astype(int).tolist()
     assert list(own.X) == ["u", "t", "i", "device", "hist_i"]
-    assert "note: a click is a row whose 'click' is 'skipped'" in capsys.readouterr().out
     folder = tmp_path / "days"
     folder.mkdir()
     clicks.to_parquet(tmp_path / "log.parquet")

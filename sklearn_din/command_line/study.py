@@ -215,6 +215,12 @@ def _read_labels(column: pd.Series, options: Options) -> np.ndarray:
             f"--label needs a column of two values, the larger one for a click; {column.name!r} "
             f"has {shown}{more}. {advice}"
         )
+    if isinstance(values[1], str):
+        ways = " or ".join(f"--label '{column.name}=={value}'" for value in values)
+        raise ValueError(
+            f"--label needs to know which of two texts is a click; {column.name!r} has "
+            f"{values[0]!r} and {values[1]!r}. Give {ways}."
+        )
     if values[1] != 1:
         print(f"note: a click is a row whose {column.name!r} is {values[1]!r}")
     return (column == values[1]).to_numpy().astype(np.int64)

@@ -24,13 +24,8 @@ from sklearn_din.utils.warnings import log_once, warn_user
 if TYPE_CHECKING:
     import pandas as pd
 
-MANY_ROWS = 200  # labels such as 1 and 2 are mentioned from here on
+MANY_ROWS = 200  # which label is the click is said from here on
 COMMON = 0.5  # clicks are rarer
-NEGATIONS = ("no", "non", "not", "un", "dis", "in")  # "noclick" is the opposite of "click"
-# Label names that mean a click, stronger ones last; also "clicked", "buys", "purchased"
-WORDS = "open click play correct like accept save add cart addtocart install convert conversion"
-WORDS += " book buy bought order purchase"
-ACTIONS = {word + end: n for n, word in enumerate(WORDS.split()) for end in ("", "s", "d", "ed")}
 
 ImpressionsLike: TypeAlias = "EncodedFeatures | pd.DataFrame | ArrayLike"  # the classifier's X
 
@@ -317,33 +312,22 @@ def two_labels(labels: np.ndarray) -> np.ndarray:
 
 
 def warn_of_flip(y: Any, labels: list[Any]) -> None:
-    """Warn where the larger label is no click by its order, name or frequency; log which one is."""
+    """Warn where the larger label is no click by its order or frequency; log which one is."""
     other, click = labels
     dtype: Any = getattr(y, "dtype", None)
-    if getattr(dtype, "ordered", False):
-        order = dtype.categories.tolist()
-        is_flipped = order.index(click) < order.index(other)
-    else:
-        first, last = ("".join(filter(str.isalnum, str(name).casefold())) for name in labels)
-        is_flipped = last in {f"{word}{first}" for word in NEGATIONS}
-        is_flipped |= ACTIONS.get(first, -1) > ACTIONS.get(last, -1)
-    if is_flipped:
-        warn_user(
-            f"the label {click!r} counts as the click, since it sorts behind {other!r}: "
-            f"predict_proba(X)[:, 1] is its probability. If {other!r} is the click, pass "
-            f"(y == {other!r}).astype(int)."
-        )
+    order = dtype.categories.tolist() if getattr(dtype, "ordered", False) else labels
+    is_flipped = order.index(click) < order.index(other)
     are_numbers = all(isinstance(label, int | float) for label in labels)
     values = np.asarray(y)
-    if is_flipped or not are_numbers or click == 1 or len(values) < MANY_ROWS:
+    if not is_flipped and ((are_numbers and click == 1) or len(values) < MANY_ROWS):
         return
-    is_click = values[~is_missing(values)] == click
+    share = (values[~is_missing(values)] == click).mean()
+    why, example = ("is larger than", " (1 = yes, 2 = no)") if are_numbers else ("sorts behind", "")
     note = (
-        f"the label {click!r} counts as the click, since it is larger than {other!r}, and "
-        f"{is_click.mean():.0%} of the rows have it. If {other!r} is the click (1 = yes, 2 = no), "
-        f"pass (y == {other!r}).astype(int)."
+        f"the label {click!r} counts as the click, since it {why} {other!r}, and {share:.0%} of "
+        f"the rows have it. If {other!r} is the click{example}, pass (y == {other!r}).astype(int)."
     )
-    say = warn_user if is_click.mean() > COMMON else log_once
+    say = warn_user if is_flipped or (are_numbers and share > COMMON) else log_once
     say(note)
 
 
