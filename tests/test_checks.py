@@ -314,7 +314,7 @@ def test_check_finds_what_fit_warns_of_and_says_nothing_itself(log, kind, tmp_pa
     call = lambda: tables.append(check(source, labels, user="user", time="time"))  # noqa: E731
     assert said(call) == ([], [])
     found = tables[0][tables[0]["verdict"] != "nothing found"]
-    assert "town holds 'Island ' " in found["verdict"].iloc[0]
+    assert "town holds 'Island' and 'Island '" in found["verdict"].iloc[0]
     assert {*found["name"][1:]} >= {"histories on their rows", "means of the label"}
     encoder = HistorySequenceEncoder(user="user", time="time")
     classifier, X = DINClassifier(max_epochs=1, random_state=0), X.drop(columns="y")

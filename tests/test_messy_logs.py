@@ -1,5 +1,7 @@
 """What people do to logs by mistake is said; honest logs that look like it are silent."""
 
+import re
+import unicodedata
 import warnings
 
 import numpy as np
@@ -120,3 +122,88 @@ def test_rows_and_labels_with_other_labels_are_paired_by_position_in_silence(log
     encoder.fit(X.set_axis(X["user"] * 0, axis=0), y)  # labels that repeat
     encoder.fit(X.set_axis(X["time"], axis=0), y)
     encoder.fit(X.to_numpy()[:, 4:5].astype(float), y[::-1])
+
+
+# Ids written in two ways ---------------------------------------------------------------------
+
+WORDS = ["comedy", "crime", "drama", "horror", "news", "sport", "travel", "western"]
+
+
+@pytest.fixture(scope="module")
+def words(log):
+    """The same with ids of text: "i21", and categories that are words."""
+    X, y = log
+    spell = {"item": "i{}".format, "category": WORDS.__getitem__}
+    X = X.assign(**{name: X[name].map(spell[name]) for name in spell})
+    for name in spell:
+        X[f"hist_{name}"] = [[*map(spell[name], cell)] for cell in X[f"hist_{name}"]]
+    return X, y
+
+
+def later_said(X, later):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        encoder = HistorySequenceEncoder(user="user", time="time").fit(X)
+    return said(lambda: encoder.transform(later))[0]
+
+
+def respell(X, **spellings):
+    return X.assign(**{name: X[name].map(spell) for name, spell in spellings.items()})
+
+
+UNKNOWN = {
+    "upper case": lambda X: respell(X, category=str.upper),
+    "a prefix": lambda X: respell(X, category="genre/{}".format),
+    "all but a few": lambda X: pd.concat([respell(X[:300], category=str.title), X[300:400]]),
+    "a ranking": lambda X: respell(X.drop_duplicates("item"), item="shop:{}".format),
+    "no known item": lambda X: respell(X, item="shop:{}".format),
+}
+
+
+@pytest.mark.parametrize("case", UNKNOWN)
+def test_a_column_that_is_unknown_as_a_whole_is_said_with_its_other_spelling(words, case):
+    X, _ = words
+    (message,) = later_said(X[:3000], UNKNOWN[case](X[3000:]))
+    assert re.search("known from fit, where they were such as '(.+)' for '.*', and", message)
+
+
+NEW = {
+    "as at fit": lambda X: X,
+    "new cities": lambda X: respell(X, category="{}ville".format),
+    "tomorrow's news": lambda X: respell(X, item="{}b".format),
+    "one row of a new kind": lambda X: respell(X[:1], category=str.upper),
+}
+
+
+@pytest.mark.parametrize("case", NEW)
+def test_values_that_are_new_are_silent(words, case):
+    X, _ = words
+    if case == "tomorrow's news":  # as at fit, where the items of each day are new
+        X = X.assign(item=X["item"] + X["time"].dt.strftime("-%d"))
+    assert later_said(X[:3000], NEW[case](X[3000:])) == []
+
+
+TWICE = {
+    "composed or not": lambda text: unicodedata.normalize("NFD", text),
+    "without width": lambda text: f"{text}\u200b",
+    "a space": "{} ".format,
+}
+
+
+@pytest.mark.parametrize("where", ["category", "tags"])
+@pytest.mark.parametrize("case", TWICE)
+def test_ids_that_look_the_same_are_said_once_and_the_advice(words, case, where):
+    X = words[0].assign(category=words[0]["category"].str.replace("comedy", "comédie"))
+    other = pd.Series(np.arange(len(X)) % 3 == 0, X.index)
+    X["category"] = X["category"].where(other, X["category"].map(TWICE[case]))
+    if where == "tags":
+        X = X.assign(category="all", tags=X["category"].map(lambda text: [text, "any"]))
+    fit = HistorySequenceEncoder(user="user", time="time").fit
+    (message,), _ = said(lambda: [fit(X), fit(X[:3500])])  # not again in each fold
+    assert message.startswith(f"{where} holds 'com")
+    assert "which are two ids" in message
+    advice = re.search(r"such as (X\[.*)\.$", message)[1]
+    X[where] = eval(advice, {"X": X, "unicodedata": unicodedata})
+    assert X[where].notna().all()
+    if case != "without width" or where == "category":
+        assert said(lambda: HistorySequenceEncoder(user="user").fit(X))[0] == []

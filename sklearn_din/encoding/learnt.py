@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 LATE = 0.1  # of the rows, the last ones
 FEW_LATE = 20  # with fewer, their fraction of new ids says nothing
+HALF = 0.5  # of a column with few values
 FAR_MORE = 3  # times fewer known ids than late in training: they are written in another way
 
 
@@ -150,9 +151,11 @@ class Learnt:
             too_rare, late = self.profiles[name].fraction("unknown"), self.late_unknown.get(owner)
             at_fit[name] = float(np.fmax(too_rare, late or 0.0))
         far = [n for n in owners if FAR_MORE * (1 - now[n]) < 1 - at_fit[n]]
+        few = [n for n in owners if len(self.vocabularies[owners[n]].values) < FEW_VALUES]
+        far += [n for n in few if n not in far and now[n] > max(HALF, at_fit[n])]
         notices = list[str]()
         for name in far:
-            if len(read.values()[name]) < FEW_VALUES:
+            if len(read.values()[name]) < FEW_VALUES and name not in few:
                 continue
             same = [other for other in owners if owners[other] == owners[name]]
             values = pd.unique(plain_ids(read.values()[name], name=name))

@@ -15,6 +15,7 @@ from sklearn_din.encoding.scaling import LINEAR, EventScale
 from sklearn_din.encoding.table import is_history_name
 from sklearn_din.encoding.vocabulary import Occurrences, kind_of_ids
 from sklearn_din.features.level_columns import level_columns
+from sklearn_din.utils.spelling import INVISIBLE, find_respelling, without_spaces_and_case
 from sklearn_din.utils.validation import note_two_kinds, spread, unix_unit
 from sklearn_din.utils.warnings import ADVICE_FROM, log_once, warn_of, warn_once, warn_user
 
@@ -27,7 +28,6 @@ FEW_KINDS = 3  # distinct events, of which none can be said to be by far the mos
 FEW_COUNTS = 12  # fewer integers are kinds, such as the days of a week
 GAPS = 2  # of integers that count: at least every other one is there
 REPEATS = 5  # times that whole numbers with holes occur on average
-LEAST_WORD = 4  # letters
 FEW_NEW = 0.2  # of the ids late in training: so few are new that all new ones are suspect
 SEEN_VALUES = 1000  # distinct values that are looked at
 DECIMAL = re.compile(r"[-+]?[0-9]*[.][0-9]+([eE][-+]?[0-9]+)?|[-+]?[0-9]+[eE][-+]?[0-9]+")
@@ -93,9 +93,10 @@ def warn_of_training_rows(rows: TrainingRows) -> None:
             *list_padding(pairs, counts),
             *odd_ids(rows, [name for name in free if name not in roles.candidates]),
             *(note_two_kinds(counts[name].values, name=f"X[{name!r}]") for name in counts),
-            *(note_two_spellings(name, *counts[name]) for name in counts),
         ]
     )
+    lists = {*roles.lists, *roles.histories}
+    warn_of(note_two_spellings(counts, roles.owners, lists), once=True)
 
 
 def log_roles(
@@ -139,34 +140,44 @@ def _repeats_whole_numbers(sample: np.ndarray) -> bool:
     return is_whole and REPEATS * len(np.unique(present)) <= len(present)
 
 
-def note_two_spellings(name: str, values: np.ndarray, n_times: np.ndarray) -> str | None:
-    """Return what to say of ids of text that differ in spaces alone, or words in upper case.
+def note_two_spellings(
+    counts: Mapping[str, Occurrences], owners: Mapping[str, str], lists: Collection[str]
+) -> Iterator[str]:
+    """Yield, once per vocabulary, what to say of text that differs in what is hardly seen.
 
-    >>> ids = np.array(["Island ", "Island", "Rome"], dtype=object)
-    >>> note_two_spellings("city", ids, np.array([677.0, 53.0, 9.0]))[:66]
-    "city holds 'Island ' 677 times and 'Island' 53 times, which are tw"
+    Spaces, forms of Unicode, invisible characters, and upper case of words. Columns share the
+    vocabulary of their owner; of those in ``lists`` a cell has several values.
+
+    >>> ids = Occurrences(np.array(["Island ", "Island", "Rome"], dtype=object), np.ones(3))
+    >>> next(note_two_spellings({"city": ids}, {"city": "city"}, []))[:57]
+    "city holds 'Island' and 'Island ', which are two ids, and"
     """
-    if values.dtype != object or kind_of_ids(values) != "text":
-        return None
-    plain = pd.Series([_without_spaces_and_case(value) for value in values.tolist()], dtype=object)
-    twice = np.flatnonzero(plain.duplicated())
-    if not len(twice):
-        return None
-    same = np.flatnonzero(plain == plain[twice[0]])[:2]
-    (one, n_one), (other, n_other) = ((values[n], n_times[n]) for n in same)
-    return (
-        f"{name} holds {one!r} {n_one:.0f} times and {other!r} {n_other:.0f} times, which are two "
-        f"ids, and so are {len(twice)} of its {len(values)} values beside another one: they differ "
-        "in spaces or upper case alone. Write them in one way, such as "
-        f"X[{name!r}].str.strip().str.lower()."
-    )
+    done = set[str]()
+    for name in sorted(counts, key=lambda name: name in lists):
+        values = counts[name].values
+        if owners[name] in done or values.dtype != object or kind_of_ids(values) != "text":
+            continue
+        plain = pd.Series([without_spaces_and_case(v) for v in values.tolist()], dtype=object)
+        twice = plain[plain.duplicated()]
+        if twice.empty:
+            continue
+        done.add(owners[name])
+        one, other = sorted(values[plain == twice.min()])[:2]  # the same in most folds
+        yield (
+            f"{name} holds {one!a} and {other!a}, which are two ids, and so are {len(twice)} of "
+            f"its {len(values)} values beside another one: they differ in spaces, upper case, "
+            "invisible characters or the form of Unicode alone. Write them in one way in every "
+            f"table, such as {_advise_spelling(name, lists)}."
+        )
 
 
-def _without_spaces_and_case(text: str) -> str:
-    """Return text with single spaces; of whole words, which no codes are, in lower case."""
-    text = " ".join(text.split())
-    is_word = len(text) >= LEAST_WORD and text.replace(" ", "").isalpha()
-    return text.lower() if is_word and (text.isupper() or text.istitle()) else text
+def _advise_spelling(name: str, lists: Collection[str]) -> str:
+    """Return how text becomes the same where it looks the same."""
+    if name in lists:
+        clean = "unicodedata.normalize('NFC', text).strip().lower()"
+        return f"X[{name!r}].map(lambda cell: [{clean} for text in cell])"
+    clean = f".str.normalize('NFC').str.replace(r'{INVISIBLE}', '', regex=True)"
+    return f"X[{name!r}]{clean}.str.strip().str.lower()"
 
 
 def far_numbers(scales: Mapping[str, EventScale]) -> list[str]:
@@ -355,11 +366,17 @@ def note_unknown(
     ``values`` are those that were not seen at fit, ``shares`` their fraction now and then. New
     items are no mistake: something is said where most of them would be known in another spelling,
     where neither candidates nor histories (``is_compared``) have known ones, and where a candidate
-    or its history (``is_item``) has none at all, although nearly all were known.
+    or its history (``is_item``) has none at all, although nearly all were known. Of few values, as
+    of a category, another spelling alone counts: those of other shops may be new.
     """
-    if len(values) < FEW_VALUES or kind_of_ids(values) != kind_of_ids(known):
+    if kind_of_ids(values) != kind_of_ids(known):
         return None  # ids of another kind are said where they are encoded
+    is_few = len(values) < FEW_VALUES
+    if is_few and (len(values) < FEW_KINDS or len(known) >= FEW_VALUES):
+        return None
     pair, (now, then) = find_respelling(spread(values, SEEN_VALUES), known), shares
+    if is_few and pair is None:
+        return None
     are_strangers = is_item and now == 1 and then <= FEW_NEW
     if pair is None and not is_compared and not are_strangers:
         return None
@@ -368,37 +385,5 @@ def note_unknown(
     return (
         f"{how_many} known from fit, where they were such as {at_fit:.90}, and "
         f"{then:.0%} were new late in training: all others have the unknown id. Write them as they "
-        "were written at fit (upper case, prefixes, leading zeros, spaces)."
+        "were written at fit (upper case, prefixes, leading zeros, spaces, forms of Unicode)."
     )
-
-
-def find_respelling(values: np.ndarray, known: np.ndarray) -> tuple[object, object] | None:
-    """Find two ids that differ only in how they are written, where most of the values have one.
-
-    >>> known = np.array(["7", "42"], dtype=object)
-    >>> find_respelling(np.array(["0007", "0042"], dtype=object), known)
-    ('0007', '7')
-    >>> find_respelling(np.array(["sku-7", "sku-42"], dtype=object), known)
-    ('sku-7', '7')
-    """
-    prefixes = [_common_prefix([*map(str, ids.tolist())]) for ids in (values, known)]
-    for prefix, of_known in [("", ""), (prefixes[0], ""), ("", prefixes[1])]:
-        plain = {_plain(str(value)[len(of_known) :]): value for value in known.tolist()}
-        spelt = [(value, _plain(str(value)[len(prefix) :])) for value in values.tolist()]
-        pairs = [(value, plain[text]) for value, text in spelt if text in plain]
-        if 2 * len(pairs) > len(values):
-            return pairs[0]
-    return None
-
-
-def _common_prefix(texts: Sequence[str]) -> str:
-    low, high = min(texts, default=""), max(texts, default="")
-    n_same = next(
-        (n for n, pair in enumerate(zip(low, high, strict=False)) if pair[0] != pair[1]), len(low)
-    )
-    return low[:n_same].rstrip("0123456789")
-
-
-def _plain(value: object) -> str:
-    """Return an id without what people write in several ways."""
-    return str(value).strip().casefold().removesuffix(".0").lstrip("0")
