@@ -185,12 +185,26 @@ def test_names_of_hosts_types_and_schemes_know_no_case(serve):
     assert send(port, "POST", "/rank", {"user": 7}, **own)[0] == 401
 
 
-@pytest.mark.parametrize("method", ["TRACE", "CONNECT", "PUT", "BREW"])
-def test_other_methods_are_405(method, serve):
+@pytest.mark.parametrize(
+    ("method", "status"), [("TRACE", 405), ("CONNECT", 405), ("PUT", 405), ("BREW", 400)]
+)
+def test_other_methods_are_refused(method, status, serve):
     _, port = serve()
-    status, head, _ = send(port, method, "/rank", {"user": 7})
-    assert status == 405
+    refused, head, _ = send(port, method, "/rank", {"user": 7})
+    assert refused == status
     assert "connection: close" in head
+
+
+@pytest.mark.parametrize(("n_bytes", "status"), [(40_000, b"200"), (80_000, b"431")])
+def test_headers_have_a_length_however_they_come(serve, n_bytes, status):
+    _, port = serve()
+    for n_chunks in (1, 20):
+        with connect(port) as connection:
+            connection.sendall(b"GET /ready HTTP/1.1\r\nHost: localhost\r\nX-Long: ")
+            for chunk in [b"x" * (n_bytes // n_chunks)] * n_chunks + [b"\r\n\r\n"]:
+                connection.sendall(chunk)
+                time.sleep(0.005)
+            assert connection.recv(65_536).startswith(b"HTTP/1.1 " + status)
 
 
 def test_a_body_of_two_lengths_closes_the_connection(serve):
@@ -274,6 +288,7 @@ def test_more_connections_than_files_leave_a_server_that_answers_and_a_short_log
         for _ in range(400):
             with contextlib.suppress(ConnectionError):  # of those that are too many
                 held.enter_context(connect(port)).sendall(b"GET /health HTTP/1.1\r\nHost: lo")
+        time.sleep(2 * connections.SECONDS_TO_READ_A_REFUSAL)  # those refused leave their files
         assert send(port, "GET", "/health")[0] == 503
     assert (tmp_path / "log").stat().st_size < 10_000
 

@@ -6,14 +6,14 @@ from typing import Any
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 SECONDS_PER_HEAD = 10.0
+MAX_HEAD = 65_536  # bytes of a request's first line and headers
 MOST_CONNECTIONS = 1_000
 OTHER_FILES = 100  # that the process needs beside its connections
 SECONDS_TO_READ_A_REFUSAL = 0.2  # closed at once, it would be lost with what the client sends
 BACKLOG = 64  # connections that are accepted at once
-FULL = (
-    b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\nconnection: close\r\n"
-    b"content-length: 0\r\n\r\n"
-)
+EMPTY = b"\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+FULL = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1" + EMPTY
+TOO_LONG = b"HTTP/1.1 431 Request Header Fields Too Large" + EMPTY
 
 
 def most_connections() -> int:
@@ -30,13 +30,13 @@ class BoundedProtocol(HttpToolsProtocol):
     """uvicorn's protocol, which closes connections whose headers do not end, and those too many."""
 
     _closing: asyncio.TimerHandle | None = None
+    _n_head = 0  # bytes of headers that have not ended
 
     def connection_made(self, transport: Any) -> None:
         """Take a connection, or refuse it."""
         if len(self.connections) >= most_connections():
-            transport.write(FULL)
-            self.loop.call_later(SECONDS_TO_READ_A_REFUSAL, transport.close)
             self.transport, self._is_refused = transport, True
+            self._refuse(FULL)
             return
         self._is_refused = False
         super().connection_made(transport)
@@ -50,11 +50,14 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Read; the time for headers begins with their first bytes."""
-        if self._is_refused:
+        if self._is_refused or self._n_head > MAX_HEAD:
             return
         super().data_received(data)
-        if self._is_answering():
+        self._n_head = 0 if self._is_answering() else self._n_head + len(data)
+        if not self._n_head:
             self._stop_expecting()
+        elif self._n_head > MAX_HEAD:
+            self._refuse(TOO_LONG)
         elif self._closing is None:
             self._expect_head()
 
@@ -63,6 +66,10 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _is_answering(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete
+
+    def _refuse(self, answer: bytes) -> None:
+        self.transport.write(answer)
+        self.loop.call_later(SECONDS_TO_READ_A_REFUSAL, self.transport.close)
 
     def _expect_head(self) -> None:
         self._closing = self.loop.call_later(SECONDS_PER_HEAD, self._close)
