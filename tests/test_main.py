@@ -130,7 +130,7 @@ def test_an_own_log_of_clicks_gets_sampled_negatives(run, clicks, tmp_path, suff
 def test_an_own_log_with_labels_uses_its_impressions_also_of_a_folder(clicks, tmp_path):
     label = np.where(np.arange(72) % 3 == 0, "seen", "skipped")
     clicks.assign(click=label).to_csv(tmp_path / "log.csv", index=False)
-    with pytest.raises(ValueError, match="and 'skipped'. Give --label 'click==seen' or --label"):
+    with pytest.raises(ValueError, match=r"and 'skipped'\. Give --label 'click==seen' or --label"):
         study_of(tmp_path / "log.csv", "--label", "click")
     own = study_of(tmp_path / "log.csv", "--label", "click==seen", "--context", "device")
     assert own.y.tolist() == (label == "seen").astype(int).tolist()

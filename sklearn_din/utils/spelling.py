@@ -11,11 +11,11 @@ INVISIBLE = r"[\u00ad\u200b-\u200f\u2060\ufeff]"  # spaces without width, and th
 
 
 def without_spaces_and_case(text: str) -> str:
-    """Return text in one form of Unicode with single spaces; whole words in lower case.
+    r"""Return text in one form of Unicode with single spaces; whole words in lower case.
 
     Codes are no words, and upper case may tell them apart.
 
-    >>> without_spaces_and_case(" Cafe\\u0301\\u200b  Roma"), without_spaces_and_case("aB1x")
+    >>> without_spaces_and_case(" Cafe\u0301\u200b  Roma"), without_spaces_and_case("aB1x")
     ('café roma', 'aB1x')
     """
     text = _visible(text)
