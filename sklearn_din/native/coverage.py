@@ -13,9 +13,10 @@ from sklearn_din.network.embeddings import FieldEmbeddings
 from sklearn_din.network.interest import Interest
 from sklearn_din.network.layers import MLP, ActivationUnit, PReLU
 
-# Any widths and numbers of layers, several behaviours and attributes, bags, numbers of impressions
-# and of events, positions, weights and L2. No module of another type, subclasses included: neither
-# Dice, ReLU, dropout and several labels, nor what torch's parametrizations put in place of these.
+# Any widths and numbers of layers, several behaviours and attributes, bags, lists of ids, numbers
+# of impressions and of events, positions, weights and L2. No module of another type, subclasses
+# included: neither Dice, ReLU, dropout and several labels, nor what torch's parametrizations put in
+# place of these.
 MODULES = {
     *(DIN, FieldEmbeddings, nn.ParameterDict, nn.ModuleList, Interest, ActivationUnit, MLP),
     *(nn.Linear, PReLU, nn.Sigmoid),
@@ -38,8 +39,6 @@ def not_covered(module: nn.Module) -> str:
             return f'pooling="{interest.pooling}"'
         if interest.normalization not in NORMALIZATIONS:
             return f'attention_normalization="{interest.normalization}"'
-    if any(field.holds_lists for field in module.schema.fields):
-        return "lists of ids"
     return "fixed vectors" if module.embeddings.projections else ""
 
 

@@ -14,6 +14,7 @@ from sklearn_din.native.plan import Plan, plan_of
 from sklearn_din.native.structures import LOSSES, UNKNOWN_ID, load_library, why_missing
 from sklearn_din.network.batch import Batch
 from sklearn_din.network.embeddings import sparse_gradient
+from sklearn_din.network.interest import likeness_of_lists
 from sklearn_din.utils.warnings import ADVICE_FROM, log_once
 
 n_native_threads: ContextVar[int | None] = ContextVar("n_native_threads", default=None)
@@ -37,12 +38,14 @@ def add_gradients(module: DIN, batch: Batch, y: Tensor, loss: str) -> tuple[Tens
 
     The values are those of ``loss_of(logits_of(module, batch)).backward()``. None where torch must
     compute them: beyond what :func:`logits_of` needs, nothing else may add to the logits, nobody
-    may wait for the gradients, and no two layers may have the same parameter.
+    may wait for the gradients, no two layers may have the same parameter, and no field holds lists,
+    whose means are torch's.
 
     y : (n_rows,), float32
     loss : "log" or "squares"; the mean is that of all rows of a joint batch
     """
-    call = None if module.options["position_shares"] else _call_of(module, batch)
+    of_more = bool(module.options["position_shares"] or batch.lists)
+    call = None if of_more else _call_of(module, batch)
     if call is None or not all(map(_may_be_given, call.parameters)):
         return None
     if len({*map(id, call.parameters)}) < len(call.parameters):  # of tied weights: added up
@@ -110,18 +113,30 @@ class _Call:
     """Passes over one batch; it holds what they point to."""
 
     def __init__(self, module: DIN, batch: Batch, plan: Plan, parameters: Sequence[Tensor]) -> None:
-        self._plan, self._batch, self.parameters = plan, batch, parameters
+        self._plan, self._batch = plan, batch
+        self._ids = batch.identities | {n: of.at.int() for n, of in batch.lists.items()}
+        means = module.embeddings.means_of(batch.lists) if plan.lists else {}
+        self._likeness = [likeness_of_lists(batch, *names) for names in plan.compared_lists]
+        self._n_own = len(module.embeddings.tables)
+        own = self._n_own
+        self.parameters = [
+            *parameters[:own],
+            *[means[name] for name in plan.lists],
+            *parameters[own:],
+        ]
         self._numbers = module._numbers(batch) if module.of_numbers else batch.numbers
         self._n_threads = n_native_threads.get() or torch.get_num_threads()
         self._empty = parameters[0].new_empty  # whatever torch's default dtype and device are
         offsets = batch.offsets.values()
         self._words = plan.words.copy()
         self._words[plan.inputs] = [
-            *[batch.identities[name].data_ptr() for name in plan.names],
+            *[self._ids[name].data_ptr() for name in plan.names],
+            *[len(means[name]) for name in plan.names if name in means],
+            *[values.data_ptr() for values in self._likeness],
             *[tensor.data_ptr() for tensor in offsets],
             *[batch.shared and tensor.shape[0] == 2 for tensor in offsets],
             *[batch.event_numbers[name].data_ptr() for name in plan.event_numbers],
-            *[parameter.data_ptr() for parameter in parameters],
+            *[parameter.data_ptr() for parameter in self.parameters],
             *(self._numbers.data_ptr(), batch.n_rows, self._n_threads),
         ]
         self._words[plan.pointers] = self._words.ctypes.data + plan.distances
@@ -139,10 +154,10 @@ class _Call:
 
         loss : one of LOSSES; "given": ``targets`` are the gradients of the logits, no loss comes
         """
-        plan, identities = self._plan, self._batch.identities
+        plan = self._plan
         n_tables = len(plan.names_of_table)
         tables = self.parameters[:n_tables]
-        n_ids = [sum([identities[n].shape[0] for n in names]) for names in plan.names_of_table]
+        n_ids = [sum([self._ids[n].shape[0] for n in names]) for names in plan.names_of_table]
         rows = [self._empty(n, dtype=torch.int64) for n in n_ids]
         values = [self._empty(n, table.shape[1]) for n, table in zip(n_ids, tables, strict=True)]
         flat = self._empty(sum(plan.n_weights))
@@ -156,9 +171,10 @@ class _Call:
         self._run(logits, flat)
         touched = zip(tables, rows, values, self._words[plan.n_touched].tolist(), strict=True)
         sparse = [sparse_gradient(r[:n], v[:n], table.shape) for table, r, v, n in touched]
-        parts = zip(flat.split(plan.n_weights), plan.shapes[n_tables:], strict=True)
+        of_lists = [gradient.to_dense() for gradient in sparse[self._n_own :]]
+        parts = zip(flat.split(plan.n_weights), plan.shapes[self._n_own :], strict=True)
         dense = [part if len(shape) == 1 else part.view(shape) for part, shape in parts]
-        return logits[-1], logits[:-1], [*sparse, *dense]
+        return logits[-1], logits[:-1], [*sparse[: self._n_own], *of_lists, *dense]
 
     def _run(self, logits: Tensor, gradients: Tensor | None) -> None:
         to = None if gradients is None else gradients.data_ptr()
@@ -168,8 +184,8 @@ class _Call:
 
     def _raise_unknown_id(self) -> None:
         for name, n_ids in zip(self._plan.names, self._plan.n_ids, strict=True):
-            ids = self._batch.identities[name]
-            if len(ids) and int(ids.max()) >= n_ids:
+            ids = self._ids[name]
+            if name not in self._batch.lists and len(ids) and int(ids.max()) >= n_ids:
                 raise IndexError(
                     f"{name} must lie in range(0, {n_ids}), got {int(ids.max())}. Was the encoder "
                     "fitted on another catalogue?"

@@ -5,11 +5,12 @@
 
 namespace din {
 
-struct Ids {  // of a field, or of one attribute of a behaviour's events
+struct Ids {  // of a field, or of one attribute of a behaviour's events; of lists, their numbers
     const int32_t* ids;
     int64_t table, first_row, n_ids, width;
     int64_t column;     // of a field among the MLP's inputs, of an attribute among the keys'
     int64_t candidate;  // of an attribute: the number of the field it is compared with, or -1
+    const float* likeness;  // of lists: of each event's and its candidate's, 0 to 1; else null
 };
 
 enum Activation : int64_t { NONE, PRELU, SIGMOID };

@@ -65,9 +65,14 @@ class Plan:
     names : list of str
         Whose ids they are: all fields, then the attributes of each behaviour.
     n_ids : list of int
-        Below which theirs are.
+        Below which theirs are; of lists as many as a batch has.
     names_of_table : list of list of str
-        Those names by their table.
+        Those names by their table. Behind the module's own tables, each field of lists has one: the
+        means of a batch's distinct lists.
+    lists : list of str
+        Fields of lists, in the order of these tables.
+    compared_lists : list of tuple
+        A behaviour's histories, one of them of lists, and the candidate that it is compared with.
     shapes : list of Size
         Of the parameters, in their order: tables, then weight, bias and slope of each layer.
     n_weights : list of int
@@ -80,6 +85,8 @@ class Plan:
         self.watch = Watch(module)
         self.names: list[str] = []
         self.event_numbers: list[str] = []
+        self.lists = [field.name for field in module.schema.fields if field.holds_lists]
+        self.compared_lists: list[tuple[tuple[str, ...], str, str]] = []
         self._parameters: list[tuple[dict, str]] = []
         self.shapes: list[torch.Size] = []
         self._ids: list[tuple[int, ...]] = []
@@ -95,13 +102,14 @@ class Plan:
         n_layers = self._add_layers([*module.mlp, module.output])
         parts = module.interest_modules
         rows = [self._behaviour(module, p, columns[p.behaviour.histories]) for p in parts]
+        widths = [*map(int, embeddings.tables), *map(embeddings.width, self.lists)]
         self.names_of_table = [
             [name for name, ids in zip(self.names, self._ids, strict=True) if ids[1] == number]
-            for number in self._table_of.values()
+            for number in range(len(widths))
         ]
         self.n_ids = [ids[3] for ids in self._ids]
-        tables = [(0, int(width), 0, 0, 0) for width in embeddings.tables]
-        self.n_weights = [shape.numel() for shape in self.shapes[len(tables) :]]
+        tables = [(0, width, 0, 0, 0) for width in widths]
+        self.n_weights = [shape.numel() for shape in self.shapes[len(embeddings.tables) :]]
         sizes = len(module.of_ids), len(parts), n_layers, len(tables), len(module.of_numbers)
         n_inputs, counts = sum(module.mlp_inputs.values()), (len(DECAYS), N_COUNTED)
         constants = _DECAYS.ctypes.data, *sizes, n_inputs, *counts, int(ADDED_EVENTS)
@@ -135,9 +143,12 @@ class Plan:
         embeddings = module.embeddings
         vocabulary = embeddings.vocabulary_of[name]
         width = embeddings.width_of[vocabulary]
-        sizes = embeddings.offset_of[vocabulary], embeddings.sizes[vocabulary], width
+        table = self._table_of[str(width)], embeddings.offset_of[vocabulary]
+        n_ids = embeddings.sizes[vocabulary]
+        if name in self.lists:
+            table, n_ids = (len(self._table_of) + self.lists.index(name), 0), 0
         self.names.append(name)
-        self._ids.append((0, self._table_of[str(width)], *sizes, column, candidate))
+        self._ids.append((0, *table, n_ids, width, column, candidate, 0))
 
     def _add_layers(self, modules: Sequence[nn.Module]) -> int:
         """Add linear layers and what follows them; returns the number of layers."""
@@ -160,6 +171,8 @@ class Plan:
         ):
             number = -1 if candidate is None else module.of_ids.index(candidate)
             self._add_ids(module, name, start, number)
+            if name in self.lists and candidate is not None:
+                self.compared_lists.append((behaviour.histories, name, candidate))
         self.event_numbers += behaviour.numbers
         first_layer, n_layers = len(self._layers), 0
         if interest.pooling == "attention":
@@ -181,7 +194,10 @@ class Plan:
         of_layers = layers.view(POINTER).reshape(len(layers), -1)[:, : len(OF_LAYER)]
         is_there = np.ones(of_layers.shape, dtype=bool)
         is_there[:, -1] = structures["layers"]["activation"] == ACTIVATIONS["PReLU"]
-        inputs = [ids["ids"], behaviours["offsets"], behaviours["is_shared"], event_numbers]
+        of_lists = np.isin(self.names, self.lists)
+        is_compared = of_lists & (structures["ids"]["candidate"] >= 0)
+        inputs = [ids["ids"], ids["n_ids"][of_lists], ids["likeness"][is_compared]]
+        inputs += [behaviours["offsets"], behaviours["is_shared"], event_numbers]
         inputs += [tables["rows"], of_layers[is_there]]
         inputs += [network[member] for member in ("numbers", "n_rows", "n_threads")]
         outputs = [tables["touched"], tables["values"]]

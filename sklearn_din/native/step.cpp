@@ -25,6 +25,9 @@ inline void clear(float* to, int64_t n) { memset(to, 0, n * sizeof(float)); }
 inline void add(float* to, const float* from, int64_t n) {
     for (int64_t i = 0; i < n; i += LANES) at(to + i) += at(from + i);
 }
+inline void add_times(float* to, float times, const float* from, int64_t n) {
+    for (int64_t i = 0; i < n; i += LANES) at(to + i) += times * at(from + i);
+}
 inline float dot(const float* a, const float* b, int64_t n) {
     Lanes sum = {};
     for (int64_t i = 0; i < n; i += LANES) sum += at(a + i) * at(b + i);
@@ -212,7 +215,8 @@ void write_query(
 }
 
 // Keys of a row's events by one attribute and, where they have the candidate's id, powers of the
-// decays: among the relations of the ``c``-th attribute that is compared.
+// decays: among the relations of the ``c``-th attribute that is compared. Of lists, the powers are
+// multiplied by how like the candidate's an event's list is.
 void write_attribute(
     const Step& step, const Events& b, int64_t number, int64_t c, Task& task, int64_t row,
     float* inputs) {
@@ -223,11 +227,19 @@ void write_attribute(
         copy(inputs + i * ld + attribute.column, row_of(net, attribute, from + i, task),
              attribute.width);
     if (attribute.candidate < 0 || !b.of->is_extended) return;
+    float* const relations = inputs + b.width + c;
+    if (attribute.likeness) {
+        const float* const likeness = attribute.likeness + begin_of(*b.of, row);
+        for (int64_t i = 0; i < n; i++)
+            for (int64_t d = 0; d < net.n_decays; d++)
+                relations[i * ld + d * b.n_compared] = likeness[i] * step.powers[d][n - 1 - i];
+        return;
+    }
     const int32_t shown = net.ids[attribute.candidate].ids[row];
     if (shown == 0 || shown == 1) return;
     for (int64_t i = 0; i < n; i++)
         for (int64_t d = 0; d < (attribute.ids[from + i] == shown ? net.n_decays : 0); d++)
-            inputs[i * ld + b.width + d * b.n_compared + c] = step.powers[d][n - 1 - i];
+            relations[i * ld + d * b.n_compared] = step.powers[d][n - 1 - i];
 }
 
 void write_events(const Step& step, const Events& b, Task& task, int64_t row, float* inputs) {
@@ -329,7 +341,7 @@ void sum_events(const Step& step, const Events& b, const OfEvents& own, int64_t 
             if (relations[c] == 0) continue;
             for (int64_t d = 0; d < net.n_counted; d++)
                 s.totals[3 + d * b.n_compared + c] += relations[d * b.n_compared + c];
-            add(s.matching + c * b.width, key, b.width);
+            add_times(s.matching + c * b.width, relations[c], key, b.width);
         }
         const float* numbers = relations + net.n_decays * b.n_compared + 1;
         for (int64_t j = 0; j < b.of->n_numbers; j++)
@@ -573,7 +585,7 @@ void sums_backward(
         for (int64_t j = 0; j < width; j += LANES)
             at(to + j) = at(g.all + j) + weight * at(g.pooled + j);
         for (int64_t c = 0; c < (b.of->is_extended ? b.n_compared : 0); c++)
-            if (relations[c] != 0) add(to, g.matching + c * width, width);
+            if (relations[c] != 0) add_times(to, relations[c], g.matching + c * width, width);
     }
 }
 

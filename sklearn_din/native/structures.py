@@ -25,7 +25,7 @@ def _structure(members: str) -> np.dtype:
     return np.dtype([(name, POINTER) for name in members.split()])
 
 
-IDS = _structure("ids table first_row n_ids width column candidate")
+IDS = _structure("ids table first_row n_ids width column candidate likeness")
 LINEAR = _structure("weight bias slope n_inputs n_outputs activation")
 BEHAVIOUR = _structure(
     "offsets is_shared first_ids n_attributes first_number n_numbers first_layer n_layers width "

@@ -81,6 +81,19 @@ class BatchLists(NamedTuple):
         common.index_add_(0, pairs, is_common.float())
         return common * (n * n_others).clamp(min=1).float().rsqrt()
 
+    def likeness_of_all(self, others: BatchLists) -> Tensor:
+        """Return the same of every list and every other one: (n_lists, n_others)."""
+        ids = self.identities.unique()
+        ids, common = ids[ids != UNKNOWN_ID], []
+        for lists in (self, others):
+            is_known = torch.isin(lists.identities, ids)
+            at = lists.rows[is_known], torch.searchsorted(ids, lists.identities[is_known])
+            common.append(
+                torch.zeros(len(lists.offsets) - 1, len(ids)).index_put(at, torch.ones(()))
+            )
+        lengths = self.offsets.diff().unsqueeze(1) * others.offsets.diff()
+        return common[0] @ common[1].t() * lengths.clamp(min=1).float().rsqrt()
+
 
 class DistinctRows(NamedTuple):
     """The distinct rows of an embedding table that a batch's ids refer to, ascending.

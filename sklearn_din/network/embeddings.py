@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from sklearn_din.features.schema import FIRST_KNOWN_ID, Schema
+from sklearn_din.features.schema import FIRST_KNOWN_ID, UNKNOWN_ID, Schema
 from sklearn_din.network.batch import BatchLists, BatchVectors, DistinctRows
 from sklearn_din.network.segments import sum_events
 
@@ -135,6 +135,16 @@ class FieldEmbeddings(nn.Module):
                 of_ids = projected[self.vocabulary_of[name]].index_select(0, vectors.rows[name])
                 embeddings[name] = embeddings[name] + of_ids
         return embeddings
+
+    def means_of(self, lists: Mapping[str, BatchLists]) -> dict[str, Tensor]:
+        """Return the embedding of each distinct list, (n_lists, width), by field."""
+        each = {
+            name: of._replace(at=torch.arange(len(of.offsets) - 1)) for name, of in lists.items()
+        }
+        ids = {
+            n: of.identities.masked_fill(of.identities < 0, UNKNOWN_ID) for n, of in lists.items()
+        }
+        return self(ids, lists=each)
 
     @torch.no_grad()
     def distinct_rows(self, ids: Mapping[str, Tensor]) -> dict[str, DistinctRows]:

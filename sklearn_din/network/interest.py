@@ -375,13 +375,25 @@ def find_same(interest: Interest, batch: Batch) -> list[Tensor]:
     same, rows = [], interest.segments_of(batch).rows
     for history, candidate, _ in interest.compared:
         if candidate in batch.lists:
-            lists = batch.lists[candidate]
-            at = batch.lists[history].at, lists.at.index_select(0, rows)
-            same.append(batch.lists[history].likeness_to(lists, *at))
+            same.append(likeness_of_lists(batch, interest.behaviour.histories, history, candidate))
         else:
             shown = shown_ids(batch.identities[candidate]).index_select(0, rows)
             same.append((batch.identities[history] == shown).float())
     return same
+
+
+def likeness_of_lists(
+    batch: Batch, histories: tuple[str, ...], history: str, candidate: str
+) -> Tensor:
+    """Return how like the list of each event and of its impression's candidate are, from 0 to 1.
+
+    likeness : (n_events,); where all candidates share a history, (n_rows * n_events,)
+    """
+    events, shown = batch.lists[history], batch.lists[candidate]
+    if not batch.shared:
+        return events.likeness_to(shown, events.at, shown.at.index_select(0, batch.rows[histories]))
+    of_lists = shown.likeness_of_all(events).index_select(1, events.at)
+    return of_lists.index_select(0, shown.at).flatten()
 
 
 def shown_ids(ids: Tensor) -> Tensor:
