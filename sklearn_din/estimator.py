@@ -67,65 +67,6 @@ class DINEstimator(EstimatorState, Parameters, BaseEstimator):
     novelty_: dict[str, float]
     _fitted_on_encoded: bool
 
-    @_fit_context(prefer_skip_nested_validation=True)
-    def fit(
-        self,
-        X: ImpressionsLike,
-        y: ArrayLike,
-        sample_weight: ArrayLike | None = None,
-        groups: ArrayLike | None = None,
-    ) -> Self:
-        """Train the network.
-
-        Parameters
-        ----------
-        X : EncodedFeatures, or array-like or DataFrame of shape (n, n_features)
-            Impressions, one row per candidate shown. Arrays and frames are numeric throughout.
-        y : array-like of shape (n,), or array or frame of shape (n, n_labels)
-            Two kinds of labels; the larger one is the click. Several labels, such as click and
-            purchase, share all hidden layers; NaN is left out. DINRegressor: numbers.
-        sample_weight : array-like of shape (n,), default=None
-            Factor of each impression's loss.
-        groups : array-like of shape (n,), default=None
-            With ``validation="groups"``: impressions of one group stay together. None: the users
-            that the encoder was given, ``HistorySequenceEncoder(user=...)``.
-
-        Returns
-        -------
-        self : DINClassifier
-
-        Warns
-        -----
-        UserWarning
-            If clicked candidates are among the events of their history far more often than others,
-            and than the events repeat each other: histories then hold the row's own click. If one
-            column alone tells the label. Both need enough rows to be no accident.
-
-        Raises
-        ------
-        ValueError
-            For labels of one or more than two kinds, missing labels, numbers that are not
-            finite, lengths that differ, or a loss that is no longer finite; for a checkpoint of
-            other parameters or data, or a damaged one.
-        OSError
-            Where the folder of a :class:`Checkpoint` cannot be written to.
-        RuntimeError
-            Where another training holds that folder; where one of the processes that train
-            together is gone.
-        """
-        with _training_ranks() as processes:
-            inputs = check_inputs(self, X, y, sample_weight)
-            if inputs.is_encoded and processes.rank == 0:
-                from sklearn_din.training.leaks import warn_of_leaks
-
-                warn_of_leaks(inputs.X, inputs.target.clicks(inputs.y))
-            net = self._new_net(inputs.target)
-            net.callbacks = [*(self.callbacks or ()), *self._progress(processes, inputs)]
-            net.fit(inputs.X, inputs.y, inputs.weights, groups, ranks=processes)
-            self._warn_of_end(net)
-            self._keep(net, inputs)
-        return self
-
     def attention_weights(self, X: EncodedFeatures) -> pd.DataFrame:
         """Return the weight of every past event in its impression's interest.
 
@@ -191,6 +132,26 @@ class DINEstimator(EstimatorState, Parameters, BaseEstimator):
     def module_(self) -> DIN:
         """The torch module."""
         return self.net_.module_
+
+    def _learn(
+        self,
+        X: ImpressionsLike,
+        y: ArrayLike,
+        sample_weight: ArrayLike | None,
+        groups: ArrayLike | None,
+    ) -> Self:
+        with _training_ranks() as processes:
+            inputs = check_inputs(self, X, y, sample_weight)
+            if inputs.is_encoded and processes.rank == 0:
+                from sklearn_din.training.leaks import warn_of_leaks
+
+                warn_of_leaks(inputs.X, inputs.target.clicks(inputs.y))
+            net = self._new_net(inputs.target)
+            net.callbacks = [*(self.callbacks or ()), *self._progress(processes, inputs)]
+            net.fit(inputs.X, inputs.y, inputs.weights, groups, ranks=processes)
+            self._warn_of_end(net)
+            self._keep(net, inputs)
+        return self
 
     def _learn_more(
         self,
@@ -557,6 +518,54 @@ class DINClassifier(ClassifierMixin, DINEstimator, ClickParameters):
     _parameter_constraints: dict = constraints_of(ClickParameters)
     _kinds_of_target = (Click, Labels)
     _target: Click | Labels
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(
+        self,
+        X: ImpressionsLike,
+        y: ArrayLike,
+        sample_weight: ArrayLike | None = None,
+        groups: ArrayLike | None = None,
+    ) -> Self:
+        """Train the network.
+
+        Parameters
+        ----------
+        X : EncodedFeatures, or array-like or DataFrame of shape (n, n_features)
+            Impressions, one row per candidate shown. Arrays and frames are numeric throughout.
+        y : array-like of shape (n,), or array or frame of shape (n, n_labels)
+            Two kinds of labels; the larger one is the click. Several labels, such as click and
+            purchase, share all hidden layers; NaN is left out.
+        sample_weight : array-like of shape (n,), default=None
+            Factor of each impression's loss.
+        groups : array-like of shape (n,), default=None
+            With ``validation="groups"``: impressions of one group stay together. None: the users
+            that the encoder was given, ``HistorySequenceEncoder(user=...)``.
+
+        Returns
+        -------
+        self : DINClassifier
+
+        Warns
+        -----
+        UserWarning
+            If clicked candidates are among the events of their history far more often than others,
+            and than the events repeat each other: histories then hold the row's own click. If one
+            column alone tells the label. Both need enough rows to be no accident.
+
+        Raises
+        ------
+        ValueError
+            For labels of one or more than two kinds, missing labels, numbers that are not
+            finite, lengths that differ, or a loss that is no longer finite; for a checkpoint of
+            other parameters or data, or a damaged one.
+        OSError
+            Where the folder of a :class:`Checkpoint` cannot be written to.
+        RuntimeError
+            Where another training holds that folder; where one of the processes that train
+            together is gone.
+        """
+        return self._learn(X, y, sample_weight, groups)
 
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(

@@ -68,6 +68,34 @@ class DINRegressor(RegressorMixin, DINEstimator, NumberParameters):
     _target: Numbers
 
     @_fit_context(prefer_skip_nested_validation=True)
+    def fit(
+        self,
+        X: ImpressionsLike,
+        y: ArrayLike,
+        sample_weight: ArrayLike | None = None,
+        groups: ArrayLike | None = None,
+    ) -> Self:
+        """Train the network, as :meth:`DINClassifier.fit` does.
+
+        Parameters
+        ----------
+        X : EncodedFeatures, or array-like or DataFrame of shape (n, n_features)
+            Impressions, one row per candidate shown. Arrays and frames are numeric throughout.
+        y : array-like of shape (n,)
+            Numbers.
+        sample_weight : array-like of shape (n,), default=None
+            Factor of each impression's loss.
+        groups : array-like of shape (n,), default=None
+            With ``validation="groups"``: impressions of one group stay together. None: the users
+            that the encoder was given.
+
+        Returns
+        -------
+        self : DINRegressor
+        """
+        return self._learn(X, y, sample_weight, groups)
+
+    @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(
         self, X: ImpressionsLike, y: ArrayLike, sample_weight: ArrayLike | None = None
     ) -> Self:

@@ -21,7 +21,12 @@ import sklearn.metrics
 
 from sklearn_din.training.inputs import device_for
 from sklearn_din.training.net_state import networks_on
-from sklearn_din.utils.whole_files import ModelFileError, damaged_file, whole_file
+from sklearn_din.utils.whole_files import (
+    ModelFileError,
+    damaged_file,
+    refuse_folder,
+    whole_file,
+)
 
 OWN_TYPES = (
     "sklearn_din.estimator.DINClassifier",
@@ -173,6 +178,7 @@ def load(path: str | os.PathLike[str], *, trusted: Sequence[str] = (), device: s
     import skops.io
     from skops.io.exceptions import UntrustedTypesFoundException
 
+    refuse_folder(path)
     device = device_for(device)
     allowed = [*trusted_types(), *([trusted] if isinstance(trusted, str) else trusted)]
     with open(path, "rb") as file:
@@ -224,6 +230,7 @@ def inspect(path: str | os.PathLike[str]) -> dict[str, Any]:
     """
     import skops.io
 
+    refuse_folder(path)
     with open(path, "rb") as file:
         try:
             n_bytes = _check_zip(file)

@@ -66,7 +66,7 @@ from sklearn_din.utils.validation import (
     refuse_new_columns,
 )
 from sklearn_din.utils.version import __version__
-from sklearn_din.utils.warnings import ADVICE_FROM
+from sklearn_din.utils.warnings import ADVICE_FROM, log_once
 
 
 @dataclasses.dataclass(kw_only=True, eq=False, repr=False)
@@ -418,7 +418,7 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
         return np.asarray(self.schema_.feature_names_out(), dtype=object)
 
     def set_output(self, *, transform: str | None = None) -> Self:
-        """Do nothing: a frame of numbers cannot hold ids and histories.
+        """Log once that the output stays as it is: a frame cannot hold ids and histories.
 
         Parameters
         ----------
@@ -429,6 +429,12 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
         -------
         self
         """
+        if transform not in (None, "default"):
+            log_once(
+                f"{type(self).__name__}.set_output(transform={transform!r}) changes nothing: it "
+                "returns EncodedFeatures, which DINClassifier reads. EncodedFeatures.to_numpy() "
+                "makes a matrix of them for other estimators."
+            )
         return self
 
     @property

@@ -1,5 +1,6 @@
 """What is wrong with a log is said at fit; honest twins of each fault are silent."""
 
+import html
 import warnings
 
 import numpy as np
@@ -296,6 +297,17 @@ def test_check_says_of_each_check_that_nothing_was_found_or_what_it_needs(log):
     left_out = table[table["verdict"] == "not checked"].set_index("name")["what to do"].to_dict()
     of_labels = dict.fromkeys([*NAMES[2:3], *NAMES[4:]], "Pass y, one label of two kinds.")
     assert left_out == of_labels | {"histories on their rows": "Pass user= and time=."}
+
+
+def test_a_printed_check_cuts_no_sentence(log):
+    shown, y = log
+    table = check(attach(shown, shown[y == 1]).assign(rate=y.astype(float)), y)
+    printed = " ".join(repr(table).split())
+    in_notebooks = html.unescape(table._repr_html_())
+    for sentences in (*table["verdict"], *table["what to do"]):
+        assert sentences in printed
+        assert sentences in in_notebooks
+    assert max(map(len, repr(table).splitlines())) <= 88
 
 
 @pytest.mark.parametrize("kind", ["pandas", "polars", "scan"])

@@ -245,6 +245,26 @@ def fit_lists(**columns):
     HistorySequenceEncoder(histories=histories).fit(pd.DataFrame(LISTS | columns))
 
 
+@refuses(({}, r"vector holds 2 numbers in every row, as vectors of items .*vectors=\{'item': X\["))
+def fit_a_column_of_vectors():
+    HistorySequenceEncoder().fit(SHOWN.assign(vector=[[0.5, 1.5], [2.5, 1.0]]))
+
+
+def test_vectors_are_given_as_the_error_says():
+    X = SHOWN.assign(vector=[[0.5, 1.5], [2.5, 1.0]])
+    vectors = {"item": X[["item", "vector"]].drop_duplicates("item")}
+    encoder = HistorySequenceEncoder(drop=["vector"], vectors=vectors).fit(X)
+    assert encoder.schema_.vector_sizes == {"item": 2}
+
+
+@refuses(
+    ({"user": "item"}, r"no column 'item'; did you mean 'rest__item'\? ColumnTransformer\(verb"),
+    ({"numeric": ["rest__prize"]}, r"did you mean 'rest__price'\? Its columns"),
+)
+def fit_names_of_a_column_transformer(**parameters):
+    HistorySequenceEncoder(**parameters).fit(SHOWN.add_prefix("rest__"))
+
+
 @refuses(({}, "the column of users must hold one key per row", TypeError))
 def fit_users_that_are_lists(*, ours):
     HistorySequenceEncoder(user="category").fit(ours(SHOWN.assign(category=[[1], [2, 3]])))
@@ -696,6 +716,25 @@ ENCODED, HALVES = make_impressions(20), np.arange(20) % 2
 )  # fmt: skip
 def fit_a_classifier(sample_weight=None, groups=None, **parameters):
     quick(**parameters).fit(ENCODED, HALVES, sample_weight=sample_weight, groups=groups)
+
+
+@refuses(
+    (
+        (lambda: DINClassifier(n_estimators=9)),
+        r"DINClassifier\.__init__.* 'n_estimators'",
+        TypeError,
+    ),
+    *(
+        (
+            lambda kind=kind: kind().fit(ENCODED, HALVES, eval_set=[]),
+            rf"^{kind.__name__}\.fit\(\) got .* 'eval_set'",
+            TypeError,
+        )
+        for kind in (DINClassifier, DINRegressor)
+    ),
+)
+def give_a_parameter_of_other_libraries(call):
+    call()
 
 
 @refuses(

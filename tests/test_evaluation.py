@@ -1,5 +1,7 @@
 """A catalogue's evaluation equals the metrics over all pairs scored one by one."""
 
+import logging
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -68,6 +70,15 @@ def test_scores_by_hand(by_hand, relevant, expected):
     assert (table["n_users"] + table["n_left_out"]).tolist() == [3, 3]
 
 
+def test_its_progress_is_in_the_log(fitted, users, candidates, relevant, caplog):
+    with caplog.at_level(logging.INFO, logger="sklearn_din"):
+        table = evaluate_ranking(fitted, users, candidates, relevant)
+        n_pairs = table["n_users"].item() * len(candidates)
+        rank_candidates(fitted, users[:0], candidates)  # nothing to wait for
+    (message,) = caplog.messages
+    assert message.startswith(f"ranking pairs of users and candidates: {n_pairs:,} rows in ")
+
+
 def test_users_without_a_row_are_named_in_a_warning(by_hand):
     relevant = pd.DataFrame({"user": ["ann", "dan", "dan"], "item": ["hat", "hat", "shoe"]})
     with pytest.warns(UserWarning, match=r"names 1 users who have no row in users, such as 'dan'"):
@@ -88,7 +99,7 @@ def test_what_was_had_already_neither_ranks_nor_counts(fitted, users, candidates
         expected = metric(y, scores, groups=pairs["user"], k=3)
         assert table[name].item() == pytest.approx(expected, abs=1e-9)
     assert table["n_users"].item() == pairs["user"][y].nunique() < relevant["user"].nunique()
-    with pytest.raises(ValueError, match="exclude leaves out every pair that is relevant"):
+    with pytest.raises(ValueError, match="exclude contains every relevant pair"):
         evaluate_ranking(fitted, users, candidates, relevant, exclude=relevant)
     had = users[["user", "hist_item"]].explode("hist_item").set_axis(["user", "item"], axis=1)
     by_frame = evaluate_ranking(fitted, users, candidates, relevant, exclude=had)

@@ -221,6 +221,12 @@ def test_a_candidate_and_a_history_that_share_no_id_and_the_advice(spell_item, s
     assert said(lambda: encoder().fit(make_frame(spell_item, spell_item)))[0] == []  # in one way
 
 
+def test_numbers_are_named_as_they_are_typed():
+    frame = make_frame(lambda item: item, lambda item: item + 1_000)
+    (message,), _ = said(lambda: encoder().fit(frame))
+    assert re.search(r"share 0% of their ids, such as \d+ and \d+: next to nothing", message)
+
+
 def test_catalogues_that_share_no_id_are_said_unless_they_are_small():
     frame = make_frame("film {}".format, "song {}".format)
     (message,), _ = said(lambda: encoder().fit(frame))

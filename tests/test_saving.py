@@ -211,6 +211,13 @@ def test_only_estimators_are_saved_and_into_folders_that_are_there(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"m\.din needs a folder that is there.*models'"):
         save(DINClassifier(), tmp_path / "models" / "m.din")
     assert not list(tmp_path.iterdir())
+    for use in (
+        lambda: save(DINClassifier(), tmp_path),
+        lambda: load(tmp_path),
+        lambda: inspect(tmp_path),
+    ):
+        with pytest.raises(IsADirectoryError, match=r"this is a folder: give the path of a file"):
+            use()
 
 
 def test_networks_come_back_on_the_device_that_is_asked_for(fitted, frame, path, monkeypatch):

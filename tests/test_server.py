@@ -415,4 +415,4 @@ def test_a_port_that_is_taken_is_one_line(served, capsys):
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(SystemExit):
         main(["serve", str(folder / "model.din"), "--catalogue", str(folder / "items.parquet"),
               "--port", str(taken.getsockname()[1])])  # fmt: skip
-    assert "cannot be listened at: Address already in use" in capsys.readouterr().err
+    assert "Address already in use" in capsys.readouterr().err

@@ -13,6 +13,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn_din import EncodedFeatures, HistorySequenceEncoder
 from sklearn_din.encoding import frames
 from sklearn_din.encoding.item_columns import ItemColumns
+from sklearn_din.utils.warnings import log_once
 from tests.click_frames import as_lists, encoder, same, with_windows
 
 
@@ -106,6 +107,15 @@ def test_feature_names_are_those_of_the_matrix_and_output_stays_encoded():
         assert isinstance(encoder().fit_transform(frame), EncodedFeatures)
     pipeline = make_pipeline(encoder()).set_output(transform="pandas")
     assert isinstance(pipeline.fit_transform(frame), EncodedFeatures)
+
+
+def test_a_frame_that_is_asked_for_is_refused_in_one_line_of_the_log(caplog):
+    log_once.cache_clear()
+    for _ in range(2):
+        encoder().set_output(transform="polars")
+        encoder().set_output(transform=None)
+    (message,) = caplog.messages
+    assert "set_output(transform='polars') changes nothing: it returns EncodedFeatures" in message
 
 
 def test_empty_histories_warn_at_fit_and_pass_at_predict():

@@ -243,8 +243,8 @@ def check_server(host: str, port: int) -> None:
         listen(host, port).close()
     except OSError as error:
         raise ValueError(
-            f"port {port} of {host} cannot be listened at: {error.strerror}. Name another one; 0 "
-            "takes any that is free."
+            f"the server cannot use port {port} of {host}: {error.strerror}. Choose another port; "
+            "with --port 0 the system chooses a free one."
         ) from error
 
 

@@ -144,7 +144,7 @@ def _read_clicks(history: pd.DataFrame, options: Options) -> np.ndarray:
     if len(others):
         raise ValueError(
             f"--label {options.label} must hold 1 for clicks and 0 for others, got "
-            f"{others.iloc[0]!r} in {options.history}. Give a condition, such as --label "
+            f"{others.tolist()[0]!r} in {options.history}. Give a condition, such as --label "
             f"'{options.label}=={others.iloc[0]}'."
         )
     return is_click

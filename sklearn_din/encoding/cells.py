@@ -119,10 +119,11 @@ def is_missing(cell: Any) -> bool:
 
 
 def first_present(values: Iterable | pa.ChunkedArray) -> object:
-    """Return the first value that is not missing, None where there is none."""
+    """Return the first value that is not missing, None where there is none; of Python's types."""
     if isinstance(values, pa.ChunkedArray):
         values = values.to_pylist()
-    return next((value for value in values if not is_missing(value)), None)
+    first = next((value for value in values if not is_missing(value)), None)
+    return first.item() if isinstance(first, np.number | np.bool_) else first
 
 
 def _advice(values: Values | pd.Series) -> str:

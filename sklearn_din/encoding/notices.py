@@ -342,7 +342,7 @@ def note_unshared(pairs: Pairs, counts: Mapping[str, Occurrences]) -> Iterator[s
         if len(few) < FEW_VALUES or known.mean() >= FEW_SHARED:
             continue
         respelt = find_respelling(some[~known], many)
-        examples = respelt or (some[0], many[0])
+        examples = respelt or (*some[:1].tolist(), *many[:1].tolist())
         hint = "" if respelt is None else ", which seem to be the same"
         yield (
             f"{columns[0]} and {columns[1]} share {known.mean():.0%} of their ids, such as "
@@ -380,7 +380,7 @@ def note_unknown(
     are_strangers = is_item and now == 1 and then <= FEW_NEW
     if pair is None and not is_compared and not are_strangers:
         return None
-    at_fit = repr(known[0]) if pair is None else f"{pair[1]!r:.40} for {pair[0]!r:.40}"
+    at_fit = repr(known[:1].tolist()[0]) if pair is None else f"{pair[1]!r:.40} for {pair[0]!r:.40}"
     how_many = f"no id of {name} is" if now == 1 else f"only {1 - now:.1%} of the ids of {name} are"
     return (
         f"{how_many} known from fit, where they were such as {at_fit:.90}, and "

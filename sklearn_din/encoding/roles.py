@@ -367,6 +367,14 @@ class _Columns:
         numbers = [name for name in names if name in self._of_numbers]
         ids = [name for name in names if name not in self._of_numbers]
         if not ids:
+            lengths = self.facts[numbers[0]].history.n_rows
+            if len(lengths) == 1 and max(lengths) > 1:
+                raise ValueError(
+                    f"{numbers[0]} holds {max(lengths)} numbers in every row, as vectors of items "
+                    "do. Drop the column and give each item's vector once, "
+                    f"HistorySequenceEncoder(vectors={{'item': X[['item', {numbers[0]!r}]]"
+                    ".drop_duplicates('item')}). Numbers of events need the history of their ids."
+                )
             raise ValueError(
                 f"{numbers[0]} holds one number per event, and no history of ids says which events "
                 "they are. Attach both in one call of attach_history; else name both as one "

@@ -1,5 +1,6 @@
 """check: what is wrong with impressions, before anything is trained on them."""
 
+import textwrap
 from collections.abc import Iterator
 
 import numpy as np
@@ -20,6 +21,7 @@ from sklearn_din.utils.warnings import Finding, collect_messages
 CHECKED_ROWS = 200_000
 NOTHING = "nothing found"
 COLUMNS = ["name", "verdict", "what to do"]
+LINE_WIDTH = 88
 
 
 def check(
@@ -54,6 +56,7 @@ def check(
     -------
     DataFrame
         One row per finding, and one per check that found nothing: name, verdict, what to do.
+        Printed, it shows its sentences whole.
 
     Examples
     --------
@@ -79,7 +82,29 @@ def check(
                 check_row_labels(X, y)
             except ValueError as error:
                 order.append(str(error))
-    return pd.DataFrame(_find(chosen, labels, user, time, order), columns=COLUMNS)
+    return Findings(_find(chosen, labels, user, time, order), columns=COLUMNS)
+
+
+class Findings(pd.DataFrame):
+    """A table of findings; printed, it is one paragraph per finding, and no sentence is cut.
+
+    >>> Findings([Finding("labels", "The label 2 is the click.", "Swap them.")], columns=COLUMNS)
+    labels: The label 2 is the click.
+        Swap them.
+    """
+
+    def __repr__(self) -> str:
+        lines = []
+        for name, verdict, advice in self.astype(str).itertuples(index=False):
+            lines += textwrap.wrap(f"{name}: {verdict}", LINE_WIDTH, subsequent_indent="    ")
+            lines += textwrap.wrap(
+                advice, LINE_WIDTH, initial_indent="    ", subsequent_indent="    "
+            )
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        with pd.option_context("display.max_colwidth", None):
+            return self.to_html(index=False)
 
 
 def _choose_rows(X: IntoDataFrame | Scan, user: str | None, time: str | None) -> np.ndarray:

@@ -200,9 +200,11 @@ def _one_history(
     first, *others = (group["event"].tolist() for group in groups)
     for row, history in enumerate(others, start=1):
         if history != first:
+            is_longer = len(history) != len(first)
             raise ValueError(
                 "the rows must share one history, so that candidates can be compared: row 0 has "
-                f"{len(first)} events, row {row} has {len(history)} or others."
+                f"{len(first)} events, row {row} has "
+                f"{len(history) if is_longer else 'the same number of different ones'}."
             )
     return np.stack([group[column].to_numpy(dtype=float) for group in groups]), first
 

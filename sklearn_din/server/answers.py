@@ -229,8 +229,8 @@ class Answers:
         if not isinstance(user, Mapping):
             if log is None:
                 raise ValueError(
-                    f"user as an id, {user!r:.40}, needs a log of what users did: start the server "
-                    f"with --history. Or give the user's columns: {self.user_columns}."
+                    f"user is an id, {user!r:.40}, and this server has no log of events: start it "
+                    f"with --history, or give the user's columns: {self.user_columns}."
                 )
             user = {log.user: user}
         refuse_other_keys([user], sorted(self._asked), what="a user")
@@ -356,8 +356,8 @@ def _find_item(catalogue: pd.DataFrame, encoder: Any) -> str:
     if item in known and not catalogue[item].isin(known[item]).any():
         raise ValueError(
             f"the model knows no item of the catalogue: {item!r} has values such as "
-            f"{catalogue[item].iloc[0]!r}, and the model such as {plain(known[item][0])!r}. Is the "
-            "file of another catalogue, or are ids text in one of both?"
+            f"{catalogue[item].tolist()[0]!r}, and the model such as {plain(known[item][0])!r}. Is "
+            "the file of another catalogue, or are ids text in one of both?"
         )
     return item
 

@@ -36,7 +36,7 @@ LOGGER = logging.getLogger("sklearn_din.server")
 
 
 class Guard:
-    """A layer around the application: who may not ask is told so before a body is read.
+    """Middleware that refuses unauthorized requests before it reads their bodies.
 
     Of a request the log gets the route, the status, its size and its time; of an error of ours its
     type and line. A post that is no JSON is refused, so that no page of elsewhere can send one

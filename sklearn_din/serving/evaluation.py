@@ -37,7 +37,8 @@ def evaluate_ranking(
     This evaluates a recommender in one call. Choose a moment after the training data of the
     Pipeline. ``users`` are the users at that moment and their histories, ``candidates`` what
     could be shown to them, ``relevant`` what they clicked (bought, watched) afterwards.
-    :func:`rank_candidates` makes the ranking.
+    :func:`rank_candidates` makes the ranking, and shows its progress on a terminal, or every ten
+    seconds in the log "sklearn_din" at level INFO.
 
     With m relevant items of a user, rank r of each (from 1) and sums over those with ``r <= k``:
     ``recall = sum 1 / m``; ``hit_rate`` is 1 if there is any; ``mrr`` is 1 over the smallest r;
@@ -152,8 +153,8 @@ def evaluate_ranking(
         row, catalogue = row[is_new], catalogue[is_new]
         if not len(row):
             raise ValueError(
-                "exclude leaves out every pair that is relevant, so that nothing can be found. "
-                "Pairs to exclude are those from before the moment of the ranking."
+                "exclude contains every relevant pair, so that no ranking can have a hit. Exclude "
+                "only pairs from before the moment of the ranking."
             )
     evaluated, row = np.unique(row, return_inverse=True)
     n_relevant, is_candidate = np.bincount(row), catalogue >= 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, Generic
@@ -22,6 +23,7 @@ from sklearn_din.serving.diversity import check_diversify
 from sklearn_din.serving.pair_levels import Users, check_levels, find_memory
 from sklearn_din.training.reading import Label, Reading
 from sklearn_din.utils.frames import CallerFrame
+from sklearn_din.utils.progress import show_progress
 from sklearn_din.utils.validation import check_choice, check_count, check_frame, check_name
 from sklearn_din.utils.warnings import warn_user
 
@@ -290,9 +292,13 @@ class Ranker(Generic[IntoDataFrameT]):
         logits: list[np.ndarray] = []
         chosen, excluded = _allow(pairs, exclude, only)
         counts = pairs.n_users, n_candidates
+        n_pairs = math.prod(counts) - len(excluded) if chosen is None else len(chosen)
         blocks = pair_blocks(*counts, chosen, excluded, size=PAIRS_PER_BLOCK)
         if self._shortlist is not None and only is None and by is None:
             blocks = pairs.shortlists(max(self._shortlist, top_k), excluded)
+            n_pairs = pairs.n_users * self._shortlist
+        if isinstance(people, pd.DataFrame):  # a request of one user is short
+            blocks = show_progress(blocks, "ranking pairs of users and candidates", n_pairs)
         for block in blocks:
             rows, positions = np.divmod(block, n_candidates)
             # The same pair can get logits that differ in the last bits, by its place in the batch:
@@ -325,7 +331,10 @@ class Ranker(Generic[IntoDataFrameT]):
     def find_similar(self, position: int, n: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the positions of candidates that go best with one, and their scores above 0."""
         if self._catalogue is None:
-            raise ValueError("items like another need a Pipeline without a step before the encoder")
+            raise ValueError(
+                "similar items need a Pipeline that begins with the encoder: this one has a step "
+                "before it."
+            )
         return self._catalogue.find_similar(position, n)
 
     def _answer(self, best: np.ndarray, ranks: np.ndarray, logits: np.ndarray) -> IntoDataFrameT:
@@ -512,8 +521,8 @@ def _warn_of_copies(candidates: pd.DataFrame, schema: Schema) -> None:
     if copies.any():
         warn_user(
             f"candidates have {int(copies.sum())} rows too many: some items in {item!r}, such as "
-            f"{candidates[item][copies].iloc[0]!r}, have several, and each row is ranked, so that "
-            f"a user may get an item twice. Keep one, candidates.drop_duplicates({item!r})."
+            f"{candidates[item][copies].tolist()[0]!r}, have several, and each row is ranked, so "
+            f"that a user may get an item twice. Keep one, candidates.drop_duplicates({item!r})."
         )
 
 

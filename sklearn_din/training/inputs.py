@@ -261,7 +261,7 @@ def _rows_and_y(
             numbers, values = validate_data(estimator, X, y, y_numeric=is_number, **options)
         log_once(
             f"{type(estimator).__name__} was given numbers alone, without ids and histories: it "
-            "trains a network without attention, to which ids are quantities. Put "
+            "trains a network without attention that reads ids as quantities. Put "
             "HistorySequenceEncoder directly before it, Pipeline([('encode', "
             f"HistorySequenceEncoder()), ('din', {type(estimator).__name__}())]), and give that "
             "Pipeline the frame with its histories; what makes numbers of columns "

@@ -70,8 +70,8 @@ def _find_labels(X: EncodedFeatures, clicks: np.ndarray) -> Iterator[Finding]:
                 "columns that are the label",
                 f"{name} alone tells clicked rows from others with an AUC of {auc:.4f}: it is the "
                 "label, a mean of it that counts the row itself, or known only after the click.",
-                f"Where it is, leave it out, HistorySequenceEncoder(drop=[{name!r}]); "
-                "attach_aggregates makes means of what came before each row.",
+                f"In that case drop the column, HistorySequenceEncoder(drop=[{name!r}]); "
+                "attach_aggregates computes means of earlier rows only.",
             )
 
 

@@ -84,8 +84,8 @@ def read_several(
     by_name = {str(name): float(weight) for name, weight in weights.items()}
     if not set(by_name) <= set(names) or not min(by_name.values(), default=-1) >= 0:
         raise ValueError(
-            f"label must name one of {list(names)}, or give weights from 0 on by name, "
-            f"got {label!r}."
+            f"label must be one of {list(names)}, or a dict of such names and non-negative "
+            f"weights, got {label!r}."
         )
     if not isinstance(label, Mapping):
         number = list(names).index(str(label))

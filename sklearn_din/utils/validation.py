@@ -58,8 +58,13 @@ def check_columns(
     """
     for column in columns:
         if column not in present:
-            close = difflib.get_close_matches(str(column), map(str, present), n=1)
+            prefixed = [name for name in map(str, present) if name.endswith(f"__{column}")]
+            close = prefixed or difflib.get_close_matches(str(column), map(str, present), n=1)
             hint = f"; did you mean {close[0]!r}?" if close else "."
+            if close and close[0].endswith(f"__{column}"):  # by default ColumnTransformer's names
+                hint += (
+                    " ColumnTransformer(verbose_feature_names_out=False) keeps names as they are."
+                )
             if column is not None and column in index:  # an index without a name has None
                 hint = "; it is the index: use reset_index()."
             raise ValueError(

@@ -27,6 +27,7 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     ('probability', 1)
     """
     target = Path(os.path.realpath(path))
+    refuse_folder(target)
     if target.exists() and not target.is_file():
         yield target
         return
@@ -42,6 +43,13 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     finally:
         partial.unlink(missing_ok=True)
     sync(target.parent)
+
+
+def refuse_folder(path: str | os.PathLike[str]) -> None:
+    """Raise IsADirectoryError where a path to a file is that of a folder."""
+    if os.path.isdir(path):
+        message = "this is a folder: give the path of a file, such as 'model.din' in it"
+        raise IsADirectoryError(errno.EISDIR, message, os.fspath(path))
 
 
 def sync(path: Path) -> None:
