@@ -282,6 +282,7 @@ NAMES = [
     "counts of the own row",
     "means of the label",
     "clicks before",
+    "rows logged twice",
 ]
 
 

@@ -207,3 +207,34 @@ def test_ids_that_look_the_same_are_said_once_and_the_advice(words, case, where)
     assert X[where].notna().all()
     if case != "without width" or where == "category":
         assert said(lambda: HistorySequenceEncoder(user="user").fit(X))[0] == []
+
+
+# Rows logged twice ---------------------------------------------------------------------------
+
+
+def log_twice(X, y, *, share=1.0, seconds=2, redraw=0.0):
+    """Repeat a share of the rows seconds later; some with a label drawn anew."""
+    chance = np.random.default_rng(0)
+    again = X[chance.random(len(X)) < share]
+    labels = y[again.index].where(chance.random(len(again)) >= redraw, chance.random() < y.mean())
+    again = again.assign(time=again["time"] + pd.Timedelta(seconds=seconds))
+    both = pd.concat([X, again], ignore_index=True)
+    order = both["time"].argsort(kind="stable")
+    return both.iloc[order], pd.concat([y, labels], ignore_index=True).iloc[order]
+
+
+@pytest.mark.parametrize(("share", "rare"), [(1.0, 1), (0.2, 1), (1.0, 10)])
+def test_rows_logged_twice_are_said_and_the_advice(log, share, rare):
+    X, y = log[0], log[1] * (np.arange(len(log[1])) % rare == 0)
+    (message,) = leaks_said(*log_twice(X, y, share=share))
+    assert "of the rows repeat a row of the same user and item from moments before, and" in (
+        message
+    )
+    assert leaks_said(X, y) == []  # the advice
+
+
+@pytest.mark.parametrize(
+    "twice", [{"redraw": 0.7}, {"seconds": 86_400 * 9}, {"share": 0.01}], ids=str
+)
+def test_items_shown_again_are_silent(log, twice):
+    assert leaks_said(*log_twice(*log, **twice)) == []

@@ -14,6 +14,7 @@ from sklearn_din.features.ragged import Ragged
 from sklearn_din.features.schema import FIRST_KNOWN_ID, Behaviour
 from sklearn_din.training.label_means import find_label_means
 from sklearn_din.training.own_counts import find_own_counts
+from sklearn_din.training.repeated_rows import find_repeated_rows
 from sklearn_din.training.wrong_histories import find_clocks_of_some, find_wrong_rows
 from sklearn_din.utils.warnings import Finding, warn_user
 
@@ -95,6 +96,7 @@ CHECKS = {
     "counts of the own row": find_own_counts,
     "means of the label": find_label_means,
     "clicks before": _find_first_clicks,
+    "rows logged twice": find_repeated_rows,
 }
 
 

@@ -83,7 +83,7 @@ def find_clocks_of_some(X: EncodedFeatures, is_click: np.ndarray) -> Finding | N
     """Check whether some users' own clicks are in their histories, where most users' are not."""
     if X.users is None:
         return None
-    rows, users = _rows_of_some_users(X.users)
+    rows, users = rows_of_some_users(X.users)
     some, clicked = X[rows], is_click[rows]
     n_users = int(users.max(initial=-1)) + 1
     for behaviour in X.schema.behaviours:
@@ -123,12 +123,12 @@ def _pairs_of_rows(X: EncodedFeatures) -> tuple[np.ndarray, np.ndarray]:
     """Return rows of one user that follow each other at different times."""
     if X.users is None or X.times is None:
         return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
-    rows, users = _rows_of_some_users(X.users)
+    rows, users = rows_of_some_users(X.users)
     earlier, later = pairs_in_turn(users, np.asarray(X.times)[rows])
     return rows[earlier], rows[later]
 
 
-def _rows_of_some_users(users: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def rows_of_some_users(users: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return all rows of so many users that they are not too many, and the users as codes."""
     codes = key_codes(np.asarray(users), name="the column of users")[0]
     n_rows = np.cumsum(np.bincount(codes[codes >= 0], minlength=1))
