@@ -398,8 +398,7 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
         of_ids = [field.name for field in self.schema_.fields if field.has_ids]
         if name not in of_ids:
             raise ValueError(f"{name!r} has no ids; columns of ids are {of_ids}.")
-        owner = self._learnt.roles.owners[name]
-        return self._learnt.vocabularies[owner].decode(whole_ids(ids))
+        return self._learnt.decode(name, whole_ids(ids))
 
     def get_feature_names_out(self, input_features: ArrayLike | None = None) -> np.ndarray:
         """Return the columns of ``X.to_numpy()``; a history has as many as it keeps events.

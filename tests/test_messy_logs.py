@@ -1,5 +1,6 @@
 """What people do to logs by mistake is said; honest logs that look like it are silent."""
 
+import pickle
 import re
 import unicodedata
 import warnings
@@ -238,3 +239,42 @@ def test_rows_logged_twice_are_said_and_the_advice(log, share, rare):
 )
 def test_items_shown_again_are_silent(log, twice):
     assert leaks_said(*log_twice(*log, **twice)) == []
+
+
+# Another item's columns ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["numbers", "words"])
+def test_candidates_with_another_items_category_are_said_at_predict_and_in_a_catalogue(
+    log, words, kind
+):
+    X = (log if kind == "numbers" else words)[0]
+    train, later = X[:3000], X[3000:]
+    message = "category of item .* is .*, and was .* at fit; so it differs for 8[0-9]% of the known"
+    moved = later.assign(category=later["category"].sample(frac=1, random_state=0).to_numpy())
+    for rows in (moved, moved.drop_duplicates("item")):
+        (text,) = later_said(train, rows)
+        assert re.match(message, text)
+    encoder = HistorySequenceEncoder(user="user", time="time").fit(train)
+    again = pickle.loads(pickle.dumps(encoder))
+    assert len(said(lambda: again.transform(moved))[0]) == 1
+
+
+HONEST_ITEMS = {
+    "as at fit": lambda X: X,
+    "a tenth": lambda X: X.assign(category=X["category"].where(np.arange(len(X)) % 10 > 0, 3)),
+    "new items": lambda X: X.assign(item=X["item"] + 1000, category=3),
+    "one row": lambda X: X[:1].assign(category=7 - X["category"][:1]),
+}
+
+
+@pytest.mark.parametrize("case", HONEST_ITEMS)
+def test_categories_of_their_own_items_are_silent(log, case):
+    X = log[0]
+    messages = later_said(X[:3000], HONEST_ITEMS[case](X[3000:]))
+    assert not [text for text in messages if "another item's" in text]
+
+
+def test_a_column_that_changes_with_each_row_of_an_item_is_silent(log):
+    X = log[0].assign(category=np.random.default_rng(0).integers(0, 8, len(log[0])))
+    assert later_said(X[:3000], X[3000:]) == []

@@ -14,7 +14,7 @@ import pandas as pd
 from sklearn_din.encoding.cells import Codes, HistoryCells
 from sklearn_din.encoding.fixed_vectors import VectorScale
 from sklearn_din.encoding.frames import ReadFrame
-from sklearn_din.encoding.item_columns import ItemColumns
+from sklearn_din.encoding.item_columns import ItemColumns, ItemSample
 from sklearn_din.encoding.notices import FEW_VALUES, far_numbers, note_unknown
 from sklearn_din.encoding.profile import COMPARED_ROWS, SAMPLED_ROWS, ColumnProfile, count_rows
 from sklearn_din.encoding.roles import Roles
@@ -45,7 +45,8 @@ class Learnt:
     encoding; rows that came later do not change them. Nor has ``late_unknown``, the fraction of
     each candidate's ids that the last rows of fit had and no earlier one, ``longest``, the events
     of the longest history, older ones that item neighbours count among them, ``of_item``, the
-    columns that follow from the item, and ``user``, the column that says whose the rows are.
+    columns that follow from the item, ``item_sample``, some items' values of them, and ``user``,
+    the column that says whose the rows are.
     """
 
     names: tuple[str, ...]
@@ -59,6 +60,7 @@ class Learnt:
     longest: int = 0
     of_item: tuple[str, ...] = ()
     user: str = ""
+    item_sample: ItemSample = field(default_factory=ItemSample)
 
     @cached_property
     def schema(self) -> Schema:
@@ -121,6 +123,10 @@ class Learnt:
         ids = vocabulary.encode(plain_ids(codes[1], name=name), name=name)
         ids = np.append(ids, np.int32(UNKNOWN_ID))  # code -1 is missing: of no value
         return codes[0].map(ids) if isinstance(codes[0], IdLists) else ids[codes[0]]
+
+    def decode(self, name: str, ids: np.ndarray) -> np.ndarray:
+        """Return the values of a column's ids, None where they are unknown."""
+        return self.vocabularies[self.roles.owners[name]].decode(ids)
 
     def ids_of_events(self, name: str, cells: HistoryCells) -> tuple[np.ndarray, np.ndarray]:
         """Return all events of a history, one row after the other: the row of each, and its id."""
@@ -364,6 +370,7 @@ class TableStatistics:
             ids = vocabularies[self._roles.owners[name]].encode(values, name=name)
             n_missing = self._n_missing[name]
             profiles[name] = ColumnProfile.of_ids_at_fit(ids, counts, missing=n_missing)
+        n_ids = {name: vocabularies[owner].n_ids for name, owner in self._roles.owners.items()}
         return Learnt(
             tuple(names),
             self._roles,
@@ -377,7 +384,11 @@ class TableStatistics:
                 if n_late >= FEW_LATE
             },
             longest=self.longest,
-            of_item=self._item_columns.finish(
-                {name: vocabularies[owner].n_ids for name, owner in self._roles.owners.items()}
+            of_item=self._item_columns.finish(n_ids),
+            item_sample=self._item_columns.sample(
+                n_ids,
+                lambda name, values: vocabularies[self._roles.owners[name]].encode(
+                    plain_ids(values, name=name), name=name
+                ),
             ),
         )

@@ -69,6 +69,7 @@ class RowEncoder:
         warn_of_changed_units(self.learnt.find_changed_units(read))
         encoded, behaviours = self.learnt.encode_columns(read), self.learnt.encode_behaviours(read)
         warn_of(self.learnt.note_unknown(read, encoded, behaviours), once=True)
+        warn_of(self.learnt.item_sample.note_moved(encoded, self.learnt.decode), once=True)
         metadata = {
             what: columns.metadata(what, name)
             for what, name in self.metadata.items()
