@@ -9,7 +9,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sklearn_din import HistorySequenceEncoder, TimeSplit, attach_history, check
+from sklearn_din import (
+    HistorySequenceEncoder,
+    TimeSplit,
+    attach_history,
+    check,
+    sample_negatives,
+)
 from sklearn_din.datasets import make_click_log
 from sklearn_din.training.leaks import warn_of_leaks
 from tests.tables import said
@@ -278,3 +284,63 @@ def test_categories_of_their_own_items_are_silent(log, case):
 def test_a_column_that_changes_with_each_row_of_an_item_is_silent(log):
     X = log[0].assign(category=np.random.default_rng(0).integers(0, 8, len(log[0])))
     assert later_said(X[:3000], X[3000:]) == []
+
+
+# The log of events ---------------------------------------------------------------------------
+
+
+def attach(shown, events, **options):
+    names = {"user": "user", "time": "time", "columns": ["item", "category"]}
+    return attach_history(shown, events, **names | options)
+
+
+USES = {
+    "attach_history": attach,
+    "sample_negatives": lambda shown, events: sample_negatives(
+        events, item="item", item_columns=["category", "price"], time="time", random_state=0
+    ),
+}
+
+
+@pytest.mark.parametrize("use", USES)
+def test_a_log_of_rows_with_and_without_a_click_is_said_and_the_advice(log, use):
+    shown = log[0][["user", "item", "category", "time", "price"]]
+    rows = shown.assign(click=log[1])
+    line = said(lambda: USES[use](shown, rows))[1][0]
+    assert line.startswith("events['click'] holds 0 in 70% of the events, and each event counts as")
+    lines = said(lambda: USES[use](shown, rows[rows["click"] == 1]))[1]  # the advice
+    assert not [line for line in lines if "events['click']" in line]
+    assert said(lambda: attach(shown, rows, columns=["item", "click"]))[1] == []  # past answers
+    assert said(lambda: attach(rows.assign(is_new=1), rows))[1] == []  # a column of both
+
+
+@pytest.mark.parametrize("respell", ["{} ", "0{}", "user-{}"])
+def test_users_written_in_two_ways_are_said_and_the_advice(log, respell):
+    shown, events = (log[0][["user", "item", "category", "time"]].astype({"user": str}),) * 2
+    other = events.assign(user=events["user"].map(respell.format))
+    (message,), _ = said(lambda: attach(shown, other))
+    assert "have no events, and" in message
+    half = shown.assign(user=shown["user"].where(np.arange(len(shown)) % 2 > 0, other["user"]))
+    (message,), _ = said(lambda: attach(half, events))
+    assert message.startswith("users of impressions such as ")
+    strangers = shown.assign(user="x" + shown["user"] + "y")
+    assert said(lambda: attach(pd.concat([shown, strangers]), events))[0] == []
+
+
+# Catalogues ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("by_time", [False, True])
+def test_a_catalogue_with_two_prices_of_an_item_is_an_error_and_the_advice(log, by_time):
+    events = log[0][["user", "item", "time", "price"]]
+    items = events.drop_duplicates("item").assign(time=pd.Timestamp(2023, 1, 1))
+    moments = {"time": "time", "catalogue_time": "time"} if by_time else {"time": "time"}
+    options = {"item": "item", "item_columns": ["price"], "random_state": 0} | moments
+    two = pd.concat([items, items[:1].assign(price=9.5)])
+    item, price = items["item"].iloc[0], items["price"].iloc[0].item()
+    message = f"one row per item, got 'price' {price} and 9.5 for {item}, by which negatives"
+    with pytest.raises(ValueError, match=message):
+        sample_negatives(events, catalogue=two, **options)
+    later = two.assign(time=pd.date_range("2023-01-01", periods=len(two)))
+    for fine in [pd.concat([items, items[:9]]), *([later] if by_time else [])]:
+        sample_negatives(events, catalogue=fine, **options)

@@ -86,7 +86,7 @@ def assert_alike(answer, expected, atol=2e-6):
 
 
 def test_rows_are_answered_as_by_the_pipeline(layout, paths, pipeline):
-    frame, _ = make_frame(n_users=20, seed=3)
+    frame, _ = make_frame(n_users=20)
     frame.loc[:5, "item"] = "never seen"
     frame.loc[6:9, "item"] = None
     frame["hist_item"] = [[*cell[:-1], None] if cell else cell for cell in frame["hist_item"]]
@@ -114,7 +114,7 @@ def test_usage_data_of_onnxruntime_is_off_unless_somebody_wants_it(chosen, paths
 
 def test_many_rows_are_run_some_at_a_time(paths, pipeline, monkeypatch):
     monkeypatch.setattr("sklearn_din.serving.onnx_model.ROWS_PER_RUN", 7)
-    frame, _ = make_frame(n_users=20, seed=3)
+    frame, _ = make_frame(n_users=20)
     model = load_onnx(paths["rows"])
     for n in (7, 14, 20):
         assert_alike(model.predict_proba(frame[:n]), pipeline.predict_proba(frame[:n]))
@@ -122,7 +122,7 @@ def test_many_rows_are_run_some_at_a_time(paths, pipeline, monkeypatch):
 
 @pytest.mark.parametrize("bag", ["user's", "candidate's"])
 def test_a_user_and_candidates_are_ranked_as_by_the_pipeline(bag, layout, paths, pipeline):
-    frame, _ = make_frame(n_users=20, seed=3)
+    frame, _ = make_frame(n_users=20)
     frame.loc[frame.index[::7], "item"] = "never seen"
     names = [*OF_CANDIDATES, "tags"][: 4 + (bag == "candidate's")]
     shown = frame[names].drop_duplicates("item")

@@ -1,13 +1,18 @@
 """Distinct values and distinct rows as codes."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Collection, Hashable, Sequence
 
 import numpy as np
 import pandas as pd
 
-from sklearn_din.utils.validation import plain_values
+from sklearn_din.utils.spelling import find_respelling
+from sklearn_din.utils.validation import plain_values, spread
+from sklearn_din.utils.warnings import ADVICE_FROM
 
 SEEN_EVENTS = 10_000
+SEEN_VALUES = 1_000  # whose kind, or spelling, stands for all
+LEAST_USERS = 3  # with another spelling
+MOST_USERS = 200_000  # whose spelling is compared
 MANY_EVENTS = 10
 NEARLY_ALL = 0.9
 
@@ -53,6 +58,47 @@ def note_repeats(some: pd.DataFrame, columns: Sequence[str]) -> str | None:
     return (
         f"nearly all events are there twice, equal in {columns}, and count twice in histories. Was "
         f"the log given twice? events.drop_duplicates({columns}) keeps each once."
+    )
+
+
+def note_labels(events: pd.DataFrame, names: Collection[str]) -> str | None:
+    """Return what to say of a column of zeros and ones in a log of which each row is a click.
+
+    ``names`` are columns that rows and events share.
+
+    >>> log = pd.DataFrame({"item": ["hat", "tie"] * 500, "click": [1, 0] * 500})
+    >>> note_labels(log, ["item"])[:54]
+    "events['click'] holds 0 in 50% of the events, and each"
+    """
+    if len(events) < ADVICE_FROM:
+        return None
+    for name in events.columns.difference([*names], sort=False):
+        column = events[name]
+        if getattr(column.dtype, "kind", "O") not in "biuf":
+            continue
+        if not column[:SEEN_VALUES].isin((0, 1)).all() or not column.isin((0, 1)).all():
+            continue
+        zeros = float((column == 0).mean())
+        if 0 < zeros < 1:
+            return (
+                f"events[{name!r}] holds 0 in {zeros:.0%} of the events, and each event counts as "
+                f"a click. If those rows had none, pass events[events[{name!r}] == 1]."
+            )
+    return None
+
+
+def note_spelling(shown: pd.Series, known: pd.Index) -> str | None:
+    """Return what to say of users without an event who are ``known`` in another spelling."""
+    users = pd.unique(plain_values(spread(shown, SEEN_EVENTS).dropna()))
+    users = users[known.get_indexer(pd.Index(users, dtype=users.dtype)) < 0]
+    if len(users) < LEAST_USERS or len(known) > MOST_USERS:
+        return None
+    pair = find_respelling(spread(users, SEEN_VALUES), known.to_numpy())
+    if pair is None:
+        return None
+    return (
+        f"users of impressions such as {pair[0]!a} have no events, and {pair[1]!a} has: write "
+        f"{shown.name!r} in one way in both tables (spaces, upper case, prefixes, leading zeros)."
     )
 
 

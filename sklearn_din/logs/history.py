@@ -21,7 +21,13 @@ from sklearn.utils.validation import (
 
 from sklearn_din.logs.aggregates import with_known_times
 from sklearn_din.logs.clocks import note_clocks
-from sklearn_din.logs.distinct import SEEN_EVENTS, note_repeats, repeats_memory
+from sklearn_din.logs.distinct import (
+    SEEN_EVENTS,
+    note_labels,
+    note_repeats,
+    note_spelling,
+    repeats_memory,
+)
 from sklearn_din.logs.row_memory import RowMemory
 from sklearn_din.logs.timeline import Past, Timeline
 from sklearn_din.logs.windows import EventLog, WindowArray
@@ -49,7 +55,7 @@ from sklearn_din.utils.validation import (
     plain_values,
     refuse_new_columns,
 )
-from sklearn_din.utils.warnings import warn_of, warn_user
+from sklearn_din.utils.warnings import log_once, warn_of, warn_user
 
 Reason = Literal["users", "times"]
 MANY_ROWS = 10  # where fewer have no past, it may be by chance
@@ -133,10 +139,11 @@ def attach_history(
 ) -> IntoDataFrameT:
     """Attach to each impression its user's events from strictly before it, oldest to newest.
 
-    Events at the same time as the impression are excluded, so the impressions may be their own
-    log. In pandas the new columns share one sorted copy of the log: a cell is a window of it and
-    reads as an ndarray, and slicing, merging or copying the frame copies no events. A polars or
-    Arrow frame gets plain lists, with a copy of each row's events.
+    Events at the same time as the impression are excluded, so a log of clicks may be its own. Of
+    rows with and without a click, pass those with one: each event counts as a click. In pandas the
+    new columns share one sorted copy of the log: a cell is a window of it and reads as an ndarray,
+    and slicing, merging or copying the frame copies no events. A polars or Arrow frame gets plain
+    lists, with a copy of each row's events.
 
     Parameters
     ----------
@@ -224,8 +231,12 @@ def attach_past(impressions: Any, events: Any, request: HistoryRequest) -> Any:
     some = timeline.order[: SEEN_EVENTS if timeline.repeats_often() else 0]
     repeats = note_repeats(log.iloc[some], [user, time, *names]) if len(some) else None
     clocks = None if is_own_log else note_clocks(shown.pandas[time], log[time])
-    reason = None if is_own_log else why_all_empty(shown.pandas, timeline, past, user)
-    warn_of([repeats, clocks, note_all_empty(reason, user, time)])
+    spelling = None if is_own_log else note_spelling(shown.pandas[user], timeline.owners)
+    reason = why_all_empty(shown.pandas, timeline, past, user) if not is_own_log else None
+    empty = note_all_empty(reason, user, time) if spelling is None else None
+    warn_of([repeats, clocks, spelling, empty])
+    if labels := note_labels(log, [user, time, *names, *shown.pandas]):
+        log_once(labels)
     new = history_columns(shown.pandas, timeline, values, past, request)
     return shown.with_columns(new, types=list_types(log, request.sources))
 

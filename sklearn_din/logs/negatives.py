@@ -11,6 +11,7 @@ import pyarrow as pa
 from narwhals.typing import IntoDataFrameT
 from sklearn.utils import check_random_state
 
+from sklearn_din.logs.distinct import note_labels, row_codes
 from sklearn_din.logs.other_items import (
     Arrivals,
     ItemVersions,
@@ -145,13 +146,15 @@ def follow_by_negatives(
     catalogue: Any,
 ) -> tuple[Any, np.ndarray]:
     """Follow each event of a frame with negatives; scans register a function of their own."""
-    time, n_negatives = request.time, request.n_negatives
+    item, user, time, n_negatives = request.item, request.user, request.time, request.n_negatives
     log = CallerFrame(events, name="events")
     frame = log.pandas
     check_frame(frame, [], name="events")
     request.check(frame.columns, len(frame))
     if time is not None:
         check_times(frame[time], name=f"events[{time!r}]")
+    if labels := note_labels(frame, [*filter(None, [item, user, time]), *request.following]):
+        log_once(labels)
     ranks = np.ones(len(frame), np.int64) if time is None else time_ranks(frame[time])
     both = log
     if catalogue is not None:
@@ -282,6 +285,21 @@ def read_catalogue(catalogue: Any, request: NegativesRequest) -> pd.DataFrame:
     listed = CallerFrame(catalogue, name="catalogue").pandas
     check_frame(listed, request.described, name="catalogue")
     number_ids(listed, request.item, name="catalogue")
+    keys = [request.item, *filter(None, [request.catalogue_time])]
+    distinct = listed.iloc[np.unique(row_codes(listed, request.described), return_index=True)[1]]
+    codes = row_codes(distinct, keys)
+    if len(twice := np.flatnonzero(pd.Series(codes).duplicated(keep=False))):
+        item = distinct[request.item].tolist()[twice[0]]
+        rows = distinct.iloc[np.flatnonzero(codes == codes[twice[0]])[:2]]
+        name = next(n for n in request.following if len(set(map(repr, rows[n]))) > 1)
+        values = " and ".join(map(repr, rows[name].tolist()))
+        advice = "name the column of their times in catalogue_time"
+        if request.catalogue_time is not None:
+            advice = f"give each a {request.catalogue_time!r} of its own"
+        raise ValueError(
+            f"catalogue must have one row per item, got {name!r} {values} for {item!r}, by which "
+            f"negatives can be told from clicks. Drop one of the rows, or {advice}."
+        )
     return listed
 
 

@@ -86,6 +86,11 @@ class Timeline:
         self.groups = self._sorted_keys // self._stride
         self._first = np.searchsorted(self.groups, np.arange(self._keys.n_keys + 1))
 
+    @property
+    def owners(self) -> pd.Index:
+        """The distinct values of the first key column."""
+        return self._keys._steps[0][1]
+
     def past(self, impressions: pd.DataFrame, *, max_age: Age = None) -> Past:
         """Each impression's window of the sorted log."""
         codes = self._keys.lookup(impressions)

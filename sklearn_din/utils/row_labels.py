@@ -19,9 +19,9 @@ def check_row_labels(X: Any, y: Any) -> None:
         ...
     ValueError: X and y must have their rows in one order, got the same index labels in two: the ...
     """
-    mine, theirs = getattr(X, "index", None), getattr(y, "index", None)
-    if not isinstance(mine, pd.Index) or not isinstance(theirs, pd.Index):
+    if not isinstance(X, pd.DataFrame) or not isinstance(y, pd.DataFrame | pd.Series):
         return
+    mine, theirs = X.index, y.index
     if len(mine) != len(theirs) or mine.equals(theirs) or not mine.is_unique:
         return
     if not theirs.isin(mine).all() or not theirs.is_unique:
