@@ -19,7 +19,7 @@ def check_row_labels(X: Any, y: Any) -> None:
         ...
     ValueError: X and y must have their rows in one order, got the same index labels in two: the ...
     """
-    if not isinstance(X, pd.DataFrame) or not isinstance(y, pd.DataFrame | pd.Series):
+    if not isinstance(X, pd.DataFrame) or not issubclass(type(y), pd.DataFrame | pd.Series):
         return
     mine, theirs = X.index, y.index
     if len(mine) != len(theirs) or mine.equals(theirs) or not mine.is_unique:
