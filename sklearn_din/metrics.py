@@ -14,7 +14,7 @@ from sklearn.utils import check_consistent_length, column_or_1d
 from sklearn.utils.metadata_routing import MetadataRequest
 
 from sklearn_din.utils.frames import column_names
-from sklearn_din.utils.validation import group_codes
+from sklearn_din.utils.keys import read_groups
 
 __all__ = [
     "correct_for_sampling",
@@ -158,9 +158,8 @@ class _GroupScorer:
 
     def _users(self, estimator: BaseEstimator, X: object) -> ArrayLike:
         """Return the user of each row, where the encoder names them: a column of X or encoded X."""
-        users = None if isinstance(X, pd.DataFrame) else getattr(X, "users", None)
-        if users is not None:
-            return users
+        if getattr(X, "users", None) is not None and not isinstance(X, pd.DataFrame):
+            return X.user_keys  # type: ignore[attr-defined]
         estimator = getattr(estimator, "best_estimator_", estimator)
         inside = estimator.get_params().values() if hasattr(estimator, "get_params") else ()
         encoders = [step for step in (estimator, *inside) if hasattr(step, "inverse_transform_ids")]
@@ -693,7 +692,7 @@ def _check_rows(
 ) -> tuple[NDArray[np.bool_], Floats, Integers, Floats]:
     """Return True for positives, scores, numbers of groups and weights, one of each per row."""
     positive, score = _check_labels(y_true), _check_scores(y_score, name="y_score")
-    group = group_codes(groups)
+    group = read_groups(groups).codes
     check_consistent_length(positive, score, group)
     return positive, score, group, _check_weights(sample_weight, positive.size)
 

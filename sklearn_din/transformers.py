@@ -50,6 +50,7 @@ from sklearn_din.utils.digests import digest
 from sklearn_din.utils.estimator_state import EstimatorState, check_feature_names, check_keys
 from sklearn_din.utils.extras import ranks
 from sklearn_din.utils.frames import pandas_frame
+from sklearn_din.utils.keys import USERS, Keys
 from sklearn_din.utils.row_labels import check_row_labels
 from sklearn_din.utils.scan import Scan
 from sklearn_din.utils.typed_fields import from_dict, to_dict
@@ -60,8 +61,6 @@ from sklearn_din.utils.validation import (
     check_names,
     check_times,
     is_auto,
-    key_codes,
-    plain_values,
     position_values,
     refuse_new_columns,
 )
@@ -517,7 +516,7 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
     ) -> tuple[ReadFrame, np.ndarray | None]:
         times = None
         if self.user is not None:  # lists and the like are no users
-            key_codes(plain_values(columns.frame[self.user].iloc[:1]), name="the column of users")
+            Keys.read(columns.frame[self.user].iloc[:1], name=USERS)
         if self.time is not None:
             times = check_times(columns.frame[self.time], name=f"X[{self.time!r}]")[0]
         if self.position is not None:

@@ -10,7 +10,7 @@ from sklearn_din.neighbours import levels as levels_file
 from sklearn_din.neighbours.levels import UserLevels
 from sklearn_din.neighbours.tables import NeighbourTables, learn_neighbours
 from sklearn_din.server.answers import Answers
-from sklearn_din.utils.keys import hash_keys
+from sklearn_din.utils.keys import Keys
 from sklearn_din.utils.typed_fields import to_dict
 from tests.fitted_pipelines import make_model
 
@@ -138,7 +138,7 @@ def test_several_labels_have_a_level_each_where_users_differ(log):
     assert levels.names[-1] == "user_level_bought"
     assert levels.labels.tolist()[-1] == 1
     n_known = np.bincount(X["user"][~np.isnan(bought)], minlength=60)
-    order = np.argsort(hash_keys(np.arange(60), name="user")[0])
+    order = np.argsort(Keys.read(np.arange(60)).hashes)
     np.testing.assert_array_equal(levels.n_rows[-1, :, -1], n_known[order])
     of_memory = {f"user_bought_{what}": rng.normal(size=len(X)) for what in LEVELS}
     assert not has_levels(learn(X.assign(**of_memory), labels, labels=("seen", "bought"))[1])
@@ -156,7 +156,7 @@ def test_later_rows_are_counted_as_fit_would_have(log):
     for _ in range(2):  # rows given twice count once
         np.testing.assert_array_equal(grown.parts[-1].known, np.unique(grown.parts[-1].known))
         users, counts = np.unique(
-            hash_keys(pd.concat([early, late])["user"].to_numpy(), name="user")[0],
+            Keys.read(pd.concat([early, late])["user"]).hashes,
             return_counts=True,
         )
         np.testing.assert_array_equal(grown.parts[-1].known, users)

@@ -37,7 +37,7 @@ from sklearn_din.neighbours.holding import scores_hold
 from sklearn_din.neighbours.levels import UserLevels
 from sklearn_din.neighbours.pairs import NeighbourPair
 from sklearn_din.neighbours.tables import NeighbourTables, choose_order, learn_neighbours
-from sklearn_din.utils.keys import hash_keys
+from sklearn_din.utils.keys import Keys
 from sklearn_din.utils.shrinkage import LEAST_PRIOR, MOST_PRIOR, PRIOR_ROWS
 from sklearn_din.utils.spans import Spans
 from sklearn_din.utils.typed_fields import from_dict, to_dict
@@ -153,9 +153,7 @@ def test_numbers_are_those_of_plain_loops(log, order, max_length):
     late = X.assign(user=-1 - X["user"], time=X["time"].max() + HOUR)
     late.loc[::3, ["item", "category"]] = -1  # candidates that nobody knows
     times = X["time"].to_numpy()
-    parts = np.array(
-        [hash_keys(np.array([str(user)]), name="user")[0][0] % 5 for user in X["user"]]
-    )
+    parts = np.array([Keys.read(np.array([str(user)])).hashes[0] % 5 for user in X["user"]])
     blocks = blocks_of_times(times)
     ends = [times[blocks == block].max() for block in range(5)]
     for asked in (None, X, X.assign(time=X["time"] - HOUR), late):

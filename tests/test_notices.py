@@ -275,8 +275,8 @@ def test_a_number_and_text_that_spells_it_in_one_column_are_said_and_the_advice(
     log = pd.DataFrame({"item": [1, "1", "A12", 2] * 3, "user": [7, "7", 8, "x"] * 3})
     log["time"] = range(12)
     both = "which are two ids. Write all in one way, {0} = {0}.astype(str)."
-    (message,), _ = said(lambda: attach_history(log, log, user="user", time="time", columns="item"))
-    assert message == "events['user'] holds 7 and '7', " + both.format("events['user']")
+    with pytest.raises(ValueError, match=r"events\['user'\] holds 7 and '7', which are two ids"):
+        attach_history(log, log, user="user", time="time", columns="item")
     log["user"] = log["user"].astype(str)
     (message,), _ = said(lambda: encoder().fit(log))
     assert message == "X['item'] holds 1 and '1', " + both.format("X['item']")

@@ -16,15 +16,12 @@ from sklearn_din.encoding.cells import as_numbers, factorize, read_history
 from sklearn_din.encoding.events import count_events, keep_newest
 from sklearn_din.encoding.learnt import Learnt
 from sklearn_din.encoding.table import Impressions
-from sklearn_din.encoding.vocabulary import ValueCounts, sort_order
 from sklearn_din.features.encoded import METADATA, EncodedFeatures
 from sklearn_din.features.lists import Column, DistinctLists, IdLists
 from sklearn_din.features.ragged import Ragged
 from sklearn_din.features.schema import Behaviour, Schema
 from sklearn_din.features.store import Store, StoreWriter, make_once
-from sklearn_din.utils.keys import hash_keys
 from sklearn_din.utils.spans import Spans
-from sklearn_din.utils.validation import key_codes, plain_values
 from sklearn_din.utils.warnings import warn_of
 
 if TYPE_CHECKING:
@@ -45,15 +42,12 @@ def _write_rows(encoder: RowEncoder, table: Impressions, writer: StoreWriter) ->
     """Write the parts one after the other; logs that rows share once, and their windows."""
     shared = SharedLogs(table.scan, encoder.learnt)
     sink = RowSink(writer, table.positions, len(table))
-    user = encoder.metadata.get("users")
-    users = UserNumbers(table, user) if user is not None and user in table.names else None
     names = {name for behaviour in shared.behaviours for name in behaviour.columns}
     rest = replace(encoder, learnt=encoder.learnt.without(names))
     n_events: Counter = Counter()
     for start, part in table.map(rest.encode_part, rest.names_of(table), "encoding"):
-        if users is not None:
-            part.user_hashes = users.hash(part.users)
-            part.users = users.encode(part.users)
+        if part.users is not None:
+            part.users = part.user_keys.hashes
         sink.append(part, start)
         n_events.update(count_events(part.behaviours))
     for behaviour in shared.behaviours:
@@ -178,39 +172,6 @@ class RowSink:
             shape = (self._n_rows, *values.shape[1:])
             self._filled[name] = self._writer.allocate(name, shape, values.dtype)
         self._filled[name][self._positions[start : start + len(values)]] = values
-
-
-class UserNumbers:
-    """Users of a scan as numbers: integers stay what they are, all else gets its rank.
-
-    The column of users is read once, before rows are encoded.
-    """
-
-    def __init__(self, table: Impressions, user: str) -> None:
-        counts, are_integers, self._any_missing = ValueCounts(), True, False
-        for _, users in table.map(lambda part: plain_values(part.frame[user]), [user], "users"):
-            are_integers &= users.dtype.kind in "iu"
-            codes, values = key_codes(users, name="the column of users")
-            self._any_missing |= bool((codes < 0).any())
-            counts.update(values, np.ones(len(values)))
-        self._index: pd.Index | None = None
-        if not are_integers:
-            values = counts.finish().values
-            values = values[sort_order(values)]
-            self._index = pd.Index(values, dtype=values.dtype)
-
-    def hash(self, users: Any) -> np.ndarray | None:
-        """Hashes of some users, by which other tables know them; None where they are integers."""
-        return None if self._index is None else hash_keys(users, name="the column of users")[0]
-
-    def encode(self, users: Any) -> np.ndarray:
-        """Numbers of some users; NaN where one is missing."""
-        if self._index is None:
-            return users
-        positions = self._index.get_indexer(pd.Index(users, dtype=users.dtype))
-        if not self._any_missing:
-            return positions.astype(np.int64)
-        return np.where(pd.isna(users), np.nan, positions)
 
 
 def open_rows(store: Store, schema: Schema) -> EncodedFeatures:

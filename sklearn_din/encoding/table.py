@@ -19,16 +19,17 @@ from sklearn_din.encoding.cells import (
     read_history,
 )
 from sklearn_din.logs.windows import WindowDtype
+from sklearn_din.utils.keys import plain_users
 from sklearn_din.utils.scan import Scan
 from sklearn_din.utils.spans import Rows, Spans
-from sklearn_din.utils.validation import plain_values, position_values, time_values
+from sklearn_din.utils.validation import position_values, time_values
 
 PREFIX = "hist_"
 NO_COLUMNS = pd.DataFrame(index=[0])
 Made = TypeVar("Made")
 ColumnKind = Literal["ids", "numbers", "time", "history"]
 NUMBERS = ("floating", "mixed-integer-float", "decimal", "timedelta")  # as pandas names them
-READ_METADATA = {"users": plain_values, "times": time_values, "positions": position_values}
+READ_METADATA = {"users": plain_users, "times": time_values, "positions": position_values}
 TIMES = ("datetime64", "datetime", "date", "time", "period")
 KINDS_OF_VALUES: dict[str, str | None] = {"integer": "integer", "empty": None}
 KINDS_OF_VALUES |= dict.fromkeys(NUMBERS, "float") | dict.fromkeys(TIMES, "time")

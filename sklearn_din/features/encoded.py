@@ -17,12 +17,13 @@ from sklearn_din.utils.spans import select_rows
 
 if TYPE_CHECKING:
     from sklearn_din.features.store import Store
+    from sklearn_din.utils.keys import Keys
 
 OTHER_TOOLS = (
     "In place of permutation_importance take history_importance, of BaggingClassifier a "
     "VotingClassifier of Pipelines."
 )
-METADATA = ("users", "times", "positions", "user_hashes")  # of the rows: no features
+METADATA = ("users", "times", "positions")  # of the rows: no features
 SHOWN_NAMES = 3  # columns that an error names
 ARRAYS_IN_MEMORY = 4  # mapped arrays up to a quarter of the memory allowed are read in any order
 POOLS_IN_MEMORY = 8  # beyond that, so much of them is read at a time
@@ -55,14 +56,13 @@ class EncodedFeatures:
         The histories, by the ``histories`` of their behaviour: ``("hist_item", "hist_category")``.
 
     users : ndarray of shape (n,), default=None
-        User of each impression. Not a feature; used for validation rows and scores by user.
+        User of each impression, or, of a scan, the hash: uint64, 0 where it is missing. Not a
+        feature; used for validation rows and scores by user.
     times : ndarray of shape (n,), default=None
         Time of each impression. Not a feature; used for validation rows and splits by time.
     positions : ndarray of shape (n,), int32, default=None
         Position at which each impression was shown, from 1; 0 if unknown. Not a feature; used
         only in training.
-    user_hashes : ndarray of shape (n,), uint64, default=None
-        Hashes of the users, where ``users`` are their ranks in a scan. None: those of ``users``.
     vectors : dict of str to Vectors, default=None
         The fixed vectors of vocabularies that have them, stored once for all rows.
     store : Store, default=None
@@ -97,7 +97,6 @@ class EncodedFeatures:
         users: np.ndarray | None = None,
         times: np.ndarray | None = None,
         positions: np.ndarray | None = None,
-        user_hashes: np.ndarray | None = None,
         vectors: Mapping[str, Vectors] | None = None,
         store: Store | None = None,
     ) -> None:
@@ -105,7 +104,6 @@ class EncodedFeatures:
         self.columns = dict(columns)
         self.behaviours = dict(behaviours or {})
         self.users, self.times, self.positions, self.store = users, times, positions, store
-        self.user_hashes = user_hashes
         self.vectors = dict(vectors or {})
         _check_arrays(self)
 
@@ -229,9 +227,15 @@ class EncodedFeatures:
                 blocks.append(_public(self.columns[field.name])[:, None])
         return np.concatenate(blocks, axis=1).astype(dtype or np.float64)
 
+    @property
+    def user_keys(self) -> Keys:
+        """The user of each impression; without users, nobody's."""
+        from sklearn_din.utils.keys import Keys
+
+        return Keys.of_users(self.users, len(self))
+
     def __repr__(self) -> str:
-        names = [name for name in self.metadata if name != "user_hashes"]
-        metadata = f", with {' and '.join(names)}" if names else ""
+        metadata = f", with {' and '.join(self.metadata)}" if self.metadata else ""
         return f"EncodedFeatures of {len(self):,} impressions{metadata}\n{self.schema.table()}"
 
 

@@ -35,15 +35,10 @@ from sklearn_din.logs.clocks import note_clocks
 from sklearn_din.logs.distinct import note_repeats
 from sklearn_din.logs.history import HistoryRequest, note_all_empty, why_no_past
 from sklearn_din.logs.row_memory import RECENT_ROWS, recent_means, sum_by_group
-from sklearn_din.logs.timeline import (
-    KEY_KINDS,
-    Timeline,
-    kinds_differ,
-    since,
-    window_edges,
-)
+from sklearn_din.logs.timeline import Timeline, since, window_edges
 from sklearn_din.utils.digests import digest
 from sklearn_din.utils.frames import list_types
+from sklearn_din.utils.keys import KINDS, kinds_differ
 from sklearn_din.utils.progress import show_progress
 from sklearn_din.utils.shrinkage import N_SUMS, changes_of_sums, shrunk_rate
 from sklearn_din.utils.validation import (
@@ -168,8 +163,8 @@ def key_kind(column: pd.Series, *, name: str) -> str | None:
     if holds_numbers(dtype):
         return "numbers"
     inferred = pd.api.types.infer_dtype(column, skipna=True)
-    if inferred in KEY_KINDS or inferred == "empty":
-        return KEY_KINDS.get(inferred)
+    if inferred in KINDS or inferred == "empty":
+        return KINDS.get(inferred)
     check_keys(plain_values(column), name=name)
     raise _no_keys(name, inferred)
 

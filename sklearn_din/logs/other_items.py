@@ -7,12 +7,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from sklearn_din.utils.keys import Keys
 from sklearn_din.utils.validation import (
     check_choice,
     check_columns,
     check_count,
-    key_codes,
-    plain_values,
 )
 
 STRATEGIES = ("uniform", "popularity")
@@ -82,10 +81,10 @@ def number_ids(
     events: pd.DataFrame, column: str, *, name: str = "events"
 ) -> tuple[np.ndarray, np.ndarray]:
     """Number the ids of a column from 0; return the number of each row, and the ids."""
-    codes, uniques = key_codes(plain_values(events[column]), name=f"{name}[{column!r}]")
-    if n_missing := int((codes < 0).sum()):
+    keys = Keys.read(events[column], name=f"{name}[{column!r}]")
+    if n_missing := int((keys.codes < 0).sum()):
         raise missing_ids(column, n_missing, name=name)
-    return codes.astype(np.int64), uniques
+    return keys.codes, keys.values
 
 
 def missing_ids(column: str, n_missing: int, *, name: str = "events") -> ValueError:

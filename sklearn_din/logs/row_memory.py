@@ -13,21 +13,17 @@ import pandas as pd
 from sklearn_din.features.level_columns import RATES, RECENT
 from sklearn_din.logs.distinct import is_repetition
 from sklearn_din.logs.timeline import (
-    kinds_differ,
     search_in_order,
     since,
     strict_edges,
     time_kind,
-    value_kind,
 )
 from sklearn_din.utils.estimator_state import check_array
-from sklearn_din.utils.keys import NO_KEY, hash_keys, join_hashes, mix_hashes
+from sklearn_din.utils.keys import NO_KEY, Keys, join_hashes, kinds_differ, mix_hashes
 from sklearn_din.utils.shrinkage import N_SUMS, average_and_prior, changes_of_sums, shrink
 from sklearn_din.utils.validation import (
     UNITS_PER_SECOND,
     check_times,
-    plain_values,
-    python_values,
     unit_ratio,
 )
 
@@ -256,11 +252,11 @@ class RowMemory:
 
     def _read(self, name: str, values: pd.Series) -> tuple[np.ndarray, str]:
         """Return hashes of a column's values, and what kind they are."""
-        own = python_values(plain_values(values))
-        kind, remembered = value_kind(own) or "", self.kinds[name]
+        keys = Keys.read(values, name=f"X[{name!r}]")
+        kind, remembered = keys.kind or "", self.kinds[name]
         if kind and remembered and kind != remembered:
             raise kinds_differ(name, kind, remembered)
-        return hash_keys(own, name=f"X[{name!r}]")[0], kind
+        return keys.hashes, kind
 
     def _align(self, columns: Sequence[pd.Series]) -> tuple[RowMemory, list[np.ndarray]]:
         """Return the memory and columns of times in one unit, the finest, and of one dtype."""

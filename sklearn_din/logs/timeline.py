@@ -6,23 +6,16 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from sklearn_din.utils.keys import Keys
 from sklearn_din.utils.validation import (
     UNITS_PER_SECOND,
     Age,
-    check_exact,
-    check_keys,
     check_max_age,
     check_times,
-    key_codes,
-    note_two_kinds,
-    plain_values,
-    python_values,
     unit_ratio,
 )
-from sklearn_din.utils.warnings import warn_of
 
 _INT64 = np.iinfo(np.int64)
-KEY_KINDS = {"string": "text", "integer": "numbers", "floating": "numbers", "boolean": "numbers"}
 
 
 @dataclass(frozen=True)
@@ -183,30 +176,28 @@ class _KeyCodes:
     """Turns the key columns of events, then of impressions, into common codes (-1: none)."""
 
     def __init__(self, events: pd.DataFrame, columns: Sequence[str]):
-        # Each column, its values, and the pairs with those before it that occur
-        self._steps: list[tuple[str, pd.Index, pd.Index | None]] = []
+        # Each column, its keys, and the pairs with those before it that occur
+        self._steps: list[tuple[str, Keys, pd.Index | None]] = []
         self.event_codes, self.n_keys = np.zeros(len(events), dtype=np.int64), 1  # without columns
         for column in columns:
-            values = python_values(plain_values(events[column]))
-            name = f"events[{column!r}]"
-            codes, uniques = key_codes(values, name=name)
-            warn_of([note_two_kinds(uniques, name=name)])
-            codes, pairs, self.n_keys = codes.astype(np.int64), None, len(uniques)
+            keys = Keys.read(events[column], name=f"events[{column!r}]")
+            codes, pairs, self.n_keys = keys.codes, None, len(keys.values)
             if self._steps:
-                codes = _pack(self.event_codes, codes, len(uniques))
+                codes = _pack(self.event_codes, codes, self.n_keys)
                 is_there = codes >= 0
                 # New codes after each column: a product of several sizes would not fit into int64.
                 codes[is_there], found = pd.factorize(codes[is_there])
                 pairs, self.n_keys = pd.Index(found), len(found)
             self.event_codes = codes
-            self._steps.append((column, pd.Index(uniques, dtype=uniques.dtype), pairs))
+            self._steps.append((column, keys, pairs))
 
     def lookup(self, impressions: pd.DataFrame) -> np.ndarray:
         codes = np.zeros(len(impressions), dtype=np.int64)
-        for column, uniques, pairs in self._steps:
-            part = _match(python_values(plain_values(impressions[column])), uniques, column)
+        for column, known, pairs in self._steps:
+            keys = Keys.read(impressions[column], name=f"impressions[{column!r}]")
+            part = keys.find_in(known, name=column)
             if pairs is not None:
-                part = pairs.get_indexer(pd.Index(_pack(codes, part, len(uniques))))
+                part = pairs.get_indexer(pd.Index(_pack(codes, part, len(known.values))))
             codes = part
         return codes
 
@@ -214,44 +205,6 @@ class _KeyCodes:
 def _pack(codes: np.ndarray, part: np.ndarray, size: int) -> np.ndarray:
     """One code for two: of the columns so far, and of one more with ``size`` distinct values."""
     return np.where((codes < 0) | (part < 0), -1, codes * size + part)
-
-
-def _match(values: np.ndarray, uniques: pd.Index, column: str) -> np.ndarray:
-    """Return the index of each value in ``uniques``, -1 if it is missing or absent."""
-    ours, theirs = value_kind(values), value_kind(uniques.to_numpy())
-    if ours and theirs and ours != theirs:
-        raise kinds_differ(column, ours, theirs)
-    if values.dtype.kind == "f":
-        check_exact(values, name=f"impressions[{column!r}]")
-    if values.dtype.kind == "f" and uniques.dtype.kind in "iu":
-        # Identifiers that a missing value had made floats: match as integers, exactly.
-        is_whole = np.isfinite(values) & (np.floor(values) == values) & (np.abs(values) < 2.0**63)
-        whole = np.where(is_whole, values, 0).astype(np.int64)
-        return np.where(is_whole, _match(whole, uniques, column), -1)
-    try:
-        return uniques.get_indexer(pd.Index(values, dtype=values.dtype))
-    except TypeError:
-        check_keys(values, name=f"impressions[{column!r}]")
-        raise
-
-
-def value_kind(values: np.ndarray) -> str | None:
-    """The kind of identifiers, where it is plain."""
-    if len(values) == 0:
-        return None
-    if values.dtype.kind in "iufb":
-        return "numbers"
-    if values.dtype.kind in "Mm":
-        return "times"
-    return KEY_KINDS.get(pd.api.types.infer_dtype(values, skipna=True))
-
-
-def kinds_differ(column: str, ours: str, theirs: str) -> TypeError:
-    """Make the error for keys that could never meet."""
-    return TypeError(
-        f"{column!r} must hold values of one kind in impressions and events, got {ours} "
-        f"and {theirs}. Convert one of them with astype."
-    )
 
 
 def window_edges(

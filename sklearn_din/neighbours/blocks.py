@@ -17,8 +17,8 @@ import pandas as pd
 
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.utils.estimator_state import check_array
-from sklearn_din.utils.keys import hash_keys
-from sklearn_din.utils.validation import UNITS_PER_SECOND, key_codes
+from sklearn_din.utils.keys import NO_KEY
+from sklearn_din.utils.validation import UNITS_PER_SECOND
 
 N_BLOCKS = 5
 NOT_COUNTED = N_BLOCKS  # the block of rows that no table counts
@@ -146,9 +146,10 @@ class ByUser:
     @classmethod
     def place(cls, X: EncodedFeatures, clicked: np.ndarray) -> tuple[Self, OrderedRows]:
         """Assign training rows to parts of users; rows without a user are not counted."""
-        hashes, is_missing = hash_users_of(X)
-        parts = np.where(is_missing, NOT_COUNTED, part_of(hashes)).astype(np.int8)
-        return cls(np.unique(hashes[~is_missing])), OrderedRows(number_users(X), parts, clicked)
+        hashes = X.user_keys.hashes
+        parts = np.where(hashes == NO_KEY, NOT_COUNTED, part_of(hashes)).astype(np.int8)
+        known = np.unique(hashes[hashes != NO_KEY])
+        return cls(known), OrderedRows(number_users(X), parts, clicked)
 
     def counted(self) -> list[np.ndarray]:
         """Return the parts counted by the table that is kept: all of them."""
@@ -168,15 +169,15 @@ class ByUser:
         0, that of all users, for users that training did not know, and for rows without a user; for
         others 1 + the part that is left out.
         """
-        hashes, is_missing = hash_users_of(X)
+        hashes = X.user_keys.hashes
         place = np.searchsorted(self.known, hashes)
-        is_known = np.append(self.known, np.uint64(0))[place] == hashes
-        return np.where(is_known & ~is_missing, 1 + part_of(hashes), 0)
+        is_known = np.append(self.known, NO_KEY)[place] == hashes
+        return np.where(is_known & (hashes != NO_KEY), 1 + part_of(hashes), 0)
 
     def find_tables_at_fit(self, X: EncodedFeatures) -> np.ndarray:
         """Return the number of the table that each training row reads: (n_rows,), -1 for none."""
-        hashes, is_missing = hash_users_of(X)
-        return np.where(is_missing, N_BLOCKS, part_of(hashes)) - 1
+        hashes = X.user_keys.hashes
+        return np.where(hashes == NO_KEY, N_BLOCKS, part_of(hashes)) - 1
 
     def grow(self, X: EncodedFeatures, clicked: np.ndarray) -> tuple[Self, OrderedRows, list[int]]:
         """Return the order after later rows, these rows, and the tables to keep: none."""
@@ -201,26 +202,11 @@ def number_users(X: EncodedFeatures) -> np.ndarray:
 
     Rows without a user are each of a user of their own.
     """
-    if X.users is None:
-        return np.arange(len(X))
-    try:
-        codes, names = pd.factorize(X.users, sort=True)
-    except TypeError:
-        codes, names = key_codes(X.users, name="the column of users")
+    keys = X.user_keys
+    codes = keys.ranks
     missing = np.flatnonzero(codes < 0)
-    codes = codes.astype(np.int64)
-    codes[missing] = len(names) + np.arange(len(missing))
+    codes[missing] = len(keys.values) + np.arange(len(missing))
     return codes if codes.max(initial=0) >= 2**31 else codes.astype(np.int32)
-
-
-def hash_users_of(X: EncodedFeatures) -> tuple[np.ndarray, np.ndarray]:
-    """Hash the users of rows, of a scan as of a frame: uint64 and bool, (n_rows,)."""
-    if X.users is None:
-        return np.zeros(len(X), np.uint64), np.ones(len(X), bool)
-    users = np.asarray(X.users)
-    if X.user_hashes is None:
-        return hash_keys(users, name="the column of users")
-    return np.asarray(X.user_hashes), pd.isna(users)
 
 
 def part_of(hashes: np.ndarray) -> np.ndarray:

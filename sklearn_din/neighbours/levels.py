@@ -8,9 +8,10 @@ import numpy as np
 
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.level_columns import find_levels
-from sklearn_din.neighbours.blocks import NOT_COUNTED, ByTime, Order, OrderedRows, hash_users_of
+from sklearn_din.neighbours.blocks import NOT_COUNTED, ByTime, Order, OrderedRows
 from sklearn_din.neighbours.learnt_numbers import LearntNumbers, RowsToLearn
 from sklearn_din.utils.estimator_state import check_array
+from sklearn_din.utils.keys import NO_KEY
 from sklearn_din.utils.shrinkage import MOST_PRIOR, prior_rows, sums_of_keys
 from sklearn_din.utils.spans import pairs_in_turn
 
@@ -67,14 +68,16 @@ class UserLevels(LearntNumbers):
         X, y, rows = given.X, given.y, given.rows
         if y is None or X.users is None or not isinstance(given.order, ByTime):
             return []
-        hashes, is_missing = hash_users_of(X)
+        hashes = X.user_keys.hashes
         known, codes = np.unique(hashes, return_inverse=True)
         user, n_tables = X.schema.user, len(given.order.counted())
         keys = {user, *(f"{user}_{label}" for label in given.labels)}
         has_levels = not keys.isdisjoint(find_levels(X.schema.names("numeric")))
-        if has_levels or _histories_show_all(X, np.where(is_missing, -1, codes)):
+        if has_levels or _histories_show_all(X, np.where(hashes == NO_KEY, -1, codes)):
             return []
-        values = np.where((is_missing | (rows.blocks == NOT_COUNTED))[:, None], np.nan, _columns(y))
+        values = np.where(
+            ((hashes == NO_KEY) | (rows.blocks == NOT_COUNTED))[:, None], np.nan, _columns(y)
+        )
         of_clicks = bool(np.isin(values[~np.isnan(values)], (0, 1)).all())
         places = rows.blocks.astype(np.int64) * len(known) + codes
         size = (NOT_COUNTED + 1) * len(known)
@@ -103,9 +106,9 @@ class UserLevels(LearntNumbers):
         """Levels of impressions, each from its table, zeros where that is -1: (n, n_columns)."""
         if not len(self.known):
             return np.zeros((len(X), len(self.names)), dtype=np.float32)
-        hashes, is_missing = hash_users_of(X)
+        hashes = X.user_keys.hashes
         places = np.minimum(np.searchsorted(self.known, hashes), len(self.known) - 1)
-        is_known = (self.known[places] == hashes) & ~is_missing & (tables >= 0)
+        is_known = (self.known[places] == hashes) & (hashes != NO_KEY) & (tables >= 0)
         sums = (of[tables, places] * is_known[:, None] for of in (self.n_rows, self.totals))
         return self.levels_of(*sums)
 
@@ -128,8 +131,8 @@ class UserLevels(LearntNumbers):
 
         Rows without a label or a user, or whose block is NOT_COUNTED, are left out.
         """
-        hashes, is_missing = hash_users_of(X)
-        counted = np.flatnonzero((rows.blocks != NOT_COUNTED) & ~is_missing)
+        hashes = X.user_keys.hashes
+        counted = np.flatnonzero((rows.blocks != NOT_COUNTED) & (hashes != NO_KEY))
         known = np.union1d(self.known, hashes[counted])
         earlier = np.searchsorted(known, self.known)
         values = _columns(y)[counted][:, self.labels]

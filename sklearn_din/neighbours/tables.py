@@ -272,7 +272,7 @@ def _store_name(
 
     text, of_order = split_arrays(to_dict(order))
     arrays = [*of_order.values(), rows.users, rows.blocks, rows.clicked]
-    arrays += [values for values in (y, X.times, X.user_hashes) if values is not None]
+    arrays += [values for values in (y, X.times) if values is not None]
     for history, candidate in histories_with_candidate(X.schema):
         ragged = X.behaviours[X.schema.behaviour_of(history).histories]
         arrays += [X.columns[candidate], ragged.spans.starts, ragged.spans.lengths]

@@ -15,8 +15,8 @@ from sklearn_din.features.lists import Column, IdLists
 from sklearn_din.training.alone import Given
 from sklearn_din.training.parameters import NetworkParameters, TrainingParameters, names_of
 from sklearn_din.utils.digests import digest
+from sklearn_din.utils.keys import read_groups
 from sklearn_din.utils.typed_fields import to_dict
-from sklearn_din.utils.validation import group_codes
 
 ROWS_PER_BLOCK = 4_096  # that are hashed at a time: with histories of 10,000 events, 300 MB
 
@@ -37,7 +37,7 @@ def fingerprint(given: Given) -> Fingerprint:
     parameters["callbacks"] = [plain_parameter(callback) for callback in theirs]
     parameters["Checkpoint in callbacks"] = any(hasattr(item, "hold") for item in callbacks)
     weights = [] if given.weights is None else [given.weights]
-    groups = [] if given.groups is None else [group_codes(given.groups, sort=True)]
+    groups = [] if given.groups is None else [read_groups(given.groups).ranks]
     data = {
         "the number of rows": len(given.X),
         "y": digest(repr(to_dict(net.target)), given.y),
@@ -139,8 +139,7 @@ def digests_of(X: EncodedFeatures) -> dict[str, str]:
         block = X[first : first + ROWS_PER_BLOCK]
         for name, values in block.columns.items():
             update(name, values)
-        metadata = {n: v for n, v in block.metadata.items() if n != "user_hashes"}  # of the users
-        for name, values in metadata.items():
+        for name, values in block.metadata.items():
             update(f"{name.removesuffix('s')}=", values)
         for behaviour in X.schema.behaviours:
             ragged = block.behaviours[behaviour.histories]

@@ -126,7 +126,7 @@ def _make_folds(
     """Return rows to train on and to predict, of the kind that ``validation`` names."""
     how = choose_validation(net.validation, X.times)
     if how == "groups":
-        codes = number_groups(X.users if groups is None else groups, len(y))
+        codes = number_groups(X.user_keys if groups is None else groups, len(y))
         return GroupKFold(min(N_FOLDS, codes.max() + 1)).split(y, groups=codes)
     if how == "last" and X.times is None:
         return TimeSeriesSplit(N_FOLDS, test_size=round(TESTED * len(y))).split(y)

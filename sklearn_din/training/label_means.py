@@ -8,7 +8,7 @@ from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.identities import ids_to_look_up
 from sklearn_din.features.level_columns import level_columns
 from sklearn_din.features.schema import FIRST_KNOWN_ID
-from sklearn_din.utils.validation import key_codes
+from sklearn_din.utils.keys import Keys
 from sklearn_din.utils.warnings import Finding
 
 CHECKED_ROWS = 200_000
@@ -69,7 +69,7 @@ def number_keys(X: EncodedFeatures, rows: np.ndarray) -> dict[str, np.ndarray]:
         ids = ids_to_look_up(X.columns[name][rows])
         codes[name] = np.where(ids >= FIRST_KNOWN_ID, ids, -1).astype(np.int64)
     if X.users is not None:
-        users = key_codes(np.asarray(X.users)[rows], name="the column of users")[0].astype(np.int64)
+        users = Keys.of_users(X.users[rows], len(rows)).codes
         pairs = {
             f"pair of user and {name}": np.where(
                 (users < 0) | (ids < 0), -1, users * (ids.max(initial=0) + 1) + ids

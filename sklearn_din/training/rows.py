@@ -183,7 +183,7 @@ def _new_training(
         how = choose_validation(net.validation, X.times)
         kept, held_out = split_rows(
             net.target.kinds(rows.y),
-            X.users if groups is None else groups,
+            X.user_keys if groups is None and how == "groups" else groups,
             how=how,
             fraction=net.validation_fraction,
             seeds=net.order_,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import pandas as pd
 from sklearn.metrics import roc_auc_score
 from skorch import NeuralNet
 
@@ -41,7 +40,7 @@ def note_better_rate(
     item = item_column(X.schema.compared_sizes, X.schema.compared_sizes)
     keys = {} if item is None else {f"column {item!r}": ids_to_look_up(X.columns[item])}
     if X.users is not None:
-        keys["user"] = pd.factorize(X.users)[0]
+        keys["user"] = X.user_keys.codes
     for name, codes in keys.items():
         if codes.min() < 0:  # users without a name
             continue

@@ -10,8 +10,8 @@ from skorch import NeuralNet
 
 from sklearn_din.training.inputs import check_rows
 from sklearn_din.training.target import Click
+from sklearn_din.utils.keys import Keys, read_groups
 from sklearn_din.utils.spans import row_dtype, row_of_nearest_change
-from sklearn_din.utils.validation import group_codes
 from sklearn_din.utils.warnings import warn_user
 
 MOST_PARTS = 8  # chunks of the pass over validation rows; weights are averaged after each
@@ -19,6 +19,7 @@ ROWS_PER_PART = 32  # minimum per chunk
 FEW_ROWS = 3_000
 FEW_LABELS = 300  # of the rarer kind
 LEAST_ROWS = 100  # fewer rows do not make folds
+Groups = ArrayLike | Keys
 SplitRows = tuple[np.ndarray, np.ndarray]  # row numbers to train on, row numbers to validate on
 
 
@@ -58,7 +59,7 @@ def choose_validation(how: str, times: np.ndarray | None) -> str:
 
 def split_rows(
     y: np.ndarray,
-    groups: ArrayLike | None,
+    groups: Groups | None,
     *,
     how: str,
     fraction: float,
@@ -95,7 +96,7 @@ def split_rows(
 
 
 def _whole_groups(
-    y: np.ndarray, groups: ArrayLike | None, *, fraction: float, seeds: np.random.RandomState
+    y: np.ndarray, groups: Groups | None, *, fraction: float, seeds: np.random.RandomState
 ) -> SplitRows:
     codes = number_groups(groups, len(y))
     n_groups = codes.max() + 1
@@ -104,16 +105,16 @@ def _whole_groups(
     return next(splitter.split(codes, y, codes))
 
 
-def number_groups(groups: ArrayLike | None, n_rows: int) -> np.ndarray:
+def number_groups(groups: Groups | None, n_rows: int) -> np.ndarray:
     """Return the group of each row, numbered from 0; an error where there are not two."""
-    if groups is None:
+    if groups is None or (isinstance(groups, Keys) and not len(groups.values)):
         raise ValueError(
             "validation='groups' needs the user or group of each row, got neither users nor "
             "groups. Name the user column, HistorySequenceEncoder(user='user'), or pass "
             "fit(..., groups=...): in a Pipeline din__groups=X['user'], with 'din' the step's "
             "name."
         )
-    codes = check_rows(group_codes(groups, sort=True), n_rows, name="groups").astype(np.int64)
+    codes = check_rows(read_groups(groups).ranks, n_rows, name="groups").astype(np.int64)
     n_groups = codes.max(initial=-1) + 1
     if n_groups < 2:
         raise ValueError(

@@ -6,8 +6,8 @@ from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.identities import ids_to_look_up
 from sklearn_din.features.ragged import Ragged
 from sklearn_din.features.schema import FIRST_KNOWN_ID, Behaviour
+from sklearn_din.utils.keys import Keys
 from sklearn_din.utils.spans import Spans, pairs_in_turn
-from sklearn_din.utils.validation import key_codes
 from sklearn_din.utils.warnings import Finding
 
 CHECKED_PAIRS = 5_000  # rows of one user, one after the other
@@ -130,7 +130,7 @@ def _pairs_of_rows(X: EncodedFeatures) -> tuple[np.ndarray, np.ndarray]:
 
 def rows_of_some_users(users: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return all rows of so many users that they are not too many, and the users as codes."""
-    codes = key_codes(np.asarray(users), name="the column of users")[0]
+    codes = Keys.of_users(users, len(users)).codes
     n_rows = np.cumsum(np.bincount(codes[codes >= 0], minlength=1))
     n_users = max(int(np.searchsorted(n_rows, CHECKED_ROWS, side="right")), 1)
     rows = np.flatnonzero((codes >= 0) & (codes < n_users))

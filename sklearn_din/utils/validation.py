@@ -357,50 +357,6 @@ def check_keys(values: np.ndarray, *, name: str) -> None:
                 )
 
 
-def key_codes(values: Any, *, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Number keys from 0, in the order in which they come; a missing key is -1.
-
-    Returns the codes and the keys. Raises where floats are so large that keys have merged.
-
-    >>> key_codes(np.array(["ann", "bob", "ann"]), name="user")[0].tolist()
-    [0, 1, 0]
-    """
-    try:
-        codes, keys = pd.factorize(values)
-    except TypeError:
-        check_keys(np.asarray(values), name=name)
-        raise
-    keys = np.asarray(keys)
-    if keys.dtype.kind == "f":
-        check_exact(keys, name=name)
-    return codes, keys
-
-
-def group_codes(groups: Any, *, sort: bool = False) -> np.ndarray:
-    """Number groups from 0, in the order in which they come or in their own; none may be missing.
-
-    >>> group_codes([("bob", "web"), ("ann", "web"), ("bob", "web")], sort=True)
-    array([1, 0, 1])
-    """
-    if isinstance(groups, list | tuple):  # of tuples numpy would make columns
-        groups = pd.Series(groups)
-    if isinstance(groups, pd.DataFrame) or np.ndim(groups) != 1:
-        is_frame = isinstance(groups, pd.DataFrame)
-        got = "a DataFrame" if is_frame else f"shape {np.shape(groups)}"
-        raise ValueError(f"groups must be one column, X['user'], got {got}.")
-    values = groups if isinstance(groups, pd.Index) else pd.Series(groups)
-    codes, keys = key_codes(values, name="groups")
-    if (codes < 0).any():
-        raise ValueError(
-            f"groups must not be missing, got {(codes < 0).sum()} rows without a user or group. "
-            "Give them one of their own, or drop them."
-        )
-    if sort:  # tuples by their text: pandas orders none of several lengths or types
-        are_tuples = any(isinstance(key, tuple) for key in keys)
-        codes = pd.factorize(pd.Index(map(repr, keys)) if are_tuples else keys, sort=True)[0][codes]
-    return codes
-
-
 def is_auto(value: object) -> bool:
     """Return whether a parameter leaves the choice to the rules."""
     return isinstance(value, str) and value == "auto"
