@@ -82,7 +82,7 @@ class Timeline:
     @property
     def owners(self) -> pd.Index:
         """The distinct values of the first key column."""
-        return self._keys._steps[0][1]
+        return self._keys._steps[0][1].index
 
     def past(self, impressions: pd.DataFrame, *, max_age: Age = None) -> Past:
         """Each impression's window of the sorted log."""
