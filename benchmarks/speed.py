@@ -1,7 +1,7 @@
 """Training, scoring, requests and imports, beside the rivals and the roofline.
 
 ``python -m benchmarks.speed [imports] [train] [steps] [busy] [request] [search] [rivals]``, each
-measurement in a process of its own.
+measurement in a process of its own; ``parts [SET ...]`` alone has the parts of a default fit.
 ``python -m benchmarks.speed guard COMMIT`` compares with a commit (``guard.py``).
 Rivals run with the interpreter named by RIVALS_PYTHON (see ``rivals-requirements.txt``), those that
 RIVALS names, all by default. Rates are medians of steps after a warm-up; what is compared runs in
@@ -10,20 +10,25 @@ turn, round by round, and a ratio is the median of the rounds' ratios.
 
 import collections
 import contextlib
+import importlib
 import json
 import os
 import subprocess
 import sys
+import tempfile
+import threading
 import time
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import Pipeline
 
-from benchmarks import guard, request, workloads
+from benchmarks import default_fit, guard, request, workloads
 from benchmarks.rivals import run_child, sgemm_rate
-from benchmarks.tables import print_table
+from benchmarks.tables import print_frame, print_table
 from sklearn_din import DINClassifier, EncodedFeatures, HistorySequenceEncoder
 from sklearn_din.features import Behaviour, Field, Ragged, Schema
 from sklearn_din.network.interest import DECAYS
@@ -41,8 +46,24 @@ BATCH = 1024
 SEARCH_USERS = 1_000
 FIT_ROWS = 60_000
 BUSY_LOOPS = 2
+UNITS = ["seconds", "of the processors"]
 THREADS = 1, 2
 SHAPES = [(length, batch) for length in (5, 50, 500) for batch in (256, 1024)]  # of steps
+PARTS = {  # of a default fit: functions whose time, less that of others within, is theirs
+    "encoding": ["transformers:HistorySequenceEncoder.fit_transform"],
+    "leak checks": ["training.leaks:warn_of_leaks"],
+    "tables of neighbours": ["training.rows:_learn_neighbours"],
+    "do they hold": ["neighbours.holding:scores_hold"],
+    "batches": ["training.batches:ImpressionBatches._batch"],
+    "native code": ["native.logits:_Call._run"],
+    "native code of checks": [],
+    "Python of a step": ["training.training:Training.step"],
+    "optimizer": ["training.optim:RowwiseAdam._update_dense", "training.optim:update_rows"],
+    "Python of checks": ["training.validation_checks:ValidationChecks.predict"],
+    "judging checks": ["training.validation_checks:ValidationChecks.end"],
+}
+PARTS_SETS = ["movies", "videos", "e-shop by time, popularity", "MovieLens by time"]
+PARTS_SETS += ["turning catalogue, 20 %", "click log: many items, short, strong"]
 IMPORTS = {
     "torch": "import torch",
     "sklearn_din": "import sklearn_din",
@@ -139,6 +160,57 @@ def fit():
     return fit_rows(FIT_ROWS)
 
 
+class PartsClock:
+    """Seconds, and those of the processors, by the function that is the innermost of ``PARTS``."""
+
+    def __init__(self):
+        self.seconds, self._within = collections.defaultdict(lambda: np.zeros(2)), ["the rest"]
+        self._since = self._now()
+        for part, places in PARTS.items():
+            for place in places:
+                module, _, path = place.partition(":")
+                owner = importlib.import_module(f"sklearn_din.{module}")
+                *classes, name = path.split(".")
+                for of in classes:
+                    owner = getattr(owner, of)
+                setattr(owner, name, self._timed(part, getattr(owner, name)))
+
+    def turn_to(self, part):
+        """End the innermost part, and begin another one; None: the one around it goes on."""
+        now = self._now()
+        self.seconds[self._within[-1]] += now - self._since
+        self._since = now
+        self._within.pop() if part is None else self._within.append(part)
+
+    def _now(self):
+        return np.array([time.perf_counter(), time.process_time()])
+
+    def _timed(self, part, function):
+        def call(*arguments, **options):
+            if threading.current_thread() is not threading.main_thread():
+                return function(*arguments, **options)
+            predicts = part == "native code" and arguments[-1] is None
+            self.turn_to("native code of checks" if predicts else part)
+            try:
+                return function(*arguments, **options)
+            finally:
+                self.turn_to(None)
+
+        return call
+
+
+def parts(path):
+    """Seconds of the parts of a default fit on pickled rows, all and of the processors."""
+    X, y, *_, parameters = pd.read_pickle(path)
+    encoder = HistorySequenceEncoder(**parameters)
+    DINClassifier(max_epochs=1).fit(encoder.fit_transform(X[:1000]), y[:1000])  # imports
+    clock = PartsClock()
+    classifier = DINClassifier(random_state=0).fit(encoder.fit_transform(X), y)
+    clock.turn_to("the rest")
+    print(classifier.history_.shape, file=sys.stderr)
+    return {part: list(seconds) for part, seconds in clock.seconds.items()}
+
+
 def score(name="synthetic-100k", cap=None):
     """Rows/s of predict_proba, best of three."""
     workload = workloads.synthetic(name, cap=cap)
@@ -153,7 +225,7 @@ def score(name="synthetic-100k", cap=None):
     return len(X) / min(seconds)
 
 
-TASKS = {"train": train, "fit": fit, "search": search, "score": score}
+TASKS = {"train": train, "fit": fit, "parts": parts, "search": search, "score": score}
 TASKS["request"] = request.measure
 
 
@@ -281,6 +353,27 @@ def report_busy():
     print(f"\n{FIT_ROWS:,} rows, {RIVAL_ROUNDS} rounds; the bar beside loops: 2.2", flush=True)
 
 
+def report_parts(*names):
+    """What a default fit's seconds go to by set, with one thread and two, in turn."""
+    for name in names or PARTS_SETS:
+        with tempfile.TemporaryDirectory() as folder:
+            path = str(Path(folder) / "rows.pickle")
+            pd.to_pickle(default_fit.frames_of(name, 0), path)
+            print_parts(name, path)
+
+
+def print_parts(name, path):
+    def ask(n_threads):
+        environment = {"OMP_NUM_THREADS": str(n_threads), "PYTHONWARNINGS": "ignore"}
+        return pd.DataFrame(ask_ours("parts", environment=environment, path=path), index=UNITS).T
+
+    table = pd.concat({f"{n} threads": ask(n) for n in THREADS}, axis=1).fillna(0)
+    table = table.reindex([*PARTS, "the rest"]).fillna(0)
+    table.loc["all"] = table.sum()
+    ratios = table.loc["all", f"{THREADS[1]} threads"] / table.loc["all", f"{THREADS[0]} threads"]
+    print_frame(table.round(2), f"{name}: {ratios.iloc[0]:.2f}, processors {ratios.iloc[1]:.2f}")
+
+
 def report_search():
     half = ask_ours("search", n_jobs=1) / 2
     seconds = ask_ours("search", n_jobs=2)
@@ -352,8 +445,11 @@ def main():
         return
     threads = torch.get_num_threads()
     print(f"load {os.getloadavg()[0]:.1f}, {threads} threads, torch {torch.__version__}")
-    for section in sys.argv[1:] or SECTIONS:
-        SECTIONS[section]()
+    if sys.argv[1:2] == ["parts"]:
+        report_parts(*sys.argv[2:])
+    else:
+        for section in sys.argv[1:] or SECTIONS:
+            SECTIONS[section]()
 
 
 if __name__ == "__main__":

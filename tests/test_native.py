@@ -1,7 +1,12 @@
 """The native code against its twins in torch and numpy: values, gradients, whole trainings."""
 
+import contextvars
 import copy
+import os
 import sys
+import threading
+import traceback
+import warnings
 from pathlib import Path
 
 import joblib
@@ -23,12 +28,17 @@ from sklearn_din.native import logits as native_logits
 from sklearn_din.native import optimizer as native_optimizer
 from sklearn_din.native import pairs as native_pairs
 from sklearn_din.native.coverage import may_compute, not_covered
-from sklearn_din.native.logits import add_gradients, logits_of, n_native_threads
+from sklearn_din.native.logits import (
+    add_gradients,
+    logits_of,
+    n_native_threads,
+    use_native_threads,
+)
 from sklearn_din.native.structures import load_library
 from sklearn_din.neighbours import item_scores
 from sklearn_din.neighbours.item_scores import ItemScores
 from sklearn_din.network.batch import Batch, JointRows
-from sklearn_din.training import threads
+from sklearn_din.training import batches, threads
 from sklearn_din.training.optim import RowwiseAdam
 from tests.encoded_impressions import make_answers, make_impressions, make_labels
 from tests.network_options import ONE_BY_ONE, name_of
@@ -580,16 +590,95 @@ def test_torch_has_one_thread_in_fit_unless_it_was_asked_for_more(torch_threads,
         assert n_native_threads.get() is None
 
 
-@pytest.mark.skipif(load_library() is None, reason="the library is not compiled, or hidden")
+@needs_library
 def test_a_training_has_the_same_bits_whatever_threads_its_steps_have(torch_threads, monkeypatch):
-    monkeypatch.setattr(joblib, "cpu_count", lambda: 8)
-    X = make_impressions(1_500)
+    """With several, the next batches are made while they compute."""
+    monkeypatch.setattr(batches, "MADE_AHEAD", 5_000)
     monkeypatch.setattr(threads, "_UNASKED", 5)
-    predictions = []
-    for n_threads in (5, 1):
+    X, predictions, make = make_impressions(1_500), [], batches.ImpressionBatches._batch
+    for n_threads in (4, 2, 1):
+        within = []
+
+        def note(self, *rows, within=within):
+            names = [frame.name for frame in traceback.extract_stack()]
+            within.append("train_step" in names)
+            return make(self, *rows)
+
+        monkeypatch.setattr(batches.ImpressionBatches, "_batch", note)
         monkeypatch.setattr(joblib, "cpu_count", lambda n=n_threads: n)
         torch_threads(5)
         model, seen = fit(1_500)
         assert seen == (1, n_threads)
+        assert any(within) == (n_threads > 1)
         predictions.append(model.decision_function(X))
-    assert np.array_equal(*predictions)
+    assert np.array_equal(predictions[0], predictions[2])
+    assert np.array_equal(predictions[1], predictions[2])
+
+
+def step_of(module, X, meanwhile=None):
+    """Return the logits and a gradient of one step."""
+    batch = Batch(X)
+    batch.meanwhile = meanwhile
+    module.zero_grad(set_to_none=True)
+    logits = add_gradients(module, batch, labels_of(X), "log")[1]
+    return torch.cat([logits, module.output.weight.grad.flatten()]).numpy()
+
+
+@needs_library
+def test_threads_of_a_training_serve_one_call_at_a_time_and_no_forked_child():
+    X = make_impressions(600, max_length=40)
+    module = make_network(X)
+    expected = step_of(module, X)
+    with use_native_threads(3):
+        assert np.array_equal(step_of(module, X), expected)
+        others, context = [], contextvars.copy_context()
+        own = copy.deepcopy(module)
+        thread = threading.Thread(target=lambda: others.append(context.run(step_of, own, X)))
+        assert np.array_equal(step_of(module, X, lambda: (thread.start(), thread.join())), expected)
+        assert np.array_equal(others[0], expected)
+        if hasattr(os, "fork"):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of forks beside threads
+                child = os.fork()
+            if not child:
+                os._exit(0 if np.array_equal(step_of(module, X), expected) else 1)
+            assert os.waitpid(child, 0)[1] == 0
+        assert np.array_equal(step_of(module, X), expected)
+
+
+@needs_library
+def test_an_exception_while_threads_compute_comes_when_they_have_ended():
+    X = make_impressions(600, max_length=40)
+    module = make_network(X)
+
+    def interrupt():
+        raise KeyboardInterrupt
+
+    with use_native_threads(2):
+        expected = step_of(module, X)
+        with pytest.raises(KeyboardInterrupt):
+            step_of(module, X, interrupt)
+        assert np.array_equal(step_of(module, X), expected)
+
+
+@needs_library
+def test_batches_that_cannot_be_made_ahead_fail_when_they_are_needed(torch_threads, monkeypatch):
+    monkeypatch.setattr(batches, "MADE_AHEAD", 1)
+    monkeypatch.setattr(joblib, "cpu_count", lambda: 2)
+    torch_threads(2)
+    steps, make = [], batches.ImpressionBatches._batch
+
+    def fail_once(self, rows, X):
+        if len(steps) >= 3:
+            raise OSError("a file is gone")
+        return make(self, rows, X)
+
+    class Count(Callback):
+        def on_batch_end(self, net, **kwargs):
+            steps.append(0)
+
+    monkeypatch.setattr(batches.ImpressionBatches, "_batch", fail_once)
+    X = make_impressions(600)
+    with pytest.raises(OSError, match="a file is gone"):
+        DINClassifier(max_epochs=1, batch_size=64, callbacks=[Count()]).fit(X, make_labels(X))
+    assert len(steps) == 4

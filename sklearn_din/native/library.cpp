@@ -2,11 +2,9 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
-#include <exception>
-#include <functional>
 #include <memory>
 #include <new>
-#include <thread>
+#include <utility>
 #include <vector>
 
 #if defined(__x86_64__)
@@ -17,12 +15,15 @@
 #include "pairs.h"
 #include "rows.h"
 #include "step.h"
+#include "team.h"
 
 namespace din {
 namespace {
 
-constexpr int64_t LEAST_WORK = 2048;  // events of a task, and rows, each of which counts as
-constexpr int64_t WORK_OF_ROW = 16;   // so many: the number of tasks follows from the batch alone
+// A batch is cut into tasks of about as much work. Their number follows from the batch alone.
+constexpr int64_t WORK_OF_TASK = 1536;  // its events, and its rows times WORK_OF_ROW
+constexpr int64_t WORK_OF_ROW = 16;     // a row's MLP takes as long as the unit for so many events
+constexpr int64_t LEAST_IDS = 16384;  // of all tables: below, threads cost more than they save
 
 #if defined(__x86_64__)
 // 2: AVX-512, 1: AVX2, 0: neither, in this processor and system. Not every compiler's runtime
@@ -74,31 +75,6 @@ public:
     }
 };
 
-// Does tasks one after the other, each by the next thread that is free, whose number it is told. No
-// thread outlives the call: a forked process has none of its parent's. A thread costs some 20
-// microseconds.
-void run_queue(
-    int64_t n_tasks, int64_t n_threads, const std::function<void(int64_t, int64_t)>& run) {
-    std::atomic<int64_t> next{0};
-    std::atomic<bool> has_failed{false};
-    std::exception_ptr failure;
-    auto work = [&](int64_t thread) {
-        try {
-            for (int64_t i; (i = next++) < n_tasks;) run(i, thread);
-        } catch (...) {
-            if (!has_failed.exchange(true)) failure = std::current_exception();
-        }
-    };
-    std::vector<std::thread> threads;
-    try {
-        for (int64_t i = 1; i < std::min(n_threads, n_tasks); i++) threads.emplace_back(work, i);
-    } catch (const std::exception&) {  // the system gives no more threads, or no memory for one
-    }
-    work(0);
-    for (std::thread& thread : threads) thread.join();
-    if (failure) std::rethrow_exception(failure);
-}
-
 // Matrices of torch, (n_outputs, n_inputs), with padded rows, as they are and transposed.
 void pack(const float* weight, int64_t ld, int64_t n_out, int64_t n_in, float* as_is, int64_t ld_in,
           float* transposed, int64_t ld_out, const float* less = nullptr, float sign = 1) {
@@ -113,7 +89,11 @@ void pack(const float* weight, int64_t ld, int64_t n_out, int64_t n_in, float* a
 
 class Run {  // of one batch
 public:
-    explicit Run(const Network& network) : net(network), events(net.n_behaviours) {
+    // ``gradients`` is null where none are wanted.
+    Run(const Network& network, float* logits, float* gradients)
+        : net(network), logits(logits), gradients(gradients), own_team(net.team ? 1 : net.n_threads),
+          is_guest(net.team && net.team->enter()), team(is_guest ? *net.team : own_team),
+          events(net.n_behaviours) {
         step.net = &net;
         step.ld_inputs = padded(net.n_inputs);
         mlp = make_layers(net.layers, net.n_layers, net.n_inputs, step.ld_inputs);
@@ -123,34 +103,39 @@ public:
         cut_into_tasks();
         weights.fill([&](Memory& m) { place_weights(m); });
         pack_weights();
-        spaces.resize(std::min<size_t>(tasks.size(), std::max<int64_t>(net.n_threads, 1)));
+        spaces.resize(tasks.size() > 1 ? team.size() : 1);
         of_events.resize(spaces.size() * events.size());
         scores.resize(spaces.size() * n_hidden);
         numbers.fill([&](Memory& m) { place_spaces(m); });
+        if (gradients) place_gradients();
     }
 
-    // ``gradients`` is null where none are wanted. False: an id lies beyond its table.
-    bool run(float* logits, float* gradients) {
-        Block memory;
-        std::vector<float*> grad_keys(events.size());
-        step.grad_keys = grad_keys.data();
-        if (gradients) memory.fill([&](Memory& m) {
-            step.grad_inputs = m.floats(net.n_rows * step.ld_inputs);
-            for (size_t b = 0; b < events.size(); b++)
-                grad_keys[b] = m.floats(events[b].of->offsets[net.n_rows] * events[b].width);
-            for (size_t i = 0; i < tasks.size(); i++)  // two are enough for one thread
-                tasks[i].sum = is_alone() && i > 1 ? tasks[1].sum : m.floats(size_of_sum);
+    ~Run() {
+        if (is_guest) net.team->leave();
+    }
+
+    void begin() {
+        const int64_t n_tables = gradients ? net.n_tables : 0;  // the rows of which are found, too
+        team.begin(tasks.size() + n_tables, tasks.size() > 1, [=](int64_t i, int64_t thread) {
+            if (i < n_tables) touched[i].find(net.tables[i]);
+            else run_task(i - n_tables, thread);
         });
-        run_queue(tasks.size(), net.n_threads, [&](int64_t i, int64_t thread) {
-            if (gradients) std::fill_n(tasks[i].sum, size_of_sum, 0.0f);
-            tasks[i].space = &spaces[thread];
-            kernel.load()(step, tasks[i], logits);
-            if (gradients && i && is_alone()) add_sum(i);
-        });
+    }
+
+    // False: an id lies beyond its table.
+    bool end() {
+        team.end();
         for (const Task& task : tasks)
             if (task.is_wrong) return false;
-        if (gradients) write_gradients(gradients);
-        if (gradients && net.loss != GIVEN) logits[net.n_rows] = loss_of(logits);
+        if (!gradients) return true;
+        int64_t n_ids = 0;
+        for (const TouchedRows& rows : touched) n_ids += rows.n_ids();
+        const int64_t n = n_ids < LEAST_IDS ? 1 : net.n_threads;  // shares of each table
+        team.begin(1 + n * net.n_tables, n > 1, [=](int64_t i, int64_t) {
+            if (i == 0) write_layers();
+            else touched[(i - 1) / n].add_up(net.tables[(i - 1) / n], (i - 1) % n, n);
+        });
+        team.end();
         return true;
     }
 
@@ -167,20 +152,50 @@ private:
         return float(sum / net.n_joint_rows);
     }
 
-    bool is_alone() const { return spaces.size() == 1; }
-
-    void add_sum(size_t task) {
-        for (int64_t j = 0; j < size_of_sum; j++) tasks[0].sum[j] += tasks[task].sum[j];
+    // A thread uses memory that it has used before: that lies in the cache of its processor.
+    void run_task(int64_t number, int64_t thread) {
+        Task& task = tasks[number];
+        task.space = &spaces[thread];
+        if (gradients) {
+            task.sum = take_sum(free_sums[thread]);
+            std::fill_n(task.sum, size_of_sum, 0.0f);
+        }
+        kernel.load()(step, task, logits);
+        if (gradients) join_sums(number, free_sums[thread]);
     }
 
-    void write_gradients(float* gradients) {
-        for (size_t i = 1; i < (is_alone() ? 1 : tasks.size()); i++) add_sum(i);
-        for (const Dense& layer : mlp) write_layer(layer, gradients);
-        for (const Events& b : events) write_unit(b, gradients);
-        for (int64_t t = 0; t < net.n_tables; t++) write_table(t);
+    float* take_sum(std::vector<float*>& unused) {
+        if (unused.empty()) return sums + padded(size_of_sum) * n_sums++;
+        float* const latest = unused.back();
+        unused.pop_back();
+        return latest;
     }
 
-    Network net;
+    // Adds sums of gradients in pairs, in pairs of pairs and so on, each as soon as both are known:
+    // the order of additions follows from the number of tasks alone.
+    void join_sums(int64_t task, std::vector<float*>& unused) {
+        const int64_t n = tasks.size();
+        for (int64_t size = 1; size < n; size *= 2) {
+            const int64_t left = task / (2 * size) * (2 * size), right = left + size;
+            if (right >= n) continue;  // there is no other half
+            if (!is_half_known[right].exchange(true)) return;
+            for (int64_t j = 0; j < size_of_sum; j++) tasks[left].sum[j] += tasks[right].sum[j];
+            unused.push_back(tasks[right].sum);
+        }
+    }
+
+    void write_layers() const {
+        float* to = gradients;
+        for (const Dense& layer : mlp) write_layer(layer, to);
+        for (const Events& b : events) write_unit(b, to);
+        if (net.loss != GIVEN) logits[net.n_rows] = loss_of(logits);
+    }
+
+    const Network net;
+    float *const logits, *const gradients;
+    Team own_team;
+    const bool is_guest;
+    Team& team;
     Step step{};
     std::vector<Dense> mlp;
     std::vector<Events> events;
@@ -190,7 +205,13 @@ private:
     std::vector<OfEvents> of_events;
     std::vector<float*> scores, powers;
     int64_t size_of_sum = 0, n_hidden = 0, longest = 0, widest = 0, largest = 0;
-    Block weights, numbers;
+    Block weights, numbers, of_gradients;
+    std::vector<float*> grad_keys;
+    std::vector<TouchedRows> touched;  // of each table
+    float* sums;  // of gradients, as many as there are tasks
+    std::atomic<int64_t> n_sums{0};  // of them that some thread has taken
+    std::vector<std::vector<float*>> free_sums;  // of each thread
+    std::vector<std::atomic<bool>> is_half_known;  // by the first task of the right one
 
     std::vector<Dense> make_layers(const Linear* layers, int64_t n, int64_t n_in, int64_t ld_in) {
         std::vector<Dense> dense(n);
@@ -246,7 +267,8 @@ private:
             for (const Events& b : events) work[row + 1] += n_events(*b.of, row);
         }
         const int64_t all = work.back();
-        const int64_t n = std::clamp<int64_t>(all / LEAST_WORK, 1, MOST_TASKS);
+        int64_t n = std::clamp<int64_t>(all / WORK_OF_TASK, 1, MOST_TASKS);
+        n += n > 1 && n % 2;  // for two threads
         tasks.resize(n);
         for (int64_t i = 0, begin = 0; i < n; i++) {
             const int64_t end =
@@ -381,23 +403,27 @@ private:
         for (int64_t l = 1; l < b.of->n_layers; l++) write_layer(b.unit.layers[l], to);
     }
 
-    void write_table(int64_t number) {
-        std::vector<Source> sources;
+    void place_gradients() {
+        grad_keys.resize(events.size());
+        step.grad_keys = grad_keys.data();
+        free_sums.resize(spaces.size());
+        is_half_known = std::vector<std::atomic<bool>>(tasks.size());
+        of_gradients.fill([&](Memory& m) {
+            step.grad_inputs = m.floats(net.n_rows * step.ld_inputs);
+            for (size_t b = 0; b < events.size(); b++)
+                grad_keys[b] = m.floats(events[b].of->offsets[net.n_rows] * events[b].width);
+            sums = m.floats(size_of_sum * tasks.size());
+        });
+        touched.resize(net.n_tables);
         for (int64_t f = 0; f < net.n_fields; f++)
-            if (net.ids[f].table == number)
-                sources.push_back({&net.ids[f], net.n_rows, step.grad_inputs + net.ids[f].column,
-                                   step.ld_inputs});
+            touched[net.ids[f].table].add({&net.ids[f], net.n_rows,
+                                           step.grad_inputs + net.ids[f].column, step.ld_inputs});
         for (size_t b = 0; b < events.size(); b++)
             for (int64_t a = 0; a < events[b].of->n_attributes; a++) {
                 const Ids& attribute = events[b].attributes[a];
-                if (attribute.table == number)
-                    sources.push_back({&attribute, events[b].of->offsets[net.n_rows],
-                                       step.grad_keys[b] + attribute.column, events[b].width});
+                touched[attribute.table].add({&attribute, events[b].of->offsets[net.n_rows],
+                                              grad_keys[b] + attribute.column, events[b].width});
             }
-        Table& table = net.tables[number];
-        const TouchedRows rows(sources, table);
-        run_queue(net.n_threads, net.n_threads,
-                  [&](int64_t i, int64_t) { rows.add_up(table, i, net.n_threads); });
     }
 };
 
@@ -442,8 +468,34 @@ EXPORT int64_t din_choose_kernels(int64_t level) {
 // those of the tables lie where ``Table`` says, and after the logits comes the loss, but of GIVEN.
 EXPORT int64_t din_run(const din::Network* network, float* logits, float* gradients) {
     return din::code_of([&] {
-        return din::Run(*network).run(logits, gradients) ? din::DONE : din::UNKNOWN_ID;
+        din::Run run(*network, logits, gradients);
+        run.begin();
+        return run.end() ? din::DONE : din::UNKNOWN_ID;
     });
+}
+
+// The same in two calls, between which threads compute; ``din_end`` must come after ``din_begin``,
+// whatever happens meanwhile, before any memory of the call is freed.
+EXPORT int64_t din_begin(
+    const din::Network* network, float* logits, float* gradients, din::Run** run) {
+    return din::code_of([&] {
+        *run = new din::Run(*network, logits, gradients);
+        (*run)->begin();
+        return din::DONE;
+    });
+}
+
+EXPORT int64_t din_end(din::Run** run) {
+    const std::unique_ptr<din::Run> ended(std::exchange(*run, nullptr));
+    return din::code_of([&] { return !ended || ended->end() ? din::DONE : din::UNKNOWN_ID; });
+}
+
+// The threads of a training. A team that a forked child has inherited, or that a call still uses, is
+// left as it is.
+EXPORT din::Team* din_open_team(int64_t n_threads) { return new din::Team(n_threads); }
+
+EXPORT void din_close_team(din::Team* team) {
+    if (team->enter()) delete team;
 }
 
 EXPORT int64_t din_update_rows(

@@ -1,6 +1,8 @@
 """Logits of a batch and their gradients in native code: ``module(batch)``, faster."""
 
-from collections.abc import Sequence
+import ctypes
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
@@ -18,6 +20,22 @@ from sklearn_din.network.interest import likeness_of_lists
 from sklearn_din.utils.warnings import ADVICE_FROM, log_once
 
 n_native_threads: ContextVar[int | None] = ContextVar("n_native_threads", default=None)
+_team: ContextVar[int] = ContextVar("_team", default=0)  # the library's, of so many threads
+
+
+@contextmanager
+def use_native_threads(n_threads: int) -> Iterator[None]:
+    """Have the native code compute with so many threads, which live as long as the block."""
+    library = load_library()
+    team = library.din_open_team(n_threads) if n_threads > 1 and library is not None else 0
+    tokens = n_native_threads.set(n_threads), _team.set(team)
+    try:
+        yield
+    finally:
+        n_native_threads.reset(tokens[0])
+        _team.reset(tokens[1])
+        if team:
+            library.din_close_team(team)
 
 
 def logits_of(module: DIN, batch: Batch) -> Tensor:
@@ -109,6 +127,22 @@ class _Logits(torch.autograd.Function):
         return (None, *ctx.call.gradients("given", grad_logits)[2])
 
 
+class _StepOfThreads:
+    """A step that threads have begun; it holds all memory that they use until it has ended."""
+
+    def __init__(self, *held: Any) -> None:
+        call, logits, gradients = self._held = held
+        self._step, self._end = ctypes.c_void_p(), load_library().din_end
+        words, to = call.words, ctypes.addressof(self._step)
+        load_library().din_begin(words.ctypes.data, logits.data_ptr(), gradients.data_ptr(), to)
+
+    def end(self) -> int:
+        """Compute what is left; a second call does nothing."""
+        return self._end(ctypes.addressof(self._step))
+
+    __del__ = end  # where a second Ctrl-C has come before ``end``
+
+
 class _Call:
     """Passes over one batch; it holds what they point to."""
 
@@ -128,8 +162,8 @@ class _Call:
         self._n_threads = n_native_threads.get() or torch.get_num_threads()
         self._empty = parameters[0].new_empty  # whatever torch's default dtype and device are
         offsets = batch.offsets.values()
-        self._words = plan.words.copy()
-        self._words[plan.inputs] = [
+        self.words = plan.words.copy()
+        self.words[plan.inputs] = [
             *[self._ids[name].data_ptr() for name in plan.names],
             *[len(means[name]) for name in plan.names if name in means],
             *[values.data_ptr() for values in self._likeness],
@@ -137,9 +171,9 @@ class _Call:
             *[batch.shared and tensor.shape[0] == 2 for tensor in offsets],
             *[batch.event_numbers[name].data_ptr() for name in plan.event_numbers],
             *[parameter.data_ptr() for parameter in self.parameters],
-            *(self._numbers.data_ptr(), batch.n_rows, self._n_threads),
+            *(self._numbers.data_ptr(), batch.n_rows, self._n_threads, _team.get()),
         ]
-        self._words[plan.pointers] = self._words.ctypes.data + plan.distances
+        self.words[plan.pointers] = self.words.ctypes.data + plan.distances
 
     def forward(self) -> Tensor:
         """Return the logits: (n_rows,)."""
@@ -162,14 +196,14 @@ class _Call:
         values = [self._empty(n, table.shape[1]) for n, table in zip(n_ids, tables, strict=True)]
         flat = self._empty(sum(plan.n_weights))
         held = targets.contiguous(), None if weights is None else weights.contiguous()
-        self._words[plan.outputs] = [
+        self.words[plan.outputs] = [
             *[tensor.data_ptr() for tensor in (*rows, *values)],
             *[0 if tensor is None else tensor.data_ptr() for tensor in held],
             *(LOSSES[loss], n_joint_rows),
         ]
         logits = self._empty(self._batch.n_rows + 1)
         self._run(logits, flat)
-        touched = zip(tables, rows, values, self._words[plan.n_touched].tolist(), strict=True)
+        touched = zip(tables, rows, values, self.words[plan.n_touched].tolist(), strict=True)
         sparse = [sparse_gradient(r[:n], v[:n], table.shape) for table, r, v, n in touched]
         of_lists = [gradient.to_dense() for gradient in sparse[self._n_own :]]
         parts = zip(flat.split(plan.n_weights), plan.shapes[self._n_own :], strict=True)
@@ -177,8 +211,16 @@ class _Call:
         return logits[-1], logits[:-1], [*sparse[: self._n_own], *of_lists, *dense]
 
     def _run(self, logits: Tensor, gradients: Tensor | None) -> None:
-        to = None if gradients is None else gradients.data_ptr()
-        code = load_library().din_run(self._words.ctypes.data, logits.data_ptr(), to)
+        meanwhile = self._batch.meanwhile if self._n_threads > 1 and gradients is not None else None
+        if meanwhile is None:
+            to = None if gradients is None else gradients.data_ptr()
+            code = load_library().din_run(self.words.ctypes.data, logits.data_ptr(), to)
+        else:
+            step = _StepOfThreads(self, logits, gradients)
+            try:
+                meanwhile()
+            finally:
+                code = step.end()
         if code == UNKNOWN_ID:
             self._raise_unknown_id()
 

@@ -5,6 +5,8 @@
 
 namespace din {
 
+class Team;
+
 struct Ids {  // of a field, or of one attribute of a behaviour's events; of lists, their numbers
     const int32_t* ids;
     int64_t table, first_row, n_ids, width;
@@ -53,6 +55,7 @@ struct Network {
     const float *targets, *weights;  // (n_rows,), of the loss; weights may be null
     int64_t loss, n_joint_rows;      // the loss is the mean of so many rows
     int64_t n_rows, n_threads;
+    Team* team;  // of so many threads; null: threads of the call's own
 };
 
 struct RowUpdate {  // of a table's rows, as RowwiseAdam has it (training/optim.py)

@@ -114,7 +114,7 @@ class Plan:
         n_inputs, counts = sum(module.mlp_inputs.values()), (len(DECAYS), N_COUNTED)
         constants = _DECAYS.ctypes.data, *sizes, n_inputs, *counts, int(ADDED_EVENTS)
         self._arrange(
-            network=np.array([(0, 0, 0, 0, 0, 0, *constants, 0, 0, 0, 0, 0, 0)], dtype=NETWORK),
+            network=np.array([(0, 0, 0, 0, 0, 0, *constants, 0, 0, 0, 0, 0, 0, 0)], dtype=NETWORK),
             ids=np.array(self._ids, dtype=IDS),
             behaviours=np.array(rows, dtype=BEHAVIOUR),
             layers=np.array([tuple(layer) for layer in self._layers], dtype=LINEAR),
@@ -199,7 +199,7 @@ class Plan:
         inputs = [ids["ids"], ids["n_ids"][of_lists], ids["likeness"][is_compared]]
         inputs += [behaviours["offsets"], behaviours["is_shared"], event_numbers]
         inputs += [tables["rows"], of_layers[is_there]]
-        inputs += [network[member] for member in ("numbers", "n_rows", "n_threads")]
+        inputs += [network[member] for member in ("numbers", "n_rows", "n_threads", "team")]
         outputs = [tables["touched"], tables["values"]]
         outputs += [network[member] for member in ("targets", "weights", "loss", "n_joint_rows")]
         self.inputs, self.outputs = np.concatenate(inputs), np.concatenate(outputs)

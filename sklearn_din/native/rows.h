@@ -15,7 +15,7 @@ struct Source {  // of the rows that a field's ids stand for, ``stride`` numbers
 };
 
 class TouchedRows {
-    const std::vector<Source>& sources;
+    std::vector<Source> sources;
     std::vector<uint64_t> marks;  // a bit for each row of the table
     std::vector<int32_t> before;  // of each word of marks: touched rows in those before it
 
@@ -29,7 +29,16 @@ class TouchedRows {
     }
 
 public:
-    TouchedRows(const std::vector<Source>& sources, Table& table) : sources(sources) {
+    void add(const Source& source) { sources.push_back(source); }
+
+    int64_t n_ids() const {
+        int64_t n = 0;
+        for (const Source& source : sources) n += source.n;
+        return n;
+    }
+
+    void find(Table& table) {
+        table.n_touched = 0;
         int64_t n_rows = 0;
         for (const Source& source : sources)
             n_rows = std::max(n_rows, source.of->first_row + source.of->n_ids);
@@ -37,10 +46,10 @@ public:
         before.resize(marks.size());
         for (const Source& source : sources)
             for (int64_t i = 0; i < source.n; i++) {
+                if (source.of->ids[i] >= source.of->n_ids) return;  // the call will fail by it
                 const int64_t row = row_of(*source.of, i);
                 marks[row / 64] |= uint64_t(1) << row % 64;
             }
-        table.n_touched = 0;
         for (size_t word = 0; word < marks.size(); word++) {
             before[word] = int32_t(table.n_touched);
             for (uint64_t rest = marks[word]; rest; rest &= rest - 1)

@@ -8,7 +8,7 @@ constexpr int64_t PAD = 16;              // widths are multiples of the widest r
 constexpr int64_t EVENTS_PER_BLOCK = 192;  // what a block makes stays in the processor's cache
 constexpr int64_t ROWS_PER_CHUNK = 64;   // forward and backward together: what a chunk makes
 constexpr int64_t EVENTS_PER_CHUNK = 768;  // stays in the second cache
-constexpr int64_t MOST_TASKS = 8;  // whose sums of gradients are added up in their order
+constexpr int64_t MOST_TASKS = 32;  // each has a sum of gradients
 
 static inline int64_t padded(int64_t n) { return (n + PAD - 1) / PAD * PAD; }
 

@@ -35,7 +35,7 @@ TABLE = _structure("rows width touched values n_touched")
 NETWORK = _structure(
     "ids behaviours layers tables numbers event_numbers decays n_fields n_behaviours n_layers "
     "n_tables n_numbers n_inputs n_decays n_counted n_added "
-    "targets weights loss n_joint_rows n_rows n_threads"
+    "targets weights loss n_joint_rows n_rows n_threads team"
 )
 
 PAIRS = _structure(
@@ -44,6 +44,8 @@ PAIRS = _structure(
 )
 CALLS = {
     "din_run": "ppp",
+    "din_begin": "pppp",
+    "din_end": "p",
     "din_update_rows": "pfff",
     "din_score_pairs": "pf",
     "din_select_pairs": "p",
@@ -81,6 +83,9 @@ def load_library() -> Any:
         function = getattr(library, name)
         function.argtypes = [TYPES[letter] for letter in arguments]
         function.restype, function.errcheck = ctypes.c_int64, _check_code
+    library.din_open_team.restype = ctypes.c_void_p
+    library.din_open_team.argtypes = [ctypes.c_int64]
+    library.din_close_team.argtypes = [ctypes.c_void_p]
     library.din_choose_kernels.restype = ctypes.c_int64
     library.din_choose_kernels.argtypes = [ctypes.c_int64]
     return library

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -172,6 +173,8 @@ class Batch:
     distinct : dict of str to DistinctRows
         By the width of an embedding table, its rows that the ids stand for. Empty where they are
         still to be found out.
+    meanwhile : callable or None
+        What Python may do while other threads compute the step of this batch.
 
     >>> import numpy as np
     >>> from sklearn_din.features import EncodedFeatures, Field, Schema
@@ -190,6 +193,7 @@ class Batch:
         joint: JointRows | None = None,
     ) -> None:
         self.X, self.n_rows = X, len(X)
+        self.meanwhile: Callable[[], object] | None = None
         self.shared = shared
         self.joint = joint
         self.weights = None if weights is None else torch.from_numpy(weights)

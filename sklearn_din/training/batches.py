@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -115,22 +117,35 @@ class ImpressionBatches:
         """Yield batches of such rows, of which some are made at a time.
 
         A step drives the code that makes them from the processor's cache, and one alone takes
-        three times as long.
+        three times as long. The next ones are made while threads compute the first step.
         """
         numbers, held = None, self.X
         if self._pool is not None:
             numbers = np.sort(np.concatenate(batches))
             held = copy_to_memory(self.X, np.asarray(self._of_X(numbers)))
-        made, n_ahead = [], 0
-        for number, rows in enumerate(batches, self._n_done):
-            at = self._of_X(rows) if numbers is None else np.searchsorted(numbers, rows)
-            self._hiding.seed(self._seed + number)
-            made.append(self._batch(rows, held[at]))
-            n_ahead += len(rows) + made[-1][0].n_events
-            if n_ahead >= MADE_AHEAD:
-                yield from made
-                made, n_ahead = [], 0
-        yield from made
+        first_number, ahead = self._n_done, dict[int, list[tuple[Batch, Tensor]]]()
+
+        def make_some(first: int) -> list[tuple[Batch, Tensor]]:
+            made, n_ahead = [], 0
+            for number, rows in enumerate(batches[first:], first_number + first):
+                at = self._of_X(rows) if numbers is None else np.searchsorted(numbers, rows)
+                self._hiding.seed(self._seed + number)
+                made.append(self._batch(rows, held[at]))
+                n_ahead += len(rows) + made[-1][0].n_events
+                if n_ahead >= MADE_AHEAD:
+                    break
+            return made
+
+        def make_ahead(first: int) -> None:
+            with suppress(MemoryError, OSError):  # raised where these batches are needed
+                ahead[first] = make_some(first)
+
+        end = 0
+        while end < len(batches):
+            some = ahead.pop(end, None) or make_some(end)
+            end += len(some)
+            some[0][0].meanwhile = partial(make_ahead, end)
+            yield from some
 
     @property
     def n_batches(self) -> int:

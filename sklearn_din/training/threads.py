@@ -7,7 +7,7 @@ import joblib
 import torch
 
 from sklearn_din.module import compute_alone_if_forked
-from sklearn_din.native.logits import n_native_threads
+from sklearn_din.native.logits import use_native_threads
 
 _UNASKED = torch.get_num_threads()  # what torch takes where nobody sets a number
 
@@ -24,10 +24,9 @@ def use_threads() -> Iterator[None]:
     compute_alone_if_forked()
     before = torch.get_num_threads()
     most = min(before, joblib.cpu_count())
-    token = n_native_threads.set(most)
     torch.set_num_threads(1 if before == _UNASKED else most)
     try:
-        yield
+        with use_native_threads(most):
+            yield
     finally:
-        n_native_threads.reset(token)
         torch.set_num_threads(before)
