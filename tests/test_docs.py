@@ -6,14 +6,16 @@ import warnings
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from packaging.requirements import Requirement
+from sklearn import model_selection
 
 import sklearn_din
 from sklearn_din import datasets, metrics
 
 HOUSE = Path(__file__).resolve().parents[1]
-DOCS = HOUSE / "docs"
+DOCS, README, AGENTS = (HOUSE / name for name in ("docs", "README.md", "AGENTS.md"))
 PAGES = sorted([*DOCS.glob("*.rst"), *DOCS.glob("guide/*.rst")])
 EXAMPLES = sorted((HOUSE / "examples").glob("plot_*.py"))
 BLOCK = re.compile(r"^\.\. run-python::\n((?:   .*\n)*)\n((?:(?:   .*)?\n)+)", re.M)
@@ -79,8 +81,8 @@ def test_nothing_splits_rows_with_histories_by_chance():
         r"\b(cv=\d|train_test_split\(|(Stratified|Repeated)?KFold\(|ShuffleSplit\()"
     )
     code = [block for page in PAGES for _, block in blocks_of(page)]
-    readme = (HOUSE / "README.md").read_text(encoding="utf-8")
-    code += re.findall(r"```python\n(.*?)```", readme, re.S)
+    for page in (README, AGENTS):
+        code += re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.S)
     code += [example.read_text(encoding="utf-8") for example in EXAMPLES]
     for path in HOUSE.glob("sklearn_din/**/*.py"):
         code += re.findall(r"^ +(?:>>>|\.\.\.) .*$", path.read_text(encoding="utf-8"), re.M)
@@ -98,7 +100,7 @@ def test_the_guide_stays_short_before_its_appendix():
 
 
 def test_pages_speak_plain_english():
-    for page in [*PAGES, HOUSE / "README.md"]:
+    for page in [*PAGES, README, AGENTS]:
         word = re.search(r"\b(twins?|wings?|kin|STILL|AS_SEEN)\b", page.read_text(encoding="utf-8"))
         assert word is None, (page.name, word)
 
@@ -136,17 +138,34 @@ def test_every_page_is_reached_from_a_list_of_pages():
         assert {name, name.removeprefix("guide/")} & listed or name == "index", name
 
 
-README = Path(__file__).resolve().parents[1] / "README.md"
-
-
-def test_the_readmes_python_blocks_run_in_order():
-    blocks = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.S)
-    assert len(blocks) >= 3
+def run_python_blocks(page):
+    """Run the Python code of a page of Markdown, and return its names."""
+    blocks = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.S)
     names: dict = {}
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for block in blocks:
-            exec(compile(block, str(README), "exec"), names)
+            exec(compile(block, str(page), "exec"), names)
+    return names
+
+
+def test_the_page_for_agents_runs_is_short_and_names_what_is_there():
+    text = AGENTS.read_text(encoding="utf-8")
+    names = run_python_blocks(AGENTS)
+    assert names["auc"] > names["baseline"]
+    assert len(text.split()) <= 500
+    makefile = (HOUSE / "Makefile").read_text(encoding="utf-8")
+    for target in re.findall(r"^make (\w+)$", text, re.M):
+        assert re.search(rf"^{target}:", makefile, re.M), target
+    for file in re.findall(r"`([\w/-]+\.(?:rst|md|py))`", text):
+        assert (HOUSE / file).is_file(), file
+    names_of_others = {"sklearn_din", "y", *dir(model_selection), *dir(pd.DataFrame)}
+    for name in re.findall(r"`(\w+)`", text):
+        assert name in names_of_others or hasattr(sklearn_din, name), name
+
+
+def test_the_readmes_python_blocks_run_in_order():
+    names = run_python_blocks(README)
     assert len(names["scores"]) == 2
     assert names["probability"].min() >= 0
     assert names["search"].best_params_
