@@ -12,11 +12,13 @@ import pytest
 from sklearn_din import (
     HistorySequenceEncoder,
     TimeSplit,
+    attach_aggregates,
     attach_history,
     check,
     sample_negatives,
 )
 from sklearn_din.datasets import make_click_log
+from sklearn_din.training.label_means import find_label_means
 from sklearn_din.training.leaks import warn_of_leaks
 from tests.tables import said
 
@@ -344,3 +346,31 @@ def test_a_catalogue_with_two_prices_of_an_item_is_an_error_and_the_advice(log, 
     later = two.assign(time=pd.date_range("2023-01-01", periods=len(two)))
     for fine in [pd.concat([items, items[:9]]), *([later] if by_time else [])]:
         sample_negatives(events, catalogue=fine, **options)
+
+
+# Means of the label over all rows ------------------------------------------------------------
+
+
+@pytest.mark.parametrize("other", ["category", "item"])
+def test_means_of_few_rows_of_user_and_category_or_item_are_said(log, other):
+    X, y = log
+    pairs = [X["user"], X[other] if other == "category" else X[other] % 12]
+    X = X.assign(item=pairs[1] if other == "item" else X["item"])
+    total, count = (y.groupby(pairs).transform(how) for how in ("sum", "count"))
+    rate = (total + 2 * y.mean()) / (count + 2)
+    (message,) = leaks_said(X.assign(rate=rate), y)
+    assert message.startswith("rate predicts how often each pair of user and ")
+    earlier = {"rate": (("user", other), "y", "mean")}
+    X = attach_aggregates(X, X.assign(y=y), time="time", aggregates=earlier)
+    assert leaks_said(X, y) == []  # the advice
+
+
+def test_a_count_of_rows_is_no_mean_where_sessions_end_with_a_click():
+    chance = np.random.default_rng(0)
+    lengths = chance.integers(1, 14, 600) + chance.integers(0, 9, 600)
+    X = pd.DataFrame({"user": np.repeat(np.arange(600), lengths)})
+    X["time"] = np.arange(len(X))
+    X["item"] = chance.integers(0, 50, len(X))
+    user_count = X.groupby("user").cumcount().astype(float)
+    y = (~X["user"].duplicated(keep="last")).astype(int)
+    assert [*find_label_means(encode(X.assign(user_count=user_count)), y.to_numpy())] == []

@@ -14,6 +14,8 @@ from sklearn_din.utils.warnings import Finding
 CHECKED_ROWS = 200_000
 MIN_GROUPS = 20
 MIN_ROWS = 5  # of a group
+MIN_ROWS_OF_PAIR = 2
+SAME = 0.5  # of a column's deviation, within groups: a mean has one value for each
 MOST_SCATTER = 0.5  # of what coins have; means over all rows have .36 at most, honest columns .96
 LEAST_Z = -5.0
 BY_DESIGN = 0.8  # without any column: so many clicks of a group were drawn, such as one in three
@@ -27,7 +29,8 @@ def find_label_means(X: EncodedFeatures, clicks: np.ndarray) -> Iterator[Finding
     The number of clicks of a group, such as a user or an item, scatters around what a column lets
     expect of it. A price, or a rate of last month, leaves it as much scatter as coins have. A mean
     that counts the rows themselves leaves it less: sums over groups of ``(clicks - expected)^2 /
-    variance`` are far below their number.
+    variance`` are far below their number. A count of earlier rows does so too where each session
+    ends with a click, but differs from row to row; a mean has one value in each group.
     """
     rows = np.arange(0, len(X), -(-len(X) // CHECKED_ROWS)) if len(X) else np.arange(0)
     own = level_columns(X.schema.names("numeric"))  # made of strictly earlier rows
@@ -43,8 +46,11 @@ def find_label_means(X: EncodedFeatures, clicks: np.ndarray) -> Iterator[Finding
         if _scatter(codes, clicks, average)[0] >= BY_DESIGN
     }
     for name in names:
-        chance = _chance(X.columns[name][rows].astype(np.float64), clicks)
+        numbers = X.columns[name][rows].astype(np.float64)
+        chance = _chance(numbers, clicks)
         for what, codes in groups.items():
+            if _deviation_within(codes, numbers) > SAME:
+                continue
             scatter, z = _scatter(codes, clicks, chance)
             if scatter < MOST_SCATTER and z < LEAST_Z:
                 yield Finding(
@@ -85,12 +91,21 @@ def _groups(X: EncodedFeatures, rows: np.ndarray) -> dict[str, np.ndarray]:
     groups = {}
     for what, values in number_keys(X, rows).items():
         _, group, n_rows = np.unique(values, return_inverse=True, return_counts=True)
-        is_large = n_rows >= MIN_ROWS
+        is_large = n_rows >= (MIN_ROWS_OF_PAIR if what.startswith("pair") else MIN_ROWS)
         is_large[:1] &= values.min(initial=0) >= 0  # rows without one are no group
         number = np.where(is_large, np.cumsum(is_large) - 1, -1)
         if is_large.sum() >= MIN_GROUPS:
             groups[what] = number[group]
     return groups
+
+
+def _deviation_within(group: np.ndarray, numbers: np.ndarray) -> float:
+    """Return the mean distance of numbers from those of their group over that from the mean."""
+    is_there = group >= 0
+    group, numbers = group[is_there], numbers[is_there]
+    means = np.bincount(group, numbers) / np.maximum(np.bincount(group), 1)
+    whole = np.abs(numbers - numbers.mean()).mean()
+    return float(np.abs(numbers - means[group]).mean() / whole) if whole else np.inf
 
 
 def _chance(numbers: np.ndarray, clicks: np.ndarray) -> np.ndarray:
