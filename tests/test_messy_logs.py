@@ -20,6 +20,7 @@ from sklearn_din import (
 from sklearn_din.datasets import make_click_log
 from sklearn_din.training.label_means import find_label_means
 from sklearn_din.training.leaks import warn_of_leaks
+from sklearn_din.training.wrong_histories import find_guests
 from tests.tables import said
 
 
@@ -374,3 +375,69 @@ def test_a_count_of_rows_is_no_mean_where_sessions_end_with_a_click():
     user_count = X.groupby("user").cumcount().astype(float)
     y = (~X["user"].duplicated(keep="last")).astype(int)
     assert [*find_label_means(encode(X.assign(user_count=user_count)), y.to_numpy())] == []
+
+
+# Histories cut at the wrong end, guests, negatives -------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def own_clicks():
+    """Impressions whose histories are the users' own clicks."""
+    chance = np.random.default_rng(0)
+    shown = pd.DataFrame({"user": chance.integers(0, 100, 4000), "time": np.arange(4000)})
+    shown["item"], shown["category"] = chance.integers(0, 300, (2, 4000)) % [[300], [8]]
+    y = pd.Series((chance.random(4000) < 0.3).astype(int))
+    return attach(shown, shown[y == 1]), y
+
+
+def cut(X, part):
+    return X.assign(**{n: [cell[part] for cell in X[n]] for n in ("hist_item", "hist_category")})
+
+
+def test_histories_that_keep_the_oldest_events_are_said_and_the_advice(own_clicks):
+    X, y = own_clicks
+    (message,) = leaks_said(cut(X, slice(3)), y)
+    assert message.startswith("clicks enter histories of hist_item until these hold 3 events, and")
+    assert leaks_said(cut(X, slice(-3, None)), y) == []
+
+
+def of_another_log(X):
+    events = X[["user", "item", "category", "time"]].sample(frac=0.4, random_state=1)
+    return attach(X[["user", "item", "category", "time"]], events, max_length=3)
+
+
+HONEST_HISTORIES = {
+    "the own item removed": lambda X: X.drop(columns="hist_category").assign(
+        hist_item=[[e for e in c if e != i][-3:] for c, i in zip(X["hist_item"], X["item"])]  # noqa: B905
+    ),
+    "another log": of_another_log,
+    "sampled events": lambda X: cut(X, slice(1, None, 2)),
+    "a list that stands still": lambda X: X.assign(
+        hist_item=[[u % 300, 7 * u % 300, 5] for u in X["user"]],
+        hist_category=[[1, u % 8, 3] for u in X["user"]],
+    ),
+    "as attached": lambda X: X,
+}
+
+
+@pytest.mark.parametrize("case", HONEST_HISTORIES)
+def test_histories_of_the_newest_events_or_of_another_log_are_silent(own_clicks, case):
+    X, y = own_clicks
+    assert leaks_said(HONEST_HISTORIES[case](X), y) == []
+
+
+def test_guests_that_are_one_user_are_said_and_the_advice(own_clicks):
+    X, y = own_clicks
+    guests = np.arange(len(X)) % 3 == 0
+    (message,) = leaks_said(X.assign(user=X["user"].where(~guests, 0)), y)
+    assert message.startswith("user 0 has 34% of the rows, more than ten times as many as any ")
+    assert leaks_said(X.assign(user=X["user"].where(~guests)), y) == []
+    assert find_guests(encode(X.assign(user=X["user"] // 34))) is None  # three users
+
+
+def test_negatives_that_nobody_ever_clicks_are_said(own_clicks):
+    X, y = own_clicks
+    (message,) = leaks_said(X.assign(item=np.where(y == 1, X["item"], X["item"] % 30 + 300)), y)
+    assert message.startswith("100% of the rows without a click show a value of item that nobody")
+    tail = np.where(y == 1, X["item"], np.where(X["item"] % 2 == 0, X["item"], X["item"] + 300))
+    assert leaks_said(X.assign(item=tail), y) == []  # items of a catalogue that few click

@@ -145,7 +145,9 @@ def _find(
             warn_of_flip(labels, classes)
         yield from _split("labels", order + messages)
     for name, find in CHECKS.items():
-        needs = "y, one label of two kinds" if clicks is None else None
+        needs = "y, one label of two kinds" if clicks is None and name != "guests" else None
+        if name == "guests" and user is None:
+            needs = "user="
         if name == "histories on their rows":
             needs = "user= and time=" if user is None or time is None else None
         if needs is not None:

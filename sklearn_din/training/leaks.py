@@ -15,7 +15,12 @@ from sklearn_din.features.schema import FIRST_KNOWN_ID, Behaviour
 from sklearn_din.training.label_means import find_label_means
 from sklearn_din.training.own_counts import find_own_counts
 from sklearn_din.training.repeated_rows import find_repeated_rows
-from sklearn_din.training.wrong_histories import find_clocks_of_some, find_wrong_rows
+from sklearn_din.training.wrong_histories import (
+    find_clocks_of_some,
+    find_guests,
+    find_wrong_end,
+    find_wrong_rows,
+)
 from sklearn_din.utils.warnings import Finding, warn_user
 
 CHECKED_ROWS = 10_000  # of each label: fractions are then accurate to about .01
@@ -30,6 +35,8 @@ LABEL_ROWS = 200
 LABEL_AUC = 0.999
 FEW_ROWS = 12  # of either label: fewer may be separated by chance
 CAME_UP_AUC = 0.65
+EXPECTED_CLICKS = 5  # of an item, as often as it was shown: none at all is no accident
+NEVER_CLICKED = 0.8  # of the rows without a click
 OF_COLUMNS = ("counts of the own row", "means of the label")  # said where nothing else is
 
 
@@ -86,7 +93,14 @@ def _find_first_clicks(X: EncodedFeatures, clicks: np.ndarray) -> Iterator[Findi
 
 
 def _find_wrong_rows(X: EncodedFeatures, clicks: np.ndarray) -> Iterator[Finding]:
-    yield from filter(None, [find_wrong_rows(X)])
+    finding = find_wrong_rows(X)
+    if finding is None and len(clicks):
+        finding = find_wrong_end(X, clicks == 1)
+    yield from filter(None, [finding])
+
+
+def _find_guests(X: EncodedFeatures, clicks: np.ndarray) -> Iterator[Finding]:
+    yield from filter(None, [find_guests(X)])
 
 
 CHECKS = {
@@ -97,6 +111,7 @@ CHECKS = {
     "means of the label": find_label_means,
     "clicks before": _find_first_clicks,
     "rows logged twice": find_repeated_rows,
+    "guests": _find_guests,
 }
 
 
@@ -200,6 +215,17 @@ def _find_first_clicks_of(X: EncodedFeatures, name: str, clicks: np.ndarray) -> 
     """
     ids, is_click = X.columns[name], clicks == 1
     rows = np.flatnonzero((ids >= FIRST_KNOWN_ID) & (is_click | (clicks == 0)))
+    n_shown, n_clicked = (np.bincount(ids[part]) for part in (rows, rows[is_click[rows]]))
+    n_clicked = np.pad(n_clicked, (0, len(n_shown) - len(n_clicked)))
+    is_rejected = (n_clicked == 0) & (n_shown * is_click[rows].mean() >= EXPECTED_CLICKS)
+    share = n_shown[is_rejected].sum() / max(int((~is_click[rows]).sum()), 1)
+    if len(rows) and share >= NEVER_CLICKED:
+        return Finding(
+            "clicks before",
+            f"{share:.0%} of the rows without a click show a value of {name} that nobody ever "
+            "clicked: this alone separates them, and a model learns which ones those are.",
+            "If they were drawn, draw them with sample_negatives, from what is clicked at all.",
+        )
     if X.times is None or (X.times != X.times).any():
         return None
     ids, times, is_click = ids[rows], X.times[rows], is_click[rows]

@@ -8,6 +8,7 @@ from sklearn_din.features.ragged import Ragged
 from sklearn_din.features.schema import FIRST_KNOWN_ID, Behaviour
 from sklearn_din.utils.keys import Keys
 from sklearn_din.utils.spans import Spans, pairs_in_turn
+from sklearn_din.utils.validation import spread
 from sklearn_din.utils.warnings import Finding
 
 CHECKED_PAIRS = 5_000  # rows of one user, one after the other
@@ -18,6 +19,11 @@ CHECKED_ROWS = 100_000  # of some users, all of theirs
 NEWEST = 2  # events, among which a click stands whose own clock was late
 MIN_CLICKS = 3  # of a user
 OWN_CLICKS = 0.8  # of a user's clicks
+MIN_ENDS = 20  # clicks that should enter a history, and as many that did while it was short
+MOST = 0.8  # of those that entered one
+GUESTS = 0.2  # of the rows
+TIMES_THE_NEXT = 10
+MIN_USERS = 20
 OFF_USERS = 0.1  # of the users with so many clicks; where no clock is off, .07 at most
 RARER = 2, 4  # times among the user's other rows and events
 MIN_OFF_USERS = 8
@@ -77,6 +83,64 @@ def _judge_pairs(
     else:
         return None
     return Finding("histories on their rows", verdict, advice)
+
+
+def find_wrong_end(X: EncodedFeatures, is_click: np.ndarray) -> Finding | None:
+    """Check that clicks enter full histories, if they enter those that are not full.
+
+    Lists of another log, or that stand still, hold no clicks of these rows.
+    """
+    earlier, later = _pairs_of_rows(X)
+    earlier, later = (rows[is_click[earlier]] for rows in (earlier, later))
+    for behaviour in X.schema.behaviours:
+        name = _longest_vocabulary(X, behaviour)
+        candidate = behaviour.candidate_of.get(name or "")
+        if name is None or candidate is None or len(earlier) < MIN_ENDS:
+            continue
+        ragged = X.behaviours[behaviour.histories]
+        longest = int(ragged.spans.lengths.max())
+        first, second = (
+            Ragged(ragged.columns, ragged.spans.take(rows)) for rows in (earlier, later)
+        )
+        shown = ids_to_look_up(X.columns[candidate][earlier])
+        is_new = (shown >= FIRST_KNOWN_ID) & ~_holds(first, name, shown, longest)
+        enters, is_full = _holds(second, name, shown, longest), first.spans.lengths == longest
+        early, late = is_new & ~is_full, is_new & is_full
+        if min(early.sum(), late.sum()) < MIN_ENDS or enters[early].mean() < MOST:
+            continue
+        spans = first.spans.take(late), second.spans.take(late)
+        events = (ragged.columns[name][part.index()] for part in spans)
+        if not enters[late].any() and np.array_equal(*events):
+            return Finding(
+                "histories on their rows",
+                f"clicks enter histories of {name} until these hold {longest} events, and none "
+                "later: they seem to keep the oldest events.",
+                f"Keep the newest, attach_history(..., max_length={longest}), or cell[-{longest}:] "
+                "in place of the first ones.",
+            )
+    return None
+
+
+def find_guests(X: EncodedFeatures) -> Finding | None:
+    """Check whether one user has so many rows that they must be of many people."""
+    if X.users is None or len(X) < CHECKED_PAIRS // MIN_PAIRS:
+        return None
+    users = spread(np.asarray(X.users), CHECKED_ROWS)
+    keys = Keys.of_users(users, len(users))
+    n_rows = np.bincount(keys.codes[keys.codes >= 0], minlength=2)
+    most = int(n_rows.argmax())
+    others = np.delete(n_rows, most).max()
+    is_one = n_rows[most] > GUESTS * len(users) and n_rows[most] >= TIMES_THE_NEXT * others
+    if len(keys.values) < MIN_USERS or not is_one:
+        return None
+    who = "one user" if keys.are_hashes else f"user {keys.values[[most]].tolist()[0]!r:.40}"
+    return Finding(
+        "guests",
+        f"{who} has {n_rows[most] / len(users):.0%} of the rows, more than ten times as many as "
+        "any other: are these guests, whose rows share one history?",
+        "Give them a missing user (None, NaN) in both tables, before attach_history: their "
+        "histories are empty then; or a user per session.",
+    )
 
 
 def find_clocks_of_some(X: EncodedFeatures, is_click: np.ndarray) -> Finding | None:
