@@ -126,6 +126,7 @@ def test_isotonic_steps_are_met_in_the_graph_before_between_and_behind_them(fitt
 
 
 @pytest.mark.parametrize("n_before", [0, 1])
+@pytest.mark.filterwarnings("ignore:category of item .* have rows another item's category")
 def test_importance_is_a_fall_of_the_calibrated_score(calibrated, fitted, frame, y, n_before):
     before = [("as it is", FunctionTransformer())] * n_before
     model = frozen(Pipeline([*before, *fitted.steps]), frame, y, calibrated.method)

@@ -539,7 +539,7 @@ def aggregate(aggregates, time="time", *, ours):
     attach_aggregates(ours(RATINGS), ours(RATINGS), time=time, aggregates=aggregates)
 
 
-LISTED = {"catalogue": EVENTS}
+LISTED = {"catalogue": EVENTS.drop_duplicates("item")}
 
 
 @refuses(

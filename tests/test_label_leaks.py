@@ -157,7 +157,7 @@ def test_a_column_that_is_the_label(label):
     }
     (message,) = leaks_said(encode(shown.assign(**{label: columns[label]}), log), y)
     assert message.startswith(f"{label} alone tells clicked rows from others with an AUC of 1.0000")
-    assert f"leave it out, HistorySequenceEncoder(drop=['{label}'])" in message
+    assert f"drop the column, HistorySequenceEncoder(drop=['{label}'])" in message
     assert leaks_said(encode(shown, log), y) == []  # the advice
 
 

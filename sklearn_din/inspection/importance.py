@@ -14,6 +14,7 @@ from sklearn.utils import check_consistent_length, check_random_state
 from sklearn_din.inspection.fitted import split_pipeline
 from sklearn_din.utils.frames import CallerFrame
 from sklearn_din.utils.validation import check_count
+from sklearn_din.utils.warnings import collect_messages
 
 Scorer = Callable[[BaseEstimator, IntoDataFrame, ArrayLike], float]
 
@@ -106,7 +107,8 @@ def history_importance(
     features += [(name, "column", (name,)) for name in names if name in frame.pandas]
     for name, kind, columns in features:
         shuffled = (frame.take(rows, instead=dict.fromkeys(columns, order)) for order in orders)
-        falls = [score - scorer(model, others, y) for others in shuffled]
+        with collect_messages():  # that candidates have another item's category is meant
+            falls = [score - scorer(model, others, y) for others in shuffled]
         falls_of.append((name, kind, columns, np.mean(falls), np.std(falls)))
     of_columns = ["feature", "kind", "columns", "importance_mean", "importance_std"]
     table = pd.DataFrame(falls_of, columns=of_columns)
