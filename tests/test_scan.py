@@ -10,6 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from sklearn_din import scan_parquet
+from sklearn_din.utils import scan as scans
+from sklearn_din.utils.scan import as_scan
 from tests.tables import read
 
 N_ROWS = 100
@@ -53,7 +55,7 @@ def same(scan, frame):
     pd.testing.assert_frame_equal(read(scan), frame.reset_index(drop=True), check_dtype=False)
 
 
-@pytest.mark.parametrize("memory", ["1GB", "8KB"])
+@pytest.mark.parametrize("memory", ["1GB", "8KB", None])
 @pytest.mark.parametrize(
     "rows",
     [
@@ -67,12 +69,19 @@ def same(scan, frame):
     ],
     ids=["slice", "backwards", "nothing", "shuffled", "repeated", "mask", "empty list"],
 )
-def test_views_are_those_rows_of_the_frame(folder, table, memory, rows):
-    scan = scan_parquet(folder, target="click", memory=memory)[rows]
+def test_views_are_those_rows_of_the_frame(folder, table, memory, rows, monkeypatch):
+    monkeypatch.setattr(scans, "PART_ROWS", 13)
     frame = frame_of(table)
+    if memory is None:
+        scan = as_scan(frame.drop(columns="click"), name="X")
+    else:
+        scan = scan_parquet(folder, target="click", memory=memory)
+    whole, scan = scan, scan[rows]
+    assert (whole[:].fingerprint() == scan.fingerprint()) == (len(scan) == N_ROWS)
     wanted = frame.iloc[np.asarray(rows, dtype=int) if isinstance(rows, list) else rows]
     assert len(scan) == len(wanted)
-    assert scan.target_.tolist() == wanted["click"].tolist()
+    if memory is not None:
+        assert scan.target_.tolist() == wanted["click"].tolist()
     assert scan["item"].tolist() == wanted["item"].tolist()
     if len(wanted):
         same(scan, wanted.drop(columns="click"))

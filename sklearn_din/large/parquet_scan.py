@@ -19,10 +19,10 @@ import pyarrow.parquet as pq
 
 from sklearn_din.large.sql import attach_aggregates_by_sql, attach_history_by_sql
 from sklearn_din.large.sql_negatives import sample_negatives_by_sql
-from sklearn_din.large.table import plain_type
 from sklearn_din.logs.aggregates import attach_so_far
 from sklearn_din.logs.history import attach_past
 from sklearn_din.logs.negatives import NegativesRequest, follow_by_negatives
+from sklearn_din.utils.arrow import plain_type
 from sklearn_din.utils.scan import Scan, frame_of_arrow, is_ascending
 from sklearn_din.utils.validation import check_columns, check_distinct, check_names
 from sklearn_din.utils.whole_files import remove_with

@@ -20,7 +20,6 @@ from sklearn_din.features.store import Store, StoreWriter, make_once
 from sklearn_din.large.attached_scan import AttachedScan
 from sklearn_din.large.sorting import sort_rows
 from sklearn_din.large.stored_log import ColumnWriter, StoredHistories, log_facts
-from sklearn_din.large.table import Table, arrow_of_column
 from sklearn_din.logs.aggregates import (
     Aggregate,
     Statistic,
@@ -36,10 +35,12 @@ from sklearn_din.logs.distinct import note_repeats
 from sklearn_din.logs.history import HistoryRequest, note_all_empty, why_no_past
 from sklearn_din.logs.row_memory import RECENT_ROWS, recent_means, sum_by_group
 from sklearn_din.logs.timeline import Timeline, since, window_edges
+from sklearn_din.utils.arrow import arrow_of_column
 from sklearn_din.utils.digests import digest
 from sklearn_din.utils.frames import list_types
 from sklearn_din.utils.keys import KINDS, kinds_differ
 from sklearn_din.utils.progress import show_progress
+from sklearn_din.utils.scan import FrameScan, Scan, as_scan
 from sklearn_din.utils.shrinkage import N_SUMS, changes_of_sums, shrunk_rate
 from sklearn_din.utils.validation import (
     Age,
@@ -79,21 +80,21 @@ def attach_history_by_sql(impressions: Any, events: Any, request: HistoryRequest
     The result is of the kind of the impressions; a frame then holds the events inside its windows
     in memory.
     """
-    shown, log = Table(impressions, name="impressions"), Table(events, name="events")
+    shown, log = as_scan(impressions, name="impressions"), as_scan(events, name="events")
     request.check(shown.frame, log.frame)
     user, time = columns = [request.user, request.time]
     merge = _Merge(shown, log, [user], time, max_age=request.max_age)
     clocks = note_clocks(merge.heads[1][time], merge.heads[0][time])
-    ours, theirs = shown.fingerprint(columns), log.fingerprint(columns)
-    made_of = ours, log.fingerprint([*columns, *request.columns]), repr(request)
+    ours, theirs = (table.narrow(columns).fingerprint() for table in (shown, log))
+    made_of = ours, log.narrow([*columns, *request.columns]).fingerprint(), repr(request)
     store = _make_once(
         shown, log, "history", made_of, lambda writer: _write_histories(writer, merge, request)
     )
     is_own_log = ours == theirs and len(shown) == len(log)
     empty = None if is_own_log else note_all_empty(store.facts["empty"], user, time)
     warn_of([clocks, store.facts["repeats"], empty])
-    if shown.caller is None:
-        return AttachedScan.on(shown.source, request.new_names, store)
+    if not isinstance(shown, FrameScan):
+        return AttachedScan.on(shown, request.new_names, store)
     new = StoredHistories(store).columns(request.new_names, range(len(shown)))
     return shown.caller.with_columns(new, types=list_types(log.frame, request.sources))
 
@@ -109,13 +110,13 @@ def attach_aggregates_by_sql(
 
     The result is of the kind of the impressions.
     """
-    shown, log = Table(impressions, name="impressions"), Table(events, name="events")
+    shown, log = as_scan(impressions, name="impressions"), as_scan(events, name="events")
     by_key = check_aggregates(aggregates, time, shown.frame, log.frame)
     columns = [time, *(key for group in by_key for key in group)]
     check_frame(log.frame, [] if known is None else [known], name="events")
     numbers = [] if known is None else [known]
     numbers += [c for group in by_key.values() for c, _ in group.values() if c is not None]
-    made_of = shown.fingerprint(columns), log.fingerprint([*columns, *numbers])
+    made_of = shown.narrow(columns).fingerprint(), log.narrow([*columns, *numbers]).fingerprint()
 
     def write(writer: StoreWriter) -> None:
         for keys, statistics in by_key.items():
@@ -126,14 +127,14 @@ def attach_aggregates_by_sql(
                 _write_aggregates(writer, merge, {name: statistics[name] for name in names})
 
     store = _make_once(shown, log, "aggregates", (*made_of, repr((time, known, aggregates))), write)
-    if shown.caller is None:
-        return AttachedScan.on(shown.source, [*aggregates], store)
+    if not isinstance(shown, FrameScan):
+        return AttachedScan.on(shown, [*aggregates], store)
     return shown.caller.with_columns({name: np.array(store[name]) for name in aggregates})
 
 
 def _make_once(
-    shown: Table,
-    log: Table,
+    shown: Scan,
+    log: Scan,
     kind: str,
     made_of: Sequence[str],
     write: Callable[[StoreWriter], None],
@@ -213,8 +214,8 @@ class _Merge:
 
     def __init__(
         self,
-        shown: Table,
-        log: Table,
+        shown: Scan,
+        log: Scan,
         keys: Sequence[Any],
         time: Any,
         *,
@@ -270,8 +271,8 @@ class _Merge:
             is_new=" or ".join(f"{key} is distinct from lag({key}) over ()" for key in keys)
             or "false",
         )
-        events = self._read(self.log, columns, read_events, schema)
-        batches = chain(events, self._read(self.shown, [], read_impressions, schema))
+        events = self._read("events", columns, read_events, schema)
+        batches = chain(events, self._read("impressions", [], read_impressions, schema))
         pieces = sort_rows(batches, schema, memory=self.sort_memory, folder=folder, query=query)
         for piece in show_progress(pieces, "attaching", len(self.log) + len(self.shown)):
             names = ("is_event", "is_new", "before", "first")
@@ -289,21 +290,22 @@ class _Merge:
         return since(times, self.origin * ratio, self.shown_unit)
 
     def _read(
-        self, table: Table, columns: Sequence[Any], read: _Read, schema: pa.Schema
+        self, which: str, columns: Sequence[Any], read: _Read, schema: pa.Schema
     ) -> Iterator[pa.RecordBatch]:
         """Yield rows as they are sorted, nulls where the other table alone has a column.
 
         Datetimes of a unit coarser than the events' are brought to it; missing times are counted
         over all parts.
         """
-        label, n_missing = f"{table.name}[{self.time!r}]", 0
-        place = self._place_events if table is self.log else self._place_impressions
-        known = self.known if table is self.log else None
+        label, n_missing = f"{which}[{self.time!r}]", 0
+        of_events = self.log, self._place_events, self.known
+        of_impressions = self.shown, self._place_impressions, None
+        table, place, known = of_events if which == "events" else of_impressions
         names = [self.time, *([] if known is None else [known]), *self.keys, *columns]
-        for start, part in show_progress(table.parts(names), f"reading {table.name}", len(table)):
+        for start, part in show_progress(table.parts(names), f"reading {which}", len(table)):
             n_missing += int(missing_rows(part[self.time]).sum())
             if not n_missing and len(part):
-                part = with_known_times(part, self.time, known, name=table.name)
+                part = with_known_times(part, self.time, known, name=which)
                 times = check_times(part[self.time], name=label, unit=self.unit)[0]
                 pairs = zip(schema.names, self.keys, self.kinds, strict=False)
                 keys = {name: read_keys(part[key], kind) for name, key, kind in pairs}

@@ -14,7 +14,6 @@ import pyarrow.parquet as pq
 from sklearn_din.features.store import create_store
 from sklearn_din.large.sorting import Database, open_database, plain_integers
 from sklearn_din.large.sql import key_kind, read_keys
-from sklearn_din.large.table import Table, arrow_of_column
 from sklearn_din.logs.negatives import (
     NegativeDraws,
     cast_items,
@@ -31,6 +30,7 @@ from sklearn_din.logs.other_items import (
 )
 from sklearn_din.logs.sampling_notices import warn_of_leaks
 from sklearn_din.logs.windows import WindowDtype
+from sklearn_din.utils.arrow import arrow_of_column
 from sklearn_din.utils.progress import show_progress
 from sklearn_din.utils.scan import Scan
 from sklearn_din.utils.validation import check_times, missing_rows, missing_times
@@ -106,7 +106,7 @@ class _Sampling:
     def __init__(self, events: Scan, request: NegativesRequest, catalogue: Any) -> None:
         self._events, self._request = events, request
         self._needed = [*request.keys, *request.timed]  # columns that may lack nothing
-        self._empty = Table(events, name="events").frame
+        self._empty = events.frame
         user = request.user
         self._kind = None if user is None else key_kind(self._empty[user], name=f"events[{user!r}]")
         self._listed: pd.DataFrame | None = None

@@ -11,9 +11,8 @@ import pyarrow as pa
 
 from sklearn_din.features.store import Store, StoreWriter
 from sklearn_din.large.sorting import plain_integers
-from sklearn_din.large.table import arrow_of_column
 from sklearn_din.logs.windows import EventLog, WindowArray
-from sklearn_din.utils.arrow import arrow_of_events, is_list
+from sklearn_din.utils.arrow import arrow_of_column, arrow_of_events, is_list
 from sklearn_din.utils.digests import digest
 from sklearn_din.utils.spans import Rows, Spans
 from sklearn_din.utils.validation import plain_values

@@ -16,7 +16,6 @@ from narwhals.typing import IntoDataFrame
 from pandas.arrays import ArrowExtensionArray
 from sklearn.base import is_regressor
 
-from sklearn_din.large.table import Table
 from sklearn_din.saving import load
 from sklearn_din.utils.frames import CallerFrame
 from sklearn_din.utils.progress import show_progress
@@ -218,7 +217,7 @@ def _load(path: str, stamp: tuple[int, int], trusted: tuple[str, ...], device: s
 def _scan_parts(X: Scan, names: Sequence[str]) -> Iterator[Part]:
     check_columns(X.all_dtypes, names, name="X")
     parts = X.parts(list(dict.fromkeys([*X.columns, *names])))
-    for _, part in parts if len(X) else [(0, Table(X, name="X").frame)]:
+    for _, part in parts if len(X) else [(0, X.frame)]:
         yield part[X.columns], part
 
 

@@ -1,6 +1,7 @@
 """Python objects as Arrow arrays, if they are of one type; which types are lists."""
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 
 _NUMPY_TIMES = {np.datetime64, np.timedelta64}
@@ -56,3 +57,37 @@ def is_list(kind: pa.DataType) -> bool:
         or pa.types.is_list_view(kind)  # never cast: pyarrow 26 loses events of list views
         or pa.types.is_large_list_view(kind)
     )
+
+
+def arrow_of_column(column: pd.Series) -> pa.Array:
+    """Return a column as one Arrow array of plain values: no dictionary, 64-bit offsets of text.
+
+    >>> str(arrow_of_column(pd.Series(["hat", None], dtype="category")).type)
+    'large_string'
+    """
+    values = column.array if isinstance(column.dtype, pd.ArrowDtype) else column
+    array = pa.array(values, from_pandas=True)
+    if isinstance(array, pa.ChunkedArray):
+        array = array.combine_chunks()
+    kind = plain_type(array.type)
+    kind = pa.large_string() if pa.types.is_string(kind) else kind
+    return array if array.type == kind else array.cast(kind)
+
+
+def plain_type(kind: pa.DataType) -> pa.DataType:
+    """Return the type of the values, whether stored once (a dictionary) or in each row.
+
+    Numbers of 16 bits get 32: pandas has no index of float16, DuckDB and Arrow cannot sort them.
+
+    >>> plain_type(pa.list_(pa.dictionary(pa.int32(), pa.large_string())))
+    ListType(list<element: string>)
+    """
+    if pa.types.is_dictionary(kind):
+        return plain_type(kind.value_type)
+    if pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
+        return pa.string()
+    if pa.types.is_float16(kind):
+        return pa.float32()
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        return pa.list_(pa.field("element", plain_type(kind.value_type)))
+    return kind

@@ -2,8 +2,9 @@
 
 import copy
 import json
+import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -13,8 +14,12 @@ import pyarrow as pa
 from pandas.api.extensions import ExtensionDtype
 
 from sklearn_din.utils.digests import digest
+from sklearn_din.utils.frames import CallerFrame
 from sklearn_din.utils.spans import select_rows
 from sklearn_din.utils.validation import check_columns, check_names, missing_rows, plain_values
+
+HEAD_ROWS = 1000
+PART_ROWS, FRAME_MEMORY = 131_072, 10**9  # of a frame
 
 
 class Scan(ABC):
@@ -76,6 +81,20 @@ class Scan(ABC):
         return {name: self._dtype(name) for name in names}
 
     @property
+    def frame(self) -> pd.DataFrame:
+        """The rows where they are in memory, otherwise none: columns and dtypes of the chunks."""
+        kinds = self.all_dtypes
+        return pd.DataFrame({name: pd.Series([], dtype=kind) for name, kind in kinds.items()})
+
+    def head(self, columns: Sequence[Any], *, present: Hashable) -> pd.DataFrame:
+        """Return the first rows in which one of the columns is not missing: a thousand at most."""
+        for _, part in self.parts(columns):
+            part = part[~missing_rows(part[present])].iloc[:HEAD_ROWS]
+            if len(part):
+                return part
+        return self.frame[list(dict.fromkeys(columns))].iloc[:0]
+
+    @property
     def target_(self) -> np.ndarray | pd.DataFrame:
         """The target of each row, in memory: of several columns a frame, which may lack values."""
         if self.target is None:
@@ -125,8 +144,8 @@ class Scan(ABC):
         return name in self.columns
 
     def narrow(self, columns: Sequence[str]) -> Self:
-        """Return the same rows with some of the columns; the target may be among them."""
-        return self._view(self._rows, columns)
+        """Return the same rows with some columns, each once; the target may be among them."""
+        return self._view(self._rows, [*dict.fromkeys(columns)])
 
     def _view(self, rows: range | np.ndarray, columns: Sequence[str]) -> Self:
         view = copy.copy(self)
@@ -134,8 +153,8 @@ class Scan(ABC):
         return view
 
     def _check_names(self, columns: Sequence[str] | None) -> list[str]:
-        """Return the columns to read, checked; all but the target where none are named."""
-        names = self.columns if columns is None else list(columns)
+        """Return the columns to read, checked, each once; all but the target without names."""
+        names = self.columns if columns is None else list(dict.fromkeys(columns))
         check_columns(self.all_dtypes, names, name="the scan")
         return names
 
@@ -149,6 +168,48 @@ class Scan(ABC):
     def _column(self, name: str) -> pd.Series:
         parts = [part[name] for _, part in self.parts([name])]
         return pd.concat(parts) if parts else pd.Series([], dtype=self._dtype(name), name=name)
+
+
+class FrameScan(Scan):
+    """A frame, pandas, polars or Arrow, as a scan; ``caller`` is the frame as it was given."""
+
+    def __init__(self, source: Any, *, name: str) -> None:
+        self.caller = CallerFrame(source, name=name)
+        frame = self.caller.pandas
+        options: dict[str, Any] = {"target": None, "memory": FRAME_MEMORY, "cache_dir": None}
+        super().__init__(frame, range(len(frame)), [*frame], **options)
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        """The rows."""
+        return self._table
+
+    def parts(self, columns: Sequence[Any] | None = None) -> Iterator[tuple[int, pd.DataFrame]]:
+        """Yield the rows in order, some at a time."""
+        names = self._check_names(columns)
+        for start in range(0, len(self), PART_ROWS):
+            yield start, self._table.iloc[start : start + PART_ROWS][names]
+
+    def _view(self, rows: range | np.ndarray, columns: Sequence[str]) -> Self:
+        view = super()._view(range(len(rows)), columns)
+        view._table = self._table[view.columns].iloc[rows].reset_index(drop=True)
+        return view
+
+    def _source(self) -> object:
+        columns = [self._table[name] for name in self.columns]
+        try:
+            hashes = [pd.util.hash_pandas_object(c, index=False).to_numpy() for c in columns]
+        except TypeError:  # values that have no hash: nothing is known to be equal
+            return uuid.uuid4().hex
+        return digest(repr([str(column.dtype) for column in columns]), *hashes)
+
+    def _dtype(self, name: str) -> ExtensionDtype | np.dtype:
+        return self._table[name].dtype
+
+
+def as_scan(source: Any, *, name: str) -> Scan:
+    """Return a scan, which a frame becomes."""
+    return source if isinstance(source, Scan) else FrameScan(source, name=name)
 
 
 def choose_rows(rows: range | np.ndarray, key: Any) -> range | np.ndarray:
