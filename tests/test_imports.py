@@ -23,6 +23,15 @@ import numpy as np
 from sklearn_din import DINClassifier
 DINClassifier(max_epochs=1).fit(np.eye(4, dtype=np.float32), [0, 1, 0, 1])
 """
+MOVED_RATE = """
+import numpy as np, torch
+from sklearn_din.training.moved_rate import MovedRate
+from sklearn_din.training.target import Click
+class Linear:
+    bias_of = outputs_of = staticmethod(lambda outputs: outputs)
+y = np.repeat([0, 1], 500).astype(np.float32)
+MovedRate.find(Click(), 0.3, y, None).move(Linear, torch.from_numpy(y))
+"""
 GROW = """
 import pickle, sys
 import pandas as pd
@@ -77,6 +86,7 @@ def test_the_core_loads_no_extra(tmp_path):
          FRAMES | {"skorch", "sklearn.metrics"} | SLOW | COMPILER),
         ("from sklearn_din.__main__ import main\ntry: main(['--help'])\nexcept SystemExit: pass",
          {"numpy"}),
+        (MOVED_RATE, COMPILER),
         (FIT, {"matplotlib", "duckdb", "skops"} | COMPILER),
         (GROW, {"matplotlib", "duckdb", "skops"} | COMPILER),
     ],

@@ -88,3 +88,15 @@ def test_times_that_do_not_say_what_is_last_are_errors_for_those_who_asked(times
     X = make_impressions(200, seed=3)
     X.times = times
     quick(early_stopping=False).fit(X, make_labels(X))
+
+
+def test_batches_of_validation_rows_are_made_once():
+    X, seen = make_impressions(200), []
+
+    def watch(net, batch=None, training=False, **_):
+        if not training:
+            seen.append(batch[0])
+
+    quick(max_epochs=2, callbacks=[On(batch_end=watch)]).fit(X, make_labels(X))
+    assert len(seen) == 2
+    assert seen[0] is seen[1]

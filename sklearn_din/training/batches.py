@@ -60,6 +60,7 @@ class ImpressionBatches:
         pass goes over all of them
     rows : (n,), which impressions of X these are; ``y`` and ``weights`` are theirs. None: all
     shown : impressions as they are to be shown, some ids hidden. None: as they are
+    keeps : whether batches in order stay in memory for the next pass, unless they lie in files
 
     >>> from sklearn_din.features import EncodedFeatures, Field, Schema
     >>> schema = Schema((Field("price", "numeric"),))
@@ -78,6 +79,7 @@ class ImpressionBatches:
         shuffle: np.random.RandomState | None = None,
         rows: np.ndarray | None = None,
         shown: ShownRows | None = None,
+        keeps: bool = False,
     ) -> None:
         self.X = X
         self.rows, self.shown = rows, shown
@@ -87,6 +89,7 @@ class ImpressionBatches:
         self.weights = weights
         self.batch_size = batch_size
         self.shuffle = shuffle
+        self._keeps, self._kept = keeps and self._pool is None, list[tuple[Batch, Tensor]]()
         self._epoch: np.random.RandomState | None = None  # its state before drawing the permutation
         self._batches: list[np.ndarray] = []  # rows of each batch of the epoch, shuffled
         self._n_done = 0  # of them
@@ -99,9 +102,9 @@ class ImpressionBatches:
 
     def __iter__(self) -> Iterator[tuple[Batch, Tensor]]:
         if self.shuffle is None:
-            for start in range(0, max(len(self), 1), self.batch_size):
-                block = slice(start, start + self.batch_size)
-                yield self._batch(block, self.X[self._of_X(block)])
+            if self._keeps and not self._kept:
+                self._kept = list(self._make_in_order())
+            yield from self._kept if self._keeps else self._make_in_order()
             return
         if not self._batches:
             self._begin_epoch(self.shuffle)
@@ -112,6 +115,11 @@ class ImpressionBatches:
                 self._n_done += 1
                 yield batch
         self._batches, self._n_done = [], 0
+
+    def _make_in_order(self) -> Iterator[tuple[Batch, Tensor]]:
+        for start in range(0, max(len(self), 1), self.batch_size):
+            block = slice(start, start + self.batch_size)
+            yield self._batch(block, self.X[self._of_X(block)])
 
     def _make(self, batches: list[np.ndarray]) -> Iterator[tuple[Batch, Tensor]]:
         """Yield batches of such rows, of which some are made at a time.

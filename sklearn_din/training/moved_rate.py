@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from inspect import unwrap
 from statistics import NormalDist
 
 import numpy as np
@@ -23,6 +24,12 @@ def errors_by_chance(n_tries: int) -> float:
     [3.09, 3.72, 4.21]
     """
     return NormalDist().inv_cdf(1 - BY_CHANCE / n_tries)
+
+
+class _LBFGS(torch.optim.LBFGS):
+    """As torch's, but not wrapped for torch.compile, whose import takes over a second."""
+
+    add_param_group = unwrap(torch.optim.Optimizer.add_param_group)
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,10 +84,10 @@ class MovedRate:
         outputs = outputs.detach().cpu().double()
         biases = module.bias_of(outputs)
         added = torch.zeros(self.y.shape[1:], dtype=torch.float64, requires_grad=True)
-        optimizer = torch.optim.LBFGS([added], max_iter=100, line_search_fn="strong_wolfe")
+        optimizer = _LBFGS([added], max_iter=100, line_search_fn="strong_wolfe")
 
         def loss_when_moved() -> Tensor:
-            optimizer.zero_grad()
+            added.grad = None
             loss = self.target.loss(module.outputs_of(biases + added), self.y, self.weights)
             loss.backward()
             return loss

@@ -220,7 +220,7 @@ class TrainingRows(NamedTuple):
         """Return batches of validation rows in order; ``how`` says which rows they are."""
         shown = self._shown(rows)
         shown = None if shown is None else shown.hold_out(are_last=how == "last")
-        return self._batches(rows, shown, batch_size=VALIDATION_BATCH_SIZE)
+        return self._batches(rows, shown, batch_size=VALIDATION_BATCH_SIZE, keeps=True)
 
     def _shown(self, rows: np.ndarray | None) -> ShownRows | None:
         if self.novelty.is_still:
