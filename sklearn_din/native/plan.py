@@ -175,7 +175,7 @@ class Plan:
                 self.compared_lists.append((behaviour.histories, name, candidate))
         self.event_numbers += behaviour.numbers
         first_layer, n_layers = len(self._layers), 0
-        if interest.pooling == "attention":
+        if interest.weighs:
             unit = interest.unit
             n_layers = self._add_layers([unit.first, *unit.above, unit.last])
         factor = FACTORS["mean" if interest.pooling == "mean" else interest.divisor]

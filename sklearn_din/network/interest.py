@@ -19,6 +19,7 @@ from sklearn_din.network.batch import Batch
 from sklearn_din.network.layers import ActivationUnit
 from sklearn_din.network.segments import Segments, max_events, softmax_events, sum_events
 
+UNITS = {"attention": ActivationUnit}  # what weighs events, by the pooling that asks for it
 NO_ID = -1  # matches no event: ids that training hides are -2 and below
 # Decay of an event's weight per later event: none, over about five events, over about two events.
 # The MLP's counts use the first two, the activation unit's relations all three.
@@ -106,7 +107,7 @@ class Events:
         pooling, factor = self.interest.pooling, self.factor()
         if pooling == "max":
             return self.maximum(), None
-        pooled, weights = self.attend() if pooling == "attention" else (self.sum(self.keys), None)
+        pooled, weights = self.attend() if self.interest.weighs else (self.sum(self.keys), None)
         return pooled if factor is None else pooled * factor, weights
 
     def factor(self) -> Array | None:
@@ -236,10 +237,11 @@ class Interest(nn.Module):
         super().__init__()
         self.behaviour = behaviour
         self.widths, self.width = widths, sum(widths)
-        self.pooling = "sum" if behaviour.is_bag and pooling == "attention" else pooling
+        self.pooling = "sum" if behaviour.is_bag and pooling in UNITS else pooling
+        self.weighs = self.pooling in UNITS
         self.extended = extended and not behaviour.is_bag
         self.normalization = normalization
-        self.divisor = normalization if self.pooling in ("attention", "sum") else None
+        self.divisor = normalization if self.weighs or self.pooling == "sum" else None
         self.with_vectors = list(with_vectors) if extended else []
         ends = accumulate(widths)
         parts = [slice(end - width, end) for end, width in zip(ends, widths, strict=True)]
@@ -247,10 +249,11 @@ class Interest(nn.Module):
         self.compared = [(history, name, part) for history, name, part in attributes if name]
         self.alone = [part for _, name, part in attributes if name is None]
         self.trains_embeddings = not extended or bool(self.alone)
-        if self.pooling == "attention":
+        if self.weighs:
             n_matches = len(self.compared) * len(DECAYS)
             n_relations = n_matches + 1 + len(behaviour.numbers) if extended else 0
-            self.unit = ActivationUnit(self.width, n_relations, units=units, activation=activation)
+            unit = UNITS[self.pooling]
+            self.unit = unit(self.width, n_relations, units=units, activation=activation)
             if extended:
                 self.unit.start_as_matching(n_matches)
 
@@ -267,7 +270,7 @@ class Interest(nn.Module):
         # Unlike the paper: the interest enters multiplied by the candidate only. By itself it
         # identifies the user, and the network overfits to users.
         columns = [Column("candidate * interest", width, lambda e: e.queries * e.pooled)]
-        if self.pooling == "attention":
+        if self.weighs:
             # Unlike the paper: the unweighted sum, all that the base model sees, is an input too,
             # since attention may neglect it.
             columns += [
@@ -359,7 +362,7 @@ class FlatEvents(Events):
         factors : (n_events,)
         """
         weights, factor = self.keys.new_ones(self.keys.shape[0]), self.factor()
-        if self.interest.pooling == "attention":
+        if self.interest.weighs:
             weights = self.attend()[1]
         if factor is None:
             return weights

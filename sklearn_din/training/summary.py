@@ -85,7 +85,7 @@ def learnt_parts(module: DIN) -> list[tuple[str, str, int]]:
         n_dims, width = projection.shape
         parts.append((f"vectors of {name}", f"{n_dims} -> {width}", n_dims * width))
     for interest in module.interest_modules:
-        if interest.pooling == "attention":
+        if interest.weighs:
             title = f"attention of {module.schema.display_name(interest.behaviour)}"
             unit = interest.unit
             parts.append((title, layers_text(unit), n_parameters(unit)))
@@ -96,15 +96,20 @@ def learnt_parts(module: DIN) -> list[tuple[str, str, int]]:
 def layers_text(part: nn.Module) -> str:
     """Return widths and activation of the linear layers, from the input to the output.
 
+    Layers that do not continue those before them stand behind a comma.
+
     >>> from sklearn_din.network.layers import MLP
     >>> layers_text(MLP(4, (8, 2), activation="dice"))
     '4 -> 8 -> 2 (Dice)'
     """
     linear = [layer for layer in part.modules() if isinstance(layer, nn.Linear)]
-    widths = (linear[0].in_features, *(layer.out_features for layer in linear))
+    text, width = "", 0
+    for layer in linear:
+        starts = ", " * bool(text) + str(layer.in_features) if layer.in_features != width else ""
+        text, width = f"{text}{starts} -> {layer.out_features}", layer.out_features
     others = [m for m in part.modules() if not list(m.children()) and m not in linear]
     activations = [type(m).__name__ for m in others if not isinstance(m, nn.Dropout)]
-    return " -> ".join(map(str, widths)) + "".join(f" ({name})" for name in activations[:1])
+    return text + "".join(f" ({name})" for name in activations[:1])
 
 
 def n_parameters(part: nn.Module) -> int:
