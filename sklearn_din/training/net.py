@@ -155,14 +155,6 @@ class DINNet(NeuralNetBinaryClassifier):
             train_new(self, X, y, sample_weight, ranks=ranks, epochs=1)
         return self
 
-    def fit_loop(
-        self, X: EncodedFeatures, y: ArrayLike, epochs: int | None = None, **kwargs: object
-    ) -> DINNet:
-        """Train as skorch does, until the training's own end."""
-        run = super().fit_loop
-        self.training_.loop(lambda n_epochs: run(X, y, n_epochs, **kwargs))
-        return self
-
     # How skorch's steps are made of impressions
 
     def initialize_optimizer(self, triggered_directly: bool | None = None) -> DINNet:

@@ -13,7 +13,7 @@ from typing import Literal, NoReturn
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
-from skorch import NeuralNet, NeuralNetBinaryClassifier
+from skorch import NeuralNet
 from skorch.utils import TeeGenerator
 from torch import Tensor
 
@@ -75,7 +75,7 @@ class Training:
         self.n_before = 0  # rows of the history
         self.losses = Losses(net)
         self.presses: list[int] = []  # of Ctrl-C
-        self.is_refitting = self.has_ended = False
+        self.is_refitting = False
         for batches in filter(None, (train, valid, *chain(*parts))):
             batches.share_among(self.ranks.size, rank=self.ranks.rank)
 
@@ -111,9 +111,13 @@ class Training:
                 self._set_rates()
                 set_decay(net.optimizer_, net.module_, decay)
                 self.n_before = len(net.history)
-                NeuralNetBinaryClassifier.partial_fit(net, X, y)
-            if not self.has_ended:  # skorch swallows Ctrl-C, even before any training
-                raise KeyboardInterrupt
+                net.notify("on_train_begin", X=X, y=y)
+                try:
+                    self._loop(X, y)
+                except KeyboardInterrupt:
+                    net.notify("on_train_end", X=X, y=y)
+                    raise
+                net.notify("on_train_end", X=X, y=y)
         finally:
             net._training = None
             if net.initialized_:
@@ -168,8 +172,8 @@ class Training:
 
     # Epochs, and their end
 
-    def loop(self, run_epochs: Callable[[int], object]) -> None:
-        """Run epochs, record the reason for stopping, drop an unfinished epoch.
+    def _loop(self, X: EncodedFeatures, y: ArrayLike) -> None:
+        """Run skorch's epochs, record the reason for stopping, drop an unfinished epoch.
 
         Epochs that a checkpoint has put into the history are not made again.
         """
@@ -179,13 +183,12 @@ class Training:
         net.stop_reason_ = "max_epochs"
         n_left = self.most_epochs - self.n_epochs
         with note_ctrl_c(raises=is_alone) as self.presses, use_threads():
-            self._until_stopped(lambda: run_epochs(n_left))
+            self._until_stopped(lambda: net.fit_loop(X, y, n_left))
             if self.parts and net.stop_reason_ in {"max_epochs", "patience"}:
                 try:
                     self._until_stopped(lambda: learn_newest_rows(net))
                 finally:
                     self.is_refitting = False
-        self.has_ended = True
 
     def _until_stopped(self, train: Callable[[], object]) -> None:
         """Train until a callback or Ctrl-C ends it, whose reason is kept."""
