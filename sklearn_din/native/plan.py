@@ -1,4 +1,4 @@
-"""A network's sizes as the library wants them, found once and kept as long as the network."""
+"""A network's sizes as the library needs them, computed once and kept as long as the network."""
 
 from __future__ import annotations
 
@@ -110,11 +110,16 @@ class Plan:
         self.n_ids = [ids[3] for ids in self._ids]
         tables = [(0, width, 0, 0, 0) for width in widths]
         self.n_weights = [shape.numel() for shape in self.shapes[len(embeddings.tables) :]]
-        sizes = len(module.of_ids), len(parts), n_layers, len(tables), len(module.of_numbers)
-        n_inputs, counts = sum(module.mlp_inputs.values()), (len(DECAYS), N_COUNTED)
-        constants = _DECAYS.ctypes.data, *sizes, n_inputs, *counts, int(ADDED_EVENTS)
+        network = np.zeros(1, dtype=NETWORK)
+        network["decays"] = _DECAYS.ctypes.data
+        network["n_fields"], network["n_behaviours"] = len(module.of_ids), len(parts)
+        network["n_layers"], network["n_tables"] = n_layers, len(tables)
+        network["n_numbers"] = len(module.of_numbers)
+        network["n_inputs"] = sum(module.mlp_inputs.values())
+        network["n_decays"], network["n_counted"] = len(DECAYS), N_COUNTED
+        network["n_added"] = int(ADDED_EVENTS)
         self._arrange(
-            network=np.array([(0, 0, 0, 0, 0, 0, *constants, 0, 0, 0, 0, 0, 0, 0)], dtype=NETWORK),
+            network=network,
             ids=np.array(self._ids, dtype=IDS),
             behaviours=np.array(rows, dtype=BEHAVIOUR),
             layers=np.array([tuple(layer) for layer in self._layers], dtype=LINEAR),
@@ -184,18 +189,24 @@ class Plan:
         return (0, 0, first_ids, *sizes, *layers, interest.extended, interest.trains_embeddings)
 
     def _arrange(self, **structures: np.ndarray) -> None:
-        """Put the structures one after the other, and find the words that a call fills in."""
+        """Put the structures one after the other, and find the words that a call fills in.
+
+        The words are numbered from 0, and the numbers read as the same structures: what a member of
+        ``network`` is here, such as ``network["n_rows"]``, is where its value lies in ``words``.
+        """
         self.words = np.concatenate([array.view(np.int64) for array in structures.values()])
         ends = np.cumsum([array.nbytes // WORD for array in structures.values()])
         numbers = np.split(np.arange(ends[-1]), ends[:-1])
         network, ids, behaviours, layers, tables, event_numbers = (
             some.view(array.dtype) for some, array in zip(numbers, structures.values(), strict=True)
         )
+        # Of each layer the pointers alone, without the slope that only a PReLU has.
         of_layers = layers.view(POINTER).reshape(len(layers), -1)[:, : len(OF_LAYER)]
         is_there = np.ones(of_layers.shape, dtype=bool)
         is_there[:, -1] = structures["layers"]["activation"] == ACTIVATIONS["PReLU"]
         of_lists = np.isin(self.names, self.lists)
         is_compared = of_lists & (structures["ids"]["candidate"] >= 0)
+        # In the order in which ``_Call`` (logits.py) writes their values.
         inputs = [ids["ids"], ids["n_ids"][of_lists], ids["likeness"][is_compared]]
         inputs += [behaviours["offsets"], behaviours["is_shared"], event_numbers]
         inputs += [tables["rows"], of_layers[is_there]]
@@ -204,6 +215,7 @@ class Plan:
         outputs += [network[member] for member in ("targets", "weights", "loss", "n_joint_rows")]
         self.inputs, self.outputs = np.concatenate(inputs), np.concatenate(outputs)
         self.n_touched = tables["n_touched"]
+        # The structures lie behind the network in the order of its pointers to them.
         members = "ids", "behaviours", "layers", "tables", "event_numbers"
         self.pointers = np.concatenate([network[member] for member in members])
         self.distances = ends[:-1] * WORD

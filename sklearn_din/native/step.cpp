@@ -44,12 +44,14 @@ inline void add_rows(
 
 // Layers. Numbers of rows lie as (n, padded width).
 
-struct Bend {  // an activation, from what the forward pass wrote; a slope of one: none
+// What follows a linear layer, and its gradient, both from the scores that the forward pass has
+// written: before a PReLU, behind a sigmoid. A PReLU with a slope of one changes nothing.
+struct Nonlinearity {
     bool is_sigmoid;
     float slope;
-    explicit Bend(const Dense& layer)
+    explicit Nonlinearity(const Dense& layer)
         : is_sigmoid(layer.of->activation == SIGMOID), slope(is_sigmoid ? 0 : *layer.of->slope) {}
-    Bend() : is_sigmoid(false), slope(1) {}
+    Nonlinearity() : is_sigmoid(false), slope(1) {}
     Lanes output(Lanes s) const {
         if (is_sigmoid) return s;
         return s > 0 ? s : slope * s;
@@ -65,13 +67,13 @@ struct Scores {  // of a layer, from the same start in all rows, and its outputs
     const float* start;
     float *scores, *output;
     int64_t ld;
-    Bend bend;
+    Nonlinearity activation;
     Lanes begin(int64_t, int64_t j) const { return at(start + j); }
     template <int ROWS>
     void end(int64_t i, int64_t j, const Lanes (&sums)[ROWS]) const {
         for (int r = 0; r < ROWS; r++) {
             at(scores + (i + r) * ld + j) = sums[r];
-            at(output + (i + r) * ld + j) = bend.output(sums[r]);
+            at(output + (i + r) * ld + j) = activation.output(sums[r]);
         }
     }
 };
@@ -79,10 +81,10 @@ struct Scores {  // of a layer, from the same start in all rows, and its outputs
 void run_layer(
     const Dense& layer, int64_t n, const float* inputs, const float* weight, const float* start,
     float* scores, float* output) {
-    const Bend bend(layer);
+    const Nonlinearity activation(layer);
     multiply(n, layer.ld_out, layer.n_in, {inputs, layer.ld_in, 1}, weight, layer.ld_out,
-             Scores{start, scores, output, layer.ld_out, bend});
-    for (int64_t i = 0; i < (bend.is_sigmoid ? n * layer.ld_out : 0); i++)
+             Scores{start, scores, output, layer.ld_out, activation});
+    for (int64_t i = 0; i < (activation.is_sigmoid ? n * layer.ld_out : 0); i++)
         output[i] = scores[i] = 1 / (1 + expf(-scores[i]));
 }
 
@@ -102,7 +104,7 @@ void run_stack(
 }
 
 struct Below {  // a layer's inputs once more, and the gradients of the scores that they came from
-    Bend bend;
+    Nonlinearity activation;
     const float* written;
     float *output, *gradient;
     int64_t ld;
@@ -114,8 +116,8 @@ struct Below {  // a layer's inputs once more, and the gradients of the scores t
         for (int r = 0; r < ROWS; r++) {
             const int64_t place = (i + r) * ld + j;
             const Lanes s = at(written + place);
-            at(output + place) = bend.output(s);
-            at(gradient + place) = bend.gradient(s, sums[r], of_rows);
+            at(output + place) = activation.output(s);
+            at(gradient + place) = activation.gradient(s, sums[r], of_rows);
         }
         *of_slope += of_rows;
     }
@@ -130,7 +132,7 @@ void add_weight_gradient(
 
 // Returns the gradient of the slope below.
 float last_layer_backward(
-    const Dense& last, int64_t n, const float* written, Bend bend, const float* gradients,
+    const Dense& last, int64_t n, const float* written, Nonlinearity activation, const float* gradients,
     float* below, float* sum) {
     Lanes of_slope = {};
     for (int64_t j = 0; j < last.ld_in; j += LANES) {
@@ -138,8 +140,8 @@ float last_layer_backward(
         Lanes of_weight = {};
         for (int64_t i = 0, place = j; i < n; i++, place += last.ld_in) {
             const Lanes s = at(written + place);
-            of_weight += gradients[i] * bend.output(s);
-            at(below + place) = bend.gradient(s, gradients[i] * weight, of_slope);
+            of_weight += gradients[i] * activation.output(s);
+            at(below + place) = activation.gradient(s, gradients[i] * weight, of_slope);
         }
         at(sum + last.sum_of_weight + j) += of_weight;
     }
@@ -154,7 +156,7 @@ float* run_stack_backward(
     float* const* scratch, float* sum) {
     float *output = scratch[0], *gradient = scratch[1], *below = scratch[2];
     if (!stack.n_hidden) {
-        last_layer_backward(*stack.layers, n, output, Bend(), gradients, gradient, sum);
+        last_layer_backward(*stack.layers, n, output, Nonlinearity(), gradients, gradient, sum);
         return gradient;
     }
     for (int64_t l = stack.n_hidden; l > 0; l--) {
@@ -162,12 +164,12 @@ float* run_stack_backward(
         const float* written = scores[l - 1] + at_row * before.ld_out;
         if (l == stack.n_hidden) {
             sum[before.sum_of_slope] +=
-                last_layer_backward(layer, n, written, Bend(before), gradients, gradient, sum);
+                last_layer_backward(layer, n, written, Nonlinearity(before), gradients, gradient, sum);
         } else {
             Lanes of_slope = {};
             multiply(n, layer.ld_in, layer.n_out, {gradient, layer.ld_out, 1}, layer.backward,
                      layer.ld_in,
-                     Below{Bend(before), written, output, below, layer.ld_in, &of_slope});
+                     Below{Nonlinearity(before), written, output, below, layer.ld_in, &of_slope});
             sum[before.sum_of_slope] += sum_of(of_slope);
             add_weight_gradient(layer, n, gradient, output, sum);
             swap(gradient, below);
@@ -189,8 +191,8 @@ inline const float* row_of(const Network& net, const Ids& field, int64_t i, Task
 }
 
 // A behaviour's events. Those of a block lie one after the other: [key, relations]. The unit's first
-// layer takes query * key, too. All events of a row have the same query, so that the row's matrix
-// for the keys, Wk + Wp diag(query), does what two products would.
+// layer also takes query * key. All events of a row have the same query, so one product of the keys
+// with the row's own matrix, Wk + diag(query) Wp, replaces two.
 
 struct Block {
     int64_t begin, end, first_event, n;  // rows, and events
@@ -529,9 +531,13 @@ const float* unit_backward(
     return of_scores;
 }
 
-// What becomes of the gradient of a row's matrix: it is added to those of the layer's parts and, by
-// query * key, to the query's. Where keys learn, ``matrix`` gets the row's matrix, transposed; else
-// it is null.
+// What becomes of the gradient G of a row's matrix. The scores of the row's events are
+// K M for their keys K and M = Wk + diag(q) Wp with the query q (see ``weigh``), and G, transposed as
+// the weights of torch are, is the product of the scores' gradients and the keys. Then
+//   gradient of Wk:   G
+//   gradient of Wp:   G diag(q)
+//   gradient of q_i:  the sum over outputs o of G[o, i] Wp[o, i]
+// Where keys learn, ``matrix`` gets M, transposed, by which the scores' gradients become theirs.
 struct OfMatrix {
     const Events& b;
     float* sum;
