@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from sklearn_din import HistoryBuilder, attach_history
 from sklearn_din.logs.history import sort_log
+from sklearn_din.logs.timeline import stable_order
 from tests.tables import as_scan, lists
 
 CLICKS = pd.DataFrame(
@@ -368,3 +369,12 @@ def test_what_is_remembered_is_what_a_counting_loop_says(old, new):
     assert [str(w.message).partition(" (")[0] for w in said] == [message] * (n_again > 0)
     assert {warning.filename for warning in said} <= {__file__}
     assert remembered(builder) == sorted(expected.elements(), key=repr)
+
+
+@pytest.mark.parametrize("span", [1, 7, 1 << 40, 1 << 53, (1 << 63) - 1])
+@pytest.mark.parametrize("n", [0, 1, 1_000, 70_000])
+def test_whole_numbers_are_ordered_as_by_a_stable_argsort(n, span):
+    rng = np.random.default_rng(n)
+    values = rng.integers(-span, span, n)[rng.integers(0, max(n // 2, 1), n)]  # many are equal
+    for own in (values, values.astype(np.float64), np.full(n, span)):
+        np.testing.assert_array_equal(stable_order(own), np.argsort(own, kind="stable"))
