@@ -165,10 +165,9 @@ def _check_pairs(table: Impressions, named: Mapping[Hashable, Hashable]) -> dict
 class _Columns:
     """The columns of a table, and the rules by which some of them form behaviours.
 
-    The first rule that holds gives a column its role: (whether it holds, the role, a sentence).
-    The sentence of an "error" is raised; others say what was taken differently from how it looks,
-    and are ``notices``. ``histories`` are the columns that are read as such. ``ids`` and
-    ``numbers`` are columns that the user calls so: a history and its candidate play one part,
+    ``notices`` say what is taken differently from how it looks. ``histories`` are the columns that
+    are read as such. ``ids`` and ``numbers`` are what the user calls so: a history and its
+    candidate play one part,
     naming either of them names both. Columns that are ``out`` are no features, ``pairs`` are the
     histories that the user names, and their candidates. ``max_length`` is the encoder's parameter.
     """
@@ -183,9 +182,12 @@ class _Columns:
     notices: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        table, facts = self.table, self.facts
-        self._named_after = {name: find_candidate(name, table.names) for name in facts}
-        self.histories = [n for n in table.names if n in facts and self._is_history(n)]
+        names = [name for name in self.table.names if name in self.facts]
+        self._named_after = {name: find_candidate(name, self.table.names) for name in names}
+        self.histories = [name for name in names if self._is_history(name)]
+        for name in self.histories:
+            self._check_text(name)
+        self.notices += map(self._note_single, filter(self._is_single, names))
 
     def find_behaviours(self, groups: list[list[str]]) -> tuple[tuple[Behaviour, ...], set[str]]:
         """Return behaviours, those that the user names (``groups``) first, and columns of lists.
@@ -199,9 +201,11 @@ class _Columns:
         self.histories = [n for n in self.histories if n in nested or n not in lists]
         possible = {n: self._candidate(n) for n in self.histories if n not in candidates}
         possible |= {name: None for name in self.histories if candidates.get(name, "") is None}
-        parts = {name: self._part(name, candidate) for name, candidate in possible.items()}
-        candidates |= {n: c if parts[n] == "compared" else None for n, c in possible.items()}
-        self._of_numbers = {name for name, part in parts.items() if part == "numbers"}
+        roles = {name: self._role(name, candidate) for name, candidate in possible.items()}
+        compared = {n: c for n, c in possible.items() if c is not None and roles[n] == "compared"}
+        self.notices += filter(None, (self._note_floats(n, c) for n, c in compared.items()))
+        candidates |= dict.fromkeys(possible) | compared
+        self._of_numbers = {name for name, role in roles.items() if role == "numbers"}
         bags = [group for group in groups if all(self.pairs[name] is None for name in group)]
         for name in self.histories:
             if name in self.pairs or self.facts[name].history.kind == "time":
@@ -213,83 +217,77 @@ class _Columns:
             same.append(name)
         return tuple(self._behaviour(group, candidates) for group in groups), lists
 
-    def _apply(self, *rules: tuple[bool, str, str]) -> str:
-        """Return the role of the first rule that holds."""
-        role, sentence = next((role, sentence) for holds, role, sentence in rules if holds)
-        if role == "error":
-            raise ValueError(sentence)
-        self.notices += [sentence] if sentence else []
-        return role
-
     def _is_history(self, name: str) -> bool:
         """Return whether a column is read as a history, by its cells and its name."""
-        facts, same, separator = self.facts[name], self._named_after[name], self.table.separator
+        facts = self.facts[name]
+        is_by_name = self._is_meant(name) and (facts.is_text or facts.example is None)
+        return name in self.pairs or facts.kind == "history" or is_by_name
+
+    def _is_meant(self, name: str) -> bool:
+        """Return whether a column is named like the history of another one."""
+        is_named = is_history_name(name) and self._named_after[name] is not None
+        return is_named and name not in self.ids
+
+    def _is_single(self, name: str) -> bool:
+        """Return whether a column is named like a history and holds one value per cell."""
+        return self._is_meant(name) and name not in {*self.histories, *self.numbers}
+
+    def _note_single(self, name: str) -> str:
+        return (
+            f"{name} holds one value per cell, such as {self.facts[name].example!r:.40}, where its "
+            f"name and the column {self._named_after[name]} mean a history: it is taken for a "
+            f"column of its own. Make lists as attach_history does, or name {name} in categorical, "
+            "numeric or drop."
+        )
+
+    def _check_text(self, name: str) -> None:
+        """Raise ValueError where a history is text that is not joined by the separator."""
+        facts, separator = self.facts[name], self.table.separator
         example = f"{facts.example!r:.40}"
-        is_meant = is_history_name(name) and same is not None and name not in self.ids
-        role = self._apply(
-            (name in self.pairs, "history", ""),
-            (name in self.out, "single", ""),
-            (facts.kind == "history", "history", ""),
-            (not is_meant, "single", ""),
-            (
-                facts.is_text and separator is None,
-                "error",
+        if facts.is_text and separator is None:
+            raise ValueError(
                 f"{name} holds text such as {example} where lists were meant: CSV files turn "
                 "histories into text. Keep them in Parquet, or join them, '22|29|7' "
-                f"(separator='|'). Name {name} in categorical or drop if it is no history.",
-            ),
-            (facts.is_text or facts.example is None, "history", ""),
-            (name in self.numbers, "single", ""),
-            (
-                True,
-                "single",
-                f"{name} holds one value per cell, such as {example}, where its name and the "
-                f"column {same} mean a history: it is taken for a column of its own. Make lists as "
-                f"attach_history does, or name {name} in categorical, numeric or drop.",
-            ),
-        )
-        self._apply(
-            (role == "single", role, ""),
-            (
-                facts.is_text_of_lists,
-                "error",
+                f"(separator='|'). Name {name} in categorical or drop if it is no history."
+            )
+        if facts.is_text_of_lists:
+            raise ValueError(
                 f"{name} holds lists as text, such as {example}: split at {separator!r}, brackets "
                 "and quotes would be in the ids. Read histories from Parquet, or take them off, "
-                f"X[{name!r}].str.replace(r\"[][()'\\\"]\", '', regex=True).",
-            ),
-            (
-                facts.is_text and max(facts.history.n_rows, default=0) <= 1,
-                "error",
+                f"X[{name!r}].str.replace(r\"[][()'\\\"]\", '', regex=True)."
+            )
+        if facts.is_text and max(facts.history.n_rows, default=0) <= 1:
+            raise ValueError(
                 f"separator={separator!r} splits nothing in {name}, whose cells are such as "
-                f"{example}. Give theirs, or make lists of the cells.",
-            ),
-            (True, role, ""),
-        )
-        return role == "history"
+                f"{example}. Give theirs, or make lists of the cells."
+            )
 
-    def _part(self, name: str, candidate: str | None) -> str:
-        """Return whether a history is compared with the candidate, of numbers, or pooled."""
+    def _role(self, name: str, candidate: str | None) -> str:
+        """Return whether a history is "compared" with the candidate, of "numbers", or "pooled"."""
         events, same = self.facts[name].history, self._named_after[name]
         column = ColumnFacts() if candidate is None else self.facts[candidate]
         is_single = candidate is not None and column.kind in ("ids", "numbers")
         may_match = is_single and not events.has_row_times
         are_numbers = not {*self.numbers}.isdisjoint((name, same))
-        are_ids = not are_numbers and not {*self.ids}.isdisjoint((name, candidate))
+        if may_match and not are_numbers and not {*self.ids}.isdisjoint((name, candidate)):
+            return "compared"
+        if name in self.ids:
+            return "pooled"
+        if are_numbers or (events.is_numeric and not events.is_whole):
+            return "numbers"
+        if may_match and (column.kind == "ids" or column.is_whole):
+            return "compared"
         is_number = self.facts.get(str(same), ColumnFacts()).kind == "numbers"
-        both_floats = column.kind == "numbers" and events.is_numeric
-        return self._apply(
-            (may_match and are_ids, "compared", ""),
-            (name in self.ids, "pooled", ""),
-            (are_numbers or (events.is_numeric and not events.is_whole), "numbers", ""),
-            (
-                may_match and column.is_whole and both_floats,
-                "compared",
-                f"{candidate} and {name} hold whole numbers as floats, as ids are where some are "
-                f"missing: both are encoded as ids. Name {candidate} in categorical or in numeric.",
-            ),
-            (may_match and (column.kind == "ids" or column.is_whole), "compared", ""),
-            (events.is_numeric or (events.is_integer and is_number), "numbers", ""),
-            (True, "pooled", ""),
+        return "numbers" if events.is_numeric or (events.is_integer and is_number) else "pooled"
+
+    def _note_floats(self, name: str, candidate: str) -> str | None:
+        """Return what to say of a history and its candidate, if both hold floats taken for ids."""
+        are_floats = self.facts[name].history.is_numeric and self.facts[candidate].kind == "numbers"
+        if not are_floats or not {*self.ids}.isdisjoint((name, candidate)):
+            return None
+        return (
+            f"{candidate} and {name} hold whole numbers as floats, as ids are where some are "
+            f"missing: both are encoded as ids. Name {candidate} in categorical or in numeric."
         )
 
     def _pair_lists(self) -> dict[str, str | None]:
