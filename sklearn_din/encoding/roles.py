@@ -2,56 +2,19 @@
 
 from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from itertools import combinations
 
 from sklearn_din.encoding.facts import ColumnFacts, gather_facts
+from sklearn_din.encoding.histories import Histories
+from sklearn_din.encoding.ids import IdColumn
+from sklearn_din.encoding.number import NumberColumn
 from sklearn_din.encoding.table import Impressions, find_candidate, is_history_name
+from sklearn_din.encoding.table_columns import TableColumns
 from sklearn_din.features.schema import Behaviour
 from sklearn_din.utils.validation import as_tuple, check_columns, check_names, is_auto
 
 NamesParameter = str | Sequence[str]  # "auto", or names
 HistoriesParameter = str | Mapping[Hashable, Hashable]  # "auto", or history -> candidate
-
-
-@dataclass(frozen=True)
-class Roles:
-    """The role of each column.
-
-    Columns are in frame order; those ``unused`` are of a kind that never is, such as dates.
-    ``lists`` are the columns whose values are lists of ids: candidates that are no column of single
-    ids, and histories. Each notice says what was taken differently from how it looks.
-    """
-
-    numeric: tuple[str, ...]
-    categorical: tuple[str, ...]
-    behaviours: tuple[Behaviour, ...]
-    unused: tuple[str, ...] = ()
-    lists: tuple[str, ...] = ()
-    notices: tuple[str, ...] = field(default=(), compare=False)
-
-    @cached_property
-    def owners(self) -> dict[str, str]:
-        """Return the owner of each column's vocabulary: of a history, its candidate."""
-        owners = {name: name for name in (*self.categorical, *self.lists)}
-        for behaviour in self.behaviours:
-            owners |= {n: n if c is None else c for n, c in behaviour.candidate_of.items()}
-        return owners
-
-    @property
-    def owners_of_single_ids(self) -> dict[str, str]:
-        """The same, for columns whose values are not lists."""
-        return {name: owner for name, owner in self.owners.items() if name not in self.lists}
-
-    @cached_property
-    def histories(self) -> set[str]:
-        """Histories of ids, or of lists of ids."""
-        return {name for behaviour in self.behaviours for name in behaviour.histories}
-
-    @cached_property
-    def candidates(self) -> set[str]:
-        """Columns that some history is compared with."""
-        return {name for b in self.behaviours for name in b.candidates if name is not None}
 
 
 def assign_roles(
@@ -62,9 +25,13 @@ def assign_roles(
     numeric: NamesParameter,
     drop: Sequence[str],
     max_length: int | str,
+    elapsed: NamesParameter,
     metadata: Sequence[str] = (),
-) -> Roles:
+) -> tuple[TableColumns, list[str]]:
     """Assign a role to each column: by name if it is named, otherwise by its values.
+
+    Return the columns as objects of their kinds, which have learnt nothing yet, and notices of what
+    is taken differently from how it looks.
 
     All rows decide what a column holds (:func:`gather_facts`), of frames and of scans alike.
     Parameters are those of :class:`sklearn_din.HistorySequenceEncoder`; columns ``metadata`` say
@@ -86,7 +53,7 @@ def assign_roles(
     facts = gather_facts(table, out=out, ids=ids, histories=[*candidates])
     columns = _Columns(table, facts, out, ids, numbers, candidates, max_length)
     behaviours, lists = columns.find_behaviours(groups)
-    compared = Roles((), (), behaviours).candidates
+    compared = {n for b in behaviours for n in b.candidates if n is not None}
     _check_disjoint(named | {METADATA_ROLE: list(metadata), "candidates": sorted(compared)})
     in_use = {name for behaviour in behaviours for name in behaviour.columns}
     rules: list[tuple[Collection[str], str]] = [  # the first one with the column's name
@@ -100,14 +67,37 @@ def assign_roles(
     roles_of = {n: next((r for some, r in rules if n in some), "") for n in table.names}
     roles_of = {name: role or facts[name].kind for name, role in roles_of.items()}
 
-    def having(*some: str) -> tuple[str, ...]:
-        return tuple(name for name, role in roles_of.items() if role in some)
+    ids = [name for name, role in roles_of.items() if role == "ids"]
+    of_lists = [name for name in table.names if name in lists and name not in in_use]
+    times = None if is_auto(elapsed) else check_names(elapsed, name="elapsed")
+    of_events = [name for behaviour in behaviours for name in behaviour.numbers]
+    check_columns(of_events, times or [], name="elapsed: the histories of numbers")
+    in_order: list[NumberColumn | IdColumn | Histories] = [
+        *(NumberColumn(name) for name, role in roles_of.items() if role == "numbers"),
+        *(IdColumn(name, name, is_compared=name in compared) for name in ids),
+        *(IdColumn(name, name, holds_lists=True) for name in of_lists),
+        *(_make_histories(behaviour, lists, times) for behaviour in behaviours),
+    ]
+    _check_output_names({leaf.name for column in in_order for leaf in column.leaves}, in_use)
+    unused = tuple(name for name, role in roles_of.items() if role in ("time", "history"))
+    return TableColumns(tuple(table.names), tuple(in_order), unused), columns.notices
 
-    single = having("numbers"), having("ids"), behaviours, having("time", "history")
-    in_order = tuple(name for name in table.names if name in lists)
-    roles = Roles(*single, in_order, notices=tuple(columns.notices))
-    _check_output_names(roles, in_use)
-    return roles
+
+def _make_histories(
+    behaviour: Behaviour, lists: Collection[str], times: Collection[str] | None
+) -> Histories:
+    """Return the columns of a behaviour; a history has its candidate's vocabulary.
+
+    ``lists`` hold a list of ids for each event, ``times`` are times elapsed; None: look at them.
+    """
+    columns: list[IdColumn | NumberColumn] = []
+    for name, candidate in behaviour.candidate_of.items():
+        owner = name if candidate is None else candidate
+        columns.append(IdColumn(name, owner, is_history=True, holds_lists=name in lists))
+    for name in behaviour.numbers:
+        is_elapsed = None if times is None else name in times
+        columns.append(NumberColumn(name, is_history=True, is_elapsed=is_elapsed))
+    return Histories(behaviour, tuple(columns))
 
 
 def _check_disjoint(taken: Mapping[str, Sequence[str]]) -> None:
@@ -124,9 +114,8 @@ METADATA_ROLE = "user, time and position"
 OUTSIDE = {"drop", METADATA_ROLE}  # both keep a column out of the features
 
 
-def _check_output_names(roles: Roles, histories: set[str]) -> None:
+def _check_output_names(used: Collection[str], histories: Collection[str]) -> None:
     """Raise ValueError where no column is left, or one is named like a mask."""
-    used = {*roles.numeric, *roles.categorical, *roles.lists, *histories}
     if not used:
         raise ValueError(
             "no column is left to encode: X needs a column of ids, numbers or histories that is "
