@@ -155,7 +155,7 @@ def test_shuffled_rows_are_read_in_the_order_of_the_files(table, folder, options
     read = []
     monkeypatch.setattr(ParquetFiles, "read", counted(ParquetFiles.read, read))
     expected, found = twin.fit_transform(X, y[rows]), mine.fit_transform(scan, y[rows])
-    n_groups, n_passes = len(scan._table.starts) - 1, 4  # columns, counting, users, encoding
+    n_groups, n_passes = len(scan._table.starts) - 1, 3  # columns, counting, encoding
     assert sum(map(len, read)) <= n_passes * n_groups
     assert_same_encoders(mine, twin)
     assert_same_arrays(found, expected)
