@@ -15,10 +15,10 @@ from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 
 from sklearn_din.encoding.fixed_vectors import VectorScale, read_vectors, vectors_of
-from sklearn_din.encoding.frames import ReadFrame, TableLike, read_frame, validate_frame
-from sklearn_din.encoding.learnt import Learnt, TableStatistics
+from sklearn_din.encoding.frames import TableLike, validate_frame
 from sklearn_din.encoding.notices import (
     TrainingRows,
+    far_numbers,
     log_roles,
     warn_of_events,
     warn_of_training_rows,
@@ -28,12 +28,12 @@ from sklearn_din.encoding.roles import (
     METADATA_ROLE,
     HistoriesParameter,
     NamesParameter,
-    Roles,
     assign_roles,
 )
 from sklearn_din.encoding.rows import RowEncoder
 from sklearn_din.encoding.scaling import EventScale
 from sklearn_din.encoding.table import Columns, Impressions
+from sklearn_din.encoding.table_columns import Parts, TableColumns, TableStatistics
 from sklearn_din.encoding.vocabulary import IdRules, whole_ids
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.schema import Schema
@@ -56,7 +56,6 @@ from sklearn_din.utils.scan import Scan
 from sklearn_din.utils.typed_fields import from_dict, to_dict
 from sklearn_din.utils.validation import (
     as_tuple,
-    check_columns,
     check_frame,
     check_names,
     check_times,
@@ -65,7 +64,7 @@ from sklearn_din.utils.validation import (
     refuse_new_columns,
 )
 from sklearn_din.utils.version import __version__
-from sklearn_din.utils.warnings import ADVICE_FROM, log_once
+from sklearn_din.utils.warnings import ADVICE_FROM, log_once, warn_of
 
 
 @dataclasses.dataclass(kw_only=True, eq=False, repr=False)
@@ -201,15 +200,14 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
 
     _parameter_constraints: dict = constraints_of(EncoderParameters)
     schema_: Schema
-    _learnt: Learnt
+    _learnt: TableColumns
 
     @property
     def vocabularies_(self) -> dict[str, np.ndarray]:
         """Column of ids -> its known values, in the order of their ids from 2."""
         check_is_fitted(self, "schema_")
-        learnt = self._learnt
-        owners = learnt.roles.owners
-        return {name: learnt.vocabularies[owner].values for name, owner in owners.items()}
+        known = self._learnt.vocabularies
+        return {name: known[column.owner].values for name, column in self._learnt.ids.items()}
 
     @property
     def longest_history_(self) -> int:
@@ -221,7 +219,7 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
     def scales_(self) -> dict[str, EventScale]:
         """Column of numbers -> how it is scaled."""
         check_is_fitted(self, "schema_")
-        return dict(self._learnt.scales)
+        return {name: column.scale for name, column in self._learnt.numbers.items()}
 
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X: TableLike, y: ArrayLike | None = None) -> Self:
@@ -307,11 +305,10 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
             refuse_new_columns(frame.columns, {*self.feature_names_in_}.union(*beside))
         check_row_labels(X, y)
         table = self._check_table(X, reset=False)
-        statistics = TableStatistics(self._learnt.roles, len(table))
-        rows = self._row_encoder()
-        for start, read in table.map(rows.read, rows.names_of(table), "counting"):
-            statistics.update(read, start)
-        learnt = self._learnt.grow(statistics.counts_by_owner(), self._id_rules)
+        statistics, rows = TableStatistics(self._learnt, len(table)), self._row_encoder()
+        for start, parts in table.map(self._learnt.read, rows.names_of(table), "counting"):
+            statistics.update(parts, start)
+        learnt = self._learnt.grow(statistics.occurrences_by_owner(), self._id_rules)
         self.__dict__.update({"_learnt": learnt, "schema_": learnt.schema})
         return self
 
@@ -372,11 +369,12 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
         check_is_fitted(self, "schema_")
         table, rows = self._check_table(X, reset=False), self._row_encoder()
         now: dict[str, ColumnProfile] = {}
-        for _, read in table.map(rows.read, rows.names_of(table), "comparing"):
-            for name, profile in self._learnt.profile(read).items():
+        for _, parts in table.map(self._learnt.read, rows.names_of(table), "comparing"):
+            for name, profile in self._learnt.profile_rows(parts).items():
                 now[name] = now[name].plus(profile) if name in now else profile
         kinds = {field.name: field.kind for field in self.schema_.fields if field.name in now}
-        return compare_profiles(kinds, self._learnt.profiles, now)
+        at_fit = {name: leaf.profile for name, leaf in self._learnt.leaves.items()}
+        return compare_profiles(kinds, at_fit, now)
 
     def inverse_transform_ids(self, name: str, ids: ArrayLike) -> np.ndarray:
         """Look up the values behind encoded ids.
@@ -485,26 +483,24 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
 
     def _learn(self, table: Impressions) -> None:
         """Fit in two passes over the chunks of a table: roles first, then statistics."""
-        roles = assign_roles(
+        columns, notices = assign_roles(
             table,
             histories=self.histories,
             categorical=self.categorical,
             numeric=self.numeric,
             drop=self._dropped,
             max_length=self.max_length,
+            elapsed=self.elapsed,
             metadata=[*self._metadata.values()],
         )
-        elapsed = None if is_auto(self.elapsed) else check_names(self.elapsed, name="elapsed")
-        of_events = [name for behaviour in roles.behaviours for name in behaviour.numbers]
-        check_columns(of_events, elapsed or [], name="elapsed: the histories of numbers")
-        statistics = TableStatistics(roles, len(table), elapsed=elapsed)
-        used = {*statistics.columns, *self._metadata.values()}
-        read_rows = partial(self._read_training_rows, roles)
-        for start, (read, times) in table.map(read_rows, used, "counting"):
-            statistics.update(read, start, times)
-        learnt = statistics.finish(self._id_rules, names=table.names)
-        self._warn(table, roles, statistics)
-        tables = read_vectors(self.vectors, roles.owners_of_single_ids)
+        statistics = TableStatistics(columns, len(table))
+        used = {*columns.leaves, *self._metadata.values()}
+        read_rows = partial(self._read_training_rows, columns)
+        for start, (parts, times) in table.map(read_rows, used, "counting"):
+            statistics.update(parts, start, times)
+        learnt = statistics.finish(self._id_rules)
+        self._warn(table, learnt, notices, statistics)
+        tables = read_vectors(self.vectors, learnt.ids)
         scales = {owner: VectorScale.of(vectors) for owner, (_, vectors) in tables.items()}
         user = "" if self.user is None else self.user
         self._learnt = dataclasses.replace(learnt, vector_scales=scales, user=user)
@@ -512,30 +508,37 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
         self.schema_ = self._learnt.schema
 
     def _read_training_rows(
-        self, roles: Roles, columns: Columns
-    ) -> tuple[ReadFrame, np.ndarray | None]:
+        self, columns: TableColumns, chunk: Columns
+    ) -> tuple[Parts, np.ndarray | None]:
         times = None
         if self.user is not None:  # lists and the like are no users
-            Keys.read(columns.frame[self.user].iloc[:1], name=USERS)
+            Keys.read(chunk.frame[self.user].iloc[:1], name=USERS)
         if self.time is not None:
-            times = check_times(columns.frame[self.time], name=f"X[{self.time!r}]")[0]
+            times = check_times(chunk.frame[self.time], name=f"X[{self.time!r}]")[0]
         if self.position is not None:
-            position_values(columns.frame[self.position])
-        return read_frame(columns, roles), times
+            position_values(chunk.frame[self.position])
+        return columns.read(chunk), times
 
-    def _warn(self, table: Impressions, roles: Roles, statistics: TableStatistics) -> None:
+    def _warn(
+        self,
+        table: Impressions,
+        learnt: TableColumns,
+        notices: list[str],
+        statistics: TableStatistics,
+    ) -> None:
         """Warn of what was taken differently from how it looks."""
         pairs = {} if isinstance(self.histories, str) else self.histories
         ids, numbers = (
             [] if is_auto(names) else names for names in (self.categorical, self.numeric)
         )
         histories = {name for key in pairs for name in as_tuple(key)}
-        of_table = roles, statistics.counts(), table.dtypes, len(table)
+        of_table = learnt, notices, statistics.occurrences, table.dtypes, len(table)
         rows = TrainingRows(*of_table, ids, numbers, histories)
+        warn_of(far_numbers(learnt))
         warn_of_training_rows(rows)
         warn_of_events(statistics.totals, max_length=self.max_length, n_rows=len(table))
         if len(table) >= ADVICE_FROM:
-            log_roles(rows, statistics.samples(), statistics.guessed)
+            log_roles(rows, statistics.statistics)
 
     def _row_encoder(self) -> RowEncoder:
         return RowEncoder(self._learnt, self._metadata, self._look_up_vectors())
@@ -547,9 +550,8 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
         same = given.keys() == frames.keys() and all(given[n] is frames[n] for n in frames)
         if same and learnt is self._learnt:
             return made
-        owners = self._learnt.roles.owners_of_single_ids
         scales = self._learnt.vector_scales
-        tables = read_vectors(self.vectors, owners)
+        tables = read_vectors(self.vectors, self._learnt.ids)
         if tables.keys() != scales.keys():
             raise ValueError(
                 f"vectors must be given for the columns of ids {sorted(scales)} as at fit, got "
@@ -602,7 +604,7 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
         required, optional = {"learnt", "n_features_in_"}, {"feature_names_in_"}
         check_keys(fitted, required, optional=optional, what="an encoder")
         check_feature_names(fitted)
-        learnt = from_dict(Learnt, fitted.pop("learnt"))
+        learnt = from_dict(TableColumns, fitted.pop("learnt"))
         self.__dict__.update({"_learnt": learnt, "schema_": learnt.schema, **fitted})
 
     def __sklearn_tags__(self) -> Tags:

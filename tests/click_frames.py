@@ -128,4 +128,5 @@ def assert_same_encoders(mine, twin):
         np.testing.assert_allclose(learnt, [scale.shift, scale.scale], rtol=1e-12)
     assert mine.feature_names_in_.tolist() == twin.feature_names_in_.tolist()
     assert mine.longest_history_ == twin.longest_history_
-    assert mine._learnt.late_unknown.keys() == twin._learnt.late_unknown.keys()
+    for name, ids in twin._learnt.ids.items():
+        assert bool(mine._learnt.ids[name].late_unknown) == bool(ids.late_unknown)

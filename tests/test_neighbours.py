@@ -27,7 +27,7 @@ from sklearn_din import (
     save,
     scan_parquet,
 )
-from sklearn_din.encoding import events
+from sklearn_din.encoding import histories
 from sklearn_din.features import Behaviour, Ragged
 from sklearn_din.neighbours import cooccurrence, holding, item_scores
 from sklearn_din.neighbours import pairs as neighbour_pairs
@@ -404,7 +404,7 @@ HISTORIES = ["hist_item", "hist_category"]
 
 def test_no_more_than_the_newest_thousand_count(log, monkeypatch):
     X, y = log
-    monkeypatch.setattr(events, "MOST_EVENTS", 5)
+    monkeypatch.setattr(histories, "MOST_EVENTS", 5)
     encoded = encode(X, max_length=2)
     learnt, _ = learn(encoded, y)
     monkeypatch.undo()

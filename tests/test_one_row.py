@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 
 from sklearn_din import HistorySequenceEncoder
 from sklearn_din.encoding.table import Columns, OneRow
+from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.lists import IdLists
+from sklearn_din.features.schema import Schema
 
 INTEGERS = [0, 7, -3, 99, 2**63 - 1, -(2**63), 2**64, np.int64(7), np.int32(8), np.uint8(9)]
 TEXTS = ["hat", "tie", "", "7", "new", np.str_("hat")]
@@ -105,8 +107,8 @@ def test_of_unknown_events_the_same_is_said_as_of_a_frame(spaces):
     row = {"item": "HAT7", "hist_item": [f"HAT7{' ' * number}" for number in spaces]}
     both = []
     for columns in (OneRow(row), Columns(pd.DataFrame({n: [v] for n, v in row.items()}))):
-        read = rows.read(columns)
-        ids = rows.learnt.encode_columns(read), rows.learnt.encode_behaviours(read)
-        both.append(rows.learnt.note_unknown(read, *ids))
+        X, parts = EncodedFeatures(Schema(()), {}), rows.learnt.read(columns)
+        rows.learnt.add_to(X, parts)
+        both.append([*rows.learnt.note_unknown(parts, X)])
     assert both[0] == both[1]
-    assert len([*filter(None, both[0])]) == len(set(spaces)) // 30
+    assert len(both[0]) == len(set(spaces)) // 30

@@ -299,7 +299,7 @@ def as_objects(value, arrays):
     next(iter(arrays.values()))["dtype"] = "|O"
 
 
-BEHAVIOUR = ("encoder", "fitted", "learnt", "roles", "behaviours", 0)
+BEHAVIOUR = ("encoder", "fitted", "learnt", "columns", -1, "behaviour")
 FORGERIES = {
     "absent": (lambda text: None, r"other\.onnx' .*export_onnx wrote: it does not say how "),
     "no JSON": (lambda text: text[:-9], "Expecting|Unterminated"),

@@ -9,7 +9,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 
-from sklearn_din import scan_parquet
+from sklearn_din import attach_aggregates, attach_history, scan_parquet
 from sklearn_din.utils import scan as scans
 from sklearn_din.utils.scan import as_scan
 from tests.tables import read
@@ -52,10 +52,22 @@ def frame_of(table):
 
 
 def same(scan, frame):
-    pd.testing.assert_frame_equal(read(scan), frame.reset_index(drop=True), check_dtype=False)
+    ours, twin = (
+        table.map(lambda cell: tuple(cell) if isinstance(cell, np.ndarray) else cell)
+        for table in (read(scan), frame.reset_index(drop=True))
+    )
+    pd.testing.assert_frame_equal(ours, twin, check_dtype=False)
 
 
-@pytest.mark.parametrize("memory", ["1GB", "8KB", None])
+def attach(table):
+    """Attach a history and a number to a frame or a scan."""
+    roles = {"user": "user", "time": "time"}
+    numbers = {"n": ("user", None, "count")}
+    counted = attach_aggregates(table, table, time="time", aggregates=numbers)
+    return attach_history(counted, table, columns="price", elapsed="ago", **roles)
+
+
+@pytest.mark.parametrize("form", ["1GB", "8KB", "attached", "frame"])
 @pytest.mark.parametrize(
     "rows",
     [
@@ -69,21 +81,25 @@ def same(scan, frame):
     ],
     ids=["slice", "backwards", "nothing", "shuffled", "repeated", "mask", "empty list"],
 )
-def test_views_are_those_rows_of_the_frame(folder, table, memory, rows, monkeypatch):
+def test_views_are_those_rows_of_the_frame(folder, table, form, rows, monkeypatch):
     monkeypatch.setattr(scans, "PART_ROWS", 13)
     frame = frame_of(table)
-    if memory is None:
+    if form == "frame":
         scan = as_scan(frame.drop(columns="click"), name="X")
     else:
+        memory = "8KB" if form == "attached" else form
         scan = scan_parquet(folder, target="click", memory=memory)
+    if form == "attached":
+        scan, frame = attach(scan), attach(frame)
     whole, scan = scan, scan[rows]
     assert (whole[:].fingerprint() == scan.fingerprint()) == (len(scan) == N_ROWS)
     wanted = frame.iloc[np.asarray(rows, dtype=int) if isinstance(rows, list) else rows]
     assert len(scan) == len(wanted)
-    if memory is not None:
+    if form != "frame":
         assert scan.target_.tolist() == wanted["click"].tolist()
     assert scan["item"].tolist() == wanted["item"].tolist()
     if len(wanted):
+        assert scan.dtypes.map(repr).tolist() == read(scan).dtypes.map(repr).tolist()
         same(scan, wanted.drop(columns="click"))
         same(scan[::-2], wanted.drop(columns="click").iloc[::-2])
         same(scan[["item", "user"]], wanted[["item", "user"]])

@@ -63,6 +63,19 @@ def assert_same_arrays(mine, twin):
             np.testing.assert_array_equal(*events, err_msg=f"{name}, older events")
 
 
+def assert_same_encoding(scan, frame, y, options):
+    """Fit on both; return the encoders, and the encoded rows of both."""
+    encoders = [HistorySequenceEncoder(**options) for _ in range(2)]
+    rows = [encoder.fit_transform(X, y) for encoder, X in zip(encoders, (scan, frame), strict=True)]
+    assert_same_encoders(*encoders)
+    for found in (rows[0], *(encoder.transform(scan) for encoder in encoders)):
+        assert_same_arrays(found, rows[1])
+        for name, values in rows[1].metadata.items():
+            expected = rows[1].user_keys.hashes if name == "users" else values
+            np.testing.assert_array_equal(found.metadata[name], expected)
+    return encoders, *rows
+
+
 OPTIONS = [
     {},
     EASY,
@@ -76,16 +89,9 @@ OPTIONS = [
 def test_a_streamed_fit_equals_a_fit_in_memory(table, folder, options, memory):
     X, y = in_memory(table)
     scan = scan_parquet(folder, target="click", memory=memory)
-    twin, mine = HistorySequenceEncoder(**options), HistorySequenceEncoder(**options)
-    expected, found = twin.fit_transform(X, y), mine.fit_transform(scan, scan.target_)
-    assert_same_encoders(mine, twin)
-    assert_same_arrays(found, expected)
-    assert_same_arrays(mine.transform(scan), twin.transform(X))
+    np.testing.assert_array_equal(scan.target_, y)
+    (mine, twin), *_ = assert_same_encoding(scan, X, y, options)
     assert_same_arrays(mine.transform(X), twin.transform(X))
-    if "time" in options:
-        np.testing.assert_array_equal(found.times, expected.times)
-    if "user" in options:
-        np.testing.assert_array_equal(found.users, expected.user_keys.hashes)
 
 
 @pytest.mark.parametrize("elapsed", [None, "hist_elapsed"])
@@ -100,13 +106,9 @@ def test_a_log_on_disk_is_encoded_once_and_its_windows_are_kept(elapsed, options
     roles = {"user": "user", "time": "time", "columns": ["item", "category", "paid"]}
     frame = attach_history(log.impressions, events, **roles, elapsed=elapsed)
     scan = attach_history(*scans, **roles, elapsed=elapsed)
-    encoders = [HistorySequenceEncoder(**EASY, **options) for _ in range(2)]
-    expected = encoders[0].fit_transform(frame, log.y)
-    found = encoders[1].fit_transform(scan, log.y)
-    assert_same_encoders(encoders[1], encoders[0])
-    assert_same_arrays(found, expected)
+    (mine, twin), found, _ = assert_same_encoding(scan, frame, log.y, {**EASY, **options})
     later = np.arange(len(frame))[::-3]
-    assert_same_arrays(encoders[1].transform(scan[later]), encoders[0].transform(frame.iloc[later]))
+    assert_same_arrays(mine.transform(scan[later]), twin.transform(frame.iloc[later]))
     n_log = len(frame["hist_item"].array.log)
     (ragged,) = found.behaviours.values()
     assert {len(values) for values in ragged.columns.values()} == {n_log}
@@ -136,13 +138,7 @@ def test_columns_of_every_kind_are_read_as_in_memory(tmp_path):
     )
     pq.write_table(table, tmp_path / "rows.parquet", row_group_size=25)
     options = {"separator": "|", "categorical": ["size"]}
-    scan = scan_parquet(tmp_path)
-    twin, mine = HistorySequenceEncoder(**options), HistorySequenceEncoder(**options)
-    expected = twin.fit_transform(table)
-    found = mine.fit_transform(scan)
-    assert_same_encoders(mine, twin)
-    assert_same_arrays(found, expected)
-    assert_same_arrays(mine.transform(scan), twin.transform(table))
+    assert_same_encoding(scan_parquet(tmp_path), table, None, options)
 
 
 @pytest.mark.parametrize("options", [EASY, {"user": "user"}])
@@ -151,14 +147,11 @@ def test_shuffled_rows_are_read_in_the_order_of_the_files(table, folder, options
     rows = np.random.RandomState(0).permutation(len(table))[:200]
     rows = np.append(rows, rows[:3])
     scan, X = scan_parquet(folder, target="click")[rows], X.take(pa.array(rows))
-    twin, mine = HistorySequenceEncoder(**options), HistorySequenceEncoder(**options)
     read = []
     monkeypatch.setattr(ParquetFiles, "read", counted(ParquetFiles.read, read))
-    expected, found = twin.fit_transform(X, y[rows]), mine.fit_transform(scan, y[rows])
-    n_groups, n_passes = len(scan._table.starts) - 1, 4  # columns, counting, users, encoding
+    (mine, twin), *_ = assert_same_encoding(scan, X, y[rows], options)
+    n_groups, n_passes = len(scan._table.starts) - 1, 3 + 2  # columns, counting, encoding; twice
     assert sum(map(len, read)) <= n_passes * n_groups
-    assert_same_encoders(mine, twin)
-    assert_same_arrays(found, expected)
     assert_same_arrays(
         mine.transform(scan[::-1]), twin.transform(X.take(pa.array(np.arange(203)[::-1])))
     )

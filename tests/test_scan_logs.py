@@ -155,32 +155,6 @@ def test_a_log_that_is_its_own_impressions_and_equal_times(tmp_path, memory, one
     assert read(counted)[["mean", "shrunk_rate"]].isna().all(axis=None)
 
 
-@pytest.mark.parametrize(
-    "rows",
-    [slice(20, 130), slice(None, None, -3), slice(5, 5), np.random.RandomState(0).permutation(160)],
-    ids=["slice", "backwards", "nothing", "shuffled"],
-)
-def test_views_show_those_rows(tmp_path, rows):
-    table = make_table(160, random_state=5)
-    scan = as_scan(table, tmp_path, memory="25KB", target="price")
-    options = {"user": "user", "time": "time", "columns": ["item"], "elapsed": "ago"}
-    numbers = {"n": ("user", None, "count")}
-    whole = attach_aggregates(scan, scan, time="time", aggregates=numbers)
-    whole = attach_history(whole, scan, **options)
-    twin = attach_aggregates(table, table, time="time", aggregates=numbers)
-    twin = attach_history(twin, table, **options).iloc[rows]
-    view = whole[rows]
-    assert view.shape == (len(twin), 7)
-    assert view["n"].tolist() == twin["n"].tolist()
-    assert view.target_.tolist() == twin["price"].tolist()
-    for name in ("hist_item", "ago"):
-        same_cells(view[name], twin[name])
-        same_cells(view[::-2][name], twin[name].iloc[::-2])
-        same_cells(view[["item", name]][name], twin[name])
-    if len(twin):
-        assert view.dtypes.map(repr).tolist() == read(view).dtypes.map(repr).tolist()
-
-
 def test_a_cache_dir_keeps_the_files_and_a_second_call_reads_them(tmp_path, monkeypatch):
     table = make_table(300, random_state=7)
     cache = tmp_path / "cache"

@@ -11,7 +11,7 @@ from sklearn.base import clone
 from sklearn.pipeline import make_pipeline
 
 from sklearn_din import EncodedFeatures, HistorySequenceEncoder
-from sklearn_din.encoding import frames
+from sklearn_din.encoding import histories
 from sklearn_din.encoding.item_columns import ItemColumns
 from sklearn_din.utils.warnings import log_once
 from tests.click_frames import as_lists, encoder, same, with_windows
@@ -64,8 +64,8 @@ def test_fit_transform_reads_once_and_equals_fit_then_transform(monkeypatch):
     frame = with_windows(elapsed="hist_elapsed")
     expected = encoder().fit(frame).transform(frame)
     calls = []
-    read = frames.read_events
-    monkeypatch.setattr(frames, "read_events", lambda *a, **k: calls.append(1) or read(*a, **k))
+    read = histories.keep_newest
+    monkeypatch.setattr(histories, "keep_newest", lambda *a: calls.append(1) or read(*a))
     same(encoder().fit_transform(frame), expected)
     assert len(calls) == 1
 
@@ -187,7 +187,7 @@ def test_the_columns_that_follow_from_the_item_are_those_that_one_group_at_a_tim
     columns["kind"][item % 30 == 4] = rng.integers(0, 7, (item % 30 == 4).sum())  # 2 of 60
     codes = {name: (values, np.arange(60)) for name, values in columns.items()}
     counted = ItemColumns(["item", "kind", "shop"])
-    counted.update(frames.ReadFrame(800, {}, codes, {}))
+    counted.update(codes)
     table = pd.DataFrame(columns)
     for (owner, other), (n_repeated, n_same) in counted._counts.items():
         groups = [group[other] for n, group in table.groupby(owner) if n >= 0 and len(group) > 1]
@@ -196,5 +196,5 @@ def test_the_columns_that_follow_from_the_item_are_those_that_one_group_at_a_tim
     assert counted.finish({"item": 60, "kind": 7, "shop": 3}) == ()
     codes["kind"] = item % 7, np.arange(60)
     exact = ItemColumns(["item", "kind", "shop"])
-    exact.update(frames.ReadFrame(800, {}, codes, {}))
+    exact.update(codes)
     assert exact.finish({"item": 60, "kind": 7, "shop": 3}) == ("kind",)

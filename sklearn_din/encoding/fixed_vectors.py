@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from sklearn_din.encoding.ids import IdColumn
 from sklearn_din.encoding.vocabulary import Vocabulary, plain_ids
 from sklearn_din.features.identities import is_identity
 from sklearn_din.features.vectors import Vectors
@@ -39,11 +40,11 @@ class VectorScale:
 
 
 def read_vectors(
-    vectors: object, owners: Mapping[str, str]
+    vectors: object, columns: Mapping[str, IdColumn]
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Read the parameter ``vectors``: by vocabulary, plain values and their vectors (n, n_dims).
 
-    ``owners`` are the vocabularies of the columns of ids.
+    ``columns`` are those of ids.
     """
     if vectors is None:
         return {}
@@ -52,6 +53,7 @@ def read_vectors(
             "vectors must be a dict of a column of ids and its frame, {'item': frame}, got "
             f"{type(vectors).__name__}."
         )
+    owners = {name: ids.owner for name, ids in columns.items() if not ids.holds_lists}
     tables = {}
     for name, frame in vectors.items():
         if name not in owners:

@@ -1,7 +1,6 @@
-"""Checks of frames given to an encoder; reading one chunk of a table by column roles."""
+"""Checks of frames given to an encoder."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from typing import TypeAlias
 
@@ -13,85 +12,12 @@ from scipy.sparse import issparse
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import validate_data
 
-from sklearn_din.encoding.cells import Codes
-from sklearn_din.encoding.events import Events, read_events
-from sklearn_din.encoding.roles import Roles
-from sklearn_din.encoding.table import Columns, is_history_name
+from sklearn_din.encoding.table import is_history_name
 from sklearn_din.features.encoded import EncodedFeatures
-from sklearn_din.features.lists import IdLists
 from sklearn_din.utils.frames import pandas_frame
 from sklearn_din.utils.validation import check_frame
 
 TableLike: TypeAlias = "pd.DataFrame | pa.Table | ArrayLike"  # polars frames and scans too
-
-
-@dataclass(frozen=True)
-class ReadFrame:
-    """Rows as flat arrays, before anything is looked up.
-
-    Numbers are float64, NaN where missing; events are named by the histories of their behaviour.
-    """
-
-    n_rows: int
-    numbers: dict[str, np.ndarray]
-    codes: dict[str, Codes]
-    events: dict[tuple[str, ...], Events]
-
-    def values(self) -> dict[str, np.ndarray]:
-        """Return the distinct values of every column of ids, whether some row holds them or not."""
-        codes = [self.codes, *(events.codes for events in self.events.values())]
-        return {name: values for columns in codes for name, (_, values) in columns.items()}
-
-    def single_numbers(self, rows: slice = slice(None)) -> dict[str, np.ndarray]:
-        """Return one number for each of some rows: of histories, the newest event's."""
-        numbers = {name: values[rows] for name, values in self.numbers.items()}
-        for events in self.events.values():
-            numbers |= {name: events.newest_numbers(name, rows) for name in events.numbers}
-        return numbers
-
-    def count_values(self) -> Iterator[tuple[str, np.ndarray, np.ndarray, float]]:
-        """Yield every column of ids: values, how often each counts, how many are missing.
-
-        Of lists, the values inside them count.
-        """
-        sources = [(self.codes, None), *((e.codes, e.counts) for e in self.events.values())]
-        for columns, weights in sources:
-            for name, (codes, values) in columns.items():
-                n_times = weights
-                if isinstance(codes, IdLists):
-                    lists = codes.distinct
-                    n_times = np.bincount(codes.positions, weights, len(lists))
-                    codes, n_times = lists.ids, np.repeat(n_times, lists.lengths)
-                places = np.add(codes, 1, dtype=np.intp)
-                counts = np.bincount(places, n_times, minlength=len(values) + 1)
-                yield name, values, counts[1:], float(counts[0])
-
-
-def read_frame(
-    columns: Columns, roles: Roles, *, as_numbers_alone: Collection[str] = ()
-) -> ReadFrame:
-    """Read the columns that have a role; once, however often the same is asked for.
-
-    Of histories of times in ``as_numbers_alone``, the elapsed times become plain numbers, one for
-    each event and row.
-    """
-    numbers = {name for b in roles.behaviours for name in b.numbers} & {*as_numbers_alone}
-    alone = tuple(sorted(n for n in numbers if columns.history(n).row_times is not None))
-
-    def read() -> ReadFrame:
-        numbers = {name: columns.numbers(name) for name in roles.numeric}
-        codes = {name: columns.codes(name) for name in roles.categorical}
-        codes |= {name: columns.lists(name) for name in roles.lists if name not in roles.histories}
-        events = {}
-        for behaviour in roles.behaviours:
-            cells = {name: columns.history(name) for name in behaviour.columns}
-            cells |= {name: cells[name].expand() for name in cells if name in alone}
-            events[behaviour.histories] = read_events(
-                list(cells.values()), behaviour, lists=roles.lists
-            )
-        return ReadFrame(len(columns.frame), numbers, codes, events)
-
-    return columns.once((roles, alone), read)
 
 
 def validate_frame(

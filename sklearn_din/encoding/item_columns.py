@@ -1,12 +1,12 @@
 """Columns that follow from the item, such as its category: they belong to the candidate."""
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import permutations
 
 import numpy as np
 
-from sklearn_din.encoding.frames import ReadFrame
+from sklearn_din.encoding.cells import Codes
 from sklearn_din.features.lists import Column
 from sklearn_din.features.schema import FIRST_KNOWN_ID, item_column
 from sklearn_din.utils.validation import spread
@@ -54,15 +54,15 @@ class ItemColumns:
     the item, which one is known when all ids are.
     """
 
-    def __init__(self, names: Collection[str]) -> None:
-        self.names = [*names]
+    def __init__(self, names: Iterable[str]) -> None:
+        self.names = [*dict.fromkeys(names)]
         self._counts = {pair: np.zeros(2, dtype=int) for pair in permutations(self.names, 2)}
         self._pairs: dict[tuple[str, str], tuple[np.ndarray, np.ndarray]] = {}
 
-    def update(self, read: ReadFrame) -> None:
+    def update(self, codes: Mapping[str, Codes]) -> None:
         """Take in further rows; items are compared within them."""
         for (item, other), counts in self._counts.items():
-            items, others = read.codes[item][0], read.codes[other][0]
+            items, others = codes[item][0], codes[other][0]
             is_repeated = np.bincount(items + 1, minlength=1)[1:] > 1  # -1 is missing
             last = np.empty(len(is_repeated) + 1, dtype=others.dtype)
             last[items] = others
@@ -73,7 +73,7 @@ class ItemColumns:
             if (item, other) not in self._pairs and is_same.sum() >= LEAST_ITEMS:
                 some = spread(np.flatnonzero(is_same), SAMPLED_ITEMS)
                 some = some[last[some] >= 0]
-                values = read.codes[item][1][some], read.codes[other][1][last[some]]
+                values = codes[item][1][some], codes[other][1][last[some]]
                 self._pairs[item, other] = values
 
     def finish(self, n_ids: Mapping[str, int]) -> tuple[str, ...]:

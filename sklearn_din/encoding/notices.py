@@ -1,23 +1,28 @@
 """Warnings about columns with a surprising interpretation, or ids written in two ways."""
 
+from __future__ import annotations
+
 import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from sklearn_din.encoding.facts import LIST
-from sklearn_din.encoding.roles import Roles
-from sklearn_din.encoding.scaling import LINEAR, EventScale
+from sklearn_din.encoding.scaling import LINEAR
 from sklearn_din.encoding.table import is_history_name
 from sklearn_din.encoding.vocabulary import Occurrences, kind_of_ids
 from sklearn_din.features.level_columns import level_columns
 from sklearn_din.utils.spelling import INVISIBLE, find_respelling, without_spaces_and_case
 from sklearn_din.utils.validation import note_two_kinds, spread, unix_unit
 from sklearn_din.utils.warnings import ADVICE_FROM, log_once, warn_of, warn_once, warn_user
+
+if TYPE_CHECKING:
+    from sklearn_din.encoding.number import NumberStatistics
+    from sklearn_din.encoding.table_columns import TableColumns
 
 MANY_ROWS = 100
 NEARLY_ALL = 0.9
@@ -67,10 +72,11 @@ class TrainingRows:
     """What notices are made of: the columns of the rows of fit, and those that the user names.
 
     ``counts`` has all columns of ids and histories; ``ids``, ``numbers`` and ``histories`` are the
-    columns that are named as such, of which little is said.
+    columns that are named as such, of which little is said. ``notices`` are those of their roles.
     """
 
-    roles: Roles
+    columns: TableColumns
+    notices: Sequence[str]
     counts: Mapping[str, Occurrences]
     dtypes: Mapping[str, Any]
     n_rows: int
@@ -81,42 +87,42 @@ class TrainingRows:
 
 def warn_of_training_rows(rows: TrainingRows) -> None:
     """Warn of columns that are taken differently from how they look, unless they are named."""
-    roles, counts = rows.roles, rows.counts
-    pairs = [(h, c) for b in roles.behaviours for h, c in b.candidate_of.items() if c is not None]
-    free = [name for name in roles.categorical if name not in rows.ids]
+    columns, counts = rows.columns, rows.counts
+    pairs = [(h, c) for b in columns.behaviours for h, c in b.candidate_of.items() if c is not None]
+    free = [name for name in columns.categorical if name not in rows.ids]
     joined = (note_joined_values(name, counts[name].values) for name in free)
     warn_of([*unpaired_histories(rows), *joined], once=True)
     warn_of(
         [
-            *roles.notices,
+            *rows.notices,
             *note_unshared(pairs, counts),
             *list_padding(pairs, counts),
-            *odd_ids(rows, [name for name in free if name not in roles.candidates]),
+            *odd_ids(rows, [name for name in free if name not in columns.candidates]),
             *(note_two_kinds(counts[name].values, name=f"X[{name!r}]") for name in counts),
         ]
     )
-    lists = {*roles.lists, *roles.histories}
-    warn_of(note_two_spellings(counts, roles.owners, lists), once=True)
+    owners = {name: ids.owner for name, ids in columns.ids.items()}
+    lists = {n for n, ids in columns.ids.items() if ids.is_history or ids.holds_lists}
+    warn_of(note_two_spellings(counts, owners, lists), once=True)
 
 
-def log_roles(
-    rows: TrainingRows, samples: Mapping[str, np.ndarray], guessed: Collection[str]
-) -> None:
+def log_roles(rows: TrainingRows, statistics: Mapping[str, NumberStatistics]) -> None:
     """Log which columns that are not named may be of another kind than they are taken for.
 
     Of integers, those that look like counts: from 0 or 1 on, nearly without gaps.
     """
-    roles, named = rows.roles, {*rows.ids, *rows.numbers}
-    named |= level_columns(roles.numeric)  # whose counts and times are whole numbers
-    whole = [n for n in roles.numeric if n not in named and _repeats_whole_numbers(samples[n])]
+    columns, named = rows.columns, {*rows.ids, *rows.numbers}
+    named |= level_columns(columns.numeric)  # whose counts and times are whole numbers
+    numbers = [name for name in columns.numeric if name not in named]
+    whole = [name for name in numbers if _repeats_whole_numbers(statistics[name].sample)]
     if whole:
         log_once(
             f"{', '.join(whole)} hold few different whole numbers, and some are missing: taken for "
             "quantities. Name them in categorical if they are ids."
         )
     quantities = []
-    for name in roles.categorical:
-        values, is_free = rows.counts[name].values, name not in {*named, *roles.candidates}
+    for name in columns.categorical:
+        values, is_free = rows.counts[name].values, name not in {*named, *columns.candidates}
         is_integer = pd.api.types.is_integer_dtype(rows.dtypes[name])
         if is_free and is_integer and len(values) >= FEW_COUNTS:
             low, high = int(values.min()), int(values.max())
@@ -126,6 +132,7 @@ def log_roles(
             f"{', '.join(quantities)} hold integers and are encoded as ids. Name them in numeric "
             "if they are quantities, such as counts and ages."
         )
+    guessed = [name for name in columns.numbers if statistics[name].is_guess]
     if guessed:
         log_once(
             f"the numbers of {', '.join(guessed)} never rise within a row and are taken for times "
@@ -180,8 +187,10 @@ def _advise_spelling(name: str, lists: Collection[str]) -> str:
     return f"X[{name!r}]{clean}.str.strip().str.lower()"
 
 
-def far_numbers(scales: Mapping[str, EventScale]) -> list[str]:
-    """Columns of numbers of which a few lie far from all others."""
+def far_numbers(columns: TableColumns) -> list[str]:
+    """Return what to say of columns of numbers of which a few lie far from all others."""
+    own = level_columns(columns.numeric)
+    scales = {n: number.scale for n, number in columns.numbers.items() if n not in own}
     return [
         f"some numbers of {name} are so extreme that all others would look equal: "
         f"those further than {LINEAR * scale.scale:g} from {scale.shift:g} are compressed "
@@ -283,7 +292,7 @@ def unpaired_histories(rows: TrainingRows) -> Iterator[str]:
 
     Nothing is said of those that the user named.
     """
-    bags = [name for b in rows.roles.behaviours if b.is_bag for name in b.histories]
+    bags = [name for b in rows.columns.behaviours if b.is_bag for name in b.histories]
     alone = [name for name in bags if name not in rows.histories]
     likely = {name: _likely_candidate(name, rows) for name in alone}
     lost = [name for name in alone if is_history_name(name) or likely[name] is not None]
@@ -300,7 +309,7 @@ def _likely_candidate(history: str, rows: TrainingRows) -> str | None:
 
     Small integers are in many columns by chance: there, nothing is likely.
     """
-    counts, ids = rows.counts, rows.roles.categorical
+    counts, ids = rows.counts, rows.columns.categorical
     values = pd.Index(counts[history].values, dtype=object)
     if len(values) < FEW_VALUES and values.inferred_type != "string":
         return None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -10,7 +9,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from sklearn_din.encoding.roles import Roles
 from sklearn_din.features.schema import UNKNOWN_ID
 from sklearn_din.utils.estimator_state import check_array
 
@@ -99,6 +97,10 @@ class ColumnProfile:
         n_cells, n_missing = float(len(numbers)), float(len(numbers) - len(present))
         return ColumnProfile(self.bins, in_bins, cells=n_cells, missing=n_missing)
 
+    def with_rows(self, n_rows: int, n_empty: int) -> ColumnProfile:
+        """Return the same with the number of rows behind it, and how many have no event."""
+        return replace(self, rows=float(n_rows), empty=float(n_empty))
+
     def plus(self, other: ColumnProfile) -> ColumnProfile:
         """Add the counts of other rows in the same bins."""
         names = [field.name for field in fields(self) if field.name != "bins"]
@@ -179,20 +181,6 @@ def compare_profiles(
                 row[what + suffix] = profile.fraction(what) if has_it else np.nan
         rows.append(row | {"shift": at_fit[name].shift_to(now[name])})
     return pd.DataFrame(rows, columns=REPORTED).set_index("column")
-
-
-def count_rows(
-    profiles: Mapping[str, ColumnProfile],
-    roles: Roles,
-    totals: Mapping[tuple[str, ...], Counter[str]],
-    n_rows: int,
-) -> dict[str, ColumnProfile]:
-    """Return the profiles with the number of rows behind them, and how many have no event."""
-    empty = {name: totals[b.histories]["empty"] for b in roles.behaviours for name in b.columns}
-    return {
-        name: replace(profile, rows=float(n_rows), empty=float(empty.get(name, 0)))
-        for name, profile in profiles.items()
-    }
 
 
 def _deciles(numbers: np.ndarray) -> np.ndarray:

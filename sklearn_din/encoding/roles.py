@@ -2,56 +2,19 @@
 
 from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from itertools import combinations
 
 from sklearn_din.encoding.facts import ColumnFacts, gather_facts
+from sklearn_din.encoding.histories import Histories
+from sklearn_din.encoding.ids import IdColumn
+from sklearn_din.encoding.number import NumberColumn
 from sklearn_din.encoding.table import Impressions, find_candidate, is_history_name
+from sklearn_din.encoding.table_columns import TableColumns
 from sklearn_din.features.schema import Behaviour
 from sklearn_din.utils.validation import as_tuple, check_columns, check_names, is_auto
 
 NamesParameter = str | Sequence[str]  # "auto", or names
 HistoriesParameter = str | Mapping[Hashable, Hashable]  # "auto", or history -> candidate
-
-
-@dataclass(frozen=True)
-class Roles:
-    """The role of each column.
-
-    Columns are in frame order; those ``unused`` are of a kind that never is, such as dates.
-    ``lists`` are the columns whose values are lists of ids: candidates that are no column of single
-    ids, and histories. Each notice says what was taken differently from how it looks.
-    """
-
-    numeric: tuple[str, ...]
-    categorical: tuple[str, ...]
-    behaviours: tuple[Behaviour, ...]
-    unused: tuple[str, ...] = ()
-    lists: tuple[str, ...] = ()
-    notices: tuple[str, ...] = field(default=(), compare=False)
-
-    @cached_property
-    def owners(self) -> dict[str, str]:
-        """Return the owner of each column's vocabulary: of a history, its candidate."""
-        owners = {name: name for name in (*self.categorical, *self.lists)}
-        for behaviour in self.behaviours:
-            owners |= {n: n if c is None else c for n, c in behaviour.candidate_of.items()}
-        return owners
-
-    @property
-    def owners_of_single_ids(self) -> dict[str, str]:
-        """The same, for columns whose values are not lists."""
-        return {name: owner for name, owner in self.owners.items() if name not in self.lists}
-
-    @cached_property
-    def histories(self) -> set[str]:
-        """Histories of ids, or of lists of ids."""
-        return {name for behaviour in self.behaviours for name in behaviour.histories}
-
-    @cached_property
-    def candidates(self) -> set[str]:
-        """Columns that some history is compared with."""
-        return {name for b in self.behaviours for name in b.candidates if name is not None}
 
 
 def assign_roles(
@@ -62,9 +25,13 @@ def assign_roles(
     numeric: NamesParameter,
     drop: Sequence[str],
     max_length: int | str,
+    elapsed: NamesParameter,
     metadata: Sequence[str] = (),
-) -> Roles:
+) -> tuple[TableColumns, list[str]]:
     """Assign a role to each column: by name if it is named, otherwise by its values.
+
+    Return the columns as objects of their kinds, which have learnt nothing yet, and notices of what
+    is taken differently from how it looks.
 
     All rows decide what a column holds (:func:`gather_facts`), of frames and of scans alike.
     Parameters are those of :class:`sklearn_din.HistorySequenceEncoder`; columns ``metadata`` say
@@ -86,7 +53,7 @@ def assign_roles(
     facts = gather_facts(table, out=out, ids=ids, histories=[*candidates])
     columns = _Columns(table, facts, out, ids, numbers, candidates, max_length)
     behaviours, lists = columns.find_behaviours(groups)
-    compared = Roles((), (), behaviours).candidates
+    compared = {n for b in behaviours for n in b.candidates if n is not None}
     _check_disjoint(named | {METADATA_ROLE: list(metadata), "candidates": sorted(compared)})
     in_use = {name for behaviour in behaviours for name in behaviour.columns}
     rules: list[tuple[Collection[str], str]] = [  # the first one with the column's name
@@ -100,14 +67,37 @@ def assign_roles(
     roles_of = {n: next((r for some, r in rules if n in some), "") for n in table.names}
     roles_of = {name: role or facts[name].kind for name, role in roles_of.items()}
 
-    def having(*some: str) -> tuple[str, ...]:
-        return tuple(name for name, role in roles_of.items() if role in some)
+    ids = [name for name, role in roles_of.items() if role == "ids"]
+    of_lists = [name for name in table.names if name in lists and name not in in_use]
+    times = None if is_auto(elapsed) else check_names(elapsed, name="elapsed")
+    of_events = [name for behaviour in behaviours for name in behaviour.numbers]
+    check_columns(of_events, times or [], name="elapsed: the histories of numbers")
+    in_order: list[NumberColumn | IdColumn | Histories] = [
+        *(NumberColumn(name) for name, role in roles_of.items() if role == "numbers"),
+        *(IdColumn(name, name, is_compared=name in compared) for name in ids),
+        *(IdColumn(name, name, holds_lists=True) for name in of_lists),
+        *(_make_histories(behaviour, lists, times) for behaviour in behaviours),
+    ]
+    _check_output_names({leaf.name for column in in_order for leaf in column.leaves}, in_use)
+    unused = tuple(name for name, role in roles_of.items() if role in ("time", "history"))
+    return TableColumns(tuple(table.names), tuple(in_order), unused), columns.notices
 
-    single = having("numbers"), having("ids"), behaviours, having("time", "history")
-    in_order = tuple(name for name in table.names if name in lists)
-    roles = Roles(*single, in_order, notices=tuple(columns.notices))
-    _check_output_names(roles, in_use)
-    return roles
+
+def _make_histories(
+    behaviour: Behaviour, lists: Collection[str], times: Collection[str] | None
+) -> Histories:
+    """Return the columns of a behaviour; a history has its candidate's vocabulary.
+
+    ``lists`` hold a list of ids for each event, ``times`` are times elapsed; None: look at them.
+    """
+    columns: list[IdColumn | NumberColumn] = []
+    for name, candidate in behaviour.candidate_of.items():
+        owner = name if candidate is None else candidate
+        columns.append(IdColumn(name, owner, is_history=True, holds_lists=name in lists))
+    for name in behaviour.numbers:
+        is_elapsed = None if times is None else name in times
+        columns.append(NumberColumn(name, is_history=True, is_elapsed=is_elapsed))
+    return Histories(behaviour, tuple(columns))
 
 
 def _check_disjoint(taken: Mapping[str, Sequence[str]]) -> None:
@@ -124,9 +114,8 @@ METADATA_ROLE = "user, time and position"
 OUTSIDE = {"drop", METADATA_ROLE}  # both keep a column out of the features
 
 
-def _check_output_names(roles: Roles, histories: set[str]) -> None:
+def _check_output_names(used: Collection[str], histories: Collection[str]) -> None:
     """Raise ValueError where no column is left, or one is named like a mask."""
-    used = {*roles.numeric, *roles.categorical, *roles.lists, *histories}
     if not used:
         raise ValueError(
             "no column is left to encode: X needs a column of ids, numbers or histories that is "
@@ -165,10 +154,9 @@ def _check_pairs(table: Impressions, named: Mapping[Hashable, Hashable]) -> dict
 class _Columns:
     """The columns of a table, and the rules by which some of them form behaviours.
 
-    The first rule that holds gives a column its role: (whether it holds, the role, a sentence).
-    The sentence of an "error" is raised; others say what was taken differently from how it looks,
-    and are ``notices``. ``histories`` are the columns that are read as such. ``ids`` and
-    ``numbers`` are columns that the user calls so: a history and its candidate play one part,
+    ``notices`` say what is taken differently from how it looks. ``histories`` are the columns that
+    are read as such. ``ids`` and ``numbers`` are what the user calls so: a history and its
+    candidate play one part,
     naming either of them names both. Columns that are ``out`` are no features, ``pairs`` are the
     histories that the user names, and their candidates. ``max_length`` is the encoder's parameter.
     """
@@ -183,9 +171,12 @@ class _Columns:
     notices: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        table, facts = self.table, self.facts
-        self._named_after = {name: find_candidate(name, table.names) for name in facts}
-        self.histories = [n for n in table.names if n in facts and self._is_history(n)]
+        names = [name for name in self.table.names if name in self.facts]
+        self._named_after = {name: find_candidate(name, self.table.names) for name in names}
+        self.histories = [name for name in names if self._is_history(name)]
+        for name in self.histories:
+            self._check_text(name)
+        self.notices += map(self._note_single, filter(self._is_single, names))
 
     def find_behaviours(self, groups: list[list[str]]) -> tuple[tuple[Behaviour, ...], set[str]]:
         """Return behaviours, those that the user names (``groups``) first, and columns of lists.
@@ -199,9 +190,11 @@ class _Columns:
         self.histories = [n for n in self.histories if n in nested or n not in lists]
         possible = {n: self._candidate(n) for n in self.histories if n not in candidates}
         possible |= {name: None for name in self.histories if candidates.get(name, "") is None}
-        parts = {name: self._part(name, candidate) for name, candidate in possible.items()}
-        candidates |= {n: c if parts[n] == "compared" else None for n, c in possible.items()}
-        self._of_numbers = {name for name, part in parts.items() if part == "numbers"}
+        roles = {name: self._role(name, candidate) for name, candidate in possible.items()}
+        compared = {n: c for n, c in possible.items() if c is not None and roles[n] == "compared"}
+        self.notices += filter(None, (self._note_floats(n, c) for n, c in compared.items()))
+        candidates |= dict.fromkeys(possible) | compared
+        self._of_numbers = {name for name, role in roles.items() if role == "numbers"}
         bags = [group for group in groups if all(self.pairs[name] is None for name in group)]
         for name in self.histories:
             if name in self.pairs or self.facts[name].history.kind == "time":
@@ -213,83 +206,77 @@ class _Columns:
             same.append(name)
         return tuple(self._behaviour(group, candidates) for group in groups), lists
 
-    def _apply(self, *rules: tuple[bool, str, str]) -> str:
-        """Return the role of the first rule that holds."""
-        role, sentence = next((role, sentence) for holds, role, sentence in rules if holds)
-        if role == "error":
-            raise ValueError(sentence)
-        self.notices += [sentence] if sentence else []
-        return role
-
     def _is_history(self, name: str) -> bool:
         """Return whether a column is read as a history, by its cells and its name."""
-        facts, same, separator = self.facts[name], self._named_after[name], self.table.separator
+        facts = self.facts[name]
+        is_by_name = self._is_meant(name) and (facts.is_text or facts.example is None)
+        return name in self.pairs or facts.kind == "history" or is_by_name
+
+    def _is_meant(self, name: str) -> bool:
+        """Return whether a column is named like the history of another one."""
+        is_named = is_history_name(name) and self._named_after[name] is not None
+        return is_named and name not in self.ids
+
+    def _is_single(self, name: str) -> bool:
+        """Return whether a column is named like a history and holds one value per cell."""
+        return self._is_meant(name) and name not in {*self.histories, *self.numbers}
+
+    def _note_single(self, name: str) -> str:
+        return (
+            f"{name} holds one value per cell, such as {self.facts[name].example!r:.40}, where its "
+            f"name and the column {self._named_after[name]} mean a history: it is taken for a "
+            f"column of its own. Make lists as attach_history does, or name {name} in categorical, "
+            "numeric or drop."
+        )
+
+    def _check_text(self, name: str) -> None:
+        """Raise ValueError where a history is text that is not joined by the separator."""
+        facts, separator = self.facts[name], self.table.separator
         example = f"{facts.example!r:.40}"
-        is_meant = is_history_name(name) and same is not None and name not in self.ids
-        role = self._apply(
-            (name in self.pairs, "history", ""),
-            (name in self.out, "single", ""),
-            (facts.kind == "history", "history", ""),
-            (not is_meant, "single", ""),
-            (
-                facts.is_text and separator is None,
-                "error",
+        if facts.is_text and separator is None:
+            raise ValueError(
                 f"{name} holds text such as {example} where lists were meant: CSV files turn "
                 "histories into text. Keep them in Parquet, or join them, '22|29|7' "
-                f"(separator='|'). Name {name} in categorical or drop if it is no history.",
-            ),
-            (facts.is_text or facts.example is None, "history", ""),
-            (name in self.numbers, "single", ""),
-            (
-                True,
-                "single",
-                f"{name} holds one value per cell, such as {example}, where its name and the "
-                f"column {same} mean a history: it is taken for a column of its own. Make lists as "
-                f"attach_history does, or name {name} in categorical, numeric or drop.",
-            ),
-        )
-        self._apply(
-            (role == "single", role, ""),
-            (
-                facts.is_text_of_lists,
-                "error",
+                f"(separator='|'). Name {name} in categorical or drop if it is no history."
+            )
+        if facts.is_text_of_lists:
+            raise ValueError(
                 f"{name} holds lists as text, such as {example}: split at {separator!r}, brackets "
                 "and quotes would be in the ids. Read histories from Parquet, or take them off, "
-                f"X[{name!r}].str.replace(r\"[][()'\\\"]\", '', regex=True).",
-            ),
-            (
-                facts.is_text and max(facts.history.n_rows, default=0) <= 1,
-                "error",
+                f"X[{name!r}].str.replace(r\"[][()'\\\"]\", '', regex=True)."
+            )
+        if facts.is_text and max(facts.history.n_rows, default=0) <= 1:
+            raise ValueError(
                 f"separator={separator!r} splits nothing in {name}, whose cells are such as "
-                f"{example}. Give theirs, or make lists of the cells.",
-            ),
-            (True, role, ""),
-        )
-        return role == "history"
+                f"{example}. Give theirs, or make lists of the cells."
+            )
 
-    def _part(self, name: str, candidate: str | None) -> str:
-        """Return whether a history is compared with the candidate, of numbers, or pooled."""
+    def _role(self, name: str, candidate: str | None) -> str:
+        """Return whether a history is "compared" with the candidate, of "numbers", or "pooled"."""
         events, same = self.facts[name].history, self._named_after[name]
         column = ColumnFacts() if candidate is None else self.facts[candidate]
         is_single = candidate is not None and column.kind in ("ids", "numbers")
         may_match = is_single and not events.has_row_times
         are_numbers = not {*self.numbers}.isdisjoint((name, same))
-        are_ids = not are_numbers and not {*self.ids}.isdisjoint((name, candidate))
+        if may_match and not are_numbers and not {*self.ids}.isdisjoint((name, candidate)):
+            return "compared"
+        if name in self.ids:
+            return "pooled"
+        if are_numbers or (events.is_numeric and not events.is_whole):
+            return "numbers"
+        if may_match and (column.kind == "ids" or column.is_whole):
+            return "compared"
         is_number = self.facts.get(str(same), ColumnFacts()).kind == "numbers"
-        both_floats = column.kind == "numbers" and events.is_numeric
-        return self._apply(
-            (may_match and are_ids, "compared", ""),
-            (name in self.ids, "pooled", ""),
-            (are_numbers or (events.is_numeric and not events.is_whole), "numbers", ""),
-            (
-                may_match and column.is_whole and both_floats,
-                "compared",
-                f"{candidate} and {name} hold whole numbers as floats, as ids are where some are "
-                f"missing: both are encoded as ids. Name {candidate} in categorical or in numeric.",
-            ),
-            (may_match and (column.kind == "ids" or column.is_whole), "compared", ""),
-            (events.is_numeric or (events.is_integer and is_number), "numbers", ""),
-            (True, "pooled", ""),
+        return "numbers" if events.is_numeric or (events.is_integer and is_number) else "pooled"
+
+    def _note_floats(self, name: str, candidate: str) -> str | None:
+        """Return what to say of a history and its candidate, if both hold floats taken for ids."""
+        are_floats = self.facts[name].history.is_numeric and self.facts[candidate].kind == "numbers"
+        if not are_floats or not {*self.ids}.isdisjoint((name, candidate)):
+            return None
+        return (
+            f"{candidate} and {name} hold whole numbers as floats, as ids are where some are "
+            f"missing: both are encoded as ids. Name {candidate} in categorical or in numeric."
         )
 
     def _pair_lists(self) -> dict[str, str | None]:

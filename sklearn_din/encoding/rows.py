@@ -6,11 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from sklearn_din.encoding.events import count_events
-from sklearn_din.encoding.frames import ReadFrame, read_frame
-from sklearn_din.encoding.learnt import Learnt
+from sklearn_din.encoding.histories import count_events
 from sklearn_din.encoding.notices import warn_of_changed_units
 from sklearn_din.encoding.table import Columns, Impressions
+from sklearn_din.encoding.table_columns import TableColumns
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.vectors import Vectors
 from sklearn_din.utils.warnings import warn_of
@@ -26,7 +25,7 @@ class RowEncoder:
     ``vectors`` of vocabularies that have some.
     """
 
-    learnt: Learnt
+    learnt: TableColumns
     metadata: Mapping[str, str]
     vectors: dict[str, Vectors]
 
@@ -46,14 +45,8 @@ class RowEncoder:
 
     def names_of(self, table: Impressions) -> list[str]:
         """Columns of a table that are read."""
-        roles = self.learnt.roles
-        used = {*roles.owners, *self.learnt.scales, *self.metadata.values()}
+        used = {*self.learnt.leaves, *self.metadata.values()}
         return [name for name in table.names if name in used]
-
-    def read(self, columns: Columns) -> ReadFrame:
-        """Read a part by its roles, times elapsed as plain numbers where such were learnt."""
-        plain = [name for name, scale in self.learnt.scales.items() if not scale.is_elapsed]
-        return read_frame(columns, self.learnt.roles, as_numbers_alone=plain)
 
     def encode_columns(self, columns: Columns) -> EncodedFeatures:
         """Encode rows that are in memory."""
@@ -65,23 +58,17 @@ class RowEncoder:
 
     def encode_part(self, columns: Columns) -> EncodedFeatures:
         """Encode some of all rows, of which notices of lengths are given in the end."""
-        read = self.read(columns)
-        warn_of_changed_units(self.learnt.find_changed_units(read))
-        encoded, behaviours = self.learnt.encode_columns(read), self.learnt.encode_behaviours(read)
-        warn_of(self.learnt.note_unknown(read, encoded, behaviours), once=True)
-        warn_of(self.learnt.item_sample.note_moved(encoded, self.learnt.decode), once=True)
-        metadata = {
-            what: columns.metadata(what, name)
-            for what, name in self.metadata.items()
-            if name in columns
-        }
-        return EncodedFeatures._without_checks(
-            self.learnt.schema,
-            encoded,
-            behaviours,
-            vectors={name: self.vectors[name] for name in self.learnt.schema.vector_sizes},
-            **metadata,
-        )
+        learnt, parts = self.learnt, self.learnt.read(columns)
+        warn_of_changed_units(learnt.find_changed_units(parts))
+        vectors = {name: self.vectors[name] for name in learnt.schema.vector_sizes}
+        X = EncodedFeatures._without_checks(learnt.schema, {}, {}, vectors=vectors)
+        learnt.add_to(X, parts)
+        warn_of(learnt.note_unknown(parts, X), once=True)
+        warn_of(learnt.item_sample.note_moved(X.columns, learnt.decode), once=True)
+        for what, name in self.metadata.items():
+            if name in columns:
+                setattr(X, what, columns.metadata(what, name))
+        return X
 
 
 def _count_users(rows: EncodedFeatures) -> int:

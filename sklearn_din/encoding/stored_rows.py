@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from sklearn_din.encoding.cells import as_numbers, factorize, read_history
-from sklearn_din.encoding.events import count_events, keep_newest
-from sklearn_din.encoding.learnt import Learnt
-from sklearn_din.encoding.table import Impressions
+from sklearn_din.encoding.cells import as_numbers
+from sklearn_din.encoding.histories import count_events, keep_newest
+from sklearn_din.encoding.table import Columns, Impressions
+from sklearn_din.encoding.table_columns import TableColumns
 from sklearn_din.features.encoded import METADATA, EncodedFeatures
 from sklearn_din.features.lists import Column, DistinctLists, IdLists
 from sklearn_din.features.ragged import Ragged
@@ -65,16 +65,16 @@ class SharedLogs:
     Only an :class:`AttachedScan` has such ``behaviours``, and they need not be read part by part.
     """
 
-    def __init__(self, scan: Any, learnt: Learnt) -> None:
+    def __init__(self, scan: Any, learnt: TableColumns) -> None:
         self._learnt, self._logs = learnt, dict[Behaviour, Any]()
         is_attached = hasattr(scan, "find_log") and len(scan) > 0
-        for behaviour in learnt.roles.behaviours if is_attached else ():
+        for behaviour in learnt.behaviours if is_attached else ():
             stored = scan.find_log(behaviour.columns)
             if stored is None or not stored[0].n_events:
                 continue
             # Times of the log are subtracted when they are read, as only such a scale allows.
             times = {stored[0].clock} & {*behaviour.numbers}
-            if all(learnt.scales[name].is_elapsed for name in times):
+            if all(learnt.numbers[name].scale.is_elapsed for name in times):
                 self._logs[behaviour] = stored
         self.behaviours = tuple(self._logs)
 
@@ -85,12 +85,12 @@ class SharedLogs:
             for name in behaviour.columns:
                 values, _ = log.take(name, slice(start, start + AT_A_TIME))
                 column = pd.Series(values, dtype=values.dtype, name=name)
-                if name in learnt.roles.lists:
-                    yield name, learnt.ids_of(name, read_history(column).codes_of_cells())
-                elif name in behaviour.histories:
-                    yield name, learnt.ids_of(name, factorize(column, name=name))
+                if name in behaviour.histories:
+                    ids = learnt.ids[name]
+                    part = ids.read(Columns(column.to_frame()))
+                    yield name, ids.encode(part, learnt.vocabularies)[name]
                 else:
-                    numbers, scale = as_numbers(column, name=name), learnt.scales[name]
+                    numbers, scale = as_numbers(column, name=name), learnt.numbers[name].scale
                     is_time = name == log.clock
                     yield name, numbers / scale.scale if is_time else scale.encode(numbers)
 
@@ -100,7 +100,7 @@ class SharedLogs:
         for start in range(0, len(rows), AT_A_TIME):
             some = rows[start : start + AT_A_TIME]
             row_times = {
-                name: log.row_times(some) / self._learnt.scales[name].scale
+                name: log.row_times(some) / self._learnt.numbers[name].scale.scale
                 for name in behaviour.numbers
                 if name == log.clock
             }

@@ -73,7 +73,7 @@ class Columns:
 
     def numbers(self, name: str) -> np.ndarray:
         """Return a column of numbers as float64, NaN where missing."""
-        return as_numbers(self.column(name), name=name)
+        return self.once(("numbers", name), lambda: as_numbers(self.column(name), name=name))
 
     def codes(self, name: str) -> Codes:
         """Codes and distinct values of a column of ids."""

@@ -249,6 +249,9 @@ class Vocabulary:
             raise ValueError("a vocabulary must have each value once.")
 
 
+Vocabularies = Mapping[str, Vocabulary]  # by the column that each belongs to
+
+
 def plain_ids(values: np.ndarray, *, name: str) -> np.ndarray:
     """Distinct ids as int64, bool, or objects: 7, 7.0, a Decimal and numpy's 7 become one value.
 

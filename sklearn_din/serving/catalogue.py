@@ -8,6 +8,8 @@ from typing import cast
 import numpy as np
 import pandas as pd
 
+from sklearn_din.encoding.cells import HistoryCells
+from sklearn_din.encoding.column import Part
 from sklearn_din.encoding.frames import validate_frame
 from sklearn_din.encoding.scaling import indicator
 from sklearn_din.encoding.table import Columns, OneRow
@@ -238,16 +240,21 @@ class Catalogue:
         for behaviour in self.schema.behaviours:
             for name, candidate in behaviour.candidate_of.items():
                 if candidate == self.item:
-                    events = self._rows.learnt.ids_of_events(name, users.history(name))
-                    rows.append(events[0])
-                    ids.append(events[1])
+                    cells = users.history(name).expand()
+                    rows.append(np.repeat(np.arange(len(cells.spans)), cells.spans.lengths))
+                    ids.append(self._ids_of(name, cells))
         return np.concatenate(rows), np.concatenate(ids)
 
     def ids_of_items(self, values: Sequence[object]) -> np.ndarray:
         """Return the ids of some values of :attr:`item`, as a list of them is read."""
         name = cast(str, self.item)
         cells = OneRow({name: list(values)}).history(name)
-        return self._rows.learnt.ids_of(name, cells.codes(slice(0, len(cells.values))))
+        return self._ids_of(name, cells)
+
+    def _ids_of(self, name: str, cells: HistoryCells) -> np.ndarray:
+        """Return the ids of all events of a history, or of values of a column."""
+        learnt, codes = self._rows.learnt, cells.codes(slice(0, len(cells.values)))
+        return learnt.ids[name].encode(Part({name: codes}), learnt.vocabularies)[name]
 
 
 def frame_of_users(users: Users) -> pd.DataFrame:

@@ -9,7 +9,8 @@ from typing import Any, cast
 import numpy as np
 import pandas as pd
 
-from sklearn_din.encoding.learnt import Learnt
+from sklearn_din.encoding.column import Part
+from sklearn_din.encoding.table_columns import TableColumns
 from sklearn_din.features.level_columns import find_levels
 from sklearn_din.features.schema import Schema
 from sklearn_din.inspection.fitted import FittedPipeline
@@ -50,9 +51,9 @@ class PairLevels:
     The candidates' keys are hashed once, for every memory of the same columns.
     """
 
-    def __init__(self, rows: RowMemory, learnt: Learnt, candidates: pd.DataFrame) -> None:
+    def __init__(self, rows: RowMemory, learnt: TableColumns, candidates: pd.DataFrame) -> None:
         self._learnt, made = learnt, {*rows.names}
-        self.names = [name for name in learnt.roles.numeric if name in made]
+        self.names = [name for name in learnt.numeric if name in made]
         keys = {name for key in rows.keys for name in key}
         self._candidates = {
             name: rows.hash_column(name, candidates[name]) for name in keys if name in candidates
@@ -75,7 +76,10 @@ class PairLevels:
         return partial(self._take, rows, hashes, moments, self._encode(own))
 
     def _encode(self, levels: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        return self._learnt.encode_numbers({n: levels[n] for n in self.names if n in levels})
+        encoded, part = dict[str, np.ndarray](), Part(numbers={**levels})
+        for name in filter(levels.__contains__, self.names):
+            encoded |= self._learnt.numbers[name].encode(part, {})
+        return encoded
 
     def _take(
         self,

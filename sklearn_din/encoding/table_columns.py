@@ -1,0 +1,295 @@
+"""The columns of a table: their statistics, what is learnt of them, and what they share."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from sklearn_din.encoding.column import Chunk, Part
+from sklearn_din.encoding.fixed_vectors import VectorScale
+from sklearn_din.encoding.histories import Histories
+from sklearn_din.encoding.ids import IdColumn
+from sklearn_din.encoding.item_columns import ItemColumns, ItemSample
+from sklearn_din.encoding.notices import FEW_VALUES, note_unknown
+from sklearn_din.encoding.number import NumberColumn
+from sklearn_din.encoding.profile import COMPARED_ROWS, ColumnProfile
+from sklearn_din.encoding.table import Columns
+from sklearn_din.encoding.vocabulary import IdRules, Occurrences, Vocabulary, plain_ids
+from sklearn_din.features.encoded import EncodedFeatures
+from sklearn_din.features.level_columns import find_levels, level_columns
+from sklearn_din.features.lists import IdLists
+from sklearn_din.features.schema import UNKNOWN_ID, Behaviour, Schema
+
+HALF = 0.5  # of a column with few values
+FAR_MORE = 3  # times fewer known ids than late in training: they are written in another way
+
+
+class Parts(NamedTuple):
+    """Some rows as the columns have read them, each as its kind does."""
+
+    n_rows: int
+    of_columns: list[Part]
+
+
+@dataclass(frozen=True)
+class TableColumns:
+    """Every column, as an object of its kind, and what they share. It never changes.
+
+    ``names`` are the columns of fit in their order, those ``unused`` of a kind that never is used,
+    such as dates. ``columns`` are in the order in which they are read and counted: numbers, ids,
+    lists, histories. Vocabularies are named by the column that they belong to: a history shares its
+    candidate's. No part in encoding have ``longest``, the number of events of the longest history
+    at fit, older ones that item neighbours count among them, ``of_item``, the columns that follow
+    from the item, ``item_sample``, some items' values of them, and ``user``, the column that says
+    whose the rows are.
+    """
+
+    names: tuple[str, ...]
+    columns: tuple[NumberColumn | IdColumn | Histories, ...]
+    unused: tuple[str, ...] = ()
+    vocabularies: Mapping[str, Vocabulary] = field(default_factory=dict)
+    vector_scales: Mapping[str, VectorScale] = field(default_factory=dict)
+    longest: int = 0
+    of_item: tuple[str, ...] = ()
+    user: str = ""
+    item_sample: ItemSample = field(default_factory=ItemSample)
+
+    @cached_property
+    def histories(self) -> tuple[Histories, ...]:
+        """The columns that are histories, by behaviour."""
+        return tuple(column for column in self.columns if isinstance(column, Histories))
+
+    @cached_property
+    def behaviours(self) -> tuple[Behaviour, ...]:
+        """The histories of the same events, and their candidates."""
+        return tuple(column.behaviour for column in self.histories)
+
+    @cached_property
+    def candidates(self) -> set[str]:
+        """Columns that some history is compared with."""
+        return {n for b in self.behaviours for n in b.candidates if n is not None}
+
+    @cached_property
+    def leaves(self) -> dict[str, NumberColumn | IdColumn]:
+        """All columns of ids and of numbers, those of rows first."""
+        return {leaf.name: leaf for column in self.columns for leaf in column.leaves}
+
+    @cached_property
+    def numbers(self) -> dict[str, NumberColumn]:
+        """The columns of numbers."""
+        return {n: leaf for n, leaf in self.leaves.items() if isinstance(leaf, NumberColumn)}
+
+    @cached_property
+    def ids(self) -> dict[str, IdColumn]:
+        """The columns of ids and of lists of them."""
+        return {n: leaf for n, leaf in self.leaves.items() if isinstance(leaf, IdColumn)}
+
+    @property
+    def numeric(self) -> list[str]:
+        """Columns with one number per row."""
+        return [name for name, number in self.numbers.items() if not number.is_history]
+
+    @property
+    def categorical(self) -> list[str]:
+        """Columns with one id per row."""
+        return [n for n, ids in self.ids.items() if not ids.is_history and not ids.holds_lists]
+
+    @cached_property
+    def schema(self) -> Schema:
+        """The meaning of each encoded column."""
+        leaves = [self.leaves[name] for name in self.names if name in self.leaves]
+        fields = tuple(field for leaf in leaves for field in leaf.fields(self))
+        return Schema(fields, self.behaviours, self.unused, self.user)
+
+    def decode(self, name: str, ids: np.ndarray) -> np.ndarray:
+        """Return the values of a column's ids, None where they are unknown."""
+        return self.vocabularies[self.ids[name].owner].decode(ids)
+
+    def read(self, columns: Columns) -> Parts:
+        """Read some rows."""
+        return Parts(len(columns.frame), [column.read(columns) for column in self.columns])
+
+    def add_to(self, X: EncodedFeatures, parts: Parts) -> None:
+        """Encode some rows, and add what comes of them to encoded rows."""
+        for column, part in zip(self.columns, parts.of_columns, strict=True):
+            encoded: Any = X.behaviours if isinstance(column, Histories) else X.columns
+            encoded.update(column.encode(part, self.vocabularies))
+
+    def note_unknown(self, parts: Parts, X: EncodedFeatures) -> Iterator[str]:
+        """Yield what to say of columns of whose ids far more are unknown than at fit.
+
+        At fit, some were new late in training, or too rare for an id.
+        """
+        encoded = dict(X.columns)
+        for ragged in X.behaviours.values():
+            encoded |= ragged.columns
+        now = {name: _fraction_unknown(encoded[name]) for name in self.ids}
+        at_fit = {name: ids.unknown_at_fit for name, ids in self.ids.items()}
+        far = {name for name in now if FAR_MORE * (1 - now[name]) < 1 - at_fit[name]}
+        vocabularies = {name: self.vocabularies[ids.owner] for name, ids in self.ids.items()}
+        few = {name for name, known in vocabularies.items() if len(known.values) < FEW_VALUES}
+        far |= {name for name in few if now[name] > max(HALF, at_fit[name])}
+        given = {name: part.codes[name][1] for part in parts.of_columns for name in part.codes}
+        for name, ids in self.ids.items():
+            if name not in far or (len(given[name]) < FEW_VALUES and name not in few):
+                continue
+            known = vocabularies[name]
+            values = pd.unique(plain_ids(given[name], name=name))
+            values = values[known.encode(values, name=name) < 0]
+            same = {other for other, column in self.ids.items() if column.owner == ids.owner}
+            is_item = not same.isdisjoint(self.candidates)
+            options = {"is_item": is_item, "is_compared": is_item and same <= far}
+            fractions = now[name], at_fit[name]
+            if notice := note_unknown(name, values, known.values, fractions, **options):
+                yield notice
+
+    def profile_rows(self, parts: Parts) -> dict[str, ColumnProfile]:
+        """Return what the columns of some rows look like, in the bins of the training rows."""
+        profiles = dict[str, ColumnProfile]()
+        for part in parts.of_columns:
+            own = {name: self.ids[name].profile_of(part, self.vocabularies) for name in part.codes}
+            for name in part.numbers:
+                own[name] = self.numbers[name].profile.of_numbers(part.single_numbers(name))
+            n_rows = parts.n_rows, part.totals["empty"]
+            profiles |= {name: profile.with_rows(*n_rows) for name, profile in own.items()}
+        return profiles
+
+    def find_changed_units(self, parts: Parts) -> dict[str, float]:
+        """Return the columns whose numbers are a multiple of those at fit, and which."""
+        some = slice(None, None, max(1, parts.n_rows // COMPARED_ROWS))
+        own = level_columns(self.numeric)  # counts and times that grow
+        factors = {
+            name: self.numbers[name].profile.find_factor(part.single_numbers(name, some))
+            for part in parts.of_columns
+            for name in part.numbers
+            if name not in own
+        }
+        return {name: factor for name, factor in factors.items() if factor is not None}
+
+    def note_lengths(self, n_events: Mapping[tuple[str, ...], int], n_rows: int) -> list[str]:
+        """Return what to say of histories, by behaviour, with far fewer events than at fit."""
+        return [
+            f"histories of {'+'.join(column.behaviour.histories)} hold less than a third of the "
+            "events that they held at fit: are they empty, or cut? Attach them as for fit, from a "
+            "log up to these rows."
+            for column in self.histories
+            if column.has_fewer_events(n_events[column.behaviour.histories], n_rows)
+        ]
+
+    def grow(self, counts: Mapping[str, Mapping[str, Occurrences]], rules: IdRules) -> TableColumns:
+        """Append the values of later rows to the vocabularies; all else stays.
+
+        Counts are by vocabulary, then by column.
+        """
+        vocabularies = {
+            owner: self.vocabularies[owner].grow(sources, rules, name=owner)
+            for owner, sources in counts.items()
+        }
+        return replace(self, vocabularies=vocabularies)
+
+    def without(self, names: Collection[str]) -> TableColumns:
+        """Return the same without some columns; a behaviour goes with any of its histories."""
+        leaves = [(column, {leaf.name for leaf in column.leaves}) for column in self.columns]
+        return replace(self, columns=tuple(c for c, own in leaves if own.isdisjoint(names)))
+
+    def check(self) -> None:
+        """Raise ValueError if the attributes are inconsistent."""
+        if self.vocabularies.keys() != {ids.owner for ids in self.ids.values()}:
+            raise ValueError("each column of ids must have a vocabulary.")
+        if not self.vector_scales.keys() <= self.vocabularies.keys():
+            raise ValueError("vectors must be those of a vocabulary.")
+        leaves = [leaf for column in self.columns for leaf in column.leaves]
+        kinds = [leaf.profile.bins.dtype == np.float64 for leaf in leaves]
+        if kinds != [isinstance(leaf, NumberColumn) for leaf in leaves]:
+            raise ValueError("each column must have a profile of its kind.")
+        if len(self.leaves) < len(leaves) or not self.leaves.keys() <= {*self.names}:
+            raise ValueError("each column must be one of the columns of fit.")
+        of_events = [leaf.name for histories in self.histories for leaf in histories.columns]
+        if of_events != [name for behaviour in self.behaviours for name in behaviour.columns]:
+            raise ValueError("the histories of a behaviour must be those that it names.")
+        self.schema.check()
+
+
+def _fraction_unknown(ids: Any) -> float:
+    """Return the fraction of unknown ids; missing ones do not count."""
+    ids = ids.distinct.ids if isinstance(ids, IdLists) else ids
+    n_unknown, n_known = int(np.count_nonzero(ids < 0)), int(np.count_nonzero(ids > UNKNOWN_ID))
+    return n_unknown / max(n_unknown + n_known, 1)
+
+
+class TableStatistics:
+    """Statistics of all columns, collected in chunks: counts, moments, lengths of histories.
+
+    ``columns`` are as roles have been assigned, or those that grow; ``n_rows`` is that of the
+    whole table. ``totals`` are :attr:`Part.totals` by behaviour.
+    """
+
+    def __init__(self, columns: TableColumns, n_rows: int) -> None:
+        self.columns, self.n_rows, self._longest = columns, n_rows, 0
+        leaves = columns.leaves.items()
+        self.statistics: dict[str, Any] = {name: leaf.statistics() for name, leaf in leaves}
+        self.totals = {b.histories: Counter[str]() for b in columns.behaviours}
+        self._items = ItemColumns(n for n, ids in columns.ids.items() if ids.is_compared)
+
+    def update(self, parts: Parts, start: int, times: np.ndarray | None = None) -> None:
+        """Take in what was read of further rows, of which ``start`` is first.
+
+        ``times`` put the rows in order.
+        """
+        chunk = Chunk(start, parts.n_rows, self.n_rows, times)
+        for part in parts.of_columns:
+            for name in (*part.codes, *part.numbers):
+                self.statistics[name].update(part, chunk)
+        codes = {name: part.codes[name] for part in parts.of_columns for name in part.codes}
+        self._items.update(codes)
+        of_histories = parts.of_columns[len(parts.of_columns) - len(self.totals) :]
+        for totals, part in zip(self.totals.values(), of_histories, strict=True):
+            totals.update(part.totals)
+            self._longest = max(self._longest, part.longest)
+
+    def complete(self, profile: ColumnProfile, name: str) -> ColumnProfile:
+        """Return a column's profile with the number of rows behind it, and how many are empty."""
+        own = [self.totals[b.histories] for b in self.columns.behaviours if name in b.columns]
+        return profile.with_rows(self.n_rows, sum(totals["empty"] for totals in own))
+
+    @property
+    def occurrences(self) -> dict[str, Occurrences]:
+        """Values of each column of ids and how often they count, in the order of the rows."""
+        return {name: self.statistics[name].occurrences for name in self.columns.ids}
+
+    def occurrences_by_owner(self) -> dict[str, dict[str, Occurrences]]:
+        """The same by the vocabulary that columns share, then by column."""
+        sources = dict[str, dict[str, Occurrences]]()
+        for name, counts in self.occurrences.items():
+            sources.setdefault(self.columns.ids[name].owner, {})[name] = counts
+        return sources
+
+    def finish(self, rules: IdRules) -> TableColumns:
+        """Return the columns with all that was learnt."""
+        vocabularies = {
+            owner: Vocabulary.learn(sources, rules)
+            for owner, sources in self.occurrences_by_owner().items()
+        }
+        self.columns = replace(self.columns, vocabularies=vocabularies)
+        n_ids = {name: vocabularies[ids.owner].n_ids for name, ids in self.columns.ids.items()}
+        return replace(
+            self.columns,
+            columns=tuple(column.finish(self) for column in self.columns.columns),
+            longest=self._longest,
+            of_item=self._items.finish(n_ids),
+            item_sample=self._items.sample(n_ids, self._look_up),
+        )
+
+    def _look_up(self, name: str, values: np.ndarray) -> np.ndarray:
+        return self.columns.ids[name].look_up(values, self.columns.vocabularies)
+
+    @cached_property
+    def elapsed_levels(self) -> set[str]:
+        """Columns of times elapsed among the levels."""
+        return {level.elapsed for level in find_levels(self.columns.numeric).values()}
