@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from numbers import Real
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, cast
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
-from sklearn.base import BaseEstimator, is_regressor
+from sklearn.base import is_regressor
 from sklearn.utils import check_consistent_length, column_or_1d
 from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
@@ -18,16 +18,31 @@ from sklearn.utils.validation import check_array, validate_data
 from sklearn_din.features.encoded import OTHER_TOOLS, EncodedFeatures
 from sklearn_din.features.schema import Field, Schema
 from sklearn_din.network.layers import order_of_labels
+from sklearn_din.training.parameters import ClickParameters, NumberParameters
 from sklearn_din.training.target import Click, Labels, Numbers, Target, is_missing
 from sklearn_din.utils.warnings import log_once, warn_user
 
 if TYPE_CHECKING:
     import pandas as pd
+    from skorch.callbacks import Callback
 
 MANY_ROWS = 200  # which label is the click is said from here on
 COMMON = 0.5  # clicks are rarer
 
 ImpressionsLike: TypeAlias = "EncodedFeatures | pd.DataFrame | ArrayLike"  # the classifier's X
+
+
+class NetworkEstimator(Protocol):
+    """An estimator as checks need it: parameters of both kinds, and what a fitted one learnt."""
+
+    embedding_dim: int | Mapping[str, int]
+    attention_units: tuple[int, ...]
+    hidden_units: tuple[int, ...]
+    callbacks: list[Callback] | None
+    device: str
+    schema_: Schema
+    _target: Target
+    _fitted_on_encoded: bool
 
 
 class FitInputs(NamedTuple):
@@ -46,7 +61,7 @@ class FitInputs(NamedTuple):
 
 
 def check_inputs(
-    estimator: BaseEstimator,
+    estimator: NetworkEstimator,
     X: ImpressionsLike,
     y: ArrayLike,
     sample_weight: ArrayLike | None,
@@ -68,16 +83,19 @@ def check_inputs(
         values = values.astype(np.float32)
     known = estimator._target if is_later else None
     target: Target
-    class_weight = getattr(estimator, "class_weight", None)
-    if is_regressor(estimator):
+    class_weight = estimator.class_weight if isinstance(estimator, ClickParameters) else None
+    if isinstance(estimator, NumberParameters):
         values = check_rows(values, len(values), name="y")
-        target = _read_numbers(values, estimator.loss, known)
+        target = _read_numbers(values, estimator.loss, cast(Numbers | None, known))
     elif values.ndim == 2:
-        target = _read_several(estimator, y, values, known, is_partial=is_partial, classes=classes)
+        several = cast(ClickParameters, estimator)
+        target = _read_several(several, y, values, known, is_partial=is_partial, classes=classes)
     else:
         if isinstance(known, Labels):
             check_label_columns(y, list(known.names))
-        target = _read_label(values, known, is_partial=is_partial, classes=classes)
+        target = _read_label(
+            values, cast(Click | None, known), is_partial=is_partial, classes=classes
+        )
         labels = target.classes.tolist()
         if isinstance(class_weight, dict) and not set(class_weight) <= set(labels):
             got = list(class_weight)
@@ -96,7 +114,7 @@ def check_inputs(
 
 
 def _read_several(
-    estimator: BaseEstimator,
+    estimator: ClickParameters,
     y: Any,
     values: np.ndarray,
     known: Any,
@@ -238,7 +256,7 @@ def _read_numbers(numbers: np.ndarray, loss: Any, known: Numbers | None) -> Numb
 
 
 def _rows_and_y(
-    estimator: BaseEstimator, X: ImpressionsLike, y: ArrayLike, *, is_later: bool
+    estimator: NetworkEstimator, X: ImpressionsLike, y: ArrayLike, *, is_later: bool
 ) -> tuple[EncodedFeatures, np.ndarray]:
     """Return impressions, and one y for each; there is at least one."""
     encoded = X if isinstance(X, EncodedFeatures) else None
@@ -279,7 +297,7 @@ def _rows_and_y(
     return encoded, values
 
 
-def _has_several_labels(estimator: BaseEstimator, y: Any) -> bool:
+def _has_several_labels(estimator: NetworkEstimator, y: Any) -> bool:
     """Return whether y has several columns; a frame of one column is one label."""
     if y is None or is_regressor(estimator):
         return False
@@ -365,7 +383,7 @@ def _check_classes(
 
 
 def check_features(
-    estimator: BaseEstimator, X: ImpressionsLike, *, schema: Schema, is_encoded: bool
+    estimator: NetworkEstimator, X: ImpressionsLike, *, schema: Schema, is_encoded: bool
 ) -> EncodedFeatures:
     """Return X as EncodedFeatures, checked against what the estimator was fitted on.
 
@@ -403,7 +421,7 @@ def check_features(
     return X
 
 
-def check_parameters(estimator: BaseEstimator) -> None:
+def check_parameters(estimator: NetworkEstimator) -> None:
     """Raise if a parameter is invalid in a way that scikit-learn's constraints cannot express."""
     from sklearn_din.utils.validation import check_count  # and pandas
 
@@ -454,7 +472,7 @@ def device_for(device: str) -> str:
     return device
 
 
-def _numeric_features(estimator: BaseEstimator, numbers: np.ndarray) -> EncodedFeatures:
+def _numeric_features(estimator: NetworkEstimator, numbers: np.ndarray) -> EncodedFeatures:
     """Columns of a plain array or frame as numbers."""
     names = getattr(estimator, "feature_names_in_", [f"x{i}" for i in range(numbers.shape[1])])
     schema = Schema(tuple(Field(name, "numeric") for name in names))
