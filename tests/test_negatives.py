@@ -202,7 +202,9 @@ def test_an_event_before_any_other_launch_is_left_out_with_one_line(caplog, as_f
     assert shown["user"].tolist() == [2, 2, 2]
     assert np.asarray(y).tolist() == [1, 0, 0]
     (line,) = caplog.messages
-    assert line.startswith("sample_negatives: 2 of 3 events are left out: at their time no item")
+    assert line.startswith(
+        "sample_negatives: 2 of 3 events are left out: at their time there was no"
+    )
     with pytest.raises(ValueError, match="no negative to sample"):
         sample_negatives(events[:2], **options)
 

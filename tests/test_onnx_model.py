@@ -241,10 +241,10 @@ def test_a_file_answers_and_does_not_learn(paths, pipeline):
     with pytest.raises(TypeError, match=r"cannot pickle .*InferenceSession"):
         pickle.dumps(model)
     assert not hasattr(clone(model)[-1], "net_")
-    with pytest.raises(TypeError, match="takes what its encoder gives, got DataFrame"):
+    with pytest.raises(TypeError, match="needs the output of its encoder, got DataFrame"):
         model[-1].predict_proba(frame)
     other = HistorySequenceEncoder(histories=HISTORIES, separator="|").fit_transform(frame)
-    with pytest.raises(ValueError, match="takes what its own encoder gives, and "):
+    with pytest.raises(ValueError, match="needs the output of its own encoder, and "):
         model[-1].predict_proba(other)
     checks = model[-1].history_
     pd.testing.assert_frame_equal(checks, pipeline[-1].history_, check_dtype=False)
@@ -301,7 +301,7 @@ def as_objects(value, arrays):
 
 BEHAVIOUR = ("encoder", "fitted", "learnt", "columns", -1, "behaviour")
 FORGERIES = {
-    "absent": (lambda text: None, r"other\.onnx' .*export_onnx wrote: it does not say how "),
+    "absent": (lambda text: None, r"other\.onnx' .*export_onnx wrote: it has no encoder"),
     "no JSON": (lambda text: text[:-9], "Expecting|Unterminated"),
     "a list": (lambda text: "[1]", "dict was needed"),
     "deep": (lambda text: "[" * 100_000, "recursion|dict was needed"),
@@ -369,7 +369,7 @@ def test_files_that_are_no_models_are_named(pipeline, tmp_path):
     with pytest.raises(ModelFileError, match=r"text\.onnx' is no whole, unchanged file"):
         load_onnx(tmp_path / "text.onnx")
     export_onnx(pipeline[-1], tmp_path / "alone.onnx")
-    with pytest.raises(ModelFileError, match=r"Export the whole Pipeline, encoder included"):
+    with pytest.raises(ModelFileError, match=r"Export the whole Pipeline: export_onnx"):
         load_onnx(tmp_path / "alone.onnx")
 
 

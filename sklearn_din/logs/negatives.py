@@ -271,7 +271,7 @@ class NegativeDraws:
         if self._n_left_out:
             log_once(
                 f"sample_negatives: {self._n_left_out} of {n_events.sum()} events are left out: at "
-                "their time no item was there that is none of their own."
+                "their time there was no other item that could be sampled."
             )
         warn_of_items_of_one_user(request, n_events, self._n_owners, self._weights)
         warn_of_later_values(request, read_events, self._n_later / self._n_drawn)

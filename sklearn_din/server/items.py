@@ -73,8 +73,8 @@ class Items:
         rows = [self._rows[item] for item in dict.fromkeys(items) if item in self._rows]
         if not rows:
             raise ValueError(
-                f"no item of the request is in the catalogue, which has such as {self.ids[0]!r}: "
-                f"got {list(items[:5])!r}. Leave items out to rank all of them."
+                f"no item of the request is in the catalogue, got {list(items[:5])!r}; its items "
+                f"are such as {self.ids[0]!r}. Leave items out to rank all of them."
             )
         return rows
 

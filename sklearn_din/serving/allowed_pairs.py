@@ -53,7 +53,7 @@ def pairs_of_frame(
     of_candidate = [column for column in frame if column in candidates]
     if len(of_user) != 1 or len(of_candidate) != 1:
         raise ValueError(
-            f"{name} must say who and what: one column of users and one of candidates, got "
+            f"{name} must have one column of users and one of candidates, got "
             f"{of_user} and {of_candidate}. users has {list(users.columns)}, candidates "
             f"{list(candidates.columns)}: pass {name}[[user, item]] under the names that they have "
             "there."

@@ -192,8 +192,8 @@ def _read_metadata(metadata: Mapping[str, str]) -> tuple[OnnxFacts, HistorySeque
     text = metadata.get(METADATA_KEY)
     if text is None:
         raise ValueError(
-            "it does not say how its inputs are made of a frame, as the file of a classifier alone "
-            "does not. Export the whole Pipeline, encoder included: export_onnx(pipeline, path)"
+            "it has no encoder, as the file of a classifier alone. Export the whole Pipeline: "
+            "export_onnx(pipeline, path)"
         )
     values = check_type(from_json(text), dict)
     if values.get("version") != VERSION:
@@ -354,9 +354,9 @@ class _OnnxEstimator(BaseEstimator):
 
     def _prepare_rows(self, X: EncodedFeatures) -> EncodedFeatures:
         if not isinstance(X, EncodedFeatures):
-            raise TypeError(f"the network takes what its encoder gives, got {type(X).__name__}.")
+            raise TypeError(f"the network needs the output of its encoder, got {type(X).__name__}.")
         if X.schema is not self.schema_ and (other := self.schema_.difference(X.schema)):
-            raise ValueError(f"the network takes what its own encoder gives, and {other}.")
+            raise ValueError(f"the network needs the output of its own encoder, and {other}.")
         return X
 
 
