@@ -168,7 +168,7 @@ class EncodedFeatures:
 
     @property
     def metadata(self) -> dict[str, np.ndarray]:
-        """Users, times, positions and hashes of users, where given: no features."""
+        """Users, times and positions, where given: no features."""
         values = {name: getattr(self, name) for name in METADATA}
         return {name: array for name, array in values.items() if array is not None}
 

@@ -35,7 +35,7 @@ from sklearn_din.logs.distinct import note_repeats
 from sklearn_din.logs.history import HistoryRequest, note_all_empty, why_no_past
 from sklearn_din.logs.row_memory import RECENT_ROWS, recent_means, sum_by_group
 from sklearn_din.logs.timeline import Timeline, since, window_edges
-from sklearn_din.utils.arrow import arrow_of_column
+from sklearn_din.utils.arrow import arrow_of_column, plain_type
 from sklearn_din.utils.digests import digest
 from sklearn_din.utils.frames import list_types
 from sklearn_din.utils.keys import KINDS, kinds_differ
@@ -153,12 +153,9 @@ def key_kind(column: pd.Series, *, name: str) -> str | None:
     if isinstance(dtype, pd.CategoricalDtype):
         return key_kind(pd.Series(dtype.categories), name=name)
     if isinstance(dtype, pd.ArrowDtype):
-        kind = dtype.pyarrow_dtype
-        kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-        if pa.types.is_null(kind):
-            return None
-        if pa.types.is_string(kind) or pa.types.is_large_string(kind):
-            return "text"
+        kind = plain_type(dtype.pyarrow_dtype)
+        if pa.types.is_null(kind) or pa.types.is_string(kind):
+            return "text" if pa.types.is_string(kind) else None
         if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or kind == pa.bool_()):
             raise _no_keys(name, str(kind))
     if holds_numbers(dtype):

@@ -55,7 +55,6 @@ class ByTime:
 
     ends: np.ndarray
     n_rows: np.ndarray
-    name = "time"
 
     @classmethod
     def place(cls, X: EncodedFeatures, clicked: np.ndarray) -> tuple[Self, OrderedRows]:
@@ -141,7 +140,6 @@ class ByUser:
     """
 
     known: np.ndarray
-    name = "user"
 
     @classmethod
     def place(cls, X: EncodedFeatures, clicked: np.ndarray) -> tuple[Self, OrderedRows]:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import numpy as np
 
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.schema import Schema
+from sklearn_din.features.store import Store, StoreWriter, create_store, make_once
 from sklearn_din.neighbours.blocks import NOT_COUNTED, ByTime, ByUser, Order, OrderedRows
 from sklearn_din.neighbours.item_scores import N_NUMBERS
 from sklearn_din.neighbours.learnt_numbers import RowsToLearn, fill
@@ -20,9 +21,6 @@ from sklearn_din.neighbours.pairs import MUTED, NeighbourPair, histories_with_ca
 from sklearn_din.utils.digests import digest
 from sklearn_din.utils.typed_fields import from_dict, to_dict
 from sklearn_din.utils.warnings import ADVICE_FROM, log_once
-
-if TYPE_CHECKING:
-    from sklearn_din.features.store import Store, StoreWriter
 
 KINDS_OF_ORDER: dict[str, type[ByTime] | type[ByUser]] = {"time": ByTime, "user": ByUser}
 Learnt = NeighbourPair | UserLevels
@@ -52,7 +50,9 @@ class NeighbourTables:
         if not self.names or self.names[0] in X:
             return X
         parts, find_tables = self.widen(X.schema).parts, cast("Order", self.order).find_tables
-        with _create_store(_store_of_rows(X, len(self.names))) as writer:
+        store = _store_of_rows(X, len(self.names))
+        files = store and create_store(None, "neighbours", memory=store.memory)
+        with files or nullcontext() as writer:
             numbers = [_allocate(len(X), writer, part.names) for part in parts]
             fill(numbers, parts, X, find_tables)
             if writer is not None:
@@ -195,8 +195,6 @@ def learn_neighbours(
     if rows_store is None:
         tables, numbers = learn()
     else:
-        from sklearn_din.features.store import make_once
-
         store = make_once(
             rows_store.parent,
             _store_name(X, y, ordered, rows, rows_store),
@@ -246,14 +244,6 @@ def _store_of_rows(X: EncodedFeatures, n_numbers: int) -> Store | None:
     n_bytes = n_numbers * len(X) * np.dtype(np.float32).itemsize
     is_large = X.store is not None and n_bytes > X.store.memory // SHARE_IN_MEMORY
     return X.store if is_large else None
-
-
-def _create_store(of_rows: Store | None) -> AbstractContextManager[StoreWriter | None]:
-    if of_rows is None:
-        return nullcontext()
-    from sklearn_din.features.store import create_store
-
-    return create_store(None, "neighbours", memory=of_rows.memory)
 
 
 def _allocate(n_rows: int, writer: StoreWriter | None, names: Sequence[str]) -> np.ndarray:

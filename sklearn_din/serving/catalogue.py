@@ -51,8 +51,8 @@ class Catalogue:
         self.fitted, self.candidates, self._names = fitted, candidates, names
         self.net = fitted.classifier.net_
         self._separator = fitted.encoder.separator
-        rows, self._metadata = fitted.encoder._row_encoder(), self.net.neighbours_.metadata
-        named = {what: name for what, name in rows.metadata.items() if what in self._metadata}
+        rows, asked = fitted.encoder._row_encoder(), self.net.neighbours_.metadata
+        named = {what: name for what, name in rows.metadata.items() if what in asked}
         self._rows = replace(rows, metadata=named)
         self.vectors, learnt = self._rows.vectors, self._rows.learnt
         self.schema: Schema = learnt.schema
@@ -112,8 +112,7 @@ class Catalogue:
 
         levels : a function of both, where a memory makes levels of pairs
         """
-        metadata = {what: getattr(of_user, what) for what in self._metadata}
-        metadata = {what: of[users] for what, of in metadata.items() if of is not None}
+        metadata = {what: values[users] for what, values in of_user.metadata.items()}
         joint = {} if levels is None else levels(users, candidates)
         columns = joint | {
             field.name: self.columns[field.name][candidates]
