@@ -1,7 +1,7 @@
 """Logits of a batch and their gradients in native code: ``module(batch)``, faster."""
 
 import ctypes
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -202,23 +202,33 @@ class _Call:
             *(LOSSES[loss], n_joint_rows),
         ]
         logits = self._empty(self._batch.n_rows + 1)
-        self._run(logits, flat)
+        self._held = rows, values, held  # as long as threads may use them
+        dense: list[Tensor] = []
+
+        def cut_into_parts() -> None:
+            parts = zip(flat.split(plan.n_weights), plan.shapes[self._n_own :], strict=True)
+            dense.extend(part if len(shape) == 1 else part.view(shape) for part, shape in parts)
+
+        self._run(logits, flat, cut_into_parts)
         touched = zip(tables, rows, values, self.words[plan.n_touched].tolist(), strict=True)
         sparse = [sparse_gradient(r[:n], v[:n], table.shape) for table, r, v, n in touched]
         of_lists = [gradient.to_dense() for gradient in sparse[self._n_own :]]
-        parts = zip(flat.split(plan.n_weights), plan.shapes[self._n_own :], strict=True)
-        dense = [part if len(shape) == 1 else part.view(shape) for part, shape in parts]
         return logits[-1], logits[:-1], [*sparse[: self._n_own], *of_lists, *dense]
 
-    def _run(self, logits: Tensor, gradients: Tensor | None) -> None:
-        meanwhile = self._batch.meanwhile if self._n_threads > 1 and gradients is not None else None
-        if meanwhile is None:
+    def _run(
+        self, logits: Tensor, gradients: Tensor | None, *meanwhile: Callable[[], object]
+    ) -> None:
+        """Compute; what Python does ``meanwhile`` where there are threads, it else does behind."""
+        if self._n_threads == 1 or gradients is None:
             to = None if gradients is None else gradients.data_ptr()
             code = load_library().din_run(self.words.ctypes.data, logits.data_ptr(), to)
+            for work in meanwhile:
+                work()
         else:
             step = _StepOfThreads(self, logits, gradients)
             try:
-                meanwhile()
+                for work in filter(None, (*meanwhile, self._batch.meanwhile)):
+                    work()
             finally:
                 code = step.end()
         if code == UNKNOWN_ID:
