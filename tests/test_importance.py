@@ -10,6 +10,7 @@ from sklearn_din import HistoryBuilder, history_importance
 from sklearn_din.metrics import group_roc_auc_scorer
 from tests.fitted_pipelines import attach_clicks, make_model
 
+pytestmark = pytest.mark.filterwarnings("ignore:.* have rows another item's category")
 HISTORIES = ["hist_item", "hist_category", "hist_elapsed"]
 
 

@@ -8,8 +8,10 @@ import warnings
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.sparse import csr_matrix
 
 from sklearn_din import (
+    DINClassifier,
     HistorySequenceEncoder,
     TimeSplit,
     attach_aggregates,
@@ -328,6 +330,54 @@ def test_users_written_in_two_ways_are_said_and_the_advice(log, respell):
     assert message.startswith("users of impressions such as ")
     strangers = shown.assign(user="x" + shown["user"] + "y")
     assert said(lambda: attach(pd.concat([shown, strangers]), events))[0] == []
+
+
+# Kinds of columns and labels ------------------------------------------------------------------
+
+
+def fit_said(X, **parameters):
+    messages, lines = said(lambda: HistorySequenceEncoder(**parameters).fit(X))
+    return [*messages, *lines]
+
+
+def test_days_as_integers_and_percents_are_said_and_the_advice(log):
+    X = log[0][["price"]]
+    day = X.assign(day=20240215 + np.arange(len(X)) % 14)
+    (message,) = fit_said(day)
+    assert message.startswith("day holds integers that look like dates, such as 20240215, and is")
+    assert 5 in eval(re.search(r"pd\.to_datetime\(.*dayofweek", message)[0], {"pd": pd, "X": day})
+    percent = X.assign(off=[f"{n % 60}%" for n in range(len(X))])
+    (message,) = fit_said(percent)
+    assert message.startswith("off holds numbers as text, '0%', and is encoded as ids")
+    plain = eval(
+        re.search(r"pd\.to_numeric\(.*\)\)?", message)[0][:-1] + ")", {"pd": pd, "X": percent}
+    )
+    assert plain[:2].tolist() == [0, 1]
+    for honest in (20240000 + np.arange(len(X)) % 99, 10_000_000 + np.arange(len(X)) % 60):
+        assert not [text for text in fit_said(X.assign(day=honest)) if "like dates" in text]
+    assert fit_said(day, categorical=["day"]) == []
+
+
+def test_a_datetime_that_is_not_used_is_logged_once(log):
+    X = log[0][["price", "time"]]
+    (line,) = fit_said(X)
+    assert line.startswith("time hold datetimes, which are not used.")
+    assert fit_said(X, time="time") == fit_said(X, drop=["time"]) == []
+
+
+def test_labels_of_odd_kinds_are_said_or_refused_in_words(log):
+    X, y = encode(log[0]), log[1].to_numpy()
+    fit = DINClassifier(max_epochs=1, early_stopping=False).fit
+    (message,), _ = said(lambda: fit(X, np.eye(2)[y]))
+    assert message.startswith("y has 2 columns of zeros and ones of which each row has one 1: one ")
+    both = np.column_stack([y, y & (np.arange(len(y)) % 2)])  # a click, and a purchase
+    assert said(lambda: fit(X, both))[0] == []
+    with pytest.raises(TypeError, match=r"Sparse data was passed for y"):
+        fit(X, csr_matrix(np.eye(2)[y]))
+    with pytest.raises(
+        ValueError, match=r"labels of one kind, got the text 'yes' and 0\. Give \(y"
+    ):
+        fit(X, pd.Series(["yes" if label else 0 for label in y]))
 
 
 # Catalogues ----------------------------------------------------------------------------------

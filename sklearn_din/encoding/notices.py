@@ -49,6 +49,8 @@ DECIMALS = {".": re.compile(r"[.][0-9]"), ",": re.compile(r",[0-9]{1,2}(?![0-9])
 NUMBER_WITH_COMMA = re.compile(r"[0-9,]+").fullmatch
 SEPARATORS = ("|", "; ", ";", ", ", ",")  # of values that are joined to one text
 FEW_JOINED = 0.1  # of the values: so few may hold such a sign by chance
+FIRST_DAY, LAST_DAY = 19000100, 21000000  # as integers
+SYMBOL = re.compile(r"[$€£¥₹%]")
 DATE = re.compile(
     r"[0-9]{4}[-/.][0-9]{1,2}[-/.][0-9]{1,2}([T ].*)?|[0-9]{1,2}[/.][0-9]{1,2}[/.][0-9]{4}.*"
 )
@@ -119,6 +121,12 @@ def log_roles(rows: TrainingRows, statistics: Mapping[str, NumberStatistics]) ->
         log_once(
             f"{', '.join(whole)} hold few different whole numbers, and some are missing: taken for "
             "quantities. Name them in categorical if they are ids."
+        )
+    unused = [n for n in roles.unused if getattr(rows.dtypes[n], "kind", "") == "M"]
+    if unused:
+        log_once(
+            f"{', '.join(unused)} hold datetimes, which are not used. Name the moment of each row "
+            "in time=; make numbers of others, such as the hour, X[...].dt.hour, or the days since."
         )
     quantities = []
     for name in columns.categorical:
@@ -235,6 +243,13 @@ def odd_ids(rows: TrainingRows, names: Sequence[str]) -> Iterator[str]:
                 f"{values[0]}, and is encoded as ids. Name it, time={name!r}, if it says when each "
                 f"row was, in drop=[{name!r}] to leave it out, in categorical to keep it so."
             )
+        elif is_integer and len(values) >= FEW_KINDS and _are_days(values):
+            yield (
+                f"{name} holds integers that look like dates, such as {values[0]}, and is encoded "
+                f"as ids. Name it in drop=[{name!r}], and make numbers of it, such as the weekday: "
+                f"pd.to_datetime(X[{name!r}], format='%Y%m%d').dt.dayofweek. Name it in "
+                "categorical to keep it so."
+            )
         elif len(values) > max(MANY_ROWS, NEARLY_ALL * n_rows):
             kind, quantity = "values", ""
             if is_integer:
@@ -250,6 +265,14 @@ def odd_ids(rows: TrainingRows, names: Sequence[str]) -> Iterator[str]:
                 f"{name} holds {looks_like[0]} as text, {looks_like[1]!r:.40}, and is encoded as "
                 f"ids. {looks_like[2]} Name it in categorical to keep it as it is."
             )
+
+
+def _are_days(values: np.ndarray) -> bool:
+    """Return whether all integers are days as 20240301, of fewer years than there are days."""
+    whole = values.astype(np.int64)
+    if not ((whole > FIRST_DAY) & (whole < LAST_DAY)).all():
+        return False
+    return bool(pd.to_datetime(whole.astype(str), format="%Y%m%d", errors="coerce").notna().all())
 
 
 def note_joined_values(name: str, values: np.ndarray) -> str | None:
@@ -328,6 +351,7 @@ def _text_that_looks_like(values: np.ndarray, name: str) -> tuple[str, str, str]
         return "numbers", example, "Convert it with pd.to_numeric."
     for sign, written in WRITTEN.items():
         example = next(filter(DECIMALS[sign].search, texts), None)
+        example = texts[0] if all(map(SYMBOL.search, texts)) else example
         if example is not None and all(map(written.fullmatch, texts)):
             plain = f"X[{name!r}].str.replace(r'[^0-9{sign}+-]', '', regex=True)"
             plain += ".str.replace(',', '.')" if sign == "," else ""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, cast
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
+from scipy.sparse import issparse
 from sklearn.base import is_regressor
 from sklearn.utils import check_consistent_length, column_or_1d
 from sklearn.utils.class_weight import compute_sample_weight
@@ -128,6 +129,12 @@ def _read_several(
     from sklearn_din.utils.frames import pandas_frame
 
     n_labels, frame = values.shape[1], pandas_frame(y, name="y")
+    if known is None and len(values) >= n_labels and _is_one_hot(values):
+        warn_user(
+            f"y has {n_labels} columns of zeros and ones of which each row has one 1: one label as "
+            "one-hot columns, of which each becomes a label of its own. Give one column, y[:, 1] "
+            "of an array, y.iloc[:, 1] of a frame."
+        )
     names = tuple(_label_names(y, n_labels))
     if len(set(names)) < n_labels:
         raise ValueError(f"each label needs a name of its own, got the columns {list(names)}.")
@@ -174,6 +181,13 @@ def _read_several(
     target = Labels(names, tuple(labels), factors, earlier)
     _check_order_of_labels(target, values, after)
     return target
+
+
+def _is_one_hot(values: np.ndarray) -> bool:
+    """Return whether each row has a single 1 beside zeros, and each column both."""
+    if values.dtype.kind not in "biuf" or not np.isin(values, (0, 1)).all():
+        return False
+    return bool((values.sum(axis=1) == 1).all() and values.any(axis=0).all())
 
 
 def _label_names(y: Any, n_labels: int) -> list[str]:
@@ -227,6 +241,13 @@ def _read_label(
     n_missing = int(pd.isna(labels).sum())
     if n_missing:
         raise ValueError(f"y must not be missing, got {n_missing} NaN labels. Drop those rows.")
+    texts = [isinstance(label, str) for label in labels] if labels.dtype == object else []
+    if any(texts) and not all(texts):
+        text, other = labels[texts.index(True)], labels[texts.index(False)]
+        raise ValueError(
+            f"y must hold labels of one kind, got the text {text!r:.40} and {other!r:.40}. Give "
+            f"(y == {text!r:.40}).astype(int)."
+        )
     if labels.dtype == object and type_of_target(labels) == "unknown":
         raise ValueError(
             "Unknown label type: y must hold numbers or text, got objects such as "
@@ -260,6 +281,11 @@ def _rows_and_y(
 ) -> tuple[EncodedFeatures, np.ndarray]:
     """Return impressions, and one y for each; there is at least one."""
     encoded = X if isinstance(X, EncodedFeatures) else None
+    if issparse(y):
+        raise TypeError(
+            "Sparse data was passed for y, but dense data is required. Use '.toarray()' to convert "
+            "to a dense numpy array."
+        )
     several = _has_several_labels(estimator, y)
     if is_later and (encoded is not None or estimator._fitted_on_encoded):
         schema = estimator.schema_

@@ -219,7 +219,8 @@ def _find_first_clicks_of(X: EncodedFeatures, name: str, clicks: np.ndarray) -> 
     n_clicked = np.pad(n_clicked, (0, len(n_shown) - len(n_clicked)))
     is_rejected = (n_clicked == 0) & (n_shown * is_click[rows].mean() >= EXPECTED_CLICKS)
     share = n_shown[is_rejected].sum() / max(int((~is_click[rows]).sum()), 1)
-    if len(rows) and share >= NEVER_CLICKED:
+    is_enough = min(is_click[rows].sum(), (~is_click[rows]).sum()) >= LABEL_ROWS
+    if is_enough and share >= NEVER_CLICKED:
         return Finding(
             "clicks before",
             f"{share:.0%} of the rows without a click show a value of {name} that nobody ever "
