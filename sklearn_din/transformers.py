@@ -62,6 +62,8 @@ from sklearn_din.utils.validation import (
     is_auto,
     position_values,
     refuse_new_columns,
+    time_numbers,
+    time_values,
 )
 from sklearn_din.utils.version import __version__
 from sklearn_din.utils.warnings import ADVICE_FROM, log_once, warn_of
@@ -493,31 +495,33 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
             elapsed=self.elapsed,
             metadata=[*self._metadata.values()],
         )
-        statistics = TableStatistics(columns, len(table))
+        statistics, newest = TableStatistics(columns, len(table)), -np.inf
         used = {*columns.leaves, *self._metadata.values()}
         read_rows = partial(self._read_training_rows, columns)
-        for start, (parts, times) in table.map(read_rows, used, "counting"):
+        for start, (parts, times, latest) in table.map(read_rows, used, "counting"):
             statistics.update(parts, start, times)
+            newest = max(newest, latest)
         learnt = statistics.finish(self._id_rules)
         self._warn(table, learnt, notices, statistics)
         tables = read_vectors(self.vectors, learnt.ids)
         scales = {owner: VectorScale.of(vectors) for owner, (_, vectors) in tables.items()}
         user = "" if self.user is None else self.user
-        self._learnt = dataclasses.replace(learnt, vector_scales=scales, user=user)
+        self._learnt = dataclasses.replace(learnt, vector_scales=scales, user=user, newest=newest)
         self._look_up_vectors()  # also checks that they belong to values of X
         self.schema_ = self._learnt.schema
 
     def _read_training_rows(
         self, columns: TableColumns, chunk: Columns
-    ) -> tuple[Parts, np.ndarray | None]:
-        times = None
+    ) -> tuple[Parts, np.ndarray | None, float]:
+        times, newest = None, -np.inf
         if self.user is not None:  # lists and the like are no users
             Keys.read(chunk.frame[self.user].iloc[:1], name=USERS)
         if self.time is not None:
             times = check_times(chunk.frame[self.time], name=f"X[{self.time!r}]")[0]
+            newest = time_numbers(time_values(chunk.frame[self.time])).max()
         if self.position is not None:
             position_values(chunk.frame[self.position])
-        return columns.read(chunk), times
+        return columns.read(chunk), times, float(newest)
 
     def _warn(
         self,

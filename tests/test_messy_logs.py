@@ -4,26 +4,30 @@ import pickle
 import re
 import unicodedata
 import warnings
+from functools import partial
 
 import numpy as np
 import pandas as pd
 import pytest
 from scipy.sparse import csr_matrix
+from sklearn.pipeline import make_pipeline
 
 from sklearn_din import (
     DINClassifier,
+    HistoryBuilder,
     HistorySequenceEncoder,
     TimeSplit,
     attach_aggregates,
     attach_history,
     check,
+    predict_to_parquet,
     sample_negatives,
 )
 from sklearn_din.datasets import make_click_log
 from sklearn_din.training.label_means import find_label_means
 from sklearn_din.training.leaks import warn_of_leaks
 from sklearn_din.training.wrong_histories import find_guests
-from tests.tables import said
+from tests.tables import as_scan, said
 
 
 @pytest.fixture(scope="module")
@@ -345,7 +349,7 @@ def test_days_as_integers_and_percents_are_said_and_the_advice(log):
     day = X.assign(day=20240215 + np.arange(len(X)) % 14)
     (message,) = fit_said(day)
     assert message.startswith("day holds integers that look like dates, such as 20240215, and is")
-    assert 5 in eval(re.search(r"pd\.to_datetime\(.*dayofweek", message)[0], {"pd": pd, "X": day})
+    assert 5 in eval(re.search(r"pd\.to_datetime\(.*day_of_week", message)[0], {"pd": pd, "X": day})
     percent = X.assign(off=[f"{n % 60}%" for n in range(len(X))])
     (message,) = fit_said(percent)
     assert message.startswith("off holds numbers as text, '0%', and is encoded as ids")
@@ -491,3 +495,41 @@ def test_negatives_that_nobody_ever_clicks_are_said(own_clicks):
     assert message.startswith("100% of the rows without a click show a value of item that nobody")
     tail = np.where(y == 1, X["item"], np.where(X["item"] % 2 == 0, X["item"], X["item"] + 300))
     assert leaks_said(X.assign(item=tail), y) == []  # items of a catalogue that few click
+
+
+# False alarms --------------------------------------------------------------------------------
+
+
+def test_early_rows_of_fit_have_short_histories_and_nothing_is_said(own_clicks, tmp_path):
+    X, y = own_clicks
+    encoder = HistorySequenceEncoder(user="user", time="time").fit(X)
+    first = X.drop_duplicates("user")  # as users of a ranking
+    assert said(lambda: encoder.transform(first))[0] == []
+    model = make_pipeline(encoder, DINClassifier(max_epochs=1, early_stopping=False)).fit(X, y)
+    for table in (X, as_scan(X, tmp_path)):
+        path = tmp_path / f"{type(table).__name__}.parquet"
+        calls = partial(predict_to_parquet, model, table, path, columns=["item"])
+        assert said(calls) == ([], [])
+    late = X[3500:].assign(**{n: [[]] * 500 for n in ("hist_item", "hist_category")})
+    (message,), _ = said(lambda: encoder.transform(late.assign(time=late["time"] + 500)))
+    assert "hold less than a third of the events that they held at fit" in message
+
+
+def test_times_and_counts_of_our_own_memory_are_taken_for_no_ids(log):
+    X = log[0][["user", "item", "category", "time"]]
+    for what in ("elapsed", "count"):
+        aggregates = {f"user_{what}": ("user", None, what)}
+        own = attach_aggregates(X, X, time="time", aggregates=aggregates).drop(columns="category")
+        own[f"user_{what}"] = (own[f"user_{what}"] % 7).where(np.arange(len(own)) > 200).round()
+        lines = said(lambda own=own: HistorySequenceEncoder(user="user", time="time").fit(own))[1]
+        assert not [line for line in lines if "few different whole numbers" in line]
+
+
+def test_one_users_bad_date_is_not_the_unit_of_all_times(own_clicks):
+    rows = own_clicks[0][["user", "item", "time"]]
+    rows = rows.assign(time=pd.Timestamp(2024, 1, 1) + pd.to_timedelta(rows["time"], unit="h"))
+    builder = HistoryBuilder(user="user", time="time", columns="item", events="all").fit(rows)
+    bad = rows[:1].loc[[rows.index[0]] * 50].assign(time=pd.Timestamp(1970, 1, 1))
+    assert said(lambda: builder.transform(bad))[0] == []
+    many = rows.assign(time=rows["time"] - pd.Timedelta(days=54 * 365.25))
+    assert "are about 1970" in said(lambda: builder.transform(many))[0][0]

@@ -115,6 +115,7 @@ def log_roles(rows: TrainingRows, statistics: Mapping[str, NumberStatistics]) ->
     """
     columns, named = rows.columns, {*rows.ids, *rows.numbers}
     named |= level_columns(columns.numeric)  # whose counts and times are whole numbers
+    named |= {name for name in columns.numeric if name.endswith(("_elapsed", "_count"))}
     numbers = [name for name in columns.numeric if name not in named]
     whole = [name for name in numbers if _repeats_whole_numbers(statistics[name].sample)]
     if whole:
@@ -122,7 +123,7 @@ def log_roles(rows: TrainingRows, statistics: Mapping[str, NumberStatistics]) ->
             f"{', '.join(whole)} hold few different whole numbers, and some are missing: taken for "
             "quantities. Name them in categorical if they are ids."
         )
-    unused = [n for n in roles.unused if getattr(rows.dtypes[n], "kind", "") == "M"]
+    unused = [n for n in columns.unused if getattr(rows.dtypes[n], "kind", "") == "M"]
     if unused:
         log_once(
             f"{', '.join(unused)} hold datetimes, which are not used. Name the moment of each row "
@@ -246,9 +247,9 @@ def odd_ids(rows: TrainingRows, names: Sequence[str]) -> Iterator[str]:
         elif is_integer and len(values) >= FEW_KINDS and _are_days(values):
             yield (
                 f"{name} holds integers that look like dates, such as {values[0]}, and is encoded "
-                f"as ids. Name it in drop=[{name!r}], and make numbers of it, such as the weekday: "
-                f"pd.to_datetime(X[{name!r}], format='%Y%m%d').dt.dayofweek. Name it in "
-                "categorical to keep it so."
+                f"as ids. Name it in drop=[{name!r}], and make numbers of it, such as the weekday, "
+                f"pd.to_datetime(X[{name!r}].astype(str), format='%Y%m%d').dt.day_of_week. Name it "
+                "in categorical to keep it so."
             )
         elif len(values) > max(MANY_ROWS, NEARLY_ALL * n_rows):
             kind, quantity = "values", ""

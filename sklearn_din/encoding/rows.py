@@ -52,7 +52,11 @@ class RowEncoder:
         """Encode rows that are in memory."""
         rows = self.encode_part(columns)
         notices = self.learnt.note_lengths(count_events(rows.behaviours), len(rows))
-        if notices and _count_users(rows) >= SEVERAL_USERS:
+        if (
+            notices
+            and not self.learnt.are_of_fit(rows.times)
+            and _count_users(rows) >= SEVERAL_USERS
+        ):
             warn_of(notices, once=True)
         return rows
 

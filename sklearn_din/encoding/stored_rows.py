@@ -45,9 +45,11 @@ def _write_rows(encoder: RowEncoder, table: Impressions, writer: StoreWriter) ->
     names = {name for behaviour in shared.behaviours for name in behaviour.columns}
     rest = replace(encoder, learnt=encoder.learnt.without(names))
     n_events: Counter = Counter()
+    are_of_fit = True
     for start, part in table.map(rest.encode_part, rest.names_of(table), "encoding"):
         if part.users is not None:
             part.users = part.user_keys.hashes
+        are_of_fit &= encoder.learnt.are_of_fit(part.times)
         sink.append(part, start)
         n_events.update(count_events(part.behaviours))
     for behaviour in shared.behaviours:
@@ -56,7 +58,8 @@ def _write_rows(encoder: RowEncoder, table: Impressions, writer: StoreWriter) ->
         for start, windows in shared.windows(behaviour):
             sink.append_windows(behaviour, windows, start)
             n_events[behaviour.histories] += int(windows.spans.lengths.sum())
-    warn_of(encoder.learnt.note_lengths(n_events, len(table)), once=True)
+    if not are_of_fit:
+        warn_of(encoder.learnt.note_lengths(n_events, len(table)), once=True)
 
 
 class SharedLogs:

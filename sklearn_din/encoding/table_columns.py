@@ -25,6 +25,7 @@ from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.level_columns import find_levels, level_columns
 from sklearn_din.features.lists import IdLists
 from sklearn_din.features.schema import UNKNOWN_ID, Behaviour, Schema
+from sklearn_din.utils.validation import time_numbers
 
 HALF = 0.5  # of a column with few values
 FAR_MORE = 3  # times fewer known ids than late in training: they are written in another way
@@ -46,8 +47,8 @@ class TableColumns:
     lists, histories. Vocabularies are named by the column that they belong to: a history shares its
     candidate's. No part in encoding have ``longest``, the number of events of the longest history
     at fit, older ones that item neighbours count among them, ``of_item``, the columns that follow
-    from the item, ``item_sample``, some items' values of them, and ``user``, the column that says
-    whose the rows are.
+    from the item, ``item_sample``, some items' values of them, ``user``, the column that says
+    whose the rows are, and ``newest``, the time of the newest row.
     """
 
     names: tuple[str, ...]
@@ -59,6 +60,7 @@ class TableColumns:
     of_item: tuple[str, ...] = ()
     user: str = ""
     item_sample: ItemSample = field(default_factory=ItemSample)
+    newest: float = -np.inf
 
     @cached_property
     def histories(self) -> tuple[Histories, ...]:
@@ -171,6 +173,10 @@ class TableColumns:
             if name not in own
         }
         return {name: factor for name, factor in factors.items() if factor is not None}
+
+    def are_of_fit(self, times: np.ndarray | None) -> bool:
+        """Return whether most rows are no later than those of fit, whose histories may be short."""
+        return times is not None and float(np.median(time_numbers(times))) <= self.newest
 
     def note_lengths(self, n_events: Mapping[tuple[str, ...], int], n_rows: int) -> list[str]:
         """Return what to say of histories, by behaviour, with far fewer events than at fit."""

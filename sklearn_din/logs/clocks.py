@@ -46,7 +46,8 @@ def note_clocks(
     if ours is None or theirs is None:
         return None
     middle, other = float(np.median(ours)), float(np.median(theirs))
-    if min(middle, other) < 2 * YEAR and max(middle, other) > 20 * YEAR:
+    are_several = min(len(np.unique(times)) for times in (ours, theirs)) > 1  # no single bad date
+    if are_several and min(middle, other) < 2 * YEAR and max(middle, other) > 20 * YEAR:
         return (
             f"the times of {names[middle > other]} are about 1970 and the others are not: was "
             "their unit misread? Give it, pd.to_datetime(numbers, unit='s') or unit='ms'."

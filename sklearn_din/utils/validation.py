@@ -405,6 +405,17 @@ def time_values(column: pd.Series) -> np.ndarray:
     return plain_values(column)
 
 
+def time_numbers(times: np.ndarray) -> np.ndarray:
+    """Return times as :func:`time_values` gives them as floats: nanoseconds since 1970, or numbers.
+
+    >>> time_numbers(np.array(["1970-01-02"], dtype="datetime64[s]"))
+    array([8.64e+13])
+    """
+    if times.dtype.kind == "M":
+        times = times.astype("datetime64[ns]").astype(np.int64)
+    return times.astype(np.float64)
+
+
 def datetime_index(times: pd.Series) -> pd.DatetimeIndex:
     """Return datetimes as an index; those of Arrow without a Python object for each."""
     kind = getattr(times.dtype, "pyarrow_dtype", None)
