@@ -13,7 +13,7 @@ from sklearn_din.utils.spans import pairs_in_turn
 from sklearn_din.utils.validation import spread
 from sklearn_din.utils.warnings import Finding
 
-CHECKED_ROWS = 200_000  # the newest
+CHECKED_ROWS = 100_000  # the newest
 MIN_PAIRS = 1_000
 MOST_PAIRS = 20_000
 FEW_PAIRS = 2_000  # whose AUC says whether the others are worth a look
