@@ -11,6 +11,7 @@ encoding them, and of a training of one epoch.
 
 import argparse
 import json
+import os
 import re
 import time
 import warnings
@@ -19,6 +20,7 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.default_fit import SETS, frames_of
+from tests.real_data import VARIABLE, real_data_folder
 
 N_DAYS = 60
 DAY = 86_400
@@ -200,6 +202,7 @@ def main():
         return
     before = {}
     if options.commit:
+        os.environ[VARIABLE] = str(real_data_folder())
         arguments = ["--json", "--frames", str(options.frames), f"--only={options.only}"]
         with guard.check_out(options.commit) as other:
             before = json.loads(guard.ask(other, *arguments, file=__file__))

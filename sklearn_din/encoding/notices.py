@@ -269,11 +269,11 @@ def odd_ids(rows: TrainingRows, names: Sequence[str]) -> Iterator[str]:
 
 
 def _are_days(values: np.ndarray) -> bool:
-    """Return whether all integers are days as 20240301, of fewer years than there are days."""
-    whole = values.astype(np.int64)
-    if not ((whole > FIRST_DAY) & (whole < LAST_DAY)).all():
+    """Return whether all integers are days such as 20240301."""
+    if values.min() <= FIRST_DAY or values.max() >= LAST_DAY:
         return False
-    return bool(pd.to_datetime(whole.astype(str), format="%Y%m%d", errors="coerce").notna().all())
+    days = pd.to_datetime(values.astype(str), format="%Y%m%d", errors="coerce")
+    return bool(days.notna().all())
 
 
 def note_joined_values(name: str, values: np.ndarray) -> str | None:
