@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from sklearn_din.logs.history import HistoryBuilder as HistoryBuilder
     from sklearn_din.logs.history import attach_history as attach_history
     from sklearn_din.logs.negatives import sample_negatives as sample_negatives
+    from sklearn_din.logs.requests import attach_request as attach_request
     from sklearn_din.model_selection import TimeSplit as TimeSplit
     from sklearn_din.module import DIN as DIN
     from sklearn_din.regressor import DINRegressor as DINRegressor
@@ -62,6 +63,7 @@ _NAMES_OF = {
     "logs.aggregates": ("attach_aggregates",),
     "logs.history": ("HistoryBuilder", "attach_history"),
     "logs.negatives": ("sample_negatives",),
+    "logs.requests": ("attach_request",),
     "model_selection": ("TimeSplit",),
     "module": ("DIN",),
     "regressor": ("DINRegressor",),

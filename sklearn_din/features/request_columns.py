@@ -1,0 +1,91 @@
+"""Columns that compare a row with the other rows of its request, recognized by their names."""
+
+from collections.abc import Collection
+from typing import Generic, NamedTuple, TypeVar
+
+import numpy as np
+
+MOST_SPREADS = 3.0  # by which a row of a long list may differ from the mean
+
+T = TypeVar("T")
+
+
+class RequestColumns(NamedTuple, Generic[T]):
+    """The three columns that compare the values of one column within a request, or their names."""
+
+    share: T
+    to_mean: T
+    is_best: T
+
+
+NEUTRAL = RequestColumns(share=0.5, to_mean=0.0, is_best=0.0)
+
+
+def name_columns(name: str) -> RequestColumns[str]:
+    """Return the names of the columns that compare the values of one.
+
+    >>> name_columns("price")
+    RequestColumns(share='price_share', to_mean='price_to_mean', is_best='price_is_best')
+    """
+    return RequestColumns(*(f"{name}_{what}" for what in RequestColumns._fields))
+
+
+def find_compared(names: Collection[str]) -> dict[str, RequestColumns[str]]:
+    """Return the columns that are compared within requests, of which all three are among names.
+
+    >>> list(find_compared(["price_share", "price_to_mean", "price_is_best", "market_share"]))
+    ['price']
+    """
+    bases = [name.removesuffix("_share") for name in names if name.endswith("_share")]
+    found = {base: name_columns(base) for base in bases}
+    return {base: columns for base, columns in found.items() if {*columns} <= {*names}}
+
+
+def compare_within(values: np.ndarray, requests: np.ndarray) -> RequestColumns[np.ndarray]:
+    """Return how each value compares with the others of its request: three arrays (n_rows,).
+
+    - ``share``: which fraction of the others is smaller, those equal to it by half; 0 to 1
+    - ``to_mean``: the difference to the mean of the request, in standard deviations, at most 3
+    - ``is_best``: 1 for the largest value, -1 for the smallest, 0 for others
+
+    None of them has a unit or grows with the number of rows. Where nothing can be compared, as of
+    one row, of equal values, and of a value that is missing or infinite, they are ``NEUTRAL``.
+
+    Parameters
+    ----------
+    values : ndarray of shape (n_rows,), float64
+    requests : ndarray of shape (n_rows,), integers
+        Equal for the rows of one request.
+
+    >>> price, shelf = np.array([2.0, 3.0, 7.0, 5.0]), np.array([0, 0, 0, 1])
+    >>> columns = compare_within(price, shelf)
+    >>> columns.share.tolist(), columns.to_mean.round(2).tolist(), columns.is_best.tolist()
+    ([0.0, 0.5, 1.0, 0.5], [-0.93, -0.46, 1.39, 0.0], [-1.0, 0.0, 1.0, 0.0])
+    """
+    result = RequestColumns(*(np.full(len(values), neutral) for neutral in NEUTRAL))
+    rows = np.flatnonzero(np.isfinite(values))
+    rows = rows[np.lexsort((values[rows], requests[rows]))]
+    if not len(rows):
+        return result
+    own, request = values[rows], requests[rows]
+    starts = np.flatnonzero(np.append(True, request[1:] != request[:-1]))
+    sizes = np.diff(np.append(starts, len(rows)))
+    first = np.repeat(starts, sizes)
+    least, most = own[starts], own[starts + sizes - 1]
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        extent = np.repeat(most / 2 - least / 2, sizes)  # halves: it has no overflow
+        placed = (own / 2 - np.repeat(least, sizes) / 2) / extent  # from 0 to 1
+        mean = np.repeat(np.add.reduceat(placed, starts) / sizes, sizes)
+        spread = np.repeat(np.sqrt(np.add.reduceat((placed - mean) ** 2, starts) / sizes), sizes)
+        to_mean = np.clip((placed - mean) / spread, -MOST_SPREADS, MOST_SPREADS)
+    is_new = np.append(True, (own[1:] != own[:-1]) | (request[1:] != request[:-1]))
+    equals = np.flatnonzero(is_new)
+    n_equal = np.diff(np.append(equals, len(rows)))
+    n_smaller = np.repeat(equals, n_equal) - first
+    others = np.repeat(sizes, sizes) - 1
+    share = (n_smaller + (np.repeat(n_equal, n_equal) - 1) / 2) / np.maximum(others, 1)
+    is_best = (own == np.repeat(most, sizes)) * 1.0 - (own == np.repeat(least, sizes))
+    differs = extent > 0
+    for column, numbers in zip(result, (share, to_mean, is_best), strict=True):
+        column[rows[differs]] = numbers[differs]
+    return result
