@@ -33,7 +33,7 @@ def compare_scan(scan: Scan, request: list[str], columns: list[str]) -> Attached
         if n_again := len(all_begun) - len(np.unique(all_begun)):
             raise ValueError(
                 f"rows of a request must follow each other in a scan, and {n_again} times one "
-                f"comes back after rows of others. Sort the table by {request} before it is written."
+                f"comes back after others. Sort the table by {request} before it is written."
             )
 
     name = f"requests-{digest(read.fingerprint(), repr((request, columns)))[:32]}"
