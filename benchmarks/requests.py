@@ -4,7 +4,7 @@
 level of prices; who buys likes some brands and prefers what is cheap there. A classifier without
 and with the columns of ``attach_request``, and the true probabilities: log loss of the last fifth
 of the shelves, then of the same rows when each is asked alone, and of lists of 500 out of which
-one is bought by the same rule.
+one is bought by the same rule: log loss, and AUC, which is what a ranking needs.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import time
 
 import numpy as np
 import pandas as pd
-from sklearn.metrics import log_loss
+from sklearn.metrics import log_loss, roc_auc_score
 from sklearn.pipeline import Pipeline
 
 from sklearn_din import DINClassifier, HistorySequenceEncoder, attach_history, attach_request
@@ -65,7 +65,12 @@ def run(seed: int) -> list[dict[str, object]]:
     long = long.assign(time=frame["time"].iloc[cut], shelf=long["shelf"] + N_SHELVES)
     long_X = attach_history(long, bought[bought["time"] < frame["time"].iloc[cut]], **options)
     rows: list[dict[str, object]] = [
-        {"way": "truth", "loss": log_loss(y[cut:], p[cut:]), "of 500": log_loss(y_long, p_long)}
+        {
+            "way": "truth",
+            "loss": log_loss(y[cut:], p[cut:]),
+            "of 500": log_loss(y_long, p_long),
+            "AUC of 500": roc_auc_score(y_long, p_long),
+        }
     ]
     for way in ("price alone", "attach_request"):
         has_request = way == "attach_request"
@@ -80,11 +85,18 @@ def run(seed: int) -> list[dict[str, object]]:
         seconds = time.process_time() - began
         neutral = dict(zip(COLUMNS, (0.5, 0.0, 0.0), strict=True)) if has_request else {}
         alone = rows_of[cut:].assign(**neutral)
-        loss, of_one, of_many = (
-            log_loss(labels, model.predict_proba(table)[:, 1])
-            for table, labels in ((rows_of[cut:], y[cut:]), (alone, y[cut:]), (long_rows, y_long))
+        tables = [rows_of[cut:], alone, long_rows]
+        own, of_one, of_many = (model.predict_proba(table)[:, 1] for table in tables)
+        rows.append(
+            {
+                "way": way,
+                "loss": log_loss(y[cut:], own),
+                "alone": log_loss(y[cut:], of_one),
+                "of 500": log_loss(y_long, of_many),
+                "AUC of 500": roc_auc_score(y_long, of_many),
+                "s": seconds,
+            }
         )
-        rows.append({"way": way, "loss": loss, "alone": of_one, "of 500": of_many, "s": seconds})
     return [{"seed": seed} | row for row in rows]
 
 

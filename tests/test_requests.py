@@ -4,8 +4,22 @@ import numpy as np
 import pandas as pd
 import pytest
 from numpy.testing import assert_allclose
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
 
-from sklearn_din import attach_request, scan_parquet
+from sklearn_din import (
+    DINClassifier,
+    HistoryBuilder,
+    HistorySequenceEncoder,
+    Ranker,
+    attach_history,
+    attach_request,
+    export_onnx,
+    load_onnx,
+    rank_candidates,
+    scan_parquet,
+)
+from sklearn_din.training.neutral_requests import hide_requests
 from tests.tables import FORMS
 
 
@@ -106,3 +120,172 @@ def test_what_cannot_be_compared_is_named(given, error, words):
     frame = frame.assign(taken=frame["price"], taken_share=0.5)
     with pytest.raises(error, match=words):
         attach_request(frame, **{"request": "search", "columns": "price"} | given)
+
+
+# Models ---------------------------------------------------------------------------------------
+
+
+def make_log(n_users=60, n_items=25, seed=0):
+    """Shelves of five items with their prices of the day, one of which is bought."""
+    chance = np.random.default_rng(seed)
+    rows = []
+    for day in range(6):
+        for user in range(n_users):
+            items = chance.permutation(n_items)[:5]
+            prices = chance.lognormal(1, 1) * chance.lognormal(0, 0.3, 5)
+            bought = prices.argmin() if chance.random() < 0.5 else chance.integers(5)
+            rows += [
+                (user, f"i{item}", prices[n], f"{user}-{day}", day, int(n == bought))
+                for n, item in enumerate(items)
+            ]
+    names = ["user", "item", "price", "shelf", "day", "bought"]
+    return pd.DataFrame(rows, columns=names)
+
+
+@pytest.fixture(scope="module")
+def log():
+    return make_log()
+
+
+def columns_of(log):
+    options = {"user": "user", "time": "day", "columns": "item"}
+    return attach_history(log, log[log["bought"] == 1], **options).drop(columns=["shelf", "bought"])
+
+
+@pytest.fixture(scope="module", params=["encoder", "a step before"])
+def model(request, log):
+    X = attach_request(log, request="shelf", columns="price")
+    X = columns_of(X)
+    encoder = HistorySequenceEncoder(user="user", time="day")
+    before = [FunctionTransformer(feature_names_out="one-to-one")]
+    steps = [*(before if request.param == "a step before" else []), encoder]
+    return make_pipeline(*steps, DINClassifier(max_epochs=3, random_state=0)).fit(
+        X, log["bought"].to_numpy()
+    )
+
+
+@pytest.fixture(scope="module")
+def catalogue(log):
+    chance = np.random.default_rng(1)
+    items = pd.DataFrame({"item": sorted(set(log["item"]))})
+    return items.assign(price=chance.integers(1, 15, len(items)) * 1.0)
+
+
+@pytest.fixture(scope="module")
+def users(log):
+    now = pd.DataFrame({"user": range(5), "day": 7})
+    return attach_history(now, log[log["bought"] == 1], user="user", time="day", columns="item")
+
+
+def rank_by_hand(model, users, catalogue, is_in_list):
+    """The list of each user as a request of its own."""
+    pairs = users.assign(row=range(len(users))).merge(catalogue, how="cross")
+    pairs = pairs[is_in_list(pairs)]
+    pairs = attach_request(pairs, request="row", columns="price")
+    probability = model.predict_proba(pairs[list(model.feature_names_in_)])[:, 1]
+    return pairs[["row", "item"]].assign(expected=probability)
+
+
+@pytest.mark.parametrize(
+    ("options", "is_in_list"),
+    [
+        ({}, lambda pairs: pairs["item"] != ""),
+        ({"exclude": ["i3", "i7"]}, lambda pairs: ~pairs["item"].isin(["i3", "i7"])),
+        ({"only": ["i1", "i2", "i9"]}, lambda pairs: pairs["item"].isin(["i1", "i2", "i9"])),
+        ({"by": "price"}, lambda pairs: pairs["item"] != ""),
+        ({"only": ["i4"]}, lambda pairs: pairs["item"] == "i4"),
+    ],
+    ids=["all", "exclude", "only", "by", "one"],
+)
+def test_the_list_that_is_ranked_is_the_request(model, users, catalogue, options, is_in_list):
+    top_k = 3 if "by" in options else len(catalogue)
+    ranked = rank_candidates(model, users, catalogue, top_k=top_k, **options)
+    by_hand = rank_by_hand(model, users, catalogue, is_in_list)
+    both = ranked.merge(by_hand, on=["row", "item"], validate="1:1")
+    assert len(both) == len(ranked) == min(top_k * len(users), len(by_hand))
+    assert_allclose(both["probability"], both["expected"], atol=1e-6)
+
+
+def test_a_list_on_a_shortlist_is_the_request(log, users, catalogue, model):
+    ranked = rank_candidates(model, users, catalogue, top_k=8, shortlist=8)
+    kept = {*zip(ranked["row"], ranked["item"], strict=True)}
+    by_hand = rank_by_hand(
+        model, users, catalogue,
+        lambda pairs: [pair in kept for pair in zip(pairs["row"], pairs["item"], strict=True)],
+    )  # fmt: skip
+    both = ranked.merge(by_hand, on=["row", "item"], validate="1:1")
+    assert_allclose(both["probability"], both["expected"], atol=1e-6)
+
+
+def test_an_onnx_file_ranks_lists_as_its_model_does(log, users, catalogue, tmp_path):
+    pytest.importorskip("onnxruntime", reason="the extra [onnx] is not installed")
+    X = columns_of(attach_request(log, request="shelf", columns="price"))
+    encoder = HistorySequenceEncoder(user="user", time="day")
+    model = make_pipeline(encoder, DINClassifier(max_epochs=2, random_state=0))
+    model.fit(X, log["bought"].to_numpy())
+    export_onnx(model, tmp_path / "model.onnx", layout="ranking")
+    ranked = rank_candidates(model, users, catalogue, exclude=["i2"])
+    of_file = rank_candidates(load_onnx(tmp_path / "model.onnx"), users, catalogue, exclude=["i2"])
+    assert_allclose(of_file["probability"], ranked["probability"], atol=1e-5)
+
+
+def test_levels_that_a_memory_makes_are_compared_within_the_list(log, users, catalogue):
+    builder = HistoryBuilder(user="user", time="day", columns="item", levels=["item"])
+    rows = log[["user", "day", "item"]]
+    builder.fit(rows, log["bought"].to_numpy())
+    made = builder.transform(rows)
+    made = attach_request(made.assign(shelf=log["shelf"]), request="shelf", columns="item_rate")
+    made = made.drop(columns="shelf")
+    encoder = HistorySequenceEncoder(user="user", time="day")
+    model = make_pipeline(encoder, DINClassifier(max_epochs=2, random_state=0))
+    model.fit(made, log["bought"].to_numpy())
+    ranker = Ranker(model, catalogue[["item"]], memory=builder)
+    ranked = ranker.rank(users, top_k=len(catalogue))
+    pairs = users.assign(row=range(len(users))).merge(catalogue[["item"]], how="cross")
+    pairs = pairs.join(builder.transform(pairs[["user", "day", "item"]])[
+        ["item_rate", "item_count", "item_elapsed", "recent_rate"]
+    ])  # fmt: skip
+    pairs = attach_request(pairs, request="row", columns="item_rate")
+    probability = model.predict_proba(pairs[list(model.feature_names_in_)])[:, 1]
+    both = ranked.merge(pairs[["row", "item"]].assign(expected=probability), on=["row", "item"])
+    assert len(both) == len(pairs)
+    assert_allclose(both["probability"], both["expected"], atol=1e-6)
+
+
+def test_the_column_that_is_compared_must_be_there(model, users, catalogue):
+    with pytest.raises(ValueError, match="price"):
+        rank_candidates(model, users, catalogue[["item"]])
+
+
+def test_a_tenth_of_the_training_rows_is_neutral(log):
+    X = columns_of(attach_request(log, request="shelf", columns="price"))
+    encoded = HistorySequenceEncoder(user="user", time="day").fit(X).transform(X)
+    shown = hide_requests(encoded)
+    alone = X.assign(price_share=0.5, price_to_mean=0.0, price_is_best=0.0)
+    alone = HistorySequenceEncoder(user="user", time="day").fit(X).transform(alone)
+    names = ["price_share", "price_to_mean", "price_is_best"]
+    is_changed = np.any([encoded[name] != shown[name] for name in names], axis=0)
+    assert 0.05 < is_changed.mean() < 0.12
+    for name in encoded.schema.names("numeric"):
+        is_hidden = is_changed & (name in names)
+        assert_allclose(shown[name], np.where(is_hidden, alone[name], encoded[name]))
+
+
+def test_a_server_ranks_lists_and_predicts_rows_alone(model, users, catalogue, log):
+    pytest.importorskip("fastapi", reason="the extra [serve] is not installed")
+    from sklearn_din.server.answers import Answers
+
+    model = make_pipeline(*(step for _, step in model.steps[-2:]))
+    answers = Answers(model, catalogue)
+    user = {"user": 2, "day": 7, "hist_item": users["hist_item"].iloc[2].tolist()}
+    names = ["i1", "i4", "i8"]
+    ranked = answers.rank({n: user[n] for n in answers.user_columns}, names, 3, None)
+    by_hand = rank_by_hand(
+        model, users.iloc[[2]], catalogue, lambda pairs: pairs["item"].isin(names)
+    )
+    expected = by_hand.set_index("item")["expected"]
+    assert_allclose(ranked["probabilities"], expected[ranked["items"]], atol=1e-6)
+    row = {n: user[n] for n in answers.user_columns} | {"item": "i4"}
+    (alone,) = answers.predict([row])["probabilities"]
+    by_hand = rank_by_hand(model, users.iloc[[2]], catalogue, lambda pairs: pairs["item"] == "i4")
+    assert alone == pytest.approx(by_hand["expected"].item(), abs=1e-6)

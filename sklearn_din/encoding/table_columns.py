@@ -204,6 +204,13 @@ class TableColumns:
         leaves = [(column, {leaf.name for leaf in column.leaves}) for column in self.columns]
         return replace(self, columns=tuple(c for c, own in leaves if own.isdisjoint(names)))
 
+    def encode_numbers(self, numbers: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Return numbers of rows on their scales, and where they are missing."""
+        encoded, part = dict[str, np.ndarray](), Part(numbers={**numbers})
+        for name in numbers:
+            encoded |= self.numbers[name].encode(part, {})
+        return encoded
+
     def check(self) -> None:
         """Raise ValueError if the attributes are inconsistent."""
         if self.vocabularies.keys() != {ids.owner for ids in self.ids.values()}:

@@ -41,6 +41,16 @@ def find_compared(names: Collection[str]) -> dict[str, RequestColumns[str]]:
     return {base: columns for base, columns in found.items() if {*columns} <= {*names}}
 
 
+def neutral_columns(names: Collection[str]) -> dict[str, float]:
+    """Return what columns that compare rows of a request are of a row alone.
+
+    >>> neutral_columns(["price_share", "price_to_mean", "price_is_best", "price"])
+    {'price_share': 0.5, 'price_to_mean': 0.0, 'price_is_best': 0.0}
+    """
+    each = find_compared(names).values()
+    return {name: value for own in each for name, value in zip(own, NEUTRAL, strict=True)}
+
+
 def compare_within(values: np.ndarray, requests: np.ndarray) -> RequestColumns[np.ndarray]:
     """Return how each value compares with the others of its request: three arrays (n_rows,).
 

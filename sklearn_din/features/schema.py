@@ -52,6 +52,8 @@ class Field:
     elapsed_scale : float, default=0.0
         For a time elapsed since the latest row of a key: it is ``log1p(elapsed / elapsed_scale)``.
         0 for other columns.
+    neutral : float, default=0.0
+        For a number that compares a row with those of its request: what it is of a row alone.
     grown_from : tuple of str, default=()
         Digests that the vocabulary had before ids were appended to it, the oldest first. Two
         fields that differ in nothing else are equal.
@@ -70,6 +72,7 @@ class Field:
     candidate: str = ""
     n_dims: int = 0
     elapsed_scale: float = 0.0
+    neutral: float = 0.0
     grown_from: tuple[str, ...] = dataclasses.field(default=(), compare=False, repr=False)
 
     def __post_init__(self) -> None:

@@ -10,6 +10,7 @@ import pandas as pd
 from sklearn.pipeline import Pipeline
 
 from sklearn_din.features.level_columns import level_columns
+from sklearn_din.features.request_columns import find_compared, neutral_columns
 from sklearn_din.features.schema import Behaviour, item_column
 from sklearn_din.inspection.explain import explain
 from sklearn_din.inspection.fitted import split_pipeline, unwrap
@@ -84,8 +85,10 @@ class Answers:
         schema, names = self._encoder.schema_, _columns_of(pipeline)
         memory = builder if getattr(builder, "memory_", None) is not None else None
         made = [] if memory is None else memory.get_feature_names_out().tolist()
-        levels = level_columns(made)
-        names = [name for name in names if name not in levels]
+        # What compares a row with its request, the Ranker makes; elsewhere a row is alone
+        self._alone, compared = neutral_columns(names), find_compared(names)
+        made = level_columns(made) | {*self._alone}
+        names = [name for name in names if name not in made]
         self.columns = names
         item = _find_item(catalogue, self._encoder)
         self.items = Items(catalogue, item, **shown)
@@ -97,7 +100,8 @@ class Answers:
         self.level_columns = [name for what, name in columns.items() if what in asked]
         self._read = [*self._needed, *self.level_columns]
         self._asked = {*names, *([] if self._encoder.user is None else [self._encoder.user])}
-        candidates = self.items.frame[[name for name in self._needed if name in catalogue]]
+        of_item = [name for name in dict.fromkeys([*self._needed, *compared]) if name in catalogue]
+        candidates = self.items.frame[of_item]
         options: Values = {"label": label, "shortlist": shortlist, "memory": memory}
         self._ranker = Ranker(self._model, candidates, **options)
         self.behaviour = next((b for b in schema.behaviours if item in b.candidates), None)
@@ -313,7 +317,7 @@ class Answers:
 
     def _frame(self, rows: list[Values]) -> pd.DataFrame:
         """Return users beside items as the model is given them, with their levels."""
-        frame = pd.DataFrame(rows, columns=self._read, dtype=object)
+        frame = pd.DataFrame(rows, columns=self._read, dtype=object).assign(**self._alone)
         if self.levels is None:
             return frame
         return frame.assign(**self.levels.of_rows(rows, [self._now_of(row) for row in rows]))

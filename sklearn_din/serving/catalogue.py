@@ -1,8 +1,9 @@
 """Candidates that are encoded once, and the users to rank them for."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
+from types import MappingProxyType
 from typing import cast
 
 import numpy as np
@@ -23,6 +24,7 @@ from sklearn_din.neighbours.pairs import NeighbourPair
 from sklearn_din.neighbours.shortlist import Shortlist
 from sklearn_din.serving.allowed_pairs import PlacesOfIds
 from sklearn_din.serving.pair_levels import PairLevels, Users
+from sklearn_din.serving.pair_requests import PairRequests
 
 CHECKED_PAIRS = 256
 
@@ -60,7 +62,8 @@ class Catalogue:
         self.levels = None
         if memory is not None and memory.memory_ is not None:
             self.levels = PairLevels(memory.memory_, learnt, candidates)
-        of_pairs = set() if self.levels is None else {*self.levels.names}
+        self.requests = PairRequests(fitted.encoder.feature_names_in_, candidates)
+        of_pairs = {*self.requests.names, *(() if self.levels is None else self.levels.names)}
         if users is not None and fitted.around_encoder()[0]:
             self._user = frame_of_users(users)[:1]
             user = self._user.iloc[np.zeros(len(candidates), dtype=np.intp)]
@@ -68,6 +71,7 @@ class Catalogue:
             single = [field.name for field in self.schema.fields if not field.is_history]
             added = [n for n in single if n in frame and n not in names and n not in of_pairs]
             own |= {name for name in added if frame[name].map(str).nunique() > 1}
+        own -= of_pairs
         self._of_users = replace(self._rows, learnt=learnt.without(own | of_pairs))
         of_candidates = replace(self._rows, learnt=learnt.without({*learnt.names} - own))
         encoded = of_candidates.encode_columns(Columns(frame, separator=self._separator))
@@ -107,13 +111,15 @@ class Catalogue:
         users: np.ndarray,
         candidates: np.ndarray,
         levels: Callable[..., dict] | None,
+        compared: Mapping[str, np.ndarray] = MappingProxyType({}),
     ) -> EncodedFeatures:
         """Return pairs by their rows: ids and windows are taken, no event is read or copied.
 
         levels : a function of both, where a memory makes levels of pairs
+        compared : of :meth:`compare`, where the model compares rows of a request
         """
         metadata = {what: values[users] for what, values in of_user.metadata.items()}
-        joint = {} if levels is None else levels(users, candidates)
+        joint = {**compared, **({} if levels is None else levels(users, candidates))}
         columns = joint | {
             field.name: self.columns[field.name][candidates]
             if field.name in self.columns
@@ -131,6 +137,13 @@ class Catalogue:
             self.schema, columns, behaviours, vectors=self.vectors, **metadata
         )
 
+    def compare(
+        self, users: np.ndarray, candidates: np.ndarray, levels: Callable[..., dict] | None
+    ) -> dict[str, np.ndarray]:
+        """Return how pairs compare within the list of their user, encoded; the lists are whole."""
+        raw = None if levels is None else partial(levels, is_encoded=False)
+        return self._rows.learnt.encode_numbers(self.requests.compare(users, candidates, raw))
+
     def score(self, pairs: EncodedFeatures) -> np.ndarray:
         """Return the network's outputs for pairs."""
         for step in self.fitted.around_encoder()[1]:
@@ -147,10 +160,11 @@ class Catalogue:
         candidates = np.linspace(n_candidates - 1, 0, n_pairs).astype(np.intp)
         pairs = self._pair(frame.iloc[rows], candidates)
         together = self._rows.encode_columns(Columns(pairs, separator=self._separator))
-        joint = set() if self.levels is None else {*self.levels.names}
+        joint = {*self.requests.names, *(() if self.levels is None else self.levels.names)}
         missing = {indicator(name) for name in joint}
-        levels = None if self.levels is None else lambda *_: dict.fromkeys(joint | missing)
-        taken = self.take(of_user, rows, candidates, levels)
+        taken = self.take(
+            of_user, rows, candidates, None, dict.fromkeys(joint | missing, np.empty(0))
+        )
         others = [name for name in together if name not in joint | missing]
         return [name for name in others if not np.array_equal(together[name], taken[name])]
 
@@ -158,6 +172,7 @@ class Catalogue:
         """Return pairs of users and candidates by position, as the encoder is given them."""
         left = users.reset_index(drop=True)
         right = self.candidates.take(candidates).reset_index(drop=True)
+        left = left.assign(**self.requests.neutral)
         pairs = pd.DataFrame({n: (left if n in left else right)[n] for n in self._names})
         encoder = self.fitted.encoder
         return validate_frame(

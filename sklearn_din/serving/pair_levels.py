@@ -9,7 +9,6 @@ from typing import Any, cast
 import numpy as np
 import pandas as pd
 
-from sklearn_din.encoding.column import Part
 from sklearn_din.encoding.table_columns import TableColumns
 from sklearn_din.features.level_columns import find_levels
 from sklearn_din.features.schema import Schema
@@ -62,7 +61,8 @@ class PairLevels:
     def of_users(self, memory: HistoryBuilder, users: Users) -> Callable[..., dict]:
         """Return a function of rows of users and candidates: levels as of the users' times.
 
-        They are encoded, as the encoder scales them: (n_pairs,) float32 each.
+        They are encoded, as the encoder scales them: (n_pairs,) float32 each; with
+        ``is_encoded=False`` those that differ among candidates as they are.
         """
         rows = cast(RowMemory, memory.memory_)
         keys = {name for key in rows.keys for name in key} - self._candidates.keys()
@@ -76,10 +76,7 @@ class PairLevels:
         return partial(self._take, rows, hashes, moments, self._encode(own))
 
     def _encode(self, levels: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        encoded, part = dict[str, np.ndarray](), Part(numbers={**levels})
-        for name in filter(levels.__contains__, self.names):
-            encoded |= self._learnt.numbers[name].encode(part, {})
-        return encoded
+        return self._learnt.encode_numbers({n: levels[n] for n in self.names if n in levels})
 
     def _take(
         self,
@@ -89,6 +86,8 @@ class PairLevels:
         encoded: Mapping[str, np.ndarray],
         users: np.ndarray,
         candidates: np.ndarray,
+        *,
+        is_encoded: bool = True,
     ) -> dict[str, np.ndarray]:
         own, levels = self._candidates, dict[str, np.ndarray]()
         moments = moments.take(users)
@@ -96,6 +95,8 @@ class PairLevels:
             if not own.keys().isdisjoint(key):
                 parts = [own[n][candidates] if n in own else of_users[n][users] for n in key]
                 levels |= rows.levels_of(key, join_hashes(parts), moments)
+        if not is_encoded:
+            return levels
         return self._encode(levels) | {name: column[users] for name, column in encoded.items()}
 
 

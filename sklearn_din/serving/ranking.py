@@ -13,6 +13,7 @@ from narwhals.typing import IntoDataFrame, IntoDataFrameT
 from sklearn.base import BaseEstimator
 
 from sklearn_din.encoding.cells import as_numbers
+from sklearn_din.features.request_columns import find_compared, neutral_columns
 from sklearn_din.features.schema import Schema, item_column
 from sklearn_din.inspection.fitted import FittedPipeline, split_pipeline
 from sklearn_din.logs.history import HistoryBuilder
@@ -216,6 +217,9 @@ class Ranker(Generic[IntoDataFrameT]):
         if self.memory is not None and self.memory.memory_ is not None:
             made += self.memory.memory_.names
         self._columns: Sequence[str] = [name for name in columns if name not in made]
+        self._compared = neutral_columns(columns)  # within the list that is ranked
+        needed = dict.fromkeys([*self._columns, *find_compared(columns)])
+        self._needed = [name for name in needed if name not in {*made, *self._compared}]
         self._now = None if own is None else own.next_moment()
         self._frame = CallerFrame(candidates, name="candidates")
         name = self._reading.name
@@ -303,6 +307,7 @@ class Ranker(Generic[IntoDataFrameT]):
             rows, positions = np.divmod(block, n_candidates)
             # The same pair can get logits that differ in the last bits, by its place in the batch:
             # rounded, equal candidates are ties and keep their order
+            pairs.compare(block)
             if numbers_to_rank_by is None:
                 scores = pairs.logits(block)
                 order = scores.round(5)
@@ -355,14 +360,15 @@ class Ranker(Generic[IntoDataFrameT]):
         made = [] if self.memory is None else self.memory.get_feature_names_out().tolist()
         check_levels(self._fitted.encoder.schema_, users, made)
         _warn_of_swap(users, self._names, self._fitted.encoder)
-        _check_columns_of_fit(self._fitted, self._columns, users, self._names)
+        _check_columns_of_fit(self._fitted, self._needed, users, self._names)
 
     def _pair(self, users: Users) -> _Pairs:
         """Encode users to be paired with the candidates."""
         self._check(users)
         with self._lock:
             if self._catalogue is None or not self._catalogue.suits(users):
-                names = [name for name in self._columns if name in users or name in self._names]
+                there = {*users, *self._names, *self._compared}
+                names = [name for name in self._columns if name in there]
                 self._catalogue = Catalogue(
                     self._fitted, self._frame.pandas, users, names, self.memory
                 )
@@ -429,6 +435,7 @@ class _Pairs:
     ) -> None:
         self.catalogue, self.users, self.reading = catalogue, users, reading
         self._levels = levels
+        self._list, self._compared = NO_PAIRS, dict[str, np.ndarray]()
         self.candidates = catalogue.candidates
         self.n_users = len(users) if isinstance(users, pd.DataFrame) else 1
         self._read = catalogue.read(users)
@@ -470,13 +477,22 @@ class _Pairs:
             own = slice(*np.searchsorted(excluded, [first, first + n_candidates]))
             yield first + catalogue.choose(self.user_rows, user, n, excluded[own] - first)
 
+    def compare(self, numbers: np.ndarray) -> None:
+        """Let pairs, all those of their users, in ascending order, be the lists that are ranked."""
+        if self.catalogue.requests.compared:
+            pairs = np.divmod(numbers, len(self.candidates))
+            self._list, self._compared = numbers, self.catalogue.compare(*pairs, self._levels)
+
     def logits(self, numbers: np.ndarray) -> np.ndarray:
-        """Return log-odds of pairs by their numbers, which ascend, some at a time."""
+        """Return log-odds of pairs by their numbers, some at a time."""
         catalogue, scores = self.catalogue, [np.empty(0, dtype=np.float32)]
         users, candidates = np.divmod(numbers, len(self.candidates))
         for start in range(0, len(numbers), SCORED_TOGETHER):
             block = slice(start, start + SCORED_TOGETHER)
-            X = catalogue.take(self.user_rows, users[block], candidates[block], self._levels)
+            places = np.searchsorted(self._list, numbers[block])
+            compared = {name: column[places] for name, column in self._compared.items()}
+            pairs = users[block], candidates[block]
+            X = catalogue.take(self.user_rows, *pairs, self._levels, compared)
             scores.append(self.reading.score(catalogue.score(X)))
         return np.concatenate(scores)
 
@@ -546,7 +562,7 @@ def check_numbers(candidates: pd.DataFrame, by: str) -> np.ndarray:
 
 
 def _check_columns_of_fit(
-    fitted: FittedPipeline, columns: Sequence[str], users: Users, candidates: Collection[object]
+    fitted: FittedPipeline, columns: Collection[str], users: Users, candidates: Collection[object]
 ) -> None:
     """Raise where a column that the Pipeline needs is neither in users nor in candidates."""
     there = {*users, *candidates, *fitted.encoder._optional}

@@ -17,6 +17,7 @@ from sklearn_din.training.aged_levels import age_levels
 from sklearn_din.training.alone import Alone, Given
 from sklearn_din.training.batches import ImpressionBatches, choose_batch_size
 from sklearn_din.training.copies import find_originals
+from sklearn_din.training.neutral_requests import hide_requests
 from sklearn_din.training.novelty import Novelty, ShownRows, measure_novelty
 from sklearn_din.training.seeding import own_random_state
 from sklearn_din.training.simple_rates import note_better_rate
@@ -61,7 +62,7 @@ def train_new(
             factor, uses_items = ranks.from_first(find_factor(given, fit=fit))
         # Each row's numbers come from a table that does not count it, held out or not.
         net.neighbours_, X = _learn_neighbours(given, ranks)
-        X = age_levels(X, share=net.validation_fraction)
+        X = hide_requests(age_levels(X, share=net.validation_fraction))
         if not uses_items:
             net.neighbours_, X = net.neighbours_.mute_items(X)
         net.novelty_, moments = measure_novelty(X, share=net.validation_fraction)
@@ -100,7 +101,7 @@ def train_further(
     tables, seed, X = net.neighbours_, next_seeds(net)[1], given.X
     if tables.names:  # a table that counts a row's own click reveals it
         X, tables = tables.add_to(X), tables.grow(X, net.target.clicks(given.y), given.y)
-    X = age_levels(X, share=net.validation_fraction)
+    X = hide_requests(age_levels(X, share=net.validation_fraction))
     if X.schema != net.module_.schema:
         grown = grow(net, X.schema)
         net.module_, net.optimizer_ = grown.module_, grown.optimizer_
