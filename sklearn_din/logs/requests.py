@@ -11,7 +11,7 @@ from narwhals.typing import IntoDataFrameT
 from sklearn_din.features.request_columns import compare_within, name_columns
 from sklearn_din.logs.aggregates import holds_numbers, present_numbers
 from sklearn_din.utils.frames import CallerFrame
-from sklearn_din.utils.keys import hash_keys, join_hashes
+from sklearn_din.utils.keys import Keys, join_hashes
 from sklearn_din.utils.validation import check_frame, check_names
 
 
@@ -116,8 +116,8 @@ def check_compared(frame: pd.DataFrame, request: list[str], columns: list[str]) 
 
 def hash_requests(frame: pd.DataFrame, request: list[str]) -> np.ndarray:
     """Return the request of each row as a hash: (n_rows,) uint64, 0 where it is missing."""
-    keys = {name: frame[name].to_numpy(dtype=object) for name in request}
-    return join_hashes([hash_keys(own, name=f"frame[{name!r}]")[0] for name, own in keys.items()])
+    keys = [Keys.read(frame[name], name=f"frame[{name!r}]") for name in request]
+    return join_hashes([own.hashes for own in keys])
 
 
 def compare_rows(
