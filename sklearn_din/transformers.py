@@ -374,9 +374,9 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
         for _, parts in table.map(self._learnt.read, rows.names_of(table), "comparing"):
             for name, profile in self._learnt.profile_rows(parts).items():
                 now[name] = now[name].plus(profile) if name in now else profile
-        kinds = {field.name: field.kind for field in self.schema_.fields if field.name in now}
-        at_fit = {name: leaf.profile for name, leaf in self._learnt.leaves.items()}
-        return compare_profiles(kinds, at_fit, now)
+        leaves = {name: self._learnt.leaves[name] for name in self._learnt.names if name in now}
+        kinds = {name: leaf.fields(self._learnt)[0].kind for name, leaf in leaves.items()}
+        return compare_profiles(kinds, {n: leaf.profile for n, leaf in leaves.items()}, now)
 
     def inverse_transform_ids(self, name: str, ids: ArrayLike) -> np.ndarray:
         """Look up the values behind encoded ids.

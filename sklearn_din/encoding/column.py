@@ -16,10 +16,12 @@ from sklearn_din.encoding.table import Columns
 from sklearn_din.encoding.vocabulary import Vocabularies
 from sklearn_din.features.schema import Field
 from sklearn_din.utils.spans import Rows, Spans
+from sklearn_din.utils.typed_fields import FORMS, from_dict_of, to_dict
 
 if TYPE_CHECKING:
     from sklearn_din.encoding.table_columns import TableColumns, TableStatistics
 
+KINDS: list[type[Column]] = []
 LATE = 0.1  # of the rows, the last ones
 
 
@@ -110,8 +112,11 @@ class Column(ABC):
     """A column of a table as its kind encodes it, or the histories of one behaviour.
 
     It never changes: it is made when roles are assigned, and what :meth:`finish` returns after all
-    training rows were counted can encode.
+    training rows were counted can encode. Files tell kinds apart by the names of their fields.
     """
+
+    def __init_subclass__(cls) -> None:
+        KINDS.append(cls)
 
     @property
     @abstractmethod
@@ -129,6 +134,9 @@ class Column(ABC):
     @abstractmethod
     def encode(self, part: Part, vocabularies: Vocabularies) -> dict[Any, Any]:
         """Encode some rows: by the name of the field, or the histories of the behaviour."""
+
+
+FORMS[Column] = to_dict, lambda value, what: from_dict_of(KINDS, value, what)
 
 
 class Leaf(Column):

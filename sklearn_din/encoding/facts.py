@@ -90,16 +90,6 @@ class HistoryFacts:
         """Return whether the events are floats without fractions: integers, some missing."""
         return self.is_numeric and self.any_number and not self.any_fraction
 
-    @property
-    def is_integer(self) -> bool:
-        """Return whether the events are integers."""
-        return self.kind == "integer"
-
-    @property
-    def is_nested(self) -> bool:
-        """Return whether the events are lists of values."""
-        return self.kind == "lists"
-
 
 @dataclass
 class ColumnFacts:

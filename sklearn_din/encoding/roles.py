@@ -4,6 +4,7 @@ from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 
+from sklearn_din.encoding.column import Column
 from sklearn_din.encoding.facts import ColumnFacts, gather_facts
 from sklearn_din.encoding.histories import Histories
 from sklearn_din.encoding.ids import IdColumn
@@ -56,31 +57,33 @@ def assign_roles(
     compared = {n for b in behaviours for n in b.candidates if n is not None}
     _check_disjoint(named | {METADATA_ROLE: list(metadata), "candidates": sorted(compared)})
     in_use = {name for behaviour in behaviours for name in behaviour.columns}
-    rules: list[tuple[Collection[str], str]] = [  # the first one with the column's name
-        (in_use | (compared & lists), "behaviour"),
-        (compared, "ids"),
-        (columns.histories, "history"),
-        (numbers, "numbers"),
-        (ids, "ids"),
-        (out, "out"),
-    ]
-    roles_of = {n: next((r for some, r in rules if n in some), "") for n in table.names}
-    roles_of = {name: role or facts[name].kind for name, role in roles_of.items()}
+    roles = {name: str(of.kind) for name, of in facts.items()}  # unless a later rule names it
+    roles |= dict.fromkeys(out, "out") | dict.fromkeys(ids, "ids")
+    roles |= dict.fromkeys(numbers, "numbers") | dict.fromkeys(columns.histories, "history")
+    roles |= dict.fromkeys(compared, "ids") | dict.fromkeys(lists, "lists")
+    roles |= dict.fromkeys(in_use, "behaviour")
 
-    ids = [name for name, role in roles_of.items() if role == "ids"]
-    of_lists = [name for name in table.names if name in lists and name not in in_use]
-    times = None if is_auto(elapsed) else check_names(elapsed, name="elapsed")
-    of_events = [name for behaviour in behaviours for name in behaviour.numbers]
-    check_columns(of_events, times or [], name="elapsed: the histories of numbers")
-    in_order: list[NumberColumn | IdColumn | Histories] = [
-        *(NumberColumn(name) for name, role in roles_of.items() if role == "numbers"),
-        *(IdColumn(name, name, is_compared=name in compared) for name in ids),
-        *(IdColumn(name, name, holds_lists=True) for name in of_lists),
+    def having(*some: str) -> list[str]:
+        return [name for name in table.names if roles[name] in some]
+
+    times = _read_elapsed(elapsed, behaviours)
+    in_order: list[Column] = [
+        *map(NumberColumn, having("numbers")),
+        *(IdColumn(name, name, is_compared=name in compared) for name in having("ids")),
+        *(IdColumn(name, name, holds_lists=True) for name in having("lists")),
         *(_make_histories(behaviour, lists, times) for behaviour in behaviours),
     ]
     _check_output_names({leaf.name for column in in_order for leaf in column.leaves}, in_use)
-    unused = tuple(name for name, role in roles_of.items() if role in ("time", "history"))
+    unused = tuple(having("time", "history"))
     return TableColumns(tuple(table.names), tuple(in_order), unused), columns.notices
+
+
+def _read_elapsed(elapsed: NamesParameter, behaviours: Sequence[Behaviour]) -> list[str] | None:
+    """Return the histories that the user calls times elapsed; None for "auto"."""
+    times = None if is_auto(elapsed) else check_names(elapsed, name="elapsed")
+    of_events = [name for behaviour in behaviours for name in behaviour.numbers]
+    check_columns(of_events, times or [], name="elapsed: the histories of numbers")
+    return times
 
 
 def _make_histories(
@@ -185,7 +188,7 @@ class _Columns:
         with it; never with a bag that the user names.
         """
         candidates = self._pair_lists()
-        nested = {name for name in self.histories if self.facts[name].history.is_nested}
+        nested = {name for name in self.histories if self.facts[name].history.kind == "lists"}
         lists = nested | {c for name in nested if (c := candidates[name]) is not None}
         self.histories = [n for n in self.histories if n in nested or n not in lists]
         possible = {n: self._candidate(n) for n in self.histories if n not in candidates}
@@ -267,7 +270,9 @@ class _Columns:
         if may_match and (column.kind == "ids" or column.is_whole):
             return "compared"
         is_number = self.facts.get(str(same), ColumnFacts()).kind == "numbers"
-        return "numbers" if events.is_numeric or (events.is_integer and is_number) else "pooled"
+        return (
+            "numbers" if events.is_numeric or (events.kind == "integer" and is_number) else "pooled"
+        )
 
     def _note_floats(self, name: str, candidate: str) -> str | None:
         """Return what to say of a history and its candidate, if both hold floats taken for ids."""
@@ -285,7 +290,7 @@ class _Columns:
         They are columns of lists too, which are no histories then.
         """
         facts, candidates = self.facts, dict(self.pairs)
-        nested = [name for name in self.histories if facts[name].history.is_nested]
+        nested = [name for name in self.histories if facts[name].history.kind == "lists"]
         lists = {n for n in self.histories if n not in nested and facts[n].kind == "history"}
         for name in nested:
             free, same = lists - self.pairs.keys(), self._named_after[name]
@@ -321,9 +326,9 @@ class _Columns:
         Where both are floats, these are ids if some are missing, else they may be quantities.
         """
         events, facts = self.facts[history].history, self.facts[column]
-        is_whole = events.is_integer or events.is_whole
+        is_whole = events.kind == "integer" or events.is_whole
         if facts.kind == "numbers":
-            are_ids = events.is_integer or facts.any_missing or events.any_missing
+            are_ids = events.kind == "integer" or facts.any_missing or events.any_missing
             return facts.is_whole and is_whole and are_ids
         are_ids = facts.kind == "ids" and (is_whole or not events.is_numeric)
         return events.kind is not None and are_ids and facts.is_whole == is_whole

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from sklearn_din.encoding.column import Chunk, Part
+from sklearn_din.encoding.column import Chunk, Column, Part
 from sklearn_din.encoding.fixed_vectors import VectorScale
 from sklearn_din.encoding.histories import Histories
 from sklearn_din.encoding.ids import IdColumn
@@ -52,7 +52,7 @@ class TableColumns:
     """
 
     names: tuple[str, ...]
-    columns: tuple[NumberColumn | IdColumn | Histories, ...]
+    columns: tuple[Column, ...]
     unused: tuple[str, ...] = ()
     vocabularies: Mapping[str, Vocabulary] = field(default_factory=dict)
     vector_scales: Mapping[str, VectorScale] = field(default_factory=dict)
@@ -78,7 +78,7 @@ class TableColumns:
         return {n for b in self.behaviours for n in b.candidates if n is not None}
 
     @cached_property
-    def leaves(self) -> dict[str, NumberColumn | IdColumn]:
+    def leaves(self) -> dict[str, Any]:
         """All columns of ids and of numbers, those of rows first."""
         return {leaf.name: leaf for column in self.columns for leaf in column.leaves}
 

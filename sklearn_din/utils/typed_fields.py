@@ -61,7 +61,7 @@ def from_dict_of(kinds: Sequence[type[T]], values: object, what: str) -> T:
     """Make the one of several dataclasses that has the fields of a dict."""
     if type(values) is dict:
         for kind in kinds:
-            if values.keys() == {field.name for field in dataclasses.fields(kind)}:  # type: ignore[arg-type]
+            if values.keys() == {*getattr(kind, "__dataclass_fields__", ())}:
                 return from_dict(kind, values)
     raise ValueError(f"{what} cannot be {values!r:.60}.")
 
