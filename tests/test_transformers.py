@@ -174,7 +174,7 @@ def test_moved_and_further_columns_are_taken_by_name(as_form):
     names = list(moved.columns)
     found = fitted.transform(as_form(moved))
     same(found, expected)
-    assert found.users.tolist() == expected.users.tolist()
+    assert found.user_keys.hashes.tolist() == expected.user_keys.hashes.tolist()
     of_fit = frame[frame.columns[::-1]]
     same(fitted.partial_fit(of_fit).transform(frame), expected)
     assert list(moved.columns) == names
