@@ -16,6 +16,7 @@ from sklearn_din import (
     DINClassifier,
     HistoryBuilder,
     HistorySequenceEncoder,
+    Ranker,
     TimeSplit,
     attach_aggregates,
     attach_history,
@@ -533,3 +534,18 @@ def test_one_users_bad_date_is_not_the_unit_of_all_times(own_clicks):
     assert said(lambda: builder.transform(bad))[0] == []
     many = rows.assign(time=rows["time"] - pd.Timedelta(days=54 * 365.25))
     assert "are about 1970" in said(lambda: builder.transform(many))[0][0]
+
+
+def test_a_catalogue_with_prefixes_or_other_categories_is_said_by_a_ranker(words):
+    X, y = words
+    model = make_pipeline(
+        HistorySequenceEncoder(user="user", time="time"),
+        DINClassifier(max_epochs=1, early_stopping=False),
+    ).fit(X, y)
+    items = X[["item", "category", "price", "device"]].drop_duplicates("item")
+    assert said(lambda: Ranker(model, items))[0] == []
+    (message,), _ = said(lambda: Ranker(model, respell(items, item="shop:{}".format)))
+    assert "'shop:i" in message
+    moved = items.assign(category=items["category"].sample(frac=1, random_state=0).to_numpy())
+    (message,), _ = said(lambda: Ranker(model, moved))
+    assert "have rows another item's category?" in message

@@ -35,9 +35,10 @@ def check(
 
     These are what :class:`HistorySequenceEncoder` and :class:`DINClassifier` warn of, or log, at
     ``fit``: columns taken differently from how they look, ids written in two ways, labels whose
-    larger one may be no click, histories that hold the row's own click or stand on other rows,
-    clocks that differ for some users, columns that are the label or a mean of it, and sampled rows
-    that reveal themselves.
+    larger one may be no click, rows of X and y in two orders, histories that hold the row's own
+    click, stand on other rows or keep the oldest events, clocks that differ for some users, columns
+    that are the label, a mean of it or a count that includes the row, rows logged twice, guests
+    that are one user, and sampled rows that reveal themselves.
 
     Parameters
     ----------
