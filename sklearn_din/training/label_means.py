@@ -21,6 +21,7 @@ LEAST_Z = -5.0
 BY_DESIGN = 0.8  # without any column: so many clicks of a group were drawn, such as one in three
 DEGREE = 3  # of the polynomial that makes a column a chance
 LEAST_CHANCE = 1e-3
+LEAST_VARIANCE = 0.2  # of a group's clicks: with less, scatter is no chi-squared
 
 
 def find_label_means(X: EncodedFeatures, clicks: np.ndarray) -> Iterator[Finding]:
@@ -120,6 +121,10 @@ def _scatter(group: np.ndarray, clicks: np.ndarray, chance: np.ndarray) -> tuple
     """Return the scatter of groups' clicks over that of coins, and how far below it is."""
     is_there = group >= 0
     group, rest, p = group[is_there], (clicks - chance)[is_there], chance[is_there]
-    squares = np.bincount(group, rest) ** 2 / np.bincount(group, p * (1 - p))
+    variance = np.bincount(group, p * (1 - p))
+    is_large = variance >= LEAST_VARIANCE
+    if is_large.sum() < MIN_GROUPS:
+        return 1.0, 0.0
+    squares = np.bincount(group, rest)[is_large] ** 2 / variance[is_large]
     scatter, spread = float(squares.mean()), 2 / (9 * len(squares))
     return scatter, (np.cbrt(scatter) - 1 + spread) / float(np.sqrt(spread))  # Wilson, Hilferty
