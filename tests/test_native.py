@@ -647,6 +647,17 @@ def test_threads_of_a_training_serve_one_call_at_a_time_and_no_forked_child():
 
 
 @needs_library
+def test_a_thread_that_wakes_late_takes_no_task_of_a_small_batch():
+    large, small = make_impressions(600, max_length=40), make_impressions(5, max_length=40)
+    module = make_network(large)
+    expected = step_of(module, large), step_of(module, small)
+    with use_native_threads(8):  # of which some are still asleep when a step is over
+        for _ in range(300):
+            assert np.array_equal(step_of(module, large), expected[0])
+            assert np.array_equal(step_of(module, small), expected[1])
+
+
+@needs_library
 def test_an_exception_while_threads_compute_comes_when_they_have_ended():
     X = make_impressions(600, max_length=40)
     module = make_network(X)

@@ -27,7 +27,7 @@ class Team {
     std::condition_variable has_tasks, is_done;
     Work work;
     int64_t next = 0, n_tasks = 0, n_running = 0;
-    bool is_busy = false, is_closed = false;
+    bool is_busy = false, is_closed = false, is_shared = false;
     std::exception_ptr failure;
 
     static int64_t number_of_process() {
@@ -38,8 +38,11 @@ class Team {
 #endif
     }
 
+    // A thread may wake late, when tasks have come that are for the one who waits alone.
+    bool has_task(int64_t thread) const { return next < n_tasks && (is_shared || thread == 0); }
+
     void take_tasks(int64_t thread, std::unique_lock<std::mutex>& lock) {
-        while (next < n_tasks) {
+        while (has_task(thread)) {
             const int64_t task = next++;
             std::exception_ptr own;
             n_running++;
@@ -60,7 +63,7 @@ class Team {
         std::unique_lock<std::mutex> lock(mutex);
         while (!is_closed) {
             take_tasks(thread, lock);
-            has_tasks.wait(lock, [&] { return is_closed || next < n_tasks; });
+            has_tasks.wait(lock, [&] { return is_closed || has_task(thread); });
         }
     }
 
@@ -99,15 +102,17 @@ public:
         is_busy = false;
     }
 
-    // Has the threads begin; ``wakes`` none where the tasks are too small to be worth it.
-    void begin(int64_t n, bool wakes, Work given) {
+    // Has the threads begin; without ``shares`` all tasks are for the one who waits, as where they
+    // are too small to be worth a thread.
+    void begin(int64_t n, bool shares, Work given) {
+        const bool are_several = shares && n > 1 && n_threads > 1;
         {
             std::lock_guard<std::mutex> lock(mutex);
             work = std::move(given);
-            next = 0, n_tasks = n;
+            next = 0, n_tasks = n, is_shared = are_several;
             failure = nullptr;
         }
-        if (!wakes || n < 2 || n_threads < 2) return;
+        if (!are_several) return;
         start_threads();
         for (int64_t i = 1; i < std::min(n, n_threads); i++) has_tasks.notify_one();
     }
