@@ -998,7 +998,7 @@ NAN = pd.DataFrame([{"user": 1, "item": "car"}])
     *((lambda u, c, options=options: (u, c, options), message) for options, message in [
         ({"exclude": "past"}, "must be one of history, None, got 'past'"),
         ({"exclude": NAN[["item"]]}, r"got \[\] and \['item'\]. users has \['user'"),
-        ({"only": NAN.assign(device="x")}, r"what: .* 'device'\] and \['item"),
+        ({"only": NAN.assign(device="x")}, r"candidates, got .* 'device'\] and \['item"),
         ({"exclude": NAN.astype(str)}, "'user' must be of one kind, got text and"),
         ({"only": NAN}, "pairs of the users and candidates .* none"),
         ({"by": "populraity"}, "candidates has no column 'populraity'"),

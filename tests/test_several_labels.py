@@ -220,7 +220,7 @@ def test_candidates_are_ranked_by_a_label_or_a_weighting(fitted, rows, label):
     assert best["item"].tolist() == expected["item"].tolist()
     name = "score" if isinstance(label, dict) else "probability"
     np.testing.assert_allclose(best[name], expected["score"], rtol=1e-4)
-    message = r"label must name one of \['click', 'purchase'\], or give"
+    message = r"label must be one of \['click', 'purchase'\], or a dict"
     for wrong in (None, "sale", {"click": -1}, {}):
         with pytest.raises(ValueError, match=message):
             Ranker(fitted, candidates, label=wrong)
@@ -274,5 +274,5 @@ def test_an_onnx_file_has_labels_which_numbers_name_as_text_does(after, rows, tm
             models = (Ranker(m, candidates, label=label) for m in (model, loaded))
             expected, found = (ranker.rank(user, top_k=3).iloc[:, -1] for ranker in models)
             np.testing.assert_allclose(found, expected, atol=1e-5)
-        with pytest.raises(ValueError, match=r"label must name one of \['0', '1'\], .*got None"):
+        with pytest.raises(ValueError, match=r"label must be one of \['0', '1'\], .*got None"):
             Ranker(loaded, candidates)

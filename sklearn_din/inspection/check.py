@@ -66,7 +66,7 @@ def check(
     >>> X["clicked"] = [1.0, 0.0] * 100
     >>> table = check(X.astype({"price": float}), [1, 0] * 100)
     >>> list(table["name"][table["verdict"] != "nothing found"])
-    ['histories on their rows', 'columns that are the label']
+    ['histories on their rows', 'columns that are the label', 'guests']
     >>> print(table["verdict"][3], table["what to do"][3], sep=": ")
     not checked: Pass user= and time=.
     """

@@ -36,7 +36,7 @@ class Keys:
     values : (n_keys,). The keys, or their hashes.
 
     >>> keys = Keys.read(np.array(["7", "hat", None, "7"], dtype=object), name="user")
-    >>> keys.codes.tolist(), keys.kind, keys.hashes[0] == Keys.read(np.array([7.0])).hashes[0]
+    >>> keys.codes.tolist(), keys.kind, bool(keys.hashes[0] == Keys.read(np.array([7.0])).hashes[0])
     ([0, 1, -1, 0], 'text', True)
     """
 
