@@ -6,7 +6,7 @@ OLDEST ?= $(VENV)-oldest
 ENGINES ?= $(VENV)-engines
 ECOSYSTEM ?= $(VENV)-ecosystem
 
-.PHONY: setup tools main check test test-torch test-page test-oldest test-engines test-ecosystem lint audit lock bench
+.PHONY: setup tools main check test test-torch test-threads test-page test-oldest test-engines test-ecosystem lint audit lock bench
 .PHONY: quality proofs native sanitize wheels
 .PHONY: house docs release reproducible docs-offline clean
 
@@ -33,6 +33,11 @@ test: lint
 test-torch: setup
 	SKLEARN_DIN_NATIVE=0 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto tests/test_native.py \
 		tests/test_estimator.py tests/test_net.py tests/test_ranking.py tests/test_summary.py
+
+# What fits, once more by two threads, which share each step.
+test-threads: setup
+	OMP_NUM_THREADS=2 $(BIN)/python -m pytest tests/test_native.py tests/test_estimator.py tests/test_net.py \
+		tests/test_concurrency.py
 
 # The native code, compiled anew after a change of its sources.
 native: setup
