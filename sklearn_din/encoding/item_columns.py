@@ -15,6 +15,7 @@ LEAST_ITEMS = 20  # of two rows or more
 ALMOST_ALL = 0.99  # of them have one value of a column that follows from the item
 SAMPLED_ITEMS = 2_000
 MOSTLY = 0.5  # of the items, with another value than at fit
+LOOKED_AT = 10_000  # rows
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,8 @@ class ItemSample:
         for name, (items, values) in self.pairs.items():
             if self.item not in columns or name not in columns or not len(items):
                 continue
-            shown, now = np.asarray(columns[self.item]), np.asarray(columns[name])
+            some = slice(None, None, max(len(columns[name]) // LOOKED_AT, 1))
+            shown, now = np.asarray(columns[self.item])[some], np.asarray(columns[name])[some]
             place = np.minimum(np.searchsorted(items, shown), len(items) - 1)
             is_there = (items[place] == shown) & (now >= FIRST_KNOWN_ID)
             rows = np.flatnonzero(is_there & (now != values[place]))
