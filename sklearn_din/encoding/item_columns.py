@@ -32,8 +32,8 @@ class ItemSample:
         for name, (items, values) in self.pairs.items():
             if self.item not in columns or name not in columns or not len(items):
                 continue
-            some = slice(None, None, max(len(columns[name]) // LOOKED_AT, 1))
-            shown, now = np.asarray(columns[self.item])[some], np.asarray(columns[name])[some]
+            both = np.asarray(columns[self.item]), np.asarray(columns[name])
+            shown, now = (spread(ids, LOOKED_AT) for ids in both)
             place = np.minimum(np.searchsorted(items, shown), len(items) - 1)
             is_there = (items[place] == shown) & (now >= FIRST_KNOWN_ID)
             rows = np.flatnonzero(is_there & (now != values[place]))

@@ -13,7 +13,6 @@ from sklearn_din.encoding.profile import ColumnProfile
 from sklearn_din.encoding.scaling import EventScale, Moments, indicator
 from sklearn_din.encoding.table import Columns
 from sklearn_din.encoding.vocabulary import Vocabularies
-from sklearn_din.features.request_columns import neutral_columns
 from sklearn_din.features.schema import Field
 from sklearn_din.utils.spans import Rows, Spans
 
@@ -67,7 +66,7 @@ class NumberColumn(Leaf):
         if self.is_history:
             return [Field(self.name, "numeric_history")]
         elapsed = self.scale.scale if self.scale.is_elapsed else 0.0
-        alone = np.array([neutral_columns(columns.names).get(self.name, np.nan)])
+        alone = np.array([columns.neutral.get(self.name, np.nan)])
         neutral = float(self.scale.encode(alone)[0])
         indicators = [Field(indicator(self.name), "numeric")] * self.has_indicator
         return [Field(self.name, "numeric", elapsed_scale=elapsed, neutral=neutral), *indicators]

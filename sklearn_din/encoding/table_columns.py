@@ -24,6 +24,7 @@ from sklearn_din.encoding.vocabulary import IdRules, Occurrences, Vocabulary, pl
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.level_columns import find_levels, level_columns
 from sklearn_din.features.lists import IdLists
+from sklearn_din.features.request_columns import neutral_columns
 from sklearn_din.features.schema import UNKNOWN_ID, Behaviour, Schema
 from sklearn_din.utils.validation import time_numbers
 
@@ -91,6 +92,11 @@ class TableColumns:
     def ids(self) -> dict[str, IdColumn]:
         """The columns of ids and of lists of them."""
         return {n: leaf for n, leaf in self.leaves.items() if isinstance(leaf, IdColumn)}
+
+    @cached_property
+    def neutral(self) -> dict[str, float]:
+        """What numbers that compare rows of a request are of a row alone."""
+        return neutral_columns(self.names)
 
     @property
     def numeric(self) -> list[str]:

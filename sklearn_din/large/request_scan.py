@@ -15,10 +15,9 @@ from sklearn_din.utils.scan import Scan
 
 def compare_scan(scan: Scan, request: list[str], columns: list[str]) -> AttachedScan:
     """Attach comparisons to a scan, in whose order the rows of a request follow each other."""
-    kinds = {name: pd.Series([], dtype=kind) for name, kind in scan.all_dtypes.items()}
-    check_compared(pd.DataFrame(kinds), request, columns)
+    check_compared(scan.frame, request, columns)
     new_names = [new for name in columns for new in name_columns(name)]
-    read = scan.narrow([*dict.fromkeys([*request, *columns])])
+    read = scan.narrow([*request, *columns])
 
     def write(writer: StoreWriter) -> None:
         begun = [np.empty(0, dtype=np.uint64)]

@@ -63,7 +63,7 @@ class Catalogue:
         if memory is not None and memory.memory_ is not None:
             self.levels = PairLevels(memory.memory_, learnt, candidates)
         self.requests = PairRequests(fitted.encoder.feature_names_in_, candidates)
-        of_pairs = {*self.requests.names, *(() if self.levels is None else self.levels.names)}
+        of_pairs = {*self.requests.neutral, *(() if self.levels is None else self.levels.names)}
         if users is not None and fitted.around_encoder()[0]:
             self._user = frame_of_users(users)[:1]
             user = self._user.iloc[np.zeros(len(candidates), dtype=np.intp)]
@@ -140,7 +140,9 @@ class Catalogue:
     def compare(
         self, users: np.ndarray, candidates: np.ndarray, levels: Callable[..., dict] | None
     ) -> dict[str, np.ndarray]:
-        """Return how pairs compare within the list of their user, encoded; the lists are whole."""
+        """Return how pairs compare within the whole list of their user, encoded."""
+        if not self.requests.neutral:
+            return {}
         raw = None if levels is None else partial(levels, is_encoded=False)
         return self._rows.learnt.encode_numbers(self.requests.compare(users, candidates, raw))
 
@@ -160,7 +162,7 @@ class Catalogue:
         candidates = np.linspace(n_candidates - 1, 0, n_pairs).astype(np.intp)
         pairs = self._pair(frame.iloc[rows], candidates)
         together = self._rows.encode_columns(Columns(pairs, separator=self._separator))
-        joint = {*self.requests.names, *(() if self.levels is None else self.levels.names)}
+        joint = {*self.requests.neutral, *(() if self.levels is None else self.levels.names)}
         missing = {indicator(name) for name in joint}
         taken = self.take(
             of_user, rows, candidates, None, dict.fromkeys(joint | missing, np.empty(0))

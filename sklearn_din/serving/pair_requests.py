@@ -23,22 +23,16 @@ class PairRequests:
 
     Attributes
     ----------
-    compared : list of str
-        The columns whose values are compared.
-    names : list of str
-        The columns that are made.
     neutral : dict of str to float
-        What each of them is of a row alone.
+        What each column that is made is of a row alone.
     """
 
     def __init__(self, names: Collection[str], candidates: pd.DataFrame) -> None:
         self._columns = find_compared(names)
-        self.compared = list(self._columns)
         self.neutral = neutral_columns(names)
-        self.names = list(self.neutral)
         self._numbers = {
             name: as_numbers(candidates[name], name=f"candidates[{name!r}]")
-            for name in self.compared
+            for name in self._columns
             if name in candidates
         }
 

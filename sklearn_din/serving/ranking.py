@@ -307,7 +307,6 @@ class Ranker(Generic[IntoDataFrameT]):
             rows, positions = np.divmod(block, n_candidates)
             # The same pair can get logits that differ in the last bits, by its place in the batch:
             # rounded, equal candidates are ties and keep their order
-            pairs.compare(block)
             if numbers_to_rank_by is None:
                 scores = pairs.logits(block)
                 order = scores.round(5)
@@ -317,7 +316,9 @@ class Ranker(Generic[IntoDataFrameT]):
                 values = self._reading.value_of(order)
                 order = diversity.reorder(rows, positions, order, values)
             places, rank = _best_of_each_user(rows, order, top_k)
-            logits.append(scores[places] if by is None else pairs.logits(block[places]))
+            logits.append(
+                scores[places] if by is None else pairs.logits(block[places], among=block)
+            )
             best.append(block[places])
             ranks.append(rank)
         n_without = pairs.n_users - sum(int((rank == 1).sum()) for rank in ranks)
@@ -435,7 +436,6 @@ class _Pairs:
     ) -> None:
         self.catalogue, self.users, self.reading = catalogue, users, reading
         self._levels = levels
-        self._list, self._compared = NO_PAIRS, dict[str, np.ndarray]()
         self.candidates = catalogue.candidates
         self.n_users = len(users) if isinstance(users, pd.DataFrame) else 1
         self._read = catalogue.read(users)
@@ -477,22 +477,23 @@ class _Pairs:
             own = slice(*np.searchsorted(excluded, [first, first + n_candidates]))
             yield first + catalogue.choose(self.user_rows, user, n, excluded[own] - first)
 
-    def compare(self, numbers: np.ndarray) -> None:
-        """Let pairs, all those of their users, in ascending order, be the lists that are ranked."""
-        if self.catalogue.requests.compared:
-            pairs = np.divmod(numbers, len(self.candidates))
-            self._list, self._compared = numbers, self.catalogue.compare(*pairs, self._levels)
+    def logits(self, numbers: np.ndarray, *, among: np.ndarray | None = None) -> np.ndarray:
+        """Return log-odds of pairs by their numbers, some at a time.
 
-    def logits(self, numbers: np.ndarray) -> np.ndarray:
-        """Return log-odds of pairs by their numbers, some at a time."""
+        among : all pairs of the lists that are ranked, in ascending order; None: ``numbers``
+        """
         catalogue, scores = self.catalogue, [np.empty(0, dtype=np.float32)]
         users, candidates = np.divmod(numbers, len(self.candidates))
+        ranked = np.divmod(numbers if among is None else among, len(self.candidates))
+        compared = catalogue.compare(*ranked, self._levels)
+        if among is not None:
+            places = np.searchsorted(among, numbers)
+            compared = {name: column[places] for name, column in compared.items()}
         for start in range(0, len(numbers), SCORED_TOGETHER):
             block = slice(start, start + SCORED_TOGETHER)
-            places = np.searchsorted(self._list, numbers[block])
-            compared = {name: column[places] for name, column in self._compared.items()}
             pairs = users[block], candidates[block]
-            X = catalogue.take(self.user_rows, *pairs, self._levels, compared)
+            own = {name: column[block] for name, column in compared.items()}
+            X = catalogue.take(self.user_rows, *pairs, self._levels, own)
             scores.append(self.reading.score(catalogue.score(X)))
         return np.concatenate(scores)
 

@@ -215,12 +215,14 @@ def _find_first_clicks_of(X: EncodedFeatures, name: str, clicks: np.ndarray) -> 
     """
     ids, is_click = X.columns[name], clicks == 1
     rows = np.flatnonzero((ids >= FIRST_KNOWN_ID) & (is_click | (clicks == 0)))
-    n_shown, n_clicked = (np.bincount(ids[part]) for part in (rows, rows[is_click[rows]]))
-    n_clicked = np.pad(n_clicked, (0, len(n_shown) - len(n_clicked)))
-    is_rejected = (n_clicked == 0) & (n_shown * is_click[rows].mean() >= EXPECTED_CLICKS)
-    share = n_shown[is_rejected].sum() / max(int((~is_click[rows]).sum()), 1)
-    is_enough = min(is_click[rows].sum(), (~is_click[rows]).sum()) >= LABEL_ROWS
-    if is_enough and share >= NEVER_CLICKED:
+    ids, is_click = ids[rows], is_click[rows]
+    if min(is_click.sum(), (~is_click).sum()) < LABEL_ROWS:
+        return None
+    n_shown = np.bincount(ids)
+    n_clicked = np.bincount(ids[is_click], minlength=len(n_shown))
+    is_rejected = (n_clicked == 0) & (n_shown * is_click.mean() >= EXPECTED_CLICKS)
+    share = n_shown[is_rejected].sum() / (~is_click).sum()
+    if share >= NEVER_CLICKED:
         return Finding(
             "clicks before",
             f"{share:.0%} of the rows without a click show a value of {name} that nobody ever "
@@ -229,12 +231,10 @@ def _find_first_clicks_of(X: EncodedFeatures, name: str, clicks: np.ndarray) -> 
         )
     if X.times is None or (X.times != X.times).any():
         return None
-    ids, times, is_click = ids[rows], X.times[rows], is_click[rows]
-    if min(is_click.sum(), (~is_click).sum()) < LABEL_ROWS:
-        return None
-    first = np.full(ids.max() + 1, times.max())
+    times = X.times[rows]
+    first = np.full(len(n_shown), times.max())
     np.minimum.at(first, ids[is_click], times[is_click])
-    n_clicks = np.bincount(ids[is_click], minlength=len(first))[ids[~is_click]]
+    n_clicks = n_clicked[ids[~is_click]]
     came_up = first[ids] < times
     clicked, others = came_up[is_click].mean(), came_up[~is_click].mean()
     early = min(clicked, (n_clicks / (n_clicks + 1)).mean()) - others

@@ -27,8 +27,9 @@ def check_row_labels(X: Any, y: Any) -> None:
     if not theirs.isin(mine).all() or not theirs.is_unique:
         return
     row = int((mine != theirs).argmax())
+    of_x, of_y = (labels[row : row + 1].tolist()[0] for labels in (mine, theirs))
     ways = (
-        f"the label of row {row} is {mine[row]!r} in X and {theirs[row]!r} in y. Rows are paired "
+        f"the label of row {row} is {of_x!r} in X and {of_y!r} in y. Rows are paired "
         "by position: y.loc[X.index] brings y into the order of X; y.to_numpy() says that it is in "
         "that order already."
     )
