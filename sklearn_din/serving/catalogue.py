@@ -62,7 +62,7 @@ class Catalogue:
         self.levels = None
         if memory is not None and memory.memory_ is not None:
             self.levels = PairLevels(memory.memory_, learnt, candidates)
-        self.requests = PairRequests(fitted.encoder.feature_names_in_, candidates)
+        self.requests = PairRequests(learnt.numbers, candidates)
         of_pairs = {*self.requests.neutral, *(() if self.levels is None else self.levels.names)}
         if users is not None and fitted.around_encoder()[0]:
             self._user = frame_of_users(users)[:1]

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Mapping
+from fractions import Fraction
 
 import numpy as np
 import pandas as pd
 
 from sklearn_din.encoding.cells import as_numbers
-from sklearn_din.features.request_columns import compare_within, find_compared, neutral_columns
+from sklearn_din.encoding.number import NumberColumn
+from sklearn_din.encoding.profile import LEAST_DECILES
+from sklearn_din.features.request_columns import (
+    NEUTRAL,
+    compare_within,
+    find_compared,
+    neutral_columns,
+)
+from sklearn_din.utils.warnings import warn_once
+
+LONGER = 10  # times as many rows as the requests of the training rows
 
 
 class PairRequests:
@@ -16,8 +27,8 @@ class PairRequests:
 
     Parameters
     ----------
-    names : collection of str
-        Columns that a model was fitted on.
+    numbers : dict of str to NumberColumn
+        The columns of numbers that a model was fitted on.
     candidates : DataFrame of shape (n_candidates, ...)
         Whose numbers are compared; those of users are equal in a list, so that nothing differs.
 
@@ -27,9 +38,11 @@ class PairRequests:
         What each column that is made is of a row alone.
     """
 
-    def __init__(self, names: Collection[str], candidates: pd.DataFrame) -> None:
-        self._columns = find_compared(names)
-        self.neutral = neutral_columns(names)
+    def __init__(self, numbers: Mapping[str, NumberColumn], candidates: pd.DataFrame) -> None:
+        self._columns = find_compared(numbers)
+        self.neutral = neutral_columns(numbers)
+        shares = [numbers[own.share].profile.bins for own in self._columns.values()]
+        self._n_rows = max(map(count_rows, shares), default=0)
         self._numbers = {
             name: as_numbers(candidates[name], name=f"candidates[{name!r}]")
             for name in self._columns
@@ -43,6 +56,13 @@ class PairRequests:
 
         levels : a function of both, where a memory makes levels of pairs
         """
+        n_rows = int(np.bincount(users - users.min(initial=0)).max(initial=0))
+        if 0 < LONGER * self._n_rows < n_rows:
+            warn_once(
+                f"a list of {n_rows} candidates is ranked by comparisons (attach_request) that "
+                f"were learnt from requests of {self._n_rows} rows or fewer: its order holds, its "
+                "probabilities may not. Rank fewer (only=, shortlist=), or use the order alone."
+            )
         made = {} if levels is None else levels(users, candidates)
         columns: dict[str, np.ndarray] = {}
         for name, names in self._columns.items():
@@ -51,3 +71,18 @@ class PairRequests:
                 numbers = self._numbers[name][candidates]
             columns |= zip(names, compare_within(numbers, users), strict=True)
         return columns
+
+
+def count_rows(shares: np.ndarray) -> int:
+    """Return the number of rows of long requests at fit, from the deciles of ``NAME_share``.
+
+    Of n rows, the shares are multiples of 1 / (n - 1), or of half of it where values are equal: the
+    largest denominator is n - 1 or more. 0 where most rows are neutral, such as rows alone.
+
+    >>> count_rows(np.array([0, 1, 2, 2, 3, 4, 5, 6, 7]) / 7)
+    8
+    """
+    compared = shares[shares != NEUTRAL.share]
+    if len(compared) < LEAST_DECILES:
+        return 0
+    return 1 + max(Fraction(share).limit_denominator(10**6).denominator for share in compared)
