@@ -34,7 +34,7 @@ from sklearn.pipeline import Pipeline
 
 from sklearn_din import load, save
 from sklearn_din.saving import OWN_TYPES, ModelFileError
-from sklearn_din.utils.plain_values import from_plain, to_plain
+from sklearn_din.utils.plain_values import KIND, read_value, write_value
 from tests.abilities import ABILITIES, FRAME, make_encoder, outputs
 from tests.model_origins import SMALL, make_origins
 
@@ -63,7 +63,8 @@ class Saved:
 
     @property
     def schema(self):
-        return json.loads(self.members["schema.json"])
+        """The text of the file; the texts of our estimators in it are taken apart too."""
+        return json.loads(self.members["schema.json"], object_hook=_open_text)
 
     def zip_with(self, changes, *, extra=(), deflate=()):
         """Put a file together again, with other members."""
@@ -79,13 +80,23 @@ class Saved:
 
     def zip_with_schema(self, schema):
         try:
-            text = json.dumps(schema)
+            text = json.dumps(json.loads(json.dumps(schema), object_hook=_close_text))
         except (ValueError, RecursionError):  # a part was put into itself
             text = "{}"
         return self.zip_with({"schema.json": text})
 
     def pick_array(self, chance):
         return chance.choice(sorted(name for name in self.members if name.endswith(".npy")))
+
+
+def _open_text(node):
+    is_text = node.get("__loader__") == "JsonNode" and node["content"].startswith('"{')
+    return node | {"content": json.loads(json.loads(node["content"]))} if is_text else node
+
+
+def _close_text(node):
+    is_open = node.get("__loader__") == "JsonNode" and isinstance(node.get("content"), dict)
+    return node | {"content": json.dumps(json.dumps(node["content"]))} if is_open else node
 
 
 def flip_bits(chance, content, n_bits=1):
@@ -168,6 +179,7 @@ def schema_bits(chance, saved):
 VALUES = (None, True, -1, 0, 2, 3, 7, 10**9, 2**63, 10**400, 0.5, -0.0, 1e308, "", "item", "nan")
 VALUES += ("os.system", "__class__", "../x", "\udc80", "null", "[]", "{}", "NaN", "Infinity", "9e9")
 VALUES += ([], {}, [[]], "true", '"x"', "[1, 2]", "-1", "1e400", "999999999999999999999", "tuple")
+KINDS = ("array", "tuple", "dict", "set", "objects", "numpy", "frame", "index", "bytes", "eval")
 LOADERS = ("DictNode", "ListNode", "TupleNode", "SetNode", "ObjectNode", "JsonNode", "TypeNode")
 LOADERS += ("FunctionNode", "NdArrayNode", "ConstructorFromReduceNode", "BytesNode", "MethodNode")
 LOADERS += ("PartialNode", "OperatorFuncNode", "RandomStateNode", "DTypeNode", "SliceNode", "x")
@@ -190,6 +202,13 @@ def _nodes(schema):
         for parent, key in _places(schema, [])
         if isinstance(parent[key], dict) and "__loader__" in parent[key]
     ]
+
+
+def _text_places(schema):
+    """All (parent, key) in the texts of our estimators."""
+    nodes = [parent[key] for parent, key in _nodes(schema)]
+    texts = [n["content"] for n in nodes if n["__loader__"] == "JsonNode"]
+    return [place for text in texts if isinstance(text, dict) for place in _places(text, [])]
 
 
 def schema_changed(chance, saved):
@@ -216,9 +235,26 @@ def schema_changed(chance, saved):
 def a_value_changed(chance, saved):
     """Replace a number, a text or a constant, as it would stand in a valid file."""
     schema = saved.schema
-    nodes = [(p, k) for p, k in _nodes(schema) if p[k]["__loader__"] == "JsonNode"]
-    for parent, key in chance.sample(nodes, chance.choice([1, 1, 1, 3])):
-        parent[key]["content"] = json.dumps(chance.choice(VALUES))
+    places = [(p, k) for p, k in _text_places(schema) if not isinstance(p[k], dict | list)]
+    for parent, key in chance.sample(places, chance.choice([1, 1, 1, 3])):
+        parent[key] = copy.deepcopy(chance.choice(VALUES))
+    return saved.zip_with_schema(schema)
+
+
+def another_kind(chance, saved):
+    """Another kind of value, made of the same parts."""
+    schema = saved.schema
+    parent, key = chance.choice([(p, k) for p, k in _text_places(schema) if k == KIND])
+    parent[key] = chance.choice(KINDS)
+    return saved.zip_with_schema(schema)
+
+
+def parts_exchanged(chance, saved):
+    """One part of a text in the place of another, or a second time."""
+    schema = saved.schema
+    (one, key), (other, place) = chance.sample(_text_places(schema), 2)
+    values = copy.deepcopy([one[key], other[place]])
+    one[key], other[place] = values[1], values[chance.randrange(2)]
     return saved.zip_with_schema(schema)
 
 
@@ -275,7 +311,7 @@ def ids_out_of_range(chance, saved):
     schema = saved.schema
     places = [(p, k) for p, k in _places(schema, []) if k == "n_ids"]
     for parent, key in chance.sample(places, chance.randrange(1, 4)):
-        parent[key]["content"] = str(chance.choice([0, 1, 2, 5, 10**6, 10**12, -3]))
+        parent[key] = chance.choice([0, 1, 2, 5, 10**6, 10**12, -3])
     return saved.zip_with_schema(schema)
 
 
@@ -341,6 +377,7 @@ DAMAGES = {
 FORGERIES = {
     **{members_swapped: 4, a_member_more_or_less: 2, a_path_for_a_name: 2, schema_text: 3},
     **{schema_bits: 8, schema_changed: 15, a_value_changed: 12, nodes_exchanged: 6},
+    **{another_kind: 6, parts_exchanged: 8},
     **{another_loader: 4, a_hostile_type: 8, own_type_elsewhere: 4},
     **{ids_out_of_range: 2, arrays_changed: 12, numbers_not_finite: 4},
     **{array_bits: 6, a_huge_array_header: 4},
@@ -392,7 +429,7 @@ class Judge:
             self.truth[name] = outputs(model, rows[name])
             repr(model)  # scikit-learn imports what it needs for that when first asked
             assert (outputs(load(path), rows[name]) == self.truth[name]).all()
-        from_plain(to_plain(pd.Timestamp("2024-01-01", tz="Europe/Berlin")))  # finds the zones
+        read_value(*write_value(pd.Timestamp("2024-01-01", tz="Europe/Berlin")))  # finds the zones
         for name in TRUSTED:
             importlib.import_module(name.rpartition(".")[0])
         self.worst_memory = 0.0

@@ -39,7 +39,7 @@ from sklearn_din.training.target import Click, Labels, Target, is_missing
 from sklearn_din.utils.compat import _fit_context, constraints_of
 from sklearn_din.utils.estimator_state import EstimatorState, check_feature_names, check_keys
 from sklearn_din.utils.extras import ranks
-from sklearn_din.utils.typed_fields import from_dict, from_dict_of, to_dict
+from sklearn_din.utils.typed_fields import from_dict, from_dict_of
 from sklearn_din.utils.warnings import warn_user
 
 if TYPE_CHECKING:
@@ -257,8 +257,8 @@ class DINEstimator(EstimatorState, Parameters, BaseEstimator):
             attributes.pop(name)
         names = {*LEARNT, "feature_names_in_"} - {"schema", "target", "net"}
         return {
-            "schema": to_dict(attributes.pop("schema_")),
-            "target": to_dict(attributes.pop("_target")),
+            "schema": attributes.pop("schema_"),
+            "target": attributes.pop("_target"),
             "net": net_state(net),
             **{name: attributes.pop(name) for name in sorted(names) if name in attributes},
         }

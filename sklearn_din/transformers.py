@@ -474,14 +474,13 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
             self._learn(table)
             return
         from sklearn_din.features.store import StoreWriter, make_once
-        from sklearn_din.utils.plain_values import from_plain, to_plain
 
         def learn(writer: StoreWriter) -> None:
             self._learn(table)
-            writer.append_value(to_plain(self._learnt_state()))
+            writer.append_value(self._learnt_state())
 
         store = make_once(table.scan.cache_dir, name, learn, memory=table.scan.memory)
-        self._restore_fitted(from_plain(store.read_value()))
+        self._restore_fitted(store.read_value())
 
     def _learn(self, table: Impressions) -> None:
         """Fit in two passes over the chunks of a table: roles first, then statistics."""
@@ -583,19 +582,19 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
         """Name of the store that keeps what is learnt or encoded; "" without a ``cache_dir``."""
         if table.scan is None or table.scan.cache_dir is None:
             return ""
-        from sklearn_din.utils.plain_values import split_arrays, to_plain
+        from sklearn_din.utils.plain_values import write_value
 
         facts: dict[str, Any] = {"parameters": self.get_params(deep=False)}
         if what == "encoded":
             facts["learnt"] = self._learnt_state()
-        text, arrays = split_arrays(to_plain(facts))
+        text, arrays = write_value(to_dict(facts))
         scan = table.scan.fingerprint()
         return f"{what}-{digest(__version__, scan, text, *arrays.values())[:32]}"
 
     def _learnt_state(self) -> dict[str, Any]:
         names = ("n_features_in_", "feature_names_in_")
         features = {name: vars(self)[name] for name in names if name in vars(self)}
-        return {"learnt": to_dict(self._learnt), **features}
+        return {"learnt": self._learnt, **features}
 
     def _get_fitted(self, attributes: dict[str, Any]) -> dict[str, Any] | None:
         if "schema_" not in attributes:

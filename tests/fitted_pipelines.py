@@ -6,6 +6,7 @@ from sklearn.pipeline import Pipeline
 
 from sklearn_din import DINClassifier, HistorySequenceEncoder, attach_history
 from sklearn_din.datasets import make_click_log
+from sklearn_din.utils.plain_values import read_value, write_value
 
 CANDIDATE = ["item", "category", "price"]
 
@@ -56,3 +57,11 @@ def make_rows(n_users=8, n_items=9, n_rows=80, seed=0):
     frame["item"] = [f"i{n}" for n in random_state.randint(n_items, size=n_rows)]
     frame["price"] = np.where(random_state.rand(n_rows) < 0.1, np.nan, random_state.rand(n_rows))
     return frame, random_state.randint(2, size=n_rows)
+
+
+def edit_state(state, edit):
+    """Return the state of an estimator, as files and pickles hold it, with other values."""
+    values = read_value(state["text"], state["arrays"])
+    edit(values)
+    text, arrays = write_value(values, keeps_objects=True)
+    return state | {"text": text, "arrays": arrays}

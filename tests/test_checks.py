@@ -19,7 +19,7 @@ from sklearn_din import (
 from sklearn_din.server.answers import Answers
 from sklearn_din.training.label_means import find_label_means
 from sklearn_din.training.wrong_histories import find_clocks_of_some, find_wrong_rows
-from sklearn_din.utils.plain_values import from_plain, to_plain
+from sklearn_din.utils.plain_values import read_value
 from tests.click_frames import as_lists
 from tests.fitted_pipelines import make_model
 from tests.tables import as_scan, said
@@ -371,7 +371,8 @@ def test_the_encoder_keeps_the_longest_history_and_the_server_holds_as_many_even
         answers = Answers(model, items, history=clicks)
     lengths = [len(answers.histories.of(user)[1]) for user in range(80)]
     assert max(lengths) == longest
-    assert from_plain(to_plain(model[0].__getstate__()))["fitted"]["learnt"]["longest"] == longest
+    state = model[0].__getstate__()
+    assert read_value(state["text"], state["arrays"])["fitted"]["learnt"]["longest"] == longest
 
 
 @pytest.mark.parametrize("is_ahead", [True, False])

@@ -54,7 +54,7 @@ from sklearn_din.metrics import (
 )
 from sklearn_din.module import OPTIONS
 from tests.encoded_impressions import make_impressions, make_schema
-from tests.fitted_pipelines import CANDIDATE, fit_pipeline, make_frame
+from tests.fitted_pipelines import CANDIDATE, edit_state, fit_pipeline, make_frame
 from tests.tables import as_scan
 from tests.test_history import CLICKS, attach
 from tests.test_history import SHOWN as ROWS
@@ -845,7 +845,7 @@ def test_another_loss_cannot_go_on():
 )
 def restore(state, momentum=None):
     if momentum is not None:
-        state = state | {"parameters": state["parameters"] | {"momentum": momentum}}
+        state = edit_state(state, lambda values: values["parameters"].update(momentum=momentum))
     DINClassifier().__setstate__(state)
 
 
@@ -866,11 +866,13 @@ def restore(state, momentum=None):
     ({"training": {"moments": {"bias": {}}}}, "moments must be those of the network's param"),
 )
 def restore_a_network(**changes):
+    def edit(values):
+        net = values["fitted"]["net"]
+        for name, change in changes.items():
+            net[name] = net[name] | change if isinstance(net[name], dict) else change
+
     state = quick().fit(ENCODED, HALVES).__getstate__()
-    for name, change in changes.items():
-        net = state["fitted"]["net"]
-        net[name] = net[name] | change if isinstance(net[name], dict) else change
-    DINClassifier().__setstate__(state)
+    DINClassifier().__setstate__(edit_state(state, edit))
 
 
 # Vectors --------------------------------------------------------------------------------------

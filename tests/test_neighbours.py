@@ -656,7 +656,7 @@ TABLE = (*PAIR, "tables", 0)
         ((*TABLE, "ease"), lambda m: m | {"lengths": m["lengths"][:-1]}, "must lie between 0"),
         ((*TABLE, "popularity"), lambda its: its * np.nan, "neighbours must be finite"),
         ((*PAIR, "tables"), lambda its: its[:-1], "must have a table for each"),
-        ((*PAIR, "counts"), lambda its: [its[0] | {"values": -its[0]["values"]}], "upper triangle"),
+        ((*PAIR, "counts"), lambda its: (its[0] | {"values": -its[0]["values"]},), "triangle"),
         ((*PAIR, "counts"), lambda its: its[0], r"NeighbourPair\.counts cannot be"),
         ((*PAIR, "clicked"), lambda its: its + 10**6, "more often than it was shown"),
         ((*PAIR, "scale"), lambda its: its * 0, "scale of item neighbours must be positive"),

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 import skops.io
 
-from sklearn_din.utils.plain_values import from_plain, join_arrays, split_arrays, to_plain
+from sklearn_din.utils.plain_values import from_json, read_value, to_json, write_value
 
 ZONE = dt.timezone(dt.timedelta(hours=2))
 VALUES = [
@@ -40,20 +40,18 @@ VALUES = [
 ]
 
 
-def by_skops(value):
-    return skops.io.loads(skops.io.dumps(value), trusted=[])
+def by_skops(text, arrays):
+    return read_value(*skops.io.loads(skops.io.dumps([text, arrays]), trusted=[]))
 
 
-def by_text(value):
-    text, arrays = split_arrays(value)
-    assert json.loads(text) is not ...
-    return join_arrays(text, arrays)
+def by_json(text, arrays):
+    return from_json(to_json(read_value(text, arrays)))
 
 
-@pytest.mark.parametrize("carry", [lambda plain: plain, by_skops, by_text])
+@pytest.mark.parametrize("read", [read_value, by_skops, by_json])
 @pytest.mark.parametrize("value", VALUES, ids=repr)
-def test_every_value_comes_back_with_its_type(value, carry):
-    again = from_plain(carry(to_plain(value)))
+def test_every_value_comes_back_with_its_type(value, read):
+    again = read(*write_value(value))
     assert type(again) is type(value)
     assert repr(again) == repr(value)
     if isinstance(value, np.ndarray):
@@ -88,39 +86,63 @@ COLUMNS = {
 @pytest.mark.parametrize("kind", COLUMNS)
 def test_columns_of_every_dtype_come_back(kind):
     frame = pd.DataFrame({"column": COLUMNS[kind], 7: np.arange(len(COLUMNS[kind]))})
-    again = from_plain(by_skops(to_plain(frame)))
+    again = by_skops(*write_value(frame))
     pd.testing.assert_frame_equal(again, frame)
     assert again.columns.tolist() == frame.columns.tolist()
 
 
+def kind_of(name, content):
+    return {"__kind__": name, "of": content}
+
+
+ARRAY = kind_of("array", "0")
+
+
 @pytest.mark.parametrize(
-    "state",
+    ("value", "array"),
     [
-        {"__kind__": "eval", "text": "1"},
-        {"__kind__": "datetime", "text": "2024-01-01;dateutil//x;0"},
-        {"__kind__": "Timestamp", "text": "5;h;"},
-        {"__kind__": "bool", "text": "yes"},
-        {"__kind__": "int", "text": "9" * 5_000},
-        {"__kind__": "int", "text": 3},
-        {"__kind__": "dict", "keys": [1, 1], "values": [1, 2]},
-        {"__kind__": "dict", "keys": [[]], "values": [1]},
-        {"__kind__": "dict", "keys": [1], "values": []},
-        {"__kind__": "set", "items": [[]]},
-        {"__kind__": ["tuple"], "items": []},
-        {"__kind__": "objects", "shape": [2], "kinds": ["str"]},
-        {"__kind__": "objects", "shape": [2], "text": np.frombuffer(b"[1]", "u1"), "arrays": {}},
-        {"__kind__": "objects", "shape": [1], "text": np.frombuffer(b"[1", "u1"), "arrays": {}},
-        {"__kind__": "column", "schema": np.zeros(9, "u1"), "is_arrow": True, "values": np.ones(2)},
-        to_plain(pd.DataFrame({"a": [1, 2]}, dtype="Int8"))["columns"][0] | {"is_arrow": 1},
-        to_plain(pd.DataFrame({"a": [1, 2]}, dtype="Int8"))["columns"][0]
-        | {"values": np.full(2, 900)},
-        {1: 2},
-        np.array([None]),
-        np.zeros(2, dtype=[("a", "i4")]),
-        np.full(2, 2**31, dtype=np.uint32).view("U1"),
+        (kind_of("eval", "1"), None),
+        (kind_of("datetime", "2024-01-01;dateutil//x;0"), None),
+        (kind_of("Timestamp", "5;h;"), None),
+        (kind_of("Timestamp", 5), None),
+        (kind_of("timedelta", "9" * 5_000), None),
+        (kind_of("dict", [[1, 1], [1, 2]]), None),
+        (kind_of("dict", [[[]], [1]]), None),
+        (kind_of("dict", [[1], []]), None),
+        (kind_of("set", [[]]), None),
+        (kind_of(["tuple"], []), None),
+        ({"__kind__": "tuple"}, None),
+        (kind_of("objects", [2]), None),
+        (kind_of("objects", [[2], ARRAY, {}]), np.frombuffer(b"[1]", "u1")),
+        (kind_of("objects", [[1], ARRAY, {}]), np.frombuffer(b"[1", "u1")),
+        (kind_of("frame", [["a"], [[ARRAY, kind_of("bytes", "00"), True]]]), np.ones(2)),
+        (kind_of("frame", [["a"], [[ARRAY, [[1, 2]], 1]]]), np.zeros(2, "i1")),
+        (kind_of("frame", [["a", "b"], [[ARRAY]]]), np.ones(2)),
+        (ARRAY, None),
+        ([ARRAY, ARRAY], np.ones(2)),
+        (ARRAY, np.array([None])),
+        (ARRAY, np.zeros(2, dtype=[("a", "i4")])),
+        (ARRAY, np.full(2, 2**31, dtype=np.uint32).view("U1")),
     ],
-    ids=lambda state: str(state.dtype) if isinstance(state, np.ndarray) else repr(state),
+    ids=lambda given: str(given.dtype) if isinstance(given, np.ndarray) else repr(given),
 )
-def test_what_no_writer_wrote_is_refused(state):
-    with pytest.raises((ValueError, TypeError, KeyError, LookupError)):
-        from_plain(state)
+def test_what_no_writer_wrote_is_refused(value, array):
+    with pytest.raises((ValueError, TypeError, LookupError)):
+        read_value(json.dumps(value), {} if array is None else {"0": array})
+
+
+def test_a_column_of_numbers_that_its_dtype_cannot_hold_is_refused():
+    text, arrays = write_value(pd.DataFrame({"a": [1, 2]}, dtype="Int8"))
+    assert read_value(text, arrays)["a"].dtype == "Int8"
+    objects, _ = write_value([900, 900])
+    (name,) = arrays
+    with pytest.raises((ValueError, ArithmeticError)):
+        read_value(text, {name: np.frombuffer(objects.encode(), "u1")})
+
+
+def test_other_objects_are_refused_or_kept_beside_the_arrays():
+    state = np.random.RandomState(0)
+    with pytest.raises(TypeError, match="an object of type RandomState cannot be kept as text"):
+        write_value({"order": state})
+    text, arrays = write_value({"order": state}, keeps_objects=True)
+    assert read_value(text, arrays)["order"] is state

@@ -29,6 +29,7 @@ from sklearn_din.features.level_columns import level_columns
 from sklearn_din.logs import row_memory
 from sklearn_din.training import aged_levels
 from sklearn_din.utils.shrinkage import prior_rows, sums_of_keys
+from tests.fitted_pipelines import edit_state
 
 KEYS = ["user", "item", "kind", ("user", "item"), ("user", "kind")]
 NAMES = {"user": "user", "time": "time", "columns": ["item", "kind"]}
@@ -189,8 +190,11 @@ def test_a_memory_is_kept_as_hashes_by_pickle_and_save(tmp_path):
     for kept in (pickle.loads(pickle.dumps(memory)), load(tmp_path / "memory.din")):
         pd.testing.assert_frame_equal(kept.transform(users), expected)
         assert not hasattr(kept.memory_, "users")
-    state = memory.__getstate__()
-    state["fitted"]["memory_"]["values"] = state["fitted"]["memory_"]["values"][:3]
+
+    def shorten(values):
+        values["fitted"]["memory_"]["values"] = values["fitted"]["memory_"]["values"][:3]
+
+    state = edit_state(memory.__getstate__(), shorten)
     with pytest.raises(ValueError, match="remembered rows"):
         HistoryBuilder.__new__(HistoryBuilder).__setstate__(state)
 

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from sklearn_din.utils.digests import digest
+from sklearn_din.utils.typed_fields import to_dict
 from sklearn_din.utils.whole_files import remove_with, sync
 
 MANIFEST = "manifest.json"
@@ -86,11 +87,11 @@ class Store:
         return array
 
     def read_value(self) -> Any:
-        """Return the plain value that was written by ``append_value``, in memory."""
-        from sklearn_din.utils.plain_values import join_arrays
+        """Return the value that was written by ``append_value``, in memory."""
+        from sklearn_din.utils.plain_values import read_value
 
         arrays = {name: np.array(self[name]) for name in self.names if name.isdecimal()}
-        return join_arrays(self.facts["value"], arrays)
+        return read_value(self.facts["value"], arrays)
 
     def __reduce__(self) -> tuple:
         return Store, (self.path, self.entries, self.facts, self.memory)
@@ -128,10 +129,13 @@ class StoreWriter:
         entry["shape"][0] += len(plain)
 
     def append_value(self, value: Any) -> None:
-        """Write a plain value: its text as a fact, its arrays, named by numbers, beside it."""
-        from sklearn_din.utils.plain_values import split_arrays
+        """Write a value: its text as a fact, its arrays, named by numbers, beside it.
 
-        self.facts["value"], arrays = split_arrays(value)
+        Dataclasses are read as dicts of their fields.
+        """
+        from sklearn_din.utils.plain_values import write_value
+
+        self.facts["value"], arrays = write_value(to_dict(value))
         for name, array in arrays.items():
             self.append(name, array)
 

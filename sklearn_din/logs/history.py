@@ -42,7 +42,7 @@ from sklearn_din.utils.compat import (
 from sklearn_din.utils.estimator_state import EstimatorState, check_feature_names, check_keys
 from sklearn_din.utils.frames import CallerFrame, list_types
 from sklearn_din.utils.scan import Scan
-from sklearn_din.utils.typed_fields import from_dict, to_dict
+from sklearn_din.utils.typed_fields import from_dict
 from sklearn_din.utils.validation import (
     Age,
     as_tuple,
@@ -643,8 +643,7 @@ class HistoryBuilder(  # type: ignore[call-arg]
         if "events_" not in attributes:
             return None
         attributes.pop("_sorted", None)  # made again when it is needed
-        fitted = {name: attributes.pop(name) for name in LEARNT if name in attributes}
-        return fitted | {"memory_": to_dict(fitted["memory_"])}
+        return {name: attributes.pop(name) for name in LEARNT if name in attributes}
 
     def _restore_fitted(self, fitted: dict[str, Any]) -> None:
         check_keys(fitted, set(LEARNT))

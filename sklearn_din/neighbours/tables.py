@@ -120,9 +120,9 @@ class NeighbourTables:
 
     def digest(self) -> str:
         """Return a hash of all that was learnt."""
-        from sklearn_din.utils.plain_values import split_arrays
+        from sklearn_din.utils.plain_values import write_value
 
-        text, arrays = split_arrays(to_dict(self))
+        text, arrays = write_value(to_dict(self))
         return digest(text, *arrays.values())
 
     def check(self) -> None:
@@ -198,7 +198,7 @@ def learn_neighbours(
         store = make_once(
             rows_store.parent,
             _store_name(X, y, ordered, rows, rows_store),
-            lambda writer: writer.append_value(to_dict(learn(writer)[0])),
+            lambda writer: writer.append_value(learn(writer)[0]),
             memory=rows_store.memory,
         )
         tables = NeighbourTables.from_dict(store.read_value(), X.schema)
@@ -258,9 +258,9 @@ def _store_name(
     X: EncodedFeatures, y: np.ndarray | None, order: Order, rows: OrderedRows, store: Store
 ) -> str:
     """Digest of all that decides the numbers: rows, labels, their blocks and tables."""
-    from sklearn_din.utils.plain_values import split_arrays
+    from sklearn_din.utils.plain_values import write_value
 
-    text, of_order = split_arrays(to_dict(order))
+    text, of_order = write_value(to_dict(order))
     arrays = [*of_order.values(), rows.users, rows.blocks, rows.clicked]
     arrays += [values for values in (y, X.times) if values is not None]
     for history, candidate in histories_with_candidate(X.schema):

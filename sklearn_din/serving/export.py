@@ -6,7 +6,6 @@ languages and machines can read.
 
 import copy
 import functools
-import hashlib
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -40,6 +39,7 @@ from sklearn_din.serving.onnx_model import (
 )
 from sklearn_din.training.reading import Calibration
 from sklearn_din.training.target import Numbers, Target
+from sklearn_din.utils.digests import digest
 from sklearn_din.utils.extras import import_package
 from sklearn_din.utils.validation import check_choice
 from sklearn_din.utils.whole_files import whole_file
@@ -152,7 +152,7 @@ def export_onnx(estimator: BaseEstimator, path: str | os.PathLike, *, layout: st
     content = model.SerializeToString()
     with whole_file(path) as partial, open(partial, "wb") as file:
         file.write(content)
-        file.write(seal(hashlib.sha256(content).hexdigest()))
+        file.write(seal(digest(content)))
 
 
 class _NetworkWriter:

@@ -1,6 +1,5 @@
 """A file of ``export_onnx`` as a model that is used like the Pipeline. Torch is not imported."""
 
-import hashlib
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -23,15 +22,15 @@ from sklearn_din.neighbours.learnt_numbers import free_name
 from sklearn_din.neighbours.tables import Learnt, NeighbourTables
 from sklearn_din.training.reading import Calibration, Label, Reading, read_one, read_several
 from sklearn_din.transformers import HistorySequenceEncoder
+from sklearn_din.utils.digests import digest
 from sklearn_din.utils.extras import import_package
-from sklearn_din.utils.plain_values import check_type, from_json, from_plain, to_json, to_plain
+from sklearn_din.utils.plain_values import check_type, from_json, to_json
 from sklearn_din.utils.spans import Spans
 from sklearn_din.utils.typed_fields import from_dict, to_dict
 from sklearn_din.utils.whole_files import damaged_file
 
 METADATA_KEY, DIGEST_KEY = "sklearn_din", "sklearn_din_digest"
-BYTES_PER_READ = 1 << 20
-VERSION = 4
+VERSION = 5
 ROWS_PER_RUN = 4_096  # of the layout "rows"
 TABLE = ("rows", "ids", "scores")  # of item neighbours
 
@@ -74,7 +73,7 @@ def write_metadata(facts: OnnxFacts, encoder: HistorySequenceEncoder) -> dict[st
     """
     state = encoder.__getstate__()
     try:
-        text = to_json({"version": VERSION, "facts": to_plain(to_dict(facts)), "encoder": state})
+        text = to_json({"version": VERSION, "facts": to_dict(facts), "encoder": state})
     except TypeError as error:
         raise TypeError(
             f"export_onnx writes the encoder as text, and {error} Export the classifier alone, "
@@ -83,27 +82,22 @@ def write_metadata(facts: OnnxFacts, encoder: HistorySequenceEncoder) -> dict[st
     return {METADATA_KEY: text}
 
 
-def seal(digest: str) -> bytes:
+def seal(checksum: str) -> bytes:
     """Return what ends a file: the digest of all before it, one more entry of the metadata.
 
     Protobuf reads fields in any order, so that the bytes before need not be written again.
     """
-    key, value = DIGEST_KEY.encode(), digest.encode()
+    key, value = DIGEST_KEY.encode(), checksum.encode()
     entry = b"\x0a%c%b\x12%c%b" % (len(key), key, len(value), value)
     return b"\x72%c%b" % (len(entry), entry)
 
 
 def _check_seal(path: str) -> None:
     """Raise ValueError unless a file ends with the digest of its bytes."""
-    sha = hashlib.sha256()
-    n_left = os.path.getsize(path) - len(seal(sha.hexdigest()))
-    with open(path, "rb") as file:
-        while n_left > 0:
-            block = file.read(min(n_left, BYTES_PER_READ))
-            sha.update(block)
-            n_left -= len(block) or n_left
-        if file.read() != seal(sha.hexdigest()):
-            raise ValueError("its last bytes are not the digest of those before them")
+    content = np.fromfile(path, np.uint8)  # no map: it ends the process if the file is cut
+    n_before = max(0, len(content) - len(seal(digest())))
+    if content[n_before:].tobytes() != seal(digest(content[:n_before])):
+        raise ValueError("its last bytes are not the digest of those before them")
 
 
 def load_onnx(path: str | os.PathLike[str], memory: HistoryBuilder | None = None) -> Pipeline:
@@ -201,7 +195,7 @@ def _read_metadata(metadata: Mapping[str, str]) -> tuple[OnnxFacts, HistorySeque
             f"its metadata are of version {values.get('version')!r:.60}, and this sklearn_din "
             f"reads version {VERSION}: use the version that exported it, or export it again"
         )
-    facts = from_dict(OnnxFacts, from_plain(values["facts"]))
+    facts = from_dict(OnnxFacts, values["facts"])
     encoder = object.__new__(HistorySequenceEncoder)
     encoder.__setstate__(values["encoder"])
     if difference := encoder.schema_.difference(facts.schema):

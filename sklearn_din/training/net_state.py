@@ -1,4 +1,4 @@
-"""A trained net as plain values, and back: rebuilds the network and checks every array."""
+"""A trained net as values that files hold, and back: the network anew, and every array checked."""
 
 import warnings
 from collections.abc import Iterator, Mapping
@@ -20,7 +20,7 @@ from sklearn_din.training.net import DINNet, StopReason
 from sklearn_din.training.novelty import Novelty, candidate_columns
 from sklearn_din.utils.estimator_state import check_array, check_dict, check_keys
 from sklearn_din.utils.plain_values import check_type
-from sklearn_din.utils.typed_fields import from_dict, to_dict
+from sklearn_din.utils.typed_fields import from_dict
 
 NET = {
     "neighbours",
@@ -56,7 +56,7 @@ def net_state(net: DINNet) -> dict[str, Any]:
     """
     module = net.module_
     state = {
-        "neighbours": to_dict(net.neighbours_),
+        "neighbours": net.neighbours_,
         "options": dict(module.options),
         "weights": {name: _array(tensor) for name, tensor in module.state_dict().items()},
         "device": str(net.device),
@@ -65,7 +65,7 @@ def net_state(net: DINNet) -> dict[str, Any]:
         "history": [plain_record(epoch) for epoch in net.history],
         "checks": {name: np.array([c[name] for c in net.checks_], dtype=float) for name in CHECK},
         "best_check": _figures(best_check(net.checks_) or {}),
-        "novelty": to_dict(net.novelty_),
+        "novelty": net.novelty_,
     }
     return {**state, "training": _training_state(net)} if can_go_on(net) else state
 

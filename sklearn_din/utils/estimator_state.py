@@ -1,4 +1,4 @@
-"""States of estimators: files and pickles get plain values, checked on their way back."""
+"""States of estimators: files and pickles get text and arrays, checked on their way back."""
 
 from collections.abc import Mapping, Set
 from typing import Any, Self
@@ -6,10 +6,11 @@ from typing import Any, Self
 import numpy as np
 import sklearn
 
+from sklearn_din.utils.typed_fields import to_dict
 from sklearn_din.utils.version import __version__
 from sklearn_din.utils.warnings import warn_user
 
-PARTS = {"parameters", "fitted", "others", "requests", "versions"}
+PARTS = {"versions", "text", "arrays"}
 DAMAGES = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 METHODS = (
     *("fit", "partial_fit", "predict", "predict_proba", "decision_function", "score"),
@@ -18,7 +19,7 @@ METHODS = (
 
 
 class EstimatorState:
-    """Mixin: plain values for pickle, joblib and skops, and shallow copies that may learn.
+    """Mixin: text and arrays for pickle, joblib and skops, and shallow copies that may learn.
 
     An estimator says in ``_get_fitted`` what it learnt, and in ``_restore_fitted`` how it comes
     back, checked. Parameters, metadata requests and attributes that a user added are kept here.
@@ -34,7 +35,7 @@ class EstimatorState:
         return copied
 
     def __getstate__(self) -> dict[str, Any]:
-        from sklearn_din.utils.plain_values import to_plain  # and pandas
+        from sklearn_din.utils.plain_values import write_value  # and pandas
 
         attributes = dict(vars(self))
         names = self._get_param_names()  # type: ignore[attr-defined]
@@ -42,12 +43,13 @@ class EstimatorState:
         asked = attributes.pop("_metadata_request", None)
         requests = {n: r.requests for n in METHODS if (r := getattr(asked, n, None)) is not None}
         requests = {name: dict(request) for name, request in requests.items() if request}
-        parts = {"fitted": self._get_fitted(attributes), "requests": requests}
-        parts |= {"versions": self._versions(), "parameters": parameters, "others": attributes}
-        return to_plain(parts)
+        parts = {"fitted": to_dict(self._get_fitted(attributes)), "requests": requests}
+        parts |= {"parameters": parameters, "others": attributes}
+        text, arrays = write_value(parts, keeps_objects=True)
+        return {"versions": self._versions(), "text": text, "arrays": arrays}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        from sklearn_din.utils.plain_values import from_plain
+        from sklearn_din.utils.plain_values import read_value
 
         name = type(self).__name__
         if type(state) is not dict or state.keys() != PARTS:
@@ -56,9 +58,8 @@ class EstimatorState:
                 "Load it with the version that saved it, fit it again, or save it again."
             )
         try:
-            parts = from_plain(state)
-            warn_of_other_versions(parts["versions"], self._versions(), what=name)
-            self._restore(parts)
+            warn_of_other_versions(state["versions"], self._versions(), what=name)
+            self._restore(read_value(state["text"], state["arrays"]))
         except DAMAGES as error:
             raise ValueError(f"{name} cannot take this state: {error}") from error
 

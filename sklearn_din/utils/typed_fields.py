@@ -1,4 +1,4 @@
-"""Dataclasses as dicts of plain values, and back with a type check of every field."""
+"""Dataclasses as dicts of their fields, and back with a type check of every field."""
 
 import dataclasses
 import functools
@@ -16,7 +16,7 @@ _hints = functools.cache(typing.get_type_hints)  # annotations of a dataclass, e
 
 
 def to_dict(value: object) -> Any:
-    """Write a dataclass as a dict of its fields, and tuples as lists; arrays stay what they are."""
+    """Write a dataclass as a dict of its fields, also within dicts and tuples."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         names = [field.name for field in dataclasses.fields(value)]
         return {name: to_dict(getattr(value, name)) for name in names}
@@ -24,7 +24,7 @@ def to_dict(value: object) -> Any:
         return FORMS[type(value)][0](value)
     if isinstance(value, Mapping):
         return {name: to_dict(item) for name, item in value.items()}
-    return list(map(to_dict, value)) if isinstance(value, tuple) else value
+    return tuple(map(to_dict, value)) if type(value) is tuple else value
 
 
 def from_dict(kind: type[T], values: object) -> T:
@@ -69,7 +69,7 @@ def from_dict_of(kinds: Sequence[type[T]], values: object, what: str) -> T:
 def _check_value(value: object, hint: Any, what: str) -> Any:
     """Return a value as its annotation asks for; ValueError where it cannot be that."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin is tuple and type(value) is list:
+    if origin is tuple and type(value) is tuple:
         if len(arguments) == 2 and arguments[1] is Ellipsis:
             return tuple(_check_value(item, arguments[0], what) for item in value)
     elif origin is Mapping and type(value) is dict:
