@@ -5,13 +5,16 @@ import subprocess
 import sys
 import textwrap
 import threading
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import joblib
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy.linalg import lapack
 from sklearn.base import clone
 from sklearn.pipeline import make_pipeline
 
@@ -26,7 +29,11 @@ from sklearn_din import (
     rank_candidates,
     update,
 )
-from tests.fitted_pipelines import fit_pipeline
+from sklearn_din.neighbours.tables import learn_neighbours
+from sklearn_din.training.leaks import warn_of_leaks
+from sklearn_din.utils.blas import invert
+from sklearn_din.utils.parallel import map_in_parallel
+from tests.fitted_pipelines import attach_clicks, fit_pipeline
 
 HOUSE = Path(__file__).resolve().parents[1]
 N_THREADS = 16
@@ -157,7 +164,7 @@ BLAS = """
         raise MemoryError
 
     seen, before = [], count()
-    item_scores.lapack.spotrf = noted(item_scores.lapack.spotrf)
+    item_scores.invert = noted(item_scores.invert)
     holding.expit = noted(holding.expit)
     make_model().fit(*make_frame())
     print(before, *{*map(tuple, seen)}, len(seen) > 5, count())
@@ -195,3 +202,68 @@ def test_products_have_one_thread_of_blas_which_then_has_as_many_as_before():
         env=os.environ | {"OPENBLAS_NUM_THREADS": "2"},
     )
     assert child.stdout == "{2} (1,) True {2}\n(1,) {2}\n{2}\n{2}\n", child.stderr
+
+
+@pytest.fixture
+def use_threads(monkeypatch):
+    """A function that says how many threads torch has, of as many processors."""
+
+    def use(n_threads):
+        monkeypatch.setattr(torch, "get_num_threads", lambda: n_threads)
+        monkeypatch.setattr(joblib, "cpu_count", lambda: n_threads)
+
+    return use
+
+
+@pytest.mark.parametrize("n_threads", [1, 2, 4])
+def test_calls_in_parallel_answer_in_order_and_raise_the_first_failure(use_threads, n_threads):
+    use_threads(n_threads)
+    names = set()
+
+    def invert(value):
+        names.add(threading.current_thread().name)
+        return 1 / value
+
+    assert map_in_parallel(invert, []) == []
+    assert map_in_parallel(invert, [2]) == [0.5]
+    assert names == {threading.current_thread().name}
+    names.clear()
+    assert map_in_parallel(invert, range(1, 30)) == [1 / n for n in range(1, 30)]
+    assert len(names) <= n_threads
+    assert (names == {threading.current_thread().name}) == (n_threads == 1)
+    with pytest.raises(TypeError, match="str"):
+        map_in_parallel(invert, [1, "hat", 0])
+
+
+def test_the_inverse_has_the_bits_of_scipys_lapack():
+    counts = np.random.RandomState(0).poisson(0.1, (200, 70)).astype(np.float32)
+    matrix = np.asfortranarray(counts.T @ counts + 3 * np.eye(70, dtype=np.float32))
+    factor, _ = lapack.spotrf(matrix)
+    expected, _ = lapack.spotri(factor)
+    inverse = matrix.copy(order="F")
+    assert invert(inverse)
+    np.testing.assert_array_equal(np.triu(inverse), np.triu(expected))
+    np.testing.assert_allclose(np.tril(matrix, -1), np.tril(inverse, -1))  # as it was
+    assert not invert(-matrix)
+
+
+@pytest.mark.parametrize("order", ["time", "user"])
+def test_what_is_learnt_of_rows_has_the_same_bits_whatever_threads_torch_has(order, use_threads):
+    frame, y = attach_clicks(n_users=90, n_items=60, n_categories=8, mean_length=12, random_state=0)
+    X = HistorySequenceEncoder(user="user", time="time").fit_transform(frame)
+    digests, numbers, told = set(), [], []
+    leaking = X._replace(columns=X.columns | {"price": y.astype(np.float32)})
+    for n_threads in (1, 2, 4):
+        use_threads(n_threads)
+        tables, rows = learn_neighbours(X, y == 1, order=order, y=y)
+        digests.add(tables.digest())
+        numbers += [rows.to_numpy(), tables.add_to(X[::2]).to_numpy()]
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            warn_of_leaks(leaking, y)
+        told.append([str(warning.message) for warning in caught])
+    assert len(digests) == 1
+    for own, expected in zip(numbers[2:], 2 * numbers[:2], strict=True):
+        np.testing.assert_array_equal(own, expected)
+    assert told[0]
+    assert told[1:] == [told[0]] * 2

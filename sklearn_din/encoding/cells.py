@@ -339,10 +339,9 @@ def _read_objects(column: np.ndarray, name: str, separator: str | None) -> Histo
     if any(issubclass(kind, str) for kind in kinds) and kinds.isdisjoint(LISTS):
         with suppress(MixedKindsError):
             return _read_arrow(pa.chunked_array([arrow_of_values(column)]), name, separator)
-    if kinds <= {list, tuple, type(None)}:
-        cells = [() if cell is None else cell for cell in column]
-    else:
-        cells = [() if is_missing(cell) else cell for cell in column]
+    is_usual = kinds <= {list, tuple, type(None), np.ndarray}
+    cells = [() if cell is None or (not is_usual and is_missing(cell)) else cell for cell in column]
+    if not is_usual or any(getattr(cell, "ndim", 1) != 1 for cell in cells):
         for row, cell in enumerate(cells):
             is_sized = isinstance(cell, LISTS) or (
                 isinstance(cell, Sized) and not isinstance(cell, str | bytes)

@@ -9,6 +9,7 @@ from scipy.special import expit
 from sklearn_din.neighbours.blocks import NOT_COUNTED, OrderedRows
 from sklearn_din.neighbours.item_scores import N_OF_HISTORY
 from sklearn_din.utils.blas import one_thread_of_blas
+from sklearn_din.utils.parallel import map_in_parallel
 
 MOST_ROWS = 100_000  # to learn from, and to predict
 LEAST_CLICKS = 2  # of each kind
@@ -34,18 +35,17 @@ def scores_hold(numbers: np.ndarray, others: Sequence[np.ndarray], rows: Ordered
     """
     last = rows.blocks[rows.blocks < NOT_COUNTED].max(initial=0)
     columns = [numbers, *others]
-    harm = []
+    fits = []
     for block in range(max(last + 1 - N_PREDICTED, 2), last + 1):
         parts = _some((rows.blocks > 0) & (rows.blocks < block)), _some(rows.blocks == block)
         n_least = min(np.bincount(rows.clicked[part], minlength=2).min() for part in parts)
         known, asked = (np.column_stack([of[part] for of in columns]) for part in parts)
         if n_least >= LEAST_CLICKS and known[:, :N_OF_HISTORY].any():
             clicks = [rows.clicked[part] for part in parts]
-            whole, without = (
-                _losses(known[:, first:], clicks[0], asked[:, first:], clicks[1])
-                for first in (0, N_OF_HISTORY)
-            )
-            harm.append(whole - without)
+            for first in (0, N_OF_HISTORY):
+                fits.append((known[:, first:], clicks[0], asked[:, first:], clicks[1]))
+    losses = map_in_parallel(lambda rows_of_fit: _losses(*rows_of_fit), fits)
+    harm = [whole - without for whole, without in zip(losses[::2], losses[1::2], strict=True)]
     return not harm or bool(np.sort(np.concatenate(harm))[1:-1].sum() <= 0)
 
 

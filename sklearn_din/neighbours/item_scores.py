@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.linalg import lapack
 from scipy.sparse import csr_array, diags_array, eye_array, vstack
 
 from sklearn_din.features.identities import ids_to_look_up
@@ -15,7 +14,7 @@ from sklearn_din.neighbours.cooccurrence import (
     narrow_csr,
     sort_indices,
 )
-from sklearn_din.utils.blas import one_thread_of_blas
+from sklearn_din.utils.blas import invert
 from sklearn_din.utils.spans import Spans
 
 MOST_WHOLE = 3_000  # items of an exact EASE of all: 36 MB, and half a second to invert
@@ -250,16 +249,13 @@ def _select_pairs(
     return sort_indices(vstack(chunks, format="csr"))
 
 
-@one_thread_of_blas()
 def _ease(gram: np.ndarray, ids: np.ndarray, n_ids: int) -> csr_array:
     """Exact weights among the most popular items: by the inverse of the regularised counts."""
     if not len(ids):
         return csr_array((n_ids, n_ids), dtype=np.float32)
-    gram = np.asfortranarray(gram, dtype=np.float32)
-    gram[np.diag_indices_from(gram)] += EASE_L2
-    factor, failed = lapack.spotrf(gram, overwrite_a=1)
-    inverse, failed_too = lapack.spotri(factor, overwrite_c=1)
-    if failed or failed_too:  # the diagonal is large: only overflow can fail
+    inverse = np.asfortranarray(gram, dtype=np.float32)
+    inverse[np.diag_indices_from(inverse)] += EASE_L2
+    if not invert(inverse):  # the diagonal is large: only overflow can fail
         return csr_array((n_ids, n_ids), dtype=np.float32)
     for first in range(0, len(ids), ROWS_PER_COPY):  # LAPACK fills only the upper triangle
         rows = slice(first, first + ROWS_PER_COPY)

@@ -29,6 +29,8 @@ from sklearn_din.neighbours.item_scores import (
     with_empty_rows,
 )
 from sklearn_din.neighbours.learnt_numbers import LearntNumbers, RowsToLearn, fill
+from sklearn_din.utils.blas import one_thread_of_blas
+from sklearn_din.utils.parallel import map_in_parallel
 from sklearn_din.utils.shrinkage import prior_rows, sums_of_keys
 
 LEAST_IDS = 64  # known ones
@@ -154,13 +156,16 @@ class NeighbourPair(LearntNumbers):
     def look_up(self, X: EncodedFeatures, tables: np.ndarray) -> np.ndarray:
         """Numbers of impressions, each from its table, zeros where that is -1: (n_rows, 14)."""
         numbers = np.zeros((len(X), N_NUMBERS), dtype=np.float32)
-        for table in np.unique(tables[tables >= 0]).tolist():
+
+        def look_up_in(table: int) -> None:
             rows = np.flatnonzero(tables == table)
             asked = X if len(rows) == len(X) else X[rows]
             ragged = asked.behaviours[X.schema.behaviour_of(self.history).histories]
             numbers[rows] = self.find_scores(table).numbers(
                 asked.columns[self.candidate], ragged.whole, ragged.columns[self.history]
             )
+
+        map_in_parallel(look_up_in, np.unique(tables[tables >= 0]).tolist())
         return self.rescale(numbers)
 
     def rescale(self, numbers: np.ndarray) -> np.ndarray:
@@ -205,6 +210,7 @@ class NeighbourPair(LearntNumbers):
         tables = [pair.tables[number] for number in kept]
         return replace(pair, tables=(*tables, pair._sum(range(len(counts)))))
 
+    @one_thread_of_blas()
     def _sum(self, parts: Sequence[int]) -> ItemScores:
         """Compute the scores of some of the counts together."""
         first, *others = (self.counts[part] for part in parts)
@@ -282,6 +288,7 @@ def histories_with_candidate(schema: Schema) -> list[tuple[str, str]]:
     return chosen
 
 
+@one_thread_of_blas()
 def _learn_pair(
     given: RowsToLearn, history: str, candidate: str, names: tuple[str, ...]
 ) -> tuple[NeighbourPair, NeighbourPair]:
@@ -295,13 +302,15 @@ def _learn_pair(
     at_fit, later, parts = order.counted_at_fit(), order.counted(), order.parts()
     # By the rows of the first table, which all others at fit count too
     prior = float(prior_rows(sums_of_keys(*_occurrences(ids, rows, at_fit[0], n_ids)).sum(axis=1)))
-    tables = {}
-    for counted in (*at_fit, *later):
-        if counted.tobytes() not in tables:  # some tables serve both
-            had, rates = interactions.matrix(counted), _occurrences(ids, rows, counted, n_ids)
-            by_item, n_users = csr_array(had.T.tocsr()), _count_users(had)
-            scores = ItemScores.of_counts(by_item, had, n_users, *rates, prior)
-            tables[counted.tobytes()] = scores
+
+    def score(counted: np.ndarray) -> ItemScores:
+        had, rates = interactions.matrix(counted), _occurrences(ids, rows, counted, n_ids)
+        by_item, n_users = csr_array(had.T.tocsr()), _count_users(had)
+        return ItemScores.of_counts(by_item, had, n_users, *rates, prior)
+
+    of_blocks = {counted.tobytes(): counted for counted in (*at_fit, *later)}  # some serve both
+    scores = map_in_parallel(score, [*of_blocks.values()])
+    tables = dict(zip(of_blocks, scores, strict=True))
     counts = _counts_of_parts(interactions, parts, tables[later[-1].tobytes()])
     shown, clicked = np.stack([_occurrences(ids, rows, part, n_ids) for part in parts], axis=1)
     of_fit, kept = (tuple(tables[of.tobytes()] for of in counted) for counted in (at_fit, later))

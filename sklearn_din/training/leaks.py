@@ -1,7 +1,7 @@
 """Data leakage checks: the row's own click in its history, a column that is the label."""
 
 from collections.abc import Iterator
-from itertools import islice
+from itertools import chain, islice
 from typing import NamedTuple
 
 import numpy as np
@@ -21,6 +21,7 @@ from sklearn_din.training.wrong_histories import (
     find_wrong_end,
     find_wrong_rows,
 )
+from sklearn_din.utils.parallel import map_in_parallel
 from sklearn_din.utils.warnings import Finding, warn_user
 
 CHECKED_ROWS = 10_000  # of each label: fractions are then accurate to about .01
@@ -46,12 +47,12 @@ def warn_of_leaks(X: EncodedFeatures, clicks: np.ndarray) -> None:
     X : impressions; clicks : (n,), 1 for a click.
     """
     columns = set[str]()
-    for find in CHECKS.values():
-        for finding in find(X, clicks):
-            column = finding.verdict.partition(" ")[0]
-            if finding.name not in OF_COLUMNS or column not in columns:
-                warn_user(finding.message)
-            columns.add(column)
+    found = map_in_parallel(lambda find: list(find(X, clicks)), [*CHECKS.values()])
+    for finding in chain.from_iterable(found):
+        column = finding.verdict.partition(" ")[0]
+        if finding.name not in OF_COLUMNS or column not in columns:
+            warn_user(finding.message)
+        columns.add(column)
 
 
 def _find_own_clicks(X: EncodedFeatures, clicks: np.ndarray) -> Iterator[Finding]:

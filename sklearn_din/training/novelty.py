@@ -89,9 +89,11 @@ class Novelty:
             if field.kind in ("categorical", "history") and field.vocabulary in self.first_seen
         }
         for name in columns.keys() & first.keys():
-            columns[name], hidden[name] = _hide_ids(columns[name], first[name], until)
+            columns[name], is_hidden = _hide_ids(columns[name], first[name], until)
+            if is_hidden.any():
+                hidden[name] = is_hidden
         for field in X.schema.fields:
-            if field.candidate in hidden and hidden[field.candidate].any():
+            if field.candidate in hidden:
                 numbers = columns[field.name]
                 columns[field.name] = np.where(hidden[field.candidate], np.float32(0), numbers)
         for behaviour, ragged in X.behaviours.items():
