@@ -53,6 +53,7 @@ from sklearn_din.metrics import (
     relative_improvement,
 )
 from sklearn_din.module import OPTIONS
+from sklearn_din.training.early_stopping import CHECK
 from tests.encoded_impressions import make_impressions, make_schema
 from tests.fitted_pipelines import CANDIDATE, edit_state, fit_pipeline, make_frame
 from tests.tables import as_scan
@@ -852,7 +853,7 @@ def restore(state, momentum=None):
 @refuses(
     ({"stop_reason": "bored"}, "training cannot end by 'bored'"),
     ({"history": {}}, "a training's history must be a list"),
-    ({"checks": {"epoch": [1.0]}}, "the validation checks must be columns of floats"),
+    ({"checks": [dict.fromkeys(CHECK, 1)]}, "the validation checks must be columns of floats"),
     ({"device": 3}, "a device must be text, got 3"),
     ({"options": {"after": (None,) * 99}}, "a network's labels cannot come after"),
     ({"options": {"position_shares": (1,)}}, "shares of positions must be numbers, got"),

@@ -14,7 +14,7 @@ from torch import Tensor
 from sklearn_din.features.schema import Schema
 from sklearn_din.module import DIN
 from sklearn_din.neighbours.tables import NeighbourTables
-from sklearn_din.training.early_stopping import CHECK, best_check
+from sklearn_din.training.early_stopping import CHECK
 from sklearn_din.training.growth import can_go_on, net_around
 from sklearn_din.training.net import DINNet, StopReason
 from sklearn_din.training.novelty import Novelty, candidate_columns
@@ -31,10 +31,10 @@ NET = {
     "n_epochs",
     "history",
     "checks",
-    "best_check",
     "novelty",
 }
 TRAINING = {"moments", "occurrences", "labels", "batch_size", "seed", "order"}
+OF_CHECK = (*CHECK, "base_loss", "rows", "bins")  # that files keep
 
 _DEVICE: ContextVar[str | None] = ContextVar("_DEVICE", default=None)
 
@@ -63,8 +63,7 @@ def net_state(net: DINNet) -> dict[str, Any]:
         "stop_reason": net.stop_reason_,
         "n_epochs": int(net.n_epochs_),
         "history": [plain_record(epoch) for epoch in net.history],
-        "checks": {name: np.array([c[name] for c in net.checks_], dtype=float) for name in CHECK},
-        "best_check": _figures(best_check(net.checks_) or {}),
+        "checks": [{n: check[n] for n in OF_CHECK if n in check} for check in net.checks_],
         "novelty": net.novelty_,
     }
     return {**state, "training": _training_state(net)} if can_go_on(net) else state
@@ -121,43 +120,26 @@ def restore_net(net: DINNet, state: Any, schema: Schema) -> DINNet:
     restored.history = History(
         {**check_dict(epoch, what="an epoch"), "batches": []} for epoch in state["history"]
     )
-    restored.checks_ = _checks(state["checks"])
-    _restore_figures(best_check(restored.checks_), state["best_check"])
+    restored.checks_ = _read_checks(state["checks"])
     restored.novelty_ = _novelty(state["novelty"], schema)
     if "training" in state:
         _restore_training(restored, state["training"])
     return restored
 
 
-def _checks(columns: Any) -> list[dict[str, float]]:
-    check_keys(columns, set(CHECK), what="the validation checks")
-    arrays = [columns[name] for name in CHECK]
-    if any(type(a) is not np.ndarray or a.dtype != np.float64 or a.ndim != 1 for a in arrays):
-        raise ValueError("the validation checks must be columns of floats.")
-    rows = zip(*(array.tolist() for array in arrays), strict=True)
-    return [dict(zip(CHECK, row, strict=True)) for row in rows]
-
-
-def _figures(check: Mapping[Any, Any]) -> dict[str, Any]:
-    """Return what a check knows of the validation rows beside the numbers of ``CHECK``."""
-    bins = [[each["predicted"], each["observed"]] for each in check.get("bins", ())]
-    loss = check.get("base_loss", np.nan)
-    rows, table = [*check.get("rows", ())], np.array(bins, dtype=float).reshape(-1, 2)
-    return {"base_loss": float(loss), "rows": rows, "bins": table}
-
-
-def _restore_figures(check: Any, values: Any) -> None:
-    check_keys(values, {"base_loss", "rows", "bins"}, what="the best check")
-    loss, rows, bins = values["base_loss"], check_type(values["rows"], list), values["bins"]
-    is_table = type(bins) is np.ndarray and bins.dtype == np.float64 and bins.ndim == 2
-    if type(loss) is not float or not is_table or bins.shape[1:] != (2,):
-        raise ValueError("the best check must have a loss and a table of two columns of floats.")
-    if any(type(n) is not int for n in rows) or len(rows) not in (0, 2):
-        raise ValueError("the best check must have the numbers of training and validation rows.")
-    if check is not None and np.isfinite(loss):
-        names = ("predicted", "observed")
-        own = [dict(zip(names, row, strict=True)) for row in bins.tolist()]
-        check |= {"base_loss": loss, "rows": rows} | ({"bins": own} if own else {})
+def _read_checks(checks: Any) -> list[dict[str, Any]]:
+    """Return validation checks, of which some know more than the numbers of ``CHECK``."""
+    for check in check_type(checks, list):
+        check_keys(check, {*CHECK}, optional={*OF_CHECK}, what="a validation check")
+        figures = [check[name] for name in {*CHECK, "base_loss"} & check.keys()]
+        for each in check_type(check.get("bins", []), list):
+            check_keys(each, {"predicted", "observed"}, what="a bin of predictions")
+            figures += each.values()
+        rows = check_type(check.get("rows", [0, 0]), list)
+        are_floats = all(isinstance(figure, float) for figure in figures)
+        if not are_floats or [*map(type, rows)] != [int, int]:
+            raise ValueError("the validation checks must be columns of floats.")
+    return checks
 
 
 def _restore_training(net: DINNet, values: Any) -> None:
