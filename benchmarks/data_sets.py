@@ -43,6 +43,7 @@ MADE = {
     "offers": made_logs.offers,
     "offers, 100 of them": partial(made_logs.offers, n_offers=100),
     "answers": made_logs.answers,
+    "matches": made_logs.matches,
 }
 DATA_SETS = [*REAL, *(f"click log: {name}" for name in CLICK_LOGS), *MADE]
 

@@ -5,6 +5,7 @@
 - ``sparse_catalogue``: 10,000 items, some seven events per user; categories say most.
 - ``offers``: ten of them, sent in waves; what each is worth changes from wave to wave.
 - ``answers``: students' answers, which depend on their past answers to similar items.
+- ``matches``: who wins, which depends on differences and thresholds of two players' numbers.
 
 All return workloads (``workloads.py``). ``probability`` is the true probability of a click given
 the candidate and the whole history: its log loss, AUC and GAUC are the best possible ones.
@@ -340,3 +341,47 @@ def answers(*, n_users=3000, cap=50, seed=0, **others):
     X = attach_history(log.impressions, events, columns=columns, **at)
     rows = workloads.rows_of(X, log.y, log.probability, columns)
     return _by_user("answers", rows, ["item", "skill"], cap, seed, alone=["answer"])
+
+
+def matches(*, n_players=400, n_matches=40_000, cap=50, seed=0):
+    """Return matches won, split by time: ranks and ages of the player and of the opponent.
+
+    The log-odds that the player wins are .45 times the opponent's rank less the player's own, as
+    logarithms, and .5 more where the player alone is among the first 32 (less where the opponent
+    alone is). They fall by .15 for each year that the player is older than 30 or younger than 20,
+    rise so for the opponent, and have what the player likes of the three grounds (deviation .25).
+    Ranks are those of a strength that wanders. Histories hold the matches won.
+    """
+    rng = np.random.RandomState(seed)
+    strength, born = rng.normal(size=n_players), rng.uniform(-32, -17, size=n_players)
+    liking, n_rounds = rng.normal(scale=0.25, size=(n_players, 3)), 2 * n_matches // n_players
+    parts = []
+    for time in range(n_rounds):
+        strength = 0.99 * strength + rng.normal(scale=0.14, size=n_players)
+        rank = 1.0 + np.argsort(np.argsort(-strength))
+        user, item = rng.permutation(n_players).reshape(2, -1)
+        ground = np.full(len(user), time // 5 % 3)
+        columns = {"user": user, "item": item, "ground": ground, "time": time}
+        columns |= {"rank": rank[user], "opponent_rank": rank[item]}
+        ages = {"age": born[user], "opponent_age": born[item]}
+        columns |= {name: 8 * time / n_rounds - year for name, year in ages.items()}
+        columns["liking"] = (liking[user] - liking[item])[np.arange(len(user)), ground]
+        parts.append(pd.DataFrame(columns))
+    X = pd.concat(parts, ignore_index=True)
+
+    def worth(rank, age):
+        far = np.maximum(age - 30, 0) + np.maximum(20 - age, 0)
+        return 0.5 * (rank <= 32) - 0.45 * np.log(rank) - 0.15 * far
+
+    logit = worth(X["rank"], X["age"]) - worth(X["opponent_rank"], X["opponent_age"])
+    probability = (1 / (1 + np.exp(-logit - X.pop("liking")))).to_numpy()
+    y = rng.random_sample(len(X)) < probability
+    X = attach_history(X, X[y], user="user", time="time", columns=["item", "ground"])
+    numbers = ["rank", "opponent_rank", "age", "opponent_age"]
+    rows = workloads.rows_of(X, y, probability, ["item", "ground"])
+    rows |= {name: X[name].to_numpy(np.float32) for name in numbers}
+    part = np.searchsorted([0.8, 0.9], X["time"] / n_rounds, side="right")
+    attributes = ["item", "ground"]
+    workload = workloads._workload("matches", rows, part, attributes, cap, True, split="time")
+    workload["numeric"] = numbers
+    return workload

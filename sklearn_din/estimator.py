@@ -332,6 +332,8 @@ class DINClassifier(ClassifierMixin, DINEstimator, ClickParameters):
           all events and over those that have the candidate's id, for each of its attributes.
         - Attention does not train embeddings (its inputs are detached), except in a behaviour
           with an attribute that has no candidate.
+        - Beside each number the MLP gets how far it has come through each of eight bins, which
+          hold equally many training rows (from 1,000 rows on): it can bend at thresholds.
         - If there are ids, each training step sets 15 % of the numbers to zero, so that numbers
           do not identify a row whose label the embeddings have memorized.
     attention_units : tuple of int, default=(64, 16)

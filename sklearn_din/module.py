@@ -13,6 +13,7 @@ from sklearn_din.network.batch import EVENTS_PER_PART, Batch, is_host
 from sklearn_din.network.embeddings import FieldEmbeddings
 from sklearn_din.network.interest import FlatEvents, Interest
 from sklearn_din.network.layers import MLP, LabelLogits
+from sklearn_din.network.number_bins import Bins, NumberBins
 
 # Standard deviation of the initial embeddings. Unlike the paper, which gives none: the extended
 # network starts smaller (figures: docs/guide/tried.rst).
@@ -71,7 +72,9 @@ class DIN(nn.Module):
       embeddings learn from the candidate and from the unweighted sum. If the events have an
       attribute without a candidate, they are not detached: only attention shows which of its
       values are alike.
-    - If there are ids, each training step replaces 15 % of the numbers by zero, their average.
+    - Beside each number it gets ``bins`` of it, by which a layer can bend at thresholds.
+    - If there are ids, each training step replaces 15 % of the numbers by zero, their average, and
+      all bins of a number together with it.
 
     Bags, which are behaviours without a candidate, are summed in both networks. If ids have fixed
     vectors (``vectors`` of the encoder), an embedding is the sum of the id's own row and a
@@ -116,6 +119,9 @@ class DIN(nn.Module):
     position_shares : tuple of float, default=()
         Weight of each position, from 1, in the average favour; positions beyond the last one
         count as the last. Empty: positions are ignored.
+    bins : dict of str to tuple, default=None
+        Start, end and average of each bin of some numbers, which training finds in its rows
+        (``network/number_bins.py``). Ignored if ``interest="paper"``.
 
     Examples
     --------
@@ -140,6 +146,7 @@ class DIN(nn.Module):
         dropout: float = 0.0,
         after: tuple[int | None, ...] = (None,),
         position_shares: tuple[float, ...] = (),
+        bins: Bins | None = None,
     ) -> None:
         from sklearn_din.utils.validation import check_choice  # and pandas
 
@@ -148,7 +155,7 @@ class DIN(nn.Module):
         chosen = (pooling, interest, attention_activation, attention_normalization, activation)
         for (name, options), value in zip(OPTIONS.items(), chosen, strict=True):
             check_choice(value, options, name=name)
-        self.schema = schema
+        self.schema, self.extended = schema, interest == "extended"
         self.options = {  # to rebuild this network
             "embedding_dim": {name: int(width) for name, width in embedding_dim.items()}
             if isinstance(embedding_dim, Mapping)
@@ -159,9 +166,10 @@ class DIN(nn.Module):
             "dropout": float(dropout),
             "after": tuple(after),
             "position_shares": tuple(position_shares),
+            "bins": dict(bins or {}) if self.extended else {},
         }
-        self.extended = interest == "extended"
         self.of_numbers = schema.names("numeric")  # fields, in order
+        self.bins = NumberBins(self.of_numbers, bins) if bins and self.extended else None
         self.of_ids = schema.names("categorical", "list")
         self.embeddings = FieldEmbeddings(schema, embedding_dim, scale=INITIAL_SCALE[interest])
         self.interests = nn.ModuleList(map(self._make_interest, schema.behaviours))
@@ -206,7 +214,7 @@ class DIN(nn.Module):
     def mlp_inputs(self) -> dict[str | tuple[str, ...], int]:
         """The MLP's inputs in their order: columns of a field, or of a behaviour's histories."""
         return {
-            **dict.fromkeys(self.of_numbers, 1),
+            **{name: self.bins.widths[name] if self.bins else 1 for name in self.of_numbers},
             **{name: self.embeddings.width(name) for name in self.of_ids},
             **{part.behaviour.histories: part.n_outputs for part in self.interest_modules},
         }
@@ -267,17 +275,23 @@ class DIN(nn.Module):
         }
 
     def _numbers(self, batch: Batch) -> Tensor:
-        """Numbers (n_rows, n_numeric); in training some are hidden behind zero, the average.
+        """Numbers, and their bins; in training some are hidden behind zero, the average.
+
+        A number is hidden together with its bins. Returns: (n_rows, n_numeric + n_bins)
 
         Unlike the paper: an id's embedding knows the labels of its training rows, and an exact
         number tells which of them this row is. The others are not scaled up, as dropout would.
         """
+        inputs = self.bins(batch.numbers) if self.bins else batch.numbers
         hides = self.training and self.extended and bool(self.embeddings.tables)
         if not hides or batch.numbers.ndim == 1:  # there are none
-            return batch.numbers
+            return inputs
         n_numbers = batch.numbers.shape[1]  # drawn for all rows of a joint batch by each process
         drawn = batch.numbers.new_empty(batch.n_joint_rows, n_numbers).uniform_()
-        return batch.own_rows(drawn).ge_(NUMBERS_HIDDEN).mul_(batch.numbers)
+        is_shown = batch.own_rows(drawn).ge_(NUMBERS_HIDDEN)
+        if self.bins:
+            is_shown = is_shown.index_select(1, self.bins.columns)
+        return is_shown.mul_(inputs)
 
     def _queries_and_keys(
         self, behaviour: Behaviour, embeddings: dict[str, Tensor], batch: Batch

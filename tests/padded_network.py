@@ -5,6 +5,7 @@ autograd function, nothing that is counted once per impression. Tests hold the f
 exported file against it, for every option.
 """
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -111,6 +112,20 @@ def interest_outputs(interest, embed, arrays):
     return torch.cat(outputs, dim=1)
 
 
+def numbers_and_bins(network, arrays):
+    """Each number as far as twice beyond its bins, and what has come through of each bin."""
+    inputs = []
+    for name in network.schema.names("numeric"):
+        bins = network.options["bins"].get(name, ())
+        values = arrays[name].numpy()
+        reach = bins[-1][1] - bins[0][0] if bins else np.inf
+        least, most = (bins[0][0] - reach, bins[-1][1] + reach) if bins else (-np.inf, np.inf)
+        own = [np.minimum(np.maximum(values, least), most)]
+        own += [np.interp(values, [start, end], [0, 1]) - mean for start, end, mean in bins]
+        inputs.append(torch.tensor(np.stack(own, axis=1), dtype=torch.float32))
+    return inputs
+
+
 def padded_logits(network, X):
     """Logits of encoded impressions at prediction, by ``X["hist_item"]`` and its like."""
     arrays = {name: torch.as_tensor(X[name]) for name in X}
@@ -124,7 +139,7 @@ def padded_logits(network, X):
         is_there = (arrays[name] > 0)[..., None]
         return (embedded * is_there).sum(-2) / is_there.sum(-2).clamp(min=1)
 
-    inputs = [arrays[name][:, None] for name in schema.names("numeric")]
+    inputs = numbers_and_bins(network, arrays)
     inputs += [embed(name) for name in schema.names("categorical", "list")]
     inputs += [interest_outputs(part, embed, arrays) for part in network.interests]
     return run_layers([*network.mlp, network.output], torch.cat(inputs, dim=1))[:, 0]

@@ -680,6 +680,8 @@ def quick(**parameters):
 NO_CALLBACKS = "callbacks must be skorch callbacks, such as EarlyStopping(), got"
 WIDTH = "embedding_dim['item'] must be an integer of at least 1, got"
 BUILD = "a torch build for it. Use device='auto'"
+BINS = ((0.0, 1.0, 0.5), (1.0, 2.0, 0.3))
+OTHER_BINS = [((0.0, 1.0),), ((1.0, 1.0, 0.5),), ((0.0, np.nan, 0.5),), [[0.0, 1.0, 0.5]]]
 ENCODED, HALVES = make_impressions(20), np.arange(20) % 2
 
 
@@ -857,6 +859,10 @@ def restore(state, momentum=None):
     ({"device": 3}, "a device must be text, got 3"),
     ({"options": {"after": (None,) * 99}}, "a network's labels cannot come after"),
     ({"options": {"position_shares": (1,)}}, "shares of positions must be numbers, got"),
+    *(
+        ({"options": {"bins": bins}}, "bins of numbers must have a start, end and average, got")
+        for bins in (None, {"taste": BINS}, *({"price": own} for own in (*OTHER_BINS, ())))
+    ),
     ({"options": {"hidden_units": 8}}, "widths must be tuples, got 8 and"),
     ({"options": {"hidden_units": (8,) * 99}}, "a larger network than there are weights"),
     ({"novelty": {"shares": {"price": 0.1}}}, "shares of new ids must be those of candidates"),

@@ -12,6 +12,7 @@ from sklearn_din.network.batch import Batch
 from sklearn_din.network.embeddings import FieldEmbeddings
 from sklearn_din.network.interest import Interest
 from sklearn_din.network.layers import MLP, ActivationUnit, PReLU
+from sklearn_din.network.number_bins import NumberBins
 
 # Any widths and numbers of layers, several behaviours and attributes, bags, lists of ids, numbers
 # of impressions and of events, positions, weights and L2. No module of another type, subclasses
@@ -19,7 +20,7 @@ from sklearn_din.network.layers import MLP, ActivationUnit, PReLU
 # place of these.
 MODULES = {
     *(DIN, FieldEmbeddings, nn.ParameterDict, nn.ModuleList, Interest, ActivationUnit, MLP),
-    *(nn.Linear, PReLU, nn.Sigmoid),
+    *(NumberBins, nn.Linear, PReLU, nn.Sigmoid),
 }
 POOLINGS = {"attention", "sum", "mean"}
 NORMALIZATIONS = {None, "sqrt"}

@@ -114,7 +114,7 @@ class Plan:
         network["decays"] = _DECAYS.ctypes.data
         network["n_fields"], network["n_behaviours"] = len(module.of_ids), len(parts)
         network["n_layers"], network["n_tables"] = n_layers, len(tables)
-        network["n_numbers"] = len(module.of_numbers)
+        network["n_numbers"] = sum(module.mlp_inputs[name] for name in module.of_numbers)
         network["n_inputs"] = sum(module.mlp_inputs.values())
         network["n_decays"], network["n_counted"] = len(DECAYS), N_COUNTED
         network["n_added"] = int(ADDED_EVENTS)

@@ -1,0 +1,132 @@
+"""Numbers as trees read them: beside each number, how far it has come through each of its bins."""
+
+from collections.abc import Collection, Mapping
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from sklearn_din.features.encoded import EncodedFeatures
+from sklearn_din.features.level_columns import level_columns
+
+N_BINS = 8
+MOST_BINS = 256  # of all numbers together
+OUTSIDE = 0.01  # of the rows lie before the first bin of a number, and as many behind its last one
+LEAST_ROWS = 1_000
+SAMPLED_ROWS = 50_000
+
+Bins = Mapping[str, tuple[tuple[float, float, float], ...]]  # start, end and average, by number
+
+
+class NumberBins(nn.Module):
+    """Numbers, each followed by its bins (Gorishniy et al., NeurIPS 2022, section 3.1).
+
+    A bin from b to c is 0 for numbers below, 1 for those above, and in between::
+
+        bin(x) = (x - b) / (c - b)
+
+    Unlike the paper: the bins' averages are subtracted, so that zero is the average of all inputs,
+    and the number itself stays (benchmarks/quality-results.md, "Numbers in bins"). It is clipped
+    where it lies farther outside of the bins than these reach.
+
+    Parameters
+    ----------
+    names : collection of str
+        All numbers, in order.
+    bins : dict of str to tuple
+        Start, end and average of each bin, by number. Numbers without bins stay as they are.
+
+    Examples
+    --------
+    >>> bins = NumberBins(["price", "age"], {"price": ((0.0, 1.0, 0.5), (1.0, 3.0, 0.25))})
+    >>> bins(torch.tensor([[2.0, 7.0], [1e9, 0.0]]))
+    tensor([[2.0000, 0.5000, 0.2500, 7.0000],
+            [6.0000, 0.5000, 0.7500, 0.0000]])
+    """
+
+    columns: Tensor
+    starts: Tensor
+    slopes: Tensor
+    averages: Tensor
+    least: Tensor
+    most: Tensor
+
+    def __init__(self, names: Collection[str], bins: Bins) -> None:
+        super().__init__()
+        self.widths = {name: 1 + len(bins.get(name, ())) for name in names}
+        rows = []
+        for column, name in enumerate(names):
+            own = bins.get(name, ((-np.inf, np.inf, 0.0),))
+            first, last = own[0][0], own[-1][1]
+            rows.append((column, 0.0, 1.0, 0.0, 2 * first - last, 2 * last - first))
+            for start, end, average in bins.get(name, ()):
+                rows.append((column, start, 1 / (end - start), average, 0.0, 1.0))
+        columns, *others = zip(*rows, strict=True)
+        values = {"columns": torch.tensor(columns, device="cpu")}  # on "meta" they would be lost
+        for key, own in zip(("starts", "slopes", "averages", "least", "most"), others, strict=True):
+            values[key] = torch.tensor(own, dtype=torch.float32, device="cpu")
+        for key, tensor in values.items():
+            self.register_buffer(key, tensor, persistent=False)
+
+    def forward(self, numbers: Tensor) -> Tensor:
+        """Numbers (n_rows, n_numbers) and their bins, (n_rows, n_numbers + n_bins)."""
+        inputs = numbers.index_select(1, self.columns).sub_(self.starts).mul_(self.slopes)
+        return inputs.clamp_(self.least, self.most).sub_(self.averages)
+
+
+def find_bins(X: EncodedFeatures, leave_out: Collection[str] = ()) -> Bins:
+    """Return the bins of training rows' numbers, each with as many of the rows.
+
+    Quantiles that are equal bound one bin. There are none for numbers of two values, for those to
+    ``leave_out``, which were learnt of rows, and for levels of a memory, which move on after
+    training (short videos, log loss +.0023, benchmarks/quality-results.md). Fewer than
+    ``LEAST_ROWS`` rows have no bins.
+
+    >>> from sklearn_din.features import Field, Schema
+    >>> schema = Schema((Field("price", "numeric"), Field("is_new", "numeric")))
+    >>> prices = np.arange(2_000, dtype=np.float32)
+    >>> bins = find_bins(EncodedFeatures(schema, {"price": prices, "is_new": prices % 2}))
+    >>> list(bins), bins["price"][0][:2]
+    (['price'], (19.0, 264.0))
+    """
+    names = X.schema.names("numeric")
+    names = [name for name in names if name not in {*leave_out, *level_columns(names)}]
+    n_bins = min(N_BINS, MOST_BINS // max(len(names), 1))
+    if len(X) < LEAST_ROWS or n_bins < 2:
+        return {}
+    each = {name: _find_own(X, name, n_bins) for name in names}
+    return {name: bins for name, bins in each.items() if len(bins) > 1}
+
+
+def _find_own(X: EncodedFeatures, name: str, n_bins: int) -> tuple[tuple[float, float, float], ...]:
+    """Return the bins of one number."""
+    from sklearn_din.utils.validation import spread  # and pandas
+
+    values = np.asarray(spread(X.columns[name], SAMPLED_ROWS), dtype=np.float32)
+    if (missing := f"{name}_missing") in X.columns:
+        values = values[spread(X.columns[missing], SAMPLED_ROWS) == 0]
+    values = values[np.isfinite(values)]
+    if not len(values):
+        return ()
+    shares = np.linspace(OUTSIDE, 1 - OUTSIDE, n_bins + 1)
+    edges = np.unique(np.quantile(values, shares, method="lower")).tolist()
+    return tuple(
+        (start, end, float(np.clip((values - start) / (end - start), 0, 1).mean()))
+        for start, end in pairwise(edges)
+    )
+
+
+def check_bins(bins: Any, names: Collection[str]) -> None:
+    """Raise ValueError where these cannot be bins of these numbers."""
+    is_plain = type(bins) is dict and bins.keys() <= {*names}
+    rows = [row for own in bins.values() for row in own] if is_plain else [()]
+    if any(
+        type(row) is not tuple
+        or [type(number) for number in row] != [float] * 3
+        or not np.isfinite(row).all()
+        or not row[0] < row[1]
+        for row in rows
+    ) or not (is_plain and all(bins.values())):
+        raise ValueError(f"bins of numbers must have a start, end and average, got {bins!r:.60}.")

@@ -1,0 +1,227 @@
+"""Numbers in bins: against plain interpolation, hidden with their number, the same everywhere."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sklearn.base import clone
+from sklearn.metrics import log_loss
+
+from sklearn_din import (
+    DINRegressor,
+    HistorySequenceEncoder,
+    Ranker,
+    attach_history,
+    export_onnx,
+    load,
+    load_onnx,
+    save,
+    scan_parquet,
+    update,
+)
+from sklearn_din.features import EncodedFeatures, Field, Schema
+from sklearn_din.module import DIN
+from sklearn_din.native.logits import engine_text, logits_of
+from sklearn_din.network.batch import Batch
+from sklearn_din.network.number_bins import N_BINS, NumberBins, find_bins
+from tests.encoded_impressions import make_impressions
+from tests.fitted_pipelines import make_model
+from tests.padded_network import numbers_and_bins, padded_logits
+
+BINS = {"price": ((-1.0, 0.0, 0.7), (0.0, 0.5, 0.4), (0.5, 2.0, 0.2))}
+
+
+def encode(**columns):
+    fields = tuple(Field(name, "numeric") for name in columns)
+    own = {name: np.asarray(values, dtype=np.float32) for name, values in columns.items()}
+    return EncodedFeatures(Schema(fields), own)
+
+
+@pytest.fixture(scope="module")
+def log():
+    """Impressions that are clicked where one number lies in the middle; another is mostly 0."""
+    rng, n_rows = np.random.RandomState(0), 1_500
+    X = pd.DataFrame({"user": rng.randint(40, size=n_rows), "time": np.arange(n_rows)})
+    X["item"] = rng.randint(30, size=n_rows)
+    X["price"] = np.where(rng.random_sample(n_rows) < 0.1, np.nan, rng.lognormal(3, 1, n_rows))
+    X["stock"] = np.where(rng.random_sample(n_rows) < 0.7, 0.0, rng.exponential(size=n_rows))
+    y = (rng.random_sample(n_rows) < np.where(X["price"].between(15, 30), 0.8, 0.2)).astype(int)
+    return attach_history(X, X[y == 1], user="user", time="time", columns=["item"]), y
+
+
+@pytest.fixture(scope="module")
+def model(log):
+    return make_model(hidden_units=(8, 4), embedding_dim=4).fit(*log)
+
+
+def bins_of(model):
+    return model[-1].module_.options["bins"]
+
+
+# What bins are
+
+
+def test_inputs_are_those_of_plain_interpolation():
+    numbers = torch.tensor(np.random.RandomState(0).normal(size=(50, 2)) * 3, dtype=torch.float32)
+    module = DIN(Schema((Field("price", "numeric"), Field("age", "numeric"))), bins=BINS)
+    arrays = {"price": numbers[:, 0], "age": numbers[:, 1]}
+    expected = numbers_and_bins(module, arrays)
+    assert module.mlp_inputs == {"price": 4, "age": 1}
+    np.testing.assert_allclose(module.bins(numbers), torch.cat(expected, dim=1), atol=1e-6)
+
+
+def test_bins_hold_equal_parts_of_the_rows_and_equal_quantiles_are_one():
+    rng, n = np.random.RandomState(0), 4_000
+    price, zeros = rng.lognormal(size=n), np.maximum(rng.normal(size=n), 0)
+    bins = find_bins(encode(price=price, zeros=zeros, one=np.ones(n), two=rng.randint(2, size=n)))
+    assert len(bins["price"]) == N_BINS
+    assert 2 < len(bins["zeros"]) < N_BINS
+    assert bins.keys() == {"price", "zeros"}
+    for name, values in {"price": price, "zeros": zeros}.items():
+        inputs = NumberBins([name], bins)(torch.tensor(values[:, None], dtype=torch.float32))
+        np.testing.assert_allclose(inputs[:, 1:].mean(0), 0, atol=1e-4)
+    starts = [start for start, _, _ in bins["price"]]
+    shares = np.mean(price[:, None] < starts, axis=0)
+    np.testing.assert_allclose(shares, np.linspace(0.01, 0.99, N_BINS + 1)[:-1], atol=1e-3)
+
+
+def test_missing_and_infinite_numbers_do_not_count():
+    price = np.random.RandomState(0).normal(size=3_000)
+    is_missing = np.arange(3_000) % 3 == 0
+    holes = np.where(is_missing, 0, price)
+    holes[1] = np.inf
+    expected = find_bins(encode(price=price[~is_missing][1:]))
+    assert find_bins(encode(price=holes, price_missing=is_missing))["price"] == expected["price"]
+    assert find_bins(encode(price=np.full(3_000, np.nan))) == {}
+
+
+def test_learnt_numbers_levels_of_a_memory_and_few_rows_have_none():
+    values = np.random.RandomState(0).normal(size=2_000)
+    names = ["user_rate", "user_count", "user_elapsed", "recent_rate", "learnt", "price"]
+    X = encode(**dict.fromkeys(names, values))
+    assert find_bins(X, leave_out=["learnt"]).keys() == {"price"}
+    assert find_bins(X[:999], leave_out=["learnt"]) == {}
+
+
+def test_hundreds_of_numbers_have_fewer_bins_or_none():
+    rng = np.random.RandomState(0)
+    for n_numbers, n_bins in ((40, 6), (128, 2), (129, 0)):
+        X = encode(**{f"x{i}": rng.normal(size=1_000) for i in range(n_numbers)})
+        assert {*map(len, find_bins(X).values())} == {n_bins} - {0}
+
+
+def test_the_paper_network_reads_numbers_as_they_are(log):
+    model = make_model(interest="paper", max_epochs=1).fit(*log)
+    assert bins_of(model) == {}
+    assert model[-1].module_.bins is None
+    module = DIN(make_impressions(4).schema, interest="paper", bins=BINS)
+    assert module.options["bins"] == {}
+
+
+# What they do
+
+
+def test_a_threshold_is_learnt_that_a_number_alone_does_not_show(log, monkeypatch):
+    X, y = log
+    parameters = {"neighbours": None, "max_epochs": 8}
+    losses = []
+    for _ in range(2):
+        model = make_model(**parameters).fit(X[:1_200], y[:1_200])
+        losses.append(log_loss(y[1_200:], model.predict_proba(X[1_200:])[:, 1]))
+        monkeypatch.setattr("sklearn_din.training.training.find_bins", lambda X, leave_out: {})
+    assert losses[0] < losses[1] - 0.02
+
+
+def test_a_number_is_hidden_together_with_its_bins():
+    X = make_impressions(2_000)
+    module = DIN(X.schema, bins=BINS).train()
+    inputs, shown = module._numbers(Batch(X)), module.bins(Batch(X).numbers)
+    is_hidden = (inputs == 0).all(dim=1)
+    assert 0.1 < is_hidden.float().mean() < 0.2
+    torch.testing.assert_close(inputs[~is_hidden], shown[~is_hidden])
+
+
+@pytest.mark.parametrize("value", [1e9, 1e30, -999.0, -1e30])
+def test_a_huge_number_does_what_a_large_one_does(log, model, value):
+    X, rows = log[0], log[0][:5]
+    price = X["price"].quantile([0.01, 0.99])
+    far = price.iloc[0 if value < 0 else 1] + np.sign(value) * 1.01 * np.ptp(price)
+    expected = model.predict_proba(rows.assign(price=far))
+    np.testing.assert_allclose(model.predict_proba(rows.assign(price=value)), expected, atol=1e-6)
+
+
+def test_one_huge_number_among_the_rows_moves_no_bin():
+    price = np.random.RandomState(0).normal(size=3_000)
+    expected = find_bins(encode(price=price))["price"]
+    huge = find_bins(encode(price=np.append(price, [1e9, -999])))["price"]
+    np.testing.assert_allclose(huge, expected, atol=0.02)
+
+
+# Wherever they go
+
+
+def test_native_code_computes_networks_with_bins():
+    X = make_impressions(64)
+    module = DIN(X.schema, bins=BINS)
+    module.eval()
+    y = torch.from_numpy((np.arange(64) % 3 == 0).astype(np.float32))
+    gradients = []
+    for compute in (module, lambda batch: logits_of(module, batch)):
+        module.zero_grad(set_to_none=True)
+        logits = compute(Batch(X))
+        torch.nn.functional.binary_cross_entropy_with_logits(logits, y).backward()
+        gradients.append((logits.detach(), module.mlp[0].weight.grad))
+    torch.testing.assert_close(*gradients, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(gradients[0][0], padded_logits(module, X).detach())
+    assert "NumberBins" not in engine_text(module)
+
+
+def test_saved_copied_and_ranked_they_are_the_same(log, model, tmp_path):
+    X = log[0].tail(30)
+    expected = model.predict_proba(X)
+    assert bins_of(model).keys() == {"price", "stock"}
+    save(model, tmp_path / "model.din")
+    again = load(tmp_path / "model.din")
+    assert bins_of(again) == bins_of(model)
+    np.testing.assert_array_equal(again.predict_proba(X), expected)
+    candidates = X[["item", "price", "stock"]].drop_duplicates("item")
+    user = X.tail(1).drop(columns=candidates.columns).assign(time=9_999)
+    ranked = Ranker(model, candidates).rank(user, top_k=len(candidates))
+    shown = user.merge(ranked[candidates.columns], how="cross")
+    by_rows = model.predict_proba(shown[X.columns])[:, 1]
+    np.testing.assert_allclose(ranked["probability"], by_rows, rtol=1e-5)
+
+
+@pytest.mark.parametrize("layout", ["rows", "ranking"])
+def test_an_exported_file_computes_them(log, model, tmp_path, layout):
+    pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    X = log[0].tail(30).assign(time=9_999, price=[np.nan, 1e9, -999.0, *np.arange(27.0)])
+    export_onnx(model, tmp_path / "model.onnx", layout=layout)
+    exported = load_onnx(tmp_path / "model.onnx")
+    np.testing.assert_allclose(exported.predict_proba(X), model.predict_proba(X), atol=1e-5)
+
+
+def test_an_update_leaves_them_where_they_are(log, model):
+    X, y = log
+    later = X.assign(price=10 * X["price"], time=X["time"] + 1_500, item=X["item"] + 7)
+    assert bins_of(update(model, later, y)) == bins_of(model)
+
+
+def test_a_scan_has_those_of_its_rows(log, model, tmp_path):
+    X, y = log
+    frame = X[["user", "time", "item", "price", "stock"]]
+    frame.assign(click=y).to_parquet(tmp_path / "rows.parquet", row_group_size=200)
+    frame[y == 1].to_parquet(tmp_path / "events.parquet")
+    scan = scan_parquet(tmp_path / "rows.parquet", target="click", cache_dir=tmp_path)
+    events = scan_parquet(tmp_path / "events.parquet", cache_dir=tmp_path)
+    rows = attach_history(scan, events, user="user", time="time", columns=["item"])
+    streamed = clone(model).fit(rows, rows.target_)
+    for name, bins in bins_of(model).items():
+        np.testing.assert_allclose(bins_of(streamed)[name], bins, atol=1e-5)
+
+
+def test_numbers_are_predicted_with_them_too(log):
+    X, y = log
+    model = make_model(HistorySequenceEncoder(drop=["time"]), DINRegressor).fit(X, y * 3.0)
+    assert bins_of(model).keys() == {"price", "stock"}
