@@ -44,6 +44,7 @@ MADE = {
     "offers, 100 of them": partial(made_logs.offers, n_offers=100),
     "answers": made_logs.answers,
     "matches": made_logs.matches,
+    "matches, differences": partial(made_logs.matches, by="differences"),
 }
 DATA_SETS = [*REAL, *(f"click log: {name}" for name in CLICK_LOGS), *MADE]
 

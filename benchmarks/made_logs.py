@@ -343,7 +343,7 @@ def answers(*, n_users=3000, cap=50, seed=0, **others):
     return _by_user("answers", rows, ["item", "skill"], cap, seed, alone=["answer"])
 
 
-def matches(*, n_players=400, n_matches=40_000, cap=50, seed=0):
+def matches(*, by="thresholds", n_players=400, n_matches=40_000, cap=50, seed=0):
     """Return matches won, split by time: ranks and ages of the player and of the opponent.
 
     The log-odds that the player wins are .45 times the opponent's rank less the player's own, as
@@ -351,6 +351,9 @@ def matches(*, n_players=400, n_matches=40_000, cap=50, seed=0):
     alone is). They fall by .15 for each year that the player is older than 30 or younger than 20,
     rise so for the opponent, and have what the player likes of the three grounds (deviation .25).
     Ranks are those of a strength that wanders. Histories hold the matches won.
+
+    ``by="differences"``: they are 1.5 tanh(difference of ranks / 60) and .6 tanh(difference of
+    ages / 2), and what the player likes.
     """
     rng = np.random.RandomState(seed)
     strength, born = rng.normal(size=n_players), rng.uniform(-32, -17, size=n_players)
@@ -374,6 +377,9 @@ def matches(*, n_players=400, n_matches=40_000, cap=50, seed=0):
         return 0.5 * (rank <= 32) - 0.45 * np.log(rank) - 0.15 * far
 
     logit = worth(X["rank"], X["age"]) - worth(X["opponent_rank"], X["opponent_age"])
+    if by == "differences":
+        logit = 1.5 * np.tanh((X["opponent_rank"] - X["rank"]) / 60)
+        logit += 0.6 * np.tanh((X["opponent_age"] - X["age"]) / 2)
     probability = (1 / (1 + np.exp(-logit - X.pop("liking")))).to_numpy()
     y = rng.random_sample(len(X)) < probability
     X = attach_history(X, X[y], user="user", time="time", columns=["item", "ground"])
@@ -382,6 +388,7 @@ def matches(*, n_players=400, n_matches=40_000, cap=50, seed=0):
     rows |= {name: X[name].to_numpy(np.float32) for name in numbers}
     part = np.searchsorted([0.8, 0.9], X["time"] / n_rounds, side="right")
     attributes = ["item", "ground"]
-    workload = workloads._workload("matches", rows, part, attributes, cap, True, split="time")
+    name = "matches" if by == "thresholds" else f"matches, {by}"
+    workload = workloads._workload(name, rows, part, attributes, cap, True, split="time")
     workload["numeric"] = numbers
     return workload
