@@ -59,15 +59,17 @@ class DIN(nn.Module):
     ``interest="paper"`` is this published network. ``interest="extended"``, the default, is ours:
 
     - The activation unit also gets which attributes of the event equal the candidate's, how
-      recent the event is, the product of both, and the event's numbers.
+      recent the event is, the product of both, and the event's numbers; of numbers that the
+      impression has too, such as a price, by how much its own is larger, and how near both are.
     - Instead of each interest, the MLP gets candidate * interest, the sum of the weights,
       candidate * the unweighted sum of the events, the length of the history, and the number of
       events with the candidate's id: for each attribute one count of all events and one in which
       recent events count more. Lengths, counts and the sum of weights enter as log(1 + x), with
       their sign.
-    - For attributes without a candidate (past answers, kinds of action) and for the events'
-      numbers it gets the weighted mean. For those attributes it also gets the plain mean, over
-      all events and over those with the candidate's id, for each of its attributes.
+    - For attributes without a candidate (past answers, kinds of action), for the events'
+      numbers and for the differences it gets the weighted mean. For those attributes it also
+      gets the plain mean, over all events and over those with the candidate's id, for each of
+      its attributes.
     - Queries and events are detached before the activation unit and in its weighted sum: the
       embeddings learn from the candidate and from the unweighted sum. If the events have an
       attribute without a candidate, they are not detached: only attention shows which of its
@@ -189,6 +191,7 @@ class DIN(nn.Module):
             behaviour,
             tuple(self.embeddings.width(name) for name in behaviour.histories),
             with_vectors=self._with_vectors(behaviour),
+            compared_numbers=[n for n in behaviour.numbers if self.schema[n].candidate],
             pooling=options["pooling"],
             extended=self.extended,
             normalization=normalization,

@@ -108,18 +108,21 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
         is compared with. A tuple of histories with a tuple of candidates is one behaviour with
         several attributes per event; None means no candidate, and a behaviour without any
         candidate is a bag. In a behaviour, floats with candidate None are numbers of the events.
-        All other histories follow the rules; ``drop`` leaves them out. The rules of "auto":
-        columns of lists are histories; ``hist_x``, or a list under any other prefix (``buy_x``),
-        is compared with a column ``x`` of ids, if there is one; histories of the same events form
-        one behaviour (columns of one ``attach_history`` call, even after a file has turned them
-        into lists: equal lengths in every row).
+        Numbers whose candidate is a number too, such as prices, are compared by their difference.
+        They are numbers if one of the two columns has fractions, or is named in ``numeric``;
+        otherwise whole numbers are ids. All other histories follow the rules; ``drop`` leaves them
+        out. The rules of "auto": columns of lists are histories; ``hist_x``, or a list under any
+        other prefix (``buy_x``), is compared with a column ``x`` of ids or of numbers, if there is
+        one; histories of the same events form one behaviour (columns of one ``attach_history``
+        call, even after a file has turned them into lists: equal lengths in every row).
     categorical : "auto" or list of str, default="auto"
         Columns to encode as ids in addition to those found by the rules: strings, categories,
         booleans, integers, and whole-number floats with a history. The history of a column named
-        here contains ids too. Candidates are always ids.
+        here contains ids too. Candidates are ids, unless they are numbers by the rules above.
     numeric : "auto" or list of str, default="auto"
         Columns to encode as numbers in addition to those found by the rules: floats, and
-        durations in seconds. The history of a column named here contains numbers too. A missing
+        durations in seconds. The history of a column named here contains numbers too, and is
+        compared with it: name prices, years and ratings that are whole numbers. A missing
         number gets the mean, and an indicator column if numbers were missing at fit.
     drop : str, list of str or None, default=()
         Columns to leave out. They may be absent at transform.
@@ -174,7 +177,8 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
         For each column of numbers, its ``shift`` and ``scale``: it is encoded as ``(number -
         shift) / scale``, with the logarithm of extreme values if there are a few
         (``has_outliers``); elapsed times (``is_elapsed``) as ``log1p(elapsed / scale)``, where
-        the scale is the power of two nearest to their median.
+        the scale is the power of two nearest to their median. A column and the history that is
+        compared with it have one scale, and a missing number of such a history stays NaN.
     longest_history_ : int
         Events of the longest history seen at fit, 1,000 at most unless ``max_length`` is larger.
         Item neighbours read all of them. What serves the model should hold as many.

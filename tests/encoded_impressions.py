@@ -1,5 +1,7 @@
 """Encoded impressions of a few rows, with every kind of field, and labels for them."""
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 
@@ -48,6 +50,20 @@ def make_impressions(n=8, seed=0, *, numbers=(), max_length=5):
             ("tags",): Ragged.from_lengths({"tags": tags}, tag_lengths),
         },
     )
+
+
+def make_prices(n=8, seed=0, *, max_length=5):
+    """Impressions whose prices are compared with those of their events; some are missing."""
+    X = make_impressions(n, seed, numbers=("seconds", "hist_price"), max_length=max_length)
+    fields = [
+        replace(field, candidate="price" if field.name == "hist_price" else "")
+        for field in X.schema.fields
+    ]
+    schema = replace(X.schema, fields=(*fields, Field("price_missing", "numeric")))
+    X.behaviours["hist_item", "hist_category"].columns["hist_price"][::5] = np.nan
+    is_missing = (np.arange(n) % 4 == 2).astype(np.float32)
+    columns = X.columns | {"price": X.columns["price"] * (1 - is_missing)}
+    return EncodedFeatures(schema, columns | {"price_missing": is_missing}, X.behaviours)
 
 
 def make_labels(X, seed=0):

@@ -58,7 +58,18 @@ def match(behaviour, arrays, mask):
     return torch.stack(same, dim=2) * mask[..., None], ranks.clamp(min=0)
 
 
-def interest_outputs(interest, embed, arrays):
+def subtract(interest, arrays, mask, schema):
+    """By how much a row's numbers are larger than its events', NaN where either is missing."""
+    differences = []
+    for name in interest.behaviour.numbers:
+        if candidate := schema[name].candidate:
+            missing = arrays.get(f"{candidate}_missing", torch.zeros(len(mask))) > 0
+            shown = torch.where(missing, torch.nan, arrays[candidate])
+            differences.append(torch.where(mask, shown[:, None] - arrays[name], torch.nan))
+    return differences
+
+
+def interest_outputs(interest, embed, arrays, schema):
     """Interest: all inputs of the MLP that one behaviour gives, side by side."""
     behaviour, extended = interest.behaviour, interest.extended and not interest.behaviour.is_bag
     mask = arrays[f"{behaviour.histories[0]}_mask"]
@@ -71,8 +82,13 @@ def interest_outputs(interest, embed, arrays):
         queries = torch.cat(queries, dim=1)
     if extended:
         same, ranks = match(behaviour, arrays, mask)
+        compared = subtract(interest, arrays, mask, schema)
+        near = [(1 - values.abs()).clamp(min=0).nan_to_num()[..., None] for values in compared]
+        same = torch.cat([same, *near], dim=2)
+        differences = [values.nan_to_num()[..., None] for values in compared]
         weighed = torch.cat([same * decay ** ranks[..., None] for decay in (1.0, 0.8, 0.5)], dim=2)
-        numbers = [arrays[name][..., None] for name in behaviour.numbers]
+        numbers = [arrays[name].nan_to_num()[..., None] for name in behaviour.numbers]
+        numbers += differences
         relations = torch.cat([weighed, torch.log(1 + ranks)[..., None], *numbers], dim=2)
     weights, pooled = mask.float(), keys
     if interest.pooling == "attention":
@@ -141,5 +157,5 @@ def padded_logits(network, X):
 
     inputs = numbers_and_bins(network, arrays)
     inputs += [embed(name) for name in schema.names("categorical", "list")]
-    inputs += [interest_outputs(part, embed, arrays) for part in network.interests]
+    inputs += [interest_outputs(part, embed, arrays, schema) for part in network.interests]
     return run_layers([*network.mlp, network.output], torch.cat(inputs, dim=1))[:, 0]

@@ -16,7 +16,7 @@ from sklearn_din.neighbours.pairs import NeighbourPair
 from sklearn_din.serving import export, onnx_graph
 from sklearn_din.serving.export import neighbour_numbers
 from tests.click_frames import OF_TWINS, TWINS
-from tests.encoded_impressions import make_impressions
+from tests.encoded_impressions import make_impressions, make_prices
 from tests.network_options import name_of, networks
 from tests.padded_network import padded_logits
 
@@ -69,10 +69,10 @@ def assert_same(session, classifier, X):
     np.testing.assert_allclose(logit, padded, rtol=1e-5, atol=1e-5)
 
 
-def other_batches(**options):
+def other_batches(make=make_impressions):
     """Many rows, one row, one row without events, several, and longer histories than any before."""
-    X = make_impressions(50, seed=7, **options)
-    long = make_impressions(9, seed=8, **{**options, "max_length": 30})
+    X = make(50, seed=7)
+    long = make(9, seed=8, max_length=30)
     long = EncodedFeatures(X.schema, long.columns, long.behaviours)
     without = [row for row in range(50) if not X[row : row + 1][CLICKS[0]].size]
     assert len(without) > 1
@@ -93,11 +93,18 @@ NETWORKS += [
 ]
 
 
-@pytest.mark.parametrize("network", NETWORKS, ids=name_of)
-def test_a_file_gives_the_classifiers_probabilities(network, path):
-    classifier = fitted_classifier(**network)
+CASES = [pytest.param(make_impressions, network, id=name_of(network)) for network in NETWORKS]
+CASES += [
+    pytest.param(make_prices, network, id=f"prices-{name_of(network)}")
+    for network in ({}, {"pooling": "sum"}, {"interest": "paper"})
+]
+
+
+@pytest.mark.parametrize(("make", "network"), CASES)
+def test_a_file_gives_the_classifiers_probabilities(make, network, path):
+    classifier = fitted_classifier(make(64, seed=1), **network)
     session = session_of(path, classifier)
-    for X in other_batches():
+    for X in other_batches(make):
         assert_same(session, classifier, X)
 
 
@@ -109,14 +116,14 @@ def rank_inputs(session, X, row):
     return {n: v[rows] if v.ndim == 2 and n not in bags else v for n, v in feed.items()}
 
 
-@pytest.mark.parametrize("network", NETWORKS, ids=name_of)
+@pytest.mark.parametrize(("make", "network"), CASES)
 def test_one_history_and_its_candidates_give_the_classifiers_probabilities(
-    network, path, monkeypatch
+    make, network, path, monkeypatch
 ):
     monkeypatch.setattr(export, "PAIRS_PER_BLOCK", 100)  # 2 events of 50 rows, 11 of 9
-    classifier = fitted_classifier(**network)
+    classifier = fitted_classifier(make(64, seed=1), **network)
     session = session_of(path, classifier, layout="ranking")
-    for X in other_batches():
+    for X in other_batches(make):
         for row in {0, len(X) // 2, len(X) - 1}:
             shown = X[np.full(len(X), row)]
             shown.columns = dict(X.columns)

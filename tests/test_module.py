@@ -9,7 +9,7 @@ from sklearn_din.module import NUMBERS_HIDDEN, OPTIONS
 from sklearn_din.network.batch import Batch
 from sklearn_din.network.embeddings import FieldEmbeddings
 from sklearn_din.network.layers import ActivationUnit, Dice
-from tests.encoded_impressions import make_answers, make_impressions, make_schema
+from tests.encoded_impressions import make_answers, make_impressions, make_prices, make_schema
 from tests.network_options import each_network
 from tests.padded_network import padded_logits
 
@@ -25,7 +25,7 @@ def _seed():
         yield
 
 
-MAKES = [make_impressions, make_with_numbers, make_answers]
+MAKES = [make_impressions, make_with_numbers, make_prices, make_answers]
 
 
 @pytest.mark.parametrize("make", MAKES)
@@ -97,7 +97,7 @@ def test_dice_statistics_are_those_of_real_events_and_none_train_too():
 
 @each_network("interest", "pooling", "attention_normalization")
 @pytest.mark.parametrize("is_empty", [True, False])
-@pytest.mark.parametrize("make", [make_answers, make_with_numbers])
+@pytest.mark.parametrize("make", [make_answers, make_with_numbers, make_prices])
 def test_candidates_of_one_shared_history_equal_rows_of_their_own(make, options, is_empty):
     X = make(16)
     columns, lengths = X.columns, X["hist_item_mask"].sum(axis=1)

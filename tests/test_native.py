@@ -40,7 +40,7 @@ from sklearn_din.neighbours.item_scores import ItemScores
 from sklearn_din.network.batch import Batch, JointRows
 from sklearn_din.training import batches, threads
 from sklearn_din.training.optim import RowwiseAdam
-from tests.encoded_impressions import make_answers, make_impressions, make_labels
+from tests.encoded_impressions import make_answers, make_impressions, make_labels, make_prices
 from tests.network_options import ONE_BY_ONE, name_of
 
 KERNELS = "plain", "AVX2", "AVX-512"
@@ -60,6 +60,7 @@ IMPRESSIONS = {
     "without events": lambda: make_impressions(1)[np.zeros(3, dtype=int)],
     "long": lambda: make_impressions(9, numbers=("seconds", "price paid"), max_length=700),
     "answers": lambda: make_answers(80),
+    "prices": lambda: make_prices(60, max_length=30),
     "two behaviours": lambda: make_two_behaviours(40),
     "lists": lambda: make_lists(60),
 }
@@ -315,7 +316,12 @@ def test_gradients_are_added_and_a_backward_pass_may_come_twice():
 
 @needs_library
 @pytest.mark.parametrize(
-    "make", [lambda: make_impressions(30, max_length=60), lambda: make_lists(30)]
+    "make",
+    [
+        lambda: make_impressions(30, max_length=60),
+        lambda: make_prices(30, max_length=60),
+        lambda: make_lists(30),
+    ],
 )
 def test_one_history_of_all_candidates_is_computed_as_many_equal_ones(make):
     X = make()

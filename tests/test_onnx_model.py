@@ -37,7 +37,8 @@ onnx = pytest.importorskip("onnx", reason=WHY)
 pytest.importorskip("onnxruntime", reason=WHY)
 
 HOUSE = Path(__file__).resolve().parents[1]
-HISTORIES = {("hist_item", "hist_category", "hist_price"): ("item", "category", None), "tags": None}
+EVENTS = "hist_item", "hist_category", "hist_price"
+HISTORIES = {EVENTS: ("item", "category", "price"), "tags": None}
 LAYOUTS = ("rows", "ranking")
 OF_CANDIDATES = ["item", "category", "price", "is_new"]
 
@@ -47,7 +48,7 @@ def make_frame(n_users=30, seed=0):
     frame, y = fitted_pipelines.make_frame(n_users, seed)
     rng, lengths = np.random.default_rng(seed), frame["hist_item"].map(len)
     frame["hist_category"] = [list(map(int, cell)) for cell in frame["hist_category"]]
-    frame["hist_price"] = [rng.normal(5, 2, n).tolist() for n in lengths]
+    frame["hist_price"] = [[*rng.normal(5, 2, n - 1), None] if n else [] for n in lengths]
     frame["tags"] = [["", "red", "red | new", None][row % 4] for row in range(len(frame))]
     frame["is_new"] = rng.random(len(frame)) < 0.5
     return frame.drop(columns=["user", "time"]), y

@@ -317,6 +317,7 @@ def draw_rows(draw):
         lists = [draw.choice(list("xyz"), draw.randint(3)).tolist() for _ in range(length + 3)]
         row |= {"tags": lists[0], "labels": lists[1], "genres": lists[2], "hist_genres": lists[3:]}
         row["hist_answer"] = draw.choice(["yes", "no"], length).tolist()
+        row["hist_price"] = [*draw.rand(length - 1), None] if length else []
         row["hist_age"] = np.sort(draw.rand(length) * 900)[::-1].tolist()
         rows.append(row)
     frame = pd.DataFrame(rows)

@@ -38,6 +38,54 @@ def test_auto_finds_every_part():
     assert tags.is_bag
 
 
+PRICED = pd.DataFrame({"item": ["a", "b"] * 20, "hist_item": [["a", "b"], ["b"]] * 20})
+CENTS, WHOLE, GONE = [199, 250] * 20, [2.0, 3.0] * 20, [2.0, None] * 20
+OF_CENTS, OF_WHOLE = [[199, 250], [250]] * 20, [[2.0, 3.0], [3.0]] * 20
+EUROS, OF_EUROS = [1.99, 2.5] * 20, [[1.99, None], [2.5]] * 20
+PAIRED = {"histories": {("hist_item", "hist_price"): ("item", "price")}}
+ALONE = {"histories": {("hist_item", "hist_price"): ("item", None)}}
+
+
+@pytest.mark.parametrize(
+    ("price", "past", "parameters", "kinds"),
+    [
+        (EUROS, OF_EUROS, {}, "compared"),
+        (EUROS, OF_WHOLE, {}, "compared"),
+        (WHOLE, OF_EUROS, {}, "compared"),
+        (CENTS, OF_EUROS, {}, "compared"),  # either has fractions: both are quantities
+        (CENTS, OF_CENTS, {}, "ids"),  # nothing tells them from ids
+        (CENTS, OF_CENTS, {"numeric": ["price"]}, "compared"),
+        (CENTS, OF_CENTS, {"numeric": ["price"], **PAIRED}, "compared"),
+        (CENTS, OF_CENTS, PAIRED, "ids"),
+        (GONE, OF_WHOLE, {"numeric": ["price"]}, "compared"),
+        (EUROS, OF_EUROS, PAIRED, "compared"),
+        (EUROS, OF_EUROS, ALONE, "numbers"),
+        (EUROS, OF_EUROS, {"drop": ["price"]}, "numbers"),
+        (EUROS, OF_EUROS, {"elapsed": ["hist_price"]}, "numbers"),
+    ],
+)
+def test_numbers_of_events_are_compared_with_the_impressions(price, past, parameters, kinds):
+    frame = PRICED.assign(price=price, hist_price=past)
+    X = encoder(**{"drop": None, **parameters}).fit_transform(frame)
+    field, (events,) = X.schema["hist_price"], X.schema.behaviours
+    assert (events.numbers == ("hist_price",)) == (kinds != "ids")
+    assert field.candidate == ("price" if kinds == "compared" else "")
+    assert (events.candidate_of.get("hist_price") == "price") == (kinds == "ids")
+    assert ("price" in repr(X.schema).split("hist_price")[1]) == (kinds != "numbers")
+    if kinds == "compared":
+        assert X.schema["price"].kind == "numeric"
+        assert np.isnan(X["hist_price"]).any() == (past is OF_EUROS)
+
+
+def test_numbers_under_any_prefix_are_compared_and_other_lists_of_numbers_are_not():
+    log = make_log()
+    options = {"user": "user", "time": "time", "columns": ["item", "price"], "prefix": "buy_"}
+    frame = attach_history(log, log, **options)
+    assert encoder().fit(frame).schema_["buy_price"].candidate == "price"
+    frame = frame.rename(columns={"buy_price": "buy_weight"})
+    assert encoder().fit(frame).schema_["buy_weight"].candidate == ""
+
+
 def behaviours_of(frame, **parameters):
     behaviours = encoder(**parameters).fit(frame).schema_.behaviours
     return [(*behaviour.histories, *behaviour.numbers) for behaviour in behaviours]

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sklearn_din import HistorySequenceEncoder, attach_history
+from sklearn_din import HistorySequenceEncoder, attach_history, scan_parquet
 from sklearn_din.encoding.scaling import Moments
 from tests.click_frames import encoder, with_windows
 
@@ -27,6 +27,37 @@ def test_numbers_are_standardised_and_missing_ones_indicated_where_the_name_is_f
     for constant in (0.0, 7.0, 0.1, 1e38):  # is not scaled
         X = HistorySequenceEncoder().fit_transform(pd.DataFrame({"price": [constant] * 1000}))
         assert (X["price"] == 0).all()
+
+
+@pytest.mark.parametrize("n_parts", [1, 3])
+def test_numbers_that_are_compared_have_one_scale_of_all_rows_and_their_events(n_parts, tmp_path):
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"item": rng.integers(9, size=60), "price": rng.normal(40, 3, 60)})
+    lengths = rng.integers(0, 5, 60)
+    frame["hist_item"] = [rng.integers(9, size=n).tolist() for n in lengths]
+    frame["hist_price"] = [[*rng.normal(20, 9, n), None][-n:] if n else [] for n in lengths]
+    frame["hist_cost"] = frame["hist_price"]
+    frame.loc[::7, "price"] = None
+    table = frame
+    if n_parts > 1:
+        frame.to_parquet(tmp_path / "rows.parquet", row_group_size=20)
+        table = scan_parquet(tmp_path / "rows.parquet")
+    encoder = HistorySequenceEncoder()
+    X = encoder.fit_transform(table)
+    past = [n for cell in frame["hist_price"] for n in cell if n is not None]
+    both = np.array([*frame["price"].dropna(), *past])
+    for name in ("price", "hist_price"):
+        scale = encoder.scales_[name]
+        assert (scale.shift, scale.scale) == pytest.approx((both.mean(), both.std()))
+    assert encoder.scales_["hist_cost"].shift == pytest.approx(np.mean(past))
+    expected = [np.nan if n is None else (n - both.mean()) / both.std() for n in past_of(frame)]
+    np.testing.assert_allclose(X["hist_price"][X["hist_item_mask"]], expected, rtol=1e-4, atol=1e-4)
+    assert np.isfinite(X["hist_cost"]).all()
+    np.testing.assert_array_equal(X["price_missing"], frame["price"].isna())
+
+
+def past_of(frame):
+    return [n for cell in frame["hist_price"] for n in cell]
 
 
 def test_times_elapsed_are_scaled_logs_of_row_time_minus_time():

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Collection, Hashable
+from collections.abc import Collection, Hashable, Mapping
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
@@ -154,13 +154,14 @@ def gather_facts(
     *,
     out: Collection[str],
     ids: Collection[str],
-    histories: Collection[str] = (),
+    histories: Mapping[str, str | None],
 ) -> dict[str, ColumnFacts]:
     """Gather the facts that decide the roles of columns, from all rows, of frames and of scans.
 
     Of a scan, only those columns are read whose dtype does not decide alone: lists, columns that
     are named like histories, and floats that a history may be compared with. Columns that are
-    ``out`` are no features; ``ids`` and ``histories`` are what the user calls so.
+    ``out`` are no features; ``ids``, and ``histories`` with their candidates, are what the user
+    calls so.
     """
     out = {*out} - {*histories}
     kinds = {name: dtype_kind(table.dtypes[name]) for name in table.names if name not in out}
@@ -174,6 +175,7 @@ def gather_facts(
     }
     lists |= suspects | (kinds.keys() & {*histories})
     candidates = {find_candidate(name, table.names) for name in lists}
+    candidates |= {*histories.values()}
     candidates |= {name for name in kinds if any(n.endswith(f"_{name}") for n in lists)}
     floats = {name for name, kind in kinds.items() if kind == "numbers"} & candidates
     names = [name for name in kinds if name in lists or name in floats or kinds[name] is None]

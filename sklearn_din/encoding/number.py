@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, cast
 
@@ -10,10 +11,10 @@ import numpy as np
 from sklearn_din.encoding.cells import HistoryCells
 from sklearn_din.encoding.column import Chunk, Leaf, Part
 from sklearn_din.encoding.profile import ColumnProfile
-from sklearn_din.encoding.scaling import EventScale, Moments, indicator
+from sklearn_din.encoding.scaling import EventScale, Moments
 from sklearn_din.encoding.table import Columns
 from sklearn_din.encoding.vocabulary import Vocabularies
-from sklearn_din.features.schema import Field
+from sklearn_din.features.schema import Field, indicator
 from sklearn_din.utils.spans import Rows, Spans
 
 if TYPE_CHECKING:
@@ -33,14 +34,22 @@ class NumberColumn(Leaf):
     """One number per row, with an indicator where some were missing at fit, or one per event.
 
     ``is_elapsed`` is what the user says of events: are they times elapsed? None: look at them.
+    Events have the scale of the numbers of their ``candidate``, the column that they are compared
+    with, learnt from both; a missing one stays NaN, for it has no difference.
     """
 
     name: str
     is_history: bool = False
     is_elapsed: bool | None = None
+    candidate: str = ""
     scale: EventScale = NOT_LEARNT
     has_indicator: bool = False
     profile: ColumnProfile = EMPTY
+
+    @property
+    def owner(self) -> str:
+        """The column whose scale it has."""
+        return self.candidate or self.name
 
     def read(self, columns: Columns) -> Part:
         return Part(numbers={self.name: columns.numbers(self.name)})
@@ -57,14 +66,15 @@ class NumberColumn(Leaf):
         numbers = part.numbers[self.name]
         if self.name in part.row_times:  # Ragged takes log1p of the difference
             return {self.name: numbers / self.scale.scale}
-        encoded = {self.name: self.scale.encode(numbers)}
+        missing = np.nan if self.candidate else 0.0
+        encoded = {self.name: self.scale.encode(numbers, missing=missing)}
         if self.has_indicator:
             encoded[indicator(self.name)] = np.isnan(numbers).astype(np.float32)
         return encoded
 
     def fields(self, columns: TableColumns) -> list[Field]:
         if self.is_history:
-            return [Field(self.name, "numeric_history")]
+            return [Field(self.name, "numeric_history", candidate=self.candidate)]
         elapsed = self.scale.scale if self.scale.is_elapsed else 0.0
         alone = np.array([columns.neutral.get(self.name, np.nan)])
         neutral = float(self.scale.encode(alone)[0])
@@ -94,16 +104,22 @@ class NumberStatistics:
         """Some of the numbers, NaN where missing."""
         return np.concatenate(self._samples)
 
-    def find_scale(self) -> EventScale:
-        """Return the scale of all numbers."""
-        return EventScale.of(self._moments)
+    def find_scale(self, compared: Sequence[NumberStatistics] = ()) -> EventScale:
+        """Return the scale of all numbers, those that they are compared with among them."""
+        moments = Moments()
+        for statistics in compared or (self,):
+            moments.add(statistics._moments)
+        return EventScale.of(moments)
 
     def finish(self, table: TableStatistics) -> NumberColumn:
         """Return the column; no indicator may be named like a column of the table."""
         column, sample = self.column, self.sample
-        scale = self.find_scale().resist_outliers(sample)
-        if column.name in table.elapsed_levels:
-            scale = EventScale.of_elapsed(sample)
+        owner, of_numbers = column.owner, table.columns.numbers.items()
+        compared = [table.statistics[n] for n, number in of_numbers if number.owner == owner]
+        of_all = np.concatenate([statistics.sample for statistics in compared])
+        scale = self.find_scale(compared).resist_outliers(of_all)
+        if owner in table.elapsed_levels:
+            scale = EventScale.of_elapsed(of_all)
         has_indicator = not column.is_history and self._moments.weight < table.n_rows
         has_indicator &= indicator(column.name) not in table.columns.names
         profile = table.complete(ColumnProfile.of_sample(sample), column.name)
@@ -143,7 +159,7 @@ class EventNumberStatistics(NumberStatistics):
         if self._may_be_elapsed:
             self._count_elapsed(numbers[spans.take(rows).index()])
 
-    def find_scale(self) -> EventScale:
+    def find_scale(self, compared: Sequence[NumberStatistics] = ()) -> EventScale:
         """Return the scale.
 
         Times elapsed are divided by the power of two nearest to their median. That is exact: it
@@ -151,7 +167,7 @@ class EventNumberStatistics(NumberStatistics):
         or after, as for the same histories as lists.
         """
         if not self._has_row_times and not self.column.is_elapsed and not self.is_guess:
-            return super().find_scale()
+            return super().find_scale(compared)
         n_elapsed = self._elapsed.sum()
         if not n_elapsed:
             return EventScale(0.0, 1.0, is_elapsed=True)

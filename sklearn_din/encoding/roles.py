@@ -51,7 +51,7 @@ def assign_roles(
     groups = [list(as_tuple(key)) for key in pairs]
     candidates = _check_pairs(table, pairs)
     out, ids, numbers = {*drop, *metadata}, named["categorical"], named["numeric"]
-    facts = gather_facts(table, out=out, ids=ids, histories=[*candidates])
+    facts = gather_facts(table, out=out, ids=ids, histories=candidates)
     columns = _Columns(table, facts, out, ids, numbers, candidates, max_length)
     behaviours, lists = columns.find_behaviours(groups)
     compared = {n for b in behaviours for n in b.candidates if n is not None}
@@ -60,8 +60,8 @@ def assign_roles(
     roles = {name: str(of.kind) for name, of in facts.items()}  # unless a later rule names it
     roles |= dict.fromkeys(out, "out") | dict.fromkeys(ids, "ids")
     roles |= dict.fromkeys(numbers, "numbers") | dict.fromkeys(columns.histories, "history")
-    roles |= dict.fromkeys(compared, "ids") | dict.fromkeys(lists, "lists")
-    roles |= dict.fromkeys(in_use, "behaviour")
+    roles |= dict.fromkeys(columns.number_of.values(), "numbers") | dict.fromkeys(compared, "ids")
+    roles |= dict.fromkeys(lists, "lists") | dict.fromkeys(in_use, "behaviour")
 
     def having(*some: str) -> list[str]:
         return [name for name in table.names if roles[name] in some]
@@ -71,7 +71,7 @@ def assign_roles(
         *map(NumberColumn, having("numbers")),
         *(IdColumn(name, name, is_compared=name in compared) for name in having("ids")),
         *(IdColumn(name, name, holds_lists=True) for name in having("lists")),
-        *(_make_histories(behaviour, lists, times) for behaviour in behaviours),
+        *(_make_histories(b, lists, times, columns.number_of) for b in behaviours),
     ]
     _check_output_names({leaf.name for column in in_order for leaf in column.leaves}, in_use)
     unused = tuple(having("time", "history"))
@@ -87,19 +87,24 @@ def _read_elapsed(elapsed: NamesParameter, behaviours: Sequence[Behaviour]) -> l
 
 
 def _make_histories(
-    behaviour: Behaviour, lists: Collection[str], times: Collection[str] | None
+    behaviour: Behaviour,
+    lists: Collection[str],
+    times: Collection[str] | None,
+    number_of: Mapping[str, str],
 ) -> Histories:
-    """Return the columns of a behaviour; a history has its candidate's vocabulary.
+    """Return the columns of a behaviour; a history has its candidate's vocabulary, or scale.
 
-    ``lists`` hold a list of ids for each event, ``times`` are times elapsed; None: look at them.
+    ``lists`` hold a list of ids for each event, ``times`` are times elapsed; None: look at them,
+    where ``number_of`` has no number of the candidate that those of the events are compared with.
     """
     columns: list[IdColumn | NumberColumn] = []
     for name, candidate in behaviour.candidate_of.items():
         owner = name if candidate is None else candidate
         columns.append(IdColumn(name, owner, is_history=True, holds_lists=name in lists))
     for name in behaviour.numbers:
-        is_elapsed = None if times is None else name in times
-        columns.append(NumberColumn(name, is_history=True, is_elapsed=is_elapsed))
+        of_candidate = "" if behaviour.is_bag or name in (times or ()) else number_of.get(name, "")
+        is_elapsed = None if times is None and not of_candidate else name in (times or ())
+        columns.append(NumberColumn(name, True, is_elapsed, of_candidate))
     return Histories(behaviour, tuple(columns))
 
 
@@ -162,6 +167,7 @@ class _Columns:
     candidate play one part,
     naming either of them names both. Columns that are ``out`` are no features, ``pairs`` are the
     histories that the user names, and their candidates. ``max_length`` is the encoder's parameter.
+    ``number_of`` are the numbers of candidates that histories of numbers are compared with.
     """
 
     table: Impressions
@@ -172,6 +178,7 @@ class _Columns:
     pairs: Mapping[str, str | None]
     max_length: int | str
     notices: list[str] = field(default_factory=list)
+    number_of: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         names = [name for name in self.table.names if name in self.facts]
@@ -192,11 +199,15 @@ class _Columns:
         lists = nested | {c for name in nested if (c := candidates[name]) is not None}
         self.histories = [n for n in self.histories if n in nested or n not in lists]
         possible = {n: self._candidate(n) for n in self.histories if n not in candidates}
+        both = {**possible, **self.pairs}.items()
+        pairs = [(n, c) for n, c in both if c is not None and c in self.facts]
+        self.number_of = {n: c for n, c in pairs if self._are_quantities(n, c)}
         possible |= {name: None for name in self.histories if candidates.get(name, "") is None}
         roles = {name: self._role(name, candidate) for name, candidate in possible.items()}
+        roles |= dict.fromkeys(self.number_of, "numbers")
         compared = {n: c for n, c in possible.items() if c is not None and roles[n] == "compared"}
         self.notices += filter(None, (self._note_floats(n, c) for n, c in compared.items()))
-        candidates |= dict.fromkeys(possible) | compared
+        candidates |= dict.fromkeys([*possible, *self.number_of]) | compared
         self._of_numbers = {name for name, role in roles.items() if role == "numbers"}
         bags = [group for group in groups if all(self.pairs[name] is None for name in group)]
         for name in self.histories:
@@ -274,6 +285,19 @@ class _Columns:
             "numbers" if events.is_numeric or (events.kind == "integer" and is_number) else "pooled"
         )
 
+    def _are_quantities(self, history: str, candidate: str) -> bool:
+        """Return whether a history and its candidate hold numbers, and so have differences.
+
+        Those do that the user calls numbers, and those of which either has a fraction.
+        """
+        events, column = self.facts[history].history, self.facts[candidate]
+        are_numbers = events.kind in ("integer", "float") and not events.has_row_times
+        are_numbers &= column.kind == "numbers" or (column.kind == "ids" and column.is_whole)
+        is_named = not {*self.numbers}.isdisjoint((history, candidate))
+        has_fraction = events.any_fraction or (column.kind == "numbers" and column.any_other)
+        is_id = not {*self.ids}.isdisjoint((history, candidate))
+        return are_numbers and (is_named or has_fraction) and (is_named or not is_id)
+
     def _note_floats(self, name: str, candidate: str) -> str | None:
         """Return what to say of a history and its candidate, if both hold floats taken for ids."""
         are_floats = self.facts[name].history.is_numeric and self.facts[candidate].kind == "numbers"
@@ -323,13 +347,15 @@ class _Columns:
     def _are_alike(self, history: str, column: str) -> bool:
         """Return whether both hold whole numbers, or both other ids, however these are stored.
 
-        Where both are floats, these are ids if some are missing, else they may be quantities.
+        Where both are floats, these are ids if some are missing, else they may be quantities; with
+        fractions, quantities are what both hold.
         """
         events, facts = self.facts[history].history, self.facts[column]
         is_whole = events.kind == "integer" or events.is_whole
         if facts.kind == "numbers":
             are_ids = events.kind == "integer" or facts.any_missing or events.any_missing
-            return facts.is_whole and is_whole and are_ids
+            are_quantities = events.any_fraction and facts.any_other
+            return are_quantities or (facts.is_whole and is_whole and are_ids)
         are_ids = facts.kind == "ids" and (is_whole or not events.is_numeric)
         return events.kind is not None and are_ids and facts.is_whole == is_whole
 

@@ -47,11 +47,17 @@ class Moments:
         relative -= mean
         squares = relative * relative * weights
         correction = float((relative * weights).sum()) ** 2 / weight
-        self.first, before = first, self.weight
-        self.weight += weight
-        step = mean - self.mean
-        self.squares += float(squares.sum()) - correction + step**2 * before * weight / self.weight
-        self.mean += step * weight / self.weight
+        self.add(Moments(weight, first, mean, float(squares.sum()) - correction))
+
+    def add(self, other: "Moments") -> None:
+        """Take the numbers of other moments in."""
+        if not other.weight:
+            return
+        before, self.first = self.weight, self.first if self.weight else other.first
+        self.weight += other.weight
+        step = (other.first - self.first) + other.mean - self.mean
+        self.squares += other.squares + step**2 * before * other.weight / self.weight
+        self.mean += step * other.weight / self.weight
 
     @property
     def center(self) -> float:
@@ -118,17 +124,12 @@ class EventScale:
         if not (np.isfinite(self.shift) and 0 < self.scale < np.inf):
             raise ValueError("shifts must be finite and scales positive.")
 
-    def encode(self, numbers: np.ndarray) -> np.ndarray:
-        """Scale numbers, or times elapsed that are given as such: float32, 0 where missing."""
+    def encode(self, numbers: np.ndarray, *, missing: float = 0.0) -> np.ndarray:
+        """Scale numbers, or times elapsed that are given as such: float32, missing ones at last."""
         scaled = (numbers - self.shift) / self.scale
         if self.is_elapsed:
             scaled = log_elapsed(scaled)
         elif self.has_outliers:
             beyond = np.maximum(np.abs(scaled) - LINEAR, 0)
             scaled = np.clip(scaled, -LINEAR, LINEAR) + np.sign(scaled) * np.log1p(beyond)
-        return np.nan_to_num(scaled, nan=0.0).astype(np.float32)
-
-
-def indicator(name: str) -> str:
-    """Name of the output that is 1 where the column is missing."""
-    return f"{name}_missing"
+        return np.nan_to_num(scaled, nan=missing).astype(np.float32)

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from sklearn_din.encoding.cells import as_numbers
+from sklearn_din.encoding.column import Part
 from sklearn_din.encoding.histories import count_events, keep_newest
 from sklearn_din.encoding.table import Columns, Impressions
 from sklearn_din.encoding.table_columns import TableColumns
@@ -93,9 +94,9 @@ class SharedLogs:
                     part = ids.read(Columns(column.to_frame()))
                     yield name, ids.encode(part, learnt.vocabularies)[name]
                 else:
-                    numbers, scale = as_numbers(column, name=name), learnt.numbers[name].scale
-                    is_time = name == log.clock
-                    yield name, numbers / scale.scale if is_time else scale.encode(numbers)
+                    numbers, number = as_numbers(column, name=name), learnt.numbers[name]
+                    encoded = number.encode(Part(numbers={name: numbers}), {})[name]
+                    yield name, numbers / number.scale.scale if name == log.clock else encoded
 
     def windows(self, behaviour: Behaviour) -> Iterator[tuple[int, Ragged]]:
         """Yield the first of some rows, and their windows in the log, without its events."""

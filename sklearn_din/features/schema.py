@@ -45,7 +45,8 @@ class Field:
         Fingerprint of the vocabulary's values: two encoders fitted on other catalogues differ.
     candidate : str, default=""
         For a number that is looked up by a candidate's id, such as its popularity: that candidate
-        column. The number is 0 wherever the candidate's id is unknown.
+        column. The number is 0 wherever the candidate's id is unknown. For a history of numbers:
+        the number of the impression that those of its events are compared with, if there is one.
     n_dims : int, default=0
         Length of the fixed vectors that the vocabulary's values have (``vectors`` of the encoder).
         0 where they have none.
@@ -220,7 +221,7 @@ class Schema:
         if field.is_history:
             events = self.behaviour_of(field.name)
             behaviour = self.display_name(events)
-            candidate = events.candidate_of.get(field.name)
+            candidate = events.candidate_of.get(field.name) or field.candidate
         return field.name, KINDS[field.kind], n_ids, candidate or "", behaviour
 
     @property
@@ -333,6 +334,11 @@ class Schema:
         if self != other:
             return f"behaviours {self.behaviours} against {other.behaviours}"
         return ""
+
+
+def indicator(name: str) -> str:
+    """Return the name of the field that is 1 where a number is missing."""
+    return f"{name}_missing"
 
 
 def item_column(n_ids: Mapping[str, int], names: Iterable[str]) -> str | None:

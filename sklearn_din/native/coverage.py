@@ -72,7 +72,8 @@ class Watch:
 def may_compute(batch: Batch) -> bool:
     """Return whether torch leaves a batch to others: nothing traces, transforms or casts now."""
     wants_gradients = torch.is_grad_enabled()
-    numbers = batch.numbers, *batch.event_numbers.values()
+    compared = [tensor for own in batch.differences.values() for tensor in own]
+    numbers = batch.numbers, *batch.event_numbers.values(), *compared
     return not (
         torch_module._has_any_global_hook()
         or torch.is_autocast_enabled("cpu")

@@ -421,6 +421,7 @@ private:
         for (size_t b = 0; b < events.size(); b++)
             for (int64_t a = 0; a < events[b].of->n_attributes; a++) {
                 const Ids& attribute = events[b].attributes[a];
+                if (attribute.table < 0) continue;
                 touched[attribute.table].add({&attribute, events[b].of->offsets[net.n_rows],
                                               grad_keys[b] + attribute.column, events[b].width});
             }

@@ -150,7 +150,14 @@ class _Call:
         self._plan, self._batch = plan, batch
         self._ids = batch.identities | {n: of.at.int() for n, of in batch.lists.items()}
         means = module.embeddings.means_of(batch.lists) if plan.lists else {}
-        self._likeness = [likeness_of_lists(batch, *names) for names in plan.compared_lists]
+        self._likeness = [
+            likeness_of_lists(batch, *names) if names[-1] else batch.differences[names[1]].nearness
+            for names in plan.compared
+        ]
+        numbers = [
+            batch.differences[name].values if is_compared else batch.event_numbers[name]
+            for name, is_compared in plan.event_numbers
+        ]
         self._n_own = len(module.embeddings.tables)
         own = self._n_own
         self.parameters = [
@@ -169,7 +176,7 @@ class _Call:
             *[values.data_ptr() for values in self._likeness],
             *[tensor.data_ptr() for tensor in offsets],
             *[batch.shared and tensor.shape[0] == 2 for tensor in offsets],
-            *[batch.event_numbers[name].data_ptr() for name in plan.event_numbers],
+            *[values.data_ptr() for values in numbers],
             *[parameter.data_ptr() for parameter in self.parameters],
             *(self._numbers.data_ptr(), batch.n_rows, self._n_threads, _team.get()),
         ]

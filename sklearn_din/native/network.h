@@ -9,10 +9,10 @@ class Team;
 
 struct Ids {  // of a field, or of one attribute of a behaviour's events; of lists, their numbers
     const int32_t* ids;
-    int64_t table, first_row, n_ids, width;
+    int64_t table, first_row, n_ids, width;  // of compared numbers: no table, no ids, 0, 0
     int64_t column;     // of a field among the MLP's inputs, of an attribute among the keys'
     int64_t candidate;  // of an attribute: the number of the field it is compared with, or -1
-    const float* likeness;  // of lists: of each event's and its candidate's, 0 to 1; else null
+    const float* likeness;  // of lists and numbers: of each event's and its candidate's, 0 to 1
 };
 
 enum Activation : int64_t { NONE, PRELU, SIGMOID };
@@ -28,6 +28,7 @@ struct Behaviour {
     const int64_t* offsets;
     int64_t is_shared;  // all rows have the same events, which are held once
     int64_t first_ids, n_attributes, first_number, n_numbers;
+    int64_t n_own_numbers;  // of events alone; the others are of rows and events
     int64_t first_layer, n_layers;  // of the activation unit, the last has one output; none: sums
     int64_t width, column, factor, is_extended, trains_embeddings;
 };

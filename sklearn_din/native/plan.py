@@ -26,6 +26,7 @@ from sklearn_din.native.structures import (
 from sklearn_din.network.interest import ADDED_EVENTS, DECAYS, N_COUNTED, Interest
 from sklearn_din.network.layers import PReLU
 
+NO_TABLE = -1  # of numbers that are compared as ids are
 OF_LAYER = "weight", "bias", "slope"  # the first members of a layer; not all have a slope
 _DECAYS = np.array(DECAYS, dtype=np.float32)
 _plans: WeakKeyDictionary[DIN, Plan] = WeakKeyDictionary()
@@ -71,22 +72,22 @@ class Plan:
         means of a batch's distinct lists.
     lists : list of str
         Fields of lists, in the order of these tables.
-    compared_lists : list of tuple
-        A behaviour's histories, one of them of lists, and the candidate that it is compared with.
+    compared : list of tuple
+        A behaviour's histories, one of them of lists or numbers, and the candidate of lists.
     shapes : list of Size
         Of the parameters, in their order: tables, then weight, bias and slope of each layer.
     n_weights : list of int
         Sizes of those of the layers.
-    event_numbers : list of str
-        Numeric histories, behaviour by behaviour.
+    event_numbers : list of (str, bool)
+        Numeric histories, behaviour by behaviour, and whether their differences are meant.
     """
 
     def __init__(self, module: DIN) -> None:
         self.watch = Watch(module)
         self.names: list[str] = []
-        self.event_numbers: list[str] = []
+        self.event_numbers: list[tuple[str, bool]] = []
         self.lists = [field.name for field in module.schema.fields if field.holds_lists]
-        self.compared_lists: list[tuple[tuple[str, ...], str, str]] = []
+        self.compared: list[tuple[tuple[str, ...], str, str]] = []
         self._parameters: list[tuple[dict, str]] = []
         self.shapes: list[torch.Size] = []
         self._ids: list[tuple[int, ...]] = []
@@ -103,11 +104,12 @@ class Plan:
         parts = module.interest_modules
         rows = [self._behaviour(module, p, columns[p.behaviour.histories]) for p in parts]
         widths = [*map(int, embeddings.tables), *map(embeddings.width, self.lists)]
+        table_of = [ids[1] for ids in self._ids if ids[1] != NO_TABLE]
         self.names_of_table = [
-            [name for name, ids in zip(self.names, self._ids, strict=True) if ids[1] == number]
+            [name for name, table in zip(self.names, table_of, strict=True) if table == number]
             for number in range(len(widths))
         ]
-        self.n_ids = [ids[3] for ids in self._ids]
+        self.n_ids = [ids[3] for ids in self._ids if ids[1] != NO_TABLE]
         tables = [(0, width, 0, 0, 0) for width in widths]
         self.n_weights = [shape.numel() for shape in self.shapes[len(embeddings.tables) :]]
         network = np.zeros(1, dtype=NETWORK)
@@ -177,14 +179,19 @@ class Plan:
             number = -1 if candidate is None else module.of_ids.index(candidate)
             self._add_ids(module, name, start, number)
             if name in self.lists and candidate is not None:
-                self.compared_lists.append((behaviour.histories, name, candidate))
-        self.event_numbers += behaviour.numbers
+                self.compared.append((behaviour.histories, name, candidate))
+        for name in interest.compared_numbers:
+            self._ids.append((0, NO_TABLE, 0, 0, 0, interest.width, 0, 0))
+            self.compared.append((behaviour.histories, name, ""))
+        self.event_numbers += [(name, False) for name in behaviour.numbers]
+        self.event_numbers += [(name, True) for name in interest.compared_numbers]
         first_layer, n_layers = len(self._layers), 0
         if interest.weighs:
             unit = interest.unit
             n_layers = self._add_layers([unit.first, *unit.above, unit.last])
         factor = FACTORS["mean" if interest.pooling == "mean" else interest.divisor]
-        sizes = len(behaviour.histories), first_number, len(behaviour.numbers)
+        n_attributes, n_numbers = len(self._ids) - first_ids, interest.n_numbers
+        sizes = n_attributes, first_number, n_numbers, len(behaviour.numbers)
         layers = first_layer, n_layers, interest.width, column, factor
         return (0, 0, first_ids, *sizes, *layers, interest.extended, interest.trains_embeddings)
 
@@ -204,10 +211,11 @@ class Plan:
         of_layers = layers.view(POINTER).reshape(len(layers), -1)[:, : len(OF_LAYER)]
         is_there = np.ones(of_layers.shape, dtype=bool)
         is_there[:, -1] = structures["layers"]["activation"] == ACTIVATIONS["PReLU"]
-        of_lists = np.isin(self.names, self.lists)
-        is_compared = of_lists & (structures["ids"]["candidate"] >= 0)
+        has_ids = structures["ids"]["table"] != NO_TABLE
+        of_lists = structures["ids"]["table"] >= len(self._table_of)
+        is_compared = (of_lists | ~has_ids) & (structures["ids"]["candidate"] >= 0)
         # In the order in which ``_Call`` (logits.py) writes their values.
-        inputs = [ids["ids"], ids["n_ids"][of_lists], ids["likeness"][is_compared]]
+        inputs = [ids["ids"][has_ids], ids["n_ids"][of_lists], ids["likeness"][is_compared]]
         inputs += [behaviours["offsets"], behaviours["is_shared"], event_numbers]
         inputs += [tables["rows"], of_layers[is_there]]
         inputs += [network[member] for member in ("numbers", "n_rows", "n_threads", "team")]

@@ -217,15 +217,15 @@ void write_query(
 }
 
 // Keys of a row's events by one attribute and, where they have the candidate's id, powers of the
-// decays: among the relations of the ``c``-th attribute that is compared. Of lists, the powers are
-// multiplied by how like the candidate's an event's list is.
+// decays: among the relations of the ``c``-th attribute that is compared. Of lists and of numbers, the
+// powers are multiplied by how like the candidate's an event's is.
 void write_attribute(
     const Step& step, const Events& b, int64_t number, int64_t c, Task& task, int64_t row,
     float* inputs) {
     const Ids attribute = b.attributes[number];
     const Network& net = *step.net;
     const int64_t from = source_of(*b.of, row), n = n_events(*b.of, row), ld = b.ld;
-    for (int64_t i = 0; i < n; i++)
+    for (int64_t i = 0; i < (attribute.width ? n : 0); i++)
         copy(inputs + i * ld + attribute.column, row_of(net, attribute, from + i, task),
              attribute.width);
     if (attribute.candidate < 0 || !b.of->is_extended) return;
@@ -254,7 +254,8 @@ void write_events(const Step& step, const Events& b, Task& task, int64_t row, fl
         if (!b.of->is_extended) continue;
         of_event[at_others] = step.log_ranks[n - 1 - i];
         for (int64_t j = 0; j < b.of->n_numbers; j++)
-            of_event[at_others + 1 + j] = b.numbers[j][from + i];
+            of_event[at_others + 1 + j] =
+                b.numbers[j][(j < b.of->n_own_numbers ? from : begin_of(*b.of, row)) + i];
     }
     for (int64_t a = 0, c = 0; a < b.of->n_attributes; a++) {
         write_attribute(step, b, a, c, task, row, inputs);

@@ -28,8 +28,8 @@ def _structure(members: str) -> np.dtype:
 IDS = _structure("ids table first_row n_ids width column candidate likeness")
 LINEAR = _structure("weight bias slope n_inputs n_outputs activation")
 BEHAVIOUR = _structure(
-    "offsets is_shared first_ids n_attributes first_number n_numbers first_layer n_layers width "
-    "column factor is_extended trains_embeddings"
+    "offsets is_shared first_ids n_attributes first_number n_numbers n_own_numbers first_layer "
+    "n_layers width column factor is_extended trains_embeddings"
 )
 TABLE = _structure("rows width touched values n_touched")
 NETWORK = _structure(

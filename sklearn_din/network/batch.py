@@ -14,7 +14,7 @@ from torch import Tensor
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.lists import Column, IdLists
 from sklearn_din.features.ragged import Ragged
-from sklearn_din.features.schema import UNKNOWN_ID, Behaviour
+from sklearn_din.features.schema import UNKNOWN_ID, Behaviour, indicator
 
 N_INT32 = 1 << 32
 EVENTS_PER_PART = 1 << 15  # the activation unit's layers over them fit in the CPU cache
@@ -96,6 +96,27 @@ class BatchLists(NamedTuple):
         return common[0] @ common[1].t() * lengths.clamp(min=1).float().rsqrt()
 
 
+class Differences(NamedTuple):
+    """How the numbers of events compare with that of their impression, such as prices.
+
+    values : (n_events,), float32, by how much the impression's number is larger
+    nearness : (n_events,), float32, 1 where they are equal, falling to 0 at a standard deviation
+
+    Both are 0 where one of the numbers is missing. Where all candidates share a history, there is
+    one for each candidate and event: (n_rows * n_events,).
+    """
+
+    values: Tensor
+    nearness: Tensor
+
+    @classmethod
+    def of(cls, shown: np.ndarray, numbers: np.ndarray) -> Differences:
+        """Compare numbers of impressions and of events, NaN where missing."""
+        values = (shown - numbers).ravel()
+        nearness = np.maximum(1 - np.abs(values), 0)
+        return cls(*(torch.from_numpy(np.nan_to_num(array)) for array in (values, nearness)))
+
+
 class DistinctRows(NamedTuple):
     """The distinct rows of an embedding table that a batch's ids refer to, ascending.
 
@@ -163,7 +184,9 @@ class Batch:
     lists : dict of str to BatchLists
         The lists of each field of lists.
     event_numbers : dict of str to Tensor of shape (n_events,), float32
-        Numeric histories.
+        Numeric histories, 0 where missing.
+    differences : dict of str to Differences
+        Those of numeric histories that are compared with a number of the impression.
     offsets : dict of tuple of str to Tensor of shape (n + 1,), int64
         By the histories of each behaviour: where each impression's events begin.
     n_events_of : dict of tuple of str to int
@@ -205,6 +228,7 @@ class Batch:
         for name in X.schema.names("categorical", "list"):
             self._add_ids(name, X.columns[name])
         self.event_numbers: dict[str, Tensor] = {}
+        self.differences: dict[str, Differences] = {}
         self.offsets: dict[tuple[str, ...], Tensor] = {}
         self.n_events_of: dict[tuple[str, ...], int] = {}
         self.distinct: dict[str, DistinctRows] = {}
@@ -226,10 +250,24 @@ class Batch:
         for name in histories:
             self._add_ids(name, ragged.flat(name, index))
         for name in behaviour.numbers:
-            self.event_numbers[name] = torch.from_numpy(ragged.flat(name, index))
+            numbers = ragged.flat(name, index)
+            self.event_numbers[name] = torch.from_numpy(numbers)
+            if candidate := self.X.schema[name].candidate:
+                self.event_numbers[name] = torch.from_numpy(np.nan_to_num(numbers))
+                shown = self._find_shown(candidate)
+                is_one = self.shared and len(ragged) == 1
+                shown = shown[:, None] if is_one else np.repeat(shown, ragged.spans.lengths)
+                self.differences[name] = Differences.of(shown, numbers)
         np.cumsum(ragged.spans.lengths, out=offsets[1:])
         self.n_events_of[histories] = int(offsets[-1])
         self.offsets[histories] = torch.from_numpy(offsets)
+
+    def _find_shown(self, name: str) -> np.ndarray:
+        """Return a number of the impressions, NaN where it is missing."""
+        shown, missing = self.X.columns[name], indicator(name)
+        if missing not in self.X.schema.names("numeric"):
+            return shown
+        return np.where(self.X.columns[missing] > 0, np.float32(np.nan), shown)
 
     def _find_vectors(self, X: EncodedFeatures) -> BatchVectors:
         vectors = BatchVectors({}, {})
@@ -306,6 +344,8 @@ class Batch:
         self.numbers = to_device(self.numbers, device)
         self.positions = None if self.positions is None else to_device(self.positions, device)
         self.weights = None if self.weights is None else to_device(self.weights, device)
+        for name, own in self.differences.items():
+            self.differences[name] = Differences(*(to_device(tensor, device) for tensor in own))
         groups: list[dict[Any, Tensor]] = [self.identities, self.event_numbers, *self.vectors]
         for group in (*groups, self.rows, self.offsets):
             group.update({key: to_device(tensor, device) for key, tensor in group.items()})

@@ -64,17 +64,19 @@ class Events:
     ----------
     counted : (events, N_COUNTED)
         How much an event counts by its recency.
-    numbers : list
-        Numbers of the events, each by event.
+    numbers, differences : list
+        Numbers of the events, each by event; by how much those of the impression are larger.
     same, factors, ranks
-        Where the unit asks for relations, by event too: whether it has the candidate's id, for each
-        attribute that is compared; DECAYS but the first to the power of its rank; its rank.
+        Where the unit asks for relations, by event too: whether it has the candidate's id, or how
+        near its number is, for each attribute that is compared; DECAYS but the first to the power
+        of its rank; its rank.
     counts : (n_rows, n_compared, N_COUNTED)
         Events that have the candidate's id, by how they are counted; set by :meth:`outputs`.
     """
 
     counted: Array
     numbers: Sequence[Array]
+    differences: Sequence[Array]
     same: Sequence[Array]
     factors: Sequence[Array]
     ranks: Array
@@ -128,13 +130,14 @@ class Events:
         """Return the activation unit's inputs other than embeddings, per event.
 
         They are the bits of same ids times each decay to the power of the rank, then the rank (0
-        for the newest event, then log 2, log 3, ...), then the numbers of the event.
+        for the newest event, then log 2, log 3, ...), then the numbers of the event, and by how
+        much those of the impression are larger.
 
         Unlike the paper: products of same id and rank. Where an id counts if it came *lately*, the
         unit would have to learn the product, and early stopping comes before.
         """
         weighed = [bits * factors for factors in self.factors for bits in self.same]
-        return [*self.same, *weighed, self.ranks.log1p(), *self.numbers]
+        return [*self.same, *weighed, self.ranks.log1p(), *self.numbers, *self.differences]
 
     def weighted_means(self) -> Array:
         """Return ``sum_j w_j x_j / (1 + sum_j abs(w_j))`` of what has no candidate, and of numbers.
@@ -147,6 +150,13 @@ class Events:
         mass = self.lengths if self.weights is None else self.total(self.weights.abs())
         numbers = [values.unsqueeze(-1) for values in self.numbers]
         return self.sum(self.join([*self.alone(), *numbers]), self.weights) / (mass + 1.0)
+
+    def mean_difference(self, number: int) -> Array:
+        """Return the same of a number's differences: (n_rows, 1)."""
+        mass = self.lengths if self.weights is None else self.total(self.weights.abs())
+        values = self.differences[number]
+        values = values if self.weights is None else values * self.weights
+        return self.total(values) / (mass + 1.0)
 
     def means(self) -> Array:
         """Return ``sum_j x_j / (8 + n)`` of attributes without a candidate over the n events."""
@@ -210,6 +220,8 @@ class Interest(nn.Module):
         Width of the embedding of each of the behaviour's histories.
     pooling : {"attention", "sum", "mean", "max"}
         How the events become one vector.
+    compared_numbers : sequence of str, default=()
+        Numbers of the events that are compared with one of the impression.
     extended : bool
         Whether the activation unit sees relations of event and candidate, and the MLP more than
         the interest. False is the published network.
@@ -228,6 +240,7 @@ class Interest(nn.Module):
         widths: tuple[int, ...],
         *,
         with_vectors: Sequence[tuple[str, str, str]] = (),
+        compared_numbers: Sequence[str] = (),
         pooling: str,
         extended: bool,
         normalization: str | None,
@@ -247,11 +260,14 @@ class Interest(nn.Module):
         parts = [slice(end - width, end) for end, width in zip(ends, widths, strict=True)]
         attributes = [*zip(behaviour.histories, behaviour.candidates, parts, strict=True)]
         self.compared = [(history, name, part) for history, name, part in attributes if name]
+        self.compared_numbers = [*compared_numbers] if self.extended else []
+        self.n_numbers = len(behaviour.numbers) + len(self.compared_numbers)
+        self.n_compared = len(self.compared) + len(self.compared_numbers)
         self.alone = [part for _, name, part in attributes if name is None]
         self.trains_embeddings = not extended or bool(self.alone)
         if self.weighs:
-            n_matches = len(self.compared) * len(DECAYS)
-            n_relations = n_matches + 1 + len(behaviour.numbers) if extended else 0
+            n_matches = self.n_compared * len(DECAYS)
+            n_relations = n_matches + 1 + self.n_numbers if extended else 0
             unit = UNITS[self.pooling]
             self.unit = unit(self.width, n_relations, units=units, activation=activation)
             if extended:
@@ -263,7 +279,7 @@ class Interest(nn.Module):
         The interest, for the published network and for bags. Otherwise more, with L(x) for
         ``sign(x) log(1 + abs(x))``.
         """
-        width, n_compared = self.width, len(self.compared)
+        width, n_compared = self.width, self.n_compared
         n_alone = sum(part.stop - part.start for part in self.alone)
         if not self.extended:
             return [Column("interest", width, lambda e: e.pooled)]
@@ -287,6 +303,9 @@ class Interest(nn.Module):
         n_means = n_alone + len(self.behaviour.numbers)
         if n_means:
             columns.append(Column("weighted means", n_means, Events.weighted_means))
+        for number, name in enumerate(self.compared_numbers):
+            difference = partial(Events.mean_difference, number=number)
+            columns.append(Column(f"difference of {name}", 1, difference))
         # Unlike the paper: means over the user's events, and over those of this item and this
         # category, are inputs. Few clicks are not enough for attention to learn both weights.
         if n_alone:
@@ -323,6 +342,7 @@ class FlatEvents(Events):
         super().__init__(interest, queries, keys, offsets.diff().unsqueeze(1).float())
         if interest.extended:
             self.numbers = [batch.event_numbers[name] for name in interest.behaviour.numbers]
+            self.differences = [batch.differences[n].values for n in interest.compared_numbers]
             newest = offsets[1:].index_select(0, rows) - 1
             ranks = (newest - torch.arange(rows.shape[0], device=rows.device)).float()
             self._relate(ranks, torch.ones_like(ranks), find_same(interest, batch))
@@ -372,8 +392,8 @@ class FlatEvents(Events):
 def find_same(interest: Interest, batch: Batch) -> list[Tensor]:
     """Return which events have their impression's candidate's id, by attribute: (n_events,) each.
 
-    Of lists of ids, how like they are, from 0 to 1. Missing ids match nothing, an unknown value
-    equals itself and no other.
+    Of lists of ids, how like they are, from 0 to 1; of numbers, how near. Missing ones match
+    nothing, an unknown value equals itself and no other.
     """
     same, rows = [], interest.segments_of(batch).rows
     for history, candidate, _ in interest.compared:
@@ -382,7 +402,7 @@ def find_same(interest: Interest, batch: Batch) -> list[Tensor]:
         else:
             shown = shown_ids(batch.identities[candidate]).index_select(0, rows)
             same.append((batch.identities[history] == shown).float())
-    return same
+    return [*same, *(batch.differences[name].nearness for name in interest.compared_numbers)]
 
 
 def likeness_of_lists(

@@ -12,11 +12,10 @@ import pandas as pd
 from sklearn_din.encoding.cells import HistoryCells
 from sklearn_din.encoding.column import Part
 from sklearn_din.encoding.frames import validate_frame
-from sklearn_din.encoding.scaling import indicator
 from sklearn_din.encoding.table import Columns, OneRow
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.identities import ids_to_look_up
-from sklearn_din.features.schema import Schema, item_column
+from sklearn_din.features.schema import Schema, indicator, item_column
 from sklearn_din.inspection.fitted import FittedPipeline
 from sklearn_din.logs.history import HistoryBuilder
 from sklearn_din.neighbours.blocks import NEVER

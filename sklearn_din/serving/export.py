@@ -18,7 +18,7 @@ from sklearn.pipeline import Pipeline
 from torch import nn
 
 from sklearn_din.features.event_table import WITHOUT_WEIGHTS
-from sklearn_din.features.schema import PADDING_ID, UNKNOWN_ID, Behaviour, Field
+from sklearn_din.features.schema import PADDING_ID, UNKNOWN_ID, Behaviour, Field, indicator
 from sklearn_din.features.vectors import Vectors
 from sklearn_din.inspection.fitted import classifier_of, split_pipeline, unwrap
 from sklearn_din.module import DIN
@@ -323,12 +323,21 @@ class _PaddedEvents(Events):
     def __init__(self, writer: _NetworkWriter, interest: Interest) -> None:
         self.writer, self.graph, behaviour = writer, writer.graph, interest.behaviour
         self.mask = writer.inputs[mask_name(behaviour)]  # (n, T)
-        self.numbers = [writer.inputs[name] for name in behaviour.numbers]
+        self.numbers = [_fill(writer.inputs[name]) for name in behaviour.numbers]
+        self.factors_of = [self._split(name) for name in interest.compared_numbers]
+        self.differences = [
+            shown * is_there - is_shown * of_events
+            for shown, is_shown, of_events, is_there in self.factors_of
+        ]
         queries = None if behaviour.is_bag else writer.queries(behaviour)
         keys = self.join([writer.embedded[name] for name in behaviour.histories])
         super().__init__(interest, queries, keys, self.mask.sum(1, keepdims=True))
         if interest.extended:
             same = [self._compare(*names) for *names, _ in interest.compared]
+            for (_, is_shown, _, is_there), values in zip(
+                self.factors_of, self.differences, strict=True
+            ):
+                same.append((is_shown * is_there - values.abs()).clamp(0.0))
             self._relate(rank_of_recency(self.mask), self.mask, same)
 
     def _compare(self, history: str, candidate: str) -> Value:
@@ -341,6 +350,19 @@ class _PaddedEvents(Events):
         common = among.equals(shown.unsqueeze(2)).as_float().sum(3).sum(2)
         n_events, n_shown = (ids.as_bool().as_float().sum(2) for ids in (events, shown))
         return common / (n_events * n_shown).clamp(1.0).call("Sqrt")
+
+    def _split(self, name: str) -> tuple[Value, ...]:
+        """Return a number of candidates and of events, and where they are: (n, 1) or (n, T).
+
+        What is missing or padding is 0, and so are differences from it: each is ``shown * is_there
+        - is_shown * of_events``.
+        """
+        inputs, candidate = self.writer.inputs, self.writer.schema[name].candidate
+        missing = inputs.get(indicator(candidate), inputs[candidate] * 0.0)
+        is_shown = self.graph.add("Greater", missing, 0.0).where(0.0, 1.0).unsqueeze(1)
+        is_there = inputs[name].call("IsNaN").where(0.0, self.mask)
+        of_events = _fill(inputs[name]) * is_there
+        return inputs[candidate].unsqueeze(1) * is_shown, is_shown, of_events, is_there
 
     def join(self, columns: Sequence[Value]) -> Value:
         return join([*columns], axis=2)
@@ -400,14 +422,15 @@ class _PaddedHistory(_PaddedEvents):
         graph, queries, events = self.graph, self.queries, self.keys.squeeze(0)  # (T, width)
         relations = self.relations() if self.interest.extended else []
         n_weighed = len(self.same) * len(DECAYS) if relations else 0
-        scores = self._score_unequal(unit, events, relations[n_weighed:])
+        n_others = len(relations) - len(self.differences)
+        scores = self._score_unequal(unit, events, relations[n_weighed:n_others])
         if not n_weighed:
             return scores
         any_same = functools.reduce(Value.clamp, self.same).reshape(-1)
         pairs = any_same.as_bool().call("NonZero").squeeze(0)
         n_events = graph.add("Shape", events, end=1)
         row, event = graph.add("Div", pairs, n_events), graph.add("Mod", pairs, n_events)
-        at = [pairs] * n_weighed + [event] * (len(relations) - n_weighed)
+        at = [event if n_weighed <= i < n_others else pairs for i in range(len(relations))]
         own = [
             graph.add("Gather", relation.reshape(-1), chosen).unsqueeze(1)
             for relation, chosen in zip(relations, at, strict=True)
@@ -430,22 +453,33 @@ class _PaddedHistory(_PaddedEvents):
         graph, queries = self.graph, self.queries
         n_rows, n_events = (graph.add("Shape", value, end=1) for value in (queries, events))
         weight_query, weight_event = unit.split_first_layer()
-        weight_key, weight_pair, _, weight_common = weight_event.tensor_split(
-            [unit.width, 2 * unit.width, len(weight_event) - len(common)]
+        n_others = len(weight_event) - len(self.differences)
+        weight_key, weight_pair, _, weight_common, weight_differences = weight_event.tensor_split(
+            [unit.width, 2 * unit.width, n_others - len(common), n_others]
         )
         constant = join([events, *(relation.transpose(1, 0) for relation in common)], axis=1)
         weight_constant = torch.cat([weight_key, weight_common])
         constant = graph.add("Gemm", constant, weight_constant, unit.first.bias)  # (T, n_units)
+        rows, blocks = [], []  # a difference is a product of two numbers of each side
+        for weight, (shown, is_shown, of_events, is_there) in zip(
+            weight_differences, self.factors_of, strict=True
+        ):
+            queries = join([queries, shown, is_shown], axis=1)
+            for factor, sign in ((is_there, 1.0), (of_events, -1.0)):
+                rows.append(sign * weight)
+                blocks.append(factor.transpose(1, 0).unsqueeze(2))  # (T, 1, 1)
         with_ones = graph.add("Pad", queries, np.array([0, 0, 0, 1]), 1.0)
 
-        def weigh(keys: Value, constant: Value) -> Value:
+        def weigh(keys: Value, constant: Value, *factors: Value) -> Value:
             """Events (m, width, 1) and their constant scores (m, 1, n_units) -> (1, m * n)."""
-            matrices = join([keys * weight_pair + weight_query, constant], axis=1)
+            own = [factor * weight for factor, weight in zip(factors, rows, strict=True)]
+            matrices = join([keys * weight_pair + weight_query, *own, constant], axis=1)
             return _upper_layers(unit, with_ones @ matrices)
 
         one = np.array([1])
         most = graph.add("Div", np.array([PAIRS_PER_BLOCK]), n_rows + one) + one
-        scores = graph.scan([events.unsqueeze(2), constant.unsqueeze(1)], most, weigh)
+        each = [events.unsqueeze(2), constant.unsqueeze(1), *blocks]
+        scores = graph.scan(each, most, weigh)
         return graph.add("Slice", scores, np.array([0]), n_events).transpose(1, 0)
 
 
@@ -483,6 +517,11 @@ def _upper_layers(unit: ActivationUnit, scores: Value) -> Value:
     """Scores of events (1, a * b) from those of the unit's first layer, (a, b, n_units)."""
     scores = scores.reshape(-1, unit.first.out_features)
     return _of_one_unit(_layers(scores, unit.above), unit.last)
+
+
+def _fill(numbers: Value) -> Value:
+    """Return numbers with 0 in place of missing ones."""
+    return numbers.call("IsNaN").where(0.0, numbers)
 
 
 def _without_missing(shown: Value) -> Value:
