@@ -1,8 +1,9 @@
 """Speed and quality of other libraries' DIN, each measured in a process of its own.
 
-Three questions, of a rival by name and a workload (see ``workloads.py``)::
+Four questions, of a rival by name and a workload (see ``workloads.py``)::
 
     train_speed("torch-rechub", workload)  rows/s of steady steps in the library's own training loop
+    fit_speed("torch-rechub", workload)    rows/s of a whole fit of one epoch, its encoding included
     score_speed("torch-rechub", workload)  rows/s of the library's own predict call
     fit_predict("torch-rechub", workload)  test scores after early stopping on the validation AUC
 
@@ -62,6 +63,16 @@ def train_speed(name, workload, *, n_steps, seconds=60.0, batch_size=1024, seed=
         rival.train(epochs=n_epochs)
     steps = clock.step_seconds()
     return {"rows_per_second": batch_size / float(np.median(steps)), "n_steps": len(steps)}
+
+
+def fit_speed(name, workload, *, n_rows, batch_size=1024, seed=0):
+    """Time one epoch from flat arrays of ids on: what the library makes of them, too."""
+    rows = workloads.take(workload["train"], slice(0, n_rows))
+    began = time.perf_counter()
+    rival = RIVALS[name]({**workload, "train": rows}, batch_size=batch_size)
+    rival.build(seed)
+    rival.train(epochs=1)
+    return {"rows_per_second": n_rows / (time.perf_counter() - began)}
 
 
 def score_speed(name, workload, *, n_rows, batch_size=1024, seed=0):
@@ -137,6 +148,7 @@ def _measure(options):
     facts["sgemm_gflops"] = sgemm_rate()
     if options.task == "speed":
         facts["train"] = train_speed(options.rival, workload, n_steps=options.n_steps)
+        facts["fit"] = fit_speed(options.rival, workload, n_rows=options.n_score_rows)
         facts["score"] = score_speed(options.rival, workload, n_rows=options.n_score_rows)
     else:
         scores, facts["quality"] = fit_predict(options.rival, workload, seed=options.seed)
