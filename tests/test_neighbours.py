@@ -37,6 +37,7 @@ from sklearn_din.neighbours.holding import scores_hold
 from sklearn_din.neighbours.levels import UserLevels
 from sklearn_din.neighbours.pairs import NeighbourPair
 from sklearn_din.neighbours.tables import NeighbourTables, choose_order, learn_neighbours
+from sklearn_din.network import number_bins
 from sklearn_din.utils.keys import Keys
 from sklearn_din.utils.shrinkage import LEAST_PRIOR, MOST_PRIOR, PRIOR_ROWS
 from sklearn_din.utils.spans import Spans
@@ -446,7 +447,8 @@ def test_every_way_to_predict_counts_older_events_and_knows_the_user(log, tmp_pa
 
 
 @pytest.mark.usefixtures("least_ids")
-def test_the_classifier_s_inputs_are_the_ordered_numbers(model, log):
+def test_the_classifier_s_inputs_are_the_ordered_numbers(model, log, monkeypatch):
+    monkeypatch.setattr(number_bins, "LEAST_ROWS", np.inf)  # learnt numbers have none, columns have
     X, y = log
     encoded, plain = model[0].transform(X), {"max_epochs": 2, "random_state": 0}
     plain["early_stopping"] = False  # no folds, which learn numbers of their own

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -146,8 +146,8 @@ class Leaf(Column):
     """
 
     name: str
-    is_history: bool
     profile: ColumnProfile
+    is_history: bool = False
 
     @property
     def leaves(self) -> tuple[Any, ...]:
@@ -156,14 +156,32 @@ class Leaf(Column):
     def finish(self, table: TableStatistics) -> Any:
         return table.statistics[self.name].finish(table)
 
-    @abstractmethod
     def read_events(self, part: Part, cells: HistoryCells, events: Rows) -> None:
         """Read some events of a history into a part."""
+        raise TypeError(f"{type(self).__name__} has no histories.")
 
     @abstractmethod
-    def statistics(self) -> Any:
+    def statistics(self) -> Statistics:
         """Return empty statistics, which are updated by each part of the rows of fit."""
 
     @abstractmethod
+    def profile_of(self, part: Part, vocabularies: Vocabularies) -> ColumnProfile:
+        """Return what some rows look like, in the bins of the rows of fit."""
+
+    def find_factor(self, part: Part, rows: Rows) -> float | None:
+        """Return how many times greater some rows are than those of fit, None as they are."""
+        return None
+
+    @abstractmethod
     def fields(self, columns: TableColumns) -> list[Field]:
-        """Return what the encoded column means, and what stands beside it."""
+        """Return what the encoded column means, and what stands beside it: one field or more."""
+
+
+class Statistics(Protocol):
+    """What is collected of a leaf in the rows of fit, part by part."""
+
+    def update(self, part: Part, chunk: Chunk) -> None:
+        """Take in further rows."""
+
+    def finish(self, table: TableStatistics) -> Leaf:
+        """Return the column with what was learnt."""

@@ -58,7 +58,6 @@ class IdColumn(Leaf):
         return {self.name: codes.map(ids) if isinstance(codes, IdLists) else ids[codes]}
 
     def profile_of(self, part: Part, vocabularies: Vocabularies) -> ColumnProfile:
-        """Return what the ids of some rows look like."""
         counts, n_missing = count_values(part.codes[self.name], part.counts)
         ids = self.look_up(part.codes[self.name][1], vocabularies)
         return self.profile.of_ids(ids, counts, missing=n_missing)

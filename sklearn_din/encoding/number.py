@@ -72,6 +72,12 @@ class NumberColumn(Leaf):
             encoded[indicator(self.name)] = np.isnan(numbers).astype(np.float32)
         return encoded
 
+    def profile_of(self, part: Part, vocabularies: Vocabularies) -> ColumnProfile:
+        return self.profile.of_numbers(part.single_numbers(self.name))
+
+    def find_factor(self, part: Part, rows: Rows) -> float | None:
+        return self.profile.find_factor(part.single_numbers(self.name, rows))
+
     def fields(self, columns: TableColumns) -> list[Field]:
         if self.is_history:
             return [Field(self.name, "numeric_history", candidate=self.candidate)]

@@ -99,6 +99,12 @@ class TableColumns:
         return neutral_columns(self.names)
 
     @property
+    def of_rows(self) -> list[str]:
+        """Columns of the table that are read by row, in its order: no histories."""
+        own = self.leaves
+        return [name for name in self.names if name in own and not own[name].is_history]
+
+    @property
     def numeric(self) -> list[str]:
         """Columns with one number per row."""
         return [name for name, number in self.numbers.items() if not number.is_history]
@@ -160,12 +166,11 @@ class TableColumns:
     def profile_rows(self, parts: Parts) -> dict[str, ColumnProfile]:
         """Return what the columns of some rows look like, in the bins of the training rows."""
         profiles = dict[str, ColumnProfile]()
-        for part in parts.of_columns:
-            own = {name: self.ids[name].profile_of(part, self.vocabularies) for name in part.codes}
-            for name in part.numbers:
-                own[name] = self.numbers[name].profile.of_numbers(part.single_numbers(name))
+        for column, part in zip(self.columns, parts.of_columns, strict=True):
             n_rows = parts.n_rows, part.totals["empty"]
-            profiles |= {name: profile.with_rows(*n_rows) for name, profile in own.items()}
+            for leaf in column.leaves:
+                profile = leaf.profile_of(part, self.vocabularies)
+                profiles[leaf.name] = profile.with_rows(*n_rows)
         return profiles
 
     def find_changed_units(self, parts: Parts) -> dict[str, float]:
@@ -173,10 +178,10 @@ class TableColumns:
         some = slice(None, None, max(1, parts.n_rows // COMPARED_ROWS))
         own = level_columns(self.numeric)  # counts and times that grow
         factors = {
-            name: self.numbers[name].profile.find_factor(part.single_numbers(name, some))
-            for part in parts.of_columns
-            for name in part.numbers
-            if name not in own
+            leaf.name: leaf.find_factor(part, some)
+            for column, part in zip(self.columns, parts.of_columns, strict=True)
+            for leaf in column.leaves
+            if leaf.name not in own
         }
         return {name: factor for name, factor in factors.items() if factor is not None}
 
@@ -224,8 +229,7 @@ class TableColumns:
         if not self.vector_scales.keys() <= self.vocabularies.keys():
             raise ValueError("vectors must be those of a vocabulary.")
         leaves = [leaf for column in self.columns for leaf in column.leaves]
-        kinds = [leaf.profile.bins.dtype == np.float64 for leaf in leaves]
-        if kinds != [isinstance(leaf, NumberColumn) for leaf in leaves]:
+        if any(leaf.profile.bins.dtype != type(leaf).profile.bins.dtype for leaf in leaves):
             raise ValueError("each column must have a profile of its kind.")
         if len(self.leaves) < len(leaves) or not self.leaves.keys() <= {*self.names}:
             raise ValueError("each column must be one of the columns of fit.")

@@ -103,7 +103,7 @@ def history_importance(
     features: list[tuple[str, str, tuple[str, ...]]] = [
         (schema.display_name(b), "behaviour", (*b.histories, *b.numbers)) for b in schema.behaviours
     ]
-    names = schema.names("categorical", "list", "numeric")  # "price_missing" goes with price
+    names = fitted.encoder._learnt.of_rows
     features += [(name, "column", (name,)) for name in names if name in frame.pandas]
     for name, kind, columns in features:
         shuffled = (frame.take(rows, instead=dict.fromkeys(columns, order)) for order in orders)

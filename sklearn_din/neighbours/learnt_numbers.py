@@ -17,11 +17,13 @@ class LearntNumbers(ABC):
     """Columns of numbers, looked up in tables of training rows that do not count the row itself.
 
     A kind is a frozen dataclass of values that files can hold, and stands in ``tables.KINDS``.
-    ``names`` are its columns, ``metadata`` which of users and times :meth:`look_up` reads.
+    ``names`` are its columns. ``reads_users``: :meth:`look_up` reads users. ``of_items``: it is not
+    learnt where item neighbours are off.
     """
 
     names: tuple[str, ...]
-    metadata: ClassVar[tuple[str, ...]] = ()
+    reads_users: ClassVar[bool] = False
+    of_items: ClassVar[bool] = False
 
     @classmethod
     @abstractmethod
@@ -30,7 +32,10 @@ class LearntNumbers(ABC):
 
     @abstractmethod
     def look_up(self, X: EncodedFeatures, tables: np.ndarray) -> np.ndarray:
-        """Numbers of rows, each from its table, zeros where that is -1: (n_rows, n_columns)."""
+        """Numbers of rows, each from its table, zeros where that is -1: (n_rows, n_columns).
+
+        Rankings, ONNX files and the server ask for now, by rows without times.
+        """
 
     @abstractmethod
     def grow(
@@ -43,7 +48,7 @@ class LearntNumbers(ABC):
         """Return whether there are as many tables as the order has."""
 
     def latest(self) -> Self:
-        """Return what looks up the numbers of now: the last table alone."""
+        """Return what looks up the numbers of now: the last table alone, where that is smaller."""
         return self
 
     def fields(self) -> tuple[Field, ...]:
@@ -53,6 +58,9 @@ class LearntNumbers(ABC):
     def widen(self, schema: Schema) -> Self:
         """Return the numbers with the ids that were appended since; none of them is known yet."""
         return self
+
+    def check_columns(self, schema: Schema) -> None:  # noqa: B027
+        """Raise ValueError where rows of a schema lack a column that is looked up."""
 
     def describe(self) -> str:
         """Return a line of the summary, or ""."""

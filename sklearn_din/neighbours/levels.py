@@ -52,7 +52,7 @@ class UserLevels(LearntNumbers):
     averages: np.ndarray
     priors: np.ndarray
     of_clicks: bool
-    metadata = ("users",)
+    reads_users = True
 
     @classmethod
     def learn(cls, given: RowsToLearn) -> list[tuple[Self, np.ndarray]]:

@@ -86,6 +86,7 @@ class NeighbourPair(LearntNumbers):
     prior: float
     scale: np.ndarray
     largest: float = float(LARGEST)
+    of_items = True
 
     @classmethod
     def learn(cls, given: RowsToLearn) -> list[tuple["NeighbourPair", np.ndarray]]:

@@ -15,17 +15,17 @@ from sklearn_din.features.schema import Schema
 from sklearn_din.features.store import Store, StoreWriter, create_store, make_once
 from sklearn_din.neighbours.blocks import NOT_COUNTED, ByTime, ByUser, Order, OrderedRows
 from sklearn_din.neighbours.item_scores import N_NUMBERS
-from sklearn_din.neighbours.learnt_numbers import RowsToLearn, fill
+from sklearn_din.neighbours.learnt_numbers import LearntNumbers, RowsToLearn, fill
 from sklearn_din.neighbours.levels import UserLevels
 from sklearn_din.neighbours.pairs import MUTED, NeighbourPair, histories_with_candidate
 from sklearn_din.utils.digests import digest
-from sklearn_din.utils.typed_fields import from_dict, to_dict
+from sklearn_din.utils.typed_fields import FORMS, from_dict, from_dict_of, to_dict
 from sklearn_din.utils.warnings import ADVICE_FROM, log_once
 
 KINDS_OF_ORDER: dict[str, type[ByTime] | type[ByUser]] = {"time": ByTime, "user": ByUser}
-Learnt = NeighbourPair | UserLevels
-OTHER_KINDS: tuple[type[Learnt], ...] = (UserLevels,)
-KINDS = (*OTHER_KINDS, NeighbourPair)  # learnt in this order; columns of the last come first
+KINDS: tuple[type[LearntNumbers], ...] = (UserLevels, NeighbourPair)
+"""Learnt in this order; columns of the last come first."""
+FORMS[LearntNumbers] = to_dict, lambda value, what: from_dict_of(KINDS, value, what)
 NUMBERS = "numbers "  # prefix of their names in a store
 SHARE_IN_MEMORY = 8  # numbers of mapped rows beyond an eighth of the memory allowed go to files
 
@@ -37,7 +37,7 @@ class NeighbourTables:
     ``order`` says which table of each a row reads; without one, nothing is added.
     """
 
-    parts: tuple[Learnt, ...] = ()
+    parts: tuple[LearntNumbers, ...] = ()
     order: Order | None = None
 
     def add_to(self, X: EncodedFeatures) -> EncodedFeatures:
@@ -109,9 +109,9 @@ class NeighbourTables:
         return [part for part in self.parts if isinstance(part, NeighbourPair)]
 
     @property
-    def metadata(self) -> set[str]:
-        """Which of users and times the numbers of a row follow from, beside its ids."""
-        return {what for part in self.parts for what in part.metadata}
+    def reads_users(self) -> bool:
+        """Whether the numbers of a row follow from its user, beside its ids."""
+        return any(part.reads_users for part in self.parts)
 
     def extend(self, schema: Schema) -> Schema:
         """Return a schema with the columns of numbers behind its own."""
@@ -135,8 +135,8 @@ class NeighbourTables:
     def from_dict(cls, values: object, schema: Schema) -> NeighbourTables:
         """Read what ``to_dict`` wrote, and check it against a schema without its columns."""
         tables = from_dict(cls, values)
-        for pair in tables.pairs:
-            pair.check_columns(schema)
+        for part in tables.parts:
+            part.check_columns(schema)
         names = [*tables.names, *(field.name for field in schema.fields)]
         if len({*names}) < len(names):
             raise ValueError("columns of numbers must have names of their own.")
@@ -185,9 +185,10 @@ def learn_neighbours(
     def learn(writer: StoreWriter | None = None) -> tuple[NeighbourTables, list[np.ndarray]]:
         allocate = partial(_allocate, len(X), writer)
         given = RowsToLearn(X, y, labels, ordered, rows, allocate)
-        for kind in KINDS if n_of_items else OTHER_KINDS:
-            given.learnt = [*kind.learn(given), *given.learnt]
-        parts = tuple(cast("Learnt", part) for part, _ in given.learnt)
+        for kind in KINDS:
+            if n_of_items or not kind.of_items:
+                given.learnt = [*kind.learn(given), *given.learnt]
+        parts = tuple(part for part, _ in given.learnt)
         tables = NeighbourTables(parts, ordered) if parts else NeighbourTables()
         return tables, [numbers for _, numbers in given.learnt]
 

@@ -95,9 +95,8 @@ class Answers:
         self._needed = [name for name in names if name not in self._encoder._optional]
         # What a user needs a value for, and whose user has a level; the latter may be absent
         self.user_columns = [name for name in self._needed if name not in catalogue]
-        asked = classifier.net_.neighbours_.metadata
-        columns = self._encoder._row_encoder().metadata
-        self.level_columns = [name for what, name in columns.items() if what in asked]
+        user = self._encoder.user if classifier.net_.neighbours_.reads_users else None
+        self.level_columns = [] if user is None else [user]
         self._read = [*self._needed, *self.level_columns]
         self._asked = {*names, *([] if self._encoder.user is None else [self._encoder.user])}
         of_item = [name for name in dict.fromkeys([*self._needed, *compared]) if name in catalogue]

@@ -52,8 +52,8 @@ class Catalogue:
         self.fitted, self.candidates, self._names = fitted, candidates, names
         self.net = fitted.classifier.net_
         self._separator = fitted.encoder.separator
-        rows, asked = fitted.encoder._row_encoder(), self.net.neighbours_.metadata
-        named = {what: name for what, name in rows.metadata.items() if what in asked}
+        rows, reads_users = fitted.encoder._row_encoder(), self.net.neighbours_.reads_users
+        named = {what: n for what, n in rows.metadata.items() if what == "users" and reads_users}
         self._rows = replace(rows, metadata=named)
         self.vectors, learnt = self._rows.vectors, self._rows.learnt
         self.schema: Schema = learnt.schema
@@ -67,8 +67,8 @@ class Catalogue:
             self._user = frame_of_users(users)[:1]
             user = self._user.iloc[np.zeros(len(candidates), dtype=np.intp)]
             frame = self._pair(user, np.arange(len(candidates)))
-            single = [field.name for field in self.schema.fields if not field.is_history]
-            added = [n for n in single if n in frame and n not in names and n not in of_pairs]
+            single = [name for name in learnt.of_rows if name in frame]
+            added = [name for name in single if name not in {*names, *of_pairs}]
             own |= {name for name in added if frame[name].map(str).nunique() > 1}
         own -= of_pairs
         self._of_users = replace(self._rows, learnt=learnt.without(own | of_pairs))

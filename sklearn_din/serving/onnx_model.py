@@ -18,8 +18,8 @@ from sklearn_din.features.lists import IdLists
 from sklearn_din.features.schema import FIRST_KNOWN_ID, Behaviour, Schema
 from sklearn_din.logs.history import HistoryBuilder
 from sklearn_din.neighbours.item_scores import ItemScores
-from sklearn_din.neighbours.learnt_numbers import free_name
-from sklearn_din.neighbours.tables import Learnt, NeighbourTables
+from sklearn_din.neighbours.learnt_numbers import LearntNumbers, free_name
+from sklearn_din.neighbours.tables import NeighbourTables
 from sklearn_din.training.reading import Calibration, Label, Reading, read_one, read_several
 from sklearn_din.transformers import HistorySequenceEncoder
 from sklearn_din.utils.digests import digest
@@ -47,7 +47,7 @@ class OnnxFacts:
     spread: float  # of numbers, by which a ranking tells ties
     calibration: Calibration
     neighbours: tuple[tuple[str, ...], ...]  # history and candidate of those in the graph
-    learnt: tuple[Learnt, ...]  # of rows, as it is now, what the graph does not compute
+    learnt: tuple[LearntNumbers, ...]  # of rows, as it is now, what the graph does not compute
     first_seen: Mapping[str, np.ndarray]  # by vocabulary, when each id came up: for a shortlist
     checks: Mapping[str, np.ndarray]  # of the training, by column
 
@@ -214,7 +214,7 @@ class OnnxNetwork:
         # What a shortlist asks of a network
         self.novelty_ = self.neighbours_ = self
         self.first_seen, learnt = facts.first_seen, NeighbourTables(facts.learnt)
-        self.metadata = learnt.metadata
+        self.reads_users = learnt.reads_users
         given = [*session.get_inputs(), *session.get_overridable_initializers()]
         names = {field.name for field in facts.schema.fields}
         names |= {mask_name(behaviour) for behaviour in facts.schema.behaviours}
@@ -250,8 +250,9 @@ class OnnxNetwork:
         schema, inputs = self.facts.schema, dict[str, np.ndarray]()
         for name, values in X.columns.items():
             inputs[name] = _pad(*values.flatten()) if isinstance(values, IdLists) else values
+        now = X._replace(times=None)
         for part in self.facts.learnt:
-            numbers = part.look_up(X, np.zeros(len(X), dtype=int))
+            numbers = part.look_up(now, np.zeros(len(X), dtype=int))
             inputs |= zip(part.names, numbers.T, strict=True)
         for behaviour in schema.behaviours:
             ragged = X.behaviours[behaviour.histories]
