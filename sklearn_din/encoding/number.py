@@ -112,8 +112,9 @@ class NumberStatistics:
 
     def find_scale(self, compared: Sequence[NumberStatistics] = ()) -> EventScale:
         """Return the scale of all numbers, those that they are compared with among them."""
-        moments = Moments()
-        for statistics in compared or (self,):
+        first, *others = compared or (self,)
+        moments = replace(first._moments)
+        for statistics in others:
             moments.add(statistics._moments)
         return EventScale.of(moments)
 
