@@ -11,9 +11,8 @@ from pandas.api.extensions import ExtensionDtype
 from sklearn_din.features.store import Store
 from sklearn_din.large.stored_log import RowNumbers, StoredHistories, index_of
 from sklearn_din.logs.windows import WindowDtype
-from sklearn_din.utils.scan import Scan
+from sklearn_din.utils.scan import PARTS_IN_MEMORY, Scan
 
-PARTS_IN_MEMORY = 16  # events of a part take one sixteenth of the memory allowed
 BYTES_PER_EVENT = 16  # of one column: its value, and its code
 
 

@@ -25,14 +25,13 @@ from sklearn_din.logs.history import attach_past
 from sklearn_din.logs.negatives import NegativesRequest, follow_by_negatives
 from sklearn_din.logs.requests import attach_comparisons
 from sklearn_din.utils.arrow import plain_type
-from sklearn_din.utils.scan import Scan, frame_of_arrow, is_ascending
+from sklearn_din.utils.scan import PARTS_IN_MEMORY, Scan, frame_of_arrow, is_ascending
 from sklearn_din.utils.validation import check_columns, check_distinct, check_names
 from sklearn_din.utils.whole_files import remove_with
 
 UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
-GROUPS_IN_MEMORY = 2  # a row group takes at most one half of the memory allowed,
-PARTS_IN_MEMORY = 16  # and a part one sixteenth: the rest is for what is computed from it
+GROUPS_IN_MEMORY = 2  # a row group takes at most one half of the memory allowed
 MOST_ROWS = 131_072  # of a part, however narrow its rows are
 SUFFIXES = (".parquet", ".pq", ".parq")
 BYTES_PER_VALUE = 8  # of a number in memory, or of a text's offsets

@@ -73,8 +73,9 @@ def sample_negatives_by_sql(
 
     The catalogue is in memory: the item columns of each item's last row, with a time those of each
     row in which they changed. Sorted by user and row, each user's events stand together, and the
-    items that the user does not have are drawn as in memory: the draws depend on the seed and the
-    rows alone, whatever ``memory`` is. Without a user column each item owns its own events. Rows of
+    items that the user does not have are drawn with the frequencies of a frame: the draws depend on
+    the seed and the rows alone, whatever ``memory`` is, and are not those of the same frame, whose
+    users are in another order. Without a user column each item owns its own events. Rows of
     ``catalogue`` have negative numbers: an item's newest row is an event's, where both are. The
     impressions lie in a file that is removed with them; labels are int8.
     """

@@ -20,6 +20,7 @@ from sklearn_din.utils.validation import check_columns, check_names, missing_row
 
 HEAD_ROWS = 1000
 PART_ROWS, FRAME_MEMORY = 131_072, 10**9  # of a frame
+PARTS_IN_MEMORY = 16  # of a part and what is computed from it: it takes one sixteenth
 
 
 class Scan(ABC):
@@ -48,11 +49,16 @@ class Scan(ABC):
 
     @abstractmethod
     def parts(self, columns: Sequence[str] | None = None) -> Iterator[tuple[int, pd.DataFrame]]:
-        """Yield the rows in order: each chunk's first position in this view, and its rows."""
+        """Yield the rows in order: each chunk's first position in this view, and its rows.
+
+        Columns have the dtype that :meth:`_dtype` says in every chunk, and the index of a chunk
+        goes on from that of the one before. A chunk takes no more than one in ``PARTS_IN_MEMORY``
+        of the memory allowed. Threads of DuckDB read chunks, too. None: all columns.
+        """
 
     @abstractmethod
     def _source(self) -> object:
-        """Return JSON values that identify the source."""
+        """Return JSON values that identify the source, and change when it changes."""
 
     @abstractmethod
     def _dtype(self, name: str) -> ExtensionDtype | np.dtype:
