@@ -13,7 +13,7 @@ CANDIDATE = ["film", "genres"]
 
 
 def make_rows(n=240):
-    """Films with lists of genres, histories of them with a place that has no candidate; clicks."""
+    """Films with lists of genres and prices, histories of them and of places; clicks."""
     rng = np.random.RandomState(0)
     X = pd.DataFrame({"user": rng.randint(9, size=n), "time": np.arange(n)})
     X["price"] = rng.random_sample(n)
@@ -22,7 +22,7 @@ def make_rows(n=240):
     X["genres"] = X["film"].map(GENRES)
     y = (rng.random_sample(n) < np.where(X["film"].isin(["f0", "f2"]), 0.7, 0.3)).astype(int)
     events = X.assign(place=rng.randint(3, size=n))[y == 1]
-    names = [*CANDIDATE, "place"]
+    names = [*CANDIDATE, "place", "price"]
     return attach_history(X, events, user="user", time="time", columns=names), y
 
 
