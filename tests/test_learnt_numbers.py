@@ -60,14 +60,14 @@ def test_rows_are_looked_up_one_by_one_as_together_and_out_of_a_file(learnt, par
     np.testing.assert_array_equal(again.look_up(X[rows], of_rows[rows]), numbers[rows])
 
 
-def test_now_is_the_last_table_whatever_time_stands_with_a_row(learnt, part):
+def test_the_latest_alone_gives_the_numbers_of_now(learnt, part):
     X, tables = learnt
-    now, early = X._replace(times=None), X._replace(times=np.zeros(len(X)))
+    now = X._replace(times=None)
     of_now = tables.order.find_tables(now)
-    last, latest = part.look_up(now, of_now), part.latest()
+    latest = part.latest()
     only = of_now if latest is part else np.zeros(len(X), dtype=int)
-    for rows in (now, early):
-        np.testing.assert_allclose(latest.look_up(rows, only), last, atol=1e-6)
+    last = part.look_up(now, of_now)
+    np.testing.assert_allclose(latest.look_up(now, only), last, atol=1e-6)
 
 
 def test_numbers_of_chance_tell_no_training_row_its_own_label(kind):
