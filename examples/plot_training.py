@@ -40,6 +40,6 @@ ax.axvline(kept, linestyle="--", color="grey")
 # %%
 # The training loss keeps falling, but the validation loss starts to rise. Training stopped after
 # ``patience`` validation checks without improvement and kept the weights of the marked check: the
-# average over the last third of the checks until then, or over four.
+# average over its last four checks.
 
 history.round(3)

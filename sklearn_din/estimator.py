@@ -333,7 +333,8 @@ class DINClassifier(ClassifierMixin, DINEstimator, ClickParameters):
         - Attention does not train embeddings (its inputs are detached), except in a behaviour
           with an attribute that has no candidate.
         - Beside each number the MLP gets how far it has come through each of eight bins, which
-          hold equally many training rows (from 1,000 rows on): it can bend at thresholds.
+          hold equally many training rows: it can bend at thresholds. From 1,000 rows on, where a
+          regression on numbers predicts other users clearly better with bins.
         - If there are ids, each training step sets 15 % of the numbers to zero, so that numbers
           do not identify a row whose label the embeddings have memorized.
     attention_units : tuple of int, default=(64, 16)
@@ -371,12 +372,11 @@ class DINClassifier(ClassifierMixin, DINEstimator, ClickParameters):
         earlier.
     early_stopping : bool or "auto", default="auto"
         Whether to hold out validation rows, stop when their loss stops falling and keep the best
-        average of the weights, over four validation checks and later over the last third of
-        them. "auto": from 3,000 rows on, if the rarer label has 300 of them. With fewer, all rows
-        are trained on, the weights are averaged over epochs, and three folds, split as
-        ``validation`` says, choose how far the logits may depart from the base rate, which takes
-        three to six times as long. (For numbers and several labels: from 1,000 rows on; no folds
-        with fewer.)
+        average of the weights over the last four validation checks. "auto": from 3,000 rows on,
+        if the rarer label has 300 of them. With fewer, all rows are trained on, the weights are
+        averaged over epochs, and three folds, split as ``validation`` says, choose how far the
+        logits may depart from the base rate, which takes three to six times as long. (For numbers
+        and several labels: from 1,000 rows on; no folds with fewer.)
         False: keep the latest weights, for a schedule of your own; small data are then
         overfitted. If no check is better than the base rate of the training rows (for numbers:
         their mean), a warning is raised and every row gets that prediction. ``partial_fit`` holds

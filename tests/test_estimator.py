@@ -8,6 +8,7 @@ from sklearn.metrics import log_loss, roc_auc_score
 
 from sklearn_din import DINClassifier
 from sklearn_din.training.batches import ImpressionBatches, ScoringBatches
+from sklearn_din.training.early_stopping import AVERAGED_CHECKS
 from tests.callbacks import On
 from tests.encoded_impressions import make_impressions, make_labels, weights_of
 from tests.fitted_pipelines import quick
@@ -112,7 +113,7 @@ def test_the_average_of_the_best_check_comes_back(clicks):
     assert classifier.net_.stop_reason_ == "patience"
     average = seen[0]
     for check, weights in enumerate(seen[: best + 1], start=1):
-        average = average + (weights - average) / min(check, max(4, check / 3))
+        average = average + (weights - average) / min(check, AVERAGED_CHECKS)
     torch.testing.assert_close(weights_of(classifier), average, rtol=0, atol=1e-7)
 
 

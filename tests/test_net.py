@@ -11,7 +11,6 @@ from sklearn.metrics import log_loss, roc_auc_score
 from torch.optim.lr_scheduler import OneCycleLR
 
 from sklearn_din import DINClassifier
-from sklearn_din.training.early_stopping import EarlyStopping, share_of_check
 from sklearn_din.training.validation import split_rows
 from sklearn_din.training.validation_checks import ValidationChecks
 from tests.callbacks import On
@@ -102,26 +101,6 @@ def test_patience_begins_with_the_first_full_average(best, patience, n_checks, m
     fitted = classifier(early_stopping=True, max_epochs=20, patience=patience).fit(X, y)
     assert fitted.net_.stop_reason_ == "patience"
     assert len(fitted.history_) == n_checks
-
-
-def loss_of_noisy_training(seed, share):
-    """Return the best loss of a weight that nears 0 and varies from check to check."""
-    chance, average, stopping = np.random.default_rng(seed), 0.0, EarlyStopping(4, None, None)
-    checks = []
-    for number in range(1, 101):
-        weight = 0.93**number + 0.05 * chance.normal()
-        average += (weight - average) * share(number)
-        checks.append({"valid_loss": average**2})
-        if stopping.judge(checks, {}):
-            break
-    return min(check["valid_loss"] for check in checks)
-
-
-def test_a_lucky_check_seldom_ends_training_since_later_averages_vary_less():
-    losses = [loss_of_noisy_training(seed, share_of_check) for seed in range(200)]
-    of_four = [loss_of_noisy_training(seed, lambda n: 1 / min(n, 4)) for seed in range(200)]
-    assert np.mean(losses) < np.mean(of_four) / 2
-    assert np.max(losses) < np.max(of_four) / 2
 
 
 def test_early_stopping_may_stop_within_an_epoch():

@@ -12,25 +12,10 @@ if TYPE_CHECKING:  # the server reads checks without torch
     from sklearn_din.training.moved_rate import MovedRate
 
 CHECK = ("epoch", "train_loss", "valid_loss", "valid_auc", "seconds")  # its numbers
-AVERAGED_CHECKS = 4  # at first
-AVERAGED_PART = 3  # later the last third of all checks
+AVERAGED_CHECKS = 4
 # Patience starts with the first full average: earlier, the weights may still change so much that
 # their average is worse than each (benchmarks/quality-results.md, "Recent matches in attention").
 CHECKS_BEFORE_PATIENCE = AVERAGED_CHECKS
-
-
-def share_of_check(number: int) -> float:
-    """Return the fraction of the weights at a check, numbered from 1, in the average it judges.
-
-    The average spans about four checks, later the last third of all, so that weights of single
-    moments count less and less: else a check is the best by luck, and training ends too soon
-    (polynomial-decay averaging; Shamir and Zhang, "Stochastic Gradient Descent for Non-smooth
-    Optimization", 2013).
-
-    >>> [share_of_check(number) for number in (1, 2, 4, 12, 24)]
-    [1.0, 0.5, 0.25, 0.25, 0.125]
-    """
-    return 1.0 / min(number, max(AVERAGED_CHECKS, number / AVERAGED_PART))
 
 
 def best_check(checks: Iterable[Mapping[Any, float]]) -> Mapping[Any, float] | None:

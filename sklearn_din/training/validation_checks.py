@@ -15,7 +15,7 @@ from torch import Tensor
 
 from sklearn_din.network.batch import Batch
 from sklearn_din.training.batches import ImpressionBatches
-from sklearn_din.training.early_stopping import EarlyStopping, best_check, share_of_check
+from sklearn_din.training.early_stopping import AVERAGED_CHECKS, EarlyStopping, best_check
 from sklearn_din.training.moved_rate import MovedRate
 from sklearn_din.training.weight_average import WeightAverage
 from sklearn_din.utils.calibration import calibration_bins
@@ -39,10 +39,10 @@ class ValidationChecks(Callback):
 
     There is a check at the end of each epoch, which is skorch's own pass over the validation
     batches, and up to three within it, between training batches. A check does not judge the latest
-    weights but their average over recent checks (:func:`share_of_check`). The average that
-    :class:`EarlyStopping` finds best is what the net has in the end; where none is better than the
-    base rate, ``net.stop_reason_`` is "base_rate", but Ctrl-C leaves the best check all the same.
-    Training itself goes on from the latest weights.
+    weights but their average over the last ``AVERAGED_CHECKS`` checks or so: a moving average.
+    The average that :class:`EarlyStopping` finds best is what the net has in the end; where none
+    is better than the base rate, ``net.stop_reason_`` is "base_rate", but Ctrl-C leaves the best
+    check all the same. Training itself goes on from the latest weights.
 
     Where the base rate moved to later validation rows, checks are of logits moved by a constant,
     that with the smallest loss; the best average has it in its last bias.
@@ -146,7 +146,7 @@ class ValidationChecks(Callback):
 
     def _begin(self, net: NeuralNet) -> None:
         """Take the latest weights into their average, and put that in their place."""
-        self.average_.take(net.module_, share_of_check(len(self.rows(net)) + 1))
+        self.average_.take(net.module_, 1.0 / min(len(self.rows(net)) + 1, AVERAGED_CHECKS))
         self.average_.exchange(net.module_)
 
     def predict(self, net: NeuralNet, batches: ImpressionBatches) -> None:
