@@ -206,12 +206,14 @@ def summarize(rounds: list[dict[str, float]]) -> dict[str, float]:
 
 @contextmanager
 def check_out(commit: str) -> Iterator[Path]:
-    """Give a folder with the files of a commit, for a while."""
+    """Give a folder with the files of a commit and its native code, for a while."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "commit"
         git = ["git", "-C", str(HERE), "worktree"]
         subprocess.run([*git, "add", "--quiet", "--detach", str(path), commit], check=True)
         try:
+            build = [sys.executable, "-m", "sklearn_din.native.build"]
+            subprocess.run(build, cwd=path, env={**os.environ, "PYTHONPATH": str(path)}, check=True)
             yield path
         finally:
             subprocess.run([*git, "remove", "--force", str(path)], check=True)
