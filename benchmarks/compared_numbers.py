@@ -20,7 +20,7 @@ import pandas as pd
 from scipy.special import expit
 from sklearn.metrics import log_loss, roc_auc_score
 
-from benchmarks.tables import print_frame
+from benchmarks.tables import print_changes, print_means
 from sklearn_din import DINClassifier, HistorySequenceEncoder, attach_history, sample_negatives
 from sklearn_din.metrics import group_roc_auc_score
 from tests.real_data import real_data_folder
@@ -177,14 +177,9 @@ def main():
             for measured in measure(name, seed, options.ways):
                 results.append(measured)
                 print(measured, flush=True)
-    table = pd.DataFrame(results)
-    means = table.drop(columns="seed").groupby(["set", "way"], sort=False).mean()
-    print_frame(means.map("{:.4f}".format).reset_index(), "Means over seeds")
-    losses = table.pivot(index=["set", "seed"], columns="way", values="loss")
-    gained = losses.sub(losses["not compared"], axis=0).groupby("set", sort=False)
-    errors = gained.std() / np.sqrt(options.seeds)
-    both = gained.mean().map("{:+.4f}".format) + errors.map(" ± {:.4f}".format)
-    print_frame(both.reset_index(), "Log loss above that without comparison")
+    losses = print_means(results)
+    gained = losses.sub(losses["not compared"], axis=0)
+    print_changes(gained, "Log loss above that without comparison")
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from sklearn.metrics import log_loss, roc_auc_score
 
 from benchmarks.answer_log import make_answer_log
 from benchmarks.default_fit import frames_of
-from benchmarks.tables import print_frame
+from benchmarks.tables import print_changes, print_means
 from benchmarks.verdicts import with_levels
 from sklearn_din import DINClassifier, HistorySequenceEncoder, attach_history
 from sklearn_din.metrics import group_roc_auc_score
@@ -128,16 +128,10 @@ def main():
             for measured in measure(name, seed):
                 results.append(measured)
                 print(measured, flush=True)
-    table = pd.DataFrame(results)
-    means = table.drop(columns="seed").groupby(["set", "way"], sort=False).mean()
-    print_frame(means.map("{:.4f}".format).reset_index(), "Means over seeds")
-    losses = table.pivot(index=["set", "seed"], columns="way", values="loss")
+    losses = print_means(results)
     more = {"own": losses["own"] - losses["default"]}
     more = pd.DataFrame(more | {"beside pairs": losses["pairs and own"] - losses["pairs"]})
-    of_sets = more.groupby("set", sort=False)
-    errors = (of_sets.std() / np.sqrt(options.seeds)).map(" ± {:.4f}".format)
-    changes = of_sets.mean().map("{:+.4f}".format) + errors
-    print_frame(changes.reset_index(), "Log loss with the columns above that without")
+    print_changes(more, "Log loss with the columns above that without")
 
 
 if __name__ == "__main__":

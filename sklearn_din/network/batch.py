@@ -251,13 +251,13 @@ class Batch:
             self._add_ids(name, ragged.flat(name, index))
         for name in behaviour.numbers:
             numbers = ragged.flat(name, index)
-            self.event_numbers[name] = torch.from_numpy(numbers)
             if candidate := self.X.schema[name].candidate:
-                self.event_numbers[name] = torch.from_numpy(np.nan_to_num(numbers))
                 shown = self._find_shown(candidate)
                 is_one = self.shared and len(ragged) == 1
                 shown = shown[:, None] if is_one else np.repeat(shown, ragged.spans.lengths)
                 self.differences[name] = Differences.of(shown, numbers)
+                numbers = np.nan_to_num(numbers)
+            self.event_numbers[name] = torch.from_numpy(numbers)
         np.cumsum(ragged.spans.lengths, out=offsets[1:])
         self.n_events_of[histories] = int(offsets[-1])
         self.offsets[histories] = torch.from_numpy(offsets)

@@ -101,13 +101,15 @@ def choose_bins(
     from sklearn_din.utils.validation import spread  # and pandas
 
     bins = find_bins(X, leave_out)
+    if not bins:
+        return {}
     y = spread(np.asarray(y, dtype=np.float64).reshape(len(y), -1)[:, 0], SAMPLED_ROWS)
     rows = spread(np.arange(len(y)) if rows is None else rows, SAMPLED_ROWS)
     is_known = np.isfinite(y)
     rows, y = rows[is_known], y[is_known]
     users = rows.astype(np.uint64) if X.users is None else X.user_keys.hashes[rows]
     held = users % HELD_USERS == 0
-    if not bins or held.all() or not held.any():
+    if held.all() or not held.any():
         return {}
     names = list(bins)
     numbers = torch.from_numpy(np.stack([X.columns[name][rows] for name in names], axis=1))
