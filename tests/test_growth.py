@@ -227,8 +227,9 @@ def test_two_passes_equal_one_pass_and_one_more(parameters, random_state):
         assert parts.n_iter_ == whole.n_iter_ == 3
         columns = ["epoch", "train_loss", "valid_loss", "valid_auc"]
         pd.testing.assert_frame_equal(parts.history_[columns], whole.history_[columns])
-        states = [c.net_.optimizer_.state_dict()["state"].values() for c in (parts, whole)]
-        for moments, expected in zip(*states, strict=True):
+        states = [c.net_.optimizer_.state_dict()["state"] for c in (parts, whole)]
+        assert states[0].keys() == states[1].keys()
+        for moments, expected in [[state[number] for state in states] for number in states[0]]:
             assert moments.keys() == expected.keys()
             assert all(torch.equal(moments[key], expected[key]) for key in expected)
 

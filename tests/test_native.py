@@ -32,14 +32,15 @@ from sklearn_din.native.logits import (
     add_gradients,
     logits_of,
     n_native_threads,
+    take_step,
     use_native_threads,
 )
-from sklearn_din.native.structures import load_library
+from sklearn_din.native.structures import PAIRS, load_library
 from sklearn_din.neighbours import item_scores
 from sklearn_din.neighbours.item_scores import ItemScores
 from sklearn_din.network.batch import Batch, JointRows
 from sklearn_din.training import batches, threads
-from sklearn_din.training.optim import RowwiseAdam
+from sklearn_din.training.optim import RowwiseAdam, optimizer_of, set_decay, set_rates
 from tests.encoded_impressions import make_answers, make_impressions, make_labels, make_prices
 from tests.network_options import ONE_BY_ONE, name_of
 
@@ -500,10 +501,74 @@ def test_torch_computes_with_labels_and_weights_of_other_sizes_and_types():
 
 @needs_library
 def test_an_exception_of_the_library_is_one_of_python():
-    members = np.zeros(12, dtype=np.int64)
-    members[8:11] = 2**62, 1, 1  # touched rows, those of the table, width
+    pairs = np.zeros(1, dtype=PAIRS)
+    pairs["n_ids"] = 2**62
     with pytest.raises(RuntimeError, match="native code failed: sizes"):
-        load_library().din_update_rows(members.ctypes.data, 0.1, 0.9, 1e-8)
+        load_library().din_select_pairs(pairs.ctypes.data)
+
+
+@needs_library
+@pytest.mark.parametrize("n_threads", [1, 2])
+@pytest.mark.parametrize("loss", ["log", "squares"])
+def test_a_whole_step_equals_gradients_and_then_the_optimizers_step(loss, n_threads):
+    X = make_impressions(600, max_length=40)
+    modules = [make_network(X, std=None) for _ in range(2)]
+    optimizers = [optimizer_of(module, lr=0.01, embedding_lr=0.03) for module in modules]
+    decay = {
+        name: np.full(n, 0.01, dtype=np.float32) for name, n in X.schema.vocabulary_sizes.items()
+    }
+    y = labels_of(X)
+    for step in range(8):
+        batch, labels = Batch(X[60 * step :]), y[60 * step :]
+        for module, optimizer in zip(modules, optimizers, strict=True):
+            if step == 3:  # new moments, which are the same, and other groups
+                optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+            if step == 5:
+                set_rates(optimizer, lr=0.002, embedding_lr=0.1)
+                set_decay(optimizer, module, decay)
+        with use_native_threads(n_threads):
+            found = take_step(modules[0], batch, labels, loss, optimizers[0].prepare)
+        assert all(parameter.grad is None for parameter in modules[0].parameters())
+        expected = add_gradients(modules[1], batch, labels, loss)
+        optimizers[1].step()
+        optimizers[1].zero_grad()
+        assert all(map(torch.equal, found, expected))
+        assert all(map(torch.equal, modules[0].parameters(), modules[1].parameters()))
+    states = [optimizer.state_dict()["state"] for optimizer in optimizers]
+    torch.testing.assert_close(*states, rtol=0, atol=0)
+    version = modules[0].output.bias._version
+    take_step(modules[0], Batch(X), y, loss, optimizers[0].prepare)
+    assert modules[0].output.bias._version > version
+
+
+@needs_library
+def test_nothing_moves_where_the_loss_is_not_finite():
+    X = make_impressions(30)
+    module, y = make_network(X), labels_of(X)
+    optimizer = optimizer_of(module, lr=0.01, embedding_lr=None)
+    before = copy.deepcopy(module.state_dict())
+    y[3] = torch.nan
+    loss, _ = take_step(module, Batch(X), y, "log", optimizer.prepare)
+    assert loss.isnan()
+    torch.testing.assert_close(module.state_dict(), before, rtol=0, atol=0)
+
+
+@needs_library
+def test_a_callback_that_looks_at_gradients_changes_nothing():
+    class Look(Callback):
+        norms: list[float] = []
+
+        def on_batch_end(self, net, training, **kwargs):
+            if training:
+                self.norms.append(float(net.module_.output.weight.grad.norm()))
+
+    X = make_impressions(300)
+    y, weights = make_labels(X), []
+    for callbacks in (None, [Look()]):
+        classifier = DINClassifier(max_epochs=2, random_state=0, callbacks=callbacks)
+        weights.append(classifier.fit(X, y).module_.state_dict())
+    torch.testing.assert_close(*weights, rtol=0, atol=0)
+    assert min(Look.norms) > 0
 
 
 @needs_library

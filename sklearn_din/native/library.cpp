@@ -136,10 +136,26 @@ public:
             else touched[(i - 1) / n].add_up(net.tables[(i - 1) / n], (i - 1) % n, n);
         });
         team.end();
+        if (net.updates && std::isfinite(logits[net.n_rows])) update_parameters();
         return true;
     }
 
 private:
+    void update_parameters() {
+        const Updates& updates = *net.updates;
+        const float* gradient = gradients;
+        for (int64_t d = 0; d < updates.n_dense; d++) {
+            updates.dense[d].gradient = gradient;
+            gradient += updates.dense[d].n;
+        }
+        for (int64_t t = 0; t < updates.n_tables; t++) {
+            RowUpdate& u = updates.tables[t];
+            const Table& table = net.tables[t];
+            u.touched = table.touched, u.n_touched = table.n_touched, u.gradient = table.values;
+        }
+        update(updates, team);
+    }
+
     float loss_of(const float* logits) const {
         double sum = 0;
         for (int64_t row = 0; row < net.n_rows; row++) {
@@ -499,10 +515,12 @@ EXPORT void din_close_team(din::Team* team) {
     if (team->enter()) delete team;
 }
 
-EXPORT int64_t din_update_rows(
-    const din::RowUpdate* update, float rate, float kept, float eps) {
+EXPORT int64_t din_update(const din::Updates* updates) {
     return din::code_of([&] {
-        return din::update_rows(*update, rate, kept, eps) ? din::DONE : din::UNKNOWN_ID;
+        if (!din::are_known(*updates)) return din::UNKNOWN_ID;
+        din::Team alone(1);
+        din::update(*updates, alone);
+        return din::DONE;
     });
 }
 

@@ -4,6 +4,7 @@ import ctypes
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from torch.autograd.function import once_differentiable
 
 from sklearn_din.module import DIN, compute_alone_if_forked
 from sklearn_din.native.coverage import are_plain, may_compute, not_covered
+from sklearn_din.native.optimizer import NativeUpdate
 from sklearn_din.native.plan import Plan, plan_of
 from sklearn_din.native.structures import LOSSES, UNKNOWN_ID, load_library, why_missing
 from sklearn_din.network.batch import Batch
@@ -62,6 +64,42 @@ def add_gradients(module: DIN, batch: Batch, y: Tensor, loss: str) -> tuple[Tens
     y : (n_rows,), float32
     loss : "log" or "squares"; the mean is that of all rows of a joint batch
     """
+    call = _call_for_loss(module, batch, y)
+    if call is None:
+        return None
+    value, logits, gradients = call.gradients(loss, y, batch.weights, batch.n_joint_rows)
+    for parameter, gradient in zip(call.parameters, gradients, strict=True):
+        parameter.grad = gradient
+    return value, logits
+
+
+def take_step(
+    module: DIN,
+    batch: Batch,
+    y: Tensor,
+    loss: str,
+    prepare: Callable[[Sequence[Tensor], Sequence[Tensor]], NativeUpdate],
+) -> tuple[Tensor, Tensor] | None:
+    """Do what ``add_gradients`` and the optimizer's step do, but give nobody the gradients.
+
+    Nothing moves where the loss is not finite. None where both must be called.
+
+    prepare : returns the optimizer's update of dense parameters and tables
+    """
+    call = _call_for_loss(module, batch, y)
+    if call is None:
+        return None
+    n_tables = len(module.embeddings.tables)
+    update = prepare(call.parameters[n_tables:], call.parameters[:n_tables])
+    address = update.prepare()
+    if address is None:
+        return None
+    value, logits = call.run_backward(loss, y, batch.weights, batch.n_joint_rows, updates=address)
+    update.note()
+    return value, logits
+
+
+def _call_for_loss(module: DIN, batch: Batch, y: Tensor) -> "_Call | None":
     of_more = bool(module.options["position_shares"] or batch.lists)
     call = None if of_more else _call_of(module, batch)
     if call is None or not all(map(_may_be_given, call.parameters)):
@@ -71,10 +109,7 @@ def add_gradients(module: DIN, batch: Batch, y: Tensor, loss: str) -> tuple[Tens
     labels = [y] if batch.weights is None else [y, batch.weights]
     if not are_plain(labels) or any(t.shape != (batch.n_rows,) for t in labels):
         return None
-    value, logits, gradients = call.gradients(loss, y, batch.weights, batch.n_joint_rows)
-    for parameter, gradient in zip(call.parameters, gradients, strict=True):
-        parameter.grad = gradient
-    return value, logits
+    return call
 
 
 def _may_be_given(parameter: Tensor) -> bool:
@@ -195,32 +230,50 @@ class _Call:
 
         loss : one of LOSSES; "given": ``targets`` are the gradients of the logits, no loss comes
         """
+        plan, dense = self._plan, list[Tensor]()
+
+        def cut_into_parts(flat: Tensor) -> None:
+            parts = zip(flat.split(plan.n_weights), plan.shapes[self._n_own :], strict=True)
+            dense.extend(part if len(shape) == 1 else part.view(shape) for part, shape in parts)
+
+        step = self.run_backward(loss, targets, weights, n_joint_rows, meanwhile=cut_into_parts)
+        tables, (rows, values, *_) = self.parameters[: len(plan.names_of_table)], self._held
+        touched = zip(tables, rows, values, self.words[plan.n_touched].tolist(), strict=True)
+        sparse = [sparse_gradient(r[:n], v[:n], table.shape) for table, r, v, n in touched]
+        of_lists = [gradient.to_dense() for gradient in sparse[self._n_own :]]
+        return *step, [*sparse[: self._n_own], *of_lists, *dense]
+
+    def run_backward(
+        self,
+        loss: str,
+        targets: Tensor,
+        weights: Tensor | None,
+        n_joint_rows: int,
+        *,
+        updates: int = 0,
+        meanwhile: Callable[[Tensor], object] | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Return loss and logits.
+
+        updates : address of what becomes of the gradients; 0: they stay in the memory of the call
+        meanwhile : may be called, with the gradients of the layers, before they are computed
+        """
         plan = self._plan
-        n_tables = len(plan.names_of_table)
-        tables = self.parameters[:n_tables]
+        tables = self.parameters[: len(plan.names_of_table)]
         n_ids = [sum([self._ids[n].shape[0] for n in names]) for names in plan.names_of_table]
         rows = [self._empty(n, dtype=torch.int64) for n in n_ids]
         values = [self._empty(n, table.shape[1]) for n, table in zip(n_ids, tables, strict=True)]
         flat = self._empty(sum(plan.n_weights))
-        held = targets.contiguous(), None if weights is None else weights.contiguous()
+        given = targets.contiguous(), None if weights is None else weights.contiguous()
         self.words[plan.outputs] = [
             *[tensor.data_ptr() for tensor in (*rows, *values)],
-            *[0 if tensor is None else tensor.data_ptr() for tensor in held],
-            *(LOSSES[loss], n_joint_rows),
+            *[0 if tensor is None else tensor.data_ptr() for tensor in given],
+            *(LOSSES[loss], n_joint_rows, updates),
         ]
         logits = self._empty(self._batch.n_rows + 1)
-        self._held = rows, values, held  # as long as threads may use them
-        dense: list[Tensor] = []
-
-        def cut_into_parts() -> None:
-            parts = zip(flat.split(plan.n_weights), plan.shapes[self._n_own :], strict=True)
-            dense.extend(part if len(shape) == 1 else part.view(shape) for part, shape in parts)
-
-        self._run(logits, flat, cut_into_parts)
-        touched = zip(tables, rows, values, self.words[plan.n_touched].tolist(), strict=True)
-        sparse = [sparse_gradient(r[:n], v[:n], table.shape) for table, r, v, n in touched]
-        of_lists = [gradient.to_dense() for gradient in sparse[self._n_own :]]
-        return logits[-1], logits[:-1], [*sparse[: self._n_own], *of_lists, *dense]
+        self._held = rows, values, flat, given  # as long as threads may use them
+        self._run(logits, flat, *([] if meanwhile is None else [partial(meanwhile, flat)]))
+        return logits[-1], logits[:-1]
 
     def _run(
         self, logits: Tensor, gradients: Tensor | None, *meanwhile: Callable[[], object]

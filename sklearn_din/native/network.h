@@ -41,6 +41,35 @@ struct Table {
     int64_t n_touched;
 };
 
+// A step of RowwiseAdam (training/optim.py).
+struct Rates {
+    double lr, of_mean, of_square, eps;  // of the moments: how much of them is kept
+};
+
+struct DenseUpdate {  // of all numbers of a parameter
+    float* weight;
+    const float* gradient;
+    float *mean, *square, *n_steps;
+    int64_t n;
+    const Rates* rates;
+};
+
+struct RowUpdate {  // of a table's rows
+    const int64_t* touched;  // ascending
+    const float *gradient, *decay;  // (n_touched, width), and (n_ids,) or null
+    float *table, *square;
+    const int64_t* starts;  // of each vocabulary's rows
+    float *total, *share;
+    int64_t n_touched, n_rows, width, n_vocabularies;
+    const Rates* rates;
+};
+
+struct Updates {
+    DenseUpdate* dense;  // in the order of the gradients
+    RowUpdate* tables;
+    int64_t n_dense, n_tables;
+};
+
 enum Loss : int64_t { GIVEN, LOG, SQUARES };  // targets: gradients of the logits, or labels
 
 struct Network {
@@ -57,15 +86,7 @@ struct Network {
     int64_t loss, n_joint_rows;      // the loss is the mean of so many rows
     int64_t n_rows, n_threads;
     Team* team;  // of so many threads; null: threads of the call's own
-};
-
-struct RowUpdate {  // of a table's rows, as RowwiseAdam has it (training/optim.py)
-    const int64_t* touched;  // ascending
-    const float *gradient, *decay;  // (n_touched, width), and (n_ids,) or null
-    float *table, *square;
-    const int64_t* starts;  // of each vocabulary's rows
-    float *total, *share;
-    int64_t n_touched, n_rows, width, n_vocabularies;
+    Updates* updates;  // what becomes of the gradients; null: they are for the caller
 };
 
 struct Pairs {  // the rows of a product of two matrices, (n_ids, n_ids), and what is kept of them

@@ -1,24 +1,46 @@
-// What an optimizer's step does to parameters (training/optim.py).
+// A step of RowwiseAdam (training/optim.py): what it does to the parameters.
 #pragma once
 #include <algorithm>
 #include <cmath>
 #include <vector>
 
 #include "network.h"
+#include "team.h"
 
 namespace din {
 
-// Moves the touched rows of a table. False, and nothing moved: one lies beyond the table.
-inline bool update_rows(const RowUpdate& u, float rate, float kept, float eps) {
-    std::vector<float> gradient(u.n_touched * u.width), latest(u.n_touched);
+constexpr int64_t NUMBERS_OF_TASK = 16384;  // of a dense parameter
+constexpr int64_t LEAST_NUMBERS = 32768;    // in all: fewer take less time than waking a thread
+
+// Moves numbers of a parameter as Adam does; this step is counted already.
+inline void move_numbers(const DenseUpdate& u, int64_t begin, int64_t end) {
+    const Rates& rates = *u.rates;
+    const double by_root = 1 / std::sqrt(1 - std::pow(rates.of_square, *u.n_steps));
+    const float by_step = float(rates.lr / (1 - std::pow(rates.of_mean, *u.n_steps)));
+    const float root = float(by_root), eps = float(rates.eps);
+    const float of_mean = float(1 - rates.of_mean), of_square = float(1 - rates.of_square);
+    const float* __restrict gradient = u.gradient;
+    float *__restrict weight = u.weight, *__restrict mean = u.mean, *__restrict square = u.square;
+    for (int64_t i = begin; i < end; i++) {
+        mean[i] += of_mean * (gradient[i] - mean[i]);
+        square[i] += of_square * (gradient[i] * gradient[i] - square[i]);
+        weight[i] -= by_step * mean[i] / (std::sqrt(square[i]) * root + eps);
+    }
+}
+
+inline float gradient_of(const RowUpdate& u, int64_t i, int64_t j) {
+    const float own = u.gradient[i * u.width + j];
+    if (!u.decay) return own;
+    return own + u.decay[u.touched[i]] * u.table[u.touched[i] * u.width + j];
+}
+
+// Moves the touched rows of a table.
+inline void move_rows(const RowUpdate& u) {
+    const float kept = float(u.rates->of_square), rate = float(u.rates->lr), eps = float(u.rates->eps);
+    std::vector<float> latest(u.n_touched);
     for (int64_t i = 0; i < u.n_touched; i++) {
-        const int64_t row = u.touched[i];
-        if (row < 0 || row >= u.n_rows) return false;
-        const float* values = u.table + row * u.width;
-        float *to = gradient.data() + i * u.width, sum = 0;
-        const float decay = u.decay ? u.decay[row] : 0;
-        for (int64_t j = 0; j < u.width; j++) to[j] = u.gradient[i * u.width + j] + decay * values[j];
-        for (int64_t j = 0; j < u.width; j++) sum += to[j] * to[j];
+        float sum = 0;
+        for (int64_t j = 0; j < u.width; j++) sum += gradient_of(u, i, j) * gradient_of(u, i, j);
         latest[i] = sum / u.width;
     }
     int64_t i = 0;
@@ -36,10 +58,41 @@ inline bool update_rows(const RowUpdate& u, float rate, float kept, float eps) {
             square += (1 - kept) * (latest[k] - square);
             const float step = rate / (std::sqrt(square + typical) + eps);
             float* values = u.table + u.touched[k] * u.width;
-            for (int64_t j = 0; j < u.width; j++) values[j] -= step * gradient[k * u.width + j];
+            for (int64_t j = 0; j < u.width; j++) values[j] -= step * gradient_of(u, k, j);
         }
     }
+}
+
+// Whether all rows lie within their tables.
+inline bool are_known(const Updates& updates) {
+    for (int64_t t = 0; t < updates.n_tables; t++) {
+        const RowUpdate& u = updates.tables[t];
+        for (int64_t i = 0; i < u.n_touched; i++)
+            if (u.touched[i] < 0 || u.touched[i] >= u.n_rows) return false;
+    }
     return true;
+}
+
+inline void update(const Updates& updates, Team& team) {
+    struct Part {
+        const DenseUpdate* of;
+        int64_t begin, end;
+    };
+    std::vector<Part> parts;
+    int64_t n = 0;
+    for (int64_t d = 0; d < updates.n_dense; d++) {
+        const DenseUpdate& u = updates.dense[d];
+        *u.n_steps += 1;
+        n += u.n;
+        for (int64_t begin = 0; begin < u.n; begin += NUMBERS_OF_TASK)
+            parts.push_back({&u, begin, std::min(begin + NUMBERS_OF_TASK, u.n)});
+    }
+    team.begin(updates.n_tables + parts.size(), n >= LEAST_NUMBERS, [&](int64_t task, int64_t) {
+        if (task < updates.n_tables) return move_rows(updates.tables[task]);
+        const Part& part = parts[task - updates.n_tables];
+        move_numbers(*part.of, part.begin, part.end);
+    });
+    team.end();
 }
 
 }  // namespace din

@@ -28,6 +28,7 @@ from sklearn_din.network.layers import PReLU
 
 NO_TABLE = -1  # of numbers that are compared as ids are
 OF_LAYER = "weight", "bias", "slope"  # the first members of a layer; not all have a slope
+OF_LOSS = "targets", "weights", "loss", "n_joint_rows", "updates"
 _DECAYS = np.array(DECAYS, dtype=np.float32)
 _plans: WeakKeyDictionary[DIN, Plan] = WeakKeyDictionary()
 
@@ -220,7 +221,7 @@ class Plan:
         inputs += [tables["rows"], of_layers[is_there]]
         inputs += [network[member] for member in ("numbers", "n_rows", "n_threads", "team")]
         outputs = [tables["touched"], tables["values"]]
-        outputs += [network[member] for member in ("targets", "weights", "loss", "n_joint_rows")]
+        outputs += [network[member] for member in OF_LOSS]
         self.inputs, self.outputs = np.concatenate(inputs), np.concatenate(outputs)
         self.n_touched = tables["n_touched"]
         # The structures lie behind the network in the order of its pointers to them.

@@ -35,9 +35,15 @@ TABLE = _structure("rows width touched values n_touched")
 NETWORK = _structure(
     "ids behaviours layers tables numbers event_numbers decays n_fields n_behaviours n_layers "
     "n_tables n_numbers n_inputs n_decays n_counted n_added "
-    "targets weights loss n_joint_rows n_rows n_threads team"
+    "targets weights loss n_joint_rows n_rows n_threads team updates"
 )
 
+DENSE_UPDATE = _structure("weight gradient mean square n_steps n rates")
+ROW_UPDATE = _structure(
+    "touched gradient decay table square starts total share n_touched n_rows width n_vocabularies "
+    "rates"
+)
+UPDATES = _structure("dense tables n_dense n_tables")
 PAIRS = _structure(
     "left_ends right_ends near_ends left_columns right_columns near_columns right_values roots "
     "popular gram ends columns values n_ids n_inner n_popular n_best"
@@ -46,7 +52,7 @@ CALLS = {
     "din_run": "ppp",
     "din_begin": "pppp",
     "din_end": "p",
-    "din_update_rows": "pfff",
+    "din_update": "p",
     "din_score_pairs": "pf",
     "din_select_pairs": "p",
 }

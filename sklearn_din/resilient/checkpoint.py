@@ -64,7 +64,7 @@ class Checkpoint(Callback):
     ...     classifier = classifier.fit(np.eye(4), [0, 1, 0, 1])
     """
 
-    sees_refit = True
+    sees_refit = ignores_gradients = True
 
     def __init__(self, folder: str | PathLike[str]) -> None:
         self.folder = folder

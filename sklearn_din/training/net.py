@@ -25,10 +25,9 @@ from sklearn_din.training.parameters import TrainingParameters, names_of
 from sklearn_din.training.rows import check_encoded, train_further, train_new
 from sklearn_din.training.steps import compute_by_parts
 from sklearn_din.training.target import Click, Target
-from sklearn_din.training.training import StopReason, Training
+from sklearn_din.training.training import OF_EPOCHS, StopReason, Training
 from sklearn_din.training.validation_checks import ValidationChecks
 
-OF_EPOCHS = EpochTimer, PassthroughScoring  # of skorch, which write the rows of ``history``
 OF_SKORCH = {"lr", "batch_size", "max_epochs"}  # parameters that its own constructor takes
 
 ALONE = Alone()

@@ -1,8 +1,9 @@
 """The optimizer: Adam, with a row-wise variant for embedding tables that touches few rows."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from inspect import unwrap
 from itertools import chain
+from operator import is_
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from torch.optim.adam import adam
 from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
 from sklearn_din.module import DIN
-from sklearn_din.native.optimizer import update_rows
+from sklearn_din.native.optimizer import NativeUpdate
 
 HOOKS = "_optimizer_step_pre_hooks", "_optimizer_step_post_hooks"
 
@@ -53,6 +54,9 @@ class RowwiseAdam(torch.optim.Optimizer):
     >>> [round(value, 4) for value in table[2].tolist()]
     [-0.1, -0.1]
     """
+
+    _held: Sequence[object] = ()  # what the prepared step points to
+    _prepared: NativeUpdate
 
     def __init__(
         self,
@@ -97,13 +101,19 @@ class RowwiseAdam(torch.optim.Optimizer):
 
         The closure, which computes the gradients, is called once, before anything is updated.
         """
-        update, hooks = type(self)._update, [vars(self)[name] for name in HOOKS]
-        if any((*hooks, _global_optimizer_pre_hooks, _global_optimizer_post_hooks)):
+        update = type(self)._update
+        if self.has_hooks:
             update = self.profile_hook_step(update)
         return update(self, closure)
 
     # Else torch itself wraps ``step`` so, for its profiler, where no hook waits: 2 % of a training.
     step.hooked = True  # type: ignore[attr-defined]
+
+    @property
+    def has_hooks(self) -> bool:
+        """Return whether some function waits for each step."""
+        own = [vars(self)[name] for name in HOOKS]
+        return any((*own, _global_optimizer_pre_hooks, _global_optimizer_post_hooks))
 
     @torch.no_grad()
     def _update(self, closure: Callable[[], Any] | None) -> Any:
@@ -111,26 +121,52 @@ class RowwiseAdam(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        parameters = list(chain(*(group["params"] for group in self.param_groups)))
+        gradients = {p: p.grad for p in parameters if p.grad is not None}
+        if not gradients:
+            return loss
+        sparse = {p: gradient for p, gradient in gradients.items() if gradient.is_sparse}
+        dense = {p: gradient for p, gradient in gradients.items() if p not in sparse}
+        if self.prepare([*dense], [*sparse]).take([*dense.values()], [*sparse.values()]):
+            return loss
         for group in self.param_groups:
-            dense = []
-            for parameter in group["params"]:
-                if parameter.grad is None:
-                    continue
-                if parameter.grad.is_sparse:
-                    self._update_rows(parameter, parameter.grad, group)
-                else:
-                    dense.append(parameter)
-            if dense:
-                self._update_dense(dense, group)
+            for table in [p for p in group["params"] if p in sparse]:
+                self._update_rows(table, sparse[table], group)
+            self._update_dense([p for p in group["params"] if p in dense], group)
         return loss
+
+    def prepare(self, dense: Sequence[Tensor], tables: Sequence[Tensor]) -> NativeUpdate:
+        """Return a step by native code on parameters with dense gradients, and with sparse ones."""
+        held = self._find_held(dense, tables)
+        if len(held) == len(self._held) and all(map(is_, held, self._held)):
+            return self._prepared
+        group_of = {id(p): group for group in self.param_groups for p in group["params"]}
+        groups = [group_of[id(parameter)] for parameter in (*dense, *tables)]
+        starts = [_starts_of(group) for group in groups[len(dense) :]]
+        for parameter in dense:
+            self._begin(parameter, step=(), exp_avg=parameter.shape, exp_avg_sq=parameter.shape)
+        for table, of in zip(tables, starts, strict=True):
+            self._begin(table, square=table.shape[:1], total=of.shape, share=of.shape)
+        states = [self.state[parameter] for parameter in (*dense, *tables)]
+        self._held = self._find_held(dense, tables)
+        self._prepared = NativeUpdate(dense, tables, states=states, groups=groups, starts=starts)
+        return self._prepared
+
+    def _find_held(self, dense: Sequence[Tensor], tables: Sequence[Tensor]) -> list[object]:
+        """Return what a prepared step points to."""
+        states = [self.state[parameter] for parameter in (*dense, *tables)]
+        moments = chain(*(state.values() for state in states))
+        return [*dense, len(tables), *tables, *states, *moments, *self.param_groups]
+
+    def _begin(self, parameter: Tensor, **shapes: Sequence[int]) -> None:
+        """Give a parameter without moments those of such shapes."""
+        state = self.state[parameter]
+        for name, shape in {} if state else shapes.items():
+            dtype = torch.float32 if name == "step" else parameter.dtype
+            state[name] = torch.zeros(shape, dtype=dtype, device=parameter.device)
 
     def _update_dense(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
         states = [self.state[parameter] for parameter in parameters]
-        for parameter, state in zip(parameters, states, strict=True):
-            if not state:
-                state["step"] = torch.zeros((), dtype=torch.float32, device=parameter.device)
-                state["exp_avg"] = torch.zeros_like(parameter)
-                state["exp_avg_sq"] = torch.zeros_like(parameter)
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         means, squares = ([state[name] for state in states] for name in ("exp_avg", "exp_avg_sq"))
         adam(
@@ -152,16 +188,7 @@ class RowwiseAdam(torch.optim.Optimizer):
         )
 
     def _update_rows(self, table: Tensor, sparse: Tensor, group: dict[str, Any]) -> None:
-        state, beta = self.state[table], group["betas"][1]
-        starts = group["starts"]
-        if starts is None:
-            starts = torch.zeros(1, dtype=torch.int64, device=table.device)
-        if not state:
-            state["square"] = table.new_zeros(len(table))
-            state["total"] = table.new_zeros(len(starts))
-            state["share"] = table.new_zeros(len(starts))
-        if update_rows(table, sparse, state, group, starts):
-            return
+        state, beta, starts = self.state[table], group["betas"][1], _starts_of(group)
         rows, gradient = sparse._indices()[0], sparse._values()
         values = table.index_select(0, rows)
         if group["decay"] is not None:
@@ -173,6 +200,13 @@ class RowwiseAdam(torch.optim.Optimizer):
         state["square"].index_copy_(0, rows, square)
         denominator = square.add_(typical).sqrt_().add_(group["eps"]).unsqueeze(1)
         table.index_copy_(0, rows, values.addcdiv_(gradient, denominator, value=-group["lr"]))
+
+
+def _starts_of(group: dict[str, Any]) -> Tensor:
+    """Return the first row of each vocabulary in a group's table."""
+    if group["starts"] is None:
+        group["starts"] = torch.zeros(1, dtype=torch.int64, device=group["params"][0].device)
+    return group["starts"]
 
 
 def _check_sizes(state: dict[str, Tensor], sizes: dict[str, tuple[int, ...]]) -> None:

@@ -26,7 +26,7 @@ class ProgressBar(Callback):
     >>> classifier = classifier.fit(np.eye(4), [0, 1, 0, 1])  # the bar is on standard error
     """
 
-    sees_refit = True
+    sees_refit = ignores_gradients = True
 
     def __init__(self, click: str = "") -> None:
         self.click = click

@@ -6,6 +6,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from itertools import chain
 from types import FrameType
 from typing import Literal, NoReturn
@@ -14,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from skorch import NeuralNet
+from skorch.callbacks import EpochTimer, PassthroughScoring
 from skorch.utils import TeeGenerator
 from torch import Tensor
 
@@ -26,13 +28,19 @@ from sklearn_din.training.alone import Alone
 from sklearn_din.training.batches import ImpressionBatches
 from sklearn_din.training.newest_rows import learn_newest_rows
 from sklearn_din.training.occurrences import count_occurrences, embedding_decay, position_shares
-from sklearn_din.training.optim import set_decay, set_rates
+from sklearn_din.training.optim import RowwiseAdam, set_decay, set_rates
 from sklearn_din.training.seeding import seed_torch
-from sklearn_din.training.steps import Losses, compute_by_parts, name_gradients
+from sklearn_din.training.steps import (
+    Losses,
+    compute_by_parts,
+    compute_in_native_code,
+    name_gradients,
+)
 from sklearn_din.training.threads import use_threads
 from sklearn_din.training.validation_checks import ValidationChecks
 from sklearn_din.utils.warnings import warn_user
 
+OF_EPOCHS = EpochTimer, PassthroughScoring  # of skorch, which write the rows of ``history``
 StopReason = Literal["max_epochs", "patience", "base_rate", "callback", "user"]
 
 
@@ -236,7 +244,13 @@ class Training:
 
         The optimizer calls the closure once.
         """
-        net, (rows, _) = self.net, batch
+        net, (rows, labels) = self.net, batch
+        if not self._shows_gradients:
+            net._set_training(True)
+            whole = compute_in_native_code(net, rows, labels, moves=True)
+            if whole is not None:
+                self.losses.note(whole["loss"], rows)
+                return whole
         step: dict[str, Tensor] = {}
 
         def compute_gradients() -> Tensor:
@@ -252,6 +266,18 @@ class Training:
 
         net._step_optimizer(compute_gradients)
         return step
+
+    @cached_property
+    def _shows_gradients(self) -> bool:
+        """Whether somebody may look at the gradients, or wait for the optimizer's steps."""
+        net = self.net
+        others = [
+            callback
+            for _, callback in net.callbacks_
+            if not getattr(callback, "ignores_gradients", isinstance(callback, OF_EPOCHS))
+        ]
+        is_plain = type(net.optimizer_) is RowwiseAdam and not net.optimizer_.has_hooks
+        return bool(others) or not is_plain or self.ranks.size > 1
 
     def predict(self, batch: tuple[Batch, Tensor]) -> dict[str, Tensor]:
         """Return loss and logits of a validation batch, in chunks as in training."""

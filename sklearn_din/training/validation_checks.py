@@ -53,6 +53,7 @@ class ValidationChecks(Callback):
     """
 
     sees_refit = True  # the pass over the validation rows
+    ignores_gradients = True
 
     def __init__(self, patience: int) -> None:
         self.patience = patience

@@ -55,6 +55,8 @@ class AveragedPass(Callback):
     The weights count after each of up to eight parts of the pass, of about as many batches.
     """
 
+    ignores_gradients = True
+
     def on_train_begin(self, net: NeuralNet, **kwargs: object) -> None:
         """Begin with the weights as they are."""
         self._average = WeightAverage(net.module_.state_dict())
