@@ -60,7 +60,7 @@ PARTS = {  # of a default fit: functions whose time, less that of others within,
     "native code": ["native.logits:_Call._run"],
     "native code of checks": [],
     "Python of a step": ["training.training:Training.step"],
-    "optimizer": ["training.optim:RowwiseAdam._update_dense", "training.optim:update_rows"],
+    "optimizer": ["native.optimizer:NativeUpdate.prepare", "training.optim:RowwiseAdam._update"],
     "Python of checks": ["training.validation_checks:ValidationChecks.predict"],
     "judging checks": ["training.validation_checks:ValidationChecks.end"],
 }
