@@ -153,7 +153,7 @@ private:
             const Table& table = net.tables[t];
             u.touched = table.touched, u.n_touched = table.n_touched, u.gradient = table.values;
         }
-        update(updates, team);
+        update(updates);
     }
 
     float loss_of(const float* logits) const {
@@ -518,8 +518,7 @@ EXPORT void din_close_team(din::Team* team) {
 EXPORT int64_t din_update(const din::Updates* updates) {
     return din::code_of([&] {
         if (!din::are_known(*updates)) return din::UNKNOWN_ID;
-        din::Team alone(1);
-        din::update(*updates, alone);
+        din::update(*updates);
         return din::DONE;
     });
 }

@@ -5,23 +5,20 @@
 #include <vector>
 
 #include "network.h"
-#include "team.h"
 
 namespace din {
 
-constexpr int64_t NUMBERS_OF_TASK = 16384;  // of a dense parameter
-constexpr int64_t LEAST_NUMBERS = 32768;    // in all: fewer take less time than waking a thread
-
-// Moves numbers of a parameter as Adam does; this step is counted already.
-inline void move_numbers(const DenseUpdate& u, int64_t begin, int64_t end) {
+// Moves the numbers of a parameter as Adam does.
+inline void move_numbers(const DenseUpdate& u) {
     const Rates& rates = *u.rates;
+    *u.n_steps += 1;
     const double by_root = 1 / std::sqrt(1 - std::pow(rates.of_square, *u.n_steps));
     const float by_step = float(rates.lr / (1 - std::pow(rates.of_mean, *u.n_steps)));
     const float root = float(by_root), eps = float(rates.eps);
     const float of_mean = float(1 - rates.of_mean), of_square = float(1 - rates.of_square);
     const float* __restrict gradient = u.gradient;
     float *__restrict weight = u.weight, *__restrict mean = u.mean, *__restrict square = u.square;
-    for (int64_t i = begin; i < end; i++) {
+    for (int64_t i = 0; i < u.n; i++) {
         mean[i] += of_mean * (gradient[i] - mean[i]);
         square[i] += of_square * (gradient[i] * gradient[i] - square[i]);
         weight[i] -= by_step * mean[i] / (std::sqrt(square[i]) * root + eps);
@@ -73,26 +70,10 @@ inline bool are_known(const Updates& updates) {
     return true;
 }
 
-inline void update(const Updates& updates, Team& team) {
-    struct Part {
-        const DenseUpdate* of;
-        int64_t begin, end;
-    };
-    std::vector<Part> parts;
-    int64_t n = 0;
-    for (int64_t d = 0; d < updates.n_dense; d++) {
-        const DenseUpdate& u = updates.dense[d];
-        *u.n_steps += 1;
-        n += u.n;
-        for (int64_t begin = 0; begin < u.n; begin += NUMBERS_OF_TASK)
-            parts.push_back({&u, begin, std::min(begin + NUMBERS_OF_TASK, u.n)});
-    }
-    team.begin(updates.n_tables + parts.size(), n >= LEAST_NUMBERS, [&](int64_t task, int64_t) {
-        if (task < updates.n_tables) return move_rows(updates.tables[task]);
-        const Part& part = parts[task - updates.n_tables];
-        move_numbers(*part.of, part.begin, part.end);
-    });
-    team.end();
+// By one thread: numbers that another one has written are far from the thread that packs them next.
+inline void update(const Updates& updates) {
+    for (int64_t d = 0; d < updates.n_dense; d++) move_numbers(updates.dense[d]);
+    for (int64_t t = 0; t < updates.n_tables; t++) move_rows(updates.tables[t]);
 }
 
 }  // namespace din
