@@ -666,7 +666,7 @@ def test_a_training_has_the_same_bits_whatever_threads_its_steps_have(torch_thre
     """With several, the next batches are made while they compute."""
     monkeypatch.setattr(batches, "MADE_AHEAD", 5_000)
     monkeypatch.setattr(threads, "_UNASKED", 5)
-    X, predictions, make = make_impressions(1_500), [], batches.ImpressionBatches._batch
+    X, predictions, make = make_impressions(1_500), [], batches.ImpressionBatches._join
     for n_threads in (4, 2, 1):
         within = []
 
@@ -675,7 +675,7 @@ def test_a_training_has_the_same_bits_whatever_threads_its_steps_have(torch_thre
             within.append("train_step" in names)
             return make(self, *rows)
 
-        monkeypatch.setattr(batches.ImpressionBatches, "_batch", note)
+        monkeypatch.setattr(batches.ImpressionBatches, "_join", note)
         monkeypatch.setattr(joblib, "cpu_count", lambda n=n_threads: n)
         torch_threads(5)
         model, seen = fit(1_500)
@@ -748,18 +748,18 @@ def test_batches_that_cannot_be_made_ahead_fail_when_they_are_needed(torch_threa
     monkeypatch.setattr(batches, "MADE_AHEAD", 1)
     monkeypatch.setattr(joblib, "cpu_count", lambda: 2)
     torch_threads(2)
-    steps, make = [], batches.ImpressionBatches._batch
+    steps, make = [], batches.ImpressionBatches._join
 
-    def fail_once(self, rows, X):
+    def fail_once(self, *rows):
         if len(steps) >= 3:
             raise OSError("a file is gone")
-        return make(self, rows, X)
+        return make(self, *rows)
 
     class Count(Callback):
         def on_batch_end(self, net, **kwargs):
             steps.append(0)
 
-    monkeypatch.setattr(batches.ImpressionBatches, "_batch", fail_once)
+    monkeypatch.setattr(batches.ImpressionBatches, "_join", fail_once)
     X = make_impressions(600)
     with pytest.raises(OSError, match="a file is gone"):
         DINClassifier(max_epochs=1, batch_size=64, callbacks=[Count()]).fit(X, make_labels(X))

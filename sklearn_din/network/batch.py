@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import copy
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -17,6 +18,7 @@ from sklearn_din.features.ragged import Ragged
 from sklearn_din.features.schema import UNKNOWN_ID, Behaviour, indicator
 
 N_INT32 = 1 << 32
+FOUND_LATER = "lists", "vectors", "rows"  # of a batch, when they are read
 EVENTS_PER_PART = 1 << 15  # the activation unit's layers over them fit in the CPU cache
 
 
@@ -181,8 +183,6 @@ class Batch:
     identities : dict of str to Tensor, int32
         Ids of each field but those of lists, (n,) or of a history (n_events,), as they are
         compared: each unknown value has a negative one.
-    lists : dict of str to BatchLists
-        The lists of each field of lists.
     event_numbers : dict of str to Tensor of shape (n_events,), float32
         Numeric histories, 0 where missing.
     differences : dict of str to Differences
@@ -191,8 +191,6 @@ class Batch:
         By the histories of each behaviour: where each impression's events begin.
     n_events_of : dict of tuple of str to int
         By the histories of each behaviour: how many events it has.
-    vectors : BatchVectors
-        Fixed vectors of the ids, of vocabularies that have some.
     distinct : dict of str to DistinctRows
         By the width of an embedding table, its rows that the ids stand for. Empty where they are
         still to be found out.
@@ -224,7 +222,7 @@ class Batch:
         self.numbers = torch.from_numpy(numbers.T.copy()) if len(numbers) else torch.empty(0)
         self.positions = None if X.positions is None else torch.from_numpy(X.positions)
         self.identities: dict[str, Tensor] = {}
-        self.lists: dict[str, BatchLists] = {}
+        self._id_lists: dict[str, IdLists] = {}
         for name in X.schema.names("categorical", "list"):
             self._add_ids(name, X.columns[name])
         self.event_numbers: dict[str, Tensor] = {}
@@ -234,11 +232,10 @@ class Batch:
         self.distinct: dict[str, DistinctRows] = {}
         for behaviour in X.schema.behaviours:
             self._add_events(behaviour, X.behaviours[behaviour.histories])
-        self.vectors = self._find_vectors(X)
 
     def _add_ids(self, name: str, ids: Column) -> None:
         if isinstance(ids, IdLists):
-            self.lists[name] = BatchLists.find(ids)
+            self._id_lists[name] = ids
         else:
             self.identities[name] = torch.from_numpy(np.ascontiguousarray(ids))
 
@@ -269,20 +266,6 @@ class Batch:
             return shown
         return np.where(self.X.columns[missing] > 0, np.float32(np.nan), shown)
 
-    def _find_vectors(self, X: EncodedFeatures) -> BatchVectors:
-        vectors = BatchVectors({}, {})
-        for vocabulary, known in X.vectors.items():
-            names = [f.name for f in X.schema.fields if f.vocabulary == vocabulary]
-            rows = {name: known.rows_of(self.identities[name].numpy()) for name in names}
-            is_used = np.zeros(len(known.table), dtype=bool)
-            for of_field in rows.values():
-                is_used[of_field] = True
-            place = np.cumsum(is_used) - 1
-            vectors.tables[vocabulary] = torch.from_numpy(known.table[is_used])
-            for name, of_field in rows.items():
-                vectors.rows[name] = torch.from_numpy(place[of_field])
-        return vectors
-
     def __len__(self) -> int:
         return self.n_rows
 
@@ -310,6 +293,27 @@ class Batch:
             for histories, offsets in self.offsets.items()
         }
 
+    @cached_property
+    def lists(self) -> dict[str, BatchLists]:
+        """The lists of each field of lists."""
+        return {name: BatchLists.find(ids) for name, ids in self._id_lists.items()}
+
+    @cached_property
+    def vectors(self) -> BatchVectors:
+        """Fixed vectors of the ids, of vocabularies that have some."""
+        vectors = BatchVectors({}, {})
+        for vocabulary, known in self.X.vectors.items():
+            names = [f.name for f in self.X.schema.fields if f.vocabulary == vocabulary]
+            rows = {name: known.rows_of(self.identities[name].numpy()) for name in names}
+            is_used = np.zeros(len(known.table), dtype=bool)
+            for of_field in rows.values():
+                is_used[of_field] = True
+            place = np.cumsum(is_used) - 1
+            vectors.tables[vocabulary] = torch.from_numpy(known.table[is_used])
+            for name, of_field in rows.items():
+                vectors.rows[name] = torch.from_numpy(place[of_field])
+        return vectors
+
     @property
     def n_joint_rows(self) -> int:
         """Impressions of the joint batch; those of this one where no process shares it."""
@@ -330,12 +334,45 @@ class Batch:
         n_events = torch.stack([offsets.diff() for offsets in self.offsets.values()]).sum(0)
         part = (n_events.cumsum(0) - n_events) // most_events
         cuts = torch.flatten(torch.nonzero(part.diff())) + 1
-        batches = []
-        for start, stop in pairwise([0, *cuts.tolist(), self.n_rows]):
-            weights = None if self.weights is None else self.weights[start:stop].numpy()
-            joint = self.joint and self.joint._replace(start=self.joint.start + start)
-            batches.append(Batch(self.X[start:stop], weights, joint=joint))
-        return batches
+        return self.cut([0, *cuts.tolist(), self.n_rows])
+
+    def cut(self, ends: Sequence[int]) -> list[Batch]:
+        """Return batches of consecutive impressions: views of this one's tensors, no copies.
+
+        ends : where each of them ends, behind the first one's begin: 0, ..., n_rows
+        """
+        if len(ends) == 2:
+            return [self]
+        ends_of = {key: offsets.numpy()[ends].tolist() for key, offsets in self.offsets.items()}
+        return [
+            self._cut(slice(*rows), {key: slice(*of[i : i + 2]) for key, of in ends_of.items()})
+            for i, rows in enumerate(pairwise(ends))
+        ]
+
+    def _cut(self, rows: slice, events: Mapping[tuple[str, ...], slice]) -> Batch:
+        at = {n: events[key] for key, ragged in self.X.behaviours.items() for n in ragged.columns}
+        part = copy.copy(self)
+        for name in FOUND_LATER:
+            vars(part).pop(name, None)
+        part.X, part.n_rows, part.distinct = self.X[rows], rows.stop - rows.start, {}
+        part.joint = self.joint and self.joint._replace(start=self.joint.start + rows.start)
+        part.weights = None if self.weights is None else self.weights[rows]
+        part.numbers = self.numbers[rows]
+        part.positions = None if self.positions is None else self.positions[rows]
+        part.identities = {n: ids[at.get(n, rows)] for n, ids in self.identities.items()}
+        part._id_lists = {n: lists[at.get(n, rows)] for n, lists in self._id_lists.items()}
+        part.event_numbers = {n: numbers[at[n]] for n, numbers in self.event_numbers.items()}
+        part.differences = {
+            n: Differences(own.values[at[n]], own.nearness[at[n]])
+            for n, own in self.differences.items()
+        }
+        ends = slice(rows.start, rows.stop + 1)
+        part.offsets = {
+            key: torch.from_numpy(self.offsets[key].numpy()[ends] - own.start)
+            for key, own in events.items()
+        }
+        part.n_events_of = {key: own.stop - own.start for key, own in events.items()}
+        return part
 
     def to(self, device: str | torch.device) -> Batch:
         """Move every tensor to the device; the host does not wait for a GPU. Nothing on the CPU."""

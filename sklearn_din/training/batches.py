@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -19,11 +19,13 @@ from sklearn_din.training.novelty import ShownRows
 from sklearn_din.training.seeding import plain_random_state, random_state_of
 from sklearn_din.utils.spans import Rows, row_dtype
 
+Made: TypeAlias = tuple[Batch, Tensor]  # with labels
 PAIRS_PER_BATCH = 1 << 17  # of candidate and event of a shared history, in scoring
 CANDIDATES_PER_RUN = 16  # from here on, storing a run's histories once is faster
 # Maximum number of consecutive mapped rows that are read together: some megabytes. Linux maps up to
 # two at a time (a folio), so smaller blocks would load their neighbours as well.
 ROWS_PER_BLOCK = 32_768
+VALUES_PER_GATHER = 1 << 19  # read together: of 40,000 rows, several per cache line
 MADE_AHEAD = 1 << 15  # rows and events whose batches are made at a time
 BLOCKS_PER_POOL = 16  # at least, so that adjacent rows are rarely in one batch
 SMALL_BATCH_ROWS = 2_000  # a few hundred rows make too few steps of 256
@@ -89,7 +91,7 @@ class ImpressionBatches:
         self.weights = weights
         self.batch_size = batch_size
         self.shuffle = shuffle
-        self._keeps, self._kept = keeps and self._pool is None, list[tuple[Batch, Tensor]]()
+        self._keeps, self._kept = keeps and self._pool is None, list[Made]()
         self._epoch: np.random.RandomState | None = None  # its state before drawing the permutation
         self._batches: list[np.ndarray] = []  # rows of each batch of the epoch, shuffled
         self._n_done = 0  # of them
@@ -100,7 +102,7 @@ class ImpressionBatches:
     def __len__(self) -> int:
         return self._n_rows
 
-    def __iter__(self) -> Iterator[tuple[Batch, Tensor]]:
+    def __iter__(self) -> Iterator[Made]:
         if self.shuffle is None:
             if self._keeps and not self._kept:
                 self._kept = list(self._make_in_order())
@@ -108,52 +110,70 @@ class ImpressionBatches:
             return
         if not self._batches:
             self._begin_epoch(self.shuffle)
-        left = self._batches[self._n_done :]
-        size = len(left) if self._pool is None else self._pool // 2 // self.batch_size
-        for first in range(0, len(left), max(size, 1)):  # half a pool is in memory together
-            for batch in self._make(left[first : first + max(size, 1)]):
-                self._n_done += 1
-                yield batch
+        for batch in self._make(self._batches[self._n_done :]):
+            self._n_done += 1
+            yield batch
         self._batches, self._n_done = [], 0
 
-    def _make_in_order(self) -> Iterator[tuple[Batch, Tensor]]:
+    def _make_in_order(self) -> Iterator[Made]:
         for start in range(0, max(len(self), 1), self.batch_size):
-            block = slice(start, start + self.batch_size)
-            yield self._batch(block, self.X[self._of_X(block)])
+            rows = slice(start, min(start + self.batch_size, len(self)))
+            until = None if self.shown is None else self.shown.draw(rows, self._hiding)
+            yield from self._join(rows, [0, rows.stop - start], self.X[self._of_X(rows)], until)
 
-    def _make(self, batches: list[np.ndarray]) -> Iterator[tuple[Batch, Tensor]]:
+    def _make(self, batches: list[np.ndarray]) -> Iterator[Made]:
         """Yield batches of such rows, of which some are made at a time.
 
         A step drives the code that makes them from the processor's cache, and one alone takes
         three times as long. The next ones are made while threads compute the first step.
         """
-        numbers, held = None, self.X
-        if self._pool is not None:
-            numbers = np.sort(np.concatenate(batches))
-            held = copy_to_memory(self.X, np.asarray(self._of_X(numbers)))
-        first_number, ahead = self._n_done, dict[int, list[tuple[Batch, Tensor]]]()
+        n_rows = VALUES_PER_GATHER // max(len(self.X.schema.fields), 1)
+        n_rows = n_rows if self._pool is None else self._pool // 2
+        first_number, n_read, n_made = self._seed + self._n_done, 0, 0
+        size = max(n_rows // self.batch_size, 1)  # half a pool is in memory together
+        left, ahead = list[Callable[[], list[Made]]](), list[list[Made]]()
 
-        def make_some(first: int) -> list[tuple[Batch, Tensor]]:
-            made, n_ahead = [], 0
-            for number, rows in enumerate(batches[first:], first_number + first):
-                at = self._of_X(rows) if numbers is None else np.searchsorted(numbers, rows)
-                self._hiding.seed(self._seed + number)
-                made.append(self._batch(rows, held[at]))
-                n_ahead += len(rows) + made[-1][0].n_events
-                if n_ahead >= MADE_AHEAD:
-                    break
+        def make_some() -> list[Made]:
+            nonlocal n_read
+            if not left:
+                left.extend(self._gather(batches[n_read : n_read + size], first_number + n_read))
+                n_read += size
+            made = left[0]()
+            del left[0]  # not where making them has failed
             return made
 
-        def make_ahead(first: int) -> None:
-            with suppress(MemoryError, OSError):  # raised where these batches are needed
-                ahead[first] = make_some(first)
+        def make_ahead() -> None:
+            if not ahead and (left or (self._pool is None and n_read < len(batches))):
+                with suppress(MemoryError, OSError):  # raised where these batches are needed
+                    ahead.append(make_some())
 
-        end = 0
-        while end < len(batches):
-            some = ahead.pop(end, None) or make_some(end)
-            end += len(some)
-            some[0][0].meanwhile = partial(make_ahead, end)
+        while n_made < len(batches):
+            some = ahead.pop() if ahead else make_some()
+            n_made += len(some)
+            some[0][0].meanwhile = make_ahead
             yield from some
+
+    def _gather(self, batches: list[np.ndarray], number: int) -> list[Callable[[], list[Made]]]:
+        """Read the rows of batches, the first of this number; return what makes a group each."""
+        rows, ends = np.concatenate(batches), np.append(0, np.cumsum([*map(len, batches)]))
+        if self._pool is None:
+            X = self.X[self._of_X(rows)]
+        else:
+            order = np.sort(rows)
+            X = copy_to_memory(self.X, np.asarray(self._of_X(order)))
+            X = X[np.searchsorted(order, rows)]
+        n_before = np.arange(len(rows) + 1)  # rows and events before each row
+        for ragged in X.behaviours.values():
+            n_before[1:] += np.cumsum(ragged.spans.lengths, dtype=np.int64)
+        changes = np.diff(n_before[ends[:-1]] // MADE_AHEAD, prepend=-1)
+        firsts = [*np.flatnonzero(changes).tolist(), len(batches)]
+
+        def make(first: int, stop: int) -> list[Made]:
+            at, own = slice(ends[first], ends[stop]), ends[first : stop + 1] - ends[first]
+            until = self._until(batches[first:stop], number + first)
+            return self._join(rows[at], own.tolist(), X[at], until)
+
+        return [partial(make, *group) for group in pairwise(firsts)]
 
     @property
     def n_batches(self) -> int:
@@ -208,18 +228,33 @@ class ImpressionBatches:
         """Return the rows of X that these are."""
         return rows if self.rows is None else self.rows[rows]
 
-    def _batch(self, rows: Rows, X: EncodedFeatures) -> tuple[Batch, Tensor]:
-        """Return the batch of some rows, whose impressions are X."""
-        y = self.y[rows]
+    def _until(self, batches: list[np.ndarray], first_number: int) -> np.ndarray | None:
+        """Return the moments up to which the rows of these batches show their ids."""
+        if self.shown is None:
+            return None
+        until = []
+        for number, rows in enumerate(batches, first_number):
+            self._hiding.seed(number)
+            until.append(self.shown.draw(rows, self._hiding))
+        return np.concatenate(until)
+
+    def _join(
+        self, rows: Rows, ends: Sequence[int], X: EncodedFeatures, until: np.ndarray | None
+    ) -> list[Made]:
+        """Return the batches between ``ends`` of some rows, whose impressions are X."""
+        y = torch.from_numpy(self.y[rows])
         weights = None if self.weights is None else self.weights[rows]
-        if self.shown is not None:
-            X = self.shown.show(X, rows, self._hiding)
-        if self._n_ranks == 1:
-            return Batch(X, weights), torch.from_numpy(y)
-        mine = rows_of_rank(len(X), self._rank, self._n_ranks)
-        own_weights = None if weights is None else weights[mine]
-        joint = JointRows(mine.start, len(X))
-        return Batch(X[mine], own_weights, joint=joint), torch.from_numpy(y)
+        if until is not None and self.shown is not None:
+            X = self.shown.novelty.hide(X, until)
+        labels = [y[start:stop] for start, stop in pairwise(ends)]
+        made = Batch(X, weights).cut(ends)
+        for i, batch in enumerate(made if self._n_ranks > 1 else []):
+            own, batch.joint = (
+                rows_of_rank(len(batch), self._rank, self._n_ranks),
+                JointRows(0, len(batch)),
+            )
+            made[i] = batch.cut([0, own.start, own.stop, len(batch)])[1]
+        return list(zip(made, labels, strict=True))
 
 
 def order_in_pools(n_rows: int, *, pool: int, shuffle: np.random.RandomState) -> np.ndarray:
@@ -263,7 +298,7 @@ class ScoringBatches:
     def __len__(self) -> int:
         return len(self.X)
 
-    def __iter__(self) -> Iterator[tuple[Batch, Tensor]]:
+    def __iter__(self) -> Iterator[Made]:
         runs, bags = find_runs(self.X), [part.is_bag for part in self.X.schema.behaviours]
         shared = not all(bags) and len(self.X) >= CANDIDATES_PER_RUN * (len(runs) - 1)
         for begin, end in pairwise(runs.tolist() if shared else [0, len(self.X)]):

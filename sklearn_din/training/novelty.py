@@ -116,7 +116,9 @@ def _hide_ids(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the ids, -id where it came up from a moment on, and where that is."""
     hidden = first_seen.take(ids_to_look_up(ids)) >= until
-    return np.where(hidden, -ids, ids), hidden
+    ids, at = ids.copy(), np.flatnonzero(hidden)
+    ids[at] = -ids[at]
+    return ids, hidden
 
 
 NO_NOVELTY = Novelty({}, {})
@@ -140,13 +142,11 @@ class ShownRows:
             until = self.novelty.draw_cutoffs(self.moments, np.random.RandomState(0))
         return replace(self, until=until)
 
-    def show(
-        self, X: EncodedFeatures, rows: Rows, random: np.random.RandomState
-    ) -> EncodedFeatures:
-        """Return the given rows as shown in a batch."""
+    def draw(self, rows: Rows, random: np.random.RandomState) -> np.ndarray:
+        """Return the moments up to which a batch of the given rows shows their ids: (n_rows,)."""
         if self.until is not None:
-            return self.novelty.hide(X, self.until[rows])
-        return self.novelty.hide(X, self.novelty.draw_cutoffs(self.moments[rows], random))
+            return self.until[rows]
+        return self.novelty.draw_cutoffs(self.moments[rows], random)
 
     def count_hidden(self, X: EncodedFeatures, rows: np.ndarray | None = None) -> dict[str, float]:
         """Count by vocabulary how many ids one pass over rows of X is expected to hide."""
