@@ -29,10 +29,10 @@ from sklearn_din.native import optimizer as native_optimizer
 from sklearn_din.native import pairs as native_pairs
 from sklearn_din.native.coverage import may_compute, not_covered
 from sklearn_din.native.logits import (
+    NativeSteps,
     add_gradients,
     logits_of,
     n_native_threads,
-    take_step,
     use_native_threads,
 )
 from sklearn_din.native.structures import PAIRS, load_library
@@ -527,7 +527,8 @@ def test_a_whole_step_equals_gradients_and_then_the_optimizers_step(loss, n_thre
                 set_rates(optimizer, lr=0.002, embedding_lr=0.1)
                 set_decay(optimizer, module, decay)
         with use_native_threads(n_threads):
-            found = take_step(modules[0], batch, labels, loss, optimizers[0].prepare)
+            steps = NativeSteps.begin(modules[0], batch, labels, loss, optimizers[0].prepare)
+            found = steps.take(batch, labels)
         assert all(parameter.grad is None for parameter in modules[0].parameters())
         expected = add_gradients(modules[1], batch, labels, loss)
         optimizers[1].step()
@@ -537,7 +538,7 @@ def test_a_whole_step_equals_gradients_and_then_the_optimizers_step(loss, n_thre
     states = [optimizer.state_dict()["state"] for optimizer in optimizers]
     torch.testing.assert_close(*states, rtol=0, atol=0)
     version = modules[0].output.bias._version
-    take_step(modules[0], Batch(X), y, loss, optimizers[0].prepare)
+    steps.take(Batch(X), y)
     assert modules[0].output.bias._version > version
 
 
@@ -548,7 +549,8 @@ def test_nothing_moves_where_the_loss_is_not_finite():
     optimizer = optimizer_of(module, lr=0.01, embedding_lr=None)
     before = copy.deepcopy(module.state_dict())
     y[3] = torch.nan
-    loss, _ = take_step(module, Batch(X), y, "log", optimizer.prepare)
+    steps = NativeSteps.begin(module, Batch(X), y, "log", optimizer.prepare)
+    loss, _ = steps.take(Batch(X), y)
     assert loss.isnan()
     torch.testing.assert_close(module.state_dict(), before, rtol=0, atol=0)
 

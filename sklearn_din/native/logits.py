@@ -45,9 +45,10 @@ def logits_of(module: DIN, batch: Batch) -> Tensor:
 
     Values and gradients are those of torch to rounding (tests/test_native.py).
     """
-    call = _call_of(module, batch)
-    if call is None:
+    found = _plan_for(module, batch)
+    if found is None:
         return module(batch)
+    call = _Call(batch, module, *found)
     if torch.is_grad_enabled():
         return module.add_favours(_Logits.apply(call, *call.parameters), batch)
     return module.add_favours(call.forward(), batch)
@@ -64,52 +65,70 @@ def add_gradients(module: DIN, batch: Batch, y: Tensor, loss: str) -> tuple[Tens
     y : (n_rows,), float32
     loss : "log" or "squares"; the mean is that of all rows of a joint batch
     """
-    call = _call_for_loss(module, batch, y)
-    if call is None:
+    found = _plan_for_loss(module, batch, y)
+    if found is None:
         return None
+    call = _Call(batch, module, *found)
     value, logits, gradients = call.gradients(loss, y, batch.weights, batch.n_joint_rows)
     for parameter, gradient in zip(call.parameters, gradients, strict=True):
         parameter.grad = gradient
     return value, logits
 
 
-def take_step(
-    module: DIN,
-    batch: Batch,
-    y: Tensor,
-    loss: str,
-    prepare: Callable[[Sequence[Tensor], Sequence[Tensor]], NativeUpdate],
-) -> tuple[Tensor, Tensor] | None:
-    """Do what ``add_gradients`` and the optimizer's step do, but give nobody the gradients.
+class NativeSteps:
+    """Steps of a training: what ``add_gradients`` and then the optimizer do, in one native call.
 
-    Nothing moves where the loss is not finite. None where both must be called.
-
-    prepare : returns the optimizer's update of dense parameters and tables
+    Nobody gets the gradients, and nothing moves where the loss is not finite. Whether the native
+    code covers the steps is found out at the first one: meanwhile nobody else may change the parts
+    of the network or the optimizer's moments.
     """
-    call = _call_for_loss(module, batch, y)
-    if call is None:
-        return None
-    n_tables = len(module.embeddings.tables)
-    update = prepare(call.parameters[n_tables:], call.parameters[:n_tables])
-    address = update.prepare()
-    if address is None:
-        return None
-    value, logits = call.run_backward(loss, y, batch.weights, batch.n_joint_rows, updates=address)
-    update.note()
-    return value, logits
+
+    def __init__(
+        self, module: DIN, plan: Plan, parameters: Sequence[Tensor], update: NativeUpdate, loss: str
+    ) -> None:
+        self._of_calls, self._update, self._loss = (module, plan, parameters), update, loss
+
+    @classmethod
+    def begin(
+        cls,
+        module: DIN,
+        batch: Batch,
+        y: Tensor,
+        loss: str,
+        prepare: Callable[[Sequence[Tensor], Sequence[Tensor]], NativeUpdate],
+    ) -> "NativeSteps | None":
+        """Return the steps of a training that has such batches; None where torch must take part.
+
+        prepare : returns the optimizer's update of dense parameters and of tables
+        """
+        found = _plan_for_loss(module, batch, y)
+        if found is None:
+            return None
+        plan, parameters = found
+        n_tables = len(module.embeddings.tables)
+        update = prepare(parameters[n_tables:], parameters[:n_tables])
+        return None if update.prepare() is None else cls(module, plan, parameters, update, loss)
+
+    def take(self, batch: Batch, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Take a step; return its loss and the logits before it."""
+        call, address = _Call(batch, *self._of_calls), self._update.prepare()
+        given = y, batch.weights, batch.n_joint_rows
+        value, logits = call.run_backward(self._loss, *given, updates=address or 0)
+        self._update.note()
+        return value, logits
 
 
-def _call_for_loss(module: DIN, batch: Batch, y: Tensor) -> "_Call | None":
+def _plan_for_loss(module: DIN, batch: Batch, y: Tensor) -> tuple[Plan, Sequence[Tensor]] | None:
     of_more = bool(module.options["position_shares"] or batch.lists)
-    call = None if of_more else _call_of(module, batch)
-    if call is None or not all(map(_may_be_given, call.parameters)):
+    found = None if of_more else _plan_for(module, batch)
+    if found is None or not all(map(_may_be_given, found[1])):
         return None
-    if len({*map(id, call.parameters)}) < len(call.parameters):  # of tied weights: added up
+    if len({*map(id, found[1])}) < len(found[1]):  # of tied weights: added up
         return None
     labels = [y] if batch.weights is None else [y, batch.weights]
     if not are_plain(labels) or any(t.shape != (batch.n_rows,) for t in labels):
         return None
-    return call
+    return found
 
 
 def _may_be_given(parameter: Tensor) -> bool:
@@ -117,13 +136,13 @@ def _may_be_given(parameter: Tensor) -> bool:
     return parameter.grad is None and not has_hooks
 
 
-def _call_of(module: DIN, batch: Batch) -> "_Call | None":
+def _plan_for(module: DIN, batch: Batch) -> tuple[Plan, Sequence[Tensor]] | None:
     plan = plan_of(module) if load_library() is not None and may_compute(batch) else None
     parameters = None if plan is None else plan.parameters()
     if plan is None or parameters is None:
         return None
     compute_alone_if_forked()
-    return _Call(module, batch, plan, parameters)
+    return plan, parameters
 
 
 def engine_text(module: nn.Module) -> str:
@@ -181,7 +200,7 @@ class _StepOfThreads:
 class _Call:
     """Passes over one batch; it holds what they point to."""
 
-    def __init__(self, module: DIN, batch: Batch, plan: Plan, parameters: Sequence[Tensor]) -> None:
+    def __init__(self, batch: Batch, module: DIN, plan: Plan, parameters: Sequence[Tensor]) -> None:
         self._plan, self._batch = plan, batch
         self._ids = batch.identities | {n: of.at.int() for n, of in batch.lists.items()}
         means = module.embeddings.means_of(batch.lists) if plan.lists else {}

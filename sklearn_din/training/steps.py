@@ -9,7 +9,7 @@ from skorch import NeuralNet
 from skorch.history import History
 from torch import Tensor
 
-from sklearn_din.native.logits import add_gradients, take_step
+from sklearn_din.native.logits import NativeSteps, add_gradients
 from sklearn_din.network.batch import EVENTS_PER_PART, Batch, is_host
 from sklearn_din.training.target import Click, Numbers, Target
 
@@ -54,19 +54,23 @@ def compute_by_parts(
     return {"loss": torch.stack(losses).sum(), "y_pred": torch.cat(logits)}
 
 
-def compute_in_native_code(
-    net: NeuralNet, rows: Batch, labels: Tensor, *, moves: bool = False
-) -> dict[str, Tensor] | None:
-    """Do what ``compute_by_parts`` does in training, in one native pass; None where torch must.
-
-    moves : whether the optimizer's step is part of it
-    """
-    loss_name = LOSSES.get(type(net.target), "")
-    if not (loss_name and net.knows_own_loss and len(rows)):
+def begin_native_steps(net: NeuralNet, rows: Batch, labels: Tensor) -> NativeSteps | None:
+    """Return native steps that leave no gradients, for such batches; None where torch must help."""
+    loss_name = _native_loss(net, rows)
+    if not loss_name:
         return None
-    given = net.module_, rows, labels, loss_name
-    step = take_step(*given, net.optimizer_.prepare) if moves else add_gradients(*given)
+    return NativeSteps.begin(net.module_, rows, labels, loss_name, net.optimizer_.prepare)
+
+
+def compute_in_native_code(net: NeuralNet, rows: Batch, labels: Tensor) -> dict[str, Tensor] | None:
+    """Do what ``compute_by_parts`` does in training, in one native pass; None where torch must."""
+    loss_name = _native_loss(net, rows)
+    step = add_gradients(net.module_, rows, labels, loss_name) if loss_name else None
     return None if step is None else dict(zip(("loss", "y_pred"), step, strict=True))
+
+
+def _native_loss(net: NeuralNet, rows: Batch) -> str:
+    return LOSSES.get(type(net.target), "") if net.knows_own_loss and len(rows) else ""
 
 
 def name_gradients(net: NeuralNet) -> Iterator[tuple[str, Tensor]]:

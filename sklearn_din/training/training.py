@@ -21,7 +21,7 @@ from torch import Tensor
 
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.schema import UNKNOWN_ID, Schema
-from sklearn_din.native.logits import advise_to_compile
+from sklearn_din.native.logits import NativeSteps, advise_to_compile
 from sklearn_din.network.batch import Batch
 from sklearn_din.network.number_bins import choose_bins
 from sklearn_din.training.alone import Alone
@@ -32,8 +32,8 @@ from sklearn_din.training.optim import RowwiseAdam, set_decay, set_rates
 from sklearn_din.training.seeding import seed_torch
 from sklearn_din.training.steps import (
     Losses,
+    begin_native_steps,
     compute_by_parts,
-    compute_in_native_code,
     name_gradients,
 )
 from sklearn_din.training.threads import use_threads
@@ -85,6 +85,7 @@ class Training:
         self.losses = Losses(net)
         self.presses: list[int] = []  # of Ctrl-C
         self.is_refitting = False
+        self._steps: NativeSteps | None = None
         for batches in filter(None, (train, valid, *chain(*parts))):
             batches.share_among(self.ranks.size, rank=self.ranks.rank)
 
@@ -247,10 +248,12 @@ class Training:
         net, (rows, labels) = self.net, batch
         if not self._shows_gradients:
             net._set_training(True)
-            whole = compute_in_native_code(net, rows, labels, moves=True)
-            if whole is not None:
-                self.losses.note(whole["loss"], rows)
-                return whole
+            self._steps = self._steps or begin_native_steps(net, rows, labels)
+            if self._steps is not None:
+                loss, logits = self._steps.take(rows, labels)
+                self.losses.note(loss, rows)
+                return {"loss": loss, "y_pred": logits}
+            self._shows_gradients = True  # torch needs them
         step: dict[str, Tensor] = {}
 
         def compute_gradients() -> Tensor:
