@@ -543,6 +543,30 @@ def test_a_whole_step_equals_gradients_and_then_the_optimizers_step(loss, n_thre
 
 
 @needs_library
+def test_steps_that_are_prepared_ahead_draw_what_they_would_draw_then():
+    X, ends = make_impressions(300), []
+    y = labels_of(X)
+    for looks_ahead in (False, True):
+        module = make_network(X).train()
+        optimizer = optimizer_of(module, lr=0.01, embedding_lr=None)
+        made = [Batch(X[start : start + 60]) for start in range(0, 300, 60)]
+        for batch, following in zip(made, [*made[1:], None], strict=True):
+            batch.look_ahead = (lambda following=following: following) if looks_ahead else None
+        with torch.random.fork_rng(devices=[]), use_native_threads(2):
+            torch.manual_seed(0)
+            steps = NativeSteps.begin(module, made[0], y[:60], "log", optimizer.prepare)
+            states = []
+            for number in (0, 1, 2, 4, 3):  # the fourth was prepared for nothing
+                if number == 2:  # a parameter that lies elsewhere
+                    module.output.weight.data = module.output.weight.data.clone()
+                steps.take(made[number], y[60 * number : 60 * number + 60])
+                states.append(torch.random.get_rng_state())
+        ends.append([*module.parameters(), *states])
+    assert not torch.equal(ends[0][-1], ends[0][-2])
+    assert all(map(torch.equal, *ends))
+
+
+@needs_library
 def test_nothing_moves_where_the_loss_is_not_finite():
     X = make_impressions(30)
     module, y = make_network(X), labels_of(X)
@@ -688,10 +712,10 @@ def test_a_training_has_the_same_bits_whatever_threads_its_steps_have(torch_thre
     assert np.array_equal(predictions[1], predictions[2])
 
 
-def step_of(module, X, meanwhile=None):
+def step_of(module, X, look_ahead=None):
     """Return the logits and a gradient of one step."""
     batch = Batch(X)
-    batch.meanwhile = meanwhile
+    batch.look_ahead = look_ahead
     module.zero_grad(set_to_none=True)
     logits = add_gradients(module, batch, labels_of(X), "log")[1]
     return torch.cat([logits, module.output.weight.grad.flatten()]).numpy()

@@ -4,7 +4,6 @@ import ctypes
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import partial
 from typing import Any
 
 import torch
@@ -87,6 +86,7 @@ class NativeSteps:
         self, module: DIN, plan: Plan, parameters: Sequence[Tensor], update: NativeUpdate, loss: str
     ) -> None:
         self._of_calls, self._update, self._loss = (module, plan, parameters), update, loss
+        self._ahead: tuple[Batch, _Call, Tensor] | None = None  # and torch's random state after it
 
     @classmethod
     def begin(
@@ -111,11 +111,26 @@ class NativeSteps:
 
     def take(self, batch: Batch, y: Tensor) -> tuple[Tensor, Tensor]:
         """Take a step; return its loss and the logits before it."""
-        call, address = _Call(batch, *self._of_calls), self._update.prepare()
+        call, address = self._call_for(batch), self._update.prepare()
         given = y, batch.weights, batch.n_joint_rows
-        value, logits = call.run_backward(self._loss, *given, updates=address or 0)
+        value, logits = call.run_backward(
+            self._loss, *given, updates=address or 0, ahead=self._prepare
+        )
         self._update.note()
         return value, logits
+
+    def _call_for(self, batch: Batch) -> "_Call":
+        ahead, self._ahead = self._ahead, None
+        if ahead is None or ahead[0] is not batch or ahead[1].has_moved():
+            return _Call(batch, *self._of_calls)
+        torch.random.set_rng_state(ahead[2])
+        return ahead[1]
+
+    def _prepare(self, batch: Batch) -> None:
+        """Prepare the next step; what it draws counts as drawn when the step is taken."""
+        with torch.random.fork_rng(devices=[]):
+            call = _Call(batch, *self._of_calls)
+            self._ahead = batch, call, torch.random.get_rng_state()
 
 
 def _plan_for_loss(module: DIN, batch: Batch, y: Tensor) -> tuple[Plan, Sequence[Tensor]] | None:
@@ -222,6 +237,7 @@ class _Call:
         self._numbers = module._numbers(batch) if module.of_numbers else batch.numbers
         self._n_threads = n_native_threads.get() or torch.get_num_threads()
         self._empty = parameters[0].new_empty  # whatever torch's default dtype and device are
+        self._places = [parameter.data_ptr() for parameter in self.parameters]
         offsets = batch.offsets.values()
         self.words = plan.words.copy()
         self.words[plan.inputs] = [
@@ -231,10 +247,14 @@ class _Call:
             *[tensor.data_ptr() for tensor in offsets],
             *[batch.shared and tensor.shape[0] == 2 for tensor in offsets],
             *[values.data_ptr() for values in numbers],
-            *[parameter.data_ptr() for parameter in self.parameters],
+            *self._places,
             *(self._numbers.data_ptr(), batch.n_rows, self._n_threads, _team.get()),
         ]
         self.words[plan.pointers] = self.words.ctypes.data + plan.distances
+
+    def has_moved(self) -> bool:
+        """Return whether a parameter lies elsewhere by now."""
+        return self._places != [parameter.data_ptr() for parameter in self.parameters]
 
     def forward(self) -> Tensor:
         """Return the logits: (n_rows,)."""
@@ -271,11 +291,13 @@ class _Call:
         *,
         updates: int = 0,
         meanwhile: Callable[[Tensor], object] | None = None,
+        ahead: Callable[[Batch], object] | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Return loss and logits.
 
         updates : address of what becomes of the gradients; 0: they stay in the memory of the call
-        meanwhile : may be called, with the gradients of the layers, before they are computed
+        meanwhile : called with the gradients of the layers, maybe before they are computed
+        ahead : called with the next batch, if it is known while other threads compute
         """
         plan = self._plan
         tables = self.parameters[: len(plan.names_of_table)]
@@ -291,23 +313,30 @@ class _Call:
         ]
         logits = self._empty(self._batch.n_rows + 1)
         self._held = rows, values, flat, given  # as long as threads may use them
-        self._run(logits, flat, *([] if meanwhile is None else [partial(meanwhile, flat)]))
+        self._run(logits, flat, meanwhile, ahead)
         return logits[-1], logits[:-1]
 
     def _run(
-        self, logits: Tensor, gradients: Tensor | None, *meanwhile: Callable[[], object]
+        self,
+        logits: Tensor,
+        gradients: Tensor | None,
+        meanwhile: Callable[[Tensor], object] | None = None,
+        ahead: Callable[[Batch], object] | None = None,
     ) -> None:
         """Compute; what Python does ``meanwhile`` where there are threads, it else does behind."""
         if self._n_threads == 1 or gradients is None:
             to = None if gradients is None else gradients.data_ptr()
             code = load_library().din_run(self.words.ctypes.data, logits.data_ptr(), to)
-            for work in meanwhile:
-                work()
+            if meanwhile is not None and gradients is not None:
+                meanwhile(gradients)
         else:
             step = _StepOfThreads(self, logits, gradients)
             try:
-                for work in filter(None, (*meanwhile, self._batch.meanwhile)):
-                    work()
+                if meanwhile is not None:
+                    meanwhile(gradients)
+                following = self._batch.look_ahead and self._batch.look_ahead()
+                if ahead is not None and following is not None:
+                    ahead(following)
             finally:
                 code = step.end()
         if code == UNKNOWN_ID:

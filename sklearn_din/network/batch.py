@@ -194,8 +194,9 @@ class Batch:
     distinct : dict of str to DistinctRows
         By the width of an embedding table, its rows that the ids stand for. Empty where they are
         still to be found out.
-    meanwhile : callable or None
-        What Python may do while other threads compute the step of this batch.
+    look_ahead : callable or None
+        Makes further batches, while other threads compute the step of this one; returns the next
+        batch, or None where it is not known.
 
     >>> import numpy as np
     >>> from sklearn_din.features import EncodedFeatures, Field, Schema
@@ -214,7 +215,7 @@ class Batch:
         joint: JointRows | None = None,
     ) -> None:
         self.X, self.n_rows = X, len(X)
-        self.meanwhile: Callable[[], object] | None = None
+        self.look_ahead: Callable[[], Batch | None] | None = None
         self.shared = shared
         self.joint = joint
         self.weights = None if weights is None else torch.from_numpy(weights)

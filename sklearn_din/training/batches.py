@@ -142,16 +142,20 @@ class ImpressionBatches:
             del left[0]  # not where making them has failed
             return made
 
-        def make_ahead() -> None:
+        def look_ahead(some: list[Made], number: int) -> Batch | None:
             if not ahead and (left or (self._pool is None and n_read < len(batches))):
                 with suppress(MemoryError, OSError):  # raised where these batches are needed
                     ahead.append(make_some())
+            following = [*some[number + 1 : number + 2], *(ahead[0][:1] if ahead else [])]
+            return following[0][0] if following else None
 
         while n_made < len(batches):
             some = ahead.pop() if ahead else make_some()
             n_made += len(some)
-            some[0][0].meanwhile = make_ahead
-            yield from some
+            for number, made in enumerate(some):
+                made[0].look_ahead = partial(look_ahead, some, number)
+                yield made
+                made[0].look_ahead = None  # which holds the batch in turn
 
     def _gather(self, batches: list[np.ndarray], number: int) -> list[Callable[[], list[Made]]]:
         """Read the rows of batches, the first of this number; return what makes a group each."""
