@@ -146,8 +146,9 @@ class ImpressionBatches:
             if not ahead and (left or (self._pool is None and n_read < len(batches))):
                 with suppress(MemoryError, OSError):  # raised where these batches are needed
                     ahead.append(make_some())
-            following = [*some[number + 1 : number + 2], *(ahead[0][:1] if ahead else [])]
-            return following[0][0] if following else None
+            if number + 1 < len(some):
+                return some[number + 1][0]
+            return ahead[0][0][0] if ahead else None
 
         while n_made < len(batches):
             some = ahead.pop() if ahead else make_some()
@@ -253,10 +254,8 @@ class ImpressionBatches:
         labels = [y[start:stop] for start, stop in pairwise(ends)]
         made = Batch(X, weights).cut(ends)
         for i, batch in enumerate(made if self._n_ranks > 1 else []):
-            own, batch.joint = (
-                rows_of_rank(len(batch), self._rank, self._n_ranks),
-                JointRows(0, len(batch)),
-            )
+            batch.joint = JointRows(0, len(batch))
+            own = rows_of_rank(len(batch), self._rank, self._n_ranks)
             made[i] = batch.cut([0, own.start, own.stop, len(batch)])[1]
         return list(zip(made, labels, strict=True))
 
