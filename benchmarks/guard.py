@@ -38,6 +38,8 @@ LIMIT = 1.10
 class StepClock(Callback):
     """When each training step ended."""
 
+    ignores_gradients = True  # so steps are those of a default fit
+
     def __init__(self) -> None:
         self.times: list[float] = []
 
