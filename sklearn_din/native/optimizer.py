@@ -39,8 +39,9 @@ class NativeUpdate:
         starts: Sequence[Tensor],
     ) -> None:
         self.parameters, self._n_dense = [*dense, *tables], len(dense)
-        self._groups, self._starts = groups, starts  # the latter are held for the pointers to them
-        self._has_plain_moments = are_plain([m for state in states for m in state.values()])
+        self._groups, self._starts = groups, starts
+        self._moments = [moment for state in states for moment in state.values()]
+        self._has_plain_moments = are_plain(self._moments)
         self._rates = np.zeros((len(groups), 4))  # ``Rates`` of each
         self._dense = np.zeros(len(dense), dtype=DENSE_UPDATE)
         self._tables = np.zeros(len(tables), dtype=ROW_UPDATE)
