@@ -543,6 +543,18 @@ def test_a_whole_step_equals_gradients_and_then_the_optimizers_step(loss, n_thre
 
 
 @needs_library
+def test_torch_takes_the_steps_where_factors_of_the_l2_have_another_type():
+    X = make_impressions(30)
+    module = make_network(X)
+    optimizer = optimizer_of(module, lr=0.01, embedding_lr=None)
+    given = module, Batch(X), labels_of(X), "log", optimizer.prepare
+    for dtype, is_covered in ((np.float32, True), (np.float64, False)):
+        sizes = X.schema.vocabulary_sizes.items()
+        set_decay(optimizer, module, {name: np.full(n, 0.01, dtype=dtype) for name, n in sizes})
+        assert (NativeSteps.begin(*given) is not None) == is_covered
+
+
+@needs_library
 def test_steps_that_are_prepared_ahead_draw_what_they_would_draw_then():
     X, ends = make_impressions(300), []
     y = labels_of(X)

@@ -107,15 +107,13 @@ class NativeSteps:
         plan, parameters = found
         n_tables = len(module.embeddings.tables)
         update = prepare(parameters[n_tables:], parameters[:n_tables])
-        return None if update.prepare() is None else cls(module, plan, parameters, update, loss)
+        return cls(module, plan, parameters, update, loss) if update.is_covered else None
 
     def take(self, batch: Batch, y: Tensor) -> tuple[Tensor, Tensor]:
         """Take a step; return its loss and the logits before it."""
-        call, address = self._call_for(batch), self._update.prepare()
-        given = y, batch.weights, batch.n_joint_rows
-        value, logits = call.run_backward(
-            self._loss, *given, updates=address or 0, ahead=self._prepare
-        )
+        call, updates = self._call_for(batch), self._update.prepare()
+        given = self._loss, y, batch.weights, batch.n_joint_rows
+        value, logits = call.run_backward(*given, updates=updates, ahead=self._prepare)
         self._update.note()
         return value, logits
 

@@ -41,7 +41,6 @@ class NativeUpdate:
         self.parameters, self._n_dense = [*dense, *tables], len(dense)
         self._groups, self._starts = groups, starts
         self._moments = [moment for state in states for moment in state.values()]
-        self._has_plain_moments = are_plain(self._moments)
         self._rates = np.zeros((len(groups), 4))  # ``Rates`` of each
         self._dense = np.zeros(len(dense), dtype=DENSE_UPDATE)
         self._tables = np.zeros(len(tables), dtype=ROW_UPDATE)
@@ -59,11 +58,15 @@ class NativeUpdate:
         parts = self._dense.ctypes.data, self._tables.ctypes.data
         self._updates = np.array([(*parts, len(dense), len(tables))], dtype=UPDATES)
 
-    def prepare(self) -> int | None:
-        """Return the address of ``Updates`` for a step; None where torch must take it."""
+    @property
+    def is_covered(self) -> bool:
+        """Whether the native code can read the moments and the factors of the L2."""
         decays = [group["decay"] for group in self._groups[self._n_dense :]]
-        if not self._has_plain_moments or not are_plain([d for d in decays if d is not None]):
-            return None
+        return are_plain([*self._moments, *(decay for decay in decays if decay is not None)])
+
+    def prepare(self) -> int:
+        """Return the address of ``Updates`` for a step, with the rates and places of now."""
+        decays = [group["decay"] for group in self._groups[self._n_dense :]]
         self._rates[:] = [(group["lr"], *group["betas"], group["eps"]) for group in self._groups]
         pointers = [parameter.data_ptr() for parameter in self.parameters]
         self._dense["weight"] = pointers[: self._n_dense]
@@ -76,17 +79,18 @@ class NativeUpdate:
 
         False, and nothing moved, where torch must take it.
         """
+        if load_library() is None or not self.is_covered:
+            return False
         rows = [gradient._indices()[0].contiguous() for gradient in sparse]
         values = [gradient._values() for gradient in sparse]
-        if load_library() is None or not are_plain([*self.parameters, *dense, *values]):
+        if not are_plain([*self.parameters, *dense, *values]):
             return False
         self._dense["gradient"] = [gradient.data_ptr() for gradient in dense]
         self._tables["touched"] = [of.data_ptr() for of in rows]
         self._tables["gradient"] = [of.data_ptr() for of in values]
         self._tables["n_touched"] = [len(of) for of in rows]
-        updates = self.prepare()
-        if updates is None or load_library().din_update(updates) == UNKNOWN_ID:
-            return False  # which torch refuses
+        if load_library().din_update(self.prepare()) == UNKNOWN_ID:  # which torch refuses
+            return False
         self.note()
         return True
 

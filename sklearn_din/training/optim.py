@@ -204,9 +204,10 @@ class RowwiseAdam(torch.optim.Optimizer):
 
 def _starts_of(group: dict[str, Any]) -> Tensor:
     """Return the first row of each vocabulary in a group's table."""
-    if group["starts"] is None:
-        group["starts"] = torch.zeros(1, dtype=torch.int64, device=group["params"][0].device)
-    return group["starts"]
+    starts: Tensor | None = group["starts"]
+    if starts is None:
+        return torch.zeros(1, dtype=torch.int64, device=group["params"][0].device)
+    return starts
 
 
 def _check_sizes(state: dict[str, Tensor], sizes: dict[str, tuple[int, ...]]) -> None:
