@@ -42,8 +42,9 @@ class DINNet(NeuralNetBinaryClassifier):
     validation checks within an epoch are those of :class:`ValidationChecks`. After training, the
     net holds no rows, and its optimizer the moments that a later ``partial_fit`` goes on from.
 
-    Callbacks that are not of this package find the gradients of each step, which takes about a
-    seventh longer; one whose class says ``ignores_gradients = True`` finds none.
+    If a callback comes from outside this package, each step stores its gradients in the parameters
+    and calls the optimizer, which takes about a seventh longer, unless the callback's class sets
+    ``ignores_gradients = True``.
 
     Where two groups of parameters have rates of their own, a schedule that multiplies rates keeps
     their ratio; one that sets them (OneCycleLR, ``set_params(lr=...)``) gives embeddings and the
