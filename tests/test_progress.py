@@ -10,6 +10,7 @@ import pytest
 from skorch.callbacks import Callback
 
 from sklearn_din import DINClassifier
+from sklearn_din.training import training
 from sklearn_din.training.progress import ProgressBar
 from tests.callbacks import On
 from tests.encoded_impressions import make_impressions, make_labels
@@ -107,6 +108,21 @@ def test_the_callers_handler_of_ctrl_c_is_called_and_stays():
     assert calls == [signal.SIGINT]
     assert classifier.net_.stop_reason_ == "max_epochs", "the handler chose not to interrupt"
     assert signal.getsignal(signal.SIGINT) is handler
+
+
+@pytest.mark.parametrize("by_callback", [True, False])
+def test_ctrl_c_before_the_first_epoch_ends_fit_as_any_other(by_callback, monkeypatch):
+    def press(*_, **__):
+        raise KeyboardInterrupt
+
+    classifier = DINClassifier(early_stopping=True)
+    if by_callback:
+        classifier.set_params(callbacks=[On(train_begin=press)])
+    else:
+        monkeypatch.setattr(training, "advise_to_compile", press)
+    with pytest.raises(KeyboardInterrupt):
+        classifier.fit(X, y)
+    assert not hasattr(classifier, "net_")
 
 
 def test_training_in_another_thread_leaves_signals_alone():

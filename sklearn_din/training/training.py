@@ -110,7 +110,7 @@ class Training:
             self.count(self.train)
             decay = self.decay_in(self.train)
         devices = list(range(torch.cuda.device_count())) if net.device != "cpu" else []
-        net._training, net.seed_ = self, seed
+        net._training, net.seed_, net.stop_reason_ = self, seed, "max_epochs"
         try:
             with seed_torch(seed, devices=devices):
                 if is_new:
@@ -191,7 +191,6 @@ class Training:
         keep_freed_memory()
         net, is_alone = self.net, self.ranks.size == 1
         advise_to_compile(net.module_, len(self.train))
-        net.stop_reason_ = "max_epochs"
         n_left = self.most_epochs - self.n_epochs
         with note_ctrl_c(raises=is_alone) as self.presses, use_threads():
             self._until_stopped(lambda: net.fit_loop(X, y, n_left))
