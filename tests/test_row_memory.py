@@ -237,6 +237,15 @@ def test_what_cannot_be_remembered_is_said(change, message):
         memory.partial_fit(rows.assign(**change), y)
 
 
+def test_a_fit_that_fails_leaves_the_memory_as_it_was():
+    rows, y = make_rows()
+    memory = HistoryBuilder(**NAMES, levels=["user"], events="all").fit(rows, y)
+    before = memory.transform(rows)
+    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+        memory.fit(rows, np.arange(len(rows) - 1.0))
+    pd.testing.assert_frame_equal(memory.transform(rows), before)
+
+
 def test_some_training_rows_are_shown_by_a_memory_that_ended_before_them(monkeypatch):
     monkeypatch.setattr(aged_levels, "AGED_SHARE", 1.0)
     rows, y = make_rows()

@@ -433,6 +433,9 @@ class HistoryBuilder(  # type: ignore[call-arg]
 
     _parameter_constraints: dict = constraints_of(HistoryBuilderParameters)
     events_: pd.DataFrame
+    memory_: RowMemory | None
+    classes_: np.ndarray | None
+    _sorted: tuple[pd.DataFrame, Timeline, EventLog] | None
 
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X: IntoDataFrame, y: ArrayLike | None = None) -> Self:
@@ -440,12 +443,13 @@ class HistoryBuilder(  # type: ignore[call-arg]
         frame = self._check_rows(X, reset=True, learns=True).pandas
         classes = self._find_classes(y)
         events = self._events_among(frame, y, classes)
-        self.__dict__.pop("memory_", None)
-        memory = self._remember(frame, y, classes)
-        self._sorted: tuple[pd.DataFrame, Timeline, EventLog] | None = None
-        self.classes_, self.memory_ = classes, memory
-        self.positive_class_ = None if classes is None else classes[1]
-        self.events_ = events
+        fitted = {
+            "events_": events,
+            "memory_": self._remember(frame, y, classes, memory=None),
+            "classes_": classes,
+            "positive_class_": None if classes is None else classes[1],
+        }
+        self.__dict__.update({"_sorted": None, **fitted})
         return self
 
     @_fit_context(prefer_skip_nested_validation=True)
@@ -465,7 +469,7 @@ class HistoryBuilder(  # type: ignore[call-arg]
         frame = self._check_rows(X, reset=False, learns=True).pandas
         n_remembered = len(self.events_)
         new = self._events_among(frame, y, self.classes_)
-        memory = self._remember(frame, y, self.classes_)
+        memory = self._remember(frame, y, self.classes_, memory=self.memory_)
         warn_of([note_clocks(new[self.time], self.events_[self.time], are_of_fit=True)])
         events = append_events(self.events_, new, user=self.user, time=self.time)
         label = f"{self.time!r} of the old and new events together"
@@ -584,9 +588,14 @@ class HistoryBuilder(  # type: ignore[call-arg]
         return None if is_number and numbers.nunique() != 2 else _two_classes(y)
 
     def _remember(
-        self, X: pd.DataFrame, y: ArrayLike | None, classes: np.ndarray | None
+        self,
+        X: pd.DataFrame,
+        y: ArrayLike | None,
+        classes: np.ndarray | None,
+        *,
+        memory: RowMemory | None,
     ) -> RowMemory | None:
-        """Return the memory of what came of rows, with those of X."""
+        """Return a memory of what came of rows, with those of X; None: without earlier rows."""
         if self.levels is None:
             if self.known is not None:
                 raise ValueError(
@@ -603,7 +612,6 @@ class HistoryBuilder(  # type: ignore[call-arg]
                 f"{self.known!r} says that it was known: they tell labels too early. Set "
                 "events='all' where what was shown is known at once."
             )
-        memory = getattr(self, "memory_", None)
         of_clicks = bool(np.isin(values[~np.isnan(values)], (0, 1)).all())
         if memory is None:
             columns = [self.user, *self._request.columns, *(n for key in self._keys for n in key)]
