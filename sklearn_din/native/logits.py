@@ -267,17 +267,14 @@ class _Call:
 
         loss : one of LOSSES; "given": ``targets`` are the gradients of the logits, no loss comes
         """
-        plan, dense = self._plan, list[Tensor]()
-
-        def cut_into_parts(flat: Tensor) -> None:
-            parts = zip(flat.split(plan.n_weights), plan.shapes[self._n_own :], strict=True)
-            dense.extend(part if len(shape) == 1 else part.view(shape) for part, shape in parts)
-
-        step = self.run_backward(loss, targets, weights, n_joint_rows, meanwhile=cut_into_parts)
-        tables, (rows, values, *_) = self.parameters[: len(plan.names_of_table)], self._held
+        plan = self._plan
+        step = self.run_backward(loss, targets, weights, n_joint_rows)
+        tables, (rows, values, flat, _) = self.parameters[: len(plan.names_of_table)], self._held
         touched = zip(tables, rows, values, self.words[plan.n_touched].tolist(), strict=True)
         sparse = [sparse_gradient(r[:n], v[:n], table.shape) for table, r, v, n in touched]
         of_lists = [gradient.to_dense() for gradient in sparse[self._n_own :]]
+        shapes = plan.shapes[self._n_own :]
+        dense = map(Tensor.view, flat.split(plan.n_weights), shapes)
         return *step, [*sparse[: self._n_own], *of_lists, *dense]
 
     def run_backward(
@@ -288,13 +285,11 @@ class _Call:
         n_joint_rows: int,
         *,
         updates: int = 0,
-        meanwhile: Callable[[Tensor], object] | None = None,
         ahead: Callable[[Batch], object] | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Return loss and logits.
 
         updates : address of what becomes of the gradients; 0: they stay in the memory of the call
-        meanwhile : called with the gradients of the layers, maybe before they are computed
         ahead : called with the next batch, if it is known while other threads compute
         """
         plan = self._plan
@@ -311,27 +306,21 @@ class _Call:
         ]
         logits = self._empty(self._batch.n_rows + 1)
         self._held = rows, values, flat, given  # as long as threads may use them
-        self._run(logits, flat, meanwhile, ahead)
+        self._run(logits, flat, ahead)
         return logits[-1], logits[:-1]
 
     def _run(
         self,
         logits: Tensor,
         gradients: Tensor | None,
-        meanwhile: Callable[[Tensor], object] | None = None,
         ahead: Callable[[Batch], object] | None = None,
     ) -> None:
-        """Compute; what Python does ``meanwhile`` where there are threads, it else does behind."""
         if self._n_threads == 1 or gradients is None:
             to = None if gradients is None else gradients.data_ptr()
             code = load_library().din_run(self.words.ctypes.data, logits.data_ptr(), to)
-            if meanwhile is not None and gradients is not None:
-                meanwhile(gradients)
         else:
             step = _StepOfThreads(self, logits, gradients)
             try:
-                if meanwhile is not None:
-                    meanwhile(gradients)
                 following = self._batch.look_ahead and self._batch.look_ahead()
                 if ahead is not None and following is not None:
                     ahead(following)

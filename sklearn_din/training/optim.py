@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from inspect import unwrap
 from itertools import chain
-from operator import is_
 from typing import Any
 
 import numpy as np
@@ -54,9 +53,6 @@ class RowwiseAdam(torch.optim.Optimizer):
     >>> [round(value, 4) for value in table[2].tolist()]
     [-0.1, -0.1]
     """
-
-    _held: Sequence[object] = ()  # what the prepared step points to
-    _prepared: NativeUpdate
 
     def __init__(
         self,
@@ -137,9 +133,6 @@ class RowwiseAdam(torch.optim.Optimizer):
 
     def prepare(self, dense: Sequence[Tensor], tables: Sequence[Tensor]) -> NativeUpdate:
         """Return a step by native code on parameters with dense gradients, and with sparse ones."""
-        held = self._find_held(dense, tables)
-        if len(held) == len(self._held) and all(map(is_, held, self._held)):
-            return self._prepared
         group_of = {id(p): group for group in self.param_groups for p in group["params"]}
         groups = [group_of[id(parameter)] for parameter in (*dense, *tables)]
         starts = [_starts_of(group) for group in groups[len(dense) :]]
@@ -148,15 +141,7 @@ class RowwiseAdam(torch.optim.Optimizer):
         for table, of in zip(tables, starts, strict=True):
             self._begin(table, square=table.shape[:1], total=of.shape, share=of.shape)
         states = [self.state[parameter] for parameter in (*dense, *tables)]
-        self._held = self._find_held(dense, tables)
-        self._prepared = NativeUpdate(dense, tables, states=states, groups=groups, starts=starts)
-        return self._prepared
-
-    def _find_held(self, dense: Sequence[Tensor], tables: Sequence[Tensor]) -> list[object]:
-        """Return what a prepared step points to."""
-        states = [self.state[parameter] for parameter in (*dense, *tables)]
-        moments = chain(*(state.values() for state in states))
-        return [*dense, len(tables), *tables, *states, *moments, *self.param_groups]
+        return NativeUpdate(dense, tables, states=states, groups=groups, starts=starts)
 
     def _begin(self, parameter: Tensor, **shapes: Sequence[int]) -> None:
         """Give a parameter without moments those of such shapes."""
