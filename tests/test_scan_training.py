@@ -15,6 +15,7 @@ from sklearn_din.encoding.stored_rows import RowSink, open_rows
 from sklearn_din.features.encoded import rows_per_pool
 from sklearn_din.features.store import create_store
 from sklearn_din.metrics import group_roc_auc_scorer
+from sklearn_din.training import batches
 from sklearn_din.training.batches import order_in_pools
 from tests.fitted_pipelines import attach_clicks, make_model
 
@@ -70,6 +71,21 @@ def mapped_copy(X, *, memory):
             part.behaviours = {key: ragged.compact() for key, ragged in part.behaviours.items()}
             sink.append(part, start)
         return open_rows(writer.finish(), X.schema)
+
+
+def test_a_fit_from_files_is_that_in_memory_in_the_same_order(frame, temporary, monkeypatch):
+    X, y = in_memory(frame)
+    encoded = HistorySequenceEncoder(user="user", time="time").fit_transform(X, y)
+    files = mapped_copy(encoded, memory=200_000)
+    pool = rows_per_pool(files)
+    assert pool is not None
+    options = {"max_epochs": 2, "random_state": 0, "early_stopping": True}
+    expected = DINClassifier(**options).fit(files, y).predict_proba(encoded)
+    other_order = DINClassifier(**options).fit(encoded, y).predict_proba(encoded)
+    monkeypatch.setattr(batches, "rows_per_pool", lambda X: pool)
+    same_order = DINClassifier(**options).fit(encoded, y).predict_proba(encoded)
+    np.testing.assert_array_equal(same_order, expected)
+    assert not np.array_equal(other_order, expected)
 
 
 class Failing(Callback):
