@@ -782,6 +782,26 @@ def test_an_exception_while_threads_compute_comes_when_they_have_ended():
 
 
 @needs_library
+def test_a_step_that_is_interrupted_as_it_begins_moves_nothing_later(monkeypatch):
+    X = make_impressions(600, max_length=40)
+    module, library = make_network(X), load_library()
+    optimizer, begin = optimizer_of(module, lr=0.01, embedding_lr=None), library.din_begin
+
+    def interrupt(*given):
+        begin(*given)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(library, "din_begin", interrupt)
+    given = Batch(X), labels_of(X)
+    steps = NativeSteps.begin(module, *given, "log", optimizer.prepare)
+    with use_native_threads(2), pytest.raises(KeyboardInterrupt) as raised:
+        steps.take(*given)
+    before = copy.deepcopy(module.state_dict())
+    del raised  # and the frames that held the step
+    torch.testing.assert_close(module.state_dict(), before, rtol=0, atol=0)
+
+
+@needs_library
 def test_batches_that_cannot_be_made_ahead_fail_when_they_are_needed(torch_threads, monkeypatch):
     monkeypatch.setattr(batches, "MADE_AHEAD", 1)
     monkeypatch.setattr(joblib, "cpu_count", lambda: 2)

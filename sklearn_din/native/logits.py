@@ -195,11 +195,13 @@ class _Logits(torch.autograd.Function):
 
 
 class _StepOfThreads:
-    """A step that threads have begun; it holds all memory that they use until it has ended."""
+    """A step of threads; it holds all memory that they use until it has ended."""
 
     def __init__(self, *held: Any) -> None:
-        call, logits, gradients = self._held = held
-        self._step, self._end = ctypes.c_void_p(), load_library().din_end
+        self._held, self._step, self._end = held, ctypes.c_void_p(), load_library().din_end
+
+    def begin(self) -> None:
+        call, logits, gradients = self._held
         words, to = call.words, ctypes.addressof(self._step)
         load_library().din_begin(words.ctypes.data, logits.data_ptr(), gradients.data_ptr(), to)
 
@@ -321,6 +323,7 @@ class _Call:
         else:
             step = _StepOfThreads(self, logits, gradients)
             try:
+                step.begin()
                 following = self._batch.look_ahead and self._batch.look_ahead()
                 if ahead is not None and following is not None:
                     ahead(following)
