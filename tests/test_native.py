@@ -571,6 +571,8 @@ def test_steps_that_are_prepared_ahead_draw_what_they_would_draw_then():
             for number in (0, 1, 2, 4, 3):  # the fourth was prepared for nothing
                 if number == 2:  # a parameter that lies elsewhere
                     module.output.weight.data = module.output.weight.data.clone()
+                if number == 1:  # a callback that draws, too
+                    torch.rand(1)
                 steps.take(made[number], y[60 * number : 60 * number + 60])
                 states.append(torch.random.get_rng_state())
         ends.append([*module.parameters(), *states])

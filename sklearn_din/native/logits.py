@@ -86,7 +86,8 @@ class NativeSteps:
         self, module: DIN, plan: Plan, parameters: Sequence[Tensor], update: NativeUpdate, loss: str
     ) -> None:
         self._of_calls, self._update, self._loss = (module, plan, parameters), update, loss
-        self._ahead: tuple[Batch, _Call, Tensor] | None = None  # and torch's random state after it
+        # And torch's random state before and after it
+        self._ahead: tuple[Batch, _Call, Tensor, Tensor] | None = None
 
     @classmethod
     def begin(
@@ -119,16 +120,18 @@ class NativeSteps:
 
     def _call_for(self, batch: Batch) -> "_Call":
         ahead, self._ahead = self._ahead, None
-        if ahead is None or ahead[0] is not batch or ahead[1].has_moved():
-            return _Call(batch, *self._of_calls)
-        torch.random.set_rng_state(ahead[2])
-        return ahead[1]
+        if ahead is not None and ahead[0] is batch and not ahead[1].has_moved():
+            _, call, before, after = ahead
+            if torch.equal(torch.random.get_rng_state(), before):  # no callback has drawn
+                torch.random.set_rng_state(after)
+                return call
+        return _Call(batch, *self._of_calls)
 
     def _prepare(self, batch: Batch) -> None:
         """Prepare the next step; what it draws counts as drawn when the step is taken."""
         with torch.random.fork_rng(devices=[]):
-            call = _Call(batch, *self._of_calls)
-            self._ahead = batch, call, torch.random.get_rng_state()
+            before, call = torch.random.get_rng_state(), _Call(batch, *self._of_calls)
+            self._ahead = batch, call, before, torch.random.get_rng_state()
 
 
 def _plan_for_loss(module: DIN, batch: Batch, y: Tensor) -> tuple[Plan, Sequence[Tensor]] | None:
