@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.sparse import csr_array, eye_array
-from skorch.callbacks import Callback
+from skorch.callbacks import Callback, EpochTimer
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 from torch.nn.utils import parametrizations
@@ -594,8 +594,9 @@ def test_nothing_moves_where_the_loss_is_not_finite():
 
 
 @needs_library
-def test_a_callback_that_looks_at_gradients_changes_nothing():
-    class Look(Callback):
+@pytest.mark.parametrize("base", [Callback, EpochTimer])
+def test_a_callback_that_looks_at_gradients_changes_nothing(base):
+    class Look(base):
         norms: list[float] = []
 
         def on_batch_end(self, net, training, **kwargs):
@@ -609,6 +610,33 @@ def test_a_callback_that_looks_at_gradients_changes_nothing():
         weights.append(classifier.fit(X, y).module_.state_dict())
     torch.testing.assert_close(*weights, rtol=0, atol=0)
     assert min(Look.norms) > 0
+
+
+@needs_library
+def test_callbacks_may_freeze_parameters_and_load_moments_between_epochs():
+    class Freeze(Callback):
+        def on_epoch_end(self, net, **kwargs):
+            net.module_.output.weight.requires_grad_(False)
+            net.optimizer_.load_state_dict(copy.deepcopy(net.optimizer_.state_dict()))
+
+    X, weights = make_impressions(300), []
+    for ignores in (False, True):
+        Freeze.ignores_gradients = ignores
+        classifier = DINClassifier(max_epochs=3, random_state=0, callbacks=[Freeze()])
+        weights.append(classifier.fit(X, make_labels(X)).module_.state_dict())
+    torch.testing.assert_close(*weights, rtol=0, atol=0)
+
+
+@needs_library
+def test_frozen_parameters_stay_where_the_caller_wants_no_gradients():
+    X = make_impressions(300)
+    y = make_labels(X)
+    net = DINClassifier(max_epochs=1, random_state=0).fit(X, y).net_
+    frozen = net.module_.output.weight.requires_grad_(False)
+    before = frozen.clone()
+    with torch.no_grad():
+        net.partial_fit(X, y.astype(np.float32))
+    assert torch.equal(frozen, before)
 
 
 @needs_library

@@ -208,7 +208,7 @@ class DINNet(NeuralNetBinaryClassifier):
             if not training.postpone_stop(method_name):
                 raise
         if method_name == "on_epoch_end":
-            training.share_stops()
+            training.end_epoch()
 
     @torch.no_grad()
     def score(self, X: EncodedFeatures) -> np.ndarray:

@@ -54,6 +54,7 @@ def compute_by_parts(
     return {"loss": torch.stack(losses).sum(), "y_pred": torch.cat(logits)}
 
 
+@torch.enable_grad()  # as the optimizer's step does
 def begin_native_steps(net: NeuralNet, rows: Batch, labels: Tensor) -> NativeSteps | None:
     """Return native steps that leave no gradients, for such batches; None where torch must help."""
     loss_name = _native_loss(net, rows)

@@ -228,8 +228,9 @@ class Training:
         """Return whether a callback's stop is postponed until all processes know of it."""
         return self.ranks.postpone_stop(event, self.net.stop_reason_)
 
-    def share_stops(self) -> None:
-        """Stop if another process stops."""
+    def end_epoch(self) -> None:
+        """Stop if another process stops; what takes the next epoch's steps is found out anew."""
+        self._steps = None  # callbacks may have changed the network or the optimizer
         self.ranks.share_stops(by_user=bool(self.presses))
         self._stop_with_others()
 
@@ -276,7 +277,7 @@ class Training:
         others = [
             callback
             for _, callback in net.callbacks_
-            if not getattr(callback, "ignores_gradients", isinstance(callback, OF_EPOCHS))
+            if not getattr(callback, "ignores_gradients", type(callback) in OF_EPOCHS)
         ]
         is_plain = type(net.optimizer_) is RowwiseAdam and not net.optimizer_.has_hooks
         return bool(others) or not is_plain or self.ranks.size > 1
