@@ -7,6 +7,7 @@ import zipfile
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
@@ -20,6 +21,7 @@ from sklearn_din import (
     save,
 )
 from sklearn_din.command_line.tables import write_table
+from sklearn_din.training.early_stopping import EarlyStopping
 from tests.interruptions import interrupt, n_lines
 
 N_MOMENTS = int(os.environ.get("MOMENTS", "10"))  # 500 in make proofs
@@ -107,6 +109,25 @@ def test_a_classifier_whose_second_fit_is_interrupted_predicts_as_before_or_as_a
         assert np.isfinite(found).all()
         if classifier.classes_.tolist() == [0, 1]:
             np.testing.assert_array_equal(found, first)
+
+
+def test_the_best_weights_are_never_those_of_two_checks():
+    checks, stopping = (
+        [{"valid_loss": 0.6}, {"valid_loss": 0.5}],
+        EarlyStopping(1, torch.ones(1), None),
+    )
+
+    def weights_after(n_checks):
+        return {name: torch.full((2,), float(n_checks)) for name in "abc"}
+
+    def judge(n_checks):
+        stopping.judge(checks[:n_checks], weights_after(n_checks))
+
+    judge(1)
+    for moment in range(1, n_lines(lambda: judge(2)) + 1):
+        judge(1)
+        assert isinstance(interrupt(lambda: judge(2), moment), KeyboardInterrupt)
+        assert torch.cat([*stopping.best.values()]).unique().tolist() in ([1.0], [2.0])
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # an open file

@@ -62,11 +62,8 @@ class EarlyStopping:
         best = best_check(checks)
         is_best = [check is best for check in checks]
         if is_best[-1]:
-            for name, weight in weights.items():  # large tables are not allocated anew
-                if name in self.best:
-                    self.best[name].copy_(weight)
-                else:
-                    self.best[name] = weight.clone()
+            # Not copied into the earlier ones: after Ctrl-C in the middle, both would be mixed.
+            self.best = {name: weight.clone() for name, weight in weights.items()}
             return False
         n_without = len(checks) - max(is_best.index(True) + 1, CHECKS_BEFORE_PATIENCE)
         return n_without >= self.patience
