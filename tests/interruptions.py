@@ -1,14 +1,18 @@
 """Ctrl-C at any moment of a long function, without a clock: at a chosen line of our own code.
 
-``interrupt(function, moment)`` calls a function and raises KeyboardInterrupt in its place when the
+``interrupt(function, moment)`` calls a function and sends the signal of Ctrl-C when the
 ``moment``-th line of the package runs; ``n_lines`` says how many there are. Signals arrive between
 lines of Python as well, so each of these moments can happen to a user, and each can be repeated.
+Lines of ``with`` do not count: they are traced once more where the block ends, before the context
+manager is told, and there Python handles no signal.
 """
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Callable
+from linecache import getline
 from pathlib import Path
 from types import FrameType
 
@@ -32,11 +36,11 @@ def _trace(function: Callable[[], object], moment: int | None) -> tuple[int, Bas
 
     def line(frame: FrameType, event: str, argument: object) -> Callable | None:
         nonlocal count
-        if event == "line":
+        if event == "line" and not _begins_with_block(frame):
             count += 1
             if count == moment:
                 sys.settrace(None)
-                raise KeyboardInterrupt
+                signal.raise_signal(signal.SIGINT)
         return line
 
     def call(frame: FrameType, event: str, argument: object) -> Callable | None:
@@ -51,3 +55,7 @@ def _trace(function: Callable[[], object], moment: int | None) -> tuple[int, Bas
     finally:
         sys.settrace(before)
     return count, raised
+
+
+def _begins_with_block(frame: FrameType) -> bool:
+    return getline(frame.f_code.co_filename, frame.f_lineno).lstrip().startswith("with ")

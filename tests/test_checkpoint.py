@@ -245,7 +245,8 @@ def test_after_ctrl_c_the_classifier_works_and_the_next_fit_goes_on(tmp_path):
     assert_same_bits(fit(tmp_path), undisturbed("as usual"))
 
 
-@pytest.mark.usefixtures("at_each_batch")
+@pytest.mark.usefixtures("at_each_batch", "ctrl_c_raises")
+@pytest.mark.filterwarnings("ignore:training was interrupted")
 def test_ctrl_c_at_any_line_leaves_a_folder_to_go_on_in(tmp_path):
     def run():
         fit(tmp_path, max_epochs=1)

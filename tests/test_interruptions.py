@@ -24,6 +24,11 @@ from sklearn_din.command_line.tables import write_table
 from sklearn_din.training.early_stopping import EarlyStopping
 from tests.interruptions import interrupt, n_lines
 
+pytestmark = [
+    pytest.mark.usefixtures("ctrl_c_raises"),
+    pytest.mark.filterwarnings("ignore:training was interrupted"),  # and can be used: tested here
+]
+
 N_MOMENTS = int(os.environ.get("MOMENTS", "10"))  # 500 in make proofs
 
 
