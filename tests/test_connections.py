@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import logging
 import resource
 import signal
 import socket
@@ -12,8 +13,12 @@ import pandas as pd
 import pytest
 
 pytest.importorskip("fastapi", reason="the extra [serve] is not installed")
+import uvicorn
+
+from sklearn_din.__main__ import main
 from sklearn_din.server import connections
 from sklearn_din.server.answers import Answers
+from sklearn_din.server.state import LOGGER
 from tests.page_server import serve_app, start_server
 from tests.served_model import fit_served, write_served
 
@@ -259,15 +264,39 @@ def test_a_signal_ends_it_in_six_seconds_whatever_is_asked(folder):
         assert time.monotonic() - began < 6
 
 
-def test_log_lines_may_be_json(folder):
-    child, port, printed = start_server(folder / "model.din", "--log-json")
-    try:
+@pytest.fixture
+def ask_the_command(folder, monkeypatch, capsys, one_thread):
+    """Run ``serve`` in this process until its port was asked; return what it wrote."""
+    run = uvicorn.Server.run
+
+    def serve_and_ask(*options, asks):
+        def run_meanwhile(server, sockets):
+            thread = threading.Thread(target=run, args=(server, sockets))
+            thread.start()
+            try:
+                asks(sockets[0].getsockname()[1])
+            finally:
+                server.should_exit = True
+                thread.join()
+
+        monkeypatch.setattr(uvicorn.Server, "run", run_meanwhile)
+        files = [folder / "model.din", "--catalogue", folder / "items.parquet"]
+        main(["serve", *map(str, files), "--port", "0", *options])
+        return capsys.readouterr()
+
+    level = LOGGER.level
+    for logger in (LOGGER, logging.getLogger("uvicorn.error")):
+        monkeypatch.setattr(logger, "handlers", [])
+    yield serve_and_ask
+    LOGGER.setLevel(level)
+
+
+def test_log_lines_may_be_json(ask_the_command):
+    def ask(port):
         assert send(port, "GET", "/health")[0] == 200
-        child.send_signal(signal.SIGTERM)
-        out, errors = child.communicate(timeout=30)
-    finally:
-        child.kill()
-    assert "now is just after the log's newest event (--now)" in "".join([*printed, out])
+
+    out, errors = ask_the_command("--log-json", asks=ask)
+    assert "now is just after the log's newest event (--now)" in out
     lines = [json.loads(line) for line in errors.splitlines()]
     facts = next(line for line in lines if line.get("route") == "/health")
     assert (facts["status"], facts["level"]) == (200, "INFO")
@@ -299,17 +328,14 @@ def test_more_connections_than_files_leave_a_server_that_answers_and_a_short_log
      (("--host", "0.0.0.0"), "127.0.0.1", 401),
      (("--host", "0.0.0.0", "--public"), "127.0.0.1", 200)],
 )  # fmt: skip
-def test_other_machines_need_the_token_for_reading_too(folder, options, address, status):
-    child, port, printed = start_server(folder / "model.din", "--token", "word", *options)
-    try:
+def test_other_machines_need_the_token_for_reading_too(ask_the_command, options, address, status):
+    def ask(port):
         own = {"address": address, "Host": f"[{address}]" if ":" in address else address}
+        right = own | {"Authorization": "Bearer word"}
         assert send(port, "POST", "/rank", {"user": 7}, **own)[0] == status
         assert send(port, "POST", "/events", {"events": []}, **own)[0] == 401
-        assert (
-            send(port, "POST", "/rank", {"user": 7}, **own, Authorization="Bearer word")[0] == 200
-        )
-    finally:
-        child.terminate()
-        child.communicate()
-    is_open = "nothing is encrypted: put a proxy with HTTPS in front\n" in printed
+        assert send(port, "POST", "/rank", {"user": 7}, **right)[0] == 200
+
+    out, _ = ask_the_command("--token", "word", *options, asks=ask)
+    is_open = "nothing is encrypted: put a proxy with HTTPS in front\n" in out
     assert is_open == ("0.0.0.0" in options)
