@@ -1,29 +1,41 @@
 """Two processes of one group, without torchrun: by the variables that Slurm's recipe sets."""
 
+import multiprocessing
 import os
+import runpy
 import socket
-import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import patch
 
 HOUSE = Path(__file__).resolve().parents[1]
+ONE_THREAD = {"OMP_NUM_THREADS": "1"}
+# Imported once, in a process that forks the others; it takes seconds.
+SLOW_IMPORTS = ["torch.distributed", "skorch", "skops.io", "pandas", "sklearn.pipeline"]
 
 
 def run_together(script, folder, *cases):
-    """Run a script of ``tests/`` in two processes; return how each ended and what it said."""
+    """Run a script of ``tests/`` in two processes; return how each ended."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
     variables = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2"}
-    variables |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(HOUSE)}
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(SLOW_IMPORTS)
+    arguments = [str(HOUSE / "tests" / script), str(folder), *cases]
     children = [
-        subprocess.Popen(
-            [sys.executable, HOUSE / "tests" / script, folder, *cases],
-            env=os.environ | variables | {"RANK": str(rank)},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        context.Process(target=run_script, args=(arguments, variables | {"RANK": str(rank)}))
         for rank in (0, 1)
     ]
-    told = [child.communicate(timeout=900)[1] for child in children]
-    return [child.returncode for child in children], told
+    with patch.dict(os.environ, ONE_THREAD):
+        for child in children:
+            child.start()
+    for child in children:
+        child.join(timeout=900)
+    return [child.exitcode for child in children]
+
+
+def run_script(arguments, variables):
+    os.environ.update(variables)
+    sys.argv = arguments
+    runpy.run_path(arguments[0], run_name="__main__")

@@ -179,13 +179,13 @@ def test_different_weights_at_the_end_are_an_error(folder):
 
 
 def test_a_killed_process_ends_the_other_with_its_name_and_the_training_goes_on(folder, tmp_path):
-    assert run_together(SCRIPT, tmp_path, "killed")[0][1] == -9
+    assert run_together(SCRIPT, tmp_path, "killed")[1] == -9
     told = (tmp_path / "killed 0.txt").read_text()
     assert "RuntimeError: a training of 2 processes needs all of them, and rank 1 is gone" in told
     kept = tmp_path / "folder"
     assert sorted(os.listdir(kept)) == [checkpoint.FILE, checkpoint.LOCK]
     shutil.copytree(kept, tmp_path / "for one")
-    assert run_together(SCRIPT, tmp_path, "resumed")[0] == [0, 0]
+    assert run_together(SCRIPT, tmp_path, "resumed") == [0, 0]
     expected = results(folder, "undisturbed")[0]
     for its in results(tmp_path, "resumed"):
         assert_same_bits(its, expected)
@@ -196,7 +196,7 @@ def test_a_killed_process_ends_the_other_with_its_name_and_the_training_goes_on(
 
 def test_a_process_that_is_killed_after_its_training_is_named_at_once(tmp_path):
     start = time.monotonic()
-    assert run_together(SCRIPT, tmp_path, "killed at the end")[0][1] == -9
+    assert run_together(SCRIPT, tmp_path, "killed at the end")[1] == -9
     assert "rank 1 is gone or does not answer" in (tmp_path / "killed at the end 0.txt").read_text()
     assert time.monotonic() - start < 60  # on a busy machine; it waited for ten minutes
 
