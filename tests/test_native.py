@@ -628,15 +628,19 @@ def test_callbacks_may_freeze_parameters_and_load_moments_between_epochs():
 
 
 @needs_library
-def test_frozen_parameters_stay_where_the_caller_wants_no_gradients():
+@pytest.mark.parametrize("is_frozen", [True, False])
+def test_parameters_that_are_frozen_or_not_the_optimizers_stay(is_frozen):
     X = make_impressions(300)
     y = make_labels(X)
     net = DINClassifier(max_epochs=1, random_state=0).fit(X, y).net_
-    frozen = net.module_.output.weight.requires_grad_(False)
-    before = frozen.clone()
-    with torch.no_grad():
+    before = net.module_.output.weight.detach().clone()
+    if is_frozen:
+        net.module_.output.weight.requires_grad_(False)
+    else:
+        net.module_.output.weight = nn.Parameter(before.clone())
+    with torch.no_grad():  # in which a fit trains all the same
         net.partial_fit(X, y.astype(np.float32))
-    assert torch.equal(frozen, before)
+    assert torch.equal(net.module_.output.weight, before)
 
 
 @needs_library
