@@ -644,6 +644,17 @@ def test_parameters_that_are_frozen_or_not_the_optimizers_stay(is_frozen):
 
 
 @needs_library
+def test_a_function_in_place_of_the_optimizers_step_is_called():
+    X = make_impressions(300)
+    y, calls = make_labels(X), []
+    net = DINClassifier(max_epochs=1, random_state=0).fit(X, y).net_
+    step = net.optimizer_.step
+    net.optimizer_.step = lambda closure: calls.append(step(closure))  # as torch's schedules do
+    net.partial_fit(X, y.astype(np.float32))
+    assert len(calls) == len(net.history[-1]["batches"])
+
+
+@needs_library
 @pytest.mark.parametrize("has_decay", [True, False])
 def test_rows_move_as_torch_moves_them(has_decay, monkeypatch):
     generator = torch.Generator().manual_seed(0)

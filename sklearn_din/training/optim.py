@@ -107,8 +107,8 @@ class RowwiseAdam(torch.optim.Optimizer):
 
     @property
     def has_hooks(self) -> bool:
-        """Return whether some function waits for each step."""
-        own = [vars(self)[name] for name in HOOKS]
+        """Return whether some function waits for each step, or stands in its place."""
+        own = [vars(self).get(name) for name in (*HOOKS, "step")]
         return any((*own, _global_optimizer_pre_hooks, _global_optimizer_post_hooks))
 
     @torch.no_grad()
