@@ -3,7 +3,6 @@
 import importlib
 import subprocess
 import sys
-import textwrap
 from pathlib import Path
 
 import pytest
@@ -61,6 +60,25 @@ with tempfile.TemporaryDirectory() as folder:
     save(model, f"{folder}/model.din")
     assert (load(f"{folder}/model.din").predict_proba(X) == model.predict_proba(X)).all()
 """
+GUARD = ("from tests.offline import refuse_networks; refuse_networks()", {"numpy"})
+REST = """
+import tempfile
+import sklearn_din
+import sklearn_din.metrics, sklearn_din.serving, sklearn_din.inspection.display
+from sklearn_din.__main__ import main
+from sklearn_din.serving.export import export_onnx
+from tests.fitted_pipelines import fit_pipeline, make_frame
+
+folder = tempfile.mkdtemp()
+frame, y = make_frame()
+model = fit_pipeline(frame, y)
+model._repr_html_()
+export_onnx(model, f"{folder}/model.onnx")
+rows = frame[["user", "item", "time"]]
+rows.to_csv(f"{folder}/log.csv", index=False)
+columns = ["--user", "user", "--item", "item", "--time", "time"]
+main([f"{folder}/log.csv", *columns, "--epochs", "1", "--picture", f"{folder}/attention.png"])
+"""
 PACKAGES = {"duckdb", "matplotlib", "onnx", "onnxruntime", "pyarrow.dataset"}
 OWN_EXTRAS = {f"sklearn_din.{name}" for name in (*EXTRAS, "__main__")}
 
@@ -80,15 +98,16 @@ WITH_TORCH = [
     (MOVED_RATE, COMPILER),
     (FIT, {"matplotlib", "duckdb", "skops"} | COMPILER),
     (CORE, PACKAGES | OWN_EXTRAS),
+    (REST, set()),
 ]  # fmt: skip
 UPDATE = [(GROW, {"matplotlib", "duckdb", "skops"} | COMPILER)]
 
 
 @pytest.mark.parametrize("steps", [WITHOUT_TORCH, WITH_TORCH, UPDATE])
-def test_a_process_loads_nothing_that_it_does_not_use(steps):
+def test_a_process_loads_nothing_that_it_does_not_use_and_asks_no_network(steps):
     code = f"""
 import sys
-for statement, absent in {steps}:
+for statement, absent in {[GUARD, *steps]}:
     exec(statement, {{}})
     assert not absent & {{*sys.modules}}, (statement, absent & {{*sys.modules}})
 """
@@ -133,40 +152,6 @@ def test_a_postponed_module_is_imported_when_it_is_asked(monkeypatch):
     assert postponed.rgb_to_hsv(0, 0, 1) == (2 / 3, 1, 1)
     assert importlib.import_module("colorsys") is not postponed
     assert postponed.hsv_to_rgb is importlib.import_module("colorsys").hsv_to_rgb
-
-
-GUARDED = """
-    import tempfile
-    from tests.offline import refuse_networks
-
-    refuse_networks()
-    import sklearn_din, sklearn_din.metrics, sklearn_din.serving, sklearn_din.inspection.display
-    from sklearn_din.__main__ import main
-    from sklearn_din.serving.export import export_onnx
-    from tests.fitted_pipelines import fit_pipeline, make_frame
-
-    folder = tempfile.mkdtemp()
-    frame, y = make_frame()
-    model = fit_pipeline(frame, y)
-    model._repr_html_()
-    sklearn_din.save(model, f"{folder}/model.din")
-    assert (sklearn_din.load(f"{folder}/model.din").predict(frame) == model.predict(frame)).all()
-    export_onnx(model, f"{folder}/model.onnx")
-    rows = frame[["user", "item", "time"]]
-    rows.to_csv(f"{folder}/log.csv", index=False)
-    columns = ["--user", "user", "--item", "item", "--time", "time"]
-    main([f"{folder}/log.csv", *columns, "--epochs", "1", "--picture", f"{folder}/attention.png"])
-    print("nobody was asked")
-"""
-
-
-def test_import_fit_save_export_and_command_line_ask_no_network():
-    child = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", textwrap.dedent(GUARDED)],
-        cwd=HOUSE, capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
-    assert child.returncode == 0, child.stderr
-    assert child.stdout.endswith("nobody was asked\n")
 
 
 def test_the_guard_sees_a_question():
