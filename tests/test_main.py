@@ -96,10 +96,10 @@ def test_the_embedded_log_gives_a_table_beside_the_ceiling_and_a_picture(
     small = make_click_log(n_users=60, n_items=40, n_categories=6, random_state=0)
     monkeypatch.setattr(study, "make_click_log", lambda random_state: small)
     monkeypatch.setitem(results.MODELS, "base model (sum pooling)", {"pooling": "sum"})
-    printed = run("--folds", "2", "--epochs", "12", "--output", "own.parquet")
+    printed = run("--folds", "2", "--epochs", "4", "--output", "own.parquet")
     plan, fold = printed.splitlines()[1:3]
     assert plan == (
-        "5 trainings (--epochs 12): base model (sum pooling) and DIN, tested on held-out users in "
+        "5 trainings (--epochs 4): base model (sum pooling) and DIN, tested on held-out users in "
         "2 folds, DIN once more on all rows"
     )
     assert fold.startswith("base model (sum pooling), by user, fold 1 of 2: AUC")

@@ -96,7 +96,7 @@ def test_a_request_may_be_several_columns():
 
 
 def test_a_scan_reads_requests_across_its_parts_and_refuses_those_that_come_back(tmp_path):
-    frame = shelves(300)
+    frame = shelves(30)
     frame.to_parquet(tmp_path / "a.parquet", row_group_size=7)
     scan = scan_parquet(tmp_path / "a.parquet")
     attached = attach_request(scan, request="search", columns=["price", "rate"])
