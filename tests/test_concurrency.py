@@ -14,9 +14,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from joblib.externals.loky import get_reusable_executor
 from scipy.linalg import lapack
 from sklearn.base import clone
+from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
+from skorch.callbacks import Callback
 
 from sklearn_din import (
     DINClassifier,
@@ -204,43 +207,25 @@ def test_products_have_one_thread_of_blas_which_then_has_as_many_as_before():
     assert child.stdout == "{2} (1,) True {2}\n(1,) {2}\n{2}\n{2}\n", child.stderr
 
 
-SEARCH = """
-    import joblib
-    import numpy as np
-    import torch
-    from sklearn.model_selection import GridSearchCV
-    from sklearn_din import DINClassifier
-    from skorch.callbacks import Callback
-
+def test_fits_of_a_search_in_two_processes_have_half_of_the_threads_each(monkeypatch):
     class Threads(Callback):
-        def on_batch_end(self, net, **kwargs):
+        def on_batch_end(self, net, **kwargs):  # in another process, which imports it
             from sklearn_din.native.logits import n_native_threads
+
             self.seen_ = n_native_threads.get()
 
     def count_threads(model, X, y):
         return dict(model.net_.callbacks_)["Threads"].seen_
 
-    X, y = np.eye(20, dtype=np.float32), np.arange(20) % 2
-    search = GridSearchCV(
-        DINClassifier(max_epochs=1, callbacks=[Threads()]),
-        {"lr": [0.001, 0.01]},
-        scoring=count_threads,
-        cv=2,
-        n_jobs=2,
-        refit=False,
-    )
-    print({*search.fit(X, y).cv_results_["mean_test_score"]} == {max(joblib.cpu_count() // 2, 1)})
-"""
-
-
-def test_fits_of_a_search_in_two_processes_have_half_of_the_threads_each():
-    own = {"OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"}
-    child = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", textwrap.dedent(SEARCH)],
-        **{"cwd": HOUSE, "capture_output": True, "text": True, "timeout": 120},
-        env={name: value for name, value in os.environ.items() if name not in own},
-    )
-    assert child.stdout == "True\n", child.stderr
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        monkeypatch.delenv(name, raising=False)
+    get_reusable_executor().shutdown()  # processes of other tests, started with these variables
+    options = {"scoring": count_threads, "cv": 2, "n_jobs": 2, "refit": False}
+    classifier = DINClassifier(max_epochs=1, callbacks=[Threads()])
+    search = GridSearchCV(classifier, {"lr": [0.001, 0.01]}, **options)
+    search.fit(np.eye(20, dtype=np.float32), np.arange(20) % 2)
+    get_reusable_executor().shutdown()
+    assert {*search.cv_results_["mean_test_score"]} == {max(joblib.cpu_count() // 2, 1)}
 
 
 @pytest.fixture
