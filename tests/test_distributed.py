@@ -3,8 +3,6 @@
 import os
 import re
 import shutil
-import subprocess
-import sys
 import time
 import warnings
 
@@ -19,10 +17,9 @@ from sklearn_din.resilient.ranks import Ranks
 from sklearn_din.training.batches import ImpressionBatches
 from tests import training_together as together
 from tests.encoded_impressions import make_impressions
-from tests.processes import HOUSE, run_together
+from tests.processes import run_together
 
 SCRIPT = "training_together.py"
-LAUNCHER = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 WITHIN = 1e-6  # of the weights of one process, in double precision
 OTHERWISE = 2e-5  # Adam divides by the size of gradients: where they cancel out, rounding is seen
 
@@ -34,19 +31,10 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """What two processes under torchrun wrote, one case after the other."""
+    """What two processes wrote, one case after the other; docs/guide/machines.rst runs torchrun."""
     folder = tmp_path_factory.mktemp("together")
     cases = [*together.CASES, *together.ERRORS, *together.STOPS]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(HOUSE)}
-    done = subprocess.run(
-        [*LAUNCHER, HOUSE / "tests" / SCRIPT, folder, *cases],
-        cwd=HOUSE,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=900,  # seconds alone, minutes where others take the processors
-    )
-    assert done.returncode == 0, done.stderr
+    assert run_together(SCRIPT, folder, *cases) == [0, 0]
     return folder
 
 
