@@ -164,7 +164,7 @@ def test_numbers_are_those_of_plain_loops(log, order, max_length):
         for column in ("item", "category"):
             names = [name for name in numbers if name.startswith(f"hist_{column}_")]
             ours = np.column_stack([numbers[name] for name in names])
-            for row in rng.choice(len(X), 15, replace=False):
+            for row in rng.choice(len(X), 8, replace=False):
                 first = (blocks if order == "time" else parts) == 0
                 if order == "time":
                     ended = [end for end in ends if end < asked["time"][row]]

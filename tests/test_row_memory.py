@@ -96,7 +96,7 @@ def test_levels_are_those_of_plain_loops(monkeypatch, delay):
 
 @pytest.mark.parametrize("as_known", [None, "known"])
 def test_a_memory_gives_what_is_attached_to_the_bit(as_form, as_known):
-    rows, y = make_rows()
+    rows, y = make_rows(200)
     rows["known"] = rows["time"] + 3
     names = NAMES if as_known is None else {**NAMES, "known": as_known, "events": "all"}
     memory = HistoryBuilder(**names, levels="auto").fit(rows, y)
@@ -117,7 +117,7 @@ def test_a_memory_gives_what_is_attached_to_the_bit(as_form, as_known):
 
 @pytest.mark.parametrize("labels", ["several", "numbers"])
 def test_several_labels_and_numbers_have_levels_too(labels, as_form):
-    rows, y = make_rows()
+    rows, y = make_rows(200)
     values = np.column_stack([y, np.where(rows["time"] % 3 == 0, np.nan, 1 - y)])
     log = rows.assign(click=values[:, 0], buy=values[:, 1])
     target = log[["click", "buy"]]
