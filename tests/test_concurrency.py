@@ -134,15 +134,6 @@ FORKS = """
 """
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
-def test_a_fitted_model_predicts_and_is_fitted_in_forked_children():
-    code = textwrap.dedent(FORKS)
-    child = subprocess.run(
-        [sys.executable, "-c", code], cwd=HOUSE, capture_output=True, text=True, timeout=120
-    )
-    assert child.stdout == "alike\n", child.stderr
-
-
 BLAS = """
     import os, threading, time
     from concurrent.futures import ThreadPoolExecutor
@@ -197,14 +188,16 @@ BLAS = """
 """
 
 
-def test_products_have_one_thread_of_blas_which_then_has_as_many_as_before():
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
+def test_forked_children_fit_and_predict_and_products_have_one_thread_of_blas_for_a_while():
     """In fits, in threads, after exceptions and in forked children; by default its threads spin."""
     child = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", textwrap.dedent(BLAS)],
+        [sys.executable, "-W", "ignore", "-c", textwrap.dedent(FORKS) + textwrap.dedent(BLAS)],
         **{"cwd": HOUSE, "capture_output": True, "text": True, "timeout": 120},
         env=os.environ | {"OPENBLAS_NUM_THREADS": "2"},
     )
-    assert child.stdout == "{2} (1,) True {2}\n(1,) {2}\n{2}\n{2}\n", child.stderr
+    expected = "alike\n{2} (1,) True {2}\n(1,) {2}\n{2}\n{2}\n"
+    assert child.stdout == expected, child.stderr
 
 
 def test_fits_of_a_search_in_two_processes_have_half_of_the_threads_each(monkeypatch):
