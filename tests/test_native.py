@@ -844,6 +844,8 @@ def test_a_step_that_is_interrupted_as_it_begins_moves_nothing_later(monkeypatch
     before = copy.deepcopy(module.state_dict())
     del raised  # and the frames that held the step
     torch.testing.assert_close(module.state_dict(), before, rtol=0, atol=0)
+    kind = native_logits._StepOfThreads
+    assert kind.__new__(kind).end() == 0  # interrupted before anything else
 
 
 @needs_library

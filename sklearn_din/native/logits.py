@@ -200,17 +200,18 @@ class _Logits(torch.autograd.Function):
 class _StepOfThreads:
     """A step of threads; it holds all memory that they use until it has ended."""
 
-    def __init__(self, *held: Any) -> None:
-        self._held, self._step, self._end = held, ctypes.c_void_p(), load_library().din_end
+    _step: ctypes.c_void_p | None = None
 
-    def begin(self) -> None:
-        call, logits, gradients = self._held
-        words, to = call.words, ctypes.addressof(self._step)
-        load_library().din_begin(words.ctypes.data, logits.data_ptr(), gradients.data_ptr(), to)
+    def begin(self, *held: Any) -> None:
+        call, logits, gradients = self._held = held
+        library, words, step = load_library(), call.words, ctypes.c_void_p()
+        self._end, self._step = library.din_end, step
+        to = logits.data_ptr(), gradients.data_ptr(), ctypes.addressof(step)
+        library.din_begin(words.ctypes.data, *to)
 
     def end(self) -> int:
         """Compute what is left; a second call does nothing."""
-        return self._end(ctypes.addressof(self._step))
+        return 0 if self._step is None else self._end(ctypes.addressof(self._step))
 
     __del__ = end  # where a second Ctrl-C has come before ``end``
 
@@ -324,9 +325,9 @@ class _Call:
             to = None if gradients is None else gradients.data_ptr()
             code = load_library().din_run(self.words.ctypes.data, logits.data_ptr(), to)
         else:
-            step = _StepOfThreads(self, logits, gradients)
+            step = _StepOfThreads()
             try:
-                step.begin()
+                step.begin(self, logits, gradients)
                 following = self._batch.look_ahead and self._batch.look_ahead()
                 if ahead is not None and following is not None:
                     ahead(following)
