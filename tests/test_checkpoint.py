@@ -478,6 +478,19 @@ def test_a_write_that_fails_leaves_the_checkpoint_before(tmp_path, monkeypatch):
     assert_same_bits(fit(tmp_path), undisturbed("as usual"))
 
 
+def test_ctrl_c_while_torch_ends_a_file_does_not_end_the_process(tmp_path, monkeypatch):
+    def press(*_):
+        raise KeyboardInterrupt
+
+    def write():
+        with pytest.raises(KeyboardInterrupt):
+            write_checkpoint(tmp_path / checkpoint.FILE, {"weights": torch.ones(1000)})
+
+    monkeypatch.setattr(torch.serialization._open_zipfile_writer_buffer, "__exit__", press)
+    assert end_of(start_child(write)) == 0
+    assert not files(tmp_path)
+
+
 def test_what_a_killed_process_had_begun_to_write_is_removed(tmp_path):
     (tmp_path / f".partial-0123-{checkpoint.FILE}").write_bytes(b"half")
     (tmp_path / "notes.txt").write_bytes(b"mine")

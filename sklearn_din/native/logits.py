@@ -78,8 +78,8 @@ class NativeSteps:
     """Steps of a training: what ``add_gradients`` and then the optimizer do, in one native call.
 
     Nobody gets the gradients, and nothing moves where the loss is not finite. Whether the native
-    code covers the steps is found out at the first one: meanwhile nobody else may change the parts
-    of the network or the optimizer's moments.
+    code covers the steps is found out once: until the last step nobody else may change the parts of
+    the network or replace the optimizer's moments.
     """
 
     def __init__(
@@ -231,8 +231,7 @@ class _Call:
             batch.differences[name].values if is_compared else batch.event_numbers[name]
             for name, is_compared in plan.event_numbers
         ]
-        self._n_own = len(module.embeddings.tables)
-        own = self._n_own
+        self._n_own = own = len(module.embeddings.tables)
         self.parameters = [
             *parameters[:own],
             *[means[name] for name in plan.lists],

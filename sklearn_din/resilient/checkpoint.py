@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from os import PathLike, fspath
 from pathlib import Path
+from traceback import clear_frames
 from typing import Any
 
 import filelock
@@ -308,12 +309,15 @@ def write_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
     written aside, synced and put in place in one step.
     """
     with whole_file(path) as partial:
-        try:
-            with open(partial, "wb") as file:
+        with open(partial, "wb") as file:
+            try:
                 torch.save(dict(state), file)
-        except RuntimeError as error:
-            # After a full disk or Ctrl-C, torch fails to close its archive: raise the first error.
-            raise error.__context__ or error from None
+            except BaseException as error:
+                # torch's writer dies here, as it may still write, or it would abort the process
+                clear_frames(error.__traceback__)
+                # After a full disk or Ctrl-C, torch fails to close its archive: the first error.
+                first = error.__context__ if isinstance(error, RuntimeError) else None
+                raise first or error from None
         checksum = digest(np.memmap(partial, np.uint8, "r"))
         with open(partial, "ab") as file:
             file.write(checksum.encode())

@@ -125,12 +125,12 @@ class ImpressionBatches:
         """Yield batches of such rows, of which some are made at a time.
 
         A step drives the code that makes them from the processor's cache, and one alone takes
-        three times as long. The next ones are made while threads compute the first step.
+        three times as long. The next ones are made while threads compute the first step of these.
         """
         n_rows = VALUES_PER_GATHER // max(len(self.X.schema.fields), 1)
-        n_rows = n_rows if self._pool is None else self._pool // 2
+        n_rows = n_rows if self._pool is None else self._pool // 2  # half a pool is in memory
         first_number, n_read, n_made = self._seed + self._n_done, 0, 0
-        size = max(n_rows // self.batch_size, 1)  # half a pool is in memory together
+        size = max(n_rows // self.batch_size, 1)
         left, ahead = list[Callable[[], list[Made]]](), list[list[Made]]()
 
         def make_some() -> list[Made]:
