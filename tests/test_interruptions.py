@@ -116,23 +116,26 @@ def test_a_classifier_whose_second_fit_is_interrupted_predicts_as_before_or_as_a
             np.testing.assert_array_equal(found, first)
 
 
-def test_the_best_weights_are_never_those_of_two_checks():
-    checks, stopping = (
-        [{"valid_loss": 0.6}, {"valid_loss": 0.5}],
-        EarlyStopping(1, torch.ones(1), None),
-    )
+@pytest.mark.parametrize("n_before", [0, 1])
+def test_the_best_weights_in_the_end_are_those_of_one_check(n_before):
+    checks = [{"valid_loss": 0.6}, {"valid_loss": 0.5}]
 
-    def weights_after(n_checks):
-        return {name: torch.full((2,), float(n_checks)) for name in "abc"}
+    def judge(stopping, n_checks):
+        weights = {name: torch.full((2,), float(n_checks)) for name in "abc"}
+        stopping.judge(checks[:n_checks], weights)
 
-    def judge(n_checks):
-        stopping.judge(checks[:n_checks], weights_after(n_checks))
+    def begin():
+        stopping = EarlyStopping(1, torch.ones(1), None)
+        if n_before:
+            judge(stopping, n_before)
+        return stopping
 
-    judge(1)
-    for moment in range(1, n_lines(lambda: judge(2)) + 1):
-        judge(1)
-        assert isinstance(interrupt(lambda: judge(2), moment), KeyboardInterrupt)
-        assert torch.cat([*stopping.best.values()]).unique().tolist() in ([1.0], [2.0])
+    for moment in range(1, n_lines(lambda: judge(begin(), 2)) + 1):
+        stopping = begin()
+        assert is_whole(interrupt(lambda given=stopping: judge(given, 2), moment))
+        stopping.keep_latest()
+        values = {value for weight in stopping.best.values() for value in weight.tolist()}
+        assert (len(stopping.best), len(values)) in {(3, 1), (0, 0)}
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # an open file

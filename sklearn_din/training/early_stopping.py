@@ -56,17 +56,27 @@ class EarlyStopping:
         self.patience, self.moved = patience, moved
         self._base_bias, self._base_loss = base_bias, base_loss
         self.best: dict[str, Tensor] = {}
+        self._latest: Mapping[str, Tensor] = {}  # the best check's while they are copied
 
     def judge(self, checks: Sequence[Mapping[Any, float]], weights: Mapping[str, Tensor]) -> bool:
         """Keep the latest check's weights if it is the best; return whether patience is over."""
         best = best_check(checks)
         is_best = [check is best for check in checks]
         if is_best[-1]:
-            # Not copied into the earlier ones: after Ctrl-C in the middle, both would be mixed.
-            self.best = {name: weight.clone() for name, weight in weights.items()}
+            self._latest = weights
+            self.keep_latest()
             return False
         n_without = len(checks) - max(is_best.index(True) + 1, CHECKS_BEFORE_PATIENCE)
         return n_without >= self.patience
+
+    def keep_latest(self) -> None:
+        """Copy the weights of a check that is the best, anew where Ctrl-C came in the middle."""
+        for name, weight in self._latest.items():  # large tables are not allocated anew
+            if name in self.best:
+                self.best[name].copy_(weight)
+            else:
+                self.best[name] = weight.clone()
+        self._latest = {}
 
     def is_better(self, checks: Sequence[Mapping[Any, float]]) -> bool:
         """Return whether there is a best check, and it is better than the base rate, if judged."""

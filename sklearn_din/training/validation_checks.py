@@ -130,6 +130,7 @@ class ValidationChecks(Callback):
         """Give the net the weights to keep, and free the others and the rows."""
         if self.average_.is_in_place:  # training ended in the middle of a check
             self.average_.exchange(net.module_)
+        self.stopping_.keep_latest()
         weights: Mapping[str, Tensor] = self.stopping_.best
         is_better = self.stopping_.is_better(self.rows(net)) or net.stop_reason_ == "user"
         if weights and not is_better:
