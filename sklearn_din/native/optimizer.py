@@ -40,7 +40,8 @@ class NativeUpdate:
     ) -> None:
         self.parameters, self._n_dense = [*dense, *tables], len(dense)
         self._groups, self._starts = groups, starts
-        self._moments = [moment for state in states for moment in state.values()]
+        # Aliases: where a callback gives a moment other memory, that of before stays
+        self._moments = [moment.detach() for state in states for moment in state.values()]
         self._rates = np.zeros((len(groups), 4))  # ``Rates`` of each
         self._dense = np.zeros(len(dense), dtype=DENSE_UPDATE)
         self._tables = np.zeros(len(tables), dtype=ROW_UPDATE)
