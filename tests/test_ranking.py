@@ -14,6 +14,7 @@ from sklearn.preprocessing import FunctionTransformer
 
 from sklearn_din import (
     DINClassifier,
+    HistoryBuilder,
     HistorySequenceEncoder,
     Ranker,
     attach_history,
@@ -22,7 +23,7 @@ from sklearn_din import (
     update,
 )
 from sklearn_din.encoding.rows import RowEncoder
-from tests.fitted_pipelines import CANDIDATE, make_model
+from tests.fitted_pipelines import CANDIDATE, make_model, make_rows
 from tests.network_options import ONE_BY_ONE
 
 
@@ -231,6 +232,16 @@ def test_a_ranker_refuses_a_mixed_column_at_the_second_user_at_the_latest(frame_
         ranker.rank(other[:1])
     with pytest.raises(ValueError, match=r"\['ratio'\] depend on both"):
         rank_candidates(pipeline, users[:40], frame[["item", "price"]][:9])
+
+
+def test_missing_prices_of_a_memory_are_no_mixed_columns():
+    rows, y = make_rows()
+    memory = HistoryBuilder(user="user", time="time", columns=["item", "price"], events="all")
+    model = make_pipeline(memory, *make_model(max_epochs=1)).fit(rows, y)
+    users = rows.drop_duplicates("user", keep="last")
+    assert np.isnan(np.concatenate([*memory.transform(users)["hist_price"]])).any()
+    users, items = users[["user", "time"]], rows[["item", "price"]].drop_duplicates("item")[:3]
+    assert_scored_as_alone(rank_candidates(model, users, items), model, users, items)
 
 
 def test_ties_keep_the_order_of_the_catalogue(fitted, users, candidates):

@@ -167,7 +167,8 @@ class Catalogue:
             of_user, rows, candidates, None, dict.fromkeys(joint | missing, np.empty(0))
         )
         others = [name for name in together if name not in joint | missing]
-        return [name for name in others if not np.array_equal(together[name], taken[name])]
+        pairs_of = {name: (together[name], taken[name]) for name in others}
+        return [n for n, both in pairs_of.items() if not np.array_equal(*both, equal_nan=True)]
 
     def _pair(self, users: pd.DataFrame, candidates: np.ndarray) -> pd.DataFrame:
         """Return pairs of users and candidates by position, as the encoder is given them."""
