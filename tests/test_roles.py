@@ -77,6 +77,14 @@ def test_numbers_of_events_are_compared_with_the_impressions(price, past, parame
         assert np.isnan(X["hist_price"]).any() == (past is OF_EUROS)
 
 
+def test_a_number_that_one_history_is_compared_with_is_no_id_of_another():
+    frame = PRICED.assign(view_item=PRICED["hist_item"], price=CENTS, view_price=OF_CENTS)
+    for past, named in ((OF_EUROS, "auto"), (OF_CENTS, ["hist_price"])):
+        schema = encoder(drop=None, numeric=named).fit(frame.assign(hist_price=past)).schema_
+        assert schema["price"].kind == "numeric"
+        assert {schema[name].candidate for name in ("hist_price", "view_price")} == {"price"}
+
+
 def test_numbers_under_any_prefix_are_compared_and_other_lists_of_numbers_are_not():
     log = make_log()
     options = {"user": "user", "time": "time", "columns": ["item", "price"], "prefix": "buy_"}

@@ -201,7 +201,8 @@ class _Columns:
         possible = {n: self._candidate(n) for n in self.histories if n not in candidates}
         both = {**possible, **self.pairs}.items()
         pairs = [(n, c) for n, c in both if c is not None and c in self.facts]
-        self.number_of = {n: c for n, c in pairs if self._are_quantities(n, c)}
+        of = {c: [n for n, candidate in pairs if candidate == c] for _, c in pairs}
+        self.number_of = {n: c for n, c in pairs if self._are_quantities(n, c, of[c])}
         possible |= {name: None for name in self.histories if candidates.get(name, "") is None}
         roles = {name: self._role(name, candidate) for name, candidate in possible.items()}
         roles |= dict.fromkeys(self.number_of, "numbers")
@@ -285,17 +286,19 @@ class _Columns:
             "numbers" if events.is_numeric or (events.kind == "integer" and is_number) else "pooled"
         )
 
-    def _are_quantities(self, history: str, candidate: str) -> bool:
+    def _are_quantities(self, history: str, candidate: str, histories: Sequence[str]) -> bool:
         """Return whether a history and its candidate hold numbers, and so have differences.
 
-        Those do that the user calls numbers, and those of which either has a fraction.
+        Those do that the user calls numbers, and those of which either has a fraction, or another
+        one of the candidate's ``histories``: for all of them it is a number, or an id.
         """
         events, column = self.facts[history].history, self.facts[candidate]
         are_numbers = events.kind in ("integer", "float") and not events.has_row_times
         are_numbers &= column.kind == "numbers" or (column.kind == "ids" and column.is_whole)
-        is_named = not {*self.numbers}.isdisjoint((history, candidate))
-        has_fraction = events.any_fraction or (column.kind == "numbers" and column.any_other)
-        is_id = not {*self.ids}.isdisjoint((history, candidate))
+        is_named = not {*self.numbers}.isdisjoint((*histories, candidate))
+        has_fraction = any(self.facts[name].history.any_fraction for name in histories)
+        has_fraction |= column.kind == "numbers" and column.any_other
+        is_id = not {*self.ids}.isdisjoint((*histories, candidate))
         return are_numbers and (is_named or has_fraction) and (is_named or not is_id)
 
     def _note_floats(self, name: str, candidate: str) -> str | None:
