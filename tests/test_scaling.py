@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from sklearn_din import HistorySequenceEncoder, attach_history, scan_parquet
 from sklearn_din.encoding.scaling import Moments
 from tests.click_frames import encoder, with_windows
+from tests.fitted_pipelines import make_model
 
 
 def test_numbers_are_standardised_and_missing_ones_indicated_where_the_name_is_free():
@@ -58,6 +59,17 @@ def test_numbers_that_are_compared_have_one_scale_of_all_rows_and_their_events(n
 
 def past_of(frame):
     return [n for cell in frame["hist_price"] for n in cell]
+
+
+@pytest.mark.parametrize("column", ["price", "hist_price"])
+def test_numbers_that_fill_gaps_of_others_leave_predictions_finite(column):
+    frame = with_windows(columns=["item", "price"])
+    model = make_model(encoder(), max_epochs=1).fit(frame, np.arange(len(frame)) % 2)
+    for lowest in (-1e20, float(np.finfo(np.float32).min)):  # what rasters hold for no data
+        filled = [lowest] * len(frame)
+        if column != "price":
+            filled = [np.full(len(cell), lowest) for cell in frame["hist_price"]]
+        assert np.isfinite(model.predict_proba(frame.assign(**{column: filled}))).all()
 
 
 def test_times_elapsed_are_scaled_logs_of_row_time_minus_time():

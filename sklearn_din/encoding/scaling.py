@@ -9,6 +9,7 @@ from sklearn_din.utils.spans import log_elapsed
 FAR_SPREAD = 10  # times the distance of the outer deciles: a spread that most numbers do not have
 OUTER_DECILES = 2.563  # their distance, in standard deviations of a normal distribution
 LINEAR = 5.0  # standard deviations
+MOST = 1e6  # as many: a network multiplies differences by weights that grow with them
 
 
 @dataclass
@@ -132,4 +133,5 @@ class EventScale:
         elif self.has_outliers:
             beyond = np.maximum(np.abs(scaled) - LINEAR, 0)
             scaled = np.clip(scaled, -LINEAR, LINEAR) + np.sign(scaled) * np.log1p(beyond)
+        scaled = np.clip(scaled, -MOST, MOST)
         return np.nan_to_num(scaled, nan=missing).astype(np.float32)
