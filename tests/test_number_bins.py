@@ -102,6 +102,18 @@ def test_missing_and_infinite_numbers_do_not_count():
     assert find_bins(encode(price=np.full(3_000, np.nan))) == {}
 
 
+@pytest.mark.parametrize("dtype", [bool, int, float])
+def test_a_column_of_ones_own_that_says_what_is_missing_leaves_the_bins(dtype):
+    price = np.random.RandomState(0).normal(size=3_000)
+    is_missing = np.arange(3_000) % 3 == 0
+    frame = pd.DataFrame({"price": np.where(is_missing, price.mean(), price)})
+    frame["price_missing"] = is_missing.astype(dtype)
+    counted = np.flatnonzero(~is_missing | (dtype is not float))  # others are ids
+    X = HistorySequenceEncoder().fit_transform(frame)
+    expected = find_bins(encode(price=X["price"][counted]))
+    assert find_bins(X)["price"] == expected["price"]
+
+
 def test_learnt_numbers_levels_of_a_memory_and_few_rows_have_none():
     values = np.random.RandomState(0).normal(size=2_000)
     names = ["user_rate", "user_count", "user_elapsed", "recent_rate", "learnt", "price"]
