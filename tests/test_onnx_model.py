@@ -229,6 +229,15 @@ def test_fixed_vectors_are_in_the_file(layout, tmp_path):
     assert best.tolist() == expected.tolist()
 
 
+def test_ones_own_column_that_says_what_is_missing_may_be_of_ids(layout, tmp_path):
+    frame, y = make_frame(12)
+    frame["price_missing"] = frame["price"].isna()
+    encoder = HistorySequenceEncoder(histories=HISTORIES, separator="|")
+    pipeline = make_model(encoder, max_epochs=1).fit(frame, y)
+    loaded = reload(pipeline, tmp_path, layout)
+    assert_alike(loaded.predict_proba(frame), pipeline.predict_proba(frame))
+
+
 def test_ids_may_be_dates(tmp_path):
     days = pd.date_range("2024-01-01", periods=6).date
     frame = pd.DataFrame({"day": [*days] * 4, "hist_day": [[day] for day in days] * 4})

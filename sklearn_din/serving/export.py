@@ -357,12 +357,12 @@ class _PaddedEvents(Events):
         What is missing or padding is 0, and so are differences from it: each is ``shown * is_there
         - is_shown * of_events``.
         """
-        inputs, candidate = self.writer.inputs, self.writer.schema[name].candidate
-        missing = inputs.get(indicator(candidate), inputs[candidate] * 0.0)
-        is_shown = self.graph.add("Greater", missing, 0.0).where(0.0, 1.0).unsqueeze(1)
-        is_there = inputs[name].call("IsNaN").where(0.0, self.mask)
-        of_events = _fill(inputs[name]) * is_there
-        return inputs[candidate].unsqueeze(1) * is_shown, is_shown, of_events, is_there
+        numbers, candidate = self.writer.numbers, self.writer.schema[name].candidate
+        missing = numbers.get(indicator(candidate), numbers[candidate] * 0.0)
+        is_shown = self.graph.add("Greater", missing, 0.0).where(0.0, 1.0)
+        events = self.writer.inputs[name]
+        is_there = events.call("IsNaN").where(0.0, self.mask)
+        return numbers[candidate] * is_shown, is_shown, _fill(events) * is_there, is_there
 
     def join(self, columns: Sequence[Value]) -> Value:
         return join([*columns], axis=2)
