@@ -11,7 +11,7 @@ from numpy.typing import DTypeLike
 from sklearn_din.features.identities import ids_to_look_up, is_identity
 from sklearn_din.features.lists import Column, IdLists
 from sklearn_din.features.ragged import Ragged
-from sklearn_din.features.schema import KINDS, Schema
+from sklearn_din.features.schema import KINDS, Schema, indicator
 from sklearn_din.features.vectors import Vectors
 from sklearn_din.utils.spans import select_rows
 
@@ -155,6 +155,15 @@ class EncodedFeatures:
         behaviours = {key: ragged.take(rows) for key, ragged in self.behaviours.items()}
         metadata = {name: values[rows] for name, values in self.metadata.items()}
         return self._replace(columns=columns, behaviours=behaviours, **metadata)
+
+    def is_missing(self, name: str) -> np.ndarray:
+        """Return where a number is missing: (n,), bool; nowhere where no training row lacked it.
+
+        A column of ids may have the name of an indicator.
+        """
+        if (missing := indicator(name)) not in self.schema.names("numeric"):
+            return np.zeros(len(self), dtype=bool)
+        return self.columns[missing] > 0
 
     def _read(self, name: str) -> np.ndarray:
         if name in self.columns:

@@ -15,7 +15,7 @@ from torch import Tensor
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.lists import Column, IdLists
 from sklearn_din.features.ragged import Ragged
-from sklearn_din.features.schema import UNKNOWN_ID, Behaviour, indicator
+from sklearn_din.features.schema import UNKNOWN_ID, Behaviour
 
 N_INT32 = 1 << 32
 FOUND_LATER = "lists", "vectors", "rows"  # of a batch, when they are read
@@ -262,10 +262,7 @@ class Batch:
 
     def _find_shown(self, name: str) -> np.ndarray:
         """Return a number of the impressions, NaN where it is missing."""
-        shown, missing = self.X.columns[name], indicator(name)
-        if missing not in self.X.schema.names("numeric"):
-            return shown
-        return np.where(self.X.columns[missing] > 0, np.float32(np.nan), shown)
+        return np.where(self.X.is_missing(name), np.float32(np.nan), self.X.columns[name])
 
     def __len__(self) -> int:
         return self.n_rows

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.level_columns import level_columns
-from sklearn_din.features.schema import indicator
 
 N_BINS = 8
 MOST_BINS = 256  # of all numbers together
@@ -159,8 +158,7 @@ def _find_own(X: EncodedFeatures, name: str, n_bins: int) -> tuple[tuple[float, 
     from sklearn_din.utils.validation import spread  # and pandas
 
     values = np.asarray(spread(X.columns[name], SAMPLED_ROWS), dtype=np.float32)
-    if (missing := indicator(name)) in X.schema.names("numeric"):  # or a column of that name
-        values = values[spread(X.columns[missing], SAMPLED_ROWS) <= 0]
+    values = values[~spread(X.is_missing(name), SAMPLED_ROWS)]
     values = values[np.isfinite(values)]
     if not len(values):
         return ()

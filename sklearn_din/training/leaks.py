@@ -277,9 +277,7 @@ def _single_aucs(X: EncodedFeatures, is_click: np.ndarray) -> dict[str, float]:
             rates = np.where(counts > 0, sums / np.maximum(counts, 1), is_click[~half].mean())
             rows, values = half, rates[values]
         else:
-            rows, is_there = np.ones_like(half), np.ones_like(half)
-            if f"{name}_missing" in X.columns:
-                is_there = X.columns[f"{name}_missing"] == 0
+            rows, is_there = np.ones_like(half), ~X.is_missing(name)
         column = name.removesuffix("_missing")
         column = column if column in X.columns else name
         for chosen in (rows, rows & is_there):

@@ -62,14 +62,12 @@ def _aucs_of_change(
     before: np.ndarray,
 ) -> tuple[float, float] | None:
     """Return the AUCs with the own label and the one before, if they are those of an own count."""
-    values, is_missing = X.columns[name], X.columns.get(f"{name}_missing")
+    values, is_missing = X.columns[name], X.is_missing(name)
     for few in (slice(None, None, -(-len(later) // FEW_PAIRS)), slice(None)):
         first, second = values[earlier[few]], values[later[few]]
-        is_there = np.ones(len(first), dtype=bool)
+        is_there = ~(is_missing[earlier[few]] | is_missing[later[few]])
         if X.schema[name].has_ids:  # in the order of their values
             is_there = (first >= FIRST_KNOWN_ID) & (second >= FIRST_KNOWN_ID)
-        elif is_missing is not None:
-            is_there = (is_missing[earlier[few]] == 0) & (is_missing[later[few]] == 0)
         ranks = rankdata((second - first)[is_there])
         mine, theirs = (_auc(ranks, label[few][is_there]) for label in (own, before))
         excess = abs(mine - 0.5)
