@@ -24,7 +24,9 @@ def run_together(script, folder, *cases):
     context.set_forkserver_preload(SLOW_IMPORTS)
     arguments = [str(HOUSE / "tests" / script), str(folder), *cases]
     children = [
-        context.Process(target=run_script, args=(arguments, variables | {"RANK": str(rank)}))
+        context.Process(
+            target=run_script, args=(arguments, variables | {"RANK": str(rank)}), daemon=True
+        )
         for rank in (0, 1)
     ]
     with patch.dict(os.environ, ONE_THREAD):

@@ -45,6 +45,7 @@ assert len(new) < 10, f"{len(new)} modules of torch: {sorted(new)[:20]}"
 """
 # What fit, predict and save of a frame in memory need; they load no extra.
 CORE = """
+import sys
 import tempfile
 import pandas as pd
 from sklearn.pipeline import make_pipeline
@@ -59,6 +60,8 @@ model = make_pipeline(encoder, DINClassifier(max_epochs=1)).fit(X, y)
 with tempfile.TemporaryDirectory() as folder:
     save(model, f"{folder}/model.din")
     assert (load(f"{folder}/model.din").predict_proba(X) == model.predict_proba(X)).all()
+parts = ("logs", "transformers", "estimator", "saving")
+assert {f"sklearn_din.{part}" for part in parts} <= {*sys.modules}
 """
 GUARD = ("from tests.offline import refuse_networks; refuse_networks()", {"numpy"})
 REST = """
@@ -73,6 +76,8 @@ folder = tempfile.mkdtemp()
 frame, y = make_frame()
 model = fit_pipeline(frame, y)
 model._repr_html_()
+sklearn_din.save(model, f"{folder}/model.din")
+assert (sklearn_din.load(f"{folder}/model.din").predict(frame) == model.predict(frame)).all()
 export_onnx(model, f"{folder}/model.onnx")
 rows = frame[["user", "item", "time"]]
 rows.to_csv(f"{folder}/log.csv", index=False)

@@ -9,7 +9,7 @@ from sklearn_din.utils.spans import log_elapsed
 FAR_SPREAD = 10  # times the distance of the outer deciles: a spread that most numbers do not have
 OUTER_DECILES = 2.563  # their distance, in standard deviations of a normal distribution
 LINEAR = 5.0  # standard deviations
-MOST = 1e6  # as many: a network multiplies differences by weights that grow with them
+MOST = 1e6  # standard deviations: the products of a network overflow with larger numbers
 
 
 @dataclass

@@ -156,15 +156,6 @@ class EncodedFeatures:
         metadata = {name: values[rows] for name, values in self.metadata.items()}
         return self._replace(columns=columns, behaviours=behaviours, **metadata)
 
-    def is_missing(self, name: str) -> np.ndarray:
-        """Return where a number is missing: (n,), bool; nowhere where no training row lacked it.
-
-        A column of ids may have the name of an indicator.
-        """
-        if (missing := indicator(name)) not in self.schema.names("numeric"):
-            return np.zeros(len(self), dtype=bool)
-        return self.columns[missing] > 0
-
     def _read(self, name: str) -> np.ndarray:
         if name in self.columns:
             return _public(self.columns[name])
@@ -304,6 +295,17 @@ def find_runs(X: EncodedFeatures) -> np.ndarray:
         if not behaviour.is_bag:
             changes |= X.behaviours[behaviour.histories].changes()
     return np.concatenate([[0], np.flatnonzero(changes) + 1, [len(X)]])
+
+
+def find_missing_numbers(X: EncodedFeatures, name: str) -> np.ndarray:
+    """Return whether a number of each row is missing: (n,), bool.
+
+    All False where the encoder made no indicator: no training row lacked the number, or a column
+    of ids has that name.
+    """
+    if (missing := indicator(name)) not in X.schema.names("numeric"):
+        return np.zeros(len(X), dtype=bool)
+    return X.columns[missing] > 0
 
 
 def rows_per_pool(X: EncodedFeatures) -> int | None:

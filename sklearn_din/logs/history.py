@@ -443,13 +443,10 @@ class HistoryBuilder(  # type: ignore[call-arg]
         frame = self._check_rows(X, reset=True, learns=True).pandas
         classes = self._find_classes(y)
         events = self._events_among(frame, y, classes)
-        fitted = {
-            "events_": events,
-            "memory_": self._remember(frame, y, classes, memory=None),
-            "classes_": classes,
-            "positive_class_": None if classes is None else classes[1],
-        }
-        self.__dict__.update({"_sorted": None, **fitted})
+        memory = self._remember(frame, y, classes, memory=None)
+        label = None if classes is None else classes[1]
+        fitted = {"_sorted": None, "events_": events, "memory_": memory}
+        self.__dict__.update({**fitted, "classes_": classes, "positive_class_": label})
         return self
 
     @_fit_context(prefer_skip_nested_validation=True)

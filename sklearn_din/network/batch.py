@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sklearn_din.features.encoded import EncodedFeatures
+from sklearn_din.features.encoded import EncodedFeatures, find_missing_numbers
 from sklearn_din.features.lists import Column, IdLists
 from sklearn_din.features.ragged import Ragged
 from sklearn_din.features.schema import UNKNOWN_ID, Behaviour
@@ -262,7 +262,8 @@ class Batch:
 
     def _find_shown(self, name: str) -> np.ndarray:
         """Return a number of the impressions, NaN where it is missing."""
-        return np.where(self.X.is_missing(name), np.float32(np.nan), self.X.columns[name])
+        missing = find_missing_numbers(self.X, name)
+        return np.where(missing, np.float32(np.nan), self.X.columns[name])
 
     def __len__(self) -> int:
         return self.n_rows

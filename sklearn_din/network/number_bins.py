@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sklearn_din.features.encoded import EncodedFeatures
+from sklearn_din.features.encoded import EncodedFeatures, find_missing_numbers
 from sklearn_din.features.level_columns import level_columns
 
 N_BINS = 8
@@ -158,7 +158,7 @@ def _find_own(X: EncodedFeatures, name: str, n_bins: int) -> tuple[tuple[float, 
     from sklearn_din.utils.validation import spread  # and pandas
 
     values = np.asarray(spread(X.columns[name], SAMPLED_ROWS), dtype=np.float32)
-    values = values[~spread(X.is_missing(name), SAMPLED_ROWS)]
+    values = values[~spread(find_missing_numbers(X, name), SAMPLED_ROWS)]
     values = values[np.isfinite(values)]
     if not len(values):
         return ()

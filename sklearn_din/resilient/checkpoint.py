@@ -313,7 +313,8 @@ def write_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
             try:
                 torch.save(dict(state), file)
             except BaseException as error:
-                # torch's writer dies here, as it may still write, or it would abort the process
+                # Free torch's writer while the file is open: it may write once more when it is
+                # freed, and a write to a closed file aborts the process.
                 clear_frames(error.__traceback__)
                 # After a full disk or Ctrl-C, torch fails to close its archive: the first error.
                 first = error.__context__ if isinstance(error, RuntimeError) else None

@@ -6,7 +6,7 @@ from itertools import permutations
 
 import numpy as np
 
-from sklearn_din.features.encoded import EncodedFeatures
+from sklearn_din.features.encoded import EncodedFeatures, find_missing_numbers
 from sklearn_din.features.level_columns import find_levels
 from sklearn_din.features.schema import UNKNOWN_ID
 from sklearn_din.neighbours.blocks import number_users
@@ -47,7 +47,7 @@ def age_levels(X: EncodedFeatures, *, share: float) -> EncodedFeatures:
         elapsed, scale = levels[key].elapsed, X.schema[levels[key].elapsed].elapsed_scale
         waited = (X.times[rows] - X.times[first]) / _second(X.times)
         known = columns[elapsed][rows].astype(np.float64)
-        is_known = columns.get(f"{elapsed}_missing", np.zeros(len(X)))[rows] == 0
+        is_known = ~find_missing_numbers(X, elapsed)[first]
         longer = np.log1p(np.expm1(known) + waited / scale)
         columns[elapsed][rows] = np.where(is_known, longer, known)
     return X._replace(columns=columns)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from sklearn.metrics import roc_auc_score
 
-from sklearn_din.features.encoded import EncodedFeatures
+from sklearn_din.features.encoded import EncodedFeatures, find_missing_numbers
 from sklearn_din.features.identities import ids_to_look_up
 from sklearn_din.features.level_columns import level_columns
 from sklearn_din.features.ragged import Ragged
@@ -277,7 +277,7 @@ def _single_aucs(X: EncodedFeatures, is_click: np.ndarray) -> dict[str, float]:
             rates = np.where(counts > 0, sums / np.maximum(counts, 1), is_click[~half].mean())
             rows, values = half, rates[values]
         else:
-            rows, is_there = np.ones_like(half), ~X.is_missing(name)
+            rows, is_there = np.ones_like(half), ~find_missing_numbers(X, name)
         column = name.removesuffix("_missing")
         column = column if column in X.columns else name
         for chosen in (rows, rows & is_there):

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 from scipy.stats import rankdata
 
-from sklearn_din.features.encoded import EncodedFeatures
+from sklearn_din.features.encoded import EncodedFeatures, find_missing_numbers
 from sklearn_din.features.level_columns import level_columns
 from sklearn_din.features.schema import FIRST_KNOWN_ID
 from sklearn_din.training.label_means import number_keys
@@ -62,10 +62,10 @@ def _aucs_of_change(
     before: np.ndarray,
 ) -> tuple[float, float] | None:
     """Return the AUCs with the own label and the one before, if they are those of an own count."""
-    values, is_missing = X.columns[name], X.is_missing(name)
+    values, missing = X.columns[name], find_missing_numbers(X, name)
     for few in (slice(None, None, -(-len(later) // FEW_PAIRS)), slice(None)):
         first, second = values[earlier[few]], values[later[few]]
-        is_there = ~(is_missing[earlier[few]] | is_missing[later[few]])
+        is_there = ~(missing[earlier[few]] | missing[later[few]])
         if X.schema[name].has_ids:  # in the order of their values
             is_there = (first >= FIRST_KNOWN_ID) & (second >= FIRST_KNOWN_ID)
         ranks = rankdata((second - first)[is_there])
