@@ -108,32 +108,18 @@ def _hashable(value: object) -> Hashable:
     return value if isinstance(value, Hashable) else repr(value)
 
 
-def repeats_memory(events: pd.DataFrame, times: np.ndarray, n_remembered: int) -> np.ndarray:
-    """Mark events of a batch, the rows from ``n_remembered`` on, that repeat a remembered one.
-
-    A batch's copies are counted: of three in the batch and one remembered, one is a repetition.
-    """
-    is_known = np.zeros(len(events), dtype=bool)
-    batch = times[n_remembered:]
-    if len(batch) == 0:
-        return is_known
-    old = times[:n_remembered]  # only events of the batch's span of time can be in both
-    shared = np.flatnonzero((old >= batch.min()) & (old <= batch.max()))
-    rows = np.concatenate([shared, np.arange(n_remembered, len(events))])
-    codes = row_codes(events.take(rows), list(events.columns))
-    is_known[n_remembered:] = is_repetition(codes, len(shared))
-    return is_known
-
-
-def is_repetition(codes: np.ndarray, n_old: int) -> np.ndarray:
-    """Mark new rows that repeat an old one; of three equal new ones and one old, one does.
+def find_told(codes: np.ndarray, n_old: int, copies: np.ndarray | None = None) -> np.ndarray:
+    """Return the old row that each new one is: the k-th of equal ones the k-th, -1 if none.
 
     codes : (n_rows,), equal for equal rows, of which the first ``n_old`` are old
+    copies : (n_new,), k from 0; None counts
 
-    >>> is_repetition(np.array([0, 1, 1, 1, 2]), 2)
-    array([ True, False, False])
+    >>> find_told(np.array([0, 1, 1, 1, 2]), 2)
+    array([ 1, -1, -1])
     """
-    times_old = np.bincount(codes[:n_old], minlength=codes.max(initial=0) + 1)
-    new = codes[n_old:]
-    copy = pd.Series(new).groupby(new).cumcount().to_numpy()
-    return copy < times_old[new]
+    old, new = codes[:n_old], codes[n_old:]
+    n_equal = np.bincount(old, minlength=codes.max(initial=0) + 1)
+    copy = pd.Series(new).groupby(new).cumcount().to_numpy() if copies is None else copies
+    place = (np.cumsum(n_equal) - n_equal)[new] + copy
+    is_there = copy < n_equal[new]
+    return np.append(np.argsort(old, kind="stable"), -1)[np.where(is_there, place, -1)]

@@ -20,13 +20,13 @@ from sklearn.utils.validation import (
 )
 
 from sklearn_din.logs.aggregates import with_known_times
+from sklearn_din.logs.appended_events import tell_events
 from sklearn_din.logs.clocks import note_clocks
 from sklearn_din.logs.distinct import (
     SEEN_EVENTS,
     note_labels,
     note_repeats,
     note_spelling,
-    repeats_memory,
 )
 from sklearn_din.logs.row_memory import RowMemory
 from sklearn_din.logs.timeline import Past, Timeline
@@ -442,8 +442,9 @@ class HistoryBuilder(  # type: ignore[call-arg]
         """Store the events among the rows of X, replacing earlier ones."""
         frame = self._check_rows(X, reset=True, learns=True).pandas
         classes = self._find_classes(y)
-        events = self._events_among(frame, y, classes)
-        memory = self._remember(frame, y, classes, memory=None)
+        log, is_event = self._events_among(frame, y, classes)
+        events = log[is_event == 1].reset_index(drop=True)
+        memory, _ = self._remember(frame, y, classes, memory=None)
         label = None if classes is None else classes[1]
         fitted = {"_sorted": None, "events_": events, "memory_": memory}
         self.__dict__.update({**fitted, "classes_": classes, "positive_class_": label})
@@ -451,33 +452,26 @@ class HistoryBuilder(  # type: ignore[call-arg]
 
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X: IntoDataFrame, y: ArrayLike | None = None) -> Self:
-        """Append the events among the rows of X to those already remembered.
+        """Remember the rows of X beside those already remembered.
 
-        An event that is remembered already, with the same user, time and history columns, is not
-        appended again, so a batch may be sent twice. Of an event that occurs twice in the batch
-        and once in the memory, one is appended. A column that was not there at fit is an error.
+        The k-th of rows that are equal in user, time and the columns named is the k-th of those
+        remembered: its label replaces that one's, so a batch may be sent twice, and what was 0 or
+        missing may become 1. A missing label says nothing. Levels change from when it was known on,
+        without ``known`` from the newest moment told so far on; those of earlier moments stay. A
+        row may become an event, or cease to be one. Rows of one call are different rows. A builder
+        without levels remembers events alone. A column that was not there at fit is an error.
         """
         if not hasattr(self, "events_"):
             return self.fit(X, y)
-        from sklearn_din.logs.appended_events import append_events
-
         given = CallerFrame(X, name="X").pandas
         refuse_new_columns(given.columns, {*self.feature_names_in_, *self._request.new_names})
         frame = self._check_rows(X, reset=False, learns=True).pandas
-        n_remembered = len(self.events_)
-        new = self._events_among(frame, y, self.classes_)
-        memory = self._remember(frame, y, self.classes_, memory=self.memory_)
-        warn_of([note_clocks(new[self.time], self.events_[self.time], are_of_fit=True)])
-        events = append_events(self.events_, new, user=self.user, time=self.time)
-        label = f"{self.time!r} of the old and new events together"
-        times, _, _ = check_times(events[self.time], name=label)
-        is_known = repeats_memory(events, times, n_remembered)
-        if is_known.any():
-            warn_user(
-                f"{int(is_known.sum())} of {len(events) - n_remembered} events were remembered "
-                "already (the same user, time and history columns): they are not appended again.",
-            )
-            events = events[~is_known].reset_index(drop=True)
+        log, is_event = self._events_among(frame, y, self.classes_)
+        memory, was_event = self._remember(frame, y, self.classes_, memory=self.memory_)
+        new = log[self.time][is_event == 1]
+        warn_of([note_clocks(new, self.events_[self.time], are_of_fit=True)])
+        names = {"user": self.user, "time": self.time}
+        events = tell_events(self.events_, log, is_event, was_event, **names)
         self.__dict__.update({"_sorted": None, "events_": events, "memory_": memory})
         return self
 
@@ -591,15 +585,19 @@ class HistoryBuilder(  # type: ignore[call-arg]
         classes: np.ndarray | None,
         *,
         memory: RowMemory | None,
-    ) -> RowMemory | None:
-        """Return a memory of what came of rows, with those of X; None: without earlier rows."""
+    ) -> tuple[RowMemory | None, np.ndarray | None]:
+        """Return a memory of what came of rows, with those of X, and which of these were events.
+
+        memory : None: without earlier rows
+        was_event : (n_rows,), None where nothing remembers it
+        """
         if self.levels is None:
             if self.known is not None:
                 raise ValueError(
                     f"known={self.known!r} says from when on labels count in levels, and there are "
                     "none: set levels='auto', or known=None."
                 )
-            return None
+            return None, None
         values, names = _values_of_labels(y, classes)
         check_consistent_length(X, values)
         at_known = with_known_times(X, self.time, self.known, name="X")
@@ -625,14 +623,21 @@ class HistoryBuilder(  # type: ignore[call-arg]
                 "y must hold labels as at fit, zeros and ones in as many columns, got "
                 f"{len(names)} columns."
             )
-        return memory.append(X, self.time, values, known=self.known)[0]
+        newer, before = memory.append(X, self.time, values, known=self.known)
+        was_event = before >= 0
+        if self.events == "positive":
+            event = classes[1] if len(names) > 1 and classes is not None else 1
+            was_event[was_event] = memory.values[before[was_event], 0] == event
+        return newer, was_event
 
     def _events_among(
         self, X: pd.DataFrame, y: ArrayLike | None, classes: np.ndarray | None
-    ) -> pd.DataFrame:
+    ) -> tuple[pd.DataFrame, np.ndarray]:
+        """Return rows as events, and which are: 1, 0, or NaN where the label is missing."""
         log = X[list(dict.fromkeys([self.user, self.time, *self._request.columns]))]
+        log, is_event = log.reset_index(drop=True), np.ones(len(log))
         if classes is None:
-            return log.reset_index(drop=True)
+            return log, is_event
         labels = _check_labels(y)
         check_consistent_length(X, labels)
         is_other = ~pd.Series(labels).isin(classes).to_numpy() & pd.notna(labels)
@@ -641,8 +646,9 @@ class HistoryBuilder(  # type: ignore[call-arg]
             raise ValueError(
                 f"y has labels {unseen} that were not seen at fit: {classes.tolist()}."
             )
-        is_event = labels == classes[1] if self.events == "positive" else np.full(len(log), True)
-        return log[is_event].reset_index(drop=True)
+        if self.events == "positive":
+            is_event = np.where(pd.isna(labels), np.nan, labels == classes[1]).astype(np.float64)
+        return log, is_event
 
     def _get_fitted(self, attributes: dict[str, Any]) -> dict[str, Any] | None:
         if "events_" not in attributes:
