@@ -108,18 +108,19 @@ def _hashable(value: object) -> Hashable:
     return value if isinstance(value, Hashable) else repr(value)
 
 
-def find_told(codes: np.ndarray, n_old: int, copies: np.ndarray | None = None) -> np.ndarray:
+def find_told(codes: np.ndarray, n_old: int, n_earlier: np.ndarray | int = 0) -> np.ndarray:
     """Return the old row that each new one is: the k-th of equal ones the k-th, -1 if none.
 
     codes : (n_rows,), equal for equal rows, of which the first ``n_old`` are old
-    copies : (n_new,), k from 0; None counts
+    n_earlier : (n_codes,), of the new rows, how many come before these
 
     >>> find_told(np.array([0, 1, 1, 1, 2]), 2)
     array([ 1, -1, -1])
     """
     old, new = codes[:n_old], codes[n_old:]
     n_equal = np.bincount(old, minlength=codes.max(initial=0) + 1)
-    copy = pd.Series(new).groupby(new).cumcount().to_numpy() if copies is None else copies
+    earlier = np.broadcast_to(n_earlier, n_equal.shape)[new]
+    copy = pd.Series(new).groupby(new).cumcount().to_numpy() + earlier
     place = (np.cumsum(n_equal) - n_equal)[new] + copy
     is_there = copy < n_equal[new]
     return np.append(np.argsort(old, kind="stable"), -1)[np.where(is_there, place, -1)]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -82,6 +83,18 @@ def sum_by_group(numbers: np.ndarray, groups: np.ndarray) -> np.ndarray:
     for group in np.unique(groups[~np.isfinite(numbers)]):
         sums[groups == group] = np.cumsum(numbers[groups == group])
     return sums
+
+
+@dataclass
+class Call:
+    """Rows told in parts that are rows of one call.
+
+    newest : the moment from which on labels count at the earliest that replace others
+    n_equal : how many rows were told so far, by their hash
+    """
+
+    newest: float
+    n_equal: Counter[int] = field(default_factory=Counter)
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,7 +188,7 @@ class RowMemory:
         values: np.ndarray,
         *,
         known: str | None = None,
-        copies: np.ndarray | None = None,
+        call: Call | None = None,
     ) -> tuple[RowMemory, np.ndarray]:
         """Return a memory of further rows, too, and the row that each one was here, -1 if none.
 
@@ -184,7 +197,7 @@ class RowMemory:
         of all on.
 
         values : (n_rows, n_labels), NaN where a label is missing
-        copies : (n_rows,), k; None counts within these rows
+        call : of which these rows are the next ones; None: of their own
         before : (n_rows,), the number of the row's last telling
         """
         memory, (times, moments) = self._align([frame[time], frame[known or time]])
@@ -194,8 +207,12 @@ class RowMemory:
         given: dict[str, Any] = {"times": times, "known": moments, "values": values}
         given["replaces"] = np.full(len(times), -1)
         batch = replace(memory, kinds=kinds, hashes=hashes, **given)
-        before = memory._find_told(batch, copies)
-        batch, changes = memory._replace_by(batch, before, is_known=known is not None)
+        before = memory._find_told(batch, Counter() if call is None else call.n_equal)
+        newest = moments  # from when on a label that replaces another one counts
+        if known is None and len(moments):
+            all_known = memory.known.max(initial=moments.max())
+            newest = np.maximum(moments, all_known if call is None else call.newest)
+        batch, changes = memory._replace_by(batch, before, newest)
         is_news = changes.any(axis=(1, 2)) | (before < 0)
         batch, changes = batch._take(np.flatnonzero(is_news)), changes[is_news]
         joined: dict[str, Any] = {
@@ -322,8 +339,11 @@ class RowMemory:
                 "Use pd.to_datetime, or tz_localize / tz_convert."
             )
 
-    def _find_told(self, batch: RowMemory, copies: np.ndarray | None) -> np.ndarray:
-        """Return the last telling of the row that each one of a batch is here, -1 if none."""
+    def _find_told(self, batch: RowMemory, n_equal: Counter[int]) -> np.ndarray:
+        """Return the last telling of the row that each one of a batch is here, -1 if none.
+
+        n_equal : rows that come before those of the batch, by hash; these are added
+        """
         if not len(batch.times):
             return np.empty(0, dtype=np.int64)
         is_near = (self.times >= batch.times.min()) & (self.times <= batch.times.max())
@@ -335,13 +355,16 @@ class RowMemory:
                 (batch.hashes, batch.times),
             )
         ]
-        place = find_told(pd.factorize(np.concatenate(hashes))[0], len(near), copies)
+        codes, values = pd.factorize(np.concatenate(hashes))
+        earlier = np.array([n_equal[value] for value in values.tolist()]) if n_equal else 0
+        n_equal.update(hashes[1].tolist())
+        place = find_told(codes, len(near), earlier)
         last, again = np.arange(len(self.times) + 1), np.flatnonzero(self.replaces >= 0)
         last[-1], last[self.replaces[again]] = -1, again  # of several the last one
         return last[np.append(near, -1)[place]]
 
     def _replace_by(
-        self, batch: RowMemory, before: np.ndarray, *, is_known: bool
+        self, batch: RowMemory, before: np.ndarray, newest: np.ndarray
     ) -> tuple[RowMemory, np.ndarray]:
         """Return rows of a batch as they stand behind those here, and how they change sums.
 
@@ -351,9 +374,7 @@ class RowMemory:
         old = before[again]
         values, known, replaces = batch.values.copy(), batch.known.copy(), batch.replaces.copy()
         values[again] = np.where(np.isnan(values[again]), self.values[old], values[again])
-        if not is_known and len(again):
-            known[again] = max(self.known.max(), known.max())
-        known[again] = np.maximum(known[again], self.known[old])
+        known[again] = np.maximum(newest[again], self.known[old])
         replaces[again] = np.where(self.replaces[old] < 0, old, self.replaces[old])
         changes = _count_and_sum(values)
         changes[again] -= _count_and_sum(self.values[old])
