@@ -1,6 +1,7 @@
 """What a fitted Pipeline remembers of rows that have come since, while its weights stay."""
 
 import copy
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -10,10 +11,11 @@ from sklearn.base import BaseEstimator
 from sklearn.pipeline import Pipeline
 
 from sklearn_din.inspection.fitted import flat_steps, unwrap
+from sklearn_din.logs.aggregates import with_known_times
 from sklearn_din.logs.history import HistoryBuilder
 from sklearn_din.utils.compat import _safe_indexing
 from sklearn_din.utils.frames import CallerFrame
-from sklearn_din.utils.validation import check_frame, check_times, read_span
+from sklearn_din.utils.validation import check_frame, check_times, read_span, unit_ratio
 
 Model = TypeVar("Model", bound=BaseEstimator)
 
@@ -86,7 +88,8 @@ def live_predictions(
     """Return what a fitted model would have said of later rows, told in between what came of them.
 
     The rows are cut into periods by time. Those of each period are predicted by what was known
-    when it began; then the model remembers them (:func:`remember`). This is what a test on later
+    when it began: the model remembers (:func:`remember`) rows of earlier periods, or, where its
+    HistoryBuilder has ``known``, those whose label was known by then. This is what a test on later
     rows should measure for a model that is told each evening what happened: predicting all of them
     at once leaves its memory at the end of training.
 
@@ -123,31 +126,37 @@ def live_predictions(
     """
     learner, _ = unwrap(model, purpose="live_predictions")
     steps = flat_steps(learner) if isinstance(learner, Pipeline) else iter([learner])
-    time = next((step.time for step in steps if isinstance(step, HistoryBuilder)), None)
-    if time is None:
-        remember(model, X, y)  # raises
+    builder = next((step for step in steps if isinstance(step, HistoryBuilder)), None)
+    if builder is None:
+        return np.asarray(remember(model, X, y))  # raises
     shown = CallerFrame(X, name="X")
-    check_frame(shown.pandas, [time], name="X")
-    periods = _periods(shown.pandas[time], every)
+    check_frame(shown.pandas, [builder.time], name="X")
+    known = with_known_times(shown.pandas, builder.time, builder.known, name="X")
+    periods, known_in = _periods([shown.pandas[builder.time], known[builder.time]], every)
     predictions: list[np.ndarray] = []
     rows: list[np.ndarray] = []
+    last = -1
     for period in np.unique(periods):
+        if len(new := np.flatnonzero((known_in >= last) & (known_in < period))):
+            model = remember(model, shown.take(new), _safe_indexing(y, new))
         rows.append(np.flatnonzero(periods == period))
-        part, labels = shown.take(rows[-1]), _safe_indexing(y, rows[-1])
-        predictions.append(_predict(model, part))
-        model = remember(model, part, labels)
+        predictions.append(_predict(model, shown.take(rows[-1])))
+        last = period
     joined = np.concatenate(predictions)
     joined[np.concatenate(rows)] = joined.copy()
     return joined
 
 
-def _periods(times: Any, every: float | str) -> np.ndarray:
-    """Return the number of each row's period."""
-    values, unit, _ = check_times(times, name=f"X[{times.name!r}]")
+def _periods(columns: Sequence[Any], every: float | str) -> list[np.ndarray]:
+    """Return the number of the period of each row's time, and of other columns of times."""
+    read = [check_times(times, name=f"X[{times.name!r}]") for times in columns]
+    unit = max((unit for _, unit, _ in read), key=lambda unit: unit_ratio(unit, "s"))
     length, exact = read_span(every, unit=unit, name="every", example="1D")
     if not exact > 0:
         raise ValueError(f"every must be positive, got {every!r}.")
-    return (values - values.min()) // (length if unit is None else max(length, 1))
+    values = [times * unit_ratio(unit, own) for times, own, _ in read]
+    period = length if unit is None else max(length, 1)
+    return [(times - values[0].min()) // period for times in values]
 
 
 def _predict(model: Any, X: Any) -> np.ndarray:
