@@ -1,4 +1,6 @@
-"""Consistency of the clocks of two tables: different units, or coarser granularity."""
+"""Consistency of the clocks of two tables: different units, coarser granularity, or one early."""
+
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -6,6 +8,9 @@ import pandas as pd
 from sklearn_din.utils.validation import UNITS_PER_SECOND, datetime_index, spread, unix_unit
 
 MANY_ROWS = 20
+TWINS = 5  # rows told before one, that are looked at
+EARLY = 0.4  # of the rows that have any of them
+FEW = 0.05  # of all rows
 CHECKED_ROWS = 10_000
 GRAINS = {"days": (86_400, "D"), "hours": (3_600, "h"), "minutes": (60, "min")}
 YEAR = 365.25 * 86_400
@@ -14,19 +19,20 @@ JUST_AFTER = 1.0  # seconds behind a whole hour or day: the moment after its las
 
 
 def note_clocks(
-    impressions: pd.Series, events: pd.Series, *, are_of_fit: bool = False
+    impressions: pd.Series,
+    events: pd.Series,
+    names: tuple[str, str] = ("impressions", "events"),
 ) -> str | None:
     """Return what to say of two columns of times that are compared, if anything.
 
     Events of a coarser grain, or in a unit whose numbers are smaller, lie before impressions that
-    they came with, so that a click is in its own history. Events that ``are_of_fit`` stay as they
-    are: what is called X gets their unit.
+    they came with, so that a click is in its own history. ``names`` are those of the two; what is
+    called X gets the unit of what is not.
 
     >>> days = pd.Series(pd.date_range("2024-01-01", periods=20))
     >>> note_clocks(days + pd.Timedelta("7h"), days)[:53]
     'the times of events are whole days, those of impressi'
     """
-    names = ("X", "the events of fit") if are_of_fit else ("impressions", "events")
     shown, log = spread(impressions, CHECKED_ROWS), spread(events, CHECKED_ROWS)
     if min(len(shown), len(log)) < MANY_ROWS:
         return None
@@ -35,7 +41,7 @@ def note_clocks(
         factors = [UNITS_PER_SECOND[str(unit)] for unit in units]
         table = names[factors[0] > factors[1]]
         change = f"* {max(factors) // min(factors)}"
-        if table == names[1] and are_of_fit:
+        if "X" in names and table != "X":
             table, change = "X", change.replace("*", "//")
         return (
             f"the times of {names[0]} look like {units[0]} since 1970 and those of {names[1]} like "
@@ -67,12 +73,77 @@ def _note_grain(
             return None
         floored = f".dt.floor({letter!r})" if is_date else f" // {n_seconds} * {n_seconds}"
         rows = "the impressions" if names[0] == "impressions" else names[0]
+        advice = f"Floor {rows} as well, {names[0]}[{time!r}]{floored}."
+        if names[1] == "X":
+            advice = "Give each row the time at which it was shown."
         return (
             f"the times of {names[1]} are whole {grain}, those of {names[0]} are not: what "
             "happened later in the same one counts as the past, and so does the impression's own "
-            f"click. Floor {rows} as well, {names[0]}[{time!r}]{floored}."
+            f"click. {advice}"
         )
     return None
+
+
+def note_early(
+    shown: tuple[np.ndarray, np.ndarray],
+    told: tuple[np.ndarray, np.ndarray, np.ndarray],
+    unit: str | None,
+    name: object,
+) -> str | None:
+    """Return what to say where labels were told at times shortly before those of their own rows.
+
+    Then most rows that have an equal one before them have one exactly so long before them, and
+    hardly any has one at its own time, as rows have of people who come back or try again, or that
+    were logged twice.
+
+    shown : hashes of rows that are no later than all that was told, and their times
+    told : hashes of rows, their times, and from when on each counts
+    """
+    n_rows, times = len(shown[0]), shown[1]
+    if n_rows < MANY_ROWS:
+        return None
+    per_second = UNITS_PER_SECOND.get(unit or "", 1)
+    lags = np.round(_find_lags(shown, told) / per_second, 3)
+    values, n_of = np.unique(lags[lags > 0], return_counts=True)
+    n, n_own = n_of.max(initial=0), (lags == 0).any(axis=0).sum()
+    n_earlier = (lags > 0).any(axis=0).sum()
+    if n < max(MANY_ROWS, EARLY * n_earlier, FEW * n_rows, n_own / FEW):
+        return None
+    lag = values[n_of.argmax()]
+    if lag * MANY_ROWS > (times.max() - times.min()) / per_second:
+        return None
+    by = f"{lag:g}" if unit is None else f"pd.Timedelta({lag:g}, 's')"
+    return (
+        f"{n} of {n_rows} rows have a row of the same user and columns that was told {by} before "
+        f"them, and {n_own} one at their own time: that clock is early, so that what came of each "
+        f"row counts as its past. Add {by} to {name!r} of what is told."
+    )
+
+
+def _find_lags(
+    shown: tuple[np.ndarray, np.ndarray], told: tuple[np.ndarray, np.ndarray, np.ndarray]
+) -> np.ndarray:
+    """Return how long before each row the last equal ones were told, of those that count for it.
+
+    lags : (TWINS, n_rows), in any order of rows; 0 for its own time, NaN where there is none
+    """
+    hashes, times = shown
+    is_near = np.isin(told[0], hashes)
+    own, moments, known = (column[is_near] for column in told)
+    in_turn = np.lexsort((moments, own))
+    own, moments, known = own[in_turn], moments[in_turn], known[in_turn]
+    is_shown = np.arange(len(own) + len(hashes)) >= len(own)
+    order = np.lexsort((is_shown, np.append(moments, times), np.append(own, hashes)))
+    row = order[is_shown[order]] - len(own)
+    until = np.cumsum(~is_shown[order])[is_shown[order]]  # how many were told before, or with it
+    lags = np.full((TWINS, len(hashes)), np.nan)
+    for back, lag in enumerate(lags):
+        at = np.flatnonzero(until > back)
+        before, now = until[at] - 1 - back, times[row[at]]
+        counts = (known[before] < now) | (moments[before] == now)
+        counts &= own[before] == hashes[row[at]]
+        lag[at[counts]] = (now - moments[before])[counts]
+    return lags
 
 
 def _seconds(times: pd.Series, unit: str | None) -> np.ndarray | None:
@@ -81,3 +152,13 @@ def _seconds(times: pd.Series, unit: str | None) -> np.ndarray | None:
         stamps = datetime_index(times).tz_localize(None)
         return stamps.asi8 / UNITS_PER_SECOND[stamps.unit]
     return None if unit is None else times.to_numpy(np.float64) / UNITS_PER_SECOND[unit]
+
+
+def same_rows(impressions: pd.DataFrame, events: pd.DataFrame, columns: Sequence[str]) -> bool:
+    """Return whether two frames agree row by row in these columns."""
+    if impressions is events:
+        return True
+    if len(impressions) != len(events):
+        return False
+    pairs = [(impressions[column].array, events[column].array) for column in columns]
+    return all(ours.dtype == theirs.dtype and ours.equals(theirs) for ours, theirs in pairs)

@@ -21,7 +21,7 @@ from sklearn.utils.validation import (
 
 from sklearn_din.logs.aggregates import with_known_times
 from sklearn_din.logs.appended_events import tell_events
-from sklearn_din.logs.clocks import note_clocks
+from sklearn_din.logs.clocks import note_clocks, same_rows
 from sklearn_din.logs.distinct import (
     SEEN_EVENTS,
     note_labels,
@@ -60,6 +60,7 @@ from sklearn_din.utils.warnings import log_once, warn_of, warn_user
 Reason = Literal["users", "times"]
 MANY_ROWS = 10  # where fewer have no past, it may be by chance
 SHOWN_CLASSES = 5
+OF_FIT = ("X", "the events of fit")
 LEARNT = (
     "events_",
     "memory_",
@@ -308,16 +309,6 @@ def note_all_empty(reason: Reason | None, user: str, time: str) -> str | None:
     )
 
 
-def same_rows(impressions: pd.DataFrame, events: pd.DataFrame, columns: Sequence[str]) -> bool:
-    """Return whether two frames agree row by row in these columns."""
-    if impressions is events:
-        return True
-    if len(impressions) != len(events):
-        return False
-    pairs = [(impressions[column].array, events[column].array) for column in columns]
-    return all(ours.dtype == theirs.dtype and ours.equals(theirs) for ours, theirs in pairs)
-
-
 @dataclass(kw_only=True, eq=False, repr=False)
 class HistoryBuilderParameters:
     """Parameters of HistoryBuilder; those without a default are required."""
@@ -468,8 +459,9 @@ class HistoryBuilder(  # type: ignore[call-arg]
         frame = self._check_rows(X, reset=False, learns=True).pandas
         log, is_event = self._events_among(frame, y, self.classes_)
         memory, was_event = self._remember(frame, y, self.classes_, memory=self.memory_)
-        new = log[self.time][is_event == 1]
-        warn_of([note_clocks(new, self.events_[self.time], are_of_fit=True)])
+        earlier, times = self.events_[self.time], log[self.time]
+        clocks = note_clocks(times[is_event == 1], earlier, OF_FIT)
+        warn_of([clocks or note_clocks(earlier, times, ("the rows of fit", "X"))])
         names = {"user": self.user, "time": self.time}
         events = tell_events(self.events_, log, is_event, was_event, **names)
         self.__dict__.update({"_sorted": None, "events_": events, "memory_": memory})
@@ -486,7 +478,10 @@ class HistoryBuilder(  # type: ignore[call-arg]
             cached = self._sorted = events, *sorted_log
         _, timeline, log = cached
         past = timeline.past(shown.pandas, max_age=self.max_age)
-        warn_of([note_clocks(shown.pandas[self.time], events[self.time], are_of_fit=True)])
+        clocks = note_clocks(shown.pandas[self.time], events[self.time], OF_FIT)
+        if clocks is None and memory is not None:
+            clocks = memory.note_early(shown.pandas, self.time)
+        warn_of([clocks])
         if why_all_empty(shown.pandas, timeline, past, self.user) == "users":
             warn_user(
                 f"every history is empty: no {self.user!r} of these {len(past.end)} rows was among "

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from sklearn_din.features.level_columns import RATES, RECENT
+from sklearn_din.logs.clocks import CHECKED_ROWS, MANY_ROWS, note_early
 from sklearn_din.logs.distinct import find_told
 from sklearn_din.logs.timeline import (
     search_in_order,
@@ -25,6 +26,7 @@ from sklearn_din.utils.shrinkage import N_SUMS, average_and_prior, changes_of_su
 from sklearn_din.utils.validation import (
     UNITS_PER_SECOND,
     check_times,
+    spread,
     unit_ratio,
 )
 
@@ -278,6 +280,19 @@ class RowMemory:
             )
             for n, label in enumerate(self.labels)
         }
+
+    def note_early(self, frame: pd.DataFrame, time: str) -> str | None:
+        """Return what to say where these rows' own labels were told before them."""
+        times, unit, _ = check_times(frame[time], name=f"X[{time!r}]", unit=self.unit)
+        ratio = unit_ratio(unit, self.unit)
+        is_meant = times <= ratio * self.times.max(initial=times.min(initial=0) // ratio - 1)
+        rows = spread(np.flatnonzero(is_meant), CHECKED_ROWS)
+        if len(rows) < MANY_ROWS:
+            return None
+        some, first = frame.iloc[rows], np.flatnonzero(self.replaces < 0)
+        hashes = mix_hashes([self.hash_column(name, some[name]) for name in self.columns])
+        told = mix_hashes([*self.hashes[:, first]]), ratio * self.times[first]
+        return note_early((hashes, times[rows]), (*told, ratio * self.known[first]), unit, time)
 
     def check(self) -> None:
         """Raise ValueError where the parts do not fit each other."""
