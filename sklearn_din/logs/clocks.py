@@ -146,6 +146,22 @@ def _find_lags(
     return lags
 
 
+def note_far(times: pd.Series, events: pd.Series) -> str | None:
+    """Return what to say of times that are decades away from those of events."""
+    unit = unix_unit(spread(events, CHECKED_ROWS))
+    own, log = _seconds(times, unit), _seconds(events, unit)
+    if own is None or log is None or not len(log):
+        return None
+    is_far = np.abs(own - np.median(log)) > 20 * YEAR
+    if not is_far.any():
+        return None
+    return (
+        f"{is_far.sum()} rows are decades away from all others, such as one of "
+        f"{times.iloc[int(is_far.argmax())]}: such a row counts for all later ones, or for none. "
+        "Leave it out, or give it its own time."
+    )
+
+
 def _seconds(times: pd.Series, unit: str | None) -> np.ndarray | None:
     """Return times as seconds of the clock on the wall; None for numbers of no known unit."""
     if getattr(times.dtype, "kind", None) == "M":

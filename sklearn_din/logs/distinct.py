@@ -1,6 +1,6 @@
 """Distinct values and distinct rows as codes."""
 
-from collections.abc import Collection, Hashable, Sequence
+from collections.abc import Collection, Hashable, Iterator, Sequence
 
 import numpy as np
 import pandas as pd
@@ -14,6 +14,7 @@ SEEN_VALUES = 1_000  # whose kind, or spelling, stands for all
 LEAST_USERS = 3  # with another spelling
 MOST_USERS = 200_000  # whose spelling is compared
 MANY_EVENTS = 10
+MANY_ROWS = 1_000
 NEARLY_ALL = 0.9
 
 
@@ -61,6 +62,44 @@ def note_repeats(some: pd.DataFrame, columns: Sequence[str]) -> str | None:
     )
 
 
+def note_sampled(owners: pd.DataFrame, values: np.ndarray) -> str | None:
+    """Return what to say of levels of negatives that were sampled: as many behind each click.
+
+    owners : user and time of each row
+    values : (n_rows, n_labels), 1 for a click
+    """
+    clicks = np.flatnonzero(values[:, 0] == 1)
+    n_rows, n = len(values), len(values) // max(len(clicks), 1)
+    if len(clicks) < MANY_EVENTS or n < 2 or n * len(clicks) != n_rows:
+        return None
+    own = np.arange(n_rows) // n * n  # the click before each row
+    if not np.array_equal(clicks, np.unique(own)) or np.isnan(values[:, 0]).any():
+        return None
+    codes = row_codes(owners, [*owners])
+    if (codes != codes[own]).any():
+        return None
+    return (
+        f"each click has {n - 1} rows without one behind it, of its user and time, as of "
+        "sample_negatives: rates of sampled rows tell nothing. Set levels=None."
+    )
+
+
+def note_unique(X: pd.DataFrame, columns: Sequence[str]) -> Iterator[str]:
+    """Yield what to say of columns whose every value is of one row."""
+    for name in columns if len(X) >= MANY_ROWS else ():
+        if not holds_lists(X[name]) and X[name].is_unique:
+            yield (
+                f"{name!r} has another value in each of {len(X)} rows: no level or history can "
+                "tell anything of the next one. Leave it out of columns and levels."
+            )
+
+
+def holds_lists(column: pd.Series) -> bool:
+    """Return whether the first value of a column is a list."""
+    first = column.dropna().iloc[:1].tolist()
+    return bool(first) and isinstance(first[0], list | tuple | np.ndarray)
+
+
 def note_labels(events: pd.DataFrame, names: Collection[str]) -> str | None:
     """Return what to say of a column of zeros and ones in a log of which each row is a click.
 
@@ -87,7 +126,7 @@ def note_labels(events: pd.DataFrame, names: Collection[str]) -> str | None:
     return None
 
 
-def note_spelling(shown: pd.Series, known: pd.Index) -> str | None:
+def note_spelling(shown: pd.Series, known: pd.Index, what: str = "users") -> str | None:
     """Return what to say of users without an event who are ``known`` in another spelling."""
     users = pd.unique(plain_values(spread(shown, SEEN_EVENTS).dropna()))
     users = users[known.get_indexer(pd.Index(users, dtype=users.dtype)) < 0]
@@ -97,7 +136,7 @@ def note_spelling(shown: pd.Series, known: pd.Index) -> str | None:
     if pair is None:
         return None
     return (
-        f"users of impressions such as {pair[0]!a} have no events, and {pair[1]!a} has: write "
+        f"{what} of impressions such as {pair[0]!a} have no events, and {pair[1]!a} has: write "
         f"{shown.name!r} in one way in both tables (spaces, upper case, prefixes, leading zeros)."
     )
 

@@ -1,5 +1,6 @@
 """History columns: the events of each impression's user strictly before it."""
 
+import copy
 from collections.abc import Sequence
 from dataclasses import MISSING, dataclass
 from functools import singledispatch
@@ -24,9 +25,12 @@ from sklearn_din.logs.appended_events import tell_events
 from sklearn_din.logs.clocks import note_clocks, same_rows
 from sklearn_din.logs.distinct import (
     SEEN_EVENTS,
+    holds_lists,
     note_labels,
     note_repeats,
+    note_sampled,
     note_spelling,
+    note_unique,
 )
 from sklearn_din.logs.row_memory import RowMemory
 from sklearn_din.logs.timeline import Past, Timeline
@@ -41,6 +45,7 @@ from sklearn_din.utils.compat import (
 )
 from sklearn_din.utils.estimator_state import EstimatorState, check_feature_names, check_keys
 from sklearn_din.utils.frames import CallerFrame, list_types
+from sklearn_din.utils.keys import Keys
 from sklearn_din.utils.scan import Scan
 from sklearn_din.utils.typed_fields import from_dict
 from sklearn_din.utils.validation import (
@@ -431,7 +436,7 @@ class HistoryBuilder(  # type: ignore[call-arg]
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X: IntoDataFrame, y: ArrayLike | None = None) -> Self:
         """Store the events among the rows of X, replacing earlier ones."""
-        frame = self._check_rows(X, reset=True, learns=True).pandas
+        frame = self._check_rows(X, None).pandas
         classes = self._find_classes(y)
         log, is_event = self._events_among(frame, y, classes)
         events = log[is_event == 1].reset_index(drop=True)
@@ -456,21 +461,36 @@ class HistoryBuilder(  # type: ignore[call-arg]
             return self.fit(X, y)
         given = CallerFrame(X, name="X").pandas
         refuse_new_columns(given.columns, {*self.feature_names_in_, *self._request.new_names})
-        frame = self._check_rows(X, reset=False, learns=True).pandas
+        return self._tell(X, y, self.feature_names_in_)
+
+    def _tell(self, X: IntoDataFrame, y: ArrayLike | None, names: Sequence[str]) -> Self:
+        """Remember rows, of which these columns are taken."""
+        frame = self._check_rows(X, names).pandas
         log, is_event = self._events_among(frame, y, self.classes_)
         memory, was_event = self._remember(frame, y, self.classes_, memory=self.memory_)
         earlier, times = self.events_[self.time], log[self.time]
         clocks = note_clocks(times[is_event == 1], earlier, OF_FIT)
         warn_of([clocks or note_clocks(earlier, times, ("the rows of fit", "X"))])
-        names = {"user": self.user, "time": self.time}
-        events = tell_events(self.events_, log, is_event, was_event, **names)
+        keys = {"user": self.user, "time": self.time}
+        events = tell_events(self.events_, log, is_event, was_event, **keys)
         self.__dict__.update({"_sorted": None, "events_": events, "memory_": memory})
         return self
+
+    def _without(self, users: np.ndarray) -> Self:
+        """Return a builder that was told nothing of some users, given by their hashes."""
+        is_gone = np.isin(Keys.read(self.events_[self.user]).hashes, users)
+        memory, other = self.memory_, copy.copy(self)
+        if memory is not None:
+            of_users = memory.hashes[memory.columns.index(self.user)]
+            memory = memory.take(np.flatnonzero(~np.isin(of_users, users)))
+        events = self.events_[~is_gone].reset_index(drop=True)
+        other.__dict__.update({"_sorted": None, "events_": events, "memory_": memory})
+        return other
 
     def transform(self, X: IntoDataFrameT) -> IntoDataFrameT:
         """Attach to each row of X the stored events strictly before it."""
         check_is_fitted(self, "events_")
-        shown = self._check_rows(X, reset=False)
+        shown = self._check_rows(X, self._names_of_rows)
         events, request, memory = self.events_, self._request, self.memory_
         cached = self._sorted  # serving asks often, a few rows at a time, and in threads
         if cached is None or cached[0] is not events:  # partial_fit may end meanwhile
@@ -524,26 +544,34 @@ class HistoryBuilder(  # type: ignore[call-arg]
         return HistoryRequest(self.user, self.time, names, *options)
 
     @property
+    def _names_to_tell(self) -> list[str]:
+        """Columns of rows that are remembered, beside what came of them."""
+        names = [self.user, self.time, *self._request.columns, *sum(self._keys, ())]
+        return [*dict.fromkeys([*names, *([] if self.known is None else [self.known])])]
+
+    @property
     def _names_of_rows(self) -> list[str]:
         """Columns that rows to predict have."""
         return [name for name in self.feature_names_in_ if name != self.known]
 
     def _check_rows(
-        self, X: IntoDataFrameT, *, reset: bool, learns: bool = False
+        self, X: IntoDataFrameT, names: Sequence[str] | None
     ) -> CallerFrame[IntoDataFrameT]:
-        """Return rows with the columns of fit, by name, and with times that can be used."""
+        """Return rows with columns by name, None: those of fit, and times that can be used."""
+        if isinstance(X, Scan):
+            raise TypeError(
+                "HistoryBuilder keeps its log in memory and takes frames, got a scan. "
+                "attach_history and attach_aggregates, encoder and classifier take scans."
+            )
         shown = CallerFrame(X, name="X")
         frame = shown.pandas
         check_frame(frame, [], name="X")
         check_name(self.user, name="user")
         check_name(self.time, name="time")
-        fitted = None if reset else getattr(self, "feature_names_in_", None)
-        if fitted is not None and not learns:
-            fitted = self._names_of_rows
-        if fitted is None or not set(fitted) <= set(frame.columns):
-            validate_data(self, frame, skip_check_array=True, reset=reset)
-        elif list(frame.columns) != list(fitted):  # taken by name, as by the encoder
-            shown = CallerFrame(shown.select(fitted), name="X")
+        if names is None or not set(names) <= set(frame.columns):
+            validate_data(self, frame, skip_check_array=True, reset=names is None)
+        elif list(frame.columns) != list(names):  # taken by name, as by the encoder
+            shown = CallerFrame(shown.select(names), name="X")
             frame = shown.pandas
         request = self._request
         check_frame(frame, [self.user, self.time, *request.columns], name="X")
@@ -604,9 +632,11 @@ class HistoryBuilder(  # type: ignore[call-arg]
             )
         of_clicks = bool(np.isin(values[~np.isnan(values)], (0, 1)).all())
         if memory is None:
-            columns = [self.user, *self._request.columns, *(n for key in self._keys for n in key)]
-            columns = [*dict.fromkeys(columns)]
-            memory = RowMemory.empty(columns, self._keys, names, of_clicks=of_clicks)
+            columns = [n for n in self._names_to_tell if n not in (self.time, self.known)]
+            keys, auto = self._keys, is_auto(self.levels)
+            lists = {name for name in columns if auto and holds_lists(X[name])}
+            keys = [key for key in keys if lists.isdisjoint(key)]
+            memory = RowMemory.empty(columns, keys, names, of_clicks=of_clicks)
             taken = [name for name in memory.names if name in X]
             if taken:
                 raise ValueError(
@@ -618,6 +648,7 @@ class HistoryBuilder(  # type: ignore[call-arg]
                 "y must hold labels as at fit, zeros and ones in as many columns, got "
                 f"{len(names)} columns."
             )
+        warn_of([note_sampled(X[[self.user, self.time]], values), *note_unique(X, memory.columns)])
         newer, before = memory.append(X, self.time, values, known=self.known)
         was_event = before >= 0
         if self.events == "positive":
@@ -638,8 +669,10 @@ class HistoryBuilder(  # type: ignore[call-arg]
         is_other = ~pd.Series(labels).isin(classes).to_numpy() & pd.notna(labels)
         unseen = pd.unique(labels[is_other]).tolist()
         if unseen:
+            others = " and others" if len(unseen) > SHOWN_CLASSES else ""
             raise ValueError(
-                f"y has labels {unseen} that were not seen at fit: {classes.tolist()}."
+                f"y has labels {unseen[:SHOWN_CLASSES]}{others} that were not seen at fit: "
+                f"{classes.tolist()}. Give what came of each row, no probabilities."
             )
         if self.events == "positive":
             is_event = np.where(pd.isna(labels), np.nan, labels == classes[1]).astype(np.float64)

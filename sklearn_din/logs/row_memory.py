@@ -13,7 +13,7 @@ import pandas as pd
 
 from sklearn_din.features.level_columns import RATES, RECENT
 from sklearn_din.logs.clocks import CHECKED_ROWS, MANY_ROWS, note_early
-from sklearn_din.logs.distinct import find_told
+from sklearn_din.logs.distinct import find_told, holds_lists
 from sklearn_din.logs.timeline import (
     search_in_order,
     since,
@@ -216,7 +216,9 @@ class RowMemory:
             newest = np.maximum(moments, all_known if call is None else call.newest)
         batch, changes = memory._replace_by(batch, before, newest)
         is_news = changes.any(axis=(1, 2)) | (before < 0)
-        batch, changes = batch._take(np.flatnonzero(is_news)), changes[is_news]
+        hashes, changes = batch.hashes[:, is_news], changes[is_news]
+        news: dict[str, Any] = {name: getattr(batch, name)[is_news] for name in OF_ROWS}
+        batch = replace(batch, hashes=hashes, **news)
         joined: dict[str, Any] = {
             name: np.concatenate([getattr(memory, name), getattr(batch, name)]) for name in OF_ROWS
         }
@@ -229,7 +231,7 @@ class RowMemory:
 
     def levels(self, frame: pd.DataFrame, time: str) -> dict[str, np.ndarray]:
         """Return the levels of rows as of their times, by name: (n_rows,) float64 each."""
-        hashes = {name: self.hash_column(name, frame[name]) for name in self.columns}
+        hashes = {n: self.hash_column(n, frame[n]) for n in dict.fromkeys(sum(self.keys, ()))}
         moments, levels = self.moments(frame[time]), dict[str, np.ndarray]()
         for key in self.keys:
             levels |= self.levels_of(key, join_hashes([hashes[name] for name in key]), moments)
@@ -281,6 +283,14 @@ class RowMemory:
             for n, label in enumerate(self.labels)
         }
 
+    def take(self, rows: np.ndarray) -> RowMemory:
+        """Return a memory of some rows, which have all their tellings or none."""
+        arrays: dict[str, Any] = {name: getattr(self, name)[rows] for name in OF_ROWS}
+        place = np.full(len(self.times) + 1, -1)
+        place[rows] = np.arange(len(rows))
+        arrays["replaces"] = place[arrays["replaces"]]
+        return replace(self, hashes=self.hashes[:, rows], **arrays)
+
     def note_early(self, frame: pd.DataFrame, time: str) -> str | None:
         """Return what to say where these rows' own labels were told before them."""
         times, unit, _ = check_times(frame[time], name=f"X[{time!r}]", unit=self.unit)
@@ -324,6 +334,8 @@ class RowMemory:
 
     def _read(self, name: str, values: pd.Series) -> tuple[np.ndarray, str]:
         """Return hashes of a column's values, and what kind they are."""
+        if name not in {column for key in self.keys for column in key} and holds_lists(values):
+            values = values.map(lambda own: str(np.asarray(own).tolist()), na_action="ignore")
         keys = Keys.read(values, name=f"X[{name!r}]")
         kind, remembered = keys.kind or "", self.kinds[name]
         if kind and remembered and kind != remembered:
@@ -414,10 +426,6 @@ class RowMemory:
         is_change = is_again & ~is_first & (by != 0) & ~np.isnan(by)
         moment = np.searchsorted(self._index.ticks, self.known[rows])
         return np.stack([moment, moment[first], by])[:, is_change]
-
-    def _take(self, rows: np.ndarray) -> RowMemory:
-        arrays = {name: getattr(self, name)[rows] for name in OF_ROWS}
-        return replace(self, hashes=self.hashes[:, rows], **arrays)
 
 
 def _count_and_sum(values: np.ndarray) -> np.ndarray:
