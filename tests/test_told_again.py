@@ -6,12 +6,27 @@ from collections import Counter
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.exceptions import NotFittedError
+from sklearn.pipeline import make_pipeline
 
-from sklearn_din import HistoryBuilder, load, save
+from sklearn_din import (
+    DINClassifier,
+    HistoryBuilder,
+    HistorySequenceEncoder,
+    Ranker,
+    forget,
+    load,
+    remember,
+    sample_negatives,
+    save,
+    update,
+)
 from sklearn_din.logs import row_memory
 from sklearn_din.utils.shrinkage import prior_rows, sums_of_keys
+from tests.tables import as_scan
 
 RECENT = 12
+YEARS = pd.Timedelta(days=36_000)
 KEYS = [("user",), ("item",), ("user", "item")]
 NAMES = {"user": "user", "time": "time", "columns": ["item"]}
 
@@ -214,3 +229,166 @@ def test_an_index_that_has_grown_is_the_index_made_anew_and_files_keep_it(tmp_pa
         save(builder, tmp_path / "memory.din")
         pd.testing.assert_frame_equal(load(tmp_path / "memory.din").transform(asked), shown)
     assert grew or as_known  # the first rows told again of a memory that was asked
+
+
+def make_rows(n_rows=1_200, seed=0):
+    rng = np.random.RandomState(seed)
+    rows = pd.DataFrame(
+        {
+            "user": rng.randint(40, size=n_rows).astype(str),
+            "item": np.array([f"film {n}" for n in range(25)])[rng.randint(25, size=n_rows)],
+            "time": pd.Timestamp("2024-01-01") + pd.to_timedelta(np.arange(n_rows), unit="h"),
+        }
+    )
+    return rows, rng.randint(2, size=n_rows)
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    """A Pipeline with a memory, fitted on rows with a price, and later rows with their labels."""
+    rows, y = make_rows()
+    memory = HistoryBuilder(**NAMES, levels="auto")
+    encoder = HistorySequenceEncoder(user="user", time="time")
+    classifier = DINClassifier(max_epochs=1, random_state=0, early_stopping=False)
+    model = make_pipeline(memory, encoder, classifier)
+    model.fit(rows[:1000].assign(price=1.5), y[:1000])
+    return model, rows[1000:].reset_index(drop=True), y[1000:]
+
+
+def test_the_loop_of_days_and_nights_says_nothing_and_takes_what_is_named(fitted):
+    model, rows, y = fitted
+    of_server = rows.assign(price=1.5, position=1, score=0.2, request="r", label=y)
+    for part in np.array_split(np.arange(len(rows)), 3):
+        told = remember(model, rows.iloc[part], y[part])  # without the price
+        same = remember(model, of_server.iloc[part], y[part])
+        model = update(told, of_server.iloc[part], y[part])
+        names = [*NAMES["columns"], "user", "time", "price"]
+        X = of_server.iloc[part][names]
+        np.testing.assert_array_equal(told.predict_proba(X), same.predict_proba(X))
+        assert len(model[0].memory_.times) == len(told[0].memory_.times)
+    for call in (remember, update):  # an empty night
+        newer = call(model, of_server.iloc[:0, :2], [])
+        np.testing.assert_array_equal(newer.predict_proba(X), model.predict_proba(X))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda rows, y: (rows, y * 0 + 1), "all of the 200 rows that are remembered are clicks"),
+        (lambda rows, y: (rows.assign(item=rows["item"].str.title()), y), "write 'item' in one"),
+        (lambda rows, y: (rows.assign(user="id-0" + rows["user"]), y), "write 'user' in one way"),
+        (lambda rows, y: (rows, pd.Series(y, index=rows.index[::-1])), "the same index labels"),
+        (
+            lambda rows, y: (
+                rows.assign(time=rows["time"].where(rows.index != 7, pd.Timestamp(0))),
+                y,
+            ),
+            "1 rows are decades away from all others, such as one of 1970-01-01",
+        ),
+        (
+            lambda rows, y: (
+                rows.assign(time=rows["time"].where(rows.index < 9, rows["time"] + YEARS)),
+                y,
+            ),
+            "191 rows are decades away from all others, such as one of 21",
+        ),
+    ],
+)
+def test_remember_says_what_fit_and_update_say(fitted, change, message):
+    model, rows, y = fitted
+    with pytest.warns(UserWarning, match=message):
+        remember(model, *change(rows, y))
+
+
+def test_remember_refuses_probabilities_in_a_line_and_what_is_not_fitted(fitted, tmp_path):
+    model, rows, y = fitted
+    with pytest.raises(ValueError, match="and others that were not seen at fit") as error:
+        remember(model, rows, np.linspace(0.1, 0.9, len(y)))
+    assert len(str(error.value)) < 300
+    with pytest.raises(NotFittedError):
+        remember(make_pipeline(HistoryBuilder(**NAMES)), rows, y)
+    with pytest.raises(ValueError, match="X has no column 'item'"):
+        remember(model, rows[["user", "time"]], y)
+    other = HistorySequenceEncoder(user="guest").fit(rows.assign(guest=rows["user"]))
+    with pytest.warns(UserWarning, match=r"name different users, \['guest', 'user'\]"):
+        remember(make_pipeline(model[0], other), rows, y)
+    with pytest.raises(TypeError, match="HistoryBuilder keeps its log in memory and takes frames"):
+        HistoryBuilder(**NAMES).fit(as_scan(rows, tmp_path), y)
+
+
+def test_levels_of_sampled_negatives_and_of_columns_without_repeats_are_said():
+    rows, y = make_rows()
+    memory = HistoryBuilder(**NAMES, levels="auto")
+    X, labels = sample_negatives(rows[y == 1], item="item", n_negatives=2, random_state=0)
+    with pytest.warns(UserWarning, match="each click has 2 rows without one behind it"):
+        memory.fit(X, labels)
+    with pytest.warns(UserWarning, match="'request' has another value in each of 1200 rows"):
+        memory.set_params(columns=["item", "request"]).fit(
+            rows.assign(request=np.arange(len(y))), y
+        )
+
+
+def test_who_is_forgotten_was_never_told(fitted):
+    model, rows, y = fitted
+    told = remember(model, rows, y)
+    told = remember(told, rows[:30], 1 - y[:30])
+    gone = ["3", 7, 11.0]
+    forgotten, before = forget(told, gone), told.predict_proba(rows.assign(price=1.5))
+    all_rows, labels = make_rows()
+    labels[1000:1030] = 1 - labels[1000:1030]
+    is_other = ~all_rows["user"].isin(["3", "7", "11"])
+    loop = HistoryBuilder(**NAMES, levels="auto").fit(all_rows[is_other], labels[is_other])
+    now = all_rows[-200:].assign(time=all_rows["time"].max() + pd.Timedelta("1h"))
+    shown, expected = forgotten[0].transform(now.assign(price=1.5)), loop.transform(now)
+    assert shown["hist_item"].map(sorted).tolist() == expected["hist_item"].map(sorted).tolist()
+    for name in loop.memory_.names:
+        np.testing.assert_allclose(shown[name], expected[name], rtol=1e-12, err_msg=name)
+    np.testing.assert_array_equal(told.predict_proba(rows.assign(price=1.5)), before)
+    with pytest.raises(TypeError, match="forget needs a HistoryBuilder"):
+        forget(model[1:], gone)
+
+
+def test_no_level_of_a_user_who_is_forgotten_is_left():
+    rows, y = make_rows()
+    y = (y & (rows["user"].astype(int) % 2)).to_numpy()
+    encoder = HistorySequenceEncoder(user="user", time="time")
+    model = make_pipeline(HistoryBuilder(**NAMES), encoder, DINClassifier(max_epochs=1)).fit(
+        rows, y
+    )
+    assert model[-1].net_.neighbours_.reads_users
+    now = rows[-5:].assign(user="3", time=rows["time"].max() + pd.Timedelta("1h"))
+    p = forget(model, ["3"]).predict_proba(now)
+    np.testing.assert_allclose(p, model.predict_proba(now.assign(user="stranger")), atol=1e-6)
+    assert not np.allclose(p, model.predict_proba(now), atol=1e-3)
+
+
+def test_histories_hold_lists_beside_levels_of_other_columns(tmp_path):
+    rows, y = make_rows(300)
+    rows["tags"] = [[f"tag {len(item)}", item] for item in rows["item"]]
+    names = {**NAMES, "columns": ["item", "tags"]}
+    memory = HistoryBuilder(**names, levels="auto").fit(rows, y)
+    plain = HistoryBuilder(**NAMES, levels="auto").fit(rows.drop(columns="tags"), y)
+    assert memory.memory_.names == plain.memory_.names
+    now = rows[-20:].assign(time=rows["time"].max() + pd.Timedelta("1h"))
+    shown, expected = memory.transform(now), plain.transform(now.drop(columns="tags"))
+    for name in plain.memory_.names:
+        np.testing.assert_array_equal(shown[name], expected[name])
+    newest = rows[(rows["user"] == now["user"].iloc[0]) & (y == 1)].iloc[-1]
+    assert list(shown["hist_tags"].iloc[0][-1]) == newest["tags"]
+    save(memory, tmp_path / "memory.din")
+    again = load(tmp_path / "memory.din").partial_fit(rows, 1 - y)  # the same rows, told again
+    assert len(again.events_) == (y == 0).sum()
+    pd.testing.assert_series_equal(again.transform(now)["item_count"], shown["item_count"])
+
+
+def test_a_history_that_a_user_has_is_ranked_by_as_it_is(fitted):
+    model, rows, _ = fitted
+    candidates = rows[["item"]].drop_duplicates()
+    user = {"user": "3", "time": rows["time"].max(), "price": 1.5}
+    histories = [["film 1", "film 2"], ["film 7"]]
+    own = [Ranker(model, candidates).rank(user | {"hist_item": own}) for own in histories]
+    inner = Ranker(model[1:], candidates, memory=model[0])
+    for ranked, history in zip(own, histories, strict=True):
+        expected = inner.rank(user | {"hist_item": history})
+        np.testing.assert_allclose(ranked["probability"], expected["probability"], atol=1e-6)
+    assert not own[0].equals(own[1])
