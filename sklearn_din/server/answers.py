@@ -96,6 +96,7 @@ class Answers:
         # What a user needs a value for, and whose user has a level; the latter may be absent
         self.user_columns = [name for name in self._needed if name not in catalogue]
         user = self._encoder.user if classifier.net_.neighbours_.reads_users else None
+        user = user if memory is None else memory.user
         self.level_columns = [] if user is None else [user]
         self._read = [*self._needed, *self.level_columns]
         self._asked = {*names, *([] if self._encoder.user is None else [self._encoder.user])}
