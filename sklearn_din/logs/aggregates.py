@@ -10,7 +10,7 @@ from narwhals.typing import IntoDataFrame, IntoDataFrameT
 from pandas.api.types import is_bool_dtype, is_integer_dtype, is_numeric_dtype, is_string_dtype
 
 from sklearn_din.features.level_columns import RECENT
-from sklearn_din.logs.row_memory import name_of, recent_means, sum_by_group
+from sklearn_din.logs.row_memory import check_level_names, name_of, recent_means, sum_by_group
 from sklearn_din.logs.timeline import Past, Timeline, time_kind
 from sklearn_din.utils.frames import CallerFrame
 from sklearn_din.utils.scan import Scan
@@ -188,6 +188,7 @@ def _name_levels(
     of_clicks = all(_holds_clicks(events, name) for name in labels)
     several = labels if len(labels) > 1 else [""]
     of_labels = dict(zip(several, labels, strict=True))
+    check_level_names(named, several)
     what, mean = ("levels", "rate") if of_clicks else ("means", "mean")
     return {
         **{
