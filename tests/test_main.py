@@ -204,7 +204,7 @@ def test_a_long_tail_of_noise_is_no_triumph_without_a_sentence(run, tmp_path, is
         frame = pd.concat([frame.assign(y=1), *(rows.assign(y=0) for rows in others)])
     frame.to_csv(tmp_path / "log.csv", index=False)
     printed = run("log.csv", *NAMES, *FAST, *(["--label", "y"] if is_labelled else []))
-    table = printed[printed.rindex("AUC   GAUC") :]
+    table = printed[printed.rindex(" GAUC ") :]
     telling = ["clicked by others or not", "shown before or not"][is_labelled]
     assert f"note: the rule '{telling}' alone has an AUC of 0." in printed
     assert float(table.split(f"\n{telling} ")[1].split()[0]) > 0.7
@@ -332,6 +332,51 @@ def test_trees_see_what_the_training_rows_say_before_each_row(clicks, tmp_path):
     )
     assert live[test[0]] == other[test[0]] == said[test[0]]  # nothing came before it
     assert (live[test] != other[test]).mean() > 0.5
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # of few labels
+def test_what_an_opponent_or_a_score_cannot_compute_costs_its_own_cells_alone(
+    run, tmp_path, monkeypatch
+):
+    chance = np.random.RandomState(0)
+    frame = pd.DataFrame({"u": np.arange(400), "i": chance.randint(30, size=400)})
+    frame["t"], frame["click"] = np.arange(400), chance.rand(400) < 0.3  # each user comes once
+    frame.to_csv(tmp_path / "log.csv", index=False)
+    options = ["log.csv", *NAMES, *FAST, "--label", "click", "--split", "time"]
+    printed = run(*options)  # users of one label; trees have columns without a value
+    assert "all clicked or none, 80 of 80. RelaImpr" in printed
+    note = "note: no GAUC: GAUC needs at least one group with both classes, got 80 groups of one"
+    assert printed.count(note) == 1
+    cells = {row.split("  ")[0]: row.split()[-2:] for row in printed.splitlines()}
+    for name in (*trivial.RULES[1:], trivial.TREES, *results.MODELS):
+        assert all(float(cell.rstrip("%")) > 0 for cell in cells[name][:1]), name
+
+    def refuse(*_, **__):
+        raise ValueError("window shape")
+
+    monkeypatch.setattr(trivial.HistGradientBoostingClassifier, "fit", refuse)
+    printed = run(*options)
+    assert f"note: no {trivial.TREES}: window shape" in printed
+    assert f"note: no {trivial.TREES}, live: window shape" in printed
+    assert f"\n{trivial.TREES} " in printed
+    assert "attention of impression" in printed
+
+
+def test_rare_clicks_are_ranked_by_trees_and_a_probability_of_zero_has_a_log_loss(clicks, tmp_path):
+    chance = np.random.RandomState(0)
+    frame = pd.DataFrame({"u": chance.randint(200, size=6000), "i": chance.randint(40, size=6000)})
+    frame["t"], frame["click"] = np.arange(6000), chance.rand(6000) < 0.03 * (frame["i"] < 8)
+    frame.to_csv(tmp_path / "log.csv", index=False)
+    own = study_of(tmp_path / "log.csv", "--label", "click")
+    folds = results.make_folds(own, "time", 2)
+    notes, tests = {}, [folds[0][1]]
+    assert 20 < own.y[folds[0][0]].sum() < 60
+    trees = results._score(own, trivial.predict_by_trees(own, folds, seed=0), tests, "", notes)
+    assert trees["AUC"] > 0.7
+    zeros = results._score(own, own.y * 0.0, tests, trivial.RULES[1], notes)
+    assert zeros["log loss"] > 0.1
+    assert np.isnan(results._score(own, own.y * 9.0, tests, trivial.RULES[0], notes)["log loss"])
+    assert not notes
 
 
 def test_a_live_row_is_told_of_those_before_it_and_a_frozen_one_of_training_alone(clicks, tmp_path):
