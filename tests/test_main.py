@@ -1,5 +1,6 @@
 """The command line, on small logs."""
 
+import re
 from decimal import Decimal
 
 import numpy as np
@@ -297,7 +298,8 @@ def test_a_model_of_rows_with_labels_is_saved_with_its_memory(run, clicks, tmp_p
 
 def test_rows_with_labels_are_tested_in_time_and_on_held_out_users(run, clicks, tmp_path):
     clicks.assign(click=np.arange(72) % 5 < 2).to_csv(tmp_path / "log.csv", index=False)
-    printed = run("log.csv", *NAMES, *FAST, "--label", "click", "--output", "scores.csv")
+    options = ["--label", "click", "--split", "time", "user", "--output", "scores.csv"]
+    printed = run("log.csv", *NAMES, *FAST, *options)
     by_time, by_user = printed.split("\nthe last fifth in time:")[1].split("\nheld-out users in 2")
     assert "8 trainings (--epochs 1): base model (sum pooling), DIN and DIN with memory" in printed
     for name in (trivial.LIVE_RATE, f"{trivial.TREES}, live", "DIN with memory, frozen"):
@@ -305,8 +307,8 @@ def test_rows_with_labels_are_tested_in_time_and_on_held_out_users(run, clicks, 
         assert name not in by_user
     assert printed.count("GAUC: mean of each user's own AUC") == 2
     assert len(pd.read_csv(tmp_path / "scores.csv")) == 72
-    options = ["--label", "click", "--split", "time", "--output", "scores.csv"]
-    printed = run("log.csv", *NAMES, *FAST, *options)
+    options = ["--label", "click", "--epochs", "1", "--output", "scores.csv"]
+    printed = run("log.csv", *NAMES, *options)  # by time, where nobody asks for folds
     assert "held-out users" not in printed
     tested = pd.read_csv(tmp_path / "scores.csv")
     assert sorted(tested["t"]) == sorted(clicks["t"].tail(14))  # the last fifth
@@ -332,6 +334,45 @@ def test_trees_see_what_the_training_rows_say_before_each_row(clicks, tmp_path):
     )
     assert live[test[0]] == other[test[0]] == said[test[0]]  # nothing came before it
     assert (live[test] != other[test]).mean() > 0.5
+
+
+def test_a_log_without_names_lists_its_columns_with_a_guess(refused, clicks, tmp_path):
+    names = {"u": "visitor_id", "i": "Product", "t": "date_added"}
+    clicks.rename(columns=names).to_csv(tmp_path / "own.csv", index=False, sep=";")
+    assert refused("own.csv", "--item", "c") == (
+        "a log needs --user, --item and --time: the names of its columns. own.csv has "
+        "['visitor_id', 'Product', 'c', 'date_added', 'device']; perhaps --user 'visitor_id' "
+        "--item 'c' --time 'date_added'."
+    )
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # that nothing was found to learn
+def test_a_log_of_clicks_ranks_what_was_clicked_later_and_says_how_many_rows_are_copies(
+    run, clicks, tmp_path
+):
+    pd.concat([clicks, clicks.head(7)]).to_csv(tmp_path / "log.csv", index=False)
+    printed = run("log.csv", *NAMES, "--epochs", "1")
+    assert "note: 7 of 79 rows are exact copies of an earlier one" in printed
+    assert "\nthe last fifth in time:\n" in printed
+    assert re.search(r"\n +NDCG@10 +recall@10 +AUC", printed)
+    own = study_of(tmp_path / "log.csv")
+    ((train, test),) = results.make_folds(own, "time", 2)
+    model = results.make_model(own.roles, {"max_epochs": 1, "random_state": 0}, order="time")
+    model.fit(own.X.iloc[train], own.y[train])
+    ranked = results.rank_later_clicks(own, "DIN", model, train, test)
+    before, later = (own.X.iloc[part][own.y[part] == 1] for part in (train, test))
+    popular = before["i"].value_counts()
+    ndcg = []
+    for _, items in later.groupby("u")["i"]:  # by a loop over the users
+        place = popular.rank(ascending=False)
+        gains = sum(
+            (items.unique() == item).any() / np.log2(1 + place[item])
+            for item in popular.index
+            if place[item] <= 10
+        )
+        ndcg.append(gains / sum(1 / np.log2(2 + n) for n in range(min(10, items.nunique()))))
+    assert ranked["popularity"]["ndcg"] == pytest.approx(np.mean(ndcg), abs=0.15)  # of ties
+    assert 0 < ranked["DIN"]["recall"] <= 1
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # of few labels
@@ -649,7 +690,7 @@ def test_missing_files_folders_and_names_and_options_of_text_for_parquet_are_ref
     assert message == "argument log: no file nothing.csv: it does not exist"
     assert "no Parquet file in the folder" in refused(tmp_path, *NAMES)
     assert "it is a folder, not a file" in refused("predict", ".", log, "--output", "o.csv")
-    assert "a log needs --user, --item and --time" in refused(log)
+    assert refused(log).startswith("a log needs --user, --item and --time: the names of its col")
     assert "--user, --drop-bad: only for a log" in refused("--user", "u", "--drop-bad")
     clicks.assign(day=pd.Timestamp("2024-01-01")).to_parquet(tmp_path / "log.parquet")
     message = refused("log.parquet", *NAMES, "--context", "day")

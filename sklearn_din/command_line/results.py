@@ -12,12 +12,13 @@ from sklearn.metrics import log_loss, roc_auc_score
 from sklearn.model_selection import GroupKFold
 from sklearn.pipeline import Pipeline
 
-from sklearn_din.command_line.options import Options
+from sklearn_din.command_line.options import FOLDS, Options
 from sklearn_din.command_line.study import (
     DEFAULT_NEGATIVES,
     MODELS,
     Parameters,
     Study,
+    attach_histories,
     begin_with_memory,
     fit_final_model,
     make_model,
@@ -27,9 +28,11 @@ from sklearn_din.command_line.study import (
 )
 from sklearn_din.command_line.tables import read_log, read_table, refuse_histories, write_table
 from sklearn_din.command_line.trivial import (
+    CLICK,
     COUNTS,
     LIVE,
     LIVE_RATE,
+    RULES,
     TREES,
     note_better_rules,
     predict_by_rules,
@@ -41,6 +44,7 @@ from sklearn_din.logs.history import HistoryBuilder
 from sklearn_din.metrics import group_roc_auc_score, relative_improvement
 from sklearn_din.model_selection import TimeSplit
 from sklearn_din.saving import load, save
+from sklearn_din.serving.evaluation import evaluate_ranking
 from sklearn_din.serving.ranking import Ranker
 from sklearn_din.serving.remembering import remember
 from sklearn_din.utils.calibration import calibration_bins
@@ -55,6 +59,10 @@ EXPLANATION = (
     "AUC: over all rows. GAUC: mean of each user's own AUC, weighted by rows, without users whose "
     "rows are all clicked or none, {} of {}. RelaImpr: gain of AUC - 0.5 over the base model's."
 )
+EXPLANATION_OF_RANKING = (
+    "NDCG@10, recall@10: up to {} users rank the items that were clicked in the training rows, as "
+    "of the first test row; relevant is what they clicked later."
+)
 MEMORY, FROZEN = "DIN with memory", ", frozen"
 EXPLANATION_OF_MEMORY = (
     "Memory: rates so far, counts and times since the last row of users, items and pairs. Live: "
@@ -63,6 +71,8 @@ EXPLANATION_OF_MEMORY = (
 )
 SECONDS_BETWEEN = 10.0  # two lines of a ranking that takes long
 USERS_AT_ONCE = 256
+USERS_RANKED = 1_000
+AT_10 = {"ndcg": "NDCG@10", "recall": "recall@10"}
 
 Folds = list[tuple[np.ndarray, np.ndarray]]
 Notes = dict[str, None]  # each once
@@ -72,7 +82,7 @@ def compare(options: Options) -> None:
     """Judge both models on held-out rows, then fit DIN on all rows for what else was asked for."""
     picture = picture_path(options.picture)
     study = read_study(options) if options.log else make_study(options)
-    folds_of = {split: make_folds(study, split, options.folds) for split in options.splits}
+    folds_of = {split: make_folds(study, split, options.folds or FOLDS) for split in options.splits}
     settings: dict[str, str | int] = {"random_state": options.seed}
     if options.epochs is not None:
         settings["max_epochs"] = options.epochs
@@ -94,6 +104,8 @@ def compare(options: Options) -> None:
         if LIVE_RATE in auc:
             print(EXPLANATION_OF_MEMORY)
             notes[note_better_rules(auc, y, models=[MEMORY + LIVE], rules=[LIVE_RATE])] = None
+        if not study.is_labelled and split == "time" and study.ceiling is None:
+            print(EXPLANATION_OF_RANKING.format(f"{USERS_RANKED:,}"))
         for note in filter(None, notes):
             print(note)
     if options.output or options.save or options.top_k or is_served:
@@ -193,6 +205,8 @@ def judge(
     say why), and DIN's probability of each impression, NaN where it is in no test fold.
     """
     models, seed = models_of(study, split), int(settings["random_state"])
+    is_ranked = not study.is_labelled and split == "time" and study.ceiling is None
+    at_10: dict[str, pd.Series] = {}
     predictions = predict_by_rules(study, folds, live=MEMORY in models)
     for name in [TREES, TREES + LIVE][: 1 + (MEMORY in models)]:
         predictions[name] = np.full(len(study.y), np.nan)
@@ -203,6 +217,9 @@ def judge(
             began = time.perf_counter()
             model = make_model(study.roles, {**settings, **parameters}, order=split)
             said, n_epochs = _fit_and_predict(study, name, model, train, test)
+            if is_ranked:
+                with _note_failure(notes, f"ranking by {name}"):
+                    at_10 |= rank_later_clicks(study, name, model, train, test)
             for row, probability in said.items():
                 every_row = predictions.setdefault(row, np.full(len(study.y), np.nan))
                 every_row[test] = probability
@@ -217,6 +234,8 @@ def judge(
     if study.ceiling is not None:
         rows["best possible"] = _score(study, study.ceiling, [np.arange(len(study.y))], "", notes)
     table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("model")
+    if at_10:  # of clicks alone it tells more than scores beside sampled negatives
+        table = pd.DataFrame(at_10).T.rename(columns=AT_10).reindex(table.index).join(table)
     base = table["AUC"][next(iter(MODELS))]
     if base >= LEAST_BASE:
         gains = table["AUC"].map(lambda auc: relative_improvement(auc, base), na_action="ignore")
@@ -238,6 +257,37 @@ def _fit_and_predict(
     models = {MEMORY + FROZEN: model, MEMORY + LIVE: told}
     said = {row: own.predict_proba(X.iloc[test])[:, 1] for row, own in models.items()}
     return said, model[-1].n_iter_
+
+
+def rank_later_clicks(
+    study: Study, name: str, model: Pipeline, train: np.ndarray, test: np.ndarray
+) -> dict[str, pd.Series]:
+    """Return NDCG and recall at 10 of the clicks in test rows, by the model and by popularity.
+
+    Users with such clicks rank the items of the clicks to train on, as of the first test row.
+    """
+    roles, rows = study.roles, study.X[study.roles.columns]
+    before, later = (rows.iloc[part][study.y[part] == 1] for part in (train, test))
+    users = later.drop_duplicates(roles.user)
+    users = users.sample(min(len(users), USERS_RANKED), random_state=roles.seed)
+    users = users.drop(columns=roles.events).assign(
+        **{roles.time: rows[roles.time].iloc[test].min()}
+    )
+    n_clicks = before[roles.item].value_counts()
+    catalogue = before.sort_values(roles.time, kind="stable").drop_duplicates(
+        roles.item, keep="last"
+    )
+    catalogue = catalogue[roles.events].assign(**{CLICK: catalogue[roles.item].map(n_clicks)})
+    scores = evaluate_ranking(
+        model,
+        attach_histories(users.reset_index(drop=True), before, roles),
+        catalogue,
+        later[later[roles.user].isin(users[roles.user])],
+        user=roles.user,
+        item=roles.item,
+        baseline=CLICK,
+    ).droplevel("k")[[*AT_10]]
+    return {name: scores.loc["model"], RULES[0]: scores.loc[CLICK]}
 
 
 def picture_path(chosen: Path | None) -> Path | None:
