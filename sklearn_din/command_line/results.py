@@ -206,7 +206,7 @@ def judge(
     """
     models, seed = models_of(study, split), int(settings["random_state"])
     is_ranked = not study.is_labelled and split == "time" and study.ceiling is None
-    at_10: dict[str, pd.Series] = {}
+    at_10: dict[str, dict] = {}
     predictions = predict_by_rules(study, folds, live=MEMORY in models)
     for name in [TREES, TREES + LIVE][: 1 + (MEMORY in models)]:
         predictions[name] = np.full(len(study.y), np.nan)
@@ -261,7 +261,7 @@ def _fit_and_predict(
 
 def rank_later_clicks(
     study: Study, name: str, model: Pipeline, train: np.ndarray, test: np.ndarray
-) -> dict[str, pd.Series]:
+) -> dict[str, dict]:
     """Return NDCG and recall at 10 of the clicks in test rows, by the model and by popularity.
 
     Users with such clicks rank the items of the clicks to train on, as of the first test row.
@@ -287,7 +287,8 @@ def rank_later_clicks(
         item=roles.item,
         baseline=CLICK,
     ).droplevel("k")[[*AT_10]]
-    return {name: scores.loc["model"], RULES[0]: scores.loc[CLICK]}
+    by_ranking = scores.to_dict("index")
+    return {name: by_ranking["model"], RULES[0]: by_ranking[CLICK]}
 
 
 def picture_path(chosen: Path | None) -> Path | None:
