@@ -304,7 +304,10 @@ class Answers:
 
     @cached_property
     def report(self) -> list[Values] | None:
-        """How far the log's newest events are from the training rows, column by column."""
+        """How far the log's newest events are from the training rows, column by column.
+
+        Of columns of the item no shift is told: events are of items that users chose.
+        """
         if self.histories is None:
             return None
         rows = self.histories.rows(REPORT_ROWS)
@@ -312,6 +315,7 @@ class Answers:
         of_items = self.items.frame.set_index(self.items.item).reindex(columns=names)
         rows = rows.join(of_items.astype(object), on=self.items.item)
         table = self._encoder.report(rows).drop(index=names, errors="ignore")
+        table.loc[table.index.isin(self.items.frame.columns), "shift"] = np.nan
         table.insert(0, "column", table.index)
         return [{n: plain(v) for n, v in row.items()} for row in table.to_dict("records")]
 
