@@ -349,7 +349,7 @@ def fit_said(X, **parameters):
 def test_a_datetime_that_is_not_used_is_logged_once(log):
     X = log[0][["price", "time"]]
     (line,) = fit_said(X)
-    assert line.startswith("time hold datetimes, which are not used.")
+    assert line.startswith("datetimes are not used, here of time.")
     assert fit_said(X, time="time") == fit_said(X, drop=["time"]) == []
 
 

@@ -71,7 +71,7 @@ def validate_frame(
         gone = [name for name in expected if name not in present]
         if any(map(is_history_name, gone)):
             raise ValueError(
-                f"{error}attach_history makes histories, a HistoryBuilder before the encoder levels, "
+                f"{error}attach_history makes histories, HistoryBuilder before the encoder levels, "
                 "too: of an ONNX file, load_onnx(path, memory=load('memory.din'))."
             ) from error
         if not gone:

@@ -107,7 +107,7 @@ def log_roles(rows: TrainingRows, statistics: Mapping[str, NumberStatistics]) ->
     unused = [n for n in columns.unused if getattr(rows.dtypes[n], "kind", "") == "M"]
     if unused:
         log_once(
-            f"{', '.join(unused)} hold datetimes, which are not used. Name the moment of each row "
+            f"datetimes are not used, here of {', '.join(unused)}. Name the moment of each row "
             "in time=; make numbers of others, such as the hour, X[...].dt.hour, or the days since."
         )
     quantities = []

@@ -110,7 +110,7 @@ def unwrap(estimator: Any, *, purpose: str) -> tuple[Any, Calibrated]:
             estimator = estimator.best_estimator_
         elif hasattr(estimator, "cv_results_"):
             raise TypeError(
-                f"{purpose} needs a model, got a {type(estimator).__name__} with refit=False, which "
+                f"{purpose} needs a model, got a {type(estimator).__name__} with refit=False: it "
                 "keeps none. Set refit=True, or fit clone(search.estimator) with the best "
                 "parameters, of search.cv_results_['params']."
             )
