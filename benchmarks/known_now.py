@@ -102,7 +102,8 @@ def measure(name, seed, word):
         return way(frames[0], y, frames[1:], seed=seed, parameters=parameters)
 
     def trees(X, y, tests, *, seed, parameters):
-        return lightgbm(X, y, *tests, user=user, seed=seed, parameters=parameters)
+        options = {"user": user, "seed": seed, "parameters": parameters, "labels": labels}
+        return lightgbm(X, y, *tests, **options)
 
     for method in (method for method in methods if word in method):
         began = time.process_time()

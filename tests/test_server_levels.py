@@ -8,9 +8,11 @@ from sklearn_din import export_onnx, rank_candidates, remember, save
 from sklearn_din.command_line.options import read_serve_options
 from sklearn_din.command_line.serving import load_answers
 from sklearn_din.server.answers import Answers
+from sklearn_din.server.app import create_app
 from sklearn_din.server.state import State
 from sklearn_din.server.store import Store
 from tests.test_row_memory import fit, make_rows
+from tests.test_server import TestClient
 
 KEYS = ("user", "item", "kind")
 
@@ -59,6 +61,26 @@ def test_rankings_and_rows_are_those_of_the_pipeline_as_of_now(served):
         own = [by_item[item] for item in answer["items"]]
         np.testing.assert_allclose(own, ranked["probability"], atol=1e-6)
     state.close()
+
+
+def test_the_page_shows_what_rank_answers_for_the_same_user(served):
+    state = state_of(served)
+    with TestClient(create_app(state)) as client:
+        best = client.post("/rank", json={"user": 3}).json()
+        user = client.post("/page/user", json={"user": "3"}).json()
+        strip = {"events": [e["event"] for e in user["events"]], "context": user["context"]}
+        shown = client.post("/page/rank", json=strip).json()["best"]
+        why = client.post("/page/why", json={**strip, "item": "a"}).json()
+        nobody = client.post("/page/rank", json={"events": []}).json()["best"]
+        two = {"events": [{"item": "a"}, {"item": "b"}]}
+        added = client.post("/page/rank", json=two).json()["best"]
+    assert [b["item"] for b in shown] == best["items"]
+    np.testing.assert_allclose([b["number"] for b in shown], best["probabilities"], atol=1e-6)
+    assert why["notes"][0].startswith("user: yes to ")
+    unknown = state.answers.rank({"hist_item": [], "hist_kind": []}, None, 10, None)
+    assert [b["number"] for b in nobody] == pytest.approx(unknown["probabilities"], abs=1e-6)
+    assert len(added) == 10
+    assert added != nobody
 
 
 def test_posted_rows_move_levels_of_their_keys_alone(served):

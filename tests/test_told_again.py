@@ -218,7 +218,7 @@ def test_an_index_that_has_grown_is_the_index_made_anew_and_files_keep_it(tmp_pa
     for seed in range(4):
         builder = HistoryBuilder(**names)
         for rows, values in make_calls("clicks", is_known=as_known is not None, seed=seed):
-            builder.partial_fit(rows, np.nan_to_num(values[:, 0]))
+            builder.partial_fit(rows, values[:, 0])
             grew += "_index" in builder.memory_.__dict__
             asked = rows[["user", "item", "time"]]
             asked = pd.concat([asked, asked.assign(time=300)], ignore_index=True)

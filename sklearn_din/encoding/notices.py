@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from sklearn_din.encoding.facts import LIST
 from sklearn_din.encoding.scaling import LINEAR
 from sklearn_din.encoding.table import is_history_name
 from sklearn_din.encoding.vocabulary import Occurrences, kind_of_ids
@@ -37,23 +36,6 @@ FEW_NEW = 0.2  # of the ids late in training: so few are new that all new ones a
 SEEN_VALUES = 1000  # distinct values that are looked at
 DECIMAL = re.compile(r"[-+]?[0-9]*[.][0-9]+([eE][-+]?[0-9]+)?|[-+]?[0-9]+[eE][-+]?[0-9]+")
 NUMBER = re.compile(r"[-+]?[0-9]+([.][0-9]*)?([eE][-+]?[0-9]+)?|[-+]?[.][0-9]+")
-UNIT = r"(?:[A-Z]{3}|[$€£¥₹%])"
-WRITTEN = {  # by their decimal sign: with a separator of thousands, a currency or a percent sign
-    sign: re.compile(
-        rf"(?:{UNIT}\s?)?[-+]?(?:[1-9][0-9]{{0,2}}(?:[{thousands}'\s][0-9]{{3}})+|[0-9]+)"
-        rf"(?:[{sign}][0-9]+)?(?:\s?{UNIT})?"
-    )
-    for sign, thousands in ((".", ","), (",", "."))
-}
-DECIMALS = {".": re.compile(r"[.][0-9]"), ",": re.compile(r",[0-9]{1,2}(?![0-9])")}
-NUMBER_WITH_COMMA = re.compile(r"[0-9,]+").fullmatch
-SEPARATORS = ("|", "; ", ";", ", ", ",")  # of values that are joined to one text
-FEW_JOINED = 0.1  # of the values: so few may hold such a sign by chance
-FIRST_DAY, LAST_DAY = 19000100, 21000000  # as integers
-SYMBOL = re.compile(r"[$€£¥₹%]")
-DATE = re.compile(
-    r"[0-9]{4}[-/.][0-9]{1,2}[-/.][0-9]{1,2}([T ].*)?|[0-9]{1,2}[/.][0-9]{1,2}[/.][0-9]{4}.*"
-)
 Pairs = Sequence[tuple[str, str]]  # histories and their candidates
 
 
@@ -92,8 +74,7 @@ def warn_of_training_rows(rows: TrainingRows) -> None:
     columns, counts = rows.columns, rows.counts
     pairs = [(h, c) for b in columns.behaviours for h, c in b.candidate_of.items() if c is not None]
     free = [name for name in columns.categorical if name not in rows.ids]
-    joined = (note_joined_values(name, counts[name].values) for name in free)
-    warn_of([*unpaired_histories(rows), *joined], once=True)
+    warn_of(unpaired_histories(rows), once=True)
     warn_of(
         [
             *rows.notices,
@@ -126,7 +107,7 @@ def log_roles(rows: TrainingRows, statistics: Mapping[str, NumberStatistics]) ->
     unused = [n for n in columns.unused if getattr(rows.dtypes[n], "kind", "") == "M"]
     if unused:
         log_once(
-            f"{', '.join(unused)} hold datetimes, which are not used. Name the moment of each row "
+            f"datetimes are not used, here of {', '.join(unused)}. Name the moment of each row "
             "in time=; make numbers of others, such as the hour, X[...].dt.hour, or the days since."
         )
     quantities = []
@@ -230,7 +211,7 @@ def warn_of_events(
 
 
 def odd_ids(rows: TrainingRows, names: Sequence[str]) -> Iterator[str]:
-    """Yield what to say of ids by rule that are numbers, dates, lists or row numbers.
+    """Yield what to say of ids by rule that are times, row numbers or numbers as text.
 
     ``names`` are columns with one id per cell, whose values are in the order of the rows.
     """
@@ -244,12 +225,10 @@ def odd_ids(rows: TrainingRows, names: Sequence[str]) -> Iterator[str]:
                 f"{values[0]}, and is encoded as ids. Name it, time={name!r}, if it says when each "
                 f"row was, in drop=[{name!r}] to leave it out, in categorical to keep it so."
             )
-        elif is_integer and len(values) >= FEW_KINDS and _are_days(values):
+        elif (number := _find_decimal(values)) is not None:
             yield (
-                f"{name} holds integers that look like dates, such as {values[0]}, and is encoded "
-                f"as ids. Name it in drop=[{name!r}], and make numbers of it, such as the weekday, "
-                f"pd.to_datetime(X[{name!r}].astype(str), format='%Y%m%d').dt.day_of_week. Name it "
-                "in categorical to keep it so."
+                f"{name} holds numbers as text, {number!r:.40}, and is encoded as ids. Convert it "
+                "with pd.to_numeric. Name it in categorical to keep it as it is."
             )
         elif len(values) > max(MANY_ROWS, NEARLY_ALL * n_rows):
             kind, quantity = "values", ""
@@ -260,40 +239,6 @@ def odd_ids(rows: TrainingRows, names: Sequence[str]) -> Iterator[str]:
                 f"encoded as ids. Name it in drop=[{name!r}] if it only numbers the rows, "
                 f"{quantity}in categorical to keep it as it is."
             )
-        looks_like = _text_that_looks_like(values, name)
-        if looks_like:
-            yield (
-                f"{name} holds {looks_like[0]} as text, {looks_like[1]!r:.40}, and is encoded as "
-                f"ids. {looks_like[2]} Name it in categorical to keep it as it is."
-            )
-
-
-def _are_days(values: np.ndarray) -> bool:
-    """Return whether all integers are days such as 20240301."""
-    if values.min() <= FIRST_DAY or values.max() >= LAST_DAY:
-        return False
-    days = pd.to_datetime(values.astype(str), format="%Y%m%d", errors="coerce")
-    return bool(days.notna().all())
-
-
-def note_joined_values(name: str, values: np.ndarray) -> str | None:
-    """Return what to say of text such as "Crime|Drama", whose parts recur in other values."""
-    texts = spread(values, SEEN_VALUES).tolist()
-    if not all(isinstance(text, str) for text in texts) or all(map(NUMBER_WITH_COMMA, texts)):
-        return None
-    if _text_that_looks_like(values, name):
-        return None
-    for separator in SEPARATORS:
-        joined = [text for text in texts if separator in text]
-        parts = {part for text in texts for part in text.split(separator)}
-        if len(joined) > FEW_JOINED * len(texts) and len(parts) < len(texts):
-            return (
-                f"{name} holds text such as {min(joined)!r:.40}, and each combination is an id of "
-                "its own. If its parts are what counts, make lists of them before attach_history, "
-                f"X[{name!r}].str.split({separator!r}), and keep them in Parquet: CSV has no "
-                "lists. Name it in categorical to keep it as it is."
-            )
-    return None
 
 
 def list_padding(pairs: Pairs, counts: Mapping[str, Occurrences]) -> Iterator[str]:
@@ -341,27 +286,16 @@ def _likely_candidate(history: str, rows: TrainingRows) -> str | None:
     return next((name for name, n in n_known.items() if 2 * n > len(values)), None)
 
 
-def _text_that_looks_like(values: np.ndarray, name: str) -> tuple[str, str, str] | None:
-    """Return what text seems to be, an example, and what to do; None for plain text."""
-    seen = values[:SEEN_VALUES].tolist()
-    if not seen or not all(isinstance(value, str) for value in seen):
+def _find_decimal(values: np.ndarray) -> str | None:
+    """Return a number with a point where text holds nothing but numbers."""
+    texts = [text.strip() for text in values[:SEEN_VALUES].tolist() if isinstance(text, str)]
+    if (
+        not texts
+        or len(texts) < min(len(values), SEEN_VALUES)
+        or not all(map(NUMBER.fullmatch, texts))
+    ):
         return None
-    texts = [value.strip() for value in seen]
-    if all(map(NUMBER.fullmatch, texts)) and any(map(DECIMAL.fullmatch, texts)):
-        example = next(text for text in texts if DECIMAL.fullmatch(text))
-        return "numbers", example, "Convert it with pd.to_numeric."
-    for sign, written in WRITTEN.items():
-        example = next(filter(DECIMALS[sign].search, texts), None)
-        example = texts[0] if all(map(SYMBOL.search, texts)) else example
-        if example is not None and all(map(written.fullmatch, texts)):
-            plain = f"X[{name!r}].str.replace(r'[^0-9{sign}+-]', '', regex=True)"
-            plain += ".str.replace(',', '.')" if sign == "," else ""
-            return "numbers", example, f"Convert it with pd.to_numeric({plain})."
-    if all(map(DATE.fullmatch, texts)):
-        return "dates", texts[0], "Convert it with pd.to_datetime (dates are not used), or drop it."
-    if all(map(LIST.fullmatch, texts)):
-        return "lists", texts[0], "Read histories from Parquet, or make lists of the cells."
-    return None
+    return next(filter(DECIMAL.fullmatch, texts), None)
 
 
 def note_unshared(pairs: Pairs, counts: Mapping[str, Occurrences]) -> Iterator[str]:

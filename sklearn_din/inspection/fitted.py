@@ -108,6 +108,12 @@ def unwrap(estimator: Any, *, purpose: str) -> tuple[Any, Calibrated]:
             estimator = estimator.estimator
         elif hasattr(estimator, "best_estimator_"):
             estimator = estimator.best_estimator_
+        elif hasattr(estimator, "cv_results_"):
+            raise TypeError(
+                f"{purpose} needs a model, got a {type(estimator).__name__} with refit=False: it "
+                "keeps none. Set refit=True, or fit clone(search.estimator) with the best "
+                "parameters, of search.cv_results_['params']."
+            )
         elif isinstance(estimator, Pipeline):
             *before, (name, last) = estimator.steps
             if not isinstance(last, CalibratedClassifierCV):

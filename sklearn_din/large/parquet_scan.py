@@ -17,13 +17,11 @@ import pyarrow.dataset as ds
 import pyarrow.fs
 import pyarrow.parquet as pq
 
-from sklearn_din.large.request_scan import compare_scan
 from sklearn_din.large.sql import attach_aggregates_by_sql, attach_history_by_sql
 from sklearn_din.large.sql_negatives import sample_negatives_by_sql
 from sklearn_din.logs.aggregates import attach_so_far
 from sklearn_din.logs.history import attach_past
 from sklearn_din.logs.negatives import NegativesRequest, follow_by_negatives
-from sklearn_din.logs.requests import attach_comparisons
 from sklearn_din.utils.arrow import plain_type
 from sklearn_din.utils.scan import PARTS_IN_MEMORY, Scan, frame_of_arrow, is_ascending
 from sklearn_din.utils.validation import check_columns, check_distinct, check_names
@@ -568,5 +566,4 @@ def _follow_by_negatives(
 
 attach_past.register(Scan, attach_history_by_sql)
 attach_so_far.register(Scan, attach_aggregates_by_sql)
-attach_comparisons.register(Scan, compare_scan)
 follow_by_negatives.register(Scan, _follow_by_negatives)

@@ -11,7 +11,13 @@ from pandas.api.types import is_bool_dtype, is_integer_dtype, is_numeric_dtype, 
 
 from sklearn_din.features.level_columns import RECENT
 from sklearn_din.logs.clocks import CHECKED_ROWS, note_clocks, same_rows
-from sklearn_din.logs.row_memory import RowMemory, name_of, recent_means, sum_by_group
+from sklearn_din.logs.row_memory import (
+    RowMemory,
+    check_level_names,
+    name_of,
+    recent_means,
+    sum_by_group,
+)
 from sklearn_din.logs.timeline import Past, Timeline, time_kind
 from sklearn_din.utils.frames import CallerFrame
 from sklearn_din.utils.scan import Scan
@@ -209,6 +215,7 @@ def _name_levels(
     of_clicks = all(_holds_clicks(events, name) for name in labels)
     several = labels if len(labels) > 1 else [""]
     of_labels = dict(zip(several, labels, strict=True))
+    check_level_names(named, several)
     what, mean = ("levels", "rate") if of_clicks else ("means", "mean")
     return {
         **{

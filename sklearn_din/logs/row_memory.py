@@ -46,6 +46,17 @@ def name_of(key: Key, label: str = "") -> str:
     return "_".join([*key, *([label] if label else [])])
 
 
+def check_level_names(keys: Sequence[Key], labels: Sequence[str]) -> None:
+    """Raise ValueError where levels of two keys, or labels, would have one name."""
+    names = [name_of(key, label) for key in (*keys, (RECENT,)) for label in labels]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(
+            f"levels must have distinct names, got {twice} more than once: those of a pair are "
+            f"named by its columns, joined by '_', and {RECENT!r} is the rate of the latest rows. "
+            "Rename columns, or leave a level out."
+        )
+
+
 def recent_means(
     sums: np.ndarray, before: np.ndarray, changes: np.ndarray | None = None
 ) -> np.ndarray:
@@ -166,6 +177,7 @@ class RowMemory:
         cls, columns: Sequence[str], keys: Sequence[Key], labels: Sequence[str], *, of_clicks: bool
     ) -> RowMemory:
         """Return a memory of no row."""
+        check_level_names(keys, labels)
         hashes, values = np.empty((len(columns), 0), np.uint64), np.empty((0, len(labels)))
         none, kinds = np.empty(0, dtype=np.int64), dict.fromkeys(columns, "")
         named = tuple(columns), tuple(keys), tuple(labels)
@@ -308,7 +320,8 @@ class RowMemory:
         """Raise ValueError where the parts do not fit each other."""
         n, what = len(self.times), "remembered rows"
         check_array(self.hashes, dtype=np.uint64, shape=(len(self.columns), n), what=what)
-        check_array(self.values, dtype=np.float64, shape=(n, len(self.labels)), what=what)
+        shape = n, len(self.labels)
+        check_array(self.values, dtype=np.float64, shape=shape, what=what, missing="allowed")
         kind = np.float64 if self.times.dtype == np.float64 else np.int64
         for times in (self.times, self.known):
             check_array(times, dtype=kind, shape=(n,), what=what)

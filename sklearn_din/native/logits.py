@@ -180,7 +180,7 @@ def _not_compiled() -> str:
     if why:
         state = f"could not be compiled or loaded: {why}. Solve that"
     command = '"python -m sklearn_din.native.build"'
-    return f"the native code {state}, then run {command}: fits take about half the time"
+    return f"the native code {state}, then run {command}: fits take about a quarter of the time"
 
 
 class _Logits(torch.autograd.Function):

@@ -103,12 +103,13 @@ class NeighbourPair(LearntNumbers):
             pair, at_fit = _learn_pair(given, history, candidate, names)
             numbers = given.allocate(names)
             fill([numbers], [at_fit], X, order.find_tables_at_fit)
-            pair = replace(pair, scale=_scale(X, numbers), largest=find_largest(len(X)))
+            scale = _scale(X, numbers)
+            pair = replace(pair, scale=scale, largest=find_largest(len(X)))
             for part in row_blocks(X):
                 numbers[part] = pair.rescale(numbers[part])
             if isinstance(order, ByTime) and not scores_hold(numbers, others, rows):
-                pair.scale[:N_OF_HISTORY] = np.inf
-                numbers[:, :N_OF_HISTORY] = 0
+                scale[:N_OF_HISTORY], numbers[:, :N_OF_HISTORY] = np.inf, 0
+                pair = replace(pair, scale=scale)
             learnt.append((pair, numbers))
         return learnt
 

@@ -31,12 +31,14 @@ from sklearn_din.serving.onnx_model import (
     TABLE,
     OnnxFacts,
     mask_name,
+    memory_digest,
     neighbours_name,
     older_name,
     seal,
     weights_name,
     write_metadata,
 )
+from sklearn_din.serving.pair_levels import find_memory
 from sklearn_din.training.reading import Calibration
 from sklearn_din.training.target import Numbers, Target
 from sklearn_din.utils.digests import digest
@@ -130,7 +132,8 @@ def export_onnx(estimator: BaseEstimator, path: str | os.PathLike, *, layout: st
                 f"{type(behind[0]).__name__} between them. Leave it out of the Pipeline, or put "
                 "it before the encoder."
             )
-        metadata = write_metadata(_facts_of(classifier, calibration, layout), encoder)
+        facts = _facts_of(classifier, calibration, layout, memory_digest(find_memory(pipeline)))
+        metadata = write_metadata(facts, encoder)
     elif classifier.module_.embeddings.projections:
         raise TypeError(
             "export_onnx needs the whole Pipeline where ids have fixed vectors, which are the "
@@ -706,7 +709,7 @@ def _find_neighbours(table: _Table, candidates: Value, places: Value) -> tuple[V
 # What the file says beside the network
 
 
-def _facts_of(classifier: Any, calibration: Calibration, layout: Any) -> OnnxFacts:
+def _facts_of(classifier: Any, calibration: Calibration, layout: Any, memory: str) -> OnnxFacts:
     """Return how the file's inputs are named, and its outputs read."""
     net, classes = classifier.net_, getattr(classifier, "classes_", [])
     tables = net.neighbours_
@@ -724,4 +727,5 @@ def _facts_of(classifier: Any, calibration: Calibration, layout: Any) -> OnnxFac
         learnt=tuple(part.latest() for part in tables.parts if part not in tables.pairs),
         first_seen={name: novelty.first_seen[name] for name in novelty.first_seen if name in sizes},
         checks={name: classifier.history_[name].to_numpy() for name in classifier.history_},
+        memory=memory,
     )

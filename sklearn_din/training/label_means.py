@@ -6,7 +6,6 @@ import numpy as np
 
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.identities import ids_to_look_up
-from sklearn_din.features.level_columns import level_columns
 from sklearn_din.features.schema import FIRST_KNOWN_ID
 from sklearn_din.utils.keys import Keys
 from sklearn_din.utils.warnings import Finding
@@ -34,8 +33,7 @@ def find_label_means(X: EncodedFeatures, clicks: np.ndarray) -> Iterator[Finding
     ends with a click, but differs from row to row; a mean has one value in each group.
     """
     rows = np.arange(0, len(X), -(-len(X) // CHECKED_ROWS)) if len(X) else np.arange(0)
-    own = level_columns(X.schema.names("numeric"))  # made of strictly earlier rows
-    names = [n for n in X.schema.names("numeric") if not X.schema[n].candidate and n not in own]
+    names = [name for name in X.schema.names("numeric") if not X.schema[name].candidate]
     names = [name for name in names if len(np.unique(X.columns[name][rows])) >= MIN_GROUPS]
     clicks = (clicks[rows] == 1).astype(np.float64)
     if not names or not 0 < clicks.mean() < 1:
@@ -62,6 +60,7 @@ def find_label_means(X: EncodedFeatures, clicks: np.ndarray) -> Iterator[Finding
                     "predicted.",
                     "Compute it from earlier rows only, with attach_aggregates, or leave it out: "
                     f"HistorySequenceEncoder(drop=[{name!r}]).",
+                    name,
                 )
                 break
 

@@ -9,7 +9,6 @@ from sklearn.metrics import roc_auc_score
 
 from sklearn_din.features.encoded import EncodedFeatures, find_missing_numbers
 from sklearn_din.features.identities import ids_to_look_up
-from sklearn_din.features.level_columns import level_columns
 from sklearn_din.features.ragged import Ragged
 from sklearn_din.features.schema import FIRST_KNOWN_ID, Behaviour
 from sklearn_din.training.label_means import find_label_means
@@ -49,10 +48,9 @@ def warn_of_leaks(X: EncodedFeatures, clicks: np.ndarray) -> None:
     columns = set[str]()
     found = map_in_parallel(lambda find: list(find(X, clicks)), [*CHECKS.values()])
     for finding in chain.from_iterable(found):
-        column = finding.verdict.partition(" ")[0]
-        if finding.name not in OF_COLUMNS or column not in columns:
+        if finding.name not in OF_COLUMNS or finding.column not in columns:
             warn_user(finding.message)
-        columns.add(column)
+        columns.add(finding.column)
 
 
 def _find_own_clicks(X: EncodedFeatures, clicks: np.ndarray) -> Iterator[Finding]:
@@ -81,6 +79,7 @@ def _find_labels(X: EncodedFeatures, clicks: np.ndarray) -> Iterator[Finding]:
                 "label, a mean of it that counts the row itself, or known only after the click.",
                 f"In that case drop the column, HistorySequenceEncoder(drop=[{name!r}]); "
                 "attach_aggregates computes means of earlier rows only.",
+                name,
             )
 
 
@@ -260,7 +259,6 @@ def _single_aucs(X: EncodedFeatures, is_click: np.ndarray) -> dict[str, float]:
     rows that have a value, since a label that is missing here and there is no less one.
     """
     candidates = {name for behaviour in X.schema.behaviours for name in behaviour.candidates}
-    candidates |= level_columns(X.schema.names("numeric"))  # made of strictly earlier rows
     half = np.random.RandomState(0).random_sample(len(X)) < 0.5
     if len(X) < LABEL_ROWS or is_click[half].all() or not is_click[half].any():
         return {}

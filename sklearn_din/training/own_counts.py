@@ -6,7 +6,6 @@ import numpy as np
 from scipy.stats import rankdata
 
 from sklearn_din.features.encoded import EncodedFeatures, find_missing_numbers
-from sklearn_din.features.level_columns import level_columns
 from sklearn_din.features.schema import FIRST_KNOWN_ID
 from sklearn_din.training.label_means import number_keys
 from sklearn_din.utils.spans import pairs_in_turn
@@ -42,9 +41,8 @@ def find_own_counts(X: EncodedFeatures, clicks: np.ndarray) -> Iterator[Finding]
         counts = [n for is_one in (own, before) for n in (is_one.sum(), (~is_one).sum())]
         if len(later) >= MIN_PAIRS and min(counts) >= MIN_LABELS:
             pairs.append((what, rows[earlier], rows[later], own, before))
-    made_before = level_columns(X.schema.names("numeric"))
     for name in X.schema.names("numeric", "categorical"):
-        if name in made_before or X.schema[name].candidate:
+        if X.schema[name].candidate:
             continue
         for what, earlier, later, own, before in pairs:
             aucs = _aucs_of_change(X, name, earlier, later, own, before)
@@ -91,4 +89,5 @@ def _describe(name: str, what: str, own: float, before: float) -> Finding:
         "a running count or mean that includes the row itself.",
         "Count strictly earlier rows: attach_aggregates does, and in pandas a shift() before "
         f"cumsum() or expanding(); or leave it out: HistorySequenceEncoder(drop=[{name!r}]).",
+        name,
     )

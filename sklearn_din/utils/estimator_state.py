@@ -140,13 +140,18 @@ def check_array(
     what: str,
     least: float = -np.inf,
     most: float = np.inf,
+    missing: str = "refused",
 ) -> np.ndarray:
-    """Return an array of this dtype and shape with finite numbers between two ends, else raise."""
+    """Return an array of this dtype and shape with finite numbers between two ends, else raise.
+
+    missing : "refused" or "allowed", whether numbers may be NaN
+    """
     if type(array) is not np.ndarray or array.dtype != np.dtype(dtype) or array.shape != shape:
         raise ValueError(f"{what} must be {np.dtype(dtype).name} of shape {shape}.")
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
+    present = array[~np.isnan(array)] if missing == "allowed" else array
+    if array.dtype.kind == "f" and not np.isfinite(present).all():
         raise ValueError(f"{what} must be finite.")
-    if array.size and not (array.min() >= least and array.max() <= most):
+    if present.size and not (present.min() >= least and present.max() <= most):
         raise ValueError(f"{what} must lie between {least} and {most}.")
     return array
 

@@ -37,8 +37,8 @@ class CallerFrame(Generic[IntoDataFrameT]):
         if eager is None:
             raise TypeError(
                 f"{name} must be a pandas, polars or Arrow frame, got {type(frame).__name__}. "
-                "Wrap an array or a dict in pd.DataFrame(...); a Hugging Face dataset has "
-                ".to_pandas()."
+                "What takes frames stands before the encoder in a Pipeline; wrap an array or a "
+                "dict in pd.DataFrame(...); a Hugging Face dataset has .to_pandas()."
             )
         self._eager = eager
         self.native = eager.to_native()

@@ -14,11 +14,12 @@ FIGURES = re.compile(r"\b[0-9][0-9,.]*")  # which differ from fold to fold; name
 
 
 class Finding(NamedTuple):
-    """The result of a check: its name, what was seen, and what to do about it."""
+    """The result of a check: its name, what was seen, what to do, and of a column its name."""
 
     name: str
     verdict: str
     advice: str
+    column: str = ""
 
     @property
     def message(self) -> str:
