@@ -10,14 +10,8 @@ from narwhals.typing import IntoDataFrame, IntoDataFrameT
 from pandas.api.types import is_bool_dtype, is_integer_dtype, is_numeric_dtype, is_string_dtype
 
 from sklearn_din.features.level_columns import RECENT
-from sklearn_din.logs.clocks import CHECKED_ROWS, note_clocks, same_rows
-from sklearn_din.logs.row_memory import (
-    RowMemory,
-    check_level_names,
-    name_of,
-    recent_means,
-    sum_by_group,
-)
+from sklearn_din.logs.clocks import note_clocks, note_early, same_rows
+from sklearn_din.logs.row_memory import check_level_names, name_of, recent_means, sum_by_group
 from sklearn_din.logs.timeline import Past, Timeline, time_kind
 from sklearn_din.utils.frames import CallerFrame
 from sklearn_din.utils.scan import Scan
@@ -32,7 +26,6 @@ from sklearn_din.utils.validation import (
     is_auto,
     missing_rows,
     plain_values,
-    spread,
     unit_ratio,
 )
 from sklearn_din.utils.warnings import warn_of
@@ -158,7 +151,10 @@ def attach_so_far(
     by_key = check_aggregates(aggregates, time, shown.pandas, log)
     columns = [*dict.fromkeys(name for keys in by_key for name in keys)]
     if not same_rows(shown.pandas, log, [*columns, time]):
-        warn_of([_note_early(shown.pandas, log, time, columns, known)])
+        note = note_clocks(shown.pandas[time], log[time])
+        if note is None and known is None and columns:
+            note = note_early(shown.pandas, log, columns, time, time)
+        warn_of([note])
     log = with_known_times(log, time, known, name="events")
     attached: dict[str, np.ndarray] = {}
     for keys, statistics in by_key.items():
@@ -167,21 +163,6 @@ def attach_so_far(
         for name, what in statistics.items():
             attached[name] = so_far(log, timeline, shown.pandas, past, what)
     return shown.with_columns({name: attached[name] for name in aggregates})
-
-
-def _note_early(
-    shown: pd.DataFrame, log: pd.DataFrame, time: str, columns: Sequence[str], known: str | None
-) -> str | None:
-    """Return what to say where events have coarser times than their own rows, or earlier ones."""
-    note = note_clocks(shown[time], log[time])
-    if note is not None or not columns:
-        return note
-    some, is_near = spread(shown, CHECKED_ROWS), np.full(len(log), fill_value=True)
-    for name in columns:
-        is_near &= log[name].isin(some[name]).to_numpy(dtype=bool)
-    near, none = log[is_near], RowMemory.empty(columns, (), ("",), of_clicks=True)
-    memory, _ = none.append(near, time, np.zeros((len(near), 1)), known=known)
-    return memory.note_early(some, time)
 
 
 def _name_levels(

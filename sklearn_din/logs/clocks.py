@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from sklearn_din.logs.timeline import Timeline
 from sklearn_din.utils.validation import UNITS_PER_SECOND, datetime_index, spread, unix_unit
 
 MANY_ROWS = 20
@@ -85,10 +86,7 @@ def _note_grain(
 
 
 def note_early(
-    shown: tuple[np.ndarray, np.ndarray],
-    told: tuple[np.ndarray, np.ndarray, np.ndarray],
-    unit: str | None,
-    name: object,
+    shown: pd.DataFrame, told: pd.DataFrame, keys: Sequence[str], time: str, name: str
 ) -> str | None:
     """Return what to say where labels were told at times shortly before those of their own rows.
 
@@ -96,54 +94,32 @@ def note_early(
     hardly any has one at its own time, as rows have of people who come back or try again, or that
     were logged twice.
 
-    shown : hashes of rows that are no later than all that was told, and their times
-    told : hashes of rows, their times, and from when on each counts
+    told : rows whose label was known at once
+    name : of the column of times, to its user
     """
-    n_rows, times = len(shown[0]), shown[1]
-    if n_rows < MANY_ROWS:
+    some = spread(shown[shown[time] <= told[time].max()], CHECKED_ROWS)
+    for key in keys:
+        told = told[told[key].isin(some[key])]
+    if min(len(some), len(told)) < MANY_ROWS:
         return None
-    per_second = UNITS_PER_SECOND.get(unit or "", 1)
-    lags = np.round(_find_lags(shown, told) / per_second, 3)
-    values, n_of = np.unique(lags[lags > 0], return_counts=True)
-    n, n_own = n_of.max(initial=0), (lags == 0).any(axis=0).sum()
-    n_earlier = (lags > 0).any(axis=0).sum()
-    if n < max(MANY_ROWS, EARLY * n_earlier, FEW * n_rows, n_own / FEW):
+    timeline = Timeline(told, keys=keys, time=time)
+    past, (clock, now) = timeline.past(some), timeline.relative_times(some)
+    before = past.end[:, None] - 1 - np.arange(TWINS)
+    lags = np.where(before >= past.begin[:, None], now[:, None] - clock[before], np.nan).round(3)
+    values, n_of = np.unique(lags[~np.isnan(lags)], return_counts=True)
+    n, n_earlier = n_of.max(initial=0), (~np.isnan(lags[:, 0])).sum()
+    n_own = len(some.merge(told[[*keys, time]].drop_duplicates(), on=[*keys, time]))
+    if n < max(MANY_ROWS, EARLY * n_earlier, FEW * len(some), n_own / FEW):
         return None
     lag = values[n_of.argmax()]
-    if lag * MANY_ROWS > (times.max() - times.min()) / per_second:
+    if lag * MANY_ROWS > now.max() - now.min():
         return None
-    by = f"{lag:g}" if unit is None else f"pd.Timedelta({lag:g}, 's')"
+    by = f"{lag:g}" if timeline.unit is None else f"pd.Timedelta({lag:g}, 's')"
     return (
-        f"{n} of {n_rows} rows have a row of the same user and columns that was told {by} before "
+        f"{n} of {len(some)} rows have one of the same user and columns that was told {by} before "
         f"them, and {n_own} one at their own time: that clock is early, so that what came of each "
         f"row counts as its past. Add {by} to {name!r} of what is told."
     )
-
-
-def _find_lags(
-    shown: tuple[np.ndarray, np.ndarray], told: tuple[np.ndarray, np.ndarray, np.ndarray]
-) -> np.ndarray:
-    """Return how long before each row the last equal ones were told, of those that count for it.
-
-    lags : (TWINS, n_rows), in any order of rows; 0 for its own time, NaN where there is none
-    """
-    hashes, times = shown
-    is_near = np.isin(told[0], hashes)
-    own, moments, known = (column[is_near] for column in told)
-    in_turn = np.lexsort((moments, own))
-    own, moments, known = own[in_turn], moments[in_turn], known[in_turn]
-    is_shown = np.arange(len(own) + len(hashes)) >= len(own)
-    order = np.lexsort((is_shown, np.append(moments, times), np.append(own, hashes)))
-    row = order[is_shown[order]] - len(own)
-    until = np.cumsum(~is_shown[order])[is_shown[order]]  # how many were told before, or with it
-    lags = np.full((TWINS, len(hashes)), np.nan)
-    for back, lag in enumerate(lags):
-        at = np.flatnonzero(until > back)
-        before, now = until[at] - 1 - back, times[row[at]]
-        counts = (known[before] < now) | (moments[before] == now)
-        counts &= own[before] == hashes[row[at]]
-        lag[at[counts]] = (now - moments[before])[counts]
-    return lags
 
 
 def note_far(times: pd.Series, events: pd.Series) -> str | None:

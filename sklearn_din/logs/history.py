@@ -387,7 +387,7 @@ class HistoryBuilder(  # type: ignore[call-arg]
         place of rates; where it has several columns, each has levels, ``NAME_LABEL_rate``. "auto":
         the user, each of ``columns``, and each pair of the user and one of them. Use it wherever
         rows have true labels and what is known now decides; not with sampled negatives, which tell
-        nothing of rates. Rows that are appended count once each, by user, time and columns.
+        nothing of rates. Columns of lists have no level.
     known : str or None, default=None
         Column of the training rows with the moment at which ``y`` was known, such as two weeks
         after an offer was sent: in levels a row counts for rows strictly later than that.

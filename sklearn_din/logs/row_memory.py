@@ -58,13 +58,13 @@ def check_level_names(keys: Sequence[Key], labels: Sequence[str]) -> None:
 
 
 def recent_means(
-    sums: np.ndarray, before: np.ndarray, changes: np.ndarray | None = None
+    sums: np.ndarray, before: np.ndarray, changes: Sequence[tuple[np.ndarray, np.ndarray]] = ()
 ) -> np.ndarray:
     """Return means of the latest RECENT_ROWS values, or of more where some are of one moment.
 
     sums : (2, n_moments + 1), how many values come before each moment, and their sum
     before : (n,), how many moments come before each row
-    changes : (3, n_changes), of values that changed: the moment, that of the value, by how much
+    changes : from how many moments on the sum of recent values differs, and by how much so far
     means : (n,), NaN where there is no value
 
     >>> recent_means(np.array([[0.0, 1.0, 3.0], [0.0, 1.0, 1.0]]), np.array([0, 1, 2]))
@@ -73,14 +73,8 @@ def recent_means(
     end = sums[:, before]
     first = np.searchsorted(sums[0], end[0] - RECENT_ROWS, side="right") - 1
     count, total = end - sums[:, np.maximum(first, 0)]
-    if changes is not None and changes.size:  # each counts as long as its value is a recent one
-        moment, of_value = changes[:2].astype(np.int64)
-        begin = moment + 1
-        stop = np.searchsorted(sums[0], sums[0, of_value + 1] + RECENT_ROWS)
-        for sign, place in ((1, begin), (-1, np.maximum(begin, stop))):
-            order = np.argsort(place, kind="stable")
-            so_far = np.append(0.0, np.cumsum(changes[2, order]))
-            total = total + sign * so_far[np.searchsorted(place[order], before, side="right")]
+    for places, so_far in changes:
+        total = total + so_far[np.searchsorted(places, before, side="right")]
     return np.divide(total, count, out=np.full(len(before), np.nan), where=count > 0)
 
 
@@ -217,10 +211,10 @@ class RowMemory:
         memory, (times, moments) = self._align([frame[time], frame[known or time]])
         read = [self._read(column, frame[column]) for column in self.columns]
         kinds = {c: self.kinds[c] or kind for c, (_, kind) in zip(self.columns, read, strict=True)}
-        hashes = np.stack([of_column for of_column, _ in read])
-        given: dict[str, Any] = {"times": times, "known": moments, "values": values}
-        given["replaces"] = np.full(len(times), -1)
-        batch = replace(memory, kinds=kinds, hashes=hashes, **given)
+        hashes, none = np.stack([of_column for of_column, _ in read]), np.full(len(times), -1)
+        given: list[Any] = [kinds, hashes, times, moments, values, none]
+        named = ("kinds", "hashes", *OF_ROWS)
+        batch = replace(memory, **dict(zip(named, given, strict=True)))
         before = memory._find_told(batch, Counter() if call is None else call.n_equal)
         newest = moments  # from when on a label that replaces another one counts
         if known is None and len(moments):
@@ -290,7 +284,7 @@ class RowMemory:
         sums = self._index.sums.reshape(len(self.labels), 2, -1)
         return {
             f"{name_of((RECENT,), label)}_{self.rate}": recent_means(
-                sums[n], moments.ticks, self._changes_of(n)
+                sums[n], moments.ticks, self._changes[n]
             )
             for n, label in enumerate(self.labels)
         }
@@ -305,16 +299,19 @@ class RowMemory:
 
     def note_early(self, frame: pd.DataFrame, time: str) -> str | None:
         """Return what to say where these rows' own labels were told before them."""
-        times, unit, _ = check_times(frame[time], name=f"X[{time!r}]", unit=self.unit)
-        ratio = unit_ratio(unit, self.unit)
-        is_meant = times <= ratio * self.times.max(initial=times.min(initial=0) // ratio - 1)
-        rows = spread(np.flatnonzero(is_meant), CHECKED_ROWS)
+        at_once = self.take(np.flatnonzero((self.replaces < 0) & (self.known == self.times)))
+        own, unit, _ = check_times(frame[time], name=f"X[{time!r}]", unit=self.unit)
+        told = at_once.times * unit_ratio(unit, self.unit)
+        rows = np.flatnonzero(own <= told.max(initial=own.min(initial=0) - 1))
         if len(rows) < MANY_ROWS:
             return None
-        some, first = frame.iloc[rows], np.flatnonzero(self.replaces < 0)
-        hashes = mix_hashes([self.hash_column(name, some[name]) for name in self.columns])
-        told = mix_hashes([*self.hashes[:, first]]), ratio * self.times[first]
-        return note_early((hashes, times[rows]), (*told, ratio * self.known[first]), unit, time)
+        rows, kind = spread(rows, CHECKED_ROWS), f"datetime64[{unit}]" if unit else told.dtype
+        hashes = [self.hash_column(name, frame[name].iloc[rows]) for name in self.columns]
+        shown, known = (
+            pd.DataFrame({"key": mix_hashes(of), "time": times.astype(kind)})
+            for of, times in ((hashes, own[rows]), ([*at_once.hashes], told))
+        )
+        return note_early(shown, known, ["key"], "time", time)
 
     def check(self) -> None:
         """Raise ValueError where the parts do not fit each other."""
@@ -388,16 +385,11 @@ class RowMemory:
             return np.empty(0, dtype=np.int64)
         is_near = (self.times >= batch.times.min()) & (self.times <= batch.times.max())
         near = np.flatnonzero(is_near & (self.replaces < 0))
-        hashes = [
-            mix_hashes([*hashes, times.view(np.uint64)])
-            for hashes, times in (
-                (self.hashes[:, near], self.times[near]),
-                (batch.hashes, batch.times),
-            )
-        ]
-        codes, values = pd.factorize(np.concatenate(hashes))
+        some = self.take(near), batch
+        own, new = (mix_hashes([*rows.hashes, rows.times.view(np.uint64)]) for rows in some)
+        codes, values = pd.factorize(np.append(own, new))
         earlier = np.array([n_equal[value] for value in values.tolist()]) if n_equal else 0
-        n_equal.update(hashes[1].tolist())
+        n_equal.update(new.tolist())
         place = find_told(codes, len(near), earlier)
         last, again = np.arange(len(self.times) + 1), np.flatnonzero(self.replaces >= 0)
         last[-1], last[self.replaces[again]] = -1, again  # of several the last one
@@ -429,16 +421,25 @@ class RowMemory:
         rows = rows[np.lexsort((rows, first))]
         return rows, self.replaces[rows] >= 0
 
-    def _changes_of(self, label: int) -> np.ndarray:
-        """Return values of a label that changed: as :func:`recent_means` takes them."""
+    @cached_property
+    def _changes(self) -> list[list[tuple[np.ndarray, np.ndarray]]]:
+        """Of each label, what :func:`recent_means` takes: values change while they are recent."""
         rows, is_again = self._told_again
-        values = self.values[rows, label]
-        is_first = ~np.isnan(values) & ~(is_again & ~np.isnan(np.append(np.nan, values)[:-1]))
-        first = np.maximum.accumulate(np.where(is_first, np.arange(len(rows)), 0))
-        by = values - np.append(np.nan, values)[:-1]
-        is_change = is_again & ~is_first & (by != 0) & ~np.isnan(by)
-        moment = np.searchsorted(self._index.ticks, self.known[rows])
-        return np.stack([moment, moment[first], by])[:, is_change]
+        moment, changes = np.searchsorted(self._index.ticks, self.known[rows]), []
+        for own, n_values in zip(self.values[rows].T, self._index.sums[::2], strict=True):
+            before = np.where(is_again, np.append(np.nan, own)[:-1], np.nan)
+            first = np.where(np.isnan(before) & ~np.isnan(own), np.arange(len(rows)), 0)
+            by = np.nan_to_num(own - before)
+            begin, of_value = moment + 1, moment[np.maximum.accumulate(first)]
+            stop = np.searchsorted(n_values, n_values[of_value + 1] + RECENT_ROWS)
+            changes.append([_sum_in_turn(begin, by), _sum_in_turn(np.maximum(begin, stop), -by)])
+        return changes
+
+
+def _sum_in_turn(places: np.ndarray, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return places in order, and the sums of numbers before each, and of all."""
+    order = np.argsort(places, kind="stable")
+    return places[order], np.append(0.0, np.cumsum(numbers[order]))
 
 
 def _count_and_sum(values: np.ndarray) -> np.ndarray:

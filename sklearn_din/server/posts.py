@@ -89,7 +89,7 @@ class Posts:
     ) -> tuple[list[Posted], list[str]]:
         """Return events that neither the store nor the history's file has, and ids they replace.
 
-        An event is there once, as it was posted last. One whose label has changed is new.
+        An event is there once, as it was posted last: another label is new, none is a click.
         """
         log = self.answers.histories
         known = self._store.find_known([row.event_id for _, row in rows])
@@ -100,7 +100,7 @@ class Posts:
                 if is_click and log is not None and log.are_clicks and log.has(event):
                     continue
             new[row.event_id] = row
-        changed = [n for n, row in new.items() if n in known and _is_other(row.label, known[n])]
+        changed = [n for n in known if (new[n].label != 0) != (known[n] != 0)]
         return [row for n, row in new.items() if n not in known or n in changed], changed
 
     def catch_up(self) -> None:
@@ -213,8 +213,3 @@ class Posts:
             check_value(value, name=name)
             if name in self.answers.posted_columns:
                 check_spelling([value], self.answers.posted_columns[name], name=name)
-
-
-def _is_other(label: int | None, other: int | None) -> bool:
-    """Return whether labels differ: an event without one is a click."""
-    return (label != 0) != (other != 0)

@@ -115,20 +115,19 @@ def _forget(net: Any, callback: object) -> None:
 
 def _leave_out(step: Step, X: Any) -> Any:
     """Return rows without columns that fit did not have; read_events' own go without a word."""
-    known, names = getattr(step, "feature_names_in_", None), column_names(X)
-    if known is None or names is None or isinstance(X, Scan):
+    names = column_names(X) if hasattr(step, "feature_names_in_") else None
+    if names is None or isinstance(X, Scan):
         return X
+    known = {*step.feature_names_in_}
     if isinstance(step, HistorySequenceEncoder):
-        known = {*known, *step._dropped, *step._metadata.values()}
-    new = [name for name in names if name not in {*known}]
-    if not new:
-        return X
+        known |= {*step._dropped, *step._metadata.values()}
+    new = [name for name in names if name not in known]
     if unknown := [name for name in new if name not in OF_EVENTS]:
         warn_user(
             f"columns {unknown} were not there at fit and are left out: update learns new ids, not "
             "new columns. Fit again on rows that have them."
         )
-    return CallerFrame(X, name="X").select([name for name in names if name not in new])
+    return CallerFrame(X, name="X").select([name for name in names if name in known]) if new else X
 
 
 def warn_of_clicks_alone(
