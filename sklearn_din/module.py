@@ -131,6 +131,27 @@ class DIN(nn.Module):
     >>> network = DIN(Schema((Field("price", "numeric"), Field("item", "categorical", "item", 9))))
     >>> sum(parameter.numel() for parameter in network.parameters())
     19907
+
+    The published network on one behaviour, padded, in plain torch:
+
+    >>> from sklearn_din.features import Behaviour, EncodedFeatures, Ragged
+    >>> from sklearn_din.network.batch import Batch
+    >>> fields = Field("item", "categorical", "item", 9), Field("past", "history", "item", 9)
+    >>> clicks = Behaviour("past", ("past",), ("item",), max_length=3)
+    >>> network = DIN(Schema(fields, (clicks,)), interest="paper")
+    >>> past, item = torch.tensor([[4, 7, 4], [5, 0, 0]]), torch.tensor([4, 6])  # 0 is padding
+    >>> e, q = (network.embeddings.weight("item")[ids] for ids in (past, item))
+    >>> unit = network.interests[0].unit
+    >>> unit = nn.Sequential(unit.first, unit.first_activation, *unit.rest, unit.last)
+    >>> q_of_e = q[:, None].expand_as(e)
+    >>> a = unit(torch.cat([q_of_e, e, q_of_e - e, q_of_e * e], dim=2))  # not normalized
+    >>> interest = ((past > 0)[..., None] * a * e).sum(1)
+    >>> logits = network.output(network.mlp(torch.cat([q, interest], dim=1))).squeeze(1)
+    >>> events, lengths = past[past > 0].int().numpy(), (past > 0).sum(1).int().numpy()
+    >>> ragged = Ragged.from_lengths({"past": events}, lengths)
+    >>> X = EncodedFeatures(network.schema, {"item": item.int().numpy()}, {("past",): ragged})
+    >>> torch.allclose(network(Batch(X)), logits)
+    True
     """
 
     def __init__(
