@@ -28,11 +28,7 @@ NO_VALUES = np.empty(0, dtype=object)
 
 
 def factorize(values: Values | pd.Series, *, name: str) -> Codes:
-    """Each value's code (int32, -1 where missing) and the distinct values, as numpy arrays.
-
-    >>> factorize(pd.Series(["hat", None, "sock", "hat"]), name="item")
-    (array([ 0, -1,  1,  0], dtype=int32), array(['hat', 'sock'], dtype=object))
-    """
+    """Each value's code (int32, -1 where missing) and the distinct values, as numpy arrays."""
     try:
         if isinstance(values, pa.ChunkedArray):
             values = pd.Series(pd.arrays.ArrowExtensionArray(values))

@@ -144,10 +144,6 @@ def note_two_spellings(
 
     Spaces, forms of Unicode, invisible characters, and upper case of words. Columns share the
     vocabulary of their owner; of those in ``lists`` a cell has several values.
-
-    >>> ids = Occurrences(np.array(["Island ", "Island", "Rome"], dtype=object), np.ones(3))
-    >>> next(note_two_spellings({"city": ids}, {"city": "city"}, []))[:57]
-    "city holds 'Island' and 'Island ', which are two ids, and"
     """
     done = set[str]()
     for name in sorted(counts, key=lambda name: name in lists):

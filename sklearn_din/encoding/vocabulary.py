@@ -44,11 +44,7 @@ class IdRules(NamedTuple):
     max_ids: int | None = None
 
     def choose(self, counts: np.ndarray, n_known: int = 0) -> np.ndarray:
-        """Return which of sorted values get an id, beside ``n_known``, by how often each counts.
-
-        >>> IdRules(min_frequency=2, max_ids=2).choose(np.array([3, 1, 2, 3]))
-        array([ True, False, False,  True])
-        """
+        """Return which of sorted values get an id, beside ``n_known``, by how often each counts."""
         chosen = counts >= self.min_frequency
         if self.max_ids is not None:
             chosen[np.argsort(-counts, kind="stable")[max(0, self.max_ids - n_known) :]] = False
@@ -59,12 +55,6 @@ class ValueCounts:
     """Distinct values of a column, collected in chunks, and their counts.
 
     New values are joined to the earlier ones whenever they have doubled them.
-
-    >>> counts = ValueCounts()
-    >>> counts.update(np.array([7, 8]), np.array([1, 2]))
-    >>> counts.update(np.array([8, 9]), np.array([3, 0]))
-    >>> counts.finish()
-    Occurrences(values=array([7, 8]), counts=array([1., 5.]))
     """
 
     def __init__(self) -> None:
@@ -100,12 +90,6 @@ class Vocabulary:
     values : (n_values,). Distinct plain values, as :func:`plain_ids` gives them.
     grown_from : tuple of str, default=(). Digests of this vocabulary before values were appended,
         the oldest first.
-
-    >>> shoes = Vocabulary(np.array(["boot", "sandal"], dtype=object))
-    >>> shoes.encode(np.array(["sandal", "clog"], dtype=object), name="item")
-    array([          3, -2146086589], dtype=int32)
-    >>> shoes.decode(np.array([3, 1, 0]))
-    array(['sandal', None, None], dtype=object)
     """
 
     values: np.ndarray
@@ -126,11 +110,6 @@ class Vocabulary:
 
         ``sources`` are what the later rows hold; ``max_ids`` bounds the vocabulary as a whole.
         ``name`` is its column, for the error where the new values are of another kind.
-
-        >>> known = Vocabulary(np.array(["boot", "shoe"], dtype=object))
-        >>> new = Occurrences(np.array(["clog", "shoe"], dtype=object), np.array([1, 5]))
-        >>> known.grow({"item": new}, IdRules(), name="item").values
-        array(['boot', 'shoe', 'clog'], dtype=object)
         """
         values, counts = count_columns(sources)
         values = self.as_learnt(values)
@@ -257,9 +236,6 @@ def plain_ids(values: np.ndarray, *, name: str) -> np.ndarray:
 
     Raises ValueError where a float has a fraction, or is so large that neighbouring ids have merged
     into it. ``values`` are distinct, none of them missing.
-
-    >>> plain_ids(np.array([3.0, 5.0]), name="item")
-    array([3, 5])
     """
     if values.dtype.kind in "iu":
         fits = values.dtype != np.uint64 or values.max(initial=0) <= np.iinfo(np.int64).max

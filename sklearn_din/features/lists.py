@@ -76,12 +76,6 @@ class IdLists:
 
     positions : (n,), int32. Of each value's list. 0 is the empty list, and that of a missing value.
     distinct : DistinctLists. The lists.
-
-    >>> genres = IdLists.from_lengths(np.array([2, 0, 2]), np.array([5, 7, 7, 5], "int32"))
-    >>> genres.positions, genres.pad()
-    (array([1, 0, 1], dtype=int32), array([[5, 7],
-           [0, 0],
-           [5, 7]], dtype=int32))
     """
 
     positions: np.ndarray

@@ -28,12 +28,6 @@ class Ragged:
         own time. They read as ``log1p(row_time - time)``
     n_older : (n_rows,), int16, how many events right before each window belong to the row too: item
         neighbours count them, nothing else reads them. None: no row has any
-
-    >>> spans = Spans(np.array([0, 1]), np.array([1, 2], "int32"))
-    >>> clicks = Ragged({"item": np.array([5, 6, 7], "int32")}, spans)
-    >>> clicks.pad("item")
-    array([[5, 0],
-           [6, 7]], dtype=int32)
     """
 
     columns: Mapping[str, Column]

@@ -342,11 +342,7 @@ def indicator(name: str) -> str:
 
 
 def item_column(n_ids: Mapping[str, int], names: Iterable[str]) -> str | None:
-    """Return the column that identifies items: of these names, that with the most known ids.
-
-    >>> item_column({"category": 20, "item": 900}, ["title", "category", "item"])
-    'item'
-    """
+    """Return the column that identifies items: of these names, that with the most known ids."""
     own = set(names).intersection(n_ids)
     return max((name for name in n_ids if name in own), key=n_ids.__getitem__, default=None)
 

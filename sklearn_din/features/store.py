@@ -35,13 +35,6 @@ class Store:
 
     ``parent`` is the folder in which further stores may stay beside this one; None where it is
     temporary.
-
-    >>> with create_store(None, "ids", memory=10**6) as writer:
-    ...     writer.append("item", np.array([5, 6]))
-    ...     writer.append("item", np.array([7]))
-    ...     store = writer.finish()
-    >>> store["item"].tolist(), store.names, "user" in store
-    ([5, 6, 7], ['item'], False)
     """
 
     path: Path

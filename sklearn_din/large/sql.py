@@ -402,11 +402,7 @@ def _windows(
 def _first_not_older(
     times: np.ndarray, starts: np.ndarray, ends: np.ndarray, oldest: np.ndarray
 ) -> np.ndarray:
-    """Return the position of the first time in each ascending window that is not too old.
-
-    >>> _first_not_older(np.array([1, 5, 9]), np.array([0, 0]), np.array([3, 3]), np.array([5, 10]))
-    array([1, 3])
-    """
+    """Return the position of the first time in each ascending window that is not too old."""
     low, high = starts.copy(), ends.copy()
     while (is_open := low < high).any():
         middle = (low + high) // 2

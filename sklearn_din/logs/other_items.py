@@ -192,9 +192,6 @@ def number_as_they_come(
 
     ``times`` are ranks from 1. The first ``n_listed`` rows are of a catalogue, which tells launches
     where they are known.
-
-    >>> number_as_they_come(np.array([0, 1, 0]), np.array([3, 1, 2]))[1]
-    array([1, 0, 1])
     """
     clicked, moments = items[n_listed:], times[n_listed:]
     n_items, never = items.max() + 1, times.max() + 1
@@ -215,12 +212,6 @@ class ItemVersions:
     """Rows of items in the order of item and time: as an item was at some moment.
 
     ``codes`` and ``times`` of the versions say whose each one is and from when on it holds.
-
-    >>> versions = ItemVersions(np.array([0, 1, 0]), np.array([2, 4, 8]))
-    >>> versions.find(np.array([[0, 1], [0, 0]]), np.array([2, 9]))
-    (array([[0, 1],
-           [2, 2]]), array([[False,  True],
-           [False, False]]))
     """
 
     def __init__(self, codes: np.ndarray, times: np.ndarray) -> None:

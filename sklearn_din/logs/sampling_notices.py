@@ -180,12 +180,6 @@ class Repeats:
     one in a million. Owners and the partners that they meet in a row (the users of an item, for
     example) are codes; a row with the partner of the owner's last row proves nothing and is left
     out.
-
-    >>> log = pd.DataFrame({"item": np.arange(40) % 20, "hour": np.arange(40)})
-    >>> log["brand"] = log["item"] // 2
-    >>> repeats = Repeats(log["item"].to_numpy())
-    >>> repeats.owns(log["brand"]), repeats.owns(log["hour"])
-    (True, False)
     """
 
     def __init__(self, owners: np.ndarray, partners: np.ndarray | None = None) -> None:
@@ -299,14 +293,6 @@ class Triples:
         Nothing (0) where too few are; half is chance. Numbers are as near as their ranks, and count
         where they change: what stays the same may be that of a partner who comes back. All else is
         near where it is equal, which says nothing where no partners are known.
-
-        >>> rows = np.arange(300)
-        >>> items = rows * 7 % 20
-        >>> hours = np.random.RandomState(0).randint(24, size=300)
-        >>> log = pd.DataFrame({"price": items + rows / 1000, "hour": hours})
-        >>> triples = Triples(items, None, None)
-        >>> triples.nearness(log["price"]), triples.nearness(log["hour"]) < 0.7
-        (1.0, True)
         """
         if len(self.rows) == 0 or not pd.api.types.is_hashable(column.iloc[self.rows[0]]):
             return 0.0

@@ -41,11 +41,6 @@ class EventLog:
         Fingerprint of the events that cutting kept, "" for the whole log.
     codes : mapping of str to (codes, distinct values), default=None
         What :meth:`codes` gives, for columns whose codes are known. They are not pickled.
-
-    >>> log = EventLog({"item": np.array(["hat", "sock", "hat"], dtype=object)})
-    >>> codes, uniques = log.codes("item")
-    >>> codes, uniques
-    (array([0, 1, 0], dtype=int32), array(['hat', 'sock'], dtype=object))
     """
 
     def __init__(

@@ -152,11 +152,6 @@ def count_pairs(by_item: csr_array, had: csr_array) -> Iterator[tuple[int, csr_a
     chunk is its first item, and the counts of the items from there on, in no order inside each row:
     (n_items, n_ids), float32. The counts of all pairs may take gigabytes; what is made of them
     takes little.
-
-    >>> had = csr_array(np.array([[0, 0, 1, 1], [0, 0, 0, 1]], dtype="float32"))
-    >>> for first, counts in count_pairs(had.T.tocsr(), had):
-    ...     first, counts.toarray()[2:].tolist()
-    (0, [[0.0, 0.0, 1.0, 1.0], [0.0, 0.0, 1.0, 2.0]])
     """
     n_ids = had.shape[1]
     work = by_item @ np.diff(had.indptr).astype(np.float64)

@@ -151,11 +151,7 @@ def to_device(tensor: Tensor, device: str | torch.device) -> Tensor:
 
 
 def rows_of_rank(n_rows: int, rank: int, n_ranks: int) -> slice:
-    """Rows of a joint batch that one of several processes computes.
-
-    >>> [rows_of_rank(5, rank, 2) for rank in range(2)]
-    [slice(0, 2, None), slice(2, 5, None)]
-    """
+    """Rows of a joint batch that one of several processes computes."""
     return slice(n_rows * rank // n_ranks, n_rows * (rank + 1) // n_ranks)
 
 
@@ -197,13 +193,6 @@ class Batch:
     look_ahead : callable or None
         Makes further batches, while other threads compute the step of this one; returns the next
         batch, or None where it is not known.
-
-    >>> import numpy as np
-    >>> from sklearn_din.features import EncodedFeatures, Field, Schema
-    >>> schema = Schema((Field("price", "numeric"),))
-    >>> batch = Batch(EncodedFeatures(schema, {"price": np.ones(3, dtype="float32")}))
-    >>> len(batch), batch.numbers.shape
-    (3, torch.Size([3, 1]))
     """
 
     def __init__(

@@ -175,11 +175,7 @@ class LabelLogits(nn.Linear):
 
 
 def order_of_labels(after: tuple[int | None, ...]) -> list[tuple[int, int]]:
-    """Return the labels that come after another, and that other one: none before its own.
-
-    >>> order_of_labels((None, 2, 0))  # the second label after the third one
-    [(2, 0), (1, 2)]
-    """
+    """Return the labels that come after another, and that other one: none before its own."""
     known = {label for label, earlier in enumerate(after) if earlier is None}
     order: list[tuple[int, int]] = []
     while len(known) < len(after):

@@ -356,9 +356,5 @@ def _sum_rows(ranks: Ranks, table: Tensor, counts: list[int]) -> None:
 
 
 def name_ranks(ranks: list[int]) -> str:
-    """Name ranks in a sentence.
-
-    >>> name_ranks([0]), name_ranks([1, 2])
-    ('rank 0', 'ranks 1, 2')
-    """
+    """Name ranks in a sentence."""
     return f"rank{'s' * (len(ranks) > 1)} {', '.join(map(str, ranks))}"

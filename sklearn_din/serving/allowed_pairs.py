@@ -24,10 +24,6 @@ def pair_blocks(
     They ascend, all those of a user in one block, which holds some ``size`` pairs, or those of one
     user, or all of ``only``. ``only`` and ``excluded`` are sorted, each number once; ``only`` is
     None where every pair may be ranked that is not excluded.
-
-    >>> blocks = pair_blocks(2, 3, only=None, excluded=np.array([1, 3]), size=4)
-    >>> [block.tolist() for block in blocks]
-    [[0, 2], [4, 5]]
     """
     if only is not None:
         yield np.setdiff1d(only, excluded, assume_unique=True)
@@ -73,12 +69,7 @@ def pairs_of_frame(
 
 
 class PlacesOfIds:
-    """Positions of each id among the candidates; missing ids have none.
-
-    >>> places = PlacesOfIds(np.array([7, 5, 7, 1]))
-    >>> places.pairs(np.array([0, 0, 1]), np.array([1, 7, 5])).tolist()
-    [0, 2, 5]
-    """
+    """Positions of each id among the candidates; missing ids have none."""
 
     def __init__(self, ids: np.ndarray) -> None:
         self._order = np.argsort(ids, kind="stable")

@@ -34,10 +34,6 @@ class Diversity(NamedTuple):
         All are of shape (n_pairs,): ``rows`` (users, ascending) and ``positions`` (candidates),
         ``scores``, which decide ties, and ``values``, which rise with the scores: scaled to [0, 1]
         by user, these are the relevance.
-
-        >>> hats, shoe = Diversity(np.array([0, 0, 1]), weight=0.5), np.array([0.9, 0.8, 0.3])
-        >>> hats.reorder(np.zeros(3, dtype=int), np.arange(3), shoe, shoe).tolist()
-        [0, -2, -1]
         """
         by_score = np.lexsort((-scores, rows))
         values = values[by_score].astype(np.float64)

@@ -438,14 +438,7 @@ def neighbours_name(*parts: str) -> str:
 
 
 def _pad(values: Any, lengths: np.ndarray) -> np.ndarray:
-    """Return values of rows one after the other as (n_rows, longest, ...), zeros behind them.
-
-    Examples
-    --------
-    >>> _pad(np.array([5, 6, 7]), np.array([1, 2]))
-    array([[5, 0],
-           [6, 7]])
-    """
+    """Return values of rows one after the other as (n_rows, longest, ...), zeros behind them."""
     if isinstance(values, IdLists):
         values = _pad(*values.flatten())
     if values.dtype == np.float64:

@@ -78,9 +78,6 @@ def count_rows(shares: np.ndarray) -> int:
 
     Of n rows, the shares are multiples of 1 / (n - 1), or of half of it where values are equal: the
     largest denominator is n - 1 or more. 0 where most rows are neutral, such as rows alone.
-
-    >>> count_rows(np.array([0, 1, 2, 2, 3, 4, 5, 6, 7]) / 7)
-    8
     """
     compared = shares[shares != NEUTRAL.share]
     if len(compared) < LEAST_DECILES:

@@ -411,9 +411,6 @@ def _best_of_each_user(
     """Return which pairs are the ``top_k`` of their user, in order, and the rank of each.
 
     ``rows`` ascend. Equal scores keep their order, missing ones come last.
-
-    >>> _best_of_each_user(np.array([0, 0, 0, 3]), np.array([0.1, 0.5, 0.5, 0.2]), 2)
-    (array([1, 2, 3]), array([1, 2, 1]))
     """
     if len(rows) and rows[0] == rows[-1]:
         order = largest_first(scores, top_k)

@@ -63,12 +63,6 @@ class ImpressionBatches:
     rows : (n,), which impressions of X these are; ``y`` and ``weights`` are theirs. None: all
     shown : impressions as they are to be shown, some ids hidden. None: as they are
     keeps : whether batches in order stay in memory for the next pass, unless they lie in files
-
-    >>> from sklearn_din.features import EncodedFeatures, Field, Schema
-    >>> schema = Schema((Field("price", "numeric"),))
-    >>> X = EncodedFeatures(schema, {"price": np.ones(5, dtype="float32")})
-    >>> [len(y) for batch, y in ImpressionBatches(X, batch_size=2)]
-    [2, 2, 1]
     """
 
     def __init__(
@@ -265,10 +259,6 @@ def order_in_pools(n_rows: int, *, pool: int, shuffle: np.random.RandomState) ->
 
     Blocks of consecutive rows are permuted, as many of them as hold about ``pool`` rows are taken
     at a time, and their rows are permuted.
-
-    >>> order = order_in_pools(1000, pool=100, shuffle=np.random.RandomState(0))
-    >>> sorted(order.tolist()) == list(range(1000))
-    True
     """
     size = int(np.clip(pool // BLOCKS_PER_POOL, 1, ROWS_PER_BLOCK))
     starts = shuffle.permutation(-(-n_rows // size)) * size
@@ -287,12 +277,6 @@ class ScoringBatches:
 
     Candidates of one user that follow each other have the same histories: a run. Where the runs
     are long, each batch holds its run's histories once.
-
-    >>> from sklearn_din.features import EncodedFeatures, Field, Schema
-    >>> schema = Schema((Field("price", "numeric"),))
-    >>> X = EncodedFeatures(schema, {"price": np.ones(5, dtype="float32")})
-    >>> [len(y) for batch, y in ScoringBatches(X)]
-    [5]
     """
 
     def __init__(self, X: EncodedFeatures) -> None:

@@ -332,11 +332,7 @@ def _has_several_labels(estimator: NetworkEstimator, y: Any) -> bool:
 
 
 def two_labels(labels: np.ndarray) -> np.ndarray:
-    """Return the two classes of ``fit`` in order; the larger one is the click.
-
-    >>> two_labels(np.array(["skip", "click", "skip"]))
-    array(['click', 'skip'], dtype='<U5')
-    """
+    """Return the two classes of ``fit`` in order; the larger one is the click."""
     classes = np.unique(labels)
     if len(classes) > 2:
         target = type_of_target(labels, input_name="y", raise_unknown=True)
@@ -527,11 +523,7 @@ def _check_numeric_frame(X: pd.DataFrame | ArrayLike) -> None:
 
 
 def check_rows(values: ArrayLike, n_rows: int, *, name: str) -> np.ndarray:
-    """Return a 1-D array of finite numbers, one for each impression.
-
-    >>> check_rows([1, 2], 2, name="sample_weight")
-    array([1., 2.])
-    """
+    """Return a 1-D array of finite numbers, one for each impression."""
     numbers = np.asarray(check_array(values, ensure_2d=False, dtype=np.float64, input_name=name))
     if numbers.ndim != 1:
         raise ValueError(f"{name} must be 1D, got {numbers.ndim} dimensions.")
@@ -548,9 +540,6 @@ def check_weights(
     """Return the factor of each impression's loss, its class's included: (n,), float32.
 
     The mean of those above zero is one. None where neither weight is given.
-
-    >>> check_weights([1, 1], {"click": 3}, np.array(["click", "skip"]))
-    array([1.5, 0.5], dtype=float32)
     """
     weights = None
     if sample_weight is not None:

@@ -132,11 +132,6 @@ class RepeatShares(NamedTuple):
     Users who come back to items do so in both ways, so that the first and the third fraction are
     about equal in a log that holds the past alone. They differ where most clicks are in their own
     history.
-
-    >>> RepeatShares(clicked=0.98, others=0.06, events=0.24).is_leak
-    True
-    >>> RepeatShares(clicked=0.7, others=0.06, events=0.68).is_leak  # songs, played repeatedly
-    False
     """
 
     clicked: float

@@ -18,11 +18,6 @@ def count_ids(X: EncodedFeatures, rows: np.ndarray | None = None) -> dict[str, n
 
     An event counts once for every impression whose history holds it. ``rows`` are those that count;
     None: all.
-
-    >>> from sklearn_din.features import EncodedFeatures, Field, Schema
-    >>> schema = Schema((Field("item", "categorical", "item", 5),))
-    >>> count_ids(EncodedFeatures(schema, {"item": np.array([3, 2, 3], "int32")}))
-    {'item': array([0., 0., 1., 2., 0.])}
     """
     counts = {name: np.zeros(n_ids) for name, n_ids in X.schema.vocabulary_sizes.items()}
     for first in range(0, len(X) if rows is None else len(rows), COUNTED_ROWS):
@@ -71,9 +66,6 @@ def scale_of_prior(n_other: int, n_clicks: int) -> float:
     It is ``1 / (4 p (1 - p))``: a row whose click has the probability p bends the loss by
     ``p (1 - p)``, a quarter at balanced clicks, and the prior is to the loss as it is there. One
     row of each kind is added, so that rows of one kind have a factor too.
-
-    >>> scale_of_prior(499, 499), round(scale_of_prior(97_999, 1_999), 2)
-    (1.0, 12.76)
     """
     share = (n_clicks + 1) / (n_clicks + n_other + 2)
     return 0.25 / (share * (1.0 - share))

@@ -97,10 +97,6 @@ def layers_text(part: nn.Module) -> str:
     """Return widths and activation of the linear layers, from the input to the output.
 
     Layers that do not continue those before them stand behind a comma.
-
-    >>> from sklearn_din.network.layers import MLP
-    >>> layers_text(MLP(4, (8, 2), activation="dice"))
-    '4 -> 8 -> 2 (Dice)'
     """
     linear = [layer for layer in part.modules() if isinstance(layer, nn.Linear)]
     text, width = "", 0

@@ -39,9 +39,6 @@ def choose_validation(how: str, times: np.ndarray | None) -> str:
 
     Times that do not say which rows are the last ones are an error where "last" was asked for, and
     a warning here: nobody asked.
-
-    >>> choose_validation("auto", None), choose_validation("auto", np.array([1, 2]))
-    ('random', 'last')
     """
     if how != "auto":
         return how
@@ -73,9 +70,6 @@ def split_rows(
     with the original whose number ``originals`` has for each row; "last" takes the rows
     from that time on for which their number is nearest to the fraction, without times the last
     rows in the given order; "groups" takes all rows of some groups.
-
-    >>> split_rows(np.zeros(5), None, how="last", fraction=0.2, seeds=np.random.RandomState(0))
-    (array([0, 1, 2, 3], dtype=int32), array([4], dtype=int32))
     """
     if how == "groups":
         return _whole_groups(y, groups, fraction=fraction, seeds=seeds)
@@ -128,9 +122,6 @@ def rows_from_a_time_on(times: np.ndarray, *, n_wanted: int) -> SplitRows:
     """Row numbers before a time, and from it on: equal times are never parted.
 
     The time is the one from which on the number of rows is nearest to ``n_wanted``.
-
-    >>> rows_from_a_time_on(np.array([3, 1, 2, 3]), n_wanted=1)
-    (array([1, 2], dtype=int32), array([0, 3], dtype=int32))
     """
     trouble = _no_order(times)
     if trouble:
@@ -141,12 +132,7 @@ def rows_from_a_time_on(times: np.ndarray, *, n_wanted: int) -> SplitRows:
 
 
 def cut_in_time(rows: np.ndarray, times: np.ndarray | None) -> list[np.ndarray]:
-    """Divide rows into up to eight chunks in order of time; none if two would be too small.
-
-    >>> rows = np.arange(64)
-    >>> [part[[0, -1]].tolist() for part in cut_in_time(rows, times=-rows)]
-    [[63, 32], [31, 0]]
-    """
+    """Divide rows into up to eight chunks in order of time; none if two would be too small."""
     n_parts = min(len(rows) // ROWS_PER_PART, MOST_PARTS)
     if n_parts < 2:
         return []

@@ -20,9 +20,6 @@ def arrow_of_values(values: np.ndarray) -> pa.Array:
     ------
     MixedKindsError
         Where they are of several kinds, or of one that Arrow does not have.
-
-    >>> arrow_of_values(np.array(["hat", None], dtype=object)).null_count
-    1
     """
     types = set(map(type, values)) if values.dtype == object else set()
     # Arrow (pyarrow 26) crashes, it does not raise, on numpy's times followed by numpy's numbers.
@@ -60,11 +57,7 @@ def is_list(kind: pa.DataType) -> bool:
 
 
 def arrow_of_column(column: pd.Series) -> pa.Array:
-    """Return a column as one Arrow array of plain values: no dictionary, 64-bit offsets of text.
-
-    >>> str(arrow_of_column(pd.Series(["hat", None], dtype="category")).type)
-    'large_string'
-    """
+    """Return a column as one Arrow array of plain values: no dictionary, 64-bit offsets of text."""
     values = column.array if isinstance(column.dtype, pd.ArrowDtype) else column
     array = pa.array(values, from_pandas=True)
     if isinstance(array, pa.ChunkedArray):
@@ -78,9 +71,6 @@ def plain_type(kind: pa.DataType) -> pa.DataType:
     """Return the type of the values, whether stored once (a dictionary) or in each row.
 
     Numbers of 16 bits get 32: pandas has no index of float16, DuckDB and Arrow cannot sort them.
-
-    >>> plain_type(pa.list_(pa.dictionary(pa.int32(), pa.large_string())))
-    ListType(list<element: string>)
     """
     if pa.types.is_dictionary(kind):
         return plain_type(kind.value_type)

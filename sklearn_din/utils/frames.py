@@ -20,13 +20,6 @@ class CallerFrame(Generic[IntoDataFrameT]):
     What is computed reads ``pandas``. What is returned is made of the caller's own columns,
     which are never converted there and back, so every dtype stays as it was. An Arrow stream is
     read to its end, and answered with a table; what is no frame, or a lazy one, is a TypeError.
-
-    >>> table = pa.table({"item": ["hat", "tie"]})
-    >>> shown = CallerFrame(table, name="impressions")
-    >>> shown.pandas["item"].tolist()
-    ['hat', 'tie']
-    >>> shown.with_columns({"n": np.array([1, 2])}).to_pydict()
-    {'item': ['hat', 'tie'], 'n': [1, 2]}
     """
 
     def __init__(self, frame: IntoDataFrameT, *, name: str) -> None:
@@ -142,13 +135,7 @@ class CallerFrame(Generic[IntoDataFrameT]):
 
 
 def pandas_frame(X: object, *, name: str = "X") -> pd.DataFrame | None:
-    """Return a pandas frame of a pandas, polars or Arrow frame; None for anything else.
-
-    >>> pandas_frame(pa.table({"item": [7]})).dtypes
-    item    int64[pyarrow]
-    dtype: object
-    >>> pandas_frame(np.zeros((2, 2)))
-    """
+    """Return a pandas frame of a pandas, polars or Arrow frame; None for anything else."""
     if isinstance(X, pd.DataFrame):
         return X
     eager = _eager(X, name)

@@ -149,11 +149,7 @@ def plain_users(column: pd.Series) -> np.ndarray:
 
 
 def read_groups(groups: Any) -> Keys:
-    """Read groups of rows, a column or keys, of which none may be missing.
-
-    >>> read_groups([("bob", "web"), ("ann", "web"), ("bob", "web")]).ranks
-    array([1, 0, 1])
-    """
+    """Read groups of rows, a column or keys, of which none may be missing."""
     if isinstance(groups, list | tuple):  # of tuples numpy would make columns
         groups = pd.Series(groups)
     is_frame, is_read = isinstance(groups, pd.DataFrame), isinstance(groups, Keys)

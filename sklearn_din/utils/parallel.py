@@ -15,9 +15,6 @@ def map_in_parallel(function: Callable[[Value], Result], values: Sequence[Value]
 
     It gains where the function spends its time in numpy, scipy or native code, which release the
     interpreter's lock. With one thread, or one value, all calls are made in this thread.
-
-    >>> map_in_parallel(str.upper, ["hat", "sock"])
-    ['HAT', 'SOCK']
     """
     if len(values) > 1:
         import torch  # whoever only encodes does without

@@ -19,9 +19,6 @@ def show_progress(parts: Iterable[Any], what: str, n_rows: int) -> Iterator[Any]
     the end: ``logging.basicConfig(level="INFO")`` shows them.
 
     Parts are sized, or tuples whose last element is. One is done when the next is asked for.
-
-    >>> list(show_progress([(0, [7, 8]), (2, [9])], "reading events", 3))
-    [(0, [7, 8]), (2, [9])]
     """
     log, n_done, start = logging.getLogger("sklearn_din"), 0, time.monotonic()
     last, bar = start, None

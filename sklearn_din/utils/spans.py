@@ -36,9 +36,6 @@ def pairs_in_turn(owners: np.ndarray, times: np.ndarray) -> tuple[np.ndarray, np
     """Return the rows of one owner that follow each other at different times: earlier, later.
 
     owners : (n_rows,), codes; -1 where a row is nobody's
-
-    >>> pairs_in_turn(np.array([7, -1, 7, 8, 7]), np.array([5, 1, 2, 3, 5]))
-    (array([2]), array([0]))
     """
     order = np.lexsort((times, owners))
     earlier, later = order[:-1], order[1:]
@@ -71,12 +68,6 @@ class Spans:
 
     History columns, the cells of a frame, the events of a behaviour and ragged features are all
     windows over flat arrays of events. Windows may overlap, and one window may serve many rows.
-
-    >>> spans = Spans(np.array([0, 1, 0]), np.array([2, 2, 0], dtype=np.int32))
-    >>> spans.index()
-    array([0, 1, 1, 2])
-    >>> spans.newest(1).index()
-    array([1, 2])
     """
 
     starts: np.ndarray  # (n_rows,), int64; of no meaning where the row is empty
@@ -144,12 +135,7 @@ class Spans:
 
 @dataclass(frozen=True, eq=False)
 class Covered:
-    """The events that some row holds.
-
-    >>> covered = Spans(np.array([7, 6]), np.array([2, 2], dtype=np.int32)).cover()
-    >>> covered.kept, covered.spans.starts, covered.counts()
-    (slice(6, 9, None), array([1, 0]), array([1, 2, 1], dtype=int32))
-    """
+    """The events that some row holds."""
 
     spans: Spans  # the same rows over only those events
     run_starts: np.ndarray  # (n_runs,), where each run of them begins in the original array

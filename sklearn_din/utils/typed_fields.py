@@ -34,14 +34,6 @@ def from_dict(kind: type[T], values: object) -> T:
     tuples and mappings by name of those; one that has a default may be absent. Anything else raises
     ValueError, and so does the method ``check`` of a dataclass where its fields contradict each
     other.
-
-    >>> from sklearn_din.features import Field
-    >>> from_dict(Field, {"name": "age", "kind": "numeric"}).n_ids
-    0
-    >>> from_dict(Field, {"name": "age", "kind": 3})
-    Traceback (most recent call last):
-        ...
-    ValueError: Field.kind cannot be 3.
     """
     name = kind.__name__
     if type(values) is not dict:

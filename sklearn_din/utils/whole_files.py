@@ -18,13 +18,6 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     written is removed. A process that is killed (SIGKILL, loss of power) may leave a hidden file
     whose name begins with ".partial-", which nobody reads. The folder must be there. A device or a
     pipe is written directly, a link is followed.
-
-    >>> import tempfile
-    >>> path = Path(tempfile.mkdtemp()) / "scores.csv"
-    >>> with whole_file(path) as partial:
-    ...     length = partial.write_text("probability")
-    >>> path.read_text(), len(os.listdir(path.parent))
-    ('probability', 1)
     """
     target = Path(os.path.realpath(path))
     refuse_folder(target)
