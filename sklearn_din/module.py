@@ -33,11 +33,9 @@ _process = os.getpid()  # in which torch may use threads
 
 
 def compute_alone_if_forked() -> None:
-    """Set torch to one thread where this process was forked from the one that loaded this file.
+    """Set torch to one thread in a forked process, which has OpenMP's locks without the threads.
 
-    A forked child inherits the locks of OpenMP's threads, not the threads: a product that is split
-    among several would wait for ever. Nothing else in a child is changed, and a child that runs no
-    network of ours keeps its threads.
+    A product that is split among several would wait for ever; a child without a network keeps its.
     """
     global _process
     if os.getpid() != _process:
@@ -244,10 +242,7 @@ class DIN(nn.Module):
         }
 
     def forward(self, batch: Batch) -> Tensor:
-        """One logit per impression of the batch; of several labels one for each.
-
-        logits : (n_rows,) or (n_rows, n_labels)
-        """
+        """One logit per impression, (n_rows,), or one for each label, (n_rows, n_labels)."""
         compute_alone_if_forked()
         if batch.shared:  # the native code alone computes a shared history once
             whole, device = Batch(batch.X), batch.numbers.device
@@ -285,10 +280,7 @@ class DIN(nn.Module):
 
     @torch.no_grad()
     def attention(self, batch: Batch) -> dict[tuple[str, ...], Tensor]:
-        """Factor of each event in its impression's interest, by the histories of each behaviour.
-
-        factors : (n_events,) each
-        """
+        """Factor of each event in its interest, (n_events,), by the histories of each behaviour."""
         compute_alone_if_forked()
         embeddings = self.embeddings(batch.ids, vectors=batch.vectors, lists=batch.lists)
         return {

@@ -53,11 +53,7 @@ def warn_of_changed_units(factors: Mapping[str, float]) -> None:
 
 @dataclass(frozen=True)
 class TrainingRows:
-    """What notices are made of: the columns of the rows of fit, and those that the user names.
-
-    ``counts`` has all columns of ids and histories; ``ids``, ``numbers`` and ``histories`` are the
-    columns that are named as such, of which little is said. ``notices`` are those of their roles.
-    """
+    """What notices are made of; little is said of columns that the user names."""
 
     columns: TableColumns
     notices: Sequence[str]
@@ -90,10 +86,7 @@ def warn_of_training_rows(rows: TrainingRows) -> None:
 
 
 def log_roles(rows: TrainingRows, statistics: Mapping[str, NumberStatistics]) -> None:
-    """Log which columns that are not named may be of another kind than they are taken for.
-
-    Of integers, those that look like counts: from 0 or 1 on, nearly without gaps.
-    """
+    """Log which columns that are not named may be of another kind than they are taken for."""
     columns, named = rows.columns, {*rows.ids, *rows.numbers}
     named |= level_columns(columns.numeric)  # whose counts and times are whole numbers
     named |= {name for name in columns.numeric if name.endswith(("_elapsed", "_count"))}
@@ -207,10 +200,7 @@ def warn_of_events(
 
 
 def odd_ids(rows: TrainingRows, names: Sequence[str]) -> Iterator[str]:
-    """Yield what to say of ids by rule that are times, row numbers or numbers as text.
-
-    ``names`` are columns with one id per cell, whose values are in the order of the rows.
-    """
+    """Yield what to say of ids by rule that are times, row numbers or numbers as text."""
     for name in names:
         values, n_rows = rows.counts[name].values, rows.n_rows
         is_integer = pd.api.types.is_integer_dtype(rows.dtypes[name])
@@ -253,10 +243,7 @@ def list_padding(pairs: Pairs, counts: Mapping[str, Occurrences]) -> Iterator[st
 
 
 def unpaired_histories(rows: TrainingRows) -> Iterator[str]:
-    """Yield what to say of histories that are pooled although they look made to be compared.
-
-    Nothing is said of those that the user named.
-    """
+    """Yield what to say of histories, not named, that are pooled and look made to be compared."""
     bags = [name for b in rows.columns.behaviours if b.is_bag for name in b.histories]
     alone = [name for name in bags if name not in rows.histories]
     likely = {name: _likely_candidate(name, rows) for name in alone}
@@ -270,10 +257,7 @@ def unpaired_histories(rows: TrainingRows) -> Iterator[str]:
 
 
 def _likely_candidate(history: str, rows: TrainingRows) -> str | None:
-    """Column of ids that holds most of a history's values, where one does.
-
-    Small integers are in many columns by chance: there, nothing is likely.
-    """
+    """Column of ids that holds most of a history's values; of few integers, none is likely."""
     counts, ids = rows.counts, rows.columns.categorical
     values = pd.Index(counts[history].values, dtype=object)
     if len(values) < FEW_VALUES and values.inferred_type != "string":

@@ -19,22 +19,14 @@ SEVERAL_USERS = 20  # of a few, all may be new
 
 @dataclass(frozen=True)
 class RowEncoder:
-    """Encodes the rows of tables by what was learnt.
-
-    Columns ``metadata``, by their name in encoded rows, travel beside the features, and so do the
-    ``vectors`` of vocabularies that have some.
-    """
+    """Encodes rows by what was learnt; ``metadata`` columns and ``vectors`` travel beside."""
 
     learnt: TableColumns
     metadata: Mapping[str, str]
     vectors: dict[str, Vectors]
 
     def encode(self, table: Impressions, *, name: str = "") -> EncodedFeatures:
-        """Encode all rows, or open the store of that name in which they were kept.
-
-        Rows of a scan are written to its ``cache_dir``, or to a temporary folder; ``name`` tells
-        the rows and all that was learnt.
-        """
+        """Encode all rows, or open the store of that name in which they were kept."""
         scan = table.scan
         if scan is None:
             ((_, rows),) = table.map(self.encode_columns, table.names, "encoding")

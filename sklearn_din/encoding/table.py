@@ -36,10 +36,7 @@ KINDS_OF_VALUES |= dict.fromkeys(NUMBERS, "float") | dict.fromkeys(TIMES, "time"
 
 
 class Columns:
-    """A frame as the encoder reads it: the kind of each column, its ids or its history, read once.
-
-    Names are distinct, the frame is never written to; ``separator`` splits histories that are text.
-    """
+    """A frame as the encoder reads it: the kind of a column, its ids or its history, read once."""
 
     def __init__(self, frame: pd.DataFrame, *, separator: str | None = None) -> None:
         self.frame = frame
@@ -86,11 +83,7 @@ class Columns:
 
 
 class OneRow(Columns):
-    """One row given as plain values, read as the columns of a frame of one row are.
-
-    Numbers, text and lists are read without pandas, which takes ten times as long to make columns
-    of them.
-    """
+    """One row given as plain values: pandas would take ten times as long to make columns."""
 
     def __init__(self, row: Mapping[Any, object], *, separator: str | None = None) -> None:
         super().__init__(NO_COLUMNS, separator=separator)
@@ -190,11 +183,7 @@ class Impressions:
     def map(
         self, read: Callable[[Columns], Made], names: Collection[str], purpose: str
     ) -> Iterator[tuple[int, Made]]:
-        """Yield the first row of each part, and what is read of it.
-
-        Only the columns named are read; a scan shows the purpose on a progress bar. To a ValueError
-        of ``read``, the rows of the scan in which it happened are added.
-        """
+        """Yield the first row of each part, and what is read of it, of the columns named."""
         if self.scan is None:
             yield 0, read(self._whole)
             return
@@ -216,10 +205,7 @@ class Impressions:
 
 
 def find_candidate(history: str, names: Sequence[str]) -> str | None:
-    """Column that a history is compared with by its name: ``item`` for ``hist_item``.
-
-    Prefixes that ColumnTransformer writes before two underscores are seen through.
-    """
+    """Column that a history is compared with by its name, ``item`` for ``hist_item``."""
     exact = history.removeprefix(PREFIX)
     if exact != history and exact in names:
         return exact

@@ -67,18 +67,12 @@ class Ragged:
         return self.over(self.columns, self.spans)
 
     def changes(self) -> np.ndarray:
-        """Return where rows hold other events than the row before, or read them at another time.
-
-        changes : (n_rows - 1,), bool
-        """
+        """Return whether rows hold other events, or times, than the row before: (n_rows - 1,)."""
         parts = np.stack([self.spans.starts, self.spans.lengths, *self.row_times.values()])
         return (parts[:, 1:] != parts[:, :-1]).any(axis=0)
 
     def flat(self, name: str, index: np.ndarray | None = None) -> np.ndarray:
-        """Values of one column for all events in row order, shape (sum(lengths),).
-
-        ``index`` is ``spans.index()`` where several columns are read by it.
-        """
+        """Values of one column for all events in row order; ``index`` is ``spans.index()``."""
         values = self.columns[name]
         if name in self.row_times:
             return log_elapsed(self.spans.time_since(values, self.row_times[name], index))
@@ -91,10 +85,7 @@ class Ragged:
         return np.arange(width) < lengths[:, None]
 
     def pad(self, name: str, width: int | None = None) -> np.ndarray:
-        """Values as (n_rows, width), padded with 0 on the right; unknown ids are 1.
-
-        Where each event has a list of ids, (n_rows, width, ids of the longest list).
-        """
+        """Values as (n_rows, width, ...), padded with 0 on the right; unknown ids are 1."""
         mask = self.mask(width)
         values = self.flat(name)
         if isinstance(values, IdLists):

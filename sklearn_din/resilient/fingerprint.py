@@ -24,10 +24,7 @@ Fingerprint = dict[str, dict[str, Any]]  # parameters, data and other parts: JSO
 
 
 def fingerprint(given: Given) -> Fingerprint:
-    """Return what decides the result of a training as JSON: parameters, and hashes of the data.
-
-    Where training goes on from a network, its weights are among the data.
-    """
+    """Return what decides the result of a training as JSON: parameters, and hashes of the data."""
     net = given.net
     names = {name: f"module__{name}" for name in names_of(NetworkParameters)}
     names |= {name: name for name in (*names_of(TrainingParameters), "device")}
@@ -63,11 +60,7 @@ def differences(earlier: Fingerprint, latest: Fingerprint) -> list[str]:
 
 
 def plain_parameter(value: object) -> Any:
-    """Return a parameter's value as JSON, such that equal values are equal there.
-
-    Of a RandomState its state counts, of a skorch callback its class and those of its parameters
-    that are numbers or text, of any other object its class alone.
-    """
+    """Return a parameter's value as JSON; of objects their class, and a state that counts."""
     text = json.dumps(value, default=_describe)
     return json.loads(text, parse_constant=str)  # NaN equals itself as text
 
@@ -115,9 +108,7 @@ def weights_digest(module: nn.Module) -> str:
 def digests_of(X: EncodedFeatures) -> dict[str, str]:
     """Hash every column of encoded impressions, a block of rows at a time, by field.
 
-    Histories count by their values, row after row: windows over a large log and a compact copy of
-    the same events are equal. Metadata have the names "user=", "time=" and "position=", what the
-    fields mean, vocabularies included, "the schema", fixed vectors "vectors=".
+    Histories count by their values: windows over a large log and a compact copy are equal.
     """
     digests = {"the schema": digest(X.schema.identity)}
 

@@ -76,10 +76,7 @@ def memory_digest(memory: HistoryBuilder | None) -> str:
 
 
 def write_metadata(facts: OnnxFacts, encoder: HistorySequenceEncoder) -> dict[str, str]:
-    """Return what a file says beside the network, as text by key.
-
-    TypeError where the encoder is no plain values.
-    """
+    """Return what a file says beside the network, as text by key."""
     state = encoder.__getstate__()
     try:
         text = to_json({"version": VERSION, "facts": to_dict(facts), "encoder": state})
@@ -92,10 +89,7 @@ def write_metadata(facts: OnnxFacts, encoder: HistorySequenceEncoder) -> dict[st
 
 
 def seal(checksum: str) -> bytes:
-    """Return what ends a file: the digest of all before it, one more entry of the metadata.
-
-    Protobuf reads fields in any order, so that the bytes before need not be written again.
-    """
+    """Return what ends a file: the digest of all before it, one more entry of the metadata."""
     key, value = DIGEST_KEY.encode(), checksum.encode()
     entry = b"\x0a%c%b\x12%c%b" % (len(key), key, len(value), value)
     return b"\x72%c%b" % (len(entry), entry)

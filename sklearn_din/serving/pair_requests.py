@@ -52,10 +52,7 @@ class PairRequests:
     def compare(
         self, users: np.ndarray, candidates: np.ndarray, levels: Callable[..., dict] | None
     ) -> dict[str, np.ndarray]:
-        """Return the columns of pairs, all those of each user: (n_pairs,) float64 each.
-
-        levels : a function of both, where a memory makes levels of pairs
-        """
+        """Return the compared columns of pairs, all those of each user: (n_pairs,) float64 each."""
         n_rows = int(np.bincount(users - users.min(initial=0)).max(initial=0))
         if 0 < LONGER * self._n_rows < n_rows:
             warn_once(

@@ -47,11 +47,9 @@ class NetworkEstimator(Protocol):
 
 
 class FitInputs(NamedTuple):
-    """Checked inputs of ``fit``.
+    """Checked inputs of ``fit``; ``y``, as the target encodes it, and ``weights`` are float32.
 
-    Plain arrays and frames have become numeric columns of X. ``y`` is as the target has encoded
-    it; ``y`` and ``weights`` are float32 of shape (n,), the weights with a mean of one, or None
-    where all are equal.
+    Plain arrays and frames have become numeric columns of X. Weights have a mean of one.
     """
 
     X: EncodedFeatures
@@ -72,10 +70,8 @@ def check_inputs(
 ) -> FitInputs:
     """Check the parameters and everything that ``fit``, or ``partial_fit``, was given.
 
-    scikit-learn's ``validate_data`` keeps ``n_features_in_`` and ``feature_names_in_`` of plain
-    arrays and frames on the estimator. In ``partial_fit`` of a fitted estimator X and y must be as
-    those of earlier calls, and X gets the newest schema: its own, or that of the classifier if X
-    was encoded before.
+    In ``partial_fit`` of a fitted estimator X and y must be as those of earlier calls; X gets the
+    newest schema: its own, or that of the classifier.
     """
     check_parameters(estimator)
     is_later = is_partial and hasattr(estimator, "net_")
@@ -409,8 +405,7 @@ def check_features(
 ) -> EncodedFeatures:
     """Return X as EncodedFeatures, checked against what the estimator was fitted on.
 
-    That is a schema, of which X may lack ids that were appended since it was encoded, and whether
-    it was EncodedFeatures (``is_encoded``) or a plain array or frame.
+    X may lack ids that were appended since.
     """
     name = type(estimator).__name__
     if not isinstance(X, EncodedFeatures):
@@ -475,10 +470,7 @@ def _check_callbacks(callbacks: Sequence[Any]) -> None:
 
 
 def device_for(device: str) -> str:
-    """Return the name of the torch device; "auto" is a GPU where there is one.
-
-    Raises where torch has no such device, or this machine has not.
-    """
+    """Return the name of the torch device, "auto" being a GPU if any; raise if not there."""
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -537,10 +529,7 @@ def check_weights(
     class_weight: Mapping[Hashable, float] | str | None,
     labels: np.ndarray,
 ) -> np.ndarray | None:
-    """Return the factor of each impression's loss, its class's included: (n,), float32.
-
-    The mean of those above zero is one. None where neither weight is given.
-    """
+    """Return the factor of each impression's loss, its class's included, or None if all are one."""
     weights = None
     if sample_weight is not None:
         weights = check_rows(sample_weight, len(labels), name="sample_weight")

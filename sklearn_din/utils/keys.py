@@ -46,11 +46,7 @@ class Keys:
 
     @classmethod
     def read(cls, column: Any, *, name: str = "keys") -> Self:
-        """Read a column of keys.
-
-        Raises where a value is no key, where keys are of two kinds, and where floats are so large
-        that keys have merged.
-        """
+        """Read a column of keys; raise where they are none, of two kinds, or merged floats."""
         is_column = isinstance(column, pd.Series | pd.Index)
         values = python_values(plain_values(column) if is_column else column)
         try:

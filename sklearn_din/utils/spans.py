@@ -33,10 +33,7 @@ def select_rows(key: Any) -> Rows:
 
 
 def pairs_in_turn(owners: np.ndarray, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the rows of one owner that follow each other at different times: earlier, later.
-
-    owners : (n_rows,), codes; -1 where a row is nobody's
-    """
+    """Return the rows of one owner (-1: nobody) that follow each other in time: earlier, later."""
     order = np.lexsort((times, owners))
     earlier, later = order[:-1], order[1:]
     is_pair = (owners[earlier] == owners[later]) & (owners[later] >= 0)
@@ -47,11 +44,6 @@ def pairs_in_turn(owners: np.ndarray, times: np.ndarray) -> tuple[np.ndarray, np
 def row_of_nearest_change(times: np.ndarray, row: int) -> int:
     """Return the row, nearest to a given row, at which another of the sorted times begins.
 
-    TimeSplit and the validation rows of DINClassifier are cut by it, so that equal times are never
-    parted.
-
-    Examples
-    --------
     >>> times = np.array([1, 2, 2, 2, 3])
     >>> row_of_nearest_change(times, 2), row_of_nearest_change(times, 3)
     (1, 4)
@@ -64,11 +56,7 @@ def row_of_nearest_change(times: np.ndarray, row: int) -> int:
 
 @dataclass(frozen=True, eq=False)
 class Spans:
-    """One window per row: row ``i`` holds the events ``starts[i] : starts[i] + lengths[i]``.
-
-    History columns, the cells of a frame, the events of a behaviour and ragged features are all
-    windows over flat arrays of events. Windows may overlap, and one window may serve many rows.
-    """
+    """One window per row: row ``i`` holds the events ``starts[i] : starts[i] + lengths[i]``."""
 
     starts: np.ndarray  # (n_rows,), int64; of no meaning where the row is empty
     lengths: np.ndarray  # (n_rows,), int32
@@ -111,11 +99,7 @@ class Spans:
         )
 
     def cover(self) -> Covered:
-        """Find the events that some row holds, and the windows over those alone.
-
-        Windows that overlap or touch are merged into runs, in the order of their starts: the cost
-        follows the rows, never the array of events behind them.
-        """
+        """Find the events that some row holds, by merging windows, and the windows over them."""
         filled = np.flatnonzero(self.lengths)
         starts, lengths = self.starts[filled], self.lengths[filled]
         order: Rows = slice(None)

@@ -16,10 +16,7 @@ UNITS_PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 
 
 def check_frame(frame: object, columns: Iterable[Hashable], *, name: str, advice: str = "") -> None:
-    """Raise unless ``frame`` is a pandas frame with distinct names that holds ``columns``.
-
-    ``advice`` ends what is said of one that is not there.
-    """
+    """Raise unless ``frame`` is a pandas frame with distinct names that holds ``columns``."""
     if not isinstance(frame, pd.DataFrame):
         raise TypeError(
             f"{name} must be a pandas DataFrame, got {type(frame).__name__}. "
@@ -47,10 +44,7 @@ def check_columns(
     index: Collection[Hashable] = (),
     advice: str = "",
 ) -> None:
-    """Raise unless all ``columns`` are among those ``present`` in what errors call ``name``.
-
-    ``index`` has the names of a pandas index, in which a column that is not there may be.
-    """
+    """Raise unless all ``columns`` are among those ``present``, or name the ``index`` at fault."""
     for column in columns:
         if column not in present:
             prefixed = [name for name in map(str, present) if name.endswith(f"__{column}")]
@@ -115,8 +109,7 @@ def check_times(
 ) -> tuple[np.ndarray, str | None, bool]:
     """Return times as int64 or float64, with their unit and whether they carry a zone.
 
-    Datetimes are counted from 1970 (UTC where they have a zone) in their own unit, or in ``unit``
-    where that is finer. The unit of numbers is None.
+    Datetimes count from 1970 in their own unit, or in a finer ``unit``; that of numbers is None.
     """
     if len(times) == 0 and times.dtype == object:
         return np.empty(0, dtype=np.int64), None, False
@@ -286,10 +279,7 @@ def python_values(values: np.ndarray) -> np.ndarray:
 
 
 def refuse_unsure_ids(values: Any, distinct: Any, *, name: str) -> None:
-    """Raise if objects are complex, or include both True and 1, or False and 0, which are equal.
-
-    ``distinct`` are the distinct values, as pandas finds them.
-    """
+    """Raise if objects are complex, or include both True and 1, or False and 0."""
     if distinct.dtype.kind not in "Oc" or pd.api.types.infer_dtype(distinct) == "string":
         return
     kind = pd.api.types.infer_dtype(values)
