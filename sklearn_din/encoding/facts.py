@@ -105,7 +105,7 @@ class ColumnFacts:
     def update(
         self, columns: Columns, name: str, part: int, *, is_named: bool, is_suspect: bool
     ) -> None:
-        """Add a chunk; the user (``is_named``) or its name (``is_suspect``) calls it a history."""
+        """Add a chunk; ``is_named`` and ``is_suspect``: the user or the name calls it a history."""
         self.kind, example = columns.kind(name), first_present(columns.frame[name])
         if isinstance(example, str):
             texts = (value for value in columns.frame[name] if isinstance(value, str))

@@ -185,7 +185,7 @@ Order = ByTime | ByUser
 
 
 def number_users(X: EncodedFeatures) -> np.ndarray:
-    """Users as numbers from 0, not in the rows' order; a row without one is of its own."""
+    """Number the users from 0, not in the rows' order; a row without a user has its own number."""
     keys = X.user_keys
     codes = keys.ranks
     missing = np.flatnonzero(codes < 0)

@@ -49,7 +49,7 @@ SUFFIXES = (
 
 
 def find_largest(n_rows: int) -> float:
-    """Return how far numbers of n rows may go: the root of n - 1, at most LARGEST."""
+    """Return the largest number that so many rows may have: their root, at most LARGEST."""
     return min(float(LARGEST), float(np.sqrt(n_rows)))
 
 

@@ -82,7 +82,7 @@ class Checkpoint(Callback):
     def hold(
         self, given: Given, order: np.random.RandomState, ranks: Alone
     ) -> Iterator[np.random.RandomState]:
-        """Lock the folder, delete the file when training ends; yields the first random state."""
+        """Lock the folder and delete the file at the end; yield the random state to begin with."""
         path, is_first = Path(self.folder) / FILE, ranks.rank == 0
         with lock_folder(path.parent) if is_first else nullcontext():
             described = fingerprint(given)

@@ -15,8 +15,8 @@ class Diversity(NamedTuple):
     """Maximal marginal relevance (Carbonell and Goldstein, SIGIR 1998) by one attribute.
 
     The greedy choice takes a user's best candidate of each value before the others of that value,
-    so that ``repeats`` is 0 for it and 1 for them whatever else is in the list: sorting gives the
-    same.
+    so that ``repeats`` (:func:`rank_candidates`) is 0 for it and 1 for them whatever else is in the
+    list: sorting gives the same.
     """
 
     codes: np.ndarray  # (n_candidates,): the value of each candidate, -1 where missing

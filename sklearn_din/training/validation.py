@@ -35,7 +35,7 @@ def are_few(net: NeuralNet, y: np.ndarray) -> bool:
 
 
 def choose_validation(how: str, times: np.ndarray | None) -> str:
-    """Return the kind of validation rows, resolving "auto"; that warns where "last" would raise."""
+    """Resolve validation="auto", which warns of times for which "last" raises."""
     if how != "auto":
         return how
     if times is None:
