@@ -30,7 +30,7 @@ class LearntNumbers(ABC):
 
     @abstractmethod
     def look_up(self, X: EncodedFeatures, tables: np.ndarray) -> np.ndarray:
-        """Numbers of rows, each from its table, zeros where that is -1; without times those of now."""
+        """Numbers of rows, each from its table, zeros where that is -1; of now without times."""
 
     @abstractmethod
     def grow(
