@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
+from sklearn_din.features.number_ends import Ranges
 from sklearn_din.features.schema import Behaviour, Schema
 from sklearn_din.network.batch import EVENTS_PER_PART, Batch, is_host
 from sklearn_din.network.embeddings import FieldEmbeddings
@@ -124,6 +125,9 @@ class DIN(nn.Module):
     bins : dict of str to tuple, default=None
         Start, end and average of each bin of some numbers, which training finds in its rows
         (``network/number_bins.py``). Ignored if ``interest="paper"``.
+    ranges : dict of str to tuple, default=None
+        How far training rows reach on either side, by number; the network reads what lies far
+        beyond as the end (``features/number_ends.py``).
 
     Examples
     --------
@@ -149,6 +153,7 @@ class DIN(nn.Module):
         after: tuple[int | None, ...] = (None,),
         position_shares: tuple[float, ...] = (),
         bins: Bins | None = None,
+        ranges: Ranges | None = None,
     ) -> None:
         from sklearn_din.utils.validation import check_choice  # and pandas
 
@@ -169,9 +174,10 @@ class DIN(nn.Module):
             "after": tuple(after),
             "position_shares": tuple(position_shares),
             "bins": dict(bins or {}) if self.extended else {},
+            "ranges": dict(ranges or {}),
         }
         self.of_numbers = schema.names("numeric")  # fields, in order
-        self.bins = NumberBins(self.of_numbers, bins) if bins and self.extended else None
+        self.bins = self._make_bins()
         self.of_ids = schema.names("categorical", "list")
         self.embeddings = FieldEmbeddings(schema, embedding_dim, scale=INITIAL_SCALE[interest])
         self.interests = nn.ModuleList(map(self._make_interest, schema.behaviours))
@@ -181,6 +187,17 @@ class DIN(nn.Module):
         self.output = LabelLogits(n_hidden, after) if n_labels > 1 else nn.Linear(n_hidden, 1)
         if position_shares:
             self.favours = nn.Parameter(torch.zeros(len(position_shares), n_labels))
+
+    def _make_bins(self) -> NumberBins:
+        options: dict[str, Any] = self.options
+        return NumberBins(self.of_numbers, options["bins"], options["ranges"])
+
+    @torch.no_grad()
+    def widen(self, ranges: Ranges) -> None:
+        """Let numbers go as far as other ranges say."""
+        self.options["ranges"] = dict(ranges)
+        for name, buffer in self._make_bins().named_buffers():
+            self.bins.get_buffer(name).copy_(buffer)
 
     def _make_interest(self, behaviour: Behaviour) -> Interest:
         options: dict[str, Any] = self.options
@@ -217,7 +234,7 @@ class DIN(nn.Module):
     def mlp_inputs(self) -> dict[str | tuple[str, ...], int]:
         """The MLP's inputs in their order: columns of a field, or of a behaviour's histories."""
         return {
-            **{name: self.bins.widths[name] if self.bins else 1 for name in self.of_numbers},
+            **{name: self.bins.widths[name] for name in self.of_numbers},
             **{name: self.embeddings.width(name) for name in self.of_ids},
             **{part.behaviour.histories: part.n_outputs for part in self.interest_modules},
         }
@@ -285,16 +302,13 @@ class DIN(nn.Module):
         Unlike the paper: an id's embedding knows the labels of its training rows, and an exact
         number tells which of them this row is. The others are not scaled up, as dropout would.
         """
-        inputs = self.bins(batch.numbers) if self.bins else batch.numbers
-        hides = self.training and self.extended and bool(self.embeddings.tables)
-        if not hides or batch.numbers.ndim == 1:  # there are none
+        inputs = self.bins(batch.numbers)
+        if not (self.training and self.extended and self.embeddings.tables):
             return inputs
         n_numbers = batch.numbers.shape[1]  # drawn for all rows of a joint batch by each process
         drawn = batch.numbers.new_empty(batch.n_joint_rows, n_numbers).uniform_()
         is_shown = batch.own_rows(drawn).ge_(NUMBERS_HIDDEN)
-        if self.bins:
-            is_shown = is_shown.index_select(1, self.bins.columns)
-        return is_shown.mul_(inputs)
+        return is_shown.index_select(1, self.bins.columns).mul_(inputs)
 
     def _queries_and_keys(
         self, behaviour: Behaviour, embeddings: dict[str, Tensor], batch: Batch

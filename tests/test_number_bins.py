@@ -85,7 +85,7 @@ def test_bins_hold_equal_parts_of_the_rows_and_equal_quantiles_are_one():
     assert 2 < len(bins["zeros"]) < N_BINS
     assert bins.keys() == {"price", "zeros"}
     for name, values in {"price": price, "zeros": zeros}.items():
-        inputs = NumberBins([name], bins)(torch.tensor(values[:, None], dtype=torch.float32))
+        inputs = NumberBins([name], bins, {})(torch.tensor(values[:, None], dtype=torch.float32))
         np.testing.assert_allclose(inputs[:, 1:].mean(0), 0, atol=1e-4)
     starts = [start for start, _, _ in bins["price"]]
     shares = np.mean(price[:, None] < starts, axis=0)
@@ -167,7 +167,6 @@ def test_the_regression_is_that_of_scikit_learn():
 def test_the_paper_network_reads_numbers_as_they_are(log):
     model = make_model(interest="paper", max_epochs=1).fit(*log)
     assert bins_of(model) == {}
-    assert model[-1].module_.bins is None
     module = DIN(make_impressions(4).schema, interest="paper", bins=BINS)
     assert module.options["bins"] == {}
 

@@ -1,4 +1,4 @@
-"""Numbers as trees read them: beside each number, how far it has come through each of its bins."""
+"""Numbers as trees read them: ended where training's were, and beside each one its bins."""
 
 from collections.abc import Collection, Mapping
 from itertools import pairwise
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from sklearn_din.features.encoded import EncodedFeatures, find_missing_numbers
 from sklearn_din.features.level_columns import level_columns
+from sklearn_din.features.number_ends import FEW, Ranges, find_ends, find_range
 
 N_BINS = 8
 MOST_BINS = 256  # of all numbers together
@@ -30,20 +31,23 @@ class NumberBins(nn.Module):
         bin(x) = (x - b) / (c - b)
 
     Unlike the paper: the bins' averages are subtracted, so that zero is the average of all inputs,
-    and the number itself stays (benchmarks/quality-results.md, "Numbers in bins"). It is clipped
-    where it lies farther outside of the bins than these reach.
+    and the number itself stays (benchmarks/quality-results.md, "Numbers in bins"), as far as
+    ``features/number_ends.py`` says: what lies beyond is read as the end.
 
     Parameters
     ----------
     names : collection of str
         All numbers, in order.
     bins : dict of str to tuple
-        Start, end and average of each bin, by number. Numbers without bins stay as they are.
+        Start, end and average of each bin, by number; none of numbers without bins.
+    ranges : dict of str to tuple
+        How far training rows reach on either side, by number; all others have no end.
 
     Examples
     --------
-    >>> bins = NumberBins(["price", "age"], {"price": ((0.0, 1.0, 0.5), (1.0, 3.0, 0.25))})
-    >>> bins(torch.tensor([[2.0, 7.0], [1e9, 0.0]]))
+    >>> bins = {"price": ((0.0, 1.0, 0.5), (1.0, 3.0, 0.25))}
+    >>> numbers = NumberBins(["price", "age"], bins, {"price": (0.0, 3.0)})
+    >>> numbers(torch.tensor([[2.0, 7.0], [1e9, 0.0]]))
     tensor([[2.0000, 0.5000, 0.2500, 7.0000],
             [6.0000, 0.5000, 0.7500, 0.0000]])
     """
@@ -55,22 +59,19 @@ class NumberBins(nn.Module):
     least: Tensor
     most: Tensor
 
-    def __init__(self, names: Collection[str], bins: Bins) -> None:
+    def __init__(self, names: Collection[str], bins: Bins, ranges: Ranges) -> None:
         super().__init__()
         self.widths = {name: 1 + len(bins.get(name, ())) for name in names}
-        rows = []
+        rows, ends = [], find_ends(ranges)
         for column, name in enumerate(names):
-            own = bins.get(name, ((-np.inf, np.inf, 0.0),))
-            first, last = own[0][0], own[-1][1]
-            rows.append((column, 0.0, 1.0, 0.0, 2 * first - last, 2 * last - first))
+            rows.append((column, 0.0, 1.0, 0.0, *ends.get(name, (-np.inf, np.inf))))
             for start, end, average in bins.get(name, ()):
                 rows.append((column, start, 1 / (end - start), average, 0.0, 1.0))
-        columns, *others = zip(*rows, strict=True)
-        values = {"columns": torch.tensor(columns, device="cpu")}  # on "meta" they would be lost
+        table = torch.from_numpy(np.array(rows).reshape(-1, 6))  # on "meta" it would be lost
+        columns, *others = table.unbind(1)
+        self.register_buffer("columns", columns.long(), persistent=False)
         for key, own in zip(("starts", "slopes", "averages", "least", "most"), others, strict=True):
-            values[key] = torch.tensor(own, dtype=torch.float32, device="cpu")
-        for key, tensor in values.items():
-            self.register_buffer(key, tensor, persistent=False)
+            self.register_buffer(key, own.float(), persistent=False)
 
     def forward(self, numbers: Tensor) -> Tensor:
         """Numbers (n_rows, n_numbers) and their bins, (n_rows, n_numbers + n_bins)."""
@@ -111,11 +112,11 @@ def choose_bins(
     held = users % HELD_USERS == 0
     if held.all() or not held.any():
         return {}
-    names = list(bins)
+    names, ranges = list(bins), find_ranges(X)
+    ranges = {name: ranges[name] for name in names}
     numbers = torch.from_numpy(np.stack([X.columns[name][rows] for name in names], axis=1))
-    squares = [
-        _squared_errors(NumberBins(names, own)(numbers).numpy(), y, held) for own in ({}, bins)
-    ]
+    inputs = [NumberBins(names, own, ranges)(numbers).numpy() for own in ({}, bins)]
+    squares = [_squared_errors(own, y, held) for own in inputs]
     gains = np.bincount(np.unique(users[held], return_inverse=True)[1], squares[0] - squares[1])
     is_clear = gains.sum() > LEAST_ERRORS * np.sqrt((gains**2).sum())
     return bins if is_clear and gains.sum() > LEAST_GAIN * squares[0].sum() else {}
@@ -155,11 +156,7 @@ def find_bins(X: EncodedFeatures, leave_out: Collection[str] = ()) -> Bins:
 
 def _find_own(X: EncodedFeatures, name: str, n_bins: int) -> tuple[tuple[float, float, float], ...]:
     """Return the bins of one number."""
-    from sklearn_din.utils.validation import spread  # and pandas
-
-    values = np.asarray(spread(X.columns[name], SAMPLED_ROWS), dtype=np.float32)
-    values = values[~spread(find_missing_numbers(X, name), SAMPLED_ROWS)]
-    values = values[np.isfinite(values)]
+    values, _ = _sample(X, name)
     if not len(values):
         return ()
     shares = np.linspace(OUTSIDE, 1 - OUTSIDE, n_bins + 1)
@@ -168,6 +165,46 @@ def _find_own(X: EncodedFeatures, name: str, n_bins: int) -> tuple[tuple[float, 
         (start, end, float(np.clip((values - start) / (end - start), 0, 1).mean()))
         for start, end in pairwise(edges)
     )
+
+
+def find_ranges(X: EncodedFeatures, before: Ranges | None = None) -> Ranges:
+    """Return how far training rows reach on either side, by number.
+
+    Further rows widen the ranges of those ``before`` by what at least ``FEW`` of them reach. A
+    missing number, which is zero, is in the range where training rows lack it.
+    """
+    ranges, least = dict(before or {}), FEW if before else 0
+    for name in X.schema.names("numeric"):
+        values, n_missing = _sample(X, name)
+        if len(values) >= max(least, 1):
+            ends = [*find_range(values, least=least), *[0.0] * (n_missing > 0)]
+            ends += ranges.get(name, ())
+            ranges[name] = min(ends), max(ends)
+    return ranges
+
+
+def _sample(X: EncodedFeatures, name: str) -> tuple[np.ndarray, int]:
+    """Return some rows' numbers that are there, and how many are missing."""
+    from sklearn_din.utils.validation import spread  # and pandas
+
+    values = np.asarray(spread(X.columns[name], SAMPLED_ROWS), dtype=np.float32)
+    is_missing = spread(find_missing_numbers(X, name), SAMPLED_ROWS)
+    values = values[~is_missing]
+    return values[np.isfinite(values)], int(is_missing.sum())
+
+
+def check_ranges(ranges: Any, names: Collection[str]) -> None:
+    """Raise ValueError where these cannot be ranges of these numbers."""
+    is_plain = type(ranges) is dict and ranges.keys() <= {*names}
+    pairs = list(ranges.values()) if is_plain else [()]
+    if any(
+        type(pair) is not tuple
+        or [type(number) for number in pair] != [float] * 2
+        or not np.isfinite(pair).all()
+        or not pair[0] <= pair[1]
+        for pair in pairs
+    ):
+        raise ValueError(f"ranges of numbers must have a start and an end, got {ranges!r:.60}.")
 
 
 def check_bins(bins: Any, names: Collection[str]) -> None:
