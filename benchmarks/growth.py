@@ -1,13 +1,13 @@
 """Numbers beyond training's: a memory that grows, and trends that go on, by where numbers end.
 
-``python -m benchmarks.growth [--seeds 3] [--only WORD] [--rule WORD]`` fits each log once per rule:
-numbers "never" end, "all" end where a thousandth of the training rows reach, or counts alone do and
-others one range beyond ("counts", the default). Growth: a stationary made log that is told for 14
-times its training's length, live at each doubling beside the memory that ended with training
-("frozen"), a fit of all rows so far ("anew") and the truth (log loss); real logs fitted on the first
-fifth, told the rest, the last fifth live. Trends, by thirds of as many rows as were trained on: a
-live memory of numbers whose mean rises, ``year`` as a number (RMSE, of which noise alone is 1) and a
-live memory of clicks whose rate rises (log loss).
+``python -m benchmarks.growth [--seeds 3] [--only WORD] [--rule WORD]`` fits each log by each rule:
+numbers "never" end, "all" end where a thousandth of the training rows reach, or "counts" do, others
+one range beyond (the default). Growth: a stationary made log that is told for 14 times training's
+length, live at each doubling beside the truth and the memory that ended with training ("frozen"),
+and, as the set "anew", beside a fit of all rows so far (log loss); real logs fitted on the first
+fifth and told the rest, the last fifth live. Trends, by thirds of as many rows as were trained on:
+a live memory of numbers whose mean rises, ``year`` as a number (RMSE, 1 by noise alone), and a live
+memory of clicks whose rate rises (log loss).
 """
 
 import argparse
