@@ -316,27 +316,14 @@ class DINClassifier(ClassifierMixin, DINEstimator, ClickParameters):
         weight one; with ``interest="paper"`` it is the paper's base model. "sum" and "mean" train
         faster; compare them with "attention" to see whether attention helps.
     interest : {"paper", "extended"}, default="extended"
-        Inputs of the network about event and candidate. "paper" is the published network exactly.
-        "extended" differs from it:
-
-        - The activation unit also gets, for each event, which attributes have the candidate's id,
-          the same times 0.8 ** rank and 0.5 ** rank (rank 0 is the newest), log1p(rank), and its
-          numbers.
-        - Instead of the interest the MLP gets candidate * interest; the signed log1p of the sum
-          of the weights; candidate * unweighted sum / sqrt(length); log1p of the history's
-          length; and per attribute log1p of the number of events with the candidate's id, over
-          all events and with recent ones weighted more. The sum of the weights and the unweighted
-          sum are included with ``pooling="attention"`` only.
-        - For attributes without a candidate (past answers, kinds of action) and for numeric
-          histories the MLP gets the weighted mean; for those attributes also the plain mean, over
-          all events and over those that have the candidate's id, for each of its attributes.
-        - Attention does not train embeddings (its inputs are detached), except in a behaviour
-          with an attribute that has no candidate.
-        - Beside each number the MLP gets how far it has come through each of eight bins, which
-          hold equally many training rows: it can bend at thresholds. From 1,000 rows on, where a
-          regression on numbers predicts other users clearly better with bins.
-        - If there are ids, each training step sets 15 % of the numbers to zero, so that numbers
-          do not identify a row whose label the embeddings have memorized.
+        Inputs of the network about event and candidate. "paper": those of the published network.
+        "extended" (``DIN`` lists all differences): the activation unit also gets which attributes
+        of an event are the candidate's, how recent it is, and its numbers; the MLP gets candidate *
+        interest in place of the interest, counts of the events with the candidate's id, lengths of
+        histories, means of attributes without a candidate, and numbers in bins where these help
+        clearly, of which each training step hides 15 %. Attention trains no embeddings, but those
+        of attributes without a candidate. In both, what lies far beyond training's numbers is read
+        as their end.
     attention_units : tuple of int, default=(64, 16)
         Widths of the hidden layers of the activation unit. The cost grows with the number of
         events times these widths.
@@ -373,9 +360,9 @@ class DINClassifier(ClassifierMixin, DINEstimator, ClickParameters):
     early_stopping : bool or "auto", default="auto"
         Whether to hold out validation rows, stop when their loss stops falling and keep the best
         average of the weights over the last four validation checks. "auto": from 3,000 rows on,
-        if the rarer label has 300 of them. With fewer, all rows are trained on, the weights are
-        averaged over epochs, and three folds, split as ``validation`` says, choose how far the
-        logits may depart from the base rate, which takes three to six times as long. (For numbers
+        if the rarer label has 300 of them. With fewer, from ten on, all rows are trained on, the
+        weights are averaged over epochs, and three folds, split as ``validation`` says, choose how
+        far logits may depart from the base rate, which takes three to six times as long. (Numbers
         and several labels: from 1,000 rows on; no folds with fewer.)
         False: keep the latest weights, for a schedule of your own; small data are then
         overfitted. If no check is better than the base rate of the training rows (for numbers:
@@ -393,12 +380,10 @@ class DINClassifier(ClassifierMixin, DINEstimator, ClickParameters):
         holds out.
     refit : {"auto", "validation"} or None, default="auto"
         "validation": after the best stopping point is found, train on the held-out rows too, in
-        one pass in order of time, starting from the best weights and averaging along the way.
-        Each chunk is predicted before it is trained on; the pass is a row of ``history_``, and if
-        its loss is not smaller than that of the best check, it is discarded. "auto": do so if the
-        held-out rows are the last ones, so that the model has seen the newest data. None: never,
-        to keep exactly the model that was validated. There is no such pass if a callback or
-        Ctrl-C ended training.
+        one pass in order of time from the best weights, averaging along the way. Each chunk is
+        predicted before it is trained on; if the loss is not smaller than that of the best check,
+        the pass is discarded. "auto": do so if the held-out rows are the last ones. None: never, to
+        keep the model that was validated. A callback or Ctrl-C that ends training prevents it.
     patience : int, default=4
         Number of validation checks without a smaller loss, from the fifth check on, before
         training stops. There is one check per 50 batches, with at least one and at most four per
@@ -416,18 +401,14 @@ class DINClassifier(ClassifierMixin, DINEstimator, ClickParameters):
         larger factor fits the shared embeddings more to that label. None: all are 1.
     neighbours : {"auto", "time", "user"} or None, default="auto"
         Whether to add numbers from item neighbours as inputs: how the candidate goes with the
-        user's past events according to everybody's histories (see Notes). There are 14 per
-        behaviour, for the attribute with the most ids if at least 16 are known, and for others with
-        at least 64: embeddings hold who goes with whom among fewer.
-        "time": the numbers of each row come from what was known at the end of the last of five
-        blocks of time that ended before it. "user": users are divided into five parts; the
-        numbers of a row of a training user come from all other parts (in training, from those
-        before it), those of a new user from all parts. "auto": "time" if the encoder knows the
-        times of the rows (``HistorySequenceEncoder(time=...)``), "user" if it only knows their
-        users (``user=...``), otherwise none; with fewer than 3,000 rows, the numbers are zeros
+        user's past events according to everybody's histories (see Notes). "time": the numbers of
+        each row come from the last of five blocks of time that ended before it. "user": those of a
+        training user's row come from four other parts of the users (in training, from those before
+        it), those of a new user from all five. "auto": "time" if the encoder knows the times of the
+        rows, "user" if it only knows their users, otherwise none; with fewer than 3,000 rows, zeros
         where the folds of ``early_stopping`` are predicted better so. With "time" and users, each
-        label adds the user's level, ``user_level``, if users differ in it by more than chance (see
-        Notes). None: no such inputs, as in the paper.
+        label adds the user's level, ``user_level``, if users differ in it by more than chance.
+        None: no such inputs, as in the paper.
     callbacks : list of skorch callbacks or None, default=None
         For what has no parameter here: schedules, clipping, :class:`Checkpoint`. A schedule moves
         the rates of embeddings and of all the rest: one that multiplies keeps the ratio of ``lr``
@@ -469,9 +450,8 @@ class DINClassifier(ClassifierMixin, DINEstimator, ClickParameters):
         ``history_``.
     novelty_ : dict of str to float
         For each candidate column, the fraction of its ids that were new in the newer half of the
-        rows: ids that no earlier row has, block by block of ``validation_fraction``. Below 1 %
-        the catalogue counts as static; otherwise training and validation hide ids that appeared
-        shortly before a row, as will happen in production. Empty if the times are unknown.
+        rows, block by block of ``validation_fraction``. From 1 % on, training and validation hide
+        ids that appeared shortly before a row. Empty if the times are unknown.
     n_features_in_, feature_names_in_
         As for every scikit-learn estimator.
 
@@ -480,24 +460,15 @@ class DINClassifier(ClassifierMixin, DINEstimator, ClickParameters):
     Item neighbours are learned from X and y in ``fit``; ``partial_fit`` adds the clicks of its
     rows. Every row, in training or not, reads a table that does not count the row itself: a
     number that included the row's own click would reveal its label, also for a test row, since
-    that click is in the user's later histories. Rows without user and time, and candidates in
-    rankings, are predicted as of now and read everything. For each history the numbers are the
-    sum, mean, maximum, newest value and decayed sum (0.8 per event) of two scores between the
-    candidate and each past event, the weights of EASE (Steck, 2019; exact up to 3,000 items, of
-    more among the 1,500 most popular) and a shrunk cosine, each limited to its 200 best neighbours;
-    the logarithm of the candidate's popularity; its click rate, and the number of rows behind it;
-    and whether it is known. By time, a history's scores are left out, as zeros, where a logistic
-    regression on the blocks before predicts the last one better without them, by more than two
-    standard errors: what goes together has changed.
+    that click is in the user's later histories. The guide's page "Item neighbours" says which
+    numbers there are: of scores by EASE (Steck, 2019) and a shrunk cosine, which are zeros where
+    what goes together has changed, and of the candidate's popularity and click rate.
 
     The level of a user is the log-odds of a click in the user's rows so far, minus those of all
-    rows, shrunk by as much as users are alike (Donner, 1986). In training it counts the user's rows
-    strictly before each row, later on those up to the last table that ended before the row. It is 0
-    for new users, and for at least a fifth of the training rows, drawn at random. Users whose
-    negatives are sampled have no level: their rates differ by no more than chance. Nor is there
-    one where histories already hold all of the user's earlier rows and what came of them (ratings).
-    It stays beside columns of ``attach_aggregates(..., aggregates="levels")``: leaving it out there
-    gained nothing.
+    rows, shrunk by as much as users are alike (Donner, 1986). It is 0 for new users, and for at
+    least a fifth of the training rows, drawn at random. There is none where users differ by no more
+    than chance, as with sampled negatives, or where histories already hold all of the user's
+    earlier rows and what came of them (ratings).
 
     References
     ----------

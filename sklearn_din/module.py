@@ -79,7 +79,8 @@ class DIN(nn.Module):
     - If there are ids, each training step replaces 15 % of the numbers by zero, their average, and
       all bins of a number together with it.
 
-    Bags, which are behaviours without a candidate, are summed in both networks. If ids have fixed
+    Bags, which are behaviours without a candidate, are summed in both networks, and numbers end
+    where training's did (``ranges``). If ids have fixed
     vectors (``vectors`` of the encoder), an embedding is the sum of the id's own row and a
     learned projection of its vector.
 
@@ -92,27 +93,22 @@ class DIN(nn.Module):
     schema : Schema
         Fields and behaviours of the encoded impressions, from the encoder.
     embedding_dim : int or dict of str to int, default=16
-        Width of all embeddings, or a width for each vocabulary. Wider embeddings represent more
-        about frequent ids; time and memory grow in proportion.
+        Width of all embeddings, or a width for each vocabulary.
     pooling : {"attention", "sum", "mean", "max"}, default="attention"
-        How the events of a history are combined into one vector. Only "attention" depends on the
-        candidate. "sum" with ``interest="paper"`` is the paper's base model.
+        How the events of a history are combined into one vector.
     interest : {"paper", "extended"}, default="extended"
         The published network, or the additional inputs listed above.
     attention_units : tuple of int, default=(64, 16)
         Width of each hidden layer of the activation unit.
     attention_activation : {"prelu", "dice", "relu", "sigmoid"}, default="prelu"
-        Activation function of each hidden layer of the activation unit. "prelu" and "sigmoid"
-        are the fastest: native code computes them.
+        Its activation function. "prelu" and "sigmoid" are the fastest: native code computes them.
     attention_normalization : {"auto", None, "sqrt", "softmax"}, default="auto"
-        What the weighted sum of a history is divided by: None for nothing, as in the paper,
-        "sqrt" for the square root of the history's length; "softmax" makes the weights sum to
-        one. "auto" is None if ``interest="paper"`` and "sqrt" if "extended".
+        What the weighted sum of a history is divided by. "auto" is None if ``interest="paper"`` and
+        "sqrt" if "extended".
     hidden_units : tuple of int, default=(200, 80)
         Width of each hidden layer of the MLP.
     activation : {"prelu", "dice", "relu"}, default="prelu"
-        Activation function of each hidden layer of the MLP. "prelu" without dropout is the
-        fastest: native code computes it.
+        Its activation function. "prelu" without dropout is the fastest.
     dropout : float, default=0.0
         Fraction of the MLP's activations that each training step sets to zero.
     after : tuple of int or None, default=(None,)
@@ -126,8 +122,7 @@ class DIN(nn.Module):
         Start, end and average of each bin of some numbers, which training finds in its rows
         (``network/number_bins.py``). Ignored if ``interest="paper"``.
     ranges : dict of str to tuple, default=None
-        How far training rows reach on either side, by number; the network reads what lies far
-        beyond as the end (``features/number_ends.py``).
+        How far training rows reach on either side, by number (``features/number_ends.py``).
 
     Examples
     --------
@@ -177,7 +172,9 @@ class DIN(nn.Module):
             "ranges": dict(ranges or {}),
         }
         self.of_numbers = schema.names("numeric")  # fields, in order
-        self.bins = self._make_bins()
+        self.bins = NumberBins(
+            self.of_numbers, bins if bins and self.extended else {}, ranges or {}
+        )
         self.of_ids = schema.names("categorical", "list")
         self.embeddings = FieldEmbeddings(schema, embedding_dim, scale=INITIAL_SCALE[interest])
         self.interests = nn.ModuleList(map(self._make_interest, schema.behaviours))
@@ -188,16 +185,11 @@ class DIN(nn.Module):
         if position_shares:
             self.favours = nn.Parameter(torch.zeros(len(position_shares), n_labels))
 
-    def _make_bins(self) -> NumberBins:
-        options: dict[str, Any] = self.options
-        return NumberBins(self.of_numbers, options["bins"], options["ranges"])
-
-    @torch.no_grad()
     def widen(self, ranges: Ranges) -> None:
         """Let numbers go as far as other ranges say."""
-        self.options["ranges"] = dict(ranges)
-        for name, buffer in self._make_bins().named_buffers():
-            self.bins.get_buffer(name).copy_(buffer)
+        options: dict[str, Any] = self.options | {"ranges": dict(ranges)}
+        bins = NumberBins(self.of_numbers, options["bins"], ranges)
+        self.bins, self.options = bins.to(self.bins.starts.device), options
 
     def _make_interest(self, behaviour: Behaviour) -> Interest:
         options: dict[str, Any] = self.options

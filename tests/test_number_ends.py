@@ -17,7 +17,7 @@ from sklearn_din import (
     update,
 )
 from sklearn_din.features.number_ends import find_range
-from sklearn_din.network.number_bins import check_ranges, find_ranges
+from sklearn_din.network.number_bins import check_bins, find_ranges
 from tests.test_number_bins import encode
 
 QUICK = {"max_epochs": 2, "hidden_units": (8,), "random_state": 0, "early_stopping": False}
@@ -183,5 +183,5 @@ def test_saved_and_ranked_they_end_where_they_did(tmp_path):
 )
 def test_ranges_of_a_file_that_are_none_are_refused(ranges):
     with pytest.raises(ValueError, match="ranges of numbers must have a start and an end"):
-        check_ranges(ranges, ["price"])
-    check_ranges({"price": (0.0, 0.0)}, ["price"])
+        check_bins({}, ranges, ["price"])
+    check_bins({}, {"price": (0.0, 0.0)}, ["price"])

@@ -39,11 +39,10 @@ class ColumnProfile:
     """Counts of one column of some rows.
 
     ``rows`` of which ``empty`` have no event; ``cells`` are the rows, or the events of a history;
-    of these some are ``missing``, ``unknown`` or ``beyond`` the ``ends`` of numbers (``features/
-    number_ends.py``), and all that are known fall into bins. ``bins`` are the
-    most frequent ids of the training rows (the last bin is all other known ids), or the deciles of
-    their numbers (between two deciles is a bin, and each decile is one: numbers such as 0 may be
-    most of a column).
+    of these some are ``missing`` or ``unknown``, and the others fall into bins, numbers ``beyond``
+    their ``ends`` too. ``bins`` are the most frequent ids of the training rows (the last bin is all
+    other known ids), or the deciles of their numbers (between two deciles is a bin, and each decile
+    is one: numbers such as 0 may be most of a column).
 
     >>> at_fit = ColumnProfile.of_sample(np.arange(1.0, 101.0))
     >>> later = at_fit.of_numbers(np.arange(1.0, 101.0) * 365)
@@ -104,9 +103,8 @@ class ColumnProfile:
 
     def _far(self, present: np.ndarray) -> np.ndarray:
         """Return the numbers beyond the ends."""
-        if not self.ends:
-            return present[:0]
-        return present[(present < self.ends[0]) | (present > self.ends[1])]
+        low, high = self.ends or (-np.inf, np.inf)
+        return present[(present < low) | (present > high)]
 
     def is_far(self, numbers: np.ndarray) -> bool:
         """Return whether most of some numbers are beyond the ends, and not those of one user."""
@@ -185,10 +183,8 @@ class ColumnProfile:
         for name in ("rows", "empty", "cells", "missing", "unknown", "beyond"):
             if not 0 <= getattr(self, name) < np.inf:
                 raise ValueError(f"a profile's {name} must be a count, got {getattr(self, name)}.")
-        if len(self.ends) not in (0, 2) or not np.isfinite(self.ends).all():
-            raise ValueError(
-                f"a profile's ends must be two numbers or none, got {self.ends!r:.60}."
-            )
+        if len(self.ends) not in (0, 2):
+            raise ValueError(f"a profile's ends must be two or none, got {self.ends!r:.60}.")
 
 
 def compare_profiles(
@@ -209,20 +205,17 @@ def compare_profiles(
 def note_far_numbers(name: str, at_fit: ColumnProfile, numbers: np.ndarray) -> str | None:
     """Return what to say of numbers that are a multiple of those at fit, or beyond their ends."""
     if factor := at_fit.find_factor(numbers):
-        size = "larger" if factor > 1 else "smaller"
         times = int(float(f"{max(factor, 1 / factor):.1g}"))  # one digit: one sentence for all rows
-        verdict = f"{name} is throughout some {times} times {size} than in the rows of fit: has its"
+        size = "larger" if factor > 1 else "smaller"
+        seen = f"{name} is throughout some {times} times {size} than in the rows of fit"
     elif at_fit.is_far(numbers):
-        low, high = at_fit.ends
-        verdict = (
-            f"most numbers of {name} are far beyond those of fit: what is below {low:.3g} or above "
-            f"{high:.3g} is read as that. Does it grow with time, or has its"
-        )
+        ends = "less than {:.3g} or more than {:.3g}".format(*at_fit.ends)
+        seen = f"most numbers of {name} are far beyond those of fit ({ends}), and read as their end"
     else:
         return None
     return (
-        f"{verdict} unit changed (seconds and days, cents)? Give it the unit of fit, or fit again; "
-        "encoder.report(X) compares every column."
+        f"{seen}: has its unit changed (seconds and days, cents), or does it grow? Give it the "
+        "unit of fit, or fit again; encoder.report(X) compares every column."
     )
 
 

@@ -9,7 +9,6 @@ from sklearn_din.features.level_columns import find_levels
 REACHING = 1_000  # at least one of so many rows reaches each end of the range
 FEW = 5  # and at least so many rows
 ROWS_PER_FEW = 20  # of less than a hundred rows, one for each of so many
-BEYOND = 1.0  # times the range: so far numbers may go on that are no counts
 
 Ranges = Mapping[str, tuple[float, float]]
 
@@ -17,9 +16,8 @@ Ranges = Mapping[str, tuple[float, float]]
 def find_range(numbers: np.ndarray, *, least: int = 0) -> tuple[float, float]:
     """Return what a thousandth of some numbers, at least five, reach on either side.
 
-    Never the least and the largest: one of 1e9 would be an end. Where both are the same number, as
-    of a flag that is rarely set, five are enough. ``least`` is in place of five, which are fewer of
-    less than a hundred numbers.
+    Never the least and the largest: one of 1e9 would be an end. Where both are one number, as of a
+    flag that is rarely set, five are enough, or ``least``; of less than a hundred numbers fewer.
 
     >>> find_range(np.append(np.arange(99.0), 1e9))
     (4.0, 95.0)
@@ -43,8 +41,5 @@ def find_ends(ranges: Ranges, beside: Collection[str] = ()) -> dict[str, tuple[f
     {'age': (-20.0, 100.0), 'constant': (7.0, 7.0)}
     """
     counts = {columns.n_rows for columns in find_levels({*ranges, *beside}).values()}
-    ends = {}
-    for name, (low, high) in ranges.items():
-        beyond = 0.0 if name in counts else BEYOND * (high - low)
-        ends[name] = low - beyond, high + beyond
-    return ends
+    beyond = {name: (name not in counts) * (high - low) for name, (low, high) in ranges.items()}
+    return {name: (low - beyond[name], high + beyond[name]) for name, (low, high) in ranges.items()}

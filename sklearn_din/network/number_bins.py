@@ -87,8 +87,7 @@ def choose_bins(
     A ridge regression of the label on all numbers, with bins and without, is fitted on four users
     of five and judged on the fifth. Bins stay where they take at least ``LEAST_GAIN`` off the
     squared errors, by more than ``LEAST_ERRORS`` standard errors over users. Beside ids, bins that
-    explain less do harm: running means and counts of ratings take 1 % off, and their bins cost new
-    users .003 of log loss (benchmarks/quality-results.md, "Numbers in bins").
+    explain less do harm (benchmarks/quality-results.md, "Numbers in bins").
 
     Parameters
     ----------
@@ -112,8 +111,8 @@ def choose_bins(
     held = users % HELD_USERS == 0
     if held.all() or not held.any():
         return {}
-    names, ranges = list(bins), find_ranges(X)
-    ranges = {name: ranges[name] for name in names}
+    names = list(bins)
+    ranges = {name: find_range(_sample(X, name)[0]) for name in names}
     numbers = torch.from_numpy(np.stack([X.columns[name][rows] for name in names], axis=1))
     inputs = [NumberBins(names, own, ranges)(numbers).numpy() for own in ({}, bins)]
     squares = [_squared_errors(own, y, held) for own in inputs]
@@ -168,54 +167,43 @@ def _find_own(X: EncodedFeatures, name: str, n_bins: int) -> tuple[tuple[float, 
 
 
 def find_ranges(X: EncodedFeatures, before: Ranges | None = None) -> Ranges:
-    """Return how far training rows reach on either side, by number.
+    """Return how far training rows reach on either side, and how far they did ``before``.
 
-    Further rows widen the ranges of those ``before`` by what at least ``FEW`` of them reach. A
-    missing number, which is zero, is in the range where training rows lack it.
+    Where some lack a number, the zero that stands for it is in its range.
     """
     ranges, least = dict(before or {}), FEW if before else 0
     for name in X.schema.names("numeric"):
-        values, n_missing = _sample(X, name)
+        values, has_missing = _sample(X, name)
         if len(values) >= max(least, 1):
-            ends = [*find_range(values, least=least), *[0.0] * (n_missing > 0)]
-            ends += ranges.get(name, ())
-            ranges[name] = min(ends), max(ends)
+            own = [*find_range(values, least=least), *ranges.get(name, ()), *[0.0] * has_missing]
+            ranges[name] = min(own), max(own)
     return ranges
 
 
-def _sample(X: EncodedFeatures, name: str) -> tuple[np.ndarray, int]:
-    """Return some rows' numbers that are there, and how many are missing."""
+def _sample(X: EncodedFeatures, name: str) -> tuple[np.ndarray, bool]:
+    """Return numbers of some rows, and whether some are missing."""
     from sklearn_din.utils.validation import spread  # and pandas
 
     values = np.asarray(spread(X.columns[name], SAMPLED_ROWS), dtype=np.float32)
     is_missing = spread(find_missing_numbers(X, name), SAMPLED_ROWS)
-    values = values[~is_missing]
-    return values[np.isfinite(values)], int(is_missing.sum())
+    return values[~is_missing & np.isfinite(values)], bool(is_missing.any())
 
 
-def check_ranges(ranges: Any, names: Collection[str]) -> None:
-    """Raise ValueError where these cannot be ranges of these numbers."""
-    is_plain = type(ranges) is dict and ranges.keys() <= {*names}
-    pairs = list(ranges.values()) if is_plain else [()]
-    if any(
-        type(pair) is not tuple
-        or [type(number) for number in pair] != [float] * 2
-        or not np.isfinite(pair).all()
-        or not pair[0] <= pair[1]
-        for pair in pairs
-    ):
+def check_bins(bins: Any, ranges: Any, names: Collection[str]) -> None:
+    """Raise ValueError where these cannot be bins and ranges of these numbers."""
+    has_bins = _is_of(bins, names) and all(type(own) is tuple and own for own in bins.values())
+    rows: list[Any] = [row for own in bins.values() for row in own] if has_bins else [()]
+    if not all(_are_floats(row, 3) and row[0] < row[1] for row in rows):
+        raise ValueError(f"bins of numbers must have a start, end and average, got {bins!r:.60}.")
+    pairs: list[Any] = [*ranges.values()] if _is_of(ranges, names) else [()]
+    if not all(_are_floats(pair, 2) and pair[0] <= pair[1] for pair in pairs):
         raise ValueError(f"ranges of numbers must have a start and an end, got {ranges!r:.60}.")
 
 
-def check_bins(bins: Any, names: Collection[str]) -> None:
-    """Raise ValueError where these cannot be bins of these numbers."""
-    is_plain = type(bins) is dict and bins.keys() <= {*names}
-    rows = [row for own in bins.values() for row in own] if is_plain else [()]
-    if any(
-        type(row) is not tuple
-        or [type(number) for number in row] != [float] * 3
-        or not np.isfinite(row).all()
-        or not row[0] < row[1]
-        for row in rows
-    ) or not (is_plain and all(bins.values())):
-        raise ValueError(f"bins of numbers must have a start, end and average, got {bins!r:.60}.")
+def _is_of(options: Any, names: Collection[str]) -> bool:
+    return type(options) is dict and options.keys() <= {*names}
+
+
+def _are_floats(row: Any, n: int) -> bool:
+    are_floats = type(row) is tuple and [type(number) for number in row] == [float] * n
+    return are_floats and bool(np.isfinite(row).all())

@@ -14,7 +14,7 @@ from torch import Tensor
 from sklearn_din.features.schema import Schema
 from sklearn_din.module import DIN
 from sklearn_din.neighbours.tables import NeighbourTables
-from sklearn_din.network.number_bins import check_bins, check_ranges
+from sklearn_din.network.number_bins import check_bins
 from sklearn_din.training.early_stopping import CHECK
 from sklearn_din.training.growth import can_go_on, net_around
 from sklearn_din.training.net import DINNet, StopReason
@@ -221,8 +221,7 @@ def _check_size(schema: Schema, options: dict[str, Any], weights: list[Any]) -> 
     shares: Any = options.get("position_shares")
     if type(shares) is not tuple or any(type(share) is not float for share in shares):
         raise ValueError(f"shares of positions must be numbers, got {shares!r:.60}.")
-    check_bins(options.get("bins"), schema.names("numeric"))
-    check_ranges(options.get("ranges"), schema.names("numeric"))
+    check_bins(options.get("bins"), options.get("ranges"), schema.names("numeric"))
     if type(hidden) is not tuple or type(attention) is not tuple:
         raise ValueError(f"widths must be tuples, got {hidden!r:.60} and {attention!r:.60}.")
     n_units = sum(not behaviour.is_bag for behaviour in schema.behaviours)
