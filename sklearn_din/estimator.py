@@ -297,11 +297,10 @@ class DINClassifier(ClassifierMixin, DINEstimator, ClickParameters):
     The weights are not normalized, so that their sum expresses how strong the interest is. An MLP
     computes one logit from the interest, the embeddings of the other columns and the numbers.
 
-    Most ids are rare, so each training batch shrinks the embeddings of the ids in it, rare ones
-    more (mini-batch aware L2, section 5.1): ``embedding_l2 / (batch_size * n_j) * w_j`` is added
-    to the gradient of id j, which occurs n_j times in the training rows (unlike the paper, it is
-    larger if clicks are rare). Training stops when the validation loss stops falling, and keeps
-    the best average of the weights.
+    Each training batch shrinks the embeddings of the ids in it, rare ones more (mini-batch aware
+    L2, section 5.1): ``embedding_l2 / (batch_size * n_j) * w_j`` is added to the gradient of id j,
+    which occurs n_j times in the training rows. Training stops when the validation loss stops
+    falling, and keeps the best average of the weights.
 
     X is the output of :class:`HistorySequenceEncoder`, usually in one Pipeline. In a plain 2-D
     array or frame of numbers every column is numeric.
@@ -312,9 +311,8 @@ class DINClassifier(ClassifierMixin, DINEstimator, ClickParameters):
         Width of the embeddings. A dict gives a width per vocabulary, by name. Wider embeddings
         can represent more; memory and time grow in proportion.
     pooling : {"attention", "sum", "mean", "max"}, default="attention"
-        How the events of a history are combined into one vector. "sum" gives every event the
-        weight one; with ``interest="paper"`` it is the paper's base model. "sum" and "mean" train
-        faster; compare them with "attention" to see whether attention helps.
+        How the events of a history are combined into one vector. "sum" weighs all events alike;
+        with ``interest="paper"`` it is the paper's base model. "sum" and "mean" train faster.
     interest : {"paper", "extended"}, default="extended"
         Inputs of the network about event and candidate. "paper": those of the published network.
         "extended" (``DIN`` lists all differences): the activation unit also gets which attributes
@@ -332,8 +330,7 @@ class DINClassifier(ClassifierMixin, DINEstimator, ClickParameters):
     attention_normalization : {"auto", "sqrt", "softmax"} or None, default="auto"
         What the attention weights of a history are divided by. None: nothing, as in the paper.
         "sqrt": the square root of the history's length. "softmax": they sum to one, which loses
-        the strength of the interest. "auto": None with ``interest="paper"``, "sqrt" with
-        "extended".
+        the strength of the interest. "auto": None with ``interest="paper"``, else "sqrt".
     hidden_units : tuple of int, default=(200, 80)
         Widths of the hidden layers of the MLP.
     activation : {"prelu", "dice", "relu"}, default="prelu"
@@ -343,10 +340,8 @@ class DINClassifier(ClassifierMixin, DINEstimator, ClickParameters):
     embedding_l2 : float, default=250.0
         Strength of the mini-batch aware L2 penalty on embeddings, for balanced clicks. It is the
         precision of a prior: each coordinate is N(0, 1 / embedding_l2), whatever the batch size.
-        If a fraction p of the training rows are clicks, it is divided by 4 p (1 - p), because
-        rows carry less information when clicks are rare: at 2 %, 250 becomes 3189. Lower it if
-        items are good or bad regardless of the user, raise it if only the match with the history
-        counts. 0 turns it off.
+        If a fraction p of the training rows are clicks, it is divided by 4 p (1 - p). Lower it if
+        items are good or bad regardless of the user, raise it if only the match counts. 0: off.
     lr : float, default=0.003
         Learning rate of Adam, for all parameters except the embeddings. Tune it first.
     embedding_lr : float, default=None
@@ -355,8 +350,7 @@ class DINClassifier(ClassifierMixin, DINEstimator, ClickParameters):
         Impressions per training step, in total if several processes train one model. "auto": 64
         below 2,000 training rows, 256 up to 100,000, 1024 beyond.
     max_epochs : int, default=20
-        Maximum number of passes over the training rows. Early stopping usually ends training
-        earlier.
+        Maximum number of passes over the training rows. Early stopping usually ends them earlier.
     early_stopping : bool or "auto", default="auto"
         Whether to hold out validation rows, stop when their loss stops falling and keep the best
         average of the weights over the last four validation checks. "auto": from 3,000 rows on,
@@ -385,9 +379,8 @@ class DINClassifier(ClassifierMixin, DINEstimator, ClickParameters):
         the pass is discarded. "auto": do so if the held-out rows are the last ones. None: never, to
         keep the model that was validated. A callback or Ctrl-C that ends training prevents it.
     patience : int, default=4
-        Number of validation checks without a smaller loss, from the fifth check on, before
-        training stops. There is one check per 50 batches, with at least one and at most four per
-        epoch.
+        Number of validation checks without a smaller loss, from the fifth check on, before training
+        stops. There is one check per 50 batches, of at least one and at most four per epoch.
     class_weight : dict, "balanced" or None, default=None
         Factor of the loss for each label. The probabilities then refer to the weighted classes
         and are no longer calibrated. Not supported for several labels.
@@ -411,21 +404,16 @@ class DINClassifier(ClassifierMixin, DINEstimator, ClickParameters):
         None: no such inputs, as in the paper.
     callbacks : list of skorch callbacks or None, default=None
         For what has no parameter here: schedules, clipping, :class:`Checkpoint`. A schedule moves
-        the rates of embeddings and of all the rest: one that multiplies keeps the ratio of ``lr``
-        and ``embedding_lr``, one that sets rates (OneCycleLR) makes both the same. Of the pass of
-        ``refit`` they see the gradients alone, no steps and no epoch. Those that watch validation
-        rows (EarlyStopping) are left out, with a warning, of a training that has none, as
-        ``partial_fit`` and ``update`` are.
+        the rates of embeddings too. Those that watch validation rows (EarlyStopping) are left out,
+        with a warning, of a training that has none, as ``partial_fit`` and ``update`` are.
     device : str, default="auto"
         torch device for training and prediction. "auto": "cuda" if available, otherwise "cpu".
     random_state : int, RandomState or None, default=None
         Seed of the initial weights, validation rows, order of rows, dropout, and hidden numbers
-        and ids. None draws fresh entropy. The global random states of numpy and torch are never
-        changed.
+        and ids. None draws fresh entropy. No global random state is changed.
     verbose : int, default=0
-        0 is silent. 1 shows a progress bar with losses, AUC and time left, and reports which
-        label is a click if it is not 1, which columns are not used (dates), and why item
-        neighbours are off.
+        0 is silent. 1 shows a progress bar, and reports which label is a click if it is not 1,
+        which columns are not used (dates), and why item neighbours are off.
 
     Attributes
     ----------

@@ -60,12 +60,14 @@ def test_a_flag_that_five_of_many_rows_have_is_a_range_and_one_of_four_none():
         assert find_range(np.arange(20_000) < n_set) == (0.0, high)
 
 
-def test_the_range_holds_what_stands_for_a_missing_number():
-    price = np.append(np.random.RandomState(0).uniform(1, 2, size=99), 0)
-    is_missing = price == 0
-    assert find_ranges(encode(price=price, price_missing=is_missing))["price"][0] == 0
-    assert find_ranges(encode(price=price[:99]))["price"][0] > 1
-    assert find_ranges(encode(price=np.full(9, np.nan))) == {}
+def test_missing_and_infinite_numbers_reach_nothing_and_stay_missing():
+    price = np.where(np.arange(400) % 3 == 0, np.nan, PRICES)
+    model = fit(frame=pd.DataFrame({"price": price}))
+    X = model[0].transform(pd.DataFrame({"price": [*PRICES[np.isfinite(price)]]}))
+    assert find_ranges(X)["price"] == model[-1].module_.options["ranges"]["price"]
+    seen = read(model, price=[np.nan, 9_999.0])
+    assert (seen["price"][0], *seen["price_missing"]) == (0, 1, 0)
+    assert find_ranges(encode(price=[np.nan, np.inf])) == {}
 
 
 @pytest.mark.parametrize("interest", ["extended", "paper"])

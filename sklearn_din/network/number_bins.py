@@ -112,7 +112,7 @@ def choose_bins(
     if held.all() or not held.any():
         return {}
     names = list(bins)
-    ranges = {name: find_range(_sample(X, name)[0]) for name in names}
+    ranges = {name: find_range(_sample(X, name)) for name in names}
     numbers = torch.from_numpy(np.stack([X.columns[name][rows] for name in names], axis=1))
     inputs = [NumberBins(names, own, ranges)(numbers).numpy() for own in ({}, bins)]
     squares = [_squared_errors(own, y, held) for own in inputs]
@@ -155,7 +155,7 @@ def find_bins(X: EncodedFeatures, leave_out: Collection[str] = ()) -> Bins:
 
 def _find_own(X: EncodedFeatures, name: str, n_bins: int) -> tuple[tuple[float, float, float], ...]:
     """Return the bins of one number."""
-    values, _ = _sample(X, name)
+    values = _sample(X, name)
     if not len(values):
         return ()
     shares = np.linspace(OUTSIDE, 1 - OUTSIDE, n_bins + 1)
@@ -167,26 +167,22 @@ def _find_own(X: EncodedFeatures, name: str, n_bins: int) -> tuple[tuple[float, 
 
 
 def find_ranges(X: EncodedFeatures, before: Ranges | None = None) -> Ranges:
-    """Return how far training rows reach on either side, and how far they did ``before``.
-
-    Where some lack a number, the zero that stands for it is in its range.
-    """
+    """Return how far training rows reach on either side, and how far they did ``before``."""
     ranges, least = dict(before or {}), FEW if before else 0
     for name in X.schema.names("numeric"):
-        values, has_missing = _sample(X, name)
+        values = _sample(X, name)
         if len(values) >= max(least, 1):
-            own = [*find_range(values, least=least), *ranges.get(name, ()), *[0.0] * has_missing]
+            own = *find_range(values, least=least), *ranges.get(name, ())
             ranges[name] = min(own), max(own)
     return ranges
 
 
-def _sample(X: EncodedFeatures, name: str) -> tuple[np.ndarray, bool]:
-    """Return numbers of some rows, and whether some are missing."""
+def _sample(X: EncodedFeatures, name: str) -> np.ndarray:
+    """Return some rows' numbers, without those that are missing or infinite."""
     from sklearn_din.utils.validation import spread  # and pandas
 
     values = np.asarray(spread(X.columns[name], SAMPLED_ROWS), dtype=np.float32)
-    is_missing = spread(find_missing_numbers(X, name), SAMPLED_ROWS)
-    return values[~is_missing & np.isfinite(values)], bool(is_missing.any())
+    return values[~spread(find_missing_numbers(X, name), SAMPLED_ROWS) & np.isfinite(values)]
 
 
 def check_bins(bins: Any, ranges: Any, names: Collection[str]) -> None:
