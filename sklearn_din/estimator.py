@@ -370,8 +370,7 @@ class DINClassifier(ClassifierMixin, DINEstimator, ClickParameters):
         from the encoder (``HistorySequenceEncoder(user=...)``) or from the ``groups`` passed to
         ``fit``.
     validation_fraction : float, default=0.1
-        Fraction of the rows (of the groups, with ``validation="groups"``) that early stopping
-        holds out.
+        Fraction of the rows (with ``validation="groups"``: groups) that early stopping holds out.
     refit : {"auto", "validation"} or None, default="auto"
         "validation": after the best stopping point is found, train on the held-out rows too, in
         one pass in order of time from the best weights, averaging along the way. Each chunk is
@@ -382,13 +381,12 @@ class DINClassifier(ClassifierMixin, DINEstimator, ClickParameters):
         Number of validation checks without a smaller loss, from the fifth check on, before training
         stops. There is one check per 50 batches, of at least one and at most four per epoch.
     class_weight : dict, "balanced" or None, default=None
-        Factor of the loss for each label. The probabilities then refer to the weighted classes
-        and are no longer calibrated. Not supported for several labels.
+        Factor of the loss for each label. Probabilities are then those of the weighted classes, not
+        calibrated. Not supported for several labels.
     after : dict or None, default=None
         For several labels, which ones can only occur after another: ``{"purchase": "click"}``, or
-        by number, ``{1: 0}``. The probability of a purchase is then the product of two
-        probabilities, of the click and of the purchase given the click (ESMM), and the label
-        counts as 0 without a click. None: labels are independent.
+        by number, ``{1: 0}``. The probability of a purchase is then that of the click times that of
+        the purchase given the click (ESMM). None: labels are independent.
     label_weight : dict or None, default=None
         For several labels, the factor of each label's loss, by name or number; 1 if not named. A
         larger factor fits the shared embeddings more to that label. None: all are 1.
@@ -434,8 +432,7 @@ class DINClassifier(ClassifierMixin, DINEstimator, ClickParameters):
         One row per validation check: epoch (fractional if an epoch has several checks),
         train_loss, valid_loss, valid_auc, seconds. Without validation, one row per epoch.
     n_iter_ : int
-        Number of epochs started; each ``partial_fit`` counts as one and has a row in
-        ``history_``.
+        Number of epochs started; each ``partial_fit`` is one, with a row in ``history_``.
     novelty_ : dict of str to float
         For each candidate column, the fraction of its ids that were new in the newer half of the
         rows, block by block of ``validation_fraction``. From 1 % on, training and validation hide

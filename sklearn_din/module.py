@@ -80,9 +80,8 @@ class DIN(nn.Module):
       all bins of a number together with it.
 
     Bags, which are behaviours without a candidate, are summed in both networks, and numbers end
-    where training's did (``ranges``). If ids have fixed
-    vectors (``vectors`` of the encoder), an embedding is the sum of the id's own row and a
-    learned projection of its vector.
+    where training's did (``ranges``). If ids have fixed vectors (``vectors`` of the encoder), an
+    embedding is the sum of the id's own row and a learned projection of its vector.
 
     If training rows have positions, each position has a learned favour that is added to the
     logit, minus the average favour, like the shallow tower of Zhao et al. (RecSys 2019). Rows
