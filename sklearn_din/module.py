@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
+from sklearn_din.features.number_ends import Ranges
 from sklearn_din.features.schema import Behaviour, Schema
 from sklearn_din.network.batch import EVENTS_PER_PART, Batch, is_host
 from sklearn_din.network.embeddings import FieldEmbeddings
@@ -76,9 +77,9 @@ class DIN(nn.Module):
     - If there are ids, each training step replaces 15 % of the numbers by zero, their average, and
       all bins of a number together with it.
 
-    Bags, which are behaviours without a candidate, are summed in both networks. If ids have fixed
-    vectors (``vectors`` of the encoder), an embedding is the sum of the id's own row and a
-    learned projection of its vector.
+    Bags, which are behaviours without a candidate, are summed in both networks, and numbers end
+    where training's did (``ranges``). If ids have fixed vectors (``vectors`` of the encoder), an
+    embedding is the sum of the id's own row and a learned projection of its vector.
 
     If training rows have positions, each position has a learned favour that is added to the
     logit, minus the average favour, like the shallow tower of Zhao et al. (RecSys 2019). Rows
@@ -89,27 +90,22 @@ class DIN(nn.Module):
     schema : Schema
         Fields and behaviours of the encoded impressions, from the encoder.
     embedding_dim : int or dict of str to int, default=16
-        Width of all embeddings, or a width for each vocabulary. Wider embeddings represent more
-        about frequent ids; time and memory grow in proportion.
+        Width of all embeddings, or a width for each vocabulary.
     pooling : {"attention", "sum", "mean", "max"}, default="attention"
-        How the events of a history are combined into one vector. Only "attention" depends on the
-        candidate. "sum" with ``interest="paper"`` is the paper's base model.
+        How the events of a history are combined into one vector.
     interest : {"paper", "extended"}, default="extended"
         The published network, or the additional inputs listed above.
     attention_units : tuple of int, default=(64, 16)
         Width of each hidden layer of the activation unit.
     attention_activation : {"prelu", "dice", "relu", "sigmoid"}, default="prelu"
-        Activation function of each hidden layer of the activation unit. "prelu" and "sigmoid"
-        are the fastest: native code computes them.
+        Its activation function. "prelu" and "sigmoid" are the fastest: native code computes them.
     attention_normalization : {"auto", None, "sqrt", "softmax"}, default="auto"
-        What the weighted sum of a history is divided by: None for nothing, as in the paper,
-        "sqrt" for the square root of the history's length; "softmax" makes the weights sum to
-        one. "auto" is None if ``interest="paper"`` and "sqrt" if "extended".
+        What the weighted sum of a history is divided by. "auto" is None if ``interest="paper"`` and
+        "sqrt" if "extended".
     hidden_units : tuple of int, default=(200, 80)
         Width of each hidden layer of the MLP.
     activation : {"prelu", "dice", "relu"}, default="prelu"
-        Activation function of each hidden layer of the MLP. "prelu" without dropout is the
-        fastest: native code computes it.
+        Its activation function. "prelu" without dropout is the fastest.
     dropout : float, default=0.0
         Fraction of the MLP's activations that each training step sets to zero.
     after : tuple of int or None, default=(None,)
@@ -122,6 +118,8 @@ class DIN(nn.Module):
     bins : dict of str to tuple, default=None
         Start, end and average of each bin of some numbers, which training finds in its rows
         (``network/number_bins.py``). Ignored if ``interest="paper"``.
+    ranges : dict of str to tuple, default=None
+        How far training rows reach on either side, by number (``features/number_ends.py``).
 
     Examples
     --------
@@ -168,6 +166,7 @@ class DIN(nn.Module):
         after: tuple[int | None, ...] = (None,),
         position_shares: tuple[float, ...] = (),
         bins: Bins | None = None,
+        ranges: Ranges | None = None,
     ) -> None:
         from sklearn_din.utils.validation import check_choice  # and pandas
 
@@ -188,9 +187,12 @@ class DIN(nn.Module):
             "after": tuple(after),
             "position_shares": tuple(position_shares),
             "bins": dict(bins or {}) if self.extended else {},
+            "ranges": dict(ranges or {}),
         }
         self.of_numbers = schema.names("numeric")  # fields, in order
-        self.bins = NumberBins(self.of_numbers, bins) if bins and self.extended else None
+        self.bins = NumberBins(
+            self.of_numbers, bins if bins and self.extended else {}, ranges or {}
+        )
         self.of_ids = schema.names("categorical", "list")
         self.embeddings = FieldEmbeddings(schema, embedding_dim, scale=INITIAL_SCALE[interest])
         self.interests = nn.ModuleList(map(self._make_interest, schema.behaviours))
@@ -200,6 +202,12 @@ class DIN(nn.Module):
         self.output = LabelLogits(n_hidden, after) if n_labels > 1 else nn.Linear(n_hidden, 1)
         if position_shares:
             self.favours = nn.Parameter(torch.zeros(len(position_shares), n_labels))
+
+    def widen(self, ranges: Ranges) -> None:
+        """Let numbers go as far as other ranges say."""
+        options: dict[str, Any] = self.options | {"ranges": dict(ranges)}
+        bins = NumberBins(self.of_numbers, options["bins"], ranges)
+        self.bins, self.options = bins.to(self.bins.starts.device), options
 
     def _make_interest(self, behaviour: Behaviour) -> Interest:
         options: dict[str, Any] = self.options
@@ -236,7 +244,7 @@ class DIN(nn.Module):
     def mlp_inputs(self) -> dict[str | tuple[str, ...], int]:
         """The MLP's inputs in their order: columns of a field, or of a behaviour's histories."""
         return {
-            **{name: self.bins.widths[name] if self.bins else 1 for name in self.of_numbers},
+            **{name: self.bins.widths[name] for name in self.of_numbers},
             **{name: self.embeddings.width(name) for name in self.of_ids},
             **{part.behaviour.histories: part.n_outputs for part in self.interest_modules},
         }
@@ -298,16 +306,13 @@ class DIN(nn.Module):
         Unlike the paper: an id's embedding knows the labels of its training rows, and an exact
         number tells which of them this row is. The others are not scaled up, as dropout would.
         """
-        inputs = self.bins(batch.numbers) if self.bins else batch.numbers
-        hides = self.training and self.extended and bool(self.embeddings.tables)
-        if not hides or batch.numbers.ndim == 1:  # there are none
+        inputs = self.bins(batch.numbers)
+        if not (self.training and self.extended and self.embeddings.tables):
             return inputs
         n_numbers = batch.numbers.shape[1]  # drawn for all rows of a joint batch by each process
         drawn = batch.numbers.new_empty(batch.n_joint_rows, n_numbers).uniform_()
         is_shown = batch.own_rows(drawn).ge_(NUMBERS_HIDDEN)
-        if self.bins:
-            is_shown = is_shown.index_select(1, self.bins.columns)
-        return is_shown.mul_(inputs)
+        return is_shown.index_select(1, self.bins.columns).mul_(inputs)
 
     def _queries_and_keys(
         self, behaviour: Behaviour, embeddings: dict[str, Tensor], batch: Batch

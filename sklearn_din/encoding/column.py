@@ -157,8 +157,8 @@ class Leaf(Column):
     def profile_of(self, part: Part, vocabularies: Vocabularies) -> ColumnProfile:
         """Return what some rows look like, in the bins of the rows of fit."""
 
-    def find_factor(self, part: Part, rows: Rows) -> float | None:
-        """Return how many times greater some rows are than those of fit, None as they are."""
+    def note_far(self, part: Part, rows: Rows) -> str | None:
+        """Return what to say of some rows whose numbers are far from those of fit."""
         return None
 
     @abstractmethod

@@ -17,7 +17,7 @@ from sklearn_din.encoding.vocabulary import Occurrences, kind_of_ids
 from sklearn_din.features.level_columns import level_columns
 from sklearn_din.utils.spelling import INVISIBLE, find_respelling, without_spaces_and_case
 from sklearn_din.utils.validation import note_two_kinds, spread, unix_unit
-from sklearn_din.utils.warnings import ADVICE_FROM, log_once, warn_of, warn_once, warn_user
+from sklearn_din.utils.warnings import ADVICE_FROM, log_once, warn_of, warn_user
 
 if TYPE_CHECKING:
     from sklearn_din.encoding.number import NumberStatistics
@@ -37,18 +37,6 @@ SEEN_VALUES = 1000  # distinct values that are looked at
 DECIMAL = re.compile(r"[-+]?[0-9]*[.][0-9]+([eE][-+]?[0-9]+)?|[-+]?[0-9]+[eE][-+]?[0-9]+")
 NUMBER = re.compile(r"[-+]?[0-9]+([.][0-9]*)?([eE][-+]?[0-9]+)?|[-+]?[.][0-9]+")
 Pairs = Sequence[tuple[str, str]]  # histories and their candidates
-
-
-def warn_of_changed_units(factors: Mapping[str, float]) -> None:
-    """Warn, once each, of columns whose numbers are a multiple of those at fit."""
-    for name, factor in factors.items():
-        size = "larger" if factor > 1 else "smaller"
-        times = int(float(f"{max(factor, 1 / factor):.1g}"))  # one digit: one sentence for all rows
-        warn_once(
-            f"{name} is throughout some {times} times {size} than in the rows of fit: has its unit "
-            "changed (seconds and days, cents)? Give it the unit of fit, or fit again; "
-            "encoder.report(X) compares every column."
-        )
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 
 from sklearn_din.encoding.histories import count_events
-from sklearn_din.encoding.notices import warn_of_changed_units
 from sklearn_din.encoding.table import Columns, Impressions
 from sklearn_din.encoding.table_columns import TableColumns
 from sklearn_din.features.encoded import EncodedFeatures
@@ -55,7 +54,7 @@ class RowEncoder:
     def encode_part(self, columns: Columns) -> EncodedFeatures:
         """Encode some of all rows, of which notices of lengths are given in the end."""
         learnt, parts = self.learnt, self.learnt.read(columns)
-        warn_of_changed_units(learnt.find_changed_units(parts))
+        warn_of(learnt.note_far_numbers(parts), once=True)
         vectors = {name: self.vectors[name] for name in learnt.schema.vector_sizes}
         X = EncodedFeatures._without_checks(learnt.schema, {}, {}, vectors=vectors)
         learnt.add_to(X, parts)

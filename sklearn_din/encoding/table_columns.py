@@ -168,17 +168,16 @@ class TableColumns:
                 profiles[leaf.name] = profile.with_rows(*n_rows)
         return profiles
 
-    def find_changed_units(self, parts: Parts) -> dict[str, float]:
-        """Return the columns whose numbers are a multiple of those at fit, and which."""
+    def note_far_numbers(self, parts: Parts) -> list[str | None]:
+        """Return what to say of columns whose numbers are far from those of fit."""
         some = slice(None, None, max(1, parts.n_rows // COMPARED_ROWS))
         own = level_columns(self.numeric)  # counts and times that grow
-        factors = {
-            leaf.name: leaf.find_factor(part, some)
+        return [
+            leaf.note_far(part, some)
             for column, part in zip(self.columns, parts.of_columns, strict=True)
             for leaf in column.leaves
             if leaf.name not in own
-        }
-        return {name: factor for name, factor in factors.items() if factor is not None}
+        ]
 
     def are_of_fit(self, times: np.ndarray | None) -> bool:
         """Return whether most rows are no later than those of fit, whose histories may be short."""

@@ -223,7 +223,8 @@ class _NetworkWriter:
         """Add the network and its outputs: log-odds and what is made of them, or numbers."""
         numbers = [name for name in self.schema.names("numeric") if name in self.numbers]
         columns = [self.numbers[name] for name in numbers]
-        if bins := self.module.bins:
+        if columns:
+            bins = self.module.bins
             joined = self.graph.add("Gather", join(columns, axis=1), bins.columns, axis=1)
             scaled = ((joined - bins.starts) * bins.slopes).clamp(bins.least)
             columns = [self.graph.add("Min", scaled, bins.most) - bins.averages]

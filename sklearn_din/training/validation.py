@@ -18,7 +18,7 @@ MOST_PARTS = 8  # chunks of the pass over validation rows; weights are averaged 
 ROWS_PER_PART = 32  # minimum per chunk
 FEW_ROWS = 3_000
 FEW_LABELS = 300  # of the rarer kind
-LEAST_ROWS = 100  # fewer rows do not make folds
+LEAST_ROWS = 10  # fewer rows do not make folds
 Groups = ArrayLike | Keys
 SplitRows = tuple[np.ndarray, np.ndarray]  # row numbers to train on, row numbers to validate on
 
