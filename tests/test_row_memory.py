@@ -16,6 +16,7 @@ from sklearn_din import (
     HistoryBuilder,
     HistorySequenceEncoder,
     Ranker,
+    TimeSplit,
     attach_aggregates,
     attach_history,
     export_onnx,
@@ -149,8 +150,7 @@ def test_rows_may_come_in_parts_late_and_twice():
         for part in np.array_split(order, 7):
             memory.partial_fit(rows.iloc[part], y[part])
             before = memory.transform(rows.iloc[:3])
-            with pytest.warns(UserWarning, match="were remembered already"):
-                memory.partial_fit(rows.iloc[part], y[part])  # sent twice, it counts once
+            memory.partial_fit(rows.iloc[part], y[part])  # sent twice, it counts once
             pd.testing.assert_frame_equal(memory.transform(rows.iloc[:3]), before)
         for name in memory.memory_.names:
             own = memory.transform(rows)[name]
@@ -357,6 +357,25 @@ def test_remember_leaves_the_old_model_and_the_weights(tmp_path):
     assert len(learnt[0].memory_.times) == 2 * len(rows)
     with pytest.raises(TypeError, match="remember needs a HistoryBuilder"):
         remember(make_pipeline(model[1], model[2]), later, y)
+
+
+def test_each_period_is_asked_by_the_labels_that_were_known_when_it_began():
+    rows, y = make_rows(500)
+    late = np.random.RandomState(0).randint(40, size=len(rows))
+    rows["known"] = rows["time"] + late
+    memory = HistoryBuilder(**NAMES, levels="auto", events="all", known="known")
+    encoder = HistorySequenceEncoder(user="user", time="time")
+    (train, test) = next(TimeSplit(1, test_size=0.5, time="time", known="known").split(rows))
+    model = make_pipeline(memory, encoder, DINClassifier(**QUICK)).fit(rows.iloc[train], y[train])
+    X, labels = rows.iloc[test].reset_index(drop=True), y[test]
+    live = live_predictions(model, X, labels, every=30)
+    for begin in range(X["time"].min(), X["time"].max() + 1, 30):
+        is_new, now = (
+            X["known"].between(begin - 30, begin - 1),
+            X["time"].between(begin, begin + 29),
+        )
+        model = remember(model, X[is_new], labels[is_new]) if is_new.any() else model
+        np.testing.assert_array_equal(live[now], model.predict_proba(X[now])[:, 1])
 
 
 def test_live_predictions_know_the_periods_before():

@@ -119,6 +119,8 @@ def attach_aggregates_by_sql(
                 merge = _Merge(shown, log, keys, time, known=known)
                 _write_aggregates(writer, merge, {name: statistics[name] for name in names})
 
+    events_head, shown_head = _Merge(shown, log, [], time, known=known).heads
+    warn_of([note_clocks(shown_head[time], events_head[time])])
     store = _make_once(shown, log, "aggregates", (*made_of, repr((time, known, aggregates))), write)
     if not isinstance(shown, FrameScan):
         return AttachedScan.on(shown, [*aggregates], store)

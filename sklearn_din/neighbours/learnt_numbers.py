@@ -50,6 +50,10 @@ class LearntNumbers(ABC):
         """Return what the columns are."""
         return tuple(Field(name, "numeric") for name in self.names)
 
+    def without_users(self, users: np.ndarray) -> Self:
+        """Return the numbers without what stands by these users, given by their hashes."""
+        return self
+
     def widen(self, schema: Schema) -> Self:
         """Return the numbers with the ids that were appended since; none of them is known yet."""
         return self

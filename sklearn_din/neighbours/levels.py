@@ -111,6 +111,12 @@ class UserLevels(LearntNumbers):
         sums = (of[tables, places] * is_known[:, None] for of in (self.n_rows, self.totals))
         return self.levels_of(*sums)
 
+    def without_users(self, users: np.ndarray) -> Self:
+        """Return the levels of all others."""
+        others = ~np.isin(self.known, users)
+        n_rows, totals = self.n_rows[:, others], self.totals[:, others]
+        return replace(self, known=self.known[others], n_rows=n_rows, totals=totals)
+
     def latest(self) -> Self:
         """Return the levels of now alone."""
         return replace(self, n_rows=self.n_rows[-1:], totals=self.totals[-1:])

@@ -59,6 +59,10 @@ class NeighbourTables:
         parts = (*pairs, *self.parts[len(pairs) :])
         return replace(self, parts=parts), X._replace(columns=X.columns | zeros)
 
+    def without_users(self, users: np.ndarray) -> NeighbourTables:
+        """Return tables in which nothing stands by these users, given by their hashes."""
+        return replace(self, parts=tuple(part.without_users(users) for part in self.parts))
+
     def widen(self, schema: Schema) -> NeighbourTables:
         """Return tables with the ids that were appended since; they have no neighbours yet."""
         return replace(self, parts=tuple(part.widen(schema) for part in self.parts))

@@ -73,6 +73,7 @@ class Histories:
         self.user, self.time, self.columns = builder.user, builder.time, names
         self.sources = {f"{builder.prefix}{name}": name for name in names}
         self.max_length, self._elapsed = builder.max_length, builder.elapsed
+        self.are_clicks = builder.events == "positive"  # else they hold what was shown, too
         columns = [self.user, self.time, *names]
         if log is not None:
             check_frame(log, columns, name="the history")
