@@ -364,11 +364,9 @@ class DINClassifier(ClassifierMixin, DINEstimator, ClickParameters):
         out no rows and makes no such comparison.
     validation : {"auto", "random", "last", "groups"}, default="auto"
         Which rows early stopping holds out. "auto": "last" if the encoder knows the times of the
-        rows (``HistorySequenceEncoder(time=...)``), otherwise "random". "random": rows at random.
-        "last": all rows from some time on, whatever their order, with equal times kept together;
-        without times, the last rows in the given order. "groups": all rows of some users, known
-        from the encoder (``HistorySequenceEncoder(user=...)``) or from the ``groups`` passed to
-        ``fit``.
+        rows (``HistorySequenceEncoder(time=...)``), otherwise "random". "last": all rows from some
+        time on, with equal times kept together; without times, the last rows in the given order.
+        "groups": all rows of some users, known from the encoder or from ``groups`` of ``fit``.
     validation_fraction : float, default=0.1
         Fraction of the rows (with ``validation="groups"``: groups) that early stopping holds out.
     refit : {"auto", "validation"} or None, default="auto"

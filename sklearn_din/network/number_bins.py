@@ -75,6 +75,8 @@ class NumberBins(nn.Module):
 
     def forward(self, numbers: Tensor) -> Tensor:
         """Numbers (n_rows, n_numbers) and their bins, (n_rows, n_numbers + n_bins)."""
+        if len(self.columns) == len(self.widths):  # no bins
+            return numbers.clamp(self.least, self.most)
         inputs = numbers.index_select(1, self.columns).sub_(self.starts).mul_(self.slopes)
         return inputs.clamp_(self.least, self.most).sub_(self.averages)
 
