@@ -171,3 +171,15 @@ def test_answers_become_rows_to_train_on(given, tmp_path):
         assert store.remove_user("7") == {"events": 1, "shown": 30}
     store.close()
     assert len(read_events(tmp_path / "events.db")) == 0
+
+
+def test_clicks_of_users_with_any_letter_join_however_the_store_spells_them(store):
+    for n, user in enumerate(("zoë", "漢", "\U0001f9e6", "ann")):
+        show(store, f"r{n}", user, at(n), ["tür", "hat"])
+        click(store, f"{n}", user, at(n + 1), "tür")
+    with store.transaction():  # as a store of before has them
+        store.ask("""UPDATE events SET "user" = '"zo\\u00eb"' WHERE "user" = '"zoë"'""")
+    rows = read_events(store.url)
+    assert rows["label"].tolist() == [1, 0] * 4
+    assert rows.attrs["joined"]["user and item"] == 4
+    assert set(rows["user"]) == {"zoë", "漢", "\U0001f9e6", "ann"}

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
+from sklearn_din.server.json_values import write
 from sklearn_din.server.store import BLOCK, SCHEMES, Store
 from sklearn_din.utils.validation import check_choice
 
@@ -121,7 +122,8 @@ def _read_posted(store: Store) -> pd.DataFrame:
     _, users, times, items, labels, others = _columns(_blocks(store, "events"), 6)
     own = pd.DataFrame([json.loads(text) for text in others], index=range(len(others)))
     own["request"] = own.get("request", pd.Series(dtype=object)).astype(object)
-    frame = pd.DataFrame({"user": users, "time": _read_times(times), "item": items})
+    texts = {"user": _write_anew(users), "time": _read_times(times), "item": _write_anew(items)}
+    frame = pd.DataFrame(texts)
     frame = frame.astype({"user": object, "item": object})
     given = pd.Series(labels, dtype="Int8")
     return pd.concat([frame, own], axis=1).assign(label=given.fillna(1), is_given=given.notna())
@@ -133,8 +135,8 @@ def _read_shown(store: Store) -> pd.DataFrame:
     own, items, scores, facts = ([json.loads(text) for text in column] for column in others)
     lengths = [len(some) for some in items]
     answer = np.repeat(np.arange(len(items)), lengths)
-    frame = pd.DataFrame({"user": users, "time": _read_times(times)}).iloc[answer]
-    frame["item"] = [json.dumps(item, ensure_ascii=False) for some in items for item in some]
+    frame = pd.DataFrame({"user": _write_anew(users), "time": _read_times(times)}).iloc[answer]
+    frame["item"] = [write(item) for some in items for item in some]
     frame = frame.astype({"user": object, "item": object})
     of_items = pd.DataFrame([fact for some in facts for fact in some], index=range(len(answer)))
     of_requests = pd.DataFrame(own, index=range(len(own))).iloc[answer]
@@ -174,6 +176,11 @@ def _join(shown: pd.DataFrame, posted: pd.DataFrame, window: Any) -> tuple[pd.Da
 
 def _columns(rows: Iterator[tuple[Any, ...]], n: int) -> list[tuple[Any, ...]]:
     return list(zip(*rows, strict=True)) or [()] * n
+
+
+def _write_anew(texts: tuple[str, ...]) -> list[str]:
+    """Return texts of JSON spelt alike, whoever wrote them: they are compared."""
+    return [write(json.loads(text)) for text in texts]
 
 
 def _read_times(texts: tuple[str, ...]) -> pd.Series:

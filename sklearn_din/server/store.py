@@ -33,6 +33,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
+from sklearn_din.server.json_values import write
 from sklearn_din.utils.extras import import_package
 
 VERSION = "1"
@@ -163,7 +164,7 @@ class Store:
 
     def add_shown(self, request: str, user: Any, others: Sequence[str], digest: str) -> None:
         """Write what was shown: the other columns are text of JSON."""
-        row = self.user_key(user), request, json.dumps(user), *others, _now(), digest
+        row = self.user_key(user), request, write(user), *others, _now(), digest
         self._insert("shown", (*PERSONAL["shown"], "shown_at", "digest"), [row])
 
     def remove_event(self, event_id: str) -> bool:
