@@ -201,6 +201,7 @@ def test_health_metrics_and_the_description_know_the_model(served, client):
     posted = health["posted"]
     assert 0 < posted.pop("bytes") < 100_000
     assert 0 <= posted.pop("seconds_behind") < 30
+    assert posted.pop("erased") in (True, False)
     expected = {"in": "memory", "bytes_at_most": 64_000_000, "left_out": 0, "without_a_value": 0}
     assert posted == expected | {"not_logged": 0, "problem": None}
     assert health["items"] == len(served[2])

@@ -124,7 +124,8 @@ def test_what_was_posted_is_what_is_remembered_and_forgotten(served, tmp_path):
     state.answers.levels._next_join = 0.0
     state.posts.catch_up()
     assert state.answers.levels.of_rows(asked, now)["user_count"] == whole["user_count"] - 1
-    state._commit([(None, state.forget, ("5",))])
+    with pytest.warns(UserWarning, match="files that are served have events of this user"):
+        state._commit([(None, state.forget, ("5",))])
     state.answers.levels._next_join = 0.0
     state.posts.catch_up()
     assert state.answers.levels.of_rows(asked, now)["item_count"] == whole["item_count"] - 3

@@ -110,7 +110,7 @@ def run(state: State, options: Options) -> None:
         server_header=False,
     )
     uvicorn.Server(config).run(sockets=[listening])
-    if state.loading.is_alive():  # C++ aborts a process whose threads Python ends in it
+    if state.is_at_work():  # C++ aborts a process whose threads Python ends in it
         sys.stdout.flush()
         os._exit(0)
 

@@ -74,7 +74,7 @@ def read_events(
     check_choice(open_rows, ("drop", "keep"), name="open_rows")
     if not str(url).startswith(SCHEMES) and not Path(url).is_file():
         raise ValueError(f"there is no store {url}: name that of serve --events.")
-    store = Store(str(url))
+    store = Store(str(url), reads_only=True)
     try:
         posted = _read_posted(store)
         shown = _read_shown(store) if rows == "shown" else posted

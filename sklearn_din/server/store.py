@@ -22,16 +22,19 @@ moves between pages leave copies behind. Indexes hold hashes alone, for the same
 import hashlib
 import hmac
 import json
+import math
 import os
+import re
 import secrets
+import socket
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
 
 from sklearn_din.server.json_values import write
 from sklearn_din.utils.extras import import_package
@@ -39,7 +42,7 @@ from sklearn_din.utils.extras import import_package
 VERSION = "1"
 MOST_BYTES = 64_000_000  # of events that are kept in memory alone
 BLOCK = 5_000  # rows that are read at once: others wait meanwhile
-SECONDS_OF_PATIENCE = 5  # with a database that is locked, or does not answer
+SECONDS_OF_PATIENCE = 3  # with a database that is locked, or does not answer
 SCHEMES = ("postgresql://", "postgres://")
 LOCK = 6_074_510_932_641_823_311  # of PostgreSQL: any number that nobody else has
 FULL = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE)
@@ -114,18 +117,26 @@ class Store:
     ----------
     url : str, default=None
         A file of SQLite, made where it is not there, or ``postgresql://...``. None: memory, 64 MB.
+    reads_only : bool, default=False
+        Whether nothing is made or written: also for a file on a disk that cannot be written.
     """
 
-    def __init__(self, url: str | None = None) -> None:
-        self.url = url
+    def __init__(self, url: str | None = None, *, reads_only: bool = False) -> None:
+        self.url, self._reads_only = url, reads_only
         self._lock = threading.RLock()
         self._connection: Any = None
+        self._files: list[tuple[int, int]] | None = None  # of SQLite, as they were opened
+        self._asked = math.inf  # when a statement began that has not been answered
         self.is_postgres = url is not None and url.startswith(SCHEMES)
         self.kind = "memory" if url is None else "PostgreSQL" if self.is_postgres else "SQLite"
         if self.is_postgres:
             self._driver = import_package("psycopg", purpose="PostgreSQL", extra="postgres")
-            parts = urlsplit(str(url))
-            self.name = f"PostgreSQL at {parts.hostname or 'this machine'}{parts.path}"
+            self.name = _check_address(self._driver, str(url))
+        elif url == ":memory:":
+            raise ValueError(
+                "--events :memory: keeps nothing. Name a file; without --events, posted events are "
+                "in memory."
+            )
         else:
             self._driver, self.name = sqlite3, url or "memory"
         with self._own_errors():
@@ -137,14 +148,27 @@ class Store:
         """Write in a context: it is there afterwards, or none of it."""
         lock = f"; SELECT pg_advisory_xact_lock({LOCK})" if self.is_postgres else " IMMEDIATE"
         with self._lock:
-            self.ask(f"BEGIN{lock}")
             try:
+                self.ask(f"BEGIN{lock}")
                 yield
                 self.ask("COMMIT")
+                self._connect()  # raises where the file has gone meanwhile
             except BaseException:
                 with suppress(self._driver.Error, AttributeError):
                     self._connection.execute("ROLLBACK")
                 raise
+
+    @contextmanager
+    def savepoint(self) -> Iterator[None]:
+        """Write in a context within a transaction: all of it, or where it fails none."""
+        self.ask("SAVEPOINT post")
+        try:
+            yield
+        except StoreError:  # ends the whole transaction
+            raise
+        except BaseException:
+            self.ask("ROLLBACK TO post")
+            raise
 
     def find_known(self, event_ids: Sequence[str]) -> set[str]:
         """Return those ids that an event has."""
@@ -162,9 +186,23 @@ class Store:
             rows.append((key, user_key, *event, *own))
         self._insert("events", (*PERSONAL["events"], "posted_at", "digest"), rows)
 
-    def add_shown(self, request: str, user: Any, others: Sequence[str], digest: str) -> None:
-        """Write what was shown: the other columns are text of JSON."""
-        row = self.user_key(user), request, write(user), *others, _now(), digest
+    def add_shown(
+        self,
+        request: str,
+        user: Any,
+        others: Sequence[str],
+        digest: str,
+        *,
+        after: int | None = None,
+    ) -> None:
+        """Write what was shown, unless its user was removed ``after`` a number of ``removed``.
+
+        The other columns are text of JSON.
+        """
+        key, is_gone = self.user_key(user), "user_key = ? AND first_event = 0 AND sequence > ?"
+        if after is not None and self.ask(f"SELECT 1 FROM removed WHERE {is_gone}", [key, after]):
+            return
+        row = key, request, write(user), *others, _now(), digest
         self._insert("shown", (*PERSONAL["shown"], "shown_at", "digest"), [row])
 
     def remove_event(self, event_id: str) -> bool:
@@ -177,12 +215,17 @@ class Store:
             return True
         return False
 
-    def remove_user(self, user: Any) -> dict[str, int]:
-        """Forget a user, however the id is spelt; return how many rows there were."""
+    def remove_user(self, user: Any, *, is_known: bool = False) -> dict[str, int]:
+        """Forget a user; return how many rows there were.
+
+        That nobody has any is noted, too, where ``is_known`` says that files or others have.
+        """
         key = self.user_key(user)
-        ((last,),) = self.ask("SELECT COALESCE(MAX(sequence), 0) FROM events")
-        self._note_removed(key, 0, last)
-        return {table: self._blank(table, "user_key", key) for table in PERSONAL}
+        n_rows = {table: self._blank(table, "user_key", key) for table in PERSONAL}
+        if is_known or any(n_rows.values()):
+            ((last,),) = self.ask("SELECT COALESCE(MAX(sequence), 0) FROM events")
+            self._note_removed(key, 0, last if n_rows["events"] else 0)
+        return n_rows
 
     def read_removed(self, after: int) -> list[Removed]:
         """Return what was removed after a number."""
@@ -199,12 +242,12 @@ class Store:
     def erase(self) -> bool:
         """Take what was removed out of the log of writes, too; return whether it is done.
 
-        PostgreSQL's log and backups are its owner's.
+        It is not while another process reads. PostgreSQL's log and backups are its owner's.
         """
         if self.kind != "SQLite":
             return True
-        with self._lock:  # posts wait, so that readers of other processes are not waited for long
-            self.ask("PRAGMA busy_timeout = 200")
+        with self._lock:  # posts wait, so that readers of other processes are not waited for
+            self.ask("PRAGMA busy_timeout = 0")
             ((is_busy, *_),) = self.ask("PRAGMA wal_checkpoint(TRUNCATE)")
             self.ask(f"PRAGMA busy_timeout = {1_000 * SECONDS_OF_PATIENCE}")
         return not is_busy
@@ -218,9 +261,17 @@ class Store:
         return int(n_bytes)
 
     def user_key(self, user: Any) -> str:
-        """Return the hash of a user's id, the same for 7 and "7"."""
+        """Return the hash of a user's id, the same for 7 and "7"; None is nobody's."""
         whole = int(user) if isinstance(user, float) and user.is_integer() else user
-        return self.hash(f"user {whole}")
+        return self.hash("nobody" if user is None else f"user {whole}")
+
+    def hang_up(self) -> None:
+        """End a connection to PostgreSQL that does not answer: who waits for it gets an error."""
+        if self.is_postgres and time.monotonic() - self._asked > SECONDS_OF_PATIENCE:
+            with suppress(self._driver.Error, AttributeError, OSError):
+                line = socket.socket(fileno=os.dup(self._connection.fileno()))
+                line.shutdown(socket.SHUT_RDWR)
+                line.close()
 
     def close(self) -> None:
         """Let the database go."""
@@ -236,6 +287,11 @@ class Store:
     def _connect(self) -> Any:
         """Return the connection, opened where there is none."""
         if self._connection is not None and not getattr(self._connection, "closed", False):
+            if self._files != self._find_files():
+                raise StoreError(
+                    f"the store, {self.name}, is no longer the file that was opened: it or its "
+                    "-wal was removed or replaced. Put it back, or start the server anew."
+                )
             return self._connection
         if self.is_postgres:
             self._connection = self._driver.connect(
@@ -245,10 +301,14 @@ class Store:
                 tcp_user_timeout=1_000 * SECONDS_OF_PATIENCE,
                 application_name="sklearn_din",
             )
-            self._connection.execute(f"SET lock_timeout = '{SECONDS_OF_PATIENCE}s'")
+            for name in ("lock_timeout", "statement_timeout"):
+                self._connection.execute(f"SET {name} = '{SECONDS_OF_PATIENCE}s'")
             self._connection.execute("SET search_path = sklearn_din")
             return self._connection
-        path = ":memory:" if self.url is None else _make_file(Path(self.url))
+        if self._reads_only:
+            self._connection = _open_to_read(str(self.url))
+            return self._connection
+        path = ":memory:" if self.url is None else _make_file(self.url)
         self._connection = sqlite3.connect(
             path, SECONDS_OF_PATIENCE, isolation_level=None, check_same_thread=False
         )
@@ -257,11 +317,23 @@ class Store:
             settings.append(f"max_page_count = {MOST_BYTES // 4096}")
         for setting in settings:
             self._connection.execute(f"PRAGMA {setting}").fetchall()
+        self._connection.execute(TABLES_OF[False]).fetchall()  # opens the other files
+        self._files = self._find_files()
         return self._connection
+
+    def _find_files(self) -> list[tuple[int, int]] | None:
+        """Return which files of SQLite lie at their paths; None: they need none, or one is gone."""
+        if self.kind != "SQLite" or self._reads_only:
+            return None
+        try:
+            files = [os.stat(f"{self.url}{end}") for end in ("", "-wal", "-shm")]
+        except OSError:
+            return None
+        return [(file.st_dev, file.st_ino) for file in files]
 
     def _prepare(self) -> None:
         """Make the tables where there are none, and check that they are ours."""
-        if not self.ask(TABLES_OF[self.is_postgres]):
+        if not self._reads_only and not self.ask(TABLES_OF[self.is_postgres]):
             with self.transaction():  # another server may begin at the same time
                 if not self.ask(TABLES_OF[self.is_postgres]):
                     self._make_tables()
@@ -317,13 +389,20 @@ class Store:
 
     @contextmanager
     def _own_errors(self) -> Iterator[None]:
-        """Raise errors of the database as ours, and open a broken connection anew later."""
+        """Raise errors of the database as ours, and open a broken connection anew later.
+
+        Of what it says the first line is repeated: others may hold values.
+        """
+        self._asked = time.monotonic()
         try:
             yield
+        except self._driver.DataError as error:  # of the post, not of the store
+            message = "the store cannot keep a value of this request."
+            raise ValueError(message) from error
         except self._driver.Error as error:
             is_full = getattr(error, "sqlstate", None) == DISK_FULL
             is_full |= getattr(error, "sqlite_errorcode", None) in FULL
-            message = " ".join(str(error).split()) or type(error).__name__
+            message = next(iter(str(error).splitlines()), type(error).__name__)
             if self.url is None and is_full:
                 raise FullError(
                     f"events that were posted take {MOST_BYTES:,} bytes, as many as are kept in "
@@ -331,19 +410,50 @@ class Store:
                 ) from error
             kind = FullError if is_full else StoreError
             raise kind(f"the store, {self.name}, cannot be asked: {message}.") from error
+        finally:
+            self._asked = math.inf
 
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
-def _make_file(path: Path) -> Path:
+def _check_address(driver: Any, url: str) -> str:
+    """Return what a PostgreSQL is called; an address that cannot be read is not repeated."""
+    with suppress(driver.Error):
+        parts = driver.conninfo.conninfo_to_dict(url)
+        if re.fullmatch(r"[\d,]*", str(parts.get("port", ""))):
+            host = parts.get("host", "this machine")
+            return f"PostgreSQL at {host}/{parts.get('dbname', '')}"
+    raise ValueError(
+        "the address of PostgreSQL cannot be read, and is not repeated, as it may hold a password. "
+        "It must be postgresql://user:password@host:port/database, with %40 for @, %2F for / and "
+        "%25 for % in a password."
+    )
+
+
+def _make_file(url: str) -> str:
     """Return the path of a file that its owner alone may read, made where there is none."""
     try:
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+        os.close(os.open(url, os.O_RDWR | os.O_CREAT, 0o600))
     except OSError as error:
         raise ValueError(
-            f"{path} cannot be opened: {error.strerror}. Name a file by --events, in a folder "
+            f"{url} cannot be opened: {error.strerror}. Name a file by --events, in a folder "
             "where this process may write."
         ) from error
-    return path
+    return url
+
+
+def _open_to_read(url: str) -> sqlite3.Connection:
+    """Return a connection that writes nothing; on a disk that cannot be written, too."""
+    address = Path(url).absolute().as_uri()
+    for mode in ("mode=ro", "immutable=1"):
+        connection = sqlite3.connect(f"{address}?{mode}", SECONDS_OF_PATIENCE, uri=True)
+        try:
+            connection.execute(TABLES_OF[False]).fetchall()
+            break
+        except sqlite3.OperationalError:  # no log of writes can be made beside it
+            wal = Path(f"{url}-wal")
+            if mode == "immutable=1" or (wal.exists() and wal.stat().st_size):
+                raise
+    return connection
