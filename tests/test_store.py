@@ -28,6 +28,7 @@ with warnings.catch_warnings():  # starlette would rather have httpx2
     from fastapi.testclient import TestClient
 
 from sklearn_din import HistoryBuilder
+from sklearn_din.command_line.options import serve_parser
 from sklearn_din.server import posts as posting
 from sklearn_din.server import store as stores
 from sklearn_din.server.answers import Answers
@@ -777,3 +778,134 @@ def test_a_lock_that_others_hold_is_503_and_no_post_waits_for_ever(served, url):
             assert time.monotonic() - began < 5
         holder.close()
         wait_for(lambda: client.post("/events", json={"events": [event(7, 12)]}).status_code == 200)
+
+
+def test_a_ranking_in_flight_does_not_show_who_was_forgotten_meanwhile(served, url, monkeypatch):
+    """The twin: one that began afterwards is written. 7 has events; nobody has asked for 55."""
+    model, catalogue, _ = served
+    state = State(lambda: Answers(model, catalogue), store=Store(url), logs_shown=True)
+    begun, released, best = threading.Event(), threading.Event(), state.answers.best
+
+    def wait_and_rank(*given):
+        begun.set()
+        released.wait(10)
+        return best(*given)
+
+    with TestClient(create_app(state)) as client, ThreadPoolExecutor(1) as pool:
+        for user in (7, 55):
+            monkeypatch.setattr(state.answers, "best", wait_and_rank)
+            begun.clear()
+            released.clear()
+            ranking = pool.submit(client.post, "/rank", json={"user": user})
+            assert begun.wait(10)
+            assert client.delete(f"/users/{user}").status_code == 200
+            released.set()
+            assert ranking.result().status_code == 200
+            monkeypatch.undo()
+        assert client.post("/rank", json={"user": 8}).status_code == 200
+        assert client.delete("/users/99").status_code == 404  # answered after what waits
+        assert [row[2] for row in state._store.read_rows("shown", 0)] == ["8"]
+        assert client.post("/rank", json={"user": 7}).status_code == 200
+        wait_for(lambda: len(state._store.read_rows("shown", 0)) == 2)  # as nobody's
+
+
+@pytest.mark.parametrize("typed", ["7", "007", "%2B7", "%207", "7%0A"])
+def test_a_user_is_forgotten_however_the_id_is_typed(served, any_url, typed):
+    with serve(served, any_url) as (client, state):
+        assert post(client, event(7, 12), event(70, 12)) == 2
+        assert client.delete(f"/users/{typed}").json()["removed"] == 1
+        assert items_of(state, 7) == []
+        for unknown in ("7_0", "71", "None", "x"):
+            assert client.delete(f"/users/{unknown}").status_code == 404
+        assert items_of(state, 70) == [12]
+        assert len(state._store.read_removed(0)) == 1  # strangers leave nothing behind
+
+
+def test_what_was_shown_to_nobody_is_not_that_of_a_user_called_none(served, any_url):
+    model, catalogue, _ = served
+    state = State(lambda: Answers(model, catalogue), store=Store(any_url), logs_shown=True)
+    with TestClient(create_app(state)) as client:
+        user = {"device": "web", "hist_item": [], "hist_category": []}
+        assert client.post("/rank", json={"user": user}).status_code == 200
+        assert client.delete("/users/None").status_code == 404
+        assert len(state._store.read_rows("shown", 0)) == 1
+
+
+def test_posts_of_one_moment_cost_no_square(served, monkeypatch):
+    """Comparisons are counted; the twin counts by a loop. A log of days, and a bot in it."""
+    _, _, clicks = served
+    days = clicks.assign(time=clicks["time"].dt.normalize())
+    bot = days.iloc[[0] * 300].assign(item=np.arange(300) % 30)
+    builder = HistoryBuilder(user="user", time="time", columns=["item", "category"])
+    histories = Histories(builder, pd.concat([days, bot]))
+    user, when = int(bot["user"].iloc[0]), bot["time"].iloc[0].isoformat()
+    n_read, read = [], histories._in_log
+    monkeypatch.setattr(histories, "_in_log", lambda *g: n_read.append(1) or read(*g))
+    rows = [event(user, n % 40, when) for n in range(2_000)]
+    rows = [row | {"category": int(bot["category"].iloc[0])} for row in rows]
+    in_log = [(u, i, c) for u, i, c, t in zip(*(pd.concat([days, bot])[n] for n in (
+        "user", "item", "category", "time")), strict=True) if t == bot["time"].iloc[0]]  # fmt: skip
+    n_before, posted, n_new = histories.n_events, [], 0
+    for number, one in enumerate(histories.read(rows)):
+        key = (one.user, *one.values)
+        assert histories.has(one) == (key in in_log or key in posted)
+        n_new += posted.count(key) >= in_log.count(key)
+        posted.append(key)
+        histories.add([(number, one)])
+    assert histories.n_events == n_before + n_new
+    assert len(n_read) == 1
+
+
+def test_an_open_reader_holds_no_post_up_and_what_it_keeps_is_said(served, tmp_path):
+    path = str(tmp_path / "events.db")
+    with serve(served, path) as (client, _):
+        reader = sqlite3.connect(path)
+        reader.execute("BEGIN")
+        assert post(client, event(7, 12, event_id="a"), event(8, 12, device="of-8")) == 2
+        reader.execute("SELECT * FROM events").fetchall()
+        assert client.delete("/users/8").status_code == 200
+        began = time.monotonic()
+        for n in range(20):
+            post(client, event(7, 13, event_id=f"{n}"))
+        assert time.monotonic() - began < 20 * 0.1  # each waited for .2 s
+        assert client.get("/health").json()["posted"]["erased"] is False
+        reader.close()
+        wait_for(lambda: client.get("/health").json()["posted"]["erased"])
+        assert b"of-8" not in (tmp_path / "events.db-wal").read_bytes()
+
+
+def test_an_id_that_was_forgotten_stands_in_no_message(served, any_url):
+    *_, clicks = served
+    with serve(served, any_url) as (client, state):
+        first = state.answers.histories.example()["user"]
+        assert client.delete(f"/users/{first}").status_code == 200
+        example = client.get("/openapi.json").json()["components"]["schemas"]["EventsRequest"]
+        shown = example["example"]["events"][0]
+        own = clicks[(clicks["user"] == shown["user"]) & (clicks["item"] == shown["item"])]
+        assert shown["user"] != first
+        assert len(own)
+        message = client.post("/rank", json={"user": "x"}).json()["detail"]
+        assert f"such as {shown['user']}, got" in message
+        assert client.post("/events", json={"events": [shown]}).json()["added"] == 0
+        assert "forgotten-id" not in client.delete("/events/forgotten-id").text
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["postgresql://din:se%cret@host/db", "postgresql://din:se cret@host/db",
+     "postgresql://din:cret/se@host/db", "postgresql://din:secret@[::1/db",
+     "postgresql://din:secret@host:port/db"],
+)  # fmt: skip
+def test_an_address_that_cannot_be_read_is_not_repeated(url):
+    pytest.importorskip("psycopg", reason="the extra [postgres] is not installed")
+    with pytest.raises(ValueError, match=r"may hold a password\. It must be postgres") as refused:
+        Store(url)
+    assert refused.value.__context__ is None
+    assert "cret" not in str(refused.value)
+
+
+def test_the_store_may_come_from_a_variable(monkeypatch):
+    monkeypatch.setenv("SKLEARN_DIN_EVENTS", "postgresql://din:secret@host/db")
+    assert serve_parser().get_default("store") == "postgresql://din:secret@host/db"
+    monkeypatch.setenv("SKLEARN_DIN_EVENTS", "")
+    assert serve_parser().get_default("store") is None
