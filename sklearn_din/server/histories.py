@@ -3,6 +3,7 @@
 import bisect
 import heapq
 import itertools
+import math
 import warnings
 from collections import Counter
 from collections.abc import Collection, Container, Iterable
@@ -233,11 +234,11 @@ class Histories:
             own = touched.get(event.user)
             if own is None:
                 own = touched[event.user] = [*self._posted.get(event.user, ())]
-            is_new, key = True, (event.user, event.time)
-            if key in self._counts or self._has_moment(event):
+            is_new, moment = True, event[:2]
+            if moment in self._counts or self._place(*moment) < self._place(*moment, "right"):
                 n_in_log, n_posted = self._count(event, own)
                 is_new = n_posted >= n_in_log
-                self._counts[key][1][_hashable(event.values)] += 1
+                self._counts[moment][1][_hashable(event.values)] += 1
             bisect.insort(own, (event.time, sequence, is_new, event.values))
             self.n_events += is_new
         self._posted |= touched
@@ -269,33 +270,26 @@ class Histories:
             Event(user, *event) for event in zip(times, zip(*columns, strict=True), strict=True)
         ]
 
-    def _has_moment(self, event: Event) -> bool:
-        """Return whether the log has an event of a user at a time."""
-        if event.user not in self._span_of:
-            return False
-        return self._place(event.user, event.time) < self._place(event.user, event.time, "right")
-
-    def _count(self, event: Event, own: list[Any]) -> tuple[int, int]:
+    def _count(self, event: Event, own: list[Any]) -> list[int]:
         """Count how often the log has an event, and how often it was posted, among its user's.
 
         A moment is read once, however many events of it are asked for.
         """
-        user, time, values = event
-        if (user, time) not in self._counts:
+        moment, values = event[:2], _hashable(event.values)
+        if moment not in self._counts:
             if len(self._counts) >= MOST_COUNTED:
                 self._counts.clear()
-            in_log = Counter[Any]()
-            if self._has_moment(event):
-                places = self._place(user, time), self._place(user, time, "right")
-                rows = self._in_log(user, *places)
-                in_log.update(_hashable([plain(cell) for cell in row.values]) for row in rows)
-            same = itertools.takewhile(
-                lambda other: other[0] == time,
-                itertools.islice(own, bisect.bisect_left(own, (time,)), None),
+            start, end = (self._place(*moment, side) for side in ("left", "right"))
+            rows = self._in_log(event.user, start, end) if start < end else []
+            first, last = (
+                bisect.bisect_left(own, edge) for edge in (moment[1:], (*moment[1:], math.inf))
             )
-            self._counts[user, time] = in_log, Counter(_hashable(other[-1]) for other in same)
-        in_log, posted = self._counts[user, time]
-        return in_log[_hashable(values)], posted[_hashable(values)]
+            in_log = Counter(_hashable(map(plain, row.values)) for row in rows)
+            self._counts[moment] = (
+                in_log,
+                Counter(_hashable(other[-1]) for other in own[first:last]),
+            )
+        return [counts[values] for counts in self._counts[moment]]
 
 
 def _hashable(values: Iterable[Any]) -> tuple[Any, ...]:

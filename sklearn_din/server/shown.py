@@ -78,11 +78,6 @@ def read_events(
     check_choice(rows, ("shown", "posted"), name="rows")
     check_choice(open_rows, ("drop", "keep"), name="open_rows")
     taken = {*OWN_COLUMNS, user, time, item}
-    if len({user, time, item} | {*OWN_COLUMNS[3:]}) < len(OWN_COLUMNS):
-        raise ValueError(
-            f"user, time and item must have names of their own, got {user!r}, {time!r}, {item!r}: "
-            f"other columns are {OWN_COLUMNS[3:]}."
-        )
     if not str(url).startswith(SCHEMES) and not Path(url).is_file():
         raise ValueError(f"there is no store {url}: name that of serve --events.")
     store = Store(str(url), reads_only=True)
@@ -136,13 +131,12 @@ def _read_posted(store: Store, taken: Collection[str]) -> pd.DataFrame:
     own = pd.DataFrame([json.loads(text) for text in others], index=range(len(others)))
     request = own.pop("request") if "request" in own else pd.Series(index=own.index)
     own = _rename(own, taken, "_of_item").assign(request=request.astype(object))
-    texts = {"user": _write_anew(users), "time": _read_times(times), "item": _write_anew(items)}
-    frame = pd.DataFrame(texts)
+    frame = pd.DataFrame({"user": _write_anew(users), "time": _read_times(times)})
+    frame["item"] = _write_anew(items)
     frame = frame.astype({"user": object, "item": object})
     given = pd.Series(labels, dtype="Int8")
-    return pd.concat([frame, own], axis=1).assign(
-        **{"label": given.fillna(1), IS_GIVEN: given.notna()}
-    )
+    frame = pd.concat([frame, own], axis=1)
+    return frame.assign(**{"label": given.fillna(1), IS_GIVEN: given.notna()})
 
 
 def _read_shown(store: Store, taken: Collection[str]) -> pd.DataFrame:
@@ -171,9 +165,8 @@ def _rename(frame: pd.DataFrame, taken: Collection[str], ending: str) -> pd.Data
     names = {name: f"{name}{ending}" for name in frame.columns if name in taken}
     if names:
         warn_user(
-            f"columns {[*names]} of {'items' if ending == '_of_item' else 'requests'} are called "
-            f"like others that read_events returns: they are {[*names.values()]} here. Rename them "
-            "before fit."
+            f"columns {[*names]} of items or requests are called like others that read_events "
+            f"returns: here they are {[*names.values()]}. Rename them before fit."
         )
     return frame.rename(columns=names)
 

@@ -88,8 +88,8 @@ class State:
         self._is_closed, self._must_erase = threading.Event(), True
         self._next_look = 0.0  # at the store's room, and at what is still to be erased
         self._in_flight: dict[str, str] = {}  # users of rankings that are to be logged
-        self._writer = threading.Thread(target=self._write_off, daemon=True)
-        self._writer.start()
+        self.writing = threading.Thread(target=self._write_off, daemon=True)
+        self.writing.start()
 
     async def work(self, function: Callable[..., Values], *given: Any) -> Values:
         """Return what a function returns, in a thread; with what it warned of as "notes".
@@ -184,7 +184,8 @@ class State:
 
     def _show(self, request: str, removed_to: int, user: Any, columns: list[str]) -> Values:
         self._in_flight.pop(request, None)
-        self._store.add_shown(request, user, columns, self.digest, after=removed_to)
+        if not self._store.is_removed(user, removed_to):
+            self._store.add_shown(request, user, columns, self.digest)
         return {}
 
     def about_store(self) -> Values:
@@ -255,18 +256,14 @@ class State:
         warnings.simplefilter("always")
         warnings.showwarning = keep
 
-    def is_at_work(self) -> bool:
-        """Return whether a thread loads files or waits for the store."""
-        return self.loading.is_alive() or self._writer.is_alive()
-
     def close(self) -> None:
         """End the threads that do nothing, and let the store go."""
         for _ in range(self.n_threads):
             self._jobs.put(None)
         self._is_closed.set()
         self._writes.put((None, dict, ()))
-        self._writer.join(SECONDS_OF_PATIENCE / 2)  # a database that does not answer may have it
-        if not self._writer.is_alive():
+        self.writing.join(SECONDS_OF_PATIENCE / 2)  # a database that does not answer may have it
+        if not self.writing.is_alive():
             self._store.close()
 
     def _join(self, answers: Answers) -> Posts:
@@ -300,7 +297,8 @@ class State:
         try:
             if jobs:
                 with self._store.transaction():
-                    outcomes = [self._try(self._write, given) for _, *given in jobs]
+                    write = self._store.write_whole
+                    outcomes = [self._try(write, (job[1], *job[2])) for job in jobs]
         except StoreError as error:
             self._tell_of_store(error)
             self._in_flight.clear()
@@ -318,18 +316,13 @@ class State:
             self._tell_of_store(error)
         return outcomes
 
-    def _write(self, function: Callable[..., Values], given: tuple[Any, ...]) -> Values:
-        """Return what a function returns; of one that fails nothing is written."""
-        with self._store.savepoint():
-            return function(*given)
-
     def _tell_of_store(self, error: Exception) -> None:
         """Keep what is wrong with the store, and since when; the log has the sentence, once."""
         if self.store_problem is None or self.store_problem["error"] != type(error).__name__:
             LOGGER.error("%s", error if isinstance(error, StoreError) else type(error).__name__)
             self.store_problem = {"error": type(error).__name__, "since": _now()}
 
-    def _try(self, function: Callable[..., Values], given: Sequence[Any]) -> Any:
+    def _try(self, function: Callable[..., Values], given: tuple[Any, ...]) -> Any:
         """Return what a function returns or what is wrong with its request."""
         try:
             return self._with_notes(function, *given), None

@@ -30,7 +30,7 @@ import socket
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -125,7 +125,7 @@ class Store:
         self.url, self._reads_only = url, reads_only
         self._lock = threading.RLock()
         self._connection: Any = None
-        self._files: list[tuple[int, int]] | None = None  # of SQLite, as they were opened
+        self._files: list[tuple[int, int]] | None = []  # of SQLite, as they were opened
         self._asked = math.inf  # when a statement began that has not been answered
         self.is_postgres = url is not None and url.startswith(SCHEMES)
         self.kind = "memory" if url is None else "PostgreSQL" if self.is_postgres else "SQLite"
@@ -133,10 +133,7 @@ class Store:
             self._driver = import_package("psycopg", purpose="PostgreSQL", extra="postgres")
             self.name = _check_address(self._driver, str(url))
         elif url == ":memory:":
-            raise ValueError(
-                "--events :memory: keeps nothing. Name a file; without --events, posted events are "
-                "in memory."
-            )
+            raise ValueError("--events :memory: keeps nothing. Name a file, or leave --events out.")
         else:
             self._driver, self.name = sqlite3, url or "memory"
         with self._own_errors():
@@ -158,16 +155,14 @@ class Store:
                     self._connection.execute("ROLLBACK")
                 raise
 
-    @contextmanager
-    def savepoint(self) -> Iterator[None]:
-        """Write in a context within a transaction: all of it, or where it fails none."""
+    def write_whole(self, function: Callable[..., Any], *given: Any) -> Any:
+        """Return what a function returns that writes in a transaction: all of it, or none."""
         self.ask("SAVEPOINT post")
         try:
-            yield
-        except StoreError:  # ends the whole transaction
-            raise
-        except BaseException:
-            self.ask("ROLLBACK TO post")
+            return function(*given)
+        except Exception as error:
+            if not isinstance(error, StoreError):  # which ends the transaction
+                self.ask("ROLLBACK TO post")
             raise
 
     def find_known(self, event_ids: Sequence[str]) -> set[str]:
@@ -186,23 +181,9 @@ class Store:
             rows.append((key, user_key, *event, *own))
         self._insert("events", (*PERSONAL["events"], "posted_at", "digest"), rows)
 
-    def add_shown(
-        self,
-        request: str,
-        user: Any,
-        others: Sequence[str],
-        digest: str,
-        *,
-        after: int | None = None,
-    ) -> None:
-        """Write what was shown, unless its user was removed ``after`` a number of ``removed``.
-
-        The other columns are text of JSON.
-        """
-        key, is_gone = self.user_key(user), "user_key = ? AND first_event = 0 AND sequence > ?"
-        if after is not None and self.ask(f"SELECT 1 FROM removed WHERE {is_gone}", [key, after]):
-            return
-        row = key, request, write(user), *others, _now(), digest
+    def add_shown(self, request: str, user: Any, others: Sequence[str], digest: str) -> None:
+        """Write what was shown: the other columns are text of JSON."""
+        row = self.user_key(user), request, write(user), *others, _now(), digest
         self._insert("shown", (*PERSONAL["shown"], "shown_at", "digest"), [row])
 
     def remove_event(self, event_id: str) -> bool:
@@ -216,16 +197,18 @@ class Store:
         return False
 
     def remove_user(self, user: Any, *, is_known: bool = False) -> dict[str, int]:
-        """Forget a user; return how many rows there were.
-
-        That nobody has any is noted, too, where ``is_known`` says that files or others have.
-        """
+        """Forget a user; return how many rows there were. Who had none is noted if ``is_known``."""
         key = self.user_key(user)
         n_rows = {table: self._blank(table, "user_key", key) for table in PERSONAL}
         if is_known or any(n_rows.values()):
             ((last,),) = self.ask("SELECT COALESCE(MAX(sequence), 0) FROM events")
             self._note_removed(key, 0, last if n_rows["events"] else 0)
         return n_rows
+
+    def is_removed(self, user: Any, after: int) -> bool:
+        """Return whether a user was removed after a number of ``removed``."""
+        query = "SELECT 1 FROM removed WHERE user_key = ? AND first_event = 0 AND sequence > ?"
+        return bool(self.ask(query, [self.user_key(user), after]))
 
     def read_removed(self, after: int) -> list[Removed]:
         """Return what was removed after a number."""
@@ -268,10 +251,9 @@ class Store:
     def hang_up(self) -> None:
         """End a connection to PostgreSQL that does not answer: who waits for it gets an error."""
         if self.is_postgres and time.monotonic() - self._asked > SECONDS_OF_PATIENCE:
-            with suppress(self._driver.Error, AttributeError, OSError):
-                line = socket.socket(fileno=os.dup(self._connection.fileno()))
+            own = suppress(self._driver.Error, AttributeError, OSError)
+            with own, socket.socket(fileno=os.dup(self._connection.fileno())) as line:
                 line.shutdown(socket.SHUT_RDWR)
-                line.close()
 
     def close(self) -> None:
         """Let the database go."""
@@ -305,13 +287,16 @@ class Store:
                 self._connection.execute(f"SET {name} = '{SECONDS_OF_PATIENCE}s'")
             self._connection.execute("SET search_path = sklearn_din")
             return self._connection
-        if self._reads_only:
-            self._connection = _open_to_read(str(self.url))
-            return self._connection
-        path = ":memory:" if self.url is None else _make_file(self.url)
+        make = _find_file if self._reads_only else _make_file
         self._connection = sqlite3.connect(
-            path, SECONDS_OF_PATIENCE, isolation_level=None, check_same_thread=False
+            ":memory:" if self.url is None else make(Path(self.url)),
+            SECONDS_OF_PATIENCE,
+            isolation_level=None,
+            check_same_thread=False,
+            uri=self._reads_only,
         )
+        if self._reads_only:
+            return self._connection
         settings = ["journal_mode = WAL", "synchronous = FULL", "secure_delete = ON"]
         if self.url is None:
             settings.append(f"max_page_count = {MOST_BYTES // 4096}")
@@ -322,14 +307,12 @@ class Store:
         return self._connection
 
     def _find_files(self) -> list[tuple[int, int]] | None:
-        """Return which files of SQLite lie at their paths; None: they need none, or one is gone."""
-        if self.kind != "SQLite" or self._reads_only:
-            return None
-        try:
-            files = [os.stat(f"{self.url}{end}") for end in ("", "-wal", "-shm")]
-        except OSError:
-            return None
-        return [(file.st_dev, file.st_ino) for file in files]
+        """Return which files of SQLite lie at their paths; None where one is gone."""
+        with suppress(OSError):
+            ends = ("", "-wal", "-shm") if self.kind == "SQLite" and not self._reads_only else ()
+            files = [os.stat(f"{self.url}{end}") for end in ends]
+            return [(file.st_dev, file.st_ino) for file in files]
+        return None
 
     def _prepare(self) -> None:
         """Make the tables where there are none, and check that they are ours."""
@@ -389,16 +372,10 @@ class Store:
 
     @contextmanager
     def _own_errors(self) -> Iterator[None]:
-        """Raise errors of the database as ours, and open a broken connection anew later.
-
-        Of what it says the first line is repeated: others may hold values.
-        """
+        """Raise errors of the database as ours, with their first line: others may hold values."""
         self._asked = time.monotonic()
         try:
             yield
-        except self._driver.DataError as error:  # of the post, not of the store
-            message = "the store cannot keep a value of this request."
-            raise ValueError(message) from error
         except self._driver.Error as error:
             is_full = getattr(error, "sqlstate", None) == DISK_FULL
             is_full |= getattr(error, "sqlite_errorcode", None) in FULL
@@ -408,7 +385,8 @@ class Store:
                     f"events that were posted take {MOST_BYTES:,} bytes, as many as are kept in "
                     "memory. Start the server with --events FILE."
                 ) from error
-            kind = FullError if is_full else StoreError
+            kind: type[Exception] = FullError if is_full else StoreError
+            kind = ValueError if isinstance(error, self._driver.DataError) else kind  # of a post
             raise kind(f"the store, {self.name}, cannot be asked: {message}.") from error
         finally:
             self._asked = math.inf
@@ -426,34 +404,26 @@ def _check_address(driver: Any, url: str) -> str:
             host = parts.get("host", "this machine")
             return f"PostgreSQL at {host}/{parts.get('dbname', '')}"
     raise ValueError(
-        "the address of PostgreSQL cannot be read, and is not repeated, as it may hold a password. "
-        "It must be postgresql://user:password@host:port/database, with %40 for @, %2F for / and "
-        "%25 for % in a password."
+        "the address of PostgreSQL cannot be read (it may hold a password: it is not repeated). It "
+        "must be postgresql://user:password@host:port/database, with %40 for @ in a password."
     )
 
 
-def _make_file(url: str) -> str:
+def _make_file(path: Path) -> str:
     """Return the path of a file that its owner alone may read, made where there is none."""
     try:
-        os.close(os.open(url, os.O_RDWR | os.O_CREAT, 0o600))
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
     except OSError as error:
         raise ValueError(
-            f"{url} cannot be opened: {error.strerror}. Name a file by --events, in a folder "
+            f"{path} cannot be opened: {error.strerror}. Name a file by --events, in a folder "
             "where this process may write."
         ) from error
-    return url
+    return str(path)
 
 
-def _open_to_read(url: str) -> sqlite3.Connection:
-    """Return a connection that writes nothing; on a disk that cannot be written, too."""
-    address = Path(url).absolute().as_uri()
-    for mode in ("mode=ro", "immutable=1"):
-        connection = sqlite3.connect(f"{address}?{mode}", SECONDS_OF_PATIENCE, uri=True)
-        try:
-            connection.execute(TABLES_OF[False]).fetchall()
-            break
-        except sqlite3.OperationalError:  # no log of writes can be made beside it
-            wal = Path(f"{url}-wal")
-            if mode == "immutable=1" or (wal.exists() and wal.stat().st_size):
-                raise
-    return connection
+def _find_file(path: Path) -> str:
+    """Return the address of a file that is not written, also on a disk that cannot be."""
+    wal = Path(f"{path}-wal")
+    is_whole = not os.access(path.absolute().parent, os.W_OK)
+    is_whole &= not (wal.exists() and wal.stat().st_size)
+    return f"{path.absolute().as_uri()}?{'immutable=1' if is_whole else 'mode=ro'}"
