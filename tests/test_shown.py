@@ -38,7 +38,7 @@ def show(store, request, user, time, items, **own):
 
 
 def click(store, event_id, user, time, item, label=None, **columns):
-    texts = [json.dumps(value) for value in (user, time, item)]
+    texts = [json.dumps(value, ensure_ascii=False) for value in (user, time, item)]
     with store.transaction():
         store.add([Posted(event_id, *texts, label, json.dumps(columns))], "digest")
 
@@ -181,7 +181,7 @@ def test_clicks_of_users_with_any_letter_join_however_the_store_spells_them(stor
         show(store, f"r{n}", user, at(n), ["tür", "hat"])
         click(store, f"{n}", user, at(n + 1), "tür")
     with store.transaction():  # as a store of before has them
-        store.ask("""UPDATE events SET "user" = '"zo\\u00eb"' WHERE "user" = '"zoë"'""")
+        store.ask("""UPDATE shown SET "user" = '"zo\\u00eb"' WHERE "user" = '"zoë"'""")
     rows = read_events(store.url)
     assert rows["label"].tolist() == [1, 0] * 4
     assert rows.attrs["joined"]["user and item"] == 4

@@ -44,22 +44,9 @@ class Answers:
 
     Rankings are those of a Ranker. A HistoryBuilder at the model's begin has the log.
 
-    Parameters
-    ----------
-    model : Pipeline, search over one, or CalibratedClassifierCV of one
-        Fitted on a frame, or of ``load_onnx``.
-    catalogue : DataFrame of shape (n_items, ...)
-        The columns of candidates, and others for people.
-    history : DataFrame, default=None
-        What users did, beside what a HistoryBuilder remembers.
-    label : str, default=None
-        Of several labels, the one to rank by.
-    shortlist : int, default=None
-        Candidates that are scored, where a request names none; None: all.
-    now : {"clock", "newest"}, default=None
-        The moment of a request, as of :class:`~sklearn_din.server.moments.Moments`.
-    **shown
-        title, image and folder, as for :class:`Items`.
+    The ``model`` was fitted on a frame, or is of ``load_onnx``. The ``history`` is what users did,
+    beside what a HistoryBuilder remembers. ``label`` is the one to rank by; of all candidates a
+    ``shortlist`` of so many is scored where a request names none. Others are for :class:`Items`.
     """
 
     def __init__(
@@ -284,7 +271,7 @@ class Answers:
 
     def knows(self, user: Any) -> bool:
         """Return whether files have events of a user, or levels, forgotten or not."""
-        if self.histories is not None and self.histories.has_file_of(user):
+        if self.histories is not None and user in self.histories.span_of:
             return True
         neighbours, memory = self._fitted.classifier.net_.neighbours_, self._memory
         known = [part.known for part in neighbours.parts if part.reads_users]

@@ -43,18 +43,8 @@ class Guard:
     type and line. A post that is no JSON is refused, so that no page of elsewhere can send one
     without asking first. The work for a client that has gone is dropped.
 
-    Parameters
-    ----------
-    app : ASGI application
-        What answers.
-    registry : CollectorRegistry
-        Where requests are counted, by route and status.
-    token : str, default=""
-        What who writes, or with ``protects_reading`` asks anything, has to show. "": nothing.
-    protects_reading : bool, default=False
-        Whether the token is needed for what does not write, too; pages and states are open.
-    hosts : collection of str, default=()
-        The only names by which the server may be asked. Empty: any.
+    Who writes has to show the ``token``, if there is one; with ``protects_reading`` also who reads
+    anything but pages and states. ``hosts`` are the only names by which the server may be asked.
     """
 
     def __init__(
@@ -188,11 +178,8 @@ async def _read_body(scope: Scope, receive: Receive) -> bytes:
     except (TimeoutError, ClientDisconnect) as error:
         too_late = f"the body did not come in {SECONDS_PER_BODY:g} s."
         raise HTTPException(408, too_late, CLOSE) from error
-    try:
-        text = body.decode()
-    except UnicodeDecodeError as error:
-        raise HTTPException(400, "a body must be UTF-8.") from error
-    if "\0" in text:  # UTF-16
+    text = body.decode(errors="replace")
+    if "\0" in text or text.encode() != body:
         raise HTTPException(400, "a body must be UTF-8.")
     if "\\u" in text:
         _refuse_half_characters(text)

@@ -3,7 +3,6 @@
 import bisect
 import heapq
 import itertools
-import math
 import warnings
 from collections import Counter
 from collections.abc import Collection, Container, Iterable
@@ -54,15 +53,8 @@ class Histories:
     A post and a history cost the same however long the log is. An event counts as often as it was
     posted, or as often as the log has it, whichever is more. Threads may share it.
 
-    Parameters
-    ----------
-    builder : HistoryBuilder
-        The columns, and which events a history keeps; it need not be fitted.
-    log : DataFrame of shape (n_events, ...), default=None
-        Events beside those that a fitted builder remembers. Its other columns are what was last
-        known of each user.
-    now : {"clock", "newest"}, default=None
-        As of :class:`Moments`.
+    The ``builder``, which need not be fitted, says which columns and events a history has. ``log``
+    are events beside those that it remembers; other columns are what was last known of each user.
     """
 
     def __init__(
@@ -92,7 +84,7 @@ class Histories:
         self._order = np.lexsort((self.moments.values, codes))
         self._times = self.moments.values[self._order]
         ends = np.searchsorted(codes[self._order], np.arange(-1, len(users)), side="right")
-        self._span_of = dict(zip(users.tolist(), itertools.pairwise(ends.tolist()), strict=True))
+        self.span_of = dict(zip(users.tolist(), itertools.pairwise(ends.tolist()), strict=True))
         self.forgotten: Container[Any] = ()  # users whose events in the log do not count
         self._find_example()
         last = events[:1] if log is None else log.drop_duplicates(self.user, keep="last")
@@ -100,7 +92,7 @@ class Histories:
         # Plain tuples, which the garbage collector leaves alone: it is half of the time of a start
         self._posted: dict[Any, list[tuple[Any, ...]]] = {}
         # How often each event of a moment is in the log, and was posted, where that was asked
-        self._counts: dict[Any, tuple[Counter[Any], Counter[Any]]] = {}
+        self._counts: dict[Any, list[Counter[Any]]] = {}
         self._kinds = {name: _kinds_of(self._known[name]) for name in (self.user, *names)}
 
     def of(self, user: Any) -> tuple[dict[str, list[Any]], list[Any]]:
@@ -193,10 +185,6 @@ class Histories:
         """Return a user's id that was typed: an integer where the log's are."""
         return read_id(text, 0 if int in self._kinds[self.user] else None)
 
-    def has_file_of(self, user: Any) -> bool:
-        """Return whether the log has events of a user, forgotten or not."""
-        return user in self._span_of
-
     def remove(self, removed: Iterable[Removed], users: dict[str, Any]) -> None:
         """Forget events that were posted; ``users`` says whose each key is."""
         self._counts.clear()
@@ -223,7 +211,7 @@ class Histories:
 
     def search(self, text: str, n: int) -> list[Values]:
         """Return users whose id holds a text, those with the most events first."""
-        users = {*self._span_of, *self._posted}
+        users = {*self.span_of, *self._posted}
         n_events = {u: self.n_of(u) for u in users if text.lower() in str(u).lower()}
         hits = heapq.nsmallest(n, n_events, key=lambda user: (-n_events[user], str(user)))
         return [{"user": plain(u), "events": n_events[u]} for u in hits if n_events[u]]
@@ -259,7 +247,7 @@ class Histories:
 
     def _span(self, user: Any) -> tuple[int, int]:
         """Return where the events of a user lie in the log."""
-        return (0, 0) if user in self.forgotten else self._span_of.get(user, (0, 0))
+        return (0, 0) if user in self.forgotten else self.span_of.get(user, (0, 0))
 
     def _in_log(self, user: Any, start: int, end: int) -> list[Event]:
         """Return events of a user in the log, from one place to before another."""
@@ -279,16 +267,12 @@ class Histories:
         if moment not in self._counts:
             if len(self._counts) >= MOST_COUNTED:
                 self._counts.clear()
-            start, end = (self._place(*moment, side) for side in ("left", "right"))
+            start, end = self._place(*moment), self._place(*moment, "right")
             rows = self._in_log(event.user, start, end) if start < end else []
-            first, last = (
-                bisect.bisect_left(own, edge) for edge in (moment[1:], (*moment[1:], math.inf))
-            )
-            in_log = Counter(_hashable(map(plain, row.values)) for row in rows)
-            self._counts[moment] = (
-                in_log,
-                Counter(_hashable(other[-1]) for other in own[first:last]),
-            )
+            own = own[bisect.bisect_left(own, moment[1:]) :]
+            same = itertools.takewhile(lambda other: other[0] == event.time, own)
+            known = [map(plain, row.values) for row in rows], [other[-1] for other in same]
+            self._counts[moment] = [Counter(map(_hashable, some)) for some in known]
         return [counts[values] for counts in self._counts[moment]]
 
 

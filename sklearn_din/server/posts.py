@@ -42,13 +42,6 @@ class Posts:
     What a model cannot take, as another one posted it, never stops anything: an event whose user,
     time or values are of another kind is left out, and a column that neither it nor the catalogue
     has is null. Both are counted.
-
-    Parameters
-    ----------
-    answers : Answers
-        Whose histories they join.
-    store : Store
-        Where the events are.
     """
 
     def __init__(self, answers: Answers, store: Store) -> None:

@@ -131,8 +131,7 @@ def _read_posted(store: Store, taken: Collection[str]) -> pd.DataFrame:
     own = pd.DataFrame([json.loads(text) for text in others], index=range(len(others)))
     request = own.pop("request") if "request" in own else pd.Series(index=own.index)
     own = _rename(own, taken, "_of_item").assign(request=request.astype(object))
-    frame = pd.DataFrame({"user": _write_anew(users), "time": _read_times(times)})
-    frame["item"] = _write_anew(items)
+    frame = pd.DataFrame({"user": users, "time": _read_times(times), "item": items})
     frame = frame.astype({"user": object, "item": object})
     given = pd.Series(labels, dtype="Int8")
     frame = pd.concat([frame, own], axis=1)
@@ -145,7 +144,8 @@ def _read_shown(store: Store, taken: Collection[str]) -> pd.DataFrame:
     own, items, scores, facts = ([json.loads(text) for text in column] for column in others)
     lengths = [len(some) for some in items]
     answer = np.repeat(np.arange(len(items)), lengths)
-    frame = pd.DataFrame({"user": _write_anew(users), "time": _read_times(times)}).iloc[answer]
+    users = tuple(write(json.loads(user)) for user in users)  # as events have them, also of before
+    frame = pd.DataFrame({"user": users, "time": _read_times(times)}).iloc[answer]
     frame["item"] = [write(item) for some in items for item in some]
     frame = frame.astype({"user": object, "item": object})
     of_items = pd.DataFrame([fact for some in facts for fact in some], index=range(len(answer)))
@@ -199,11 +199,6 @@ def _join(shown: pd.DataFrame, posted: pd.DataFrame, window: Any) -> tuple[pd.Da
 
 def _columns(rows: Iterator[tuple[Any, ...]], n: int) -> list[tuple[Any, ...]]:
     return list(zip(*rows, strict=True)) or [()] * n
-
-
-def _write_anew(texts: tuple[str, ...]) -> list[str]:
-    """Return texts of JSON spelt alike, whoever wrote them: they are compared."""
-    return [write(json.loads(text)) for text in texts]
 
 
 def _read_times(texts: tuple[str, ...]) -> pd.Series:

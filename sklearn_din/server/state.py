@@ -27,6 +27,7 @@ SECONDS_BETWEEN_POLLS = 0.5  # of a store that other servers may write to
 SECONDS_TO_WRITE = SECONDS_OF_PATIENCE + 0.5  # after which a post is told that the store is silent
 MOST_WAITING = 64  # requests behind those that are worked on, and as many posts
 LOGGER = logging.getLogger("sklearn_din.server")
+PASSING = ("files cannot be looked at", "a file is gone")
 IN_FILES = (
     "files that are served have events of this user: answers leave them out until the history's "
     "file and the model have been made anew without them."
@@ -44,17 +45,9 @@ class UnknownError(Exception):
 class State:
     """The answers of now, the events that were posted, and threads to work in.
 
-    Parameters
-    ----------
-    load : function
-        Returns the answers, out of the files.
-    files : list of path
-        When one of them is replaced, ``load`` is called again. Requests go on meanwhile, each by
-        the answers that it began with. Where loading fails the old ones stay.
-    store : Store, default=None
-        Where posted events are kept; None: in memory.
-    logs_shown : bool, default=False
-        Whether the store gets each answer of :meth:`rank`.
+    ``load`` returns the answers, anew when one of the ``files`` was replaced: requests go on
+    meanwhile, each by the answers that it began with. Where loading fails the old ones stay. The
+    ``store`` gets what is posted, and if ``logs_shown`` each answer of :meth:`rank`.
     """
 
     def __init__(
@@ -120,7 +113,7 @@ class State:
         answered.add_done_callback(lambda _: None)
         self._writes.put((answered, function, given))
         try:
-            async with asyncio.timeout(SECONDS_TO_WRITE):
+            async with asyncio.timeout(SECONDS_TO_WRITE):  # what has not begun by then never will
                 return await answered
         except TimeoutError:
             error = StoreError(f"the store, {self._store.name}, does not answer.")
@@ -211,14 +204,12 @@ class State:
             try:
                 stamp = [_stamp(path) for path in self._files]
             except OSError as error:  # a link to itself, no permission, a network
-                self._tell("files cannot be looked at", error)
+                self._tell(PASSING[0], error)
                 continue
-            if self.problem is not None and self.problem["what"] == "files cannot be looked at":
-                self.problem = None
             if None in stamp:  # it may be put in place just now
                 gone = self._files[stamp.index(None)]
-                self._tell("a file is gone", FileNotFoundError(gone.name))
-            elif self.problem is not None and self.problem["what"] == "a file is gone":
+                self._tell(PASSING[1], FileNotFoundError(gone.name))
+            elif self.problem is not None and self.problem["what"] in PASSING:
                 self.problem = None
             if stamp != self._stamp and None not in stamp:
                 self._stamp = stamp

@@ -47,13 +47,9 @@ SCHEMES = ("postgresql://", "postgres://")
 LOCK = 6_074_510_932_641_823_311  # of PostgreSQL: any number that nobody else has
 FULL = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE)
 DISK_FULL = "53100"  # to PostgreSQL
-PERSONAL = {
-    "events": ("event_key", "user_key", "event_id", '"user"', '"time"', "item", "label", "columns"),
-    "shown": (
-        *("user_key", "request", '"user"', '"time"', "columns"),
-        *("items", "scores", "item_columns"),
-    ),
-}
+OF_EVENTS = "event_key", "user_key", "event_id", '"user"', '"time"', "item", "label", "columns"
+OF_SHOWN = "user_key", "request", '"user"', '"time"', "columns", "items", "scores", "item_columns"
+PERSONAL = {"events": OF_EVENTS, "shown": OF_SHOWN}
 COLUMNS = {  # that are read
     "events": '"user", "time", item, label, columns',
     "shown": 'request, "user", "time", columns, items, scores, item_columns',
@@ -113,12 +109,8 @@ class Store:
     A transaction that writes holds a lock from its beginning to its end, so that no event gets a
     number before one that is seen earlier: who reads on from the last number misses none.
 
-    Parameters
-    ----------
-    url : str, default=None
-        A file of SQLite, made where it is not there, or ``postgresql://...``. None: memory, 64 MB.
-    reads_only : bool, default=False
-        Whether nothing is made or written: also for a file on a disk that cannot be written.
+    ``url`` is a file of SQLite, or ``postgresql://...``; None: memory, 64 MB. With ``reads_only``
+    nothing is made or written, so that the disk may be one that cannot be written.
     """
 
     def __init__(self, url: str | None = None, *, reads_only: bool = False) -> None:
@@ -146,10 +138,11 @@ class Store:
         lock = f"; SELECT pg_advisory_xact_lock({LOCK})" if self.is_postgres else " IMMEDIATE"
         with self._lock:
             try:
+                self._check_files()
                 self.ask(f"BEGIN{lock}")
                 yield
                 self.ask("COMMIT")
-                self._connect()  # raises where the file has gone meanwhile
+                self._check_files()  # which may have gone meanwhile
             except BaseException:
                 with suppress(self._driver.Error, AttributeError):
                     self._connection.execute("ROLLBACK")
@@ -159,7 +152,10 @@ class Store:
         """Return what a function returns that writes in a transaction: all of it, or none."""
         self.ask("SAVEPOINT post")
         try:
-            return function(*given)
+            answer = function(*given)
+            if not self.is_postgres:  # SQLite copies a page for each that is open
+                self.ask("RELEASE post")
+            return answer
         except Exception as error:
             if not isinstance(error, StoreError):  # which ends the transaction
                 self.ask("ROLLBACK TO post")
@@ -214,6 +210,7 @@ class Store:
         """Return what was removed after a number."""
         query = "SELECT sequence, user_key, first_event, last_event FROM removed"
         query += " WHERE sequence > ? ORDER BY sequence"
+        self._check_files()
         return [Removed(*row) for row in self.ask(query, [after])]
 
     def read_rows(self, table: str, after: int) -> list[tuple[Any, ...]]:
@@ -269,11 +266,6 @@ class Store:
     def _connect(self) -> Any:
         """Return the connection, opened where there is none."""
         if self._connection is not None and not getattr(self._connection, "closed", False):
-            if self._files != self._find_files():
-                raise StoreError(
-                    f"the store, {self.name}, is no longer the file that was opened: it or its "
-                    "-wal was removed or replaced. Put it back, or start the server anew."
-                )
             return self._connection
         if self.is_postgres:
             self._connection = self._driver.connect(
@@ -305,6 +297,14 @@ class Store:
         self._connection.execute(TABLES_OF[False]).fetchall()  # opens the other files
         self._files = self._find_files()
         return self._connection
+
+    def _check_files(self) -> None:
+        """Raise where what was written would be gone with a file that has been removed."""
+        if self._connection is not None and self._files != self._find_files():
+            raise StoreError(
+                f"the store, {self.name}, is no longer the file that was opened: it, or its -wal, "
+                "was removed or replaced. Put it back, or start the server anew."
+            )
 
     def _find_files(self) -> list[tuple[int, int]] | None:
         """Return which files of SQLite lie at their paths; None where one is gone."""
