@@ -226,7 +226,7 @@ class OnnxNetwork:
         # What a shortlist asks of a network
         self.novelty_ = self.neighbours_ = self
         self.first_seen, learnt = facts.first_seen, NeighbourTables(facts.learnt)
-        self.reads_users = learnt.reads_users
+        self.reads_users, self.parts = learnt.reads_users, learnt.parts
         given = [*session.get_inputs(), *session.get_overridable_initializers()]
         names = {field.name for field in facts.schema.fields}
         names |= {mask_name(behaviour) for behaviour in facts.schema.behaviours}
