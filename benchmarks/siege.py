@@ -39,7 +39,9 @@ from tests.served_model import fit_served, write_served
 
 SECONDS_BETWEEN_KILLS, SECONDS_BETWEEN_MODELS = 40.0, 15.0
 N_STALLED, N_ABANDONED = 150, 20
-GARBAGE = (b"\x00" * 999, b"GET / HTTP/9.9\r\n\r\n", b"POST /rank HTTP/1.1\r\n\r\n{", b"[" * 9_999)
+TRAILER = b"POST /rank HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+TRAILER += b"Transfer-Encoding: chunked\r\n\r\n0\r\nX-Long: " + b"x" * 9_999_999  # without end
+GARBAGE = (b"\x00" * 999, b"GET / HTTP/9.9\r\n\r\n", b"POST /rank HTTP/1.1\r\n\r\n{", TRAILER)
 ENOUGH_SECONDS = 30.0  # of one answer
 
 

@@ -224,6 +224,46 @@ def test_a_body_of_two_lengths_closes_the_connection(serve):
     assert answer.count(b"HTTP/1.1") == 1
 
 
+@pytest.mark.parametrize(
+    ("lines", "status"),
+    [("Transfer-Encoding: gzip, chunked", b"501"), ("Transfer-Encoding: Chunked", b"422"),
+     ("Host: localhost\r\nTransfer-Encoding: chunked", b"400")],
+)  # fmt: skip
+def test_codings_but_chunks_and_hosts_but_one_are_refused(serve, lines, status):
+    _, port = serve()
+    with connect(port) as connection:
+        head = (
+            f"POST /rank HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n{lines}"
+        )
+        connection.sendall(head.encode() + b"\r\nConnection: close\r\n\r\n2\r\n{}\r\n0\r\n\r\n")
+        answer = b"".join(iter(lambda: connection.recv(65_536), b""))
+    assert answer.startswith(b"HTTP/1.1 " + status)
+
+
+END_OF_BODY = b"POST /rank HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+END_OF_BODY += b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n"
+
+
+@pytest.mark.parametrize(
+    ("beginning", "rest"),
+    [(END_OF_BODY + b"0\r\nX-Long: ", b"x" * 1_000), (END_OF_BODY + b"0\r\n", b"X: y\r\n" * 200),
+     (END_OF_BODY + b"1;", b"x" * 1_000), (END_OF_BODY, b"1\r\n \r\n" * 200),
+     (b"GET /rank HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999\r\n\r\n", b" " * 1_000)],
+)  # fmt: skip
+def test_bytes_of_a_request_are_bounded_wherever_they_stand(serve, beginning, rest):
+    """Trailers, extensions of chunks, tiny chunks, and a body that nobody reads."""
+    _, port = serve()
+    with connect(port) as connection:
+        connection.sendall(beginning)
+        n_sent = 0
+        with contextlib.suppress(ConnectionError, TimeoutError):
+            while n_sent < 20_000_000:
+                n_sent += connection.send(rest)
+                time.sleep(0.0001)
+        assert n_sent < 8_000_000  # what lies in buffers is sent, too
+        assert send(port, "GET", "/ready")[0] == 200
+
+
 @pytest.mark.parametrize(("path", "status"), [("/", 200), ("/ready", 200), ("/rank", 405)])
 def test_head_is_answered_as_get_is_without_the_body(serve, path, status):
     _, port = serve()

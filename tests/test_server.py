@@ -35,7 +35,7 @@ from sklearn_din.command_line.serving import load_answers
 from sklearn_din.datasets import make_click_log
 from sklearn_din.server.answers import Answers
 from sklearn_din.server.app import create_app
-from sklearn_din.server.guard import MAX_BODY
+from sklearn_din.server.connections import MAX_BODY
 from sklearn_din.server.items import Items
 from sklearn_din.server.state import State
 from tests import abilities
@@ -169,6 +169,17 @@ def test_sizes_and_kinds_of_bodies_are_limited(client):
     assert client.post("/rank", content=numbers, headers=JSON).status_code in (200, 422)
 
 
+@pytest.mark.parametrize(
+    "body",
+    ['{"user": "zoë \\u00e9"}'.encode("latin-1"), '{"user": "a"}'.encode("utf-16"),
+     '{"user": "a"}'.encode("utf-16-le"), '{"user": "a"}'.encode("utf-32-be"),
+     b'{"user": "\\u00e9", "top_k": %s}' % (b"9" * 5_000), b'{"user": %s}' % (b"9" * 5_000)],
+)  # fmt: skip
+def test_bodies_that_are_no_utf_8_or_hold_no_number_are_400(client, body):
+    for route in ("rank", "events"):
+        assert client.post(f"/{route}", content=body, headers=JSON).status_code == 400
+
+
 JSON = {"Content-Type": "application/json"}
 
 
@@ -201,6 +212,7 @@ def test_health_metrics_and_the_description_know_the_model(served, client):
     posted = health["posted"]
     assert 0 < posted.pop("bytes") < 100_000
     assert 0 <= posted.pop("seconds_behind") < 30
+    assert posted.pop("erased") in (True, False)
     expected = {"in": "memory", "bytes_at_most": 64_000_000, "left_out": 0, "without_a_value": 0}
     assert posted == expected | {"not_logged": 0, "problem": None}
     assert health["items"] == len(served[2])

@@ -146,7 +146,8 @@ def test_what_was_posted_is_what_is_remembered_and_forgotten(served, tmp_path):
     state.answers.levels._next_join = 0.0
     state.posts.catch_up()
     assert state.answers.levels.of_rows(asked, now)["user_count"] == whole["user_count"] - 1
-    state._commit([(None, state.forget, ("5",))])
+    with pytest.warns(UserWarning, match="files that are served have events of this user"):
+        state._commit([(None, state.forget, ("5",))])
     state.answers.levels._next_join = 0.0
     state.posts.catch_up()
     assert state.answers.levels.of_rows(asked, now)["item_count"] == whole["item_count"] - 3
@@ -218,6 +219,22 @@ def test_what_was_shown_joins_histories_of_models_that_hold_it():
     assert state.answers.histories.of(3)[0]["hist_item"] == expected
     post(state, {"user": 3, "item": "a", "time": time, "label": 1})
     assert state.answers.histories.of(3)[0]["hist_item"] == expected
+
+
+def test_levels_are_made_anew_once_for_all_that_wait_and_only_where_rows_go(served, monkeypatch):
+    state = state_of(served)
+    cleared, levels = [], state.answers.levels
+    begin_anew = levels.begin_anew
+    monkeypatch.setattr(levels, "begin_anew", lambda: cleared.append(1) or begin_anew())
+    newest = state.answers.histories.moments
+    time = newest.show(newest.newest)
+    post(state, *({"user": user, "item": "a", "time": time} for user in range(900, 920)))
+    with pytest.warns(UserWarning, match="files that are served"):
+        outcomes = state._commit([(None, state.forget, (user,)) for user in ("12345", "3")])
+    assert [type(error).__name__ for _, error in outcomes] == ["UnknownError", "NoneType"]
+    assert cleared == []
+    state._commit([(None, state.forget, (str(user),)) for user in range(900, 920)])
+    assert cleared == [1]
     state.close()
 
 

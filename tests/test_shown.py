@@ -1,6 +1,9 @@
 """What was shown, and which of it was clicked: impressions out of a server's store."""
 
 import json
+import os
+import shutil
+import subprocess
 import warnings
 
 import numpy as np
@@ -35,7 +38,7 @@ def show(store, request, user, time, items, **own):
 
 
 def click(store, event_id, user, time, item, label=None, **columns):
-    texts = [json.dumps(value) for value in (user, time, item)]
+    texts = [json.dumps(value, ensure_ascii=False) for value in (user, time, item)]
     with store.transaction():
         store.add([Posted(event_id, *texts, label, json.dumps(columns))], "digest")
 
@@ -78,8 +81,8 @@ def test_a_click_joins_the_newest_showing_before_it_once(store):
     later = read_events(store.url, since="2024-03-01T12:30")
     pd.testing.assert_frame_equal(later, rows[6:].reset_index(drop=True), check_dtype=False)
     clicks = read_events(store.url, rows="posted")
-    assert len(clicks) == 9
-    assert clicks["label"].tolist() == [1, 1, 1, 0, 0, 1, 1, 1, 1]
+    assert clicks["label"].tolist() == [1] * 7  # what was shown and not clicked is no click
+    assert list(clicks) == ["user", "time", "item", "price", "request", "label"]
     renamed = read_events(store.url, user="who", time="when", item="sku")
     assert list(renamed)[:3] == ["who", "when", "sku"]
 
@@ -171,3 +174,65 @@ def test_answers_become_rows_to_train_on(given, tmp_path):
         assert store.remove_user("7") == {"events": 1, "shown": 30}
     store.close()
     assert len(read_events(tmp_path / "events.db")) == 0
+
+
+def test_clicks_of_users_with_any_letter_join_however_the_store_spells_them(store):
+    for n, user in enumerate(("zoë", "漢", "\U0001f9e6", "ann")):
+        show(store, f"r{n}", user, at(n), ["tür", "hat"])
+        click(store, f"{n}", user, at(n + 1), "tür")
+    with store.transaction():  # as a store of before has them
+        store.ask("""UPDATE shown SET "user" = '"zo\\u00eb"' WHERE "user" = '"zoë"'""")
+    rows = read_events(store.url)
+    assert rows["label"].tolist() == [1, 0] * 4
+    assert rows.attrs["joined"]["user and item"] == 4
+    assert set(rows["user"]) == {"zoë", "漢", "\U0001f9e6", "ann"}
+
+
+def test_names_that_meet_are_said_and_nothing_is_overwritten(store):
+    """Of the catalogue, of a request, and of a posted event; the model calls users "who"."""
+    facts = [{"score": 9, "time": 1950, "label": "red", "who": "x", "price": 5}]
+    columns = [at(0), {"price": 4, "position": "top"}, [1], [0.5], facts]
+    with store.transaction():
+        store.add_shown("r1", 7, [json.dumps(c) for c in columns], "digest")
+    own = {"request": "r1", "time": 1950, "known": "long", "user": "y", "is_given": 1}
+    texts = [json.dumps(value) for value in (7, at(1), 1)]
+    with store.transaction():
+        store.add([Posted("a", *texts, None, json.dumps(own))], "digest")
+    click(store, "b", 7, at(2), 2, label=1, score=8)
+    with pytest.warns(UserWarning, match="like others that read_events returns") as warned:
+        rows = read_events(store.url, user="who")
+    said = " ".join(str(one.message) for one in warned)
+    assert "['score', 'time', 'label', 'who'] of items or requests are called like" in said
+    assert "['price', 'position'] of items or requests" in said
+    assert "'time_of_item'" in said
+    first = rows.iloc[0]
+    own = ("who", "item", "position", "score", "label", "request", "price")
+    assert [first[name] for name in own] == [7, 1, 1, 0.5, 1, "r1", 5]
+    others = ("score_of_item", "time_of_item", "label_of_item", "who_of_item")
+    assert [first[name] for name in others] == [9, 1950, "red", "x"]
+    assert (first["price_of_request"], first["position_of_request"]) == (4, "top")
+    assert rows["score_of_item"].tolist() == [9, 8]
+    with pytest.warns(UserWarning, match="'known'"):
+        clicks = read_events(store.url, rows="posted")
+    assert clicks["known_of_item"].tolist()[0] == "long"
+    assert clicks["is_given"].tolist()[0] == 1
+
+
+def test_a_store_is_read_without_writing_it_and_none_is_made_of_a_file(store, tmp_path):
+    show(store, "r1", 7, at(0), [1])
+    (tmp_path / "copy").mkdir()
+    (tmp_path / "nothing").touch()
+    with pytest.raises(ValueError, match="database of something else"):
+        read_events(tmp_path / "nothing")
+    assert (tmp_path / "nothing").stat().st_size == 0
+    store.close()  # which leaves one file
+    command = ["mount", "-t", "tmpfs", "none", str(tmp_path / "copy")]
+    if os.geteuid() != 0 or subprocess.run(command, capture_output=True).returncode:
+        pytest.skip("no file system can be mounted here")
+    try:
+        shutil.copy(tmp_path / "events.db", tmp_path / "copy")
+        read_only = ["mount", "-o", "remount,ro", str(tmp_path / "copy")]
+        subprocess.run(read_only, check=True)
+        assert len(read_events(tmp_path / "copy" / "events.db")) == 1
+    finally:
+        subprocess.run(["umount", str(tmp_path / "copy")], check=True)

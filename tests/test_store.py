@@ -28,6 +28,7 @@ with warnings.catch_warnings():  # starlette would rather have httpx2
     from fastapi.testclient import TestClient
 
 from sklearn_din import HistoryBuilder
+from sklearn_din.command_line.options import serve_parser
 from sklearn_din.server import posts as posting
 from sklearn_din.server import store as stores
 from sklearn_din.server.answers import Answers
@@ -247,12 +248,15 @@ def test_all_posts_that_wait_are_one_transaction(served, any_url, monkeypatch):
             return begin()
 
         monkeypatch.setattr(state._store, "transaction", count)
+        monkeypatch.setattr("sklearn_din.server.state.SECONDS_TO_WRITE", 30)
         with ThreadPoolExecutor(20) as pool:
-            posts = [pool.submit(post, client, event(n, 12)) for n in range(20)]
-            wait_for(lambda: state._writes.qsize() >= 10)
+            posts = [pool.submit(post, client, event(0, 12))]
+            wait_for(lambda: n_transactions)
+            posts += [pool.submit(post, client, event(n, 12)) for n in range(1, 20)]
+            wait_for(lambda: state._writes.qsize() == 19)
             held.set()
             assert [one.result() for one in posts] == [1] * 20
-        assert len(n_transactions) < 12
+        assert len(n_transactions) == 2
 
 
 def test_the_bound_of_memory_is_kept_and_none_vanishes(served, monkeypatch):
@@ -465,7 +469,7 @@ def test_half_characters_and_nul_are_no_text(served, any_url, text):
             assert answer.status_code == 422
             assert "half characters" in answer.json()["detail"]
         raw = b'{"user": "\xed\xa0\x80"}'
-        assert client.post("/rank", content=raw, headers=JSON).status_code == 422
+        assert client.post("/rank", content=raw, headers=JSON).status_code == 400
         assert client.get("/page/users").status_code == 200
         assert post(client, event(7, 12, event_id="\\u0000 \U0001f9e6")) == 1
 
@@ -573,8 +577,7 @@ def test_who_is_forgotten_stands_in_none_of_the_bytes(served, tmp_path):
             ))  # fmt: skip
             for user in rng.choice(list(name_of), 10, replace=False):
                 gone.append(name_of.pop(user))
-                answer = client.delete(f"/users/{gone[-1]}")
-                assert answer.status_code == 200
+                assert client.delete(f"/users/{gone[-1]}").status_code in (200, 404)
         files = [path for path in tmp_path.iterdir() if path.name.startswith("db")]
         assert len(files) == 3
         for path in files:
@@ -602,8 +605,8 @@ def test_answers_leave_out_of_files_who_is_forgotten(served, any_url):
             assert (shown["events"], shown["n_events"]) == ([], 0)
             assert {*shown["context"].values()} == {None}
             state.reload()
-        assert client.delete("/users/7").status_code == 200  # again, or nobody
-        assert client.delete("/users/nobody%0A").status_code == 200
+        assert client.delete("/users/7").status_code == 200  # again
+        assert client.delete("/users/nobody%0A").status_code == 404
 
 
 # The process
@@ -663,3 +666,275 @@ def test_a_signal_ends_the_server_whatever_is_being_loaded(tmp_path, monkeypatch
         assert child.returncode == 0
     finally:
         child.kill()
+
+
+# What is wrong with one post, or with the store
+
+
+def test_a_refused_post_leaves_nothing_and_its_neighbours_stand(served, any_url, monkeypatch):
+    """All wait for one transaction; one has a NUL, one fails in the middle of its events."""
+    with serve(served, any_url) as (_, state):
+        log = state.answers.histories
+        add, n_before = state._store.add, log.n_events
+
+        def add_singly(rows, digest):
+            for row in rows:
+                add([row], digest)
+                if row.event_id == "wrong":
+                    raise ValueError("the second event is wrong.")
+
+        monkeypatch.setattr(state._store, "add", add_singly)
+        posts = [[event(7, 12, event_id=f"a{n}"), event(8, 12, event_id=f"b{n}")] for n in range(9)]
+        posts[3][0]["event_id"] = "wrong"
+        if any_url and any_url.startswith("postgresql"):
+            posts[5][1]["event_id"] = "nul\0"  # which comes through no route
+        outcomes = state._commit([(None, state.add, (rows,)) for rows in posts])
+        errors = [n for n, (_, error) in enumerate(outcomes) if error is not None]
+        assert errors == ([3, 5] if "nul\0" in posts[5][1]["event_id"] else [3])
+        assert {type(outcomes[n][1]) for n in errors} == {ValueError}
+        assert log.n_events == n_before + 2 * (9 - len(errors))
+        assert not state._store.find_known(["wrong", "b3", "a5"] if len(errors) == 2 else ["wrong"])
+
+
+@pytest.mark.parametrize("moved", ["rm events.db*", "rm events.db-wal", "mv other.db events.db"])
+def test_nothing_is_acknowledged_into_a_file_that_is_gone(served, tmp_path, moved):
+    Store(str(tmp_path / "other.db")).close()
+    with serve(served, str(tmp_path / "events.db")) as (client, _):
+        assert post(client, event(7, 12, event_id="a")) == 1
+        assert client.get("/health").json()["status"] == "ok"
+        subprocess.run(f"mkdir kept; cp -l events.db* kept; {moved}", shell=True, cwd=tmp_path)
+        before = (tmp_path / "kept" / "events.db-wal").read_bytes()
+        answer = client.post("/events", json={"events": [event(7, 13)]})
+        assert answer.status_code == 503
+        assert "no longer the file that was opened" in answer.json()["detail"]
+        assert client.post("/rank", json={"user": 7}).status_code == 200
+        health = client.get("/health").json()
+        assert (health["status"], health["posted"]["problem"]["error"]) == (
+            "no posts",
+            "StoreError",
+        )
+        assert (tmp_path / "kept" / "events.db-wal").read_bytes() == before
+        subprocess.run("mv -f kept/* .", shell=True, cwd=tmp_path)
+        assert post(client, event(7, 13)) == 1
+        wait_for(lambda: client.get("/health").json()["status"] == "ok")
+
+
+def test_a_file_that_goes_while_a_post_is_written_gets_no_acknowledgement(served, tmp_path):
+    with serve(served, str(tmp_path / "events.db")) as (client, state):
+        add = state._store.add
+
+        def add_and_remove(*given):
+            add(*given)
+            (tmp_path / "events.db").unlink()
+
+        state._store.add = add_and_remove
+        assert client.post("/events", json={"events": [event(7, 13)]}).status_code == 503
+
+
+def test_a_store_that_would_keep_nothing_is_refused(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="--events :memory: keeps nothing"):
+        Store(":memory:")
+    assert not any(tmp_path.iterdir())
+
+
+@contextlib.contextmanager
+def stop_postgres(url, *, all_of_it):
+    """Stop what serves our connections, or all, as a machine that hangs; then let it go on."""
+    query = "SELECT pid FROM pg_stat_activity WHERE application_name = 'sklearn_din'"
+    pids = [pid for (pid,) in ask_postgres(url, query)]
+    ((folder,),) = ask_postgres(url, "SHOW data_directory")
+    if all_of_it:
+        with open(f"{folder}/postmaster.pid") as file:
+            pids.append(int(file.readline()))
+    try:
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        yield
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+
+
+@pytest.mark.parametrize("all_of_it", [False, True])
+def test_posts_do_not_wait_for_a_database_that_is_stopped(served, postgres, all_of_it):
+    body = {"events": [event(7, 12, event_id="meanwhile")]}
+    with serve(served, postgres) as (client, _):
+        assert client.post("/events", json=body).status_code == 200
+        with stop_postgres(postgres, all_of_it=all_of_it), ThreadPoolExecutor(3) as pool:
+            began = time.monotonic()
+            posts = [pool.submit(client.post, "/events", json=body) for _ in range(3)]
+            assert [one.result().status_code for one in posts] == [503] * 3
+            assert time.monotonic() - began < 5
+            health = client.get("/health").json()
+            assert health["status"] == "no posts"
+            assert health["posted"]["problem"]["error"] == "StoreError"
+            if not all_of_it:  # a connection of its own answers
+                wait_for(lambda: client.post("/events", json=body).status_code == 200)
+        wait_for(lambda: client.post("/events", json=body).status_code == 200)
+        wait_for(lambda: client.get("/health").json()["status"] == "ok")
+
+
+def test_a_signal_ends_the_server_whose_database_does_not_answer(tmp_path, postgres):
+    write_served(tmp_path)
+    with (tmp_path / "log").open("wb") as log:
+        child, port, _ = start_server(tmp_path / "model.din", "--events", postgres, stderr=log)
+    try:
+        body = json.dumps({"events": [event(7, 12)]}).encode()
+        request = urllib.request.Request(f"http://127.0.0.1:{port}/events", body, JSON)
+        with stop_postgres(postgres, all_of_it=True), ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(urllib.request.urlopen, request, timeout=30)
+            time.sleep(0.5)
+            began = time.monotonic()
+            child.send_signal(signal.SIGTERM)
+            child.communicate(timeout=30)
+            assert time.monotonic() - began < 6
+            with pytest.raises(urllib.error.HTTPError, match="503") as refused:
+                waiting.result()
+            refused.value.close()
+    finally:
+        child.kill()
+    assert child.returncode == 0
+    assert "Traceback" not in (tmp_path / "log").read_text()
+
+
+def test_a_lock_that_others_hold_is_503_and_no_post_waits_for_ever(served, url):
+    with serve(served, url) as (client, _):
+        holder = Store(url)
+        with holder.transaction():
+            began = time.monotonic()
+            assert client.post("/events", json={"events": [event(7, 12)]}).status_code == 503
+            assert time.monotonic() - began < 5
+        holder.close()
+        wait_for(lambda: client.post("/events", json={"events": [event(7, 12)]}).status_code == 200)
+
+
+def test_a_ranking_in_flight_does_not_show_who_was_forgotten_meanwhile(served, url, monkeypatch):
+    """The twin: one that began afterwards is written. 7 has events; nobody has asked for 55."""
+    model, catalogue, _ = served
+    state = State(lambda: Answers(model, catalogue), store=Store(url), logs_shown=True)
+    begun, released, best = threading.Event(), threading.Event(), state.answers.best
+
+    def wait_and_rank(*given):
+        begun.set()
+        released.wait(10)
+        return best(*given)
+
+    with TestClient(create_app(state)) as client, ThreadPoolExecutor(1) as pool:
+        for user in (7, 55):
+            monkeypatch.setattr(state.answers, "best", wait_and_rank)
+            begun.clear()
+            released.clear()
+            ranking = pool.submit(client.post, "/rank", json={"user": user})
+            assert begun.wait(10)
+            assert client.delete(f"/users/{user}").status_code == 200
+            released.set()
+            assert ranking.result().status_code == 200
+            monkeypatch.undo()
+        assert client.post("/rank", json={"user": 8}).status_code == 200
+        assert client.delete("/users/99").status_code == 404  # answered after what waits
+        assert [row[2] for row in state._store.read_rows("shown", 0)] == ["8"]
+        assert client.post("/rank", json={"user": 7}).status_code == 200
+        wait_for(lambda: len(state._store.read_rows("shown", 0)) == 2)  # as nobody's
+
+
+@pytest.mark.parametrize("typed", ["7", "007", "%2B7", "%207", "7%0A"])
+def test_a_user_is_forgotten_however_the_id_is_typed(served, any_url, typed):
+    with serve(served, any_url) as (client, state):
+        assert post(client, event(7, 12), event(70, 12)) == 2
+        assert client.delete(f"/users/{typed}").json()["removed"] == 1
+        assert items_of(state, 7) == []
+        for unknown in ("7_0", "71", "None", "x"):
+            assert client.delete(f"/users/{unknown}").status_code == 404
+        assert items_of(state, 70) == [12]
+        assert len(state._store.read_removed(0)) == 1  # strangers leave nothing behind
+
+
+def test_what_was_shown_to_nobody_is_not_that_of_a_user_called_none(served, any_url):
+    model, catalogue, _ = served
+    state = State(lambda: Answers(model, catalogue), store=Store(any_url), logs_shown=True)
+    with TestClient(create_app(state)) as client:
+        user = {"device": "web", "hist_item": [], "hist_category": []}
+        assert client.post("/rank", json={"user": user}).status_code == 200
+        assert client.delete("/users/None").status_code == 404
+        assert len(state._store.read_rows("shown", 0)) == 1
+
+
+def test_posts_of_one_moment_cost_no_square(served, monkeypatch):
+    """Comparisons are counted; the twin counts by a loop. A log of days, and a bot in it."""
+    _, _, clicks = served
+    days = clicks.assign(time=clicks["time"].dt.normalize())
+    bot = days.iloc[[0] * 300].assign(item=np.arange(300) % 30)
+    builder = HistoryBuilder(user="user", time="time", columns=["item", "category"])
+    histories = Histories(builder, pd.concat([days, bot]))
+    user, when = int(bot["user"].iloc[0]), bot["time"].iloc[0].isoformat()
+    n_read, read = [], histories._in_log
+    monkeypatch.setattr(histories, "_in_log", lambda *g: n_read.append(1) or read(*g))
+    rows = [event(user, n % 40, when) for n in range(2_000)]
+    rows = [row | {"category": int(bot["category"].iloc[0])} for row in rows]
+    in_log = [(u, i, c) for u, i, c, t in zip(*(pd.concat([days, bot])[n] for n in (
+        "user", "item", "category", "time")), strict=True) if t == bot["time"].iloc[0]]  # fmt: skip
+    n_before, posted, n_new = histories.n_events, [], 0
+    for number, one in enumerate(histories.read(rows)):
+        key = (one.user, *one.values)
+        assert histories.has(one) == (key in in_log or key in posted)
+        n_new += posted.count(key) >= in_log.count(key)
+        posted.append(key)
+        histories.add([(number, one)])
+    assert histories.n_events == n_before + n_new
+    assert len(n_read) == 1
+
+
+def test_an_open_reader_holds_no_post_up_and_what_it_keeps_is_said(served, tmp_path):
+    path = str(tmp_path / "events.db")
+    with serve(served, path) as (client, _):
+        reader = sqlite3.connect(path)
+        reader.execute("BEGIN")
+        assert post(client, event(7, 12, event_id="a"), event(8, 12, device="of-8")) == 2
+        reader.execute("SELECT * FROM events").fetchall()
+        assert client.delete("/users/8").status_code == 200
+        began = time.monotonic()
+        for n in range(20):
+            post(client, event(7, 13, event_id=f"{n}"))
+        assert time.monotonic() - began < 20 * 0.1  # each waited for .2 s
+        assert client.get("/health").json()["posted"]["erased"] is False
+        reader.close()
+        wait_for(lambda: client.get("/health").json()["posted"]["erased"])
+        assert b"of-8" not in (tmp_path / "events.db-wal").read_bytes()
+
+
+def test_an_id_that_was_forgotten_stands_in_no_message(served, any_url):
+    *_, clicks = served
+    with serve(served, any_url) as (client, state):
+        first = state.answers.histories.example()["user"]
+        assert client.delete(f"/users/{first}").status_code == 200
+        example = client.get("/openapi.json").json()["components"]["schemas"]["EventsRequest"]
+        shown = example["example"]["events"][0]
+        own = clicks[(clicks["user"] == shown["user"]) & (clicks["item"] == shown["item"])]
+        assert shown["user"] != first
+        assert len(own)
+        message = client.post("/rank", json={"user": "x"}).json()["detail"]
+        assert f"such as {shown['user']}, got" in message
+        assert client.post("/events", json={"events": [shown]}).json()["added"] == 0
+        assert "forgotten-id" not in client.delete("/events/forgotten-id").text
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["postgresql://din:se%cret@host/db", "postgresql://din:se cret@host/db",
+     "postgresql://din:cret/se@host/db", "postgresql://din:secret@[::1/db",
+     "postgresql://din:secret@host:port/db"],
+)  # fmt: skip
+def test_an_address_that_cannot_be_read_is_not_repeated(url):
+    pytest.importorskip("psycopg", reason="the extra [postgres] is not installed")
+    with pytest.raises(ValueError, match="may hold a password: it is not repeated") as refused:
+        Store(url)
+    assert refused.value.__context__ is None
+    assert "cret" not in str(refused.value)
+
+
+def test_the_store_may_come_from_a_variable(monkeypatch):
+    monkeypatch.setenv("SKLEARN_DIN_EVENTS", "postgresql://din:secret@host/db")
+    assert serve_parser().get_default("store") == "postgresql://din:secret@host/db"
+    monkeypatch.setenv("SKLEARN_DIN_EVENTS", "")
+    assert serve_parser().get_default("store") is None

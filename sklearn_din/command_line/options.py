@@ -19,7 +19,7 @@ SERVE_PACKAGES = ("fastapi", "uvicorn", "prometheus_client")
 PORT = 8000
 LAST_PORT = 65_535
 FOLDS = 3
-TOKEN_VARIABLE = "SKLEARN_DIN_TOKEN"
+TOKEN_VARIABLE, STORE_VARIABLE = "SKLEARN_DIN_TOKEN", "SKLEARN_DIN_EVENTS"
 DESCRIPTION = """Compare the base model with DIN on the embedded click log, cross-validated by user,
 or on the last fifth of a CSV or Parquet log of your own. `python -m sklearn_din predict --help`
 shows how a saved model scores rows, `python -m sklearn_din serve --help` how it answers over
@@ -154,7 +154,9 @@ def serve_parser() -> OneLineParser:
         "--events",
         metavar="FILE",
         dest="store",
-        help="keep posted events in this file of SQLite, or in postgresql://... (extra postgres)",
+        default=os.environ.get(STORE_VARIABLE) or None,
+        help="keep posted events in this file of SQLite, or in postgresql://... (extra postgres), "
+        f"with a password better in the variable {STORE_VARIABLE}",
     )
     add("--log-shown", action="store_true", help="keep each answer of /rank there, too")
     add(

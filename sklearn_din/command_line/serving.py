@@ -110,7 +110,8 @@ def run(state: State, options: Options) -> None:
         server_header=False,
     )
     uvicorn.Server(config).run(sockets=[listening])
-    if state.loading.is_alive():  # C++ aborts a process whose threads Python ends in it
+    # C++ aborts a process whose threads Python ends in it
+    if state.loading.is_alive() or state.writing.is_alive():
         sys.stdout.flush()
         os._exit(0)
 

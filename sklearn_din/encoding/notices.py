@@ -17,7 +17,7 @@ from sklearn_din.encoding.vocabulary import Occurrences, kind_of_ids
 from sklearn_din.features.level_columns import level_columns
 from sklearn_din.utils.spelling import INVISIBLE, find_respelling, without_spaces_and_case
 from sklearn_din.utils.validation import note_two_kinds, spread, unix_unit
-from sklearn_din.utils.warnings import ADVICE_FROM, log_once, warn_of, warn_once, warn_user
+from sklearn_din.utils.warnings import ADVICE_FROM, log_once, warn_of, warn_user
 
 if TYPE_CHECKING:
     from sklearn_din.encoding.number import NumberStatistics
@@ -39,25 +39,9 @@ NUMBER = re.compile(r"[-+]?[0-9]+([.][0-9]*)?([eE][-+]?[0-9]+)?|[-+]?[.][0-9]+")
 Pairs = Sequence[tuple[str, str]]  # histories and their candidates
 
 
-def warn_of_changed_units(factors: Mapping[str, float]) -> None:
-    """Warn, once each, of columns whose numbers are a multiple of those at fit."""
-    for name, factor in factors.items():
-        size = "larger" if factor > 1 else "smaller"
-        times = int(float(f"{max(factor, 1 / factor):.1g}"))  # one digit: one sentence for all rows
-        warn_once(
-            f"{name} is throughout some {times} times {size} than in the rows of fit: has its unit "
-            "changed (seconds and days, cents)? Give it the unit of fit, or fit again; "
-            "encoder.report(X) compares every column."
-        )
-
-
 @dataclass(frozen=True)
 class TrainingRows:
-    """What notices are made of: the columns of the rows of fit, and those that the user names.
-
-    ``counts`` has all columns of ids and histories; ``ids``, ``numbers`` and ``histories`` are the
-    columns that are named as such, of which little is said. ``notices`` are those of their roles.
-    """
+    """What notices are made of; little is said of columns that the user names."""
 
     columns: TableColumns
     notices: Sequence[str]
@@ -90,10 +74,7 @@ def warn_of_training_rows(rows: TrainingRows) -> None:
 
 
 def log_roles(rows: TrainingRows, statistics: Mapping[str, NumberStatistics]) -> None:
-    """Log which columns that are not named may be of another kind than they are taken for.
-
-    Of integers, those that look like counts: from 0 or 1 on, nearly without gaps.
-    """
+    """Log which columns that are not named may be of another kind than they are taken for."""
     columns, named = rows.columns, {*rows.ids, *rows.numbers}
     named |= level_columns(columns.numeric)  # whose counts and times are whole numbers
     named |= {name for name in columns.numeric if name.endswith(("_elapsed", "_count"))}
@@ -144,10 +125,6 @@ def note_two_spellings(
 
     Spaces, forms of Unicode, invisible characters, and upper case of words. Columns share the
     vocabulary of their owner; of those in ``lists`` a cell has several values.
-
-    >>> ids = Occurrences(np.array(["Island ", "Island", "Rome"], dtype=object), np.ones(3))
-    >>> next(note_two_spellings({"city": ids}, {"city": "city"}, []))[:57]
-    "city holds 'Island' and 'Island ', which are two ids, and"
     """
     done = set[str]()
     for name in sorted(counts, key=lambda name: name in lists):
@@ -211,10 +188,7 @@ def warn_of_events(
 
 
 def odd_ids(rows: TrainingRows, names: Sequence[str]) -> Iterator[str]:
-    """Yield what to say of ids by rule that are times, row numbers or numbers as text.
-
-    ``names`` are columns with one id per cell, whose values are in the order of the rows.
-    """
+    """Yield what to say of ids by rule that are times, row numbers or numbers as text."""
     for name in names:
         values, n_rows = rows.counts[name].values, rows.n_rows
         is_integer = pd.api.types.is_integer_dtype(rows.dtypes[name])
@@ -257,10 +231,7 @@ def list_padding(pairs: Pairs, counts: Mapping[str, Occurrences]) -> Iterator[st
 
 
 def unpaired_histories(rows: TrainingRows) -> Iterator[str]:
-    """Yield what to say of histories that are pooled although they look made to be compared.
-
-    Nothing is said of those that the user named.
-    """
+    """Yield what to say of histories, not named, that are pooled and look made to be compared."""
     bags = [name for b in rows.columns.behaviours if b.is_bag for name in b.histories]
     alone = [name for name in bags if name not in rows.histories]
     likely = {name: _likely_candidate(name, rows) for name in alone}
@@ -274,10 +245,7 @@ def unpaired_histories(rows: TrainingRows) -> Iterator[str]:
 
 
 def _likely_candidate(history: str, rows: TrainingRows) -> str | None:
-    """Column of ids that holds most of a history's values, where one does.
-
-    Small integers are in many columns by chance: there, nothing is likely.
-    """
+    """Column of ids that holds most of a history's values; of few integers, none is likely."""
     counts, ids = rows.counts, rows.columns.categorical
     values = pd.Index(counts[history].values, dtype=object)
     if len(values) < FEW_VALUES and values.inferred_type != "string":

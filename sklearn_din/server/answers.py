@@ -29,6 +29,7 @@ from sklearn_din.server.json_values import (
 from sklearn_din.server.levels import Levels
 from sklearn_din.serving.ranking import Ranker
 from sklearn_din.training.early_stopping import CHECK, best_check
+from sklearn_din.utils.keys import Keys
 
 MAX_EVENTS = 1_000  # of each history in a request
 REPORT_ROWS = 2_000
@@ -43,22 +44,9 @@ class Answers:
 
     Rankings are those of a Ranker. A HistoryBuilder at the model's begin has the log.
 
-    Parameters
-    ----------
-    model : Pipeline, search over one, or CalibratedClassifierCV of one
-        Fitted on a frame, or of ``load_onnx``.
-    catalogue : DataFrame of shape (n_items, ...)
-        The columns of candidates, and others for people.
-    history : DataFrame, default=None
-        What users did, beside what a HistoryBuilder remembers.
-    label : str, default=None
-        Of several labels, the one to rank by.
-    shortlist : int, default=None
-        Candidates that are scored, where a request names none; None: all.
-    now : {"clock", "newest"}, default=None
-        The moment of a request, as of :class:`~sklearn_din.server.moments.Moments`.
-    **shown
-        title, image and folder, as for :class:`Items`.
+    The ``model`` was fitted on a frame, or is of ``load_onnx``. The ``history`` is what users did,
+    beside what a HistoryBuilder remembers. ``label`` is the one to rank by; of all candidates a
+    ``shortlist`` of so many is scored where a request names none. Others are for :class:`Items`.
     """
 
     def __init__(
@@ -84,6 +72,7 @@ class Answers:
         self.calibration = self._fitted.calibration.method or None
         schema, names = self._encoder.schema_, _columns_of(pipeline)
         memory = builder if getattr(builder, "memory_", None) is not None else None
+        self._memory = None if memory is None else memory.memory_
         made = [] if memory is None else memory.get_feature_names_out().tolist()
         # What compares a row with its request, the Ranker makes; elsewhere a row is alone
         self._alone, compared = neutral_columns(names), find_compared(names)
@@ -170,7 +159,7 @@ class Answers:
         if unknown:
             answer["unknown_items"] = unknown
         if self.histories is not None:
-            owner = user.get(self.histories.user) if isinstance(user, Mapping) else user
+            owner = self.id_of(user)
             answer |= {} if owner is None else {"known": self.histories.n_of(owner) > 0}
         return answer
 
@@ -275,6 +264,22 @@ class Answers:
             absent = [] if row is None else [name for name in names if name not in event]
             whole.append({**event, **self.items.row(row or 0, absent)})
         return whole
+
+    def id_of(self, user: User) -> Any:
+        """Return the id of a user, who may be given by columns; None: there is none."""
+        owner = self._encoder.user if self.histories is None else self.histories.user
+        return user.get(owner) if isinstance(user, Mapping) else user
+
+    def knows(self, user: Any) -> bool:
+        """Return whether files have events of a user, or levels, forgotten or not."""
+        if self.histories is not None and user in self.histories.span_of:
+            return True
+        neighbours, memory = self._fitted.classifier.net_.neighbours_, self._memory
+        known = [part.known for part in neighbours.parts if part.reads_users]
+        if memory is not None and self._encoder.user in memory.columns:
+            known.append(memory.hashes[memory.columns.index(self._encoder.user)])
+        (key,) = Keys.read(pd.Series([user], dtype=object)).hashes
+        return any(key in hashes for hashes in known)
 
     def example_user(self) -> Values:
         """Return a user for the documentation."""

@@ -17,7 +17,7 @@ from starlette.convertors import StringConvertor, register_url_convertor
 from sklearn_din.server.guard import Guard
 from sklearn_din.server.json_values import Values
 from sklearn_din.server.page import add_page
-from sklearn_din.server.state import LOGGER, MOST_WAITING, BusyError, State
+from sklearn_din.server.state import LOGGER, MOST_WAITING, BusyError, State, UnknownError
 from sklearn_din.server.store import FullError, StoreError
 from sklearn_din.utils.version import __version__
 
@@ -28,6 +28,7 @@ STATUS_OF: dict[type[Exception], int] = {
     ValueError: 422,
     TypeError: 422,
     ImportError: 501,  # onnx, which /similar of an ONNX file needs
+    UnknownError: 404,
     BusyError: 503,
     FullError: 507,
     StoreError: 503,
@@ -122,7 +123,7 @@ PROBLEMS = {
     422: "What was wrong with the request.",
     503: "Too many requests wait: ask again in a second.",
 }
-OF_WRITES = {404: "No event was posted with this id.", 507: "There is no room for more events."}
+OF_WRITES = {404: "No event or user has this id.", 507: "There is no room for more events."}
 
 
 def create_app(
@@ -198,10 +199,7 @@ def _add_routes(app: FastAPI, state: State) -> None:
 
     @route("delete", "/events/{event_id:any}", "Takes back an event that was posted", Answer)
     async def remove_event(event_id: str) -> Any:
-        try:
-            return await written(state.remove, event_id)
-        except LookupError as error:
-            return JSONResponse({"detail": str(error.args[0])}, 404)
+        return await written(state.remove, event_id)
 
     @route("delete", "/users/{user:any}", "Forgets a user", Answer)
     async def forget_user(user: str) -> Any:
@@ -222,7 +220,7 @@ def _health(state: State) -> Values:
     answers = state.answers
     log = answers.histories
     return {
-        "status": "ok" if state.problem is None else "old model",
+        "status": "old model" if state.problem else "no posts" if state.store_problem else "ok",
         "loaded": state.loaded.isoformat(timespec="seconds"),
         "model": state.digest,
         "items": len(answers.items),

@@ -1,4 +1,4 @@
-"""Connections: how many there may be, and how long one may take to say what it wants."""
+"""Connections: how many there may be, and how long and how much they may say what they want."""
 
 import asyncio
 from typing import Any
@@ -7,6 +7,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 SECONDS_PER_HEAD = 10.0
 MAX_HEAD = 65_536  # bytes of a request's first line and headers
+MAX_AROUND = 4 * MAX_HEAD  # of all that is not its body: sizes of chunks and trailers, too
+MAX_BODY = 1_000_000
 MOST_CONNECTIONS = 1_000
 OTHER_FILES = 100  # that the process needs beside its connections
 SECONDS_TO_READ_A_REFUSAL = 0.2  # closed at once, it would be lost with what the client sends
@@ -27,39 +29,51 @@ def most_connections() -> int:
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """uvicorn's protocol, which closes connections whose headers do not end, and those too many."""
+    """uvicorn's protocol, which closes connections that do not end, and those too many."""
 
     _closing: asyncio.TimerHandle | None = None
-    _n_head = 0  # bytes of headers that have not ended
+    _is_refused = False
+    _n_around = _n_body = 0  # bytes of the request that has not ended
 
     def connection_made(self, transport: Any) -> None:
         """Take a connection, or refuse it."""
         if len(self.connections) >= most_connections():
-            self.transport, self._is_refused = transport, True
+            self.transport = transport
             self._refuse(FULL)
             return
-        self._is_refused = False
         super().connection_made(transport)
         self._expect_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget a connection."""
         self._stop_expecting()
-        if not self._is_refused:
+        if self in self.connections:  # not one that was too many
             super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         """Read; the time for headers begins with their first bytes."""
-        if self._is_refused or self._n_head > MAX_HEAD:
+        if self._is_refused:
             return
+        self._n_around += len(data)
         super().data_received(data)
-        self._n_head = 0 if self._is_answering() else self._n_head + len(data)
-        if not self._n_head:
+        is_head = not self._is_answering()
+        if not (is_head and self._n_around):
             self._stop_expecting()
-        elif self._n_head > MAX_HEAD:
-            self._refuse(TOO_LONG)
         elif self._closing is None:
             self._expect_head()
+        if self._n_around > (MAX_HEAD if is_head else MAX_AROUND) or self._n_body > 2 * MAX_BODY:
+            self._refuse(TOO_LONG)
+
+    def on_body(self, body: bytes) -> None:
+        """Count a part of a body, whether it is read or not."""
+        self._n_around -= len(body)
+        self._n_body += len(body)
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """Begin to count the next request."""
+        self._n_around = self._n_body = 0
+        super().on_message_complete()
 
     def eof_received(self) -> None:
         """Let the transport close."""
@@ -68,7 +82,9 @@ class BoundedProtocol(HttpToolsProtocol):
         return self.cycle is not None and not self.cycle.response_complete
 
     def _refuse(self, answer: bytes) -> None:
-        self.transport.write(answer)
+        self._is_refused = True
+        if not (self._is_answering() and self.cycle.response_started):
+            self.transport.write(answer)
         self.loop.call_later(SECONDS_TO_READ_A_REFUSAL, self.transport.close)
 
     def _expect_head(self) -> None:

@@ -17,7 +17,8 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-MAX_BODY = 1_000_000  # bytes
+from sklearn_din.server.connections import MAX_BODY
+
 SECONDS_PER_BODY = 10.0
 BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
 HEADERS = [
@@ -42,18 +43,8 @@ class Guard:
     type and line. A post that is no JSON is refused, so that no page of elsewhere can send one
     without asking first. The work for a client that has gone is dropped.
 
-    Parameters
-    ----------
-    app : ASGI application
-        What answers.
-    registry : CollectorRegistry
-        Where requests are counted, by route and status.
-    token : str, default=""
-        What who writes, or with ``protects_reading`` asks anything, has to show. "": nothing.
-    protects_reading : bool, default=False
-        Whether the token is needed for what does not write, too; pages and states are open.
-    hosts : collection of str, default=()
-        The only names by which the server may be asked. Empty: any.
+    Who writes has to show the ``token``, if there is one; with ``protects_reading`` also who reads
+    anything but pages and states. ``hosts`` are the only names by which the server may be asked.
     """
 
     def __init__(
@@ -117,8 +108,13 @@ class Guard:
         headers = Headers(scope=scope)
         if scope["method"] not in METHODS:
             raise HTTPException(405, f"{scope['method']:.20} is no method here.", CLOSE)
-        if "transfer-encoding" in headers and "content-length" in headers:
+        coding = headers.get("transfer-encoding")
+        if coding is not None and "content-length" in headers:
             raise HTTPException(400, "a body has one length: Content-Length, or chunks.", CLOSE)
+        if coding is not None and coding.strip().lower() != "chunked":
+            raise HTTPException(501, "of transfer codings there is chunked alone.", CLOSE)
+        if len(headers.getlist("host")) > 1:
+            raise HTTPException(400, "a request has one Host.", CLOSE)
         host = headers.get("host", "")
         name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
         if self._hosts and name.lower() not in self._hosts:
@@ -182,14 +178,17 @@ async def _read_body(scope: Scope, receive: Receive) -> bytes:
     except (TimeoutError, ClientDisconnect) as error:
         too_late = f"the body did not come in {SECONDS_PER_BODY:g} s."
         raise HTTPException(408, too_late, CLOSE) from error
-    if b"\\u" in body or b"\xed" in body:
-        _refuse_half_characters(body)
+    text = body.decode(errors="replace")
+    if "\0" in text or text.encode() != body:
+        raise HTTPException(400, "a body must be UTF-8.")
+    if "\\u" in text:
+        _refuse_half_characters(text)
     return bytes(body)
 
 
-def _refuse_half_characters(body: bytearray) -> None:
+def _refuse_half_characters(body: str) -> None:
     """Raise where a text cannot be written as UTF-8, or not in a database."""
-    with suppress(json.JSONDecodeError, RecursionError):  # which is told later
+    with suppress(ValueError, RecursionError):  # which is told later
         values = json.loads(body)
         try:
             text = json.dumps(values, ensure_ascii=False).encode()

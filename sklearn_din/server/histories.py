@@ -4,6 +4,7 @@ import bisect
 import heapq
 import itertools
 import warnings
+from collections import Counter
 from collections.abc import Collection, Container, Iterable
 from typing import Any, Literal, NamedTuple
 
@@ -18,6 +19,7 @@ from sklearn_din.server.json_values import (
     check_spelling,
     check_value,
     plain,
+    read_id,
 )
 from sklearn_din.server.moments import SECOND, Moments
 from sklearn_din.server.store import Removed
@@ -25,6 +27,7 @@ from sklearn_din.utils.validation import check_frame, check_max_age
 from sklearn_din.utils.warnings import warn_user
 
 KINDS = {list: "a list", float: "a number", bool: "true or false"}
+MOST_COUNTED = 1_000  # moments whose events were counted, of each log
 FAR_MORE = 2  # times the clicks that a model remembers: so many rows are not clicks alone
 
 
@@ -51,15 +54,8 @@ class Histories:
     A post and a history cost the same however long the log is. An event counts as often as it was
     posted, or as often as the log has it, whichever is more. Threads may share it.
 
-    Parameters
-    ----------
-    builder : HistoryBuilder
-        The columns, and which events a history keeps; it need not be fitted.
-    log : DataFrame of shape (n_events, ...), default=None
-        Events beside those that a fitted builder remembers. Its other columns are what was last
-        known of each user.
-    now : {"clock", "newest"}, default=None
-        As of :class:`Moments`.
+    The ``builder``, which need not be fitted, says which columns and events a history has. ``log``
+    are events beside those that it remembers; other columns are what was last known of each user.
     """
 
     def __init__(
@@ -90,14 +86,15 @@ class Histories:
         self._order = np.lexsort((self.moments.values, codes))
         self._times = self.moments.values[self._order]
         ends = np.searchsorted(codes[self._order], np.arange(-1, len(users)), side="right")
-        self._span_of = dict(zip(users.tolist(), itertools.pairwise(ends.tolist()), strict=True))
-        known = {name: events[name].dropna().head(1).tolist() for name in columns}
-        self._known = {name: plain(cells) for name, cells in known.items()}
+        self.span_of = dict(zip(users.tolist(), itertools.pairwise(ends.tolist()), strict=True))
+        self.forgotten: Container[Any] = ()  # users whose events in the log do not count
+        self._find_example()
         last = events[:1] if log is None else log.drop_duplicates(self.user, keep="last")
         self._last_known = last.set_index(self.user)
         # Plain tuples, which the garbage collector leaves alone: it is half of the time of a start
         self._posted: dict[Any, list[tuple[Any, ...]]] = {}
-        self.forgotten: Container[Any] = ()  # users whose events in the log do not count
+        # How often each event of a moment is in the log, and was posted, where that was asked
+        self._counts: dict[Any, list[Counter[Any]]] = {}
         self._kinds = {name: _kinds_of(self._known[name]) for name in (self.user, *names)}
 
     def of(self, user: Any) -> tuple[dict[str, list[Any]], list[Any]]:
@@ -185,18 +182,21 @@ class Histories:
 
     def has(self, event: Event) -> bool:
         """Return whether the log has an event, or it was posted."""
-        return self._n_in_log(event) > 0 or self._n_posted(event) > 0
+        return any(self._count(event, self._posted.get(event.user, [])))
 
     def add(self, events: Iterable[tuple[int, Event]]) -> None:
         """Remember events with their numbers in the store."""
         self._join(events, {})
 
-    def has_file_of(self, user: Any) -> bool:
-        """Return whether the log has events of a user, forgotten or not."""
-        return user in self._span_of
+    def read_user(self, text: str | int) -> Any:
+        """Return a user's id that was typed: an integer where the log's are."""
+        return read_id(text, 0 if int in self._kinds[self.user] else None)
 
     def remove(self, removed: Iterable[Removed], users: dict[str, Any]) -> None:
         """Forget events that were posted; ``users`` says whose each key is."""
+        self._counts.clear()
+        if self._known[self.user] and self._known[self.user][0] in self.forgotten:
+            self._find_example()
         for gone in removed:
             user = users.get(gone.user_key)
             own = [Joined(*event) for event in self._posted.get(user, ())]
@@ -214,13 +214,11 @@ class Histories:
     def example(self) -> Values:
         """Return an event as :meth:`read` takes it."""
         event = {str(name): [*cells, None][0] for name, cells in self._known.items()}
-        if event[self.user] in self.forgotten:
-            event[self.user] = next((u for u in self._span_of if u not in self.forgotten), None)
-        return event | {self.time: self.moments.show(self.moments.values[0].item())}
+        return event | {self.time: self.moments.show(self.moments.values[self._example].item())}
 
     def search(self, text: str, n: int) -> list[Values]:
         """Return users whose id holds a text, those with the most events first."""
-        users = {*self._span_of, *self._posted}
+        users = {*self.span_of, *self._posted}
         n_events = {u: self.n_of(u) for u in users if text.lower() in str(u).lower()}
         hits = heapq.nsmallest(n, n_events, key=lambda user: (-n_events[user], str(user)))
         return [{"user": plain(u), "events": n_events[u]} for u in hits if n_events[u]]
@@ -231,11 +229,23 @@ class Histories:
             own = touched.get(event.user)
             if own is None:
                 own = touched[event.user] = [*self._posted.get(event.user, ())]
-            n_in_log = self._n_in_log(event)
-            is_new = not n_in_log or self._n_posted(event, own) >= n_in_log
+            is_new, moment = True, event[:2]
+            if moment in self._counts or self._place(*moment) < self._place(*moment, "right"):
+                n_in_log, n_posted = self._count(event, own)
+                is_new = n_posted >= n_in_log
+                self._counts[moment][1][_hashable(event.values)] += 1
             bisect.insort(own, (event.time, sequence, is_new, event.values))
             self.n_events += is_new
         self._posted |= touched
+
+    def _find_example(self) -> None:
+        """Take the event of messages and of the documentation from a user who is not forgotten."""
+        events, own = self._builder.events_, [self.user, self.time, *self.columns]
+        is_shown = (not pd.isna(u) and u not in self.forgotten for u in events[self.user])
+        first = next((row for row, is_one in enumerate(is_shown) if is_one), len(events))
+        known = {name: events[name].iloc[first:].dropna().head(1).tolist() for name in own}
+        self._known = {name: plain(cells) for name, cells in known.items()}
+        self._example = min(first, len(events) - 1)
 
     def _place(self, user: Any, moment: Any, side: Literal["left", "right"] = "left") -> int:
         """Return where a moment comes among the events of a user in the log."""
@@ -244,7 +254,7 @@ class Histories:
 
     def _span(self, user: Any) -> tuple[int, int]:
         """Return where the events of a user lie in the log."""
-        return (0, 0) if user in self.forgotten else self._span_of.get(user, (0, 0))
+        return (0, 0) if user in self.forgotten else self.span_of.get(user, (0, 0))
 
     def _in_log(self, user: Any, start: int, end: int) -> list[Event]:
         """Return events of a user in the log, from one place to before another."""
@@ -255,24 +265,27 @@ class Histories:
             Event(user, *event) for event in zip(times, zip(*columns, strict=True), strict=True)
         ]
 
-    def _n_in_log(self, event: Event) -> int:
-        """Count how often the log has an event."""
-        if event.user not in self._span_of:
-            return 0
-        places = [self._place(event.user, event.time, side) for side in ("left", "right")]
-        if places[0] == places[1]:
-            return 0
-        events = self._in_log(event.user, *places)
-        return sum(tuple(map(plain, other.values)) == event.values for other in events)
+    def _count(self, event: Event, own: list[Any]) -> list[int]:
+        """Count how often the log has an event, and how often it was posted, among its user's.
 
-    def _n_posted(self, event: Event, own: list[Any] | None = None) -> int:
-        """Count how often an event was posted, among those of its user."""
-        own = self._posted.get(event.user, []) if own is None else own
-        same = itertools.takewhile(
-            lambda other: other[0] == event.time,
-            itertools.islice(own, bisect.bisect_left(own, (event.time,)), None),
-        )
-        return sum(values == event.values for *_, values in same)
+        A moment is read once, however many events of it are asked for.
+        """
+        moment, values = event[:2], _hashable(event.values)
+        if moment not in self._counts:
+            if len(self._counts) >= MOST_COUNTED:
+                self._counts.clear()
+            start, end = self._place(*moment), self._place(*moment, "right")
+            rows = self._in_log(event.user, start, end) if start < end else []
+            own = own[bisect.bisect_left(own, moment[1:]) :]
+            same = itertools.takewhile(lambda other: other[0] == event.time, own)
+            known = [map(plain, row.values) for row in rows], [other[-1] for other in same]
+            self._counts[moment] = [Counter(map(_hashable, some)) for some in known]
+        return [counts[values] for counts in self._counts[moment]]
+
+
+def _hashable(values: Iterable[Any]) -> tuple[Any, ...]:
+    """Return the values of an event, lists as tuples."""
+    return tuple(tuple(value) if isinstance(value, list) else value for value in values)
 
 
 def _remember(

@@ -18,18 +18,8 @@ PICTURES = (".avif", ".gif", ".jpeg", ".jpg", ".png", ".webp")  # no SVG: it may
 class Items:
     """What may be ranked, each item once.
 
-    Parameters
-    ----------
-    frame : DataFrame of shape (n_items, ...)
-        The catalogue.
-    item : str
-        The column that tells items from each other.
-    title : str, default=None
-        A column of names that people know. None: the id.
-    image : str, default=None
-        A column of files of pictures, their paths from ``folder`` on. None: no pictures.
-    folder : path, default="."
-        No file outside it is shown.
+    ``item`` is the column that tells items from each other, ``title`` that of names that people
+    know, ``image`` that of files of pictures, none of them outside ``folder``.
     """
 
     def __init__(

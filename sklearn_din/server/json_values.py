@@ -77,7 +77,7 @@ def check_keys(rows: list[Values], names: list[str], *, what: str) -> None:
 def read_id(text: str | int, known: Any) -> Any:
     """Return an id that was typed: an integer where a known one is."""
     try:
-        return int(text) if isinstance(known, int) else str(text)
+        return int(text) if isinstance(known, int) and "_" not in str(text) else str(text)
     except ValueError:
         return text
 

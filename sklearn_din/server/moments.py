@@ -23,13 +23,6 @@ class Moments:
     Now is the clock's where the newest event lies no longer ago than the log is long: it is being
     written. Of an old log, now is just after its newest event, and for a user who has done
     something since, just after that: nobody moves the now of others.
-
-    Parameters
-    ----------
-    times : Series
-        Of the log's events.
-    now : {"clock", "newest"}, default=None
-        Which of both; None: by the rule above.
     """
 
     def __init__(self, times: pd.Series, *, now: Literal["clock", "newest"] | None = None) -> None:

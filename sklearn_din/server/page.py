@@ -8,7 +8,7 @@ from fastapi.responses import FileResponse, JSONResponse, Response
 from pydantic import BaseModel, Field
 
 from sklearn_din.server.answers import MAX_EVENTS, Answers
-from sklearn_din.server.json_values import Values, plain, read_id
+from sklearn_din.server.json_values import Values, plain
 from sklearn_din.server.state import State
 from sklearn_din.training.early_stopping import best_check
 
@@ -127,7 +127,7 @@ def _show_user(answers: Answers, user: str | int) -> Values:
     log = answers.histories
     if log is None:
         raise ValueError("no users are known: start the server with --history.")
-    id_of_user = read_id(user, log.example()[log.user])
+    id_of_user = log.read_user(user)
     histories, times = log.of(id_of_user)
     own = {source: histories[name] for name, source in answers.event_columns.items()}
     events = []

@@ -30,7 +30,7 @@ class Forgotten:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self.keys: set[str] = set()
+        self.keys = set[str]()
 
     def __contains__(self, user: Any) -> bool:
         return bool(self.keys) and self._store.user_key(user) in self.keys
@@ -42,19 +42,12 @@ class Posts:
     What a model cannot take, as another one posted it, never stops anything: an event whose user,
     time or values are of another kind is left out, and a column that neither it nor the catalogue
     has is null. Both are counted.
-
-    Parameters
-    ----------
-    answers : Answers
-        Whose histories they join.
-    store : Store
-        Where the events are.
     """
 
     def __init__(self, answers: Answers, store: Store) -> None:
         self.answers, self._store = answers, store
         self.n_left_out, self.n_without_a_value = 0, 0
-        self._removed_to, self._read_to = 0, 0
+        self.removed_to, self._read_to = 0, 0
         self._forgotten = Forgotten(store)
         answers.forget(self._forgotten)
         self._cells_of: dict[str, list[Any]] = {}  # of the catalogue, where an event has none
@@ -107,7 +100,7 @@ class Posts:
         """Let what the store has since join, and what is gone from it go."""
         n_rows = BLOCK
         while n_rows == BLOCK:
-            removed = self._store.read_removed(self._removed_to)
+            removed = self._store.read_removed(self.removed_to)
             rows = self._store.read_rows("events", self._read_to)
             self._forget(removed)
             self._join(rows)
@@ -118,7 +111,6 @@ class Posts:
     def _forget(self, removed: list[Removed]) -> None:
         if not removed:
             return
-        self._removed_to = removed[-1].sequence
         self._forgotten.keys |= {gone.user_key for gone in removed if gone.first == 0}
         log = self.answers.histories
         if log is not None:
@@ -127,7 +119,9 @@ class Posts:
                 if (key := self._store.user_key(user)) in wanted:
                     users[key] = user
             log.remove(removed, users)
-        if self.answers.levels is not None and self._read_to:  # sums cannot be taken back
+        self.removed_to = removed[-1].sequence  # rankings that begin now know all of it
+        has_lost_rows = any(gone.last for gone in removed)
+        if self.answers.levels is not None and has_lost_rows:  # sums cannot be taken back
             self.answers.levels.begin_anew()
             read_to, n_rows, n_without = 0, BLOCK, self.n_without_a_value
             while n_rows == BLOCK and read_to < self._read_to:

@@ -1,15 +1,20 @@
 """What a server showed and what was clicked, as impressions to train on."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
+from sklearn_din.server.json_values import write
 from sklearn_din.server.store import BLOCK, SCHEMES, Store
 from sklearn_din.utils.validation import check_choice
+from sklearn_din.utils.warnings import warn_user
+
+OWN_COLUMNS = ("user", "time", "item", "position", "score", "request", "label", "known")
+IS_GIVEN = " is given"  # whether an event was posted with its label; no column of a log
 
 
 def read_events(
@@ -43,8 +48,8 @@ def read_events(
         How long after a showing a click may come that does not name its request: a number where
         times are numbers.
     rows : {"shown", "posted"}, default="shown"
-        "posted" returns the events themselves: user, time, item, their columns and a label, which
-        is 1 where none was posted. They are the log of clicks, also of what was found elsewhere.
+        "posted" returns the clicks themselves, also those on what was found elsewhere: user, time,
+        item, their columns and a label of 1. They are a log for ``attach_history``.
     open_rows : {"drop", "keep"}, default="drop"
         Rows that are younger than ``window`` (by the clock; where times are numbers, by the newest
         one) may still be clicked: they are left out, or kept with the label of now.
@@ -61,7 +66,8 @@ def read_events(
         A row for each item that was shown, ordered by time: user, time (without a zone, in UTC),
         item, the request's own columns, the item's columns of that day, position (from 1), score
         of the model of then, request, label, and known: the time from which on the label was sure.
-        ``attrs["joined"]`` counts the clicks by how they were joined.
+        ``attrs["joined"]`` counts the clicks by how they were joined. Other columns that are called
+        like these end in ``_of_item`` or ``_of_request``, with a warning; so do those of both.
 
     Examples
     --------
@@ -71,16 +77,19 @@ def read_events(
     """
     check_choice(rows, ("shown", "posted"), name="rows")
     check_choice(open_rows, ("drop", "keep"), name="open_rows")
+    taken = {*OWN_COLUMNS, user, time, item}
     if not str(url).startswith(SCHEMES) and not Path(url).is_file():
         raise ValueError(f"there is no store {url}: name that of serve --events.")
-    store = Store(str(url))
+    store = Store(str(url), reads_only=True)
     try:
-        posted = _read_posted(store)
-        shown = _read_shown(store) if rows == "shown" else posted
+        posted = _read_posted(store, taken)
+        shown = _read_shown(store, taken) if rows == "shown" else posted
     finally:
         store.close()
     joined: dict[str, int] = {}
-    if rows == "shown":
+    if rows == "posted":
+        shown = posted[posted["label"] != 0].drop(columns=IS_GIVEN)
+    else:
         are_numbers = _are_numbers(posted, shown)
         if are_numbers and isinstance(window, str):
             raise TypeError(
@@ -116,34 +125,50 @@ def _blocks(store: Store, table: str) -> Iterator[tuple[Any, ...]]:
         n_rows, after = len(block), block[-1][0] if block else 0
 
 
-def _read_posted(store: Store) -> pd.DataFrame:
+def _read_posted(store: Store, taken: Collection[str]) -> pd.DataFrame:
     """Return posted events: user and item as text of JSON, their own columns behind."""
     _, users, times, items, labels, others = _columns(_blocks(store, "events"), 6)
     own = pd.DataFrame([json.loads(text) for text in others], index=range(len(others)))
-    own["request"] = own.get("request", pd.Series(dtype=object)).astype(object)
+    request = own.pop("request") if "request" in own else pd.Series(index=own.index)
+    own = _rename(own, taken, "_of_item").assign(request=request.astype(object))
     frame = pd.DataFrame({"user": users, "time": _read_times(times), "item": items})
     frame = frame.astype({"user": object, "item": object})
     given = pd.Series(labels, dtype="Int8")
-    return pd.concat([frame, own], axis=1).assign(label=given.fillna(1), is_given=given.notna())
+    frame = pd.concat([frame, own], axis=1)
+    return frame.assign(**{"label": given.fillna(1), IS_GIVEN: given.notna()})
 
 
-def _read_shown(store: Store) -> pd.DataFrame:
+def _read_shown(store: Store, taken: Collection[str]) -> pd.DataFrame:
     """Return a row for each item that was shown."""
     _, requests, users, times, *others = _columns(_blocks(store, "shown"), 8)
     own, items, scores, facts = ([json.loads(text) for text in column] for column in others)
     lengths = [len(some) for some in items]
     answer = np.repeat(np.arange(len(items)), lengths)
+    users = tuple(write(json.loads(user)) for user in users)  # as events have them, also of before
     frame = pd.DataFrame({"user": users, "time": _read_times(times)}).iloc[answer]
-    frame["item"] = [json.dumps(item, ensure_ascii=False) for some in items for item in some]
+    frame["item"] = [write(item) for some in items for item in some]
     frame = frame.astype({"user": object, "item": object})
     of_items = pd.DataFrame([fact for some in facts for fact in some], index=range(len(answer)))
-    of_requests = pd.DataFrame(own, index=range(len(own))).iloc[answer]
+    of_items = _rename(of_items, taken, "_of_item")
+    of_requests = pd.DataFrame(own, index=range(len(own)))
+    of_requests = _rename(of_requests, {*taken, *of_items}, "_of_request").iloc[answer]
     parts = [part.reset_index(drop=True) for part in (frame, of_requests, of_items)]
     return pd.concat(parts, axis=1).assign(
         position=[place for n in lengths for place in range(1, n + 1)],
         score=[score for some in scores for score in some],
         request=np.asarray(requests, dtype=object)[answer],
     )
+
+
+def _rename(frame: pd.DataFrame, taken: Collection[str], ending: str) -> pd.DataFrame:
+    """Return columns with other names where they are taken, and warn of those."""
+    names = {name: f"{name}{ending}" for name in frame.columns if name in taken}
+    if names:
+        warn_user(
+            f"columns {[*names]} of items or requests are called like others that read_events "
+            f"returns: here they are {[*names.values()]}. Rename them before fit."
+        )
+    return frame.rename(columns=names)
 
 
 def _join(shown: pd.DataFrame, posted: pd.DataFrame, window: Any) -> tuple[pd.DataFrame, dict]:
@@ -165,10 +190,10 @@ def _join(shown: pd.DataFrame, posted: pd.DataFrame, window: Any) -> tuple[pd.Da
     row_of_click = pd.concat([row_of_named[is_click[row_of_named.index]], row_of_other])
     shown = shown.assign(label=np.isin(np.arange(len(shown)), row_of_click).astype("int8"))
     is_alone = ~posted.index.isin([*row_of_named.index, *row_of_other.index])
-    alone = posted[posted["is_given"] & is_alone]
+    alone = posted[posted[IS_GIVEN] & is_alone]
     joined = {"request": len(row_of_click) - len(by_user), "user and item": len(by_user)}
     joined["nothing shown"] = int(is_click.sum()) - sum(joined.values())
-    parts = [part for part in (shown, alone.drop(columns="is_given")) if len(part)]
+    parts = [part for part in (shown, alone.drop(columns=IS_GIVEN)) if len(part)]
     return pd.concat(parts or [shown], ignore_index=True), joined
 
 

@@ -17,15 +17,17 @@ from typing import Any
 import joblib
 
 from sklearn_din.server.answers import Answers, Exclude, User
-from sklearn_din.server.json_values import Values, read_id
+from sklearn_din.server.json_values import Values
 from sklearn_din.server.posts import Posts
 from sklearn_din.server.store import MOST_BYTES, SECONDS_OF_PATIENCE, Store, StoreError
 from sklearn_din.utils.warnings import warn_user
 
 SECONDS_BETWEEN_LOOKS = 1.0
 SECONDS_BETWEEN_POLLS = 0.5  # of a store that other servers may write to
+SECONDS_TO_WRITE = SECONDS_OF_PATIENCE + 0.5  # after which a post is told that the store is silent
 MOST_WAITING = 64  # requests behind those that are worked on, and as many posts
 LOGGER = logging.getLogger("sklearn_din.server")
+PASSING = ("files cannot be looked at", "a file is gone")
 IN_FILES = (
     "files that are served have events of this user: answers leave them out until the history's "
     "file and the model have been made anew without them."
@@ -36,20 +38,16 @@ class BusyError(Exception):
     """Too many requests wait."""
 
 
+class UnknownError(Exception):
+    """There is nothing to take back."""
+
+
 class State:
     """The answers of now, the events that were posted, and threads to work in.
 
-    Parameters
-    ----------
-    load : function
-        Returns the answers, out of the files.
-    files : list of path
-        When one of them is replaced, ``load`` is called again. Requests go on meanwhile, each by
-        the answers that it began with. Where loading fails the old ones stay.
-    store : Store, default=None
-        Where posted events are kept; None: in memory.
-    logs_shown : bool, default=False
-        Whether the store gets each answer of :meth:`rank`.
+    ``load`` returns the answers, anew when one of the ``files`` was replaced: requests go on
+    meanwhile, each by the answers that it began with. Where loading fails the old ones stay. The
+    ``store`` gets what is posted, and if ``logs_shown`` each answer of :meth:`rank`.
     """
 
     def __init__(
@@ -81,8 +79,10 @@ class State:
         self._turns = asyncio.Semaphore(self.n_threads)
         self._writes: queue.SimpleQueue[tuple[Any, ...]] = queue.SimpleQueue()
         self._is_closed, self._must_erase = threading.Event(), True
-        self._writer = threading.Thread(target=self._write_off, daemon=True)
-        self._writer.start()
+        self._next_look = 0.0  # at the store's room, and at what is still to be erased
+        self._in_flight: dict[str, str] = {}  # users of rankings that are to be logged
+        self.writing = threading.Thread(target=self._write_off, daemon=True)
+        self.writing.start()
 
     async def work(self, function: Callable[..., Values], *given: Any) -> Values:
         """Return what a function returns, in a thread; with what it warned of as "notes".
@@ -104,30 +104,41 @@ class State:
     async def write(self, function: Callable[..., Values], *given: Any) -> Values:
         """Return what a function returns whose writes are then in the store, and in the answers.
 
-        All that wait are one transaction. Where it fails, nothing has changed.
+        All that wait are one transaction. Where it fails, nothing has changed. Nobody waits longer
+        than ``SECONDS_TO_WRITE``.
         """
         if self._writes.qsize() >= MOST_WAITING:
             raise BusyError(f"{MOST_WAITING} posts wait already. Ask again in a second.")
         answered = asyncio.get_running_loop().create_future()
         answered.add_done_callback(lambda _: None)
         self._writes.put((answered, function, given))
-        return await answered
+        try:
+            async with asyncio.timeout(SECONDS_TO_WRITE):  # what has not begun by then never will
+                return await answered
+        except TimeoutError:
+            error = StoreError(f"the store, {self._store.name}, does not answer.")
+            self._tell_of_store(error)
+            raise error from None
 
     def rank(self, user: User, items: list[Any] | None, top_k: int, exclude: Exclude) -> Values:
         """Return the best items for a user, and where they are logged the id of this request.
 
         What waits to be logged has its bound, as posts have: what is beyond it is counted.
         """
-        answers = self.answers
-        whole = answers.read_user(user)
-        answer = answers.rank(user, items, top_k, exclude, whole)
+        removed_to, answers, request = self.posts.removed_to, self.answers, uuid.uuid4().hex
         if not self._logs_shown:
-            return answer
-        request = uuid.uuid4().hex
-        if self._writes.qsize() < MOST_WAITING:
-            self._writes.put((None, self._show, (request, *answers.show(user, whole, answer))))
-        else:
-            self.n_not_logged += 1
+            return answers.rank(user, items, top_k, exclude)
+        self._in_flight[request], is_logged = self._store.user_key(answers.id_of(user)), False
+        try:
+            whole = answers.read_user(user)
+            answer = answers.rank(user, items, top_k, exclude, whole)
+            if is_logged := self._writes.qsize() < MOST_WAITING:
+                shown = request, removed_to, *answers.show(user, whole, answer)
+                self._writes.put((None, self._show, shown))
+        finally:
+            if not is_logged:
+                self._in_flight.pop(request, None)
+        self.n_not_logged += not is_logged
         return answer | {"request": request}
 
     def add(self, events: list[Values]) -> Values:
@@ -149,21 +160,28 @@ class State:
     def remove(self, event_id: str) -> Values:
         """Take an event back."""
         if not self._store.remove_event(event_id):
-            raise LookupError(f"no event was posted with the event_id {event_id!r:.60}.")
-        self._must_erase = True
+            raise UnknownError("no event was posted with this event_id.")
+        self._must_erase, self._next_look = True, 0.0
         return {"removed": 1}
 
     def forget(self, user: str) -> Values:
         """Forget a user: what was posted and shown; answers leave out what files have."""
-        removed = self._store.remove_user(user)
-        self._must_erase = True
         log = self.answers.histories
-        if log is not None and log.has_file_of(read_id(user, log.example()[log.user])):
+        whose = user if log is None else log.read_user(user)
+        is_in_files = self.answers.knows(whose)
+        is_known = is_in_files or self._store.user_key(whose) in [*self._in_flight.values()]
+        removed = self._store.remove_user(whose, is_known=is_known)
+        if not (is_known or any(removed.values())):
+            raise UnknownError("nobody is known by this id.")
+        self._must_erase, self._next_look = True, 0.0
+        if is_in_files:
             warn_user(IN_FILES)
         return {"removed": removed["events"], "shown": removed["shown"]}
 
-    def _show(self, request: str, user: Any, columns: list[str]) -> Values:
-        self._store.add_shown(request, user, columns, self.digest)
+    def _show(self, request: str, removed_to: int, user: Any, columns: list[str]) -> Values:
+        self._in_flight.pop(request, None)
+        if not self._store.is_removed(user, removed_to):
+            self._store.add_shown(request, user, columns, self.digest)
         return {}
 
     def about_store(self) -> Values:
@@ -176,6 +194,7 @@ class State:
             "left_out": self.posts.n_left_out,
             "without_a_value": self.posts.n_without_a_value,
             "not_logged": self.n_not_logged,
+            "erased": not self._must_erase,
             "seconds_behind": round(time.monotonic() - self._caught_up, 1),
             "problem": self.store_problem,
         }
@@ -184,17 +203,16 @@ class State:
         """Replace the answers whenever a file was replaced, for ever."""
         while True:
             await asyncio.sleep(SECONDS_BETWEEN_LOOKS)
+            self._store.hang_up()
             try:
                 stamp = [_stamp(path) for path in self._files]
             except OSError as error:  # a link to itself, no permission, a network
-                self._tell("files cannot be looked at", error)
+                self._tell(PASSING[0], error)
                 continue
-            if self.problem is not None and self.problem["what"] == "files cannot be looked at":
-                self.problem = None
             if None in stamp:  # it may be put in place just now
                 gone = self._files[stamp.index(None)]
-                self._tell("a file is gone", FileNotFoundError(gone.name))
-            elif self.problem is not None and self.problem["what"] == "a file is gone":
+                self._tell(PASSING[1], FileNotFoundError(gone.name))
+            elif self.problem is not None and self.problem["what"] in PASSING:
                 self.problem = None
             if stamp != self._stamp and None not in stamp:
                 self._stamp = stamp
@@ -202,6 +220,7 @@ class State:
                 self.loading.start()  # no end of the process waits for it
                 while self.loading.is_alive():
                     await asyncio.sleep(SECONDS_BETWEEN_LOOKS / 10)
+                    self._store.hang_up()
 
     def reload(self) -> None:
         """Load the files and replace the answers, or return the reason for failure."""
@@ -237,8 +256,8 @@ class State:
             self._jobs.put(None)
         self._is_closed.set()
         self._writes.put((None, dict, ()))
-        self._writer.join(SECONDS_OF_PATIENCE / 2)  # a database that does not answer may have it
-        if not self._writer.is_alive():
+        self.writing.join(SECONDS_OF_PATIENCE / 2)  # a database that does not answer may have it
+        if not self.writing.is_alive():
             self._store.close()
 
     def _join(self, answers: Answers) -> Posts:
@@ -272,15 +291,20 @@ class State:
         try:
             if jobs:
                 with self._store.transaction():
-                    outcomes = [self._try(*given) for _, *given in jobs]
+                    write = self._store.write_whole
+                    outcomes = [self._try(write, (job[1], *job[2])) for job in jobs]
         except StoreError as error:
             self._tell_of_store(error)
+            self._in_flight.clear()
             return [(None, error)] * len(jobs)
         try:
             with self._joining:
                 self.posts.catch_up()
-            self._must_erase = self._must_erase and not self._store.erase()
-            self.n_bytes, self._caught_up = self._store.n_bytes(), time.monotonic()
+            self._caught_up = time.monotonic()
+            if self._caught_up >= self._next_look:
+                self._must_erase = self._must_erase and not self._store.erase()
+                self.n_bytes = self._store.n_bytes()
+                self._next_look = self._caught_up + SECONDS_BETWEEN_LOOKS
             self.store_problem = None
         except Exception as error:  # whatever it is: what was written is there, others go on
             self._tell_of_store(error)

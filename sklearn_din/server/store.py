@@ -22,34 +22,34 @@ moves between pages leave copies behind. Indexes hold hashes alone, for the same
 import hashlib
 import hmac
 import json
+import math
 import os
+import re
 import secrets
+import socket
 import sqlite3
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
 
+from sklearn_din.server.json_values import write
 from sklearn_din.utils.extras import import_package
 
 VERSION = "1"
 MOST_BYTES = 64_000_000  # of events that are kept in memory alone
 BLOCK = 5_000  # rows that are read at once: others wait meanwhile
-SECONDS_OF_PATIENCE = 5  # with a database that is locked, or does not answer
+SECONDS_OF_PATIENCE = 3  # with a database that is locked, or does not answer
 SCHEMES = ("postgresql://", "postgres://")
 LOCK = 6_074_510_932_641_823_311  # of PostgreSQL: any number that nobody else has
 FULL = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE)
 DISK_FULL = "53100"  # to PostgreSQL
-PERSONAL = {
-    "events": ("event_key", "user_key", "event_id", '"user"', '"time"', "item", "label", "columns"),
-    "shown": (
-        *("user_key", "request", '"user"', '"time"', "columns"),
-        *("items", "scores", "item_columns"),
-    ),
-}
+OF_EVENTS = "event_key", "user_key", "event_id", '"user"', '"time"', "item", "label", "columns"
+OF_SHOWN = "user_key", "request", '"user"', '"time"', "columns", "items", "scores", "item_columns"
+PERSONAL = {"events": OF_EVENTS, "shown": OF_SHOWN}
 COLUMNS = {  # that are read
     "events": '"user", "time", item, label, columns',
     "shown": 'request, "user", "time", columns, items, scores, item_columns',
@@ -109,22 +109,23 @@ class Store:
     A transaction that writes holds a lock from its beginning to its end, so that no event gets a
     number before one that is seen earlier: who reads on from the last number misses none.
 
-    Parameters
-    ----------
-    url : str, default=None
-        A file of SQLite, made where it is not there, or ``postgresql://...``. None: memory, 64 MB.
+    ``url`` is a file of SQLite, or ``postgresql://...``; None: memory, 64 MB. With ``reads_only``
+    nothing is made or written, so that the disk may be one that cannot be written.
     """
 
-    def __init__(self, url: str | None = None) -> None:
-        self.url = url
+    def __init__(self, url: str | None = None, *, reads_only: bool = False) -> None:
+        self.url, self._reads_only = url, reads_only
         self._lock = threading.RLock()
         self._connection: Any = None
+        self._files: list[tuple[int, int]] | None = []  # of SQLite, as they were opened
+        self._asked = math.inf  # when a statement began that has not been answered
         self.is_postgres = url is not None and url.startswith(SCHEMES)
         self.kind = "memory" if url is None else "PostgreSQL" if self.is_postgres else "SQLite"
         if self.is_postgres:
             self._driver = import_package("psycopg", purpose="PostgreSQL", extra="postgres")
-            parts = urlsplit(str(url))
-            self.name = f"PostgreSQL at {parts.hostname or 'this machine'}{parts.path}"
+            self.name = _check_address(self._driver, str(url))
+        elif url == ":memory:":
+            raise ValueError("--events :memory: keeps nothing. Name a file, or leave --events out.")
         else:
             self._driver, self.name = sqlite3, url or "memory"
         with self._own_errors():
@@ -136,14 +137,29 @@ class Store:
         """Write in a context: it is there afterwards, or none of it."""
         lock = f"; SELECT pg_advisory_xact_lock({LOCK})" if self.is_postgres else " IMMEDIATE"
         with self._lock:
-            self.ask(f"BEGIN{lock}")
             try:
+                self._check_files()
+                self.ask(f"BEGIN{lock}")
                 yield
                 self.ask("COMMIT")
+                self._check_files()  # which may have gone meanwhile
             except BaseException:
                 with suppress(self._driver.Error, AttributeError):
                     self._connection.execute("ROLLBACK")
                 raise
+
+    def write_whole(self, function: Callable[..., Any], *given: Any) -> Any:
+        """Return what a function returns that writes in a transaction: all of it, or none."""
+        self.ask("SAVEPOINT post")
+        try:
+            answer = function(*given)
+            if not self.is_postgres:  # SQLite copies a page for each that is open
+                self.ask("RELEASE post")
+            return answer
+        except Exception as error:
+            if not isinstance(error, StoreError):  # which ends the transaction
+                self.ask("ROLLBACK TO post")
+            raise
 
     def find_known(self, event_ids: Sequence[str]) -> dict[str, int | None]:
         """Return those ids that an event has, and its label."""
@@ -164,7 +180,7 @@ class Store:
 
     def add_shown(self, request: str, user: Any, others: Sequence[str], digest: str) -> None:
         """Write what was shown: the other columns are text of JSON."""
-        row = self.user_key(user), request, json.dumps(user), *others, _now(), digest
+        row = self.user_key(user), request, write(user), *others, _now(), digest
         self._insert("shown", (*PERSONAL["shown"], "shown_at", "digest"), [row])
 
     def remove_event(self, event_id: str) -> bool:
@@ -177,17 +193,25 @@ class Store:
             return True
         return False
 
-    def remove_user(self, user: Any) -> dict[str, int]:
-        """Forget a user, however the id is spelt; return how many rows there were."""
+    def remove_user(self, user: Any, *, is_known: bool = False) -> dict[str, int]:
+        """Forget a user; return how many rows there were. Who had none is noted if ``is_known``."""
         key = self.user_key(user)
-        ((last,),) = self.ask("SELECT COALESCE(MAX(sequence), 0) FROM events")
-        self._note_removed(key, 0, last)
-        return {table: self._blank(table, "user_key", key) for table in PERSONAL}
+        n_rows = {table: self._blank(table, "user_key", key) for table in PERSONAL}
+        if is_known or any(n_rows.values()):
+            ((last,),) = self.ask("SELECT COALESCE(MAX(sequence), 0) FROM events")
+            self._note_removed(key, 0, last if n_rows["events"] else 0)
+        return n_rows
+
+    def is_removed(self, user: Any, after: int) -> bool:
+        """Return whether a user was removed after a number of ``removed``."""
+        query = "SELECT 1 FROM removed WHERE user_key = ? AND first_event = 0 AND sequence > ?"
+        return bool(self.ask(query, [self.user_key(user), after]))
 
     def read_removed(self, after: int) -> list[Removed]:
         """Return what was removed after a number."""
         query = "SELECT sequence, user_key, first_event, last_event FROM removed"
         query += " WHERE sequence > ? ORDER BY sequence"
+        self._check_files()
         return [Removed(*row) for row in self.ask(query, [after])]
 
     def read_rows(self, table: str, after: int) -> list[tuple[Any, ...]]:
@@ -199,12 +223,12 @@ class Store:
     def erase(self) -> bool:
         """Take what was removed out of the log of writes, too; return whether it is done.
 
-        PostgreSQL's log and backups are its owner's.
+        It is not while another process reads. PostgreSQL's log and backups are its owner's.
         """
         if self.kind != "SQLite":
             return True
-        with self._lock:  # posts wait, so that readers of other processes are not waited for long
-            self.ask("PRAGMA busy_timeout = 200")
+        with self._lock:  # posts wait, so that readers of other processes are not waited for
+            self.ask("PRAGMA busy_timeout = 0")
             ((is_busy, *_),) = self.ask("PRAGMA wal_checkpoint(TRUNCATE)")
             self.ask(f"PRAGMA busy_timeout = {1_000 * SECONDS_OF_PATIENCE}")
         return not is_busy
@@ -218,9 +242,16 @@ class Store:
         return int(n_bytes)
 
     def user_key(self, user: Any) -> str:
-        """Return the hash of a user's id, the same for 7 and "7"."""
+        """Return the hash of a user's id, the same for 7 and "7"; None is nobody's."""
         whole = int(user) if isinstance(user, float) and user.is_integer() else user
-        return self.hash(f"user {whole}")
+        return self.hash("nobody" if user is None else f"user {whole}")
+
+    def hang_up(self) -> None:
+        """End a connection to PostgreSQL that does not answer: who waits for it gets an error."""
+        if self.is_postgres and time.monotonic() - self._asked > SECONDS_OF_PATIENCE:
+            own = suppress(self._driver.Error, AttributeError, OSError)
+            with own, socket.socket(fileno=os.dup(self._connection.fileno())) as line:
+                line.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Let the database go."""
@@ -245,23 +276,48 @@ class Store:
                 tcp_user_timeout=1_000 * SECONDS_OF_PATIENCE,
                 application_name="sklearn_din",
             )
-            self._connection.execute(f"SET lock_timeout = '{SECONDS_OF_PATIENCE}s'")
+            for name in ("lock_timeout", "statement_timeout"):
+                self._connection.execute(f"SET {name} = '{SECONDS_OF_PATIENCE}s'")
             self._connection.execute("SET search_path = sklearn_din")
             return self._connection
-        path = ":memory:" if self.url is None else _make_file(Path(self.url))
+        make = _find_file if self._reads_only else _make_file
         self._connection = sqlite3.connect(
-            path, SECONDS_OF_PATIENCE, isolation_level=None, check_same_thread=False
+            ":memory:" if self.url is None else make(Path(self.url)),
+            SECONDS_OF_PATIENCE,
+            isolation_level=None,
+            check_same_thread=False,
+            uri=self._reads_only,
         )
+        if self._reads_only:
+            return self._connection
         settings = ["journal_mode = WAL", "synchronous = FULL", "secure_delete = ON"]
         if self.url is None:
             settings.append(f"max_page_count = {MOST_BYTES // 4096}")
         for setting in settings:
             self._connection.execute(f"PRAGMA {setting}").fetchall()
+        self._connection.execute(TABLES_OF[False]).fetchall()  # opens the other files
+        self._files = self._find_files()
         return self._connection
+
+    def _check_files(self) -> None:
+        """Raise where what was written would be gone with a file that has been removed."""
+        if self._connection is not None and self._files != self._find_files():
+            raise StoreError(
+                f"the store, {self.name}, is no longer the file that was opened: it, or its -wal, "
+                "was removed or replaced. Put it back, or start the server anew."
+            )
+
+    def _find_files(self) -> list[tuple[int, int]] | None:
+        """Return which files of SQLite lie at their paths; None where one is gone."""
+        with suppress(OSError):
+            ends = ("", "-wal", "-shm") if self.kind == "SQLite" and not self._reads_only else ()
+            files = [os.stat(f"{self.url}{end}") for end in ends]
+            return [(file.st_dev, file.st_ino) for file in files]
+        return None
 
     def _prepare(self) -> None:
         """Make the tables where there are none, and check that they are ours."""
-        if not self.ask(TABLES_OF[self.is_postgres]):
+        if not self._reads_only and not self.ask(TABLES_OF[self.is_postgres]):
             with self.transaction():  # another server may begin at the same time
                 if not self.ask(TABLES_OF[self.is_postgres]):
                     self._make_tables()
@@ -317,27 +373,44 @@ class Store:
 
     @contextmanager
     def _own_errors(self) -> Iterator[None]:
-        """Raise errors of the database as ours, and open a broken connection anew later."""
+        """Raise errors of the database as ours, with their first line: others may hold values."""
+        self._asked = time.monotonic()
         try:
             yield
         except self._driver.Error as error:
             is_full = getattr(error, "sqlstate", None) == DISK_FULL
             is_full |= getattr(error, "sqlite_errorcode", None) in FULL
-            message = " ".join(str(error).split()) or type(error).__name__
+            message = next(iter(str(error).splitlines()), type(error).__name__)
             if self.url is None and is_full:
                 raise FullError(
                     f"events that were posted take {MOST_BYTES:,} bytes, as many as are kept in "
                     "memory. Start the server with --events FILE."
                 ) from error
-            kind = FullError if is_full else StoreError
+            kind: type[Exception] = FullError if is_full else StoreError
+            kind = ValueError if isinstance(error, self._driver.DataError) else kind  # of a post
             raise kind(f"the store, {self.name}, cannot be asked: {message}.") from error
+        finally:
+            self._asked = math.inf
 
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
-def _make_file(path: Path) -> Path:
+def _check_address(driver: Any, url: str) -> str:
+    """Return what a PostgreSQL is called; an address that cannot be read is not repeated."""
+    with suppress(driver.Error):
+        parts = driver.conninfo.conninfo_to_dict(url)
+        if re.fullmatch(r"[\d,]*", str(parts.get("port", ""))):
+            host = parts.get("host", "this machine")
+            return f"PostgreSQL at {host}/{parts.get('dbname', '')}"
+    raise ValueError(
+        "the address of PostgreSQL cannot be read (it may hold a password: it is not repeated). It "
+        "must be postgresql://user:password@host:port/database, with %40 for @ in a password."
+    )
+
+
+def _make_file(path: Path) -> str:
     """Return the path of a file that its owner alone may read, made where there is none."""
     try:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
@@ -346,4 +419,12 @@ def _make_file(path: Path) -> Path:
             f"{path} cannot be opened: {error.strerror}. Name a file by --events, in a folder "
             "where this process may write."
         ) from error
-    return path
+    return str(path)
+
+
+def _find_file(path: Path) -> str:
+    """Return the address of a file that is not written, also on a disk that cannot be."""
+    wal = Path(f"{path}-wal")
+    is_whole = not os.access(path.absolute().parent, os.W_OK)
+    is_whole &= not (wal.exists() and wal.stat().st_size)
+    return f"{path.absolute().as_uri()}?{'immutable=1' if is_whole else 'mode=ro'}"

@@ -112,11 +112,7 @@ class Catalogue:
         levels: Callable[..., dict] | None,
         compared: Mapping[str, np.ndarray] = MappingProxyType({}),
     ) -> EncodedFeatures:
-        """Return pairs by their rows: ids and windows are taken, no event is read or copied.
-
-        levels : a function of both, where a memory makes levels of pairs
-        compared : of :meth:`compare`, where the model compares rows of a request
-        """
+        """Return pairs by their rows, with levels and compared numbers where there are such."""
         metadata = {what: values[users] for what, values in of_user.metadata.items()}
         joint = {**compared, **({} if levels is None else levels(users, candidates))}
         columns = joint | {

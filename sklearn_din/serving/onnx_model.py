@@ -76,10 +76,7 @@ def memory_digest(memory: HistoryBuilder | None) -> str:
 
 
 def write_metadata(facts: OnnxFacts, encoder: HistorySequenceEncoder) -> dict[str, str]:
-    """Return what a file says beside the network, as text by key.
-
-    TypeError where the encoder is no plain values.
-    """
+    """Return what a file says beside the network, as text by key."""
     state = encoder.__getstate__()
     try:
         text = to_json({"version": VERSION, "facts": to_dict(facts), "encoder": state})
@@ -92,10 +89,7 @@ def write_metadata(facts: OnnxFacts, encoder: HistorySequenceEncoder) -> dict[st
 
 
 def seal(checksum: str) -> bytes:
-    """Return what ends a file: the digest of all before it, one more entry of the metadata.
-
-    Protobuf reads fields in any order, so that the bytes before need not be written again.
-    """
+    """Return what ends a file: the digest of all before it, one more entry of the metadata."""
     key, value = DIGEST_KEY.encode(), checksum.encode()
     entry = b"\x0a%c%b\x12%c%b" % (len(key), key, len(value), value)
     return b"\x72%c%b" % (len(entry), entry)
@@ -232,7 +226,7 @@ class OnnxNetwork:
         # What a shortlist asks of a network
         self.novelty_ = self.neighbours_ = self
         self.first_seen, learnt = facts.first_seen, NeighbourTables(facts.learnt)
-        self.reads_users = learnt.reads_users
+        self.reads_users, self.parts = learnt.reads_users, learnt.parts
         given = [*session.get_inputs(), *session.get_overridable_initializers()]
         names = {field.name for field in facts.schema.fields}
         names |= {mask_name(behaviour) for behaviour in facts.schema.behaviours}
@@ -438,14 +432,7 @@ def neighbours_name(*parts: str) -> str:
 
 
 def _pad(values: Any, lengths: np.ndarray) -> np.ndarray:
-    """Return values of rows one after the other as (n_rows, longest, ...), zeros behind them.
-
-    Examples
-    --------
-    >>> _pad(np.array([5, 6, 7]), np.array([1, 2]))
-    array([[5, 0],
-           [6, 7]])
-    """
+    """Return values of rows one after the other as (n_rows, longest, ...), zeros behind them."""
     if isinstance(values, IdLists):
         values = _pad(*values.flatten())
     if values.dtype == np.float64:

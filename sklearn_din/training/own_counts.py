@@ -24,10 +24,8 @@ LITTLE = 0.4  # of that, with the label before; of a price or a score all of it
 def find_own_counts(X: EncodedFeatures, clicks: np.ndarray) -> Iterator[Finding]:
     """Yield a finding for each column that counts the row's own label among earlier ones.
 
-    Since the row before of the same user, item or pair of them, such a column changes with the
-    row's own label, and has nothing to do with the label before. A count of earlier rows changes
-    with the label before; a score or a price, which is high where the row is clicked, falls after a
-    row that was.
+    Since the row before of the same user, item or pair, it changes with the row's own label and not
+    with the label before; an honest count does the reverse, a score or a price falls after a click.
     """
     if X.times is None or len(X) <= MIN_PAIRS:
         return
