@@ -137,17 +137,22 @@ def test_what_was_posted_is_what_is_remembered_and_forgotten(served, tmp_path):
 
 def test_levels_are_made_anew_once_for_all_that_wait_and_only_where_rows_go(served, monkeypatch):
     state = state_of(served)
-    cleared, levels = [], state.answers.levels
-    monkeypatch.setattr(levels, "clear", lambda: cleared.append(1) or type(levels).clear(levels))
+    made_anew, read = [], state.posts._read
+
+    def count(rows, *, joins=True):
+        made_anew.extend([1] * (not joins))
+        read(rows, joins=joins)
+
+    monkeypatch.setattr(state.posts, "_read", count)
     newest = state.answers.histories.moments
     time = newest.show(newest.newest)
     post(state, *({"user": user, "item": "a", "time": time} for user in range(900, 920)))
     with pytest.warns(UserWarning, match="files that are served"):
         outcomes = state._commit([(None, state.forget, (user,)) for user in ("12345", "3")])
     assert [type(error).__name__ for _, error in outcomes] == ["UnknownError", "NoneType"]
-    assert cleared == []
+    assert made_anew == []
     state._commit([(None, state.forget, (str(user),)) for user in range(900, 920)])
-    assert cleared == [1]
+    assert made_anew == [1]
     state.close()
 
 
