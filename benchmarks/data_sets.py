@@ -10,10 +10,12 @@ import numpy as np
 import pandas as pd
 
 from benchmarks import made_logs, workloads
+from benchmarks.market_log import make_market_log
 from sklearn_din import attach_aggregates, attach_history
 from sklearn_din.datasets import make_click_log
 
 OPTIONS = ("n_items", "n_categories", "mean_length", "interest_strength", "recency")
+MARKET_ROWS = 55_000
 CLICK_LOGS = {
     "few items, long, strong": (500, 20, 40, 2.0, None),
     "few items, short, weak": (500, 20, 10, 0.5, None),
@@ -21,6 +23,23 @@ CLICK_LOGS = {
     "many items, long, weak": (20_000, 500, 40, 0.5, None),
     "recent interest": (1000, 50, 30, 2.0, 2.0),
 }
+
+
+def _market(*, seed, **options):
+    """Return a market log as a workload: of twelve days the last tenth is to stop by, two test."""
+    log = make_market_log(random_state=seed, n_impressions=MARKET_ROWS, **options)
+    columns = ["item", "category", "action"]
+    events = log.events.assign(action=log.events["action"].factorize(sort=True)[0])
+    X = attach_history(log.impressions, events, user="user", time="time", columns=columns)
+    rows = workloads.rows_of(X, log.y, log.probability, columns)
+    rows["time"] = rows["time"] // 10**9
+    n_train = (~log.is_test).sum()
+    part = np.searchsorted([0.9 * n_train, n_train], np.arange(len(X)), side="right")
+    return workloads._workload(
+        "market", rows, part, columns[:2], 50, False, split="time", alone=columns[2:]
+    )
+
+
 REAL = {
     "e-shop by session, uniform": workloads.eshop,
     "e-shop by session, popularity": partial(workloads.eshop, negatives="popularity"),
@@ -46,6 +65,11 @@ MADE = {
     "matches": made_logs.matches,
     "matches, differences": partial(made_logs.matches, by="differences"),
 }
+OF_DEFAULT_FIT = {
+    "market, 2 %": partial(_market, base_rate=0.02),
+    "MovieLens by time, all attached": partial(workloads.movielens, cap=1_000),
+    "answers, all attached": partial(made_logs.answers, n_users=800, mean_length=300, cap=1_000),
+}
 DATA_SETS = [*REAL, *(f"click log: {name}" for name in CLICK_LOGS), *MADE]
 
 
@@ -53,7 +77,7 @@ def data_set(name, seed):
     """Return a workload (``workloads.py``); a click log also holds its truth in the test part."""
     if name.startswith("click log: "):
         return _click_log(name.removeprefix("click log: "), seed)
-    make = (REAL | MADE)[name]
+    make = (REAL | MADE | OF_DEFAULT_FIT)[name]
     workload = make(seed=seed)
     if name.endswith(", means"):
         _add_means(workload, make(seed=seed, hide_unseen=False))

@@ -23,14 +23,13 @@ SETS += ["turning catalogue, 20 %", "turning catalogue, 60 %", "e-shop by time, 
 SETS += ["repetition tires", "long baskets", "long baskets, last events", "offers"]
 SETS += ["offers, 100 of them", "answers"]
 SETS += ["click log: many items, short, strong"]
-ALL = ", all attached"  # up to 1,000 events, of `benchmarks.lengths`
-SETS += [f"{name}{ALL}" for name in ("MovieLens by time", "answers", "clicks")]
+SETS += ["MovieLens by time, all attached", "answers, all attached"]  # up to 1,000 events
 MEASURES = ["auc", "gauc", "loss"]
 
 
 def frames_of(name, seed):
     """Training rows, labels, test rows, labels, users; the encoder's parameters."""
-    from benchmarks import lengths, quality, tomorrow
+    from benchmarks import quality
     from benchmarks.data_sets import data_set
     from sklearn_din import HistorySequenceEncoder
     from tests.real_data import real_data_folder
@@ -40,10 +39,7 @@ def frames_of(name, seed):
         y, is_test = X.pop("label").to_numpy(), X.pop("part").to_numpy() == "test"
         encoder = {"user": "user", "time": "time"}
         return X[~is_test], y[~is_test], X[is_test], y[is_test], X["user"][is_test], encoder
-    if name.endswith(ALL):
-        workload = lengths.SETS[name.removesuffix(ALL)](cap=lengths.LONGEST, seed=seed)
-    else:
-        workload = tomorrow.market(seed=seed) if name.startswith("market") else data_set(name, seed)
+    workload = data_set(name, seed)
     X, y = quality.frame_of(workload, "train", "valid")
     rows, labels = quality.frame_of(workload, "test")
     encoder = quality.encoder_of(workload).get_params().items()  # the commit may lack some of them

@@ -4,6 +4,8 @@
 are the lines of ``raise`` and of warnings; comments count as blank. Below stand what the core can
 reach by imports and by names (``import_module("...")``), what one fit and predict loads, and the
 files that CONTRIBUTING.md's nine steps name; C++, JavaScript, CSS and HTML are counted apart.
+``python -m benchmarks.house COMMIT`` prints the ledger since a commit: lines of Python added and
+taken by each later one, in the library, the tests and the benchmarks, and their sums.
 """
 
 import ast
@@ -18,6 +20,8 @@ from benchmarks.tables import print_table
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "sklearn_din"
 FILES = {path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py")}
+MOST_LINES = 38_286  # of the library: a test fails beyond; a commit that moves it says why
+WINGS = ("sklearn_din", "tests", "benchmarks")
 KINDS = ("code", "checks", "imports", "docstrings", "blank")
 MAP_ROW = r"^\|([^|\n]*)\|[^|\n]*\| `([\w/]+\.py)` \|"
 CORE = ("transformers", "estimator", "regressor", "saving", "metrics", "model_selection")
@@ -115,12 +119,50 @@ def files_of_one_fit():
     return {Path(name).relative_to(PACKAGE).as_posix() for name in child.stdout.split()}
 
 
+def count_library():
+    """Return the lines of the library, as ``wc -l`` counts them."""
+    return sum((PACKAGE / file).read_text("utf-8").count("\n") for file in FILES)
+
+
+def print_ledger(commit):
+    """Print what each commit since then added to and took from the wings of the house."""
+    command = [
+        "git",
+        "log",
+        "--reverse",
+        "--format=%h %s",
+        "--numstat",
+        f"{commit}..",
+        "--",
+        "*.py",
+    ]
+    log = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    sums, rows = Counter(), []
+    for line in log.splitlines():
+        added, _, rest = line.partition("\t")
+        taken, _, path = rest.partition("\t")
+        wing = path.partition("/")[0]
+        if not rest and line:
+            rows.append((line[:80], Counter()))
+        elif wing in WINGS:
+            change = {(wing, "+"): int(added), (wing, "-"): int(taken)}
+            rows[-1][1].update(change)
+            sums.update(change)
+    columns = [(wing, sign) for wing in WINGS for sign in "+-"]
+    cells = [[name, *(str(own[c]) for c in columns)] for name, own in [*rows, ("all", sums)]]
+    print_table(["commit", *(f"{wing} {sign}" for wing, sign in columns)], cells)
+    print(f"the library has {count_library():,} lines, at most {MOST_LINES:,} are agreed on")
+
+
 def sum_lines(files):
     """Count the lines of some files of the package by kind."""
     return sum((kinds_of_lines((PACKAGE / file).read_text("utf-8")) for file in files), Counter())
 
 
 def main():
+    if sys.argv[1:]:
+        print_ledger(sys.argv[1])
+        return
     text, part, files_of = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"), "", {}
     for first, file in re.findall(MAP_ROW, text, re.M):
         part = first.strip() or part

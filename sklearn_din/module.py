@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
+from sklearn_din.features.number_ends import Ranges
 from sklearn_din.features.schema import Behaviour, Schema
 from sklearn_din.network.batch import EVENTS_PER_PART, Batch, is_host
 from sklearn_din.network.embeddings import FieldEmbeddings
@@ -33,11 +34,9 @@ _process = os.getpid()  # in which torch may use threads
 
 
 def compute_alone_if_forked() -> None:
-    """Set torch to one thread where this process was forked from the one that loaded this file.
+    """Set torch to one thread in a forked process, which has OpenMP's locks without the threads.
 
-    A forked child inherits the locks of OpenMP's threads, not the threads: a product that is split
-    among several would wait for ever. Nothing else in a child is changed, and a child that runs no
-    network of ours keeps its threads.
+    A product that is split among several would wait for ever; a child without a network keeps its.
     """
     global _process
     if os.getpid() != _process:
@@ -78,9 +77,9 @@ class DIN(nn.Module):
     - If there are ids, each training step replaces 15 % of the numbers by zero, their average, and
       all bins of a number together with it.
 
-    Bags, which are behaviours without a candidate, are summed in both networks. If ids have fixed
-    vectors (``vectors`` of the encoder), an embedding is the sum of the id's own row and a
-    learned projection of its vector.
+    Bags, which are behaviours without a candidate, are summed in both networks, and numbers end
+    where training's did (``ranges``). If ids have fixed vectors (``vectors`` of the encoder), an
+    embedding is the sum of the id's own row and a learned projection of its vector.
 
     If training rows have positions, each position has a learned favour that is added to the
     logit, minus the average favour, like the shallow tower of Zhao et al. (RecSys 2019). Rows
@@ -91,27 +90,22 @@ class DIN(nn.Module):
     schema : Schema
         Fields and behaviours of the encoded impressions, from the encoder.
     embedding_dim : int or dict of str to int, default=16
-        Width of all embeddings, or a width for each vocabulary. Wider embeddings represent more
-        about frequent ids; time and memory grow in proportion.
+        Width of all embeddings, or a width for each vocabulary.
     pooling : {"attention", "sum", "mean", "max"}, default="attention"
-        How the events of a history are combined into one vector. Only "attention" depends on the
-        candidate. "sum" with ``interest="paper"`` is the paper's base model.
+        How the events of a history are combined into one vector.
     interest : {"paper", "extended"}, default="extended"
         The published network, or the additional inputs listed above.
     attention_units : tuple of int, default=(64, 16)
         Width of each hidden layer of the activation unit.
     attention_activation : {"prelu", "dice", "relu", "sigmoid"}, default="prelu"
-        Activation function of each hidden layer of the activation unit. "prelu" and "sigmoid"
-        are the fastest: native code computes them.
+        Its activation function. "prelu" and "sigmoid" are the fastest: native code computes them.
     attention_normalization : {"auto", None, "sqrt", "softmax"}, default="auto"
-        What the weighted sum of a history is divided by: None for nothing, as in the paper,
-        "sqrt" for the square root of the history's length; "softmax" makes the weights sum to
-        one. "auto" is None if ``interest="paper"`` and "sqrt" if "extended".
+        What the weighted sum of a history is divided by. "auto" is None if ``interest="paper"`` and
+        "sqrt" if "extended".
     hidden_units : tuple of int, default=(200, 80)
         Width of each hidden layer of the MLP.
     activation : {"prelu", "dice", "relu"}, default="prelu"
-        Activation function of each hidden layer of the MLP. "prelu" without dropout is the
-        fastest: native code computes it.
+        Its activation function. "prelu" without dropout is the fastest.
     dropout : float, default=0.0
         Fraction of the MLP's activations that each training step sets to zero.
     after : tuple of int or None, default=(None,)
@@ -124,6 +118,8 @@ class DIN(nn.Module):
     bins : dict of str to tuple, default=None
         Start, end and average of each bin of some numbers, which training finds in its rows
         (``network/number_bins.py``). Ignored if ``interest="paper"``.
+    ranges : dict of str to tuple, default=None
+        How far training rows reach on either side, by number (``features/number_ends.py``).
 
     Examples
     --------
@@ -131,6 +127,27 @@ class DIN(nn.Module):
     >>> network = DIN(Schema((Field("price", "numeric"), Field("item", "categorical", "item", 9))))
     >>> sum(parameter.numel() for parameter in network.parameters())
     19907
+
+    The published network on one behaviour, padded, in plain torch:
+
+    >>> from sklearn_din.features import Behaviour, EncodedFeatures, Ragged
+    >>> from sklearn_din.network.batch import Batch
+    >>> fields = Field("item", "categorical", "item", 9), Field("past", "history", "item", 9)
+    >>> clicks = Behaviour("past", ("past",), ("item",), max_length=3)
+    >>> network = DIN(Schema(fields, (clicks,)), interest="paper")
+    >>> past, item = torch.tensor([[4, 7, 4], [5, 0, 0]]), torch.tensor([4, 6])  # 0 is padding
+    >>> e, q = (network.embeddings.weight("item")[ids] for ids in (past, item))
+    >>> unit = network.interests[0].unit
+    >>> unit = nn.Sequential(unit.first, unit.first_activation, *unit.rest, unit.last)
+    >>> q_of_e = q[:, None].expand_as(e)
+    >>> a = unit(torch.cat([q_of_e, e, q_of_e - e, q_of_e * e], dim=2))  # not normalized
+    >>> interest = ((past > 0)[..., None] * a * e).sum(1)
+    >>> logits = network.output(network.mlp(torch.cat([q, interest], dim=1))).squeeze(1)
+    >>> events, lengths = past[past > 0].int().numpy(), (past > 0).sum(1).int().numpy()
+    >>> ragged = Ragged.from_lengths({"past": events}, lengths)
+    >>> X = EncodedFeatures(network.schema, {"item": item.int().numpy()}, {("past",): ragged})
+    >>> torch.allclose(network(Batch(X)), logits)
+    True
     """
 
     def __init__(
@@ -149,6 +166,7 @@ class DIN(nn.Module):
         after: tuple[int | None, ...] = (None,),
         position_shares: tuple[float, ...] = (),
         bins: Bins | None = None,
+        ranges: Ranges | None = None,
     ) -> None:
         from sklearn_din.utils.validation import check_choice  # and pandas
 
@@ -169,9 +187,12 @@ class DIN(nn.Module):
             "after": tuple(after),
             "position_shares": tuple(position_shares),
             "bins": dict(bins or {}) if self.extended else {},
+            "ranges": dict(ranges or {}),
         }
         self.of_numbers = schema.names("numeric")  # fields, in order
-        self.bins = NumberBins(self.of_numbers, bins) if bins and self.extended else None
+        self.bins = NumberBins(
+            self.of_numbers, bins if bins and self.extended else {}, ranges or {}
+        )
         self.of_ids = schema.names("categorical", "list")
         self.embeddings = FieldEmbeddings(schema, embedding_dim, scale=INITIAL_SCALE[interest])
         self.interests = nn.ModuleList(map(self._make_interest, schema.behaviours))
@@ -181,6 +202,12 @@ class DIN(nn.Module):
         self.output = LabelLogits(n_hidden, after) if n_labels > 1 else nn.Linear(n_hidden, 1)
         if position_shares:
             self.favours = nn.Parameter(torch.zeros(len(position_shares), n_labels))
+
+    def widen(self, ranges: Ranges) -> None:
+        """Let numbers go as far as other ranges say."""
+        options: dict[str, Any] = self.options | {"ranges": dict(ranges)}
+        bins = NumberBins(self.of_numbers, options["bins"], ranges)
+        self.bins, self.options = bins.to(self.bins.starts.device), options
 
     def _make_interest(self, behaviour: Behaviour) -> Interest:
         options: dict[str, Any] = self.options
@@ -217,16 +244,13 @@ class DIN(nn.Module):
     def mlp_inputs(self) -> dict[str | tuple[str, ...], int]:
         """The MLP's inputs in their order: columns of a field, or of a behaviour's histories."""
         return {
-            **{name: self.bins.widths[name] if self.bins else 1 for name in self.of_numbers},
+            **{name: self.bins.widths[name] for name in self.of_numbers},
             **{name: self.embeddings.width(name) for name in self.of_ids},
             **{part.behaviour.histories: part.n_outputs for part in self.interest_modules},
         }
 
     def forward(self, batch: Batch) -> Tensor:
-        """One logit per impression of the batch; of several labels one for each.
-
-        logits : (n_rows,) or (n_rows, n_labels)
-        """
+        """One logit per impression, (n_rows,), or one for each label, (n_rows, n_labels)."""
         compute_alone_if_forked()
         if batch.shared:  # the native code alone computes a shared history once
             whole, device = Batch(batch.X), batch.numbers.device
@@ -264,10 +288,7 @@ class DIN(nn.Module):
 
     @torch.no_grad()
     def attention(self, batch: Batch) -> dict[tuple[str, ...], Tensor]:
-        """Factor of each event in its impression's interest, by the histories of each behaviour.
-
-        factors : (n_events,) each
-        """
+        """Factor of each event in its interest, (n_events,), by the histories of each behaviour."""
         compute_alone_if_forked()
         embeddings = self.embeddings(batch.ids, vectors=batch.vectors, lists=batch.lists)
         return {
@@ -285,16 +306,13 @@ class DIN(nn.Module):
         Unlike the paper: an id's embedding knows the labels of its training rows, and an exact
         number tells which of them this row is. The others are not scaled up, as dropout would.
         """
-        inputs = self.bins(batch.numbers) if self.bins else batch.numbers
-        hides = self.training and self.extended and bool(self.embeddings.tables)
-        if not hides or batch.numbers.ndim == 1:  # there are none
+        inputs = self.bins(batch.numbers)
+        if not (self.training and self.extended and self.embeddings.tables):
             return inputs
         n_numbers = batch.numbers.shape[1]  # drawn for all rows of a joint batch by each process
         drawn = batch.numbers.new_empty(batch.n_joint_rows, n_numbers).uniform_()
         is_shown = batch.own_rows(drawn).ge_(NUMBERS_HIDDEN)
-        if self.bins:
-            is_shown = is_shown.index_select(1, self.bins.columns)
-        return is_shown.mul_(inputs)
+        return is_shown.index_select(1, self.bins.columns).mul_(inputs)
 
     def _queries_and_keys(
         self, behaviour: Behaviour, embeddings: dict[str, Tensor], batch: Batch

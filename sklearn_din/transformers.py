@@ -347,13 +347,14 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
         -------
         DataFrame
             One row per column (the index): ``kind`` as in ``schema_``; the fractions of values
-            that are ``unknown`` (not in the vocabulary), ``missing``, and of histories that are
-            ``empty``, and the mean ``length`` of histories of single values, each next to its
-            value ``_at_fit``; and ``shift``, the population stability index: ``sum (p - q) log(p
-            / q)`` over bins, p at fit and q now, with half a value added to each. Bins are the 19
-            most frequent ids and all other known ones, or the nine deciles of the numbers and the
-            ten intervals between them (for a history: of each row's newest event). Below .1 there
-            is little change, above .25 a large one; with n rows, chance alone gives about 20 / n.
+            that are ``unknown`` (not in the vocabulary), ``missing``, of histories ``empty``, and
+            of numbers ``beyond`` where a network reads all as one (by a sample of the rows of fit);
+            the mean ``length`` of histories of single values; each next to its value ``_at_fit``.
+            ``shift`` is the population stability index, ``sum (p - q) log(p / q)`` over bins, p at
+            fit and q now, with half a value added to each. Bins are the 19 most frequent ids and
+            all other known ones, or the nine deciles of the numbers and the ten intervals between
+            them (of a history's newest events). Below .1 there is little change, above .25 a large
+            one; with n rows, chance alone gives about 20 / n.
             NaN where a figure has no meaning.
 
         Notes

@@ -18,7 +18,7 @@ from tests.tables import FORMS, read_in_pieces
 SLOW = {
     "calibrated concurrency device distributed docs ecosystem engines encoding_together faults": "",
     "connections hostile_frames importance imports interruptions page row_memory shown store": "",
-    "pipeline release report scan_logs scan_training": "",
+    "pipeline release report scan_logs scan_training told_again": "",
     "abilities": "a_model_that_is_kept_between_updates_learns_the_same",
     "aggregates": "aggregates_equal_those_of_a_plain_loop "
     "levels_of_all_ids_and_of_pairs_with_the_user",
@@ -26,7 +26,8 @@ SLOW = {
     "ctrl_c_at_any_line_leaves_a_folder_to_go_on_in five_kills_and_the_same_bits",
     "estimator": "it_learns_whether_the_candidates_category_is_in_the_history",
     "explain": "leaving_out_equals_dropping_the_event_from_the_frame",
-    "few_labels": "rare_labels_that_say_nothing_end_at_the_base_rate",
+    "few_labels": "rare_labels_that_say_nothing_end_at_the_base_rate "
+    "some_tens_of_rows_that_say_nothing_end_near_the_base_rate_with_a_memory_too",
     "growth": "two_passes_equal_one_pass_and_one_more "
     "an_update_leaves_its_model_as_if_nothing_had_been",
     "main": "the_embedded_log_gives_a_table_beside_the_ceiling_and_a_picture "
@@ -40,6 +41,7 @@ SLOW = {
     "neighbours": "numbers_are_those_of_plain_loops",
     "net": "an_epoch_is_an_epoch_for_callbacks_and_has_up_to_four_checks "
     "early_stopping_may_stop_within_an_epoch",
+    "number_ends": "coin_flips_stay_near_their_rate_whatever_the_price",
     "onnx_model": "the_example_serves neither_torch_nor_skops_is_loaded_to_answer",
     "positions": "items_of_one_relevance_are_alike_wherever_they_are_shown",
     "ranking": "older_events_of_a_candidate_count_as_in_each_pair_alone "

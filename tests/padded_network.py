@@ -129,13 +129,16 @@ def interest_outputs(interest, embed, arrays, schema):
 
 
 def numbers_and_bins(network, arrays):
-    """Each number as far as twice beyond its bins, and what has come through of each bin."""
-    inputs = []
-    for name in network.schema.names("numeric"):
+    """Each number as far as its range reaches twice, counts once, and what it has of each bin."""
+    inputs, names = [], network.schema.names("numeric")
+    for name in names:
         bins = network.options["bins"].get(name, ())
         values = arrays[name].numpy()
-        reach = bins[-1][1] - bins[0][0] if bins else np.inf
-        least, most = (bins[0][0] - reach, bins[-1][1] + reach) if bins else (-np.inf, np.inf)
+        low, high = network.options["ranges"].get(name, (-np.inf, np.inf))
+        key = name.removesuffix("_count")
+        is_count = key != name and {f"{key}_rate", f"{key}_elapsed"} <= {*names}
+        reach = 0 if is_count or np.isinf(high) else high - low
+        least, most = low - reach, high + reach
         own = [np.minimum(np.maximum(values, least), most)]
         own += [np.interp(values, [start, end], [0, 1]) - mean for start, end, mean in bins]
         inputs.append(torch.tensor(np.stack(own, axis=1), dtype=torch.float32))

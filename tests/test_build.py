@@ -86,7 +86,7 @@ def test_a_failed_compilation_says_why_in_the_summary(compiler, hook, monkeypatc
     model = DINClassifier(max_epochs=1, random_state=0).fit(X, make_labels(X))
     monkeypatch.setattr(logits, "load_library", lambda: None)
     monkeypatch.setenv(structures.WHICH, str(Path(file).with_name("din.dylib")))
-    cure = 'then run "python -m sklearn_din.native.build": fits take about half the time'
+    cure = 'then run "python -m sklearn_din.native.build": fits take about a quarter of the time'
     said = f"computed by: torch (the native code could not be compiled or loaded: {why}. Solve that"
     assert f"{said}, {cure})" in model.summary()
     compiler("REFUSES", "")

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sklearn_din import attach_history
+from sklearn_din import HistoryBuilder, attach_aggregates, attach_history
 from sklearn_din.logs.clocks import note_clocks
 from tests.tables import as_scan, said
 
@@ -85,3 +85,75 @@ def test_dates_of_polars_of_files_and_of_a_misread_unit(kind, tmp_path):
 )
 def test_clocks_that_agree_or_cannot_be_told_say_nothing(pair):
     assert note_clocks(*pair) is None
+
+
+def make_outcomes(n_rows=2_000, seed=0):
+    """Rows by seconds of users who come back to their items, and what came of them."""
+    rng = np.random.RandomState(seed)
+    days, start = rng.randint(90, size=n_rows), pd.Timestamp("2024-01-01")
+    seconds = np.sort(days * 86_400 + rng.randint(8 * 3600, 22 * 3600, size=n_rows))
+    names = {"user": rng.randint(60, size=n_rows), "item": rng.randint(12, size=n_rows)}
+    rows = pd.DataFrame({**names, "time": start + pd.to_timedelta(seconds, unit="s")})
+    return rows, rng.randint(2, size=n_rows)
+
+
+def tell(rows, told, y, way, known=None, some=np.True_):
+    """What is said where the later half of some rows is asked by outcomes with their own times."""
+    late, columns = rows["time"] > rows["time"].iloc[len(rows) // 2], ["user", "item", "time"]
+
+    def call():
+        if way == "attached":
+            log = told.assign(label=y)[some & (y >= 0)]
+            options = {"time": "time", "aggregates": "levels", "user": "user", "label": "label"}
+            attach_aggregates(rows[columns], log, known=known, **options)
+            return
+        names = {"user": "user", "time": "time", "columns": ["item"], "events": "all"}
+        memory = HistoryBuilder(**names, levels="auto", known=known)
+        memory.fit(rows[~late].assign(known=rows["time"]) if known else rows[~late], y[~late])
+        memory.partial_fit(told[late & some], y[late & some])
+        memory.transform(rows.loc[late, columns])
+
+    return said(call, filename=__file__)[0]
+
+
+@pytest.mark.parametrize("way", ["attached", "remembered"])
+@pytest.mark.parametrize("early", ["5s", "2h", "dates"])
+def test_outcomes_told_by_an_early_clock_are_said_and_the_advice_works(way, early):
+    rows, y = make_outcomes()
+    told = rows.assign(time=rows["time"] - pd.Timedelta("5s" if early == "dates" else early))
+    if early == "dates":
+        told = rows.assign(time=rows["time"].dt.normalize())
+        message = tell(rows, told, y, way)[0]
+        assert "are whole days, those of" in message
+        assert "what happened later in the same one counts as the past" in message
+        return
+    (message,) = tell(rows, told, y, way)
+    assert "of the same user and columns that was told pd.Timedelta" in message
+    assert "what came of each row counts as its past" in message
+    told["time"] += eval(message.split(" to 'time'")[0].split("Add ")[1])
+    assert tell(rows, told, y, way) == []
+    numbers = rows.assign(time=np.arange(len(rows)) * 7.5)
+    (message,) = tell(numbers, numbers.assign(time=numbers["time"] - 0.25), y, way)
+    assert message.endswith("Add 0.25 to 'time' of what is told.")
+
+
+@pytest.mark.parametrize("way", ["attached", "remembered"])
+@pytest.mark.parametrize("what", ["all", "twice", "again", "clicks", "some", "late"])
+def test_honest_twins_are_not_said(way, what):
+    """Rows logged twice, tried again at once, of people who come back each day, told in part."""
+    rows, y = make_outcomes()
+    times = rows["time"]
+    if what in ("twice", "again"):
+        some = np.arange(len(rows)) % (1 if what == "twice" else 10) == 0
+        rows = pd.concat([rows, rows[some].assign(time=times[some] + pd.Timedelta("2s"))])
+        y = np.append(y, y[some])
+    elif what == "late":  # each comes back after a day; what came of it was known later
+        rows = pd.concat([rows, rows.assign(time=times + pd.Timedelta("1D"))])
+        y = np.append(y, 1 - y)
+    order = np.argsort(rows["time"], kind="stable")
+    rows, y, known = rows.iloc[order].reset_index(drop=True), y[order], None
+    told = rows.copy()
+    if what == "late":
+        known, told = "known", rows.assign(known=rows["time"] + pd.Timedelta("3h"))
+    some = {"clicks": y == 1, "some": np.arange(len(y)) % 2 == 0}.get(what, y >= 0)
+    assert tell(rows, told, y, way, known, some) == []

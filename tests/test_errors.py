@@ -399,7 +399,7 @@ AGE = "max_age must be (positive|a duration such as '30D' .*), got '?"
 
 @refuses(
     ((CLICKS.to_dict(), CLICKS), "impressions must be a pandas, polars or Arrow frame, got dict. "
-     "Wrap an array or a dict in", TypeError),
+     "What takes frames stands before the encoder .*; wrap an array or a dict in", TypeError),
     ((CLICKS, CLICKS.to_numpy()), "events must be a pandas, polars or Arrow frame, got nd",
      TypeError),
     ((CLICKS, pl.from_pandas(CLICKS).lazy()), r"^events must be a frame in memory, got the lazy "

@@ -40,7 +40,7 @@ def fitted_classifier(X=None, **parameters):
     classifier.fit(X, np.arange(len(X)) % 2)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
-        for tensor in [*classifier.module_.parameters(), *classifier.module_.buffers()]:
+        for tensor in classifier.module_.state_dict().values():
             tensor += 0.3 * torch.rand(tensor.shape, generator=generator)
     return classifier
 

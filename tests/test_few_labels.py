@@ -7,8 +7,15 @@ import pandas as pd
 import pytest
 from sklearn.metrics import log_loss
 from sklearn.model_selection import GroupKFold, StratifiedKFold
+from sklearn.pipeline import make_pipeline
 
-from sklearn_din import Checkpoint, DINClassifier, HistorySequenceEncoder, TimeSplit
+from sklearn_din import (
+    Checkpoint,
+    DINClassifier,
+    HistoryBuilder,
+    HistorySequenceEncoder,
+    TimeSplit,
+)
 from sklearn_din.training import few_labels, rows
 from sklearn_din.training.copies import find_originals
 from sklearn_din.training.validation import split_rows
@@ -138,6 +145,22 @@ def test_rare_labels_that_say_nothing_end_at_the_base_rate():
         losses.append(log_loss(y[400:], p))
         base.append(log_loss(y[400:], np.full(400, y[:400].mean())))
     assert np.mean(losses) < np.mean(base) + 0.002
+
+
+def test_some_tens_of_rows_that_say_nothing_end_near_the_base_rate_with_a_memory_too():
+    excess = []
+    for seed in range(4):
+        chance, n_rows = np.random.RandomState(seed), 30 + 15 * seed
+        frame = pd.DataFrame({"user": chance.randint(20, size=n_rows + 300)})
+        frame["item"], frame["time"] = chance.randint(30, size=len(frame)), np.arange(len(frame))
+        y = (chance.rand(len(frame)) < 0.3).astype(int)
+        memory = HistoryBuilder(user="user", time="time", columns=["item"], levels="auto")
+        encoder = HistorySequenceEncoder(user="user", time="time")
+        model = make_pipeline(memory, encoder, DINClassifier(random_state=0))
+        p = model.fit(frame[:n_rows], y[:n_rows]).predict_proba(frame[n_rows:])[:, 1]
+        base = np.full(300, y[:n_rows].mean())
+        excess.append(log_loss(y[n_rows:], p) - log_loss(y[n_rows:], base))
+    assert np.mean(excess) < 0.05
 
 
 def plain_originals(frame, y):

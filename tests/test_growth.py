@@ -22,6 +22,7 @@ from sklearn_din.encoding.vocabulary import IdRules, Vocabulary
 from sklearn_din.features import EncodedFeatures, Schema
 from sklearn_din.training import batches, growth
 from sklearn_din.training.inputs import check_inputs
+from sklearn_din.utils.scan import Scan
 from tests.callbacks import On
 from tests.click_frames import as_lists
 from tests.encoded_impressions import make_impressions, make_labels, weights_of
@@ -439,14 +440,23 @@ def test_steps_without_partial_fit_only_transform(frame, later, y):
     [("fitted", "scan"), *product(["fitted", "with_builder"], ["frame", "polars"])],
     indirect=["as_form"],
 )
-def test_a_column_that_is_new_is_refused(what, as_form, request, frame, y):
+def test_a_column_that_is_new_is_left_out_and_said_and_no_step_takes_it(
+    what, as_form, request, frame, y
+):
     later = as_form(as_lists(frame.assign(brand="red", score=0.5)))
     model = request.getfixturevalue(what)
     message = r"columns \['brand', 'score'\] were not there at fit: .* leave them out of X"
     with pytest.raises(ValueError, match=message):
-        update(model, later, y)
-    with pytest.raises(ValueError, match=message):
         model[0].partial_fit(later, y)
+    if isinstance(later, Scan):
+        with pytest.raises(ValueError, match=message):
+            update(model, later, y)
+        return
+    with pytest.warns(UserWarning, match=r"columns \['brand'\] were .* and are left out"):
+        newer = update(model, later, y)  # score is read_events' own
+    plain = as_form(as_lists(frame))
+    expected = update(model, plain, y).predict_proba(plain)
+    np.testing.assert_array_equal(newer.predict_proba(plain), expected)
 
 
 @pytest.mark.parametrize("make", [pd.DataFrame, lambda X: pl.from_pandas(as_lists(X))])

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import sklearn_din
+from benchmarks import house
 from sklearn_din.utils import extras
 from tests.conftest import SLOW
 
@@ -81,7 +82,6 @@ def test_the_core_imports_no_extra():
     for part, wanted in ALLOWED.items():
         assert part in EXTRAS or not wanted & EXTRAS, part
     asked = re.findall(r'import_module\("sklearn_din\.(\w+)\.(\w+)"\)', "".join(map(_read, FILES)))
-    assert asked
     for part, file in asked:
         assert part in EXTRAS
         assert f"{part}/{file}.py" in FILES
@@ -105,6 +105,10 @@ def test_the_package_names_what_it_offers():
     assert all(getattr(sklearn_din, name) is not None for name in sklearn_din.__all__)
     with pytest.raises(AttributeError, match="no attribute 'HistoryEncoder'"):
         _ = sklearn_din.HistoryEncoder
+
+
+def test_the_library_is_no_larger_than_was_agreed():
+    assert house.count_library() <= house.MOST_LINES
 
 
 def test_the_map_refuses_what_it_should():

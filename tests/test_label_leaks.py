@@ -253,3 +253,39 @@ def test_an_order_of_labels_that_makes_the_worse_one_the_click_is_a_warning():
         DINClassifier(max_epochs=1).fit(X, y)
     few = said(lambda: DINClassifier(max_epochs=1).fit(X, y.astype(str)))
     assert not [line for text in few for line in text if "counts as" in line]  # check_estimator's
+
+
+@pytest.mark.parametrize("kind", ["label", "mean", "count"])
+def test_columns_named_like_levels_are_checked_as_any_other(kind):
+    """Honest twin: levels of strictly earlier rows have the same names."""
+    chance = np.random.default_rng(0)
+    user, item = chance.integers(0, 60, 6000), chance.integers(0, 40, 6000)
+    rows = pd.DataFrame({"user": user, "item": item, "time": np.arange(6000)})
+    y = (chance.random(6000) < 0.2 + 0.6 * item / 40).astype(int)
+    log = rows.assign(y=y)
+    names = {"user": "user", "time": "time"}
+    honest = attach_aggregates(rows, log, **names, label="y", aggregates="levels", levels=["item"])
+    histories = {"user": "user", "time": "time", "columns": ["item"]}
+    for is_own in (False, True):
+        X = attach_history(honest, log[y == 1], **histories)
+        if is_own and kind == "label":
+            X["item_rate"] = y + chance.normal(0, 0.01, 6000)
+        elif is_own and kind == "mean":
+            X["item_rate"] = log.groupby("item")["y"].transform("mean")
+        elif is_own:
+            X["item_count"] = log.groupby("user")["y"].cumsum().astype(float)
+        encoded = HistorySequenceEncoder(user="user", time="time").fit_transform(X)
+        said = leaks_said(encoded, y)
+        assert any(line.startswith("item_") for line in said) == is_own, said
+
+
+def test_a_column_whose_name_has_a_space_is_named_once_by_its_whole_name():
+    chance = np.random.default_rng(0)
+    y = chance.integers(0, 2, 6000)
+    rows = pd.DataFrame({"user": chance.integers(0, 60, 6000), "time": np.arange(6000)})
+    frame = rows.assign(item=chance.integers(0, 400, 6000))
+    for name in ("my clicks", "my count"):
+        frame[name] = pd.Series(y).groupby(rows["user"]).cumsum() + chance.normal(0, 0.01, 6000)
+    X = attach_history(frame, frame[y == 1], user="user", time="time", columns=["item"])
+    said = leaks_said(HistorySequenceEncoder(user="user", time="time").fit_transform(X), y)
+    assert [line.partition(" changes")[0] for line in said] == ["my clicks", "my count"]

@@ -1,5 +1,6 @@
 """The command line, on small logs."""
 
+import re
 from decimal import Decimal
 
 import numpy as np
@@ -204,7 +205,7 @@ def test_a_long_tail_of_noise_is_no_triumph_without_a_sentence(run, tmp_path, is
         frame = pd.concat([frame.assign(y=1), *(rows.assign(y=0) for rows in others)])
     frame.to_csv(tmp_path / "log.csv", index=False)
     printed = run("log.csv", *NAMES, *FAST, *(["--label", "y"] if is_labelled else []))
-    table = printed[printed.rindex("AUC   GAUC") :]
+    table = printed[printed.rindex(" GAUC ") :]
     telling = ["clicked by others or not", "shown before or not"][is_labelled]
     assert f"note: the rule '{telling}' alone has an AUC of 0." in printed
     assert float(table.split(f"\n{telling} ")[1].split()[0]) > 0.7
@@ -297,7 +298,8 @@ def test_a_model_of_rows_with_labels_is_saved_with_its_memory(run, clicks, tmp_p
 
 def test_rows_with_labels_are_tested_in_time_and_on_held_out_users(run, clicks, tmp_path):
     clicks.assign(click=np.arange(72) % 5 < 2).to_csv(tmp_path / "log.csv", index=False)
-    printed = run("log.csv", *NAMES, *FAST, "--label", "click", "--output", "scores.csv")
+    options = ["--label", "click", "--split", "time", "user", "--output", "scores.csv"]
+    printed = run("log.csv", *NAMES, *FAST, *options)
     by_time, by_user = printed.split("\nthe last fifth in time:")[1].split("\nheld-out users in 2")
     assert "8 trainings (--epochs 1): base model (sum pooling), DIN and DIN with memory" in printed
     for name in (trivial.LIVE_RATE, f"{trivial.TREES}, live", "DIN with memory, frozen"):
@@ -305,8 +307,8 @@ def test_rows_with_labels_are_tested_in_time_and_on_held_out_users(run, clicks, 
         assert name not in by_user
     assert printed.count("GAUC: mean of each user's own AUC") == 2
     assert len(pd.read_csv(tmp_path / "scores.csv")) == 72
-    options = ["--label", "click", "--split", "time", "--output", "scores.csv"]
-    printed = run("log.csv", *NAMES, *FAST, *options)
+    options = ["--label", "click", "--epochs", "1", "--output", "scores.csv"]
+    printed = run("log.csv", *NAMES, *options)  # by time, where nobody asks for folds
     assert "held-out users" not in printed
     tested = pd.read_csv(tmp_path / "scores.csv")
     assert sorted(tested["t"]) == sorted(clicks["t"].tail(14))  # the last fifth
@@ -332,6 +334,90 @@ def test_trees_see_what_the_training_rows_say_before_each_row(clicks, tmp_path):
     )
     assert live[test[0]] == other[test[0]] == said[test[0]]  # nothing came before it
     assert (live[test] != other[test]).mean() > 0.5
+
+
+def test_a_log_without_names_lists_its_columns_with_a_guess(refused, clicks, tmp_path):
+    names = {"u": "visitor_id", "i": "Product", "t": "date_added"}
+    clicks.rename(columns=names).to_csv(tmp_path / "own.csv", index=False, sep=";")
+    assert refused("own.csv", "--item", "c") == (
+        "a log needs --user, --item and --time: the names of its columns. own.csv has "
+        "['visitor_id', 'Product', 'c', 'date_added', 'device']; perhaps --user 'visitor_id' "
+        "--item 'c' --time 'date_added'."
+    )
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # that nothing was found to learn
+def test_a_log_of_clicks_ranks_what_was_clicked_later_and_says_how_many_rows_are_copies(
+    run, clicks, tmp_path
+):
+    pd.concat([clicks, clicks.head(7)]).to_csv(tmp_path / "log.csv", index=False)
+    printed = run("log.csv", *NAMES, "--epochs", "1")
+    assert "note: 7 of 79 rows are exact copies of an earlier one" in printed
+    assert "\nthe last fifth in time:\n" in printed
+    assert re.search(r"\n +NDCG@10 +recall@10 +AUC", printed)
+    own = study_of(tmp_path / "log.csv")
+    ((train, test),) = results.make_folds(own, "time", 2)
+    model = results.make_model(own.roles, {"max_epochs": 1, "random_state": 0}, order="time")
+    model.fit(own.X.iloc[train], own.y[train])
+    ranked = results.rank_later_clicks(own, "DIN", model, train, test)
+    before, later = (own.X.iloc[part][own.y[part] == 1] for part in (train, test))
+    popular = before["i"].value_counts()
+    ndcg = []
+    for _, items in later.groupby("u")["i"]:  # by a loop over the users
+        place = popular.rank(ascending=False)
+        gains = sum(
+            (items.unique() == item).any() / np.log2(1 + place[item])
+            for item in popular.index
+            if place[item] <= 10
+        )
+        ndcg.append(gains / sum(1 / np.log2(2 + n) for n in range(min(10, items.nunique()))))
+    assert ranked["popularity"]["ndcg"] == pytest.approx(np.mean(ndcg), abs=0.15)  # of ties
+    assert 0 < ranked["DIN"]["recall"] <= 1
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # of few labels
+def test_what_an_opponent_or_a_score_cannot_compute_costs_its_own_cells_alone(
+    run, tmp_path, monkeypatch
+):
+    chance = np.random.RandomState(0)
+    frame = pd.DataFrame({"u": np.arange(400), "i": chance.randint(30, size=400)})
+    frame["t"], frame["click"] = np.arange(400), chance.rand(400) < 0.3  # each user comes once
+    frame.to_csv(tmp_path / "log.csv", index=False)
+    options = ["log.csv", *NAMES, *FAST, "--label", "click", "--split", "time"]
+    printed = run(*options)  # users of one label; trees have columns without a value
+    assert "all clicked or none, 80 of 80. RelaImpr" in printed
+    note = "note: no GAUC: GAUC needs at least one group with both classes, got 80 groups of one"
+    assert printed.count(note) == 1
+    cells = {row.split("  ")[0]: row.split()[-2:] for row in printed.splitlines()}
+    for name in (*trivial.RULES[1:], trivial.TREES, *results.MODELS):
+        assert all(float(cell.rstrip("%")) > 0 for cell in cells[name][:1]), name
+
+    def refuse(*_, **__):
+        raise ValueError("window shape")
+
+    monkeypatch.setattr(trivial.HistGradientBoostingClassifier, "fit", refuse)
+    printed = run(*options)
+    assert f"note: no {trivial.TREES}: window shape" in printed
+    assert f"note: no {trivial.TREES}, live: window shape" in printed
+    assert f"\n{trivial.TREES} " in printed
+    assert "attention of impression" in printed
+
+
+def test_rare_clicks_are_ranked_by_trees_and_a_probability_of_zero_has_a_log_loss(clicks, tmp_path):
+    chance = np.random.RandomState(0)
+    frame = pd.DataFrame({"u": chance.randint(200, size=6000), "i": chance.randint(40, size=6000)})
+    frame["t"], frame["click"] = np.arange(6000), chance.rand(6000) < 0.03 * (frame["i"] < 8)
+    frame.to_csv(tmp_path / "log.csv", index=False)
+    own = study_of(tmp_path / "log.csv", "--label", "click")
+    folds = results.make_folds(own, "time", 2)
+    notes, tests = {}, [folds[0][1]]
+    assert 20 < own.y[folds[0][0]].sum() < 60
+    trees = results._score(own, trivial.predict_by_trees(own, folds, seed=0), tests, "", notes)
+    assert trees["AUC"] > 0.7
+    zeros = results._score(own, own.y * 0.0, tests, trivial.RULES[1], notes)
+    assert zeros["log loss"] > 0.1
+    assert np.isnan(results._score(own, own.y * 9.0, tests, trivial.RULES[0], notes)["log loss"])
+    assert not notes
 
 
 def test_a_live_row_is_told_of_those_before_it_and_a_frozen_one_of_training_alone(clicks, tmp_path):
@@ -604,7 +690,7 @@ def test_missing_files_folders_and_names_and_options_of_text_for_parquet_are_ref
     assert message == "argument log: no file nothing.csv: it does not exist"
     assert "no Parquet file in the folder" in refused(tmp_path, *NAMES)
     assert "it is a folder, not a file" in refused("predict", ".", log, "--output", "o.csv")
-    assert "a log needs --user, --item and --time" in refused(log)
+    assert refused(log).startswith("a log needs --user, --item and --time: the names of its col")
     assert "--user, --drop-bad: only for a log" in refused("--user", "u", "--drop-bad")
     clicks.assign(day=pd.Timestamp("2024-01-01")).to_parquet(tmp_path / "log.parquet")
     message = refused("log.parquet", *NAMES, "--context", "day")

@@ -346,28 +346,10 @@ def fit_said(X, **parameters):
     return [*messages, *lines]
 
 
-def test_days_as_integers_and_percents_are_said_and_the_advice(log):
-    X = log[0][["price"]]
-    day = X.assign(day=20240215 + np.arange(len(X)) % 14)
-    (message,) = fit_said(day)
-    assert message.startswith("day holds integers that look like dates, such as 20240215, and is")
-    assert 5 in eval(re.search(r"pd\.to_datetime\(.*day_of_week", message)[0], {"pd": pd, "X": day})
-    percent = X.assign(off=[f"{n % 60}%" for n in range(len(X))])
-    (message,) = fit_said(percent)
-    assert message.startswith("off holds numbers as text, '0%', and is encoded as ids")
-    plain = eval(
-        re.search(r"pd\.to_numeric\(.*\)\)?", message)[0][:-1] + ")", {"pd": pd, "X": percent}
-    )
-    assert plain[:2].tolist() == [0, 1]
-    for honest in (20240000 + np.arange(len(X)) % 99, 10_000_000 + np.arange(len(X)) % 60):
-        assert not [text for text in fit_said(X.assign(day=honest)) if "like dates" in text]
-    assert fit_said(day, categorical=["day"]) == []
-
-
 def test_a_datetime_that_is_not_used_is_logged_once(log):
     X = log[0][["price", "time"]]
     (line,) = fit_said(X)
-    assert line.startswith("time hold datetimes, which are not used.")
+    assert line.startswith("datetimes are not used, here of time.")
     assert fit_said(X, time="time") == fit_said(X, drop=["time"]) == []
 
 

@@ -123,6 +123,12 @@ def test_a_fold_trains_on_rows_whose_label_was_known_when_its_test_block_begins(
             assert sorted(train) == np.flatnonzero(is_train).tolist()
     with pytest.raises(TypeError, match="must hold datetimes, as the times do, got numbers"):
         next(TimeSplit(time="time", known="known").split(frame.assign(known=1)))
+    finer = frame.assign(known=(frame["known"] + pd.Timedelta("900ms")).astype("datetime64[ms]"))
+    split = TimeSplit(3, time="time", known="known")
+    for (train, _), (coarse, test) in zip(split.split(finer), split.split(frame), strict=True):
+        assert set(train) == set(coarse)  # what is known at 5.9 s is known before 6 s
+        first = finer["time"].iloc[test].min()
+        assert set(train) == set(np.flatnonzero((finer["known"] < first) & (finer["time"] < first)))
     late = frame.assign(known=frame["time"] + pd.Timedelta("9D"))
     with pytest.raises(ValueError, match="and its label known before, 'known'"):
         next(TimeSplit(time="time", known="known").split(late))

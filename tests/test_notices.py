@@ -18,59 +18,25 @@ def impressions(**columns):
     return pd.DataFrame({"item": [1, 2, 3] * 10} | columns)
 
 
-AMOUNTS = {"12,50": [12.5, 3, 1234.5], "EUR 12.50": [12.5, 3, -7], "1,234.00": [1234, 7.5, 1000]}
-AMOUNTS["1,000.00"] = [1000, 1500, 2000]
-
-
-@pytest.mark.parametrize(
-    ("cells", "message"),
-    [
-        (["1.5", "2", "-3e2"], r"price holds numbers as text, '1\.5', and .* pd\.to_numeric"),
-        (["12,50", "3", "1.234,5"], r"price holds numbers as text, '12,50', and .* pd\.to_numeric"),
-        (["EUR 12.50", "EUR 3", "EUR -7"], "price holds numbers as text, 'EUR 12.50'"),
-        (["1,234.00", "7.50 €", "$1'000"], "price holds numbers as text, '1,234.00'"),
-        ([f"{n},{cents}00.00" for n in (1, 2, 3) for cents in (0, 5)], "price holds numbers as"),
-        (["2024-01-02", "2024-1-3", "2024-01-04 10:00"], "price holds dates as text, '2024-01-02'"),
-        (["24/12/2024", "1/1/2025", "2/1/2025"], "price holds dates as text, '24/12/2024'"),
-        (["[1, 2]", "[]", "(3)"], r"price holds lists as text, '\[1, 2\]'.*from Parquet"),
-    ],
-)
 @pytest.mark.parametrize("as_form", ["frame", "scan"], indirect=True)
-def test_text_that_looks_like_something_else_is_said(cells, message, as_form):
-    X = impressions(price=(cells * 10)[:30])
+def test_numbers_as_text_are_said(as_form):
+    X = impressions(price=["1.5", "2", "-3e2"] * 10)
     frame = as_form(X)
+    message = r"price holds numbers as text, '1\.5', and .* pd\.to_numeric"
     with pytest.warns(UserWarning, match=message) as said:
         HistorySequenceEncoder().fit(frame)
     assert len(said) == 1
-    advice = re.search(r"Convert it with (pd.to_numeric\(.+\))\. Name", str(said[0].message))
-    if advice is not None:
-        X = X.assign(price=eval(advice[1], {"pd": pd, "X": X}).astype(float))
-        assert HistorySequenceEncoder().fit(X).schema_["price"].kind == "numeric"
-        assert X["price"].head(3).tolist() == AMOUNTS[cells[0]]
+    X = X.assign(price=pd.to_numeric(X["price"]))
+    assert HistorySequenceEncoder().fit(X).schema_["price"].kind == "numeric"
     HistorySequenceEncoder(categorical=["price"]).fit(frame)  # the user knows: nothing is said
 
 
 @pytest.mark.parametrize(
     "cells",
-    [["703.301.33", "1.2"], ["v1.2", "v1.3"], ["CAT 7", "CAT 8"], ["3,17,5", "3,1"], ["1,234", "7"],
-     ["10.0.0.1", "7.5"], ["12.50", "hat"], ["12,5 EUR", "12.5 EUR"], ["20:15", "8:00"],
-     ["1", "2"], ["2024", "x-1"], ["Bed, Bath", "Hello, Dolly", "hat"],
-     ["1,234", "1,567", "2,567"]],
-)  # fmt: skip
-def test_text_that_is_none_of_it_is_left_alone(cells):
+    [["703.301.33", "1.2"], ["v1.2", "v1.3"], ["CAT 7", "CAT 8"], ["1", "2"], ["12.50", "hat"]],
+)
+def test_text_that_is_no_number_is_left_alone(cells):
     HistorySequenceEncoder().fit(impressions(price=(cells * 15)[:30]))
-
-
-@pytest.mark.parametrize("sign", ["|", "; ", ", ", ","])
-def test_values_that_are_joined_to_one_text_are_said_and_may_become_lists(sign):
-    X = impressions(genres=[f"Crime{sign}Drama", "Drama", "Crime"] * 10)
-    with pytest.warns(UserWarning, match=r"such as 'Crime.*Drama', and each combination") as said:
-        HistorySequenceEncoder().fit(X)
-    lists = eval(re.search(r"X\[.*?\]\.str\.split\(.*?'\)", str(said[0].message))[0])
-    assert lists.head(3).tolist() == [["Crime", "Drama"], ["Drama"], ["Crime"]]
-    encoder = HistorySequenceEncoder().fit(X.assign(genres=lists))
-    assert len(encoder.vocabularies_["genres"]) == 2
-    HistorySequenceEncoder(categorical=["genres"]).fit(X)  # the user knows: nothing is said
 
 
 @pytest.mark.parametrize(

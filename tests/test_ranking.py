@@ -263,6 +263,9 @@ def test_a_search_ranks_and_explains_by_its_best_model(frame, y, users, candidat
     found, expected = (rank_candidates(model, users, candidates) for model in (search, best))
     pd.testing.assert_frame_equal(found, expected)
     pd.testing.assert_frame_equal(explain(search, frame[:5]), explain(best, frame[:5]))
+    del search.best_estimator_
+    with pytest.raises(TypeError, match="needs a model, got a GridSearchCV with refit=False"):
+        rank_candidates(search, users, candidates)
 
 
 @pytest.mark.parametrize("behind", [True, False])

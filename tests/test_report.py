@@ -53,6 +53,8 @@ def test_a_report_by_hand():
         "empty_at_fit": [np.nan, np.nan, 1 / 4],
         "length": [np.nan, np.nan, 5 / 5],
         "length_at_fit": [np.nan, np.nan, 5 / 4],
+        "beyond": [np.nan, 1 / 5, np.nan],  # 400 for 1 to 4
+        "beyond_at_fit": [np.nan, 0, np.nan],
     }
     for name, values in expected.items():
         np.testing.assert_allclose(report[name], values, err_msg=name)
@@ -139,7 +141,30 @@ def test_a_changed_unit_is_reported_and_warned_of_once(factor, column):
     assert warning.filename == __file__
     assert model[0].report(other).loc[column, "shift"] > 1
     assert model[0].report(X).loc[column, "shift"] == 0
-    model.predict_proba(other[:50])
+    if factor < 1 or column != "age":
+        model.predict_proba(other[:50])
+
+
+CENTS = r"most numbers of price are far beyond those of fit \(less than .* or more than [0-9.]+\)"
+
+
+@pytest.mark.parametrize(
+    ("cents", "is_said"),
+    [(range(40), True), (range(15), False), (range(0), False), ([7] * 40, False)],
+)
+def test_prices_that_are_mostly_in_cents_are_said_once_and_counted(cents, is_said):
+    """A few rows in cents are errors, many rows of one price one user's: neither is said."""
+    price = np.random.default_rng(0).uniform(5, 20, 400).round(2)
+    X = pd.DataFrame({"item": np.arange(400) % 9, "price": price})
+    fitted = HistorySequenceEncoder().fit(X)
+    later = X[:60].copy()
+    later.loc[: len(cents) - 1, "price"] = 100 * price[list(cents)]
+    messages, _ = said(lambda: [fitted.transform(later) for _ in range(2)])
+    assert [bool(re.match(CENTS, text)) for text in messages] == [True] * is_said
+    report = fitted.report(later).loc["price"]
+    assert report["beyond"] == pytest.approx(len(cents) / 60)
+    assert report["beyond_at_fit"] == 0
+    assert np.isnan(fitted.report(later).loc["item", "beyond"])
 
 
 @pytest.mark.parametrize(
@@ -176,7 +201,8 @@ def test_later_rows_of_a_clean_log_are_never_warned_of(make):
         X = attach_aggregates(X, log.events, time="time", aggregates=so_far)
         early = X["time"] < X["time"].quantile(0.3)
         fitted = HistorySequenceEncoder(user="user", time="time").fit(X[early])
-        fitted.transform(X[~early])
+        messages, _ = said(lambda: fitted.transform(X[~early]))  # noqa: B023
+        assert all("user_events are far beyond those of fit" in text for text in messages)
         assert (fitted.report(X[~early])["missing"].fillna(0) == 0).all()
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
+from sklearn.base import clone
 from sklearn.pipeline import make_pipeline
 
 from sklearn_din import (
@@ -15,7 +16,9 @@ from sklearn_din import (
     HistoryBuilder,
     HistorySequenceEncoder,
     Ranker,
+    TimeSplit,
     attach_aggregates,
+    attach_history,
     export_onnx,
     live_predictions,
     load,
@@ -147,8 +150,7 @@ def test_rows_may_come_in_parts_late_and_twice():
         for part in np.array_split(order, 7):
             memory.partial_fit(rows.iloc[part], y[part])
             before = memory.transform(rows.iloc[:3])
-            with pytest.warns(UserWarning, match="were remembered already"):
-                memory.partial_fit(rows.iloc[part], y[part])  # sent twice, it counts once
+            memory.partial_fit(rows.iloc[part], y[part])  # sent twice, it counts once
             pd.testing.assert_frame_equal(memory.transform(rows.iloc[:3]), before)
         for name in memory.memory_.names:
             own = memory.transform(rows)[name]
@@ -316,6 +318,11 @@ def test_rankings_are_those_of_rows_made_by_hand(tmp_path):
     onnx = load_onnx(tmp_path / "model.onnx", memory=load(tmp_path / "memory.din"))
     with pytest.raises(TypeError, match=r"pass load\('memory.din'\)"):
         load_onnx(tmp_path / "model.onnx", memory=tmp_path / "memory.din")
+    short = clone(model[0]).set_params(max_length=3).fit(rows, y)
+    other = clone(model[0]).fit(rows, np.where(y == 1, 5, 3))
+    for stranger in (short, other):
+        with pytest.raises(ValueError, match="got one of other parameters, labels or columns"):
+            load_onnx(tmp_path / "model.onnx", memory=stranger)
     past = rank_candidates(model, users, candidates, top_k=20)
     for way in (model, newer, onnx):
         ranked = rank_candidates(way, users, candidates, top_k=20)
@@ -350,6 +357,25 @@ def test_remember_leaves_the_old_model_and_the_weights(tmp_path):
     assert len(learnt[0].memory_.times) == 2 * len(rows)
     with pytest.raises(TypeError, match="remember needs a HistoryBuilder"):
         remember(make_pipeline(model[1], model[2]), later, y)
+
+
+def test_each_period_is_asked_by_the_labels_that_were_known_when_it_began():
+    rows, y = make_rows(500)
+    late = np.random.RandomState(0).randint(40, size=len(rows))
+    rows["known"] = rows["time"] + late
+    memory = HistoryBuilder(**NAMES, levels="auto", events="all", known="known")
+    encoder = HistorySequenceEncoder(user="user", time="time")
+    (train, test) = next(TimeSplit(1, test_size=0.5, time="time", known="known").split(rows))
+    model = make_pipeline(memory, encoder, DINClassifier(**QUICK)).fit(rows.iloc[train], y[train])
+    X, labels = rows.iloc[test].reset_index(drop=True), y[test]
+    live = live_predictions(model, X, labels, every=30)
+    for begin in range(X["time"].min(), X["time"].max() + 1, 30):
+        is_new, now = (
+            X["known"].between(begin - 30, begin - 1),
+            X["time"].between(begin, begin + 29),
+        )
+        model = remember(model, X[is_new], labels[is_new]) if is_new.any() else model
+        np.testing.assert_array_equal(live[now], model.predict_proba(X[now])[:, 1])
 
 
 def test_live_predictions_know_the_periods_before():
@@ -421,6 +447,48 @@ def test_a_row_without_a_label_is_no_event_and_counts_in_no_rate():
     twin = HistoryBuilder(**NAMES, levels=["item"]).fit(rows[known], y[known])
     names = ["item_rate", "item_count"]
     pd.testing.assert_frame_equal(memory.transform(rows)[names], twin.transform(rows)[names])
+
+
+def test_a_memory_with_a_missing_label_is_kept_and_one_with_an_infinite_label_refused(tmp_path):
+    rows, y = make_rows()
+    memory = HistoryBuilder(**NAMES, levels="auto")
+    memory.fit(rows, np.where(np.arange(len(y)) == 7, np.nan, y))
+    save(memory, tmp_path / "memory.din")
+    for again in (load(tmp_path / "memory.din"), pickle.loads(pickle.dumps(memory))):
+        pd.testing.assert_frame_equal(again.transform(rows), memory.transform(rows))
+    memory.memory_.values[9] = np.inf
+    with pytest.raises(ValueError, match="remembered rows must be finite"):
+        copy.deepcopy(memory)
+
+
+@pytest.mark.parametrize(
+    "levels", [["recent"], ["user_item", ("user", "item")], [("user", "item"), "user_item"]]
+)
+def test_levels_of_one_name_are_refused_where_they_are_fitted_or_attached(levels):
+    rows, y = make_rows()
+    rows = rows.assign(recent=rows["kind"], user_item=rows["kind"])
+    names = {"user": "user", "time": "time"}
+    with pytest.raises(ValueError, match="levels must have distinct names, got"):
+        HistoryBuilder(**names, columns=["item"], levels=levels).fit(rows, y)
+    with pytest.raises(ValueError, match="levels must have distinct names"):
+        attach_aggregates(
+            rows, rows.assign(y=y), **names, label="y", aggregates="levels", levels=levels
+        )
+
+
+def test_levels_of_a_user_that_differ_among_candidates_are_refused_whatever_their_names():
+    """Also where names hold an underscore."""
+    rows, y = make_rows()
+    rows = rows.rename(columns={"user": "user_id", "item": "item_id"})
+    names = {"user": "user_id", "time": "time"}
+    X = attach_aggregates(
+        rows, rows.assign(y=y), **names, aggregates="levels", levels=[("user_id", "item_id")]
+    )
+    X = attach_history(X, rows[y == 1], **names, columns=["item_id"])
+    model = make_pipeline(HistorySequenceEncoder(**names), DINClassifier(**QUICK)).fit(X, y)
+    items = rows[["item_id", "kind"]].drop_duplicates()
+    with pytest.raises(ValueError, match="'user_id_item_id_rate' is a level of 'user_id_item_id'"):
+        rank_candidates(model, X.iloc[-2:].drop(columns=items.columns), items)
 
 
 def test_a_value_without_an_id_shares_no_level_with_a_known_one(monkeypatch):

@@ -302,6 +302,22 @@ def fit_kind(kind, shown, y):
     return model, {}
 
 
+def test_the_page_hides_what_was_had_unless_users_return_and_tells_no_drift_of_what_they_choose(
+    client, served
+):
+    about = client.get("/page/about").json()
+    assert about["users_return"] is False
+    assert about["digest"] is None
+    shifts = {row["column"]: row["shift"] for row in client.get("/page/report").json()["columns"]}
+    assert shifts["item"] is None is shifts["category"]
+    assert shifts["hist_item"] is not None
+    _, model, catalogue, clicks = served
+    later = clicks.assign(time=clicks["time"] + pd.Timedelta(1, unit="s"))
+    answers = Answers(model, catalogue, pd.concat([clicks, later]))
+    assert answers.histories.users_return_to("item")
+    assert not answers.histories.users_return_to("price")
+
+
 @pytest.mark.parametrize("kind", ["regressor", "elapsed", "labels", "no builder", "calibrated"])
 def test_every_kind_of_model_answers_the_same_on_each_way(kind, served):
     """By the id, by the events that the page shows, and row by row."""

@@ -8,9 +8,11 @@ from sklearn_din import export_onnx, rank_candidates, remember, save
 from sklearn_din.command_line.options import read_serve_options
 from sklearn_din.command_line.serving import load_answers
 from sklearn_din.server.answers import Answers
+from sklearn_din.server.app import create_app
 from sklearn_din.server.state import State
 from sklearn_din.server.store import Store
 from tests.test_row_memory import fit, make_rows
+from tests.test_server import TestClient
 
 KEYS = ("user", "item", "kind")
 
@@ -59,6 +61,26 @@ def test_rankings_and_rows_are_those_of_the_pipeline_as_of_now(served):
         own = [by_item[item] for item in answer["items"]]
         np.testing.assert_allclose(own, ranked["probability"], atol=1e-6)
     state.close()
+
+
+def test_the_page_shows_what_rank_answers_for_the_same_user(served):
+    state = state_of(served)
+    with TestClient(create_app(state)) as client:
+        best = client.post("/rank", json={"user": 3}).json()
+        user = client.post("/page/user", json={"user": "3"}).json()
+        strip = {"events": [e["event"] for e in user["events"]], "context": user["context"]}
+        shown = client.post("/page/rank", json=strip).json()["best"]
+        why = client.post("/page/why", json={**strip, "item": "a"}).json()
+        nobody = client.post("/page/rank", json={"events": []}).json()["best"]
+        two = {"events": [{"item": "a"}, {"item": "b"}]}
+        added = client.post("/page/rank", json=two).json()["best"]
+    assert [b["item"] for b in shown] == best["items"]
+    np.testing.assert_allclose([b["number"] for b in shown], best["probabilities"], atol=1e-6)
+    assert why["notes"][0].startswith("user: yes to ")
+    unknown = state.answers.rank({"hist_item": [], "hist_kind": []}, None, 10, None)
+    assert [b["number"] for b in nobody] == pytest.approx(unknown["probabilities"], abs=1e-6)
+    assert len(added) == 10
+    assert added != nobody
 
 
 def test_posted_rows_move_levels_of_their_keys_alone(served):
@@ -133,6 +155,70 @@ def test_what_was_posted_is_what_is_remembered_and_forgotten(served, tmp_path):
     assert stranger == pytest.approx(state.answers.rank(77, None, 12, None)["probabilities"])
     state.close()
     again.close()
+
+
+def test_posts_in_any_parts_and_a_restart_give_the_same_levels(served, tmp_path):
+    _, _, rows = served
+    states = [state_of(served, Store(str(tmp_path / f"{n}.db"))) for n in range(2)]
+    log = states[0].answers.histories
+    step = 10**9 if log.moments.are_dates else 1
+    later = [log.moments.show(log.moments.newest + n * step) for n in range(1, 9)]
+    names, told = ["user", "item", "kind"], states[0].answers.levels._own.memory_
+    events = rows[names].iloc[[5, 40, 40]].to_dict("records")  # rows of the model's memory
+    for n, place in enumerate([5, 40, 40]):
+        events[n] |= {"time": log.moments.show(told.times[place].item()), "label": n % 2}
+    events += [{"user": 3, "item": "b", "kind": 1, "time": t, "label": 0} for t in later[::2]]
+    events += [events[-1]] * 2  # equal ones, by other ids
+    events = [own | {"event_id": n} for n, own in enumerate(events)]
+    events += [events[4] | {"label": 1}, events[0] | {"label": 1}]  # what came of them later
+    post(states[0], *events[:-2])
+    post(states[0], *events[-2:])
+    for own in events:
+        post(states[1], own)
+    states.append(state_of(served, Store(str(tmp_path / "1.db"))))
+    asked = rows[names].drop_duplicates().to_dict("records")
+    now = [log.moments.newest + 10 * step] * len(asked)
+    first, *others = (state.answers.levels.of_rows(asked, now) for state in states)
+    assert sum(first["user_item_count"]) == len(told.times) + 7  # of nine two are known already
+    for levels in others:
+        for name, own in levels.items():
+            np.testing.assert_allclose(own, first[name], rtol=1e-12, err_msg=name)
+    for state in states:
+        state.close()
+
+
+def test_levels_stay_after_a_deletion_until_the_new_ones_are_there(served):
+    state = state_of(served)
+    levels, log = state.answers.levels, state.answers.histories
+    time = log.moments.show(log.moments.newest)
+    asked, now = [{"user": 3, "item": "a", "kind": 0}], [log.now_of(3) + 10**12]
+    counts = [levels.of_rows(asked, now)["user_count"].item()]
+    post(state, *({"user": 3, "item": item, "time": time, "event_id": item} for item in "ab"))
+    levels._next_join = np.inf  # as long after a join
+    counts.append(levels.of_rows(asked, now)["user_count"].item())
+    state._commit([(None, state.remove, ("a",))])
+    counts.append(levels.of_rows(asked, now)["user_count"].item())
+    levels._next_join = 0.0
+    state.posts.catch_up()
+    counts.append(levels.of_rows(asked, now)["user_count"].item())
+    assert np.diff(counts).tolist() == [2, 0, -1]
+    state.close()
+
+
+def test_what_was_shown_joins_histories_of_models_that_hold_it():
+    rows, y = make_rows(300)
+    model = fit(rows, y)
+    model[0].set_params(events="all").fit(rows, y)
+    catalogue = rows[["item", "kind"]].drop_duplicates("item").reset_index(drop=True)
+    state = State(lambda: Answers(model, catalogue))
+    time = int(rows["time"].max()) + 1
+    post(state, {"user": 3, "item": "a", "time": time, "label": 0})
+    told = remember(model, pd.DataFrame([{"user": 3, "item": "a", "kind": 0, "time": time}]), [0])
+    now = pd.DataFrame({"user": [3], "item": ["a"], "kind": [0], "time": [time + 1]})
+    expected = told[0].transform(now)["hist_item"].iloc[0].tolist()
+    assert state.answers.histories.of(3)[0]["hist_item"] == expected
+    post(state, {"user": 3, "item": "a", "time": time, "label": 1})
+    assert state.answers.histories.of(3)[0]["hist_item"] == expected
 
 
 def test_levels_are_made_anew_once_for_all_that_wait_and_only_where_rows_go(served, monkeypatch):

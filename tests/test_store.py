@@ -157,7 +157,7 @@ def test_values_of_every_kind_come_back(any_url):
     assert [(type(user), user, item) for user, item in read] == [
         (type(value), value, [value, None]) for value in VALUES
     ]
-    assert store.find_known(["0", "5", "99"]) == {"0", "5"}
+    assert store.find_known(["0", "5", "99"]).keys() == {"0", "5"}
     assert store.user_key(7) == store.user_key("7") == store.user_key(7.0)
     store.close()
 
@@ -180,6 +180,32 @@ def test_an_id_is_one_event_and_every_event_can_be_taken_back(served, any_url):
             state.reload()
             assert items_of(state, 7) == [*before, *[12] * (4 - n)]
         assert post(client, event(7, 12)) == 1  # the id is free again
+
+
+@pytest.mark.parametrize("own_id", [{}, {"event_id": "a"}])
+def test_an_event_that_is_posted_with_another_label_replaces_the_first(served, url, own_id):
+    with serve(served, url) as (client, state), serve(served, url) as (_, other):
+        before = items_of(state, 7)
+
+        def answer(**label):
+            posted = client.post("/events", json={"events": [event(7, 12, **own_id, **label)]})
+            wait_for(lambda: items_of(other, 7) == items_of(state, 7))
+            state.reload()  # as at a start
+            assert items_of(other, 7) == items_of(state, 7)
+            names = "added", "known_already", "replaced"
+            counts = [posted.json().get(name, 0) for name in names]
+            return counts, items_of(state, 7)[len(before) :]
+
+        assert answer(label=0) == ([1, 0, 0], [])
+        assert answer(label=0) == ([0, 1, 0], [])
+        assert answer() == ([0, 0, 1], [12])
+        assert answer(label=1) == ([0, 1, 0], [12])  # without a label it is a click
+        assert answer(label=0) == ([0, 0, 1], [])
+        both = [event(7, 12, **own_id, label=label) for label in (0, 1)]
+        assert post(client, *both) == 0  # of one post the last one counts
+        assert items_of(state, 7) == [*before, 12]
+        query = 'SELECT count(*) FROM events WHERE "user" IS NOT NULL'
+        assert state._store.ask(query) == [(1,)]
 
 
 def test_a_post_is_whole_and_a_failing_write_changes_no_answer(served, any_url, monkeypatch):

@@ -18,10 +18,12 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 SERVE_PACKAGES = ("fastapi", "uvicorn", "prometheus_client")
 PORT = 8000
 LAST_PORT = 65_535
+FOLDS = 3
 TOKEN_VARIABLE, STORE_VARIABLE = "SKLEARN_DIN_TOKEN", "SKLEARN_DIN_EVENTS"
-DESCRIPTION = """Compare the base model with DIN, cross-validated by user, on the embedded click log
-or on a CSV or Parquet log of your own. `python -m sklearn_din predict --help` shows how a saved
-model scores rows, `python -m sklearn_din serve --help` how it answers over HTTP."""
+DESCRIPTION = """Compare the base model with DIN on the embedded click log, cross-validated by user,
+or on the last fifth of a CSV or Parquet log of your own. `python -m sklearn_din predict --help`
+shows how a saved model scores rows, `python -m sklearn_din serve --help` how it answers over
+HTTP."""
 
 
 class Options(argparse.Namespace):
@@ -41,8 +43,8 @@ class Options(argparse.Namespace):
     @property
     def splits(self) -> list[str]:
         """How rows to test on are held out: "time", "user", or both in this order."""
-        chosen = self.split or (["user"] if self.label is None else ["time", "user"])
-        return sorted({*chosen})
+        by_user = self.log is None or self.folds is not None
+        return sorted({*(self.split or (["user"] if by_user else ["time"]))})
 
     @property
     def events(self) -> list[str]:
@@ -93,9 +95,9 @@ def main_parser() -> OneLineParser:
         choices=("time", "user"),
         nargs="+",
         help="rows to test on: the last fifth in time, held-out users in --folds, or both "
-        "(default both with --label, else user)",
+        "(default time, user with --folds)",
     )
-    add("--folds", type=_count(2), default=3, help="folds by user (default 3)")
+    add("--folds", type=_count(2), help=f"folds by user (default {FOLDS})")
     add("--epochs", type=_count(1), help="most epochs of each training")
     add("--seed", type=_count(0), default=0, help="of sample, negatives and training (default 0)")
     add = parser.add_argument_group("results").add_argument
@@ -189,8 +191,6 @@ def read_compare_options(arguments: Sequence[str]) -> Options:
             given = ", ".join(f"--{name.replace('_', '-')}" for name in names)
             raise ValueError(f"{given}: only for a log of your own. Give its path first.")
         options.user = options.item = options.time = ""
-    elif not (options.user and options.item and options.time):
-        parser.error("a log needs --user, --item and --time: the names of its columns")
     _check_together(options)
     if options.serve is not None:
         check_server(LOOPBACK[0], options.serve)
@@ -337,8 +337,8 @@ def _check_together(options: Options) -> None:
     if options.recommendations is not None and options.top_k is None:
         raise ValueError("--recommendations needs --top-k: how many items for each user.")
     names = [options.user, options.item, options.time, *options.category, *options.context]
-    names += filter(None, [options.label_column])
-    twice = [name for name in dict.fromkeys(names) if options.log and names.count(name) > 1]
+    names = [name for name in [*names, options.label_column] if name]
+    twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
     if twice:
         raise ValueError(f"a column has one role, got {twice} in several options.")
     made = ["row", "rank", "popularity", "probability"] if options.top_k is not None else []

@@ -2,6 +2,8 @@
 
 import importlib.util
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +12,13 @@ from sklearn.metrics import log_loss, roc_auc_score
 from sklearn.model_selection import GroupKFold
 from sklearn.pipeline import Pipeline
 
-from sklearn_din.command_line.options import Options
+from sklearn_din.command_line.options import FOLDS, Options
 from sklearn_din.command_line.study import (
     DEFAULT_NEGATIVES,
     MODELS,
     Parameters,
     Study,
+    attach_histories,
     begin_with_memory,
     fit_final_model,
     make_model,
@@ -25,8 +28,11 @@ from sklearn_din.command_line.study import (
 )
 from sklearn_din.command_line.tables import read_log, read_table, refuse_histories, write_table
 from sklearn_din.command_line.trivial import (
+    CLICK,
+    COUNTS,
     LIVE,
     LIVE_RATE,
+    RULES,
     TREES,
     note_better_rules,
     predict_by_rules,
@@ -38,6 +44,7 @@ from sklearn_din.logs.history import HistoryBuilder
 from sklearn_din.metrics import group_roc_auc_score, relative_improvement
 from sklearn_din.model_selection import TimeSplit
 from sklearn_din.saving import load, save
+from sklearn_din.serving.evaluation import evaluate_ranking
 from sklearn_din.serving.ranking import Ranker
 from sklearn_din.serving.remembering import remember
 from sklearn_din.utils.calibration import calibration_bins
@@ -50,7 +57,11 @@ LONG_HISTORY = 15  # events that make a picture worth while
 TESTED_IN_TIME = 0.2  # fraction of the rows
 EXPLANATION = (
     "AUC: over all rows. GAUC: mean of each user's own AUC, weighted by rows, without users whose "
-    "rows are all clicked or none. RelaImpr: gain of AUC - 0.5 over the base model's."
+    "rows are all clicked or none, {} of {}. RelaImpr: gain of AUC - 0.5 over the base model's."
+)
+EXPLANATION_OF_RANKING = (
+    "NDCG@10, recall@10: up to {} users rank the items that were clicked in the training rows, as "
+    "of the first test row; relevant is what they clicked later."
 )
 MEMORY, FROZEN = "DIN with memory", ", frozen"
 EXPLANATION_OF_MEMORY = (
@@ -60,15 +71,18 @@ EXPLANATION_OF_MEMORY = (
 )
 SECONDS_BETWEEN = 10.0  # two lines of a ranking that takes long
 USERS_AT_ONCE = 256
+USERS_RANKED = 1_000
+AT_10 = {"ndcg": "NDCG@10", "recall": "recall@10"}
 
 Folds = list[tuple[np.ndarray, np.ndarray]]
+Notes = dict[str, None]  # each once
 
 
 def compare(options: Options) -> None:
     """Judge both models on held-out rows, then fit DIN on all rows for what else was asked for."""
     picture = picture_path(options.picture)
     study = read_study(options) if options.log else make_study(options)
-    folds_of = {split: make_folds(study, split, options.folds) for split in options.splits}
+    folds_of = {split: make_folds(study, split, options.folds or FOLDS) for split in options.splits}
     settings: dict[str, str | int] = {"random_state": options.seed}
     if options.epochs is not None:
         settings["max_epochs"] = options.epochs
@@ -77,17 +91,23 @@ def compare(options: Options) -> None:
     _print_plan(study, folds_of, epochs=options.epochs, has_final=has_final)
     figures = {}
     for split, folds in folds_of.items():
-        table, probability = judge(study, folds, settings, split=split)
-        figures[_name_split(split, len(folds))] = table.to_dict("index")
-        print(f"\n{_name_split(split, len(folds))}:")
-        print(table.to_string(float_format="{:.4f}".format))
-        print(EXPLANATION)
-        auc, y = dict(table["AUC"]), study.y[np.isfinite(probability)]
-        notes = [note_better_rules(auc, y, models=list(MODELS))]
+        notes = Notes()
+        table, probability = judge(study, folds, settings, split=split, notes=notes)
+        shown = table.map(lambda cell: cell if isinstance(cell, str) else f"{cell:.4f}")
+        shown = shown.mask(table.isna(), "")
+        figures[_name_split(split, len(folds))] = shown.to_dict("index")
+        print(f"\n{_name_split(split, len(folds))}:\n{shown.to_string()}")
+        auc, is_tested = dict(table["AUC"]), np.isfinite(probability)
+        y, n_kinds = study.y[is_tested], study.count_kinds(is_tested)
+        print(EXPLANATION.format(f"{(n_kinds < 2).sum():,}", f"{len(n_kinds):,}"))
+        notes[note_better_rules(auc, y, models=list(MODELS))] = None
         if LIVE_RATE in auc:
             print(EXPLANATION_OF_MEMORY)
-            notes.append(note_better_rules(auc, y, models=[MEMORY + LIVE], rules=[LIVE_RATE]))
-        print(*filter(None, notes), sep="\n", end="\n" if any(notes) else "")
+            notes[note_better_rules(auc, y, models=[MEMORY + LIVE], rules=[LIVE_RATE])] = None
+        if not study.is_labelled and split == "time" and study.ceiling is None:
+            print(EXPLANATION_OF_RANKING.format(f"{USERS_RANKED:,}"))
+        for note in filter(None, notes):
+            print(note)
     if options.output or options.save or options.top_k or is_served:
         note_sampling(options)
     is_tested = np.isfinite(probability)  # of the last split: all rows where it is by user
@@ -177,45 +197,50 @@ def models_of(study: Study, split: str) -> dict[str, Parameters]:
 
 
 def judge(
-    study: Study, folds: Folds, settings: Parameters, *, split: str
+    study: Study, folds: Folds, settings: Parameters, *, split: str, notes: Notes
 ) -> tuple[pd.DataFrame, np.ndarray]:
     """Score rules and models on rows that they were not trained on, and print each training.
 
-    Returns a row of scores per rule and model, and DIN's probability of each impression, NaN
-    where it is in no test fold.
+    Returns a row of scores per rule and model, NaN where one cannot be computed (``notes`` then
+    say why), and DIN's probability of each impression, NaN where it is in no test fold.
     """
     models, seed = models_of(study, split), int(settings["random_state"])
+    is_ranked = not study.is_labelled and split == "time" and study.ceiling is None
+    at_10: dict[str, dict] = {}
     predictions = predict_by_rules(study, folds, live=MEMORY in models)
-    predictions[TREES] = predict_by_trees(study, folds, seed=seed)
-    if MEMORY in models:
-        predictions[TREES + LIVE] = predict_by_trees(study, folds, seed=seed, live=True)
+    for name in [TREES, TREES + LIVE][: 1 + (MEMORY in models)]:
+        predictions[name] = np.full(len(study.y), np.nan)
+        with _note_failure(notes, name):
+            predictions[name] = predict_by_trees(study, folds, seed=seed, live=name != TREES)
     for name, parameters in models.items():
         for number, (train, test) in enumerate(folds, 1):
             began = time.perf_counter()
             model = make_model(study.roles, {**settings, **parameters}, order=split)
             said, n_epochs = _fit_and_predict(study, name, model, train, test)
+            if is_ranked:
+                with _note_failure(notes, f"ranking by {name}"):
+                    at_10 |= rank_later_clicks(study, name, model, train, test)
             for row, probability in said.items():
                 every_row = predictions.setdefault(row, np.full(len(study.y), np.nan))
                 every_row[test] = probability
             print(
                 f"{name}, by {split}, fold {number} of {len(folds)}: AUC "
-                f"{_score(study, every_row, test)[0]:.4f}, {n_epochs} epochs, "
+                f"{roc_auc_score(study.y[test], every_row[test]):.4f}, {n_epochs} epochs, "
                 f"{time.perf_counter() - began:.1f} s",
                 flush=True,
             )
-    rows = {
-        name: np.mean([_score(study, predicted, test) for _, test in folds], axis=0)
-        for name, predicted in predictions.items()
-    }
+    tests = [test for _, test in folds]
+    rows = {name: _score(study, own, tests, name, notes) for name, own in predictions.items()}
     if study.ceiling is not None:
-        ceiling = _score(study, study.ceiling, np.arange(len(study.y)))
-        rows["best possible"] = np.array(ceiling)
-    table = pd.DataFrame.from_dict(rows, orient="index", columns=["AUC", "GAUC", "log loss"])
-    table["log loss"] = ["" if np.isnan(loss) else f"{loss:.4f}" for loss in table["log loss"]]
-    base = rows[next(iter(MODELS))][0]
+        rows["best possible"] = _score(study, study.ceiling, [np.arange(len(study.y))], "", notes)
+    table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("model")
+    if at_10:  # of clicks alone it tells more than scores beside sampled negatives
+        table = pd.DataFrame(at_10).T.rename(columns=AT_10).reindex(table.index).join(table)
+    base = table["AUC"][next(iter(MODELS))]
     if base >= LEAST_BASE:
-        table["RelaImpr"] = [f"{relative_improvement(auc, base):+.1%}" for auc in table["AUC"]]
-    return table.rename_axis("model"), predictions["DIN"]
+        gains = table["AUC"].map(lambda auc: relative_improvement(auc, base), na_action="ignore")
+        table["RelaImpr"] = gains.map("{:+.1%}".format, na_action="ignore")
+    return table, predictions["DIN"]
 
 
 def _fit_and_predict(
@@ -232,6 +257,38 @@ def _fit_and_predict(
     models = {MEMORY + FROZEN: model, MEMORY + LIVE: told}
     said = {row: own.predict_proba(X.iloc[test])[:, 1] for row, own in models.items()}
     return said, model[-1].n_iter_
+
+
+def rank_later_clicks(
+    study: Study, name: str, model: Pipeline, train: np.ndarray, test: np.ndarray
+) -> dict[str, dict]:
+    """Return NDCG and recall at 10 of the clicks in test rows, by the model and by popularity.
+
+    Users with such clicks rank the items of the clicks to train on, as of the first test row.
+    """
+    roles, rows = study.roles, study.X[study.roles.columns]
+    before, later = (rows.iloc[part][study.y[part] == 1] for part in (train, test))
+    users = later.drop_duplicates(roles.user)
+    users = users.sample(min(len(users), USERS_RANKED), random_state=roles.seed)
+    users = users.drop(columns=roles.events).assign(
+        **{roles.time: rows[roles.time].iloc[test].min()}
+    )
+    n_clicks = before[roles.item].value_counts()
+    catalogue = before.sort_values(roles.time, kind="stable").drop_duplicates(
+        roles.item, keep="last"
+    )
+    catalogue = catalogue[roles.events].assign(**{CLICK: catalogue[roles.item].map(n_clicks)})
+    scores = evaluate_ranking(
+        model,
+        attach_histories(users.reset_index(drop=True), before, roles),
+        catalogue,
+        later[later[roles.user].isin(users[roles.user])],
+        user=roles.user,
+        item=roles.item,
+        baseline=CLICK,
+    ).droplevel("k")[[*AT_10]]
+    by_ranking = scores.to_dict("index")
+    return {name: by_ranking["model"], RULES[0]: by_ranking[CLICK]}
 
 
 def picture_path(chosen: Path | None) -> Path | None:
@@ -324,11 +381,33 @@ def score_rows(options: Options) -> None:
     write_table(rows.assign(probability=probability), options.output)
 
 
-def _score(study: Study, predicted: np.ndarray, rows: np.ndarray) -> tuple[float, float, float]:
-    """Return AUC, GAUC and log loss, the latter NaN of what is no probability."""
-    y, own, users = study.y[rows], predicted[rows], study.users.iloc[rows]
-    loss = log_loss(y, own) if ((own > 0) & (own < 1)).all() else np.nan
-    return roc_auc_score(y, own), group_roc_auc_score(y, own, groups=users), loss
+def _score(
+    study: Study, predicted: np.ndarray, tests: list[np.ndarray], name: str, notes: Notes
+) -> dict[str, float]:
+    """Return means over folds of AUC, GAUC and log loss, NaN where one cannot be computed."""
+    scores = {"AUC": roc_auc_score, "GAUC": group_roc_auc_score, "log loss": log_loss}
+    means = dict.fromkeys(scores, np.nan)
+    if np.isnan(predicted[np.concatenate(tests)]).any():
+        return means
+    for score, function in scores.items():
+        if score == "log loss" and name in COUNTS:
+            continue
+        with _note_failure(notes, score):
+            parts = []
+            for rows in tests:
+                groups = {"groups": study.users.iloc[rows]} if score == "GAUC" else {}
+                parts.append(function(study.y[rows], predicted[rows], **groups))
+            means[score] = float(np.mean(parts))
+    return means
+
+
+@contextmanager
+def _note_failure(notes: Notes, what: str) -> Iterator[None]:
+    """Note a ValueError of an opponent or a score, which costs its own cells and no other."""
+    try:
+        yield
+    except ValueError as error:
+        notes[f"note: no {what}: {error}"] = None
 
 
 def _just_after(times: pd.Series) -> pd.Series:

@@ -9,8 +9,14 @@ from sklearn.base import BaseEstimator
 from sklearn.pipeline import Pipeline
 
 from sklearn_din.command_line.conditions import keep_rows
-from sklearn_din.command_line.options import Options
-from sklearn_din.command_line.tables import read_log, read_table, refuse_histories
+from sklearn_din.command_line.options import FOLDS, Options
+from sklearn_din.command_line.tables import (
+    ask_for_names,
+    note_copies,
+    read_log,
+    read_table,
+    refuse_histories,
+)
 from sklearn_din.datasets.click_log import make_click_log
 from sklearn_din.estimator import DINClassifier
 from sklearn_din.logs.history import HistoryBuilder, attach_history
@@ -50,6 +56,10 @@ class Study(NamedTuple):
         """The user of each impression."""
         return self.X[self.roles.user]
 
+    def count_kinds(self, is_tested: np.ndarray) -> pd.Series:
+        """Return for each user of some rows whether these are of one label or of both."""
+        return pd.Series(self.y[is_tested]).groupby(self.users[is_tested].to_numpy()).nunique()
+
     @property
     def catalogue(self) -> pd.DataFrame:
         """Each item, with what followed from it last."""
@@ -64,17 +74,20 @@ def make_study(options: Options) -> Study:
     lists = {"category": ["category"], "context": ["price", "device"]}
     roles = Options(**{**vars(options), **own, **lists})
     return Study(
-        _attach_histories(log.impressions, log.events, roles), log.y, roles, log.probability
+        attach_histories(log.impressions, log.events, roles), log.y, roles, log.probability
     )
 
 
 def read_study(options: Options) -> Study:
     """Read a log; without a label column each row is a click and negatives are sampled."""
     roles, path = options, options.log
+    if not (roles.user and roles.item and roles.time):
+        raise ValueError(ask_for_names(path, options))
     needed = [roles.user, roles.item, roles.time, *filter(None, [options.label_column])]
     filtered = [condition.column for condition in options.where]
     log = read_table(path, [*roles.columns, *needed, *filtered], options)
     refuse_histories(log, path)
+    note_copies(log)
     log = keep_rows(log, options.where, path, drop_bad=options.drop_bad)
     dates = [n for n in roles.context if getattr(log[n].dtype, "kind", None) == "M"]
     if dates:
@@ -105,7 +118,7 @@ def read_study(options: Options) -> Study:
             n_negatives=options.negatives or DEFAULT_NEGATIVES,
             random_state=options.seed,
         )
-    return Study(_attach_histories(impressions, clicks, roles), y, roles, None)
+    return Study(attach_histories(impressions, clicks, roles), y, roles, None)
 
 
 def make_model(roles: Options, parameters: Parameters, *, order: str) -> Pipeline:
@@ -162,7 +175,7 @@ def _sample_users(log: pd.DataFrame, options: Options) -> pd.DataFrame:
         return log
     n_rows = log[options.user].value_counts(sort=False).sample(frac=1, random_state=options.seed)
     n_fitting = int((n_rows.cumsum() <= options.rows).sum())
-    n_users = min(max(n_fitting, options.folds), len(n_rows))
+    n_users = min(max(n_fitting, options.folds or FOLDS), len(n_rows))
     sample = log[log[options.user].isin(n_rows.index[:n_users])]
     print(
         f"note: a sample, {len(sample):,} of {len(log):,} rows, all those of {n_users:,} of "
@@ -171,9 +184,10 @@ def _sample_users(log: pd.DataFrame, options: Options) -> pd.DataFrame:
     return sample
 
 
-def _attach_histories(
+def attach_histories(
     impressions: pd.DataFrame, clicks: pd.DataFrame, roles: Options
 ) -> pd.DataFrame:
+    """Return impressions with the clicks of their users before them."""
     return attach_history(
         impressions, clicks, user=roles.user, time=roles.time, columns=roles.events
     )

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from pandas.tseries.api import guess_datetime_format
 
@@ -24,6 +25,11 @@ LARGEST_INTEGER = 2**63
 LARGEST_WHOLE_FLOAT = 2**53  # from here on, floats skip whole numbers
 DAY_MONTH = re.compile(r"(?P<first>\d{1,2})[/.\-](?P<second>\d{1,2})[/.\-](?:\d{4}|\d{2})\b")
 ZONE = r":\d\d(?:\.\d+)?\s*(?:Z|[+\-]\d\d(?::?\d\d)?)$"
+ROLES = {  # parts of the names that columns of a log often have
+    "user": ("user", "customer", "visitor", "session", "member", "client", "buyer"),
+    "item": ("item", "product", "article", "sku", "movie", "track", "content", "book"),
+    "time": ("time", "date", "timestamp", "moment"),
+}
 NUMBER = re.compile(r"[-+]?\d+(\.\d*)?")
 LAST_MONTH = 12
 UNPACKING = (EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile)
@@ -53,6 +59,35 @@ def read_table(path: Path, columns: Sequence[str], options: Options) -> pd.DataF
     if not len(table):
         raise ValueError(f"{path} has no rows, only the names of its columns.")
     return table.reset_index(drop=True)
+
+
+def ask_for_names(path: Path, options: Options) -> str:
+    """Return a message that asks for the columns of a log, with those it has and a guess."""
+    columns, guesses = [*map(str, read_table(path, [], options))], []
+    for option, words in ROLES.items():
+        likely = [name for name in columns if any(word in name.lower() for word in words)]
+        guesses.append(f"--{option} {getattr(options, option) or (likely or ['...'])[0]!r}")
+    return (
+        f"a log needs --user, --item and --time: the names of its columns. {path} has {columns}; "
+        f"perhaps {' '.join(guesses)}."
+    )
+
+
+def note_copies(table: pd.DataFrame) -> None:
+    """Print how many rows are exact copies of an earlier one."""
+    values = [table[name] for name in table if not _holds_lists(table[name])]
+    hashes = pd.util.hash_pandas_object(pd.concat(values, axis=1), index=False)
+    if n_copies := int(hashes.duplicated().sum()):
+        print(
+            f"note: {n_copies:,} of {len(table):,} rows are exact copies of an earlier one, and "
+            "count as rows of their own. Leave them out if they were logged twice."
+        )
+
+
+def _holds_lists(column: pd.Series) -> bool:
+    return column.dtype == object and any(
+        isinstance(value, list | dict | np.ndarray) for value in column
+    )
 
 
 def write_table(table: pd.DataFrame, path: Path) -> None:

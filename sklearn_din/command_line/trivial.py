@@ -18,6 +18,7 @@ RULES = (
     "clicked by others or not",
 )
 LIVE_RATE = f"{RULES[1]}{LIVE}"
+COUNTS = RULES[:1]  # the others are probabilities
 
 
 def predict_by_rules(
@@ -72,7 +73,8 @@ def predict_by_trees(
 
     Their columns are numbers of context and those of a memory: rates, counts and time since the
     last row of user, item, what follows from it, and pairs of the user with these, strictly before
-    each row's time in the rows that the fold trains on, or with ``live`` in all.
+    each row's time in the rows that the fold trains on, or with ``live`` in all. Where clicks are
+    rare, trees that learn faster are stopped before they have learnt anything.
     """
     X, roles = study.X, study.roles
     keys: list[tuple[str, ...]] = [(name,) for name in (roles.user, *roles.events)]
@@ -88,7 +90,10 @@ def predict_by_trees(
         log = rows if live else rows.iloc[train]
         past = attach_aggregates(rows, log, time=roles.time, aggregates=aggregates)
         columns = np.hstack([past[past.columns[rows.shape[1] :]].to_numpy(np.float64), numbers])
-        trees = HistGradientBoostingClassifier(early_stopping=True, random_state=seed)
+        columns = columns[:, ~np.isnan(columns[train]).all(axis=0)]  # trees refuse such columns
+        trees = HistGradientBoostingClassifier(
+            learning_rate=0.03, max_iter=500, early_stopping=True, random_state=seed
+        )
         trees.fit(columns[train], study.y[train])
         predicted[test] = trees.predict_proba(columns[test])[:, 1]
     return predicted
@@ -102,6 +107,7 @@ def note_better_rules(
     rules: Sequence[str] = RULES,
 ) -> str:
     """Return a sentence about the best rule where it is ahead of a model, beyond chance."""
+    rules = [name for name in rules if auc[name] == auc[name]]  # computed
     best = max(rules, key=auc.__getitem__)
     margin = MANY_ERRORS * np.sqrt((1 / np.bincount(y)).sum() / 12)
     beaten = [f"{name}, {auc[name]:.4f}" for name in models if auc[best] > auc[name] + margin]

@@ -235,10 +235,7 @@ def check_at_least(least: float, **values: object) -> None:
 
 
 def find_intercept(logit: Floats, mean: float, factor: Floats | float = 1.0) -> float:
-    """Return the constant that makes the mean probability of log-odds the given one.
-
-    ``factor`` multiplies the probabilities.
-    """
+    """Return the constant that makes log-odds, times ``factor``, average ``mean``."""
     return brentq(lambda b: (factor * expit(logit + b)).mean() - mean, -100, 100, xtol=1e-14)
 
 
@@ -258,11 +255,9 @@ def spread_over_days(
 def find_past(
     impressions: pd.DataFrame, events: pd.DataFrame, max_length: int
 ) -> tuple[Integers, Integers, Integers]:
-    """Find the newest earlier events of each impression's user.
+    """Find the newest earlier events of each impression's user, sorted by user, then time.
 
-    Times are in seconds, events sorted by user, then time. Returned are by past event, oldest to
-    newest in one impression after the other: the impression, the row of ``events``, and the rank
-    in that past, of which 0 is the newest.
+    Returned are by past event, oldest to newest: impression, row of ``events``, and rank from 0.
     """
     span = 1 + max(events["time"].max(), impressions["time"].max())
     event_key = events["user"].to_numpy() * span + events["time"].to_numpy()

@@ -28,11 +28,7 @@ NO_VALUES = np.empty(0, dtype=object)
 
 
 def factorize(values: Values | pd.Series, *, name: str) -> Codes:
-    """Each value's code (int32, -1 where missing) and the distinct values, as numpy arrays.
-
-    >>> factorize(pd.Series(["hat", None, "sock", "hat"]), name="item")
-    (array([ 0, -1,  1,  0], dtype=int32), array(['hat', 'sock'], dtype=object))
-    """
+    """Each value's code (int32, -1 where missing) and the distinct values, as numpy arrays."""
     try:
         if isinstance(values, pa.ChunkedArray):
             values = pd.Series(pd.arrays.ArrowExtensionArray(values))
@@ -66,10 +62,7 @@ def seconds_of(values: np.ndarray) -> np.ndarray | None:
 
 
 def as_numbers(column: pd.Series, *, name: str) -> np.ndarray:
-    """Return the column as float64, NaN where missing; raise where that cannot be.
-
-    Durations are seconds.
-    """
+    """Return the column as float64, durations in seconds, NaN where missing; or raise."""
     kind = getattr(column.dtype, "kind", "O")
     seconds = seconds_of(plain_values(column)) if kind in "mO" else None
     if seconds is not None:
@@ -172,10 +165,7 @@ class HistoryCells:
         return HistoryCells(self.name, values, Spans.from_lengths(self.spans.lengths))
 
     def codes(self, selection: Rows) -> Codes:
-        """Codes of some events and the distinct values behind them.
-
-        A log is coded once, for all rows and folds, where at least half of it is wanted.
-        """
+        """Codes of some events and the distinct values, for most of a log by those of all."""
         if self.is_nested:
             raise ValueError(
                 f"{self.name} holds a list of values for each event, such as "
@@ -236,24 +226,10 @@ class HistoryCells:
 
 
 def read_history(column: pd.Series, *, separator: str | None = None) -> HistoryCells:
-    """Read the cells of a history column, whatever they are made of.
+    """Read the cells of a history column: windows, Arrow lists, objects, or text to be split.
 
-    Parameters
-    ----------
-    column : Series
-        Windows, Arrow lists, or lists, tuples and arrays as objects; text where a separator
-        is given. Missing cells are empty histories.
-    separator : str, default=None
-        Where to split text. Spaces around the parts are cut; an empty part is a missing event.
-
-    Returns
-    -------
-    HistoryCells
-
-    Raises
-    ------
-    ValueError
-        If the cells are not lists.
+    Missing cells are empty histories. Of text, spaces around the parts are cut; an empty part is a
+    missing event.
     """
     if separator == "":
         raise ValueError("separator must be text of at least one character, got ''.")

@@ -77,10 +77,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Chunk:
-    """Training rows that follow each other: ``n_rows`` of ``n_all``, of which ``start`` is first.
-
-    ``times`` put them in order, where they are known.
-    """
+    """``n_rows`` training rows from ``start``, of ``n_all``; ``times``, if known, order them."""
 
     start: int
     n_rows: int
@@ -94,11 +91,7 @@ class Chunk:
 
     @cached_property
     def is_late(self) -> np.ndarray | None:
-        """Whether each row is among the last ones; None where no row of the chunk is.
-
-        Of a table in one chunk, they are the last by their times, or as they stand; of others the
-        chunks at its end.
-        """
+        """Whether each row is among the last ones, by time if known; None where none is."""
         n_late, is_end = int(LATE * self.n_all), self.start + self.n_rows == self.n_all
         if not is_end and self.start < self.n_all - n_late:
             return None
@@ -111,8 +104,7 @@ class Chunk:
 class Column(ABC):
     """A column of a table as its kind encodes it, or the histories of one behaviour.
 
-    It never changes: it is made when roles are assigned, and what :meth:`finish` returns after all
-    training rows were counted can encode. Files tell kinds apart by the names of their fields.
+    It never changes: what :meth:`finish` returns after all training rows can encode.
     """
 
     def __init_subclass__(cls) -> None:
@@ -140,10 +132,7 @@ FORMS[Column] = to_dict, lambda value, what: from_dict_of(KINDS, value, what)
 
 
 class Leaf(Column):
-    """A column of ids or of numbers: one for each row, or of a history one for each event.
-
-    ``profile`` says what the rows of fit looked like, and has no part in encoding.
-    """
+    """A column of ids or of numbers: one for each row, or of a history one for each event."""
 
     name: str
     profile: ColumnProfile
@@ -168,8 +157,8 @@ class Leaf(Column):
     def profile_of(self, part: Part, vocabularies: Vocabularies) -> ColumnProfile:
         """Return what some rows look like, in the bins of the rows of fit."""
 
-    def find_factor(self, part: Part, rows: Rows) -> float | None:
-        """Return how many times greater some rows are than those of fit, None as they are."""
+    def note_far(self, part: Part, rows: Rows) -> str | None:
+        """Return what to say of some rows whose numbers are far from those of fit."""
         return None
 
     @abstractmethod

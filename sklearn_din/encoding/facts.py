@@ -40,12 +40,9 @@ NOT_EMPTY = re.compile(r"[^\s\[\]()]")
 class HistoryFacts:
     """Facts about the events of a history column, collected chunk by chunk.
 
-    The ``kind`` of events is that of their dtype, the same in all parts; None where all cells are
-    missing. Events with row times read as time elapsed until their row; ``any_number``,
-    ``any_fraction`` and ``any_missing`` are about floats.
-    Histories have equal ``lengths`` where their lengths are equal in every row, and equal
-    ``windows`` too where one call of ``attach_history`` made them: hashes, by part. ``n_rows`` is
-    the number of rows by the number of their events.
+    The ``kind`` of events is None where all cells are missing; ``any_number``, ``any_fraction`` and
+    ``any_missing`` are about floats. ``windows`` and ``lengths`` are hashes by part, equal where
+    those of two histories are; ``n_rows`` is the number of rows by the number of their events.
     """
 
     kind: str | None = None
@@ -95,9 +92,8 @@ class HistoryFacts:
 class ColumnFacts:
     """Facts about one column, collected chunk by chunk.
 
-    Objects, of which a scan has none, are lists, numbers or else ids. ``example`` is the first
-    value that is not missing (of text one that is not empty, if there is any), ``any_other`` says
-    whether there is one that is no whole number, ``any_missing`` is about floats.
+    ``example`` is the first value that is not missing (of text, not empty), ``any_other`` says
+    whether some value is no whole number, ``any_missing`` is about floats.
     """
 
     kind: ColumnKind = "ids"
@@ -109,10 +105,7 @@ class ColumnFacts:
     def update(
         self, columns: Columns, name: str, part: int, *, is_named: bool, is_suspect: bool
     ) -> None:
-        """Add chunk number ``part`` of the column.
-
-        ``is_named`` where the user calls it a history, ``is_suspect`` where its name does.
-        """
+        """Add a chunk; ``is_named`` and ``is_suspect``: the user or the name calls it a history."""
         self.kind, example = columns.kind(name), first_present(columns.frame[name])
         if isinstance(example, str):
             texts = (value for value in columns.frame[name] if isinstance(value, str))
@@ -156,12 +149,10 @@ def gather_facts(
     ids: Collection[str],
     histories: Mapping[str, str | None],
 ) -> dict[str, ColumnFacts]:
-    """Gather the facts that decide the roles of columns, from all rows, of frames and of scans.
+    """Gather the facts that decide the roles of columns, from all rows.
 
     Of a scan, only those columns are read whose dtype does not decide alone: lists, columns that
-    are named like histories, and floats that a history may be compared with. Columns that are
-    ``out`` are no features; ``ids``, and ``histories`` with their candidates, are what the user
-    calls so.
+    are named like histories, and floats that a history may be compared with.
     """
     out = {*out} - {*histories}
     kinds = {name: dtype_kind(table.dtypes[name]) for name in table.names if name not in out}

@@ -16,10 +16,9 @@ from sklearn_din.utils.validation import plain_values
 
 @dataclass(frozen=True, eq=False)
 class VectorScale:
-    """The scale of vectors: centred, and as long as the root of their number of dimensions.
+    """The scale of vectors: ``mean`` is subtracted, then all are divided by one ``scale``.
 
-    mean : (n_dims,), float32. Subtracted from each vector. What has no vector is at the mean.
-    scale : float. What they are divided by then, the same for all dimensions, so that angles stay.
+    They are as long, on average, as the root of n_dims; what has no vector is at the mean.
     """
 
     mean: np.ndarray
@@ -42,10 +41,7 @@ class VectorScale:
 def read_vectors(
     vectors: object, columns: Mapping[str, IdColumn]
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Read the parameter ``vectors``: by vocabulary, plain values and their vectors (n, n_dims).
-
-    ``columns`` are those of ids.
-    """
+    """Read the parameter ``vectors``: by vocabulary, plain values and their vectors (n, n_dims)."""
     if vectors is None:
         return {}
     if not isinstance(vectors, Mapping):

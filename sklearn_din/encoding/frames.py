@@ -70,7 +70,10 @@ def validate_frame(
     except ValueError as error:
         gone = [name for name in expected if name not in present]
         if any(map(is_history_name, gone)):
-            raise ValueError(f"{error}attach_history makes the history columns.") from error
+            raise ValueError(
+                f"{error}attach_history makes histories, HistoryBuilder before the encoder levels, "
+                "too: of an ONNX file, load_onnx(path, memory=load('memory.din'))."
+            ) from error
         if not gone:
             raise
         add = "with_columns" if hasattr(X, "with_columns") else "assign"  # of polars, of pandas

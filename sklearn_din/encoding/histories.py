@@ -34,11 +34,7 @@ class Histories(Column):
         return self.columns
 
     def read(self, columns: Columns) -> Part:
-        """Read the events that some row holds, once.
-
-        Of times in a log whose elapsed times were plain numbers at fit, these are read, one for
-        each event and row.
-        """
+        """Read the events that some row holds, once; of times, one for each event and row."""
         cells = [columns.history(leaf.name) for leaf in self.columns]
         numbers = {leaf.name: leaf for leaf in self.columns if isinstance(leaf, NumberColumn)}
         plain = [name for name, number in numbers.items() if not number.scale.is_elapsed]
@@ -83,10 +79,7 @@ class Histories(Column):
 
 
 def keep_newest(spans: Spans, behaviour: Behaviour) -> tuple[Spans, np.ndarray | None]:
-    """Keep the newest events of each row; return how many before them item neighbours count.
-
-    Of a bag, which has no candidate, those are None.
-    """
+    """Keep each row's newest events; return how many older ones neighbours count (bags: None)."""
     newest = spans.newest(behaviour.max_length)
     if behaviour.is_bag:
         return newest, None

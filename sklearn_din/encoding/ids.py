@@ -82,10 +82,7 @@ class IdColumn(Leaf):
 
 
 def count_values(codes: Codes, weights: np.ndarray | None) -> tuple[np.ndarray, float]:
-    """Return how often each distinct value counts, and how many are missing.
-
-    Of lists, the values inside them count. ``weights`` (n,) are of the cells or events.
-    """
+    """Return how often each distinct value counts, by ``weights``, and how many are missing."""
     places, values = codes
     if isinstance(places, IdLists):
         lists = places.distinct

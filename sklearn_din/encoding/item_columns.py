@@ -52,8 +52,7 @@ class ItemSample:
 class ItemColumns:
     """Count, part by part, the items whose rows all have one value of another column.
 
-    ``names`` are the columns of single ids that histories are compared with: one of them identifies
-    the item, which one is known when all ids are.
+    ``names`` are candidates of histories; which one identifies the item is known at the end.
     """
 
     def __init__(self, names: Iterable[str]) -> None:

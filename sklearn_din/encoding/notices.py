@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from sklearn_din.encoding.facts import LIST
 from sklearn_din.encoding.scaling import LINEAR
 from sklearn_din.encoding.table import is_history_name
 from sklearn_din.encoding.vocabulary import Occurrences, kind_of_ids
 from sklearn_din.features.level_columns import level_columns
 from sklearn_din.utils.spelling import INVISIBLE, find_respelling, without_spaces_and_case
 from sklearn_din.utils.validation import note_two_kinds, spread, unix_unit
-from sklearn_din.utils.warnings import ADVICE_FROM, log_once, warn_of, warn_once, warn_user
+from sklearn_din.utils.warnings import ADVICE_FROM, log_once, warn_of, warn_user
 
 if TYPE_CHECKING:
     from sklearn_din.encoding.number import NumberStatistics
@@ -37,45 +36,12 @@ FEW_NEW = 0.2  # of the ids late in training: so few are new that all new ones a
 SEEN_VALUES = 1000  # distinct values that are looked at
 DECIMAL = re.compile(r"[-+]?[0-9]*[.][0-9]+([eE][-+]?[0-9]+)?|[-+]?[0-9]+[eE][-+]?[0-9]+")
 NUMBER = re.compile(r"[-+]?[0-9]+([.][0-9]*)?([eE][-+]?[0-9]+)?|[-+]?[.][0-9]+")
-UNIT = r"(?:[A-Z]{3}|[$€£¥₹%])"
-WRITTEN = {  # by their decimal sign: with a separator of thousands, a currency or a percent sign
-    sign: re.compile(
-        rf"(?:{UNIT}\s?)?[-+]?(?:[1-9][0-9]{{0,2}}(?:[{thousands}'\s][0-9]{{3}})+|[0-9]+)"
-        rf"(?:[{sign}][0-9]+)?(?:\s?{UNIT})?"
-    )
-    for sign, thousands in ((".", ","), (",", "."))
-}
-DECIMALS = {".": re.compile(r"[.][0-9]"), ",": re.compile(r",[0-9]{1,2}(?![0-9])")}
-NUMBER_WITH_COMMA = re.compile(r"[0-9,]+").fullmatch
-SEPARATORS = ("|", "; ", ";", ", ", ",")  # of values that are joined to one text
-FEW_JOINED = 0.1  # of the values: so few may hold such a sign by chance
-FIRST_DAY, LAST_DAY = 19000100, 21000000  # as integers
-SYMBOL = re.compile(r"[$€£¥₹%]")
-DATE = re.compile(
-    r"[0-9]{4}[-/.][0-9]{1,2}[-/.][0-9]{1,2}([T ].*)?|[0-9]{1,2}[/.][0-9]{1,2}[/.][0-9]{4}.*"
-)
 Pairs = Sequence[tuple[str, str]]  # histories and their candidates
-
-
-def warn_of_changed_units(factors: Mapping[str, float]) -> None:
-    """Warn, once each, of columns whose numbers are a multiple of those at fit."""
-    for name, factor in factors.items():
-        size = "larger" if factor > 1 else "smaller"
-        times = int(float(f"{max(factor, 1 / factor):.1g}"))  # one digit: one sentence for all rows
-        warn_once(
-            f"{name} is throughout some {times} times {size} than in the rows of fit: has its unit "
-            "changed (seconds and days, cents)? Give it the unit of fit, or fit again; "
-            "encoder.report(X) compares every column."
-        )
 
 
 @dataclass(frozen=True)
 class TrainingRows:
-    """What notices are made of: the columns of the rows of fit, and those that the user names.
-
-    ``counts`` has all columns of ids and histories; ``ids``, ``numbers`` and ``histories`` are the
-    columns that are named as such, of which little is said. ``notices`` are those of their roles.
-    """
+    """What notices are made of; little is said of columns that the user names."""
 
     columns: TableColumns
     notices: Sequence[str]
@@ -92,8 +58,7 @@ def warn_of_training_rows(rows: TrainingRows) -> None:
     columns, counts = rows.columns, rows.counts
     pairs = [(h, c) for b in columns.behaviours for h, c in b.candidate_of.items() if c is not None]
     free = [name for name in columns.categorical if name not in rows.ids]
-    joined = (note_joined_values(name, counts[name].values) for name in free)
-    warn_of([*unpaired_histories(rows), *joined], once=True)
+    warn_of(unpaired_histories(rows), once=True)
     warn_of(
         [
             *rows.notices,
@@ -109,10 +74,7 @@ def warn_of_training_rows(rows: TrainingRows) -> None:
 
 
 def log_roles(rows: TrainingRows, statistics: Mapping[str, NumberStatistics]) -> None:
-    """Log which columns that are not named may be of another kind than they are taken for.
-
-    Of integers, those that look like counts: from 0 or 1 on, nearly without gaps.
-    """
+    """Log which columns that are not named may be of another kind than they are taken for."""
     columns, named = rows.columns, {*rows.ids, *rows.numbers}
     named |= level_columns(columns.numeric)  # whose counts and times are whole numbers
     named |= {name for name in columns.numeric if name.endswith(("_elapsed", "_count"))}
@@ -126,7 +88,7 @@ def log_roles(rows: TrainingRows, statistics: Mapping[str, NumberStatistics]) ->
     unused = [n for n in columns.unused if getattr(rows.dtypes[n], "kind", "") == "M"]
     if unused:
         log_once(
-            f"{', '.join(unused)} hold datetimes, which are not used. Name the moment of each row "
+            f"datetimes are not used, here of {', '.join(unused)}. Name the moment of each row "
             "in time=; make numbers of others, such as the hour, X[...].dt.hour, or the days since."
         )
     quantities = []
@@ -163,10 +125,6 @@ def note_two_spellings(
 
     Spaces, forms of Unicode, invisible characters, and upper case of words. Columns share the
     vocabulary of their owner; of those in ``lists`` a cell has several values.
-
-    >>> ids = Occurrences(np.array(["Island ", "Island", "Rome"], dtype=object), np.ones(3))
-    >>> next(note_two_spellings({"city": ids}, {"city": "city"}, []))[:57]
-    "city holds 'Island' and 'Island ', which are two ids, and"
     """
     done = set[str]()
     for name in sorted(counts, key=lambda name: name in lists):
@@ -230,10 +188,7 @@ def warn_of_events(
 
 
 def odd_ids(rows: TrainingRows, names: Sequence[str]) -> Iterator[str]:
-    """Yield what to say of ids by rule that are numbers, dates, lists or row numbers.
-
-    ``names`` are columns with one id per cell, whose values are in the order of the rows.
-    """
+    """Yield what to say of ids by rule that are times, row numbers or numbers as text."""
     for name in names:
         values, n_rows = rows.counts[name].values, rows.n_rows
         is_integer = pd.api.types.is_integer_dtype(rows.dtypes[name])
@@ -244,12 +199,10 @@ def odd_ids(rows: TrainingRows, names: Sequence[str]) -> Iterator[str]:
                 f"{values[0]}, and is encoded as ids. Name it, time={name!r}, if it says when each "
                 f"row was, in drop=[{name!r}] to leave it out, in categorical to keep it so."
             )
-        elif is_integer and len(values) >= FEW_KINDS and _are_days(values):
+        elif (number := _find_decimal(values)) is not None:
             yield (
-                f"{name} holds integers that look like dates, such as {values[0]}, and is encoded "
-                f"as ids. Name it in drop=[{name!r}], and make numbers of it, such as the weekday, "
-                f"pd.to_datetime(X[{name!r}].astype(str), format='%Y%m%d').dt.day_of_week. Name it "
-                "in categorical to keep it so."
+                f"{name} holds numbers as text, {number!r:.40}, and is encoded as ids. Convert it "
+                "with pd.to_numeric. Name it in categorical to keep it as it is."
             )
         elif len(values) > max(MANY_ROWS, NEARLY_ALL * n_rows):
             kind, quantity = "values", ""
@@ -260,40 +213,6 @@ def odd_ids(rows: TrainingRows, names: Sequence[str]) -> Iterator[str]:
                 f"encoded as ids. Name it in drop=[{name!r}] if it only numbers the rows, "
                 f"{quantity}in categorical to keep it as it is."
             )
-        looks_like = _text_that_looks_like(values, name)
-        if looks_like:
-            yield (
-                f"{name} holds {looks_like[0]} as text, {looks_like[1]!r:.40}, and is encoded as "
-                f"ids. {looks_like[2]} Name it in categorical to keep it as it is."
-            )
-
-
-def _are_days(values: np.ndarray) -> bool:
-    """Return whether all integers are days such as 20240301."""
-    if values.min() <= FIRST_DAY or values.max() >= LAST_DAY:
-        return False
-    days = pd.to_datetime(values.astype(str), format="%Y%m%d", errors="coerce")
-    return bool(days.notna().all())
-
-
-def note_joined_values(name: str, values: np.ndarray) -> str | None:
-    """Return what to say of text such as "Crime|Drama", whose parts recur in other values."""
-    texts = spread(values, SEEN_VALUES).tolist()
-    if not all(isinstance(text, str) for text in texts) or all(map(NUMBER_WITH_COMMA, texts)):
-        return None
-    if _text_that_looks_like(values, name):
-        return None
-    for separator in SEPARATORS:
-        joined = [text for text in texts if separator in text]
-        parts = {part for text in texts for part in text.split(separator)}
-        if len(joined) > FEW_JOINED * len(texts) and len(parts) < len(texts):
-            return (
-                f"{name} holds text such as {min(joined)!r:.40}, and each combination is an id of "
-                "its own. If its parts are what counts, make lists of them before attach_history, "
-                f"X[{name!r}].str.split({separator!r}), and keep them in Parquet: CSV has no "
-                "lists. Name it in categorical to keep it as it is."
-            )
-    return None
 
 
 def list_padding(pairs: Pairs, counts: Mapping[str, Occurrences]) -> Iterator[str]:
@@ -312,10 +231,7 @@ def list_padding(pairs: Pairs, counts: Mapping[str, Occurrences]) -> Iterator[st
 
 
 def unpaired_histories(rows: TrainingRows) -> Iterator[str]:
-    """Yield what to say of histories that are pooled although they look made to be compared.
-
-    Nothing is said of those that the user named.
-    """
+    """Yield what to say of histories, not named, that are pooled and look made to be compared."""
     bags = [name for b in rows.columns.behaviours if b.is_bag for name in b.histories]
     alone = [name for name in bags if name not in rows.histories]
     likely = {name: _likely_candidate(name, rows) for name in alone}
@@ -329,10 +245,7 @@ def unpaired_histories(rows: TrainingRows) -> Iterator[str]:
 
 
 def _likely_candidate(history: str, rows: TrainingRows) -> str | None:
-    """Column of ids that holds most of a history's values, where one does.
-
-    Small integers are in many columns by chance: there, nothing is likely.
-    """
+    """Column of ids that holds most of a history's values; of few integers, none is likely."""
     counts, ids = rows.counts, rows.columns.categorical
     values = pd.Index(counts[history].values, dtype=object)
     if len(values) < FEW_VALUES and values.inferred_type != "string":
@@ -341,27 +254,16 @@ def _likely_candidate(history: str, rows: TrainingRows) -> str | None:
     return next((name for name, n in n_known.items() if 2 * n > len(values)), None)
 
 
-def _text_that_looks_like(values: np.ndarray, name: str) -> tuple[str, str, str] | None:
-    """Return what text seems to be, an example, and what to do; None for plain text."""
-    seen = values[:SEEN_VALUES].tolist()
-    if not seen or not all(isinstance(value, str) for value in seen):
+def _find_decimal(values: np.ndarray) -> str | None:
+    """Return a number with a point where text holds nothing but numbers."""
+    texts = [text.strip() for text in values[:SEEN_VALUES].tolist() if isinstance(text, str)]
+    if (
+        not texts
+        or len(texts) < min(len(values), SEEN_VALUES)
+        or not all(map(NUMBER.fullmatch, texts))
+    ):
         return None
-    texts = [value.strip() for value in seen]
-    if all(map(NUMBER.fullmatch, texts)) and any(map(DECIMAL.fullmatch, texts)):
-        example = next(text for text in texts if DECIMAL.fullmatch(text))
-        return "numbers", example, "Convert it with pd.to_numeric."
-    for sign, written in WRITTEN.items():
-        example = next(filter(DECIMALS[sign].search, texts), None)
-        example = texts[0] if all(map(SYMBOL.search, texts)) else example
-        if example is not None and all(map(written.fullmatch, texts)):
-            plain = f"X[{name!r}].str.replace(r'[^0-9{sign}+-]', '', regex=True)"
-            plain += ".str.replace(',', '.')" if sign == "," else ""
-            return "numbers", example, f"Convert it with pd.to_numeric({plain})."
-    if all(map(DATE.fullmatch, texts)):
-        return "dates", texts[0], "Convert it with pd.to_datetime (dates are not used), or drop it."
-    if all(map(LIST.fullmatch, texts)):
-        return "lists", texts[0], "Read histories from Parquet, or make lists of the cells."
-    return None
+    return next(filter(DECIMAL.fullmatch, texts), None)
 
 
 def note_unshared(pairs: Pairs, counts: Mapping[str, Occurrences]) -> Iterator[str]:

@@ -10,10 +10,11 @@ import numpy as np
 
 from sklearn_din.encoding.cells import HistoryCells
 from sklearn_din.encoding.column import Chunk, Leaf, Part
-from sklearn_din.encoding.profile import ColumnProfile
+from sklearn_din.encoding.profile import ColumnProfile, note_far_numbers
 from sklearn_din.encoding.scaling import EventScale, Moments
 from sklearn_din.encoding.table import Columns
 from sklearn_din.encoding.vocabulary import Vocabularies
+from sklearn_din.features.number_ends import find_ends, find_range
 from sklearn_din.features.schema import Field, indicator
 from sklearn_din.utils.spans import Rows, Spans
 
@@ -75,8 +76,8 @@ class NumberColumn(Leaf):
     def profile_of(self, part: Part, vocabularies: Vocabularies) -> ColumnProfile:
         return self.profile.of_numbers(part.single_numbers(self.name))
 
-    def find_factor(self, part: Part, rows: Rows) -> float | None:
-        return self.profile.find_factor(part.single_numbers(self.name, rows))
+    def note_far(self, part: Part, rows: Rows) -> str | None:
+        return note_far_numbers(self.name, self.profile, part.single_numbers(self.name, rows))
 
     def fields(self, columns: TableColumns) -> list[Field]:
         if self.is_history:
@@ -129,7 +130,12 @@ class NumberStatistics:
             scale = EventScale.of_elapsed(of_all)
         has_indicator = not column.is_history and self._moments.weight < table.n_rows
         has_indicator &= indicator(column.name) not in table.columns.names
-        profile = table.complete(ColumnProfile.of_sample(sample), column.name)
+        finite = sample[np.isfinite(sample)]
+        ends: tuple[float, ...] = ()
+        if len(finite) and not (column.is_history or scale.is_elapsed):  # log1p of what elapsed
+            of_name = {column.name: find_range(finite)}
+            ends = find_ends(of_name, table.columns.numeric)[column.name]
+        profile = table.complete(ColumnProfile.of_sample(sample, ends), column.name)
         return replace(column, scale=scale, has_indicator=has_indicator, profile=profile)
 
 

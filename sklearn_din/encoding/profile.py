@@ -29,6 +29,7 @@ HAS = {
     "missing": (*IDS, "numeric", "numeric_history"),
     "empty": ("history", "list_history", "numeric_history"),
     "length": ("history",),
+    "beyond": ("numeric",),
 }
 REPORTED = ["column", "kind", *(what + at for what in HAS for at in ("", "_at_fit")), "shift"]
 
@@ -38,10 +39,10 @@ class ColumnProfile:
     """Counts of one column of some rows.
 
     ``rows`` of which ``empty`` have no event; ``cells`` are the rows, or the events of a history;
-    of these some are ``missing`` or ``unknown``, and the others fall into bins. ``bins`` are the
-    most frequent ids of the training rows (the last bin is all other known ids), or the deciles of
-    their numbers (between two deciles is a bin, and each decile is one: numbers such as 0 may be
-    most of a column).
+    of these some are ``missing`` or ``unknown``, and the others fall into bins, numbers ``beyond``
+    their ``ends`` too. ``bins`` are the most frequent ids of the training rows (the last bin is all
+    other known ids), or the deciles of their numbers (between two deciles is a bin, and each decile
+    is one: numbers such as 0 may be most of a column).
 
     >>> at_fit = ColumnProfile.of_sample(np.arange(1.0, 101.0))
     >>> later = at_fit.of_numbers(np.arange(1.0, 101.0) * 365)
@@ -56,6 +57,8 @@ class ColumnProfile:
     cells: float = 0.0
     missing: float = 0.0
     unknown: float = 0.0
+    beyond: float = 0.0
+    ends: tuple[float, ...] = ()
 
     @classmethod
     def of_ids_at_fit(cls, ids: np.ndarray, counts: np.ndarray, *, missing: float) -> ColumnProfile:
@@ -66,11 +69,11 @@ class ColumnProfile:
         return nothing.of_ids(ids, counts, missing=missing)
 
     @classmethod
-    def of_sample(cls, numbers: np.ndarray) -> ColumnProfile:
-        """Profile the training rows by a sample of their numbers."""
+    def of_sample(cls, numbers: np.ndarray, ends: tuple[float, ...] = ()) -> ColumnProfile:
+        """Profile the training rows by a sample of their numbers, and where these end."""
         present = numbers[~np.isnan(numbers)]
         bins = _deciles(present) if len(present) else np.empty(0)
-        return cls(bins, np.zeros(2 * len(bins) + 1)).of_numbers(numbers)
+        return cls(bins, np.zeros(2 * len(bins) + 1), ends=ends).of_numbers(numbers)
 
     def of_ids(self, ids: np.ndarray, counts: np.ndarray, *, missing: float) -> ColumnProfile:
         """Profile other rows in the bins of this one."""
@@ -95,7 +98,19 @@ class ColumnProfile:
         places += np.searchsorted(self.bins, present, "right")
         in_bins = np.bincount(places, minlength=len(self.in_bins)).astype(np.float64)
         n_cells, n_missing = float(len(numbers)), float(len(numbers) - len(present))
-        return ColumnProfile(self.bins, in_bins, cells=n_cells, missing=n_missing)
+        counts = {"cells": n_cells, "missing": n_missing, "beyond": float(len(self._far(present)))}
+        return ColumnProfile(self.bins, in_bins, ends=self.ends, **counts)
+
+    def _far(self, present: np.ndarray) -> np.ndarray:
+        """Return the numbers beyond the ends."""
+        low, high = self.ends or (-np.inf, np.inf)
+        return present[(present < low) | (present > high)]
+
+    def is_far(self, numbers: np.ndarray) -> bool:
+        """Return whether most of some numbers are beyond the ends, and not those of one user."""
+        present = numbers[~np.isnan(numbers)]
+        far = self._far(present)
+        return 2 * len(far) > len(present) and len(np.unique(far)) >= LEAST_DECILES
 
     def with_rows(self, n_rows: int, n_empty: int) -> ColumnProfile:
         """Return the same with the number of rows behind it, and how many have no event."""
@@ -103,7 +118,7 @@ class ColumnProfile:
 
     def plus(self, other: ColumnProfile) -> ColumnProfile:
         """Add the counts of other rows in the same bins."""
-        names = [field.name for field in fields(self) if field.name != "bins"]
+        names = [field.name for field in fields(self) if field.name not in ("bins", "ends")]
         return replace(self, **{n: getattr(self, n) + getattr(other, n) for n in names})
 
     def shift_to(self, other: ColumnProfile) -> float:
@@ -124,6 +139,8 @@ class ColumnProfile:
 
         The "length" of a history is its cells per row.
         """
+        if name == "beyond" and not self.ends:
+            return float("nan")
         whole = self.rows if name in ("empty", "length") else self.cells
         part = self.cells if name == "length" else getattr(self, name)
         return float(part / whole) if whole else float("nan")
@@ -163,9 +180,11 @@ class ColumnProfile:
         n_bins = self.bins.size + 1 if dtype == np.int32 else 2 * self.bins.size + 1
         what = "counts by bin"
         check_array(self.in_bins, dtype="float64", shape=(n_bins,), what=what, least=0)
-        for name in ("rows", "empty", "cells", "missing", "unknown"):
+        for name in ("rows", "empty", "cells", "missing", "unknown", "beyond"):
             if not 0 <= getattr(self, name) < np.inf:
                 raise ValueError(f"a profile's {name} must be a count, got {getattr(self, name)}.")
+        if len(self.ends) not in (0, 2):
+            raise ValueError(f"a profile's ends must be two or none, got {self.ends!r:.60}.")
 
 
 def compare_profiles(
@@ -181,6 +200,23 @@ def compare_profiles(
                 row[what + suffix] = profile.fraction(what) if has_it else np.nan
         rows.append(row | {"shift": at_fit[name].shift_to(now[name])})
     return pd.DataFrame(rows, columns=REPORTED).set_index("column")
+
+
+def note_far_numbers(name: str, at_fit: ColumnProfile, numbers: np.ndarray) -> str | None:
+    """Return what to say of numbers that are a multiple of those at fit, or beyond their ends."""
+    if factor := at_fit.find_factor(numbers):
+        times = int(float(f"{max(factor, 1 / factor):.1g}"))  # one digit: one sentence for all rows
+        size = "larger" if factor > 1 else "smaller"
+        seen = f"{name} is throughout some {times} times {size} than in the rows of fit"
+    elif at_fit.is_far(numbers):
+        ends = "less than {:.3g} or more than {:.3g}".format(*at_fit.ends)
+        seen = f"most numbers of {name} are far beyond those of fit ({ends}), and read as their end"
+    else:
+        return None
+    return (
+        f"{seen}: has its unit changed (seconds and days, cents), or does it grow? Give it the "
+        "unit of fit, or fit again; encoder.report(X) compares every column."
+    )
 
 
 def _deciles(numbers: np.ndarray) -> np.ndarray:

@@ -29,14 +29,11 @@ def assign_roles(
     elapsed: NamesParameter,
     metadata: Sequence[str] = (),
 ) -> tuple[TableColumns, list[str]]:
-    """Assign a role to each column: by name if it is named, otherwise by its values.
+    """Assign a role to each column: by name if it is named, otherwise by its values in all rows.
 
-    Return the columns as objects of their kinds, which have learnt nothing yet, and notices of what
-    is taken differently from how it looks.
-
-    All rows decide what a column holds (:func:`gather_facts`), of frames and of scans alike.
-    Parameters are those of :class:`sklearn_din.HistorySequenceEncoder`; columns ``metadata`` say
-    whose the row is, when it was, and where it was shown.
+    Return the columns as objects of their kinds, which have learnt nothing yet, and notices.
+    Options are those of :class:`sklearn_din.HistorySequenceEncoder`; ``metadata`` are users, times,
+    positions.
     """
     if not is_auto(histories) and not isinstance(histories, Mapping):
         raise ValueError(
@@ -162,12 +159,10 @@ def _check_pairs(table: Impressions, named: Mapping[Hashable, Hashable]) -> dict
 class _Columns:
     """The columns of a table, and the rules by which some of them form behaviours.
 
-    ``notices`` say what is taken differently from how it looks. ``histories`` are the columns that
-    are read as such. ``ids`` and ``numbers`` are what the user calls so: a history and its
-    candidate play one part,
-    naming either of them names both. Columns that are ``out`` are no features, ``pairs`` are the
-    histories that the user names, and their candidates. ``max_length`` is the encoder's parameter.
-    ``number_of`` are the numbers of candidates that histories of numbers are compared with.
+    ``ids`` and ``numbers`` are what the user calls so: naming a history or its candidate names
+    both. Columns that are ``out`` are no features, ``pairs`` are the histories that the user names,
+    and their candidates. ``number_of`` are the numbers of candidates that those of histories are
+    compared with.
     """
 
     table: Impressions
@@ -312,10 +307,7 @@ class _Columns:
         )
 
     def _pair_lists(self) -> dict[str, str | None]:
-        """Return candidates named by the user, and those of histories whose events are lists.
-
-        They are columns of lists too, which are no histories then.
-        """
+        """Return candidates that the user names, and those of histories of lists, lists too."""
         facts, candidates = self.facts, dict(self.pairs)
         nested = [name for name in self.histories if facts[name].history.kind == "lists"]
         lists = {n for n in self.histories if n not in nested and facts[n].kind == "history"}
@@ -340,10 +332,7 @@ class _Columns:
         return None if candidate in {*self.out, *self.histories} else candidate
 
     def _candidate_of_suffix(self, name: str) -> str | None:
-        """Find the column of ids that a list is named after: ``item`` for ``buy_item``.
-
-        That is what ``attach_history(prefix="buy_")`` writes.
-        """
+        """Find the column of ids that a list is named after: ``item`` for ``buy_item``."""
         free = self.facts.keys() - {*self.out, *self.histories, *self.numbers}
         return _longest_suffix(name, (n for n in free if self._are_alike(name, n)))
 
@@ -363,12 +352,10 @@ class _Columns:
         return events.kind is not None and are_ids and facts.is_whole == is_whole
 
     def _are_aligned(self, first: str, second: str) -> bool:
-        """Return whether two histories describe the same events.
+        """Return whether two histories describe the same events: of one ``attach_history`` call.
 
-        Windows of one ``attach_history`` call do. The same columns read back from a file have
-        lost that kinship: there, equal lengths in every row tell, if each has a column to be
-        compared with, is a history of numbers, or comes from ``attach_history`` by its name and
-        the lengths vary.
+        Read back from a file, equal lengths in every row tell, if each has a column to be compared
+        with, is a history of numbers, or is named by ``attach_history`` and the lengths vary.
         """
         facts = self.facts
         mine, theirs = facts[first].history, facts[second].history

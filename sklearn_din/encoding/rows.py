@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 
 from sklearn_din.encoding.histories import count_events
-from sklearn_din.encoding.notices import warn_of_changed_units
 from sklearn_din.encoding.table import Columns, Impressions
 from sklearn_din.encoding.table_columns import TableColumns
 from sklearn_din.features.encoded import EncodedFeatures
@@ -19,22 +18,14 @@ SEVERAL_USERS = 20  # of a few, all may be new
 
 @dataclass(frozen=True)
 class RowEncoder:
-    """Encodes the rows of tables by what was learnt.
-
-    Columns ``metadata``, by their name in encoded rows, travel beside the features, and so do the
-    ``vectors`` of vocabularies that have some.
-    """
+    """Encodes rows by what was learnt; ``metadata`` columns and ``vectors`` travel beside."""
 
     learnt: TableColumns
     metadata: Mapping[str, str]
     vectors: dict[str, Vectors]
 
     def encode(self, table: Impressions, *, name: str = "") -> EncodedFeatures:
-        """Encode all rows, or open the store of that name in which they were kept.
-
-        Rows of a scan are written to its ``cache_dir``, or to a temporary folder; ``name`` tells
-        the rows and all that was learnt.
-        """
+        """Encode all rows, or open the store of that name in which they were kept."""
         scan = table.scan
         if scan is None:
             ((_, rows),) = table.map(self.encode_columns, table.names, "encoding")
@@ -63,7 +54,7 @@ class RowEncoder:
     def encode_part(self, columns: Columns) -> EncodedFeatures:
         """Encode some of all rows, of which notices of lengths are given in the end."""
         learnt, parts = self.learnt, self.learnt.read(columns)
-        warn_of_changed_units(learnt.find_changed_units(parts))
+        warn_of(learnt.note_far_numbers(parts), once=True)
         vectors = {name: self.vectors[name] for name in learnt.schema.vector_sizes}
         X = EncodedFeatures._without_checks(learnt.schema, {}, {}, vectors=vectors)
         learnt.add_to(X, parts)

@@ -64,10 +64,7 @@ def _write_rows(encoder: RowEncoder, table: Impressions, writer: StoreWriter) ->
 
 
 class SharedLogs:
-    """Behaviours whose events a scan keeps once, and how they are encoded.
-
-    Only an :class:`AttachedScan` has such ``behaviours``, and they need not be read part by part.
-    """
+    """Behaviours of an :class:`AttachedScan`, whose events are kept and encoded once."""
 
     def __init__(self, scan: Any, learnt: TableColumns) -> None:
         self._learnt, self._logs = learnt, dict[Behaviour, Any]()
@@ -113,11 +110,7 @@ class SharedLogs:
 
 
 class RowSink:
-    """Writes encoded rows to a store: in the order in which they come, or each to its position.
-
-    ``positions`` says where each row belongs, in the order in which rows are read; None: in that
-    order.
-    """
+    """Writes encoded rows to a store, in order or each to its position in ``positions``."""
 
     def __init__(self, writer: StoreWriter, positions: np.ndarray | None, n_rows: int) -> None:
         self._writer, self._positions, self._n_rows = writer, positions, n_rows

@@ -36,14 +36,7 @@ KINDS_OF_VALUES |= dict.fromkeys(NUMBERS, "float") | dict.fromkeys(TIMES, "time"
 
 
 class Columns:
-    """A frame as the encoder reads it: the kind of each column, its ids or its history, read once.
-
-    Names are distinct, the frame is never written to; ``separator`` splits histories that are text.
-
-    >>> columns = Columns(pd.DataFrame({"item": [7, 8], "hist_item": [[8], []]}))
-    >>> columns.kind("item"), columns.kind("hist_item")
-    ('ids', 'history')
-    """
+    """A frame as the encoder reads it: the kind of a column, its ids or its history, read once."""
 
     def __init__(self, frame: pd.DataFrame, *, separator: str | None = None) -> None:
         self.frame = frame
@@ -90,15 +83,7 @@ class Columns:
 
 
 class OneRow(Columns):
-    """One row given as plain values, read as the columns of a frame of one row are.
-
-    Numbers, text and lists are read without pandas, which takes ten times as long to make columns
-    of them.
-
-    >>> row = OneRow({"price": 7, "item": "hat", "hist_item": [3, 4]})
-    >>> row.numbers("price"), row.codes("item")[1], row.history("hist_item").values
-    (array([7.]), array(['hat'], dtype=object), array([3, 4]))
-    """
+    """One row given as plain values: pandas would take ten times as long to make columns."""
 
     def __init__(self, row: Mapping[Any, object], *, separator: str | None = None) -> None:
         super().__init__(NO_COLUMNS, separator=separator)
@@ -179,10 +164,6 @@ class Impressions:
         The rows in the order of their files, where they lie in files.
     positions : ndarray of shape (n_rows,) or None
         Where each row of that order belongs; None where it is the order asked for.
-
-    >>> table = Impressions(pd.DataFrame({"item": ["hat", "tie"]}))
-    >>> [(start, n) for start, n in table.map(lambda columns: len(columns.frame), ["item"], "rows")]
-    [(0, 2)]
     """
 
     def __init__(self, source: pd.DataFrame | Scan, *, separator: str | None = None) -> None:
@@ -202,11 +183,7 @@ class Impressions:
     def map(
         self, read: Callable[[Columns], Made], names: Collection[str], purpose: str
     ) -> Iterator[tuple[int, Made]]:
-        """Yield the first row of each part, and what is read of it.
-
-        Only the columns named are read; a scan shows the purpose on a progress bar. To a ValueError
-        of ``read``, the rows of the scan in which it happened are added.
-        """
+        """Yield the first row of each part, and what is read of it, of the columns named."""
         if self.scan is None:
             yield 0, read(self._whole)
             return
@@ -228,13 +205,7 @@ class Impressions:
 
 
 def find_candidate(history: str, names: Sequence[str]) -> str | None:
-    """Column that a history is compared with by its name: ``item`` for ``hist_item``.
-
-    Prefixes that ColumnTransformer writes before two underscores are seen through.
-
-    >>> find_candidate("rest__hist_item", ["rest__hist_item", "rest__item", "price"])
-    'rest__item'
-    """
+    """Column that a history is compared with by its name, ``item`` for ``hist_item``."""
     exact = history.removeprefix(PREFIX)
     if exact != history and exact in names:
         return exact
@@ -246,11 +217,7 @@ def find_candidate(history: str, names: Sequence[str]) -> str | None:
 
 
 def is_history_name(name: str) -> bool:
-    """Return whether a column is named as ``attach_history`` names histories.
-
-    >>> [is_history_name(name) for name in ("hist_item", "remainder__hist_item", "tags")]
-    [True, True, False]
-    """
+    """Return whether a column is named as ``attach_history`` names histories."""
     return _bare(name).startswith(PREFIX)
 
 
@@ -260,11 +227,7 @@ def _bare(name: str) -> str:
 
 
 def column_kind(column: pd.Series) -> ColumnKind:
-    """Return the kind of a column by its dtype, and by its cells where the dtype is object.
-
-    >>> [column_kind(pd.Series(cells)) for cells in ([1, 2], [0.5], ["a"], [[1], []])]
-    ['ids', 'numbers', 'ids', 'history']
-    """
+    """Return the kind of a column by its dtype, and by its cells where the dtype is object."""
     kind = dtype_kind(column.dtype)
     if kind is not None:
         return kind

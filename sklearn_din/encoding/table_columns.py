@@ -43,13 +43,11 @@ class Parts(NamedTuple):
 class TableColumns:
     """Every column, as an object of its kind, and what they share. It never changes.
 
-    ``names`` are the columns of fit in their order, those ``unused`` of a kind that never is used,
-    such as dates. ``columns`` are in the order in which they are read and counted: numbers, ids,
-    lists, histories. Vocabularies are named by the column that they belong to: a history shares its
-    candidate's. No part in encoding have ``longest``, the number of events of the longest history
-    at fit, older ones that item neighbours count among them, ``of_item``, the columns that follow
-    from the item, ``item_sample``, some items' values of them, ``user``, the column that says
-    whose the rows are, and ``newest``, the time of the newest row.
+    ``names`` are the columns of fit in their order, ``unused`` those of kinds such as dates,
+    ``columns`` in the order in which they are read. Vocabularies are named by their owner, the
+    candidate of a history. No part in encoding have ``longest`` (history at fit), ``of_item``
+    (columns that follow from the item), ``item_sample`` (some items' values), ``user`` and
+    ``newest``, a row's time.
     """
 
     names: tuple[str, ...]
@@ -136,10 +134,7 @@ class TableColumns:
             encoded.update(column.encode(part, self.vocabularies))
 
     def note_unknown(self, parts: Parts, X: EncodedFeatures) -> Iterator[str]:
-        """Yield what to say of columns of whose ids far more are unknown than at fit.
-
-        At fit, some were new late in training, or too rare for an id.
-        """
+        """Yield what to say of columns of whose ids far more are unknown than at fit."""
         encoded = dict(X.columns)
         for ragged in X.behaviours.values():
             encoded |= ragged.columns
@@ -173,17 +168,16 @@ class TableColumns:
                 profiles[leaf.name] = profile.with_rows(*n_rows)
         return profiles
 
-    def find_changed_units(self, parts: Parts) -> dict[str, float]:
-        """Return the columns whose numbers are a multiple of those at fit, and which."""
+    def note_far_numbers(self, parts: Parts) -> list[str | None]:
+        """Return what to say of columns whose numbers are far from those of fit."""
         some = slice(None, None, max(1, parts.n_rows // COMPARED_ROWS))
         own = level_columns(self.numeric)  # counts and times that grow
-        factors = {
-            leaf.name: leaf.find_factor(part, some)
+        return [
+            leaf.note_far(part, some)
             for column, part in zip(self.columns, parts.of_columns, strict=True)
             for leaf in column.leaves
             if leaf.name not in own
-        }
-        return {name: factor for name, factor in factors.items() if factor is not None}
+        ]
 
     def are_of_fit(self, times: np.ndarray | None) -> bool:
         """Return whether most rows are no later than those of fit, whose histories may be short."""
@@ -200,10 +194,7 @@ class TableColumns:
         ]
 
     def grow(self, counts: Mapping[str, Mapping[str, Occurrences]], rules: IdRules) -> TableColumns:
-        """Append the values of later rows to the vocabularies; all else stays.
-
-        Counts are by vocabulary, then by column.
-        """
+        """Append values of later rows, counted by vocabulary and column, to the vocabularies."""
         vocabularies = {
             owner: self.vocabularies[owner].grow(sources, rules, name=owner)
             for owner, sources in counts.items()
@@ -247,11 +238,7 @@ def _fraction_unknown(ids: Any) -> float:
 
 
 class TableStatistics:
-    """Statistics of all columns, collected in chunks: counts, moments, lengths of histories.
-
-    ``columns`` are as roles have been assigned, or those that grow; ``n_rows`` is that of the
-    whole table. ``totals`` are :attr:`Part.totals` by behaviour.
-    """
+    """Statistics of all columns, collected in chunks; ``totals`` are by behaviour."""
 
     def __init__(self, columns: TableColumns, n_rows: int) -> None:
         self.columns, self.n_rows, self._longest = columns, n_rows, 0
@@ -261,10 +248,7 @@ class TableStatistics:
         self._items = ItemColumns(n for n, ids in columns.ids.items() if ids.is_compared)
 
     def update(self, parts: Parts, start: int, times: np.ndarray | None = None) -> None:
-        """Take in what was read of further rows, of which ``start`` is first.
-
-        ``times`` put the rows in order.
-        """
+        """Take in what was read of further rows, ``start`` first; ``times`` order them."""
         chunk = Chunk(start, parts.n_rows, self.n_rows, times)
         for part in parts.of_columns:
             for name in (*part.codes, *part.numbers):

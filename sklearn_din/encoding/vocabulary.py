@@ -34,21 +34,13 @@ class Occurrences(NamedTuple):
 
 
 class IdRules(NamedTuple):
-    """Rules by which values get an id of their own.
-
-    Those that count at least ``min_frequency`` times, and of them the ``max_ids`` most frequent
-    ones (None: all), ties by value.
-    """
+    """Values that count ``min_frequency`` times get an id, the ``max_ids`` most frequent."""
 
     min_frequency: int = 1
     max_ids: int | None = None
 
     def choose(self, counts: np.ndarray, n_known: int = 0) -> np.ndarray:
-        """Return which of sorted values get an id, beside ``n_known``, by how often each counts.
-
-        >>> IdRules(min_frequency=2, max_ids=2).choose(np.array([3, 1, 2, 3]))
-        array([ True, False, False,  True])
-        """
+        """Return which of sorted values get an id, beside ``n_known``, by how often each counts."""
         chosen = counts >= self.min_frequency
         if self.max_ids is not None:
             chosen[np.argsort(-counts, kind="stable")[max(0, self.max_ids - n_known) :]] = False
@@ -59,12 +51,6 @@ class ValueCounts:
     """Distinct values of a column, collected in chunks, and their counts.
 
     New values are joined to the earlier ones whenever they have doubled them.
-
-    >>> counts = ValueCounts()
-    >>> counts.update(np.array([7, 8]), np.array([1, 2]))
-    >>> counts.update(np.array([8, 9]), np.array([3, 0]))
-    >>> counts.finish()
-    Occurrences(values=array([7, 8]), counts=array([1., 5.]))
     """
 
     def __init__(self) -> None:
@@ -90,22 +76,10 @@ class ValueCounts:
 
 @dataclass(eq=False)
 class Vocabulary:
-    """Values in id order: ``values[i]`` has the id ``i + 2``.
+    """Values in id order: ``values[i]`` has the id ``i + 2``; 0 is padding, 1 unknown.
 
-    Ids 0 and 1 stand for padding and for everything that is not in the vocabulary. Values learnt
-    at once are sorted, so that the same catalogue gets the same ids whatever the order of the
-    rows. Values learnt later are appended, sorted among themselves: no id ever changes its
-    meaning (:meth:`grow`).
-
-    values : (n_values,). Distinct plain values, as :func:`plain_ids` gives them.
-    grown_from : tuple of str, default=(). Digests of this vocabulary before values were appended,
-        the oldest first.
-
-    >>> shoes = Vocabulary(np.array(["boot", "sandal"], dtype=object))
-    >>> shoes.encode(np.array(["sandal", "clog"], dtype=object), name="item")
-    array([          3, -2146086589], dtype=int32)
-    >>> shoes.decode(np.array([3, 1, 0]))
-    array(['sandal', None, None], dtype=object)
+    Values learnt at once are sorted, so that the same catalogue gets the same ids. Later ones are
+    appended (:meth:`grow`) and change no id; ``grown_from`` has the digests before that.
     """
 
     values: np.ndarray
@@ -113,25 +87,12 @@ class Vocabulary:
 
     @classmethod
     def learn(cls, sources: Mapping[str, Occurrences], rules: IdRules) -> Self:
-        """Learn one vocabulary from the columns that share it.
-
-        Counts of the same value add up over ``sources``, by column name; a value that never counts
-        (an event that no training row sees) is not learnt.
-        """
+        """Learn one vocabulary from columns whose counts add up; a count of 0 is not learnt."""
         values, counts = count_columns(sources)
         return cls(values[rules.choose(counts)])
 
     def grow(self, sources: Mapping[str, Occurrences], rules: IdRules, *, name: str) -> Self:
-        """Append values that are frequent enough in later rows; this vocabulary stays as it is.
-
-        ``sources`` are what the later rows hold; ``max_ids`` bounds the vocabulary as a whole.
-        ``name`` is its column, for the error where the new values are of another kind.
-
-        >>> known = Vocabulary(np.array(["boot", "shoe"], dtype=object))
-        >>> new = Occurrences(np.array(["clog", "shoe"], dtype=object), np.array([1, 5]))
-        >>> known.grow({"item": new}, IdRules(), name="item").values
-        array(['boot', 'shoe', 'clog'], dtype=object)
-        """
+        """Append values that are frequent enough in later rows, as a new vocabulary of ``name``."""
         values, counts = count_columns(sources)
         values = self.as_learnt(values)
         learnt, given = self._kind, kind_of_ids(values)
@@ -253,14 +214,7 @@ Vocabularies = Mapping[str, Vocabulary]  # by the column that each belongs to
 
 
 def plain_ids(values: np.ndarray, *, name: str) -> np.ndarray:
-    """Distinct ids as int64, bool, or objects: 7, 7.0, a Decimal and numpy's 7 become one value.
-
-    Raises ValueError where a float has a fraction, or is so large that neighbouring ids have merged
-    into it. ``values`` are distinct, none of them missing.
-
-    >>> plain_ids(np.array([3.0, 5.0]), name="item")
-    array([3, 5])
-    """
+    """Distinct ids as int64, bool, or objects: 7, 7.0, a Decimal and numpy's 7 become one value."""
     if values.dtype.kind in "iu":
         fits = values.dtype != np.uint64 or values.max(initial=0) <= np.iinfo(np.int64).max
         return values.astype(np.int64 if fits else object)

@@ -286,10 +286,7 @@ def _check_arrays(X: EncodedFeatures) -> None:
 
 
 def find_runs(X: EncodedFeatures) -> np.ndarray:
-    """Return where the histories change from one impression to the next, and both ends.
-
-    Bags do not count: they may be the candidate's.
-    """
+    """Return where histories, but those of bags, change from row to row, and both ends."""
     changes = np.zeros(max(len(X) - 1, 0), dtype=bool)
     for behaviour in X.schema.behaviours:
         if not behaviour.is_bag:
@@ -298,32 +295,23 @@ def find_runs(X: EncodedFeatures) -> np.ndarray:
 
 
 def find_missing_numbers(X: EncodedFeatures, name: str) -> np.ndarray:
-    """Return whether a number of each row is missing: (n,), bool.
-
-    All False where the encoder made no indicator: no training row lacked the number, or a column
-    of ids has that name.
-    """
+    """Return whether a number of each row is missing: (n,), all False without an indicator."""
     if (missing := indicator(name)) not in X.schema.names("numeric"):
         return np.zeros(len(X), dtype=bool)
     return X.columns[missing] > 0
 
 
 def rows_per_pool(X: EncodedFeatures) -> int | None:
-    """Return how many rows are read at a time, in ascending order of their numbers.
-
-    None where the arrays lie in memory, or are so small beside the budget that all of them may be
-    read in any order.
-    """
+    """Return how many rows are read at a time, in order; None: in any order, from memory."""
     if X.store is None or X.store.nbytes <= X.store.memory // ARRAYS_IN_MEMORY:
         return None
     return max(int(X.store.memory / POOLS_IN_MEMORY / X.store.nbytes * len(X)), 1)
 
 
 def copy_to_memory(X: EncodedFeatures, rows: np.ndarray) -> EncodedFeatures:
-    """Copy some rows of mapped impressions.
+    """Copy some rows of mapped impressions, in ascending order, without users and times.
 
-    Rows are in ascending order, so each page of a file is read once. Users and times are left out,
-    positions kept; of the events, those that some row holds are copied.
+    Each page of a file is read once; of the events, those that some row holds are copied.
     """
     chosen = X[rows]
     columns = {

@@ -19,11 +19,10 @@ LEAST_DIGEST = 1 << 62  # of a list with values; that of the empty one is 0
 
 @dataclass(frozen=True, eq=False)
 class DistinctLists:
-    """Lists of ids, each once; the first one is empty. A list has each id once, ascending.
+    """Lists of ids, each once; the first is empty. A list has each id once, ascending.
 
-    lengths : (n_lists,), int32. Ids of each list.
-    ids : (sum(lengths),), int32. Those of one list after the other; negative ones of unknown values
-        among them.
+    lengths : (n_lists,), int32
+    ids : (sum(lengths),), int32, one list after the other; negative ones of unknown values
     """
 
     lengths: np.ndarray
@@ -70,18 +69,10 @@ class DistinctLists:
 class IdLists:
     """A column of lists of ids: the position of each value's list among the distinct lists.
 
-    It is indexed by rows as an array is, and what comes out shares the lists. Two values are equal
-    where their lists hold the same ids, in any order and however often: ``digests`` are then equal,
-    whatever column they come from (64 bits of a checksum).
+    It is indexed by rows as an array is. Two values are equal where their lists hold the same ids,
+    in any order; ``digests`` (64 bits) are then equal, whatever column they come from.
 
-    positions : (n,), int32. Of each value's list. 0 is the empty list, and that of a missing value.
-    distinct : DistinctLists. The lists.
-
-    >>> genres = IdLists.from_lengths(np.array([2, 0, 2]), np.array([5, 7, 7, 5], "int32"))
-    >>> genres.positions, genres.pad()
-    (array([1, 0, 1], dtype=int32), array([[5, 7],
-           [0, 0],
-           [5, 7]], dtype=int32))
+    positions : (n,), int32; 0 is the empty list, and that of a missing value
     """
 
     positions: np.ndarray

@@ -28,12 +28,6 @@ class Ragged:
         own time. They read as ``log1p(row_time - time)``
     n_older : (n_rows,), int16, how many events right before each window belong to the row too: item
         neighbours count them, nothing else reads them. None: no row has any
-
-    >>> spans = Spans(np.array([0, 1]), np.array([1, 2], "int32"))
-    >>> clicks = Ragged({"item": np.array([5, 6, 7], "int32")}, spans)
-    >>> clicks.pad("item")
-    array([[5, 0],
-           [6, 7]], dtype=int32)
     """
 
     columns: Mapping[str, Column]
@@ -73,18 +67,12 @@ class Ragged:
         return self.over(self.columns, self.spans)
 
     def changes(self) -> np.ndarray:
-        """Return where rows hold other events than the row before, or read them at another time.
-
-        changes : (n_rows - 1,), bool
-        """
+        """Return whether rows hold other events, or times, than the row before: (n_rows - 1,)."""
         parts = np.stack([self.spans.starts, self.spans.lengths, *self.row_times.values()])
         return (parts[:, 1:] != parts[:, :-1]).any(axis=0)
 
     def flat(self, name: str, index: np.ndarray | None = None) -> np.ndarray:
-        """Values of one column for all events in row order, shape (sum(lengths),).
-
-        ``index`` is ``spans.index()`` where several columns are read by it.
-        """
+        """Values of one column for all events in row order; ``index`` is ``spans.index()``."""
         values = self.columns[name]
         if name in self.row_times:
             return log_elapsed(self.spans.time_since(values, self.row_times[name], index))
@@ -97,10 +85,7 @@ class Ragged:
         return np.arange(width) < lengths[:, None]
 
     def pad(self, name: str, width: int | None = None) -> np.ndarray:
-        """Values as (n_rows, width), padded with 0 on the right; unknown ids are 1.
-
-        Where each event has a list of ids, (n_rows, width, ids of the longest list).
-        """
+        """Values as (n_rows, width, ...), padded with 0 on the right; unknown ids are 1."""
         mask = self.mask(width)
         values = self.flat(name)
         if isinstance(values, IdLists):

@@ -97,15 +97,7 @@ class Field:
         return self.kind in ("categorical", "history") or self.holds_lists
 
     def is_prefix_of(self, other: Field) -> bool:
-        """Return whether the other field is this one, or this one with ids appended.
-
-        Examples
-        --------
-        >>> before = Field("item", "categorical", "item", 9, digest="a1")
-        >>> after = Field("item", "categorical", "item", 12, digest="b2", grown_from=("a1",))
-        >>> before.is_prefix_of(after), after.is_prefix_of(before)
-        (True, False)
-        """
+        """Return whether the other field is this one, or this one with ids appended."""
         if self == other:
             return True
         has_grown = self.digest in other.grown_from and self.n_ids < other.n_ids
@@ -258,18 +250,10 @@ class Schema:
         raise KeyError(f"no history {name!r} in the schema")
 
     def display_name(self, behaviour: Behaviour) -> str:
-        """Return the text that tables and pictures show for a behaviour: one text per behaviour.
+        """Return the text that tables and pictures show for a behaviour.
 
-        It is ``behaviour.name`` where no two behaviours share one. A column called
-        ``hist_item+hist_category`` shares its name with the joint behaviour of ``hist_item`` and
-        ``hist_category``: every behaviour then shows its histories in quotes.
-
-        Examples
-        --------
-        >>> joint = Behaviour("a+b", ("a", "b"), ("x", None))
-        >>> schema = Schema((), (joint, Behaviour("a+b", ("a+b",), ("x",))))
-        >>> [schema.display_name(behaviour) for behaviour in schema.behaviours]
-        ["'a' + 'b'", "'a+b'"]
+        It is the name, or where two share one (a column may be called ``a+b``) the histories in
+        quotes.
         """
         names = {other.name for other in self.behaviours}
         if len(names) == len(self.behaviours):
@@ -288,10 +272,7 @@ class Schema:
         return names
 
     def is_prefix_of(self, other: Schema) -> bool:
-        """Return whether the other schema is this one, or this one with ids appended.
-
-        Every id of this schema then means the same in the other one.
-        """
+        """Return whether the other schema is this one, or this one with ids appended."""
         pairs = zip(self.fields, other.fields, strict=False)
         return (
             dataclasses.replace(self, fields=other.fields) == other
@@ -342,11 +323,7 @@ def indicator(name: str) -> str:
 
 
 def item_column(n_ids: Mapping[str, int], names: Iterable[str]) -> str | None:
-    """Return the column that identifies items: of these names, that with the most known ids.
-
-    >>> item_column({"category": 20, "item": 900}, ["title", "category", "item"])
-    'item'
-    """
+    """Return the column that identifies items: of these names, that with the most known ids."""
     own = set(names).intersection(n_ids)
     return max((name for name in n_ids if name in own), key=n_ids.__getitem__, default=None)
 

@@ -31,17 +31,8 @@ class Store:
     """Arrays of one folder, mapped into memory when they are asked for.
 
     A temporary folder is removed when neither the store nor an array of it is in use any more, or
-    when Python ends. A copy that came through pickle reads the same files and never removes them.
-
-    ``parent`` is the folder in which further stores may stay beside this one; None where it is
-    temporary.
-
-    >>> with create_store(None, "ids", memory=10**6) as writer:
-    ...     writer.append("item", np.array([5, 6]))
-    ...     writer.append("item", np.array([7]))
-    ...     store = writer.finish()
-    >>> store["item"].tolist(), store.names, "user" in store
-    ([5, 6, 7], ['item'], False)
+    when Python ends; a copy that came through pickle never removes it. ``parent`` is the folder for
+    further stores, None where it is temporary.
     """
 
     path: Path
@@ -100,9 +91,7 @@ class Store:
 class StoreWriter:
     """Writes the arrays of a new store; :func:`create_store` makes one.
 
-    It writes to ``folder``, which is renamed to ``target`` once it is whole; None: it is temporary
-    and stays where it is. ``facts`` say of the arrays what JSON can say, ``is_finished`` whether
-    the store is there.
+    ``folder`` is renamed to ``target`` once it is whole; None: it is temporary and stays.
     """
 
     def __init__(self, folder: Path, target: Path | None, *, memory: int) -> None:
@@ -114,10 +103,7 @@ class StoreWriter:
         self._allocated: dict[str, np.memmap] = {}
 
     def append(self, name: str, values: np.ndarray) -> None:
-        """Write values behind those that the array has already.
-
-        The first call decides the dtype and all of the shape but its beginning.
-        """
+        """Write values behind those of the array; the first ones decide dtype and shape."""
         if name not in self._files:
             path = self._add(name, values.dtype, (0, *values.shape[1:]))
             self._files[name] = open(path, "wb")  # noqa: SIM115
@@ -129,10 +115,7 @@ class StoreWriter:
         entry["shape"][0] += len(plain)
 
     def append_value(self, value: Any) -> None:
-        """Write a value: its text as a fact, its arrays, named by numbers, beside it.
-
-        Dataclasses are read as dicts of their fields.
-        """
+        """Write a value or dataclass: text as a fact, its arrays, named by numbers, beside it."""
         from sklearn_din.utils.plain_values import write_value
 
         self.facts["value"], arrays = write_value(to_dict(value))
@@ -222,12 +205,8 @@ class StoreWriter:
 def create_store(parent: Path | None, name: str, *, memory: int) -> Iterator[StoreWriter]:
     """Yield the writer of a new store, which is there once its ``finish`` has returned.
 
-    If the block ends without that, what was written is removed. A process that is killed may leave
-    a folder whose name begins with ".partial-", which nobody reads.
-
-    ``parent`` is the folder in which it stays under its ``name``, made where it is not there. None:
-    a temporary folder, which lives as long as the store or an array of it is in use. OSError where
-    the disk is full or ``parent`` cannot be written to.
+    Otherwise what was written is removed. ``parent`` is made where it is not there; None: a
+    temporary folder, which lives as long as the store or an array of it is in use.
     """
     if parent is None:
         folder, target = Path(tempfile.mkdtemp(prefix="sklearn-din-")), None

@@ -83,7 +83,8 @@ def check(
                 check_row_labels(X, y)
             except ValueError as error:
                 order.append(str(error))
-    return Findings(_find(chosen, labels, user, time, order), columns=COLUMNS)
+    found = _find(chosen, labels, user, time, order)
+    return Findings([finding[:3] for finding in found], columns=COLUMNS)
 
 
 class Findings(pd.DataFrame):

@@ -127,10 +127,7 @@ def _effect_table(classifier: Any, X: EncodedFeatures) -> pd.DataFrame:
 
 
 def _leave_each_out(history: Ragged) -> Iterator[tuple[np.ndarray, Ragged]]:
-    """Return, for one event after the other, its row and that row's history without it.
-
-    They come in blocks of bounded memory: the rows of some events, and as many histories.
-    """
+    """Yield rows and their histories without one event after the other, in blocks."""
     spans = history.spans
     rows, events = np.repeat(np.arange(len(spans)), spans.lengths), spans.index()
     if not len(rows):

@@ -48,11 +48,7 @@ class Calibrated(NamedTuple):
 
 
 class FittedPipeline(NamedTuple):
-    """The pieces of a fitted Pipeline.
-
-    The transformers are every step before the classifier; the encoder is the one of them that gives
-    ids and takes them back. The calibration turns the classifier's log-odds into probabilities.
-    """
+    """The pieces of a fitted Pipeline: every step before the classifier, the encoder among them."""
 
     transformers: Pipeline
     encoder: Any  # their files stand below this one
@@ -66,10 +62,7 @@ class FittedPipeline(NamedTuple):
         return X
 
     def around_encoder(self) -> tuple[list[Any], list[Any]]:
-        """Return the steps before the encoder, and those between it and the classifier.
-
-        Samplers of imbalanced-learn, which have no ``transform``, let rows of prediction pass.
-        """
+        """Return the steps that transform rows before the encoder and behind it, no samplers."""
         steps = [step for step in flat_steps(self.transformers) if hasattr(step, "transform")]
         place = next(number for number, step in enumerate(steps) if step is self.encoder)
         return steps[:place], steps[place + 1 :]
@@ -95,10 +88,9 @@ class FittedPipeline(NamedTuple):
 
 
 def unwrap(estimator: Any, *, purpose: str) -> tuple[Any, Calibrated]:
-    """Return the fitted estimator inside searches, FrozenEstimator and CalibratedClassifierCV.
+    """Return the fitted estimator inside searches and calibrations, and its calibration.
 
-    The second value is the calibration at its end. A calibration that is the last step of a
-    Pipeline counts as well. Errors begin with ``purpose``, the name of the function that asks.
+    Errors begin with ``purpose``, the name of the function that asks.
     """
     calibrated = Calibrated()
     while True:
@@ -108,6 +100,12 @@ def unwrap(estimator: Any, *, purpose: str) -> tuple[Any, Calibrated]:
             estimator = estimator.estimator
         elif hasattr(estimator, "best_estimator_"):
             estimator = estimator.best_estimator_
+        elif hasattr(estimator, "cv_results_"):
+            raise TypeError(
+                f"{purpose} needs a model, got a {type(estimator).__name__} with refit=False: it "
+                "keeps none. Set refit=True, or fit clone(search.estimator) with the best "
+                "parameters, of search.cv_results_['params']."
+            )
         elif isinstance(estimator, Pipeline):
             *before, (name, last) = estimator.steps
             if not isinstance(last, CalibratedClassifierCV):
@@ -138,11 +136,7 @@ def _uncalibrate(
 
 
 def classifier_of(estimator: BaseEstimator, *, purpose: str) -> Any:
-    """Return the fitted classifier: the estimator itself, or a Pipeline's last step.
-
-    It may stand inside what :func:`unwrap` takes off. Errors begin with ``purpose``, the name of
-    the function that asks.
-    """
+    """Return the fitted classifier: the estimator itself, or a Pipeline's last step."""
     estimator, _ = unwrap(estimator, purpose=purpose)
     last = estimator.steps[-1][1] if isinstance(estimator, Pipeline) else estimator
     if isinstance(last, type) or not hasattr(last, "attention_weights"):
@@ -155,11 +149,7 @@ def classifier_of(estimator: BaseEstimator, *, purpose: str) -> Any:
 
 
 def split_pipeline(pipeline: BaseEstimator, *, purpose: str) -> FittedPipeline:
-    """Return the pieces of a fitted Pipeline, of a search over one, of a calibrated one.
-
-    It has a HistorySequenceEncoder among its steps and ends in a DINClassifier. Errors begin with
-    ``purpose``, the name of the function that asks.
-    """
+    """Return the pieces of a fitted Pipeline, of a search over one, of a calibrated one."""
     pipeline, calibrated = unwrap(pipeline, purpose=purpose)
     if not isinstance(pipeline, Pipeline):
         raise TypeError(

@@ -79,10 +79,7 @@ class AttachedScan(Scan):
             yield from self._extend(start, base, new, names)
 
     def find_log(self, columns: Sequence[str]) -> tuple[StoredHistories, RowNumbers] | None:
-        """Return the sorted log behind history columns, and which of its windows the rows are.
-
-        None where the columns are not of one call of ``attach_history``.
-        """
+        """Return the sorted log behind histories of one call, and the rows' windows, or None."""
         if self._histories is not None and set(columns) <= set(self._new_names):
             return self._histories, self._rows
         below = self._table[index_of(self._rows)]

@@ -17,13 +17,11 @@ import pyarrow.dataset as ds
 import pyarrow.fs
 import pyarrow.parquet as pq
 
-from sklearn_din.large.request_scan import compare_scan
 from sklearn_din.large.sql import attach_aggregates_by_sql, attach_history_by_sql
 from sklearn_din.large.sql_negatives import sample_negatives_by_sql
 from sklearn_din.logs.aggregates import attach_so_far
 from sklearn_din.logs.history import attach_past
 from sklearn_din.logs.negatives import NegativesRequest, follow_by_negatives
-from sklearn_din.logs.requests import attach_comparisons
 from sklearn_din.utils.arrow import plain_type
 from sklearn_din.utils.scan import PARTS_IN_MEMORY, Scan, frame_of_arrow, is_ascending
 from sklearn_din.utils.validation import check_columns, check_distinct, check_names
@@ -153,10 +151,7 @@ class ParquetScan(Scan):
                 return
 
     def _in_any_order(self, columns: Sequence[str], size: int) -> Iterator[tuple[int, pa.Table]]:
-        """Yield rows in any order: each chunk is read in ascending order, then reordered.
-
-        A part is as large as the budget allows, since each may have to read every row group.
-        """
+        """Yield rows in any order: large chunks are read in ascending order, then reordered."""
         size = size * PARTS_IN_MEMORY // 4 if size < MOST_ROWS else size
         for start in range(0, len(self), size):
             rows = np.asarray(self._rows[start : start + size])
@@ -273,11 +268,7 @@ def _take(batch: pa.Table, rows: range | np.ndarray, first: int) -> pa.Table:
 
 @dataclass(frozen=True)
 class File:
-    """One Parquet file as it was when the scan was made.
-
-    ``size`` is in bytes, ``keys`` are the columns that the file lacks and the names of its folders
-    give all rows (hive partitions).
-    """
+    """One Parquet file as it was when the scan was made; ``keys`` are of its hive folders."""
 
     path: str
     size: int
@@ -347,11 +338,7 @@ class ParquetFiles:
     def read(
         self, groups: Sequence[int], columns: Sequence[str], *, n_rows: int
     ) -> Iterator[tuple[int, pa.Table]]:
-        """Yield some row groups in batches: the number of the first row, and an Arrow table.
-
-        A file is opened once for consecutive row groups. A batch has at most ``n_rows`` rows.
-        Errors name the file that is gone, was changed or cannot be read.
-        """
+        """Yield row groups in batches of ``n_rows``: the number of the first row, and a table."""
         current, files = -1, ExitStack()
         with files:
             for group in groups:
@@ -465,8 +452,7 @@ def find_files(source: object) -> tuple[pyarrow.fs.FileSystem, list[File]]:
 def _hive_dataset(paths: Sequence[str], *, base: str | None) -> ds.Dataset:
     """Return a Dataset with the schema given by the names of hive folders.
 
-    ``pyarrow.dataset.dataset`` joins it with the files' own schema, and fails where a column is in
-    both with two types, as polars writes partitions by dates.
+    ``pyarrow.dataset.dataset`` fails where a column is in the files too, with another type.
     """
     folders = ds.HivePartitioning.discover()
     options = ds.FileSystemFactoryOptions(partition_base_dir=base, partitioning=folders)
@@ -568,5 +554,4 @@ def _follow_by_negatives(
 
 attach_past.register(Scan, attach_history_by_sql)
 attach_so_far.register(Scan, attach_aggregates_by_sql)
-attach_comparisons.register(Scan, compare_scan)
 follow_by_negatives.register(Scan, _follow_by_negatives)

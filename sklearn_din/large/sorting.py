@@ -46,11 +46,7 @@ class Database:
 
 @contextmanager
 def open_database(*, memory: int, folder: Path) -> Iterator[Database]:
-    """Yield an empty database in memory, which puts on disk what does not fit.
-
-    ``memory`` is what it may take in bytes, 128 MiB at least. What does not fit is written to
-    ``folder`` and removed in the end. A full disk is an OSError.
-    """
+    """Yield an empty database of ``memory`` bytes, 128 MiB at least, spilling to ``folder``."""
     purpose = "sorting of tables that are read part by part"
     duckdb = import_package("duckdb", purpose=purpose, extra="large")
     with tempfile.TemporaryDirectory(prefix="sorting-", dir=folder) as spilled:
@@ -80,12 +76,9 @@ def sort_rows(
     folder: Path,
     query: str = "select * from rows order by all",
 ) -> Iterator[pa.RecordBatch]:
-    """Yield rows in the order of their first column, then of the second, and so on to the last.
+    """Yield rows in the order of all their columns, missing values first; or another ``query``.
 
-    All columns are part of the order, so that no two different rows are equal in it and the result
-    does not depend on the number of threads. Missing values come first. An error that the batches
-    raise is raised here as it is; ``memory`` and ``folder`` are those of :func:`open_database`.
-    Another ``query`` of these rows may be asked instead.
+    So the result does not depend on the number of threads. Errors of the batches are raised here.
     """
     with open_database(memory=memory, folder=folder) as database:
         database.register("rows", batches, schema)
@@ -95,11 +88,7 @@ def sort_rows(
 def plain_integers(array: pa.Array) -> pa.Array:
     """Return numbers, times and booleans as integers with the same bits, and text unchanged.
 
-    Equal values stay equal, but their order is another one. Decimals become text, since DuckDB does
-    not take all of them.
-
-    >>> plain_integers(pa.array([True, None])).to_pylist()
-    [1, None]
+    Decimals become text, since DuckDB does not take all of them.
     """
     kind = array.type
     if pa.types.is_boolean(kind):

@@ -75,11 +75,7 @@ from counted
 
 
 def attach_history_by_sql(impressions: Any, events: Any, request: HistoryRequest) -> Any:
-    """Attach histories if one of the tables is a scan.
-
-    The result is of the kind of the impressions; a frame then holds the events inside its windows
-    in memory.
-    """
+    """Attach histories if one of the tables is a scan; the result is of the impressions' kind."""
     shown, log = as_scan(impressions, name="impressions"), as_scan(events, name="events")
     request.check(shown.frame, log.frame)
     user, time = columns = [request.user, request.time]
@@ -106,10 +102,7 @@ def attach_aggregates_by_sql(
     aggregates: Mapping[str, Aggregate],
     known: str | None,
 ) -> Any:
-    """Attach aggregates if one of the tables is a scan.
-
-    The result is of the kind of the impressions.
-    """
+    """Attach aggregates if one of the tables is a scan; the result is of the impressions' kind."""
     shown, log = as_scan(impressions, name="impressions"), as_scan(events, name="events")
     by_key = check_aggregates(aggregates, time, shown.frame, log.frame)
     columns = [time, *(key for group in by_key for key in group)]
@@ -126,6 +119,8 @@ def attach_aggregates_by_sql(
                 merge = _Merge(shown, log, keys, time, known=known)
                 _write_aggregates(writer, merge, {name: statistics[name] for name in names})
 
+    events_head, shown_head = _Merge(shown, log, [], time, known=known).heads
+    warn_of([note_clocks(shown_head[time], events_head[time])])
     store = _make_once(shown, log, "aggregates", (*made_of, repr((time, known, aggregates))), write)
     if not isinstance(shown, FrameScan):
         return AttachedScan.on(shown, [*aggregates], store)
@@ -203,10 +198,9 @@ def _whole_numbers(numbers: np.ndarray) -> np.ndarray:
 class _Merge:
     """Events and impressions that meet by key and time, in one order.
 
-    Kinds, units and ``max_age`` are checked with the first rows. Once all were read, ``origin`` is
-    the first time of the events, ``is_later`` says whether some impression comes after it,
-    ``n_users`` how many keys begin with an impression, and ``keys_meet`` whether events of one of
-    these follow.
+    Once all were read, ``origin`` is the first time of the events, ``is_later`` says whether some
+    impression comes after it, ``n_users`` how many keys begin with an impression, and ``keys_meet``
+    whether events of one of these follow.
     """
 
     def __init__(
@@ -289,11 +283,7 @@ class _Merge:
     def _read(
         self, which: str, columns: Sequence[Any], read: _Read, schema: pa.Schema
     ) -> Iterator[pa.RecordBatch]:
-        """Yield rows as they are sorted, nulls where the other table alone has a column.
-
-        Datetimes of a unit coarser than the events' are brought to it; missing times are counted
-        over all parts.
-        """
+        """Yield rows as they are sorted, nulls where the other table alone has a column."""
         label, n_missing = f"{which}[{self.time!r}]", 0
         of_events = self.log, self._place_events, self.known
         of_impressions = self.shown, self._place_impressions, None
@@ -360,10 +350,7 @@ def _windows(
     columns: Mapping[Any, ColumnWriter],
     some: list[pd.DataFrame],
 ) -> Iterator[Sequence[np.ndarray]]:
-    """Write the events, and yield row, start and length of windows, in the order of the sort.
-
-    All events of some users are gathered.
-    """
+    """Write the events, and yield row, start and length of windows, in the order of the sort."""
 
     def read_events(part: pd.DataFrame, times: np.ndarray) -> dict[str, pa.Array]:
         users = (some or [part])[0][request.user].iloc[:SOME_EVENTS]
@@ -402,11 +389,7 @@ def _windows(
 def _first_not_older(
     times: np.ndarray, starts: np.ndarray, ends: np.ndarray, oldest: np.ndarray
 ) -> np.ndarray:
-    """Return the position of the first time in each ascending window that is not too old.
-
-    >>> _first_not_older(np.array([1, 5, 9]), np.array([0, 0]), np.array([3, 3]), np.array([5, 10]))
-    array([1, 3])
-    """
+    """Return the position of the first time in each ascending window that is not too old."""
     low, high = starts.copy(), ends.copy()
     while (is_open := low < high).any():
         middle = (low + high) // 2
@@ -460,10 +443,7 @@ def _aggregates(
 
 
 def _shrunk_rates(merge: _Merge, column: Any, folder: Path) -> Iterator[Sequence[np.ndarray]]:
-    """Yield row and shrunk rate of the impressions, in the order of time.
-
-    In that order, what all keys tell grows with each event.
-    """
+    """Yield row and shrunk rate of the impressions, in the order of time."""
     schema = {"time": pa.from_numpy_dtype(merge.dtype), "rank": pa.int64()}
     schema = pa.schema(schema | dict.fromkeys(("count", "ones", "own"), pa.float64()))
 

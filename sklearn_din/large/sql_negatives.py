@@ -72,12 +72,10 @@ def sample_negatives_by_sql(
     """Follow each event of a scan with negatives, as :func:`sample_negatives` does in memory.
 
     The catalogue is in memory: the item columns of each item's last row, with a time those of each
-    row in which they changed. Sorted by user and row, each user's events stand together, and the
-    items that the user does not have are drawn with the frequencies of a frame: the draws depend on
-    the seed and the rows alone, whatever ``memory`` is, and are not those of the same frame, whose
-    users are in another order. Without a user column each item owns its own events. Rows of
-    ``catalogue`` have negative numbers: an item's newest row is an event's, where both are. The
-    impressions lie in a file that is removed with them; labels are int8.
+    row in which they changed. Users' events stand together, and the draws depend on the seed and
+    the rows alone, not on ``memory``; they are not those of the same frame, whose users are in
+    another order. Rows of ``catalogue`` have negative numbers. The impressions lie in a file;
+    labels are int8.
     """
     request.check(events.columns, len(events))
     histories = [name for name, kind in events.dtypes.items() if isinstance(kind, WindowDtype)]
@@ -124,10 +122,7 @@ class _Sampling:
     def draw(
         self, draws: np.ndarray, random_state: int | np.random.RandomState | None, folder: Path
     ) -> np.ndarray:
-        """Fill in the version of an item that is drawn for each row; return each version's row.
-
-        A version is an item's last row, with a time each one in which its columns changed.
-        """
+        """Fill in the version of an item that is drawn for each row; return each version's row."""
         events, request = self._events, self._request
         schema = self._select(self._empty, 0).schema
         with open_database(memory=events.memory, folder=folder) as database:
@@ -225,10 +220,7 @@ class _Sampling:
         return pa.RecordBatch.from_pydict(columns)
 
     def _read(self, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-        """Yield the rows for DuckDB: a catalogue, with negative row numbers, and events.
-
-        Missing values are counted over all parts.
-        """
+        """Yield the rows for DuckDB: a catalogue, with negative row numbers, and events."""
         request, head = self._request, self._read_head()
         if len(head):  # by which it is judged what would give negatives away
             owners = None if request.user is None else number_ids(head, request.user)[0]

@@ -23,9 +23,8 @@ RowNumbers = range | np.ndarray
 class ColumnWriter:
     """Encodes chunks of an event column as integers, to be sorted and written to a store.
 
-    Numbers, times and truth values are their own bits; all other values, lists among them, are
-    numbered in the order in which they come. ``name`` is the history column, ``column`` the event
-    column, or an empty one of its dtype. ``n_events`` counts what was written.
+    Numbers, times and truth values are their own bits; all others are numbered as they come.
+    ``name`` is the history column, ``column`` the event column, or an empty one of its dtype.
     """
 
     def __init__(self, name: str, column: pd.Series) -> None:
@@ -92,9 +91,7 @@ class ColumnWriter:
 class StoredHistories:
     """History columns in a store: events sorted by user and time, and a window of them per row.
 
-    The store holds what :class:`ColumnWriter` wrote, with the facts of :func:`log_facts`, "starts",
-    "lengths" and, where the log has a clock, "row_times": the time of each row. ``names`` are the
-    history columns, last that of elapsed times, which is the ``clock``; None: there is none.
+    ``names`` are the history columns, last that of elapsed times, the ``clock``, if there is one.
     """
 
     def __init__(self, store: Store) -> None:
@@ -170,10 +167,7 @@ def index_of(rows: RowNumbers) -> Rows:
 
 
 def log_facts(columns: Sequence[ColumnWriter], *, clock: str | None) -> dict[str, Any]:
-    """Return what :class:`StoredHistories` must know of a log.
-
-    The token is equal for history columns of one call alone: logs in another order never share it.
-    """
+    """Return what :class:`StoredHistories` must know of a log; its token is that of one call."""
     schema = pa.schema([(column.name, column.kind) for column in columns])
     text = base64.b64encode(schema.serialize()).decode()
     facts = {"schema": text, "clock": clock, "token": uuid.uuid4().hex}

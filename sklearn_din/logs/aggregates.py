@@ -10,7 +10,8 @@ from narwhals.typing import IntoDataFrame, IntoDataFrameT
 from pandas.api.types import is_bool_dtype, is_integer_dtype, is_numeric_dtype, is_string_dtype
 
 from sklearn_din.features.level_columns import RECENT
-from sklearn_din.logs.row_memory import name_of, recent_means, sum_by_group
+from sklearn_din.logs.clocks import note_clocks, note_early, same_rows
+from sklearn_din.logs.row_memory import check_level_names, name_of, recent_means, sum_by_group
 from sklearn_din.logs.timeline import Past, Timeline, time_kind
 from sklearn_din.utils.frames import CallerFrame
 from sklearn_din.utils.scan import Scan
@@ -27,6 +28,7 @@ from sklearn_din.utils.validation import (
     plain_values,
     unit_ratio,
 )
+from sklearn_din.utils.warnings import warn_of
 
 Aggregate = tuple[str | tuple[str, ...], str | None, str]
 Statistic = tuple[str | None, str]  # of a column, or of the events themselves
@@ -147,6 +149,12 @@ def attach_so_far(
     shown = CallerFrame(impressions, name="impressions")
     log = shown.pandas if events is impressions else CallerFrame(events, name="events").pandas
     by_key = check_aggregates(aggregates, time, shown.pandas, log)
+    columns = [*dict.fromkeys(name for keys in by_key for name in keys)]
+    if not same_rows(shown.pandas, log, [*columns, time]):
+        note = note_clocks(shown.pandas[time], log[time])
+        if note is None and known is None and columns:
+            note = note_early(shown.pandas, log, columns, time, time)
+        warn_of([note])
     log = with_known_times(log, time, known, name="events")
     attached: dict[str, np.ndarray] = {}
     for keys, statistics in by_key.items():
@@ -188,6 +196,7 @@ def _name_levels(
     of_clicks = all(_holds_clicks(events, name) for name in labels)
     several = labels if len(labels) > 1 else [""]
     of_labels = dict(zip(several, labels, strict=True))
+    check_level_names(named, several)
     what, mean = ("levels", "rate") if of_clicks else ("means", "mean")
     return {
         **{

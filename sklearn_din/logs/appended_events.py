@@ -1,4 +1,4 @@
-"""Appending later events to earlier ones: equal times and equal ids, whatever the dtypes."""
+"""Telling later events to earlier ones: equal times and equal ids, whatever the dtypes."""
 
 from collections.abc import Hashable, Sequence
 from typing import Any
@@ -6,10 +6,55 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from sklearn_din.logs.distinct import find_told, row_codes
 from sklearn_din.logs.timeline import time_kind
 from sklearn_din.utils.validation import check_exact, check_times, datetime_index, plain_values
 
 EXACT = 2**53  # up to here float64 holds every integer
+
+
+def tell_events(
+    old: pd.DataFrame,
+    rows: pd.DataFrame,
+    is_event: np.ndarray,
+    was_event: np.ndarray | None,
+    *,
+    user: Hashable,
+    time: Hashable,
+) -> pd.DataFrame:
+    """Return a log with those rows that are events now and were none, without those that were.
+
+    is_event : (n_rows,), 1, 0, or NaN: as it was
+    was_event : (n_rows,); None: the k-th of equal rows is the k-th of the log, events first
+
+    >>> old, rows = (pd.DataFrame({"user": [1] * n, "time": [1] * n}) for n in (2, 3))
+    >>> len(tell_events(old, rows, np.array([0, 1, 0]), None, user="user", time="time"))
+    1
+    """
+    if was_event is None:
+        events_first = np.argsort(is_event == 0, kind="stable")
+        was_event = np.zeros(len(rows), dtype=bool)
+        was_event[events_first] = _find(old, rows.take(events_first), user, time) >= 0
+    is_event = np.where(np.isnan(is_event), was_event, is_event == 1)
+    if (was_event & ~is_event).any():
+        gone = _find(old, rows[was_event & ~is_event], user, time)
+        old = old.drop(index=old.index[gone[gone >= 0]])
+    events = append_events(old, rows[is_event & ~was_event], user=user, time=time)
+    check_times(events[time], name=f"{time!r} of the old and new events together")
+    return events
+
+
+def _find(old: pd.DataFrame, rows: pd.DataFrame, user: Hashable, time: Hashable) -> np.ndarray:
+    """Return the place in a log of each row, of the k-th of equal rows the k-th; -1: none."""
+    joined = append_events(old, rows, user=user, time=time)
+    times, _, _ = check_times(joined[time], name=f"{time!r} of the old and new events together")
+    new = times[len(old) :]
+    if not len(new):
+        return np.empty(0, dtype=np.int64)
+    is_near = (times >= new.min()) & (times <= new.max())
+    near = np.flatnonzero(is_near[: len(old)])
+    codes = row_codes(joined.take(np.append(near, np.arange(len(old), len(joined)))), [*joined])
+    return np.append(near, -1)[find_told(codes, len(near))]
 
 
 def append_events(

@@ -1,11 +1,17 @@
-"""Consistency of the clocks of two tables: different units, or coarser granularity."""
+"""Consistency of the clocks of two tables: different units, coarser granularity, or one early."""
+
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 
+from sklearn_din.logs.timeline import Timeline
 from sklearn_din.utils.validation import UNITS_PER_SECOND, datetime_index, spread, unix_unit
 
 MANY_ROWS = 20
+TWINS = 5  # rows told before one, that are looked at
+EARLY = 0.4  # of the rows that have any of them
+FEW = 0.05  # of all rows
 CHECKED_ROWS = 10_000
 GRAINS = {"days": (86_400, "D"), "hours": (3_600, "h"), "minutes": (60, "min")}
 YEAR = 365.25 * 86_400
@@ -14,19 +20,20 @@ JUST_AFTER = 1.0  # seconds behind a whole hour or day: the moment after its las
 
 
 def note_clocks(
-    impressions: pd.Series, events: pd.Series, *, are_of_fit: bool = False
+    impressions: pd.Series,
+    events: pd.Series,
+    names: tuple[str, str] = ("impressions", "events"),
 ) -> str | None:
     """Return what to say of two columns of times that are compared, if anything.
 
     Events of a coarser grain, or in a unit whose numbers are smaller, lie before impressions that
-    they came with, so that a click is in its own history. Events that ``are_of_fit`` stay as they
-    are: what is called X gets their unit.
+    they came with, so that a click is in its own history. ``names`` are those of the two; what is
+    called X gets the unit of what is not.
 
     >>> days = pd.Series(pd.date_range("2024-01-01", periods=20))
     >>> note_clocks(days + pd.Timedelta("7h"), days)[:53]
     'the times of events are whole days, those of impressi'
     """
-    names = ("X", "the events of fit") if are_of_fit else ("impressions", "events")
     shown, log = spread(impressions, CHECKED_ROWS), spread(events, CHECKED_ROWS)
     if min(len(shown), len(log)) < MANY_ROWS:
         return None
@@ -35,7 +42,7 @@ def note_clocks(
         factors = [UNITS_PER_SECOND[str(unit)] for unit in units]
         table = names[factors[0] > factors[1]]
         change = f"* {max(factors) // min(factors)}"
-        if table == names[1] and are_of_fit:
+        if "X" in names and table != "X":
             table, change = "X", change.replace("*", "//")
         return (
             f"the times of {names[0]} look like {units[0]} since 1970 and those of {names[1]} like "
@@ -67,12 +74,68 @@ def _note_grain(
             return None
         floored = f".dt.floor({letter!r})" if is_date else f" // {n_seconds} * {n_seconds}"
         rows = "the impressions" if names[0] == "impressions" else names[0]
+        advice = f"Floor {rows} as well, {names[0]}[{time!r}]{floored}."
+        if names[1] == "X":
+            advice = "Give each row the time at which it was shown."
         return (
             f"the times of {names[1]} are whole {grain}, those of {names[0]} are not: what "
             "happened later in the same one counts as the past, and so does the impression's own "
-            f"click. Floor {rows} as well, {names[0]}[{time!r}]{floored}."
+            f"click. {advice}"
         )
     return None
+
+
+def note_early(
+    shown: pd.DataFrame, told: pd.DataFrame, keys: Sequence[str], time: str, name: str
+) -> str | None:
+    """Return what to say where labels were told at times shortly before those of their own rows.
+
+    Then most rows that have an equal one before them have one exactly so long before them, and
+    hardly any has one at its own time, as rows have of people who come back or try again, or that
+    were logged twice.
+
+    told : rows whose label was known at once
+    name : of the column of times, to its user
+    """
+    some = spread(shown[shown[time] <= told[time].max()], CHECKED_ROWS)
+    for key in keys:
+        told = told[told[key].isin(some[key])]
+    if min(len(some), len(told)) < MANY_ROWS:
+        return None
+    timeline = Timeline(told, keys=keys, time=time)
+    past, (clock, now) = timeline.past(some), timeline.relative_times(some)
+    before = past.end[:, None] - 1 - np.arange(TWINS)
+    lags = np.where(before >= past.begin[:, None], now[:, None] - clock[before], np.nan).round(3)
+    values, n_of = np.unique(lags[~np.isnan(lags)], return_counts=True)
+    n, n_earlier = n_of.max(initial=0), (~np.isnan(lags[:, 0])).sum()
+    n_own = len(some.merge(told[[*keys, time]].drop_duplicates(), on=[*keys, time]))
+    if n < max(MANY_ROWS, EARLY * n_earlier, FEW * len(some), n_own / FEW):
+        return None
+    lag = values[n_of.argmax()]
+    if lag * MANY_ROWS > now.max() - now.min():
+        return None
+    by = f"{lag:g}" if timeline.unit is None else f"pd.Timedelta({lag:g}, 's')"
+    return (
+        f"{n} of {len(some)} rows have one of the same user and columns that was told {by} before "
+        f"them, and {n_own} one at their own time: that clock is early, so that what came of each "
+        f"row counts as its past. Add {by} to {name!r} of what is told."
+    )
+
+
+def note_far(times: pd.Series, events: pd.Series) -> str | None:
+    """Return what to say of times that are decades away from those of events."""
+    unit = unix_unit(spread(events, CHECKED_ROWS))
+    own, log = _seconds(times, unit), _seconds(events, unit)
+    if own is None or log is None or not len(log):
+        return None
+    is_far = np.abs(own - np.median(log)) > 20 * YEAR
+    if not is_far.any():
+        return None
+    return (
+        f"{is_far.sum()} rows are decades away from all others, such as one of "
+        f"{times.iloc[int(is_far.argmax())]}: such a row counts for all later ones, or for none. "
+        "Leave it out, or give it its own time."
+    )
 
 
 def _seconds(times: pd.Series, unit: str | None) -> np.ndarray | None:
@@ -81,3 +144,13 @@ def _seconds(times: pd.Series, unit: str | None) -> np.ndarray | None:
         stamps = datetime_index(times).tz_localize(None)
         return stamps.asi8 / UNITS_PER_SECOND[stamps.unit]
     return None if unit is None else times.to_numpy(np.float64) / UNITS_PER_SECOND[unit]
+
+
+def same_rows(impressions: pd.DataFrame, events: pd.DataFrame, columns: Sequence[str]) -> bool:
+    """Return whether two frames agree row by row in these columns."""
+    if impressions is events:
+        return True
+    if len(impressions) != len(events):
+        return False
+    pairs = [(impressions[column].array, events[column].array) for column in columns]
+    return all(ours.dtype == theirs.dtype and ours.equals(theirs) for ours, theirs in pairs)

@@ -1,6 +1,6 @@
 """Distinct values and distinct rows as codes."""
 
-from collections.abc import Collection, Hashable, Sequence
+from collections.abc import Collection, Hashable, Iterator, Sequence
 
 import numpy as np
 import pandas as pd
@@ -14,6 +14,7 @@ SEEN_VALUES = 1_000  # whose kind, or spelling, stands for all
 LEAST_USERS = 3  # with another spelling
 MOST_USERS = 200_000  # whose spelling is compared
 MANY_EVENTS = 10
+MANY_ROWS = 1_000
 NEARLY_ALL = 0.9
 
 
@@ -61,6 +62,44 @@ def note_repeats(some: pd.DataFrame, columns: Sequence[str]) -> str | None:
     )
 
 
+def note_sampled(owners: pd.DataFrame, values: np.ndarray) -> str | None:
+    """Return what to say of levels of negatives that were sampled: as many behind each click.
+
+    owners : user and time of each row
+    values : (n_rows, n_labels), 1 for a click
+    """
+    clicks = np.flatnonzero(values[:, 0] == 1)
+    n_rows, n = len(values), len(values) // max(len(clicks), 1)
+    if len(clicks) < MANY_EVENTS or n < 2 or n * len(clicks) != n_rows:
+        return None
+    own = np.arange(n_rows) // n * n  # the click before each row
+    if not np.array_equal(clicks, np.unique(own)) or np.isnan(values[:, 0]).any():
+        return None
+    codes = row_codes(owners, [*owners])
+    if (codes != codes[own]).any():
+        return None
+    return (
+        f"each click has {n - 1} rows without one behind it, of its user and time, as of "
+        "sample_negatives: rates of sampled rows tell nothing. Set levels=None."
+    )
+
+
+def note_unique(X: pd.DataFrame, columns: Sequence[str]) -> Iterator[str]:
+    """Yield what to say of columns whose every value is of one row."""
+    for name in columns if len(X) >= MANY_ROWS else ():
+        if not holds_lists(X[name]) and X[name].is_unique:
+            yield (
+                f"{name!r} has another value in each of {len(X)} rows: no level or history can "
+                "tell anything of the next one. Leave it out of columns and levels."
+            )
+
+
+def holds_lists(column: pd.Series) -> bool:
+    """Return whether the first value of a column is a list."""
+    first = column.dropna().iloc[:1].tolist()
+    return bool(first) and isinstance(first[0], list | tuple | np.ndarray)
+
+
 def note_labels(events: pd.DataFrame, names: Collection[str]) -> str | None:
     """Return what to say of a column of zeros and ones in a log of which each row is a click.
 
@@ -87,7 +126,7 @@ def note_labels(events: pd.DataFrame, names: Collection[str]) -> str | None:
     return None
 
 
-def note_spelling(shown: pd.Series, known: pd.Index) -> str | None:
+def note_spelling(shown: pd.Series, known: pd.Index, what: str = "users") -> str | None:
     """Return what to say of users without an event who are ``known`` in another spelling."""
     users = pd.unique(plain_values(spread(shown, SEEN_EVENTS).dropna()))
     users = users[known.get_indexer(pd.Index(users, dtype=users.dtype)) < 0]
@@ -97,7 +136,7 @@ def note_spelling(shown: pd.Series, known: pd.Index) -> str | None:
     if pair is None:
         return None
     return (
-        f"users of impressions such as {pair[0]!a} have no events, and {pair[1]!a} has: write "
+        f"{what} of impressions such as {pair[0]!a} have no events, and {pair[1]!a} has: write "
         f"{shown.name!r} in one way in both tables (spaces, upper case, prefixes, leading zeros)."
     )
 
@@ -108,32 +147,19 @@ def _hashable(value: object) -> Hashable:
     return value if isinstance(value, Hashable) else repr(value)
 
 
-def repeats_memory(events: pd.DataFrame, times: np.ndarray, n_remembered: int) -> np.ndarray:
-    """Mark events of a batch, the rows from ``n_remembered`` on, that repeat a remembered one.
-
-    A batch's copies are counted: of three in the batch and one remembered, one is a repetition.
-    """
-    is_known = np.zeros(len(events), dtype=bool)
-    batch = times[n_remembered:]
-    if len(batch) == 0:
-        return is_known
-    old = times[:n_remembered]  # only events of the batch's span of time can be in both
-    shared = np.flatnonzero((old >= batch.min()) & (old <= batch.max()))
-    rows = np.concatenate([shared, np.arange(n_remembered, len(events))])
-    codes = row_codes(events.take(rows), list(events.columns))
-    is_known[n_remembered:] = is_repetition(codes, len(shared))
-    return is_known
-
-
-def is_repetition(codes: np.ndarray, n_old: int) -> np.ndarray:
-    """Mark new rows that repeat an old one; of three equal new ones and one old, one does.
+def find_told(codes: np.ndarray, n_old: int, n_earlier: np.ndarray | int = 0) -> np.ndarray:
+    """Return the old row that each new one is: the k-th of equal ones the k-th, -1 if none.
 
     codes : (n_rows,), equal for equal rows, of which the first ``n_old`` are old
+    n_earlier : (n_codes,), of the new rows, how many come before these
 
-    >>> is_repetition(np.array([0, 1, 1, 1, 2]), 2)
-    array([ True, False, False])
+    >>> find_told(np.array([0, 1, 1, 1, 2]), 2)
+    array([ 1, -1, -1])
     """
-    times_old = np.bincount(codes[:n_old], minlength=codes.max(initial=0) + 1)
-    new = codes[n_old:]
-    copy = pd.Series(new).groupby(new).cumcount().to_numpy()
-    return copy < times_old[new]
+    old, new = codes[:n_old], codes[n_old:]
+    n_equal = np.bincount(old, minlength=codes.max(initial=0) + 1)
+    earlier = np.broadcast_to(n_earlier, n_equal.shape)[new]
+    copy = pd.Series(new).groupby(new).cumcount().to_numpy() + earlier
+    place = (np.cumsum(n_equal) - n_equal)[new] + copy
+    is_there = copy < n_equal[new]
+    return np.append(np.argsort(old, kind="stable"), -1)[np.where(is_there, place, -1)]

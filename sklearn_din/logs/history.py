@@ -1,5 +1,6 @@
 """History columns: the events of each impression's user strictly before it."""
 
+import copy
 from collections.abc import Sequence
 from dataclasses import MISSING, dataclass
 from functools import singledispatch
@@ -20,13 +21,16 @@ from sklearn.utils.validation import (
 )
 
 from sklearn_din.logs.aggregates import with_known_times
-from sklearn_din.logs.clocks import note_clocks
+from sklearn_din.logs.appended_events import tell_events
+from sklearn_din.logs.clocks import note_clocks, same_rows
 from sklearn_din.logs.distinct import (
     SEEN_EVENTS,
+    holds_lists,
     note_labels,
     note_repeats,
+    note_sampled,
     note_spelling,
-    repeats_memory,
+    note_unique,
 )
 from sklearn_din.logs.row_memory import RowMemory
 from sklearn_din.logs.timeline import Past, Timeline
@@ -41,6 +45,7 @@ from sklearn_din.utils.compat import (
 )
 from sklearn_din.utils.estimator_state import EstimatorState, check_feature_names, check_keys
 from sklearn_din.utils.frames import CallerFrame, list_types
+from sklearn_din.utils.keys import Keys
 from sklearn_din.utils.scan import Scan
 from sklearn_din.utils.typed_fields import from_dict
 from sklearn_din.utils.validation import (
@@ -60,6 +65,7 @@ from sklearn_din.utils.warnings import log_once, warn_of, warn_user
 Reason = Literal["users", "times"]
 MANY_ROWS = 10  # where fewer have no past, it may be by chance
 SHOWN_CLASSES = 5
+OF_FIT = ("X", "the events of fit")
 LEARNT = (
     "events_",
     "memory_",
@@ -308,16 +314,6 @@ def note_all_empty(reason: Reason | None, user: str, time: str) -> str | None:
     )
 
 
-def same_rows(impressions: pd.DataFrame, events: pd.DataFrame, columns: Sequence[str]) -> bool:
-    """Return whether two frames agree row by row in these columns."""
-    if impressions is events:
-        return True
-    if len(impressions) != len(events):
-        return False
-    pairs = [(impressions[column].array, events[column].array) for column in columns]
-    return all(ours.dtype == theirs.dtype and ours.equals(theirs) for ours, theirs in pairs)
-
-
 @dataclass(kw_only=True, eq=False, repr=False)
 class HistoryBuilderParameters:
     """Parameters of HistoryBuilder; those without a default are required."""
@@ -391,7 +387,7 @@ class HistoryBuilder(  # type: ignore[call-arg]
         place of rates; where it has several columns, each has levels, ``NAME_LABEL_rate``. "auto":
         the user, each of ``columns``, and each pair of the user and one of them. Use it wherever
         rows have true labels and what is known now decides; not with sampled negatives, which tell
-        nothing of rates. Rows that are appended count once each, by user, time and columns.
+        nothing of rates. Columns of lists have no level.
     known : str or None, default=None
         Column of the training rows with the moment at which ``y`` was known, such as two weeks
         after an offer was sent: in levels a row counts for rows strictly later than that.
@@ -440,10 +436,11 @@ class HistoryBuilder(  # type: ignore[call-arg]
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X: IntoDataFrame, y: ArrayLike | None = None) -> Self:
         """Store the events among the rows of X, replacing earlier ones."""
-        frame = self._check_rows(X, reset=True, learns=True).pandas
+        frame = self._check_rows(X, None).pandas
         classes = self._find_classes(y)
-        events = self._events_among(frame, y, classes)
-        memory = self._remember(frame, y, classes, memory=None)
+        log, is_event = self._events_among(frame, y, classes)
+        events = log[is_event == 1].reset_index(drop=True)
+        memory, _ = self._remember(frame, y, classes, memory=None)
         label = None if classes is None else classes[1]
         fitted = {"_sorted": None, "events_": events, "memory_": memory}
         self.__dict__.update({**fitted, "classes_": classes, "positive_class_": label})
@@ -451,40 +448,49 @@ class HistoryBuilder(  # type: ignore[call-arg]
 
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X: IntoDataFrame, y: ArrayLike | None = None) -> Self:
-        """Append the events among the rows of X to those already remembered.
+        """Remember the rows of X beside those already remembered.
 
-        An event that is remembered already, with the same user, time and history columns, is not
-        appended again, so a batch may be sent twice. Of an event that occurs twice in the batch
-        and once in the memory, one is appended. A column that was not there at fit is an error.
+        The k-th of rows that are equal in user, time and the columns named is the k-th of those
+        remembered: its label replaces that one's, so a batch may be sent twice, and what was 0 or
+        missing may become 1. A missing label says nothing. Levels change from when it was known on,
+        without ``known`` from the newest moment told so far on; those of earlier moments stay. A
+        row may become an event, or cease to be one. Rows of one call are different rows. A builder
+        without levels remembers events alone. A column that was not there at fit is an error.
         """
         if not hasattr(self, "events_"):
             return self.fit(X, y)
-        from sklearn_din.logs.appended_events import append_events
-
         given = CallerFrame(X, name="X").pandas
         refuse_new_columns(given.columns, {*self.feature_names_in_, *self._request.new_names})
-        frame = self._check_rows(X, reset=False, learns=True).pandas
-        n_remembered = len(self.events_)
-        new = self._events_among(frame, y, self.classes_)
-        memory = self._remember(frame, y, self.classes_, memory=self.memory_)
-        warn_of([note_clocks(new[self.time], self.events_[self.time], are_of_fit=True)])
-        events = append_events(self.events_, new, user=self.user, time=self.time)
-        label = f"{self.time!r} of the old and new events together"
-        times, _, _ = check_times(events[self.time], name=label)
-        is_known = repeats_memory(events, times, n_remembered)
-        if is_known.any():
-            warn_user(
-                f"{int(is_known.sum())} of {len(events) - n_remembered} events were remembered "
-                "already (the same user, time and history columns): they are not appended again.",
-            )
-            events = events[~is_known].reset_index(drop=True)
+        return self._tell(X, y, self.feature_names_in_)
+
+    def _tell(self, X: IntoDataFrame, y: ArrayLike | None, names: Sequence[str]) -> Self:
+        """Remember rows, of which these columns are taken."""
+        frame = self._check_rows(X, names).pandas
+        log, is_event = self._events_among(frame, y, self.classes_)
+        memory, was_event = self._remember(frame, y, self.classes_, memory=self.memory_)
+        earlier, times = self.events_[self.time], log[self.time]
+        clocks = note_clocks(times[is_event == 1], earlier, OF_FIT)
+        warn_of([clocks or note_clocks(earlier, times, ("the rows of fit", "X"))])
+        keys = {"user": self.user, "time": self.time}
+        events = tell_events(self.events_, log, is_event, was_event, **keys)
         self.__dict__.update({"_sorted": None, "events_": events, "memory_": memory})
         return self
+
+    def _without(self, users: np.ndarray) -> Self:
+        """Return a builder that was told nothing of some users, given by their hashes."""
+        is_gone = np.isin(Keys.read(self.events_[self.user]).hashes, users)
+        memory, other = self.memory_, copy.copy(self)
+        if memory is not None:
+            of_users = memory.hashes[memory.columns.index(self.user)]
+            memory = memory.take(np.flatnonzero(~np.isin(of_users, users)))
+        events = self.events_[~is_gone].reset_index(drop=True)
+        other.__dict__.update({"_sorted": None, "events_": events, "memory_": memory})
+        return other
 
     def transform(self, X: IntoDataFrameT) -> IntoDataFrameT:
         """Attach to each row of X the stored events strictly before it."""
         check_is_fitted(self, "events_")
-        shown = self._check_rows(X, reset=False)
+        shown = self._check_rows(X, self._names_of_rows)
         events, request, memory = self.events_, self._request, self.memory_
         cached = self._sorted  # serving asks often, a few rows at a time, and in threads
         if cached is None or cached[0] is not events:  # partial_fit may end meanwhile
@@ -492,7 +498,10 @@ class HistoryBuilder(  # type: ignore[call-arg]
             cached = self._sorted = events, *sorted_log
         _, timeline, log = cached
         past = timeline.past(shown.pandas, max_age=self.max_age)
-        warn_of([note_clocks(shown.pandas[self.time], events[self.time], are_of_fit=True)])
+        clocks = note_clocks(shown.pandas[self.time], events[self.time], OF_FIT)
+        if clocks is None and memory is not None:
+            clocks = memory.note_early(shown.pandas, self.time)
+        warn_of([clocks])
         if why_all_empty(shown.pandas, timeline, past, self.user) == "users":
             warn_user(
                 f"every history is empty: no {self.user!r} of these {len(past.end)} rows was among "
@@ -535,26 +544,34 @@ class HistoryBuilder(  # type: ignore[call-arg]
         return HistoryRequest(self.user, self.time, names, *options)
 
     @property
+    def _names_to_tell(self) -> list[str]:
+        """Columns of rows that are remembered, beside what came of them."""
+        names = [self.user, self.time, *self._request.columns, *sum(self._keys, ())]
+        return [*dict.fromkeys([*names, *([] if self.known is None else [self.known])])]
+
+    @property
     def _names_of_rows(self) -> list[str]:
         """Columns that rows to predict have."""
         return [name for name in self.feature_names_in_ if name != self.known]
 
     def _check_rows(
-        self, X: IntoDataFrameT, *, reset: bool, learns: bool = False
+        self, X: IntoDataFrameT, names: Sequence[str] | None
     ) -> CallerFrame[IntoDataFrameT]:
-        """Return rows with the columns of fit, by name, and with times that can be used."""
+        """Return rows with columns by name, None: those of fit, and times that can be used."""
+        if isinstance(X, Scan):
+            raise TypeError(
+                "HistoryBuilder keeps its log in memory and takes frames, got a scan. "
+                "attach_history and attach_aggregates, encoder and classifier take scans."
+            )
         shown = CallerFrame(X, name="X")
         frame = shown.pandas
         check_frame(frame, [], name="X")
         check_name(self.user, name="user")
         check_name(self.time, name="time")
-        fitted = None if reset else getattr(self, "feature_names_in_", None)
-        if fitted is not None and not learns:
-            fitted = self._names_of_rows
-        if fitted is None or not set(fitted) <= set(frame.columns):
-            validate_data(self, frame, skip_check_array=True, reset=reset)
-        elif list(frame.columns) != list(fitted):  # taken by name, as by the encoder
-            shown = CallerFrame(shown.select(fitted), name="X")
+        if names is None or not set(names) <= set(frame.columns):
+            validate_data(self, frame, skip_check_array=True, reset=names is None)
+        elif list(frame.columns) != list(names):  # taken by name, as by the encoder
+            shown = CallerFrame(shown.select(names), name="X")
             frame = shown.pandas
         request = self._request
         check_frame(frame, [self.user, self.time, *request.columns], name="X")
@@ -591,15 +608,19 @@ class HistoryBuilder(  # type: ignore[call-arg]
         classes: np.ndarray | None,
         *,
         memory: RowMemory | None,
-    ) -> RowMemory | None:
-        """Return a memory of what came of rows, with those of X; None: without earlier rows."""
+    ) -> tuple[RowMemory | None, np.ndarray | None]:
+        """Return a memory of what came of rows, with those of X, and which of these were events.
+
+        memory : None: without earlier rows
+        was_event : (n_rows,), None where nothing remembers it
+        """
         if self.levels is None:
             if self.known is not None:
                 raise ValueError(
                     f"known={self.known!r} says from when on labels count in levels, and there are "
                     "none: set levels='auto', or known=None."
                 )
-            return None
+            return None, None
         values, names = _values_of_labels(y, classes)
         check_consistent_length(X, values)
         at_known = with_known_times(X, self.time, self.known, name="X")
@@ -611,9 +632,11 @@ class HistoryBuilder(  # type: ignore[call-arg]
             )
         of_clicks = bool(np.isin(values[~np.isnan(values)], (0, 1)).all())
         if memory is None:
-            columns = [self.user, *self._request.columns, *(n for key in self._keys for n in key)]
-            columns = [*dict.fromkeys(columns)]
-            memory = RowMemory.empty(columns, self._keys, names, of_clicks=of_clicks)
+            columns = [n for n in self._names_to_tell if n not in (self.time, self.known)]
+            keys, auto = self._keys, is_auto(self.levels)
+            lists = {name for name in columns if auto and holds_lists(X[name])}
+            keys = [key for key in keys if lists.isdisjoint(key)]
+            memory = RowMemory.empty(columns, keys, names, of_clicks=of_clicks)
             taken = [name for name in memory.names if name in X]
             if taken:
                 raise ValueError(
@@ -625,24 +648,35 @@ class HistoryBuilder(  # type: ignore[call-arg]
                 "y must hold labels as at fit, zeros and ones in as many columns, got "
                 f"{len(names)} columns."
             )
-        return memory.append(X, self.time, values, known=self.known)[0]
+        warn_of([note_sampled(X[[self.user, self.time]], values), *note_unique(X, memory.columns)])
+        newer, before = memory.append(X, self.time, values, known=self.known)
+        was_event = before >= 0
+        if self.events == "positive":
+            event = classes[1] if len(names) > 1 and classes is not None else 1
+            was_event[was_event] = memory.values[before[was_event], 0] == event
+        return newer, was_event
 
     def _events_among(
         self, X: pd.DataFrame, y: ArrayLike | None, classes: np.ndarray | None
-    ) -> pd.DataFrame:
+    ) -> tuple[pd.DataFrame, np.ndarray]:
+        """Return rows as events, and which are: 1, 0, or NaN where the label is missing."""
         log = X[list(dict.fromkeys([self.user, self.time, *self._request.columns]))]
+        log, is_event = log.reset_index(drop=True), np.ones(len(log))
         if classes is None:
-            return log.reset_index(drop=True)
+            return log, is_event
         labels = _check_labels(y)
         check_consistent_length(X, labels)
         is_other = ~pd.Series(labels).isin(classes).to_numpy() & pd.notna(labels)
         unseen = pd.unique(labels[is_other]).tolist()
         if unseen:
+            others = " and others" if len(unseen) > SHOWN_CLASSES else ""
             raise ValueError(
-                f"y has labels {unseen} that were not seen at fit: {classes.tolist()}."
+                f"y has labels {unseen[:SHOWN_CLASSES]}{others} that were not seen at fit: "
+                f"{classes.tolist()}. Give what came of each row, no probabilities."
             )
-        is_event = labels == classes[1] if self.events == "positive" else np.full(len(log), True)
-        return log[is_event].reset_index(drop=True)
+        if self.events == "positive":
+            is_event = np.where(pd.isna(labels), np.nan, labels == classes[1]).astype(np.float64)
+        return log, is_event
 
     def _get_fitted(self, attributes: dict[str, Any]) -> dict[str, Any] | None:
         if "events_" not in attributes:

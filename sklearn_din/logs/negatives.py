@@ -181,11 +181,7 @@ def _draw(
     request: NegativesRequest,
     random_state: int | np.random.RandomState | None,
 ) -> np.ndarray:
-    """Return rows of items to show, first the event's own, of shape (n_events, 1 + n_negatives).
-
-    ``both`` and the ranks of times have a row for each one of the catalogue, if any, before those
-    of the events.
-    """
+    """Return items to show, the event's own first: (n_events, 1 + n_negatives)."""
     n_listed, user, item = len(both) - len(events), request.user, request.item
     codes, names = number_ids(both, item)
     if n_listed and len(np.intersect1d(codes[:n_listed], codes[n_listed:])) == 0:
@@ -220,10 +216,7 @@ def _put_on_top(listed: pd.DataFrame, log: CallerFrame[Any], names: list[str]) -
 
 
 class NegativeDraws:
-    """Draws for some owners after others, and at the end the warnings about all of them.
-
-    ``name_owner`` gives the owner's name by the row of an event.
-    """
+    """Draws for some owners after others, and at the end the warnings about all of them."""
 
     def __init__(
         self,
@@ -244,10 +237,7 @@ class NegativeDraws:
     def draw(
         self, owners: np.ndarray, rows: np.ndarray, items: np.ndarray, times: np.ndarray
     ) -> np.ndarray:
-        """Return versions of items, (n_events, n_negatives), for all events of owners.
-
-        They are -1 for an event at whose time no item was there that its owner does not have.
-        """
+        """Return versions of items, (n_events, n_negatives), -1 where there is none to draw."""
         own = OwnItems(owners, items, self._weights)
         nothing_left = np.flatnonzero(own.free == 0)
         if len(nothing_left):

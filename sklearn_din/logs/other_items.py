@@ -97,12 +97,10 @@ def missing_ids(column: str, n_missing: int, *, name: str = "events") -> ValueEr
 class OwnItems:
     """Each owner's distinct items, laid out so that the others can be drawn exactly.
 
-    Think of the catalogue as a line on which each item covers its weight. Cutting out an owner's
-    own items leaves a shorter line; a uniform point on it is moved right by the weight of the
-    cut-out pieces before it, and then lies on another item. ``owners`` and ``items`` are codes of
-    who has what, ``weights`` how much of the line each item covers, and ``free`` what each owner
-    leaves of it. Where items lie in the order in which they come up, those that are there at some
-    moment are the line's beginning.
+    The catalogue is a line on which each item covers its weight. Without an owner's items it is
+    shorter, by which ``free`` is left; a uniform point on it, moved right by the pieces cut out
+    before it, lies on another item. In the order in which items come up, a beginning holds those
+    that are there at some moment. ``owners`` and ``items`` are codes of who has what.
     """
 
     def __init__(self, owners: np.ndarray, items: np.ndarray, weights: np.ndarray):
@@ -128,9 +126,8 @@ class OwnItems:
     ) -> np.ndarray:
         """Item codes of shape (len(owners), size), none of them the owner's own.
 
-        ``pools`` has the first item of each draw's pool and the one behind its last, both of shape
-        (len(owners),); None: all items. An owner who has all of a pool gets -1 where the pool is
-        the items that are there, and the last of these where it is those that come later.
+        ``pools`` have the first item of each draw's pool and the one behind its last; None: all. Of
+        an owner who has all of a pool it is -1, or where the pool comes later, its last item.
         """
         low, free = np.zeros_like(owners), self.free[owners]
         has_none = np.zeros(len(owners), dtype=bool)
@@ -190,11 +187,7 @@ def number_as_they_come(
 ) -> tuple[Arrivals, np.ndarray]:
     """Give items new codes in the order in which they came up, ties by their old codes.
 
-    ``times`` are ranks from 1. The first ``n_listed`` rows are of a catalogue, which tells launches
-    where they are known.
-
-    >>> number_as_they_come(np.array([0, 1, 0]), np.array([3, 1, 2]))[1]
-    array([1, 0, 1])
+    ``times`` are ranks from 1; ``n_listed`` first rows are of a catalogue, which may tell launches.
     """
     clicked, moments = items[n_listed:], times[n_listed:]
     n_items, never = items.max() + 1, times.max() + 1
@@ -212,16 +205,7 @@ def number_as_they_come(
 
 
 class ItemVersions:
-    """Rows of items in the order of item and time: as an item was at some moment.
-
-    ``codes`` and ``times`` of the versions say whose each one is and from when on it holds.
-
-    >>> versions = ItemVersions(np.array([0, 1, 0]), np.array([2, 4, 8]))
-    >>> versions.find(np.array([[0, 1], [0, 0]]), np.array([2, 9]))
-    (array([[0, 1],
-           [2, 2]]), array([[False,  True],
-           [False, False]]))
-    """
+    """Rows of items by item and time: versions, of ``codes``, that hold from ``times`` on."""
 
     def __init__(self, codes: np.ndarray, times: np.ndarray) -> None:
         self._ticks, ticks = np.unique(times, return_inverse=True)
@@ -231,10 +215,7 @@ class ItemVersions:
         self._keys = keys[self._order]
 
     def find(self, codes: np.ndarray, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Newest version of each item up to the row's time, or its first one; where that is later.
-
-        codes : (n_rows, n_negatives); times : (n_rows,)
-        """
+        """Newest version of each item up to the row's time, or its first; where that is later."""
         ticks = np.searchsorted(self._ticks, times, side="right")
         keys = codes * self._stride + ticks[:, None]
         place = np.searchsorted(self._keys, keys, side="right") - 1

@@ -1,8 +1,6 @@
 """Numbers of a row among the rows of one choice: a shelf, a search page, a slate."""
 
 from collections.abc import Sequence
-from functools import singledispatch
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,6 +10,7 @@ from sklearn_din.features.request_columns import compare_within, name_columns
 from sklearn_din.logs.aggregates import holds_numbers, present_numbers
 from sklearn_din.utils.frames import CallerFrame
 from sklearn_din.utils.keys import Keys, join_hashes
+from sklearn_din.utils.scan import Scan
 from sklearn_din.utils.validation import check_frame, check_names
 
 
@@ -41,9 +40,9 @@ def attach_request(
 
     Parameters
     ----------
-    frame : pandas, polars or Arrow frame, or scan, of shape (n_rows, ...)
-        Rows that were shown, in any order. In a scan (:func:`scan_parquet`) the rows of a request
-        follow each other. The frame is not changed, and the result is of the same kind.
+    frame : pandas, polars or Arrow frame of shape (n_rows, ...)
+        Rows that were shown, in any order. The frame is not changed, and the result is of the same
+        kind.
     request : str or list of str
         Column whose equal values are one request, such as the id of a search; of several columns,
         such as user and time, rows that are equal in all of them.
@@ -53,16 +52,15 @@ def attach_request(
 
     Returns
     -------
-    DataFrame, Table or AttachedScan
+    DataFrame or Table
         The rows, in their order and with their index, and three float64 columns for each column.
 
     Raises
     ------
     ValueError
-        If a column is not there, one of the new names is taken, or rows of a request in a scan do
-        not follow each other.
+        If a column is not there, or one of the new names is taken.
     TypeError
-        If a column to compare does not hold numbers.
+        If a column to compare does not hold numbers, or the frame is a scan.
 
     See Also
     --------
@@ -84,20 +82,18 @@ def attach_request(
     for what, given in (("request", keys), ("columns", names)):
         if not given:
             raise ValueError(f"{what} must name at least one column, got none.")
-    return attach_comparisons.dispatch(type(frame))(frame, keys, names)
-
-
-@singledispatch
-def attach_comparisons(frame: Any, request: list[str], columns: list[str]) -> Any:
-    """Attach comparisons to a frame; scans register a function of their own."""
+    if isinstance(frame, Scan):
+        raise TypeError(
+            "attach_request takes frames, got a scan. Attach the columns to parts of whole "
+            "requests before the Parquet files are written."
+        )
     caller = CallerFrame(frame, name="frame")
-    check_compared(caller.pandas, request, columns)
-    return caller.with_columns(
-        compare_rows(caller.pandas, hash_requests(caller.pandas, request), columns)
-    )
+    _check_compared(caller.pandas, keys, names)
+    requests = hash_requests(caller.pandas, keys)
+    return caller.with_columns(_compare_rows(caller.pandas, requests, names))
 
 
-def check_compared(frame: pd.DataFrame, request: list[str], columns: list[str]) -> None:
+def _check_compared(frame: pd.DataFrame, request: list[str], columns: list[str]) -> None:
     """Raise where columns are not there, are no numbers, or a new name is taken."""
     check_frame(frame, [*request, *columns], name="frame")
     for name in columns:
@@ -120,7 +116,7 @@ def hash_requests(frame: pd.DataFrame, request: list[str]) -> np.ndarray:
     return join_hashes([own.hashes for own in keys])
 
 
-def compare_rows(
+def _compare_rows(
     frame: pd.DataFrame, requests: np.ndarray, columns: list[str]
 ) -> dict[str, np.ndarray]:
     """Return the new columns of some whole requests, by name."""

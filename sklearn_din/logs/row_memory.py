@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -11,7 +12,8 @@ import numpy as np
 import pandas as pd
 
 from sklearn_din.features.level_columns import RATES, RECENT
-from sklearn_din.logs.distinct import is_repetition
+from sklearn_din.logs.clocks import CHECKED_ROWS, MANY_ROWS, note_early
+from sklearn_din.logs.distinct import find_told, holds_lists
 from sklearn_din.logs.timeline import (
     search_in_order,
     since,
@@ -24,9 +26,11 @@ from sklearn_din.utils.shrinkage import N_SUMS, average_and_prior, changes_of_su
 from sklearn_din.utils.validation import (
     UNITS_PER_SECOND,
     check_times,
+    spread,
     unit_ratio,
 )
 
+OF_ROWS = ("times", "known", "values", "replaces")
 RECENT_ROWS = 1_000  # of any key, the latest ones: their mean tells whether rates move
 TICK_BITS = 32  # of a place: the number of the key, then that of the moment
 
@@ -42,11 +46,25 @@ def name_of(key: Key, label: str = "") -> str:
     return "_".join([*key, *([label] if label else [])])
 
 
-def recent_means(sums: np.ndarray, before: np.ndarray) -> np.ndarray:
+def check_level_names(keys: Sequence[Key], labels: Sequence[str]) -> None:
+    """Raise ValueError where levels of two keys, or labels, would have one name."""
+    names = [name_of(key, label) for key in (*keys, (RECENT,)) for label in labels]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(
+            f"levels must have distinct names, got {twice} more than once: those of a pair are "
+            f"named by its columns, joined by '_', and {RECENT!r} is the rate of the latest rows. "
+            "Rename columns, or leave a level out."
+        )
+
+
+def recent_means(
+    sums: np.ndarray, before: np.ndarray, changes: Sequence[tuple[np.ndarray, np.ndarray]] = ()
+) -> np.ndarray:
     """Return means of the latest RECENT_ROWS values, or of more where some are of one moment.
 
     sums : (2, n_moments + 1), how many values come before each moment, and their sum
     before : (n,), how many moments come before each row
+    changes : from how many moments on the sum of recent values differs, and by how much so far
     means : (n,), NaN where there is no value
 
     >>> recent_means(np.array([[0.0, 1.0, 3.0], [0.0, 1.0, 1.0]]), np.array([0, 1, 2]))
@@ -55,6 +73,8 @@ def recent_means(sums: np.ndarray, before: np.ndarray) -> np.ndarray:
     end = sums[:, before]
     first = np.searchsorted(sums[0], end[0] - RECENT_ROWS, side="right") - 1
     count, total = end - sums[:, np.maximum(first, 0)]
+    for places, so_far in changes:
+        total = total + so_far[np.searchsorted(places, before, side="right")]
     return np.divide(total, count, out=np.full(len(before), np.nan), where=count > 0)
 
 
@@ -70,6 +90,18 @@ def sum_by_group(numbers: np.ndarray, groups: np.ndarray) -> np.ndarray:
     for group in np.unique(groups[~np.isfinite(numbers)]):
         sums[groups == group] = np.cumsum(numbers[groups == group])
     return sums
+
+
+@dataclass
+class Call:
+    """Rows told in parts that are rows of one call.
+
+    newest : the moment from which on labels count at the earliest that replace others
+    n_equal : how many rows were told so far, by their hash
+    """
+
+    newest: float
+    n_equal: Counter[int] = field(default_factory=Counter)
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,8 +124,9 @@ class Moments:
 class RowMemory:
     """Rows and what came of them, by hashes of their columns: asked for levels, and appended to.
 
-    A row counts strictly after the moment at which its label was known. A memory never changes:
-    :meth:`append` returns another one.
+    A row counts strictly after the moment at which its label was known. One that is told again,
+    with another label, is a further row here, by which levels change from its own moment on: those
+    of earlier moments stay. A memory never changes: :meth:`append` returns another one.
 
     Parameters
     ----------
@@ -112,6 +145,8 @@ class RowMemory:
         When each row was, and when its label was known.
     values : ndarray of shape (n_rows, n_labels), float64
         The labels, NaN where one is missing.
+    replaces : ndarray of shape (n_rows,), int64
+        Of a row that was told again, the number of its first telling; -1 of that.
     unit : str or None
         Unit of the times; None for numbers.
     zoned : bool
@@ -127,6 +162,7 @@ class RowMemory:
     times: np.ndarray
     known: np.ndarray
     values: np.ndarray
+    replaces: np.ndarray
     unit: str | None = None
     zoned: bool = False
 
@@ -135,10 +171,11 @@ class RowMemory:
         cls, columns: Sequence[str], keys: Sequence[Key], labels: Sequence[str], *, of_clicks: bool
     ) -> RowMemory:
         """Return a memory of no row."""
+        check_level_names(keys, labels)
         hashes, values = np.empty((len(columns), 0), np.uint64), np.empty((0, len(labels)))
         none, kinds = np.empty(0, dtype=np.int64), dict.fromkeys(columns, "")
         named = tuple(columns), tuple(keys), tuple(labels)
-        return cls(*named, of_clicks, kinds, hashes, none, none, values)
+        return cls(*named, of_clicks, kinds, hashes, none, none, values, none)
 
     @property
     def rate(self) -> str:
@@ -153,35 +190,54 @@ class RowMemory:
         return [*of_keys, *(f"{name_of((RECENT,), label)}_{self.rate}" for label in self.labels)]
 
     def append(
-        self, frame: pd.DataFrame, time: str, values: np.ndarray, *, known: str | None = None
-    ) -> tuple[RowMemory, int]:
-        """Return a memory of further rows, too, and how many of them were remembered already.
+        self,
+        frame: pd.DataFrame,
+        time: str,
+        values: np.ndarray,
+        *,
+        known: str | None = None,
+        call: Call | None = None,
+    ) -> tuple[RowMemory, np.ndarray]:
+        """Return a memory of further rows, too, and the row that each one was here, -1 if none.
+
+        The k-th of equal rows is the k-th of those here, and its labels replace that one's where
+        they are not missing: from when they were known on, without ``known`` from the newest moment
+        of all on.
 
         values : (n_rows, n_labels), NaN where a label is missing
+        call : of which these rows are the next ones; None: of their own
+        before : (n_rows,), the number of the row's last telling
         """
         memory, (times, moments) = self._align([frame[time], frame[known or time]])
         read = [self._read(column, frame[column]) for column in self.columns]
         kinds = {c: self.kinds[c] or kind for c, (_, kind) in zip(self.columns, read, strict=True)}
-        hashes = np.stack([of_column for of_column, _ in read])
-        batch = replace(memory, hashes=hashes, times=times, known=moments, values=values)
-        is_known = memory._repeated_by(batch)
-        batch = batch._take(~is_known)
-        joined = replace(
-            memory,
-            kinds=kinds,
-            hashes=np.concatenate([memory.hashes, batch.hashes], axis=1),
-            times=np.concatenate([memory.times, batch.times]),
-            known=np.concatenate([memory.known, batch.known]),
-            values=np.concatenate([memory.values, batch.values]),
-        )
+        hashes, none = np.stack([of_column for of_column, _ in read]), np.full(len(times), -1)
+        given: list[Any] = [kinds, hashes, times, moments, values, none]
+        named = ("kinds", "hashes", *OF_ROWS)
+        batch = replace(memory, **dict(zip(named, given, strict=True)))
+        before = memory._find_told(batch, Counter() if call is None else call.n_equal)
+        newest = moments  # from when on a label that replaces another one counts
+        if known is None and len(moments):
+            all_known = memory.known.max(initial=moments.max())
+            newest = np.maximum(moments, all_known if call is None else call.newest)
+        batch, changes = memory._replace_by(batch, before, newest)
+        is_news = changes.any(axis=(1, 2)) | (before < 0)
+        hashes, changes = batch.hashes[:, is_news], changes[is_news]
+        news: dict[str, Any] = {name: getattr(batch, name)[is_news] for name in OF_ROWS}
+        batch = replace(batch, hashes=hashes, **news)
+        joined: dict[str, Any] = {
+            name: np.concatenate([getattr(memory, name), getattr(batch, name)]) for name in OF_ROWS
+        }
+        hashes = np.concatenate([memory.hashes, batch.hashes], axis=1)
+        newer = replace(batch, hashes=hashes, **joined)
         index = memory.__dict__.get("_index")
         if index is not None and self.of_clicks and index.precedes(batch.known):
-            joined.__dict__["_index"] = index.grow(batch)  # else made again when it is asked
-        return joined, int(is_known.sum())
+            newer.__dict__["_index"] = index.grow(batch, changes)  # else made when it is asked
+        return newer, before
 
     def levels(self, frame: pd.DataFrame, time: str) -> dict[str, np.ndarray]:
         """Return the levels of rows as of their times, by name: (n_rows,) float64 each."""
-        hashes = {name: self.hash_column(name, frame[name]) for name in self.columns}
+        hashes = {n: self.hash_column(n, frame[n]) for n in dict.fromkeys(sum(self.keys, ()))}
         moments, levels = self.moments(frame[time]), dict[str, np.ndarray]()
         for key in self.keys:
             levels |= self.levels_of(key, join_hashes([hashes[name] for name in key]), moments)
@@ -227,18 +283,51 @@ class RowMemory:
         """Return the mean of each label over the latest rows before some moments."""
         sums = self._index.sums.reshape(len(self.labels), 2, -1)
         return {
-            f"{name_of((RECENT,), label)}_{self.rate}": recent_means(own, moments.ticks)
-            for label, own in zip(self.labels, sums, strict=True)
+            f"{name_of((RECENT,), label)}_{self.rate}": recent_means(
+                sums[n], moments.ticks, self._changes[n]
+            )
+            for n, label in enumerate(self.labels)
         }
+
+    def take(self, rows: np.ndarray) -> RowMemory:
+        """Return a memory of some rows, which have all their tellings or none."""
+        arrays: dict[str, Any] = {name: getattr(self, name)[rows] for name in OF_ROWS}
+        place = np.full(len(self.times) + 1, -1)
+        place[rows] = np.arange(len(rows))
+        arrays["replaces"] = place[arrays["replaces"]]
+        return replace(self, hashes=self.hashes[:, rows], **arrays)
+
+    def note_early(self, frame: pd.DataFrame, time: str) -> str | None:
+        """Return what to say where these rows' own labels were told before them."""
+        at_once = self.take(np.flatnonzero((self.replaces < 0) & (self.known == self.times)))
+        own, unit, _ = check_times(frame[time], name=f"X[{time!r}]", unit=self.unit)
+        told = at_once.times * unit_ratio(unit, self.unit)
+        rows = np.flatnonzero(own <= told.max(initial=own.min(initial=0) - 1))
+        if len(rows) < MANY_ROWS:
+            return None
+        rows, kind = spread(rows, CHECKED_ROWS), f"datetime64[{unit}]" if unit else told.dtype
+        hashes = [self.hash_column(name, frame[name].iloc[rows]) for name in self.columns]
+        shown, known = (
+            pd.DataFrame({"key": mix_hashes(of), "time": times.astype(kind)})
+            for of, times in ((hashes, own[rows]), ([*at_once.hashes], told))
+        )
+        return note_early(shown, known, ["key"], "time", time)
 
     def check(self) -> None:
         """Raise ValueError where the parts do not fit each other."""
         n, what = len(self.times), "remembered rows"
         check_array(self.hashes, dtype=np.uint64, shape=(len(self.columns), n), what=what)
-        check_array(self.values, dtype=np.float64, shape=(n, len(self.labels)), what=what)
+        shape = n, len(self.labels)
+        check_array(self.values, dtype=np.float64, shape=shape, what=what, missing="allowed")
         kind = np.float64 if self.times.dtype == np.float64 else np.int64
         for times in (self.times, self.known):
             check_array(times, dtype=kind, shape=(n,), what=what)
+        check_array(self.replaces, dtype=np.int64, shape=(n,), what=what)
+        again = np.flatnonzero(self.replaces >= 0)
+        first = self.replaces[again]
+        is_right = (first < again) & (self.replaces[np.minimum(first, n - 1)] == -1)
+        if not is_right.all() or (self.replaces < -1).any():
+            raise ValueError("remembered rows must replace earlier ones.")
         if self.kinds.keys() != {*self.columns} or {*sum(self.keys, ())} - {*self.columns}:
             raise ValueError("keys must be made of the columns that are remembered.")
 
@@ -248,10 +337,15 @@ class RowMemory:
         none = _Index(
             self.keys, self.columns, self.times[:0], np.zeros((n_sums, 1)), np.empty(0), {}
         )
-        return none.grow(self)
+        rows, is_again = self._told_again
+        changes = _count_and_sum(self.values)
+        changes[rows[is_again]] -= _count_and_sum(self.values[np.append(-1, rows)[:-1][is_again]])
+        return none.grow(self, changes)
 
     def _read(self, name: str, values: pd.Series) -> tuple[np.ndarray, str]:
         """Return hashes of a column's values, and what kind they are."""
+        if name not in {column for key in self.keys for column in key} and holds_lists(values):
+            values = values.map(lambda own: str(np.asarray(own).tolist()), na_action="ignore")
         keys = Keys.read(values, name=f"X[{name!r}]")
         kind, remembered = keys.kind or "", self.kinds[name]
         if kind and remembered and kind != remembered:
@@ -282,18 +376,76 @@ class RowMemory:
                 "Use pd.to_datetime, or tz_localize / tz_convert."
             )
 
-    def _repeated_by(self, batch: RowMemory) -> np.ndarray:
-        """Return which rows of a batch repeat a remembered one; of its copies, as many as are."""
-        if not len(batch.times):
-            return np.zeros(0, dtype=bool)
-        lowest, highest = batch.times.min(), batch.times.max()
-        shared = self._take(np.flatnonzero((self.times >= lowest) & (self.times <= highest)))
-        hashes = [mix_hashes([*own.hashes, own.times.view(np.uint64)]) for own in (shared, batch)]
-        return is_repetition(pd.factorize(np.concatenate(hashes))[0], len(shared.times))
+    def _find_told(self, batch: RowMemory, n_equal: Counter[int]) -> np.ndarray:
+        """Return the last telling of the row that each one of a batch is here, -1 if none.
 
-    def _take(self, rows: np.ndarray) -> RowMemory:
-        arrays = {name: getattr(self, name)[rows] for name in ("times", "known", "values")}
-        return replace(self, hashes=self.hashes[:, rows], **arrays)
+        n_equal : rows that come before those of the batch, by hash; these are added
+        """
+        if not len(batch.times):
+            return np.empty(0, dtype=np.int64)
+        is_near = (self.times >= batch.times.min()) & (self.times <= batch.times.max())
+        near = np.flatnonzero(is_near & (self.replaces < 0))
+        some = self.take(near), batch
+        own, new = (mix_hashes([*rows.hashes, rows.times.view(np.uint64)]) for rows in some)
+        codes, values = pd.factorize(np.append(own, new))
+        earlier = np.array([n_equal[value] for value in values.tolist()]) if n_equal else 0
+        n_equal.update(new.tolist())
+        place = find_told(codes, len(near), earlier)
+        last, again = np.arange(len(self.times) + 1), np.flatnonzero(self.replaces >= 0)
+        last[-1], last[self.replaces[again]] = -1, again  # of several the last one
+        return last[np.append(near, -1)[place]]
+
+    def _replace_by(
+        self, batch: RowMemory, before: np.ndarray, newest: np.ndarray
+    ) -> tuple[RowMemory, np.ndarray]:
+        """Return rows of a batch as they stand behind those here, and how they change sums.
+
+        changes : (n_rows, n_labels, 2), of how many values there are, and of their sum
+        """
+        again = np.flatnonzero(before >= 0)
+        old = before[again]
+        values, known, replaces = batch.values.copy(), batch.known.copy(), batch.replaces.copy()
+        values[again] = np.where(np.isnan(values[again]), self.values[old], values[again])
+        known[again] = np.maximum(newest[again], self.known[old])
+        replaces[again] = np.where(self.replaces[old] < 0, old, self.replaces[old])
+        changes = _count_and_sum(values)
+        changes[again] -= _count_and_sum(self.values[old])
+        return replace(batch, values=values, known=known, replaces=replaces), changes
+
+    @cached_property
+    def _told_again(self) -> tuple[np.ndarray, np.ndarray]:
+        """The tellings of rows that were told again, row by row, and which are no row's first."""
+        again = np.flatnonzero(self.replaces >= 0)
+        rows = np.append(np.unique(self.replaces[again]), again)
+        first = np.where(self.replaces[rows] < 0, rows, self.replaces[rows])
+        rows = rows[np.lexsort((rows, first))]
+        return rows, self.replaces[rows] >= 0
+
+    @cached_property
+    def _changes(self) -> list[list[tuple[np.ndarray, np.ndarray]]]:
+        """Of each label, what :func:`recent_means` takes: values change while they are recent."""
+        rows, is_again = self._told_again
+        moment, changes = np.searchsorted(self._index.ticks, self.known[rows]), []
+        for own, n_values in zip(self.values[rows].T, self._index.sums[::2], strict=True):
+            before = np.where(is_again, np.append(np.nan, own)[:-1], np.nan)
+            first = np.where(np.isnan(before) & ~np.isnan(own), np.arange(len(rows)), 0)
+            by = np.nan_to_num(own - before)
+            begin, of_value = moment + 1, moment[np.maximum.accumulate(first)]
+            stop = np.searchsorted(n_values, n_values[of_value + 1] + RECENT_ROWS)
+            changes.append([_sum_in_turn(begin, by), _sum_in_turn(np.maximum(begin, stop), -by)])
+        return changes
+
+
+def _sum_in_turn(places: np.ndarray, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return places in order, and the sums of numbers before each, and of all."""
+    order = np.argsort(places, kind="stable")
+    return places[order], np.append(0.0, np.cumsum(numbers[order]))
+
+
+def _count_and_sum(values: np.ndarray) -> np.ndarray:
+    """Return what labels add to counts and sums: (n_rows, n_labels, 2), zeros of missing ones."""
+    is_there = ~np.isnan(values)
+    return np.stack([is_there, np.where(is_there, values, 0.0)], axis=2)
 
 
 @dataclass(frozen=True, eq=False)
@@ -301,7 +453,8 @@ class _Index:
     """The moments of a memory in order, and its rows by each key.
 
     ticks : (n_ticks,), the different moments at which labels were known, in ascending order
-    sums : (2 * n_labels, n_ticks + 1), count and sum of each label before each, and of all
+    sums : (2 * n_labels, n_ticks + 1), count and sum of each label before each, and of all, of the
+        values that were told first
     clock : (n_ticks,) float64, the time since the first one
     """
 
@@ -313,28 +466,33 @@ class _Index:
     rows: Mapping[Key, _RowsOfKey]
 
     def precedes(self, known: np.ndarray) -> bool:
-        """Return whether all these moments come after those of the index."""
-        return not len(known) or not len(self.ticks) or bool(known.min() > self.ticks[-1])
+        """Return whether no moment of the index comes after one of these."""
+        return not len(known) or not len(self.ticks) or bool(known.min() >= self.ticks[-1])
 
-    def grow(self, batch: RowMemory) -> _Index:
-        """Return the index with further rows, which come after all others."""
+    def grow(self, batch: RowMemory, changes: np.ndarray) -> _Index:
+        """Return the index with further rows, which :meth:`precedes` allows.
+
+        changes : (n_rows, n_labels, 2), what each row adds to the count and sum of each label
+        """
         new, number = np.unique(batch.known, return_inverse=True)
-        ticks, tick = np.concatenate([self.ticks, new]), len(self.ticks) + number
-        is_there = ~np.isnan(batch.values)
-        own = np.stack([is_there, np.where(is_there, batch.values, 0.0)], axis=2)
-        own = own.reshape(len(own), len(self.sums)).T  # count and value of each label
+        n_before = len(self.ticks) - bool(len(new) and np.isin(new[:1], self.ticks[-1:]))
+        ticks, tick = np.append(self.ticks[:n_before], new), n_before + number
+        own = changes.reshape(len(changes), len(self.sums)).T
         in_time = np.argsort(number, kind="stable")
-        sums = _sums_at(self.sums[:, -1:], own[:, in_time], number[in_time], np.arange(len(new)))
+        first = np.where(changes[:, :, :1] > 0, changes, 0.0).reshape(own.T.shape).T[:, in_time]
+        sums = _sums_at(self.sums[:, -1:], first, number[in_time], np.arange(len(new)))
         columns, rows = dict(zip(self.columns, batch.hashes, strict=True)), {}
         for key in self.keys:
             before = self.rows.get(key) or _RowsOfKey.none(len(own))
-            hashes = join_hashes([columns[name] for name in key])
-            rows[key] = before.grow(hashes, tick, own, len(ticks), of_clicks=batch.of_clicks)
+            hashes, options = join_hashes([columns[name] for name in key]), (n_before, len(ticks))
+            is_further = batch.replaces < 0
+            rows[key] = before.grow(
+                hashes, tick, own, is_further, *options, of_clicks=batch.of_clicks
+            )
         clock = since(new, ticks[:1].item(), batch.unit) if len(ticks) else self.clock
-        clock = np.concatenate([self.clock, clock])
-        return replace(
-            self, ticks=ticks, sums=np.append(self.sums, sums, axis=1), clock=clock, rows=rows
-        )
+        clock = np.append(self.clock[:n_before], clock)
+        sums = np.append(self.sums[:, : n_before + 1], sums, axis=1)
+        return replace(self, ticks=ticks, sums=sums, clock=clock, rows=rows)
 
 
 @dataclass(frozen=True, eq=False)
@@ -344,6 +502,7 @@ class _RowsOfKey:
     hashes, codes : (n_keys,), of the key's values in ascending order of their hashes
     places : (n_rows,) int64, the code and the tick of each row, in ascending order
     totals : (2 * n_labels, n_rows), count and sum of each label, up to and with the row
+    latest : (n_rows,), the tick of the newest of these that is not told again
     told : (2 * n_labels, n_ticks + 1), the average rate of all values before each tick, and how
         many rows at it are added to each value's own
     last : (n_labels, 5), the sums that tell this, of all rows
@@ -353,6 +512,7 @@ class _RowsOfKey:
     codes: np.ndarray
     places: np.ndarray
     totals: np.ndarray
+    latest: np.ndarray
     told: np.ndarray
     last: np.ndarray
 
@@ -361,8 +521,8 @@ class _RowsOfKey:
         """Return those of no row."""
         codes, last = np.empty(0, dtype=np.int64), np.zeros((n_sums // 2, N_SUMS))
         told = np.concatenate([average_and_prior(sums[:, None]) for sums in last])
-        hashes = np.empty(0, dtype=np.uint64)
-        return cls(hashes, codes, codes, np.empty((n_sums, 0)), told, last)
+        hashes, latest = np.empty(0, dtype=np.uint64), np.empty(0, dtype=np.int32)
+        return cls(hashes, codes, codes, np.empty((n_sums, 0)), latest, told, last)
 
     def find(self, hashes: np.ndarray, ticks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return what is known of values as of ticks.
@@ -371,30 +531,38 @@ class _RowsOfKey:
         latest : (n,), the tick of the latest row, -1 without one
         """
         if not len(self.hashes):
-            return np.zeros((len(self.totals), len(hashes))), np.full(len(hashes), -1)
+            return self.before(np.full(len(hashes), -1), ticks)
         at = np.minimum(search_in_order(self.hashes, hashes), len(self.hashes) - 1)
-        code = self.codes[at]
-        last = search_in_order(self.places, (code << TICK_BITS) + ticks) - 1
-        places = self.places[last]
-        is_known = (self.hashes[at] == hashes) & (last >= 0) & (places >> TICK_BITS == code)
-        latest = np.where(is_known, places & ((1 << TICK_BITS) - 1), -1)
-        return np.where(is_known, self.totals[:, last], 0.0), latest
+        return self.before(np.where(self.hashes[at] == hashes, self.codes[at], -1), ticks)
+
+    def before(self, codes: np.ndarray, ticks: np.ndarray | int) -> tuple[np.ndarray, np.ndarray]:
+        """Return totals and the latest tick of codes before some ticks; without a row zeros, -1."""
+        if not len(self.places):
+            return np.zeros((len(self.totals), len(codes))), np.full(len(codes), -1)
+        last = search_in_order(self.places, (codes << TICK_BITS) + ticks) - 1
+        is_there = (last >= 0) & (self.places[last] >> TICK_BITS == codes)
+        totals = np.where(is_there, self.totals[:, last], 0.0)
+        return totals, np.where(is_there, self.latest[last], -1)
 
     def grow(
         self,
         hashes: np.ndarray,
         tick: np.ndarray,
         own: np.ndarray,
+        is_further: np.ndarray,
+        n_before: int,
         n_ticks: int,
         *,
         of_clicks: bool,
     ) -> _RowsOfKey:
-        """Return the rows with further ones, of later ticks.
+        """Return the rows with others, of the last tick or later ones.
 
-        own : (2 * n_labels, n_new), count and value of each label
+        own : (2 * n_labels, n_new), what each adds to the count and sum of each label
+        is_further : (n_new,), which are not told again
+        n_before : how many ticks none of them has
         """
         has_key = hashes != NO_KEY
-        tick, own = tick[has_key], own[:, has_key]
+        tick, own, is_further = tick[has_key], own[:, has_key], is_further[has_key]
         new, number = np.unique(hashes[has_key], return_inverse=True)
         at, codes = np.searchsorted(self.hashes, new), np.empty(len(new), dtype=np.int64)
         is_known = np.append(self.hashes, NO_KEY)[at] == new
@@ -403,27 +571,24 @@ class _RowsOfKey:
         code = codes[number]
         order = np.argsort((code << TICK_BITS) + tick, kind="stable")
         in_order, groups = own[:, order], code[order]
-        totals = np.stack([sum_by_group(numbers, groups) for numbers in in_order])
-        totals += self.find_last(groups)
+        places = (groups << TICK_BITS) + tick[order]
+        before, latest = self.before(groups, n_ticks)
+        totals = np.stack([sum_by_group(numbers, groups) for numbers in in_order]) + before
+        newest = np.maximum.accumulate(np.where(is_further[order], places, groups << TICK_BITS))
+        latest = np.maximum(newest & ((1 << TICK_BITS) - 1), latest)
         told, last = self.told, self.last
         if of_clicks:
-            told, last = self._tell(totals, in_order, order, tick, n_ticks)
-        places = (groups << TICK_BITS) + tick[order]
-        behind = np.searchsorted(self.places, places)
+            told, last = self._tell(totals, in_order, order, tick, (n_before, n_ticks))
+        behind = np.searchsorted(self.places, places, side="right")
         return _RowsOfKey(
             np.insert(self.hashes, at[~is_known], new[~is_known]),
             np.insert(self.codes, at[~is_known], codes[~is_known]),
             np.insert(self.places, behind, places),
             np.insert(self.totals, behind, totals, axis=1),
+            np.insert(self.latest, behind, latest),
             told,
             last,
         )
-
-    def find_last(self, codes: np.ndarray) -> np.ndarray:
-        """Return counts and sums of the last row of each code, zeros where there is none."""
-        last = np.searchsorted(self.places, (codes + 1) << TICK_BITS) - 1
-        is_there = np.append(self.places, -1)[last] >> TICK_BITS == codes
-        return np.where(is_there, np.pad(self.totals, ((0, 0), (0, 1)))[:, last], 0.0)
 
     def _tell(
         self,
@@ -431,13 +596,10 @@ class _RowsOfKey:
         own: np.ndarray,
         order: np.ndarray,
         tick: np.ndarray,
-        n_ticks: int,
+        ticks: tuple[int, int],
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return average rates and rows added before each tick, and the sums that tell them."""
-        new_ticks, in_time = (
-            np.arange(self.told.shape[1] - 1, n_ticks),
-            np.argsort(tick, kind="stable"),
-        )
+        new_ticks, in_time = np.arange(*ticks), np.argsort(tick, kind="stable")
         told, last = [], []
         for label, before in enumerate(self.last):
             pair, changes = slice(2 * label, 2 * label + 2), np.empty((N_SUMS, len(order)))
@@ -445,7 +607,8 @@ class _RowsOfKey:
             sums = _sums_at(before[:, None], changes[:, in_time], tick[in_time], new_ticks)
             told.append(average_and_prior(sums))
             last.append(sums[:, -1] if len(new_ticks) else before)
-        return np.append(self.told, np.concatenate(told), axis=1), np.stack(last)
+        earlier = self.told[:, : ticks[0] + 1]
+        return np.append(earlier, np.concatenate(told), axis=1), np.stack(last)
 
 
 def _sums_at(

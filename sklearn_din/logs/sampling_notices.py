@@ -29,10 +29,7 @@ TIME_NAMES = {"time", "timestamp", "ts", "date", "datetime", "event_time", "crea
 def warn_of_leaks(
     events: pd.DataFrame, request: NegativesRequest, items: np.ndarray, owners: np.ndarray | None
 ) -> None:
-    """Warn of everything that would reveal the negatives.
-
-    ``items`` and ``owners`` are the codes of each row's item and user.
-    """
+    """Warn of everything that would reveal the negatives; items and owners are codes."""
     column = _find_times(events) if request.time is None else request.time
     times = None if column is None else time_ranks(events[column])
     _warn_of_misplaced_columns(events, replace(request, time=column), items, owners, times)
@@ -69,10 +66,7 @@ def _find_times(events: pd.DataFrame) -> str | None:
 
 
 def choose_pools(request: NegativesRequest, arrivals: Arrivals) -> str:
-    """Return the items to draw negatives from: "all", "launched" or "alike" (find_pools).
-
-    Where all are, warn if too many had not come up.
-    """
+    """Return the pool of negatives, "all", "launched" or "alike"; warn if "all" come too early."""
     is_known, is_launched = request.catalogue_time is not None, request.launched
     if is_launched == "auto":
         is_launched = is_known if request.has_catalogue else _ask_log(arrivals)
@@ -85,9 +79,7 @@ def choose_pools(request: NegativesRequest, arrivals: Arrivals) -> str:
 def _ask_log(arrivals: Arrivals) -> bool:
     """Decide from the log whether items were launched over time, or cannot be judged; log it.
 
-    Of an item that was always there, the first of m events lies near 1 / (m + 1) of the log. A
-    single event tells nothing. A click is an item's first event not much oftener than a drawn item
-    has had none.
+    Of an item that was always there, the first of m events lies near 1 / (m + 1) of the log.
     """
     n_events, before = arrivals.n_events, arrivals.before
     several = n_events > 1
@@ -174,18 +166,9 @@ def share_of_repeats(owners: pd.Series, items: pd.Series) -> float:
 class Repeats:
     """Rows of owners with several rows, each paired with the owner's last row.
 
-    A column belongs to its owner where the two rows always agree, although rows of other owners
-    differ. Rows in which it is missing say nothing, unless it is so in both rows throughout. Chance
-    must be no explanation: with the column's shares, so many agreements must be less probable than
-    one in a million. Owners and the partners that they meet in a row (the users of an item, for
-    example) are codes; a row with the partner of the owner's last row proves nothing and is left
-    out.
-
-    >>> log = pd.DataFrame({"item": np.arange(40) % 20, "hour": np.arange(40)})
-    >>> log["brand"] = log["item"] // 2
-    >>> repeats = Repeats(log["item"].to_numpy())
-    >>> repeats.owns(log["brand"]), repeats.owns(log["hour"])
-    (True, False)
+    A column belongs to its owner where the two rows always agree, missing values aside, and chance
+    is no explanation: with the column's shares, so many agreements are less probable than one in a
+    million. A row with the partner (code) of the owner's last row proves nothing and is left out.
     """
 
     def __init__(self, owners: np.ndarray, partners: np.ndarray | None = None) -> None:
@@ -229,11 +212,7 @@ def _warn_of_misplaced_columns(
     owners: np.ndarray | None,
     times: np.ndarray | None,
 ) -> None:
-    """Warn of columns that are the item's and are not named so, or are named so and the user's.
-
-    ``items`` and ``owners`` are the codes of each row's item and user, ``times`` the ranks of its
-    time; None takes the rows as they stand.
-    """
+    """Warn of columns of the item that are not named so, or of the user that are."""
     item, user, item_columns = request.item, request.user, request.item_columns
     within_items, by_item = Repeats(items, owners), Triples(items, owners, times)
     by_user = None if owners is None else Triples(owners, items, times)
@@ -268,10 +247,9 @@ def _warn_of_misplaced_columns(
 class Triples:
     """Rows, each with another row of its owner and a row of another owner at that time.
 
-    A column that follows its owner is nearer in the second row than in the third. The second row is
-    the owner's next one, so that a value may drift; the third is its neighbour in time, so that a
-    value that follows the time is as near in both. A second row of the same partner, or a third of
-    the owner, proves nothing.
+    A column that follows its owner is nearer in the second, the owner's next row, than in the
+    third, its neighbour in time. A second row of the same partner, or a third of the owner, proves
+    nothing.
     """
 
     def __init__(
@@ -297,16 +275,7 @@ class Triples:
         """Return the fraction of rows nearer to the owner's other row, ignoring ties.
 
         Nothing (0) where too few are; half is chance. Numbers are as near as their ranks, and count
-        where they change: what stays the same may be that of a partner who comes back. All else is
-        near where it is equal, which says nothing where no partners are known.
-
-        >>> rows = np.arange(300)
-        >>> items = rows * 7 % 20
-        >>> hours = np.random.RandomState(0).randint(24, size=300)
-        >>> log = pd.DataFrame({"price": items + rows / 1000, "hour": hours})
-        >>> triples = Triples(items, None, None)
-        >>> triples.nearness(log["price"]), triples.nearness(log["hour"]) < 0.7
-        (1.0, True)
+        where they change; all else where it is equal, if partners are known.
         """
         if len(self.rows) == 0 or not pd.api.types.is_hashable(column.iloc[self.rows[0]]):
             return 0.0

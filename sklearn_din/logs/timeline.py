@@ -20,11 +20,7 @@ _INT64 = np.iinfo(np.int64)
 
 @dataclass(frozen=True)
 class Past:
-    """The window ``[begin, end)`` of the sorted log that is each impression's past.
-
-    It holds the events of the impression's key strictly before its time, none older than
-    ``max_age``.
-    """
+    """Windows ``[begin, end)`` of the sorted log: events strictly before each impression."""
 
     begin: np.ndarray
     end: np.ndarray
@@ -51,11 +47,6 @@ class Timeline:
         Row of the log of each sorted event.
     groups : ndarray of int64, shape (n_sorted,)
         Code of each sorted event's key.
-
-    >>> clicks = pd.DataFrame({"user": ["a", "a", "b"], "time": [5, 1, 2]})
-    >>> past = Timeline(clicks, keys=["user"], time="time").past(clicks)
-    >>> past.end - past.begin
-    array([1, 0, 0])
     """
 
     def __init__(self, events: pd.DataFrame, *, keys: Sequence[str], time: str):
@@ -106,18 +97,11 @@ class Timeline:
         return Past(begin, end)
 
     def sums_before(self, numbers: np.ndarray, impressions: pd.DataFrame) -> np.ndarray:
-        """Sums of numbers of the sorted events, of any key, strictly before each impression.
-
-        numbers : (n_sums, n_sorted)
-        sums : (n_sums, n_impressions)
-        """
+        """Sums of numbers (n_sums, n_sorted) of events strictly before each impression."""
         return self.sums_by_moment(numbers)[:, self.count_moments(impressions)]
 
     def sums_by_moment(self, numbers: np.ndarray) -> np.ndarray:
-        """Sums of numbers of the sorted events before each moment of the log, and of all.
-
-        Numbers are added up row by row, in order of time, as scans and memories of rows do.
-        """
+        """Sums of numbers of the events before each moment of the log, and of all, row by row."""
         ticks = self._sorted_keys % self._stride
         in_time = np.lexsort((self.order, ticks))
         sums = np.cumsum(np.pad(numbers[:, in_time], ((0, 0), (1, 0))), axis=1)
@@ -158,8 +142,7 @@ class Timeline:
     def relative_times(self, impressions: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
         """Sorted event times and impression times as floats from the log's first time.
 
-        Seconds for datetimes, the time's own unit for numbers. Impressions before the first
-        event read 0: they have no past.
+        In seconds for datetimes. Impressions before the first event read 0: they have no past.
         """
         times, unit = self.impression_times(impressions)
         if len(self.times) == 0:
@@ -212,9 +195,8 @@ def window_edges(
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Return the range of moments of the log in each impression's past.
 
-    Times of impressions are in the log's unit or a finer one, and so is ``age``. The edges have the
-    log's dtype and unit: an event is in the past where its time is smaller than the first, and
-    young enough where it is not smaller than the second (None without an age).
+    In the log's dtype and unit: past events are smaller than the first edge, and not smaller than
+    the second (None without an age). Times of impressions, and ``age``, may be of a finer unit.
     """
     edges = strict_edges(times, unit, dtype, log_unit)
     if age is None:
@@ -252,10 +234,7 @@ def time_kind(unit: str | None, zoned: bool) -> str:
 
 
 def _earlier(times: np.ndarray, age: float) -> np.ndarray:
-    """``times - age`` that stops at the smallest integer instead of wrapping around.
-
-    Between whole times a fraction of the age makes no difference, and is cut off.
-    """
+    """``times - age`` that stops at the smallest integer instead of wrapping around."""
     if times.dtype.kind == "f":
         return times - age
     age = min(int(age), _INT64.max)
@@ -273,13 +252,7 @@ def since(times: np.ndarray, origin: float, unit: str | None) -> np.ndarray:
 
 
 def stable_order(values: np.ndarray) -> np.ndarray:
-    """``np.argsort(values, kind="stable")``, of whole numbers in a fifth of the time.
-
-    As many of their bits as fit beside its place are sorted as one number with it, low bits first.
-
-    >>> stable_order(np.array([3, 1, 3, 1]))
-    array([1, 3, 0, 2])
-    """
+    """``np.argsort(values, kind="stable")``, of whole numbers in a fifth of the time."""
     if values.dtype != np.int64 or not len(values):
         return np.argsort(values, kind="stable")
     above = values.view(np.uint64) - values.min().view(np.uint64)  # wraps around as it should

@@ -41,11 +41,6 @@ class EventLog:
         Fingerprint of the events that cutting kept, "" for the whole log.
     codes : mapping of str to (codes, distinct values), default=None
         What :meth:`codes` gives, for columns whose codes are known. They are not pickled.
-
-    >>> log = EventLog({"item": np.array(["hat", "sock", "hat"], dtype=object)})
-    >>> codes, uniques = log.codes("item")
-    >>> codes, uniques
-    (array([0, 1, 0], dtype=int32), array(['hat', 'sock'], dtype=object))
     """
 
     def __init__(
@@ -82,10 +77,7 @@ class EventLog:
         return self._codes[column]
 
     def cut(self, column: str, spans: Spans) -> tuple[EventLog, Spans]:
-        """Return a log of only the events that the windows cover, and the windows over it.
-
-        Columns of one log that are cut by the same windows get the same windows and digest.
-        """
+        """Return a log of only the events that the windows cover, and the windows over it."""
         covered = spans.cover()
         part = self.part
         if covered.n_events < len(self):
@@ -95,10 +87,9 @@ class EventLog:
 
 
 def merge_logs(logs: Sequence[tuple[EventLog, str]]) -> tuple[EventLog, str, dict[LogKey, int]]:
-    """One log for several (log, column) pairs: it, its column, and where each pair's events start.
+    """One log for several (log, column) pairs, its column, and where each pair's events start.
 
-    Equal logs are merged into themselves. Merging the same logs for another column gives the
-    same token.
+    Merging the same logs for another column gives the same token.
     """
     distinct = {log.key(column): log.columns[column] for log, column in logs}
     log, column = logs[0]

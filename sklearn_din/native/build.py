@@ -65,10 +65,7 @@ def target_machine() -> str:
 
 
 def compile_library(target: Path) -> None:
-    """Compile the kernels for each kind of processor of the machine, and link them.
-
-    OSError where the compiler refuses; its first error then lies beside the target, too.
-    """
+    """Compile the kernels for each kind of processor, and link them; OSError if refused."""
     target.parent.mkdir(parents=True, exist_ok=True)
     failure = target.with_name(FAILURE)
     compiler = [*_command(), *FLAGS]

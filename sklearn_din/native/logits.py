@@ -40,10 +40,7 @@ def use_native_threads(n_threads: int) -> Iterator[None]:
 
 
 def logits_of(module: DIN, batch: Batch) -> Tensor:
-    """Return ``module(batch)``, by the native code where it covers the network.
-
-    Values and gradients are those of torch to rounding (tests/test_native.py).
-    """
+    """Return ``module(batch)``, to rounding, by the native code where it covers the network."""
     found = _plan_for(module, batch)
     if found is None:
         return module(batch)
@@ -56,13 +53,8 @@ def logits_of(module: DIN, batch: Batch) -> Tensor:
 def add_gradients(module: DIN, batch: Batch, y: Tensor, loss: str) -> tuple[Tensor, Tensor] | None:
     """Give the parameters the gradients of a mean loss in one pass; return the loss and the logits.
 
-    The values are those of ``loss_of(logits_of(module, batch)).backward()``. None where torch must
-    compute them: beyond what :func:`logits_of` needs, nothing else may add to the logits, nobody
-    may wait for the gradients, no two layers may have the same parameter, and no field holds lists,
-    whose means are torch's.
-
-    y : (n_rows,), float32
-    loss : "log" or "squares"; the mean is that of all rows of a joint batch
+    ``loss`` of ``y`` is "log" or "squares". None where torch must compute: where more is added to
+    the logits, somebody waits for gradients, layers share a parameter, or a field holds lists.
     """
     found = _plan_for_loss(module, batch, y)
     if found is None:
@@ -77,9 +69,8 @@ def add_gradients(module: DIN, batch: Batch, y: Tensor, loss: str) -> tuple[Tens
 class NativeSteps:
     """Steps of a training: what ``add_gradients`` and then the optimizer do, in one native call.
 
-    Nobody gets the gradients, and nothing moves where the loss is not finite. Whether the native
-    code covers the steps is found out once: until the last step nobody else may change the parts of
-    the network or replace the optimizer's moments.
+    Nothing moves where the loss is not finite. Until the last step nobody else may change the parts
+    of the network or replace the optimizer's moments.
     """
 
     def __init__(
@@ -98,10 +89,7 @@ class NativeSteps:
         loss: str,
         prepare: Callable[[Sequence[Tensor], Sequence[Tensor]], NativeUpdate],
     ) -> "NativeSteps | None":
-        """Return the steps of a training that has such batches; None where torch must take part.
-
-        prepare : returns the optimizer's update of dense parameters and of tables
-        """
+        """Return the steps of a training that has such batches; None where torch must help."""
         found = _plan_for_loss(module, batch, y)
         if found is None:
             return None
@@ -180,7 +168,7 @@ def _not_compiled() -> str:
     if why:
         state = f"could not be compiled or loaded: {why}. Solve that"
     command = '"python -m sklearn_din.native.build"'
-    return f"the native code {state}, then run {command}: fits take about half the time"
+    return f"the native code {state}, then run {command}: fits take about a quarter of the time"
 
 
 class _Logits(torch.autograd.Function):
@@ -268,10 +256,7 @@ class _Call:
     def gradients(
         self, loss: str, targets: Tensor, weights: Tensor | None = None, n_joint_rows: int = 1
     ) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """Return loss, logits and gradients of the parameters; of a table sparse, each row once.
-
-        loss : one of LOSSES; "given": ``targets`` are the gradients of the logits, no loss comes
-        """
+        """Return loss, logits and gradients; of a "given" loss, targets are those of logits."""
         plan = self._plan
         step = self.run_backward(loss, targets, weights, n_joint_rows)
         tables, (rows, values, flat, _) = self.parameters[: len(plan.names_of_table)], self._held
@@ -292,11 +277,7 @@ class _Call:
         updates: int = 0,
         ahead: Callable[[Batch], object] | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Return loss and logits.
-
-        updates : address of what becomes of the gradients; 0: they stay in the memory of the call
-        ahead : called with the next batch, if it is known while other threads compute
-        """
+        """Return loss and logits; ``updates`` is an address or 0, ``ahead`` gets the next batch."""
         plan = self._plan
         tables = self.parameters[: len(plan.names_of_table)]
         n_ids = [sum([self._ids[n].shape[0] for n in names]) for names in plan.names_of_table]

@@ -28,11 +28,7 @@ KINDS_OF_TIME = ("int64", "float64", *(f"datetime64[{unit}]" for unit in UNITS_P
 
 @dataclass(frozen=True)
 class OrderedRows:
-    """Users, blocks and clicks of the training rows, arrays of shape (n_rows,).
-
-    ``users`` are codes from 0, ``blocks`` int8 from 0, NOT_COUNTED of rows that cannot be placed;
-    ``clicked`` says whether the candidate was.
-    """
+    """Users (codes), blocks (int8, or NOT_COUNTED) and clicks of training rows: (n_rows,) each."""
 
     users: np.ndarray
     blocks: np.ndarray
@@ -84,10 +80,7 @@ class ByTime:
         return self.counted()[-1:]
 
     def find_tables(self, X: EncodedFeatures) -> np.ndarray:
-        """Return the number of the table that each row reads: (n_rows,), -1 for none.
-
-        Rows without a time are asked for now: they read the last table.
-        """
+        """Return the table that each row reads: (n_rows,), -1 for none; without a time the last."""
         if X.times is None:
             return np.full(len(X), len(self.ends) - 1)
         if (X.times.dtype.kind == "M") != (self.ends.dtype.kind == "M"):
@@ -162,11 +155,7 @@ class ByUser:
         return list(np.eye(N_BLOCKS, N_BLOCKS + 1, dtype=bool))
 
     def find_tables(self, X: EncodedFeatures) -> np.ndarray:
-        """Return the number of the table that each row reads: (n_rows,).
-
-        0, that of all users, for users that training did not know, and for rows without a user; for
-        others 1 + the part that is left out.
-        """
+        """Return the table that each row reads: 0, of all, or 1 + the part that it leaves out."""
         hashes = X.user_keys.hashes
         place = np.searchsorted(self.known, hashes)
         is_known = np.append(self.known, NO_KEY)[place] == hashes
@@ -196,10 +185,7 @@ Order = ByTime | ByUser
 
 
 def number_users(X: EncodedFeatures) -> np.ndarray:
-    """Users as numbers from 0, in an order that does not follow the rows' where they can be sorted.
-
-    Rows without a user are each of a user of their own.
-    """
+    """Number the users from 0, not in the rows' order; a row without a user has its own number."""
     keys = X.user_keys
     codes = keys.ranks
     missing = np.flatnonzero(codes < 0)
@@ -213,10 +199,7 @@ def part_of(hashes: np.ndarray) -> np.ndarray:
 
 
 def _blocks_of_time(times: np.ndarray) -> np.ndarray:
-    """Blocks of about as many rows each. Rows of one time stay together; missing: NOT_COUNTED.
-
-    A row's block is ``rank * N_BLOCKS // n_rows``, with its rank the number of earlier rows.
-    """
+    """Blocks of about as many rows each, equal times together; missing ones: NOT_COUNTED."""
     firsts = [math.ceil(block * len(times) / N_BLOCKS) for block in range(1, N_BLOCKS)]
     ranks = np.maximum(np.array(firsts) - 1, 0)  # rank >= first: this one is earlier
     cuts = np.partition(times, ranks)[ranks]

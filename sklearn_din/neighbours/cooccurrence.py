@@ -31,12 +31,8 @@ CHUNK_ITEMS = 4_096
 class Interactions:
     """Who had which item, each pair once, and the first block of rows that holds it.
 
-    Rows that no table counts are left out.
-
-    users : (n,). Codes from 0, in ascending order.
-    items : (n,). Ids from 2, in ascending order for each user.
-    blocks : (n,). The first block with a row that has the item in its history or has it clicked.
-    shape : tuple of int. Number of users, and number of ids.
+    Users (codes, ascending), items (ids from 2, ascending for each user) and blocks are (n,);
+    ``shape`` is the number of users and of ids. Rows that no table counts are left out.
     """
 
     users: np.ndarray
@@ -94,10 +90,7 @@ class Interactions:
 
 
 def _spans_to_read(ragged: Ragged, owners: np.ndarray) -> Spans:
-    """Windows of some rows: of each owner's rows one shows its older events too, the longest.
-
-    The others' older events are the newer ones of the rows before them.
-    """
+    """Windows of some rows; of each owner's rows, the longest shows its older events too."""
     if ragged.n_older is None:
         return ragged.spans
     whole = ragged.whole
@@ -146,17 +139,10 @@ def row_blocks(X: EncodedFeatures) -> Iterator[slice]:
 
 
 def count_pairs(by_item: csr_array, had: csr_array) -> Iterator[tuple[int, csr_array]]:
-    """Count how many users had both of two items, some items at a time.
+    """Yield the first of some items, and how many users had them and any item: (n_items, n_ids).
 
-    ``had``, (n_users, n_ids), is 1 where a user had an item; ``by_item`` is its transpose. Each
-    chunk is its first item, and the counts of the items from there on, in no order inside each row:
-    (n_items, n_ids), float32. The counts of all pairs may take gigabytes; what is made of them
-    takes little.
-
-    >>> had = csr_array(np.array([[0, 0, 1, 1], [0, 0, 0, 1]], dtype="float32"))
-    >>> for first, counts in count_pairs(had.T.tocsr(), had):
-    ...     first, counts.toarray()[2:].tolist()
-    (0, [[0.0, 0.0, 1.0, 1.0], [0.0, 0.0, 1.0, 2.0]])
+    ``had``, (n_users, n_ids), is 1 where a user had an item; ``by_item`` is its transpose. The
+    counts of all pairs together may take gigabytes.
     """
     n_ids = had.shape[1]
     work = by_item @ np.diff(had.indptr).astype(np.float64)
@@ -169,12 +155,10 @@ def count_pairs(by_item: csr_array, had: csr_array) -> Iterator[tuple[int, csr_a
 def count_new_clicks(
     users: np.ndarray, candidates: np.ndarray, history: Ragged, name: str, *, n_ids: int
 ) -> csr_array:
-    """Count what clicks that have come since add: each with the events of its history.
+    """Count what later clicks add, the upper triangle, (n_ids, n_ids): each with its history.
 
-    ``users``, codes from 0, and ``candidates``, ids, have a value for each click. A click on an
-    item that the history holds already adds nothing, nor does a second click of the same user on an
-    item: the counts are of users, not of clicks. Returned is the upper triangle, (n_ids, n_ids),
-    float32; the diagonal counts users.
+    A click on an item that the history holds, or a second one of a user, adds nothing: counts are
+    of users. The diagonal counts users.
     """
     n_rows, whole = len(candidates), history.whole
     if not n_rows:  # scipy rejects empty index arrays

@@ -22,16 +22,11 @@ MOST_STEPS, SMALL_STEP, TINY = 25, 1e-4, 1e-9  # of Newton's method
 def scores_hold(numbers: np.ndarray, others: Sequence[np.ndarray], rows: OrderedRows) -> bool:
     """Return whether scores of a history help to predict the last blocks of training rows.
 
-    A logistic regression on numbers and others learns the blocks before each of the last
-    two, and predicts it with the scores and without. They do not hold where its log loss is higher
-    with them: the network, which learns from all blocks, would expect them to hold later. Both
-    predictions are first moved by a constant to the block's rate of clicks: where the rate drifts,
-    scores tell the time, and would be taken for help or harm (benchmarks/quality-results.md, "Few
-    items"). The row that speaks most for them and the one that speaks most against them are left
-    out.
-
-    numbers : (n_rows, 14), scaled, those of the first block zeros
-    others : (n_rows, n_columns) each, levels of users
+    A logistic regression on ``numbers``, (n_rows, 14), and ``others``, users' levels, predicts each
+    of the last two blocks from those before it, with the scores and without. They do not hold where
+    its log loss is higher with them. Both predictions are first moved to the block's rate of
+    clicks: where it drifts, scores tell the time (benchmarks/quality-results.md, "Few items"). The
+    row that speaks most for them and the one that speaks most against them are left out.
     """
     last = rows.blocks[rows.blocks < NOT_COUNTED].max(initial=0)
     columns = [numbers, *others]
@@ -52,10 +47,7 @@ def scores_hold(numbers: np.ndarray, others: Sequence[np.ndarray], rows: Ordered
 def _losses(
     known: np.ndarray, is_click: np.ndarray, asked: np.ndarray, is_asked_click: np.ndarray
 ) -> np.ndarray:
-    """Return the log loss of each asked row by a logistic regression on the known ones.
-
-    That of scikit-learn with C=1, by Newton's method; its import alone would take half a second.
-    """
+    """Return the log loss of each asked row by a logistic regression (C=1) on the known ones."""
     known = np.column_stack([np.ones(len(known)), known])  # float64, once
     weights, penalty = np.zeros(known.shape[1]), np.append(0.0, np.ones(known.shape[1] - 1))
 

@@ -99,11 +99,9 @@ class ItemScores:
         )
 
     def choose_counts(self, had: csr_array, n_users: np.ndarray, *, all_pairs: bool) -> csr_array:
-        """Count how many of some users had both of two items, where later counts are added.
+        """Count how many users ``had`` both of two items, for later counts: the upper triangle.
 
-        ``had``, (users, n_ids), is 1 where a user had an item; ``n_users`` are those of the scores.
-        All pairs, or those of two popular items, and of an item and one of its best neighbours: the
-        upper triangle, (n_ids, n_ids), float32, sorted.
+        All pairs, or those of two popular items, and of an item and one of its best neighbours.
         """
         popular, n_ids, near = most_popular(n_users), len(n_users), None
         if not all_pairs and len(popular) < np.count_nonzero(n_users):
@@ -167,10 +165,9 @@ def with_empty_rows(matrix: csr_array, n_ids: int) -> csr_array:
 def _scores_of_pairs(
     matrices: Sequence[csr_array], candidates: np.ndarray, spans: Spans, items: np.ndarray
 ) -> list[np.ndarray]:
-    """Scores of each matrix between each row's candidate and its events: (n_events,), float32.
+    """Scores of each matrix between each row's candidate and its events: (n_events,).
 
-    They are read from a dense table of all candidates by all items that some row holds. Of a few
-    events, and where most of the table would not be read, each score is searched for.
+    They are read from a dense table, or searched for where most of it would not be read.
     """
     events = ids_to_look_up(items[spans.index()])
     is_held = np.zeros(matrices[0].shape[1], dtype=bool)
@@ -284,10 +281,7 @@ def most_popular(n_users: np.ndarray) -> np.ndarray:
 
 
 def _sparse(weights: np.ndarray, ids: np.ndarray, n_ids: int) -> csr_array:
-    """Return the largest weights of each row by size, of equal ones the first, over all ids.
-
-    Those below LEAST_WEIGHT are zeros.
-    """
+    """Return the largest weights of each row by size; those below LEAST_WEIGHT are zeros."""
     n_best, sizes = min(MOST_NEIGHBOURS, len(ids)), np.abs(weights)
     is_best = sizes >= np.partition(sizes, -n_best, axis=1)[:, -n_best, None]
     is_best &= sizes >= LEAST_WEIGHT

@@ -17,8 +17,6 @@ class LearntNumbers(ABC):
     """Columns of numbers, looked up in tables of training rows that do not count the row itself.
 
     A kind is a frozen dataclass of values that files can hold, and stands in ``tables.KINDS``.
-    ``names`` are its columns. ``reads_users``: :meth:`look_up` reads users. ``of_items``: it is not
-    learnt where item neighbours are off.
     """
 
     names: tuple[str, ...]
@@ -32,10 +30,7 @@ class LearntNumbers(ABC):
 
     @abstractmethod
     def look_up(self, X: EncodedFeatures, tables: np.ndarray) -> np.ndarray:
-        """Numbers of rows, each from its table, zeros where that is -1: (n_rows, n_columns).
-
-        Rankings, ONNX files and the server ask for now, by rows without times.
-        """
+        """Numbers of rows, each from its table, zeros where that is -1; of now without times."""
 
     @abstractmethod
     def grow(
@@ -55,6 +50,10 @@ class LearntNumbers(ABC):
         """Return what the columns are."""
         return tuple(Field(name, "numeric") for name in self.names)
 
+    def without_users(self, users: np.ndarray) -> Self:
+        """Return the numbers without what stands by these users, given by their hashes."""
+        return self
+
     def widen(self, schema: Schema) -> Self:
         """Return the numbers with the ids that were appended since; none of them is known yet."""
         return self
@@ -69,11 +68,7 @@ class LearntNumbers(ABC):
 
 @dataclass
 class RowsToLearn:
-    """Training rows, their labels and blocks, and what was learnt from them before.
-
-    ``y`` is (n_rows,) or (n_rows, n_labels), ``labels`` are their names. ``allocate`` returns zeros
-    for some columns, (n_rows, n_columns) float32, in a file where they are large.
-    """
+    """Training rows, labels, blocks, and what was learnt before; ``allocate`` returns zeros."""
 
     X: EncodedFeatures
     y: np.ndarray | None

@@ -58,12 +58,11 @@ class UserLevels(LearntNumbers):
     def learn(cls, given: RowsToLearn) -> list[tuple[Self, np.ndarray]]:
         """Learn from training rows in order of time, where users differ.
 
-        A training row's level is that of its user's rows strictly before its time. Where too few
-        rows have none, so that the network would not learn what it is to know nobody, some lose
-        theirs. There are no levels where the rows have columns of their user's already, as of each
-        row's moment (``HistoryBuilder(levels=...)``), nor where histories show what came of all
-        earlier rows, such as ratings: beside them a level, which is of the end of training in later
-        rows, misleads (movies, log loss +.0005, benchmarks/quality-results.md).
+        A training row's level is that of its user's rows strictly before its time; some lose theirs
+        where too few have none. There are no levels where rows have such columns already, nor where
+        histories show what came of all earlier rows, such as ratings: beside them a level, which is
+        of the end of training in later rows, misleads (movies, log loss +.0005,
+        benchmarks/quality-results.md).
         """
         X, y, rows = given.X, given.y, given.rows
         if y is None or X.users is None or not isinstance(given.order, ByTime):
@@ -112,6 +111,12 @@ class UserLevels(LearntNumbers):
         sums = (of[tables, places] * is_known[:, None] for of in (self.n_rows, self.totals))
         return self.levels_of(*sums)
 
+    def without_users(self, users: np.ndarray) -> Self:
+        """Return the levels of all others."""
+        others = ~np.isin(self.known, users)
+        n_rows, totals = self.n_rows[:, others], self.totals[:, others]
+        return replace(self, known=self.known[others], n_rows=n_rows, totals=totals)
+
     def latest(self) -> Self:
         """Return the levels of now alone."""
         return replace(self, n_rows=self.n_rows[-1:], totals=self.totals[-1:])
@@ -127,10 +132,7 @@ class UserLevels(LearntNumbers):
     def grow(
         self, X: EncodedFeatures, y: np.ndarray, rows: OrderedRows, kept: Sequence[int]
     ) -> Self:
-        """Return the levels after further rows: those of the ``kept`` tables, then of all rows.
-
-        Rows without a label or a user, or whose block is NOT_COUNTED, are left out.
-        """
+        """Return the levels after further rows: those of the ``kept`` tables, then of all rows."""
         hashes = X.user_keys.hashes
         counted = np.flatnonzero((rows.blocks != NOT_COUNTED) & (hashes != NO_KEY))
         known = np.union1d(self.known, hashes[counted])
@@ -175,11 +177,7 @@ class UserLevels(LearntNumbers):
 
 
 def _histories_show_all(X: EncodedFeatures, users: np.ndarray) -> bool:
-    """Return whether histories hold rows that were not clicked, too, and what came of each.
-
-    The newest event of a row is then the candidate of its user's row before, and has something that
-    the candidate has not, such as a rating.
-    """
+    """Return whether histories hold rows that were not clicked, too, and what came of each."""
     behaviours = [b for b in X.schema.behaviours if b.numbers or None in b.candidates]
     if not behaviours:
         return False
@@ -202,10 +200,7 @@ def _histories_show_all(X: EncodedFeatures, users: np.ndarray) -> bool:
 def _differ(
     n_rows: np.ndarray, totals: np.ndarray, squares: np.ndarray, *, of_clicks: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the labels in which users differ, and how many average rows are added to theirs.
-
-    All arguments are of shape (n_labels, n_users).
-    """
+    """Return the labels in which users differ, and how many average rows theirs are added to."""
     labels, priors = [], []
     for label, (n, total, square) in enumerate(zip(n_rows, totals, squares, strict=True)):
         has_both = 0 < total.sum() < n.sum() if of_clicks else square.sum() > 0
@@ -221,10 +216,7 @@ def _differ(
 def _sums_before(
     users: np.ndarray, times: np.ndarray, values: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return rows of the same user strictly before each row, and their sum: (n_rows, n_columns).
-
-    users : (n_rows,), codes; values : (n_rows, n_columns), NaN where a row does not count
-    """
+    """Return how many rows of the user are before each row, and sums: (n_rows, n_columns)."""
     order = np.lexsort((times, users))
     users, times = users[order], times[order]
     is_user = np.append(True, users[1:] != users[:-1])[: len(users)]

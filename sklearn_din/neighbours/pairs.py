@@ -49,10 +49,7 @@ SUFFIXES = (
 
 
 def find_largest(n_rows: int) -> float:
-    """Return how far numbers may go: as a number of so many rows can, and no farther than LARGEST.
-
-    Of n rows none is farther from the mean than the root of n - 1 standard deviations.
-    """
+    """Return the largest number that so many rows may have: their root, at most LARGEST."""
     return min(float(LARGEST), float(np.sqrt(n_rows)))
 
 
@@ -90,10 +87,7 @@ class NeighbourPair(LearntNumbers):
 
     @classmethod
     def learn(cls, given: RowsToLearn) -> list[tuple["NeighbourPair", np.ndarray]]:
-        """Learn all pairs, and the training rows' numbers on their scale.
-
-        What was learnt before tells beside them whether scores of histories hold.
-        """
+        """Learn all pairs, and the training rows' numbers on their scale."""
         from sklearn_din.neighbours.holding import scores_hold
 
         X, order, rows, learnt = given.X, given.order, given.rows, []
@@ -103,12 +97,13 @@ class NeighbourPair(LearntNumbers):
             pair, at_fit = _learn_pair(given, history, candidate, names)
             numbers = given.allocate(names)
             fill([numbers], [at_fit], X, order.find_tables_at_fit)
-            pair = replace(pair, scale=_scale(X, numbers), largest=find_largest(len(X)))
+            scale = _scale(X, numbers)
+            pair = replace(pair, scale=scale, largest=find_largest(len(X)))
             for part in row_blocks(X):
                 numbers[part] = pair.rescale(numbers[part])
             if isinstance(order, ByTime) and not scores_hold(numbers, others, rows):
-                pair.scale[:N_OF_HISTORY] = np.inf
-                numbers[:, :N_OF_HISTORY] = 0
+                scale[:N_OF_HISTORY], numbers[:, :N_OF_HISTORY] = np.inf, 0
+                pair = replace(pair, scale=scale)
             learnt.append((pair, numbers))
         return learnt
 
@@ -190,10 +185,7 @@ class NeighbourPair(LearntNumbers):
     def grow(
         self, X: EncodedFeatures, y: np.ndarray, rows: OrderedRows, kept: Sequence[int]
     ) -> Self:
-        """Return the pair after the clicks of further rows, whose ids it may not know yet.
-
-        Their blocks say which of the counts each row is added to.
-        """
+        """Return the pair after clicks of further rows, whose blocks say to what they count."""
         pair, candidates = self.widen(X.schema), X.columns[self.candidate]
         n_ids = pair.n_ids
         shown, clicked, counts = pair.shown.copy(), pair.clicked.copy(), [*pair.counts]
@@ -293,10 +285,7 @@ def histories_with_candidate(schema: Schema) -> list[tuple[str, str]]:
 def _learn_pair(
     given: RowsToLearn, history: str, candidate: str, names: tuple[str, ...]
 ) -> tuple[NeighbourPair, NeighbourPair]:
-    """Learn the tables of one history and its candidate; their numbers are not scaled yet.
-
-    Returned is the pair as later rows read it, and as training rows do.
-    """
+    """Learn one history's tables, as later rows and as training rows read them; not scaled."""
     X, order, rows = given.X, given.order, given.rows
     interactions = Interactions.gather(X, rows, history, candidate).cap()
     ids, n_ids = X.columns[candidate], X.schema[candidate].n_ids

@@ -94,10 +94,7 @@ class Shortlist:
     def rank(
         self, histories: Sequence[np.ndarray], n: int, excluded: np.ndarray = NOBODY
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return the positions of n candidates by their scores, and these; then the popular, at 0.
-
-        Equal ones are in the order of the catalogue.
-        """
+        """Return positions of n candidates by score, and scores; then the popular, at 0."""
         most, total = n + len(excluded), _sum_rows(histories, self._by_event, len(self._popular))
         best = largest_first(total.data, most)
         neighbours, popular = total.indices[best], self._popular[:most]
@@ -120,10 +117,7 @@ class Shortlist:
 
 
 def largest_first(scores: np.ndarray, n: int) -> np.ndarray:
-    """Return the positions of the n largest scores, equal ones in their order; missing ones last.
-
-    All others are not sorted.
-    """
+    """Return the positions of the n largest scores, equal ones in order; missing ones last."""
     if n < len(scores):
         least = -np.partition(-scores, n - 1)[n - 1]
         if not np.isnan(least):

@@ -32,21 +32,13 @@ SHARE_IN_MEMORY = 8  # numbers of mapped rows beyond an eighth of the memory all
 
 @dataclass(frozen=True)
 class NeighbourTables:
-    """What was learnt of training rows: item neighbours of each history with a candidate, levels.
-
-    ``order`` says which table of each a row reads; without one, nothing is added.
-    """
+    """What was learnt of training rows; ``order`` says which table a row reads, None: nothing."""
 
     parts: tuple[LearntNumbers, ...] = ()
     order: Order | None = None
 
     def add_to(self, X: EncodedFeatures) -> EncodedFeatures:
-        """Return impressions with their numbers; those that have numbers already stay as they are.
-
-        The older events of histories have then served their purpose: they are left out.
-        Each row reads a table that does not count it, also where it was trained on. There may be
-        more ids than at fit.
-        """
+        """Return impressions with their numbers, without older events; some have them already."""
         if not self.names or self.names[0] in X:
             return X
         parts, find_tables = self.widen(X.schema).parts, cast("Order", self.order).find_tables
@@ -60,16 +52,16 @@ class NeighbourTables:
             return self._with_columns(X, numbers)
 
     def mute_items(self, X: EncodedFeatures) -> tuple[NeighbourTables, EncodedFeatures]:
-        """Return tables whose numbers of items vanish, and rows that have them with zeros.
-
-        They are divided by what leaves nothing of them but their order, by which a shortlist out of
-        an ONNX file knows the most popular items.
-        """
+        """Return tables whose numbers of items vanish but for their order, and rows with zeros."""
         pairs = [replace(pair, scale=np.full_like(pair.scale, MUTED)) for pair in self.pairs]
         names = [name for pair in pairs for name in pair.names]
         zeros = dict.fromkeys(names, np.zeros(len(X), dtype=np.float32))
         parts = (*pairs, *self.parts[len(pairs) :])
         return replace(self, parts=parts), X._replace(columns=X.columns | zeros)
+
+    def without_users(self, users: np.ndarray) -> NeighbourTables:
+        """Return tables in which nothing stands by these users, given by their hashes."""
+        return replace(self, parts=tuple(part.without_users(users) for part in self.parts))
 
     def widen(self, schema: Schema) -> NeighbourTables:
         """Return tables with the ids that were appended since; they have no neighbours yet."""
@@ -168,14 +160,10 @@ def learn_neighbours(
 ) -> tuple[NeighbourTables, EncodedFeatures]:
     """Learn from training rows; return the tables, and the rows with columns of numbers.
 
-    The numbers of a training row come from a table that does not count it, as those of any row do:
-    numbers that counted its own click, or later ones, would reveal the label. ``order`` is what
-    :func:`choose_order` says; None: nothing is learnt. Where no candidate was clicked, histories
-    alone count. From ``y``, (n_rows,) or (n_rows, n_labels), users' levels are learnt where users
-    and times are known, and without ``of_items`` nothing else; ``labels`` are their names.
-
-    Large numbers of mapped rows lie in a store beside that of the rows: the same rows, labels and
-    order find them there again, for a training that goes on and for other processes.
+    The numbers of a training row come from a table that does not count it: others would reveal the
+    label. ``order`` is what :func:`choose_order` says; None: nothing is learnt. Without
+    ``of_items`` users' levels alone are, from ``y``. Large numbers of mapped rows lie in a store
+    beside that of the rows, where a training that goes on and other processes find them.
     """
     if order is None:
         return NeighbourTables(), X
@@ -210,9 +198,8 @@ def learn_neighbours(
 def choose_order(X: EncodedFeatures, neighbours: str | None) -> str | None:
     """Say what the blocks of training rows are made of; None where nothing is to be learnt.
 
-    "auto" is "time" where X has times, "user" where it has users, otherwise none; that it is none
-    is logged from 1,000 rows on. Where no history has a candidate of many ids, users' levels alone
-    are learnt.
+    "auto" is "time" where X has times, "user" where it has users, otherwise none, which is logged.
+    Where no history has a candidate of many ids, users' levels alone are learnt.
     """
     if neighbours is None:
         return None

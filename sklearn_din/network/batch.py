@@ -101,11 +101,9 @@ class BatchLists(NamedTuple):
 class Differences(NamedTuple):
     """How the numbers of events compare with that of their impression, such as prices.
 
-    values : (n_events,), float32, by how much the impression's number is larger
-    nearness : (n_events,), float32, 1 where they are equal, falling to 0 at a standard deviation
-
-    Both are 0 where one of the numbers is missing. Where all candidates share a history, there is
-    one for each candidate and event: (n_rows * n_events,).
+    ``values`` (n_events,) say by how much the impression's is larger, ``nearness`` falls from 1
+    where they are equal to 0 at a standard deviation; both are 0 where a number is missing. Of a
+    shared history there is one for each candidate and event.
     """
 
     values: Tensor
@@ -132,30 +130,19 @@ class DistinctRows(NamedTuple):
 
 
 def is_host(device: str | torch.device) -> bool:
-    """Return whether the host reads a device's memory without waiting for the device.
-
-    A GPU computes behind the host: to read a number, the host waits for all earlier work, and the
-    GPU then waits for the host. A training step avoids it.
-    """
+    """Return whether numbers are read without waiting for the device, as a GPU's are not."""
     return torch.device(device).type == "cpu"
 
 
 def to_device(tensor: Tensor, device: str | torch.device) -> Tensor:
-    """Tensor on the device, without the host waiting for the copy to a GPU.
-
-    Such a copy must start from memory that the operating system does not move.
-    """
+    """Tensor on the device; a copy to a GPU starts from pinned memory, and nobody waits."""
     if tensor.is_cpu and torch.device(device).type == "cuda":
         return tensor.pin_memory().to(device, non_blocking=True)
     return tensor.to(device)
 
 
 def rows_of_rank(n_rows: int, rank: int, n_ranks: int) -> slice:
-    """Rows of a joint batch that one of several processes computes.
-
-    >>> [rows_of_rank(5, rank, 2) for rank in range(2)]
-    [slice(0, 2, None), slice(2, 5, None)]
-    """
+    """Rows of a joint batch that one of several processes computes."""
     return slice(n_rows * rank // n_ranks, n_rows * (rank + 1) // n_ranks)
 
 
@@ -197,13 +184,6 @@ class Batch:
     look_ahead : callable or None
         Makes further batches, while other threads compute the step of this one; returns the next
         batch, or None where it is not known.
-
-    >>> import numpy as np
-    >>> from sklearn_din.features import EncodedFeatures, Field, Schema
-    >>> schema = Schema((Field("price", "numeric"),))
-    >>> batch = Batch(EncodedFeatures(schema, {"price": np.ones(3, dtype="float32")}))
-    >>> len(batch), batch.numbers.shape
-    (3, torch.Size([3, 1]))
     """
 
     def __init__(
@@ -324,10 +304,7 @@ class Batch:
         return values[start : start + self.n_rows]
 
     def split(self, most_events: int) -> list[Batch]:
-        """Return batches of consecutive impressions, each of about so many events.
-
-        The batch itself where all of it fits.
-        """
+        """Return batches of consecutive impressions, each of about so many events."""
         if self.n_events <= most_events:
             return [self]
         n_events = torch.stack([offsets.diff() for offsets in self.offsets.values()]).sum(0)
@@ -336,10 +313,7 @@ class Batch:
         return self.cut([0, *cuts.tolist(), self.n_rows])
 
     def cut(self, ends: Sequence[int]) -> list[Batch]:
-        """Return batches of consecutive impressions: views of this one's tensors, no copies.
-
-        ends : where each of them ends, behind the first one's begin: 0, ..., n_rows
-        """
+        """Return batches between ``ends``, 0, ..., n_rows: views of this one's tensors."""
         if len(ends) == 2:
             return [self]
         ends_of = {key: offsets.numpy()[ends].tolist() for key, offsets in self.offsets.items()}

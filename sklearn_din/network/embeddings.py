@@ -148,11 +148,7 @@ class FieldEmbeddings(nn.Module):
 
     @torch.no_grad()
     def distinct_rows(self, ids: Mapping[str, Tensor]) -> dict[str, DistinctRows]:
-        """Return the table rows that a batch's ids refer to, by the width of the table.
-
-        Their number is the size of a sparse gradient, which the host must know: for a network on a
-        GPU they are found while the ids are still in the host's memory.
-        """
+        """Return the table rows that a batch's ids refer to, by width, before a GPU has the ids."""
         return {
             width: _distinct_rows(torch.cat([self._positions(name, ids) for name in names]))
             for width, names in self._fields_by_width.items()

@@ -377,10 +377,7 @@ class FlatEvents(Events):
 
     @torch.no_grad()
     def factors_of_events(self) -> Tensor:
-        """Return each event's factor in its impression's interest, which "max" pooling has not.
-
-        factors : (n_events,)
-        """
+        """Return each event's factor in its impression's interest: (n_events,)."""
         weights, factor = self.keys.new_ones(self.keys.shape[0]), self.factor()
         if self.interest.weighs:
             weights = self.attend()[1]
@@ -408,10 +405,7 @@ def find_same(interest: Interest, batch: Batch) -> list[Tensor]:
 def likeness_of_lists(
     batch: Batch, histories: tuple[str, ...], history: str, candidate: str
 ) -> Tensor:
-    """Return how like the list of each event and of its impression's candidate are, from 0 to 1.
-
-    likeness : (n_events,); where all candidates share a history, (n_rows * n_events,)
-    """
+    """Return how like the lists of events and candidates are, from 0 to 1: (n_events,)."""
     events, shown = batch.lists[history], batch.lists[candidate]
     if not batch.shared:
         return events.likeness_to(shown, events.at, shown.at.index_select(0, batch.rows[histories]))

@@ -24,11 +24,7 @@ class PReLU(nn.Module):
         self.slope = nn.Parameter(torch.tensor(INITIAL_SLOPE))
 
     def forward(self, scores: Tensor) -> Tensor:
-        """Rectify each number.
-
-        scores : (n, n_features)
-        output : (n, n_features)
-        """
+        """Rectify each number, (n, n_features)."""
         return F.prelu(scores, self.slope.view(1))
 
 
@@ -57,11 +53,7 @@ class Dice(nn.Module):
         self.register_buffer("running_var", torch.ones(n_features))
 
     def forward(self, scores: Tensor) -> Tensor:
-        """Rectify softly at the mean of each feature.
-
-        scores : (n, n_features)
-        output : (n, n_features)
-        """
+        """Rectify softly at the mean of each feature, (n, n_features)."""
         mean, variance = self.running_mean, self.running_var
         if self.training and len(scores) > 1:
             options: dict[str, Any] = {"training": True, "momentum": self.momentum, "eps": self.eps}
@@ -150,11 +142,7 @@ class LabelLogits(nn.Linear):
         self.later = order_of_labels(after)
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """Log-odds of each label.
-
-        hidden : (n, n_inputs)
-        logits : (n, n_labels)
-        """
+        """Log-odds of each label, (n, n_labels), of hidden units (n, n_inputs)."""
         return self.join(super().forward(hidden))
 
     def join(self, own: Tensor) -> Tensor:
@@ -175,11 +163,7 @@ class LabelLogits(nn.Linear):
 
 
 def order_of_labels(after: tuple[int | None, ...]) -> list[tuple[int, int]]:
-    """Return the labels that come after another, and that other one: none before its own.
-
-    >>> order_of_labels((None, 2, 0))  # the second label after the third one
-    [(2, 0), (1, 2)]
-    """
+    """Return the labels that come after another, and that other one: none before its own."""
     known = {label for label, earlier in enumerate(after) if earlier is None}
     order: list[tuple[int, int]] = []
     while len(known) < len(after):

@@ -1,4 +1,4 @@
-"""Numbers as trees read them: beside each number, how far it has come through each of its bins."""
+"""Numbers as trees read them: ended where training's were, and beside each one its bins."""
 
 from collections.abc import Collection, Mapping
 from itertools import pairwise
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from sklearn_din.features.encoded import EncodedFeatures, find_missing_numbers
 from sklearn_din.features.level_columns import level_columns
+from sklearn_din.features.number_ends import FEW, Ranges, find_ends, find_range
 
 N_BINS = 8
 MOST_BINS = 256  # of all numbers together
@@ -30,20 +31,23 @@ class NumberBins(nn.Module):
         bin(x) = (x - b) / (c - b)
 
     Unlike the paper: the bins' averages are subtracted, so that zero is the average of all inputs,
-    and the number itself stays (benchmarks/quality-results.md, "Numbers in bins"). It is clipped
-    where it lies farther outside of the bins than these reach.
+    and the number itself stays (benchmarks/quality-results.md, "Numbers in bins"), as far as
+    ``features/number_ends.py`` says: what lies beyond is read as the end.
 
     Parameters
     ----------
     names : collection of str
         All numbers, in order.
     bins : dict of str to tuple
-        Start, end and average of each bin, by number. Numbers without bins stay as they are.
+        Start, end and average of each bin, by number; none of numbers without bins.
+    ranges : dict of str to tuple
+        How far training rows reach on either side, by number; all others have no end.
 
     Examples
     --------
-    >>> bins = NumberBins(["price", "age"], {"price": ((0.0, 1.0, 0.5), (1.0, 3.0, 0.25))})
-    >>> bins(torch.tensor([[2.0, 7.0], [1e9, 0.0]]))
+    >>> bins = {"price": ((0.0, 1.0, 0.5), (1.0, 3.0, 0.25))}
+    >>> numbers = NumberBins(["price", "age"], bins, {"price": (0.0, 3.0)})
+    >>> numbers(torch.tensor([[2.0, 7.0], [1e9, 0.0]]))
     tensor([[2.0000, 0.5000, 0.2500, 7.0000],
             [6.0000, 0.5000, 0.7500, 0.0000]])
     """
@@ -55,25 +59,24 @@ class NumberBins(nn.Module):
     least: Tensor
     most: Tensor
 
-    def __init__(self, names: Collection[str], bins: Bins) -> None:
+    def __init__(self, names: Collection[str], bins: Bins, ranges: Ranges) -> None:
         super().__init__()
         self.widths = {name: 1 + len(bins.get(name, ())) for name in names}
-        rows = []
+        rows, ends = [], find_ends(ranges)
         for column, name in enumerate(names):
-            own = bins.get(name, ((-np.inf, np.inf, 0.0),))
-            first, last = own[0][0], own[-1][1]
-            rows.append((column, 0.0, 1.0, 0.0, 2 * first - last, 2 * last - first))
+            rows.append((column, 0.0, 1.0, 0.0, *ends.get(name, (-np.inf, np.inf))))
             for start, end, average in bins.get(name, ()):
                 rows.append((column, start, 1 / (end - start), average, 0.0, 1.0))
-        columns, *others = zip(*rows, strict=True)
-        values = {"columns": torch.tensor(columns, device="cpu")}  # on "meta" they would be lost
+        table = torch.from_numpy(np.array(rows).reshape(-1, 6))  # on "meta" it would be lost
+        columns, *others = table.unbind(1)
+        self.register_buffer("columns", columns.long(), persistent=False)
         for key, own in zip(("starts", "slopes", "averages", "least", "most"), others, strict=True):
-            values[key] = torch.tensor(own, dtype=torch.float32, device="cpu")
-        for key, tensor in values.items():
-            self.register_buffer(key, tensor, persistent=False)
+            self.register_buffer(key, own.float(), persistent=False)
 
     def forward(self, numbers: Tensor) -> Tensor:
         """Numbers (n_rows, n_numbers) and their bins, (n_rows, n_numbers + n_bins)."""
+        if len(self.columns) == len(self.widths):  # no bins
+            return numbers.clamp(self.least, self.most)
         inputs = numbers.index_select(1, self.columns).sub_(self.starts).mul_(self.slopes)
         return inputs.clamp_(self.least, self.most).sub_(self.averages)
 
@@ -86,8 +89,7 @@ def choose_bins(
     A ridge regression of the label on all numbers, with bins and without, is fitted on four users
     of five and judged on the fifth. Bins stay where they take at least ``LEAST_GAIN`` off the
     squared errors, by more than ``LEAST_ERRORS`` standard errors over users. Beside ids, bins that
-    explain less do harm: running means and counts of ratings take 1 % off, and their bins cost new
-    users .003 of log loss (benchmarks/quality-results.md, "Numbers in bins").
+    explain less do harm (benchmarks/quality-results.md, "Numbers in bins").
 
     Parameters
     ----------
@@ -112,10 +114,10 @@ def choose_bins(
     if held.all() or not held.any():
         return {}
     names = list(bins)
+    ranges = {name: find_range(_sample(X, name)) for name in names}
     numbers = torch.from_numpy(np.stack([X.columns[name][rows] for name in names], axis=1))
-    squares = [
-        _squared_errors(NumberBins(names, own)(numbers).numpy(), y, held) for own in ({}, bins)
-    ]
+    inputs = [NumberBins(names, own, ranges)(numbers).numpy() for own in ({}, bins)]
+    squares = [_squared_errors(own, y, held) for own in inputs]
     gains = np.bincount(np.unique(users[held], return_inverse=True)[1], squares[0] - squares[1])
     is_clear = gains.sum() > LEAST_ERRORS * np.sqrt((gains**2).sum())
     return bins if is_clear and gains.sum() > LEAST_GAIN * squares[0].sum() else {}
@@ -155,11 +157,7 @@ def find_bins(X: EncodedFeatures, leave_out: Collection[str] = ()) -> Bins:
 
 def _find_own(X: EncodedFeatures, name: str, n_bins: int) -> tuple[tuple[float, float, float], ...]:
     """Return the bins of one number."""
-    from sklearn_din.utils.validation import spread  # and pandas
-
-    values = np.asarray(spread(X.columns[name], SAMPLED_ROWS), dtype=np.float32)
-    values = values[~spread(find_missing_numbers(X, name), SAMPLED_ROWS)]
-    values = values[np.isfinite(values)]
+    values = _sample(X, name)
     if not len(values):
         return ()
     shares = np.linspace(OUTSIDE, 1 - OUTSIDE, n_bins + 1)
@@ -170,15 +168,40 @@ def _find_own(X: EncodedFeatures, name: str, n_bins: int) -> tuple[tuple[float, 
     )
 
 
-def check_bins(bins: Any, names: Collection[str]) -> None:
-    """Raise ValueError where these cannot be bins of these numbers."""
-    is_plain = type(bins) is dict and bins.keys() <= {*names}
-    rows = [row for own in bins.values() for row in own] if is_plain else [()]
-    if any(
-        type(row) is not tuple
-        or [type(number) for number in row] != [float] * 3
-        or not np.isfinite(row).all()
-        or not row[0] < row[1]
-        for row in rows
-    ) or not (is_plain and all(bins.values())):
+def find_ranges(X: EncodedFeatures, before: Ranges | None = None) -> Ranges:
+    """Return how far training rows reach on either side, and how far they did ``before``."""
+    ranges, least = dict(before or {}), FEW if before else 0
+    for name in X.schema.names("numeric"):
+        values = _sample(X, name)
+        if len(values) >= max(least, 1):
+            own = *find_range(values, least=least), *ranges.get(name, ())
+            ranges[name] = min(own), max(own)
+    return ranges
+
+
+def _sample(X: EncodedFeatures, name: str) -> np.ndarray:
+    """Return some rows' numbers, without those that are missing or infinite."""
+    from sklearn_din.utils.validation import spread  # and pandas
+
+    values = np.asarray(spread(X.columns[name], SAMPLED_ROWS), dtype=np.float32)
+    return values[~spread(find_missing_numbers(X, name), SAMPLED_ROWS) & np.isfinite(values)]
+
+
+def check_bins(bins: Any, ranges: Any, names: Collection[str]) -> None:
+    """Raise ValueError where these cannot be bins and ranges of these numbers."""
+    has_bins = _is_of(bins, names) and all(type(own) is tuple and own for own in bins.values())
+    rows: list[Any] = [row for own in bins.values() for row in own] if has_bins else [()]
+    if not all(_are_floats(row, 3) and row[0] < row[1] for row in rows):
         raise ValueError(f"bins of numbers must have a start, end and average, got {bins!r:.60}.")
+    pairs: list[Any] = [*ranges.values()] if _is_of(ranges, names) else [()]
+    if not all(_are_floats(pair, 2) and pair[0] <= pair[1] for pair in pairs):
+        raise ValueError(f"ranges of numbers must have a start and an end, got {ranges!r:.60}.")
+
+
+def _is_of(options: Any, names: Collection[str]) -> bool:
+    return type(options) is dict and options.keys() <= {*names}
+
+
+def _are_floats(row: Any, n: int) -> bool:
+    are_floats = type(row) is tuple and [type(number) for number in row] == [float] * n
+    return are_floats and bool(np.isfinite(row).all())

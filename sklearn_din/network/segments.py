@@ -30,13 +30,6 @@ def sum_events(
     offsets : (n_rows + 1,)
     weights : (n_events,), or None for the unweighted sum
     sums : (n_rows, width)
-
-    >>> import torch
-    >>> rows, offsets = torch.tensor([0, 2, 2]), torch.tensor([0, 1, 1, 3])
-    >>> sum_events(torch.ones(3, 2), rows, offsets)
-    tensor([[1., 1.],
-            [0., 0.],
-            [2., 2.]])
     """
     if weights is not None:
         values = values * weights.unsqueeze(1)

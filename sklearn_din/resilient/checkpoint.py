@@ -82,10 +82,7 @@ class Checkpoint(Callback):
     def hold(
         self, given: Given, order: np.random.RandomState, ranks: Alone
     ) -> Iterator[np.random.RandomState]:
-        """Lock the folder within the block, and delete the file when training ends.
-
-        Yields the random state that the training begins with: the earlier training's, if any.
-        """
+        """Lock the folder and delete the file at the end; yield the random state to begin with."""
         path, is_first = Path(self.folder) / FILE, ranks.rank == 0
         with lock_folder(path.parent) if is_first else nullcontext():
             described = fingerprint(given)
@@ -115,10 +112,7 @@ class Checkpoint(Callback):
             tqdm.write(text, file=sys.stderr)
 
     def on_epoch_begin(self, net: DINNet, **kwargs: object) -> None:
-        """Start an epoch, or continue in the middle of one.
-
-        torch's random state is put back once more: callbacks may have drawn at the beginning.
-        """
+        """Start an epoch, or continue in the middle of one, with torch's random state put back."""
         self._began, self._n_checks = time.monotonic(), len(net.checks_)
         self._n_batches, self._seconds = 0, 0.0  # of the epoch, before it was cut off
         earlier, self._earlier = self._earlier, None
@@ -130,10 +124,7 @@ class Checkpoint(Callback):
             _set_random_states(earlier["random"])
 
     def on_batch_end(self, net: DINNet, training: bool = False, **kwargs: object) -> None:
-        """Write after a check within the epoch, and if the latest checkpoint is old.
-
-        Not in the pass over the validation rows, which is short and is made again.
-        """
+        """Write after a check within the epoch, and if the latest checkpoint is old."""
         if not training or net.training_.is_refitting:
             return
         is_old = time.monotonic() - self._latest_write >= 60.0 * MINUTES_BETWEEN_WRITES
@@ -223,11 +214,7 @@ def _set_random_states(states: list[Tensor]) -> None:
 
 @contextmanager
 def lock_folder(folder: Path) -> Iterator[None]:
-    """Create a folder if needed, and lock it within the block.
-
-    The lock is the operating system's: it ends with the process, however that ends. The lock's
-    file, which is empty, stays.
-    """
+    """Create a folder if needed, and lock it by the operating system within the block."""
     path = folder / LOCK
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -273,11 +260,9 @@ def _versions() -> dict[str, str]:
 
 
 def _check_same(earlier: Mapping[str, Any], given: Fingerprint, path: Path) -> None:
-    """Raise where a checkpoint is of another training; warn where torch is another.
+    """Raise where a checkpoint is of another training or version; warn where torch is another.
 
-    Another version of this package may draw other rows or train in other steps: what went on
-    would be neither version's training, so it is an error. Another torch takes the same steps and
-    may differ in their last bits: the user decides whether that matters.
+    Another version may draw other rows; another torch may differ in the last bits.
     """
     remedy = f"Choose another folder, or delete {str(path)!r} to train from the start."
     written, own = earlier["versions"], _versions()
@@ -303,11 +288,7 @@ def _check_same(earlier: Mapping[str, Any], given: Fingerprint, path: Path) -> N
 
 
 def write_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
-    """Write numbers, strings, lists, dicts and tensors to a file, atomically.
-
-    Whatever moment the power fails at, the file is the one before or the new one: the new one is
-    written aside, synced and put in place in one step.
-    """
+    """Write numbers, strings, lists, dicts and tensors to a file, atomically."""
     with whole_file(path) as partial:
         with open(partial, "wb") as file:
             try:
@@ -325,10 +306,7 @@ def write_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
 
 
 def read_checkpoint(path: Path) -> dict[str, Any] | None:
-    """Read what :func:`write_checkpoint` wrote; None where there is no file.
-
-    A file that is damaged or of another kind is a ValueError.
-    """
+    """Read what :func:`write_checkpoint` wrote; None where there is no file."""
     if not path.exists():
         return None
     try:

@@ -24,10 +24,7 @@ Fingerprint = dict[str, dict[str, Any]]  # parameters, data and other parts: JSO
 
 
 def fingerprint(given: Given) -> Fingerprint:
-    """Return what decides the result of a training as JSON: parameters, and hashes of the data.
-
-    Where training goes on from a network, its weights are among the data.
-    """
+    """Return what decides the result of a training as JSON: parameters, and hashes of the data."""
     net = given.net
     names = {name: f"module__{name}" for name in names_of(NetworkParameters)}
     names |= {name: name for name in (*names_of(TrainingParameters), "device")}
@@ -51,12 +48,7 @@ def fingerprint(given: Given) -> Fingerprint:
 
 
 def differences(earlier: Fingerprint, latest: Fingerprint) -> list[str]:
-    """Return what differs between two fingerprints: of parameters both values, of data the name.
-
-    >>> earlier = {"parameters": {"lr": 0.1}, "data": {"y": "4f"}}
-    >>> differences(earlier, {"parameters": {"lr": 0.2}, "data": {"y": "5a"}})
-    ['lr was 0.1 and is 0.2', 'y']
-    """
+    """Return what differs between two fingerprints: of parameters both values, of data the name."""
     different = []
     for part in earlier:
         for name in {**earlier[part], **latest[part]}:
@@ -68,14 +60,7 @@ def differences(earlier: Fingerprint, latest: Fingerprint) -> list[str]:
 
 
 def plain_parameter(value: object) -> Any:
-    """Return a parameter's value as JSON, such that equal values are equal there.
-
-    Of a RandomState its state counts, of a skorch callback its class and those of its parameters
-    that are numbers or text, of any other object its class alone.
-
-    >>> plain_parameter((64, np.int64(16))) == plain_parameter([64, 16])
-    True
-    """
+    """Return a parameter's value as JSON; of objects their class, and a state that counts."""
     text = json.dumps(value, default=_describe)
     return json.loads(text, parse_constant=str)  # NaN equals itself as text
 
@@ -123,9 +108,7 @@ def weights_digest(module: nn.Module) -> str:
 def digests_of(X: EncodedFeatures) -> dict[str, str]:
     """Hash every column of encoded impressions, a block of rows at a time, by field.
 
-    Histories count by their values, row after row: windows over a large log and a compact copy of
-    the same events are equal. Metadata have the names "user=", "time=" and "position=", what the
-    fields mean, vocabularies included, "the schema", fixed vectors "vectors=".
+    Histories count by their values: windows over a large log and a compact copy are equal.
     """
     digests = {"the schema": digest(X.schema.identity)}
 

@@ -51,10 +51,8 @@ def is_one_of_several() -> bool:
 class Ranks(Alone):
     """All processes of torch's group, at one piece of work: what they exchange and add up.
 
-    Every method is called by all of them, in the same order. They wait for each other there. A
-    process that ends the work with an error says so and closes its connections, so that none of the
-    others waits for it. ``work`` ("a training of") and ``remedy``, what happens when all are
-    started again, are for what is said when a process is gone.
+    Every method is called by all of them, in the same order. A process that ends with an error says
+    so and closes its connections, so that none waits for it. ``work`` and ``remedy`` are for that.
     """
 
     def __init__(self, *, work: str, remedy: str) -> None:
@@ -198,10 +196,7 @@ class Ranks(Alone):
             )
 
     def join_logits(self, step: dict[str, Tensor], n_rows: int) -> dict[str, Tensor]:
-        """Return the logits of all ``n_rows`` of a joint batch, and its loss.
-
-        ``step`` has this process' summand of the loss, and the logits of its rows.
-        """
+        """Return the logits of all ``n_rows`` of a joint batch, and its loss, the summands' sum."""
         slices = [rows_of_rank(n_rows, rank, self.size) for rank in range(self.size)]
         lengths = [rows.stop - rows.start for rows in slices]
         of_row = step["y_pred"].shape[1:]  # of several labels: one number for each
@@ -216,11 +211,8 @@ class Ranks(Alone):
     def sum_gradients(self, module: DIN, loss: Tensor, *, by_user: bool) -> Tensor:
         """Replace each gradient by its sum over the processes; return the sum of the losses.
 
-        A dense gradient that is None in all processes stays None; those of embedding tables are
-        sparse or None. How many rows each process has touched is read by the host, which waits for
-        a GPU once per step. Each process' loss is its summand of the joint batch's mean, so nothing
-        is divided. Running moments of activations, which each process has of its own rows, become
-        their mean.
+        A dense gradient that is None in all processes stays None. Reading how many rows each
+        process has touched waits for a GPU. Running moments of activations become their mean.
         """
         tables = list(module.embeddings.tables.values())
         of_table = {id(table) for table in tables}
@@ -300,11 +292,7 @@ def training_ranks() -> Iterator[Alone]:
 
 @contextmanager
 def first_process_first(cache_dir: Path, name: Callable[[], str]) -> Iterator[None]:
-    """Run the block in the first of several processes, and then in the others.
-
-    Without a group of several processes it runs alone. ``name`` gives what is equal where the same
-    is encoded; it may take long, and one process alone does not ask.
-    """
+    """Run the block in the first of several processes of one ``name``, then in the others."""
     if not is_one_of_several():
         yield
         return
@@ -337,11 +325,7 @@ def _count_touched(table: Tensor) -> int:
 
 
 def _sum_rows(ranks: Ranks, table: Tensor, counts: list[int]) -> None:
-    """Give a table the sum of all processes' sparse gradients, of which each has so many rows.
-
-    The sum holds each row once, in ascending order; rows that several processes touched are added
-    in the order of the processes.
-    """
+    """Give a table the sum of all processes' sparse gradients, of ``counts`` rows each."""
     n, most = _count_touched(table), max(counts)
     rows = torch.zeros(most, dtype=torch.int64, device=table.device)
     values = table.new_zeros(most, table.shape[1])
@@ -356,9 +340,5 @@ def _sum_rows(ranks: Ranks, table: Tensor, counts: list[int]) -> None:
 
 
 def name_ranks(ranks: list[int]) -> str:
-    """Name ranks in a sentence.
-
-    >>> name_ranks([0]), name_ranks([1, 2])
-    ('rank 0', 'ranks 1, 2')
-    """
+    """Name ranks in a sentence."""
     return f"rank{'s' * (len(ranks) > 1)} {', '.join(map(str, ranks))}"

@@ -85,6 +85,7 @@ class Answers:
         # What a user needs a value for, and whose user has a level; the latter may be absent
         self.user_columns = [name for name in self._needed if name not in catalogue]
         user = self._encoder.user if classifier.net_.neighbours_.reads_users else None
+        user = user if memory is None else memory.user
         self.level_columns = [] if user is None else [user]
         self._read = [*self._needed, *self.level_columns]
         self._asked = {*names, *([] if self._encoder.user is None else [self._encoder.user])}
@@ -308,7 +309,10 @@ class Answers:
 
     @cached_property
     def report(self) -> list[Values] | None:
-        """How far the log's newest events are from the training rows, column by column."""
+        """How far the log's newest events are from the training rows, column by column.
+
+        Of columns of the item no shift is told: events are of items that users chose.
+        """
         if self.histories is None:
             return None
         rows = self.histories.rows(REPORT_ROWS)
@@ -316,6 +320,7 @@ class Answers:
         of_items = self.items.frame.set_index(self.items.item).reindex(columns=names)
         rows = rows.join(of_items.astype(object), on=self.items.item)
         table = self._encoder.report(rows).drop(index=names, errors="ignore")
+        table.loc[table.index.isin(self.items.frame.columns), "shift"] = np.nan
         table.insert(0, "column", table.index)
         return [{n: plain(v) for n, v in row.items()} for row in table.to_dict("records")]
 

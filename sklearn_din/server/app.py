@@ -109,6 +109,7 @@ class Added(Answer):
     added: int
     event_ids: list[str]
     known_already: int = 0
+    replaced: int = Field(0, description="Those that had another label.")
 
 
 class Problem(BaseModel):

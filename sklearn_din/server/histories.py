@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from sklearn_din.logs.history import HistoryBuilder
+from sklearn_din.logs.sampling_notices import MANY, share_of_repeats
 from sklearn_din.server.json_values import (
     Values,
     check_keys,
@@ -68,6 +69,7 @@ class Histories:
         self.user, self.time, self.columns = builder.user, builder.time, names
         self.sources = {f"{builder.prefix}{name}": name for name in names}
         self.max_length, self._elapsed = builder.max_length, builder.elapsed
+        self.are_clicks = builder.events == "positive"  # else they hold what was shown, too
         columns = [self.user, self.time, *names]
         if log is not None:
             check_frame(log, columns, name="the history")
@@ -119,6 +121,11 @@ class Histories:
             unit = SECOND if self.moments.are_dates else 1
             histories[self._elapsed] = [(now - event.time) / unit for event in events]
         return histories, [self.moments.show(event.time) for event in events]
+
+    def users_return_to(self, item: str) -> bool:
+        """Return whether many of the log's events repeat one of the same user and item."""
+        events = self._builder.events_
+        return item in events and share_of_repeats(events[self.user], events[item]) >= MANY
 
     def now_of(self, user: Any) -> Any:
         """Return the moment that is now for a user."""

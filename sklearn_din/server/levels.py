@@ -13,7 +13,7 @@ from sklearn.pipeline import Pipeline
 from sklearn_din.features.level_columns import find_levels
 from sklearn_din.inspection.fitted import split_pipeline, unwrap
 from sklearn_din.logs.history import HistoryBuilder
-from sklearn_din.logs.row_memory import RowMemory, name_of
+from sklearn_din.logs.row_memory import Call, RowMemory, name_of
 from sklearn_din.server.json_values import Values
 from sklearn_din.server.moments import Moments
 
@@ -23,8 +23,10 @@ REST = 10.0  # times as long as joining took, before posted rows are joined agai
 class Levels:
     """The levels of now. :attr:`builder` is replaced in one move whenever rows have joined it.
 
-    A row that is posted counts as one of the memory, by its label: none is a click. Where a large
-    memory takes long to join rows to, they join some at a time, for a tenth of the time at most.
+    A row that is posted counts as one of the memory, by its label: none is a click. All that is
+    posted is one call: equal rows are as many rows, of which those that the memory has replace
+    these. Where a large memory takes long to join rows to, they join some at a time, for a tenth of
+    the time at most.
 
     Parameters
     ----------
@@ -38,16 +40,18 @@ class Levels:
         memory = cast(RowMemory, builder.memory_)
         self._moments, self.time = moments, builder.time
         self.columns, self.names = memory.columns, memory.names
-        self._pending: list[tuple[Any, ...]] = []
         self._next_join = 0.0
         none = self._frame(dict.fromkeys(self.columns, ()), [])
         self._own = builder  # in the unit of posted times
         self._own = self._with(memory.append(none, self.time, np.empty((0, len(memory.labels))))[0])
         self.builder = self._own
+        self.begin_anew()
 
-    def clear(self) -> None:
-        """Forget what was posted: all that is left of it comes again."""
-        self._pending, self.builder = [], self._own
+    def begin_anew(self) -> None:
+        """Forget what was posted, of which all that is left comes again, once that has joined."""
+        self._pending: list[tuple[Any, ...]] = []
+        self._joined = cast(RowMemory, self._own.memory_)
+        self._posted = Call(self._joined.known.max(initial=self._moments.newest))
 
     def add(
         self, cells: Mapping[str, Sequence[Any]], times: Sequence[Any], labels: Sequence[Any]
@@ -64,15 +68,14 @@ class Levels:
         rows, self._pending = self._pending, []
         times, labels, cells = zip(*rows, strict=True)
         columns = dict(zip(self.columns, zip(*cells, strict=True), strict=True))
-        memory: Any = self.builder.memory_
-        values = np.full(
-            (len(rows), len(memory.labels)), np.nan
-        )  # of labels and numbers not posted
+        memory = self._joined
+        values = np.full((len(rows), len(memory.labels)), np.nan)  # of what is not posted
         if memory.of_clicks:
             values[:, 0] = [1 if label is None else label for label in labels]
-        joined = memory.append(self._frame(columns, times), self.time, values)[0]
-        joined.moments(None)  # no request waits for what it makes
-        self.builder = self._with(joined)
+        frame = self._frame(columns, times)
+        self._joined, _ = memory.append(frame, self.time, values, call=self._posted)
+        self._joined.moments(None)  # no request waits for what it makes
+        self.builder = self._with(self._joined)
         self._next_join = time.monotonic() + REST * (time.monotonic() - began)
 
     def of_rows(self, rows: Sequence[Values], now: Sequence[Any]) -> dict[str, np.ndarray]:

@@ -155,6 +155,8 @@ const asEvent = (item) => ({ event: { [about.item]: item.item }, time: null, ...
 
 const addEvent = (item) => change([...shown.events, asEvent(item)]);
 
+const FULL = { weight: 0.1, effect: 0.5 }; // the least that fills a card: what is nearly nothing looks so
+
 function drawBar(value, largest, kind) {
   if (value === undefined) return element("div");
   const bar = element("div", { className: `bar ${value < 0 ? "down" : "up"} ${kind || (value < 0 ? "against" : "for")}` });
@@ -190,7 +192,7 @@ function drawEvents() {
     const event = events[n];
     const card = element("li");
     card.append(element("div", { className: "bars" },
-      drawBar(weights[n], Math.max(...sizes(weights)), "weight"), drawBar(effects[n], Math.max(...sizes(effects)), "")),
+      drawBar(weights[n], Math.max(FULL.weight, ...sizes(weights)), "weight"), drawBar(effects[n], Math.max(FULL.effect, ...sizes(effects)), "")),
       ...drawNumbers(weights[n], effects[n]));
     card.append(...drawImage(event, events));
     const remove = element("button", { type: "button", textContent: "Take out" });
@@ -311,7 +313,7 @@ function drawModel() {
   const points = (name) => epochs.filter((c) => c[name] !== null).map((c) => [c.epoch, c[name]]);
   const newest = about.training[epochs.length]?.train_loss;
   const isPass = about.epochs !== null && about.best_epoch > about.epochs;
-  byId("of-model").textContent = `Model ${about.digest}, loaded ${asTime(about.loaded)}. Columns: ${about.columns.join(", ")}.`;
+  byId("of-model").textContent = `${about.digest ? `Model ${about.digest}, loaded` : "Loaded"} ${asTime(about.loaded)}. Columns: ${about.columns.join(", ")}.`;
   const lines = [["train_loss", "loss, training rows", "#55555c", "5 4"], ["valid_loss", "loss, validation rows", "#0b57a4", "none"]]
     .map(([name, text, colour, dash]) => ({ name: text, colour, dash, points: points(name) })).filter((l) => l.points.length);
   const auc = about.training.find((c) => c.epoch === about.best_epoch)?.valid_auc;
@@ -353,7 +355,7 @@ function drawTable(head, rows) {
 
 const drawDrift = task(async () => {
   const { columns } = await ask("page/report");
-  byId("drift-note").textContent = columns ? "The newest events of the log beside the training rows: the part of values that is unknown, missing or empty, and how far the rest has moved."
+  byId("drift-note").textContent = columns ? "The newest events of the log beside the training rows: the part of values that is unknown, missing or empty, and how far the rest has moved (not of items, which users choose)."
     : "Not known here: start the server with --history.";
   if (!columns) return;
   const part = (v) => (v === null || v === undefined ? "" : `${(100 * v).toFixed(1)} %`);
@@ -391,6 +393,7 @@ task(async () => {
   about = await ask("page/about");
   byId("about").textContent = `${about.items.toLocaleString("en")} items` + (about.events === null ? "" : `, ${about.events.toLocaleString("en")} events of users; now is ${about.now === null ? "the clock's" : asTime(about.now)}`);
   byId("find-user").hidden = about.events === null;
+  byId("exclude").checked = !about.users_return;
   drawContext();
   drawModel();
   await Promise.all([findItems(), about.events === null ? null : findUsers()]);

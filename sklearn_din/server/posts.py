@@ -72,23 +72,29 @@ class Posts:
             time = log.moments.write(values[log.time], event.time)
             stored = Posted("", write(event.user), write(time), *text)
             event_id = values.get("event_id")
-            if event_id is None:  # equal ones are one
-                event_id = self._store.hash(" ".join(map(str, stored)))
+            if event_id is None:  # equal ones are one, whatever came of it
+                event_id = self._store.hash(" ".join(map(str, stored._replace(label=None))))
             rows.append((event, stored._replace(event_id=str(event_id))))
         return rows
 
-    def find_new(self, rows: list[tuple[Event, Posted]], events: list[Values]) -> list[Posted]:
-        """Return the events that neither the store nor the history's file has, each once."""
+    def find_new(
+        self, rows: list[tuple[Event, Posted]], events: list[Values]
+    ) -> tuple[list[Posted], list[str]]:
+        """Return events that neither the store nor the history's file has, and ids they replace.
+
+        An event is there once, as it was posted last: another label is new, none is a click.
+        """
         log = self.answers.histories
         known = self._store.find_known([row.event_id for _, row in rows])
         new: dict[str, Posted] = {}
         for (event, row), given in zip(rows, events, strict=True):
-            is_known = row.event_id in known
-            if given.get("event_id") is None and row.label != 0 and log is not None:
-                is_known |= log.has(event)
-            if not is_known:
-                new.setdefault(row.event_id, row)
-        return list(new.values())
+            if row.event_id not in known and row.event_id not in new:
+                is_click = given.get("event_id") is None and row.label != 0
+                if is_click and log is not None and log.are_clicks and log.has(event):
+                    continue
+            new[row.event_id] = row
+        changed = [n for n in known if (new[n].label != 0) != (known[n] != 0)]
+        return [row for n, row in new.items() if n not in known or n in changed], changed
 
     def catch_up(self) -> None:
         """Let what the store has since join, and what is gone from it go."""
@@ -116,7 +122,7 @@ class Posts:
         self.removed_to = removed[-1].sequence  # rankings that begin now know all of it
         has_lost_rows = any(gone.last for gone in removed)
         if self.answers.levels is not None and has_lost_rows:  # sums cannot be taken back
-            self.answers.levels.clear()
+            self.answers.levels.begin_anew()
             read_to, n_rows, n_without = 0, BLOCK, self.n_without_a_value
             while n_rows == BLOCK and read_to < self._read_to:
                 rows = self._store.read_rows("events", read_to)
@@ -157,7 +163,7 @@ class Posts:
         read = [
             (sequence, event)
             for sequence, event, label in zip(sequences, events, labels, strict=True)
-            if event is not None and label != 0
+            if event is not None and (label != 0 or not log.are_clicks)
         ]
         log.add(read)
         self.n_left_out += sum(event is None for event in events)

@@ -144,15 +144,18 @@ class State:
     def add(self, events: list[Values]) -> Values:
         """Let events join their users' histories; return how many are new, and their ids.
 
-        Equal ones of one post are one. An "event_id" says that two posts mean the same event, or
-        that equal ones are two.
+        Equal ones are one. An "event_id" says that two posts mean the same event, or that equal
+        ones are two. One that is posted again with another label replaces the first.
         """
         rows = self.posts.read(events)
-        new = self.posts.find_new(rows, events)
+        new, changed = self.posts.find_new(rows, events)
+        for event_id in changed:
+            self.remove(event_id)
         self._store.add(new, self.digest)
         n_known = len(events) - len(new)
-        answer = {"added": len(new), "event_ids": [row.event_id for _, row in rows]}
-        return answer | ({"known_already": n_known} if n_known else {})
+        answer = {"added": len(new) - len(changed), "event_ids": [row.event_id for _, row in rows]}
+        counts = {"known_already": n_known, "replaced": len(changed)}
+        return answer | {name: n for name, n in counts.items() if n}
 
     def remove(self, event_id: str) -> Values:
         """Take an event back."""

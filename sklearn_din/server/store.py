@@ -161,12 +161,13 @@ class Store:
                 self.ask("ROLLBACK TO post")
             raise
 
-    def find_known(self, event_ids: Sequence[str]) -> set[str]:
-        """Return those ids that an event has."""
+    def find_known(self, event_ids: Sequence[str]) -> dict[str, int | None]:
+        """Return those ids that an event has, and its label."""
         id_of = {self.hash(f"event {event_id}"): event_id for event_id in event_ids}
         places = ", ".join("?" * len(id_of))
-        query = f"SELECT event_key FROM events WHERE event_key IN ({places})"
-        return {id_of[key] for (key,) in self.ask(query, list(id_of))} if id_of else set()
+        query = f"SELECT event_key, label FROM events WHERE event_key IN ({places})"
+        rows = self.ask(query, list(id_of)) if id_of else []
+        return {id_of[key]: label for key, label in rows}
 
     def add(self, events: Sequence[Posted], digest: str) -> None:
         """Write events whose ids are new."""

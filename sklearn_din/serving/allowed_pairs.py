@@ -19,15 +19,10 @@ NO_PAIRS = np.empty(0, dtype=np.int64)
 def pair_blocks(
     n_users: int, n_candidates: int, only: np.ndarray | None, excluded: np.ndarray, *, size: int
 ) -> Iterator[np.ndarray]:
-    """Return pairs as numbers: the user's row times ``n_candidates``, plus the candidate's row.
+    """Return ascending pairs by number: ``user's row * n_candidates + candidate's row``, in blocks.
 
-    They ascend, all those of a user in one block, which holds some ``size`` pairs, or those of one
-    user, or all of ``only``. ``only`` and ``excluded`` are sorted, each number once; ``only`` is
-    None where every pair may be ranked that is not excluded.
-
-    >>> blocks = pair_blocks(2, 3, only=None, excluded=np.array([1, 3]), size=4)
-    >>> [block.tolist() for block in blocks]
-    [[0, 2], [4, 5]]
+    A block has all pairs of its users, some ``size`` of them, or all of ``only``. ``only`` (None:
+    all) and ``excluded`` are sorted.
     """
     if only is not None:
         yield np.setdiff1d(only, excluded, assume_unique=True)
@@ -42,11 +37,7 @@ def pair_blocks(
 def pairs_of_frame(
     pairs: IntoDataFrame, users: pd.DataFrame, candidates: pd.DataFrame, *, name: str
 ) -> np.ndarray:
-    """Return the numbers of the pairs in a frame; pairs of absent users or candidates have none.
-
-    The frame has one column of ``users`` and one of ``candidates``; ``name`` is its own, for an
-    error.
-    """
+    """Return the numbers of the pairs in a frame; pairs of absent users or candidates have none."""
     frame = CallerFrame(pairs, name=name).pandas
     check_frame(frame, [], name=name)
     of_user = [column for column in frame if column in users]
@@ -73,12 +64,7 @@ def pairs_of_frame(
 
 
 class PlacesOfIds:
-    """Positions of each id among the candidates; missing ids have none.
-
-    >>> places = PlacesOfIds(np.array([7, 5, 7, 1]))
-    >>> places.pairs(np.array([0, 0, 1]), np.array([1, 7, 5])).tolist()
-    [0, 2, 5]
-    """
+    """Positions of each id among the candidates; missing ids have none."""
 
     def __init__(self, ids: np.ndarray) -> None:
         self._order = np.argsort(ids, kind="stable")

@@ -112,11 +112,7 @@ class Catalogue:
         levels: Callable[..., dict] | None,
         compared: Mapping[str, np.ndarray] = MappingProxyType({}),
     ) -> EncodedFeatures:
-        """Return pairs by their rows: ids and windows are taken, no event is read or copied.
-
-        levels : a function of both, where a memory makes levels of pairs
-        compared : of :meth:`compare`, where the model compares rows of a request
-        """
+        """Return pairs by their rows, with levels and compared numbers where there are such."""
         metadata = {what: values[users] for what, values in of_user.metadata.items()}
         joint = {**compared, **({} if levels is None else levels(users, candidates))}
         columns = joint | {
@@ -176,10 +172,11 @@ class Catalogue:
         right = self.candidates.take(candidates).reset_index(drop=True)
         left = left.assign(**self.requests.neutral)
         pairs = pd.DataFrame({n: (left if n in left else right)[n] for n in self._names})
-        encoder = self.fitted.encoder
-        return validate_frame(
-            encoder, self.fitted.read(pairs), reset=False, droppable=encoder._optional
-        )
+        encoder, read = self.fitted.encoder, self.fitted.read(pairs)
+        of_events = (name for b in self.schema.behaviours for name in (*b.histories, *b.numbers))
+        own = [name for name in of_events if name in left and name not in pairs]  # are as they are
+        read = read.assign(**{name: left[name].to_numpy() for name in own})
+        return validate_frame(encoder, read, reset=False, droppable=encoder._optional)
 
     @cached_property
     def item(self) -> str | None:

@@ -12,15 +12,11 @@ from sklearn_din.utils.validation import check_frame
 
 
 class Diversity(NamedTuple):
-    """Maximal marginal relevance (MMR) where two candidates are alike or not.
+    """Maximal marginal relevance (Carbonell and Goldstein, SIGIR 1998) by one attribute.
 
-    Each place of a list goes to the candidate with the largest
-    ``(1 - weight) * relevance - weight * repeats``, where ``repeats`` is 1 if an earlier candidate
-    has the same value, else 0 (Carbonell and Goldstein, SIGIR 1998).
-
-    Sorting gives the list that this greedy choice gives. A user's best candidate of each value is
-    chosen before the others of that value, so ``repeats`` is 0 for it and 1 for them whatever else
-    is in the list.
+    The greedy choice takes a user's best candidate of each value before the others of that value,
+    so that ``repeats`` (:func:`rank_candidates`) is 0 for it and 1 for them whatever else is in the
+    list: sorting gives the same.
     """
 
     codes: np.ndarray  # (n_candidates,): the value of each candidate, -1 where missing
@@ -29,15 +25,10 @@ class Diversity(NamedTuple):
     def reorder(
         self, rows: np.ndarray, positions: np.ndarray, scores: np.ndarray, values: np.ndarray
     ) -> np.ndarray:
-        """Return numbers that order each user's pairs by MMR when the largest is first.
+        """Return numbers that order each user's pairs by MMR when the largest is first: (n_pairs,).
 
-        All are of shape (n_pairs,): ``rows`` (users, ascending) and ``positions`` (candidates),
-        ``scores``, which decide ties, and ``values``, which rise with the scores: scaled to [0, 1]
-        by user, these are the relevance.
-
-        >>> hats, shoe = Diversity(np.array([0, 0, 1]), weight=0.5), np.array([0.9, 0.8, 0.3])
-        >>> hats.reorder(np.zeros(3, dtype=int), np.arange(3), shoe, shoe).tolist()
-        [0, -2, -1]
+        ``rows`` are users, ascending, ``positions`` candidates; ``scores`` decide ties, and
+        ``values``, scaled to [0, 1] by user, are the relevance.
         """
         by_score = np.lexsort((-scores, rows))
         values = values[by_score].astype(np.float64)

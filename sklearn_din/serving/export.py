@@ -31,12 +31,14 @@ from sklearn_din.serving.onnx_model import (
     TABLE,
     OnnxFacts,
     mask_name,
+    memory_digest,
     neighbours_name,
     older_name,
     seal,
     weights_name,
     write_metadata,
 )
+from sklearn_din.serving.pair_levels import find_memory
 from sklearn_din.training.reading import Calibration
 from sklearn_din.training.target import Numbers, Target
 from sklearn_din.utils.digests import digest
@@ -130,7 +132,8 @@ def export_onnx(estimator: BaseEstimator, path: str | os.PathLike, *, layout: st
                 f"{type(behind[0]).__name__} between them. Leave it out of the Pipeline, or put "
                 "it before the encoder."
             )
-        metadata = write_metadata(_facts_of(classifier, calibration, layout), encoder)
+        facts = _facts_of(classifier, calibration, layout, memory_digest(find_memory(pipeline)))
+        metadata = write_metadata(facts, encoder)
     elif classifier.module_.embeddings.projections:
         raise TypeError(
             "export_onnx needs the whole Pipeline where ids have fixed vectors, which are the "
@@ -220,7 +223,8 @@ class _NetworkWriter:
         """Add the network and its outputs: log-odds and what is made of them, or numbers."""
         numbers = [name for name in self.schema.names("numeric") if name in self.numbers]
         columns = [self.numbers[name] for name in numbers]
-        if bins := self.module.bins:
+        if columns:
+            bins = self.module.bins
             joined = self.graph.add("Gather", join(columns, axis=1), bins.columns, axis=1)
             scaled = ((joined - bins.starts) * bins.slopes).clamp(bins.least)
             columns = [self.graph.add("Min", scaled, bins.most) - bins.averages]
@@ -352,11 +356,7 @@ class _PaddedEvents(Events):
         return common / (n_events * n_shown).clamp(1.0).call("Sqrt")
 
     def _split(self, name: str) -> tuple[Value, ...]:
-        """Return a number of candidates and of events, and where they are: (n, 1) or (n, T).
-
-        What is missing or padding is 0, and so are differences from it: each is ``shown * is_there
-        - is_shown * of_events``.
-        """
+        """Return a number of candidates and of events, and where they are; 0 elsewhere."""
         numbers, candidate = self.writer.numbers, self.writer.schema[name].candidate
         missing = numbers.get(indicator(candidate), numbers[candidate] * 0.0)
         is_shown = self.graph.add("Greater", missing, 0.0).where(0.0, 1.0)
@@ -603,8 +603,7 @@ def neighbour_numbers(
 class _Table(NamedTuple):
     """Scores in a graph: each id's row, and the neighbours' ids and scores in each row.
 
-    Most ids have no neighbours by EASE, which knows the most popular items alone: they share row 0.
-    Constants have names by which a shortlist finds them.
+    Ids without neighbours share row 0. Constants have names by which a shortlist finds them.
     """
 
     rows: Value
@@ -645,10 +644,7 @@ def _look_up(table: _Table, candidates: Value, events: Value) -> Value:
 
 
 def _counts(mask: Value) -> Value:
-    """Return what each event counts in sum, mean, newest and decayed sum: (n, T, 4).
-
-    mask : (n, 1, T)
-    """
+    """Return what each event of a mask (n, 1, T) counts in each of the four sums: (n, T, 4)."""
     ranks = rank_of_recency(mask)
     counts = [mask, mask / mask.sum(2, keepdims=True).clamp(1.0)]
     counts += [ranks.equals(np.float32(0)).as_float() * mask]
@@ -706,7 +702,7 @@ def _find_neighbours(table: _Table, candidates: Value, places: Value) -> tuple[V
 # What the file says beside the network
 
 
-def _facts_of(classifier: Any, calibration: Calibration, layout: Any) -> OnnxFacts:
+def _facts_of(classifier: Any, calibration: Calibration, layout: Any, memory: str) -> OnnxFacts:
     """Return how the file's inputs are named, and its outputs read."""
     net, classes = classifier.net_, getattr(classifier, "classes_", [])
     tables = net.neighbours_
@@ -724,4 +720,5 @@ def _facts_of(classifier: Any, calibration: Calibration, layout: Any) -> OnnxFac
         learnt=tuple(part.latest() for part in tables.parts if part not in tables.pairs),
         first_seen={name: novelty.first_seen[name] for name in novelty.first_seen if name in sizes},
         checks={name: classifier.history_[name].to_numpy() for name in classifier.history_},
+        memory=memory,
     )

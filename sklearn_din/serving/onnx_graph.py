@@ -149,10 +149,7 @@ class Graph:
         dims: tuple[str | int, ...],
         default: np.ndarray | None = None,
     ) -> Value:
-        """Declare an input with names for its dimensions; equal names have equal sizes.
-
-        With a ``default``, it may be left out of a request.
-        """
+        """Declare an input with names of dimensions; with a ``default``, it may be left out."""
         if default is not None:
             self.constants.append(self.onnx.numpy_helper.from_array(default, name))
         kind = self.onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
@@ -221,10 +218,7 @@ class Graph:
         return self.add("Reshape", stacked, join([length + n_more, rest], axis=0))
 
     def _prune(self) -> None:
-        """Drop nodes and constants that no output needs: a runtime computes all that it is given.
-
-        An input's default stays.
-        """
+        """Drop nodes and constants that no output needs; an input's default stays."""
         needed, nodes = {value.name for value in [*self.inputs, *self.outputs]}, []
         for node in reversed(self.nodes):
             if not needed.isdisjoint(node.output):

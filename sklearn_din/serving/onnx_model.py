@@ -50,6 +50,7 @@ class OnnxFacts:
     learnt: tuple[LearntNumbers, ...]  # of rows, as it is now, what the graph does not compute
     first_seen: Mapping[str, np.ndarray]  # by vocabulary, when each id came up: for a shortlist
     checks: Mapping[str, np.ndarray]  # of the training, by column
+    memory: str  # the digest of the memory before the encoder, as memory_digest; "" without one
 
     def check(self) -> None:
         """Raise ValueError where the parts do not belong together."""
@@ -66,11 +67,16 @@ class OnnxFacts:
                 raise ValueError("item neighbours need a history and its candidate.")
 
 
-def write_metadata(facts: OnnxFacts, encoder: HistorySequenceEncoder) -> dict[str, str]:
-    """Return what a file says beside the network, as text by key.
+def memory_digest(memory: HistoryBuilder | None) -> str:
+    """Return the hash of what makes a memory's columns what they are, whatever it remembers."""
+    if memory is None:
+        return ""
+    classes = memory.classes_ is not None and memory.classes_.tolist()
+    return digest(repr(memory.get_params()), repr(classes), *memory.get_feature_names_out())
 
-    TypeError where the encoder is no plain values.
-    """
+
+def write_metadata(facts: OnnxFacts, encoder: HistorySequenceEncoder) -> dict[str, str]:
+    """Return what a file says beside the network, as text by key."""
     state = encoder.__getstate__()
     try:
         text = to_json({"version": VERSION, "facts": to_dict(facts), "encoder": state})
@@ -83,10 +89,7 @@ def write_metadata(facts: OnnxFacts, encoder: HistorySequenceEncoder) -> dict[st
 
 
 def seal(checksum: str) -> bytes:
-    """Return what ends a file: the digest of all before it, one more entry of the metadata.
-
-    Protobuf reads fields in any order, so that the bytes before need not be written again.
-    """
+    """Return what ends a file: the digest of all before it, one more entry of the metadata."""
     key, value = DIGEST_KEY.encode(), checksum.encode()
     entry = b"\x0a%c%b\x12%c%b" % (len(key), key, len(value), value)
     return b"\x72%c%b" % (len(entry), entry)
@@ -139,6 +142,8 @@ def load_onnx(path: str | os.PathLike[str], memory: HistoryBuilder | None = None
     ModelFileError
         If the file was not written by :func:`export_onnx` from a Pipeline, is damaged, was changed,
         or needs another version of this package. It is a ValueError.
+    ValueError
+        If the memory has other parameters, labels or columns than the one that was exported.
 
     Warns
     -----
@@ -176,6 +181,13 @@ def load_onnx(path: str | os.PathLike[str], memory: HistoryBuilder | None = None
         raise
     except Exception as error:  # of onnxruntime, json, numpy, and of what was learnt
         raise damaged_file(path, error, writer="export_onnx") from error
+    if memory is not None and memory_digest(memory) != facts.memory:
+        raise ValueError(
+            "memory must be the HistoryBuilder that the exported Pipeline began with, or one that "
+            "remembered more, got one of other parameters, labels or columns"
+            f"{'' if facts.memory else ': the Pipeline began with none'}. Save it beside the file: "
+            "save(pipeline[0], 'memory.din')."
+        )
     kind = OnnxClassifier if facts.classes else OnnxRegressor
     steps = [("encode", encoder), ("network", kind._of(network))]
     return Pipeline(steps if memory is None else [("memory", memory), *steps])
@@ -420,14 +432,7 @@ def neighbours_name(*parts: str) -> str:
 
 
 def _pad(values: Any, lengths: np.ndarray) -> np.ndarray:
-    """Return values of rows one after the other as (n_rows, longest, ...), zeros behind them.
-
-    Examples
-    --------
-    >>> _pad(np.array([5, 6, 7]), np.array([1, 2]))
-    array([[5, 0],
-           [6, 7]])
-    """
+    """Return values of rows one after the other as (n_rows, longest, ...), zeros behind them."""
     if isinstance(values, IdLists):
         values = _pad(*values.flatten())
     if values.dtype == np.float64:

@@ -33,8 +33,7 @@ def check_levels(schema: Schema, users: Collection[Any], made: Collection[str]) 
     """
     candidates = schema.compared_sizes
     for key, columns in find_levels(schema.names("numeric")).items():
-        names = key.split("_")
-        of_candidate = any(name == key or name in names for name in candidates)
+        of_candidate = any(f"_{name}_" in f"_{key}_" for name in candidates)
         if columns.rate in users and columns.rate not in made and of_candidate:
             raise ValueError(
                 f"{columns.rate!r} is a level of {key!r}, which differs from candidate to "
@@ -104,4 +103,4 @@ def _column(users: Users, name: str) -> pd.Series:
     """Return a column of users, of one who is a mapping as well."""
     if isinstance(users, pd.DataFrame):
         return users[name]
-    return pd.Series([users[name]], name=name)
+    return pd.Series([users.get(name)], name=name)

@@ -52,10 +52,7 @@ class PairRequests:
     def compare(
         self, users: np.ndarray, candidates: np.ndarray, levels: Callable[..., dict] | None
     ) -> dict[str, np.ndarray]:
-        """Return the columns of pairs, all those of each user: (n_pairs,) float64 each.
-
-        levels : a function of both, where a memory makes levels of pairs
-        """
+        """Return the compared columns of pairs, all those of each user: (n_pairs,) float64 each."""
         n_rows = int(np.bincount(users - users.min(initial=0)).max(initial=0))
         if 0 < LONGER * self._n_rows < n_rows:
             warn_once(
@@ -78,9 +75,6 @@ def count_rows(shares: np.ndarray) -> int:
 
     Of n rows, the shares are multiples of 1 / (n - 1), or of half of it where values are equal: the
     largest denominator is n - 1 or more. 0 where most rows are neutral, such as rows alone.
-
-    >>> count_rows(np.array([0, 1, 2, 2, 3, 4, 5, 6, 7]) / 7)
-    8
     """
     compared = shares[shares != NEUTRAL.share]
     if len(compared) < LEAST_DECILES:

@@ -408,13 +408,7 @@ def _allow(pairs: _Pairs, exclude: Any, only: Any) -> tuple[np.ndarray | None, n
 def _best_of_each_user(
     rows: np.ndarray, scores: np.ndarray, top_k: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return which pairs are the ``top_k`` of their user, in order, and the rank of each.
-
-    ``rows`` ascend. Equal scores keep their order, missing ones come last.
-
-    >>> _best_of_each_user(np.array([0, 0, 0, 3]), np.array([0.1, 0.5, 0.5, 0.2]), 2)
-    (array([1, 2, 3]), array([1, 2, 1]))
-    """
+    """Return which pairs are the ``top_k`` of their user, ties in their order, and their ranks."""
     if len(rows) and rows[0] == rows[-1]:
         order = largest_first(scores, top_k)
         return order, np.arange(1, len(order) + 1)
@@ -478,10 +472,7 @@ class _Pairs:
             yield first + catalogue.choose(self.user_rows, user, n, excluded[own] - first)
 
     def logits(self, numbers: np.ndarray, *, among: np.ndarray | None = None) -> np.ndarray:
-        """Return log-odds of pairs by their numbers, some at a time.
-
-        among : all pairs of the lists that are ranked, in ascending order; None: ``numbers``
-        """
+        """Return log-odds of pairs by number; ``among`` are all pairs of the lists, in order."""
         catalogue, scores = self.catalogue, [np.empty(0, dtype=np.float32)]
         users, candidates = np.divmod(numbers, len(self.candidates))
         ranked = np.divmod(numbers if among is None else among, len(self.candidates))

@@ -1,19 +1,35 @@
 """What a fitted Pipeline remembers of rows that have come since, while its weights stay."""
 
 import copy
+from collections.abc import Collection, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
+import pandas as pd
 from narwhals.typing import IntoDataFrame
 from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator
 from sklearn.pipeline import Pipeline
+from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
 from sklearn_din.inspection.fitted import flat_steps, unwrap
+from sklearn_din.logs.aggregates import with_known_times
+from sklearn_din.logs.clocks import note_far
+from sklearn_din.logs.distinct import holds_lists, note_spelling
 from sklearn_din.logs.history import HistoryBuilder
+from sklearn_din.serving.updating import warn_of_clicks_alone
 from sklearn_din.utils.compat import _safe_indexing
 from sklearn_din.utils.frames import CallerFrame
-from sklearn_din.utils.validation import check_frame, check_times, read_span
+from sklearn_din.utils.keys import Keys
+from sklearn_din.utils.row_labels import check_row_labels
+from sklearn_din.utils.validation import (
+    check_frame,
+    check_times,
+    plain_values,
+    read_span,
+    unit_ratio,
+)
+from sklearn_din.utils.warnings import warn_of, warn_user
 
 Model = TypeVar("Model", bound=BaseEstimator)
 
@@ -22,16 +38,19 @@ def remember(model: Model, X: IntoDataFrame, y: ArrayLike) -> Model:
     """Return a new model whose memory knows these rows; its weights stay as they are.
 
     Later rows get the histories and levels of now: their HistoryBuilder knows the events among
-    these rows and what came of them. It takes milliseconds. Rows count once, by user, time and
-    columns, so a batch may be given twice. The given model is unchanged, to the last bit;
-    :func:`update` learns from the rows, too.
+    these rows and what came of them. It takes milliseconds. A row that is told again, the k-th of
+    those equal in user, time and columns, replaces the first: a batch may be given twice, and a
+    label may be 0 or missing first and 1 later (:meth:`HistoryBuilder.partial_fit`). Rows of one
+    call are different rows: of an impression and its click give one, with the click's label. The
+    given model is unchanged, to the last bit; :func:`update` learns from the rows, too.
 
     Parameters
     ----------
     model : HistoryBuilder, Pipeline with one, search over one, or CalibratedClassifierCV of one
         Fitted.
     X : pandas, polars or Arrow frame of shape (n_rows, ...)
-        Rows that were shown since, with the columns of ``fit``.
+        Rows that were shown since: user, time, and the columns that the HistoryBuilder names;
+        others are left out. No rows change nothing.
     y : array-like of shape (n_rows,) or (n_rows, n_labels)
         What came of them.
 
@@ -45,9 +64,15 @@ def remember(model: Model, X: IntoDataFrame, y: ArrayLike) -> Model:
     TypeError
         If the model has no HistoryBuilder.
 
+    Warns
+    -----
+    UserWarning
+        If all rows are clicks, ids are written in another way than those remembered, times are of
+        another clock, or rows are decades away from all others.
+
     See Also
     --------
-    update, live_predictions
+    update, live_predictions, forget
 
     Examples
     --------
@@ -61,23 +86,98 @@ def remember(model: Model, X: IntoDataFrame, y: ArrayLike) -> Model:
     >>> [int(known.transform(now)["item_count"].iloc[0]) for known in (memory, newer)]
     [2, 4]
     """
-    learner, _ = unwrap(model, purpose="remember")
+    steps, memories = _find_memories(model, purpose="remember")
+    check_consistent_length(X, y)
+    if not np.size(y):
+        return copy.copy(model)
+    check_row_labels(X, y)
+    newer: dict[int, Any] = {}
+    for step in steps[: steps.index(memories[-1]) + 1]:
+        if step in memories:
+            _warn_of_told_rows(step, CallerFrame(X, name="X").pandas, y, steps)
+            newer[id(step)] = copy.copy(step)._tell(X, y, step._names_to_tell)
+        if step is not memories[-1]:
+            X = step.transform(X)
+    return _with_steps(model, newer, steps)
+
+
+def forget(model: Model, users: Collection[Any]) -> Model:
+    """Return a new model that knows no row of some users, as if none had ever been told.
+
+    Their events leave the histories, and what came of their rows leaves all levels, at all times;
+    the classifier knows no level of theirs. What the weights have learnt stays until the next
+    ``fit``. The given model is unchanged.
+
+    Parameters
+    ----------
+    model : HistoryBuilder, Pipeline with one, search over one, or CalibratedClassifierCV of one
+        Fitted.
+    users : list, array or Series
+        Their ids; 7, 7.0 and "7" are one.
+
+    Returns
+    -------
+    model
+        A new model of the same kind.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from sklearn_din import HistoryBuilder
+    >>> shown = pd.DataFrame({"user": [1, 1, 2], "item": ["hat", "tie", "hat"], "time": [1, 2, 3]})
+    >>> memory = HistoryBuilder(user="user", time="time", columns="item", levels=["item"])
+    >>> forget(memory.fit(shown, [1, 0, 1]), [1]).events_
+       user  time item
+    0     2     3  hat
+    """
+    steps, memories = _find_memories(model, purpose="forget")
+    hashes = Keys.read(pd.Series([*users]), name="users").hashes
+    newer: dict[int, Any] = {id(step): step._without(hashes) for step in memories}
+    net = getattr(steps[-1], "net_", None)
+    if net is not None:
+        newer[id(steps[-1])] = classifier = copy.copy(steps[-1])
+        classifier.net_ = copy.copy(net)
+        classifier.net_.neighbours_ = net.neighbours_.without_users(hashes)
+    return _with_steps(model, newer, steps)
+
+
+def _find_memories(model: Any, *, purpose: str) -> tuple[list[Any], list[HistoryBuilder]]:
+    """Return all steps of a fitted model, and those that remember."""
+    learner, _ = unwrap(model, purpose=purpose)
     steps = [*flat_steps(learner)] if isinstance(learner, Pipeline) else [learner]
     memories = [step for step in steps if isinstance(step, HistoryBuilder)]
     if not memories:
         raise TypeError(
-            "remember needs a HistoryBuilder, which attaches what is remembered to each row, got "
+            f"{purpose} needs a HistoryBuilder, which attaches what is remembered to each row, got "
             f"{type(model).__name__} without one. Begin the Pipeline with HistoryBuilder(user=..., "
             "time=..., columns=[...], levels='auto')."
         )
-    newer: dict[int, Any] = {}
-    for step in steps[: steps.index(memories[-1]) + 1]:
-        newer[id(step)] = step
-        if step in memories:
-            newer[id(step)] = copy.copy(step).partial_fit(X, y)
-        if step is not memories[-1]:
-            X = step.transform(X)
-    return copy.deepcopy(model, newer | {id(step): step for step in steps if id(step) not in newer})
+    for memory in memories:
+        check_is_fitted(memory, "events_")
+    return steps, memories
+
+
+def _with_steps(model: Model, newer: dict[int, Any], steps: Sequence[Any]) -> Model:
+    return copy.deepcopy(model, {id(step): step for step in steps} | newer)
+
+
+def _warn_of_told_rows(
+    memory: HistoryBuilder, X: pd.DataFrame, y: ArrayLike, steps: Sequence[Any]
+) -> None:
+    """Warn of rows that cannot join those remembered, or say nothing of rates."""
+    if memory.memory_ is not None:
+        what = "that are remembered are clicks: all rates rise"
+        warn_of_clicks_alone(memory.classes_, y, what)
+    users = {str(step.user) for step in steps if getattr(step, "user", None)}
+    if len(users) > 1:
+        warn_user(f"the steps name different users, {sorted(users)}: levels are of one of them.")
+    check_frame(X, memory._names_to_tell, name="X")
+    events = memory.events_
+    for name in (memory.user, *memory._request.columns):
+        if not holds_lists(events[name]):
+            known = pd.Index(pd.unique(plain_values(events[name].dropna())))
+            warn_of([note_spelling(X[name], known, f"values of {name!r}")])
+    warn_of([note_far(X[memory.time], events[memory.time])])
 
 
 def live_predictions(
@@ -86,7 +186,8 @@ def live_predictions(
     """Return what a fitted model would have said of later rows, told in between what came of them.
 
     The rows are cut into periods by time. Those of each period are predicted by what was known
-    when it began; then the model remembers them (:func:`remember`). This is what a test on later
+    when it began: the model remembers (:func:`remember`) rows of earlier periods, or, where its
+    HistoryBuilder has ``known``, those whose label was known by then. This is what a test on later
     rows should measure for a model that is told each evening what happened: predicting all of them
     at once leaves its memory at the end of training.
 
@@ -121,33 +222,35 @@ def live_predictions(
     >>> live_predictions(model, shown.assign(time=[5, 6, 7, 8]), [1, 0, 1, 0], every=2).shape
     (4,)
     """
-    learner, _ = unwrap(model, purpose="live_predictions")
-    steps = flat_steps(learner) if isinstance(learner, Pipeline) else iter([learner])
-    time = next((step.time for step in steps if isinstance(step, HistoryBuilder)), None)
-    if time is None:
-        remember(model, X, y)  # raises
+    builder = _find_memories(model, purpose="live_predictions")[1][0]
     shown = CallerFrame(X, name="X")
-    check_frame(shown.pandas, [time], name="X")
-    periods = _periods(shown.pandas[time], every)
+    check_frame(shown.pandas, [builder.time], name="X")
+    known = with_known_times(shown.pandas, builder.time, builder.known, name="X")
+    periods, known_in = _periods([shown.pandas[builder.time], known[builder.time]], every)
     predictions: list[np.ndarray] = []
     rows: list[np.ndarray] = []
+    last = -1
     for period in np.unique(periods):
+        if len(new := np.flatnonzero((known_in >= last) & (known_in < period))):
+            model = remember(model, shown.take(new), _safe_indexing(y, new))
         rows.append(np.flatnonzero(periods == period))
-        part, labels = shown.take(rows[-1]), _safe_indexing(y, rows[-1])
-        predictions.append(_predict(model, part))
-        model = remember(model, part, labels)
+        predictions.append(_predict(model, shown.take(rows[-1])))
+        last = period
     joined = np.concatenate(predictions)
     joined[np.concatenate(rows)] = joined.copy()
     return joined
 
 
-def _periods(times: Any, every: float | str) -> np.ndarray:
-    """Return the number of each row's period."""
-    values, unit, _ = check_times(times, name=f"X[{times.name!r}]")
+def _periods(columns: Sequence[Any], every: float | str) -> list[np.ndarray]:
+    """Return the number of the period of each row's time, and of other columns of times."""
+    read = [check_times(times, name=f"X[{times.name!r}]") for times in columns]
+    unit = max((unit for _, unit, _ in read), key=lambda unit: unit_ratio(unit, "s"))
     length, exact = read_span(every, unit=unit, name="every", example="1D")
     if not exact > 0:
         raise ValueError(f"every must be positive, got {every!r}.")
-    return (values - values.min()) // (length if unit is None else max(length, 1))
+    values = [times * unit_ratio(unit, own) for times, own, _ in read]
+    period = length if unit is None else max(length, 1)
+    return [(times - values[0].min()) // period for times in values]
 
 
 def _predict(model: Any, X: Any) -> np.ndarray:

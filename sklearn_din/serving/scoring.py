@@ -116,9 +116,7 @@ def predict_to_parquet(
 class PartitionScorer:
     """Scores frames, or an iterator of frames, by a saved model. Made by :func:`score_partitions`.
 
-    It holds a path and names, so that it travels to workers at no cost. The first frame in a
-    process loads the model; the same file is not loaded a second time, unless it has changed.
-    ``path`` is absolute, ``columns`` are given back beside the predictions.
+    It holds a path and names, so that it travels at no cost; each process loads the file once.
     """
 
     path: str

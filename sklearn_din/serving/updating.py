@@ -10,10 +10,14 @@ from sklearn.pipeline import Pipeline
 
 from sklearn_din.inspection.fitted import classifier_of, flat_steps, unwrap
 from sklearn_din.training.inputs import ImpressionsLike
+from sklearn_din.transformers import HistorySequenceEncoder
 from sklearn_din.utils.estimator_state import EstimatorState
+from sklearn_din.utils.frames import CallerFrame, column_names
+from sklearn_din.utils.scan import Scan
 from sklearn_din.utils.warnings import warn_user
 
 Model = TypeVar("Model", bound=BaseEstimator)
+OF_EVENTS = ("position", "score", "request", "label", "known")  # of read_events, no features
 MANY_ROWS = 100  # that are hardly all clicks by chance
 Step = Any  # a Pipeline's step, of any package
 
@@ -82,9 +86,12 @@ def update(
     from sklearn_din.training.weight_average import AveragedPass  # and skorch: slow to import
 
     classifier = classifier_of(model, purpose="update")
-    _warn_of_clicks_alone(classifier, y)
+    if not np.size(y):
+        return copy.copy(model)
+    warn_of_clicks_alone(getattr(classifier, "classes_", None), y)
     learner, _ = unwrap(model, purpose="update")
     steps = [*flat_steps(learner)] if isinstance(learner, Pipeline) else [learner]
+    X = _leave_out(steps[0], X)
     newer = {id(step): step for step in steps}
     for step in steps[:-1]:
         if hasattr(step, "partial_fit"):
@@ -106,16 +113,36 @@ def _forget(net: Any, callback: object) -> None:
     net.callbacks_ = [pair for pair in net.callbacks_ if pair[1] is not callback]
 
 
-def _warn_of_clicks_alone(classifier: Step, y: ArrayLike) -> None:
+def _leave_out(step: Step, X: Any) -> Any:
+    """Return rows without columns that fit did not have; read_events' own go without a word."""
+    names = column_names(X) if hasattr(step, "feature_names_in_") else None
+    if names is None or isinstance(X, Scan):
+        return X
+    known = {*step.feature_names_in_}
+    if isinstance(step, HistorySequenceEncoder):
+        known |= {*step._dropped, *step._metadata.values()}
+    new = [name for name in names if name not in known]
+    if unknown := [name for name in new if name not in OF_EVENTS]:
+        warn_user(
+            f"columns {unknown} were not there at fit and are left out: update learns new ids, not "
+            "new columns. Fit again on rows that have them."
+        )
+    return CallerFrame(X, name="X").select([name for name in names if name in known]) if new else X
+
+
+def warn_of_clicks_alone(
+    classes: Any,
+    y: ArrayLike,
+    what: str = "given to update are clicks: from them the model learns that everything is clicked",
+) -> None:
     """Warn where so many rows are all clicks that the model would learn to expect nothing else."""
-    classes, labels = getattr(classifier, "classes_", None), np.asarray(y)
+    labels = np.asarray(y)
     if labels.ndim != 1 or len(labels) < MANY_ROWS or not isinstance(classes, np.ndarray):
         return
     if (labels == classes[1]).all():
         warn_user(
-            f"all of the {len(labels)} rows given to update are clicks: from them the model learns "
-            "that everything is clicked. Add the rows that were shown and not clicked, or make "
-            "them by sample_negatives as for fit."
+            f"all of the {len(labels)} rows {what}. Add the rows that were shown and not clicked, "
+            "or make them by sample_negatives as for fit."
         )
 
 

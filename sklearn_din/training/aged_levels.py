@@ -18,16 +18,12 @@ AGED_SHARE = 0.1  # of the training rows; with .3, live rows lose .002 (benchmar
 def age_levels(X: EncodedFeatures, *, share: float) -> EncodedFeatures:
     """Return training rows, some with the levels that a memory of earlier rows alone has.
 
-    Levels (``NAME_rate``, ``NAME_count``, ``NAME_elapsed``) tell what came of all rows before each
-    training row. A memory that is not told what happens ends with training: users and items that
-    came up since have no level, and the levels of others grow old. So ``AGED_SHARE`` of the rows
-    are shown as by a memory of the rows before ``t - d``, where a row is at moment t, in rows, and
-    d is drawn evenly from 0 to twice the validation rows. What was known of a key at t - d is
-    what its first row from then on has; only the time elapsed is longer. Rows without a time, and
-    levels of keys that are no columns of ids, stay as they are. So does the rate of the latest
-    rows: where rates drift, live rows would lose by an old one (.007, benchmarks/known_now.py).
-
-    share : of the rows that are held out for validation
+    A memory that is not told what happens ends with training. So ``AGED_SHARE`` of the rows are
+    shown as by a memory of the rows before ``t - d``, where a row is at moment t, in rows, and d is
+    drawn evenly from 0 to twice the validation rows (``share``). What was known of a key at t - d
+    is what its first row from then on has; only the time elapsed is longer. Rows without a time,
+    and keys that are no columns of ids, stay. So does the rate of the latest rows: where rates
+    drift, live rows would lose by an old one (.007, benchmarks/known_now.py).
     """
     codes = _codes_of_keys(X)
     if X.times is None or not codes:

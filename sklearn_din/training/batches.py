@@ -63,12 +63,6 @@ class ImpressionBatches:
     rows : (n,), which impressions of X these are; ``y`` and ``weights`` are theirs. None: all
     shown : impressions as they are to be shown, some ids hidden. None: as they are
     keeps : whether batches in order stay in memory for the next pass, unless they lie in files
-
-    >>> from sklearn_din.features import EncodedFeatures, Field, Schema
-    >>> schema = Schema((Field("price", "numeric"),))
-    >>> X = EncodedFeatures(schema, {"price": np.ones(5, dtype="float32")})
-    >>> [len(y) for batch, y in ImpressionBatches(X, batch_size=2)]
-    [2, 2, 1]
     """
 
     def __init__(
@@ -122,10 +116,9 @@ class ImpressionBatches:
             yield from self._join(rows, [0, rows.stop - start], self.X[self._of_X(rows)], until)
 
     def _make(self, batches: list[np.ndarray]) -> Iterator[Made]:
-        """Yield batches of such rows, of which some are made at a time.
+        """Yield batches of such rows, some made at a time: one alone takes three times as long.
 
-        A step drives the code that makes them from the processor's cache, and one alone takes
-        three times as long. The next ones are made while threads compute the first step of these.
+        The next ones are made while threads compute the first step of these.
         """
         n_rows = VALUES_PER_GATHER // max(len(self.X.schema.fields), 1)
         n_rows = n_rows if self._pool is None else self._pool // 2  # half a pool is in memory
@@ -186,20 +179,11 @@ class ImpressionBatches:
         return -(-len(self) // self.batch_size)
 
     def share_among(self, n_ranks: int, *, rank: int) -> None:
-        """Give this process, ``rank`` of ``n_ranks``, its slice of each batch.
-
-        All processes must have the same impressions and random state. Each still draws the order,
-        and the ids to hide, of the whole batch; labels stay those of the whole batch.
-        """
+        """Give this process, ``rank`` of ``n_ranks``, its rows of each batch, but all labels."""
         self._rank, self._n_ranks = rank, n_ranks
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state of the order, at any time after the first shuffled batch.
-
-        The permutation is not kept: ``epoch``, the random state that drew it, draws it again.
-        ``latest`` is that state now, which draws the next one. ``n_batches`` are done; between two
-        epochs it is 0.
-        """
+        """Return the state of the order: ``epoch`` drew its permutation, ``latest`` draws next."""
         if self.shuffle is None or self._epoch is None:
             raise ValueError("impressions that stay in order have no place to go on from.")
         states = {"epoch": self._epoch, "latest": self.shuffle}
@@ -261,14 +245,9 @@ class ImpressionBatches:
 
 
 def order_in_pools(n_rows: int, *, pool: int, shuffle: np.random.RandomState) -> np.ndarray:
-    """Each row once, in an order that reads a file piece by piece: (n_rows,), int32 where they fit.
+    """Each row once, in an order that reads a file piece by piece: (n_rows,).
 
-    Blocks of consecutive rows are permuted, as many of them as hold about ``pool`` rows are taken
-    at a time, and their rows are permuted.
-
-    >>> order = order_in_pools(1000, pool=100, shuffle=np.random.RandomState(0))
-    >>> sorted(order.tolist()) == list(range(1000))
-    True
+    Blocks of consecutive rows are permuted, and then the rows of each ``pool`` of blocks.
     """
     size = int(np.clip(pool // BLOCKS_PER_POOL, 1, ROWS_PER_BLOCK))
     starts = shuffle.permutation(-(-n_rows // size)) * size
@@ -285,14 +264,7 @@ def order_in_pools(n_rows: int, *, pool: int, shuffle: np.random.RandomState) ->
 class ScoringBatches:
     """Batches of impressions in order, sized by their events, for prediction.
 
-    Candidates of one user that follow each other have the same histories: a run. Where the runs
-    are long, each batch holds its run's histories once.
-
-    >>> from sklearn_din.features import EncodedFeatures, Field, Schema
-    >>> schema = Schema((Field("price", "numeric"),))
-    >>> X = EncodedFeatures(schema, {"price": np.ones(5, dtype="float32")})
-    >>> [len(y) for batch, y in ScoringBatches(X)]
-    [5]
+    Of long runs of candidates of one user, each batch holds the histories once.
     """
 
     def __init__(self, X: EncodedFeatures) -> None:

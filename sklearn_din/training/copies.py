@@ -14,10 +14,9 @@ ROWS_PER_BLOCK = 65_536  # whose events are read at a time
 
 
 def find_originals(X: EncodedFeatures, y: np.ndarray) -> np.ndarray:
-    """Return for each row the number of the first row that it is a copy of, or its own: (n_rows,).
+    """Return the number of the first row that each is a copy of, or its own: (n_rows,).
 
-    Copies are equal in every feature, user, time and label. Rows that are equal in all but the
-    label are so by chance, with all that are equal to them: they are no copies.
+    Rows that are equal in all but the label are so by chance, with all equal to them: no copies.
     """
     blocks = [slice(at, at + ROWS_PER_BLOCK) for at in range(0, len(X), ROWS_PER_BLOCK)]
     hashes = np.concatenate([_hash_rows(X[block]) for block in blocks])

@@ -26,10 +26,9 @@ def next_seeds(net: DINNet) -> tuple[int, int]:
 
 
 def grow(net: DINNet, schema: Schema) -> DINNet:
-    """Return a net with a new network whose tables have rows for all ids of a schema.
+    """Return a net whose tables have rows for all ids of a schema, which may have more ids.
 
-    The schema is that of the network, or one with ids appended. By that alone no prediction
-    changes. New rows are drawn as those of a new network, their moments are zero.
+    No prediction changes. New rows are drawn as those of a new network, their moments are zero.
     """
     if not can_go_on(net):
         raise ValueError(
@@ -106,10 +105,7 @@ def _copy_records(net: DINNet, other: DINNet) -> None:
 
 
 def _grown_weights(old: DIN, new: DIN, *, seed: int) -> dict[str, Tensor]:
-    """Return the weights of ``old``, copied, as a state_dict of ``new``, which has more ids.
-
-    ``new`` gives the sizes; it needs no memory. New rows are drawn as those of a new network.
-    """
+    """Return copied weights of ``old`` as a state_dict of ``new``, whose new rows are drawn."""
     generator = torch.Generator().manual_seed(seed)
     weights = {name: weight.detach().clone() for name, weight in old.state_dict().items()}
     for width in new.embeddings.tables:

@@ -47,11 +47,9 @@ class NetworkEstimator(Protocol):
 
 
 class FitInputs(NamedTuple):
-    """Checked inputs of ``fit``.
+    """Checked inputs of ``fit``; ``y``, as the target encodes it, and ``weights`` are float32.
 
-    Plain arrays and frames have become numeric columns of X. ``y`` is as the target has encoded
-    it; ``y`` and ``weights`` are float32 of shape (n,), the weights with a mean of one, or None
-    where all are equal.
+    Plain arrays and frames have become numeric columns of X. Weights have a mean of one.
     """
 
     X: EncodedFeatures
@@ -72,10 +70,8 @@ def check_inputs(
 ) -> FitInputs:
     """Check the parameters and everything that ``fit``, or ``partial_fit``, was given.
 
-    scikit-learn's ``validate_data`` keeps ``n_features_in_`` and ``feature_names_in_`` of plain
-    arrays and frames on the estimator. In ``partial_fit`` of a fitted estimator X and y must be as
-    those of earlier calls, and X gets the newest schema: its own, or that of the classifier if X
-    was encoded before.
+    In ``partial_fit`` of a fitted estimator X and y must be as those of earlier calls; X gets the
+    newest schema: its own, or that of the classifier.
     """
     check_parameters(estimator)
     is_later = is_partial and hasattr(estimator, "net_")
@@ -332,11 +328,7 @@ def _has_several_labels(estimator: NetworkEstimator, y: Any) -> bool:
 
 
 def two_labels(labels: np.ndarray) -> np.ndarray:
-    """Return the two classes of ``fit`` in order; the larger one is the click.
-
-    >>> two_labels(np.array(["skip", "click", "skip"]))
-    array(['click', 'skip'], dtype='<U5')
-    """
+    """Return the two classes of ``fit`` in order; the larger one is the click."""
     classes = np.unique(labels)
     if len(classes) > 2:
         target = type_of_target(labels, input_name="y", raise_unknown=True)
@@ -413,8 +405,7 @@ def check_features(
 ) -> EncodedFeatures:
     """Return X as EncodedFeatures, checked against what the estimator was fitted on.
 
-    That is a schema, of which X may lack ids that were appended since it was encoded, and whether
-    it was EncodedFeatures (``is_encoded``) or a plain array or frame.
+    X may lack ids that were appended since.
     """
     name = type(estimator).__name__
     if not isinstance(X, EncodedFeatures):
@@ -479,10 +470,7 @@ def _check_callbacks(callbacks: Sequence[Any]) -> None:
 
 
 def device_for(device: str) -> str:
-    """Return the name of the torch device; "auto" is a GPU where there is one.
-
-    Raises where torch has no such device, or this machine has not.
-    """
+    """Return the name of the torch device, "auto" being a GPU if any; raise if not there."""
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -527,11 +515,7 @@ def _check_numeric_frame(X: pd.DataFrame | ArrayLike) -> None:
 
 
 def check_rows(values: ArrayLike, n_rows: int, *, name: str) -> np.ndarray:
-    """Return a 1-D array of finite numbers, one for each impression.
-
-    >>> check_rows([1, 2], 2, name="sample_weight")
-    array([1., 2.])
-    """
+    """Return a 1-D array of finite numbers, one for each impression."""
     numbers = np.asarray(check_array(values, ensure_2d=False, dtype=np.float64, input_name=name))
     if numbers.ndim != 1:
         raise ValueError(f"{name} must be 1D, got {numbers.ndim} dimensions.")
@@ -545,13 +529,7 @@ def check_weights(
     class_weight: Mapping[Hashable, float] | str | None,
     labels: np.ndarray,
 ) -> np.ndarray | None:
-    """Return the factor of each impression's loss, its class's included: (n,), float32.
-
-    The mean of those above zero is one. None where neither weight is given.
-
-    >>> check_weights([1, 1], {"click": 3}, np.array(["click", "skip"]))
-    array([1.5, 0.5], dtype=float32)
-    """
+    """Return the factor of each impression's loss, its class's included, or None if all are one."""
     weights = None
     if sample_weight is not None:
         weights = check_rows(sample_weight, len(labels), name="sample_weight")

@@ -6,7 +6,6 @@ import numpy as np
 
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.identities import ids_to_look_up
-from sklearn_din.features.level_columns import level_columns
 from sklearn_din.features.schema import FIRST_KNOWN_ID
 from sklearn_din.utils.keys import Keys
 from sklearn_din.utils.warnings import Finding
@@ -27,15 +26,13 @@ LEAST_VARIANCE = 0.2  # of a group's clicks: with less, scatter is no chi-square
 def find_label_means(X: EncodedFeatures, clicks: np.ndarray) -> Iterator[Finding]:
     """Yield a finding for each column of numbers that is a mean of the label over all rows.
 
-    The number of clicks of a group, such as a user or an item, scatters around what a column lets
-    expect of it. A price, or a rate of last month, leaves it as much scatter as coins have. A mean
-    that counts the rows themselves leaves it less: sums over groups of ``(clicks - expected)^2 /
-    variance`` are far below their number. A count of earlier rows does so too where each session
-    ends with a click, but differs from row to row; a mean has one value in each group.
+    Clicks of a group, such as a user, scatter around what an honest column lets expect of it as
+    coins do. A mean that counts the rows themselves leaves less: sums of ``(clicks - expected)^2 /
+    variance`` over groups are far below their number; and it has one value in each group, as
+    running counts have not.
     """
     rows = np.arange(0, len(X), -(-len(X) // CHECKED_ROWS)) if len(X) else np.arange(0)
-    own = level_columns(X.schema.names("numeric"))  # made of strictly earlier rows
-    names = [n for n in X.schema.names("numeric") if not X.schema[n].candidate and n not in own]
+    names = [name for name in X.schema.names("numeric") if not X.schema[name].candidate]
     names = [name for name in names if len(np.unique(X.columns[name][rows])) >= MIN_GROUPS]
     clicks = (clicks[rows] == 1).astype(np.float64)
     if not names or not 0 < clicks.mean() < 1:
@@ -62,15 +59,13 @@ def find_label_means(X: EncodedFeatures, clicks: np.ndarray) -> Iterator[Finding
                     "predicted.",
                     "Compute it from earlier rows only, with attach_aggregates, or leave it out: "
                     f"HistorySequenceEncoder(drop=[{name!r}]).",
+                    name,
                 )
                 break
 
 
 def number_keys(X: EncodedFeatures, rows: np.ndarray) -> dict[str, np.ndarray]:
-    """Return the users of some rows, each column of ids, and pairs of both, as codes from 0.
-
-    A missing or unknown one is -1.
-    """
+    """Return users, columns of ids, and pairs of both as codes from 0; -1: missing, unknown."""
     codes: dict[str, np.ndarray] = {}
     for name in X.schema.names("categorical"):
         ids = ids_to_look_up(X.columns[name][rows])

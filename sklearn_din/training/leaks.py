@@ -9,7 +9,6 @@ from sklearn.metrics import roc_auc_score
 
 from sklearn_din.features.encoded import EncodedFeatures, find_missing_numbers
 from sklearn_din.features.identities import ids_to_look_up
-from sklearn_din.features.level_columns import level_columns
 from sklearn_din.features.ragged import Ragged
 from sklearn_din.features.schema import FIRST_KNOWN_ID, Behaviour
 from sklearn_din.training.label_means import find_label_means
@@ -42,17 +41,13 @@ OF_COLUMNS = ("counts of the own row", "means of the label")  # said where nothi
 
 
 def warn_of_leaks(X: EncodedFeatures, clicks: np.ndarray) -> None:
-    """Warn where impressions hold what is known only after the click, or another row's past.
-
-    X : impressions; clicks : (n,), 1 for a click.
-    """
+    """Warn where impressions hold what is known only after the click, or another row's past."""
     columns = set[str]()
     found = map_in_parallel(lambda find: list(find(X, clicks)), [*CHECKS.values()])
     for finding in chain.from_iterable(found):
-        column = finding.verdict.partition(" ")[0]
-        if finding.name not in OF_COLUMNS or column not in columns:
+        if finding.name not in OF_COLUMNS or finding.column not in columns:
             warn_user(finding.message)
-        columns.add(column)
+        columns.add(finding.column)
 
 
 def _find_own_clicks(X: EncodedFeatures, clicks: np.ndarray) -> Iterator[Finding]:
@@ -81,6 +76,7 @@ def _find_labels(X: EncodedFeatures, clicks: np.ndarray) -> Iterator[Finding]:
                 "label, a mean of it that counts the row itself, or known only after the click.",
                 f"In that case drop the column, HistorySequenceEncoder(drop=[{name!r}]); "
                 "attach_aggregates computes means of earlier rows only.",
+                name,
             )
 
 
@@ -126,18 +122,10 @@ def _some_of_both(clicks: np.ndarray) -> np.ndarray:
 
 
 class RepeatShares(NamedTuple):
-    """Fractions of rows whose candidate is in their history.
+    """Fractions of rows, clicked and others, whose candidate is in their history.
 
-    ``clicked`` and ``others`` are fractions of the rows that were clicked and that were not;
-    ``events`` is how often the newest event of a clicked row's history is among the earlier ones.
-    Users who come back to items do so in both ways, so that the first and the third fraction are
-    about equal in a log that holds the past alone. They differ where most clicks are in their own
-    history.
-
-    >>> RepeatShares(clicked=0.98, others=0.06, events=0.24).is_leak
-    True
-    >>> RepeatShares(clicked=0.7, others=0.06, events=0.68).is_leak  # songs, played repeatedly
-    False
+    ``events`` is how often the newest event of a clicked row's history is among the earlier ones:
+    about as often as the candidate, for users who come back, in a log that holds the past alone.
     """
 
     clicked: float
@@ -210,9 +198,8 @@ def measure_repeats(
 def _find_first_clicks_of(X: EncodedFeatures, name: str, clicks: np.ndarray) -> Finding | None:
     """Check whether it tells the labels that the candidate had been clicked by anybody before.
 
-    That clicked candidates had been clicked more often may be their popularity: of m clicks in a
-    candidate's life, another row lies behind the first one with a chance of m / (m + 1). What falls
-    short of that is as telling as clicks that are nobody's second one.
+    Popularity explains some of it: of m clicks in a candidate's life, another row lies behind the
+    first one with a chance of m / (m + 1).
     """
     ids, is_click = X.columns[name], clicks == 1
     rows = np.flatnonzero((ids >= FIRST_KNOWN_ID) & (is_click | (clicks == 0)))
@@ -253,14 +240,12 @@ def _find_first_clicks_of(X: EncodedFeatures, name: str, clicks: np.ndarray) -> 
 
 
 def _single_aucs(X: EncodedFeatures, is_click: np.ndarray) -> dict[str, float]:
-    """Return the AUC of each column alone, in its better direction.
+    """Return the AUC of each column alone, in its better direction; of ids, by rates of other rows.
 
-    That of ids is of their click rates in other rows. Candidates are left out: what is clicked more
-    is what they are for. That a number is missing counts as the number's. So does the AUC of the
-    rows that have a value, since a label that is missing here and there is no less one.
+    Candidates are left out: what is clicked more is what they are for. The AUC of rows that have a
+    value counts too, and that a number is missing counts as the number's.
     """
     candidates = {name for behaviour in X.schema.behaviours for name in behaviour.candidates}
-    candidates |= level_columns(X.schema.names("numeric"))  # made of strictly earlier rows
     half = np.random.RandomState(0).random_sample(len(X)) < 0.5
     if len(X) < LABEL_ROWS or is_click[half].all() or not is_click[half].any():
         return {}
@@ -288,10 +273,7 @@ def _single_aucs(X: EncodedFeatures, is_click: np.ndarray) -> dict[str, float]:
 
 
 def _splits_labels(X: EncodedFeatures, name: str, is_click: np.ndarray) -> bool:
-    """Return whether most rows of either label hold numbers that only rows of that label hold.
-
-    A mean of the label over few rows does. A number of fewer than fifty rows may do so by chance.
-    """
+    """Return whether most rows of either label hold numbers that only such rows hold."""
     if X.schema[name].has_ids:
         return False
     _, number = np.unique(X.columns[name], return_inverse=True)

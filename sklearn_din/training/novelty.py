@@ -29,13 +29,9 @@ ALWAYS = -NEVER  # a moment
 class Novelty:
     """When each id came up, and from which rows training hides those that came up lately.
 
-    An item that comes up after training has the unknown id, as a candidate and in histories.
-    Without preparation, the network meets that id for the first time when it is used. So training
-    shows most rows as a model would see them that was fitted some time before.
-
-    Time is counted in rows: the moment of a row is the number of rows before its time. A row at
-    moment t is shown as to a model of the rows before t - d, with d drawn evenly from 0 to
-    ``reach``: at most so many rows lie between training and use.
+    An item that comes up after training has the unknown id, which the network would meet for the
+    first time. So training shows a row at moment t, the number of rows before it, as to a model of
+    the rows before t - d, with d drawn evenly from 0 to ``reach``.
     """
 
     shares: Mapping[str, float]  # of late rows whose id no earlier row has, by candidate column
@@ -67,11 +63,7 @@ class Novelty:
         return replace(self, first_seen=first_seen, n_rows=self.n_rows + len(X)), moments
 
     def draw_cutoffs(self, moments: np.ndarray, random: np.random.RandomState) -> np.ndarray:
-        """Draw for each row the time up to which ids are known: (n_rows,).
-
-        Infinity, so that nothing is hidden, for early rows and for those that are shown as they
-        are.
-        """
+        """Draw the time up to which each row's ids are known: (n_rows,), infinity hides nothing."""
         ahead, chance = random.random_sample((2, len(moments)))
         is_hidden = (chance < HIDING_RATE) & (moments >= self.start)
         return np.where(is_hidden, moments - ahead * self.reach, np.inf)
@@ -79,8 +71,7 @@ class Novelty:
     def hide(self, X: EncodedFeatures, until: np.ndarray) -> EncodedFeatures:
         """Hide the ids that came up from a moment on, ``until``: (n_rows,).
 
-        An id i becomes -i: unknown where it is looked up, and equal to itself. Numbers that are
-        looked up by a hidden candidate become 0, as those of an unknown one are.
+        An id i becomes -i, which equals itself alone; numbers looked up by a hidden candidate 0.
         """
         columns, hidden, behaviours = dict(X.columns), {}, {}
         first = {
@@ -133,10 +124,7 @@ class ShownRows:
     until: np.ndarray | None = None  # when each row's model has learnt; None: drawn each time
 
     def hold_out(self, *, are_last: bool) -> ShownRows:
-        """Return the rows as shown in validation, the same each time.
-
-        The network learns until the first one of the last rows. For others a moment is drawn.
-        """
+        """Return the rows as shown in validation, the same each time."""
         until = np.full(len(self.moments), self.moments.min(), dtype=float)
         if not are_last:
             until = self.novelty.draw_cutoffs(self.moments, np.random.RandomState(0))
@@ -166,16 +154,12 @@ class ShownRows:
 def measure_novelty(X: EncodedFeatures, *, share: float) -> tuple[Novelty, np.ndarray]:
     """Find out when each id came up, and how many candidates of late rows are new.
 
-    The newer half of the rows is cut by time into blocks, each with this share of the rows, of
-    which the last one is that of ``validation="last"``. An id is new where it would be unknown to
-    an encoder fitted on the rows before its block. Several blocks, because one may lie between two
-    arrivals of new items: with new items at midnight, the last tenth of a week is an evening.
-
-    Returned with it are the moments of the rows. There are no shares where the rows' times do not
-    tell earlier from later, and nothing is hidden where all shares are below LEAST_SHARE.
-
-    Columns that no behaviour holds are left alone: an hour or a weekday may be new in late rows,
-    and comes back tomorrow.
+    The newer half of the rows is cut by time into blocks, the last one that of
+    ``validation="last"``; several, because one may lie between two arrivals. An id is new where an
+    encoder fitted on the rows before its block would not know it. Returned too are the moments of
+    the rows. Nothing is hidden where all shares are below LEAST_SHARE, or times do not tell earlier
+    from later; nor in columns that no behaviour holds: an hour may be new in late rows, and comes
+    back tomorrow.
     """
     names = candidate_columns(X.schema)
     if not names or X.times is None or not can_order(X.times):
@@ -207,13 +191,10 @@ def measure_novelty(X: EncodedFeatures, *, share: float) -> tuple[Novelty, np.nd
 
 
 def _end_of_beginning(moments: np.ndarray, chances: np.ndarray, *, n_rows: int) -> int:
-    """Return the moment from which on ids are new because they come up, not because the log begins.
+    """Return the moment from which on ids are new because they come up.
 
-    That is the first tenth of the rows whose candidates are not hidden much more often than those
-    of the newer half; in a log that begins with old items it comes late.
-
-    moments : of some rows
-    chances : how likely the candidate of each of them is hidden
+    That is the first tenth of the rows whose candidates are not hidden much more often, by their
+    ``chances``, than those of the newer half.
     """
     tenths = moments.astype(np.int64) * N_TENTHS // n_rows
     sizes = np.maximum(np.bincount(tenths, minlength=N_TENTHS), 1)
@@ -240,10 +221,7 @@ def moments_of(X: EncodedFeatures) -> np.ndarray:
 def _first_moments(
     X: EncodedFeatures, moments: np.ndarray, before: Mapping[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
-    """Return by vocabulary the moment of the first row that has each id.
-
-    ``before`` are those of earlier rows; padding and the unknown id have always been there.
-    """
+    """Return by vocabulary the moment of the first row, also ``before``, that has each id."""
     first_seen = {name: first.copy() for name, first in before.items()}
     for begin in range(0, len(X), COUNTED_ROWS):
         block = slice(begin, begin + COUNTED_ROWS)

@@ -14,15 +14,9 @@ COUNTED_ROWS = 1 << 16  # impressions whose ids are counted at a time, to bound 
 
 
 def count_ids(X: EncodedFeatures, rows: np.ndarray | None = None) -> dict[str, np.ndarray]:
-    """Count ids per vocabulary, over all its fields: (n_ids,) each, float64.
+    """Count ids per vocabulary, over all its fields and ``rows``: (n_ids,) each, float64.
 
-    An event counts once for every impression whose history holds it. ``rows`` are those that count;
-    None: all.
-
-    >>> from sklearn_din.features import EncodedFeatures, Field, Schema
-    >>> schema = Schema((Field("item", "categorical", "item", 5),))
-    >>> count_ids(EncodedFeatures(schema, {"item": np.array([3, 2, 3], "int32")}))
-    {'item': array([0., 0., 1., 2., 0.])}
+    An event counts once for every impression whose history holds it.
     """
     counts = {name: np.zeros(n_ids) for name, n_ids in X.schema.vocabulary_sizes.items()}
     for first in range(0, len(X) if rows is None else len(rows), COUNTED_ROWS):
@@ -55,10 +49,7 @@ def ids_of_rows(X: EncodedFeatures) -> Iterator[tuple[str, np.ndarray, np.ndarra
 def embedding_decay(
     occurrences: Mapping[str, np.ndarray], strength: float
 ) -> dict[str, np.ndarray]:
-    """Factors of the mini-batch aware L2: ``strength / n_j`` for each id j, float32.
-
-    n_j is how often the id occurs in the training impressions.
-    """
+    """Factors of the L2: ``strength / n_j`` for an id j that occurs n_j times, float32."""
     return {
         name: (strength / np.maximum(count, 1)).astype(np.float32)
         for name, count in occurrences.items()
@@ -68,12 +59,8 @@ def embedding_decay(
 def scale_of_prior(n_other: int, n_clicks: int) -> float:
     """Return the factor of the L2's strength where clicks, or their absence, are rare.
 
-    It is ``1 / (4 p (1 - p))``: a row whose click has the probability p bends the loss by
-    ``p (1 - p)``, a quarter at balanced clicks, and the prior is to the loss as it is there. One
-    row of each kind is added, so that rows of one kind have a factor too.
-
-    >>> scale_of_prior(499, 499), round(scale_of_prior(97_999, 1_999), 2)
-    (1.0, 12.76)
+    It is ``1 / (4 p (1 - p))``: a row of probability p bends the loss by ``p (1 - p)``, a quarter
+    at balanced clicks. One row of each kind is added.
     """
     share = (n_clicks + 1) / (n_clicks + n_other + 2)
     return 0.25 / (share * (1.0 - share))
@@ -87,8 +74,7 @@ def count_occurrences(X: EncodedFeatures, rows: np.ndarray | None = None) -> dic
 def position_shares(positions: np.ndarray, kinds: np.ndarray) -> tuple[float, ...]:
     """Return the fraction of rows at each position; of clicks, half counts what all others do.
 
-    The mean favour of clicks lies above that of all rows: between that of clicks and that of
-    other rows is the favour whose probability is, to second order, the mean of all positions'.
+    The favour whose probability is that of all positions lies between the means of both kinds.
     """
     positions, known = np.minimum(positions, MOST_POSITIONS), positions > 0
     counts = [

@@ -93,10 +93,7 @@ class RowwiseAdam(torch.optim.Optimizer):
                 parameter.grad = torch.zeros_like(parameter.grad)
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Update every parameter that has a gradient; return what the closure returns.
-
-        The closure, which computes the gradients, is called once, before anything is updated.
-        """
+        """Update every parameter that has a gradient; return what the closure returns."""
         update = type(self)._update
         if self.has_hooks:
             update = self.profile_hook_step(update)
@@ -245,14 +242,9 @@ def _typical_square(
 ) -> Tensor:
     """Second moment of the vocabulary that each row belongs to: one number per row of the batch.
 
-    For each vocabulary, ``total`` is the moving average over batches of its rows' mean square,
-    zero where a batch has none of its rows, and ``share`` that of 1 and 0 for batches that have
-    some and none. ``total / share`` is thus the average over the batches that have some.
-
-    latest : (n_rows,), mean square of each row's gradient in this batch
-    rows : (n_rows,), ascending
-    starts : (n_vocabularies,), first row of each vocabulary in the table
-    typical : (n_rows,)
+    ``total`` is the moving average over batches of its rows' mean square, zero where a batch has
+    none of its rows, ``share`` that of 1 and 0; their ratio is the average over batches that have
+    some.
     """
     first = torch.searchsorted(rows, starts)
     counts = F.pad(first, (0, 1), value=len(rows)).diff()

@@ -6,7 +6,6 @@ import numpy as np
 from scipy.stats import rankdata
 
 from sklearn_din.features.encoded import EncodedFeatures, find_missing_numbers
-from sklearn_din.features.level_columns import level_columns
 from sklearn_din.features.schema import FIRST_KNOWN_ID
 from sklearn_din.training.label_means import number_keys
 from sklearn_din.utils.spans import pairs_in_turn
@@ -25,10 +24,8 @@ LITTLE = 0.4  # of that, with the label before; of a price or a score all of it
 def find_own_counts(X: EncodedFeatures, clicks: np.ndarray) -> Iterator[Finding]:
     """Yield a finding for each column that counts the row's own label among earlier ones.
 
-    Since the row before of the same user, item or pair of them, such a column changes with the
-    row's own label, and has nothing to do with the label before. A count of earlier rows changes
-    with the label before; a score or a price, which is high where the row is clicked, falls after a
-    row that was.
+    Since the row before of the same user, item or pair, it changes with the row's own label and not
+    with the label before; an honest count does the reverse, a score or a price falls after a click.
     """
     if X.times is None or len(X) <= MIN_PAIRS:
         return
@@ -42,9 +39,8 @@ def find_own_counts(X: EncodedFeatures, clicks: np.ndarray) -> Iterator[Finding]
         counts = [n for is_one in (own, before) for n in (is_one.sum(), (~is_one).sum())]
         if len(later) >= MIN_PAIRS and min(counts) >= MIN_LABELS:
             pairs.append((what, rows[earlier], rows[later], own, before))
-    made_before = level_columns(X.schema.names("numeric"))
     for name in X.schema.names("numeric", "categorical"):
-        if name in made_before or X.schema[name].candidate:
+        if X.schema[name].candidate:
             continue
         for what, earlier, later, own, before in pairs:
             aucs = _aucs_of_change(X, name, earlier, later, own, before)
@@ -91,4 +87,5 @@ def _describe(name: str, what: str, own: float, before: float) -> Finding:
         "a running count or mean that includes the row itself.",
         "Count strictly earlier rows: attach_aggregates does, and in pandas a shift() before "
         f"cumsum() or expanding(); or leave it out: HistorySequenceEncoder(drop=[{name!r}]).",
+        name,
     )

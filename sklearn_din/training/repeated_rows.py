@@ -18,10 +18,7 @@ AGREE = 0.8  # correlation of labels; of one user's verdicts on one item at two 
 
 
 def find_repeated_rows(X: EncodedFeatures, clicks: np.ndarray) -> Iterator[Finding]:
-    """Yield a finding where rows repeat a row of the same user and item from moments before.
-
-    Their labels must agree: whoever is shown an item again decides again.
-    """
+    """Yield a finding where rows repeat, label and all, one of the same user and item before."""
     names = {name for behaviour in X.schema.behaviours for name in behaviour.candidates}
     single = [name for name in X.schema.names("categorical") if name in names]
     if X.users is None or X.times is None or not single:

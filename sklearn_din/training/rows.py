@@ -13,6 +13,7 @@ from skorch import NeuralNet
 
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.neighbours.tables import NeighbourTables, choose_order, learn_neighbours
+from sklearn_din.network.number_bins import find_ranges
 from sklearn_din.training.aged_levels import age_levels
 from sklearn_din.training.alone import Alone, Given
 from sklearn_din.training.batches import ImpressionBatches, choose_batch_size
@@ -106,6 +107,7 @@ def train_further(
         grown = grow(net, X.schema)
         net.module_, net.optimizer_ = grown.module_, grown.optimizer_
         net.module__schema = X.schema
+    net.module_.widen(find_ranges(X, net.module_.options["ranges"]))
     least = net.batch_size_ if isinstance(net.batch_size, str) else 0
     net.batch_size_ = max(choose_batch_size(net.batch_size, len(X)), least)
     net.novelty_, moments = net.novelty_.extend(X)

@@ -25,10 +25,7 @@ def note_better_rate(
     train: np.ndarray | None,
     valid: np.ndarray | None,
 ) -> None:
-    """Log where the rate of the item, or of the user, ranks later rows better than the network.
-
-    train, valid : row numbers; None where no row is held out
-    """
+    """Log where the rate of the item, or of the user, ranks later rows better than the network."""
     check = best_check(net.checks_)
     has_levels = bool(find_levels(X.schema.names("numeric")))
     if X.times is None or type(net.target) is not Click or check is None or has_levels:

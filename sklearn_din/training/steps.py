@@ -23,10 +23,8 @@ def compute_by_parts(
 ) -> dict[str, Tensor]:
     """Return loss and logits of a batch; in training, give its gradients to the parameters.
 
-    Where torch computes many events on a CPU, it does so part by part, and their sum is the
-    batch's. Memory follows the part, so histories of thousands of events fit, and small blocks
-    stay with the process: with 10,000 events per history a step takes a third of the time
-    (benchmarks/README.md).
+    Torch computes many events on a CPU part by part: memory follows the part, and with 10,000
+    events per history a step takes a third of the time (benchmarks/README.md).
     """
     whole, y = batch
     own = whole.own_rows(y)
@@ -76,11 +74,7 @@ def _native_loss(net: NeuralNet, rows: Batch) -> str:
 
 
 def name_gradients(net: NeuralNet) -> Iterator[tuple[str, Tensor]]:
-    """Return parameters for callbacks, with the touched rows of a table instead of the table.
-
-    Their gradient is the sparse gradient's own memory, each row once: what a callback does
-    to it (clipping) reaches the optimizer.
-    """
+    """Return parameters for callbacks, of a table the touched rows, by the gradient's memory."""
     for name, parameter in net.get_all_learnable_params():
         if parameter.grad is not None and parameter.grad.is_sparse:
             rows = parameter.grad._values()
@@ -90,10 +84,9 @@ def name_gradients(net: NeuralNet) -> Iterator[tuple[str, Tensor]]:
 
 
 class Losses:
-    """Losses of the batches of a training, which are checked: all have to be finite.
+    """Losses of batches, all of which must be finite: checked before the step changes a weight.
 
-    On a CPU each is checked before its step changes a weight. On a GPU, ``STEPS_PER_READ`` are
-    read at once, and all of them before any result is kept.
+    On a GPU, ``STEPS_PER_READ`` are read at once, and all of them before any result is kept.
     """
 
     def __init__(self, net: NeuralNet) -> None:

@@ -46,10 +46,7 @@ def summarize(classifier: Any) -> str:
 
 
 def neighbours_text(schema: Schema, neighbours: str | None, tables: NeighbourTables) -> str:
-    """Return for which candidates a network has item neighbours, or why none; "" without history.
-
-    schema : of the network, with its numbers; neighbours : the parameter.
-    """
+    """Return for which candidates a network has item neighbours, or why none."""
     if not schema.behaviours:
         return ""
     if tables.pairs:
@@ -72,10 +69,7 @@ def _column(field: Field, module: DIN) -> tuple[str, ...]:
 
 
 def learnt_parts(module: DIN) -> list[tuple[str, str, int]]:
-    """Return title, layers and number of parameters of embedding tables, units and the MLP.
-
-    Every parameter of the network belongs to exactly one part.
-    """
+    """Return title, layers and number of parameters of all parts of a network."""
     embeddings = module.embeddings
     parts = []
     for name, n_ids in embeddings.sizes.items():
@@ -94,14 +88,7 @@ def learnt_parts(module: DIN) -> list[tuple[str, str, int]]:
 
 
 def layers_text(part: nn.Module) -> str:
-    """Return widths and activation of the linear layers, from the input to the output.
-
-    Layers that do not continue those before them stand behind a comma.
-
-    >>> from sklearn_din.network.layers import MLP
-    >>> layers_text(MLP(4, (8, 2), activation="dice"))
-    '4 -> 8 -> 2 (Dice)'
-    """
+    """Return widths and activation of linear layers; those that do not continue, behind a comma."""
     linear = [layer for layer in part.modules() if isinstance(layer, nn.Linear)]
     text, width = "", 0
     for layer in linear:

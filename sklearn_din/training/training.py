@@ -23,7 +23,7 @@ from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.schema import UNKNOWN_ID, Schema
 from sklearn_din.native.logits import NativeSteps, advise_to_compile
 from sklearn_din.network.batch import Batch
-from sklearn_din.network.number_bins import choose_bins
+from sklearn_din.network.number_bins import choose_bins, find_ranges
 from sklearn_din.training.alone import Alone
 from sklearn_din.training.batches import ImpressionBatches
 from sklearn_din.training.newest_rows import learn_newest_rows
@@ -145,6 +145,7 @@ class Training:
         """Give the net a new network, optimizer and history."""
         net, train = self.net, self.train
         net.module__schema = schema
+        net.module__ranges = find_ranges(train.X)
         net.module__bins = choose_bins(train.X, train.y, train.rows, net.neighbours_.names)
         net.module__position_shares, positions = (), train.X.positions
         if positions is not None:

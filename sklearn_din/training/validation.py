@@ -18,7 +18,7 @@ MOST_PARTS = 8  # chunks of the pass over validation rows; weights are averaged 
 ROWS_PER_PART = 32  # minimum per chunk
 FEW_ROWS = 3_000
 FEW_LABELS = 300  # of the rarer kind
-LEAST_ROWS = 100  # fewer rows do not make folds
+LEAST_ROWS = 10  # fewer rows do not make folds
 Groups = ArrayLike | Keys
 SplitRows = tuple[np.ndarray, np.ndarray]  # row numbers to train on, row numbers to validate on
 
@@ -35,14 +35,7 @@ def are_few(net: NeuralNet, y: np.ndarray) -> bool:
 
 
 def choose_validation(how: str, times: np.ndarray | None) -> str:
-    """Return the kind of validation rows, resolving "auto".
-
-    Times that do not say which rows are the last ones are an error where "last" was asked for, and
-    a warning here: nobody asked.
-
-    >>> choose_validation("auto", None), choose_validation("auto", np.array([1, 2]))
-    ('random', 'last')
-    """
+    """Resolve validation="auto", which warns of times for which "last" raises."""
     if how != "auto":
         return how
     if times is None:
@@ -69,13 +62,8 @@ def split_rows(
 ) -> SplitRows:
     """Return the numbers of training rows and of validation rows.
 
-    "random" keeps the fraction of clicks in both parts, if there are enough, and copies of a row
-    with the original whose number ``originals`` has for each row; "last" takes the rows
-    from that time on for which their number is nearest to the fraction, without times the last
-    rows in the given order; "groups" takes all rows of some groups.
-
-    >>> split_rows(np.zeros(5), None, how="last", fraction=0.2, seeds=np.random.RandomState(0))
-    (array([0, 1, 2, 3], dtype=int32), array([4], dtype=int32))
+    "random" keeps the fraction of clicks in both parts, and copies of a row with the one of
+    ``originals``; "last" cuts by time, or in the given order; "groups" takes all rows of some.
     """
     if how == "groups":
         return _whole_groups(y, groups, fraction=fraction, seeds=seeds)
@@ -125,13 +113,7 @@ def number_groups(groups: Groups | None, n_rows: int) -> np.ndarray:
 
 
 def rows_from_a_time_on(times: np.ndarray, *, n_wanted: int) -> SplitRows:
-    """Row numbers before a time, and from it on: equal times are never parted.
-
-    The time is the one from which on the number of rows is nearest to ``n_wanted``.
-
-    >>> rows_from_a_time_on(np.array([3, 1, 2, 3]), n_wanted=1)
-    (array([1, 2], dtype=int32), array([0, 3], dtype=int32))
-    """
+    """Row numbers before a time, and some ``n_wanted`` from it on; equal times stay together."""
     trouble = _no_order(times)
     if trouble:
         raise ValueError(f"validation='last' needs {trouble}")
@@ -141,12 +123,7 @@ def rows_from_a_time_on(times: np.ndarray, *, n_wanted: int) -> SplitRows:
 
 
 def cut_in_time(rows: np.ndarray, times: np.ndarray | None) -> list[np.ndarray]:
-    """Divide rows into up to eight chunks in order of time; none if two would be too small.
-
-    >>> rows = np.arange(64)
-    >>> [part[[0, -1]].tolist() for part in cut_in_time(rows, times=-rows)]
-    [[63, 32], [31, 0]]
-    """
+    """Divide rows into up to eight chunks in order of time; none if two would be too small."""
     n_parts = min(len(rows) // ROWS_PER_PART, MOST_PARTS)
     if n_parts < 2:
         return []
@@ -156,11 +133,7 @@ def cut_in_time(rows: np.ndarray, times: np.ndarray | None) -> list[np.ndarray]:
 
 
 def row_numbers(chosen: np.ndarray | int) -> np.ndarray:
-    """Numbers of the rows that a mask marks, or of the first n rows: four bytes each if they fit.
-
-    >>> row_numbers(np.array([True, False, True])), row_numbers(2)
-    (array([0, 2], dtype=int32), array([0, 1], dtype=int32))
-    """
+    """Numbers of the rows that a mask marks, or of the first n rows: int32 if they fit."""
     if isinstance(chosen, int):
         return np.arange(chosen, dtype=row_dtype(chosen))
     return np.flatnonzero(chosen).astype(row_dtype(len(chosen)))
@@ -168,8 +141,6 @@ def row_numbers(chosen: np.ndarray | int) -> np.ndarray:
 
 def late_times(times: np.ndarray, *, n_wanted: int, n_times: int = 1) -> np.ndarray:
     """Times from which on about ``n_wanted``, twice, three times as many rows are left.
-
-    In ascending order, each once, none of them the first time of all; at least two times differ.
 
     >>> late_times(np.array([4, 1, 2, 3]), n_wanted=1, n_times=2)
     array([3, 4])

@@ -30,11 +30,10 @@ MIN_OFF_USERS = 8
 
 
 def find_wrong_rows(X: EncodedFeatures) -> Finding | None:
-    """Check that histories grow along each user's rows.
+    """Check that histories grow along each user's rows, with new events last.
 
-    Of two rows of one user at different times, both with events, the newest event of the earlier
-    one stands in the later one, unless that is full, and the later one is no proper beginning of
-    the earlier one. New events come last.
+    The newest event of the earlier row stands in the later one, unless that is full, and the later
+    one is no proper beginning of the earlier one.
     """
     earlier, later = _pairs_of_rows(X)
     for behaviour in X.schema.behaviours:
@@ -86,10 +85,7 @@ def _judge_pairs(
 
 
 def find_wrong_end(X: EncodedFeatures, is_click: np.ndarray) -> Finding | None:
-    """Check that clicks enter full histories, if they enter those that are not full.
-
-    Lists of another log, or that stand still, hold no clicks of these rows.
-    """
+    """Check that clicks enter full histories, if they enter those that are not full."""
     earlier, later = _pairs_of_rows(X)
     earlier, later = (rows[is_click[earlier]] for rows in (earlier, later))
     for behaviour in X.schema.behaviours:

@@ -14,16 +14,7 @@ class MixedKindsError(ValueError):
 
 
 def arrow_of_values(values: np.ndarray) -> pa.Array:
-    """Return values of one kind as an Arrow array; missing ones are null.
-
-    Raises
-    ------
-    MixedKindsError
-        Where they are of several kinds, or of one that Arrow does not have.
-
-    >>> arrow_of_values(np.array(["hat", None], dtype=object)).null_count
-    1
-    """
+    """Return values as an Arrow array, missing ones null; MixedKindsError of several kinds."""
     types = set(map(type, values)) if values.dtype == object else set()
     # Arrow (pyarrow 26) crashes, it does not raise, on numpy's times followed by numpy's numbers.
     if types & _NUMPY_TIMES and len(types - {type(None)}) > 1:
@@ -60,11 +51,7 @@ def is_list(kind: pa.DataType) -> bool:
 
 
 def arrow_of_column(column: pd.Series) -> pa.Array:
-    """Return a column as one Arrow array of plain values: no dictionary, 64-bit offsets of text.
-
-    >>> str(arrow_of_column(pd.Series(["hat", None], dtype="category")).type)
-    'large_string'
-    """
+    """Return a column as one Arrow array of plain values: no dictionary, 64-bit offsets of text."""
     values = column.array if isinstance(column.dtype, pd.ArrowDtype) else column
     array = pa.array(values, from_pandas=True)
     if isinstance(array, pa.ChunkedArray):
@@ -75,13 +62,7 @@ def arrow_of_column(column: pd.Series) -> pa.Array:
 
 
 def plain_type(kind: pa.DataType) -> pa.DataType:
-    """Return the type of the values, whether stored once (a dictionary) or in each row.
-
-    Numbers of 16 bits get 32: pandas has no index of float16, DuckDB and Arrow cannot sort them.
-
-    >>> plain_type(pa.list_(pa.dictionary(pa.int32(), pa.large_string())))
-    ListType(list<element: string>)
-    """
+    """Return the type of values, also of a dictionary; numbers of 16 bits get 32, to be sorted."""
     if pa.types.is_dictionary(kind):
         return plain_type(kind.value_type)
     if pa.types.is_large_string(kind) or pa.types.is_string_view(kind):

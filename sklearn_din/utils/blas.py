@@ -25,12 +25,10 @@ if hasattr(os, "register_at_fork"):
 
 @contextmanager
 def one_thread_of_blas() -> Iterator[None]:
-    """Let BLAS compute with one thread within the block, and with as many as before afterwards.
+    """Let BLAS compute with one thread within the block.
 
-    OpenBLAS's threads wait for each other by spinning: beside two busy loops on two processors, the
-    inverses of item neighbours take up to ten times the processor's time with two threads
-    (``python -m benchmarks.speed busy``). Their number is that of the process: threads take turns,
-    and those that one starts within its block compute under its limit.
+    OpenBLAS's threads wait by spinning: beside two busy loops on two processors, the inverses of
+    item neighbours take up to ten times as long with two (``python -m benchmarks.speed busy``).
     """
     with _turn, _libraries().limit(limits=1, user_api="blas"):
         yield

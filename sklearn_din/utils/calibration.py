@@ -6,11 +6,7 @@ BINS = 10  # of as many rows each
 
 
 def calibration_bins(y: np.ndarray, probability: np.ndarray) -> list[dict[str, float]]:
-    """Return mean probability and rate of clicks of bins of rows, by probability; NaN is none.
-
-    >>> calibration_bins(np.array([0, 1]), np.array([0.2, 0.7]))
-    [{'predicted': 0.2, 'observed': 0.0}, {'predicted': 0.7, 'observed': 1.0}]
-    """
+    """Return mean probability and rate of clicks of bins of rows, by probability; NaN is none."""
     in_order = np.argsort(probability)[: np.isfinite(probability).sum()]
     return [
         {"predicted": float(probability[rows].mean()), "observed": float(y[rows].mean())}

@@ -21,11 +21,8 @@ METHODS = (
 class EstimatorState:
     """Mixin: text and arrays for pickle, joblib and skops, and shallow copies that may learn.
 
-    An estimator says in ``_get_fitted`` what it learnt, and in ``_restore_fitted`` how it comes
-    back, checked. Parameters, metadata requests and attributes that a user added are kept here.
-
-    What was learnt is never written to: ``partial_fit`` puts something new in its place. So a
-    shallow copy may learn further, and the estimator that it was copied from stays as it is.
+    ``_get_fitted`` says what was learnt, ``_restore_fitted`` brings it back, checked. What was
+    learnt is never written to: ``partial_fit`` puts something new in its place.
     """
 
     def __copy__(self) -> Self:
@@ -140,13 +137,15 @@ def check_array(
     what: str,
     least: float = -np.inf,
     most: float = np.inf,
+    missing: str = "refused",
 ) -> np.ndarray:
-    """Return an array of this dtype and shape with finite numbers between two ends, else raise."""
+    """Return an array of this dtype and shape with finite numbers in a range, else raise."""
     if type(array) is not np.ndarray or array.dtype != np.dtype(dtype) or array.shape != shape:
         raise ValueError(f"{what} must be {np.dtype(dtype).name} of shape {shape}.")
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
+    present = array[~np.isnan(array)] if missing == "allowed" else array
+    if array.dtype.kind == "f" and not np.isfinite(present).all():
         raise ValueError(f"{what} must be finite.")
-    if array.size and not (array.min() >= least and array.max() <= most):
+    if present.size and not (present.min() >= least and present.max() <= most):
         raise ValueError(f"{what} must lie between {least} and {most}.")
     return array
 

@@ -15,18 +15,10 @@ ColumnValues = np.ndarray | ExtensionArray
 
 
 class CallerFrame(Generic[IntoDataFrameT]):
-    """A caller's frame, read as a pandas frame and answered in its own kind.
+    """A caller's frame, read as ``pandas`` and answered in its own kind.
 
-    What is computed reads ``pandas``. What is returned is made of the caller's own columns,
-    which are never converted there and back, so every dtype stays as it was. An Arrow stream is
-    read to its end, and answered with a table; what is no frame, or a lazy one, is a TypeError.
-
-    >>> table = pa.table({"item": ["hat", "tie"]})
-    >>> shown = CallerFrame(table, name="impressions")
-    >>> shown.pandas["item"].tolist()
-    ['hat', 'tie']
-    >>> shown.with_columns({"n": np.array([1, 2])}).to_pydict()
-    {'item': ['hat', 'tie'], 'n': [1, 2]}
+    What is returned is made of the caller's own columns, never converted there and back. What is no
+    frame, or a lazy one, is a TypeError.
     """
 
     def __init__(self, frame: IntoDataFrameT, *, name: str) -> None:
@@ -37,8 +29,8 @@ class CallerFrame(Generic[IntoDataFrameT]):
         if eager is None:
             raise TypeError(
                 f"{name} must be a pandas, polars or Arrow frame, got {type(frame).__name__}. "
-                "Wrap an array or a dict in pd.DataFrame(...); a Hugging Face dataset has "
-                ".to_pandas()."
+                "What takes frames stands before the encoder in a Pipeline; wrap an array or a "
+                "dict in pd.DataFrame(...); a Hugging Face dataset has .to_pandas()."
             )
         self._eager = eager
         self.native = eager.to_native()
@@ -88,11 +80,10 @@ class CallerFrame(Generic[IntoDataFrameT]):
         first: Mapping[str, ColumnValues] | None = None,
         types: Mapping[str, pa.DataType] | None = None,
     ) -> IntoDataFrameT:
-        """Return the caller's frame with more columns: missing numbers are null outside pandas.
+        """Return the caller's frame with more columns, those of ``first`` in front.
 
-        ``new`` comes last and ``first`` before those of the frame. History columns become lists
-        outside pandas, of values of the Arrow type in ``types``; without one the values say it,
-        which they cannot where every list is empty.
+        History columns become lists outside pandas, of values of the Arrow type in ``types``, which
+        empty lists do not tell.
         """
         first, types = first or {}, types or {}
         if isinstance(self.native, pd.DataFrame):
@@ -142,13 +133,7 @@ class CallerFrame(Generic[IntoDataFrameT]):
 
 
 def pandas_frame(X: object, *, name: str = "X") -> pd.DataFrame | None:
-    """Return a pandas frame of a pandas, polars or Arrow frame; None for anything else.
-
-    >>> pandas_frame(pa.table({"item": [7]})).dtypes
-    item    int64[pyarrow]
-    dtype: object
-    >>> pandas_frame(np.zeros((2, 2)))
-    """
+    """Return a pandas frame of a pandas, polars or Arrow frame; None for anything else."""
     if isinstance(X, pd.DataFrame):
         return X
     eager = _eager(X, name)

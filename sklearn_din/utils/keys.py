@@ -46,11 +46,7 @@ class Keys:
 
     @classmethod
     def read(cls, column: Any, *, name: str = "keys") -> Self:
-        """Read a column of keys.
-
-        Raises where a value is no key, where keys are of two kinds, and where floats are so large
-        that keys have merged.
-        """
+        """Read a column of keys; raise where they are none, of two kinds, or merged floats."""
         is_column = isinstance(column, pd.Series | pd.Index)
         values = python_values(plain_values(column) if is_column else column)
         try:
@@ -149,11 +145,7 @@ def plain_users(column: pd.Series) -> np.ndarray:
 
 
 def read_groups(groups: Any) -> Keys:
-    """Read groups of rows, a column or keys, of which none may be missing.
-
-    >>> read_groups([("bob", "web"), ("ann", "web"), ("bob", "web")]).ranks
-    array([1, 0, 1])
-    """
+    """Read groups of rows, a column or keys, of which none may be missing."""
     if isinstance(groups, list | tuple):  # of tuples numpy would make columns
         groups = pd.Series(groups)
     is_frame, is_read = isinstance(groups, pd.DataFrame), isinstance(groups, Keys)

@@ -11,14 +11,7 @@ Result = TypeVar("Result")
 
 
 def map_in_parallel(function: Callable[[Value], Result], values: Sequence[Value]) -> list[Result]:
-    """Return the function's results in order; the first exception, in that order, is raised.
-
-    It gains where the function spends its time in numpy, scipy or native code, which release the
-    interpreter's lock. With one thread, or one value, all calls are made in this thread.
-
-    >>> map_in_parallel(str.upper, ["hat", "sock"])
-    ['HAT', 'SOCK']
-    """
+    """Return the function's results in order, by threads: it should release Python's lock."""
     if len(values) > 1:
         import torch  # whoever only encodes does without
 

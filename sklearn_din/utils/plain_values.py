@@ -28,15 +28,9 @@ PLAIN_KINDS = "biufcmMU"  # numpy's kinds of dtypes that are kept as they are
 def write_value(value: Any, *, keeps_objects: bool = False) -> tuple[str, dict[str, Any]]:
     """Write a value as JSON text and the arrays that the text refers to, by name.
 
-    It may be built of None, booleans, numbers, text, bytes, dates, durations, lists, tuples, dicts,
-    sets, numpy's scalars and arrays, pandas' frames, indices and intervals. Objects of other types
-    raise TypeError; with ``keeps_objects`` they stand among the arrays: pickle may be able to keep
-    them, skops keeps random states.
-
-    >>> write_value({"units": (64, 16), "counts": np.array([2, 1])})[1]
-    {'0': array([2, 1])}
-    >>> read_value(*write_value({False: 1, True: np.float32(5)}))
-    {False: 1, True: np.float32(5.0)}
+    It is built of None, booleans, numbers, text, bytes, dates, durations, lists, tuples, dicts,
+    sets, numpy's and pandas' values, else it is a TypeError; with ``keeps_objects`` others stand
+    among the arrays.
     """
     arrays: dict[str, Any] = {}
     text = json.dumps(_take_apart(value, arrays))
@@ -47,22 +41,12 @@ def write_value(value: Any, *, keeps_objects: bool = False) -> tuple[str, dict[s
 
 
 def read_value(text: str | bytes, arrays: Mapping[str, Any]) -> Any:
-    """Read what :func:`write_value` wrote.
-
-    Raises
-    ------
-    ValueError, TypeError, LookupError, ArithmeticError
-        If it is nothing that :func:`write_value` writes.
-    """
+    """Read what :func:`write_value` wrote; errors are of kinds that ``json`` and numpy raise."""
     return _put_together(json.loads(text), dict(check_type(arrays, dict)))
 
 
 def to_json(value: Any) -> str:
-    """Write a value as JSON text alone: its arrays stand in the text, as base64.
-
-    >>> from_json(to_json({"counts": np.array([2, 1])}))
-    {'counts': array([2, 1])}
-    """
+    """Write a value as JSON text alone: its arrays stand in the text, as base64."""
     text, arrays = write_value(value)
     written = {
         name: [array.dtype.str, array.shape, base64.b64encode(array.tobytes()).decode()]

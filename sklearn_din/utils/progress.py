@@ -14,14 +14,8 @@ SECONDS_BEFORE = 1.0  # a shorter pass shows no bar
 def show_progress(parts: Iterable[Any], what: str, n_rows: int) -> Iterator[Any]:
     """Yield the parts of a table; show rows per second and the time left of the pass over it.
 
-    Where standard error is a terminal, a bar is drawn there by tqdm, once the pass has taken a
-    second. Elsewhere a line goes to the log "sklearn_din" at level INFO every ten seconds and at
-    the end: ``logging.basicConfig(level="INFO")`` shows them.
-
-    Parts are sized, or tuples whose last element is. One is done when the next is asked for.
-
-    >>> list(show_progress([(0, [7, 8]), (2, [9])], "reading events", 3))
-    [(0, [7, 8]), (2, [9])]
+    By a bar where standard error is a terminal, else to the log "sklearn_din" at level INFO every
+    ten seconds and at the end. Parts are sized, or tuples whose last element is.
     """
     log, n_done, start = logging.getLogger("sklearn_din"), 0, time.monotonic()
     last, bar = start, None

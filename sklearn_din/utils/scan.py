@@ -120,11 +120,7 @@ class Scan(ABC):
         return plain_values(column)
 
     def in_file_order(self) -> tuple[Self, np.ndarray | None]:
-        """Return the same rows in the order of the table, and where each of them is in this view.
-
-        A view in another order reads row groups many times; this one reads each once. The positions
-        are None where the rows are in that order already.
-        """
+        """Return the same rows in the table's order, and where each is in this view (None: so)."""
         if is_ascending(self._rows):
             return self, None
         rows = np.asarray(self._rows)

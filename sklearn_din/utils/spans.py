@@ -33,13 +33,7 @@ def select_rows(key: Any) -> Rows:
 
 
 def pairs_in_turn(owners: np.ndarray, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the rows of one owner that follow each other at different times: earlier, later.
-
-    owners : (n_rows,), codes; -1 where a row is nobody's
-
-    >>> pairs_in_turn(np.array([7, -1, 7, 8, 7]), np.array([5, 1, 2, 3, 5]))
-    (array([2]), array([0]))
-    """
+    """Return the rows of one owner (-1: nobody) that follow each other in time: earlier, later."""
     order = np.lexsort((times, owners))
     earlier, later = order[:-1], order[1:]
     is_pair = (owners[earlier] == owners[later]) & (owners[later] >= 0)
@@ -50,11 +44,6 @@ def pairs_in_turn(owners: np.ndarray, times: np.ndarray) -> tuple[np.ndarray, np
 def row_of_nearest_change(times: np.ndarray, row: int) -> int:
     """Return the row, nearest to a given row, at which another of the sorted times begins.
 
-    TimeSplit and the validation rows of DINClassifier are cut by it, so that equal times are never
-    parted.
-
-    Examples
-    --------
     >>> times = np.array([1, 2, 2, 2, 3])
     >>> row_of_nearest_change(times, 2), row_of_nearest_change(times, 3)
     (1, 4)
@@ -67,17 +56,7 @@ def row_of_nearest_change(times: np.ndarray, row: int) -> int:
 
 @dataclass(frozen=True, eq=False)
 class Spans:
-    """One window per row: row ``i`` holds the events ``starts[i] : starts[i] + lengths[i]``.
-
-    History columns, the cells of a frame, the events of a behaviour and ragged features are all
-    windows over flat arrays of events. Windows may overlap, and one window may serve many rows.
-
-    >>> spans = Spans(np.array([0, 1, 0]), np.array([2, 2, 0], dtype=np.int32))
-    >>> spans.index()
-    array([0, 1, 1, 2])
-    >>> spans.newest(1).index()
-    array([1, 2])
-    """
+    """One window per row: row ``i`` holds the events ``starts[i] : starts[i] + lengths[i]``."""
 
     starts: np.ndarray  # (n_rows,), int64; of no meaning where the row is empty
     lengths: np.ndarray  # (n_rows,), int32
@@ -120,11 +99,7 @@ class Spans:
         )
 
     def cover(self) -> Covered:
-        """Find the events that some row holds, and the windows over those alone.
-
-        Windows that overlap or touch are merged into runs, in the order of their starts: the cost
-        follows the rows, never the array of events behind them.
-        """
+        """Find the events that some row holds, by merging windows, and the windows over them."""
         filled = np.flatnonzero(self.lengths)
         starts, lengths = self.starts[filled], self.lengths[filled]
         order: Rows = slice(None)
@@ -144,12 +119,7 @@ class Spans:
 
 @dataclass(frozen=True, eq=False)
 class Covered:
-    """The events that some row holds.
-
-    >>> covered = Spans(np.array([7, 6]), np.array([2, 2], dtype=np.int32)).cover()
-    >>> covered.kept, covered.spans.starts, covered.counts()
-    (slice(6, 9, None), array([1, 0]), array([1, 2, 1], dtype=int32))
-    """
+    """The events that some row holds."""
 
     spans: Spans  # the same rows over only those events
     run_starts: np.ndarray  # (n_runs,), where each run of them begins in the original array

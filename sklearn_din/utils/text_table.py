@@ -6,13 +6,7 @@ from collections.abc import Collection, Sequence
 def text_table(
     header: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: Collection[int] = ()
 ) -> str:
-    """Return lines of text, one per row under the header; ``numbers`` are columns of numbers.
-
-    >>> print(text_table(["column", "ids"], [["item", "1,204"], ["shop", "7"]], numbers=[1]))
-    column    ids
-    item    1,204
-    shop        7
-    """
+    """Return lines of text, one per row under the header; ``numbers`` are columns of numbers."""
     table = [header, *rows]
     widths = [max(len(row[column]) for row in table) for column in range(len(header))]
     lines = []

@@ -30,18 +30,8 @@ def to_dict(value: object) -> Any:
 def from_dict(kind: type[T], values: object) -> T:
     """Build a dataclass from a dict, whose values must have the annotated types.
 
-    Fields are booleans, numbers, text, literals, None, arrays, dataclasses, types in ``FORMS``, or
-    tuples and mappings by name of those; one that has a default may be absent. Anything else raises
-    ValueError, and so does the method ``check`` of a dataclass where its fields contradict each
-    other.
-
-    >>> from sklearn_din.features import Field
-    >>> from_dict(Field, {"name": "age", "kind": "numeric"}).n_ids
-    0
-    >>> from_dict(Field, {"name": "age", "kind": 3})
-    Traceback (most recent call last):
-        ...
-    ValueError: Field.kind cannot be 3.
+    Fields are plain values, literals, arrays, dataclasses, types in ``FORMS``, or tuples and
+    mappings by name of those. ValueError of anything else, and where a method ``check`` raises it.
     """
     name = kind.__name__
     if type(values) is not dict:

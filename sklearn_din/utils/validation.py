@@ -16,15 +16,7 @@ UNITS_PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 
 
 def check_frame(frame: object, columns: Iterable[Hashable], *, name: str, advice: str = "") -> None:
-    """Raise unless ``frame`` is a pandas frame with distinct names that holds ``columns``.
-
-    ``advice`` ends what is said of one that is not there.
-
-    >>> check_frame(pd.DataFrame({"user": [1]}), ["usr"], name="events")
-    Traceback (most recent call last):
-        ...
-    ValueError: events has no column 'usr'; did you mean 'user'? Its columns are: 'user'.
-    """
+    """Raise unless ``frame`` is a pandas frame with distinct names that holds ``columns``."""
     if not isinstance(frame, pd.DataFrame):
         raise TypeError(
             f"{name} must be a pandas DataFrame, got {type(frame).__name__}. "
@@ -52,10 +44,7 @@ def check_columns(
     index: Collection[Hashable] = (),
     advice: str = "",
 ) -> None:
-    """Raise unless all ``columns`` are among those ``present`` in what errors call ``name``.
-
-    ``index`` has the names of a pandas index, in which a column that is not there may be.
-    """
+    """Raise unless all ``columns`` are among those ``present``, or name the ``index`` at fault."""
     for column in columns:
         if column not in present:
             prefixed = [name for name in map(str, present) if name.endswith(f"__{column}")]
@@ -90,13 +79,7 @@ def check_name(column: object, *, name: str) -> None:
 
 
 def check_choice(value: object, choices: Sequence[object], *, name: str) -> None:
-    """Raise unless ``value`` is one of the options that exist.
-
-    >>> check_choice("avg", ("sum", "mean", None), name="pooling")
-    Traceback (most recent call last):
-        ...
-    ValueError: pooling must be one of sum, mean, None, got 'avg'.
-    """
+    """Raise unless ``value`` is one of the options that exist."""
     if value not in choices:
         raise ValueError(f"{name} must be one of {', '.join(map(str, choices))}, got {value!r}.")
 
@@ -126,8 +109,7 @@ def check_times(
 ) -> tuple[np.ndarray, str | None, bool]:
     """Return times as int64 or float64, with their unit and whether they carry a zone.
 
-    Datetimes are counted from 1970 (UTC where they have a zone) in their own unit, or in ``unit``
-    where that is finer. The unit of numbers is None.
+    Datetimes count from 1970 in their own unit, or in a finer ``unit``; that of numbers is None.
     """
     if len(times) == 0 and times.dtype == object:
         return np.empty(0, dtype=np.int64), None, False
@@ -185,11 +167,7 @@ def unix_unit(column: pd.Series) -> str | None:
 
 
 def position_values(column: pd.Series) -> np.ndarray:
-    """Return the position of each row as int32, 0 where it is missing.
-
-    >>> position_values(pd.Series([2.0, None]))
-    array([2, 0], dtype=int32)
-    """
+    """Return the position of each row as int32, 0 where it is missing."""
     positions, known = np.zeros(len(column), dtype=np.int32), ~missing_rows(column)
     values = pd.Series(plain_values(column)[known]).infer_objects()
     if len(values) == 0:
@@ -239,11 +217,7 @@ def check_max_age(max_age: Age, *, unit: str | None) -> float | int | None:
 def read_span(
     span: Any, *, unit: str | None, name: str, example: str
 ) -> tuple[float | int, float | int]:
-    """Return a span of time in the times' own unit: whole units of a duration, and all of it.
-
-    >>> read_span("1500ms", unit="s", name="gap", example="1D")
-    (1, 1.5)
-    """
+    """Return a span of time in the times' own unit: whole units of a duration, and all of it."""
     is_number = isinstance(span, Real) and not isinstance(span, bool | np.timedelta64)
     if is_number == (unit is not None):
         needed = (
@@ -265,13 +239,7 @@ def read_span(
 
 
 def plain_values(column: pd.Series | pd.Index) -> np.ndarray:
-    """The column as a 1-D numpy array: integers stay integers, text becomes objects.
-
-    >>> plain_values(pd.Series([7, 8, 7], dtype="category"))
-    array([7, 8, 7])
-    >>> plain_values(pd.Series([2**60 + 1, None], dtype="Int64"))
-    array([1152921504606846977, <NA>], dtype=object)
-    """
+    """The column as a 1-D numpy array: integers stay integers, text becomes objects."""
     if isinstance(column.dtype, pd.CategoricalDtype):
         codes = pd.Series(column).cat.codes.to_numpy()
         values = plain_values(column.dtype.categories)
@@ -311,10 +279,7 @@ def python_values(values: np.ndarray) -> np.ndarray:
 
 
 def refuse_unsure_ids(values: Any, distinct: Any, *, name: str) -> None:
-    """Raise if objects are complex, or include both True and 1, or False and 0, which are equal.
-
-    ``distinct`` are the distinct values, as pandas finds them.
-    """
+    """Raise if objects are complex, or include both True and 1, or False and 0."""
     if distinct.dtype.kind not in "Oc" or pd.api.types.infer_dtype(distinct) == "string":
         return
     kind = pd.api.types.infer_dtype(values)
@@ -394,11 +359,7 @@ def check_exact(ids: np.ndarray, *, name: str) -> None:
 
 
 def time_values(column: pd.Series) -> np.ndarray:
-    """Return times as a plain array: datetime64 (UTC where they have a zone), or numbers.
-
-    >>> str(time_values(pd.Series(pd.to_datetime(["2024-01-01T01:00+01:00"])))[0])[:16]
-    '2024-01-01T00:00'
-    """
+    """Return times as a plain array: datetime64 (UTC where they have a zone), or numbers."""
     if getattr(column.dtype, "kind", None) == "M":
         stamps = datetime_index(column)
         return (stamps if stamps.tz is None else stamps.tz_convert(None)).to_numpy()

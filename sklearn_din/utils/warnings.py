@@ -14,11 +14,12 @@ FIGURES = re.compile(r"\b[0-9][0-9,.]*")  # which differ from fold to fold; name
 
 
 class Finding(NamedTuple):
-    """The result of a check: its name, what was seen, and what to do about it."""
+    """The result of a check: its name, what was seen, what to do, and of a column its name."""
 
     name: str
     verdict: str
     advice: str
+    column: str = ""
 
     @property
     def message(self) -> str:
@@ -27,11 +28,7 @@ class Finding(NamedTuple):
 
 
 def warn_user(message: str) -> None:
-    """Warn at the innermost line that belongs to none of the libraries between it and here.
-
-    A fixed ``stacklevel`` would have to know how many functions and decorators of scikit-learn
-    and skorch stand between the user's call and the warning.
-    """
+    """Warn at the innermost line that belongs to none of the libraries between it and here."""
     frame, level = sys._getframe(1), 2
     while frame.f_back and str(frame.f_globals.get("__name__")).partition(".")[0] in LIBRARIES:
         frame, level = frame.f_back, level + 1

@@ -14,17 +14,8 @@ from pathlib import Path
 def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a path to write to, which is renamed to the target at the end of the block.
 
-    If the block fails or is interrupted, the file that was there stays as it was, and what was
-    written is removed. A process that is killed (SIGKILL, loss of power) may leave a hidden file
-    whose name begins with ".partial-", which nobody reads. The folder must be there. A device or a
-    pipe is written directly, a link is followed.
-
-    >>> import tempfile
-    >>> path = Path(tempfile.mkdtemp()) / "scores.csv"
-    >>> with whole_file(path) as partial:
-    ...     length = partial.write_text("probability")
-    >>> path.read_text(), len(os.listdir(path.parent))
-    ('probability', 1)
+    If the block fails, the file that was there stays; a killed process may leave a ".partial-"
+    file, which nobody reads. A device or a pipe is written directly, a link is followed.
     """
     target = Path(os.path.realpath(path))
     refuse_folder(target)
@@ -53,10 +44,7 @@ def refuse_folder(path: str | os.PathLike[str]) -> None:
 
 
 def sync(path: Path) -> None:
-    """Have a file's content, or a folder's names, survive a power failure.
-
-    Folders only where the system can do that.
-    """
+    """Have a file's content, or a folder's names where possible, survive a power failure."""
     if path.is_dir() and os.name != "posix":
         return
     descriptor = os.open(path, os.O_RDONLY if os.name == "posix" else os.O_RDWR)
@@ -67,10 +55,7 @@ def sync(path: Path) -> None:
 
 
 def remove_with(owner: object, path: Path) -> None:
-    """Remove a file or a folder when the object that reads it is gone, or when Python ends.
-
-    A process that was forked meanwhile ends without taking the files of its parent.
-    """
+    """Remove a file or folder when its reader is gone, or Python ends; not in a fork."""
     weakref.finalize(owner, _remove, path, os.getpid())
 
 

@@ -1,0 +1,394 @@
+"""Rows that are told again, with another label: by a plain loop over all that was told."""
+
+import pickle
+from collections import Counter
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.exceptions import NotFittedError
+from sklearn.pipeline import make_pipeline
+
+from sklearn_din import (
+    DINClassifier,
+    HistoryBuilder,
+    HistorySequenceEncoder,
+    Ranker,
+    forget,
+    load,
+    remember,
+    sample_negatives,
+    save,
+    update,
+)
+from sklearn_din.logs import row_memory
+from sklearn_din.utils.shrinkage import prior_rows, sums_of_keys
+from tests.tables import as_scan
+
+RECENT = 12
+YEARS = pd.Timedelta(days=36_000)
+KEYS = [("user",), ("item",), ("user", "item")]
+NAMES = {"user": "user", "time": "time", "columns": ["item"]}
+
+
+class ToldRows:
+    """All that was told of rows, in a list for each: the moment of each telling, and its labels."""
+
+    def __init__(self):
+        self.rows = {}  # (user, item, time) -> its copies, each a list of (moment, labels)
+
+    def tell(self, rows, labels, known):
+        newest = max([*self.moments(), *rows["time"], *(rows[known] if known else ())])
+        copies = Counter()
+        for row, own in zip(rows.to_dict("records"), labels, strict=True):
+            name = row["user"], row["item"], row["time"]
+            tellings = self.rows.setdefault(name, [])
+            k, copies[name] = copies[name], copies[name] + 1
+            when = row[known] if known else row["time"]
+            if k == len(tellings):
+                tellings.append([(when, own)])
+                continue
+            before, last = tellings[k][-1]
+            merged = np.where(np.isnan(own), last, own)
+            if not np.array_equal(merged, last, equal_nan=True):
+                moment = max(when if known else newest, before)
+                tellings[k].append((moment, merged))
+
+    def moments(self):
+        return [moment for copies in self.rows.values() for told in copies for moment, _ in told]
+
+    def last_told(self):
+        """Each row by its name and last labels, in the order in which rows were first told."""
+        return [(name, told[-1][1]) for name, copies in self.rows.items() for told in copies]
+
+    def levels(self, row, label, *, of_clicks):
+        """The levels of a row as of its time: those of each key, and the recent rate or mean."""
+        now, counted = row["time"], []
+        for name, copies in self.rows.items():
+            for told in copies:
+                until = [(moment, own[label]) for moment, own in told if moment < now]
+                if until:
+                    begin = next((m for m, value in until if not np.isnan(value)), None)
+                    counted.append((name, until[0][0], begin, until[-1][1]))
+        levels = {}
+        for key in KEYS:
+            sums, places = {}, [["user", "item"].index(name) for name in key]
+            for name, *_, value in counted:
+                n, ones = sums.get(own := tuple(name[p] for p in places), (0, 0))
+                sums[own] = (n, ones) if np.isnan(value) else (n + 1, ones + value)
+            own = tuple(row[name] for name in key)
+            n, ones = sums.get(own, (0, 0))
+            level = ones / n if n else np.nan
+            if of_clicks:
+                every = np.array(list(sums.values())).T.reshape(2, -1)
+                total = sums_of_keys(*every).sum(axis=1)
+                prior, average = prior_rows(total), total[2] / total[1] if total[1] else np.nan
+                level = (ones + prior * average) / (n + prior)
+            same = [first for name, first, *_ in counted if tuple(name[p] for p in places) == own]
+            levels[key] = level, n, now - max(same) if same else np.nan
+        valued = sorted((begin, value) for _, _, begin, value in counted if begin is not None)
+        edge = valued[max(len(valued) - RECENT, 0)][0] if valued else 0
+        late = [value for begin, value in valued if begin >= edge]
+        return levels, np.mean(late) if late else np.nan
+
+
+def make_calls(labels, *, is_known, seed):
+    """Calls of few rows: new and late ones, twins, retries, other labels, missing ones."""
+    rng, calls, told = np.random.RandomState(seed), [], None
+    for n in range(7):
+        size = 25 if n == 0 else rng.randint(2, 9)
+        rows = pd.DataFrame(
+            {
+                "user": rng.randint(3, size=size),
+                "item": np.array(list("abc"))[rng.randint(3, size=size)],
+                "time": rng.randint(12 * n + 13, size=size),
+            }
+        )
+        if told is not None:
+            rows = pd.concat([rows, told.sample(rng.randint(9), random_state=rng)])
+        rows = pd.concat([rows, rows.sample(2, random_state=rng)], ignore_index=True)
+        rows = rows[["user", "item", "time"]]
+        told = pd.concat([told, rows], ignore_index=True)
+        if is_known:
+            rows["known"] = rows["time"] + rng.randint(15, size=len(rows))
+        n_labels = 2 if labels == "several" else 1
+        values = rng.randint(2, size=(len(rows), n_labels)).astype(float)
+        if labels == "numbers":
+            values = rng.normal(size=values.shape).round(2)
+        values[rng.random_sample(values.shape) < 0.2] = np.nan
+        if n == 0:
+            values[:2] = [[0.0], [1.0]]
+        calls.append((rows, values))
+    return calls
+
+
+def as_target(values):
+    return values[:, 0] if values.shape[1] == 1 else pd.DataFrame(values, columns=["a", "b"])
+
+
+@pytest.mark.parametrize("as_known", [None, "known"])
+@pytest.mark.parametrize("labels", ["clicks", "several", "numbers"])
+@pytest.mark.parametrize("seed", range(2))
+def test_levels_of_rows_told_again_are_those_of_a_plain_loop(monkeypatch, labels, as_known, seed):
+    monkeypatch.setattr(row_memory, "RECENT_ROWS", RECENT)
+    names = {**NAMES, "levels": KEYS, "events": "all", "known": as_known}
+    builder, loop = HistoryBuilder(**names), ToldRows()
+    of_clicks = labels != "numbers"
+    for rows, values in make_calls(labels, is_known=as_known is not None, seed=seed):
+        builder.partial_fit(rows, as_target(values))
+        loop.tell(rows, values, as_known)
+        asked = rows[["user", "item", "time"]].iloc[:6]
+        asked = pd.concat([asked, asked.assign(time=max(loop.moments()) + 1)], ignore_index=True)
+        shown = builder.transform(asked)
+        for i, row in enumerate(asked.to_dict("records")):
+            for number, label in enumerate(("a", "b") if labels == "several" else ("",)):
+                levels, recent = loop.levels(row, number, of_clicks=of_clicks)
+                what = "rate" if of_clicks else "mean"
+                for key, expected in levels.items():
+                    name = "_".join([*key, *([label] if label else [])])
+                    columns = [f"{name}_{part}" for part in (what, "count", "elapsed")]
+                    own = shown[columns].iloc[i].astype(float)
+                    np.testing.assert_allclose(own, expected, rtol=1e-9, atol=1e-9, err_msg=name)
+                name = "_".join(["recent", *([label] if label else []), what])
+                np.testing.assert_allclose(shown[name].iloc[i], recent, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("as_known", [None, "known"])
+@pytest.mark.parametrize("labels", ["clicks", "several", "numbers"])
+def test_nothing_told_later_moves_an_earlier_level(labels, as_known):
+    names = {**NAMES, "levels": KEYS, "events": "all", "known": as_known}
+    for seed in range(3):
+        calls = make_calls(labels, is_known=as_known is not None, seed=seed)
+        builder = HistoryBuilder(**names)
+        for n, (rows, values) in enumerate(calls):
+            if n:  # no level of these rows has a moment later than what is told now
+                until = min(rows[as_known or "time"])
+                earlier = pd.concat([own for own, _ in calls[: n + 1]])[["user", "item", "time"]]
+                earlier = earlier[earlier["time"] <= until]
+                before = builder.transform(earlier)[builder.memory_.names]
+            builder.partial_fit(rows, as_target(values))
+            if n:
+                pd.testing.assert_frame_equal(builder.transform(earlier)[before.columns], before)
+
+
+def test_a_label_that_is_told_again_counts_from_the_newest_moment_on():
+    rows = pd.DataFrame({"user": [1, 1, 2], "item": list("aba"), "time": [1, 5, 9]})
+    builder = HistoryBuilder(**NAMES, levels=["user"]).fit(rows, [0, 1, 0])
+    asked = pd.DataFrame({"user": [1] * 4, "item": ["a"] * 4, "time": [4, 9, 10, 11]})
+    before = builder.transform(asked)
+    told = builder.partial_fit(rows[:1], [1]).transform(asked)
+    levels = builder.memory_.names
+    pd.testing.assert_frame_equal(told[levels][:2], before[levels][:2])
+    once = HistoryBuilder(**NAMES, levels=["user"]).fit(rows, [1, 1, 0]).transform(asked)
+    pd.testing.assert_frame_equal(told[levels][2:], once[levels][2:])
+
+
+@pytest.mark.parametrize(
+    ("labels", "levels"), [("clicks", KEYS), ("several", KEYS), ("numbers", KEYS), ("clicks", None)]
+)
+def test_a_memory_is_what_was_told_last_of_each_row(monkeypatch, labels, levels):
+    monkeypatch.setattr(row_memory, "RECENT_ROWS", 1_000)
+    events = "all" if labels == "numbers" else "positive"
+    names = {**NAMES, "levels": levels, "events": events}
+    for seed in range(3):
+        builder, loop = HistoryBuilder(**names), ToldRows()
+        for rows, values in make_calls(labels, is_known=False, seed=seed):
+            if levels is None:  # without a memory of rows, twins and missing labels are unknown
+                rows, values = rows.drop_duplicates(), values[rows.drop_duplicates().index]
+                rows, values = rows[~np.isnan(values[:, 0])], values[~np.isnan(values[:, 0])]
+            builder.partial_fit(rows, as_target(values))
+            loop.tell(rows, values, None)
+        told, last = zip(*loop.last_told(), strict=True)
+        rows, values = pd.DataFrame(told, columns=["user", "item", "time"]), np.array(last)
+        once = HistoryBuilder(**names).fit(rows, as_target(values))
+        in_order = ["user", "time", "item"]
+        own, expected = (b.events_.sort_values(in_order)[in_order] for b in (builder, once))
+        assert own.values.tolist() == expected.values.tolist()
+        if levels is not None:
+            asked = rows.assign(time=10_000)
+            for name in builder.memory_.names:
+                both = [b.transform(asked)[name] for b in (builder, once)]
+                np.testing.assert_allclose(*both, rtol=1e-9, atol=1e-9, err_msg=name)
+
+
+@pytest.mark.parametrize("as_known", [None, "known"])
+def test_an_index_that_has_grown_is_the_index_made_anew_and_files_keep_it(tmp_path, as_known):
+    names = {**NAMES, "levels": KEYS, "events": "all", "known": as_known}
+    grew = 0
+    for seed in range(4):
+        builder = HistoryBuilder(**names)
+        for rows, values in make_calls("clicks", is_known=as_known is not None, seed=seed):
+            builder.partial_fit(rows, values[:, 0])
+            grew += "_index" in builder.memory_.__dict__
+            asked = rows[["user", "item", "time"]]
+            asked = pd.concat([asked, asked.assign(time=300)], ignore_index=True)
+            shown = builder.transform(asked)
+            pd.testing.assert_frame_equal(
+                pickle.loads(pickle.dumps(builder)).transform(asked), shown
+            )
+        save(builder, tmp_path / "memory.din")
+        pd.testing.assert_frame_equal(load(tmp_path / "memory.din").transform(asked), shown)
+    assert grew or as_known  # the first rows told again of a memory that was asked
+
+
+def make_rows(n_rows=1_200, seed=0):
+    rng = np.random.RandomState(seed)
+    rows = pd.DataFrame(
+        {
+            "user": rng.randint(40, size=n_rows).astype(str),
+            "item": np.array([f"film {n}" for n in range(25)])[rng.randint(25, size=n_rows)],
+            "time": pd.Timestamp("2024-01-01") + pd.to_timedelta(np.arange(n_rows), unit="h"),
+        }
+    )
+    return rows, rng.randint(2, size=n_rows)
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    """A Pipeline with a memory, fitted on rows with a price, and later rows with their labels."""
+    rows, y = make_rows()
+    memory = HistoryBuilder(**NAMES, levels="auto")
+    encoder = HistorySequenceEncoder(user="user", time="time")
+    classifier = DINClassifier(max_epochs=1, random_state=0, early_stopping=False)
+    model = make_pipeline(memory, encoder, classifier)
+    model.fit(rows[:1000].assign(price=1.5), y[:1000])
+    return model, rows[1000:].reset_index(drop=True), y[1000:]
+
+
+def test_the_loop_of_days_and_nights_says_nothing_and_takes_what_is_named(fitted):
+    model, rows, y = fitted
+    of_server = rows.assign(price=1.5, position=1, score=0.2, request="r", label=y)
+    for part in np.array_split(np.arange(len(rows)), 3):
+        told = remember(model, rows.iloc[part], y[part])  # without the price
+        same = remember(model, of_server.iloc[part], y[part])
+        model = update(told, of_server.iloc[part], y[part])
+        names = [*NAMES["columns"], "user", "time", "price"]
+        X = of_server.iloc[part][names]
+        np.testing.assert_array_equal(told.predict_proba(X), same.predict_proba(X))
+        assert len(model[0].memory_.times) == len(told[0].memory_.times)
+    for call in (remember, update):  # an empty night
+        newer = call(model, of_server.iloc[:0, :2], [])
+        np.testing.assert_array_equal(newer.predict_proba(X), model.predict_proba(X))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda rows, y: (rows, y * 0 + 1), "all of the 200 rows that are remembered are clicks"),
+        (lambda rows, y: (rows.assign(item=rows["item"].str.title()), y), "write 'item' in one"),
+        (lambda rows, y: (rows.assign(user="id-0" + rows["user"]), y), "write 'user' in one way"),
+        (lambda rows, y: (rows, pd.Series(y, index=rows.index[::-1])), "the same index labels"),
+        (
+            lambda rows, y: (
+                rows.assign(time=rows["time"].where(rows.index != 7, pd.Timestamp(0))),
+                y,
+            ),
+            "1 rows are decades away from all others, such as one of 1970-01-01",
+        ),
+        (
+            lambda rows, y: (
+                rows.assign(time=rows["time"].where(rows.index < 9, rows["time"] + YEARS)),
+                y,
+            ),
+            "191 rows are decades away from all others, such as one of 21",
+        ),
+    ],
+)
+def test_remember_says_what_fit_and_update_say(fitted, change, message):
+    model, rows, y = fitted
+    with pytest.warns(UserWarning, match=message):
+        remember(model, *change(rows, y))
+
+
+def test_remember_refuses_probabilities_in_a_line_and_what_is_not_fitted(fitted, tmp_path):
+    model, rows, y = fitted
+    with pytest.raises(ValueError, match="and others that were not seen at fit") as error:
+        remember(model, rows, np.linspace(0.1, 0.9, len(y)))
+    assert len(str(error.value)) < 300
+    with pytest.raises(NotFittedError):
+        remember(make_pipeline(HistoryBuilder(**NAMES)), rows, y)
+    with pytest.raises(ValueError, match="X has no column 'item'"):
+        remember(model, rows[["user", "time"]], y)
+    other = HistorySequenceEncoder(user="guest").fit(rows.assign(guest=rows["user"]))
+    with pytest.warns(UserWarning, match=r"name different users, \['guest', 'user'\]"):
+        remember(make_pipeline(model[0], other), rows, y)
+    with pytest.raises(TypeError, match="HistoryBuilder keeps its log in memory and takes frames"):
+        HistoryBuilder(**NAMES).fit(as_scan(rows, tmp_path), y)
+
+
+def test_levels_of_sampled_negatives_and_of_columns_without_repeats_are_said():
+    rows, y = make_rows()
+    memory = HistoryBuilder(**NAMES, levels="auto")
+    X, labels = sample_negatives(rows[y == 1], item="item", n_negatives=2, random_state=0)
+    with pytest.warns(UserWarning, match="each click has 2 rows without one behind it"):
+        memory.fit(X, labels)
+    with pytest.warns(UserWarning, match="'request' has another value in each of 1200 rows"):
+        memory.set_params(columns=["item", "request"]).fit(
+            rows.assign(request=np.arange(len(y))), y
+        )
+
+
+def test_who_is_forgotten_was_never_told(fitted):
+    model, rows, y = fitted
+    told = remember(model, rows, y)
+    told = remember(told, rows[:30], 1 - y[:30])
+    gone = ["3", 7, 11.0]
+    forgotten, before = forget(told, gone), told.predict_proba(rows.assign(price=1.5))
+    all_rows, labels = make_rows()
+    labels[1000:1030] = 1 - labels[1000:1030]
+    is_other = ~all_rows["user"].isin(["3", "7", "11"])
+    loop = HistoryBuilder(**NAMES, levels="auto").fit(all_rows[is_other], labels[is_other])
+    now = all_rows[-200:].assign(time=all_rows["time"].max() + pd.Timedelta("1h"))
+    shown, expected = forgotten[0].transform(now.assign(price=1.5)), loop.transform(now)
+    assert shown["hist_item"].map(sorted).tolist() == expected["hist_item"].map(sorted).tolist()
+    for name in loop.memory_.names:
+        np.testing.assert_allclose(shown[name], expected[name], rtol=1e-12, err_msg=name)
+    np.testing.assert_array_equal(told.predict_proba(rows.assign(price=1.5)), before)
+    with pytest.raises(TypeError, match="forget needs a HistoryBuilder"):
+        forget(model[1:], gone)
+
+
+def test_no_level_of_a_user_who_is_forgotten_is_left():
+    rows, y = make_rows()
+    y = (y & (rows["user"].astype(int) % 2)).to_numpy()
+    encoder = HistorySequenceEncoder(user="user", time="time")
+    model = make_pipeline(HistoryBuilder(**NAMES), encoder, DINClassifier(max_epochs=1)).fit(
+        rows, y
+    )
+    assert model[-1].net_.neighbours_.reads_users
+    now = rows[-5:].assign(user="3", time=rows["time"].max() + pd.Timedelta("1h"))
+    p = forget(model, ["3"]).predict_proba(now)
+    np.testing.assert_allclose(p, model.predict_proba(now.assign(user="stranger")), atol=1e-6)
+    assert not np.allclose(p, model.predict_proba(now), atol=1e-3)
+
+
+def test_histories_hold_lists_beside_levels_of_other_columns(tmp_path):
+    rows, y = make_rows(300)
+    rows["tags"] = [[f"tag {len(item)}", item] for item in rows["item"]]
+    names = {**NAMES, "columns": ["item", "tags"]}
+    memory = HistoryBuilder(**names, levels="auto").fit(rows, y)
+    plain = HistoryBuilder(**NAMES, levels="auto").fit(rows.drop(columns="tags"), y)
+    assert memory.memory_.names == plain.memory_.names
+    now = rows[-20:].assign(time=rows["time"].max() + pd.Timedelta("1h"))
+    shown, expected = memory.transform(now), plain.transform(now.drop(columns="tags"))
+    for name in plain.memory_.names:
+        np.testing.assert_array_equal(shown[name], expected[name])
+    newest = rows[(rows["user"] == now["user"].iloc[0]) & (y == 1)].iloc[-1]
+    assert list(shown["hist_tags"].iloc[0][-1]) == newest["tags"]
+    save(memory, tmp_path / "memory.din")
+    again = load(tmp_path / "memory.din").partial_fit(rows, 1 - y)  # the same rows, told again
+    assert len(again.events_) == (y == 0).sum()
+    pd.testing.assert_series_equal(again.transform(now)["item_count"], shown["item_count"])
+
+
+def test_a_history_that_a_user_has_is_ranked_by_as_it_is(fitted):
+    model, rows, _ = fitted
+    candidates = rows[["item"]].drop_duplicates()
+    user = {"user": "3", "time": rows["time"].max(), "price": 1.5}
+    histories = [["film 1", "film 2"], ["film 7"]]
+    own = [Ranker(model, candidates).rank(user | {"hist_item": own}) for own in histories]
+    inner = Ranker(model[1:], candidates, memory=model[0])
+    for ranked, history in zip(own, histories, strict=True):
+        expected = inner.rank(user | {"hist_item": history})
+        np.testing.assert_allclose(ranked["probability"], expected["probability"], atol=1e-6)
+    assert not own[0].equals(own[1])
