@@ -187,6 +187,20 @@ def test_posts_in_any_parts_and_a_restart_give_the_same_levels(served, tmp_path)
         state.close()
 
 
+def test_the_answer_of_a_post_says_from_when_it_counts_and_which_items_no_catalogue_has(served):
+    state = state_of(served)
+    log = state.answers.histories
+    now, step = log.moments.now(), 10**9 if log.moments.are_dates else 1
+    early, late = (log.moments.show(moment) for moment in (now - step, now + 5 * step))
+    events = [{"user": 3, "item": "a", "time": early}]
+    assert {*state.add(events)} == {"added", "event_ids"}
+    posted = [{"user": 3, "item": item, "kind": 1, "time": late} for item in ("b", "none")]
+    answer = state.add(posted)
+    assert answer["unknown_items"] == ["none"]
+    assert (answer["counts_from"], answer["now"]) == (late, log.moments.show(now))
+    state.close()
+
+
 def test_levels_stay_after_a_deletion_until_the_new_ones_are_there(served):
     state = state_of(served)
     levels, log = state.answers.levels, state.answers.histories
