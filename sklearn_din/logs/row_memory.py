@@ -299,12 +299,13 @@ class RowMemory:
 
     def note_early(self, frame: pd.DataFrame, time: str) -> str | None:
         """Return what to say where these rows' own labels were told before them."""
-        at_once = self.take(np.flatnonzero((self.replaces < 0) & (self.known == self.times)))
         own, unit, _ = check_times(frame[time], name=f"X[{time!r}]", unit=self.unit)
-        told = at_once.times * unit_ratio(unit, self.unit)
-        rows = np.flatnonzero(own <= told.max(initial=own.min(initial=0) - 1))
-        if len(rows) < MANY_ROWS:
+        ratio = unit_ratio(unit, self.unit)
+        rows = np.flatnonzero(own <= ratio * self.times.max()) if len(self.times) else own[:0]
+        if len(rows) < MANY_ROWS:  # as of requests for now
             return None
+        at_once = self.take(np.flatnonzero((self.replaces < 0) & (self.known == self.times)))
+        told = at_once.times * ratio
         rows, kind = spread(rows, CHECKED_ROWS), f"datetime64[{unit}]" if unit else told.dtype
         hashes = [self.hash_column(name, frame[name].iloc[rows]) for name in self.columns]
         shown, known = (
