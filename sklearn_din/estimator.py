@@ -18,7 +18,7 @@ from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.schema import Schema
 from sklearn_din.module import DIN
 from sklearn_din.training.alone import Alone
-from sklearn_din.training.early_stopping import CHECK, best_check
+from sklearn_din.training.early_stopping import CHECK, SMALL_SCALE, best_check
 from sklearn_din.training.inputs import (
     FitInputs,
     ImpressionsLike,
@@ -217,9 +217,8 @@ class DINEstimator(EstimatorState, Parameters, BaseEstimator):
         return [("progress", ProgressBar(inputs.target.click_name))]
 
     def _warn_of_end(self, net: DINNet) -> None:
-        if net.stop_reason_ == "base_rate":
-            _warn_of_nothing_learnt(net)
         if net.stop_reason_ != "user":
+            _warn_of_small_scale(net)
             return
         kept_weights = "weights of the best validation check so far"
         if best_check(net.checks_) is None:
@@ -359,9 +358,10 @@ class DINClassifier(ClassifierMixin, DINEstimator, ClickParameters):
         far logits may depart from the base rate, which takes three to six times as long. (Numbers
         and several labels: from 1,000 rows on; no folds with fewer.)
         False: keep the latest weights, for a schedule of your own; small data are then
-        overfitted. If no check is better than the base rate of the training rows (for numbers:
-        their mean), a warning is raised and every row gets that prediction. ``partial_fit`` holds
-        out no rows and makes no such comparison.
+        overfitted. A check is judged, and the best one kept, with its logits (for numbers:
+        predictions) scaled about the base rate (the mean) by the factor from 1 to almost 0 that
+        suits the held-out rows best; a warning is raised below 0.1. ``partial_fit`` holds out no
+        rows and changes no scale.
     validation : {"auto", "random", "last", "groups"}, default="auto"
         Which rows early stopping holds out. "auto": "last" if the encoder knows the times of the
         rows (``HistorySequenceEncoder(time=...)``), otherwise "random". "last": all rows from some
@@ -421,14 +421,15 @@ class DINClassifier(ClassifierMixin, DINEstimator, ClickParameters):
         Without training rows. ``net_.predict_proba(X)``, ``net_.fit(X, y)`` and
         ``net_.partial_fit(X, y)`` take EncodedFeatures and y of 0 and 1; ``net_.history`` has a row
         per epoch; ``net_.stop_reason_`` says why training ended: "max_epochs", "patience",
-        "callback", "user", or "base_rate": there was nothing to learn (``early_stopping``).
+        "callback" or "user".
     module_ : DIN
         The torch module. ``module_.schema`` has the numbers of item neighbours too.
     schema_ : Schema
         The schema of the encoded rows the classifier was fitted on.
     history_ : DataFrame
         One row per validation check: epoch (fractional if an epoch has several checks),
-        train_loss, valid_loss, valid_auc, seconds. Without validation, one row per epoch.
+        train_loss, valid_loss, unscaled_loss (before the logits get the constant and the scale that
+        suit the validation rows), valid_auc, seconds. Without validation, one row per epoch.
     n_iter_ : int
         Number of epochs started; each ``partial_fit`` is one, with a row in ``history_``.
     novelty_ : dict of str to float
@@ -689,15 +690,17 @@ def _training_ranks() -> AbstractContextManager[Alone]:
     return ranks().training_ranks()
 
 
-def _warn_of_nothing_learnt(net: DINNet) -> None:
-    best = (best_check(net.checks_) or {})["valid_loss"]
-    warn_user(
-        f"nothing was found to learn: no validation check (the best has a loss of {best:.4g}) was "
-        f"better than the {net.target.what_constant_is}, and so every row gets it "
-        f"({net.target.describe(net.constant_)}). Check that y belongs to the rows of X, that X "
-        "describes the candidate and the past (summary()), that the held-out rows are like those "
-        "to predict (validation), and in history_ that training was not too short (max_epochs, lr)."
-    )
+def _warn_of_small_scale(net: DINNet) -> None:
+    scale = max((best_check(net.checks_) or {"scales": [1.0]})["scales"])
+    if scale < SMALL_SCALE:
+        warn_user(
+            "the validation rows hardly follow from what was learnt: logits times "
+            f"{scale:.2g} suit them best and are kept, which lie near the "
+            f"{net.target.what_constant_is} ({net.target.describe(net.constant_)}). Check that y "
+            "belongs to the rows of X, that X describes the candidate and the past (summary()), "
+            "that enough rows are held out, and are like those to predict (validation), and in "
+            "history_ that training was not too short (max_epochs, lr)."
+        )
 
 
 def _of_net(net: DINNet) -> dict[str, object]:
