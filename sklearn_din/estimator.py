@@ -376,9 +376,9 @@ class DINClassifier(ClassifierMixin, DINEstimator, ClickParameters):
         Whether to hold out validation rows, stop when their loss stops falling and keep the best
         average of the weights over the last four validation checks. "auto": from 3,000 rows on,
         if the rarer label has 300 of them. With fewer, from ten on, all rows are trained on, the
-        weights are averaged over epochs, and three folds, split as ``validation`` says, choose how far the
-        logits may depart from the base rate, which takes three to six times as long. (For numbers
-        and several labels: from 1,000 rows on; no folds with fewer.)
+        weights are averaged over epochs, and three folds, split as ``validation`` says, choose how
+        far the logits may depart from the base rate, which takes three to six times as long. (For
+        numbers and several labels: from 1,000 rows on; no folds with fewer.)
         False: keep the latest weights, for a schedule of your own; small data are then
         overfitted. A check is judged, and the best one kept, with its logits (for numbers:
         predictions) scaled about the base rate (the mean) by the factor from 1 to almost 0 that
