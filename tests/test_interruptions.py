@@ -89,7 +89,7 @@ def test_an_estimator_whose_fit_is_interrupted_works_or_is_not_fitted(fitted, fr
 
 
 def test_an_encoder_whose_second_fit_is_interrupted_encodes_as_before_or_is_not_fitted(frame):
-    other = frame.assign(item="other", price=1.0)
+    other = frame.assign(item="other", price=frame["price"] + 0.5)
     encoder = HistorySequenceEncoder(drop=["user", "time", "tags"])
     expected = [clone(encoder).fit(its).transform(frame)["item"].tolist() for its in (frame, other)]
     for moment in moments(lambda: clone(encoder).fit(other)):

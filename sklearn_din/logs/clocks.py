@@ -99,7 +99,7 @@ def note_early(
     """
     some = spread(shown[shown[time] <= told[time].max()], CHECKED_ROWS)
     for key in keys:
-        told = told[told[key].isin(some[key])]
+        told = told[told[key].astype(object).isin(some[key].astype(object))]
     if min(len(some), len(told)) < MANY_ROWS:
         return None
     timeline = Timeline(told, keys=keys, time=time)
