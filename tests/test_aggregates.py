@@ -12,14 +12,12 @@ from tests.test_neighbours import plain_prior
 
 FRAME_AND_SCAN = pytest.mark.parametrize("as_form", ["frame", "scan"], indirect=True)
 
-RATINGS = pd.DataFrame(
-    {
-        "user": ["ann", "ann", "bob", "ann"],
-        "item": ["x", "y", "x", "x"],
-        "rating": [4.0, 2.0, np.nan, 3.0],
-        "time": [1, 2, 3, 3],
-    }
-)
+RATINGS = pd.DataFrame({
+    "user": ["ann", "ann", "bob", "ann"],
+    "item": ["x", "y", "x", "x"],
+    "rating": [4.0, 2.0, np.nan, 3.0],
+    "time": [1, 2, 3, 3],
+})  # fmt: skip
 AGGREGATES = {
     "user_mean": ("user", "rating", "mean"),
     "item_sum": ("item", "rating", "sum"),

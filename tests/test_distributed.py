@@ -122,14 +122,11 @@ def test_who_stops_one_process_stops_all_at_the_same_step(folder, case, reason):
     assert first["steps"].max() == 12
 
 
-@pytest.mark.parametrize(
-    ("case", "differs"),
-    [
-        ("other rows", r"the number of rows; y; "),
-        ("other parameters", "lr"),
-        ("other folders", "Checkpoint in callbacks was False and is True"),
-    ],
-)
+@pytest.mark.parametrize(("case", "differs"), [
+    ("other rows", r"the number of rows; y; "),
+    ("other parameters", "lr"),
+    ("other folders", "Checkpoint in callbacks was False and is True"),
+])  # fmt: skip
 def test_different_data_or_parameters_are_an_error_in_all_before_the_first_step(
     folder, case, differs
 ):
@@ -138,14 +135,11 @@ def test_different_data_or_parameters_are_an_error_in_all_before_the_first_step(
         assert re.search(message, error)
 
 
-@pytest.mark.parametrize(
-    ("case", "rank", "error"),
-    [
-        ("missing numbers", 1, "ValueError: Input X contains NaN"),
-        ("failing callback", 1, "ZeroDivisionError: a callback's own mistake"),
-        ("failing rank 0", 0, "ZeroDivisionError: a callback's own mistake"),
-    ],
-)
+@pytest.mark.parametrize(("case", "rank", "error"), [
+    ("missing numbers", 1, "ValueError: Input X contains NaN"),
+    ("failing callback", 1, "ZeroDivisionError: a callback's own mistake"),
+    ("failing rank 0", 0, "ZeroDivisionError: a callback's own mistake"),
+])  # fmt: skip
 def test_an_error_in_one_process_ends_the_others_with_its_words(folder, case, rank, error):
     told = errors(folder, case)
     assert told[rank].startswith(error)

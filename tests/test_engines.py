@@ -56,15 +56,13 @@ def make_logs(zone):
 
     def table(n, users, key):
         minutes = pd.to_timedelta(10 * draw.randint(0, 15, n), unit="min")  # 00:00 to 02:20
-        return pd.DataFrame(
-            {
-                "user": pd.array(draw.choice(users, n), dtype="string"),
-                "item": pd.array(draw.choice([*(LARGE + np.arange(9)), None], n), dtype="Int64"),
-                "category": pd.array(draw.choice(["hat", "tie", None], n), dtype="string"),
-                "time": (CLOCKS_GO_BACK + minutes).as_unit("us").tz_convert(zone),
-                key: np.arange(n),
-            }
-        )
+        return pd.DataFrame({
+            "user": pd.array(draw.choice(users, n), dtype="string"),
+            "item": pd.array(draw.choice([*(LARGE + np.arange(9)), None], n), dtype="Int64"),
+            "category": pd.array(draw.choice(["hat", "tie", None], n), dtype="string"),
+            "time": (CLOCKS_GO_BACK + minutes).as_unit("us").tz_convert(zone),
+            key: np.arange(n),
+        })  # fmt: skip
 
     return table(90, users[3:], "row"), table(140, users[:-3], "event")
 

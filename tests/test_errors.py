@@ -88,15 +88,13 @@ def exactly(sentence):
 
 # The encoder ----------------------------------------------------------------------------------
 
-SHOWN = pd.DataFrame(
-    {
-        "item": ["hat", "sock"],
-        "category": [1, 2],
-        "price": [1.5, 2.5],
-        "hist_item": [["sock"], ["hat", "shoe"]],
-        "hist_category": [[2], [1, 3]],
-    }
-)
+SHOWN = pd.DataFrame({
+    "item": ["hat", "sock"],
+    "category": [1, 2],
+    "price": [1.5, 2.5],
+    "hist_item": [["sock"], ["hat", "shoe"]],
+    "hist_category": [[2], [1, 3]],
+})  # fmt: skip
 PAIRED = {"hist_item": "item"}
 WITHOUT_CANDIDATE = (
     "histories must be 'auto' or a dict of history and candidate columns, such as {'hist_item': "

@@ -49,18 +49,15 @@ def by_hand(monkeypatch):
     return None, users, candidates
 
 
-@pytest.mark.parametrize(
-    ("relevant", "expected"),
-    [
-        # k=1, then k=2: ndcg, recall, hit_rate, mrr
-        ([("ann", "hat"), ("bob", "sock")], [(1 / 2,) * 4, (1 / 2,) * 4]),
-        ([("ann", "hat"), ("bob", "car")], [(1 / 2,) * 4, (1 / 2,) * 4]),
-        ([("bob", "hat")], [(0, 0, 0, 0), (1 / np.log2(3), 1, 1, 1 / 2)]),
-        ([("bob", "hat"), ("bob", "hat")], [(0, 0, 0, 0), (1 / np.log2(3), 1, 1, 1 / 2)]),
-        ([("ann", "hat"), ("ann", "car")], [(1, 1 / 2, 1, 1), (1 / (1 + 1 / np.log2(3)), 1 / 2, 1,
-                                                               1)]),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("relevant", "expected"), [
+    # k=1, then k=2: ndcg, recall, hit_rate, mrr
+    ([("ann", "hat"), ("bob", "sock")], [(1 / 2,) * 4, (1 / 2,) * 4]),
+    ([("ann", "hat"), ("bob", "car")], [(1 / 2,) * 4, (1 / 2,) * 4]),
+    ([("bob", "hat")], [(0, 0, 0, 0), (1 / np.log2(3), 1, 1, 1 / 2)]),
+    ([("bob", "hat"), ("bob", "hat")], [(0, 0, 0, 0), (1 / np.log2(3), 1, 1, 1 / 2)]),
+    ([("ann", "hat"), ("ann", "car")], [(1, 1 / 2, 1, 1), (1 / (1 + 1 / np.log2(3)), 1 / 2, 1,
+                                                           1)]),
+])  # fmt: skip
 def test_scores_by_hand(by_hand, relevant, expected):
     relevant = pd.DataFrame(relevant, columns=["user", "item"])
     table = evaluate_ranking(*by_hand, relevant, k=[1, 2])
@@ -126,17 +123,14 @@ def test_a_baseline_is_scored_beside_the_model_under_the_same_rules(
     assert table.loc[("popularity", 5), "hit_rate"] == len(n_hits) / alone["n_users"].iloc[0]
 
 
-@pytest.mark.parametrize(
-    ("clicks", "popularity", "novelty"),
-    [
-        # of hat, shoe, sock, boot; ann's best are hat and sock, bob's shoe and hat
-        ([8, 4, 2, 2], [(8 + 4) / 2, (5 + 6) / 2], [(1 + 2) / 2, (2 + 1.5) / 2]),
-        ([1, 1, 0, 0], [1, (0.5 + 1) / 2], [1, 1]),  # 0 counts as the 1 of the rarest other
-        ([0.5, 0.25, 0.25, np.nan], [0.375, 0.375], [1.5, 1.5]),
-        ([-1, -2, 3, 0], [-1.5, (1 - 1.5) / 2], None),  # no shares of a sum
-        ([0, 0, 0, 0], [0, 0], None),
-    ],
-)
+@pytest.mark.parametrize(("clicks", "popularity", "novelty"), [
+    # of hat, shoe, sock, boot; ann's best are hat and sock, bob's shoe and hat
+    ([8, 4, 2, 2], [(8 + 4) / 2, (5 + 6) / 2], [(1 + 2) / 2, (2 + 1.5) / 2]),
+    ([1, 1, 0, 0], [1, (0.5 + 1) / 2], [1, 1]),  # 0 counts as the 1 of the rarest other
+    ([0.5, 0.25, 0.25, np.nan], [0.375, 0.375], [1.5, 1.5]),
+    ([-1, -2, 3, 0], [-1.5, (1 - 1.5) / 2], None),  # no shares of a sum
+    ([0, 0, 0, 0], [0, 0], None),
+])  # fmt: skip
 def test_coverage_popularity_and_novelty_by_hand(by_hand, clicks, popularity, novelty):
     _, users, candidates = by_hand
     candidates = pd.DataFrame({"item": [*candidates["item"], "boot"], "clicks": clicks})

@@ -37,17 +37,14 @@ def test_taking_rows_copies_no_events_and_pickling_some_ships_theirs_alone(impre
     assert len(pickle.dumps(ragged)) < 2000
 
 
-@pytest.mark.parametrize(
-    "rows",
-    [
-        slice(2, 5),
-        np.array([3, 0, 3]),
-        np.array([True, False] * 4),
-        [1, 2],
-        [],
-        (np.array([4]), Ellipsis),
-    ],
-)
+@pytest.mark.parametrize("rows", [
+    slice(2, 5),
+    np.array([3, 0, 3]),
+    np.array([True, False] * 4),
+    [1, 2],
+    [],
+    (np.array([4]), Ellipsis),
+])  # fmt: skip
 def test_rows_are_chosen_as_numpy_would(impressions, rows):
     plain = rows[0] if isinstance(rows, tuple) else rows
     chosen = np.arange(8)[np.array(plain, dtype=int) if isinstance(plain, list) else plain]

@@ -16,13 +16,11 @@ from sklearn_din.logs.history import sort_log
 from sklearn_din.logs.timeline import stable_order
 from tests.tables import as_scan, lists
 
-CLICKS = pd.DataFrame(
-    {
-        "user": ["ann", "bob", "ann", "ann"],
-        "item": ["shoe", "tie", "sock", "hat"],
-        "time": [10, 10, 40, 30],
-    }
-)
+CLICKS = pd.DataFrame({
+    "user": ["ann", "bob", "ann", "ann"],
+    "item": ["shoe", "tie", "sock", "hat"],
+    "time": [10, 10, 40, 30],
+})  # fmt: skip
 
 
 def attach(impressions, events, **options):
@@ -160,14 +158,11 @@ def many(n_rows, *, first_user=0, first_time=0):
     return pd.DataFrame({"user": first_user + rows % 3, "time": first_time + rows, "item": rows})
 
 
-@pytest.mark.parametrize(
-    ("shown", "message"),
-    [
-        (many(10, first_user=50, first_time=99), "no user of the impressions has an event. Are "
-         r"the two frames swapped, or the 'user' columns of another kind\?$"),
-        (many(10, first_time=-9), "no event is earlier than any impression. Are .* the 'time' col"),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("shown", "message"), [
+    (many(10, first_user=50, first_time=99), "no user of the impressions has an event. Are "
+     r"the two frames swapped, or the 'user' columns of another kind\?$"),
+    (many(10, first_time=-9), "no event is earlier than any impression. Are .* the 'time' col"),
+])  # fmt: skip
 def test_histories_that_are_all_empty_are_said_once_of_frames_and_of_scans(
     shown, message, tmp_path
 ):
@@ -179,32 +174,26 @@ def test_histories_that_are_all_empty_are_said_once_of_frames_and_of_scans(
         assert lists(attached["hist_item"]) == [[]] * 10
 
 
-@pytest.mark.parametrize(
-    ("impressions", "events"),
-    [
-        (many(10), many(0)),
-        (many(0), many(10)),
-        (many(20).assign(time=5), many(20).assign(time=5)),  # the impressions are the events
-        (many(9, first_user=50), many(20)),  # a few new users in a server's batch
-        (many(30).assign(user=50), many(20)),  # one new user and many candidates
-        (many(30, first_time=99), many(3)),
-        (many(10, first_time=-8), many(5)),  # one impression has a past
-    ],
-)
+@pytest.mark.parametrize(("impressions", "events"), [
+    (many(10), many(0)),
+    (many(0), many(10)),
+    (many(20).assign(time=5), many(20).assign(time=5)),  # the impressions are the events
+    (many(9, first_user=50), many(20)),  # a few new users in a server's batch
+    (many(30).assign(user=50), many(20)),  # one new user and many candidates
+    (many(30, first_time=99), many(3)),
+    (many(10, first_time=-8), many(5)),  # one impression has a past
+])  # fmt: skip
 def test_empty_histories_that_are_no_accident_are_not_said(impressions, events):
     attach(impressions, events)
 
 
 # HistoryBuilder -----------------------------------------------------------------------------
 
-SHOWN = pd.DataFrame(
-    {
-        "user": ["ann", "ann", "bob", "ann", "ann"],
-        "item": ["shoe", "tie", "tie", "sock", "hat"],
-        "time": [1, 2, 2, 3, 3],
-    },
-    index=[5, 6, 7, 8, 9],
-)
+SHOWN = pd.DataFrame({
+    "user": ["ann", "ann", "bob", "ann", "ann"],
+    "item": ["shoe", "tie", "tie", "sock", "hat"],
+    "time": [1, 2, 2, 3, 3],
+}, index=[5, 6, 7, 8, 9])  # fmt: skip
 LABELS = np.array(["no", "yes", "yes", "yes", "no"])
 
 
@@ -238,17 +227,14 @@ def test_of_several_labels_the_first_one_says_what_is_an_event(builder, of_kind)
 BIG = 2**60
 
 
-@pytest.mark.parametrize(
-    "later",
-    [
-        pd.Series([3.0, np.nan]),
-        pd.Series([3, BIG + 2], dtype="uint64"),
-        pd.Series([3, 2**63 + 1], dtype="uint64"),
-        pd.Series([3, -1], dtype="int64"),
-        pd.Series([3, None], dtype="double[pyarrow]"),
-        pd.Series(pd.arrays.ArrowExtensionArray(pa.array([3, float("nan")]))),
-    ],
-)
+@pytest.mark.parametrize("later", [
+    pd.Series([3.0, np.nan]),
+    pd.Series([3, BIG + 2], dtype="uint64"),
+    pd.Series([3, 2**63 + 1], dtype="uint64"),
+    pd.Series([3, -1], dtype="int64"),
+    pd.Series([3, None], dtype="double[pyarrow]"),
+    pd.Series(pd.arrays.ArrowExtensionArray(pa.array([3, float("nan")]))),
+])  # fmt: skip
 @pytest.mark.parametrize("dtype", ["int64", "uint64", "Int64", "int64[pyarrow]"])
 def test_large_ids_stay_apart_whatever_a_later_batch_makes_of_the_column(later, dtype):
     first = pd.DataFrame({"user": pd.Series([BIG, BIG + 1], dtype=dtype), "time": [1, 2]})
@@ -349,13 +335,11 @@ CELLS = st.tuples(
 def test_what_is_remembered_is_what_a_counting_loop_says(old, new):
     def frame(rows):
         users, times, items = list(zip(*rows, strict=True)) or ([], [], [])
-        return pd.DataFrame(
-            {
-                "user": pd.Series(users, dtype="Int64"),
-                "time": pd.Series(times, dtype="int64"),
-                "item": pd.Series(items, dtype=object),
-            }
-        )
+        return pd.DataFrame({
+            "user": pd.Series(users, dtype="Int64"),
+            "time": pd.Series(times, dtype="int64"),
+            "item": pd.Series(items, dtype=object),
+        })  # fmt: skip
 
     builder = HistoryBuilder(user="user", time="time", columns="item", events="all")
     builder.fit(frame(old)).partial_fit(frame(new))

@@ -218,19 +218,16 @@ def test_negatives_made_elsewhere_that_tell_whether_anybody_clicked_their_item(s
 ORDERED = {"categories": ["low", "high"], "ordered": True}
 
 
-@pytest.mark.parametrize(
-    ("labels", "click", "other"),
-    [
-        *((words, max(words), min(words)) for words in (
-            ["fresh", "rotten"], ["active", "churned"], ["good", "poor"], ["keep", "return"],
-            ["hit", "miss"], ["no", "yes"],
-        )),
-        (pd.Categorical(["low", "high"], **ORDERED), "low", "high"),
-        ([0, 1], None, None),
-        ([False, True], None, None),
-        (pd.Categorical(["high", "low"], ["high", "low"], ordered=True), "low", "high"),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("labels", "click", "other"), [
+    *((words, max(words), min(words)) for words in (
+        ["fresh", "rotten"], ["active", "churned"], ["good", "poor"], ["keep", "return"],
+        ["hit", "miss"], ["no", "yes"],
+    )),
+    (pd.Categorical(["low", "high"], **ORDERED), "low", "high"),
+    ([0, 1], None, None),
+    ([False, True], None, None),
+    (pd.Categorical(["high", "low"], ["high", "low"], ordered=True), "low", "high"),
+])  # fmt: skip
 def test_labels_that_are_words_are_said_in_one_line_and_the_advice(labels, click, other):
     X = np.random.default_rng(0).normal(size=(300, 2)).astype(np.float32)
     y = pd.Series(labels).take(np.arange(300) % 2).reset_index(drop=True)

@@ -72,17 +72,14 @@ def test_each_behaviour_keeps_what_nearly_all_rows_have(form, tmp_path):
     assert encoder.fit_transform(X).to_numpy().shape == encoded.shape
 
 
-@pytest.mark.parametrize(
-    ("lengths", "expected"),
-    [
-        ([0] * 40, 50),
-        ([0] * 39 + [200], 200),  # rows without events say nothing
-        ([60] * 99 + [900], 100),
-        ([60] * 98 + [900] * 2, 1_000),
-        ([501] * 40, 1_000),
-        ([3_000] * 40, 1_000),
-    ],
-)
+@pytest.mark.parametrize(("lengths", "expected"), [
+    ([0] * 40, 50),
+    ([0] * 39 + [200], 200),  # rows without events say nothing
+    ([60] * 99 + [900], 100),
+    ([60] * 98 + [900] * 2, 1_000),
+    ([501] * 40, 1_000),
+    ([3_000] * 40, 1_000),
+])  # fmt: skip
 def test_the_first_length_that_nearly_no_row_exceeds(lengths, expected):
     frame = with_lengths(lengths)
     encoder = encoder_of()

@@ -64,25 +64,20 @@ def test_gauc_agrees_with_a_loop_over_groups(impressions, weighted):
 
 @pytest.fixture
 def impressions():
-    return pd.DataFrame(
-        {
-            "user": ["ann", "ann", "bob", "bob", "bob", "cem"],
-            "score": [0.9, 0.1, 0.8, 0.3, 0.5, 0.6],
-            "clicked": [1, 0, 0, 1, 1, 1],
-        }
-    )
+    return pd.DataFrame({
+        "user": ["ann", "ann", "bob", "bob", "bob", "cem"],
+        "score": [0.9, 0.1, 0.8, 0.3, 0.5, 0.6],
+        "clicked": [1, 0, 0, 1, 1, 1],
+    })  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    "labels",
-    [
-        pd.Series([True, False, False, True, True, True]),
-        np.array(["yes", "no", "no", "yes", "yes", "yes"]),
-        pd.Series(["yes", "no", "no", "yes", "yes", "yes"], dtype="category"),
-        pd.Series([1, 0, 0, 1, 1, 1], dtype="Int64"),
-        [1, -1, -1, 1, 1, 1],
-    ],
-)
+@pytest.mark.parametrize("labels", [
+    pd.Series([True, False, False, True, True, True]),
+    np.array(["yes", "no", "no", "yes", "yes", "yes"]),
+    pd.Series(["yes", "no", "no", "yes", "yes", "yes"], dtype="category"),
+    pd.Series([1, 0, 0, 1, 1, 1], dtype="Int64"),
+    [1, -1, -1, 1, 1, 1],
+])  # fmt: skip
 @pytest.mark.parametrize("group_type", [str, "category", "string"])
 def test_any_two_labels_and_any_groups_will_do(impressions, labels, group_type):
     groups = impressions["user"].astype(group_type)
@@ -98,15 +93,12 @@ def test_improvement_counts_from_a_random_ranking_and_correction_undoes_sampling
     assert corrected / (1 - corrected) == pytest.approx(0.2 * 0.9 / 0.1)
 
 
-@pytest.mark.parametrize(
-    ("y", "prob", "weight", "expected"),
-    [
-        ([0, 1, 0, 1], [0.2, 0.2, 0.8, 0.8], None, 0.3),
-        ([0, 0, 1, 1], [0.0, 0.0, 1.0, 1.0], None, 0.0),
-        ([0, 1, 0, 1], [0.2, 0.2, 0.8, 0.8], [4, 1, 1, 4], 0.0),
-        ([0, 0, 0, 0], [0.5, 0.5, 0.5, 0.5], None, 0.5),
-    ],
-)
+@pytest.mark.parametrize(("y", "prob", "weight", "expected"), [
+    ([0, 1, 0, 1], [0.2, 0.2, 0.8, 0.8], None, 0.3),
+    ([0, 0, 1, 1], [0.0, 0.0, 1.0, 1.0], None, 0.0),
+    ([0, 1, 0, 1], [0.2, 0.2, 0.8, 0.8], [4, 1, 1, 4], 0.0),
+    ([0, 0, 0, 0], [0.5, 0.5, 0.5, 0.5], None, 0.5),
+])  # fmt: skip
 def test_calibration_error_by_hand(y, prob, weight, expected):
     got = expected_calibration_error(y, prob, n_bins=2, sample_weight=weight)
     assert got == pytest.approx(expected)

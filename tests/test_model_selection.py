@@ -26,28 +26,25 @@ DAYS = list(pd.date_range("2024-01-01", periods=5))
 ZONED = list(pd.date_range("2024-01-01", periods=5, tz="Asia/Tokyo").as_unit("s"))
 
 
-@pytest.mark.parametrize(
-    ("times", "n_splits", "parameters", "expected"),
-    [
-        ([3, 1, 2], 2, {}, [([1], [2]), ([1, 2], [3])]),
-        ([1, 2, 2, 2, 3], 2, {}, [([1], [2, 2, 2]), ([1, 2, 2, 2], [3])]),
-        ([1, 1, 1, 2, 3], 1, {"test_size": 3}, [([1, 1, 1], [2, 3])]),  # nearer than the start
-        ([1, 2, 2, 2, 2, 3], 1, {"test_size": 4}, [([1], [2, 2, 2, 2, 3])]),
-        ([1, 2, 3, 4, 5], 2, {"test_size": 1}, [([1, 2, 3], [4]), ([1, 2, 3, 4], [5])]),
-        ([1, 2, 3, 4, 5], 1, {"test_size": 0.4}, [([1, 2, 3], [4, 5])]),
-        ([1, 2, 3, 4, 5], 1, {"test_size": 2, "gap": 1}, [([1, 2], [4, 5])]),
-        ([1, 2, 3, 4, 5], 1, {"test_size": 2, "gap": 1.5}, [([1, 2], [4, 5])]),
-        ([1, 2, 3, 4, 5], 1, {"test_size": 2, "gap": 0.5}, [([1, 2, 3], [4, 5])]),
-        ([1.0, 2.5, 3.0], 1, {"test_size": 1, "gap": 0.5}, [([1.0], [3.0])]),
-        ([1, 1, 2, 2, 2, 2, 2, 2, 3, 4], 3, {}, [([1, 1], [2] * 6), ([1, 1] + [2] * 6, [3]),
-                                                ([1, 1] + [2] * 6 + [3], [4])]),
-        (DAYS, 1, {"test_size": 2, "gap": 0}, [(DAYS[:3], DAYS[3:])]),
-        (DAYS, 1, {"test_size": 2, "gap": "36h"}, [(DAYS[:2], DAYS[3:])]),
-        (DAYS, 1, {"test_size": 2, "gap": pd.Timedelta("47h")}, [(DAYS[:2], DAYS[3:])]),
-        (DAYS, 1, {"test_size": 2, "gap": np.timedelta64(2, "D")}, [(DAYS[:1], DAYS[3:])]),
-        (ZONED, 1, {"test_size": 2, "gap": "1D"}, [(ZONED[:2], ZONED[3:])]),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("times", "n_splits", "parameters", "expected"), [
+    ([3, 1, 2], 2, {}, [([1], [2]), ([1, 2], [3])]),
+    ([1, 2, 2, 2, 3], 2, {}, [([1], [2, 2, 2]), ([1, 2, 2, 2], [3])]),
+    ([1, 1, 1, 2, 3], 1, {"test_size": 3}, [([1, 1, 1], [2, 3])]),  # nearer than the start
+    ([1, 2, 2, 2, 2, 3], 1, {"test_size": 4}, [([1], [2, 2, 2, 2, 3])]),
+    ([1, 2, 3, 4, 5], 2, {"test_size": 1}, [([1, 2, 3], [4]), ([1, 2, 3, 4], [5])]),
+    ([1, 2, 3, 4, 5], 1, {"test_size": 0.4}, [([1, 2, 3], [4, 5])]),
+    ([1, 2, 3, 4, 5], 1, {"test_size": 2, "gap": 1}, [([1, 2], [4, 5])]),
+    ([1, 2, 3, 4, 5], 1, {"test_size": 2, "gap": 1.5}, [([1, 2], [4, 5])]),
+    ([1, 2, 3, 4, 5], 1, {"test_size": 2, "gap": 0.5}, [([1, 2, 3], [4, 5])]),
+    ([1.0, 2.5, 3.0], 1, {"test_size": 1, "gap": 0.5}, [([1.0], [3.0])]),
+    ([1, 1, 2, 2, 2, 2, 2, 2, 3, 4], 3, {}, [([1, 1], [2] * 6), ([1, 1] + [2] * 6, [3]),
+                                            ([1, 1] + [2] * 6 + [3], [4])]),
+    (DAYS, 1, {"test_size": 2, "gap": 0}, [(DAYS[:3], DAYS[3:])]),
+    (DAYS, 1, {"test_size": 2, "gap": "36h"}, [(DAYS[:2], DAYS[3:])]),
+    (DAYS, 1, {"test_size": 2, "gap": pd.Timedelta("47h")}, [(DAYS[:2], DAYS[3:])]),
+    (DAYS, 1, {"test_size": 2, "gap": np.timedelta64(2, "D")}, [(DAYS[:1], DAYS[3:])]),
+    (ZONED, 1, {"test_size": 2, "gap": "1D"}, [(ZONED[:2], ZONED[3:])]),
+])  # fmt: skip
 def test_folds_by_hand(times, n_splits, parameters, expected):
     assert folds(times, n_splits, **parameters) == expected
 

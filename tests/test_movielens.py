@@ -19,14 +19,12 @@ DAT = {
     "movies.dat": "10::Café, The (1995)::Comedy|War\n20::Heat::Crime\n",
 }
 LAYOUTS = {"latest-small": CSV, "20m": CSV, "25m": CSV, "1m": DAT}
-RATINGS = pd.DataFrame(
-    {
-        "user": np.array([1, 2], dtype="int32"),
-        "item": np.array([10, 20], dtype="int32"),
-        "rating": np.array([4.5, 3.0], dtype="float32"),
-        "time": pd.to_datetime([60, 0], unit="s"),
-    }
-)
+RATINGS = pd.DataFrame({
+    "user": np.array([1, 2], dtype="int32"),
+    "item": np.array([10, 20], dtype="int32"),
+    "rating": np.array([4.5, 3.0], dtype="float32"),
+    "time": pd.to_datetime([60, 0], unit="s"),
+})  # fmt: skip
 MOVIES = [(10, "Café, The (1995)", "Comedy|War"), (20, "Heat", "Crime")]
 
 

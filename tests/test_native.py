@@ -316,14 +316,11 @@ def test_gradients_are_added_and_a_backward_pass_may_come_twice():
 
 
 @needs_library
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda: make_impressions(30, max_length=60),
-        lambda: make_prices(30, max_length=60),
-        lambda: make_lists(30),
-    ],
-)
+@pytest.mark.parametrize("make", [
+    lambda: make_impressions(30, max_length=60),
+    lambda: make_prices(30, max_length=60),
+    lambda: make_lists(30),
+])  # fmt: skip
 def test_one_history_of_all_candidates_is_computed_as_many_equal_ones(make):
     X = make()
     ragged = X.behaviours[X.schema.behaviours[0].histories]

@@ -11,15 +11,12 @@ from sklearn_din.logs.other_items import STRATEGIES
 from sklearn_din.logs.sampling_notices import Repeats
 from tests import tables
 
-EVENTS = pd.DataFrame(
-    {
-        "user": [1, 1, 2, 3, 3],
-        "item": ["hat", "tie", "hat", "sock", "shoe"],
-        "category": ["head", "neck", "cap", "foot", "foot"],
-        "time": [5, 6, 7, 8, 9],
-    },
-    index=[4, 4, 3, 2, 1],
-)
+EVENTS = pd.DataFrame({
+    "user": [1, 1, 2, 3, 3],
+    "item": ["hat", "tie", "hat", "sock", "shoe"],
+    "category": ["head", "neck", "cap", "foot", "foot"],
+    "time": [5, 6, 7, 8, 9],
+}, index=[4, 4, 3, 2, 1])  # fmt: skip
 OPTIONS = {"item": "item", "item_columns": ["category"], "random_state": 0}
 
 
@@ -81,19 +78,17 @@ def test_the_draw_is_repeatable_and_leaves_the_global_state_alone():
 def make_clicks(n_rows=300, n_users=100, n_items=25, seed=0):
     rng = np.random.default_rng(seed)
     users, items = rng.integers(0, n_users, n_rows), rng.integers(0, n_items, n_rows)
-    return pd.DataFrame(
-        {
-            "user": users,
-            "item": items,
-            "category": np.array(["head", "neck", "foot", None], dtype=object)[items % 4],
-            "price": items * 0.5,
-            "tags": [["soft"] * (item % 3) for item in items],
-            "age": users % 7 + 20,
-            "device": rng.integers(0, 3, n_rows),
-            "shop": "north",
-            "time": np.arange(n_rows),
-        }
-    )
+    return pd.DataFrame({
+        "user": users,
+        "item": items,
+        "category": np.array(["head", "neck", "foot", None], dtype=object)[items % 4],
+        "price": items * 0.5,
+        "tags": [["soft"] * (item % 3) for item in items],
+        "age": users % 7 + 20,
+        "device": rng.integers(0, 3, n_rows),
+        "shop": "north",
+        "time": np.arange(n_rows),
+    })  # fmt: skip
 
 
 def slow_owned(log, owner, column):
@@ -128,21 +123,17 @@ def test_a_column_of_the_user_in_item_columns_is_said_and_five_items_are_no_acci
         sample_negatives(make_clicks(n_items=5)[["item", "price"]], item="item")
 
 
-@pytest.mark.parametrize(
-    "clicks",
-    [
-        make_clicks(300, n_items=10**9)[["user", "item", "price"]],  # no item twice
-        make_clicks(9)[["user", "item", "category"]],  # too few rows to tell
-        make_clicks()[["user", "item", "age", "device", "shop", "time"]],
-        # rare exceptions from one value: chance explains that the repeated items agree
-        make_clicks().assign(price=0, tags=0, category=np.arange(300) == 299),
-        # an item is always of the same user: nothing tells whose the column is
-        pd.DataFrame({"item": np.arange(90) // 3, "user": np.arange(90) // 9}).assign(
-            age=lambda log: log["user"] % 5
-        ),
-    ],
-    ids=["unique", "few rows", "others", "rare", "one user"],
-)
+@pytest.mark.parametrize("clicks", [
+    make_clicks(300, n_items=10**9)[["user", "item", "price"]],  # no item twice
+    make_clicks(9)[["user", "item", "category"]],  # too few rows to tell
+    make_clicks()[["user", "item", "age", "device", "shop", "time"]],
+    # rare exceptions from one value: chance explains that the repeated items agree
+    make_clicks().assign(price=0, tags=0, category=np.arange(300) == 299),
+    # an item is always of the same user: nothing tells whose the column is
+    pd.DataFrame({"item": np.arange(90) // 3, "user": np.arange(90) // 9}).assign(
+        age=lambda log: log["user"] % 5
+    ),
+], ids=["unique", "few rows", "others", "rare", "one user"])  # fmt: skip
 def test_no_false_alarms(clicks):
     sample_negatives(clicks, item="item", user="user")
 

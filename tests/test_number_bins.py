@@ -132,16 +132,13 @@ def test_hundreds_of_numbers_have_fewer_bins_or_none():
 USER = np.random.RandomState(1).randint(60, size=4_000)
 
 
-@pytest.mark.parametrize(
-    ("price_of_user", "share_of_ones", "has_bins"),
-    [
-        (False, lambda price: np.where(price > 1, 0.8, 0.3), True),  # of some thirty more ones
-        (False, lambda price: np.where(price > 1, 0.5, 0.45), False),  # too little
-        (False, lambda price: np.clip(0.5 + 0.15 * price, 0, 1), False),  # a line
-        (False, lambda price: np.full(len(price), 0.4), False),  # nothing
-        (True, lambda price: np.where(USER % 2 == 0, 0.9, 0.1), False),  # of each user alone
-    ],
-)
+@pytest.mark.parametrize(("price_of_user", "share_of_ones", "has_bins"), [
+    (False, lambda price: np.where(price > 1, 0.8, 0.3), True),  # of some thirty more ones
+    (False, lambda price: np.where(price > 1, 0.5, 0.45), False),  # too little
+    (False, lambda price: np.clip(0.5 + 0.15 * price, 0, 1), False),  # a line
+    (False, lambda price: np.full(len(price), 0.4), False),  # nothing
+    (True, lambda price: np.where(USER % 2 == 0, 0.9, 0.1), False),  # of each user alone
+])  # fmt: skip
 def test_bins_stay_where_they_tell_much_of_other_users_rows(price_of_user, share_of_ones, has_bins):
     rng = np.random.RandomState(0)
     price = rng.normal(size=60)[USER] if price_of_user else rng.normal(size=len(USER))

@@ -287,14 +287,11 @@ def test_older_events_of_a_candidate_count_as_in_each_pair_alone(behind):
     assert_scored_as_alone(ranking, model, users.drop(columns="user"), items)
 
 
-@pytest.mark.parametrize(
-    ("user", "columns", "said"),
-    [
-        (None, ["hist_item"], r"\['hist_item'\]"),
-        ("user", ["user", "hist_item"], r"\['user', 'hist_item'\]"),
-        ("user", ["hist_item"], r"\['hist_item'\]"),
-    ],
-)
+@pytest.mark.parametrize(("user", "columns", "said"), [
+    (None, ["hist_item"], r"\['hist_item'\]"),
+    ("user", ["user", "hist_item"], r"\['user', 'hist_item'\]"),
+    ("user", ["hist_item"], r"\['hist_item'\]"),
+])  # fmt: skip
 def test_users_in_the_place_of_candidates_are_said(frame_and_labels, user, columns, said):
     frame, y = frame_and_labels
     encoder = HistorySequenceEncoder(user=user)

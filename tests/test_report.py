@@ -24,20 +24,16 @@ from sklearn_din.encoding.profile import ColumnProfile
 from tests.click_frames import encoder, every_kind
 from tests.tables import as_scan, said
 
-FITTED = pd.DataFrame(
-    {
-        "item": ["hat", "hat", "tie", "sock"],
-        "price": [1.0, 2.0, np.nan, 4.0],
-        "hist_item": [["tie"], [], ["hat", "tie", "sock"], ["rare"]],
-    }
-)
-LATER = pd.DataFrame(
-    {
-        "item": ["hat", "bag", None, "sock", "tie"],
-        "price": [np.nan, np.nan, 2.0, 4.0, 400.0],
-        "hist_item": [["bag", "tie", None, "tie"], [], [], ["hat"], None],
-    }
-)
+FITTED = pd.DataFrame({
+    "item": ["hat", "hat", "tie", "sock"],
+    "price": [1.0, 2.0, np.nan, 4.0],
+    "hist_item": [["tie"], [], ["hat", "tie", "sock"], ["rare"]],
+})  # fmt: skip
+LATER = pd.DataFrame({
+    "item": ["hat", "bag", None, "sock", "tie"],
+    "price": [np.nan, np.nan, 2.0, 4.0, 400.0],
+    "hist_item": [["bag", "tie", None, "tie"], [], [], ["hat"], None],
+})  # fmt: skip
 
 
 def test_a_report_by_hand():
@@ -167,22 +163,19 @@ def test_prices_that_are_mostly_in_cents_are_said_once_and_counted(cents, is_sai
     assert np.isnan(fitted.report(later).loc["item", "beyond"])
 
 
-@pytest.mark.parametrize(
-    ("numbers", "factor"),
-    [
-        (np.arange(1.0, 201), None),
-        (np.arange(1.0, 201) * 1000, 1000),
-        (np.arange(1.0, 201) / 60, 1 / 60),
-        (np.arange(1.0, 201) * 19, None),  # users grow richer
-        (np.full(200, 1e6), None),  # one user
-        (np.arange(1.0, 201) ** 3, None),  # not the same multiple throughout
-        (np.arange(1.0, 201) + 1e5, None),
-        (-np.arange(1.0, 201) * 1000, None),
-        (np.arange(1.0, 99) * 1000, None),  # too few
-        (np.zeros(200), None),
-        (np.full(200, np.nan), None),
-    ],
-)
+@pytest.mark.parametrize(("numbers", "factor"), [
+    (np.arange(1.0, 201), None),
+    (np.arange(1.0, 201) * 1000, 1000),
+    (np.arange(1.0, 201) / 60, 1 / 60),
+    (np.arange(1.0, 201) * 19, None),  # users grow richer
+    (np.full(200, 1e6), None),  # one user
+    (np.arange(1.0, 201) ** 3, None),  # not the same multiple throughout
+    (np.arange(1.0, 201) + 1e5, None),
+    (-np.arange(1.0, 201) * 1000, None),
+    (np.arange(1.0, 99) * 1000, None),  # too few
+    (np.zeros(200), None),
+    (np.full(200, np.nan), None),
+])  # fmt: skip
 def test_a_unit_has_changed_where_all_deciles_are_the_same_multiple(numbers, factor):
     at_fit = ColumnProfile.of_sample(np.arange(1.0, 201))
     found = at_fit.find_factor(numbers)

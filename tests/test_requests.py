@@ -101,16 +101,13 @@ def test_a_scan_is_refused(tmp_path):
         attach_request(scan_parquet(tmp_path / "a.parquet"), request="search", columns=["price"])
 
 
-@pytest.mark.parametrize(
-    ("given", "error", "words"),
-    [
-        ({"columns": "prize"}, ValueError, "no column 'prize'; did you mean 'price'"),
-        ({"columns": []}, ValueError, "columns must name at least one column"),
-        ({"request": []}, ValueError, "request must name at least one column"),
-        ({"columns": "name"}, TypeError, "must hold numbers to compare, but frame\\['name'\\]"),
-        ({"columns": "taken"}, ValueError, "already has the columns \\['taken_share'\\]"),
-    ],
-)
+@pytest.mark.parametrize(("given", "error", "words"), [
+    ({"columns": "prize"}, ValueError, "no column 'prize'; did you mean 'price'"),
+    ({"columns": []}, ValueError, "columns must name at least one column"),
+    ({"request": []}, ValueError, "request must name at least one column"),
+    ({"columns": "name"}, TypeError, "must hold numbers to compare, but frame\\['name'\\]"),
+    ({"columns": "taken"}, ValueError, "already has the columns \\['taken_share'\\]"),
+])  # fmt: skip
 def test_what_cannot_be_compared_is_named(given, error, words):
     frame = pd.DataFrame({"search": [1, 1], "price": [2.0, 3.0], "name": ["a", "b"]})
     frame = frame.assign(taken=frame["price"], taken_share=0.5)
@@ -182,17 +179,13 @@ def rank_by_hand(model, users, catalogue, is_in_list):
     return pairs[["row", "item"]].assign(expected=probability)
 
 
-@pytest.mark.parametrize(
-    ("options", "is_in_list"),
-    [
-        ({}, lambda pairs: pairs["item"] != ""),
-        ({"exclude": ["i3", "i7"]}, lambda pairs: ~pairs["item"].isin(["i3", "i7"])),
-        ({"only": ["i1", "i2", "i9"]}, lambda pairs: pairs["item"].isin(["i1", "i2", "i9"])),
-        ({"by": "price"}, lambda pairs: pairs["item"] != ""),
-        ({"only": ["i4"]}, lambda pairs: pairs["item"] == "i4"),
-    ],
-    ids=["all", "exclude", "only", "by", "one"],
-)
+@pytest.mark.parametrize(("options", "is_in_list"), [
+    ({}, lambda pairs: pairs["item"] != ""),
+    ({"exclude": ["i3", "i7"]}, lambda pairs: ~pairs["item"].isin(["i3", "i7"])),
+    ({"only": ["i1", "i2", "i9"]}, lambda pairs: pairs["item"].isin(["i1", "i2", "i9"])),
+    ({"by": "price"}, lambda pairs: pairs["item"] != ""),
+    ({"only": ["i4"]}, lambda pairs: pairs["item"] == "i4"),
+], ids=["all", "exclude", "only", "by", "one"])  # fmt: skip
 def test_the_list_that_is_ranked_is_the_request(model, users, catalogue, options, is_in_list):
     top_k = 3 if "by" in options else len(catalogue)
     ranked = rank_candidates(model, users, catalogue, top_k=top_k, **options)

@@ -46,24 +46,21 @@ PAIRED = {"histories": {("hist_item", "hist_price"): ("item", "price")}}
 ALONE = {"histories": {("hist_item", "hist_price"): ("item", None)}}
 
 
-@pytest.mark.parametrize(
-    ("price", "past", "parameters", "kinds"),
-    [
-        (EUROS, OF_EUROS, {}, "compared"),
-        (EUROS, OF_WHOLE, {}, "compared"),
-        (WHOLE, OF_EUROS, {}, "compared"),
-        (CENTS, OF_EUROS, {}, "compared"),  # either has fractions: both are quantities
-        (CENTS, OF_CENTS, {}, "ids"),  # nothing tells them from ids
-        (CENTS, OF_CENTS, {"numeric": ["price"]}, "compared"),
-        (CENTS, OF_CENTS, {"numeric": ["price"], **PAIRED}, "compared"),
-        (CENTS, OF_CENTS, PAIRED, "ids"),
-        (GONE, OF_WHOLE, {"numeric": ["price"]}, "compared"),
-        (EUROS, OF_EUROS, PAIRED, "compared"),
-        (EUROS, OF_EUROS, ALONE, "numbers"),
-        (EUROS, OF_EUROS, {"drop": ["price"]}, "numbers"),
-        (EUROS, OF_EUROS, {"elapsed": ["hist_price"]}, "numbers"),
-    ],
-)
+@pytest.mark.parametrize(("price", "past", "parameters", "kinds"), [
+    (EUROS, OF_EUROS, {}, "compared"),
+    (EUROS, OF_WHOLE, {}, "compared"),
+    (WHOLE, OF_EUROS, {}, "compared"),
+    (CENTS, OF_EUROS, {}, "compared"),  # either has fractions: both are quantities
+    (CENTS, OF_CENTS, {}, "ids"),  # nothing tells them from ids
+    (CENTS, OF_CENTS, {"numeric": ["price"]}, "compared"),
+    (CENTS, OF_CENTS, {"numeric": ["price"], **PAIRED}, "compared"),
+    (CENTS, OF_CENTS, PAIRED, "ids"),
+    (GONE, OF_WHOLE, {"numeric": ["price"]}, "compared"),
+    (EUROS, OF_EUROS, PAIRED, "compared"),
+    (EUROS, OF_EUROS, ALONE, "numbers"),
+    (EUROS, OF_EUROS, {"drop": ["price"]}, "numbers"),
+    (EUROS, OF_EUROS, {"elapsed": ["hist_price"]}, "numbers"),
+])  # fmt: skip
 def test_numbers_of_events_are_compared_with_the_impressions(price, past, parameters, kinds):
     frame = PRICED.assign(price=price, hist_price=past)
     X = encoder(**{"drop": None, **parameters}).fit_transform(frame)

@@ -23,16 +23,14 @@ def table():
     items = rng.randint(0, 30, N_ROWS)
     lists = [[f"i{i}" for i in rng.randint(0, 30, n)] for n in rng.randint(0, 5, N_ROWS)]
     lists[7] = None
-    return pa.table(
-        {
-            "user": pa.array(rng.randint(0, 9, N_ROWS)),
-            "item": pa.array([f"i{i}" for i in items]).dictionary_encode(),
-            "price": pa.array(rng.randn(N_ROWS), mask=rng.rand(N_ROWS) < 0.2),
-            "time": pa.array(np.sort(rng.randint(0, 10**6, N_ROWS)), pa.timestamp("us", "UTC")),
-            "hist_item": pa.array(lists),
-            "click": pa.array(rng.randint(0, 2, N_ROWS)),
-        }
-    )
+    return pa.table({
+        "user": pa.array(rng.randint(0, 9, N_ROWS)),
+        "item": pa.array([f"i{i}" for i in items]).dictionary_encode(),
+        "price": pa.array(rng.randn(N_ROWS), mask=rng.rand(N_ROWS) < 0.2),
+        "time": pa.array(np.sort(rng.randint(0, 10**6, N_ROWS)), pa.timestamp("us", "UTC")),
+        "hist_item": pa.array(lists),
+        "click": pa.array(rng.randint(0, 2, N_ROWS)),
+    })  # fmt: skip
 
 
 @pytest.fixture
@@ -68,19 +66,15 @@ def attach(table):
 
 
 @pytest.mark.parametrize("form", ["1GB", "8KB", "attached", "frame"])
-@pytest.mark.parametrize(
-    "rows",
-    [
-        slice(20, 90),
-        slice(None, None, -3),
-        slice(5, 5),
-        np.random.RandomState(1).permutation(N_ROWS)[:70],
-        [3, -1, 3, 50],
-        np.arange(N_ROWS) % 3 == 1,
-        [],
-    ],
-    ids=["slice", "backwards", "nothing", "shuffled", "repeated", "mask", "empty list"],
-)
+@pytest.mark.parametrize("rows", [
+    slice(20, 90),
+    slice(None, None, -3),
+    slice(5, 5),
+    np.random.RandomState(1).permutation(N_ROWS)[:70],
+    [3, -1, 3, 50],
+    np.arange(N_ROWS) % 3 == 1,
+    [],
+], ids=["slice", "backwards", "nothing", "shuffled", "repeated", "mask", "empty list"])  # fmt: skip
 def test_views_are_those_rows_of_the_frame(folder, table, form, rows, monkeypatch):
     monkeypatch.setattr(scans, "PART_ROWS", 13)
     frame = frame_of(table)
@@ -153,14 +147,11 @@ def damage(table, path):
     path.write_bytes(b"PAR1 this is no file")
 
 
-@pytest.mark.parametrize(
-    ("harm", "message"),
-    [
-        (change_type, r"'user' must have one type .* int64 before, and string in .*part-2"),
-        (drop_column, r"part-2.parquet has no column 'price', which another file has"),
-        (damage, r"part-2.parquet cannot be read: "),
-    ],
-)
+@pytest.mark.parametrize(("harm", "message"), [
+    (change_type, r"'user' must have one type .* int64 before, and string in .*part-2"),
+    (drop_column, r"part-2.parquet has no column 'price', which another file has"),
+    (damage, r"part-2.parquet cannot be read: "),
+])  # fmt: skip
 def test_a_file_that_does_not_fit_is_named(folder, table, harm, message):
     harm(table, folder / "part-2.parquet")
     with pytest.raises(ValueError, match=message):

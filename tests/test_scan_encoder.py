@@ -119,23 +119,19 @@ def test_columns_of_every_kind_are_read_as_in_memory(tmp_path):
     ids = random.randint(0, 12, n)
     gone = random.random_sample(n) < 0.2
     lists = [[int(i) for i in ids[max(0, k - 3) : k]] for k in range(n)]
-    table = pa.table(
-        {
-            "item": pa.array(ids, mask=gone),
-            "flag": pa.array(ids % 2 == 0, mask=gone),
-            "shop": pa.array([f"s{i}" for i in ids], mask=gone).dictionary_encode(),
-            "size": pa.array(ids.astype(float), mask=gone),
-            "hist_size": pa.array([[float(i) for i in cell] for cell in lists]),
-            "day": pa.array(ids.astype(np.int32), pa.date32()),
-            "late": pa.array([None] * 60 + [f"x{i}" for i in ids[60:]]),
-            "never": pa.nulls(n, pa.float32()),
-            "hist_item": pa.array(
-                [[*cell, None] if k % 7 else None for k, cell in enumerate(lists)]
-            ),
-            "hist_shop": pa.array(["|".join(f"s{i}" for i in cell) for cell in lists]),
-            "tags": pa.array([[f"t{i}"] * (i % 3) for i in ids], pa.large_list(pa.large_string())),
-        }
-    )
+    table = pa.table({
+        "item": pa.array(ids, mask=gone),
+        "flag": pa.array(ids % 2 == 0, mask=gone),
+        "shop": pa.array([f"s{i}" for i in ids], mask=gone).dictionary_encode(),
+        "size": pa.array(ids.astype(float), mask=gone),
+        "hist_size": pa.array([[float(i) for i in cell] for cell in lists]),
+        "day": pa.array(ids.astype(np.int32), pa.date32()),
+        "late": pa.array([None] * 60 + [f"x{i}" for i in ids[60:]]),
+        "never": pa.nulls(n, pa.float32()),
+        "hist_item": pa.array([[*cell, None] if k % 7 else None for k, cell in enumerate(lists)]),
+        "hist_shop": pa.array(["|".join(f"s{i}" for i in cell) for cell in lists]),
+        "tags": pa.array([[f"t{i}"] * (i % 3) for i in ids], pa.large_list(pa.large_string())),
+    })  # fmt: skip
     pq.write_table(table, tmp_path / "rows.parquet", row_group_size=25)
     options = {"separator": "|", "categorical": ["size"]}
     assert_same_encoding(scan_parquet(tmp_path), table, None, options)
@@ -174,16 +170,14 @@ N_ROWS = 60
 def source(tmp_path):
     rng = np.random.RandomState(0)
     items = [f"i{n}" for n in rng.randint(0, 9, N_ROWS)]
-    frame = pd.DataFrame(
-        {
-            "user": rng.randint(0, 6, N_ROWS),
-            "time": np.arange(N_ROWS),
-            "item": items,
-            "price": rng.randn(N_ROWS),
-            "hist_item": [items[max(n - 3, 0) : n] for n in range(N_ROWS)],
-            "click": rng.randint(0, 2, N_ROWS),
-        }
-    )
+    frame = pd.DataFrame({
+        "user": rng.randint(0, 6, N_ROWS),
+        "time": np.arange(N_ROWS),
+        "item": items,
+        "price": rng.randn(N_ROWS),
+        "hist_item": [items[max(n - 3, 0) : n] for n in range(N_ROWS)],
+        "click": rng.randint(0, 2, N_ROWS),
+    })  # fmt: skip
     (tmp_path / "rows").mkdir()
     frame.to_parquet(tmp_path / "rows" / "a.parquet", row_group_size=25)
     return tmp_path / "rows"

@@ -329,18 +329,15 @@ def test_every_option_of_a_log_does_for_scans_what_it_does_for_frames(tmp_path, 
 ONCE = make_table(300, random_state=0)
 
 
-@pytest.mark.parametrize(
-    ("log", "is_said"),
-    [
-        (pd.concat([ONCE, ONCE]), True),
-        (pd.concat([ONCE[:290], ONCE]), True),  # yesterday's export, and today's
-        (pd.concat([ONCE, ONCE]).assign(tags=[["a", "b"]] * 600), True),
-        (pd.concat([ONCE, ONCE[:200]]), False),
-        (pd.concat([ONCE] * 3), False),
-        (ONCE.assign(time=7, item=3, price=1), False),  # times of a day, with repetitions
-        (pd.concat([ONCE[:9], ONCE[:9]]), False),  # too few to say
-    ],
-)
+@pytest.mark.parametrize(("log", "is_said"), [
+    (pd.concat([ONCE, ONCE]), True),
+    (pd.concat([ONCE[:290], ONCE]), True),  # yesterday's export, and today's
+    (pd.concat([ONCE, ONCE]).assign(tags=[["a", "b"]] * 600), True),
+    (pd.concat([ONCE, ONCE[:200]]), False),
+    (pd.concat([ONCE] * 3), False),
+    (ONCE.assign(time=7, item=3, price=1), False),  # times of a day, with repetitions
+    (pd.concat([ONCE[:9], ONCE[:9]]), False),  # too few to say
+])  # fmt: skip
 @pytest.mark.parametrize("memory", ["in memory", "own rows", "1GB", "25KB"])
 def test_a_log_given_twice_is_said(log, is_said, memory, tmp_path):
     shown, events = make_table(50, random_state=1), log.reset_index(drop=True)

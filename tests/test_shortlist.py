@@ -131,15 +131,12 @@ def test_a_new_item_is_found_by_its_vector():
 ONCE = {"max_epochs": 1, "random_state": 0}  # without a seed, it now and then learns nothing
 
 
-@pytest.mark.parametrize(
-    ("last", "columns", "message"),
-    [
-        (DINClassifier(**ONCE), ["category"], "of 'category', and this model has none"),
-        (DINClassifier(**ONCE), ["price"], "which no history pairs with"),
-        (DINClassifier(**ONCE, neighbours=None), ["item", "category"], "neighbours is not None"),
-        (DINRegressor(**ONCE), ["item", "category"], "a regressor has none"),
-    ],
-)
+@pytest.mark.parametrize(("last", "columns", "message"), [
+    (DINClassifier(**ONCE), ["category"], "of 'category', and this model has none"),
+    (DINClassifier(**ONCE), ["price"], "which no history pairs with"),
+    (DINClassifier(**ONCE, neighbours=None), ["item", "category"], "neighbours is not None"),
+    (DINRegressor(**ONCE), ["item", "category"], "a regressor has none"),
+])  # fmt: skip
 def test_what_a_shortlist_needs_is_said(last, columns, message):
     model, frame, y = make_model(last)
     with pytest.raises(ValueError, match=message):

@@ -516,14 +516,9 @@ def test_the_slower_of_two_transactions_is_seen_too(served, url):
 
         def be_slow():
             with slow.transaction():
-                slow.add(
-                    [
-                        Posted(
-                            "slow", "7", '"2024-03-04T00:00:00+00:00"', "13", None, '{"category":1}'
-                        )
-                    ],
-                    "",
-                )
+                slow.add([
+                    Posted("slow", "7", '"2024-03-04T00:00:00+00:00"', "13", None, '{"category":1}')
+                ], "")  # fmt: skip
                 done.append("written")
                 released.wait(30)
             done.append("committed")

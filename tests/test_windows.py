@@ -27,15 +27,12 @@ def frame():
     log = EventLog({"item": ITEMS, "price": np.arange(8) * 1.5})
     ages = WindowArray(EventLog({"ago": np.arange(8.0)}, token=log.token), "ago", STARTS, LENGTHS)
     ages.row_times = np.array([10.0, 20.0, 30.0, np.nan, 50.0])
-    return pd.DataFrame(
-        {
-            "user": [1, 2, 1, 3, 2],
-            "hist_item": WindowArray(log, "item", STARTS, LENGTHS),
-            "hist_price": WindowArray(log, "price", STARTS, LENGTHS),
-            "ago": ages,
-        },
-        index=[10, 20, 20, 30, 40],
-    )
+    return pd.DataFrame({
+        "user": [1, 2, 1, 3, 2],
+        "hist_item": WindowArray(log, "item", STARTS, LENGTHS),
+        "hist_price": WindowArray(log, "price", STARTS, LENGTHS),
+        "ago": ages,
+    }, index=[10, 20, 20, 30, 40])  # fmt: skip
 
 
 def test_cells_read_as_arrays_and_missing_cells_as_none_and_lists_become_windows(frame):
