@@ -20,7 +20,7 @@ from sklearn_din.server import connections
 from sklearn_din.server.answers import Answers
 from sklearn_din.server.state import LOGGER
 from tests.page_server import serve_app, start_server
-from tests.served_model import fit_served, write_served
+from tests.served_model import fit_served, wait_for, write_served
 
 
 @pytest.fixture(scope="module")
@@ -133,13 +133,6 @@ def test_more_requests_than_may_wait_are_told_to_come_later(serve, monkeypatch, 
     for thread in asking:
         thread.join()
     assert answers == [200] * len(asking)
-
-
-def wait_for(condition):
-    until = time.monotonic() + 20
-    while not condition() and time.monotonic() < until:
-        time.sleep(0.02)
-    assert condition()
 
 
 def test_a_token_is_asked_for_before_the_body_is_read(serve):

@@ -10,7 +10,6 @@ import sys
 import threading
 import time
 import urllib.request
-import warnings
 
 import numpy as np
 import pandas as pd
@@ -20,11 +19,6 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
 
 pytest.importorskip("fastapi", reason="the extra [serve] is not installed")
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # starlette would rather have httpx2
-    TestClient = pytest.importorskip(
-        "fastapi.testclient", reason="httpx is not installed"
-    ).TestClient
 
 from sklearn_din import DINRegressor, attach_history, export_onnx, rank_candidates, save
 from sklearn_din import load as load_model
@@ -34,12 +28,12 @@ from sklearn_din.command_line.options import read_serve_options
 from sklearn_din.command_line.serving import load_answers
 from sklearn_din.datasets import make_click_log
 from sklearn_din.server.answers import Answers
-from sklearn_din.server.app import create_app
 from sklearn_din.server.connections import MAX_BODY
 from sklearn_din.server.items import Items
 from sklearn_din.server.state import State
 from tests import abilities
-from tests.served_model import fit_served, write_served
+from tests.posted_events import JSON, TestClient, create_app, event
+from tests.served_model import fit_served, wait_for, write_served
 
 
 @pytest.fixture(scope="module")
@@ -100,10 +94,6 @@ def soon(state, **later):
     """A moment after the log's newest event, as text."""
     newest = state.answers.histories.moments.newest
     return (pd.Timestamp(newest) + pd.Timedelta(**(later or {"seconds": 5}))).isoformat()
-
-
-def event(user, item, when):
-    return {"user": user, "item": item, "category": 1, "time": when}
 
 
 @pytest.mark.parametrize(("route", "body", "sentence"), [
@@ -175,9 +165,6 @@ def test_sizes_and_kinds_of_bodies_are_limited(client):
 def test_bodies_that_are_no_utf_8_or_hold_no_number_are_400(client, body):
     for route in ("rank", "events"):
         assert client.post(f"/{route}", content=body, headers=JSON).status_code == 400
-
-
-JSON = {"Content-Type": "application/json"}
 
 
 def test_a_catalogue_that_has_an_item_twice_is_told():
@@ -260,10 +247,8 @@ def test_a_replaced_file_is_served_and_each_answer_is_one_models(served, tmp_pat
         asking = threading.Thread(target=ask)
         asking.start()
         save(new, tmp_path / "model.din")
-        until = time.monotonic() + 60
         first = state.answers
-        while state.answers is first and time.monotonic() < until:
-            time.sleep(0.05)
+        wait_for(lambda: state.answers is not first, seconds=60)
         time.sleep(0.2)
         is_over.set()
         asking.join()
