@@ -71,9 +71,7 @@ def assert_equal(batch, expected):
 @pytest.mark.parametrize("pool", [None, 60])
 @pytest.mark.parametrize("n_ranks", [1, 2])
 @pytest.mark.parametrize("made_ahead", [1, 100, 10_000])
-def test_batches_made_together_are_those_made_one_by_one(
-    make, pool, n_ranks, made_ahead, monkeypatch
-):
+def test_batches_made_together_are_those_made_singly(make, pool, n_ranks, made_ahead, monkeypatch):
     monkeypatch.setattr(batches, "MADE_AHEAD", made_ahead)
     monkeypatch.setattr(batches, "VALUES_PER_GATHER", 500)
     monkeypatch.setattr(batches, "rows_per_pool", lambda X: pool)

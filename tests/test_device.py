@@ -239,9 +239,7 @@ def test_no_checkpoint_is_written_after_a_loss_that_is_not_finite(tmp_path, monk
 
 
 @pytest.mark.parametrize(("device", "n_begun"), [("host", 4), ("unreadable", 6)])
-def test_a_loss_is_checked_before_its_step_or_read_some_steps_later(
-    device, n_begun, request, monkeypatch
-):
+def test_a_loss_is_checked_at_once_or_later(device, n_begun, request, monkeypatch):
     monkeypatch.setattr(steps, "STEPS_PER_READ", 3)
     if device == "unreadable":
         request.getfixturevalue(device)

@@ -127,9 +127,7 @@ def test_who_stops_one_process_stops_all_at_the_same_step(folder, case, reason):
     ("other parameters", "lr"),
     ("other folders", "Checkpoint in callbacks was False and is True"),
 ])  # fmt: skip
-def test_different_data_or_parameters_are_an_error_in_all_before_the_first_step(
-    folder, case, differs
-):
+def test_different_data_or_parameters_are_an_error_in_all_at_once(folder, case, differs):
     for error in errors(folder, case):
         message = f"those of rank 1 differ from those of rank 0 in: .*{differs}.*Give every process"
         assert re.search(message, error)

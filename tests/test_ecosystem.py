@@ -69,9 +69,7 @@ def tracking(tmp_path):
 
 
 @of_others
-def test_mlflow_keeps_a_model_in_its_skops_format_and_serves_probabilities(
-    tracking, model, clicks, tmp_path, monkeypatch
-):
+def test_mlflow_keeps_and_serves_models(tracking, model, clicks, tmp_path, monkeypatch):
     X, _ = clicks
     monkeypatch.chdir(tmp_path)
     (tmp_path / "dist").mkdir()

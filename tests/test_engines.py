@@ -140,9 +140,7 @@ def test_partitions_of_users_on_dask_give_the_histories_of_one_machine(scheduler
 
 
 @needs_dask
-def test_a_search_on_dask_gives_the_scores_of_one_process_and_sends_the_log_once(
-    one_thread, monkeypatch
-):
+def test_a_search_on_dask_gives_the_same_scores_and_sends_the_log_once(one_thread, monkeypatch):
     """Hence nobody needs ``scatter=``."""
     from dask import distributed
 

@@ -104,9 +104,7 @@ def test_what_was_had_already_neither_ranks_nor_counts(fitted, users, candidates
     pd.testing.assert_frame_equal(by_word, by_frame)
 
 
-def test_a_baseline_is_scored_beside_the_model_under_the_same_rules(
-    fitted, users, candidates, relevant
-):
+def test_a_baseline_is_scored_beside_the_model(fitted, users, candidates, relevant):
     candidates = candidates.assign(popularity=np.arange(len(candidates)) % 7)
     table = evaluate_ranking(
         fitted, users, candidates, relevant, k=[1, 5], exclude="history", baseline="popularity"

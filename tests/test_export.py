@@ -117,9 +117,7 @@ def rank_inputs(session, X, row):
 
 
 @pytest.mark.parametrize(("make", "network"), CASES)
-def test_one_history_and_its_candidates_give_the_classifiers_probabilities(
-    make, network, path, monkeypatch
-):
+def test_a_file_for_one_history_ranks_alike(make, network, path, monkeypatch):
     monkeypatch.setattr(export, "PAIRS_PER_BLOCK", 100)  # 2 events of 50 rows, 11 of 9
     classifier = fitted_classifier(make(64, seed=1), **network)
     session = session_of(path, classifier, layout="ranking")

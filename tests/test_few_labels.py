@@ -77,9 +77,7 @@ def test_the_factor_is_that_of_a_plain_loop_over_folds(monkeypatch, validation):
 
 @pytest.mark.parametrize("neighbours", ["auto", "time"])
 @pytest.mark.parametrize("is_better_with", [True, False])
-def test_items_numbers_are_zeros_where_folds_are_better_without(
-    monkeypatch, is_better_with, neighbours, caplog
-):
+def test_items_may_be_off(monkeypatch, is_better_with, neighbours, caplog):
     frame, y = make_rows(rate=0.8)
     groups = frame["user"] % 4 * 5  # twenty items
     frame["item"] += groups

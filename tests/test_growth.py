@@ -350,9 +350,7 @@ def test_a_training_that_fails_leaves_all_as_it_was(act, error, what, request, f
 
 
 @pytest.mark.parametrize(("batch_size", "n_parts"), [(10, 8), (80, 3)])
-def test_update_averages_the_weights_along_the_pass_of_partial_fit(
-    batch_size, n_parts, model, later, y
-):
+def test_update_averages_the_weights_of_its_pass(batch_size, n_parts, model, later, y):
     along = []
 
     def note(net, **_):
@@ -440,9 +438,7 @@ def test_steps_without_partial_fit_only_transform(frame, later, y):
     [("fitted", "scan"), *product(["fitted", "with_builder"], ["frame", "polars"])],
     indirect=["as_form"],
 )
-def test_a_column_that_is_new_is_left_out_and_said_and_no_step_takes_it(
-    what, as_form, request, frame, y
-):
+def test_a_new_column_is_left_out_and_said(what, as_form, request, frame, y):
     later = as_form(as_lists(frame.assign(brand="red", score=0.5)))
     model = request.getfixturevalue(what)
     message = r"columns \['brand', 'score'\] were not there at fit: .* leave them out of X"

@@ -163,9 +163,7 @@ def many(n_rows, *, first_user=0, first_time=0):
      r"the two frames swapped, or the 'user' columns of another kind\?$"),
     (many(10, first_time=-9), "no event is earlier than any impression. Are .* the 'time' col"),
 ])  # fmt: skip
-def test_histories_that_are_all_empty_are_said_once_of_frames_and_of_scans(
-    shown, message, tmp_path
-):
+def test_histories_that_are_all_empty_are_said_once(shown, message, tmp_path):
     tables = [shown, many(5)]
     for pair in (tables, [as_scan(table, tmp_path) for table in tables]):
         with pytest.warns(UserWarning, match=f"^every history is empty: {message}") as caught:

@@ -262,9 +262,7 @@ def test_items_shown_again_are_silent(log, twice):
 
 
 @pytest.mark.parametrize("kind", ["numbers", "words"])
-def test_candidates_with_another_items_category_are_said_at_predict_and_in_a_catalogue(
-    log, words, kind
-):
+def test_candidates_with_another_items_category_are_said(log, words, kind):
     X = (log if kind == "numbers" else words)[0]
     train, later = X[:3000], X[3000:]
     message = "category of item .* is .*, and was .* at fit; so it differs for 8[0-9]% of the known"

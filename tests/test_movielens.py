@@ -49,9 +49,7 @@ def grouplens(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("variant", LAYOUTS)
-def test_every_edition_reads_alike_from_the_network_and_then_from_disk(
-    variant, grouplens, tmp_path
-):
+def test_every_edition_reads_alike_from_network_and_disk(variant, grouplens, tmp_path):
     published = grouplens(variant)
     home = tmp_path / "home"
     first = fetch_movielens(variant, data_home=home)

@@ -43,9 +43,7 @@ def test_text_that_is_no_number_is_left_alone(cells):
     ("cells", "shown", "keep"),
     [([5, 6, 7], "5", "categorical"), ([0.5, 1.5, 2.5], "0.5", "numeric")],
 )
-def test_one_value_where_the_name_means_a_history_and_one_without_a_candidate_are_said(
-    cells, shown, keep
-):
+def test_histories_that_are_none_or_without_a_candidate_are_said(cells, shown, keep):
     frame = impressions(hist_item=cells * 10)
     message = f"hist_item holds one value per cell, such as {shown}, .* column item mean a history"
     with pytest.warns(UserWarning, match=message):
@@ -62,9 +60,7 @@ def test_one_value_where_the_name_means_a_history_and_one_without_a_candidate_ar
 
 @pytest.mark.parametrize("as_form", ["frame", "scan"], indirect=True)
 @pytest.mark.parametrize(("length", "is_said"), [(56, True), (55, False)])
-def test_that_many_events_are_older_than_max_length_is_logged_once(
-    length, is_said, as_form, caplog
-):
+def test_many_events_beyond_max_length_are_logged_once(length, is_said, as_form, caplog):
     """Of 56 events the newest 50 are kept: more than a tenth is left out. Of 55, less."""
     X = pd.DataFrame({"item": [1, 2] * 500, "hist_item": [list(range(length))] * 1000})
     X = as_form(X)

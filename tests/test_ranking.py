@@ -99,9 +99,7 @@ def test_pairs_are_left_out_or_chosen_as_a_filter_of_the_full_ranking_would(
     pd.testing.assert_frame_equal(ranking, expected, rtol=0, atol=1e-6)
 
 
-def test_what_is_in_the_history_is_left_out_also_where_the_encoder_never_saw_it(
-    fitted, users, candidates
-):
+def test_what_is_in_the_history_is_left_out_known_or_not(fitted, users, candidates):
     users, new = users[:4].copy(), candidates[:1].assign(item="new")
     users["hist_item"] = [[*cell[:-1], "new"] for cell in users["hist_item"]]
     candidates = pd.concat([candidates, new], ignore_index=True)
@@ -131,9 +129,7 @@ def test_a_user_who_had_everything_gets_no_row_and_that_is_said(fitted, users, c
         pd.testing.assert_frame_equal(none, rank_candidates(fitted, users, candidates)[:0])
 
 
-def test_a_column_of_candidates_ranks_alike_for_all_and_keeps_the_probability(
-    fitted, users, candidates
-):
+def test_a_column_of_candidates_ranks_alike_for_all(fitted, users, candidates):
     candidates = candidates.assign(popularity=np.arange(len(candidates))[::-1] // 2 / 1e7)
     candidates.loc[candidates.index[0], "popularity"] = np.nan
     ranking = rank_candidates(fitted, users[:3], candidates, top_k=30, by="popularity")
@@ -157,9 +153,7 @@ def test_integers_and_text_that_spells_them_are_the_same_items(as_form):
     assert list(ranking["item"]) == [8, 7]
 
 
-def test_a_ranker_encodes_the_catalogue_once_and_ranks_each_request_alike(
-    fitted, users, candidates, monkeypatch
-):
+def test_a_ranker_encodes_the_catalogue_once(fitted, users, candidates, monkeypatch):
     encoded, encode = [], RowEncoder.encode_columns
 
     def note(rows, columns):
@@ -177,9 +171,7 @@ def test_a_ranker_encodes_the_catalogue_once_and_ranks_each_request_alike(
 
 
 @pytest.mark.parametrize("chosen", [["i3", "i7", "new", None], ("i3",), np.array(["i7", "i3"])])
-def test_a_list_of_items_is_pairs_of_all_users_and_a_dict_or_a_series_one_user(
-    fitted, users, candidates, chosen
-):
+def test_items_are_pairs_of_all_and_a_dict_is_one_user(fitted, users, candidates, chosen):
     pairs = users[["user"]].merge(pd.DataFrame({"item": list(chosen)}), how="cross")
     for option in ("only", "exclude"):
         expected = rank_candidates(fitted, users, candidates, **{option: pairs})
@@ -192,9 +184,7 @@ def test_a_list_of_items_is_pairs_of_all_users_and_a_dict_or_a_series_one_user(
         pd.testing.assert_frame_equal(found, expected, rtol=0, atol=1e-6)
 
 
-def test_a_ranker_stays_with_its_model_when_that_is_updated_and_sees_what_its_steps_learn(
-    frame_and_labels, users, candidates
-):
+def test_a_ranker_stays_with_its_model(frame_and_labels, users, candidates):
     frame, y = frame_and_labels
     frame = frame.drop(columns=["user", "time"])
     histories, drop = {"hist_item": "item"}, ["tags", "hist_category"]

@@ -306,9 +306,7 @@ def test_code_that_a_file_would_run_is_noticed(judge, monkeypatch):
     assert sentence.startswith("it ran code: ['exec")
 
 
-def test_weights_that_are_not_finite_and_files_of_a_newer_protocol_are_not_loaded(
-    fitted, judge, path
-):
+def test_infinite_weights_and_newer_protocols_are_not_loaded(fitted, judge, path):
     broken = pickle.loads(pickle.dumps(fitted["din"]))
     with torch.no_grad():
         broken.module_.output.bias.fill_(float("nan"))

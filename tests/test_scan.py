@@ -162,9 +162,7 @@ def test_a_file_that_does_not_fit_is_named(folder, table, harm, message):
 @pytest.mark.parametrize(
     ("log", "kind"), [("_delta_log/0.json", "Delta"), ("metadata/snap-1.avro", "Iceberg")]
 )
-def test_a_table_with_deleted_files_is_refused_and_the_files_that_are_left_are_read(
-    tmp_path, log, kind, source
-):
+def test_tables_with_deleted_files_are_refused_unless_by_files(tmp_path, log, kind, source):
     left, deleted = (tmp_path / "day=1" / f"{name}.parquet" for name in ("left", "deleted"))
     for path in (left, deleted, tmp_path / log):
         path.parent.mkdir(exist_ok=True)

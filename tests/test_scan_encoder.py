@@ -256,9 +256,7 @@ def test_another_encoder_other_rows_or_columns_are_encoded_anew(source, cache):
     assert names(cache) == {"learnt": 5, "encoded": 5}
 
 
-def test_an_interrupted_fit_leaves_neither_a_folder_nor_a_fitted_encoder(
-    source, cache, monkeypatch
-):
+def test_an_interrupted_fit_leaves_nothing(source, cache, monkeypatch):
     parts = ParquetScan.parts
 
     def interrupted(self, columns=None):

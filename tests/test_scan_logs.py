@@ -242,9 +242,7 @@ def test_negatives_of_scans_and_of_frames_are_drawn_of_the_same_items(tmp_path, 
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_negatives_depend_on_the_seed_alone_and_come_as_often_as_a_frames(
-    tmp_path, monkeypatch, strategy
-):
+def test_negatives_depend_on_the_seed_alone(tmp_path, monkeypatch, strategy):
     events = make_table(600, random_state=9, users="text").dropna()
     events["item"] = events["item"] ** 2 // 90
     events = events.drop_duplicates(["user", "item"])

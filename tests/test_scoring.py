@@ -51,9 +51,7 @@ def rows(frame):
     return frame.drop(columns="click")
 
 
-def test_a_partition_gives_its_keys_and_the_probability_and_an_iterator_one(
-    model, path, rows, tmp_path
-):
+def test_a_partition_gives_its_keys_and_the_probability(model, path, rows, tmp_path):
     part, score = rows[100:150], make_scorer(path, columns=["user", "item"])
     scored = score(part)
     assert scored.columns.tolist() == ["user", "item", "probability"]

@@ -284,9 +284,7 @@ def fit_kind(kind, shown, y):
     return model, {}
 
 
-def test_the_page_hides_what_was_had_unless_users_return_and_tells_no_drift_of_what_they_choose(
-    client, served
-):
+def test_the_page_hides_what_was_had_and_drifts_that_users_choose(client, served):
     about = client.get("/page/about").json()
     assert about["users_return"] is False
     assert about["digest"] is None

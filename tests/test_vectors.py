@@ -45,9 +45,7 @@ def model(vectors, shown):
     return make_model(vectors).fit(X[:400], y[:400])
 
 
-def test_an_embedding_is_its_row_and_the_projection_of_its_vector_on_one_scale(
-    model, shown, vectors
-):
+def test_an_embedding_is_its_row_and_its_projected_vector(model, shown, vectors):
     encoded = model[:-1].transform(shown[0])
     known = encoded.vectors["item"]
     table = vectors.drop(columns="item").to_numpy()
@@ -114,9 +112,7 @@ def test_likeness_counts_cosines_with_the_candidate_recent_ones_more(model, show
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
-def test_vectors_of_another_model_are_refused_after_fit_and_none_at_export(
-    model, shown, vectors, tmp_path
-):
+def test_vectors_of_another_model_are_refused(model, shown, vectors, tmp_path):
     other = copy.deepcopy(model)
     other.set_params(encode__vectors={"item": vectors.drop(columns="v0")})
     with pytest.raises(ValueError, match="must have 6 dimensions as at fit, got 5"):
