@@ -31,10 +31,8 @@ def make_log(n_events=60, n_users=6, seed=0):
 
 
 def with_windows(elapsed=None, columns=("item", "category"), **log):
-    events = make_log(**log)
-    return attach_history(
-        events, events, user="user", time="time", columns=list(columns), elapsed=elapsed
-    )
+    events, options = make_log(**log), {"columns": list(columns), "elapsed": elapsed}
+    return attach_history(events, events, user="user", time="time", **options)
 
 
 def make_table(n_rows, *, random_state, users="numbers", times="numbers"):
@@ -55,9 +53,8 @@ def make_table(n_rows, *, random_state, users="numbers", times="numbers"):
     if times == "days":
         table["time"] = pd.to_datetime(table["time"] // 9, unit="D").dt.date
     if times == "dates":
-        table["time"] = pd.Timestamp("2024-03-30", tz="Europe/Paris") + pd.to_timedelta(
-            table["time"] * 7, unit="min"
-        )
+        start = pd.Timestamp("2024-03-30", tz="Europe/Paris")
+        table["time"] = start + pd.to_timedelta(table["time"] * 7, unit="min")
     return table
 
 

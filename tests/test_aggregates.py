@@ -112,9 +112,8 @@ def test_every_form_of_the_tables_gives_the_same_aggregates(as_form, users):
 
 
 def test_levels_are_a_rate_a_count_and_the_time_since(as_form):
-    table = RATINGS.assign(
-        liked=RATINGS["rating"] >= 3, time=pd.to_datetime([1, 2, 5, 5], unit="h")
-    )
+    hours = pd.to_datetime([1, 2, 5, 5], unit="h")
+    table = RATINGS.assign(liked=RATINGS["rating"] >= 3, time=hours)
     shown = as_form(table)
     levels = {"u": ("user", "liked", "levels"), "ui": (("user", "item"), "liked", "levels")}
     attached = attach_aggregates(shown, shown, time="time", aggregates=levels)

@@ -183,13 +183,11 @@ def test_names_of_hosts_types_and_schemes_know_no_case(serve):
     assert send(port, "POST", "/rank", {"user": 7}, **own)[0] == 401
 
 
-@pytest.mark.parametrize(
-    ("method", "status"), [("TRACE", 405), ("CONNECT", 405), ("PUT", 405), ("BREW", 400)]
-)
-def test_other_methods_are_refused(method, status, serve):
+@pytest.mark.parametrize("method", ["TRACE", "CONNECT", "PUT", "BREW"])
+def test_other_methods_are_refused(method, serve):
     _, port = serve()
     refused, head, _ = send(port, method, "/rank", {"user": 7})
-    assert refused == status
+    assert refused == (400 if method == "BREW" else 405)
     assert "connection: close" in head
 
 
@@ -226,7 +224,7 @@ def test_codings_but_chunks_and_hosts_but_one_are_refused(serve, lines, status):
     _, port = serve()
     with connect(port) as connection:
         head = (
-            f"POST /rank HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n{lines}"
+            "POST /rank HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n" + lines
         )
         connection.sendall(head.encode() + b"\r\nConnection: close\r\n\r\n2\r\n{}\r\n0\r\n\r\n")
         answer = b"".join(iter(lambda: connection.recv(65_536), b""))

@@ -53,9 +53,8 @@ def session_of(path, classifier, **options):
 
 def outputs(session, X):
     """What the file says of encoded impressions: its inputs are named as their keys."""
-    return session.run(
-        ["probability", "logit"], {one.name: X[one.name] for one in session.get_inputs()}
-    )
+    feed = {one.name: X[one.name] for one in session.get_inputs()}
+    return session.run(["probability", "logit"], feed)
 
 
 def assert_same(session, classifier, X):
@@ -126,9 +125,8 @@ def test_a_file_for_one_history_ranks_alike(make, network, path, monkeypatch):
             shown = X[np.full(len(X), row)]
             shown.columns = dict(X.columns)
             shown.behaviours["tags",] = X.behaviours["tags",]
-            probability, logit = session.run(
-                ["probability", "logit"], rank_inputs(session, shown, 0)
-            )
+            feed = rank_inputs(session, shown, 0)
+            probability, logit = session.run(["probability", "logit"], feed)
             expected = classifier.decision_function(shown)
             np.testing.assert_allclose(logit, expected, rtol=1e-5, atol=1e-5)
             expected = classifier.predict_proba(shown)[:, 1]

@@ -146,9 +146,8 @@ def test_a_sequence_of_calls_counts_as_one_fit_on_all_rows(frame, later):
 
 
 def test_scales_and_roles_stay_and_a_bad_batch_changes_nothing(frame, later):
-    encoder = HistorySequenceEncoder(drop=["user", "time"]).fit(
-        frame.assign(cost=frame["user"] / 3)
-    )
+    priced = frame.assign(cost=frame["user"] / 3)
+    encoder = HistorySequenceEncoder(drop=["user", "time"]).fit(priced)
     scales, names = encoder.scales_, encoder.schema_.names("numeric")
     X = encoder.partial_fit(later.assign(cost=np.nan)).transform(later.assign(cost=np.nan))
     assert encoder.scales_ == scales
@@ -369,9 +368,8 @@ def test_update_averages_the_weights_of_its_pass(batch_size, n_parts, model, lat
         weight.copy_(average)
     model = update(model, later, y)
     assert model["din"].callbacks is None
-    np.testing.assert_allclose(
-        weights_of(model["din"]), weights_of(twin["din"]), rtol=1e-4, atol=1e-6
-    )
+    found, expected = (weights_of(one["din"]) for one in (model, twin))
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
     assert model["din"].schema_ == model["encode"].schema_
 
 

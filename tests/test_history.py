@@ -86,9 +86,8 @@ def test_histories_equal_those_of_a_plain_loop(kind, choices):
     frames = []
     for _ in range(2):
         users, times = list(zip(*choices.draw(rows), strict=True)) or [(), ()]
-        frame = pd.DataFrame(
-            {"user": pd.Series(users, dtype=object), "time": as_times(list(times))}
-        )
+        frame = pd.DataFrame({"user": pd.Series(users, dtype=object)})
+        frame["time"] = as_times(list(times))
         frame.index = pd.Index([3] * len(frame))
         frames.append(frame)
     impressions, events = frames
@@ -317,15 +316,12 @@ def test_labels_that_fit_never_saw(builder):
 
 
 def remembered(builder):
-    return sorted(
-        builder.events_.astype(object).where(builder.events_.notna(), None).apply(tuple, axis=1),
-        key=repr,
-    )
+    events = builder.events_.astype(object).where(builder.events_.notna(), None)
+    return sorted(events.apply(tuple, axis=1), key=repr)
 
 
-CELLS = st.tuples(
-    st.sampled_from([1, 2, None]), st.integers(0, 3), st.sampled_from(["hat", "tie", None])
-)
+USERS, ITEMS = st.sampled_from([1, 2, None]), st.sampled_from(["hat", "tie", None])
+CELLS = st.tuples(USERS, st.integers(0, 3), ITEMS)
 
 
 @settings(max_examples=40, deadline=None)

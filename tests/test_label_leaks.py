@@ -37,9 +37,8 @@ def make_shop(n_users=150, n_rows=30, n_items=400, repeats=0.0, seed=0):
     log = pd.DataFrame({"user": user, "item": item.ravel(), "time": time.ravel()})
     log["category"] = log["item"] % 7
     log["time"] = pd.Timestamp(2024, 1, 1) + pd.to_timedelta(log["time"], unit="s")
-    shown, y = sample_negatives(
-        log, item="item", item_columns=["category"], time="time", random_state=seed
-    )
+    options = {"item_columns": ["category"], "time": "time", "random_state": seed}
+    shown, y = sample_negatives(log, item="item", **options)
     return shown, log, y
 
 
@@ -64,15 +63,15 @@ def test_users_who_come_back_to_what_they_had_are_no_leak(repeats):
     assert all(f"the newest {50 if repeats < 0.5 else 2} events" in m for m in messages)
 
 
+def delay(shown, by):
+    return shown.assign(time=shown["time"] + pd.Timedelta(by))
+
+
 FAULTS = {
     "events by day": lambda shown, log: (shown, log.assign(time=log["time"].dt.floor("D"))),
-    "impressions of a later zone": lambda shown, log: (
-        shown.assign(time=shown["time"] + pd.Timedelta("8h")), log
-    ),
-    "clocks one second apart": lambda shown, log: (
-        shown.assign(time=shown["time"] + pd.Timedelta("1s")), log
-    ),
-}  # fmt: skip
+    "impressions of a later zone": lambda shown, log: (delay(shown, "8h"), log),
+    "clocks one second apart": lambda shown, log: (delay(shown, "1s"), log),
+}
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -201,9 +200,8 @@ def test_negatives_made_elsewhere_that_tell_whether_anybody_clicked_their_item(s
             n_up = first.searchsorted(clicks["time"], side="right")
         place = np.random.default_rng(0).random(len(clicks)) * n_up
         shown.loc[y == 0, "item"] = first.index[place.astype(int)]
-    X = HistorySequenceEncoder(user="user", time="time").fit_transform(
-        attach_history(shown, clicks, user="user", time="time", columns="item")
-    )
+    X = attach_history(shown, clicks, user="user", time="time", columns="item")
+    X = HistorySequenceEncoder(user="user", time="time").fit_transform(X)
     is_leak = drawn == "what came up" and "tail" in shape
     is_leak |= drawn == "anything" and shape in {"long tail", "launches"}
     assert [text for text in leaks_said(X, y) if OLD not in text] == []

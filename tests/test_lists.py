@@ -66,9 +66,8 @@ def through_a_file(frame, read):
 
 def of_cells(make):
     """Change each cell of nested histories that is there."""
-    return lambda frame: frame.assign(
-        hist_genres=[None if cell is None else make(cell) for cell in frame["hist_genres"]]
-    )
+    cells = lambda cells: [None if cell is None else make(cell) for cell in cells]  # noqa: E731
+    return lambda frame: frame.assign(hist_genres=cells(frame["hist_genres"]))
 
 
 CHANGES = {

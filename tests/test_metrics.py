@@ -182,9 +182,8 @@ def test_large_blocks_of_equal_scores_stay_exact(score):
     n, p, k = 20_000, 3, 10
     y = np.arange(n) < p
     none = np.prod([(n - p - i) / (n - i) for i in range(k)])
-    first = [
-        np.prod([(n - p - i) / (n - i) for i in range(j)]) * p / (n - j) for j in range(k)
-    ]  # the first positive at place j
+    without = [np.prod([(n - p - i) / (n - i) for i in range(j)]) for j in range(k)]
+    first = [chance * p / (n - j) for j, chance in enumerate(without)]  # positive at place j
     discounts = 1 / np.log2(np.arange(2, 2 + k))
     expected = {
         group_ndcg_score: p / n * discounts.sum() / discounts[:p].sum(),

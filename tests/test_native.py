@@ -66,9 +66,8 @@ IMPRESSIONS = {
     "two behaviours": lambda: make_two_behaviours(40),
     "lists": lambda: make_lists(60),
 }
-pytestmark = pytest.mark.skipif(
-    load_library() is None, reason="the library is not compiled, or hidden"
-)
+WHY = "the library is not compiled, or hidden"
+pytestmark = pytest.mark.skipif(load_library() is None, reason=WHY)
 
 
 def with_unknown_ids(X):
@@ -114,13 +113,9 @@ def make_lists(n):
     """Candidates and events with lists of two vocabularies; one of the events has no candidate."""
     rng = np.random.default_rng(0)
     kinds = {"item": ("item", 30), "genres": ("genre", 9), "words": ("word", 9)}
-    fields = [
-        Field(name, "list" if i else "categorical", *kinds[name]) for i, name in enumerate(kinds)
-    ]
-    fields += [
-        Field(f"hist_{name}", "list_history" if i else "history", *kinds[name])
-        for i, name in enumerate(kinds)
-    ]
+    fields = [Field(n, "categorical" if n == "item" else "list", *kinds[n]) for n in kinds]
+    of_events = {"item": "history", "genres": "list_history", "words": "list_history"}
+    fields += [Field(f"hist_{name}", of_events[name], *kinds[name]) for name in kinds]
     lengths = rng.integers(0, 9, n).astype(np.int32)
     events = {"hist_item": rng.integers(0, 30, lengths.sum(), np.int32)}
     events |= {name: draw_lists(rng, lengths.sum()) for name in ("hist_genres", "hist_words")}

@@ -18,6 +18,7 @@ EVENTS = pd.DataFrame({
     "time": [5, 6, 7, 8, 9],
 }, index=[4, 4, 3, 2, 1])  # fmt: skip
 OPTIONS = {"item": "item", "item_columns": ["category"], "random_state": 0}
+ROWS = np.arange(90)
 
 
 @pytest.mark.parametrize("dtype", ["category", "string", "string[pyarrow]", "object"])
@@ -130,9 +131,7 @@ def test_a_column_of_the_user_in_item_columns_is_said_and_five_items_are_no_acci
     # rare exceptions from one value: chance explains that the repeated items agree
     make_clicks().assign(price=0, tags=0, category=np.arange(300) == 299),
     # an item is always of the same user: nothing tells whose the column is
-    pd.DataFrame({"item": np.arange(90) // 3, "user": np.arange(90) // 9}).assign(
-        age=lambda log: log["user"] % 5
-    ),
+    pd.DataFrame({"item": ROWS // 3, "user": ROWS // 9, "age": ROWS // 9 % 5}),
 ], ids=["unique", "few rows", "others", "rare", "one user"])  # fmt: skip
 def test_no_false_alarms(clicks):
     sample_negatives(clicks, item="item", user="user")
@@ -193,9 +192,8 @@ def test_an_event_before_any_other_launch_is_left_out_with_one_line(caplog, as_f
     assert shown["user"].tolist() == [2, 2, 2]
     assert np.asarray(y).tolist() == [1, 0, 0]
     (line,) = caplog.messages
-    assert line.startswith(
-        "sample_negatives: 2 of 3 events are left out: at their time there was no"
-    )
+    message = "sample_negatives: 2 of 3 events are left out: at their time there was no"
+    assert line.startswith(message)
     with pytest.raises(ValueError, match="no negative to sample"):
         sample_negatives(events[:2], **options)
 
@@ -266,9 +264,8 @@ def test_a_line_tells_what_was_decided_and_the_draws_are_those(shape, drawn, cap
     assert ("too few events" in line) == (shape == "long tail")
     same, _ = sample_negatives(log, launched="all" not in drawn, **options)
     pd.testing.assert_frame_equal(shown, same)
-    sample_negatives(
-        log, catalogue=catalogue, catalogue_time="since", **options
-    )  # known: nothing is asked
+    known = {"catalogue": catalogue, "catalogue_time": "since"}  # nothing is asked
+    sample_negatives(log, **known, **options)
     assert len(caplog.messages) == 1
 
 
@@ -394,10 +391,9 @@ def test_negatives_before_their_items_first_event_and_the_advice(given, advice):
     assert float(message.partition("%")[0]) / 100 == pytest.approx(early, abs=0.02)
 
 
-@pytest.mark.parametrize(
-    "times", [pd.Series(np.arange(1000)), 1_400_000_000 + 60 * pd.Series(np.arange(1000))]
-)
-def test_numbers_that_order_the_events_and_users_who_come_back_are_found(times):
+@pytest.mark.parametrize("start", [0, 1_400_000_000])
+def test_numbers_that_order_the_events_and_users_who_come_back_are_found(start):
+    times = start + 60 * pd.Series(np.arange(1000))
     log = pd.DataFrame({"item": np.arange(1000) // 10, "time": times})
     assert "before its first event, by 'time'" in said(log)[0]
     renamed = said(log.rename(columns={"time": "at"}))

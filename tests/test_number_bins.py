@@ -5,7 +5,6 @@ import pandas as pd
 import pytest
 import torch
 from sklearn.base import clone
-from sklearn.linear_model import Ridge
 from sklearn.metrics import log_loss
 
 from sklearn_din import (
@@ -27,7 +26,6 @@ from sklearn_din.network.batch import Batch
 from sklearn_din.network.number_bins import (
     N_BINS,
     NumberBins,
-    _squared_errors,
     choose_bins,
     find_bins,
 )
@@ -150,15 +148,6 @@ def test_bins_stay_where_they_tell_much_of_other_users_rows(price_of_user, share
     shown, first = rng.permutation(len(y))[:3_000], np.where(np.arange(len(y)) % 50, y, np.nan)
     labels = np.column_stack([first, rng.random_sample(len(y))])[shown]  # of several, some missing
     assert choose_bins(X, labels, shown) == found
-
-
-def test_the_regression_is_that_of_scikit_learn():
-    rng = np.random.RandomState(0)
-    inputs, y, held = rng.normal(size=(300, 4)), rng.normal(size=300), np.arange(300) % 5 == 0
-    design = np.column_stack([np.ones(300), inputs])
-    ridge = Ridge(alpha=1.0, fit_intercept=False).fit(design[~held], y[~held])
-    expected = (y[held] - ridge.predict(design[held])) ** 2
-    np.testing.assert_allclose(_squared_errors(inputs, y, held), expected)
 
 
 def test_the_paper_network_reads_numbers_as_they_are(log):

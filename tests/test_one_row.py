@@ -72,9 +72,8 @@ def encode(encoder, columns):
     for ragged in X.behaviours.values():
         arrays |= {name: ragged.flat(name) for name in ragged.columns}
     arrays = {n: v.pad() if isinstance(v, IdLists) else v for n, v in arrays.items()}
-    return {name: values.tolist() for name, values in arrays.items()}, sorted(
-        str(warning.message) for warning in caught
-    )
+    said = sorted(str(warning.message) for warning in caught)
+    return {name: values.tolist() for name, values in arrays.items()}, said
 
 
 @settings(max_examples=300, deadline=None)

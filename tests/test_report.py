@@ -188,9 +188,8 @@ def test_later_rows_of_a_clean_log_are_never_warned_of(make):
     for seed in range(3):
         log = make(random_state=seed)
         columns = [name for name in log.events if name not in ("user", "time")]
-        X = attach_history(
-            log.impressions, log.events, user="user", time="time", columns=columns, elapsed="ago"
-        )
+        ways = {"user": "user", "time": "time", "columns": columns, "elapsed": "ago"}
+        X = attach_history(log.impressions, log.events, **ways)
         so_far = {f"{key}_events": (key, None, "count") for key in ("item", "user")}
         X = attach_aggregates(X, log.events, time="time", aggregates=so_far)
         early = X["time"] < X["time"].quantile(0.3)

@@ -47,9 +47,8 @@ def compare_by_loops(frame, request, name):
         if np.isnan(value) or len(set(others)) < 2:
             rows.append((0.5, 0.0, 0.0))
             continue
-        share = (sum(o < value for o in others) + 0.5 * (others.count(value) - 1)) / (
-            len(others) - 1
-        )
+        n_below = sum(o < value for o in others) + 0.5 * (others.count(value) - 1)
+        share = n_below / (len(others) - 1)
         to_mean = np.clip((value - np.mean(others)) / np.std(others), -3, 3)
         rows.append((share, to_mean, float(value == max(others)) - float(value == min(others))))
     names = [f"{name}_share", f"{name}_to_mean", f"{name}_is_best"]
@@ -152,9 +151,8 @@ def model(request, log):
     encoder = HistorySequenceEncoder(user="user", time="day")
     before = [FunctionTransformer(feature_names_out="one-to-one")]
     steps = [*(before if request.param == "a step before" else []), encoder]
-    return make_pipeline(*steps, DINClassifier(max_epochs=3, random_state=0)).fit(
-        X, log["bought"].to_numpy()
-    )
+    model = make_pipeline(*steps, DINClassifier(max_epochs=3, random_state=0))
+    return model.fit(X, log["bought"].to_numpy())
 
 
 @pytest.fixture(scope="module")
@@ -231,9 +229,8 @@ def test_levels_that_a_memory_makes_are_compared_within_the_list(log, users, cat
     ranker = Ranker(model, catalogue[["item"]], memory=builder)
     ranked = ranker.rank(users, top_k=len(catalogue))
     pairs = users.assign(row=range(len(users))).merge(catalogue[["item"]], how="cross")
-    pairs = pairs.join(builder.transform(pairs[["user", "day", "item"]])[
-        ["item_rate", "item_count", "item_elapsed", "recent_rate"]
-    ])  # fmt: skip
+    levels = ["item_rate", "item_count", "item_elapsed", "recent_rate"]
+    pairs = pairs.join(builder.transform(pairs[["user", "day", "item"]])[levels])
     pairs = attach_request(pairs, request="row", columns="item_rate")
     probability = model.predict_proba(pairs[list(model.feature_names_in_)])[:, 1]
     both = ranked.merge(pairs[["row", "item"]].assign(expected=probability), on=["row", "item"])
@@ -308,12 +305,11 @@ def test_a_server_ranks_lists_and_predicts_rows_alone(model, users, catalogue, l
     user = {"user": 2, "day": 7, "hist_item": users["hist_item"].iloc[2].tolist()}
     names = ["i1", "i4", "i8"]
     ranked = answers.rank({n: user[n] for n in answers.user_columns}, names, 3, None)
-    by_hand = rank_by_hand(
-        model, users.iloc[[2]], catalogue, lambda pairs: pairs["item"].isin(names)
-    )
+    third = users.iloc[[2]]
+    by_hand = rank_by_hand(model, third, catalogue, lambda pairs: pairs["item"].isin(names))
     expected = by_hand.set_index("item")["expected"]
     assert_allclose(ranked["probabilities"], expected[ranked["items"]], atol=1e-6)
     row = {n: user[n] for n in answers.user_columns} | {"item": "i4"}
     (alone,) = answers.predict([row])["probabilities"]
-    by_hand = rank_by_hand(model, users.iloc[[2]], catalogue, lambda pairs: pairs["item"] == "i4")
+    by_hand = rank_by_hand(model, third, catalogue, lambda pairs: pairs["item"] == "i4")
     assert alone == pytest.approx(by_hand["expected"].item(), abs=1e-6)

@@ -29,15 +29,6 @@ def ids_of(vocabulary, values):
     return ids_to_look_up(vocabulary.encode(values, name="item")).tolist()
 
 
-@given(st.lists(st.one_of(st.text(), st.integers(-5, 5)), min_size=1))
-def test_ids_do_not_depend_on_the_order_of_the_rows(values):
-    if any(isinstance(v, str) for v in values) and any(isinstance(v, int) for v in values):
-        values = [(v,) for v in values]  # tuples of several types have no order either
-    forth, back = learn(values), learn(values[::-1])
-    assert forth.values.tolist() == back.values.tolist()
-    assert forth.digest == back.digest
-
-
 # pandas 2 reads text to its first NUL only, so two such texts can be one to it.
 NOT_READ = "" if pd.__version__ >= "3" else "\x00"
 LETTERS = st.characters(exclude_characters=NOT_READ)
