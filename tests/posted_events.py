@@ -6,8 +6,7 @@ import pytest
 
 pytest.importorskip("fastapi", reason="the extra [serve] is not installed")
 pytest.importorskip("httpx", reason="the extra [dev] is not installed")
-with warnings.catch_warnings():  # starlette would rather have httpx2
-    warnings.simplefilter("ignore")
+with warnings.catch_warnings(action="ignore"):  # starlette would rather have httpx2
     from fastapi.testclient import TestClient
 
 from sklearn_din.server.app import create_app

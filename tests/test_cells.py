@@ -48,9 +48,7 @@ LAYOUTS = {
     "missing as NA": objects([pd.NA if row is None else row for row in ROWS]),
     "arrow": pd.Series(pa.array(ROWS), dtype=pd.ArrowDtype(pa.list_(pa.int64()))),
     "large arrow": pd.Series(ROWS, dtype=pd.ArrowDtype(pa.large_list(pa.int32()))),
-    "sliced arrow": pd.Series([[9], *ROWS, [9]], dtype=pd.ArrowDtype(pa.list_(pa.int64()))).iloc[
-        1:-1
-    ],
+    "sliced arrow": pd.Series([[9], *ROWS, [9]], dtype=pd.ArrowDtype(pa.list_(pa.int64())))[1:-1],
     "list views": pd.Series(list_views(pa.ListViewArray, pa.int32())),
     "large list views": pd.Series(list_views(pa.LargeListViewArray, pa.int64())),
     "windows": windows([0, 0, 0, 3, 4], [3, -1, 0, 1, 2], [5, 6, 7, 6, 7, 7]),

@@ -44,8 +44,7 @@ def attach(shown, clicks, **options):
 
 
 def encode(frame, **parameters):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with warnings.catch_warnings(action="ignore"):
         return HistorySequenceEncoder(user="user", time="time", **parameters).fit_transform(frame)
 
 
@@ -186,11 +185,9 @@ def test_a_history_builder_is_given_rows_of_another_unit(kind):
     assert message.endswith("Give both one unit, X['time'] // 1000.")
 
 
-@pytest.mark.parametrize(
-    ("labels", "n_warnings", "n_lines"),
-    [((1, 2, 2), 1, 0), ((2, 1, 1), 0, 1), ((0, 1, 1), 0, 0), ((-1, 1, 1), 0, 0)],
-    ids=["1 is rare", "2 is rare", "0 and 1", "-1 and 1"],
-)
+@pytest.mark.parametrize(("labels", "n_warnings", "n_lines"), [
+    ((1, 2, 2), 1, 0), ((2, 1, 1), 0, 1), ((0, 1, 1), 0, 0), ((-1, 1, 1), 0, 0),
+], ids=["1 is rare", "2 is rare", "0 and 1", "-1 and 1"])  # fmt: skip
 def test_labels_one_and_two(labels, n_warnings, n_lines):
     X = np.random.default_rng(0).normal(size=(300, 2)).astype(np.float32)
     y, classifier = np.resize(labels, 300), DINClassifier(max_epochs=1)
@@ -331,8 +328,7 @@ def test_the_encoder_keeps_the_longest_history_and_the_server_holds_as_many_even
     shown, y = log
     clicks = pd.concat([shown[y == 1]] * 3, ignore_index=True)  # three clicks at each moment
     X = attach(shown, clicks, max_length=longest)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of clicks that are there several times
+    with warnings.catch_warnings(action="ignore"):  # of clicks that are there several times
         model = make_model(max_epochs=1).fit(X, y)
         assert model[0].longest_history_ == longest
         items = shown.drop_duplicates("item")[["item", "category"]]

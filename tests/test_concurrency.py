@@ -238,8 +238,7 @@ def test_what_is_learnt_of_rows_has_the_same_bits_whatever_threads_torch_has(ord
         tables, rows = learn_neighbours(X, y == 1, order=order, y=y)
         digests.add(tables.digest())
         numbers += [rows.to_numpy(), tables.add_to(X[::2]).to_numpy()]
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
+        with warnings.catch_warnings(record=True, action="always") as caught:
             warn_of_leaks(leaking, y)
         told.append([str(warning.message) for warning in caught])
     assert len(digests) == 1

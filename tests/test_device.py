@@ -222,11 +222,12 @@ def test_no_checkpoint_is_written_after_a_loss_that_is_not_finite(tmp_path, monk
     monkeypatch.setattr(checkpoint, "MINUTES_BETWEEN_WRITES", 0.0)
     written = []
     write = checkpoint.write_checkpoint
-    monkeypatch.setattr(
-        checkpoint,
-        "write_checkpoint",
-        lambda path, value: written.append(copy.deepcopy(value)) or write(path, value),
-    )
+
+    def note_and_write(path, value):
+        written.append(copy.deepcopy(value))
+        write(path, value)
+
+    monkeypatch.setattr(checkpoint, "write_checkpoint", note_and_write)
     options = {"callbacks": [Break(at=4), Checkpoint(tmp_path)]}
     classifier = classifier_of(early_stopping=False, **options)
     with pytest.raises(ValueError, match="no longer finite in epoch 1"):

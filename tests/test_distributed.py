@@ -178,8 +178,7 @@ def test_a_training_started_by_torchrun_without_a_group_warns(monkeypatch):
     with pytest.warns(UserWarning, match=r"started 2 processes.*init_process_group\(\"gloo\"\)"):
         DINClassifier(max_epochs=1).fit(np.eye(4), [0, 1, 0, 1])
     monkeypatch.setenv("WORLD_SIZE", "1")
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
+    with warnings.catch_warnings(action="error"):
         DINClassifier(max_epochs=1).fit(np.eye(4), [0, 1, 0, 1])
 
 

@@ -47,8 +47,7 @@ def test_a_pages_code_runs_from_top_to_bottom(page, tmp_path, monkeypatch):
     blocks = [code for need, code in blocks_of(page) if need is None or is_installed(need)]
     if not blocks:
         pytest.skip(f"{page.stem} is about {blocks_of(page)[0][0]}, which is not installed")
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
+    with warnings.catch_warnings(action="error"):
         for code in blocks:
             exec(compile(code, str(page), "exec"), names)
     plt.close("all")
@@ -141,8 +140,7 @@ def run_python_blocks(page):
     """Run the Python code of a page of Markdown, and return its names."""
     blocks = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.S)
     names: dict = {}
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
+    with warnings.catch_warnings(action="error"):
         for block in blocks:
             exec(compile(block, str(page), "exec"), names)
     return names

@@ -84,10 +84,8 @@ def grown_untrained(classifier, X, y):
 # the vocabulary
 
 
-@given(
-    batches=st.lists(st.lists(st.integers(-3, 12) | st.none()), min_size=1, max_size=4),
-    min_frequency=st.integers(1, 4),
-)
+@given(batches=st.lists(st.lists(st.integers(-3, 12) | st.none()), min_size=1, max_size=4),
+       min_frequency=st.integers(1, 4))  # fmt: skip
 def test_a_value_that_is_frequent_in_some_call_has_an_id_from_then_on(batches, min_frequency):
     batches = [[value for value in batch if value is not None] for batch in batches]
     vocabulary = learn(batches[0], min_frequency=min_frequency)
@@ -431,11 +429,9 @@ def test_steps_without_partial_fit_only_transform(frame, later, y):
     assert model["inner"]["count"].n_seen_ == len(frame)
 
 
-@pytest.mark.parametrize(
-    ("what", "as_form"),
-    [("fitted", "scan"), *product(["fitted", "with_builder"], ["frame", "polars"])],
-    indirect=["as_form"],
-)
+@pytest.mark.parametrize(("what", "as_form"), [
+    ("fitted", "scan"), *product(["fitted", "with_builder"], ["frame", "polars"]),
+], indirect=["as_form"])  # fmt: skip
 def test_a_new_column_is_left_out_and_said(what, as_form, request, frame, y):
     later = as_form(as_lists(frame.assign(brand="red", score=0.5)))
     model = request.getfixturevalue(what)

@@ -102,10 +102,8 @@ def test_histories_equal_those_of_a_plain_loop(kind, choices):
         assert lists(attached["hist_item"]) == [[item for item, _ in past] for past in expected]
         assert attached.index.tolist() == [3] * len(rows)
         unit = pd.Timedelta(seconds=1) if kind in DATETIMES else 1
-        ages = [
-            [(now - then) / unit for _, then in past]
-            for now, past in zip(rows["time"], expected, strict=True)
-        ]
+        pairs = zip(rows["time"], expected, strict=True)
+        ages = [[(now - then) / unit for _, then in past] for now, past in pairs]
         for ours, theirs in zip(attached["ago"], ages, strict=True):
             np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-9)
         assert attached["hist_item"].array.fingerprint == attached["ago"].array.fingerprint

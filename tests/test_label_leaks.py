@@ -43,8 +43,9 @@ def make_shop(n_users=150, n_rows=30, n_items=400, repeats=0.0, seed=0):
 
 
 def encode(shown, log):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of clocks and row ids: asked here is what fit sees
+    with warnings.catch_warnings(
+        action="ignore"
+    ):  # of clocks and row ids: asked here is what fit sees
         X = attach_history(shown, log, user="user", time="time", columns=["item", "category"])
         return HistorySequenceEncoder(user="user", time="time").fit_transform(X)
 
@@ -102,8 +103,7 @@ def test_the_fractions_are_those_of_a_plain_loop(seed, n_items, n_events):
     frame["hist_tag"] = [cell % 2 for cell in hist]
     y = chance.random(n_rows) < 0.5
     X = HistorySequenceEncoder(histories={("hist_item", "hist_tag"): ("item", "tag")})
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # all histories may be empty
+    with warnings.catch_warnings(action="ignore"):  # all histories may be empty
         X = X.fit_transform(frame)
     long = np.array([len(cell) > 1 for cell in hist])
     repeats = measure_repeats(X, X.schema.behaviours[0], y, n_events=50)

@@ -41,8 +41,7 @@ def log():
 
 
 def encode(X, **parameters):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with warnings.catch_warnings(action="ignore"):
         return HistorySequenceEncoder(user="user", time="time", **parameters).fit_transform(X)
 
 
@@ -157,8 +156,7 @@ def words(log):
 
 
 def later_said(X, later):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with warnings.catch_warnings(action="ignore"):
         encoder = HistorySequenceEncoder(user="user", time="time").fit(X)
     return said(lambda: encoder.transform(later))[0]
 

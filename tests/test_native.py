@@ -705,8 +705,7 @@ def test_threads_of_a_training_serve_one_call_at_a_time_and_no_forked_child():
         assert np.array_equal(step_of(module, X, lambda: (thread.start(), thread.join())), expected)
         assert np.array_equal(others[0], expected)
         if hasattr(os, "fork"):
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of forks beside threads
+            with warnings.catch_warnings(action="ignore"):  # of forks beside threads
                 child = os.fork()
             if not child:
                 os._exit(0 if np.array_equal(step_of(module, X), expected) else 1)

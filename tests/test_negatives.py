@@ -36,11 +36,8 @@ def test_each_event_is_followed_by_its_negatives(dtype):
 
 
 @settings(max_examples=60, deadline=None)
-@given(
-    rows=st.lists(st.tuples(st.integers(0, 3), st.integers(0, 9)), min_size=1, max_size=20),
-    strategy=st.sampled_from(STRATEGIES),
-    by_user=st.booleans(),
-)
+@given(rows=st.lists(st.tuples(st.integers(0, 3), st.integers(0, 9)), min_size=1, max_size=20),
+       strategy=st.sampled_from(STRATEGIES), by_user=st.booleans())  # fmt: skip
 def test_a_negative_is_never_ones_own_and_always_of_the_catalogue(rows, strategy, by_user):
     events = pd.DataFrame(rows, columns=["user", "item"])
     catalogue = set(events["item"])

@@ -62,8 +62,7 @@ ENCODERS = [
 def encode(encoder, columns):
     """Encoded arrays and warnings, or the error."""
     rows = encoder._row_encoder()
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
+    with warnings.catch_warnings(record=True, action="always") as caught:
         try:
             X = rows.encode_columns(columns)
         except (ValueError, TypeError) as error:

@@ -47,17 +47,6 @@ def assert_scored_as_alone(ranking, fitted, users, candidates):
     np.testing.assert_allclose(ranking["probability"], pairs, rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("block", [65_536, 7, 1])
-def test_ranking_equals_scoring_each_pair_alone(fitted, users, candidates, monkeypatch, block):
-    monkeypatch.setattr("sklearn_din.serving.ranking.PAIRS_PER_BLOCK", block)
-    users, candidates = users[:4], candidates[:9]
-    ranking = rank_candidates(fitted, users, candidates, top_k=9)
-    assert ranking["row"].tolist() == np.repeat(range(4), 9).tolist()
-    assert ranking["rank"].tolist() == list(range(1, 10)) * 4
-    assert_scored_as_alone(ranking, fitted, users, candidates)
-    assert (np.diff(ranking["probability"].to_numpy().reshape(4, 9)) <= 0).all()
-
-
 @pytest.fixture
 def pairs(users, candidates):
     """A fifth of all pairs, one of a stranger, and one without an item."""
@@ -103,11 +92,8 @@ def test_what_is_in_the_history_is_left_out_known_or_not(fitted, users, candidat
     users, new = users[:4].copy(), candidates[:1].assign(item="new")
     users["hist_item"] = [[*cell[:-1], "new"] for cell in users["hist_item"]]
     candidates = pd.concat([candidates, new], ignore_index=True)
-    had = {
-        (user, item)
-        for user, cell in zip(users["user"], users["hist_item"], strict=True)
-        for item in cell
-    }
+    pairs = zip(users["user"], users["hist_item"], strict=True)
+    had = {(user, item) for user, cell in pairs for item in cell}
     expected = filter_full_ranking(fitted, users, candidates, lambda pair: pair not in had, 20)
     ranking = rank_candidates(fitted, users, candidates, top_k=20, exclude="history")
     pd.testing.assert_frame_equal(ranking, expected, rtol=0, atol=1e-6)

@@ -43,9 +43,8 @@ def folder(table, tmp_path):
 
 def frame_of(table):
     """The twin: the whole table at once, text as text."""
-    schema = pa.schema(
-        [(f.name, pa.string() if f.name == "item" else f.type) for f in table.schema]
-    )
+    types = {f.name: pa.string() if f.name == "item" else f.type for f in table.schema}
+    schema = pa.schema(types.items())
     return table.cast(schema).to_pandas(types_mapper=pd.ArrowDtype)
 
 

@@ -116,9 +116,7 @@ def test_a_new_item_is_found_by_its_vector():
     draw = np.random.RandomState(0)
     vectors = pd.DataFrame({"item": np.arange(81), "a": draw.randn(81), "b": draw.randn(81)})
     vectors.loc[80, ["a", "b"]] = 3 * vectors.loc[7, ["a", "b"]].to_numpy()
-    model, frame, y = make_model(
-        DINClassifier(max_epochs=1, random_state=0), vectors={"item": vectors}
-    )
+    model, frame, y = make_model(DINClassifier(**ONCE), vectors={"item": vectors})
     model.fit(frame, y)
     items = frame.drop_duplicates("item")[["item", "category", "price"]]
     items = pd.concat([items, items[:1].assign(item=80)])

@@ -85,9 +85,8 @@ def test_a_newer_frame_knows_items_that_came_up_since(model, shown, vectors):
     like = later.assign(item="i7")
     known = newer[:-1].transform(later).vectors["item"]
     rows = known.rows_of(newer[:-1].transform(later).columns["item"])
-    np.testing.assert_array_equal(
-        known.table[rows], known.table[known.rows_of(newer[:-1].transform(like).columns["item"])]
-    )
+    expected = known.rows_of(newer[:-1].transform(like).columns["item"])
+    np.testing.assert_array_equal(known.table[rows], known.table[expected])
     assert (newer.predict_proba(later) != model.predict_proba(later)).all()
     strangers = newer[:-1].transform(X[-9:].assign(item=[f"stranger {n}" for n in range(9)]))
     assert not known.rows_of(strangers.columns["item"]).any()  # no vector is theirs

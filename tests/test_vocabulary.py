@@ -61,9 +61,8 @@ def test_ids_as_floats_are_refused_where_neighbours_would_merge(dtype, limit):
 def test_no_value_knows_another_by_what_stands_beside_it(learnt, batch):
     known = Vocabulary(plain_ids(np.array(learnt, dtype=object), name="a"))
     together = known.positions(plain_ids(np.array(batch, dtype=object), name="a"))
-    alone = [
-        known.positions(plain_ids(np.array([value], dtype=object), name="a"))[0] for value in batch
-    ]
+    singly = [plain_ids(np.array([value], dtype=object), name="a") for value in batch]
+    alone = [known.positions(one)[0] for one in singly]
     assert together.tolist() == alone
 
 

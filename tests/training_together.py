@@ -114,8 +114,7 @@ def fit(case, **parameters):
 
 
 def stopped(act, rank):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with warnings.catch_warnings(action="ignore"):
         return fit("undisturbed", callbacks=[At(12, rank, act)])
 
 
