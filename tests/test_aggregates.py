@@ -55,15 +55,12 @@ def test_a_huge_number_of_another_user_swallows_nothing():
     assert attached["total"].tolist() == [0.75]
 
 
-ROWS = st.lists(
-    st.tuples(
-        st.sampled_from(["a", "b", None]),
-        st.integers(0, 2),
-        st.integers(0, 6),
-        st.none() | st.floats(-100, 100),
-    ),
-    max_size=15,
-)
+ROWS = st.lists(st.tuples(
+    st.sampled_from(["a", "b", None]),
+    st.integers(0, 2),
+    st.integers(0, 6),
+    st.none() | st.floats(-100, 100),
+), max_size=15)  # fmt: skip
 
 
 def as_frame(rows):

@@ -93,9 +93,7 @@ HONEST = {
     "a day's events": lambda shown, clicks: attach(shown, clicks, max_age="6D"),
     "a unique recently-viewed list": lambda *log: recently_viewed(attach(*log)),
     "the own item taken out": lambda *log: without_own_item(attach(*log)),
-    "rows dated by day": lambda *log: attach(
-        *(r.assign(time=r["time"].dt.floor("D")) for r in log)
-    ),
+    "dated by day": lambda *log: attach(*(r.assign(time=r["time"].dt.floor("D")) for r in log)),
     "one row per user": lambda shown, clicks: attach(shown.groupby("user").tail(1), clicks),
     "hours beside hours": lambda *log: attach(*(r.assign(category=r["time"].dt.hour) for r in log)),
     "full histories": lambda shown, clicks: attach(shown, clicks, max_length=3),

@@ -78,12 +78,8 @@ def other_batches(make=make_impressions):
     return [X, X[1:2], X[:1], X[without], long]
 
 
-NETWORKS = [
-    *networks("interest", "pooling"),
-    *networks("interest", "attention_normalization"),
-    *networks("attention_activation"),
-    *networks("activation"),
-]
+NETWORKS = [*networks("interest", "pooling"), *networks("interest", "attention_normalization")]
+NETWORKS += [*networks("attention_activation"), *networks("activation")]
 NETWORKS += [
     {"activation": "dice", "attention_activation": "dice", "attention_normalization": "softmax"},
     {"activation": "relu", "dropout": 0.3},
@@ -93,10 +89,8 @@ NETWORKS += [
 
 
 CASES = [pytest.param(make_impressions, network, id=name_of(network)) for network in NETWORKS]
-CASES += [
-    pytest.param(make_prices, network, id=f"prices-{name_of(network)}")
-    for network in ({}, {"pooling": "sum"}, {"interest": "paper"})
-]
+OF_PRICES = {}, {"pooling": "sum"}, {"interest": "paper"}
+CASES += [pytest.param(make_prices, its, id=f"prices-{name_of(its)}") for its in OF_PRICES]
 
 
 @pytest.mark.parametrize(("make", "network"), CASES)

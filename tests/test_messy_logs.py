@@ -106,28 +106,26 @@ def test_counts_of_earlier_rows_and_scores_are_silent(log, count):
 
 # The order of X and y ------------------------------------------------------------------------
 
-FITS = {
-    "fit": lambda X, y: HistorySequenceEncoder().fit(X, y),
-    "fit_transform": lambda X, y: HistorySequenceEncoder().fit_transform(X, y),
-    "partial_fit": lambda X, y: HistorySequenceEncoder().fit(X).partial_fit(X, y),
-    "split": lambda X, y: next(TimeSplit(3, time="price").split(X, y)),
-}
 
-
-@pytest.mark.parametrize("fit", FITS)
+@pytest.mark.parametrize("fit", [
+    lambda X, y: HistorySequenceEncoder().fit(X, y),
+    lambda X, y: HistorySequenceEncoder().fit_transform(X, y),
+    lambda X, y: HistorySequenceEncoder().fit(X).partial_fit(X, y),
+    lambda X, y: next(TimeSplit(3, time="price").split(X, y)),
+], ids=["fit", "fit_transform", "partial_fit", "split"])  # fmt: skip
 def test_labels_in_another_order_than_the_rows_are_an_error_and_the_advice(log, fit):
     X = log[0].drop(columns=["user", "time"])
-    y, use = log[1].sample(frac=1, random_state=0), FITS[fit]
+    y = log[1].sample(frac=1, random_state=0)
     sentence = r"got the same index labels in two: .* 0 in X and \d+ in y\. .* y\.loc\[X\.index"
     with pytest.raises(ValueError, match=sentence):
-        use(X, y)
+        fit(X, y)
     turned = X[::-1]
     with pytest.warns(UserWarning, match=r"label of row 0 is 3999 in X and 0 in y.*y\.to_numpy"):
-        use(turned, log[1])
+        fit(turned, log[1])
     table = check(turned, log[1])
     assert table["verdict"].str.startswith("X and y have the same index labels").sum() == 1
     for labels in (log[1].loc[turned.index], log[1].to_numpy(), list(log[1])):  # the advice
-        use(turned, labels)
+        fit(turned, labels)
 
 
 def test_rows_and_labels_with_other_labels_are_paired_by_position_in_silence(log):
@@ -295,21 +293,18 @@ def attach(shown, events, **options):
     return attach_history(shown, events, **names | options)
 
 
-USES = {
-    "attach_history": attach,
-    "sample_negatives": lambda shown, events: sample_negatives(
-        events, item="item", item_columns=["category", "price"], time="time", random_state=0
-    ),
-}
+def sample(shown, events):
+    columns = {"item_columns": ["category", "price"], "time": "time", "random_state": 0}
+    return sample_negatives(events, item="item", **columns)
 
 
-@pytest.mark.parametrize("use", USES)
+@pytest.mark.parametrize("use", [attach, sample])
 def test_a_log_of_rows_with_and_without_a_click_is_said_and_the_advice(log, use):
     shown = log[0][["user", "item", "category", "time", "price"]]
     rows = shown.assign(click=log[1])
-    line = said(lambda: USES[use](shown, rows))[1][0]
+    line = said(lambda: use(shown, rows))[1][0]
     assert line.startswith("events['click'] holds 0 in 70% of the events, and each event counts as")
-    lines = said(lambda: USES[use](shown, rows[rows["click"] == 1]))[1]  # the advice
+    lines = said(lambda: use(shown, rows[rows["click"] == 1]))[1]  # the advice
     assert not [line for line in lines if "events['click']" in line]
     assert said(lambda: attach(shown, rows, columns=["item", "click"]))[1] == []  # past answers
     assert said(lambda: attach(rows.assign(is_new=1), rows))[1] == []  # a column of both
@@ -510,10 +505,8 @@ def test_one_users_bad_date_is_not_the_unit_of_all_times(own_clicks):
 
 def test_a_catalogue_with_prefixes_or_other_categories_is_said_by_a_ranker(words):
     X, y = words
-    model = make_pipeline(
-        HistorySequenceEncoder(user="user", time="time"),
-        DINClassifier(max_epochs=1, early_stopping=False),
-    ).fit(X, y)
+    encoder = HistorySequenceEncoder(user="user", time="time")
+    model = make_pipeline(encoder, DINClassifier(max_epochs=1, early_stopping=False)).fit(X, y)
     items = X[["item", "category", "price", "device"]].drop_duplicates("item")
     assert said(lambda: Ranker(model, items))[0] == []
     (message,), _ = said(lambda: Ranker(model, respell(items, item="shop:{}".format)))

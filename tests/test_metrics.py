@@ -35,16 +35,12 @@ def loop_gauc(y_true, y_score, groups, sample_weight=None):
     return total / weight_sum if weight_sum else None
 
 
-IMPRESSIONS = st.lists(
-    st.tuples(
-        st.booleans(),
-        st.sampled_from([-np.inf, -3.0, 0.0, 0.1, 0.25, 7.5, np.inf]),
-        st.integers(0, 4),
-        st.sampled_from([0.0, 1e-9, 0.3, 1.0, 2.5, 1e6]),
-    ),
-    min_size=1,
-    max_size=40,
-)
+IMPRESSIONS = st.lists(st.tuples(
+    st.booleans(),
+    st.sampled_from([-np.inf, -3.0, 0.0, 0.1, 0.25, 7.5, np.inf]),
+    st.integers(0, 4),
+    st.sampled_from([0.0, 1e-9, 0.3, 1.0, 2.5, 1e6]),
+), min_size=1, max_size=40)  # fmt: skip
 
 
 @settings(max_examples=150, deadline=None)
@@ -149,16 +145,12 @@ def loop_over_groups_and_orders(metric, y_true, y_score, groups, k, weights):
     return np.average(values, weights=counts) if np.any(counts) else None
 
 
-ROWS = st.lists(
-    st.tuples(
-        st.booleans(),
-        st.sampled_from([-np.inf, 0.0, 0.25, np.inf]),
-        st.integers(0, 2),
-        st.sampled_from([0.0, 0.5, 3.0]),
-    ),
-    min_size=1,
-    max_size=7,
-)
+ROWS = st.lists(st.tuples(
+    st.booleans(),
+    st.sampled_from([-np.inf, 0.0, 0.25, np.inf]),
+    st.integers(0, 2),
+    st.sampled_from([0.0, 0.5, 3.0]),
+), min_size=1, max_size=7)  # fmt: skip
 
 
 @each_metric
