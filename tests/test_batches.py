@@ -30,9 +30,8 @@ def make_lists():
     """Lists of ids, and ids with fixed vectors."""
     rng = np.random.default_rng(0)
     lengths = rng.integers(0, 4, N)
-    events = IdLists.from_lengths(
-        rng.integers(0, 3, lengths.sum()), rng.integers(2, 9, 999, dtype=np.int32)
-    )
+    ids = rng.integers(0, 3, lengths.sum()), rng.integers(2, 9, 999, dtype=np.int32)
+    events = IdLists.from_lengths(*ids)
     fields = (
         Field("genres", "list", "genre", 9),
         Field("item", "categorical", "item", 12, n_dims=1),

@@ -223,10 +223,9 @@ def test_a_body_of_two_lengths_closes_the_connection(serve):
 def test_codings_but_chunks_and_hosts_but_one_are_refused(serve, lines, status):
     _, port = serve()
     with connect(port) as connection:
-        head = (
-            "POST /rank HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n" + lines
-        )
-        connection.sendall(head.encode() + b"\r\nConnection: close\r\n\r\n2\r\n{}\r\n0\r\n\r\n")
+        head = "POST /rank HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        body = b"\r\nConnection: close\r\n\r\n2\r\n{}\r\n0\r\n\r\n"
+        connection.sendall((head + lines).encode() + body)
         answer = b"".join(iter(lambda: connection.recv(65_536), b""))
     assert answer.startswith(b"HTTP/1.1 " + status)
 

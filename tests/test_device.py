@@ -114,9 +114,10 @@ def noted_copies():
         yield names
 
 
-@pytest.mark.parametrize(
-    "options", [*networks("activation", "pooling", "interest"), *ONE_BY_ONE, *OTHERS], ids=name_of
-)
+NETWORKS = [*networks("activation", "pooling", "interest"), *ONE_BY_ONE, *OTHERS]
+
+
+@pytest.mark.parametrize("options", NETWORKS, ids=name_of)
 def test_a_training_step_reads_nothing_from_the_device_and_copies_only_the_batch(options, on_meta):
     net, batches = on_meta(**options)
     net.train_step(next(batches))

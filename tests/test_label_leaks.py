@@ -43,9 +43,7 @@ def make_shop(n_users=150, n_rows=30, n_items=400, repeats=0.0, seed=0):
 
 
 def encode(shown, log):
-    with warnings.catch_warnings(
-        action="ignore"
-    ):  # of clocks and row ids: asked here is what fit sees
+    with warnings.catch_warnings(action="ignore"):  # of clocks and row ids: asked is what fit sees
         X = attach_history(shown, log, user="user", time="time", columns=["item", "category"])
         return HistorySequenceEncoder(user="user", time="time").fit_transform(X)
 

@@ -66,8 +66,12 @@ IMPRESSIONS = {
     "two behaviours": lambda: make_two_behaviours(40),
     "lists": lambda: make_lists(60),
 }
-WHY = "the library is not compiled, or hidden"
-pytestmark = pytest.mark.skipif(load_library() is None, reason=WHY)
+
+
+@pytest.fixture(autouse=True)
+def needs_library(request):
+    if load_library() is None and "torch_has_one_thread" not in request.node.name:
+        pytest.skip("the library is not compiled, or hidden")
 
 
 def with_unknown_ids(X):

@@ -70,17 +70,11 @@ def filter_full_ranking(fitted, users, candidates, is_allowed, top_k):
 def test_pairs_are_left_out_or_chosen_as_a_filter_of_the_full_ranking_would(
     fitted, users, candidates, pairs, monkeypatch, chooses, block
 ):
-    allowed = {
-        "exclude": lambda pair: pair not in named,
-        "only": lambda pair: pair in named,
-        "both": lambda pair: pair in named and pair not in had,
-    }[chooses]
-    named = set(pairs.itertuples(index=False, name=None))
-    had = set(pairs[::2].itertuples(index=False, name=None))
-    options = {
-        "exclude": {"exclude": pairs},
-        "only": {"only": pairs},
-        "both": {"only": pairs, "exclude": pairs[::2]},
+    named, had = (set(some.itertuples(index=False, name=None)) for some in (pairs, pairs[::2]))
+    allowed, options = {
+        "exclude": (lambda pair: pair not in named, {"exclude": pairs}),
+        "only": (lambda pair: pair in named, {"only": pairs}),
+        "both": (lambda pair: pair in named - had, {"only": pairs, "exclude": pairs[::2]}),
     }[chooses]
     expected = filter_full_ranking(fitted, users, candidates, allowed, top_k=3)
     monkeypatch.setattr("sklearn_din.serving.ranking.PAIRS_PER_BLOCK", block)

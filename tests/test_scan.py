@@ -158,10 +158,9 @@ def test_a_file_that_does_not_fit_is_named(folder, table, harm, message):
 
 
 @pytest.mark.parametrize("source", ["", "*/*.parquet", "day=1"])
-@pytest.mark.parametrize(
-    ("log", "kind"), [("_delta_log/0.json", "Delta"), ("metadata/snap-1.avro", "Iceberg")]
-)
-def test_tables_with_deleted_files_are_refused_unless_by_files(tmp_path, log, kind, source):
+@pytest.mark.parametrize("log", ["_delta_log/0.json", "metadata/snap-1.avro"])
+def test_tables_with_deleted_files_are_refused_unless_by_files(tmp_path, log, source):
+    kind = "Delta" if "delta" in log else "Iceberg"
     left, deleted = (tmp_path / "day=1" / f"{name}.parquet" for name in ("left", "deleted"))
     for path in (left, deleted, tmp_path / log):
         path.parent.mkdir(exist_ok=True)

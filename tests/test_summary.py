@@ -21,9 +21,8 @@ FEW = "item neighbours: off, no history has a candidate with 16 ids or more"
 @pytest.fixture(scope="module")
 def classifier():
     X = make_impressions(32, numbers=("elapsed",))
-    return DINClassifier(embedding_dim={"item": 8, "category": 4, "tags": 2}, max_epochs=1).fit(
-        X, make_labels(X)
-    )
+    widths = {"item": 8, "category": 4, "tags": 2}
+    return DINClassifier(embedding_dim=widths, max_epochs=1).fit(X, make_labels(X))
 
 
 def test_the_summary_of_a_small_network_is_this_text(classifier):
