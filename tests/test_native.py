@@ -241,8 +241,8 @@ def test_gradients_that_others_wait_for_are_not_given_in_one_pass():
         assert add_gradients(module, Batch(X), labels_of(X), "log") is None
 
 
-def test_bits_do_not_depend_on_the_number_of_threads():
-    X = make_impressions(1_000, max_length=40)
+def test_large_batches_equal_those_of_torch_and_their_bits_depend_on_no_number_of_threads():
+    X = make_impressions(4_096, numbers=("seconds",), max_length=15)
     module, before = make_network(X), torch.get_num_threads()
     results = []
     try:
@@ -254,6 +254,12 @@ def test_bits_do_not_depend_on_the_number_of_threads():
         torch.set_num_threads(before)
     for result in results[1:]:
         assert all(torch.equal(a, b) for a, b in zip(result, results[0], strict=True))
+    expected, gradients = gradients_of(module, module, X)
+    torch.testing.assert_close(results[0][0], expected, rtol=1e-5, atol=1e-4)
+    for found, gradient in zip(results[0][1:], gradients.values(), strict=True):
+        gradient = gradient.to_dense()
+        limit = float(1e-4 * gradient.abs().max() + (gradient.numel() == 1) * 1e-5)
+        torch.testing.assert_close(found, gradient, rtol=0, atol=limit)
 
 
 def test_gradients_are_added_and_a_backward_pass_may_come_twice():
