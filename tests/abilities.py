@@ -39,9 +39,8 @@ ABILITIES = {
 
 
 def make_encoder():
-    return HistorySequenceEncoder(
-        user="user", time="time", position="rank", max_length=9, vectors=VECTORS
-    )
+    roles = {"user": "user", "time": "time", "position": "rank"}
+    return HistorySequenceEncoder(**roles, max_length=9, vectors=VECTORS)
 
 
 def encode_grown(encoder=None):

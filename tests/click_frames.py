@@ -9,48 +9,40 @@ from sklearn_din.datasets import make_click_log
 # A joint behaviour, and a column that is called as the two would be
 PAIR = {("hist_item", "hist_kind"): ("item", "kind")}
 OF_TWINS = {**PAIR, "hist_item+hist_kind": "item"}
-TWINS = pd.DataFrame(
-    {
-        "item": ["a", "b", "c", "a"],
-        "kind": ["hat", "shoe", "shoe", "hat"],
-        "hist_item": [["b", "a", "c"], ["b", "a", "c"], ["a"], []],
-        "hist_kind": [["shoe", "hat", "shoe"], ["shoe", "hat", "shoe"], ["hat"], []],
-        "hist_item+hist_kind": [["a", "b"], ["a", "b"], ["c"], ["c", "c"]],
-    }
-)
+TWINS = pd.DataFrame({
+    "item": ["a", "b", "c", "a"],
+    "kind": ["hat", "shoe", "shoe", "hat"],
+    "hist_item": [["b", "a", "c"], ["b", "a", "c"], ["a"], []],
+    "hist_kind": [["shoe", "hat", "shoe"], ["shoe", "hat", "shoe"], ["hat"], []],
+    "hist_item+hist_kind": [["a", "b"], ["a", "b"], ["c"], ["c", "c"]],
+})  # fmt: skip
 
 
 def make_log(n_events=60, n_users=6, seed=0):
     rng = np.random.default_rng(seed)
     items = rng.integers(0, 15, n_events)
-    return pd.DataFrame(
-        {
-            "user": rng.integers(0, n_users, n_events),
-            "item": items,
-            "category": np.array(["hat", "sock", "shoe"], dtype=object)[items % 3],
-            "price": rng.normal(size=n_events).round(2) + 0.001,
-            "time": rng.permutation(n_events) * 10,
-        }
-    )
+    return pd.DataFrame({
+        "user": rng.integers(0, n_users, n_events),
+        "item": items,
+        "category": np.array(["hat", "sock", "shoe"], dtype=object)[items % 3],
+        "price": rng.normal(size=n_events).round(2) + 0.001,
+        "time": rng.permutation(n_events) * 10,
+    })  # fmt: skip
 
 
 def with_windows(elapsed=None, columns=("item", "category"), **log):
-    events = make_log(**log)
-    return attach_history(
-        events, events, user="user", time="time", columns=list(columns), elapsed=elapsed
-    )
+    events, options = make_log(**log), {"columns": list(columns), "elapsed": elapsed}
+    return attach_history(events, events, user="user", time="time", **options)
 
 
 def make_table(n_rows, *, random_state, users="numbers", times="numbers"):
     rng = np.random.default_rng(random_state)
-    table = pd.DataFrame(
-        {
-            "user": rng.integers(0, 40, n_rows) ** 2,
-            "item": rng.integers(0, 90, n_rows),
-            "time": rng.integers(0, 300, n_rows),
-            "price": rng.random(n_rows),
-        }
-    )
+    table = pd.DataFrame({
+        "user": rng.integers(0, 40, n_rows) ** 2,
+        "item": rng.integers(0, 90, n_rows),
+        "time": rng.integers(0, 300, n_rows),
+        "price": rng.random(n_rows),
+    })  # fmt: skip
     table["category"] = ("c" + (table["item"] % 7).astype(str)).where(table["item"] % 11 > 0)
     if users == "text":
         table["user"] = ("u" + table["user"].astype(str)).where(rng.random(n_rows) > 0.1)
@@ -61,9 +53,8 @@ def make_table(n_rows, *, random_state, users="numbers", times="numbers"):
     if times == "days":
         table["time"] = pd.to_datetime(table["time"] // 9, unit="D").dt.date
     if times == "dates":
-        table["time"] = pd.Timestamp("2024-03-30", tz="Europe/Paris") + pd.to_timedelta(
-            table["time"] * 7, unit="min"
-        )
+        start = pd.Timestamp("2024-03-30", tz="Europe/Paris")
+        table["time"] = start + pd.to_timedelta(table["time"] * 7, unit="min")
     return table
 
 

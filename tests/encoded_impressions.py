@@ -38,27 +38,21 @@ def make_impressions(n=8, seed=0, *, numbers=(), max_length=5):
     }
     tag_lengths = rng.integers(0, 3, size=n).astype(np.int32)
     tags = rng.integers(1, 5, int(tag_lengths.sum())).astype(np.int32)
-    return EncodedFeatures(
-        schema,
-        {
-            "price": rng.normal(size=n).astype(np.float32),
-            "item": rng.integers(1, 12, n).astype(np.int32),
-            "category": rng.integers(1, 6, n).astype(np.int32),
-        },
-        {
-            ("hist_item", "hist_category"): Ragged.from_lengths(events, lengths),
-            ("tags",): Ragged.from_lengths({"tags": tags}, tag_lengths),
-        },
-    )
+    columns = {
+        "price": rng.normal(size=n).astype(np.float32),
+        "item": rng.integers(1, 12, n).astype(np.int32),
+        "category": rng.integers(1, 6, n).astype(np.int32),
+    }
+    behaviours = {("hist_item", "hist_category"): Ragged.from_lengths(events, lengths)}
+    behaviours["tags",] = Ragged.from_lengths({"tags": tags}, tag_lengths)
+    return EncodedFeatures(schema, columns, behaviours)
 
 
 def make_prices(n=8, seed=0, *, max_length=5):
     """Impressions whose prices are compared with those of their events; some are missing."""
     X = make_impressions(n, seed, numbers=("seconds", "hist_price"), max_length=max_length)
-    fields = [
-        replace(field, candidate="price" if field.name == "hist_price" else "")
-        for field in X.schema.fields
-    ]
+    candidates = {"hist_price": "price"}
+    fields = [replace(f, candidate=candidates.get(f.name, "")) for f in X.schema.fields]
     schema = replace(X.schema, fields=(*fields, Field("price_missing", "numeric")))
     X.behaviours["hist_item", "hist_category"].columns["hist_price"][::5] = np.nan
     is_missing = (np.arange(n) % 4 == 2).astype(np.float32)
@@ -98,20 +92,16 @@ def make_answers(n=8, seed=0):
     n_ids = {field.name: field.n_ids for field in fields if field.has_ids}
     events = {name: rng.integers(1, n_ids[name], lengths.sum(), np.int32) for name in histories}
     events["hist_seconds"] = rng.normal(size=lengths.sum()).astype(np.float32)
-    return EncodedFeatures(
-        Schema(fields, (answered,)),
-        {name: rng.integers(1, n_ids[name], n, np.int32) for name in ("item", "category")},
-        {histories: Ragged.from_lengths(events, lengths)},
-    )
+    columns = {name: rng.integers(1, n_ids[name], n, np.int32) for name in ("item", "category")}
+    behaviours = {histories: Ragged.from_lengths(events, lengths)}
+    return EncodedFeatures(Schema(fields, (answered,)), columns, behaviours)
 
 
 def turning_catalogue(X):
     """The same impressions, whose items come up one after the other: ids of some are hidden."""
     key = ("hist_item", "hist_category")
-    events = {
-        name: np.ones_like(values) if values.dtype == np.int32 else values
-        for name, values in X.behaviours[key].columns.items()
-    }
+    events = X.behaviours[key].columns.items()
+    events = {name: np.ones_like(its) if its.dtype == np.int32 else its for name, its in events}
     behaviours = X.behaviours | {key: Ragged(events, X.behaviours[key].spans)}
     columns = X.columns | {"item": (2 + np.arange(len(X)) // 24).astype("int32")}
     return EncodedFeatures(X.schema, columns, behaviours, times=np.arange(len(X)))

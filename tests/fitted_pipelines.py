@@ -11,17 +11,16 @@ from sklearn_din.utils.plain_values import read_value, write_value
 CANDIDATE = ["item", "category", "price"]
 
 
-def attach_clicks(*, columns=("item", "category"), elapsed=None, **options):
+def attach_clicks(*, columns=("item", "category"), elapsed=None, random_state=0, **options):
     """Impressions of a made click log with their histories, and which were clicked."""
-    log = make_click_log(**options)
+    log = make_click_log(random_state=random_state, **options)
     named = {"user": "user", "time": "time", "columns": list(columns), "elapsed": elapsed}
     return attach_history(log.impressions, log.events, **named), log.y
 
 
 def make_frame(n_users=12, seed=0):
-    frame, y = attach_clicks(
-        n_users=n_users, n_items=30, n_categories=5, mean_length=4, random_state=seed
-    )
+    sizes = {"n_users": n_users, "n_items": 30, "n_categories": 5, "mean_length": 4}
+    frame, y = attach_clicks(**sizes, random_state=seed)
     frame["tags"] = [["red", "new"][: row % 3] for row in range(len(frame))]
     frame["item"] = "i" + frame["item"].astype(str)
     frame["hist_item"] = [[f"i{item}" for item in cell] for cell in frame["hist_item"]]

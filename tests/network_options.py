@@ -11,9 +11,8 @@ ONE_BY_ONE = [{name: value} for name, values in OPTIONS.items() for value in val
 
 def networks(*names):
     """Return few networks among which any two values of some options occur together, as dicts."""
-    every = [
-        dict(zip(names, values, strict=True)) for values in product(*(OPTIONS[n] for n in names))
-    ]
+    products = product(*(OPTIONS[name] for name in names))
+    every = [dict(zip(names, values, strict=True)) for values in products]
     pairs, chosen = set().union(*map(pairs_of, every)), []
     while pairs:
         chosen.append(max(every, key=lambda options: len(pairs & pairs_of(options))))

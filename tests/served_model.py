@@ -1,5 +1,7 @@
 """A small Pipeline with its log, and a catalogue with titles, as files that are served."""
 
+import time
+
 import numpy as np
 from sklearn.pipeline import Pipeline
 
@@ -18,6 +20,13 @@ def fit_served(seed=0):
     classifier = DINClassifier(max_epochs=2, random_state=seed, lr=0.01)
     steps = [("history", builder), ("encode", encoder), ("din", classifier)]
     return Pipeline(steps).fit(shown, log.y), shown[log.y == 1]
+
+
+def wait_for(condition, seconds=20):
+    until = time.monotonic() + seconds
+    while not condition() and time.monotonic() < until:
+        time.sleep(0.02)
+    assert condition()
 
 
 def write_served(folder):

@@ -71,8 +71,7 @@ def said(call, *, filename=None):
     logger = logging.getLogger("sklearn_din")
     logger.addHandler(handler)
     try:
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
+        with warnings.catch_warnings(record=True, action="always") as caught:
             call()
     finally:
         logger.removeHandler(handler)

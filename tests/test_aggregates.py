@@ -12,14 +12,12 @@ from tests.test_neighbours import plain_prior
 
 FRAME_AND_SCAN = pytest.mark.parametrize("as_form", ["frame", "scan"], indirect=True)
 
-RATINGS = pd.DataFrame(
-    {
-        "user": ["ann", "ann", "bob", "ann"],
-        "item": ["x", "y", "x", "x"],
-        "rating": [4.0, 2.0, np.nan, 3.0],
-        "time": [1, 2, 3, 3],
-    }
-)
+RATINGS = pd.DataFrame({
+    "user": ["ann", "ann", "bob", "ann"],
+    "item": ["x", "y", "x", "x"],
+    "rating": [4.0, 2.0, np.nan, 3.0],
+    "time": [1, 2, 3, 3],
+})  # fmt: skip
 AGGREGATES = {
     "user_mean": ("user", "rating", "mean"),
     "item_sum": ("item", "rating", "sum"),
@@ -57,15 +55,12 @@ def test_a_huge_number_of_another_user_swallows_nothing():
     assert attached["total"].tolist() == [0.75]
 
 
-ROWS = st.lists(
-    st.tuples(
-        st.sampled_from(["a", "b", None]),
-        st.integers(0, 2),
-        st.integers(0, 6),
-        st.none() | st.floats(-100, 100),
-    ),
-    max_size=15,
-)
+ROWS = st.lists(st.tuples(
+    st.sampled_from(["a", "b", None]),
+    st.integers(0, 2),
+    st.integers(0, 6),
+    st.none() | st.floats(-100, 100),
+), max_size=15)  # fmt: skip
 
 
 def as_frame(rows):
@@ -114,9 +109,8 @@ def test_every_form_of_the_tables_gives_the_same_aggregates(as_form, users):
 
 
 def test_levels_are_a_rate_a_count_and_the_time_since(as_form):
-    table = RATINGS.assign(
-        liked=RATINGS["rating"] >= 3, time=pd.to_datetime([1, 2, 5, 5], unit="h")
-    )
+    hours = pd.to_datetime([1, 2, 5, 5], unit="h")
+    table = RATINGS.assign(liked=RATINGS["rating"] >= 3, time=hours)
     shown = as_form(table)
     levels = {"u": ("user", "liked", "levels"), "ui": (("user", "item"), "liked", "levels")}
     attached = attach_aggregates(shown, shown, time="time", aggregates=levels)

@@ -30,9 +30,8 @@ def make_lists():
     """Lists of ids, and ids with fixed vectors."""
     rng = np.random.default_rng(0)
     lengths = rng.integers(0, 4, N)
-    events = IdLists.from_lengths(
-        rng.integers(0, 3, lengths.sum()), rng.integers(2, 9, 999, dtype=np.int32)
-    )
+    ids = rng.integers(0, 3, lengths.sum()), rng.integers(2, 9, 999, dtype=np.int32)
+    events = IdLists.from_lengths(*ids)
     fields = (
         Field("genres", "list", "genre", 9),
         Field("item", "categorical", "item", 12, n_dims=1),
@@ -71,9 +70,7 @@ def assert_equal(batch, expected):
 @pytest.mark.parametrize("pool", [None, 60])
 @pytest.mark.parametrize("n_ranks", [1, 2])
 @pytest.mark.parametrize("made_ahead", [1, 100, 10_000])
-def test_batches_made_together_are_those_made_one_by_one(
-    make, pool, n_ranks, made_ahead, monkeypatch
-):
+def test_batches_made_together_are_those_made_singly(make, pool, n_ranks, made_ahead, monkeypatch):
     monkeypatch.setattr(batches, "MADE_AHEAD", made_ahead)
     monkeypatch.setattr(batches, "VALUES_PER_GATHER", 500)
     monkeypatch.setattr(batches, "rows_per_pool", lambda X: pool)

@@ -52,16 +52,11 @@ def hook(monkeypatch, tmp_path):
     return hook
 
 
-@pytest.mark.parametrize(
-    ("triple", "platform", "is_x86"),
-    [
-        ("arm64-apple-darwin23.6.0", "macosx_11_0_arm64", False),
-        ("x86_64-apple-darwin22.1.0", "macosx_10_13_x86_64", True),
-    ],
-)
-def test_a_python_of_two_machines_gets_what_the_compiler_makes(
-    triple, platform, is_x86, compiler, hook
-):
+@pytest.mark.parametrize(("triple", "platform", "is_x86"), [
+    ("arm64-apple-darwin23.6.0", "macosx_11_0_arm64", False),
+    ("x86_64-apple-darwin22.1.0", "macosx_10_13_x86_64", True),
+])  # fmt: skip
+def test_a_python_of_two_machines_gets_what_is_compiled(triple, platform, is_x86, compiler, hook):
     compiler("MACHINE", triple)
     data = {"force_include": {}}
     hook.initialize("standard", data)

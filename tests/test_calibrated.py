@@ -78,9 +78,7 @@ def check_ranking(model, users, candidates):
     assert (best.groupby("row")["probability"].diff().fillna(0) < 1e-5).all()
 
 
-def test_a_ranking_gives_calibrated_probabilities_in_their_order(
-    calibrated, fitted, frame, y, users, candidates
-):
+def test_rankings_are_calibrated(calibrated, fitted, frame, y, users, candidates):
     check_ranking(calibrated, users, candidates)
     model = frozen(fitted, frame, y, "sigmoid")
     model.calibrated_classifiers_[0].calibrators[0].a_ = 0.7  # turns the order round
@@ -97,9 +95,7 @@ def test_wherever_the_calibration_stands(calibrate, fitted, frame, y, users, can
     np.testing.assert_allclose(pieces.calibration(logits), expected, atol=1e-6)
 
 
-def test_explanations_are_the_networks_and_a_saved_one_ranks(
-    calibrated, fitted, frame, users, candidates, tmp_path
-):
+def test_explanations_and_files(calibrated, fitted, frame, users, candidates, tmp_path):
     pd.testing.assert_frame_equal(explain(calibrated, frame[:9]), explain(fitted, frame[:9]))
     path = tmp_path / "calibrated.din"
     save(calibrated, path)
@@ -161,9 +157,7 @@ def test_an_update_leaves_every_shell_as_it_was(make, fitted, frame, y, tmp_path
 # What it says ---------------------------------------------------------------------------------
 
 
-def test_one_pipeline_for_each_fold_and_other_calibrations_name_what_to_do(
-    fitted, frame, y, users, candidates
-):
+def test_others_name_what_to_do(fitted, frame, y, users, candidates):
     folds = CalibratedClassifierCV(fitted, cv=2).fit(frame, y)
     message = "^rank_candidates needs one .* got a CalibratedClassifierCV of 2: .* ensemble=False"
     with pytest.raises(TypeError, match=message):

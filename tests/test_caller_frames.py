@@ -21,15 +21,13 @@ from tests.tables import plain
 
 pl = pytest.importorskip("polars")
 
-CLICKS = pd.DataFrame(
-    {
-        "user": [1, 1, 2, 1, 2, 3],
-        "item": ["hat", "tie", "hat", "cap", "tie", "sock"],
-        "size": pd.Series([1, None, 3, 4, 5, 6], dtype="Int32"),
-        "day": pd.to_datetime(["2024-01-01"] * 2 + ["2024-01-02"] * 3 + ["2024-01-03"]),
-        "time": [1, 2, 2, 3, 3, 4],
-    }
-)
+CLICKS = pd.DataFrame({
+    "user": [1, 1, 2, 1, 2, 3],
+    "item": ["hat", "tie", "hat", "cap", "tie", "sock"],
+    "size": pd.Series([1, None, 3, 4, 5, 6], dtype="Int32"),
+    "day": pd.to_datetime(["2024-01-01"] * 2 + ["2024-01-02"] * 3 + ["2024-01-03"]),
+    "time": [1, 2, 2, 3, 3, 4],
+})  # fmt: skip
 NOW = pd.DataFrame({"user": [1, 2, 9], "time": [3, 9, 9]})
 PAST = {"user": "user", "time": "time", "columns": ["item", "size", "day"], "elapsed": "ago"}
 KINDS = {

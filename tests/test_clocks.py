@@ -71,18 +71,15 @@ def test_dates_of_polars_of_files_and_of_a_misread_unit(kind, tmp_path):
     assert message.startswith("the times of events are about 1970 and the others are not")
 
 
-@pytest.mark.parametrize(
-    "pair",
-    [
-        (TIMES, TIMES + pd.Timedelta("3s")),
-        (TIMES.dt.floor("D"), TIMES.dt.floor("D")),
-        (TIMES.dt.floor("min"), TIMES.dt.floor("min")),
-        (pd.Series(np.arange(300) + 5000), pd.Series(np.arange(300))),  # counters
-        (pd.Series(SECONDS / 7.0), pd.Series(SECONDS)),
-        (TIMES[:10], TIMES.dt.floor("D")),  # too few to tell
-        (TIMES, TIMES.dt.floor("D").where(TIMES.index != 7, TIMES)),  # one exception
-    ],
-)
+@pytest.mark.parametrize("pair", [
+    (TIMES, TIMES + pd.Timedelta("3s")),
+    (TIMES.dt.floor("D"), TIMES.dt.floor("D")),
+    (TIMES.dt.floor("min"), TIMES.dt.floor("min")),
+    (pd.Series(np.arange(300) + 5000), pd.Series(np.arange(300))),  # counters
+    (pd.Series(SECONDS / 7.0), pd.Series(SECONDS)),
+    (TIMES[:10], TIMES.dt.floor("D")),  # too few to tell
+    (TIMES, TIMES.dt.floor("D").where(TIMES.index != 7, TIMES)),  # one exception
+])  # fmt: skip
 def test_clocks_that_agree_or_cannot_be_told_say_nothing(pair):
     assert note_clocks(*pair) is None
 

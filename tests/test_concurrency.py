@@ -15,7 +15,6 @@ import pandas as pd
 import pytest
 import torch
 from joblib.externals.loky import get_reusable_executor
-from scipy.linalg import lapack
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
@@ -34,8 +33,6 @@ from sklearn_din import (
 )
 from sklearn_din.neighbours.tables import learn_neighbours
 from sklearn_din.training.leaks import warn_of_leaks
-from sklearn_din.utils.blas import invert
-from sklearn_din.utils.parallel import map_in_parallel
 from tests.fitted_pipelines import attach_clicks, fit_pipeline
 
 HOUSE = Path(__file__).resolve().parents[1]
@@ -53,18 +50,16 @@ def test_threads_explain_rank_attach_and_predict_as_one_does(fitted, frame):
 
     def everything(row):
         users = frame.drop(columns=[*candidates]).iloc[[row]]
-        past = attach_history(
-            frame[["user", "time"]], frame, user="user", time="time", columns="item"
-        )
+        shown = frame[["user", "time"]]
+        past = attach_history(shown, frame, user="user", time="time", columns="item")
         ranked = rank_candidates(fitted, users, candidates, top_k=3)
         by_ranker = [ranker.rank(user, top_k=3) for user in (users, users.iloc[0].to_dict())]
         ranked = pd.concat([ranked, *by_ranker])
         explained = explain(fitted, frame.iloc[[row]])
         return explained, ranked, past["hist_item"].map(list), fitted.predict_proba(frame[row:])
 
-    for ours, theirs in zip(
-        map(everything, range(N_THREADS)), in_threads(everything, range(N_THREADS)), strict=True
-    ):
+    rows = range(N_THREADS)
+    for ours, theirs in zip(map(everything, rows), in_threads(everything, rows), strict=True):
         pd.testing.assert_frame_equal(ours[0], theirs[0])
         pd.testing.assert_frame_equal(ours[1], theirs[1])
         pd.testing.assert_series_equal(ours[2], theirs[2])
@@ -232,38 +227,6 @@ def use_threads(monkeypatch):
     return use
 
 
-@pytest.mark.parametrize("n_threads", [1, 2, 4])
-def test_calls_in_parallel_answer_in_order_and_raise_the_first_failure(use_threads, n_threads):
-    use_threads(n_threads)
-    names = set()
-
-    def invert(value):
-        names.add(threading.current_thread().name)
-        return 1 / value
-
-    assert map_in_parallel(invert, []) == []
-    assert map_in_parallel(invert, [2]) == [0.5]
-    assert names == {threading.current_thread().name}
-    names.clear()
-    assert map_in_parallel(invert, range(1, 30)) == [1 / n for n in range(1, 30)]
-    assert len(names) <= n_threads
-    assert (names == {threading.current_thread().name}) == (n_threads == 1)
-    with pytest.raises(TypeError, match="str"):
-        map_in_parallel(invert, [1, "hat", 0])
-
-
-def test_the_inverse_has_the_bits_of_scipys_lapack():
-    counts = np.random.RandomState(0).poisson(0.1, (200, 70)).astype(np.float32)
-    matrix = np.asfortranarray(counts.T @ counts + 3 * np.eye(70, dtype=np.float32))
-    factor, _ = lapack.spotrf(matrix)
-    expected, _ = lapack.spotri(factor)
-    inverse = matrix.copy(order="F")
-    assert invert(inverse)
-    np.testing.assert_array_equal(np.triu(inverse), np.triu(expected))
-    np.testing.assert_allclose(np.tril(matrix, -1), np.tril(inverse, -1))  # as it was
-    assert not invert(-matrix)
-
-
 @pytest.mark.parametrize("order", ["time", "user"])
 def test_what_is_learnt_of_rows_has_the_same_bits_whatever_threads_torch_has(order, use_threads):
     frame, y = attach_clicks(n_users=90, n_items=60, n_categories=8, mean_length=12, random_state=0)
@@ -275,8 +238,7 @@ def test_what_is_learnt_of_rows_has_the_same_bits_whatever_threads_torch_has(ord
         tables, rows = learn_neighbours(X, y == 1, order=order, y=y)
         digests.add(tables.digest())
         numbers += [rows.to_numpy(), tables.add_to(X[::2]).to_numpy()]
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
+        with warnings.catch_warnings(record=True, action="always") as caught:
             warn_of_leaks(leaking, y)
         told.append([str(warning.message) for warning in caught])
     assert len(digests) == 1

@@ -20,7 +20,7 @@ from sklearn_din.server import connections
 from sklearn_din.server.answers import Answers
 from sklearn_din.server.state import LOGGER
 from tests.page_server import serve_app, start_server
-from tests.served_model import fit_served, write_served
+from tests.served_model import fit_served, wait_for, write_served
 
 
 @pytest.fixture(scope="module")
@@ -135,13 +135,6 @@ def test_more_requests_than_may_wait_are_told_to_come_later(serve, monkeypatch, 
     assert answers == [200] * len(asking)
 
 
-def wait_for(condition):
-    until = time.monotonic() + 20
-    while not condition() and time.monotonic() < until:
-        time.sleep(0.02)
-    assert condition()
-
-
 def test_a_token_is_asked_for_before_the_body_is_read(serve):
     _, port = serve(token="päss")
     click = {"user": 7, "item": 12, "time": "2024-03-01"}
@@ -190,13 +183,11 @@ def test_names_of_hosts_types_and_schemes_know_no_case(serve):
     assert send(port, "POST", "/rank", {"user": 7}, **own)[0] == 401
 
 
-@pytest.mark.parametrize(
-    ("method", "status"), [("TRACE", 405), ("CONNECT", 405), ("PUT", 405), ("BREW", 400)]
-)
-def test_other_methods_are_refused(method, status, serve):
+@pytest.mark.parametrize("method", ["TRACE", "CONNECT", "PUT", "BREW"])
+def test_other_methods_are_refused(method, serve):
     _, port = serve()
     refused, head, _ = send(port, method, "/rank", {"user": 7})
-    assert refused == status
+    assert refused == (400 if method == "BREW" else 405)
     assert "connection: close" in head
 
 
@@ -232,10 +223,9 @@ def test_a_body_of_two_lengths_closes_the_connection(serve):
 def test_codings_but_chunks_and_hosts_but_one_are_refused(serve, lines, status):
     _, port = serve()
     with connect(port) as connection:
-        head = (
-            f"POST /rank HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n{lines}"
-        )
-        connection.sendall(head.encode() + b"\r\nConnection: close\r\n\r\n2\r\n{}\r\n0\r\n\r\n")
+        head = "POST /rank HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        body = b"\r\nConnection: close\r\n\r\n2\r\n{}\r\n0\r\n\r\n"
+        connection.sendall((head + lines).encode() + body)
         answer = b"".join(iter(lambda: connection.recv(65_536), b""))
     assert answer.startswith(b"HTTP/1.1 " + status)
 

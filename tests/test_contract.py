@@ -11,15 +11,15 @@ from sklearn_din import DINClassifier, DINRegressor, HistorySequenceEncoder
 
 PACKAGE = Path(sklearn_din.__file__).parent
 
-OF_NETWORKS = {
-    "check_sample_weight_equivalence_on_dense_data": "a row given twice meets others in batches"
-}
+WEIGHTS = "check_sample_weight_equivalence_on_dense_data"
+OF_NETWORKS = {WEIGHTS: "a row given twice meets others in batches"}
 FAILURES = {DINClassifier: OF_NETWORKS, DINRegressor: OF_NETWORKS, HistorySequenceEncoder: {}}
 
 
-@parametrize_with_checks(
-    [e() for e in FAILURES], expected_failed_checks=lambda e: FAILURES[type(e)]
-)
+EACH = [kind() for kind in FAILURES]
+
+
+@parametrize_with_checks(EACH, expected_failed_checks=lambda e: FAILURES[type(e)])
 def test_an_estimator_keeps_scikit_learns_contract(estimator, check):
     check(estimator)
 
@@ -30,9 +30,7 @@ def test_the_estimator_is_named_where_an_argument_is_unknown(estimator):
         estimator(n_estimators=100)
 
 
-@pytest.mark.parametrize(
-    "path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: path.relative_to(PACKAGE).as_posix()
-)
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: path.stem)
 def test_private_names_of_scikit_learn_come_through_one_file(path):
     names = []
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):

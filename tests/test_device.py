@@ -114,9 +114,10 @@ def noted_copies():
         yield names
 
 
-@pytest.mark.parametrize(
-    "options", [*networks("activation", "pooling", "interest"), *ONE_BY_ONE, *OTHERS], ids=name_of
-)
+NETWORKS = [*networks("activation", "pooling", "interest"), *ONE_BY_ONE, *OTHERS]
+
+
+@pytest.mark.parametrize("options", NETWORKS, ids=name_of)
 def test_a_training_step_reads_nothing_from_the_device_and_copies_only_the_batch(options, on_meta):
     net, batches = on_meta(**options)
     net.train_step(next(batches))
@@ -222,11 +223,12 @@ def test_no_checkpoint_is_written_after_a_loss_that_is_not_finite(tmp_path, monk
     monkeypatch.setattr(checkpoint, "MINUTES_BETWEEN_WRITES", 0.0)
     written = []
     write = checkpoint.write_checkpoint
-    monkeypatch.setattr(
-        checkpoint,
-        "write_checkpoint",
-        lambda path, value: written.append(copy.deepcopy(value)) or write(path, value),
-    )
+
+    def note_and_write(path, value):
+        written.append(copy.deepcopy(value))
+        write(path, value)
+
+    monkeypatch.setattr(checkpoint, "write_checkpoint", note_and_write)
     options = {"callbacks": [Break(at=4), Checkpoint(tmp_path)]}
     classifier = classifier_of(early_stopping=False, **options)
     with pytest.raises(ValueError, match="no longer finite in epoch 1"):
@@ -239,9 +241,7 @@ def test_no_checkpoint_is_written_after_a_loss_that_is_not_finite(tmp_path, monk
 
 
 @pytest.mark.parametrize(("device", "n_begun"), [("host", 4), ("unreadable", 6)])
-def test_a_loss_is_checked_before_its_step_or_read_some_steps_later(
-    device, n_begun, request, monkeypatch
-):
+def test_a_loss_is_checked_at_once_or_later(device, n_begun, request, monkeypatch):
     monkeypatch.setattr(steps, "STEPS_PER_READ", 3)
     if device == "unreadable":
         request.getfixturevalue(device)

@@ -100,10 +100,8 @@ def test_candidates_of_one_user_are_rows_of_a_heat_map(model):
 
 def display_of(*weights, **options):
     """A display of one impression, its events in order."""
-    events = [f"item {number}" for number in range(len(weights))]
-    return AttentionDisplay(
-        weights=np.array([weights]), **{"events": events, "candidates": ["c"]} | options
-    )
+    options = {"events": [f"item {n}" for n in range(len(weights))], "candidates": ["c"]} | options
+    return AttentionDisplay(weights=np.array([weights]), **options)
 
 
 def test_long_names_are_cut_in_their_middle(model):

@@ -63,16 +63,11 @@ def assert_close(found, expected, within=OTHERWISE):
             np.testing.assert_allclose(found[name], its, atol=within, rtol=1e-6, err_msg=name)
 
 
-OF_EACH_PROCESS = (
-    "dropout",
-    "as published",
-    "one row per batch",
-)  # dropout's draws, Dice's moments
+OF_EACH_PROCESS = ("dropout", "as published", "one row per batch")  # its draws, Dice's moments
+ALIKE = [case for case in together.CASES if case not in (*OF_EACH_PROCESS, "no seed")]
 
 
-@pytest.mark.parametrize(
-    "case", [c for c in together.CASES if c not in (*OF_EACH_PROCESS, "no seed")]
-)
+@pytest.mark.parametrize("case", ALIKE)
 def test_two_processes_train_the_model_of_one(folder, case):
     first, second = results(folder, case)
     assert_same_bits(first, second)
@@ -113,47 +108,35 @@ def test_a_classifier_grows_in_two_processes_as_in_one(folder, case):
     assert_close(first, together.results_of(together.STOPS[case]()))
 
 
-@pytest.mark.parametrize(
-    ("case", "reason"), [("stopped by a callback", "callback"), ("stopped by Ctrl-C", "user")]
-)
-def test_who_stops_one_process_stops_all_at_the_same_step(folder, case, reason):
-    first, second = results(folder, case)
+@pytest.mark.parametrize("by", ["a callback", "Ctrl-C"])
+def test_who_stops_one_process_stops_all_at_the_same_step(folder, by):
+    first, second = results(folder, f"stopped by {by}")
     assert_same_bits(first, second)
-    assert first["stop"].tolist() == [reason, "2"]
+    assert first["stop"].tolist() == ["callback" if by == "a callback" else "user", "2"]
     assert first["steps"].max() == 12
 
 
-@pytest.mark.parametrize(
-    ("case", "differs"),
-    [
-        ("other rows", r"the number of rows; y; "),
-        ("other parameters", "lr"),
-        ("other folders", "Checkpoint in callbacks was False and is True"),
-    ],
-)
-def test_different_data_or_parameters_are_an_error_in_all_before_the_first_step(
-    folder, case, differs
-):
+@pytest.mark.parametrize(("case", "differs"), [
+    ("other rows", r"the number of rows; y; "),
+    ("other parameters", "lr"),
+    ("other folders", "Checkpoint in callbacks was False and is True"),
+])  # fmt: skip
+def test_different_data_or_parameters_are_an_error_in_all_at_once(folder, case, differs):
     for error in errors(folder, case):
         message = f"those of rank 1 differ from those of rank 0 in: .*{differs}.*Give every process"
         assert re.search(message, error)
 
 
-@pytest.mark.parametrize(
-    ("case", "rank", "error"),
-    [
-        ("missing numbers", 1, "ValueError: Input X contains NaN"),
-        ("failing callback", 1, "ZeroDivisionError: a callback's own mistake"),
-        ("failing rank 0", 0, "ZeroDivisionError: a callback's own mistake"),
-    ],
-)
+@pytest.mark.parametrize(("case", "rank", "error"), [
+    ("missing numbers", 1, "ValueError: Input X contains NaN"),
+    ("failing callback", 1, "ZeroDivisionError: a callback's own mistake"),
+    ("failing rank 0", 0, "ZeroDivisionError: a callback's own mistake"),
+])  # fmt: skip
 def test_an_error_in_one_process_ends_the_others_with_its_words(folder, case, rank, error):
     told = errors(folder, case)
     assert told[rank].startswith(error)
-    assert told[1 - rank].startswith(
-        "RuntimeError: a training of 2 processes needs all of them, and rank "
-        f"{rank} ended with {error}"
-    )
+    message = "RuntimeError: a training of 2 processes needs all of them, and rank"
+    assert told[1 - rank].startswith(f"{message} {rank} ended with {error}")
     assert "begins anew, or with callbacks=[Checkpoint(folder)] from the" in told[1 - rank]
 
 
@@ -196,8 +179,7 @@ def test_a_training_started_by_torchrun_without_a_group_warns(monkeypatch):
     with pytest.warns(UserWarning, match=r"started 2 processes.*init_process_group\(\"gloo\"\)"):
         DINClassifier(max_epochs=1).fit(np.eye(4), [0, 1, 0, 1])
     monkeypatch.setenv("WORLD_SIZE", "1")
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
+    with warnings.catch_warnings(action="error"):
         DINClassifier(max_epochs=1).fit(np.eye(4), [0, 1, 0, 1])
 
 
@@ -207,9 +189,8 @@ def test_the_slices_of_all_processes_are_the_batches_of_one(n_ranks):
     weights = np.arange(20, dtype=np.float32)
     shares = []
     for rank in range(n_ranks):
-        batches = ImpressionBatches(
-            X, weights, weights, batch_size=7, shuffle=np.random.RandomState(0)
-        )
+        order = np.random.RandomState(0)
+        batches = ImpressionBatches(X, weights, weights, batch_size=7, shuffle=order)
         batches.share_among(n_ranks, rank=rank)
         shares.append(list(batches))
     for of_all in zip(*shares, strict=True):

@@ -69,9 +69,8 @@ def test_the_choice_is_among_the_candidates_that_are_allowed(
     some = every.sample(frac=0.4, random_state=0)
     options = {"all": {}, "exclude": {"exclude": some}, "only": {"only": some}}[allowed]
     full = rank_candidates(fitted, users, candidates, top_k=10**6, **options)
-    ranking = rank_candidates(
-        fitted, users, candidates, top_k=8, diversify={"category": weight}, **options
-    )
+    options["diversify"] = {"category": weight}
+    ranking = rank_candidates(fitted, users, candidates, top_k=8, **options)
     pd.testing.assert_frame_equal(ranking, choose_from(full, weight, 8), rtol=0, atol=1e-6)
     if weight == 0:
         pd.testing.assert_frame_equal(ranking, full[full["rank"] <= 8].reset_index(drop=True))

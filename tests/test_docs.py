@@ -47,8 +47,7 @@ def test_a_pages_code_runs_from_top_to_bottom(page, tmp_path, monkeypatch):
     blocks = [code for need, code in blocks_of(page) if need is None or is_installed(need)]
     if not blocks:
         pytest.skip(f"{page.stem} is about {blocks_of(page)[0][0]}, which is not installed")
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
+    with warnings.catch_warnings(action="error"):
         for code in blocks:
             exec(compile(code, str(page), "exec"), names)
     plt.close("all")
@@ -77,9 +76,8 @@ def test_lines_of_other_libraries_compile_and_are_as_many_as_the_page_says():
 
 
 def test_nothing_splits_rows_with_histories_by_chance():
-    by_rows = re.compile(
-        r"\b(cv=\d|train_test_split\(|(Stratified|Repeated)?KFold\(|ShuffleSplit\()"
-    )
+    splits = r"\b(cv=\d|train_test_split\(|(Stratified|Repeated)?KFold\(|ShuffleSplit\()"
+    by_rows = re.compile(splits)
     code = [block for page in PAGES for _, block in blocks_of(page)]
     for page in (README, AGENTS):
         code += re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.S)
@@ -142,8 +140,7 @@ def run_python_blocks(page):
     """Run the Python code of a page of Markdown, and return its names."""
     blocks = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.S)
     names: dict = {}
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
+    with warnings.catch_warnings(action="error"):
         for block in blocks:
             exec(compile(block, str(page), "exec"), names)
     return names
@@ -172,14 +169,9 @@ def test_the_readmes_python_blocks_run_in_order():
 
 
 def test_both_readmes_give_the_same_commands():
-    blocks = [
-        re.findall(
-            r"^(make \w+|pip install \S+|python -m .*?)(?: {2,}#| *$)",
-            path.read_text(encoding="utf-8"),
-            re.M,
-        )
-        for path in (README, README.with_name("README.zh.md"))
-    ]
-    assert blocks[0] == blocks[1]
-    assert blocks[0][0] == 'pip install ".[plot]"'  # for users, before make
-    assert blocks[0][-2:] == ["make main", "make test"]
+    command = re.compile(r"^(make \w+|pip install \S+|python -m .*?)(?: {2,}#| *$)", re.M)
+    texts = (path.read_text(encoding="utf-8") for path in (README, HOUSE / "README.zh.md"))
+    first, second = map(command.findall, texts)
+    assert first == second
+    assert first[0] == 'pip install ".[plot]"'  # for users, before make
+    assert first[-2:] == ["make main", "make test"]

@@ -56,15 +56,13 @@ def make_logs(zone):
 
     def table(n, users, key):
         minutes = pd.to_timedelta(10 * draw.randint(0, 15, n), unit="min")  # 00:00 to 02:20
-        return pd.DataFrame(
-            {
-                "user": pd.array(draw.choice(users, n), dtype="string"),
-                "item": pd.array(draw.choice([*(LARGE + np.arange(9)), None], n), dtype="Int64"),
-                "category": pd.array(draw.choice(["hat", "tie", None], n), dtype="string"),
-                "time": (CLOCKS_GO_BACK + minutes).as_unit("us").tz_convert(zone),
-                key: np.arange(n),
-            }
-        )
+        return pd.DataFrame({
+            "user": pd.array(draw.choice(users, n), dtype="string"),
+            "item": pd.array(draw.choice([*(LARGE + np.arange(9)), None], n), dtype="Int64"),
+            "category": pd.array(draw.choice(["hat", "tie", None], n), dtype="string"),
+            "time": (CLOCKS_GO_BACK + minutes).as_unit("us").tz_convert(zone),
+            key: np.arange(n),
+        })  # fmt: skip
 
     return table(90, users[3:], "row"), table(140, users[:-3], "event")
 
@@ -130,9 +128,8 @@ def test_partitions_of_users_on_dask_give_the_histories_of_one_machine(scheduler
             for frame, n in zip(tables, (2, 3), strict=True)
         )
         meta = attach_here(shown._meta, log._meta)
-        attached = dataframe.map_partitions(
-            attach_here, shown, log, meta=meta, align_dataframes=False
-        )
+        options = {"meta": meta, "align_dataframes": False}
+        attached = dataframe.map_partitions(attach_here, shown, log, **options)
         found = attached.compute()
         attached.to_parquet(tmp_path, write_index=False)
     assert found["time"].dtype == tables[0]["time"].dtype
@@ -142,9 +139,7 @@ def test_partitions_of_users_on_dask_give_the_histories_of_one_machine(scheduler
 
 
 @needs_dask
-def test_a_search_on_dask_gives_the_scores_of_one_process_and_sends_the_log_once(
-    one_thread, monkeypatch
-):
+def test_a_search_on_dask_gives_the_same_scores_and_sends_the_log_once(one_thread, monkeypatch):
     """Hence nobody needs ``scatter=``."""
     from dask import distributed
 
@@ -153,9 +148,8 @@ def test_a_search_on_dask_gives_the_scores_of_one_process_and_sends_the_log_once
     search = GridSearchCV(make_model(max_epochs=1), grid, cv=2, scoring="roc_auc", refit=False)
     alone = search.fit(X, y).cv_results_
     sent, state = [], pd.DataFrame.__getstate__
-    monkeypatch.setattr(
-        pd.DataFrame, "__getstate__", lambda frame: sent.append(len(frame)) or state(frame)
-    )
+    noting = lambda frame: sent.append(len(frame)) or state(frame)  # noqa: E731
+    monkeypatch.setattr(pd.DataFrame, "__getstate__", noting)
     options = {"n_workers": 2, "threads_per_worker": 1, "processes": True}
     options |= {"dashboard_address": None, "silence_logs": logging.ERROR}
     with (

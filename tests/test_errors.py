@@ -88,15 +88,13 @@ def exactly(sentence):
 
 # The encoder ----------------------------------------------------------------------------------
 
-SHOWN = pd.DataFrame(
-    {
-        "item": ["hat", "sock"],
-        "category": [1, 2],
-        "price": [1.5, 2.5],
-        "hist_item": [["sock"], ["hat", "shoe"]],
-        "hist_category": [[2], [1, 3]],
-    }
-)
+SHOWN = pd.DataFrame({
+    "item": ["hat", "sock"],
+    "category": [1, 2],
+    "price": [1.5, 2.5],
+    "hist_item": [["sock"], ["hat", "shoe"]],
+    "hist_category": [[2], [1, 3]],
+})  # fmt: skip
 PAIRED = {"hist_item": "item"}
 WITHOUT_CANDIDATE = (
     "histories must be 'auto' or a dict of history and candidate columns, such as {'hist_item': "
@@ -129,22 +127,15 @@ def make_an_encoder(**parameters):
 
 NO_ROWS = r"Found array with 0 sample\(s\) \(shape=\(0, 5\)\) while a minimum of 1"
 INFINITE = SHOWN.assign(price=[1.0, np.inf]), r"X contains infinity in price\. Replace it by"
+NO_FRAME = (
+    "X must be a DataFrame with one row per impression, got {}. Use pd.DataFrame(X); for one "
+    "impression pd.DataFrame([record]); for a file pd.read_csv(path)."
+)
 NO_FRAMES = [
-    (
-        (X,),
-        exactly(
-            f"X must be a DataFrame with one row per impression, got {got}. Use pd.DataFrame(X); "
-            "for one impression pd.DataFrame([record]); for a file pd.read_csv(path)."
-        ),
-        TypeError,
-    )
-    for X, got in [
-        ({"item": ["hat"]}, "dict"),
-        ([{"item": "hat"}], "list of dicts"),
-        ("clicks.csv", "str"),
-        (Path("clicks.csv"), type(Path()).__name__),
-        (None, "None"),
-    ]
+    (({"item": ["hat"]},), exactly(NO_FRAME.format("dict")), TypeError),
+    (([{"item": "hat"}],), exactly(NO_FRAME.format("list of dicts")), TypeError),
+    (("clicks.csv",), exactly(NO_FRAME.format("str")), TypeError),
+    ((None,), exactly(NO_FRAME.format("None")), TypeError),
 ]
 
 
@@ -161,19 +152,12 @@ def unordered(cells, kind):
     (SHOWN.set_axis(["item", *[*SHOWN][:4]], axis=1), "distinct column names, got 'item'"),
     (SHOWN[:0], NO_ROWS),
     INFINITE,
-    *(
-        (
-            {"X": SHOWN.assign(hist_price=[[1.5], [2.5]]), "histories": histories},
-            r"hist_price holds one number per .* histories=\{\('hist_item', 'hist_price'\): \('it",
-        )
-        for histories in ("auto", {"hist_price": None})
-    ),
+    *(({"X": SHOWN.assign(hist_price=[[1.5], [2.5]]), "histories": histories},
+       r"hist_price holds one number per .* histories=\{\('hist_item', 'hist_price'\): \('it")
+      for histories in ("auto", {"hist_price": None})),
     *unordered([{"a": 1}, {"b": 2}], "dict"),
     *unordered([["hat"], {"tie"}], "set"),
-    *unordered([frozenset({"hat"}), frozenset({"tie"})], "frozenset"),
     (SHOWN.assign(item=True, hist_item=[[1], [1, 0]]), "hist_item holds integers and item holds b"),
-    *((SHOWN.assign(hist_item=[events, [1]]), "hist_item must hold ids, got complex numbers")
-      for events in ([1 + 2j, 0j], ["hat", np.complex64(1)])),
     ({"X": SHOWN.assign(at="2024-01-01"), "time": "at"},
      r"X\['at'\] must hold integers, floats or datetimes", TypeError),
     ({"X": SHOWN.assign(at=np.nan), "time": "at"}, r"X\['at'\] must not have missing times, got 2"),
@@ -192,32 +176,22 @@ def fit_an_encoder(X, **parameters):
     (SHOWN.assign(hist_item=["hat", "sock"]), "must hold one history .*got text such as"),
     (SHOWN.assign(item=SHOWN["hist_item"]), r"item must hold ids .* belongs in histories"),
     (SHOWN.drop(columns="hist_item"), r"seen at fit time, yet now missing:\n- hist_item"),
-    (
-        SHOWN.rename(columns={"hist_item": "hist_thing"}),
-        r"(?s)unseen at fit time:\n- hist_thing\n.* yet now missing:\n- hist_item",
-    ),
+    (SHOWN.rename(columns={"hist_item": "hist_thing"}),
+     r"(?s)unseen at fit time:\n- hist_thing\n.* yet now missing:\n- hist_item"),
     (SHOWN.assign(price=pd.Timestamp("2024-01-01")), r"price must hold numbers, got dates"),
     (SHOWN.assign(price="dear"), "price must hold numbers, got dtype"),
-    (SHOWN.assign(price=1j), "price must hold numbers, got complex numbers"),
     (SHOWN.assign(price=1e300), r"Input X contains a value too large for float32 in price, 1e\+3"),
-    (SHOWN.assign(price=10**400), "too large for float32 in price, an integer beyond float64"),
-    *(
-        (SHOWN.assign(item=values), r"item must hold ids .*'a'.*\. Give each part of such a ")
-        for values in (
-            pd.Series([{"a": 1}, {"a": 2}]),
-            pd.Series([{"a": 1}] * 2, dtype=pd.ArrowDtype(pa.struct([("a", pa.int64())]))),
-            pd.Series([[("a", 1)]] * 2, dtype=pd.ArrowDtype(pa.map_(pa.string(), pa.int64()))),
-        )
-    ),
+    *((SHOWN.assign(item=values), r"item must hold ids .*'a'.*\. Give each part of such a ")
+      for values in (
+          pd.Series([{"a": 1}, {"a": 2}]),
+          pd.Series([{"a": 1}] * 2, dtype=pd.ArrowDtype(pa.struct([("a", pa.int64())]))),
+      )),
     (SHOWN.assign(category=0.5), "category must hold ids, got floats with fractions"),
     (SHOWN.assign(category=np.inf), r"category must hold ids, got floats .* such as .*inf"),
     (SHOWN.assign(item=["hat", 2.5]), r"item must hold ids, got floats .* such as .*2\.5"),
-    (
-        SHOWN.iloc[0],
-        exactly("X must be a DataFrame, got a Series. For one row use X.iloc[[i]]."),
-        TypeError,
-    ),
-)
+    (SHOWN.iloc[0], exactly("X must be a DataFrame, got a Series. For one row use X.iloc[[i]]."),
+     TypeError),
+)  # fmt: skip
 def transform_by_an_encoder(X):
     HistorySequenceEncoder().fit(SHOWN).transform(X)
 
@@ -225,7 +199,6 @@ def transform_by_an_encoder(X):
 @refuses(
     (([1, 2], ["hat"]), "item was learnt as integers and now holds text: they could"),
     ((["hat"], [3]), "item was learnt as text and now holds integers: they could"),
-    (([1, 2], [2**70]), "as integers and now holds values of several kinds: they could"),
     (([True], [7]), "item was learnt as booleans and now holds integers: they could"),
 )
 def grow_an_encoder(known, new):
@@ -239,7 +212,6 @@ LISTS = {"genres": [["a"], ["b"]], "hist_genres": [[["a"]], [["b"], ["a"]]]}
 @refuses(
     ({"genres": "a,b"}, "which it is compared with and holds ids: of text,"),
     ({"genres": [[0.5], [1.5]]}, "such as 0.5, and lists must hold ids"),
-    ({"hist_genres": [[[[1]]]] * 2}, "lists of an event's values, got list"),
 )
 def fit_lists(**columns):
     histories = {"hist_genres": "genres"}
@@ -280,51 +252,41 @@ CELL = r"(?s)clicks must hold one history per cell .* got .*{}.* attach_history"
     (["a|b", "c"], CELL.format("text such as 'a.b', and separator is None")),
     ([[1], 2], CELL.format(r"2 \(int\) in row 1")),
     ([[1], "ab"], CELL.format(r"'ab' \(str\) in row 1")),
-    ([np.datetime64("2021-01-01"), [1.5]], CELL.format("np.datetime64.* in row 0")),
-    ([np.zeros((2, 2, 2)), [1]], CELL.format(r"array\(\[\[\[0.* \(ndarray\) in row 0")),
 )
 def name_as_a_history(cells):
     HistorySequenceEncoder(histories={"clicks": None}).fit(pd.DataFrame({"clicks": cells}))
 
 
 @refuses(
-    *(
-        (ids, exactly(f"ids must be integers, got {got}. Original values need no decoding."))
-        for ids, got in [(["a"], "'a'"), (["2"], "'2'"), (pd.Series(["2"]), "'2'"), ([2.5], "2.5"),
-                         ([True], "True"), ("a", "'a'")]
-    ),
+    *((ids, exactly(f"ids must be integers, got {got}. Original values need no decoding."))
+      for ids, got in [(["a"], "'a'"), (pd.Series(["2"]), "'2'"), ([2.5], "2.5"), ("a", "'a'")]),
 )  # fmt: skip
 def decode(ids):
     HistorySequenceEncoder().fit(SHOWN).inverse_transform_ids("item", ids)
 
 
-@refuses(
-    *(
-        (use, "This HistorySequenceEncoder instance is not fitted yet", NotFittedError)
-        for use in (
-            lambda encoder: encoder.transform(SHOWN),
-            lambda encoder: encoder.get_feature_names_out(),
-            lambda encoder: encoder.inverse_transform_ids("item", [2]),
-        )
-    )
-)
+NOT_FITTED = "This {} instance is not fitted yet"
+
+
+@refuses(*((use, NOT_FITTED.format("HistorySequenceEncoder"), NotFittedError) for use in (
+    lambda encoder: encoder.transform(SHOWN),
+    lambda encoder: encoder.get_feature_names_out(),
+    lambda encoder: encoder.inverse_transform_ids("item", [2]),
+)))  # fmt: skip
 def use_unfitted(use):
     use(HistorySequenceEncoder())
 
 
-@refuses(
-    *(
-        (
-            {"key": key},
-            exactly(
-                "rows are chosen by a slice, a 1-D index array or a 1-D bool mask, and columns by "
-                f"name, got {key!r}. One row is X[i : i + 1], one value X['item'][3]."
-            ),
-            TypeError,
-        )
-        for key in [(3, "item"), (3, 4), 3, [0.5], ["item"]]
-    )
+CHOICES = (
+    "rows are chosen by a slice, a 1-D index array or a 1-D bool mask, and columns by name, got "
+    "{!r}. One row is X[i : i + 1], one value X['item'][3]."
 )
+
+
+@refuses(
+    *(({"key": key}, exactly(CHOICES.format(key)), TypeError)
+      for key in [(3, "item"), 3, [0.5], ["item"]])
+)  # fmt: skip
 def choose_encoded(key):
     make_impressions(8)[key]
 
@@ -377,8 +339,6 @@ ONE_NAME = [
     ({"columns": 3}, "columns must be a column name or a list of names, got int", TypeError),
     ({"columns": ["item", "item"]}, "columns must name each column once"),
     ({"elapsed": "hist_item"}, "the new columns must have distinct names"),
-    ({"elapsed": 5}, r"^elapsed must be text or None, got 5\.$", TypeError),
-    ({"prefix": None}, r"^prefix must be text, got None\.$", TypeError),
     *ONE_NAME,
     ({"prefix": ""}, r"impressions already has columns \['item'\]. Drop them, or"),
     ({"max_length": 0}, "max_length must be an integer of at least 1, got 0"),
@@ -417,9 +377,7 @@ AGE = "max_age must be (positive|a duration such as '30D' .*), got '?"
       for events, frame in ((KEYED, "events"), (CLICKS.assign(user=1), "impressions"))),
     ((CLICKS, CLICKS.assign(time=True)), "integers, floats or datetimes, got dtype bool",
      TypeError),
-    ((CLICKS, CLICKS.assign(time=1j)), "floats or datetimes, got dtype complex", TypeError),
     ((CLICKS, CLICKS.assign(time=[1, 2, 3, np.inf])), "must be finite"),
-    ((CLICKS, CLICKS.assign(time=np.uint64(2**63 + 5))), "must fit into int64"),
     ((DATED.assign(time=DATED["time"].dt.tz_localize("UTC")), DATED),
      "got datetimes with a zone and datetimes without a zone", TypeError),
     *(((DATED, DATED, max_age), AGE + re.escape(str(max_age)), (ValueError, TypeError))
@@ -446,12 +404,10 @@ def attach_tables(impressions, events, *, ours, theirs):
 
 
 @refuses(
-    *(
-        (("user", values), rf"\['user'\] must hold text or numbers .* are {kind}", TypeError)
-        for values, kind in ((DATED["time"], "timestamp"), ([["a"]] * 4, "list"))
-    ),
+    *((("user", values), rf"\['user'\] must hold text or numbers .* are {kind}", TypeError)
+      for values, kind in ((DATED["time"], "timestamp"), ([["a"]] * 4, "list"))),
     (("item", [[["a"]]] * 4), "numbers, text or dates, or lists of them, got 'item'", TypeError),
-)
+)  # fmt: skip
 def attach_a_scan(column, values, *, scan):
     attach(*[scan(CLICKS.assign(**{column: values}))] * 2)
 
@@ -497,7 +453,6 @@ def use_a_scan(use, *, scan):
     ({"X": ROWS.assign(hist_item=0)}, r"X already has columns \['hist_item'\]"),
     ({"events": "clicks"}, "The 'events' parameter of HistoryBuilder"),
     ({"max_length": 0}, "The 'max_length' parameter of HistoryBuilder"),
-    ({"prefix": 3}, "The 'prefix' parameter of HistoryBuilder"),
     *ONE_NAME,
 )
 def fit_a_builder(X=ROWS, y=(0, 1, 1, 1, 0), **parameters):
@@ -505,14 +460,12 @@ def fit_a_builder(X=ROWS, y=(0, 1, 1, 1, 0), **parameters):
     HistoryBuilder(**options | parameters).fit(X, y)
 
 
-def test_a_builder_that_is_not_fitted_and_a_column_that_is_gone():
-    builder = HistoryBuilder(user="user", time="time", columns=["item"])
-    for use in (lambda: builder.transform(ROWS), builder.get_feature_names_out):
-        with pytest.raises(NotFittedError, match="HistoryBuilder instance is not fitted yet"):
-            use()
-    builder.fit(ROWS, [0, 1, 1, 1, 0])
-    with pytest.raises(ValueError, match="feature names"):
-        builder.transform(ROWS.drop(columns="item"))
+@refuses(*((use, NOT_FITTED.format("HistoryBuilder"), NotFittedError) for use in (
+    lambda builder: builder.transform(ROWS),
+    lambda builder: builder.get_feature_names_out(),
+)))  # fmt: skip
+def use_an_unfitted_builder(use):
+    use(HistoryBuilder(user="user", time="time", columns=["item"]))
 
 
 RATINGS = CLICKS.assign(rating=[4.0, 2.0, np.nan, 3.0])
@@ -523,7 +476,6 @@ COUNT = {"n": ("user", None, "count")}
 
 @refuses(
     (({"m": ("user", "rating")},), r"aggregates\['m'\] must be \(key, column, stati"),
-    (({"m": ((), "rating", "mean")},), r"must be \(key, column, statistic\)"),
     (({"rating": ("user", None, "count")},), "already has a column 'rating'. Drop"),
     (({"m": ("user", "rating", "max")},), r"with one of mean, sum, .* 'max'\)"),
     (({"m": ("usr", "rating", "mean")},), "impressions has no column 'usr'"),
@@ -591,7 +543,6 @@ def sample_of_histories(scan):
 @refuses(
     ({"n_users": 0}, "n_users must be at least 1, got 0"),
     ({"n_items": 10, "n_categories": 20}, "n_items must be at least 20, got 1"),
-    ({"interest_strength": -1}, "interest_strength must be at least 0, got -1"),
     ({"recency": 0}, "recency must be None or a half-life above 0, got 0"),
     ({"n_users": "5"}, "n_users must be a number, got '5'"),
 )
@@ -704,6 +655,8 @@ ENCODED, HALVES = make_impressions(20), np.arange(20) % 2
      exactly("class_weight must name the labels [0, 1], got ['yes'].")),
     ({"early_stopping": True, "validation": "groups"},
      r"HistorySequenceEncoder\(user='user'\), or pass fit.* din__groups=X\['user'\]"),
+    ({"validation": "groups", "groups": ["ann"] * 3}, "groups must have one value per row"),
+    ({"validation": "groups", "groups": ["ann"] * 20}, "needs at least two groups, got 1"),
     ({"early_stopping": True, "validation": "groups", "groups": [None, "ann"] * 10},
      "got 10 rows without a user or group"),
     ({"early_stopping": True, "validation": "groups", "groups": ["ann"] * 20},
@@ -722,22 +675,11 @@ def fit_a_classifier(sample_weight=None, groups=None, **parameters):
 
 
 @refuses(
-    (
-        (lambda: DINClassifier(n_estimators=9)),
-        r"DINClassifier\.__init__.* 'n_estimators'",
-        TypeError,
-    ),
-    *(
-        (
-            lambda kind=kind: kind().fit(ENCODED, HALVES, eval_set=[]),
-            rf"^{kind.__name__}\.fit\(\) got .* 'eval_set'",
-            TypeError,
-        )
-        for kind in (DINClassifier, DINRegressor)
-    ),
-)
-def give_a_parameter_of_other_libraries(call):
-    call()
+    *((kind, rf"^{kind.__name__}\.fit\(\) got .* 'eval_set'", TypeError)
+      for kind in (DINClassifier, DINRegressor)),
+)  # fmt: skip
+def give_a_parameter_of_other_libraries(kind):
+    kind().fit(ENCODED, HALVES, eval_set=[])
 
 
 @refuses(
@@ -750,11 +692,9 @@ def learn_neighbours_of_many_items(order):
 
 
 @refuses(
-    *(
-        ((name,), exactly(f"{name} must be one of {', '.join(map(str, words))}, got 'other'."))
-        for name, words in OPTIONS.items()
-    )
-)
+    *(((name,), exactly(f"{name} must be one of {', '.join(map(str, words))}, got 'other'."))
+      for name, words in OPTIONS.items())
+)  # fmt: skip
 def make_a_network(option):
     DIN(make_schema(), **{option: "other"})
 
@@ -787,12 +727,9 @@ def fit_and_predict(X, later):
     quick().fit(X, np.arange(len(X)) % 2).predict(later)
 
 
-@refuses(
-    *(
-        (method, "not fitted yet", NotFittedError)
-        for method in ("predict", "predict_proba", "decision_function", "attention_weights")
-    )
-)
+@refuses(*((method, "not fitted yet", NotFittedError) for method in (
+    "predict", "predict_proba", "decision_function", "attention_weights"
+)))  # fmt: skip
 def use_an_unfitted_classifier(method):
     getattr(DINClassifier(), method)(ENCODED)
 
@@ -808,16 +745,12 @@ CLICK, PURCHASE = HALVES, HALVES * (np.arange(20) % 3 > 0)
     ({"click": 1 - CLICK, "after": AFTER}, "there is no purchase without a click"),
     ({"after": {"sale": "click"}}, r"must name labels, \['click', 'purchase'\], got \['sa"),
     ({"after": {"purchase": "tap"}}, r"must name labels, \['click', 'purchase'\], got 'ta"),
-    *(
-        ({"after": after}, re.escape(f"comes after itself, nor in a circle, got {after}. Leave"))
-        for after in ({"click": "purchase", **AFTER}, {"click": "click"})
-    ),
-    *(
-        ({"label_weight": weights}, "label_weight must be finite numbers from 0 on, not")
-        for weights in ({"purchase": -1}, {"click": np.inf}, {"click": 0, "purchase": 0})
-    ),
+    *(({"after": after}, re.escape(f"comes after itself, nor in a circle, got {after}. Leave"))
+      for after in ({"click": "purchase", **AFTER}, {"click": "click"})),
+    *(({"label_weight": weights}, "label_weight must be finite numbers from 0 on, not")
+      for weights in ({"purchase": -1}, {"click": np.inf}, {"click": 0, "purchase": 0})),
     ({"class_weight": "balanced"}, "class_weight is about the two kinds of one label"),
-)
+)  # fmt: skip
 def fit_several_labels(click=CLICK, purchase=PURCHASE, **parameters):
     quick(**parameters).fit(ENCODED, pd.DataFrame({"click": click, "purchase": purchase}))
 
@@ -859,10 +792,8 @@ def restore(state, momentum=None):
     ({"device": 3}, "a device must be text, got 3"),
     ({"options": {"after": (None,) * 99}}, "a network's labels cannot come after"),
     ({"options": {"position_shares": (1,)}}, "shares of positions must be numbers, got"),
-    *(
-        ({"options": {"bins": bins}}, "bins of numbers must have a start, end and average, got")
-        for bins in (None, {"taste": BINS}, *({"price": own} for own in (*OTHER_BINS, ())))
-    ),
+    *(({"options": {"bins": bins}}, "bins of numbers must have a start, end and average, got")
+      for bins in (None, {"taste": BINS}, *({"price": own} for own in (*OTHER_BINS, ())))),
     ({"options": {"hidden_units": 8}}, "widths must be tuples, got 8 and"),
     ({"options": {"hidden_units": (8,) * 99}}, "a larger network than there are weights"),
     ({"novelty": {"shares": {"price": 0.1}}}, "shares of new ids must be those of candidates"),
@@ -871,7 +802,7 @@ def restore(state, momentum=None):
     ({"training": {"order": 0}}, "the order of rows must be a RandomState"),
     ({"training": {"labels": [1]}}, "labels must be the numbers of rows without and with"),
     ({"training": {"moments": {"bias": {}}}}, "moments must be those of the network's param"),
-)
+)  # fmt: skip
 def restore_a_network(**changes):
     def edit(values):
         net = values["fitted"]["net"]
@@ -927,6 +858,9 @@ GAUC = [group_roc_auc_score]
 NO_RATINGS = {"y_true": [], "y_score": [], "groups": []}
 
 
+EACH = [*AT_K, *GAUC]
+
+
 @refuses(
     *(
         ((score, change), message, (ValueError, TypeError))
@@ -940,20 +874,15 @@ NO_RATINGS = {"y_true": [], "y_score": [], "groups": []}
             (GAUC, {"sample_weight": [0, 0, 0]}, "not 0 throughout"),
             (GAUC, {"groups": CLICKS[:3]}, r"groups must be one column, X\['user'\], got a DataF"),
             (GAUC, {"groups": np.ones((3, 1))}, r"X\['user'\], got shape \(3, 1\)\."),
-            *(
-                ([*AT_K, *GAUC], change, message)
-                for change, message in [
-                    ({"y_true": [0, 1, 2]}, "y_true must have two labels, got 3: .* y_true >= 4"),
-                    ({"y_true": [0, 1, np.nan]}, "y_true must not be missing, got 1 missing lab"),
-                    ({"y_score": [0.1, np.nan, 0.2]}, "y_score must not be NaN, got 1"),
-                    ({"y_score": [[0.1, 0.9]] * 3}, r"shape \(3, 2\)\. Pass .* predict_proba\(X"),
-                    ({"groups": ["ann", None, "bob"]}, "groups must not be missing, got 1 rows"),
-                    ({"groups": [[7, "web"]] * 3}, r"groups must hold one key .* got \[7, 'web'"),
-                    ({"groups": ["ann", "bob"]}, "inconsistent numbers of samples"),
-                    ({"sample_weight": [1, 1]}, "sample_weight must have 3 values, got 2"),
-                    ({"sample_weight": [1, -1, 1]}, r"must be finite.* from -1\.0 to 1\.0"),
-                ]
-            ),
+            (EACH, {"y_true": [0, 1, 2]}, "y_true must have two labels, got 3: .* y_true >= 4"),
+            (EACH, {"y_true": [0, 1, np.nan]}, "y_true must not be missing, got 1 missing lab"),
+            (EACH, {"y_score": [0.1, np.nan, 0.2]}, "y_score must not be NaN, got 1"),
+            (EACH, {"y_score": [[0.1, 0.9]] * 3}, r"shape \(3, 2\)\. Pass .* predict_proba\(X"),
+            (EACH, {"groups": ["ann", None, "bob"]}, "groups must not be missing, got 1 rows"),
+            (EACH, {"groups": [[7, "web"]] * 3}, r"groups must hold one key .* got \[7, 'web'"),
+            (EACH, {"groups": ["ann", "bob"]}, "inconsistent numbers of samples"),
+            (EACH, {"sample_weight": [1, 1]}, "sample_weight must have 3 values, got 2"),
+            (EACH, {"sample_weight": [1, -1, 1]}, r"must be finite.* from -1\.0 to 1\.0"),
         ]
         for score in scores
     )

@@ -49,18 +49,15 @@ def by_hand(monkeypatch):
     return None, users, candidates
 
 
-@pytest.mark.parametrize(
-    ("relevant", "expected"),
-    [
-        # k=1, then k=2: ndcg, recall, hit_rate, mrr
-        ([("ann", "hat"), ("bob", "sock")], [(1 / 2,) * 4, (1 / 2,) * 4]),
-        ([("ann", "hat"), ("bob", "car")], [(1 / 2,) * 4, (1 / 2,) * 4]),
-        ([("bob", "hat")], [(0, 0, 0, 0), (1 / np.log2(3), 1, 1, 1 / 2)]),
-        ([("bob", "hat"), ("bob", "hat")], [(0, 0, 0, 0), (1 / np.log2(3), 1, 1, 1 / 2)]),
-        ([("ann", "hat"), ("ann", "car")], [(1, 1 / 2, 1, 1), (1 / (1 + 1 / np.log2(3)), 1 / 2, 1,
-                                                               1)]),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("relevant", "expected"), [
+    # k=1, then k=2: ndcg, recall, hit_rate, mrr
+    ([("ann", "hat"), ("bob", "sock")], [(1 / 2,) * 4, (1 / 2,) * 4]),
+    ([("ann", "hat"), ("bob", "car")], [(1 / 2,) * 4, (1 / 2,) * 4]),
+    ([("bob", "hat")], [(0, 0, 0, 0), (1 / np.log2(3), 1, 1, 1 / 2)]),
+    ([("bob", "hat"), ("bob", "hat")], [(0, 0, 0, 0), (1 / np.log2(3), 1, 1, 1 / 2)]),
+    ([("ann", "hat"), ("ann", "car")], [(1, 1 / 2, 1, 1), (1 / (1 + 1 / np.log2(3)), 1 / 2, 1,
+                                                           1)]),
+])  # fmt: skip
 def test_scores_by_hand(by_hand, relevant, expected):
     relevant = pd.DataFrame(relevant, columns=["user", "item"])
     table = evaluate_ranking(*by_hand, relevant, k=[1, 2])
@@ -107,36 +104,28 @@ def test_what_was_had_already_neither_ranks_nor_counts(fitted, users, candidates
     pd.testing.assert_frame_equal(by_word, by_frame)
 
 
-def test_a_baseline_is_scored_beside_the_model_under_the_same_rules(
-    fitted, users, candidates, relevant
-):
+def test_a_baseline_is_scored_beside_the_model(fitted, users, candidates, relevant):
     candidates = candidates.assign(popularity=np.arange(len(candidates)) % 7)
-    table = evaluate_ranking(
-        fitted, users, candidates, relevant, k=[1, 5], exclude="history", baseline="popularity"
-    )
-    assert table.index.tolist() == [
-        ("model", 1), ("model", 5), ("popularity", 1), ("popularity", 5)
-    ]  # fmt: skip
+    given, options = (fitted, users, candidates), {"k": [1, 5], "exclude": "history"}
+    table = evaluate_ranking(*given, relevant, baseline="popularity", **options)
+    assert table.index.tolist() == [(by, k) for by in ("model", "popularity") for k in (1, 5)]
     assert table.index.names == ["ranking", "k"]
-    alone = evaluate_ranking(fitted, users, candidates, relevant, k=[1, 5], exclude="history")
+    alone = evaluate_ranking(*given, relevant, **options)
     pd.testing.assert_frame_equal(table.loc["model"][alone.columns], alone)
-    best = rank_candidates(fitted, users, candidates, top_k=5, exclude="history", by="popularity")
+    best = rank_candidates(*given, top_k=5, exclude="history", by="popularity")
     best = best.assign(user=users["user"].to_numpy()[best["row"]])
     n_hits = best.merge(relevant, on=["user", "item"]).groupby("user").size()
     assert table.loc[("popularity", 5), "hit_rate"] == len(n_hits) / alone["n_users"].iloc[0]
 
 
-@pytest.mark.parametrize(
-    ("clicks", "popularity", "novelty"),
-    [
-        # of hat, shoe, sock, boot; ann's best are hat and sock, bob's shoe and hat
-        ([8, 4, 2, 2], [(8 + 4) / 2, (5 + 6) / 2], [(1 + 2) / 2, (2 + 1.5) / 2]),
-        ([1, 1, 0, 0], [1, (0.5 + 1) / 2], [1, 1]),  # 0 counts as the 1 of the rarest other
-        ([0.5, 0.25, 0.25, np.nan], [0.375, 0.375], [1.5, 1.5]),
-        ([-1, -2, 3, 0], [-1.5, (1 - 1.5) / 2], None),  # no shares of a sum
-        ([0, 0, 0, 0], [0, 0], None),
-    ],
-)
+@pytest.mark.parametrize(("clicks", "popularity", "novelty"), [
+    # of hat, shoe, sock, boot; ann's best are hat and sock, bob's shoe and hat
+    ([8, 4, 2, 2], [(8 + 4) / 2, (5 + 6) / 2], [(1 + 2) / 2, (2 + 1.5) / 2]),
+    ([1, 1, 0, 0], [1, (0.5 + 1) / 2], [1, 1]),  # 0 counts as the 1 of the rarest other
+    ([0.5, 0.25, 0.25, np.nan], [0.375, 0.375], [1.5, 1.5]),
+    ([-1, -2, 3, 0], [-1.5, (1 - 1.5) / 2], None),  # no shares of a sum
+    ([0, 0, 0, 0], [0, 0], None),
+])  # fmt: skip
 def test_coverage_popularity_and_novelty_by_hand(by_hand, clicks, popularity, novelty):
     _, users, candidates = by_hand
     candidates = pd.DataFrame({"item": [*candidates["item"], "boot"], "clicks": clicks})
@@ -154,18 +143,15 @@ def test_each_list_counts_alike_however_long_it_is(fitted, users, candidates, re
     candidates = candidates.assign(clicks=np.arange(len(candidates)) ** 2)
     only = users[["user"]].merge(candidates[["item"]], how="cross")[3:]  # fewer of the first
     only = pd.concat([only[:2], only[len(candidates) :]])
-    options = {"only": only, "k": 9, "diversify": {"category": 0.5}}
-    table = evaluate_ranking(fitted, users, candidates, relevant, baseline="clicks", **options)
+    options = {"only": only, "k": 9, "baseline": "clicks"}
+    given, diverse = (fitted, users, candidates, relevant), {"category": 0.5}
+    table = evaluate_ranking(*given, **options, diversify=diverse)
     asked = users[users["user"].isin(relevant["user"])]
-    best = rank_candidates(
-        fitted, asked, candidates, only=only, top_k=9, diversify={"category": 0.5}
-    )
+    best = rank_candidates(fitted, asked, candidates, only=only, top_k=9, diversify=diverse)
     of_lists = [part["clicks"].mean() for _, part in best.groupby("row")]
     model = table.loc[("model", 9)]
     assert model["popularity"] == pytest.approx(np.mean(of_lists))
     assert model["coverage"] == best["item"].nunique() / len(candidates)
-    plain = evaluate_ranking(
-        fitted, users, candidates, relevant, baseline="clicks", **options | {"diversify": None}
-    )
+    plain = evaluate_ranking(*given, **options)
     pd.testing.assert_frame_equal(table.loc["clicks"], plain.loc["clicks"])
     assert model["popularity"] != plain.loc[("model", 9), "popularity"]

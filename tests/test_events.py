@@ -1,7 +1,6 @@
 """Nothing that was posted is lost, and nobody's post changes the answers to another."""
 
 import time
-import warnings
 
 import numpy as np
 import pandas as pd
@@ -10,19 +9,13 @@ from sklearn.base import clone
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
-pytest.importorskip("fastapi", reason="the extra [serve] is not installed")
-pytest.importorskip("httpx", reason="the extra [dev] is not installed")
-with warnings.catch_warnings():  # starlette would rather have httpx2
-    warnings.simplefilter("ignore")
-    from fastapi.testclient import TestClient
-
 from sklearn_din import HistoryBuilder
 from sklearn_din.server import moments
 from sklearn_din.server.answers import Answers
-from sklearn_din.server.app import create_app
 from sklearn_din.server.histories import Histories
 from sklearn_din.server.state import State
-from tests.served_model import fit_served
+from tests.posted_events import TestClient, create_app, event, items_of, post
+from tests.served_model import fit_served, wait_for
 
 SECOND = 1_000_000_000
 
@@ -49,21 +42,6 @@ def newest(state):
     return pd.Timestamp(state.answers.histories.moments.newest)
 
 
-def event(user, item, when, **others):
-    text = when.isoformat() if isinstance(when, pd.Timestamp) else when
-    return {"user": user, "item": item, "category": 1, "time": text, **others}
-
-
-def post(client, *events):
-    answer = client.post("/events", json={"events": list(events)})
-    assert answer.status_code == 200, answer.json()
-    return answer.json()["added"]
-
-
-def items_of(state, user):
-    return state.answers.histories.of(user)[0]["hist_item"]
-
-
 def test_a_click_joins_the_history_once(client, state):
     before, when = items_of(state, 7), newest(state)
     clicks = [event(7, 12, when + pd.Timedelta("2h")), event(7, 13, when + pd.Timedelta("1h"))]
@@ -79,28 +57,6 @@ def test_a_click_joins_the_history_once(client, state):
     assert state.answers.histories.of(4321)[0]["hist_category"] == [row["category"]]
     found = client.get("/page/users?search=432").json()["users"]
     assert found == [{"user": 4321, "events": 1}]
-
-
-def test_an_id_decides_what_is_one_event_and_takes_it_back(client, state):
-    when = newest(state) + pd.Timedelta("1h")
-    before = items_of(state, 7)
-    assert post(client, event(7, 12, when, event_id="a"), event(7, 12, when, event_id="b")) == 2
-    assert post(client, event(7, 13, when, event_id="a")) == 0
-    assert items_of(state, 7) == [*before, 12, 12]
-    state.reload()
-    assert items_of(state, 7) == [*before, 12, 12]
-    assert client.delete("/events/a").json() == {"removed": 1}
-    assert client.delete("/events/a").status_code == 404
-    assert post(client, event(7, 15, when, event_id=5), event(7, 15, when, event_id="x/y")) == 2
-    for name in ("5", "x%2Fy"):  # ids are text: 5 is "5"
-        assert client.delete(f"/events/{name}").json() == {"removed": 1}
-    assert post(client, event(7, 15, when, event_id="5")) == 1
-    state.reload()
-    assert client.delete("/events/5").json() == {"removed": 1}
-    assert items_of(state, 7) == [*before, 12]
-    state.reload()
-    assert items_of(state, 7) == [*before, 12]
-    assert post(client, event(7, 14, when, event_id="a")) == 1  # the id is free again
 
 
 def test_nobody_moves_the_now_of_others(client, state):
@@ -244,12 +200,6 @@ def test_the_look_for_new_files_goes_on_after_any_error(served, tmp_path, monkey
     (folder / "1").write_text("a")
     (tmp_path / "model").write_text("a")
     state = State(lambda: Answers(model, catalogue), [tmp_path / "model", folder])
-
-    def wait_for(condition):
-        until = time.monotonic() + 30
-        while not condition() and time.monotonic() < until:
-            time.sleep(0.02)
-        assert condition()
 
     with TestClient(create_app(state)) as client:
         (tmp_path / "model").unlink()

@@ -53,9 +53,8 @@ def session_of(path, classifier, **options):
 
 def outputs(session, X):
     """What the file says of encoded impressions: its inputs are named as their keys."""
-    return session.run(
-        ["probability", "logit"], {one.name: X[one.name] for one in session.get_inputs()}
-    )
+    feed = {one.name: X[one.name] for one in session.get_inputs()}
+    return session.run(["probability", "logit"], feed)
 
 
 def assert_same(session, classifier, X):
@@ -79,12 +78,8 @@ def other_batches(make=make_impressions):
     return [X, X[1:2], X[:1], X[without], long]
 
 
-NETWORKS = [
-    *networks("interest", "pooling"),
-    *networks("interest", "attention_normalization"),
-    *networks("attention_activation"),
-    *networks("activation"),
-]
+NETWORKS = [*networks("interest", "pooling"), *networks("interest", "attention_normalization")]
+NETWORKS += [*networks("attention_activation"), *networks("activation")]
 NETWORKS += [
     {"activation": "dice", "attention_activation": "dice", "attention_normalization": "softmax"},
     {"activation": "relu", "dropout": 0.3},
@@ -94,10 +89,8 @@ NETWORKS += [
 
 
 CASES = [pytest.param(make_impressions, network, id=name_of(network)) for network in NETWORKS]
-CASES += [
-    pytest.param(make_prices, network, id=f"prices-{name_of(network)}")
-    for network in ({}, {"pooling": "sum"}, {"interest": "paper"})
-]
+OF_PRICES = {}, {"pooling": "sum"}, {"interest": "paper"}
+CASES += [pytest.param(make_prices, its, id=f"prices-{name_of(its)}") for its in OF_PRICES]
 
 
 @pytest.mark.parametrize(("make", "network"), CASES)
@@ -117,9 +110,7 @@ def rank_inputs(session, X, row):
 
 
 @pytest.mark.parametrize(("make", "network"), CASES)
-def test_one_history_and_its_candidates_give_the_classifiers_probabilities(
-    make, network, path, monkeypatch
-):
+def test_a_file_for_one_history_ranks_alike(make, network, path, monkeypatch):
     monkeypatch.setattr(export, "PAIRS_PER_BLOCK", 100)  # 2 events of 50 rows, 11 of 9
     classifier = fitted_classifier(make(64, seed=1), **network)
     session = session_of(path, classifier, layout="ranking")
@@ -128,9 +119,8 @@ def test_one_history_and_its_candidates_give_the_classifiers_probabilities(
             shown = X[np.full(len(X), row)]
             shown.columns = dict(X.columns)
             shown.behaviours["tags",] = X.behaviours["tags",]
-            probability, logit = session.run(
-                ["probability", "logit"], rank_inputs(session, shown, 0)
-            )
+            feed = rank_inputs(session, shown, 0)
+            probability, logit = session.run(["probability", "logit"], feed)
             expected = classifier.decision_function(shown)
             np.testing.assert_allclose(logit, expected, rtol=1e-5, atol=1e-5)
             expected = classifier.predict_proba(shown)[:, 1]

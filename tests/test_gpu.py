@@ -57,9 +57,8 @@ def net_and_batches(device, **options):
 
 @each_option
 def test_a_fit_on_a_gpu_equals_one_on_the_cpu(options):
-    on_cpu, on_gpu = (
-        classifier_on(device, early_stopping=True, **options).fit(X, y) for device in ("cpu", GPU)
-    )
+    pair = (classifier_on(device, early_stopping=True, **options) for device in ("cpu", GPU))
+    on_cpu, on_gpu = (classifier.fit(X, y) for classifier in pair)
     np.testing.assert_allclose(on_gpu.predict_proba(X), on_cpu.predict_proba(X), **FIT)
     for name in ("train_loss", "valid_loss"):
         np.testing.assert_allclose(on_gpu.history_[name], on_cpu.history_[name], **FIT)

@@ -78,13 +78,11 @@ def test_scorer_takes_sample_weight_by_metadata_routing(log, model, routing):
 
 def click_frame(n_rows=120):
     rng = np.random.default_rng(3)
-    X = pd.DataFrame(
-        {
-            "user": rng.choice(["ann", "bob", "cy"], n_rows),
-            "item": rng.choice([*"abcd"], n_rows),
-            "price": rng.normal(size=n_rows),
-        }
-    )
+    X = pd.DataFrame({
+        "user": rng.choice(["ann", "bob", "cy"], n_rows),
+        "item": rng.choice([*"abcd"], n_rows),
+        "price": rng.normal(size=n_rows),
+    })  # fmt: skip
     return X, (X["price"] + rng.normal(size=n_rows) > 0).to_numpy().astype(int)
 
 

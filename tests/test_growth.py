@@ -84,10 +84,8 @@ def grown_untrained(classifier, X, y):
 # the vocabulary
 
 
-@given(
-    batches=st.lists(st.lists(st.integers(-3, 12) | st.none()), min_size=1, max_size=4),
-    min_frequency=st.integers(1, 4),
-)
+@given(batches=st.lists(st.lists(st.integers(-3, 12) | st.none()), min_size=1, max_size=4),
+       min_frequency=st.integers(1, 4))  # fmt: skip
 def test_a_value_that_is_frequent_in_some_call_has_an_id_from_then_on(batches, min_frequency):
     batches = [[value for value in batch if value is not None] for batch in batches]
     vocabulary = learn(batches[0], min_frequency=min_frequency)
@@ -146,9 +144,8 @@ def test_a_sequence_of_calls_counts_as_one_fit_on_all_rows(frame, later):
 
 
 def test_scales_and_roles_stay_and_a_bad_batch_changes_nothing(frame, later):
-    encoder = HistorySequenceEncoder(drop=["user", "time"]).fit(
-        frame.assign(cost=frame["user"] / 3)
-    )
+    priced = frame.assign(cost=frame["user"] / 3)
+    encoder = HistorySequenceEncoder(drop=["user", "time"]).fit(priced)
     scales, names = encoder.scales_, encoder.schema_.names("numeric")
     X = encoder.partial_fit(later.assign(cost=np.nan)).transform(later.assign(cost=np.nan))
     assert encoder.scales_ == scales
@@ -350,9 +347,7 @@ def test_a_training_that_fails_leaves_all_as_it_was(act, error, what, request, f
 
 
 @pytest.mark.parametrize(("batch_size", "n_parts"), [(10, 8), (80, 3)])
-def test_update_averages_the_weights_along_the_pass_of_partial_fit(
-    batch_size, n_parts, model, later, y
-):
+def test_update_averages_the_weights_of_its_pass(batch_size, n_parts, model, later, y):
     along = []
 
     def note(net, **_):
@@ -371,9 +366,8 @@ def test_update_averages_the_weights_along_the_pass_of_partial_fit(
         weight.copy_(average)
     model = update(model, later, y)
     assert model["din"].callbacks is None
-    np.testing.assert_allclose(
-        weights_of(model["din"]), weights_of(twin["din"]), rtol=1e-4, atol=1e-6
-    )
+    found, expected = (weights_of(one["din"]) for one in (model, twin))
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
     assert model["din"].schema_ == model["encode"].schema_
 
 
@@ -435,14 +429,10 @@ def test_steps_without_partial_fit_only_transform(frame, later, y):
     assert model["inner"]["count"].n_seen_ == len(frame)
 
 
-@pytest.mark.parametrize(
-    ("what", "as_form"),
-    [("fitted", "scan"), *product(["fitted", "with_builder"], ["frame", "polars"])],
-    indirect=["as_form"],
-)
-def test_a_column_that_is_new_is_left_out_and_said_and_no_step_takes_it(
-    what, as_form, request, frame, y
-):
+@pytest.mark.parametrize(("what", "as_form"), [
+    ("fitted", "scan"), *product(["fitted", "with_builder"], ["frame", "polars"]),
+], indirect=["as_form"])  # fmt: skip
+def test_a_new_column_is_left_out_and_said(what, as_form, request, frame, y):
     later = as_form(as_lists(frame.assign(brand="red", score=0.5)))
     model = request.getfixturevalue(what)
     message = r"columns \['brand', 'score'\] were not there at fit: .* leave them out of X"

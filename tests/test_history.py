@@ -16,13 +16,11 @@ from sklearn_din.logs.history import sort_log
 from sklearn_din.logs.timeline import stable_order
 from tests.tables import as_scan, lists
 
-CLICKS = pd.DataFrame(
-    {
-        "user": ["ann", "bob", "ann", "ann"],
-        "item": ["shoe", "tie", "sock", "hat"],
-        "time": [10, 10, 40, 30],
-    }
-)
+CLICKS = pd.DataFrame({
+    "user": ["ann", "bob", "ann", "ann"],
+    "item": ["shoe", "tie", "sock", "hat"],
+    "time": [10, 10, 40, 30],
+})  # fmt: skip
 
 
 def attach(impressions, events, **options):
@@ -88,9 +86,8 @@ def test_histories_equal_those_of_a_plain_loop(kind, choices):
     frames = []
     for _ in range(2):
         users, times = list(zip(*choices.draw(rows), strict=True)) or [(), ()]
-        frame = pd.DataFrame(
-            {"user": pd.Series(users, dtype=object), "time": as_times(list(times))}
-        )
+        frame = pd.DataFrame({"user": pd.Series(users, dtype=object)})
+        frame["time"] = as_times(list(times))
         frame.index = pd.Index([3] * len(frame))
         frames.append(frame)
     impressions, events = frames
@@ -105,10 +102,8 @@ def test_histories_equal_those_of_a_plain_loop(kind, choices):
         assert lists(attached["hist_item"]) == [[item for item, _ in past] for past in expected]
         assert attached.index.tolist() == [3] * len(rows)
         unit = pd.Timedelta(seconds=1) if kind in DATETIMES else 1
-        ages = [
-            [(now - then) / unit for _, then in past]
-            for now, past in zip(rows["time"], expected, strict=True)
-        ]
+        pairs = zip(rows["time"], expected, strict=True)
+        ages = [[(now - then) / unit for _, then in past] for now, past in pairs]
         for ours, theirs in zip(attached["ago"], ages, strict=True):
             np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-9)
         assert attached["hist_item"].array.fingerprint == attached["ago"].array.fingerprint
@@ -160,17 +155,12 @@ def many(n_rows, *, first_user=0, first_time=0):
     return pd.DataFrame({"user": first_user + rows % 3, "time": first_time + rows, "item": rows})
 
 
-@pytest.mark.parametrize(
-    ("shown", "message"),
-    [
-        (many(10, first_user=50, first_time=99), "no user of the impressions has an event. Are "
-         r"the two frames swapped, or the 'user' columns of another kind\?$"),
-        (many(10, first_time=-9), "no event is earlier than any impression. Are .* the 'time' col"),
-    ],
-)  # fmt: skip
-def test_histories_that_are_all_empty_are_said_once_of_frames_and_of_scans(
-    shown, message, tmp_path
-):
+@pytest.mark.parametrize(("shown", "message"), [
+    (many(10, first_user=50, first_time=99), "no user of the impressions has an event. Are "
+     r"the two frames swapped, or the 'user' columns of another kind\?$"),
+    (many(10, first_time=-9), "no event is earlier than any impression. Are .* the 'time' col"),
+])  # fmt: skip
+def test_histories_that_are_all_empty_are_said_once(shown, message, tmp_path):
     tables = [shown, many(5)]
     for pair in (tables, [as_scan(table, tmp_path) for table in tables]):
         with pytest.warns(UserWarning, match=f"^every history is empty: {message}") as caught:
@@ -179,32 +169,26 @@ def test_histories_that_are_all_empty_are_said_once_of_frames_and_of_scans(
         assert lists(attached["hist_item"]) == [[]] * 10
 
 
-@pytest.mark.parametrize(
-    ("impressions", "events"),
-    [
-        (many(10), many(0)),
-        (many(0), many(10)),
-        (many(20).assign(time=5), many(20).assign(time=5)),  # the impressions are the events
-        (many(9, first_user=50), many(20)),  # a few new users in a server's batch
-        (many(30).assign(user=50), many(20)),  # one new user and many candidates
-        (many(30, first_time=99), many(3)),
-        (many(10, first_time=-8), many(5)),  # one impression has a past
-    ],
-)
+@pytest.mark.parametrize(("impressions", "events"), [
+    (many(10), many(0)),
+    (many(0), many(10)),
+    (many(20).assign(time=5), many(20).assign(time=5)),  # the impressions are the events
+    (many(9, first_user=50), many(20)),  # a few new users in a server's batch
+    (many(30).assign(user=50), many(20)),  # one new user and many candidates
+    (many(30, first_time=99), many(3)),
+    (many(10, first_time=-8), many(5)),  # one impression has a past
+])  # fmt: skip
 def test_empty_histories_that_are_no_accident_are_not_said(impressions, events):
     attach(impressions, events)
 
 
 # HistoryBuilder -----------------------------------------------------------------------------
 
-SHOWN = pd.DataFrame(
-    {
-        "user": ["ann", "ann", "bob", "ann", "ann"],
-        "item": ["shoe", "tie", "tie", "sock", "hat"],
-        "time": [1, 2, 2, 3, 3],
-    },
-    index=[5, 6, 7, 8, 9],
-)
+SHOWN = pd.DataFrame({
+    "user": ["ann", "ann", "bob", "ann", "ann"],
+    "item": ["shoe", "tie", "tie", "sock", "hat"],
+    "time": [1, 2, 2, 3, 3],
+}, index=[5, 6, 7, 8, 9])  # fmt: skip
 LABELS = np.array(["no", "yes", "yes", "yes", "no"])
 
 
@@ -238,17 +222,14 @@ def test_of_several_labels_the_first_one_says_what_is_an_event(builder, of_kind)
 BIG = 2**60
 
 
-@pytest.mark.parametrize(
-    "later",
-    [
-        pd.Series([3.0, np.nan]),
-        pd.Series([3, BIG + 2], dtype="uint64"),
-        pd.Series([3, 2**63 + 1], dtype="uint64"),
-        pd.Series([3, -1], dtype="int64"),
-        pd.Series([3, None], dtype="double[pyarrow]"),
-        pd.Series(pd.arrays.ArrowExtensionArray(pa.array([3, float("nan")]))),
-    ],
-)
+@pytest.mark.parametrize("later", [
+    pd.Series([3.0, np.nan]),
+    pd.Series([3, BIG + 2], dtype="uint64"),
+    pd.Series([3, 2**63 + 1], dtype="uint64"),
+    pd.Series([3, -1], dtype="int64"),
+    pd.Series([3, None], dtype="double[pyarrow]"),
+    pd.Series(pd.arrays.ArrowExtensionArray(pa.array([3, float("nan")]))),
+])  # fmt: skip
 @pytest.mark.parametrize("dtype", ["int64", "uint64", "Int64", "int64[pyarrow]"])
 def test_large_ids_stay_apart_whatever_a_later_batch_makes_of_the_column(later, dtype):
     first = pd.DataFrame({"user": pd.Series([BIG, BIG + 1], dtype=dtype), "time": [1, 2]})
@@ -333,15 +314,12 @@ def test_labels_that_fit_never_saw(builder):
 
 
 def remembered(builder):
-    return sorted(
-        builder.events_.astype(object).where(builder.events_.notna(), None).apply(tuple, axis=1),
-        key=repr,
-    )
+    events = builder.events_.astype(object).where(builder.events_.notna(), None)
+    return sorted(events.apply(tuple, axis=1), key=repr)
 
 
-CELLS = st.tuples(
-    st.sampled_from([1, 2, None]), st.integers(0, 3), st.sampled_from(["hat", "tie", None])
-)
+USERS, ITEMS = st.sampled_from([1, 2, None]), st.sampled_from(["hat", "tie", None])
+CELLS = st.tuples(USERS, st.integers(0, 3), ITEMS)
 
 
 @settings(max_examples=40, deadline=None)
@@ -349,13 +327,11 @@ CELLS = st.tuples(
 def test_what_is_remembered_is_what_a_counting_loop_says(old, new):
     def frame(rows):
         users, times, items = list(zip(*rows, strict=True)) or ([], [], [])
-        return pd.DataFrame(
-            {
-                "user": pd.Series(users, dtype="Int64"),
-                "time": pd.Series(times, dtype="int64"),
-                "item": pd.Series(items, dtype=object),
-            }
-        )
+        return pd.DataFrame({
+            "user": pd.Series(users, dtype="Int64"),
+            "time": pd.Series(times, dtype="int64"),
+            "item": pd.Series(items, dtype=object),
+        })  # fmt: skip
 
     builder = HistoryBuilder(user="user", time="time", columns="item", events="all")
     builder.fit(frame(old)).partial_fit(frame(new))

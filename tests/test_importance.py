@@ -16,9 +16,8 @@ HISTORIES = ["hist_item", "hist_category", "hist_elapsed"]
 
 @pytest.fixture(scope="module")
 def log():
-    X, y = attach_clicks(
-        elapsed="hist_elapsed", n_users=60, n_items=40, n_categories=6, random_state=1
-    )
+    sizes = {"n_users": 60, "n_items": 40, "n_categories": 6}
+    X, y = attach_clicks(elapsed="hist_elapsed", **sizes, random_state=1)
     return X.drop(columns="device"), y
 
 
@@ -90,9 +89,10 @@ def test_histories_made_inside_the_pipeline_are_shuffled_too(log):
         assert len(table) == 4
 
 
-@pytest.mark.parametrize(
-    "scoring", ["neg_log_loss", None, group_roc_auc_scorer("user"), group_roc_auc_scorer()]
-)
+SCORINGS = ["neg_log_loss", None, group_roc_auc_scorer("user"), group_roc_auc_scorer()]
+
+
+@pytest.mark.parametrize("scoring", SCORINGS)
 def test_any_score_can_be_watched(log, fitted, scoring):
     table = history_importance(fitted, *log, scoring=scoring, n_repeats=1, random_state=0)
     assert table["feature"].iloc[0] in ("hist_item+hist_category", "category")

@@ -43,14 +43,11 @@ def test_a_key_has_one_hash_in_every_file_and_users_keep_the_part_that_they_had(
     assert (Keys.read(np.arange(5)).hashes % 5).tolist() == [4, 1, 0, 4, 2]
 
 
-@pytest.mark.parametrize(
-    ("values", "message"),
-    [
-        ([7, "7", 8], "holds 7 and '7', which are two ids"),
-        (["7.5", 7.5, "a"], "holds 7.5 and '7.5', which are two ids"),
-        ([True, 1, "a"], "holds True and 1, which Python takes for equal"),
-    ],
-)
+@pytest.mark.parametrize(("values", "message"), [
+    ([7, "7", 8], "holds 7 and '7', which are two ids"),
+    (["7.5", 7.5, "a"], "holds 7.5 and '7.5', which are two ids"),
+    ([True, 1, "a"], "holds True and 1, which Python takes for equal"),
+])  # fmt: skip
 def test_two_kinds_within_one_call_are_an_error(values, message):
     log = pd.DataFrame({"user": pd.Series(values, dtype=object), "item": list("abc")})
     log, plain, y = log.assign(time=range(3)), log.assign(user="a", time=5), [0, 1, 1]

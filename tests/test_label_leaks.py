@@ -37,15 +37,13 @@ def make_shop(n_users=150, n_rows=30, n_items=400, repeats=0.0, seed=0):
     log = pd.DataFrame({"user": user, "item": item.ravel(), "time": time.ravel()})
     log["category"] = log["item"] % 7
     log["time"] = pd.Timestamp(2024, 1, 1) + pd.to_timedelta(log["time"], unit="s")
-    shown, y = sample_negatives(
-        log, item="item", item_columns=["category"], time="time", random_state=seed
-    )
+    options = {"item_columns": ["category"], "time": "time", "random_state": seed}
+    shown, y = sample_negatives(log, item="item", **options)
     return shown, log, y
 
 
 def encode(shown, log):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of clocks and row ids: asked here is what fit sees
+    with warnings.catch_warnings(action="ignore"):  # of clocks and row ids: asked is what fit sees
         X = attach_history(shown, log, user="user", time="time", columns=["item", "category"])
         return HistorySequenceEncoder(user="user", time="time").fit_transform(X)
 
@@ -64,15 +62,15 @@ def test_users_who_come_back_to_what_they_had_are_no_leak(repeats):
     assert all(f"the newest {50 if repeats < 0.5 else 2} events" in m for m in messages)
 
 
+def delay(shown, by):
+    return shown.assign(time=shown["time"] + pd.Timedelta(by))
+
+
 FAULTS = {
     "events by day": lambda shown, log: (shown, log.assign(time=log["time"].dt.floor("D"))),
-    "impressions of a later zone": lambda shown, log: (
-        shown.assign(time=shown["time"] + pd.Timedelta("8h")), log
-    ),
-    "clocks one second apart": lambda shown, log: (
-        shown.assign(time=shown["time"] + pd.Timedelta("1s")), log
-    ),
-}  # fmt: skip
+    "impressions of a later zone": lambda shown, log: (delay(shown, "8h"), log),
+    "clocks one second apart": lambda shown, log: (delay(shown, "1s"), log),
+}
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -103,8 +101,7 @@ def test_the_fractions_are_those_of_a_plain_loop(seed, n_items, n_events):
     frame["hist_tag"] = [cell % 2 for cell in hist]
     y = chance.random(n_rows) < 0.5
     X = HistorySequenceEncoder(histories={("hist_item", "hist_tag"): ("item", "tag")})
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # all histories may be empty
+    with warnings.catch_warnings(action="ignore"):  # all histories may be empty
         X = X.fit_transform(frame)
     long = np.array([len(cell) > 1 for cell in hist])
     repeats = measure_repeats(X, X.schema.behaviours[0], y, n_events=50)
@@ -201,9 +198,8 @@ def test_negatives_made_elsewhere_that_tell_whether_anybody_clicked_their_item(s
             n_up = first.searchsorted(clicks["time"], side="right")
         place = np.random.default_rng(0).random(len(clicks)) * n_up
         shown.loc[y == 0, "item"] = first.index[place.astype(int)]
-    X = HistorySequenceEncoder(user="user", time="time").fit_transform(
-        attach_history(shown, clicks, user="user", time="time", columns="item")
-    )
+    X = attach_history(shown, clicks, user="user", time="time", columns="item")
+    X = HistorySequenceEncoder(user="user", time="time").fit_transform(X)
     is_leak = drawn == "what came up" and "tail" in shape
     is_leak |= drawn == "anything" and shape in {"long tail", "launches"}
     assert [text for text in leaks_said(X, y) if OLD not in text] == []
@@ -218,19 +214,16 @@ def test_negatives_made_elsewhere_that_tell_whether_anybody_clicked_their_item(s
 ORDERED = {"categories": ["low", "high"], "ordered": True}
 
 
-@pytest.mark.parametrize(
-    ("labels", "click", "other"),
-    [
-        *((words, max(words), min(words)) for words in (
-            ["fresh", "rotten"], ["active", "churned"], ["good", "poor"], ["keep", "return"],
-            ["hit", "miss"], ["no", "yes"],
-        )),
-        (pd.Categorical(["low", "high"], **ORDERED), "low", "high"),
-        ([0, 1], None, None),
-        ([False, True], None, None),
-        (pd.Categorical(["high", "low"], ["high", "low"], ordered=True), "low", "high"),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("labels", "click", "other"), [
+    *((words, max(words), min(words)) for words in (
+        ["fresh", "rotten"], ["active", "churned"], ["good", "poor"], ["keep", "return"],
+        ["hit", "miss"], ["no", "yes"],
+    )),
+    (pd.Categorical(["low", "high"], **ORDERED), "low", "high"),
+    ([0, 1], None, None),
+    ([False, True], None, None),
+    (pd.Categorical(["high", "low"], ["high", "low"], ordered=True), "low", "high"),
+])  # fmt: skip
 def test_labels_that_are_words_are_said_in_one_line_and_the_advice(labels, click, other):
     X = np.random.default_rng(0).normal(size=(300, 2)).astype(np.float32)
     y = pd.Series(labels).take(np.arange(300) % 2).reset_index(drop=True)

@@ -155,10 +155,8 @@ def test_later_rows_are_counted_as_fit_would_have(log):
     grown = tables.grow(rows[1], y_late == 1, y_late)
     for _ in range(2):  # rows given twice count once
         np.testing.assert_array_equal(grown.parts[-1].known, np.unique(grown.parts[-1].known))
-        users, counts = np.unique(
-            Keys.read(pd.concat([early, late])["user"]).hashes,
-            return_counts=True,
-        )
+        hashes = Keys.read(pd.concat([early, late])["user"]).hashes
+        users, counts = np.unique(hashes, return_counts=True)
         np.testing.assert_array_equal(grown.parts[-1].known, users)
         np.testing.assert_array_equal(grown.parts[-1].n_rows[-1, :, 0], counts)
         grown = grown.grow(rows[1], y_late == 1, y_late)
@@ -217,12 +215,9 @@ def test_users_of_scans_are_those_of_frames(log, columns, tmp_path):
     for path, rows in zip(paths, (X, X[some]), strict=True):
         rows.to_parquet(path)
     encoder = HistorySequenceEncoder(**columns).fit(X)
-    sources = X, scan_parquet(paths[0])
+    sources = [encoder.transform(source) for source in (X, scan_parquet(paths[0]))]
     order = "time" if "time" in columns else "user"
-    fitted = [
-        learn_neighbours(encoder.transform(source), y == 1, order=order, y=y)[0]
-        for source in sources
-    ]
+    fitted = [learn_neighbours(source, y == 1, order=order, y=y)[0] for source in sources]
     rows = [encoder.transform(source) for source in (X[some], scan_parquet(paths[1]))]
     numbers = [tables.add_to(of) for tables in fitted for of in rows]
     for name in fitted[0].names:

@@ -66,9 +66,8 @@ def through_a_file(frame, read):
 
 def of_cells(make):
     """Change each cell of nested histories that is there."""
-    return lambda frame: frame.assign(
-        hist_genres=[None if cell is None else make(cell) for cell in frame["hist_genres"]]
-    )
+    cells = lambda cells: [None if cell is None else make(cell) for cell in cells]  # noqa: E731
+    return lambda frame: frame.assign(hist_genres=cells(frame["hist_genres"]))
 
 
 CHANGES = {
@@ -128,9 +127,7 @@ def test_values_that_are_missing_or_not_known_are_unknown_and_an_empty_list_is_z
         torch.testing.assert_close(vector(other), (of_a + unknown) / 2)
 
 
-def test_rows_of_a_scan_and_histories_attached_by_duckdb_train_the_same_network(
-    model, clicks, shown, tmp_path
-):
+def test_rows_and_histories_of_scans_train_the_same_network(model, clicks, shown, tmp_path):
     pytest.importorskip("duckdb", reason="needs pip install 'sklearn-din[large]'")
     X, y = clicks
     shown[0].assign(y=y).to_parquet(tmp_path / "shown.parquet", row_group_size=70)

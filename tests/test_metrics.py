@@ -35,16 +35,12 @@ def loop_gauc(y_true, y_score, groups, sample_weight=None):
     return total / weight_sum if weight_sum else None
 
 
-IMPRESSIONS = st.lists(
-    st.tuples(
-        st.booleans(),
-        st.sampled_from([-np.inf, -3.0, 0.0, 0.1, 0.25, 7.5, np.inf]),
-        st.integers(0, 4),
-        st.sampled_from([0.0, 1e-9, 0.3, 1.0, 2.5, 1e6]),
-    ),
-    min_size=1,
-    max_size=40,
-)
+IMPRESSIONS = st.lists(st.tuples(
+    st.booleans(),
+    st.sampled_from([-np.inf, -3.0, 0.0, 0.1, 0.25, 7.5, np.inf]),
+    st.integers(0, 4),
+    st.sampled_from([0.0, 1e-9, 0.3, 1.0, 2.5, 1e6]),
+), min_size=1, max_size=40)  # fmt: skip
 
 
 @settings(max_examples=150, deadline=None)
@@ -64,25 +60,20 @@ def test_gauc_agrees_with_a_loop_over_groups(impressions, weighted):
 
 @pytest.fixture
 def impressions():
-    return pd.DataFrame(
-        {
-            "user": ["ann", "ann", "bob", "bob", "bob", "cem"],
-            "score": [0.9, 0.1, 0.8, 0.3, 0.5, 0.6],
-            "clicked": [1, 0, 0, 1, 1, 1],
-        }
-    )
+    return pd.DataFrame({
+        "user": ["ann", "ann", "bob", "bob", "bob", "cem"],
+        "score": [0.9, 0.1, 0.8, 0.3, 0.5, 0.6],
+        "clicked": [1, 0, 0, 1, 1, 1],
+    })  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    "labels",
-    [
-        pd.Series([True, False, False, True, True, True]),
-        np.array(["yes", "no", "no", "yes", "yes", "yes"]),
-        pd.Series(["yes", "no", "no", "yes", "yes", "yes"], dtype="category"),
-        pd.Series([1, 0, 0, 1, 1, 1], dtype="Int64"),
-        [1, -1, -1, 1, 1, 1],
-    ],
-)
+@pytest.mark.parametrize("labels", [
+    pd.Series([True, False, False, True, True, True]),
+    np.array(["yes", "no", "no", "yes", "yes", "yes"]),
+    pd.Series(["yes", "no", "no", "yes", "yes", "yes"], dtype="category"),
+    pd.Series([1, 0, 0, 1, 1, 1], dtype="Int64"),
+    [1, -1, -1, 1, 1, 1],
+])  # fmt: skip
 @pytest.mark.parametrize("group_type", [str, "category", "string"])
 def test_any_two_labels_and_any_groups_will_do(impressions, labels, group_type):
     groups = impressions["user"].astype(group_type)
@@ -98,15 +89,12 @@ def test_improvement_counts_from_a_random_ranking_and_correction_undoes_sampling
     assert corrected / (1 - corrected) == pytest.approx(0.2 * 0.9 / 0.1)
 
 
-@pytest.mark.parametrize(
-    ("y", "prob", "weight", "expected"),
-    [
-        ([0, 1, 0, 1], [0.2, 0.2, 0.8, 0.8], None, 0.3),
-        ([0, 0, 1, 1], [0.0, 0.0, 1.0, 1.0], None, 0.0),
-        ([0, 1, 0, 1], [0.2, 0.2, 0.8, 0.8], [4, 1, 1, 4], 0.0),
-        ([0, 0, 0, 0], [0.5, 0.5, 0.5, 0.5], None, 0.5),
-    ],
-)
+@pytest.mark.parametrize(("y", "prob", "weight", "expected"), [
+    ([0, 1, 0, 1], [0.2, 0.2, 0.8, 0.8], None, 0.3),
+    ([0, 0, 1, 1], [0.0, 0.0, 1.0, 1.0], None, 0.0),
+    ([0, 1, 0, 1], [0.2, 0.2, 0.8, 0.8], [4, 1, 1, 4], 0.0),
+    ([0, 0, 0, 0], [0.5, 0.5, 0.5, 0.5], None, 0.5),
+])  # fmt: skip
 def test_calibration_error_by_hand(y, prob, weight, expected):
     got = expected_calibration_error(y, prob, n_bins=2, sample_weight=weight)
     assert got == pytest.approx(expected)
@@ -157,16 +145,12 @@ def loop_over_groups_and_orders(metric, y_true, y_score, groups, k, weights):
     return np.average(values, weights=counts) if np.any(counts) else None
 
 
-ROWS = st.lists(
-    st.tuples(
-        st.booleans(),
-        st.sampled_from([-np.inf, 0.0, 0.25, np.inf]),
-        st.integers(0, 2),
-        st.sampled_from([0.0, 0.5, 3.0]),
-    ),
-    min_size=1,
-    max_size=7,
-)
+ROWS = st.lists(st.tuples(
+    st.booleans(),
+    st.sampled_from([-np.inf, 0.0, 0.25, np.inf]),
+    st.integers(0, 2),
+    st.sampled_from([0.0, 0.5, 3.0]),
+), min_size=1, max_size=7)  # fmt: skip
 
 
 @each_metric
@@ -190,9 +174,8 @@ def test_large_blocks_of_equal_scores_stay_exact(score):
     n, p, k = 20_000, 3, 10
     y = np.arange(n) < p
     none = np.prod([(n - p - i) / (n - i) for i in range(k)])
-    first = [
-        np.prod([(n - p - i) / (n - i) for i in range(j)]) * p / (n - j) for j in range(k)
-    ]  # the first positive at place j
+    without = [np.prod([(n - p - i) / (n - i) for i in range(j)]) for j in range(k)]
+    first = [chance * p / (n - j) for j, chance in enumerate(without)]  # positive at place j
     discounts = 1 / np.log2(np.arange(2, 2 + k))
     expected = {
         group_ndcg_score: p / n * discounts.sum() / discounts[:p].sum(),

@@ -68,17 +68,6 @@ def test_the_papers_network_has_no_input_beyond_the_paper_and_embeddings_start_s
         assert 0.02 < embeddings.weight(vocabulary)[2:].std() < 0.08
 
 
-@each_network("interest", "pooling", "attention_normalization", "activation")
-def test_a_rows_logit_does_not_depend_on_its_neighbours(options):
-    X = make_impressions(16)
-    network = DIN(X.schema, **options).eval()
-    together = network(Batch(X))
-    backwards = network(Batch(X[::-1])).flip(0)
-    alone = torch.cat([network(Batch(X[i : i + 1])) for i in range(16)])
-    torch.testing.assert_close(together, backwards, rtol=0, atol=1e-6)
-    torch.testing.assert_close(together, alone, rtol=0, atol=1e-6)
-
-
 def test_dice_statistics_are_those_of_real_events_and_none_train_too():
     X = make_impressions(64)
     network = DIN(X.schema, attention_activation="dice", activation="dice").train()

@@ -19,14 +19,12 @@ DAT = {
     "movies.dat": "10::Café, The (1995)::Comedy|War\n20::Heat::Crime\n",
 }
 LAYOUTS = {"latest-small": CSV, "20m": CSV, "25m": CSV, "1m": DAT}
-RATINGS = pd.DataFrame(
-    {
-        "user": np.array([1, 2], dtype="int32"),
-        "item": np.array([10, 20], dtype="int32"),
-        "rating": np.array([4.5, 3.0], dtype="float32"),
-        "time": pd.to_datetime([60, 0], unit="s"),
-    }
-)
+RATINGS = pd.DataFrame({
+    "user": np.array([1, 2], dtype="int32"),
+    "item": np.array([10, 20], dtype="int32"),
+    "rating": np.array([4.5, 3.0], dtype="float32"),
+    "time": pd.to_datetime([60, 0], unit="s"),
+})  # fmt: skip
 MOVIES = [(10, "Café, The (1995)", "Comedy|War"), (20, "Heat", "Crime")]
 
 
@@ -51,18 +49,15 @@ def grouplens(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("variant", LAYOUTS)
-def test_every_edition_reads_alike_from_the_network_and_then_from_disk(
-    variant, grouplens, tmp_path
-):
+def test_every_edition_reads_alike_from_network_and_disk(variant, grouplens, tmp_path):
     published = grouplens(variant)
     home = tmp_path / "home"
     first = fetch_movielens(variant, data_home=home)
     published.unlink()
     second = fetch_movielens(variant, data_home=home, download_if_missing=False)
     for movielens in (first, second):
-        pd.testing.assert_frame_equal(
-            movielens.ratings, RATINGS.astype({"time": movielens.ratings["time"].dtype})
-        )
+        expected = RATINGS.astype({"time": movielens.ratings["time"].dtype})
+        pd.testing.assert_frame_equal(movielens.ratings, expected)
         assert list(movielens.movies.itertuples(index=False, name=None)) == MOVIES
         assert list(movielens.movies.columns) == ["item", "title", "genres"]
         assert movielens.url == published.as_uri()
@@ -74,9 +69,8 @@ def test_every_edition_reads_alike_from_the_network_and_then_from_disk(
 def test_an_extracted_folder_comes_first(suffix, tmp_path):
     folder = tmp_path / "ml-latest-small"
     folder.mkdir()
-    pd.DataFrame([[1, 10, 4.5, 60], [2, 20, 3.0, 0]]).to_csv(
-        folder / f"ratings.csv{suffix}", header=["u", "i", "r", "t"], index=False
-    )
+    ratings = pd.DataFrame([[1, 10, 4.5, 60], [2, 20, 3.0, 0]], columns=["u", "i", "r", "t"])
+    ratings.to_csv(folder / f"ratings.csv{suffix}", index=False)
     pd.DataFrame(MOVIES).to_csv(folder / f"movies.csv{suffix}", index=False)
     movielens = fetch_movielens(data_home=tmp_path, download_if_missing=False)
     assert movielens.ratings["rating"].tolist() == [4.5, 3.0]

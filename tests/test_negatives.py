@@ -11,16 +11,14 @@ from sklearn_din.logs.other_items import STRATEGIES
 from sklearn_din.logs.sampling_notices import Repeats
 from tests import tables
 
-EVENTS = pd.DataFrame(
-    {
-        "user": [1, 1, 2, 3, 3],
-        "item": ["hat", "tie", "hat", "sock", "shoe"],
-        "category": ["head", "neck", "cap", "foot", "foot"],
-        "time": [5, 6, 7, 8, 9],
-    },
-    index=[4, 4, 3, 2, 1],
-)
+EVENTS = pd.DataFrame({
+    "user": [1, 1, 2, 3, 3],
+    "item": ["hat", "tie", "hat", "sock", "shoe"],
+    "category": ["head", "neck", "cap", "foot", "foot"],
+    "time": [5, 6, 7, 8, 9],
+}, index=[4, 4, 3, 2, 1])  # fmt: skip
 OPTIONS = {"item": "item", "item_columns": ["category"], "random_state": 0}
+ROWS = np.arange(90)
 
 
 @pytest.mark.parametrize("dtype", ["category", "string", "string[pyarrow]", "object"])
@@ -38,11 +36,8 @@ def test_each_event_is_followed_by_its_negatives(dtype):
 
 
 @settings(max_examples=60, deadline=None)
-@given(
-    rows=st.lists(st.tuples(st.integers(0, 3), st.integers(0, 9)), min_size=1, max_size=20),
-    strategy=st.sampled_from(STRATEGIES),
-    by_user=st.booleans(),
-)
+@given(rows=st.lists(st.tuples(st.integers(0, 3), st.integers(0, 9)), min_size=1, max_size=20),
+       strategy=st.sampled_from(STRATEGIES), by_user=st.booleans())  # fmt: skip
 def test_a_negative_is_never_ones_own_and_always_of_the_catalogue(rows, strategy, by_user):
     events = pd.DataFrame(rows, columns=["user", "item"])
     catalogue = set(events["item"])
@@ -81,19 +76,17 @@ def test_the_draw_is_repeatable_and_leaves_the_global_state_alone():
 def make_clicks(n_rows=300, n_users=100, n_items=25, seed=0):
     rng = np.random.default_rng(seed)
     users, items = rng.integers(0, n_users, n_rows), rng.integers(0, n_items, n_rows)
-    return pd.DataFrame(
-        {
-            "user": users,
-            "item": items,
-            "category": np.array(["head", "neck", "foot", None], dtype=object)[items % 4],
-            "price": items * 0.5,
-            "tags": [["soft"] * (item % 3) for item in items],
-            "age": users % 7 + 20,
-            "device": rng.integers(0, 3, n_rows),
-            "shop": "north",
-            "time": np.arange(n_rows),
-        }
-    )
+    return pd.DataFrame({
+        "user": users,
+        "item": items,
+        "category": np.array(["head", "neck", "foot", None], dtype=object)[items % 4],
+        "price": items * 0.5,
+        "tags": [["soft"] * (item % 3) for item in items],
+        "age": users % 7 + 20,
+        "device": rng.integers(0, 3, n_rows),
+        "shop": "north",
+        "time": np.arange(n_rows),
+    })  # fmt: skip
 
 
 def slow_owned(log, owner, column):
@@ -128,21 +121,15 @@ def test_a_column_of_the_user_in_item_columns_is_said_and_five_items_are_no_acci
         sample_negatives(make_clicks(n_items=5)[["item", "price"]], item="item")
 
 
-@pytest.mark.parametrize(
-    "clicks",
-    [
-        make_clicks(300, n_items=10**9)[["user", "item", "price"]],  # no item twice
-        make_clicks(9)[["user", "item", "category"]],  # too few rows to tell
-        make_clicks()[["user", "item", "age", "device", "shop", "time"]],
-        # rare exceptions from one value: chance explains that the repeated items agree
-        make_clicks().assign(price=0, tags=0, category=np.arange(300) == 299),
-        # an item is always of the same user: nothing tells whose the column is
-        pd.DataFrame({"item": np.arange(90) // 3, "user": np.arange(90) // 9}).assign(
-            age=lambda log: log["user"] % 5
-        ),
-    ],
-    ids=["unique", "few rows", "others", "rare", "one user"],
-)
+@pytest.mark.parametrize("clicks", [
+    make_clicks(300, n_items=10**9)[["user", "item", "price"]],  # no item twice
+    make_clicks(9)[["user", "item", "category"]],  # too few rows to tell
+    make_clicks()[["user", "item", "age", "device", "shop", "time"]],
+    # rare exceptions from one value: chance explains that the repeated items agree
+    make_clicks().assign(price=0, tags=0, category=np.arange(300) == 299),
+    # an item is always of the same user: nothing tells whose the column is
+    pd.DataFrame({"item": ROWS // 3, "user": ROWS // 9, "age": ROWS // 9 % 5}),
+], ids=["unique", "few rows", "others", "rare", "one user"])  # fmt: skip
 def test_no_false_alarms(clicks):
     sample_negatives(clicks, item="item", user="user")
 
@@ -202,9 +189,8 @@ def test_an_event_before_any_other_launch_is_left_out_with_one_line(caplog, as_f
     assert shown["user"].tolist() == [2, 2, 2]
     assert np.asarray(y).tolist() == [1, 0, 0]
     (line,) = caplog.messages
-    assert line.startswith(
-        "sample_negatives: 2 of 3 events are left out: at their time there was no"
-    )
+    message = "sample_negatives: 2 of 3 events are left out: at their time there was no"
+    assert line.startswith(message)
     with pytest.raises(ValueError, match="no negative to sample"):
         sample_negatives(events[:2], **options)
 
@@ -275,9 +261,8 @@ def test_a_line_tells_what_was_decided_and_the_draws_are_those(shape, drawn, cap
     assert ("too few events" in line) == (shape == "long tail")
     same, _ = sample_negatives(log, launched="all" not in drawn, **options)
     pd.testing.assert_frame_equal(shown, same)
-    sample_negatives(
-        log, catalogue=catalogue, catalogue_time="since", **options
-    )  # known: nothing is asked
+    known = {"catalogue": catalogue, "catalogue_time": "since"}  # nothing is asked
+    sample_negatives(log, **known, **options)
     assert len(caplog.messages) == 1
 
 
@@ -403,10 +388,9 @@ def test_negatives_before_their_items_first_event_and_the_advice(given, advice):
     assert float(message.partition("%")[0]) / 100 == pytest.approx(early, abs=0.02)
 
 
-@pytest.mark.parametrize(
-    "times", [pd.Series(np.arange(1000)), 1_400_000_000 + 60 * pd.Series(np.arange(1000))]
-)
-def test_numbers_that_order_the_events_and_users_who_come_back_are_found(times):
+@pytest.mark.parametrize("start", [0, 1_400_000_000])
+def test_numbers_that_order_the_events_and_users_who_come_back_are_found(start):
+    times = start + 60 * pd.Series(np.arange(1000))
     log = pd.DataFrame({"item": np.arange(1000) // 10, "time": times})
     assert "before its first event, by 'time'" in said(log)[0]
     renamed = said(log.rename(columns={"time": "at"}))

@@ -189,9 +189,8 @@ def test_a_row_reads_the_same_numbers_whenever_it_is_asked_for(log, order):
     for pair in learnt.pairs:  # nothing says whose or when: all that is known
         numbers = np.column_stack([now[name] for name in pair.names]) * pair.scale
         ragged = encoded.behaviours["hist_item", "hist_category"]
-        expected = pair.scores.numbers(
-            encoded.columns[pair.candidate], ragged.whole, ragged.columns[pair.history]
-        )
+        events = ragged.whole, ragged.columns[pair.history]
+        expected = pair.scores.numbers(encoded.columns[pair.candidate], *events)
         np.testing.assert_allclose(numbers, expected, atol=1e-5)
 
 
@@ -306,15 +305,12 @@ def test_events_that_rows_of_two_users_share_belong_to_both():
     assert gathered.items.tolist() == [2, 3, 4, 3, 4, 6]
 
 
-@pytest.mark.parametrize(
-    ("file", "sizes"),
-    [
-        (item_scores, {"EVENTS_PER_CHUNK": 37}),
-        (item_scores, {"ZEROS_PER_EVENT": 0}),  # each event is searched for
-        (item_scores, {"ZEROS_PER_EVENT": 10**9, "FEW_EVENTS": 0}),
-        (cooccurrence, {"CHUNK_ITEMS": 7, "CHUNK_PAIRS": 300}),
-    ],
-)
+@pytest.mark.parametrize(("file", "sizes"), [
+    (item_scores, {"EVENTS_PER_CHUNK": 37}),
+    (item_scores, {"ZEROS_PER_EVENT": 0}),  # each event is searched for
+    (item_scores, {"ZEROS_PER_EVENT": 10**9, "FEW_EVENTS": 0}),
+    (cooccurrence, {"CHUNK_ITEMS": 7, "CHUNK_PAIRS": 300}),
+])  # fmt: skip
 def test_the_sizes_of_what_is_read_change_nothing(file, sizes, monkeypatch, log):
     encoded = encode(log[0])
     learnt, trained = learn(encoded, log[1])
@@ -469,9 +465,8 @@ def test_the_classifier_s_inputs_are_the_ordered_numbers(model, log, monkeypatch
 def test_later_clicks_are_counted_as_fit_would_have(max_length):
     """Where every event is a clicked row and no history is cut, growing equals fitting all."""
     rng = np.random.RandomState(0)
-    clicks = pd.DataFrame(
-        {"user": rng.permutation(np.repeat(np.arange(20), 12)), "item": rng.randint(16, size=240)}
-    ).assign(time=np.arange(240))
+    clicks = pd.DataFrame({"user": rng.permutation(np.repeat(np.arange(20), 12))})
+    clicks = clicks.assign(item=rng.randint(16, size=240), time=np.arange(240))
     clicks.loc[200:, "item"] = rng.randint(20, size=40)  # new items among them
     stranger = pd.DataFrame({"user": [99], "item": [3], "time": [-1]})  # shown, not clicked
     shown = pd.concat([stranger, clicks], ignore_index=True)
@@ -541,16 +536,13 @@ def test_attributes_with_few_ids_have_none_and_users_with_many_items_are_cut(mon
     assert len(set(cut.items[cut.users == 0])) == 15
 
 
-@pytest.mark.parametrize(
-    ("slopes", "n_ones", "hold"),
-    [
-        ((0, 1, 1, 1, 1), None, True),
-        ((0, 1, 1, 1, -1), None, False),
-        ((0, 1, 1, 1, -1), 1, True),  # too few clicks to know
-        ((0, -1, 1), None, False),
-        ((1, -1), None, True),  # no block to learn from has numbers
-    ],
-)
+@pytest.mark.parametrize(("slopes", "n_ones", "hold"), [
+    ((0, 1, 1, 1, 1), None, True),
+    ((0, 1, 1, 1, -1), None, False),
+    ((0, 1, 1, 1, -1), 1, True),  # too few clicks to know
+    ((0, -1, 1), None, False),
+    ((1, -1), None, True),  # no block to learn from has numbers
+])  # fmt: skip
 def test_scores_hold_unless_the_last_block_is_predicted_better_without(slopes, n_ones, hold):
     rng, n = np.random.RandomState(0), 400 * len(slopes)
     blocks, numbers = np.repeat(np.arange(len(slopes)), 400), rng.normal(size=(n, 14))
@@ -650,35 +642,29 @@ PAIR, LEVELS = ("parts", 0), ("parts", -1)
 TABLE = (*PAIR, "tables", 0)
 
 
-@pytest.mark.parametrize(
-    ("place", "damage", "message"),
-    [
-        ((*TABLE, "cosine"), lambda m: m | {"columns": m["columns"] + 10**6}, "must lie between 0"),
-        ((*TABLE, "ease"), lambda m: m | {"columns": m["columns"] * 0}, "in order, each once"),
-        ((*TABLE, "ease"), lambda m: m | {"lengths": m["lengths"][:-1]}, "must lie between 0"),
-        ((*TABLE, "popularity"), lambda its: its * np.nan, "neighbours must be finite"),
-        ((*PAIR, "tables"), lambda its: its[:-1], "must have a table for each"),
-        ((*PAIR, "counts"), lambda its: (its[0] | {"values": -its[0]["values"]},), "triangle"),
-        ((*PAIR, "counts"), lambda its: its[0], r"NeighbourPair\.counts cannot be"),
-        ((*PAIR, "clicked"), lambda its: its + 10**6, "more often than it was shown"),
-        ((*PAIR, "scale"), lambda its: its * 0, "scale of item neighbours must be positive"),
-        ((*PAIR, "names"), lambda its: its[:3], "14 columns with names"),
-        ((*PAIR, "history"), lambda its: 5, r"NeighbourPair\.history cannot be 5"),
-        (("order", "ends"), lambda ends: ends[::-1].copy(), "in ascending order"),
-        (("order", "ends"), lambda ends: ends[:3], "must be int64 of shape"),
-        (("order", "ends"), lambda ends: ends.view("M8[D]"), "in a known unit"),
-        (("order", "ends"), lambda ends: np.append(ends.view("M8[s]"), [None]), "in a known unit"),
-        (("order", "place"), lambda none: 3, r"NeighbourTables\.order cannot be"),
-        (("order", "known"), lambda known: known[::-1].copy(), "in ascending order"),
-        (("order", "known"), lambda known: known.astype(int), "must be uint64"),
-        (("order", "known"), lambda known: 5, r"ByUser\.known cannot be 5"),
-        ((*LEVELS, "known"), lambda known: known[::-1].copy(), "in ascending order"),
-        ((*LEVELS, "totals"), lambda totals: totals + 1e6, "must lie between 0 and 1"),
-        ((*LEVELS, "n_rows"), lambda its: its[:, :3], "levels of users must be float32 of shape"),
-        ((*LEVELS, "priors"), lambda priors: -priors, "cannot be negative"),
-        ((*LEVELS, "averages"), lambda averages: averages + 1, "must lie between 0 and 1"),
-    ],
-)
+@pytest.mark.parametrize(("place", "damage", "message"), [
+    ((*TABLE, "cosine"), lambda m: m | {"columns": m["columns"] + 10**6}, "must lie between 0"),
+    ((*TABLE, "ease"), lambda m: m | {"columns": m["columns"] * 0}, "in order, each once"),
+    ((*TABLE, "ease"), lambda m: m | {"lengths": m["lengths"][:-1]}, "must lie between 0"),
+    ((*TABLE, "popularity"), lambda its: its * np.nan, "neighbours must be finite"),
+    ((*PAIR, "tables"), lambda its: its[:-1], "must have a table for each"),
+    ((*PAIR, "counts"), lambda its: (its[0] | {"values": -its[0]["values"]},), "triangle"),
+    ((*PAIR, "counts"), lambda its: its[0], r"NeighbourPair\.counts cannot be"),
+    ((*PAIR, "clicked"), lambda its: its + 10**6, "more often than it was shown"),
+    ((*PAIR, "scale"), lambda its: its * 0, "scale of item neighbours must be positive"),
+    ((*PAIR, "names"), lambda its: its[:3], "14 columns with names"),
+    (("order", "ends"), lambda ends: ends[::-1].copy(), "in ascending order"),
+    (("order", "ends"), lambda ends: ends[:3], "must be int64 of shape"),
+    (("order", "ends"), lambda ends: ends.view("M8[D]"), "in a known unit"),
+    (("order", "ends"), lambda ends: np.append(ends.view("M8[s]"), [None]), "in a known unit"),
+    (("order", "known"), lambda known: known[::-1].copy(), "in ascending order"),
+    (("order", "known"), lambda known: known.astype(int), "must be uint64"),
+    ((*LEVELS, "known"), lambda known: known[::-1].copy(), "in ascending order"),
+    ((*LEVELS, "totals"), lambda totals: totals + 1e6, "must lie between 0 and 1"),
+    ((*LEVELS, "n_rows"), lambda its: its[:, :3], "levels of users must be float32 of shape"),
+    ((*LEVELS, "priors"), lambda priors: -priors, "cannot be negative"),
+    ((*LEVELS, "averages"), lambda averages: averages + 1, "must lie between 0 and 1"),
+])  # fmt: skip
 def test_damaged_tables_are_refused(log, place, damage, message):
     encoded, y = encode(log[0]), log[1]
     order = "user" if place == ("order", "known") else "time"

@@ -43,9 +43,7 @@ def test_text_that_is_no_number_is_left_alone(cells):
     ("cells", "shown", "keep"),
     [([5, 6, 7], "5", "categorical"), ([0.5, 1.5, 2.5], "0.5", "numeric")],
 )
-def test_one_value_where_the_name_means_a_history_and_one_without_a_candidate_are_said(
-    cells, shown, keep
-):
+def test_histories_that_are_none_or_without_a_candidate_are_said(cells, shown, keep):
     frame = impressions(hist_item=cells * 10)
     message = f"hist_item holds one value per cell, such as {shown}, .* column item mean a history"
     with pytest.warns(UserWarning, match=message):
@@ -62,9 +60,7 @@ def test_one_value_where_the_name_means_a_history_and_one_without_a_candidate_ar
 
 @pytest.mark.parametrize("as_form", ["frame", "scan"], indirect=True)
 @pytest.mark.parametrize(("length", "is_said"), [(56, True), (55, False)])
-def test_that_many_events_are_older_than_max_length_is_logged_once(
-    length, is_said, as_form, caplog
-):
+def test_many_events_beyond_max_length_are_logged_once(length, is_said, as_form, caplog):
     """Of 56 events the newest 50 are kept: more than a tenth is left out. Of 55, less."""
     X = pd.DataFrame({"item": [1, 2] * 500, "hist_item": [list(range(length))] * 1000})
     X = as_form(X)
@@ -83,16 +79,13 @@ def test_what_is_cut_by_a_length_that_nobody_gave_is_not_logged(caplog):
     assert not caplog.records
 
 
-@pytest.mark.parametrize(
-    ("column", "now", "message"),
-    [
-        ("item", "hat", "item was learnt as integers and now holds text: all of them are unknown"),
-        ("item", True, "item was learnt as integers and now holds booleans"),
-        ("shop", 3, "shop was learnt as text and now holds integers"),
-        ("shop", pd.Timestamp("2024-01-01"), "shop was learnt as text and now holds dates"),
-        ("shop", b"a", "shop was learnt as text and now holds bytes"),
-    ],
-)
+@pytest.mark.parametrize(("column", "now", "message"), [
+    ("item", "hat", "item was learnt as integers and now holds text: all of them are unknown"),
+    ("item", True, "item was learnt as integers and now holds booleans"),
+    ("shop", 3, "shop was learnt as text and now holds integers"),
+    ("shop", pd.Timestamp("2024-01-01"), "shop was learnt as text and now holds dates"),
+    ("shop", b"a", "shop was learnt as text and now holds bytes"),
+])  # fmt: skip
 def test_ids_of_another_kind_at_transform_are_unknown_and_that_is_said(column, now, message):
     fitted = HistorySequenceEncoder().fit(impressions(price=0.5, shop="a"))
     with pytest.warns(UserWarning, match=message):
@@ -169,16 +162,12 @@ def encoder(**parameters):
     return HistorySequenceEncoder(user="user", time="time", **parameters)
 
 
-@pytest.mark.parametrize(
-    ("spell_item", "spell_event"),
-    [
-        ("{:05d}".format, str),
-        ("sku{}".format, "SKU{}".format),
-        ("a{} ".format, "a{}".format),
-        (str, "{}.0".format),
-    ],
-    ids=["leading zeros", "upper case", "spaces", "floats"],
-)
+@pytest.mark.parametrize(("spell_item", "spell_event"), [
+    ("{:05d}".format, str),
+    ("sku{}".format, "SKU{}".format),
+    ("a{} ".format, "a{}".format),
+    (str, "{}.0".format),
+], ids=["leading zeros", "upper case", "spaces", "floats"])  # fmt: skip
 def test_a_candidate_and_a_history_that_share_no_id_and_the_advice(spell_item, spell_event):
     frame = make_frame(spell_item, spell_event)
     (message,), _ = said(lambda: encoder().fit(frame))
@@ -218,15 +207,11 @@ def test_new_items_new_users_and_single_rows_are_no_mistake():
     assert said(lambda: fitted.transform(row))[0] == []
 
 
-@pytest.mark.parametrize(
-    ("respell", "example"),
-    [
-        ("new-{}".format, " for 'new-"),
-        ("{} ".format, " for '"),
-        (lambda item: f"{int(item) + 1000}", "'1', and"),
-    ],
-    ids=["a prefix", "a space", "strangers"],
-)
+@pytest.mark.parametrize(("respell", "example"), [
+    ("new-{}".format, " for 'new-"),
+    ("{} ".format, " for '"),
+    (lambda item: f"{int(item) + 1000}", "'1', and"),
+], ids=["a prefix", "a space", "strangers"])  # fmt: skip
 def test_a_catalogue_of_strangers_and_the_respelling_that_makes_it_known(respell, example):
     frame = make_frame()
     fitted = encoder().fit(frame)

@@ -5,7 +5,6 @@ import pandas as pd
 import pytest
 import torch
 from sklearn.base import clone
-from sklearn.linear_model import Ridge
 from sklearn.metrics import log_loss
 
 from sklearn_din import (
@@ -27,7 +26,6 @@ from sklearn_din.network.batch import Batch
 from sklearn_din.network.number_bins import (
     N_BINS,
     NumberBins,
-    _squared_errors,
     choose_bins,
     find_bins,
 )
@@ -132,16 +130,13 @@ def test_hundreds_of_numbers_have_fewer_bins_or_none():
 USER = np.random.RandomState(1).randint(60, size=4_000)
 
 
-@pytest.mark.parametrize(
-    ("price_of_user", "share_of_ones", "has_bins"),
-    [
-        (False, lambda price: np.where(price > 1, 0.8, 0.3), True),  # of some thirty more ones
-        (False, lambda price: np.where(price > 1, 0.5, 0.45), False),  # too little
-        (False, lambda price: np.clip(0.5 + 0.15 * price, 0, 1), False),  # a line
-        (False, lambda price: np.full(len(price), 0.4), False),  # nothing
-        (True, lambda price: np.where(USER % 2 == 0, 0.9, 0.1), False),  # of each user alone
-    ],
-)
+@pytest.mark.parametrize(("price_of_user", "share_of_ones", "has_bins"), [
+    (False, lambda price: np.where(price > 1, 0.8, 0.3), True),  # of some thirty more ones
+    (False, lambda price: np.where(price > 1, 0.5, 0.45), False),  # too little
+    (False, lambda price: np.clip(0.5 + 0.15 * price, 0, 1), False),  # a line
+    (False, lambda price: np.full(len(price), 0.4), False),  # nothing
+    (True, lambda price: np.where(USER % 2 == 0, 0.9, 0.1), False),  # of each user alone
+])  # fmt: skip
 def test_bins_stay_where_they_tell_much_of_other_users_rows(price_of_user, share_of_ones, has_bins):
     rng = np.random.RandomState(0)
     price = rng.normal(size=60)[USER] if price_of_user else rng.normal(size=len(USER))
@@ -153,15 +148,6 @@ def test_bins_stay_where_they_tell_much_of_other_users_rows(price_of_user, share
     shown, first = rng.permutation(len(y))[:3_000], np.where(np.arange(len(y)) % 50, y, np.nan)
     labels = np.column_stack([first, rng.random_sample(len(y))])[shown]  # of several, some missing
     assert choose_bins(X, labels, shown) == found
-
-
-def test_the_regression_is_that_of_scikit_learn():
-    rng = np.random.RandomState(0)
-    inputs, y, held = rng.normal(size=(300, 4)), rng.normal(size=300), np.arange(300) % 5 == 0
-    design = np.column_stack([np.ones(300), inputs])
-    ridge = Ridge(alpha=1.0, fit_intercept=False).fit(design[~held], y[~held])
-    expected = (y[held] - ridge.predict(design[held])) ** 2
-    np.testing.assert_allclose(_squared_errors(inputs, y, held), expected)
 
 
 def test_the_paper_network_reads_numbers_as_they_are(log):

@@ -39,15 +39,13 @@ CELLS = st.one_of(
 def fit(*, is_text, is_nested=False, **parameters):
     values = ["hat", "tie", "sock"] if is_text else [7, 8, 9]
     values = [values[:n] for n in (1, 2, 3)] if is_nested else values
-    frame = pd.DataFrame(
-        {
-            "item": values * 2,
-            "price": [1.0, 2.0, None, 3.0, 4.0, 5.0],
-            "hist_item": [values[:n] for n in (1, 2, 3, 0, 1, 2)],
-            "hist_paid": [[1.5, 2.5, 0.5][:n] for n in (1, 2, 3, 0, 1, 2)],
-            "tags": [[], ["a"], ["b"], ["a", "b"], [], ["a"]],
-        }
-    )
+    frame = pd.DataFrame({
+        "item": values * 2,
+        "price": [1.0, 2.0, None, 3.0, 4.0, 5.0],
+        "hist_item": [values[:n] for n in (1, 2, 3, 0, 1, 2)],
+        "hist_paid": [[1.5, 2.5, 0.5][:n] for n in (1, 2, 3, 0, 1, 2)],
+        "tags": [[], ["a"], ["b"], ["a", "b"], [], ["a"]],
+    })  # fmt: skip
     histories = {("hist_item", "hist_paid"): ("item", None), "tags": None}
     return HistorySequenceEncoder(histories=histories, max_length=3, **parameters).fit(frame)
 
@@ -64,8 +62,7 @@ ENCODERS = [
 def encode(encoder, columns):
     """Encoded arrays and warnings, or the error."""
     rows = encoder._row_encoder()
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
+    with warnings.catch_warnings(record=True, action="always") as caught:
         try:
             X = rows.encode_columns(columns)
         except (ValueError, TypeError) as error:
@@ -74,9 +71,8 @@ def encode(encoder, columns):
     for ragged in X.behaviours.values():
         arrays |= {name: ragged.flat(name) for name in ragged.columns}
     arrays = {n: v.pad() if isinstance(v, IdLists) else v for n, v in arrays.items()}
-    return {name: values.tolist() for name, values in arrays.items()}, sorted(
-        str(warning.message) for warning in caught
-    )
+    said = sorted(str(warning.message) for warning in caught)
+    return {name: values.tolist() for name, values in arrays.items()}, said
 
 
 @settings(max_examples=300, deadline=None)

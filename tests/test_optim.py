@@ -7,9 +7,8 @@ from sklearn_din.training.optim import RowwiseAdam
 
 
 def sparse(rows, values, n_rows=6):
-    return torch.sparse_coo_tensor(
-        torch.tensor([rows]), values, (n_rows, values.shape[1]), check_invariants=True
-    )
+    shape = n_rows, values.shape[1]
+    return torch.sparse_coo_tensor(torch.tensor([rows]), values, shape, check_invariants=True)
 
 
 def by_the_formula(table, batches, *, lr, starts, beta=0.999, eps=1e-8):

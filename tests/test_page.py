@@ -8,9 +8,8 @@ import pytest
 
 # ruff: noqa: E402 - what needs an extra is imported after the question for it
 pytest.importorskip("fastapi", reason="the extra [serve] is not installed")
-playwright = pytest.importorskip(
-    "playwright.sync_api", reason="playwright is not installed: make test-page installs it"
-)
+WHY = "playwright is not installed: make test-page installs it"
+playwright = pytest.importorskip("playwright.sync_api", reason=WHY)
 
 from sklearn_din.server.answers import Answers
 from sklearn_din.server.guard import HEADERS
@@ -153,9 +152,8 @@ def test_what_is_no_longer_needed_is_not_asked_to_its_end(page):
     page.wait_for_selector("#strip .bar")
     aborted = []
     page.on("requestfailed", lambda request: aborted.append(request.url))
-    page.evaluate(
-        "() => [1, 2].forEach((n) => document.querySelectorAll('#best button')[n].click())"
-    )
+    click = "document.querySelectorAll('#best button')[n].click()"
+    page.evaluate(f"() => [1, 2].forEach((n) => {click})")
     page.wait_for_selector(f"text=What counted for “{titles(page)[2]}”")
     page.wait_for_selector("#strip .bar")
     assert {url.rpartition("/")[2].partition("?")[0] for url in aborted} == {"similar", "why"}
@@ -249,9 +247,8 @@ def test_the_model_has_its_curve_its_calibration_and_its_drift(page):
     assert page.locator("#training line[stroke='#1a7a3c']").get_attribute("x1") == last
     assert page.locator("#training text:text-is('kept')").count() == 1
     assert "after epoch 2 is kept" in page.text_content("#training-note")
-    assert "The last pass learns the validation rows: loss 0.450" in page.text_content(
-        "#training-note"
-    )
+    learns = "The last pass learns the validation rows: loss 0.450"
+    assert learns in page.text_content("#training-note")
     assert "its 4 sampled items" in page.text_content("#calibration-note")
     assert "NaN" not in page.text_content("#panel-model")
     assert page.locator("#calibration polyline").count() == 2

@@ -45,9 +45,8 @@ def test_eshop_attention_beats_the_base_model(shared_data):
     train, test = next(GroupShuffleSplit(1, random_state=0).split(X, y, X["session"]))
     auc = {}
     for pooling, interest in (("attention", "extended"), ("sum", "paper")):
-        model = make_pipeline(
-            ("session", "order"), max_epochs=5, pooling=pooling, interest=interest
-        )
+        own = {"pooling": pooling, "interest": interest}
+        model = make_pipeline(("session", "order"), max_epochs=5, **own)
         model.fit(X.iloc[train], y[train])
         auc[pooling] = roc_auc_score(y[test], model.predict_proba(X.iloc[test])[:, 1])
     assert auc["attention"] > 0.75

@@ -58,9 +58,7 @@ def test_what_would_make_a_matrix_of_encoded_rows_is_told_what_to_do(log, encode
 
 
 @pytest.mark.parametrize("learn", ["fit", "partial_fit"])
-def test_a_matrix_that_came_from_encoded_rows_trains_and_it_is_said_once(
-    log, encoded, caplog, learn
-):
+def test_a_matrix_of_encoded_rows_trains_and_is_said_once(log, encoded, caplog, learn):
     for X in (encoded.to_numpy(), pd.DataFrame(encoded.to_numpy())):
         getattr(din(), learn)(X, log[1])
     assert len(caplog.records) == 1

@@ -84,23 +84,20 @@ def test_an_update_takes_rows_without_positions_and_positions_beyond_those_of_fi
         update(model, FRAME, y)
 
 
-@pytest.mark.parametrize(
-    ("ranks", "expected"),
-    [
-        ([1, 2, 3], [1, 2, 3]),
-        ([1.0, None, 12.0], [1, 0, 12]),
-        (pd.array([4, None, 2], dtype="Int8"), [4, 0, 2]),
-        ([None, 7, None], [0, 7, 0]),
-        ([10**12, 1, 1], [2**31 - 1, 1, 1]),
-        ([None] * 3, [0, 0, 0]),
-        ([0, 1, 2], r"numbers from 1 on .* got 0\. Where they begin with 0, give X\['rank'\]"),
-        ([1.5, 1, 2], r"got 1\.5\."),
-        ([np.inf, 1, 2], r"got inf\."),
-        (["top", "left", "top"], r"got 'top'\."),
-        ([True, False, True], r"got .*True"),
-        ([[1], [2], [3]], r"got \[1\]\."),
-    ],
-)
+@pytest.mark.parametrize(("ranks", "expected"), [
+    ([1, 2, 3], [1, 2, 3]),
+    ([1.0, None, 12.0], [1, 0, 12]),
+    (pd.array([4, None, 2], dtype="Int8"), [4, 0, 2]),
+    ([None, 7, None], [0, 7, 0]),
+    ([10**12, 1, 1], [2**31 - 1, 1, 1]),
+    ([None] * 3, [0, 0, 0]),
+    ([0, 1, 2], r"numbers from 1 on .* got 0\. Where they begin with 0, give X\['rank'\]"),
+    ([1.5, 1, 2], r"got 1\.5\."),
+    ([np.inf, 1, 2], r"got inf\."),
+    (["top", "left", "top"], r"got 'top'\."),
+    ([True, False, True], r"got .*True"),
+    ([[1], [2], [3]], r"got \[1\]\."),
+])  # fmt: skip
 def test_positions_are_whole_numbers_from_one_on(ranks, expected):
     frame = pd.DataFrame({"item": [1, 2, 3], "rank": ranks})
     encoder = HistorySequenceEncoder(position="rank")

@@ -47,17 +47,6 @@ def assert_scored_as_alone(ranking, fitted, users, candidates):
     np.testing.assert_allclose(ranking["probability"], pairs, rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("block", [65_536, 7, 1])
-def test_ranking_equals_scoring_each_pair_alone(fitted, users, candidates, monkeypatch, block):
-    monkeypatch.setattr("sklearn_din.serving.ranking.PAIRS_PER_BLOCK", block)
-    users, candidates = users[:4], candidates[:9]
-    ranking = rank_candidates(fitted, users, candidates, top_k=9)
-    assert ranking["row"].tolist() == np.repeat(range(4), 9).tolist()
-    assert ranking["rank"].tolist() == list(range(1, 10)) * 4
-    assert_scored_as_alone(ranking, fitted, users, candidates)
-    assert (np.diff(ranking["probability"].to_numpy().reshape(4, 9)) <= 0).all()
-
-
 @pytest.fixture
 def pairs(users, candidates):
     """A fifth of all pairs, one of a stranger, and one without an item."""
@@ -81,17 +70,11 @@ def filter_full_ranking(fitted, users, candidates, is_allowed, top_k):
 def test_pairs_are_left_out_or_chosen_as_a_filter_of_the_full_ranking_would(
     fitted, users, candidates, pairs, monkeypatch, chooses, block
 ):
-    allowed = {
-        "exclude": lambda pair: pair not in named,
-        "only": lambda pair: pair in named,
-        "both": lambda pair: pair in named and pair not in had,
-    }[chooses]
-    named = set(pairs.itertuples(index=False, name=None))
-    had = set(pairs[::2].itertuples(index=False, name=None))
-    options = {
-        "exclude": {"exclude": pairs},
-        "only": {"only": pairs},
-        "both": {"only": pairs, "exclude": pairs[::2]},
+    named, had = (set(some.itertuples(index=False, name=None)) for some in (pairs, pairs[::2]))
+    allowed, options = {
+        "exclude": (lambda pair: pair not in named, {"exclude": pairs}),
+        "only": (lambda pair: pair in named, {"only": pairs}),
+        "both": (lambda pair: pair in named - had, {"only": pairs, "exclude": pairs[::2]}),
     }[chooses]
     expected = filter_full_ranking(fitted, users, candidates, allowed, top_k=3)
     monkeypatch.setattr("sklearn_din.serving.ranking.PAIRS_PER_BLOCK", block)
@@ -99,17 +82,12 @@ def test_pairs_are_left_out_or_chosen_as_a_filter_of_the_full_ranking_would(
     pd.testing.assert_frame_equal(ranking, expected, rtol=0, atol=1e-6)
 
 
-def test_what_is_in_the_history_is_left_out_also_where_the_encoder_never_saw_it(
-    fitted, users, candidates
-):
+def test_what_is_in_the_history_is_left_out_known_or_not(fitted, users, candidates):
     users, new = users[:4].copy(), candidates[:1].assign(item="new")
     users["hist_item"] = [[*cell[:-1], "new"] for cell in users["hist_item"]]
     candidates = pd.concat([candidates, new], ignore_index=True)
-    had = {
-        (user, item)
-        for user, cell in zip(users["user"], users["hist_item"], strict=True)
-        for item in cell
-    }
+    pairs = zip(users["user"], users["hist_item"], strict=True)
+    had = {(user, item) for user, cell in pairs for item in cell}
     expected = filter_full_ranking(fitted, users, candidates, lambda pair: pair not in had, 20)
     ranking = rank_candidates(fitted, users, candidates, top_k=20, exclude="history")
     pd.testing.assert_frame_equal(ranking, expected, rtol=0, atol=1e-6)
@@ -131,9 +109,7 @@ def test_a_user_who_had_everything_gets_no_row_and_that_is_said(fitted, users, c
         pd.testing.assert_frame_equal(none, rank_candidates(fitted, users, candidates)[:0])
 
 
-def test_a_column_of_candidates_ranks_alike_for_all_and_keeps_the_probability(
-    fitted, users, candidates
-):
+def test_a_column_of_candidates_ranks_alike_for_all(fitted, users, candidates):
     candidates = candidates.assign(popularity=np.arange(len(candidates))[::-1] // 2 / 1e7)
     candidates.loc[candidates.index[0], "popularity"] = np.nan
     ranking = rank_candidates(fitted, users[:3], candidates, top_k=30, by="popularity")
@@ -157,9 +133,7 @@ def test_integers_and_text_that_spells_them_are_the_same_items(as_form):
     assert list(ranking["item"]) == [8, 7]
 
 
-def test_a_ranker_encodes_the_catalogue_once_and_ranks_each_request_alike(
-    fitted, users, candidates, monkeypatch
-):
+def test_a_ranker_encodes_the_catalogue_once(fitted, users, candidates, monkeypatch):
     encoded, encode = [], RowEncoder.encode_columns
 
     def note(rows, columns):
@@ -177,9 +151,7 @@ def test_a_ranker_encodes_the_catalogue_once_and_ranks_each_request_alike(
 
 
 @pytest.mark.parametrize("chosen", [["i3", "i7", "new", None], ("i3",), np.array(["i7", "i3"])])
-def test_a_list_of_items_is_pairs_of_all_users_and_a_dict_or_a_series_one_user(
-    fitted, users, candidates, chosen
-):
+def test_items_are_pairs_of_all_and_a_dict_is_one_user(fitted, users, candidates, chosen):
     pairs = users[["user"]].merge(pd.DataFrame({"item": list(chosen)}), how="cross")
     for option in ("only", "exclude"):
         expected = rank_candidates(fitted, users, candidates, **{option: pairs})
@@ -192,9 +164,7 @@ def test_a_list_of_items_is_pairs_of_all_users_and_a_dict_or_a_series_one_user(
         pd.testing.assert_frame_equal(found, expected, rtol=0, atol=1e-6)
 
 
-def test_a_ranker_stays_with_its_model_when_that_is_updated_and_sees_what_its_steps_learn(
-    frame_and_labels, users, candidates
-):
+def test_a_ranker_stays_with_its_model(frame_and_labels, users, candidates):
     frame, y = frame_and_labels
     frame = frame.drop(columns=["user", "time"])
     histories, drop = {"hist_item": "item"}, ["tags", "hist_category"]
@@ -287,14 +257,11 @@ def test_older_events_of_a_candidate_count_as_in_each_pair_alone(behind):
     assert_scored_as_alone(ranking, model, users.drop(columns="user"), items)
 
 
-@pytest.mark.parametrize(
-    ("user", "columns", "said"),
-    [
-        (None, ["hist_item"], r"\['hist_item'\]"),
-        ("user", ["user", "hist_item"], r"\['user', 'hist_item'\]"),
-        ("user", ["hist_item"], r"\['hist_item'\]"),
-    ],
-)
+@pytest.mark.parametrize(("user", "columns", "said"), [
+    (None, ["hist_item"], r"\['hist_item'\]"),
+    ("user", ["user", "hist_item"], r"\['user', 'hist_item'\]"),
+    ("user", ["hist_item"], r"\['hist_item'\]"),
+])  # fmt: skip
 def test_users_in_the_place_of_candidates_are_said(frame_and_labels, user, columns, said):
     frame, y = frame_and_labels
     encoder = HistorySequenceEncoder(user=user)

@@ -47,9 +47,8 @@ def compare_by_loops(frame, request, name):
         if np.isnan(value) or len(set(others)) < 2:
             rows.append((0.5, 0.0, 0.0))
             continue
-        share = (sum(o < value for o in others) + 0.5 * (others.count(value) - 1)) / (
-            len(others) - 1
-        )
+        n_below = sum(o < value for o in others) + 0.5 * (others.count(value) - 1)
+        share = n_below / (len(others) - 1)
         to_mean = np.clip((value - np.mean(others)) / np.std(others), -3, 3)
         rows.append((share, to_mean, float(value == max(others)) - float(value == min(others))))
     names = [f"{name}_share", f"{name}_to_mean", f"{name}_is_best"]
@@ -101,16 +100,13 @@ def test_a_scan_is_refused(tmp_path):
         attach_request(scan_parquet(tmp_path / "a.parquet"), request="search", columns=["price"])
 
 
-@pytest.mark.parametrize(
-    ("given", "error", "words"),
-    [
-        ({"columns": "prize"}, ValueError, "no column 'prize'; did you mean 'price'"),
-        ({"columns": []}, ValueError, "columns must name at least one column"),
-        ({"request": []}, ValueError, "request must name at least one column"),
-        ({"columns": "name"}, TypeError, "must hold numbers to compare, but frame\\['name'\\]"),
-        ({"columns": "taken"}, ValueError, "already has the columns \\['taken_share'\\]"),
-    ],
-)
+@pytest.mark.parametrize(("given", "error", "words"), [
+    ({"columns": "prize"}, ValueError, "no column 'prize'; did you mean 'price'"),
+    ({"columns": []}, ValueError, "columns must name at least one column"),
+    ({"request": []}, ValueError, "request must name at least one column"),
+    ({"columns": "name"}, TypeError, "must hold numbers to compare, but frame\\['name'\\]"),
+    ({"columns": "taken"}, ValueError, "already has the columns \\['taken_share'\\]"),
+])  # fmt: skip
 def test_what_cannot_be_compared_is_named(given, error, words):
     frame = pd.DataFrame({"search": [1, 1], "price": [2.0, 3.0], "name": ["a", "b"]})
     frame = frame.assign(taken=frame["price"], taken_share=0.5)
@@ -155,9 +151,8 @@ def model(request, log):
     encoder = HistorySequenceEncoder(user="user", time="day")
     before = [FunctionTransformer(feature_names_out="one-to-one")]
     steps = [*(before if request.param == "a step before" else []), encoder]
-    return make_pipeline(*steps, DINClassifier(max_epochs=3, random_state=0)).fit(
-        X, log["bought"].to_numpy()
-    )
+    model = make_pipeline(*steps, DINClassifier(max_epochs=3, random_state=0))
+    return model.fit(X, log["bought"].to_numpy())
 
 
 @pytest.fixture(scope="module")
@@ -182,17 +177,13 @@ def rank_by_hand(model, users, catalogue, is_in_list):
     return pairs[["row", "item"]].assign(expected=probability)
 
 
-@pytest.mark.parametrize(
-    ("options", "is_in_list"),
-    [
-        ({}, lambda pairs: pairs["item"] != ""),
-        ({"exclude": ["i3", "i7"]}, lambda pairs: ~pairs["item"].isin(["i3", "i7"])),
-        ({"only": ["i1", "i2", "i9"]}, lambda pairs: pairs["item"].isin(["i1", "i2", "i9"])),
-        ({"by": "price"}, lambda pairs: pairs["item"] != ""),
-        ({"only": ["i4"]}, lambda pairs: pairs["item"] == "i4"),
-    ],
-    ids=["all", "exclude", "only", "by", "one"],
-)
+@pytest.mark.parametrize(("options", "is_in_list"), [
+    ({}, lambda pairs: pairs["item"] != ""),
+    ({"exclude": ["i3", "i7"]}, lambda pairs: ~pairs["item"].isin(["i3", "i7"])),
+    ({"only": ["i1", "i2", "i9"]}, lambda pairs: pairs["item"].isin(["i1", "i2", "i9"])),
+    ({"by": "price"}, lambda pairs: pairs["item"] != ""),
+    ({"only": ["i4"]}, lambda pairs: pairs["item"] == "i4"),
+], ids=["all", "exclude", "only", "by", "one"])  # fmt: skip
 def test_the_list_that_is_ranked_is_the_request(model, users, catalogue, options, is_in_list):
     top_k = 3 if "by" in options else len(catalogue)
     ranked = rank_candidates(model, users, catalogue, top_k=top_k, **options)
@@ -238,9 +229,8 @@ def test_levels_that_a_memory_makes_are_compared_within_the_list(log, users, cat
     ranker = Ranker(model, catalogue[["item"]], memory=builder)
     ranked = ranker.rank(users, top_k=len(catalogue))
     pairs = users.assign(row=range(len(users))).merge(catalogue[["item"]], how="cross")
-    pairs = pairs.join(builder.transform(pairs[["user", "day", "item"]])[
-        ["item_rate", "item_count", "item_elapsed", "recent_rate"]
-    ])  # fmt: skip
+    levels = ["item_rate", "item_count", "item_elapsed", "recent_rate"]
+    pairs = pairs.join(builder.transform(pairs[["user", "day", "item"]])[levels])
     pairs = attach_request(pairs, request="row", columns="item_rate")
     probability = model.predict_proba(pairs[list(model.feature_names_in_)])[:, 1]
     both = ranked.merge(pairs[["row", "item"]].assign(expected=probability), on=["row", "item"])
@@ -315,12 +305,11 @@ def test_a_server_ranks_lists_and_predicts_rows_alone(model, users, catalogue, l
     user = {"user": 2, "day": 7, "hist_item": users["hist_item"].iloc[2].tolist()}
     names = ["i1", "i4", "i8"]
     ranked = answers.rank({n: user[n] for n in answers.user_columns}, names, 3, None)
-    by_hand = rank_by_hand(
-        model, users.iloc[[2]], catalogue, lambda pairs: pairs["item"].isin(names)
-    )
+    third = users.iloc[[2]]
+    by_hand = rank_by_hand(model, third, catalogue, lambda pairs: pairs["item"].isin(names))
     expected = by_hand.set_index("item")["expected"]
     assert_allclose(ranked["probabilities"], expected[ranked["items"]], atol=1e-6)
     row = {n: user[n] for n in answers.user_columns} | {"item": "i4"}
     (alone,) = answers.predict([row])["probabilities"]
-    by_hand = rank_by_hand(model, users.iloc[[2]], catalogue, lambda pairs: pairs["item"] == "i4")
+    by_hand = rank_by_hand(model, third, catalogue, lambda pairs: pairs["item"] == "i4")
     assert alone == pytest.approx(by_hand["expected"].item(), abs=1e-6)

@@ -46,24 +46,21 @@ PAIRED = {"histories": {("hist_item", "hist_price"): ("item", "price")}}
 ALONE = {"histories": {("hist_item", "hist_price"): ("item", None)}}
 
 
-@pytest.mark.parametrize(
-    ("price", "past", "parameters", "kinds"),
-    [
-        (EUROS, OF_EUROS, {}, "compared"),
-        (EUROS, OF_WHOLE, {}, "compared"),
-        (WHOLE, OF_EUROS, {}, "compared"),
-        (CENTS, OF_EUROS, {}, "compared"),  # either has fractions: both are quantities
-        (CENTS, OF_CENTS, {}, "ids"),  # nothing tells them from ids
-        (CENTS, OF_CENTS, {"numeric": ["price"]}, "compared"),
-        (CENTS, OF_CENTS, {"numeric": ["price"], **PAIRED}, "compared"),
-        (CENTS, OF_CENTS, PAIRED, "ids"),
-        (GONE, OF_WHOLE, {"numeric": ["price"]}, "compared"),
-        (EUROS, OF_EUROS, PAIRED, "compared"),
-        (EUROS, OF_EUROS, ALONE, "numbers"),
-        (EUROS, OF_EUROS, {"drop": ["price"]}, "numbers"),
-        (EUROS, OF_EUROS, {"elapsed": ["hist_price"]}, "numbers"),
-    ],
-)
+@pytest.mark.parametrize(("price", "past", "parameters", "kinds"), [
+    (EUROS, OF_EUROS, {}, "compared"),
+    (EUROS, OF_WHOLE, {}, "compared"),
+    (WHOLE, OF_EUROS, {}, "compared"),
+    (CENTS, OF_EUROS, {}, "compared"),  # either has fractions: both are quantities
+    (CENTS, OF_CENTS, {}, "ids"),  # nothing tells them from ids
+    (CENTS, OF_CENTS, {"numeric": ["price"]}, "compared"),
+    (CENTS, OF_CENTS, {"numeric": ["price"], **PAIRED}, "compared"),
+    (CENTS, OF_CENTS, PAIRED, "ids"),
+    (GONE, OF_WHOLE, {"numeric": ["price"]}, "compared"),
+    (EUROS, OF_EUROS, PAIRED, "compared"),
+    (EUROS, OF_EUROS, ALONE, "numbers"),
+    (EUROS, OF_EUROS, {"drop": ["price"]}, "numbers"),
+    (EUROS, OF_EUROS, {"elapsed": ["hist_price"]}, "numbers"),
+])  # fmt: skip
 def test_numbers_of_events_are_compared_with_the_impressions(price, past, parameters, kinds):
     frame = PRICED.assign(price=price, hist_price=past)
     X = encoder(**{"drop": None, **parameters}).fit_transform(frame)
@@ -112,12 +109,9 @@ def test_auto_joins_histories_of_the_same_events_and_no_others():
 def with_purchases(prefix="buy_", **options):
     """Two behaviours: clicks with two attributes and times elapsed, and purchases."""
     clicks = make_log(n_events=90)
-    frame = attach_history(
-        clicks, clicks, user="user", time="time", columns=["item", "category"], elapsed="ago"
-    )
-    bought = clicks.iloc[::3]
-    options = {"columns": ["item", "category"], "prefix": prefix} | options
-    return attach_history(frame, bought, user="user", time="time", **options)
+    names = {"user": "user", "time": "time", "columns": ["item", "category"]}
+    frame = attach_history(clicks, clicks, **names, elapsed="ago")
+    return attach_history(frame, clicks.iloc[::3], **names | {"prefix": prefix} | options)
 
 
 PAIR = ("hist_item", "hist_category")
@@ -129,10 +123,8 @@ BOTH = [
 
 def pairs_of(schema):
     """Histories and their candidates, by behaviour; a number of the events has None."""
-    return [
-        ((*b.histories, *b.numbers), (*b.candidates, *[None] * len(b.numbers)))
-        for b in schema.behaviours
-    ]
+    its = schema.behaviours
+    return [((*b.histories, *b.numbers), (*b.candidates, *[None] * len(b.numbers))) for b in its]
 
 
 def test_histories_of_any_prefix_are_paired_as_attached_and_through_a_file():
@@ -207,9 +199,8 @@ def test_the_advice_for_a_history_without_a_candidate_on_the_frame_that_raised_i
 
 def floats_of_a_log():
     """A log whose items became floats because one of them is missing."""
-    log = pd.DataFrame(
-        {"user": [1] * 5, "item": [12345.0, np.nan, 12346.0, 12345.0, 12347.0], "time": range(5)}
-    )
+    log = pd.DataFrame({"item": [12345.0, np.nan, 12346.0, 12345.0, 12347.0], "time": range(5)})
+    log.insert(0, "user", 1)
     return attach_history(log, log, user="user", time="time", columns="item")
 
 
@@ -261,9 +252,8 @@ def trips(frame):
 
 
 def test_the_same_table_gives_the_same_network():
-    frame = with_windows(
-        n_events=120, columns=["item", "category", "price"], elapsed="hist_elapsed"
-    )
+    columns = ["item", "category", "price"]
+    frame = with_windows(n_events=120, columns=columns, elapsed="hist_elapsed")
     y = np.arange(len(frame)) % 3 == 0
     fitted = encoder().fit(frame)
     classifier = DINClassifier(max_epochs=2, random_state=0).fit(fitted.transform(frame), y)
@@ -275,16 +265,13 @@ def test_the_same_table_gives_the_same_network():
         np.testing.assert_array_equal(trained.predict_proba(again.transform(other)), expected)
 
 
-@pytest.mark.parametrize(
-    "missing", [[None, None], [np.nan, np.nan], pd.array([None, None], "Float64")]
-)
+@pytest.mark.parametrize("missing", [[None] * 2, [np.nan] * 2, pd.array([None] * 2, "Float64")])
 def test_a_batch_of_new_users_has_empty_histories(missing):
     frame = with_windows(columns=["item"])
     fitted = encoder().fit(frame)
     batch = frame.iloc[:2].assign(hist_item=missing)
     assert fitted.transform(batch)["hist_item_mask"].sum() == 0
-    nothing = frame.iloc[:2].assign(
-        hist_item=pd.Series([None, None], dtype=pd.ArrowDtype(pa.null()))
-    )
+    nulls = pd.Series([None, None], dtype=pd.ArrowDtype(pa.null()))
+    nothing = frame.iloc[:2].assign(hist_item=nulls)
     nothing.index = batch.index
     assert fitted.transform(nothing)["hist_item"].shape == (2, 0)

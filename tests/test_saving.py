@@ -211,13 +211,9 @@ def test_only_estimators_are_saved_and_into_folders_that_are_there(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"m\.din needs a folder that is there.*models'"):
         save(DINClassifier(), tmp_path / "models" / "m.din")
     assert not list(tmp_path.iterdir())
-    for use in (
-        lambda: save(DINClassifier(), tmp_path),
-        lambda: load(tmp_path),
-        lambda: inspect(tmp_path),
-    ):
+    for use in (lambda path: save(DINClassifier(), path), load, inspect):
         with pytest.raises(IsADirectoryError, match=r"this is a folder: give the path of a file"):
-            use()
+            use(tmp_path)
 
 
 def test_networks_come_back_on_the_device_that_is_asked_for(fitted, frame, path, monkeypatch):
@@ -306,9 +302,7 @@ def test_code_that_a_file_would_run_is_noticed(judge, monkeypatch):
     assert sentence.startswith("it ran code: ['exec")
 
 
-def test_weights_that_are_not_finite_and_files_of_a_newer_protocol_are_not_loaded(
-    fitted, judge, path
-):
+def test_infinite_weights_and_newer_protocols_are_not_loaded(fitted, judge, path):
     broken = pickle.loads(pickle.dumps(fitted["din"]))
     with torch.no_grad():
         broken.module_.output.bias.fill_(float("nan"))
@@ -328,10 +322,9 @@ def test_skops_reads_and_writes_the_same_files(fitted, frame, path):
     assert (again.predict_proba(frame) == fitted.predict_proba(frame)).all()
     skops.io.dump(fitted, path)
     assert (load(path).predict_proba(frame) == fitted.predict_proba(frame)).all()
-    assert set(skops.io.get_untrusted_types(file=path)) == {
-        "sklearn_din.estimator.DINClassifier",
-        "sklearn_din.transformers.HistorySequenceEncoder",
-    }
+    types = {"estimator.DINClassifier", "transformers.HistorySequenceEncoder"}
+    expected = {f"sklearn_din.{name}" for name in types}
+    assert set(skops.io.get_untrusted_types(file=path)) == expected
 
 
 def test_every_type_that_is_trusted_is_there():
@@ -401,12 +394,8 @@ def test_models_of_every_origin_predict_the_same_bits_in_a_fresh_process(origins
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     environment = os.environ | {"PYTHONPATH": str(Path(sklearn_din.__file__).parents[1])}
-    subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", ASK, str(tmp_path / "truth.joblib"), *expected],
-        check=True,
-        cwd=elsewhere,
-        env=environment,
-    )
+    command = [sys.executable, "-W", "ignore", "-c", ASK, str(tmp_path / "truth.joblib")]
+    subprocess.run([*command, *expected], check=True, cwd=elsewhere, env=environment)
 
 
 def test_memory_that_does_not_suffice_is_named_whatever_zipfile_makes_of_it(tmp_path, monkeypatch):

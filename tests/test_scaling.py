@@ -93,11 +93,9 @@ DURATIONS = {
 }
 
 
-@pytest.mark.parametrize(
-    ("how", "as_form"),
-    [*((how, "frame") for how in DURATIONS), ("ns", "polars"), ("ns", "Arrow"), ("ns", "scan")],
-    indirect=["as_form"],
-)
+@pytest.mark.parametrize(("how", "as_form"), [
+    *((how, "frame") for how in DURATIONS), ("ns", "polars"), ("ns", "Arrow"), ("ns", "scan"),
+], indirect=["as_form"])  # fmt: skip
 def test_durations_are_numbers_of_seconds_also_in_histories(how, as_form):
     rng = np.random.default_rng(0)
     log = pd.DataFrame({"user": np.arange(200) % 9, "item": rng.integers(0, 20, 200)})

@@ -119,23 +119,19 @@ def test_columns_of_every_kind_are_read_as_in_memory(tmp_path):
     ids = random.randint(0, 12, n)
     gone = random.random_sample(n) < 0.2
     lists = [[int(i) for i in ids[max(0, k - 3) : k]] for k in range(n)]
-    table = pa.table(
-        {
-            "item": pa.array(ids, mask=gone),
-            "flag": pa.array(ids % 2 == 0, mask=gone),
-            "shop": pa.array([f"s{i}" for i in ids], mask=gone).dictionary_encode(),
-            "size": pa.array(ids.astype(float), mask=gone),
-            "hist_size": pa.array([[float(i) for i in cell] for cell in lists]),
-            "day": pa.array(ids.astype(np.int32), pa.date32()),
-            "late": pa.array([None] * 60 + [f"x{i}" for i in ids[60:]]),
-            "never": pa.nulls(n, pa.float32()),
-            "hist_item": pa.array(
-                [[*cell, None] if k % 7 else None for k, cell in enumerate(lists)]
-            ),
-            "hist_shop": pa.array(["|".join(f"s{i}" for i in cell) for cell in lists]),
-            "tags": pa.array([[f"t{i}"] * (i % 3) for i in ids], pa.large_list(pa.large_string())),
-        }
-    )
+    table = pa.table({
+        "item": pa.array(ids, mask=gone),
+        "flag": pa.array(ids % 2 == 0, mask=gone),
+        "shop": pa.array([f"s{i}" for i in ids], mask=gone).dictionary_encode(),
+        "size": pa.array(ids.astype(float), mask=gone),
+        "hist_size": pa.array([[float(i) for i in cell] for cell in lists]),
+        "day": pa.array(ids.astype(np.int32), pa.date32()),
+        "late": pa.array([None] * 60 + [f"x{i}" for i in ids[60:]]),
+        "never": pa.nulls(n, pa.float32()),
+        "hist_item": pa.array([[*cell, None] if k % 7 else None for k, cell in enumerate(lists)]),
+        "hist_shop": pa.array(["|".join(f"s{i}" for i in cell) for cell in lists]),
+        "tags": pa.array([[f"t{i}"] * (i % 3) for i in ids], pa.large_list(pa.large_string())),
+    })  # fmt: skip
     pq.write_table(table, tmp_path / "rows.parquet", row_group_size=25)
     options = {"separator": "|", "categorical": ["size"]}
     assert_same_encoding(scan_parquet(tmp_path), table, None, options)
@@ -152,9 +148,8 @@ def test_shuffled_rows_are_read_in_the_order_of_the_files(table, folder, options
     (mine, twin), *_ = assert_same_encoding(scan, X, y[rows], options)
     n_groups, n_passes = len(scan._table.starts) - 1, 3 + 2  # columns, counting, encoding; twice
     assert sum(map(len, read)) <= n_passes * n_groups
-    assert_same_arrays(
-        mine.transform(scan[::-1]), twin.transform(X.take(pa.array(np.arange(203)[::-1])))
-    )
+    backwards = X.take(pa.array(np.arange(203)[::-1]))
+    assert_same_arrays(mine.transform(scan[::-1]), twin.transform(backwards))
 
 
 def counted(read, groups_read):
@@ -174,16 +169,14 @@ N_ROWS = 60
 def source(tmp_path):
     rng = np.random.RandomState(0)
     items = [f"i{n}" for n in rng.randint(0, 9, N_ROWS)]
-    frame = pd.DataFrame(
-        {
-            "user": rng.randint(0, 6, N_ROWS),
-            "time": np.arange(N_ROWS),
-            "item": items,
-            "price": rng.randn(N_ROWS),
-            "hist_item": [items[max(n - 3, 0) : n] for n in range(N_ROWS)],
-            "click": rng.randint(0, 2, N_ROWS),
-        }
-    )
+    frame = pd.DataFrame({
+        "user": rng.randint(0, 6, N_ROWS),
+        "time": np.arange(N_ROWS),
+        "item": items,
+        "price": rng.randn(N_ROWS),
+        "hist_item": [items[max(n - 3, 0) : n] for n in range(N_ROWS)],
+        "click": rng.randint(0, 2, N_ROWS),
+    })  # fmt: skip
     (tmp_path / "rows").mkdir()
     frame.to_parquet(tmp_path / "rows" / "a.parquet", row_group_size=25)
     return tmp_path / "rows"
@@ -262,9 +255,7 @@ def test_another_encoder_other_rows_or_columns_are_encoded_anew(source, cache):
     assert names(cache) == {"learnt": 5, "encoded": 5}
 
 
-def test_an_interrupted_fit_leaves_neither_a_folder_nor_a_fitted_encoder(
-    source, cache, monkeypatch
-):
+def test_an_interrupted_fit_leaves_nothing(source, cache, monkeypatch):
     parts = ParquetScan.parts
 
     def interrupted(self, columns=None):

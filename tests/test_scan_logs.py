@@ -41,6 +41,7 @@ def same_cells(ours, twin):
         assert (mine[~missing] == its[~missing]).all()
 
 
+CODES = pd.ArrowDtype(pa.dictionary(pa.int32(), pa.string()))
 KEYS = {
     "int8": lambda keys: keys.astype("int8"),
     "uint64 beyond int64": lambda keys: keys.astype("uint64") + np.uint64(2**63),
@@ -52,9 +53,7 @@ KEYS = {
     "numbers as categories": lambda keys: keys.astype("category"),
     "objects": lambda keys: keys.astype(object).mask(keys == 3, None),
     "Arrow text": lambda keys: ("u" + keys.astype(str)).astype("string[pyarrow]"),
-    "Arrow codes": lambda keys: ("u" + keys.astype(str)).astype(
-        pd.ArrowDtype(pa.dictionary(pa.int32(), pa.string()))
-    ),
+    "Arrow codes": lambda keys: ("u" + keys.astype(str)).astype(CODES),
 }
 
 
@@ -182,9 +181,8 @@ def test_histories_and_aggregates_lie_on_each_other(tmp_path):
     numbers = {"n": ("user", None, "count")}
     ours = attach_history(scan, scan, user="user", time="time", columns="item")
     ours = attach_aggregates(ours[::-1], scan, time="time", aggregates=numbers)
-    ours = attach_history(
-        ours[::-1], scan, user="user", time="time", columns="price", prefix="past_", elapsed="ago"
-    )
+    others = {"columns": "price", "prefix": "past_", "elapsed": "ago"}
+    ours = attach_history(ours[::-1], scan, user="user", time="time", **others)
     twin = attach_history(table, table, user="user", time="time", columns=["item", "price"])
     same_cells(ours["hist_item"], twin["hist_item"])
     same_cells(ours["past_price"], twin["hist_price"])
@@ -219,9 +217,8 @@ def test_negatives_of_scans_and_of_frames_are_drawn_of_the_same_items(tmp_path, 
     events = pd.DataFrame({"time": chance.permutation(60) // 2 * 60_000})
     events["item"] = chance.integers(0, 2 + events["time"] // 180_000)
     events["user"], events["tag"] = chance.integers(0, 12, size=60), np.arange(60) // 20
-    listed = pd.DataFrame(
-        {"item": range(20), "tag": -1, "since": np.arange(20) // 2 * 180_000 + 1000}
-    )
+    listed = pd.DataFrame({"item": range(20), "tag": -1})
+    listed["since"] = listed["item"] // 2 * 180_000 + 1000
     if times == "dates":  # a coarser unit in the events, a finer one in the catalogue
         events["time"] = events["time"].astype("datetime64[ms]").astype("datetime64[s]")
         listed["since"] = listed["since"].astype("datetime64[ms]")
@@ -242,9 +239,7 @@ def test_negatives_of_scans_and_of_frames_are_drawn_of_the_same_items(tmp_path, 
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_negatives_depend_on_the_seed_alone_and_come_as_often_as_a_frames(
-    tmp_path, monkeypatch, strategy
-):
+def test_negatives_depend_on_the_seed_alone(tmp_path, monkeypatch, strategy):
     events = make_table(600, random_state=9, users="text").dropna()
     events["item"] = events["item"] ** 2 // 90
     events = events.drop_duplicates(["user", "item"])
@@ -269,12 +264,10 @@ OPTIONS = {  # each with a value that changes the result
         **{"prefix": "past_", "elapsed": "ago"},
     },
     attach_aggregates: {
-        "user": "user",
-        "time": "price",
+        **{"user": "user", "time": "price"},
         "aggregates": {
             n: (() if "recent" in n else "user", None if n == "elapsed" else "bit", n)
-            for n in logs_aggregates.STATISTICS
-            if n != "means"  # of the same names
+            for n in logs_aggregates.STATISTICS if n != "means"  # of the same names
         },
         **{"label": "day", "levels": ["item", ("user", "item")], "known": "day"},
     },
@@ -283,13 +276,12 @@ OPTIONS = {  # each with a value that changes the result
         **{"time": "time", "strategy": "popularity", "launched": False, "random_state": 1},
         **{"catalogue": True, "catalogue_time": "time"},
     },
-}
+}  # fmt: skip
+EACH_OPTION = [(attach, name) for attach in OPTIONS for name in OPTIONS[attach]]
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize(
-    ("attach", "option"), [(function, name) for function in OPTIONS for name in OPTIONS[function]]
-)
+@pytest.mark.parametrize(("attach", "option"), EACH_OPTION)
 def test_every_option_of_a_log_does_for_scans_what_it_does_for_frames(tmp_path, attach, option):
     parameters = inspect.signature(attach).parameters.values()
     assert set(OPTIONS[attach]) == {p.name for p in parameters if p.kind is p.KEYWORD_ONLY}
@@ -329,18 +321,15 @@ def test_every_option_of_a_log_does_for_scans_what_it_does_for_frames(tmp_path, 
 ONCE = make_table(300, random_state=0)
 
 
-@pytest.mark.parametrize(
-    ("log", "is_said"),
-    [
-        (pd.concat([ONCE, ONCE]), True),
-        (pd.concat([ONCE[:290], ONCE]), True),  # yesterday's export, and today's
-        (pd.concat([ONCE, ONCE]).assign(tags=[["a", "b"]] * 600), True),
-        (pd.concat([ONCE, ONCE[:200]]), False),
-        (pd.concat([ONCE] * 3), False),
-        (ONCE.assign(time=7, item=3, price=1), False),  # times of a day, with repetitions
-        (pd.concat([ONCE[:9], ONCE[:9]]), False),  # too few to say
-    ],
-)
+@pytest.mark.parametrize(("log", "is_said"), [
+    (pd.concat([ONCE, ONCE]), True),
+    (pd.concat([ONCE[:290], ONCE]), True),  # yesterday's export, and today's
+    (pd.concat([ONCE, ONCE]).assign(tags=[["a", "b"]] * 600), True),
+    (pd.concat([ONCE, ONCE[:200]]), False),
+    (pd.concat([ONCE] * 3), False),
+    (ONCE.assign(time=7, item=3, price=1), False),  # times of a day, with repetitions
+    (pd.concat([ONCE[:9], ONCE[:9]]), False),  # too few to say
+])  # fmt: skip
 @pytest.mark.parametrize("memory", ["in memory", "own rows", "1GB", "25KB"])
 def test_a_log_given_twice_is_said(log, is_said, memory, tmp_path):
     shown, events = make_table(50, random_state=1), log.reset_index(drop=True)
@@ -355,14 +344,12 @@ def test_a_log_given_twice_is_said(log, is_said, memory, tmp_path):
 
 def test_a_full_disk_leaves_nothing(tmp_path):
     table = make_table(2000, random_state=0)
-    cache = tmp_path / "cache"
+    cache, numbers = tmp_path / "cache", {"n": ("user", None, "count")}
     scan = as_scan(table, tmp_path, cache_dir=cache)
     with small_disk():
         for call in (
             lambda: attach_history(scan, scan, **WAYS),
-            lambda: attach_aggregates(
-                scan, scan, time="time", aggregates={"n": ("user", None, "count")}
-            ),
+            lambda: attach_aggregates(scan, scan, time="time", aggregates=numbers),
             lambda: sample_negatives(scan, item="item", item_columns="category", user="user"),
         ):
             with pytest.raises(OSError, match="Free some of the disk") as found:

@@ -51,9 +51,7 @@ def rows(frame):
     return frame.drop(columns="click")
 
 
-def test_a_partition_gives_its_keys_and_the_probability_and_an_iterator_one(
-    model, path, rows, tmp_path
-):
+def test_a_partition_gives_its_keys_and_the_probability(model, path, rows, tmp_path):
     part, score = rows[100:150], make_scorer(path, columns=["user", "item"])
     scored = score(part)
     assert scored.columns.tolist() == ["user", "item", "probability"]
@@ -113,13 +111,11 @@ def test_dask_scores_partitions(model, path, rows, scheduler):
 @pytest.fixture(scope="module")
 def clicks():
     rng = np.random.default_rng(0)
-    table = pd.DataFrame(
-        {
-            "user": rng.integers(0, 15, 240),
-            "item": [f"i{item}" for item in rng.integers(0, 20, 240)],
-            "time": np.arange(240),
-        }
-    )
+    table = pd.DataFrame({
+        "user": rng.integers(0, 15, 240),
+        "item": [f"i{item}" for item in rng.integers(0, 20, 240)],
+        "time": np.arange(240),
+    })  # fmt: skip
     return table.assign(click=(rng.random(240) < 0.4).astype(int))
 
 
@@ -178,17 +174,14 @@ class Constant:
         return np.full((len(rows), 2), 0.5)
 
 
-@pytest.mark.parametrize(
-    "values",
-    [
-        [None, None, "a", "b", None],
-        ["a", "b", None, None, None],
-        [1, 2, 1.5, None, 2.5],
-        [None, None, [1], [2, 3], None],
-        [None] * 5,
-        [1, 2, "a", "b", None],  # several kinds: said before anything is predicted
-    ],
-)
+@pytest.mark.parametrize("values", [
+    [None, None, "a", "b", None],
+    ["a", "b", None, None, None],
+    [1, 2, 1.5, None, 2.5],
+    [None, None, [1], [2, 3], None],
+    [None] * 5,
+    [1, 2, "a", "b", None],  # several kinds: said before anything is predicted
+])  # fmt: skip
 def test_all_rows_of_a_frame_tell_the_type_of_a_kept_column(values, tmp_path, monkeypatch):
     monkeypatch.setattr(scoring, "FRAME_ROWS", 2)
     column = np.empty(5, dtype=object)

@@ -10,7 +10,6 @@ import sys
 import threading
 import time
 import urllib.request
-import warnings
 
 import numpy as np
 import pandas as pd
@@ -20,11 +19,6 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
 
 pytest.importorskip("fastapi", reason="the extra [serve] is not installed")
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # starlette would rather have httpx2
-    TestClient = pytest.importorskip(
-        "fastapi.testclient", reason="httpx is not installed"
-    ).TestClient
 
 from sklearn_din import DINRegressor, attach_history, export_onnx, rank_candidates, save
 from sklearn_din import load as load_model
@@ -34,12 +28,12 @@ from sklearn_din.command_line.options import read_serve_options
 from sklearn_din.command_line.serving import load_answers
 from sklearn_din.datasets import make_click_log
 from sklearn_din.server.answers import Answers
-from sklearn_din.server.app import create_app
 from sklearn_din.server.connections import MAX_BODY
 from sklearn_din.server.items import Items
 from sklearn_din.server.state import State
 from tests import abilities
-from tests.served_model import fit_served, write_served
+from tests.posted_events import JSON, TestClient, create_app, event
+from tests.served_model import fit_served, wait_for, write_served
 
 
 @pytest.fixture(scope="module")
@@ -102,57 +96,46 @@ def soon(state, **later):
     return (pd.Timestamp(newest) + pd.Timedelta(**(later or {"seconds": 5}))).isoformat()
 
 
-def event(user, item, when):
-    return {"user": user, "item": item, "category": 1, "time": when}
-
-
-@pytest.mark.parametrize(
-    ("route", "body", "sentence"),
-    [
-        ("rank", {"user": "7"}, r"user must be integers, such as \d+, got '7': text"),
-        ("rank", {"user": 7, "items": ["3"]}, r"items must be integers.* without quotes"),
-        ("rank", {"user": 7, "items": [10**6]}, "no item of the request is in the catalogue"),
-        ("rank", {"user": 7, "items": []}, "no item of the request is in the catalogue"),
-        ("rank", {"user": {"device": "phone"}}, "columns .*hist_item.* neither in users nor in"),
-        ("rank", {"user": {"hist_item": 3, "hist_category": 3, "device": ""}}, "one history per"),
-        ("rank", {"user": {"hist_item": [1] * 1001}}, "may have 1000 events, got 1001"),
-        ("rank", {"user": 7, "top_k": 0}, "top_k: .*greater than or equal to 1"),
-        ("rank", {"user": 7, "items": [1] * 10_001}, "items: .*at most 10000"),
-        ("rank", {}, "user: Field required. Examples are at /docs"),
-        ("rank", [], "the body: "),
-        ("predict", {"rows": [{"item": 1}]}, "a row must have the keys .*got none of"),
-        ("predict", {"rows": []}, "rows: .*at least 1"),
-        ("events", {"events": [{"user": 7}]}, "an event must have the keys .*got none of"),
-        ("events", {"events": [event("7", 1, "2025-01-01")]}, "user must be integers"),
-        ("events", {"events": [event(7, 1, "soon")]}, "time must be a date as text .* ISO 8601"),
-        ("events", {"events": [event(7, 1, 20250101)]}, "time must be a date as text"),
-        ("events", {"events": [event(7, 1, "now")]}, "ISO 8601, such as '2024"),
-        ("events", {"events": [event(7, 1, "03/04/2024")]}, "time must be a date as text"),
-        ("events", {"events": [event(7, 1, "2024-02-30")]}, "time must be a date as text"),
-        ("events", {"events": [event(7, 1, "2262-04-11T23:47:16.8")]}, "at the latest, got"),
-        ("events", {"events": [event(7, 1, True)]}, "time must be a date as text"),
-        ("events", {"events": [event(True, 1, "2025-01-01")]}, "user must be integers"),
-        ("events", {"events": [event(7, 1, "2024-01-01") | {"clicked": 1}]}, "got 'clicked' too"),
-        ("events", {"events": [event(7, 1, "2024-01-01") | {"event_id": [1]}]}, "event_id must be"),
-        ("events", {"events": [event(None, 1, "2025-01-01")]}, "have a value for user, got null"),
-        ("events", {"events": [{"user": 7, "item": 987654, "time": "2024-01-01"}]},
-         r"item 987654 is not in the catalogue, so that an event of it must have the keys \['cat"),
-        ("events", {"events": [event(7, 1, "2024-01-01") | {"label": 2}]}, "label must be 1, or 0"),
-        ("events", {"events": [event(7, 1, "2024-01-01") | {"device": 1}]}, "device must be text"),
-        ("events", {"events": [event(7, 10**30, "2025-01-01")]}, "item must be integers of 64 b"),
-        ("rank", {"user": {"devise": "phone"}}, "got 'devise' too. Is it 'device', misspelt"),
-        ("rank", {"user": {"user": 7, "time": "yesterday"}}, "got 'time' too"),
-        ("rank", {"user": {"device": True}}, "device got true or false, which are neither 1 nor 0"),
-        ("rank", {"user": {"hist_item": [1, True]}}, "hist_item got true or false"),
-        ("rank", {"user": 7, "top_k": True}, "top_k: Input should be a valid integer"),
-        ("page/rank", {"events": [], "exclud": True}, "exclud: Extra inputs are not permitted"),
-        ("page/rank", {"events": [{"itm": 3}]}, "got 'itm' too. Is it 'item', misspelt"),
-        ("page/why", {"events": [], "context": {"devise": "web"}, "item": 12}, "got 'devise' too"),
-        ("rank", {"user": 7, "exclud": "history"}, "exclud: Extra inputs are not permitted"),
-        ("rank", {"user": 7, "exclude": ["3"]}, "exclude must be integers"),
-        ("predict", {"rows": [{"item": 1, "clicked": 1}]}, "got 'clicked' too"),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("route", "body", "sentence"), [
+    ("rank", {"user": "7"}, r"user must be integers, such as \d+, got '7': text"),
+    ("rank", {"user": 7, "items": ["3"]}, r"items must be integers.* without quotes"),
+    ("rank", {"user": 7, "items": [10**6]}, "no item of the request is in the catalogue"),
+    ("rank", {"user": {"device": "phone"}}, "columns .*hist_item.* neither in users nor in"),
+    ("rank", {"user": {"hist_item": 3, "hist_category": 3, "device": ""}}, "one history per"),
+    ("rank", {"user": {"hist_item": [1] * 1001}}, "may have 1000 events, got 1001"),
+    ("rank", {"user": 7, "top_k": 0}, "top_k: .*greater than or equal to 1"),
+    ("rank", {"user": 7, "items": [1] * 10_001}, "items: .*at most 10000"),
+    ("rank", {}, "user: Field required. Examples are at /docs"),
+    ("rank", [], "the body: "),
+    ("predict", {"rows": [{"item": 1}]}, "a row must have the keys .*got none of"),
+    ("predict", {"rows": []}, "rows: .*at least 1"),
+    ("events", {"events": [{"user": 7}]}, "an event must have the keys .*got none of"),
+    ("events", {"events": [event("7", 1, "2025-01-01")]}, "user must be integers"),
+    ("events", {"events": [event(7, 1, "soon")]}, "time must be a date as text .* ISO 8601"),
+    ("events", {"events": [event(7, 1, "now")]}, "ISO 8601, such as '2024"),
+    ("events", {"events": [event(7, 1, "2024-02-30")]}, "time must be a date as text"),
+    ("events", {"events": [event(7, 1, "2262-04-11T23:47:16.8")]}, "at the latest, got"),
+    ("events", {"events": [event(7, 1, True)]}, "time must be a date as text"),
+    ("events", {"events": [event(7, 1, "2024-01-01") | {"clicked": 1}]}, "got 'clicked' too"),
+    ("events", {"events": [event(7, 1, "2024-01-01") | {"event_id": [1]}]}, "event_id must be"),
+    ("events", {"events": [event(None, 1, "2025-01-01")]}, "have a value for user, got null"),
+    ("events", {"events": [{"user": 7, "item": 987654, "time": "2024-01-01"}]},
+     r"item 987654 is not in the catalogue, so that an event of it must have the keys \['cat"),
+    ("events", {"events": [event(7, 1, "2024-01-01") | {"label": 2}]}, "label must be 1, or 0"),
+    ("events", {"events": [event(7, 1, "2024-01-01") | {"device": 1}]}, "device must be text"),
+    ("events", {"events": [event(7, 10**30, "2025-01-01")]}, "item must be integers of 64 b"),
+    ("rank", {"user": {"devise": "phone"}}, "got 'devise' too. Is it 'device', misspelt"),
+    ("rank", {"user": {"user": 7, "time": "yesterday"}}, "got 'time' too"),
+    ("rank", {"user": {"device": True}}, "device got true or false, which are neither 1 nor 0"),
+    ("rank", {"user": {"hist_item": [1, True]}}, "hist_item got true or false"),
+    ("rank", {"user": 7, "top_k": True}, "top_k: Input should be a valid integer"),
+    ("page/rank", {"events": [], "exclud": True}, "exclud: Extra inputs are not permitted"),
+    ("page/rank", {"events": [{"itm": 3}]}, "got 'itm' too. Is it 'item', misspelt"),
+    ("page/why", {"events": [], "context": {"devise": "web"}, "item": 12}, "got 'devise' too"),
+    ("rank", {"user": 7, "exclud": "history"}, "exclud: Extra inputs are not permitted"),
+    ("rank", {"user": 7, "exclude": ["3"]}, "exclude must be integers"),
+    ("predict", {"rows": [{"item": 1, "clicked": 1}]}, "got 'clicked' too"),
+])  # fmt: skip
 def test_bad_input_is_told(client, route, body, sentence):
     answer = client.post(f"/{route}", json=body)
     assert answer.status_code == 422
@@ -178,9 +161,6 @@ def test_sizes_and_kinds_of_bodies_are_limited(client):
 def test_bodies_that_are_no_utf_8_or_hold_no_number_are_400(client, body):
     for route in ("rank", "events"):
         assert client.post(f"/{route}", content=body, headers=JSON).status_code == 400
-
-
-JSON = {"Content-Type": "application/json"}
 
 
 def test_a_catalogue_that_has_an_item_twice_is_told():
@@ -263,10 +243,8 @@ def test_a_replaced_file_is_served_and_each_answer_is_one_models(served, tmp_pat
         asking = threading.Thread(target=ask)
         asking.start()
         save(new, tmp_path / "model.din")
-        until = time.monotonic() + 60
         first = state.answers
-        while state.answers is first and time.monotonic() < until:
-            time.sleep(0.05)
+        wait_for(lambda: state.answers is not first, seconds=60)
         time.sleep(0.2)
         is_over.set()
         asking.join()
@@ -302,9 +280,7 @@ def fit_kind(kind, shown, y):
     return model, {}
 
 
-def test_the_page_hides_what_was_had_unless_users_return_and_tells_no_drift_of_what_they_choose(
-    client, served
-):
+def test_the_page_hides_what_was_had_and_drifts_that_users_choose(client, served):
     about = client.get("/page/about").json()
     assert about["users_return"] is False
     assert about["digest"] is None

@@ -116,9 +116,7 @@ def test_a_new_item_is_found_by_its_vector():
     draw = np.random.RandomState(0)
     vectors = pd.DataFrame({"item": np.arange(81), "a": draw.randn(81), "b": draw.randn(81)})
     vectors.loc[80, ["a", "b"]] = 3 * vectors.loc[7, ["a", "b"]].to_numpy()
-    model, frame, y = make_model(
-        DINClassifier(max_epochs=1, random_state=0), vectors={"item": vectors}
-    )
+    model, frame, y = make_model(DINClassifier(**ONCE), vectors={"item": vectors})
     model.fit(frame, y)
     items = frame.drop_duplicates("item")[["item", "category", "price"]]
     items = pd.concat([items, items[:1].assign(item=80)])
@@ -131,15 +129,12 @@ def test_a_new_item_is_found_by_its_vector():
 ONCE = {"max_epochs": 1, "random_state": 0}  # without a seed, it now and then learns nothing
 
 
-@pytest.mark.parametrize(
-    ("last", "columns", "message"),
-    [
-        (DINClassifier(**ONCE), ["category"], "of 'category', and this model has none"),
-        (DINClassifier(**ONCE), ["price"], "which no history pairs with"),
-        (DINClassifier(**ONCE, neighbours=None), ["item", "category"], "neighbours is not None"),
-        (DINRegressor(**ONCE), ["item", "category"], "a regressor has none"),
-    ],
-)
+@pytest.mark.parametrize(("last", "columns", "message"), [
+    (DINClassifier(**ONCE), ["category"], "of 'category', and this model has none"),
+    (DINClassifier(**ONCE), ["price"], "which no history pairs with"),
+    (DINClassifier(**ONCE, neighbours=None), ["item", "category"], "neighbours is not None"),
+    (DINRegressor(**ONCE), ["item", "category"], "a regressor has none"),
+])  # fmt: skip
 def test_what_a_shortlist_needs_is_said(last, columns, message):
     model, frame, y = make_model(last)
     with pytest.raises(ValueError, match=message):

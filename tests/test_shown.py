@@ -4,23 +4,16 @@ import json
 import os
 import shutil
 import subprocess
-import warnings
 
 import numpy as np
 import pandas as pd
 import pytest
 
-pytest.importorskip("fastapi", reason="the extra [serve] is not installed")
-pytest.importorskip("httpx", reason="the extra [dev] is not installed")
-with warnings.catch_warnings():  # starlette would rather have httpx2
-    warnings.simplefilter("ignore")
-    from fastapi.testclient import TestClient
-
 from sklearn_din import attach_history, read_events, update
 from sklearn_din.server.answers import Answers
-from sklearn_din.server.app import create_app
 from sklearn_din.server.state import State
 from sklearn_din.server.store import Posted, Store
+from tests.posted_events import TestClient, create_app
 from tests.served_model import fit_served
 
 DAY = pd.Timestamp("2024-03-01T12:00", tz="UTC")

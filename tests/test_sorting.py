@@ -57,9 +57,7 @@ def test_what_does_not_fit_into_memory_is_on_the_disk_meanwhile(tmp_path):
 
 
 @pytest.mark.parametrize("error", [ValueError("mine"), KeyboardInterrupt(), MemoryError()])
-def test_an_error_of_the_source_is_raised_as_it_is_and_who_stops_half_way_leaves_nothing(
-    tmp_path, error
-):
+def test_an_error_of_the_source_or_a_stop_leaves_nothing(tmp_path, error):
     def failing():
         yield from batches([{"key": "a", "row": 1}])
         raise error
@@ -76,15 +74,12 @@ def test_an_error_of_the_source_is_raised_as_it_is_and_who_stops_half_way_leaves
     assert os.listdir(tmp_path) == []
 
 
-@pytest.mark.parametrize(
-    ("text", "kind"),
-    [
-        ("IO Error: No space left on device", OSError),
-        ("failed to offload data block. This limit was set by 'max_temp_directory_size'", OSError),
-        ("Out of Memory Error: failed to pin block", MemoryError),
-        ("INTERRUPT Error: Interrupted!", KeyboardInterrupt),
-    ],
-)
+@pytest.mark.parametrize(("text", "kind"), [
+    ("IO Error: No space left on device", OSError),
+    ("failed to offload data block. This limit was set by 'max_temp_directory_size'", OSError),
+    ("Out of Memory Error: failed to pin block", MemoryError),
+    ("INTERRUPT Error: Interrupted!", KeyboardInterrupt),
+])  # fmt: skip
 def test_errors_of_the_engine_say_what_to_do(tmp_path, text, kind):
     duckdb = pytest.importorskip("duckdb")
 

@@ -6,11 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from sklearn.pipeline import make_pipeline
-from torch import nn
 
 from sklearn_din import DINClassifier, HistorySequenceEncoder
 from sklearn_din.native.logits import engine_text
-from sklearn_din.training.summary import layers_text
 from tests.encoded_impressions import make_impressions, make_labels
 
 OFF = (
@@ -23,9 +21,8 @@ FEW = "item neighbours: off, no history has a candidate with 16 ids or more"
 @pytest.fixture(scope="module")
 def classifier():
     X = make_impressions(32, numbers=("elapsed",))
-    return DINClassifier(embedding_dim={"item": 8, "category": 4, "tags": 2}, max_epochs=1).fit(
-        X, make_labels(X)
-    )
+    widths = {"item": 8, "category": 4, "tags": 2}
+    return DINClassifier(embedding_dim=widths, max_epochs=1).fit(X, make_labels(X))
 
 
 def test_the_summary_of_a_small_network_is_this_text(classifier):
@@ -76,16 +73,10 @@ def test_the_summary_names_columns_that_are_not_used():
 def test_the_summary_and_the_bar_say_why_neighbours_are_off(encoder, options, last, capfd):
     frame = pd.DataFrame({"user": [0, 1] * 20, "item": np.arange(40) % 16})
     frame["hist_item"] = [[0], [1, 0]] * 20
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of a history without a candidate
+    with warnings.catch_warnings(action="ignore"):  # of a history without a candidate
         X = HistorySequenceEncoder(**encoder).fit_transform(frame)
     classifier = DINClassifier(max_epochs=1, verbose=1, **options).fit(X, [0, 0, 1, 1] * 10)
     summary = classifier.summary()
     assert summary.splitlines()[-1] == last
     assert summary.count("14 numbers") == ("off" not in last)  # one line for all of them
     assert (last in capfd.readouterr().err) == ("off" in last)
-
-
-def test_layers_that_are_no_chain_are_not_written_as_one():
-    gates = nn.ModuleList([nn.Linear(4, 8), nn.Sigmoid(), nn.Linear(4, 6), nn.Linear(6, 1)])
-    assert layers_text(gates) == "4 -> 8, 4 -> 6 -> 1 (Sigmoid)"

@@ -30,15 +30,12 @@ def slow_ids(train, frame, *, max_length, min_frequency=1, max_ids=None):
 
 
 @pytest.mark.parametrize("layout", ["windows", "lists"])
-@pytest.mark.parametrize(
-    "parameters",
-    [
-        {"max_length": 50},
-        {"max_length": 3},
-        {"max_length": 3, "min_frequency": 6},
-        {"max_length": 4, "max_ids": 5},
-    ],
-)
+@pytest.mark.parametrize("parameters", [
+    {"max_length": 50},
+    {"max_length": 3},
+    {"max_length": 3, "min_frequency": 6},
+    {"max_length": 4, "max_ids": 5},
+])  # fmt: skip
 def test_ids_are_those_of_the_obvious_loop(layout, parameters):
     frame = with_windows()
     frame = frame if layout == "windows" else as_lists(frame)

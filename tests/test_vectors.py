@@ -45,9 +45,7 @@ def model(vectors, shown):
     return make_model(vectors).fit(X[:400], y[:400])
 
 
-def test_an_embedding_is_its_row_and_the_projection_of_its_vector_on_one_scale(
-    model, shown, vectors
-):
+def test_an_embedding_is_its_row_and_its_projected_vector(model, shown, vectors):
     encoded = model[:-1].transform(shown[0])
     known = encoded.vectors["item"]
     table = vectors.drop(columns="item").to_numpy()
@@ -87,9 +85,8 @@ def test_a_newer_frame_knows_items_that_came_up_since(model, shown, vectors):
     like = later.assign(item="i7")
     known = newer[:-1].transform(later).vectors["item"]
     rows = known.rows_of(newer[:-1].transform(later).columns["item"])
-    np.testing.assert_array_equal(
-        known.table[rows], known.table[known.rows_of(newer[:-1].transform(like).columns["item"])]
-    )
+    expected = known.rows_of(newer[:-1].transform(like).columns["item"])
+    np.testing.assert_array_equal(known.table[rows], known.table[expected])
     assert (newer.predict_proba(later) != model.predict_proba(later)).all()
     strangers = newer[:-1].transform(X[-9:].assign(item=[f"stranger {n}" for n in range(9)]))
     assert not known.rows_of(strangers.columns["item"]).any()  # no vector is theirs
@@ -114,9 +111,7 @@ def test_likeness_counts_cosines_with_the_candidate_recent_ones_more(model, show
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
-def test_vectors_of_another_model_are_refused_after_fit_and_none_at_export(
-    model, shown, vectors, tmp_path
-):
+def test_vectors_of_another_model_are_refused(model, shown, vectors, tmp_path):
     other = copy.deepcopy(model)
     other.set_params(encode__vectors={"item": vectors.drop(columns="v0")})
     with pytest.raises(ValueError, match="must have 6 dimensions as at fit, got 5"):

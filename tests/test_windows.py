@@ -27,15 +27,12 @@ def frame():
     log = EventLog({"item": ITEMS, "price": np.arange(8) * 1.5})
     ages = WindowArray(EventLog({"ago": np.arange(8.0)}, token=log.token), "ago", STARTS, LENGTHS)
     ages.row_times = np.array([10.0, 20.0, 30.0, np.nan, 50.0])
-    return pd.DataFrame(
-        {
-            "user": [1, 2, 1, 3, 2],
-            "hist_item": WindowArray(log, "item", STARTS, LENGTHS),
-            "hist_price": WindowArray(log, "price", STARTS, LENGTHS),
-            "ago": ages,
-        },
-        index=[10, 20, 20, 30, 40],
-    )
+    return pd.DataFrame({
+        "user": [1, 2, 1, 3, 2],
+        "hist_item": WindowArray(log, "item", STARTS, LENGTHS),
+        "hist_price": WindowArray(log, "price", STARTS, LENGTHS),
+        "ago": ages,
+    }, index=[10, 20, 20, 30, 40])  # fmt: skip
 
 
 def test_cells_read_as_arrays_and_missing_cells_as_none_and_lists_become_windows(frame):
@@ -54,6 +51,11 @@ def test_cells_read_as_arrays_and_missing_cells_as_none_and_lists_become_windows
     assert lists(pd.Series([None, None], dtype="window")) == [None, None]
 
 
+def first_row(group):
+    return group.iloc[:1]
+
+
+COLUMNS = ["hist_item", "hist_price", "ago"]
 ROW_OPERATIONS = {
     "iloc": (lambda f: f.iloc[[3, 0, 0]], [3, 0, 0]),
     "mask": (lambda f: f[f["user"] == 2], [1, 4]),
@@ -61,30 +63,20 @@ ROW_OPERATIONS = {
     "deepcopy": (copy.deepcopy, [0, 1, 2, 3, 4]),
     "concat": (lambda f: pd.concat([f.iloc[:2], f.iloc[4:]]), [0, 1, 4]),
     "concat empty": (lambda f: pd.concat([f.iloc[:0], f.iloc[:2]]), [0, 1]),
-    "merge": (
-        lambda f: pd.DataFrame({"user": [2, 9, 3]}).merge(f, on="user", how="left"),
-        [1, 4, None, 3],
-    ),
-    "merge on histories": (
-        lambda f: f.merge(f[["hist_item", "user"]][1:2], on=["hist_item", "user"], how="left"),
-        [0, 1, 2, 3, 4],
-    ),
-    "outer merge": (
-        lambda f: f[:2].merge(pd.DataFrame({"user": [1, 9]}), on="user", how="outer"),
-        [0, 1, None],
-    ),
+    "merge": (lambda f: pd.DataFrame({"user": [2, 9, 3]}).merge(f, on="user", how="left"),
+              [1, 4, None, 3]),
+    "merge on histories": (lambda f: f.merge(f[["hist_item", "user"]][1:2], how="left"),
+                           [0, 1, 2, 3, 4]),
+    "outer merge": (lambda f: f[:2].merge(pd.DataFrame({"user": [1, 9]}), how="outer"),
+                    [0, 1, None]),
     "convert_dtypes": (lambda f: f.convert_dtypes(dtype_backend="pyarrow"), [0, 1, 2, 3, 4]),
     "reindex": (lambda f: f.reset_index(drop=True).reindex([4, 7, 0]), [4, None, 0]),
     "shift": (lambda f: f.shift(1), [None, 0, 1, 2, 3]),
-    "groupby apply": (
-        lambda f: f.groupby("user", group_keys=False)[["hist_item", "hist_price", "ago"]].apply(
-            lambda g: g.iloc[:1]
-        ),
-        [0, 1, 3],
-    ),
+    "groupby apply": (lambda f: f.groupby("user", group_keys=False)[COLUMNS].apply(first_row),
+                      [0, 1, 3]),
     "train_test_split": (lambda f: train_test_split(f, shuffle=False, test_size=2)[1], [3, 4]),
     "pickle of rows": (lambda f: pickle.loads(pickle.dumps(f.iloc[[4, 2, 1]])), [4, 2, 1]),
-}
+}  # fmt: skip
 
 if int(pd.__version__.split(".")[0]) >= 3:  # pandas 2 aggregates no array-valued cells
     ROW_OPERATIONS["groupby first"] = (lambda f: f.groupby("user").first(), [0, 1, 3])
@@ -94,7 +86,7 @@ if int(pd.__version__.split(".")[0]) >= 3:  # pandas 2 aggregates no array-value
 def test_rows_keep_their_histories_and_columns_the_same_windows(frame, name):
     operation, rows = ROW_OPERATIONS[name]
     result = operation(frame)
-    for column in ("hist_item", "hist_price", "ago"):
+    for column in COLUMNS:
         before = lists(frame[column])
         assert lists(result[column]) == [None if row is None else before[row] for row in rows]
         assert isinstance(result[column].dtype, WindowDtype)

@@ -24,6 +24,7 @@ SMALL = {"embedding_dim": 4, "attention_units": (8, 4), "hidden_units": (16, 8),
 SMALL |= {"batch_size": 24, "max_epochs": 2, "random_state": 0}
 X = make_impressions(1400, seed=3, numbers=("hist_price",))
 y = make_labels(X, seed=3)
+ROWS = np.arange(240)
 WEIGHTS = np.random.default_rng(0).random(len(X))
 
 
@@ -31,29 +32,22 @@ def few(n=240):
     return {"X": X[:n], "y": y[:n]}
 
 
+PUBLISHED = {"interest": "paper", "activation": "dice", "attention_activation": "dice"}
 # Parameters, and what is given to fit
 CASES = {
-    "as usual": (
-        {"max_epochs": 20, "patience": 1, "early_stopping": True},
-        {"X": X, "y": y, "sample_weight": WEIGHTS},
-    ),
+    "as usual": ({"max_epochs": 20, "patience": 1, "early_stopping": True},
+                 {"X": X, "y": y, "sample_weight": WEIGHTS}),
     "dropout": ({"dropout": 0.3}, few()),
-    "as published": (
-        {"interest": "paper", "early_stopping": True}
-        | {"activation": "dice", "attention_activation": "dice"},
-        few(),
-    ),
+    "as published": (PUBLISHED | {"early_stopping": True}, few()),
     "new items": ({"early_stopping": True}, {"X": turning_catalogue(X[:240]), "y": y[:240]}),
-    "moved rate": (
-        {"early_stopping": True, "validation": "last"},
-        few() | {"y": np.where(np.arange(240) < 216, y[:240], np.arange(240) % 8 > 0)},
-    ),
+    "moved rate": ({"early_stopping": True, "validation": "last"},
+                   few() | {"y": np.where(ROWS < 216, y[:240], ROWS % 8 > 0)}),
     "one row per batch": ({"batch_size": 1, "max_epochs": 1, "activation": "dice"}, few(21)),
     "in parts": ({}, few()),
     "numbers alone": ({}, {"X": np.random.default_rng(1).normal(size=(200, 3)), "y": y[:200]}),
     "no seed": ({"random_state": None}, few()),
     "undisturbed": ({"early_stopping": True, "max_epochs": 3}, few()),
-}
+}  # fmt: skip
 LISTS = make_encoder().fit_transform(FRAME)
 for ability, (kind, options, own_y) in ABILITIES.items():
     options = {"estimator": kind, "early_stopping": True, **options}
@@ -114,8 +108,7 @@ def fit(case, **parameters):
 
 
 def stopped(act, rank):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with warnings.catch_warnings(action="ignore"):
         return fit("undisturbed", callbacks=[At(12, rank, act)])
 
 
