@@ -1,12 +1,12 @@
 """Telling later events to earlier ones: equal times and equal ids, whatever the dtypes."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Collection, Hashable, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from sklearn_din.logs.distinct import find_told, row_codes
+from sklearn_din.logs.distinct import find_told, row_codes, value_codes
 from sklearn_din.logs.timeline import time_kind
 from sklearn_din.utils.validation import check_exact, check_times, datetime_index, plain_values
 
@@ -39,14 +39,64 @@ def tell_events(
     if (was_event & ~is_event).any():
         gone = _find(old, rows[was_event & ~is_event], user, time)
         old = old.drop(index=old.index[gone[gone >= 0]])
-    events = append_events(old, rows[is_event & ~was_event], user=user, time=time)
+    events = append_events(old, rows[is_event & ~was_event], user=user, times=[time])
     check_times(events[time], name=f"{time!r} of the old and new events together")
     return events
 
 
+def tell_outcomes(
+    old: pd.DataFrame,
+    rows: pd.DataFrame,
+    outcomes: Sequence[Hashable],
+    *,
+    user: Hashable,
+    time: Hashable,
+    known: Hashable,
+) -> pd.DataFrame:
+    """Return a log of further rows, too; of one that it has, outcomes that are told replace those.
+
+    The k-th of rows that are equal but in ``outcomes`` and ``known`` is the k-th of the log. Where
+    one of its outcomes changes, it is known at the later one of the two moments.
+
+    >>> old = pd.DataFrame({"user": [1, 2], "time": [1, 1], "known": [2, 3], "late": [None, 7.0]})
+    >>> rows = old.assign(known=[5, 5], late=[4.0, None])
+    >>> tell_outcomes(old, rows, ["late"], user="user", time="time", known="known")
+       user  time  known  late
+    0     1     1      5   4.0
+    1     2     1      3   7.0
+    """
+    own = [name for name in old if name not in outcomes and name not in {known} - {time}]
+    place, times = _find(old[own], rows[own], user, time), [time, known]
+    told, again, first = old, np.flatnonzero(place >= 0), place[place >= 0]
+    if len(again) < len(rows):
+        told = append_events(old, rows[place < 0], user=user, times=times)
+    before, after = old.take(first), rows.take(again)
+    both, is_news = append_events(before, after, user=user, times=times), np.zeros(len(again), bool)
+    replaced = {}
+    for name in outcomes:
+        codes = value_codes(both[name])
+        was, is_now = codes[: len(again)], codes[len(again) :]
+        replaced[name] = (is_now > 0) & (is_now != was)
+        is_news |= replaced[name]
+    if known != time:
+        moments, _, _ = check_times(both[known], name=f"{known!r} of the old and new events")
+        replaced[known] = is_news & (moments[len(again) :] > moments[: len(again)])
+    columns = {**told}
+    for name, rows_of in replaced.items():
+        if rows_of.any():
+            parts = told[[name]], after.loc[rows_of, [name]]
+            source = np.arange(len(told))
+            source[first[rows_of]] = len(told) + np.arange(rows_of.sum())
+            joined = append_events(*parts, user=user, times=times)[name]
+            columns[name] = joined.take(source).reset_index(drop=True)
+    for name in {time, known}:
+        check_times(columns[name], name=f"{name!r} of the old and new events together")
+    return pd.DataFrame(columns)
+
+
 def _find(old: pd.DataFrame, rows: pd.DataFrame, user: Hashable, time: Hashable) -> np.ndarray:
     """Return the place in a log of each row, of the k-th of equal rows the k-th; -1: none."""
-    joined = append_events(old, rows, user=user, time=time)
+    joined = append_events(old, rows, user=user, times=[time])
     times, _, _ = check_times(joined[time], name=f"{time!r} of the old and new events together")
     new = times[len(old) :]
     if not len(new):
@@ -58,7 +108,7 @@ def _find(old: pd.DataFrame, rows: pd.DataFrame, user: Hashable, time: Hashable)
 
 
 def append_events(
-    old: pd.DataFrame, new: pd.DataFrame, *, user: Hashable, time: Hashable
+    old: pd.DataFrame, new: pd.DataFrame, *, user: Hashable, times: Collection[Hashable]
 ) -> pd.DataFrame:
     """Append the rows of a log. Times of two zones become UTC; large integers stay exact.
 
@@ -69,14 +119,14 @@ def append_events(
 
     >>> old = pd.DataFrame({"user": [2**60, 2**60 + 1], "time": [1, 2]})
     >>> new = pd.DataFrame({"user": [3.0, None], "time": [3, 4]})
-    >>> append_events(old, new, user="user", time="time")["user"].tolist()
+    >>> append_events(old, new, user="user", times=["time"])["user"].tolist()
     [1152921504606846976, 1152921504606846977, 3, <NA>]
     """
     columns = {}
     for name in old.columns:
         parts = [old[name], new[name]]
-        if name == time:
-            parts = _times_alike(parts, time)
+        if name in times:
+            parts = _times_alike(parts, name)
         elif parts[0].dtype != parts[1].dtype and all(map(_are_numbers, parts)):
             parts = _keep_apart(parts, is_key=name == user)
         columns[name] = pd.concat(parts, ignore_index=True)
