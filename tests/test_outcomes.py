@@ -29,6 +29,10 @@ from sklearn_din import (
     save,
     update,
 )
+from sklearn_din.server.answers import Answers
+from sklearn_din.server.json_values import plain
+from sklearn_din.server.state import State
+from sklearn_din.server.store import Store
 
 NAMES = {"user": "user", "time": "time", "columns": ["item"], "elapsed": "ago"}
 FLIGHTS = {**NAMES, "events": "all", "outcomes": ["late", LABEL], "known": "known"}
@@ -206,10 +210,10 @@ def test_no_history_knows_its_own_outcome_nor_one_of_its_moment_nor_a_later_one(
     ("change", "message"),
     [
         ({"known": None}, r"set known= to the column that says when, or known='time' where they"),
-        ({"outcomes": ["item"]}, r"outcomes must be columns of their own, got \['item'\]"),
-        ({"outcomes": ["late", "known"]}, r"columns of their own, got \['known'\]"),
-        ({"levels": ["late"]}, r"columns of their own, got \['late'\]"),
-        ({"events": "positive"}, r"LABEL is the same for each event with events='positive'"),
+        ({"outcomes": ["item"]}, r"outcomes must be no other columns' names, got \['item'\]"),
+        ({"outcomes": ["late", "known"]}, r"columns' names, got \['known'\]"),
+        ({"levels": ["late"]}, r"columns' names, got \['late'\]"),
+        ({"events": "positive"}, "LABEL is the same of each event with events='positive'"),
         ({"outcomes": ["early"]}, "X .outcomes. has no column 'early'"),
         ({"outcomes": ["late", "late"]}, "outcomes must name each column once"),
     ],
@@ -346,3 +350,88 @@ def test_outcomes_by_coins_tell_nothing(by):
     for own in [told] if by == "users" else [model, told]:  # to the model they are strangers
         probability = own.predict_proba(asked)[:, 1]
         assert abs(roc_auc_score(y[test], probability) - 0.5) < 0.04
+
+
+def state_of(model, rows, store=None):
+    catalogue = rows[["item"]].drop_duplicates()
+    return State(lambda: Answers(model, catalogue, now="newest"), store=store)
+
+
+def post(state, *events):
+    (answer,) = state._commit([(None, state.add, ([*events],))])
+    if answer[1] is not None:
+        raise answer[1]
+    if state.answers.levels is not None:
+        state.answers.levels._next_join = 0.0
+        state.posts.catch_up()
+    return answer[0]
+
+
+def as_posts(rows, y, **others):
+    """Rows as they are posted: dates as text, what is missing left out."""
+    for row, label in zip(rows.to_dict("records"), y, strict=True):
+        texts = {n: v.isoformat() for n, v in row.items() if isinstance(v, pd.Timestamp)}
+        event = {n: v for n, v in (row | texts).items() if not pd.isna(v)} | others
+        yield event if np.isnan(label) else event | {"label": int(label)}
+
+
+def assert_served(state, builder, users):
+    log = state.answers.histories
+    for user in users:
+        now = log.moments.column([log.now_of(user)]).astype(builder.events_["time"].dtype)
+        asked = pd.DataFrame({"user": [user], "item": ["flight 1"], "time": now})
+        expected, (own, times) = builder.transform(asked), log.of(user)
+        for name in ("hist_item", "hist_late", "hist_label", "ago"):
+            assert own[name] == plain(expected[name].iloc[0])
+        ago = (now[0] - pd.to_datetime(times)).total_seconds()
+        assert ago.tolist() == own["ago"]
+
+
+@pytest.mark.parametrize("levels", [None, "auto"])
+def test_the_server_has_the_histories_of_the_builder_that_was_told_each_post(levels, tmp_path):
+    all_rows, labels = make_flights(330)
+    rows, y = all_rows[300:].reset_index(drop=True), labels[300:]
+    model = begin_with(HistoryBuilder(**FLIGHTS, levels=levels)).fit(all_rows[:300], labels[:300])
+    users, store = ["1", "3", *rows["user"][:5]], Store(str(tmp_path / "events.db"))
+    state = state_of(model, all_rows, store)
+    assert_served(state, model[0], users)
+    assert post(state, *as_posts(rows, y))["added"] == len(rows)
+    told = remember(model, rows, y)
+    assert_served(state, told[0], users)
+    assert post(state, *as_posts(rows, y))["known_already"] == len(rows)
+    state.close()
+    state = state_of(
+        told, all_rows, Store(str(tmp_path / "events.db"))
+    )  # which knows the posts, too
+    assert_served(state, told[0], users)
+    best = state.answers.rank("1", None, 3, None)
+    now = state.answers.histories.moments.column([state.answers.histories.now_of("1")])
+    people = pd.DataFrame({"user": ["1"], "time": now.astype(rows["time"].dtype)})
+    ranked = rank_candidates(told, people, all_rows[["item"]].drop_duplicates(), top_k=3)
+    np.testing.assert_allclose(best["probabilities"], ranked["probability"], atol=1e-6)
+    state.close()
+
+
+def test_an_outcome_may_be_posted_later_with_the_id_of_its_event(fitted):
+    model, rows, y = fitted
+    rows, y = rows[:20], y[:20].astype(float)
+    state = state_of(model, make_flights()[0])
+    none = rows.assign(late=np.nan, known=rows["time"])
+    for n, (row, label) in enumerate(zip(as_posts(none, y), y, strict=True)):
+        post(state, {name: row[name] for name in row if name != "label"} | {"event_id": n})
+        assert post(state, row | {"event_id": n, "label": int(label)})["replaced"] == 1
+    told = remember(model, none, y)
+    assert_served(state, told[0], rows["user"][:4])
+    assert post(state, *(r | {"event_id": n} for n, r in enumerate(as_posts(rows, y * np.nan))))[
+        "replaced"
+    ] == len(rows)
+    told = remember(told, rows, y)
+    assert_served(state, told[0], rows["user"][:4])
+    for event, message in (
+        ({"late": "soon"}, "late must be a number"),
+        ({"known": "2024-01-01"}, "known must not be earlier than time"),
+        ({"gate": "A"}, "gate"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            post(state, {**next(as_posts(rows[-1:], y[-1:])), **event})
+    state.close()

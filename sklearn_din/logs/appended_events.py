@@ -71,26 +71,19 @@ def tell_outcomes(
     if len(again) < len(rows):
         told = append_events(old, rows[place < 0], user=user, times=times)
     before, after = old.take(first), rows.take(again)
-    both, is_news = append_events(before, after, user=user, times=times), np.zeros(len(again), bool)
-    replaced = {}
-    for name in outcomes:
-        codes = value_codes(both[name])
-        was, is_now = codes[: len(again)], codes[len(again) :]
-        replaced[name] = (is_now > 0) & (is_now != was)
-        is_news |= replaced[name]
+    both, columns = append_events(before, after, user=user, times=times), {**told}
+    codes = {name: value_codes(both[name]).reshape(2, -1) for name in outcomes}
+    replaced = {name: (own > 0) & (own != was) for name, (was, own) in codes.items()}
     if known != time:
         moments, _, _ = check_times(both[known], name=f"{known!r} of the old and new events")
-        replaced[known] = is_news & (moments[len(again) :] > moments[: len(again)])
-    columns = {**told}
+        is_later = moments[len(again) :] > moments[: len(again)]
+        replaced[known] = is_later & np.any([*replaced.values()], axis=0)
     for name, rows_of in replaced.items():
         if rows_of.any():
-            parts = told[[name]], after.loc[rows_of, [name]]
-            source = np.arange(len(told))
-            source[first[rows_of]] = len(told) + np.arange(rows_of.sum())
-            joined = append_events(*parts, user=user, times=times)[name]
+            later, source = after.loc[rows_of, [name]], np.arange(len(told))
+            source[first[rows_of]] = len(told) + np.arange(len(later))
+            joined = append_events(told[[name]], later, user=user, times=times)[name]
             columns[name] = joined.take(source).reset_index(drop=True)
-    for name in {time, known}:
-        check_times(columns[name], name=f"{name!r} of the old and new events together")
     return pd.DataFrame(columns)
 
 

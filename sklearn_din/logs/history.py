@@ -350,14 +350,11 @@ class HistoryBuilder(  # type: ignore[call-arg]
 
     This is :func:`attach_history` as a transformer, and with ``levels`` also
     :func:`attach_aggregates`: what came of all earlier rows of the user, the item and so on, as of
-    each row's time. It knows the training rows only, which is
-    right for splits by time and for serving: fit on the past, transform later rows, and add newer
-    events with :meth:`partial_fit` as they arrive. In a split by user every test user is new and
-    would get an empty history: use :func:`attach_history` before such a split. ``transform``
-    warns if it gets at least ten rows, of several users, and knows none of these users.
-
-    Training rows see only events strictly before them, never themselves. The result is of the
-    kind of X: pandas, polars or Arrow.
+    each row's time. It knows the training rows only, which is right for splits by time and for
+    serving: fit on the past, transform later rows, and add newer events with :meth:`partial_fit` as
+    they arrive. In a split by user every test user is new: use :func:`attach_history` before it.
+    Training rows see only events strictly before them. The result is of the kind of X: pandas,
+    polars or Arrow.
 
     Parameters
     ----------
@@ -396,23 +393,21 @@ class HistoryBuilder(  # type: ignore[call-arg]
         nothing of rates. Columns of lists have no level.
     known : str or None, default=None
         Column of the training rows with the moment at which ``y`` was known, such as two weeks
-        after an offer was sent: in levels a row counts for rows strictly later than that.
-        Without ``outcomes`` histories hold events from their own time on: where labels come late,
-        set ``events="all"``, so that they tell what was shown. The column is no feature; rows to
+        after an offer was sent: in levels, and in histories with ``outcomes``, a row counts for
+        rows strictly later than that. Other histories hold events from their own time on: set
+        ``events="all"``, so that they tell what was shown. The column is no feature; rows to
         predict need not have it. None: labels are known at once.
     outcomes : str, list of str or None, default=None
-        Columns of the training rows, and of what is told, with what came of an event, such as
-        minutes late or stars: they become histories, too, and are no features; rows to predict
-        need not have them. ``sklearn_din.LABEL`` is ``y``, of several labels the first one, in the
-        history ``hist_label``; set ``events="all"`` with it. With outcomes ``known`` must say when
-        they were known, the name of the time column that they were at once, and the whole event is
-        in histories only strictly later than that.
+        Columns with what came of an event, such as minutes late or stars: they become histories,
+        too, and are no features; rows to predict need not have them. ``sklearn_din.LABEL`` is
+        ``y``, of several labels the first one, in the history ``hist_label``; it needs
+        ``events="all"``. ``known`` must say when they were known, by the name of ``time`` that it
+        was at once: the whole event enters histories then.
 
     Attributes
     ----------
     events_ : pandas DataFrame
-        The stored log: user, time and history columns, in clear; with outcomes each row, and all
-        that tells it from others.
+        The stored log: user, time and history columns, in clear; with ``outcomes`` of each row.
     memory_ : RowMemory or None
         What came of all rows, by hashes of their values; None without ``levels``.
     classes_ : ndarray of shape (2,) or None
@@ -638,25 +633,15 @@ class HistoryBuilder(  # type: ignore[call-arg]
 
     def _check_outcomes(self) -> None:
         """Raise unless outcomes are columns of their own, known at a moment that is named."""
-        if not self._outcomes:
-            return
-        if self.known is None:
+        if self._outcomes and self.known is None:
             raise ValueError(
-                f"outcomes={self._outcomes} enter histories from when they were known on: set "
-                f"known= to the column that says when, or known={self.time!r} where they are known "
-                "at once."
+                f"outcomes={self._outcomes} enter histories when they are known: set known= to the "
+                f"column that says when, or known={self.time!r} where they are known at once."
             )
-        taken = {self.time, self.known, *self._names_of_keys} & {*self._outcomes}
-        if taken:
-            raise ValueError(
-                f"outcomes must be columns of their own, got {sorted(taken)}, which are user, "
-                "time, known, columns or levels, too."
-            )
+        if taken := {self.time, self.known, *self._names_of_keys} & {*self._outcomes}:
+            raise ValueError(f"outcomes must be no other columns' names, got {[*taken]}.")
         if LABEL in self._outcomes and self.events == "positive":
-            raise ValueError(
-                "LABEL is the same for each event with events='positive': set events='all', or "
-                "leave LABEL out of outcomes."
-            )
+            raise ValueError("LABEL is the same of each event with events='positive': set 'all'.")
 
     def _find_classes(self, y: ArrayLike | None) -> np.ndarray | None:
         """Return the two labels of y; None where it needs none: numbers, or every row an event."""
@@ -732,7 +717,7 @@ class HistoryBuilder(  # type: ignore[call-arg]
         names = self._names_to_tell if self._outcomes else [self.user, self.time, *self._columns]
         log = X[list(dict.fromkeys(names))].reset_index(drop=True)
         is_event, tells = np.ones(len(log)), LABEL in self._outcomes or self.events == "positive"
-        if classes is None and not (self._outcomes and tells):
+        if classes is None and not tells:
             return log, is_event
         labels = _check_labels(y)
         check_consistent_length(X, labels)
@@ -772,8 +757,8 @@ class HistoryBuilder(  # type: ignore[call-arg]
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
-        needs_labels = self.events == "positive" or LABEL in self._outcomes
-        tags.target_tags.required = needs_labels or self.levels is not None
+        is_told = self.levels is not None or LABEL in self._outcomes
+        tags.target_tags.required = self.events == "positive" or is_told
         tags.transformer_tags.preserves_dtype = []
         return tags
 
