@@ -333,6 +333,16 @@ def test_attached_by_hand_it_is_the_same_where_outcomes_are_known_at_once(fitted
         )
 
 
+@pytest.mark.parametrize("name", ["known", "late", LABEL])
+def test_a_file_whose_events_lack_what_came_of_them_is_refused(name):
+    rows, y = make_flights(60)
+    builder = HistoryBuilder(**{**FLIGHTS, "events": "positive", "outcomes": "late"}).fit(rows, y)
+    builder.events_ = builder.events_.drop(columns=name)
+    broken = pickle.dumps(builder)
+    with pytest.raises(ValueError, match=f"events_ has no column '{name}'"):
+        pickle.loads(broken)
+
+
 @pytest.mark.parametrize("by", ["rows", "users", "time"])
 def test_outcomes_by_coins_tell_nothing(by):
     rows, y = make_flights(4_000)
@@ -392,9 +402,11 @@ def test_the_server_has_the_histories_of_the_builder_that_was_told_each_post(lev
     all_rows, labels = make_flights(330)
     rows, y = all_rows[300:].reset_index(drop=True), labels[300:]
     model = begin_with(HistoryBuilder(**FLIGHTS, levels=levels)).fit(all_rows[:300], labels[:300])
-    users, store = ["1", "3", *rows["user"][:5]], Store(str(tmp_path / "events.db"))
+    users, store = ["1", "3", "stranger", *rows["user"][:5]], Store(str(tmp_path / "events.db"))
     state = state_of(model, all_rows, store)
     assert_served(state, model[0], users)
+    post(state, {"user": "new", "item": "flight 2", "time": "2024-02-01", "late": 4})
+    assert state.answers.histories.of("new")[0]["hist_late"] == [4.0]
     assert post(state, *as_posts(rows, y))["added"] == len(rows)
     told = remember(model, rows, y)
     assert_served(state, told[0], users)

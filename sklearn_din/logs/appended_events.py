@@ -57,13 +57,6 @@ def tell_outcomes(
 
     The k-th of rows that are equal but in ``outcomes`` and ``known`` is the k-th of the log. Where
     one of its outcomes changes, it is known at the later one of the two moments.
-
-    >>> old = pd.DataFrame({"user": [1, 2], "time": [1, 1], "known": [2, 3], "late": [None, 7.0]})
-    >>> rows = old.assign(known=[5, 5], late=[4.0, None])
-    >>> tell_outcomes(old, rows, ["late"], user="user", time="time", known="known")
-       user  time  known  late
-    0     1     1      5   4.0
-    1     2     1      3   7.0
     """
     own = [name for name in old if name not in outcomes and name not in {known} - {time}]
     place, times = _find(old[own], rows[own], user, time), [time, known]

@@ -748,6 +748,7 @@ class HistoryBuilder(  # type: ignore[call-arg]
         check_feature_names(fitted)
         events = fitted["events_"]
         needed = self._names_to_tell if self._outcomes else []
+        needed = [*needed, *[LABEL] * (bool(needed) and self.events == "positive")]
         check_frame(events, [self.user, self.time, *needed, *self._request.columns], name="events_")
         for name in {self.time, self.known} & {*events}:
             check_times(events[name], name=f"events_[{name!r}]")
