@@ -15,15 +15,21 @@ import gc
 import sys
 import time
 import warnings
+from pathlib import Path
 
 from sklearn.base import clone
 from sklearn.pipeline import Pipeline
 
-from benchmarks.memory import anonymous_memory
 from sklearn_din import DINClassifier, HistoryBuilder, HistorySequenceEncoder
 from tests.fitted_pipelines import make_rows
 
 MOST_GROWTH = 20_000  # bytes per fit
+
+
+def anonymous_memory():
+    """Return ``RssAnon`` of this process in MB (Linux)."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon")) * 1024 / 1e6
 
 
 def make_model():

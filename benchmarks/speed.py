@@ -1,6 +1,6 @@
-"""Training, scoring, requests and imports, beside the rivals and the roofline.
+"""Training, scoring and requests, beside the rivals and the roofline.
 
-``python -m benchmarks.speed [imports] [train] [steps] [busy] [request] [search] [rivals]``, each
+``python -m benchmarks.speed [train] [steps] [busy] [request] [search] [rivals]``, each
 measurement in a process of its own; ``parts [SET ...]`` alone has the parts of a default fit.
 ``python -m benchmarks.speed guard COMMIT`` compares with a commit (``guard.py``).
 Rivals run with the interpreter named by RIVALS_PYTHON (see ``rivals-requirements.txt``), those that
@@ -66,17 +66,6 @@ PARTS = {  # of a default fit: functions whose time, less that of others within,
 }
 PARTS_SETS = ["movies", "videos", "e-shop by time, popularity", "MovieLens by time"]
 PARTS_SETS += ["turning catalogue, 20 %", "click log: many items, short, strong"]
-IMPORTS = {
-    "torch": "import torch",
-    "sklearn_din": "import sklearn_din",
-    "the encoder": "from sklearn_din import HistorySequenceEncoder",
-    "the classifier": "from sklearn_din import DINClassifier",
-    "the first optimizer": "import torch; from sklearn_din.training.optim import RowwiseAdam; "
-    "RowwiseAdam([torch.nn.Parameter(torch.zeros(1))], lr=1.0)",
-    "the command line's --help": "import sys; sys.argv[1:] = ['--help']\n"
-    "try: import runpy; runpy.run_module('sklearn_din', run_name='__main__')\n"
-    "except SystemExit: pass",
-}
 
 
 def schema_of(workload):
@@ -267,38 +256,6 @@ def ask_ours(task, *, environment=None, **options):
     return json.loads(answer.stdout.splitlines()[-1])
 
 
-def import_seconds(code):
-    """Return the seconds that code takes in a new process."""
-    clock = "import time; began = time.perf_counter()"
-    code = f"{clock}\n{code}\nprint(time.perf_counter() - began)"
-    child = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
-    return float(child.stdout.splitlines()[-1])
-
-
-def dearest_packages(code):
-    """Return seconds by imported package, by ``-X importtime``, which adds some of its own."""
-    command = [sys.executable, "-X", "importtime", "-c", code]
-    lines = subprocess.run(command, check=True, capture_output=True, text=True).stderr.splitlines()
-    packages = collections.Counter()
-    for line in lines[1:]:  # after the head: "import time: microseconds | with its own | name"
-        microseconds, _, name = line.removeprefix("import time:").split("|")
-        packages[name.strip().split(".")[0]] += 1e-6 * int(microseconds)
-    return ", ".join(f"{name} {seconds:.2f}" for name, seconds in packages.most_common(5))
-
-
-def report_imports():
-    rounds = [{what: import_seconds(code) for what, code in IMPORTS.items()} for _ in range(ROUNDS)]
-    print_table(
-        ["imports", "seconds, median", "the dearest packages"],
-        (
-            [what, f"{np.median([answer[what] for answer in rounds]):.2f}", dearest_packages(code)]
-            for what, code in IMPORTS.items()
-        ),
-    )
-    over = [answer["the classifier"] - answer["torch"] for answer in rounds]
-    print(f"\nthe classifier over torch's own: {np.median(over):.2f} s", flush=True)
-
-
 def report_train():
     rounds = [
         {name: ask_ours("train", name=name) for name in workloads.SPEED} for _ in range(ROUNDS)
@@ -472,7 +429,6 @@ def in_turn(rival, name, cap, budget):
 
 
 SECTIONS = {
-    "imports": report_imports,
     "train": report_train,
     "steps": report_steps,
     "busy": report_busy,

@@ -18,7 +18,7 @@ from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.schema import Schema
 from sklearn_din.module import DIN
 from sklearn_din.training.alone import Alone
-from sklearn_din.training.early_stopping import CHECK, best_check
+from sklearn_din.training.early_stopping import CHECK, SMALL_SCALE, best_check
 from sklearn_din.training.inputs import (
     FitInputs,
     ImpressionsLike,
@@ -217,9 +217,8 @@ class DINEstimator(EstimatorState, Parameters, BaseEstimator):
         return [("progress", ProgressBar(inputs.target.click_name))]
 
     def _warn_of_end(self, net: DINNet) -> None:
-        if net.stop_reason_ == "base_rate":
-            _warn_of_nothing_learnt(net)
         if net.stop_reason_ != "user":
+            _warn_of_small_scale(net)
             return
         kept_weights = "weights of the best validation check so far"
         if best_check(net.checks_) is None:
@@ -297,10 +296,11 @@ class DINClassifier(ClassifierMixin, DINEstimator, ClickParameters):
     The weights are not normalized, so that their sum expresses how strong the interest is. An MLP
     computes one logit from the interest, the embeddings of the other columns and the numbers.
 
-    Each training batch shrinks the embeddings of the ids in it, rare ones more (mini-batch aware
-    L2, section 5.1): ``embedding_l2 / (batch_size * n_j) * w_j`` is added to the gradient of id j,
-    which occurs n_j times in the training rows. Training stops when the validation loss stops
-    falling, and keeps the best average of the weights.
+    Most ids are rare, so each training batch shrinks the embeddings of the ids in it, rare ones
+    more (mini-batch aware L2, section 5.1): ``embedding_l2 / (batch_size * n_j) * w_j`` is added
+    to the gradient of id j, which occurs n_j times in the training rows (unlike the paper, it is
+    larger if clicks are rare). Training stops when the validation loss stops falling, and keeps
+    the best average of the weights.
 
     X is the output of :class:`HistorySequenceEncoder`, usually in one Pipeline. In a plain 2-D
     array or frame of numbers every column is numeric.
@@ -311,17 +311,34 @@ class DINClassifier(ClassifierMixin, DINEstimator, ClickParameters):
         Width of the embeddings. A dict gives a width per vocabulary, by name. Wider embeddings
         can represent more; memory and time grow in proportion.
     pooling : {"attention", "sum", "mean", "max"}, default="attention"
-        How the events of a history are combined into one vector. "sum" weighs all events alike;
-        with ``interest="paper"`` it is the paper's base model. "sum" and "mean" train faster.
+        How the events of a history are combined into one vector. "sum" gives every event the
+        weight one; with ``interest="paper"`` it is the paper's base model. "sum" and "mean" train
+        faster; compare them with "attention" to see whether attention helps.
     interest : {"paper", "extended"}, default="extended"
-        Inputs of the network about event and candidate. "paper": those of the published network.
-        "extended" (``DIN`` lists all differences): the activation unit also gets which attributes
-        of an event are the candidate's, how recent it is, and its numbers; the MLP gets candidate *
-        interest in place of the interest, counts of the events with the candidate's id, lengths of
-        histories, means of attributes without a candidate, and numbers in bins where these help
-        clearly, of which each training step hides 15 %. Attention trains no embeddings, but those
-        of attributes without a candidate. In both, what lies far beyond training's numbers is read
-        as their end.
+        Inputs of the network about event and candidate. "paper" is the published network exactly.
+        "extended" differs from it:
+
+        - The activation unit also gets, for each event, which attributes have the candidate's id,
+          the same times 0.8 ** rank and 0.5 ** rank (rank 0 is the newest), log1p(rank), and its
+          numbers.
+        - Instead of the interest the MLP gets candidate * interest; the signed log1p of the sum
+          of the weights; candidate * unweighted sum / sqrt(length); log1p of the history's
+          length; and per attribute log1p of the number of events with the candidate's id, over
+          all events and with recent ones weighted more. The sum of the weights and the unweighted
+          sum are included with ``pooling="attention"`` only.
+        - For attributes without a candidate (past answers, kinds of action) and for numeric
+          histories the MLP gets the weighted mean; for those attributes also the plain mean, over
+          all events and over those that have the candidate's id, for each of its attributes.
+        - Attention does not train embeddings (its inputs are detached), except in a behaviour
+          with an attribute that has no candidate.
+        - Beside each number the MLP gets how far it has come through each of eight bins, which
+          hold equally many training rows: it can bend at thresholds. From 1,000 rows on, where a
+          regression on numbers predicts other users clearly better with bins.
+        - If there are ids, each training step sets 15 % of the numbers to zero, so that numbers
+          do not identify a row whose label the embeddings have memorized.
+
+        In both, numbers far beyond those of training are read as their end: counts of a memory
+        where training ended, others one range of training beyond.
     attention_units : tuple of int, default=(64, 16)
         Widths of the hidden layers of the activation unit. The cost grows with the number of
         events times these widths.
@@ -330,7 +347,8 @@ class DINClassifier(ClassifierMixin, DINEstimator, ClickParameters):
     attention_normalization : {"auto", "sqrt", "softmax"} or None, default="auto"
         What the attention weights of a history are divided by. None: nothing, as in the paper.
         "sqrt": the square root of the history's length. "softmax": they sum to one, which loses
-        the strength of the interest. "auto": None with ``interest="paper"``, else "sqrt".
+        the strength of the interest. "auto": None with ``interest="paper"``, "sqrt" with
+        "extended".
     hidden_units : tuple of int, default=(200, 80)
         Widths of the hidden layers of the MLP.
     activation : {"prelu", "dice", "relu"}, default="prelu"
@@ -340,8 +358,10 @@ class DINClassifier(ClassifierMixin, DINEstimator, ClickParameters):
     embedding_l2 : float, default=250.0
         Strength of the mini-batch aware L2 penalty on embeddings, for balanced clicks. It is the
         precision of a prior: each coordinate is N(0, 1 / embedding_l2), whatever the batch size.
-        If a fraction p of the training rows are clicks, it is divided by 4 p (1 - p). Lower it if
-        items are good or bad regardless of the user, raise it if only the match counts. 0: off.
+        If a fraction p of the training rows are clicks, it is divided by 4 p (1 - p), because
+        rows carry less information when clicks are rare: at 2 %, 250 becomes 3189. Lower it if
+        items are good or bad regardless of the user, raise it if only the match with the history
+        counts. 0 turns it off.
     lr : float, default=0.003
         Learning rate of Adam, for all parameters except the embeddings. Tune it first.
     embedding_lr : float, default=None
@@ -350,66 +370,84 @@ class DINClassifier(ClassifierMixin, DINEstimator, ClickParameters):
         Impressions per training step, in total if several processes train one model. "auto": 64
         below 2,000 training rows, 256 up to 100,000, 1024 beyond.
     max_epochs : int, default=20
-        Maximum number of passes over the training rows. Early stopping usually ends them earlier.
+        Maximum number of passes over the training rows. Early stopping usually ends training
+        earlier.
     early_stopping : bool or "auto", default="auto"
         Whether to hold out validation rows, stop when their loss stops falling and keep the best
         average of the weights over the last four validation checks. "auto": from 3,000 rows on,
         if the rarer label has 300 of them. With fewer, from ten on, all rows are trained on, the
         weights are averaged over epochs, and three folds, split as ``validation`` says, choose how
-        far logits may depart from the base rate, which takes three to six times as long. (Numbers
-        and several labels: from 1,000 rows on; no folds with fewer.)
+        far the logits may depart from the base rate, which takes three to six times as long. (For
+        numbers and several labels: from 1,000 rows on; no folds with fewer.)
         False: keep the latest weights, for a schedule of your own; small data are then
-        overfitted. If no check is better than the base rate of the training rows (for numbers:
-        their mean), a warning is raised and every row gets that prediction. ``partial_fit`` holds
-        out no rows and makes no such comparison.
+        overfitted. A check is judged, and the best one kept, with its logits (for numbers:
+        predictions) scaled about the base rate (the mean) by the factor from 1 to almost 0 that
+        suits the held-out rows best; a warning is raised below 0.1. ``partial_fit`` holds out no
+        rows and changes no scale.
     validation : {"auto", "random", "last", "groups"}, default="auto"
         Which rows early stopping holds out. "auto": "last" if the encoder knows the times of the
-        rows (``HistorySequenceEncoder(time=...)``), otherwise "random". "last": all rows from some
-        time on, with equal times kept together; without times, the last rows in the given order.
-        "groups": all rows of some users, known from the encoder or from ``groups`` of ``fit``.
+        rows (``HistorySequenceEncoder(time=...)``), otherwise "random". "random": rows at random.
+        "last": all rows from some time on, whatever their order, with equal times kept together;
+        without times, the last rows in the given order. "groups": all rows of some users, known
+        from the encoder (``HistorySequenceEncoder(user=...)``) or from the ``groups`` passed to
+        ``fit``.
     validation_fraction : float, default=0.1
-        Fraction of the rows (with ``validation="groups"``: groups) that early stopping holds out.
+        Fraction of the rows (of the groups, with ``validation="groups"``) that early stopping
+        holds out.
     refit : {"auto", "validation"} or None, default="auto"
         "validation": after the best stopping point is found, train on the held-out rows too, in
-        one pass in order of time from the best weights, averaging along the way. Each chunk is
-        predicted before it is trained on; if the loss is not smaller than that of the best check,
-        the pass is discarded. "auto": do so if the held-out rows are the last ones. None: never, to
-        keep the model that was validated. A callback or Ctrl-C that ends training prevents it.
+        one pass in order of time, starting from the best weights and averaging along the way.
+        Each chunk is predicted before it is trained on; the pass is a row of ``history_``, and if
+        its loss is not smaller than that of the best check, it is discarded. "auto": do so if the
+        held-out rows are the last ones, so that the model has seen the newest data. None: never,
+        to keep exactly the model that was validated. There is no such pass if a callback or
+        Ctrl-C ended training.
     patience : int, default=4
-        Number of validation checks without a smaller loss, from the fifth check on, before training
-        stops. There is one check per 50 batches, of at least one and at most four per epoch.
+        Number of validation checks without a smaller loss, from the fifth check on, before
+        training stops. There is one check per 50 batches, with at least one and at most four per
+        epoch.
     class_weight : dict, "balanced" or None, default=None
-        Factor of the loss for each label. Probabilities are then those of the weighted classes, not
-        calibrated. Not supported for several labels.
+        Factor of the loss for each label. The probabilities then refer to the weighted classes
+        and are no longer calibrated. Not supported for several labels.
     after : dict or None, default=None
         For several labels, which ones can only occur after another: ``{"purchase": "click"}``, or
-        by number, ``{1: 0}``. The probability of a purchase is then that of the click times that of
-        the purchase given the click (ESMM). None: labels are independent.
+        by number, ``{1: 0}``. The probability of a purchase is then the product of two
+        probabilities, of the click and of the purchase given the click (ESMM), and the label
+        counts as 0 without a click. None: labels are independent.
     label_weight : dict or None, default=None
         For several labels, the factor of each label's loss, by name or number; 1 if not named. A
         larger factor fits the shared embeddings more to that label. None: all are 1.
     neighbours : {"auto", "time", "user"} or None, default="auto"
         Whether to add numbers from item neighbours as inputs: how the candidate goes with the
-        user's past events according to everybody's histories (see Notes). "time": the numbers of
-        each row come from the last of five blocks of time that ended before it. "user": those of a
-        training user's row come from four other parts of the users (in training, from those before
-        it), those of a new user from all five. "auto": "time" if the encoder knows the times of the
-        rows, "user" if it only knows their users, otherwise none; with fewer than 3,000 rows, zeros
+        user's past events according to everybody's histories (see Notes). There are 14 per
+        behaviour, for the attribute with the most ids if at least 16 are known, and for others with
+        at least 64: embeddings hold who goes with whom among fewer.
+        "time": the numbers of each row come from what was known at the end of the last of five
+        blocks of time that ended before it. "user": users are divided into five parts; the
+        numbers of a row of a training user come from all other parts (in training, from those
+        before it), those of a new user from all parts. "auto": "time" if the encoder knows the
+        times of the rows (``HistorySequenceEncoder(time=...)``), "user" if it only knows their
+        users (``user=...``), otherwise none; with fewer than 3,000 rows, the numbers are zeros
         where the folds of ``early_stopping`` are predicted better so. With "time" and users, each
-        label adds the user's level, ``user_level``, if users differ in it by more than chance.
-        None: no such inputs, as in the paper.
+        label adds the user's level, ``user_level``, if users differ in it by more than chance (see
+        Notes). None: no such inputs, as in the paper.
     callbacks : list of skorch callbacks or None, default=None
         For what has no parameter here: schedules, clipping, :class:`Checkpoint`. A schedule moves
-        the rates of embeddings too. Those that watch validation rows (EarlyStopping) are left out,
-        with a warning, of a training that has none, as ``partial_fit`` and ``update`` are.
+        the rates of embeddings and of all the rest: one that multiplies keeps the ratio of ``lr``
+        and ``embedding_lr``, one that sets rates (OneCycleLR) makes both the same. Of the pass of
+        ``refit`` they see the gradients alone, no steps and no epoch. Those that watch validation
+        rows (EarlyStopping) are left out, with a warning, of a training that has none, as
+        ``partial_fit`` and ``update`` are.
     device : str, default="auto"
         torch device for training and prediction. "auto": "cuda" if available, otherwise "cpu".
     random_state : int, RandomState or None, default=None
         Seed of the initial weights, validation rows, order of rows, dropout, and hidden numbers
-        and ids. None draws fresh entropy. No global random state is changed.
+        and ids. None draws fresh entropy. The global random states of numpy and torch are never
+        changed.
     verbose : int, default=0
-        0 is silent. 1 shows a progress bar, and reports which label is a click if it is not 1,
-        which columns are not used (dates), and why item neighbours are off.
+        0 is silent. 1 shows a progress bar with losses, AUC and time left, and reports which
+        label is a click if it is not 1, which columns are not used (dates), and why item
+        neighbours are off.
 
     Attributes
     ----------
@@ -421,20 +459,23 @@ class DINClassifier(ClassifierMixin, DINEstimator, ClickParameters):
         Without training rows. ``net_.predict_proba(X)``, ``net_.fit(X, y)`` and
         ``net_.partial_fit(X, y)`` take EncodedFeatures and y of 0 and 1; ``net_.history`` has a row
         per epoch; ``net_.stop_reason_`` says why training ended: "max_epochs", "patience",
-        "callback", "user", or "base_rate": there was nothing to learn (``early_stopping``).
+        "callback" or "user".
     module_ : DIN
         The torch module. ``module_.schema`` has the numbers of item neighbours too.
     schema_ : Schema
         The schema of the encoded rows the classifier was fitted on.
     history_ : DataFrame
         One row per validation check: epoch (fractional if an epoch has several checks),
-        train_loss, valid_loss, valid_auc, seconds. Without validation, one row per epoch.
+        train_loss, valid_loss, unscaled_loss (before the logits get the constant and the scale that
+        suit the validation rows), valid_auc, seconds. Without validation, one row per epoch.
     n_iter_ : int
-        Number of epochs started; each ``partial_fit`` is one, with a row in ``history_``.
+        Number of epochs started; each ``partial_fit`` counts as one and has a row in
+        ``history_``.
     novelty_ : dict of str to float
         For each candidate column, the fraction of its ids that were new in the newer half of the
-        rows, block by block of ``validation_fraction``. From 1 % on, training and validation hide
-        ids that appeared shortly before a row. Empty if the times are unknown.
+        rows: ids that no earlier row has, block by block of ``validation_fraction``. Below 1 %
+        the catalogue counts as static; otherwise training and validation hide ids that appeared
+        shortly before a row, as will happen in production. Empty if the times are unknown.
     n_features_in_, feature_names_in_
         As for every scikit-learn estimator.
 
@@ -443,15 +484,24 @@ class DINClassifier(ClassifierMixin, DINEstimator, ClickParameters):
     Item neighbours are learned from X and y in ``fit``; ``partial_fit`` adds the clicks of its
     rows. Every row, in training or not, reads a table that does not count the row itself: a
     number that included the row's own click would reveal its label, also for a test row, since
-    that click is in the user's later histories. The guide's page "Item neighbours" says which
-    numbers there are: of scores by EASE (Steck, 2019) and a shrunk cosine, which are zeros where
-    what goes together has changed, and of the candidate's popularity and click rate.
+    that click is in the user's later histories. Rows without user and time, and candidates in
+    rankings, are predicted as of now and read everything. For each history the numbers are the
+    sum, mean, maximum, newest value and decayed sum (0.8 per event) of two scores between the
+    candidate and each past event, the weights of EASE (Steck, 2019; exact up to 3,000 items, of
+    more among the 1,500 most popular) and a shrunk cosine, each limited to its 200 best neighbours;
+    the logarithm of the candidate's popularity; its click rate, and the number of rows behind it;
+    and whether it is known. By time, a history's scores are left out, as zeros, where a logistic
+    regression on the blocks before predicts the last one better without them, by more than two
+    standard errors: what goes together has changed.
 
     The level of a user is the log-odds of a click in the user's rows so far, minus those of all
-    rows, shrunk by as much as users are alike (Donner, 1986). It is 0 for new users, and for at
-    least a fifth of the training rows, drawn at random. There is none where users differ by no more
-    than chance, as with sampled negatives, or where histories already hold all of the user's
-    earlier rows and what came of them (ratings).
+    rows, shrunk by as much as users are alike (Donner, 1986). In training it counts the user's rows
+    strictly before each row, later on those up to the last table that ended before the row. It is 0
+    for new users, and for at least a fifth of the training rows, drawn at random. Users whose
+    negatives are sampled have no level: their rates differ by no more than chance. Nor is there
+    one where histories already hold all of the user's earlier rows and what came of them (ratings).
+    It stays beside columns of ``attach_aggregates(..., aggregates="levels")``: leaving it out there
+    gained nothing.
 
     References
     ----------
@@ -689,15 +739,17 @@ def _training_ranks() -> AbstractContextManager[Alone]:
     return ranks().training_ranks()
 
 
-def _warn_of_nothing_learnt(net: DINNet) -> None:
-    best = (best_check(net.checks_) or {})["valid_loss"]
-    warn_user(
-        f"nothing was found to learn: no validation check (the best has a loss of {best:.4g}) was "
-        f"better than the {net.target.what_constant_is}, and so every row gets it "
-        f"({net.target.describe(net.constant_)}). Check that y belongs to the rows of X, that X "
-        "describes the candidate and the past (summary()), that the held-out rows are like those "
-        "to predict (validation), and in history_ that training was not too short (max_epochs, lr)."
-    )
+def _warn_of_small_scale(net: DINNet) -> None:
+    scale = max((best_check(net.checks_) or {"scales": [1.0]})["scales"])
+    if scale < SMALL_SCALE:
+        warn_user(
+            "the validation rows hardly follow from what was learnt: logits times "
+            f"{scale:.2g} suit them best and are kept, which lie near the "
+            f"{net.target.what_constant_is} ({net.target.describe(net.constant_)}). Check that y "
+            "belongs to the rows of X, that X describes the candidate and the past (summary()), "
+            "that enough rows are held out, and are like those to predict (validation), and in "
+            "history_ that training was not too short (max_epochs, lr)."
+        )
 
 
 def _of_net(net: DINNet) -> dict[str, object]:

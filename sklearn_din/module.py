@@ -267,12 +267,14 @@ class DIN(nn.Module):
 
     def add_favours(self, logits: Tensor, batch: Batch) -> Tensor:
         """Add the favour of each row's position to its logits, where positions are known."""
-        if batch.positions is None or not self.options["position_shares"]:
+        if batch.positions is None:
             return logits
-        return logits + self._favours_at(batch.positions).view_as(logits)
+        return logits + self.favours_at(batch.positions).view_as(logits)
 
-    def _favours_at(self, positions: Tensor) -> Tensor:
+    def favours_at(self, positions: Tensor) -> Tensor:
         """Favour of each row's position, less the average favour: (n_rows, n_labels)."""
+        if not self.options["position_shares"]:
+            return torch.zeros(len(positions), self.output.out_features, device=positions.device)
         shares = self.favours.new_tensor(self.options["position_shares"])
         favours = FAVOUR_RATE * (self.favours - shares @ self.favours)
         at = positions.clamp(max=len(shares))

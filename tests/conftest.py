@@ -35,7 +35,6 @@ SLOW = {
     "a_long_tail_of_noise_is_no_triumph_without_a_sentence "
     "recommendations_are_the_best_items_not_clicked_after_each_users_last_row "
     "a_saved_model_scores_new_rows_as_its_pipeline_does",
-    "moved_rate": "checks_of_coin_flips_rank_no_better_than_chance",
     "native": "a_training_has_the_same_bits_whatever_threads_its_steps_have "
     "a_thread_that_wakes_late_takes_no_task_of_a_small_batch",
     "neighbours": "numbers_are_those_of_plain_loops",

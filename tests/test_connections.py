@@ -317,7 +317,8 @@ def test_log_lines_may_be_json(ask_the_command):
         assert send(port, "GET", "/health")[0] == 200
 
     out, errors = ask_the_command("--log-json", asks=ask)
-    assert "now is just after the log's newest event (--now)" in out
+    assert "now is just after the log's newest event, 20" in out
+    assert "counts for its own user alone, unless --now clock (--now)" in out
     lines = [json.loads(line) for line in errors.splitlines()]
     facts = next(line for line in lines if line.get("route") == "/health")
     assert (facts["status"], facts["level"]) == (200, "INFO")

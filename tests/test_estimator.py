@@ -8,7 +8,7 @@ from sklearn.metrics import log_loss, roc_auc_score
 
 from sklearn_din import DINClassifier
 from sklearn_din.training.batches import ImpressionBatches, ScoringBatches
-from sklearn_din.training.early_stopping import AVERAGED_CHECKS
+from sklearn_din.training.early_stopping import AVERAGED_CHECKS, best_check
 from tests.callbacks import On
 from tests.encoded_impressions import make_impressions, make_labels, weights_of
 from tests.fitted_pipelines import quick
@@ -114,6 +114,10 @@ def test_the_average_of_the_best_check_comes_back(clicks):
     average = seen[0]
     for check, weights in enumerate(seen[: best + 1], start=1):
         average = average + (weights - average) / min(check, AVERAGED_CHECKS)
+    best = best_check(classifier.net_.checks_)
+    n_last = classifier.module_.output.in_features + 1
+    average[-n_last:] *= best["scales"][0]
+    average[-1] += (1 - best["scales"][0]) * classifier.net_.constant_
     torch.testing.assert_close(weights_of(classifier), average, rtol=0, atol=1e-7)
 
 

@@ -116,7 +116,7 @@ def make_log(folder, n_rows=400):
     return [str(folder / "log.csv"), "--user", "user", "--item", "item", "--time", "time"]
 
 
-@pytest.mark.filterwarnings("ignore:nothing was found to learn")
+@pytest.mark.filterwarnings("ignore:the validation rows hardly follow")
 def test_the_command_line_says_in_one_line_that_the_disk_is_full(tmp_path, capsys):
     options = [*make_log(tmp_path), "--folds", "2", "--epochs", "1"]
     options += ["--picture", str(tmp_path / "attention.png"), "--save", str(tmp_path / "model.din")]

@@ -21,15 +21,8 @@ FIT = """
 import numpy as np
 from sklearn_din import DINClassifier
 DINClassifier(max_epochs=1).fit(np.eye(4, dtype=np.float32), [0, 1, 0, 1])
-"""
-MOVED_RATE = """
-import numpy as np, torch
-from sklearn_din.training.moved_rate import MovedRate
-from sklearn_din.training.target import Click
-class Linear:
-    bias_of = outputs_of = staticmethod(lambda outputs: outputs)
-y = np.repeat([0, 1], 500).astype(np.float32)
-MovedRate.find(Click(), 0.3, y, None).move(Linear, torch.from_numpy(y))
+X = np.eye(4, dtype=np.float32).repeat(9, axis=0)
+DINClassifier(max_epochs=1, early_stopping=True).fit(X, [0, 1] * 18)
 """
 GROW = """
 import pickle, sys
@@ -100,7 +93,6 @@ WITHOUT_TORCH = [
 WITH_TORCH = [
     ("from sklearn_din import DINClassifier",
      FRAMES | {"skorch", "sklearn.metrics"} | SLOW | COMPILER),
-    (MOVED_RATE, COMPILER),
     (FIT, {"matplotlib", "duckdb", "skops"} | COMPILER),
     (CORE, PACKAGES | OWN_EXTRAS),
     (REST, set()),

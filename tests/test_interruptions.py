@@ -125,7 +125,7 @@ def test_the_best_weights_in_the_end_are_those_of_one_check(n_before):
         stopping.judge(checks[:n_checks], weights)
 
     def begin():
-        stopping = EarlyStopping(1, torch.ones(1), None)
+        stopping = EarlyStopping(1)
         if n_before:
             judge(stopping, n_before)
         return stopping

@@ -117,7 +117,7 @@ def test_an_encoder_fitted_before_a_time_knows_nothing_of_what_comes_later(log, 
     assert learnt[0] == learnt[1] == learnt[2]
 
 
-@pytest.mark.filterwarnings("ignore:nothing was found to learn")  # labels are arbitrary
+@pytest.mark.filterwarnings("ignore:the validation rows hardly follow")  # labels are arbitrary
 def test_what_is_set_aside_as_the_last_trains_nothing(log):
     log = log.sort_values("time", ignore_index=True)
     encoder = HistorySequenceEncoder(drop=["user"], time="time")

@@ -11,6 +11,7 @@ from sklearn.metrics import log_loss, roc_auc_score
 from torch.optim.lr_scheduler import OneCycleLR
 
 from sklearn_din import DINClassifier
+from sklearn_din.training.platt_scaling import PlattScaling
 from sklearn_din.training.validation import split_rows
 from sklearn_din.training.validation_checks import ValidationChecks
 from tests.callbacks import On
@@ -73,14 +74,14 @@ def test_an_epoch_is_an_epoch_for_callbacks_and_has_up_to_four_checks():
     fitted = classifier(batch_size=64, callbacks=[note]).fit(many, make_labels(many))
     assert ends == [(1, 4), (2, 8)]
     assert batches == [4, 2 * 282], "skorch's validation pass is the last check"
-    columns = ["epoch", "train_loss", "valid_loss", "valid_auc", "seconds"]
+    columns = ["epoch", "train_loss", "valid_loss", "unscaled_loss", "valid_auc", "seconds"]
     assert list(fitted.history_) == columns
     assert fitted.history_.notna().all(axis=None)
     assert fitted.history_["epoch"].tolist() == [0.25, 0.5, 0.75, 1, 1.25, 1.5, 1.75, 2]
     history = fitted.net_.history
     assert len(history) == fitted.n_iter_ == 2
     for epoch, last in zip(history, (3, 7), strict=True):
-        assert epoch["valid_loss"] == fitted.history_["valid_loss"][last]
+        assert epoch["valid_loss"] == fitted.history_["unscaled_loss"][last]
         assert epoch["valid_auc"] == fitted.history_["valid_auc"][last]
         of_checks = fitted.history_["train_loss"][last - 3 : last + 1]
         assert epoch["train_loss"] == pytest.approx(of_checks.mean(), rel=1e-3)
@@ -93,8 +94,8 @@ def test_patience_begins_with_the_first_full_average(best, patience, n_checks, m
     end_check = ValidationChecks.end
 
     def judged(self, net):
-        loss = torch.tensor(0.5 if len(net.checks_) == best else 0.6)
-        self._predicted = [(*of_batch[:2], loss, 1) for of_batch in self._predicted]
+        loss = 0.5 if len(net.checks_) == best else 0.6
+        monkeypatch.setattr(PlattScaling, "loss", lambda *_: loss)
         end_check(self, net)
 
     monkeypatch.setattr(ValidationChecks, "end", judged)
@@ -126,13 +127,13 @@ def test_few_rows_leave_the_mean_of_the_weights_after_each_epoch(early_stopping)
 # Never worse than the base rate
 
 NOISE = np.random.default_rng(0).permutation(np.arange(400) % 5 == 0).astype(int)
-NOTHING = r"nothing was found to learn: no validation check .* every row gets it \(0\.\d+\)"
+NOTHING = r"hardly follow from what was learnt: logits times \d.* near the base rate \(0\.\d+\)"
 LEARNS_NOISE = {"early_stopping": True, "max_epochs": 4, "lr": 0.5}
 
 
 @pytest.mark.parametrize("stopped_by", ["patience", "max_epochs", "callback"])
 @pytest.mark.parametrize("weighted", [False, True])
-def test_a_net_that_found_nothing_predicts_the_base_rate(stopped_by, weighted):
+def test_a_net_that_found_nothing_ranks_rows_near_the_base_rate(stopped_by, weighted):
     parameters = LEARNS_NOISE | {"patience": 1} if stopped_by == "patience" else LEARNS_NOISE
     parameters = parameters | {"max_epochs": 20 if stopped_by == "patience" else 4}
     if stopped_by == "callback":
@@ -141,19 +142,20 @@ def test_a_net_that_found_nothing_predicts_the_base_rate(stopped_by, weighted):
     weights = np.where(NOISE, 3.0, 1.0) if weighted else None
     with pytest.warns(UserWarning, match=NOTHING):
         fitted = classifier(**parameters).fit(X, NOISE, sample_weight=weights)
-    assert fitted.net_.stop_reason_ == "base_rate"
+    assert fitted.net_.stop_reason_ == stopped_by
     shown = fitted.predict_proba(X)[:, 1]
-    assert np.ptp(shown) == 0
-    assert shown[0] == pytest.approx(3 / 7 if weighted else 1 / 5, rel=0.05)
+    assert len({*shown}) > 100
+    assert np.abs(shown - (3 / 7 if weighted else 1 / 5)).mean() < 0.02
 
 
 @pytest.mark.parametrize("validation", ["random", "last"])
 @pytest.mark.parametrize("share", [0.02, 0.2, 0.5])
-def test_no_fit_is_worse_on_its_validation_rows_than_the_base_rate(share, validation):
+@pytest.mark.parametrize("lr", [0.03, 0.5])
+def test_no_fit_is_worse_on_its_validation_rows_than_the_base_rate(share, validation, lr):
     """The slow, obvious twin: the loss of one probability for all rows, by its formula."""
     for seed in range(3):
         labels = np.random.default_rng(seed).random(400) < share
-        parameters = {"validation": validation, "random_state": seed, "lr": 0.03}
+        parameters = {"validation": validation, "random_state": seed, "lr": lr}
         order = np.random.RandomState(seed)
         train, valid = split_rows(labels, None, how=validation, fraction=0.1, seeds=order)
         with warnings.catch_warnings():
@@ -161,7 +163,7 @@ def test_no_fit_is_worse_on_its_validation_rows_than_the_base_rate(share, valida
             fitted = classifier(early_stopping=True, **parameters).fit(X, labels)
         got = log_loss(labels[valid], fitted.predict_proba(X[valid])[:, 1], labels=[0, 1])
         base = np.full(len(valid), labels[train].mean())
-        assert got <= log_loss(labels[valid], base, labels=[0, 1]) + 1e-6
+        assert got <= log_loss(labels[valid], base, labels=[0, 1]) + 1e-4
 
 
 def test_who_stops_by_ctrl_c_gets_the_best_check_all_the_same():
@@ -172,7 +174,6 @@ def test_who_stops_by_ctrl_c_gets_the_best_check_all_the_same():
     with pytest.warns(UserWarning, match="the weights of the best validation check so far"):
         fitted = classifier(**LEARNS_NOISE, callbacks=[On(epoch_end=interrupt)]).fit(X, NOISE)
     assert fitted.net_.stop_reason_ == "user"
-    assert np.ptp(fitted.predict_proba(X)[:, 1]) > 0
 
 
 def test_a_net_that_found_nothing_learns_from_rows_that_tell_something():
@@ -221,7 +222,7 @@ HALVE = {"policy": "StepLR", "step_size": 1, "gamma": 0.5}
 ONE_CYCLE = {"policy": OneCycleLR, "max_lr": 0.01, "total_steps": 12}
 
 
-@pytest.mark.filterwarnings("ignore:nothing was found to learn")  # by seven validation rows
+@pytest.mark.filterwarnings("ignore:the validation rows hardly follow")  # by seven validation rows
 @pytest.mark.parametrize(("schedule", "ratio"), [(HALVE, 0.2), (ONE_CYCLE, 1.0)])
 def test_a_schedule_that_multiplies_keeps_the_ratio_of_rates_and_another_makes_it_one(
     schedule, ratio
@@ -238,6 +239,7 @@ def test_a_schedule_that_multiplies_keeps_the_ratio_of_rates_and_another_makes_i
     assert len({*dense}) == 3
 
 
+@pytest.mark.filterwarnings("ignore:the validation rows hardly follow")
 def test_norm_clipping_reaches_the_tables():
     norms = []
 

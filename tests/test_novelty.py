@@ -169,7 +169,7 @@ def fitted(X, **parameters):
     return quick(**parameters).fit(X, make_labels(X))
 
 
-@pytest.mark.filterwarnings("ignore:nothing was found to learn")  # by a few validation rows
+@pytest.mark.filterwarnings("ignore:the validation rows hardly follow")  # by a few validation rows
 @pytest.mark.parametrize(
     ("n_new", "options"), [(0, {"early_stopping": True, "validation": "random"}), (1, {})]
 )
@@ -206,7 +206,7 @@ class SeenItems(Callback):
             self.events.append({*batch[0].ids["hist_item"].tolist()})
 
 
-@pytest.mark.filterwarnings("ignore:nothing was found to learn")
+@pytest.mark.filterwarnings("ignore:the validation rows hardly follow")
 def test_validation_by_time_judges_ids_that_are_not_in_the_training_rows_as_unknown():
     X = turning(still_until=0)
     key = ("hist_item", "hist_category")

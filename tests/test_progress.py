@@ -15,7 +15,10 @@ from sklearn_din.training.progress import ProgressBar
 from tests.callbacks import On
 from tests.encoded_impressions import make_impressions, make_labels
 
-pytestmark = pytest.mark.usefixtures("ctrl_c_raises")
+pytestmark = [
+    pytest.mark.usefixtures("ctrl_c_raises"),
+    pytest.mark.filterwarnings("ignore:the validation rows hardly follow"),  # seven of them
+]
 
 X = make_impressions(64)
 y = make_labels(X)

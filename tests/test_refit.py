@@ -13,6 +13,7 @@ from torch.optim.lr_scheduler import OneCycleLR, ReduceLROnPlateau
 from sklearn_din import DINClassifier, update
 from sklearn_din.training.early_stopping import best_check
 from sklearn_din.training.net_state import net_state
+from sklearn_din.training.platt_scaling import scale_output
 from sklearn_din.training.validation import cut_in_time
 from tests.callbacks import On
 from tests.encoded_impressions import make_impressions, make_labels
@@ -51,6 +52,7 @@ def weights_of(net):
     return copy.deepcopy(net.module_.state_dict())
 
 
+NOISY = np.where((X.times >= 1_800) & (X.times % 3 == 0), 1 - y, y)
 MOVED = np.where((X.times >= 1_800) & (X["category"] < 3), 1, y)  # the rate, and logits with it
 
 
@@ -63,6 +65,10 @@ def test_the_pass_is_that_of_partial_fit_part_by_part_and_averaged(refit, y):
     sizes = [len(part) for part in parts]
     assert len(parts) == 6
     assert sorted(np.concatenate(parts)) == LATE.tolist()
+    best = best_check(twin.checks_)  # the pass begins with its weights, which have no scale
+    twin.module_.output.weight.data /= best["scales"][0]
+    left = (1 - best["scales"][0]) * found.net_.constant_ + best["constants"][0]
+    twin.module_.output.bias.data.sub_(left).div_(best["scales"][0])
     average, latest, losses = weights_of(twin), weights_of(twin), []
     for number, part in enumerate(parts, start=1):
         twin.module_.load_state_dict(average)
@@ -73,16 +79,28 @@ def test_the_pass_is_that_of_partial_fit_part_by_part_and_averaged(refit, y):
         for name, weight in latest.items():
             average[name] = average[name].lerp(weight, 1 / (len(parts) / 2 + number))
     check = found.net_.checks_[-1]
-    assert check["valid_loss"] == pytest.approx(np.average(losses, weights=sizes), rel=1e-5)
+    assert check["unscaled_loss"] == pytest.approx(np.average(losses, weights=sizes), rel=1e-5)
     assert check["valid_loss"] < found.net_.checks_[1]["valid_loss"]  # and so it is kept
+    twin.module_.load_state_dict(average)
+    scale_output(twin.module_, found.net_.constant_, check["constants"], check["scales"])
+    average = weights_of(twin)
     for name, weight in found.module_.state_dict().items():
         torch.testing.assert_close(weight, average[name], rtol=1e-6, atol=1e-7)
 
 
+@pytest.mark.filterwarnings("ignore:the validation rows hardly follow")
+def test_a_pass_that_learns_nothing_is_as_good_as_the_check_it_begins_from():
+    """Its predictions get their own constant and scale, for a rate that moved."""
+    checks = fit(MOVED, lr=1e-9).net_.checks_
+    losses = [check["valid_loss"] for check in checks]
+    assert len(losses) == 3
+    np.testing.assert_allclose(losses, losses[0], atol=1e-6)
+    assert checks[-1]["unscaled_loss"] > losses[0] + 0.05
+
+
 def test_a_pass_that_loses_leaves_the_model_as_it_was():
-    """The newest labels are chance: what was learnt before predicts them better than they do."""
-    noise = np.where((X.times >= 1_900) & (X.times % 2 == 0), 1 - y, y)
-    found, expected = (fit(noise, max_epochs=8, patience=9, refit=r) for r in ("auto", None))
+    """The newest labels are noisy: what was learnt before predicts them better than they do."""
+    found, expected = (fit(NOISY, max_epochs=8, patience=9, refit=r) for r in ("auto", None))
     assert len(found.history_) == len(expected.history_) + 1
     assert best_check(found.net_.checks_) is not found.net_.checks_[-1]
     assert_as_without_the_pass(found, expected)
@@ -140,8 +158,7 @@ def test_monitors_of_validation_rows_are_left_out_where_there_are_none(tmp_path)
 
 @pytest.mark.parametrize("wins", [True, False])
 def test_the_progress_bar_counts_no_epoch_for_the_pass(wins, capsys):
-    noise = np.where((X.times >= 1_900) & (X.times % 2 == 0), 1 - y, y)
-    trained = fit(y if wins else noise, verbose=1, max_epochs=2 if wins else 8, patience=9)
+    trained = fit(y if wins else NOISY, verbose=1, max_epochs=2 if wins else 8, patience=9)
     *checks, _ = trained.net_.checks_
     kept = "all" if wins else f"{best_check(checks)['epoch']:g}"
     last = capsys.readouterr().err.split("\r")[-1]

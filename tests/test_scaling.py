@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sklearn_din import HistorySequenceEncoder, attach_history, scan_parquet
-from sklearn_din.encoding.scaling import Moments
+from sklearn_din.encoding.scaling import MeanAndSpread
 from tests.click_frames import encoder, with_windows
 from tests.fitted_pipelines import make_model
 
@@ -152,7 +152,7 @@ NUMBERS = st.lists(st.floats(-1e6, 1e6) | st.just(np.nan), max_size=30)
 @given(st.lists(NUMBERS, min_size=1, max_size=5), st.sampled_from([0.0, 1.7e9]))
 def test_moments_of_parts_are_those_of_all_numbers(parts, offset):
     parts = [np.array(part, dtype=np.float64) + offset for part in parts]
-    moments, whole = Moments(), Moments()
+    moments, whole = MeanAndSpread(), MeanAndSpread()
     for part in parts:
         moments.update(part)
     together = np.concatenate(parts)

@@ -187,6 +187,20 @@ def test_posts_in_any_parts_and_a_restart_give_the_same_levels(served, tmp_path)
         state.close()
 
 
+def test_the_answer_of_a_post_says_from_when_it_counts_and_which_items_no_catalogue_has(served):
+    state = state_of(served)
+    log = state.answers.histories
+    now, step = log.moments.now(), 10**9 if log.moments.are_dates else 1
+    early, late = (log.moments.show(moment) for moment in (now - step, now + 5 * step))
+    events = [{"user": 3, "item": "a", "time": early}]
+    assert {*state.add(events)} == {"added", "event_ids"}
+    posted = [{"user": 3, "item": item, "kind": 1, "time": late} for item in ("b", "none")]
+    answer = state.add(posted)
+    assert answer["unknown_items"] == ["none"]
+    assert (answer["counts_from"], answer["now"]) == (late, log.moments.show(now))
+    state.close()
+
+
 def test_levels_stay_after_a_deletion_until_the_new_ones_are_there(served):
     state = state_of(served)
     levels, log = state.answers.levels, state.answers.histories
@@ -223,18 +237,22 @@ def test_what_was_shown_joins_histories_of_models_that_hold_it():
 
 def test_levels_are_made_anew_once_for_all_that_wait_and_only_where_rows_go(served, monkeypatch):
     state = state_of(served)
-    cleared, levels = [], state.answers.levels
-    begin_anew = levels.begin_anew
-    monkeypatch.setattr(levels, "begin_anew", lambda: cleared.append(1) or begin_anew())
+    made_anew, read = [], state.posts._read
+
+    def count(rows, *, joins=True):
+        made_anew.extend([1] * (not joins))
+        read(rows, joins=joins)
+
+    monkeypatch.setattr(state.posts, "_read", count)
     newest = state.answers.histories.moments
     time = newest.show(newest.newest)
     post(state, *({"user": user, "item": "a", "time": time} for user in range(900, 920)))
     with pytest.warns(UserWarning, match="files that are served"):
         outcomes = state._commit([(None, state.forget, (user,)) for user in ("12345", "3")])
     assert [type(error).__name__ for _, error in outcomes] == ["UnknownError", "NoneType"]
-    assert cleared == []
+    assert made_anew == []
     state._commit([(None, state.forget, (str(user),)) for user in range(900, 920)])
-    assert cleared == [1]
+    assert made_anew == [1]
     state.close()
 
 

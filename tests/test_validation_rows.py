@@ -11,7 +11,7 @@ from tests.callbacks import On
 from tests.encoded_impressions import make_impressions, make_labels
 
 # Which rows they are is looked at here, not what one epoch learns.
-pytestmark = pytest.mark.filterwarnings("ignore:nothing was found to learn")
+pytestmark = pytest.mark.filterwarnings("ignore:the validation rows hardly follow")
 
 
 quick = partial(fitted_pipelines.quick, max_epochs=1, early_stopping=True)

@@ -75,6 +75,7 @@ def run(state: State, options: Options) -> None:
     """Listen until a signal comes; requests that have begun are answered."""
     if "torch" in sys.modules:  # not for an ONNX file
         sys.modules["torch"].set_num_threads(1)  # several requests share the processors
+        print("an ONNX file of this model (export_onnx) answers more requests per second")
     host, is_own = options.host, options.host in LOOPBACK
     app = create_app(
         state,
@@ -87,7 +88,12 @@ def run(state: State, options: Options) -> None:
     listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     log = state.answers.histories
     if log is not None:
-        what = "the clock's" if log.moments.is_clock else "just after the log's newest event"
+        what = "the clock's"
+        if not log.moments.is_clock:
+            what = (
+                f"just after the log's newest event, {log.moments.show(log.moments.newest)}: what "
+            )
+            what += "is posted later counts for its own user alone, unless --now clock"
         print(f"now is {what} (--now)")
     if not is_own:
         print("nothing is encrypted: put a proxy with HTTPS in front")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from sklearn_din.encoding.facts import LIST
 from sklearn_din.encoding.scaling import LINEAR
 from sklearn_din.encoding.table import is_history_name
 from sklearn_din.encoding.vocabulary import Occurrences, kind_of_ids
@@ -199,10 +200,10 @@ def odd_ids(rows: TrainingRows, names: Sequence[str]) -> Iterator[str]:
                 f"{values[0]}, and is encoded as ids. Name it, time={name!r}, if it says when each "
                 f"row was, in drop=[{name!r}] to leave it out, in categorical to keep it so."
             )
-        elif (number := _find_decimal(values)) is not None:
+        elif (looks_like := _find_odd_text(values)) is not None:
             yield (
-                f"{name} holds numbers as text, {number!r:.40}, and is encoded as ids. Convert it "
-                "with pd.to_numeric. Name it in categorical to keep it as it is."
+                f"{name} holds {looks_like[0]} as text, {looks_like[1]!r:.40}, and is encoded as "
+                f"ids. {looks_like[2]} Name it in categorical to keep it as it is."
             )
         elif len(values) > max(MANY_ROWS, NEARLY_ALL * n_rows):
             kind, quantity = "values", ""
@@ -254,16 +255,17 @@ def _likely_candidate(history: str, rows: TrainingRows) -> str | None:
     return next((name for name, n in n_known.items() if 2 * n > len(values)), None)
 
 
-def _find_decimal(values: np.ndarray) -> str | None:
-    """Return a number with a point where text holds nothing but numbers."""
+def _find_odd_text(values: np.ndarray) -> tuple[str, str, str] | None:
+    """Return what text seems to be, an example, and what to do; None for plain text."""
     texts = [text.strip() for text in values[:SEEN_VALUES].tolist() if isinstance(text, str)]
-    if (
-        not texts
-        or len(texts) < min(len(values), SEEN_VALUES)
-        or not all(map(NUMBER.fullmatch, texts))
-    ):
+    if not texts or len(texts) < min(len(values), SEEN_VALUES):
         return None
-    return next(filter(DECIMAL.fullmatch, texts), None)
+    decimal = next(filter(DECIMAL.fullmatch, texts), None)
+    if decimal is not None and all(map(NUMBER.fullmatch, texts)):
+        return "numbers", decimal, "Convert it with pd.to_numeric."
+    if all(map(LIST.fullmatch, texts)):
+        return "lists", texts[0], "Read histories from Parquet, or make lists of the cells."
+    return None
 
 
 def note_unshared(pairs: Pairs, counts: Mapping[str, Occurrences]) -> Iterator[str]:

@@ -11,7 +11,7 @@ import numpy as np
 from sklearn_din.encoding.cells import HistoryCells
 from sklearn_din.encoding.column import Chunk, Leaf, Part
 from sklearn_din.encoding.profile import ColumnProfile, note_far_numbers
-from sklearn_din.encoding.scaling import EventScale, Moments
+from sklearn_din.encoding.scaling import EventScale, MeanAndSpread
 from sklearn_din.encoding.table import Columns
 from sklearn_din.encoding.vocabulary import Vocabularies
 from sklearn_din.features.number_ends import find_ends, find_range
@@ -90,12 +90,12 @@ class NumberColumn(Leaf):
 
 
 class NumberStatistics:
-    """Moments and a sample of the numbers of a column."""
+    """Mean, spread and a sample of the numbers of a column."""
 
     is_guess = False
 
     def __init__(self, column: NumberColumn) -> None:
-        self.column, self._moments, self._samples = column, Moments(), [np.empty(0)]
+        self.column, self._spread, self._samples = column, MeanAndSpread(), [np.empty(0)]
 
     def update(self, part: Part, chunk: Chunk) -> None:
         """Take in further rows."""
@@ -104,7 +104,7 @@ class NumberStatistics:
         self._add(part.numbers[name], part, chunk)
 
     def _add(self, numbers: np.ndarray, part: Part, chunk: Chunk) -> None:
-        self._moments.update(numbers)
+        self._spread.update(numbers)
 
     @property
     def sample(self) -> np.ndarray:
@@ -114,10 +114,10 @@ class NumberStatistics:
     def find_scale(self, compared: Sequence[NumberStatistics] = ()) -> EventScale:
         """Return the scale of all numbers, those that they are compared with among them."""
         first, *others = compared or (self,)
-        moments = replace(first._moments)
+        whole = replace(first._spread)
         for statistics in others:
-            moments.add(statistics._moments)
-        return EventScale.of(moments)
+            whole.add(statistics._spread)
+        return EventScale.of(whole)
 
     def finish(self, table: TableStatistics) -> NumberColumn:
         """Return the column; no indicator may be named like a column of the table."""
@@ -128,7 +128,7 @@ class NumberStatistics:
         scale = self.find_scale(compared).resist_outliers(of_all)
         if owner in table.elapsed_levels:
             scale = EventScale.of_elapsed(of_all)
-        has_indicator = not column.is_history and self._moments.weight < table.n_rows
+        has_indicator = not column.is_history and self._spread.weight < table.n_rows
         has_indicator &= indicator(column.name) not in table.columns.names
         finite = sample[np.isfinite(sample)]
         ends: tuple[float, ...] = ()
@@ -166,7 +166,7 @@ class EventNumberStatistics(NumberStatistics):
             row_times = part.row_times[name][rows]
             self._count_elapsed(spans.take(rows).time_since(numbers, row_times))
             return
-        self._moments.update(numbers, part.counts)
+        self._spread.update(numbers, part.counts)
         if self.column.is_elapsed is None:
             self._look_for_growth(numbers, spans)
         if self._may_be_elapsed:

@@ -13,7 +13,7 @@ MOST = 1e6  # standard deviations: the products of a network overflow with large
 
 
 @dataclass
-class Moments:
+class MeanAndSpread:
     """Weight, mean and spread of finite numbers, computed in chunks.
 
     Numbers are taken relative to the first one: however far they lie from zero, and wherever the
@@ -21,10 +21,10 @@ class Moments:
     ``squares`` are weighted squared distances from the
     mean.
 
-    >>> moments = Moments()
-    >>> moments.update(np.array([7.0, np.nan, 9.0]))
-    >>> moments.update(np.array([8.0]))
-    >>> moments.center, moments.variance
+    >>> statistics = MeanAndSpread()
+    >>> statistics.update(np.array([7.0, np.nan, 9.0]))
+    >>> statistics.update(np.array([8.0]))
+    >>> statistics.center, statistics.variance
     (8.0, 0.6666666666666666)
     """
 
@@ -48,10 +48,10 @@ class Moments:
         relative -= mean
         squares = relative * relative * weights
         correction = float((relative * weights).sum()) ** 2 / weight
-        self.add(Moments(weight, first, mean, float(squares.sum()) - correction))
+        self.add(MeanAndSpread(weight, first, mean, float(squares.sum()) - correction))
 
-    def add(self, other: "Moments") -> None:
-        """Take the numbers of other moments in."""
+    def add(self, other: "MeanAndSpread") -> None:
+        """Take the numbers of other statistics in."""
         if not other.weight:
             return
         before, self.first = self.weight, self.first if self.weight else other.first
@@ -96,9 +96,9 @@ class EventScale:
     has_outliers: bool = False
 
     @classmethod
-    def of(cls, moments: Moments) -> "EventScale":
+    def of(cls, statistics: MeanAndSpread) -> "EventScale":
         """Mean and standard deviation; as StandardScaler, which scales no constant column."""
-        n, mean, variance = moments.weight, moments.center, moments.variance
+        n, mean, variance = statistics.weight, statistics.center, statistics.variance
         epsilon = np.finfo(np.float64).eps
         is_constant = variance <= n * epsilon * variance + (n * mean * epsilon) ** 2
         return cls(mean, 1.0 if is_constant else float(np.sqrt(variance)))

@@ -90,7 +90,7 @@ def check(
 class Findings(pd.DataFrame):
     """A table of findings; printed, it is one paragraph per finding, and no sentence is cut.
 
-    >>> Findings([Finding("labels", "The label 2 is the click.", "Swap them.")], columns=COLUMNS)
+    >>> Findings([("labels", "The label 2 is the click.", "Swap them.")], columns=COLUMNS)
     labels: The label 2 is the click.
         Swap them.
     """

@@ -108,7 +108,7 @@ def note_early(
     lags = np.where(before >= past.begin[:, None], now[:, None] - clock[before], np.nan).round(3)
     values, n_of = np.unique(lags[~np.isnan(lags)], return_counts=True)
     n, n_earlier = n_of.max(initial=0), (~np.isnan(lags[:, 0])).sum()
-    n_own = len(some.merge(told[[*keys, time]].drop_duplicates(), on=[*keys, time]))
+    n_own = timeline.holds(some).sum()
     if n < max(MANY_ROWS, EARLY * n_earlier, FEW * len(some), n_own / FEW):
         return None
     lag = values[n_of.argmax()]

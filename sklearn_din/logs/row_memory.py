@@ -272,7 +272,7 @@ class RowMemory:
             name, own = name_of(key, label), slice(2 * number, 2 * number + 2)
             count, total = sums[own]
             if self.of_clicks:
-                level = shrink(sums[own], rows.told[own, moments.ticks])
+                level = shrink(sums[own], rows.averages[own, moments.ticks])
             else:
                 level = np.divide(total, count, out=np.full(len(count), np.nan), where=count > 0)
             levels |= {f"{name}_{self.rate}": level, f"{name}_count": count}
@@ -299,12 +299,13 @@ class RowMemory:
 
     def note_early(self, frame: pd.DataFrame, time: str) -> str | None:
         """Return what to say where these rows' own labels were told before them."""
-        at_once = self.take(np.flatnonzero((self.replaces < 0) & (self.known == self.times)))
         own, unit, _ = check_times(frame[time], name=f"X[{time!r}]", unit=self.unit)
-        told = at_once.times * unit_ratio(unit, self.unit)
-        rows = np.flatnonzero(own <= told.max(initial=own.min(initial=0) - 1))
-        if len(rows) < MANY_ROWS:
+        ratio = unit_ratio(unit, self.unit)
+        rows = np.flatnonzero(own <= ratio * self.times.max()) if len(self.times) else own[:0]
+        if len(rows) < MANY_ROWS:  # as of requests for now
             return None
+        at_once = self.take(np.flatnonzero((self.replaces < 0) & (self.known == self.times)))
+        told = at_once.times * ratio
         rows, kind = spread(rows, CHECKED_ROWS), f"datetime64[{unit}]" if unit else told.dtype
         hashes = [self.hash_column(name, frame[name].iloc[rows]) for name in self.columns]
         shown, known = (
@@ -503,9 +504,9 @@ class _RowsOfKey:
     places : (n_rows,) int64, the code and the tick of each row, in ascending order
     totals : (2 * n_labels, n_rows), count and sum of each label, up to and with the row
     latest : (n_rows,), the tick of the newest of these that is not told again
-    told : (2 * n_labels, n_ticks + 1), the average rate of all values before each tick, and how
-        many rows at it are added to each value's own
-    last : (n_labels, 5), the sums that tell this, of all rows
+    averages : (2 * n_labels, n_ticks + 1), as average_and_prior: the average rate before each
+        tick, and how many rows at that rate are added to those of each key
+    last : (n_labels, 5), the sums of all rows that the averages follow from
     """
 
     hashes: np.ndarray
@@ -513,16 +514,16 @@ class _RowsOfKey:
     places: np.ndarray
     totals: np.ndarray
     latest: np.ndarray
-    told: np.ndarray
+    averages: np.ndarray
     last: np.ndarray
 
     @classmethod
     def none(cls, n_sums: int) -> _RowsOfKey:
         """Return those of no row."""
         codes, last = np.empty(0, dtype=np.int64), np.zeros((n_sums // 2, N_SUMS))
-        told = np.concatenate([average_and_prior(sums[:, None]) for sums in last])
+        averages = np.concatenate([average_and_prior(sums[:, None]) for sums in last])
         hashes, latest = np.empty(0, dtype=np.uint64), np.empty(0, dtype=np.int32)
-        return cls(hashes, codes, codes, np.empty((n_sums, 0)), latest, told, last)
+        return cls(hashes, codes, codes, np.empty((n_sums, 0)), latest, averages, last)
 
     def find(self, hashes: np.ndarray, ticks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return what is known of values as of ticks.
@@ -576,9 +577,9 @@ class _RowsOfKey:
         totals = np.stack([sum_by_group(numbers, groups) for numbers in in_order]) + before
         newest = np.maximum.accumulate(np.where(is_further[order], places, groups << TICK_BITS))
         latest = np.maximum(newest & ((1 << TICK_BITS) - 1), latest)
-        told, last = self.told, self.last
+        averages, last = self.averages, self.last
         if of_clicks:
-            told, last = self._tell(totals, in_order, order, tick, (n_before, n_ticks))
+            averages, last = self._average(totals, in_order, order, tick, (n_before, n_ticks))
         behind = np.searchsorted(self.places, places, side="right")
         return _RowsOfKey(
             np.insert(self.hashes, at[~is_known], new[~is_known]),
@@ -586,11 +587,11 @@ class _RowsOfKey:
             np.insert(self.places, behind, places),
             np.insert(self.totals, behind, totals, axis=1),
             np.insert(self.latest, behind, latest),
-            told,
+            averages,
             last,
         )
 
-    def _tell(
+    def _average(
         self,
         totals: np.ndarray,
         own: np.ndarray,
@@ -598,17 +599,17 @@ class _RowsOfKey:
         tick: np.ndarray,
         ticks: tuple[int, int],
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return average rates and rows added before each tick, and the sums that tell them."""
+        """Return averages before all ticks, new ones last, and the sums that they follow from."""
         new_ticks, in_time = np.arange(*ticks), np.argsort(tick, kind="stable")
-        told, last = [], []
+        averages, last = [], []
         for label, before in enumerate(self.last):
             pair, changes = slice(2 * label, 2 * label + 2), np.empty((N_SUMS, len(order)))
             changes[:, order] = changes_of_sums(totals[pair], own[pair])
             sums = _sums_at(before[:, None], changes[:, in_time], tick[in_time], new_ticks)
-            told.append(average_and_prior(sums))
+            averages.append(average_and_prior(sums))
             last.append(sums[:, -1] if len(new_ticks) else before)
-        earlier = self.told[:, : ticks[0] + 1]
-        return np.append(earlier, np.concatenate(told), axis=1), np.stack(last)
+        earlier = self.averages[:, : ticks[0] + 1]
+        return np.append(earlier, np.concatenate(averages), axis=1), np.stack(last)
 
 
 def _sums_at(

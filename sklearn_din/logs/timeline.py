@@ -86,6 +86,12 @@ class Timeline:
             return Past(np.where(codes < 0, 0, self._first[codes]), end)
         return Past(self._search(codes, search_in_order(self._ticks, oldest)), end)
 
+    def holds(self, impressions: pd.DataFrame) -> np.ndarray:
+        """Return whether the log has an event of each impression's key and time."""
+        clock, now = self.relative_times(impressions)
+        at = np.minimum(self.past(impressions).end, len(clock) - 1)
+        return (self.groups[at] == self._keys.lookup(impressions)) & (clock[at] == now)
+
     def own_past(self) -> Past:
         """Past of the log's own rows, as :meth:`past` gives it, without a search."""
         n_sorted = len(self.order)

@@ -158,7 +158,8 @@ class LabelLogits(nn.Linear):
         bias = logits.clone()
         for label, earlier in self.later:
             ratio = F.softplus(-logits[..., label]) - F.softplus(-logits[..., earlier])
-            bias[..., label] = -torch.log(torch.expm1(ratio))
+            ratio = ratio.clamp(min=1e-7)  # of rounded logits it can be below zero
+            bias[..., label] = -ratio - torch.log(-torch.expm1(-ratio))
         return bias
 
 

@@ -15,7 +15,7 @@ from sklearn_din.features.schema import Behaviour, item_column
 from sklearn_din.inspection.explain import explain
 from sklearn_din.inspection.fitted import split_pipeline, unwrap
 from sklearn_din.logs.history import HistoryBuilder
-from sklearn_din.server.histories import Histories
+from sklearn_din.server.histories import Event, Histories
 from sklearn_din.server.items import Items
 from sklearn_din.server.json_values import (
     Values,
@@ -280,6 +280,18 @@ class Answers:
             known.append(memory.hashes[memory.columns.index(self._encoder.user)])
         (key,) = Keys.read(pd.Series([user], dtype=object)).hashes
         return any(key in hashes for hashes in known)
+
+    def note_posts(self, events: list[Event], given: list[Values]) -> Values:
+        """Return of which posted items there is no catalogue, and from when on outcomes count."""
+        items = [values.get(self.items.item) for values in given]
+        unknown = [item for item in items if item is not None and self.items.row_of(item) is None]
+        notes: Values = {"unknown_items": unknown} if unknown else {}
+        log = self.histories
+        if log is not None and self.levels is not None:
+            now, newest = log.moments.now(), max(event.time for event in events)
+            if newest >= now:  # for the users who posted, now is later
+                notes |= {"counts_from": log.moments.show(newest), "now": log.moments.show(now)}
+        return notes
 
     def example_user(self) -> Values:
         """Return a user for the documentation."""

@@ -155,7 +155,8 @@ class State:
         n_known = len(events) - len(new)
         answer = {"added": len(new) - len(changed), "event_ids": [row.event_id for _, row in rows]}
         counts = {"known_already": n_known, "replaced": len(changed)}
-        return answer | {name: n for name, n in counts.items() if n}
+        answer |= {name: n for name, n in counts.items() if n}
+        return answer | self.answers.note_posts([event for event, _ in rows], events)
 
     def remove(self, event_id: str) -> Values:
         """Take an event back."""

@@ -45,7 +45,8 @@ def update(
         not change, even if the Pipeline is frozen in it: if the probabilities have shifted,
         calibrate again on rows that were not trained on.
     X : DataFrame, or EncodedFeatures for a DINClassifier
-        The new rows, each once, with the columns of ``fit``.
+        The new rows, each once, with the columns of ``fit``; others are left out with a warning,
+        without one those that only :func:`read_events` adds. No rows change nothing.
     y : array-like of shape (n,)
         Their labels; they may all be equal.
     sample_weight : array-like of shape (n,), default=None
@@ -63,7 +64,7 @@ def update(
         If there is no DINClassifier, or it is inside another model, such as VotingClassifier,
         that would have to be fitted again; if a CalibratedClassifierCV contains several.
     ValueError
-        If rows or labels do not match those of ``fit``, or a column is new or missing: fit again.
+        If rows or labels do not match those of ``fit``, or a column is missing: fit again.
 
     See Also
     --------

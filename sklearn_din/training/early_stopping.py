@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:  # the server reads checks without torch
     from torch import Tensor
 
-    from sklearn_din.training.moved_rate import MovedRate
-
-CHECK = ("epoch", "train_loss", "valid_loss", "valid_auc", "seconds")  # its numbers
+# The numbers of a check. The losses on validation rows are those of the scaled logits, and before.
+CHECK = ("epoch", "train_loss", "valid_loss", "unscaled_loss", "valid_auc", "seconds")
 AVERAGED_CHECKS = 4
+SMALL_SCALE = 0.1  # of logits on validation rows, below which a sentence says so
 # Patience starts with the first full average: earlier, the weights may still change so much that
 # their average is worse than each (benchmarks/quality-results.md, "Recent matches in attention").
 CHECKS_BEFORE_PATIENCE = AVERAGED_CHECKS
 
 
-def best_check(checks: Iterable[Mapping[Any, float]]) -> Mapping[Any, float] | None:
+def best_check(checks: Iterable[Mapping[Any, Any]]) -> Mapping[Any, Any] | None:
     """Return the check with the smallest validation loss, the first of equal ones.
 
     None where no row has one: without validation rows, each row is an epoch. Early stopping, what
@@ -34,27 +34,11 @@ def best_check(checks: Iterable[Mapping[Any, float]]) -> Mapping[Any, float] | N
 class EarlyStopping:
     """Judge the validation checks of a training by their loss, and keep the weights of the best.
 
-    A fit must not end worse than knowing nothing: where no check has a smaller loss than the base
-    rate of the training rows (of numbers their mean), predicted for every validation row, the
-    weights to keep predict that rate. The last layer then is its bias alone, so that later
-    training goes on from there. That bias is ``base_bias``, and ``base_loss`` its loss on the
-    validation rows; None: there are none, nothing is judged. Of ``patience`` the first
-    ``CHECKS_BEFORE_PATIENCE`` checks do not count.
-
-    With ``moved``, checks are of moved outputs, and must be better than the moved base rate. Then
-    one check must also be better without being moved than ``base_loss``, that of the training
-    rows' rate, or rank the rows better than chance (:class:`MovedRate`).
+    Of ``patience`` the first ``CHECKS_BEFORE_PATIENCE`` checks do not count.
     """
 
-    def __init__(
-        self,
-        patience: int,
-        base_bias: Tensor,
-        base_loss: float | None,
-        moved: MovedRate | None = None,
-    ) -> None:
-        self.patience, self.moved = patience, moved
-        self._base_bias, self._base_loss = base_bias, base_loss
+    def __init__(self, patience: int) -> None:
+        self.patience = patience
         self.best: dict[str, Tensor] = {}
         self._latest: Mapping[str, Tensor] = {}  # the best check's while they are copied
 
@@ -77,23 +61,3 @@ class EarlyStopping:
             else:
                 self.best[name] = weight.clone()
         self._latest = {}
-
-    def is_better(self, checks: Sequence[Mapping[Any, float]]) -> bool:
-        """Return whether there is a best check, and it is better than the base rate, if judged."""
-        best, base = best_check(checks), self._base_loss
-        if not self.best or base is None or best is None:
-            return bool(self.best)
-        if self.moved is None:
-            return best["valid_loss"] < base
-        from sklearn_din.training.moved_rate import errors_by_chance
-
-        moved = [check for check in checks if "errors" in check]
-        is_found = min(check["unmoved_loss"] for check in moved) < base
-        ranks = max(check["errors"] for check in moved) > errors_by_chance(len(moved))
-        return best["valid_loss"] < self.moved.loss and (is_found or ranks)
-
-    def weights_of_base_rate(self) -> Mapping[str, Tensor]:
-        """Return the best check's weights with a last layer that predicts the base rate."""
-        weight, bias = self.best["output.weight"], self.best["output.bias"]
-        zero, constant = weight.new_zeros(weight.shape), self._base_bias.to(bias).expand_as(bias)
-        return {**self.best, "output.weight": zero, "output.bias": constant}

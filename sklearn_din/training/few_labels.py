@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator
 from functools import partial
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike
 from sklearn.base import clone
 from sklearn.model_selection import GroupKFold, StratifiedKFold, TimeSeriesSplit
@@ -93,14 +92,6 @@ def _losses_of_folds(given: Given, *, fit: Callable[..., None]) -> np.ndarray:
         of_rows = np.logaddexp(0, shrunk) - y[test] * shrunk
         losses.append(np.average(of_rows, axis=1, weights=of_test))
     return np.array(losses)
-
-
-def shrink(net: NeuralNet, factor: float) -> None:
-    """Draw the network's logits towards the base rate's, by its last layer."""
-    output, constant = net.module_.output, torch.as_tensor(net.constant_)
-    with torch.no_grad():
-        output.weight.mul_(factor)
-        output.bias.mul_(factor).add_((1.0 - factor) * constant.to(output.bias))
 
 
 def _smallest_factor(losses: np.ndarray) -> float:

@@ -55,16 +55,16 @@ class DINNet(NeuralNetBinaryClassifier):
     the loss; None: a click or none.
 
     ``stop_reason_`` says why the latest training ended: after all epochs, by early stopping, by a
-    callback of the user's, or by Ctrl-C. "base_rate": however it ended, but for Ctrl-C, no
-    validation check was better than the base rate of the training rows (of numbers their mean), or
-    of later validation rows if it moved, which is what the network predicts.
+    callback of the user's, or by Ctrl-C. ``valid_loss`` in ``history``, which schedules and other
+    callbacks monitor, is that of the logits before :class:`PlattScaling` (``unscaled_loss`` in
+    ``checks_``).
     """
 
     module_: DIN
     callbacks_: list[tuple[str, Any]]
     optimizer_: RowwiseAdam
-    # By validation check: the numbers of ``CHECK``; of the best one base_loss, rows (training,
-    # validation) and bins, too
+    # By validation check: the numbers of ``CHECK``, constants and scales of the labels; of the best
+    # one base_loss, rows (training, validation) and bins, too
     checks_: list[dict[str, Any]]
     stop_reason_: StopReason
     n_epochs_: int = 0  # begun in all trainings of this network

@@ -35,7 +35,8 @@ NET = {
     "novelty",
 }
 TRAINING = {"moments", "occurrences", "labels", "batch_size", "seed", "order"}
-OF_CHECK = (*CHECK, "base_loss", "rows", "bins")  # that files keep
+SCALING = "centers", "constants", "scales"  # of a check, by label
+OF_CHECK = (*CHECK, *SCALING, "base_loss", "rows", "bins")  # that files keep
 
 _DEVICE: ContextVar[str | None] = ContextVar("_DEVICE", default=None)
 
@@ -133,6 +134,8 @@ def _read_checks(checks: Any) -> list[dict[str, Any]]:
     for check in check_type(checks, list):
         check_keys(check, {*CHECK}, optional={*OF_CHECK}, what="a validation check")
         figures = [check[name] for name in {*CHECK, "base_loss"} & check.keys()]
+        for name in SCALING:
+            figures += check_type(check.get(name, []), list)
         for each in check_type(check.get("bins", []), list):
             check_keys(each, {"predicted", "observed"}, what="a bin of predictions")
             figures += each.values()

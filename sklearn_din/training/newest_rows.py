@@ -21,8 +21,6 @@ def learn_newest_rows(net: NeuralNet) -> None:
     """
     training = net.training_
     checks: ValidationChecks = training.checks
-    if not checks.stopping_.is_better(checks.rows(net)):
-        return
     training.is_refitting = True
     of_epoch = {"dataset_train": training.parts[0][0], "dataset_valid": None}
     with _undo_unless_best(net):

@@ -20,6 +20,7 @@ from sklearn_din.training.batches import ImpressionBatches, choose_batch_size
 from sklearn_din.training.copies import find_originals
 from sklearn_din.training.neutral_requests import hide_requests
 from sklearn_din.training.novelty import Novelty, ShownRows, measure_novelty
+from sklearn_din.training.platt_scaling import scale_output, without_scale
 from sklearn_din.training.seeding import own_random_state
 from sklearn_din.training.simple_rates import note_better_rate
 from sklearn_din.training.target import Numbers
@@ -57,7 +58,7 @@ def train_new(
                 order = stack.enter_context(callback.hold(given, order, ranks))
         net.order_, factor = order, None
         if epochs is None and are_few(net, given.y):
-            from sklearn_din.training.few_labels import count_epochs, find_factor, shrink
+            from sklearn_din.training.few_labels import count_epochs, find_factor
 
             fit = partial(train_new, ranks=Alone())
             factor, uses_items = ranks.from_first(find_factor(given, fit=fit))
@@ -75,7 +76,7 @@ def train_new(
             training.most_epochs = count_epochs(len(X), net.max_epochs)
         training.run(X, given.y, seed=order.randint(2**31), is_new=True)
         if factor is not None:
-            shrink(net, factor)
+            scale_output(net.module_, net.constant_, [0.0], [factor])
         held_out = None if training.valid is None else training.valid.rows
         note_better_rate(net, X, given.y, training.train.rows, held_out)
     if isinstance(net.random_state, np.random.RandomState) and net.stop_reason_ != "user":
@@ -113,7 +114,8 @@ def train_further(
     net.novelty_, moments = net.novelty_.extend(X)
     rows = TrainingRows(X, given.y, given.weights, net.novelty_, moments)
     training = Training(net, rows.batches(net), ranks=ranks, epochs=1)
-    training.run(X, given.y, seed=seed, is_new=False)
+    with without_scale(net):
+        training.run(X, given.y, seed=seed, is_new=False)
     net.neighbours_ = tables
 
 
@@ -200,6 +202,7 @@ def _new_training(
         return Training(net, train, **options)
     learns = net.refit == "validation" or (net.refit == "auto" and how == "last")
     cut = cut_in_time(held_out, X.times) if learns else []
+    held_out = np.concatenate(cut) if cut else held_out  # in the order of its parts
     parts = [(rows.batches(net, part), rows.held_out(part, how)) for part in cut]
     is_later = how == "last"
     return Training(net, train, rows.held_out(held_out, how), parts, is_later=is_later, **options)

@@ -53,12 +53,6 @@ class Target(ABC):
         """Return how outputs become one number for each row; ``label`` chooses among several."""
         return read_one(self.value_name, self.value_of, label)
 
-    def loss_of_constant(self, output: Output, y: np.ndarray, weights: np.ndarray | None) -> float:
-        """Return the loss where all rows have the same output."""
-        outputs = torch.from_numpy(np.broadcast_to(output, y.shape).astype(np.float64))
-        factors = None if weights is None else torch.from_numpy(weights).double()
-        return float(self.loss(outputs, torch.from_numpy(y).double(), factors))
-
     def describe(self, constant: Output) -> str:
         """Return a constant as people read it: a number, or one for each label."""
         values = np.atleast_1d(self.value_of(np.asarray(constant, dtype=np.float32)))
@@ -100,8 +94,6 @@ class Click(Target):
     -1.0986
     >>> round(click.constant(np.array([0, 1, 0, 0]), np.array([1, 3, 1, 2])), 4)  # 3 / 4
     -0.2877
-    >>> round(click.loss_of_constant(0.0, np.array([0, 1]), None), 4)
-    0.6931
     """
 
     classes: np.ndarray = field(default_factory=lambda: np.array([0, 1]))

@@ -41,7 +41,7 @@ from sklearn_din.training.validation_checks import ValidationChecks
 from sklearn_din.utils.warnings import warn_user
 
 OF_EPOCHS = EpochTimer, PassthroughScoring  # of skorch, which write the rows of ``history``
-StopReason = Literal["max_epochs", "patience", "base_rate", "callback", "user"]
+StopReason = Literal["max_epochs", "patience", "callback", "user"]
 
 
 def keep_freed_memory() -> None:

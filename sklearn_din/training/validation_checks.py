@@ -15,8 +15,8 @@ from torch import Tensor
 
 from sklearn_din.network.batch import Batch
 from sklearn_din.training.batches import ImpressionBatches
-from sklearn_din.training.early_stopping import AVERAGED_CHECKS, EarlyStopping, best_check
-from sklearn_din.training.moved_rate import MovedRate
+from sklearn_din.training.early_stopping import AVERAGED_CHECKS, CHECK, EarlyStopping, best_check
+from sklearn_din.training.platt_scaling import PlattScaling, scale_output
 from sklearn_din.training.weight_average import WeightAverage
 from sklearn_din.utils.calibration import calibration_bins
 from sklearn_din.utils.warnings import log_once
@@ -40,12 +40,9 @@ class ValidationChecks(Callback):
     There is a check at the end of each epoch, which is skorch's own pass over the validation
     batches, and up to three within it, between training batches. A check does not judge the latest
     weights but their average over the last ``AVERAGED_CHECKS`` checks or so: a moving average.
-    The average that :class:`EarlyStopping` finds best is what the net has in the end; where none
-    is better than the base rate, ``net.stop_reason_`` is "base_rate", but Ctrl-C leaves the best
-    check all the same. Training itself goes on from the latest weights.
-
-    Where the base rate moved to later validation rows, checks are of logits moved by a constant,
-    that with the smallest loss; the best average has it in its last bias.
+    Each is judged by its logits' best constant and scale (:class:`PlattScaling`), and the average
+    that :class:`EarlyStopping` finds best is what the net has in the end, with these in its last
+    layer. Training itself goes on from the latest weights, which no scale has changed.
 
     Without validation batches, each epoch is a row, and nothing is judged. With
     ``early_stopping="auto"``, of few rows, the net in the end then has the mean of the weights
@@ -63,18 +60,15 @@ class ValidationChecks(Callback):
         self._n_before, self._n_epochs_before = len(net.checks_), net.n_epochs_
         self.average_ = WeightAverage()
         self._predicted: list[tuple[Tensor, Tensor, Tensor, int]] = []
-        train, valid, target = net.training_.train, net.training_.valid, net.target
-        net.constant_ = target.constant(train.y, train.weights)
-        loss = moved = None
-        if valid is not None:
-            loss = target.loss_of_constant(net.constant_, valid.y, valid.weights)
-            if net.training_.is_later:
-                moved = MovedRate.find(target, net.constant_, valid.y, valid.weights)
-        if moved is not None:
-            net.constant_ = moved.constant
-        bias = net.module_.bias_of(torch.as_tensor(net.constant_))
-        self._base_loss = loss
-        self.stopping_ = EarlyStopping(self.patience, bias, loss, moved)
+        self.stopping_ = EarlyStopping(self.patience)
+        train, valid = net.training_.train, net.training_.valid
+        net.constant_ = net.target.constant(train.y, train.weights)
+        if valid is None:
+            return
+        at = valid.X.positions
+        at = np.zeros(len(valid), dtype=np.int32) if at is None else at[valid.rows]
+        self._positions = torch.from_numpy(at).to(net.device)
+        self.scaling_ = PlattScaling(net, valid)
 
     def on_epoch_begin(
         self,
@@ -109,7 +103,7 @@ class ValidationChecks(Callback):
     ) -> None:
         """Collect the predictions of an epoch's last check; make the checks before it."""
         if not training:
-            self._note(batch, y_pred, loss)
+            self._note(net, batch, y_pred, loss)
         elif len(net.history[-1]["batches"]) in self._ends and not net.training_.is_refitting:
             self._begin(net)
             self.predict(net, net.training_.valid)
@@ -121,7 +115,7 @@ class ValidationChecks(Callback):
         if self.average_.is_in_place:
             self.end(net)
         elif not net.training_.is_refitting:
-            net.checks_.append(self._row(net, valid_loss=np.nan, valid_auc=np.nan))
+            net.checks_.append(self._row(net))
             if net.early_stopping == "auto" and net.training_.most_epochs > 1:
                 self.average_.take(net.module_, 1.0 / len(self.rows(net)))
                 self.stopping_.best = self.average_.weights
@@ -131,16 +125,15 @@ class ValidationChecks(Callback):
         if self.average_.is_in_place:  # training ended in the middle of a check
             self.average_.exchange(net.module_)
         self.stopping_.keep_latest()
-        weights: Mapping[str, Tensor] = self.stopping_.best
-        is_better = self.stopping_.is_better(self.rows(net)) or net.stop_reason_ == "user"
-        if weights and not is_better:
-            weights, net.stop_reason_ = self.stopping_.weights_of_base_rate(), "base_rate"
-        if weights:
-            net.module_.load_state_dict(weights)
-        if self.stopping_.moved is not None:
-            log_once(self.stopping_.moved.describe())
+        if self.stopping_.best:
+            net.module_.load_state_dict(self.stopping_.best)
+        best = best_check(self.rows(net))
+        if best is not None:
+            scale_output(net.module_, best["centers"], best["constants"], best["scales"])
+            if self.scaling_.has_moved.any():
+                log_once(self.scaling_.describe())
         self.average_, self.stopping_.best, self._predicted = WeightAverage(), {}, []
-        self.stopping_.moved = None
+        self.__dict__.pop("scaling_", None)
 
     def rows(self, net: NeuralNet) -> list[dict[str, float]]:
         """Return the checks of this training."""
@@ -154,44 +147,46 @@ class ValidationChecks(Callback):
     def predict(self, net: NeuralNet, batches: ImpressionBatches) -> None:
         """Predict validation batches, which the next check judges."""
         for batch in batches:
-            self._note(batch, **net.validation_step(batch))
+            self._note(net, batch, **net.validation_step(batch))
 
-    def _note(self, batch: tuple[Batch, Tensor], y_pred: Tensor, loss: Tensor) -> None:
-        self._predicted.append((y_pred, batch[1], loss.detach(), batch[0].n_joint_rows))
+    def _note(
+        self, net: NeuralNet, batch: tuple[Batch, Tensor], y_pred: Tensor, loss: Tensor
+    ) -> None:
+        """Note logits and what positions have added to them, in the order of validation rows."""
+        size, start = batch[0].n_joint_rows, sum(size for *_, size in self._predicted)
+        favours = net.module_.favours_at(self._positions[start : start + size]).detach()
+        self._predicted.append((y_pred.detach(), favours.view_as(y_pred), loss.detach(), size))
 
     def end(self, net: NeuralNet) -> None:
-        """Record loss and AUC of the predictions, and evaluate them."""
-        net.training_.losses.check()
-        logits, labels, losses, sizes = zip(*self._predicted, strict=True)
+        """Record losses and AUC of the predictions, and evaluate them."""
+        training, scaling = net.training_, self.scaling_
+        training.losses.check()
+        logits, favours, losses, sizes = zip(*self._predicted, strict=True)
         self._predicted = []
-        loss = float(np.average(torch.stack(losses).tolist(), weights=sizes))
-        auc = net.target.auc(torch.cat(labels).numpy(), torch.cat(logits).float().cpu().numpy())
+        found = scaling.fit(*(torch.cat(parts).cpu().double() for parts in (logits, favours)))
+        numbers, outputs = training.ranks.from_first(found)
         self.average_.exchange(net.module_)
-        weights, of_check = self.average_.weights, {"valid_loss": loss, "valid_auc": auc}
-        if self.stopping_.moved is not None and not net.training_.is_refitting:
-            added, of_check["valid_loss"], of_check["errors"] = net.training_.ranks.from_first(
-                self.stopping_.moved.move(net.module_, torch.cat(logits))
-            )
-            bias = weights["output.bias"]
-            weights = {**weights, "output.bias": bias + added.to(bias)}
-            of_check["unmoved_loss"] = loss
-        check: dict[str, Any] = self._row(net, **of_check)
+        auc = net.target.auc(training.valid.y, outputs.numpy())
+        loss = float(np.average(torch.stack(losses).tolist(), weights=sizes))
+        check = self._row(net, valid_loss=scaling.loss(outputs), unscaled_loss=loss, valid_auc=auc)
+        check["centers"], (check["constants"], check["scales"]) = (
+            scaling.center.tolist(),
+            numbers.tolist(),
+        )
         net.checks_.append(check)
-        if best_check(self.rows(net)) is check and self._base_loss is not None:
-            check["base_loss"] = self._base_loss
-            check["rows"] = [len(net.training_.train), sum(sizes)]
-            if labels[0].ndim == 1 and np.isfinite(auc):
-                moved = weights["output.bias"] - self.average_.weights["output.bias"]
-                outputs = (torch.cat(logits) + moved).float().cpu().numpy()
-                values = net.target.value_of(outputs)
-                check["bins"] = calibration_bins(torch.cat(labels).numpy(), values)
+        if best_check(self.rows(net)) is check:
+            check["base_loss"] = scaling.loss()
+            check["rows"] = [len(training.train), sum(sizes)]
+            if outputs.ndim == 1 and np.isfinite(auc):
+                values = net.target.value_of(outputs.numpy())
+                check["bins"] = calibration_bins(training.valid.y, values)
         net.history.record("valid_auc", auc)
-        net.history.record("is_refit", net.training_.is_refitting)
-        is_over = self.stopping_.judge(self.rows(net), weights)
-        if is_over and not net.training_.is_refitting:
-            net.training_.stop("patience")
+        net.history.record("is_refit", training.is_refitting)
+        is_over = self.stopping_.judge(self.rows(net), self.average_.weights)
+        if is_over and not training.is_refitting:
+            training.stop("patience")
 
-    def _row(self, net: NeuralNet, **of_check: float) -> dict[str, float]:
+    def _row(self, net: NeuralNet, **of_check: float) -> dict[str, Any]:
         """Row of ``checks_``: the training loss is that of the batches since the check before."""
         net.training_.losses.read(net.history)
         batches = [batch for batch in net.history[-1]["batches"] if "train_loss" in batch]
@@ -203,6 +198,7 @@ class ValidationChecks(Callback):
         return {
             "epoch": self._epochs_done + (n_before + 1) / self.checks_per_epoch_,
             "train_loss": float(np.average(losses, weights=sizes)),
+            **dict.fromkeys(CHECK[2:], np.nan),
             **of_check,
             "seconds": seconds,
         }

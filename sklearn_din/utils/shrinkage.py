@@ -64,7 +64,7 @@ def average_and_prior(sums: np.ndarray) -> np.ndarray:
     return np.stack([average, prior_rows(sums)])
 
 
-def shrink(before: np.ndarray, told: np.ndarray) -> np.ndarray:
+def shrink(before: np.ndarray, averages: np.ndarray) -> np.ndarray:
     """Return rates of ones, of each key's rows and ones and of rows at the average rate: (n,)."""
-    (n_rows, n_ones), (average, prior) = before, told
+    (n_rows, n_ones), (average, prior) = before, averages
     return (n_ones + prior * average) / (n_rows + prior)

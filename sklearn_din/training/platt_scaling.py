@@ -1,0 +1,133 @@
+"""Platt scaling: the constant and the scale by which logits of validation rows lose least.
+
+Platt, "Probabilistic outputs for support vector machines", 1999.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from skorch import NeuralNet
+from torch import Tensor
+
+from sklearn_din.module import DIN
+from sklearn_din.training.batches import ImpressionBatches
+from sklearn_din.training.early_stopping import SMALL_SCALE, best_check
+from sklearn_din.training.target import Target
+
+LEAST_SPREAD = 1e-3  # of logits around the base rate's: keeps the order of rows
+FIRST_SPREAD = 30.0  # of the search, which fails where most probabilities are exactly 0 or 1
+MOVED = 3.3  # standard errors, by which the rate of one training in a thousand moves by chance
+PRIOR_OF_SCALE = 4.0  # so much information on it, clicks times variance of logits, halves it
+PRIOR_CLICKS = 16.0  # of so many later clicks, half of what they say of the rate is taken
+
+
+class PlattScaling:
+    """Constant and scale, label by label, of the logits z of validation rows.
+
+    Logits become ``c + a + s (z - c)``, with c the base rate of the training rows. The scale s is
+    one at most, less if rows are few, and near zero where z tells nothing: then all rows get nearly
+    the same probability, in the order of z. The constant a is zero unless the rows come later and
+    their base rate differs by more than chance. It gives them that rate, drawn towards ``c`` if
+    they have few clicks. Favours of positions, which rows to predict lack, are added to that.
+    """
+
+    def __init__(self, net: NeuralNet, valid: ImpressionBatches) -> None:
+        self.target: Target = net.target
+        self.module: DIN = net.module_
+        self.y = torch.from_numpy(valid.y).double()
+        self.weights = None if valid.weights is None else torch.from_numpy(valid.weights).double()
+        self.rates = net.constant_, self.target.constant(valid.y, valid.weights)
+        self.center, later = (  # biases of the last layer, with which all rows have these rates
+            self.module.bias_of(torch.as_tensor(rate).double()).view(-1) for rate in self.rates
+        )
+        slopes = self._slopes(self.center)
+        squares, is_later = slopes.square().sum(0), net.training_.is_later
+        self.has_moved = is_later & (slopes.sum(0).abs() > MOVED * squares.sqrt())
+        information = len(valid) ** 2 * squares  # that of so many clicks
+        share = information / (information + PRIOR_CLICKS)
+        # Where this is the loss' derivative by a constant, rows have the mean rate that their
+        # clicks allow for, however far their logits spread.
+        self._slope = self._slopes(self.center + share * (later - self.center)).sum(0)
+
+    def _slopes(self, biases: Tensor) -> Tensor:
+        """Derivative of the loss by each row's biases, where all are these: (n, n_labels)."""
+        of_rows = biases.repeat(len(self.y), 1).requires_grad_()
+        outputs = self.module.outputs_of(of_rows.view_as(self.y))
+        loss = self.target.loss(outputs, self.y, self.weights)
+        return torch.autograd.grad(loss, of_rows)[0]
+
+    def loss(self, outputs: Tensor | None = None) -> float:
+        """Return the loss of such outputs; None: all rows have the base rate."""
+        if outputs is None:
+            outputs = self.module.outputs_of(self.center).expand_as(self.y)
+        return float(self.target.loss(outputs, self.y, self.weights))
+
+    def fit(self, outputs: Tensor, favours: Tensor) -> tuple[np.ndarray, Tensor]:
+        """Return constants and scales, (2, n_labels), and the outputs that have them."""
+        from scipy.optimize import minimize
+
+        center, favours = self.center, favours.view_as(outputs)
+        own = self.module.bias_of(outputs - favours).view(len(outputs), -1) - center
+        means = self.has_moved * own.mean(0)
+        own, sizes = own - means, own.abs().amax(0).clamp(min=1.0)
+
+        def scale(values: Tensor) -> Tensor:
+            constants, scales = values.view(2, -1)
+            biases = center + constants + scales * (own / sizes)
+            return self.module.outputs_of(biases.view_as(outputs)) + favours
+
+        def loss_and_slope(values: np.ndarray) -> tuple[float, np.ndarray]:
+            tensor = torch.from_numpy(values).requires_grad_()
+            constants, scales = tensor.view(2, -1)
+            loss = self.target.loss(scale(tensor), self.y, self.weights) - self._slope @ constants
+            loss = loss + PRIOR_OF_SCALE / 2 / len(own) * (scales / sizes).square().sum()
+            return loss.item(), torch.autograd.grad(loss, tensor)[0].numpy()
+
+        bounds = [(None, None) if moved else (0.0, 0.0) for moved in self.has_moved.tolist()]
+        bounds += [(LEAST_SPREAD, size) for size in sizes.tolist()]
+        first = torch.cat([torch.zeros_like(sizes), sizes.clamp(max=FIRST_SPREAD)]).numpy()
+        found = torch.from_numpy(minimize(loss_and_slope, first, jac=True, bounds=bounds).x)
+        constants, scales = found.view(2, -1)
+        scales = scales / sizes
+        return torch.stack([constants - scales * means, scales]).numpy(), scale(found)
+
+    def describe(self) -> str:
+        """Return which base rate has moved, and what follows, as a message."""
+        rates = " in the training rows to ".join(map(self.target.describe, self.rates))
+        return (
+            f"the {self.target.what_constant_is} moved from {rates} in the later validation rows, "
+            "and outputs are moved by a constant. If it keeps moving, fit or update often, and "
+            "give columns that tell it (attach_aggregates)."
+        )
+
+
+@torch.no_grad()
+def scale_output(module: DIN, center: ArrayLike, constants: ArrayLike, scales: ArrayLike) -> None:
+    """Give the logits of a network constants and scales, by its last layer."""
+    weight, bias = module.output.weight, module.output.bias
+    constant, scale, center = (torch.as_tensor(t).to(bias) for t in (constants, scales, center))
+    weight.mul_(scale[:, None])
+    bias.mul_(scale).add_((1 - scale) * center + constant)
+
+
+@contextmanager
+def without_scale(net: NeuralNet) -> Iterator[None]:
+    """Train weights without the kept check's scale, to which the optimizer's moments belong.
+
+    Where next to nothing was learnt, training goes on from the scaled weights.
+    """
+    check = best_check(net.checks_)
+    if check is None or max(check["scales"]) < SMALL_SCALE:
+        yield
+        return
+    center, scales = np.add(check["centers"], check["constants"]), np.array(check["scales"])
+    scale_output(net.module_, center, 0 * scales, 1 / scales)
+    try:
+        yield
+    finally:
+        scale_output(net.module_, center, 0 * scales, scales)

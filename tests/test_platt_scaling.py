@@ -1,0 +1,271 @@
+"""Validation checks are judged, and shipped, by the best constant and scale of their logits."""
+
+import copy
+import logging
+import warnings
+from contextlib import nullcontext
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from scipy.optimize import brentq, minimize
+from scipy.special import expit
+from sklearn.metrics import log_loss, roc_auc_score
+from sklearn.pipeline import make_pipeline
+
+from sklearn_din import (
+    DINClassifier,
+    DINRegressor,
+    HistorySequenceEncoder,
+    attach_history,
+    load,
+    save,
+)
+from sklearn_din.network.layers import LabelLogits
+from sklearn_din.training.batches import ImpressionBatches
+from sklearn_din.training.early_stopping import best_check
+from sklearn_din.training.platt_scaling import PRIOR_CLICKS, PRIOR_OF_SCALE, PlattScaling
+from sklearn_din.training.target import Click, Labels, Numbers
+from tests.encoded_impressions import make_impressions
+
+N, N_LATER = 2_000, 200
+X = make_impressions(N, seed=3)
+LATER = np.arange(N) >= N - N_LATER
+X.columns["price"][LATER] -= 2.5  # more of the rows that are clicked less, and
+DRIFT = np.where(LATER, 3.5, 0.0)  # all rows are clicked more
+SMALL = {"embedding_dim": 3, "attention_units": (4,), "hidden_units": (5,), "neighbours": None}
+SMALL |= {"validation": "last", "early_stopping": True, "max_epochs": 4, "random_state": 0}
+FIRM = {"refit": None, "lr": 0.02, "max_epochs": 2}
+
+
+def make_labels(seed=0, drift=DRIFT, weight=1.0):
+    logit = weight * X.columns["price"] + drift
+    return (np.random.default_rng(seed).random(N) < expit(logit)).astype(int)
+
+
+def make_log(seed, n=5_000, n_items=100):
+    """Clicks become more frequent, .58 to .70, while ever more items are new, and clicked less."""
+    chance, time = np.random.RandomState(seed), np.arange(n)
+    is_late, user, item = (
+        time >= 0.72 * n,
+        chance.randint(500, size=n),
+        chance.randint(n_items, size=n),
+    )
+    is_new = chance.random_sample(n) < np.where(is_late, 0.6, 0.1)
+    logit = np.where(is_new, -1.5, 0.5 * chance.normal(size=n_items)[item])
+    for rows, rate in ((~is_late, 0.58), (is_late, 0.7)):
+        own = logit[rows]
+        logit[rows] += brentq(lambda b, own=own, rate=rate: expit(b + own).mean() - rate, -9, 9)
+    y = (chance.random_sample(n) < expit(logit)).astype(int)
+    item = np.where(is_new, n_items + time, item)
+    log = pd.DataFrame({"user": user, "item": item, "time": time})
+    return attach_history(log, log[y == 1], user="user", time="time", columns=["item"]), y
+
+
+@pytest.fixture(autouse=True)
+def quiet(monkeypatch):
+    monkeypatch.setattr("sklearn_din.training.simple_rates.log_once", lambda message: None)
+
+
+def test_a_log_whose_rate_moves_by_time_is_learnt_by_the_steps_of_the_readme(caplog):
+    log, y = make_log(3)
+    n = 4_000
+    model = make_pipeline(
+        HistorySequenceEncoder(user="user", time="time"), DINClassifier(random_state=0)
+    ).fit(log[:n], y[:n])
+    probability = model.predict_proba(log[n:])[:, 1]
+    assert best_check(model[-1].net_.checks_)["constants"][0] > 0.1
+    assert roc_auc_score(y[n:], probability) > 0.6
+    assert log_loss(y[n:], probability) < log_loss(y[n:], np.full(len(y) - n, y[n:].mean()))
+    (said,) = [message for message in caplog.messages if "moved" in message]
+    assert "the base rate moved from 0.59 in the training rows to 0.675 in the later" in said
+
+
+def test_a_check_that_ranks_is_kept_and_no_worse_than_the_later_rate(caplog):
+    y = make_labels()
+    fitted = DINClassifier(**SMALL).fit(X, y)
+    earlier, later = (
+        log_loss(y[LATER], np.full(N_LATER, y[part].mean())) for part in (~LATER, LATER)
+    )
+    assert min(fitted.history_["unscaled_loss"][:-1]) > earlier, "nothing would be found"
+    probability = fitted.predict_proba(X)[LATER, 1]
+    assert log_loss(y[LATER], probability) < later < earlier
+    assert roc_auc_score(y[LATER], probability) > 0.6
+    assert len([message for message in caplog.messages if "moved" in message]) == 1
+
+
+def test_twenty_held_out_clicks_neither_end_a_training_nor_decide_its_rate():
+    truth = make_labels(drift=0.0)
+    y = np.where(LATER & (np.cumsum(LATER * truth) > 20), 0, truth)
+    fitted = DINClassifier(**SMALL).fit(X, y)
+    probability = fitted.predict_proba(X)[LATER, 1]
+    assert roc_auc_score(truth[LATER], probability) > 0.7
+    assert 1.4 * y[LATER].mean() < probability.mean() < 0.5 * y[~LATER].mean()
+
+
+TWO = np.column_stack([make_labels(), make_labels(1, DRIFT - 1) * make_labels()]).astype(float)
+TWO[::7, 1] = np.nan
+TWO[TWO[:, 0] == 0, 1] = 0
+KINDS = {
+    "labels": (DINClassifier, {}, make_labels(), None),
+    "weights": (DINClassifier, {"class_weight": "balanced"}, make_labels(), 1 + np.arange(N) % 3),
+    "several": (DINClassifier, {}, TWO, None),
+    "in order": (DINClassifier, {"after": {1: 0}, "label_weight": {1: 2.0}}, TWO, None),
+    "numbers": (DINRegressor, {}, X.columns["price"] + 2 * LATER, None),
+}
+
+
+@pytest.mark.parametrize(("kind", "own", "y", "weights"), KINDS.values(), ids=KINDS)
+def test_the_kept_network_has_the_scaled_loss_of_its_check(kind, own, y, weights, tmp_path):
+    """Of positions those of the rows; files have what was found."""
+    settings = {key: SMALL[key] for key in SMALL if key != "neighbours" or kind is DINClassifier}
+    rows = X._replace(positions=1 + np.arange(N, dtype=np.int32) % 3)
+    fitted = kind(**settings | FIRM | own).fit(rows, y, sample_weight=weights)
+    net, target = fitted.net_, fitted.net_.target
+    factors = np.ones(N) if weights is None else weights.astype(float)
+    if own.get("class_weight"):
+        factors *= N / (2 * np.bincount(y))[y]
+    factors = torch.from_numpy(factors / factors.mean())[LATER]
+    encoded = torch.from_numpy(target.encode(np.asarray(y, dtype=object if y.ndim > 1 else None)))
+    later = rows[np.flatnonzero(LATER)]
+    favours = net.module_.favours_at(torch.from_numpy(later.positions)).detach()
+    outputs = torch.from_numpy(net.score(later))
+    outputs = outputs.double() + favours.view_as(outputs)
+    best = best_check(net.checks_)
+    assert float(target.loss(outputs, encoded[LATER].double(), factors)) == pytest.approx(
+        best["valid_loss"], rel=1e-5
+    )
+    assert best["valid_loss"] < min(best["unscaled_loss"], best["base_loss"])
+    assert favours.abs().max() > 0
+    assert np.abs(best["constants"]).min() > 0
+    save(fitted, tmp_path / "model")
+    loaded = load(tmp_path / "model").net_
+    np.testing.assert_array_equal(loaded.score(later), net.score(later))
+    kept = best_check(loaded.checks_)
+    assert [kept[name] for name in ("constants", "scales")] == [best["constants"], best["scales"]]
+
+
+SCALED = {
+    "click": (Click(), (None,)),
+    "numbers": (Numbers(), (None,)),
+    "labels": (Labels(("a", "b"), (Click(), Click()), (1.0, 3.0), (None, None)), (None, None)),
+    "in order": (Labels(("a", "b"), (Click(), Click()), (1.0, 3.0), (None, 0)), (None, 0)),
+}
+
+
+@pytest.mark.parametrize("are_later", [True, False])
+@pytest.mark.parametrize("slope", [-1.0, 0.3, 3.0])
+@pytest.mark.parametrize(("target", "after"), SCALED.values(), ids=SCALED)
+def test_constant_and_scale_are_those_of_a_plain_search(target, after, slope, are_later):
+    """Its slow twin: derivatives by differences, row by row, and a search over the formula."""
+    chance, n, k = np.random.default_rng(0), 400, len(after)
+    own, rate = chance.normal(size=(n, k)), np.full(k, -1.0 if are_later else 0.0)
+    favours, weights = chance.normal(size=(n, k)) / 3, chance.uniform(0.5, 1.5, n)
+    layer = LabelLogits(1, after)
+    join = layer.join if k > 1 else lambda logits: logits[:, 0]
+    truth = join(torch.from_numpy(slope * own)).numpy().reshape(n, k) + favours
+    y = truth if isinstance(target, Numbers) else (chance.random((n, k)) < expit(truth)) * 1.0
+    if k > 1:
+        y[::5, 1] = np.nan
+    shape = (n, k) if k > 1 else (n,)
+    module = SimpleNamespace(bias_of=torch.as_tensor, outputs_of=lambda logits: logits)
+    if k > 1:
+        module = SimpleNamespace(bias_of=layer.bias_of, outputs_of=layer.join)
+    constant = layer.join(torch.from_numpy(rate)).detach().numpy() if k > 1 else rate[0]
+    held_out = ImpressionBatches(make_impressions(n), y.reshape(shape), weights, batch_size=n)
+    net = SimpleNamespace(target=target, module_=module, constant_=constant)
+    net.training_ = SimpleNamespace(is_later=are_later)
+    scaling, y, factors = (
+        PlattScaling(net, held_out),
+        torch.from_numpy(held_out.y),
+        torch.from_numpy(weights),
+    )
+    outputs = join(torch.from_numpy(own)) + torch.from_numpy(favours).view(shape)
+    (constants, scales), scaled = scaling.fit(outputs, torch.from_numpy(favours))
+
+    def loss_of(logits, rows=slice(None)):
+        return float(target.loss(join(torch.from_numpy(logits)), y[rows], factors[rows]))
+
+    def slopes(biases, rows=slice(None)):
+        step, zeros = 1e-5 * np.eye(k), np.zeros_like(own[rows])
+        pairs = [[loss_of(zeros + biases + h, rows) for h in (-each, each)] for each in step]
+        return np.diff(pairs).ravel() / 2e-5
+
+    later = module.bias_of(torch.as_tensor(target.constant(y.numpy(), weights)).double()).numpy()
+    tells = sum(slopes(rate, slice(row, row + 1)) ** 2 for row in range(n))
+    tilt = slopes(rate + tells / (tells + PRIOR_CLICKS) * (later - rate))
+    moved, means = scaling.has_moved.numpy(), (own - rate).mean(axis=0)
+
+    def loss(numbers):
+        shift, scale = numbers.reshape(2, k)
+        logits = join(torch.from_numpy(rate + shift + scale * (own - rate)))
+        found = target.loss(logits.view(shape) + torch.from_numpy(favours).view(shape), y, factors)
+        of_prior = PRIOR_OF_SCALE / 2 / n * (scale**2).sum()
+        return float(found) - (tilt * (shift + scale * means))[moved].sum() + of_prior
+
+    found = np.array([constants, scales])
+    assert (constants[~moved] == 0).all()
+    assert moved.all() if are_later else not moved.any()
+    tilted = (tilt * (constants + scales * means))[moved].sum()
+    of_prior = PRIOR_OF_SCALE / 2 / n * (scales**2).sum()
+    assert scaling.loss(scaled) == pytest.approx(loss(found) + tilted - of_prior)
+    bounds = [(-9, 9) if free else (0, 0) for free in moved]
+    bounds += [(1e-3 / np.abs(each).max(), 1) for each in (own - rate - moved * means).T]
+    options = {"method": "Nelder-Mead", "options": {"xatol": 1e-6, "fatol": 1e-12}}
+    near = np.clip(found.ravel() + 0.1, *np.transpose(bounds))
+    for first in (np.r_[np.zeros(k), np.ones(k) / 2], near):
+        assert loss(found) <= minimize(loss, first, bounds=bounds, **options).fun + 1e-6
+    if isinstance(target, Click) and are_later:
+        assert np.average(expit(scaled.numpy()), weights=weights) == pytest.approx(
+            expit(rate + tells / (tells + PRIOR_CLICKS) * (later - rate))[0], abs=1e-4
+        )
+    if slope != 0.3:
+        assert (scales[0] < 0.001) if slope < 0 else (scales[0] == 1)
+
+
+def test_an_update_trains_weights_without_their_scale_and_gives_them_it_again(
+    tmp_path, monkeypatch
+):
+    y = make_labels(drift=0.0)
+    fitted = DINClassifier(**SMALL | FIRM).fit(X, y)
+    best = best_check(fitted.net_.checks_)
+    (center,), (constant,), (scale,) = (best[n] for n in ("centers", "constants", "scales"))
+    assert 0.1 < scale < 0.99
+    before = fitted.net_.score(X)
+    still = copy.deepcopy(fitted).set_params(lr=1e-12).partial_fit(X, y).net_.score(X)
+    np.testing.assert_allclose(still, before, atol=1e-5)
+    save(fitted, tmp_path / "model")
+    updated, loaded, twin = copy.deepcopy(fitted), load(tmp_path / "model"), copy.deepcopy(fitted)
+    expected = updated.partial_fit(X, y).net_.score(X)
+    np.testing.assert_array_equal(loaded.partial_fit(X, y).net_.score(X), expected)
+    monkeypatch.setattr("sklearn_din.training.rows.without_scale", lambda net: nullcontext())
+    output, middle = twin.module_.output, center + constant
+    output.weight.data /= scale
+    output.bias.data.sub_(middle).div_(scale).add_(middle)
+    found = middle + scale * (twin.partial_fit(X, y).net_.score(X) - middle)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_a_rate_that_stays_is_not_spoken_of_and_there_is_no_constant(caplog):
+    y = make_labels(drift=np.where(LATER, 1.5, 0.0))
+    caplog.set_level(logging.INFO)
+    fitted = DINClassifier(**SMALL).fit(X, y)
+    assert not [message for message in caplog.messages if "moved" in message]
+    assert {check["constants"][0] for check in fitted.net_.checks_} == {0.0}
+
+
+@pytest.mark.parametrize("validation", ["random", "groups"])
+def test_rows_that_are_not_later_have_no_rate_that_moved(validation, caplog):
+    groups = np.arange(N) // 100
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        DINClassifier(**SMALL | {"validation": validation}).fit(X, make_labels(), groups=groups)
+    assert not [message for message in caplog.messages if "moved" in message]
+
+
+def test_outputs_of_biases_have_these_biases():
+    layer, own = LabelLogits(3, (2, None, 1)), torch.randn(50, 3).double()
+    torch.testing.assert_close(layer.bias_of(layer.join(own)), own)
+    torch.testing.assert_close(layer.bias_of(layer.join(own)[7]), own[7])
