@@ -1,6 +1,7 @@
 """What it gives to know what came of earlier rows: levels as of now, and as of the end of training.
 
-``python -m benchmarks.known_now [--seeds 3] [--only WORD] [--method WORD] [--costs]`` fits, on real
+``python -m benchmarks.known_now [--seeds 3] [--only WORD] [--method WORD] [--costs] [--outcomes]``
+fits, on real
 verdicts and made logs with true labels, the default way without levels; with those of user, item,
 category and pairs, asked of a memory that is told each row at once ("live") or that ends with
 training ("frozen"); the same without pairs; LightGBM on the live columns beside its usual ones
@@ -9,7 +10,9 @@ seconds, means over seeds, and differences of log loss with their standard error
 Two logs are made here: "new each week" has items of a week, of differing quality; in "rates
 that drift" all rates move from week to week. ``--costs`` prints seconds and bytes instead: a fit of
 100,000 rows with a memory of three keys and two pairs against one without, ``remember`` of 1,000
-rows on a million, a request by dict of 1,000 candidates, and what a memory takes.
+rows on a million, a request by dict of 1,000 candidates, and what a memory takes. ``--outcomes``
+prints instead, of three logs, the log loss of histories with what came of each event: attached by
+hand, and by a HistoryBuilder with ``outcomes``, live and frozen, beside builders without.
 """
 
 import argparse
@@ -18,8 +21,10 @@ import time
 import numpy as np
 import pandas as pd
 from sklearn.base import clone
+from sklearn.metrics import log_loss
 from sklearn.pipeline import make_pipeline
 
+from benchmarks.answer_log import make_answer_log
 from benchmarks.default_fit import frames_of
 from benchmarks.tables import print_frame
 from benchmarks.verdicts import at_once, lightgbm, scores_of
@@ -32,9 +37,11 @@ from sklearn_din import (
     attach_history,
     remember,
 )
+from tests.real_data import real_data_folder
 
 REAL = ["movies", "videos", "MovieLens by time", "market, 2 %", "answers"]
 MADE = {"new each week": 0.0, "rates that drift": 0.5}
+OUTCOMES = ["answers", "film verdicts", "flights"]
 WEEK = 7 * 86_400
 
 
@@ -116,6 +123,75 @@ def measure(name, seed, word):
             **scores_of(labels, users, p, q),
             "cpu_seconds": seconds,
         }
+
+
+def log_with_outcome(name, seed):
+    """Rows in the order of time, labels, columns of events, and names of outcome and moment."""
+    rng = np.random.RandomState(seed)
+    if name == "answers":
+        X = make_answer_log(random_state=seed).events
+        right = (X.pop("answer") == "right").astype(int)
+        return X, right.to_numpy(), ["item", "skill"], right, "time"
+    if name == "film verdicts":  # a rating is read in the histories of the user's later rows
+        X = pd.read_parquet(real_data_folder() / "movies.parquet").sort_values(
+            "time", kind="stable"
+        )
+        events = X[["user", "hist_item", "hist_rating"]].explode(["hist_item", "hist_rating"])
+        events = events.dropna().drop_duplicates(["user", "hist_item"])
+        rating = events.set_index(["user", "hist_item"])["hist_rating"].astype(float)
+        rating = rating.reindex(pd.MultiIndex.from_frame(X[["user", "item"]])).to_numpy()
+        X = X[["user", "item", "category", "year", "time", "label"]].reset_index(drop=True)
+        return X, X.pop("label").to_numpy(), ["item", "category"], rating, "time"
+    n_rows, n_planes = 40_000, 300  # flights: a plane's delay is left over from its last flight
+    X = pd.DataFrame({"user": rng.randint(n_planes, size=n_rows), "time": np.arange(n_rows) * 60})
+    X["item"] = rng.randint(40, size=n_rows)
+    left, late = np.zeros(n_planes), np.zeros(n_rows)
+    for row, (plane, place) in enumerate(zip(X["user"], X["item"], strict=True)):
+        late[row] = left[plane] = 0.8 * left[plane] + rng.normal(scale=10) + place % 5 - 2
+    X["known"] = X["time"] + 60 * rng.randint(30, 400, size=n_rows)
+    return X, (late > 5).astype(int), ["item"], late, "known"
+
+
+def measure_outcomes(name, seed):
+    """Yield log losses by method on one log with outcomes."""
+    X, y, columns, outcome, known = log_with_outcome(name, seed)
+    rows = X.assign(outcome=outcome)
+    train = np.arange(len(X)) < 0.8 * len(X)
+    train &= (X[known] <= X["time"][train].max()).to_numpy()
+    test = np.arange(len(X)) >= 0.8 * len(X)
+    names, asked = {"user": "user", "time": "time"}, [n for n in X if n != known or n == "time"]
+    log = rows.assign(time=rows[known]).sort_values("time", kind="stable")
+    attached = attach_history(X[asked], log, **names, columns=[*columns, "outcome"])
+    p = predict(attached[train], y[train], [attached[test]], seed=seed, parameters=names)
+    yield {"log": name, "seed": seed, "method": "attached", "log_loss": log_loss(y[test], p[0])}
+    told = {"outcomes": "outcome", "known": known, "events": "all"}
+    for method, options in (
+        ("clicks", {}),
+        ("all shown", {"events": "all"}),
+        ("outcomes", told),
+        ("outcomes and levels", {**told, "levels": "auto"}),
+    ):
+        memory = HistoryBuilder(**names, columns=columns, **options)
+        encoder, classifier = HistorySequenceEncoder(**names), DINClassifier(random_state=seed)
+        model = make_pipeline(memory, encoder, classifier).fit(
+            (rows if "known" in options else X[asked])[train], y[train]
+        )
+        live = remember(model, rows[~train], y[~train])
+        for when, own in (("live", live), ("frozen", model)):
+            loss = log_loss(y[test], own.predict_proba(X.loc[test, asked])[:, 1])
+            yield {"log": name, "seed": seed, "method": f"{method}, {when}", "log_loss": loss}
+
+
+def print_outcomes(n_seeds, word):
+    """Print log losses of histories with outcomes, attached and by a builder."""
+    results = []
+    for name in (name for name in OUTCOMES if word in name):
+        for seed in range(n_seeds):
+            for measured in measure_outcomes(name, seed):
+                results.append(measured)
+                print(*measured.values(), flush=True)
+    table = pd.DataFrame(results).pivot_table("log_loss", "method", "log", sort=False)
+    print_frame(table.map("{:.4f}".format).reset_index(), "Log loss, means over seeds")
 
 
 def rows_of(n_rows, *, n_users, n_items):
@@ -201,9 +277,13 @@ def main():
     parser.add_argument("--only", default="", help="part of a set's name")
     parser.add_argument("--method", default="", help="part of a method's name")
     parser.add_argument("--costs", action="store_true", help="seconds and bytes instead")
+    parser.add_argument("--outcomes", action="store_true", help="histories with what came instead")
     options, results = parser.parse_args(), []
     if options.costs:
         print_costs()
+        return
+    if options.outcomes:
+        print_outcomes(options.seeds, options.only)
         return
     for name in (name for name in [*REAL, *MADE] if options.only in name):
         for seed in range(options.seeds):

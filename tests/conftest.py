@@ -18,7 +18,7 @@ from tests.tables import FORMS, read_in_pieces
 SLOW = {
     "calibrated concurrency device distributed docs ecosystem engines encoding_together faults": "",
     "connections hostile_frames importance imports interruptions page row_memory shown store": "",
-    "pipeline release report scan_logs scan_training told_again": "",
+    "outcomes pipeline release report scan_logs scan_training told_again": "",
     "abilities": "a_model_that_is_kept_between_updates_learns_the_same",
     "aggregates": "aggregates_equal_those_of_a_plain_loop "
     "levels_of_all_ids_and_of_pairs_with_the_user",

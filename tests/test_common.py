@@ -12,7 +12,7 @@ import sklearn_din.datasets
 import sklearn_din.metrics
 
 PUBLIC = {
-    **{name: getattr(sklearn_din, name) for name in sklearn_din.__all__},
+    **{name: getattr(sklearn_din, name) for name in sklearn_din.__all__ if name != "LABEL"},
     **{name: getattr(sklearn_din.metrics, name) for name in sklearn_din.metrics.__all__},
     **{name: getattr(sklearn_din.datasets, name) for name in sklearn_din.datasets.__all__},
 }

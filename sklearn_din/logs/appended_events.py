@@ -1,12 +1,12 @@
 """Telling later events to earlier ones: equal times and equal ids, whatever the dtypes."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Collection, Hashable, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from sklearn_din.logs.distinct import find_told, row_codes
+from sklearn_din.logs.distinct import find_told, row_codes, value_codes
 from sklearn_din.logs.timeline import time_kind
 from sklearn_din.utils.validation import check_exact, check_times, datetime_index, plain_values
 
@@ -39,14 +39,50 @@ def tell_events(
     if (was_event & ~is_event).any():
         gone = _find(old, rows[was_event & ~is_event], user, time)
         old = old.drop(index=old.index[gone[gone >= 0]])
-    events = append_events(old, rows[is_event & ~was_event], user=user, time=time)
+    events = append_events(old, rows[is_event & ~was_event], user=user, times=[time])
     check_times(events[time], name=f"{time!r} of the old and new events together")
     return events
 
 
+def tell_outcomes(
+    old: pd.DataFrame,
+    rows: pd.DataFrame,
+    outcomes: Sequence[Hashable],
+    *,
+    user: Hashable,
+    time: Hashable,
+    known: Hashable,
+) -> pd.DataFrame:
+    """Return a log of further rows, too; of one that it has, outcomes that are told replace those.
+
+    The k-th of rows that are equal but in ``outcomes`` and ``known`` is the k-th of the log. Where
+    one of its outcomes changes, it is known at the later one of the two moments.
+    """
+    own = [name for name in old if name not in outcomes and name not in {known} - {time}]
+    place, times = _find(old[own], rows[own], user, time), [time, known]
+    told, again, first = old, np.flatnonzero(place >= 0), place[place >= 0]
+    if len(again) < len(rows):
+        told = append_events(old, rows[place < 0], user=user, times=times)
+    before, after = old.take(first), rows.take(again)
+    both, columns = append_events(before, after, user=user, times=times), {**told}
+    codes = {name: value_codes(both[name]).reshape(2, -1) for name in outcomes}
+    replaced = {name: (own > 0) & (own != was) for name, (was, own) in codes.items()}
+    if known != time:
+        moments, _, _ = check_times(both[known], name=f"{known!r} of the old and new events")
+        is_later = moments[len(again) :] > moments[: len(again)]
+        replaced[known] = is_later & np.any([*replaced.values()], axis=0)
+    for name, rows_of in replaced.items():
+        if rows_of.any():
+            later, source = after.loc[rows_of, [name]], np.arange(len(told))
+            source[first[rows_of]] = len(told) + np.arange(len(later))
+            joined = append_events(told[[name]], later, user=user, times=times)[name]
+            columns[name] = joined.take(source).reset_index(drop=True)
+    return pd.DataFrame(columns)
+
+
 def _find(old: pd.DataFrame, rows: pd.DataFrame, user: Hashable, time: Hashable) -> np.ndarray:
     """Return the place in a log of each row, of the k-th of equal rows the k-th; -1: none."""
-    joined = append_events(old, rows, user=user, time=time)
+    joined = append_events(old, rows, user=user, times=[time])
     times, _, _ = check_times(joined[time], name=f"{time!r} of the old and new events together")
     new = times[len(old) :]
     if not len(new):
@@ -58,7 +94,7 @@ def _find(old: pd.DataFrame, rows: pd.DataFrame, user: Hashable, time: Hashable)
 
 
 def append_events(
-    old: pd.DataFrame, new: pd.DataFrame, *, user: Hashable, time: Hashable
+    old: pd.DataFrame, new: pd.DataFrame, *, user: Hashable, times: Collection[Hashable]
 ) -> pd.DataFrame:
     """Append the rows of a log. Times of two zones become UTC; large integers stay exact.
 
@@ -69,14 +105,14 @@ def append_events(
 
     >>> old = pd.DataFrame({"user": [2**60, 2**60 + 1], "time": [1, 2]})
     >>> new = pd.DataFrame({"user": [3.0, None], "time": [3, 4]})
-    >>> append_events(old, new, user="user", time="time")["user"].tolist()
+    >>> append_events(old, new, user="user", times=["time"])["user"].tolist()
     [1152921504606846976, 1152921504606846977, 3, <NA>]
     """
     columns = {}
     for name in old.columns:
         parts = [old[name], new[name]]
-        if name == time:
-            parts = _times_alike(parts, time)
+        if name in times:
+            parts = _times_alike(parts, name)
         elif parts[0].dtype != parts[1].dtype and all(map(_are_numbers, parts)):
             parts = _keep_apart(parts, is_key=name == user)
         columns[name] = pd.concat(parts, ignore_index=True)

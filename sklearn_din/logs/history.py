@@ -21,7 +21,7 @@ from sklearn.utils.validation import (
 )
 
 from sklearn_din.logs.aggregates import with_known_times
-from sklearn_din.logs.appended_events import tell_events
+from sklearn_din.logs.appended_events import tell_events, tell_outcomes
 from sklearn_din.logs.clocks import note_clocks, same_rows
 from sklearn_din.logs.distinct import (
     SEEN_EVENTS,
@@ -65,6 +65,7 @@ from sklearn_din.utils.warnings import log_once, warn_of, warn_user
 Reason = Literal["users", "times"]
 MANY_ROWS = 10  # where fewer have no past, it may be by chance
 SHOWN_CLASSES = 5
+LABEL = "<label>"  # among outcomes: what y says, in the history "hist_label"
 OF_FIT = ("X", "the events of fit")
 LEARNT = (
     "events_",
@@ -91,7 +92,7 @@ class HistoryRequest:
     @property
     def sources(self) -> dict[str, Any]:
         """History column to event column, without that of elapsed times."""
-        return {f"{self.prefix}{column}": column for column in self.columns}
+        return {_history_name(self.prefix, column): column for column in self.columns}
 
     @property
     def new_names(self) -> list[str]:
@@ -102,7 +103,7 @@ class HistoryRequest:
             raise TypeError(f"elapsed must be text or None, got {self.elapsed!r}.")
         if not self.columns:
             raise ValueError("columns must name at least one event column, got none.")
-        names = [f"{self.prefix}{column}" for column in self.columns]
+        names = [_history_name(self.prefix, column) for column in self.columns]
         names += [] if self.elapsed is None else [self.elapsed]
         if len(set(names)) < len(names):
             raise ValueError(f"the new columns must have distinct names, got {names}.")
@@ -129,6 +130,10 @@ class HistoryRequest:
             raise ValueError(
                 f"{name} already has columns {taken}. Drop them, or choose another prefix or name."
             )
+
+
+def _history_name(prefix: str, column: Any) -> str:
+    return f"{prefix}{'label' if column == LABEL else column}"
 
 
 def attach_history(
@@ -328,6 +333,7 @@ class HistoryBuilderParameters:
     events: str = parameter("positive", StrOptions({"positive", "all"}))
     levels: str | Sequence[str | tuple[str, ...]] | None = parameter(None, AUTO, "array-like", None)
     known: str | None = parameter(None, str, None)
+    outcomes: str | Sequence[str] | None = parameter(None, str, "array-like", None)
 
 
 HistoryBuilderParameters.__init__.__qualname__ = "HistoryBuilder.__init__"  # in Python's errors
@@ -344,14 +350,11 @@ class HistoryBuilder(  # type: ignore[call-arg]
 
     This is :func:`attach_history` as a transformer, and with ``levels`` also
     :func:`attach_aggregates`: what came of all earlier rows of the user, the item and so on, as of
-    each row's time. It knows the training rows only, which is
-    right for splits by time and for serving: fit on the past, transform later rows, and add newer
-    events with :meth:`partial_fit` as they arrive. In a split by user every test user is new and
-    would get an empty history: use :func:`attach_history` before such a split. ``transform``
-    warns if it gets at least ten rows, of several users, and knows none of these users.
-
-    Training rows see only events strictly before them, never themselves. The result is of the
-    kind of X: pandas, polars or Arrow.
+    each row's time. It knows the training rows only, which is right for splits by time and for
+    serving: fit on the past, transform later rows, and add newer events with :meth:`partial_fit` as
+    they arrive. In a split by user every test user is new: use :func:`attach_history` before it.
+    Training rows see only events strictly before them. The result is of the kind of X: pandas,
+    polars or Arrow.
 
     Parameters
     ----------
@@ -390,15 +393,21 @@ class HistoryBuilder(  # type: ignore[call-arg]
         nothing of rates. Columns of lists have no level.
     known : str or None, default=None
         Column of the training rows with the moment at which ``y`` was known, such as two weeks
-        after an offer was sent: in levels a row counts for rows strictly later than that.
-        Histories hold events from their own time on: where labels come late, set ``events="all"``,
-        so that they tell what was shown. The column is no feature; rows to predict need
-        not have it. None: labels are known at once.
+        after an offer was sent: in levels, and in histories with ``outcomes``, a row counts for
+        rows strictly later than that. Other histories hold events from their own time on: set
+        ``events="all"``, so that they tell what was shown. The column is no feature; rows to
+        predict need not have it. None: labels are known at once.
+    outcomes : str, list of str or None, default=None
+        Columns with what came of an event, such as minutes late or stars: they become histories,
+        too, and are no features; rows to predict need not have them. ``sklearn_din.LABEL`` is
+        ``y``, of several labels the first one, in the history ``hist_label``; it needs
+        ``events="all"``. ``known`` must say when they were known, by the name of ``time`` that it
+        was at once: the whole event enters histories then.
 
     Attributes
     ----------
     events_ : pandas DataFrame
-        The stored log: user, time and history columns, in clear.
+        The stored log: user, time and history columns, in clear; with ``outcomes`` of each row.
     memory_ : RowMemory or None
         What came of all rows, by hashes of their values; None without ``levels``.
     classes_ : ndarray of shape (2,) or None
@@ -439,7 +448,7 @@ class HistoryBuilder(  # type: ignore[call-arg]
         frame = self._check_rows(X, None).pandas
         classes = self._find_classes(y)
         log, is_event = self._events_among(frame, y, classes)
-        events = log[is_event == 1].reset_index(drop=True)
+        events = log if self._outcomes else log[is_event == 1].reset_index(drop=True)
         memory, _ = self._remember(frame, y, classes, memory=None)
         label = None if classes is None else classes[1]
         fitted = {"_sorted": None, "events_": events, "memory_": memory}
@@ -454,8 +463,9 @@ class HistoryBuilder(  # type: ignore[call-arg]
         remembered: its label replaces that one's, so a batch may be sent twice, and what was 0 or
         missing may become 1. A missing label says nothing. Levels change from when it was known on,
         without ``known`` from the newest moment told so far on; those of earlier moments stay. A
-        row may become an event, or cease to be one. Rows of one call are different rows. A builder
-        without levels remembers events alone. A column that was not there at fit is an error.
+        row may become an event, or cease to be one; one whose outcomes change is in histories from
+        when they were known on. Rows of one call are different rows. A builder without levels and
+        outcomes remembers events alone. A column that was not there at fit is an error.
         """
         if not hasattr(self, "events_"):
             return self.fit(X, y)
@@ -472,7 +482,11 @@ class HistoryBuilder(  # type: ignore[call-arg]
         clocks = note_clocks(times[is_event == 1], earlier, OF_FIT)
         warn_of([clocks or note_clocks(earlier, times, ("the rows of fit", "X"))])
         keys = {"user": self.user, "time": self.time}
-        events = tell_events(self.events_, log, is_event, was_event, **keys)
+        if self._outcomes:
+            came = [name for name in log if name in (*self._outcomes, LABEL)]
+            events = tell_outcomes(self.events_, log, came, known=self.known, **keys)
+        else:
+            events = tell_events(self.events_, log, is_event, was_event, **keys)
         self.__dict__.update({"_sorted": None, "events_": events, "memory_": memory})
         return self
 
@@ -494,7 +508,7 @@ class HistoryBuilder(  # type: ignore[call-arg]
         events, request, memory = self.events_, self._request, self.memory_
         cached = self._sorted  # serving asks often, a few rows at a time, and in threads
         if cached is None or cached[0] is not events:  # partial_fit may end meanwhile
-            sorted_log = sort_log(events, self.user, self.time, request.columns)
+            sorted_log = sort_log(self._at_known(events), self.user, self.time, request.columns)
             cached = self._sorted = events, *sorted_log
         _, timeline, log = cached
         past = timeline.past(shown.pandas, max_age=self.max_age)
@@ -515,7 +529,8 @@ class HistoryBuilder(  # type: ignore[call-arg]
     def next_moment(self) -> Any:
         """Return the time just after all that is remembered, as the time column holds times."""
         check_is_fitted(self, "events_")
-        times = self.events_[self.time]
+        time: Any = self.known if self._outcomes else self.time
+        times = self.events_[time]
         latest = times.max() if len(times) else 0
         if self.memory_ is not None and len(self.memory_.known):
             known, unit = self.memory_.known.max().item(), self.memory_.unit
@@ -538,21 +553,44 @@ class HistoryBuilder(  # type: ignore[call-arg]
         return self
 
     @property
+    def _columns(self) -> list[str]:
+        return check_names(self.columns, name="columns")
+
+    @property
+    def _outcomes(self) -> list[str]:
+        return [] if self.outcomes is None else check_names(self.outcomes, name="outcomes")
+
+    @property
     def _request(self) -> HistoryRequest:
-        names = check_names(self.columns, name="columns")
         options = self.max_length, self.max_age, self.prefix, self.elapsed
-        return HistoryRequest(self.user, self.time, names, *options)
+        return HistoryRequest(self.user, self.time, [*self._columns, *self._outcomes], *options)
+
+    @property
+    def _names_of_keys(self) -> list[str]:
+        """Columns by which rows of one moment are told apart."""
+        return [*dict.fromkeys([self.user, *self._columns, *sum(self._keys, ())])]
 
     @property
     def _names_to_tell(self) -> list[str]:
-        """Columns of rows that are remembered, beside what came of them."""
-        names = [self.user, self.time, *self._request.columns, *sum(self._keys, ())]
-        return [*dict.fromkeys([*names, *([] if self.known is None else [self.known])])]
+        """Columns of rows that are remembered."""
+        known = [] if self.known is None else [self.known]
+        names = dict.fromkeys([self.user, self.time, *self._names_of_keys, *known, *self._outcomes])
+        return [name for name in names if name != LABEL]
 
     @property
     def _names_of_rows(self) -> list[str]:
         """Columns that rows to predict have."""
-        return [name for name in self.feature_names_in_ if name != self.known]
+        told = {self.known, *self._outcomes} - {self.time}
+        return [name for name in self.feature_names_in_ if name not in told]
+
+    def _at_known(self, events: pd.DataFrame) -> pd.DataFrame:
+        """Return the rows that are events, each at the time from which on histories have it."""
+        if not self._outcomes:
+            return events
+        if self.events == "positive":
+            events = events[events[LABEL] == self.positive_class_]
+        events = events.sort_values(self.time, kind="stable", ignore_index=True)
+        return events.assign(**{self.time: events[self.known]})
 
     def _check_rows(
         self, X: IntoDataFrameT, names: Sequence[str] | None
@@ -574,8 +612,11 @@ class HistoryBuilder(  # type: ignore[call-arg]
             shown = CallerFrame(shown.select(names), name="X")
             frame = shown.pandas
         request = self._request
-        check_frame(frame, [self.user, self.time, *request.columns], name="X")
+        check_frame(frame, [self.user, self.time, *self._columns], name="X")
         check_frame(frame, [name for key in self._keys for name in key], name="X (levels)")
+        if names is None:
+            self._check_outcomes()
+            check_frame(frame, self._names_to_tell, name="X (outcomes)")
         request.check_impressions(frame, name="X")
         check_times(frame[self.time], name=f"X[{self.time!r}]")
         return shown
@@ -587,8 +628,20 @@ class HistoryBuilder(  # type: ignore[call-arg]
             return []
         if not is_auto(self.levels):
             return [as_tuple(key) for key in self.levels]
-        names = [name for name in self._request.columns if name != self.user]
+        names = [name for name in self._columns if name != self.user]
         return [(name,) for name in (self.user, *names)] + [(self.user, name) for name in names]
+
+    def _check_outcomes(self) -> None:
+        """Raise unless outcomes are columns of their own, known at a moment that is named."""
+        if self._outcomes and self.known is None:
+            raise ValueError(
+                f"outcomes={self._outcomes} enter histories when they are known: set known= to the "
+                f"column that says when, or known={self.time!r} where they are known at once."
+            )
+        if taken := {self.time, self.known, *self._names_of_keys} & {*self._outcomes}:
+            raise ValueError(f"outcomes must be no other columns' names, got {[*taken]}.")
+        if LABEL in self._outcomes and self.events == "positive":
+            raise ValueError("LABEL is the same of each event with events='positive': set 'all'.")
 
     def _find_classes(self, y: ArrayLike | None) -> np.ndarray | None:
         """Return the two labels of y; None where it needs none: numbers, or every row an event."""
@@ -614,17 +667,18 @@ class HistoryBuilder(  # type: ignore[call-arg]
         memory : None: without earlier rows
         was_event : (n_rows,), None where nothing remembers it
         """
+        if self.levels is None and self.known is not None and not self._outcomes:
+            raise ValueError(
+                f"known={self.known!r} says from when on labels count in levels, and there are "
+                "none: set levels='auto', or known=None."
+            )
+        at_known = with_known_times(X, self.time, self.known, name="X")
         if self.levels is None:
-            if self.known is not None:
-                raise ValueError(
-                    f"known={self.known!r} says from when on labels count in levels, and there are "
-                    "none: set levels='auto', or known=None."
-                )
             return None, None
         values, names = _values_of_labels(y, classes)
         check_consistent_length(X, values)
-        at_known = with_known_times(X, self.time, self.known, name="X")
-        if self.events == "positive" and not (at_known[self.time] == X[self.time]).all():
+        is_late = not self._outcomes and not (at_known[self.time] == X[self.time]).all()
+        if self.events == "positive" and is_late:
             warn_user(
                 "events='positive' puts each click into histories from its own time on, before "
                 f"{self.known!r} says that it was known: they tell labels too early. Set "
@@ -632,7 +686,7 @@ class HistoryBuilder(  # type: ignore[call-arg]
             )
         of_clicks = bool(np.isin(values[~np.isnan(values)], (0, 1)).all())
         if memory is None:
-            columns = [n for n in self._names_to_tell if n not in (self.time, self.known)]
+            columns = [name for name in self._names_of_keys if name != self.time]
             keys, auto = self._keys, is_auto(self.levels)
             lists = {name for name in columns if auto and holds_lists(X[name])}
             keys = [key for key in keys if lists.isdisjoint(key)]
@@ -660,12 +714,17 @@ class HistoryBuilder(  # type: ignore[call-arg]
         self, X: pd.DataFrame, y: ArrayLike | None, classes: np.ndarray | None
     ) -> tuple[pd.DataFrame, np.ndarray]:
         """Return rows as events, and which are: 1, 0, or NaN where the label is missing."""
-        log = X[list(dict.fromkeys([self.user, self.time, *self._request.columns]))]
-        log, is_event = log.reset_index(drop=True), np.ones(len(log))
-        if classes is None:
+        names = self._names_to_tell if self._outcomes else [self.user, self.time, *self._columns]
+        log = X[list(dict.fromkeys(names))].reset_index(drop=True)
+        is_event, tells = np.ones(len(log)), LABEL in self._outcomes or self.events == "positive"
+        if classes is None and not tells:
             return log, is_event
         labels = _check_labels(y)
         check_consistent_length(X, labels)
+        if self._outcomes and tells:
+            log[LABEL] = pd.Series(labels.tolist())
+        if classes is None:
+            return log, is_event
         is_other = ~pd.Series(labels).isin(classes).to_numpy() & pd.notna(labels)
         unseen = pd.unique(labels[is_other]).tolist()
         if unseen:
@@ -688,15 +747,19 @@ class HistoryBuilder(  # type: ignore[call-arg]
         check_keys(fitted, set(LEARNT))
         check_feature_names(fitted)
         events = fitted["events_"]
-        check_frame(events, [self.user, self.time, *self._request.columns], name="events_")
-        check_times(events[self.time], name=f"events_[{self.time!r}]")
+        needed = self._names_to_tell if self._outcomes else []
+        needed = [*needed, *[LABEL] * (bool(needed) and self.events == "positive")]
+        check_frame(events, [self.user, self.time, *needed, *self._request.columns], name="events_")
+        for name in {self.time, self.known} & {*events}:
+            check_times(events[name], name=f"events_[{name!r}]")
         memory = fitted.pop("memory_")
         memory = None if memory is None else from_dict(RowMemory, memory)
         self.__dict__.update({"_sorted": None, "memory_": memory, **fitted})
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
-        tags.target_tags.required = self.events == "positive" or self.levels is not None
+        is_told = self.levels is not None or LABEL in self._outcomes
+        tags.target_tags.required = self.events == "positive" or is_told
         tags.transformer_tags.preserves_dtype = []
         return tags
 
@@ -706,7 +769,7 @@ def _check_labels(y: ArrayLike | None) -> np.ndarray:
     if y is None:
         raise ValueError(
             "HistoryBuilder needs y to know which rows were clicks, got None. Pass y, or set "
-            "events='all' and levels=None."
+            "events='all' and levels=None, without LABEL."
         )
     several = np.asarray(y)
     if several.ndim == 2 and several.shape[1] > 1:

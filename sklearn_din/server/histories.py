@@ -1,6 +1,7 @@
 """What users did: a log, and the events that have been posted since."""
 
 import bisect
+import copy
 import heapq
 import itertools
 import warnings
@@ -11,7 +12,8 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import pandas as pd
 
-from sklearn_din.logs.history import HistoryBuilder
+from sklearn_din.logs.appended_events import tell_outcomes
+from sklearn_din.logs.history import LABEL, HistoryBuilder
 from sklearn_din.logs.sampling_notices import MANY, share_of_repeats
 from sklearn_din.server.json_values import (
     Values,
@@ -23,10 +25,11 @@ from sklearn_din.server.json_values import (
 )
 from sklearn_din.server.moments import SECOND, Moments
 from sklearn_din.server.store import Removed
-from sklearn_din.utils.validation import check_frame, check_max_age
+from sklearn_din.utils.validation import check_frame, check_max_age, check_times
 from sklearn_din.utils.warnings import warn_user
 
 KINDS = {list: "a list", float: "a number", bool: "true or false"}
+WHEN = "<when>"  # a column of the moments of a history's events
 MOST_COUNTED = 1_000  # moments whose events were counted, of each log
 FAR_MORE = 2  # times the clicks that a model remembers: so many rows are not clicks alone
 
@@ -37,6 +40,7 @@ class Event(NamedTuple):
     user: Any
     time: Any  # as of ``Moments``
     values: tuple[Any, ...]  # of the log's columns
+    came: tuple[Any, ...] = ()  # when its outcomes were known, and these
 
 
 class Joined(NamedTuple):
@@ -46,6 +50,7 @@ class Joined(NamedTuple):
     sequence: int  # in the store
     is_new: bool  # False: one of those that the log has
     values: tuple[Any, ...]
+    came: tuple[Any, ...]
 
 
 class Histories:
@@ -70,6 +75,11 @@ class Histories:
         self.sources = {f"{builder.prefix}{name}": name for name in names}
         self.max_length, self._elapsed = builder.max_length, builder.elapsed
         self.are_clicks = builder.events == "positive"  # else they hold what was shown, too
+        self._outcomes = builder._outcomes
+        self.labels = [*(plain(getattr(builder, "classes_", None)) or [0, 1]), None]
+        self.known: Any = builder.known if self._outcomes else None
+        # Columns that an event may have, too, at once or later with the same id
+        self.told: set[Any] = {self.known, *self._outcomes} - {None, self.time, LABEL}
         columns = [self.user, self.time, *names]
         if log is not None:
             check_frame(log, columns, name="the history")
@@ -78,10 +88,13 @@ class Histories:
         events = self._builder.events_
         self.n_events = len(events)
         self.moments = Moments(events[self.time], now=now)
+        if self._outcomes:
+            self.moments.newest = max(self.moments.newest, Moments(events[self.known]).newest)
         unit = "ns" if self.moments.are_dates else None
         self._max_age = check_max_age(builder.max_age, unit=unit)
         if builder.elapsed is not None:
             self.sources[builder.elapsed] = builder.elapsed
+        self.sources |= {n: c for n, c in builder._request.sources.items() if c in self._outcomes}
         codes, users = pd.factorize(events[self.user])  # missing ones, -1, are nobody's
         self._order = np.lexsort((self.moments.values, codes))
         self._times = self.moments.values[self._order]
@@ -95,7 +108,7 @@ class Histories:
         self._posted: dict[Any, list[tuple[Any, ...]]] = {}
         # How often each event of a moment is in the log, and was posted, where that was asked
         self._counts: dict[Any, list[Counter[Any]]] = {}
-        self._kinds = {name: _kinds_of(self._known[name]) for name in (self.user, *names)}
+        self._kinds = {n: _kinds_of(self._known[n]) for n in (self.user, *names, *self._outcomes)}
 
     def of(self, user: Any) -> tuple[dict[str, list[Any]], list[Any]]:
         """Return the histories of one user, and the time of each event, oldest first.
@@ -103,6 +116,8 @@ class Histories:
         Of an unknown user they are empty.
         """
         check_spelling([user], self._known[self.user], name=self.user)
+        if self._outcomes:
+            return self._tell(user)
         posted, now = self._posted.get(user, []), self.now_of(user)
         end = self._place(user, now)
         start = max(self._span(user)[0], end - self.max_length)
@@ -130,12 +145,15 @@ class Histories:
     def now_of(self, user: Any) -> Any:
         """Return the moment that is now for a user."""
         posted = self._posted.get(user, [])
-        return self.moments.now(posted[-1][0] if posted else None)
+        newest = posted[-1][0] if posted else None
+        if self._outcomes and posted:
+            newest = max(came[0] for *_, came in posted)
+        return self.moments.now(newest)
 
     def n_of(self, user: Any) -> int:
         """Return how many events of a user there are."""
         start, end = self._span(user)
-        return end - start + sum(is_new for _, _, is_new, _ in self._posted.get(user, ()))
+        return end - start + sum(event[2] for event in self._posted.get(user, ()))
 
     def last_known(self, user: Any, name: str) -> Any:
         """Return what the log last had of a user in a column; None where it had nothing."""
@@ -155,7 +173,7 @@ class Histories:
             if any(event[name] is None for event in events):
                 raise ValueError(f"an event must have a value for {name}, got null.")
         for name, kinds in self._kinds.items():
-            _check_cells([event[name] for event in events], self._known[name], kinds, name)
+            _check_cells([event.get(name) for event in events], self._known[name], kinds, name)
         return [
             Event(
                 event[self.user],
@@ -166,7 +184,7 @@ class Histories:
         ]
 
     def read_stored(
-        self, users: list[Any], times: list[Any], columns: Iterable[list[Any]]
+        self, users: list[Any], times: list[Any], columns: Iterable[list[Any]], came: list[Values]
     ) -> list[Event | None]:
         """Return events of a store; None where this log cannot have one.
 
@@ -175,9 +193,14 @@ class Histories:
         """
         moments, cells = self.moments.read_stored(times), list(columns)
         is_right = [moment is not None for moment in moments]
-        for kinds, own in zip(self._kinds.values(), (users, *cells), strict=True):
+        told, known = [[row.get(name) for row in came] for name in self._outcomes], moments
+        if self.known in self.told:
+            known = self.moments.read_stored([row.get(self.known) for row in came])
+            known = [own if k is None else k for k, own in zip(known, moments, strict=True)]
+        for kinds, own in zip(self._kinds.values(), (users, *cells, *told), strict=True):
             is_right = [right and type(c) in kinds for right, c in zip(is_right, own, strict=True)]
-        events = zip(users, moments, zip(*cells, strict=True), is_right, strict=True)
+        outcomes = zip(known, *told, strict=True)
+        events = zip(users, moments, zip(*cells, strict=True), outcomes, is_right, strict=True)
         return [Event(*event) if right else None for *event, right in events]
 
     def has(self, event: Event) -> bool:
@@ -202,7 +225,7 @@ class Histories:
             own = [Joined(*event) for event in self._posted.get(user, ())]
             kept = [event for event in own if not gone.first <= event.sequence <= gone.last]
             self.n_events -= sum(event.is_new for event in own)
-            self._join(((e.sequence, Event(user, e.time, e.values)) for e in kept), {user: []})
+            self._join(((e.sequence, Event(user, e.time, *e[3:])) for e in kept), {user: []})
             if not kept:
                 self._posted.pop(user, None)
 
@@ -214,6 +237,7 @@ class Histories:
     def example(self) -> Values:
         """Return an event as :meth:`read` takes it."""
         event = {str(name): [*cells, None][0] for name, cells in self._known.items()}
+        event.pop(LABEL, None)
         return event | {self.time: self.moments.show(self.moments.values[self._example].item())}
 
     def search(self, text: str, n: int) -> list[Values]:
@@ -234,13 +258,34 @@ class Histories:
                 n_in_log, n_posted = self._count(event, own)
                 is_new = n_posted >= n_in_log
                 self._counts[moment][1][_hashable(event.values)] += 1
-            bisect.insort(own, (event.time, sequence, is_new, event.values))
+            bisect.insort(own, (event.time, sequence, is_new, *event[2:]))
             self.n_events += is_new
         self._posted |= touched
 
+    def _tell(self, user: Any) -> tuple[dict[str, list[Any]], list[Any]]:
+        """Return the histories of one user by a builder that is told what was posted."""
+        builder, posted = copy.copy(self._builder), self._posted.get(user, [])
+        events = builder.events_.iloc[self._order[slice(*self._span(user))]].reset_index(drop=True)
+        if posted:
+            names = [self.user, self.time, *self.columns, self.known, *self._outcomes]
+            cells = zip(*((user, e[0], *e[3], *e[4]) for e in posted), strict=True)
+            rows = pd.DataFrame(dict(zip(names, cells, strict=True)))
+            for name in {self.time, self.known}:
+                rows[name] = self.moments.column(rows[name])
+            keys = {"user": self.user, "time": self.time, "known": self.known}
+            events = tell_outcomes(events, rows[[*events]], self._outcomes, **keys)
+        when = check_times(events[self.known], name=self.known, unit="ns")[0]
+        builder.outcomes, builder._sorted = [*self._outcomes, WHEN], None
+        builder.events_ = events.assign(**{WHEN: when})
+        asked = pd.DataFrame([dict.fromkeys(builder._names_of_rows) | {self.user: user}])
+        asked[self.time] = self.moments.column([self.now_of(user)])
+        shown = builder.transform(asked).iloc[0]
+        times = shown[builder.prefix + WHEN]
+        return {n: plain(shown[n]) for n in self.sources}, [*map(self.moments.show, plain(times))]
+
     def _find_example(self) -> None:
         """Take the event of messages and of the documentation from a user who is not forgotten."""
-        events, own = self._builder.events_, [self.user, self.time, *self.columns]
+        events, own = self._builder.events_, [self.user, self.time, *self.columns, *self._outcomes]
         is_shown = (not pd.isna(u) and u not in self.forgotten for u in events[self.user])
         first = next((row for row, is_one in enumerate(is_shown) if is_one), len(events))
         known = {name: events[name].iloc[first:].dropna().head(1).tolist() for name in own}
@@ -278,7 +323,7 @@ class Histories:
             rows = self._in_log(event.user, start, end) if start < end else []
             own = own[bisect.bisect_left(own, moment[1:]) :]
             same = itertools.takewhile(lambda other: other[0] == event.time, own)
-            known = [map(plain, row.values) for row in rows], [other[-1] for other in same]
+            known = [map(plain, row.values) for row in rows], [other[3] for other in same]
             self._counts[moment] = [Counter(map(_hashable, some)) for some in known]
         return [counts[values] for counts in self._counts[moment]]
 
@@ -292,17 +337,26 @@ def _remember(
     builder: HistoryBuilder, log: pd.DataFrame | None, names: list[str]
 ) -> HistoryBuilder:
     """Return a builder of all events: of one that remembers some, and of a log."""
-    parts = [builder.events_[names]] if hasattr(builder, "events_") else []
-    if log is not None:
-        parts.append(log[names])
+    parts = [builder.events_] if hasattr(builder, "events_") else []
+    if builder._outcomes and parts and builder.events == "positive":
+        parts = [p[p[LABEL] == builder.positive_class_] for p in parts]
+    parts = [*parts, log] if log is not None else parts
     if not sum(map(len, parts)):
         raise ValueError("the history must have at least one event, got none.")
-    of_events = {"events": "all", "levels": None, "known": None}
-    remembered = HistoryBuilder(**{**builder.get_params(), **of_events}).fit(parts[0])
+    of_events: dict[str, Any] = {"events": "all", "levels": None}
+    if builder._outcomes:
+        known: Any = builder.known
+        told = [*dict.fromkeys([*names, known, *builder._outcomes])]
+        parts = [part.assign(**{known: part.get(known, part[names[1]])}) for part in parts]
+        parts = [part.reindex(columns=told) for part in parts]
+    else:
+        of_events, parts = {**of_events, "known": None}, [part[names] for part in parts]
+    remembered = HistoryBuilder(**{**builder.get_params(), **of_events})
+    remembered.fit(parts[0], parts[0].get(LABEL))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of events that are in both
         for part in parts[1:]:
-            remembered.partial_fit(part)
+            remembered.partial_fit(part, part.get(LABEL))
     if len(parts) > 1:
         _warn_of_other_rows(remembered, parts[0])
     return remembered

@@ -99,7 +99,7 @@ class Levels:
 
     def at(self, moment: Any) -> Any:
         """Return a moment as a value of the time column."""
-        return self._times([moment]).iloc[0]
+        return self._moments.column([moment]).iloc[0]
 
     def _with(self, memory: RowMemory) -> HistoryBuilder:
         builder = copy.copy(self._own)
@@ -108,13 +108,7 @@ class Levels:
 
     def _frame(self, columns: Mapping[str, Sequence[Any]], times: Sequence[Any]) -> pd.DataFrame:
         cells = {n: pd.Series(list(c), dtype=object).infer_objects() for n, c in columns.items()}
-        return pd.DataFrame({**cells, self.time: self._times(times)})
-
-    def _times(self, moments: Sequence[Any]) -> pd.Series:
-        if not self._moments.are_dates:
-            return pd.Series(list(moments), dtype=self._moments.values.dtype)
-        dates = pd.Series(np.array(moments, dtype="datetime64[ns]"))
-        return dates.dt.tz_localize("UTC") if self._moments.has_zone else dates
+        return pd.DataFrame({**cells, self.time: self._moments.column(times)})
 
 
 def tell_rows(model: Any, rows: pd.DataFrame, is_click: np.ndarray) -> Any:

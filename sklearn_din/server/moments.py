@@ -2,6 +2,7 @@
 
 import re
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any, Literal
 
@@ -45,6 +46,13 @@ class Moments:
             return time.time_ns()
         last = self.newest if newest is None else max(self.newest, newest)
         return last + (SECOND if self.are_dates else 1)
+
+    def column(self, moments: Iterable[Any]) -> pd.Series:
+        """Return moments as values of the time column."""
+        if not self.are_dates:
+            return pd.Series([*moments], dtype=self.values.dtype)
+        dates = pd.Series(np.array([*moments], dtype="datetime64[ns]"))
+        return dates.dt.tz_localize("UTC") if self.has_zone else dates
 
     def read(self, value: Any) -> Any:
         """Return a time of a request as a number; ValueError where it is none, or too late."""

@@ -2,8 +2,10 @@
 
 import json
 import logging
+from collections.abc import Collection
 from typing import Any
 
+from sklearn_din.logs.history import LABEL
 from sklearn_din.server.answers import Answers
 from sklearn_din.server.histories import Event
 from sklearn_din.server.json_values import (
@@ -57,7 +59,7 @@ class Posts:
         log, item = self.answers.histories, self.answers.items.item
         if log is None:
             raise ValueError(NO_LOG)
-        names = [log.user, log.time, *log.columns]
+        names = [log.user, log.time, *log.columns, *log.told]
         known = dict.fromkeys([*names, item, *self.answers.posted_columns, *OWN_KEYS])
         refuse_other_keys(events, known, what="an event")
         whole = self.answers.fill_events(events)
@@ -66,6 +68,11 @@ class Posts:
         for values in whole:
             self._check(values)
             others = {name: value for name, value in values.items() if name not in own}
+            if log.known in others:
+                moment = log.moments.read(others[log.known])
+                others[log.known] = log.moments.write(others[log.known], moment)
+                if moment < log.moments.read(values[log.time]):
+                    raise ValueError(f"{log.known} must not be earlier than {log.time}.")
             texts.append((write(values.get(item)), values.get("label"), write(others)))
         rows = []
         for event, values, text in zip(log.read(whole), whole, texts, strict=True):
@@ -73,7 +80,9 @@ class Posts:
             stored = Posted("", write(event.user), write(time), *text)
             event_id = values.get("event_id")
             if event_id is None:  # equal ones are one, whatever came of it
-                event_id = self._store.hash(" ".join(map(str, stored._replace(label=None))))
+                columns = {n: v for n, v in json.loads(text[-1]).items() if n not in log.told}
+                same = stored._replace(label=None, columns=write(columns))
+                event_id = self._store.hash(" ".join(map(str, same)))
             rows.append((event, stored._replace(event_id=str(event_id))))
         return rows
 
@@ -82,7 +91,8 @@ class Posts:
     ) -> tuple[list[Posted], list[str]]:
         """Return events that neither the store nor the history's file has, and ids they replace.
 
-        An event is there once, as it was posted last: another label is new, none is a click.
+        An event is there once, as it was posted last: another label is new, none is a click. Where
+        histories have outcomes, one that is missing says nothing, and so does a missing label.
         """
         log = self.answers.histories
         known = self._store.find_known([row.event_id for _, row in rows])
@@ -92,8 +102,12 @@ class Posts:
                 is_click = given.get("event_id") is None and row.label != 0
                 if is_click and log is not None and log.are_clicks and log.has(event):
                     continue
+            if log is not None and log.known and row.event_id in known:
+                row = _fill(row, *known[row.event_id], log.told)
             new[row.event_id] = row
-        changed = [n for n in known if (new[n].label != 0) != (known[n] != 0)]
+        changed = [n for n in known if (new[n].label != 0) != (known[n][0] != 0)]
+        if log is not None and log.known:
+            changed = [n for n in known if new[n][-2:] != known[n]]
         return [row for n, row in new.items() if n not in known or n in changed], changed
 
     def catch_up(self) -> None:
@@ -150,7 +164,9 @@ class Posts:
         texts = (users, times, items, others)
         users, times, items, others = (json.loads(f"[{','.join(column)}]") for column in texts)
         cells = {name: self._cells(name, items, others) for name in log.columns}
-        events = log.read_stored(users, times, [*cells.values()])
+        own = [log.labels[-1 if label is None else label] for label in labels]
+        came = [{**row, LABEL: label} for row, label in zip(others, own, strict=True)]
+        events = log.read_stored(users, times, [*cells.values()], came)
         if levels is not None:
             more = [name for name in levels.columns if name not in cells and name != log.user]
             cells |= {name: self._cells(name, items, others) for name in more} | {log.user: users}
@@ -207,3 +223,10 @@ class Posts:
             check_value(value, name=name)
             if name in self.answers.posted_columns:
                 check_spelling([value], self.answers.posted_columns[name], name=name)
+
+
+def _fill(row: Posted, label: int | None, columns: str, told: Collection[str]) -> Posted:
+    """Return an event that was posted before, with what came of it that is told now."""
+    came = {n: v for n, v in json.loads(row.columns).items() if n in told and v is not None}
+    columns = write({**json.loads(columns), **came})
+    return row._replace(label=label if row.label is None else row.label, columns=columns)

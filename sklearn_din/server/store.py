@@ -161,13 +161,13 @@ class Store:
                 self.ask("ROLLBACK TO post")
             raise
 
-    def find_known(self, event_ids: Sequence[str]) -> dict[str, int | None]:
-        """Return those ids that an event has, and its label."""
+    def find_known(self, event_ids: Sequence[str]) -> dict[str, tuple[int | None, str]]:
+        """Return those ids that an event has, its label and its columns."""
         id_of = {self.hash(f"event {event_id}"): event_id for event_id in event_ids}
         places = ", ".join("?" * len(id_of))
-        query = f"SELECT event_key, label FROM events WHERE event_key IN ({places})"
+        query = f"SELECT event_key, label, columns FROM events WHERE event_key IN ({places})"
         rows = self.ask(query, list(id_of)) if id_of else []
-        return {id_of[key]: label for key, label in rows}
+        return {id_of[key]: (label, columns) for key, label, columns in rows}
 
     def add(self, events: Sequence[Posted], digest: str) -> None:
         """Write events whose ids are new."""

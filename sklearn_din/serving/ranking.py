@@ -213,7 +213,7 @@ class Ranker(Generic[IntoDataFrameT]):
             )
         own = find_memory(self._fitted)  # which makes histories, too
         self.memory = memory if own is None else own
-        made: list[str | None] = [None if own is None else own.known]
+        made = [] if own is None else [*{*own.feature_names_in_} - {*own._names_of_rows}]
         if self.memory is not None and self.memory.memory_ is not None:
             made += self.memory.memory_.names
         self._columns: Sequence[str] = [name for name in columns if name not in made]

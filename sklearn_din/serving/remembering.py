@@ -173,7 +173,7 @@ def _warn_of_told_rows(
         warn_user(f"the steps name different users, {sorted(users)}: levels are of one of them.")
     check_frame(X, memory._names_to_tell, name="X")
     events = memory.events_
-    for name in (memory.user, *memory._request.columns):
+    for name in (memory.user, *memory._columns):
         if not holds_lists(events[name]):
             known = pd.Index(pd.unique(plain_values(events[name].dropna())))
             warn_of([note_spelling(X[name], known, f"values of {name!r}")])

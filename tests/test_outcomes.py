@@ -1,0 +1,449 @@
+"""What came of an event, in histories: by a plain loop over all that was told."""
+
+import pickle
+from collections import Counter
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.base import clone
+from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import GroupShuffleSplit, ShuffleSplit
+from sklearn.pipeline import make_pipeline
+
+from sklearn_din import (
+    LABEL,
+    DINClassifier,
+    HistoryBuilder,
+    HistorySequenceEncoder,
+    Ranker,
+    TimeSplit,
+    attach_history,
+    export_onnx,
+    forget,
+    live_predictions,
+    load,
+    load_onnx,
+    rank_candidates,
+    remember,
+    save,
+    update,
+)
+from sklearn_din.server.answers import Answers
+from sklearn_din.server.json_values import plain
+from sklearn_din.server.state import State
+from sklearn_din.server.store import Store
+
+NAMES = {"user": "user", "time": "time", "columns": ["item"], "elapsed": "ago"}
+FLIGHTS = {**NAMES, "events": "all", "outcomes": ["late", LABEL], "known": "known"}
+OF_ROWS = ["user", "item", "time"]
+
+
+def make_calls(seed, n_calls=5):
+    """Calls of few rows: equal ones, late ones, ones told again, some without an outcome yet."""
+    rng, told = np.random.RandomState(seed), None
+    for n in range(n_calls):
+        size = 30 if n == 0 else rng.randint(2, 12)
+        rows = pd.DataFrame({"user": rng.randint(3, size=size)})
+        rows["item"] = np.array(list("abc"))[rng.randint(3, size=size)]
+        rows["time"] = rng.randint(20 + 8 * n, size=size)
+        rows["known"] = rows["time"] + rng.randint(9, size=size)
+        if told is not None:
+            again = told.sample(8, random_state=rng)
+            rows = pd.concat([rows, again.assign(known=again["known"] + rng.randint(9))])
+        told = rows = rows.reset_index(drop=True)
+        rows["late"] = rng.randint(90, size=len(rows)) / 2
+        y = rng.randint(2, size=len(rows)).astype(float)
+        if n:
+            rows.loc[rng.random_sample(len(rows)) < 0.4, "late"] = np.nan
+            y[rng.random_sample(len(rows)) < 0.4] = np.nan
+        yield rows, y
+
+
+class Loop:
+    """All that was told of rows, one by one."""
+
+    def __init__(self, *, events, known):
+        self.events, self.known = events, known
+        self.rows = []  # of dicts, in the order in which each was told first
+
+    def tell(self, rows, y):
+        copies = Counter()
+        for row, label in zip(rows.to_dict("records"), y, strict=True):
+            own = {"late": row["late"], "label": label}
+            name = tuple(row[key] for key in OF_ROWS)
+            same = [old for old in self.rows if old["name"] == name]
+            k, copies[name] = copies[name], copies[name] + 1
+            if k == len(same):
+                self.rows.append({"name": name, "known": row[self.known], **own})
+                continue
+            changes = {n: v for n, v in own.items() if not np.isnan(v) and v != same[k][n]}
+            if changes:
+                same[k].update(changes, known=max(same[k]["known"], row[self.known]))
+
+    def history(self, user, now):
+        past = [row for row in self.rows if row["name"][0] == user and row["known"] < now]
+        if self.events == "positive":
+            past = [row for row in past if row["label"] == 1]
+        past.sort(key=lambda row: (row["known"], row["name"][2]))
+        return {
+            "hist_item": [row["name"][1] for row in past],
+            "hist_late": [row["late"] for row in past],
+            "hist_label": [row["label"] for row in past],
+            "ago": [now - row["known"] for row in past],
+        }
+
+
+def assert_histories(shown, asked, loop):
+    for i, (user, now) in enumerate(zip(asked["user"], asked["time"], strict=True)):
+        for name, expected in loop.history(user, now).items():
+            if name in shown:
+                np.testing.assert_array_equal(np.array(list(shown[name].iloc[i])), expected)
+
+
+@pytest.mark.parametrize("known", ["known", "time"])
+@pytest.mark.parametrize("levels", [None, "auto"])
+@pytest.mark.parametrize("events", ["all", "positive"])
+def test_histories_with_outcomes_are_those_of_a_plain_loop(events, levels, known):
+    outcomes = ["late", LABEL] if events == "all" else "late"
+    names = {**FLIGHTS, "events": events, "levels": levels, "outcomes": outcomes, "known": known}
+    for seed in range(4):
+        builder, loop = HistoryBuilder(**names), Loop(events=events, known=known)
+        for n, (rows, y) in enumerate(make_calls(seed)):
+            rows, asked = rows[[*OF_ROWS, "late", *({known} - {"time"})]], rows[OF_ROWS]
+            shown = builder.fit_transform(rows, y) if n == 0 else builder.partial_fit(rows, y)
+            loop.tell(rows, y)
+            if n == 0:
+                assert_histories(shown, asked, loop)
+                assert list(shown) == builder.get_feature_names_out().tolist()
+                assert not {"late", "known"} & {*shown}
+            assert builder.next_moment() > max(row["known"] for row in loop.rows)
+            asked = pd.concat([asked, asked.assign(time=99)], ignore_index=True)
+            assert_histories(builder.transform(asked), asked, loop)
+
+
+@pytest.mark.parametrize("events", ["all", "positive"])
+def test_outcomes_are_what_was_told_last_in_any_order_and_twice_is_once(events):
+    rng = np.random.RandomState(0)
+    rows, y = next(make_calls(0))
+    rows, y = rows.drop_duplicates(OF_ROWS, ignore_index=True), y[: len(rows)]
+    y = y[: len(rows)]
+    outcomes = ["late", LABEL] if events == "all" else ["late"]
+    names = {**FLIGHTS, "events": events, "outcomes": outcomes}
+    once = HistoryBuilder(**names).fit(rows, y)
+    has_label, has_late = rng.random_sample((2, len(rows))) < 0.5
+    parts = [  # of each row a part of what came of it, then the other one
+        (rows.assign(late=rows["late"].where(own)), np.where(label, y, np.nan))
+        for own, label in ((has_late, has_label), (~has_late, ~has_label))
+    ]
+    asked = rows[OF_ROWS].assign(time=99)
+    for order in ([0, 1], [1, 0], [0, 0, 1, 1], [1, 0, 0]):
+        builder = HistoryBuilder(**names)
+        for n in order:
+            builder.partial_fit(*parts[n])
+        in_order = ["time", "user", "item"]
+        own, expected = (b.events_.sort_values(in_order) for b in (builder, once))
+        pd.testing.assert_frame_equal(*(e.reset_index(drop=True) for e in (own, expected)))
+        before = pickle.dumps(builder)
+        for told in (parts[n], (rows, y), (rows.assign(late=np.nan), y * np.nan)):
+            assert pickle.dumps(builder.partial_fit(*told)) == before
+        assert builder.transform(asked)["hist_late"].map(sorted).tolist() == (
+            once.transform(asked)["hist_late"].map(sorted).tolist()
+        )
+
+
+def test_equal_rows_with_a_key_of_levels_of_their_own_are_different_rows():
+    rows = pd.DataFrame({"user": [1, 1], "item": ["a", "a"], "time": [1, 1], "late": [1.0, 2.0]})
+    names = {**FLIGHTS, "known": "time", "levels": ["gate"]}
+    rows["gate"] = ["A", "B"]
+    builder = HistoryBuilder(**names).fit(rows, [0, 1]).partial_fit(rows[1:].assign(late=9.0), [1])
+    assert builder.events_["late"].tolist() == [1.0, 9.0]
+
+
+def test_whole_outcomes_stay_what_they_are_and_lists_and_dates_may_be_told():
+    rows = pd.DataFrame({"user": [1, 1, 2], "item": list("aba"), "late": [10, 20, 30]})
+    rows["time"] = pd.to_datetime(["2024-01-01", "2024-01-02", "2024-01-03"], utc=True)
+    rows["landing"] = rows["time"] + pd.Timedelta("3h")
+    rows["why"] = [["fog"], [], ["fog", "strike"]]
+    names = {**NAMES, "outcomes": ["late", "why"], "known": "landing", "events": "all"}
+    builder = HistoryBuilder(**names).fit(rows)
+    told = rows.assign(late=[None, 20.0, None], why=[None, ["snow"], None])
+    told["landing"] = (told["landing"] + pd.Timedelta("1h")).dt.tz_convert("Asia/Tokyo")
+    builder.partial_fit(told)
+    now = rows[OF_ROWS].assign(time=rows["time"].max())
+    shown = builder.transform(now)
+    assert [list(cell) for cell in shown["hist_late"]] == [[10, 20], [10, 20], []]
+    assert builder.events_["late"].dtype == np.int64
+    assert [list(own) for own in shown["hist_why"][0]] == [["fog"], ["snow"]]
+    assert list(shown["ago"][0]) == [45 * 3600, 20 * 3600]
+
+
+def test_polars_frames_get_the_histories_of_pandas():
+    pl = pytest.importorskip("polars")
+    rows, y = next(make_calls(0))
+    expected = HistoryBuilder(**FLIGHTS).fit_transform(rows, y)
+    shown = HistoryBuilder(**FLIGHTS).fit_transform(pl.from_pandas(rows), y)
+    assert isinstance(shown, pl.DataFrame)
+    for name in ("hist_item", "hist_late", "hist_label", "ago"):
+        assert shown[name].to_list() == [list(cell) for cell in expected[name]]
+
+
+def test_no_history_knows_its_own_outcome_nor_one_of_its_moment_nor_a_later_one():
+    rows, y = next(make_calls(3))
+    rows = pd.concat([rows, rows.assign(item="c", late=5.0)], ignore_index=True)  # at one moment
+    y = np.append(y, 1 - y)
+    shown = HistoryBuilder(**FLIGHTS).fit_transform(rows, y)
+    histories = ["hist_item", "hist_late", "hist_label", "ago"]
+    for now in rows["time"].unique():
+        is_late = (rows["known"] >= now).to_numpy()
+        other = rows.assign(late=rows["late"].where(~is_late, -1.0))
+        other = other.assign(item=rows["item"].where(~is_late, "x"))
+        changed = HistoryBuilder(**FLIGHTS).fit_transform(other, np.where(is_late, 1 - y, y))
+        asked = np.flatnonzero(rows["time"] == now)
+        for name in histories:
+            own, expected = ([*map(list, own[name].iloc[asked])] for own in (changed, shown))
+            assert own == expected
+        assert not (np.concatenate([*changed["hist_late"].iloc[asked], [0.0]]) == -1).any()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"known": None}, r"set known= to the column that says when, or known='time' where they"),
+        ({"outcomes": ["item"]}, r"outcomes must be no other columns' names, got \['item'\]"),
+        ({"outcomes": ["late", "known"]}, r"columns' names, got \['known'\]"),
+        ({"levels": ["late"]}, r"columns' names, got \['late'\]"),
+        ({"events": "positive"}, "LABEL is the same of each event with events='positive'"),
+        ({"outcomes": ["early"]}, "X .outcomes. has no column 'early'"),
+        ({"outcomes": ["late", "late"]}, "outcomes must name each column once"),
+    ],
+)
+def test_outcomes_that_cannot_be_are_refused_with_what_to_do(change, message):
+    rows, y = next(make_calls(0))
+    with pytest.raises(ValueError, match=message):
+        HistoryBuilder(**{**FLIGHTS, **change}).fit(rows, y)
+
+
+def test_what_is_told_must_have_outcomes_and_labels_and_no_earlier_moment():
+    rows, y = next(make_calls(0))
+    builder = HistoryBuilder(**FLIGHTS).fit(rows, y)
+    for told, label, message in (
+        (rows.drop(columns="late"), y, "now missing:\n- late"),
+        (rows, None, "needs y to know"),
+        (rows.assign(known=rows["time"] - 1), y, "'known'.* must not be earlier than 'time'"),
+        (rows.assign(known=np.nan), y, "must say when each label was known"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            builder.partial_fit(told, label)
+    assert builder.transform(rows[OF_ROWS])["hist_label"].iloc[-1] is not None
+
+
+def make_flights(n_rows=1_200, seed=0):
+    """Rows whose label is likely what the user's last outcome was, which comes hours later."""
+    rng = np.random.RandomState(seed)
+    rows = pd.DataFrame({"user": rng.randint(40, size=n_rows).astype(str)})
+    rows["item"] = np.array([f"flight {n}" for n in range(25)])[rng.randint(25, size=n_rows)]
+    rows["time"] = pd.Timestamp("2024-01-01") + pd.to_timedelta(np.arange(n_rows), unit="h")
+    rows["known"] = rows["time"] + pd.to_timedelta(rng.randint(1, 9, size=n_rows), unit="h")
+    y = rng.randint(2, size=n_rows)
+    return rows.assign(late=30.0 * y + rng.normal(size=n_rows)), y
+
+
+def begin_with(memory, **parameters):
+    encoder = HistorySequenceEncoder(user="user", time="time")
+    parameters = {"max_epochs": 1, "early_stopping": False, "random_state": 0, **parameters}
+    return make_pipeline(memory, encoder, DINClassifier(**parameters))
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    rows, y = make_flights()
+    model = begin_with(HistoryBuilder(**FLIGHTS, levels="auto"))
+    return model.fit(rows[:1000], y[:1000]), rows[1000:].reset_index(drop=True), y[1000:]
+
+
+def test_a_model_remembers_outcomes_and_predicts_rows_without_them(fitted):
+    model, rows, y = fitted
+    asked, before = rows[OF_ROWS], model.predict_proba(rows[OF_ROWS])
+    assert {"late", "known"}.isdisjoint(field.name for field in model[1].schema_.fields)
+    told, newer = remember(model, rows, y), update(model, rows, y)
+    all_rows, labels = make_flights()
+    for own in (told, newer):
+        shown = own[0].transform(asked)
+        expected = clone(own[0]).fit(all_rows, labels).transform(asked)
+        for name in ("hist_item", "hist_late", "hist_label", "ago"):
+            assert [*map(list, shown[name])] == [*map(list, expected[name])]
+    again = remember(told, rows.assign(late=np.nan), y * np.nan)
+    np.testing.assert_array_equal(again.predict_proba(asked), told.predict_proba(asked))
+    np.testing.assert_array_equal(model.predict_proba(asked), before)
+    assert not np.allclose(told.predict_proba(asked), before)
+
+
+def test_live_predictions_and_forget_know_outcomes(fitted):
+    model, rows, y = fitted
+    live = live_predictions(model, rows[:40], y[:40], every="1h")  # each row is alone in its hour
+    np.testing.assert_allclose(
+        live, remember(model, rows, y).predict_proba(rows[:40])[:, 1], atol=1e-6
+    )
+    told, (all_rows, labels) = forget(remember(model, rows, y), ["3", "7"]), make_flights()
+    is_other = ~all_rows["user"].isin(["3", "7"]).to_numpy()
+    once = clone(model[0]).fit(all_rows[is_other], labels[is_other])
+    shown, expected = (own.transform(rows[OF_ROWS]) for own in (told[0], once))
+    for name in ("hist_late", "hist_label"):
+        assert [*map(list, shown[name])] == [*map(list, expected[name])]
+
+
+def test_rankings_files_and_onnx_know_outcomes(fitted, tmp_path):
+    model, rows, y = fitted
+    told, candidates = remember(model, rows, y), rows[["item"]].drop_duplicates()
+    users = pd.DataFrame({"user": ["1", "2", "stranger"], "time": [rows["known"].max()] * 3})
+    pairs = users.merge(candidates, how="cross")
+    expected = told.predict_proba(pairs[OF_ROWS])[:, 1].reshape(3, -1).max(axis=1)
+    for ranked in (
+        rank_candidates(told, users, candidates, top_k=1),
+        Ranker(told, candidates).rank(users, top_k=1),
+    ):
+        np.testing.assert_allclose(ranked["probability"], expected, atol=1e-6)
+    latest = Ranker(told, candidates).rank({"user": "1"}, top_k=1)
+    assert np.isfinite(latest["probability"]).all()
+    now = pairs[OF_ROWS]
+    save(told, tmp_path / "model.din")
+    save(told[0], tmp_path / "memory.din")
+    for other in (load(tmp_path / "model.din"), pickle.loads(pickle.dumps(told))):
+        np.testing.assert_array_equal(other.predict_proba(now), told.predict_proba(now))
+        once_more = remember(other, rows.assign(late=7.0), y).predict_proba(now)
+        np.testing.assert_array_equal(
+            once_more, remember(told, rows.assign(late=7.0), y).predict_proba(now)
+        )
+    export_onnx(told, tmp_path / "model.onnx")
+    onnx = load_onnx(tmp_path / "model.onnx", memory=load(tmp_path / "memory.din"))
+    np.testing.assert_allclose(onnx.predict_proba(now), told.predict_proba(now), atol=1e-5)
+
+
+def test_attached_by_hand_it_is_the_same_where_outcomes_are_known_at_once(fitted):
+    rows, y = make_flights()
+    memory = HistoryBuilder(**{**FLIGHTS, "known": "time"})
+    log = rows.assign(label=y)
+    names = {"user": "user", "time": "time", "elapsed": "ago"}
+    attached = attach_history(rows[OF_ROWS], log, **names, columns=["item", "late", "label"])
+    shown = memory.fit_transform(rows.drop(columns="known"), y)
+    for name in attached:
+        assert [*map(np.ndarray.tolist, map(np.asarray, shown[name]))] == (
+            [*map(np.ndarray.tolist, map(np.asarray, attached[name]))]
+        )
+
+
+@pytest.mark.parametrize("name", ["known", "late", LABEL])
+def test_a_file_whose_events_lack_what_came_of_them_is_refused(name):
+    rows, y = make_flights(60)
+    builder = HistoryBuilder(**{**FLIGHTS, "events": "positive", "outcomes": "late"}).fit(rows, y)
+    builder.events_ = builder.events_.drop(columns=name)
+    broken = pickle.dumps(builder)
+    with pytest.raises(ValueError, match=f"events_ has no column '{name}'"):
+        pickle.loads(broken)
+
+
+@pytest.mark.parametrize("by", ["rows", "users", "time"])
+def test_outcomes_by_coins_tell_nothing(by):
+    rows, y = make_flights(4_000)
+    splitters = {
+        "rows": ShuffleSplit(1, test_size=0.3, random_state=0),
+        "users": GroupShuffleSplit(1, test_size=0.3, random_state=0),
+        "time": TimeSplit(1, test_size=0.3, time="time", known="known"),
+    }
+    train, test = next(splitters[by].split(rows, y, *([rows["user"]] if by == "users" else [])))
+    names = {**FLIGHTS, "elapsed": None, "levels": "auto"}
+    model = begin_with(HistoryBuilder(**names), max_epochs=5)
+    model.fit(rows.iloc[train], y[train])
+    asked = rows[OF_ROWS].iloc[test]
+    told = remember(model, rows.iloc[test], y[test])
+    for own in [told] if by == "users" else [model, told]:  # to the model they are strangers
+        probability = own.predict_proba(asked)[:, 1]
+        assert abs(roc_auc_score(y[test], probability) - 0.5) < 0.04
+
+
+def state_of(model, rows, store=None):
+    catalogue = rows[["item"]].drop_duplicates()
+    return State(lambda: Answers(model, catalogue, now="newest"), store=store)
+
+
+def post(state, *events):
+    (answer,) = state._commit([(None, state.add, ([*events],))])
+    if answer[1] is not None:
+        raise answer[1]
+    if state.answers.levels is not None:
+        state.answers.levels._next_join = 0.0
+        state.posts.catch_up()
+    return answer[0]
+
+
+def as_posts(rows, y, **others):
+    """Rows as they are posted: dates as text, what is missing left out."""
+    for row, label in zip(rows.to_dict("records"), y, strict=True):
+        texts = {n: v.isoformat() for n, v in row.items() if isinstance(v, pd.Timestamp)}
+        event = {n: v for n, v in (row | texts).items() if not pd.isna(v)} | others
+        yield event if np.isnan(label) else event | {"label": int(label)}
+
+
+def assert_served(state, builder, users):
+    log = state.answers.histories
+    for user in users:
+        now = log.moments.column([log.now_of(user)]).astype(builder.events_["time"].dtype)
+        asked = pd.DataFrame({"user": [user], "item": ["flight 1"], "time": now})
+        expected, (own, times) = builder.transform(asked), log.of(user)
+        for name in ("hist_item", "hist_late", "hist_label", "ago"):
+            assert own[name] == plain(expected[name].iloc[0])
+        ago = (now[0] - pd.to_datetime(times)).total_seconds()
+        assert ago.tolist() == own["ago"]
+
+
+@pytest.mark.parametrize("levels", [None, "auto"])
+def test_the_server_has_the_histories_of_the_builder_that_was_told_each_post(levels, tmp_path):
+    all_rows, labels = make_flights(330)
+    rows, y = all_rows[300:].reset_index(drop=True), labels[300:]
+    model = begin_with(HistoryBuilder(**FLIGHTS, levels=levels)).fit(all_rows[:300], labels[:300])
+    users, store = ["1", "3", "stranger", *rows["user"][:5]], Store(str(tmp_path / "events.db"))
+    state = state_of(model, all_rows, store)
+    assert_served(state, model[0], users)
+    post(state, {"user": "new", "item": "flight 2", "time": "2024-02-01", "late": 4})
+    assert state.answers.histories.of("new")[0]["hist_late"] == [4.0]
+    assert post(state, *as_posts(rows, y))["added"] == len(rows)
+    told = remember(model, rows, y)
+    assert_served(state, told[0], users)
+    assert post(state, *as_posts(rows, y))["known_already"] == len(rows)
+    state.close()
+    state = state_of(
+        told, all_rows, Store(str(tmp_path / "events.db"))
+    )  # which knows the posts, too
+    assert_served(state, told[0], users)
+    best = state.answers.rank("1", None, 3, None)
+    now = state.answers.histories.moments.column([state.answers.histories.now_of("1")])
+    people = pd.DataFrame({"user": ["1"], "time": now.astype(rows["time"].dtype)})
+    ranked = rank_candidates(told, people, all_rows[["item"]].drop_duplicates(), top_k=3)
+    np.testing.assert_allclose(best["probabilities"], ranked["probability"], atol=1e-6)
+    state.close()
+
+
+def test_an_outcome_may_be_posted_later_with_the_id_of_its_event(fitted):
+    model, rows, y = fitted
+    rows, y = rows[:20], y[:20].astype(float)
+    state = state_of(model, make_flights()[0])
+    none = rows.assign(late=np.nan, known=rows["time"])
+    for n, (row, label) in enumerate(zip(as_posts(none, y), y, strict=True)):
+        post(state, {name: row[name] for name in row if name != "label"} | {"event_id": n})
+        assert post(state, row | {"event_id": n, "label": int(label)})["replaced"] == 1
+    told = remember(model, none, y)
+    assert_served(state, told[0], rows["user"][:4])
+    assert post(state, *(r | {"event_id": n} for n, r in enumerate(as_posts(rows, y * np.nan))))[
+        "replaced"
+    ] == len(rows)
+    told = remember(told, rows, y)
+    assert_served(state, told[0], rows["user"][:4])
+    for event, message in (
+        ({"late": "soon"}, "late must be a number"),
+        ({"known": "2024-01-01"}, "known must not be earlier than time"),
+        ({"gate": "A"}, "gate"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            post(state, {**next(as_posts(rows[-1:], y[-1:])), **event})
+    state.close()
