@@ -21,7 +21,6 @@ from sklearn.utils.validation import (
 )
 
 from sklearn_din.logs.aggregates import with_known_times
-from sklearn_din.logs.appended_events import tell_events, tell_outcomes
 from sklearn_din.logs.clocks import note_clocks, same_rows
 from sklearn_din.logs.distinct import (
     SEEN_EVENTS,
@@ -475,6 +474,8 @@ class HistoryBuilder(  # type: ignore[call-arg]
 
     def _tell(self, X: IntoDataFrame, y: ArrayLike | None, names: Sequence[str]) -> Self:
         """Remember rows, of which these columns are taken."""
+        from sklearn_din.logs.appended_events import tell_events, tell_outcomes
+
         frame = self._check_rows(X, names).pandas
         log, is_event = self._events_among(frame, y, self.classes_)
         memory, was_event = self._remember(frame, y, self.classes_, memory=self.memory_)
