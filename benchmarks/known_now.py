@@ -1,18 +1,16 @@
 """What it gives to know what came of earlier rows: levels as of now, and as of the end of training.
 
 ``python -m benchmarks.known_now [--seeds 3] [--only WORD] [--method WORD] [--costs] [--outcomes]``
-fits, on real
-verdicts and made logs with true labels, the default way without levels; with those of user, item,
-category and pairs, asked of a memory that is told each row at once ("live") or that ends with
-training ("frozen"); the same without pairs; LightGBM on the live columns beside its usual ones
-(``verdicts.py``). It prints AUC, GAUC, log loss, "gauc at once" (as ``verdicts.py``) and CPU
-seconds, means over seeds, and differences of log loss with their standard errors of pairs.
-Two logs are made here: "new each week" has items of a week, of differing quality; in "rates
-that drift" all rates move from week to week. ``--costs`` prints seconds and bytes instead: a fit of
-100,000 rows with a memory of three keys and two pairs against one without, ``remember`` of 1,000
-rows on a million, a request by dict of 1,000 candidates, and what a memory takes. ``--outcomes``
-prints instead, of three logs, the log loss of histories with what came of each event: attached by
-hand, and by a HistoryBuilder with ``outcomes``, live and frozen, beside builders without.
+fits, on real verdicts and made logs with true labels, the default way without levels; with those of
+user, item, category and pairs, asked of a memory that is told each row at once ("live") or that
+ends with training ("frozen"); the same without pairs; LightGBM on the live columns beside its usual
+ones (``verdicts.py``). It prints AUC, GAUC, log loss, "gauc at once" (as ``verdicts.py``) and CPU
+seconds, means over seeds, and differences of log loss with their standard errors of pairs. Two logs
+are made here: "new each week" has items of a week, of differing quality; in "rates that drift" all
+rates move from week to week. ``--costs`` prints instead the seconds of ``remember`` of 1,000 rows
+on a million, and the bytes of a memory; ``--outcomes``, of three logs, the log loss of histories
+with what came of each event: attached by hand, and by a HistoryBuilder with ``outcomes``, live and
+frozen, beside builders without.
 """
 
 import argparse
@@ -20,7 +18,6 @@ import time
 
 import numpy as np
 import pandas as pd
-from sklearn.base import clone
 from sklearn.metrics import log_loss
 from sklearn.pipeline import make_pipeline
 
@@ -32,7 +29,6 @@ from sklearn_din import (
     DINClassifier,
     HistoryBuilder,
     HistorySequenceEncoder,
-    Ranker,
     attach_aggregates,
     attach_history,
     remember,
@@ -214,37 +210,8 @@ def cpu_seconds(function, *given, rounds=1):
 
 
 def print_costs():
-    """Print what a memory costs in a fit, in telling it, in a request, and in bytes."""
-    names = {"user": "user", "time": "time", "columns": ["item", "category"]}
-    X, y = rows_of(100_000, n_users=5000, n_items=1000)
-    classifier = DINClassifier(max_epochs=3, early_stopping=False, random_state=0)
-    steps = HistorySequenceEncoder(user="user", time="time"), classifier
-    seconds = {}
-    for levels in (None, "auto", None, "auto"):
-        model = make_pipeline(HistoryBuilder(**names, levels=levels), *map(clone, steps))
-        own, model = cpu_seconds(model.fit, X, y)
-        seconds.setdefault(levels, []).append(own)
-        catalogue = X[["item", "category"]].drop_duplicates("item")
-        row = model[0].transform(X.iloc[-1:])
-        user = {name: row[name].iloc[0] for name in row if "item" not in name} | {
-            name: list(row[name].iloc[0]) for name in ("hist_item", "hist_category")
-        }
-        user = {n: v for n, v in user.items() if n in ("user", "time") or n.startswith("hist_")}
-        ranker = Ranker(model[1:], catalogue, memory=model[0])
-        ranker.rank(user)
-        request, _ = cpu_seconds(ranker.rank, user, rounds=50)
-        print(
-            f"levels={levels}: fit of three epochs {own:.1f} s; "
-            f"request by dict {1000 * request:.2f} ms",
-            flush=True,
-        )
-    ratio = np.mean(seconds["auto"]) / np.mean(seconds[None])
-    print(f"fit with levels: {ratio:.2f} of without")
-    print_memory(names)
-
-
-def print_memory(names):
     """Print what it costs to remember a thousand rows beside a million, and all of these."""
+    names = {"user": "user", "time": "time", "columns": ["item", "category"]}
     X, y = rows_of(1_000_000, n_users=100_000, n_items=20_000)
     memory = HistoryBuilder(**names, levels="auto").fit(X, y)
     memory.transform(X[:1])

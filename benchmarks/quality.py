@@ -124,8 +124,6 @@ def run(name, method, seed, workload):
         X, _ = frame_of(workload, "test")
         probability = pipeline.predict_proba(X)[:, 1]
         more["epochs"] = pipeline["din"].n_iter_
-        if method == "DINClassifier()" and "relevance" in workload["test"]:
-            more["attention_auc"] = _attention_auc(pipeline, X, workload["test"])
     elif method in ANALYST:
         probability = ANALYST[method](workload, seed=seed)
     elif method == CEILING:
@@ -134,11 +132,6 @@ def run(name, method, seed, workload):
         probability = _rival(method, workload, seed)
     seconds = time.perf_counter() - began
     return {**measures(workload["test"], probability), **more, "seconds": seconds}
-
-
-def _attention_auc(pipeline, X, rows):
-    weights = pipeline["din"].attention_weights(pipeline[:-1].transform(X))["weight"]
-    return roc_auc_score(rows["relevance"] > 0.2, weights)
 
 
 def _rival(name, workload, seed):

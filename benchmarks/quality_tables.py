@@ -37,10 +37,6 @@ def print_tables(results, *, data_sets, methods, unranked):
     others = [m for m in methods[1:] if m in table.index.get_level_values("method")]
     differences = _differences(results, order, others)
     _print(differences, "GAUC of DINClassifier() minus the method's, by seed")
-    shares = _way_to_the_ceiling(table["gauc"]["mean"].unstack("method"), order, methods)
-    _print(shares, "GAUC: share of the way from popularity to the ceiling")
-    if "attention_auc" in table:
-        _print(_attention(results), "attention against true relevance: AUC of each seed")
 
 
 def _print(frame, title):
@@ -84,31 +80,3 @@ def _differences(results, order, methods):
                 above = f"{(gaps > 0).sum()}/{len(gaps)}"
                 cells.loc[name, method] = f"{gaps.mean():+.4f} ± {error:.4f} ({above})"
     return cells
-
-
-def _way_to_the_ceiling(gauc, order, methods):
-    """(GAUC - popularity's) / (the truth's - popularity's), where the truth is known."""
-    ends = {"popularity", "best possible"}
-    if not ends <= set(gauc):
-        return pd.DataFrame()
-    gauc = gauc.loc[order].dropna(subset=list(ends))
-    base, best = gauc["popularity"], gauc["best possible"]
-    shares = gauc[[m for m in methods if m in gauc and m not in ends]]
-    shares = shares.sub(base, axis=0).div(best - base, axis=0)
-    return shares.map(lambda share: f"{share:.0%}")
-
-
-def _attention(results):
-    """Attention AUC by seed, and the share of the way from the sum to the ceiling."""
-    rows = {}
-    for name, methods in results.items():
-        seeds = methods.get("DINClassifier()", {})
-        if not name.startswith("click log") or not seeds:
-            continue
-        by_seed = [measured["attention_auc"] for measured in seeds.values()]
-        mean = {m: np.mean([f["auc"] for f in seeds.values()]) for m, seeds in methods.items()}
-        base, best = mean.get("sum", np.nan), mean.get("best possible", np.nan)
-        share = (mean["DINClassifier()"] - base) / (best - base)
-        rows[name] = [" ".join(f"{value:.4f}" for value in by_seed), f"{share:.0%}"]
-    columns = ["AUC by seed", "share of the way from sum pooling to the ceiling"]
-    return pd.DataFrame.from_dict(rows, orient="index", columns=columns)
