@@ -158,22 +158,11 @@ def test_no_fit_is_worse_on_its_validation_rows_than_the_base_rate(share, valida
         parameters = {"validation": validation, "random_state": seed, "lr": lr}
         order = np.random.RandomState(seed)
         train, valid = split_rows(labels, None, how=validation, fraction=0.1, seeds=order)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings(action="ignore"):
             fitted = classifier(early_stopping=True, **parameters).fit(X, labels)
         got = log_loss(labels[valid], fitted.predict_proba(X[valid])[:, 1], labels=[0, 1])
         base = np.full(len(valid), labels[train].mean())
         assert got <= log_loss(labels[valid], base, labels=[0, 1]) + 1e-4
-
-
-def test_who_stops_by_ctrl_c_gets_the_best_check_all_the_same():
-    def interrupt(net, **_):
-        if len(net.checks_) == 2:
-            net.training_.stop("user")
-
-    with pytest.warns(UserWarning, match="the weights of the best validation check so far"):
-        fitted = classifier(**LEARNS_NOISE, callbacks=[On(epoch_end=interrupt)]).fit(X, NOISE)
-    assert fitted.net_.stop_reason_ == "user"
 
 
 def test_a_net_that_found_nothing_learns_from_rows_that_tell_something():

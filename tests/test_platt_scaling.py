@@ -259,8 +259,7 @@ def test_a_rate_that_stays_is_not_spoken_of_and_there_is_no_constant(caplog):
 @pytest.mark.parametrize("validation", ["random", "groups"])
 def test_rows_that_are_not_later_have_no_rate_that_moved(validation, caplog):
     groups = np.arange(N) // 100
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with warnings.catch_warnings(action="ignore"):
         DINClassifier(**SMALL | {"validation": validation}).fit(X, make_labels(), groups=groups)
     assert not [message for message in caplog.messages if "moved" in message]
 
