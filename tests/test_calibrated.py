@@ -154,9 +154,6 @@ def test_an_update_leaves_every_shell_as_it_was(make, fitted, frame, y, tmp_path
     assert encoder is not split_pipeline(model, purpose="test").encoder
 
 
-# What it says ---------------------------------------------------------------------------------
-
-
 def test_others_name_what_to_do(fitted, frame, y, users, candidates):
     folds = CalibratedClassifierCV(fitted, cv=2).fit(frame, y)
     message = "^rank_candidates needs one .* got a CalibratedClassifierCV of 2: .* ensemble=False"

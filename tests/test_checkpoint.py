@@ -425,9 +425,6 @@ def test_a_held_checkpoint_is_copied_and_pickled_as_its_folder_alone(tmp_path):
         copies[0].__setstate__({"folder": 1})
 
 
-# The file
-
-
 def test_every_flipped_bit_is_an_error(unfinished, tmp_path):
     content = (unfinished / checkpoint.FILE).read_bytes()
     path, chance = tmp_path / "flipped", np.random.default_rng(0)
@@ -508,9 +505,6 @@ def test_a_folder_that_cannot_be_used_is_said_before_training(tmp_path, monkeypa
             fit(folder)
 
 
-# The lock
-
-
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 def test_a_folder_in_use_by_another_process_is_an_error(tmp_path):
     read, write = os.pipe()
@@ -540,9 +534,6 @@ def test_a_second_training_of_the_same_process_is_refused(tmp_path):
         with pytest.raises(RuntimeError), checkpoint.lock_folder(tmp_path / "a"):
             pass
         assert os.listdir(tmp_path / "a") == [checkpoint.LOCK]
-
-
-# The order of rows
 
 
 def test_impressions_in_order_have_no_place():

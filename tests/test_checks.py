@@ -318,9 +318,6 @@ def test_check_names_a_mistake_that_fit_refuses():
         check(pd.DataFrame({"user": [1], "item": [2]}), user="usr")
 
 
-# The longest history -----------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("longest", [7, 60])
 def test_the_encoder_keeps_the_longest_history_and_the_server_holds_as_many_events(log, longest):
     shown, y = log

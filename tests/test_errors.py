@@ -550,9 +550,6 @@ def make_a_log(**parameters):
     make_click_log(**parameters)
 
 
-# Rows by time ---------------------------------------------------------------------------------
-
-
 @refuses(
     ({"n_splits": 0}, "n_splits must be an integer of at least 1, got 0"),
     ({"test_size": 1.5}, r"a fraction of the rows between 0 and 1, or None, got 1\.5"),
@@ -619,9 +616,6 @@ def make_a_field(name, kind):
 )
 def make_windows(cells):
     pd.Series(cells, dtype="window")
-
-
-# The classifier and the regressor -----------------------------------------------------------------
 
 
 def quick(**parameters):
@@ -903,9 +897,6 @@ PRICED = pd.DataFrame({"user": [1, 1, 2, 2], "price": [0.0, 1.0, 2.0, 3.0]})
 def score_by_users(groups, X=PRICED):
     model = LogisticRegression().fit(X, [0, 1, 0, 1])
     group_roc_auc_scorer(groups)(model, X, [0, 1, 0, 1])
-
-
-# What a fitted Pipeline is used for ---------------------------------------------------------------
 
 
 @cache

@@ -173,9 +173,6 @@ def test_attention_weights_are_tidy_and_name_every_event(clicks, fitted):
     np.testing.assert_allclose(alone["weight"], of_row["weight"], rtol=1e-4)
 
 
-# Batches
-
-
 @pytest.mark.parametrize(("n", "batch_size"), [(7, 3), (6, 3), (2, 5), (4, 1), (101, 100)])
 def test_each_epoch_gives_every_row_once_with_its_label_and_weight(n, batch_size):
     X, order = make_impressions(n), np.random.RandomState(0)

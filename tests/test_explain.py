@@ -31,9 +31,6 @@ def test_explain_gives_the_weights_beside_the_values_in_the_frame(fitted, frame_
         explain(bag, frame[["item", "tags"]], by="leave_out")
 
 
-# Each event left out ------------------------------------------------------------------------
-
-
 def leave_each_out_of_the_frame(model, frame, columns):
     """The slow twin: drop one event from the frame's histories and predict again."""
     rows, without = [], []

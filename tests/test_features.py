@@ -34,9 +34,6 @@ def test_rows_are_chosen_as_numpy_would(impressions, rows):
     np.testing.assert_array_equal(taken["hist_item"], impressions["hist_item"][chosen, :width])
 
 
-# What is printed ----------------------------------------------------------------------------
-
-
 def wide_schema(n_numbers):
     numbers = [Field(f"n{number}", "numeric") for number in range(n_numbers)]
     fields = (

@@ -73,9 +73,6 @@ def test_scorer_takes_sample_weight_by_metadata_routing(log, model, routing):
     assert got == group_roc_auc_score(y, score, groups=X["user"], sample_weight=weight)
 
 
-# The users that the encoder was told of ------------------------------------------------------
-
-
 def click_frame(n_rows=120):
     rng = np.random.default_rng(3)
     X = pd.DataFrame({

@@ -98,16 +98,13 @@ def with_identities(n=200, seed=0):
     return plain, told
 
 
-@pytest.mark.parametrize(
-    "parameters",
-    [
-        *networks("pooling", "interest"),
-        {"neighbours": None},
-        {"embedding_dim": {"item": 4, "category": 8, "tags": 4}, "neighbours": "user"},
-        {"early_stopping": True, "validation": "random"},
-        {"early_stopping": True, "embedding_l2": 0.0},
-    ],
-)
+@pytest.mark.parametrize("parameters", [
+    *networks("pooling", "interest"),
+    {"neighbours": None},
+    {"embedding_dim": {"item": 4, "category": 8, "tags": 4}, "neighbours": "user"},
+    {"early_stopping": True, "validation": "random"},
+    {"early_stopping": True, "embedding_l2": 0.0},
+])  # fmt: skip
 @pytest.mark.filterwarnings("ignore:in .* of the pairs:UserWarning")  # histories are drawn
 @pytest.mark.filterwarnings("ignore:the validation rows hardly follow:UserWarning")  # and labels
 def test_identities_that_match_nothing_change_no_bit_of_any_path(parameters):

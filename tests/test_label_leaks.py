@@ -182,9 +182,6 @@ def test_a_mean_of_the_label_by_user_and_item(smoothing):
     assert leaks_said(encode(before, log), y) == []
 
 
-# What had been clicked before ----------------------------------------------------------------
-
-
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("drawn", ["here", "what came up", "anything"])
 @pytest.mark.filterwarnings("ignore:.* of the events are of items that nobody else has")
@@ -206,9 +203,6 @@ def test_negatives_made_elsewhere_that_tell_whether_anybody_clicked_their_item(s
     assert len(leaks_said(X, y)) == is_leak
     if drawn == "here":  # nor in a fold by user
         assert leaks_said(X[X.users % 3 > 0], y[X.users % 3 > 0]) == []
-
-
-# Labels and rows -----------------------------------------------------------------------------
 
 
 ORDERED = {"categories": ["low", "high"], "ordered": True}

@@ -7,7 +7,6 @@ from sklearn.metrics import roc_auc_score
 
 from benchmarks.answer_log import make_answer_log
 from benchmarks.market_log import make_market_log
-from benchmarks.purchase_log import make_purchase_log
 from sklearn_din.datasets import make_click_log
 from sklearn_din.metrics import expected_calibration_error
 
@@ -33,9 +32,6 @@ def test_a_seed_makes_the_same_log_and_touches_no_global_state(make):
         np.testing.assert_array_equal(first[name], second[name])
     assert not first.events.equals(make(**options, random_state=6).events)
     np.testing.assert_array_equal(state[1], np.random.get_state()[1])
-
-
-# The click log
 
 
 def past_relevance(log, impression, recency, max_length):
@@ -71,21 +67,3 @@ def test_probability_follows_the_formula_of_the_docstring(strength):
     assert by_device.std().max() < 1e-6  # nothing is left but the device and a constant
     assert by_device.mean().idxmax() == "desktop"
     assert by_device.mean().idxmin() == "tablet"
-
-
-# The purchase log
-
-
-def test_purchases_and_seconds_are_as_likely_as_the_log_says():
-    log = make_purchase_log(n_users=2000, purchase_rate=0.1, random_state=0)
-    y, probability = log.y, log.probability
-    assert (y["purchase"] <= y["click"]).all()
-    assert (probability["purchase"] < probability["click"]).all()
-    assert probability["purchase"].mean() == pytest.approx(0.1)
-    for name in ("click", "purchase"):
-        assert expected_calibration_error(y[name], probability[name]) < 0.01
-        assert 0.75 < roc_auc_score(y[name], probability[name]) < 0.9
-    assert log.seconds.mean() == pytest.approx(log.expected_seconds.mean(), rel=0.02)
-    error = np.log(log.seconds) - np.log(log.expected_seconds)
-    assert error.std() == pytest.approx(0.8, abs=0.01)
-    assert error.mean() == pytest.approx(-(0.8**2) / 2, abs=0.01)

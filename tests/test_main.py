@@ -144,15 +144,12 @@ def test_an_own_log_with_labels_uses_its_impressions_also_of_a_folder(clicks, tm
     pd.testing.assert_frame_equal(study_of(folder).X, study_of(tmp_path / "log.parquet").X)
 
 
-@pytest.mark.parametrize(
-    ("label", "is_click"),
-    [
-        ("stars>=4", lambda stars: stars >= 4),
-        ("stars < 2.5", lambda stars: stars < 2.5),
-        ("device==phone", lambda stars: np.arange(72) % 5 < 2),
-        ("device != phone", lambda stars: np.arange(72) % 5 >= 2),
-    ],
-)
+@pytest.mark.parametrize(("label", "is_click"), [
+    ("stars>=4", lambda stars: stars >= 4),
+    ("stars < 2.5", lambda stars: stars < 2.5),
+    ("device==phone", lambda stars: np.arange(72) % 5 < 2),
+    ("device != phone", lambda stars: np.arange(72) % 5 >= 2),
+])  # fmt: skip
 def test_a_label_may_be_a_condition(clicks, tmp_path, capsys, label, is_click):
     stars = np.arange(72) % 5 + 1
     clicks.assign(stars=stars).to_csv(tmp_path / "log.csv", index=False)
@@ -492,29 +489,23 @@ def test_recommendations_are_the_best_items_not_clicked_after_each_users_last_ro
         assert its["rank"].tolist() == [1, 2, 3]
 
 
-@pytest.mark.parametrize(
-    ("times", "after"),
-    [
-        (pd.Series([5, 7]), [6, 8]),
-        (pd.Series([5.0]), [np.nextafter(5.0, 6)]),
-        (pd.Series(pd.DatetimeIndex(["2024"]).as_unit("s")), [pd.Timestamp(2024, 1, 1, 0, 0, 1)]),
-    ],
-)
+@pytest.mark.parametrize(("times", "after"), [
+    (pd.Series([5, 7]), [6, 8]),
+    (pd.Series([5.0]), [np.nextafter(5.0, 6)]),
+    (pd.Series(pd.DatetimeIndex(["2024"]).as_unit("s")), [pd.Timestamp(2024, 1, 1, 0, 0, 1)]),
+])  # fmt: skip
 def test_the_moment_after_a_time_is_one_of_its_units_later(times, after):
     assert results._just_after(times).tolist() == after
 
 
-@pytest.mark.parametrize(
-    ("separator", "options", "said"),
-    [
-        ("\t", [], "is separated by a tab (--sep"),
-        (";", [], "is separated by a semicolon (--sep"),
-        ("|", [], "is separated by a vertical bar (--sep"),
-        ("\t", ["--sep", "\\t"], ""),
-        ("\t", ["--sep", "tab"], ""),
-        ("::", ["--sep", "::"], ""),
-    ],
-)
+@pytest.mark.parametrize(("separator", "options", "said"), [
+    ("\t", [], "is separated by a tab (--sep"),
+    (";", [], "is separated by a semicolon (--sep"),
+    ("|", [], "is separated by a vertical bar (--sep"),
+    ("\t", ["--sep", "\\t"], ""),
+    ("\t", ["--sep", "tab"], ""),
+    ("::", ["--sep", "::"], ""),
+])  # fmt: skip
 def test_the_separator_is_found_in_the_header_or_given(
     clicks, tmp_path, capsys, separator, options, said
 ):
@@ -550,20 +541,17 @@ def times_of(tmp_path, times, *arguments):
     return X["t"].iloc[:-2:2].astype(str).tolist()
 
 
-@pytest.mark.parametrize(
-    ("times", "arguments", "read"),
-    [
-        (["13/02/2024", "01/02/2024"], [], ["2024-02-13", "2024-02-01"]),
-        (["01/02/2024", "13/02/2024"], [], ["2024-02-01", "2024-02-13"]),
-        (["01/02/2024", "02/13/2024"], [], ["2024-01-02", "2024-02-13"]),
-        (["01.02.24 10:05", "13.02.24 9:00"], [], ["2024-02-01 10:05:00", "2024-02-13 09:00:00"]),
-        (["2/13/24 1:05 PM", "2/1/24 1:05 AM"], [], ["2024-02-13 13:05:00", "2024-02-01 01:05:00"]),
-        (["2024-01-02T10:00+01:00"], [], ["2024-01-02 09:00:00+00:00"]),
-        (["20240102", "20240201"], ["--time-format", "%Y%d%m"], ["2024-02-01", "2024-01-02"]),
-        (["2 Jan 2024", "13 Feb 2024"], [], ["2024-01-02", "2024-02-13"]),
-        (["01/02/2024", "03/04/2024"], [], ["2024-01-02", "2024-03-04"]),  # that is said
-    ],
-)
+@pytest.mark.parametrize(("times", "arguments", "read"), [
+    (["13/02/2024", "01/02/2024"], [], ["2024-02-13", "2024-02-01"]),
+    (["01/02/2024", "13/02/2024"], [], ["2024-02-01", "2024-02-13"]),
+    (["01/02/2024", "02/13/2024"], [], ["2024-01-02", "2024-02-13"]),
+    (["01.02.24 10:05", "13.02.24 9:00"], [], ["2024-02-01 10:05:00", "2024-02-13 09:00:00"]),
+    (["2/13/24 1:05 PM", "2/1/24 1:05 AM"], [], ["2024-02-13 13:05:00", "2024-02-01 01:05:00"]),
+    (["2024-01-02T10:00+01:00"], [], ["2024-01-02 09:00:00+00:00"]),
+    (["20240102", "20240201"], ["--time-format", "%Y%d%m"], ["2024-02-01", "2024-01-02"]),
+    (["2 Jan 2024", "13 Feb 2024"], [], ["2024-01-02", "2024-02-13"]),
+    (["01/02/2024", "03/04/2024"], [], ["2024-01-02", "2024-03-04"]),  # that is said
+])  # fmt: skip
 def test_times_are_read_as_they_are_written(tmp_path, capsys, times, arguments, read):
     assert times_of(tmp_path, times, *arguments) == read
     out = capsys.readouterr().out
@@ -705,17 +693,14 @@ def saved(log, tmp_path):
     return "model"
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"probability": 1}, "rows.csv has a column 'probability' of its own"),
-        ({"hist_i": 1}, "rows.csv has columns ['hist_i'] of its own"),
-        ({"t": None}, "has 72 rows without a value: 72 in 't'"),
-        ({"t": "never"}, "got 'never' in row 1"),
-        ({"t": 5}, "must be of one kind"),
-        ({"u": "ann"}, "'u' must hold values of one kind"),
-    ],
-)
+@pytest.mark.parametrize(("change", "message"), [
+    ({"probability": 1}, "rows.csv has a column 'probability' of its own"),
+    ({"hist_i": 1}, "rows.csv has columns ['hist_i'] of its own"),
+    ({"t": None}, "has 72 rows without a value: 72 in 't'"),
+    ({"t": "never"}, "got 'never' in row 1"),
+    ({"t": 5}, "must be of one kind"),
+    ({"u": "ann"}, "'u' must hold values of one kind"),
+])  # fmt: skip
 def test_rows_that_a_model_cannot_score_are_refused(
     saved, refused, clicks, tmp_path, change, message
 ):

@@ -54,9 +54,6 @@ def leaks_said(X, y):
     return messages
 
 
-# Counts of the own row -----------------------------------------------------------------------
-
-
 def of_user(X, y):
     return y.groupby(X["user"])
 
@@ -102,9 +99,6 @@ HONEST_COUNTS = {
 def test_counts_of_earlier_rows_and_scores_are_silent(log, count):
     X, y = log
     assert leaks_said(X.assign(so_far=HONEST_COUNTS[count](X, y)), y) == []
-
-
-# The order of X and y ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("fit", [
@@ -221,9 +215,6 @@ def test_ids_that_look_the_same_are_said_once_and_the_advice(words, case, where)
         assert said(lambda: HistorySequenceEncoder(user="user").fit(X))[0] == []
 
 
-# Rows logged twice ---------------------------------------------------------------------------
-
-
 def log_twice(X, y, *, share=1.0, seconds=2, redraw=0.0):
     """Repeat a share of the rows seconds later; some with a label drawn anew."""
     chance = np.random.default_rng(0)
@@ -246,9 +237,6 @@ def test_rows_logged_twice_are_said_and_the_advice(log, share, rare):
 @pytest.mark.parametrize("twice", [{"redraw": 0.7}, {"seconds": 777_600}, {"share": 0.01}])
 def test_items_shown_again_are_silent(log, twice):
     assert leaks_said(*log_twice(*log, **twice)) == []
-
-
-# Another item's columns ----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", ["numbers", "words"])
@@ -283,9 +271,6 @@ def test_categories_of_their_own_items_are_silent(log, case):
 def test_a_column_that_changes_with_each_row_of_an_item_is_silent(log):
     X = log[0].assign(category=np.random.default_rng(0).integers(0, 8, len(log[0])))
     assert later_said(X[:3000], X[3000:]) == []
-
-
-# The log of events ---------------------------------------------------------------------------
 
 
 def attach(shown, events, **options):
@@ -323,9 +308,6 @@ def test_users_written_in_two_ways_are_said_and_the_advice(log, respell):
     assert said(lambda: attach(pd.concat([shown, strangers]), events))[0] == []
 
 
-# Kinds of columns and labels ------------------------------------------------------------------
-
-
 def fit_said(X, **parameters):
     messages, lines = said(lambda: HistorySequenceEncoder(**parameters).fit(X))
     return [*messages, *lines]
@@ -352,9 +334,6 @@ def test_labels_of_odd_kinds_are_said_or_refused_in_words(log):
         fit(X, pd.Series(["yes" if label else 0 for label in y]))
 
 
-# Catalogues ----------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("by_time", [False, True])
 def test_a_catalogue_with_two_prices_of_an_item_is_an_error_and_the_advice(log, by_time):
     events = log[0][["user", "item", "time", "price"]]
@@ -369,9 +348,6 @@ def test_a_catalogue_with_two_prices_of_an_item_is_an_error_and_the_advice(log, 
     later = two.assign(time=pd.date_range("2023-01-01", periods=len(two)))
     for fine in [pd.concat([items, items[:9]]), *([later] if by_time else [])]:
         sample_negatives(events, catalogue=fine, **options)
-
-
-# Means of the label over all rows ------------------------------------------------------------
 
 
 @pytest.mark.parametrize("other", ["category", "item"])
@@ -397,9 +373,6 @@ def test_a_count_of_rows_is_no_mean_where_sessions_end_with_a_click():
     user_count = X.groupby("user").cumcount().astype(float)
     y = (~X["user"].duplicated(keep="last")).astype(int)
     assert [*find_label_means(encode(X.assign(user_count=user_count)), y.to_numpy())] == []
-
-
-# Histories cut at the wrong end, guests, negatives -------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -463,9 +436,6 @@ def test_negatives_that_nobody_ever_clicks_are_said(own_clicks):
     assert message.startswith("100% of the rows without a click show a value of item that nobody")
     tail = np.where(y == 1, X["item"], np.where(X["item"] % 2 == 0, X["item"], X["item"] + 300))
     assert leaks_said(X.assign(item=tail), y) == []  # items of a catalogue that few click
-
-
-# False alarms --------------------------------------------------------------------------------
 
 
 def test_early_rows_of_fit_have_short_histories_and_nothing_is_said(own_clicks, tmp_path):

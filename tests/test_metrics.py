@@ -100,9 +100,6 @@ def test_calibration_error_by_hand(y, prob, weight, expected):
     assert got == pytest.approx(expected)
 
 
-# NDCG, recall, hit rate and MRR at k
-
-
 def ndcg(labels, k):
     discounts = 1 / np.log2(np.arange(2, 2 + len(labels)))
     return (labels * discounts)[:k].sum() / discounts[: min(k, labels.sum())].sum()

@@ -70,9 +70,6 @@ def test_the_draw_is_repeatable_and_leaves_the_global_state_alone():
     pd.testing.assert_frame_equal(with_time, sample_negatives(clicks, **options)[0])
 
 
-# Columns that belong to the item, or to the user ---------------------------------------------
-
-
 def make_clicks(n_rows=300, n_users=100, n_items=25, seed=0):
     rng = np.random.default_rng(seed)
     users, items = rng.integers(0, n_users, n_rows), rng.integers(0, n_items, n_rows)
@@ -132,9 +129,6 @@ def test_a_column_of_the_user_in_item_columns_is_said_and_five_items_are_no_acci
 ], ids=["unique", "few rows", "others", "rare", "one user"])  # fmt: skip
 def test_no_false_alarms(clicks):
     sample_negatives(clicks, item="item", user="user")
-
-
-# Items that have not come up yet -------------------------------------------------------------
 
 
 def slow_choice(events, row, user, launch=None):
@@ -324,9 +318,6 @@ def test_values_of_later_times_are_said():
     log["price"] = log["item"] % 5
     given |= {"catalogue": None, "catalogue_time": None}
     assert not any("a value from the future" in text for text in said(log, **given))
-
-
-# What a log gives away -----------------------------------------------------------------------
 
 
 def make_turning_log(n_rows=2000, seed=0):

@@ -146,9 +146,6 @@ def test_zeros_that_pad_histories_are_said_and_the_advice():
         HistorySequenceEncoder().fit(few)
 
 
-# Ids that are written in two ways and never meet
-
-
 def make_frame(spell_item=str, spell_event=str, n_items=60):
     chance = np.random.default_rng(0)
     log = pd.DataFrame({"user": np.arange(400) % 20, "item": chance.integers(1, n_items + 1, 400)})

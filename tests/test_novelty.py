@@ -252,14 +252,11 @@ def test_the_l2_of_the_unknown_id_follows_how_often_training_shows_it():
     assert counts[1] == pytest.approx(unknown + expected["item"], rel=1e-6)
 
 
-@pytest.mark.parametrize(
-    ("by_tenth", "start"),
-    [
-        ([0.5] * 10, 0),  # what comes up goes soon: the log begins like any other day
-        ([1.0, 0.9, *[0.5] * 8], 20),
-        ([*np.linspace(1, 0.6, 5), *[0.1] * 5], 50),  # old items: no later than in the middle
-    ],
-)
+@pytest.mark.parametrize(("by_tenth", "start"), [
+    ([0.5] * 10, 0),  # what comes up goes soon: the log begins like any other day
+    ([1.0, 0.9, *[0.5] * 8], 20),
+    ([*np.linspace(1, 0.6, 5), *[0.1] * 5], 50),  # old items: no later than in the middle
+])  # fmt: skip
 def test_nothing_is_hidden_where_more_is_new_because_the_log_begins(by_tenth, start):
     assert _end_of_beginning(np.arange(100), np.repeat(by_tenth, 10), n_rows=100) == start
 

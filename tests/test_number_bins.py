@@ -63,9 +63,6 @@ def bins_of(model):
     return model[-1].module_.options["bins"]
 
 
-# What bins are
-
-
 def test_inputs_are_those_of_plain_interpolation():
     numbers = torch.tensor(np.random.RandomState(0).normal(size=(50, 2)) * 3, dtype=torch.float32)
     module = DIN(Schema((Field("price", "numeric"), Field("age", "numeric"))), bins=BINS)
@@ -157,9 +154,6 @@ def test_the_paper_network_reads_numbers_as_they_are(log):
     assert module.options["bins"] == {}
 
 
-# What they do
-
-
 def test_a_threshold_is_learnt_that_a_number_alone_does_not_show(log, monkeypatch):
     X, y = log
     parameters = {"neighbours": None, "max_epochs": 8}
@@ -194,9 +188,6 @@ def test_one_huge_number_among_the_rows_moves_no_bin():
     expected = find_bins(encode(price=price))["price"]
     huge = find_bins(encode(price=np.append(price, [1e9, -999])))["price"]
     np.testing.assert_allclose(huge, expected, atol=0.02)
-
-
-# Wherever they go
 
 
 def test_native_code_computes_networks_with_bins():

@@ -41,9 +41,6 @@ def read(model, **columns):
     return dict(zip(names, bins(bins.starts.new_tensor(numbers)).numpy().T, strict=False))
 
 
-# Where a number ends
-
-
 @pytest.mark.parametrize("n_rows", [1, 7, 20, 99, 1_000, 40_000])
 def test_a_range_is_what_a_thousandth_of_the_rows_reach_and_at_least_five(n_rows):
     values = np.random.RandomState(n_rows).permutation(n_rows) / n_rows
@@ -104,9 +101,6 @@ def test_coin_flips_stay_near_their_rate_whatever_the_price():
     assert 0.1 < min(rates) <= max(rates) < 0.6
 
 
-# A memory
-
-
 def told(n_times):
     """A model of a memory, told its rows so many times as later ones; its rows, later still."""
     rng = np.random.RandomState(0)
@@ -134,9 +128,6 @@ def test_counts_of_a_memory_that_grows_end_where_training_did_and_rates_move_on(
     np.testing.assert_array_equal(seen[9]["user_rate"], model[1].transform(raw)["user_rate"])
 
 
-# Rows that are learnt later
-
-
 @pytest.mark.parametrize(("n_far", "widens"), [(4, False), (5, True)])
 def test_an_update_widens_by_what_five_of_its_rows_reach(n_far, widens):
     model = fit()
@@ -161,9 +152,6 @@ def test_the_first_partial_fit_finds_ranges_as_fit_does():
     assert first.module_.options["ranges"] == fitted.module_.options["ranges"]
 
 
-# Wherever a model goes
-
-
 def test_saved_and_ranked_they_end_where_they_did(tmp_path):
     frame = pd.DataFrame({"price": PRICES, "item": np.arange(400) % 9})
     model = fit(frame=frame)
@@ -176,13 +164,10 @@ def test_saved_and_ranked_they_end_where_they_did(tmp_path):
     np.testing.assert_allclose(ranked["probability"], expected[:, 1], rtol=1e-5)
 
 
-@pytest.mark.parametrize(
-    "ranges",
-    [
-        *(None, [], {"age": (0.0, 1.0)}),
-        *({"price": own} for own in ((1.0, 0.0), (0, 1), (0.0,), [0.0, 1.0], (0.0, np.inf), None)),
-    ],
-)
+@pytest.mark.parametrize("ranges", [
+    *(None, [], {"age": (0.0, 1.0)}),
+    *({"price": own} for own in ((1.0, 0.0), (0, 1), (0.0,), [0.0, 1.0], (0.0, np.inf), None)),
+])  # fmt: skip
 def test_ranges_of_a_file_that_are_none_are_refused(ranges):
     with pytest.raises(ValueError, match="ranges of numbers must have a start and an end"):
         check_bins({}, ranges, ["price"])

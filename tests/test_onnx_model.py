@@ -263,9 +263,6 @@ def test_a_file_answers_and_does_not_learn(paths, pipeline):
     pd.testing.assert_frame_equal(checks, pipeline[-1].history_, check_dtype=False)
 
 
-# Files that are not what they should be
-
-
 def change(path, tmp_path, edit):
     """Write a file with other metadata, whose digest is right."""
     model = onnx.load(path)

@@ -206,18 +206,15 @@ def test_no_history_knows_its_own_outcome_nor_one_of_its_moment_nor_a_later_one(
         assert not (np.concatenate([*changed["hist_late"].iloc[asked], [0.0]]) == -1).any()
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"known": None}, r"set known= to the column that says when, or known='time' where they"),
-        ({"outcomes": ["item"]}, r"outcomes must be no other columns' names, got \['item'\]"),
-        ({"outcomes": ["late", "known"]}, r"columns' names, got \['known'\]"),
-        ({"levels": ["late"]}, r"columns' names, got \['late'\]"),
-        ({"events": "positive"}, "LABEL is the same of each event with events='positive'"),
-        ({"outcomes": ["early"]}, "X .outcomes. has no column 'early'"),
-        ({"outcomes": ["late", "late"]}, "outcomes must name each column once"),
-    ],
-)
+@pytest.mark.parametrize(("change", "message"), [
+    ({"known": None}, r"set known= to the column that says when, or known='time' where they"),
+    ({"outcomes": ["item"]}, r"outcomes must be no other columns' names, got \['item'\]"),
+    ({"outcomes": ["late", "known"]}, r"columns' names, got \['known'\]"),
+    ({"levels": ["late"]}, r"columns' names, got \['late'\]"),
+    ({"events": "positive"}, "LABEL is the same of each event with events='positive'"),
+    ({"outcomes": ["early"]}, "X .outcomes. has no column 'early'"),
+    ({"outcomes": ["late", "late"]}, "outcomes must name each column once"),
+])  # fmt: skip
 def test_outcomes_that_cannot_be_are_refused_with_what_to_do(change, message):
     rows, y = next(make_calls(0))
     with pytest.raises(ValueError, match=message):

@@ -107,17 +107,14 @@ def test_a_pass_that_loses_leaves_the_model_as_it_was():
     assert_as_without_the_pass(found, expected)
 
 
-@pytest.mark.parametrize(
-    ("parameters", "learns"),
-    [
-        ({}, True),
-        ({"validation": "random"}, False),
-        ({"validation": "random", "refit": "validation"}, True),
-        ({"refit": None}, False),
-        ({"early_stopping": False, "refit": "validation"}, False),
-        ({"validation_fraction": 0.03}, False),  # of 60 rows, two parts would be small
-    ],
-)
+@pytest.mark.parametrize(("parameters", "learns"), [
+    ({}, True),
+    ({"validation": "random"}, False),
+    ({"validation": "random", "refit": "validation"}, True),
+    ({"refit": None}, False),
+    ({"early_stopping": False, "refit": "validation"}, False),
+    ({"validation_fraction": 0.03}, False),  # of 60 rows, two parts would be small
+])  # fmt: skip
 def test_which_rows_are_learnt(parameters, learns):
     trained = fit(**parameters)
     assert len(trained.history_) == len(trained.net_.history) == 2 + learns
@@ -125,14 +122,11 @@ def test_which_rows_are_learnt(parameters, learns):
     assert trained.net_.stop_reason_ == "max_epochs"
 
 
-@pytest.mark.parametrize(
-    "callback",
-    [
-        lambda: LRScheduler(ReduceLROnPlateau, monitor="valid_loss"),
-        lambda: LRScheduler(OneCycleLR, max_lr=0.02, total_steps=16, step_every="batch"),
-        lambda: EarlyStopping(monitor="valid_loss", patience=1),
-    ],
-)
+@pytest.mark.parametrize("callback", [
+    lambda: LRScheduler(ReduceLROnPlateau, monitor="valid_loss"),
+    lambda: LRScheduler(OneCycleLR, max_lr=0.02, total_steps=16, step_every="batch"),
+    lambda: EarlyStopping(monitor="valid_loss", patience=1),
+])  # fmt: skip
 def test_schedules_and_monitors_end_before_the_pass(callback):
     assert len(fit(callbacks=[callback()]).history_) == 3
 

@@ -114,9 +114,6 @@ def test_what_cannot_be_compared_is_named(given, error, words):
         attach_request(frame, **{"request": "search", "columns": "price"} | given)
 
 
-# Models ---------------------------------------------------------------------------------------
-
-
 def make_log(n_users=60, n_items=25, seed=0):
     """Shelves of five items with their prices of the day, one of which is bought."""
     chance = np.random.default_rng(seed)

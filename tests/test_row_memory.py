@@ -219,18 +219,15 @@ def test_polars_times_in_units_and_missing_users():
     assert now["item_count"].item() == 2 * (rows["item"] == rows["item"].iloc[-1]).sum()
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"user": lambda rows: rows["user"].astype(str)}, "must hold values of one kind"),
-        (
-            {n: lambda r: pd.to_datetime(r["item"].map(ord)) for n in ("time", "known")},
-            "must hold numbers",
-        ),
-        ({"known": lambda rows: rows["time"] - 1}, "400 rows whose label was known before"),
-        ({"known": lambda rows: rows["time"].where(rows["time"] > 5)}, "Leave those rows out"),
-    ],
-)
+@pytest.mark.parametrize(("change", "message"), [
+    ({"user": lambda rows: rows["user"].astype(str)}, "must hold values of one kind"),
+    (
+        {n: lambda r: pd.to_datetime(r["item"].map(ord)) for n in ("time", "known")},
+        "must hold numbers",
+    ),
+    ({"known": lambda rows: rows["time"] - 1}, "400 rows whose label was known before"),
+    ({"known": lambda rows: rows["time"].where(rows["time"] > 5)}, "Leave those rows out"),
+])  # fmt: skip
 def test_what_cannot_be_remembered_is_said(change, message):
     rows, y = make_rows()
     rows["known"] = rows["time"]

@@ -154,17 +154,14 @@ def test_labels_have_any_two_kinds_and_any_names_but_no_two_the_same():
     np.testing.assert_array_equal(first, again)
 
 
-@pytest.mark.parametrize(
-    "of_kind",
-    [
-        lambda y: y.astype("Int64"),
-        lambda y: y.astype("boolean"),
-        lambda y: y.assign(purchase=y["purchase"].map({0: False, 1: True})),
-        lambda y: pa.Table.from_pandas(y.astype("boolean")),
-        lambda y: pl.from_pandas(y.astype("Int64")),
-        lambda y: y.map({0: "no", 1: "yes"}.get),
-    ],
-)
+@pytest.mark.parametrize("of_kind", [
+    lambda y: y.astype("Int64"),
+    lambda y: y.astype("boolean"),
+    lambda y: y.assign(purchase=y["purchase"].map({0: False, 1: True})),
+    lambda y: pa.Table.from_pandas(y.astype("boolean")),
+    lambda y: pl.from_pandas(y.astype("Int64")),
+    lambda y: y.map({0: "no", 1: "yes"}.get),
+])  # fmt: skip
 def test_missing_labels_of_any_kind_of_column_are_left_out(of_kind):
     X, y = make_impressions(300), make_labels(300).astype(float)
     y.loc[::3, "purchase"] = np.nan

@@ -441,9 +441,6 @@ def test_half_characters_and_nul_are_no_text(served, any_url, text):
         assert post(client, event(7, 12, event_id="\\u0000 \U0001f9e6")) == 1
 
 
-# Several servers
-
-
 def test_two_servers_see_each_others_events_and_removals(served, url):
     with serve(served, url) as (client, state), serve(served, url) as (other, others):
         before = items_of(state, 7)
@@ -516,9 +513,6 @@ def test_a_connection_that_is_lost_is_opened_anew(served, postgres):
         wait_for(lambda: client.get("/health").json()["posted"]["problem"] is None)
 
 
-# Users who are forgotten
-
-
 def test_who_is_forgotten_stands_in_none_of_the_bytes(served, tmp_path):
     """After splits, merges and rows of many pages; the file, its log and what is shared of it."""
     model, catalogue, clicks = served
@@ -567,9 +561,6 @@ def test_answers_leave_out_of_files_who_is_forgotten(served, any_url):
             state.reload()
         assert client.delete("/users/7").status_code == 200  # again
         assert client.delete("/users/nobody%0A").status_code == 404
-
-
-# The process
 
 
 def kill(child):
@@ -626,9 +617,6 @@ def test_a_signal_ends_the_server_whatever_is_being_loaded(tmp_path, monkeypatch
         assert child.returncode == 0
     finally:
         child.kill()
-
-
-# What is wrong with one post, or with the store
 
 
 def test_a_refused_post_leaves_nothing_and_its_neighbours_stand(served, any_url, monkeypatch):

@@ -271,29 +271,26 @@ def test_the_loop_of_days_and_nights_says_nothing_and_takes_what_is_named(fitted
         np.testing.assert_array_equal(newer.predict_proba(X), model.predict_proba(X))
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda rows, y: (rows, y * 0 + 1), "all of the 200 rows that are remembered are clicks"),
-        (lambda rows, y: (rows.assign(item=rows["item"].str.title()), y), "write 'item' in one"),
-        (lambda rows, y: (rows.assign(user="id-0" + rows["user"]), y), "write 'user' in one way"),
-        (lambda rows, y: (rows, pd.Series(y, index=rows.index[::-1])), "the same index labels"),
-        (
-            lambda rows, y: (
-                rows.assign(time=rows["time"].where(rows.index != 7, pd.Timestamp(0))),
-                y,
-            ),
-            "1 rows are decades away from all others, such as one of 1970-01-01",
+@pytest.mark.parametrize(("change", "message"), [
+    (lambda rows, y: (rows, y * 0 + 1), "all of the 200 rows that are remembered are clicks"),
+    (lambda rows, y: (rows.assign(item=rows["item"].str.title()), y), "write 'item' in one"),
+    (lambda rows, y: (rows.assign(user="id-0" + rows["user"]), y), "write 'user' in one way"),
+    (lambda rows, y: (rows, pd.Series(y, index=rows.index[::-1])), "the same index labels"),
+    (
+        lambda rows, y: (
+            rows.assign(time=rows["time"].where(rows.index != 7, pd.Timestamp(0))),
+            y,
         ),
-        (
-            lambda rows, y: (
-                rows.assign(time=rows["time"].where(rows.index < 9, rows["time"] + YEARS)),
-                y,
-            ),
-            "191 rows are decades away from all others, such as one of 21",
+        "1 rows are decades away from all others, such as one of 1970-01-01",
+    ),
+    (
+        lambda rows, y: (
+            rows.assign(time=rows["time"].where(rows.index < 9, rows["time"] + YEARS)),
+            y,
         ),
-    ],
-)
+        "191 rows are decades away from all others, such as one of 21",
+    ),
+])  # fmt: skip
 def test_remember_says_what_fit_and_update_say(fitted, change, message):
     model, rows, y = fitted
     with pytest.warns(UserWarning, match=message):

@@ -140,9 +140,6 @@ def test_labels_are_never_looked_at(method):
         same(made if method == "fit_transform" else made.transform(frame), expected)
 
 
-# Frames of other libraries, plain arrays, and what serving sends
-
-
 def test_plain_arrays_are_numeric_throughout_and_columns_without_names_taken_by_position():
     array = np.array([[1, 10], [3, 20]])
     X = HistorySequenceEncoder().fit_transform(array)

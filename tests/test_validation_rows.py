@@ -71,13 +71,10 @@ def test_the_last_rows_are_set_aside_or_by_default_any_where_no_time_is_known():
     assert rows == validation_rows(validation="random") != list(range(180, 200))
 
 
-@pytest.mark.parametrize(
-    ("times", "error", "message"),
-    [
-        (np.ones(200), "at least two different times, got", "got 200 rows of one time"),
-        (np.where(np.arange(200) < 3, np.nan, 1.0), "the time of every row, got", "got 3 missing"),
-    ],
-)
+@pytest.mark.parametrize(("times", "error", "message"), [
+    (np.ones(200), "at least two different times, got", "got 200 rows of one time"),
+    (np.where(np.arange(200) < 3, np.nan, 1.0), "the time of every row, got", "got 3 missing"),
+])  # fmt: skip
 def test_times_that_do_not_say_what_is_last_are_errors_for_those_who_asked(times, error, message):
     with pytest.raises(ValueError, match=error):
         validation_rows(times=times, validation="last")
