@@ -25,6 +25,15 @@ def attach(shown, log):
     return said(call, filename=__file__)[0]
 
 
+@pytest.mark.parametrize("seconds", [60, 3_600, 86_400])
+def test_the_moment_after_the_newest_event_is_no_finer_clock(seconds):
+    """As a ranking asks for it, for users without a time."""
+    events = pd.Series(pd.date_range("2024-01-01", periods=60, freq=f"{seconds}s"))
+    now = pd.Series([events.max() + pd.Timedelta(1, unit="s")] * 40)
+    assert note_clocks(now, events) is None
+    assert note_clocks(now + pd.Timedelta(7, unit="s"), events) is not None
+
+
 @pytest.mark.parametrize(("grain", "letter"), [("days", "D"), ("hours", "h"), ("minutes", "min")])
 @pytest.mark.parametrize("zone", [None, "Asia/Kolkata"])
 def test_events_of_a_coarser_grain_and_the_advice(grain, letter, zone):

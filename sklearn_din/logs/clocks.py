@@ -15,8 +15,7 @@ FEW = 0.05  # of all rows
 CHECKED_ROWS = 10_000
 GRAINS = {"days": (86_400, "D"), "hours": (3_600, "h"), "minutes": (60, "min")}
 YEAR = 365.25 * 86_400
-HOUR = 3_600
-JUST_AFTER = 1.0  # seconds behind a whole hour or day: the moment after its last event
+JUST_AFTER = 1.0  # seconds behind a whole minute, hour or day: the moment after its last event
 
 
 def note_clocks(
@@ -69,7 +68,7 @@ def _note_grain(
     for grain, (n_seconds, letter) in GRAINS.items():
         if (log % n_seconds).any():
             continue
-        is_whole = shown % n_seconds <= (JUST_AFTER if n_seconds >= HOUR else 0.0)
+        is_whole = shown % n_seconds <= JUST_AFTER
         if len(np.unique(log)) < 2 or is_whole.mean() > 0.5:
             return None
         floored = f".dt.floor({letter!r})" if is_date else f" // {n_seconds} * {n_seconds}"
