@@ -36,7 +36,8 @@ _process = os.getpid()  # in which torch may use threads
 def compute_alone_if_forked() -> None:
     """Set torch to one thread in a forked process, which has OpenMP's locks without the threads.
 
-    A product that is split among several would wait for ever; a child without a network keeps its.
+    A product that is split among several would wait for ever. A child that runs no network of ours
+    keeps its threads.
     """
     global _process
     if os.getpid() != _process:
@@ -90,22 +91,27 @@ class DIN(nn.Module):
     schema : Schema
         Fields and behaviours of the encoded impressions, from the encoder.
     embedding_dim : int or dict of str to int, default=16
-        Width of all embeddings, or a width for each vocabulary.
+        Width of all embeddings, or a width for each vocabulary. Wider embeddings represent more
+        about frequent ids; time and memory grow in proportion.
     pooling : {"attention", "sum", "mean", "max"}, default="attention"
-        How the events of a history are combined into one vector.
+        How the events of a history are combined into one vector. Only "attention" depends on the
+        candidate. "sum" with ``interest="paper"`` is the paper's base model.
     interest : {"paper", "extended"}, default="extended"
         The published network, or the additional inputs listed above.
     attention_units : tuple of int, default=(64, 16)
         Width of each hidden layer of the activation unit.
     attention_activation : {"prelu", "dice", "relu", "sigmoid"}, default="prelu"
-        Its activation function. "prelu" and "sigmoid" are the fastest: native code computes them.
+        Activation function of each hidden layer of the activation unit. "prelu" and "sigmoid"
+        are the fastest: native code computes them.
     attention_normalization : {"auto", None, "sqrt", "softmax"}, default="auto"
-        What the weighted sum of a history is divided by. "auto" is None if ``interest="paper"`` and
-        "sqrt" if "extended".
+        What the weighted sum of a history is divided by: None for nothing, as in the paper,
+        "sqrt" for the square root of the history's length; "softmax" makes the weights sum to
+        one. "auto" is None if ``interest="paper"`` and "sqrt" if "extended".
     hidden_units : tuple of int, default=(200, 80)
         Width of each hidden layer of the MLP.
     activation : {"prelu", "dice", "relu"}, default="prelu"
-        Its activation function. "prelu" without dropout is the fastest.
+        Activation function of each hidden layer of the MLP. "prelu" without dropout is the
+        fastest: native code computes it.
     dropout : float, default=0.0
         Fraction of the MLP's activations that each training step sets to zero.
     after : tuple of int or None, default=(None,)
