@@ -11,8 +11,10 @@ import pytest
 
 from sklearn_din import attach_history, read_events, update
 from sklearn_din.server.answers import Answers
+from sklearn_din.server.shown import OWN_COLUMNS
 from sklearn_din.server.state import State
 from sklearn_din.server.store import Posted, Store
+from sklearn_din.serving.updating import ADDED_BY_READ_EVENTS
 from tests.posted_events import TestClient, create_app
 from tests.served_model import fit_served
 
@@ -229,3 +231,8 @@ def test_a_store_is_read_without_writing_it_and_none_is_made_of_a_file(store, tm
         assert len(read_events(tmp_path / "copy" / "events.db")) == 1
     finally:
         subprocess.run(["umount", str(tmp_path / "copy")], check=True)
+
+
+def test_update_knows_which_columns_read_events_adds():
+    """Importing one from the other would load torch where events are read."""
+    assert {*OWN_COLUMNS} == {"user", "time", "item", *ADDED_BY_READ_EVENTS}

@@ -104,7 +104,7 @@ def compare(options: Options) -> None:
         if LIVE_RATE in auc:
             print(EXPLANATION_OF_MEMORY)
             notes[note_better_rules(auc, y, models=[MEMORY + LIVE], rules=[LIVE_RATE])] = None
-        if not study.is_labelled and split == "time" and study.ceiling is None:
+        if AT_10["ndcg"] in table:
             print(EXPLANATION_OF_RANKING.format(f"{USERS_RANKED:,}"))
         for note in filter(None, notes):
             print(note)

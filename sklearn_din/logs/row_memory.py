@@ -211,10 +211,15 @@ class RowMemory:
         memory, (times, moments) = self._align([frame[time], frame[known or time]])
         read = [self._read(column, frame[column]) for column in self.columns]
         kinds = {c: self.kinds[c] or kind for c, (_, kind) in zip(self.columns, read, strict=True)}
-        hashes, none = np.stack([of_column for of_column, _ in read]), np.full(len(times), -1)
-        given: list[Any] = [kinds, hashes, times, moments, values, none]
-        named = ("kinds", "hashes", *OF_ROWS)
-        batch = replace(memory, **dict(zip(named, given, strict=True)))
+        batch = replace(
+            memory,
+            kinds=kinds,
+            hashes=np.stack([of_column for of_column, _ in read]),
+            times=times,
+            known=moments,
+            values=values,
+            replaces=np.full(len(times), -1),
+        )
         before = memory._find_told(batch, Counter() if call is None else call.n_equal)
         newest = moments  # from when on a label that replaces another one counts
         if known is None and len(moments):
@@ -299,6 +304,8 @@ class RowMemory:
 
     def note_early(self, frame: pd.DataFrame, time: str) -> str | None:
         """Return what to say where these rows' own labels were told before them."""
+        if len(frame) < MANY_ROWS:  # no request waits for a look at all that is remembered
+            return None
         own, unit, _ = check_times(frame[time], name=f"X[{time!r}]", unit=self.unit)
         ratio = unit_ratio(unit, self.unit)
         rows = np.flatnonzero(own <= ratio * self.times.max()) if len(self.times) else own[:0]

@@ -82,7 +82,7 @@ class Answers:
         item = _find_item(catalogue, self._encoder)
         self.items = Items(catalogue, item, **shown)
         self._needed = [name for name in names if name not in self._encoder._optional]
-        # What a user needs a value for, and whose user has a level; the latter may be absent
+        # Columns that a user must have a value for, and that of the id where levels are the user's
         self.user_columns = [name for name in self._needed if name not in catalogue]
         user = self._encoder.user if classifier.net_.neighbours_.reads_users else None
         user = user if memory is None else memory.user

@@ -95,6 +95,7 @@ class Posts:
         histories have outcomes, one that is missing says nothing, and so does a missing label.
         """
         log = self.answers.histories
+        has_outcomes = log is not None and log.known is not None
         known = self._store.find_known([row.event_id for _, row in rows])
         new: dict[str, Posted] = {}
         for (event, row), given in zip(rows, events, strict=True):
@@ -102,12 +103,13 @@ class Posts:
                 is_click = given.get("event_id") is None and row.label != 0
                 if is_click and log is not None and log.are_clicks and log.has(event):
                     continue
-            if log is not None and log.known and row.event_id in known:
+            if log is not None and has_outcomes and row.event_id in known:
                 row = _fill(row, *known[row.event_id], log.told)
             new[row.event_id] = row
-        changed = [n for n in known if (new[n].label != 0) != (known[n][0] != 0)]
-        if log is not None and log.known:
+        if has_outcomes:
             changed = [n for n in known if new[n][-2:] != known[n]]
+        else:
+            changed = [n for n in known if (new[n].label != 0) != (known[n][0] != 0)]
         return [row for n, row in new.items() if n not in known or n in changed], changed
 
     def catch_up(self) -> None:

@@ -17,7 +17,7 @@ from sklearn_din.utils.scan import Scan
 from sklearn_din.utils.warnings import warn_user
 
 Model = TypeVar("Model", bound=BaseEstimator)
-OF_EVENTS = ("position", "score", "request", "label", "known")  # of read_events, no features
+ADDED_BY_READ_EVENTS = ("position", "score", "request", "label", "known")  # no features
 MANY_ROWS = 100  # that are hardly all clicks by chance
 Step = Any  # a Pipeline's step, of any package
 
@@ -123,7 +123,7 @@ def _leave_out(step: Step, X: Any) -> Any:
     if isinstance(step, HistorySequenceEncoder):
         known |= {*step._dropped, *step._metadata.values()}
     new = [name for name in names if name not in known]
-    if unknown := [name for name in new if name not in OF_EVENTS]:
+    if unknown := [name for name in new if name not in ADDED_BY_READ_EVENTS]:
         warn_user(
             f"columns {unknown} were not there at fit and are left out: update learns new ids, not "
             "new columns. Fit again on rows that have them."

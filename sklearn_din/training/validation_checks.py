@@ -169,10 +169,8 @@ class ValidationChecks(Callback):
         auc = net.target.auc(training.valid.y, outputs.numpy())
         loss = float(np.average(torch.stack(losses).tolist(), weights=sizes))
         check = self._row(net, valid_loss=scaling.loss(outputs), unscaled_loss=loss, valid_auc=auc)
-        check["centers"], (check["constants"], check["scales"]) = (
-            scaling.center.tolist(),
-            numbers.tolist(),
-        )
+        check["centers"] = scaling.center.tolist()
+        check["constants"], check["scales"] = numbers.tolist()
         net.checks_.append(check)
         if best_check(self.rows(net)) is check:
             check["base_loss"] = scaling.loss()
