@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from sklearn_din.serving.ranking import rank_candidates as rank_candidates
     from sklearn_din.serving.remembering import forget as forget
     from sklearn_din.serving.remembering import live_predictions as live_predictions
+    from sklearn_din.serving.remembering import live_scoring as live_scoring
     from sklearn_din.serving.remembering import remember as remember
     from sklearn_din.serving.scoring import predict_to_parquet as predict_to_parquet
     from sklearn_din.serving.scoring import score_partitions as score_partitions
@@ -78,7 +79,7 @@ _NAMES_OF = {
     "serving.export": ("export_onnx",),
     "serving.onnx_model": ("load_onnx",),
     "serving.ranking": ("Ranker", "rank_candidates"),
-    "serving.remembering": ("forget", "live_predictions", "remember"),
+    "serving.remembering": ("forget", "live_predictions", "live_scoring", "remember"),
     "serving.scoring": ("predict_to_parquet", "score_partitions"),
     "serving.updating": ("update",),
     "transformers": ("HistorySequenceEncoder",),

@@ -279,8 +279,10 @@ def test_a_saved_model_scores_new_rows_as_its_pipeline_does(run, log, clicks, tm
 
 
 def test_a_model_of_rows_with_labels_is_saved_with_its_memory(run, clicks, tmp_path):
-    clicks.assign(click=np.arange(72) % 5 < 2).to_csv(tmp_path / "log.csv", index=False)
+    told = clicks.assign(click=np.arange(72) % 5 < 2, stars=np.arange(72) % 3)
+    told.to_csv(tmp_path / "log.csv", index=False)
     options = ["--category", "c", "--label", "click", "--split", "user", "--top-k", "1"]
+    options += ["--outcome", "stars", "click"]
     printed = run("log.csv", *NAMES, *FAST, *options, "--save", "model")
     assert "DIN with memory fitted on all rows: model" in printed
     clicks.tail(9).assign(t="2025-01-01").to_parquet(tmp_path / "rows.parquet")
@@ -290,7 +292,7 @@ def test_a_model_of_rows_with_labels_is_saved_with_its_memory(run, clicks, tmp_p
     np.testing.assert_array_equal(rows["probability"], model.predict_proba(X)[:, 1])
     levels = model[0].transform(X)
     assert (levels["i_count"] == X["i"].map(clicks["i"].value_counts())).all()
-    assert {"u_i_rate", "u_c_count", "recent_rate"} <= {*levels}
+    assert {"u_i_rate", "u_c_count", "recent_rate", "hist_stars", "hist_click"} <= {*levels}
 
 
 def test_rows_with_labels_are_tested_in_time_and_on_held_out_users(run, clicks, tmp_path):
@@ -417,18 +419,29 @@ def test_rare_clicks_are_ranked_by_trees_and_a_probability_of_zero_has_a_log_los
     assert not notes
 
 
-def test_a_live_row_is_told_of_those_before_it_and_a_frozen_one_of_training_alone(clicks, tmp_path):
-    clicks.assign(click=np.arange(72) % 5 < 2).to_csv(tmp_path / "log.csv", index=False)
-    own = study_of(tmp_path / "log.csv", "--label", "click")
+@pytest.mark.parametrize("has_outcome", [False, True])
+def test_a_live_row_is_told_of_those_before_it_and_a_frozen_one_of_training_alone(
+    clicks, tmp_path, has_outcome
+):
+    told = clicks.assign(click=np.arange(72) % 5 < 2, stars=np.arange(72) % 3)
+    told["seen"] = (pd.to_datetime(told["t"]) + pd.to_timedelta(np.arange(72) % 9, "h")).astype(str)
+    told.to_csv(tmp_path / "log.csv", index=False)
+    options = ["--outcome", "stars", "--known", "seen"] if has_outcome else []
+    own = study_of(tmp_path / "log.csv", "--label", "click", *options)
     ((train, test),) = results.make_folds(own, "time", 2)
     parameters = {"max_epochs": 1, "random_state": 0}
     model = results.make_model(own.roles, parameters, order="time")
     said, _ = results._fit_and_predict(own, results.MEMORY, model, train, test)
-    X, y = own.X[["u", "t", "i"]], own.y
-    memory = HistoryBuilder(user="u", time="t", columns=["i"], levels="auto")
+    X, y, names = own.X[["u", "t", "i"]], own.y, {"user": "u", "time": "t", "columns": ["i"]}
+    if has_outcome:
+        X = X.assign(stars=told["stars"], seen=pd.to_datetime(told["seen"]))
+        assert (X["seen"].iloc[train] < X["t"].iloc[test].min()).all()
+        names |= {"events": "all", "outcomes": ["stars"], "known": "seen"}
+    memory = HistoryBuilder(**names, levels="auto")
     twin = Pipeline([("history", memory), *clone(model).steps]).fit(X.iloc[train], y[train])
+    rest = np.setdiff1d(np.arange(72), train)
     for place, n in enumerate(test):
-        before = test[(X["t"].iloc[test] < X["t"].iloc[n]).to_numpy()]
+        before = rest[(X["t"].iloc[rest] < X["t"].iloc[n]).to_numpy()]
         told = remember(twin, X.iloc[before], y[before]) if len(before) else twin
         models = {f"{results.MEMORY}, frozen": twin, f"{results.MEMORY}, live": told}
         for name, of_row in models.items():
@@ -643,6 +656,7 @@ MORE = "'device' has 'desktop', 'other'"
             (["--label", "c", "--negatives", "2"],
              "--negatives is for a log of clicks, beside which"),
             (["--recommendations", "r.csv"], "--recommendations needs --top-k"),
+            (["--outcome", "c"], "--outcome and --known need --label, which says"),
             (["--context", "c", "c"], "a column has one role, got ['c']"),
             (["--context", "rank", "--top-k", "1"], "has columns ['rank'] of its own"),
             (["--context", "clicked", "--output", "o.csv"], "has columns ['clicked'] of its own"),

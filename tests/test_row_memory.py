@@ -8,6 +8,7 @@ import pandas as pd
 import polars as pl
 import pytest
 from sklearn.base import clone
+from sklearn.metrics import get_scorer, r2_score, roc_auc_score
 from sklearn.pipeline import make_pipeline
 
 from sklearn_din import (
@@ -21,6 +22,7 @@ from sklearn_din import (
     attach_history,
     export_onnx,
     live_predictions,
+    live_scoring,
     load,
     load_onnx,
     rank_candidates,
@@ -387,8 +389,31 @@ def test_live_predictions_know_the_periods_before():
         part = late["time"].between(begin, begin + 9).to_numpy()
         np.testing.assert_array_equal(live[part], known.predict_proba(late[part])[:, 1])
         known = remember(known, late[part], labels[part])
-    with pytest.raises(ValueError, match="every must be positive"):
-        live_predictions(model, late, labels, every=0)
+    at_once = remember(model, late, labels).predict_proba(late)[:, 1]
+    np.testing.assert_array_equal(live_predictions(model, late, labels, every=0), at_once)
+    with pytest.raises(ValueError, match="every must not be negative"):
+        live_predictions(model, late, labels, every=-1)
+
+
+@pytest.mark.parametrize("kind", ["numbers", "clicks", "several"])
+def test_a_live_scorer_scores_what_is_said_in_between(kind):
+    rows, y = make_rows()
+    is_click = np.column_stack([y, rows["kind"] > 0]) if kind == "several" else y
+    labels = {"numbers": y + 0.5 * rows["kind"], "clicks": np.array(["no", "yes"])[y]}
+    labels = np.asarray(labels.get(kind, is_click))
+    learner = (DINRegressor if kind == "numbers" else DINClassifier)(**QUICK)
+    memory = HistoryBuilder(**NAMES, levels="auto", events="all")
+    encoder = HistorySequenceEncoder(user="user", time="time")
+    model = make_pipeline(memory, encoder, learner).fit(rows[:300], labels[:300])
+    X, y, told = rows[300:], is_click[300:], labels[300:]
+    said = live_predictions(model, X, told, every=25)
+    name, expected = "r2", r2_score(told, said) if kind == "numbers" else None
+    if expected is None:
+        name, expected = "roc_auc", roc_auc_score(y, said)
+        accuracy = ((said > 0.5) == y).reshape(100, -1).all(axis=1).mean()
+        assert live_scoring("accuracy", every=25)(model, X, told) == pytest.approx(accuracy)
+    assert live_scoring(name, every=25)(model, X, told) == pytest.approx(expected)
+    assert get_scorer(name)(model, X, told) != pytest.approx(expected)
 
 
 def test_a_regressor_remembers_means():

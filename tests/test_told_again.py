@@ -1,6 +1,7 @@
 """Rows that are told again, with another label: by a plain loop over all that was told."""
 
 import pickle
+import re
 from collections import Counter
 
 import numpy as np
@@ -23,6 +24,7 @@ from sklearn_din import (
 )
 from sklearn_din.logs import row_memory
 from sklearn_din.utils.shrinkage import prior_rows, sums_of_keys
+from sklearn_din.utils.warnings import collect_messages
 from tests.tables import as_scan
 
 RECENT = 12
@@ -389,3 +391,20 @@ def test_a_history_that_a_user_has_is_ranked_by_as_it_is(fitted):
         expected = inner.rank(user | {"hist_item": history})
         np.testing.assert_allclose(ranked["probability"], expected["probability"], atol=1e-6)
     assert not own[0].equals(own[1])
+
+
+@pytest.mark.parametrize("options", [{"levels": "auto"}, {"outcomes": "late", "known": "time"}])
+@pytest.mark.parametrize(
+    ("n_told", "pause", "is_said"), [(1000, "0h", True), (1176, "0h", False), (1000, "30D", False)]
+)
+def test_rows_long_after_all_that_was_told_are_said(n_told, pause, is_said, options):
+    hours = pd.Series(np.arange(1200))
+    rows = pd.DataFrame({"user": hours % 9, "item": hours % 7, "late": hours % 2})
+    rows["time"] = pd.Timestamp("2026-01-01") + pd.to_timedelta(hours, "h")
+    rows.loc[:500, "time"] -= pd.Timedelta(pause)  # which came in training, too
+    memory = HistoryBuilder(user="user", time="time", columns="item", events="all", **options)
+    memory.fit(rows[:n_told], rows["late"][:n_told])
+    with collect_messages() as messages:
+        memory.transform(rows[n_told:])
+    said = "most rows, up to 2026-02-19 23:00:00, come long after .* told, of 2026-02-11 15:00:00"
+    assert [bool(re.match(said, message)) for message in messages] == [True] * is_said

@@ -53,8 +53,13 @@ class Options(argparse.Namespace):
 
     @property
     def columns(self) -> list[str]:
-        """Every column but the label."""
+        """Every column that rows to predict have."""
         return [self.user, self.time, *self.events, *self.context]
+
+    @property
+    def told(self) -> list[str]:
+        """Columns that are known later."""
+        return [*self.outcome, *filter(None, [self.known])]
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -84,6 +89,13 @@ def main_parser() -> OneLineParser:
         help="clicks: a column of two values, or a condition such as 'rating>=4' or "
         "'behaviour==buy' (others: <=, >, <, !=); without it each row is a click",
     )
+    add(
+        "--outcome",
+        nargs="+",
+        default=[],
+        help="with --label: what came of a row, such as stars, in histories of the memory",
+    )
+    add("--known", help="with --label: when it and outcomes were known (default: at once)")
     _add_table_options(parser)
     _add_row_filter(parser)
     add = parser.add_argument_group("a sample of a large log").add_argument
@@ -336,8 +348,11 @@ def _check_together(options: Options) -> None:
         )
     if options.recommendations is not None and options.top_k is None:
         raise ValueError("--recommendations needs --top-k: how many items for each user.")
+    if options.told and options.label is None:
+        raise ValueError("--outcome and --known need --label, which says what came of each row.")
     names = [options.user, options.item, options.time, *options.category, *options.context]
-    names = [name for name in [*names, options.label_column] if name]
+    told = [name for name in options.told if name != options.label_column]
+    names = [name for name in [*names, *told, options.label_column] if name]
     twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
     if twice:
         raise ValueError(f"a column has one role, got {twice} in several options.")

@@ -172,8 +172,9 @@ def _tell_best(best: pd.DataFrame, path: Path | None) -> None:
 def make_folds(study: Study, split: str, n_folds: int) -> Folds:
     """Return the rows to train and to test on; raise where a fold cannot be trained or judged."""
     if split == "time":
-        splitter = TimeSplit(1, test_size=TESTED_IN_TIME, time=study.roles.time)
-        folds, advice = list(splitter.split(study.X)), "Test on other rows: --split user."
+        times = {"time": study.roles.time, "known": study.roles.known}
+        splitter = TimeSplit(1, test_size=TESTED_IN_TIME, **times)
+        folds, advice = list(splitter.split(study.rows)), "Test on other rows: --split user."
     else:
         n_users = study.users.nunique()
         if n_users < n_folds:
@@ -251,9 +252,9 @@ def _fit_and_predict(
     if name != MEMORY:
         model.fit(X.iloc[train], y[train])
         return {name: model.predict_proba(X.iloc[test])[:, 1]}, model[-1].n_iter_
-    X = X[study.roles.columns]
+    X, rest = study.rows, np.setdiff1d(np.arange(len(y)), train)
     model = begin_with_memory(study.roles, *model.steps, levels="auto").fit(X.iloc[train], y[train])
-    told = remember(model, X.iloc[test], y[test])  # a row sees those strictly before it
+    told = remember(model, X.iloc[rest], y[rest])  # a row sees those strictly before it
     models = {MEMORY + FROZEN: model, MEMORY + LIVE: told}
     said = {row: own.predict_proba(X.iloc[test])[:, 1] for row, own in models.items()}
     return said, model[-1].n_iter_
@@ -315,7 +316,7 @@ def draw_attention(study: Study, model: Pipeline, path: Path) -> None:
     clicked = np.flatnonzero((study.y == 1) & (lengths >= min(LONG_HISTORY, lengths.max())))
     if not len(clicked):  # the longest history belongs to a row without a click
         clicked = np.flatnonzero(study.y == 1)
-    X = study.X[model.feature_names_in_]
+    X = study.X
     best = clicked[model.predict_proba(X.iloc[clicked])[:, 1].argmax()]
     display = AttentionDisplay.from_estimator(model, X.iloc[[best]])
     with whole_file(path) as partial:
@@ -367,7 +368,7 @@ def score_rows(options: Options) -> None:
         kind = type(model).__name__
         raise ValueError(f"{options.model} is no model that --save wrote, but a {kind}.")
     builder = model[0] if isinstance(model[0], HistoryBuilder) else None
-    names = list(model.feature_names_in_)
+    names = list(model.feature_names_in_ if builder is None else builder._names_of_rows)
     rows = read_table(options.rows, names, options)
     if "probability" in rows:
         raise ValueError(f"{options.rows} has a column 'probability' of its own. Rename it.")
@@ -375,7 +376,7 @@ def score_rows(options: Options) -> None:
     if builder is not None:
         refuse_histories(rows, options.rows)
         time, ids = builder.time, [builder.user, *builder.columns]
-        X = read_log(rows, options.rows, options, needed=[time], ids=ids, time=time)
+        X = read_log(rows, options.rows, options, needed=[time], ids=ids, times=[time])
         rows = rows.loc[X.index]
     probability = model.predict_proba(X[names])[:, 1]
     write_table(rows.assign(probability=probability), options.output)

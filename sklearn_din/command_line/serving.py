@@ -170,4 +170,4 @@ def _read_history(options: Options, user: str | None, time: str | None) -> pd.Da
     names += [] if condition is None else [condition.column]
     log = read_table(path, names, options)
     log = keep_rows(log, options.where, path, drop_bad=options.drop_bad)
-    return read_log(log, path, options, needed=[user, time], ids=[user], time=time)
+    return read_log(log, path, options, needed=[user, time], ids=[user], times=[time])

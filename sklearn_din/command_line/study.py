@@ -1,7 +1,7 @@
 """Impressions with histories and labels from a log, and the Pipelines fitted on them."""
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -38,13 +38,19 @@ class Study(NamedTuple):
     """Impressions with histories, their labels (1 for a click), and the roles of their columns.
 
     ``ceiling`` is the true probability of each click, where it is known: in the embedded log, whose
-    events are no rows of ``X``.
+    events are no rows of ``X``. ``told`` holds what came of the rows, beside their labels.
     """
 
     X: pd.DataFrame
     y: np.ndarray
     roles: Options
     ceiling: np.ndarray | None
+    told: pd.DataFrame = pd.DataFrame()
+
+    @property
+    def rows(self) -> pd.DataFrame:
+        """Rows as a memory is told them: without histories, with what came of them."""
+        return self.X[self.roles.columns].join(self.told)
 
     @property
     def is_labelled(self) -> bool:
@@ -83,9 +89,10 @@ def read_study(options: Options) -> Study:
     roles, path = options, options.log
     if not (roles.user and roles.item and roles.time):
         raise ValueError(ask_for_names(path, options))
-    needed = [roles.user, roles.item, roles.time, *filter(None, [options.label_column])]
+    times = [roles.time, *filter(None, [roles.known])]
+    needed = [roles.user, roles.item, *times, *filter(None, [options.label_column])]
     filtered = [condition.column for condition in options.where]
-    log = read_table(path, [*roles.columns, *needed, *filtered], options)
+    log = read_table(path, [*roles.columns, *roles.told, *needed, *filtered], options)
     refuse_histories(log, path)
     note_copies(log)
     log = keep_rows(log, options.where, path, drop_bad=options.drop_bad)
@@ -99,14 +106,14 @@ def read_study(options: Options) -> Study:
     if (condition := options.label_condition) is not None:
         values = condition.read(log[condition.column], drop_bad=options.drop_bad)
         log = log.assign(**{condition.column: values})
-    log = read_log(log, path, options, needed=needed, ids=ids, time=roles.time)
-    log = _sample_users(log, options)
-    impressions = log[roles.columns].reset_index(drop=True)
+    log = read_log(log, path, options, needed=needed, ids=ids, times=times)
+    log = _sample_users(log, options).reset_index(drop=True)
+    impressions, told = log[roles.columns], log[roles.told]
     if options.label is not None:
         y = _read_labels(log[options.label_column], options)
-        clicks = impressions[y == 1]
+        clicks = impressions.assign(**{roles.time: log[times[-1]]})[y == 1]
         two = np.array([y.argmin(), y.argmax()])  # refused early: a name that levels would take
-        begin_with_memory(roles, levels="auto")[0].fit(impressions.iloc[two], y[two])
+        begin_with_memory(roles, levels="auto")[0].fit(impressions.join(told).iloc[two], y[two])
     else:
         clicks = impressions
         impressions, y = sample_negatives(
@@ -118,7 +125,7 @@ def read_study(options: Options) -> Study:
             n_negatives=options.negatives or DEFAULT_NEGATIVES,
             random_state=options.seed,
         )
-    return Study(attach_histories(impressions, clicks, roles), y, roles, None)
+    return Study(attach_histories(impressions, clicks, roles), y, roles, None, told)
 
 
 def make_model(roles: Options, parameters: Parameters, *, order: str) -> Pipeline:
@@ -140,7 +147,10 @@ def begin_with_memory(
     roles: Options, *steps: tuple[str, BaseEstimator], levels: str | None
 ) -> Pipeline:
     """Return steps behind a HistoryBuilder, for rows without histories."""
-    names = {"user": roles.user, "time": roles.time, "columns": roles.events}
+    names: dict[str, Any] = {"user": roles.user, "time": roles.time, "columns": roles.events}
+    if roles.told:
+        names |= {"events": "all", "outcomes": roles.outcome or None}
+        names["known"] = roles.known or roles.time
     return Pipeline([("history", HistoryBuilder(**names, levels=levels)), *steps])
 
 
@@ -156,7 +166,7 @@ def fit_final_model(study: Study, parameters: Parameters) -> Pipeline:
         return model.fit(study.X, study.y)
     levels = "auto" if study.is_labelled else None
     model = begin_with_memory(study.roles, *model.steps, levels=levels)
-    return model.fit(study.X[study.roles.columns], study.y)
+    return model.fit(study.rows, study.y)
 
 
 def note_sampling(options: Options) -> None:

@@ -117,14 +117,14 @@ def read_log(
     *,
     needed: Sequence[str],
     ids: Sequence[str],
-    time: str,
+    times: Sequence[str],
 ) -> pd.DataFrame:
     """Return the rows that have a value in each of the columns needed, with ids and times read."""
     table = _drop_missing(table, needed, path, drop=options.drop_bad)
-    times = _read_times(table[time], options)
-    table = table[times.notna()]  # others cannot be read, and --drop-bad leaves them out
-    read = {name: read_ids(table[name]) for name in ids}
-    return table.assign(**read, **{time: times[table.index]})
+    for name in times:
+        read = _read_times(table[name], options)
+        table = table.assign(**{name: read})[read.notna()]  # others are left out by --drop-bad
+    return table.assign(**{name: read_ids(table[name]) for name in ids})
 
 
 def _drop_missing(

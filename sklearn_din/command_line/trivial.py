@@ -32,6 +32,7 @@ def predict_by_rules(
     """
     X, y, item = study.X, study.y, study.roles.item
     columns = {"item": X[item], "user": X[study.roles.user], "time": X[study.roles.time]}
+    columns["known"] = study.rows[study.roles.known or study.roles.time]
     rows = pd.DataFrame({**columns, "click": y})
     histories = zip(X[item], X[f"hist_{item}"], strict=True)
     in_history = np.array([shown in history for shown, history in histories])
@@ -58,7 +59,7 @@ def predict_by_rules(
 def _count_so_far(rows: pd.DataFrame, log: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     """Return how often each row's item was shown and clicked in a log strictly before it."""
     so_far = {"shown": ("item", None, "count"), "clicks": ("item", "click", "sum")}
-    past = attach_aggregates(rows, log, time="time", aggregates=so_far)
+    past = attach_aggregates(rows, log, time="time", aggregates=so_far, known="known")
     return past["shown"].to_numpy(), past["clicks"].to_numpy()
 
 
@@ -83,12 +84,13 @@ def predict_by_trees(
         str(number): (key, CLICK, "levels") for number, key in enumerate(keys)
     }
     aggregates["recent"] = (), CLICK, "recent_mean"
-    rows = X[[roles.user, roles.time, *roles.events]].assign(**{CLICK: study.y})
+    rows = study.rows.assign(**{CLICK: study.y})
     numbers = X[roles.context].select_dtypes("number").to_numpy(np.float64, na_value=np.nan)
     predicted = np.full(len(X), np.nan)
     for train, test in folds:
         log = rows if live else rows.iloc[train]
-        past = attach_aggregates(rows, log, time=roles.time, aggregates=aggregates)
+        times = {"time": roles.time, "known": roles.known}
+        past = attach_aggregates(rows, log, **times, aggregates=aggregates)
         columns = np.hstack([past[past.columns[rows.shape[1] :]].to_numpy(np.float64), numbers])
         columns = columns[:, ~np.isnan(columns[train]).all(axis=0)]  # trees refuse such columns
         trees = HistGradientBoostingClassifier(

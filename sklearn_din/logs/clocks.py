@@ -6,7 +6,14 @@ import numpy as np
 import pandas as pd
 
 from sklearn_din.logs.timeline import Timeline
-from sklearn_din.utils.validation import UNITS_PER_SECOND, datetime_index, spread, unix_unit
+from sklearn_din.utils.validation import (
+    UNITS_PER_SECOND,
+    check_times,
+    datetime_index,
+    spread,
+    unix_unit,
+)
+from sklearn_din.utils.warnings import ADVICE_FROM
 
 MANY_ROWS = 20
 TWINS = 5  # rows told before one, that are looked at
@@ -15,6 +22,7 @@ FEW = 0.05  # of all rows
 CHECKED_ROWS = 10_000
 GRAINS = {"days": (86_400, "D"), "hours": (3_600, "h"), "minutes": (60, "min")}
 YEAR = 365.25 * 86_400
+UNTOLD = 0.05  # of the time that a memory was told of
 JUST_AFTER = 1.0  # seconds behind a whole minute, hour or day: the moment after its last event
 
 
@@ -134,6 +142,31 @@ def note_far(times: pd.Series, events: pd.Series) -> str | None:
         f"{is_far.sum()} rows are decades away from all others, such as one of "
         f"{times.iloc[int(is_far.argmax())]}: such a row counts for all later ones, or for none. "
         "Leave it out, or give it its own time."
+    )
+
+
+def note_untold(asked: pd.Series, told: np.ndarray, unit: str | None) -> str | None:
+    """Return what to say where most rows are asked long after all that a memory was told.
+
+    Long: by more than any moment that it was told of came after the one before, and by more than
+    ``UNTOLD`` of the time from the first to the last one. A memory that is told each day knows
+    nearly what is known now; one that is told nothing more may be worse than none.
+
+    told : (n_rows,), from when on each row counts, in this unit
+    """
+    if len(asked) < MANY_ROWS or len(told) < ADVICE_FROM:
+        return None
+    times, own_unit, _ = check_times(asked, name=f"X[{asked.name!r}]", unit=unit)
+    per_second, own = (UNITS_PER_SECOND.get(name or "", 1) for name in (unit, own_unit))
+    late = np.median(times) / own * per_second - told.max()
+    if late <= UNTOLD * np.ptp(told) or late <= np.diff(np.unique(told)).max():
+        return None
+    newest = told.max() if unit is None else pd.Timestamp(told.max(), unit=unit)
+    return (
+        f"most rows, up to {asked.max()}, come long after the last outcome that the HistoryBuilder "
+        f"was told, of {newest}: they are predicted by what was known then. Tell it what came "
+        "since, remember(model, X, y); live_scoring says what that brings in a cross-validation. "
+        "If nobody will tell it, compare levels=None, without outcomes."
     )
 
 

@@ -21,7 +21,7 @@ from sklearn.utils.validation import (
 )
 
 from sklearn_din.logs.aggregates import with_known_times
-from sklearn_din.logs.clocks import note_clocks, same_rows
+from sklearn_din.logs.clocks import note_clocks, note_untold, same_rows
 from sklearn_din.logs.distinct import (
     SEEN_EVENTS,
     holds_lists,
@@ -525,7 +525,18 @@ class HistoryBuilder(  # type: ignore[call-arg]
             )
         new: dict[str, Any] = {**history_columns(shown.pandas, timeline, log, past, request)}
         new |= {} if memory is None else memory.levels(shown.pandas, self.time)
+        if (untold := self._note_untold(shown.pandas[self.time])) is not None:
+            log_once(untold)
         return shown.with_columns(new, types=list_types(events, request.sources))
+
+    def _note_untold(self, asked: pd.Series) -> str | None:
+        """Return what to say of rows long after all outcomes; None of clicks alone."""
+        if self.memory_ is not None:
+            return note_untold(asked, self.memory_.known, self.memory_.unit)
+        if self._outcomes:
+            known: Any = self.known
+            return note_untold(asked, *check_times(self.events_[known], name=known)[:2])
+        return None
 
     def next_moment(self) -> Any:
         """Return the time just after all that is remembered, as the time column holds times."""

@@ -1,14 +1,16 @@
 """What a fitted Pipeline remembers of rows that have come since, while its weights stay."""
 
 import copy
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
 from narwhals.typing import IntoDataFrame
 from numpy.typing import ArrayLike
-from sklearn.base import BaseEstimator
+from sklearn.base import BaseEstimator, is_classifier
+from sklearn.metrics import get_scorer
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
@@ -201,13 +203,18 @@ def live_predictions(
         What came of them.
     every : number, or duration
         Length of a period: in the unit of the times where they are numbers, else a duration such as
-        "1D". The first period begins with the first row.
+        "1D". The first period begins with the first row. 0: each row is asked by all that was known
+        strictly before it, as of a server that is told each outcome at once.
 
     Returns
     -------
     ndarray of shape (n_rows,), or (n_rows, n_labels)
         The probability of the positive class, of several labels of each; of a regressor, its
         predictions.
+
+    See Also
+    --------
+    live_scoring : Scores of such predictions, in a search or a cross-validation.
 
     Examples
     --------
@@ -223,6 +230,8 @@ def live_predictions(
     (4,)
     """
     builder = _find_memories(model, purpose="live_predictions")[1][0]
+    if every == 0:
+        return _predict(remember(model, X, y), X)
     shown = CallerFrame(X, name="X")
     check_frame(shown.pandas, [builder.time], name="X")
     known = with_known_times(shown.pandas, builder.time, builder.known, name="X")
@@ -247,7 +256,7 @@ def _periods(columns: Sequence[Any], every: float | str) -> list[np.ndarray]:
     unit = max((unit for _, unit, _ in read), key=lambda unit: unit_ratio(unit, "s"))
     length, exact = read_span(every, unit=unit, name="every", example="1D")
     if not exact > 0:
-        raise ValueError(f"every must be positive, got {every!r}.")
+        raise ValueError(f"every must not be negative or missing, got {every!r}.")
     values = [times * unit_ratio(unit, own) for times, own, _ in read]
     period = length if unit is None else max(length, 1)
     return [(times - values[0].min()) // period for times in values]
@@ -260,3 +269,85 @@ def _predict(model: Any, X: Any) -> np.ndarray:
     if isinstance(probabilities, list):  # of several labels
         return np.column_stack([own[:, 1] for own in probabilities])
     return np.asarray(probabilities)[:, 1]
+
+
+def live_scoring(
+    scoring: str | Callable[..., float], *, every: float | str
+) -> Callable[..., float]:
+    """Make a scorer of what a model says when it is told in between what came of rows.
+
+    ``cross_val_score`` and ``GridSearchCV`` ask a model that is told nothing after training: by
+    time, its memory ends where the test begins. With this scorer they report, and choose, what
+    is served by a model that is told: :func:`live_predictions` of the test rows.
+
+    Parameters
+    ----------
+    scoring : str or callable
+        A scorer of scikit-learn by its name, such as "roc_auc" or "neg_log_loss", or a callable
+        ``(estimator, X, y)``, such as :func:`~sklearn_din.metrics.group_roc_auc_scorer`.
+    every : number, or duration
+        How often the model is told: as in :func:`live_predictions`, 0 right after each row.
+
+    Returns
+    -------
+    callable
+        A scorer ``(estimator, X, y)``. The estimator must have a HistoryBuilder, and X the columns
+        that it remembers.
+
+    See Also
+    --------
+    TimeSplit : Folds by time.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from sklearn.model_selection import cross_validate
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from sklearn_din import DINClassifier, HistoryBuilder, HistorySequenceEncoder, TimeSplit
+    >>> shown = pd.DataFrame({"user": [1, 2] * 20, "item": list("abba") * 10, "time": range(40)})
+    >>> memory = HistoryBuilder(user="user", time="time", columns=["item"], levels="auto")
+    >>> encoder = HistorySequenceEncoder(user="user", time="time")
+    >>> model = make_pipeline(memory, encoder, DINClassifier(max_epochs=1, random_state=0))
+    >>> scoring = {"frozen": "roc_auc", "live": live_scoring("roc_auc", every=0)}
+    >>> folds = TimeSplit(2, time="time")
+    >>> scores = cross_validate(model, shown, [1, 0, 0, 1] * 10, cv=folds, scoring=scoring)
+    >>> scores["test_live"].shape
+    (2,)
+    """
+    return _LiveScorer(get_scorer(scoring), every)
+
+
+@dataclass
+class _LiveScorer:
+    scorer: Callable[..., float]
+    every: float | str
+
+    def __call__(self, estimator: BaseEstimator, X: IntoDataFrame, y: ArrayLike) -> float:
+        """Return the score of live predictions."""
+        said = live_predictions(estimator, X, y, every=self.every)
+        return self.scorer(_Answered(estimator, said), X, y)
+
+
+class _Answered:
+    """An estimator that has been asked already: it gives these predictions, whatever the rows."""
+
+    def __init__(self, estimator: Any, said: np.ndarray) -> None:
+        self.estimator, self.said = estimator, said
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.estimator, name)
+
+    def decision_function(self, _: object) -> np.ndarray:
+        return self.said - 0.5
+
+    def predict_proba(self, _: object) -> Any:
+        pairs = [np.column_stack([1 - p, p]) for p in np.atleast_2d(self.said.T)]
+        return pairs if self.said.ndim == 2 else pairs[0]
+
+    def predict(self, _: object) -> np.ndarray:
+        if not is_classifier(self.estimator):
+            return self.said
+        is_click, classes = (self.said > 0.5).astype(int), self.estimator.classes_
+        if self.said.ndim == 1:
+            return classes[is_click]
+        return np.column_stack([own[n] for own, n in zip(classes, is_click.T, strict=True)])
