@@ -9,8 +9,8 @@ seconds, means over seeds, and differences of log loss with their standard error
 are made here: "new each week" has items of a week, of differing quality; in "rates that drift" all
 rates move from week to week. ``--costs`` prints instead the seconds of ``remember`` of 1,000 rows
 on a million, and the bytes of a memory; ``--outcomes``, of three logs, the log loss of histories
-with what came of each event: attached by hand, and by a HistoryBuilder with ``outcomes``, live and
-frozen, beside builders without.
+with what came of each event: attached by hand, and by a HistoryBuilder with ``outcomes``, live,
+frozen and told after each hundredth of the log's time, beside builders without.
 """
 
 import argparse
@@ -31,6 +31,7 @@ from sklearn_din import (
     HistorySequenceEncoder,
     attach_aggregates,
     attach_history,
+    live_predictions,
     remember,
 )
 from tests.real_data import real_data_folder
@@ -172,9 +173,10 @@ def measure_outcomes(name, seed):
         model = make_pipeline(memory, encoder, classifier).fit(
             (rows if "known" in options else X[asked])[train], y[train]
         )
-        live = remember(model, rows[~train], y[~train])
-        for when, own in (("live", live), ("frozen", model)):
-            loss = log_loss(y[test], own.predict_proba(X.loc[test, asked])[:, 1])
+        span = np.ptp(rows["time"])
+        for when, every in (("live", 0), ("told each evening", span / 100), ("frozen", 2 * span)):
+            p = live_predictions(model, rows[~train], y[~train], every=every)[test[~train]]
+            loss = log_loss(y[test], p)
             yield {"log": name, "seed": seed, "method": f"{method}, {when}", "log_loss": loss}
 
 
