@@ -254,9 +254,7 @@ def read_memory(memory: int | str) -> int:
 
 def _positions(rows: range | np.ndarray, numbers: np.ndarray) -> np.ndarray:
     """Return how many ascending row numbers are smaller than each of some numbers."""
-    if isinstance(rows, range):
-        return np.array([bisect_left(rows, number) for number in numbers.tolist()])
-    return np.searchsorted(rows, numbers)
+    return np.array([bisect_left(rows, number) for number in numbers.tolist()])
 
 
 def _take(batch: pa.Table, rows: range | np.ndarray, first: int) -> pa.Table:
