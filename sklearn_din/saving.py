@@ -21,12 +21,7 @@ import sklearn.metrics
 
 from sklearn_din.training.inputs import device_for
 from sklearn_din.training.net_state import networks_on
-from sklearn_din.utils.whole_files import (
-    ModelFileError,
-    damaged_file,
-    refuse_folder,
-    whole_file,
-)
+from sklearn_din.utils.whole_files import ModelFileError, damaged_file, refuse_folder, whole_file
 
 OWN_TYPES = (
     "sklearn_din.estimator.DINClassifier",

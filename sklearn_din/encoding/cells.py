@@ -132,18 +132,10 @@ def _advice(values: Values | pd.Series) -> str:
 class HistoryCells:
     """A history column as windows over one flat array of events.
 
-    Parameters
-    ----------
-    name : str
-        The column.
-    values : ndarray or pyarrow ChunkedArray of shape (n_events,)
-        The events, oldest to newest inside each window.
-    spans : Spans
-        The windows. Missing cells are empty.
-    row_times : ndarray of shape (n_rows,), default=None
-        Where given, a cell reads as ``row_time - values``.
-    log : (EventLog, column), default=None
-        Where the events are a log that other rows, folds and columns share.
+    values : (n_events,), ndarray or ChunkedArray. The events, oldest to newest inside each window.
+    spans : the windows; those of missing cells are empty.
+    row_times : (n_rows,), or None. Where given, a cell reads as ``row_time - values``.
+    log : (EventLog, column), where the events are a log that other rows, folds and columns share.
 
     >>> cells = read_history(pd.Series([["hat", "sock", "hat"], None, ["shoe"]], name="clicks"))
     >>> cells.spans.lengths, cells.spans.newest(2).index()

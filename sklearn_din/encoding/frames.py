@@ -28,22 +28,11 @@ def validate_frame(
     Columns are taken by name, as ColumnTransformer takes them: after fit their order does not
     matter, and columns that fit did not see are left out.
 
-    Parameters
-    ----------
-    encoder : estimator
-        Gets ``n_features_in_`` and ``feature_names_in_`` where ``reset``.
-    X : pandas, polars or Arrow frame, or array-like of shape (n_rows, n_columns)
-        Arrays become numeric columns x0, x1, ... or, where the encoder was fitted on a frame,
-        that frame's columns by position.
-    reset : bool
-        Whether this is ``fit``.
-    droppable : sequence of str, default=()
-        Columns of fit that may be absent.
-
-    Returns
-    -------
-    DataFrame
-        The caller's own, never written to, wherever it is a pandas frame.
+    encoder : gets ``n_features_in_`` and ``feature_names_in_`` where ``reset``, which is ``fit``
+    X : (n_rows, n_columns), a frame or array-like. Arrays become numeric columns x0, x1, ... or,
+        where the encoder was fitted on a frame, that frame's columns by position
+    droppable : columns of fit that may be absent
+    frame : (n_rows, n_columns), the caller's own, never written to, where that is a pandas frame
     """
     if isinstance(X, EncodedFeatures):
         raise TypeError(

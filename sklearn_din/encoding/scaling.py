@@ -18,8 +18,7 @@ class MeanAndSpread:
 
     Numbers are taken relative to the first one: however far they lie from zero, and wherever the
     parts begin, nothing of their spread is rounded away. ``mean`` is relative to the first number,
-    ``squares`` are weighted squared distances from the
-    mean.
+    ``squares`` are weighted squared distances from the mean.
 
     >>> statistics = MeanAndSpread()
     >>> statistics.update(np.array([7.0, np.nan, 9.0]))
@@ -75,16 +74,11 @@ class MeanAndSpread:
 class EventScale:
     """Scale of the numbers of a column, or of a history's events.
 
-    Parameters
-    ----------
-    shift, scale : float
-        Numbers become ``(number - shift) / scale``.
-    is_elapsed : bool, default=False
-        Times elapsed until the impression: they become ``log1p(elapsed / scale)`` and the
-        events keep their own time, because one event is seen from several impressions.
-    has_outliers : bool, default=False
-        Some numbers lie far off all others, whose median and spread are ``shift`` and ``scale``:
-        what is scaled to more than 5 grows by its logarithm from there.
+    shift, scale : numbers become ``(number - shift) / scale``
+    is_elapsed : times elapsed until the impression: they become ``log1p(elapsed / scale)`` and the
+        events keep their own time, because one event is seen from several impressions
+    has_outliers : some numbers lie far off all others, whose median and spread are ``shift`` and
+        ``scale``: what is scaled to more than 5 grows by its logarithm from there
 
     >>> EventScale(2.0, 1.0).encode(np.array([3.0, np.nan]))
     array([1., 0.], dtype=float32)

@@ -135,7 +135,7 @@ class RowSink:
 
     def append_events(self, name: str, values: Column) -> None:
         """Write what further events hold."""
-        self._writer.append(event_name(name), self._write_lists(name, values))
+        self._writer.append(f"event {name}", self._write_lists(name, values))
 
     def append_windows(self, behaviour: Behaviour, windows: Ragged, start: int) -> None:
         """Write the windows of some rows over the events of one behaviour, which are not read."""
@@ -189,17 +189,12 @@ def open_rows(store: Store, schema: Schema) -> EncodedFeatures:
     for behaviour in schema.behaviours:
         key = _key(behaviour)
         spans = Spans(store[f"starts {key}"], store[f"lengths {key}"])
-        events = {name: read(event_name(name), name) for name in behaviour.columns}
+        events = {name: read(f"event {name}", name) for name in behaviour.columns}
         row_times = {n: store[f"row_time {n}"] for n in events if f"row_time {n}" in store}
         n_older = None if behaviour.is_bag else store[f"n_older {key}"]
         behaviours[behaviour.histories] = Ragged(events, spans, row_times, n_older)
     metadata = {name: store[name] for name in METADATA if name in store}
     return EncodedFeatures._without_checks(schema, columns, behaviours, store=store, **metadata)
-
-
-def event_name(name: str) -> str:
-    """Name in a store of an array with one value per event, not per row."""
-    return f"event {name}"
 
 
 def _key(behaviour: Behaviour) -> str:

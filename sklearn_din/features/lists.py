@@ -9,7 +9,7 @@ from typing import Any, ClassVar, TypeAlias
 import numpy as np
 
 from sklearn_din.features.identities import ids_to_look_up
-from sklearn_din.utils.spans import Rows, Spans
+from sklearn_din.utils.spans import Rows, Spans, pad_rows
 
 Column: TypeAlias = Any  # an array of ids or numbers, or IdLists
 
@@ -120,10 +120,7 @@ class IdLists:
     def pad(self) -> np.ndarray:
         """Ids as (n, ids of the longest list), padded with 0 on the right, unknown ones 1."""
         ids, lengths = self.flatten()
-        mask = np.arange(lengths.max(initial=0)) < lengths[:, None]
-        padded = np.zeros(mask.shape, dtype=np.int32)
-        padded[mask] = ids_to_look_up(ids)
-        return padded
+        return pad_rows(ids_to_look_up(ids), lengths)
 
     def _merge_equal(self) -> IdLists:
         """Return the same values with equal lists once; the empty one is the first."""

@@ -10,7 +10,7 @@ import numpy as np
 
 from sklearn_din.features.identities import ids_to_look_up
 from sklearn_din.features.lists import Column, IdLists
-from sklearn_din.utils.spans import Rows, Spans, log_elapsed
+from sklearn_din.utils.spans import Rows, Spans, log_elapsed, pad_rows
 
 MOST_EVENTS = 1_000  # of a history, the newest ones, that item neighbours are told of
 
@@ -78,22 +78,18 @@ class Ragged:
             return log_elapsed(self.spans.time_since(values, self.row_times[name], index))
         return values.take(self.spans.index() if index is None else index)
 
-    def mask(self, width: int | None = None) -> np.ndarray:
-        """Bool (n_rows, width), True on real events; width is the longest row by default."""
+    def mask(self) -> np.ndarray:
+        """Bool (n_rows, longest row), True on real events."""
         lengths = self.spans.lengths
-        width = int(lengths.max(initial=0)) if width is None else width
-        return np.arange(width) < lengths[:, None]
+        return pad_rows(np.ones(lengths.sum(), dtype=bool), lengths)
 
     def pad(self, name: str, width: int | None = None) -> np.ndarray:
         """Values as (n_rows, width, ...), padded with 0 on the right; unknown ids are 1."""
-        mask = self.mask(width)
         values = self.flat(name)
         if isinstance(values, IdLists):
             values = values.pad()
         values = ids_to_look_up(values) if values.dtype == np.int32 else values
-        padded = np.zeros((*mask.shape, *values.shape[1:]), dtype=values.dtype)
-        padded[mask] = values
-        return padded
+        return pad_rows(values, self.spans.lengths, width)
 
     def compact(self) -> Ragged:
         """Return the same rows over a copy of only those events that some row holds."""

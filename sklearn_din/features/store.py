@@ -1,6 +1,5 @@
 """The only format for arrays on disk: a folder with a manifest, complete or absent."""
 
-import hashlib
 import json
 import math
 import os
@@ -17,7 +16,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import DTypeLike
 
-from sklearn_din.utils.digests import digest
+from sklearn_din.utils.digests import digest, digest_of_file
 from sklearn_din.utils.typed_fields import to_dict
 from sklearn_din.utils.whole_files import remove_with, sync
 
@@ -192,7 +191,7 @@ class StoreWriter:
 
     def _write_manifest(self) -> None:
         for entry in self._entries.values():
-            entry["sha256"] = _digest_of_file(self.folder / entry["file"])
+            entry["sha256"] = digest_of_file(self.folder / entry["file"])
         manifest = {"format": FORMAT, "arrays": self._entries, "facts": self.facts}
         content = json.dumps(manifest).encode()
         with self.disk_errors(len(content)):
@@ -298,11 +297,6 @@ def _read_manifest(folder: Path) -> dict[str, Any] | None:
         path = folder / entry["file"]
         if not path.is_file() or path.stat().st_size != _n_bytes(entry):
             return None
-        if _digest_of_file(path) != entry["sha256"]:
+        if digest_of_file(path) != entry["sha256"]:
             return None
     return manifest
-
-
-def _digest_of_file(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -254,9 +254,7 @@ def read_memory(memory: int | str) -> int:
 
 def _positions(rows: range | np.ndarray, numbers: np.ndarray) -> np.ndarray:
     """Return how many ascending row numbers are smaller than each of some numbers."""
-    if isinstance(rows, range):
-        return np.array([bisect_left(rows, number) for number in numbers.tolist()])
-    return np.searchsorted(rows, numbers)
+    return np.array([bisect_left(rows, number) for number in numbers.tolist()])
 
 
 def _take(batch: pa.Table, rows: range | np.ndarray, first: int) -> pa.Table:
@@ -283,14 +281,9 @@ class ParquetFiles:
     Every file must have ``columns`` with one type; None: all columns of any file. A file that is
     ``owned`` is removed when nobody reads it any more.
 
-    Attributes
-    ----------
-    schema : pyarrow.Schema
-        Columns of the files, then those of the folders. Dictionaries are read as their values.
-    groups : ndarray of shape (n_groups, 2)
-        Of each row group, its file and its number in that file.
-    starts : ndarray of shape (n_groups + 1,)
-        First row of each row group, and the number of rows.
+    schema : columns of the files, then those of the folders; dictionaries are read as their values
+    groups : (n_groups, 2), of each row group, its file and its number in that file
+    starts : (n_groups + 1,), first row of each row group, and the number of rows
     """
 
     def __init__(

@@ -8,11 +8,7 @@ import numpy as np
 import pandas as pd
 
 from sklearn_din.utils.keys import Keys
-from sklearn_din.utils.validation import (
-    check_choice,
-    check_columns,
-    check_count,
-)
+from sklearn_din.utils.validation import check_choice, check_columns, check_count
 
 STRATEGIES = ("uniform", "popularity")
 

@@ -30,17 +30,11 @@ _LARGE = 2**27  # from here on Arrow gets 64-bit offsets
 class EventLog:
     """The events behind history columns, sorted once and shared by every row.
 
-    Parameters
-    ----------
-    columns : mapping of str to ndarray of shape (n_events,)
-        One array per event attribute, all of one length. They are read, never written.
-    token : str, default=None
-        Which call made the log. None draws a new one. It is kept through pickling and
+    columns : (n_events,) each, by event attribute. They are read, never written.
+    token : which call made the log; None draws a new one. It is kept through pickling and
         cutting, so that columns made together still know each other.
-    part : str, default=""
-        Fingerprint of the events that cutting kept, "" for the whole log.
-    codes : mapping of str to (codes, distinct values), default=None
-        What :meth:`codes` gives, for columns whose codes are known. They are not pickled.
+    part : fingerprint of the events that cutting kept, "" for the whole log.
+    codes : what :meth:`codes` gives, for columns whose codes are known. They are not pickled.
     """
 
     def __init__(
@@ -162,18 +156,11 @@ class WindowArray(ExtensionArray):
     events. Pickling, and so joblib, ships only the events that the windows cover. A cell reads
     as a read-only ndarray, a missing cell as None. Parquet gets plain lists.
 
-    Parameters
-    ----------
-    log : EventLog
-        The shared events.
-    column : str
-        Which of the log's columns the cells show.
-    starts : ndarray of int64, shape (n,)
-        First event of each window.
-    lengths : ndarray of int32, shape (n,)
-        Events in each window, -1 for a missing cell.
-    row_times : ndarray of float64, shape (n,), default=None
-        Where given, a cell reads as ``row_time - values``: the time since each event.
+    column : which of the log's columns the cells show
+    starts : (n,), int64, first event of each window
+    lengths : (n,), int32, events in each window, -1 for a missing cell
+    row_times : (n,), float64. Where given, a cell reads as ``row_time - values``: the time since
+        each event
 
     >>> log = EventLog({"item": np.array([5, 6, 7, 8])})
     >>> history = pd.Series(WindowArray(log, "item", np.array([0, 1]), np.array([1, 3])))

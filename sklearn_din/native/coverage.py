@@ -44,13 +44,7 @@ def not_covered(module: nn.Module) -> str:
 
 
 class Watch:
-    """The parts of a network as they were when it was found to be covered.
-
-    Parameters
-    ----------
-    module : DIN
-        A network that is covered.
-    """
+    """The parts of a network as they were when it was found to be covered."""
 
     def __init__(self, module: DIN) -> None:
         parts = list(module.modules())

@@ -45,42 +45,24 @@ def plan_of(module: DIN) -> Plan | None:
 
 
 class Plan:
-    """Structures without the pointers that change from call to call.
+    """Structures of a covered network, without the pointers that change from call to call.
 
-    Parameters
-    ----------
-    module : DIN
-        A network that the native code covers.
-
-    Attributes
-    ----------
-    words : ndarray of shape (n_words,), int64
-        All structures of ``network.h`` one after the other, the network first, and the pointers to
-        event numbers. Each member is a word.
-    inputs, outputs : ndarray, int64
-        Numbers of the words that a call fills in: for all passes, and for gradients.
-    pointers, distances : ndarray of shape (5,), int64
-        Numbers of the words that point to other structures, and how many bytes from the first word
-        these lie.
-    n_touched : ndarray of shape (n_tables,), int64
-        Numbers of the words that then say how many rows of each table have a gradient.
-    names : list of str
-        Whose ids they are: all fields, then the attributes of each behaviour.
-    n_ids : list of int
-        Below which theirs are; of lists as many as a batch has.
-    names_of_table : list of list of str
-        Those names by their table. Behind the module's own tables, each field of lists has one: the
-        means of a batch's distinct lists.
-    lists : list of str
-        Fields of lists, in the order of these tables.
-    compared : list of tuple
-        A behaviour's histories, one of them of lists or numbers, and the candidate of lists.
-    shapes : list of Size
-        Of the parameters, in their order: tables, then weight, bias and slope of each layer.
-    n_weights : list of int
-        Sizes of those of the layers.
-    event_numbers : list of (str, bool)
-        Numeric histories, behaviour by behaviour, and whether their differences are meant.
+    words : (n_words,), int64, all structures of ``network.h`` one after the other, the network
+        first, and the pointers to event numbers. Each member is a word
+    inputs, outputs : numbers of the words that a call fills in: for all passes, and for gradients
+    pointers, distances : (5,), int64, numbers of the words that point to other structures, and how
+        many bytes from the first word these lie
+    n_touched : (n_tables,), int64, numbers of the words that then say how many rows of each table
+        have a gradient
+    names : whose ids they are: all fields, then the attributes of each behaviour
+    n_ids : below which theirs are; of lists as many as a batch has
+    names_of_table : those names by their table. Behind the module's own tables, each field of lists
+        has one: the means of a batch's distinct lists
+    lists : fields of lists, in the order of these tables
+    compared : a behaviour's histories, one of them of lists or numbers, and the candidate of lists
+    shapes : of the parameters, in their order: tables, then weight, bias and slope of each layer
+    n_weights : sizes of those of the layers
+    event_numbers : numeric histories, behaviour by behaviour, and whether differences are meant
     """
 
     def __init__(self, module: DIN) -> None:

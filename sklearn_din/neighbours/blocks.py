@@ -71,9 +71,7 @@ class ByTime:
         """Return for each table which blocks it counts: bool by block."""
         return _first_blocks(len(self.ends))
 
-    def counted_at_fit(self) -> list[np.ndarray]:
-        """Return the blocks counted by the tables that training rows read: the same ones."""
-        return self.counted()
+    counted_at_fit = counted  # by the tables that training rows read: the same blocks
 
     def parts(self) -> list[np.ndarray]:
         """Return the blocks whose counts are kept for later rows: those of the last table."""
@@ -90,9 +88,7 @@ class ByTime:
             )
         return np.searchsorted(self.ends, X.times) - 1
 
-    def find_tables_at_fit(self, X: EncodedFeatures) -> np.ndarray:
-        """Return the number of the table that each training row reads: (n_rows,), -1 for none."""
-        return self.find_tables(X)
+    find_tables_at_fit = find_tables  # that each training row reads
 
     def grow(self, X: EncodedFeatures, clicked: np.ndarray) -> tuple[Self, OrderedRows, list[int]]:
         """Return the order after later rows, these rows, and the earlier tables to keep.

@@ -47,7 +47,7 @@ class Interactions:
         """Collect the events of all histories, and the clicked candidates."""
         n_ids = X.schema[candidate].n_ids
         ragged = X.behaviours[X.schema.behaviour_of(history).histories]
-        first_blocks = _FirstBlocks(N_BLOCKS)
+        first_blocks = _FirstBlocks()
         for part in row_blocks(X):
             part = np.flatnonzero(rows.blocks[part] != NOT_COUNTED) + part.start
             users, blocks, clicked = rows.users[part], rows.blocks[part], rows.clicked[part]
@@ -104,16 +104,15 @@ def _spans_to_read(ragged: Ragged, owners: np.ndarray) -> Spans:
 class _FirstBlocks:
     """Distinct pairs and the first block of each, merged when the new ones have doubled them."""
 
-    def __init__(self, n_blocks: int) -> None:
-        self._n_blocks = n_blocks
+    def __init__(self) -> None:
         self._keys = np.empty(0, dtype=np.int64)
         self._pending: list[np.ndarray] = []
         self._n_pending = 0
 
     def add(self, owners: np.ndarray, items: np.ndarray) -> None:
-        """Add items of owners, which are ``user * n_ids * n_blocks + block``."""
+        """Add items of owners, which are ``user * n_ids * N_BLOCKS + block``."""
         is_known = items >= FIRST_KNOWN_ID
-        keys = owners[is_known] + items[is_known] * np.int64(self._n_blocks)
+        keys = owners[is_known] + items[is_known] * np.int64(N_BLOCKS)
         self._pending.append(self._first(keys))
         self._n_pending += len(self._pending[-1])
         if self._n_pending > max(len(self._keys), PENDING_KEYS):
@@ -123,11 +122,11 @@ class _FirstBlocks:
         """Return the pairs, ``user * n_ids + item`` in ascending order, and their first blocks."""
         self._keys = self._first(np.concatenate([self._keys, *self._pending]))
         self._pending, self._n_pending = [], 0
-        return self._keys // self._n_blocks, (self._keys % self._n_blocks).astype(np.int8)
+        return self._keys // N_BLOCKS, (self._keys % N_BLOCKS).astype(np.int8)
 
     def _first(self, keys: np.ndarray) -> np.ndarray:
         keys = np.sort(keys, kind="stable")  # merges what comes in order, as each user's rows do
-        pairs = keys // self._n_blocks
+        pairs = keys // N_BLOCKS
         return keys[np.append(True, pairs[1:] != pairs[:-1])[: len(keys)]]
 
 

@@ -8,12 +8,7 @@ from scipy.sparse import csr_array, diags_array, eye_array, vstack
 
 from sklearn_din.features.identities import ids_to_look_up
 from sklearn_din.native.pairs import score_pairs, select_pairs
-from sklearn_din.neighbours.cooccurrence import (
-    check_numbers,
-    count_pairs,
-    narrow_csr,
-    sort_indices,
-)
+from sklearn_din.neighbours.cooccurrence import check_numbers, count_pairs, narrow_csr, sort_indices
 from sklearn_din.utils.blas import invert
 from sklearn_din.utils.spans import Spans
 
@@ -41,7 +36,8 @@ class ItemScores:
     """Scores of past items for each candidate, those of its best neighbours alone.
 
     ease : csr_array of shape (n_ids, n_ids), float32. Row: candidate, column: event. Weights of
-        EASE, the linear autoencoder without a diagonal.
+        EASE, the linear autoencoder without a diagonal (Steck, "Embarrassingly Shallow
+        Autoencoders for Sparse Data", WWW 2019).
     cosine : csr_array of shape (n_ids, n_ids), float32. Users that had both, over the root of the
         product of their numbers and a constant.
     popularity : (n_ids,), float32. ``log1p`` of the item's users over the average of all known
@@ -51,10 +47,6 @@ class ItemScores:
         the items' rates are alike.
     evidence : (n_ids,), float32. Share of its own rows in the item's rate of clicks, from 0, of an
         item never shown, to 1.
-
-    Notes
-    -----
-    EASE: Steck, "Embarrassingly Shallow Autoencoders for Sparse Data", WWW 2019.
     """
 
     ease: csr_array

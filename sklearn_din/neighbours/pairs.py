@@ -38,14 +38,8 @@ LEAST_ITEMS = 16  # of the attribute with the most
 LEAST_SCALE = np.float32(5e-4)  # a tenth of what one user in common adds to EASE
 LARGEST = np.float32(50)  # in units of the scale, as far as real logs go
 MUTED = np.float32(1e30)  # a scale that leaves of numbers nothing but their order
-SUFFIXES = (
-    *(f"ease_{summary}" for summary in SUMMARIES),
-    *(f"cosine_{summary}" for summary in SUMMARIES),
-    "popularity",
-    "click_rate",
-    "is_known",
-    "evidence",
-)
+SUFFIXES = tuple(f"{kind}_{summary}" for kind in ("ease", "cosine") for summary in SUMMARIES)
+SUFFIXES += ("popularity", "click_rate", "is_known", "evidence")
 
 
 def find_largest(n_rows: int) -> float:

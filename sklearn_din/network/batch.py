@@ -149,41 +149,26 @@ def rows_of_rank(n_rows: int, rank: int, n_ranks: int) -> slice:
 class Batch:
     """Tensors of some impressions: real events only, one flat list per behaviour.
 
-    Parameters
-    ----------
-    X : EncodedFeatures
-        The impressions of this batch.
-    weights : ndarray of shape (n,), default=None
-        Factor of each impression's loss.
-    shared : bool, default=False
-        Whether all impressions have the first one's histories, which are then held once:
-        the batch has one row of events and many candidates. Bags, which have no candidate, are
-        held once where all impressions have the same.
-    joint : JointRows, default=None
-        Where several processes share a batch, which of its rows these are.
+    X : the impressions of this batch
+    weights : (n,), factor of each impression's loss
+    shared : whether all impressions have the first one's histories, which are then held once: the
+        batch has one row of events and many candidates. Bags, which have no candidate, are held
+        once where all impressions have the same
+    joint : where several processes share a batch, which of its rows these are
 
-    Attributes
-    ----------
-    numbers : Tensor of shape (n, n_numeric), float32
-    positions : Tensor of shape (n,), int32, or None
-        Where each impression was shown, 0 where that is not known.
-    identities : dict of str to Tensor, int32
-        Ids of each field but those of lists, (n,) or of a history (n_events,), as they are
-        compared: each unknown value has a negative one.
-    event_numbers : dict of str to Tensor of shape (n_events,), float32
-        Numeric histories, 0 where missing.
-    differences : dict of str to Differences
-        Those of numeric histories that are compared with a number of the impression.
-    offsets : dict of tuple of str to Tensor of shape (n + 1,), int64
-        By the histories of each behaviour: where each impression's events begin.
-    n_events_of : dict of tuple of str to int
-        By the histories of each behaviour: how many events it has.
-    distinct : dict of str to DistinctRows
-        By the width of an embedding table, its rows that the ids stand for. Empty where they are
-        still to be found out.
-    look_ahead : callable or None
-        Makes further batches, while other threads compute the step of this one; returns the next
-        batch, or None where it is not known.
+    numbers : (n, n_numeric), float32
+    positions : (n,), int32, where each impression was shown, 0 where that is not known; or None
+    identities : by field but those of lists, int32 ids, (n,) or of a history (n_events,), as they
+        are compared: each unknown value has a negative one
+    event_numbers : by numeric history, (n_events,), float32, 0 where missing
+    differences : of numeric histories that are compared with a number of the impression
+    offsets : by the histories of each behaviour, (n + 1,), int64: where each impression's events
+        begin
+    n_events_of : by the histories of each behaviour, how many events it has
+    distinct : by the width of an embedding table, its rows that the ids stand for. Empty where they
+        are still to be found out
+    look_ahead : makes further batches, while other threads compute the step of this one; returns
+        the next batch, or None where it is not known
     """
 
     def __init__(

@@ -26,14 +26,9 @@ class FieldEmbeddings(nn.Module):
     A list of ids, such as the genres of a film, has the mean of its ids' embeddings; the empty one
     has zeros.
 
-    Parameters
-    ----------
-    schema : Schema
-        The fields. Those that share a vocabulary share its rows.
-    embedding_dim : int or dict of str to int
-        Width of every embedding, or the width for each vocabulary.
-    scale : float, default=0.05
-        Standard deviation of a known id's first embedding.
+    schema : the fields; those that share a vocabulary share its rows
+    embedding_dim : width of every embedding, or the width for each vocabulary
+    scale : standard deviation of a known id's first embedding
 
     >>> from sklearn_din.features import Field, Schema
     >>> fields = FieldEmbeddings(Schema((Field("item", "categorical", "item", 9),)), 4)

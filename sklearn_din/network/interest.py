@@ -49,29 +49,18 @@ class Events:
     Arrays of impressions, (n_rows, ...), have one row where all candidates share a history. Those
     of events, (events, ...), have the axes of the layout in front.
 
-    Parameters
-    ----------
-    interest : Interest
-        The behaviour's module.
-    queries : (n_rows, width)
-        Candidates, zeros where an attribute has none; None for a bag.
+    interest : the behaviour's module
+    queries : (n_rows, width), candidates, zeros where an attribute has none; None for a bag
     keys : (events, width)
-        Events.
-    lengths : (n_rows, 1)
-        How many events each impression has.
+    lengths : (n_rows, 1), how many events each impression has
 
-    Attributes
-    ----------
-    counted : (events, N_COUNTED)
-        How much an event counts by its recency.
-    numbers, differences : list
-        Numbers of the events, each by event; by how much those of the impression are larger.
-    same, factors, ranks
-        Where the unit asks for relations, by event too: whether it has the candidate's id, or how
-        near its number is, for each attribute that is compared; DECAYS but the first to the power
-        of its rank; its rank.
-    counts : (n_rows, n_compared, N_COUNTED)
-        Events that have the candidate's id, by how they are counted; set by :meth:`outputs`.
+    counted : (events, N_COUNTED), how much an event counts by its recency
+    numbers, differences : by event, its numbers; by how much those of the impression are larger
+    same, factors, ranks : by event, where the unit asks for relations: whether it has the
+        candidate's id, or how near its number is, for each attribute that is compared; DECAYS but
+        the first to the power of its rank; its rank
+    counts : (n_rows, n_compared, N_COUNTED), events that have the candidate's id, by how they are
+        counted; set by :meth:`outputs`
     """
 
     counted: Array
@@ -211,27 +200,17 @@ class Interest(nn.Module):
     The published network gives it the interest alone, ``v_U(A) = sum_j a(e_j, v_A) e_j``
     (section 4.3), with weights a that are not normalised. In the paper's base model every a is 1.
 
-    Parameters
-    ----------
-    behaviour : Behaviour
-        Histories, and the candidates they are compared with. One without any candidate, a bag, is
-        summed where ``pooling`` is "attention".
-    widths : tuple of int
-        Width of the embedding of each of the behaviour's histories.
-    pooling : {"attention", "sum", "mean", "max"}
-        How the events become one vector.
-    compared_numbers : sequence of str, default=()
-        Numbers of the events that are compared with one of the impression.
-    extended : bool
-        Whether the activation unit sees relations of event and candidate, and the MLP more than
-        the interest. False is the published network.
-    normalization : {None, "sqrt", "softmax"}
-        What the weights are divided by: nothing, the root of the history's length, or the sum of
-        their exponentials (a softmax).
-    units : tuple of int
-        Width of each hidden layer of the activation unit.
-    activation : {"prelu", "dice", "relu", "sigmoid"}
-        Function that follows every hidden layer of the activation unit.
+    behaviour : histories, and the candidates they are compared with. One without any candidate, a
+        bag, is summed where ``pooling`` is "attention"
+    widths : width of the embedding of each of the behaviour's histories
+    pooling : "attention", "sum", "mean" or "max", how the events become one vector
+    compared_numbers : numbers of the events that are compared with one of the impression
+    extended : whether the activation unit sees relations of event and candidate, and the MLP more
+        than the interest. False is the published network
+    normalization : None, "sqrt" or "softmax", what the weights are divided by: nothing, the root of
+        the history's length, or the sum of their exponentials
+    units : width of each hidden layer of the activation unit
+    activation : "prelu", "dice", "relu" or "sigmoid", which follows each of these layers
     """
 
     def __init__(

@@ -82,16 +82,9 @@ class MLP(nn.Sequential):
     There is no output layer. Rows (n, n_inputs) become (n, n_outputs), ``n_outputs`` being the
     last of ``units``, or ``n_inputs`` where there is none.
 
-    Parameters
-    ----------
-    n_inputs : int
-        Width of the input.
-    units : tuple of int
-        Width of each linear layer, from the input on.
-    activation : {"prelu", "dice", "relu", "sigmoid"}
-        Function that follows every linear layer.
-    dropout : float, default=0.0
-        Share of the activations set to zero in training.
+    units : width of each linear layer, from the input on
+    activation : "prelu", "dice", "relu" or "sigmoid", which follows every linear layer
+    dropout : share of the activations set to zero in training
 
     >>> import torch
     >>> MLP(4, (8, 2), activation="relu")(torch.ones(3, 4)).shape
@@ -124,12 +117,8 @@ class LabelLogits(nn.Linear):
     of purchases (1 % of the rows) was .00420 in place of .00407 (benchmarks/quality-results.md,
     "Several labels").
 
-    Parameters
-    ----------
-    n_inputs : int
-        Width of the last hidden layer.
-    after : tuple of int or None
-        For each label, the number of the label that it comes after, or None.
+    n_inputs : width of the last hidden layer
+    after : for each label, the number of the label that it comes after, or None
 
     >>> import torch
     >>> logits = LabelLogits(4, (None, 0))(torch.ones(3, 4))
@@ -187,16 +176,9 @@ class ActivationUnit(nn.Module):
     The first layer is split: ``W [q; k; q-k; q*k] = (Wq + Wd) q + (Wk - Wd) k + Wp (q*k)``, so
     that the query's term is computed once per impression and ``q - k`` is never stored.
 
-    Parameters
-    ----------
-    width : int
-        Width of keys and queries.
-    n_relations : int
-        Number of relations per event.
-    units : tuple of int
-        Width of each hidden layer.
-    activation : {"prelu", "dice", "relu", "sigmoid"}
-        Activation function of each hidden layer.
+    width : of keys and queries
+    n_relations : number of relations per event
+    units, activation : width of each hidden layer, and its activation function
 
     >>> import torch
     >>> unit = ActivationUnit(2, 0, units=(4,), activation="prelu")

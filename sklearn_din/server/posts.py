@@ -139,12 +139,11 @@ class Posts:
         has_lost_rows = any(gone.last for gone in removed)
         if self.answers.levels is not None and has_lost_rows:  # sums cannot be taken back
             self.answers.levels.begin_anew()
-            read_to, n_rows, n_without = 0, BLOCK, self.n_without_a_value
-            while n_rows == BLOCK and read_to < self._read_to:
-                rows = self._store.read_rows("events", read_to)
-                rows = [row for row in rows if row[0] <= self._read_to]
-                n_rows, read_to = len(rows), rows[-1][0] if rows else self._read_to
-                self._read(rows, joins=False)
+            n_without = self.n_without_a_value
+            for rows in self._store.read_blocks("events"):
+                self._read([row for row in rows if row[0] <= self._read_to], joins=False)
+                if not rows or rows[-1][0] >= self._read_to:
+                    break
             self.n_without_a_value = n_without
 
     def _join(self, rows: list[tuple[Any, ...]]) -> None:

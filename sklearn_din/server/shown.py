@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Collection, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from sklearn_din.server.json_values import write
-from sklearn_din.server.store import BLOCK, SCHEMES, Store
+from sklearn_din.server.store import SCHEMES, Store
 from sklearn_din.utils.validation import check_choice
 from sklearn_din.utils.warnings import warn_user
 
@@ -116,18 +117,9 @@ def read_events(
     return shown
 
 
-def _blocks(store: Store, table: str) -> Iterator[tuple[Any, ...]]:
-    """Yield the rows of a table, read in blocks: nobody waits for a long reader."""
-    after, n_rows = 0, BLOCK
-    while n_rows == BLOCK:
-        block = store.read_rows(table, after)
-        yield from block
-        n_rows, after = len(block), block[-1][0] if block else 0
-
-
 def _read_posted(store: Store, taken: Collection[str]) -> pd.DataFrame:
     """Return posted events: user and item as text of JSON, their own columns behind."""
-    _, users, times, items, labels, others = _columns(_blocks(store, "events"), 6)
+    _, users, times, items, labels, others = _columns(store.read_blocks("events"), 6)
     own = pd.DataFrame([json.loads(text) for text in others], index=range(len(others)))
     request = own.pop("request") if "request" in own else pd.Series(index=own.index)
     own = _rename(own, taken, "_of_item").assign(request=request.astype(object))
@@ -140,7 +132,7 @@ def _read_posted(store: Store, taken: Collection[str]) -> pd.DataFrame:
 
 def _read_shown(store: Store, taken: Collection[str]) -> pd.DataFrame:
     """Return a row for each item that was shown."""
-    _, requests, users, times, *others = _columns(_blocks(store, "shown"), 8)
+    _, requests, users, times, *others = _columns(store.read_blocks("shown"), 8)
     own, items, scores, facts = ([json.loads(text) for text in column] for column in others)
     lengths = [len(some) for some in items]
     answer = np.repeat(np.arange(len(items)), lengths)
@@ -197,8 +189,8 @@ def _join(shown: pd.DataFrame, posted: pd.DataFrame, window: Any) -> tuple[pd.Da
     return pd.concat(parts or [shown], ignore_index=True), joined
 
 
-def _columns(rows: Iterator[tuple[Any, ...]], n: int) -> list[tuple[Any, ...]]:
-    return list(zip(*rows, strict=True)) or [()] * n
+def _columns(blocks: Iterator[list[tuple[Any, ...]]], n: int) -> list[tuple[Any, ...]]:
+    return list(zip(*chain.from_iterable(blocks), strict=True)) or [()] * n
 
 
 def _read_times(texts: tuple[str, ...]) -> pd.Series:

@@ -1,7 +1,6 @@
 """What is served now: answers that are replaced in one move when their files were."""
 
 import asyncio
-import hashlib
 import logging
 import queue
 import threading
@@ -20,6 +19,7 @@ from sklearn_din.server.answers import Answers, Exclude, User
 from sklearn_din.server.json_values import Values
 from sklearn_din.server.posts import Posts
 from sklearn_din.server.store import MOST_BYTES, SECONDS_OF_PATIENCE, Store, StoreError
+from sklearn_din.utils.digests import digest_of_file
 from sklearn_din.utils.warnings import warn_user
 
 SECONDS_BETWEEN_LOOKS = 1.0
@@ -318,9 +318,11 @@ class State:
             self.store_problem = {"error": type(error).__name__, "since": _now()}
 
     def _try(self, function: Callable[..., Values], given: tuple[Any, ...]) -> Any:
-        """Return what a function returns or what is wrong with its request."""
+        """Return what a function returns, and what it warned of, or what is wrong."""
+        self._notes.said = notes = list[str]()
         try:
-            return self._with_notes(function, *given), None
+            answer = function(*given)
+            return {**answer, "notes": [*dict.fromkeys(notes)]} if notes else answer, None
         except StoreError:
             raise
         except Exception as error:  # of the request: who asked gets it
@@ -346,12 +348,6 @@ class State:
                 loop.call_soon_threadsafe(turns.release)
                 loop.call_soon_threadsafe(_settle, answered, outcome)
 
-    def _with_notes(self, function: Callable[..., Values], *given: Any) -> Values:
-        notes: list[str] = []
-        self._notes.said = notes
-        answer = function(*given)
-        return {**answer, "notes": list(dict.fromkeys(notes))} if notes else answer
-
 
 def _settle(answered: Any, outcome: Any) -> None:
     if answered.done() or not outcome:
@@ -369,10 +365,7 @@ def _now() -> str:
 
 def _digest(files: Sequence[Path]) -> str:
     """Return the first digits of the SHA-256 of the model, which is the first file."""
-    if not files:
-        return "none"
-    with files[0].open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:12]
+    return digest_of_file(files[0])[:12] if files else "none"
 
 
 def _stamp(path: Path) -> tuple[Any, ...] | None:

@@ -25,7 +25,7 @@ from sklearn_din.transformers import HistorySequenceEncoder
 from sklearn_din.utils.digests import digest
 from sklearn_din.utils.extras import import_package
 from sklearn_din.utils.plain_values import check_type, from_json, to_json
-from sklearn_din.utils.spans import Spans
+from sklearn_din.utils.spans import Spans, pad_rows
 from sklearn_din.utils.typed_fields import from_dict, to_dict
 from sklearn_din.utils.whole_files import damaged_file
 
@@ -437,7 +437,4 @@ def _pad(values: Any, lengths: np.ndarray) -> np.ndarray:
         values = _pad(*values.flatten())
     if values.dtype == np.float64:
         values = values.astype(np.float32)
-    mask = np.arange(lengths.max(initial=0)) < lengths[:, None]
-    padded = np.zeros((*mask.shape, *values.shape[1:]), dtype=values.dtype)
-    padded[mask] = values
-    return padded
+    return pad_rows(values, lengths)

@@ -25,17 +25,10 @@ LONGER = 10  # times as many rows as the requests of the training rows
 class PairRequests:
     """The columns of ``attach_request``, made of whole lists of candidates.
 
-    Parameters
-    ----------
-    numbers : dict of str to NumberColumn
-        The columns of numbers that a model was fitted on.
-    candidates : DataFrame of shape (n_candidates, ...)
-        Whose numbers are compared; those of users are equal in a list, so that nothing differs.
-
-    Attributes
-    ----------
-    neutral : dict of str to float
-        What each column that is made is of a row alone.
+    numbers : the columns of numbers that a model was fitted on
+    candidates : (n_candidates, ...), whose numbers are compared; those of users are equal in a
+        list, so that nothing differs
+    neutral : what each column that is made is of a row alone
     """
 
     def __init__(self, numbers: Mapping[str, NumberColumn], candidates: pd.DataFrame) -> None:

@@ -41,7 +41,9 @@ def grow(net: DINNet, schema: Schema) -> DINNet:
     weights = _grown_weights(net.module_, module, seed=next_seeds(net)[0])
     module.load_state_dict(weights, assign=True)
     grown = net_around(net, module)
-    _copy_records(net, grown)
+    grown.history = History(dict(epoch) for epoch in net.history)
+    grown.checks_, grown.n_epochs_ = [dict(check) for check in net.checks_], net.n_epochs_
+    grown.neighbours_, grown.novelty_ = net.neighbours_, net.novelty_.widen(schema)
     grown.order_ = copy.deepcopy(net.order_)
     for name in ("batch_size_", "occurrences_", "labels_", "seed_", "callbacks"):
         setattr(grown, name, getattr(net, name))
@@ -95,13 +97,6 @@ def _copy_moments(earlier: DINNet, net: DINNet) -> None:
         ]
         numbers = {key: state[key].clone() for key in ("total", "share")}
         net.optimizer_.state[table] = {"square": torch.cat(padded), **numbers}
-
-
-def _copy_records(net: DINNet, other: DINNet) -> None:
-    """Give another net copies of what is noted of the trainings so far."""
-    other.history = History(dict(epoch) for epoch in net.history)
-    other.checks_, other.n_epochs_ = [dict(check) for check in net.checks_], net.n_epochs_
-    other.neighbours_, other.novelty_ = net.neighbours_, net.novelty_.widen(other.module_.schema)
 
 
 def _grown_weights(old: DIN, new: DIN, *, seed: int) -> dict[str, Tensor]:

@@ -205,7 +205,7 @@ class DINNet(NeuralNetBinaryClassifier):
                 if sees_all or getattr(callback, "sees_refit", isinstance(callback, OF_EPOCHS)):
                     getattr(callback, method_name)(self, **kwargs)
         except KeyboardInterrupt:
-            if not training.postpone_stop(method_name):
+            if not training.ranks.postpone_stop(method_name, self.stop_reason_):
                 raise
         if method_name == "on_epoch_end":
             training.end_epoch()

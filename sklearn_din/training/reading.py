@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -22,10 +23,6 @@ class Reading(NamedTuple):
     value_of: Callable[[np.ndarray], np.ndarray]
 
 
-def _no_points() -> np.ndarray:
-    return np.empty(0)
-
-
 @dataclass(frozen=True, eq=False)
 class Calibration:
     """From log-odds to probabilities: a line under a sigmoid, or a curve through points.
@@ -37,8 +34,8 @@ class Calibration:
     method: str = ""  # of a CalibratedClassifierCV
     slope: float = 1.0
     intercept: float = 0.0
-    logits: np.ndarray = field(default_factory=_no_points)  # (n_points,), of isotonic ones
-    probabilities: np.ndarray = field(default_factory=_no_points)
+    logits: np.ndarray = field(default_factory=partial(np.empty, 0))  # (n_points,), isotonic
+    probabilities: np.ndarray = field(default_factory=partial(np.empty, 0))
 
     def check(self) -> None:
         """Raise ValueError where these are no such numbers."""

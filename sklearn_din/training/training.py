@@ -30,12 +30,7 @@ from sklearn_din.training.newest_rows import learn_newest_rows
 from sklearn_din.training.occurrences import count_occurrences, embedding_decay, position_shares
 from sklearn_din.training.optim import RowwiseAdam, set_decay, set_rates
 from sklearn_din.training.seeding import seed_torch
-from sklearn_din.training.steps import (
-    Losses,
-    begin_native_steps,
-    compute_by_parts,
-    name_gradients,
-)
+from sklearn_din.training.steps import Losses, begin_native_steps, compute_by_parts, name_gradients
 from sklearn_din.training.threads import use_threads
 from sklearn_din.training.validation_checks import ValidationChecks
 from sklearn_din.utils.warnings import warn_user
@@ -224,10 +219,6 @@ class Training:
         """End the training from within a callback."""
         self.net.stop_reason_ = reason
         raise KeyboardInterrupt  # how skorch leaves the loop
-
-    def postpone_stop(self, event: str) -> bool:
-        """Return whether a callback's stop is postponed until all processes know of it."""
-        return self.ranks.postpone_stop(event, self.net.stop_reason_)
 
     def end_epoch(self) -> None:
         """Stop if another process stops; what takes the next epoch's steps is found out anew."""

@@ -1,6 +1,7 @@
 """Hashes that identify texts and arrays."""
 
 import hashlib
+from pathlib import Path
 
 import numpy as np
 
@@ -29,3 +30,9 @@ def digest(*parts: str | bytes | np.ndarray) -> str:
         values = np.ascontiguousarray(values, values.dtype.newbyteorder("<"))
         sha.update(values.reshape(-1).view(np.uint8).data)
     return sha.hexdigest()
+
+
+def digest_of_file(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

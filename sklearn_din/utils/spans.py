@@ -32,6 +32,14 @@ def select_rows(key: Any) -> Rows:
     return rows.astype(np.int64) if rows.dtype != bool or not rows.size else rows
 
 
+def pad_rows(values: np.ndarray, lengths: np.ndarray, width: int | None = None) -> np.ndarray:
+    """Return values of rows one after the other as (n_rows, width or longest, ...), then zeros."""
+    mask = np.arange(lengths.max(initial=0) if width is None else width) < lengths[:, None]
+    padded = np.zeros((*mask.shape, *values.shape[1:]), dtype=values.dtype)
+    padded[mask] = values
+    return padded
+
+
 def pairs_in_turn(owners: np.ndarray, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the rows of one owner (-1: nobody) that follow each other in time: earlier, later."""
     order = np.lexsort((times, owners))
