@@ -338,7 +338,6 @@ def recommend(study: Study, model: Pipeline, top_k: int) -> pd.DataFrame:
     ranker = Ranker(model, catalogue.assign(popularity=popularity.astype("int64")))
     best = _rank_all(ranker, users, top_k, clicked, user=roles.user)
     print(f"left out: {len(clicked):,} pairs of a user and an item that they clicked")
-    best.insert(0, roles.user, users[roles.user].take(best["row"].to_numpy()).array)
     return best.drop(columns="row")
 
 
@@ -351,8 +350,7 @@ def _rank_all(
     for first in range(0, len(users), USERS_AT_ONCE):
         some = users.iloc[first : first + USERS_AT_ONCE]
         own = exclude[exclude[user].isin(some[user])]
-        best = ranker.rank(some, top_k=top_k, exclude=own)
-        tables.append(best.assign(row=best["row"] + first))
+        tables.append(ranker.rank(some, top_k=top_k, exclude=own))
         n_done, now = first + len(some), time.perf_counter()
         if now - last > SECONDS_BETWEEN:
             left, last = (now - began) / n_done * (len(users) - n_done), now

@@ -112,9 +112,9 @@ def rank_candidates(
     DataFrame or Table
         The users in their order and the best candidate first: row (position in ``users``), rank
         (from 1), the columns of ``candidates``, and probability (of the click), or prediction for
-        a DINRegressor; with ``diversify`` these do not descend. Equally probable candidates (logits
-        equal to 1e-5) keep their order.
-        Without users it has no rows.
+        a DINRegressor; with ``diversify`` these do not descend. After row comes the Pipeline's user
+        column, where ``users`` has it. Equally probable candidates (logits equal to 1e-5) keep
+        their order. Without users it has no rows.
 
     Warns
     -----
@@ -226,11 +226,17 @@ class Ranker(Generic[IntoDataFrameT]):
         _check_candidates(self._frame.pandas, columns, taken=(*RESULT_COLUMNS, name))
         _warn_of_copies(self._frame.pandas, self._fitted.encoder.schema_)
         _check_item_columns(self._frame.pandas, columns, self._fitted.encoder)
+        user = self._fitted.encoder.user if self.memory is None else self.memory.user
+        taken = (None, *RESULT_COLUMNS, name, *self._frame.pandas)
+        self._user = None if user in taken else user
         none = np.zeros(len(self._frame.pandas), dtype=np.int64)
-        self._result = CallerFrame(
-            self._frame.with_columns({name: none}, first={"row": none, "rank": none}),
-            name="candidates",
-        )
+        self._results = [
+            CallerFrame(
+                self._frame.with_columns({name: none}, first=dict.fromkeys(first, none)),
+                name="candidates",
+            )
+            for first in (RESULT_COLUMNS, ("row", self._user or "row", "rank"))
+        ]
         self._names = dict.fromkeys(self._frame.pandas)  # of the candidates' columns
         self._lock = threading.Lock()
         self._catalogue: Catalogue | None = None
@@ -275,7 +281,8 @@ class Ranker(Generic[IntoDataFrameT]):
         -------
         DataFrame or Table
             The users in their order and the best candidate first: row (position in ``users``),
-            rank (from 1), the columns of the candidates, probability (of the click), or prediction.
+            their user column, rank (from 1), the columns of the candidates, probability (of the
+            click), or prediction.
         """
         check_count(top_k, name="top_k")
         n_candidates = len(self._frame.pandas)
@@ -290,7 +297,7 @@ class Ranker(Generic[IntoDataFrameT]):
             people = _ask_at(people, self.memory.time, self._now)
         if isinstance(people, pd.DataFrame) and not len(people):
             self._check(people)
-            return self._answer(NO_PAIRS, NO_PAIRS, np.empty(0, dtype=np.float32))
+            return self._answer(people, NO_PAIRS, NO_PAIRS, np.empty(0, dtype=np.float32))
         pairs = self._pair(people)
         best, ranks = [NO_PAIRS], [NO_PAIRS]
         logits: list[np.ndarray] = []
@@ -328,7 +335,8 @@ class Ranker(Generic[IntoDataFrameT]):
                 "has no row of theirs. Give more candidates, or fill their lists by a call without "
                 "exclude."
             )
-        return self._answer(np.concatenate(best), np.concatenate(ranks), np.concatenate(logits))
+        found = np.concatenate(best), np.concatenate(ranks), np.concatenate(logits)
+        return self._answer(people, *found)
 
     def find_excluded(self, users: pd.DataFrame, exclude: object) -> np.ndarray:
         """Return the numbers of the pairs that :meth:`rank` leaves out."""
@@ -343,11 +351,19 @@ class Ranker(Generic[IntoDataFrameT]):
             )
         return self._catalogue.find_similar(position, n)
 
-    def _answer(self, best: np.ndarray, ranks: np.ndarray, logits: np.ndarray) -> IntoDataFrameT:
+    def _answer(
+        self, users: Users, best: np.ndarray, ranks: np.ndarray, logits: np.ndarray
+    ) -> IntoDataFrameT:
         """Return pairs by their numbers as a frame."""
         rows, positions = np.divmod(best, len(self._frame.pandas))
-        values = {"row": rows, "rank": ranks, self._reading.name: self._reading.value_of(logits)}
-        return self._result.take_and_replace(positions, values)
+        values: dict[Any, Any] = {"row": rows, "rank": ranks}
+        values[self._reading.name] = self._reading.value_of(logits)
+        is_named = self._user is not None and self._user in users
+        if is_named:
+            ids = users[self._user]
+            ids = ids if isinstance(ids, pd.Series) else pd.Series([ids])
+            values[self._user] = ids.array.take(rows)
+        return self._results[is_named].take_and_replace(positions, values)
 
     def _check(self, users: Users) -> None:
         if isinstance(users, pd.DataFrame):
