@@ -98,7 +98,8 @@ def test_a_builder_of_any_kind_takes_its_columns_by_name(kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_candidates_are_ranked_in_their_own_kind_and_name_the_user(kind):
-    shown = pd.DataFrame({"user": [7, 9], "item": ["hat", "sock"], "hist_item": [["sock"], ["hat"]]})
+    shown = {"user": [7, 9], "item": ["hat", "sock"], "hist_item": [["sock"], ["hat"]]}
+    shown = pd.DataFrame(shown)
     encoder = HistorySequenceEncoder(user="user")
     model = make_pipeline(encoder, DINClassifier(max_epochs=1, random_state=0))
     model.fit(KINDS[kind](shown), [0, 1])
