@@ -453,6 +453,17 @@ def test_early_rows_of_fit_have_short_histories_and_nothing_is_said(own_clicks, 
     assert "hold less than a third of the events that they held at fit" in message
 
 
+def test_sessions_that_are_split_by_time_are_said_once_and_not_as_users():
+    rows = pd.DataFrame({n: np.arange(1200) // m for n, m in (("session", 4), ("time", 1))})
+    rows["item"], y = rows["time"] % 7, rows["time"] % 3 == 0
+    builder = HistoryBuilder(user="session", time="time", columns="item", events="all")
+    encoder = HistorySequenceEncoder(user="session", time="time")
+    model = make_pipeline(builder, encoder, DINClassifier(max_epochs=1))
+    messages = [*said(lambda: model.fit(rows[:800], y[:800]))[0]]
+    messages += said(lambda: [model.predict_proba(rows[800:]) for _ in range(2)])[0]
+    assert [text[:46] for text in messages] == ["histories of hist_item hold less than a third "]
+
+
 def test_times_and_counts_of_our_own_memory_are_taken_for_no_ids(log):
     X = log[0][["user", "item", "category", "time"]]
     for what in ("elapsed", "count"):
