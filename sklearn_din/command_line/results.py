@@ -69,8 +69,6 @@ EXPLANATION_OF_MEMORY = (
     "the outcome of each row is known right after it (remember). Frozen, and where nothing is "
     "said: outcomes of training rows alone."
 )
-SECONDS_BETWEEN = 10.0  # two lines of a ranking that takes long
-USERS_AT_ONCE = 256
 USERS_RANKED = 1_000
 AT_10 = {"ndcg": "NDCG@10", "recall": "recall@10"}
 
@@ -336,26 +334,9 @@ def recommend(study: Study, model: Pipeline, top_k: int) -> pd.DataFrame:
     users = in_order.drop_duplicates(roles.user, keep="last").drop(columns=roles.events)
     users = users.assign(**{roles.time: _just_after(users[roles.time])})
     ranker = Ranker(model, catalogue.assign(popularity=popularity.astype("int64")))
-    best = _rank_all(ranker, users, top_k, clicked, user=roles.user)
+    best = ranker.rank(users, top_k=top_k, exclude=clicked).drop(columns="row")
     print(f"left out: {len(clicked):,} pairs of a user and an item that they clicked")
-    return best.drop(columns="row")
-
-
-def _rank_all(
-    ranker: Ranker, users: pd.DataFrame, top_k: int, exclude: pd.DataFrame, *, user: str
-) -> pd.DataFrame:
-    """Rank for all users, some at a time, and print how far it is."""
-    began = last = time.perf_counter()
-    tables = []
-    for first in range(0, len(users), USERS_AT_ONCE):
-        some = users.iloc[first : first + USERS_AT_ONCE]
-        own = exclude[exclude[user].isin(some[user])]
-        tables.append(ranker.rank(some, top_k=top_k, exclude=own))
-        n_done, now = first + len(some), time.perf_counter()
-        if now - last > SECONDS_BETWEEN:
-            left, last = (now - began) / n_done * (len(users) - n_done), now
-            print(f"ranked for {n_done:,} of {len(users):,} users, {left:.0f} s left", flush=True)
-    return pd.concat(tables, ignore_index=True)
+    return best
 
 
 def score_rows(options: Options) -> None:
