@@ -413,6 +413,9 @@ def test_rare_clicks_are_ranked_by_trees_and_a_probability_of_zero_has_a_log_los
     assert trees["AUC"] > 0.7
     zeros = results._score(own, own.y * 0.0, tests, trivial.RULES[1], notes)
     assert zeros["log loss"] > 0.1
+    base_rate = np.full(6000, own.y[tests[0]].mean())
+    assert results._score(own, base_rate, tests, "", notes)["NE"] == pytest.approx(1)
+    assert zeros["NE"] > 1 > trees["NE"]
     assert np.isnan(results._score(own, own.y * 9.0, tests, trivial.RULES[0], notes)["log loss"])
     assert not notes
 
@@ -454,9 +457,9 @@ def test_values_that_cannot_be_read_are_counted_and_can_be_dropped(
     clicks.assign(stars=stars).to_csv(tmp_path / "log.csv", index=False)
     by_stars = ["--label", "stars>=4"]
     message = refused("log.csv", *NAMES, *by_stars)
-    assert "2 of 72 values of 'stars', such as '90/100', are none. --drop-bad leaves" in message
+    assert "'stars' holds none in 2 of 72 rows, such as '90/100'. --drop-bad leaves" in message
     message = refused("log.csv", *NAMES, "--where", "stars>0")
-    assert message.startswith("--where stars>0 compares numbers, but 2 of 72 values")
+    assert message.startswith("--where stars>0 compares numbers, but 'stars' holds none")
     message = refused("log.csv", *NAMES)
     assert "got 'yesterday' in row 8 (below the header), 1 of 72 such rows in all" in message
     own = study_of("log.csv", *by_stars, "--drop-bad")

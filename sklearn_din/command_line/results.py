@@ -57,7 +57,8 @@ LONG_HISTORY = 15  # events that make a picture worth while
 TESTED_IN_TIME = 0.2  # fraction of the rows
 EXPLANATION = (
     "AUC: over all rows. GAUC: mean of each user's own AUC, weighted by rows, without users whose "
-    "rows are all clicked or none, {} of {}. RelaImpr: gain of AUC - 0.5 over the base model's."
+    "rows are all clicked or none, {} of {}. RelaImpr: gain of AUC - 0.5 over the base model's. "
+    "NE, normalized entropy: log loss over that of the base rate."
 )
 EXPLANATION_OF_RANKING = (
     "NDCG@10, recall@10: up to {} users rank the items that were clicked in the training rows, as "
@@ -363,13 +364,14 @@ def score_rows(options: Options) -> None:
 def _score(
     study: Study, predicted: np.ndarray, tests: list[np.ndarray], name: str, notes: Notes
 ) -> dict[str, float]:
-    """Return means over folds of AUC, GAUC and log loss, NaN where one cannot be computed."""
+    """Return means over folds of each score, NaN where one cannot be computed."""
     scores = {"AUC": roc_auc_score, "GAUC": group_roc_auc_score, "log loss": log_loss}
+    scores["NE"] = _normalized_entropy
     means = dict.fromkeys(scores, np.nan)
     if np.isnan(predicted[np.concatenate(tests)]).any():
         return means
     for score, function in scores.items():
-        if score == "log loss" and name in COUNTS:
+        if score in ("log loss", "NE") and name in COUNTS:
             continue
         with _note_failure(notes, score):
             parts = []
@@ -378,6 +380,11 @@ def _score(
                 parts.append(function(study.y[rows], predicted[rows], **groups))
             means[score] = float(np.mean(parts))
     return means
+
+
+def _normalized_entropy(y: np.ndarray, predicted: np.ndarray) -> float:
+    """Return the log loss over that of the rate in y (He et al., ADKDD 2014)."""
+    return log_loss(y, predicted) / log_loss(y, np.full(len(y), y.mean()))
 
 
 @contextmanager

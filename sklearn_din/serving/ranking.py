@@ -26,7 +26,7 @@ from sklearn_din.training.reading import Label, Reading
 from sklearn_din.utils.frames import CallerFrame
 from sklearn_din.utils.progress import show_progress
 from sklearn_din.utils.validation import check_choice, check_count, check_frame, check_name
-from sklearn_din.utils.warnings import warn_user
+from sklearn_din.utils.warnings import agree, warn_user
 
 PairsLike = str | Sequence[object] | IntoDataFrame  # "history", items, or (user, item)
 PAIRS_PER_BLOCK = 65_536
@@ -452,9 +452,9 @@ class _Pairs:
         self.user_rows = catalogue.encode(self._read)
         if joint := catalogue.find_joint_fields(self.user_rows, users):
             raise ValueError(
-                f"rank_candidates encodes users and candidates by themselves, but {joint} depend "
-                "on both: a step before the encoder computes them from the pair. Score such pairs "
-                "with predict_proba on a frame of all pairs (users.merge(candidates, how='cross'))."
+                "rank_candidates encodes users and candidates by themselves, but "
+                f"{agree(joint, 'depend')} on both, as a step before the encoder computes. Score "
+                "pairs by predict_proba, on users.merge(candidates, how='cross')."
             )
 
     def of_histories(self) -> np.ndarray:
