@@ -42,14 +42,10 @@ def test_groups_tell_whether_histories_or_rates_decide(log):
     X = X.drop(columns=HISTORIES)
     table = history_importance(model.fit(X, y), X, y, by="group", n_repeats=3, random_state=0)
     assert table["feature"].iloc[0] == "levels"  # of user and category
-    columns = table.set_index("feature")["columns"].map(set).to_dict()
+    columns = {row.feature: {*row.columns} for row in table.itertuples()}
     assert columns.pop("levels") == {*model[0].memory_.names}
-    assert columns == {
-        "histories": {"hist_item", "hist_category"},
-        "item": {"item", "category"},
-        "user": {"user"},
-        "other columns": {"price"},
-    }
+    others = {"item": {"item", "category"}, "user": {"user"}, "other columns": {"price"}}
+    assert columns == {"histories": {"hist_item", "hist_category"}, **others}
     assert_shuffled(table, model[1:], model[0].transform(X), y)
 
 

@@ -470,7 +470,7 @@ def test_values_that_cannot_be_read_are_counted_and_can_be_dropped(
     np.testing.assert_array_equal(own.y, stars[kept].astype(int) >= 4)
 
 
-def test_recommendations_are_the_best_items_not_clicked_after_each_users_last_row(
+def test_recommendations_are_the_best_items_not_clicked_after_the_end_of_the_log(
     run, log, tmp_path
 ):
     printed = run(log, *NAMES, *FAST, "--category", "c", "--top-k", "3", "--save", "model")
@@ -490,15 +490,6 @@ def test_recommendations_are_the_best_items_not_clicked_after_each_users_last_ro
         np.testing.assert_allclose(its["probability"], np.sort(p)[::-1][:3], atol=1e-5)
         assert not clicked & set(its["i"])
         assert its["rank"].tolist() == [1, 2, 3]
-
-
-@pytest.mark.parametrize(("times", "after"), [
-    (pd.Series([5, 7]), [6, 8]),
-    (pd.Series([5.0]), [np.nextafter(5.0, 6)]),
-    (pd.Series(pd.DatetimeIndex(["2024"]).as_unit("s")), [pd.Timestamp(2024, 1, 1, 0, 0, 1)]),
-])  # fmt: skip
-def test_the_moment_after_a_time_is_one_of_its_units_later(times, after):
-    assert results._just_after(times).tolist() == after
 
 
 @pytest.mark.parametrize(("separator", "options", "said"), [

@@ -454,13 +454,11 @@ def test_early_rows_of_fit_have_short_histories_and_nothing_is_said(own_clicks, 
 
 
 def test_sessions_that_are_split_by_time_are_said_once_and_not_as_users():
-    rows = pd.DataFrame({n: np.arange(1200) // m for n, m in (("session", 4), ("time", 1))})
-    rows["item"], y = rows["time"] % 7, rows["time"] % 3 == 0
-    builder = HistoryBuilder(user="session", time="time", columns="item", events="all")
-    encoder = HistorySequenceEncoder(user="session", time="time")
-    model = make_pipeline(builder, encoder, DINClassifier(max_epochs=1))
-    messages = [*said(lambda: model.fit(rows[:800], y[:800]))[0]]
-    messages += said(lambda: [model.predict_proba(rows[800:]) for _ in range(2)])[0]
+    rows = pd.DataFrame({"session": np.arange(1200) // 4, "time": np.arange(1200)})
+    rows["item"], keys = rows["time"] % 7, {"user": "session", "time": "time"}
+    builder = HistoryBuilder(**keys, columns="item", events="all")
+    steps = make_pipeline(builder, HistorySequenceEncoder(**keys)).fit(rows[:800])
+    messages, _ = said(lambda: [steps.transform(rows[800:]) for _ in range(2)])
     assert [text[:46] for text in messages] == ["histories of hist_item hold less than a third "]
 
 

@@ -348,7 +348,7 @@ def test_a_forgotten_column_that_changes_in_time_and_its_advice(user):
     for rows in (log, log.sample(frac=1, random_state=0)):
         (message,) = said(rows, user=user, time="when")
         assert message.startswith("price depends on 'item', not in item_columns: a neg")
-        assert message.endswith("pass item_columns=['price'] and time='when'.")
+        assert message.endswith("the item, item_columns=['price'] and time='when'.")
     assert said(log, user=user, time="when", item_columns=["price"]) == []
     log["country"] = np.array(["fr", "de", "pl"])[log["user"] % 3]
     log["item"] = log["item"] * 3 + log["user"] % 3  # each item is bought in one country

@@ -323,7 +323,7 @@ def draw_attention(study: Study, model: Pipeline, path: Path) -> None:
 
 
 def recommend(study: Study, model: Pipeline, top_k: int) -> pd.DataFrame:
-    """Return the best items for each user after their last row, best first, none that they clicked.
+    """Return the best items for each user after the log, best first, none that they clicked.
 
     A user gets ``top_k`` items, or fewer who has clicked most of the catalogue: columns of user,
     rank (from 1), item and what follows from it, popularity (users who clicked it), probability.
@@ -332,8 +332,8 @@ def recommend(study: Study, model: Pipeline, top_k: int) -> pd.DataFrame:
     in_order = study.X[roles.columns].sort_values(roles.time, kind="stable")
     clicked = study.X.loc[study.y == 1, [roles.user, roles.item]].drop_duplicates()
     popularity = catalogue[roles.item].map(clicked[roles.item].value_counts()).fillna(0)
-    users = in_order.drop_duplicates(roles.user, keep="last").drop(columns=roles.events)
-    users = users.assign(**{roles.time: _just_after(users[roles.time])})
+    users = in_order.drop_duplicates(roles.user, keep="last")
+    users = users.drop(columns=[*roles.events, roles.time])  # as of the end of the log
     ranker = Ranker(model, catalogue.assign(popularity=popularity.astype("int64")))
     best = ranker.rank(users, top_k=top_k, exclude=clicked).drop(columns="row")
     print(f"left out: {len(clicked):,} pairs of a user and an item that they clicked")
@@ -394,12 +394,3 @@ def _note_failure(notes: Notes, what: str) -> Iterator[None]:
         yield
     except ValueError as error:
         notes[f"note: no {what}: {error}"] = None
-
-
-def _just_after(times: pd.Series) -> pd.Series:
-    """Return the next moment after each: what happened at the time itself is then the past."""
-    if getattr(times.dtype, "kind", None) == "M":
-        return times + pd.Timedelta(1, unit=pd.DatetimeIndex(times).unit)
-    if pd.api.types.is_float_dtype(times.dtype):
-        return times.map(lambda moment: np.nextafter(moment, np.inf))
-    return times + 1

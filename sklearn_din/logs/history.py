@@ -519,7 +519,7 @@ class HistoryBuilder(  # type: ignore[call-arg]
         empty = None
         if why_all_empty(shown.pandas, timeline, past, self.user) == "users":
             empty = note_spelling(shown.pandas[self.user], timeline.owners)
-            if empty is None and not timeline.precedes(shown.pandas):  # else new sessions, say
+            if empty is None and not timeline.precedes(shown.pandas):  # as by time, of sessions
                 empty = (
                     f"every history is empty: no {self.user!r} of these {len(past.end)} rows was "
                     "among the events at fit. Under a split by user call attach_history before the "

@@ -228,8 +228,8 @@ def _warn_of_misplaced_columns(
         moment = f" and time={request.time!r}" if changing and request.time is not None else ""
         warn_user(
             f"{agree(leaking + changing, 'depend')} on {item!r}, not in item_columns: a negative "
-            "keeps the value of the clicked item, which gives the label away. If items have "
-            f"such values, pass item_columns={named}{moment}."
+            "keeps the value of the clicked item, which gives the label away. Pass what "
+            f"describes the item, item_columns={named}{moment}."
         )
     if owners is None:
         return

@@ -81,10 +81,7 @@ class PredictRequest(BaseModel, extra="forbid"):
 
 
 class EventsRequest(BaseModel, extra="forbid"):
-    """What users did: user, time and item by the log's names; the catalogue has other columns.
-
-    The user's column is what ``/rank`` calls "user".
-    """
+    """What users did: user ("user" of /rank), time and item by the log's names; other columns."""
 
     events: list[Values] = Field(
         min_length=1,

@@ -230,13 +230,10 @@ class Ranker(Generic[IntoDataFrameT]):
         taken = (None, *RESULT_COLUMNS, name, *self._frame.pandas)
         self._user = None if user in taken else user
         none = np.zeros(len(self._frame.pandas), dtype=np.int64)
-        self._results = [
-            CallerFrame(
-                self._frame.with_columns({name: none}, first=dict.fromkeys(first, none)),
-                name="candidates",
-            )
-            for first in (RESULT_COLUMNS, ("row", self._user or "row", "rank"))
-        ]
+        firsts = [RESULT_COLUMNS, *([("row", user, "rank")] if self._user else [])]
+        new = {name: none}
+        results = [self._frame.with_columns(new, first=dict.fromkeys(f, none)) for f in firsts]
+        self._results = [CallerFrame(result, name="candidates") for result in results]
         self._names = dict.fromkeys(self._frame.pandas)  # of the candidates' columns
         self._lock = threading.Lock()
         self._catalogue: Catalogue | None = None
@@ -335,8 +332,7 @@ class Ranker(Generic[IntoDataFrameT]):
                 "has no row of theirs. Give more candidates, or fill their lists by a call without "
                 "exclude."
             )
-        found = np.concatenate(best), np.concatenate(ranks), np.concatenate(logits)
-        return self._answer(people, *found)
+        return self._answer(people, *map(np.concatenate, (best, ranks, logits)))
 
     def find_excluded(self, users: pd.DataFrame, exclude: object) -> np.ndarray:
         """Return the numbers of the pairs that :meth:`rank` leaves out."""
@@ -358,8 +354,7 @@ class Ranker(Generic[IntoDataFrameT]):
         rows, positions = np.divmod(best, len(self._frame.pandas))
         values: dict[Any, Any] = {"row": rows, "rank": ranks}
         values[self._reading.name] = self._reading.value_of(logits)
-        is_named = self._user is not None and self._user in users
-        if is_named:
+        if is_named := self._user is not None and self._user in users:
             ids = users[self._user]
             ids = ids if isinstance(ids, pd.Series) else pd.Series([ids])
             values[self._user] = ids.array.take(rows)
