@@ -1,4 +1,4 @@
-"""Permutation importance: how much a score falls when a behaviour or column is shuffled."""
+"""Permutation importance: how much a score falls when a behaviour, column or group is shuffled."""
 
 from collections.abc import Callable
 from typing import Any, Literal
