@@ -33,7 +33,7 @@ SLOW = {
     "main": "the_embedded_log_gives_a_table_beside_the_ceiling_and_a_picture "
     "an_own_log_of_clicks_gets_sampled_negatives "
     "a_long_tail_of_noise_is_no_triumph_without_a_sentence "
-    "recommendations_are_the_best_items_not_clicked_after_each_users_last_row "
+    "recommendations_are_the_best_items_not_clicked_after_the_end_of_the_log "
     "a_saved_model_scores_new_rows_as_its_pipeline_does",
     "native": "a_training_has_the_same_bits_whatever_threads_its_steps_have "
     "a_thread_that_wakes_late_takes_no_task_of_a_small_batch",

@@ -12,6 +12,7 @@ from sklearn_din import (
     DINClassifier,
     HistoryBuilder,
     HistorySequenceEncoder,
+    Ranker,
     attach_aggregates,
     attach_history,
     rank_candidates,
@@ -95,15 +96,23 @@ def test_a_builder_of_any_kind_takes_its_columns_by_name(kind):
     assert plain(shown)["hist_item"] == [[], [], [], ["tie"]]
 
 
-@pytest.mark.parametrize("kind", OTHERS)
-def test_candidates_are_ranked_in_their_own_kind(kind):
-    shown = pd.DataFrame({"item": ["hat", "sock"], "hist_item": [["sock"], ["hat", "shoe"]]})
-    model = make_pipeline(HistorySequenceEncoder(), DINClassifier(max_epochs=1, random_state=0))
+@pytest.mark.parametrize("kind", KINDS)
+def test_candidates_are_ranked_in_their_own_kind_and_name_the_user(kind):
+    shown = {"user": [7, 9], "item": ["hat", "sock"], "hist_item": [["sock"], ["hat"]]}
+    shown = pd.DataFrame(shown)
+    encoder = HistorySequenceEncoder(user="user")
+    model = make_pipeline(encoder, DINClassifier(max_epochs=1, random_state=0))
     model.fit(KINDS[kind](shown), [0, 1])
-    users, items = shown[["hist_item"]], shown[["item"]].assign(title=["Hat", None])
+    users, items = shown[["user", "hist_item"]], shown[["item"]].assign(title=["Hat", None])
     ranking = rank_candidates(model, KINDS[kind](users), KINDS[kind](items), top_k=2)
     assert isinstance(ranking, TYPES[kind])
     assert plain(ranking) == plain(rank_candidates(model, users, items, top_k=2))
+    assert [*plain(ranking)][:3] == ["row", "user", "rank"]
+    assert plain(ranking)["user"] == [7, 7, 9, 9]
+    alone = Ranker(model, KINDS[kind](items)).rank({"user": 9, "hist_item": ["hat"]}, top_k=1)
+    assert plain(alone)["user"] == [9]
+    nobody = rank_candidates(model, KINDS[kind](users[["hist_item"]]), KINDS[kind](items))
+    assert "user" not in plain(nobody)
 
 
 @pytest.mark.parametrize("kind", KINDS)

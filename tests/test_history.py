@@ -291,7 +291,7 @@ def test_partial_fit_refuses_times_of_another_kind_and_stays_as_it_was(builder, 
 
 def test_rows_of_unknown_users_alone_are_said():
     builder = HistoryBuilder(user="user", time="time", columns="item", events="all").fit(many(30))
-    strangers = many(10, first_user=50, first_time=99)
+    strangers = many(10, first_user=50, first_time=20)
     message = "^every history is empty: no 'user' of these 10 rows was .* HistoryBuilder is for spl"
     with pytest.warns(UserWarning, match=message) as caught:
         assert lists(builder.transform(strangers)["hist_item"]) == [[]] * 10
@@ -300,6 +300,12 @@ def test_rows_of_unknown_users_alone_are_said():
     builder.transform(strangers.assign(user=50))
     builder.transform(many(10, first_time=-99))  # known users, before all their events
     builder.transform(pd.concat([strangers, many(1)]))
+    builder.transform(strangers.assign(time=30))  # sessions by time: the encoder says it, once
+    builder.fit(many(30).assign(user=["ann", "bob", "cem"] * 10))
+    with pytest.warns(UserWarning, match="^users of impressions such as 'ANN' have no events, and"):
+        builder.transform(
+            many(10, first_time=99).assign(user=["ANN", "BOB", "CEM", "ANN", "ANN"] * 2)
+        )
 
 
 def test_labels_that_fit_never_saw(builder):

@@ -32,7 +32,25 @@ def table(log, fitted):
 
 
 def test_importance_equals_shuffling_by_hand(log, fitted, table):
+    assert_shuffled(table, fitted, *log)
+
+
+def test_groups_tell_whether_histories_or_rates_decide(log):
     X, y = log
+    keys = {"user": "user", "time": "time", "columns": ["item", "category"], "levels": "auto"}
+    model = make_pipeline(HistoryBuilder(**keys), *make_model(max_epochs=4))
+    X = X.drop(columns=HISTORIES)
+    table = history_importance(model.fit(X, y), X, y, by="group", n_repeats=3, random_state=0)
+    assert table["feature"].iloc[0] == "levels"  # of user and category
+    columns = {row.feature: {*row.columns} for row in table.itertuples()}
+    assert columns.pop("levels") == {*model[0].memory_.names}
+    others = {"item": {"item", "category"}, "user": {"user"}, "other columns": {"price"}}
+    assert columns == {"histories": {"hist_item", "hist_category"}, **others}
+    assert_shuffled(table, model[1:], model[0].transform(X), y)
+
+
+def assert_shuffled(table, fitted, X, y):
+    """Each importance is that of the three orders by hand."""
     base = roc_auc_score(y, fitted.predict_proba(X)[:, 1])
     seeds = np.random.RandomState(0)
     orders = [seeds.permutation(len(X)) for _ in range(3)]

@@ -176,7 +176,7 @@ def test_single_values_and_vectors_in_place_of_lists_are_refused(model, shown):
     vectors = {"genres": pd.DataFrame({"genres": ["a"], "v": [0.5]})}
     with pytest.raises(ValueError, match=r"column of ids of X, which are \['film', 'hist_film'\]"):
         HistorySequenceEncoder(drop=["user", "time"], vectors=vectors).fit(shown[0])
-    with pytest.raises(ValueError, match=r"\['genres', 'hist_genres'\] hold a list of ids for"):
+    with pytest.raises(ValueError, match="genres, hist_genres hold a list of ids for"):
         model[:-1].transform(shown[0]).to_numpy()
     schema = Schema((Field("genres", "list", "genres", 5),))
     with pytest.raises(ValueError, match="genres must hold list of ids, got"):

@@ -415,6 +415,9 @@ def test_rare_clicks_are_ranked_by_trees_and_a_probability_of_zero_has_a_log_los
     assert trees["AUC"] > 0.7
     zeros = results._score(own, own.y * 0.0, tests, trivial.RULES[1], notes)
     assert zeros["log loss"] > 0.1
+    base_rate = np.full(6000, own.y[tests[0]].mean())
+    assert results._score(own, base_rate, tests, "", notes)["NE"] == pytest.approx(1)
+    assert zeros["NE"] > 1 > trees["NE"]
     assert np.isnan(results._score(own, own.y * 9.0, tests, trivial.RULES[0], notes)["log loss"])
     assert not notes
 
@@ -467,9 +470,9 @@ def test_values_that_cannot_be_read_are_counted_and_can_be_dropped(
     clicks.assign(stars=stars).to_csv(tmp_path / "log.csv", index=False)
     by_stars = ["--label", "stars>=4"]
     message = refused("log.csv", *NAMES, *by_stars)
-    assert "2 of 72 values of 'stars', such as '90/100', are none. --drop-bad leaves" in message
+    assert "'stars' holds none in 2 of 72 rows, such as '90/100'. --drop-bad leaves" in message
     message = refused("log.csv", *NAMES, "--where", "stars>0")
-    assert message.startswith("--where stars>0 compares numbers, but 2 of 72 values")
+    assert message.startswith("--where stars>0 compares numbers, but 'stars' holds none")
     message = refused("log.csv", *NAMES)
     assert "got 'yesterday' in row 8 (below the header), 1 of 72 such rows in all" in message
     own = study_of("log.csv", *by_stars, "--drop-bad")
@@ -480,7 +483,7 @@ def test_values_that_cannot_be_read_are_counted_and_can_be_dropped(
     np.testing.assert_array_equal(own.y, stars[kept].astype(int) >= 4)
 
 
-def test_recommendations_are_the_best_items_not_clicked_after_each_users_last_row(
+def test_recommendations_are_the_best_items_not_clicked_after_the_end_of_the_log(
     run, log, tmp_path
 ):
     printed = run(log, *NAMES, *FAST, "--category", "c", "--top-k", "3", "--save", "model")
@@ -500,15 +503,6 @@ def test_recommendations_are_the_best_items_not_clicked_after_each_users_last_ro
         np.testing.assert_allclose(its["probability"], np.sort(p)[::-1][:3], atol=1e-5)
         assert not clicked & set(its["i"])
         assert its["rank"].tolist() == [1, 2, 3]
-
-
-@pytest.mark.parametrize(("times", "after"), [
-    (pd.Series([5, 7]), [6, 8]),
-    (pd.Series([5.0]), [np.nextafter(5.0, 6)]),
-    (pd.Series(pd.DatetimeIndex(["2024"]).as_unit("s")), [pd.Timestamp(2024, 1, 1, 0, 0, 1)]),
-])  # fmt: skip
-def test_the_moment_after_a_time_is_one_of_its_units_later(times, after):
-    assert results._just_after(times).tolist() == after
 
 
 @pytest.mark.parametrize(("separator", "options", "said"), [

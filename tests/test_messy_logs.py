@@ -453,6 +453,15 @@ def test_early_rows_of_fit_have_short_histories_and_nothing_is_said(own_clicks, 
     assert "hold less than a third of the events that they held at fit" in message
 
 
+def test_sessions_that_are_split_by_time_are_said_once_and_not_as_users():
+    rows = pd.DataFrame({"session": np.arange(1200) // 4, "time": np.arange(1200)})
+    rows["item"], keys = rows["time"] % 7, {"user": "session", "time": "time"}
+    builder = HistoryBuilder(**keys, columns="item", events="all")
+    steps = make_pipeline(builder, HistorySequenceEncoder(**keys)).fit(rows[:800])
+    messages, _ = said(lambda: [steps.transform(rows[800:]) for _ in range(2)])
+    assert [text[:46] for text in messages] == ["histories of hist_item hold less than a third "]
+
+
 def test_times_and_counts_of_our_own_memory_are_taken_for_no_ids(log):
     X = log[0][["user", "item", "category", "time"]]
     for what in ("elapsed", "count"):

@@ -15,6 +15,7 @@ from sklearn_din.server.answers import Answers
 from sklearn_din.server.guard import HEADERS
 from tests.page_server import find_browser, serve_page
 from tests.served_model import TITLES, fit_served
+from tests.test_row_memory import fit, make_rows
 
 PIXEL = bytes.fromhex(
     "89504e470d0a1a0a0000000d49484452000000010000000108060000001f15c4890000000d49444154789c6360606060"
@@ -145,6 +146,21 @@ def test_a_user_is_chosen_and_the_reasons_are_bars_on_the_strip(page):
     page.wait_for_selector(f"text=What counted for “{titles(page)[1]}”")
     assert page.evaluate(CONTRAST) == []
     assert is_narrow(page)
+
+
+def test_what_the_memory_knows_stands_beside_the_reasons(browser):
+    rows, y = make_rows(300)
+    catalogue = rows[["item", "kind"]].drop_duplicates("item").reset_index(drop=True)
+    with serve_page(Answers(fit(rows, y), catalogue)) as address:
+        page = browser.new_page(viewport={"width": 390, "height": 900})
+        page.goto(f"{address}?user=77")  # who has no event
+        page.wait_for_selector("#levels tbody tr")
+        texts = page.locator("#levels tr").all_text_contents()
+        assert texts[:2] == ["known ofrows so farrate", "user 770"]
+        assert re.fullmatch(r"item [a-l]\d+\d\.\d %", texts[2])
+        assert (page.evaluate(CONTRAST), page.evaluate(ARIA)) == ([], [1, [], [], []])
+        assert is_narrow(page)
+        page.close()
 
 
 def test_what_is_no_longer_needed_is_not_asked_to_its_end(page):

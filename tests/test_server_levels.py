@@ -71,12 +71,18 @@ def test_the_page_shows_what_rank_answers_for_the_same_user(served):
         strip = {"events": [e["event"] for e in user["events"]], "context": user["context"]}
         shown = client.post("/page/rank", json=strip).json()["best"]
         why = client.post("/page/why", json={**strip, "item": "a"}).json()
+        explained = client.post("/explain", json={"user": 3, "item": best["items"][0]}).json()
+        same = client.post("/page/why", json={**strip, "item": best["items"][0]}).json()
         nobody = client.post("/page/rank", json={"events": []}).json()["best"]
         two = {"events": [{"item": "a"}, {"item": "b"}]}
         added = client.post("/page/rank", json=two).json()["best"]
     assert [b["item"] for b in shown] == best["items"]
     np.testing.assert_allclose([b["number"] for b in shown], best["probabilities"], atol=1e-6)
-    assert why["notes"][0].startswith("user: yes to ")
+    assert [[*level["of"]] for level in why["levels"][:2]] == [["user"], ["item"]]
+    assert explained["probability"] == pytest.approx(best["probabilities"][0], abs=1e-6)
+    assert [event["effect"] for event in explained["events"]] == same["effect"]
+    assert [event["item"] for event in explained["events"]] == [e["item"] for e in strip["events"]]
+    assert explained["levels"] == same["levels"]
     unknown = state.answers.rank({"hist_item": [], "hist_kind": []}, None, 10, None)
     assert [b["number"] for b in nobody] == pytest.approx(unknown["probabilities"], abs=1e-6)
     assert len(added) == 10
@@ -103,12 +109,11 @@ def test_posted_rows_move_levels_of_their_keys_alone(served):
     }
     assert after["user_rate"][0] < before["user_rate"][0]
     assert log.n_of(3) == state_of(served).answers.histories.n_of(3)
-    words = levels.describe(asked[0], now[0])
-    assert words[0] == (
-        f"user: yes to {after['user_rate'][0]:.0%} of {after['user_count'][0]:.0f} rows so far"
-    )
-    assert levels.describe({"user": 77, "item": "a"}, now[0])[0] == "user: no row so far"
-    assert state.answers.reasons(state.answers.read_user(3), 0)["notes"][: len(words)]
+    count, rate = after["user_count"][0], after["user_rate"][0]
+    of_user = {"of": {"user": 3}, "label": "", "rows": count, "rate": rate}
+    assert levels.describe(asked[0], now[0])[0] == of_user
+    nobody = levels.describe({"user": 77, "item": "a"}, now[0])
+    assert [level["rows"] > 0 for level in nobody[:2]] == [False, True]
     post(state, {"user": 3, "item": "a", "time": time, "label": 0})  # the same row: once
     np.testing.assert_array_equal(levels.of_rows(asked, now)["user_count"], after["user_count"])
     state.close()

@@ -46,9 +46,8 @@ class Condition(NamedTuple):
             )
         if len(bad) and not drop_bad:
             raise ValueError(
-                f"{self} compares numbers, but {len(bad):,} of {len(column):,} values of "
-                f"{column.name!r}, such as {bad.iloc[0]!r}, are none. --drop-bad leaves these "
-                "rows out."
+                f"{self} compares numbers, but {column.name!r} holds none in {len(bad):,} of "
+                f"{len(column):,} rows, such as {bad.iloc[0]!r}. --drop-bad leaves these rows out."
             )
         return numbers
 

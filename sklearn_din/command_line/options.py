@@ -119,8 +119,7 @@ def main_parser() -> OneLineParser:
     add(
         "--top-k",
         type=_count(1),
-        help="best items for each user after the last row of theirs, "
-        "without those that they clicked",
+        help="best items for each user after the end of the log, without those that they clicked",
     )
     add("--recommendations", type=Path, help="file for all rows of --top-k")
     add(

@@ -57,7 +57,8 @@ LONG_HISTORY = 15  # events that make a picture worth while
 TESTED_IN_TIME = 0.2  # fraction of the rows
 EXPLANATION = (
     "AUC: over all rows. GAUC: mean of each user's own AUC, weighted by rows, without users whose "
-    "rows are all clicked or none, {} of {}. RelaImpr: gain of AUC - 0.5 over the base model's."
+    "rows are all clicked or none, {} of {}. RelaImpr: gain of AUC - 0.5 over the base model's. "
+    "NE, normalized entropy: log loss over that of the base rate."
 )
 EXPLANATION_OF_RANKING = (
     "NDCG@10, recall@10: up to {} users rank the items that were clicked in the training rows, as "
@@ -69,8 +70,6 @@ EXPLANATION_OF_MEMORY = (
     "the outcome of each row is known right after it (remember). Frozen, and where nothing is "
     "said: outcomes of training rows alone."
 )
-SECONDS_BETWEEN = 10.0  # two lines of a ranking that takes long
-USERS_AT_ONCE = 256
 USERS_RANKED = 1_000
 AT_10 = {"ndcg": "NDCG@10", "recall": "recall@10"}
 
@@ -325,7 +324,7 @@ def draw_attention(study: Study, model: Pipeline, path: Path) -> None:
 
 
 def recommend(study: Study, model: Pipeline, top_k: int) -> pd.DataFrame:
-    """Return the best items for each user after their last row, best first, none that they clicked.
+    """Return the best items for each user after the log, best first, none that they clicked.
 
     A user gets ``top_k`` items, or fewer who has clicked most of the catalogue: columns of user,
     rank (from 1), item and what follows from it, popularity (users who clicked it), probability.
@@ -334,31 +333,12 @@ def recommend(study: Study, model: Pipeline, top_k: int) -> pd.DataFrame:
     in_order = study.X[roles.columns].sort_values(roles.time, kind="stable")
     clicked = study.X.loc[study.y == 1, [roles.user, roles.item]].drop_duplicates()
     popularity = catalogue[roles.item].map(clicked[roles.item].value_counts()).fillna(0)
-    users = in_order.drop_duplicates(roles.user, keep="last").drop(columns=roles.events)
-    users = users.assign(**{roles.time: _just_after(users[roles.time])})
+    users = in_order.drop_duplicates(roles.user, keep="last")
+    users = users.drop(columns=[*roles.events, roles.time])  # as of the end of the log
     ranker = Ranker(model, catalogue.assign(popularity=popularity.astype("int64")))
-    best = _rank_all(ranker, users, top_k, clicked, user=roles.user)
+    best = ranker.rank(users, top_k=top_k, exclude=clicked).drop(columns="row")
     print(f"left out: {len(clicked):,} pairs of a user and an item that they clicked")
-    best.insert(0, roles.user, users[roles.user].take(best["row"].to_numpy()).array)
-    return best.drop(columns="row")
-
-
-def _rank_all(
-    ranker: Ranker, users: pd.DataFrame, top_k: int, exclude: pd.DataFrame, *, user: str
-) -> pd.DataFrame:
-    """Rank for all users, some at a time, and print how far it is."""
-    began = last = time.perf_counter()
-    tables = []
-    for first in range(0, len(users), USERS_AT_ONCE):
-        some = users.iloc[first : first + USERS_AT_ONCE]
-        own = exclude[exclude[user].isin(some[user])]
-        best = ranker.rank(some, top_k=top_k, exclude=own)
-        tables.append(best.assign(row=best["row"] + first))
-        n_done, now = first + len(some), time.perf_counter()
-        if now - last > SECONDS_BETWEEN:
-            left, last = (now - began) / n_done * (len(users) - n_done), now
-            print(f"ranked for {n_done:,} of {len(users):,} users, {left:.0f} s left", flush=True)
-    return pd.concat(tables, ignore_index=True)
+    return best
 
 
 def score_rows(options: Options) -> None:
@@ -385,13 +365,14 @@ def score_rows(options: Options) -> None:
 def _score(
     study: Study, predicted: np.ndarray, tests: list[np.ndarray], name: str, notes: Notes
 ) -> dict[str, float]:
-    """Return means over folds of AUC, GAUC and log loss, NaN where one cannot be computed."""
+    """Return means over folds of each score, NaN where one cannot be computed."""
     scores = {"AUC": roc_auc_score, "GAUC": group_roc_auc_score, "log loss": log_loss}
+    scores["NE"] = _normalized_entropy
     means = dict.fromkeys(scores, np.nan)
     if np.isnan(predicted[np.concatenate(tests)]).any():
         return means
     for score, function in scores.items():
-        if score == "log loss" and name in COUNTS:
+        if score in ("log loss", "NE") and name in COUNTS:
             continue
         with _note_failure(notes, score):
             parts = []
@@ -402,6 +383,11 @@ def _score(
     return means
 
 
+def _normalized_entropy(y: np.ndarray, predicted: np.ndarray) -> float:
+    """Return the log loss over that of the rate in y (He et al., ADKDD 2014)."""
+    return log_loss(y, predicted) / log_loss(y, np.full(len(y), y.mean()))
+
+
 @contextmanager
 def _note_failure(notes: Notes, what: str) -> Iterator[None]:
     """Note a ValueError of an opponent or a score, which costs its own cells and no other."""
@@ -409,12 +395,3 @@ def _note_failure(notes: Notes, what: str) -> Iterator[None]:
         yield
     except ValueError as error:
         notes[f"note: no {what}: {error}"] = None
-
-
-def _just_after(times: pd.Series) -> pd.Series:
-    """Return the next moment after each: what happened at the time itself is then the past."""
-    if getattr(times.dtype, "kind", None) == "M":
-        return times + pd.Timedelta(1, unit=pd.DatetimeIndex(times).unit)
-    if pd.api.types.is_float_dtype(times.dtype):
-        return times.map(lambda moment: np.nextafter(moment, np.inf))
-    return times + 1

@@ -18,7 +18,7 @@ from sklearn_din.encoding.vocabulary import Occurrences, kind_of_ids
 from sklearn_din.features.level_columns import level_columns
 from sklearn_din.utils.spelling import INVISIBLE, find_respelling, without_spaces_and_case
 from sklearn_din.utils.validation import note_two_kinds, spread, unix_unit
-from sklearn_din.utils.warnings import ADVICE_FROM, log_once, warn_of, warn_user
+from sklearn_din.utils.warnings import ADVICE_FROM, agree, log_once, warn_of, warn_user
 
 if TYPE_CHECKING:
     from sklearn_din.encoding.number import NumberStatistics
@@ -83,8 +83,8 @@ def log_roles(rows: TrainingRows, statistics: Mapping[str, NumberStatistics]) ->
     whole = [name for name in numbers if _repeats_whole_numbers(statistics[name].sample)]
     if whole:
         log_once(
-            f"{', '.join(whole)} hold few different whole numbers, and some are missing: taken for "
-            "quantities. Name them in categorical if they are ids."
+            f"{agree(whole, 'hold')} few different whole numbers, and some are missing: taken for "
+            "quantities. Name in categorical what holds ids."
         )
     unused = [n for n in columns.unused if getattr(rows.dtypes[n], "kind", "") == "M"]
     if unused:
@@ -101,8 +101,8 @@ def log_roles(rows: TrainingRows, statistics: Mapping[str, NumberStatistics]) ->
             quantities += [name] if low >= 0 and high < GAPS * len(values) else []
     if quantities:
         log_once(
-            f"{', '.join(quantities)} hold integers and are encoded as ids. Name them in numeric "
-            "if they are quantities, such as counts and ages."
+            f"{agree(quantities, 'hold')} integers, encoded as ids. Name in numeric what holds "
+            "quantities, such as counts and ages."
         )
     guessed = [name for name in columns.numbers if statistics[name].is_guess]
     if guessed:

@@ -188,7 +188,7 @@ class TableColumns:
         return [
             f"histories of {'+'.join(column.behaviour.histories)} hold less than a third of the "
             "events that they held at fit: are they empty, or cut? Attach them as for fit, from a "
-            "log up to these rows."
+            "log up to these rows; a HistoryBuilder is told the rows before them by remember."
             for column in self.histories
             if column.has_fewer_events(n_events[column.behaviour.histories], n_rows)
         ]

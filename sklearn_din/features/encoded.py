@@ -14,6 +14,7 @@ from sklearn_din.features.ragged import Ragged
 from sklearn_din.features.schema import KINDS, Schema, indicator
 from sklearn_din.features.vectors import Vectors
 from sklearn_din.utils.spans import select_rows
+from sklearn_din.utils.warnings import agree
 
 if TYPE_CHECKING:
     from sklearn_din.features.store import Store
@@ -214,8 +215,8 @@ class EncodedFeatures:
         lists = [field.name for field in self.schema.fields if field.holds_lists]
         if lists:
             raise ValueError(
-                f"a matrix has one number per cell, and {lists} hold a list of ids for each "
-                "candidate or event. Name them in the encoder's drop."
+                f"a matrix has one number per cell, and {agree(lists, 'hold')} a list of ids "
+                "for each candidate or event. Name lists in the encoder's drop."
             )
         blocks = [np.empty((len(self), 0))]
         for field in self.schema.fields:

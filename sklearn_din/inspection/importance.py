@@ -1,6 +1,7 @@
-"""Permutation importance: how much a score falls when a behaviour or column is shuffled."""
+"""Permutation importance: how much a score falls when a behaviour, column or group is shuffled."""
 
 from collections.abc import Callable
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -11,12 +12,14 @@ from sklearn.metrics import check_scoring
 from sklearn.pipeline import make_pipeline
 from sklearn.utils import check_consistent_length, check_random_state
 
+from sklearn_din.features.level_columns import level_columns
 from sklearn_din.inspection.fitted import split_pipeline
 from sklearn_din.utils.frames import CallerFrame
-from sklearn_din.utils.validation import check_count
+from sklearn_din.utils.validation import check_choice, check_count
 from sklearn_din.utils.warnings import collect_messages
 
 Scorer = Callable[[BaseEstimator, IntoDataFrame, ArrayLike], float]
+Feature = tuple[str, str, tuple[str, ...]]  # name, kind, and columns that are shuffled together
 
 
 def history_importance(
@@ -24,11 +27,12 @@ def history_importance(
     X: IntoDataFrame,
     y: ArrayLike,
     *,
+    by: Literal["column", "group"] = "column",
     scoring: str | Scorer | None = "roc_auc",
     n_repeats: int = 5,
     random_state: int | np.random.RandomState | None = None,
 ) -> pd.DataFrame:
-    """Measure how much the score of a fitted Pipeline depends on each behaviour and column.
+    """Measure how much the score of a fitted Pipeline depends on each behaviour, column or group.
 
     Permutation importance (Breiman, "Random Forests", 2001): the values of one column are
     shuffled between rows, and the fall of the score shows how much the model relies on them. The
@@ -45,6 +49,10 @@ def history_importance(
         Impressions on which the Pipeline was not fitted.
     y : array-like of shape (n,)
         Their labels.
+    by : {"column", "group"}, default="column"
+        What is shuffled together. "column": each behaviour, and each other column. "group": all
+        histories; all levels of a memory (rates and counts so far); the user's id; the item, with
+        what follows from it; all other columns. It tells whether histories or rates decide.
     scoring : str, callable or None, default="roc_auc"
         Score to use: a name known to scikit-learn, a scorer such as
         ``group_roc_auc_scorer("user")``, or None for the Pipeline's own ``score``: accuracy, or
@@ -52,15 +60,15 @@ def history_importance(
     n_repeats : int, default=5
         Number of shuffles of each. Each costs one prediction of all rows.
     random_state : int, RandomState or None, default=None
-        Seed of the shuffles, which are the same for every behaviour and column.
+        Seed of the shuffles, which are the same for everything that is shuffled.
 
     Returns
     -------
     DataFrame
-        A row per behaviour and per other column, the most important first: feature (name of the
-        behaviour or column), kind ("behaviour" or "column"), columns (tuple of those shuffled
-        together), importance_mean and importance_std of the fall of the score. The candidates of
-        a behaviour are columns with rows of their own.
+        A row per behaviour and other column, or per group, the most important first: feature (its
+        name), kind ("behaviour", "column" or "group"), columns (tuple of those shuffled together),
+        importance_mean and importance_std of the fall of the score. By column, the candidates of a
+        behaviour have rows of their own.
 
     Raises
     ------
@@ -69,8 +77,10 @@ def history_importance(
 
     Notes
     -----
-    Redundant columns replace each other, so each seems unimportant. A candidate shuffled without
-    its category makes pairs that are in no catalogue.
+    Redundant columns replace each other, so each seems unimportant; what is learnt of pairs, such
+    as histories beside items, counts for both. A candidate shuffled without its category makes
+    pairs that are in no catalogue. ``table[::-1].plot.barh("feature", "importance_mean",
+    xerr="importance_std")`` is a picture.
 
     Examples
     --------
@@ -88,6 +98,7 @@ def history_importance(
     1       item     column       (item,)
     """
     fitted = split_pipeline(pipeline, purpose="history_importance")
+    check_choice(by, ("column", "group"), name="by")
     check_count(n_repeats, name="n_repeats")
     if is_regressor(fitted.classifier) and scoring == "roc_auc":
         raise ValueError("scoring must be one that regressors have, such as 'r2', got 'roc_auc'.")
@@ -100,11 +111,13 @@ def history_importance(
     orders = [seeds.permutation(rows) for _ in range(n_repeats)]
     score = scorer(model, frame.native, y)
     schema, falls_of = fitted.classifier.schema_, []
-    features: list[tuple[str, str, tuple[str, ...]]] = [
+    features: list[Feature] = [
         (schema.display_name(b), "behaviour", (*b.histories, *b.numbers)) for b in schema.behaviours
     ]
     names = fitted.encoder._learnt.of_rows
     features += [(name, "column", (name,)) for name in names if name in frame.pandas]
+    if by == "group":
+        features = _group(features, fitted.encoder, [*frame.pandas])
     for name, kind, columns in features:
         shuffled = (frame.take(rows, instead=dict.fromkeys(columns, order)) for order in orders)
         with collect_messages():  # that candidates have another item's category is meant
@@ -113,3 +126,15 @@ def history_importance(
     of_columns = ["feature", "kind", "columns", "importance_mean", "importance_std"]
     table = pd.DataFrame(falls_of, columns=of_columns)
     return table.sort_values("importance_mean", ascending=False, kind="stable", ignore_index=True)
+
+
+def _group(features: list[Feature], encoder: Any, names: list[str]) -> list[Feature]:
+    """Return groups of behaviours and columns, and of the user's id, to be shuffled together."""
+    candidates = [name for b in encoder.schema_.behaviours for name in b.candidates]
+    group_of = dict.fromkeys([*candidates, *encoder._learnt.of_item], "item")
+    group_of |= dict.fromkeys(level_columns(names), "levels") | {encoder.user: "user"}
+    groups: dict[str, list[str]] = {"user": [encoder.user]} if encoder.user in names else {}
+    for name, kind, columns in features:
+        group = "histories" if kind == "behaviour" else group_of.get(name, "other columns")
+        groups.setdefault(group, []).extend(columns)
+    return [(name, "group", tuple(columns)) for name, columns in groups.items()]

@@ -516,13 +516,16 @@ class HistoryBuilder(  # type: ignore[call-arg]
         clocks = note_clocks(shown.pandas[self.time], events[self.time], OF_FIT)
         if clocks is None and memory is not None:
             clocks = memory.note_early(shown.pandas, self.time)
-        warn_of([clocks])
+        empty = None
         if why_all_empty(shown.pandas, timeline, past, self.user) == "users":
-            warn_user(
-                f"every history is empty: no {self.user!r} of these {len(past.end)} rows was among "
-                "the events at fit. Under a split by user call attach_history before the split; "
-                "HistoryBuilder is for splits by time and for serving.",
-            )
+            empty = note_spelling(shown.pandas[self.user], timeline.owners)
+            if empty is None and not timeline.precedes(shown.pandas):  # as by time, of sessions
+                empty = (
+                    f"every history is empty: no {self.user!r} of these {len(past.end)} rows was "
+                    "among the events at fit. Under a split by user call attach_history before the "
+                    "split; HistoryBuilder is for splits by time and for serving."
+                )
+        warn_of([clocks, empty])
         new: dict[str, Any] = {**history_columns(shown.pandas, timeline, log, past, request)}
         new |= {} if memory is None else memory.levels(shown.pandas, self.time)
         if (untold := self._note_untold(shown.pandas[self.time])) is not None:

@@ -13,7 +13,7 @@ import pandas as pd
 from sklearn_din.logs.distinct import value_codes
 from sklearn_din.logs.other_items import Arrivals, NegativesRequest, number_as_they_come, number_ids
 from sklearn_din.utils.validation import missing_rows, spread, time_values, unix_unit
-from sklearn_din.utils.warnings import ADVICE_FROM, log_once, warn_user
+from sklearn_din.utils.warnings import ADVICE_FROM, agree, log_once, warn_user
 
 MIN_OWNERS = 5  # items (or users) that must have several rows
 MIN_SURPRISE = 14.0  # natural logarithm of a million
@@ -227,9 +227,9 @@ def _warn_of_misplaced_columns(
         named = [*item_columns, *leaking, *changing]
         moment = f" and time={request.time!r}" if changing and request.time is not None else ""
         warn_user(
-            f"{leaking + changing} depend on {item!r} but are not in item_columns: a negative "
-            "keeps the value of the clicked item, which gives the label away. If they describe the "
-            f"item, pass item_columns={named}{moment}."
+            f"{agree(leaking + changing, 'depend')} on {item!r}, not in item_columns: a negative "
+            "keeps the value of the clicked item, which gives the label away. Pass what "
+            f"describes the item, item_columns={named}{moment}."
         )
     if owners is None:
         return
@@ -238,8 +238,8 @@ def _warn_of_misplaced_columns(
     personal = [name for name in users if within_items.count_changes(columns[name])]
     if personal:
         warn_user(
-            f"{personal} in item_columns have one value for each {user!r} and several for one "
-            f"{item!r}: a negative gets the value of another user, which gives the label away. "
+            f"of item_columns, {agree(personal, 'hold')} one value for each {user!r} and several "
+            f"for one {item!r}: a negative gets another user's value, which gives the label away. "
             "Leave what describes the user out of item_columns."
         )
 

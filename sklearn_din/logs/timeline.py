@@ -119,6 +119,10 @@ class Timeline:
         edges = strict_edges(times, unit, self._ticks.dtype, self.unit)
         return search_in_order(self._ticks, edges)
 
+    def precedes(self, impressions: pd.DataFrame) -> bool:
+        """Return whether all events come strictly before all impressions."""
+        return bool((self.count_moments(impressions) == len(self._ticks)).all())
+
     def repeats_often(self) -> bool:
         """Return whether two in five events have the key and time of the one before."""
         keys = self._sorted_keys

@@ -298,17 +298,32 @@ class Answers:
         items = [{self.items.item: item} for item in self.items.ids[:3]]
         return self.user_of_events(items, {name: known[0] for name, known in self.choices.items()})
 
+    def explain(self, user: User, item: Any) -> Values:
+        """Return an item's number for a user, what each event counts for it, and the levels."""
+        whole = self.read_user(user)
+        (row,) = self.items.find([item])
+        number, reasons = self.best(whole, [row], 1, None)[1][0], self.reasons(whole, row)
+        cells = [plain(whole.get(name)) or [] for name in self.event_columns]
+        names = self.event_columns.values()
+        events = [dict(zip(names, own, strict=True)) for own in zip(*cells, strict=True)]
+        for name in ("weight", "effect"):
+            values = reasons.pop(name) or []
+            for event, value in zip(events[len(events) - len(values) :], values, strict=True):
+                event[name] = value
+        return {self.number: number, "events": events, **reasons}
+
     def reasons(self, user: Values, row: int) -> Values:
         """Return the weight and the effect of each event for an item of the catalogue.
 
         The oldest event comes first; those older than attention reads have none. Where a
-        network has no weights, or several labels, ``notes`` says why; and what the memory knows.
+        network has no weights, or several labels, ``notes`` says why. ``levels`` are what the
+        memory knows of user and item.
         """
         pair = {**user, **self.items.row(row)}
         frame = self._frame([pair])
-        reasons: Values = {"weight": None, "effect": None, "notes": []}
+        reasons: Values = {"weight": None, "effect": None, "levels": [], "notes": []}
         if self.levels is not None:
-            reasons["notes"] += self.levels.describe(pair, self._now_of(pair))
+            reasons["levels"] = self.levels.describe(pair, self._now_of(pair))
         for by, name in (("weight", "weight"), ("leave_out", "effect")):
             try:
                 table = explain(self._model, frame, by=by)

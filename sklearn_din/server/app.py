@@ -60,6 +60,13 @@ class RankRequest(BaseModel, extra="forbid"):
     )
 
 
+class ExplainRequest(BaseModel, extra="forbid"):
+    """A user beside an item of the catalogue."""
+
+    user: Values | Id = Field(description="As of /rank.")
+    item: Id
+
+
 class SimilarRequest(BaseModel, extra="forbid"):
     """An item of the catalogue."""
 
@@ -74,7 +81,7 @@ class PredictRequest(BaseModel, extra="forbid"):
 
 
 class EventsRequest(BaseModel, extra="forbid"):
-    """What users did: user, time and item; other columns of a history the catalogue has."""
+    """What users did: user ("user" of /rank), time and item by the log's names; other columns."""
 
     events: list[Values] = Field(
         min_length=1,
@@ -185,6 +192,10 @@ def _add_routes(app: FastAPI, state: State) -> None:
         asked = request.user, request.items, request.top_k, request.exclude
         return await answer(state.rank, *asked)
 
+    @route("post", "/explain", "What counted for an item: events, and what is known", Answer)
+    async def explain(request: ExplainRequest) -> Any:
+        return await answer(state.answers.explain, request.user, request.item)
+
     @route("post", "/predict", "The probability of a click, row by row", Predicted)
     async def predict(request: PredictRequest) -> Any:
         return await answer(state.answers.predict, request.rows)
@@ -294,6 +305,7 @@ def _describe(app: FastAPI, state: State) -> Values:
     schemas, own = described["components"]["schemas"], answers.items.item
     ranked = {"user": user, "items": answers.items.ids[:3], "top_k": 2}
     schemas["RankRequest"]["example"] = ranked
+    schemas["ExplainRequest"]["example"] = {"user": user, "item": item[own]}
     schemas["PredictRequest"]["example"] = {"rows": [{**user, own: item[own]}]}
     schemas["EventsRequest"]["example"] = {"events": events}
     schemas["RankRequest"]["properties"]["user"]["x-columns"] = answers.user_columns

@@ -14,7 +14,7 @@ from sklearn_din.features.level_columns import find_levels
 from sklearn_din.inspection.fitted import split_pipeline, unwrap
 from sklearn_din.logs.history import HistoryBuilder
 from sklearn_din.logs.row_memory import Call, RowMemory, name_of
-from sklearn_din.server.json_values import Values
+from sklearn_din.server.json_values import Values, plain
 from sklearn_din.server.moments import Moments
 
 REST = 10.0  # times as long as joining took, before posted rows are joined again
@@ -84,18 +84,20 @@ class Levels:
         memory: Any = self.builder.memory_
         return memory.levels(self._frame(columns, now), self.time)
 
-    def describe(self, row: Values, now: Any) -> list[str]:
-        """Return in words what is known of a user beside an item, key by key."""
+    def describe(self, row: Values, now: Any) -> list[Values]:
+        """Return what is known of a user beside an item, key by key: how many rows, their level."""
         memory: Any = self.builder.memory_
-        if not memory.of_clicks:
-            return []
-        levels, words = self.of_rows([row], [now]), list[str]()
-        for key in memory.keys:
-            name = name_of(key, memory.labels[0])
-            count, rate = levels[f"{name}_count"].item(), levels[f"{name}_rate"].item()
-            known = f"yes to {rate:.0%} of {count:,.0f} rows so far" if count else "no row so far"
-            words.append(f"{' with '.join(key)}: {known}")
-        return words
+        levels, rate = self.of_rows([row], [now]), memory.rate
+        return [
+            {
+                "of": {column: row.get(column) for column in key},
+                "label": label,
+                "rows": int(levels[f"{name_of(key, label)}_count"].item()),
+                rate: plain(levels[f"{name_of(key, label)}_{rate}"].item()),
+            }
+            for key in memory.keys
+            for label in memory.labels
+        ]
 
     def at(self, moment: Any) -> Any:
         """Return a moment as a value of the time column."""

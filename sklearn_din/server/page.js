@@ -124,7 +124,7 @@ const choose = task(async (candidate) => {
   remember();
   draw();
   if (candidate) drawSimilar(candidate).catch(() => {});
-  if (!candidate || !shown.events.length) return;
+  if (!candidate) return;
   shown.why = await ask("page/why", { ...request(), item: candidate.item });
   draw();
 });
@@ -235,8 +235,18 @@ function draw() {
     : !events.length ? ["Without events there is nothing to count: add one, or choose a user."]
     : ["What counted for “", isolate(chosen.title), ["”", ...(why ? why.notes : [])].join(". ")]));
   byId("legend").hidden = !events.length;
+  drawLevels(why?.levels ?? []);
   drawEvents();
   drawBest();
+}
+
+// What the memory knows of the user and the item, beside the events' reasons.
+function drawLevels(levels) {
+  byId("known").hidden = !levels.length;
+  const isMean = levels.some((level) => "mean" in level);
+  const asLevel = ({ rows, rate, mean }) => (!rows ? "" : isMean ? mean.toPrecision(4) : `${(100 * rate).toFixed(1)} %`);
+  const name = ({ of, label }) => [...Object.entries(of).map(([column, value]) => `${column} ${value ?? "not known"}`), ...(label ? [label] : [])].join(", ");
+  byId("levels").replaceChildren(drawTable(["known of", "rows so far", isMean ? "mean" : "rate"], levels.map((level) => [name(level), level.rows.toLocaleString("en"), asLevel(level)])));
 }
 
 const drawHit = (text, title, onclick) => element("li", {}, element("button", { type: "button", title, onclick }, isolate(text)));

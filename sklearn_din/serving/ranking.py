@@ -26,7 +26,7 @@ from sklearn_din.training.reading import Label, Reading
 from sklearn_din.utils.frames import CallerFrame
 from sklearn_din.utils.progress import show_progress
 from sklearn_din.utils.validation import check_choice, check_count, check_frame, check_name
-from sklearn_din.utils.warnings import warn_user
+from sklearn_din.utils.warnings import agree, warn_user
 
 PairsLike = str | Sequence[object] | IntoDataFrame  # "history", items, or (user, item)
 PAIRS_PER_BLOCK = 65_536
@@ -112,9 +112,9 @@ def rank_candidates(
     DataFrame or Table
         The users in their order and the best candidate first: row (position in ``users``), rank
         (from 1), the columns of ``candidates``, and probability (of the click), or prediction for
-        a DINRegressor; with ``diversify`` these do not descend. Equally probable candidates (logits
-        equal to 1e-5) keep their order.
-        Without users it has no rows.
+        a DINRegressor; with ``diversify`` these do not descend. After row comes the Pipeline's user
+        column, where ``users`` has it. Equally probable candidates (logits equal to 1e-5) keep
+        their order. Without users it has no rows.
 
     Warns
     -----
@@ -226,11 +226,14 @@ class Ranker(Generic[IntoDataFrameT]):
         _check_candidates(self._frame.pandas, columns, taken=(*RESULT_COLUMNS, name))
         _warn_of_copies(self._frame.pandas, self._fitted.encoder.schema_)
         _check_item_columns(self._frame.pandas, columns, self._fitted.encoder)
+        user = self._fitted.encoder.user if self.memory is None else self.memory.user
+        taken = (None, *RESULT_COLUMNS, name, *self._frame.pandas)
+        self._user = None if user in taken else user
         none = np.zeros(len(self._frame.pandas), dtype=np.int64)
-        self._result = CallerFrame(
-            self._frame.with_columns({name: none}, first={"row": none, "rank": none}),
-            name="candidates",
-        )
+        firsts = [RESULT_COLUMNS, *([("row", user, "rank")] if self._user else [])]
+        new = {name: none}
+        results = [self._frame.with_columns(new, first=dict.fromkeys(f, none)) for f in firsts]
+        self._results = [CallerFrame(result, name="candidates") for result in results]
         self._names = dict.fromkeys(self._frame.pandas)  # of the candidates' columns
         self._lock = threading.Lock()
         self._catalogue: Catalogue | None = None
@@ -275,7 +278,8 @@ class Ranker(Generic[IntoDataFrameT]):
         -------
         DataFrame or Table
             The users in their order and the best candidate first: row (position in ``users``),
-            rank (from 1), the columns of the candidates, probability (of the click), or prediction.
+            their user column, rank (from 1), the columns of the candidates, probability (of the
+            click), or prediction.
         """
         check_count(top_k, name="top_k")
         n_candidates = len(self._frame.pandas)
@@ -290,7 +294,7 @@ class Ranker(Generic[IntoDataFrameT]):
             people = _ask_at(people, self.memory.time, self._now)
         if isinstance(people, pd.DataFrame) and not len(people):
             self._check(people)
-            return self._answer(NO_PAIRS, NO_PAIRS, np.empty(0, dtype=np.float32))
+            return self._answer(people, NO_PAIRS, NO_PAIRS, np.empty(0, dtype=np.float32))
         pairs = self._pair(people)
         best, ranks = [NO_PAIRS], [NO_PAIRS]
         logits: list[np.ndarray] = []
@@ -328,7 +332,7 @@ class Ranker(Generic[IntoDataFrameT]):
                 "has no row of theirs. Give more candidates, or fill their lists by a call without "
                 "exclude."
             )
-        return self._answer(np.concatenate(best), np.concatenate(ranks), np.concatenate(logits))
+        return self._answer(people, *map(np.concatenate, (best, ranks, logits)))
 
     def find_excluded(self, users: pd.DataFrame, exclude: object) -> np.ndarray:
         """Return the numbers of the pairs that :meth:`rank` leaves out."""
@@ -343,11 +347,18 @@ class Ranker(Generic[IntoDataFrameT]):
             )
         return self._catalogue.find_similar(position, n)
 
-    def _answer(self, best: np.ndarray, ranks: np.ndarray, logits: np.ndarray) -> IntoDataFrameT:
+    def _answer(
+        self, users: Users, best: np.ndarray, ranks: np.ndarray, logits: np.ndarray
+    ) -> IntoDataFrameT:
         """Return pairs by their numbers as a frame."""
         rows, positions = np.divmod(best, len(self._frame.pandas))
-        values = {"row": rows, "rank": ranks, self._reading.name: self._reading.value_of(logits)}
-        return self._result.take_and_replace(positions, values)
+        values: dict[Any, Any] = {"row": rows, "rank": ranks}
+        values[self._reading.name] = self._reading.value_of(logits)
+        if is_named := self._user is not None and self._user in users:
+            ids = users[self._user]
+            ids = ids if isinstance(ids, pd.Series) else pd.Series([ids])
+            values[self._user] = ids.array.take(rows)
+        return self._results[is_named].take_and_replace(positions, values)
 
     def _check(self, users: Users) -> None:
         if isinstance(users, pd.DataFrame):
@@ -436,9 +447,9 @@ class _Pairs:
         self.user_rows = catalogue.encode(self._read)
         if joint := catalogue.find_joint_fields(self.user_rows, users):
             raise ValueError(
-                f"rank_candidates encodes users and candidates by themselves, but {joint} depend "
-                "on both: a step before the encoder computes them from the pair. Score such pairs "
-                "with predict_proba on a frame of all pairs (users.merge(candidates, how='cross'))."
+                "rank_candidates encodes users and candidates by themselves, but "
+                f"{agree(joint, 'depend')} on both, as a step before the encoder computes. Score "
+                "pairs by predict_proba, on users.merge(candidates, how='cross')."
             )
 
     def of_histories(self) -> np.ndarray:

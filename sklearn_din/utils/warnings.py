@@ -4,7 +4,7 @@ import logging
 import re
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -39,6 +39,11 @@ def warn_of(notices: Iterable[str | None], *, once: bool = False) -> None:
     """Warn with each sentence; None is none. ``once``: not again for each fold or request."""
     for notice in filter(None, notices):
         (warn_once if once else warn_user)(notice)
+
+
+def agree(names: Collection[object], verb: str) -> str:
+    """Return names with a verb: "price holds", "price, age hold"."""
+    return f"{', '.join(map(str, names))} {verb}{'s' * (len(names) == 1)}"
 
 
 class _Once:
