@@ -91,6 +91,18 @@ def _read(file):
     return (PACKAGE / file).read_text(encoding="utf-8")
 
 
+MAKERS = {"features/level_columns.py", "features/request_columns.py", "features/schema.py"}
+MEANINGS = "rate|mean|count|elapsed|share|to_mean|is_best|missing"
+
+
+def test_what_a_column_is_is_read_from_its_name_in_one_place():
+    """Where names are made and read, and by the encoder's fit; ``Field`` says it to all others."""
+    asks = re.compile(rf"(with|fix|tition)\([^)]*_?({MEANINGS})\b|}}_({MEANINGS})\b")
+    assert [file for file in FILES if asks.search(_read(file))] == sorted(MAKERS)
+    reads = re.compile(r"import .*\b(find_levels|find_compared)\b")
+    assert [file for file in FILES if reads.search(_read(file))] == ["encoding/table_columns.py"]
+
+
 WITHOUT_TORCH = ("logs", "features", "neighbours", "encoding", "encoder")
 
 

@@ -28,7 +28,7 @@ from sklearn_din import (
     save,
     update,
 )
-from sklearn_din.features.level_columns import level_columns
+from sklearn_din.features.level_columns import find_levels
 from sklearn_din.logs import row_memory
 from sklearn_din.training import aged_levels
 from sklearn_din.utils.shrinkage import prior_rows, sums_of_keys
@@ -176,7 +176,7 @@ def test_no_row_knows_its_own_label_nor_a_later_one():
         HistoryBuilder(**NAMES, levels="auto").fit(rows, labels).transform(rows)
         for labels in (y, other)
     )
-    levels = [*level_columns(first.columns)]
+    levels = [*find_levels(first.columns)]
     assert len(levels) == 16
     same = rows["time"] <= 150
     pd.testing.assert_frame_equal(first.loc[same, levels], second.loc[same, levels])
@@ -270,6 +270,27 @@ def test_some_training_rows_are_shown_by_a_memory_that_ended_before_them(monkeyp
             first = next(j for j in since if rows[key].iloc[j] == rows[key].iloc[i])
             assert aged.columns[f"{key}_rate"][i] == X.columns[f"{key}_rate"][first]
         assert aged.columns["recent_rate"][i] == X.columns["recent_rate"][i]
+
+
+def test_levels_are_known_by_the_frames_columns_whatever_the_labels_and_what_is_dropped(tmp_path):
+    rows, y = make_rows()
+    target = pd.DataFrame({"click": y, "buy": 1 - y})
+    attached = HistoryBuilder(**NAMES, levels=[("user", "item"), "user"]).fit_transform(
+        rows, target
+    )
+    encoder = HistorySequenceEncoder(user="user", time="time", drop=["user_click_elapsed"])
+    X = encoder.fit_transform(attached)
+    of = {field.name: (field.what, field.of) for field in X.schema.fields if field.is_level}
+    assert of["user_item_buy_rate"] == ("rate", ("user", "item"))
+    assert of["recent_buy_rate"] == ("rate", ())
+    counts = {f"{key}_{label}_count" for key in ("user_item", "user") for label in target}
+    assert X.schema.growing == counts
+    for name in counts:
+        assert not np.array_equal(
+            aged_levels.age_levels(X, share=0.5).columns[name], X.columns[name]
+        )
+    save(encoder, tmp_path / "encoder.din")
+    assert load(tmp_path / "encoder.din").schema_ == X.schema
 
 
 def test_rows_without_users_or_times_or_levels_are_shown_as_they_are():
@@ -420,7 +441,7 @@ def test_a_ranker_asks_levels_of_a_memory_beside_users_with_histories():
     later = rows.iloc[:50].assign(time=500)
     ranker.memory = remember(model[0], later, y[:50])
     assert not np.allclose(ranker.rank(user)["probability"], whole["probability"][:10])
-    with pytest.raises(ValueError, match="'item_rate' is a level of 'item', which differs"):
+    with pytest.raises(ValueError, match="'item_rate' is a level of item, which differs"):
         rank_candidates(model[1:], with_histories.drop(columns=["item", "kind"]), candidates)
 
 
@@ -484,7 +505,7 @@ def test_levels_of_a_user_that_differ_among_candidates_are_refused_whatever_thei
     X = attach_history(X, rows[y == 1], **names, columns=["item_id"])
     model = make_pipeline(HistorySequenceEncoder(**names), DINClassifier(**QUICK)).fit(X, y)
     items = rows[["item_id", "kind"]].drop_duplicates()
-    with pytest.raises(ValueError, match="'user_id_item_id_rate' is a level of 'user_id_item_id'"):
+    with pytest.raises(ValueError, match="'user_id_item_id_rate' is a level of user_id with item"):
         rank_candidates(model, X.iloc[-2:].drop(columns=items.columns), items)
 
 

@@ -1,9 +1,11 @@
-"""Columns that compare a row with the other rows of its request, recognized by their names."""
+"""Columns that compare a row with the other rows of its request: their names and numbers."""
 
 from collections.abc import Collection
 from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
+
+from sklearn_din.features.schema import Meaning, Schema
 
 MOST_SPREADS = 3.0  # by which a row of a long list may differ from the mean
 
@@ -30,25 +32,33 @@ def name_columns(name: str) -> RequestColumns[str]:
     return RequestColumns(*(f"{name}_{what}" for what in RequestColumns._fields))
 
 
-def find_compared(names: Collection[str]) -> dict[str, RequestColumns[str]]:
-    """Return the columns that are compared within requests, of which all three are among names.
+def find_compared(names: Collection[str]) -> dict[str, Meaning]:
+    """Return which columns of a frame compare rows of a request: those where all three are there.
 
-    >>> list(find_compared(["price_share", "price_to_mean", "price_is_best", "market_share"]))
-    ['price']
+    >>> find_compared(["price_share", "price_to_mean", "price_is_best"])["price_share"]
+    ('share', ('price',))
     """
     bases = [name.removesuffix("_share") for name in names if name.endswith("_share")]
+    known = {*names}
     found = {base: name_columns(base) for base in bases}
-    return {base: columns for base, columns in found.items() if {*columns} <= {*names}}
+    return {
+        name: (what, (base,))
+        for base, columns in found.items()
+        if {*columns} <= known
+        for what, name in columns._asdict().items()
+    }
 
 
-def neutral_columns(names: Collection[str]) -> dict[str, float]:
-    """Return what columns that compare rows of a request are of a row alone.
+def neutral_numbers(schema: Schema, names: Collection[str]) -> dict[str, float]:
+    """Return what those of some columns that compare rows of a request are of a row alone.
 
-    >>> neutral_columns(["price_share", "price_to_mean", "price_is_best", "price"])
-    {'price_share': 0.5, 'price_to_mean': 0.0, 'price_is_best': 0.0}
+    >>> from sklearn_din.features.schema import Field
+    >>> price = Field("price_share", "numeric", what="share", of=("price",))
+    >>> neutral_numbers(Schema((Field("price", "numeric"), price)), ["price", "price_share"])
+    {'price_share': 0.5}
     """
-    each = find_compared(names).values()
-    return {name: value for own in each for name, value in zip(own, NEUTRAL, strict=True)}
+    alone = NEUTRAL._asdict()
+    return {f.name: alone[f.what] for f in schema.fields if f.what in alone and f.name in names}
 
 
 def compare_within(values: np.ndarray, requests: np.ndarray) -> RequestColumns[np.ndarray]:

@@ -13,6 +13,9 @@ PADDING_ID = 0
 UNKNOWN_ID = 1
 FIRST_KNOWN_ID = 2
 
+OF_LEVELS = ("rate", "mean", "count", "elapsed")
+Meaning = tuple[str, tuple[str, ...]]  # ``what`` and ``of`` of a Field
+WHATS = ("", *OF_LEVELS, "share", "to_mean", "is_best", "missing")  # of numbers
 Kind = Literal["numeric", "categorical", "list", "history", "list_history", "numeric_history"]
 KINDS = {
     "numeric": "number",
@@ -50,6 +53,13 @@ class Field:
     n_dims : int, default=0
         Length of the fixed vectors that the vocabulary's values have (``vectors`` of the encoder).
         0 where they have none.
+    what : str, default=""
+        What the encoder reads from a number's name, which nothing behind it looks at: the "rate"
+        or "mean", "count" and "elapsed" time of a level (of several rows, before each one); the
+        "share", "to_mean" or "is_best" of a row in its request; whether a number is "missing".
+    of : tuple of str, default=()
+        Whose level it is, by columns (none: of the latest rows, whatever their keys; text that
+        names no column is kept as it is); or which number is compared, or missing.
     elapsed_scale : float, default=0.0
         For a time elapsed since the latest row of a key: it is ``log1p(elapsed / elapsed_scale)``.
         0 for other columns.
@@ -72,14 +82,21 @@ class Field:
     digest: str = ""
     candidate: str = ""
     n_dims: int = 0
+    what: str = ""
+    of: tuple[str, ...] = ()
     elapsed_scale: float = 0.0
     neutral: float = 0.0
     grown_from: tuple[str, ...] = dataclasses.field(default=(), compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        kinds = get_args(Kind)
-        if self.kind not in kinds:
-            raise ValueError(f"kind must be one of {', '.join(kinds)}, got {self.kind!r}.")
+        for name, options in (("kind", get_args(Kind)), ("what", WHATS)):
+            if (value := getattr(self, name)) not in options:
+                raise ValueError(f"{name} must be one of {', '.join(options)}, got {value!r}.")
+
+    @property
+    def is_level(self) -> bool:
+        """Return whether it says what was known of a key, or of the latest rows."""
+        return self.what in OF_LEVELS
 
     @property
     def is_history(self) -> bool:
@@ -220,6 +237,16 @@ class Schema:
     def identity(self) -> str:
         """All that two equal schemas have in common, as text: for digests."""
         return repr((self.fields, self.behaviours, self.unused, self.user))
+
+    @property
+    def growing(self) -> set[str]:
+        """Names of the fields that only grow with time: counts of rows so far."""
+        return {field.name for field in self.fields if field.what == "count"}
+
+    def indicator_of(self, name: str) -> str:
+        """Return the name of the field that is 1 where a number is missing; "" without one."""
+        own = (f.name for f in self.fields if f.what == "missing" and f.of == (name,))
+        return next(own, "")
 
     def names(self, *kinds: Kind) -> list[str]:
         """Names of the fields of the given kinds, in order."""

@@ -6,12 +6,13 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import chain
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from sklearn_din.features.level_columns import RATES, RECENT
+from sklearn_din.features.level_columns import RATES, RECENT, LevelColumns, name_level
 from sklearn_din.logs.clocks import CHECKED_ROWS, MANY_ROWS, note_early
 from sklearn_din.logs.distinct import find_told, holds_lists
 from sklearn_din.logs.timeline import (
@@ -178,16 +179,15 @@ class RowMemory:
         return cls(*named, of_clicks, kinds, hashes, none, none, values, none)
 
     @property
-    def rate(self) -> str:
-        """What a level is called: a rate, or a mean."""
-        return RATES[0] if self.of_clicks else RATES[1]
-
-    @property
     def names(self) -> list[str]:
         """Names of the columns of levels, in their order."""
-        names = [name_of(key, label) for key in self.keys for label in self.labels]
-        of_keys = [f"{name}_{what}" for name in names for what in (self.rate, "count", "elapsed")]
-        return [*of_keys, *(f"{name_of((RECENT,), label)}_{self.rate}" for label in self.labels)]
+        levels = [self.columns_of(key, label) for key in self.keys for label in self.labels]
+        recent = (self.columns_of((RECENT,), label).rate for label in self.labels)
+        return [*chain(*levels), *recent]
+
+    def columns_of(self, key: Key, label: str) -> LevelColumns:
+        """Return the names of the columns of a key's level of a label."""
+        return name_level(name_of(key, label), RATES[not self.of_clicks])
 
     def append(
         self,
@@ -274,21 +274,20 @@ class RowMemory:
         clock, is_known = self._index.clock if len(self.times) else np.zeros(1), latest >= 0
         elapsed = np.where(is_known, moments.now - clock[latest * is_known], np.nan)
         for number, label in enumerate(self.labels):
-            name, own = name_of(key, label), slice(2 * number, 2 * number + 2)
+            own = slice(2 * number, 2 * number + 2)
             count, total = sums[own]
             if self.of_clicks:
                 level = shrink(sums[own], rows.averages[own, moments.ticks])
             else:
                 level = np.divide(total, count, out=np.full(len(count), np.nan), where=count > 0)
-            levels |= {f"{name}_{self.rate}": level, f"{name}_count": count}
-            levels[f"{name}_elapsed"] = elapsed
+            levels |= zip(self.columns_of(key, label), (level, count, elapsed), strict=True)
         return levels
 
     def recent(self, moments: Moments) -> dict[str, np.ndarray]:
         """Return the mean of each label over the latest rows before some moments."""
         sums = self._index.sums.reshape(len(self.labels), 2, -1)
         return {
-            f"{name_of((RECENT,), label)}_{self.rate}": recent_means(
+            self.columns_of((RECENT,), label).rate: recent_means(
                 sums[n], moments.ticks, self._changes[n]
             )
             for n, label in enumerate(self.labels)

@@ -7,7 +7,6 @@ from typing import Self
 import numpy as np
 
 from sklearn_din.features.encoded import EncodedFeatures
-from sklearn_din.features.level_columns import find_levels
 from sklearn_din.neighbours.blocks import NOT_COUNTED, ByTime, Order, OrderedRows
 from sklearn_din.neighbours.learnt_numbers import LearntNumbers, RowsToLearn
 from sklearn_din.utils.estimator_state import check_array
@@ -69,9 +68,9 @@ class UserLevels(LearntNumbers):
             return []
         hashes = X.user_keys.hashes
         known, codes = np.unique(hashes, return_inverse=True)
-        user, n_tables = X.schema.user, len(given.order.counted())
-        keys = {user, *(f"{user}_{label}" for label in given.labels)}
-        has_levels = not keys.isdisjoint(find_levels(X.schema.names("numeric")))
+        n_tables, user = len(given.order.counted()), (X.schema.user,)
+        keys = {user, *((*user, label) for label in given.labels)}
+        has_levels = any(field.is_level and field.of in keys for field in X.schema.fields)
         if has_levels or _histories_show_all(X, np.where(hashes == NO_KEY, -1, codes)):
             return []
         values = np.where(

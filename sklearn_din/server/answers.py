@@ -9,8 +9,7 @@ import numpy as np
 import pandas as pd
 from sklearn.pipeline import Pipeline
 
-from sklearn_din.features.level_columns import level_columns
-from sklearn_din.features.request_columns import find_compared, neutral_columns
+from sklearn_din.features.request_columns import neutral_numbers
 from sklearn_din.features.schema import Behaviour, item_column
 from sklearn_din.inspection.explain import explain
 from sklearn_din.inspection.fitted import split_pipeline, unwrap
@@ -73,10 +72,10 @@ class Answers:
         schema, names = self._encoder.schema_, _columns_of(pipeline)
         memory = builder if getattr(builder, "memory_", None) is not None else None
         self._memory = None if memory is None else memory.memory_
-        made = [] if memory is None else memory.get_feature_names_out().tolist()
         # What compares a row with its request, the Ranker makes; elsewhere a row is alone
-        self._alone, compared = neutral_columns(names), find_compared(names)
-        made = level_columns(made) | {*self._alone}
+        self._alone = neutral_numbers(schema, names)
+        compared = [schema[name].of[0] for name in self._alone]
+        made = {*self._alone, *(() if self._memory is None else self._memory.names)}
         names = [name for name in names if name not in made]
         self.columns = names
         item = _find_item(catalogue, self._encoder)

@@ -3,17 +3,15 @@
 import copy
 import time
 from collections.abc import Mapping, Sequence
-from itertools import permutations
 from typing import Any, cast
 
 import numpy as np
 import pandas as pd
 from sklearn.pipeline import Pipeline
 
-from sklearn_din.features.level_columns import find_levels
 from sklearn_din.inspection.fitted import split_pipeline, unwrap
 from sklearn_din.logs.history import HistoryBuilder
-from sklearn_din.logs.row_memory import Call, RowMemory, name_of
+from sklearn_din.logs.row_memory import Call, RowMemory
 from sklearn_din.server.json_values import Values
 from sklearn_din.server.moments import Moments
 
@@ -91,8 +89,8 @@ class Levels:
             return []
         levels, words = self.of_rows([row], [now]), list[str]()
         for key in memory.keys:
-            name = name_of(key, memory.labels[0])
-            count, rate = levels[f"{name}_count"].item(), levels[f"{name}_rate"].item()
+            columns = memory.columns_of(key, memory.labels[0])
+            count, rate = levels[columns.n_rows].item(), levels[columns.rate].item()
             known = f"yes to {rate:.0%} of {count:,.0f} rows so far" if count else "no row so far"
             words.append(f"{' with '.join(key)}: {known}")
         return words
@@ -118,7 +116,7 @@ def tell_rows(model: Any, rows: pd.DataFrame, is_click: np.ndarray) -> Any:
     """
     pipeline, calibrated = unwrap(model, purpose="serve")
     encoder, steps = split_pipeline(model, purpose="serve").encoder, list(pipeline.steps)
-    given = find_levels(encoder.schema_.names("numeric"))
+    given = [field.of for field in encoder.schema_.fields if field.is_level]
     memory = steps[0][1] if isinstance(steps[0][1], HistoryBuilder) else None
     if not given:
         return model
@@ -128,9 +126,7 @@ def tell_rows(model: Any, rows: pd.DataFrame, is_click: np.ndarray) -> Any:
         steps, memory = steps[1:], copy.copy(memory)
         memory.memory_ = remembered.append(rows, memory.time, values)[0]
     else:
-        texts = [*map(str, rows)]
-        names: list[tuple[str, ...]] = [*((name,) for name in texts), *permutations(texts, 2)]
-        keys = [key for key in names if name_of(key) in given]
+        keys = [key for key in dict.fromkeys(given) if key and {*key} <= {*rows}]
         candidates = dict.fromkeys(n for b in encoder.schema_.behaviours for n in b.candidates)
         columns = [name for name in candidates if name in rows]
         memory = HistoryBuilder(user=encoder.user, time=encoder.time, columns=columns, levels=keys)

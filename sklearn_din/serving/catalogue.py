@@ -15,7 +15,7 @@ from sklearn_din.encoding.frames import validate_frame
 from sklearn_din.encoding.table import Columns, OneRow
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.identities import ids_to_look_up
-from sklearn_din.features.schema import Schema, indicator, item_column
+from sklearn_din.features.schema import Schema, item_column
 from sklearn_din.inspection.fitted import FittedPipeline
 from sklearn_din.logs.history import HistoryBuilder
 from sklearn_din.neighbours.blocks import NEVER
@@ -61,7 +61,7 @@ class Catalogue:
         self.levels = None
         if memory is not None and memory.memory_ is not None:
             self.levels = PairLevels(memory.memory_, learnt, candidates)
-        self.requests = PairRequests(learnt.numbers, candidates)
+        self.requests = PairRequests(self.schema, learnt.numbers, candidates)
         of_pairs = {*self.requests.neutral, *(() if self.levels is None else self.levels.names)}
         if users is not None and fitted.around_encoder()[0]:
             self._user = frame_of_users(users)[:1]
@@ -158,7 +158,7 @@ class Catalogue:
         pairs = self._pair(frame.iloc[rows], candidates)
         together = self._rows.encode_columns(Columns(pairs, separator=self._separator))
         joint = {*self.requests.neutral, *(() if self.levels is None else self.levels.names)}
-        missing = {indicator(name) for name in joint}
+        missing = {*map(self.schema.indicator_of, joint)}
         taken = self.take(
             of_user, rows, candidates, None, dict.fromkeys(joint | missing, np.empty(0))
         )

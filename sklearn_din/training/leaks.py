@@ -252,7 +252,8 @@ def _single_aucs(X: EncodedFeatures, is_click: np.ndarray) -> dict[str, float]:
     aucs: dict[str, float] = {}
     for name in X.schema.names("categorical", "numeric"):
         field, values = X.schema[name], X.columns[name]
-        if name in candidates or name.removesuffix("_missing") in candidates:
+        column = field.of[0] if field.what == "missing" else name
+        if column in candidates:
             continue
         if field.has_ids:
             values = ids_to_look_up(values)
@@ -263,8 +264,6 @@ def _single_aucs(X: EncodedFeatures, is_click: np.ndarray) -> dict[str, float]:
             rows, values = half, rates[values]
         else:
             rows, is_there = np.ones_like(half), ~find_missing_numbers(X, name)
-        column = name.removesuffix("_missing")
-        column = column if column in X.columns else name
         for chosen in (rows, rows & is_there):
             if min(is_click[chosen].sum(), (~is_click[chosen]).sum()) >= FEW_ROWS:
                 auc = roc_auc_score(is_click[chosen], values[chosen])
