@@ -98,7 +98,7 @@ class Answers:
         self.histories = None if builder is None else Histories(builder, history, now=now)
         self.levels: Levels | None = None  # what came of rows, where the model has a memory
         if memory is not None and self.histories is not None:
-            self.levels = Levels(memory, self.histories.moments)
+            self.levels = Levels(memory, self.histories.clock)
         of_log = {} if self.histories is None else self.histories.sources
         if self.histories is not None:
             self._asked |= {self.histories.user, *of_log}
@@ -197,7 +197,7 @@ class Answers:
         now = datetime.now(UTC).isoformat()
         if log is not None:
             moment = log.now_of(whole.get(owner))
-            now = log.moments.write(log.moments.show(moment), moment)
+            now = log.clock.write(log.clock.show(moment), moment)
         of_items = [self.items.facts(row) for row in self.items.find(answer["items"])]
         columns = now, own, answer["items"], answer[self._numbers], of_items
         return whole.get(owner), [write(column) for column in columns]
@@ -287,9 +287,9 @@ class Answers:
         notes: Values = {"unknown_items": unknown} if unknown else {}
         log = self.histories
         if log is not None and self.levels is not None:
-            now, newest = log.moments.now(), max(event.time for event in events)
+            now, newest = log.clock.now(), max(event.time for event in events)
             if newest >= now:  # for the users who posted, now is later
-                notes |= {"counts_from": log.moments.show(newest), "now": log.moments.show(now)}
+                notes |= {"counts_from": log.clock.show(newest), "now": log.clock.show(now)}
         return notes
 
     def example_user(self) -> Values:

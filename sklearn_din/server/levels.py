@@ -12,8 +12,8 @@ from sklearn.pipeline import Pipeline
 from sklearn_din.inspection.fitted import split_pipeline, unwrap
 from sklearn_din.logs.history import HistoryBuilder
 from sklearn_din.logs.row_memory import Call, RowMemory
+from sklearn_din.server.clock import Clock
 from sklearn_din.server.json_values import Values
-from sklearn_din.server.moments import Moments
 
 REST = 10.0  # times as long as joining took, before posted rows are joined again
 
@@ -30,13 +30,13 @@ class Levels:
     ----------
     builder : HistoryBuilder
         Fitted, with levels.
-    moments : Moments
+    clock : Clock
         How times of events are read.
     """
 
-    def __init__(self, builder: HistoryBuilder, moments: Moments) -> None:
+    def __init__(self, builder: HistoryBuilder, clock: Clock) -> None:
         memory = cast(RowMemory, builder.memory_)
-        self._moments, self.time = moments, builder.time
+        self._clock, self.time = clock, builder.time
         self.columns, self.names = memory.columns, memory.names
         self._next_join = 0.0
         none = self._frame(dict.fromkeys(self.columns, ()), [])
@@ -49,7 +49,7 @@ class Levels:
         """Forget what was posted, of which all that is left comes again, once that has joined."""
         self._pending: list[tuple[Any, ...]] = []
         self._joined = cast(RowMemory, self._own.memory_)
-        self._posted = Call(self._joined.known.max(initial=self._moments.newest))
+        self._posted = Call(self._joined.known.max(initial=self._clock.newest))
 
     def add(
         self, cells: Mapping[str, Sequence[Any]], times: Sequence[Any], labels: Sequence[Any]
@@ -97,7 +97,7 @@ class Levels:
 
     def at(self, moment: Any) -> Any:
         """Return a moment as a value of the time column."""
-        return self._moments.column([moment]).iloc[0]
+        return self._clock.column([moment]).iloc[0]
 
     def _with(self, memory: RowMemory) -> HistoryBuilder:
         builder = copy.copy(self._own)
@@ -106,7 +106,7 @@ class Levels:
 
     def _frame(self, columns: Mapping[str, Sequence[Any]], times: Sequence[Any]) -> pd.DataFrame:
         cells = {n: pd.Series(list(c), dtype=object).infer_objects() for n, c in columns.items()}
-        return pd.DataFrame({**cells, self.time: self._moments.column(times)})
+        return pd.DataFrame({**cells, self.time: self._clock.column(times)})
 
 
 def tell_rows(model: Any, rows: pd.DataFrame, is_click: np.ndarray) -> Any:

@@ -69,14 +69,14 @@ class Posts:
             self._check(values)
             others = {name: value for name, value in values.items() if name not in own}
             if log.known in others:
-                moment = log.moments.read(others[log.known])
-                others[log.known] = log.moments.write(others[log.known], moment)
-                if moment < log.moments.read(values[log.time]):
+                moment = log.clock.read(others[log.known])
+                others[log.known] = log.clock.write(others[log.known], moment)
+                if moment < log.clock.read(values[log.time]):
                     raise ValueError(f"{log.known} must not be earlier than {log.time}.")
             texts.append((write(values.get(item)), values.get("label"), write(others)))
         rows = []
         for event, values, text in zip(log.read(whole), whole, texts, strict=True):
-            time = log.moments.write(values[log.time], event.time)
+            time = log.clock.write(values[log.time], event.time)
             stored = Posted("", write(event.user), write(time), *text)
             event_id = values.get("event_id")
             if event_id is None:  # equal ones are one, whatever came of it
