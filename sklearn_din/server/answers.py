@@ -274,7 +274,7 @@ class Answers:
         if self.histories is not None and user in self.histories.span_of:
             return True
         neighbours, memory = self._fitted.classifier.net_.neighbours_, self._memory
-        known = [part.known for part in neighbours.parts if part.reads_users]
+        known = [part.users for part in neighbours.parts if part.reads_users]
         if memory is not None and self._encoder.user in memory.columns:
             known.append(memory.hashes[memory.columns.index(self._encoder.user)])
         (key,) = Keys.read(pd.Series([user], dtype=object)).hashes
