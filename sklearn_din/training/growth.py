@@ -111,10 +111,10 @@ def _grown_weights(old: DIN, new: DIN, *, seed: int) -> dict[str, Tensor]:
     for width in new.embeddings.tables:
         blocks = []
         for vocabulary in new.embeddings.vocabularies_of(width):
-            known = old.embeddings.weight(vocabulary).detach()
-            n_new = new.embeddings.sizes[vocabulary] - len(known)
-            fresh = torch.empty(n_new, int(width), dtype=known.dtype)
+            earlier = old.embeddings.weight(vocabulary).detach()
+            n_new = new.embeddings.sizes[vocabulary] - len(earlier)
+            fresh = torch.empty(n_new, int(width), dtype=earlier.dtype)
             fresh.normal_(std=new.embeddings.scale, generator=generator)
-            blocks += [known, fresh.to(known.device)]
+            blocks += [earlier, fresh.to(earlier.device)]
         weights[f"embeddings.tables.{width}"] = torch.cat(blocks)
     return weights
