@@ -76,7 +76,7 @@ class ByTime:
         return self.counted()
 
     def parts(self) -> list[np.ndarray]:
-        """Return the blocks whose counts are kept for later rows: those of the last table."""
+        """Return the blocks in each stored count, of which later tables are sums: all in one."""
         return self.counted()[-1:]
 
     def find_tables(self, X: EncodedFeatures) -> np.ndarray:
@@ -151,7 +151,7 @@ class ByUser:
         return _first_blocks(N_BLOCKS)
 
     def parts(self) -> list[np.ndarray]:
-        """Return the parts whose counts are kept for later rows: each one separately."""
+        """Return the parts in each stored count, of which later tables are sums: one in each."""
         return list(np.eye(N_BLOCKS, N_BLOCKS + 1, dtype=bool))
 
     def find_tables(self, X: EncodedFeatures) -> np.ndarray:

@@ -234,7 +234,7 @@ def _sums_before(
 
 
 def _hide_some(n_rows: np.ndarray, totals: np.ndarray) -> None:
-    """Have at least SHARE_WITHOUT of the rows know nothing of their user, in place."""
+    """Remove, in place, what random rows know of their user, until SHARE_WITHOUT know nothing."""
     has_level = n_rows.any(axis=1)
     share = 1 - (1 - SHARE_WITHOUT) / max(float(has_level.mean()), 1e-9)
     hidden = np.random.RandomState(0).random_sample(len(n_rows)) < share

@@ -64,12 +64,12 @@ class Events:
     ----------
     counted : (events, N_COUNTED)
         How much an event counts by its recency.
-    numbers, differences : list
-        Numbers of the events, each by event; by how much those of the impression are larger.
-    same, factors, ranks
-        Where the unit asks for relations, by event too: whether it has the candidate's id, or how
-        near its number is, for each attribute that is compared; DECAYS but the first to the power
-        of its rank; its rank.
+    numbers, differences : list of (events,)
+        Numbers of the events, and by how much those of the impression are larger.
+    same, factors, ranks : list, list and (events,)
+        If the network is extended: for each compared attribute, whether the event has the
+        candidate's id, or how near its number is; each of ``DECAYS[1:]`` to the power of the rank;
+        and the rank, how many events came later.
     counts : (n_rows, n_compared, N_COUNTED)
         Events that have the candidate's id, by how they are counted; set by :meth:`outputs`.
     """
