@@ -213,8 +213,8 @@ class DIN(nn.Module):
         self.bins = self._make_bins().to(self.bins.starts.device)
 
     def _make_bins(self) -> NumberBins:
-        bins, ranges = self.options["bins"], self.options["ranges"]
-        return NumberBins(self.of_numbers, bins, ranges, self.schema.growing)
+        growing = {field.name for field in self.schema.fields if field.what == "count"}
+        return NumberBins(self.of_numbers, self.options["bins"], self.options["ranges"], growing)
 
     def _make_interest(self, behaviour: Behaviour) -> Interest:
         options = self.options

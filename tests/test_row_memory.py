@@ -30,6 +30,8 @@ from sklearn_din import (
 )
 from sklearn_din.features.level_columns import find_levels
 from sklearn_din.logs import row_memory
+from sklearn_din.module import DIN
+from sklearn_din.network.number_bins import find_ranges
 from sklearn_din.training import aged_levels
 from sklearn_din.utils.shrinkage import prior_rows, sums_of_keys
 from tests.fitted_pipelines import edit_state
@@ -272,25 +274,18 @@ def test_some_training_rows_are_shown_by_a_memory_that_ended_before_them(monkeyp
         assert aged.columns["recent_rate"][i] == X.columns["recent_rate"][i]
 
 
-def test_levels_are_known_by_the_frames_columns_whatever_the_labels_and_what_is_dropped(tmp_path):
+def test_levels_are_those_of_the_frames_columns_whatever_the_labels_and_what_is_dropped():
     rows, y = make_rows()
-    target = pd.DataFrame({"click": y, "buy": 1 - y})
-    attached = HistoryBuilder(**NAMES, levels=[("user", "item"), "user"]).fit_transform(
-        rows, target
-    )
-    encoder = HistorySequenceEncoder(user="user", time="time", drop=["user_click_elapsed"])
+    labels = pd.DataFrame({"click": y, "buy": 1 - y})
+    attached = HistoryBuilder(**NAMES, levels=[("user", "item")]).fit_transform(rows, labels)
+    encoder = HistorySequenceEncoder(user="user", time="time", drop=["user_item_buy_elapsed"])
     X = encoder.fit_transform(attached)
-    of = {field.name: (field.what, field.of) for field in X.schema.fields if field.is_level}
-    assert of["user_item_buy_rate"] == ("rate", ("user", "item"))
-    assert of["recent_buy_rate"] == ("rate", ())
-    counts = {f"{key}_{label}_count" for key in ("user_item", "user") for label in target}
-    assert X.schema.growing == counts
-    for name in counts:
-        assert not np.array_equal(
-            aged_levels.age_levels(X, share=0.5).columns[name], X.columns[name]
-        )
-    save(encoder, tmp_path / "encoder.din")
-    assert load(tmp_path / "encoder.din").schema_ == X.schema
+    aged, ranges = aged_levels.age_levels(X, share=0.5), find_ranges(X)
+    most = dict(zip(X.schema.names("numeric"), DIN(X.schema, ranges=ranges).bins.most, strict=True))
+    for name in ("user_item_click_count", "user_item_buy_count"):
+        assert X.schema[name].of == ("user", "item")
+        assert most[name] == np.float32(ranges[name][1])  # counts end there
+        assert not np.array_equal(aged.columns[name], X.columns[name])
 
 
 def test_rows_without_users_or_times_or_levels_are_shown_as_they_are():

@@ -85,7 +85,7 @@ class NumberColumn(Leaf):
             return [Field(self.name, "numeric_history", candidate=self.candidate)]
         elapsed = self.scale.scale if self.scale.is_elapsed else 0.0
         what, of = columns.meanings.get(self.name, ("", ()))
-        alone = np.array([NEUTRAL._asdict().get(what, np.nan)])
+        alone = np.array([NEUTRAL.get(what, np.nan)])
         neutral = float(self.scale.encode(alone)[0])
         missing = Field(indicator(self.name), "numeric", what="missing", of=(self.name,))
         number = Field(

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Collection
-from typing import NamedTuple
 
 from sklearn_din.features.schema import Meaning
 
@@ -11,21 +10,13 @@ RECENT = "recent"  # of the latest rows, whatever their keys
 COUNTS = ("_count", "_elapsed")  # ends of names whose numbers are no ids
 
 
-class LevelColumns(NamedTuple):
-    """Names of the three columns of one key: its rate or mean so far, of how many rows, how old."""
-
-    rate: str
-    n_rows: str
-    elapsed: str
-
-
-def name_level(key: str, rate: str) -> LevelColumns:
-    """Return the names of a level's columns.
+def name_level(key: str, rate: str) -> dict[str, str]:
+    """Return the names of a level's columns: its rate or mean, of how many rows, and how old.
 
     >>> name_level("user", "mean")
-    LevelColumns(rate='user_mean', n_rows='user_count', elapsed='user_elapsed')
+    {'mean': 'user_mean', 'count': 'user_count', 'elapsed': 'user_elapsed'}
     """
-    return LevelColumns(f"{key}_{rate}", f"{key}_count", f"{key}_elapsed")
+    return {what: f"{key}_{what}" for what in (rate, "count", "elapsed")}
 
 
 def find_levels(names: Collection[str]) -> dict[str, Meaning]:
@@ -40,7 +31,7 @@ def find_levels(names: Collection[str]) -> dict[str, Meaning]:
     """
     known, ends = {*names}, [(name, *name.rpartition("_")[::2]) for name in names]
     rates = [own for own in ends if own[2] in RATES]
-    levels = {key: what for _, key, what in rates if {*name_level(key, what)} <= known}
+    levels = {key: what for _, key, what in rates if {*name_level(key, what).values()} <= known}
     if not levels:
         return {}
     recent = [own for own in rates if own[0].startswith(f"{RECENT}_") and own[1] not in levels]
@@ -51,6 +42,5 @@ def find_levels(names: Collection[str]) -> dict[str, Meaning]:
     for key, what in levels.items():
         label = next((own for own in reversed(labels) if key.endswith(own)), "")
         of = tuple(filter(None, column.split(key.removesuffix(label))))
-        for name, own in zip(name_level(key, what), (what, "count", "elapsed"), strict=True):
-            found[name] = own, of
+        found |= {name: (own, of) for own, name in name_level(key, what).items()}
     return found

@@ -238,11 +238,6 @@ class Schema:
         """All that two equal schemas have in common, as text: for digests."""
         return repr((self.fields, self.behaviours, self.unused, self.user))
 
-    @property
-    def growing(self) -> set[str]:
-        """Names of the fields that only grow with time: counts of rows so far."""
-        return {field.name for field in self.fields if field.what == "count"}
-
     def indicator_of(self, name: str) -> str:
         """Return the name of the field that is 1 where a number is missing; "" without one."""
         own = (f.name for f in self.fields if f.what == "missing" and f.of == (name,))

@@ -103,7 +103,7 @@ def _check_compared(frame: pd.DataFrame, request: list[str], columns: list[str])
                 f"{frame[name].dtype}. Convert it, such as frame[{name!r}].astype(float), or leave "
                 "it out."
             )
-        if taken := [new for new in name_columns(name) if new in frame]:
+        if taken := [new for new in name_columns(name).values() if new in frame]:
             raise ValueError(
                 f"frame already has the columns {taken}. Drop them: attach_request makes them of "
                 f"{name!r}."
@@ -124,5 +124,6 @@ def _compare_rows(
     for name in columns:
         is_there, numbers = present_numbers(frame[name])
         values = np.where(is_there & (requests != 0), numbers, np.nan)
-        compared |= zip(name_columns(name), compare_within(values, requests), strict=True)
+        columns_of, own = name_columns(name), compare_within(values, requests)
+        compared |= {columns_of[what]: column for what, column in own.items()}
     return compared

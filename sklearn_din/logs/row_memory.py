@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from sklearn_din.features.level_columns import RATES, RECENT, LevelColumns, name_level
+from sklearn_din.features.level_columns import RATES, RECENT, name_level
 from sklearn_din.logs.clocks import CHECKED_ROWS, MANY_ROWS, note_early
 from sklearn_din.logs.distinct import find_told, holds_lists
 from sklearn_din.logs.timeline import (
@@ -65,7 +65,7 @@ def recent_means(
 
     sums : (2, n_moments + 1), how many values come before each moment, and their sum
     before : (n,), how many moments come before each row
-    changes : from how many moments on the sum of recent values differs, and by how much so far
+    changes : arrays of pairs: after how many moments the recent sum changes, and by how much in all
     means : (n,), NaN where there is no value
 
     >>> recent_means(np.array([[0.0, 1.0, 3.0], [0.0, 1.0, 1.0]]), np.array([0, 1, 2]))
@@ -95,9 +95,9 @@ def sum_by_group(numbers: np.ndarray, groups: np.ndarray) -> np.ndarray:
 
 @dataclass
 class Call:
-    """Rows told in parts that are rows of one call.
+    """Rows that are told in several parts as if in one call.
 
-    newest : the moment from which on labels count at the earliest that replace others
+    newest : labels that replace others count from this moment on, at the earliest
     n_equal : how many rows were told so far, by their hash
     """
 
@@ -182,12 +182,12 @@ class RowMemory:
     def names(self) -> list[str]:
         """Names of the columns of levels, in their order."""
         levels = [self.columns_of(key, label) for key in self.keys for label in self.labels]
-        recent = (self.columns_of((RECENT,), label).rate for label in self.labels)
+        recent = (self.columns_of((RECENT,), label)[0] for label in self.labels)
         return [*chain(*levels), *recent]
 
-    def columns_of(self, key: Key, label: str) -> LevelColumns:
-        """Return the names of the columns of a key's level of a label."""
-        return name_level(name_of(key, label), RATES[not self.of_clicks])
+    def columns_of(self, key: Key, label: str) -> list[str]:
+        """Return the names of a key's level of a label: rate or mean, count and time elapsed."""
+        return [*name_level(name_of(key, label), RATES[not self.of_clicks]).values()]
 
     def append(
         self,
@@ -287,7 +287,7 @@ class RowMemory:
         """Return the mean of each label over the latest rows before some moments."""
         sums = self._index.sums.reshape(len(self.labels), 2, -1)
         return {
-            self.columns_of((RECENT,), label).rate: recent_means(
+            self.columns_of((RECENT,), label)[0]: recent_means(
                 sums[n], moments.ticks, self._changes[n]
             )
             for n, label in enumerate(self.labels)
@@ -405,7 +405,7 @@ class RowMemory:
     def _replace_by(
         self, batch: RowMemory, before: np.ndarray, newest: np.ndarray
     ) -> tuple[RowMemory, np.ndarray]:
-        """Return rows of a batch as they stand behind those here, and how they change sums.
+        """Return a batch with what it keeps of the rows that it replaces, and how it changes sums.
 
         changes : (n_rows, n_labels, 2), of how many values there are, and of their sum
         """

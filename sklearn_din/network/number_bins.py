@@ -42,7 +42,7 @@ class NumberBins(nn.Module):
     ranges : dict of str to tuple
         How far training rows reach on either side, by number; all others have no end.
     growing : collection of str, default=()
-        Numbers that only grow (``Schema.growing``).
+        Numbers that only grow: counts of rows so far.
 
     Examples
     --------

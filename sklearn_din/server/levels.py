@@ -90,9 +90,9 @@ class Levels:
         levels, words = self.of_rows([row], [now]), list[str]()
         for key in memory.keys:
             columns = memory.columns_of(key, memory.labels[0])
-            count, rate = levels[columns.n_rows].item(), levels[columns.rate].item()
-            known = f"yes to {rate:.0%} of {count:,.0f} rows so far" if count else "no row so far"
-            words.append(f"{' with '.join(key)}: {known}")
+            rate, count, _ = (levels[name].item() for name in columns)
+            so_far = f"yes to {rate:.0%} of {count:,.0f} rows so far" if count else "no row so far"
+            words.append(f"{' with '.join(key)}: {so_far}")
         return words
 
     def at(self, moment: Any) -> Any:

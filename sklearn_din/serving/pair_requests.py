@@ -63,7 +63,7 @@ class PairRequests:
         made = {} if levels is None else levels(users, candidates)
         made = made | {name: numbers[candidates] for name, numbers in self._numbers.items()}
         compared = {
-            name: compare_within(made.get(name, np.zeros(len(users))), users)._asdict()
+            name: compare_within(made.get(name, np.zeros(len(users))), users)
             for name in {field.of[0] for field in self._fields}
         }
         return {field.name: compared[field.of[0]][field.what] for field in self._fields}
@@ -75,7 +75,7 @@ def count_rows(shares: np.ndarray) -> int:
     Of n rows, the shares are multiples of 1 / (n - 1), or of half of it where values are equal: the
     largest denominator is n - 1 or more. 0 where most rows are neutral, such as rows alone.
     """
-    compared = shares[shares != NEUTRAL.share]
+    compared = shares[shares != NEUTRAL["share"]]
     if len(compared) < LEAST_DECILES:
         return 0
     return 1 + max(Fraction(share).limit_denominator(10**6).denominator for share in compared)

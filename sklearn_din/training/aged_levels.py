@@ -25,7 +25,7 @@ def age_levels(X: EncodedFeatures, *, share: float) -> EncodedFeatures:
     codes = _codes_of_keys(X)
     if X.times is None or not codes:
         return X
-    columns = dict(X.columns)
+    columns, second = dict(X.columns), np.timedelta64(1, "s") if X.times.dtype.kind == "M" else 1
     ahead, chance = np.random.RandomState(0).random_sample((2, len(X)))
     moments, aged = moments_of(X).astype(np.int64), np.flatnonzero(chance < AGED_SHARE)
     until = moments[aged] - np.ceil(ahead[aged] * N_BLOCKS_AHEAD * share * len(X)).astype(np.int64)
@@ -34,7 +34,7 @@ def age_levels(X: EncodedFeatures, *, share: float) -> EncodedFeatures:
         first = _first_since(own, moments, aged, until)
         is_there = own[aged] >= 0
         rows, first = aged[is_there], first[is_there]
-        waited = (X.times[rows] - X.times[first]) / _second(X.times)
+        waited = (X.times[rows] - X.times[first]) / second
         for field in (f for f in X.schema.fields if f.is_level and f.of == key):
             known = X.columns[field.name][first]
             if field.what == "elapsed":
@@ -78,7 +78,3 @@ def _codes_of_keys(X: EncodedFeatures) -> dict[tuple[str, ...], np.ndarray]:
                 pair = codes[key] * (other.max(initial=0) + 1) + other
                 codes[key] = np.where((codes[key] < 0) | (other < 0), -1, pair)
     return codes
-
-
-def _second(times: np.ndarray) -> object:
-    return np.timedelta64(1, "s") if times.dtype.kind == "M" else 1
