@@ -49,15 +49,15 @@ def assign_roles(
     candidates = _check_pairs(table, pairs)
     out, ids, numbers = {*drop, *metadata}, named["categorical"], named["numeric"]
     facts = gather_facts(table, out=out, ids=ids, histories=candidates)
-    columns = _Columns(table, facts, out, ids, numbers, candidates, max_length)
-    behaviours, lists = columns.find_behaviours(groups)
+    finder = _BehaviourFinder(table, facts, out, ids, numbers, candidates, max_length)
+    behaviours, lists = finder.find_behaviours(groups)
     compared = {n for b in behaviours for n in b.candidates if n is not None}
     _check_disjoint(named | {METADATA_ROLE: list(metadata), "candidates": sorted(compared)})
     in_use = {name for behaviour in behaviours for name in behaviour.columns}
     roles = {name: str(of.kind) for name, of in facts.items()}  # unless a later rule names it
     roles |= dict.fromkeys(out, "out") | dict.fromkeys(ids, "ids")
-    roles |= dict.fromkeys(numbers, "numbers") | dict.fromkeys(columns.histories, "history")
-    roles |= dict.fromkeys(columns.number_of.values(), "numbers") | dict.fromkeys(compared, "ids")
+    roles |= dict.fromkeys(numbers, "numbers") | dict.fromkeys(finder.histories, "history")
+    roles |= dict.fromkeys(finder.number_of.values(), "numbers") | dict.fromkeys(compared, "ids")
     roles |= dict.fromkeys(lists, "lists") | dict.fromkeys(in_use, "behaviour")
 
     def having(*some: str) -> list[str]:
@@ -68,11 +68,11 @@ def assign_roles(
         *map(NumberColumn, having("numbers")),
         *(IdColumn(name, name, is_compared=name in compared) for name in having("ids")),
         *(IdColumn(name, name, holds_lists=True) for name in having("lists")),
-        *(_make_histories(b, lists, times, columns.number_of) for b in behaviours),
+        *(_make_histories(b, lists, times, finder.number_of) for b in behaviours),
     ]
     _check_output_names({leaf.name for column in in_order for leaf in column.leaves}, in_use)
     unused = tuple(having("time", "history"))
-    return TableColumns(tuple(table.names), tuple(in_order), unused), columns.notices
+    return TableColumns(tuple(table.names), tuple(in_order), unused), finder.notices
 
 
 def _read_elapsed(elapsed: NamesParameter, behaviours: Sequence[Behaviour]) -> list[str] | None:
@@ -156,8 +156,8 @@ def _check_pairs(table: Impressions, named: Mapping[Hashable, Hashable]) -> dict
 
 
 @dataclass(eq=False)
-class _Columns:
-    """The columns of a table, and the rules by which some of them form behaviours.
+class _BehaviourFinder:
+    """The rules by which some columns of a table form behaviours.
 
     ``ids`` and ``numbers`` are what the user calls so: naming a history or its candidate names
     both. Columns that are ``out`` are no features, ``pairs`` are the histories that the user names,
