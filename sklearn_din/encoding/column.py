@@ -12,7 +12,7 @@ import numpy as np
 
 from sklearn_din.encoding.cells import Codes, HistoryCells
 from sklearn_din.encoding.profile import SAMPLED_ROWS, ColumnProfile
-from sklearn_din.encoding.table import Columns
+from sklearn_din.encoding.table import ColumnReader
 from sklearn_din.encoding.vocabulary import Vocabularies
 from sklearn_din.features.schema import Field
 from sklearn_din.utils.spans import Rows, Spans
@@ -116,7 +116,7 @@ class Column(ABC):
         """The columns of the table that it reads: of ids or of numbers, by row or by event."""
 
     @abstractmethod
-    def read(self, columns: Columns) -> Part:
+    def read(self, columns: ColumnReader) -> Part:
         """Read some rows."""
 
     @abstractmethod

@@ -20,7 +20,7 @@ from sklearn_din.encoding.cells import (
 )
 from sklearn_din.encoding.table import (
     ColumnKind,
-    Columns,
+    ColumnReader,
     Impressions,
     dtype_kind,
     find_candidate,
@@ -103,7 +103,7 @@ class ColumnFacts:
     history: HistoryFacts = field(default_factory=HistoryFacts)
 
     def update(
-        self, columns: Columns, name: str, part: int, *, is_named: bool, is_suspect: bool
+        self, columns: ColumnReader, name: str, part: int, *, is_named: bool, is_suspect: bool
     ) -> None:
         """Add a chunk; ``is_named`` and ``is_suspect``: the user or the name calls it a history."""
         self.kind, example = columns.kind(name), first_present(columns.frame[name])
@@ -179,7 +179,7 @@ def gather_facts(
 
     numbers = count()
 
-    def read(columns: Columns) -> None:
+    def read(columns: ColumnReader) -> None:
         number = next(numbers)
         for name in names:
             is_named, is_suspect = name in histories, name in suspects
@@ -190,7 +190,7 @@ def gather_facts(
     return facts
 
 
-def _has_fraction(columns: Columns, name: str) -> bool:
+def _has_fraction(columns: ColumnReader, name: str) -> bool:
     """Return whether the numbers are no ids: durations never are."""
     column = columns.frame[name]
     try:

@@ -12,7 +12,7 @@ from sklearn_din.encoding.cells import HistoryCells
 from sklearn_din.encoding.column import Column, Part
 from sklearn_din.encoding.ids import IdColumn
 from sklearn_din.encoding.number import NumberColumn
-from sklearn_din.encoding.table import Columns
+from sklearn_din.encoding.table import ColumnReader
 from sklearn_din.encoding.vocabulary import Vocabularies
 from sklearn_din.features.ragged import MOST_EVENTS, Ragged
 from sklearn_din.features.schema import Behaviour
@@ -33,7 +33,7 @@ class Histories(Column):
     def leaves(self) -> tuple[Any, ...]:
         return self.columns
 
-    def read(self, columns: Columns) -> Part:
+    def read(self, columns: ColumnReader) -> Part:
         """Read the events that some row holds, once; of times, one for each event and row."""
         cells = [columns.history(leaf.name) for leaf in self.columns]
         numbers = {leaf.name: leaf for leaf in self.columns if isinstance(leaf, NumberColumn)}

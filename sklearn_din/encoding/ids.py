@@ -11,7 +11,7 @@ import pandas as pd
 from sklearn_din.encoding.cells import Codes, HistoryCells
 from sklearn_din.encoding.column import Chunk, Leaf, Part
 from sklearn_din.encoding.profile import ColumnProfile
-from sklearn_din.encoding.table import Columns
+from sklearn_din.encoding.table import ColumnReader
 from sklearn_din.encoding.vocabulary import Occurrences, ValueCounts, Vocabularies, plain_ids
 from sklearn_din.features.lists import Column, IdLists
 from sklearn_din.features.schema import UNKNOWN_ID, Field, Kind
@@ -41,7 +41,7 @@ class IdColumn(Leaf):
     late_unknown: float = 0.0
     profile: ColumnProfile = EMPTY
 
-    def read(self, columns: Columns) -> Part:
+    def read(self, columns: ColumnReader) -> Part:
         read = columns.lists if self.holds_lists else columns.codes
         return Part({self.name: read(self.name)})
 

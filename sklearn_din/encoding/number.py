@@ -12,7 +12,7 @@ from sklearn_din.encoding.cells import HistoryCells
 from sklearn_din.encoding.column import Chunk, Leaf, Part
 from sklearn_din.encoding.profile import ColumnProfile, note_far_numbers
 from sklearn_din.encoding.scaling import EventScale, MeanAndSpread
-from sklearn_din.encoding.table import Columns
+from sklearn_din.encoding.table import ColumnReader
 from sklearn_din.encoding.vocabulary import Vocabularies
 from sklearn_din.features.number_ends import find_ends, find_range
 from sklearn_din.features.request_columns import NEUTRAL
@@ -53,7 +53,7 @@ class NumberColumn(Leaf):
         """The column whose scale it has."""
         return self.candidate or self.name
 
-    def read(self, columns: Columns) -> Part:
+    def read(self, columns: ColumnReader) -> Part:
         return Part(numbers={self.name: columns.numbers(self.name)})
 
     def read_events(self, part: Part, cells: HistoryCells, events: Rows) -> None:

@@ -19,7 +19,7 @@ from sklearn_din.encoding.item_columns import ItemColumns, ItemSample
 from sklearn_din.encoding.notices import FEW_VALUES, note_unknown
 from sklearn_din.encoding.number import NumberColumn
 from sklearn_din.encoding.profile import COMPARED_ROWS, ColumnProfile
-from sklearn_din.encoding.table import Columns
+from sklearn_din.encoding.table import ColumnReader
 from sklearn_din.encoding.vocabulary import IdRules, Occurrences, Vocabulary, plain_ids
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.level_columns import find_levels
@@ -130,7 +130,7 @@ class TableColumns:
         """Return the values of a column's ids, None where they are unknown."""
         return self.vocabularies[self.ids[name].owner].decode(ids)
 
-    def read(self, columns: Columns) -> Parts:
+    def read(self, columns: ColumnReader) -> Parts:
         """Read some rows."""
         return Parts(len(columns.frame), [column.read(columns) for column in self.columns])
 
