@@ -314,11 +314,11 @@ class RowMemory:
         told = at_once.times * ratio
         rows, kind = spread(rows, CHECKED_ROWS), f"datetime64[{unit}]" if unit else told.dtype
         hashes = [self.hash_column(name, frame[name].iloc[rows]) for name in self.columns]
-        shown, known = (
+        shown, remembered = (
             pd.DataFrame({"key": mix_hashes(of), "time": times.astype(kind)})
             for of, times in ((hashes, own[rows]), ([*at_once.hashes], told))
         )
-        return note_early(shown, known, ["key"], "time", time)
+        return note_early(shown, remembered, ["key"], "time", time)
 
     def check(self) -> None:
         """Raise ValueError where the parts do not fit each other."""
