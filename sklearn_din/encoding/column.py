@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -150,8 +150,8 @@ class Leaf(Column):
         raise TypeError(f"{type(self).__name__} has no histories.")
 
     @abstractmethod
-    def statistics(self) -> Statistics:
-        """Return empty statistics, which are updated by each part of the rows of fit."""
+    def statistics(self) -> Any:
+        """Return empty statistics, for ``update(part, chunk)`` and ``finish(table)`` at fit."""
 
     @abstractmethod
     def profile_of(self, part: Part, vocabularies: Vocabularies) -> ColumnProfile:
@@ -164,13 +164,3 @@ class Leaf(Column):
     @abstractmethod
     def fields(self, columns: TableColumns) -> list[Field]:
         """Return what the encoded column means, and what stands beside it: one field or more."""
-
-
-class Statistics(Protocol):
-    """What is collected of a leaf in the rows of fit, part by part."""
-
-    def update(self, part: Part, chunk: Chunk) -> None:
-        """Take in further rows."""
-
-    def finish(self, table: TableStatistics) -> Leaf:
-        """Return the column with what was learnt."""

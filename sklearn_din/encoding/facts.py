@@ -132,11 +132,6 @@ class ColumnFacts:
         return not self.any_other and (self.example is not None or self.kind == "ids")
 
     @property
-    def is_text_of_lists(self) -> bool:
-        """Return whether the first value is text in brackets, as CSV files write lists."""
-        return self.is_text and LIST.fullmatch(str(self.example).strip()) is not None
-
-    @property
     def is_text(self) -> bool:
         """Return whether the first value is text."""
         return isinstance(self.example, str)

@@ -75,11 +75,6 @@ class IdColumn(Leaf):
         size, grown_from = (known.n_ids, known.digest), known.grown_from
         return [Field(self.name, kind, self.owner, *size, n_dims=n_dims, grown_from=grown_from)]
 
-    @property
-    def unknown_at_fit(self) -> float:
-        """The fraction of ids that were too rare for an id at fit, or new late in training."""
-        return float(np.fmax(self.profile.fraction("unknown"), self.late_unknown))
-
 
 def count_values(codes: Codes, weights: np.ndarray | None) -> tuple[np.ndarray, float]:
     """Return how often each distinct value counts, by ``weights``, and how many are missing."""

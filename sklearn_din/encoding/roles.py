@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from itertools import combinations
 
 from sklearn_din.encoding.column import Column
-from sklearn_din.encoding.facts import ColumnFacts, gather_facts
+from sklearn_din.encoding.facts import LIST, ColumnFacts, gather_facts
 from sklearn_din.encoding.histories import Histories
 from sklearn_din.encoding.ids import IdColumn
 from sklearn_din.encoding.number import NumberColumn
@@ -181,7 +181,8 @@ class _BehaviourFinder:
         self.histories = [name for name in names if self._is_history(name)]
         for name in self.histories:
             self._check_text(name)
-        self.notices += map(self._note_single, filter(self._is_single, names))
+        single = [name for name in names if name not in {*self.histories, *self.numbers}]
+        self.notices += map(self._note_single, filter(self._is_meant, single))
 
     def find_behaviours(self, groups: list[list[str]]) -> tuple[tuple[Behaviour, ...], set[str]]:
         """Return behaviours, those that the user names (``groups``) first, and columns of lists.
@@ -227,10 +228,6 @@ class _BehaviourFinder:
         is_named = is_history_name(name) and self._named_after[name] is not None
         return is_named and name not in self.ids
 
-    def _is_single(self, name: str) -> bool:
-        """Return whether a column is named like a history and holds one value per cell."""
-        return self._is_meant(name) and name not in {*self.histories, *self.numbers}
-
     def _note_single(self, name: str) -> str:
         return (
             f"{name} holds one value per cell, such as {self.facts[name].example!r:.40}, where its "
@@ -249,7 +246,7 @@ class _BehaviourFinder:
                 "histories into text. Keep them in Parquet, or join them, '22|29|7' "
                 f"(separator='|'). Name {name} in categorical or drop if it is no history."
             )
-        if facts.is_text_of_lists:
+        if facts.is_text and LIST.fullmatch(str(facts.example).strip()):  # as CSV files write them
             raise ValueError(
                 f"{name} holds lists as text, such as {example}: split at {separator!r}, brackets "
                 "and quotes would be in the ids. Read histories from Parquet, or take them off, "

@@ -146,7 +146,8 @@ class TableColumns:
         for ragged in X.behaviours.values():
             encoded |= ragged.columns
         now = {name: _fraction_unknown(encoded[name]) for name in self.ids}
-        at_fit = {name: ids.unknown_at_fit for name, ids in self.ids.items()}
+        rare = {name: ids.profile.fraction("unknown") for name, ids in self.ids.items()}
+        at_fit = {n: float(np.fmax(rare[n], ids.late_unknown)) for n, ids in self.ids.items()}
         far = {name for name in now if FAR_MORE * (1 - now[name]) < 1 - at_fit[name]}
         vocabularies = {name: self.vocabularies[ids.owner] for name, ids in self.ids.items()}
         few = {name for name, known in vocabularies.items() if len(known.values) < FEW_VALUES}

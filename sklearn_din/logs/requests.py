@@ -89,7 +89,8 @@ def attach_request(
         )
     caller = CallerFrame(frame, name="frame")
     _check_compared(caller.pandas, keys, names)
-    requests = hash_requests(caller.pandas, keys)
+    read = [Keys.read(caller.pandas[name], name=f"frame[{name!r}]") for name in keys]
+    requests = join_hashes([own.hashes for own in read])  # 0 where one is missing
     return caller.with_columns(_compare_rows(caller.pandas, requests, names))
 
 
@@ -108,12 +109,6 @@ def _check_compared(frame: pd.DataFrame, request: list[str], columns: list[str])
                 f"frame already has the columns {taken}. Drop them: attach_request makes them of "
                 f"{name!r}."
             )
-
-
-def hash_requests(frame: pd.DataFrame, request: list[str]) -> np.ndarray:
-    """Return the request of each row as a hash: (n_rows,) uint64, 0 where it is missing."""
-    keys = [Keys.read(frame[name], name=f"frame[{name!r}]") for name in request]
-    return join_hashes([own.hashes for own in keys])
 
 
 def _compare_rows(

@@ -105,7 +105,7 @@ class Histories:
         last = events[:1] if log is None else log.drop_duplicates(self.user, keep="last")
         self._last_known = last.set_index(self.user)
         # Plain tuples, which the garbage collector leaves alone: it is half of the time of a start
-        self._posted: dict[Any, list[tuple[Any, ...]]] = {}
+        self.posted: dict[Any, list[tuple[Any, ...]]] = {}
         # How often each event of a moment is in the log, and was posted, where that was asked
         self._counts: dict[Any, list[Counter[Any]]] = {}
         self._kinds = {n: _kinds_of(self._known[n]) for n in (self.user, *names, *self._outcomes)}
@@ -118,7 +118,7 @@ class Histories:
         check_spelling([user], self._known[self.user], name=self.user)
         if self._outcomes:
             return self._tell(user)
-        posted, now = self._posted.get(user, []), self.now_of(user)
+        posted, now = self.posted.get(user, []), self.now_of(user)
         end = self._place(user, now)
         start = max(self._span(user)[0], end - self.max_length)
         n_past = bisect.bisect_left(posted, (now,))
@@ -144,7 +144,7 @@ class Histories:
 
     def now_of(self, user: Any) -> Any:
         """Return the moment that is now for a user."""
-        posted = self._posted.get(user, [])
+        posted = self.posted.get(user, [])
         newest = posted[-1][0] if posted else None
         if self._outcomes and posted:
             newest = max(came[0] for *_, came in posted)
@@ -153,7 +153,7 @@ class Histories:
     def n_of(self, user: Any) -> int:
         """Return how many events of a user there are."""
         start, end = self._span(user)
-        return end - start + sum(event[2] for event in self._posted.get(user, ()))
+        return end - start + sum(event[2] for event in self.posted.get(user, ()))
 
     def last_known(self, user: Any, name: str) -> Any:
         """Return what the log last had of a user in a column; None where it had nothing."""
@@ -205,7 +205,7 @@ class Histories:
 
     def has(self, event: Event) -> bool:
         """Return whether the log has an event, or it was posted."""
-        return any(self._count(event, self._posted.get(event.user, [])))
+        return any(self._count(event, self.posted.get(event.user, [])))
 
     def add(self, events: Iterable[tuple[int, Event]]) -> None:
         """Remember events with their numbers in the store."""
@@ -222,17 +222,12 @@ class Histories:
             self._find_example()
         for gone in removed:
             user = users.get(gone.user_key)
-            own = [Joined(*event) for event in self._posted.get(user, ())]
+            own = [Joined(*event) for event in self.posted.get(user, ())]
             kept = [event for event in own if not gone.first <= event.sequence <= gone.last]
             self.n_events -= sum(event.is_new for event in own)
             self._join(((e.sequence, Event(user, e.time, *e[3:])) for e in kept), {user: []})
             if not kept:
-                self._posted.pop(user, None)
-
-    @property
-    def posters(self) -> list[Any]:
-        """Users of whom events were posted."""
-        return list(self._posted)
+                self.posted.pop(user, None)
 
     def example(self) -> Values:
         """Return an event as :meth:`read` takes it."""
@@ -242,7 +237,7 @@ class Histories:
 
     def search(self, text: str, n: int) -> list[Values]:
         """Return users whose id holds a text, those with the most events first."""
-        users = {*self.span_of, *self._posted}
+        users = {*self.span_of, *self.posted}
         n_events = {u: self.n_of(u) for u in users if text.lower() in str(u).lower()}
         hits = heapq.nsmallest(n, n_events, key=lambda user: (-n_events[user], str(user)))
         return [{"user": plain(u), "events": n_events[u]} for u in hits if n_events[u]]
@@ -252,7 +247,7 @@ class Histories:
         for sequence, event in events:
             own = touched.get(event.user)
             if own is None:
-                own = touched[event.user] = [*self._posted.get(event.user, ())]
+                own = touched[event.user] = [*self.posted.get(event.user, ())]
             is_new, moment = True, event[:2]
             if moment in self._counts or self._place(*moment) < self._place(*moment, "right"):
                 n_in_log, n_posted = self._count(event, own)
@@ -260,11 +255,11 @@ class Histories:
                 self._counts[moment][1][_hashable(event.values)] += 1
             bisect.insort(own, (event.time, sequence, is_new, *event[2:]))
             self.n_events += is_new
-        self._posted |= touched
+        self.posted |= touched
 
     def _tell(self, user: Any) -> tuple[dict[str, list[Any]], list[Any]]:
         """Return the histories of one user by a builder that is told what was posted."""
-        builder, posted = copy.copy(self._builder), self._posted.get(user, [])
+        builder, posted = copy.copy(self._builder), self.posted.get(user, [])
         events = builder.events_.iloc[self._order[slice(*self._span(user))]].reset_index(drop=True)
         if posted:
             names = [self.user, self.time, *self.columns, self.known, *self._outcomes]

@@ -131,7 +131,7 @@ class Posts:
         log = self.answers.histories
         if log is not None:
             wanted, users = {gone.user_key for gone in removed}, {}
-            for user in log.posters:
+            for user in [*log.posted]:
                 if (key := self._store.user_key(user)) in wanted:
                     users[key] = user
             log.remove(removed, users)

@@ -60,9 +60,8 @@ def _find_own_clicks(X: EncodedFeatures, clicks: np.ndarray) -> Iterator[Finding
                 yield repeats.finding(behaviour)
                 n_found += 1
                 break
-    finding = None if n_found else find_clocks_of_some(X, clicks == 1)
-    if finding is not None:
-        yield finding
+    if not n_found:
+        yield from filter(None, [find_clocks_of_some(X, clicks == 1)])
 
 
 def _find_labels(X: EncodedFeatures, clicks: np.ndarray) -> Iterator[Finding]:
@@ -96,10 +95,6 @@ def _find_wrong_rows(X: EncodedFeatures, clicks: np.ndarray) -> Iterator[Finding
     yield from filter(None, [finding])
 
 
-def _find_guests(X: EncodedFeatures, clicks: np.ndarray) -> Iterator[Finding]:
-    yield from filter(None, [find_guests(X)])
-
-
 CHECKS = {
     "own clicks in histories": _find_own_clicks,
     "histories on their rows": _find_wrong_rows,
@@ -108,7 +103,7 @@ CHECKS = {
     "means of the label": find_label_means,
     "clicks before": _find_first_clicks,
     "rows logged twice": find_repeated_rows,
-    "guests": _find_guests,
+    "guests": lambda X, clicks: filter(None, [find_guests(X)]),
 }
 
 
