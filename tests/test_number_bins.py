@@ -37,8 +37,7 @@ BINS = {"price": ((-1.0, 0.0, 0.7), (0.0, 0.5, 0.4), (0.5, 2.0, 0.2))}
 
 
 def encode(**columns):
-    whats = {"user_rate": "rate", "recent_rate": "rate", "user_count": "count"}
-    whats |= {"user_elapsed": "elapsed", "price_missing": "missing"}
+    whats = {name: name.rpartition("_")[2] for name in columns if "_" in name}
     fields = tuple(Field(n, "numeric", what=whats.get(n, ""), of=("price",)) for n in columns)
     own = {name: np.asarray(values, dtype=np.float32) for name, values in columns.items()}
     return EncodedFeatures(Schema(fields), own)

@@ -106,16 +106,9 @@ def test_a_memory_gives_what_is_attached_to_the_bit(as_form, as_known):
     names = NAMES if as_known is None else {**NAMES, "known": as_known, "events": "all"}
     memory = HistoryBuilder(**names, levels="auto").fit(rows, y)
     shown = memory.transform(rows)
-    log = rows.assign(label=y)
-    attached = attach_aggregates(
-        as_form(rows),
-        as_form(log),
-        time="time",
-        aggregates="levels",
-        label="label",
-        levels=KEYS,
-        known=as_known,
-    )
+    options = {"time": "time", "aggregates": "levels", "label": "label", "levels": KEYS}
+    log = as_form(rows.assign(label=y))
+    attached = attach_aggregates(as_form(rows), log, **options, known=as_known)
     for name in memory.memory_.names:
         np.testing.assert_array_equal(attached[name], shown[name], err_msg=name)
 
@@ -223,10 +216,7 @@ def test_polars_times_in_units_and_missing_users():
 
 @pytest.mark.parametrize(("change", "message"), [
     ({"user": lambda rows: rows["user"].astype(str)}, "must hold values of one kind"),
-    (
-        {n: lambda r: pd.to_datetime(r["item"].map(ord)) for n in ("time", "known")},
-        "must hold numbers",
-    ),
+    ({n: lambda r: pd.to_datetime(r["item"].map(ord)) for n in ("time", "known")}, "hold numbers"),
     ({"known": lambda rows: rows["time"] - 1}, "400 rows whose label was known before"),
     ({"known": lambda rows: rows["time"].where(rows["time"] > 5)}, "Leave those rows out"),
 ])  # fmt: skip
@@ -251,9 +241,8 @@ def test_some_training_rows_are_shown_by_a_memory_that_ended_before_them(monkeyp
     monkeypatch.setattr(aged_levels, "AGED_SHARE", 1.0)
     rows, y = make_rows()
     rows = rows.assign(time=pd.to_datetime(rows["time"], unit="h"))
-    memory = HistoryBuilder(**NAMES, levels="auto")
     encoder = HistorySequenceEncoder(user="user", time="time")
-    X = encoder.fit_transform(memory.fit_transform(rows, y))
+    X = encoder.fit_transform(HistoryBuilder(**NAMES, levels="auto").fit_transform(rows, y))
     assert encoder.scales_["item_elapsed"].is_elapsed
     aged = aged_levels.age_levels(X, share=0.25)
     ahead, _ = np.random.RandomState(0).random_sample((2, len(X)))
@@ -317,12 +306,8 @@ def by_hand(model, users, candidates):
 def test_rankings_are_those_of_rows_made_by_hand(tmp_path):
     rows, y = make_rows(600)
     model = fit(rows, y)
-    candidates = pd.concat(
-        [
-            rows[["item", "kind"]].drop_duplicates("item"),
-            pd.DataFrame({"item": ["new"], "kind": [1]}),
-        ]
-    )
+    new = pd.DataFrame({"item": ["new"], "kind": [1]})
+    candidates = pd.concat([rows[["item", "kind"]].drop_duplicates("item"), new])
     users = pd.DataFrame({"user": [3, 99, None, 5], "time": [50, 200, 400, 400]})
     later = rows.iloc[:200].assign(time=rows["time"].iloc[:200] + 1000)
     newer = remember(model, later, y[:200])

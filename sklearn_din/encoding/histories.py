@@ -21,6 +21,9 @@ from sklearn_din.utils.spans import Covered, Spans
 if TYPE_CHECKING:
     from sklearn_din.encoding.table_columns import TableStatistics
 
+FEWER = 3  # times fewer events per history than at fit: they are empty, or cut
+LEAST_EVENTS = 100  # with fewer, nothing is said of it
+
 
 @dataclass(frozen=True, eq=False)
 class Histories(Column):
@@ -75,7 +78,8 @@ class Histories(Column):
         """Return whether so many rows should have far more events than they do, by those at fit."""
         ids = [leaf for leaf in self.columns if isinstance(leaf, IdColumn)]
         single = [leaf for leaf in ids if not leaf.holds_lists]
-        return bool(single) and single[0].profile.has_more_events(n_events, n_rows)
+        at_fit = single[0].profile.fraction("length") if single else 0.0
+        return max(FEWER * n_events, LEAST_EVENTS) < at_fit * n_rows
 
 
 def keep_newest(spans: Spans, behaviour: Behaviour) -> tuple[Spans, np.ndarray | None]:

@@ -12,7 +12,7 @@ from sklearn_din.encoding.cells import HistoryCells
 from sklearn_din.encoding.column import Chunk, Leaf, Part
 from sklearn_din.encoding.profile import ColumnProfile, note_far_numbers
 from sklearn_din.encoding.scaling import EventScale, MeanAndSpread
-from sklearn_din.encoding.table import ColumnReader
+from sklearn_din.encoding.table import PREFIX, ColumnReader
 from sklearn_din.encoding.vocabulary import Vocabularies
 from sklearn_din.features.number_ends import find_ends, find_range
 from sklearn_din.features.request_columns import NEUTRAL
@@ -82,7 +82,8 @@ class NumberColumn(Leaf):
 
     def fields(self, columns: TableColumns) -> list[Field]:
         if self.is_history:
-            return [Field(self.name, "numeric_history", candidate=self.candidate)]
+            source = (self.name.removeprefix(PREFIX),)
+            return [Field(self.name, "numeric_history", candidate=self.candidate, of=source)]
         elapsed = self.scale.scale if self.scale.is_elapsed else 0.0
         what, of = columns.meanings.get(self.name, ("", ()))
         alone = np.array([NEUTRAL.get(what, np.nan)])

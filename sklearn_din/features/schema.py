@@ -59,7 +59,8 @@ class Field:
         "share", "to_mean" or "is_best" of a row in its request; whether a number is "missing".
     of : tuple of str, default=()
         Whose level it is, by columns (none: of the latest rows, whatever their keys; text that
-        names no column is kept as it is); or which number is compared, or missing.
+        names no column is kept as it is); which number is compared, or missing; of a history, the
+        column of the events that it has.
     elapsed_scale : float, default=0.0
         For a time elapsed since the latest row of a key: it is ``log1p(elapsed / elapsed_scale)``.
         0 for other columns.

@@ -10,7 +10,7 @@ import pandas as pd
 from sklearn.pipeline import Pipeline
 
 from sklearn_din.features.request_columns import neutral_numbers
-from sklearn_din.features.schema import Behaviour, item_column
+from sklearn_din.features.schema import Behaviour, Schema, item_column
 from sklearn_din.inspection.explain import explain
 from sklearn_din.inspection.fitted import split_pipeline, unwrap
 from sklearn_din.logs.history import HistoryBuilder
@@ -74,9 +74,8 @@ class Answers:
         item = _find_item(catalogue, self._encoder)
         self.items = Items(catalogue, item, **shown)
         of_item = [name for name in dict.fromkeys([*self._needed, *compared]) if name in catalogue]
-        candidates = self.items.frame[of_item]
         options: Values = {"label": label, "shortlist": shortlist, "memory": memory}
-        self._ranker = Ranker(self._model, candidates, **options)
+        self._ranker = Ranker(self._model, self.items.frame[of_item], **options)
         behaviours = self._encoder.schema_.behaviours
         self.behaviour = next((b for b in behaviours if item in b.candidates), None)
         if builder is None and history is not None:
@@ -116,7 +115,8 @@ class Answers:
         self._asked = {*self.columns, *of_log, encoder.user, None if log is None else log.user}
         self._asked -= {None, encoder.time}  # an answer is as of now
         # By the histories that are compared with the item, the columns of an event that they hold
-        self.event_columns = _event_columns(self.behaviour, of_log)
+        sources = _event_columns(self.behaviour, encoder.schema_)
+        self.event_columns = {name: of_log.get(name, source) for name, source in sources.items()}
         histories = {field.name for field in encoder.schema_.fields if field.is_history}
         names = [name for name in self.columns if name not in histories]
         values = {name: plain(vocabularies.get(name, [])[:MOST_CHOICES]) for name in names}
@@ -416,19 +416,18 @@ def _first_builder(pipeline: Any) -> HistoryBuilder | None:
     return first if isinstance(first, HistoryBuilder) else None
 
 
-def _event_columns(behaviour: Behaviour | None, of_log: dict[str, str]) -> dict[str, str]:
+def _event_columns(behaviour: Behaviour | None, schema: Schema) -> dict[str, str]:
     """Return the columns of an event that each history of a behaviour holds."""
     if behaviour is None:
         return {}
-    sources = {h: c or h.removeprefix("hist_") for h, c in behaviour.candidate_of.items()}
-    sources |= {name: name.removeprefix("hist_") for name in behaviour.numbers}
-    return {name: of_log.get(name, source) for name, source in sources.items()}
+    candidates = behaviour.candidate_of
+    return {name: candidates.get(name) or schema[name].of[0] for name in behaviour.columns}
 
 
 def _builder_of(encoder: Any, behaviour: Behaviour | None) -> HistoryBuilder:
     """Return a builder of histories as long as those that an encoder was fitted on."""
-    sources = _event_columns(behaviour, {})
-    elapsed = [name for name in sources if not name.startswith("hist_")]
+    sources = _event_columns(behaviour, encoder.schema_)
+    elapsed = [name for name in sources if encoder.schema_[name].of == (name,)]
     if not sources or encoder.user is None or encoder.time is None or len(elapsed) > 1:
         raise ValueError(
             "--history needs histories called hist_ and the column's name, and an encoder that "

@@ -21,19 +21,9 @@ LONGER = 10  # times as many rows as the requests of the training rows
 class PairRequests:
     """The columns of ``attach_request``, made of whole lists of candidates.
 
-    Parameters
-    ----------
-    schema : Schema
-        Of the encoded rows.
-    numbers : dict of str to NumberColumn
-        The columns of numbers that a model was fitted on.
-    candidates : DataFrame of shape (n_candidates, ...)
-        Whose numbers are compared; those of users are equal in a list, so that nothing differs.
-
-    Attributes
-    ----------
-    neutral : dict of str to float
-        What each column that is made is of a row alone.
+    ``schema`` and ``numbers``, the columns of numbers, are those of a fitted encoder. Numbers of
+    ``candidates`` are compared; those of users are equal in a list, so that nothing differs.
+    ``neutral`` says what each column that is made is of a row alone.
     """
 
     def __init__(
