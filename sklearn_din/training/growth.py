@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
+from skorch import NeuralNet
 from skorch.history import History
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
@@ -15,17 +16,14 @@ from sklearn_din.features.schema import Schema
 from sklearn_din.module import DIN
 from sklearn_din.training.optim import dense_parameters
 
-if TYPE_CHECKING:
-    from sklearn_din.training.net import DINNet
 
-
-def next_seeds(net: DINNet) -> tuple[int, int]:
+def next_seeds(net: NeuralNet) -> tuple[int, int]:
     """Seeds of new rows and of torch in the next training."""
     first, second = np.random.SeedSequence(net.seed_).generate_state(2)
     return int(first), int(second)
 
 
-def grow(net: DINNet, schema: Schema) -> DINNet:
+def grow(net: NeuralNet, schema: Schema) -> NeuralNet:
     """Return a net whose tables have rows for all ids of a schema, which may have more ids.
 
     No prediction changes. New rows are drawn as those of a new network, their moments are zero.
@@ -49,7 +47,7 @@ def grow(net: DINNet, schema: Schema) -> DINNet:
     return grown
 
 
-def net_around(net: DINNet, module: DIN) -> DINNet:
+def net_around(net: NeuralNet, module: DIN) -> NeuralNet:
     """Return a net with the same parameters around a network; its ``fit`` makes another."""
     own = net.get_params(deep=False) | {"callbacks": None}  # callbacks have a state
     own = {name: value for name, value in own.items() if not name.startswith("module")}
@@ -61,7 +59,7 @@ def net_around(net: DINNet, module: DIN) -> DINNet:
     return copied
 
 
-def can_go_on(net: DINNet) -> bool:
+def can_go_on(net: NeuralNet) -> bool:
     """Return whether the optimizer holds the moments of this network, which ``fit`` made."""
     if not hasattr(net, "seed_") or not is_own(net):
         return False
@@ -70,13 +68,13 @@ def can_go_on(net: DINNet) -> bool:
     return held == {id(parameter) for parameter in net.module_.parameters()}
 
 
-def is_own(net: DINNet) -> bool:
+def is_own(net: NeuralNet) -> bool:
     """Return whether the network is as ``fit`` made it, not halved or replaced."""
     parameters = net.module_.parameters()
     return type(net.module_) is DIN and all(p.dtype == torch.float32 for p in parameters)
 
 
-def _copy_moments(earlier: DINNet, net: DINNet) -> None:
+def _copy_moments(earlier: NeuralNet, net: NeuralNet) -> None:
     """Give the optimizer of a grown net copies of the moments; ids appended since have none."""
     new, old = net.module_.embeddings, earlier.module_.embeddings
     before = dense_parameters(earlier.module_)
@@ -97,7 +95,7 @@ def _copy_moments(earlier: DINNet, net: DINNet) -> None:
         net.optimizer_.state[table] = {"square": torch.cat(padded), **numbers}
 
 
-def _copy_records(net: DINNet, other: DINNet) -> None:
+def _copy_records(net: NeuralNet, other: NeuralNet) -> None:
     """Give another net copies of what is noted of the trainings so far."""
     other.history = History(dict(epoch) for epoch in net.history)
     other.checks_, other.n_epochs_ = [dict(check) for check in net.checks_], net.n_epochs_
