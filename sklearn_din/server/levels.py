@@ -90,7 +90,7 @@ class Levels:
         levels, words = self.of_rows([row], [now]), list[str]()
         for key in memory.keys:
             columns = memory.columns_of(key, memory.labels[0])
-            rate, count, _ = (levels[name].item() for name in columns)
+            rate, count, *_ = (levels[name].item() for name in columns)
             so_far = f"yes to {rate:.0%} of {count:,.0f} rows so far" if count else "no row so far"
             words.append(f"{' with '.join(key)}: {so_far}")
         return words
