@@ -100,7 +100,7 @@ class Answers:
         made = {*self._alone, *(() if self._memory is None else self._memory.names)}
         self.columns = [name for name in names if name not in made]
         self._needed = [name for name in self.columns if name not in self._encoder._optional]
-        # Columns that a user must have a value for, and that of the id where levels are the user's
+        # A user must have a value for each of these; the user's id, where it has a level, may lack
         self.user_columns = [name for name in self._needed if name not in catalogue]
         user = owner if self._fitted.classifier.net_.neighbours_.reads_users else None
         user = user if memory is None else memory.user
