@@ -98,7 +98,7 @@ class TableColumns:
         missing = {indicator(n): ("missing", (n,)) for n in known if indicator(n) in known}
         return missing | find_levels(self.names) | find_compared(self.names)
 
-    @property
+    @cached_property
     def levels(self) -> set[str]:
         """Columns that say what was known of a key, or of the latest rows."""
         return {name for name, (what, _) in self.meanings.items() if what in OF_LEVELS}
