@@ -54,9 +54,9 @@ class Field:
         Length of the fixed vectors that the vocabulary's values have (``vectors`` of the encoder).
         0 where they have none.
     what : str, default=""
-        What the encoder reads from a number's name, which nothing behind it looks at: the "rate"
-        or "mean", "count" and "elapsed" time of a level (of several rows, before each one); the
-        "share", "to_mean" or "is_best" of a row in its request; whether a number is "missing".
+        What a number is, as the encoder reads it from its name: of a level, the "rate" or "mean" so
+        far, the "count" of rows behind it, or the time "elapsed" since the latest of them; of a
+        row in its request, "share", "to_mean" or "is_best"; or whether a number is "missing".
     of : tuple of str, default=()
         Whose level it is, by columns (none: of the latest rows, whatever their keys; text that
         names no column is kept as it is); which number is compared, or missing; of a history, the
