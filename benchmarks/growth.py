@@ -28,7 +28,7 @@ from sklearn_din.network import number_bins
 from tests.real_data import real_data_folder
 
 N_ROWS, LENGTHS = 3_000, (1, 2, 4, 8, 14)
-RULES = {"never": lambda ranges: {}, "all": dict, "counts": find_ends}
+RULES = {"never": lambda *_: {}, "all": lambda ranges, _: dict(ranges), "counts": find_ends}
 
 
 def memory_model(seed, columns=("item",), kind=din.DINClassifier):

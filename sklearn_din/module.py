@@ -182,7 +182,7 @@ class DIN(nn.Module):
         for (name, options), value in zip(OPTIONS.items(), chosen, strict=True):
             check_choice(value, options, name=name)
         self.schema, self.extended = schema, interest == "extended"
-        self.options = {  # to rebuild this network
+        self.options: dict[str, Any] = {  # to rebuild this network
             "embedding_dim": {name: int(width) for name, width in embedding_dim.items()}
             if isinstance(embedding_dim, Mapping)
             else int(embedding_dim),
@@ -196,9 +196,7 @@ class DIN(nn.Module):
             "ranges": dict(ranges or {}),
         }
         self.of_numbers = schema.names("numeric")  # fields, in order
-        self.bins = NumberBins(
-            self.of_numbers, bins if bins and self.extended else {}, ranges or {}
-        )
+        self.bins = self._make_bins()
         self.of_ids = schema.names("categorical", "list")
         self.embeddings = FieldEmbeddings(schema, embedding_dim, scale=INITIAL_SCALE[interest])
         self.interests = nn.ModuleList(map(self._make_interest, schema.behaviours))
@@ -211,12 +209,15 @@ class DIN(nn.Module):
 
     def widen(self, ranges: Ranges) -> None:
         """Let numbers go as far as other ranges say."""
-        options: dict[str, Any] = self.options | {"ranges": dict(ranges)}
-        bins = NumberBins(self.of_numbers, options["bins"], ranges)
-        self.bins, self.options = bins.to(self.bins.starts.device), options
+        self.options = self.options | {"ranges": dict(ranges)}
+        self.bins = self._make_bins().to(self.bins.starts.device)
+
+    def _make_bins(self) -> NumberBins:
+        growing = {field.name for field in self.schema.fields if field.what == "count"}
+        return NumberBins(self.of_numbers, self.options["bins"], self.options["ranges"], growing)
 
     def _make_interest(self, behaviour: Behaviour) -> Interest:
-        options: dict[str, Any] = self.options
+        options = self.options
         normalization = options["attention_normalization"]
         if normalization == "auto":
             normalization = "sqrt" if self.extended else None

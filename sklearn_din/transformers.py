@@ -32,7 +32,7 @@ from sklearn_din.encoding.roles import (
 )
 from sklearn_din.encoding.rows import RowEncoder
 from sklearn_din.encoding.scaling import EventScale
-from sklearn_din.encoding.table import Columns, Impressions
+from sklearn_din.encoding.table import ColumnReader, Impressions
 from sklearn_din.encoding.table_columns import Parts, TableColumns, TableStatistics
 from sklearn_din.encoding.vocabulary import IdRules, whole_ids
 from sklearn_din.features.encoded import EncodedFeatures
@@ -515,7 +515,7 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
         self.schema_ = self._learnt.schema
 
     def _read_training_rows(
-        self, columns: TableColumns, chunk: Columns
+        self, columns: TableColumns, chunk: ColumnReader
     ) -> tuple[Parts, np.ndarray | None, float]:
         times, newest = None, -np.inf
         if self.user is not None:  # lists and the like are no users

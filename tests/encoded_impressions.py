@@ -53,7 +53,8 @@ def make_prices(n=8, seed=0, *, max_length=5):
     X = make_impressions(n, seed, numbers=("seconds", "hist_price"), max_length=max_length)
     candidates = {"hist_price": "price"}
     fields = [replace(f, candidate=candidates.get(f.name, "")) for f in X.schema.fields]
-    schema = replace(X.schema, fields=(*fields, Field("price_missing", "numeric")))
+    missing = Field("price_missing", "numeric", what="missing", of=("price",))
+    schema = replace(X.schema, fields=(*fields, missing))
     X.behaviours["hist_item", "hist_category"].columns["hist_price"][::5] = np.nan
     is_missing = (np.arange(n) % 4 == 2).astype(np.float32)
     columns = X.columns | {"price": X.columns["price"] * (1 - is_missing)}

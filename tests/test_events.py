@@ -10,7 +10,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
 from sklearn_din import HistoryBuilder
-from sklearn_din.server import moments
+from sklearn_din.server import clock
 from sklearn_din.server.answers import Answers
 from sklearn_din.server.histories import Histories
 from sklearn_din.server.state import State
@@ -39,7 +39,7 @@ def client(state):
 
 
 def newest(state):
-    return pd.Timestamp(state.answers.histories.moments.newest)
+    return pd.Timestamp(state.answers.histories.clock.newest)
 
 
 def test_a_click_joins_the_history_once(client, state):
@@ -72,27 +72,27 @@ def test_nobody_moves_the_now_of_others(client, state):
 def test_now_is_the_clock_where_the_log_is_being_written():
     now = time.time_ns()
     log = pd.Series(pd.to_datetime([now - 10**6 * SECOND, now - 10**5 * SECOND]), name="time")
-    assert moments.Moments(log).is_clock
-    assert now < moments.Moments(log).now() < now + 10 * SECOND
+    assert clock.Clock(log).is_live
+    assert now < clock.Clock(log).now() < now + 10 * SECOND
     old = log - pd.Timedelta("100D")
-    assert not moments.Moments(old).is_clock
-    assert moments.Moments(old).now() == old.max().value + SECOND
-    assert moments.Moments(old, now="clock").is_clock
-    assert not moments.Moments(log, now="newest").is_clock
+    assert not clock.Clock(old).is_live
+    assert clock.Clock(old).now() == old.max().value + SECOND
+    assert clock.Clock(old, now="clock").is_live
+    assert not clock.Clock(log, now="newest").is_live
     numbers = pd.Series([100, 150], name="t")
-    assert moments.Moments(numbers).now() == 151
-    assert moments.Moments(numbers).read(200) == 200
+    assert clock.Clock(numbers).now() == 151
+    assert clock.Clock(numbers).read(200) == 200
     for wrong in (201, 150_000, 2**63 - 1, 1.5, True, "150", None):
         with pytest.raises(ValueError, match=r"t must be (200 at the latest|an integer)"):
-            moments.Moments(numbers).read(wrong)
+            clock.Clock(numbers).read(wrong)
     with pytest.raises(ValueError, match="--now clock needs dates"):
-        moments.Moments(numbers, now="clock")
+        clock.Clock(numbers, now="clock")
 
 
 @pytest.mark.parametrize("zone", [None, "Europe/Berlin"])
 def test_times_with_and_without_a_zone_are_one_moment(zone):
     log = pd.Series(pd.to_datetime(["2024-06-01", "2024-07-01"]), name="t").dt.tz_localize(zone)
-    read = moments.Moments(log)
+    read = clock.Clock(log)
     utc = pd.Timestamp("2024-06-15T10:00").value
     assert read.read("2024-06-15T10:00:00Z") == read.read("2024-06-15 12:00+02:00") == utc
     assert read.read("2024-06-15T12:00" if zone else "2024-06-15T10:00:00.000") == utc
@@ -108,7 +108,7 @@ def test_histories_equal_those_of_one_builder_however_the_clicks_came(served):
     rows = rows[["user", "item", "category", "time"]].to_dict("records")
     for start in range(0, len(rows), 7):
         parts.add(enumerate(parts.read(rows[start : start + 7]), start=start + 1))
-    now = pd.Timestamp(whole.moments.now())
+    now = pd.Timestamp(whole.clock.now())
     for user in clicks["user"].unique().tolist():
         shown = clicks[:1].assign(user=user, time=now)
         expected = model[0].transform(shown).iloc[0]
@@ -124,7 +124,7 @@ def test_elapsed_times_and_ages_are_those_of_the_builder():
     options = {"user": "user", "time": "time", "columns": "item", "elapsed": "ago", "max_age": 15}
     histories = Histories(HistoryBuilder(**options), log)
     builder = HistoryBuilder(**options, events="all").fit(log)
-    expected = builder.transform(log[:1].assign(time=histories.moments.now())).iloc[0]
+    expected = builder.transform(log[:1].assign(time=histories.clock.now())).iloc[0]
     own, _ = histories.of(1)
     assert own["hist_item"] == expected["hist_item"].tolist() == [2, 3]
     np.testing.assert_allclose(own["ago"], expected["ago"])

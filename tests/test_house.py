@@ -91,13 +91,23 @@ def _read(file):
     return (PACKAGE / file).read_text(encoding="utf-8")
 
 
+NAMES = r"[\"'}]_(rate|mean|count|elapsed|share|to_mean|is_best|missing)[\"']|\"hist_\""
+READERS = r"import .*\b(find_levels|find_compared|COUNTS|PREFIX)\b"
+READING = {"features": "level_columns request_columns schema", "logs": "history"}
+READING |= {"encoding": "ids notices number table table_columns", "command_line": "tables"}
+
+
+def test_the_encoder_alone_reads_from_names_what_columns_are():
+    places = {f"{part}/{name}.py" for part, names in READING.items() for name in names.split()}
+    assert {file for file in FILES if re.search(f"{NAMES}|{READERS}", _read(file))} == places
+
+
 WITHOUT_TORCH = ("logs", "features", "neighbours", "encoding", "encoder")
 
 
 @pytest.mark.parametrize("file", [file for file in FILES if PLACES[file][1] in WITHOUT_TORCH])
 def test_frames_never_meet_torch(file):
-    source = (PACKAGE / file).read_text(encoding="utf-8")
-    assert not re.search(r"^\s*(import|from) (torch|skorch)", source, re.M)
+    assert not re.search(r"^\s*(import|from) (torch|skorch)", _read(file), re.M)
 
 
 def test_the_package_names_what_it_offers():

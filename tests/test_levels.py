@@ -154,10 +154,10 @@ def test_later_rows_are_counted_as_fit_would_have(log):
     tables, _ = learn_neighbours(rows[0], y[:1000] == 1, order="time", y=y[:1000])
     grown = tables.grow(rows[1], y_late == 1, y_late)
     for _ in range(2):  # rows given twice count once
-        np.testing.assert_array_equal(grown.parts[-1].known, np.unique(grown.parts[-1].known))
+        np.testing.assert_array_equal(grown.parts[-1].users, np.unique(grown.parts[-1].users))
         hashes = Keys.read(pd.concat([early, late])["user"]).hashes
         users, counts = np.unique(hashes, return_counts=True)
-        np.testing.assert_array_equal(grown.parts[-1].known, users)
+        np.testing.assert_array_equal(grown.parts[-1].users, users)
         np.testing.assert_array_equal(grown.parts[-1].n_rows[-1, :, 0], counts)
         grown = grown.grow(rows[1], y_late == 1, y_late)
     assert len(grown.parts[-1].n_rows) == len(grown.order.ends)

@@ -657,9 +657,9 @@ TABLE = (*PAIR, "tables", 0)
     (("order", "ends"), lambda ends: ends[:3], "must be int64 of shape"),
     (("order", "ends"), lambda ends: ends.view("M8[D]"), "in a known unit"),
     (("order", "ends"), lambda ends: np.append(ends.view("M8[s]"), [None]), "in a known unit"),
-    (("order", "known"), lambda known: known[::-1].copy(), "in ascending order"),
-    (("order", "known"), lambda known: known.astype(int), "must be uint64"),
-    ((*LEVELS, "known"), lambda known: known[::-1].copy(), "in ascending order"),
+    (("order", "users"), lambda users: users[::-1].copy(), "in ascending order"),
+    (("order", "users"), lambda users: users.astype(int), "must be uint64"),
+    ((*LEVELS, "users"), lambda users: users[::-1].copy(), "in ascending order"),
     ((*LEVELS, "totals"), lambda totals: totals + 1e6, "must lie between 0 and 1"),
     ((*LEVELS, "n_rows"), lambda its: its[:, :3], "levels of users must be float32 of shape"),
     ((*LEVELS, "priors"), lambda priors: -priors, "cannot be negative"),
@@ -667,7 +667,7 @@ TABLE = (*PAIR, "tables", 0)
 ])  # fmt: skip
 def test_damaged_tables_are_refused(log, place, damage, message):
     encoded, y = encode(log[0]), log[1]
-    order = "user" if place == ("order", "known") else "time"
+    order = "user" if place == ("order", "users") else "time"
     plain = to_dict(learn_neighbours(encoded, y == 1, order=order, y=y)[0])
     assert NeighbourTables.from_dict(plain, encoded.schema).names
     *way, part = place

@@ -37,7 +37,8 @@ BINS = {"price": ((-1.0, 0.0, 0.7), (0.0, 0.5, 0.4), (0.5, 2.0, 0.2))}
 
 
 def encode(**columns):
-    fields = tuple(Field(name, "numeric") for name in columns)
+    whats = {name: name.rpartition("_")[2] for name in columns if "_" in name}
+    fields = tuple(Field(n, "numeric", what=whats.get(n, ""), of=("price",)) for n in columns)
     own = {name: np.asarray(values, dtype=np.float32) for name, values in columns.items()}
     return EncodedFeatures(Schema(fields), own)
 

@@ -9,7 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from sklearn_din import HistorySequenceEncoder
-from sklearn_din.encoding.table import Columns, OneRow
+from sklearn_din.encoding.table import ColumnReader, OneRow
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.lists import IdLists
 from sklearn_din.features.schema import Schema
@@ -84,13 +84,13 @@ def test_a_row_is_encoded_as_a_frame_of_one_row_is(encoder, item, price, events,
         row["hist_paid"] = [0.5] * len(events)  # else most draws are refused for their lengths
     frame = pd.DataFrame({name: pd.Series([value]) for name, value in row.items()})
     separator = encoder.separator
-    expected = encode(encoder, Columns(frame, separator=separator))
+    expected = encode(encoder, ColumnReader(frame, separator=separator))
     assert encode(encoder, OneRow(row, separator=separator)) == expected
 
 
 @pytest.mark.parametrize("user", INTEGERS + TEXTS + OTHERS, ids=repr)
 def test_a_user_is_read_as_one_of_a_frame_is(user):
-    of_frame = Columns(pd.DataFrame({"user": pd.Series([user])})).metadata("users", "user")
+    of_frame = ColumnReader(pd.DataFrame({"user": pd.Series([user])})).metadata("users", "user")
     of_row = OneRow({"user": user}).metadata("users", "user")
     assert of_row.dtype == of_frame.dtype
     assert repr(of_row.tolist()) == repr(of_frame.tolist())
@@ -102,7 +102,7 @@ def test_of_unknown_events_the_same_is_said_as_of_a_frame(spaces):
     rows = HistorySequenceEncoder().fit(shown)._row_encoder()
     row = {"item": "HAT7", "hist_item": [f"HAT7{' ' * number}" for number in spaces]}
     both = []
-    for columns in (OneRow(row), Columns(pd.DataFrame({n: [v] for n, v in row.items()}))):
+    for columns in (OneRow(row), ColumnReader(pd.DataFrame({n: [v] for n, v in row.items()}))):
         X, parts = EncodedFeatures(Schema(()), {}), rows.learnt.read(columns)
         rows.learnt.add_to(X, parts)
         both.append([*rows.learnt.note_unknown(parts, X)])

@@ -385,7 +385,7 @@ def as_posts(rows, y, **others):
 def assert_served(state, builder, users):
     log = state.answers.histories
     for user in users:
-        now = log.moments.column([log.now_of(user)]).astype(builder.events_["time"].dtype)
+        now = log.clock.column([log.now_of(user)]).astype(builder.events_["time"].dtype)
         asked = pd.DataFrame({"user": [user], "item": ["flight 1"], "time": now})
         expected, (own, times) = builder.transform(asked), log.of(user)
         for name in ("hist_item", "hist_late", "hist_label", "ago"):
@@ -414,7 +414,7 @@ def test_the_server_has_the_histories_of_the_builder_that_was_told_each_post(lev
     )  # which knows the posts, too
     assert_served(state, told[0], users)
     best = state.answers.rank("1", None, 3, None)
-    now = state.answers.histories.moments.column([state.answers.histories.now_of("1")])
+    now = state.answers.histories.clock.column([state.answers.histories.now_of("1")])
     people = pd.DataFrame({"user": ["1"], "time": now.astype(rows["time"].dtype)})
     ranked = rank_candidates(told, people, all_rows[["item"]].drop_duplicates(), top_k=3)
     np.testing.assert_allclose(best["probabilities"], ranked["probability"], atol=1e-6)

@@ -30,8 +30,10 @@ from sklearn_din import (
     save,
     update,
 )
-from sklearn_din.features.level_columns import level_columns
+from sklearn_din.features.level_columns import find_levels
 from sklearn_din.logs import row_memory
+from sklearn_din.module import DIN
+from sklearn_din.network.number_bins import find_ranges
 from sklearn_din.training import aged_levels
 from sklearn_din.utils.shrinkage import prior_rows, sums_of_keys
 from tests.fitted_pipelines import edit_state
@@ -106,16 +108,9 @@ def test_a_memory_gives_what_is_attached_to_the_bit(as_form, as_known):
     names = NAMES if as_known is None else {**NAMES, "known": as_known, "events": "all"}
     memory = HistoryBuilder(**names, levels="auto").fit(rows, y)
     shown = memory.transform(rows)
-    log = rows.assign(label=y)
-    attached = attach_aggregates(
-        as_form(rows),
-        as_form(log),
-        time="time",
-        aggregates="levels",
-        label="label",
-        levels=KEYS,
-        known=as_known,
-    )
+    options = {"time": "time", "aggregates": "levels", "label": "label", "levels": KEYS}
+    log = as_form(rows.assign(label=y))
+    attached = attach_aggregates(as_form(rows), log, **options, known=as_known)
     for name in memory.memory_.names:
         np.testing.assert_array_equal(attached[name], shown[name], err_msg=name)
 
@@ -178,7 +173,7 @@ def test_no_row_knows_its_own_label_nor_a_later_one():
         HistoryBuilder(**NAMES, levels="auto").fit(rows, labels).transform(rows)
         for labels in (y, other)
     )
-    levels = [*level_columns(first.columns)]
+    levels = [*find_levels(first.columns)]
     assert len(levels) == 16
     same = rows["time"] <= 150
     pd.testing.assert_frame_equal(first.loc[same, levels], second.loc[same, levels])
@@ -223,10 +218,7 @@ def test_polars_times_in_units_and_missing_users():
 
 @pytest.mark.parametrize(("change", "message"), [
     ({"user": lambda rows: rows["user"].astype(str)}, "must hold values of one kind"),
-    (
-        {n: lambda r: pd.to_datetime(r["item"].map(ord)) for n in ("time", "known")},
-        "must hold numbers",
-    ),
+    ({n: lambda r: pd.to_datetime(r["item"].map(ord)) for n in ("time", "known")}, "hold numbers"),
     ({"known": lambda rows: rows["time"] - 1}, "400 rows whose label was known before"),
     ({"known": lambda rows: rows["time"].where(rows["time"] > 5)}, "Leave those rows out"),
 ])  # fmt: skip
@@ -251,9 +243,8 @@ def test_some_training_rows_are_shown_by_a_memory_that_ended_before_them(monkeyp
     monkeypatch.setattr(aged_levels, "AGED_SHARE", 1.0)
     rows, y = make_rows()
     rows = rows.assign(time=pd.to_datetime(rows["time"], unit="h"))
-    memory = HistoryBuilder(**NAMES, levels="auto")
     encoder = HistorySequenceEncoder(user="user", time="time")
-    X = encoder.fit_transform(memory.fit_transform(rows, y))
+    X = encoder.fit_transform(HistoryBuilder(**NAMES, levels="auto").fit_transform(rows, y))
     assert encoder.scales_["item_elapsed"].is_elapsed
     aged = aged_levels.age_levels(X, share=0.25)
     ahead, _ = np.random.RandomState(0).random_sample((2, len(X)))
@@ -272,6 +263,20 @@ def test_some_training_rows_are_shown_by_a_memory_that_ended_before_them(monkeyp
             first = next(j for j in since if rows[key].iloc[j] == rows[key].iloc[i])
             assert aged.columns[f"{key}_rate"][i] == X.columns[f"{key}_rate"][first]
         assert aged.columns["recent_rate"][i] == X.columns["recent_rate"][i]
+
+
+def test_levels_are_those_of_the_frames_columns_whatever_the_labels_and_what_is_dropped():
+    rows, y = make_rows()
+    labels = pd.DataFrame({"click": y, "buy": 1 - y})
+    attached = HistoryBuilder(**NAMES, levels=[("user", "item")]).fit_transform(rows, labels)
+    encoder = HistorySequenceEncoder(user="user", time="time", drop=["user_item_buy_elapsed"])
+    X = encoder.fit_transform(attached)
+    aged, ranges = aged_levels.age_levels(X, share=0.5), find_ranges(X)
+    most = dict(zip(X.schema.names("numeric"), DIN(X.schema, ranges=ranges).bins.most, strict=True))
+    for name in ("user_item_click_count", "user_item_buy_count"):
+        assert X.schema[name].of == ("user", "item")
+        assert most[name] == np.float32(ranges[name][1])  # counts end there
+        assert not np.array_equal(aged.columns[name], X.columns[name])
 
 
 def test_rows_without_users_or_times_or_levels_are_shown_as_they_are():
@@ -303,12 +308,8 @@ def by_hand(model, users, candidates):
 def test_rankings_are_those_of_rows_made_by_hand(tmp_path):
     rows, y = make_rows(600)
     model = fit(rows, y)
-    candidates = pd.concat(
-        [
-            rows[["item", "kind"]].drop_duplicates("item"),
-            pd.DataFrame({"item": ["new"], "kind": [1]}),
-        ]
-    )
+    new = pd.DataFrame({"item": ["new"], "kind": [1]})
+    candidates = pd.concat([rows[["item", "kind"]].drop_duplicates("item"), new])
     users = pd.DataFrame({"user": [3, 99, None, 5], "time": [50, 200, 400, 400]})
     later = rows.iloc[:200].assign(time=rows["time"].iloc[:200] + 1000)
     newer = remember(model, later, y[:200])
@@ -445,7 +446,7 @@ def test_a_ranker_asks_levels_of_a_memory_beside_users_with_histories():
     later = rows.iloc[:50].assign(time=500)
     ranker.memory = remember(model[0], later, y[:50])
     assert not np.allclose(ranker.rank(user)["probability"], whole["probability"][:10])
-    with pytest.raises(ValueError, match="'item_rate' is a level of 'item', which differs"):
+    with pytest.raises(ValueError, match="'item_rate' is a level of item, which differs"):
         rank_candidates(model[1:], with_histories.drop(columns=["item", "kind"]), candidates)
 
 
@@ -509,7 +510,7 @@ def test_levels_of_a_user_that_differ_among_candidates_are_refused_whatever_thei
     X = attach_history(X, rows[y == 1], **names, columns=["item_id"])
     model = make_pipeline(HistorySequenceEncoder(**names), DINClassifier(**QUICK)).fit(X, y)
     items = rows[["item_id", "kind"]].drop_duplicates()
-    with pytest.raises(ValueError, match="'user_id_item_id_rate' is a level of 'user_id_item_id'"):
+    with pytest.raises(ValueError, match="'user_id_item_id_rate' is a level of user_id with item"):
         rank_candidates(model, X.iloc[-2:].drop(columns=items.columns), items)
 
 

@@ -92,7 +92,7 @@ def test_items_that_were_chosen_and_histories_that_are_given(served, client):
 
 def soon(state, **later):
     """A moment after the log's newest event, as text."""
-    newest = state.answers.histories.moments.newest
+    newest = state.answers.histories.clock.newest
     return (pd.Timestamp(newest) + pd.Timedelta(**(later or {"seconds": 5}))).isoformat()
 
 

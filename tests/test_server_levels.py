@@ -96,7 +96,7 @@ def test_posted_rows_move_levels_of_their_keys_alone(served):
     asked += [{"user": 5, "item": "b", "kind": 1}]
     now = [log.now_of(3) + 10**12] * 3
     before = levels.of_rows(asked, now)
-    time = log.moments.show(log.moments.newest + (5 * 10**9 if log.moments.are_dates else 5))
+    time = log.clock.show(log.clock.newest + (5 * 10**9 if log.clock.are_dates else 5))
     post(state, {"user": 3, "item": "a", "time": time, "label": 0})
     after = levels.of_rows(asked, now)
     moved = {name: (after[name] - before[name]).tolist() for name in before if "count" in name}
@@ -124,9 +124,9 @@ def test_what_was_posted_is_what_is_remembered_and_forgotten(served, tmp_path):
     store = str(tmp_path / "events.db")
     state = state_of(served, Store(store))
     log = state.answers.histories
-    step = 10**9 if log.moments.are_dates else 1
-    moments = [log.moments.newest + (n + 1) * step for n in range(6)]
-    times = [log.moments.show(moment) for moment in moments]
+    step = 10**9 if log.clock.are_dates else 1
+    moments = [log.clock.newest + (n + 1) * step for n in range(6)]
+    times = [log.clock.show(moment) for moment in moments]
     events = [
         {"user": 3 + 2 * (n % 2), "item": "ab"[n % 2], "time": time, "event_id": n}
         for n, time in enumerate(times)
@@ -166,12 +166,12 @@ def test_posts_in_any_parts_and_a_restart_give_the_same_levels(served, tmp_path)
     _, _, rows = served
     states = [state_of(served, Store(str(tmp_path / f"{n}.db"))) for n in range(2)]
     log = states[0].answers.histories
-    step = 10**9 if log.moments.are_dates else 1
-    later = [log.moments.show(log.moments.newest + n * step) for n in range(1, 9)]
+    step = 10**9 if log.clock.are_dates else 1
+    later = [log.clock.show(log.clock.newest + n * step) for n in range(1, 9)]
     names, told = ["user", "item", "kind"], states[0].answers.levels._own.memory_
     events = rows[names].iloc[[5, 40, 40]].to_dict("records")  # rows of the model's memory
     for n, place in enumerate([5, 40, 40]):
-        events[n] |= {"time": log.moments.show(told.times[place].item()), "label": n % 2}
+        events[n] |= {"time": log.clock.show(told.times[place].item()), "label": n % 2}
     events += [{"user": 3, "item": "b", "kind": 1, "time": t, "label": 0} for t in later[::2]]
     events += [events[-1]] * 2  # equal ones, by other ids
     events = [own | {"event_id": n} for n, own in enumerate(events)]
@@ -182,7 +182,7 @@ def test_posts_in_any_parts_and_a_restart_give_the_same_levels(served, tmp_path)
         post(states[1], own)
     states.append(state_of(served, Store(str(tmp_path / "1.db"))))
     asked = rows[names].drop_duplicates().to_dict("records")
-    now = [log.moments.newest + 10 * step] * len(asked)
+    now = [log.clock.newest + 10 * step] * len(asked)
     first, *others = (state.answers.levels.of_rows(asked, now) for state in states)
     assert sum(first["user_item_count"]) == len(told.times) + 7  # of nine two are known already
     for levels in others:
@@ -195,21 +195,21 @@ def test_posts_in_any_parts_and_a_restart_give_the_same_levels(served, tmp_path)
 def test_the_answer_of_a_post_says_from_when_it_counts_and_which_items_no_catalogue_has(served):
     state = state_of(served)
     log = state.answers.histories
-    now, step = log.moments.now(), 10**9 if log.moments.are_dates else 1
-    early, late = (log.moments.show(moment) for moment in (now - step, now + 5 * step))
+    now, step = log.clock.now(), 10**9 if log.clock.are_dates else 1
+    early, late = (log.clock.show(moment) for moment in (now - step, now + 5 * step))
     events = [{"user": 3, "item": "a", "time": early}]
     assert {*state.add(events)} == {"added", "event_ids"}
     posted = [{"user": 3, "item": item, "kind": 1, "time": late} for item in ("b", "none")]
     answer = state.add(posted)
     assert answer["unknown_items"] == ["none"]
-    assert (answer["counts_from"], answer["now"]) == (late, log.moments.show(now))
+    assert (answer["counts_from"], answer["now"]) == (late, log.clock.show(now))
     state.close()
 
 
 def test_levels_stay_after_a_deletion_until_the_new_ones_are_there(served):
     state = state_of(served)
     levels, log = state.answers.levels, state.answers.histories
-    time = log.moments.show(log.moments.newest)
+    time = log.clock.show(log.clock.newest)
     asked, now = [{"user": 3, "item": "a", "kind": 0}], [log.now_of(3) + 10**12]
     counts = [levels.of_rows(asked, now)["user_count"].item()]
     post(state, *({"user": 3, "item": item, "time": time, "event_id": item} for item in "ab"))
@@ -249,7 +249,7 @@ def test_levels_are_made_anew_once_for_all_that_wait_and_only_where_rows_go(serv
         read(rows, joins=joins)
 
     monkeypatch.setattr(state.posts, "_read", count)
-    newest = state.answers.histories.moments
+    newest = state.answers.histories.clock
     time = newest.show(newest.newest)
     post(state, *({"user": user, "item": "a", "time": time} for user in range(900, 920)))
     with pytest.warns(UserWarning, match="files that are served"):

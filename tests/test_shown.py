@@ -148,7 +148,7 @@ def test_answers_become_rows_to_train_on(given, tmp_path):
         best = [client.post("/rank", json={"user": given, "top_k": 4}).json() for _ in range(30)]
         assert len({one["request"] for one in best}) == 30
         second = best[0]["items"][1]
-        time = pd.Timestamp(state.answers.histories.moments.newest + 2 * 10**9).isoformat()
+        time = pd.Timestamp(state.answers.histories.clock.newest + 2 * 10**9).isoformat()
         event = {"user": 7, "item": second, "time": time, "request": best[0]["request"]}
         assert client.post("/events", json={"events": [event]}).json()["added"] == 1
         client.delete("/users/8")

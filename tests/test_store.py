@@ -122,7 +122,7 @@ def test_values_of_every_kind_come_back(any_url):
         store.add(rows, "digest")
     read = [[json.loads(row[n]) for n in (1, 3)] for row in store.read_rows("events", 0)]
     assert repr(read) == repr([[value, [value, None]] for value in VALUES])
-    assert store.find_known(["0", "5", "99"]).keys() == {"0", "5"}
+    assert store.find_stored(["0", "5", "99"]).keys() == {"0", "5"}
     assert store.user_key(7) == store.user_key("7") == store.user_key(7.0)
     store.close()
 
@@ -641,7 +641,9 @@ def test_a_refused_post_leaves_nothing_and_its_neighbours_stand(served, any_url,
         assert errors == ([3, 5] if "nul\0" in posts[5][1]["event_id"] else [3])
         assert {type(outcomes[n][1]) for n in errors} == {ValueError}
         assert log.n_events == n_before + 2 * (9 - len(errors))
-        assert not state._store.find_known(["wrong", "b3", "a5"] if len(errors) == 2 else ["wrong"])
+        assert not state._store.find_stored(
+            ["wrong", "b3", "a5"] if len(errors) == 2 else ["wrong"]
+        )
 
 
 @pytest.mark.parametrize("moved", ["rm events.db*", "rm events.db-wal", "mv other.db events.db"])

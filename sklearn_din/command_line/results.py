@@ -97,7 +97,8 @@ def compare(options: Options) -> None:
         figures[_name_split(split, len(folds))] = shown.to_dict("index")
         print(f"\n{_name_split(split, len(folds))}:\n{shown.to_string()}")
         auc, is_tested = dict(table["AUC"]), np.isfinite(probability)
-        y, n_kinds = study.y[is_tested], study.count_kinds(is_tested)
+        y, users = study.y[is_tested], study.users[is_tested].to_numpy()
+        n_kinds = pd.Series(y).groupby(users).nunique()
         print(EXPLANATION.format(f"{(n_kinds < 2).sum():,}", f"{len(n_kinds):,}"))
         notes[note_better_rules(auc, y, models=list(MODELS))] = None
         if LIVE_RATE in auc:

@@ -89,10 +89,8 @@ def run(state: State, options: Options) -> None:
     log = state.answers.histories
     if log is not None:
         what = "the clock's"
-        if not log.moments.is_clock:
-            what = (
-                f"just after the log's newest event, {log.moments.show(log.moments.newest)}: what "
-            )
+        if not log.clock.is_live:
+            what = f"just after the log's newest event, {log.clock.show(log.clock.newest)}: what "
             what += "is posted later counts for its own user alone, unless --now clock"
         print(f"now is {what} (--now)")
     if not is_own:

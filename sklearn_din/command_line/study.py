@@ -62,10 +62,6 @@ class Study(NamedTuple):
         """The user of each impression."""
         return self.X[self.roles.user]
 
-    def count_kinds(self, is_tested: np.ndarray) -> pd.Series:
-        """Return for each user of some rows whether these are of one label or of both."""
-        return pd.Series(self.y[is_tested]).groupby(self.users[is_tested].to_numpy()).nunique()
-
     @property
     def catalogue(self) -> pd.DataFrame:
         """Each item, with what followed from it last."""

@@ -6,13 +6,13 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sklearn_din.encoding.cells import Codes, HistoryCells
 from sklearn_din.encoding.profile import SAMPLED_ROWS, ColumnProfile
-from sklearn_din.encoding.table import Columns
+from sklearn_din.encoding.table import ColumnReader
 from sklearn_din.encoding.vocabulary import Vocabularies
 from sklearn_din.features.schema import Field
 from sklearn_din.utils.spans import Rows, Spans
@@ -116,7 +116,7 @@ class Column(ABC):
         """The columns of the table that it reads: of ids or of numbers, by row or by event."""
 
     @abstractmethod
-    def read(self, columns: Columns) -> Part:
+    def read(self, columns: ColumnReader) -> Part:
         """Read some rows."""
 
     @abstractmethod
@@ -150,8 +150,8 @@ class Leaf(Column):
         raise TypeError(f"{type(self).__name__} has no histories.")
 
     @abstractmethod
-    def statistics(self) -> Statistics:
-        """Return empty statistics, which are updated by each part of the rows of fit."""
+    def statistics(self) -> Any:
+        """Return empty statistics, for ``update(part, chunk)`` and ``finish(table)`` at fit."""
 
     @abstractmethod
     def profile_of(self, part: Part, vocabularies: Vocabularies) -> ColumnProfile:
@@ -164,13 +164,3 @@ class Leaf(Column):
     @abstractmethod
     def fields(self, columns: TableColumns) -> list[Field]:
         """Return what the encoded column means, and what stands beside it: one field or more."""
-
-
-class Statistics(Protocol):
-    """What is collected of a leaf in the rows of fit, part by part."""
-
-    def update(self, part: Part, chunk: Chunk) -> None:
-        """Take in further rows."""
-
-    def finish(self, table: TableStatistics) -> Leaf:
-        """Return the column with what was learnt."""

@@ -20,7 +20,7 @@ from sklearn_din.encoding.cells import (
 )
 from sklearn_din.encoding.table import (
     ColumnKind,
-    Columns,
+    ColumnReader,
     Impressions,
     dtype_kind,
     find_candidate,
@@ -103,7 +103,7 @@ class ColumnFacts:
     history: HistoryFacts = field(default_factory=HistoryFacts)
 
     def update(
-        self, columns: Columns, name: str, part: int, *, is_named: bool, is_suspect: bool
+        self, columns: ColumnReader, name: str, part: int, *, is_named: bool, is_suspect: bool
     ) -> None:
         """Add a chunk; ``is_named`` and ``is_suspect``: the user or the name calls it a history."""
         self.kind, example = columns.kind(name), first_present(columns.frame[name])
@@ -130,11 +130,6 @@ class ColumnFacts:
     def is_whole(self) -> bool:
         """Return whether the values are whole numbers, integers or floats: ids, some missing."""
         return not self.any_other and (self.example is not None or self.kind == "ids")
-
-    @property
-    def is_text_of_lists(self) -> bool:
-        """Return whether the first value is text in brackets, as CSV files write lists."""
-        return self.is_text and LIST.fullmatch(str(self.example).strip()) is not None
 
     @property
     def is_text(self) -> bool:
@@ -179,7 +174,7 @@ def gather_facts(
 
     numbers = count()
 
-    def read(columns: Columns) -> None:
+    def read(columns: ColumnReader) -> None:
         number = next(numbers)
         for name in names:
             is_named, is_suspect = name in histories, name in suspects
@@ -190,7 +185,7 @@ def gather_facts(
     return facts
 
 
-def _has_fraction(columns: Columns, name: str) -> bool:
+def _has_fraction(columns: ColumnReader, name: str) -> bool:
     """Return whether the numbers are no ids: durations never are."""
     column = columns.frame[name]
     try:

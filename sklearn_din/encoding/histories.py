@@ -12,7 +12,7 @@ from sklearn_din.encoding.cells import HistoryCells
 from sklearn_din.encoding.column import Column, Part
 from sklearn_din.encoding.ids import IdColumn
 from sklearn_din.encoding.number import NumberColumn
-from sklearn_din.encoding.table import Columns
+from sklearn_din.encoding.table import ColumnReader
 from sklearn_din.encoding.vocabulary import Vocabularies
 from sklearn_din.features.ragged import MOST_EVENTS, Ragged
 from sklearn_din.features.schema import Behaviour
@@ -20,6 +20,9 @@ from sklearn_din.utils.spans import Covered, Spans
 
 if TYPE_CHECKING:
     from sklearn_din.encoding.table_columns import TableStatistics
+
+FEWER = 3  # times fewer events per history than at fit: they are empty, or cut
+LEAST_EVENTS = 100  # with fewer, nothing is said of it
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +36,7 @@ class Histories(Column):
     def leaves(self) -> tuple[Any, ...]:
         return self.columns
 
-    def read(self, columns: Columns) -> Part:
+    def read(self, columns: ColumnReader) -> Part:
         """Read the events that some row holds, once; of times, one for each event and row."""
         cells = [columns.history(leaf.name) for leaf in self.columns]
         numbers = {leaf.name: leaf for leaf in self.columns if isinstance(leaf, NumberColumn)}
@@ -75,7 +78,8 @@ class Histories(Column):
         """Return whether so many rows should have far more events than they do, by those at fit."""
         ids = [leaf for leaf in self.columns if isinstance(leaf, IdColumn)]
         single = [leaf for leaf in ids if not leaf.holds_lists]
-        return bool(single) and single[0].profile.has_more_events(n_events, n_rows)
+        at_fit = single[0].profile.fraction("length") if single else 0.0
+        return max(FEWER * n_events, LEAST_EVENTS) < at_fit * n_rows
 
 
 def keep_newest(spans: Spans, behaviour: Behaviour) -> tuple[Spans, np.ndarray | None]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -11,7 +11,7 @@ import pandas as pd
 from sklearn_din.encoding.cells import Codes, HistoryCells
 from sklearn_din.encoding.column import Chunk, Leaf, Part
 from sklearn_din.encoding.profile import ColumnProfile
-from sklearn_din.encoding.table import Columns
+from sklearn_din.encoding.table import PREFIX, ColumnReader
 from sklearn_din.encoding.vocabulary import Occurrences, ValueCounts, Vocabularies, plain_ids
 from sklearn_din.features.lists import Column, IdLists
 from sklearn_din.features.schema import UNKNOWN_ID, Field, Kind
@@ -41,7 +41,7 @@ class IdColumn(Leaf):
     late_unknown: float = 0.0
     profile: ColumnProfile = EMPTY
 
-    def read(self, columns: Columns) -> Part:
+    def read(self, columns: ColumnReader) -> Part:
         read = columns.lists if self.holds_lists else columns.codes
         return Part({self.name: read(self.name)})
 
@@ -73,12 +73,9 @@ class IdColumn(Leaf):
         known, vectors = columns.vocabularies[self.owner], columns.vector_scales.get(self.owner)
         n_dims = 0 if vectors is None else len(vectors.mean)
         size, grown_from = (known.n_ids, known.digest), known.grown_from
-        return [Field(self.name, kind, self.owner, *size, n_dims=n_dims, grown_from=grown_from)]
-
-    @property
-    def unknown_at_fit(self) -> float:
-        """The fraction of ids that were too rare for an id at fit, or new late in training."""
-        return float(np.fmax(self.profile.fraction("unknown"), self.late_unknown))
+        of = (self.name.removeprefix(PREFIX),) if self.is_history else ()
+        own: dict[str, Any] = {"n_dims": n_dims, "of": of, "grown_from": grown_from}
+        return [Field(self.name, kind, self.owner, *size, **own)]
 
 
 def count_values(codes: Codes, weights: np.ndarray | None) -> tuple[np.ndarray, float]:

@@ -15,7 +15,7 @@ from sklearn_din.encoding.facts import LIST
 from sklearn_din.encoding.scaling import LINEAR
 from sklearn_din.encoding.table import is_history_name
 from sklearn_din.encoding.vocabulary import Occurrences, kind_of_ids
-from sklearn_din.features.level_columns import level_columns
+from sklearn_din.features.level_columns import COUNTS
 from sklearn_din.utils.spelling import INVISIBLE, find_respelling, without_spaces_and_case
 from sklearn_din.utils.validation import note_two_kinds, spread, unix_unit
 from sklearn_din.utils.warnings import ADVICE_FROM, agree, log_once, warn_of, warn_user
@@ -76,9 +76,8 @@ def warn_of_training_rows(rows: TrainingRows) -> None:
 
 def log_roles(rows: TrainingRows, statistics: Mapping[str, NumberStatistics]) -> None:
     """Log which columns that are not named may be of another kind than they are taken for."""
-    columns, named = rows.columns, {*rows.ids, *rows.numbers}
-    named |= level_columns(columns.numeric)  # whose counts and times are whole numbers
-    named |= {name for name in columns.numeric if name.endswith(("_elapsed", "_count"))}
+    columns, named = rows.columns, {*rows.ids, *rows.numbers, *rows.columns.levels}
+    named |= {name for name in columns.numeric if name.endswith(COUNTS)}
     numbers = [name for name in columns.numeric if name not in named]
     whole = [name for name in numbers if _repeats_whole_numbers(statistics[name].sample)]
     if whole:
@@ -157,8 +156,7 @@ def _advise_spelling(name: str, lists: Collection[str]) -> str:
 
 def far_numbers(columns: TableColumns) -> list[str]:
     """Return what to say of columns of numbers of which a few lie far from all others."""
-    own = level_columns(columns.numeric)
-    scales = {n: number.scale for n, number in columns.numbers.items() if n not in own}
+    scales = {n: number.scale for n, number in columns.numbers.items() if n not in columns.levels}
     return [
         f"some numbers of {name} are so extreme that all others would look equal: "
         f"those further than {LINEAR * scale.scale:g} from {scale.shift:g} are compressed "

@@ -12,9 +12,10 @@ from sklearn_din.encoding.cells import HistoryCells
 from sklearn_din.encoding.column import Chunk, Leaf, Part
 from sklearn_din.encoding.profile import ColumnProfile, note_far_numbers
 from sklearn_din.encoding.scaling import EventScale, MeanAndSpread
-from sklearn_din.encoding.table import Columns
+from sklearn_din.encoding.table import PREFIX, ColumnReader
 from sklearn_din.encoding.vocabulary import Vocabularies
 from sklearn_din.features.number_ends import find_ends, find_range
+from sklearn_din.features.request_columns import NEUTRAL
 from sklearn_din.features.schema import Field, indicator
 from sklearn_din.utils.spans import Rows, Spans
 
@@ -52,7 +53,7 @@ class NumberColumn(Leaf):
         """The column whose scale it has."""
         return self.candidate or self.name
 
-    def read(self, columns: Columns) -> Part:
+    def read(self, columns: ColumnReader) -> Part:
         return Part(numbers={self.name: columns.numbers(self.name)})
 
     def read_events(self, part: Part, cells: HistoryCells, events: Rows) -> None:
@@ -81,12 +82,17 @@ class NumberColumn(Leaf):
 
     def fields(self, columns: TableColumns) -> list[Field]:
         if self.is_history:
-            return [Field(self.name, "numeric_history", candidate=self.candidate)]
+            source = (self.name.removeprefix(PREFIX),)
+            return [Field(self.name, "numeric_history", candidate=self.candidate, of=source)]
         elapsed = self.scale.scale if self.scale.is_elapsed else 0.0
-        alone = np.array([columns.neutral.get(self.name, np.nan)])
+        what, of = columns.meanings.get(self.name, ("", ()))
+        alone = np.array([NEUTRAL.get(what, np.nan)])
         neutral = float(self.scale.encode(alone)[0])
-        indicators = [Field(indicator(self.name), "numeric")] * self.has_indicator
-        return [Field(self.name, "numeric", elapsed_scale=elapsed, neutral=neutral), *indicators]
+        missing = Field(indicator(self.name), "numeric", what="missing", of=(self.name,))
+        number = Field(
+            self.name, "numeric", what=what, of=of, elapsed_scale=elapsed, neutral=neutral
+        )
+        return [number, missing][: 1 + self.has_indicator]
 
 
 class NumberStatistics:
@@ -126,15 +132,16 @@ class NumberStatistics:
         compared = [table.statistics[n] for n, number in of_numbers if number.owner == owner]
         of_all = np.concatenate([statistics.sample for statistics in compared])
         scale = self.find_scale(compared).resist_outliers(of_all)
-        if owner in table.elapsed_levels:
+        what, _ = table.columns.meanings.get(owner, ("", ()))
+        if what == "elapsed":
             scale = EventScale.of_elapsed(of_all)
         has_indicator = not column.is_history and self._spread.weight < table.n_rows
         has_indicator &= indicator(column.name) not in table.columns.names
         finite = sample[np.isfinite(sample)]
         ends: tuple[float, ...] = ()
         if len(finite) and not (column.is_history or scale.is_elapsed):  # log1p of what elapsed
-            of_name = {column.name: find_range(finite)}
-            ends = find_ends(of_name, table.columns.numeric)[column.name]
+            growing = [column.name] if what == "count" else []
+            ends = find_ends({column.name: find_range(finite)}, growing)[column.name]
         profile = table.complete(ColumnProfile.of_sample(sample, ends), column.name)
         return replace(column, scale=scale, has_indicator=has_indicator, profile=profile)
 

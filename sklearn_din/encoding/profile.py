@@ -16,8 +16,6 @@ FREQUENT_IDS = 19  # each has a bin of its own, all others share one
 DECILES = np.arange(1, 10) / 10
 SAMPLED_ROWS = 2_000
 COMPARED_ROWS = 500
-FEWER = 3  # times fewer events per history than at fit: they are empty, or cut
-LEAST_EVENTS = 100  # with fewer, nothing is said of it
 LEAST_NUMBERS = 100  # with fewer, nothing is said of a unit
 MEDIAN = 4  # of nine deciles
 LEAST_DECILES = 5  # different ones
@@ -144,10 +142,6 @@ class ColumnProfile:
         whole = self.rows if name in ("empty", "length") else self.cells
         part = self.cells if name == "length" else getattr(self, name)
         return float(part / whole) if whole else float("nan")
-
-    def has_more_events(self, n_events: int, n_rows: int) -> bool:
-        """Return whether so many rows should hold far more events than they do, by those at fit."""
-        return max(FEWER * n_events, LEAST_EVENTS) < self.fraction("length") * n_rows
 
     def find_factor(self, numbers: np.ndarray) -> float | None:
         """Return how many times larger other numbers are than those at fit, if a unit has changed.

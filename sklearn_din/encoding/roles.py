@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from itertools import combinations
 
 from sklearn_din.encoding.column import Column
-from sklearn_din.encoding.facts import ColumnFacts, gather_facts
+from sklearn_din.encoding.facts import LIST, ColumnFacts, gather_facts
 from sklearn_din.encoding.histories import Histories
 from sklearn_din.encoding.ids import IdColumn
 from sklearn_din.encoding.number import NumberColumn
@@ -49,15 +49,15 @@ def assign_roles(
     candidates = _check_pairs(table, pairs)
     out, ids, numbers = {*drop, *metadata}, named["categorical"], named["numeric"]
     facts = gather_facts(table, out=out, ids=ids, histories=candidates)
-    columns = _Columns(table, facts, out, ids, numbers, candidates, max_length)
-    behaviours, lists = columns.find_behaviours(groups)
+    finder = _BehaviourFinder(table, facts, out, ids, numbers, candidates, max_length)
+    behaviours, lists = finder.find_behaviours(groups)
     compared = {n for b in behaviours for n in b.candidates if n is not None}
     _check_disjoint(named | {METADATA_ROLE: list(metadata), "candidates": sorted(compared)})
     in_use = {name for behaviour in behaviours for name in behaviour.columns}
     roles = {name: str(of.kind) for name, of in facts.items()}  # unless a later rule names it
     roles |= dict.fromkeys(out, "out") | dict.fromkeys(ids, "ids")
-    roles |= dict.fromkeys(numbers, "numbers") | dict.fromkeys(columns.histories, "history")
-    roles |= dict.fromkeys(columns.number_of.values(), "numbers") | dict.fromkeys(compared, "ids")
+    roles |= dict.fromkeys(numbers, "numbers") | dict.fromkeys(finder.histories, "history")
+    roles |= dict.fromkeys(finder.number_of.values(), "numbers") | dict.fromkeys(compared, "ids")
     roles |= dict.fromkeys(lists, "lists") | dict.fromkeys(in_use, "behaviour")
 
     def having(*some: str) -> list[str]:
@@ -68,11 +68,11 @@ def assign_roles(
         *map(NumberColumn, having("numbers")),
         *(IdColumn(name, name, is_compared=name in compared) for name in having("ids")),
         *(IdColumn(name, name, holds_lists=True) for name in having("lists")),
-        *(_make_histories(b, lists, times, columns.number_of) for b in behaviours),
+        *(_make_histories(b, lists, times, finder.number_of) for b in behaviours),
     ]
     _check_output_names({leaf.name for column in in_order for leaf in column.leaves}, in_use)
     unused = tuple(having("time", "history"))
-    return TableColumns(tuple(table.names), tuple(in_order), unused), columns.notices
+    return TableColumns(tuple(table.names), tuple(in_order), unused), finder.notices
 
 
 def _read_elapsed(elapsed: NamesParameter, behaviours: Sequence[Behaviour]) -> list[str] | None:
@@ -156,8 +156,8 @@ def _check_pairs(table: Impressions, named: Mapping[Hashable, Hashable]) -> dict
 
 
 @dataclass(eq=False)
-class _Columns:
-    """The columns of a table, and the rules by which some of them form behaviours.
+class _BehaviourFinder:
+    """The rules by which some columns of a table form behaviours.
 
     ``ids`` and ``numbers`` are what the user calls so: naming a history or its candidate names
     both. Columns that are ``out`` are no features, ``pairs`` are the histories that the user names,
@@ -181,7 +181,8 @@ class _Columns:
         self.histories = [name for name in names if self._is_history(name)]
         for name in self.histories:
             self._check_text(name)
-        self.notices += map(self._note_single, filter(self._is_single, names))
+        single = [name for name in names if name not in {*self.histories, *self.numbers}]
+        self.notices += map(self._note_single, filter(self._is_meant, single))
 
     def find_behaviours(self, groups: list[list[str]]) -> tuple[tuple[Behaviour, ...], set[str]]:
         """Return behaviours, those that the user names (``groups``) first, and columns of lists.
@@ -227,10 +228,6 @@ class _Columns:
         is_named = is_history_name(name) and self._named_after[name] is not None
         return is_named and name not in self.ids
 
-    def _is_single(self, name: str) -> bool:
-        """Return whether a column is named like a history and holds one value per cell."""
-        return self._is_meant(name) and name not in {*self.histories, *self.numbers}
-
     def _note_single(self, name: str) -> str:
         return (
             f"{name} holds one value per cell, such as {self.facts[name].example!r:.40}, where its "
@@ -249,7 +246,7 @@ class _Columns:
                 "histories into text. Keep them in Parquet, or join them, '22|29|7' "
                 f"(separator='|'). Name {name} in categorical or drop if it is no history."
             )
-        if facts.is_text_of_lists:
+        if facts.is_text and LIST.fullmatch(str(facts.example).strip()):  # as CSV files write them
             raise ValueError(
                 f"{name} holds lists as text, such as {example}: split at {separator!r}, brackets "
                 "and quotes would be in the ids. Read histories from Parquet, or take them off, "

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from sklearn_din.encoding.histories import count_events
-from sklearn_din.encoding.table import Columns, Impressions
+from sklearn_din.encoding.table import ColumnReader, Impressions
 from sklearn_din.encoding.table_columns import TableColumns
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.vectors import Vectors
@@ -39,7 +39,7 @@ class RowEncoder:
         used = {*self.learnt.leaves, *self.metadata.values()}
         return [name for name in table.names if name in used]
 
-    def encode_columns(self, columns: Columns) -> EncodedFeatures:
+    def encode_columns(self, columns: ColumnReader) -> EncodedFeatures:
         """Encode rows that are in memory."""
         rows = self.encode_part(columns)
         notices = self.learnt.note_lengths(count_events(rows.behaviours), len(rows))
@@ -51,7 +51,7 @@ class RowEncoder:
             warn_of(notices, once=True)
         return rows
 
-    def encode_part(self, columns: Columns) -> EncodedFeatures:
+    def encode_part(self, columns: ColumnReader) -> EncodedFeatures:
         """Encode some of all rows, of which notices of lengths are given in the end."""
         learnt, parts = self.learnt, self.learnt.read(columns)
         warn_of(learnt.note_far_numbers(parts), once=True)

@@ -15,7 +15,7 @@ import pandas as pd
 from sklearn_din.encoding.cells import as_numbers
 from sklearn_din.encoding.column import Part
 from sklearn_din.encoding.histories import count_events, keep_newest
-from sklearn_din.encoding.table import Columns, Impressions
+from sklearn_din.encoding.table import ColumnReader, Impressions
 from sklearn_din.encoding.table_columns import TableColumns
 from sklearn_din.features.encoded import METADATA, EncodedFeatures
 from sklearn_din.features.lists import Column, DistinctLists, IdLists
@@ -88,7 +88,7 @@ class SharedLogs:
                 column = pd.Series(values, dtype=values.dtype, name=name)
                 if name in behaviour.histories:
                     ids = learnt.ids[name]
-                    part = ids.read(Columns(column.to_frame()))
+                    part = ids.read(ColumnReader(column.to_frame()))
                     yield name, ids.encode(part, learnt.vocabularies)[name]
                 else:
                     numbers, number = as_numbers(column, name=name), learnt.numbers[name]

@@ -35,7 +35,7 @@ KINDS_OF_VALUES: dict[str, str | None] = {"integer": "integer", "empty": None}
 KINDS_OF_VALUES |= dict.fromkeys(NUMBERS, "float") | dict.fromkeys(TIMES, "time")
 
 
-class Columns:
+class ColumnReader:
     """A frame as the encoder reads it: the kind of a column, its ids or its history, read once."""
 
     def __init__(self, frame: pd.DataFrame, *, separator: str | None = None) -> None:
@@ -82,7 +82,7 @@ class Columns:
         return self.once(key, lambda: read_history(self.column(name), separator=separator))
 
 
-class OneRow(Columns):
+class OneRow(ColumnReader):
     """One row given as plain values: pandas would take ten times as long to make columns."""
 
     def __init__(self, row: Mapping[Any, object], *, separator: str | None = None) -> None:
@@ -175,13 +175,13 @@ class Impressions:
         if isinstance(source, Scan):
             self.scan, self.positions = source.in_file_order()
         else:
-            self._whole = Columns(source, separator=separator)
+            self._whole = ColumnReader(source, separator=separator)
 
     def __len__(self) -> int:
         return self._n_rows
 
     def map(
-        self, read: Callable[[Columns], Made], names: Collection[str], purpose: str
+        self, read: Callable[[ColumnReader], Made], names: Collection[str], purpose: str
     ) -> Iterator[tuple[int, Made]]:
         """Yield the first row of each part, and what is read of it, of the columns named."""
         if self.scan is None:
@@ -194,7 +194,7 @@ class Impressions:
 
         for start, frame in show_progress(self.scan.parts(names), purpose, len(self)):
             try:
-                result = read(Columns(frame, separator=self.separator))
+                result = read(ColumnReader(frame, separator=self.separator))
             except ValueError as error:
                 last = start + len(frame) - 1
                 raise ValueError(

@@ -19,13 +19,13 @@ from sklearn_din.encoding.item_columns import ItemColumns, ItemSample
 from sklearn_din.encoding.notices import FEW_VALUES, note_unknown
 from sklearn_din.encoding.number import NumberColumn
 from sklearn_din.encoding.profile import COMPARED_ROWS, ColumnProfile
-from sklearn_din.encoding.table import Columns
+from sklearn_din.encoding.table import ColumnReader
 from sklearn_din.encoding.vocabulary import IdRules, Occurrences, Vocabulary, plain_ids
 from sklearn_din.features.encoded import EncodedFeatures
-from sklearn_din.features.level_columns import find_levels, level_columns
+from sklearn_din.features.level_columns import find_levels
 from sklearn_din.features.lists import IdLists
-from sklearn_din.features.request_columns import neutral_columns
-from sklearn_din.features.schema import UNKNOWN_ID, Behaviour, Schema
+from sklearn_din.features.request_columns import find_compared
+from sklearn_din.features.schema import OF_LEVELS, UNKNOWN_ID, Behaviour, Meaning, Schema, indicator
 from sklearn_din.utils.validation import time_numbers
 
 HALF = 0.5  # of a column with few values
@@ -92,9 +92,16 @@ class TableColumns:
         return {n: leaf for n, leaf in self.leaves.items() if isinstance(leaf, IdColumn)}
 
     @cached_property
-    def neutral(self) -> dict[str, float]:
-        """What numbers that compare rows of a request are of a row alone."""
-        return neutral_columns(self.names)
+    def meanings(self) -> dict[str, Meaning]:
+        """What names say of columns: all that is read of them, which stands in their fields."""
+        known = {*self.names}
+        missing = {indicator(n): ("missing", (n,)) for n in known if indicator(n) in known}
+        return missing | find_levels(self.names) | find_compared(self.names)
+
+    @cached_property
+    def levels(self) -> set[str]:
+        """Columns that say what was known of a key, or of the latest rows."""
+        return {name for name, (what, _) in self.meanings.items() if what in OF_LEVELS}
 
     @property
     def of_rows(self) -> list[str]:
@@ -123,7 +130,7 @@ class TableColumns:
         """Return the values of a column's ids, None where they are unknown."""
         return self.vocabularies[self.ids[name].owner].decode(ids)
 
-    def read(self, columns: Columns) -> Parts:
+    def read(self, columns: ColumnReader) -> Parts:
         """Read some rows."""
         return Parts(len(columns.frame), [column.read(columns) for column in self.columns])
 
@@ -139,7 +146,8 @@ class TableColumns:
         for ragged in X.behaviours.values():
             encoded |= ragged.columns
         now = {name: _fraction_unknown(encoded[name]) for name in self.ids}
-        at_fit = {name: ids.unknown_at_fit for name, ids in self.ids.items()}
+        rare = {name: ids.profile.fraction("unknown") for name, ids in self.ids.items()}
+        at_fit = {n: float(np.fmax(rare[n], ids.late_unknown)) for n, ids in self.ids.items()}
         far = {name for name in now if FAR_MORE * (1 - now[name]) < 1 - at_fit[name]}
         vocabularies = {name: self.vocabularies[ids.owner] for name, ids in self.ids.items()}
         few = {name for name, known in vocabularies.items() if len(known.values) < FEW_VALUES}
@@ -171,7 +179,7 @@ class TableColumns:
     def note_far_numbers(self, parts: Parts) -> list[str | None]:
         """Return what to say of columns whose numbers are far from those of fit."""
         some = slice(None, None, max(1, parts.n_rows // COMPARED_ROWS))
-        own = level_columns(self.numeric)  # counts and times that grow
+        own = self.levels  # counts and times that grow
         return [
             leaf.note_far(part, some)
             for column, part in zip(self.columns, parts.of_columns, strict=True)
@@ -295,8 +303,3 @@ class TableStatistics:
 
     def _look_up(self, name: str, values: np.ndarray) -> np.ndarray:
         return self.columns.ids[name].look_up(values, self.columns.vocabularies)
-
-    @cached_property
-    def elapsed_levels(self) -> set[str]:
-        """Columns of times elapsed among the levels."""
-        return {level.elapsed for level in find_levels(self.columns.numeric).values()}

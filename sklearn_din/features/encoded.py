@@ -11,7 +11,7 @@ from numpy.typing import DTypeLike
 from sklearn_din.features.identities import ids_to_look_up, is_identity
 from sklearn_din.features.lists import Column, IdLists
 from sklearn_din.features.ragged import Ragged
-from sklearn_din.features.schema import KINDS, Schema, indicator
+from sklearn_din.features.schema import KINDS, Schema
 from sklearn_din.features.vectors import Vectors
 from sklearn_din.utils.spans import select_rows
 from sklearn_din.utils.warnings import agree
@@ -297,9 +297,8 @@ def find_runs(X: EncodedFeatures) -> np.ndarray:
 
 def find_missing_numbers(X: EncodedFeatures, name: str) -> np.ndarray:
     """Return whether a number of each row is missing: (n,), all False without an indicator."""
-    if (missing := indicator(name)) not in X.schema.names("numeric"):
-        return np.zeros(len(X), dtype=bool)
-    return X.columns[missing] > 0
+    missing = X.schema.indicator_of(name)
+    return X.columns[missing] > 0 if missing else np.zeros(len(X), dtype=bool)
 
 
 def rows_per_pool(X: EncodedFeatures) -> int | None:

@@ -1,37 +1,46 @@
-"""Columns that say what was known of a key at each row's moment, recognized by their names."""
+"""Columns that say what was known of a key at each row's moment: their names, made and read."""
 
+import re
 from collections.abc import Collection
-from typing import NamedTuple
+
+from sklearn_din.features.schema import Meaning
 
 RATES = ("rate", "mean")  # of clicks, and of other numbers
 RECENT = "recent"  # of the latest rows, whatever their keys
+COUNTS = ("_count", "_elapsed")  # ends of names whose numbers are no ids
 
 
-class LevelColumns(NamedTuple):
-    """Names of the three columns of one key: its rate or mean so far, of how many rows, how old."""
+def name_level(key: str, rate: str) -> dict[str, str]:
+    """Return the names of a level's columns: its rate or mean, of how many rows, and how old.
 
-    rate: str
-    n_rows: str
-    elapsed: str
-
-
-def find_levels(names: Collection[str]) -> dict[str, LevelColumns]:
-    """Return the keys of which all three columns are among these names.
-
-    >>> find_levels(["user_rate", "user_count", "user_elapsed", "price_mean"])
-    {'user': LevelColumns(rate='user_rate', n_rows='user_count', elapsed='user_elapsed')}
+    >>> name_level("user", "mean")
+    {'mean': 'user_mean', 'count': 'user_count', 'elapsed': 'user_elapsed'}
     """
-    levels = {}
-    for name in names:
-        key, _, what = name.rpartition("_")
-        columns = LevelColumns(name, f"{key}_count", f"{key}_elapsed")
-        if what in RATES and {*columns} <= {*names}:
-            levels[key] = columns
-    return levels
+    return {what: f"{key}_{what}" for what in (rate, "count", "elapsed")}
 
 
-def level_columns(names: Collection[str]) -> set[str]:
-    """Return the names of all columns of levels, the rates of the latest rows among them."""
-    levels = find_levels(names)
-    recent = {n for n in names if n.startswith(f"{RECENT}_") and n.rpartition("_")[2] in RATES}
-    return {name for columns in levels.values() for name in columns} | (recent if levels else set())
+def find_levels(names: Collection[str]) -> dict[str, Meaning]:
+    """Return what levels there are among a frame's columns: those of which all three are there.
+
+    A key is the columns that its name is made of. Of several labels it ends in one of them, which
+    the rates of the latest rows name, too.
+
+    >>> names = ["user_id", "item", "user_id_item_rate", "user_id_item_count"]
+    >>> find_levels([*names, "user_id_item_elapsed", "price_mean"])["user_id_item_count"]
+    ('count', ('user_id', 'item'))
+    """
+    known, ends = {*names}, [(name, *name.rpartition("_")[::2]) for name in names]
+    rates = [own for own in ends if own[2] in RATES]
+    levels = {key: what for _, key, what in rates if {*name_level(key, what).values()} <= known}
+    if not levels:
+        return {}
+    recent = [own for own in rates if own[0].startswith(f"{RECENT}_") and own[1] not in levels]
+    found: dict[str, Meaning] = {name: (what, ()) for name, _, what in recent}
+    labels = sorted((key.removeprefix(RECENT) for _, key, _ in recent), key=len)
+    longest_first = sorted(filter(None, names), key=len, reverse=True)
+    column = re.compile(rf"(?<![^_])({'|'.join(map(re.escape, longest_first))})(?:_|$)")
+    for key, what in levels.items():
+        label = next((own for own in reversed(labels) if key.endswith(own)), "")
+        of = tuple(filter(None, column.split(key.removesuffix(label))))
+        found |= {name: (own, of) for own, name in name_level(key, what).items()}
+    return found

@@ -4,8 +4,6 @@ from collections.abc import Collection, Mapping
 
 import numpy as np
 
-from sklearn_din.features.level_columns import find_levels
-
 REACHING = 1_000  # at least one of so many rows reaches each end of the range
 FEW = 5  # and at least so many rows
 ROWS_PER_FEW = 20  # of less than a hundred rows, one for each of so many
@@ -31,15 +29,14 @@ def find_range(numbers: np.ndarray, *, least: int = 0) -> tuple[float, float]:
     return low, high
 
 
-def find_ends(ranges: Ranges, beside: Collection[str] = ()) -> dict[str, tuple[float, float]]:
-    """Return where numbers of such ranges, beside others, end: counts there, or one range beyond.
+def find_ends(ranges: Ranges, growing: Collection[str]) -> dict[str, tuple[float, float]]:
+    """Return where numbers of such ranges end: one range beyond, or there if they only grow.
 
-    Counts of a memory only grow, and what they would say beyond training is unknown; a mean, a rate
-    or a year may have a trend (benchmarks/quality-results.md, "Growth and trends").
+    What counts of a memory would say beyond training is unknown; a mean, a rate or a year may have
+    a trend (benchmarks/quality-results.md, "Growth and trends").
 
-    >>> find_ends({"age": (20.0, 60.0), "constant": (7.0, 7.0)})
-    {'age': (-20.0, 100.0), 'constant': (7.0, 7.0)}
+    >>> find_ends({"age": (20.0, 60.0), "user_count": (0.0, 9.0)}, growing=["user_count"])
+    {'age': (-20.0, 100.0), 'user_count': (0.0, 9.0)}
     """
-    counts = {columns.n_rows for columns in find_levels({*ranges, *beside}).values()}
-    beyond = {name: (name not in counts) * (high - low) for name, (low, high) in ranges.items()}
+    beyond = {name: (name not in growing) * (high - low) for name, (low, high) in ranges.items()}
     return {name: (low - beyond[name], high + beyond[name]) for name, (low, high) in ranges.items()}

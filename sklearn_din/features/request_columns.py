@@ -1,58 +1,55 @@
-"""Columns that compare a row with the other rows of its request, recognized by their names."""
+"""Columns that compare a row with the other rows of its request: their names and numbers."""
 
 from collections.abc import Collection
-from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 
+from sklearn_din.features.schema import Meaning, Schema
+
 MOST_SPREADS = 3.0  # by which a row of a long list may differ from the mean
-
-T = TypeVar("T")
-
-
-class RequestColumns(NamedTuple, Generic[T]):
-    """The three columns that compare the values of one column within a request, or their names."""
-
-    share: T
-    to_mean: T
-    is_best: T
+NEUTRAL = {"share": 0.5, "to_mean": 0.0, "is_best": 0.0}  # of a row alone
 
 
-NEUTRAL = RequestColumns(share=0.5, to_mean=0.0, is_best=0.0)
-
-
-def name_columns(name: str) -> RequestColumns[str]:
+def name_columns(name: str) -> dict[str, str]:
     """Return the names of the columns that compare the values of one.
 
     >>> name_columns("price")
-    RequestColumns(share='price_share', to_mean='price_to_mean', is_best='price_is_best')
+    {'share': 'price_share', 'to_mean': 'price_to_mean', 'is_best': 'price_is_best'}
     """
-    return RequestColumns(*(f"{name}_{what}" for what in RequestColumns._fields))
+    return {what: f"{name}_{what}" for what in NEUTRAL}
 
 
-def find_compared(names: Collection[str]) -> dict[str, RequestColumns[str]]:
-    """Return the columns that are compared within requests, of which all three are among names.
+def find_compared(names: Collection[str]) -> dict[str, Meaning]:
+    """Return which columns of a frame compare rows of a request: those where all three are there.
 
-    >>> list(find_compared(["price_share", "price_to_mean", "price_is_best", "market_share"]))
-    ['price']
+    >>> find_compared(["price_share", "price_to_mean", "price_is_best"])["price_share"]
+    ('share', ('price',))
     """
     bases = [name.removesuffix("_share") for name in names if name.endswith("_share")]
+    known = {*names}
     found = {base: name_columns(base) for base in bases}
-    return {base: columns for base, columns in found.items() if {*columns} <= {*names}}
+    return {
+        name: (what, (base,))
+        for base, columns in found.items()
+        if {*columns.values()} <= known
+        for what, name in columns.items()
+    }
 
 
-def neutral_columns(names: Collection[str]) -> dict[str, float]:
-    """Return what columns that compare rows of a request are of a row alone.
+def neutral_numbers(schema: Schema, names: Collection[str]) -> dict[str, float]:
+    """Return what those of some columns that compare rows of a request are of a row alone.
 
-    >>> neutral_columns(["price_share", "price_to_mean", "price_is_best", "price"])
-    {'price_share': 0.5, 'price_to_mean': 0.0, 'price_is_best': 0.0}
+    >>> from sklearn_din.features.schema import Field
+    >>> price = Field("price_share", "numeric", what="share", of=("price",))
+    >>> neutral_numbers(Schema((Field("price", "numeric"), price)), ["price", "price_share"])
+    {'price_share': 0.5}
     """
-    each = find_compared(names).values()
-    return {name: value for own in each for name, value in zip(own, NEUTRAL, strict=True)}
+    compared = (f for f in schema.fields if f.what in NEUTRAL and f.name in names)
+    return {field.name: NEUTRAL[field.what] for field in compared}
 
 
-def compare_within(values: np.ndarray, requests: np.ndarray) -> RequestColumns[np.ndarray]:
-    """Return how each value compares with the others of its request: three arrays (n_rows,).
+def compare_within(values: np.ndarray, requests: np.ndarray) -> dict[str, np.ndarray]:
+    """Return how each value compares with the others of its request: (n_rows,) each.
 
     - ``share``: which fraction of the others is smaller, those equal to it by half; 0 to 1
     - ``to_mean``: the difference to the mean of the request, in standard deviations, at most 3
@@ -69,10 +66,10 @@ def compare_within(values: np.ndarray, requests: np.ndarray) -> RequestColumns[n
 
     >>> price, shelf = np.array([2.0, 3.0, 7.0, 5.0]), np.array([0, 0, 0, 1])
     >>> columns = compare_within(price, shelf)
-    >>> columns.share.tolist(), columns.to_mean.round(2).tolist(), columns.is_best.tolist()
-    ([0.0, 0.5, 1.0, 0.5], [-0.93, -0.46, 1.39, 0.0], [-1.0, 0.0, 1.0, 0.0])
+    >>> columns["share"].tolist(), columns["to_mean"].round(2).tolist()
+    ([0.0, 0.5, 1.0, 0.5], [-0.93, -0.46, 1.39, 0.0])
     """
-    result = RequestColumns(*(np.full(len(values), neutral) for neutral in NEUTRAL))
+    result = {what: np.full(len(values), neutral) for what, neutral in NEUTRAL.items()}
     rows = np.flatnonzero(np.isfinite(values))
     rows = rows[np.lexsort((values[rows], requests[rows]))]
     if not len(rows):
@@ -96,6 +93,6 @@ def compare_within(values: np.ndarray, requests: np.ndarray) -> RequestColumns[n
     share = (n_smaller + (np.repeat(n_equal, n_equal) - 1) / 2) / np.maximum(others, 1)
     is_best = (own == np.repeat(most, sizes)) * 1.0 - (own == np.repeat(least, sizes))
     differs = extent > 0
-    for column, numbers in zip(result, (share, to_mean, is_best), strict=True):
+    for column, numbers in zip(result.values(), (share, to_mean, is_best), strict=True):
         column[rows[differs]] = numbers[differs]
     return result

@@ -13,6 +13,9 @@ PADDING_ID = 0
 UNKNOWN_ID = 1
 FIRST_KNOWN_ID = 2
 
+OF_LEVELS = ("rate", "mean", "count", "elapsed")
+Meaning = tuple[str, tuple[str, ...]]  # ``what`` and ``of`` of a Field
+WHATS = ("", *OF_LEVELS, "share", "to_mean", "is_best", "missing")  # of numbers
 Kind = Literal["numeric", "categorical", "list", "history", "list_history", "numeric_history"]
 KINDS = {
     "numeric": "number",
@@ -50,6 +53,14 @@ class Field:
     n_dims : int, default=0
         Length of the fixed vectors that the vocabulary's values have (``vectors`` of the encoder).
         0 where they have none.
+    what : str, default=""
+        What a number is, as the encoder reads it from its name: of a level, the "rate" or "mean" so
+        far, the "count" of rows behind it, or the time "elapsed" since the latest of them; of a
+        row in its request, "share", "to_mean" or "is_best"; or whether a number is "missing".
+    of : tuple of str, default=()
+        Whose level it is, by columns (none: of the latest rows, whatever their keys; text that
+        names no column is kept as it is); which number is compared, or missing; of a history, the
+        column of the events that it has.
     elapsed_scale : float, default=0.0
         For a time elapsed since the latest row of a key: it is ``log1p(elapsed / elapsed_scale)``.
         0 for other columns.
@@ -72,14 +83,21 @@ class Field:
     digest: str = ""
     candidate: str = ""
     n_dims: int = 0
+    what: str = ""
+    of: tuple[str, ...] = ()
     elapsed_scale: float = 0.0
     neutral: float = 0.0
     grown_from: tuple[str, ...] = dataclasses.field(default=(), compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        kinds = get_args(Kind)
-        if self.kind not in kinds:
-            raise ValueError(f"kind must be one of {', '.join(kinds)}, got {self.kind!r}.")
+        for name, options in (("kind", get_args(Kind)), ("what", WHATS)):
+            if (value := getattr(self, name)) not in options:
+                raise ValueError(f"{name} must be one of {', '.join(options)}, got {value!r}.")
+
+    @property
+    def is_level(self) -> bool:
+        """Return whether it says what was known of a key, or of the latest rows."""
+        return self.what in OF_LEVELS
 
     @property
     def is_history(self) -> bool:
@@ -220,6 +238,11 @@ class Schema:
     def identity(self) -> str:
         """All that two equal schemas have in common, as text: for digests."""
         return repr((self.fields, self.behaviours, self.unused, self.user))
+
+    def indicator_of(self, name: str) -> str:
+        """Return the name of the field that is 1 where a number is missing; "" without one."""
+        own = (f.name for f in self.fields if f.what == "missing" and f.of == (name,))
+        return next(own, "")
 
     def names(self, *kinds: Kind) -> list[str]:
         """Names of the fields of the given kinds, in order."""

@@ -12,7 +12,6 @@ from sklearn.metrics import check_scoring
 from sklearn.pipeline import make_pipeline
 from sklearn.utils import check_consistent_length, check_random_state
 
-from sklearn_din.features.level_columns import level_columns
 from sklearn_din.inspection.fitted import split_pipeline
 from sklearn_din.utils.frames import CallerFrame
 from sklearn_din.utils.validation import check_choice, check_count
@@ -132,7 +131,8 @@ def _group(features: list[Feature], encoder: Any, names: list[str]) -> list[Feat
     """Return groups of behaviours and columns, and of the user's id, to be shuffled together."""
     candidates = [name for b in encoder.schema_.behaviours for name in b.candidates]
     group_of = dict.fromkeys([*candidates, *encoder._learnt.of_item], "item")
-    group_of |= dict.fromkeys(level_columns(names), "levels") | {encoder.user: "user"}
+    levels = [field.name for field in encoder.schema_.fields if field.is_level]
+    group_of |= dict.fromkeys(levels, "levels") | {encoder.user: "user"}
     groups: dict[str, list[str]] = {"user": [encoder.user]} if encoder.user in names else {}
     for name, kind, columns in features:
         group = "histories" if kind == "behaviour" else group_of.get(name, "other columns")

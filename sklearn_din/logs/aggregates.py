@@ -347,7 +347,8 @@ def so_far(
     if statistic != "shrunk_rate":
         return statistic_of(statistic, before[0], before[-1])
     check_zeros_and_ones(own[1], column)
-    return shrunk_rate(before, timeline.sums_before(changes_of_sums(running, own), shown))
+    sums = timeline.sums_by_moment(changes_of_sums(running, own))
+    return shrunk_rate(before, sums[:, timeline.count_moments(shown)])
 
 
 def statistic_of(statistic: str, count: np.ndarray, total: np.ndarray) -> np.ndarray:

@@ -89,7 +89,8 @@ def attach_request(
         )
     caller = CallerFrame(frame, name="frame")
     _check_compared(caller.pandas, keys, names)
-    requests = hash_requests(caller.pandas, keys)
+    read = [Keys.read(caller.pandas[name], name=f"frame[{name!r}]") for name in keys]
+    requests = join_hashes([own.hashes for own in read])  # 0 where one is missing
     return caller.with_columns(_compare_rows(caller.pandas, requests, names))
 
 
@@ -103,17 +104,11 @@ def _check_compared(frame: pd.DataFrame, request: list[str], columns: list[str])
                 f"{frame[name].dtype}. Convert it, such as frame[{name!r}].astype(float), or leave "
                 "it out."
             )
-        if taken := [new for new in name_columns(name) if new in frame]:
+        if taken := [new for new in name_columns(name).values() if new in frame]:
             raise ValueError(
                 f"frame already has the columns {taken}. Drop them: attach_request makes them of "
                 f"{name!r}."
             )
-
-
-def hash_requests(frame: pd.DataFrame, request: list[str]) -> np.ndarray:
-    """Return the request of each row as a hash: (n_rows,) uint64, 0 where it is missing."""
-    keys = [Keys.read(frame[name], name=f"frame[{name!r}]") for name in request]
-    return join_hashes([own.hashes for own in keys])
 
 
 def _compare_rows(
@@ -124,5 +119,6 @@ def _compare_rows(
     for name in columns:
         is_there, numbers = present_numbers(frame[name])
         values = np.where(is_there & (requests != 0), numbers, np.nan)
-        compared |= zip(name_columns(name), compare_within(values, requests), strict=True)
+        columns_of, own = name_columns(name), compare_within(values, requests)
+        compared |= {columns_of[what]: column for what, column in own.items()}
     return compared

@@ -6,12 +6,13 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import chain
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from sklearn_din.features.level_columns import RATES, RECENT
+from sklearn_din.features.level_columns import RATES, RECENT, name_level
 from sklearn_din.logs.clocks import CHECKED_ROWS, MANY_ROWS, note_early
 from sklearn_din.logs.distinct import find_told, holds_lists
 from sklearn_din.logs.timeline import (
@@ -64,7 +65,7 @@ def recent_means(
 
     sums : (2, n_moments + 1), how many values come before each moment, and their sum
     before : (n,), how many moments come before each row
-    changes : from how many moments on the sum of recent values differs, and by how much so far
+    changes : arrays of pairs: after how many moments the recent sum changes, and by how much in all
     means : (n,), NaN where there is no value
 
     >>> recent_means(np.array([[0.0, 1.0, 3.0], [0.0, 1.0, 1.0]]), np.array([0, 1, 2]))
@@ -94,9 +95,9 @@ def sum_by_group(numbers: np.ndarray, groups: np.ndarray) -> np.ndarray:
 
 @dataclass
 class Call:
-    """Rows told in parts that are rows of one call.
+    """Rows that are told in several parts as if in one call.
 
-    newest : the moment from which on labels count at the earliest that replace others
+    newest : labels that replace others count from this moment on, at the earliest
     n_equal : how many rows were told so far, by their hash
     """
 
@@ -178,16 +179,15 @@ class RowMemory:
         return cls(*named, of_clicks, kinds, hashes, none, none, values, none)
 
     @property
-    def rate(self) -> str:
-        """What a level is called: a rate, or a mean."""
-        return RATES[0] if self.of_clicks else RATES[1]
-
-    @property
     def names(self) -> list[str]:
         """Names of the columns of levels, in their order."""
-        names = [name_of(key, label) for key in self.keys for label in self.labels]
-        of_keys = [f"{name}_{what}" for name in names for what in (self.rate, "count", "elapsed")]
-        return [*of_keys, *(f"{name_of((RECENT,), label)}_{self.rate}" for label in self.labels)]
+        levels = [self.columns_of(key, label) for key in self.keys for label in self.labels]
+        recent = (self.columns_of((RECENT,), label)[0] for label in self.labels)
+        return [*chain(*levels), *recent]
+
+    def columns_of(self, key: Key, label: str) -> list[str]:
+        """Return the names of a key's level of a label: rate or mean, count and time elapsed."""
+        return [*name_level(name_of(key, label), RATES[not self.of_clicks]).values()]
 
     def append(
         self,
@@ -274,21 +274,20 @@ class RowMemory:
         clock, is_known = self._index.clock if len(self.times) else np.zeros(1), latest >= 0
         elapsed = np.where(is_known, moments.now - clock[latest * is_known], np.nan)
         for number, label in enumerate(self.labels):
-            name, own = name_of(key, label), slice(2 * number, 2 * number + 2)
+            own = slice(2 * number, 2 * number + 2)
             count, total = sums[own]
             if self.of_clicks:
                 level = shrink(sums[own], rows.averages[own, moments.ticks])
             else:
                 level = np.divide(total, count, out=np.full(len(count), np.nan), where=count > 0)
-            levels |= {f"{name}_{self.rate}": level, f"{name}_count": count}
-            levels[f"{name}_elapsed"] = elapsed
+            levels |= zip(self.columns_of(key, label), (level, count, elapsed), strict=True)
         return levels
 
     def recent(self, moments: Moments) -> dict[str, np.ndarray]:
         """Return the mean of each label over the latest rows before some moments."""
         sums = self._index.sums.reshape(len(self.labels), 2, -1)
         return {
-            f"{name_of((RECENT,), label)}_{self.rate}": recent_means(
+            self.columns_of((RECENT,), label)[0]: recent_means(
                 sums[n], moments.ticks, self._changes[n]
             )
             for n, label in enumerate(self.labels)
@@ -315,11 +314,11 @@ class RowMemory:
         told = at_once.times * ratio
         rows, kind = spread(rows, CHECKED_ROWS), f"datetime64[{unit}]" if unit else told.dtype
         hashes = [self.hash_column(name, frame[name].iloc[rows]) for name in self.columns]
-        shown, known = (
+        shown, remembered = (
             pd.DataFrame({"key": mix_hashes(of), "time": times.astype(kind)})
             for of, times in ((hashes, own[rows]), ([*at_once.hashes], told))
         )
-        return note_early(shown, known, ["key"], "time", time)
+        return note_early(shown, remembered, ["key"], "time", time)
 
     def check(self) -> None:
         """Raise ValueError where the parts do not fit each other."""
@@ -406,7 +405,7 @@ class RowMemory:
     def _replace_by(
         self, batch: RowMemory, before: np.ndarray, newest: np.ndarray
     ) -> tuple[RowMemory, np.ndarray]:
-        """Return rows of a batch as they stand behind those here, and how they change sums.
+        """Return a batch with what it keeps of the rows that it replaces, and how it changes sums.
 
         changes : (n_rows, n_labels, 2), of how many values there are, and of their sum
         """

@@ -102,10 +102,6 @@ class Timeline:
         begin[self.order] = self._first[self.groups]
         return Past(begin, end)
 
-    def sums_before(self, numbers: np.ndarray, impressions: pd.DataFrame) -> np.ndarray:
-        """Sums of numbers (n_sums, n_sorted) of events strictly before each impression."""
-        return self.sums_by_moment(numbers)[:, self.count_moments(impressions)]
-
     def sums_by_moment(self, numbers: np.ndarray) -> np.ndarray:
         """Sums of numbers of the events before each moment of the log, and of all, row by row."""
         ticks = self._sorted_keys % self._stride

@@ -181,8 +181,8 @@ class Plan:
     def _arrange(self, **structures: np.ndarray) -> None:
         """Put the structures one after the other, and find the words that a call fills in.
 
-        The words are numbered from 0, and the numbers read as the same structures: what a member of
-        ``network`` is here, such as ``network["n_rows"]``, is where its value lies in ``words``.
+        The words are numbered from 0, and their numbers laid out as the structures are: where
+        ``network["n_rows"]`` is 3 here, the call's number of rows goes into ``words[3]``.
         """
         self.words = np.concatenate([array.view(np.int64) for array in structures.values()])
         ends = np.cumsum([array.nbytes // WORD for array in structures.values()])

@@ -74,7 +74,7 @@ class ByTime:
     counted_at_fit = counted  # by the tables that training rows read: the same blocks
 
     def parts(self) -> list[np.ndarray]:
-        """Return the blocks whose counts are kept for later rows: those of the last table."""
+        """Return the blocks in each stored count, of which later tables are sums: all in one."""
         return self.counted()[-1:]
 
     def find_tables(self, X: EncodedFeatures) -> np.ndarray:
@@ -125,18 +125,18 @@ class ByTime:
 class ByUser:
     """A table of all users, for new users; a row of a known user reads all other parts.
 
-    known : (n_users,), uint64. Hashes of the users that training had, in ascending order.
+    users : (n_users,), uint64. Hashes of the users that training had, in ascending order.
     """
 
-    known: np.ndarray
+    users: np.ndarray
 
     @classmethod
     def place(cls, X: EncodedFeatures, clicked: np.ndarray) -> tuple[Self, OrderedRows]:
         """Assign training rows to parts of users; rows without a user are not counted."""
         hashes = X.user_keys.hashes
         parts = np.where(hashes == NO_KEY, NOT_COUNTED, part_of(hashes)).astype(np.int8)
-        known = np.unique(hashes[hashes != NO_KEY])
-        return cls(known), OrderedRows(number_users(X), parts, clicked)
+        users = np.unique(hashes[hashes != NO_KEY])
+        return cls(users), OrderedRows(number_users(X), parts, clicked)
 
     def counted(self) -> list[np.ndarray]:
         """Return the parts counted by the table that is kept: all of them."""
@@ -147,14 +147,14 @@ class ByUser:
         return _first_blocks(N_BLOCKS)
 
     def parts(self) -> list[np.ndarray]:
-        """Return the parts whose counts are kept for later rows: each one separately."""
+        """Return the parts in each stored count, of which later tables are sums: one in each."""
         return list(np.eye(N_BLOCKS, N_BLOCKS + 1, dtype=bool))
 
     def find_tables(self, X: EncodedFeatures) -> np.ndarray:
         """Return the table that each row reads: 0, of all, or 1 + the part that it leaves out."""
         hashes = X.user_keys.hashes
-        place = np.searchsorted(self.known, hashes)
-        is_known = np.append(self.known, NO_KEY)[place] == hashes
+        place = np.searchsorted(self.users, hashes)
+        is_known = np.append(self.users, NO_KEY)[place] == hashes
         return np.where(is_known & (hashes != NO_KEY), 1 + part_of(hashes), 0)
 
     def find_tables_at_fit(self, X: EncodedFeatures) -> np.ndarray:
@@ -167,13 +167,13 @@ class ByUser:
         if X.users is None:
             raise ValueError(_needs("user"))
         later, rows = self.place(X, clicked)
-        return replace(self, known=np.union1d(self.known, later.known)), rows, []
+        return replace(self, users=np.union1d(self.users, later.users)), rows, []
 
     def check(self) -> None:
         """Raise ValueError where these are no hashes of users."""
-        known, what = self.known, "the hashes of users"
-        check_array(known, dtype=np.uint64, shape=(np.size(known),), what=what)
-        if (known[1:] <= known[:-1]).any():
+        users, what = self.users, "the hashes of users"
+        check_array(users, dtype=np.uint64, shape=(np.size(users),), what=what)
+        if (users[1:] <= users[:-1]).any():
             raise ValueError(f"{what} must be in ascending order.")
 
 

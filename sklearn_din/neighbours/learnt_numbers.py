@@ -30,7 +30,7 @@ class LearntNumbers(ABC):
 
     @abstractmethod
     def look_up(self, X: EncodedFeatures, tables: np.ndarray) -> np.ndarray:
-        """Numbers of rows, each from its table, zeros where that is -1; of now without times."""
+        """Return the numbers of rows, each from its table; zeros where that is -1."""
 
     @abstractmethod
     def grow(
@@ -51,7 +51,7 @@ class LearntNumbers(ABC):
         return tuple(Field(name, "numeric") for name in self.names)
 
     def without_users(self, users: np.ndarray) -> Self:
-        """Return the numbers without what stands by these users, given by their hashes."""
+        """Return the numbers without those of some users, given by their hashes."""
         return self
 
     def widen(self, schema: Schema) -> Self:

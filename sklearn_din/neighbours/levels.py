@@ -7,7 +7,6 @@ from typing import Self
 import numpy as np
 
 from sklearn_din.features.encoded import EncodedFeatures
-from sklearn_din.features.level_columns import find_levels
 from sklearn_din.neighbours.blocks import NOT_COUNTED, ByTime, Order, OrderedRows
 from sklearn_din.neighbours.learnt_numbers import LearntNumbers, RowsToLearn
 from sklearn_din.utils.estimator_state import check_array
@@ -34,7 +33,7 @@ class UserLevels(LearntNumbers):
         Names of the columns, one for each label that has a level.
     labels : ndarray of shape (n_columns,), int64
         Which labels these are.
-    known : ndarray of shape (n_users,), uint64
+    users : ndarray of shape (n_users,), uint64
         Hashes of the users that training had, in ascending order.
     n_rows, totals : ndarray of shape (n_tables, n_users, n_columns), float32
         How many rows with the label each user had up to the end of each table, and their sum.
@@ -46,7 +45,7 @@ class UserLevels(LearntNumbers):
 
     names: tuple[str, ...]
     labels: np.ndarray
-    known: np.ndarray
+    users: np.ndarray
     n_rows: np.ndarray
     totals: np.ndarray
     averages: np.ndarray
@@ -68,25 +67,25 @@ class UserLevels(LearntNumbers):
         if y is None or X.users is None or not isinstance(given.order, ByTime):
             return []
         hashes = X.user_keys.hashes
-        known, codes = np.unique(hashes, return_inverse=True)
-        user, n_tables = X.schema.user, len(given.order.counted())
-        keys = {user, *(f"{user}_{label}" for label in given.labels)}
-        has_levels = not keys.isdisjoint(find_levels(X.schema.names("numeric")))
+        users, codes = np.unique(hashes, return_inverse=True)
+        n_tables, user = len(given.order.counted()), (X.schema.user,)
+        keys = {user, *((*user, label) for label in given.labels)}
+        has_levels = any(field.is_level and field.of in keys for field in X.schema.fields)
         if has_levels or _histories_show_all(X, np.where(hashes == NO_KEY, -1, codes)):
             return []
         values = np.where(
             ((hashes == NO_KEY) | (rows.blocks == NOT_COUNTED))[:, None], np.nan, _columns(y)
         )
         of_clicks = bool(np.isin(values[~np.isnan(values)], (0, 1)).all())
-        places = rows.blocks.astype(np.int64) * len(known) + codes
-        size = (NOT_COUNTED + 1) * len(known)
+        places = rows.blocks.astype(np.int64) * len(users) + codes
+        size = (NOT_COUNTED + 1) * len(users)
         sums = np.stack(
             [
                 [np.bincount(places, own, size) for own in of.T]
                 for of in (*_own(values), np.nan_to_num(values) ** 2)
             ]
         )  # (3, n_labels, ...)
-        sums = sums.reshape(3, values.shape[1], -1, len(known))[:, :, :n_tables].cumsum(axis=2)
+        sums = sums.reshape(3, values.shape[1], -1, len(users))[:, :, :n_tables].cumsum(axis=2)
         labels, priors = _differ(*sums[:, :, -1], of_clicks=of_clicks)
         if not len(labels):
             return []
@@ -94,7 +93,7 @@ class UserLevels(LearntNumbers):
         averages = sums[1, labels, -1].sum(axis=1) / sums[0, labels, -1].sum(axis=1)
         names = given.free_names(f"user_level_{label}".rstrip("_") for label in given.labels)
         names = tuple(names[label] for label in labels)
-        levels = cls(names, labels, known, n_rows, totals, averages, priors, of_clicks)
+        levels = cls(names, labels, users, n_rows, totals, averages, priors, of_clicks)
         n_before, before = _sums_before(codes, np.asarray(X.times), values[:, labels])
         _hide_some(n_before, before)
         numbers = given.allocate(levels.names)
@@ -103,19 +102,19 @@ class UserLevels(LearntNumbers):
 
     def look_up(self, X: EncodedFeatures, tables: np.ndarray) -> np.ndarray:
         """Levels of impressions, each from its table, zeros where that is -1: (n, n_columns)."""
-        if not len(self.known):
+        if not len(self.users):
             return np.zeros((len(X), len(self.names)), dtype=np.float32)
         hashes = X.user_keys.hashes
-        places = np.minimum(np.searchsorted(self.known, hashes), len(self.known) - 1)
-        is_known = (self.known[places] == hashes) & (hashes != NO_KEY) & (tables >= 0)
+        places = np.minimum(np.searchsorted(self.users, hashes), len(self.users) - 1)
+        is_known = (self.users[places] == hashes) & (hashes != NO_KEY) & (tables >= 0)
         sums = (of[tables, places] * is_known[:, None] for of in (self.n_rows, self.totals))
         return self.levels_of(*sums)
 
     def without_users(self, users: np.ndarray) -> Self:
         """Return the levels of all others."""
-        others = ~np.isin(self.known, users)
+        others = ~np.isin(self.users, users)
         n_rows, totals = self.n_rows[:, others], self.totals[:, others]
-        return replace(self, known=self.known[others], n_rows=n_rows, totals=totals)
+        return replace(self, users=self.users[others], n_rows=n_rows, totals=totals)
 
     def latest(self) -> Self:
         """Return the levels of now alone."""
@@ -135,17 +134,17 @@ class UserLevels(LearntNumbers):
         """Return the levels after further rows: those of the ``kept`` tables, then of all rows."""
         hashes = X.user_keys.hashes
         counted = np.flatnonzero((rows.blocks != NOT_COUNTED) & (hashes != NO_KEY))
-        known = np.union1d(self.known, hashes[counted])
-        earlier = np.searchsorted(known, self.known)
+        users = np.union1d(self.users, hashes[counted])
+        earlier = np.searchsorted(users, self.users)
         values = _columns(y)[counted][:, self.labels]
-        places = np.searchsorted(known, hashes[counted])
+        places = np.searchsorted(users, hashes[counted])
         grown = []
         for sums, own in zip((self.n_rows, self.totals), _own(values), strict=True):
-            wider = np.zeros((len(kept) + 1, len(known), len(self.names)), dtype=np.float32)
+            wider = np.zeros((len(kept) + 1, len(users), len(self.names)), dtype=np.float32)
             wider[:, earlier] = sums[[*kept, -1]]
             np.add.at(wider[-1], places, own)
             grown.append(wider)
-        return replace(self, known=known, n_rows=grown[0], totals=grown[1])
+        return replace(self, users=users, n_rows=grown[0], totals=grown[1])
 
     def fits(self, order: Order) -> bool:
         """Return whether there are as many tables as the order has."""
@@ -153,19 +152,19 @@ class UserLevels(LearntNumbers):
 
     def describe(self) -> str:
         """Return whose levels there are, and their names."""
-        return f"levels of {len(self.known):,} users: {', '.join(self.names)}"
+        return f"levels of {len(self.users):,} users: {', '.join(self.names)}"
 
     def check(self) -> None:
         """Raise ValueError where the parts do not fit each other."""
-        n, n_users, what = len(self.names), np.size(self.known), "levels of users"
+        n, n_users, what = len(self.names), np.size(self.users), "levels of users"
         shape = (len(self.n_rows), n_users, n)
-        check_array(self.known, dtype=np.uint64, shape=(n_users,), what=what)
+        check_array(self.users, dtype=np.uint64, shape=(n_users,), what=what)
         check_array(self.labels, dtype=np.int64, shape=(n,), what=what, least=0)
         for sums in (self.n_rows, self.totals):
             check_array(sums, dtype=np.float32, shape=shape, what=what)
         for numbers in (self.averages, self.priors):
             check_array(numbers, dtype=np.float64, shape=(n,), what=what)
-        if (self.known[1:] <= self.known[:-1]).any():
+        if (self.users[1:] <= self.users[:-1]).any():
             raise ValueError(f"the users of {what} must be in ascending order.")
         if (self.n_rows < 0).any() or not (self.priors > 0).all():
             raise ValueError(f"rows and priors of {what} cannot be negative.")
@@ -235,7 +234,7 @@ def _sums_before(
 
 
 def _hide_some(n_rows: np.ndarray, totals: np.ndarray) -> None:
-    """Have at least SHARE_WITHOUT of the rows know nothing of their user, in place."""
+    """Remove, in place, what random rows know of their user, until SHARE_WITHOUT know nothing."""
     has_level = n_rows.any(axis=1)
     share = 1 - (1 - SHARE_WITHOUT) / max(float(has_level.mean()), 1e-9)
     hidden = np.random.RandomState(0).random_sample(len(n_rows)) < share

@@ -16,12 +16,12 @@ from sklearn_din.network.segments import sum_events
 class FieldEmbeddings(nn.Module):
     """One table for all vocabularies of a width, each with its own range of rows.
 
-    A training step then costs one gather forward and one sparse gradient backward for each width,
-    however many fields there are, and both cost what the ids of the batch cost. Rows start at
-    random, N(0, scale^2); the padding and unknown rows of each vocabulary start at zero.
+    However many fields there are, a training step takes one gather forward and one sparse gradient
+    backward for each width, in time proportional to the ids of the batch. Rows start at random,
+    N(0, scale^2); the padding and unknown rows of each vocabulary start at zero.
 
-    Where the values have fixed vectors, an id's embedding is its row and a projection of its
-    vector, which is learnt: that of an unknown value is then more than the unknown row.
+    If values have fixed vectors, an id's embedding is its row plus a learned projection of its
+    vector, so that unknown values differ from each other, too.
 
     A list of ids, such as the genres of a film, has the mean of its ids' embeddings; the empty one
     has zeros.
@@ -105,8 +105,8 @@ class FieldEmbeddings(nn.Module):
     ) -> dict[str, Tensor]:
         """Look up the rows of all ids, by field.
 
-        ``distinct`` is that of these ids; without it the backward pass finds them, for which the
-        host must wait where they are on a GPU.
+        ``distinct`` are the table rows of these ids; without it the backward pass finds them, and
+        the host waits if the ids are on a GPU.
 
         ids : (n_rows,) of a column, (n_events,) of a history, (n_list_ids,) of distinct lists; of
             all fields, or of some

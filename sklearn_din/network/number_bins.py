@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from sklearn_din.features.encoded import EncodedFeatures, find_missing_numbers
-from sklearn_din.features.level_columns import level_columns
 from sklearn_din.features.number_ends import FEW, Ranges, find_ends, find_range
 
 N_BINS = 8
@@ -42,6 +41,8 @@ class NumberBins(nn.Module):
         Start, end and average of each bin, by number; none of numbers without bins.
     ranges : dict of str to tuple
         How far training rows reach on either side, by number; all others have no end.
+    growing : collection of str, default=()
+        Numbers that only grow: counts of rows so far.
 
     Examples
     --------
@@ -59,10 +60,12 @@ class NumberBins(nn.Module):
     least: Tensor
     most: Tensor
 
-    def __init__(self, names: Collection[str], bins: Bins, ranges: Ranges) -> None:
+    def __init__(
+        self, names: Collection[str], bins: Bins, ranges: Ranges, growing: Collection[str] = ()
+    ) -> None:
         super().__init__()
         self.widths = {name: 1 + len(bins.get(name, ())) for name in names}
-        rows, ends = [], find_ends(ranges)
+        rows, ends = [], find_ends(ranges, growing)
         for column, name in enumerate(names):
             rows.append((column, 0.0, 1.0, 0.0, *ends.get(name, (-np.inf, np.inf))))
             for start, end, average in bins.get(name, ()):
@@ -146,8 +149,8 @@ def find_bins(X: EncodedFeatures, leave_out: Collection[str] = ()) -> Bins:
     >>> list(bins), bins["price"][0][:2]
     (['price'], (19.0, 264.0))
     """
-    names = X.schema.names("numeric")
-    names = [name for name in names if name not in {*leave_out, *level_columns(names)}]
+    numbers = [field for field in X.schema.fields if field.kind == "numeric"]
+    names = [f.name for f in numbers if not f.is_level and f.name not in leave_out]
     n_bins = min(N_BINS, MOST_BINS // max(len(names), 1))
     if len(X) < LEAST_ROWS or n_bins < 2:
         return {}

@@ -9,9 +9,8 @@ import numpy as np
 import pandas as pd
 from sklearn.pipeline import Pipeline
 
-from sklearn_din.features.level_columns import level_columns
-from sklearn_din.features.request_columns import find_compared, neutral_columns
-from sklearn_din.features.schema import Behaviour, item_column
+from sklearn_din.features.request_columns import neutral_numbers
+from sklearn_din.features.schema import Behaviour, Schema, item_column
 from sklearn_din.inspection.explain import explain
 from sklearn_din.inspection.fitted import split_pipeline, unwrap
 from sklearn_din.logs.history import HistoryBuilder
@@ -68,60 +67,72 @@ class Answers:
         if calibrated.model is not None:
             self._model.feature_names_in_ = np.array(_columns_of(pipeline), dtype=object)
         self._fitted, self._label = split_pipeline(self._model, purpose="serve"), label
-        self._encoder, classifier = self._fitted.encoder, self._fitted.classifier
-        self.calibration = self._fitted.calibration.method or None
-        schema, names = self._encoder.schema_, _columns_of(pipeline)
+        self._encoder = self._fitted.encoder
         memory = builder if getattr(builder, "memory_", None) is not None else None
         self._memory = None if memory is None else memory.memory_
-        made = [] if memory is None else memory.get_feature_names_out().tolist()
-        # What compares a row with its request, the Ranker makes; elsewhere a row is alone
-        self._alone, compared = neutral_columns(names), find_compared(names)
-        made = level_columns(made) | {*self._alone}
-        names = [name for name in names if name not in made]
-        self.columns = names
+        compared = self._set_columns(_columns_of(pipeline), catalogue, memory)
         item = _find_item(catalogue, self._encoder)
         self.items = Items(catalogue, item, **shown)
-        self._needed = [name for name in names if name not in self._encoder._optional]
-        # Columns that a user must have a value for, and that of the id where levels are the user's
-        self.user_columns = [name for name in self._needed if name not in catalogue]
-        user = self._encoder.user if classifier.net_.neighbours_.reads_users else None
-        user = user if memory is None else memory.user
-        self.level_columns = [] if user is None else [user]
-        self._read = [*self._needed, *self.level_columns]
-        self._asked = {*names, *([] if self._encoder.user is None else [self._encoder.user])}
         of_item = [name for name in dict.fromkeys([*self._needed, *compared]) if name in catalogue]
-        candidates = self.items.frame[of_item]
         options: Values = {"label": label, "shortlist": shortlist, "memory": memory}
-        self._ranker = Ranker(self._model, candidates, **options)
-        self.behaviour = next((b for b in schema.behaviours if item in b.candidates), None)
+        self._ranker = Ranker(self._model, self.items.frame[of_item], **options)
+        behaviours = self._encoder.schema_.behaviours
+        self.behaviour = next((b for b in behaviours if item in b.candidates), None)
         if builder is None and history is not None:
             builder = _builder_of(self._encoder, self.behaviour)
         self.histories = None if builder is None else Histories(builder, history, now=now)
         self.levels: Levels | None = None  # what came of rows, where the model has a memory
         if memory is not None and self.histories is not None:
-            self.levels = Levels(memory, self.histories.moments)
-        of_log = {} if self.histories is None else self.histories.sources
-        if self.histories is not None:
-            self._asked |= {self.histories.user, *of_log}
-        self._asked.discard(self._encoder.time)  # an answer is as of now
-        # Other columns that an event may have, for a training to come, with values as at fit
-        histories = {field.name for field in schema.fields if field.is_history}
-        vocabularies = self._encoder.vocabularies_
-        self.posted_columns: Values = {name: [] for name in catalogue} | {
-            name: plain(vocabularies.get(name, [])[:1]) for name in names if name not in histories
-        }
+            self.levels = Levels(memory, self.histories.clock)
         self._forgotten: Container[Any] = ()
+        self._set_values(catalogue)
+        self._set_figures(model)
+
+    def _set_columns(
+        self, names: list[str], catalogue: pd.DataFrame, memory: HistoryBuilder | None
+    ) -> list[str]:
+        """Find the columns that requests have; return those compared within a request.
+
+        What compares a row with its request, the Ranker makes; elsewhere a row is alone.
+        """
+        schema, owner = self._encoder.schema_, self._encoder.user
+        self._alone = neutral_numbers(schema, names)
+        made = {*self._alone, *(() if self._memory is None else self._memory.names)}
+        self.columns = [name for name in names if name not in made]
+        self._needed = [name for name in self.columns if name not in self._encoder._optional]
+        # A user must have a value for each of these; the user's id, where it has a level, may lack
+        self.user_columns = [name for name in self._needed if name not in catalogue]
+        user = owner if self._fitted.classifier.net_.neighbours_.reads_users else None
+        user = user if memory is None else memory.user
+        self.level_columns = [] if user is None else [user]
+        self._read = [*self._needed, *self.level_columns]
+        return [schema[name].of[0] for name in self._alone]
+
+    def _set_values(self, catalogue: pd.DataFrame) -> None:
+        """Find the columns that users and events may have, and values that the model knows."""
+        encoder, log, vocabularies = self._encoder, self.histories, self._encoder.vocabularies_
+        of_log = {} if log is None else log.sources
+        self._asked = {*self.columns, *of_log, encoder.user, None if log is None else log.user}
+        self._asked -= {None, encoder.time}  # an answer is as of now
         # By the histories that are compared with the item, the columns of an event that they hold
-        self.event_columns = _event_columns(self.behaviour, of_log)
+        sources = _event_columns(self.behaviour, encoder.schema_)
+        self.event_columns = {name: of_log.get(name, source) for name, source in sources.items()}
+        histories = {field.name for field in encoder.schema_.fields if field.is_history}
+        names = [name for name in self.columns if name not in histories]
+        values = {name: plain(vocabularies.get(name, [])[:MOST_CHOICES]) for name in names}
+        # Other columns that an event may have, for a training to come, with values as at fit
+        self.posted_columns: Values = {name: [] for name in catalogue} | {
+            name: known[:1] for name, known in values.items()
+        }
+        self.choices = {n: values[n] for n in self.user_columns if values.get(n)}
+
+    def _set_figures(self, model: Any) -> None:
+        """Collect what the page shows of the model."""
+        classifier = self._fitted.classifier
+        self.calibration = self._fitted.calibration.method or None
         is_classifier = hasattr(classifier, "predict_proba")
         self.number = "probability" if is_classifier else "prediction"
         self._numbers = "probabilities" if is_classifier else "predictions"
-        known = self._encoder.vocabularies_
-        self.choices = {  # of columns of a user, values that the model knows
-            name: plain(known[name][:MOST_CHOICES].tolist())
-            for name in self.user_columns
-            if name in known and not schema[name].is_history and len(known[name])
-        }
         self.training: list[Values] = classifier.history_[list(CHECK)].to_dict("records")
         epochs = getattr(classifier.net_, "history", None)
         self.n_epochs = epochs and sum(not epoch.get("is_refit") for epoch in epochs)
@@ -198,7 +209,7 @@ class Answers:
         now = datetime.now(UTC).isoformat()
         if log is not None:
             moment = log.now_of(whole.get(owner))
-            now = log.moments.write(log.moments.show(moment), moment)
+            now = log.clock.write(log.clock.show(moment), moment)
         of_items = [self.items.facts(row) for row in self.items.find(answer["items"])]
         columns = now, own, answer["items"], answer[self._numbers], of_items
         return whole.get(owner), [write(column) for column in columns]
@@ -275,7 +286,7 @@ class Answers:
         if self.histories is not None and user in self.histories.span_of:
             return True
         neighbours, memory = self._fitted.classifier.net_.neighbours_, self._memory
-        known = [part.known for part in neighbours.parts if part.reads_users]
+        known = [part.users for part in neighbours.parts if part.reads_users]
         if memory is not None and self._encoder.user in memory.columns:
             known.append(memory.hashes[memory.columns.index(self._encoder.user)])
         (key,) = Keys.read(pd.Series([user], dtype=object)).hashes
@@ -288,9 +299,9 @@ class Answers:
         notes: Values = {"unknown_items": unknown} if unknown else {}
         log = self.histories
         if log is not None and self.levels is not None:
-            now, newest = log.moments.now(), max(event.time for event in events)
+            now, newest = log.clock.now(), max(event.time for event in events)
             if newest >= now:  # for the users who posted, now is later
-                notes |= {"counts_from": log.moments.show(newest), "now": log.moments.show(now)}
+                notes |= {"counts_from": log.clock.show(newest), "now": log.clock.show(now)}
         return notes
 
     def example_user(self) -> Values:
@@ -420,19 +431,18 @@ def _first_builder(pipeline: Any) -> HistoryBuilder | None:
     return first if isinstance(first, HistoryBuilder) else None
 
 
-def _event_columns(behaviour: Behaviour | None, of_log: dict[str, str]) -> dict[str, str]:
+def _event_columns(behaviour: Behaviour | None, schema: Schema) -> dict[str, str]:
     """Return the columns of an event that each history of a behaviour holds."""
     if behaviour is None:
         return {}
-    sources = {h: c or h.removeprefix("hist_") for h, c in behaviour.candidate_of.items()}
-    sources |= {name: name.removeprefix("hist_") for name in behaviour.numbers}
-    return {name: of_log.get(name, source) for name, source in sources.items()}
+    candidates = behaviour.candidate_of
+    return {name: candidates.get(name) or schema[name].of[0] for name in behaviour.columns}
 
 
 def _builder_of(encoder: Any, behaviour: Behaviour | None) -> HistoryBuilder:
     """Return a builder of histories as long as those that an encoder was fitted on."""
-    sources = _event_columns(behaviour, {})
-    elapsed = [name for name in sources if not name.startswith("hist_")]
+    sources = _event_columns(behaviour, encoder.schema_)
+    elapsed = [name for name in sources if encoder.schema_[name].of == (name,)]
     if not sources or encoder.user is None or encoder.time is None or len(elapsed) > 1:
         raise ValueError(
             "--history needs histories called hist_ and the column's name, and an encoder that "

@@ -236,7 +236,7 @@ def _health(state: State) -> Values:
         "model": state.digest,
         "items": len(answers.items),
         "events": None if log is None else log.n_events,
-        "now": None if log is None else "clock" if log.moments.is_clock else "newest event",
+        "now": None if log is None else "clock" if log.clock.is_live else "newest event",
         "posted": state.about_store(),
         "problem": state.problem,
     }

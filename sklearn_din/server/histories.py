@@ -15,6 +15,7 @@ import pandas as pd
 from sklearn_din.logs.appended_events import tell_outcomes
 from sklearn_din.logs.history import LABEL, HistoryBuilder
 from sklearn_din.logs.sampling_notices import MANY, share_of_repeats
+from sklearn_din.server.clock import SECOND, Clock
 from sklearn_din.server.json_values import (
     Values,
     check_keys,
@@ -23,7 +24,6 @@ from sklearn_din.server.json_values import (
     plain,
     read_id,
 )
-from sklearn_din.server.moments import SECOND, Moments
 from sklearn_din.server.store import Removed
 from sklearn_din.utils.validation import check_frame, check_max_age, check_times
 from sklearn_din.utils.warnings import warn_user
@@ -38,7 +38,7 @@ class Event(NamedTuple):
     """What a user did: equal ones are the same event."""
 
     user: Any
-    time: Any  # as of ``Moments``
+    time: Any  # as of ``Clock``
     values: tuple[Any, ...]  # of the log's columns
     came: tuple[Any, ...] = ()  # when its outcomes were known, and these
 
@@ -87,17 +87,17 @@ class Histories:
         self._builder = _remember(builder, log, columns)
         events = self._builder.events_
         self.n_events = len(events)
-        self.moments = Moments(events[self.time], now=now)
+        self.clock = Clock(events[self.time], now=now)
         if self._outcomes:
-            self.moments.newest = max(self.moments.newest, Moments(events[self.known]).newest)
-        unit = "ns" if self.moments.are_dates else None
+            self.clock.newest = max(self.clock.newest, Clock(events[self.known]).newest)
+        unit = "ns" if self.clock.are_dates else None
         self._max_age = check_max_age(builder.max_age, unit=unit)
         if builder.elapsed is not None:
             self.sources[builder.elapsed] = builder.elapsed
         self.sources |= {n: c for n, c in builder._request.sources.items() if c in self._outcomes}
         codes, users = pd.factorize(events[self.user])  # missing ones, -1, are nobody's
-        self._order = np.lexsort((self.moments.values, codes))
-        self._times = self.moments.values[self._order]
+        self._order = np.lexsort((self.clock.values, codes))
+        self._times = self.clock.values[self._order]
         ends = np.searchsorted(codes[self._order], np.arange(-1, len(users)), side="right")
         self.span_of = dict(zip(users.tolist(), itertools.pairwise(ends.tolist()), strict=True))
         self.forgotten: Container[Any] = ()  # users whose events in the log do not count
@@ -105,7 +105,7 @@ class Histories:
         last = events[:1] if log is None else log.drop_duplicates(self.user, keep="last")
         self._last_known = last.set_index(self.user)
         # Plain tuples, which the garbage collector leaves alone: it is half of the time of a start
-        self._posted: dict[Any, list[tuple[Any, ...]]] = {}
+        self.posted: dict[Any, list[tuple[Any, ...]]] = {}
         # How often each event of a moment is in the log, and was posted, where that was asked
         self._counts: dict[Any, list[Counter[Any]]] = {}
         self._kinds = {n: _kinds_of(self._known[n]) for n in (self.user, *names, *self._outcomes)}
@@ -118,7 +118,7 @@ class Histories:
         check_spelling([user], self._known[self.user], name=self.user)
         if self._outcomes:
             return self._tell(user)
-        posted, now = self._posted.get(user, []), self.now_of(user)
+        posted, now = self.posted.get(user, []), self.now_of(user)
         end = self._place(user, now)
         start = max(self._span(user)[0], end - self.max_length)
         n_past = bisect.bisect_left(posted, (now,))
@@ -133,9 +133,9 @@ class Histories:
             for n, name in enumerate(list(self.sources)[: len(self.columns)])
         }
         if self._elapsed is not None:
-            unit = SECOND if self.moments.are_dates else 1
+            unit = SECOND if self.clock.are_dates else 1
             histories[self._elapsed] = [(now - event.time) / unit for event in events]
-        return histories, [self.moments.show(event.time) for event in events]
+        return histories, [self.clock.show(event.time) for event in events]
 
     def users_return_to(self, item: str) -> bool:
         """Return whether many of the log's events repeat one of the same user and item."""
@@ -144,16 +144,16 @@ class Histories:
 
     def now_of(self, user: Any) -> Any:
         """Return the moment that is now for a user."""
-        posted = self._posted.get(user, [])
+        posted = self.posted.get(user, [])
         newest = posted[-1][0] if posted else None
         if self._outcomes and posted:
             newest = max(came[0] for *_, came in posted)
-        return self.moments.now(newest)
+        return self.clock.now(newest)
 
     def n_of(self, user: Any) -> int:
         """Return how many events of a user there are."""
         start, end = self._span(user)
-        return end - start + sum(event[2] for event in self._posted.get(user, ()))
+        return end - start + sum(event[2] for event in self.posted.get(user, ()))
 
     def last_known(self, user: Any, name: str) -> Any:
         """Return what the log last had of a user in a column; None where it had nothing."""
@@ -177,7 +177,7 @@ class Histories:
         return [
             Event(
                 event[self.user],
-                self.moments.read(event[self.time]),
+                self.clock.read(event[self.time]),
                 tuple(event[name] for name in self.columns),
             )
             for event in events
@@ -191,11 +191,11 @@ class Histories:
         That is, as another model posted it, or one of a log of another kind. They are not too
         late, should the log be shorter now.
         """
-        moments, cells = self.moments.read_stored(times), list(columns)
+        moments, cells = self.clock.read_stored(times), list(columns)
         is_right = [moment is not None for moment in moments]
         told, known = [[row.get(name) for row in came] for name in self._outcomes], moments
         if self.known in self.told:
-            known = self.moments.read_stored([row.get(self.known) for row in came])
+            known = self.clock.read_stored([row.get(self.known) for row in came])
             known = [own if k is None else k for k, own in zip(known, moments, strict=True)]
         for kinds, own in zip(self._kinds.values(), (users, *cells, *told), strict=True):
             is_right = [right and type(c) in kinds for right, c in zip(is_right, own, strict=True)]
@@ -205,7 +205,7 @@ class Histories:
 
     def has(self, event: Event) -> bool:
         """Return whether the log has an event, or it was posted."""
-        return any(self._count(event, self._posted.get(event.user, [])))
+        return any(self._count(event, self.posted.get(event.user, [])))
 
     def add(self, events: Iterable[tuple[int, Event]]) -> None:
         """Remember events with their numbers in the store."""
@@ -222,27 +222,22 @@ class Histories:
             self._find_example()
         for gone in removed:
             user = users.get(gone.user_key)
-            own = [Joined(*event) for event in self._posted.get(user, ())]
+            own = [Joined(*event) for event in self.posted.get(user, ())]
             kept = [event for event in own if not gone.first <= event.sequence <= gone.last]
             self.n_events -= sum(event.is_new for event in own)
             self._join(((e.sequence, Event(user, e.time, *e[3:])) for e in kept), {user: []})
             if not kept:
-                self._posted.pop(user, None)
-
-    @property
-    def posters(self) -> list[Any]:
-        """Users of whom events were posted."""
-        return list(self._posted)
+                self.posted.pop(user, None)
 
     def example(self) -> Values:
         """Return an event as :meth:`read` takes it."""
         event = {str(name): [*cells, None][0] for name, cells in self._known.items()}
         event.pop(LABEL, None)
-        return event | {self.time: self.moments.show(self.moments.values[self._example].item())}
+        return event | {self.time: self.clock.show(self.clock.values[self._example].item())}
 
     def search(self, text: str, n: int) -> list[Values]:
         """Return users whose id holds a text, those with the most events first."""
-        users = {*self.span_of, *self._posted}
+        users = {*self.span_of, *self.posted}
         n_events = {u: self.n_of(u) for u in users if text.lower() in str(u).lower()}
         hits = heapq.nsmallest(n, n_events, key=lambda user: (-n_events[user], str(user)))
         return [{"user": plain(u), "events": n_events[u]} for u in hits if n_events[u]]
@@ -252,7 +247,7 @@ class Histories:
         for sequence, event in events:
             own = touched.get(event.user)
             if own is None:
-                own = touched[event.user] = [*self._posted.get(event.user, ())]
+                own = touched[event.user] = [*self.posted.get(event.user, ())]
             is_new, moment = True, event[:2]
             if moment in self._counts or self._place(*moment) < self._place(*moment, "right"):
                 n_in_log, n_posted = self._count(event, own)
@@ -260,28 +255,28 @@ class Histories:
                 self._counts[moment][1][_hashable(event.values)] += 1
             bisect.insort(own, (event.time, sequence, is_new, *event[2:]))
             self.n_events += is_new
-        self._posted |= touched
+        self.posted |= touched
 
     def _tell(self, user: Any) -> tuple[dict[str, list[Any]], list[Any]]:
         """Return the histories of one user by a builder that is told what was posted."""
-        builder, posted = copy.copy(self._builder), self._posted.get(user, [])
+        builder, posted = copy.copy(self._builder), self.posted.get(user, [])
         events = builder.events_.iloc[self._order[slice(*self._span(user))]].reset_index(drop=True)
         if posted:
             names = [self.user, self.time, *self.columns, self.known, *self._outcomes]
             cells = zip(*((user, e[0], *e[3], *e[4]) for e in posted), strict=True)
             rows = pd.DataFrame(dict(zip(names, cells, strict=True)))
             for name in {self.time, self.known}:
-                rows[name] = self.moments.column(rows[name])
+                rows[name] = self.clock.column(rows[name])
             keys = {"user": self.user, "time": self.time, "known": self.known}
             events = tell_outcomes(events, rows[[*events]], self._outcomes, **keys)
         when = check_times(events[self.known], name=self.known, unit="ns")[0]
         builder.outcomes, builder._sorted = [*self._outcomes, WHEN], None
         builder.events_ = events.assign(**{WHEN: when})
         asked = pd.DataFrame([dict.fromkeys(builder._names_of_rows) | {self.user: user}])
-        asked[self.time] = self.moments.column([self.now_of(user)])
+        asked[self.time] = self.clock.column([self.now_of(user)])
         shown = builder.transform(asked).iloc[0]
         times = shown[builder.prefix + WHEN]
-        return {n: plain(shown[n]) for n in self.sources}, [*map(self.moments.show, plain(times))]
+        return {n: plain(shown[n]) for n in self.sources}, [*map(self.clock.show, plain(times))]
 
     def _find_example(self) -> None:
         """Take the event of messages and of the documentation from a user who is not forgotten."""

@@ -3,19 +3,18 @@
 import copy
 import time
 from collections.abc import Mapping, Sequence
-from itertools import permutations
 from typing import Any, cast
 
 import numpy as np
 import pandas as pd
 from sklearn.pipeline import Pipeline
 
-from sklearn_din.features.level_columns import find_levels
+from sklearn_din.features.level_columns import RATES
 from sklearn_din.inspection.fitted import split_pipeline, unwrap
 from sklearn_din.logs.history import HistoryBuilder
-from sklearn_din.logs.row_memory import Call, RowMemory, name_of
+from sklearn_din.logs.row_memory import Call, RowMemory
+from sklearn_din.server.clock import Clock
 from sklearn_din.server.json_values import Values, plain
-from sklearn_din.server.moments import Moments
 
 REST = 10.0  # times as long as joining took, before posted rows are joined again
 
@@ -32,13 +31,13 @@ class Levels:
     ----------
     builder : HistoryBuilder
         Fitted, with levels.
-    moments : Moments
+    clock : Clock
         How times of events are read.
     """
 
-    def __init__(self, builder: HistoryBuilder, moments: Moments) -> None:
+    def __init__(self, builder: HistoryBuilder, clock: Clock) -> None:
         memory = cast(RowMemory, builder.memory_)
-        self._moments, self.time = moments, builder.time
+        self._clock, self.time = clock, builder.time
         self.columns, self.names = memory.columns, memory.names
         self._next_join = 0.0
         none = self._frame(dict.fromkeys(self.columns, ()), [])
@@ -51,7 +50,7 @@ class Levels:
         """Forget what was posted, of which all that is left comes again, once that has joined."""
         self._pending: list[tuple[Any, ...]] = []
         self._joined = cast(RowMemory, self._own.memory_)
-        self._posted = Call(self._joined.known.max(initial=self._moments.newest))
+        self._posted = Call(self._joined.known.max(initial=self._clock.newest))
 
     def add(
         self, cells: Mapping[str, Sequence[Any]], times: Sequence[Any], labels: Sequence[Any]
@@ -87,21 +86,18 @@ class Levels:
     def describe(self, row: Values, now: Any) -> list[Values]:
         """Return what is known of a user beside an item, key by key: how many rows, their level."""
         memory: Any = self.builder.memory_
-        levels, rate = self.of_rows([row], [now]), memory.rate
-        return [
-            {
-                "of": {column: row.get(column) for column in key},
-                "label": label,
-                "rows": int(levels[f"{name_of(key, label)}_count"].item()),
-                rate: plain(levels[f"{name_of(key, label)}_{rate}"].item()),
-            }
-            for key in memory.keys
-            for label in memory.labels
-        ]
+        levels, rows = self.of_rows([row], [now]), list[Values]()
+        for key in memory.keys:
+            of = {column: row.get(column) for column in key}
+            for label in memory.labels:
+                rate, count, *_ = (levels[n].item() for n in memory.columns_of(key, label))
+                level = {"rows": int(count), RATES[not memory.of_clicks]: plain(rate)}
+                rows.append({"of": of, "label": label, **level})
+        return rows
 
     def at(self, moment: Any) -> Any:
         """Return a moment as a value of the time column."""
-        return self._moments.column([moment]).iloc[0]
+        return self._clock.column([moment]).iloc[0]
 
     def _with(self, memory: RowMemory) -> HistoryBuilder:
         builder = copy.copy(self._own)
@@ -110,7 +106,7 @@ class Levels:
 
     def _frame(self, columns: Mapping[str, Sequence[Any]], times: Sequence[Any]) -> pd.DataFrame:
         cells = {n: pd.Series(list(c), dtype=object).infer_objects() for n, c in columns.items()}
-        return pd.DataFrame({**cells, self.time: self._moments.column(times)})
+        return pd.DataFrame({**cells, self.time: self._clock.column(times)})
 
 
 def tell_rows(model: Any, rows: pd.DataFrame, is_click: np.ndarray) -> Any:
@@ -120,7 +116,7 @@ def tell_rows(model: Any, rows: pd.DataFrame, is_click: np.ndarray) -> Any:
     """
     pipeline, calibrated = unwrap(model, purpose="serve")
     encoder, steps = split_pipeline(model, purpose="serve").encoder, list(pipeline.steps)
-    given = find_levels(encoder.schema_.names("numeric"))
+    given = [field.of for field in encoder.schema_.fields if field.is_level]
     memory = steps[0][1] if isinstance(steps[0][1], HistoryBuilder) else None
     if not given:
         return model
@@ -130,9 +126,7 @@ def tell_rows(model: Any, rows: pd.DataFrame, is_click: np.ndarray) -> Any:
         steps, memory = steps[1:], copy.copy(memory)
         memory.memory_ = remembered.append(rows, memory.time, values)[0]
     else:
-        texts = [*map(str, rows)]
-        names: list[tuple[str, ...]] = [*((name,) for name in texts), *permutations(texts, 2)]
-        keys = [key for key in names if name_of(key) in given]
+        keys = [key for key in dict.fromkeys(given) if key and {*key} <= {*rows}]
         candidates = dict.fromkeys(n for b in encoder.schema_.behaviours for n in b.candidates)
         columns = [name for name in candidates if name in rows]
         memory = HistoryBuilder(user=encoder.user, time=encoder.time, columns=columns, levels=keys)

@@ -107,7 +107,7 @@ def _about(state: State) -> Values:
         "items": len(answers.items),
         "item": answers.items.item,
         "events": None if log is None else log.n_events,
-        "now": None if log is None or log.moments.is_clock else log.moments.show(log.moments.now()),
+        "now": None if log is None or log.clock.is_live else log.clock.show(log.clock.now()),
         "users_return": log is not None and log.users_return_to(answers.items.item),
         "context": [{"name": name, "choices": answers.choices.get(name)} for name in context],
         "training": checks,

@@ -69,14 +69,14 @@ class Posts:
             self._check(values)
             others = {name: value for name, value in values.items() if name not in own}
             if log.known in others:
-                moment = log.moments.read(others[log.known])
-                others[log.known] = log.moments.write(others[log.known], moment)
-                if moment < log.moments.read(values[log.time]):
+                moment = log.clock.read(others[log.known])
+                others[log.known] = log.clock.write(others[log.known], moment)
+                if moment < log.clock.read(values[log.time]):
                     raise ValueError(f"{log.known} must not be earlier than {log.time}.")
             texts.append((write(values.get(item)), values.get("label"), write(others)))
         rows = []
         for event, values, text in zip(log.read(whole), whole, texts, strict=True):
-            time = log.moments.write(values[log.time], event.time)
+            time = log.clock.write(values[log.time], event.time)
             stored = Posted("", write(event.user), write(time), *text)
             event_id = values.get("event_id")
             if event_id is None:  # equal ones are one, whatever came of it
@@ -96,21 +96,21 @@ class Posts:
         """
         log = self.answers.histories
         has_outcomes = log is not None and log.known is not None
-        known = self._store.find_known([row.event_id for _, row in rows])
+        stored = self._store.find_stored([row.event_id for _, row in rows])
         new: dict[str, Posted] = {}
         for (event, row), given in zip(rows, events, strict=True):
-            if row.event_id not in known and row.event_id not in new:
+            if row.event_id not in stored and row.event_id not in new:
                 is_click = given.get("event_id") is None and row.label != 0
                 if is_click and log is not None and log.are_clicks and log.has(event):
                     continue
-            if log is not None and has_outcomes and row.event_id in known:
-                row = _fill(row, *known[row.event_id], log.told)
+            if log is not None and has_outcomes and row.event_id in stored:
+                row = _fill(row, *stored[row.event_id], log.told)
             new[row.event_id] = row
         if has_outcomes:
-            changed = [n for n in known if new[n][-2:] != known[n]]
+            changed = [n for n in stored if new[n][-2:] != stored[n]]
         else:
-            changed = [n for n in known if (new[n].label != 0) != (known[n][0] != 0)]
-        return [row for n, row in new.items() if n not in known or n in changed], changed
+            changed = [n for n in stored if (new[n].label != 0) != (stored[n][0] != 0)]
+        return [row for n, row in new.items() if n not in stored or n in changed], changed
 
     def catch_up(self) -> None:
         """Let what the store has since join, and what is gone from it go."""
@@ -131,7 +131,7 @@ class Posts:
         log = self.answers.histories
         if log is not None:
             wanted, users = {gone.user_key for gone in removed}, {}
-            for user in log.posters:
+            for user in [*log.posted]:
                 if (key := self._store.user_key(user)) in wanted:
                     users[key] = user
             log.remove(removed, users)
@@ -171,10 +171,10 @@ class Posts:
         if levels is not None:
             more = [name for name in levels.columns if name not in cells and name != log.user]
             cells |= {name: self._cells(name, items, others) for name in more} | {log.user: users}
-            known = [n for n, event in enumerate(events) if event is not None]
-            of_known = {name: [cells[name][n] for n in known] for name in levels.columns}
-            moments = [events[n].time for n in known]  # type: ignore[union-attr]
-            levels.add(of_known, moments, [labels[n] for n in known])
+            there = [n for n, event in enumerate(events) if event is not None]
+            of_events = {name: [cells[name][n] for n in there] for name in levels.columns}
+            moments = [events[n].time for n in there]  # type: ignore[union-attr]
+            levels.add(of_events, moments, [labels[n] for n in there])
         if not joins:
             return
         read = [

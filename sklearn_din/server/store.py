@@ -161,7 +161,7 @@ class Store:
                 self.ask("ROLLBACK TO post")
             raise
 
-    def find_known(self, event_ids: Sequence[str]) -> dict[str, tuple[int | None, str]]:
+    def find_stored(self, event_ids: Sequence[str]) -> dict[str, tuple[int | None, str]]:
         """Return those ids that an event has, its label and its columns."""
         id_of = {self.hash(f"event {event_id}"): event_id for event_id in event_ids}
         places = ", ".join("?" * len(id_of))

@@ -12,10 +12,10 @@ import pandas as pd
 from sklearn_din.encoding.cells import HistoryCells
 from sklearn_din.encoding.column import Part
 from sklearn_din.encoding.frames import validate_frame
-from sklearn_din.encoding.table import Columns, OneRow
+from sklearn_din.encoding.table import ColumnReader, OneRow
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.identities import ids_to_look_up
-from sklearn_din.features.schema import Schema, indicator, item_column
+from sklearn_din.features.schema import Schema, item_column
 from sklearn_din.inspection.fitted import FittedPipeline
 from sklearn_din.logs.history import HistoryBuilder
 from sklearn_din.neighbours.blocks import NEVER
@@ -61,7 +61,7 @@ class Catalogue:
         self.levels = None
         if memory is not None and memory.memory_ is not None:
             self.levels = PairLevels(memory.memory_, learnt, candidates)
-        self.requests = PairRequests(learnt.numbers, candidates)
+        self.requests = PairRequests(self.schema, learnt.numbers, candidates)
         of_pairs = {*self.requests.neutral, *(() if self.levels is None else self.levels.names)}
         if users is not None and fitted.around_encoder()[0]:
             self._user = frame_of_users(users)[:1]
@@ -73,7 +73,7 @@ class Catalogue:
         own -= of_pairs
         self._of_users = replace(self._rows, learnt=learnt.without(own | of_pairs))
         of_candidates = replace(self._rows, learnt=learnt.without({*learnt.names} - own))
-        encoded = of_candidates.encode_columns(Columns(frame, separator=self._separator))
+        encoded = of_candidates.encode_columns(ColumnReader(frame, separator=self._separator))
         self.columns, self.bags = encoded.columns, encoded.behaviours
         for behaviour in self.schema.behaviours:
             of_events = {*behaviour.histories, *behaviour.numbers}
@@ -91,16 +91,16 @@ class Catalogue:
         is_same &= encoder._look_up_vectors() is self.vectors
         return is_same and (self._user is None or {*self._user} == {*users})
 
-    def read(self, users: Users) -> Columns:
+    def read(self, users: Users) -> ColumnReader:
         """Return users as :meth:`encode` takes them."""
         if self._user is not None:
             frame = frame_of_users(users)
             users = self._pair(frame, np.zeros(len(frame), dtype=np.intp))
         if isinstance(users, pd.DataFrame):
-            return Columns(users, separator=self._separator)
+            return ColumnReader(users, separator=self._separator)
         return OneRow(users, separator=self._separator)
 
-    def encode(self, users: Columns) -> EncodedFeatures:
+    def encode(self, users: ColumnReader) -> EncodedFeatures:
         """Return users with the columns that do not follow the candidate."""
         return self._of_users.encode_columns(users)
 
@@ -156,9 +156,9 @@ class Catalogue:
         rows = np.linspace(0, len(frame) - 1, n_pairs).astype(np.intp)
         candidates = np.linspace(n_candidates - 1, 0, n_pairs).astype(np.intp)
         pairs = self._pair(frame.iloc[rows], candidates)
-        together = self._rows.encode_columns(Columns(pairs, separator=self._separator))
+        together = self._rows.encode_columns(ColumnReader(pairs, separator=self._separator))
         joint = {*self.requests.neutral, *(() if self.levels is None else self.levels.names)}
-        missing = {indicator(name) for name in joint}
+        missing = {*map(self.schema.indicator_of, joint)}
         taken = self.take(
             of_user, rows, candidates, None, dict.fromkeys(joint | missing, np.empty(0))
         )
@@ -247,7 +247,7 @@ class Catalogue:
         of_attributes = [events(history) for history, _ in self.attributes]
         return self.shortlist.choose(histories, n, excluded, of_attributes=of_attributes)
 
-    def find_seen(self, users: Columns) -> tuple[np.ndarray, np.ndarray]:
+    def find_seen(self, users: ColumnReader) -> tuple[np.ndarray, np.ndarray]:
         """Return all events of users that may be a candidate: whose each is, and its id."""
         rows, ids = [], []
         for behaviour in self.schema.behaviours:

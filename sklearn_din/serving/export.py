@@ -18,7 +18,7 @@ from sklearn.pipeline import Pipeline
 from torch import nn
 
 from sklearn_din.features.event_table import WITHOUT_WEIGHTS
-from sklearn_din.features.schema import PADDING_ID, UNKNOWN_ID, Behaviour, Field, indicator
+from sklearn_din.features.schema import PADDING_ID, UNKNOWN_ID, Behaviour, Field
 from sklearn_din.features.vectors import Vectors
 from sklearn_din.inspection.fitted import classifier_of, split_pipeline, unwrap
 from sklearn_din.module import DIN
@@ -358,7 +358,7 @@ class _PaddedEvents(Events):
     def _split(self, name: str) -> tuple[Value, ...]:
         """Return a number of candidates and of events, and where they are; 0 elsewhere."""
         numbers, candidate = self.writer.numbers, self.writer.schema[name].candidate
-        missing = numbers.get(indicator(candidate), numbers[candidate] * 0.0)
+        missing = numbers.get(self.writer.schema.indicator_of(candidate), numbers[candidate] * 0.0)
         is_shown = self.graph.add("Greater", missing, 0.0).where(0.0, 1.0)
         events = self.writer.inputs[name]
         is_there = events.call("IsNaN").where(0.0, self.mask)

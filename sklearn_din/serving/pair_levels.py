@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 
 from sklearn_din.encoding.table_columns import TableColumns
-from sklearn_din.features.level_columns import find_levels
 from sklearn_din.features.schema import Schema
 from sklearn_din.inspection.fitted import FittedPipeline
 from sklearn_din.logs.history import HistoryBuilder
@@ -31,13 +30,12 @@ def check_levels(schema: Schema, users: Collection[Any], made: Collection[str]) 
 
     made : columns that a memory makes
     """
-    candidates = schema.compared_sizes
-    for key, columns in find_levels(schema.names("numeric")).items():
-        of_candidate = any(f"_{name}_" in f"_{key}_" for name in candidates)
-        if columns.rate in users and columns.rate not in made and of_candidate:
+    for field in schema.fields:
+        of_candidate = field.is_level and not schema.compared_sizes.keys().isdisjoint(field.of)
+        if of_candidate and field.name in users and field.name not in made:
             raise ValueError(
-                f"{columns.rate!r} is a level of {key!r}, which differs from candidate to "
-                "candidate, and users have one for all of them. Begin the Pipeline with "
+                f"{field.name!r} is a level of {' with '.join(field.of)}, which differs from "
+                "candidate to candidate, and users have one for all. Begin the Pipeline with "
                 "HistoryBuilder(user=..., time=..., columns=[...], levels='auto'), which makes the "
                 "levels of each pair, and fit it without these columns."
             )

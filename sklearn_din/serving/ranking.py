@@ -13,7 +13,7 @@ from narwhals.typing import IntoDataFrame, IntoDataFrameT
 from sklearn.base import BaseEstimator
 
 from sklearn_din.encoding.cells import as_numbers
-from sklearn_din.features.request_columns import find_compared, neutral_columns
+from sklearn_din.features.request_columns import neutral_numbers
 from sklearn_din.features.schema import Schema, item_column
 from sklearn_din.inspection.fitted import FittedPipeline, split_pipeline
 from sklearn_din.logs.history import HistoryBuilder
@@ -217,8 +217,10 @@ class Ranker(Generic[IntoDataFrameT]):
         if self.memory is not None and self.memory.memory_ is not None:
             made += self.memory.memory_.names
         self._columns: Sequence[str] = [name for name in columns if name not in made]
-        self._compared = neutral_columns(columns)  # within the list that is ranked
-        needed = dict.fromkeys([*self._columns, *find_compared(columns)])
+        schema = self._fitted.encoder.schema_
+        self._compared = neutral_numbers(schema, columns)  # within the list that is ranked
+        compared = [schema[name].of[0] for name in self._compared]
+        needed = dict.fromkeys([*self._columns, *compared])
         self._needed = [name for name in needed if name not in {*made, *self._compared}]
         self._now = None if own is None else own.next_moment()
         self._frame = CallerFrame(candidates, name="candidates")

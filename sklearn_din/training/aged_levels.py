@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from itertools import permutations
-
 import numpy as np
 
 from sklearn_din.features.encoded import EncodedFeatures, find_missing_numbers
-from sklearn_din.features.level_columns import find_levels
 from sklearn_din.features.schema import UNKNOWN_ID
 from sklearn_din.neighbours.blocks import number_users
 from sklearn_din.training.novelty import N_BLOCKS_AHEAD, moments_of
@@ -28,7 +25,7 @@ def age_levels(X: EncodedFeatures, *, share: float) -> EncodedFeatures:
     codes = _codes_of_keys(X)
     if X.times is None or not codes:
         return X
-    levels, columns = find_levels(X.schema.names("numeric")), dict(X.columns)
+    columns, second = dict(X.columns), np.timedelta64(1, "s") if X.times.dtype.kind == "M" else 1
     ahead, chance = np.random.RandomState(0).random_sample((2, len(X)))
     moments, aged = moments_of(X).astype(np.int64), np.flatnonzero(chance < AGED_SHARE)
     until = moments[aged] - np.ceil(ahead[aged] * N_BLOCKS_AHEAD * share * len(X)).astype(np.int64)
@@ -37,15 +34,17 @@ def age_levels(X: EncodedFeatures, *, share: float) -> EncodedFeatures:
         first = _first_since(own, moments, aged, until)
         is_there = own[aged] >= 0
         rows, first = aged[is_there], first[is_there]
-        for name in (n for n in X.columns if n.removesuffix("_missing") in levels[key]):
-            columns[name] = np.array(columns[name])
-            columns[name][rows] = X.columns[name][first]
-        elapsed, scale = levels[key].elapsed, X.schema[levels[key].elapsed].elapsed_scale
-        waited = (X.times[rows] - X.times[first]) / _second(X.times)
-        known = columns[elapsed][rows].astype(np.float64)
-        is_known = ~find_missing_numbers(X, elapsed)[first]
-        longer = np.log1p(np.expm1(known) + waited / scale)
-        columns[elapsed][rows] = np.where(is_known, longer, known)
+        waited = (X.times[rows] - X.times[first]) / second
+        for field in (f for f in X.schema.fields if f.is_level and f.of == key):
+            known = X.columns[field.name][first]
+            if field.what == "elapsed":
+                longer = np.log1p(np.expm1(known.astype(np.float64)) + waited / field.elapsed_scale)
+                known = np.where(find_missing_numbers(X, field.name)[first], known, longer)
+            columns[field.name] = np.array(columns[field.name])
+            columns[field.name][rows] = known
+            if missing := X.schema.indicator_of(field.name):
+                columns[missing] = np.array(columns[missing])
+                columns[missing][rows] = X.columns[missing][first]
     return X._replace(columns=columns)
 
 
@@ -63,21 +62,19 @@ def _first_since(
     return order[np.searchsorted(places[order], codes[rows].astype(np.int64) * stride + until)]
 
 
-def _codes_of_keys(X: EncodedFeatures) -> dict[str, np.ndarray]:
+def _codes_of_keys(X: EncodedFeatures) -> dict[tuple[str, ...], np.ndarray]:
     """Return the value of each row by key, as a number; negative where there is none."""
-    levels, ids = find_levels(X.schema.names("numeric")), dict[str, np.ndarray]()
-    if levels and X.users is not None and X.schema.user:
+    keys = {field.of for field in X.schema.fields if field.is_level and field.of}
+    ids, codes = dict[str, np.ndarray](), dict[tuple[str, ...], np.ndarray]()
+    if keys and X.users is not None and X.schema.user:
         ids[X.schema.user] = number_users(X).astype(np.int64)  # nobody's rows: each of its own
-    for name in X.schema.names("categorical") if levels else ():
+    for name in X.schema.names("categorical") if keys else ():
         values, numbers = np.unique(X.columns[name], return_inverse=True)  # negative: unknown ones
         ids[name] = np.where(values[numbers] == UNKNOWN_ID, -1, numbers)
-    codes = {name: ids[name] for name in levels if name in ids}
-    for one, other in permutations(ids, 2):
-        if (name := f"{one}_{other}") in levels and name not in codes:
-            pair = ids[one] * (ids[other].max(initial=0) + 1) + ids[other]
-            codes[name] = np.where((ids[one] < 0) | (ids[other] < 0), -1, pair)
+    for key in keys:
+        if ids.keys() >= {*key}:
+            codes[key] = ids[key[0]]
+            for other in (ids[name] for name in key[1:]):
+                pair = codes[key] * (other.max(initial=0) + 1) + other
+                codes[key] = np.where((codes[key] < 0) | (other < 0), -1, pair)
     return codes
-
-
-def _second(times: np.ndarray) -> object:
-    return np.timedelta64(1, "s") if times.dtype.kind == "M" else 1

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
+from skorch import NeuralNet
 from skorch.history import History
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
@@ -15,17 +16,14 @@ from sklearn_din.features.schema import Schema
 from sklearn_din.module import DIN
 from sklearn_din.training.optim import dense_parameters
 
-if TYPE_CHECKING:
-    from sklearn_din.training.net import DINNet
 
-
-def next_seeds(net: DINNet) -> tuple[int, int]:
+def next_seeds(net: NeuralNet) -> tuple[int, int]:
     """Seeds of new rows and of torch in the next training."""
     first, second = np.random.SeedSequence(net.seed_).generate_state(2)
     return int(first), int(second)
 
 
-def grow(net: DINNet, schema: Schema) -> DINNet:
+def grow(net: NeuralNet, schema: Schema) -> NeuralNet:
     """Return a net whose tables have rows for all ids of a schema, which may have more ids.
 
     No prediction changes. New rows are drawn as those of a new network, their moments are zero.
@@ -51,7 +49,7 @@ def grow(net: DINNet, schema: Schema) -> DINNet:
     return grown
 
 
-def net_around(net: DINNet, module: DIN) -> DINNet:
+def net_around(net: NeuralNet, module: DIN) -> NeuralNet:
     """Return a net with the same parameters around a network; its ``fit`` makes another."""
     own = net.get_params(deep=False) | {"callbacks": None}  # callbacks have a state
     own = {name: value for name, value in own.items() if not name.startswith("module")}
@@ -63,7 +61,7 @@ def net_around(net: DINNet, module: DIN) -> DINNet:
     return copied
 
 
-def can_go_on(net: DINNet) -> bool:
+def can_go_on(net: NeuralNet) -> bool:
     """Return whether the optimizer holds the moments of this network, which ``fit`` made."""
     if not hasattr(net, "seed_") or not is_own(net):
         return False
@@ -72,13 +70,13 @@ def can_go_on(net: DINNet) -> bool:
     return held == {id(parameter) for parameter in net.module_.parameters()}
 
 
-def is_own(net: DINNet) -> bool:
+def is_own(net: NeuralNet) -> bool:
     """Return whether the network is as ``fit`` made it, not halved or replaced."""
     parameters = net.module_.parameters()
     return type(net.module_) is DIN and all(p.dtype == torch.float32 for p in parameters)
 
 
-def _copy_moments(earlier: DINNet, net: DINNet) -> None:
+def _copy_moments(earlier: NeuralNet, net: NeuralNet) -> None:
     """Give the optimizer of a grown net copies of the moments; ids appended since have none."""
     new, old = net.module_.embeddings, earlier.module_.embeddings
     before = dense_parameters(earlier.module_)
@@ -106,10 +104,10 @@ def _grown_weights(old: DIN, new: DIN, *, seed: int) -> dict[str, Tensor]:
     for width in new.embeddings.tables:
         blocks = []
         for vocabulary in new.embeddings.vocabularies_of(width):
-            known = old.embeddings.weight(vocabulary).detach()
-            n_new = new.embeddings.sizes[vocabulary] - len(known)
-            fresh = torch.empty(n_new, int(width), dtype=known.dtype)
+            earlier = old.embeddings.weight(vocabulary).detach()
+            n_new = new.embeddings.sizes[vocabulary] - len(earlier)
+            fresh = torch.empty(n_new, int(width), dtype=earlier.dtype)
             fresh.normal_(std=new.embeddings.scale, generator=generator)
-            blocks += [known, fresh.to(known.device)]
+            blocks += [earlier, fresh.to(earlier.device)]
         weights[f"embeddings.tables.{width}"] = torch.cat(blocks)
     return weights

@@ -78,20 +78,20 @@ def check_inputs(
     encoded, values = _rows_and_y(estimator, X, y, is_later=is_later)
     if values.dtype == np.float16:  # not supported by pandas.Index
         values = values.astype(np.float32)
-    known = estimator._target if is_later else None
+    fitted = estimator._target if is_later else None
     target: Target
     class_weight = estimator.class_weight if isinstance(estimator, ClickParameters) else None
     if isinstance(estimator, NumberParameters):
         values = check_rows(values, len(values), name="y")
-        target = _read_numbers(values, estimator.loss, cast(Numbers | None, known))
+        target = _read_numbers(values, estimator.loss, cast(Numbers | None, fitted))
     elif values.ndim == 2:
         several = cast(ClickParameters, estimator)
-        target = _read_several(several, y, values, known, is_partial=is_partial, classes=classes)
+        target = _read_several(several, y, values, fitted, is_partial=is_partial, classes=classes)
     else:
-        if isinstance(known, Labels):
-            check_label_columns(y, list(known.names))
+        if isinstance(fitted, Labels):
+            check_label_columns(y, list(fitted.names))
         target = _read_label(
-            values, cast(Click | None, known), is_partial=is_partial, classes=classes
+            values, cast(Click | None, fitted), is_partial=is_partial, classes=classes
         )
         labels = target.classes.tolist()
         if isinstance(class_weight, dict) and not set(class_weight) <= set(labels):
@@ -114,7 +114,7 @@ def _read_several(
     estimator: ClickParameters,
     y: Any,
     values: np.ndarray,
-    known: Any,
+    fitted: Any,
     *,
     is_partial: bool,
     classes: Any,
@@ -125,7 +125,7 @@ def _read_several(
     from sklearn_din.utils.frames import pandas_frame
 
     n_labels, frame = values.shape[1], pandas_frame(y, name="y")
-    if known is None and len(values) >= n_labels and _is_one_hot(values):
+    if fitted is None and len(values) >= n_labels and _is_one_hot(values):
         warn_user(
             f"y has {n_labels} columns of zeros and ones of which each row has one 1: one label as "
             "one-hot columns, of which each becomes a label of its own. Give one column, y[:, 1] "
@@ -134,8 +134,8 @@ def _read_several(
     names = tuple(_label_names(y, n_labels))
     if len(set(names)) < n_labels:
         raise ValueError(f"each label needs a name of its own, got the columns {list(names)}.")
-    if known is not None:
-        check_label_columns(y, list(getattr(known, "names", ["one label"])))
+    if fitted is not None:
+        check_label_columns(y, list(getattr(fitted, "names", ["one label"])))
     if estimator.class_weight is not None:
         raise ValueError(
             f"class_weight is about the two kinds of one label, got {n_labels} labels. Use "
@@ -148,7 +148,7 @@ def _read_several(
         )
     labels = []
     for n, column in enumerate(values.T):
-        before = None if known is None else known.labels[n]
+        before = None if fitted is None else fitted.labels[n]
         present, options = column[~is_missing(column)], {"classes": all_classes[n]}
         if values.dtype == object:  # columns of several types, or of one with missing values
             present = pd.Series(present).infer_objects().to_numpy()
@@ -157,7 +157,7 @@ def _read_several(
             label = label or _read_label(present, before, is_partial=is_partial, **options)
         except (TypeError, ValueError) as error:  # TypeError: values without an order
             raise ValueError(f"label {names[n]!r}: {error}") from error
-        if known is None:
+        if fitted is None:
             given = column if frame is None else frame.iloc[:, n]
             warn_of_flip(given, label.classes.tolist())
         labels.append(label)
@@ -230,7 +230,7 @@ def _check_order_of_labels(target: Labels, values: np.ndarray, after: Mapping[st
 
 
 def _read_label(
-    labels: np.ndarray, known: Click | None, *, is_partial: bool, classes: ArrayLike | None
+    labels: np.ndarray, fitted: Click | None, *, is_partial: bool, classes: ArrayLike | None
 ) -> Click:
     import pandas as pd  # takes a quarter of a second to import
 
@@ -252,10 +252,10 @@ def _read_label(
     check_classification_targets(labels)
     if not is_partial:
         return Click(two_labels(labels))
-    return Click(_check_classes(classes, labels, None if known is None else known.classes))
+    return Click(_check_classes(classes, labels, None if fitted is None else fitted.classes))
 
 
-def _read_numbers(numbers: np.ndarray, loss: Any, known: Numbers | None) -> Numbers:
+def _read_numbers(numbers: np.ndarray, loss: Any, fitted: Numbers | None) -> Numbers:
     largest = np.abs(numbers).max()
     if largest > np.finfo(np.float32).max:
         raise ValueError(f"y must fit float32, as predictions do, got {largest:g}. Divide it.")
@@ -264,12 +264,12 @@ def _read_numbers(numbers: np.ndarray, loss: Any, known: Numbers | None) -> Numb
             f"loss='log1p' needs numbers from 0 on, got a y of {numbers.min():g}. Use "
             "loss='squared'."
         )
-    if known is not None and known.of_what != loss:
+    if fitted is not None and fitted.of_what != loss:
         raise ValueError(
-            f"partial_fit continues with the loss of fit, {known.of_what!r}, but loss is {loss!r} "
+            f"partial_fit continues with the loss of fit, {fitted.of_what!r}, but loss is {loss!r} "
             "now. Reset it, or call fit."
         )
-    return known or Numbers.of(numbers, loss)
+    return fitted or Numbers.of(numbers, loss)
 
 
 def _rows_and_y(
@@ -368,36 +368,36 @@ def warn_of_flip(y: Any, labels: list[Any]) -> None:
 
 
 def _check_classes(
-    classes: ArrayLike | None, labels: np.ndarray, known: np.ndarray | None
+    classes: ArrayLike | None, labels: np.ndarray, fitted: np.ndarray | None
 ) -> np.ndarray:
     """Both labels in order: those of earlier calls, those given, or those that y holds."""
     import pandas as pd
 
     present = pd.unique(labels)
-    if known is None and classes is None and len(present) == 1:
+    if fitted is None and classes is None and len(present) == 1:
         raise ValueError(
             f"y must have two classes, got one class only: {present.tolist()}. In the first call "
             "of partial_fit, name both: partial_fit(X, y, classes=[0, 1])."
         )
     given = np.unique(present if classes is None else np.asarray(classes))
-    if known is None and len(given) != 2:
+    if fitted is None and len(given) != 2:
         raise ValueError(
             "Only binary classification is supported: classes must be two labels, got "
             f"{given[:5].tolist()}."
         )
-    if known is not None and classes is not None and not np.array_equal(given, known):
+    if fitted is not None and classes is not None and not np.array_equal(given, fitted):
         raise ValueError(
-            f"classes must stay {known.tolist()} in all calls, got "
+            f"classes must stay {fitted.tolist()} in all calls, got "
             f"{np.asarray(classes).tolist()}. For other labels call fit."
         )
-    known = given if known is None else known
-    others = present[~pd.Series(present).isin(known).to_numpy()]
+    fitted = given if fitted is None else fitted
+    others = present[~pd.Series(present).isin(fitted).to_numpy()]
     if len(others):
         raise ValueError(
-            f"y must hold the labels {known.tolist()}, got {others[:5].tolist()}. For other "
+            f"y must hold the labels {fitted.tolist()}, got {others[:5].tolist()}. For other "
             "labels call fit."
         )
-    return known
+    return fitted
 
 
 def check_features(

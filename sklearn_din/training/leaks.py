@@ -60,9 +60,8 @@ def _find_own_clicks(X: EncodedFeatures, clicks: np.ndarray) -> Iterator[Finding
                 yield repeats.finding(behaviour)
                 n_found += 1
                 break
-    finding = None if n_found else find_clocks_of_some(X, clicks == 1)
-    if finding is not None:
-        yield finding
+    if not n_found:
+        yield from filter(None, [find_clocks_of_some(X, clicks == 1)])
 
 
 def _find_labels(X: EncodedFeatures, clicks: np.ndarray) -> Iterator[Finding]:
@@ -96,10 +95,6 @@ def _find_wrong_rows(X: EncodedFeatures, clicks: np.ndarray) -> Iterator[Finding
     yield from filter(None, [finding])
 
 
-def _find_guests(X: EncodedFeatures, clicks: np.ndarray) -> Iterator[Finding]:
-    yield from filter(None, [find_guests(X)])
-
-
 CHECKS = {
     "own clicks in histories": _find_own_clicks,
     "histories on their rows": _find_wrong_rows,
@@ -108,7 +103,7 @@ CHECKS = {
     "means of the label": find_label_means,
     "clicks before": _find_first_clicks,
     "rows logged twice": find_repeated_rows,
-    "guests": _find_guests,
+    "guests": lambda X, clicks: filter(None, [find_guests(X)]),
 }
 
 
@@ -252,7 +247,8 @@ def _single_aucs(X: EncodedFeatures, is_click: np.ndarray) -> dict[str, float]:
     aucs: dict[str, float] = {}
     for name in X.schema.names("categorical", "numeric"):
         field, values = X.schema[name], X.columns[name]
-        if name in candidates or name.removesuffix("_missing") in candidates:
+        column = field.of[0] if field.what == "missing" else name
+        if column in candidates:
             continue
         if field.has_ids:
             values = ids_to_look_up(values)
@@ -263,8 +259,6 @@ def _single_aucs(X: EncodedFeatures, is_click: np.ndarray) -> dict[str, float]:
             rows, values = half, rates[values]
         else:
             rows, is_there = np.ones_like(half), ~find_missing_numbers(X, name)
-        column = name.removesuffix("_missing")
-        column = column if column in X.columns else name
         for chosen in (rows, rows & is_there):
             if min(is_click[chosen].sum(), (~is_click[chosen]).sum()) >= FEW_ROWS:
                 auc = roc_auc_score(is_click[chosen], values[chosen])

@@ -63,12 +63,12 @@ class DINNet(NeuralNetBinaryClassifier):
     module_: DIN
     callbacks_: list[tuple[str, Any]]
     optimizer_: RowwiseAdam
-    # By validation check: the numbers of ``CHECK``, constants and scales of the labels; of the best
-    # one base_loss, rows (training, validation) and bins, too
+    # For each validation check the numbers of ``CHECK`` and the labels' constants and scales; the
+    # best one also has base_loss, rows (training and validation) and bins
     checks_: list[dict[str, Any]]
     stop_reason_: StopReason
-    n_epochs_: int = 0  # begun in all trainings of this network
-    batch_size_: int  # the moments are those of gradients of such batches
+    n_epochs_: int = 0  # that were begun, in all trainings of this network
+    batch_size_: int  # of the batches whose gradients the optimizer's moments average
     novelty_: Novelty = NO_NOVELTY  # when each id came up: what training hides
     neighbours_: NeighbourTables = NeighbourTables()  # for rows that lack their numbers
     occurrences_: dict[str, np.ndarray]  # (n_ids,) float32, in all training rows; empty without L2
@@ -103,7 +103,7 @@ class DINNet(NeuralNetBinaryClassifier):
         ]
 
     def initialize_callbacks(self) -> DINNet:
-        """As skorch does; those that write down what the next batch begins with are the last."""
+        """As skorch does; callbacks that save the state before the next batch come last."""
         super().initialize_callbacks()
         self.callbacks_.sort(key=lambda pair: hasattr(pair[1], "hold"))
         return self
@@ -212,13 +212,13 @@ class DINNet(NeuralNetBinaryClassifier):
 
     @torch.no_grad()
     def score(self, X: EncodedFeatures) -> np.ndarray:
-        """Outputs, (n_rows,) or (n_rows, n_labels): skorch's ``forward``, in half of a request."""
+        """Return outputs, (n_rows,) or (n_rows, n_labels), in half the time of ``forward``."""
         self._set_training(False)
         logits = [self.infer(batch) for batch, _ in self.get_dataset(X)]
         return torch.cat(logits).float().cpu().numpy()
 
     def _on_device(self, batch: Batch) -> Batch:
-        """Move a batch; what only the host can find out without waiting is found out before."""
+        """Move a batch; before that, find its distinct rows: later the host would have to wait."""
         if is_host(self.device):
             return batch
         if torch.is_grad_enabled() and not batch.distinct:

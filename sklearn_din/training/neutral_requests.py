@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from sklearn_din.features.encoded import EncodedFeatures
-from sklearn_din.features.request_columns import find_compared
+from sklearn_din.features.request_columns import neutral_numbers
 
 NEUTRAL_SHARE = 0.1  # of the training rows
 
@@ -17,11 +17,11 @@ def hide_requests(X: EncodedFeatures) -> EncodedFeatures:
     trained on whole requests alone takes them for those of an average row: log loss .367 of rows
     one by one, .356 without the columns (``benchmarks.requests`` of 9ba7b07b).
     """
-    compared = find_compared(X.schema.names("numeric"))
+    compared = neutral_numbers(X.schema, X.columns)
     if not compared:
         return X
     rows = np.random.RandomState(1).random_sample(len(X)) < NEUTRAL_SHARE
     columns = dict(X.columns)
-    for name in (name for names in compared.values() for name in names):
+    for name in compared:
         columns[name] = np.where(rows, np.float32(X.schema[name].neutral), X.columns[name])
     return X._replace(columns=columns)

@@ -76,13 +76,13 @@ def position_shares(positions: np.ndarray, kinds: np.ndarray) -> tuple[float, ..
 
     The favour whose probability is that of all positions lies between the means of both kinds.
     """
-    positions, known = np.minimum(positions, MOST_POSITIONS), positions > 0
+    positions, is_known = np.minimum(positions, MOST_POSITIONS), positions > 0
     counts = [
-        np.bincount(positions[known & (kinds == kind)], minlength=positions.max(initial=1) + 1)
-        for kind in np.unique(kinds[known])
+        np.bincount(positions[is_known & (kinds == kind)], minlength=positions.max(initial=1) + 1)
+        for kind in np.unique(kinds[is_known])
     ]
     shares = [count[1:] / count.sum() for count in counts]
-    at = np.unique(positions[known]).tolist()
+    at = np.unique(positions[is_known]).tolist()
     if len(at) < 2:
         alike = f"were at position {at[0]}" if at else "have none"
         warn_once(

@@ -8,7 +8,6 @@ from skorch import NeuralNet
 
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.identities import ids_to_look_up
-from sklearn_din.features.level_columns import find_levels
 from sklearn_din.features.schema import item_column
 from sklearn_din.training.early_stopping import best_check
 from sklearn_din.training.target import Click
@@ -27,7 +26,7 @@ def note_better_rate(
 ) -> None:
     """Log where the rate of the item, or of the user, ranks later rows better than the network."""
     check = best_check(net.checks_)
-    has_levels = bool(find_levels(X.schema.names("numeric")))
+    has_levels = any(field.is_level for field in X.schema.fields)
     if X.times is None or type(net.target) is not Click or check is None or has_levels:
         return
     if train is None or valid is None or not 0 < y[valid].sum() < len(valid):

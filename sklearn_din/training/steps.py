@@ -56,8 +56,8 @@ def compute_by_parts(
 def begin_native_steps(net: NeuralNet, rows: Batch, labels: Tensor) -> NativeSteps | None:
     """Return native steps that leave no gradients, for such batches; None where torch must help."""
     loss_name = _native_loss(net, rows)
-    known = {id(p) for group in net.optimizer_.param_groups for p in group["params"]}
-    if not loss_name or not known.issuperset(map(id, net.module_.parameters())):
+    optimized = {id(p) for group in net.optimizer_.param_groups for p in group["params"]}
+    if not loss_name or not optimized.issuperset(map(id, net.module_.parameters())):
         return None
     return NativeSteps.begin(net.module_, rows, labels, loss_name, net.optimizer_.prepare)
 

@@ -263,8 +263,8 @@ class Labels(Target):
         """Return 1 for the second kind of each label, 0 for the first, NaN where it is missing."""
         y = np.full(values.shape, np.nan, dtype=np.float32)
         for n, label in enumerate(self.labels):
-            known = ~is_missing(values[:, n])
-            y[known, n] = label.encode(values[known, n])
+            is_known = ~is_missing(values[:, n])
+            y[is_known, n] = label.encode(values[is_known, n])
         for n, earlier in order_of_labels(self.after):
             y[(y[:, earlier] == 0) & np.isnan(y[:, n]), n] = 0
         return y
@@ -287,10 +287,10 @@ class Labels(Target):
         """Return the log-odds of the share of each label; a later one's is below the earlier's."""
         logits = np.zeros(len(self.names))
         for n, label in enumerate(self.labels):
-            known = ~np.isnan(y[:, n])
-            if known.any():
-                own = None if weights is None else weights[known]
-                logits[n] = label.constant(y[known, n], own)
+            is_known = ~np.isnan(y[:, n])
+            if is_known.any():
+                own = None if weights is None else weights[is_known]
+                logits[n] = label.constant(y[is_known, n], own)
         for n, earlier in order_of_labels(self.after):
             logits[n] = min(logits[n], logits[earlier] - 1e-3)
         return logits
@@ -313,8 +313,8 @@ class Labels(Target):
 
     def count(self, y: np.ndarray) -> tuple[int, ...]:
         """Count rows of both kinds, label by label."""
-        known = [column[~np.isnan(column)] for column in y.T]
-        return tuple(n for column in known for n in self.labels[0].count(column))
+        labels = [column[~np.isnan(column)] for column in y.T]
+        return tuple(n for column in labels for n in self.labels[0].count(column))
 
     def scale_of_prior(self, counts: tuple[int, ...]) -> float:
         """Return what one label has, of the sum of what the rows' labels tell."""
@@ -325,8 +325,8 @@ class Labels(Target):
 
     def auc(self, y: np.ndarray, outputs: np.ndarray) -> float:
         """Return the mean of the labels' AUCs."""
-        known = ~np.isnan(y)
-        pairs = ((y[known[:, n], n], outputs[known[:, n], n]) for n in range(y.shape[1]))
+        is_known = ~np.isnan(y)
+        pairs = ((y[is_known[:, n], n], outputs[is_known[:, n], n]) for n in range(y.shape[1]))
         aucs = [self.labels[0].auc(*pair) for pair in pairs if len(pair[0])]
         return float(np.nanmean(aucs)) if np.isfinite(aucs).any() else np.nan
 

@@ -168,8 +168,8 @@ def unix_unit(column: pd.Series) -> str | None:
 
 def position_values(column: pd.Series) -> np.ndarray:
     """Return the position of each row as int32, 0 where it is missing."""
-    positions, known = np.zeros(len(column), dtype=np.int32), ~missing_rows(column)
-    values = pd.Series(plain_values(column)[known]).infer_objects()
+    positions, is_known = np.zeros(len(column), dtype=np.int32), ~missing_rows(column)
+    values = pd.Series(plain_values(column)[is_known]).infer_objects()
     if len(values) == 0:
         return positions
     is_number = values.dtype.kind in "iuf"
@@ -180,7 +180,7 @@ def position_values(column: pd.Series) -> np.ndarray:
             f"none), got {wrong.tolist()[0]!r:.40}. Where they begin with 0, give "
             f"X[{column.name!r}] + 1."
         )
-    positions[known] = values.clip(upper=np.iinfo(np.int32).max)
+    positions[is_known] = values.clip(upper=np.iinfo(np.int32).max)
     return positions
 
 

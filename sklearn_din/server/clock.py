@@ -18,7 +18,7 @@ SECOND = 1_000_000_000  # nanoseconds
 DAY = 86_400 * SECOND
 
 
-class Moments:
+class Clock:
     """The times of a log: integers since 1970 in nanoseconds, or the log's own numbers.
 
     Now is the clock's where the newest event lies no longer ago than the log is long: it is being
@@ -38,11 +38,11 @@ class Moments:
                 f"--now clock needs dates, and {self.name} holds numbers, whose unit nobody knows."
             )
         is_written = self.are_dates and self.newest <= time.time_ns() <= self.newest + self._span
-        self.is_clock = is_written if now is None else now == "clock"
+        self.is_live = is_written if now is None else now == "clock"
 
     def now(self, newest: float | None = None) -> Any:
         """Return the moment that is now for a user, whose newest event is given."""
-        if self.is_clock:
+        if self.is_live:
             return time.time_ns()
         last = self.newest if newest is None else max(self.newest, newest)
         return last + (SECOND if self.are_dates else 1)
