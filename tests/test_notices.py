@@ -130,6 +130,22 @@ def test_ids_that_number_the_rows_are_said_and_the_advice(make):
     HistorySequenceEncoder().fit(frame)
 
 
+def test_amounts_near_those_of_the_history_are_said_and_the_advice():
+    rng = np.random.RandomState(0)
+    user, at = rng.randint(50, size=2_000), {"user": "user", "time": "time"}
+    X = pd.DataFrame({"user": user, "item": rng.randint(30, size=2_000), "time": range(2_000)})
+    X["shop"] = rng.randint(90, size=2_000)
+    X["amount"] = 40 * user + rng.randint(200, size=2_000)
+    X = X.assign(item=X["item"] + X["time"] // 40)  # newer items have larger numbers
+    X["follows"] = X["item"] // 2
+    X = attach_history(X, X, columns=["item", "shop", "follows", "amount"], **at)
+    _, (message,) = said(lambda: HistorySequenceEncoder(**at).fit(X))
+    assert message.startswith("amount and hist_amount hold integers near each other")
+    assert "numeric=['amount'] compares" in message
+    for options in ({"numeric": ["amount"]}, {"categorical": ["amount"]}):
+        assert said(lambda o=options: HistorySequenceEncoder(**at, **o).fit(X))[1] == []
+
+
 def test_zeros_that_pad_histories_are_said_and_the_advice():
     chance = np.random.default_rng(0)
     past = [chance.integers(1, 40, chance.integers(0, 6)) for _ in range(200)]
