@@ -4,6 +4,7 @@ from collections.abc import Collection
 from typing import NamedTuple
 
 RATES = ("rate", "mean")  # of clicks, and of other numbers
+RUNNING = (*RATES, "count", "elapsed")  # how names end of numbers that move on with each row
 RECENT = "recent"  # of the latest rows, whatever their keys
 
 

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from sklearn_din.features.encoded import EncodedFeatures, find_missing_numbers
-from sklearn_din.features.level_columns import level_columns
+from sklearn_din.features.level_columns import RUNNING
 from sklearn_din.features.number_ends import FEW, Ranges, find_ends, find_range
+from sklearn_din.features.request_columns import neutral_columns
 
 N_BINS = 8
 MOST_BINS = 256  # of all numbers together
@@ -18,7 +19,7 @@ OUTSIDE = 0.01  # of the rows lie before the first bin of a number, and as many 
 LEAST_ROWS = 1_000
 SAMPLED_ROWS = 50_000
 HELD_USERS = 5  # every fifth one
-LEAST_GAIN, LEAST_ERRORS = 0.02, 2.0
+LEAST_GAIN, LEAST_ERRORS = 0.0015, 1.5
 
 Bins = Mapping[str, tuple[tuple[float, float, float], ...]]  # start, end and average, by number
 
@@ -84,12 +85,12 @@ class NumberBins(nn.Module):
 def choose_bins(
     X: EncodedFeatures, y: np.ndarray, rows: np.ndarray | None, leave_out: Collection[str] = ()
 ) -> Bins:
-    """Return bins where numbers alone predict labels of other users clearly better with them.
+    """Return bins where numbers alone predict labels of other users better with them.
 
     A ridge regression of the label on all numbers, with bins and without, is fitted on four users
     of five and judged on the fifth. Bins stay where they take at least ``LEAST_GAIN`` off the
-    squared errors, by more than ``LEAST_ERRORS`` standard errors over users. Beside ids, bins that
-    explain less do harm (benchmarks/quality-results.md, "Numbers in bins").
+    squared errors, by more than ``LEAST_ERRORS`` standard errors over users: elsewhere they gain
+    nothing on average (benchmarks/quality-results.md, "Numbers in bins").
 
     Parameters
     ----------
@@ -135,9 +136,9 @@ def find_bins(X: EncodedFeatures, leave_out: Collection[str] = ()) -> Bins:
     """Return the bins of training rows' numbers, each with as many of the rows.
 
     Quantiles that are equal bound one bin. There are none for numbers of two values, for those to
-    ``leave_out``, which were learnt of rows, and for levels of a memory, which move on after
-    training (short videos, log loss +.0023, benchmarks/quality-results.md). Fewer than
-    ``LEAST_ROWS`` rows have no bins.
+    ``leave_out``, which were learnt of rows, and for rates, means and counts so far, by their
+    names, which move on after training (short videos, log loss +.0023,
+    benchmarks/quality-results.md). Fewer than ``LEAST_ROWS`` rows have no bins.
 
     >>> from sklearn_din.features import Field, Schema
     >>> schema = Schema((Field("price", "numeric"), Field("is_new", "numeric")))
@@ -147,7 +148,8 @@ def find_bins(X: EncodedFeatures, leave_out: Collection[str] = ()) -> Bins:
     (['price'], (19.0, 264.0))
     """
     names = X.schema.names("numeric")
-    names = [name for name in names if name not in {*leave_out, *level_columns(names)}]
+    running = {n for n in names if n.rpartition("_")[2] in RUNNING} - neutral_columns(names).keys()
+    names = [name for name in names if name not in {*leave_out, *running}]
     n_bins = min(N_BINS, MOST_BINS // max(len(names), 1))
     if len(X) < LEAST_ROWS or n_bins < 2:
         return {}
