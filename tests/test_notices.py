@@ -131,19 +131,23 @@ def test_ids_that_number_the_rows_are_said_and_the_advice(make):
 
 
 def test_amounts_near_those_of_the_history_are_said_and_the_advice():
-    rng = np.random.RandomState(0)
-    user, at = rng.randint(50, size=2_000), {"user": "user", "time": "time"}
-    X = pd.DataFrame({"user": user, "item": rng.randint(30, size=2_000), "time": range(2_000)})
-    X["shop"] = rng.randint(90, size=2_000)
-    X["amount"] = 40 * user + rng.randint(200, size=2_000)
-    X = X.assign(item=X["item"] + X["time"] // 40)  # newer items have larger numbers
-    X["follows"] = X["item"] // 2
-    X = attach_history(X, X, columns=["item", "shop", "follows", "amount"], **at)
-    _, (message,) = said(lambda: HistorySequenceEncoder(**at).fit(X))
+    rng, at = np.random.RandomState(0), {"user": "user", "time": "time"}
+    X = pd.DataFrame({"user": rng.randint(50, size=2_000), "time": range(2_000)})
+    X["item"] = rng.randint(30, size=2_000) + X["time"] // 40  # newer items have larger numbers
+    X["year"], X["shop"] = X["item"] // 2, rng.randint(90, size=2_000)
+    X["amount"] = 40 * X["user"] + rng.randint(200, size=2_000)
+    columns = ["item", "year", "shop", "amount"]
+    rows = attach_history(X, X, columns=columns, **at)
+    _, (message,) = said(lambda: HistorySequenceEncoder(**at).fit(rows))
     assert message.startswith("amount and hist_amount hold integers near each other")
-    assert "numeric=['amount'] compares" in message
-    for options in ({"numeric": ["amount"]}, {"categorical": ["amount"]}):
-        assert said(lambda o=options: HistorySequenceEncoder(**at, **o).fit(X))[1] == []
+    for names in ({"numeric": ["amount"]}, {"categorical": ["amount"]}):
+        assert said(lambda o=names: HistorySequenceEncoder(**at, **o).fit(rows))[1] == []
+    rows = X.assign(copy=X["amount"])
+    rows = attach_history(rows, rows, columns=[*columns, "copy"], **at)
+    both = HistorySequenceEncoder(numeric=["copy"], categorical=["amount"], **at)
+    assert said(lambda: both.fit(rows))[1] == []
+    kinds = {name: both.schema_[f"hist_{name}"].kind for name in ("amount", "copy")}
+    assert kinds == {"amount": "history", "copy": "numeric_history"}
 
 
 def test_zeros_that_pad_histories_are_said_and_the_advice():

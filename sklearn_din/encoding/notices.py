@@ -16,7 +16,7 @@ from sklearn_din.encoding.profile import SAMPLED_ROWS
 from sklearn_din.encoding.scaling import LINEAR
 from sklearn_din.encoding.table import is_history_name
 from sklearn_din.encoding.vocabulary import Occurrences, kind_of_ids
-from sklearn_din.features.level_columns import level_columns
+from sklearn_din.features.level_columns import RUNNING, level_columns
 from sklearn_din.utils.spelling import INVISIBLE, find_respelling, without_spaces_and_case
 from sklearn_din.utils.validation import note_two_kinds, spread, unix_unit
 from sklearn_din.utils.warnings import ADVICE_FROM, log_once, warn_of, warn_user
@@ -81,8 +81,7 @@ def warn_of_training_rows(rows: TrainingRows) -> None:
 def log_roles(rows: TrainingRows, statistics: Mapping[str, NumberStatistics]) -> None:
     """Log which columns that are not named may be of another kind than they are taken for."""
     columns, named = rows.columns, {*rows.ids, *rows.numbers}
-    named |= level_columns(columns.numeric)  # whose counts and times are whole numbers
-    named |= {name for name in columns.numeric if name.endswith(("_elapsed", "_count"))}
+    named |= {name for name in columns.numeric if name.rpartition("_")[2] in RUNNING}
     numbers = [name for name in columns.numeric if name not in named]
     whole = [name for name in numbers if _repeats_whole_numbers(statistics[name].sample)]
     if whole:
@@ -119,23 +118,21 @@ def log_roles(rows: TrainingRows, statistics: Mapping[str, NumberStatistics]) ->
 
 def log_near_integers(rows: TrainingRows, columns: Columns) -> None:
     """Log which integers, encoded as ids, are near those of the newest event, as amounts are."""
-    single = {*rows.columns.categorical} - {*rows.ids}
+    single = {*rows.columns.categorical}
     for behaviour in rows.columns.behaviours:
         (_, item), *pairs = behaviour.candidate_of.items()
         for history, name in pairs:
-            if name and {item, name} <= single and _are_near(columns, str(item), name, history):
+            is_free = {item, name} <= single and name not in rows.ids
+            if is_free and _are_near(columns, str(item), str(name), history):
                 log_once(
                     f"{name} and {history} hold integers near each other and are encoded as ids, "
-                    f"of which equal ones alone match. If nearness counts, numeric=[{name!r}] "
-                    f"compares numbers; for both, attach a copy of {name}, and name that."
+                    f"of which equal ones alone match. Name {name} in numeric if nearness counts, "
+                    "in categorical if not; for both, attach a copy, and name one in each."
                 )
 
 
 def _are_near(columns: Columns, item: str, name: str, history: str) -> bool:
-    """Return whether integers follow from no item, and come in the order of the newest event's.
-
-    Equal ones do not count: of categories and the like the others come in any order.
-    """
+    """Return whether integers, of no item, have the order of the newest event's but equal ones."""
     pairs = pd.DataFrame({n: columns.codes(n)[0] for n in (item, name)})
     if len(pairs.drop_duplicates()) <= FOLLOWS * pairs.nunique().max():
         return False

@@ -89,8 +89,8 @@ def choose_bins(
 
     A ridge regression of the label on all numbers, with bins and without, is fitted on four users
     of five and judged on the fifth. Bins stay where they take at least ``LEAST_GAIN`` off the
-    squared errors, by more than ``LEAST_ERRORS`` standard errors over users: elsewhere they gain
-    nothing on average (benchmarks/quality-results.md, "Numbers in bins").
+    squared errors, by more than ``LEAST_ERRORS`` standard errors over users
+    (benchmarks/quality-results.md, "Numbers in bins").
 
     Parameters
     ----------
@@ -135,10 +135,9 @@ def _squared_errors(inputs: np.ndarray, y: np.ndarray, held: np.ndarray) -> np.n
 def find_bins(X: EncodedFeatures, leave_out: Collection[str] = ()) -> Bins:
     """Return the bins of training rows' numbers, each with as many of the rows.
 
-    Quantiles that are equal bound one bin. There are none for numbers of two values, for those to
-    ``leave_out``, which were learnt of rows, and for rates, means and counts so far, by their
-    names, which move on after training (short videos, log loss +.0023,
-    benchmarks/quality-results.md). Fewer than ``LEAST_ROWS`` rows have no bins.
+    Quantiles that are equal bound one bin. Numbers of two values have none, nor those to
+    ``leave_out``, which were learnt of rows, nor rates, means and counts so far, by their names:
+    they move on after training. Fewer than ``LEAST_ROWS`` rows have no bins.
 
     >>> from sklearn_din.features import Field, Schema
     >>> schema = Schema((Field("price", "numeric"), Field("is_new", "numeric")))
