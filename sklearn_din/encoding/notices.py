@@ -118,11 +118,10 @@ def log_roles(rows: TrainingRows, statistics: Mapping[str, NumberStatistics]) ->
 
 def log_near_integers(rows: TrainingRows, columns: Columns) -> None:
     """Log which integers, encoded as ids, are near those of the newest event, as amounts are."""
-    single = {*rows.columns.categorical}
     for behaviour in rows.columns.behaviours:
         (_, item), *pairs = behaviour.candidate_of.items()
         for history, name in pairs:
-            is_free = {item, name} <= single and name not in rows.ids
+            is_free = {item, name} <= {*rows.columns.categorical} and name not in rows.ids
             if is_free and _are_near(columns, str(item), str(name), history):
                 log_once(
                     f"{name} and {history} hold integers near each other and are encoded as ids, "
