@@ -333,7 +333,7 @@ class DINClassifier(ClassifierMixin, DINEstimator, ClickParameters):
           with an attribute that has no candidate.
         - Beside each number the MLP gets how far it has come through each of eight bins, which
           hold equally many training rows: it can bend at thresholds. From 1,000 rows on, where a
-          regression on numbers predicts other users clearly better with bins.
+          regression on numbers predicts other users better with bins.
         - If there are ids, each training step sets 15 % of the numbers to zero, so that numbers
           do not identify a row whose label the embeddings have memorized.
 

@@ -93,8 +93,8 @@ def _read(file):
 
 NAMES = r"[\"'}]_(rate|mean|count|elapsed|share|to_mean|is_best|missing)[\"']|\"hist_\""
 READERS = r"import .*\b(find_levels|find_compared|COUNTS|PREFIX)\b"
-READING = {"features": "level_columns request_columns schema", "logs": "history"}
-READING |= {"encoding": "ids notices number table table_columns", "command_line": "tables"}
+READING = {"features": "request_columns schema", "logs": "history"}
+READING |= {"encoding": "ids number table table_columns", "command_line": "tables"}
 
 
 def test_the_encoder_alone_reads_from_names_what_columns_are():

@@ -20,15 +20,12 @@ from sklearn_din import (
     update,
 )
 from sklearn_din.features import EncodedFeatures, Field, Schema
+from sklearn_din.features.level_columns import find_levels
+from sklearn_din.features.request_columns import find_compared
 from sklearn_din.module import DIN
 from sklearn_din.native.logits import engine_text, logits_of
 from sklearn_din.network.batch import Batch
-from sklearn_din.network.number_bins import (
-    N_BINS,
-    NumberBins,
-    choose_bins,
-    find_bins,
-)
+from sklearn_din.network.number_bins import N_BINS, NumberBins, choose_bins, find_bins
 from tests.encoded_impressions import make_impressions
 from tests.fitted_pipelines import make_model
 from tests.padded_network import numbers_and_bins, padded_logits
@@ -37,10 +34,12 @@ BINS = {"price": ((-1.0, 0.0, 0.7), (0.0, 0.5, 0.4), (0.5, 2.0, 0.2))}
 
 
 def encode(**columns):
-    whats = {name: name.rpartition("_")[2] for name in columns if "_" in name}
-    fields = tuple(Field(n, "numeric", what=whats.get(n, ""), of=("price",)) for n in columns)
+    meanings = {"price_missing": ("missing", ("price",))} | find_levels(columns)
+    meanings |= find_compared(columns)
+    read = [meanings.get(name, ("", ())) for name in columns]
+    fields = [Field(n, "numeric", what=w, of=of) for n, (w, of) in zip(columns, read, strict=True)]
     own = {name: np.asarray(values, dtype=np.float32) for name, values in columns.items()}
-    return EncodedFeatures(Schema(fields), own)
+    return EncodedFeatures(Schema(tuple(fields)), own)
 
 
 @pytest.fixture(scope="module")
@@ -110,11 +109,12 @@ def test_a_column_of_ones_own_that_says_what_is_missing_leaves_the_bins(dtype):
     assert find_bins(X)["price"] == expected["price"]
 
 
-def test_learnt_numbers_levels_of_a_memory_and_few_rows_have_none():
+def test_learnt_numbers_means_and_counts_so_far_and_few_rows_have_none():
     values = np.random.RandomState(0).normal(size=2_000)
-    names = ["user_rate", "user_count", "user_elapsed", "recent_rate", "learnt", "price"]
-    X = encode(**dict.fromkeys(names, values))
-    assert find_bins(X, leave_out=["learnt"]).keys() == {"price"}
+    names = ["user_rate", "user_count", "user_elapsed", "recent_rate", "film_mean", "learnt"]
+    compared = ["price", "price_share", "price_to_mean", "price_is_best"]  # within a request
+    X = encode(**dict.fromkeys([*names, *compared], values))
+    assert find_bins(X, leave_out=["learnt"]).keys() == {*compared}
     assert find_bins(X[:999], leave_out=["learnt"]) == {}
 
 
@@ -130,6 +130,7 @@ USER = np.random.RandomState(1).randint(60, size=4_000)
 
 @pytest.mark.parametrize(("price_of_user", "share_of_ones", "has_bins"), [
     (False, lambda price: np.where(price > 1, 0.8, 0.3), True),  # of some thirty more ones
+    (False, lambda price: np.where(abs(price) > 1, 0.6, 0.4), True),  # by 1.8 errors
     (False, lambda price: np.where(price > 1, 0.5, 0.45), False),  # too little
     (False, lambda price: np.clip(0.5 + 0.15 * price, 0, 1), False),  # a line
     (False, lambda price: np.full(len(price), 0.4), False),  # nothing

@@ -3,11 +3,10 @@
 import re
 from collections.abc import Collection
 
-from sklearn_din.features.schema import Meaning
+from sklearn_din.features.schema import OF_LEVELS, Meaning
 
 RATES = ("rate", "mean")  # of clicks, and of other numbers
 RECENT = "recent"  # of the latest rows, whatever their keys
-COUNTS = ("_count", "_elapsed")  # ends of names whose numbers are no ids
 
 
 def name_level(key: str, rate: str) -> dict[str, str]:
@@ -22,6 +21,7 @@ def name_level(key: str, rate: str) -> dict[str, str]:
 def find_levels(names: Collection[str]) -> dict[str, Meaning]:
     """Return what levels there are among a frame's columns: those of which all three are there.
 
+    Others whose names end so are "running": made by hand, they move on with each row as levels do.
     A key is the columns that its name is made of. Of several labels it ends in one of them, which
     the rates of the latest rows name, too.
 
@@ -30,12 +30,13 @@ def find_levels(names: Collection[str]) -> dict[str, Meaning]:
     ('count', ('user_id', 'item'))
     """
     known, ends = {*names}, [(name, *name.rpartition("_")[::2]) for name in names]
+    running: dict[str, Meaning] = {n: ("running", ()) for n, _, what in ends if what in OF_LEVELS}
     rates = [own for own in ends if own[2] in RATES]
     levels = {key: what for _, key, what in rates if {*name_level(key, what).values()} <= known}
     if not levels:
-        return {}
+        return running
     recent = [own for own in rates if own[0].startswith(f"{RECENT}_") and own[1] not in levels]
-    found: dict[str, Meaning] = {name: (what, ()) for name, _, what in recent}
+    found = running | {name: (what, ()) for name, _, what in recent}
     labels = sorted((key.removeprefix(RECENT) for _, key, _ in recent), key=len)
     longest_first = sorted(filter(None, names), key=len, reverse=True)
     column = re.compile(rf"(?<![^_])({'|'.join(map(re.escape, longest_first))})(?:_|$)")

@@ -15,7 +15,7 @@ FIRST_KNOWN_ID = 2
 
 OF_LEVELS = ("rate", "mean", "count", "elapsed")
 Meaning = tuple[str, tuple[str, ...]]  # ``what`` and ``of`` of a Field
-WHATS = ("", *OF_LEVELS, "share", "to_mean", "is_best", "missing")  # of numbers
+WHATS = ("", "running", *OF_LEVELS, "share", "to_mean", "is_best", "missing")  # of numbers
 Kind = Literal["numeric", "categorical", "list", "history", "list_history", "numeric_history"]
 KINDS = {
     "numeric": "number",
@@ -55,8 +55,9 @@ class Field:
         0 where they have none.
     what : str, default=""
         What a number is, as the encoder reads it from its name: of a level, the "rate" or "mean" so
-        far, the "count" of rows behind it, or the time "elapsed" since the latest of them; of a
-        row in its request, "share", "to_mean" or "is_best"; or whether a number is "missing".
+        far, the "count" of rows behind it, or the time "elapsed" since the latest of them; another
+        "running" number whose name ends so; of a row in its request, "share", "to_mean" or
+        "is_best"; or whether a number is "missing".
     of : tuple of str, default=()
         Whose level it is, by columns (none: of the latest rows, whatever their keys; text that
         names no column is kept as it is); which number is compared, or missing; of a history, the

@@ -17,7 +17,7 @@ OUTSIDE = 0.01  # of the rows lie before the first bin of a number, and as many 
 LEAST_ROWS = 1_000
 SAMPLED_ROWS = 50_000
 HELD_USERS = 5  # every fifth one
-LEAST_GAIN, LEAST_ERRORS = 0.02, 2.0
+LEAST_GAIN, LEAST_ERRORS = 0.0015, 1.5
 
 Bins = Mapping[str, tuple[tuple[float, float, float], ...]]  # start, end and average, by number
 
@@ -87,12 +87,12 @@ class NumberBins(nn.Module):
 def choose_bins(
     X: EncodedFeatures, y: np.ndarray, rows: np.ndarray | None, leave_out: Collection[str] = ()
 ) -> Bins:
-    """Return bins where numbers alone predict labels of other users clearly better with them.
+    """Return bins where numbers alone predict labels of other users better with them.
 
     A ridge regression of the label on all numbers, with bins and without, is fitted on four users
     of five and judged on the fifth. Bins stay where they take at least ``LEAST_GAIN`` off the
-    squared errors, by more than ``LEAST_ERRORS`` standard errors over users. Beside ids, bins that
-    explain less do harm (benchmarks/quality-results.md, "Numbers in bins").
+    squared errors, by more than ``LEAST_ERRORS`` standard errors over users
+    (benchmarks/quality-results.md, "Numbers in bins").
 
     Parameters
     ----------
@@ -137,10 +137,9 @@ def _squared_errors(inputs: np.ndarray, y: np.ndarray, held: np.ndarray) -> np.n
 def find_bins(X: EncodedFeatures, leave_out: Collection[str] = ()) -> Bins:
     """Return the bins of training rows' numbers, each with as many of the rows.
 
-    Quantiles that are equal bound one bin. There are none for numbers of two values, for those to
-    ``leave_out``, which were learnt of rows, and for levels of a memory, which move on after
-    training (short videos, log loss +.0023, benchmarks/quality-results.md). Fewer than
-    ``LEAST_ROWS`` rows have no bins.
+    Quantiles that are equal bound one bin. Numbers of two values have none, nor those to
+    ``leave_out``, which were learnt of rows, nor running rates, means and counts: they move on
+    after training. Fewer than ``LEAST_ROWS`` rows have no bins.
 
     >>> from sklearn_din.features import Field, Schema
     >>> schema = Schema((Field("price", "numeric"), Field("is_new", "numeric")))
@@ -150,7 +149,8 @@ def find_bins(X: EncodedFeatures, leave_out: Collection[str] = ()) -> Bins:
     (['price'], (19.0, 264.0))
     """
     numbers = [field for field in X.schema.fields if field.kind == "numeric"]
-    names = [f.name for f in numbers if not f.is_level and f.name not in leave_out]
+    names = [f.name for f in numbers if not f.is_level and f.what != "running"]
+    names = [name for name in names if name not in leave_out]
     n_bins = min(N_BINS, MOST_BINS // max(len(names), 1))
     if len(X) < LEAST_ROWS or n_bins < 2:
         return {}
