@@ -405,7 +405,7 @@ def _first_not_older(
 def _write_aggregates(
     writer: StoreWriter, merge: _Merge, statistics: Mapping[str, Statistic]
 ) -> None:
-    """Write aggregates of one key: name to column and statistic, one of ALONE by itself."""
+    """Write aggregates of one key, by name their column and statistic: one of ALONE comes alone."""
     written = [writer.allocate(name, (len(merge.shown),), np.float64) for name in statistics]
     column, statistic = next(iter(statistics.values()))
     if statistic in ALONE:

@@ -65,7 +65,8 @@ def recent_means(
 
     sums : (2, n_moments + 1), how many values come before each moment, and their sum
     before : (n,), how many moments come before each row
-    changes : arrays of pairs: after how many moments the recent sum changes, and by how much in all
+    changes : pairs of arrays: after how many moments the recent sum changes; by how much so far
+        before each of these changes, and after the last one
     means : (n,), NaN where there is no value
 
     >>> recent_means(np.array([[0.0, 1.0, 3.0], [0.0, 1.0, 1.0]]), np.array([0, 1, 2]))
@@ -198,7 +199,7 @@ class RowMemory:
         known: str | None = None,
         call: Call | None = None,
     ) -> tuple[RowMemory, np.ndarray]:
-        """Return a memory of further rows, too, and the row that each one was here, -1 if none.
+        """Return a memory with further rows, and which row here each of them replaces, -1 if none.
 
         The k-th of equal rows is the k-th of those here, and its labels replace that one's where
         they are not missing: from when they were known on, without ``known`` from the newest moment
@@ -421,7 +422,7 @@ class RowMemory:
 
     @cached_property
     def _told_again(self) -> tuple[np.ndarray, np.ndarray]:
-        """The tellings of rows that were told again, row by row, and which are no row's first."""
+        """All tellings of rows that were told more than once, row by row; which are repeats."""
         again = np.flatnonzero(self.replaces >= 0)
         rows = np.append(np.unique(self.replaces[again]), again)
         first = np.where(self.replaces[rows] < 0, rows, self.replaces[rows])
@@ -430,7 +431,10 @@ class RowMemory:
 
     @cached_property
     def _changes(self) -> list[list[tuple[np.ndarray, np.ndarray]]]:
-        """Of each label, what :func:`recent_means` takes: values change while they are recent."""
+        """Of each label, the changes for :func:`recent_means`.
+
+        Each repeat adds its difference from its own moment on, until the row leaves the latest ones.
+        """
         rows, is_again = self._told_again
         moment, changes = np.searchsorted(self._index.ticks, self.known[rows]), []
         for own, n_values in zip(self.values[rows].T, self._index.sums[::2], strict=True):
@@ -458,6 +462,8 @@ def _count_and_sum(values: np.ndarray) -> np.ndarray:
 @dataclass(frozen=True, eq=False)
 class _Index:
     """The moments of a memory in order, and its rows by each key.
+
+    The number of a moment among these is its tick.
 
     ticks : (n_ticks,), the different moments at which labels were known, in ascending order
     sums : (2 * n_labels, n_ticks + 1), count and sum of each label before each, and of all, of the
@@ -508,7 +514,8 @@ class _RowsOfKey:
 
     hashes, codes : (n_keys,), of the key's values in ascending order of their hashes
     places : (n_rows,) int64, the code and the tick of each row, in ascending order
-    totals : (2 * n_labels, n_rows), count and sum of each label, up to and with the row
+    totals : (2 * n_labels, n_rows), count and sum of each label, up to and with the row: of the
+        values that were told last until then
     latest : (n_rows,), the tick of the newest of these that is not told again
     averages : (2 * n_labels, n_ticks + 1), as average_and_prior: the average rate before each
         tick, and how many rows at that rate are added to those of each key
