@@ -433,7 +433,7 @@ class RowMemory:
     def _changes(self) -> list[list[tuple[np.ndarray, np.ndarray]]]:
         """Of each label, the changes for :func:`recent_means`.
 
-        Each repeat adds its difference from its own moment on, until the row leaves the latest ones.
+        Each repeat adds its difference from its own moment on, while its row is among the latest.
         """
         rows, is_again = self._told_again
         moment, changes = np.searchsorted(self._index.ticks, self.known[rows]), []
