@@ -173,18 +173,6 @@ def test_nothing_told_later_moves_an_earlier_level(labels, as_known):
                 pd.testing.assert_frame_equal(builder.transform(earlier)[before.columns], before)
 
 
-def test_a_label_that_is_told_again_counts_from_the_newest_moment_on():
-    rows = pd.DataFrame({"user": [1, 1, 2], "item": list("aba"), "time": [1, 5, 9]})
-    builder = HistoryBuilder(**NAMES, levels=["user"]).fit(rows, [0, 1, 0])
-    asked = pd.DataFrame({"user": [1] * 4, "item": ["a"] * 4, "time": [4, 9, 10, 11]})
-    before = builder.transform(asked)
-    told = builder.partial_fit(rows[:1], [1]).transform(asked)
-    levels = builder.memory_.names
-    pd.testing.assert_frame_equal(told[levels][:2], before[levels][:2])
-    once = HistoryBuilder(**NAMES, levels=["user"]).fit(rows, [1, 1, 0]).transform(asked)
-    pd.testing.assert_frame_equal(told[levels][2:], once[levels][2:])
-
-
 @pytest.mark.parametrize(
     ("labels", "levels"), [("clicks", KEYS), ("several", KEYS), ("numbers", KEYS), ("clicks", None)]
 )
