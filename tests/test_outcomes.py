@@ -107,7 +107,7 @@ def assert_histories(shown, asked, loop):
 def test_histories_with_outcomes_are_those_of_a_plain_loop(events, levels, known):
     outcomes = ["late", LABEL] if events == "all" else "late"
     names = {**FLIGHTS, "events": events, "levels": levels, "outcomes": outcomes, "known": known}
-    for seed in range(4):
+    for seed in range(2):
         builder, loop = HistoryBuilder(**names), Loop(events=events, known=known)
         for n, (rows, y) in enumerate(make_calls(seed)):
             rows, asked = rows[[*OF_ROWS, "late", *({known} - {"time"})]], rows[OF_ROWS]

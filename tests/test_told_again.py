@@ -159,7 +159,7 @@ def test_levels_of_rows_told_again_are_those_of_a_plain_loop(monkeypatch, labels
 @pytest.mark.parametrize("labels", ["clicks", "several", "numbers"])
 def test_nothing_told_later_moves_an_earlier_level(labels, as_known):
     names = {**NAMES, "levels": KEYS, "events": "all", "known": as_known}
-    for seed in range(3):
+    for seed in range(2):
         calls = make_calls(labels, is_known=as_known is not None, seed=seed)
         builder = HistoryBuilder(**names)
         for n, (rows, values) in enumerate(calls):
@@ -180,7 +180,7 @@ def test_a_memory_is_what_was_told_last_of_each_row(monkeypatch, labels, levels)
     monkeypatch.setattr(row_memory, "RECENT_ROWS", 1_000)
     events = "all" if labels == "numbers" else "positive"
     names = {**NAMES, "levels": levels, "events": events}
-    for seed in range(3):
+    for seed in range(2):
         builder, loop = HistoryBuilder(**names), ToldRows()
         for rows, values in make_calls(labels, is_known=False, seed=seed):
             if levels is None:  # without a memory of rows, twins and missing labels are unknown
