@@ -77,26 +77,6 @@ def test_levels_are_those_of_plain_loops(log, of_clicks, monkeypatch):
             np.testing.assert_allclose(value, expected, atol=1e-5)
 
 
-def test_no_level_knows_its_own_label_nor_a_later_one(log):
-    X, y = log
-    late = np.arange(len(X)) >= 900
-    other = np.where(late, 1 - y, y)
-    sure = X["time"].to_numpy() <= X["time"][900]  # no label before these rows' moments differs
-    sums = [sums_before(X, labels) for labels in (y, other)]
-    for mine, theirs in zip(*sums, strict=True):
-        np.testing.assert_array_equal(mine[sure], theirs[sure])
-    assert (sums[0][1] != sums[1][1]).any()
-    twice = [pd.concat([frame, frame], ignore_index=True) for frame in (X, pd.Series(y))]
-    n_before, before = sums_before(*twice)
-    np.testing.assert_array_equal(n_before[: len(X)], 2 * sums[0][0])  # never the other copy of it
-    np.testing.assert_array_equal(before[: len(X)], 2 * sums[0][1])
-
-
-def sums_before(X, y):
-    users = pd.factorize(X["user"])[0]
-    return levels_file._sums_before(users, X["time"].to_numpy(), np.asarray(y, float)[:, None])
-
-
 @pytest.mark.parametrize("seed", range(5))
 def test_strangers_have_the_level_zero_to_the_bit(log, seed):
     X, _ = log
@@ -180,14 +160,9 @@ def test_rows_of_nobody_move_the_tables_on_and_add_nothing(log):
     NeighbourTables.from_dict(to_dict(grown), early.schema)
 
 
-@pytest.fixture(scope="module")
-def model(log):
+def test_a_row_a_server_and_an_update_know_the_user(log):
     X, y = log
-    return make_model(HistorySequenceEncoder(**COLUMNS), max_epochs=3).fit(X, y)
-
-
-def test_a_row_a_server_and_an_update_know_the_user(model, log):
-    X, y = log
+    model = make_model(HistorySequenceEncoder(**COLUMNS), max_epochs=3).fit(X, y)
     assert "levels of 60 users: user_level" in model[-1].summary()
     rows = X[-40:].drop(columns="time").reset_index(drop=True)
     nobody = model.predict_proba(rows.assign(user=-1))[:, 1]

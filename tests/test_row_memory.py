@@ -30,7 +30,6 @@ from sklearn_din import (
     save,
     update,
 )
-from sklearn_din.features.level_columns import find_levels
 from sklearn_din.logs import row_memory
 from sklearn_din.module import DIN
 from sklearn_din.network.number_bins import find_ranges
@@ -154,30 +153,6 @@ def test_rows_may_come_in_parts_late_and_twice():
             np.testing.assert_allclose(own, expected[name], rtol=1e-12, err_msg=name)
         is_in_order = (np.diff(order) > 0).all()
         assert not is_in_order or memory.transform(rows).equals(expected)  # to the bit
-
-
-def test_equal_rows_of_one_call_count_as_often_as_they_stand():
-    rows, y = make_rows(40)
-    twice = pd.concat([rows, rows], ignore_index=True)
-    memory = HistoryBuilder(**NAMES, levels=["item"]).fit(twice, np.append(y, y))
-    own = memory.transform(twice)
-    once = HistoryBuilder(**NAMES, levels=["item"]).fit(rows, y).transform(rows)
-    np.testing.assert_array_equal(own["item_count"][:40], 2 * once["item_count"])
-
-
-def test_no_row_knows_its_own_label_nor_a_later_one():
-    rows, y = make_rows()
-    late = rows["time"] >= 150
-    other = np.where(late, 1 - y, y)
-    first, second = (
-        HistoryBuilder(**NAMES, levels="auto").fit(rows, labels).transform(rows)
-        for labels in (y, other)
-    )
-    levels = [*find_levels(first.columns)]
-    assert len(levels) == 16
-    same = rows["time"] <= 150
-    pd.testing.assert_frame_equal(first.loc[same, levels], second.loc[same, levels])
-    assert not first[levels].equals(second[levels])
 
 
 def test_a_memory_is_kept_as_hashes_by_pickle_and_save(tmp_path):
@@ -417,17 +392,6 @@ def test_a_live_scorer_scores_what_is_said_in_between(kind):
     assert get_scorer(name)(model, X, told) != pytest.approx(expected)
 
 
-def test_a_regressor_remembers_means():
-    rows, y = make_rows()
-    model = make_pipeline(
-        HistoryBuilder(**NAMES, levels="auto", events="all"),
-        HistorySequenceEncoder(user="user", time="time"),
-        DINRegressor(max_epochs=1, hidden_units=(8,), random_state=0),
-    ).fit(rows, y + 0.5 * rows["kind"])
-    assert "item_mean" in model[0].memory_.names
-    assert remember(model, rows.assign(time=999), y + 1.0).predict(rows).shape == (len(rows),)
-
-
 def test_a_ranker_asks_levels_of_a_memory_beside_users_with_histories():
     """As the server does, whose memory is told what is posted."""
     rows, y = make_rows(600)
@@ -459,17 +423,6 @@ def test_histories_that_tell_labels_before_they_were_known_are_said():
     late.set_params(events="all").fit(rows.assign(known=rows["time"] + 1), y)
     with pytest.raises(ValueError, match="from when on labels count in levels, and there are none"):
         late.set_params(levels=None).fit(rows.assign(known=rows["time"]), y)
-
-
-def test_a_row_without_a_label_is_no_event_and_counts_in_no_rate():
-    rows, y = make_rows()
-    some = np.where(np.arange(len(y)) % 4 == 0, np.nan, y)
-    memory = HistoryBuilder(**NAMES, levels=["item"]).fit(rows, some)
-    assert len(memory.events_) == np.nansum(some)
-    known = ~np.isnan(some)
-    twin = HistoryBuilder(**NAMES, levels=["item"]).fit(rows[known], y[known])
-    names = ["item_rate", "item_count"]
-    pd.testing.assert_frame_equal(memory.transform(rows)[names], twin.transform(rows)[names])
 
 
 def test_a_memory_with_a_missing_label_is_kept_and_one_with_an_infinite_label_refused(tmp_path):

@@ -286,7 +286,11 @@ def test_a_wal_that_was_torn_loses_only_what_was_not_acknowledged(served, tmp_pa
         assert post(client, event(7, 12), event(7, 13)) == 1
 
 
-def test_what_is_no_store_is_one_sentence(tmp_path, capsys):
+def test_what_is_no_store_is_one_sentence(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="--events :memory: keeps nothing"):
+        Store(":memory:")
+    assert not any(tmp_path.iterdir())
     with pytest.raises(ValueError, match="cannot be opened: Is a directory"):
         Store(str(tmp_path))
     (tmp_path / "text").write_text("no database" * 999)
@@ -677,13 +681,6 @@ def test_a_file_that_goes_while_a_post_is_written_gets_no_acknowledgement(served
 
         state._store.add = add_and_remove
         assert client.post("/events", json={"events": [event(7, 13)]}).status_code == 503
-
-
-def test_a_store_that_would_keep_nothing_is_refused(monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(ValueError, match="--events :memory: keeps nothing"):
-        Store(":memory:")
-    assert not any(tmp_path.iterdir())
 
 
 @contextlib.contextmanager
