@@ -367,7 +367,7 @@ def test_live_predictions_know_the_periods_before():
         known = remember(known, late[part], labels[part])
     at_once = remember(model, late, labels).predict_proba(late)[:, 1]
     np.testing.assert_array_equal(live_predictions(model, late, labels, every=0), at_once)
-    with pytest.raises(ValueError, match="every must not be negative"):
+    with pytest.raises(ValueError, match="every must be positive, or 0 for"):
         live_predictions(model, late, labels, every=-1)
 
 

@@ -256,7 +256,7 @@ def _periods(columns: Sequence[Any], every: float | str) -> list[np.ndarray]:
     unit = max((unit for _, unit, _ in read), key=lambda unit: unit_ratio(unit, "s"))
     length, exact = read_span(every, unit=unit, name="every", example="1D")
     if not exact > 0:
-        raise ValueError(f"every must not be negative or missing, got {every!r}.")
+        raise ValueError(f"every must be positive, or 0 for right after each row, got {every!r}.")
     values = [times * unit_ratio(unit, own) for times, own, _ in read]
     period = length if unit is None else max(length, 1)
     return [(times - values[0].min()) // period for times in values]
