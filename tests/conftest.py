@@ -14,34 +14,28 @@ from tests.real_data import WHERE, find_real_data
 from tests.tables import FORMS, read_in_pieces
 
 # What "make check" leaves out, by file: tests of more than half a second, and those that start
-# processes; "" is all of a file. Found by "pytest --durations=0", looked up by test_house.py.
+# processes; "" is all of a file that has many. Found by "pytest --durations=0", looked up by
+# test_house.py.
 SLOW = {
     "calibrated concurrency device distributed docs ecosystem engines encoding_together faults": "",
     "connections hostile_frames importance imports interruptions page row_memory shown store": "",
     "outcomes pipeline release report scan_logs scan_training told_again": "",
-    "abilities": "a_model_that_is_kept_between_updates_learns_the_same",
-    "aggregates": "aggregates_equal_those_of_a_plain_loop "
-    "levels_of_all_ids_and_of_pairs_with_the_user",
+    "abilities aggregates export main messy_logs neighbours onnx_model platt_scaling": "",
+    "scan_encoder server": "",
     "checkpoint": "a_training_that_was_ended_goes_on_to_the_same_bits "
     "ctrl_c_at_any_line_leaves_a_folder_to_go_on_in five_kills_and_the_same_bits",
-    "estimator": "it_learns_whether_the_candidates_category_is_in_the_history",
+    "estimator": "it_learns_whether_the_candidates_category_is_in_the_history "
+    "the_average_of_the_best_check_comes_back",
     "explain": "leaving_out_equals_dropping_the_event_from_the_frame",
     "few_labels": "rare_labels_that_say_nothing_end_at_the_base_rate "
     "some_tens_of_rows_that_say_nothing_end_near_the_base_rate_with_a_memory_too",
     "growth": "two_passes_equal_one_pass_and_one_more "
     "an_update_leaves_its_model_as_if_nothing_had_been",
-    "main": "the_embedded_log_gives_a_table_beside_the_ceiling_and_a_picture "
-    "an_own_log_of_clicks_gets_sampled_negatives "
-    "a_long_tail_of_noise_is_no_triumph_without_a_sentence "
-    "recommendations_are_the_best_items_not_clicked_after_the_end_of_the_log "
-    "a_saved_model_scores_new_rows_as_its_pipeline_does",
     "native": "a_training_has_the_same_bits_whatever_threads_its_steps_have "
     "a_thread_that_wakes_late_takes_no_task_of_a_small_batch",
-    "neighbours": "numbers_are_those_of_plain_loops",
     "net": "an_epoch_is_an_epoch_for_callbacks_and_has_up_to_four_checks "
     "early_stopping_may_stop_within_an_epoch",
     "number_ends": "coin_flips_stay_near_their_rate_whatever_the_price",
-    "onnx_model": "the_example_serves neither_torch_nor_skops_is_loaded_to_answer",
     "positions": "items_of_one_relevance_are_alike_wherever_they_are_shown",
     "ranking": "older_events_of_a_candidate_count_as_in_each_pair_alone "
     "rankings_by_every_model_equal_scoring_each_pair_alone",
@@ -49,8 +43,6 @@ SLOW = {
     "saving": "models_of_every_origin_predict_the_same_bits_in_a_fresh_process",
     "scaling": "one_number_far_off_leaves_the_others_apart_and_is_said",
     "scoring": "dask_scores_partitions",
-    "server": "a_process_serves_until_a_signal_and_without_torch_where_it_can "
-    "a_replaced_file_is_served_and_each_answer_is_one_models the_main_job_ends_at_the_page",
     "several_labels": "both_labels_are_learnt_and_no_purchase_is_likelier_than_its_click",
     "sorting": "what_does_not_fit_into_memory_is_on_the_disk_meanwhile",
     "windows": "mixed_values_are_refused_by_parquet_and_do_not_end_the_process",
