@@ -382,17 +382,20 @@ def test_a_history_that_a_user_has_is_ranked_by_as_it_is(fitted):
 
 
 @pytest.mark.parametrize("options", [{"levels": "auto"}, {"outcomes": "late", "known": "time"}])
+@pytest.mark.parametrize("zone", [None, "Asia/Tokyo"])
 @pytest.mark.parametrize(
     ("n_told", "pause", "is_said"), [(1000, "0h", True), (1176, "0h", False), (1000, "30D", False)]
 )
-def test_rows_long_after_all_that_was_told_are_said(n_told, pause, is_said, options):
+def test_rows_long_after_all_that_was_told_are_said(n_told, pause, is_said, options, zone):
     hours = pd.Series(np.arange(1200))
     rows = pd.DataFrame({"user": hours % 9, "item": hours % 7, "late": hours % 2})
-    rows["time"] = pd.Timestamp("2026-01-01") + pd.to_timedelta(hours, "h")
+    rows["time"] = pd.Timestamp("2026-01-01", tz=zone) + pd.to_timedelta(hours, "h")
     rows.loc[:500, "time"] -= pd.Timedelta(pause)  # which came in training, too
     memory = HistoryBuilder(user="user", time="time", columns="item", events="all", **options)
     memory.fit(rows[:n_told], rows["late"][:n_told])
     with collect_messages() as messages:
         memory.transform(rows[n_told:])
-    said = "most rows, up to 2026-02-19 23:00:00, come long after .* told, of 2026-02-11 15:00:00"
+    end = "" if zone is None else r"\+09:00"
+    said = f"most rows, up to 2026-02-19 23:00:00{end}, come long after .* told, of "
+    said += f"2026-02-11 15:00:00{end}: they are"
     assert [bool(re.match(said, message)) for message in messages] == [True] * is_said

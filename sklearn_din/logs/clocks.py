@@ -161,7 +161,8 @@ def note_untold(asked: pd.Series, told: np.ndarray, unit: str | None) -> str | N
     late = np.median(times) / own * per_second - told.max()
     if late <= UNTOLD * np.ptp(told) or late <= np.diff(np.unique(told)).max():
         return None
-    newest = told.max() if unit is None else pd.Timestamp(told.max(), unit=unit)
+    zone = getattr(asked.dtype, "tz", None)
+    newest = told.max() if unit is None else pd.Timestamp(told.max(), unit=unit, tz=zone)
     return (
         f"most rows, up to {asked.max()}, come long after the last outcome that the HistoryBuilder "
         f"was told, of {newest}: they are predicted by what was known then. Tell it what came "
