@@ -56,9 +56,9 @@ class Events:
 
     counted : (events, N_COUNTED), how much an event counts by its recency
     numbers, differences : by event, its numbers; by how much those of the impression are larger
-    same, factors, ranks : by event, where the unit asks for relations: whether it has the
-        candidate's id, or how near its number is, for each attribute that is compared; DECAYS but
-        the first to the power of its rank; its rank
+    same, factors, ranks : by event, if the network is extended: for each compared attribute,
+        whether it has the candidate's id, or how near its number is; each of ``DECAYS[1:]`` to the
+        power of its rank; and the rank, how many events came later
     counts : (n_rows, n_compared, N_COUNTED), events that have the candidate's id, by how they are
         counted; set by :meth:`outputs`
     """

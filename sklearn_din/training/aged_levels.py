@@ -17,11 +17,11 @@ def age_levels(X: EncodedFeatures, *, share: float) -> EncodedFeatures:
 
     A memory that is not told what happens ends with training. So ``AGED_SHARE`` of the rows are
     shown as by a memory of the rows before ``t - d``, where a row is at moment t, in rows, and d is
-    drawn evenly from 0 to twice the validation rows (``share``). Between t - d
-    and the key's next row nothing was told of it, so that the levels of that row are those of then;
-    only the time elapsed is longer. Rows without a time,
-    and keys that are no columns of ids, stay. So does the rate of the latest rows: where rates
-    drift, live rows would lose by an old one (.007, benchmarks/known_now.py).
+    drawn evenly from 0 to twice the validation rows (``share``). Between t - d and
+    the key's next row nothing was told of it, so that the levels of that row are those of then;
+    only the time elapsed is longer. Rows without a time, and keys that are no columns of ids, stay.
+    So does the rate of the latest rows: where rates drift, live rows would lose by an old one
+    (.007, benchmarks/known_now.py).
     """
     codes = _codes_of_keys(X)
     if X.times is None or not codes:
