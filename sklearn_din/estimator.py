@@ -46,7 +46,9 @@ if TYPE_CHECKING:
     import pandas as pd
     from skorch.callbacks import Callback
 
+    from sklearn_din.training.mixture import Mixture
     from sklearn_din.training.net import DINNet
+    from sklearn_din.trees.boosted import BoostedTrees
 
 ATTENTION_BATCH_SIZE = 1_024
 LEARNT = {"n_features_in_", "schema", "target", "net", "_fitted_on_encoded"}
@@ -132,6 +134,23 @@ class DINEstimator(EstimatorState, Parameters, BaseEstimator):
     def module_(self) -> DIN:
         """The torch module."""
         return self.net_.module_
+
+    @property
+    def trees_(self) -> BoostedTrees | None:
+        """The boosted trees beside the network; None where it answers alone."""
+        return self._mixture.trees
+
+    @property
+    def trees_weight_(self) -> float:
+        """The weight of the trees' log-odds in the answer's, 0 where the network answers alone."""
+        return self._mixture.weight
+
+    @property
+    def _mixture(self) -> Mixture:
+        mixture = self.net_.mixture_
+        if mixture is None:
+            raise AttributeError("there are trees where the classifier was fitted with trees=True.")
+        return mixture
 
     def _learn(
         self,

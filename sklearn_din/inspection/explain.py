@@ -51,7 +51,9 @@ def explain(pipeline: BaseEstimator, X: object, *, by: str = "weight") -> pd.Dat
         for a value not seen at fit, or if the behaviour lacks the attribute), weight or effect,
         and share: that number divided by the sum of absolute values in the impression's
         behaviour, which makes impressions comparable. ``attrs["click"]`` is the label that counts
-        as the click.
+        as the click; of a classifier with trees, ``attrs["trees"]`` lists how much of each
+        impression's log-odds is the trees' summand: weights are of the network alone, effects are
+        of both.
 
     Raises
     ------
@@ -100,6 +102,8 @@ def explain_encoded(pipeline: FittedPipeline, X: EncodedFeatures, *, by: str) ->
     classes = getattr(pipeline.classifier, "classes_", None)
     if isinstance(classes, np.ndarray):
         table.attrs["click"] = classes.tolist()[1]
+    if getattr(pipeline.classifier, "trees_weight_", 0):
+        table.attrs["trees"] = pipeline.classifier.net_.mixture_.part_of(X).tolist()
     table["share"] = (table[column] / totals.where(totals > 0, 1.0)).astype("float32")
     return table
 

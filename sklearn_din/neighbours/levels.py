@@ -94,7 +94,7 @@ class UserLevels(LearntNumbers):
         names = given.free_names(f"user_level_{label}".rstrip("_") for label in given.labels)
         names = tuple(names[label] for label in labels)
         levels = cls(names, labels, users, n_rows, totals, averages, priors, of_clicks)
-        n_before, before = _sums_before(codes, np.asarray(X.times), values[:, labels])
+        n_before, before = sums_before(codes, np.asarray(X.times), values[:, labels])
         _hide_some(n_before, before)
         numbers = given.allocate(levels.names)
         numbers[:] = levels.levels_of(n_before, before)
@@ -212,7 +212,7 @@ def _differ(
     return np.array(labels, dtype=np.int64), np.array(priors, dtype=np.float64)
 
 
-def _sums_before(
+def sums_before(
     users: np.ndarray, times: np.ndarray, values: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return how many rows of the user are before each row, and sums: (n_rows, n_columns)."""

@@ -31,7 +31,7 @@ from sklearn_din.utils.warnings import warn_user
 from sklearn_din.utils.whole_files import whole_file
 
 FILE, LOCK = "training.checkpoint", "training.lock"
-FORMAT = "sklearn_din checkpoint 6"
+FORMAT = "sklearn_din checkpoint 7"
 MINUTES_BETWEEN_WRITES = 10.0  # at most, where validation checks are further apart
 N_DIGEST = len(digest())
 

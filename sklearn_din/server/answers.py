@@ -102,7 +102,7 @@ class Answers:
         self._needed = [name for name in self.columns if name not in self._encoder._optional]
         # A user must have a value for each of these; the user's id, where it has a level, may lack
         self.user_columns = [name for name in self._needed if name not in catalogue]
-        user = owner if self._fitted.classifier.net_.neighbours_.reads_users else None
+        user = owner if self._fitted.classifier.net_.reads_users else None
         user = user if memory is None else memory.user
         self.level_columns = [] if user is None else [user]
         self._read = [*self._needed, *self.level_columns]
@@ -287,6 +287,8 @@ class Answers:
             return True
         neighbours, memory = self._fitted.classifier.net_.neighbours_, self._memory
         known = [part.users for part in neighbours.parts if part.reads_users]
+        mixture = getattr(self._fitted.classifier.net_, "mixture_", None)  # a file of ONNX has none
+        known += [] if mixture is None else [mixture.users]
         if memory is not None and self._encoder.user in memory.columns:
             known.append(memory.hashes[memory.columns.index(self._encoder.user)])
         (key,) = Keys.read(pd.Series([user], dtype=object)).hashes

@@ -52,7 +52,7 @@ class Catalogue:
         self.fitted, self.candidates, self._names = fitted, candidates, names
         self.net = fitted.classifier.net_
         self._separator = fitted.encoder.separator
-        rows, reads_users = fitted.encoder._row_encoder(), self.net.neighbours_.reads_users
+        rows, reads_users = fitted.encoder._row_encoder(), self.net.reads_users
         named = {what: n for what, n in rows.metadata.items() if what == "users" and reads_users}
         self._rows = replace(rows, metadata=named)
         self.vectors, learnt = self._rows.vectors, self._rows.learnt

@@ -139,6 +139,11 @@ def export_onnx(estimator: BaseEstimator, path: str | os.PathLike, *, layout: st
             "export_onnx needs the whole Pipeline where ids have fixed vectors, which are the "
             f"encoder's, got a {type(estimator).__name__}."
         )
+    if getattr(classifier, "trees_weight_", 0):
+        raise ValueError(
+            "export_onnx writes a network alone, got a classifier with boosted trees. Fit it with "
+            "trees=False."
+        )
     taken = sorted({field.name for field in classifier.module_.schema.fields} & {*OUTPUTS})
     if taken:
         raise ValueError(

@@ -140,6 +140,8 @@ def forget(model: Model, users: Collection[Any]) -> Model:
         newer[id(steps[-1])] = classifier = copy.copy(steps[-1])
         classifier.net_ = copy.copy(net)
         classifier.net_.neighbours_ = net.neighbours_.without_users(hashes)
+        if net.mixture_ is not None:
+            classifier.net_.mixture_ = net.mixture_.without_users(hashes)
     return _with_steps(model, newer, steps)
 
 

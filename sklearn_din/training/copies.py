@@ -29,6 +29,18 @@ def find_originals(X: EncodedFeatures, y: np.ndarray) -> np.ndarray:
     return np.where(is_copied[codes], originals, np.arange(len(X)))
 
 
+def keep_together(X: EncodedFeatures, y: np.ndarray) -> np.ndarray:
+    """Return for each row the number of a row whose fold it shares: (n_rows,).
+
+    Without times those of one user, whose histories are much the same; otherwise rows given twice.
+    """
+    if X.users is not None and X.times is None:
+        _, first, codes = np.unique(number_users(X), return_index=True, return_inverse=True)
+        if len(first) > 1:
+            return first[codes]
+    return find_originals(X, y)
+
+
 def _hash_rows(X: EncodedFeatures) -> np.ndarray:
     """Hash features and times: (n_rows,), uint64."""
     hashes = _mix(np.zeros(len(X), dtype=np.uint64), X.columns.values())

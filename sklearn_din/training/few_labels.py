@@ -9,8 +9,9 @@ logits are drawn towards the base rate by a factor for which folds ask that were
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -21,12 +22,12 @@ from skorch import NeuralNet
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.schema import FIRST_KNOWN_ID
 from sklearn_din.model_selection import TimeSplit
-from sklearn_din.neighbours.blocks import number_users
 from sklearn_din.neighbours.pairs import histories_with_candidate
 from sklearn_din.neighbours.tables import choose_order
 from sklearn_din.training.alone import Given
 from sklearn_din.training.batches import choose_batch_size
-from sklearn_din.training.copies import find_originals
+from sklearn_din.training.copies import keep_together
+from sklearn_din.training.mixture import USUAL_WEIGHT, FitTrees, choose_weight
 from sklearn_din.training.novelty import ALWAYS, NEVER, Novelty
 from sklearn_din.training.occurrences import count_ids
 from sklearn_din.training.validation import FEW_ROWS, SplitRows, choose_validation, number_groups
@@ -49,7 +50,19 @@ def count_epochs(n_rows: int, most: int) -> int:
     return min(max(ROWS_TO_LEARN // n_rows, LEAST_EPOCHS), most)
 
 
-def find_factor(given: Given, *, fit: Callable[..., None]) -> tuple[float, bool]:
+class Fold(NamedTuple):
+    """Rows that a fold predicts, their logits, and the base rate's of the rows that it learnt."""
+
+    rows: np.ndarray
+    center: float
+    logits: np.ndarray
+
+    def shrink(self, factor: float | np.ndarray) -> np.ndarray:
+        """Draw the logits towards the base rate's."""
+        return self.center + factor * (self.logits - self.center)
+
+
+def find_factor(given: Given, *, fit: Callable[..., None]) -> tuple[float, bool, list[Fold]]:
     """Return the factor of the logits' distance from the base rate's, and if items' numbers help.
 
     ``fit`` trains a net on rows for so many epochs. Each fold trains a network of its own and
@@ -58,39 +71,83 @@ def find_factor(given: Given, *, fit: Callable[..., None]) -> tuple[float, bool]
     The factor is the smallest one whose mean loss over the folds is within half a standard error of
     the best. With ``neighbours="auto"``, folds of fewer than FEW_ROWS rows are also trained without
     the numbers of item neighbours: few rows make tables that tell more of the rows than of the
-    items, unless histories are long.
+    items, unless histories are long. What the folds predicted is returned, too.
     """
-    losses = _losses_of_folds(given, fit=fit)
-    if len(losses) < 2:
-        return LEAST_FACTOR, True
+    folds = _predict_folds(given, partial(_score_by_network, given, fit))
+    losses = _losses(given, folds)
+    if len(folds) < 2:
+        return LEAST_FACTOR, True, []
     net, X = given.net, given.X
     may_use_items = net.neighbours == "auto" and histories_with_candidate(X.schema)
     if len(X) < FEW_ROWS and may_use_items and choose_order(X, "auto") is not None:
-        without = _losses_of_folds(given, fit=partial(fit, uses_items=False))
+        fit = partial(fit, uses_items=False)
+        others = _predict_folds(given, partial(_score_by_network, given, fit))
+        without = _losses(given, others)
         if without.mean(axis=0).min() < losses.mean(axis=0).min():
-            return _smallest_factor(without), False
-    return _smallest_factor(losses), True
+            return _smallest_factor(without), False, others
+    return _smallest_factor(losses), True, folds
 
 
-def _losses_of_folds(given: Given, *, fit: Callable[..., None]) -> np.ndarray:
-    """Return the log loss of each fold's rows by each factor: (n_folds, n_factors)."""
-    net, X, y, weights, groups, _ = given
-    plain, losses = copy.copy(net), []
-    plain.callbacks = None
-    n_epochs = count_epochs(len(y), net.max_epochs)
+def mix_by_folds(
+    given: Given, fit: FitTrees, factor: float = 1.0, of_network: Sequence[Fold] = ()
+) -> tuple[float, float]:
+    """Return weight and scale of boosted trees: 0 where no folds can be made.
+
+    ``fit`` returns trees of some rows. Beside what folds of the network predicted the weight is
+    chosen, otherwise it is the usual one.
+    """
+
+    def score(train: np.ndarray, test: np.ndarray) -> tuple[float, np.ndarray]:
+        trees = fit(train)
+        return trees.baseline, trees.score(given.X[test])
+
+    folds = _predict_folds(given, score)
+    if len(folds) < 2:
+        return 0.0, 1.0
+    scale = _smallest_factor(_losses(given, folds))
+    if not of_network:
+        return USUAL_WEIGHT, scale
+    network, trees = (
+        np.concatenate([fold.shrink(by) for fold in of])
+        for of, by in ((of_network, factor), (folds, scale))
+    )
+    rows = np.concatenate([fold.rows for fold in folds])
+    weights = None if given.weights is None else given.weights[rows]
+    return choose_weight(network, trees, given.y[rows], weights), scale
+
+
+def _predict_folds(
+    given: Given, score: Callable[[np.ndarray, np.ndarray], tuple[float, np.ndarray]]
+) -> list[Fold]:
+    """Predict the rows of each fold; ``score`` learns some rows and predicts others."""
+    net, X, y, _, groups, _ = given
+    folds = _make_folds(net, X, y, groups)
+    return [Fold(test, *score(train, test)) for train, test in folds if np.ptp(y[train]) > 0]
+
+
+def _score_by_network(
+    given: Given, fit: Callable[..., None], train: np.ndarray, test: np.ndarray
+) -> tuple[float, np.ndarray]:
+    net, X, y, weights, *_ = given
+    plain = copy.copy(net)
+    plain.callbacks, plain.trees = None, False
     size = choose_batch_size(net.batch_size, len(y))
-    for train, test in _make_folds(net, X, y, groups):
-        if len(np.unique(y[train])) < 2:
-            continue
-        fold = clone(plain).set_params(batch_size=size, random_state=0, verbose=0)
-        of_train, of_test = (None if weights is None else weights[part] for part in (train, test))
-        fit(fold, X[train], y[train], of_train, epochs=n_epochs)
-        if fold.stop_reason_ == "user":
-            raise KeyboardInterrupt
-        logits = fold.score(_hide_new_ids(X[test], count_ids(X[train])))
-        shrunk = fold.constant_ + FACTORS[:, None] * (logits - fold.constant_)
-        of_rows = np.logaddexp(0, shrunk) - y[test] * shrunk
-        losses.append(np.average(of_rows, axis=1, weights=of_test))
+    fold = clone(plain).set_params(batch_size=size, random_state=0, verbose=0)
+    of_train = None if weights is None else weights[train]
+    fit(fold, X[train], y[train], of_train, epochs=count_epochs(len(y), net.max_epochs))
+    if fold.stop_reason_ == "user":
+        raise KeyboardInterrupt
+    return fold.constant_, fold.score(_hide_new_ids(X[test], count_ids(X[train])))
+
+
+def _losses(given: Given, folds: Iterable[Fold]) -> np.ndarray:
+    """Return the log loss of each fold's rows by each factor: (n_folds, n_factors)."""
+    losses = []
+    for fold in folds:
+        shrunk, weights = fold.shrink(FACTORS[:, None]), given.weights
+        of_rows = np.logaddexp(0, shrunk) - given.y[fold.rows] * shrunk
+        of_fold = None if weights is None else weights[fold.rows]
+        losses.append(np.average(of_rows, axis=1, weights=of_fold))
     return np.array(losses)
 
 
@@ -123,19 +180,7 @@ def _make_folds(
         return TimeSeriesSplit(N_FOLDS, test_size=round(TESTED * len(y))).split(y)
     if how == "last" and len(np.unique(np.asarray(X.times))) > N_FOLDS:
         return TimeSplit(N_FOLDS, test_size=TESTED).split(X)
-    return _random_folds(y, _keep_together(X, y))
-
-
-def _keep_together(X: EncodedFeatures, y: np.ndarray) -> np.ndarray:
-    """Return for each row the number of a row whose fold it shares: (n_rows,).
-
-    Without times those of one user, whose histories are much the same; otherwise rows given twice.
-    """
-    if X.users is not None and X.times is None:
-        _, first, codes = np.unique(number_users(X), return_index=True, return_inverse=True)
-        if len(first) > 1:
-            return first[codes]
-    return find_originals(X, y)
+    return _random_folds(y, keep_together(X, y))
 
 
 def _random_folds(y: np.ndarray, together: np.ndarray) -> Iterator[SplitRows]:

@@ -42,6 +42,7 @@ def grow(net: NeuralNet, schema: Schema) -> NeuralNet:
     grown.history = History(dict(epoch) for epoch in net.history)
     grown.checks_, grown.n_epochs_ = [dict(check) for check in net.checks_], net.n_epochs_
     grown.neighbours_, grown.novelty_ = net.neighbours_, net.novelty_.widen(schema)
+    grown.mixture_ = net.mixture_
     grown.order_ = copy.deepcopy(net.order_)
     for name in ("batch_size_", "occurrences_", "labels_", "seed_", "callbacks"):
         setattr(grown, name, getattr(net, name))

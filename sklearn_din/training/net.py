@@ -19,6 +19,7 @@ from sklearn_din.neighbours.tables import NeighbourTables
 from sklearn_din.network.batch import Batch, is_host, to_device
 from sklearn_din.training.alone import Alone
 from sklearn_din.training.batches import ImpressionBatches, ScoringBatches
+from sklearn_din.training.mixture import Mixture
 from sklearn_din.training.novelty import NO_NOVELTY, Novelty
 from sklearn_din.training.optim import RowwiseAdam, optimizer_of
 from sklearn_din.training.parameters import TrainingParameters, names_of
@@ -71,6 +72,7 @@ class DINNet(NeuralNetBinaryClassifier):
     batch_size_: int  # of the batches whose gradients the optimizer's moments average
     novelty_: Novelty = NO_NOVELTY  # when each id came up: what training hides
     neighbours_: NeighbourTables = NeighbourTables()  # for rows that lack their numbers
+    mixture_: Mixture | None = None  # with boosted trees
     occurrences_: dict[str, np.ndarray]  # (n_ids,) float32, in all training rows; empty without L2
     labels_: tuple[int, ...]  # rows not clicked and clicked, by label; of numbers, rows and 0
     constant_: float | np.ndarray  # the best output for all training rows
@@ -215,7 +217,13 @@ class DINNet(NeuralNetBinaryClassifier):
         """Return outputs, (n_rows,) or (n_rows, n_labels), in half the time of ``forward``."""
         self._set_training(False)
         logits = [self.infer(batch) for batch, _ in self.get_dataset(X)]
-        return torch.cat(logits).float().cpu().numpy()
+        outputs = torch.cat(logits).float().cpu().numpy()
+        return outputs if self.mixture_ is None else self.mixture_.mix(X, outputs)
+
+    @property
+    def reads_users(self) -> bool:
+        """Whether outputs of a row follow from its user, beside its columns."""
+        return self.neighbours_.reads_users or bool(self.mixture_ and len(self.mixture_.users))
 
     def _on_device(self, batch: Batch) -> Batch:
         """Move a batch; before that, find its distinct rows: later the host would have to wait."""

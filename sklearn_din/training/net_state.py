@@ -17,6 +17,7 @@ from sklearn_din.neighbours.tables import NeighbourTables
 from sklearn_din.network.number_bins import check_bins
 from sklearn_din.training.early_stopping import CHECK
 from sklearn_din.training.growth import can_go_on, net_around
+from sklearn_din.training.mixture import Mixture
 from sklearn_din.training.net import DINNet, StopReason
 from sklearn_din.training.novelty import Novelty, candidate_columns
 from sklearn_din.utils.estimator_state import check_array, check_dict, check_keys
@@ -33,6 +34,7 @@ NET = {
     "history",
     "checks",
     "novelty",
+    "mixture",
 }
 TRAINING = {"moments", "occurrences", "labels", "batch_size", "seed", "order"}
 SCALING = "centers", "constants", "scales"  # of a check, by label
@@ -67,6 +69,7 @@ def net_state(net: DINNet) -> dict[str, Any]:
         "history": [plain_record(epoch) for epoch in net.history],
         "checks": [{n: check[n] for n in OF_CHECK if n in check} for check in net.checks_],
         "novelty": net.novelty_,
+        "mixture": net.mixture_,
     }
     return {**state, "training": _training_state(net)} if can_go_on(net) else state
 
@@ -124,6 +127,9 @@ def restore_net(net: DINNet, state: Any, schema: Schema) -> DINNet:
     )
     restored.checks_ = _read_checks(state["checks"])
     restored.novelty_ = _novelty(state["novelty"], schema)
+    if state["mixture"] is not None:
+        restored.mixture_ = from_dict(Mixture, state["mixture"])
+        restored.mixture_.check_columns(schema)
     if "training" in state:
         _restore_training(restored, state["training"])
     return restored

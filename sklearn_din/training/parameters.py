@@ -58,6 +58,7 @@ class TrainingParameters:
     refit: str | None = parameter("auto", StrOptions({"auto", "validation"}), None)
     patience: int = parameter(4, COUNT)
     neighbours: str | None = parameter("auto", StrOptions({"auto", "time", "user"}), None)
+    trees: bool = parameter(False, "boolean")
     random_state: int | np.random.RandomState | None = parameter(None, "random_state")
 
 
@@ -87,6 +88,7 @@ class NumberParameters(Parameters):
 
     loss: Literal["squared", "log1p"] = parameter("squared", StrOptions({"squared", "log1p"}))
     neighbours: None = field(default=None, init=False)
+    trees: bool = field(default=False, init=False)
 
 
 # Python names the estimator, not these classes, where an argument is unknown.

@@ -39,6 +39,8 @@ def summarize(classifier: Any) -> str:
     tables.append(engine_text(module))
     tables.append(neighbours_text(schema, classifier.neighbours, classifier.net_.neighbours_))
     tables += [part.describe() for part in classifier.net_.neighbours_.parts]
+    if classifier.net_.mixture_ is not None:
+        tables.append(classifier.net_.mixture_.describe())
     target = classifier._target
     if target.click_name and hasattr(target, "classes"):
         tables.append(f"click: {target.click_name}, of the labels {target.classes.tolist()}")

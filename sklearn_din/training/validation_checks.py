@@ -61,6 +61,7 @@ class ValidationChecks(Callback):
         self.average_ = WeightAverage()
         self._predicted: list[tuple[Tensor, Tensor, Tensor, int]] = []
         self.stopping_ = EarlyStopping(self.patience)
+        self._kept: dict[str, Tensor] = {}
         train, valid = net.training_.train, net.training_.valid
         net.constant_ = net.target.constant(train.y, train.weights)
         if valid is None:
@@ -135,6 +136,11 @@ class ValidationChecks(Callback):
         self.average_, self.stopping_.best, self._predicted = WeightAverage(), {}, []
         self.__dict__.pop("scaling_", None)
 
+    def take_outputs(self) -> np.ndarray | None:
+        """Return the kept check's outputs for the validation rows, once."""
+        kept, self._kept = self._kept, {}
+        return kept["outputs"].numpy() if kept else None
+
     def rows(self, net: NeuralNet) -> list[dict[str, float]]:
         """Return the checks of this training."""
         return net.checks_[self._n_before :]
@@ -173,6 +179,7 @@ class ValidationChecks(Callback):
         check["constants"], check["scales"] = numbers.tolist()
         net.checks_.append(check)
         if best_check(self.rows(net)) is check:
+            self._kept = {"outputs": outputs}
             check["base_loss"] = scaling.loss()
             check["rows"] = [len(training.train), sum(sizes)]
             if outputs.ndim == 1 and np.isfinite(auc):
@@ -206,14 +213,15 @@ class ValidationChecks(Callback):
 
         The weights lie in memory that later checks write to.
         """
-        return {"average": self.average_.weights, "best": self.stopping_.best}
+        best = self.stopping_.best
+        return {"average": self.average_.weights, "best": best, "kept": self._kept}
 
     def load_state_dict(self, state: Mapping[str, Any], device: str | torch.device) -> None:
         """Restore the checks of another training of the same network, on a device."""
         average, best = (
-            {n: t.to(device) for n, t in weights.items()} for weights in state.values()
+            {n: t.to(device) for n, t in state[name].items()} for name in ("average", "best")
         )
-        self.average_.weights, self.stopping_.best = average, best
+        self.average_.weights, self.stopping_.best, self._kept = average, best, dict(state["kept"])
 
     def go_on_within_epoch(self, n_batches: int, seconds: float) -> None:
         """Begin an epoch that had made a check after so many batches, so many seconds ago."""

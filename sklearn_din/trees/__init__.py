@@ -1,0 +1,1 @@
+"""Boosted trees beside the network: their columns out of encoded rows, and their nodes."""
