@@ -3,7 +3,8 @@
 ``python -m benchmarks.default_fit COMMIT [--seeds 5] [--only WORD]`` fits both in turn, each in a
 process of its own that imports the package from its files, and prints by set: this one's AUC, GAUC
 and log loss, the paired differences with their standard errors, and the median of the ratios of
-CPU seconds of one thread (encoder and classifier). Where the log has times, the encoder is told, so
+CPU seconds of one thread (encoder and classifier). ``trees`` in place of the commit: this one with boosted trees against without. Where the
+log has times, the encoder is told, so
 that the last rows stop the training and are learnt then.
 """
 
@@ -13,6 +14,7 @@ import os
 import sys
 import tempfile
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -48,8 +50,8 @@ def frames_of(name, seed):
     return X, y, rows, labels, rows["group"], given
 
 
-def fit_once(path, seed):
-    """Fit the defaults on pickled rows; print measures on test rows, and seconds."""
+def fit_once(path, seed, *trees):
+    """Fit the defaults, or trees, too, on pickled rows; print measures on test rows, and seconds."""
     from sklearn.metrics import log_loss, roc_auc_score
 
     from sklearn_din import DINClassifier, HistorySequenceEncoder
@@ -58,7 +60,8 @@ def fit_once(path, seed):
     X, y, rows, labels, users, parameters = pd.read_pickle(path)
     encoder = HistorySequenceEncoder(**parameters)
     began = time.process_time()
-    classifier = DINClassifier(random_state=seed).fit(encoder.fit_transform(X), y)
+    options = {"trees": True} if trees else {}
+    classifier = DINClassifier(random_state=seed, **options).fit(encoder.fit_transform(X), y)
     seconds = time.process_time() - began
     p = classifier.predict_proba(encoder.transform(rows))[:, 1]
     measured = {"auc": roc_auc_score(labels, p), "loss": log_loss(labels, p)}
@@ -77,7 +80,8 @@ def compare(other, name, n_seeds):
             path = Path(folder) / "rows.pickle"
             pd.to_pickle(frames_of(name, seed), path)
             rows = str(path), str(seed)
-            answers = [guard.ask(c, *rows, file=__file__) for c in (other, guard.HERE)]
+            ways = [(other, *rows), (guard.HERE, *rows, *["trees"] * (other == guard.HERE))]
+            answers = [guard.ask(*way, file=__file__) for way in ways]
             pairs.append([json.loads(answer) for answer in answers])
     before, own = map(pd.DataFrame, zip(*pairs, strict=True))
     row = {"set": name}
@@ -102,7 +106,8 @@ def main():
     options = parser.parse_args()
     print(f"load {os.getloadavg()[0]:.1f}")
     os.environ["OMP_NUM_THREADS"] = "1"
-    with guard.check_out(options.commit) as other:
+    here = nullcontext(guard.HERE)
+    with here if options.commit == "trees" else guard.check_out(options.commit) as other:
         rows = [compare(other, n, options.seeds) for n in SETS if options.only in n]
     table = pd.DataFrame(rows).set_index("set")
     print(f"mean ratio of seconds {table.pop('ratio').mean():.2f}")
@@ -111,6 +116,6 @@ def main():
 
 if __name__ == "__main__":
     if sys.argv[2:] and sys.argv[1].endswith(".pickle"):
-        fit_once(sys.argv[1], int(sys.argv[2]))
+        fit_once(sys.argv[1], int(sys.argv[2]), *sys.argv[3:])
     else:
         main()

@@ -20,7 +20,7 @@ from benchmarks.tables import print_table
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "sklearn_din"
 FILES = {path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py")}
-MOST_LINES = 38_286  # of the library: a test fails beyond; a commit that moves it says why
+MOST_LINES = 38_750  # of the library: a test fails beyond; a commit that moves it says why
 WINGS = ("sklearn_din", "tests", "benchmarks")
 KINDS = ("code", "checks", "imports", "docstrings", "blank")
 MAP_ROW = r"^\|([^|\n]*)\|[^|\n]*\| `([\w/]+\.py)` \|"

@@ -1,6 +1,6 @@
 """No split inflates: on logs whose labels are coin flips, every score by any split is chance.
 
-    python -m benchmarks.no_signal [--seeds 10] [--users 50 200 5000] [--network] [--fits 24]
+    python -m benchmarks.no_signal [--seeds 10] [--users 50 200 5000] [--network] [--fits 24] [--trees]
 
 Labels are drawn by chance, and histories are made of the log itself in several ways: then nothing
 that is learnt from the training rows can tell a click of the test rows, unless it knows the row.
@@ -32,6 +32,7 @@ from sklearn_din import (
 )
 from sklearn_din.neighbours.tables import learn_neighbours
 
+FIT = {"random_state": 0}
 SPLITS = {
     "KFold": KFold(3),
     "StratifiedKFold": StratifiedKFold(3),
@@ -107,7 +108,7 @@ def of_network(train, y, test, y_test, columns):
     """Distance of the classifier's probabilities, two epochs without early stopping."""
     model = make_pipeline(
         HistorySequenceEncoder(**columns, drop=["user", "time"]),
-        DINClassifier(early_stopping=False, max_epochs=2, random_state=0),
+        DINClassifier(early_stopping=False, max_epochs=2, **FIT),
     ).fit(train, y)
     return [distance(y_test, model.predict_proba(test)[:, 1])]
 
@@ -142,7 +143,7 @@ def measure_fits(n_logs, n_train=4000):
     for seed in range(n_logs):
         X, y = coin_flips(KINDS[seed % len(KINDS)], 200, seed)
         encoder = HistorySequenceEncoder(user="user", time="time")
-        model = make_pipeline(encoder, DINClassifier(random_state=0)).fit(X[:n_train], y[:n_train])
+        model = make_pipeline(encoder, DINClassifier(**FIT)).fit(X[:n_train], y[:n_train])
         p, later = model.predict_proba(X[n_train:])[:, 1], y[n_train:]
         base = log_loss(later, np.full(len(later), y[:n_train].mean()))
         odds = np.abs(np.log(p / (1 - p))).max()
@@ -158,7 +159,9 @@ def main():
     parser.add_argument("--users", type=int, nargs="+", default=[50, 200, 5000])
     parser.add_argument("--network", action="store_true")
     parser.add_argument("--fits", type=int, default=0)
+    parser.add_argument("--trees", action="store_true", help="with boosted trees")
     options = parser.parse_args()
+    FIT.update({"trees": True} if options.trees else {})
     measure_fits(options.fits) if options.fits else table_of_noise(options)
 
 

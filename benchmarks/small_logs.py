@@ -1,6 +1,6 @@
 """Small logs that tell nothing: how far the numbers of item neighbours, logits and losses go.
 
-``python -m benchmarks.small_logs [--logs 500] [--few]`` fits the default on 200 to 400 rows of coin
+``python -m benchmarks.small_logs [--logs 500] [--few] [--trees]`` fits the default on 200 to 400 rows of coin
 flips, by user, by time or neither, half with ``early_stopping=True``, a third with rows twice,
 and predicts 500 fresh rows: mean, worst and largest of the scaled numbers, the log-odds, and
 the log loss less that of the base rate, and the sum of the last over all logs. ``--few``: 30 to 100
@@ -26,6 +26,7 @@ from sklearn_din import (
 )
 
 COLUMNS = {"user": ["user"], "time": ["user", "time"], "neither": []}
+FIT = {"random_state": 0}
 N_FRESH = 500
 N_USERS, N_ITEMS = 20, 300
 
@@ -62,7 +63,7 @@ def measure(seed, order, early_stopping):
     encoder = HistorySequenceEncoder(**dict(zip(columns, columns, strict=True)))
     unused = [name for name in ("user", "time") if name not in columns]
     encoded = encoder.fit_transform(X.drop(columns=unused))
-    classifier = DINClassifier(early_stopping=early_stopping, random_state=0).fit(encoded, y)
+    classifier = DINClassifier(early_stopping=early_stopping, **FIT).fit(encoded, y)
     asked = encoder.transform(fresh.drop(columns=unused))
     tables = classifier.net_.neighbours_
     numbers = tables.add_to(asked)
@@ -92,7 +93,7 @@ def measure_few(seed):
     for levels in (None, "auto"):
         memory = HistoryBuilder(user="user", time="time", columns=["item"], levels=levels)
         encoder = HistorySequenceEncoder(user="user", time="time")
-        model = make_pipeline(memory, encoder, DINClassifier(random_state=0))
+        model = make_pipeline(memory, encoder, DINClassifier(**FIT))
         model.fit(X[train], y[train])
         ways = {"frozen": model.predict_proba(X[fresh])[:, 1]}
         ways["live"] = live_predictions(model, X[fresh], labels, every=N_FRESH / 20)
@@ -105,7 +106,9 @@ def main():
     parser = argparse.ArgumentParser(prog="python -m benchmarks.small_logs")
     parser.add_argument("--logs", type=int, default=500)
     parser.add_argument("--few", action="store_true", help="30 to 100 rows")
+    parser.add_argument("--trees", action="store_true", help="with boosted trees")
     options, rows = parser.parse_args(), []
+    FIT.update({"trees": True} if options.trees else {})
     warnings.simplefilter("ignore")
     if options.few:
         table = pd.DataFrame([row for seed in range(options.logs) for row in measure_few(seed)])

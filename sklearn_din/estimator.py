@@ -450,6 +450,15 @@ class DINClassifier(ClassifierMixin, DINEstimator, ClickParameters):
         where the folds of ``early_stopping`` are predicted better so. With "time" and users, each
         label adds the user's level, ``user_level``, if users differ in it by more than chance (see
         Notes). None: no such inputs, as in the paper.
+    trees : bool, default=False
+        Whether to fit boosted trees beside the network, scikit-learn's
+        HistGradientBoostingClassifier, and to answer by the mean of both log-odds. The network
+        finds who likes what, trees find thresholds and crossings of numbers. They read the numbers
+        of the row, rates of its ids and user among earlier training rows, matches with the history
+        and means of past events. The weight of the trees in the mean is a half, unless the
+        validation rows clearly ask for another one; with few labels folds choose it. It takes
+        about half as long again, for one label and rows in memory, in one process; ``partial_fit``
+        leaves the trees as they are.
     callbacks : list of skorch callbacks or None, default=None
         For what has no parameter here: schedules, clipping, :class:`Checkpoint`. A schedule moves
         the rates of embeddings and of all the rest: one that multiplies keeps the ratio of ``lr``
@@ -479,6 +488,10 @@ class DINClassifier(ClassifierMixin, DINEstimator, ClickParameters):
         ``net_.partial_fit(X, y)`` take EncodedFeatures and y of 0 and 1; ``net_.history`` has a row
         per epoch; ``net_.stop_reason_`` says why training ended: "max_epochs", "patience",
         "callback" or "user".
+    trees_ : BoostedTrees or None
+        With ``trees=True``, the boosted trees; None where the network answers alone.
+    trees_weight_ : float
+        With ``trees=True``, the weight of the trees' log-odds in the mean, 0 to 0.75.
     module_ : DIN
         The torch module. ``module_.schema`` has the numbers of item neighbours too.
     schema_ : Schema

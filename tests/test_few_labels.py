@@ -82,11 +82,11 @@ def test_items_may_be_off(monkeypatch, is_better_with, neighbours, caplog):
     frame["hist_item"] += groups  # of each cell's array
     X = HistorySequenceEncoder(user="user", time="time").fit_transform(frame)
 
-    def losses(*args, fit):
-        uses_items = fit.keywords.get("uses_items", True)
-        return np.full((3, 41), 0.5 if uses_items is is_better_with else 0.6)
+    def score(given, fit, train, test):
+        is_better = fit.keywords.get("uses_items", True) is is_better_with
+        return 0.0, (2 * given.y[test] - 1) * is_better
 
-    monkeypatch.setattr(few_labels, "_losses_of_folds", losses)
+    monkeypatch.setattr(few_labels, "_score_by_network", score)
     model = DINClassifier(**FAST, neighbours=neighbours).fit(X, y)
     tables = model.net_.neighbours_
     looked_up, [pair] = tables.add_to(X), tables.pairs
