@@ -3,9 +3,8 @@
 ``python -m benchmarks.default_fit COMMIT [--seeds 5] [--only WORD]`` fits both in turn, each in a
 process of its own that imports the package from its files, and prints by set: this one's AUC, GAUC
 and log loss, the paired differences with their standard errors, and the median of the ratios of
-CPU seconds of one thread (encoder and classifier). ``trees`` in place of the commit: this one with boosted trees against without. Where the
-log has times, the encoder is told, so
-that the last rows stop the training and are learnt then.
+CPU seconds of one thread (encoder and classifier). Where the log has times, the encoder is told, so that the last rows stop the training
+and are learnt then. ``trees`` in place of COMMIT: with boosted trees against without.
 """
 
 import argparse
@@ -80,8 +79,9 @@ def compare(other, name, n_seeds):
             path = Path(folder) / "rows.pickle"
             pd.to_pickle(frames_of(name, seed), path)
             rows = str(path), str(seed)
-            ways = [(other, *rows), (guard.HERE, *rows, *["trees"] * (other == guard.HERE))]
-            answers = [guard.ask(*way, file=__file__) for way in ways]
+            own = rows if other != guard.HERE else (*rows, "trees")
+            both = (other, *rows), (guard.HERE, *own)
+            answers = [guard.ask(*way, file=__file__) for way in both]
             pairs.append([json.loads(answer) for answer in answers])
     before, own = map(pd.DataFrame, zip(*pairs, strict=True))
     row = {"set": name}

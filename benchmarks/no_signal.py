@@ -1,6 +1,6 @@
 """No split inflates: on logs whose labels are coin flips, every score by any split is chance.
 
-    python -m benchmarks.no_signal [--seeds 10] [--users 50 200 5000] [--network] [--fits 24] [--trees]
+    python -m benchmarks.no_signal [--seeds 10] [--users 50 200 5000] [--network] [--fits 24]
 
 Labels are drawn by chance, and histories are made of the log itself in several ways: then nothing
 that is learnt from the training rows can tell a click of the test rows, unless it knows the row.

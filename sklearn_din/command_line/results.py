@@ -1,5 +1,6 @@
 """The main job: scores on held-out rows, attention plot, best items; scoring of new rows."""
 
+import copy
 import importlib.util
 import time
 from collections.abc import Iterator
@@ -65,10 +66,14 @@ EXPLANATION_OF_RANKING = (
     "of the first test row; relevant is what they clicked later."
 )
 MEMORY, FROZEN = "DIN with memory", ", frozen"
+WITH_TREES = ", with trees"
 EXPLANATION_OF_MEMORY = (
     "Memory: rates so far, counts and times since the last row of users, items and pairs. Live: "
     "the outcome of each row is known right after it (remember). Frozen, and where nothing is "
     "said: outcomes of training rows alone."
+)
+EXPLANATION_OF_TREES = (
+    "With trees: the mean of its log-odds and those of boosted trees, DINClassifier(trees=True)."
 )
 USERS_RANKED = 1_000
 AT_10 = {"ndcg": "NDCG@10", "recall": "recall@10"}
@@ -101,6 +106,7 @@ def compare(options: Options) -> None:
         n_kinds = pd.Series(y).groupby(users).nunique()
         print(EXPLANATION.format(f"{(n_kinds < 2).sum():,}", f"{len(n_kinds):,}"))
         notes[note_better_rules(auc, y, models=list(MODELS))] = None
+        print(EXPLANATION_OF_TREES)
         if LIVE_RATE in auc:
             print(EXPLANATION_OF_MEMORY)
             notes[note_better_rules(auc, y, models=[MEMORY + LIVE], rules=[LIVE_RATE])] = None
@@ -220,7 +226,7 @@ def judge(
             said, n_epochs = _fit_and_predict(study, name, model, train, test)
             if is_ranked:
                 with _note_failure(notes, f"ranking by {name}"):
-                    at_10 |= rank_later_clicks(study, name, model, train, test)
+                    at_10 |= rank_later_clicks(study, name, _without_trees(model), train, test)
             for row, probability in said.items():
                 every_row = predictions.setdefault(row, np.full(len(study.y), np.nan))
                 every_row[test] = probability
@@ -247,17 +253,34 @@ def judge(
 def _fit_and_predict(
     study: Study, name: str, model: Pipeline, train: np.ndarray, test: np.ndarray
 ) -> tuple[dict[str, np.ndarray], int]:
-    """Return what a model says of the rows to test on, live last, and its epochs."""
-    X, y = study.X, study.y
-    if name != MEMORY:
-        model.fit(X.iloc[train], y[train])
-        return {name: model.predict_proba(X.iloc[test])[:, 1]}, model[-1].n_iter_
-    X, rest = study.rows, np.setdiff1d(np.arange(len(y)), train)
-    model = begin_with_memory(study.roles, *model.steps, levels="auto").fit(X.iloc[train], y[train])
-    told = remember(model, X.iloc[rest], y[rest])  # a row sees those strictly before it
-    models = {MEMORY + FROZEN: model, MEMORY + LIVE: told}
-    said = {row: own.predict_proba(X.iloc[test])[:, 1] for row, own in models.items()}
+    """Return what a model says of the rows to test on, live with trees last, and its epochs.
+
+    The network of a fit with trees is the one of a fit without.
+    """
+    X, y, has_trees = (study.rows if name == MEMORY else study.X), study.y, name in (MEMORY, "DIN")
+    model[-1].set_params(trees=has_trees)
+    if name == MEMORY:
+        model = begin_with_memory(study.roles, *model.steps, levels="auto")
+    model.fit(X.iloc[train], y[train])
+    models = {name: model}
+    if name == MEMORY:
+        rest = np.setdiff1d(np.arange(len(y)), train)
+        told = remember(model, X.iloc[rest], y[rest])  # a row sees those strictly before it
+        models = {MEMORY + FROZEN: model, MEMORY + LIVE: told}
+    ways = {row: _without_trees(own) for row, own in models.items()}
+    for row, own in models.items() if has_trees else ():
+        ways[row + WITH_TREES] = own
+    said = {row: own.predict_proba(X.iloc[test])[:, 1] for row, own in ways.items()}
     return said, model[-1].n_iter_
+
+
+def _without_trees(model: Pipeline) -> Pipeline:
+    """Return a fitted Pipeline that answers by its network alone."""
+    name, classifier = model.steps[-1]
+    classifier = copy.copy(classifier)
+    classifier.net_ = copy.copy(classifier.net_)
+    classifier.net_.mixture_ = None
+    return Pipeline([*model.steps[:-1], (name, classifier)])
 
 
 def rank_later_clicks(
