@@ -29,6 +29,7 @@ USUAL_WEIGHT = 0.5  # of the trees
 WEIGHTS = USUAL_WEIGHT, 0.0, 0.25, 0.75
 N_STEPS = 20  # of Newton's method
 MANY_ERRORS = 2.0  # standard errors, by which another weight must lose less
+MANY_ROWS = 300  # that are held out, from which on a scale that is not small is one
 SMALL_SCALE = 0.5  # of trees that know nothing: on coin flips .24 at most, on 40 logs .46 at least
 Scored = tuple[
     np.ndarray, np.ndarray
@@ -179,15 +180,15 @@ def choose_weight(
 
 
 def _find_scale(logits: np.ndarray, y: np.ndarray, weights: np.ndarray | None) -> float:
-    """Return the scale of logits around the base rate's: one unless they tell next to nothing."""
+    """Return the scale of logits around the base rate's: one unless they, or rows, tell little."""
     from sklearn.linear_model import LogisticRegression  # slow to import
 
     if not 0 < y.mean() < 1:
         return 1.0
     with one_thread_of_blas():
         platt = LogisticRegression(C=1 / PRIOR_OF_SCALE).fit(logits[:, None], y, weights)
-    scale = float(platt.coef_.item())
-    return 1.0 if scale >= SMALL_SCALE else max(scale, 0.0)
+    scale = float(np.clip(platt.coef_.item(), 0, 1))
+    return 1.0 if scale >= SMALL_SCALE and len(y) >= MANY_ROWS else scale
 
 
 def _find_constant(logits: np.ndarray, y: np.ndarray, weights: np.ndarray | None) -> float:
