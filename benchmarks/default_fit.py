@@ -3,8 +3,9 @@
 ``python -m benchmarks.default_fit COMMIT [--seeds 5] [--only WORD]`` fits both in turn, each in a
 process of its own that imports the package from its files, and prints by set: this one's AUC, GAUC
 and log loss, the paired differences with their standard errors, and the median of the ratios of
-CPU seconds of one thread (encoder and classifier). Where the log has times, the encoder is told, so that the last rows stop the training
-and are learnt then. ``trees`` in place of COMMIT: with boosted trees against without.
+CPU seconds of one thread (encoder and classifier). Where the log has times, the encoder is told, so
+that the last rows stop the training and are learnt then. ``trees`` in place of COMMIT compares this
+one with boosted trees and without.
 """
 
 import argparse
@@ -50,7 +51,7 @@ def frames_of(name, seed):
 
 
 def fit_once(path, seed, *trees):
-    """Fit the defaults, or trees, too, on pickled rows; print measures on test rows, and seconds."""
+    """Fit the defaults, or with trees, on pickled rows; print measures on test rows, and seconds."""
     from sklearn.metrics import log_loss, roc_auc_score
 
     from sklearn_din import DINClassifier, HistorySequenceEncoder

@@ -2,6 +2,7 @@
 
 import pickle
 import signal
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -67,7 +68,7 @@ def learn(X, y=None):
 def read(X, rows=slice(None)):
     """Columns of some rows, but rates."""
     learnt, _ = learn(X)
-    return learnt.read(X[rows])[:, : learnt.count(X.schema) - 2 * len(learnt.rates)]
+    return replace(learnt, rates=()).read(X[rows])
 
 
 def plain_history(X, behaviour, row, n_answers):
@@ -261,9 +262,7 @@ def damaged(tree, name, value):
 def test_damaged_nodes_are_refused(model, name, value):
     trees = model[-1].trees_
     with pytest.raises(ValueError, match="trees"):
-        from_dict(boosted.BoostedTrees, damaged(to_dict(trees), name, value)).check_columns(
-            model[-1].schema_
-        )
+        from_dict(boosted.BoostedTrees, damaged(to_dict(trees), name, value))
 
 
 def test_a_ranking_says_what_its_rows_say(log, model):

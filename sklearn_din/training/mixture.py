@@ -31,9 +31,7 @@ N_STEPS = 20  # of Newton's method
 MANY_ERRORS = 2.0  # standard errors, by which another weight must lose less
 MANY_ROWS = 300  # that are held out, from which on a scale that is not small is one
 SMALL_SCALE = 0.5  # of trees that know nothing: on coin flips .24 at most, on 40 logs .46 at least
-Scored = tuple[
-    np.ndarray, np.ndarray
-]  # rows, and their logits by a network that did not learn them
+Scored = tuple[np.ndarray, np.ndarray]  # rows, and their logits by what did not learn them
 FitTrees = Callable[[np.ndarray | None], BoostedTrees]  # on some training rows, or on all
 
 
@@ -95,7 +93,7 @@ class Mixture:
     def check_columns(self, schema: Schema) -> None:
         """Raise ValueError where rows of a schema lack a column that the trees read."""
         if self.trees is not None:
-            self.trees.check_columns(schema)
+            self.trees.columns.check_columns(schema)
 
     def check(self) -> None:
         """Raise ValueError where the numbers are none of a mean."""

@@ -11,7 +11,6 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from sklearn_din.features.encoded import EncodedFeatures
-from sklearn_din.features.schema import Schema
 from sklearn_din.trees.columns import TreeColumns
 from sklearn_din.utils.compat import add_trees, make_trees, read_trees
 from sklearn_din.utils.estimator_state import check_array, check_keys
@@ -52,12 +51,15 @@ class BoostedTrees:
         Number of nodes of each tree.
     baseline : float
         Log-odds before the first tree.
+    n_columns : int
+        Number of columns.
     """
 
     columns: TreeColumns
     nodes: Mapping[str, np.ndarray]
     sizes: np.ndarray
     baseline: float
+    n_columns: int
 
     @classmethod
     def fit(
@@ -76,12 +78,14 @@ class BoostedTrees:
         nodes = {name: np.concatenate([tree[name] for tree in trees]) for name in NODE}
         nodes["num_threshold"] = np.nan_to_num(nodes["num_threshold"])  # infinite: NaN or not
         sizes = np.array([len(tree) for tree in trees], dtype=np.int64)
-        return cls(columns, nodes, sizes, baseline)
+        return cls(columns, nodes, sizes, baseline, matrix.shape[1])
 
     def score(self, X: EncodedFeatures) -> np.ndarray:
         """Return the log-odds of rows, (n_rows,), float64."""
-        outputs = np.full(len(X), self.baseline)
-        add_trees(self._trees, self.columns.read(X), outputs)
+        outputs, matrix = np.full(len(X), self.baseline), self.columns.read(X)
+        if matrix.shape[1] != self.n_columns:
+            raise ValueError(f"trees read {self.n_columns} columns, got {matrix.shape[1]}.")
+        add_trees(self._trees, matrix, outputs)
         return outputs
 
     @cached_property
@@ -90,13 +94,6 @@ class BoostedTrees:
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name != "_trees"}
-
-    def check_columns(self, schema: Schema) -> None:
-        """Raise ValueError where rows of a schema lack a column that is read."""
-        last = self.columns.count(schema) - 1
-        what = "columns of trees"
-        features = self.nodes["feature_idx"]
-        check_array(features, dtype=np.int64, shape=features.shape, what=what, least=0, most=last)
 
     def check(self) -> None:
         """Raise ValueError where a walk from a root might end elsewhere than in a leaf."""
@@ -107,6 +104,10 @@ class BoostedTrees:
         for name, dtype in NODE.items():
             what = f"{name} of nodes of trees"
             check_array(self.nodes[name], dtype=dtype, shape=(n_nodes,), what=what)
+        features, most = self.nodes["feature_idx"], self.n_columns - 1
+        check_array(
+            features, dtype=np.int64, shape=(n_nodes,), what="columns of trees", least=0, most=most
+        )
         numbers = np.arange(n_nodes) - np.repeat(first, sizes)
         ends = np.repeat(sizes, sizes)
         for child in (self.nodes["left"], self.nodes["right"]):

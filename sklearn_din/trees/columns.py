@@ -60,13 +60,12 @@ class TreeColumns:
         elif users and not blocks.are_ordered:  # rows to predict are those of other users
             del learnt[0]
         numbers = [f.name for f in schema.fields if f.kind == "numeric" and f.what != "missing"]
-        pairs = [pair for b in schema.behaviours for pair in b.candidate_of.items()]
-        alone = {name: schema[name] for name, candidate in pairs if candidate is None}
-        n_known = {name: field.n_ids - FIRST_KNOWN_ID for name, field in alone.items()}
+        alone = [h for b in schema.behaviours for h, c in b.candidate_of.items() if c is None]
         n_answers = {
-            name: n
-            for name, n in n_known.items()
-            if n <= MOST_ANSWERS and alone[name].kind == "history"
+            name: schema[name].n_ids - FIRST_KNOWN_ID
+            for name in alone
+            if schema[name].kind == "history"
+            and schema[name].n_ids <= FIRST_KNOWN_ID + MOST_ANSWERS
         }
         columns = cls(tuple(numbers), n_answers, ())
         matrix = np.column_stack([columns.read(X), *(values for _, values in learnt)])
@@ -90,11 +89,14 @@ class TreeColumns:
     def _columns_of_history(self, X: EncodedFeatures, behaviour: Behaviour) -> Iterator[np.ndarray]:
         """Yield the columns of one behaviour; a sum adds a row's own events alone, in order."""
         ragged, n_rows = X.behaviours[behaviour.histories], len(X)
+        single = {*X.schema.names("categorical")}
         lengths, index = ragged.spans.lengths, ragged.spans.index()
         rows = np.repeat(np.arange(n_rows), lengths)
         n_later = np.cumsum(lengths)[rows] - 1 - np.arange(len(rows))
         chosen = [np.ones(len(rows), dtype=bool), n_later < N_RECENT, n_later == 0]
-        for history, candidate in compared_columns(X.schema, behaviour):
+        for history, candidate in behaviour.candidate_of.items():
+            if candidate not in single or X.schema[history].kind != "history":
+                continue
             ids = ragged.columns[history][index]
             is_known = is_identity(ids) | (ids >= FIRST_KNOWN_ID)
             is_same = is_known & (ids == X.columns[candidate][rows])
@@ -113,20 +115,11 @@ class TreeColumns:
             for of_value in values:
                 yield np.bincount(rows, of_value * of_events, n_rows) / n_events
 
-    def count(self, schema: Schema) -> int:
-        """Return the number of columns of rows of a schema; ValueError where they lack some."""
-        answers = {h for b in schema.behaviours for h in b.histories if b.candidate_of[h] is None}
-        has_all = {*self.numbers} <= {*schema.names("numeric")} and {*self.n_answers} <= answers
-        keys = {OF_USERS, *schema.names("categorical")}
-        if not has_all or not {rates.column for rates in self.rates} <= keys:
-            raise ValueError("trees must read columns that the rows have.")
-        n_columns = len(self.numbers) + 2 * len(self.rates)
-        for behaviour in schema.behaviours:
-            n_compared = len(compared_columns(schema, behaviour))
-            n_values = len(behaviour.numbers)
-            n_values += sum(self.n_answers.get(name, 0) for name in behaviour.histories)
-            n_columns += 2 * n_compared + n_values * (3 + n_compared)
-        return n_columns
+    def check_columns(self, schema: Schema) -> None:
+        """Raise ValueError where rows of a schema lack a column."""
+        names = {*self.numbers, *self.n_answers, *(rates.column for rates in self.rates)}
+        if not names <= {OF_USERS, *(field.name for field in schema.fields)}:
+            raise ValueError(f"trees must read columns of the rows, got {sorted(names)}.")
 
     def without_users(self, users: np.ndarray) -> Self:
         """Return columns whose rates know nothing of some users, given by their hashes."""
@@ -146,13 +139,3 @@ class TreeColumns:
         """Hashes of the users whose rates are known."""
         known = [rates.keys for rates in self.rates if rates.column == OF_USERS]
         return known[0] if known else np.empty(0, dtype=np.uint64)
-
-
-def compared_columns(schema: Schema, behaviour: Behaviour) -> list[tuple[str, str]]:
-    """Return histories of single ids, and the columns of single ids that they are compared with."""
-    single = {*schema.names("categorical")}
-    return [
-        (history, candidate)
-        for history, candidate in behaviour.candidate_of.items()
-        if candidate in single and schema[history].kind == "history"
-    ]

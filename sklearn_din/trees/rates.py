@@ -96,7 +96,7 @@ class Rates:
         """How much rates of keys differ, per key: 1 by chance, 0 where each has the same rate."""
         n_rows, n_clicks = self.sums.T
         variance = n_rows * self.base * (1 - self.base)
-        return float(np.mean((n_clicks - n_rows * self.base) ** 2 / variance))
+        return float(np.sum((n_clicks - n_rows * self.base) ** 2 / variance) / max(len(n_rows), 1))
 
     def without(self, keys: np.ndarray) -> Self:
         """Return the rates of all other keys."""
