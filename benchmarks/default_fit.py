@@ -51,7 +51,7 @@ def frames_of(name, seed):
 
 
 def fit_once(path, seed, *trees):
-    """Fit the defaults, or with trees, on pickled rows; print measures on test rows, and seconds."""
+    """Fit the defaults, or with trees, on pickled rows; print measures of test rows, seconds."""
     from sklearn.metrics import log_loss, roc_auc_score
 
     from sklearn_din import DINClassifier, HistorySequenceEncoder
