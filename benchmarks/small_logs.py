@@ -6,7 +6,8 @@ rows twice, and predicts 500 fresh rows: mean, worst and largest of the scaled n
 log-odds, and the log loss less that of the base rate, and the sum of the last over all logs.
 ``--few``: 30 to 100 rows, in half of the logs of users who differ, in order of time, without a
 memory and with one that ended with training ("frozen") or is told each twentieth ("live"). It
-asks for nothing that an older commit lacks: ``PYTHONPATH=CHECKOUT python benchmarks/small_logs.py`` measures that.
+asks for nothing that an older commit lacks: ``PYTHONPATH=CHECKOUT python
+benchmarks/small_logs.py`` measures that.
 """
 
 import argparse
