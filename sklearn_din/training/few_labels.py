@@ -9,7 +9,7 @@ logits are drawn towards the base rate by a factor for which folds ask that were
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import NamedTuple
 
@@ -27,7 +27,6 @@ from sklearn_din.neighbours.tables import choose_order
 from sklearn_din.training.alone import Given
 from sklearn_din.training.batches import choose_batch_size
 from sklearn_din.training.copies import keep_together
-from sklearn_din.training.mixture import USUAL_WEIGHT, FitTrees, choose_weight
 from sklearn_din.training.novelty import ALWAYS, NEVER, Novelty
 from sklearn_din.training.occurrences import count_ids
 from sklearn_din.training.validation import FEW_ROWS, SplitRows, choose_validation, number_groups
@@ -73,50 +72,22 @@ def find_factor(given: Given, *, fit: Callable[..., None]) -> tuple[float, bool,
     the numbers of item neighbours: few rows make tables that tell more of the rows than of the
     items, unless histories are long. What the folds predicted is returned, too.
     """
-    folds = _predict_folds(given, partial(_score_by_network, given, fit))
-    losses = _losses(given, folds)
+    folds = predict_folds(given, partial(_score_by_network, given, fit))
+    losses = losses_of_folds(given, folds)
     if len(folds) < 2:
         return LEAST_FACTOR, True, []
     net, X = given.net, given.X
     may_use_items = net.neighbours == "auto" and histories_with_candidate(X.schema)
     if len(X) < FEW_ROWS and may_use_items and choose_order(X, "auto") is not None:
         fit = partial(fit, uses_items=False)
-        others = _predict_folds(given, partial(_score_by_network, given, fit))
-        without = _losses(given, others)
+        others = predict_folds(given, partial(_score_by_network, given, fit))
+        without = losses_of_folds(given, others)
         if without.mean(axis=0).min() < losses.mean(axis=0).min():
-            return _smallest_factor(without), False, others
-    return _smallest_factor(losses), True, folds
+            return smallest_factor(without), False, others
+    return smallest_factor(losses), True, folds
 
 
-def mix_by_folds(
-    given: Given, fit: FitTrees, factor: float = 1.0, of_network: Sequence[Fold] = ()
-) -> tuple[float, float]:
-    """Return weight and scale of boosted trees: 0 where no folds can be made.
-
-    ``fit`` returns trees of some rows. Beside what folds of the network predicted the weight is
-    chosen, otherwise it is the usual one.
-    """
-
-    def score(train: np.ndarray, test: np.ndarray) -> tuple[float, np.ndarray]:
-        trees = fit(train)
-        return trees.baseline, trees.score(given.X[test])
-
-    folds = _predict_folds(given, score)
-    if len(folds) < 2:
-        return 0.0, 1.0
-    scale = _smallest_factor(_losses(given, folds))
-    if not of_network:
-        return USUAL_WEIGHT, scale
-    network, trees = (
-        np.concatenate([fold.shrink(by) for fold in of])
-        for of, by in ((of_network, factor), (folds, scale))
-    )
-    rows = np.concatenate([fold.rows for fold in folds])
-    weights = None if given.weights is None else given.weights[rows]
-    return choose_weight(network, trees, given.y[rows], weights), scale
-
-
-def _predict_folds(
+def predict_folds(
     given: Given, score: Callable[[np.ndarray, np.ndarray], tuple[float, np.ndarray]]
 ) -> list[Fold]:
     """Predict the rows of each fold; ``score`` learns some rows and predicts others."""
@@ -140,7 +111,7 @@ def _score_by_network(
     return fold.constant_, fold.score(_hide_new_ids(X[test], count_ids(X[train])))
 
 
-def _losses(given: Given, folds: Iterable[Fold]) -> np.ndarray:
+def losses_of_folds(given: Given, folds: Iterable[Fold]) -> np.ndarray:
     """Return the log loss of each fold's rows by each factor: (n_folds, n_factors)."""
     losses = []
     for fold in folds:
@@ -151,14 +122,14 @@ def _losses(given: Given, folds: Iterable[Fold]) -> np.ndarray:
     return np.array(losses)
 
 
-def _smallest_factor(losses: np.ndarray) -> float:
+def smallest_factor(losses: np.ndarray) -> float:
     """Return the smallest factor whose mean loss is near the best one's.
 
     losses : (n_folds, n_factors)
 
-    >>> _smallest_factor(np.array([FACTORS, FACTORS]))  # the base rate is best
+    >>> smallest_factor(np.array([FACTORS, FACTORS]))  # the base rate is best
     0.02
-    >>> _smallest_factor(np.array([(FACTORS - 0.5) ** 2, (FACTORS - 0.5) ** 2]))
+    >>> smallest_factor(np.array([(FACTORS - 0.5) ** 2, (FACTORS - 0.5) ** 2]))
     0.5
     """
     best = losses.mean(axis=0).argmin()

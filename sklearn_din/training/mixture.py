@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Self
 
 import numpy as np
@@ -13,10 +14,17 @@ from skorch import NeuralNet
 
 from sklearn_din.features.encoded import EncodedFeatures, rows_per_pool
 from sklearn_din.features.schema import Schema
-from sklearn_din.training.alone import Alone
+from sklearn_din.training.alone import Alone, Given
 from sklearn_din.training.copies import keep_together
+from sklearn_din.training.few_labels import (
+    Fold,
+    losses_of_folds,
+    predict_folds,
+    smallest_factor,
+)
 from sklearn_din.training.platt_scaling import PRIOR_OF_SCALE
 from sklearn_din.training.target import Click
+from sklearn_din.training.training import Training
 from sklearn_din.trees.boosted import BoostedTrees
 from sklearn_din.trees.columns import TreeColumns
 from sklearn_din.trees.rates import Blocks
@@ -31,8 +39,6 @@ N_STEPS = 20  # of Newton's method
 MANY_ERRORS = 2.0  # standard errors, by which another weight must lose less
 MANY_ROWS = 300  # that are held out, from which on a scale that is not small is one
 SMALL_SCALE = 0.5  # of trees that know nothing: on coin flips .24 at most, on 40 logs .46 at least
-Scored = tuple[np.ndarray, np.ndarray]  # rows, and their logits by what did not learn them
-FitTrees = Callable[[np.ndarray | None], BoostedTrees]  # on some training rows, or on all
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,29 +136,76 @@ def fit_trees(
     return BoostedTrees.fit(columns, matrix, y, weights)
 
 
-def mix_by_held_out(
-    fit: FitTrees,
-    train: np.ndarray | None,
-    held_out: Scored,
+def mix_with_trees(
+    given: Given,
     X: EncodedFeatures,
+    training: Training,
+    factor: float | None,
+    folds: Sequence[Fold],
+) -> Mixture:
+    """Return the mixture that suits rows which a trained network held out, or that folds predict.
+
+    X are the given rows as they were shown to the network; its logits for ``folds``, where labels
+    were few, suit them best by a factor.
+    """
+    y, weights, train, valid = given.y, given.weights, training.train, training.valid
+    outputs, fit = training.checks.take_outputs(), partial(fit_trees, X, y, weights, given.X.schema)
+    if given.net.stop_reason_ == "user" or np.ptp(train.y) == 0:
+        why = "the training was interrupted" if np.ptp(y) else "the rows have one label alone"
+        return Mixture(None, 0.0, 1.0, why)
+    if outputs is not None and valid is not None:
+        first, trees = map_in_parallel(fit, [train.rows, None])
+        by, rows = "by the held-out rows", valid.rows
+        own = None if weights is None else weights[rows]
+        weight, scale = _judge_held_out(first, X[rows], outputs, y[rows].astype(float), own)
+    else:
+        by, trees = "by folds", None
+        weight, scale = _judge_by_folds(given, fit, factor or 1.0, folds)
+    if not weight:
+        return Mixture(None, weight, 1.0, f"the network alone is better {by}")
+    why = "the usual one" if weight == USUAL_WEIGHT else f"chosen {by}"
+    return Mixture(trees or fit(None), weight, scale, why)
+
+
+def _judge_held_out(
+    first: BoostedTrees,
+    X: EncodedFeatures,
+    outputs: np.ndarray,
     y: np.ndarray,
     weights: np.ndarray | None,
-) -> Mixture:
-    """Return the mixture that suits the rows which the network held out, with trees of all rows.
+) -> tuple[float, float]:
+    """Return the weight and the scale of trees by rows that neither they nor the network learnt.
 
-    The network's logits for these rows are those of its kept check, which have the constant that
+    The network's outputs for these rows are those of its kept check, which have the constant that
     suits them best. So do the trees', for this comparison alone: of later rows it misleads.
-    ``fit`` returns trees of some rows or of all.
     """
-    rows, logits = held_out
-    first, trees = map_in_parallel(fit, [train, None])
-    y, weights = y[rows].astype(np.float64), None if weights is None else weights[rows]
-    of_trees = first.score(X[rows])
-    scale = _find_scale(of_trees - first.baseline, y, weights)
-    of_trees = _draw(first, of_trees, scale)
-    of_trees += _find_constant(of_trees, y, weights)
-    weight = choose_weight(logits, of_trees, y, weights)
-    return make_mixture(trees, weight, scale, "by the held-out rows")
+    logits = first.score(X)
+    scale = _find_scale(logits - first.baseline, y, weights)
+    logits = _draw(first, logits, scale)
+    logits += _find_constant(logits, y, weights)
+    return choose_weight(outputs, logits, y, weights), scale
+
+
+def _judge_by_folds(
+    given: Given, fit: Callable[..., BoostedTrees], factor: float, of_network: Sequence[Fold]
+) -> tuple[float, float]:
+    """Return the weight and the scale of trees: 0 where no folds can be made."""
+
+    def score(train: np.ndarray, test: np.ndarray) -> tuple[float, np.ndarray]:
+        trees = fit(train)
+        return trees.baseline, trees.score(given.X[test])
+
+    folds = predict_folds(given, score)
+    if len(folds) < 2:
+        return 0.0, 1.0
+    scale = smallest_factor(losses_of_folds(given, folds))
+    if not of_network:
+        return USUAL_WEIGHT, scale
+    rows = np.concatenate([fold.rows for fold in folds])
+    network = np.concatenate([fold.shrink(factor) for fold in of_network])
+    trees = np.concatenate([fold.shrink(scale) for fold in folds])
+    weights = None if given.weights is None else given.weights[rows]
+    return choose_weight(network, trees, given.y[rows], weights), scale
 
 
 def choose_weight(
@@ -206,14 +259,6 @@ def _losses(logits: np.ndarray, y: np.ndarray) -> np.ndarray:
 def _draw(trees: BoostedTrees, logits: np.ndarray, scale: float) -> np.ndarray:
     """Draw trees' logits towards the base rate's."""
     return trees.baseline + scale * (logits - trees.baseline)
-
-
-def make_mixture(trees: BoostedTrees | None, weight: float, scale: float, by: str) -> Mixture:
-    """Return a mixture by the weight that rows or folds have chosen."""
-    if not weight:
-        return Mixture(None, weight, 1.0, f"the network alone is better {by}")
-    why = "the usual one" if weight == USUAL_WEIGHT else f"chosen {by}"
-    return Mixture(trees, weight, scale, why)
 
 
 def _make_blocks(X: EncodedFeatures, y: np.ndarray) -> Blocks:

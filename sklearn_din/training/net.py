@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -19,7 +19,6 @@ from sklearn_din.neighbours.tables import NeighbourTables
 from sklearn_din.network.batch import Batch, is_host, to_device
 from sklearn_din.training.alone import Alone
 from sklearn_din.training.batches import ImpressionBatches, ScoringBatches
-from sklearn_din.training.mixture import Mixture
 from sklearn_din.training.novelty import NO_NOVELTY, Novelty
 from sklearn_din.training.optim import RowwiseAdam, optimizer_of
 from sklearn_din.training.parameters import TrainingParameters, names_of
@@ -28,6 +27,9 @@ from sklearn_din.training.steps import compute_by_parts
 from sklearn_din.training.target import Click, Target
 from sklearn_din.training.training import OF_EPOCHS, StopReason, Training
 from sklearn_din.training.validation_checks import ValidationChecks
+
+if TYPE_CHECKING:
+    from sklearn_din.training.mixture import Mixture
 
 OF_SKORCH = {"lr", "batch_size", "max_epochs"}  # parameters that its own constructor takes
 

@@ -17,7 +17,6 @@ from sklearn_din.neighbours.tables import NeighbourTables
 from sklearn_din.network.number_bins import check_bins
 from sklearn_din.training.early_stopping import CHECK
 from sklearn_din.training.growth import can_go_on, net_around
-from sklearn_din.training.mixture import Mixture
 from sklearn_din.training.net import DINNet, StopReason
 from sklearn_din.training.novelty import Novelty, candidate_columns
 from sklearn_din.utils.estimator_state import check_array, check_dict, check_keys
@@ -128,6 +127,8 @@ def restore_net(net: DINNet, state: Any, schema: Schema) -> DINNet:
     restored.checks_ = _read_checks(state["checks"])
     restored.novelty_ = _novelty(state["novelty"], schema)
     if state["mixture"] is not None:
+        from sklearn_din.training.mixture import Mixture
+
         restored.mixture_ = from_dict(Mixture, state["mixture"])
         restored.mixture_.check_columns(schema)
     if "training" in state:

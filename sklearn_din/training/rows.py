@@ -18,14 +18,6 @@ from sklearn_din.training.aged_levels import age_levels
 from sklearn_din.training.alone import Alone, Given
 from sklearn_din.training.batches import ImpressionBatches, choose_batch_size
 from sklearn_din.training.copies import find_originals
-from sklearn_din.training.few_labels import Fold, count_epochs, find_factor, mix_by_folds
-from sklearn_din.training.mixture import (
-    Mixture,
-    check_mixture,
-    fit_trees,
-    make_mixture,
-    mix_by_held_out,
-)
 from sklearn_din.training.neutral_requests import hide_requests
 from sklearn_din.training.novelty import Novelty, ShownRows, measure_novelty
 from sklearn_din.training.platt_scaling import scale_output, without_scale
@@ -57,6 +49,8 @@ def train_new(
     """
     given = _check_given(net, X, y, sample_weight, groups, ranks)
     if net.trees:
+        from sklearn_din.training.mixture import check_mixture, mix_with_trees
+
         check_mixture(net, given.X, ranks)
     order = copy.deepcopy(own_random_state(net.random_state))
     if net.random_state is None:
@@ -67,8 +61,10 @@ def train_new(
             if hasattr(callback, "hold"):
                 order = stack.enter_context(callback.hold(given, order, ranks))
         net.order_, factor = order, None
-        folds: list[Fold] = []
+        folds: list[Any] = []
         if epochs is None and are_few(net, given.y):
+            from sklearn_din.training.few_labels import count_epochs, find_factor
+
             fit = partial(train_new, ranks=Alone())
             factor, uses_items, folds = ranks.from_first(find_factor(given, fit=fit))
         # Each row's numbers come from a table that does not count it, held out or not.
@@ -89,7 +85,7 @@ def train_new(
         held_out = None if training.valid is None else training.valid.rows
         note_better_rate(net, X, given.y, training.train.rows, held_out)
         if net.trees:
-            net.mixture_ = _mix_with_trees(given, X, training, factor, folds)
+            net.mixture_ = mix_with_trees(given, X, training, factor, folds)
     if isinstance(net.random_state, np.random.RandomState) and net.stop_reason_ != "user":
         net.random_state.set_state(order.get_state(legacy=False))
 
@@ -217,22 +213,6 @@ def _new_training(
     parts = [(rows.batches(net, part), rows.held_out(part, how)) for part in cut]
     is_later = how == "last"
     return Training(net, train, rows.held_out(held_out, how), parts, is_later=is_later, **options)
-
-
-def _mix_with_trees(
-    given: Given, X: EncodedFeatures, training: Training, factor: float | None, folds: list[Fold]
-) -> Mixture:
-    """Return boosted trees beside a network that is trained; X are its rows as they were shown."""
-    net, y, train, valid = given.net, given.y, training.train, training.valid
-    outputs = training.checks.take_outputs()
-    if net.stop_reason_ == "user" or np.ptp(train.y) == 0:
-        why = "the training was interrupted" if np.ptp(y) else "the rows have one label alone"
-        return Mixture(None, 0.0, 1.0, why)
-    fit = partial(fit_trees, X, y, given.weights, given.X.schema)
-    if outputs is not None and valid is not None and valid.rows is not None:
-        return mix_by_held_out(fit, train.rows, (valid.rows, outputs), X, y, given.weights)
-    weight, scale = mix_by_folds(given, fit, factor or 1.0, folds)
-    return make_mixture(fit(None) if weight else None, weight, scale, "by folds")
 
 
 class TrainingRows(NamedTuple):
