@@ -12,6 +12,7 @@ from sklearn.model_selection import BaseCrossValidator
 from sklearn.utils import check_consistent_length
 
 from sklearn_din.utils.frames import column_names
+from sklearn_din.utils.label_waits import advise_on_missing, compare_waits
 from sklearn_din.utils.row_labels import check_row_labels
 from sklearn_din.utils.spans import row_of_nearest_change
 from sklearn_din.utils.validation import (
@@ -21,6 +22,7 @@ from sklearn_din.utils.validation import (
     read_span,
     unit_ratio,
 )
+from sklearn_din.utils.warnings import log_once
 
 
 class TimeSplit(BaseCrossValidator):
@@ -56,9 +58,12 @@ class TimeSplit(BaseCrossValidator):
     known : str, default=None
         Name of the column of X with the moment at which each row's label was known, of the kind of
         the times. A fold trains on rows whose label was known before the first time of its test
-        block: where labels come late, others could not have been trained on. Rows between both
-        are in neither part; :func:`remember` tells them to a memory. None: labels are known at
-        once.
+        block: where labels come late, others could not have been trained on. Where one label is
+        known sooner, as a purchase is, and the lack of one when its week is over, the newest rows
+        whose label is known have that one alone, and ``split(X, y)`` leaves them out: those
+        younger than the largest age at which one label is known 1.5 times as often as the other.
+        Rows between both are in neither part; :func:`remember` tells them to a memory. None: labels
+        are known at once.
 
     See Also
     --------
@@ -100,7 +105,8 @@ class TimeSplit(BaseCrossValidator):
         X : pandas, polars or Arrow frame, scan, or EncodedFeatures
             One row per impression.
         y : object, default=None
-            If given, it must have as many rows as X, in the same order.
+            Labels, as many rows as X, in the same order; with ``known`` they say which rows are
+            known for their label. None trains on all rows known.
         groups : object, default=None
             Ignored; if given, it must have as many rows as X.
 
@@ -120,21 +126,30 @@ class TimeSplit(BaseCrossValidator):
                 "test_size must be a number of rows of at least 1, a fraction of the rows between "
                 f"0 and 1, or None, got {test_size!r}."
             )
-        times, unit = _read_times(X, self.time)
+        label = "X's times" if self.time is None else f"X[{self.time!r}]"
+        times, unit, _ = check_times(_find_times(X, self.time), name=label)
         check_consistent_length(times, y, groups)
         check_row_labels(X, y)
         gap = _read_gap(self.gap, unit)
         if times.dtype.kind == "i" and not np.isinf(gap):
             gap = int(gap // 1)  # for whole t: t < T - gap where t < T - floor(gap)
-        known = times if self.known is None else _read_known(X, self.known, unit)
+        known = times if self.known is None else _read_known(X, self.known, unit, y)
+        is_late = self.known is not None and y is not None
+        waits = compare_waits(times, known, y, unit) if is_late else None
         order = np.argsort(times, kind="stable")
         times, known = times[order], known[order]
         cuts = self._cuts(times)
         for fold, (start, end) in enumerate(pairwise(cuts)):
             first = times[start].item()
             is_train = (times < first - gap) & (known < first)  # exact for integers
+            if waits is not None:
+                is_old = times < first - waits.age
+                if (is_train & ~is_old).any():
+                    log_once(f"{waits.text}. TimeSplit leaves these out of training.")
+                is_train &= is_old
             if not is_train.any():
                 late = "" if self.known is None else f" and its label known before, {self.known!r}"
+                late += "" if waits is None else f" ({waits.text})"
                 raise ValueError(
                     f"fold {fold} has nothing to train on: no row is older than its test block by "
                     f"more than gap={self.gap!r}{late}. Use a smaller gap, n_splits or test_size."
@@ -184,8 +199,8 @@ class TimeSplit(BaseCrossValidator):
         return np.array([*cuts, n_rows])
 
 
-def _read_times(X: Any, name: str | None) -> tuple[np.ndarray, str | None]:
-    """Return the time of each row as numbers, and their unit."""
+def _find_times(X: Any, name: str | None) -> pd.Series:
+    """Return the time of each row."""
     names = column_names(X)
     if name is None:
         column = None if isinstance(X, pd.DataFrame) else getattr(X, "times", None)
@@ -204,16 +219,17 @@ def _read_times(X: Any, name: str | None) -> tuple[np.ndarray, str | None]:
         check_columns(names, [name], name="X")
         column = X[name]  # of a scan, one column fits into memory
     if isinstance(column, pd.Series | np.ndarray):
-        column = pd.Series(column)
-    else:
-        column = pa.table(X.select([name])).to_pandas()[name]
-    values, unit, _ = check_times(column, name="X's times" if name is None else f"X[{name!r}]")
-    return values, unit
+        return pd.Series(column)
+    return pa.table(X.select([name])).to_pandas()[name]
 
 
-def _read_known(X: Any, name: str, unit: str | None) -> np.ndarray:
+def _read_known(X: Any, name: str, unit: str | None, y: Any) -> np.ndarray:
     """Return when each row's label was known, in the unit of the times."""
-    values, own = _read_times(X, name)
+    column = _find_times(X, name)
+    if (advice := advise_on_missing(column, y)) is not None:
+        n_missing = column.isna().sum()
+        raise ValueError(f"X[{name!r}] must have no missing times, got {n_missing}. {advice}")
+    values, own, _ = check_times(column, name=f"X[{name!r}]")
     if (own is None) != (unit is None):
         kinds = ["numbers" if each is None else "datetimes" for each in (unit, own)]
         raise TypeError(f"X[{name!r}] must hold {kinds[0]}, as the times do, got {kinds[1]}.")

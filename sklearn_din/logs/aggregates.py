@@ -7,6 +7,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 from narwhals.typing import IntoDataFrame, IntoDataFrameT
+from numpy.typing import ArrayLike
 from pandas.api.types import is_bool_dtype, is_integer_dtype, is_numeric_dtype, is_string_dtype
 
 from sklearn_din.features.level_columns import RECENT
@@ -14,6 +15,7 @@ from sklearn_din.logs.clocks import note_clocks, note_early, same_rows
 from sklearn_din.logs.row_memory import check_level_names, name_of, recent_means, sum_by_group
 from sklearn_din.logs.timeline import Past, Timeline, time_kind
 from sklearn_din.utils.frames import CallerFrame
+from sklearn_din.utils.label_waits import advise_on_missing
 from sklearn_din.utils.scan import Scan
 from sklearn_din.utils.shrinkage import changes_of_sums, shrunk_rate
 from sklearn_din.utils.validation import (
@@ -36,6 +38,7 @@ AggregatesByKey = dict[tuple[str, ...], dict[str, Statistic]]
 
 STATISTICS = ("mean", "sum", "count", "shrunk_rate", "elapsed", "recent_mean", "levels", "means")
 WITHOUT_COLUMN = ("count", "elapsed")
+NOT_KNOWN = "Leave those rows out: what came of them is not known yet."
 LEVELS = {  # by what a label is: zeros and ones, or numbers
     "levels": {"rate": "shrunk_rate", "count": "count", "elapsed": "elapsed"},
     "means": {"mean": "mean", "count": "count", "elapsed": "elapsed"},
@@ -155,7 +158,9 @@ def attach_so_far(
         if note is None and known is None and columns:
             note = note_early(shown.pandas, log, columns, time, time)
         warn_of([note])
-    log = with_known_times(log, time, known, name="events")
+    of_labels = [name for each in by_key.values() for name, _ in each.values() if name is not None]
+    labels = log[of_labels[:1]] if of_labels else None
+    log = with_known_times(log, time, known, name="events", y=labels)
     attached: dict[str, np.ndarray] = {}
     for keys, statistics in by_key.items():
         timeline = Timeline(log, keys=keys, time=time)
@@ -222,9 +227,17 @@ def _holds_ids(column: Any) -> bool:
 
 
 def with_known_times(
-    events: pd.DataFrame, time: str, known: str | None, *, name: str
+    events: pd.DataFrame,
+    time: str,
+    known: str | None,
+    *,
+    name: str,
+    y: ArrayLike | None = None,
 ) -> pd.DataFrame:
-    """Return events at the moments at which what came of them was known; checked."""
+    """Return events at the moments at which what came of them was known; checked.
+
+    y : what came of them, which says what to do where such a moment is missing
+    """
     if known is None:
         return events
     check_frame(events, [known], name=name)
@@ -232,7 +245,7 @@ def with_known_times(
     if n_missing := int(missing_rows(events[known]).sum()):
         raise ValueError(
             f"{label} must say when each label was known, and {n_missing} of {len(events)} are "
-            "missing. Leave those rows out: what came of them is not known yet."
+            f"missing. {advise_on_missing(events[known], y) or NOT_KNOWN}"
         )
     when, unit, zoned = check_times(events[known], name=label)
     times, own, own_zoned = check_times(events[time], name=f"{name}[{time!r}]", unit=unit)

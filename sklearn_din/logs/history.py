@@ -45,6 +45,7 @@ from sklearn_din.utils.compat import (
 from sklearn_din.utils.estimator_state import EstimatorState, check_feature_names, check_keys
 from sklearn_din.utils.frames import CallerFrame, list_types
 from sklearn_din.utils.keys import Keys
+from sklearn_din.utils.label_waits import RATIO, compare_waits
 from sklearn_din.utils.scan import Scan
 from sklearn_din.utils.typed_fields import from_dict
 from sklearn_din.utils.validation import (
@@ -57,12 +58,14 @@ from sklearn_din.utils.validation import (
     check_times,
     is_auto,
     plain_values,
+    read_times_alike,
     refuse_new_columns,
 )
 from sklearn_din.utils.warnings import log_once, warn_of, warn_user
 
 Reason = Literal["users", "times"]
 MANY_ROWS = 10  # where fewer have no past, it may be by chance
+MANY_LATER = 20  # newest rows of the label that is known later, by the rate of older rows
 SHOWN_CLASSES = 5
 LABEL = "<label>"  # among outcomes: what y says, in the history "hist_label"
 OF_FIT = ("X", "the events of fit")
@@ -452,6 +455,7 @@ class HistoryBuilder(  # type: ignore[call-arg]
         label = None if classes is None else classes[1]
         fitted = {"_sorted": None, "events_": events, "memory_": memory}
         self.__dict__.update({**fitted, "classes_": classes, "positive_class_": label})
+        self._warn_of_waits(frame, y)
         return self
 
     @_fit_context(prefer_skip_nested_validation=True)
@@ -470,7 +474,9 @@ class HistoryBuilder(  # type: ignore[call-arg]
             return self.fit(X, y)
         given = CallerFrame(X, name="X").pandas
         refuse_new_columns(given.columns, {*self.feature_names_in_, *self._request.new_names})
-        return self._tell(X, y, self.feature_names_in_)
+        self._tell(X, y, self.feature_names_in_)
+        self._warn_of_waits(given, y)
+        return self
 
     def _tell(self, X: IntoDataFrame, y: ArrayLike | None, names: Sequence[str]) -> Self:
         """Remember rows, of which these columns are taken."""
@@ -490,6 +496,26 @@ class HistoryBuilder(  # type: ignore[call-arg]
             events = tell_events(self.events_, log, is_event, was_event, **keys)
         self.__dict__.update({"_sorted": None, "events_": events, "memory_": memory})
         return self
+
+    def _warn_of_waits(self, X: pd.DataFrame, y: ArrayLike | None) -> None:
+        """Warn where the newest rows are known for their label, which is then their rate."""
+        if self.known is None or y is None:
+            return
+        (times, known), unit = read_times_alike([X[self.time], X[self.known]])
+        if (waits := compare_waits(times, known, y, unit)) is None:
+            return
+        is_new = times > known.max() - waits.age
+        n_new, n_later = is_new.sum(), (is_new & waits.is_later).sum()
+        expected = n_new * (waits.is_later.sum() - n_later) / max(len(times) - n_new, 1)
+        if expected < MANY_LATER or n_later * RATIO > expected:
+            return
+        age: Any = waits.age if unit is None else pd.Timedelta(waits.age, unit=unit)
+        age = f"{age!r}" if unit is None else f"pd.Timedelta({str(age)!r})"
+        warn_user(
+            f"{waits.text}, which here are {n_new} of {len(times)} rows: a model learns their rate "
+            f"as that of now. Fit, or update, by X[X[{self.time!r}] <= X[{self.known!r}].max() - "
+            f"{age}] and tell the others to remember."
+        )
 
     def _without(self, users: np.ndarray) -> Self:
         """Return a builder that was told nothing of some users, given by their hashes."""
@@ -687,7 +713,7 @@ class HistoryBuilder(  # type: ignore[call-arg]
                 f"known={self.known!r} says from when on labels count in levels, and there are "
                 "none: set levels='auto', or known=None."
             )
-        at_known = with_known_times(X, self.time, self.known, name="X")
+        at_known = with_known_times(X, self.time, self.known, name="X", y=y)
         if self.levels is None:
             return None, None
         values, names = _values_of_labels(y, classes)

@@ -26,10 +26,9 @@ from sklearn_din.utils.keys import Keys
 from sklearn_din.utils.row_labels import check_row_labels
 from sklearn_din.utils.validation import (
     check_frame,
-    check_times,
     plain_values,
     read_span,
-    unit_ratio,
+    read_times_alike,
 )
 from sklearn_din.utils.warnings import warn_of, warn_user
 
@@ -234,7 +233,7 @@ def live_predictions(
         return _predict(remember(model, X, y), X)
     shown = CallerFrame(X, name="X")
     check_frame(shown.pandas, [builder.time], name="X")
-    known = with_known_times(shown.pandas, builder.time, builder.known, name="X")
+    known = with_known_times(shown.pandas, builder.time, builder.known, name="X", y=y)
     periods, known_in = _periods([shown.pandas[builder.time], known[builder.time]], every)
     predictions: list[np.ndarray] = []
     rows: list[np.ndarray] = []
@@ -252,12 +251,10 @@ def live_predictions(
 
 def _periods(columns: Sequence[Any], every: float | str) -> list[np.ndarray]:
     """Return the number of the period of each row's time, and of other columns of times."""
-    read = [check_times(times, name=f"X[{times.name!r}]") for times in columns]
-    unit = max((unit for _, unit, _ in read), key=lambda unit: unit_ratio(unit, "s"))
+    values, unit = read_times_alike(columns)
     length, exact = read_span(every, unit=unit, name="every", example="1D")
     if not exact > 0:
         raise ValueError(f"every must be positive, or 0 for right after each row, got {every!r}.")
-    values = [times * unit_ratio(unit, own) for times, own, _ in read]
     period = length if unit is None else max(length, 1)
     return [(times - values[0].min()) // period for times in values]
 
