@@ -12,7 +12,7 @@ from sklearn.model_selection import BaseCrossValidator
 from sklearn.utils import check_consistent_length
 
 from sklearn_din.utils.frames import column_names
-from sklearn_din.utils.label_waits import advise_on_missing, compare_waits
+from sklearn_din.utils.label_waits import check_known, compare_waits
 from sklearn_din.utils.row_labels import check_row_labels
 from sklearn_din.utils.spans import row_of_nearest_change
 from sklearn_din.utils.validation import (
@@ -96,7 +96,7 @@ class TimeSplit(BaseCrossValidator):
         self.known = known
 
     def split(
-        self, X: object, y: object = None, groups: object = None
+        self, X: object, y: Any = None, groups: object = None
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yield the training and test rows of each fold, the oldest fold first.
 
@@ -134,8 +134,7 @@ class TimeSplit(BaseCrossValidator):
         if times.dtype.kind == "i" and not np.isinf(gap):
             gap = int(gap // 1)  # for whole t: t < T - gap where t < T - floor(gap)
         known = times if self.known is None else _read_known(X, self.known, unit, y)
-        is_late = self.known is not None and y is not None
-        waits = compare_waits(times, known, y, unit) if is_late else None
+        waits = None if self.known is None or y is None else compare_waits(times, known, y, unit)
         order = np.argsort(times, kind="stable")
         times, known = times[order], known[order]
         cuts = self._cuts(times)
@@ -149,7 +148,6 @@ class TimeSplit(BaseCrossValidator):
                 is_train &= is_old
             if not is_train.any():
                 late = "" if self.known is None else f" and its label known before, {self.known!r}"
-                late += "" if waits is None else f" ({waits.text})"
                 raise ValueError(
                     f"fold {fold} has nothing to train on: no row is older than its test block by "
                     f"more than gap={self.gap!r}{late}. Use a smaller gap, n_splits or test_size."
@@ -226,9 +224,7 @@ def _find_times(X: Any, name: str | None) -> pd.Series:
 def _read_known(X: Any, name: str, unit: str | None, y: Any) -> np.ndarray:
     """Return when each row's label was known, in the unit of the times."""
     column = _find_times(X, name)
-    if (advice := advise_on_missing(column, y)) is not None:
-        n_missing = column.isna().sum()
-        raise ValueError(f"X[{name!r}] must have no missing times, got {n_missing}. {advice}")
+    check_known(column, y, name=f"X[{name!r}]")
     values, own, _ = check_times(column, name=f"X[{name!r}]")
     if (own is None) != (unit is None):
         kinds = ["numbers" if each is None else "datetimes" for each in (unit, own)]

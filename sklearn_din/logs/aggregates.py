@@ -7,7 +7,6 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 from narwhals.typing import IntoDataFrame, IntoDataFrameT
-from numpy.typing import ArrayLike
 from pandas.api.types import is_bool_dtype, is_integer_dtype, is_numeric_dtype, is_string_dtype
 
 from sklearn_din.features.level_columns import RECENT
@@ -15,7 +14,8 @@ from sklearn_din.logs.clocks import note_clocks, note_early, same_rows
 from sklearn_din.logs.row_memory import check_level_names, name_of, recent_means, sum_by_group
 from sklearn_din.logs.timeline import Past, Timeline, time_kind
 from sklearn_din.utils.frames import CallerFrame
-from sklearn_din.utils.label_waits import advise_on_missing
+from sklearn_din.utils.label_waits import check_known
+from sklearn_din.utils.page_rows import note_pages
 from sklearn_din.utils.scan import Scan
 from sklearn_din.utils.shrinkage import changes_of_sums, shrunk_rate
 from sklearn_din.utils.validation import (
@@ -26,7 +26,6 @@ from sklearn_din.utils.validation import (
     check_names,
     check_times,
     is_auto,
-    missing_rows,
     plain_values,
     unit_ratio,
 )
@@ -38,7 +37,6 @@ AggregatesByKey = dict[tuple[str, ...], dict[str, Statistic]]
 
 STATISTICS = ("mean", "sum", "count", "shrunk_rate", "elapsed", "recent_mean", "levels", "means")
 WITHOUT_COLUMN = ("count", "elapsed")
-NOT_KNOWN = "Leave those rows out: what came of them is not known yet."
 LEVELS = {  # by what a label is: zeros and ones, or numbers
     "levels": {"rate": "shrunk_rate", "count": "count", "elapsed": "elapsed"},
     "means": {"mean": "mean", "count": "count", "elapsed": "elapsed"},
@@ -135,6 +133,10 @@ def attach_aggregates(
     check_name(time, name="time")
     if isinstance(aggregates, str) and aggregates == "levels":
         aggregates = _name_levels(impressions, events, time, user, label, levels)
+        if user is not None and known is None and not isinstance(events, Scan):
+            log = CallerFrame(events, name="events").pandas
+            is_click = log[[*aggregates.values()][-1][1]].eq(1).fillna(False).to_numpy()
+            warn_of([note_pages(log, user, time, is_click)])
     aggregates = _expand_levels(aggregates)
     table: Any = events if isinstance(events, Scan) else impressions
     return attach_so_far.dispatch(type(table))(impressions, events, time, aggregates, known)
@@ -158,9 +160,7 @@ def attach_so_far(
         if note is None and known is None and columns:
             note = note_early(shown.pandas, log, columns, time, time)
         warn_of([note])
-    of_labels = [name for each in by_key.values() for name, _ in each.values() if name is not None]
-    labels = log[of_labels[:1]] if of_labels else None
-    log = with_known_times(log, time, known, name="events", y=labels)
+    log = with_known_times(log, time, known, name="events")
     attached: dict[str, np.ndarray] = {}
     for keys, statistics in by_key.items():
         timeline = Timeline(log, keys=keys, time=time)
@@ -227,12 +227,7 @@ def _holds_ids(column: Any) -> bool:
 
 
 def with_known_times(
-    events: pd.DataFrame,
-    time: str,
-    known: str | None,
-    *,
-    name: str,
-    y: ArrayLike | None = None,
+    events: pd.DataFrame, time: str, known: str | None, *, name: str, y: Any = None
 ) -> pd.DataFrame:
     """Return events at the moments at which what came of them was known; checked.
 
@@ -242,11 +237,7 @@ def with_known_times(
         return events
     check_frame(events, [known], name=name)
     label = f"{name}[{known!r}]"
-    if n_missing := int(missing_rows(events[known]).sum()):
-        raise ValueError(
-            f"{label} must say when each label was known, and {n_missing} of {len(events)} are "
-            f"missing. {advise_on_missing(events[known], y) or NOT_KNOWN}"
-        )
+    check_known(events[known], y, name=label)
     when, unit, zoned = check_times(events[known], name=label)
     times, own, own_zoned = check_times(events[time], name=f"{name}[{time!r}]", unit=unit)
     if time_kind(unit, zoned) != time_kind(own, own_zoned):

@@ -45,7 +45,8 @@ from sklearn_din.utils.compat import (
 from sklearn_din.utils.estimator_state import EstimatorState, check_feature_names, check_keys
 from sklearn_din.utils.frames import CallerFrame, list_types
 from sklearn_din.utils.keys import Keys
-from sklearn_din.utils.label_waits import RATIO, compare_waits
+from sklearn_din.utils.label_waits import RATIO, compare_waits, describe_span
+from sklearn_din.utils.page_rows import note_pages
 from sklearn_din.utils.scan import Scan
 from sklearn_din.utils.typed_fields import from_dict
 from sklearn_din.utils.validation import (
@@ -247,7 +248,9 @@ def attach_past(impressions: Any, events: Any, request: HistoryRequest) -> Any:
     spelling = None if is_own_log else note_spelling(shown.pandas[user], timeline.owners)
     reason = why_all_empty(shown.pandas, timeline, past, user) if not is_own_log else None
     empty = note_all_empty(reason, user, time) if spelling is None else None
-    warn_of([repeats, clocks, spelling, empty])
+    has_clicks = len(log) > 0 and not is_own_log
+    pages = note_pages(shown.pandas, user, time, timeline.holds) if has_clicks else None
+    warn_of([repeats, clocks, spelling, empty, pages])
     if labels := note_labels(log, [user, time, *names, *shown.pandas]):
         log_once(labels)
     new = history_columns(shown.pandas, timeline, values, past, request)
@@ -456,6 +459,9 @@ class HistoryBuilder(  # type: ignore[call-arg]
         fitted = {"_sorted": None, "events_": events, "memory_": memory}
         self.__dict__.update({**fitted, "classes_": classes, "positive_class_": label})
         self._warn_of_waits(frame, y)
+        if classes is not None and self.known is None:
+            is_click = _check_labels(y) == classes[1]
+            warn_of([note_pages(frame, self.user, self.time, is_click)])
         return self
 
     @_fit_context(prefer_skip_nested_validation=True)
@@ -505,16 +511,14 @@ class HistoryBuilder(  # type: ignore[call-arg]
         if (waits := compare_waits(times, known, y, unit)) is None:
             return
         is_new = times > known.max() - waits.age
-        n_new, n_later = is_new.sum(), (is_new & waits.is_later).sum()
-        expected = n_new * (waits.is_later.sum() - n_later) / max(len(times) - n_new, 1)
-        if expected < MANY_LATER or n_later * RATIO > expected:
+        expected = is_new.sum() * waits.is_later.mean()
+        if expected < MANY_LATER or (is_new & waits.is_later).sum() * RATIO > expected:
             return
-        age: Any = waits.age if unit is None else pd.Timedelta(waits.age, unit=unit)
-        age = f"{age!r}" if unit is None else f"pd.Timedelta({str(age)!r})"
+        age = describe_span(waits.age, unit)
         warn_user(
-            f"{waits.text}, which here are {n_new} of {len(times)} rows: a model learns their rate "
-            f"as that of now. Fit, or update, by X[X[{self.time!r}] <= X[{self.known!r}].max() - "
-            f"{age}] and tell the others to remember."
+            f"{waits.text}, which here are {is_new.sum()} of {len(times)}: a model learns their "
+            f"rate as that of now. Fit, or update, by X[X[{self.known!r}].max() - X[{self.time!r}] "
+            f">= {age if unit is None else repr(age)}], and tell the others to remember."
         )
 
     def _without(self, users: np.ndarray) -> Self:

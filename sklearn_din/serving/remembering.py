@@ -19,6 +19,7 @@ from sklearn_din.logs.aggregates import with_known_times
 from sklearn_din.logs.clocks import note_far
 from sklearn_din.logs.distinct import holds_lists, note_spelling
 from sklearn_din.logs.history import HistoryBuilder
+from sklearn_din.logs.row_memory import RowMemory
 from sklearn_din.serving.updating import warn_of_clicks_alone
 from sklearn_din.utils.compat import _safe_indexing
 from sklearn_din.utils.frames import CallerFrame
@@ -33,6 +34,7 @@ from sklearn_din.utils.validation import (
 from sklearn_din.utils.warnings import warn_of, warn_user
 
 Model = TypeVar("Model", bound=BaseEstimator)
+MANY_ROWS = 500  # told in one call
 
 
 def remember(model: Model, X: IntoDataFrame, y: ArrayLike) -> Model:
@@ -68,7 +70,8 @@ def remember(model: Model, X: IntoDataFrame, y: ArrayLike) -> Model:
     Warns
     -----
     UserWarning
-        If all rows are clicks, ids are written in another way than those remembered, times are of
+        If all rows are clicks, or clicks are far more or less frequent in 500 rows or more than in
+        those remembered (once), ids are written in another way than those remembered, times are of
         another clock, or rows are decades away from all others.
 
     See Also
@@ -97,6 +100,7 @@ def remember(model: Model, X: IntoDataFrame, y: ArrayLike) -> Model:
         if step in memories:
             _warn_of_told_rows(step, CallerFrame(X, name="X").pandas, y, steps)
             newer[id(step)] = copy.copy(step)._tell(X, y, step._names_to_tell)
+            warn_of([_note_rates(step.memory_, newer[id(step)].memory_)], once=True)
         if step is not memories[-1]:
             X = step.transform(X)
     return _with_steps(model, newer, steps)
@@ -179,6 +183,24 @@ def _warn_of_told_rows(
             known = pd.Index(pd.unique(plain_values(events[name].dropna())))
             warn_of([note_spelling(X[name], known, f"values of {name!r}")])
     warn_of([note_far(X[memory.time], events[memory.time])])
+
+
+def _note_rates(before: RowMemory | None, after: RowMemory | None) -> str | None:
+    """Return what to ask where clicks are far more, or less, frequent in the rows just told."""
+    n = len(before.times) if before is not None and before.of_clicks else 0
+    if after is None or not n or len(after.times) - n < MANY_ROWS:
+        return None
+    parts = [(after.values[part, 0], after.replaces[part] < 0) for part in np.s_[n:, :n]]
+    counts = np.array([[(y[own] == label).sum() for label in (1, 0)] for y, own in parts]) + 0.5
+    odds, error = counts[:, 0] / counts[:, 1], np.sqrt((1 / counts).sum())
+    if counts[0].sum() < MANY_ROWS or abs(np.log(odds[1] / odds[0])) < max(np.log(2), 4 * error):
+        return None
+    rates = " and ".join(f"{rate:.1%}" for rate in odds / (1 + odds))
+    return (
+        f"of the rows told and those of before, {rates} are clicks: were rows of one kind left "
+        "out for training, or are labels told before they are certain? Levels compare both. Fit "
+        "on all rows, and tell each when its label is certain."
+    )
 
 
 def live_predictions(
