@@ -135,17 +135,15 @@ class TimeSplit(BaseCrossValidator):
             gap = int(gap // 1)  # for whole t: t < T - gap where t < T - floor(gap)
         known = times if self.known is None else _read_known(X, self.known, unit, y)
         waits = None if self.known is None or y is None else compare_waits(times, known, y, unit)
+        if waits is not None:
+            known = np.maximum(known, times + waits.age)
+            log_once(f"{waits.text}. TimeSplit leaves these out of training.")
         order = np.argsort(times, kind="stable")
         times, known = times[order], known[order]
         cuts = self._cuts(times)
         for fold, (start, end) in enumerate(pairwise(cuts)):
             first = times[start].item()
             is_train = (times < first - gap) & (known < first)  # exact for integers
-            if waits is not None:
-                is_old = times < first - waits.age
-                if (is_train & ~is_old).any():
-                    log_once(f"{waits.text}. TimeSplit leaves these out of training.")
-                is_train &= is_old
             if not is_train.any():
                 late = "" if self.known is None else f" and its label known before, {self.known!r}"
                 raise ValueError(

@@ -42,11 +42,11 @@ def compare_waits(
     if np.ndim(y) == 2:
         each = (compare_waits(times, known, labels, unit) for labels in np.asarray(y).T)
         return max(filter(None, each), key=lambda waits: waits.age, default=None)
-    codes, values = pd.factorize(pd.Series(y), sort=True)
+    codes, values = pd.factorize(pd.Series(np.asarray(y)), sort=True)
     rows = np.argsort(times, kind="stable")
     rows = rows[codes[rows] >= 0]
     waits, is_one = known - times, codes[rows] == 1
-    if len(values) != 2 or not waits[rows].any():
+    if len(values) != 2 or not waits[rows].mean() > 0:
         return None
     first = times[rows][np.arange(len(rows)) // 2 * 2]  # at least two rows are compared
     near = (first - first[0]) // (waits[rows].mean() / PARTS)
