@@ -18,9 +18,8 @@ from sklearn_din.utils.spans import row_of_nearest_change
 from sklearn_din.utils.validation import (
     check_columns,
     check_count,
-    check_times,
     read_span,
-    unit_ratio,
+    read_times_alike,
 )
 from sklearn_din.utils.warnings import log_once
 
@@ -126,14 +125,16 @@ class TimeSplit(BaseCrossValidator):
                 "test_size must be a number of rows of at least 1, a fraction of the rows between "
                 f"0 and 1, or None, got {test_size!r}."
             )
-        label = "X's times" if self.time is None else f"X[{self.time!r}]"
-        times, unit, _ = check_times(_find_times(X, self.time), name=label)
-        check_consistent_length(times, y, groups)
+        columns = [_find_times(X, name) for name in (self.time, *filter(None, [self.known]))]
+        check_consistent_length(columns[0], y, groups)
         check_row_labels(X, y)
+        if self.known is not None:
+            check_known(columns[1], y, name=f"X[{self.known!r}]")
+        read, unit = read_times_alike(columns)
+        times, known = read[0], read[-1]
         gap = _read_gap(self.gap, unit)
         if times.dtype.kind == "i" and not np.isinf(gap):
             gap = int(gap // 1)  # for whole t: t < T - gap where t < T - floor(gap)
-        known = times if self.known is None else _read_known(X, self.known, unit, y)
         waits = None if self.known is None or y is None else compare_waits(times, known, y, unit)
         if waits is not None:
             known = np.maximum(known, times + waits.age)
@@ -215,21 +216,8 @@ def _find_times(X: Any, name: str | None) -> pd.Series:
         check_columns(names, [name], name="X")
         column = X[name]  # of a scan, one column fits into memory
     if isinstance(column, pd.Series | np.ndarray):
-        return pd.Series(column)
+        return pd.Series(column, name=name or "times")
     return pa.table(X.select([name])).to_pandas()[name]
-
-
-def _read_known(X: Any, name: str, unit: str | None, y: Any) -> np.ndarray:
-    """Return when each row's label was known, in the unit of the times."""
-    column = _find_times(X, name)
-    check_known(column, y, name=f"X[{name!r}]")
-    values, own, _ = check_times(column, name=f"X[{name!r}]")
-    if (own is None) != (unit is None):
-        kinds = ["numbers" if each is None else "datetimes" for each in (unit, own)]
-        raise TypeError(f"X[{name!r}] must hold {kinds[0]}, as the times do, got {kinds[1]}.")
-    if unit_ratio(own, unit) > 1:  # for a whole time T: known < T where floor(known) < T
-        return values // unit_ratio(own, unit)
-    return values * unit_ratio(unit, own)
 
 
 def _read_gap(gap: Any, unit: str | None) -> int | float:

@@ -171,6 +171,7 @@ def test_a_fit_for_service_says_that_its_newest_rows_are_of_one_label():
         rows = rows.reindex(log.index, fill_value=False)
         assert hear(builder.fit, log[rows], y[rows]) == []
         assert hear(remember, builder, log[~rows], y[~rows]) == []
+        assert hear(remember, builder, log[is_known & ~rows], y[is_known & ~rows]) == []  # clicks
         is_new = is_known & (X["time"] > 45)
         assert "mostly those with 1" in hear(builder.partial_fit, log[is_new], y[is_new])[0]
         train, _ = split(log, y, known="known")

@@ -131,15 +131,18 @@ def attach_aggregates(
     3  ann       3     3        3.0  2.0
     """
     check_name(time, name="time")
+    label_of_levels = None
     if isinstance(aggregates, str) and aggregates == "levels":
         aggregates = _name_levels(impressions, events, time, user, label, levels)
-        if user is not None and known is None and not isinstance(events, Scan):
-            log = CallerFrame(events, name="events").pandas
-            is_click = log[[*aggregates.values()][-1][1]].eq(1).fillna(False).to_numpy()
-            warn_of([note_pages(log, user, time, is_click)])
+        *_, (_, label_of_levels, _) = aggregates.values()
     aggregates = _expand_levels(aggregates)
     table: Any = events if isinstance(events, Scan) else impressions
-    return attach_so_far.dispatch(type(table))(impressions, events, time, aggregates, known)
+    attached = attach_so_far.dispatch(type(table))(impressions, events, time, aggregates, known)
+    if label_of_levels and user is not None and known is None and not isinstance(events, Scan):
+        log = CallerFrame(events, name="events").pandas
+        is_click = log[label_of_levels].eq(1).fillna(False).to_numpy()
+        warn_of([note_pages(log, user, time, is_click)])
+    return attached
 
 
 @singledispatch

@@ -248,8 +248,8 @@ def attach_past(impressions: Any, events: Any, request: HistoryRequest) -> Any:
     spelling = None if is_own_log else note_spelling(shown.pandas[user], timeline.owners)
     reason = why_all_empty(shown.pandas, timeline, past, user) if not is_own_log else None
     empty = note_all_empty(reason, user, time) if spelling is None else None
-    has_clicks = len(log) > 0 and not is_own_log
-    pages = note_pages(shown.pandas, user, time, timeline.holds) if has_clicks else None
+    no_clicks = is_own_log or not len(log)
+    pages = None if no_clicks else note_pages(shown.pandas, user, time, timeline.holds)
     warn_of([repeats, clocks, spelling, empty, pages])
     if labels := note_labels(log, [user, time, *names, *shown.pandas]):
         log_once(labels)
@@ -400,8 +400,9 @@ class HistoryBuilder(  # type: ignore[call-arg]
         Column of the training rows with the moment at which ``y`` was known, such as two weeks
         after an offer was sent: in levels, and in histories with ``outcomes``, a row counts for
         rows strictly later than that. Other histories hold events from their own time on: set
-        ``events="all"``, so that they tell what was shown. The column is no feature; rows to
-        predict need not have it. None: labels are known at once.
+        ``events="all"``, so that they tell what was shown. Where the newest rows are known for
+        their label alone, such as purchases, fit and partial_fit warn. The column is no feature;
+        rows to predict need not have it. None: labels are known at once.
     outcomes : str, list of str or None, default=None
         Columns with what came of an event, such as minutes late or stars: they become histories,
         too, and are no features; rows to predict need not have them. ``sklearn_din.LABEL`` is
@@ -460,8 +461,7 @@ class HistoryBuilder(  # type: ignore[call-arg]
         self.__dict__.update({**fitted, "classes_": classes, "positive_class_": label})
         self._warn_of_waits(frame, y)
         if classes is not None and self.known is None:
-            is_click = _check_labels(y) == classes[1]
-            warn_of([note_pages(frame, self.user, self.time, is_click)])
+            warn_of([note_pages(frame, self.user, self.time, _check_labels(y) == classes[1])])
         return self
 
     @_fit_context(prefer_skip_nested_validation=True)

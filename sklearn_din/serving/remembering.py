@@ -170,7 +170,7 @@ def _warn_of_told_rows(
     memory: HistoryBuilder, X: pd.DataFrame, y: ArrayLike, steps: Sequence[Any]
 ) -> None:
     """Warn of rows that cannot join those remembered, or say nothing of rates."""
-    if memory.memory_ is not None:
+    if memory.memory_ is not None and memory.known is None:  # clicks may be known sooner
         what = "that are remembered are clicks: all rates rise"
         warn_of_clicks_alone(memory.classes_, y, what)
     users = {str(step.user) for step in steps if getattr(step, "user", None)}

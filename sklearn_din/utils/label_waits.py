@@ -11,6 +11,7 @@ RATIO = 1.5  # of the shares known at an age; at 2, made logs keep newest rows t
 LEAST = 0.02  # of a label's rows
 ERRORS = 4  # standard errors, which chance reaches at no age
 PARTS = 50  # of the mean wait: rows so near are compared, as if they were of one moment
+MOSTLY = 0.95  # of the rows that do not say when their label was known: of one label
 
 
 class LabelWaits(NamedTuple):
@@ -96,13 +97,11 @@ def check_known(known: pd.Series, y: Any, *, name: str) -> None:
         return
     given = np.full(len(known), np.nan) if y is None else np.asarray(y)
     labels = pd.Series(given.reshape(len(known), -1)[:, 0])
+    shares = labels[is_missing].value_counts(normalize=True)
     advice = "Leave those rows out: what came of them is not known yet."
-    for label in labels[is_missing].mode().tolist()[:1]:
-        is_other = labels.notna() & (labels != label)
-        share, usual = is_other[is_missing].mean(), is_other[~is_missing].mean()
-        if share * RATIO < usual:
-            advice = f"{1 - share:.0%} of these have the label {label!r}: give the moment at which "
-            advice += "that was certain, such as their time + 7 days."
+    if len(shares) and shares.iloc[0] > MOSTLY:
+        advice = f"{shares.iloc[0]:.0%} of these have the label {shares.index.tolist()[0]!r}: give "
+        advice += "the moment at which that was certain, such as their time + 7 days."
     raise ValueError(
         f"{name} must say when each label was known, and {is_missing.sum()} of {len(known)} are "
         f"missing. {advice}"
