@@ -12,15 +12,16 @@ from sklearn.model_selection import BaseCrossValidator
 from sklearn.utils import check_consistent_length
 
 from sklearn_din.utils.frames import column_names
+from sklearn_din.utils.label_waits import check_known, compare_waits
 from sklearn_din.utils.row_labels import check_row_labels
 from sklearn_din.utils.spans import row_of_nearest_change
 from sklearn_din.utils.validation import (
     check_columns,
     check_count,
-    check_times,
     read_span,
-    unit_ratio,
+    read_times_alike,
 )
+from sklearn_din.utils.warnings import log_once
 
 
 class TimeSplit(BaseCrossValidator):
@@ -56,9 +57,12 @@ class TimeSplit(BaseCrossValidator):
     known : str, default=None
         Name of the column of X with the moment at which each row's label was known, of the kind of
         the times. A fold trains on rows whose label was known before the first time of its test
-        block: where labels come late, others could not have been trained on. Rows between both
-        are in neither part; :func:`remember` tells them to a memory. None: labels are known at
-        once.
+        block: where labels come late, others could not have been trained on. Where one label is
+        known sooner, as a purchase is, and the lack of one when its week is over, the newest rows
+        whose label is known have that one alone, and ``split(X, y)`` leaves them out: those
+        younger than the largest age at which one label is known 1.5 times as often as the other.
+        Rows between both are in neither part; :func:`remember` tells them to a memory. None: labels
+        are known at once.
 
     See Also
     --------
@@ -91,7 +95,7 @@ class TimeSplit(BaseCrossValidator):
         self.known = known
 
     def split(
-        self, X: object, y: object = None, groups: object = None
+        self, X: object, y: Any = None, groups: object = None
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yield the training and test rows of each fold, the oldest fold first.
 
@@ -100,7 +104,8 @@ class TimeSplit(BaseCrossValidator):
         X : pandas, polars or Arrow frame, scan, or EncodedFeatures
             One row per impression.
         y : object, default=None
-            If given, it must have as many rows as X, in the same order.
+            Labels, as many rows as X, in the same order; with ``known`` they say which rows are
+            known for their label. None trains on all rows known.
         groups : object, default=None
             Ignored; if given, it must have as many rows as X.
 
@@ -120,13 +125,20 @@ class TimeSplit(BaseCrossValidator):
                 "test_size must be a number of rows of at least 1, a fraction of the rows between "
                 f"0 and 1, or None, got {test_size!r}."
             )
-        times, unit = _read_times(X, self.time)
-        check_consistent_length(times, y, groups)
+        columns = [_find_times(X, name) for name in (self.time, *filter(None, [self.known]))]
+        check_consistent_length(columns[0], y, groups)
         check_row_labels(X, y)
+        if self.known is not None:
+            check_known(columns[1], y, name=f"X[{self.known!r}]")
+        read, unit = read_times_alike(columns)
+        times, known = read[0], read[-1]
         gap = _read_gap(self.gap, unit)
         if times.dtype.kind == "i" and not np.isinf(gap):
             gap = int(gap // 1)  # for whole t: t < T - gap where t < T - floor(gap)
-        known = times if self.known is None else _read_known(X, self.known, unit)
+        waits = None if self.known is None or y is None else compare_waits(times, known, y, unit)
+        if waits is not None:
+            known = np.maximum(known, times + waits.age)
+            log_once(f"{waits.text}. TimeSplit leaves these out of training.")
         order = np.argsort(times, kind="stable")
         times, known = times[order], known[order]
         cuts = self._cuts(times)
@@ -184,8 +196,8 @@ class TimeSplit(BaseCrossValidator):
         return np.array([*cuts, n_rows])
 
 
-def _read_times(X: Any, name: str | None) -> tuple[np.ndarray, str | None]:
-    """Return the time of each row as numbers, and their unit."""
+def _find_times(X: Any, name: str | None) -> pd.Series:
+    """Return the time of each row."""
     names = column_names(X)
     if name is None:
         column = None if isinstance(X, pd.DataFrame) else getattr(X, "times", None)
@@ -204,22 +216,8 @@ def _read_times(X: Any, name: str | None) -> tuple[np.ndarray, str | None]:
         check_columns(names, [name], name="X")
         column = X[name]  # of a scan, one column fits into memory
     if isinstance(column, pd.Series | np.ndarray):
-        column = pd.Series(column)
-    else:
-        column = pa.table(X.select([name])).to_pandas()[name]
-    values, unit, _ = check_times(column, name="X's times" if name is None else f"X[{name!r}]")
-    return values, unit
-
-
-def _read_known(X: Any, name: str, unit: str | None) -> np.ndarray:
-    """Return when each row's label was known, in the unit of the times."""
-    values, own = _read_times(X, name)
-    if (own is None) != (unit is None):
-        kinds = ["numbers" if each is None else "datetimes" for each in (unit, own)]
-        raise TypeError(f"X[{name!r}] must hold {kinds[0]}, as the times do, got {kinds[1]}.")
-    if unit_ratio(own, unit) > 1:  # for a whole time T: known < T where floor(known) < T
-        return values // unit_ratio(own, unit)
-    return values * unit_ratio(unit, own)
+        return pd.Series(column, name=name or "times")
+    return pa.table(X.select([name])).to_pandas()[name]
 
 
 def _read_gap(gap: Any, unit: str | None) -> int | float:

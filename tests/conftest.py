@@ -31,6 +31,7 @@ SLOW = {
     "some_tens_of_rows_that_say_nothing_end_near_the_base_rate_with_a_memory_too",
     "growth": "two_passes_equal_one_pass_and_one_more "
     "an_update_leaves_its_model_as_if_nothing_had_been",
+    "label_waits": "the_guides_lines_live_scores_and_the_command_line_are_honest",
     "native": "a_training_has_the_same_bits_whatever_threads_its_steps_have "
     "a_thread_that_wakes_late_takes_no_task_of_a_small_batch",
     "net": "an_epoch_is_an_epoch_for_callbacks_and_has_up_to_four_checks "

@@ -248,7 +248,7 @@ def test_elapsed_times_that_are_guessed_are_named_and_the_choice_is_kept():
 
 NAMES = ["columns", "labels", "own clicks in histories", "histories on their rows"]
 NAMES += ["columns that are the label", "counts of the own row", "means of the label"]
-NAMES += ["clicks before", "rows logged twice", "guests"]
+NAMES += ["clicks before", "rows logged twice", "guests", "rows of one page"]
 
 
 def test_check_says_of_each_check_that_nothing_was_found_or_what_it_needs(log):
@@ -260,9 +260,10 @@ def test_check_says_of_each_check_that_nothing_was_found_or_what_it_needs(log):
     assert verdicts == dict.fromkeys(NAMES, "nothing found")
     table = check(X.drop(columns=["user", "time"]))
     left_out = table[table["verdict"] == "not checked"].set_index("name")["what to do"].to_dict()
-    of_labels = dict.fromkeys([*NAMES[2:3], *NAMES[4:-1]], "Pass y, one label of two kinds.")
+    of_labels = dict.fromkeys([*NAMES[2:3], *NAMES[4:-2]], "Pass y, one label of two kinds.")
     of_users = {"histories on their rows": "Pass user= and time=.", "guests": "Pass user=."}
-    assert left_out == of_labels | of_users
+    of_both = {"rows of one page": "Pass y, one label of two kinds, user= and time=."}
+    assert left_out == of_labels | of_users | of_both
 
 
 def test_a_printed_check_cuts_no_sentence(log):

@@ -180,7 +180,8 @@ def make_folds(study: Study, split: str, n_folds: int) -> Folds:
     if split == "time":
         times = {"time": study.roles.time, "known": study.roles.known}
         splitter = TimeSplit(1, test_size=TESTED_IN_TIME, **times)
-        folds, advice = list(splitter.split(study.rows)), "Test on other rows: --split user."
+        folds = list(splitter.split(study.rows, study.y))
+        advice = "Test on other rows: --split user."
     else:
         n_users = study.users.nunique()
         if n_users < n_folds:

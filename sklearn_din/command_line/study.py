@@ -19,10 +19,12 @@ from sklearn_din.command_line.tables import (
 )
 from sklearn_din.datasets.click_log import make_click_log
 from sklearn_din.estimator import DINClassifier
+from sklearn_din.logs.aggregates import with_known_times
 from sklearn_din.logs.history import HistoryBuilder, attach_history
 from sklearn_din.logs.negatives import sample_negatives
 from sklearn_din.logs.sampling_notices import MANY, share_of_repeats
 from sklearn_din.transformers import HistorySequenceEncoder
+from sklearn_din.utils.label_waits import check_known
 
 DEFAULT_NEGATIVES = 4
 
@@ -102,7 +104,10 @@ def read_study(options: Options) -> Study:
     if (condition := options.label_condition) is not None:
         values = condition.read(log[condition.column], drop_bad=options.drop_bad)
         log = log.assign(**{condition.column: values})
+    if roles.known is not None and not options.drop_bad:
+        check_known(log[roles.known], log[options.label_column], name=f"{path}: {roles.known!r}")
     log = read_log(log, path, options, needed=needed, ids=ids, times=times)
+    with_known_times(log, roles.time, roles.known, name=path.name)  # of all rows: raises
     log = _sample_users(log, options).reset_index(drop=True)
     impressions, told = log[roles.columns], log[roles.told]
     if options.label is not None:

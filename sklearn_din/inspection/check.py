@@ -13,6 +13,7 @@ from sklearn_din.training.inputs import warn_of_flip
 from sklearn_din.training.leaks import CHECKS
 from sklearn_din.transformers import HistorySequenceEncoder
 from sklearn_din.utils.frames import CallerFrame
+from sklearn_din.utils.page_rows import note_pages
 from sklearn_din.utils.row_labels import check_row_labels
 from sklearn_din.utils.scan import Scan
 from sklearn_din.utils.validation import check_columns, plain_values
@@ -20,6 +21,7 @@ from sklearn_din.utils.warnings import Finding, collect_messages
 
 CHECKED_ROWS = 200_000
 NOTHING = "nothing found"
+PAGES = "rows of one page"
 COLUMNS = ["name", "verdict", "what to do"]
 LINE_WIDTH = 88
 
@@ -38,7 +40,8 @@ def check(
     larger one may be no click, rows of X and y in two orders, histories that hold the row's own
     click, stand on other rows or keep the oldest events, clocks that differ for some users, columns
     that are the label, a mean of it or a count that includes the row, rows logged twice, guests
-    that are one user, and sampled rows that reveal themselves.
+    that are one user, sampled rows that reveal themselves, and rows of one page that know of each
+    other's clicks.
 
     Parameters
     ----------
@@ -66,7 +69,7 @@ def check(
     >>> X["clicked"] = [1.0, 0.0] * 100
     >>> table = check(X.astype({"price": float}), [1, 0] * 100)
     >>> list(table["name"][table["verdict"] != "nothing found"])
-    ['histories on their rows', 'columns that are the label', 'guests']
+    ['histories on their rows', 'columns that are the label', 'guests', 'rows of one page']
     >>> print(table["verdict"][3], table["what to do"][3], sep=": ")
     not checked: Pass user= and time=.
     """
@@ -157,6 +160,12 @@ def _find(
             continue
         found = list(find(encoded, np.empty(0) if clicks is None else clicks))
         yield from found or [Finding(name, NOTHING, "")]
+    if clicks is None or user is None or time is None:
+        yield Finding(PAGES, "not checked", "Pass y, one label of two kinds, user= and time=.")
+        return
+    if isinstance(frame, Scan):
+        frame = pd.concat([part for _, part in frame.parts([user, time])])
+    yield from _split(PAGES, [*filter(None, [note_pages(frame, user, time, clicks)])])
 
 
 def _split(name: str, messages: list[str]) -> Iterator[Finding]:

@@ -14,6 +14,8 @@ from sklearn_din.logs.clocks import note_clocks, note_early, same_rows
 from sklearn_din.logs.row_memory import check_level_names, name_of, recent_means, sum_by_group
 from sklearn_din.logs.timeline import Past, Timeline, time_kind
 from sklearn_din.utils.frames import CallerFrame
+from sklearn_din.utils.label_waits import check_known
+from sklearn_din.utils.page_rows import note_pages
 from sklearn_din.utils.scan import Scan
 from sklearn_din.utils.shrinkage import changes_of_sums, shrunk_rate
 from sklearn_din.utils.validation import (
@@ -24,7 +26,6 @@ from sklearn_din.utils.validation import (
     check_names,
     check_times,
     is_auto,
-    missing_rows,
     plain_values,
     unit_ratio,
 )
@@ -130,11 +131,18 @@ def attach_aggregates(
     3  ann       3     3        3.0  2.0
     """
     check_name(time, name="time")
+    label_of_levels = None
     if isinstance(aggregates, str) and aggregates == "levels":
         aggregates = _name_levels(impressions, events, time, user, label, levels)
+        *_, (_, label_of_levels, _) = aggregates.values()
     aggregates = _expand_levels(aggregates)
     table: Any = events if isinstance(events, Scan) else impressions
-    return attach_so_far.dispatch(type(table))(impressions, events, time, aggregates, known)
+    attached = attach_so_far.dispatch(type(table))(impressions, events, time, aggregates, known)
+    if label_of_levels and user is not None and known is None and not isinstance(events, Scan):
+        log = CallerFrame(events, name="events").pandas
+        is_click = log[label_of_levels].eq(1).fillna(False).to_numpy()
+        warn_of([note_pages(log, user, time, is_click)])
+    return attached
 
 
 @singledispatch
@@ -222,18 +230,17 @@ def _holds_ids(column: Any) -> bool:
 
 
 def with_known_times(
-    events: pd.DataFrame, time: str, known: str | None, *, name: str
+    events: pd.DataFrame, time: str, known: str | None, *, name: str, y: Any = None
 ) -> pd.DataFrame:
-    """Return events at the moments at which what came of them was known; checked."""
+    """Return events at the moments at which what came of them was known; checked.
+
+    y : what came of them, which says what to do where such a moment is missing
+    """
     if known is None:
         return events
     check_frame(events, [known], name=name)
     label = f"{name}[{known!r}]"
-    if n_missing := int(missing_rows(events[known]).sum()):
-        raise ValueError(
-            f"{label} must say when each label was known, and {n_missing} of {len(events)} are "
-            "missing. Leave those rows out: what came of them is not known yet."
-        )
+    check_known(events[known], y, name=label)
     when, unit, zoned = check_times(events[known], name=label)
     times, own, own_zoned = check_times(events[time], name=f"{name}[{time!r}]", unit=unit)
     if time_kind(unit, zoned) != time_kind(own, own_zoned):

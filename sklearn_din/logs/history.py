@@ -45,6 +45,8 @@ from sklearn_din.utils.compat import (
 from sklearn_din.utils.estimator_state import EstimatorState, check_feature_names, check_keys
 from sklearn_din.utils.frames import CallerFrame, list_types
 from sklearn_din.utils.keys import Keys
+from sklearn_din.utils.label_waits import RATIO, compare_waits, describe_span
+from sklearn_din.utils.page_rows import note_pages
 from sklearn_din.utils.scan import Scan
 from sklearn_din.utils.typed_fields import from_dict
 from sklearn_din.utils.validation import (
@@ -57,12 +59,14 @@ from sklearn_din.utils.validation import (
     check_times,
     is_auto,
     plain_values,
+    read_times_alike,
     refuse_new_columns,
 )
 from sklearn_din.utils.warnings import log_once, warn_of, warn_user
 
 Reason = Literal["users", "times"]
 MANY_ROWS = 10  # where fewer have no past, it may be by chance
+MANY_LATER = 20  # newest rows of the label that is known later, by the rate of older rows
 SHOWN_CLASSES = 5
 LABEL = "<label>"  # among outcomes: what y says, in the history "hist_label"
 OF_FIT = ("X", "the events of fit")
@@ -244,7 +248,9 @@ def attach_past(impressions: Any, events: Any, request: HistoryRequest) -> Any:
     spelling = None if is_own_log else note_spelling(shown.pandas[user], timeline.owners)
     reason = why_all_empty(shown.pandas, timeline, past, user) if not is_own_log else None
     empty = note_all_empty(reason, user, time) if spelling is None else None
-    warn_of([repeats, clocks, spelling, empty])
+    no_clicks = is_own_log or not len(log)
+    pages = None if no_clicks else note_pages(shown.pandas, user, time, timeline.holds)
+    warn_of([repeats, clocks, spelling, empty, pages])
     if labels := note_labels(log, [user, time, *names, *shown.pandas]):
         log_once(labels)
     new = history_columns(shown.pandas, timeline, values, past, request)
@@ -394,8 +400,9 @@ class HistoryBuilder(  # type: ignore[call-arg]
         Column of the training rows with the moment at which ``y`` was known, such as two weeks
         after an offer was sent: in levels, and in histories with ``outcomes``, a row counts for
         rows strictly later than that. Other histories hold events from their own time on: set
-        ``events="all"``, so that they tell what was shown. The column is no feature; rows to
-        predict need not have it. None: labels are known at once.
+        ``events="all"``, so that they tell what was shown. Where the newest rows are known for
+        their label alone, such as purchases, fit and partial_fit warn. The column is no feature;
+        rows to predict need not have it. None: labels are known at once.
     outcomes : str, list of str or None, default=None
         Columns with what came of an event, such as minutes late or stars: they become histories,
         too, and are no features; rows to predict need not have them. ``sklearn_din.LABEL`` is
@@ -452,6 +459,9 @@ class HistoryBuilder(  # type: ignore[call-arg]
         label = None if classes is None else classes[1]
         fitted = {"_sorted": None, "events_": events, "memory_": memory}
         self.__dict__.update({**fitted, "classes_": classes, "positive_class_": label})
+        self._warn_of_waits(frame, y)
+        if classes is not None and self.known is None:
+            warn_of([note_pages(frame, self.user, self.time, _check_labels(y) == classes[1])])
         return self
 
     @_fit_context(prefer_skip_nested_validation=True)
@@ -470,7 +480,9 @@ class HistoryBuilder(  # type: ignore[call-arg]
             return self.fit(X, y)
         given = CallerFrame(X, name="X").pandas
         refuse_new_columns(given.columns, {*self.feature_names_in_, *self._request.new_names})
-        return self._tell(X, y, self.feature_names_in_)
+        self._tell(X, y, self.feature_names_in_)
+        self._warn_of_waits(given, y)
+        return self
 
     def _tell(self, X: IntoDataFrame, y: ArrayLike | None, names: Sequence[str]) -> Self:
         """Remember rows, of which these columns are taken."""
@@ -490,6 +502,24 @@ class HistoryBuilder(  # type: ignore[call-arg]
             events = tell_events(self.events_, log, is_event, was_event, **keys)
         self.__dict__.update({"_sorted": None, "events_": events, "memory_": memory})
         return self
+
+    def _warn_of_waits(self, X: pd.DataFrame, y: ArrayLike | None) -> None:
+        """Warn where the newest rows are known for their label, which is then their rate."""
+        if self.known is None or y is None:
+            return
+        (times, known), unit = read_times_alike([X[self.time], X[self.known]])
+        if (waits := compare_waits(times, known, y, unit)) is None:
+            return
+        is_new = times > known.max() - waits.age
+        expected = is_new.sum() * waits.is_later.mean()
+        if expected < MANY_LATER or (is_new & waits.is_later).sum() * RATIO > expected:
+            return
+        age = describe_span(waits.age, unit)
+        warn_user(
+            f"{waits.text}, which here are {is_new.sum()} of {len(times)}: a model learns their "
+            f"rate as that of now. Fit, or update, by X[X[{self.known!r}].max() - X[{self.time!r}] "
+            f">= {age if unit is None else repr(age)}], and tell the others to remember."
+        )
 
     def _without(self, users: np.ndarray) -> Self:
         """Return a builder that was told nothing of some users, given by their hashes."""
@@ -687,7 +717,7 @@ class HistoryBuilder(  # type: ignore[call-arg]
                 f"known={self.known!r} says from when on labels count in levels, and there are "
                 "none: set levels='auto', or known=None."
             )
-        at_known = with_known_times(X, self.time, self.known, name="X")
+        at_known = with_known_times(X, self.time, self.known, name="X", y=y)
         if self.levels is None:
             return None, None
         values, names = _values_of_labels(y, classes)

@@ -19,6 +19,7 @@ from sklearn_din.logs.aggregates import with_known_times
 from sklearn_din.logs.clocks import note_far
 from sklearn_din.logs.distinct import holds_lists, note_spelling
 from sklearn_din.logs.history import HistoryBuilder
+from sklearn_din.logs.row_memory import RowMemory
 from sklearn_din.serving.updating import warn_of_clicks_alone
 from sklearn_din.utils.compat import _safe_indexing
 from sklearn_din.utils.frames import CallerFrame
@@ -26,14 +27,14 @@ from sklearn_din.utils.keys import Keys
 from sklearn_din.utils.row_labels import check_row_labels
 from sklearn_din.utils.validation import (
     check_frame,
-    check_times,
     plain_values,
     read_span,
-    unit_ratio,
+    read_times_alike,
 )
 from sklearn_din.utils.warnings import warn_of, warn_user
 
 Model = TypeVar("Model", bound=BaseEstimator)
+MANY_ROWS = 500  # told in one call
 
 
 def remember(model: Model, X: IntoDataFrame, y: ArrayLike) -> Model:
@@ -69,7 +70,8 @@ def remember(model: Model, X: IntoDataFrame, y: ArrayLike) -> Model:
     Warns
     -----
     UserWarning
-        If all rows are clicks, ids are written in another way than those remembered, times are of
+        If all rows are clicks, or clicks are far more or less frequent in 500 rows or more than in
+        those remembered (once), ids are written in another way than those remembered, times are of
         another clock, or rows are decades away from all others.
 
     See Also
@@ -98,6 +100,7 @@ def remember(model: Model, X: IntoDataFrame, y: ArrayLike) -> Model:
         if step in memories:
             _warn_of_told_rows(step, CallerFrame(X, name="X").pandas, y, steps)
             newer[id(step)] = copy.copy(step)._tell(X, y, step._names_to_tell)
+            warn_of([_note_rates(step.memory_, newer[id(step)].memory_)], once=True)
         if step is not memories[-1]:
             X = step.transform(X)
     return _with_steps(model, newer, steps)
@@ -169,7 +172,7 @@ def _warn_of_told_rows(
     memory: HistoryBuilder, X: pd.DataFrame, y: ArrayLike, steps: Sequence[Any]
 ) -> None:
     """Warn of rows that cannot join those remembered, or say nothing of rates."""
-    if memory.memory_ is not None:
+    if memory.memory_ is not None and memory.known is None:  # clicks may be known sooner
         what = "that are remembered are clicks: all rates rise"
         warn_of_clicks_alone(memory.classes_, y, what)
     users = {str(step.user) for step in steps if getattr(step, "user", None)}
@@ -182,6 +185,24 @@ def _warn_of_told_rows(
             known = pd.Index(pd.unique(plain_values(events[name].dropna())))
             warn_of([note_spelling(X[name], known, f"values of {name!r}")])
     warn_of([note_far(X[memory.time], events[memory.time])])
+
+
+def _note_rates(before: RowMemory | None, after: RowMemory | None) -> str | None:
+    """Return what to ask where clicks are far more, or less, frequent in the rows just told."""
+    n = len(before.times) if before is not None and before.of_clicks else 0
+    if after is None or not n or len(after.times) - n < MANY_ROWS:
+        return None
+    parts = [(after.values[part, 0], after.replaces[part] < 0) for part in np.s_[n:, :n]]
+    counts = np.array([[(y[own] == label).sum() for label in (1, 0)] for y, own in parts]) + 0.5
+    odds, error = counts[:, 0] / counts[:, 1], np.sqrt((1 / counts).sum())
+    if counts[0].sum() < MANY_ROWS or abs(np.log(odds[1] / odds[0])) < max(np.log(2), 4 * error):
+        return None
+    rates = " and ".join(f"{rate:.1%}" for rate in odds / (1 + odds))
+    return (
+        f"of the rows told and those of before, {rates} are clicks: were rows of one kind left "
+        "out for training, or are labels told before they are certain? Levels compare both. Fit "
+        "on all rows, and tell each when its label is certain."
+    )
 
 
 def live_predictions(
@@ -236,7 +257,7 @@ def live_predictions(
         return _predict(remember(model, X, y), X)
     shown = CallerFrame(X, name="X")
     check_frame(shown.pandas, [builder.time], name="X")
-    known = with_known_times(shown.pandas, builder.time, builder.known, name="X")
+    known = with_known_times(shown.pandas, builder.time, builder.known, name="X", y=y)
     periods, known_in = _periods([shown.pandas[builder.time], known[builder.time]], every)
     predictions: list[np.ndarray] = []
     rows: list[np.ndarray] = []
@@ -254,12 +275,10 @@ def live_predictions(
 
 def _periods(columns: Sequence[Any], every: float | str) -> list[np.ndarray]:
     """Return the number of the period of each row's time, and of other columns of times."""
-    read = [check_times(times, name=f"X[{times.name!r}]") for times in columns]
-    unit = max((unit for _, unit, _ in read), key=lambda unit: unit_ratio(unit, "s"))
+    values, unit = read_times_alike(columns)
     length, exact = read_span(every, unit=unit, name="every", example="1D")
     if not exact > 0:
         raise ValueError(f"every must be positive, or 0 for right after each row, got {every!r}.")
-    values = [times * unit_ratio(unit, own) for times, own, _ in read]
     period = length if unit is None else max(length, 1)
     return [(times - values[0].min()) // period for times in values]
 

@@ -137,6 +137,19 @@ def check_times(
     return stamps.asi8, stamps.unit, stamps.tz is not None
 
 
+def read_times_alike(columns: Sequence[pd.Series]) -> tuple[list[np.ndarray], str | None]:
+    """Return columns of X's times in one unit, the finest, and the unit."""
+    read = [check_times(times, name=f"X[{times.name!r}]") for times in columns]
+    unit = max((unit for _, unit, _ in read), key=lambda unit: unit_ratio(unit, "s"))
+    for times, (_, own, _) in zip(columns, read, strict=True):
+        if (own is None) != (read[0][1] is None):
+            kinds = ("datetimes", "numbers") if own is None else ("numbers", "datetimes")
+            raise TypeError(
+                f"X[{times.name!r}] must hold {kinds[0]}, as the times do, got {kinds[1]}."
+            )
+    return [times * unit_ratio(unit, own) for times, own, _ in read], unit
+
+
 def unit_ratio(finer: str | None, coarser: str | None) -> int:
     """Return how many of the finer unit make one of the coarser; 1 for numbers."""
     if finer is None or coarser is None:
