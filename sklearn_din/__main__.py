@@ -57,9 +57,14 @@ def _run(arguments: Sequence[str]) -> None:
         serve(options)
     else:
         options = read_compare_options(arguments)
+        rows = None
+        if options.log is not None:
+            from sklearn_din.command_line.log_file import read_rows
+
+            rows = read_rows(options)
         from sklearn_din.command_line.results import compare
 
-        compare(options)
+        compare(options, rows)
 
 
 @contextmanager

@@ -1,6 +1,8 @@
 """The command line, on small logs."""
 
 import re
+import subprocess
+import sys
 from decimal import Decimal
 
 import numpy as np
@@ -21,6 +23,7 @@ from sklearn_din import (
     save,
 )
 from sklearn_din.command_line import results, study, trivial
+from sklearn_din.command_line.log_file import read_rows
 from sklearn_din.command_line.options import Options, read_compare_options
 from sklearn_din.command_line.tables import read_table
 from sklearn_din.datasets import make_click_log
@@ -88,7 +91,7 @@ def final_model(own):
 
 def study_of(log, *arguments, names=NAMES):
     options = read_compare_options([str(log), *names, *arguments])
-    return study.read_study(options)
+    return study.study_log(options, *read_rows(options))
 
 
 def test_the_embedded_log_gives_a_table_beside_the_ceiling_and_a_picture(
@@ -389,10 +392,11 @@ def test_what_an_opponent_or_a_score_cannot_compute_costs_its_own_cells_alone(
     for name in (*trivial.RULES[1:], trivial.TREES, *results.MODELS):
         assert all(float(cell.rstrip("%")) > 0 for cell in cells[name][:1]), name
 
-    def refuse(*_, **__):
-        raise ValueError("window shape")
+    class Refusing(trivial.HistGradientBoostingClassifier):
+        def fit(self, *_, **__):
+            raise ValueError("window shape")
 
-    monkeypatch.setattr(trivial.HistGradientBoostingClassifier, "fit", refuse)
+    monkeypatch.setattr(trivial, "HistGradientBoostingClassifier", Refusing)
     printed = run(*options)
     assert f"note: no {trivial.TREES}: window shape" in printed
     assert f"note: no {trivial.TREES}, live: window shape" in printed
@@ -527,7 +531,7 @@ def test_decimals_of_a_database_are_integers_or_floats(tmp_path):
     cells = {"id": [7, None, 2**60 + 1], "price": ["1.5", "2", None], "long": [10**30] * 3}
     frame = pd.DataFrame({n: [None if c is None else Decimal(c) for c in cells[n]] for n in cells})
     frame.to_parquet(tmp_path / "log.parquet")
-    table = read_table(tmp_path / "log.parquet", [], Options(sep=None, encoding=None))
+    table = read_table(tmp_path / "log.parquet", [], Options(sep=None, encoding=None, text=[]))
     expected = pd.DataFrame({"id": pd.array(cells["id"], "Int64"), "price": [1.5, 2, np.nan]})
     pd.testing.assert_frame_equal(table, expected.assign(long=frame["long"]))
 
@@ -585,7 +589,8 @@ def test_long_ids_that_lost_digits_are_refused(refused, clicks, tmp_path):
     clicks["u"] = clicks["u"].astype(object) + 2**60
     clicks.loc[0, "u"] = None
     clicks.to_csv(tmp_path / "log.csv", index=False)
-    assert "'u' has missing values" not in refused("log.csv", *NAMES)
+    both = refused("log.csv", *NAMES)  # at once: leaving out the row alone would not help
+    assert "--drop-bad leaves them out. Also: 'u' has missing values" in both
     clicks["c"] = clicks["u"]
     clicks.assign(u=1).to_csv(tmp_path / "log.csv", index=False)
     assert "ids of more than 15 digits" in refused("log.csv", *NAMES, "--category", "c")
@@ -615,7 +620,7 @@ MORE = "'device' has 'desktop', 'other'"
         ({"t": ["2024-01-02T10:00Z", "2024-01-03T10:00"]}, [], "time zone in every row or in none"),
         ({"t": ["1", "2"]}, BY_Q, "bad directive"),
         ({"u": None}, CATEGORY, "every row of log.csv lacks a value: 72 in 'u'"),
-        ({"c": 0.5}, CATEGORY, "'c' must hold ids, integers or text, got 0.5 in row 1. A column"),
+        ({"c": 0.5}, CATEGORY, "'c' must hold ids, integers or text, got 0.5 in row 1. --text c"),
         ({"hist_i": "a"}, CATEGORY, "has columns ['hist_i'] of its own, but histories are made"),
         ({"u": [*"ab"], "i": range(72)}, CATEGORY, "--folds 3 needs at least 3 users, the log has"),
         ({"i": "one"}, CATEGORY, "has every item of the log, so there is no negative to sample"),
@@ -741,3 +746,26 @@ def test_warnings_are_notes_and_the_version_is_the_packages(capsys):
         command.main(["--version"])
     assert stop.value.code == 0
     assert capsys.readouterr().out == f"sklearn-din {sklearn_din.__version__}\n"
+
+
+def test_all_that_is_wrong_with_a_log_is_said_at_once_and_before_torch(clicks, tmp_path):
+    clicks.assign(t="soon").to_csv(tmp_path / "log.csv", index=False)
+    names = [*NAMES, "--label", "c"]
+    code = "import sys; from sklearn_din.__main__ import main\ntry: main(sys.argv[1:])\nfinally: "
+    code += "assert not {'torch', 'skorch'} & {*sys.modules}"
+    command = [sys.executable, "-c", code, "log.csv", *names]
+    child = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert child.returncode == 2
+    assert "--label needs" in child.stderr
+    assert "Also: 't' must hold times" in child.stderr
+
+
+def test_ids_that_look_like_numbers_are_read_as_text(clicks, tmp_path):
+    clicks["u"] = clicks["u"].map("93779.{}0".format)
+    for name in ("log.csv", "log.parquet"):
+        if name == "log.csv":
+            clicks.to_csv(tmp_path / name, index=False)
+        else:
+            clicks.assign(u=clicks["u"].astype(float)).to_parquet(tmp_path / name)
+        own = study_of(tmp_path / name, "--text", "u")
+        assert own.users.str.startswith("93779.").all()

@@ -271,6 +271,7 @@ def _add_table_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("reading the file").add_argument
     add("--sep", type=_separator, help="separator of a CSV file; found in its header by default")
     add("--encoding", type=_encoding, help="of a CSV file (default utf-8)")
+    add("--text", nargs="+", default=[], metavar="COL", help="ids such as 93779.5, read as text")
     add("--time-format", help="such as '%%d.%%m.%%Y %%H:%%M'")
     add(
         "--drop-bad",

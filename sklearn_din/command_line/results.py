@@ -25,7 +25,7 @@ from sklearn_din.command_line.study import (
     make_model,
     make_study,
     note_sampling,
-    read_study,
+    study_log,
 )
 from sklearn_din.command_line.tables import read_log, read_table, refuse_histories, write_table
 from sklearn_din.command_line.trivial import (
@@ -82,10 +82,13 @@ Folds = list[tuple[np.ndarray, np.ndarray]]
 Notes = dict[str, None]  # each once
 
 
-def compare(options: Options) -> None:
-    """Judge both models on held-out rows, then fit DIN on all rows for what else was asked for."""
+def compare(options: Options, rows: tuple[pd.DataFrame, pd.Series | None] | None = None) -> None:
+    """Judge both models on held-out rows, then fit DIN on all rows for what else was asked for.
+
+    ``rows`` are those of the log, and their labels; None: the embedded log.
+    """
     picture = picture_path(options.picture)
-    study = read_study(options) if options.log else make_study(options)
+    study = make_study(options) if rows is None else study_log(options, *rows)
     folds_of = {split: make_folds(study, split, options.folds or FOLDS) for split in options.splits}
     settings: dict[str, str | int] = {"random_state": options.seed}
     if options.epochs is not None:

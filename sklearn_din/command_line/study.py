@@ -8,15 +8,7 @@ import pandas as pd
 from sklearn.base import BaseEstimator
 from sklearn.pipeline import Pipeline
 
-from sklearn_din.command_line.conditions import keep_rows
 from sklearn_din.command_line.options import FOLDS, Options
-from sklearn_din.command_line.tables import (
-    ask_for_names,
-    note_copies,
-    read_log,
-    read_table,
-    refuse_histories,
-)
 from sklearn_din.datasets.click_log import make_click_log
 from sklearn_din.estimator import DINClassifier
 from sklearn_din.logs.aggregates import with_known_times
@@ -24,7 +16,6 @@ from sklearn_din.logs.history import HistoryBuilder, attach_history
 from sklearn_din.logs.negatives import sample_negatives
 from sklearn_din.logs.sampling_notices import MANY, share_of_repeats
 from sklearn_din.transformers import HistorySequenceEncoder
-from sklearn_din.utils.label_waits import check_known
 
 DEFAULT_NEGATIVES = 4
 
@@ -82,37 +73,15 @@ def make_study(options: Options) -> Study:
     )
 
 
-def read_study(options: Options) -> Study:
-    """Read a log; without a label column each row is a click and negatives are sampled."""
-    roles, path = options, options.log
-    if not (roles.user and roles.item and roles.time):
-        raise ValueError(ask_for_names(path, options))
-    times = [roles.time, *filter(None, [roles.known])]
-    needed = [roles.user, roles.item, *times, *filter(None, [options.label_column])]
-    filtered = [condition.column for condition in options.where]
-    log = read_table(path, [*roles.columns, *roles.told, *needed, *filtered], options)
-    refuse_histories(log, path)
-    note_copies(log)
-    log = keep_rows(log, options.where, path, drop_bad=options.drop_bad)
-    dates = [n for n in roles.context if getattr(log[n].dtype, "kind", None) == "M"]
-    if dates:
-        raise ValueError(
-            f"--context cannot use dates, got {dates}. Make a number or a text of them, such as "
-            "the hour or the day of the week."
-        )
-    ids = [roles.user, *roles.events]
-    if (condition := options.label_condition) is not None:
-        values = condition.read(log[condition.column], drop_bad=options.drop_bad)
-        log = log.assign(**{condition.column: values})
-    if roles.known is not None and not options.drop_bad:
-        check_known(log[roles.known], log[options.label_column], name=f"{path}: {roles.known!r}")
-    log = read_log(log, path, options, needed=needed, ids=ids, times=times)
-    with_known_times(log, roles.time, roles.known, name=path.name)  # of all rows: raises
-    log = _sample_users(log, options).reset_index(drop=True)
-    impressions, told = log[roles.columns], log[roles.told]
-    if options.label is not None:
-        y = _read_labels(log[options.label_column], options)
-        clicks = impressions.assign(**{roles.time: log[times[-1]]})[y == 1]
+def study_log(roles: Options, log: pd.DataFrame, labels: pd.Series | None) -> Study:
+    """Return the study of a log; without labels each row is a click and negatives are sampled."""
+    with_known_times(log, roles.time, roles.known, name=roles.log.name)  # of all rows: raises
+    log = _sample_users(log, roles)
+    impressions, told = (log[n].reset_index(drop=True) for n in (roles.columns, roles.told))
+    if labels is not None:
+        y = labels[log.index].to_numpy()
+        log = log.reset_index(drop=True)
+        clicks = impressions.assign(**{roles.time: log[roles.known or roles.time]})[y == 1]
         two = np.array([y.argmin(), y.argmax()])  # refused early: a name that levels would take
         begin_with_memory(roles, levels="auto")[0].fit(impressions.join(told).iloc[two], y[two])
     else:
@@ -123,8 +92,8 @@ def read_study(options: Options) -> Study:
             item=roles.item,
             item_columns=roles.category,
             time=roles.time,
-            n_negatives=options.negatives or DEFAULT_NEGATIVES,
-            random_state=options.seed,
+            n_negatives=roles.negatives or DEFAULT_NEGATIVES,
+            random_state=roles.seed,
         )
     return Study(attach_histories(impressions, clicks, roles), y, roles, None, told)
 
@@ -216,36 +185,3 @@ def _owner_of_items(clicks: pd.DataFrame, roles: Options) -> str | None:
         )
         return None
     return roles.user
-
-
-def _read_labels(column: pd.Series, options: Options) -> np.ndarray:
-    """Return 1 for a click: the larger of two values, or where a condition such as >=4 holds."""
-    condition = options.label_condition
-    if condition is not None:
-        is_click = condition.holds(column)
-        print(f"note: a click is a row with {options.label}: {is_click.mean():.1%} of them")
-        if is_click.all() or not is_click.any():
-            raise ValueError(
-                f"{condition} must be true of some rows and not of others, got "
-                f"{is_click.mean():.0%}. {column.name!r} has values such as {column.tolist()[0]!r}."
-            )
-        return is_click.astype(np.int64)
-    values = sorted(column.unique().tolist(), key=lambda value: (str(type(value)), value))
-    if len(values) != 2:
-        shown = ", ".join(repr(value) for value in values[:5])
-        more = f", ... ({len(values)} values)" if len(values) > 5 else ""
-        advice = f"A condition makes two of many: --label '{column.name}=={values[-1]}'."
-        advice = "A log of clicks alone needs no --label." if len(values) == 1 else advice
-        raise ValueError(
-            f"--label needs a column of two values, the larger one for a click; {column.name!r} "
-            f"has {shown}{more}. {advice}"
-        )
-    if isinstance(values[1], str):
-        ways = " or ".join(f"--label '{column.name}=={value}'" for value in values)
-        raise ValueError(
-            f"--label needs to know which of two texts is a click; {column.name!r} has "
-            f"{values[0]!r} and {values[1]!r}. Give {ways}."
-        )
-    if values[1] != 1:
-        print(f"note: a click is a row whose {column.name!r} is {values[1]!r}")
-    return (column == values[1]).to_numpy().astype(np.int64)

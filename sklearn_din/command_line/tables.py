@@ -8,7 +8,8 @@ import re
 import warnings
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,8 @@ def read_table(path: Path, columns: Sequence[str], options: Options) -> pd.DataF
         table = pd.read_parquet(path)
         objects = [str(name) for name in table if table[name].dtype == object]
         table = table.assign(**{name: _read_decimals(table[name]) for name in objects})
+        texts = {name: table[name] for name in options.text if name in table}
+        table = table.assign(**{n: c.astype(str).where(c.notna()) for n, c in texts.items()})
     else:
         table = _read_text(path, columns, options)
     check_frame(table, columns, name=str(path))
@@ -120,11 +123,35 @@ def read_log(
     times: Sequence[str],
 ) -> pd.DataFrame:
     """Return the rows that have a value in each of the columns needed, with ids and times read."""
-    table = _drop_missing(table, needed, path, drop=options.drop_bad)
-    for name in times:
-        read = _read_times(table[name], options)
-        table = table.assign(**{name: read})[read.notna()]  # others are left out by --drop-bad
-    return table.assign(**{name: read_ids(table[name]) for name in ids})
+    problems: list[str] = []
+    with gather(problems):
+        table = _drop_missing(table, needed, path, drop=options.drop_bad)
+    if problems:
+        table = table.dropna(subset=list(needed))
+    for name in times if len(table) else ():
+        with gather(problems):
+            read = _read_times(table[name], options)
+            table = table.assign(**{name: read})[read.notna()]  # others are left out by --drop-bad
+    for name in ids:
+        with gather(problems):
+            table = table.assign(**{name: read_ids(table[name])})
+    raise_all(problems)
+    return table
+
+
+@contextmanager
+def gather(problems: list[str]) -> Iterator[None]:
+    """Note what is wrong and go on, so that all of it is said at once."""
+    try:
+        yield
+    except ValueError as error:
+        problems.append(str(error))
+
+
+def raise_all(problems: Sequence[str]) -> None:
+    """Raise for what was gathered."""
+    if problems:
+        raise ValueError(" Also: ".join(problems))
 
 
 def _drop_missing(
@@ -157,7 +184,8 @@ def read_ids(column: pd.Series) -> pd.Series:
     if len(fractions):
         raise ValueError(
             f"{column.name!r} must hold ids, integers or text, got {fractions.iloc[0]} in row "
-            f"{fractions.index[0] + 1}. A column of numbers can be a --context."
+            f"{fractions.index[0] + 1}. --text {column.name} reads such ids as text; a column of "
+            "numbers can be a --context."
         )
     if (values.abs() >= LARGEST_WHOLE_FLOAT).any():
         raise ValueError(
@@ -213,6 +241,7 @@ def _read_text(path: Path, columns: Sequence[str], options: Options) -> pd.DataF
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)
             parser: dict[str, Any] = {"sep": separator, "low_memory": False}
+            parser["dtype"] = dict.fromkeys(options.text, str)
             if len(separator) > 1:  # to pandas, a regular expression
                 parser = {"sep": re.escape(separator), "engine": "python"}
             return pd.read_csv(path, encoding=encoding, index_col=False, **parser)
