@@ -18,6 +18,7 @@ from sklearn_din.module import DIN
 from sklearn_din.training.batches import ImpressionBatches
 from sklearn_din.training.early_stopping import SMALL_SCALE, best_check
 from sklearn_din.training.target import Target
+from sklearn_din.utils.blas import one_thread_of_blas
 
 LEAST_SPREAD = 1e-3  # of logits around the base rate's: keeps the order of rows
 FIRST_SPREAD = 30.0  # of the search, which fails where most probabilities are exactly 0 or 1
@@ -67,6 +68,7 @@ class PlattScaling:
             outputs = self.module.outputs_of(self.center).expand_as(self.y)
         return float(self.target.loss(outputs, self.y, self.weights))
 
+    @one_thread_of_blas()
     def fit(self, outputs: Tensor, favours: Tensor) -> tuple[np.ndarray, Tensor]:
         """Return constants and scales, (2, n_labels), and the outputs that have them."""
         from scipy.optimize import minimize
