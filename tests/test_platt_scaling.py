@@ -319,9 +319,7 @@ def test_labels_that_nobody_gave_in_some_tenth_have_the_usual_share():
     assert float(found[0]) != pytest.approx(0.75)
 
 
-@pytest.mark.parametrize(
-    ("later", "asks"), [(0.99, True), (0.0, True), (0.45, True), (0.3, False)]
-)
+@pytest.mark.parametrize(("later", "asks"), [(0.99, True), (0.0, True), (0.45, True), (0.3, False)])
 def test_a_rate_of_twice_the_odds_or_one_label_alone_asks_when_labels_are_known(
     later, asks, caplog
 ):

@@ -93,7 +93,7 @@ def _copy_moments(earlier: NeuralNet, net: NeuralNet) -> None:
         state = moments.get(before[name], {})
         net.optimizer_.state[parameter] = {key: moment.clone() for key, moment in state.items()}
     for width, table in new.tables.items():
-        state = moments.get(old.tables[width])
+        state = moments.get(old.tables[width], {})
         if not state:
             continue
         names = new.vocabularies_of(width)

@@ -60,8 +60,8 @@ class PlattScaling:
         self.share = torch.ones_like(information)
         if self.has_moved.any():
             self.share = _lasting_share(net, valid, information / len(valid))
-        self.steps = later - self.center
-        self.move = information / (information + PRIOR_CLICKS) * self.steps
+        self.distance = later - self.center
+        self.move = information / (information + PRIOR_CLICKS) * self.distance
 
     def _slopes(self, biases: Tensor) -> Tensor:
         """Derivative of the loss by each row's biases, where all are these: (n, n_labels)."""
@@ -77,15 +77,17 @@ class PlattScaling:
         return float(self.target.loss(outputs, self.y, self.weights))
 
     def _slope(self, outputs: Tensor) -> Tensor:
-        """Derivative of the loss by each constant where rows have the mean rate that they shall.
+        """Return the loss' slope by the constants where rows have the rate to give them: (n_labels,).
 
-        However far their logits spread: (n_labels,).
+        It is the same however far their logits spread. What the network's own rate has moved by,
+        towards that of the rows, stays.
         """
         move = self.move
         if self.has_moved.any():
             predicted = outputs if isinstance(self.target, Numbers) else outputs.sigmoid()
             weights = None if self.weights is None else self.weights.numpy()
-            rate = self.target.constant(torch.where(self.y.isnan(), self.y, predicted).numpy(), weights)
+            known = torch.where(self.y.isnan(), self.y, predicted).numpy()
+            rate = self.target.constant(known, weights)
             own = self.module.bias_of(torch.as_tensor(rate).double()).view(-1) - self.center
             own = own.clamp(move.clamp(max=0), move.clamp(min=0))
             move = own + self.share * (move - own)
@@ -100,7 +102,6 @@ class PlattScaling:
         own = self.module.bias_of(outputs - favours).view(len(outputs), -1) - center
         means = self.has_moved * own.mean(0)
         own, sizes = own - means, own.abs().amax(0).clamp(min=1.0)
-
         slope = self._slope(outputs)
 
         def scale(values: Tensor) -> Tensor:
@@ -131,9 +132,9 @@ class PlattScaling:
             "If it keeps moving, fit or update often, and give columns that tell it "
             "(attach_aggregates)."
         )
-        is_large = self.has_moved & (self.steps.abs() > np.log(LARGE_ODDS))
+        is_large = self.has_moved & (self.distance.abs() > np.log(LARGE_ODDS))
         if not isinstance(self.target, Numbers) and is_large.any():
-            sooner = int(self.steps[is_large][0] > 0)
+            sooner = int(self.distance[is_large][0] > 0)
             advice = (
                 f"Are labels of {sooner} known sooner than those of {1 - sooner}? Then leave out "
                 "the newest rows, of which not all labels are known (TimeSplit(known=))."
