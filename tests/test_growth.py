@@ -350,9 +350,7 @@ def test_an_optimizer_of_one_group_is_refused_at_the_first_step(frame, y):
     steps = []
     note = On(batch_end=lambda *_, **__: steps.append(1))
     callbacks = [replace_optimizer(torch.optim.SGD, join), note]
-    with pytest.raises(
-        ValueError, match=r"needs 2 groups .* dense ones .* SGD .* has 1\. Take"
-    ):
+    with pytest.raises(ValueError, match=r"needs 2 groups .* dense ones .* SGD .* has 1\. Take"):
         make_model(callbacks=callbacks).fit(frame, y)
     assert not steps
 

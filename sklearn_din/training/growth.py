@@ -78,10 +78,7 @@ def is_own(net: NeuralNet) -> bool:
 
 
 def moments_of(net: NeuralNet) -> Mapping[Tensor, dict[str, Tensor]]:
-    """Return the optimizer's moments by parameter; of another kind, put there by a callback, none.
-
-    A later training makes an optimizer of ours, and the callback may replace it again.
-    """
+    """Return the optimizer's moments by parameter; of one of another kind, by a callback, none."""
     return net.optimizer_.state if isinstance(net.optimizer_, RowwiseAdam) else {}
 
 

@@ -77,10 +77,9 @@ class PlattScaling:
         return float(self.target.loss(outputs, self.y, self.weights))
 
     def _slope(self, outputs: Tensor) -> Tensor:
-        """Return the loss' slope by the constants where rows have the rate to give them: (n_labels,).
+        """Return the loss' slope by the constants, (n_labels,), at the rate to give the rows.
 
-        It is the same however far their logits spread. What the network's own rate has moved by,
-        towards that of the rows, stays.
+        However far their logits spread. What the network's own rate has moved towards it stays.
         """
         move = self.move
         if self.has_moved.any():
@@ -128,10 +127,7 @@ class PlattScaling:
         """Return which base rate has moved, and what follows, as a message."""
         rates = " in the training rows to ".join(map(self.target.describe, self.rates))
         shares = ", ".join(f"{share:.0%}" for share in self.share[self.has_moved].tolist())
-        advice = (
-            "If it keeps moving, fit or update often, and give columns that tell it "
-            "(attach_aggregates)."
-        )
+        advice = "If it keeps moving, update often, or give columns of it (attach_aggregates)."
         is_large = self.has_moved & (self.distance.abs() > np.log(LARGE_ODDS))
         if not isinstance(self.target, Numbers) and is_large.any():
             sooner = int(self.distance[is_large][0] > 0)
