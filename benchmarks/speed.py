@@ -135,8 +135,9 @@ def search(n_jobs):
     return time.perf_counter() - began
 
 
-def fit():
+def fit(n_threads):
     """Seconds of a default fit, and of the processors, with times and 2,000 items."""
+    torch.set_num_threads(n_threads)
     frame, y = guard.log_and_histories(8_000, n_items=2_000)
     frame, y = frame[:FIT_ROWS], y[:FIT_ROWS]
 
@@ -190,11 +191,12 @@ class PartsClock:
         return call
 
 
-def parts(path, *, has_clock=True):
+def parts(path, *, n_threads, has_clock=True):
     """Seconds of the parts of a default fit on pickled rows, all and of the processors.
 
     Without the clock, which takes time of its own, of the fit as a whole.
     """
+    torch.set_num_threads(n_threads)
     X, y, *_, parameters = pd.read_pickle(path)
     encoder = HistorySequenceEncoder(**parameters)
     DINClassifier(max_epochs=1).fit(encoder.fit_transform(X[:1000]), y[:1000])  # imports
@@ -325,7 +327,7 @@ def report_busy():
 
     def ask(n_threads, n_loops):
         with busy_loops(n_loops):
-            return ask_ours("fit", environment={"OMP_NUM_THREADS": str(n_threads)})
+            return ask_ours("fit", n_threads=n_threads)
 
     ways = [(n, loops) for loops in (0, BUSY_LOOPS) for n in THREADS]
     rounds = np.array([[ask(*way) for way in ways] for _ in range(RIVAL_ROUNDS)])
@@ -337,7 +339,17 @@ def report_busy():
             for (n, loops), both, ratio in zip(ways, np.median(rounds, axis=0), ratios, strict=True)
         ),
     )
-    print(f"\n{FIT_ROWS:,} rows, {RIVAL_ROUNDS} rounds; the bar beside loops: 2.2", flush=True)
+    print(f"\n{FIT_ROWS:,} rows, {RIVAL_ROUNDS} rounds; the bar beside loops: 2.2")
+    print(of_threads(ratios[1], rounds[:, 0]), flush=True)
+
+
+def of_threads(ratio, one):
+    """Line on two threads' share of the time of one, and on ``one``: (n_rounds, 2) seconds.
+
+    Threads are set by torch: OMP_NUM_THREADS=1 would also keep BLAS from spinning.
+    """
+    cpu = np.median(np.divide(*np.transpose(one)[::-1]))
+    return f"two threads over one {ratio:.2f} (bar .75), CPU over wall of one {cpu:.2f} (bar 1.1)"
 
 
 def report_parts(*names):
@@ -355,7 +367,7 @@ def report_parts(*names):
 
 def print_parts(name, path):
     def ask(n_threads, **options):
-        environment = {"OMP_NUM_THREADS": str(n_threads), "PYTHONWARNINGS": "ignore"}
+        environment, options = {"PYTHONWARNINGS": "ignore"}, {"n_threads": n_threads, **options}
         answer = ask_ours("parts", environment=environment, path=path, **options)
         return pd.DataFrame(answer, index=UNITS).T
 
@@ -368,9 +380,9 @@ def print_parts(name, path):
     table = table.reindex([*PARTS, "the rest"]).fillna(0)
     table.loc["all"] = table.sum()
     table.columns = [" ".join(column) for column in table.columns]
-    print_frame(
-        table.map("{:.2f}".format), f"{name}: {ratios.iloc[0]:.2f}, processors {ratios.iloc[1]:.2f}"
-    )
+    line = of_threads(ratios["seconds"], [one.loc["all"] for one, _ in rounds])
+    title = f"{name}: {line}, processors {ratios['of the processors']:.2f}"
+    print_frame(table.map("{:.2f}".format), title)
 
 
 def report_search():

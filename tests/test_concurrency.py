@@ -195,6 +195,29 @@ def test_forked_children_fit_and_predict_and_products_have_one_thread_of_blas_fo
     assert child.stdout == expected, child.stderr
 
 
+SECONDS = """
+    import time
+    import torch
+    from tests.fitted_pipelines import attach_clicks, make_model
+
+    log, y = attach_clicks(n_users=800, n_items=300)
+    torch.set_num_threads(1)
+    before = time.process_time() - time.thread_time()
+    make_model().fit(log, y)
+    print(time.process_time() - time.thread_time() - before)
+"""
+
+
+def test_a_fit_of_one_thread_takes_no_seconds_of_another_one():
+    """BLAS's threads, once woken, wait by spinning; OMP_NUM_THREADS alone would hide them."""
+    child = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", textwrap.dedent(SECONDS)],
+        **{"cwd": HOUSE, "capture_output": True, "text": True, "timeout": 120},
+        env=os.environ | {"OPENBLAS_NUM_THREADS": "2"},
+    )
+    assert float(child.stdout) < 0.01, child.stderr
+
+
 def test_fits_of_a_search_in_two_processes_have_half_of_the_threads_each(monkeypatch):
     class Threads(Callback):
         def on_batch_end(self, net, **kwargs):  # in another process, which imports it

@@ -322,6 +322,39 @@ def test_moments_of_another_network_are_neither_used_nor_saved(model, frame, lat
     assert (again.predict_proba(frame) == model.predict_proba(frame)).all()
 
 
+def replace_optimizer(kind, by_groups=lambda groups: [{"params": of["params"]} for of in groups]):
+    def replace(net, **_):
+        net.optimizer_ = kind(by_groups(net.optimizer_.param_groups), lr=0.01)
+
+    return On(train_begin=replace)
+
+
+@pytest.mark.filterwarnings("ignore:Sparse invariant checks")  # of torch's
+@pytest.mark.parametrize("kind", [torch.optim.SGD, torch.optim.Adagrad])
+def test_a_model_that_an_optimizer_of_torchs_trained_is_saved_and_trained_on(
+    kind, frame, later, y, tmp_path
+):
+    model = make_model(callbacks=[replace_optimizer(kind)]).fit(frame, y)
+    assert type(model["din"].net_.optimizer_) is kind
+    save(model.set_params(din__callbacks=None), tmp_path / "model.din")
+    again = load(tmp_path / "model.din")
+    assert (again.predict_proba(frame) == model.predict_proba(frame)).all()
+    expected = update(model, later, y).predict_proba(later)
+    np.testing.assert_array_equal(update(again, later, y).predict_proba(later), expected)
+
+
+def test_an_optimizer_of_one_group_is_refused_at_the_first_step(frame, y):
+    def join(groups):
+        return [parameter for of in groups for parameter in of["params"]]
+
+    steps = []
+    note = On(batch_end=lambda *_, **__: steps.append(1))
+    callbacks = [replace_optimizer(torch.optim.SGD, join), note]
+    with pytest.raises(ValueError, match=r"needs 2 groups .* dense ones .* SGD .* has 1\. Take"):
+        make_model(callbacks=callbacks).fit(frame, y)
+    assert not steps
+
+
 def fail(net, **_):
     raise RuntimeError("in the middle")
 

@@ -276,3 +276,15 @@ def test_a_column_whose_name_has_a_space_is_named_once_by_its_whole_name():
     X = attach_history(frame, frame[y == 1], user="user", time="time", columns=["item"])
     said = leaks_said(HistorySequenceEncoder(user="user", time="time").fit_transform(X), y)
     assert [line.partition(" changes")[0] for line in said] == ["my clicks", "my count"]
+
+
+@pytest.mark.parametrize("limit", [4, 6])
+def test_stars_of_which_the_label_is_made_are_named_as_such_and_other_stars_are_silent(limit):
+    chance, n = np.random.default_rng(0), 2_000
+    rows = pd.DataFrame({"user": chance.integers(99, size=n), "item": chance.integers(50, size=n)})
+    stars = chance.integers(1, 6, size=n)
+    rows["category"], rows["time"] = stars.astype(str), np.arange(n)
+    own = limit == 4
+    messages = leaks_said(encode(rows, rows), stars >= limit if own else chance.random(n) < 0.4)
+    assert ["most rows show a value of category" in message for message in messages] == [True] * own
+    assert not [message for message in messages if "nobody ever" in message]

@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+import warnings
 from decimal import Decimal
 
 import numpy as np
@@ -215,6 +216,9 @@ def test_a_rule_is_named_where_it_is_ahead_of_a_model_beyond_chance():
     said = trivial.note_better_rules(auc, y, models=["base", "DIN"])
     start = "note: the rule 'click rate so far' alone has an AUC of 0.7000, more than "
     assert said.startswith(f"{start}base, 0.6500. A gain over the base model says little then:")
+    assert said.endswith("compare DIN with the rule.")  # a rate says nothing of how rows were drawn
+    said = trivial.note_better_rules(auc | {"shown before or not": 0.9}, y, models=["base"])
+    assert said.endswith("compare DIN with the rule. If rows without a click were drawn, see how.")
     said = trivial.note_better_rules(auc | {"DIN": 0.6}, y, models=["base", "DIN"])
     assert said.startswith(f"{start}base, 0.6500, and DIN, 0.6000. ")
     assert trivial.note_better_rules(auc | {"base": 0.69}, y, models=["base", "DIN"]) == ""
@@ -222,6 +226,20 @@ def test_a_rule_is_named_where_it_is_ahead_of_a_model_beyond_chance():
     assert trivial.LIVE_RATE not in trivial.note_better_rules(auc, y, models=["base"])
     said = trivial.note_better_rules(auc, y, models=["DIN"], rules=[trivial.LIVE_RATE])
     assert said.startswith("note: the rule 'click rate so far, live' alone has an AUC of 0.8000")
+
+
+def test_sessions_that_are_new_when_they_rank_are_not_said_to_have_short_histories(
+    tmp_path, capsys, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    chance = np.random.RandomState(0)
+    frame = pd.DataFrame({"u": np.arange(2_000) // 8, "i": chance.randint(40, size=2_000)})
+    frame.assign(t=np.arange(2_000)).to_csv(tmp_path / "log.csv", index=False)
+    with warnings.catch_warnings(action="always"):
+        assert command.main(["log.csv", *NAMES, "--epochs", "1"]) == 0
+    printed = capsys.readouterr()
+    assert "NDCG@10" in printed.out
+    assert "less than a third" not in printed.err
 
 
 @pytest.mark.parametrize(("arguments", "n_users"), [(["--rows", "39"], 6), (["--rows", "1"], 3)])

@@ -2,6 +2,7 @@
 
 import copy
 import logging
+import re
 import warnings
 from contextlib import nullcontext
 from types import SimpleNamespace
@@ -26,7 +27,12 @@ from sklearn_din import (
 from sklearn_din.network.layers import LabelLogits
 from sklearn_din.training.batches import ImpressionBatches
 from sklearn_din.training.early_stopping import best_check
-from sklearn_din.training.platt_scaling import PRIOR_CLICKS, PRIOR_OF_SCALE, PlattScaling
+from sklearn_din.training.platt_scaling import (
+    PRIOR_CLICKS,
+    PRIOR_OF_SCALE,
+    PlattScaling,
+    _lasting_share,
+)
 from sklearn_din.training.target import Click, Labels, Numbers
 from tests.encoded_impressions import make_impressions
 
@@ -176,7 +182,9 @@ def test_constant_and_scale_are_those_of_a_plain_search(target, after, slope, ar
     constant = layer.join(torch.from_numpy(rate)).detach().numpy() if k > 1 else rate[0]
     held_out = ImpressionBatches(make_impressions(n), y.reshape(shape), weights, batch_size=n)
     net = SimpleNamespace(target=target, module_=module, constant_=constant)
-    net.training_ = SimpleNamespace(is_later=are_later)
+    earlier = (chance.random((n, k)) < 0.4) * 1.0
+    train = ImpressionBatches(held_out.X, earlier.reshape(shape), weights, batch_size=n)
+    net.training_ = SimpleNamespace(is_later=are_later, train=train)
     scaling, y, factors = (
         PlattScaling(net, held_out),
         torch.from_numpy(held_out.y),
@@ -195,7 +203,14 @@ def test_constant_and_scale_are_those_of_a_plain_search(target, after, slope, ar
 
     later = module.bias_of(torch.as_tensor(target.constant(y.numpy(), weights)).double()).numpy()
     tells = sum(slopes(rate, slice(row, row + 1)) ** 2 for row in range(n))
-    tilt = slopes(rate + tells / (tells + PRIOR_CLICKS) * (later - rate))
+    move = tells / (tells + PRIOR_CLICKS) * (later - rate)
+    if are_later:
+        mean = outputs.numpy() if isinstance(target, Numbers) else expit(outputs.numpy())
+        mean[np.isnan(y.numpy())] = np.nan
+        mean = torch.as_tensor(target.constant(mean, weights)).double()
+        known = np.clip(module.bias_of(mean).numpy() - rate, *np.sort([0 * move, move], axis=0))
+        move = known + scaling.share.numpy() * (move - known)
+    tilt = slopes(rate + move)
     moved, means = scaling.has_moved.numpy(), (own - rate).mean(axis=0)
 
     def loss(numbers):
@@ -219,10 +234,103 @@ def test_constant_and_scale_are_those_of_a_plain_search(target, after, slope, ar
         assert loss(found) <= minimize(loss, first, bounds=bounds, **options).fun + 1e-6
     if isinstance(target, Click) and are_later:
         assert np.average(expit(scaled.numpy()), weights=weights) == pytest.approx(
-            expit(rate + tells / (tells + PRIOR_CLICKS) * (later - rate))[0], abs=1e-4
+            expit(rate + move)[0], abs=1e-4
         )
     if slope != 0.3:
         assert (scales[0] < 0.001) if slope < 0 else (scales[0] == 1)
+
+
+RATES = 0.82, 0.83, 0.78, 0.82, 0.84, 0.80, 0.72, 0.83, 0.78, 0.85, 0.80, 0.80
+PASTS = {  # rates of ten tenths of training and of two later ones; which share of the move is taken
+    "comes and goes": (RATES, 0.0, 0.4),
+    "stays": ((0.8,) * 9 + (0.85,) * 3, 0.6, 0.9),  # nothing is known of earlier moves
+    "has stayed before": ((0.7,) * 5 + (0.78,) * 4 + (0.85,) * 3, 0.9, 1.0),
+}
+
+
+@pytest.mark.parametrize(("rates", "least", "most"), PASTS.values(), ids=PASTS)
+def test_of_a_move_of_the_base_rate_as_much_is_taken_as_lasted_of_earlier_ones(
+    rates, least, most, caplog
+):
+    """One of a log whose rate comes and goes is not taken for one that stays."""
+    chance, n = np.random.default_rng(0), 12 * 1_500
+    log = pd.DataFrame({"user": chance.integers(99, size=n), "item": chance.integers(40, size=n)})
+    log["time"], is_test = np.arange(n), np.arange(n) >= n * 10 // 12
+    y = (chance.random(n) < np.repeat(rates, 1_500) + 0.1 * (log["item"] % 3 - 1)).astype(int)
+    order = chance.permutation(n * 10 // 12)  # rows need not come in the order of time
+    model = make_pipeline(
+        HistorySequenceEncoder(user="user", time="time"), DINClassifier(random_state=0)
+    ).fit(log.iloc[order], y[order])
+    (said,) = [message for message in caplog.messages if "moved" in message]
+    share = int(re.search(r"by a constant, by (\d+)% of what they lack of it", said)[1]) / 100
+    assert least <= share <= most
+    mean = model.predict_proba(log[is_test])[:, 1].mean()
+    assert abs(mean - y[is_test].mean()) < 0.035
+
+
+@pytest.mark.parametrize("weights", [None, np.random.default_rng(1).uniform(0.5, 2, N)])
+def test_the_share_that_lasts_is_that_of_a_plain_loop_over_tenths(weights):
+    chance = np.random.default_rng(0)
+    walk = np.cumsum(chance.normal(size=40)).repeat(N // 40)
+    y = (chance.random((N, 2)) < expit(np.column_stack([walk, np.sin(walk)]))).astype(float)
+    y[::3, 0] = np.nan
+    times, order = np.arange(N), chance.permutation(N)
+    encoded = X._replace(times=times[order])
+    parts = [
+        ImpressionBatches(encoded, y[order][of], weights, batch_size=N, rows=np.flatnonzero(of))
+        for of in (order < 1_700, order >= 1_700)
+    ]
+    if weights is not None:
+        for part in parts:
+            part.weights = weights[order][part.rows]
+    net = SimpleNamespace(target=Labels(("a", "b"), (Click(), Click()), (1, 1), (None, None)))
+    net.module_, net.training_ = LabelLogits(1, (None, None)), SimpleNamespace(train=parts[0])
+    information = np.array([0.1, 0.2])
+    found = _lasting_share(net, parts[1], torch.from_numpy(information))
+    of_rows = np.ones(N) if weights is None else weights
+
+    def logit(label, first, end):
+        rows = [row for row in range(first * N // 10, end * N // 10) if y[row, label] >= 0]
+        rate = sum(of_rows[r] * y[r, label] for r in rows) / sum(of_rows[r] for r in rows)
+        return np.log(rate / (1 - rate))
+
+    for label in range(2):
+        products = squares = 0.0
+        for tenth in range(4, 10):  # the first is 1
+            base = logit(label, 0, tenth)
+            move = logit(label, tenth - 1, tenth) - base
+            later = [logit(label, t, t + 1) for t in (tenth, tenth + 1) if t < 10]
+            products += move * (np.mean(later) - base)
+            squares += move**2
+        prior = 8 * 6 / (information[label] * N / 10)
+        assert float(found[label]) == pytest.approx(
+            np.clip((products + 0.75 * prior) / (squares + prior), 0, 1), abs=1e-6
+        )
+    assert 0 < found.min() < found.max()
+
+
+def test_labels_that_nobody_gave_in_some_tenth_have_the_usual_share():
+    y = np.column_stack([make_labels(), np.where(np.arange(N) < N - 400, np.nan, make_labels())])
+    parts = [ImpressionBatches(X, y[of], batch_size=N) for of in (slice(1_800), slice(1_800, N))]
+    net = SimpleNamespace(target=Labels(("a", "b"), (Click(), Click()), (1, 1), (None, None)))
+    net.module_, net.training_ = LabelLogits(1, (None, None)), SimpleNamespace(train=parts[0])
+    found = _lasting_share(net, parts[1], torch.tensor([0.1, 0.1]))
+    assert float(found[1]) == pytest.approx(0.75)
+    assert float(found[0]) != pytest.approx(0.75)
+
+
+@pytest.mark.parametrize(("later", "asks"), [(0.99, True), (0.0, True), (0.45, True), (0.3, False)])
+def test_a_rate_of_twice_the_odds_or_one_label_alone_asks_when_labels_are_known(
+    later, asks, caplog
+):
+    chance = np.random.default_rng(0)
+    y = (chance.random(N) < np.where(LATER, later, 0.25)).astype(int)
+    with warnings.catch_warnings(action="ignore"):  # nothing is to be learnt
+        DINClassifier(**SMALL | {"max_epochs": 1}).fit(X, y)
+    (said,) = [message for message in caplog.messages if "moved" in message]
+    first, other = (1, 0) if later else (0, 1)
+    assert (f"Are labels of {first} known sooner than those of {other}?" in said) is asks
+    assert ("update often" in said) is not asks
 
 
 def test_an_update_trains_weights_without_their_scale_and_gives_them_it_again(

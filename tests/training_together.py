@@ -228,6 +228,7 @@ def run(case, folder):
 
 
 def main(folder, *cases):
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored behind a shell's "&"
     torch.distributed.init_process_group("gloo")
     ranks.SECONDS_FOR_REASON = 1.0
     for case in cases:

@@ -3,6 +3,7 @@
 import copy
 import importlib.util
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -306,15 +307,17 @@ def rank_later_clicks(
         roles.item, keep="last"
     )
     catalogue = catalogue[roles.events].assign(**{CLICK: catalogue[roles.item].map(n_clicks)})
-    scores = evaluate_ranking(
-        model,
-        attach_histories(users.reset_index(drop=True), before, roles),
-        catalogue,
-        later[later[roles.user].isin(users[roles.user])],
-        user=roles.user,
-        item=roles.item,
-        baseline=CLICK,
-    ).droplevel("k")[[*AT_10]]
+    with warnings.catch_warnings():  # users who are new by then, such as sessions, have none
+        warnings.filterwarnings("ignore", "histories of .* hold less than a third")
+        scores = evaluate_ranking(
+            model,
+            attach_histories(users.reset_index(drop=True), before, roles),
+            catalogue,
+            later[later[roles.user].isin(users[roles.user])],
+            user=roles.user,
+            item=roles.item,
+            baseline=CLICK,
+        ).droplevel("k")[[*AT_10]]
     by_ranking = scores.to_dict("index")
     return {name: by_ranking["model"], RULES[0]: by_ranking[CLICK]}
 

@@ -18,6 +18,7 @@ RULES = (
     "clicked by others or not",
 )
 LIVE_RATE = f"{RULES[1]}{LIVE}"
+TELLING = RULES[2:]  # which negatives are, where they were drawn badly
 COUNTS = RULES[:1]  # the others are probabilities
 
 
@@ -115,8 +116,9 @@ def note_better_rules(
     beaten = [f"{name}, {auc[name]:.4f}" for name in models if auc[best] > auc[name] + margin]
     if not beaten:
         return ""
+    how = " If rows without a click were drawn, see how." if best in TELLING else ""
     return (
         f"note: the rule {best!r} alone has an AUC of {auc[best]:.4f}, more than "
         f"{', and '.join(beaten)}. A gain over the base model says little then: compare DIN with "
-        "the rule, and see how the rows without a click came about."
+        f"the rule.{how}"
     )

@@ -164,10 +164,9 @@ def note_untold(asked: pd.Series, told: np.ndarray, unit: str | None) -> str | N
     zone = getattr(asked.dtype, "tz", None)
     newest = told.max() if unit is None else pd.Timestamp(told.max(), unit=unit, tz=zone)
     return (
-        f"most rows, up to {asked.max()}, come long after the last outcome that the HistoryBuilder "
-        f"was told, of {newest}: they are predicted by what was known then. Tell it what came "
-        "since, remember(model, X, y); live_scoring says what that brings in a cross-validation. "
-        "If nobody will tell it, compare levels=None, without outcomes."
+        f"most rows, up to {asked.max()}, come long after the last outcome told, of {newest}: "
+        "remember(model, X, y) tells what came since. If nobody will, compare levels=None, without "
+        "outcomes."
     )
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from sklearn_din.features.encoded import EncodedFeatures, find_missing_numbers
 from sklearn_din.features.number_ends import FEW, Ranges, find_ends, find_range
+from sklearn_din.utils.blas import one_thread_of_blas
 
 N_BINS = 8
 MOST_BINS = 256  # of all numbers together
@@ -126,6 +127,7 @@ def choose_bins(
     return bins if is_clear and gains.sum() > LEAST_GAIN * squares[0].sum() else {}
 
 
+@one_thread_of_blas()
 def _squared_errors(inputs: np.ndarray, y: np.ndarray, held: np.ndarray) -> np.ndarray:
     """Return the squared errors of a ridge regression on the rows that are held out."""
     inputs = np.column_stack([np.ones(len(inputs)), inputs.astype(np.float64)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from sklearn_din.features.schema import Schema
 from sklearn_din.module import DIN
-from sklearn_din.training.optim import dense_parameters
+from sklearn_din.training.optim import RowwiseAdam, dense_parameters
 
 
 def next_seeds(net: NeuralNet) -> tuple[int, int]:
@@ -77,15 +78,20 @@ def is_own(net: NeuralNet) -> bool:
     return type(net.module_) is DIN and all(p.dtype == torch.float32 for p in parameters)
 
 
+def moments_of(net: NeuralNet) -> Mapping[Tensor, dict[str, Tensor]]:
+    """Return the optimizer's moments by parameter; of one of another kind, by a callback, none."""
+    return net.optimizer_.state if isinstance(net.optimizer_, RowwiseAdam) else {}
+
+
 def _copy_moments(earlier: NeuralNet, net: NeuralNet) -> None:
     """Give the optimizer of a grown net copies of the moments; ids appended since have none."""
     new, old = net.module_.embeddings, earlier.module_.embeddings
-    before = dense_parameters(earlier.module_)
+    before, moments = dense_parameters(earlier.module_), moments_of(earlier)
     for name, parameter in dense_parameters(net.module_).items():
-        state = earlier.optimizer_.state.get(before[name], {})
+        state = moments.get(before[name], {})
         net.optimizer_.state[parameter] = {key: moment.clone() for key, moment in state.items()}
     for width, table in new.tables.items():
-        state = earlier.optimizer_.state.get(old.tables[width])
+        state = moments.get(old.tables[width], {})
         if not state:
             continue
         names = new.vocabularies_of(width)

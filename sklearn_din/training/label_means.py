@@ -7,6 +7,7 @@ import numpy as np
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.identities import ids_to_look_up
 from sklearn_din.features.schema import FIRST_KNOWN_ID
+from sklearn_din.utils.blas import one_thread_of_blas
 from sklearn_din.utils.keys import Keys
 from sklearn_din.utils.warnings import Finding
 
@@ -104,6 +105,7 @@ def _deviation_within(group: np.ndarray, numbers: np.ndarray) -> float:
     return float(np.abs(numbers - means[group]).mean() / whole) if whole else np.inf
 
 
+@one_thread_of_blas()
 def _chance(numbers: np.ndarray, clicks: np.ndarray) -> np.ndarray:
     """Return the chance of a click by a column: a polynomial, which fits no group on its own."""
     scale = numbers.std() or 1.0

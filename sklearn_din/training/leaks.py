@@ -205,6 +205,15 @@ def _find_first_clicks_of(X: EncodedFeatures, name: str, clicks: np.ndarray) -> 
     n_clicked = np.bincount(ids[is_click], minlength=len(n_shown))
     is_rejected = (n_clicked == 0) & (n_shown * is_click.mean() >= EXPECTED_CLICKS)
     share = n_shown[is_rejected].sum() / (~is_click).sum()
+    is_own = (n_clicked == n_shown) & (n_shown * (1 - is_click.mean()) >= EXPECTED_CLICKS)
+    if min(share, n_shown[is_own].sum() / is_click.sum()) >= NEVER_CLICKED:
+        return Finding(
+            "clicks before",
+            f"most rows show a value of {name} that is always clicked, or never: it tells the "
+            "label, as stars do of which the label is made.",
+            f"Leave {name} out of the rows to predict; HistoryBuilder(outcomes=[{name!r}]) keeps "
+            "it in histories. If the others were drawn, draw them with sample_negatives.",
+        )
     if share >= NEVER_CLICKED:
         return Finding(
             "clicks before",

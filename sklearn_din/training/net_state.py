@@ -16,7 +16,7 @@ from sklearn_din.module import DIN
 from sklearn_din.neighbours.tables import NeighbourTables
 from sklearn_din.network.number_bins import check_bins
 from sklearn_din.training.early_stopping import CHECK
-from sklearn_din.training.growth import can_go_on, net_around
+from sklearn_din.training.growth import can_go_on, moments_of, net_around
 from sklearn_din.training.net import DINNet, StopReason
 from sklearn_din.training.novelty import Novelty, candidate_columns
 from sklearn_din.utils.estimator_state import check_array, check_dict, check_keys
@@ -83,7 +83,7 @@ def plain_record(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _training_state(net: DINNet) -> dict[str, Any]:
-    moments = net.optimizer_.state
+    moments = moments_of(net)
     return {
         "moments": {
             name: {key: _array(tensor) for key, tensor in moments[parameter].items()}

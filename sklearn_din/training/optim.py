@@ -218,6 +218,18 @@ def dense_parameters(module: DIN) -> dict[str, Tensor]:
     return {n: p for n, p in module.named_parameters() if id(p) not in tables}
 
 
+def check_groups(optimizer: torch.optim.Optimizer, module: DIN) -> None:
+    """Raise unless the groups are as those of :func:`optimizer_of`, which a callback replaced."""
+    tables, (_, *groups) = [*module.embeddings.tables.values()], optimizer.param_groups
+    if [[*map(id, group["params"])] for group in groups] != [[id(table)] for table in tables]:
+        raise ValueError(
+            f"an optimizer needs {1 + len(tables)} groups of parameters, the dense ones and then "
+            f"one for each embedding table, in order, and the {type(optimizer).__name__} that a "
+            f"callback has set has {1 + len(groups)}. Take them over: [{{'params': "
+            "group['params']} for group in net.optimizer_.param_groups]."
+        )
+
+
 def set_rates(optimizer: RowwiseAdam, *, lr: float, embedding_lr: float | None) -> None:
     """Give an optimizer the rates of the parameters."""
     dense, *tables = optimizer.param_groups
@@ -229,7 +241,7 @@ def set_rates(optimizer: RowwiseAdam, *, lr: float, embedding_lr: float | None) 
 def set_decay(optimizer: RowwiseAdam, module: DIN, decay: Mapping[str, np.ndarray] | None) -> None:
     """Give the tables of an optimizer the factors of their L2, by vocabulary."""
     tables = module.embeddings.tables.items()
-    for (width, table), group in zip(tables, optimizer.param_groups[1:], strict=True):
+    for (width, table), group in zip(tables, optimizer.param_groups[1:], strict=False):
         group["decay"] = None
         if decay is not None:
             names = module.embeddings.vocabularies_of(width)

@@ -17,13 +17,19 @@ from torch import Tensor
 from sklearn_din.module import DIN
 from sklearn_din.training.batches import ImpressionBatches
 from sklearn_din.training.early_stopping import SMALL_SCALE, best_check
-from sklearn_din.training.target import Target
+from sklearn_din.training.target import Numbers, Target
+from sklearn_din.utils.blas import one_thread_of_blas
 
 LEAST_SPREAD = 1e-3  # of logits around the base rate's: keeps the order of rows
 FIRST_SPREAD = 30.0  # of the search, which fails where most probabilities are exactly 0 or 1
 MOVED = 3.3  # standard errors, by which the rate of one training in a thousand moves by chance
 PRIOR_OF_SCALE = 4.0  # so much information on it, clicks times variance of logits, halves it
 PRIOR_CLICKS = 16.0  # of so many later clicks, half of what they say of the rate is taken
+TENTHS, FIRST = 10, 3  # parts of the rows in time, and how many come before the first move
+USUAL_SHARE = 0.75  # of a move that lasts, where earlier rows say nothing of it
+PRIOR_OF_SHARE = 8.0  # times the errors of earlier moves count for the usual share
+TINY = 1e-9
+LARGE_ODDS = 2.0  # times those of the training rows: labels may be known too soon or too late
 
 
 class PlattScaling:
@@ -33,7 +39,9 @@ class PlattScaling:
     one at most, less if rows are few, and near zero where z tells nothing: then all rows get nearly
     the same probability, in the order of z. The constant a is zero unless the rows come later and
     their base rate differs by more than chance. It gives them that rate, drawn towards ``c`` if
-    they have few clicks. Favours of positions, which rows to predict lack, are added to that.
+    they have few clicks. Of what the network's own mean lacks of the move, only ``share`` is taken:
+    as much as was left later where the rate of earlier rows moved. Favours of positions, which rows
+    to predict lack, are added to that.
     """
 
     def __init__(self, net: NeuralNet, valid: ImpressionBatches) -> None:
@@ -49,10 +57,11 @@ class PlattScaling:
         squares, is_later = slopes.square().sum(0), net.training_.is_later
         self.has_moved = is_later & (slopes.sum(0).abs() > MOVED * squares.sqrt())
         information = len(valid) ** 2 * squares  # that of so many clicks
-        share = information / (information + PRIOR_CLICKS)
-        # Where this is the loss' derivative by a constant, rows have the mean rate that their
-        # clicks allow for, however far their logits spread.
-        self._slope = self._slopes(self.center + share * (later - self.center)).sum(0)
+        self.share = torch.ones_like(information)
+        if self.has_moved.any():
+            self.share = _lasting_share(net, valid, information / len(valid))
+        self.distance = later - self.center
+        self.move = information / (information + PRIOR_CLICKS) * self.distance
 
     def _slopes(self, biases: Tensor) -> Tensor:
         """Derivative of the loss by each row's biases, where all are these: (n, n_labels)."""
@@ -67,6 +76,23 @@ class PlattScaling:
             outputs = self.module.outputs_of(self.center).expand_as(self.y)
         return float(self.target.loss(outputs, self.y, self.weights))
 
+    def _slope(self, outputs: Tensor) -> Tensor:
+        """Return the loss' slope by the constants, (n_labels,), at the rate to give the rows.
+
+        However far their logits spread. What the network's own rate has moved towards it stays.
+        """
+        move = self.move
+        if self.has_moved.any():
+            predicted = outputs if isinstance(self.target, Numbers) else outputs.sigmoid()
+            weights = None if self.weights is None else self.weights.numpy()
+            known = torch.where(self.y.isnan(), self.y, predicted).numpy()
+            rate = self.target.constant(known, weights)
+            own = self.module.bias_of(torch.as_tensor(rate).double()).view(-1) - self.center
+            own = own.clamp(move.clamp(max=0), move.clamp(min=0))
+            move = own + self.share * (move - own)
+        return self._slopes(self.center + move).sum(0)
+
+    @one_thread_of_blas()
     def fit(self, outputs: Tensor, favours: Tensor) -> tuple[np.ndarray, Tensor]:
         """Return constants and scales, (2, n_labels), and the outputs that have them."""
         from scipy.optimize import minimize
@@ -75,6 +101,7 @@ class PlattScaling:
         own = self.module.bias_of(outputs - favours).view(len(outputs), -1) - center
         means = self.has_moved * own.mean(0)
         own, sizes = own - means, own.abs().amax(0).clamp(min=1.0)
+        slope = self._slope(outputs)
 
         def scale(values: Tensor) -> Tensor:
             constants, scales = values.view(2, -1)
@@ -84,7 +111,7 @@ class PlattScaling:
         def loss_and_slope(values: np.ndarray) -> tuple[float, np.ndarray]:
             tensor = torch.from_numpy(values).requires_grad_()
             constants, scales = tensor.view(2, -1)
-            loss = self.target.loss(scale(tensor), self.y, self.weights) - self._slope @ constants
+            loss = self.target.loss(scale(tensor), self.y, self.weights) - slope @ constants
             loss = loss + PRIOR_OF_SCALE / 2 / len(own) * (scales / sizes).square().sum()
             return loss.item(), torch.autograd.grad(loss, tensor)[0].numpy()
 
@@ -99,11 +126,52 @@ class PlattScaling:
     def describe(self) -> str:
         """Return which base rate has moved, and what follows, as a message."""
         rates = " in the training rows to ".join(map(self.target.describe, self.rates))
+        shares = ", ".join(f"{share:.0%}" for share in self.share[self.has_moved].tolist())
+        advice = "If it keeps moving, update often, or give columns of it (attach_aggregates)."
+        is_large = self.has_moved & (self.distance.abs() > np.log(LARGE_ODDS))
+        if not isinstance(self.target, Numbers) and is_large.any():
+            sooner = int(self.distance[is_large][0] > 0)
+            advice = (
+                f"Are labels of {sooner} known sooner than those of {1 - sooner}? Then leave out "
+                "the newest rows, of which not all labels are known (TimeSplit(known=))."
+            )
         return (
             f"the {self.target.what_constant_is} moved from {rates} in the later validation rows, "
-            "and outputs are moved by a constant. If it keeps moving, fit or update often, and "
-            "give columns that tell it (attach_aggregates)."
+            f"and outputs are moved by a constant, by {shares} of what they lack of it: as much as "
+            f"earlier rows let expect to last. {advice}"
         )
+
+
+def _lasting_share(net: NeuralNet, valid: ImpressionBatches, information: Tensor) -> Tensor:
+    """Return how much of a move of the newest rows' rate is left later, by label: (n_labels,).
+
+    Of the rows in time, the biases of the fourth to ninth tenth differ by m from the bias of all
+    rows up to their ends, and the means of the next two tenths by n. The share that would have been
+    best is ``sum(m n) / sum(m^2)``; the squared errors of m draw it towards the usual share.
+
+    information : that of one row on its bias, (n_labels,)
+    """
+    both, target = (net.training_.train, valid), net.target
+    y = np.concatenate([part.y for part in both])
+    weights = None if valid.weights is None else np.concatenate([part.weights for part in both])
+    in_time, times = np.arange(len(y)), valid.X.times
+    if times is not None:
+        in_time = np.argsort(times[np.concatenate([part.rows for part in both])], kind="stable")
+    tenths = np.array_split(in_time, TENTHS)
+
+    def bias(rows: np.ndarray) -> np.ndarray:
+        rate = target.constant(y[rows], None if weights is None else weights[rows])
+        biases = net.module_.bias_of(torch.as_tensor(rate).double()).view(-1).numpy()
+        return np.where(np.isnan(y[rows]).all(0), np.nan, biases)  # NaN: no label is known
+
+    biases, sums = [bias(tenth) for tenth in tenths], np.zeros((2, len(information)))
+    for number in range(FIRST, TENTHS - 1):
+        base = bias(np.concatenate(tenths[: number + 1]))
+        move, rest = biases[number] - base, np.mean(biases[number + 1 : number + 3], 0) - base
+        sums += np.where(np.isnan(move * rest), 0, [move * rest, move * move])
+    errors = (TENTHS - 1 - FIRST) / (information.numpy() * len(y) / TENTHS + TINY)
+    prior = PRIOR_OF_SHARE * errors
+    return torch.from_numpy(np.clip((sums[0] + USUAL_SHARE * prior) / (sums[1] + prior), 0, 1))
 
 
 @torch.no_grad()

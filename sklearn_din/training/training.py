@@ -28,7 +28,7 @@ from sklearn_din.training.alone import Alone
 from sklearn_din.training.batches import ImpressionBatches
 from sklearn_din.training.newest_rows import learn_newest_rows
 from sklearn_din.training.occurrences import count_occurrences, embedding_decay, position_shares
-from sklearn_din.training.optim import RowwiseAdam, set_decay, set_rates
+from sklearn_din.training.optim import RowwiseAdam, check_groups, set_decay, set_rates
 from sklearn_din.training.seeding import seed_torch
 from sklearn_din.training.steps import Losses, begin_native_steps, compute_by_parts, name_gradients
 from sklearn_din.training.threads import use_threads
@@ -81,6 +81,7 @@ class Training:
         self.presses: list[int] = []  # of Ctrl-C
         self.is_refitting = False
         self._steps: NativeSteps | None = None
+        self._checked: torch.optim.Optimizer | None = None
         for batches in filter(None, (train, valid, *chain(*parts))):
             batches.share_among(self.ranks.size, rank=self.ranks.rank)
 
@@ -238,6 +239,9 @@ class Training:
         The optimizer calls the closure once.
         """
         net, (rows, labels) = self.net, batch
+        if net.optimizer_ is not self._checked:
+            check_groups(net.optimizer_, net.module_)
+            self._checked = net.optimizer_
         if not self._shows_gradients:
             net._set_training(True)
             self._steps = self._steps or begin_native_steps(net, rows, labels)
