@@ -6,11 +6,82 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from sklearn_din.logs.distinct import find_told, row_codes, value_codes
+from sklearn_din.logs.distinct import SEEN_VALUES, find_told, holds_lists, row_codes, value_codes
 from sklearn_din.logs.timeline import time_kind
-from sklearn_din.utils.validation import check_exact, check_times, datetime_index, plain_values
+from sklearn_din.utils.labels import label_name
+from sklearn_din.utils.validation import (
+    check_exact,
+    check_times,
+    datetime_index,
+    plain_values,
+    spells_integer,
+)
 
 EXACT = 2**53  # up to here float64 holds every integer
+WHOLE, NUMBERS, BOOLEANS, TEXT = "whole numbers", "finite numbers", "true and false", "text"
+LISTS, TIMES = "lists", "times"
+KINDS = {  # of values, by pandas' name
+    **dict.fromkeys(("floating", "mixed-integer-float", "decimal"), NUMBERS),
+    **dict.fromkeys(("datetime64", "datetime", "date"), TIMES),
+    **{"integer": WHOLE, "boolean": BOOLEANS, "string": TEXT, "empty": "nothing"},
+}
+DTYPES: dict[str, Any] = {WHOLE: "Int64", BOOLEANS: "boolean", NUMBERS: float}
+
+
+def as_at_fit(told: pd.Series, known: pd.Series) -> pd.Series:
+    """Return values of the kind that a log's column holds; raise where they are of another one.
+
+    Whole numbers stay whole beside missing ones, for they are ids.
+
+    >>> as_at_fit(pd.Series([3.0, None]), pd.Series([1, 2])).tolist()
+    [3, <NA>]
+    """
+    needed, given = _kind_of(known[:SEEN_VALUES]), _kind_of(told)
+    needed = _kind_of(known) if needed == "nothing" else needed
+    if needed in ("", "nothing") or (needed == given != NUMBERS):
+        return told
+    if LISTS in (needed, given):
+        read, own, codes = [None], told.dropna().tolist(), np.full(len(told), -1)
+    else:
+        codes, distinct = pd.factorize(plain_values(told))
+        own = np.asarray(distinct).tolist()
+        if needed == WHOLE and np.asarray(distinct).dtype.kind == "f":
+            check_exact(np.asarray(distinct), name=repr(told.name))
+        read = [*(_read(value, needed) for value in own), None]
+    if wrong := [value for value, as_read in zip(own, read, strict=False) if as_read is None]:
+        raise ValueError(
+            f"X[{told.name!r}] must hold {needed}, as at fit, got {wrong[0]!r:.40}. Leave such "
+            "values missing, or fit again on rows that have them."
+        )
+    if needed == given:
+        return told
+    values = pd.array(read, dtype=DTYPES.get(needed, object)).take(codes)
+    if needed in (WHOLE, BOOLEANS) and (codes >= 0).all():
+        values = values.astype("int64" if needed == WHOLE else bool)
+    return pd.Series(values, index=told.index, name=told.name)
+
+
+def _kind_of(column: pd.Series) -> str:
+    """Return what a column holds; "" where it is of several kinds, or of none of these."""
+    present = column.dropna()
+    if holds_lists(present):
+        return LISTS
+    values = plain_values(present)
+    return NUMBERS if values.dtype.kind == "f" else KINDS.get(pd.api.types.infer_dtype(values), "")
+
+
+def _read(value: Any, kind: str) -> Any:
+    """Return a value as one of a kind, None where it is none."""
+    name = label_name(value)
+    if kind == NUMBERS:
+        is_number = not isinstance(value, str) and np.isreal(value)
+        return float(value) if is_number and np.isfinite(float(value)) else None
+    if kind == TEXT:
+        is_text = isinstance(value, str) or (spells_integer(name) and not isinstance(value, bool))
+        return (value if isinstance(value, str) else name) if is_text else None
+    if kind == WHOLE:
+        return int(name) if spells_integer(name) else None
+    return name == "1" if kind == BOOLEANS and name in ("0", "1") else None
 
 
 def tell_events(

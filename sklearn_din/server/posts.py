@@ -165,8 +165,7 @@ class Posts:
         texts = (users, times, items, others)
         users, times, items, others = (json.loads(f"[{','.join(column)}]") for column in texts)
         cells = {name: self._cells(name, items, others) for name in log.columns}
-        own = [log.labels[-1 if label is None else label] for label in labels]
-        came = [{**row, LABEL: label} for row, label in zip(others, own, strict=True)]
+        came = [{**row, LABEL: label} for row, label in zip(others, labels, strict=True)]
         events = log.read_stored(users, times, [*cells.values()], came)
         if levels is not None:
             more = [name for name in levels.columns if name not in cells and name != log.user]

@@ -65,6 +65,8 @@ def remember(model: Model, X: IntoDataFrame, y: ArrayLike) -> Model:
     ------
     TypeError
         If the model has no HistoryBuilder.
+    ValueError
+        If labels or values are of another kind than at fit: nothing is remembered.
 
     Warns
     -----
@@ -176,7 +178,7 @@ def _warn_of_told_rows(
     check_frame(X, memory._names_to_tell, name="X")
     events = memory.events_
     for name in (memory.user, *memory._columns):
-        if not holds_lists(events[name]):
+        if not (holds_lists(events[name]) or holds_lists(X[name])):
             known = pd.Index(pd.unique(plain_values(events[name].dropna())))
             warn_of([note_spelling(X[name], known, f"values of {name!r}")])
     warn_of([note_far(X[memory.time], events[memory.time])])
