@@ -469,6 +469,12 @@ def test_the_server_has_the_histories_of_the_builder_that_was_told_each_post(lev
     assert post(state, *as_posts(rows, y))["added"] == len(rows)
     told = remember(model, rows, y)
     assert_served(state, told[0], users)
+    if levels is not None:  # as of several moments, some between an event and what came of it
+        asked = rows.assign(time=all_rows["known"].max())[OF_ROWS]
+        asked = pd.concat([asked, asked.assign(time=rows["time"] + pd.Timedelta("3h"))])
+        for name, level in told[0].memory_.levels(asked, "time").items():
+            served = state.answers.levels.builder.memory_.levels(asked, "time")[name]
+            np.testing.assert_allclose(served, level, rtol=1e-12)
     assert post(state, *as_posts(rows, y))["known_already"] == len(rows)
     state.close()
     state = state_of(
@@ -529,3 +535,36 @@ def test_a_post_of_another_kind_is_refused_and_all_others_are_answered():
     for user in ("1", "2", "3"):
         assert np.isfinite(state.answers.rank(user, None, 3, None)["probabilities"]).all()
     state.close()
+
+
+@pytest.mark.parametrize("events", ["all", "positive"])
+@pytest.mark.parametrize("levels", [None, "auto"])
+def test_an_event_waits_until_something_is_told_of_it(levels, events):
+    rows, y = make_flights(330)
+    names = {**FLIGHTS, "levels": levels, "events": events, "outcomes": ["late"]}
+    model = begin_with(HistoryBuilder(**names)).fit(rows[:300], y[:300])
+    rows, y = rows[300:].reset_index(drop=True), y[300:].astype(float)
+    state = state_of(model, rows)
+    histories, users = state.answers.histories, [*rows["user"], "stranger"]
+
+    def served(posted):
+        known = posted.answers.levels and posted.answers.levels.builder.memory_
+        levels = known and known.levels(rows[OF_ROWS].assign(time=rows["known"].max()), "time")
+        return [posted.answers.histories.of(user) for user in users], levels
+
+    before = served(state)
+    posts = [event | {"event_id": n} for n, event in enumerate(as_posts(rows, y))]
+    alone = [{n: v for n, v in p.items() if n not in ("late", "label", "known")} for p in posts]
+    assert post(state, *alone)["added"] == len(rows)
+    np.testing.assert_equal(served(state), before)
+    assert [*histories.posted] == []
+    assert post(state, *posts)["replaced"] == len(rows)
+    at_once = state_of(model, rows)
+    post(at_once, *posts)
+    np.testing.assert_equal(served(state), served(at_once))
+    if levels is not None:
+        told = remember(model, rows, y)[0].memory_
+        levels = told.levels(rows[OF_ROWS].assign(time=rows["known"].max()), "time")
+        np.testing.assert_equal(served(state)[1], levels)
+    state.close()
+    at_once.close()

@@ -399,8 +399,9 @@ class HistoryBuilder(  # type: ignore[call-arg]
         Columns with what came of an event, such as minutes late or stars: they become histories,
         too, and are no features; rows to predict need not have them. ``sklearn_din.LABEL`` is
         ``y``, of several labels the first one, in the history ``hist_label``: 1 and 0 of two
-        labels, whatever their dtype, else the number. It needs ``events="all"``. ``known`` must say when they were known, by the name of ``time`` that it
-        was at once: the whole event enters histories then.
+        labels, whatever their dtype, else the number. It needs ``events="all"``. ``known`` must say
+        when they were known, by the name of ``time`` that it was at once: the whole event enters
+        histories then, and ``elapsed`` and ``max_age`` count from that moment.
 
     Attributes
     ----------
