@@ -22,9 +22,9 @@ REST = 10.0  # times as long as joining took, before posted rows are joined agai
 class Levels:
     """The levels of now. :attr:`builder` is replaced in one move whenever rows have joined it.
 
-    A row that is posted counts as one of the memory, by its label, from when that was known on. None
-    is a click, but where the builder has ``outcomes``: there it is missing. All that is posted is
-    one call: equal rows are as many rows, of which those that the memory has replace
+    A row that is posted counts as one of the memory, by its label, from when that was known on. No
+    label is a click, but where the builder has ``outcomes``: there it is missing. All that is
+    posted is one call: equal rows are as many rows, of which those that the memory has replace
     these. Where a large memory takes long to join rows to, they join some at a time, for a tenth of
     the time at most.
 
@@ -78,10 +78,10 @@ class Levels:
         if memory.of_clicks:
             untold = 1 if self._known is None else np.nan
             values[:, 0] = [untold if label is None else label for label in labels]
-        frame, options = self._frame(columns, times), {"known": self._known, "call": self._posted}
-        if self._known is not None:
-            frame[self._known] = self._clock.column(known)
-        self._joined, _ = memory.append(frame, self.time, values, **options)
+        frame, when = self._frame(columns, times), self._known
+        if when is not None:
+            frame[when] = self._clock.column(known)
+        self._joined, _ = memory.append(frame, self.time, values, known=when, call=self._posted)
         self._joined.moments(None)  # no request waits for what it makes
         self.builder = self._with(self._joined)
         self._next_join = time.monotonic() + REST * (time.monotonic() - began)
