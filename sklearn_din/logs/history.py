@@ -452,7 +452,7 @@ class HistoryBuilder(  # type: ignore[call-arg]
         events = log if self._outcomes else log[is_event == 1].reset_index(drop=True)
         memory, _ = self._remember(frame, values, names, memory=None)
         label = None if classes is None else classes[1]
-        fitted = {"_sorted": None, "events_": events, "memory_": memory}
+        fitted = {"_sorted": None, "events_": events, "memory_": memory, "_n_alone": 0}
         self.__dict__.update({**fitted, "classes_": classes, "positive_class_": label})
         return self
 
@@ -498,7 +498,14 @@ class HistoryBuilder(  # type: ignore[call-arg]
         else:
             events = tell_events(self.events_, log, is_event, was_event, **keys)
         self.__dict__.update({"_sorted": None, "events_": events, "memory_": memory})
+        told = values[~np.isnan(values).any(axis=1), :1]
+        self.__dict__["_n_alone"] = self._n_clicks_alone + len(told) if (told == 1).all() else 0
         return self
+
+    @property
+    def _n_clicks_alone(self) -> int:
+        """How many rows were told, call by call, since one without a click."""
+        return self.__dict__.get("_n_alone", 0)
 
     def _without(self, users: np.ndarray) -> Self:
         """Return a builder that was told nothing of some users, given by their hashes."""
@@ -519,6 +526,7 @@ class HistoryBuilder(  # type: ignore[call-arg]
         cached = self._sorted  # serving asks often, a few rows at a time, and in threads
         if cached is None or cached[0] is not events:  # partial_fit may end meanwhile
             sorted_log = sort_log(self._at_known(events), self.user, self.time, request.columns)
+            sorted_log[1].owner = self.user
             cached = self._sorted = events, *sorted_log
         _, timeline, log = cached
         past = timeline.past(shown.pandas, max_age=self.max_age)
@@ -554,12 +562,11 @@ class HistoryBuilder(  # type: ignore[call-arg]
         """Return the time just after all that is remembered, as the time column holds times."""
         check_is_fitted(self, "events_")
         time: Any = self.known if self._outcomes else self.time
-        times = self.events_[time]
-        latest = times.max() if len(times) else 0
-        if self.memory_ is not None and len(self.memory_.known):
-            known, unit = self.memory_.known.max().item(), self.memory_.unit
-            zone = "UTC" if self.memory_.zoned else None
-            known = known if unit is None else pd.Timestamp(known, unit=unit, tz=zone)
+        times, memory = self.events_[time], self.memory_
+        numbers, unit, zoned = check_times(times, name=f"events_[{time!r}]")
+        latest = times.max() if len(times) else _moment(numbers.dtype.type(0).item(), unit, zoned)
+        if memory is not None and len(memory.known):
+            known = _moment(memory.known.max().item(), memory.unit, memory.zoned)
             latest = max(latest, known) if len(times) else known
         if isinstance(latest, pd.Timestamp):
             return latest + pd.Timedelta(1, unit=latest.unit)
@@ -786,6 +793,11 @@ class HistoryBuilder(  # type: ignore[call-arg]
         tags.target_tags.required = self._needs_labels
         tags.transformer_tags.preserves_dtype = []
         return tags
+
+
+def _moment(number: Any, unit: str | None, zoned: bool) -> Any:
+    """Return a moment that is told by a number as a time."""
+    return number if unit is None else pd.Timestamp(number, unit=unit, tz="UTC" if zoned else None)
 
 
 def _read_values(

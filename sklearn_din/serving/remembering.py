@@ -169,9 +169,10 @@ def _warn_of_told_rows(
     memory: HistoryBuilder, X: pd.DataFrame, y: ArrayLike, steps: Sequence[Any]
 ) -> None:
     """Warn of rows that cannot join those remembered, or say nothing of rates."""
-    if memory.memory_ is not None:
-        what = "that are remembered are clicks: all rates rise"
-        warn_of_clicks_alone(memory.classes_, y, what)
+    if memory.memory_ is not None and len(memory.memory_.values):
+        what, labels = "that are remembered are clicks: all rates rise", memory.memory_.values[:, 0]
+        before, rate = memory._n_clicks_alone, float(np.nan_to_num(labels).mean())
+        warn_of_clicks_alone(memory.classes_, y, before, what, rate=rate)
     users = {str(step.user) for step in steps if getattr(step, "user", None)}
     if len(users) > 1:
         warn_user(f"the steps name different users, {sorted(users)}: levels are of one of them.")
@@ -232,6 +233,8 @@ def live_predictions(
     (4,)
     """
     builder = _find_memories(model, purpose="live_predictions")[1][0]
+    check_consistent_length(X, y)
+    check_row_labels(X, y)
     if every == 0:
         return _predict(remember(model, X, y), X)
     shown = CallerFrame(X, name="X")
