@@ -242,6 +242,13 @@ def test_large_ids_stay_apart_whatever_a_later_batch_makes_of_the_column(later, 
         assert lists(rows["hist_item"]) == [[user] for user in users]
 
 
+def test_large_users_stay_apart_beside_floats_that_a_missing_one_made():
+    builder = HistoryBuilder(user="user", time="time", columns="item", events="all")
+    builder.fit(pd.DataFrame({"user": [1.0, np.nan], "time": [1, 2], "item": [1, 2]}))
+    builder.partial_fit(pd.DataFrame({"user": [BIG, BIG + 1], "time": [3, 4], "item": [1, 2]}))
+    assert builder.events_["user"].tolist()[2:] == [BIG, BIG + 1]
+
+
 def test_quantities_stay_floats_beside_integers_and_users_as_floats_are_refused():
     builder = HistoryBuilder(user="user", time="time", columns="price", events="all")
     builder.fit(pd.DataFrame({"user": [BIG, BIG + 1], "time": [1, 2], "price": [0.5, np.nan]}))

@@ -1,6 +1,8 @@
 """Telling later events to earlier ones: equal times and equal ids, whatever the dtypes."""
 
 from collections.abc import Collection, Hashable, Sequence
+from math import isfinite
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -19,13 +21,14 @@ from sklearn_din.utils.validation import (
 
 EXACT = 2**53  # up to here float64 holds every integer
 WHOLE, NUMBERS, BOOLEANS, TEXT = "whole numbers", "finite numbers", "true and false", "text"
-LISTS, TIMES = "lists", "times"
-KINDS = {  # of values, by pandas' name
+LISTS, TIMES, MIXED = "lists", "times", "values of several kinds"
+KINDS = {  # by pandas' name
+    **{"integer": WHOLE, "boolean": BOOLEANS, "string": TEXT, "empty": None, LISTS: LISTS},
     **dict.fromkeys(("floating", "mixed-integer-float", "decimal"), NUMBERS),
     **dict.fromkeys(("datetime64", "datetime", "date"), TIMES),
-    **{"integer": WHOLE, "boolean": BOOLEANS, "string": TEXT, "empty": "nothing"},
 }
-DTYPES: dict[str, Any] = {WHOLE: "Int64", BOOLEANS: "boolean", NUMBERS: float}
+DTYPES: dict[str, Any] = {WHOLE: "Int64", BOOLEANS: "boolean", NUMBERS: "float64"}
+PLAIN: dict[str, Any] = {WHOLE: "int64", BOOLEANS: "bool"}  # where no value is missing
 
 
 def as_at_fit(told: pd.Series, known: pd.Series) -> pd.Series:
@@ -36,52 +39,45 @@ def as_at_fit(told: pd.Series, known: pd.Series) -> pd.Series:
     >>> as_at_fit(pd.Series([3.0, None]), pd.Series([1, 2])).tolist()
     [3, <NA>]
     """
-    needed, given = _kind_of(known[:SEEN_VALUES]), _kind_of(told)
-    needed = _kind_of(known) if needed == "nothing" else needed
-    if needed in ("", "nothing") or (needed == given != NUMBERS):
+    needed, given = _kind_of(known[:SEEN_VALUES]) or _kind_of(known), _kind_of(told)
+    is_alike = given == needed or (needed, given) == (NUMBERS, WHOLE)
+    if is_alike and needed == NUMBERS:
+        is_alike = not np.isinf(told.to_numpy(float, na_value=np.nan)).any()
+    if is_alike or needed in (None, MIXED):
         return told
-    if LISTS in (needed, given):
-        read, own, codes = [None], told.dropna().tolist(), np.full(len(told), -1)
-    else:
-        codes, distinct = pd.factorize(plain_values(told))
-        own = np.asarray(distinct).tolist()
-        if needed == WHOLE and np.asarray(distinct).dtype.kind == "f":
-            check_exact(np.asarray(distinct), name=repr(told.name))
-        read = [*(_read(value, needed) for value in own), None]
-    if wrong := [value for value, as_read in zip(own, read, strict=False) if as_read is None]:
+    values, is_there = plain_values(told), pd.notna(plain_values(told))
+    if needed == WHOLE and values.dtype.kind == "f":
+        check_exact(values, name=repr(told.name))
+    own = zip(values.tolist(), is_there, strict=True)
+    read = [_read(value, needed) if there else None for value, there in own]
+    both = zip(values.tolist(), read, is_there, strict=True)
+    if wrong := [value for value, own, there in both if there and own is None]:
         raise ValueError(
             f"X[{told.name!r}] must hold {needed}, as at fit, got {wrong[0]!r:.40}. Leave such "
             "values missing, or fit again on rows that have them."
         )
-    if needed == given:
-        return told
-    values = pd.array(read, dtype=DTYPES.get(needed, object)).take(codes)
-    if needed in (WHOLE, BOOLEANS) and (codes >= 0).all():
-        values = values.astype("int64" if needed == WHOLE else bool)
-    return pd.Series(values, index=told.index, name=told.name)
+    as_fitted = pd.Series(read, told.index, DTYPES.get(needed, object), told.name)
+    return as_fitted.astype(PLAIN[needed]) if needed in PLAIN and is_there.all() else as_fitted
 
 
-def _kind_of(column: pd.Series) -> str:
-    """Return what a column holds; "" where it is of several kinds, or of none of these."""
-    present = column.dropna()
-    if holds_lists(present):
-        return LISTS
-    values = plain_values(present)
-    return NUMBERS if values.dtype.kind == "f" else KINDS.get(pd.api.types.infer_dtype(values), "")
+def _kind_of(column: pd.Series) -> str | None:
+    """Return what a column holds, None where it holds nothing."""
+    values = plain_values(column.dropna())
+    kind = LISTS if holds_lists(column) else pd.api.types.infer_dtype(values)
+    return NUMBERS if column.dtype.kind == "f" else KINDS.get(kind, MIXED)
 
 
 def _read(value: Any, kind: str) -> Any:
     """Return a value as one of a kind, None where it is none."""
     name = label_name(value)
-    if kind == NUMBERS:
-        is_number = not isinstance(value, str) and np.isreal(value)
-        return float(value) if is_number and np.isfinite(float(value)) else None
-    if kind == TEXT:
-        is_text = isinstance(value, str) or (spells_integer(name) and not isinstance(value, bool))
-        return (value if isinstance(value, str) else name) if is_text else None
     if kind == WHOLE:
         return int(name) if spells_integer(name) else None
-    return name == "1" if kind == BOOLEANS and name in ("0", "1") else None
+    if kind == TEXT:
+        is_id = spells_integer(name) and not isinstance(value, bool | np.bool_)
+        return value if isinstance(value, str) else name if is_id else None
+    if kind == NUMBERS:
+        return float(value) if isinstance(value, Real) and isfinite(value) else None
+    return {"0": False, "1": True}.get(name) if kind == BOOLEANS else None
 
 
 def tell_events(

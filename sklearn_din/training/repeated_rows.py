@@ -69,10 +69,8 @@ def _find_pairs(groups: np.ndarray, is_click: np.ndarray, item: str) -> Iterator
     """
     n_rows, n_clicks = np.bincount(groups), np.bincount(groups, is_click)
     n_pairs, has_click = int(((n_rows == 2) & (n_clicks == 1)).sum()), n_clicks > 0
-    is_alone = n_rows[~has_click] == 1
-    if n_pairs < max(MIN_PAIRS, PAIRED * has_click.sum()):
-        return
-    if len(is_alone) and is_alone.mean() < 1 - SELDOM:
+    n_twice = ((n_rows > 1) & ~has_click).sum()
+    if n_pairs < max(MIN_PAIRS, PAIRED * has_click.sum()) or n_twice > SELDOM * (~has_click).sum():
         return
     yield Finding(
         "rows logged twice",

@@ -77,5 +77,6 @@ def is_one_hot(values: np.ndarray) -> bool:
 
 def label_name(label: object) -> str:
     """Return the text that a label has whatever its type: "1" of 1, 1.0, True and "1.0"."""
-    is_whole = isinstance(label, bool) or (isinstance(label, float) and label.is_integer())
+    is_whole = isinstance(label, bool | np.bool_)
+    is_whole |= isinstance(label, float | np.floating) and float(label).is_integer()
     return str(int(label) if is_whole else label).removesuffix(".0")  # type: ignore[call-overload]
