@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from sklearn_din.features.number_ends import Ranges
+from sklearn_din.features.number_ends import Ranges, find_ends
 from sklearn_din.features.schema import Behaviour, Schema
 from sklearn_din.network.batch import EVENTS_PER_PART, Batch, is_host
 from sklearn_din.network.embeddings import FieldEmbeddings
@@ -196,10 +196,10 @@ class DIN(nn.Module):
             "ranges": dict(ranges or {}),
         }
         self.of_numbers = schema.names("numeric")  # fields, in order
-        self.bins = self._make_bins()
         self.of_ids = schema.names("categorical", "list")
         self.embeddings = FieldEmbeddings(schema, embedding_dim, scale=INITIAL_SCALE[interest])
         self.interests = nn.ModuleList(map(self._make_interest, schema.behaviours))
+        self._end_numbers()
         n_inputs, n_labels = sum(self.mlp_inputs.values()), len(after)
         self.mlp = MLP(n_inputs, tuple(hidden_units), activation=activation, dropout=dropout)
         n_hidden, self.has_labels = self.mlp.n_outputs, n_labels > 1
@@ -209,12 +209,17 @@ class DIN(nn.Module):
 
     def widen(self, ranges: Ranges) -> None:
         """Let numbers go as far as other ranges say."""
+        device = self.bins.starts.device
         self.options = self.options | {"ranges": dict(ranges)}
-        self.bins = self._make_bins().to(self.bins.starts.device)
+        self._end_numbers()
+        self.bins.to(device)
 
-    def _make_bins(self) -> NumberBins:
+    def _end_numbers(self) -> None:
         growing = {field.name for field in self.schema.fields if field.what == "count"}
-        return NumberBins(self.of_numbers, self.options["bins"], self.options["ranges"], growing)
+        ends = find_ends(self.options["ranges"], growing)
+        self.bins = NumberBins(self.of_numbers, self.options["bins"], ends)
+        for interest in self.interest_modules:
+            interest.ends = ends
 
     def _make_interest(self, behaviour: Behaviour) -> Interest:
         options = self.options
@@ -225,7 +230,7 @@ class DIN(nn.Module):
             behaviour,
             tuple(self.embeddings.width(name) for name in behaviour.histories),
             with_vectors=self._with_vectors(behaviour),
-            compared_numbers=[n for n in behaviour.numbers if self.schema[n].candidate],
+            compared_numbers={n: c for n in behaviour.numbers if (c := self.schema[n].candidate)},
             pooling=options["pooling"],
             extended=self.extended,
             normalization=normalization,

@@ -21,6 +21,7 @@ from sklearn_din.encoding.notices import (
     far_numbers,
     log_near_integers,
     log_roles,
+    note_owners,
     warn_of_events,
     warn_of_training_rows,
 )
@@ -471,6 +472,7 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
         frame = validate_frame(self, frame, reset=reset, droppable=droppable)
         if reset:
             check_frame(frame, self._metadata.values(), name=f"X ({METADATA_ROLE})")
+            warn_of([note_owners(frame, self.user)])
         return Impressions(source if isinstance(source, Scan) else frame, separator=self.separator)
 
     def _fit(self, table: Impressions) -> None:

@@ -61,6 +61,22 @@ def make_prices(n=8, seed=0, *, max_length=5):
     return EncodedFeatures(schema, columns | {"price_missing": is_missing}, X.behaviours)
 
 
+def far(X):
+    """The same impressions with numbers, of their own and of their events, that no other has."""
+    numbers = [f.name for f in X.schema.fields if f.kind == "numeric" and f.what != "missing"]
+    columns = X.columns | {name: 40 * X.columns[name] for name in numbers}
+    behaviours = dict(X.behaviours)
+    for histories, ragged in X.behaviours.items():
+        own = {n: 40 * v if v.dtype == np.float32 else v for n, v in ragged.columns.items()}
+        behaviours[histories] = ragged.over(own, ragged.spans)
+    return X._replace(columns=columns, behaviours=behaviours)
+
+
+def narrow(schema):
+    """Ranges beyond which many numbers of made impressions are."""
+    return dict.fromkeys(schema.names("numeric", "numeric_history"), (-0.3, 0.2))
+
+
 def make_labels(X, seed=0):
     """Click where the candidate's category is in the history, most of the time."""
     rng = np.random.default_rng(seed)

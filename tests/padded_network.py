@@ -58,14 +58,21 @@ def match(behaviour, arrays, mask):
     return torch.stack(same, dim=2) * mask[..., None], ranks.clamp(min=0)
 
 
+def end(interest, name, values):
+    """Numbers as far as training's reached and one range more, which ``ends`` has."""
+    low, high = interest.ends.get(name, (-np.inf, np.inf))
+    return torch.where(values < low, low, torch.where(values > high, high, values))
+
+
 def subtract(interest, arrays, mask, schema):
     """By how much a row's numbers are larger than its events', NaN where either is missing."""
     differences = []
     for name in interest.behaviour.numbers:
         if candidate := schema[name].candidate:
             missing = arrays.get(f"{candidate}_missing", torch.zeros(len(mask))) > 0
-            shown = torch.where(missing, torch.nan, arrays[candidate])
-            differences.append(torch.where(mask, shown[:, None] - arrays[name], torch.nan))
+            shown = torch.where(missing, torch.nan, end(interest, candidate, arrays[candidate]))
+            values = shown[:, None] - end(interest, name, arrays[name])
+            differences.append(torch.where(mask, values, torch.nan))
     return differences
 
 
@@ -87,7 +94,7 @@ def interest_outputs(interest, embed, arrays, schema):
         same = torch.cat([same, *near], dim=2)
         differences = [values.nan_to_num()[..., None] for values in compared]
         weighed = torch.cat([same * decay ** ranks[..., None] for decay in (1.0, 0.8, 0.5)], dim=2)
-        numbers = [arrays[name].nan_to_num()[..., None] for name in behaviour.numbers]
+        numbers = [end(interest, n, arrays[n].nan_to_num())[..., None] for n in behaviour.numbers]
         numbers += differences
         relations = torch.cat([weighed, torch.log(1 + ranks)[..., None], *numbers], dim=2)
     weights, pooled = mask.float(), keys

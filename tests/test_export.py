@@ -16,7 +16,7 @@ from sklearn_din.neighbours.pairs import NeighbourPair
 from sklearn_din.serving import export, onnx_graph
 from sklearn_din.serving.export import neighbour_numbers
 from tests.click_frames import OF_TWINS, TWINS
-from tests.encoded_impressions import make_impressions, make_prices
+from tests.encoded_impressions import far, make_impressions, make_prices
 from tests.network_options import name_of, networks
 from tests.padded_network import padded_logits
 
@@ -69,13 +69,13 @@ def assert_same(session, classifier, X):
 
 
 def other_batches(make=make_impressions):
-    """Many rows, one row, one row without events, several, and longer histories than any before."""
+    """Many rows, one row, one row without events, several, longer histories, numbers far off."""
     X = make(50, seed=7)
     long = make(9, seed=8, max_length=30)
     long = EncodedFeatures(X.schema, long.columns, long.behaviours)
     without = [row for row in range(50) if not X[row : row + 1][CLICKS[0]].size]
     assert len(without) > 1
-    return [X, X[1:2], X[:1], X[without], long]
+    return [X, X[1:2], X[:1], X[without], long, far(X)]
 
 
 NETWORKS = [*networks("interest", "pooling"), *networks("interest", "attention_normalization")]

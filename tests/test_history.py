@@ -242,11 +242,17 @@ def test_large_ids_stay_apart_whatever_a_later_batch_makes_of_the_column(later, 
         assert lists(rows["hist_item"]) == [[user] for user in users]
 
 
-@pytest.mark.parametrize("prices", [[0.5, np.nan], [1e20, 2.0]])
-def test_quantities_beside_large_integers_stay_floats_and_users_as_floats_are_refused(prices):
+def test_large_users_stay_apart_beside_floats_that_a_missing_one_made():
+    builder = HistoryBuilder(user="user", time="time", columns="item", events="all")
+    builder.fit(pd.DataFrame({"user": [1.0, np.nan], "time": [1, 2], "item": [1, 2]}))
+    builder.partial_fit(pd.DataFrame({"user": [BIG, BIG + 1], "time": [3, 4], "item": [1, 2]}))
+    assert builder.events_["user"].tolist()[2:] == [BIG, BIG + 1]
+
+
+def test_quantities_stay_floats_beside_integers_and_users_as_floats_are_refused():
     builder = HistoryBuilder(user="user", time="time", columns="price", events="all")
-    builder.fit(pd.DataFrame({"user": [BIG, BIG + 1], "time": [1, 2], "price": [BIG, 5]}))
-    builder.partial_fit(pd.DataFrame({"user": 1, "time": [3, 4], "price": prices}))
+    builder.fit(pd.DataFrame({"user": [BIG, BIG + 1], "time": [1, 2], "price": [0.5, np.nan]}))
+    builder.partial_fit(pd.DataFrame({"user": 1, "time": [3, 4], "price": [BIG, 2]}))
     assert builder.events_["price"].dtype == "float64"
     before = builder.events_
     with pytest.raises(ValueError, match=r"^'user' holds ids as float64 from 9007199254740992 on"):

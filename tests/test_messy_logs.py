@@ -226,6 +226,36 @@ def log_twice(X, y, *, share=1.0, seconds=2, redraw=0.0):
     return both.iloc[order], pd.concat([y, labels], ignore_index=True).iloc[order]
 
 
+def test_an_impression_beside_its_click_is_said_and_the_advice(log):
+    X, y = log
+    shown = pd.concat([X, X[y == 1]], ignore_index=True)
+    rows = shown.assign(click=np.append(np.zeros(len(X)), np.ones(int(y.sum()))))
+    rows = rows.sample(frac=1, random_state=0)
+    (message,) = leaks_said(rows.drop(columns="click"), rows["click"])
+    assert "clicks have a row without a click beside them, of the same user, item and" in message
+    advice, names = re.search(r"(rows\.sort.*)\.$", message)[1], {"user": "user", "time": "time"}
+    kept = eval(advice, {"rows": rows, "label": "click", **names})
+    assert (len(kept), kept["click"].sum()) == (
+        len(X.drop_duplicates(["user", "time", "item"])),
+        y.sum(),
+    )
+    assert leaks_said(kept.drop(columns="click"), kept["click"]) == []
+
+
+@pytest.mark.parametrize("honest", ["twice a day", "some clicks", "no pairs"])
+def test_items_shown_twice_at_one_moment_are_not_said(log, honest):
+    """As of a day, with one click at most; two rows of a few clicks alone; of none."""
+    X, y = log
+    again = {
+        "twice a day": np.ones(len(X), dtype=bool),
+        "some clicks": (y == 1) & (X.index % 5 == 0),
+    }
+    again = np.asarray(again.get(honest, y < 0))
+    shown = pd.concat([X, X[again]], ignore_index=True)
+    labels = np.append(y, np.zeros(again.sum(), dtype=int))
+    assert leaks_said(shown, pd.Series(labels)) == []
+
+
 @pytest.mark.parametrize(("share", "rare"), [(1.0, 1), (0.2, 1), (1.0, 10)])
 def test_rows_logged_twice_are_said_and_the_advice(log, share, rare):
     X, y = log[0], log[1] * (np.arange(len(log[1])) % rare == 0)

@@ -9,7 +9,13 @@ from sklearn_din.module import NUMBERS_HIDDEN, OPTIONS
 from sklearn_din.network.batch import Batch
 from sklearn_din.network.embeddings import FieldEmbeddings
 from sklearn_din.network.layers import ActivationUnit, Dice
-from tests.encoded_impressions import make_answers, make_impressions, make_prices, make_schema
+from tests.encoded_impressions import (
+    make_answers,
+    make_impressions,
+    make_prices,
+    make_schema,
+    narrow,
+)
 from tests.network_options import each_network
 from tests.padded_network import padded_logits
 
@@ -39,6 +45,7 @@ def test_flat_and_padded_networks_give_the_same_numbers_and_gradients(make, opti
         attention_units=(6, 3),
         hidden_units=(7, 5),
         activation=activation if activation in OPTIONS["activation"] else "relu",
+        ranges=narrow(X.schema),
         **options,
     ).eval()
     with torch.no_grad():  # slopes and running averages far from where they start

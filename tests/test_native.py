@@ -42,7 +42,14 @@ from sklearn_din.network.batch import Batch, JointRows
 from sklearn_din.network.interest import Interest
 from sklearn_din.training import batches, threads
 from sklearn_din.training.optim import RowwiseAdam, optimizer_of, set_decay, set_rates
-from tests.encoded_impressions import make_answers, make_impressions, make_labels, make_prices
+from tests.encoded_impressions import (
+    far,
+    make_answers,
+    make_impressions,
+    make_labels,
+    make_prices,
+    narrow,
+)
 from tests.network_options import ONE_BY_ONE, name_of
 
 KERNELS = "plain", "AVX2", "AVX-512"
@@ -173,6 +180,17 @@ def kernels(request):
         pytest.skip("no library, or not this kind of processor")
     yield
     library.din_choose_kernels(len(KERNELS) - 1)
+
+
+@pytest.mark.parametrize("make", IMPRESSIONS.values(), ids=IMPRESSIONS)
+def test_numbers_end_where_those_of_torch_do(make):
+    X = make()
+    module = make_network(X, ranges=narrow(X.schema))
+    for shown in (X, far(X)):
+        assert uses_native(module, shown)
+        with torch.no_grad():
+            logits, expected = logits_of(module, Batch(shown)), module(Batch(shown))
+        torch.testing.assert_close(logits, expected, rtol=1e-5, atol=1e-5 * expected.abs().max())
 
 
 @pytest.mark.parametrize("make", IMPRESSIONS.values(), ids=IMPRESSIONS)

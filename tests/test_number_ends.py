@@ -11,16 +11,21 @@ from sklearn_din import (
     HistoryBuilder,
     HistorySequenceEncoder,
     Ranker,
+    export_onnx,
     load,
+    load_onnx,
+    rank_candidates,
     remember,
     save,
     update,
 )
 from sklearn_din.features.number_ends import find_range
+from sklearn_din.features.schema import Field, Schema
 from sklearn_din.network.number_bins import check_bins, find_ranges
 from tests.test_number_bins import encode
 
 QUICK = {"max_epochs": 2, "hidden_units": (8,), "random_state": 0, "early_stopping": False}
+SCHEMA = Schema((Field("price", "numeric"), Field("hist_price", "numeric_history")))
 PRICES = np.random.RandomState(0).normal(10, 1, size=400)
 
 
@@ -170,5 +175,64 @@ def test_saved_and_ranked_they_end_where_they_did(tmp_path):
 ])  # fmt: skip
 def test_ranges_of_a_file_that_are_none_are_refused(ranges):
     with pytest.raises(ValueError, match="ranges of numbers must have a start and an end"):
-        check_bins({}, ranges, ["price"])
-    check_bins({}, {"price": (0.0, 0.0)}, ["price"])
+        check_bins({}, ranges, SCHEMA)
+    check_bins({}, {"price": (0.0, 0.0), "hist_price": (0.0, 1.0)}, SCHEMA)
+
+
+@pytest.fixture(scope="module")
+def flights():
+    """A model of prices and what came late, and rows; labels are coin flips."""
+    rng, n = np.random.RandomState(0), 1_000
+    rows = pd.DataFrame({"user": rng.randint(40, size=n), "item": rng.randint(30, size=n)})
+    rows = rows.assign(time=np.arange(n), price=rng.rand(n), late=rng.normal(10, 3, size=n))
+    names = {"user": "user", "time": "time", "columns": ["item", "price"], "elapsed": "ago"}
+    told = {"events": "all", "known": "time", "outcomes": "late"}
+    encoder = HistorySequenceEncoder(user="user", time="time")
+    model = make_pipeline(HistoryBuilder(**names, **told), encoder, DINClassifier(**QUICK))
+    return model.fit(rows, (rng.rand(n) < 0.31).astype(int)), rows
+
+
+def with_event(model, rows, **columns):
+    """The model, told one event of each user."""
+    event = rows.drop_duplicates("user").assign(**{"time": 1_001, **columns})
+    return remember(model, event, np.zeros(len(event)))
+
+
+@pytest.mark.parametrize("column", ["late", "price"])
+def test_numbers_of_events_end_one_range_beyond_training(flights, column, tmp_path):
+    model, rows = flights
+    asked = rows[:60].assign(time=1_100)
+    name = f"hist_{column}"
+    low, high = model[-1].module_.options["ranges"][name]
+    scale = model[1]._learnt.numbers[name].scale
+    end = (2 * high - low) * scale.scale + scale.shift
+    expected = with_event(model, rows, **{column: end}).predict_proba(asked)
+    for value in (9_999.0, 1e6):
+        told = with_event(model, rows, **{column: value})
+        probability = told.predict_proba(asked)
+        np.testing.assert_allclose(probability, expected, atol=1e-5)
+        save(told, tmp_path / "model.din")
+        export_onnx(told, tmp_path / "model.onnx")
+        onnx = load_onnx(tmp_path / "model.onnx", memory=told[0])
+        for other in (load(tmp_path / "model.din"), onnx):
+            np.testing.assert_allclose(other.predict_proba(asked), probability, atol=1e-5)
+        people, candidates = asked[["user", "time"]][:3], asked[["item", "price"]]
+        candidates = candidates.drop_duplicates("item")
+        kept = [rank_candidates(m, people, candidates, top_k=5) for m in (told, onnx)]
+        np.testing.assert_allclose(*(k["probability"] for k in kept), atol=1e-5)
+    inside = with_event(model, rows, **{column: (end + rows[column].max()) / 2})
+    assert not np.allclose(inside.predict_proba(asked), expected, atol=1e-5)
+    assert 0.1 < expected[:, 1].min() <= expected[:, 1].max() < 0.7
+
+
+def test_an_update_widens_the_ends_of_events_numbers(flights):
+    model, rows = flights
+    later = rows[:300].assign(time=rows["time"][:300] + 2_000, late=40.0 + rows.index[:300] % 7)
+    newer = update(model, later, np.arange(300) % 2)
+    before, after = (own[-1].module_.options["ranges"] for own in (model, newer))
+    assert after["hist_late"][1] > before["hist_late"][1] + 3
+    asked, seen = rows[:60].assign(time=9_000), []
+    for own in (model, newer):
+        each = [with_event(own, rows, late=v, time=8_000).predict_proba(asked) for v in (40, 9e3)]
+        seen.append(np.abs(each[0] - each[1]).max())
+    assert seen[0] == 0 < seen[1]

@@ -1,5 +1,6 @@
 """What came of an event, in histories: by a plain loop over all that was told."""
 
+import copy
 import pickle
 from collections import Counter
 
@@ -98,7 +99,8 @@ def assert_histories(shown, asked, loop):
     for i, (user, now) in enumerate(zip(asked["user"], asked["time"], strict=True)):
         for name, expected in loop.history(user, now).items():
             if name in shown:
-                np.testing.assert_array_equal(np.array(list(shown[name].iloc[i])), expected)
+                own = [np.nan if value is pd.NA else value for value in shown[name].iloc[i]]
+                np.testing.assert_array_equal(np.array(own), expected)
 
 
 @pytest.mark.parametrize("known", ["known", "time"])
@@ -143,7 +145,8 @@ def test_outcomes_are_what_was_told_last_in_any_order_and_twice_is_once(events):
             builder.partial_fit(*parts[n])
         in_order = ["time", "user", "item"]
         own, expected = (b.events_.sort_values(in_order) for b in (builder, once))
-        pd.testing.assert_frame_equal(*(e.reset_index(drop=True) for e in (own, expected)))
+        own, expected = (e.reset_index(drop=True) for e in (own, expected))
+        pd.testing.assert_frame_equal(own, expected, check_dtype=False)
         before = pickle.dumps(builder)
         for told in (parts[n], (rows, y), (rows.assign(late=np.nan), y * np.nan)):
             assert pickle.dumps(builder.partial_fit(*told)) == before
@@ -272,6 +275,83 @@ def test_live_predictions_and_forget_know_outcomes(fitted):
         assert [*map(list, shown[name])] == [*map(list, expected[name])]
 
 
+AS_LABELS = {
+    "integers": lambda y: y.astype(int),
+    "floats": lambda y: y.astype(float),
+    "Int64": lambda y: pd.Series(y, dtype="Int64"),
+    "booleans": lambda y: y == 1,
+    "text": lambda y: y.astype(int).astype(str),
+}
+
+
+@pytest.mark.parametrize("levels", [None, "auto"])
+@pytest.mark.parametrize("kind", AS_LABELS)
+def test_labels_of_any_dtype_make_one_model_and_take_each_others_tellings(kind, levels):
+    rows, y = make_flights(400)
+    first, later, asked = rows[:300], rows[300:], rows[OF_ROWS].assign(time=rows["known"].max())
+    memory = HistoryBuilder(**FLIGHTS, levels=levels)
+    expected = begin_with(clone(memory)).fit(first, y[:300])
+    model = begin_with(memory).fit(first, AS_LABELS[kind](y[:300]))
+    told = remember(expected, later, y[300:])
+    newer = update(expected, later, y[300:]).predict_proba(asked)
+    for other in AS_LABELS.values():
+        for as_told in (remember(model, later, other(y[300:])), remember(expected, later, y[300:])):
+            pd.testing.assert_frame_equal(as_told[0].events_, told[0].events_)
+            np.testing.assert_array_equal(as_told.predict_proba(asked), told.predict_proba(asked))
+        updated = update(model, later, other(y[300:]))
+        np.testing.assert_array_equal(updated.predict_proba(asked), newer)
+
+
+def test_a_missing_label_is_an_unknown_one_of_the_same_kind():
+    rows, y = make_flights(60)
+    some = np.where(np.arange(60) % 3, y, np.nan)
+    builder = HistoryBuilder(**FLIGHTS).fit(rows, some)
+    asked = rows[OF_ROWS].assign(time=rows["known"].max())
+    encoder = HistorySequenceEncoder(user="user", time="time").fit(builder.transform(asked))
+    assert encoder.schema_["hist_label"].kind == "history"
+    assert encoder.vocabularies_["hist_label"].tolist() == [0, 1]
+    untold = HistoryBuilder(**FLIGHTS).fit(rows, y).partial_fit(rows.assign(user="new"), y * np.nan)
+    assert encoder.transform(untold.transform(asked)).schema == encoder.schema_
+
+
+def test_two_columns_of_one_label_are_refused_and_two_labels_are_not():
+    rows, y = make_flights(60)
+    with pytest.raises(ValueError, match=r"the first says what was not clicked. Give the column"):
+        HistoryBuilder(**FLIGHTS).fit(rows, np.column_stack([1 - y, y]))
+    several = np.column_stack([y, y * (np.arange(60) % 2)])
+    assert HistoryBuilder(**FLIGHTS).fit(rows, several).events_[LABEL].tolist() == y.tolist()
+
+
+@pytest.mark.parametrize("levels", [None, "auto"])
+@pytest.mark.parametrize(("stars", "wrong", "needed"), [
+    ([3, 4, 5, 1], [3.5, np.inf, "bad", [1]], "whole numbers"),
+    ([0.5, 3.0, np.nan, 2.0], [np.inf, "bad", [1]], "finite numbers"),
+    (["low", "high", "low", "low"], [3.5, [1], True], "text"),
+    ([True, False, True, True], [2, "bad"], "true and false"),
+    ([["fog"], [], ["ice"], []], ["fog", 3], "lists"),
+])  # fmt: skip
+def test_what_is_told_is_of_the_kind_of_fit_or_refused_and_changes_nothing(
+    stars, wrong, needed, levels
+):
+    rows, y = make_flights(200)
+    names = {**FLIGHTS, "outcomes": ["stars", LABEL], "levels": levels}
+    rows = rows.drop(columns="late").assign(stars=[stars[n % 4] for n in range(200)])
+    model = begin_with(HistoryBuilder(**names)).fit(rows, y)
+    asked = rows[OF_ROWS].assign(time=rows["known"].max())
+    for tell in (remember, update, lambda m, X, y: copy.copy(m[0]).partial_fit(X, y)):
+        for value in wrong:
+            told = rows[:4].assign(stars=pd.Series([None, value] * 2, dtype=object))
+            with pytest.raises(ValueError, match=f"'stars'. must hold {needed}, as at fit, got"):
+                tell(model, told, y[:4])
+        for label in (0.5, np.inf, "maybe"):
+            with pytest.raises(ValueError, match=r"that were not seen at fit: \[0, 1\]"):
+                tell(model, rows[:4], [0, 1, 0, label])
+    none = remember(model, rows[:9].assign(stars=None, user="1"), y[:9] * np.nan)
+    again = remember(none, rows[:9].assign(stars=rows["stars"][::-1].to_numpy()[:9]), y[:9])
+    assert np.isfinite(again.predict_proba(asked)).all()
+    assert again[0].events_["stars"].dropna().map(type).nunique() == 1
+
+
 def test_rankings_files_and_onnx_know_outcomes(fitted, tmp_path):
     model, rows, y = fitted
     told, candidates = remember(model, rows, y), rows[["item"]].drop_duplicates()
@@ -389,6 +469,12 @@ def test_the_server_has_the_histories_of_the_builder_that_was_told_each_post(lev
     assert post(state, *as_posts(rows, y))["added"] == len(rows)
     told = remember(model, rows, y)
     assert_served(state, told[0], users)
+    if levels is not None:  # as of several moments, some between an event and what came of it
+        asked = rows.assign(time=all_rows["known"].max())[OF_ROWS]
+        asked = pd.concat([asked, asked.assign(time=rows["time"] + pd.Timedelta("3h"))])
+        for name, level in told[0].memory_.levels(asked, "time").items():
+            served = state.answers.levels.builder.memory_.levels(asked, "time")[name]
+            np.testing.assert_allclose(served, level, rtol=1e-12)
     assert post(state, *as_posts(rows, y))["known_already"] == len(rows)
     state.close()
     state = state_of(
@@ -426,3 +512,59 @@ def test_an_outcome_may_be_posted_later_with_the_id_of_its_event(fitted):
         with pytest.raises(ValueError, match=message):
             post(state, {**next(as_posts(rows[-1:], y[-1:])), **event})
     state.close()
+
+
+def test_a_post_of_another_kind_is_refused_and_all_others_are_answered():
+    rows, y = make_flights(200)
+    rows = rows.drop(columns="late").assign(stars=np.arange(200) % 5)
+    model = begin_with(HistoryBuilder(**{**FLIGHTS, "outcomes": ["stars", LABEL]})).fit(rows, y)
+    log = rows.assign(stars=rows["stars"].where(rows.index % 2 == 0))  # floats, as of a file
+    answers = Answers(model, rows[["item"]].drop_duplicates(), log, now="newest")
+    state = State(lambda: answers, store=None)
+    event = next(as_posts(rows[-1:], y[-1:]))
+    for wrong, message in (
+        ({"stars": 3.5}, "stars must be integers, such as 0, got 3.5"),
+        ({"stars": "3"}, "stars must be integers, such as 0, got '3'"),
+        ({"stars": True}, "stars must be"),
+        ({"label": True}, "label must be 1, or 0"),
+        ({"label": 0.5}, "label must be 1, or 0"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            post(state, {**event, **wrong})
+    post(state, {**event, "user": "1"}, {**event, "user": "2", "stars": None})
+    for user in ("1", "2", "3"):
+        assert np.isfinite(state.answers.rank(user, None, 3, None)["probabilities"]).all()
+    state.close()
+
+
+@pytest.mark.parametrize("events", ["all", "positive"])
+@pytest.mark.parametrize("levels", [None, "auto"])
+def test_an_event_waits_until_something_is_told_of_it(levels, events):
+    rows, y = make_flights(330)
+    names = {**FLIGHTS, "levels": levels, "events": events, "outcomes": ["late"]}
+    model = begin_with(HistoryBuilder(**names)).fit(rows[:300], y[:300])
+    rows, y = rows[300:].reset_index(drop=True), y[300:].astype(float)
+    state = state_of(model, rows)
+    histories, users = state.answers.histories, [*rows["user"], "stranger"]
+
+    def served(posted):
+        known = posted.answers.levels and posted.answers.levels.builder.memory_
+        levels = known and known.levels(rows[OF_ROWS].assign(time=rows["known"].max()), "time")
+        return [posted.answers.histories.of(user) for user in users], levels
+
+    before = served(state)
+    posts = [event | {"event_id": n} for n, event in enumerate(as_posts(rows, y))]
+    alone = [{n: v for n, v in p.items() if n not in ("late", "label", "known")} for p in posts]
+    assert post(state, *alone)["added"] == len(rows)
+    np.testing.assert_equal(served(state), before)
+    assert [*histories.posted] == []
+    assert post(state, *posts)["replaced"] == len(rows)
+    at_once = state_of(model, rows)
+    post(at_once, *posts)
+    np.testing.assert_equal(served(state), served(at_once))
+    if levels is not None:
+        told = remember(model, rows, y)[0].memory_
+        levels = told.levels(rows[OF_ROWS].assign(time=rows["known"].max()), "time")
+        np.testing.assert_equal(served(state)[1], levels)
+    state.close()
+    at_once.close()

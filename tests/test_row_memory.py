@@ -192,7 +192,7 @@ def test_polars_times_in_units_and_missing_users():
 
 
 @pytest.mark.parametrize(("change", "message"), [
-    ({"user": lambda rows: rows["user"].astype(str)}, "must hold values of one kind"),
+    ({"user": lambda rows: "u" + rows["user"].astype(str)}, "must hold whole numbers, as at fit"),
     ({n: lambda r: pd.to_datetime(r["item"].map(ord)) for n in ("time", "known")}, "hold numbers"),
     ({"known": lambda rows: rows["time"] - 1}, "400 rows whose label was known before"),
     ({"known": lambda rows: rows["time"].where(rows["time"] > 5)}, "Leave those rows out"),

@@ -16,6 +16,8 @@ from sklearn_din import (
     HistorySequenceEncoder,
     Ranker,
     forget,
+    live_predictions,
+    live_scoring,
     load,
     remember,
     sample_negatives,
@@ -285,6 +287,75 @@ def test_remember_says_what_fit_and_update_say(fitted, change, message):
     model, rows, y = fitted
     with pytest.warns(UserWarning, match=message):
         remember(model, *change(rows, y))
+
+
+def test_clicks_told_evening_by_evening_are_said_as_if_told_at_once(fitted, tmp_path):
+    model, rows, _ = fitted
+    rows = rows.assign(price=1.5)
+    evenings, ones = [rows[at : at + 40] for at in (0, 40, 80)], np.ones(40, dtype=int)
+    for call, message in (
+        (remember, "all of the 120 rows that are remembered are clicks: all rates rise"),
+        (update, "all of the 120 rows given to update are clicks"),
+    ):
+        told = model
+        for evening in evenings[:2]:
+            told = call(told, evening, ones)
+        save(told, tmp_path / "model.din")  # each evening by a process of its own
+        for again in (told, load(tmp_path / "model.din")):
+            with pytest.warns(UserWarning, match=message):
+                call(again, evenings[2], ones.astype(str))
+        honest = call(call(told, rows[120:121], [0]), evenings[2], ones)  # says nothing
+        assert honest[0]._n_clicks_alone == 40
+
+
+def test_nothing_is_said_of_evenings_of_clicks_where_nearly_all_rows_are_clicks():
+    rows, _ = make_rows(1_000)
+    builder = HistoryBuilder(**NAMES, levels="auto").fit(rows, np.arange(1_000) % 40 > 0)
+    for at in (0, 40, 80):
+        builder = remember(builder, rows[at : at + 40].assign(item="film 1"), [1] * 40)
+
+
+@pytest.mark.parametrize("every", [0, "1D"])
+def test_live_predictions_and_scores_refuse_labels_in_another_order(fitted, every):
+    model, rows, y = fitted
+    shuffled = pd.Series(y, index=rows.index).sample(frac=1, random_state=0)
+    rows = rows.assign(price=1.5).set_axis(rows.index.astype(str))
+    shuffled.index = shuffled.index.astype(str)
+    for call in (
+        lambda: live_predictions(model, rows, shuffled, every=every),
+        lambda: live_scoring("roc_auc", every=every)(model, rows, shuffled),
+    ):
+        with pytest.raises(ValueError, match="X and y must have their rows in one order, got"):
+            call()
+
+
+def test_a_memory_of_other_users_than_the_encoders_is_said_at_fit(recwarn):
+    rows, y = make_rows(200)
+    rows["guest"] = np.arange(200) % 50
+    memory = HistoryBuilder(**NAMES, levels="auto")
+    for encoder, is_said in (({"user": "guest"}, True), ({"user": "user"}, False), ({}, False)):
+        classifier = DINClassifier(max_epochs=1, random_state=0)
+        pipeline = make_pipeline(memory, HistorySequenceEncoder(time="time", **encoder), classifier)
+        with collect_messages() as messages:
+            pipeline.fit(rows, y)
+        said = [m for m in messages if m.startswith("HistoryBuilder(user='user') attached")]
+        assert len(said) == is_said
+        if said:
+            assert "HistorySequenceEncoder(user='user')" in said[0]
+
+
+@pytest.mark.parametrize("zone", [None, "UTC", "Europe/Berlin"])
+@pytest.mark.parametrize("levels", [None, "auto"])
+def test_the_moment_after_nothing_is_of_the_kind_of_the_times(levels, zone):
+    rows, y = make_rows(100)
+    for times in (rows["time"].dt.tz_localize(zone), np.arange(100), np.arange(100) / 2):
+        shown = rows.assign(time=times)
+        memory = HistoryBuilder(**NAMES, levels=levels).fit(shown, y)
+        nothing = forget(memory, rows["user"].unique())
+        moment, later = nothing.next_moment(), memory.next_moment()
+        assert len(nothing.transform(shown[:1].assign(time=moment))["hist_item"].iloc[0]) == 0
+        assert moment < later  # in a zone or in none, too
+        assert np.asarray(moment).dtype.kind == np.asarray(later).dtype.kind
 
 
 def test_remember_refuses_probabilities_in_a_line_and_what_is_not_fitted(fitted, tmp_path):

@@ -16,6 +16,7 @@ from sklearn_din.encoding.profile import SAMPLED_ROWS
 from sklearn_din.encoding.scaling import LINEAR
 from sklearn_din.encoding.table import is_history_name
 from sklearn_din.encoding.vocabulary import Occurrences, kind_of_ids
+from sklearn_din.logs.windows import WindowArray
 from sklearn_din.utils.spelling import INVISIBLE, find_respelling, without_spaces_and_case
 from sklearn_din.utils.validation import note_two_kinds, spread, unix_unit
 from sklearn_din.utils.warnings import ADVICE_FROM, agree, log_once, warn_of, warn_user
@@ -75,6 +76,19 @@ def warn_of_training_rows(rows: TrainingRows) -> None:
     owners = {name: ids.owner for name, ids in columns.ids.items()}
     lists = {n for n, ids in columns.ids.items() if ids.is_history or ids.holds_lists}
     warn_of(note_two_spellings(counts, owners, lists), once=True)
+
+
+def note_owners(frame: pd.DataFrame, user: str | None) -> str | None:
+    """Return what to say where a HistoryBuilder has attached the past of other users than these."""
+    logs = [c.array.log for _, c in frame.items() if isinstance(c.array, WindowArray)]
+    owners = [*dict.fromkeys(log.owner for log in logs if log.owner is not None)]
+    if user is None or not owners or user in owners:
+        return None
+    return (
+        f"HistoryBuilder(user={owners[0]!r}) attached histories and levels of each {owners[0]!r}, "
+        f"and the encoder takes each {user!r} for a user: item neighbours and levels count others "
+        f"than histories do. Name one column in both, HistorySequenceEncoder(user={owners[0]!r})."
+    )
 
 
 def log_roles(rows: TrainingRows, statistics: Mapping[str, NumberStatistics]) -> None:

@@ -8,7 +8,9 @@ REACHING = 1_000  # at least one of so many rows reaches each end of the range
 FEW = 5  # and at least so many rows
 ROWS_PER_FEW = 20  # of less than a hundred rows, one for each of so many
 
-Ranges = Mapping[str, tuple[float, float]]
+Ends = tuple[float, float]
+Ranges = Mapping[str, Ends]
+ENDLESS: Ends = (float("-inf"), float("inf"))
 
 
 def find_range(numbers: np.ndarray, *, least: int = 0) -> tuple[float, float]:

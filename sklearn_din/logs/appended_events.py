@@ -1,16 +1,83 @@
 """Telling later events to earlier ones: equal times and equal ids, whatever the dtypes."""
 
 from collections.abc import Collection, Hashable, Sequence
+from math import isfinite
+from numbers import Real
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from sklearn_din.logs.distinct import find_told, row_codes, value_codes
+from sklearn_din.logs.distinct import SEEN_VALUES, find_told, holds_lists, row_codes, value_codes
 from sklearn_din.logs.timeline import time_kind
-from sklearn_din.utils.validation import check_exact, check_times, datetime_index, plain_values
+from sklearn_din.utils.labels import label_name
+from sklearn_din.utils.validation import (
+    check_exact,
+    check_times,
+    datetime_index,
+    plain_values,
+    spells_integer,
+)
 
 EXACT = 2**53  # up to here float64 holds every integer
+WHOLE, NUMBERS, BOOLEANS, TEXT = "whole numbers", "finite numbers", "true and false", "text"
+LISTS, TIMES, MIXED = "lists", "times", "values of several kinds"
+KINDS = {  # by pandas' name
+    **{"integer": WHOLE, "boolean": BOOLEANS, "string": TEXT, "empty": None, LISTS: LISTS},
+    **dict.fromkeys(("floating", "mixed-integer-float", "decimal"), NUMBERS),
+    **dict.fromkeys(("datetime64", "datetime", "date"), TIMES),
+}
+DTYPES: dict[str, Any] = {WHOLE: "Int64", BOOLEANS: "boolean", NUMBERS: "float64"}
+PLAIN: dict[str, Any] = {WHOLE: "int64", BOOLEANS: "bool"}  # where no value is missing
+
+
+def as_at_fit(told: pd.Series, known: pd.Series) -> pd.Series:
+    """Return values of the kind that a log's column holds; raise where they are of another one.
+
+    Whole numbers stay whole beside missing ones, for they are ids.
+
+    >>> as_at_fit(pd.Series([3.0, None]), pd.Series([1, 2])).tolist()
+    [3, <NA>]
+    """
+    needed, given = _kind_of(known[:SEEN_VALUES]) or _kind_of(known), _kind_of(told)
+    is_alike = given == needed or (needed, given) == (NUMBERS, WHOLE)
+    if is_alike and needed == NUMBERS:
+        is_alike = not np.isinf(told.to_numpy(float, na_value=np.nan)).any()
+    if is_alike or needed in (None, MIXED):
+        return told
+    values, is_there = plain_values(told), pd.notna(plain_values(told))
+    if needed == WHOLE and values.dtype.kind == "f":
+        check_exact(values, name=repr(told.name))
+    own = zip(values.tolist(), is_there, strict=True)
+    read = [_read(value, needed) if there else None for value, there in own]
+    both = zip(values.tolist(), read, is_there, strict=True)
+    if wrong := [value for value, own, there in both if there and own is None]:
+        raise ValueError(
+            f"X[{told.name!r}] must hold {needed}, as at fit, got {wrong[0]!r:.40}. Leave such "
+            "values missing, or fit again on rows that have them."
+        )
+    as_fitted = pd.Series(read, told.index, DTYPES.get(needed, object), told.name)
+    return as_fitted.astype(PLAIN[needed]) if needed in PLAIN and is_there.all() else as_fitted
+
+
+def _kind_of(column: pd.Series) -> str | None:
+    """Return what a column holds, None where it holds nothing."""
+    values = plain_values(column.dropna())
+    kind = LISTS if holds_lists(column) else pd.api.types.infer_dtype(values)
+    return NUMBERS if column.dtype.kind == "f" else KINDS.get(kind, MIXED)
+
+
+def _read(value: Any, kind: str) -> Any:
+    """Return a value as one of a kind, None where it is none."""
+    name = label_name(value)
+    if kind == WHOLE:
+        return int(name) if spells_integer(name) else None
+    if kind == TEXT:
+        is_id = spells_integer(name) and not isinstance(value, bool | np.bool_)
+        return value if isinstance(value, str) else name if is_id else None
+    if kind == NUMBERS:
+        return float(value) if isinstance(value, Real) and isfinite(value) else None
+    return {"0": False, "1": True}.get(name) if kind == BOOLEANS else None
 
 
 def tell_events(

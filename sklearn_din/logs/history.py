@@ -16,7 +16,6 @@ from sklearn.utils import Tags
 from sklearn.utils.validation import (
     check_consistent_length,
     check_is_fitted,
-    column_or_1d,
     validate_data,
 )
 
@@ -45,7 +44,8 @@ from sklearn_din.utils.compat import (
 from sklearn_din.utils.estimator_state import EstimatorState, check_feature_names, check_keys
 from sklearn_din.utils.frames import CallerFrame, list_types
 from sklearn_din.utils.keys import Keys
-from sklearn_din.utils.label_waits import RATIO, compare_waits, describe_span
+from sklearn_din.utils.label_waits import RATIO, check_known, compare_waits, describe_span
+from sklearn_din.utils.labels import first_labels, is_one_hot, match_classes, two_classes
 from sklearn_din.utils.page_rows import note_pages
 from sklearn_din.utils.scan import Scan
 from sklearn_din.utils.typed_fields import from_dict
@@ -67,7 +67,6 @@ from sklearn_din.utils.warnings import log_once, warn_of, warn_user
 Reason = Literal["users", "times"]
 MANY_ROWS = 10  # where fewer have no past, it may be by chance
 MANY_LATER = 20  # newest rows of the label that is known later, by the rate of older rows
-SHOWN_CLASSES = 5
 LABEL = "<label>"  # among outcomes: what y says, in the history "hist_label"
 OF_FIT = ("X", "the events of fit")
 LEARNT = (
@@ -406,9 +405,10 @@ class HistoryBuilder(  # type: ignore[call-arg]
     outcomes : str, list of str or None, default=None
         Columns with what came of an event, such as minutes late or stars: they become histories,
         too, and are no features; rows to predict need not have them. ``sklearn_din.LABEL`` is
-        ``y``, of several labels the first one, in the history ``hist_label``; it needs
-        ``events="all"``. ``known`` must say when they were known, by the name of ``time`` that it
-        was at once: the whole event enters histories then.
+        ``y``, of several labels the first one, in the history ``hist_label``: 1 and 0 of two
+        labels, whatever their dtype, else the number. It needs ``events="all"``. ``known`` must say
+        when they were known, by the name of ``time`` that it was at once: the whole event enters
+        histories then, and ``elapsed`` and ``max_age`` count from that moment.
 
     Attributes
     ----------
@@ -417,7 +417,8 @@ class HistoryBuilder(  # type: ignore[call-arg]
     memory_ : RowMemory or None
         What came of all rows, by hashes of their values; None without ``levels``.
     classes_ : ndarray of shape (2,) or None
-        The labels seen at fit; None with ``events="all"`` unless two labels have levels.
+        The labels seen at fit; None with ``events="all"`` unless two labels have levels or are
+        among the ``outcomes``.
     positive_class_ : label or None
         The larger label, which makes a row an event; None where ``classes_`` is.
     feature_names_in_ : ndarray of str
@@ -453,15 +454,16 @@ class HistoryBuilder(  # type: ignore[call-arg]
         """Store the events among the rows of X, replacing earlier ones."""
         frame = self._check_rows(X, None).pandas
         classes = self._find_classes(y)
-        log, is_event = self._events_among(frame, y, classes)
+        values, names = self._read_labels(frame, y, classes)
+        log, is_event = self._events_among(frame, values)
         events = log if self._outcomes else log[is_event == 1].reset_index(drop=True)
-        memory, _ = self._remember(frame, y, classes, memory=None)
+        memory, _ = self._remember(frame, values, names, memory=None)
         label = None if classes is None else classes[1]
-        fitted = {"_sorted": None, "events_": events, "memory_": memory}
+        fitted = {"_sorted": None, "events_": events, "memory_": memory, "_n_alone": 0}
         self.__dict__.update({**fitted, "classes_": classes, "positive_class_": label})
         self._warn_of_waits(frame, y)
         if classes is not None and self.known is None:
-            warn_of([note_pages(frame, self.user, self.time, _check_labels(y) == classes[1])])
+            warn_of([note_pages(frame, self.user, self.time, values[:, 0] == 1)])
         return self
 
     @_fit_context(prefer_skip_nested_validation=True)
@@ -474,7 +476,9 @@ class HistoryBuilder(  # type: ignore[call-arg]
         without ``known`` from the newest moment told so far on; those of earlier moments stay. A
         row may become an event, or cease to be one; one whose outcomes change is in histories from
         when they were known on. Rows of one call are different rows. A builder without levels and
-        outcomes remembers events alone. A column that was not there at fit is an error.
+        outcomes remembers events alone. A column that was not there at fit is an error, and so are
+        values of another kind than there, such as 3.5 where numbers were whole, and labels that
+        are neither: nothing of the call is remembered then.
         """
         if not hasattr(self, "events_"):
             return self.fit(X, y)
@@ -486,11 +490,16 @@ class HistoryBuilder(  # type: ignore[call-arg]
 
     def _tell(self, X: IntoDataFrame, y: ArrayLike | None, names: Sequence[str]) -> Self:
         """Remember rows, of which these columns are taken."""
-        from sklearn_din.logs.appended_events import tell_events, tell_outcomes
+        from sklearn_din.logs.appended_events import as_at_fit, tell_events, tell_outcomes
 
-        frame = self._check_rows(X, names).pandas
-        log, is_event = self._events_among(frame, y, self.classes_)
-        memory, was_event = self._remember(frame, y, self.classes_, memory=self.memory_)
+        frame, fitted = self._check_rows(X, names).pandas.copy(deep=False), self.events_
+        for name in fitted.columns.drop([self.time, self.known, LABEL], errors="ignore"):
+            frame[name] = as_at_fit(frame[name], fitted[name])
+        values, labels = self._read_labels(frame, y, self.classes_)
+        log, is_event = self._events_among(frame, values)
+        if LABEL in log:
+            log[LABEL] = as_at_fit(log[LABEL], fitted[LABEL])
+        memory, was_event = self._remember(frame, values, labels, memory=self.memory_)
         earlier, times = self.events_[self.time], log[self.time]
         clocks = note_clocks(times[is_event == 1], earlier, OF_FIT)
         warn_of([clocks or note_clocks(earlier, times, ("the rows of fit", "X"))])
@@ -501,7 +510,14 @@ class HistoryBuilder(  # type: ignore[call-arg]
         else:
             events = tell_events(self.events_, log, is_event, was_event, **keys)
         self.__dict__.update({"_sorted": None, "events_": events, "memory_": memory})
+        told = values[~np.isnan(values).any(axis=1), :1]
+        self.__dict__["_n_alone"] = self._n_clicks_alone + len(told) if (told == 1).all() else 0
         return self
+
+    @property
+    def _n_clicks_alone(self) -> int:
+        """How many rows were told, call by call, since one without a click."""
+        return self.__dict__.get("_n_alone", 0)
 
     def _warn_of_waits(self, X: pd.DataFrame, y: ArrayLike | None) -> None:
         """Warn where the newest rows are known for their label, which is then their rate."""
@@ -540,6 +556,7 @@ class HistoryBuilder(  # type: ignore[call-arg]
         cached = self._sorted  # serving asks often, a few rows at a time, and in threads
         if cached is None or cached[0] is not events:  # partial_fit may end meanwhile
             sorted_log = sort_log(self._at_known(events), self.user, self.time, request.columns)
+            sorted_log[1].owner = self.user
             cached = self._sorted = events, *sorted_log
         _, timeline, log = cached
         past = timeline.past(shown.pandas, max_age=self.max_age)
@@ -575,12 +592,11 @@ class HistoryBuilder(  # type: ignore[call-arg]
         """Return the time just after all that is remembered, as the time column holds times."""
         check_is_fitted(self, "events_")
         time: Any = self.known if self._outcomes else self.time
-        times = self.events_[time]
-        latest = times.max() if len(times) else 0
-        if self.memory_ is not None and len(self.memory_.known):
-            known, unit = self.memory_.known.max().item(), self.memory_.unit
-            zone = "UTC" if self.memory_.zoned else None
-            known = known if unit is None else pd.Timestamp(known, unit=unit, tz=zone)
+        times, memory = self.events_[time], self.memory_
+        numbers, unit, zoned = check_times(times, name=f"events_[{time!r}]")
+        latest = times.max() if len(times) else _moment(numbers.dtype.type(0).item(), unit, zoned)
+        if memory is not None and len(memory.known):
+            known = _moment(memory.known.max().item(), memory.unit, memory.zoned)
             latest = max(latest, known) if len(times) else known
         if isinstance(latest, pd.Timestamp):
             return latest + pd.Timedelta(1, unit=latest.unit)
@@ -633,7 +649,7 @@ class HistoryBuilder(  # type: ignore[call-arg]
         if not self._outcomes:
             return events
         if self.events == "positive":
-            events = events[events[LABEL] == self.positive_class_]
+            events = events[events[LABEL] == 1]
         events = events.sort_values(self.time, kind="stable", ignore_index=True)
         return events.assign(**{self.time: events[self.known]})
 
@@ -688,22 +704,43 @@ class HistoryBuilder(  # type: ignore[call-arg]
         if LABEL in self._outcomes and self.events == "positive":
             raise ValueError("LABEL is the same of each event with events='positive': set 'all'.")
 
+    @property
+    def _needs_labels(self) -> bool:
+        is_told = self.levels is not None or LABEL in self._outcomes
+        return self.events == "positive" or is_told
+
     def _find_classes(self, y: ArrayLike | None) -> np.ndarray | None:
         """Return the two labels of y; None where it needs none: numbers, or every row an event."""
-        if self.events == "positive":
-            return _two_classes(y)
-        if self.levels is None:
+        if not self._needs_labels:
             return None
-        labels = _check_labels(y)
+        labels, several = first_labels(y), np.asarray(y)
+        if LABEL in self._outcomes and several.shape[1:] == (2,) and is_one_hot(several):
+            raise ValueError(
+                "LABEL is the first column of y, and each row of y has a 1 in one of two columns: "
+                "one label as one-hot columns, of which the first says what was not clicked. Give "
+                "the column of clicks alone, y[:, 1] of an array, y.iloc[:, 1] of a frame."
+            )
         numbers = pd.Series(labels).infer_objects()
-        is_number = pd.api.types.is_numeric_dtype(numbers)
-        return None if is_number and numbers.nunique() != 2 else _two_classes(y)
+        is_number = pd.api.types.is_numeric_dtype(numbers) and self.events != "positive"
+        return None if is_number and numbers.nunique() != 2 else two_classes(labels)
+
+    def _read_labels(
+        self, X: pd.DataFrame, y: ArrayLike | None, classes: np.ndarray | None
+    ) -> tuple[np.ndarray, list[str]]:
+        """Return what y says of rows, as :func:`_read_values`; nothing where it is not asked."""
+        if self.known in X:
+            check_known(X[self.known], y, name=f"X[{self.known!r}]")
+        if not self._needs_labels:
+            return np.empty((len(X), 0)), []
+        values, names = _read_values(y, classes, are_all=self.levels is not None)
+        check_consistent_length(X, values)
+        return values, names
 
     def _remember(
         self,
         X: pd.DataFrame,
-        y: ArrayLike | None,
-        classes: np.ndarray | None,
+        values: np.ndarray,
+        names: list[str],
         *,
         memory: RowMemory | None,
     ) -> tuple[RowMemory | None, np.ndarray | None]:
@@ -717,11 +754,9 @@ class HistoryBuilder(  # type: ignore[call-arg]
                 f"known={self.known!r} says from when on labels count in levels, and there are "
                 "none: set levels='auto', or known=None."
             )
-        at_known = with_known_times(X, self.time, self.known, name="X", y=y)
+        at_known = with_known_times(X, self.time, self.known, name="X")
         if self.levels is None:
             return None, None
-        values, names = _values_of_labels(y, classes)
-        check_consistent_length(X, values)
         is_late = not self._outcomes and not (at_known[self.time] == X[self.time]).all()
         if self.events == "positive" and is_late:
             warn_user(
@@ -751,36 +786,20 @@ class HistoryBuilder(  # type: ignore[call-arg]
         newer, before = memory.append(X, self.time, values, known=self.known)
         was_event = before >= 0
         if self.events == "positive":
-            event = classes[1] if len(names) > 1 and classes is not None else 1
-            was_event[was_event] = memory.values[before[was_event], 0] == event
+            was_event[was_event] = memory.values[before[was_event], 0] == 1
         return newer, was_event
 
-    def _events_among(
-        self, X: pd.DataFrame, y: ArrayLike | None, classes: np.ndarray | None
-    ) -> tuple[pd.DataFrame, np.ndarray]:
+    def _events_among(self, X: pd.DataFrame, values: np.ndarray) -> tuple[pd.DataFrame, np.ndarray]:
         """Return rows as events, and which are: 1, 0, or NaN where the label is missing."""
         names = self._names_to_tell if self._outcomes else [self.user, self.time, *self._columns]
         log = X[list(dict.fromkeys(names))].reset_index(drop=True)
-        is_event, tells = np.ones(len(log)), LABEL in self._outcomes or self.events == "positive"
-        if classes is None and not tells:
-            return log, is_event
-        labels = _check_labels(y)
-        check_consistent_length(X, labels)
-        if self._outcomes and tells:
-            log[LABEL] = pd.Series(labels.tolist())
-        if classes is None:
-            return log, is_event
-        is_other = ~pd.Series(labels).isin(classes).to_numpy() & pd.notna(labels)
-        unseen = pd.unique(labels[is_other]).tolist()
-        if unseen:
-            others = " and others" if len(unseen) > SHOWN_CLASSES else ""
-            raise ValueError(
-                f"y has labels {unseen[:SHOWN_CLASSES]}{others} that were not seen at fit: "
-                f"{classes.tolist()}. Give what came of each row, no probabilities."
-            )
-        if self.events == "positive":
-            is_event = np.where(pd.isna(labels), np.nan, labels == classes[1]).astype(np.float64)
-        return log, is_event
+        is_click = values[:, 0] if self.events == "positive" else np.ones(len(log))
+        if self._outcomes and (LABEL in self._outcomes or self.events == "positive"):
+            label = pd.Series(values[:, 0])
+            if label.dropna().isin((0, 1)).all():  # clicks are ids, others numbers
+                label = label.astype("Int64" if label.hasnans else "int64")
+            log[LABEL] = label
+        return log, is_click
 
     def _get_fitted(self, attributes: dict[str, Any]) -> dict[str, Any] | None:
         if "events_" not in attributes:
@@ -803,63 +822,33 @@ class HistoryBuilder(  # type: ignore[call-arg]
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
-        is_told = self.levels is not None or LABEL in self._outcomes
-        tags.target_tags.required = self.events == "positive" or is_told
+        tags.target_tags.required = self._needs_labels
         tags.transformer_tags.preserves_dtype = []
         return tags
 
 
-def _check_labels(y: ArrayLike | None) -> np.ndarray:
-    """Return the labels that make events: of several columns, those of the first."""
-    if y is None:
-        raise ValueError(
-            "HistoryBuilder needs y to know which rows were clicks, got None. Pass y, or set "
-            "events='all' and levels=None, without LABEL."
-        )
-    several = np.asarray(y)
-    if several.ndim == 2 and several.shape[1] > 1:
-        first = several[:, 0].astype(object)
-        first[pd.isna(first)] = None
-        return first
-    labels = column_or_1d(y)
-    is_missing = pd.isna(labels)
-    if is_missing.any():
-        labels = labels.astype(object)
-        labels[is_missing] = None
-    return labels
+def _moment(number: Any, unit: str | None, zoned: bool) -> Any:
+    """Return a moment that is told by a number as a time."""
+    return number if unit is None else pd.Timestamp(number, unit=unit, tz="UTC" if zoned else None)
 
 
-def _two_classes(y: ArrayLike | None) -> np.ndarray:
-    """Return the two labels of y, the smaller one first."""
-    labels = _check_labels(y)
-    labels = labels[pd.notna(labels)]
-    if labels.dtype == object:  # as columns of several types become
-        labels = pd.Series(labels).infer_objects().to_numpy()
-    classes = np.unique(labels)
-    if len(classes) != 2:
-        others = " and others" if len(classes) > SHOWN_CLASSES else ""
-        raise ValueError(
-            "HistoryBuilder(events='positive') needs two classes in y, got "
-            f"{classes[:SHOWN_CLASSES].tolist()}{others}. Set events='all' to remember every row."
-        )
-    return classes
-
-
-def _values_of_labels(
-    y: ArrayLike | None, classes: np.ndarray | None
+def _read_values(
+    y: ArrayLike | None, classes: np.ndarray | None, *, are_all: bool
 ) -> tuple[np.ndarray, list[str]]:
     """Return labels as numbers, 1 for the positive class, and their names: "" for a single one.
 
+    are_all : whether of several labels all are needed, or the first one
     values : (n_rows, n_labels) float64, NaN where a label is missing
     """
-    several = np.asarray(y)
-    if several.ndim == 2 and several.shape[1] > 1:
-        names = map(str, getattr(y, "columns", range(several.shape[1])))
-        return several.astype(np.float64), [*names]
-    labels = _check_labels(y)
-    is_missing = pd.isna(labels)
+    labels, several = first_labels(y), np.asarray(y)
     if classes is not None:
-        values = (labels == classes[1]).astype(np.float64)
+        first = match_classes(labels, classes)
     else:
-        values = np.where(is_missing, np.nan, labels).astype(np.float64)
-    return np.where(is_missing, np.nan, values)[:, None], [""]
+        first = np.where(pd.isna(labels), np.nan, labels).astype(np.float64)
+    values, names = first[:, None], [""]
+    if several.ndim == 2 and several.shape[1] > 1 and are_all:
+        names = [*map(str, getattr(y, "columns", range(several.shape[1])))]
+        values = np.column_stack([first, several[:, 1:].astype(np.float64)])
+    if np.isinf(values).any():
+        raise ValueError("y must hold finite numbers, got infinity. Leave such labels missing.")
+    return values, names

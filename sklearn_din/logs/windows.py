@@ -34,6 +34,7 @@ class EventLog:
     token : which call made the log; None draws a new one. It is kept through pickling and
         cutting, so that columns made together still know each other.
     part : fingerprint of the events that cutting kept, "" for the whole log.
+    owner : the column of users that a HistoryBuilder has the events of; None where nobody said it.
     codes : what :meth:`codes` gives, for columns whose codes are known. They are not pickled.
     """
 
@@ -43,20 +44,23 @@ class EventLog:
         *,
         token: str | None = None,
         part: str = "",
+        owner: str | None = None,
         codes: Mapping[str, tuple[np.ndarray, np.ndarray]] | None = None,
     ):
         self.columns = {name: np.asarray(values).view() for name, values in columns.items()}
         for values in self.columns.values():
             values.flags.writeable = False
         self.token = uuid.uuid4().hex if token is None else token
-        self.part = part
+        self.part, self.owner = part, owner
         self._codes: dict[str, tuple[np.ndarray, np.ndarray]] = dict(codes or {})
 
     def __len__(self) -> int:
         return len(next(iter(self.columns.values()), ()))
 
     def __reduce__(self) -> tuple:
-        return partial(EventLog, token=self.token, part=self.part), (self.columns,)
+        return partial(EventLog, token=self.token, part=self.part, owner=self.owner), (
+            self.columns,
+        )
 
     def key(self, column: str) -> LogKey:
         """Return a key that no column of another log has."""
@@ -77,7 +81,8 @@ class EventLog:
         if covered.n_events < len(self):
             part = digest(part, covered.run_starts, covered.run_lengths)
         values = self.columns[column][covered.kept]
-        return EventLog({column: values}, token=self.token, part=part), covered.spans
+        log = EventLog({column: values}, token=self.token, part=part, owner=self.owner)
+        return log, covered.spans
 
 
 def merge_logs(logs: Sequence[tuple[EventLog, str]]) -> tuple[EventLog, str, dict[LogKey, int]]:

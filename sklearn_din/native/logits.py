@@ -211,12 +211,18 @@ class _Call:
         self._plan, self._batch = plan, batch
         self._ids = batch.identities | {n: of.at.int() for n, of in batch.lists.items()}
         means = module.embeddings.means_of(batch.lists) if plan.lists else {}
+        own_numbers, compared = dict[str, Tensor](), dict[str, tuple[Tensor, Tensor]]()
+        for interest in module.interest_modules:
+            numbers = interest.numbers_of(batch)
+            own_numbers |= zip(interest.behaviour.numbers, numbers, strict=True)
+            pairs = interest.compare_numbers(batch)
+            compared |= zip(interest.compared_numbers, pairs, strict=True)
         self._likeness = [
-            likeness_of_lists(batch, *names) if names[-1] else batch.differences[names[1]].nearness
+            likeness_of_lists(batch, *names) if names[-1] else compared[names[1]][1]
             for names in plan.compared
         ]
-        numbers = [
-            batch.differences[name].values if is_compared else batch.event_numbers[name]
+        self._event_numbers = [
+            compared[name][0] if is_compared else own_numbers[name]
             for name, is_compared in plan.event_numbers
         ]
         self._n_own = own = len(module.embeddings.tables)
@@ -237,7 +243,7 @@ class _Call:
             *[values.data_ptr() for values in self._likeness],
             *[tensor.data_ptr() for tensor in offsets],
             *[batch.shared and tensor.shape[0] == 2 for tensor in offsets],
-            *[values.data_ptr() for values in numbers],
+            *[values.data_ptr() for values in self._event_numbers],
             *self._places,
             *(self._numbers.data_ptr(), batch.n_rows, self._n_threads, _team.get()),
         ]

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from sklearn_din.features.encoded import EncodedFeatures, find_missing_numbers
 from sklearn_din.features.lists import Column, IdLists
+from sklearn_din.features.number_ends import Ends
 from sklearn_din.features.ragged import Ragged
 from sklearn_din.features.schema import UNKNOWN_ID, Behaviour
 
@@ -99,22 +100,24 @@ class BatchLists(NamedTuple):
 
 
 class Differences(NamedTuple):
-    """How the numbers of events compare with that of their impression, such as prices.
+    """Numbers of events and those of their impression, such as prices, NaN where missing.
 
-    ``values`` (n_events,) say by how much the impression's is larger, ``nearness`` falls from 1
-    where they are equal to 0 at a standard deviation; both are 0 where a number is missing. Of a
-    shared history there is one for each candidate and event.
+    Both are (n_events,). Of a history that candidates share ``shown`` is (n_rows, 1): there is one
+    difference for each candidate and event.
     """
 
-    values: Tensor
-    nearness: Tensor
+    shown: Tensor
+    numbers: Tensor
 
-    @classmethod
-    def of(cls, shown: np.ndarray, numbers: np.ndarray) -> Differences:
-        """Compare numbers of impressions and of events, NaN where missing."""
-        values = (shown - numbers).ravel()
-        nearness = np.maximum(1 - np.abs(values), 0)
-        return cls(*(torch.from_numpy(np.nan_to_num(array)) for array in (values, nearness)))
+    def between(self, ends_shown: Ends, ends: Ends) -> tuple[Tensor, Tensor]:
+        """Return by how much impressions' numbers are larger, and how near they are: (n_events,).
+
+        Nearness falls from 1 where they are equal to 0 at a standard deviation. Both are 0 where a
+        number is missing.
+        """
+        values = self.shown.clamp(*ends_shown).sub(self.numbers.clamp(*ends)).flatten()
+        nearness = values.abs().neg_().add_(1.0).clamp_(0.0)
+        return values.nan_to_num_(), nearness.nan_to_num_()
 
 
 class DistinctRows(NamedTuple):
@@ -218,7 +221,8 @@ class Batch:
                 shown = self._find_shown(candidate)
                 is_one = self.shared and len(ragged) == 1
                 shown = shown[:, None] if is_one else np.repeat(shown, ragged.spans.lengths)
-                self.differences[name] = Differences.of(shown, numbers)
+                pair = map(torch.from_numpy, (shown, numbers))
+                self.differences[name] = Differences(*pair)
                 numbers = np.nan_to_num(numbers)
             self.event_numbers[name] = torch.from_numpy(numbers)
         np.cumsum(ragged.spans.lengths, out=offsets[1:])
@@ -321,7 +325,7 @@ class Batch:
         part._id_lists = {n: lists[at.get(n, rows)] for n, lists in self._id_lists.items()}
         part.event_numbers = {n: numbers[at[n]] for n, numbers in self.event_numbers.items()}
         part.differences = {
-            n: Differences(own.values[at[n]], own.nearness[at[n]])
+            n: Differences(own.shown[at[n]], own.numbers[at[n]])
             for n, own in self.differences.items()
         }
         ends = slice(rows.start, rows.stop + 1)

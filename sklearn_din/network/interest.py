@@ -5,7 +5,7 @@ For the effect of each difference from the paper, see docs/guide/tried.rst.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import accumulate
 from typing import Any, NamedTuple
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
+from sklearn_din.features.number_ends import ENDLESS, Ends, Ranges
 from sklearn_din.features.schema import PADDING_ID, UNKNOWN_ID, Behaviour
 from sklearn_din.network.batch import Batch
 from sklearn_din.network.layers import ActivationUnit
@@ -204,7 +205,7 @@ class Interest(nn.Module):
         bag, is summed where ``pooling`` is "attention"
     widths : width of the embedding of each of the behaviour's histories
     pooling : "attention", "sum", "mean" or "max", how the events become one vector
-    compared_numbers : numbers of the events that are compared with one of the impression
+    compared_numbers : numbers of the events that are compared with one of the impression, and that
     extended : whether the activation unit sees relations of event and candidate, and the MLP more
         than the interest. False is the published network
     normalization : None, "sqrt" or "softmax", what the weights are divided by: nothing, the root of
@@ -219,7 +220,7 @@ class Interest(nn.Module):
         widths: tuple[int, ...],
         *,
         with_vectors: Sequence[tuple[str, str, str]] = (),
-        compared_numbers: Sequence[str] = (),
+        compared_numbers: Mapping[str, str] | None = None,
         pooling: str,
         extended: bool,
         normalization: str | None,
@@ -239,9 +240,10 @@ class Interest(nn.Module):
         parts = [slice(end - width, end) for end, width in zip(ends, widths, strict=True)]
         attributes = [*zip(behaviour.histories, behaviour.candidates, parts, strict=True)]
         self.compared = [(history, name, part) for history, name, part in attributes if name]
-        self.compared_numbers = [*compared_numbers] if self.extended else []
+        self.compared_numbers = {**(compared_numbers or {})} if self.extended else {}
         self.n_numbers = len(behaviour.numbers) + len(self.compared_numbers)
         self.n_compared = len(self.compared) + len(self.compared_numbers)
+        self.ends: Ranges = {}  # of all numbers, of impressions and of events
         self.alone = [part for _, name, part in attributes if name is None]
         self.trains_embeddings = not extended or bool(self.alone)
         if self.weighs:
@@ -304,6 +306,22 @@ class Interest(nn.Module):
         """Number of the MLP's inputs of this behaviour."""
         return sum(column.width for column in self.columns())
 
+    def ends_of(self, name: str) -> Ends:
+        """Return where a number of impressions or events ends."""
+        return self.ends.get(name, ENDLESS)
+
+    def numbers_of(self, batch: Batch) -> list[Tensor]:
+        """Return the numbers of events, (n_events,) each, as far as their ends."""
+        names = self.behaviour.numbers
+        return [batch.event_numbers[name].clamp(*self.ends_of(name)) for name in names]
+
+    def compare_numbers(self, batch: Batch) -> list[tuple[Tensor, Tensor]]:
+        """Return differences of the compared numbers, and how near they are: (n_events,) each."""
+        return [
+            batch.differences[name].between(self.ends_of(candidate), self.ends_of(name))
+            for name, candidate in self.compared_numbers.items()
+        ]
+
     def segments_of(self, batch: Batch) -> Segments:
         """Return the impression of each of the behaviour's events."""
         histories = self.behaviour.histories
@@ -320,11 +338,12 @@ class FlatEvents(Events):
         rows, offsets = self.segments
         super().__init__(interest, queries, keys, offsets.diff().unsqueeze(1).float())
         if interest.extended:
-            self.numbers = [batch.event_numbers[name] for name in interest.behaviour.numbers]
-            self.differences = [batch.differences[n].values for n in interest.compared_numbers]
+            compared = interest.compare_numbers(batch)
+            self.numbers = interest.numbers_of(batch)
+            self.differences = [values for values, _ in compared]
             newest = offsets[1:].index_select(0, rows) - 1
             ranks = (newest - torch.arange(rows.shape[0], device=rows.device)).float()
-            self._relate(ranks, torch.ones_like(ranks), find_same(interest, batch))
+            self._relate(ranks, torch.ones_like(ranks), find_same(interest, batch, compared))
 
     def sum(self, values: Tensor, weights: Tensor | None = None) -> Tensor:
         return sum_events(values, *self.segments, weights)
@@ -365,11 +384,13 @@ class FlatEvents(Events):
         return weights * factor.squeeze(1).index_select(0, self.segments.rows)
 
 
-def find_same(interest: Interest, batch: Batch) -> list[Tensor]:
+def find_same(
+    interest: Interest, batch: Batch, compared: Sequence[tuple[Tensor, Tensor]] = ()
+) -> list[Tensor]:
     """Return which events have their impression's candidate's id, by attribute: (n_events,) each.
 
-    Of lists of ids, how like they are, from 0 to 1; of numbers, how near. Missing ones match
-    nothing, an unknown value equals itself and no other.
+    Of lists of ids, how like they are, from 0 to 1; of numbers, how near, as ``compared``. Missing
+    ones match nothing, an unknown value equals itself and no other.
     """
     same, rows = [], interest.segments_of(batch).rows
     for history, candidate, _ in interest.compared:
@@ -378,7 +399,7 @@ def find_same(interest: Interest, batch: Batch) -> list[Tensor]:
         else:
             shown = shown_ids(batch.identities[candidate]).index_select(0, rows)
             same.append((batch.identities[history] == shown).float())
-    return [*same, *(batch.differences[name].nearness for name in interest.compared_numbers)]
+    return [*same, *(nearness for _, nearness in compared)]
 
 
 def likeness_of_lists(

@@ -1,6 +1,6 @@
 """Numbers as trees read them: ended where training's were, and beside each one its bins."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from itertools import pairwise
 from typing import Any
 
@@ -9,14 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from sklearn_din.features.encoded import EncodedFeatures, find_missing_numbers
-from sklearn_din.features.number_ends import FEW, Ranges, find_ends, find_range
+from sklearn_din.features.number_ends import ENDLESS, FEW, Ranges, find_ends, find_range
+from sklearn_din.features.schema import Behaviour, Schema
 from sklearn_din.utils.blas import one_thread_of_blas
 
 N_BINS = 8
 MOST_BINS = 256  # of all numbers together
 OUTSIDE = 0.01  # of the rows lie before the first bin of a number, and as many behind its last one
 LEAST_ROWS = 1_000
-SAMPLED_ROWS = 50_000
+SAMPLED_ROWS, SAMPLED_EVENTS = 50_000, 200_000
 HELD_USERS = 5  # every fifth one
 LEAST_GAIN, LEAST_ERRORS = 0.0015, 1.5
 
@@ -40,15 +41,13 @@ class NumberBins(nn.Module):
         All numbers, in order.
     bins : dict of str to tuple
         Start, end and average of each bin, by number; none of numbers without bins.
-    ranges : dict of str to tuple
-        How far training rows reach on either side, by number; all others have no end.
-    growing : collection of str, default=()
-        Numbers that only grow: counts of rows so far.
+    ends : dict of str to tuple
+        Where numbers end on either side; all others have no end.
 
     Examples
     --------
     >>> bins = {"price": ((0.0, 1.0, 0.5), (1.0, 3.0, 0.25))}
-    >>> numbers = NumberBins(["price", "age"], bins, {"price": (0.0, 3.0)})
+    >>> numbers = NumberBins(["price", "age"], bins, {"price": (-3.0, 6.0)})
     >>> numbers(torch.tensor([[2.0, 7.0], [1e9, 0.0]]))
     tensor([[2.0000, 0.5000, 0.2500, 7.0000],
             [6.0000, 0.5000, 0.7500, 0.0000]])
@@ -61,14 +60,12 @@ class NumberBins(nn.Module):
     least: Tensor
     most: Tensor
 
-    def __init__(
-        self, names: Collection[str], bins: Bins, ranges: Ranges, growing: Collection[str] = ()
-    ) -> None:
+    def __init__(self, names: Collection[str], bins: Bins, ends: Ranges) -> None:
         super().__init__()
         self.widths = {name: 1 + len(bins.get(name, ())) for name in names}
-        rows, ends = [], find_ends(ranges, growing)
+        rows = []
         for column, name in enumerate(names):
-            rows.append((column, 0.0, 1.0, 0.0, *ends.get(name, (-np.inf, np.inf))))
+            rows.append((column, 0.0, 1.0, 0.0, *ends.get(name, ENDLESS)))
             for start, end, average in bins.get(name, ()):
                 rows.append((column, start, 1 / (end - start), average, 0.0, 1.0))
         table = torch.from_numpy(np.array(rows).reshape(-1, 6))  # on "meta" it would be lost
@@ -118,9 +115,9 @@ def choose_bins(
     if held.all() or not held.any():
         return {}
     names = list(bins)
-    ranges = {name: find_range(_sample(X, name)) for name in names}
+    ends = find_ends({name: find_range(_sample(X, name)) for name in names}, ())
     numbers = torch.from_numpy(np.stack([X.columns[name][rows] for name in names], axis=1))
-    inputs = [NumberBins(names, own, ranges)(numbers).numpy() for own in ({}, bins)]
+    inputs = [NumberBins(names, own, ends)(numbers).numpy() for own in ({}, bins)]
     squares = [_squared_errors(own, y, held) for own in inputs]
     gains = np.bincount(np.unique(users[held], return_inverse=True)[1], squares[0] - squares[1])
     is_clear = gains.sum() > LEAST_ERRORS * np.sqrt((gains**2).sum())
@@ -176,12 +173,28 @@ def _find_own(X: EncodedFeatures, name: str, n_bins: int) -> tuple[tuple[float, 
 def find_ranges(X: EncodedFeatures, before: Ranges | None = None) -> Ranges:
     """Return how far training rows reach on either side, and how far they did ``before``."""
     ranges, least = dict(before or {}), FEW if before else 0
-    for name in X.schema.names("numeric"):
-        values = _sample(X, name)
+    samples = {name: _sample(X, name) for name in X.schema.names("numeric")}
+    of_events = {n: own for b in X.schema.behaviours for n, own in _of_events(X, b)}
+    zero = dict.fromkeys(of_events, (0.0, 0.0))  # what is read where an event has no number
+    for name, values in (samples | of_events).items():
         if len(values) >= max(least, 1):
-            own = *find_range(values, least=least), *ranges.get(name, ())
+            own = *find_range(values, least=least), *ranges.get(name, zero.get(name, ()))
             ranges[name] = min(own), max(own)
     return ranges
+
+
+def _of_events(X: EncodedFeatures, behaviour: Behaviour) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield the numbers of events of some rows, without those that are missing or infinite."""
+    from sklearn_din.utils.validation import spread  # and pandas
+
+    if not behaviour.numbers:
+        return
+    ragged = X.behaviours[behaviour.histories]
+    n_rows = 1 + len(ragged) * SAMPLED_EVENTS // max(int(ragged.spans.lengths.sum()), 1)
+    some = ragged.take(spread(np.arange(len(ragged)), n_rows))
+    for name in behaviour.numbers:
+        values = some.flat(name)
+        yield name, values[np.isfinite(values)]
 
 
 def _sample(X: EncodedFeatures, name: str) -> np.ndarray:
@@ -192,13 +205,14 @@ def _sample(X: EncodedFeatures, name: str) -> np.ndarray:
     return values[~spread(find_missing_numbers(X, name), SAMPLED_ROWS) & np.isfinite(values)]
 
 
-def check_bins(bins: Any, ranges: Any, names: Collection[str]) -> None:
-    """Raise ValueError where these cannot be bins and ranges of these numbers."""
+def check_bins(bins: Any, ranges: Any, schema: Schema) -> None:
+    """Raise ValueError where these cannot be bins and ranges of the schema's numbers."""
+    names, of_events = schema.names("numeric"), schema.names("numeric_history")
     has_bins = _is_of(bins, names) and all(type(own) is tuple and own for own in bins.values())
     rows: list[Any] = [row for own in bins.values() for row in own] if has_bins else [()]
     if not all(_are_floats(row, 3) and row[0] < row[1] for row in rows):
         raise ValueError(f"bins of numbers must have a start, end and average, got {bins!r:.60}.")
-    pairs: list[Any] = [*ranges.values()] if _is_of(ranges, names) else [()]
+    pairs: list[Any] = [*ranges.values()] if _is_of(ranges, [*names, *of_events]) else [()]
     if not all(_are_floats(pair, 2) and pair[0] <= pair[1] for pair in pairs):
         raise ValueError(f"ranges of numbers must have a start and an end, got {ranges!r:.60}.")
 

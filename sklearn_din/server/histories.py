@@ -76,7 +76,6 @@ class Histories:
         self.max_length, self._elapsed = builder.max_length, builder.elapsed
         self.are_clicks = builder.events == "positive"  # else they hold what was shown, too
         self._outcomes = builder._outcomes
-        self.labels = [*(plain(getattr(builder, "classes_", None)) or [0, 1]), None]
         self.known: Any = builder.known if self._outcomes else None
         # Columns that an event may have, too, at once or later with the same id
         self.told: set[Any] = {self.known, *self._outcomes} - {None, self.time, LABEL}
@@ -334,7 +333,7 @@ def _remember(
     """Return a builder of all events: of one that remembers some, and of a log."""
     parts = [builder.events_] if hasattr(builder, "events_") else []
     if builder._outcomes and parts and builder.events == "positive":
-        parts = [p[p[LABEL] == builder.positive_class_] for p in parts]
+        parts = [p[p[LABEL] == 1] for p in parts]
     parts = [*parts, log] if log is not None else parts
     if not sum(map(len, parts)):
         raise ValueError("the history must have at least one event, got none.")

@@ -22,7 +22,8 @@ REST = 10.0  # times as long as joining took, before posted rows are joined agai
 class Levels:
     """The levels of now. :attr:`builder` is replaced in one move whenever rows have joined it.
 
-    A row that is posted counts as one of the memory, by its label: none is a click. All that is
+    A row that is posted counts as one of the memory, by its label, from when that was known on. No
+    label is a click, but where the builder has ``outcomes``: there it is missing. All that is
     posted is one call: equal rows are as many rows, of which those that the memory has replace
     these. Where a large memory takes long to join rows to, they join some at a time, for a tenth of
     the time at most.
@@ -38,6 +39,7 @@ class Levels:
     def __init__(self, builder: HistoryBuilder, clock: Clock) -> None:
         memory = cast(RowMemory, builder.memory_)
         self._clock, self.time = clock, builder.time
+        self._known = builder.known if builder._outcomes else None
         self.columns, self.names = memory.columns, memory.names
         self._next_join = 0.0
         none = self._frame(dict.fromkeys(self.columns, ()), [])
@@ -53,11 +55,15 @@ class Levels:
         self._posted = Call(self._joined.known.max(initial=self._clock.newest))
 
     def add(
-        self, cells: Mapping[str, Sequence[Any]], times: Sequence[Any], labels: Sequence[Any]
+        self,
+        cells: Mapping[str, Sequence[Any]],
+        times: Sequence[Any],
+        known: Sequence[Any],
+        labels: Sequence[Any],
     ) -> None:
         """Take rows that were posted, by column, to be joined by :meth:`join`."""
         keys = zip(*(cells[name] for name in self.columns), strict=True)
-        self._pending += zip(times, labels, keys, strict=True)
+        self._pending += zip(times, known, labels, keys, strict=True)
 
     def join(self) -> None:
         """Let rows that were posted join the memory."""
@@ -65,14 +71,17 @@ class Levels:
         if not self._pending or began < self._next_join:
             return
         rows, self._pending = self._pending, []
-        times, labels, cells = zip(*rows, strict=True)
+        times, known, labels, cells = zip(*rows, strict=True)
         columns = dict(zip(self.columns, zip(*cells, strict=True), strict=True))
         memory = self._joined
         values = np.full((len(rows), len(memory.labels)), np.nan)  # of what is not posted
         if memory.of_clicks:
-            values[:, 0] = [1 if label is None else label for label in labels]
-        frame = self._frame(columns, times)
-        self._joined, _ = memory.append(frame, self.time, values, call=self._posted)
+            untold = 1 if self._known is None else np.nan
+            values[:, 0] = [untold if label is None else label for label in labels]
+        frame, when = self._frame(columns, times), self._known
+        if when is not None:
+            frame[when] = self._clock.column(known)
+        self._joined, _ = memory.append(frame, self.time, values, known=when, call=self._posted)
         self._joined.moments(None)  # no request waits for what it makes
         self.builder = self._with(self._joined)
         self._next_join = time.monotonic() + REST * (time.monotonic() - began)

@@ -3,7 +3,7 @@
 import json
 import logging
 from collections.abc import Collection
-from typing import Any
+from typing import Any, cast
 
 from sklearn_din.logs.history import LABEL
 from sklearn_din.server.answers import Answers
@@ -157,30 +157,36 @@ class Posts:
         self._read(rows)
 
     def _read(self, rows: list[tuple[Any, ...]], *, joins: bool = True) -> None:
-        """Read rows of the store; those that ``joins`` is for join histories, too."""
+        """Read rows of the store; those that ``joins`` is for join histories, too.
+
+        Where histories have outcomes, a row waits for the first thing that is told of it.
+        """
         log, levels = self.answers.histories, self.answers.levels
+        if log is not None and log.known is not None:
+            rows = [row for row in rows if row[4] is not None or _has_come(row[5], log.told)]
         if log is None or not rows:
             return
         sequences, users, times, items, labels, others = zip(*rows, strict=True)
         texts = (users, times, items, others)
         users, times, items, others = (json.loads(f"[{','.join(column)}]") for column in texts)
         cells = {name: self._cells(name, items, others) for name in log.columns}
-        own = [log.labels[-1 if label is None else label] for label in labels]
-        came = [{**row, LABEL: label} for row, label in zip(others, own, strict=True)]
+        came = [{**row, LABEL: label} for row, label in zip(others, labels, strict=True)]
         events = log.read_stored(users, times, [*cells.values()], came)
         if levels is not None:
             more = [name for name in levels.columns if name not in cells and name != log.user]
             cells |= {name: self._cells(name, items, others) for name in more} | {log.user: users}
             there = [n for n, event in enumerate(events) if event is not None]
             of_events = {name: [cells[name][n] for n in there] for name in levels.columns}
-            moments = [events[n].time for n in there]  # type: ignore[union-attr]
-            levels.add(of_events, moments, [labels[n] for n in there])
+            told = [cast(Event, events[n]) for n in there]
+            moments = [e.time for e in told], [e.came[0] for e in told]
+            levels.add(of_events, *moments, [labels[n] for n in there])
         if not joins:
             return
+        no_clicks = ((0, None) if log.known is not None else (0,)) if log.are_clicks else ()
         read = [
             (sequence, event)
             for sequence, event, label in zip(sequences, events, labels, strict=True)
-            if event is not None and (label != 0 or not log.are_clicks)
+            if event is not None and label not in no_clicks
         ]
         log.add(read)
         self.n_left_out += sum(event is None for event in events)
@@ -224,6 +230,11 @@ class Posts:
             check_value(value, name=name)
             if name in self.answers.posted_columns:
                 check_spelling([value], self.answers.posted_columns[name], name=name)
+
+
+def _has_come(columns: str, told: Collection[str]) -> bool:
+    """Return whether stored columns say what came of an event, or when that was known."""
+    return any(name in told and value is not None for name, value in json.loads(columns).items())
 
 
 def _fill(row: Posted, label: int | None, columns: str, told: Collection[str]) -> Posted:

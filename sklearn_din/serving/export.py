@@ -332,7 +332,8 @@ class _PaddedEvents(Events):
     def __init__(self, writer: _NetworkWriter, interest: Interest) -> None:
         self.writer, self.graph, behaviour = writer, writer.graph, interest.behaviour
         self.mask = writer.inputs[mask_name(behaviour)]  # (n, T)
-        self.numbers = [_fill(writer.inputs[name]) for name in behaviour.numbers]
+        self.ends = interest.ends
+        self.numbers = [self._end(_fill(writer.inputs[name]), name) for name in behaviour.numbers]
         self.factors_of = [self._split(name) for name in interest.compared_numbers]
         self.differences = [
             shown * is_there - is_shown * of_events
@@ -367,7 +368,14 @@ class _PaddedEvents(Events):
         is_shown = self.graph.add("Greater", missing, 0.0).where(0.0, 1.0)
         events = self.writer.inputs[name]
         is_there = events.call("IsNaN").where(0.0, self.mask)
-        return numbers[candidate] * is_shown, is_shown, _fill(events) * is_there, is_there
+        shown, of_events = self._end(numbers[candidate], candidate), self._end(_fill(events), name)
+        return shown * is_shown, is_shown, of_events * is_there, is_there
+
+    def _end(self, numbers: Value, name: str) -> Value:
+        """Return numbers as far as their ends."""
+        if name not in self.ends:
+            return numbers
+        return self.graph.add("Clip", numbers, *map(np.float32, self.ends[name]))
 
     def join(self, columns: Sequence[Value]) -> Value:
         return join([*columns], axis=2)

@@ -66,6 +66,8 @@ def remember(model: Model, X: IntoDataFrame, y: ArrayLike) -> Model:
     ------
     TypeError
         If the model has no HistoryBuilder.
+    ValueError
+        If labels or values are of another kind than at fit: nothing is remembered.
 
     Warns
     -----
@@ -172,16 +174,17 @@ def _warn_of_told_rows(
     memory: HistoryBuilder, X: pd.DataFrame, y: ArrayLike, steps: Sequence[Any]
 ) -> None:
     """Warn of rows that cannot join those remembered, or say nothing of rates."""
-    if memory.memory_ is not None and memory.known is None:  # clicks may be known sooner
-        what = "that are remembered are clicks: all rates rise"
-        warn_of_clicks_alone(memory.classes_, y, what)
+    if memory.memory_ is not None and memory.known is None and len(memory.memory_.values):
+        what, labels = "that are remembered are clicks: all rates rise", memory.memory_.values[:, 0]
+        before, rate = memory._n_clicks_alone, float(np.nan_to_num(labels).mean())
+        warn_of_clicks_alone(memory.classes_, y, before, what, rate=rate)
     users = {str(step.user) for step in steps if getattr(step, "user", None)}
     if len(users) > 1:
         warn_user(f"the steps name different users, {sorted(users)}: levels are of one of them.")
     check_frame(X, memory._names_to_tell, name="X")
     events = memory.events_
     for name in (memory.user, *memory._columns):
-        if not holds_lists(events[name]):
+        if not (holds_lists(events[name]) or holds_lists(X[name])):
             known = pd.Index(pd.unique(plain_values(events[name].dropna())))
             warn_of([note_spelling(X[name], known, f"values of {name!r}")])
     warn_of([note_far(X[memory.time], events[memory.time])])
@@ -253,6 +256,8 @@ def live_predictions(
     (4,)
     """
     builder = _find_memories(model, purpose="live_predictions")[1][0]
+    check_consistent_length(X, y)
+    check_row_labels(X, y)
     if every == 0:
         return _predict(remember(model, X, y), X)
     shown = CallerFrame(X, name="X")

@@ -13,12 +13,14 @@ from sklearn_din.training.inputs import ImpressionsLike
 from sklearn_din.transformers import HistorySequenceEncoder
 from sklearn_din.utils.estimator_state import EstimatorState
 from sklearn_din.utils.frames import CallerFrame, column_names
+from sklearn_din.utils.labels import as_classes
 from sklearn_din.utils.scan import Scan
 from sklearn_din.utils.warnings import warn_user
 
 Model = TypeVar("Model", bound=BaseEstimator)
 ADDED_BY_READ_EVENTS = ("position", "score", "request", "label", "known")  # no features
 MANY_ROWS = 100  # that are hardly all clicks by chance
+CHANCE = 1e-4
 Step = Any  # a Pipeline's step, of any package
 
 
@@ -89,9 +91,10 @@ def update(
     classifier = classifier_of(model, purpose="update")
     if not np.size(y):
         return copy.copy(model)
-    warn_of_clicks_alone(getattr(classifier, "classes_", None), y)
     learner, _ = unwrap(model, purpose="update")
     steps = [*flat_steps(learner)] if isinstance(learner, Pipeline) else [learner]
+    n_before = max(getattr(step, "_n_clicks_alone", 0) for step in steps)
+    warn_of_clicks_alone(getattr(classifier, "classes_", None), y, n_before)
     X = _leave_out(steps[0], X)
     newer = {id(step): step for step in steps}
     for step in steps[:-1]:
@@ -134,15 +137,23 @@ def _leave_out(step: Step, X: Any) -> Any:
 def warn_of_clicks_alone(
     classes: Any,
     y: ArrayLike,
+    n_before: int,
     what: str = "given to update are clicks: from them the model learns that everything is clicked",
+    *,
+    rate: float = 0.5,
 ) -> None:
-    """Warn where so many rows are all clicks that the model would learn to expect nothing else."""
-    labels = np.asarray(y)
-    if labels.ndim != 1 or len(labels) < MANY_ROWS or not isinstance(classes, np.ndarray):
+    """Warn where so many rows are all clicks that the model would learn to expect nothing else.
+
+    n_before : how many clicks alone were told right before them, in other calls
+    rate : of the clicks so far: at a high one many rows are all clicks by chance
+    """
+    labels, n_rows = np.asarray(y), np.size(y) + n_before
+    least = max(MANY_ROWS, np.log(CHANCE) / np.log(min(rate, 1 - 1e-9)))
+    if labels.ndim != 1 or n_rows < least or not isinstance(classes, np.ndarray):
         return
-    if (labels == classes[1]).all():
+    if (as_classes(labels, classes) == classes[1]).all():
         warn_user(
-            f"all of the {len(labels)} rows {what}. Add the rows that were shown and not clicked, "
+            f"all of the {n_rows} rows {what}. Add the rows that were shown and not clicked, "
             "or make them by sample_negatives as for fit."
         )
 

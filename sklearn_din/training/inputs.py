@@ -90,6 +90,10 @@ def check_inputs(
     else:
         if isinstance(fitted, Labels):
             check_label_columns(y, list(fitted.names))
+        if isinstance(fitted, Click):
+            from sklearn_din.utils.labels import as_classes  # and pandas
+
+            values = as_classes(values, fitted.classes)
         target = _read_label(
             values, cast(Click | None, fitted), is_partial=is_partial, classes=classes
         )
@@ -123,9 +127,10 @@ def _read_several(
     import pandas as pd
 
     from sklearn_din.utils.frames import pandas_frame
+    from sklearn_din.utils.labels import is_one_hot
 
     n_labels, frame = values.shape[1], pandas_frame(y, name="y")
-    if fitted is None and len(values) >= n_labels and _is_one_hot(values):
+    if fitted is None and len(values) >= n_labels and is_one_hot(values):
         warn_user(
             f"y has {n_labels} columns of zeros and ones of which each row has one 1: one label as "
             "one-hot columns, of which each becomes a label of its own. Give one column, y[:, 1] "
@@ -177,13 +182,6 @@ def _read_several(
     target = Labels(names, tuple(labels), factors, earlier)
     _check_order_of_labels(target, values, after)
     return target
-
-
-def _is_one_hot(values: np.ndarray) -> bool:
-    """Return whether each row has a single 1 beside zeros, and each column both."""
-    if values.dtype.kind not in "biuf" or not np.isin(values, (0, 1)).all():
-        return False
-    return bool((values.sum(axis=1) == 1).all() and values.any(axis=0).all())
 
 
 def _label_names(y: Any, n_labels: int) -> list[str]:

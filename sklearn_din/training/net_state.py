@@ -231,7 +231,7 @@ def _check_size(schema: Schema, options: dict[str, Any], weights: list[Any]) -> 
     shares: Any = options.get("position_shares")
     if type(shares) is not tuple or any(type(share) is not float for share in shares):
         raise ValueError(f"shares of positions must be numbers, got {shares!r:.60}.")
-    check_bins(options.get("bins"), options.get("ranges"), schema.names("numeric"))
+    check_bins(options.get("bins"), options.get("ranges"), schema)
     if type(hidden) is not tuple or type(attention) is not tuple:
         raise ValueError(f"widths must be tuples, got {hidden!r:.60} and {attention!r:.60}.")
     n_units = sum(not behaviour.is_bag for behaviour in schema.behaviours)

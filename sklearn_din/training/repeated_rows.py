@@ -1,4 +1,4 @@
-"""Rows that were logged twice, moments apart: one of both tells the label of the other."""
+"""Rows that were logged twice, at one moment or moments apart: one tells the other's label."""
 
 from collections.abc import Iterator
 
@@ -9,6 +9,8 @@ from sklearn_din.features.schema import FIRST_KNOWN_ID, item_column
 from sklearn_din.training.wrong_histories import rows_of_some_users
 from sklearn_din.utils.warnings import Finding
 
+PAIRED = 0.5  # of the clicks, at least
+SELDOM = 0.1  # of the impressions without a click two are of one moment
 SOON = 0.1  # of a usual step from one row of a user to the next
 USUAL = 0.75  # quantile of the steps: of rows logged twice half of them are short
 MIN_PAIRS = 50
@@ -29,14 +31,16 @@ def find_repeated_rows(X: EncodedFeatures, clicks: np.ndarray) -> Iterator[Findi
         return
     times, ids = np.asarray(X.times)[rows], X.columns[item][rows]
     times = times.astype(np.int64) if times.dtype.kind == "M" else times
+    order = np.lexsort((times, ids, users))
+    first, second = order[:-1], order[1:]
+    gaps = times[second] - times[first]
+    is_same = (gaps == 0) & (users[first] == users[second]) & (ids[first] == ids[second])
+    yield from _find_pairs(np.append(0, np.cumsum(~is_same)), clicks[rows[order]] == 1, item)
     by_user = np.lexsort((times, users))
     steps = np.diff(times[by_user])[users[by_user][1:] == users[by_user][:-1]]
     steps = steps[steps > 0]
     if not len(steps):
         return
-    order = np.lexsort((times, ids, users))
-    first, second = order[:-1], order[1:]
-    gaps = times[second] - times[first]
     is_soon = (gaps > 0) & (gaps <= SOON * np.quantile(steps, USUAL))
     is_soon &= (users[first] == users[second]) & (ids[first] == ids[second])
     is_soon &= ids[first] >= FIRST_KNOWN_ID
@@ -53,4 +57,26 @@ def find_repeated_rows(X: EncodedFeatures, clicks: np.ndarray) -> Iterator[Findi
         f"and {(before == after).mean():.0%} of them have its label: rows seem to be logged twice, "
         "so that one of them tells the label of the other.",
         "Keep the first of such rows, before attach_history and any split.",
+    )
+
+
+def _find_pairs(groups: np.ndarray, is_click: np.ndarray, item: str) -> Iterator[Finding]:
+    """Yield a finding where an impression and its click are two rows.
+
+    Where items are shown twice at a moment, as of a day, they are without a click, too.
+
+    groups : (n_rows,), numbers of user, item and moment
+    """
+    n_rows, n_clicks = np.bincount(groups), np.bincount(groups, is_click)
+    n_pairs, has_click = int(((n_rows == 2) & (n_clicks == 1)).sum()), n_clicks > 0
+    n_twice = ((n_rows > 1) & ~has_click).sum()
+    if n_pairs < max(MIN_PAIRS, PAIRED * has_click.sum()) or n_twice > SELDOM * (~has_click).sum():
+        return
+    yield Finding(
+        "rows logged twice",
+        f"{n_pairs} of {has_click.sum()} clicks have a row without a click beside them, of the "
+        f"same user, {item} and time: an impression and its click are two rows, so that rates and "
+        "probabilities count each click as one of two.",
+        f"Keep the click: rows.sort_values(label).drop_duplicates([user, time, {item!r}], "
+        "keep='last').",
     )
