@@ -161,8 +161,16 @@ def test_the_page_for_agents_runs_is_short_and_names_what_is_there():
         assert name in names_of_others or hasattr(sklearn_din, name), name
 
 
-def test_the_readmes_python_blocks_run_in_order():
-    names = run_python_blocks(README)
+def test_the_readmes_python_blocks_run_in_order(capsys):
+    names, text = run_python_blocks(README), README.read_text(encoding="utf-8")
+    said = re.findall(r"(\w+): AUC (\d\.\d+)", text)
+    printed = re.findall(r"(\w+): AUC (\d\.\d+)", capsys.readouterr().out)
+    assert [name for name, _ in said] == [name for name, _ in printed] == ["frozen", "live"]
+    for (_, auc), (_, here) in zip(said, printed, strict=True):
+        assert float(here) == pytest.approx(float(auc), abs=0.004)
+    first = text.partition("```python\n")[2].partition("```")[0]
+    page = (DOCS / "index.rst").read_text(encoding="utf-8").replace("\n   ", "\n")
+    assert first in page  # the documentation begins with the same
     assert len(names["scores"]) == 2
     assert names["probability"].min() >= 0
     assert names["search"].best_params_
