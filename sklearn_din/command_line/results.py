@@ -42,6 +42,7 @@ from sklearn_din.command_line.trivial import (
 )
 from sklearn_din.estimator import DINClassifier
 from sklearn_din.inspection.display import AttentionDisplay
+from sklearn_din.inspection.explain import explain
 from sklearn_din.logs.history import HistoryBuilder
 from sklearn_din.metrics import group_roc_auc_score, relative_improvement
 from sklearn_din.model_selection import TimeSplit
@@ -55,7 +56,8 @@ from sklearn_din.utils.whole_files import whole_file
 SHOWN_RECOMMENDATIONS = 20
 DEFAULT_PICTURE = Path("attention.png")
 LEAST_BASE = 0.55  # AUC: an improvement over a base nearer to .5 is a division by nearly nothing
-LONG_HISTORY = 15  # events that make a picture worth while
+LONG_HISTORY = 15  # different items that make a picture worth while
+MOST_DRAWN = 500  # impressions of which one is drawn
 TESTED_IN_TIME = 0.2  # fraction of the rows
 EXPLANATION = (
     "AUC: over all rows. GAUC: mean of each user's own AUC, weighted by rows, without users whose "
@@ -340,14 +342,13 @@ def picture_path(chosen: Path | None) -> Path | None:
 
 
 def draw_attention(study: Study, model: Pipeline, path: Path) -> None:
-    """Draw one impression's history: which past events counted."""
-    histories = study.X[f"hist_{study.roles.item}"]
-    lengths = np.array([len(history) for history in histories])
-    clicked = np.flatnonzero((study.y == 1) & (lengths >= min(LONG_HISTORY, lengths.max())))
-    if not len(clicked):  # the longest history belongs to a row without a click
-        clicked = np.flatnonzero(study.y == 1)
-    X = study.X
-    best = clicked[model.predict_proba(X.iloc[clicked])[:, 1].argmax()]
+    """Draw the history of a click: one of several items, whose weights differ most."""
+    X, item = study.X, f"hist_{study.roles.item}"
+    n_items = np.array([len({*history.tolist()}) for history in X[item]])
+    clicked = np.flatnonzero(study.y == 1)
+    many = clicked[n_items[clicked] >= min(LONG_HISTORY, n_items[clicked].max())][:MOST_DRAWN]
+    weights = explain(model, X.iloc[many]).groupby("row")["share"].std()
+    best = many[weights.idxmax()] if weights.notna().any() else many[0]
     display = AttentionDisplay.from_estimator(model, X.iloc[[best]])
     with whole_file(path) as partial:
         display.figure_.savefig(partial, dpi=120, bbox_inches="tight")
