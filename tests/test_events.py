@@ -67,6 +67,10 @@ def test_nobody_moves_the_now_of_others(client, state):
     assert items_of(state, 7)[-1] == 12
     late = client.post("/events", json={"events": [event(7, 12, moment + pd.Timedelta("2D"))]})
     assert "at the latest" in late.json()["detail"]
+    early = client.post("/events", json={"events": [event(7, 12, pd.Timestamp("1970-01-01"))]})
+    assert "at the earliest" in early.json()["detail"]
+    log = state.answers.histories.clock.newest
+    assert post(client, event(7, 12, pd.Timestamp(log) - pd.Timedelta("3650D"))) == 1  # filled in
 
 
 def test_now_is_the_clock_where_the_log_is_being_written():
@@ -82,8 +86,8 @@ def test_now_is_the_clock_where_the_log_is_being_written():
     numbers = pd.Series([100, 150], name="t")
     assert clock.Clock(numbers).now() == 151
     assert clock.Clock(numbers).read(200) == 200
-    for wrong in (201, 150_000, 2**63 - 1, 1.5, True, "150", None):
-        with pytest.raises(ValueError, match=r"t must be (200 at the latest|an integer)"):
+    for wrong in (201, 150_000, 2**63 - 1, 1.5, True, "150", None, -401):
+        with pytest.raises(ValueError, match=r"t must be (200 at the l|-400 at the e|an integer)"):
             clock.Clock(numbers).read(wrong)
     with pytest.raises(ValueError, match="--now clock needs dates"):
         clock.Clock(numbers, now="clock")

@@ -1,4 +1,4 @@
-"""Times of a log as JSON brings them, the moment that is now, and what lies too far ahead."""
+"""Times of a log as JSON brings them, the moment that is now, and what lies too far away."""
 
 import re
 import time
@@ -16,6 +16,7 @@ ISO = re.compile(
 )
 SECOND = 1_000_000_000  # nanoseconds
 DAY = 86_400 * SECOND
+DAYS_BEFORE, N_SPANS_BEFORE = 3_653, 10  # ten years before the log, or ten times its length
 
 
 class Clock:
@@ -55,16 +56,22 @@ class Clock:
         return dates.dt.tz_localize("UTC") if self.has_zone else dates
 
     def read(self, value: Any) -> Any:
-        """Return a time of a request as a number; ValueError where it is none, or too late."""
+        """Return a time of a request as a number; ValueError where it is none, or far away."""
         moment = self._read_date(value) if self.are_dates else self._read_number(value)
-        latest = self.newest + max(self._span, 1)
+        latest, before = self.newest + max(self._span, 1), N_SPANS_BEFORE * self._span
         if self.are_dates:
             latest = max(self.newest, time.time_ns()) + DAY
-        if moment > latest:
-            raise ValueError(
-                f"{self.name} must be {self.show(latest)} at the latest, got {value!r:.40}. Is it "
-                "in another unit?"
-            )
+            before = max(self._span, DAYS_BEFORE * DAY)
+        earliest = self.newest - self._span - max(before, 1)
+        for bound, is_beyond, at in (
+            (latest, moment > latest, "the latest"),
+            (earliest, moment < earliest, "the earliest"),
+        ):
+            if is_beyond:
+                raise ValueError(
+                    f"{self.name} must be {self.show(bound)} at {at}, got {value!r:.40}. Is it in "
+                    "another unit?"
+                )
         return moment
 
     def write(self, value: Any, moment: Any) -> Any:

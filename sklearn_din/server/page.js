@@ -147,6 +147,7 @@ function change(events) {
 }
 
 function showUser(user) {
+  say(""); // what was said of the one before
   history.pushState(null, "", `?${new URLSearchParams({ user })}`);
   return restore();
 }
@@ -188,7 +189,9 @@ function drawEvents() {
   const counted = why?.weight ? weights : sizes(effects);
   const order = events.map((_, n) => n);
   if (byId("by-weight").checked) order.sort((a, b) => (counted[b] ?? -Infinity) - (counted[a] ?? -Infinity));
-  byId("strip").replaceChildren(...order.map((n, place) => {
+  const strip = byId("strip");
+  const isAtNewest = strip.scrollLeft + strip.clientWidth >= strip.scrollWidth - 2;
+  strip.replaceChildren(...order.map((n, place) => {
     const event = events[n];
     const card = element("li");
     card.append(element("div", { className: "bars" },
@@ -206,17 +209,20 @@ function drawEvents() {
       element("span", { className: "time", textContent: asTime(event.time) }), ...drawAbout(event), remove);
     return card;
   }));
+  if (isAtNewest && !byId("by-weight").checked) strip.scrollLeft = strip.scrollWidth;
 }
 
 function drawBest() {
   const focused = document.activeElement?.closest("#best li");
   const place = focused ? [...byId("best").children].indexOf(focused) : -1;
-  const largest = Math.max(0, ...shown.best.map((b) => Math.abs(b.number)));
+  // Of the ten best all are much alike: bars are of their range, of probabilities in log-odds.
+  const size = ({ number }) => (about.number === "probability" ? Math.log(number / (1 - number)) : number);
+  const [least, largest] = [Math.min, Math.max].map((of) => of(...shown.best.map(size)));
   byId("best").replaceChildren(...shown.best.map((b, n) => {
     const button = element("button", { type: "button", onclick: () => choose(b) }, element("span", { textContent: n + 1 }));
     button.append(...drawImage(b, shown.best));
     const part = element("span", { className: "part" });
-    part.style.width = `${largest ? (100 * Math.abs(b.number)) / largest : 0}%`;
+    part.style.width = `${largest > least ? 10 + (90 * (size(b) - least)) / (largest - least) : 100}%`;
     button.append(
       element("span", { className: "title", title: b.title }, isolate(b.title)), ...drawAbout(b),
       element("span", { className: "number", textContent: asNumber(b.number) }), part);
