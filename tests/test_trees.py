@@ -3,6 +3,7 @@
 import pickle
 import signal
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -335,6 +336,9 @@ def test_what_trees_cannot_do_is_an_error_that_says_so(log, model, tmp_path, mon
         DINClassifier(**FAST).fit(encoded, np.stack([y, y * (y[::-1])], axis=1))
     with pytest.raises(ValueError, match=r"boosted trees.*trees=False"):
         export_onnx(model, tmp_path / "model.onnx")
+    two = SimpleNamespace(size=2)  # processes
+    with pytest.raises(ValueError, match=r"one process, got 2.*trees=False"):
+        mixture.check_mixture(model[-1].net_, encoded, two)
     monkeypatch.setattr(mixture, "rows_per_pool", lambda X: 100)
     with pytest.raises(ValueError, match=r"rows in memory.*trees=False"):
         DINClassifier(**FAST).fit(encoded, y)
