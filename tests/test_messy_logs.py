@@ -2,7 +2,6 @@
 
 import pickle
 import re
-import unicodedata
 import warnings
 from functools import partial
 
@@ -131,7 +130,7 @@ def test_rows_and_labels_with_other_labels_are_paired_by_position_in_silence(log
     encoder.fit(X.to_numpy()[:, 4:5].astype(float), y[::-1])
 
 
-# Ids written in two ways ---------------------------------------------------------------------
+# Ids written in another way ------------------------------------------------------------------
 
 WORDS = ["comedy", "crime", "drama", "horror", "news", "sport", "travel", "western"]
 
@@ -187,32 +186,6 @@ def test_values_that_are_new_are_silent(words, case):
     if case == "tomorrow's news":  # as at fit, where the items of each day are new
         X = X.assign(item=X["item"] + X["time"].dt.strftime("-%d"))
     assert later_said(X[:3000], NEW[case](X[3000:])) == []
-
-
-TWICE = {
-    "composed or not": lambda text: unicodedata.normalize("NFD", text),
-    "without width": lambda text: f"{text}\u200b",
-    "a space": "{} ".format,
-}
-
-
-@pytest.mark.parametrize("where", ["category", "tags"])
-@pytest.mark.parametrize("case", TWICE)
-def test_ids_that_look_the_same_are_said_once_and_the_advice(words, case, where):
-    X = words[0].assign(category=words[0]["category"].str.replace("comedy", "comédie"))
-    other = pd.Series(np.arange(len(X)) % 3 == 0, X.index)
-    X["category"] = X["category"].where(other, X["category"].map(TWICE[case]))
-    if where == "tags":
-        X = X.assign(category="all", tags=X["category"].map(lambda text: [text, "any"]))
-    fit = HistorySequenceEncoder(user="user", time="time").fit
-    (message,), _ = said(lambda: [fit(X), fit(X[:3500])])  # not again in each fold
-    assert message.startswith(f"{where} holds 'com")
-    assert "which are two ids" in message
-    advice = re.search(r"such as (X\[.*)\.$", message)[1]
-    X[where] = eval(advice, {"X": X, "unicodedata": unicodedata})
-    assert X[where].notna().all()
-    if case != "without width" or where == "category":
-        assert said(lambda: HistorySequenceEncoder(user="user").fit(X))[0] == []
 
 
 def log_twice(X, y, *, share=1.0, seconds=2, redraw=0.0):

@@ -1,4 +1,4 @@
-"""Warnings about columns with a surprising interpretation, or ids written in two ways."""
+"""Warnings about columns with a surprising interpretation, or ids that match nothing."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sklearn_din.encoding.profile import SAMPLED_ROWS
 from sklearn_din.encoding.scaling import LINEAR
 from sklearn_din.encoding.table import is_history_name
 from sklearn_din.encoding.vocabulary import Occurrences, kind_of_ids
-from sklearn_din.utils.spelling import INVISIBLE, find_respelling, without_spaces_and_case
+from sklearn_din.utils.spelling import find_respelling
 from sklearn_din.utils.validation import note_two_kinds, spread, unix_unit
 from sklearn_din.utils.warnings import ADVICE_FROM, agree, log_once, warn_of, warn_user
 
@@ -72,9 +72,6 @@ def warn_of_training_rows(rows: TrainingRows) -> None:
             *(note_two_kinds(counts[name].values, name=f"X[{name!r}]") for name in counts),
         ]
     )
-    owners = {name: ids.owner for name, ids in columns.ids.items()}
-    lists = {n for n, ids in columns.ids.items() if ids.is_history or ids.holds_lists}
-    warn_of(note_two_spellings(counts, owners, lists), once=True)
 
 
 def log_roles(rows: TrainingRows, statistics: Mapping[str, NumberStatistics]) -> None:
@@ -148,42 +145,6 @@ def _repeats_whole_numbers(sample: np.ndarray) -> bool:
     present = sample[~np.isnan(sample)]
     is_whole = MANY_ROWS <= len(present) < len(sample) and bool((present % 1 == 0).all())
     return is_whole and REPEATS * len(np.unique(present)) <= len(present)
-
-
-def note_two_spellings(
-    counts: Mapping[str, Occurrences], owners: Mapping[str, str], lists: Collection[str]
-) -> Iterator[str]:
-    """Yield, once per vocabulary, what to say of text that differs in what is hardly seen.
-
-    Spaces, forms of Unicode, invisible characters, and upper case of words. Columns share the
-    vocabulary of their owner; of those in ``lists`` a cell has several values.
-    """
-    done = set[str]()
-    for name in sorted(counts, key=lambda name: name in lists):
-        values = counts[name].values
-        if owners[name] in done or values.dtype != object or kind_of_ids(values) != "text":
-            continue
-        plain = pd.Series([without_spaces_and_case(v) for v in values.tolist()], dtype=object)
-        twice = plain[plain.duplicated()]
-        if twice.empty:
-            continue
-        done.add(owners[name])
-        one, other = sorted(values[plain == twice.min()])[:2]  # the same in most folds
-        yield (
-            f"{name} holds {one!a} and {other!a}, which are two ids, and so are {len(twice)} of "
-            f"its {len(values)} values beside another one: they differ in spaces, upper case, "
-            "invisible characters or the form of Unicode alone. Write them in one way in every "
-            f"table, such as {_advise_spelling(name, lists)}."
-        )
-
-
-def _advise_spelling(name: str, lists: Collection[str]) -> str:
-    """Return how text becomes the same where it looks the same."""
-    if name in lists:
-        clean = "unicodedata.normalize('NFC', text).strip().lower()"
-        return f"X[{name!r}].map(lambda cell: [{clean} for text in cell])"
-    clean = f".str.normalize('NFC').str.replace(r'{INVISIBLE}', '', regex=True)"
-    return f"X[{name!r}]{clean}.str.strip().str.lower()"
 
 
 def far_numbers(columns: TableColumns) -> list[str]:
