@@ -19,7 +19,6 @@ from sklearn_din.encoding.frames import TableLike, validate_frame
 from sklearn_din.encoding.notices import (
     TrainingRows,
     far_numbers,
-    log_near_integers,
     log_roles,
     warn_of_events,
     warn_of_training_rows,
@@ -548,7 +547,6 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
         warn_of_events(statistics.totals, max_length=self.max_length, n_rows=len(table))
         if len(table) >= ADVICE_FROM:
             log_roles(rows, statistics.statistics)
-            next(table.map(partial(log_near_integers, rows), learnt.names, "comparing"))
 
     def _row_encoder(self) -> RowEncoder:
         return RowEncoder(self._learnt, self._metadata, self._look_up_vectors())

@@ -130,23 +130,6 @@ def test_ids_that_number_the_rows_are_said_and_the_advice(make):
     HistorySequenceEncoder().fit(frame)
 
 
-def test_amounts_near_those_of_the_history_are_said_and_the_advice():
-    rng, at = np.random.RandomState(0), {"user": "user", "time": "time"}
-    X = pd.DataFrame({"user": rng.randint(50, size=2_000), "time": range(2_000)})
-    X["item"] = rng.randint(30, size=2_000) + X["time"] // 40  # newer items have larger numbers
-    X["year"], X["shop"] = X["item"] // 2, rng.randint(90, size=2_000)
-    X["amount"] = X["copy"] = 40 * X["user"] + rng.randint(200, size=2_000)
-    X = attach_history(X, X, columns=["item", "year", "shop", "amount", "copy"], **at)
-    _, messages = said(lambda: HistorySequenceEncoder(**at).fit(X))
-    near = "{0} and hist_{0} hold integers near each other and are encoded as ids"
-    assert [text.partition(",")[0] for text in messages] == [*map(near.format, ("amount", "copy"))]
-    for names in (["amount", "copy"], ["copy"]):
-        encoder = HistorySequenceEncoder(numeric=names, categorical=[*{"amount"} - {*names}], **at)
-        assert said(lambda e=encoder: e.fit(X))[1] == []
-    kinds = [encoder.schema_[f"hist_{name}"].kind for name in ("amount", "copy")]
-    assert kinds == ["history", "numeric_history"]
-
-
 def test_zeros_that_pad_histories_are_said_and_the_advice():
     chance = np.random.default_rng(0)
     past = [chance.integers(1, 40, chance.integers(0, 6)) for _ in range(200)]

@@ -12,7 +12,6 @@ import numpy as np
 import pandas as pd
 
 from sklearn_din.encoding.facts import LIST
-from sklearn_din.encoding.profile import SAMPLED_ROWS
 from sklearn_din.encoding.scaling import LINEAR
 from sklearn_din.encoding.table import is_history_name
 from sklearn_din.encoding.vocabulary import Occurrences, kind_of_ids
@@ -22,7 +21,6 @@ from sklearn_din.utils.warnings import ADVICE_FROM, agree, log_once, warn_of, wa
 
 if TYPE_CHECKING:
     from sklearn_din.encoding.number import NumberStatistics
-    from sklearn_din.encoding.table import ColumnReader
     from sklearn_din.encoding.table_columns import TableColumns
 
 MANY_ROWS = 100
@@ -32,8 +30,6 @@ FEW_VALUES = 20  # so few distinct integers may be in another column by chance
 FEW_SHARED = 0.03  # of the ids: so few may be equal by chance
 FEW_KINDS = 3  # distinct events, of which none can be said to be by far the most frequent
 FEW_COUNTS = 12  # fewer integers are kinds, such as the days of a week
-FOLLOWS = 1.05  # values per item of a column that follows from it
-NEAR = 0.3  # rank correlation with the newest event's integer
 GAPS = 2  # of integers that count: at least every other one is there
 REPEATS = 5  # times that whole numbers with holes occur on average
 FEW_NEW = 0.2  # of the ids late in training: so few are new that all new ones are suspect
@@ -110,35 +106,6 @@ def log_roles(rows: TrainingRows, statistics: Mapping[str, NumberStatistics]) ->
             f"elapsed, log1p. elapsed={[*guessed]} says that they are, elapsed=[] that they are "
             "quantities, such as prices in order."
         )
-
-
-def log_near_integers(rows: TrainingRows, columns: ColumnReader) -> None:
-    """Log which integers, encoded as ids, are near those of the newest event, as amounts are."""
-    for behaviour in rows.columns.behaviours:
-        (_, item), *pairs = behaviour.candidate_of.items()
-        for history, name in pairs:
-            is_free = {item, name} <= {*rows.columns.categorical} and name not in rows.ids
-            if is_free and _are_near(columns, str(item), str(name), history):
-                log_once(
-                    f"{name} and {history} hold integers near each other and are encoded as ids, "
-                    f"of which equal ones alone match. Name {name} in numeric if nearness counts, "
-                    "in categorical if not; for both, attach a copy, and name one in each."
-                )
-
-
-def _are_near(columns: ColumnReader, item: str, name: str, history: str) -> bool:
-    """Return whether integers, of no item, have the order of the newest event's but equal ones."""
-    pairs = pd.DataFrame({n: columns.codes(n)[0] for n in (item, name)})
-    if len(pairs.drop_duplicates()) <= FOLLOWS * pairs.nunique().max():
-        return False
-    cells, (_, values) = columns.history(history), columns.codes(name)
-    some = spread(np.flatnonzero(cells.spans.lengths), SAMPLED_ROWS)
-    events, past = cells.codes(cells.spans.take(some).newest(1).starts)
-    if not values.dtype.kind == past.dtype.kind == "i" or len(values) < FEW_COUNTS:
-        return False
-    near = pd.DataFrame({"own": columns.numbers(name)[some], "event": past[events]})
-    near = near[near["own"] != near["event"]].dropna()
-    return len(near) >= MANY_ROWS and near.rank().corr().to_numpy()[0, 1] > NEAR
 
 
 def _repeats_whole_numbers(sample: np.ndarray) -> bool:
