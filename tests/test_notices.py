@@ -18,27 +18,6 @@ def impressions(**columns):
     return pd.DataFrame({"item": [1, 2, 3] * 10} | columns)
 
 
-@pytest.mark.parametrize("as_form", ["frame", "scan"], indirect=True)
-def test_numbers_as_text_are_said(as_form):
-    X = impressions(price=["1.5", "2", "-3e2"] * 10)
-    frame = as_form(X)
-    message = r"price holds numbers as text, '1\.5', and .* pd\.to_numeric"
-    with pytest.warns(UserWarning, match=message) as said:
-        HistorySequenceEncoder().fit(frame)
-    assert len(said) == 1
-    X = X.assign(price=pd.to_numeric(X["price"]))
-    assert HistorySequenceEncoder().fit(X).schema_["price"].kind == "numeric"
-    HistorySequenceEncoder(categorical=["price"]).fit(frame)  # the user knows: nothing is said
-
-
-@pytest.mark.parametrize(
-    "cells",
-    [["703.301.33", "1.2"], ["v1.2", "v1.3"], ["CAT 7", "CAT 8"], ["1", "2"], ["12.50", "hat"]],
-)
-def test_text_that_is_no_number_is_left_alone(cells):
-    HistorySequenceEncoder().fit(impressions(price=(cells * 15)[:30]))
-
-
 @pytest.mark.parametrize(
     ("cells", "shown", "keep"),
     [([5, 6, 7], "5", "categorical"), ([0.5, 1.5, 2.5], "0.5", "numeric")],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -34,8 +33,6 @@ GAPS = 2  # of integers that count: at least every other one is there
 REPEATS = 5  # times that whole numbers with holes occur on average
 FEW_NEW = 0.2  # of the ids late in training: so few are new that all new ones are suspect
 SEEN_VALUES = 1000  # distinct values that are looked at
-DECIMAL = re.compile(r"[-+]?[0-9]*[.][0-9]+([eE][-+]?[0-9]+)?|[-+]?[0-9]+[eE][-+]?[0-9]+")
-NUMBER = re.compile(r"[-+]?[0-9]+([.][0-9]*)?([eE][-+]?[0-9]+)?|[-+]?[.][0-9]+")
 Pairs = Sequence[tuple[str, str]]  # histories and their candidates
 
 
@@ -147,7 +144,7 @@ def warn_of_events(
 
 
 def odd_ids(rows: TrainingRows, names: Sequence[str]) -> Iterator[str]:
-    """Yield what to say of ids by rule that are times, row numbers or numbers as text."""
+    """Yield what to say of ids by rule that are times, lists as text or row numbers."""
     for name in names:
         values, n_rows = rows.counts[name].values, rows.n_rows
         is_integer = pd.api.types.is_integer_dtype(rows.dtypes[name])
@@ -158,10 +155,10 @@ def odd_ids(rows: TrainingRows, names: Sequence[str]) -> Iterator[str]:
                 f"{values[0]}, and is encoded as ids. Name it, time={name!r}, if it says when each "
                 f"row was, in drop=[{name!r}] to leave it out, in categorical to keep it so."
             )
-        elif (looks_like := _find_odd_text(values)) is not None:
+        elif len(values) and all(LIST.fullmatch(str(text)) for text in values[:FEW_VALUES]):
             yield (
-                f"{name} holds {looks_like[0]} as text, {looks_like[1]!r:.40}, and is encoded as "
-                f"ids. {looks_like[2]} Name it in categorical to keep it as it is."
+                f"{name} holds lists as text, {values[0]!r:.40}, and is encoded as ids. Read "
+                "histories from Parquet, or make lists of the cells."
             )
         elif len(values) > max(MANY_ROWS, NEARLY_ALL * n_rows):
             kind, quantity = "values", ""
@@ -211,19 +208,6 @@ def _likely_candidate(history: str, rows: TrainingRows) -> str | None:
         return None
     n_known = {name: values.isin(counts[name].values.astype(object)).sum() for name in ids}
     return next((name for name, n in n_known.items() if 2 * n > len(values)), None)
-
-
-def _find_odd_text(values: np.ndarray) -> tuple[str, str, str] | None:
-    """Return what text seems to be, an example, and what to do; None for plain text."""
-    texts = [text.strip() for text in values[:SEEN_VALUES].tolist() if isinstance(text, str)]
-    if not texts or len(texts) < min(len(values), SEEN_VALUES):
-        return None
-    decimal = next(filter(DECIMAL.fullmatch, texts), None)
-    if decimal is not None and all(map(NUMBER.fullmatch, texts)):
-        return "numbers", decimal, "Convert it with pd.to_numeric."
-    if all(map(LIST.fullmatch, texts)):
-        return "lists", texts[0], "Read histories from Parquet, or make lists of the cells."
-    return None
 
 
 def note_unshared(pairs: Pairs, counts: Mapping[str, Occurrences]) -> Iterator[str]:
