@@ -109,22 +109,6 @@ def test_ids_that_number_the_rows_are_said_and_the_advice(make):
     HistorySequenceEncoder().fit(frame)
 
 
-def test_zeros_that_pad_histories_are_said_and_the_advice():
-    chance = np.random.default_rng(0)
-    past = [chance.integers(1, 40, chance.integers(0, 6)) for _ in range(200)]
-    frame = pd.DataFrame({"item": chance.integers(1, 40, 200)})
-    frame["hist_item"] = [np.pad(cell, (0, 8 - len(cell))) for cell in past]
-    with pytest.warns(UserWarning, match=r"^0 is 68% of the events of hist_item and never the can"):
-        HistorySequenceEncoder().fit(frame)
-    frame["hist_item"] = [[item for item in cell if item] for cell in frame["hist_item"]]
-    HistorySequenceEncoder().fit(frame)
-    frame["hist_item"], frame["item"] = [cell - 1 for cell in past], frame["item"] - 1
-    HistorySequenceEncoder().fit(frame)  # 0 is an item like any other
-    few = pd.DataFrame({"kind": [1, 2, 3, 4] * 30, "hist_kind": [[1, 2, *[0] * 4]] * 120})
-    with pytest.warns(UserWarning, match=r"^0 is 67% of the events of hist_kind and never"):
-        HistorySequenceEncoder().fit(few)
-
-
 def make_frame(spell_item=str, spell_event=str, n_items=60):
     chance = np.random.default_rng(0)
     log = pd.DataFrame({"user": np.arange(400) % 20, "item": chance.integers(1, n_items + 1, 400)})

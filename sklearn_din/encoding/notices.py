@@ -27,7 +27,7 @@ NEARLY_ALL = 0.9
 LEFT_OUT_FRACTION = 0.1
 FEW_VALUES = 20  # so few distinct integers may be in another column by chance
 FEW_SHARED = 0.03  # of the ids: so few may be equal by chance
-FEW_KINDS = 3  # distinct events, of which none can be said to be by far the most frequent
+FEW_KINDS = 3  # distinct values, of which fewer tell nothing
 FEW_COUNTS = 12  # fewer integers are kinds, such as the days of a week
 GAPS = 2  # of integers that count: at least every other one is there
 REPEATS = 5  # times that whole numbers with holes occur on average
@@ -60,7 +60,6 @@ def warn_of_training_rows(rows: TrainingRows) -> None:
         [
             *rows.notices,
             *note_unshared(pairs, counts),
-            *list_padding(pairs, counts),
             *odd_ids(rows, [name for name in free if name not in columns.candidates]),
             *(note_two_kinds(counts[name].values, name=f"X[{name!r}]") for name in counts),
         ]
@@ -168,21 +167,6 @@ def odd_ids(rows: TrainingRows, names: Sequence[str]) -> Iterator[str]:
                 f"{name} has {len(values)} different {kind} in {n_rows} rows and is "
                 f"encoded as ids. Name it in drop=[{name!r}] if it only numbers the rows, "
                 f"{quantity}in categorical to keep it as it is."
-            )
-
-
-def list_padding(pairs: Pairs, counts: Mapping[str, Occurrences]) -> Iterator[str]:
-    """Yield what to say of histories in which 0 is by far the most frequent event, no candidate."""
-    for history, candidate in pairs:
-        values, n_events = counts[history]
-        if values.dtype.kind != "i" or len(values) < FEW_KINDS:
-            continue
-        zeros, others = n_events[values == 0].sum(), n_events[values != 0]
-        if zeros > 2 * others.max(initial=1) and 0 not in counts[candidate].values:
-            yield (
-                f"0 is {zeros / n_events.sum():.0%} of the events of {history} and never the "
-                "candidate: zeros that pad lists to one length count as events. Leave them out, "
-                "[item for item in cell if item]."
             )
 
 
