@@ -12,7 +12,6 @@ from sklearn_din.command_line.conditions import keep_rows
 from sklearn_din.command_line.options import FOLDS, Options
 from sklearn_din.command_line.tables import (
     ask_for_names,
-    note_copies,
     read_log,
     read_table,
     refuse_histories,
@@ -92,7 +91,6 @@ def read_study(options: Options) -> Study:
     filtered = [condition.column for condition in options.where]
     log = read_table(path, [*roles.columns, *roles.told, *needed, *filtered], options)
     refuse_histories(log, path)
-    note_copies(log)
     log = keep_rows(log, options.where, path, drop_bad=options.drop_bad)
     dates = [n for n in roles.context if getattr(log[n].dtype, "kind", None) == "M"]
     if dates:
