@@ -544,7 +544,7 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
         rows = TrainingRows(*of_table, ids, numbers, histories)
         warn_of(far_numbers(learnt))
         warn_of_training_rows(rows)
-        warn_of_events(statistics.totals, max_length=self.max_length, n_rows=len(table))
+        warn_of_events(statistics.totals)
         if len(table) >= ADVICE_FROM:
             log_roles(rows, statistics.statistics)
 

@@ -37,27 +37,6 @@ def test_histories_that_are_none_or_without_a_candidate_are_said(cells, shown, k
     HistorySequenceEncoder().fit(frame[1:])  # another fold: a second warning would be an error
 
 
-@pytest.mark.parametrize("as_form", ["frame", "scan"], indirect=True)
-@pytest.mark.parametrize(("length", "is_said"), [(56, True), (55, False)])
-def test_many_events_beyond_max_length_are_logged_once(length, is_said, as_form, caplog):
-    """Of 56 events the newest 50 are kept: more than a tenth is left out. Of 55, less."""
-    X = pd.DataFrame({"item": [1, 2] * 500, "hist_item": [list(range(length))] * 1000})
-    X = as_form(X)
-    for _ in range(2):
-        HistorySequenceEncoder(max_length=50).fit(X)
-    said = ["max_length=50 keeps the newest 50 events of each history, and more than a tenth"]
-    assert [record.getMessage()[:79] for record in caplog.records] == said * is_said
-    HistorySequenceEncoder(max_length=length).fit(X)
-    assert len(caplog.records) == is_said
-
-
-def test_what_is_cut_by_a_length_that_nobody_gave_is_not_logged(caplog):
-    X = pd.DataFrame({"item": [1, 2] * 500, "hist_item": [[1, 2, 2]] * 992 + [[1, 2] * 900] * 8})
-    encoder = HistorySequenceEncoder()
-    assert encoder.fit_transform(X).to_numpy().shape == (1_000, 51)
-    assert not caplog.records
-
-
 @pytest.mark.parametrize(("column", "now", "message"), [
     ("item", "hat", "item was learnt as integers and now holds text: all of them are unknown"),
     ("item", True, "item was learnt as integers and now holds booleans"),

@@ -16,7 +16,7 @@ from sklearn_din.encoding.table import is_history_name
 from sklearn_din.encoding.vocabulary import Occurrences, kind_of_ids
 from sklearn_din.utils.spelling import find_respelling
 from sklearn_din.utils.validation import note_two_kinds, spread, unix_unit
-from sklearn_din.utils.warnings import ADVICE_FROM, agree, log_once, warn_of, warn_user
+from sklearn_din.utils.warnings import agree, log_once, warn_of, warn_user
 
 if TYPE_CHECKING:
     from sklearn_din.encoding.number import NumberStatistics
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 MANY_ROWS = 100
 NEARLY_ALL = 0.9
-LEFT_OUT_FRACTION = 0.1
 FEW_VALUES = 20  # so few distinct integers may be in another column by chance
 FEW_SHARED = 0.03  # of the ids: so few may be equal by chance
 FEW_KINDS = 3  # distinct values, of which fewer tell nothing
@@ -122,23 +121,13 @@ def far_numbers(columns: TableColumns) -> list[str]:
     ]
 
 
-def warn_of_events(
-    totals: Mapping[tuple[str, ...], Counter[str]], *, max_length: int | str, n_rows: int
-) -> None:
-    """Warn of behaviours without an event; log which lose many to a number as ``max_length``."""
+def warn_of_events(totals: Mapping[tuple[str, ...], Counter[str]]) -> None:
+    """Warn of behaviours without an event."""
     for names, events in totals.items():
         if not events["held"]:
             warn_user(
                 f"every history of {'+'.join(names)} is empty at fit: nothing can be learnt from "
                 "it. Do the users of these rows have earlier events?"
-            )
-        n_left_out, n_all = events["left_out"], events["held"] + events["left_out"]
-        is_asked_for = n_rows >= ADVICE_FROM and not isinstance(max_length, str)
-        if is_asked_for and n_left_out > LEFT_OUT_FRACTION * n_all:
-            log_once(
-                f"max_length={max_length} keeps the newest {max_length} events of each history, "
-                f"and more than a tenth of those of {'+'.join(names)} are older: item neighbours "
-                "alone count them. Try a larger one where time and memory allow it."
             )
 
 
