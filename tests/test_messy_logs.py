@@ -400,16 +400,6 @@ def test_sessions_that_are_split_by_time_are_said_once_and_not_as_users():
     assert [text[:46] for text in messages] == ["histories of hist_item hold less than a third "]
 
 
-def test_times_and_counts_of_our_own_memory_are_taken_for_no_ids(log):
-    X = log[0][["user", "item", "category", "time"]]
-    for what in ("elapsed", "count"):
-        aggregates = {f"user_{what}": ("user", None, what)}
-        own = attach_aggregates(X, X, time="time", aggregates=aggregates).drop(columns="category")
-        own[f"user_{what}"] = (own[f"user_{what}"] % 7).where(np.arange(len(own)) > 200).round()
-        lines = said(lambda own=own: HistorySequenceEncoder(user="user", time="time").fit(own))[1]
-        assert not [line for line in lines if "few different whole numbers" in line]
-
-
 def test_one_users_bad_date_is_not_the_unit_of_all_times(own_clicks):
     rows = own_clicks[0][["user", "item", "time"]]
     rows = rows.assign(time=pd.Timestamp(2024, 1, 1) + pd.to_timedelta(rows["time"], unit="h"))

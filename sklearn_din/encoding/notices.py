@@ -29,7 +29,6 @@ FEW_SHARED = 0.03  # of the ids: so few may be equal by chance
 FEW_KINDS = 3  # distinct values, of which fewer tell nothing
 FEW_COUNTS = 12  # fewer integers are kinds, such as the days of a week
 GAPS = 2  # of integers that count: at least every other one is there
-REPEATS = 5  # times that whole numbers with holes occur on average
 FEW_NEW = 0.2  # of the ids late in training: so few are new that all new ones are suspect
 SEEN_VALUES = 1000  # distinct values that are looked at
 Pairs = Sequence[tuple[str, str]]  # histories and their candidates
@@ -68,14 +67,6 @@ def warn_of_training_rows(rows: TrainingRows) -> None:
 def log_roles(rows: TrainingRows, statistics: Mapping[str, NumberStatistics]) -> None:
     """Log which columns that are not named may be of another kind than they are taken for."""
     columns, named = rows.columns, {*rows.ids, *rows.numbers}
-    named |= rows.columns.meanings.keys() & {*columns.numeric}
-    numbers = [name for name in columns.numeric if name not in named]
-    whole = [name for name in numbers if _repeats_whole_numbers(statistics[name].sample)]
-    if whole:
-        log_once(
-            f"{agree(whole, 'hold')} few different whole numbers, and some are missing: taken for "
-            "quantities. Name in categorical what holds ids."
-        )
     unused = [n for n in columns.unused if getattr(rows.dtypes[n], "kind", "") == "M"]
     if unused:
         log_once(
@@ -101,12 +92,6 @@ def log_roles(rows: TrainingRows, statistics: Mapping[str, NumberStatistics]) ->
             f"elapsed, log1p. elapsed={[*guessed]} says that they are, elapsed=[] that they are "
             "quantities, such as prices in order."
         )
-
-
-def _repeats_whole_numbers(sample: np.ndarray) -> bool:
-    present = sample[~np.isnan(sample)]
-    is_whole = MANY_ROWS <= len(present) < len(sample) and bool((present % 1 == 0).all())
-    return is_whole and REPEATS * len(np.unique(present)) <= len(present)
 
 
 def far_numbers(columns: TableColumns) -> list[str]:
