@@ -99,14 +99,6 @@ def test_the_reference_lists_every_public_name():
     assert ":inherited-members:" in page_of_a_class.read_text()  # the classifier's fit, of its base
 
 
-def test_every_page_is_reached_from_a_list_of_pages():
-    text = "".join(page.read_text(encoding="utf-8") for page in PAGES)
-    listed = set(re.findall(r"^   (?:.* <)?([\w/]+)>?$", text, re.M))
-    for page in PAGES:
-        name = page.relative_to(DOCS).with_suffix("").as_posix()
-        assert {name, name.removeprefix("guide/")} & listed or name == "index", name
-
-
 def run_python_blocks(page):
     """Run the Python code of a page of Markdown, and return its names."""
     blocks = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.S)

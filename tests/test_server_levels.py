@@ -70,18 +70,15 @@ def test_levels_are_those_of_plain_loops_and_labels_that_are_posted_again_replac
     again |= {"time": clock.show(moments.iloc[-1].item()), "label": 1 - int(y[-1])}
     post(state, again)
     y[-1] = again["label"]
-    later = [
-        moments.iloc[len(rows) // 2].item(),
-        moments.max() + 10**12,
-    ]  # one is a row's
-    for now in later:
+    for now in (moments.iloc[len(rows) // 2].item(), moments.max() + 10**12):  # the first: a row's
         for row in rows[["user", "item", "kind"]].iloc[[-1, 7, 90]].to_dict("records"):
             shown = state.answers.levels.of_rows([row], [now])
             for key in KEYS:
                 name = key if isinstance(key, str) else "_".join(key)
                 expected = plain_levels(row | {"time": now}, rows, y, moments.to_numpy(), key)
-                found = [shown[f"{name}_{what}"].item() for what in ("rate", "count", "elapsed")]
-                expected = [*expected[:2], expected[2] / (1e9 if dates else 1)]
+                names = [f"{name}_rate", f"{name}_count", f"{name}_elapsed", "recent_rate"]
+                found = np.array([shown[name].item() for name in names])
+                found[2] *= 1e9 if dates else 1
                 np.testing.assert_allclose(found, expected, rtol=1e-9)
     state.close()
 
