@@ -67,7 +67,7 @@ test-oldest: tools
 test-engines: $(ENGINES)/installed
 	@command -v java > /dev/null || (apt-get update && apt-get install --yes default-jre-headless) \
 		|| (echo "Spark needs Java 17 or later, and it could not be installed: do it by hand." && false)
-	OMP_NUM_THREADS=1 $(ENGINES)/bin/python -m pytest tests/test_engines.py tests/test_scoring.py
+	OMP_NUM_THREADS=1 $(ENGINES)/bin/python -m pytest -m "proof or not proof" tests/test_engines.py tests/test_scoring.py
 
 $(ENGINES)/installed: pyproject.toml benchmarks/engines-requirements.txt
 	$(PYTHON) -m venv $(ENGINES)
@@ -133,8 +133,10 @@ docs-offline: setup
 quality: setup
 	$(BIN)/python -m benchmarks.quality
 
-# Thousands of drawn frames and changed files, hundreds of fits and interruptions: before a release.
+# Hostile columns, forks, short memory, Dask, too many connections; thousands of drawn frames and changed files, hundreds
+# of fits and interruptions: each night, and before a release.
 proofs: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m proof tests
 	$(BIN)/python -m benchmarks.hostile_frames --frames 3000
 	$(BIN)/python -m benchmarks.tampering --mutations 6000
 	$(BIN)/python -m benchmarks.endurance

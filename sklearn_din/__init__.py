@@ -6,10 +6,9 @@ Pipeline.
 """
 
 import importlib
-import sys
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from sklearn_din.utils.postponed import import_sklearn
 from sklearn_din.utils.version import __version__ as __version__  # re-exported
 
 if TYPE_CHECKING:
@@ -91,44 +90,10 @@ __all__ = sorted(_FILE_OF)
 def __getattr__(name: str) -> Any:
     if name not in _FOLDERS and name not in _FILE_OF:
         raise AttributeError(f"module 'sklearn_din' has no attribute {name!r}")
-    _import_sklearn()
+    import_sklearn()
     if name in _FOLDERS:
         return importlib.import_module(f"sklearn_din.{name}")
     return getattr(importlib.import_module(f"sklearn_din.{_FILE_OF[name]}"), name)
-
-
-POSTPONED = ("scipy.stats", "pandas")
-
-
-class _Postponed(ModuleType):
-    """A module that is imported when somebody asks it for something."""
-
-    def __getattr__(self, name: str) -> Any:
-        if sys.modules.get(self.__name__) is self:
-            sys.modules.pop(self.__name__, None)
-        return getattr(importlib.import_module(self.__name__), name)
-
-
-def _import_sklearn() -> None:
-    """Import what all of scikit-learn needs, without what is two thirds of that time.
-
-    ``from sklearn_din import attach_history`` takes .71 s of a processor's time in place of 1.26,
-    HistorySequenceEncoder .82 in place of 1.30 (medians of three to five processes, one after
-    the other).
-
-    scikit-learn imports scipy.stats and pandas for a few functions of its own, which ask for them
-    when they are called. Whoever imports them meanwhile, in another thread, gets them.
-    """
-    if "sklearn" in sys.modules:
-        return
-    postponed = {name: _Postponed(name) for name in POSTPONED if name not in sys.modules}
-    sys.modules.update(postponed)
-    try:
-        importlib.import_module("sklearn.base")
-    finally:
-        for name, module in postponed.items():
-            if sys.modules.get(name) is module:
-                del sys.modules[name]
 
 
 def __dir__() -> list[str]:

@@ -19,7 +19,6 @@ from sklearn_din.encoding.frames import TableLike, validate_frame
 from sklearn_din.encoding.notices import (
     TrainingRows,
     far_numbers,
-    log_near_integers,
     log_roles,
     note_owners,
     warn_of_events,
@@ -547,10 +546,9 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
         rows = TrainingRows(*of_table, ids, numbers, histories)
         warn_of(far_numbers(learnt))
         warn_of_training_rows(rows)
-        warn_of_events(statistics.totals, max_length=self.max_length, n_rows=len(table))
+        warn_of_events(statistics.totals)
         if len(table) >= ADVICE_FROM:
             log_roles(rows, statistics.statistics)
-            next(table.map(partial(log_near_integers, rows), learnt.names, "comparing"))
 
     def _row_encoder(self) -> RowEncoder:
         return RowEncoder(self._learnt, self._metadata, self._look_up_vectors())

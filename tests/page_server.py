@@ -26,7 +26,7 @@ def serve_app(answers, root_path="", **options):
     """The state and the port of a server that answers so."""
     state = State(lambda: answers)
     app = create_app(state, **options)
-    quiet = {"port": 0, "log_level": "critical", "root_path": root_path}
+    quiet = {"port": 0, "log_level": "critical", "root_path": root_path, "timeout_keep_alive": 2}
     server = uvicorn.Server(uvicorn.Config(app, http=BoundedProtocol, **quiet))
     thread = threading.Thread(target=server.run)
     thread.start()

@@ -9,7 +9,7 @@ import pytest
 import sklearn_din
 from benchmarks import house
 from sklearn_din.utils import extras
-from tests.conftest import SLOW
+from tests.conftest import PROOFS, SLOW
 
 PACKAGE = Path(sklearn_din.__file__).parent
 FILES = sorted(
@@ -127,8 +127,8 @@ def test_the_map_refuses_what_it_should():
     assert PLACES["module.py"][0] < PLACES["estimator.py"][0]
 
 
-def test_the_tests_that_are_called_slow_are_there():
-    for files, names in SLOW.items():
+def test_the_tests_that_are_called_slow_or_proofs_are_there():
+    for files, names in [*SLOW.items(), *PROOFS.items()]:
         for file in files.split():
             text = Path(__file__).with_name(f"test_{file}.py").read_text(encoding="utf-8")
             assert [name for name in names.split() if f"def test_{name}(" not in text] == []

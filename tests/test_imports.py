@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-import sklearn_din
 from sklearn_din.utils.extras import EXTRAS
+from sklearn_din.utils.postponed import Postponed
 
 HOUSE = Path(__file__).resolve().parents[1]
 
@@ -144,7 +144,7 @@ def test_every_module_is_imported_where_the_system_is_no_unix():
 def test_a_postponed_module_is_imported_when_it_is_asked(monkeypatch):
     """Whoever imported pandas while scikit-learn was imported without it gets all of it."""
     monkeypatch.delitem(sys.modules, "colorsys", raising=False)
-    postponed = sklearn_din._Postponed("colorsys")
+    postponed = Postponed("colorsys")
     monkeypatch.setitem(sys.modules, "colorsys", postponed)
     assert postponed.rgb_to_hsv(0, 0, 1) == (2 / 3, 1, 1)
     assert importlib.import_module("colorsys") is not postponed

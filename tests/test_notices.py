@@ -18,27 +18,6 @@ def impressions(**columns):
     return pd.DataFrame({"item": [1, 2, 3] * 10} | columns)
 
 
-@pytest.mark.parametrize("as_form", ["frame", "scan"], indirect=True)
-def test_numbers_as_text_are_said(as_form):
-    X = impressions(price=["1.5", "2", "-3e2"] * 10)
-    frame = as_form(X)
-    message = r"price holds numbers as text, '1\.5', and .* pd\.to_numeric"
-    with pytest.warns(UserWarning, match=message) as said:
-        HistorySequenceEncoder().fit(frame)
-    assert len(said) == 1
-    X = X.assign(price=pd.to_numeric(X["price"]))
-    assert HistorySequenceEncoder().fit(X).schema_["price"].kind == "numeric"
-    HistorySequenceEncoder(categorical=["price"]).fit(frame)  # the user knows: nothing is said
-
-
-@pytest.mark.parametrize(
-    "cells",
-    [["703.301.33", "1.2"], ["v1.2", "v1.3"], ["CAT 7", "CAT 8"], ["1", "2"], ["12.50", "hat"]],
-)
-def test_text_that_is_no_number_is_left_alone(cells):
-    HistorySequenceEncoder().fit(impressions(price=(cells * 15)[:30]))
-
-
 @pytest.mark.parametrize(
     ("cells", "shown", "keep"),
     [([5, 6, 7], "5", "categorical"), ([0.5, 1.5, 2.5], "0.5", "numeric")],
@@ -56,27 +35,6 @@ def test_histories_that_are_none_or_without_a_candidate_are_said(cells, shown, k
     with pytest.warns(UserWarning, match="hist_other have no candidate"):
         HistorySequenceEncoder().fit(frame)
     HistorySequenceEncoder().fit(frame[1:])  # another fold: a second warning would be an error
-
-
-@pytest.mark.parametrize("as_form", ["frame", "scan"], indirect=True)
-@pytest.mark.parametrize(("length", "is_said"), [(56, True), (55, False)])
-def test_many_events_beyond_max_length_are_logged_once(length, is_said, as_form, caplog):
-    """Of 56 events the newest 50 are kept: more than a tenth is left out. Of 55, less."""
-    X = pd.DataFrame({"item": [1, 2] * 500, "hist_item": [list(range(length))] * 1000})
-    X = as_form(X)
-    for _ in range(2):
-        HistorySequenceEncoder(max_length=50).fit(X)
-    said = ["max_length=50 keeps the newest 50 events of each history, and more than a tenth"]
-    assert [record.getMessage()[:79] for record in caplog.records] == said * is_said
-    HistorySequenceEncoder(max_length=length).fit(X)
-    assert len(caplog.records) == is_said
-
-
-def test_what_is_cut_by_a_length_that_nobody_gave_is_not_logged(caplog):
-    X = pd.DataFrame({"item": [1, 2] * 500, "hist_item": [[1, 2, 2]] * 992 + [[1, 2] * 900] * 8})
-    encoder = HistorySequenceEncoder()
-    assert encoder.fit_transform(X).to_numpy().shape == (1_000, 51)
-    assert not caplog.records
 
 
 @pytest.mark.parametrize(("column", "now", "message"), [
@@ -128,39 +86,6 @@ def test_ids_that_number_the_rows_are_said_and_the_advice(make):
     HistorySequenceEncoder().fit(frame.assign(hist_request=[[make(1)]] * 200))
     frame.loc[:30, "request"] = make(0)
     HistorySequenceEncoder().fit(frame)
-
-
-def test_amounts_near_those_of_the_history_are_said_and_the_advice():
-    rng, at = np.random.RandomState(0), {"user": "user", "time": "time"}
-    X = pd.DataFrame({"user": rng.randint(50, size=2_000), "time": range(2_000)})
-    X["item"] = rng.randint(30, size=2_000) + X["time"] // 40  # newer items have larger numbers
-    X["year"], X["shop"] = X["item"] // 2, rng.randint(90, size=2_000)
-    X["amount"] = X["copy"] = 40 * X["user"] + rng.randint(200, size=2_000)
-    X = attach_history(X, X, columns=["item", "year", "shop", "amount", "copy"], **at)
-    _, messages = said(lambda: HistorySequenceEncoder(**at).fit(X))
-    near = "{0} and hist_{0} hold integers near each other and are encoded as ids"
-    assert [text.partition(",")[0] for text in messages] == [*map(near.format, ("amount", "copy"))]
-    for names in (["amount", "copy"], ["copy"]):
-        encoder = HistorySequenceEncoder(numeric=names, categorical=[*{"amount"} - {*names}], **at)
-        assert said(lambda e=encoder: e.fit(X))[1] == []
-    kinds = [encoder.schema_[f"hist_{name}"].kind for name in ("amount", "copy")]
-    assert kinds == ["history", "numeric_history"]
-
-
-def test_zeros_that_pad_histories_are_said_and_the_advice():
-    chance = np.random.default_rng(0)
-    past = [chance.integers(1, 40, chance.integers(0, 6)) for _ in range(200)]
-    frame = pd.DataFrame({"item": chance.integers(1, 40, 200)})
-    frame["hist_item"] = [np.pad(cell, (0, 8 - len(cell))) for cell in past]
-    with pytest.warns(UserWarning, match=r"^0 is 68% of the events of hist_item and never the can"):
-        HistorySequenceEncoder().fit(frame)
-    frame["hist_item"] = [[item for item in cell if item] for cell in frame["hist_item"]]
-    HistorySequenceEncoder().fit(frame)
-    frame["hist_item"], frame["item"] = [cell - 1 for cell in past], frame["item"] - 1
-    HistorySequenceEncoder().fit(frame)  # 0 is an item like any other
-    few = pd.DataFrame({"kind": [1, 2, 3, 4] * 30, "hist_kind": [[1, 2, *[0] * 4]] * 120})
-    with pytest.warns(UserWarning, match=r"^0 is 67% of the events of hist_kind and never"):
-        HistorySequenceEncoder().fit(few)
 
 
 def make_frame(spell_item=str, spell_event=str, n_items=60):

@@ -1,7 +1,5 @@
 """A ranking equals scoring each pair alone."""
 
-import warnings
-
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -216,14 +214,7 @@ def test_missing_prices_of_a_memory_are_no_mixed_columns():
 
 def test_ties_keep_the_order_of_the_catalogue(fitted, users, candidates):
     twice = candidates.iloc[[0, 0, 0]].assign(title=["a", "b", "c"])
-    item = twice["item"].iloc[0]
-    message = rf"^candidates have 2 rows too many: .* {item!r}, .*candidates\.drop_duplicates"
-    with pytest.warns(UserWarning, match=message) as caught:
-        ranking = rank_candidates(fitted, users[:2], twice)
-    assert ranking["title"].tolist() == [*"abcabc"]
-    assert caught[0].filename == __file__
-    advised = rank_candidates(fitted, users[:2], twice.drop_duplicates("item"))
-    assert advised["title"].tolist() == ["a", "a"]
+    assert rank_candidates(fitted, users[:2], twice)["title"].tolist() == [*"abcabc"]
 
 
 def test_a_search_ranks_and_explains_by_its_best_model(frame, y, users, candidates):
@@ -334,9 +325,7 @@ def test_rankings_by_every_model_equal_scoring_each_pair_alone(options, seed, mo
     users = frame.drop(columns=columns)[20:23].reset_index(drop=True)
     users.at[0, "hist_item"] = ["new"] * len(users["hist_item"][0])
     expected = score_each_pair_alone(model, users, candidates)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "candidates have .* rows too many")
-        ranker = Ranker(model, candidates)
+    ranker = Ranker(model, candidates)
     together = ranker.rank(users, top_k=20).sort_values(["row", "number"])["probability"]
     np.testing.assert_allclose(together, expected.ravel(), rtol=0, atol=2e-6)
     for user in range(3):

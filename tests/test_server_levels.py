@@ -11,10 +11,8 @@ from sklearn_din.server.answers import Answers
 from sklearn_din.server.app import create_app
 from sklearn_din.server.state import State
 from sklearn_din.server.store import Store
-from tests.test_row_memory import fit, make_rows
+from tests.test_row_memory import KEYS, fit, make_rows, plain_levels
 from tests.test_server import TestClient
-
-KEYS = ("user", "item", "kind")
 
 
 @pytest.fixture(scope="module", params=["numbers", "dates"])
@@ -60,6 +58,28 @@ def test_rankings_and_rows_are_those_of_the_pipeline_as_of_now(served):
         by_item = dict(zip(answers_of(state), numbers(state, user)["probabilities"], strict=True))
         own = [by_item[item] for item in answer["items"]]
         np.testing.assert_allclose(own, ranked["probability"], atol=1e-6)
+    state.close()
+
+
+def test_levels_are_those_of_plain_loops_and_labels_that_are_posted_again_replace(served):
+    model, _, rows = served
+    state, y = state_of(served), served_labels(model, rows)
+    dates = rows["time"].dtype.kind != "i"
+    moments = rows["time"].astype("datetime64[ns, UTC]").astype(np.int64) if dates else rows["time"]
+    again, clock = rows.iloc[-1].to_dict(), state.answers.histories.clock
+    again |= {"time": clock.show(moments.iloc[-1].item()), "label": 1 - int(y[-1])}
+    post(state, again)
+    y[-1] = again["label"]
+    for now in (moments.iloc[len(rows) // 2].item(), moments.max() + 10**12):  # the first: a row's
+        for row in rows[["user", "item", "kind"]].iloc[[-1, 7, 90]].to_dict("records"):
+            shown = state.answers.levels.of_rows([row], [now])
+            for key in KEYS:
+                name = key if isinstance(key, str) else "_".join(key)
+                expected = plain_levels(row | {"time": now}, rows, y, moments.to_numpy(), key)
+                names = [f"{name}_rate", f"{name}_count", f"{name}_elapsed", "recent_rate"]
+                found = np.array([shown[name].item() for name in names])
+                found[2] *= 1e9 if dates else 1
+                np.testing.assert_allclose(found, expected, rtol=1e-9)
     state.close()
 
 

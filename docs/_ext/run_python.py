@@ -15,6 +15,7 @@ import html
 import io
 import os
 import tempfile
+import warnings
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -96,7 +97,7 @@ def is_installed(wanted: str) -> bool:
 
 
 def run_block(code: str, names: dict[str, Any], *, name: str) -> tuple[str, Any]:
-    """Run code in a folder of its own.
+    """Run code in a folder of its own; a warning is an error.
 
     Parameters
     ----------
@@ -121,7 +122,10 @@ def run_block(code: str, names: dict[str, Any], *, name: str) -> tuple[str, Any]
     names.setdefault("_folder", tempfile.TemporaryDirectory())
     os.chdir(names["_folder"].name)
     try:
-        with contextlib.redirect_stdout(io.StringIO()) as printed:
+        with (
+            contextlib.redirect_stdout(io.StringIO()) as printed,
+            warnings.catch_warnings(action="error"),
+        ):
             exec(compile(tree, name, "exec"), names)
             if isinstance(last, ast.Expr):
                 value = eval(compile(ast.Expression(last.value), name, "eval"), names)

@@ -10,7 +10,6 @@ from sklearn_din.command_line.options import Options
 from sklearn_din.command_line.tables import (
     ask_for_names,
     gather,
-    note_copies,
     raise_all,
     read_log,
     read_table,
@@ -29,7 +28,6 @@ def read_rows(options: Options) -> tuple[pd.DataFrame, pd.Series | None]:
     filtered = [condition.column for condition in options.where]
     log = read_table(path, [*options.columns, *options.told, *needed, *filtered], options)
     refuse_histories(log, path)
-    note_copies(log)
     log, label = keep_rows(log, options.where, path, drop_bad=options.drop_bad), None
     with gather(problems):
         dates = [n for n in options.context if getattr(log[n].dtype, "kind", None) == "M"]

@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from pandas.tseries.api import guess_datetime_format
 
@@ -73,23 +72,6 @@ def ask_for_names(path: Path, options: Options) -> str:
     return (
         f"a log needs --user, --item and --time: the names of its columns. {path} has {columns}; "
         f"perhaps {' '.join(guesses)}."
-    )
-
-
-def note_copies(table: pd.DataFrame) -> None:
-    """Print how many rows are exact copies of an earlier one."""
-    values = [table[name] for name in table if not _holds_lists(table[name])]
-    hashes = pd.util.hash_pandas_object(pd.concat(values, axis=1), index=False)
-    if n_copies := int(hashes.duplicated().sum()):
-        print(
-            f"note: {n_copies:,} of {len(table):,} rows are exact copies of an earlier one, and "
-            "count as rows of their own. Leave them out if they were logged twice."
-        )
-
-
-def _holds_lists(column: pd.Series) -> bool:
-    return column.dtype == object and any(
-        isinstance(value, list | dict | np.ndarray) for value in column
     )
 
 

@@ -33,8 +33,7 @@ class Part:
     for each event that some row holds: ``spans`` are the events of each row, and ``counts`` say how
     many rows hold each event, None where each has one row. Numbers with ``row_times`` are times, to
     be read as time elapsed until the time of their row.
-    ``n_left_out`` events are left out, since their rows keep newer ones: of those, ``n_older``
-    (n_rows,) lie right before each window, and nothing but item neighbours counts them.
+    ``n_older`` (n_rows,) events lie right before each window, which item neighbours alone count.
     """
 
     codes: dict[str, Codes] = field(default_factory=dict)
@@ -42,17 +41,16 @@ class Part:
     spans: Spans | None = None
     counts: np.ndarray | None = None
     row_times: dict[str, np.ndarray] = field(default_factory=dict)
-    n_left_out: int = 0
     n_older: np.ndarray | None = None
 
     @property
     def totals(self) -> Counter[str]:
-        """Events ``held`` (one of two rows counts twice) and ``left_out``, and ``empty`` rows."""
+        """Events ``held`` (one of two rows counts twice) and ``empty`` rows."""
         if self.spans is None:
             return Counter()
         lengths = self.spans.lengths
         held, empty = lengths.sum(dtype=np.int64), np.count_nonzero(lengths == 0)
-        return Counter(held=int(held), left_out=self.n_left_out, empty=int(empty))
+        return Counter(held=int(held), empty=int(empty))
 
     @property
     def longest(self) -> int:

@@ -53,11 +53,10 @@ class Histories(Column):
             cells = [history.expand() for history in cells]
         given = cells[0].spans
         newest, n_older = keep_newest(given, self.behaviour)
-        n_left_out = int((given.lengths - newest.lengths).sum(dtype=np.int64))
         covered = (newest if n_older is None else given.newest(newest.lengths + n_older)).cover()
         spans = covered.spans.newest(newest.lengths)
         counts = Covered(spans, covered.run_starts, covered.run_lengths).counts()
-        part, events = Part({}, {}, spans, counts, {}, n_left_out, n_older), covered.kept
+        part, events = Part({}, {}, spans, counts, {}, n_older), covered.kept
         for leaf, history in zip(self.columns, cells, strict=True):
             leaf.read_events(part, history, events)
         return part

@@ -1,8 +1,7 @@
-"""Warnings about columns with a surprising interpretation, or ids written in two ways."""
+"""Warnings about columns with a surprising interpretation, or ids that match nothing."""
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,35 +11,27 @@ import numpy as np
 import pandas as pd
 
 from sklearn_din.encoding.facts import LIST
-from sklearn_din.encoding.profile import SAMPLED_ROWS
 from sklearn_din.encoding.scaling import LINEAR
 from sklearn_din.encoding.table import is_history_name
 from sklearn_din.encoding.vocabulary import Occurrences, kind_of_ids
 from sklearn_din.logs.windows import WindowArray
-from sklearn_din.utils.spelling import INVISIBLE, find_respelling, without_spaces_and_case
+from sklearn_din.utils.spelling import find_respelling
 from sklearn_din.utils.validation import note_two_kinds, spread, unix_unit
-from sklearn_din.utils.warnings import ADVICE_FROM, agree, log_once, warn_of, warn_user
+from sklearn_din.utils.warnings import agree, log_once, warn_of, warn_user
 
 if TYPE_CHECKING:
     from sklearn_din.encoding.number import NumberStatistics
-    from sklearn_din.encoding.table import ColumnReader
     from sklearn_din.encoding.table_columns import TableColumns
 
 MANY_ROWS = 100
 NEARLY_ALL = 0.9
-LEFT_OUT_FRACTION = 0.1
 FEW_VALUES = 20  # so few distinct integers may be in another column by chance
 FEW_SHARED = 0.03  # of the ids: so few may be equal by chance
-FEW_KINDS = 3  # distinct events, of which none can be said to be by far the most frequent
+FEW_KINDS = 3  # distinct values, of which fewer tell nothing
 FEW_COUNTS = 12  # fewer integers are kinds, such as the days of a week
-FOLLOWS = 1.05  # values per item of a column that follows from it
-NEAR = 0.3  # rank correlation with the newest event's integer
 GAPS = 2  # of integers that count: at least every other one is there
-REPEATS = 5  # times that whole numbers with holes occur on average
 FEW_NEW = 0.2  # of the ids late in training: so few are new that all new ones are suspect
 SEEN_VALUES = 1000  # distinct values that are looked at
-DECIMAL = re.compile(r"[-+]?[0-9]*[.][0-9]+([eE][-+]?[0-9]+)?|[-+]?[0-9]+[eE][-+]?[0-9]+")
-NUMBER = re.compile(r"[-+]?[0-9]+([.][0-9]*)?([eE][-+]?[0-9]+)?|[-+]?[.][0-9]+")
 Pairs = Sequence[tuple[str, str]]  # histories and their candidates
 
 
@@ -68,14 +59,10 @@ def warn_of_training_rows(rows: TrainingRows) -> None:
         [
             *rows.notices,
             *note_unshared(pairs, counts),
-            *list_padding(pairs, counts),
             *odd_ids(rows, [name for name in free if name not in columns.candidates]),
             *(note_two_kinds(counts[name].values, name=f"X[{name!r}]") for name in counts),
         ]
     )
-    owners = {name: ids.owner for name, ids in columns.ids.items()}
-    lists = {n for n, ids in columns.ids.items() if ids.is_history or ids.holds_lists}
-    warn_of(note_two_spellings(counts, owners, lists), once=True)
 
 
 def note_owners(frame: pd.DataFrame, user: str | None) -> str | None:
@@ -94,14 +81,6 @@ def note_owners(frame: pd.DataFrame, user: str | None) -> str | None:
 def log_roles(rows: TrainingRows, statistics: Mapping[str, NumberStatistics]) -> None:
     """Log which columns that are not named may be of another kind than they are taken for."""
     columns, named = rows.columns, {*rows.ids, *rows.numbers}
-    named |= rows.columns.meanings.keys() & {*columns.numeric}
-    numbers = [name for name in columns.numeric if name not in named]
-    whole = [name for name in numbers if _repeats_whole_numbers(statistics[name].sample)]
-    if whole:
-        log_once(
-            f"{agree(whole, 'hold')} few different whole numbers, and some are missing: taken for "
-            "quantities. Name in categorical what holds ids."
-        )
     unused = [n for n in columns.unused if getattr(rows.dtypes[n], "kind", "") == "M"]
     if unused:
         log_once(
@@ -129,77 +108,6 @@ def log_roles(rows: TrainingRows, statistics: Mapping[str, NumberStatistics]) ->
         )
 
 
-def log_near_integers(rows: TrainingRows, columns: ColumnReader) -> None:
-    """Log which integers, encoded as ids, are near those of the newest event, as amounts are."""
-    for behaviour in rows.columns.behaviours:
-        (_, item), *pairs = behaviour.candidate_of.items()
-        for history, name in pairs:
-            is_free = {item, name} <= {*rows.columns.categorical} and name not in rows.ids
-            if is_free and _are_near(columns, str(item), str(name), history):
-                log_once(
-                    f"{name} and {history} hold integers near each other and are encoded as ids, "
-                    f"of which equal ones alone match. Name {name} in numeric if nearness counts, "
-                    "in categorical if not; for both, attach a copy, and name one in each."
-                )
-
-
-def _are_near(columns: ColumnReader, item: str, name: str, history: str) -> bool:
-    """Return whether integers, of no item, have the order of the newest event's but equal ones."""
-    pairs = pd.DataFrame({n: columns.codes(n)[0] for n in (item, name)})
-    if len(pairs.drop_duplicates()) <= FOLLOWS * pairs.nunique().max():
-        return False
-    cells, (_, values) = columns.history(history), columns.codes(name)
-    some = spread(np.flatnonzero(cells.spans.lengths), SAMPLED_ROWS)
-    events, past = cells.codes(cells.spans.take(some).newest(1).starts)
-    if not values.dtype.kind == past.dtype.kind == "i" or len(values) < FEW_COUNTS:
-        return False
-    near = pd.DataFrame({"own": columns.numbers(name)[some], "event": past[events]})
-    near = near[near["own"] != near["event"]].dropna()
-    return len(near) >= MANY_ROWS and near.rank().corr().to_numpy()[0, 1] > NEAR
-
-
-def _repeats_whole_numbers(sample: np.ndarray) -> bool:
-    present = sample[~np.isnan(sample)]
-    is_whole = MANY_ROWS <= len(present) < len(sample) and bool((present % 1 == 0).all())
-    return is_whole and REPEATS * len(np.unique(present)) <= len(present)
-
-
-def note_two_spellings(
-    counts: Mapping[str, Occurrences], owners: Mapping[str, str], lists: Collection[str]
-) -> Iterator[str]:
-    """Yield, once per vocabulary, what to say of text that differs in what is hardly seen.
-
-    Spaces, forms of Unicode, invisible characters, and upper case of words. Columns share the
-    vocabulary of their owner; of those in ``lists`` a cell has several values.
-    """
-    done = set[str]()
-    for name in sorted(counts, key=lambda name: name in lists):
-        values = counts[name].values
-        if owners[name] in done or values.dtype != object or kind_of_ids(values) != "text":
-            continue
-        plain = pd.Series([without_spaces_and_case(v) for v in values.tolist()], dtype=object)
-        twice = plain[plain.duplicated()]
-        if twice.empty:
-            continue
-        done.add(owners[name])
-        one, other = sorted(values[plain == twice.min()])[:2]  # the same in most folds
-        yield (
-            f"{name} holds {one!a} and {other!a}, which are two ids, and so are {len(twice)} of "
-            f"its {len(values)} values beside another one: they differ in spaces, upper case, "
-            "invisible characters or the form of Unicode alone. Write them in one way in every "
-            f"table, such as {_advise_spelling(name, lists)}."
-        )
-
-
-def _advise_spelling(name: str, lists: Collection[str]) -> str:
-    """Return how text becomes the same where it looks the same."""
-    if name in lists:
-        clean = "unicodedata.normalize('NFC', text).strip().lower()"
-        return f"X[{name!r}].map(lambda cell: [{clean} for text in cell])"
-    clean = f".str.normalize('NFC').str.replace(r'{INVISIBLE}', '', regex=True)"
-    return f"X[{name!r}]{clean}.str.strip().str.lower()"
-
-
 def far_numbers(columns: TableColumns) -> list[str]:
     """Return what to say of columns of numbers of which a few lie far from all others."""
     scales = {n: number.scale for n, number in columns.numbers.items() if n not in columns.levels}
@@ -212,28 +120,18 @@ def far_numbers(columns: TableColumns) -> list[str]:
     ]
 
 
-def warn_of_events(
-    totals: Mapping[tuple[str, ...], Counter[str]], *, max_length: int | str, n_rows: int
-) -> None:
-    """Warn of behaviours without an event; log which lose many to a number as ``max_length``."""
+def warn_of_events(totals: Mapping[tuple[str, ...], Counter[str]]) -> None:
+    """Warn of behaviours without an event."""
     for names, events in totals.items():
         if not events["held"]:
             warn_user(
                 f"every history of {'+'.join(names)} is empty at fit: nothing can be learnt from "
                 "it. Do the users of these rows have earlier events?"
             )
-        n_left_out, n_all = events["left_out"], events["held"] + events["left_out"]
-        is_asked_for = n_rows >= ADVICE_FROM and not isinstance(max_length, str)
-        if is_asked_for and n_left_out > LEFT_OUT_FRACTION * n_all:
-            log_once(
-                f"max_length={max_length} keeps the newest {max_length} events of each history, "
-                f"and more than a tenth of those of {'+'.join(names)} are older: item neighbours "
-                "alone count them. Try a larger one where time and memory allow it."
-            )
 
 
 def odd_ids(rows: TrainingRows, names: Sequence[str]) -> Iterator[str]:
-    """Yield what to say of ids by rule that are times, row numbers or numbers as text."""
+    """Yield what to say of ids by rule that are times, lists as text or row numbers."""
     for name in names:
         values, n_rows = rows.counts[name].values, rows.n_rows
         is_integer = pd.api.types.is_integer_dtype(rows.dtypes[name])
@@ -244,10 +142,10 @@ def odd_ids(rows: TrainingRows, names: Sequence[str]) -> Iterator[str]:
                 f"{values[0]}, and is encoded as ids. Name it, time={name!r}, if it says when each "
                 f"row was, in drop=[{name!r}] to leave it out, in categorical to keep it so."
             )
-        elif (looks_like := _find_odd_text(values)) is not None:
+        elif len(values) and all(LIST.fullmatch(str(text)) for text in values[:FEW_VALUES]):
             yield (
-                f"{name} holds {looks_like[0]} as text, {looks_like[1]!r:.40}, and is encoded as "
-                f"ids. {looks_like[2]} Name it in categorical to keep it as it is."
+                f"{name} holds lists as text, {values[0]!r:.40}, and is encoded as ids. Read "
+                "histories from Parquet, or make lists of the cells."
             )
         elif len(values) > max(MANY_ROWS, NEARLY_ALL * n_rows):
             kind, quantity = "values", ""
@@ -257,21 +155,6 @@ def odd_ids(rows: TrainingRows, names: Sequence[str]) -> Iterator[str]:
                 f"{name} has {len(values)} different {kind} in {n_rows} rows and is "
                 f"encoded as ids. Name it in drop=[{name!r}] if it only numbers the rows, "
                 f"{quantity}in categorical to keep it as it is."
-            )
-
-
-def list_padding(pairs: Pairs, counts: Mapping[str, Occurrences]) -> Iterator[str]:
-    """Yield what to say of histories in which 0 is by far the most frequent event, no candidate."""
-    for history, candidate in pairs:
-        values, n_events = counts[history]
-        if values.dtype.kind != "i" or len(values) < FEW_KINDS:
-            continue
-        zeros, others = n_events[values == 0].sum(), n_events[values != 0]
-        if zeros > 2 * others.max(initial=1) and 0 not in counts[candidate].values:
-            yield (
-                f"0 is {zeros / n_events.sum():.0%} of the events of {history} and never the "
-                "candidate: zeros that pad lists to one length count as events. Leave them out, "
-                "[item for item in cell if item]."
             )
 
 
@@ -297,19 +180,6 @@ def _likely_candidate(history: str, rows: TrainingRows) -> str | None:
         return None
     n_known = {name: values.isin(counts[name].values.astype(object)).sum() for name in ids}
     return next((name for name, n in n_known.items() if 2 * n > len(values)), None)
-
-
-def _find_odd_text(values: np.ndarray) -> tuple[str, str, str] | None:
-    """Return what text seems to be, an example, and what to do; None for plain text."""
-    texts = [text.strip() for text in values[:SEEN_VALUES].tolist() if isinstance(text, str)]
-    if not texts or len(texts) < min(len(values), SEEN_VALUES):
-        return None
-    decimal = next(filter(DECIMAL.fullmatch, texts), None)
-    if decimal is not None and all(map(NUMBER.fullmatch, texts)):
-        return "numbers", decimal, "Convert it with pd.to_numeric."
-    if all(map(LIST.fullmatch, texts)):
-        return "lists", texts[0], "Read histories from Parquet, or make lists of the cells."
-    return None
 
 
 def note_unshared(pairs: Pairs, counts: Mapping[str, Occurrences]) -> Iterator[str]:

@@ -59,7 +59,6 @@ class RowEncoder:
         X = EncodedFeatures._without_checks(learnt.schema, {}, {}, vectors=vectors)
         learnt.add_to(X, parts)
         warn_of(learnt.note_unknown(parts, X), once=True)
-        warn_of(learnt.item_sample.note_moved(X.columns, learnt.decode), once=True)
         for what, name in self.metadata.items():
             if name in columns:
                 setattr(X, what, columns.metadata(what, name))

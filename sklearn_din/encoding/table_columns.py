@@ -15,7 +15,7 @@ from sklearn_din.encoding.column import Chunk, Column, Part
 from sklearn_din.encoding.fixed_vectors import VectorScale
 from sklearn_din.encoding.histories import Histories
 from sklearn_din.encoding.ids import IdColumn
-from sklearn_din.encoding.item_columns import ItemColumns, ItemSample
+from sklearn_din.encoding.item_columns import ItemColumns
 from sklearn_din.encoding.notices import FEW_VALUES, note_unknown
 from sklearn_din.encoding.number import NumberColumn
 from sklearn_din.encoding.profile import COMPARED_ROWS, ColumnProfile
@@ -46,8 +46,7 @@ class TableColumns:
     ``names`` are the columns of fit in their order, ``unused`` those of kinds such as dates,
     ``columns`` in the order in which they are read. Vocabularies are named by their owner, the
     candidate of a history. No part in encoding have ``longest`` (history at fit), ``of_item``
-    (columns that follow from the item), ``item_sample`` (some items' values), ``user`` and
-    ``newest``, a row's time.
+    (columns that follow from the item), ``user`` and ``newest``, a row's time.
     """
 
     names: tuple[str, ...]
@@ -58,7 +57,6 @@ class TableColumns:
     longest: int = 0
     of_item: tuple[str, ...] = ()
     user: str = ""
-    item_sample: ItemSample = field(default_factory=ItemSample)
     newest: float = -np.inf
 
     @cached_property
@@ -298,8 +296,4 @@ class TableStatistics:
             columns=tuple(column.finish(self) for column in self.columns.columns),
             longest=self._longest,
             of_item=self._items.finish(n_ids),
-            item_sample=self._items.sample(n_ids, self._look_up),
         )
-
-    def _look_up(self, name: str, values: np.ndarray) -> np.ndarray:
-        return self.columns.ids[name].look_up(values, self.columns.vocabularies)

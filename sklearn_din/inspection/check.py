@@ -36,12 +36,11 @@ def check(
     """Run every check of a training on impressions, without a training.
 
     These are what :class:`HistorySequenceEncoder` and :class:`DINClassifier` warn of, or log, at
-    ``fit``: columns taken differently from how they look, ids written in two ways, labels whose
-    larger one may be no click, rows of X and y in two orders, histories that hold the row's own
-    click, stand on other rows or keep the oldest events, clocks that differ for some users, columns
-    that are the label, a mean of it or a count that includes the row, rows logged twice, guests
-    that are one user, sampled rows that reveal themselves, and rows of one page that know of each
-    other's clicks.
+    ``fit``: columns taken differently from how they look, labels whose larger one may be no click,
+    rows of X and y in two orders, histories that hold the row's own click, stand on other rows or
+    keep the oldest events, clocks that differ for some users, columns that are the label, a mean of
+    it or a count that includes the row, rows logged twice, guests that are one user, sampled rows
+    that reveal themselves, and rows of one page that know of each other's clicks.
 
     Parameters
     ----------

@@ -1,6 +1,5 @@
 """Connections: how many there may be, and how long and how much they may say what they want."""
 
-import asyncio
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -31,7 +30,6 @@ def most_connections() -> int:
 class BoundedProtocol(HttpToolsProtocol):
     """uvicorn's protocol, which closes connections that do not end, and those too many."""
 
-    _closing: asyncio.TimerHandle | None = None
     _is_refused = False
     _n_around = _n_body = 0  # bytes of the request that has not ended
 
@@ -44,22 +42,20 @@ class BoundedProtocol(HttpToolsProtocol):
         super().connection_made(transport)
         self._expect_head()
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Forget a connection."""
-        self._stop_expecting()
-        if self in self.connections:  # not one that was too many
-            super().connection_lost(exc)
-
     def data_received(self, data: bytes) -> None:
-        """Read; the time for headers begins with their first bytes."""
+        """Read; uvicorn's time of an idle connection goes on until a request's headers end."""
         if self._is_refused:
             return
         self._n_around += len(data)
+        closing, self.timeout_keep_alive_task = self.timeout_keep_alive_task, None
         super().data_received(data)
-        is_head = not self._is_answering()
+        is_head = self.cycle is None or self.cycle.response_complete
         if not (is_head and self._n_around):
-            self._stop_expecting()
-        elif self._closing is None:
+            if closing is not None:
+                closing.cancel()
+        elif closing is not None:
+            self.timeout_keep_alive_task = closing
+        else:
             self._expect_head()
         if self._n_around > (MAX_HEAD if is_head else MAX_AROUND) or self._n_body > 2 * MAX_BODY:
             self._refuse(TOO_LONG)
@@ -75,27 +71,13 @@ class BoundedProtocol(HttpToolsProtocol):
         self._n_around = self._n_body = 0
         super().on_message_complete()
 
-    def eof_received(self) -> None:
-        """Let the transport close."""
-
-    def _is_answering(self) -> bool:
-        return self.cycle is not None and not self.cycle.response_complete
-
     def _refuse(self, answer: bytes) -> None:
         self._is_refused = True
-        if not (self._is_answering() and self.cycle.response_started):
+        if self.cycle is None or self.cycle.response_complete or not self.cycle.response_started:
             self.transport.write(answer)
         self.loop.call_later(SECONDS_TO_READ_A_REFUSAL, self.transport.close)
 
     def _expect_head(self) -> None:
-        self._closing = self.loop.call_later(SECONDS_PER_HEAD, self._close)
-
-    def _stop_expecting(self) -> None:
-        if self._closing is not None:
-            self._closing.cancel()
-            self._closing = None
-
-    def _close(self) -> None:
-        self._closing = None
-        if not self._is_answering():
-            self.transport.close()
+        self.timeout_keep_alive_task = self.loop.call_later(
+            SECONDS_PER_HEAD, self.timeout_keep_alive_handler
+        )

@@ -14,7 +14,7 @@ from sklearn.base import BaseEstimator
 
 from sklearn_din.encoding.cells import as_numbers
 from sklearn_din.features.request_columns import neutral_numbers
-from sklearn_din.features.schema import Schema, item_column
+from sklearn_din.features.schema import item_column
 from sklearn_din.inspection.fitted import FittedPipeline, split_pipeline
 from sklearn_din.logs.history import HistoryBuilder
 from sklearn_din.neighbours.shortlist import largest_first
@@ -226,7 +226,6 @@ class Ranker(Generic[IntoDataFrameT]):
         self._frame = CallerFrame(candidates, name="candidates")
         name = self._reading.name
         _check_candidates(self._frame.pandas, columns, taken=(*RESULT_COLUMNS, name))
-        _warn_of_copies(self._frame.pandas, self._fitted.encoder.schema_)
         _check_item_columns(self._frame.pandas, columns, self._fitted.encoder)
         user = self._fitted.encoder.user if self.memory is None else self.memory.user
         taken = (None, *RESULT_COLUMNS, name, *self._frame.pandas)
@@ -530,20 +529,6 @@ def _check_candidates(
         raise ValueError(
             f"candidates must have columns that the Pipeline was fitted on, {list(columns)}, got "
             f"{list(candidates.columns)}: every candidate would score the same."
-        )
-
-
-def _warn_of_copies(candidates: pd.DataFrame, schema: Schema) -> None:
-    """Warn where an item has several rows: by the candidate column that has the most ids."""
-    item = item_column(schema.compared_sizes, candidates.columns)
-    if item is None:
-        return
-    copies = candidates[item].duplicated()
-    if copies.any():
-        warn_user(
-            f"candidates have {int(copies.sum())} rows too many: some items in {item!r}, such as "
-            f"{candidates[item][copies].tolist()[0]!r}, have several, and each row is ranked, so "
-            f"that a user may get an item twice. Keep one, candidates.drop_duplicates({item!r})."
         )
 
 

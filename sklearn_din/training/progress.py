@@ -43,59 +43,45 @@ class ProgressBar(Callback):
         if "off" in neighbours:
             tqdm.write(neighbours, file=sys.stderr)
         self._n_rows, self._n_epochs = len(net.history), net.n_epochs_
-        self._n_checks = self._n_checks_before = len(net.checks_)
+        self._n_checks = len(net.checks_)
         self._bar: tqdm | None = None
-        self._end_of_epochs: int | None = None  # checks before the pass over the validation rows
 
     def on_epoch_begin(
         self, net: DINNet, dataset_train: ImpressionBatches, **kwargs: object
     ) -> None:
         """Show which epoch begins; a checkpoint may have put earlier ones into the history."""
-        epoch = len(net.history) - self._n_rows
+        epoch, most = len(net.history) - self._n_rows, net.training_.most_epochs
         if self._bar is None:
             n = dataset_train.n_batches
-            self._bar = tqdm(
-                total=n * net.training_.most_epochs, initial=n * (epoch - 1), unit="batch"
-            )
-        if net.training_.is_refitting:
-            self._end_of_epochs = len(net.checks_)
-            self._bar.set_description("validation rows")
-            return
-        self._bar.set_description(f"epoch {epoch} of {net.training_.most_epochs}")
+            self._bar = tqdm(total=n * most, initial=n * (epoch - 1), unit="batch")
+        self._is_refit = net.training_.is_refitting
+        text = "validation rows" if self._is_refit else f"epoch {epoch} of {most}"
+        self._bar.set_description(text)
 
     def on_batch_end(self, net: DINNet, training: bool = False, **kwargs: object) -> None:
         """Move on by one batch; tqdm draws ten times per second at most."""
         if training and self._bar is not None and not net.training_.is_refitting:
             self._bar.update()
-        self._show_latest(net)
 
     def on_epoch_end(self, net: DINNet, **kwargs: object) -> None:
         """Show the losses of the epoch's last check."""
-        self._show_latest(net)
+        if self._bar is not None and net.checks_:
+            self._show_losses(self._bar, net.checks_[-1])
 
     def on_train_end(self, net: DINNet, **kwargs: object) -> None:
         """Show the best check and close the bar."""
         if self._bar is not None:
-            checks = net.checks_[self._n_checks_before :]
-            of_epochs = net.checks_[self._n_checks_before : self._end_of_epochs]
-            has_pass = len(of_epochs) < len(checks)
-            n_epochs = of_epochs[-1]["epoch"] - self._n_epochs if of_epochs else 0
-            text = f"trained {n_epochs:g} of {net.training_.most_epochs} epochs"
-            if has_pass:
-                text += " and the validation rows"
-            best = best_check(checks)
+            is_refit, most = self._is_refit, net.training_.most_epochs
+            n_epochs = net.n_epochs_ - self._n_epochs - is_refit
+            text = f"trained {n_epochs} of {most} epochs{' and the validation rows' * is_refit}"
+            best = best_check(net.checks_[self._n_checks :])
             if best is not None:
-                is_all = has_pass and best is checks[-1]
+                is_all = is_refit and best is net.checks_[-1]
                 text += ", kept all" if is_all else f", kept {best['epoch'] - self._n_epochs:g}"
                 self._show_losses(self._bar, best)
             self._bar.set_description(text)
             self._bar.close()
         del self._bar  # a fitted classifier is pickled with its callbacks
-
-    def _show_latest(self, net: DINNet) -> None:
-        if self._bar is not None and len(net.checks_) > self._n_checks:
-            self._n_checks = len(net.checks_)
-            self._show_losses(self._bar, net.checks_[-1])
 
     @staticmethod
     def _show_losses(bar: tqdm, check: Mapping[str, float]) -> None:

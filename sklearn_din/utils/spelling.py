@@ -6,18 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-LEAST_WORD = 4  # letters
 INVISIBLE = r"[\u00ad\u200b-\u200f\u2060\ufeff]"  # spaces without width, and the like
-
-
-def without_spaces_and_case(text: str) -> str:
-    r"""Return text in one form of Unicode with single spaces; whole words in lower case.
-
-    Codes are no words, and upper case may tell them apart.
-    """
-    text = _visible(text)
-    is_word = len(text) >= LEAST_WORD and text.replace(" ", "").isalpha()
-    return text.lower() if is_word and (text.isupper() or text.istitle()) else text
 
 
 def find_respelling(values: np.ndarray, known: np.ndarray) -> tuple[object, object] | None:
@@ -44,12 +33,6 @@ def _common_prefix(texts: Sequence[str]) -> str:
 
 
 def _plain(value: object) -> str:
-    """Return an id without what people write in several ways."""
-    return _visible(str(value)).casefold().removesuffix(".0").lstrip("0")
-
-
-def _visible(text: str) -> str:
-    """Return text composed (NFC), without invisible characters, with single spaces."""
-    if not text.isascii():
-        text = re.sub(INVISIBLE, "", unicodedata.normalize("NFC", text))
-    return " ".join(text.split())
+    """Return an id without what people write in several ways: NFC, visible, single spaces."""
+    text = re.sub(INVISIBLE, "", unicodedata.normalize("NFC", str(value)))
+    return " ".join(text.split()).casefold().removesuffix(".0").lstrip("0")
