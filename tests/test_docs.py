@@ -6,6 +6,7 @@ import warnings
 from pathlib import Path
 
 import pandas as pd
+import pytest
 from sklearn import model_selection
 
 import sklearn_din
