@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import chain
+from itertools import chain, product
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from sklearn_din.logs.distinct import find_told, holds_lists
 from sklearn_din.logs.timeline import (
     search_in_order,
     since,
+    stable_order,
     strict_edges,
     time_kind,
 )
@@ -92,6 +93,13 @@ def sum_by_group(numbers: np.ndarray, groups: np.ndarray) -> np.ndarray:
     for group in np.unique(groups[~np.isfinite(numbers)]):
         sums[groups == group] = np.cumsum(numbers[groups == group])
     return sums
+
+
+def statistic_of(statistic: str, count: np.ndarray, total: np.ndarray) -> np.ndarray:
+    """Return one of the statistics, of how many values came before and of their sum."""
+    if statistic == "mean":
+        return np.divide(total, count, out=np.full(len(total), np.nan), where=count > 0)
+    return count if statistic == "count" else total
 
 
 @dataclass
@@ -215,13 +223,13 @@ class RowMemory:
         batch = replace(
             memory,
             kinds=kinds,
-            hashes=np.stack([of_column for of_column, _ in read]),
+            hashes=np.array([own for own, _ in read], np.uint64).reshape(len(read), len(times)),
             times=times,
             known=moments,
             values=values,
             replaces=np.full(len(times), -1),
         )
-        before = memory._find_told(batch, Counter() if call is None else call.n_equal)
+        before = memory._find_told(batch, None if call is None else call.n_equal)
         newest = moments  # from when on a label that replaces another one counts
         if known is None and len(moments):
             all_known = memory.known.max(initial=moments.max())
@@ -246,7 +254,7 @@ class RowMemory:
         hashes = {n: self.hash_column(n, frame[n]) for n in dict.fromkeys(sum(self.keys, ()))}
         moments, levels = self.moments(frame[time]), dict[str, np.ndarray]()
         for key in self.keys:
-            levels |= self.levels_of(key, join_hashes([hashes[name] for name in key]), moments)
+            levels |= self.levels_of(key, [hashes[name] for name in key], moments)
         return levels | self.recent(moments)
 
     def hash_column(self, name: str, values: pd.Series) -> np.ndarray:
@@ -268,31 +276,50 @@ class RowMemory:
         now = since(own, index.ticks[0].item() * unit_ratio(unit, self.unit), unit)
         return Moments(search_in_order(index.ticks, edges), now)
 
-    def levels_of(self, key: Key, hashes: np.ndarray, moments: Moments) -> dict[str, np.ndarray]:
-        """Return the levels of a key's values as of some moments, by name: (n,) float64 each."""
-        rows, levels = self._index.rows[key], dict[str, np.ndarray]()
-        sums, latest = rows.find(hashes, moments.ticks)
-        clock, is_known = self._index.clock if len(self.times) else np.zeros(1), latest >= 0
-        elapsed = np.where(is_known, moments.now - clock[latest * is_known], np.nan)
-        for number, label in enumerate(self.labels):
-            own = slice(2 * number, 2 * number + 2)
-            count, total = sums[own]
-            if self.of_clicks:
-                level = shrink(sums[own], rows.averages[own, moments.ticks])
+    def levels_of(
+        self, key: Key, hashes: Sequence[np.ndarray], moments: Moments
+    ) -> dict[str, np.ndarray]:
+        """Return the levels of a key's values as of some moments, by name: (n,) float64 each.
+
+        hashes : of the key's columns
+        """
+        names = [name for label in self.labels for name in self.columns_of(key, label)]
+        statistics = "shrunk_rate" if self.of_clicks else "mean", "count", "elapsed"
+        asked = [*product(range(len(self.labels)), statistics)]
+        return dict(zip(names, self.statistics(key, hashes, moments, asked), strict=True))
+
+    def statistics(
+        self,
+        key: Key,
+        hashes: Sequence[np.ndarray],
+        moments: Moments,
+        asked: Sequence[tuple[int, str]],
+    ) -> Iterator[np.ndarray]:
+        """Yield statistics of labels, by number and name, as of some moments: (n,) float64 each.
+
+        hashes : of the key's columns; "recent_mean" is of all rows
+        """
+        ticks = moments.ticks
+        if key:
+            rows = self._index.rows[key]
+            sums, latest = rows.find(join_hashes(hashes), ticks)
+        for number, what in asked:
+            label = slice(2 * number, 2 * number + 2)
+            if what == "recent_mean":
+                yield recent_means(self._index.sums[label], ticks, self._changes[number])
+            elif what == "shrunk_rate":
+                yield shrink(sums[label], rows.averages[label, ticks])
+            elif what == "elapsed":
+                clock, is_known = self._index.clock if len(self.times) else np.zeros(1), latest >= 0
+                yield np.where(is_known, moments.now - clock[latest * is_known], np.nan)
             else:
-                level = np.divide(total, count, out=np.full(len(count), np.nan), where=count > 0)
-            levels |= zip(self.columns_of(key, label), (level, count, elapsed), strict=True)
-        return levels
+                yield statistic_of(what, *sums[label])
 
     def recent(self, moments: Moments) -> dict[str, np.ndarray]:
         """Return the mean of each label over the latest rows before some moments."""
-        sums = self._index.sums.reshape(len(self.labels), 2, -1)
-        return {
-            self.columns_of((RECENT,), label)[0]: recent_means(
-                sums[n], moments.ticks, self._changes[n]
-            )
-            for n, label in enumerate(self.labels)
-        }
+        names = [self.columns_of((RECENT,), label)[0] for label in self.labels]
+        asked = [(number, "recent_mean") for number in range(len(names))]
+        return dict(zip(names, self.statistics((), [], moments, asked), strict=True))
 
     def take(self, rows: np.ndarray) -> RowMemory:
         """Return a memory of some rows, which have all their tellings or none."""
@@ -384,20 +411,21 @@ class RowMemory:
                 "Use pd.to_datetime, or tz_localize / tz_convert."
             )
 
-    def _find_told(self, batch: RowMemory, n_equal: Counter[int]) -> np.ndarray:
+    def _find_told(self, batch: RowMemory, n_equal: Counter[int] | None) -> np.ndarray:
         """Return the last telling of the row that each one of a batch is here, -1 if none.
 
         n_equal : rows that come before those of the batch, by hash; these are added
         """
-        if not len(batch.times):
-            return np.empty(0, dtype=np.int64)
+        if not len(batch.times) or (n_equal is None and not len(self.times)):
+            return np.full(len(batch.times), -1)
         is_near = (self.times >= batch.times.min()) & (self.times <= batch.times.max())
         near = np.flatnonzero(is_near & (self.replaces < 0))
         some = self.take(near), batch
         own, new = (mix_hashes([*rows.hashes, rows.times.view(np.uint64)]) for rows in some)
         codes, values = pd.factorize(np.append(own, new))
         earlier = np.array([n_equal[value] for value in values.tolist()]) if n_equal else 0
-        n_equal.update(new.tolist())
+        if n_equal is not None:
+            n_equal.update(new.tolist())
         place = find_told(codes, len(near), earlier)
         last, again = np.arange(len(self.times) + 1), np.flatnonzero(self.replaces >= 0)
         last[-1], last[self.replaces[again]] = -1, again  # of several the last one
@@ -449,7 +477,7 @@ class RowMemory:
 
 def _sum_in_turn(places: np.ndarray, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return places in order, and the sums of numbers before each, and of all."""
-    order = np.argsort(places, kind="stable")
+    order = stable_order(places)
     return places[order], np.append(0.0, np.cumsum(numbers[order]))
 
 
@@ -491,7 +519,7 @@ class _Index:
         n_before = len(self.ticks) - bool(len(new) and np.isin(new[:1], self.ticks[-1:]))
         ticks, tick = np.append(self.ticks[:n_before], new), n_before + number
         own = changes.reshape(len(changes), len(self.sums)).T
-        in_time = np.argsort(number, kind="stable")
+        in_time = stable_order(number)
         first = np.where(changes[:, :, :1] > 0, changes, 0.0).reshape(own.T.shape).T[:, in_time]
         sums = _sums_at(self.sums[:, -1:], first, number[in_time], np.arange(len(new)))
         columns, rows = dict(zip(self.columns, batch.hashes, strict=True)), {}
@@ -583,7 +611,7 @@ class _RowsOfKey:
         codes[is_known] = self.codes[at[is_known]]
         codes[~is_known] = len(self.hashes) + np.arange((~is_known).sum())
         code = codes[number]
-        order = np.argsort((code << TICK_BITS) + tick, kind="stable")
+        order = stable_order((code << TICK_BITS) + tick)
         in_order, groups = own[:, order], code[order]
         places = (groups << TICK_BITS) + tick[order]
         before, latest = self.before(groups, n_ticks)
@@ -613,7 +641,7 @@ class _RowsOfKey:
         ticks: tuple[int, int],
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return averages before all ticks, new ones last, and the sums that they follow from."""
-        new_ticks, in_time = np.arange(*ticks), np.argsort(tick, kind="stable")
+        new_ticks, in_time = np.arange(*ticks), stable_order(tick)
         averages, last = [], []
         for label, before in enumerate(self.last):
             pair, changes = slice(2 * label, 2 * label + 2), np.empty((N_SUMS, len(order)))
