@@ -1,6 +1,6 @@
 """Columns that follow from the item, such as its category: they belong to the candidate."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import permutations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 from sklearn_din.encoding.cells import Codes
 from sklearn_din.features.lists import Column
-from sklearn_din.features.schema import FIRST_KNOWN_ID, item_column
+from sklearn_din.features.schema import FIRST_KNOWN_ID
 from sklearn_din.utils.validation import spread
 
 LEAST_ITEMS = 20  # of two rows or more
@@ -52,16 +52,19 @@ class ItemSample:
 class ItemColumns:
     """Count, part by part, the items whose rows all have one value of another column.
 
-    ``names`` are candidates of histories; which one identifies the item is known at the end.
+    ``names`` are candidates of histories, and the ``item`` where the user names it; otherwise
+    :meth:`finish` knows which one identifies the item.
     """
 
-    def __init__(self, names: Iterable[str]) -> None:
-        self.names = [*dict.fromkeys(names)]
+    def __init__(self, names: Collection[str], item: str = "") -> None:
+        self.names, self._item = [*dict.fromkeys([*names, *([item] if item else [])])], item
+        self._numbers = set[str]()  # by dtype
         self._counts = {pair: np.zeros(2, dtype=int) for pair in permutations(self.names, 2)}
         self._pairs: dict[tuple[str, str], tuple[np.ndarray, np.ndarray]] = {}
 
     def update(self, codes: Mapping[str, Codes]) -> None:
         """Take in further rows; items are compared within them."""
+        self._numbers |= {name for name in self.names if codes[name][1].dtype.kind in "iuf"}
         for (item, other), counts in self._counts.items():
             items, others = codes[item][0], codes[other][0]
             is_repeated = np.bincount(items + 1, minlength=1)[1:] > 1  # -1 is missing
@@ -77,24 +80,33 @@ class ItemColumns:
                 values = codes[item][1][some], codes[other][1][last[some]]
                 self._pairs[item, other] = values
 
-    def finish(self, n_ids: Mapping[str, int]) -> tuple[str, ...]:
-        """Return the columns that follow from the item; ``n_ids`` are by column."""
-        item = item_column(n_ids, self.names)
-        return tuple(
-            other
-            for (owner, other), (n_repeated, n_same) in self._counts.items()
-            if owner == item and n_repeated >= LEAST_ITEMS and n_same >= ALMOST_ALL * n_repeated
-        )
+    def _find_item(self, n_ids: Mapping[str, int]) -> str:
+        """Return the column that identifies the item: if not named, that with the most ids.
 
-    def sample(
+        Numbers, such as amounts, come last where a column of other ids has fewer values and does
+        not follow from them, as a category does from an item.
+        """
+        amounts = {
+            number
+            for (number, other), (n_repeated, n_same) in self._counts.items()
+            if number in self._numbers and other not in self._numbers
+            if n_ids[number] > n_ids[other] > LEAST_ITEMS <= n_repeated > n_same / MOSTLY
+        }
+        largest = max(self.names, key=lambda n: (n not in amounts, n_ids[n]), default="")
+        return self._item or largest
+
+    def finish(
         self, n_ids: Mapping[str, int], encode: Callable[[str, np.ndarray], np.ndarray]
-    ) -> ItemSample:
-        """Return some items' values of the columns that :meth:`finish` names, as ids."""
-        item, pairs = item_column(n_ids, self.names) or "", {}
-        for other in self.finish(n_ids):
+    ) -> tuple[tuple[str, ...], ItemSample]:
+        """Return the columns that follow from the item, and some items' values of them, as ids."""
+        item, following, pairs = self._find_item(n_ids), list[str](), dict[str, np.ndarray]()
+        for (owner, other), (n_repeated, n_same) in self._counts.items():
+            if owner != item or n_repeated < LEAST_ITEMS or n_same < ALMOST_ALL * n_repeated:
+                continue
+            following.append(other)
             if (item, other) in self._pairs:
                 items, values = map(encode, (item, other), self._pairs[item, other])
                 known = np.flatnonzero((items >= FIRST_KNOWN_ID) & (values >= FIRST_KNOWN_ID))
                 known = known[np.argsort(items[known])]
                 pairs[other] = np.stack([items[known], values[known]])
-        return ItemSample(item, pairs)
+        return tuple(following), ItemSample(item, pairs)

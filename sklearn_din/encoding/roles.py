@@ -8,6 +8,7 @@ from sklearn_din.encoding.column import Column
 from sklearn_din.encoding.facts import LIST, ColumnFacts, gather_facts
 from sklearn_din.encoding.histories import Histories
 from sklearn_din.encoding.ids import IdColumn
+from sklearn_din.encoding.item_columns import ItemSample
 from sklearn_din.encoding.number import NumberColumn
 from sklearn_din.encoding.table import Impressions, find_candidate, is_history_name
 from sklearn_din.encoding.table_columns import TableColumns
@@ -28,6 +29,7 @@ def assign_roles(
     max_length: int | str,
     elapsed: NamesParameter,
     metadata: Sequence[str] = (),
+    item: str | None = None,
 ) -> tuple[TableColumns, list[str]]:
     """Assign a role to each column: by name if it is named, otherwise by its values in all rows.
 
@@ -71,8 +73,14 @@ def assign_roles(
         *(_make_histories(b, lists, times, finder.number_of) for b in behaviours),
     ]
     _check_output_names({leaf.name for column in in_order for leaf in column.leaves}, in_use)
-    unused = tuple(having("time", "history"))
-    return TableColumns(tuple(table.names), tuple(in_order), unused), finder.notices
+    if item is not None and item not in having("ids"):
+        raise ValueError(
+            f"item must be a column of single ids, got {item!r}; those of X are {having('ids')}. "
+            "Name whole numbers in categorical."
+        )
+    unused, sample = tuple(having("time", "history")), ItemSample(item or "")
+    columns = TableColumns(tuple(table.names), tuple(in_order), unused, item_sample=sample)
+    return columns, finder.notices
 
 
 def _read_elapsed(elapsed: NamesParameter, behaviours: Sequence[Behaviour]) -> list[str] | None:

@@ -124,7 +124,7 @@ class TableColumns:
         """The meaning of each encoded column."""
         leaves = [self.leaves[name] for name in self.names if name in self.leaves]
         fields = tuple(field for leaf in leaves for field in leaf.fields(self))
-        return Schema(fields, self.behaviours, self.unused, self.user)
+        return Schema(fields, self.behaviours, self.unused, self.user, self.item_sample.item)
 
     def decode(self, name: str, ids: np.ndarray) -> np.ndarray:
         """Return the values of a column's ids, None where they are unknown."""
@@ -253,7 +253,8 @@ class TableStatistics:
         leaves = columns.leaves.items()
         self.statistics: dict[str, Any] = {name: leaf.statistics() for name, leaf in leaves}
         self.totals = {b.histories: Counter[str]() for b in columns.behaviours}
-        self._items = ItemColumns(n for n, ids in columns.ids.items() if ids.is_compared)
+        compared = [name for name, ids in columns.ids.items() if ids.is_compared]
+        self._items = ItemColumns(compared, columns.item_sample.item)
 
     def update(self, parts: Parts, start: int, times: np.ndarray | None = None) -> None:
         """Take in what was read of further rows, ``start`` first; ``times`` order them."""
@@ -293,12 +294,13 @@ class TableStatistics:
         }
         self.columns = replace(self.columns, vocabularies=vocabularies)
         n_ids = {name: vocabularies[ids.owner].n_ids for name, ids in self.columns.ids.items()}
+        of_item, sample = self._items.finish(n_ids, self._look_up)
         return replace(
             self.columns,
             columns=tuple(column.finish(self) for column in self.columns.columns),
             longest=self._longest,
-            of_item=self._items.finish(n_ids),
-            item_sample=self._items.sample(n_ids, self._look_up),
+            of_item=of_item,
+            item_sample=sample,
         )
 
     def _look_up(self, name: str, values: np.ndarray) -> np.ndarray:

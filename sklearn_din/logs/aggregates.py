@@ -361,7 +361,7 @@ def so_far(
     return attached
 
 
-def check_zeros_and_ones(numbers: np.ndarray, column: str) -> None:
+def check_zeros_and_ones(numbers: np.ndarray, column: Any) -> None:
     """Raise ValueError if a rate is requested for numbers other than 0 and 1."""
     others = numbers[(numbers != 0) & (numbers != 1) & ~np.isnan(numbers)]
     if len(others):
