@@ -156,16 +156,16 @@ def attach_so_far(
     shown = CallerFrame(impressions, name="impressions")
     log = shown.pandas if events is impressions else CallerFrame(events, name="events").pandas
     by_key = check_aggregates(aggregates, time, shown.pandas, log)
+    check_times(shown.pandas[time], name=f"impressions[{time!r}]")
+    told, attached = with_known_times(log, time, known, name="events"), dict[str, np.ndarray]()
+    for keys, statistics in by_key.items():
+        attached |= so_far(shown.pandas, told, time, keys, statistics)
     columns = [*dict.fromkeys(name for keys in by_key for name in keys)]
     if not same_rows(shown.pandas, log, [*columns, time]):
         note = note_clocks(shown.pandas[time], log[time])
         if note is None and known is None and columns:
             note = note_early(shown.pandas, log, columns, time, time)
         warn_of([note])
-    log = with_known_times(log, time, known, name="events")
-    attached: dict[str, np.ndarray] = {}
-    for keys, statistics in by_key.items():
-        attached |= so_far(shown.pandas, log, time, keys, statistics)
     return shown.with_columns({name: attached[name] for name in aggregates})
 
 
@@ -354,9 +354,10 @@ def so_far(
         asked = [(number_of.get(column, 0), what) for column, what in own.values()]
         labels = [str(number) for number in range(len(columns))]
         memory = RowMemory.empty(keys, [keys] if keys else [], labels, of_clicks=of_clicks)
-        memory, _ = memory.append(events, time, values)
-        hashes = [memory.hash_column(name, shown[name]) for name in keys]
-        found = memory.statistics(keys, hashes, memory.moments(shown[time]), asked)
+        memory, _ = memory.append(events, time, values, source="events")
+        hashes = [memory.hash_column(name, shown[name], "impressions") for name in keys]
+        moments = memory.moments(shown[time], source="impressions")
+        found = memory.statistics(keys, hashes, moments, asked)
         attached |= zip(own, found, strict=True)
     return attached
 

@@ -206,6 +206,7 @@ class RowMemory:
         *,
         known: str | None = None,
         call: Call | None = None,
+        source: str = "X",
     ) -> tuple[RowMemory, np.ndarray]:
         """Return a memory with further rows, and which row here each of them replaces, -1 if none.
 
@@ -215,10 +216,11 @@ class RowMemory:
 
         values : (n_rows, n_labels), NaN where a label is missing
         call : of which these rows are the next ones; None: of their own
+        source : what messages call the frame
         before : (n_rows,), the number of the row's last telling
         """
-        memory, (times, moments) = self._align([frame[time], frame[known or time]])
-        read = [self._read(column, frame[column]) for column in self.columns]
+        memory, (times, moments) = self._align([frame[time], frame[known or time]], source)
+        read = [self._read(column, frame[column], source) for column in self.columns]
         kinds = {c: self.kinds[c] or kind for c, (_, kind) in zip(self.columns, read, strict=True)}
         batch = replace(
             memory,
@@ -257,11 +259,11 @@ class RowMemory:
             levels |= self.levels_of(key, [hashes[name] for name in key], moments)
         return levels | self.recent(moments)
 
-    def hash_column(self, name: str, values: pd.Series) -> np.ndarray:
+    def hash_column(self, name: str, values: pd.Series, source: str = "X") -> np.ndarray:
         """Return the hashes of a column's values, which must be of the kind that is remembered."""
-        return self._read(name, values)[0]
+        return self._read(name, values, source)[0]
 
-    def moments(self, times: pd.Series | None, n_rows: int = 1) -> Moments:
+    def moments(self, times: pd.Series | None, n_rows: int = 1, source: str = "X") -> Moments:
         """Return moments of rows by their times; without times, the one after all that is known."""
         index = self._index
         if times is None or not len(index.ticks):
@@ -270,8 +272,9 @@ class RowMemory:
                 is_whole = index.ticks.dtype.kind == "i"
                 next_tick = index.clock[-1] + is_whole / UNITS_PER_SECOND.get(self.unit or "", 1)
             return Moments(np.full(n_rows, len(index.ticks)), np.full(n_rows, next_tick))
-        own, unit, zoned = check_times(times, name=f"X[{times.name!r}]", unit=self.unit)
-        self._check_times_alike(times.name, unit, zoned)
+        label = f"{source}[{times.name!r}]"
+        own, unit, zoned = check_times(times, name=label, unit=self.unit)
+        self._check_times_alike(label, unit, zoned)
         edges = strict_edges(own, unit, index.ticks.dtype, self.unit)
         now = since(own, index.ticks[0].item() * unit_ratio(unit, self.unit), unit)
         return Moments(search_in_order(index.ticks, edges), now)
@@ -377,21 +380,25 @@ class RowMemory:
         changes[rows[is_again]] -= _count_and_sum(self.values[np.append(-1, rows)[:-1][is_again]])
         return none.grow(self, changes)
 
-    def _read(self, name: str, values: pd.Series) -> tuple[np.ndarray, str]:
+    def _read(self, name: str, values: pd.Series, source: str) -> tuple[np.ndarray, str]:
         """Return hashes of a column's values, and what kind they are."""
         if name not in {column for key in self.keys for column in key} and holds_lists(values):
             values = values.map(lambda own: str(np.asarray(own).tolist()), na_action="ignore")
-        keys = Keys.read(values, name=f"X[{name!r}]")
+        keys = Keys.read(values, name=f"{source}[{name!r}]")
         kind, remembered = keys.kind or "", self.kinds[name]
         if kind and remembered and kind != remembered:
             raise kinds_differ(name, kind, remembered)
         return keys.hashes, kind
 
-    def _align(self, columns: Sequence[pd.Series]) -> tuple[RowMemory, list[np.ndarray]]:
+    def _align(
+        self, columns: Sequence[pd.Series], source: str
+    ) -> tuple[RowMemory, list[np.ndarray]]:
         """Return the memory and columns of times in one unit, the finest, and of one dtype."""
-        read = [check_times(c, name=f"X[{c.name!r}]", unit=self.unit) for c in columns]
-        for column, (_, unit, zoned) in zip(columns, read, strict=True):
-            self._check_times_alike(column.name, unit, zoned)
+        labels = [f"{source}[{column.name!r}]" for column in columns]
+        pairs = zip(columns, labels, strict=True)
+        read = [check_times(column, name=label, unit=self.unit) for column, label in pairs]
+        for label, (_, unit, zoned) in zip(labels, read, strict=True):
+            self._check_times_alike(label, unit, zoned)
         finest = max((unit for _, unit, _ in read), key=lambda unit: unit_ratio(unit, "s"))
         given = [times * unit_ratio(finest, unit) for times, unit, _ in read]
         ratio = unit_ratio(finest, self.unit) if len(self.times) else 1
@@ -403,11 +410,11 @@ class RowMemory:
             memory = replace(self, times=times, known=known, unit=finest, zoned=read[0][2])
         return memory, arrays[:2]
 
-    def _check_times_alike(self, name: Any, unit: str | None, zoned: bool) -> None:
+    def _check_times_alike(self, label: str, unit: str | None, zoned: bool) -> None:
         fitted, given = time_kind(self.unit, self.zoned), time_kind(unit, zoned)
         if len(self.times) and fitted != given:
             raise TypeError(
-                f"X[{name!r}] must hold {fitted}, as the rows that are remembered, got {given}. "
+                f"{label} must hold {fitted}, as the rows that are remembered, got {given}. "
                 "Use pd.to_datetime, or tz_localize / tz_convert."
             )
 
