@@ -12,7 +12,6 @@ from pandas.api.types import is_bool_dtype, is_integer_dtype, is_numeric_dtype, 
 from sklearn_din.features.level_columns import RECENT
 from sklearn_din.logs.clocks import note_clocks, note_early, same_rows
 from sklearn_din.logs.row_memory import RowMemory, check_level_names, name_of
-from sklearn_din.logs.timeline import time_kind
 from sklearn_din.utils.frames import CallerFrame
 from sklearn_din.utils.label_waits import check_known
 from sklearn_din.utils.page_rows import note_pages
@@ -23,6 +22,7 @@ from sklearn_din.utils.validation import (
     check_frame,
     check_name,
     check_names,
+    check_time_kind,
     check_times,
     is_auto,
     plain_values,
@@ -239,11 +239,7 @@ def with_known_times(
     check_known(events[known], y, name=label)
     when, unit, zoned = check_times(events[known], name=label)
     times, own, own_zoned = check_times(events[time], name=f"{name}[{time!r}]", unit=unit)
-    if time_kind(unit, zoned) != time_kind(own, own_zoned):
-        raise TypeError(
-            f"{label} must hold {time_kind(own, own_zoned)}, as {time!r}, got "
-            f"{time_kind(unit, zoned)}."
-        )
+    check_time_kind(label, (unit, zoned), (own, own_zoned), like=repr(time))
     n_early = int((when * unit_ratio(own, unit) < times).sum())
     if n_early:
         raise ValueError(

@@ -20,13 +20,13 @@ from sklearn_din.logs.timeline import (
     since,
     stable_order,
     strict_edges,
-    time_kind,
 )
 from sklearn_din.utils.estimator_state import check_array
 from sklearn_din.utils.keys import NO_KEY, Keys, join_hashes, kinds_differ, mix_hashes
 from sklearn_din.utils.shrinkage import N_SUMS, average_and_prior, changes_of_sums, shrink
 from sklearn_din.utils.validation import (
     UNITS_PER_SECOND,
+    check_time_kind,
     check_times,
     spread,
     unit_ratio,
@@ -411,12 +411,9 @@ class RowMemory:
         return memory, arrays[:2]
 
     def _check_times_alike(self, label: str, unit: str | None, zoned: bool) -> None:
-        fitted, given = time_kind(self.unit, self.zoned), time_kind(unit, zoned)
-        if len(self.times) and fitted != given:
-            raise TypeError(
-                f"{label} must hold {fitted}, as the rows that are remembered, got {given}. "
-                "Use pd.to_datetime, or tz_localize / tz_convert."
-            )
+        if len(self.times):
+            kinds = (unit, zoned), (self.unit, self.zoned)
+            check_time_kind(label, *kinds, like="the rows that are remembered")
 
     def _find_told(self, batch: RowMemory, n_equal: Counter[int] | None) -> np.ndarray:
         """Return the last telling of the row that each one of a batch is here, -1 if none.

@@ -10,6 +10,7 @@ from sklearn_din.utils.validation import (
     UNITS_PER_SECOND,
     Age,
     check_max_age,
+    check_time_kind,
     check_times,
     unit_ratio,
 )
@@ -123,12 +124,8 @@ class Timeline:
         )
         if len(times) == 0 or len(self.times) == 0:
             return times, unit
-        mine, theirs = time_kind(unit, zoned), time_kind(self.unit, self.zoned)
-        if mine != theirs:
-            raise TypeError(
-                f"the times of impressions and events must be of one kind, got {mine} and "
-                f"{theirs} in {self.time!r}. Use pd.to_datetime, or tz_localize / tz_convert."
-            )
+        kinds = (unit, zoned), (self.unit, self.zoned)
+        check_time_kind(f"impressions[{self.time!r}]", *kinds, like="events")
         return times, unit
 
     def relative_times(self, impressions: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
@@ -186,13 +183,6 @@ def strict_edges(
         return np.where(inside, np.where(inside, whole, 0).astype(np.int64), outside)
     factor = unit_ratio(unit, log_unit)
     return times // factor + (times % factor != 0)
-
-
-def time_kind(unit: str | None, zoned: bool) -> str:
-    """Name the kind of times: only times of one kind can be compared."""
-    if unit is None:
-        return "numbers"
-    return "datetimes with a zone" if zoned else "datetimes without a zone"
 
 
 def _earlier(times: np.ndarray, age: float) -> np.ndarray:
