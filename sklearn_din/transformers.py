@@ -81,6 +81,7 @@ class EncoderParameters:
     user: str | None = parameter(None, str, None)
     time: str | None = parameter(None, str, None)
     position: str | None = parameter(None, str, None)
+    item: str | None = parameter(None, str, None)
     max_length: int | str = parameter("auto", AUTO, COUNT)
     min_frequency: int = parameter(1, COUNT)
     max_ids: int | None = parameter(None, COUNT, None)
@@ -140,6 +141,12 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
         unknown. Training learns what a position adds to the log-odds of a click, so that an item
         gets no credit for its position; validation checks include it. Predictions are for an
         average position. It may be absent at transform.
+    item : str, default=None
+        Column of ids that identifies the item, for rankings, the server, and checks of the log.
+        None takes, of the columns that a history is compared with, the one with the most ids. A
+        column of numbers, such as amounts, is passed over if a compared column of text has at least
+        20 values, but fewer, that do not follow from the numbers, as a category follows from the
+        number of an item. Name the item where ``schema_.item`` is another column.
     max_length : int or "auto", default="auto"
         Number of newest events of a history that attention reads. "auto" takes, for each behaviour,
         the first of 50, 100, 200, 500 and 1,000 that at most 1 % of the training rows with events
@@ -500,6 +507,7 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
             max_length=self.max_length,
             elapsed=self.elapsed,
             metadata=[*self._metadata.values()],
+            item=self.item,
         )
         statistics, newest = TableStatistics(columns, len(table)), -np.inf
         used = {*columns.leaves, *self._metadata.values()}

@@ -48,6 +48,23 @@ def slow_aggregate(impressions, events, key, column, statistic):
     return numbers
 
 
+@pytest.mark.parametrize(("shown", "events", "said"), [
+    ({}, {"time": [1.0, None, 3.0, 3.0]}, r"^events\['time'\] must not have missing times, got 1"),
+    ({"time": [1.0, None, 3.0, 3.0]}, {}, r"^impressions\['time'\] must not have missing ti"),
+    ({"time": pd.to_datetime(RATINGS["time"])}, {},
+     r"^impressions\['time'\] must hold numbers, as the rows .* got datetimes without a zone\. U"),
+    ({"user": [1, "1", 2, 3]}, {"user": [1, 2, 3, 4]}, r"^impressions\['user'\] holds 1 and '1'"),
+    ({}, {"user": [[1], [2], [3], [4]]}, r"^events\['user'\] must hold one key per row"),
+    ({"user": [1, 2, 3, 4]}, {}, "^'user' must hold values of one kind in impressions and events"),
+])  # fmt: skip
+def test_what_cannot_be_compared_is_refused_by_the_name_of_its_table(shown, events, said):
+    mean = {"mean": ("user", "rating", "mean")}
+    with pytest.raises((TypeError, ValueError), match=said):
+        attach_aggregates(
+            RATINGS.assign(**shown), RATINGS.assign(**events), time="time", aggregates=mean
+        )
+
+
 def test_a_huge_number_of_another_user_swallows_nothing():
     log = pd.DataFrame({"user": [0, 1, 1], "time": [1, 1, 2], "spent": [1e17, 0.25, 0.5]})
     now, total = pd.DataFrame({"user": [1], "time": [9]}), {"total": ("user", "spent", "sum")}

@@ -2,6 +2,7 @@
 
 import ast
 import io
+import pickle
 import re
 import warnings
 
@@ -9,8 +10,15 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
+from sklearn.pipeline import make_pipeline
 
-from sklearn_din import DINClassifier, HistorySequenceEncoder, attach_history, scan_parquet
+from sklearn_din import (
+    DINClassifier,
+    HistorySequenceEncoder,
+    Ranker,
+    attach_history,
+    scan_parquet,
+)
 from tests.click_frames import as_lists, encoder, make_log, with_windows
 
 
@@ -263,6 +271,75 @@ def test_the_same_table_gives_the_same_network():
         assert again.schema_ == fitted.schema_
         trained = DINClassifier(max_epochs=2, random_state=0).fit(again.transform(other), y)
         np.testing.assert_array_equal(trained.predict_proba(again.transform(other)), expected)
+
+
+def with_amounts(n_rows=2_000, **columns):
+    """A log whose items, 80 texts, were sold for 1,400 whole amounts."""
+    rng = np.random.default_rng(0)
+    numbers, users = rng.integers(0, 80, n_rows), rng.integers(0, 60, n_rows)
+    log = pd.DataFrame({"user": users, "item": "i" + pd.Series(numbers).astype(str)})
+    log["amount"], log["time"] = 20 * numbers + rng.integers(0, 60, n_rows), np.arange(n_rows)
+    log = log.assign(**{name: made(numbers) for name, made in columns.items()})
+    columns = [name for name in log if name not in ("user", "time")]
+    return attach_history(log, log, user="user", time="time", columns=columns)
+
+
+KINDS_OF_ITEMS = {"kind": lambda item: "k" + pd.Series(item % 25).astype(str)}
+
+
+@pytest.mark.parametrize("part", [None, 300])
+@pytest.mark.parametrize(("columns", "drop", "named", "item"), [
+    ({}, [], None, "item"),  # and not the amounts, which have far more ids
+    ({}, [], "amount", "amount"),
+    ({}, ["item"], None, "amount"),  # the only one
+    ({"item": lambda item: item}, [], None, "amount"),  # as far as is known: name the item
+    ({"item": lambda item: item}, [], "item", "item"),
+    ({"item": lambda item: item, **KINDS_OF_ITEMS}, ["amount"], None, "item"),  # honest twins
+    ({"item": lambda item: item, "kind": lambda item: "k" + pd.Series(item)
+      .sample(frac=1, random_state=0, ignore_index=True).mod(15).astype(str)}, ["amount"], None,
+     "item"),
+    (KINDS_OF_ITEMS, ["amount", "hist_item"], None, "kind"),
+    (KINDS_OF_ITEMS, ["amount", "hist_item"], "item", "item"),  # with which none is compared
+])  # fmt: skip
+def test_the_item_is_the_one_named_or_what_has_most_ids_and_is_no_amount(
+    columns, drop, named, item, part, tmp_path
+):
+    X = as_lists(with_amounts(**columns))
+    encoder = HistorySequenceEncoder(user="user", time="time", drop=drop, item=named)
+    if part is not None:
+        X.to_parquet(tmp_path / "rows.parquet", row_group_size=part)
+        X = scan_parquet(tmp_path / "rows.parquet", memory="1MB")
+    encoder.fit(X)
+    assert encoder.schema_.item == item
+    assert pickle.loads(pickle.dumps(encoder)).schema_.item == item
+    assert encoder.transform(X).schema.item == item
+
+
+def test_columns_follow_from_the_item_that_is_named():
+    X = with_amounts(**KINDS_OF_ITEMS)
+    assert encoder(item="item").fit(X)._learnt.of_item == ("kind",)
+    assert encoder(item="kind").fit(X)._learnt.of_item == ()
+
+
+def test_the_item_must_be_a_column_of_single_ids():
+    X, said = with_amounts(), r"item must be a column of single ids, got 'hist_item'; those of X ar"
+    with pytest.raises(ValueError, match=said + r"e \['item', 'amount'\]\. Name whole"):
+        encoder(item="hist_item").fit(X)
+
+
+def test_rankings_warn_of_copies_of_the_item_that_is_named():
+    X = with_amounts()
+    catalogue = X[["item", "amount"]].drop_duplicates("amount")
+    for item, n_copies in (("item", len(catalogue) - 80), ("amount", 0)):
+        model = make_pipeline(encoder(item=item), DINClassifier(max_epochs=1, random_state=0))
+        model.fit(X, np.arange(len(X)) % 2)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            Ranker(model, catalogue)
+        copies = [str(w.message) for w in caught if "rows too many" in str(w.message)]
+        assert [text.split(" rows")[0] for text in copies] == [f"candidates have {n_copies}"] * (
+            n_copies > 0
+        )
 
 
 @pytest.mark.parametrize("missing", [[None] * 2, [np.nan] * 2, pd.array([None] * 2, "Float64")])

@@ -28,6 +28,7 @@ def assign_roles(
     max_length: int | str,
     elapsed: NamesParameter,
     metadata: Sequence[str] = (),
+    item: str | None = None,
 ) -> tuple[TableColumns, list[str]]:
     """Assign a role to each column: by name if it is named, otherwise by its values in all rows.
 
@@ -71,8 +72,14 @@ def assign_roles(
         *(_make_histories(b, lists, times, finder.number_of) for b in behaviours),
     ]
     _check_output_names({leaf.name for column in in_order for leaf in column.leaves}, in_use)
+    if item is not None and item not in having("ids"):
+        raise ValueError(
+            f"item must be a column of single ids, got {item!r}; those of X are {having('ids')}. "
+            "Name whole numbers in categorical."
+        )
     unused = tuple(having("time", "history"))
-    return TableColumns(tuple(table.names), tuple(in_order), unused), finder.notices
+    columns = TableColumns(tuple(table.names), tuple(in_order), unused, item=item or "")
+    return columns, finder.notices
 
 
 def _read_elapsed(elapsed: NamesParameter, behaviours: Sequence[Behaviour]) -> list[str] | None:

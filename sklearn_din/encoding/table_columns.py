@@ -55,6 +55,7 @@ class TableColumns:
     vocabularies: Mapping[str, Vocabulary] = field(default_factory=dict)
     vector_scales: Mapping[str, VectorScale] = field(default_factory=dict)
     longest: int = 0
+    item: str = ""
     of_item: tuple[str, ...] = ()
     user: str = ""
     newest: float = -np.inf
@@ -122,7 +123,7 @@ class TableColumns:
         """The meaning of each encoded column."""
         leaves = [self.leaves[name] for name in self.names if name in self.leaves]
         fields = tuple(field for leaf in leaves for field in leaf.fields(self))
-        return Schema(fields, self.behaviours, self.unused, self.user)
+        return Schema(fields, self.behaviours, self.unused, self.user, self.item)
 
     def decode(self, name: str, ids: np.ndarray) -> np.ndarray:
         """Return the values of a column's ids, None where they are unknown."""
@@ -251,7 +252,8 @@ class TableStatistics:
         leaves = columns.leaves.items()
         self.statistics: dict[str, Any] = {name: leaf.statistics() for name, leaf in leaves}
         self.totals = {b.histories: Counter[str]() for b in columns.behaviours}
-        self._items = ItemColumns(n for n, ids in columns.ids.items() if ids.is_compared)
+        compared = [name for name, ids in columns.ids.items() if ids.is_compared]
+        self._items = ItemColumns(compared, columns.item)
 
     def update(self, parts: Parts, start: int, times: np.ndarray | None = None) -> None:
         """Take in what was read of further rows, ``start`` first; ``times`` order them."""
@@ -291,9 +293,11 @@ class TableStatistics:
         }
         self.columns = replace(self.columns, vocabularies=vocabularies)
         n_ids = {name: vocabularies[ids.owner].n_ids for name, ids in self.columns.ids.items()}
+        item, of_item = self._items.finish(n_ids)
         return replace(
             self.columns,
             columns=tuple(column.finish(self) for column in self.columns.columns),
             longest=self._longest,
-            of_item=self._items.finish(n_ids),
+            item=item,
+            of_item=of_item,
         )

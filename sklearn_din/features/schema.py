@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -187,6 +186,9 @@ class Schema:
         not name.
     user : str, default=""
         Column that says whose each impression is, which is no feature; "" without one.
+    item : str, default=""
+        Column that identifies the item: the one named, or the guess at fit among those that a
+        history is compared with; "" without one. Schemas that differ in it alone are equal.
 
     Examples
     --------
@@ -204,6 +206,7 @@ class Schema:
     behaviours: tuple[Behaviour, ...] = ()
     unused: tuple[str, ...] = ()
     user: str = ""
+    item: str = dataclasses.field(default="", compare=False)
 
     def __getitem__(self, name: str) -> Field:
         for field in self.fields:
@@ -344,12 +347,6 @@ class Schema:
 def indicator(name: str) -> str:
     """Return the name of the field that is 1 where a number is missing."""
     return f"{name}_missing"
-
-
-def item_column(n_ids: Mapping[str, int], names: Iterable[str]) -> str | None:
-    """Return the column that identifies items: of these names, that with the most known ids."""
-    own = set(names).intersection(n_ids)
-    return max((name for name in n_ids if name in own), key=n_ids.__getitem__, default=None)
 
 
 def _check_behaviour(behaviour: Behaviour, by_name: dict[str, Field]) -> None:

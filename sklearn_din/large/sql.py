@@ -27,13 +27,12 @@ from sklearn_din.logs.aggregates import (
     check_zeros_and_ones,
     holds_numbers,
     present_numbers,
-    statistic_of,
     with_known_times,
 )
 from sklearn_din.logs.clocks import note_clocks
 from sklearn_din.logs.distinct import note_repeats
 from sklearn_din.logs.history import HistoryRequest, note_all_empty, why_no_past
-from sklearn_din.logs.row_memory import RECENT_ROWS, recent_means, sum_by_group
+from sklearn_din.logs.row_memory import RECENT_ROWS, recent_means, statistic_of, sum_by_group
 from sklearn_din.logs.timeline import Timeline, since, window_edges
 from sklearn_din.utils.arrow import arrow_of_column, plain_type
 from sklearn_din.utils.digests import digest
@@ -229,8 +228,9 @@ class _Merge:
             shown.head([*self.keys, time], present=time),
         ]
         self.heads[0] = with_known_times(self.heads[0], time, known, name="events")
-        head = Timeline(self.heads[0], keys=self.keys, time=time)
-        head.past(self.heads[1], max_age=max_age)
+        for key in self.keys or [time]:
+            head = Timeline(self.heads[0], key=key, time=time)
+            head.past(self.heads[1], max_age=max_age)
         self.dtype, self.unit = head.times.dtype, head.unit
         self.shown_unit = head.impression_times(self.heads[1])[1]
         self.age = check_max_age(max_age, unit=self.shown_unit)

@@ -11,19 +11,18 @@ from pandas.api.types import is_bool_dtype, is_integer_dtype, is_numeric_dtype, 
 
 from sklearn_din.features.level_columns import RECENT
 from sklearn_din.logs.clocks import note_clocks, note_early, same_rows
-from sklearn_din.logs.row_memory import check_level_names, name_of, recent_means, sum_by_group
-from sklearn_din.logs.timeline import Past, Timeline, time_kind
+from sklearn_din.logs.row_memory import RowMemory, check_level_names, name_of
 from sklearn_din.utils.frames import CallerFrame
 from sklearn_din.utils.label_waits import check_known
 from sklearn_din.utils.page_rows import note_pages
 from sklearn_din.utils.scan import Scan
-from sklearn_din.utils.shrinkage import changes_of_sums, shrunk_rate
 from sklearn_din.utils.validation import (
     as_tuple,
     check_columns,
     check_frame,
     check_name,
     check_names,
+    check_time_kind,
     check_times,
     is_auto,
     plain_values,
@@ -157,19 +156,16 @@ def attach_so_far(
     shown = CallerFrame(impressions, name="impressions")
     log = shown.pandas if events is impressions else CallerFrame(events, name="events").pandas
     by_key = check_aggregates(aggregates, time, shown.pandas, log)
+    check_times(shown.pandas[time], name=f"impressions[{time!r}]")
+    told, attached = with_known_times(log, time, known, name="events"), dict[str, np.ndarray]()
+    for keys, statistics in by_key.items():
+        attached |= so_far(shown.pandas, told, time, keys, statistics)
     columns = [*dict.fromkeys(name for keys in by_key for name in keys)]
     if not same_rows(shown.pandas, log, [*columns, time]):
         note = note_clocks(shown.pandas[time], log[time])
         if note is None and known is None and columns:
             note = note_early(shown.pandas, log, columns, time, time)
         warn_of([note])
-    log = with_known_times(log, time, known, name="events")
-    attached: dict[str, np.ndarray] = {}
-    for keys, statistics in by_key.items():
-        timeline = Timeline(log, keys=keys, time=time)
-        past = timeline.past(shown.pandas)
-        for name, what in statistics.items():
-            attached[name] = so_far(log, timeline, shown.pandas, past, what)
     return shown.with_columns({name: attached[name] for name in aggregates})
 
 
@@ -243,11 +239,7 @@ def with_known_times(
     check_known(events[known], y, name=label)
     when, unit, zoned = check_times(events[known], name=label)
     times, own, own_zoned = check_times(events[time], name=f"{name}[{time!r}]", unit=unit)
-    if time_kind(unit, zoned) != time_kind(own, own_zoned):
-        raise TypeError(
-            f"{label} must hold {time_kind(own, own_zoned)}, as {time!r}, got "
-            f"{time_kind(unit, zoned)}."
-        )
+    check_time_kind(label, (unit, zoned), (own, own_zoned), like=repr(time))
     n_early = int((when * unit_ratio(own, unit) < times).sum())
     if n_early:
         raise ValueError(
@@ -334,40 +326,41 @@ def holds_numbers(dtype: Any) -> bool:
 
 
 def so_far(
-    events: pd.DataFrame, timeline: Timeline, shown: pd.DataFrame, past: Past, what: Statistic
-) -> np.ndarray:
-    """A statistic of a column in each impression's past; without a column, events are counted."""
-    column, statistic = what
-    if statistic == "elapsed":
-        clock, now = timeline.relative_times(shown)
-        latest = np.append(clock, np.nan)[np.where(past.end > past.begin, past.end - 1, -1)]
-        return now - latest
-    if column is None:
-        return (past.end - past.begin).astype(np.float64)
-    own = np.stack(present_numbers(events[column]))[:, timeline.order]
-    own = own[:1] if statistic == "count" else own
-    running = np.stack([sum_by_group(numbers, timeline.groups) for numbers in own])
-    if statistic == "recent_mean":
-        return recent_means(timeline.sums_by_moment(own), timeline.count_moments(shown))
-    has_past, before = past.end > past.begin, np.zeros((len(own), len(past.end)))
-    before[:, has_past] = running[:, past.end[has_past] - 1]
-    if statistic != "shrunk_rate":
-        return statistic_of(statistic, before[0], before[-1])
-    check_zeros_and_ones(own[1], column)
-    sums = timeline.sums_by_moment(changes_of_sums(running, own))
-    return shrunk_rate(before, sums[:, timeline.count_moments(shown)])
+    shown: pd.DataFrame,
+    events: pd.DataFrame,
+    time: str,
+    keys: tuple[str, ...],
+    statistics: Mapping[str, Statistic],
+) -> dict[str, np.ndarray]:
+    """Return statistics of a key's values, by name; without a column, events are counted."""
+    rated = {column for column, what in statistics.values() if what == "shrunk_rate"}
+    rated |= {None} if rated else set()
+    attached = dict[str, np.ndarray]()
+    for of_clicks in {column in rated for column, _ in statistics.values()}:
+        own = {name: of for name, of in statistics.items() if (of[0] in rated) == of_clicks}
+        columns = [*dict.fromkeys(c for c, what in own.values() if what != "elapsed")] or [None]
+        values = np.ones((len(events), len(columns)))
+        for number, column in enumerate(columns):
+            if column is not None:
+                is_there, numbers = present_numbers(events[column])
+                values[:, number] = np.where(is_there, numbers, np.nan)
+            if of_clicks:
+                check_zeros_and_ones(values[:, number], column)
+        number_of = {column: number for number, column in enumerate(columns)}
+        asked = [(number_of.get(column, 0), what) for column, what in own.values()]
+        labels = [str(number) for number in range(len(columns))]
+        memory = RowMemory.empty(keys, [keys] if keys else [], labels, of_clicks=of_clicks)
+        memory, _ = memory.append(events, time, values, source="events")
+        hashes = [memory.hash_column(name, shown[name], "impressions") for name in keys]
+        moments = memory.moments(shown[time], source="impressions")
+        found = memory.statistics(keys, hashes, moments, asked)
+        attached |= zip(own, found, strict=True)
+    return attached
 
 
-def statistic_of(statistic: str, count: np.ndarray, total: np.ndarray) -> np.ndarray:
-    """Return one of the statistics, of how many values came before and of their sum."""
-    if statistic == "mean":
-        return np.divide(total, count, out=np.full(len(total), np.nan), where=count > 0)
-    return count if statistic == "count" else total
-
-
-def check_zeros_and_ones(numbers: np.ndarray, column: str) -> None:
+def check_zeros_and_ones(numbers: np.ndarray, column: Any) -> None:
     """Raise ValueError if a rate is requested for numbers other than 0 and 1."""
-    others = numbers[(numbers != 0) & (numbers != 1)]
+    others = numbers[(numbers != 0) & (numbers != 1) & ~np.isnan(numbers)]
     if len(others):
         raise ValueError(
             f"a shrunk_rate needs zeros and ones, got {others[0]} in events[{column!r}]. Convert "

@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 
 from sklearn_din.logs.distinct import SEEN_VALUES, find_told, holds_lists, row_codes, value_codes
-from sklearn_din.logs.timeline import time_kind
 from sklearn_din.utils.labels import label_name
 from sklearn_din.utils.validation import (
     check_exact,
+    check_time_kind,
     check_times,
     datetime_index,
     plain_values,
@@ -189,12 +189,9 @@ def append_events(
 def _times_alike(parts: Sequence[pd.Series], time: Hashable) -> list[pd.Series]:
     """Return times of one kind; those of two zones in UTC."""
     checked = [check_times(part.iloc[:1], name=f"X[{time!r}]") for part in parts]
-    fitted, came = (time_kind(unit, zoned) for _, unit, zoned in checked)
-    if fitted != came and all(map(len, parts)):
-        raise TypeError(
-            f"X[{time!r}] must hold {fitted}, as at fit, got {came}. Use pd.to_datetime, "
-            "or tz_localize / tz_convert."
-        )
+    if all(map(len, parts)):
+        fitted, came = (kind for _, *kind in checked)
+        check_time_kind(f"X[{time!r}]", came, fitted, like="at fit")
     if parts[0].dtype != parts[1].dtype and all(zoned for _, _, zoned in checked):
         return [pd.Series(datetime_index(part).tz_convert("UTC")) for part in parts]
     return list(parts)

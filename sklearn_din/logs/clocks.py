@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from sklearn_din.logs.timeline import Timeline
+from sklearn_din.utils.keys import NO_KEY, Keys, join_hashes
 from sklearn_din.utils.validation import (
     UNITS_PER_SECOND,
     check_times,
@@ -107,9 +108,14 @@ def note_early(
     some = spread(shown[shown[time] <= told[time].max()], CHECKED_ROWS)
     for key in keys:
         told = told[told[key].astype(object).isin(some[key].astype(object))]
+    some, told = (
+        rows[[time]].assign(key=join_hashes([Keys.read(rows[key]).hashes for key in keys]))
+        for rows in (some, told)
+    )
+    told = told[told["key"] != NO_KEY]
     if min(len(some), len(told)) < MANY_ROWS:
         return None
-    timeline = Timeline(told, keys=keys, time=time)
+    timeline = Timeline(told, key="key", time=time)
     past, (clock, now) = timeline.past(some), timeline.relative_times(some)
     before = past.end[:, None] - 1 - np.arange(TWINS)
     lags = np.where(before >= past.begin[:, None], now[:, None] - clock[before], np.nan).round(3)

@@ -266,7 +266,7 @@ def sort_log(
     >>> timeline.groups, log.columns["item"]
     (array([0, 1, 1]), array(['hat', 'cap', 'tie'], dtype=object))
     """
-    timeline = Timeline(events, keys=[user], time=time)
+    timeline = Timeline(events, key=user, time=time)
     values = {column: plain_values(events[column])[timeline.order] for column in columns}
     return timeline, EventLog(values)
 

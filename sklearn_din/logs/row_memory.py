@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import chain
+from itertools import chain, product
 from typing import Any
 
 import numpy as np
@@ -18,14 +18,15 @@ from sklearn_din.logs.distinct import find_told, holds_lists
 from sklearn_din.logs.timeline import (
     search_in_order,
     since,
+    stable_order,
     strict_edges,
-    time_kind,
 )
 from sklearn_din.utils.estimator_state import check_array
 from sklearn_din.utils.keys import NO_KEY, Keys, join_hashes, kinds_differ, mix_hashes
 from sklearn_din.utils.shrinkage import N_SUMS, average_and_prior, changes_of_sums, shrink
 from sklearn_din.utils.validation import (
     UNITS_PER_SECOND,
+    check_time_kind,
     check_times,
     spread,
     unit_ratio,
@@ -92,6 +93,13 @@ def sum_by_group(numbers: np.ndarray, groups: np.ndarray) -> np.ndarray:
     for group in np.unique(groups[~np.isfinite(numbers)]):
         sums[groups == group] = np.cumsum(numbers[groups == group])
     return sums
+
+
+def statistic_of(statistic: str, count: np.ndarray, total: np.ndarray) -> np.ndarray:
+    """Return one of the statistics, of how many values came before and of their sum."""
+    if statistic == "mean":
+        return np.divide(total, count, out=np.full(len(total), np.nan), where=count > 0)
+    return count if statistic == "count" else total
 
 
 @dataclass
@@ -198,6 +206,7 @@ class RowMemory:
         *,
         known: str | None = None,
         call: Call | None = None,
+        source: str = "X",
     ) -> tuple[RowMemory, np.ndarray]:
         """Return a memory with further rows, and which row here each of them replaces, -1 if none.
 
@@ -207,21 +216,22 @@ class RowMemory:
 
         values : (n_rows, n_labels), NaN where a label is missing
         call : of which these rows are the next ones; None: of their own
+        source : what messages call the frame
         before : (n_rows,), the number of the row's last telling
         """
-        memory, (times, moments) = self._align([frame[time], frame[known or time]])
-        read = [self._read(column, frame[column]) for column in self.columns]
+        memory, (times, moments) = self._align([frame[time], frame[known or time]], source)
+        read = [self._read(column, frame[column], source) for column in self.columns]
         kinds = {c: self.kinds[c] or kind for c, (_, kind) in zip(self.columns, read, strict=True)}
         batch = replace(
             memory,
             kinds=kinds,
-            hashes=np.stack([of_column for of_column, _ in read]),
+            hashes=np.array([own for own, _ in read], np.uint64).reshape(len(read), len(times)),
             times=times,
             known=moments,
             values=values,
             replaces=np.full(len(times), -1),
         )
-        before = memory._find_told(batch, Counter() if call is None else call.n_equal)
+        before = memory._find_told(batch, None if call is None else call.n_equal)
         newest = moments  # from when on a label that replaces another one counts
         if known is None and len(moments):
             all_known = memory.known.max(initial=moments.max())
@@ -246,14 +256,14 @@ class RowMemory:
         hashes = {n: self.hash_column(n, frame[n]) for n in dict.fromkeys(sum(self.keys, ()))}
         moments, levels = self.moments(frame[time]), dict[str, np.ndarray]()
         for key in self.keys:
-            levels |= self.levels_of(key, join_hashes([hashes[name] for name in key]), moments)
+            levels |= self.levels_of(key, [hashes[name] for name in key], moments)
         return levels | self.recent(moments)
 
-    def hash_column(self, name: str, values: pd.Series) -> np.ndarray:
+    def hash_column(self, name: str, values: pd.Series, source: str = "X") -> np.ndarray:
         """Return the hashes of a column's values, which must be of the kind that is remembered."""
-        return self._read(name, values)[0]
+        return self._read(name, values, source)[0]
 
-    def moments(self, times: pd.Series | None, n_rows: int = 1) -> Moments:
+    def moments(self, times: pd.Series | None, n_rows: int = 1, source: str = "X") -> Moments:
         """Return moments of rows by their times; without times, the one after all that is known."""
         index = self._index
         if times is None or not len(index.ticks):
@@ -262,37 +272,57 @@ class RowMemory:
                 is_whole = index.ticks.dtype.kind == "i"
                 next_tick = index.clock[-1] + is_whole / UNITS_PER_SECOND.get(self.unit or "", 1)
             return Moments(np.full(n_rows, len(index.ticks)), np.full(n_rows, next_tick))
-        own, unit, zoned = check_times(times, name=f"X[{times.name!r}]", unit=self.unit)
-        self._check_times_alike(times.name, unit, zoned)
+        label = f"{source}[{times.name!r}]"
+        own, unit, zoned = check_times(times, name=label, unit=self.unit)
+        self._check_times_alike(label, unit, zoned)
         edges = strict_edges(own, unit, index.ticks.dtype, self.unit)
         now = since(own, index.ticks[0].item() * unit_ratio(unit, self.unit), unit)
         return Moments(search_in_order(index.ticks, edges), now)
 
-    def levels_of(self, key: Key, hashes: np.ndarray, moments: Moments) -> dict[str, np.ndarray]:
-        """Return the levels of a key's values as of some moments, by name: (n,) float64 each."""
-        rows, levels = self._index.rows[key], dict[str, np.ndarray]()
-        sums, latest = rows.find(hashes, moments.ticks)
-        clock, is_known = self._index.clock if len(self.times) else np.zeros(1), latest >= 0
-        elapsed = np.where(is_known, moments.now - clock[latest * is_known], np.nan)
-        for number, label in enumerate(self.labels):
-            own = slice(2 * number, 2 * number + 2)
-            count, total = sums[own]
-            if self.of_clicks:
-                level = shrink(sums[own], rows.averages[own, moments.ticks])
+    def levels_of(
+        self, key: Key, hashes: Sequence[np.ndarray], moments: Moments
+    ) -> dict[str, np.ndarray]:
+        """Return the levels of a key's values as of some moments, by name: (n,) float64 each.
+
+        hashes : of the key's columns
+        """
+        names = [name for label in self.labels for name in self.columns_of(key, label)]
+        statistics = "shrunk_rate" if self.of_clicks else "mean", "count", "elapsed"
+        asked = [*product(range(len(self.labels)), statistics)]
+        return dict(zip(names, self.statistics(key, hashes, moments, asked), strict=True))
+
+    def statistics(
+        self,
+        key: Key,
+        hashes: Sequence[np.ndarray],
+        moments: Moments,
+        asked: Sequence[tuple[int, str]],
+    ) -> Iterator[np.ndarray]:
+        """Yield statistics of labels, by number and name, as of some moments: (n,) float64 each.
+
+        hashes : of the key's columns; "recent_mean" is of all rows
+        """
+        ticks = moments.ticks
+        if key:
+            rows = self._index.rows[key]
+            sums, latest = rows.find(join_hashes(hashes), ticks)
+        for number, what in asked:
+            label = slice(2 * number, 2 * number + 2)
+            if what == "recent_mean":
+                yield recent_means(self._index.sums[label], ticks, self._changes[number])
+            elif what == "shrunk_rate":
+                yield shrink(sums[label], rows.averages[label, ticks])
+            elif what == "elapsed":
+                clock, is_known = self._index.clock if len(self.times) else np.zeros(1), latest >= 0
+                yield np.where(is_known, moments.now - clock[latest * is_known], np.nan)
             else:
-                level = np.divide(total, count, out=np.full(len(count), np.nan), where=count > 0)
-            levels |= zip(self.columns_of(key, label), (level, count, elapsed), strict=True)
-        return levels
+                yield statistic_of(what, *sums[label])
 
     def recent(self, moments: Moments) -> dict[str, np.ndarray]:
         """Return the mean of each label over the latest rows before some moments."""
-        sums = self._index.sums.reshape(len(self.labels), 2, -1)
-        return {
-            self.columns_of((RECENT,), label)[0]: recent_means(
-                sums[n], moments.ticks, self._changes[n]
-            )
-            for n, label in enumerate(self.labels)
-        }
+        names = [self.columns_of((RECENT,), label)[0] for label in self.labels]
+        asked = [(number, "recent_mean") for number in range(len(names))]
+        return dict(zip(names, self.statistics((), [], moments, asked), strict=True))
 
     def take(self, rows: np.ndarray) -> RowMemory:
         """Return a memory of some rows, which have all their tellings or none."""
@@ -350,21 +380,25 @@ class RowMemory:
         changes[rows[is_again]] -= _count_and_sum(self.values[np.append(-1, rows)[:-1][is_again]])
         return none.grow(self, changes)
 
-    def _read(self, name: str, values: pd.Series) -> tuple[np.ndarray, str]:
+    def _read(self, name: str, values: pd.Series, source: str) -> tuple[np.ndarray, str]:
         """Return hashes of a column's values, and what kind they are."""
         if name not in {column for key in self.keys for column in key} and holds_lists(values):
             values = values.map(lambda own: str(np.asarray(own).tolist()), na_action="ignore")
-        keys = Keys.read(values, name=f"X[{name!r}]")
+        keys = Keys.read(values, name=f"{source}[{name!r}]")
         kind, remembered = keys.kind or "", self.kinds[name]
         if kind and remembered and kind != remembered:
             raise kinds_differ(name, kind, remembered)
         return keys.hashes, kind
 
-    def _align(self, columns: Sequence[pd.Series]) -> tuple[RowMemory, list[np.ndarray]]:
+    def _align(
+        self, columns: Sequence[pd.Series], source: str
+    ) -> tuple[RowMemory, list[np.ndarray]]:
         """Return the memory and columns of times in one unit, the finest, and of one dtype."""
-        read = [check_times(c, name=f"X[{c.name!r}]", unit=self.unit) for c in columns]
-        for column, (_, unit, zoned) in zip(columns, read, strict=True):
-            self._check_times_alike(column.name, unit, zoned)
+        labels = [f"{source}[{column.name!r}]" for column in columns]
+        pairs = zip(columns, labels, strict=True)
+        read = [check_times(column, name=label, unit=self.unit) for column, label in pairs]
+        for label, (_, unit, zoned) in zip(labels, read, strict=True):
+            self._check_times_alike(label, unit, zoned)
         finest = max((unit for _, unit, _ in read), key=lambda unit: unit_ratio(unit, "s"))
         given = [times * unit_ratio(finest, unit) for times, unit, _ in read]
         ratio = unit_ratio(finest, self.unit) if len(self.times) else 1
@@ -376,28 +410,26 @@ class RowMemory:
             memory = replace(self, times=times, known=known, unit=finest, zoned=read[0][2])
         return memory, arrays[:2]
 
-    def _check_times_alike(self, name: Any, unit: str | None, zoned: bool) -> None:
-        fitted, given = time_kind(self.unit, self.zoned), time_kind(unit, zoned)
-        if len(self.times) and fitted != given:
-            raise TypeError(
-                f"X[{name!r}] must hold {fitted}, as the rows that are remembered, got {given}. "
-                "Use pd.to_datetime, or tz_localize / tz_convert."
-            )
+    def _check_times_alike(self, label: str, unit: str | None, zoned: bool) -> None:
+        if len(self.times):
+            kinds = (unit, zoned), (self.unit, self.zoned)
+            check_time_kind(label, *kinds, like="the rows that are remembered")
 
-    def _find_told(self, batch: RowMemory, n_equal: Counter[int]) -> np.ndarray:
+    def _find_told(self, batch: RowMemory, n_equal: Counter[int] | None) -> np.ndarray:
         """Return the last telling of the row that each one of a batch is here, -1 if none.
 
         n_equal : rows that come before those of the batch, by hash; these are added
         """
-        if not len(batch.times):
-            return np.empty(0, dtype=np.int64)
+        if not len(batch.times) or (n_equal is None and not len(self.times)):
+            return np.full(len(batch.times), -1)
         is_near = (self.times >= batch.times.min()) & (self.times <= batch.times.max())
         near = np.flatnonzero(is_near & (self.replaces < 0))
         some = self.take(near), batch
         own, new = (mix_hashes([*rows.hashes, rows.times.view(np.uint64)]) for rows in some)
         codes, values = pd.factorize(np.append(own, new))
         earlier = np.array([n_equal[value] for value in values.tolist()]) if n_equal else 0
-        n_equal.update(new.tolist())
+        if n_equal is not None:
+            n_equal.update(new.tolist())
         place = find_told(codes, len(near), earlier)
         last, again = np.arange(len(self.times) + 1), np.flatnonzero(self.replaces >= 0)
         last[-1], last[self.replaces[again]] = -1, again  # of several the last one
@@ -449,7 +481,7 @@ class RowMemory:
 
 def _sum_in_turn(places: np.ndarray, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return places in order, and the sums of numbers before each, and of all."""
-    order = np.argsort(places, kind="stable")
+    order = stable_order(places)
     return places[order], np.append(0.0, np.cumsum(numbers[order]))
 
 
@@ -491,7 +523,7 @@ class _Index:
         n_before = len(self.ticks) - bool(len(new) and np.isin(new[:1], self.ticks[-1:]))
         ticks, tick = np.append(self.ticks[:n_before], new), n_before + number
         own = changes.reshape(len(changes), len(self.sums)).T
-        in_time = np.argsort(number, kind="stable")
+        in_time = stable_order(number)
         first = np.where(changes[:, :, :1] > 0, changes, 0.0).reshape(own.T.shape).T[:, in_time]
         sums = _sums_at(self.sums[:, -1:], first, number[in_time], np.arange(len(new)))
         columns, rows = dict(zip(self.columns, batch.hashes, strict=True)), {}
@@ -583,7 +615,7 @@ class _RowsOfKey:
         codes[is_known] = self.codes[at[is_known]]
         codes[~is_known] = len(self.hashes) + np.arange((~is_known).sum())
         code = codes[number]
-        order = np.argsort((code << TICK_BITS) + tick, kind="stable")
+        order = stable_order((code << TICK_BITS) + tick)
         in_order, groups = own[:, order], code[order]
         places = (groups << TICK_BITS) + tick[order]
         before, latest = self.before(groups, n_ticks)
@@ -613,7 +645,7 @@ class _RowsOfKey:
         ticks: tuple[int, int],
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return averages before all ticks, new ones last, and the sums that they follow from."""
-        new_ticks, in_time = np.arange(*ticks), np.argsort(tick, kind="stable")
+        new_ticks, in_time = np.arange(*ticks), stable_order(tick)
         averages, last = [], []
         for label, before in enumerate(self.last):
             pair, changes = slice(2 * label, 2 * label + 2), np.empty((N_SUMS, len(order)))

@@ -1,6 +1,5 @@
 """Each impression's position in the event log of its key: only this file decides "before"."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +10,7 @@ from sklearn_din.utils.validation import (
     UNITS_PER_SECOND,
     Age,
     check_max_age,
+    check_time_kind,
     check_times,
     unit_ratio,
 )
@@ -36,8 +36,8 @@ class Timeline:
     ----------
     events : DataFrame of shape (n_events, ...)
         The log, in any order.
-    keys : list of str
-        Columns that must be equal: the user, or several.
+    key : str
+        Column that must be equal, such as the user.
     time : str
         Integers, floats or datetimes.
 
@@ -49,35 +49,33 @@ class Timeline:
         Code of each sorted event's key.
     """
 
-    def __init__(self, events: pd.DataFrame, *, keys: Sequence[str], time: str):
+    def __init__(self, events: pd.DataFrame, *, key: str, time: str):
         self.time = time
-        self._keys = _KeyCodes(events, keys)
+        self.key, self._keys = key, Keys.read(events[key], name=f"events[{key!r}]")
         label = f"events[{time!r}]"
         self.times, self.unit, self.zoned = check_times(events[time], name=label)
-        codes = self._keys.event_codes
-        del self._keys.event_codes  # no look-up needs them
         by_time = stable_order(self.times)
         ordered = self.times[by_time]
         is_new = np.append(True, ordered[1:] != ordered[:-1])[: len(ordered)]
         self._ticks = ordered[is_new]
         self._stride = len(self._ticks) + 1
-        codes = codes[by_time]
+        codes = self._keys.codes[by_time]
         by_key = stable_order(codes)
         sort_keys = (codes * self._stride + (np.cumsum(is_new) - 1))[by_key]
         n_without_key = np.searchsorted(sort_keys, 0)  # code -1 sorts first
         self._sorted_keys = sort_keys[n_without_key:]
         self.order = by_time[by_key[n_without_key:]]
         self.groups = self._sorted_keys // self._stride
-        self._first = np.searchsorted(self.groups, np.arange(self._keys.n_keys + 1))
+        self._first = np.searchsorted(self.groups, np.arange(len(self._keys.values) + 1))
 
     @property
     def owners(self) -> pd.Index:
-        """The distinct values of the first key column."""
-        return self._keys._steps[0][1].index
+        """The distinct values of the key."""
+        return self._keys.index
 
     def past(self, impressions: pd.DataFrame, *, max_age: Age = None) -> Past:
         """Each impression's window of the sorted log."""
-        codes = self._keys.lookup(impressions)
+        codes = self._codes_of(impressions)
         times, unit = self.impression_times(impressions)
         age = check_max_age(max_age, unit=unit)
         edges, oldest = window_edges(times, unit, age, self._ticks.dtype, self.unit)
@@ -90,7 +88,7 @@ class Timeline:
         """Return whether the log has an event of each impression's key and time."""
         clock, now = self.relative_times(impressions)
         at = np.minimum(self.past(impressions).end, len(clock) - 1)
-        return (self.groups[at] == self._keys.lookup(impressions)) & (clock[at] == now)
+        return (self.groups[at] == self._codes_of(impressions)) & (clock[at] == now)
 
     def own_past(self) -> Past:
         """Past of the log's own rows, as :meth:`past` gives it, without a search."""
@@ -102,22 +100,11 @@ class Timeline:
         begin[self.order] = self._first[self.groups]
         return Past(begin, end)
 
-    def sums_by_moment(self, numbers: np.ndarray) -> np.ndarray:
-        """Sums of numbers of the events before each moment of the log, and of all, row by row."""
-        ticks = self._sorted_keys % self._stride
-        in_time = np.lexsort((self.order, ticks))
-        sums = np.cumsum(np.pad(numbers[:, in_time], ((0, 0), (1, 0))), axis=1)
-        return sums[:, np.searchsorted(ticks[in_time], np.arange(self._stride))]
-
-    def count_moments(self, impressions: pd.DataFrame) -> np.ndarray:
-        """Return how many moments of the log come strictly before each impression."""
-        times, unit = self.impression_times(impressions)
-        edges = strict_edges(times, unit, self._ticks.dtype, self.unit)
-        return search_in_order(self._ticks, edges)
-
     def precedes(self, impressions: pd.DataFrame) -> bool:
         """Return whether all events come strictly before all impressions."""
-        return bool((self.count_moments(impressions) == len(self._ticks)).all())
+        times, unit = self.impression_times(impressions)
+        edges = strict_edges(times, unit, self._ticks.dtype, self.unit)
+        return not len(self._ticks) or bool((edges > self._ticks[-1]).all())
 
     def repeats_often(self) -> bool:
         """Return whether two in five events have the key and time of the one before."""
@@ -128,7 +115,7 @@ class Timeline:
         """Return whether some impression has a key of the log, and some one an earlier event."""
         times, unit = self.impression_times(impressions)
         is_later = strict_edges(times, unit, self._ticks.dtype, self.unit) > self._ticks[0]
-        return bool((self._keys.lookup(impressions) >= 0).any()), bool(is_later.any())
+        return bool((self._codes_of(impressions) >= 0).any()), bool(is_later.any())
 
     def impression_times(self, impressions: pd.DataFrame) -> tuple[np.ndarray, str | None]:
         """Impression times in the finer of their own unit and the log's, and that unit."""
@@ -137,12 +124,8 @@ class Timeline:
         )
         if len(times) == 0 or len(self.times) == 0:
             return times, unit
-        mine, theirs = time_kind(unit, zoned), time_kind(self.unit, self.zoned)
-        if mine != theirs:
-            raise TypeError(
-                f"the times of impressions and events must be of one kind, got {mine} and "
-                f"{theirs} in {self.time!r}. Use pd.to_datetime, or tz_localize / tz_convert."
-            )
+        kinds = (unit, zoned), (self.unit, self.zoned)
+        check_time_kind(f"impressions[{self.time!r}]", *kinds, like="events")
         return times, unit
 
     def relative_times(self, impressions: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
@@ -157,43 +140,13 @@ class Timeline:
         clock = since(self.times, origin, self.unit)[self.order]
         return clock, since(times, origin * unit_ratio(unit, self.unit), unit)
 
+    def _codes_of(self, impressions: pd.DataFrame) -> np.ndarray:
+        """Return the code of each impression's key, -1 where no event has it."""
+        keys = Keys.read(impressions[self.key], name=f"impressions[{self.key!r}]")
+        return keys.find_in(self._keys, name=self.key)
+
     def _search(self, codes: np.ndarray, ticks: np.ndarray) -> np.ndarray:
         return search_in_order(self._sorted_keys, codes * self._stride + ticks)
-
-
-class _KeyCodes:
-    """Turns the key columns of events, then of impressions, into common codes (-1: none)."""
-
-    def __init__(self, events: pd.DataFrame, columns: Sequence[str]):
-        # Each column, its keys, and the pairs with those before it that occur
-        self._steps: list[tuple[str, Keys, pd.Index | None]] = []
-        self.event_codes, self.n_keys = np.zeros(len(events), dtype=np.int64), 1  # without columns
-        for column in columns:
-            keys = Keys.read(events[column], name=f"events[{column!r}]")
-            codes, pairs, self.n_keys = keys.codes, None, len(keys.values)
-            if self._steps:
-                codes = _pack(self.event_codes, codes, self.n_keys)
-                is_there = codes >= 0
-                # New codes after each column: a product of several sizes would not fit into int64.
-                codes[is_there], found = pd.factorize(codes[is_there])
-                pairs, self.n_keys = pd.Index(found), len(found)
-            self.event_codes = codes
-            self._steps.append((column, keys, pairs))
-
-    def lookup(self, impressions: pd.DataFrame) -> np.ndarray:
-        codes = np.zeros(len(impressions), dtype=np.int64)
-        for column, known, pairs in self._steps:
-            keys = Keys.read(impressions[column], name=f"impressions[{column!r}]")
-            part = keys.find_in(known, name=column)
-            if pairs is not None:
-                part = pairs.get_indexer(pd.Index(_pack(codes, part, len(known.values))))
-            codes = part
-        return codes
-
-
-def _pack(codes: np.ndarray, part: np.ndarray, size: int) -> np.ndarray:
-    """One code for two: of the columns so far, and of one more with ``size`` distinct values."""
-    return np.where((codes < 0) | (part < 0), -1, codes * size + part)
 
 
 def window_edges(
@@ -230,13 +183,6 @@ def strict_edges(
         return np.where(inside, np.where(inside, whole, 0).astype(np.int64), outside)
     factor = unit_ratio(unit, log_unit)
     return times // factor + (times % factor != 0)
-
-
-def time_kind(unit: str | None, zoned: bool) -> str:
-    """Name the kind of times: only times of one kind can be compared."""
-    if unit is None:
-        return "numbers"
-    return "datetimes with a zone" if zoned else "datetimes without a zone"
 
 
 def _earlier(times: np.ndarray, age: float) -> np.ndarray:

@@ -10,7 +10,7 @@ import pandas as pd
 from sklearn.pipeline import Pipeline
 
 from sklearn_din.features.request_columns import neutral_numbers
-from sklearn_din.features.schema import Behaviour, Schema, item_column
+from sklearn_din.features.schema import Behaviour, Schema
 from sklearn_din.inspection.explain import explain
 from sklearn_din.inspection.fitted import split_pipeline, unwrap
 from sklearn_din.logs.history import HistoryBuilder
@@ -393,15 +393,12 @@ def user_and_time(model: Any) -> tuple[str | None, str | None]:
 
 
 def _find_item(catalogue: pd.DataFrame, encoder: Any) -> str:
-    """Return the item column: of those compared with histories that with the most known ids.
-
-    Where none is compared, it is one of the catalogue's.
-    """
+    """Return the item column: that of fit, or where histories tell none, one of the catalogue."""
     schema, known = encoder.schema_, encoder.vocabularies_
     single = {name: schema[name].n_ids for name in schema.names("categorical")}
-    compared = schema.compared_sizes
-    item = item_column(compared, compared) or item_column(single, catalogue.columns)
-    if item is None or item not in catalogue:
+    largest = max((n for n in single if n in catalogue), key=single.__getitem__, default="")
+    item = schema.item or largest
+    if item not in catalogue:
         raise ValueError(
             "the catalogue must have the column of the items that the model was fitted on"
             f"{f', {item!r}' if item else ''}, got {list(catalogue.columns)}."

@@ -15,7 +15,7 @@ from sklearn_din.encoding.frames import validate_frame
 from sklearn_din.encoding.table import ColumnReader, OneRow
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.identities import ids_to_look_up
-from sklearn_din.features.schema import Schema, item_column
+from sklearn_din.features.schema import Schema
 from sklearn_din.inspection.fitted import FittedPipeline
 from sklearn_din.logs.history import HistoryBuilder
 from sklearn_din.neighbours.blocks import NEVER
@@ -181,7 +181,7 @@ class Catalogue:
     @cached_property
     def item(self) -> str | None:
         """The column that tells what a candidate is."""
-        return item_column(self.schema.compared_sizes, self.columns)
+        return self.schema.item if self.schema.item in self.columns else None
 
     @cached_property
     def places(self) -> PlacesOfIds:

@@ -14,7 +14,6 @@ from sklearn_din.features.schema import Schema
 from sklearn_din.inspection.fitted import FittedPipeline
 from sklearn_din.logs.history import HistoryBuilder
 from sklearn_din.logs.row_memory import Moments, RowMemory
-from sklearn_din.utils.keys import join_hashes
 
 Users = pd.DataFrame | Mapping[Any, object]  # a frame, or one user as plain values
 
@@ -69,7 +68,7 @@ class PairLevels:
         own = rows.recent(moments)
         for key in rows.keys:
             if keys.issuperset(key):
-                own |= rows.levels_of(key, join_hashes([hashes[name] for name in key]), moments)
+                own |= rows.levels_of(key, [hashes[name] for name in key], moments)
         return partial(self._take, rows, hashes, moments, self._encode(own))
 
     def _encode(self, levels: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -91,7 +90,7 @@ class PairLevels:
         for key in rows.keys:
             if not own.keys().isdisjoint(key):
                 parts = [own[n][candidates] if n in own else of_users[n][users] for n in key]
-                levels |= rows.levels_of(key, join_hashes(parts), moments)
+                levels |= rows.levels_of(key, parts, moments)
         if not is_encoded:
             return levels
         return self._encode(levels) | {name: column[users] for name, column in encoded.items()}

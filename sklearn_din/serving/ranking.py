@@ -14,7 +14,6 @@ from sklearn.base import BaseEstimator
 
 from sklearn_din.encoding.cells import as_numbers
 from sklearn_din.features.request_columns import neutral_numbers
-from sklearn_din.features.schema import item_column
 from sklearn_din.inspection.fitted import FittedPipeline, split_pipeline
 from sklearn_din.logs.history import HistoryBuilder
 from sklearn_din.neighbours.shortlist import largest_first
@@ -534,7 +533,7 @@ def _check_candidates(
 
 def _check_item_columns(candidates: pd.DataFrame, columns: Sequence[str], encoder: Any) -> None:
     """Raise where columns that follow from the item are not beside it: users would fill them."""
-    item = item_column(encoder.schema_.compared_sizes, encoder.schema_.compared_sizes)
+    item = encoder.schema_.item
     absent = [n for n in encoder._learnt.of_item if n in columns and n not in candidates]
     if absent and item in candidates:
         raise ValueError(

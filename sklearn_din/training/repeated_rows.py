@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from sklearn_din.features.encoded import EncodedFeatures
-from sklearn_din.features.schema import FIRST_KNOWN_ID, item_column
+from sklearn_din.features.schema import FIRST_KNOWN_ID
 from sklearn_din.training.wrong_histories import rows_of_some_users
 from sklearn_din.utils.warnings import Finding
 
@@ -21,13 +21,11 @@ AGREE = 0.8  # correlation of labels; of one user's verdicts on one item at two 
 
 def find_repeated_rows(X: EncodedFeatures, clicks: np.ndarray) -> Iterator[Finding]:
     """Yield a finding where rows repeat, label and all, one of the same user and item before."""
-    names = {name for behaviour in X.schema.behaviours for name in behaviour.candidates}
-    single = [name for name in X.schema.names("categorical") if name in names]
-    if X.users is None or X.times is None or not single:
+    item = X.schema.item
+    if X.users is None or X.times is None or not item:
         return
-    item = item_column({name: X.schema[name].n_ids for name in single}, single)
     rows, users = rows_of_some_users(X.users)
-    if item is None or len(rows) < 2 * MIN_PAIRS:
+    if len(rows) < 2 * MIN_PAIRS:
         return
     times, ids = np.asarray(X.times)[rows], X.columns[item][rows]
     times = times.astype(np.int64) if times.dtype.kind == "M" else times

@@ -8,7 +8,6 @@ from skorch import NeuralNet
 
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.identities import ids_to_look_up
-from sklearn_din.features.schema import item_column
 from sklearn_din.training.early_stopping import best_check
 from sklearn_din.training.target import Click
 from sklearn_din.utils.shrinkage import shrunk_rate, sums_of_keys
@@ -33,8 +32,8 @@ def note_better_rate(
         return
     is_click = y[valid] == 1
     error = np.sqrt((1 / is_click.sum() + 1 / (~is_click).sum()) / 12)
-    item = item_column(X.schema.compared_sizes, X.schema.compared_sizes)
-    keys = {} if item is None else {f"column {item!r}": ids_to_look_up(X.columns[item])}
+    item = X.schema.item
+    keys = {} if not item else {f"column {item!r}": ids_to_look_up(X.columns[item])}
     if X.users is not None:
         keys["user"] = X.user_keys.codes
     for name, codes in keys.items():

@@ -137,6 +137,19 @@ def check_times(
     return stamps.asi8, stamps.unit, stamps.tz is not None
 
 
+def check_time_kind(name: str, given: Sequence[Any], needed: Sequence[Any], *, like: str) -> None:
+    """Raise where times, by unit and zone, cannot be compared with others."""
+    kinds = [
+        "numbers" if unit is None else f"datetimes with{'' if zoned else 'out'} a zone"
+        for unit, zoned in (needed, given)
+    ]
+    if kinds[0] != kinds[1]:
+        raise TypeError(
+            f"{name} must hold {kinds[0]}, as {like}, got {kinds[1]}. Use pd.to_datetime, or "
+            "tz_localize / tz_convert."
+        )
+
+
 def read_times_alike(columns: Sequence[pd.Series]) -> tuple[list[np.ndarray], str | None]:
     """Return columns of X's times in one unit, the finest, and the unit."""
     read = [check_times(times, name=f"X[{times.name!r}]") for times in columns]
