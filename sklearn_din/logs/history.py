@@ -20,6 +20,7 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
+from sklearn_din.features.level_columns import name_age
 from sklearn_din.logs.aggregates import with_known_times
 from sklearn_din.logs.clocks import note_clocks, note_untold, same_rows
 from sklearn_din.logs.distinct import (
@@ -91,6 +92,13 @@ class HistoryRequest:
     max_age: Age
     prefix: str
     elapsed: str | None
+    has_outcomes: bool = False
+
+    @property
+    def times_elapsed(self) -> list[str]:
+        """Columns of times from each event to the row: that of the user, and that of outcomes."""
+        own = [] if self.elapsed is None else [self.elapsed]
+        return [*own, *[name_age(self.prefix)] * self.has_outcomes]
 
     @property
     def sources(self) -> dict[str, Any]:
@@ -107,7 +115,7 @@ class HistoryRequest:
         if not self.columns:
             raise ValueError("columns must name at least one event column, got none.")
         names = [_history_name(self.prefix, column) for column in self.columns]
-        names += [] if self.elapsed is None else [self.elapsed]
+        names += self.times_elapsed
         if len(set(names)) < len(names):
             raise ValueError(f"the new columns must have distinct names, got {names}.")
         return names
@@ -279,14 +287,13 @@ def history_columns(
     past: Past,
     request: HistoryRequest,
 ) -> dict[str, WindowArray]:
-    """One window column per column of the log, and one of elapsed times where it has a name."""
+    """One window column per column of the log, and one per name of elapsed times."""
     starts, lengths = request.cut(past.begin, past.end)
     new = {name: WindowArray(log, c, starts, lengths) for name, c in request.sources.items()}
-    elapsed = request.elapsed
-    if elapsed is not None:
+    if names := request.times_elapsed:
         clock, row_times = timeline.relative_times(impressions)
-        clock_log = EventLog({elapsed: clock}, token=log.token, part=log.part)
-        new[elapsed] = WindowArray(clock_log, elapsed, starts, lengths, row_times)
+        clock_log = EventLog(dict.fromkeys(names, clock), token=log.token, part=log.part)
+        new |= {name: WindowArray(clock_log, name, starts, lengths, row_times) for name in names}
     return new
 
 
@@ -408,7 +415,9 @@ class HistoryBuilder(  # type: ignore[call-arg]
         too, and are no features; rows to predict need not have them. ``sklearn_din.LABEL`` is
         ``y``, of several labels the first one, in the history ``hist_label``; it needs
         ``events="all"``. ``known`` must say when they were known, by the name of ``time`` that it
-        was at once: the whole event enters histories then.
+        was at once: the whole event enters histories then, and ``hist_outcome_age`` says how long
+        ago that was, as ``elapsed`` does. Some training rows are shown with older histories, so
+        that a model learns what those are worth that nobody tells.
 
     Attributes
     ----------
@@ -607,7 +616,7 @@ class HistoryBuilder(  # type: ignore[call-arg]
 
     @property
     def _request(self) -> HistoryRequest:
-        options = self.max_length, self.max_age, self.prefix, self.elapsed
+        options = self.max_length, self.max_age, self.prefix, self.elapsed, bool(self._outcomes)
         return HistoryRequest(self.user, self.time, [*self._columns, *self._outcomes], *options)
 
     @property
