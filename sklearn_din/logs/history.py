@@ -69,6 +69,8 @@ Reason = Literal["users", "times"]
 MANY_ROWS = 10  # where fewer have no past, it may be by chance
 MANY_LATER = 20  # newest rows of the label that is known later, by the rate of older rows
 SHOWN_CLASSES = 5
+ROWS_OF_RECENT = 3_000  # of training: with fewer, networks follow the rate of the latest backwards
+COME_BACK = 0.5  # of training rows: with fewer, rates of pairs say little, and get any weight
 LABEL = "<label>"  # among outcomes: what y says, in the history "hist_label"
 OF_FIT = ("X", "the events of fit")
 LEARNT = (
@@ -400,7 +402,8 @@ class HistoryBuilder(  # type: ignore[call-arg]
         columns are ``NAME_rate``, ``NAME_count`` and ``NAME_elapsed``; a fourth one for all,
         ``recent_rate``, is the rate of the latest 1,000 rows. Where y holds numbers, means take the
         place of rates; where it has several columns, each has levels, ``NAME_LABEL_rate``. "auto":
-        the user, each of ``columns``, and each pair of the user and one of them. Use it wherever
+        the user, each of ``columns``, and each pair of the user and one of them that half of the
+        rows of ``fit`` have had before; below 3,000 rows no ``recent_rate``. Use it wherever
         rows have true labels and what is known now decides; not with sampled negatives, which tell
         nothing of rates. Columns of lists have no level.
     known : str or None, default=None
@@ -741,10 +744,14 @@ class HistoryBuilder(  # type: ignore[call-arg]
         of_clicks = bool(np.isin(values[~np.isnan(values)], (0, 1)).all())
         if memory is None:
             columns = [name for name in self._names_of_keys if name != self.time]
-            keys, auto = self._keys, is_auto(self.levels)
-            lists = {name for name in columns if auto and holds_lists(X[name])}
-            keys = [key for key in keys if lists.isdisjoint(key)]
-            memory = RowMemory.empty(columns, keys, names, of_clicks=of_clicks)
+            keys, has_recent = self._keys, True
+            if is_auto(self.levels):
+                lists = {name for name in columns if holds_lists(X[name])}
+                keys = [key for key in keys if lists.isdisjoint(key)]
+                keys = [key for key in keys if len(key) == 1 or _come_back(X, key, self.time)]
+                has_recent = len(X) >= ROWS_OF_RECENT
+            options = {"of_clicks": of_clicks, "has_recent": has_recent}
+            memory = RowMemory.empty(columns, keys, names, **options)
             taken = [name for name in memory.names if name in X]
             if taken:
                 raise ValueError(
@@ -816,6 +823,14 @@ class HistoryBuilder(  # type: ignore[call-arg]
         tags.target_tags.required = self.events == "positive" or is_told
         tags.transformer_tags.preserves_dtype = []
         return tags
+
+
+def _come_back(X: pd.DataFrame, key: tuple[str, ...], time: str) -> bool:
+    """Return whether many rows have an earlier one with the same values of a key."""
+    names = [*key]
+    values = X[[*names, time]].assign(**{n: Keys.read(X[n], name=n).hashes for n in names})
+    first = values.groupby(names)[time].transform("min")
+    return bool((first < values[time]).mean() >= COME_BACK)
 
 
 def _check_labels(y: ArrayLike | None) -> np.ndarray:
