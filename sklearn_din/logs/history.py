@@ -576,11 +576,14 @@ class HistoryBuilder(  # type: ignore[call-arg]
 
     def _note_untold(self, asked: pd.Series) -> str | None:
         """Return what to say of rows long after all outcomes; None of clicks alone."""
-        if self.memory_ is not None:
-            return note_untold(asked, self.memory_.known, self.memory_.unit)
+        if (memory := self.memory_) is not None:
+            what = "levels and outcomes" if self._outcomes else "levels"
+            return note_untold(asked, memory.times, memory.known, memory.unit, what=what)
         if self._outcomes:
-            known: Any = self.known
-            return note_untold(asked, *check_times(self.events_[known], name=known)[:2])
+            (times, known), unit = read_times_alike(
+                [self.events_[n] for n in (self.time, self.known)]
+            )
+            return note_untold(asked, times, known, unit, what="outcomes")
         return None
 
     def next_moment(self) -> Any:

@@ -173,23 +173,21 @@ class RowMemory:
 
     @classmethod
     def empty(
-        cls, columns: Sequence[str], keys: Sequence[Key], labels: Sequence[str], **options: bool
+        cls,
+        columns: Sequence[str],
+        keys: Sequence[Key],
+        labels: Sequence[str],
+        *,
+        of_clicks: bool,
+        has_recent: bool = True,
     ) -> RowMemory:
         """Return a memory of no row."""
         check_level_names(keys, labels)
         hashes, values = np.empty((len(columns), 0), np.uint64), np.empty((0, len(labels)))
         none, kinds = np.empty(0, dtype=np.int64), dict.fromkeys(columns, "")
         named = tuple(columns), tuple(keys), tuple(labels)
-        return cls(
-            *named,
-            kinds=kinds,
-            hashes=hashes,
-            times=none,
-            known=none,
-            values=values,
-            replaces=none,
-            **options,
-        )
+        arrays = hashes, none, none, values, none
+        return cls(*named, of_clicks, kinds, *arrays, has_recent=has_recent)
 
     @property
     def names(self) -> list[str]:
