@@ -4,9 +4,11 @@
 "never" end, "all" end where a thousandth of the training rows reach, or "counts" do, others one
 range beyond (the default). Growth: a stationary made log that is told for 14 times training's
 length, live at each doubling beside the truth, the memory that ended with training ("frozen") and a
-fit of all rows so far ("anew"); real logs fitted on the first fifth, told the rest, the last fifth
-live. Trends, by thirds of as many rows as trained on: a live memory of numbers whose mean rises,
-``year`` as a number (RMSE, 1 by noise alone), a live memory of clicks whose rate rises (log loss).
+fit of all rows so far ("anew"). Small: 24 stationary logs of 1,000 rows to learn, by items or by
+tastes too, told for eight times as many and then live, or frozen, less none: a builder without
+levels, live; their mean, and the worst. Real logs are fitted on the first fifth, told the rest, the
+last fifth live. Trends, by thirds of as many rows as trained on: a live memory of numbers whose
+mean rises, ``year`` (RMSE, 1 by noise alone), a live memory whose rate rises (log loss).
 """
 
 import argparse
@@ -63,6 +65,36 @@ def growth(seed, _):
             yield way, f"x {length}", log_loss(y[now], own)
 
 
+def small(seed, name):
+    n, gaps = 1_000, {"live": [], "frozen": []}
+    for own in range(4 * seed, 4 * seed + 4):  # of each of the two kinds, with three seeds twelve
+        rng = np.random.RandomState(own)
+        user, item = rng.randint(80, size=10 * n), rng.randint(30, size=10 * n)
+        kind, tastes = (
+            rng.randint(6, size=30)[item],
+            (name == "small, tastes") * rng.normal(size=(80, 6)),
+        )
+        X = pd.DataFrame({"user": user, "item": item, "category": kind, "time": np.arange(10 * n)})
+        z = rng.normal(size=80)[user] + rng.normal(size=30)[item] + tastes[user, kind] - 0.5
+        y, now = (
+            (rng.random_sample(10 * n) < 1 / (1 + np.exp(-z))).astype(int),
+            slice(9 * n, 10 * n),
+        )
+        loss = dict[str, float]()
+        for way, levels in (("none", None), ("live", "auto")):
+            model = memory_model(own, ["item", "category"])
+            model.set_params(historybuilder__events="all", historybuilder__levels=levels)
+            told = din.remember(model.fit(X[:n], y[:n]), X[n : 9 * n], y[n : 9 * n])
+            loss[way] = log_loss(y[now], din.live_predictions(told, X[now], y[now], every=100))
+        loss["frozen"] = log_loss(y[now], model.predict_proba(X[now])[:, 1])
+        yield "none", "", loss["none"]
+        for way, own_gaps in gaps.items():
+            own_gaps.append(loss[way] - loss["none"])
+            yield way, "less none", own_gaps[-1]
+    for way, own_gaps in gaps.items():
+        yield way, "worst of four", max(own_gaps)
+
+
 def real(seed, name):
     if name == "movies":
         log, columns = pd.read_parquet(real_data_folder() / "movies.parquet"), ["item", "category"]
@@ -98,6 +130,7 @@ def trend(seed, name):
 
 
 SETS = {"growth": growth, "ml-latest-small": real, "movies": real}
+SETS |= dict.fromkeys(["small", "small, tastes"], small)
 SETS |= dict.fromkeys(["rising mean", "rising rate", "year"], trend)
 
 

@@ -158,7 +158,9 @@ def measure_outcomes(name, seed):
     test = np.arange(len(X)) >= 0.8 * len(X)
     names, asked = {"user": "user", "time": "time"}, [n for n in X if n != known or n == "time"]
     log = rows.assign(time=rows[known]).sort_values("time", kind="stable")
-    attached = attach_history(X[asked], log, **names, columns=[*columns, "outcome"])
+    attached = attach_history(
+        X[asked], log, **names, columns=[*columns, "outcome"], elapsed="hist_outcome_age"
+    )
     p = predict(attached[train], y[train], [attached[test]], seed=seed, parameters=names)
     yield {"log": name, "seed": seed, "method": "attached", "log_loss": log_loss(y[test], p[0])}
     told = {"outcomes": "outcome", "known": known, "events": "all"}

@@ -311,7 +311,7 @@ def test_a_model_of_rows_with_labels_is_saved_with_its_memory(run, clicks, tmp_p
     np.testing.assert_array_equal(rows["probability"], model.predict_proba(X)[:, 1])
     levels = model[0].transform(X)
     assert (levels["i_count"] == X["i"].map(clicks["i"].value_counts())).all()
-    assert {"u_i_rate", "u_c_count", "recent_rate", "hist_stars", "hist_click"} <= {*levels}
+    assert {"u_rate", "u_c_count", "hist_stars", "hist_click"} <= {*levels}
 
 
 def test_rows_with_labels_are_tested_in_time_and_on_held_out_users(run, clicks, tmp_path):

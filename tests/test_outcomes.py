@@ -6,6 +6,7 @@ from collections import Counter
 
 import numpy as np
 import pandas as pd
+import polars as pl
 import pytest
 from sklearn.base import clone
 from sklearn.metrics import roc_auc_score
@@ -34,6 +35,7 @@ from sklearn_din.server.answers import Answers
 from sklearn_din.server.json_values import plain
 from sklearn_din.server.state import State
 from sklearn_din.server.store import Store
+from sklearn_din.training import aged_levels
 
 NAMES = {"user": "user", "time": "time", "columns": ["item"], "elapsed": "ago"}
 FLIGHTS = {**NAMES, "events": "all", "outcomes": ["late", LABEL], "known": "known"}
@@ -568,3 +570,52 @@ def test_an_event_waits_until_something_is_told_of_it(levels, events):
         np.testing.assert_equal(served(state)[1], levels)
     state.close()
     at_once.close()
+
+
+@pytest.mark.parametrize("kind", ["pandas", "polars"])
+def test_some_training_rows_have_the_histories_of_a_memory_that_ended_before_them(
+    kind, monkeypatch
+):
+    monkeypatch.setattr(aged_levels, "AGED_SHARE", 1.0)
+    rng = np.random.RandomState(0)
+    rows = pd.DataFrame({"user": rng.randint(4, size=200), "time": np.arange(200) * 10})
+    rows["item"], rows["late"] = rng.randint(3, size=200), rng.randint(90, size=200) / 2
+    rows["known"] = rows["time"] + 10 * rng.randint(1, 60, size=200) + rng.permutation(200) / 200
+    memory = HistoryBuilder(**{**FLIGHTS, "outcomes": "late", "elapsed": None})
+    attached = memory.fit_transform(rows)
+    assert [*attached] == [*memory.get_feature_names_out()]
+    given = pl.from_pandas(attached) if kind == "polars" else attached
+    encoder = HistorySequenceEncoder(user="user", time="time", max_length=3)
+    X = encoder.fit_transform(given)
+    scale = X.schema["hist_outcome_age"].elapsed_scale
+    aged = aged_levels.age_levels(X, share=0.25)
+    ahead, (key,) = np.random.RandomState(0).random_sample((2, 200))[0], X.behaviours
+    n_cut = 0
+    for i in range(200):
+        until = rows["time"][max(i - int(np.ceil(ahead[i] * 2 * 0.25 * 200)), 0)]
+        own = rows[(rows["user"] == rows["user"][i]) & (rows["known"] < until)]
+        newest, n_older = own.sort_values("known").tail(3), max(len(own) - 3, 0)
+        one = aged[i : i + 1]
+        ids = encoder.inverse_transform_ids("hist_item", one["hist_item"][0])
+        np.testing.assert_array_equal(ids, newest["item"])
+        ages = np.log1p((rows["time"][i] - newest["known"]) / scale)
+        np.testing.assert_allclose(one["hist_outcome_age"][0], ages, atol=1e-5)
+        assert (
+            0 if one.behaviours[key].n_older is None else one.behaviours[key].n_older
+        ) == n_older
+        n_cut += len(own) < ((rows["user"] == rows["user"][i]) & (rows["known"] < 10 * i)).sum()
+    assert n_cut > 100
+    monkeypatch.setattr(aged_levels, "AGED_SHARE", 0.0)
+    np.testing.assert_array_equal(
+        aged_levels.age_levels(X, share=0.25)["hist_item"], X["hist_item"]
+    )
+
+
+def test_ages_stand_beside_the_users_own_times_and_clicks_have_none():
+    rows, y = next(make_calls(0))
+    names = [*HistoryBuilder(**FLIGHTS).fit_transform(rows, y)]
+    assert names[-2:] == ["ago", "hist_outcome_age"]
+    shown = attach_history(rows, rows, **{**NAMES, "elapsed": "outcome_age"})
+    X = HistorySequenceEncoder(user="user", time="time", drop=["late", "known"])
+    assert X.fit_transform(shown).schema["outcome_age"].what == "age"  # whoever made it
+    assert "hist_outcome_age" not in HistoryBuilder(**NAMES).fit_transform(rows, y > 0)

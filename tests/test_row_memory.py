@@ -30,7 +30,7 @@ from sklearn_din import (
     save,
     update,
 )
-from sklearn_din.logs import row_memory
+from sklearn_din.logs import history, row_memory
 from sklearn_din.module import DIN
 from sklearn_din.network.number_bins import find_ranges
 from sklearn_din.training import aged_levels
@@ -40,6 +40,16 @@ from tests.fitted_pipelines import edit_state
 KEYS = ["user", "item", "kind", ("user", "item"), ("user", "kind")]
 NAMES = {"user": "user", "time": "time", "columns": ["item", "kind"]}
 QUICK = {"max_epochs": 1, "hidden_units": (8,), "random_state": 0, "early_stopping": False}
+
+
+@pytest.fixture
+def all_levels(monkeypatch):
+    """Levels of all pairs and of the latest rows, however few rows there are."""
+    monkeypatch.setattr(history, "COME_BACK", 0)
+    monkeypatch.setattr(history, "ROWS_OF_RECENT", 0)
+
+
+pytestmark = pytest.mark.usefixtures("all_levels")
 
 
 def make_rows(n_rows=400, seed=0):
@@ -265,6 +275,24 @@ def test_rows_without_users_or_times_or_levels_are_shown_as_they_are():
         assert is_same == ("user" in names)
     X = HistorySequenceEncoder(**{n: n for n in ("user", "time")}).fit_transform(rows)
     assert aged_levels.age_levels(X, share=0.1) is X
+
+
+def test_auto_has_pairs_that_come_back_and_a_recent_rate_of_many_rows(monkeypatch):
+    monkeypatch.setattr(history, "COME_BACK", 0.5)
+    monkeypatch.setattr(history, "ROWS_OF_RECENT", 400)
+    rows, y = make_rows()
+    rows["item"] = np.arange(400) // 3  # a user has had the kind before, the item hardly ever
+    for n_rows in (400, 399):
+        names = HistoryBuilder(**NAMES, levels="auto").fit(rows[:n_rows], y[:n_rows]).memory_.names
+        assert "user_kind_rate" in names
+        assert "user_item_rate" not in names
+        assert ("recent_rate" in names) == (n_rows == 400)
+    twice = pd.concat([rows, rows.assign(time=rows["time"] + 1000)])
+    for later, is_there in ((twice, True), (twice.assign(time=5), False)):  # of one moment: no
+        names = HistoryBuilder(**NAMES, levels="auto").fit(later, np.tile(y, 2)).memory_.names
+        assert ("user_item_rate" in names) == is_there
+    named = HistoryBuilder(**NAMES, levels=[("user", "item")]).fit(rows[:99], y[:99])
+    assert {"user_item_rate", "recent_rate"} <= {*named.memory_.names}
 
 
 def fit(rows, y, **options):

@@ -467,6 +467,6 @@ def test_rows_long_after_all_that_was_told_are_said(n_told, pause, is_said, opti
     with collect_messages() as messages:
         memory.transform(rows[n_told:])
     end = "" if zone is None else r"\+09:00"
-    said = f"most rows, up to 2026-02-19 23:00:00{end}, come long after .* told, of "
-    said += f"2026-02-11 15:00:00{end}: remember"
+    said = f"{next(iter(options))} were up to 0 days 01:00:00 old in nearly all .*, and are 4 days "
+    said += f"04:30:00 old in most of these, up to 2026-02-19 23:00:00{end}: remember"
     assert [bool(re.match(said, message)) for message in messages] == [True] * is_said

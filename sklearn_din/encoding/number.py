@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -81,11 +81,12 @@ class NumberColumn(Leaf):
         return note_far_numbers(self.name, self.profile, part.single_numbers(self.name, rows))
 
     def fields(self, columns: TableColumns) -> list[Field]:
-        if self.is_history:
-            source = (self.name.removeprefix(PREFIX),)
-            return [Field(self.name, "numeric_history", candidate=self.candidate, of=source)]
         elapsed = self.scale.scale if self.scale.is_elapsed else 0.0
         what, of = columns.meanings.get(self.name, ("", ()))
+        if self.is_history:
+            of, elapsed = (self.name.removeprefix(PREFIX),), elapsed if what == "age" else 0.0
+            options: dict[str, Any] = {"what": what, "of": of, "elapsed_scale": elapsed}
+            return [Field(self.name, "numeric_history", candidate=self.candidate, **options)]
         alone = np.array([NEUTRAL.get(what, np.nan)])
         neutral = float(self.scale.encode(alone)[0])
         missing = Field(indicator(self.name), "numeric", what="missing", of=(self.name,))

@@ -22,7 +22,7 @@ from sklearn_din.encoding.profile import COMPARED_ROWS, ColumnProfile
 from sklearn_din.encoding.table import ColumnReader
 from sklearn_din.encoding.vocabulary import IdRules, Occurrences, Vocabulary, plain_ids
 from sklearn_din.features.encoded import EncodedFeatures
-from sklearn_din.features.level_columns import find_levels
+from sklearn_din.features.level_columns import AGE, find_levels
 from sklearn_din.features.lists import IdLists
 from sklearn_din.features.request_columns import find_compared
 from sklearn_din.features.schema import OF_LEVELS, UNKNOWN_ID, Behaviour, Meaning, Schema, indicator
@@ -95,7 +95,10 @@ class TableColumns:
         """What names say of columns: all that is read of them, which stands in their fields."""
         known = {*self.names}
         missing = {indicator(n): ("missing", (n,)) for n in known if indicator(n) in known}
-        return missing | find_levels(self.names) | find_compared(self.names)
+        of_rows = missing | find_levels(self.names) | find_compared(self.names)
+        of_events = [n for n, number in self.numbers.items() if number.is_history]
+        ages: dict[str, Meaning] = {n: ("age", ()) for n in of_events if n.endswith(AGE)}
+        return {n: what for n, what in of_rows.items() if n not in of_events} | ages
 
     @cached_property
     def levels(self) -> set[str]:
@@ -178,12 +181,12 @@ class TableColumns:
     def note_far_numbers(self, parts: Parts) -> list[str | None]:
         """Return what to say of columns whose numbers are far from those of fit."""
         some = slice(None, None, max(1, parts.n_rows // COMPARED_ROWS))
-        own = self.levels  # counts and times that grow
+        growing = {n for n, (what, _) in self.meanings.items() if what in (*OF_LEVELS, "age")}
         return [
             leaf.note_far(part, some)
             for column, part in zip(self.columns, parts.of_columns, strict=True)
             for leaf in column.leaves
-            if leaf.name not in own
+            if leaf.name not in growing
         ]
 
     def are_of_fit(self, times: np.ndarray | None) -> bool:

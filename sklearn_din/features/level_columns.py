@@ -7,6 +7,7 @@ from sklearn_din.features.schema import OF_LEVELS, Meaning
 
 RATES = ("rate", "mean")  # of clicks, and of other numbers
 RECENT = "recent"  # of the latest rows, whatever their keys
+AGE = "outcome_age"  # of an event of a history, since its outcome was known
 
 
 def name_level(key: str, rate: str) -> dict[str, str]:
@@ -16,6 +17,11 @@ def name_level(key: str, rate: str) -> dict[str, str]:
     {'mean': 'user_mean', 'count': 'user_count', 'elapsed': 'user_elapsed'}
     """
     return {what: f"{key}_{what}" for what in (rate, "count", "elapsed")}
+
+
+def name_age(prefix: str) -> str:
+    """Return the name of the history that says how long ago each event's outcome was known."""
+    return f"{prefix}{AGE}"
 
 
 def find_levels(names: Collection[str]) -> dict[str, Meaning]:

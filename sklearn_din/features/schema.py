@@ -14,7 +14,7 @@ FIRST_KNOWN_ID = 2
 
 OF_LEVELS = ("rate", "mean", "count", "elapsed")
 Meaning = tuple[str, tuple[str, ...]]  # ``what`` and ``of`` of a Field
-WHATS = ("", "running", *OF_LEVELS, "share", "to_mean", "is_best", "missing")  # of numbers
+WHATS = ("", "running", *OF_LEVELS, "share", "to_mean", "is_best", "missing", "age")  # of numbers
 Kind = Literal["numeric", "categorical", "list", "history", "list_history", "numeric_history"]
 KINDS = {
     "numeric": "number",
@@ -56,13 +56,15 @@ class Field:
         What a number is, as the encoder reads it from its name: of a level, the "rate" or "mean" so
         far, the "count" of rows behind it, or the time "elapsed" since the latest of them; another
         "running" number whose name ends so; of a row in its request, "share", "to_mean" or
-        "is_best"; or whether a number is "missing".
+        "is_best"; whether a number is "missing"; of a history, the "age" of what is known of each
+        event.
     of : tuple of str, default=()
         Whose level it is, by columns (none: of the latest rows, whatever their keys; text that
         names no column is kept as it is); which number is compared, or missing; of a history, the
         column of the events that it has.
     elapsed_scale : float, default=0.0
-        For a time elapsed since the latest row of a key: it is ``log1p(elapsed / elapsed_scale)``.
+        For a time elapsed since the latest row of a key, or an "age": it is ``log1p(elapsed /
+        elapsed_scale)``.
         0 for other columns.
     neutral : float, default=0.0
         For a number that compares a row with those of its request: what it is of a row alone.

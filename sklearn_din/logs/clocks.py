@@ -7,6 +7,7 @@ import pandas as pd
 
 from sklearn_din.logs.timeline import Timeline
 from sklearn_din.utils.keys import NO_KEY, Keys, join_hashes
+from sklearn_din.utils.label_waits import describe_span
 from sklearn_din.utils.validation import (
     UNITS_PER_SECOND,
     check_times,
@@ -24,6 +25,7 @@ CHECKED_ROWS = 10_000
 GRAINS = {"days": (86_400, "D"), "hours": (3_600, "h"), "minutes": (60, "min")}
 YEAR = 365.25 * 86_400
 UNTOLD = 0.05  # of the time that a memory was told of
+NEARLY_ALL = 0.95  # of the rows told
 JUST_AFTER = 1.0  # seconds behind a whole minute, hour or day: the moment after its last event
 
 
@@ -151,28 +153,34 @@ def note_far(times: pd.Series, events: pd.Series) -> str | None:
     )
 
 
-def note_untold(asked: pd.Series, told: np.ndarray, unit: str | None) -> str | None:
+def note_untold(
+    asked: pd.Series, times: np.ndarray, told: np.ndarray, unit: str | None, *, what: str
+) -> str | None:
     """Return what to say where most rows are asked long after all that a memory was told.
 
     Long: by more than any moment that it was told of came after the one before, and by more than
     ``UNTOLD`` of the time from the first to the last one. A memory that is told each day knows
-    nearly what is known now; one that is told nothing more may be worse than none.
+    nearly what is known now; one that is told nothing more may be worse than none. How old the
+    newest outcome of nearly all rows told was when they were asked is said, too.
 
-    told : (n_rows,), from when on each row counts, in this unit
+    times, told : (n_rows,), when each row was, and from when on it counts, in this unit
+    what : which part of the memory, so that another one is said again
     """
     if len(asked) < MANY_ROWS or len(told) < ADVICE_FROM:
         return None
-    times, own_unit, _ = check_times(asked, name=f"X[{asked.name!r}]", unit=unit)
+    now, own_unit, _ = check_times(asked, name=f"X[{asked.name!r}]", unit=unit)
     per_second, own = (UNITS_PER_SECOND.get(name or "", 1) for name in (unit, own_unit))
-    late = np.median(times) / own * per_second - told.max()
-    if late <= UNTOLD * np.ptp(told) or late <= np.diff(np.unique(told)).max():
+    late, moments = np.median(now) / own * per_second - told.max(), np.unique(told)
+    if late <= UNTOLD * np.ptp(told) or late <= np.diff(moments).max():
         return None
-    zone = getattr(asked.dtype, "tz", None)
-    newest = told.max() if unit is None else pd.Timestamp(told.max(), unit=unit, tz=zone)
+    before = np.searchsorted(moments, times) - 1  # the newest one that each row told had
+    ages = (times - moments[before])[before >= 0]
+    then = describe_span(np.quantile(ages, NEARLY_ALL, method="lower") if len(ages) else 0, unit)
     return (
-        f"most rows, up to {asked.max()}, come long after the last outcome told, of {newest}: "
-        "remember(model, X, y) tells what came since. If nobody will, compare levels=None, without "
-        "outcomes."
+        f"{what} were up to {then} old in nearly all rows that were told, and are "
+        f"{describe_span(late, unit)} old in most of these, up to {asked.max()}: "
+        "remember(model, X, y) tells what came since. If nobody will, compare a builder without "
+        f"{what}."
     )
 
 

@@ -19,6 +19,7 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
+from sklearn_din.features.level_columns import name_age
 from sklearn_din.logs.aggregates import with_known_times
 from sklearn_din.logs.clocks import note_clocks, note_untold, same_rows
 from sklearn_din.logs.distinct import (
@@ -67,6 +68,8 @@ from sklearn_din.utils.warnings import log_once, warn_of, warn_user
 Reason = Literal["users", "times"]
 MANY_ROWS = 10  # where fewer have no past, it may be by chance
 MANY_LATER = 20  # newest rows of the label that is known later, by the rate of older rows
+ROWS_OF_RECENT = 3_000  # of training: with fewer, networks follow the rate of the latest backwards
+COME_BACK = 0.5  # of training rows: with fewer, rates of pairs say little, and get any weight
 LABEL = "<label>"  # among outcomes: what y says, in the history "hist_label"
 OF_FIT = ("X", "the events of fit")
 LEARNT = (
@@ -90,6 +93,13 @@ class HistoryRequest:
     max_age: Age
     prefix: str
     elapsed: str | None
+    has_outcomes: bool = False
+
+    @property
+    def times_elapsed(self) -> list[str]:
+        """Columns of times from each event to the row: that of the user, and that of outcomes."""
+        own = [] if self.elapsed is None else [self.elapsed]
+        return [*own, *[name_age(self.prefix)] * self.has_outcomes]
 
     @property
     def sources(self) -> dict[str, Any]:
@@ -106,7 +116,7 @@ class HistoryRequest:
         if not self.columns:
             raise ValueError("columns must name at least one event column, got none.")
         names = [_history_name(self.prefix, column) for column in self.columns]
-        names += [] if self.elapsed is None else [self.elapsed]
+        names += self.times_elapsed
         if len(set(names)) < len(names):
             raise ValueError(f"the new columns must have distinct names, got {names}.")
         return names
@@ -278,14 +288,13 @@ def history_columns(
     past: Past,
     request: HistoryRequest,
 ) -> dict[str, WindowArray]:
-    """One window column per column of the log, and one of elapsed times where it has a name."""
+    """One window column per column of the log, and one per name of elapsed times."""
     starts, lengths = request.cut(past.begin, past.end)
     new = {name: WindowArray(log, c, starts, lengths) for name, c in request.sources.items()}
-    elapsed = request.elapsed
-    if elapsed is not None:
+    if names := request.times_elapsed:
         clock, row_times = timeline.relative_times(impressions)
-        clock_log = EventLog({elapsed: clock}, token=log.token, part=log.part)
-        new[elapsed] = WindowArray(clock_log, elapsed, starts, lengths, row_times)
+        clock_log = EventLog(dict.fromkeys(names, clock), token=log.token, part=log.part)
+        new |= {name: WindowArray(clock_log, name, starts, lengths, row_times) for name in names}
     return new
 
 
@@ -392,7 +401,8 @@ class HistoryBuilder(  # type: ignore[call-arg]
         columns are ``NAME_rate``, ``NAME_count`` and ``NAME_elapsed``; a fourth one for all,
         ``recent_rate``, is the rate of the latest 1,000 rows. Where y holds numbers, means take the
         place of rates; where it has several columns, each has levels, ``NAME_LABEL_rate``. "auto":
-        the user, each of ``columns``, and each pair of the user and one of them. Use it wherever
+        the user, each of ``columns``, and each pair of the user and one of them that half of the
+        rows of ``fit`` have had before; below 3,000 rows no ``recent_rate``. Use it wherever
         rows have true labels and what is known now decides; not with sampled negatives, which tell
         nothing of rates. Columns of lists have no level.
     known : str or None, default=None
@@ -408,7 +418,9 @@ class HistoryBuilder(  # type: ignore[call-arg]
         ``y``, of several labels the first one, in the history ``hist_label``: 1 and 0 of two
         labels, whatever their dtype, else the number. It needs ``events="all"``. ``known`` must say
         when they were known, by the name of ``time`` that it was at once: the whole event enters
-        histories then, and ``elapsed`` and ``max_age`` count from that moment.
+        histories then, ``elapsed`` and ``max_age`` count from that moment, and
+        ``hist_outcome_age`` says how long ago it was. Some training rows are shown with older
+        histories, so that a model learns what those are worth that nobody tells.
 
     Attributes
     ----------
@@ -581,11 +593,14 @@ class HistoryBuilder(  # type: ignore[call-arg]
 
     def _note_untold(self, asked: pd.Series) -> str | None:
         """Return what to say of rows long after all outcomes; None of clicks alone."""
-        if self.memory_ is not None:
-            return note_untold(asked, self.memory_.known, self.memory_.unit)
+        if (memory := self.memory_) is not None:
+            what = "levels and outcomes" if self._outcomes else "levels"
+            return note_untold(asked, memory.times, memory.known, memory.unit, what=what)
         if self._outcomes:
-            known: Any = self.known
-            return note_untold(asked, *check_times(self.events_[known], name=known)[:2])
+            (times, known), unit = read_times_alike(
+                [self.events_[n] for n in (self.time, self.known)]
+            )
+            return note_untold(asked, times, known, unit, what="outcomes")
         return None
 
     def next_moment(self) -> Any:
@@ -623,7 +638,7 @@ class HistoryBuilder(  # type: ignore[call-arg]
 
     @property
     def _request(self) -> HistoryRequest:
-        options = self.max_length, self.max_age, self.prefix, self.elapsed
+        options = self.max_length, self.max_age, self.prefix, self.elapsed, bool(self._outcomes)
         return HistoryRequest(self.user, self.time, [*self._columns, *self._outcomes], *options)
 
     @property
@@ -767,10 +782,14 @@ class HistoryBuilder(  # type: ignore[call-arg]
         of_clicks = bool(np.isin(values[~np.isnan(values)], (0, 1)).all())
         if memory is None:
             columns = [name for name in self._names_of_keys if name != self.time]
-            keys, auto = self._keys, is_auto(self.levels)
-            lists = {name for name in columns if auto and holds_lists(X[name])}
-            keys = [key for key in keys if lists.isdisjoint(key)]
-            memory = RowMemory.empty(columns, keys, names, of_clicks=of_clicks)
+            keys, has_recent = self._keys, True
+            if is_auto(self.levels):
+                lists = {name for name in columns if holds_lists(X[name])}
+                keys = [key for key in keys if lists.isdisjoint(key)]
+                keys = [key for key in keys if len(key) == 1 or _come_back(X, key, self.time)]
+                has_recent = len(X) >= ROWS_OF_RECENT
+            options = {"of_clicks": of_clicks, "has_recent": has_recent}
+            memory = RowMemory.empty(columns, keys, names, **options)
             taken = [name for name in memory.names if name in X]
             if taken:
                 raise ValueError(
@@ -830,6 +849,14 @@ class HistoryBuilder(  # type: ignore[call-arg]
 def _moment(number: Any, unit: str | None, zoned: bool) -> Any:
     """Return a moment that is told by a number as a time."""
     return number if unit is None else pd.Timestamp(number, unit=unit, tz="UTC" if zoned else None)
+
+
+def _come_back(X: pd.DataFrame, key: tuple[str, ...], time: str) -> bool:
+    """Return whether many rows have an earlier one with the same values of a key."""
+    names = [*key]
+    values = X[[*names, time]].assign(**{n: Keys.read(X[n], name=n).hashes for n in names})
+    first = values.groupby(names)[time].transform("min")
+    return bool((first < values[time]).mean() >= COME_BACK)
 
 
 def _read_values(

@@ -161,6 +161,8 @@ class RowMemory:
         Unit of the times; None for numbers.
     zoned : bool
         Whether they have a zone.
+    has_recent : bool
+        Whether the rate of the latest rows is a level.
     """
 
     columns: tuple[str, ...]
@@ -175,24 +177,32 @@ class RowMemory:
     replaces: np.ndarray
     unit: str | None = None
     zoned: bool = False
+    has_recent: bool = True
 
     @classmethod
     def empty(
-        cls, columns: Sequence[str], keys: Sequence[Key], labels: Sequence[str], *, of_clicks: bool
+        cls,
+        columns: Sequence[str],
+        keys: Sequence[Key],
+        labels: Sequence[str],
+        *,
+        of_clicks: bool,
+        has_recent: bool = True,
     ) -> RowMemory:
         """Return a memory of no row."""
         check_level_names(keys, labels)
         hashes, values = np.empty((len(columns), 0), np.uint64), np.empty((0, len(labels)))
         none, kinds = np.empty(0, dtype=np.int64), dict.fromkeys(columns, "")
         named = tuple(columns), tuple(keys), tuple(labels)
-        return cls(*named, of_clicks, kinds, hashes, none, none, values, none)
+        arrays = hashes, none, none, values, none
+        return cls(*named, of_clicks, kinds, *arrays, has_recent=has_recent)
 
     @property
     def names(self) -> list[str]:
         """Names of the columns of levels, in their order."""
         levels = [self.columns_of(key, label) for key in self.keys for label in self.labels]
-        recent = (self.columns_of((RECENT,), label)[0] for label in self.labels)
-        return [*chain(*levels), *recent]
+        recent = [self.columns_of((RECENT,), label)[0] for label in self.labels]
+        return [*chain(*levels), *(recent * self.has_recent)]
 
     def columns_of(self, key: Key, label: str) -> list[str]:
         """Return the names of a key's level of a label: rate or mean, count and time elapsed."""
@@ -319,7 +329,9 @@ class RowMemory:
                 yield statistic_of(what, *sums[label])
 
     def recent(self, moments: Moments) -> dict[str, np.ndarray]:
-        """Return the mean of each label over the latest rows before some moments."""
+        """Return the mean of each label over the latest rows before some moments, if it counts."""
+        if not self.has_recent:
+            return {}
         names = [self.columns_of((RECENT,), label)[0] for label in self.labels]
         asked = [(number, "recent_mean") for number in range(len(names))]
         return dict(zip(names, self.statistics((), [], moments, asked), strict=True))

@@ -91,8 +91,7 @@ class Histories:
             self.clock.newest = max(self.clock.newest, Clock(events[self.known]).newest)
         unit = "ns" if self.clock.are_dates else None
         self._max_age = check_max_age(builder.max_age, unit=unit)
-        if builder.elapsed is not None:
-            self.sources[builder.elapsed] = builder.elapsed
+        self.sources |= {name: name for name in builder._request.times_elapsed}
         self.sources |= {n: c for n, c in builder._request.sources.items() if c in self._outcomes}
         codes, users = pd.factorize(events[self.user])  # missing ones, -1, are nobody's
         self._order = np.lexsort((self.clock.values, codes))
