@@ -66,7 +66,7 @@ def test_the_guide_stays_short_before_its_appendix():
     pages = re.findall(r"^   (\w+)$", before, re.M)
     assert pages[:2] == ["impressions", "clicks"]  # the quick path
     words = {page: len((DOCS / "guide" / f"{page}.rst").read_text().split()) for page in pages}
-    assert sum(words.values()) <= 12_300, words
+    assert sum(words.values()) <= 13_050, words
 
 
 def test_pages_speak_plain_english():

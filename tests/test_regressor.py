@@ -124,4 +124,4 @@ def test_columns_matter_by_r2_and_explanations_name_no_click(fitted, rows):
 def test_the_parameters_are_the_classifiers_but_for_those_of_labels():
     ours, theirs = set(DINRegressor().get_params()), set(DINClassifier().get_params())
     assert ours - theirs == {"loss"}
-    assert theirs - ours == {"class_weight", "neighbours", "after", "label_weight"}
+    assert theirs - ours == {"class_weight", "neighbours", "trees", "after", "label_weight"}
