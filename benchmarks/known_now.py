@@ -3,11 +3,11 @@
 ``python -m benchmarks.known_now [--seeds 3] [--only WORD] [--method WORD] [--costs] [--outcomes]``
 fits, on real verdicts and made logs with true labels, the default way without levels; with those of
 user, item, category and pairs, asked of a memory that is told each row at once ("live") or that
-ends with training ("frozen"); the same without pairs; LightGBM on the live columns beside its usual
-ones (``verdicts.py``). It prints AUC, GAUC, log loss, "gauc at once" (as ``verdicts.py``) and CPU
-seconds, means over seeds, and differences of log loss with their standard errors of pairs. Two logs
-are made here: "new each week" has items of a week, of differing quality; in "rates that drift" all
-rates move from week to week. ``--costs`` prints instead the seconds of ``remember`` of 1,000 rows
+ends with training ("frozen"); the same without pairs, with boosted trees; LightGBM on the live
+columns beside its usual ones (``verdicts.py``). It prints AUC, GAUC, log loss, "gauc at once" (as
+``verdicts.py``) and CPU seconds, means over seeds, and differences of log loss with their standard
+errors of pairs. Two logs are made here: "new each week" has items of a week, of differing quality;
+in "rates that drift" all rates move from week to week. ``--costs`` prints instead the seconds of ``remember`` of 1,000 rows
 on a million, and the bytes of a memory; ``--outcomes``, of three logs, the log loss of histories
 with what came of each event: attached by hand, and by a HistoryBuilder with ``outcomes``, live,
 frozen and told after each hundredth of the log's time, beside builders without.
@@ -15,6 +15,7 @@ frozen and told after each hundredth of the log's time, beside builders without.
 
 import argparse
 import time
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -70,10 +71,10 @@ def attach_levels(shown, log, user, ids, *, pairs=True):
     return attach_aggregates(shown, log, levels=keys, **options)
 
 
-def predict(X, y, tests, *, seed, parameters):
+def predict(X, y, tests, *, seed, parameters, **options):
     """Click probabilities of several frames by the default way."""
     encoder = HistorySequenceEncoder(**parameters)
-    classifier = DINClassifier(random_state=seed).fit(encoder.fit_transform(X), y)
+    classifier = DINClassifier(random_state=seed, **options).fit(encoder.fit_transform(X), y)
     return [classifier.predict_proba(encoder.transform(rows))[:, 1] for rows in tests]
 
 
@@ -96,6 +97,8 @@ def measure(name, seed, word):
         "live": lambda: with_levels(log),
         "live, no pairs": lambda: with_levels(log, pairs=False),
         "frozen": lambda: with_levels(train),
+        "live, trees": lambda: with_levels(log, way=partial(predict, trees=True)),
+        "frozen, trees": lambda: with_levels(train, way=partial(predict, trees=True)),
         "LightGBM live": lambda: with_levels(log, way=trees),
         "item's rate live": lambda: with_levels(log, way=rate_of_item),
     }
