@@ -7,10 +7,11 @@ ends with training ("frozen"); the same without pairs, with boosted trees; Light
 columns beside its usual ones (``verdicts.py``). It prints AUC, GAUC, log loss, "gauc at once" (as
 ``verdicts.py``) and CPU seconds, means over seeds, and differences of log loss with their standard
 errors of pairs. Two logs are made here: "new each week" has items of a week, of differing quality;
-in "rates that drift" all rates move from week to week. ``--costs`` prints instead the seconds of ``remember`` of 1,000 rows
-on a million, and the bytes of a memory; ``--outcomes``, of three logs, the log loss of histories
-with what came of each event: attached by hand, and by a HistoryBuilder with ``outcomes``, live,
-frozen and told after each hundredth of the log's time, beside builders without.
+in "rates that drift" all rates move from week to week. ``--costs`` prints instead the seconds of
+``remember`` of 1,000 rows on a million, and the bytes of a memory; ``--outcomes``, of three logs,
+the log loss of histories with what came of each event: attached by hand, and by a HistoryBuilder
+with ``outcomes``, live, frozen and told after each hundredth of the log's time, beside builders
+without.
 """
 
 import argparse
