@@ -379,7 +379,7 @@ AGE = "max_age must be (positive|a duration such as '30D' .*), got '?"
      TypeError),
     ((CLICKS, CLICKS.assign(time=[1, 2, 3, np.inf])), "must be finite"),
     ((DATED.assign(time=DATED["time"].dt.tz_localize("UTC")), DATED),
-     "got datetimes with a zone and datetimes without a zone", TypeError),
+     "datetimes without a zone, as events, got datetimes with a zone", TypeError),
     *(((DATED, DATED, max_age), AGE + re.escape(str(max_age)), (ValueError, TypeError))
       for max_age in ["30 moons", "30", [1], 30, "-1D"]),
 )  # fmt: skip
@@ -394,7 +394,7 @@ def attach_frames(impressions, events, max_age=None):
      r"events\['time'\] must not have missing times, got 2"),
     ((DATED, DATED.assign(time=DATED["time"].where(DATED["user"] != "bob"))),
      r"events\['time'\] must not have missing times, got 1"),
-    ((CLICKS, DATED), "of one kind, got numbers and datetimes without a zone in 'time'", TypeError),
+    ((CLICKS, DATED), "must hold datetimes without a zone, as events, got numbers", TypeError),
     ((CLICKS.assign(user=[1, 2, 3, 4]), CLICKS),
      "'user' must hold values of one kind in impressions and events, got numbers and text",
      TypeError),

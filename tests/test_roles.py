@@ -10,12 +10,10 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
-from sklearn.pipeline import make_pipeline
 
 from sklearn_din import (
     DINClassifier,
     HistorySequenceEncoder,
-    Ranker,
     attach_history,
     scan_parquet,
 )
@@ -325,21 +323,6 @@ def test_the_item_must_be_a_column_of_single_ids():
     X, said = with_amounts(), r"item must be a column of single ids, got 'hist_item'; those of X ar"
     with pytest.raises(ValueError, match=said + r"e \['item', 'amount'\]\. Name whole"):
         encoder(item="hist_item").fit(X)
-
-
-def test_rankings_warn_of_copies_of_the_item_that_is_named():
-    X = with_amounts()
-    catalogue = X[["item", "amount"]].drop_duplicates("amount")
-    for item, n_copies in (("item", len(catalogue) - 80), ("amount", 0)):
-        model = make_pipeline(encoder(item=item), DINClassifier(max_epochs=1, random_state=0))
-        model.fit(X, np.arange(len(X)) % 2)
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            Ranker(model, catalogue)
-        copies = [str(w.message) for w in caught if "rows too many" in str(w.message)]
-        assert [text.split(" rows")[0] for text in copies] == [f"candidates have {n_copies}"] * (
-            n_copies > 0
-        )
 
 
 @pytest.mark.parametrize("missing", [[None] * 2, [np.nan] * 2, pd.array([None] * 2, "Float64")])

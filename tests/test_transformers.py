@@ -187,8 +187,8 @@ def test_the_columns_that_follow_from_the_item_are_those_that_one_group_at_a_tim
         groups = [group[other] for n, group in table.groupby(owner) if n >= 0 and len(group) > 1]
         assert n_repeated == len(groups)
         assert n_same == sum(group.nunique() == 1 for group in groups)
-    assert counted.finish({"item": 60, "kind": 7, "shop": 3}) == ()
+    assert counted.finish({"item": 60, "kind": 7, "shop": 3}) == ("item", ())
     codes["kind"] = item % 7, np.arange(60)
     exact = ItemColumns(["item", "kind", "shop"])
     exact.update(codes)
-    assert exact.finish({"item": 60, "kind": 7, "shop": 3}) == ("kind",)
+    assert exact.finish({"item": 60, "kind": 7, "shop": 3}) == ("item", ("kind",))

@@ -180,8 +180,11 @@ class Catalogue:
 
     @cached_property
     def item(self) -> str | None:
-        """The column that tells what a candidate is."""
-        return self.schema.item if self.schema.item in self.columns else None
+        """The column that tells what a candidate is: of some categories, that of categories."""
+        sizes = {n: size for n, size in self.schema.compared_sizes.items() if n in self.columns}
+        if self.schema.item in self.columns:
+            return self.schema.item
+        return max(sizes, key=sizes.__getitem__, default=None)
 
     @cached_property
     def places(self) -> PlacesOfIds:
