@@ -933,14 +933,6 @@ NAN = pd.DataFrame([{"user": 1, "item": "car"}])
         ({"by": "populraity"}, "candidates has no column 'populraity'"),
         ({"by": "title"}, r"candidates\['title'\] must hold numbers"),
         ({"shortlist": 0}, "shortlist must be"),
-        ({"diversify": 0.3}, r"dict of one column .* such as \{'category': 0.3\}, got 0\.3\.$"),
-        ({"diversify": {}}, r"dict of one column of candidates and its weight, .* got \{\}\.$"),
-        ({"diversify": {"item": 0.3, "title": 0.3}}, "dict of one column .* 'title': 0.3"),
-        ({"diversify": {"item": 0.3}, "by": "price"}, "got by='price' too. Leave one of them"),
-        ({"diversify": {"titel": 0.3}}, "no column 'titel'; did you mean 'title'"),
-        ({"diversify": {"tags": 0.3}}, r"candidates\['tags'\] must hold ids"),
-        *(({"diversify": {"title": weight}}, r"give 'title' a weight from 0 .* to 1 .*, got")
-          for weight in (-0.1, 1.5, float("nan"), True, "0.3")),
     ]),
 )  # fmt: skip
 def rank(change):

@@ -1,6 +1,6 @@
 """Evaluation of a ranked catalogue against what users clicked afterwards."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from numbers import Integral
 from typing import Any
 
@@ -29,7 +29,6 @@ def evaluate_ranking(
     exclude: str | IntoDataFrame | None = None,
     only: IntoDataFrame | None = None,
     baseline: str | None = None,
-    diversify: Mapping[str, float] | None = None,
     label: Label | None = None,
 ) -> pd.DataFrame:
     """Rank a catalogue for each user and compare the top k items with the relevant ones.
@@ -85,9 +84,6 @@ def evaluate_ranking(
         table then also has the scores of ranking everyone by that column. A model that does not
         beat it is no improvement. It is also the column of popularity and novelty, where a missing
         value is 0; novelty takes 0 as the smallest value above it.
-    diversify : dict of one column and its weight, default=None
-        Less repetitive lists of the model, as in :func:`rank_candidates`: their coverage beside
-        their recall shows what they cost. The baseline's lists stay as they are.
     label : str, int or dict, default=None
         Of a classifier of several labels, the one to rank by, or weights from 0 on by label. None:
         there is one label.
@@ -163,10 +159,7 @@ def evaluate_ranking(
     def score(by: str | None) -> pd.DataFrame:
         """Scores of one ranking, by k."""
         asked = users.iloc[evaluated]
-        diverse = diversify if by is None else None
-        best = ranker.rank(
-            asked, top_k=max(lengths), exclude=exclude, only=only, by=by, diversify=diverse
-        )
+        best = ranker.rank(asked, top_k=max(lengths), exclude=exclude, only=only, by=by)
         shown = _positions(best[item], candidates[item], name="candidates")
         rows, ranks = best["row"].to_numpy(), best["rank"].to_numpy()
         is_hit = np.isin(rows * len(candidates) + shown, numbers)

@@ -19,7 +19,6 @@ from sklearn_din.logs.history import HistoryBuilder
 from sklearn_din.neighbours.shortlist import largest_first
 from sklearn_din.serving.allowed_pairs import NO_PAIRS, PlacesOfIds, pair_blocks, pairs_of_frame
 from sklearn_din.serving.catalogue import Catalogue, frame_of_users
-from sklearn_din.serving.diversity import check_diversify
 from sklearn_din.serving.pair_levels import Users, check_levels, find_memory
 from sklearn_din.training.reading import Label, Reading
 from sklearn_din.utils.frames import CallerFrame
@@ -42,7 +41,6 @@ def rank_candidates(
     exclude: PairsLike | None = None,
     only: PairsLike | None = None,
     by: str | None = None,
-    diversify: Mapping[str, float] | None = None,
     label: Label | None = None,
     shortlist: int | None = None,
 ) -> IntoDataFrameT:
@@ -85,15 +83,6 @@ def rank_candidates(
         A numeric column of ``candidates`` to rank by, the largest first, such as the number of
         clicks: the popularity baseline, with the same ``exclude`` and ``only``. The probability
         is still the Pipeline's. None: rank by the probability.
-    diversify : dict of one column and its weight, default=None
-        ``{"category": 0.3}`` makes lists less repetitive (maximal marginal relevance): each place
-        goes to the candidate with the largest ``(1 - 0.3) * relevance - 0.3 * repeats``.
-        ``relevance`` is the probability, scaled so that the user's candidates reach from 0 to 1;
-        ``repeats`` is 1 if a candidate above has the same category (a missing one repeats nothing),
-        else 0. With 0 the ranking is that by probability; with 1 each category's best candidate
-        comes before any second one. Ties keep the order by probability. The choice is among all
-        candidates that ``exclude``, ``only`` and ``shortlist`` leave. Not with ``by``. None: rank
-        by the probability alone.
     label : str, int or dict, default=None
         For a classifier of several labels, the one to rank by, or non-negative weights by label:
         ``{"click": 1, "purchase": 20}`` ranks by the weighted sum of the probabilities, returned
@@ -111,7 +100,7 @@ def rank_candidates(
     DataFrame or Table
         The users in their order and the best candidate first: row (position in ``users``), rank
         (from 1), the columns of ``candidates``, and probability (of the click), or prediction for
-        a DINRegressor; with ``diversify`` these do not descend. After row comes the Pipeline's user
+        a DINRegressor. After row comes the Pipeline's user
         column, where ``users`` has it. Equally probable candidates (logits equal to 1e-5) keep
         their order. Without users it has no rows.
 
@@ -143,7 +132,7 @@ def rank_candidates(
     1    1     1  sock
     """
     ranker = Ranker(pipeline, candidates, label=label, shortlist=shortlist)
-    return ranker.rank(users, top_k=top_k, exclude=exclude, only=only, by=by, diversify=diversify)
+    return ranker.rank(users, top_k=top_k, exclude=exclude, only=only, by=by)
 
 
 class Ranker(Generic[IntoDataFrameT]):
@@ -250,7 +239,6 @@ class Ranker(Generic[IntoDataFrameT]):
         exclude: PairsLike | None = None,
         only: PairsLike | None = None,
         by: str | None = None,
-        diversify: Mapping[str, float] | None = None,
     ) -> IntoDataFrameT:
         """Return the best candidates for each user, as :func:`rank_candidates` does.
 
@@ -270,9 +258,6 @@ class Ranker(Generic[IntoDataFrameT]):
             step; None: all.
         by : str, default=None
             A numeric column of the candidates to rank by; None: the probability.
-        diversify : dict of one column and its weight, default=None
-            A column of the candidates whose values shall not repeat, and a weight from 0 (the
-            ranking by probability) to 1 (each value once before any comes again); None: no column.
 
         Returns
         -------
@@ -284,9 +269,6 @@ class Ranker(Generic[IntoDataFrameT]):
         check_count(top_k, name="top_k")
         n_candidates = len(self._frame.pandas)
         numbers_to_rank_by = None if by is None else check_numbers(self._frame.pandas, by)
-        diversity = None
-        if diversify is not None:
-            diversity = check_diversify(diversify, self._frame.pandas, by)
         people: Any = users.to_dict() if isinstance(users, pd.Series) else users
         if not isinstance(people, Mapping):
             people = CallerFrame(people, name="users").pandas
@@ -316,9 +298,6 @@ class Ranker(Generic[IntoDataFrameT]):
                 order = scores.round(5)
             else:
                 order = numbers_to_rank_by[positions]
-            if diversity is not None:
-                values = self._reading.value_of(order)
-                order = diversity.reorder(rows, positions, order, values)
             places, rank = _best_of_each_user(rows, order, top_k)
             logits.append(
                 scores[places] if by is None else pairs.logits(block[places], among=block)
