@@ -13,7 +13,8 @@ import numpy as np
 import pandas as pd
 
 from sklearn_din.logs.appended_events import tell_outcomes
-from sklearn_din.logs.history import LABEL, HistoryBuilder
+from sklearn_din.logs.attach import LABEL
+from sklearn_din.logs.history_builder import HistoryBuilder
 from sklearn_din.logs.sampling_notices import MANY, share_of_repeats
 from sklearn_din.server.clock import SECOND, Clock
 from sklearn_din.server.json_values import (
