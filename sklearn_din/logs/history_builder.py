@@ -4,7 +4,7 @@ import copy
 from collections.abc import Sequence
 from dataclasses import MISSING, dataclass
 from numbers import Integral
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import numpy as np
 import pandas as pd
@@ -199,8 +199,7 @@ class HistoryBuilder(  # type: ignore[call-arg]
         frame = self._check_rows(X, None).pandas
         classes = self._find_classes(y)
         values, names = self._read_labels(frame, y, classes)
-        log, is_event = self._events_among(frame, values)
-        events = log if self._outcomes else log[is_event == 1].reset_index(drop=True)
+        events = self._keep(self._as_rows(frame, values))
         memory, _ = self._remember(frame, values, names, memory=None)
         label = None if classes is None else classes[1]
         fitted = {"_sorted": None, "events_": events, "memory_": memory, "_n_alone": 0}
@@ -234,25 +233,30 @@ class HistoryBuilder(  # type: ignore[call-arg]
 
     def _tell(self, X: IntoDataFrame, y: ArrayLike | None, names: Sequence[str]) -> Self:
         """Remember rows, of which these columns are taken."""
-        from sklearn_din.logs.appended_events import as_at_fit, tell_events, tell_outcomes
+        from sklearn_din.logs.appended_events import as_at_fit, tell
 
         frame, fitted = self._check_rows(X, names).pandas.copy(deep=False), self.events_
         for name in fitted.columns.drop([self.time, self.known, LABEL], errors="ignore"):
             frame[name] = as_at_fit(frame[name], fitted[name])
         values, labels = self._read_labels(frame, y, self.classes_)
-        log, is_event = self._events_among(frame, values)
-        if LABEL in log:
-            log[LABEL] = as_at_fit(log[LABEL], fitted[LABEL])
-        memory, was_event = self._remember(frame, values, labels, memory=self.memory_)
-        earlier, times = self.events_[self.time], log[self.time]
-        clocks = note_clocks(times[is_event == 1], earlier, OF_FIT)
-        warn_of([clocks or note_clocks(earlier, times, ("the rows of fit", "X"))])
-        keys = {"user": self.user, "time": self.time}
-        if self._outcomes:
-            came = [name for name in log if name in (*self._outcomes, LABEL)]
-            events = tell_outcomes(self.events_, log, came, known=self.known, **keys)
-        else:
-            events = tell_events(self.events_, log, is_event, was_event, **keys)
+        rows = self._as_rows(frame, values)
+        if LABEL in fitted:
+            rows[LABEL] = as_at_fit(rows[LABEL], fitted[LABEL])
+        memory, before = self._remember(frame, values, labels, memory=self.memory_)
+        clicks = rows[rows[LABEL] == 1] if self.events == "positive" else rows
+        clocks = note_clocks(clicks[self.time], fitted[self.time], OF_FIT)
+        opposite = fitted[self.time], rows[self.time], ("the rows of fit", "X")
+        warn_of([clocks or note_clocks(*opposite)])
+        is_new = np.zeros(len(rows), dtype=bool) if before is None else before < 0
+        if not self._holds_all:
+            fitted = fitted.assign(**{LABEL: 1})
+            if before is None:
+                rows = rows.sort_values(LABEL, key=lambda own: own.eq(0), kind="stable")
+            else:
+                is_new |= cast(RowMemory, self.memory_).values[before, 0] != 1
+        outcomes = [name for name in rows if name in (*self._outcomes, LABEL)]
+        moments = {"time": self.time, "known": self.known if self._outcomes else self.time}
+        events = self._keep(tell(fitted, rows, outcomes, is_new, **moments))
         self.__dict__.update({"_sorted": None, "events_": events, "memory_": memory})
         told = values[~np.isnan(values).any(axis=1), :1]
         self.__dict__["_n_alone"] = self._n_clicks_alone + len(told) if (told == 1).all() else 0
@@ -491,10 +495,10 @@ class HistoryBuilder(  # type: ignore[call-arg]
         *,
         memory: RowMemory | None,
     ) -> tuple[RowMemory | None, np.ndarray | None]:
-        """Return a memory of what came of rows, with those of X, and which of these were events.
+        """Return a memory of what came of rows, with those of X, and which row each replaces.
 
         memory : None: without earlier rows
-        was_event : (n_rows,), None where nothing remembers it
+        before : (n_rows,), as of :meth:`RowMemory.append`; None where nothing remembers it
         """
         if self.levels is None and self.known is not None and not self._outcomes:
             raise ValueError(
@@ -534,23 +538,29 @@ class HistoryBuilder(  # type: ignore[call-arg]
                 f"{len(names)} columns."
             )
         warn_of([note_sampled(X[[self.user, self.time]], values), *note_unique(X, memory.columns)])
-        newer, before = memory.append(X, self.time, values, known=self.known)
-        was_event = before >= 0
-        if self.events == "positive":
-            was_event[was_event] = memory.values[before[was_event], 0] == 1
-        return newer, was_event
+        return memory.append(X, self.time, values, known=self.known)
 
-    def _events_among(self, X: pd.DataFrame, values: np.ndarray) -> tuple[pd.DataFrame, np.ndarray]:
-        """Return rows as events, and which are: 1, 0, or NaN where the label is missing."""
+    @property
+    def _holds_all(self) -> bool:
+        """Return whether all rows are held, and not the clicks alone."""
+        return bool(self._outcomes) or self.events == "all"
+
+    def _as_rows(self, X: pd.DataFrame, values: np.ndarray) -> pd.DataFrame:
+        """Return what is told of rows, with their label where that counts in histories."""
         names = self._names_to_tell if self._outcomes else [self.user, self.time, *self._columns]
-        log = X[list(dict.fromkeys(names))].reset_index(drop=True)
-        is_click = values[:, 0] if self.events == "positive" else np.ones(len(log))
-        if self._outcomes and (LABEL in self._outcomes or self.events == "positive"):
+        rows = X[list(dict.fromkeys(names))].reset_index(drop=True)
+        if LABEL in self._outcomes or self.events == "positive":
             label = pd.Series(values[:, 0])
             if label.dropna().isin((0, 1)).all():  # clicks are ids, others numbers
                 label = label.astype("Int64" if label.hasnans else "int64")
-            log[LABEL] = label
-        return log, is_click
+            rows[LABEL] = label
+        return rows
+
+    def _keep(self, rows: pd.DataFrame) -> pd.DataFrame:
+        """Return the rows that are held."""
+        if self._holds_all:
+            return rows
+        return rows[rows[LABEL] == 1].drop(columns=LABEL).reset_index(drop=True)
 
     def _get_fitted(self, attributes: dict[str, Any]) -> dict[str, Any] | None:
         if "events_" not in attributes:
