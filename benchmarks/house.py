@@ -25,7 +25,7 @@ WINGS = ("sklearn_din", "tests", "benchmarks")
 KINDS = ("code", "checks", "imports", "docstrings", "blank")
 MAP_ROW = r"^\|([^|\n]*)\|[^|\n]*\| `([\w/]+\.py)` \|"
 CORE = ("transformers", "estimator", "regressor", "saving", "metrics", "model_selection")
-CORE += ("logs/history", "logs/negatives", "logs/aggregates")
+CORE += ("logs/attach", "logs/history_builder", "logs/negatives", "logs/aggregates")
 ONE_FIT = """
 import sys
 import pandas as pd

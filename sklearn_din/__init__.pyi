@@ -12,9 +12,9 @@ from sklearn_din.large.attached_scan import AttachedScan as AttachedScan
 from sklearn_din.large.parquet_scan import ParquetScan as ParquetScan
 from sklearn_din.large.parquet_scan import scan_parquet as scan_parquet
 from sklearn_din.logs.aggregates import attach_aggregates as attach_aggregates
-from sklearn_din.logs.history import LABEL as LABEL
-from sklearn_din.logs.history import HistoryBuilder as HistoryBuilder
-from sklearn_din.logs.history import attach_history as attach_history
+from sklearn_din.logs.attach import LABEL as LABEL
+from sklearn_din.logs.attach import attach_history as attach_history
+from sklearn_din.logs.history_builder import HistoryBuilder as HistoryBuilder
 from sklearn_din.logs.negatives import sample_negatives as sample_negatives
 from sklearn_din.logs.requests import attach_request as attach_request
 from sklearn_din.model_selection import TimeSplit as TimeSplit

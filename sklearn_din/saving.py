@@ -27,7 +27,7 @@ OWN_TYPES = (
     "sklearn_din.estimator.DINClassifier",
     "sklearn_din.regressor.DINRegressor",
     "sklearn_din.transformers.HistorySequenceEncoder",
-    "sklearn_din.logs.history.HistoryBuilder",
+    "sklearn_din.logs.history_builder.HistoryBuilder",
     "sklearn_din.model_selection.TimeSplit",
     "sklearn_din.metrics._GroupScorer",
     "sklearn_din.metrics.group_roc_auc_score",

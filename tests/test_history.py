@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sklearn_din import HistoryBuilder, attach_history
-from sklearn_din.logs.history import sort_log
+from sklearn_din.logs.attach import sort_log
 from sklearn_din.logs.timeline import stable_order
 from tests.tables import as_scan, lists
 
@@ -269,7 +269,7 @@ def test_events_learnt_while_another_thread_sorts_the_log_are_seen(builder, monk
         builder.partial_fit(CLICKS.assign(time=[50, 50, 50, 50]))
         return in_order
 
-    monkeypatch.setattr("sklearn_din.logs.history.sort_log", sort_while_events_arrive)
+    monkeypatch.setattr("sklearn_din.logs.history_builder.sort_log", sort_while_events_arrive)
     later = CLICKS.assign(time=99)
     builder.transform(later)
     expected = lists(attach(later, builder.events_)["hist_item"])

@@ -93,7 +93,7 @@ def _read(file):
 
 NAMES = r"[\"'}]_(rate|mean|count|elapsed|share|to_mean|is_best|missing)[\"']|\"hist_\""
 READERS = r"import .*\b(find_levels|find_compared|COUNTS|PREFIX)\b"
-READING = {"features": "request_columns schema", "logs": "history"}
+READING = {"features": "request_columns schema", "logs": "attach history_builder"}
 READING |= {"encoding": "ids number table table_columns", "command_line": "tables"}
 
 

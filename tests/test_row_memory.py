@@ -30,7 +30,7 @@ from sklearn_din import (
     save,
     update,
 )
-from sklearn_din.logs import history, row_memory
+from sklearn_din.logs import history_builder, row_memory
 from sklearn_din.module import DIN
 from sklearn_din.network.number_bins import find_ranges
 from sklearn_din.training import aged_levels
@@ -45,8 +45,8 @@ QUICK = {"max_epochs": 1, "hidden_units": (8,), "random_state": 0, "early_stoppi
 @pytest.fixture
 def all_levels(monkeypatch):
     """Levels of all pairs and of the latest rows, however few rows there are."""
-    monkeypatch.setattr(history, "COME_BACK", 0)
-    monkeypatch.setattr(history, "ROWS_OF_RECENT", 0)
+    monkeypatch.setattr(history_builder, "COME_BACK", 0)
+    monkeypatch.setattr(history_builder, "ROWS_OF_RECENT", 0)
 
 
 pytestmark = pytest.mark.usefixtures("all_levels")
@@ -278,8 +278,8 @@ def test_rows_without_users_or_times_or_levels_are_shown_as_they_are():
 
 
 def test_auto_has_pairs_that_come_back_and_a_recent_rate_of_many_rows(monkeypatch):
-    monkeypatch.setattr(history, "COME_BACK", 0.5)
-    monkeypatch.setattr(history, "ROWS_OF_RECENT", 400)
+    monkeypatch.setattr(history_builder, "COME_BACK", 0.5)
+    monkeypatch.setattr(history_builder, "ROWS_OF_RECENT", 400)
     rows, y = make_rows()
     rows["item"] = np.arange(400) // 3  # a user has had the kind before, the item hardly ever
     for n_rows in (400, 399):

@@ -43,7 +43,7 @@ from sklearn_din.command_line.trivial import (
 from sklearn_din.estimator import DINClassifier
 from sklearn_din.inspection.display import AttentionDisplay
 from sklearn_din.inspection.explain import explain
-from sklearn_din.logs.history import HistoryBuilder
+from sklearn_din.logs.history_builder import HistoryBuilder
 from sklearn_din.metrics import group_roc_auc_score, relative_improvement
 from sklearn_din.model_selection import TimeSplit
 from sklearn_din.saving import load, save

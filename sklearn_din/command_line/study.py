@@ -12,7 +12,8 @@ from sklearn_din.command_line.options import FOLDS, Options
 from sklearn_din.datasets.click_log import make_click_log
 from sklearn_din.estimator import DINClassifier
 from sklearn_din.logs.aggregates import with_known_times
-from sklearn_din.logs.history import HistoryBuilder, attach_history
+from sklearn_din.logs.attach import attach_history
+from sklearn_din.logs.history_builder import HistoryBuilder
 from sklearn_din.logs.negatives import sample_negatives
 from sklearn_din.logs.sampling_notices import MANY, share_of_repeats
 from sklearn_din.transformers import HistorySequenceEncoder

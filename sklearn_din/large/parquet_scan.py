@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from sklearn_din.large.sql import attach_aggregates_by_sql, attach_history_by_sql
 from sklearn_din.large.sql_negatives import sample_negatives_by_sql
 from sklearn_din.logs.aggregates import attach_so_far
-from sklearn_din.logs.history import attach_past
+from sklearn_din.logs.attach import attach_past
 from sklearn_din.logs.negatives import NegativesRequest, follow_by_negatives
 from sklearn_din.utils.arrow import plain_type
 from sklearn_din.utils.scan import PARTS_IN_MEMORY, Scan, frame_of_arrow, is_ascending

@@ -29,9 +29,9 @@ from sklearn_din.logs.aggregates import (
     present_numbers,
     with_known_times,
 )
+from sklearn_din.logs.attach import HistoryRequest, note_all_empty, why_no_past
 from sklearn_din.logs.clocks import note_clocks
 from sklearn_din.logs.distinct import note_repeats
-from sklearn_din.logs.history import HistoryRequest, note_all_empty, why_no_past
 from sklearn_din.logs.row_memory import RECENT_ROWS, recent_means, statistic_of, sum_by_group
 from sklearn_din.logs.timeline import Timeline, since, window_edges
 from sklearn_din.utils.arrow import arrow_of_column, plain_type

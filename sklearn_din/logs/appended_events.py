@@ -80,99 +80,59 @@ def _read(value: Any, kind: str) -> Any:
     return {"0": False, "1": True}.get(name) if kind == BOOLEANS else None
 
 
-def tell_events(
-    old: pd.DataFrame,
-    rows: pd.DataFrame,
-    is_event: np.ndarray,
-    was_event: np.ndarray | None,
-    *,
-    user: Hashable,
-    time: Hashable,
-) -> pd.DataFrame:
-    """Return a log with those rows that are events now and were none, without those that were.
-
-    is_event : (n_rows,), 1, 0, or NaN: as it was
-    was_event : (n_rows,); None: the k-th of equal rows is the k-th of the log, events first
-
-    >>> old, rows = (pd.DataFrame({"user": [1] * n, "time": [1] * n}) for n in (2, 3))
-    >>> len(tell_events(old, rows, np.array([0, 1, 0]), None, user="user", time="time"))
-    1
-    """
-    if was_event is None:
-        events_first = np.argsort(is_event == 0, kind="stable")
-        was_event = np.zeros(len(rows), dtype=bool)
-        was_event[events_first] = _find(old, rows.take(events_first), user, time) >= 0
-    is_event = np.where(np.isnan(is_event), was_event, is_event == 1)
-    if (was_event & ~is_event).any():
-        gone = _find(old, rows[was_event & ~is_event], user, time)
-        old = old.drop(index=old.index[gone[gone >= 0]])
-    events = append_events(old, rows[is_event & ~was_event], user=user, times=[time])
-    check_times(events[time], name=f"{time!r} of the old and new events together")
-    return events
-
-
-def tell_outcomes(
+def tell(
     old: pd.DataFrame,
     rows: pd.DataFrame,
     outcomes: Sequence[Hashable],
+    is_new: np.ndarray,
     *,
-    user: Hashable,
     time: Hashable,
     known: Hashable,
 ) -> pd.DataFrame:
     """Return a log of further rows, too; of one that it has, outcomes that are told replace those.
 
-    The k-th of rows that are equal but in ``outcomes`` and ``known`` is the k-th of the log. Where
-    one of its outcomes changes, it is known at the later one of the two moments.
+    The k-th of rows that are equal but in ``outcomes`` and ``known`` is the k-th of the log; those
+    that are new are none of it. Where an outcome changes, it is known at the later of both moments.
     """
-    own = [name for name in old if name not in outcomes and name not in {known} - {time}]
-    place, times = _find(old[own], rows[own], user, time), [time, known]
-    told, again, first = old, np.flatnonzero(place >= 0), place[place >= 0]
-    if len(again) < len(rows):
-        told = append_events(old, rows[place < 0], user=user, times=times)
-    before, after = old.take(first), rows.take(again)
-    both, columns = append_events(before, after, user=user, times=times), {**told}
-    codes = {name: value_codes(both[name]).reshape(2, -1) for name in outcomes}
-    replaced = {name: (own > 0) & (own != was) for name, (was, own) in codes.items()}
+    n_old, joined = len(old), append_events(old, rows, times=[time, known])
+    times, _, _ = check_times(joined[time], name=f"{time!r} of the old and new events together")
+    place, asked = np.full(len(rows), -1), n_old + np.flatnonzero(~is_new)
+    if len(asked):
+        new = times[asked]
+        own: list[Any] = [n for n in old if n == time or n not in (*outcomes, known)]
+        near = np.flatnonzero((times[:n_old] >= new.min()) & (times[:n_old] <= new.max()))
+        codes = row_codes(joined.take(np.append(near, asked)), own)
+        place[~is_new] = np.append(near, -1)[find_told(codes, len(near))]
+    again, first = np.flatnonzero(place >= 0), place[place >= 0]
+    both, replaced = joined.take(np.append(first, n_old + again)), dict[Any, np.ndarray]()
+    for name in outcomes:
+        was, is_now = value_codes(both[name]).reshape(2, -1)
+        replaced[name] = (is_now > 0) & (is_now != was)
     if known != time:
         moments, _, _ = check_times(both[known], name=f"{known!r} of the old and new events")
-        is_later = moments[len(again) :] > moments[: len(again)]
-        replaced[known] = is_later & np.any([*replaced.values()], axis=0)
-    for name, rows_of in replaced.items():
-        if rows_of.any():
-            later, source = after.loc[rows_of, [name]], np.arange(len(told))
-            source[first[rows_of]] = len(told) + np.arange(len(later))
-            joined = append_events(told[[name]], later, user=user, times=times)[name]
-            columns[name] = joined.take(source).reset_index(drop=True)
-    return pd.DataFrame(columns)
-
-
-def _find(old: pd.DataFrame, rows: pd.DataFrame, user: Hashable, time: Hashable) -> np.ndarray:
-    """Return the place in a log of each row, of the k-th of equal rows the k-th; -1: none."""
-    joined = append_events(old, rows, user=user, times=[time])
-    times, _, _ = check_times(joined[time], name=f"{time!r} of the old and new events together")
-    new = times[len(old) :]
-    if not len(new):
-        return np.empty(0, dtype=np.int64)
-    is_near = (times >= new.min()) & (times <= new.max())
-    near = np.flatnonzero(is_near[: len(old)])
-    codes = row_codes(joined.take(np.append(near, np.arange(len(old), len(joined)))), [*joined])
-    return np.append(near, -1)[find_told(codes, len(near))]
+        was, is_now = moments.reshape(2, -1)
+        replaced[known] = (is_now > was) & np.any([*replaced.values()], axis=0)
+    held, events = np.append(np.arange(n_old), n_old + np.flatnonzero(place < 0)), {}
+    for name in joined:
+        source, is_other = held.copy(), replaced.get(name, np.zeros(len(again), dtype=bool))
+        source[first[is_other]] = n_old + again[is_other]
+        is_as_before = source.max(initial=-1) < n_old
+        events[name] = (old[name] if is_as_before else joined[name].take(source)).array
+    return pd.DataFrame(events)
 
 
 def append_events(
-    old: pd.DataFrame, new: pd.DataFrame, *, user: Hashable, times: Collection[Hashable]
+    old: pd.DataFrame, new: pd.DataFrame, *, times: Collection[Hashable]
 ) -> pd.DataFrame:
     """Append the rows of a log. Times of two zones become UTC; large integers stay exact.
 
     Where pandas makes floats of integers beyond 2**53, because the other log has missing or
     unsigned values, the column becomes "Int64", or Python integers where those are too large.
-    Raises TypeError for times of two kinds, and ValueError for users that are floats so large that
-    neighbouring ones are the same float.
+    Raises TypeError for times of two kinds.
 
     >>> old = pd.DataFrame({"user": [2**60, 2**60 + 1], "time": [1, 2]})
     >>> new = pd.DataFrame({"user": [3.0, None], "time": [3, 4]})
-    >>> append_events(old, new, user="user", times=["time"])["user"].tolist()
+    >>> append_events(old, new, times=["time"])["user"].tolist()
     [1152921504606846976, 1152921504606846977, 3, <NA>]
     """
     columns = {}
@@ -180,8 +140,8 @@ def append_events(
         parts = [old[name], new[name]]
         if name in times:
             parts = _times_alike(parts, name)
-        elif parts[0].dtype != parts[1].dtype and all(map(_are_numbers, parts)):
-            parts = _keep_apart(parts, is_key=name == user)
+        elif parts[0].dtype != parts[1].dtype and all(p.dtype.kind in "iuf" for p in parts):
+            parts = _keep_apart(parts)
         columns[name] = pd.concat(parts, ignore_index=True)
     return pd.DataFrame(columns)
 
@@ -197,28 +157,18 @@ def _times_alike(parts: Sequence[pd.Series], time: Hashable) -> list[pd.Series]:
     return list(parts)
 
 
-def _are_numbers(part: pd.Series) -> bool:
-    return pd.api.types.is_integer_dtype(part) or pd.api.types.is_float_dtype(part)
-
-
-def _keep_apart(parts: list[pd.Series], *, is_key: bool) -> list[pd.Series]:
+def _keep_apart(parts: list[pd.Series]) -> list[pd.Series]:
     """Return the column of both logs in a dtype that represents its integers exactly."""
-    is_float = pd.api.types.is_float_dtype
-    largest = max((_largest(part) for part in parts if not is_float(part)), default=0)
+    # NaN of polars' and Arrow's floats becomes numpy's, which is missing
+    parts = [pd.Series(plain_values(p)) if p.dtype.kind == "f" else p for p in parts]
+    floats = [part for part in parts if part.dtype.kind == "f"]
+    largest = max((_largest(part) for part in parts if part.dtype.kind != "f"), default=0)
     if largest <= EXACT:
         return parts
-    # NaN of polars' and Arrow's floats becomes numpy's, which is missing
-    numbers = [pd.Series(plain_values(part)) if is_float(part) else part for part in parts]
-    fractions = [part for part in numbers if is_float(part)]
-    for part in fractions if is_key else ():
-        check_exact(part.to_numpy(), name=repr(parts[0].name))
-    are_whole = all(
-        bool((part.dropna() % 1 == 0).all()) and not part.abs().max() >= EXACT for part in fractions
-    )
-    kind: Any = "Int64" if are_whole and largest <= np.iinfo(np.int64).max else object
-    if fractions and not are_whole and not is_key:
+    kind: Any = "Int64" if largest <= np.iinfo(np.int64).max else object
+    if any((part.dropna() % 1 != 0).any() or part.abs().max() >= EXACT for part in floats):
         kind = "float64"  # quantities
-    return [part.astype(kind) for part in numbers]
+    return [part.astype(kind) for part in parts]
 
 
 def _largest(integers: pd.Series) -> int:

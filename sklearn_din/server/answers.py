@@ -13,7 +13,7 @@ from sklearn_din.features.request_columns import neutral_numbers
 from sklearn_din.features.schema import Behaviour, Schema
 from sklearn_din.inspection.explain import explain
 from sklearn_din.inspection.fitted import split_pipeline, unwrap
-from sklearn_din.logs.history import HistoryBuilder
+from sklearn_din.logs.history_builder import HistoryBuilder
 from sklearn_din.server.histories import Event, Histories
 from sklearn_din.server.items import Items
 from sklearn_din.server.json_values import (

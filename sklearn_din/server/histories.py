@@ -1,19 +1,18 @@
 """What users did: a log, and the events that have been posted since."""
 
 import bisect
-import copy
 import heapq
 import itertools
 import warnings
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Container, Iterable
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from sklearn_din.logs.appended_events import tell_outcomes
-from sklearn_din.logs.history import LABEL, HistoryBuilder
+from sklearn_din.logs.attach import LABEL
+from sklearn_din.logs.history_builder import HistoryBuilder
 from sklearn_din.logs.sampling_notices import MANY, share_of_repeats
 from sklearn_din.server.clock import SECOND, Clock
 from sklearn_din.server.json_values import (
@@ -25,11 +24,10 @@ from sklearn_din.server.json_values import (
     read_id,
 )
 from sklearn_din.server.store import Removed
-from sklearn_din.utils.validation import check_frame, check_max_age, check_times
+from sklearn_din.utils.validation import check_frame, check_max_age
 from sklearn_din.utils.warnings import warn_user
 
 KINDS = {list: "a list", float: "a number", bool: "true or false"}
-WHEN = "<when>"  # a column of the moments of a history's events
 MOST_COUNTED = 1_000  # moments whose events were counted, of each log
 FAR_MORE = 2  # times the clicks that a model remembers: so many rows are not clicks alone
 
@@ -40,7 +38,7 @@ class Event(NamedTuple):
     user: Any
     time: Any  # as of ``Clock``
     values: tuple[Any, ...]  # of the log's columns
-    came: tuple[Any, ...] = ()  # when its outcomes were known, and these
+    came: tuple[Any, ...]  # from when on it counts, and its outcomes
 
 
 class Joined(NamedTuple):
@@ -73,7 +71,7 @@ class Histories:
         names = [builder.columns] if isinstance(builder.columns, str) else [*builder.columns]
         self.user, self.time, self.columns = builder.user, builder.time, names
         self.sources = {f"{builder.prefix}{name}": name for name in names}
-        self.max_length, self._elapsed = builder.max_length, builder.elapsed
+        self.max_length, self._ages = builder.max_length, builder._request.times_elapsed
         self.are_clicks = builder.events == "positive"  # else they hold what was shown, too
         self._outcomes = builder._outcomes
         self.known: Any = builder.known if self._outcomes else None
@@ -87,15 +85,16 @@ class Histories:
         events = self._builder.events_
         self.n_events = len(events)
         self.clock = Clock(events[self.time], now=now)
-        if self._outcomes:
-            self.clock.newest = max(self.clock.newest, Clock(events[self.known]).newest)
+        counts_from = Clock(events[self.known]) if self._outcomes else self.clock
+        self.clock.newest = max(self.clock.newest, counts_from.newest)
         unit = "ns" if self.clock.are_dates else None
         self._max_age = check_max_age(builder.max_age, unit=unit)
-        self.sources |= {name: name for name in builder._request.times_elapsed}
+        self.sources |= {name: name for name in self._ages}
         self.sources |= {n: c for n, c in builder._request.sources.items() if c in self._outcomes}
         codes, users = pd.factorize(events[self.user])  # missing ones, -1, are nobody's
         self._order = np.lexsort((self.clock.values, codes))
         self._times = self.clock.values[self._order]
+        self._counts_from = counts_from.values[self._order]
         ends = np.searchsorted(codes[self._order], np.arange(-1, len(users)), side="right")
         self.span_of = dict(zip(users.tolist(), itertools.pairwise(ends.tolist()), strict=True))
         self.forgotten: Container[Any] = ()  # users whose events in the log do not count
@@ -114,26 +113,23 @@ class Histories:
         Of an unknown user they are empty.
         """
         check_spelling([user], self._known[self.user], name=self.user)
-        if self._outcomes:
-            return self._tell(user)
-        posted, now = self.posted.get(user, []), self.now_of(user)
-        end = self._place(user, now)
-        start = max(self._span(user)[0], end - self.max_length)
-        n_past = bisect.bisect_left(posted, (now,))
-        newest = [Joined(*e) for e in posted[max(n_past - self.max_length, 0) : n_past]]
-        events: list[Event | Joined] = [*self._in_log(user, start, end)]
-        events += [event for event in newest if event.is_new]
-        if self._max_age is not None:
-            events = [event for event in events if event.time >= now - self._max_age]
-        events = sorted(events, key=lambda event: event.time)[-self.max_length :]
+        posted, now, (start, end) = self.posted.get(user, []), self.now_of(user), self._span(user)
+        if not self._outcomes:  # each counts from its own time on: the newest are enough
+            end, n_past = self._place(user, now), bisect.bisect_left(posted, (now,))
+            start = max(start, end - self.max_length)
+            posted = posted[max(n_past - self.max_length, 0) : n_past]
+        events = self._tell(self._in_log(user, start, end), map(Joined._make, posted))
+        oldest = -np.inf if self._max_age is None else now - self._max_age
+        events = [event for event in events if oldest <= event.came[0] < now]
+        events = sorted(events, key=lambda e: (e.came[0], e.time))[-self.max_length :]
+        names, unit = [*self.columns, *self._outcomes], SECOND if self.clock.are_dates else 1
+        rows = [dict(zip(names, (*e.values, *e.came[1:]), strict=True)) for e in events]
+        ages = [(now - event.came[0]) / unit for event in events]
         histories = {
-            name: [event.values[n] for event in events]
-            for n, name in enumerate(list(self.sources)[: len(self.columns)])
+            name: ages if name in self._ages else [row[column] for row in rows]
+            for name, column in self.sources.items()
         }
-        if self._elapsed is not None:
-            unit = SECOND if self.clock.are_dates else 1
-            histories[self._elapsed] = [(now - event.time) / unit for event in events]
-        return histories, [self.clock.show(event.time) for event in events]
+        return histories, [self.clock.show(event.came[0]) for event in events]
 
     def users_return_to(self, item: str) -> bool:
         """Return whether many of the log's events repeat one of the same user and item."""
@@ -143,10 +139,7 @@ class Histories:
     def now_of(self, user: Any) -> Any:
         """Return the moment that is now for a user."""
         posted = self.posted.get(user, [])
-        newest = posted[-1][0] if posted else None
-        if self._outcomes and posted:
-            newest = max(came[0] for *_, came in posted)
-        return self.clock.now(newest)
+        return self.clock.now(max((came[0] for *_, came in posted), default=None))
 
     def n_of(self, user: Any) -> int:
         """Return how many events of a user there are."""
@@ -172,14 +165,10 @@ class Histories:
                 raise ValueError(f"an event must have a value for {name}, got null.")
         for name, kinds in self._kinds.items():
             _check_cells([event.get(name) for event in events], self._known[name], kinds, name)
-        return [
-            Event(
-                event[self.user],
-                self.clock.read(event[self.time]),
-                tuple(event[name] for name in self.columns),
-            )
-            for event in events
-        ]
+        times = [self.clock.read(event[self.time]) for event in events]
+        cells = [tuple(event[name] for name in self.columns) for event in events]
+        users = [event[self.user] for event in events]
+        return [Event(*e, (e[1],)) for e in zip(users, times, cells, strict=True)]
 
     def read_stored(
         self, users: list[Any], times: list[Any], columns: Iterable[list[Any]], came: list[Values]
@@ -205,9 +194,25 @@ class Histories:
         """Return whether the log has an event, or it was posted."""
         return any(self._count(event, self.posted.get(event.user, [])))
 
-    def add(self, events: Iterable[tuple[int, Event]]) -> None:
-        """Remember events with their numbers in the store."""
-        self._join(events, {})
+    def add(
+        self,
+        events: Iterable[tuple[int, Event]],
+        touched: dict[Any, list[Any]] | None = None,
+    ) -> None:
+        """Remember events with their numbers in the store, beside those of ``touched`` users."""
+        touched = {} if touched is None else touched  # new lists: readers may have the old
+        for sequence, event in events:
+            own = touched.get(event.user)
+            if own is None:
+                own = touched[event.user] = [*self.posted.get(event.user, ())]
+            is_new, moment = True, event[:2]
+            if moment in self._counts or self._place(*moment) < self._place(*moment, "right"):
+                n_in_log, n_posted = self._count(event, own)
+                is_new = n_posted >= n_in_log
+                self._counts[moment][1][_hashable(event.values)] += 1
+            bisect.insort(own, (event.time, sequence, is_new, *event[2:]))
+            self.n_events += is_new
+        self.posted |= touched
 
     def read_user(self, text: str | int) -> Any:
         """Return a user's id that was typed: an integer where the log's are."""
@@ -223,7 +228,7 @@ class Histories:
             own = [Joined(*event) for event in self.posted.get(user, ())]
             kept = [event for event in own if not gone.first <= event.sequence <= gone.last]
             self.n_events -= sum(event.is_new for event in own)
-            self._join(((e.sequence, Event(user, e.time, *e[3:])) for e in kept), {user: []})
+            self.add(((e.sequence, Event(user, e.time, *e[3:])) for e in kept), {user: []})
             if not kept:
                 self.posted.pop(user, None)
 
@@ -240,41 +245,21 @@ class Histories:
         hits = heapq.nsmallest(n, n_events, key=lambda user: (-n_events[user], str(user)))
         return [{"user": plain(u), "events": n_events[u]} for u in hits if n_events[u]]
 
-    def _join(self, events: Iterable[tuple[int, Event]], touched: dict[Any, list[Any]]) -> None:
-        """Put events in the lists of their users, new ones: readers may have the old."""
-        for sequence, event in events:
-            own = touched.get(event.user)
-            if own is None:
-                own = touched[event.user] = [*self.posted.get(event.user, ())]
-            is_new, moment = True, event[:2]
-            if moment in self._counts or self._place(*moment) < self._place(*moment, "right"):
-                n_in_log, n_posted = self._count(event, own)
-                is_new = n_posted >= n_in_log
-                self._counts[moment][1][_hashable(event.values)] += 1
-            bisect.insort(own, (event.time, sequence, is_new, *event[2:]))
-            self.n_events += is_new
-        self.posted |= touched
-
-    def _tell(self, user: Any) -> tuple[dict[str, list[Any]], list[Any]]:
-        """Return the histories of one user by a builder that is told what was posted."""
-        builder, posted = copy.copy(self._builder), self.posted.get(user, [])
-        events = builder.events_.iloc[self._order[slice(*self._span(user))]].reset_index(drop=True)
-        if posted:
-            names = [self.user, self.time, *self.columns, self.known, *self._outcomes]
-            cells = zip(*((user, e[0], *e[3], *e[4]) for e in posted), strict=True)
-            rows = pd.DataFrame(dict(zip(names, cells, strict=True)))
-            for name in {self.time, self.known}:
-                rows[name] = self.clock.column(rows[name])
-            keys = {"user": self.user, "time": self.time, "known": self.known}
-            events = tell_outcomes(events, rows[[*events]], self._outcomes, **keys)
-        when = check_times(events[self.known], name=self.known, unit="ns")[0]
-        builder.outcomes, builder._sorted = [*self._outcomes, WHEN], None
-        builder.events_ = events.assign(**{WHEN: when})
-        asked = pd.DataFrame([dict.fromkeys(builder._names_of_rows) | {self.user: user}])
-        asked[self.time] = self.clock.column([self.now_of(user)])
-        shown = builder.transform(asked).iloc[0]
-        times = shown[builder.prefix + WHEN]
-        return {n: plain(shown[n]) for n in self.sources}, [*map(self.clock.show, plain(times))]
+    def _tell(self, events: list[Event], posted: Iterable[Joined]) -> list[Event]:
+        """Return events of the log and posted ones; outcomes of one that it has replace those."""
+        same = defaultdict[Any, list[int]](list)
+        for place, event in enumerate(events if self._outcomes else ()):
+            same[event.time, _hashable(event.values)].append(place)
+        for own in posted:
+            if own.is_new:
+                events.append(Event(None, own.time, own.values, own.came))
+            elif self._outcomes:
+                place = same[own.time, _hashable(own.values)].pop(0)
+                known, *before = events[place].came
+                came = [b if o is None else o for o, b in zip(own.came[1:], before, strict=True)]
+                known = known if came == before else max(known, own.came[0])
+                events[place] = events[place]._replace(came=(known, *came))
+        return events
 
     def _find_example(self) -> None:
         """Take the event of messages and of the documentation from a user who is not forgotten."""
@@ -297,11 +282,10 @@ class Histories:
     def _in_log(self, user: Any, start: int, end: int) -> list[Event]:
         """Return events of a user in the log, from one place to before another."""
         frame, rows = self._builder.events_, self._order[start:end]
-        columns = [frame[name].iloc[rows].tolist() for name in self.columns]
-        times = self._times[start:end].tolist()
-        return [
-            Event(user, *event) for event in zip(times, zip(*columns, strict=True), strict=True)
-        ]
+        columns = [plain(frame[n].iloc[rows]) for n in (*self.columns, *self._outcomes)]
+        times, counts_from = (own[start:end].tolist() for own in (self._times, self._counts_from))
+        n, cells = len(self.columns), zip(times, counts_from, *columns, strict=True)
+        return [Event(user, t, tuple(own[:n]), (known, *own[n:])) for t, known, *own in cells]
 
     def _count(self, event: Event, own: list[Any]) -> list[int]:
         """Count how often the log has an event, and how often it was posted, among its user's.
@@ -316,7 +300,7 @@ class Histories:
             rows = self._in_log(event.user, start, end) if start < end else []
             own = own[bisect.bisect_left(own, moment[1:]) :]
             same = itertools.takewhile(lambda other: other[0] == event.time, own)
-            known = [map(plain, row.values) for row in rows], [other[3] for other in same]
+            known = [row.values for row in rows], [other[3] for other in same]
             self._counts[moment] = [Counter(map(_hashable, some)) for some in known]
         return [counts[values] for counts in self._counts[moment]]
 
@@ -331,19 +315,16 @@ def _remember(
 ) -> HistoryBuilder:
     """Return a builder of all events: of one that remembers some, and of a log."""
     parts = [builder.events_] if hasattr(builder, "events_") else []
-    if builder._outcomes and parts and builder.events == "positive":
-        parts = [p[p[LABEL] == 1] for p in parts]
+    if builder._outcomes and builder.events == "positive":
+        parts = [part[part[LABEL] == 1] for part in parts]
     parts = [*parts, log] if log is not None else parts
     if not sum(map(len, parts)):
         raise ValueError("the history must have at least one event, got none.")
-    of_events: dict[str, Any] = {"events": "all", "levels": None}
-    if builder._outcomes:
-        known: Any = builder.known
-        told = [*dict.fromkeys([*names, known, *builder._outcomes])]
-        parts = [part.assign(**{known: part.get(known, part[names[1]])}) for part in parts]
-        parts = [part.reindex(columns=told) for part in parts]
-    else:
-        of_events, parts = {**of_events, "known": None}, [part[names] for part in parts]
+    known: Any = builder.known if builder._outcomes else builder.time
+    told = [*dict.fromkeys([*names, known, *builder._outcomes])]
+    parts = [part.assign(**{known: part.get(known, part[builder.time])}) for part in parts]
+    parts = [part.reindex(columns=told) for part in parts]
+    of_events = {"events": "all", "levels": None, "known": known if builder._outcomes else None}
     remembered = HistoryBuilder(**{**builder.get_params(), **of_events})
     remembered.fit(parts[0], parts[0].get(LABEL))
     with warnings.catch_warnings():

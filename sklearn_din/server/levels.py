@@ -11,7 +11,7 @@ from sklearn.pipeline import Pipeline
 
 from sklearn_din.features.level_columns import RATES
 from sklearn_din.inspection.fitted import split_pipeline, unwrap
-from sklearn_din.logs.history import HistoryBuilder
+from sklearn_din.logs.history_builder import HistoryBuilder
 from sklearn_din.logs.row_memory import Call, RowMemory
 from sklearn_din.server.clock import Clock
 from sklearn_din.server.json_values import Values, plain

@@ -5,7 +5,7 @@ import logging
 from collections.abc import Collection
 from typing import Any, cast
 
-from sklearn_din.logs.history import LABEL
+from sklearn_din.logs.attach import LABEL
 from sklearn_din.server.answers import Answers
 from sklearn_din.server.histories import Event
 from sklearn_din.server.json_values import (

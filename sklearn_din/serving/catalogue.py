@@ -17,7 +17,7 @@ from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.identities import ids_to_look_up
 from sklearn_din.features.schema import Schema
 from sklearn_din.inspection.fitted import FittedPipeline
-from sklearn_din.logs.history import HistoryBuilder
+from sklearn_din.logs.history_builder import HistoryBuilder
 from sklearn_din.neighbours.blocks import NEVER
 from sklearn_din.neighbours.pairs import NeighbourPair
 from sklearn_din.neighbours.shortlist import Shortlist

@@ -16,7 +16,7 @@ from sklearn_din.features.encoded import EncodedFeatures, find_runs
 from sklearn_din.features.event_table import check_weights, event_table
 from sklearn_din.features.lists import IdLists
 from sklearn_din.features.schema import FIRST_KNOWN_ID, Behaviour, Schema
-from sklearn_din.logs.history import HistoryBuilder
+from sklearn_din.logs.history_builder import HistoryBuilder
 from sklearn_din.neighbours.item_scores import ItemScores
 from sklearn_din.neighbours.learnt_numbers import LearntNumbers, free_name
 from sklearn_din.neighbours.tables import NeighbourTables

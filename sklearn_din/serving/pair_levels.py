@@ -12,7 +12,7 @@ import pandas as pd
 from sklearn_din.encoding.table_columns import TableColumns
 from sklearn_din.features.schema import Schema
 from sklearn_din.inspection.fitted import FittedPipeline
-from sklearn_din.logs.history import HistoryBuilder
+from sklearn_din.logs.history_builder import HistoryBuilder
 from sklearn_din.logs.row_memory import Moments, RowMemory
 
 Users = pd.DataFrame | Mapping[Any, object]  # a frame, or one user as plain values

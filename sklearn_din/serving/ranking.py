@@ -15,7 +15,7 @@ from sklearn.base import BaseEstimator
 from sklearn_din.encoding.cells import as_numbers
 from sklearn_din.features.request_columns import neutral_numbers
 from sklearn_din.inspection.fitted import FittedPipeline, split_pipeline
-from sklearn_din.logs.history import HistoryBuilder
+from sklearn_din.logs.history_builder import HistoryBuilder
 from sklearn_din.neighbours.shortlist import largest_first
 from sklearn_din.serving.allowed_pairs import NO_PAIRS, PlacesOfIds, pair_blocks, pairs_of_frame
 from sklearn_din.serving.catalogue import Catalogue, frame_of_users

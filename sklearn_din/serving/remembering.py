@@ -18,7 +18,7 @@ from sklearn_din.inspection.fitted import flat_steps, unwrap
 from sklearn_din.logs.aggregates import with_known_times
 from sklearn_din.logs.clocks import note_far
 from sklearn_din.logs.distinct import holds_lists, note_spelling
-from sklearn_din.logs.history import HistoryBuilder
+from sklearn_din.logs.history_builder import HistoryBuilder
 from sklearn_din.logs.row_memory import RowMemory
 from sklearn_din.serving.updating import warn_of_clicks_alone
 from sklearn_din.utils.compat import _safe_indexing

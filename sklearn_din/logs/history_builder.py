@@ -1,11 +1,10 @@
-"""History columns: the events of each impression's user strictly before it."""
+"""A memory: the rows of training as a log, and what came of them, attached to later rows."""
 
 import copy
 from collections.abc import Sequence
 from dataclasses import MISSING, dataclass
-from functools import singledispatch
 from numbers import Integral
-from typing import Any, Literal, Self
+from typing import Any, Self, cast
 
 import numpy as np
 import pandas as pd
@@ -13,27 +12,15 @@ from narwhals.typing import IntoDataFrame, IntoDataFrameT
 from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils import Tags
-from sklearn.utils.validation import (
-    check_consistent_length,
-    check_is_fitted,
-    validate_data,
-)
+from sklearn.utils.validation import check_consistent_length, check_is_fitted, validate_data
 
-from sklearn_din.features.level_columns import name_age
 from sklearn_din.logs.aggregates import with_known_times
-from sklearn_din.logs.clocks import note_clocks, note_untold, same_rows
-from sklearn_din.logs.distinct import (
-    SEEN_EVENTS,
-    holds_lists,
-    note_labels,
-    note_repeats,
-    note_sampled,
-    note_spelling,
-    note_unique,
-)
+from sklearn_din.logs.attach import LABEL, HistoryRequest, history_columns, sort_log, why_all_empty
+from sklearn_din.logs.clocks import note_clocks, note_untold
+from sklearn_din.logs.distinct import holds_lists, note_sampled, note_spelling, note_unique
 from sklearn_din.logs.row_memory import RowMemory
-from sklearn_din.logs.timeline import Past, Timeline
-from sklearn_din.logs.windows import EventLog, WindowArray
+from sklearn_din.logs.timeline import Timeline
+from sklearn_din.logs.windows import EventLog
 from sklearn_din.utils.compat import (
     AUTO,
     COUNT,
@@ -53,24 +40,19 @@ from sklearn_din.utils.typed_fields import from_dict
 from sklearn_din.utils.validation import (
     Age,
     as_tuple,
-    check_count,
     check_frame,
     check_name,
     check_names,
     check_times,
     is_auto,
-    plain_values,
     read_times_alike,
     refuse_new_columns,
 )
 from sklearn_din.utils.warnings import log_once, warn_of, warn_user
 
-Reason = Literal["users", "times"]
-MANY_ROWS = 10  # where fewer have no past, it may be by chance
 MANY_LATER = 20  # newest rows of the label that is known later, by the rate of older rows
 ROWS_OF_RECENT = 3_000  # of training: with fewer, networks follow the rate of the latest backwards
 COME_BACK = 0.5  # of training rows: with fewer, rates of pairs say little, and get any weight
-LABEL = "<label>"  # among outcomes: what y says, in the history "hist_label"
 OF_FIT = ("X", "the events of fit")
 LEARNT = (
     "events_",
@@ -80,256 +62,6 @@ LEARNT = (
     "n_features_in_",
     "feature_names_in_",
 )
-
-
-@dataclass(frozen=True)
-class HistoryRequest:
-    """The parameters of ``attach_history``."""
-
-    user: Any
-    time: Any
-    columns: list[Any]
-    max_length: int
-    max_age: Age
-    prefix: str
-    elapsed: str | None
-    has_outcomes: bool = False
-
-    @property
-    def times_elapsed(self) -> list[str]:
-        """Columns of times from each event to the row: that of the user, and that of outcomes."""
-        own = [] if self.elapsed is None else [self.elapsed]
-        return [*own, *[name_age(self.prefix)] * self.has_outcomes]
-
-    @property
-    def sources(self) -> dict[str, Any]:
-        """History column to event column, without that of elapsed times."""
-        return {_history_name(self.prefix, column): column for column in self.columns}
-
-    @property
-    def new_names(self) -> list[str]:
-        """Names of the new columns, checked."""
-        if not isinstance(self.prefix, str):
-            raise TypeError(f"prefix must be text, got {self.prefix!r}.")
-        if self.elapsed is not None and not isinstance(self.elapsed, str):
-            raise TypeError(f"elapsed must be text or None, got {self.elapsed!r}.")
-        if not self.columns:
-            raise ValueError("columns must name at least one event column, got none.")
-        names = [_history_name(self.prefix, column) for column in self.columns]
-        names += self.times_elapsed
-        if len(set(names)) < len(names):
-            raise ValueError(f"the new columns must have distinct names, got {names}.")
-        return names
-
-    def cut(self, begins: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return start and length of each window, the newest events; an empty one starts at 0."""
-        starts = np.maximum(begins, ends - self.max_length)
-        lengths = (ends - starts).astype(np.int32)
-        return np.where(lengths > 0, starts, 0), lengths
-
-    def check(self, impressions: pd.DataFrame, events: pd.DataFrame) -> None:
-        """Raise unless both frames have the columns needed, and none is named like a new one."""
-        check_count(self.max_length, name="max_length")
-        check_frame(events, [self.user, self.time, *self.columns], name="events")
-        self.check_impressions(impressions, name="impressions")
-
-    def check_impressions(self, impressions: pd.DataFrame, *, name: str) -> None:
-        """Raise unless the frame has user and time, and no column named like a new one."""
-        new_names = self.new_names
-        check_frame(impressions, [self.user, self.time], name=name)
-        taken = [column for column in new_names if column in impressions.columns]
-        if taken:
-            raise ValueError(
-                f"{name} already has columns {taken}. Drop them, or choose another prefix or name."
-            )
-
-
-def _history_name(prefix: str, column: Any) -> str:
-    return f"{prefix}{'label' if column == LABEL else column}"
-
-
-def attach_history(
-    impressions: IntoDataFrameT,
-    events: IntoDataFrame,
-    *,
-    user: str,
-    time: str,
-    columns: str | Sequence[str],
-    max_length: int = 50,
-    max_age: Age = None,
-    prefix: str = "hist_",
-    elapsed: str | None = None,
-) -> IntoDataFrameT:
-    """Attach to each impression its user's events from strictly before it, oldest to newest.
-
-    Events at the same time as the impression are excluded, so a log of clicks may be its own. Of
-    rows with and without a click, pass those with one: each event counts as a click. In pandas the
-    new columns share one sorted copy of the log: a cell is a window of it and reads as an ndarray,
-    and slicing, merging or copying the frame copies no events. A polars or Arrow frame gets plain
-    lists, with a copy of each row's events.
-
-    Parameters
-    ----------
-    impressions : pandas, polars or Arrow frame, or scan, of shape (n_impressions, ...)
-        Rows to describe, in any order. The frame is not changed, and the result is of the same
-        kind.
-    events : pandas, polars or Arrow frame, or scan, of shape (n_events, ...)
-        The log, in any order; it may be of another kind than the impressions. Events with equal
-        user and time keep their order. If either is a scan (:func:`scan_parquet`), DuckDB sorts
-        them (``pip install 'sklearn-din[large]'``), and events and windows are stored in files in
-        the scan's ``cache_dir``, or in a temporary folder.
-    user : str
-        User column of both frames. A missing user gets an empty history.
-    time : str
-        Time column of both frames: integers, floats, or datetimes that either all have a time
-        zone or all have none. Missing times are an error.
-    columns : str or list of str
-        Columns of the events that become histories.
-    max_length : int, default=50
-        Maximum number of events per history; the newest are kept. Attention reads all of them, up
-        to 1,000, unless the encoder's ``max_length`` says less; item neighbours read up to 1,000.
-        In pandas, longer windows take no memory.
-    max_age : number, str, timedelta or None, default=None
-        Maximum age of events at the time of the impression: a number in the unit of the time
-        column, or a duration such as "30D" for datetimes. An event of exactly this age is kept.
-        None means no limit.
-    prefix : str, default="hist_"
-        Prefix of the history columns, before the name of the event column.
-    elapsed : str or None, default=None
-        Name of an additional history column of floats: the time from each event to the
-        impression, in seconds for datetimes and in the unit of the time column for numbers. None
-        adds no such column.
-
-    Returns
-    -------
-    DataFrame, Table or AttachedScan
-        The impressions, in their order and with their index, plus the history columns.
-
-    Warns
-    -----
-    UserWarning
-        If at least ten impressions, of several users, have no past because no user has an event
-        or no event is earlier (the frames may be swapped); if the units of the times differ (ms,
-        s), or events have whole days, hours or minutes and impressions finer times, which would
-        put an impression's own click into its history; if nearly every event occurs twice.
-
-    See Also
-    --------
-    HistoryBuilder : The same as a transformer, for splits by time and for serving.
-    sklearn_din.logs.aggregates.attach_aggregates : Means and counts of what came before.
-
-    Examples
-    --------
-    >>> clicks = pd.DataFrame(
-    ...     {"user": ["ann", "bob", "ann", "ann"], "item": [7, 8, 9, 7], "time": [1, 1, 2, 2]}
-    ... )
-    >>> now = pd.DataFrame({"user": ["ann", "ann", "eve"], "item": [8, 9, 9], "time": [2, 3, 3]})
-    >>> attach_history(now, clicks, user="user", time="time", columns="item", elapsed="ago")
-      user  item  time  hist_item        ago
-    0  ann     8     2        [7]        [1]
-    1  ann     9     3  [7, 9, 7]  [2, 1, 1]
-    2  eve     9     3         []         []
-    """
-    check_name(user, name="user")
-    check_name(time, name="time")
-    names = check_names(columns, name="columns")
-    request = HistoryRequest(user, time, names, max_length, max_age, prefix, elapsed)
-    table: Any = events if isinstance(events, Scan) else impressions
-    return attach_past.dispatch(type(table))(impressions, events, request)
-
-
-@singledispatch
-def attach_past(impressions: Any, events: Any, request: HistoryRequest) -> Any:
-    """Attach histories to frames; scans register a function of their own."""
-    user, time, names, max_age = request.user, request.time, request.columns, request.max_age
-    shown = CallerFrame(impressions, name="impressions")
-    log = shown.pandas if events is impressions else CallerFrame(events, name="events").pandas
-    request.check(shown.pandas, log)
-    timeline, values = sort_log(log, user, time, names)
-    is_own_log = same_rows(shown.pandas, log, [user, time])
-    if max_age is None and is_own_log:
-        past = timeline.own_past()
-    else:
-        past = timeline.past(shown.pandas, max_age=max_age)
-    some = timeline.order[: SEEN_EVENTS if timeline.repeats_often() else 0]
-    repeats = note_repeats(log.iloc[some], [user, time, *names]) if len(some) else None
-    clocks = None if is_own_log else note_clocks(shown.pandas[time], log[time])
-    spelling = None if is_own_log else note_spelling(shown.pandas[user], timeline.owners)
-    reason = why_all_empty(shown.pandas, timeline, past, user) if not is_own_log else None
-    empty = note_all_empty(reason, user, time) if spelling is None else None
-    no_clicks = is_own_log or not len(log)
-    pages = None if no_clicks else note_pages(shown.pandas, user, time, timeline.holds)
-    warn_of([repeats, clocks, spelling, empty, pages])
-    if labels := note_labels(log, [user, time, *names, *shown.pandas]):
-        log_once(labels)
-    new = history_columns(shown.pandas, timeline, values, past, request)
-    return shown.with_columns(new, types=list_types(log, request.sources))
-
-
-def sort_log(
-    events: pd.DataFrame, user: str, time: str, columns: Sequence[str]
-) -> tuple[Timeline, EventLog]:
-    """Sort a log once: where each user's events lie, and what the columns hold in that order.
-
-    >>> clicks = pd.DataFrame({"user": [2, 1, 1], "time": [1, 2, 1], "item": ["hat", "tie", "cap"]})
-    >>> timeline, log = sort_log(clicks, "user", "time", ["item"])
-    >>> timeline.groups, log.columns["item"]
-    (array([0, 1, 1]), array(['hat', 'cap', 'tie'], dtype=object))
-    """
-    timeline = Timeline(events, key=user, time=time)
-    values = {column: plain_values(events[column])[timeline.order] for column in columns}
-    return timeline, EventLog(values)
-
-
-def history_columns(
-    impressions: pd.DataFrame,
-    timeline: Timeline,
-    log: EventLog,
-    past: Past,
-    request: HistoryRequest,
-) -> dict[str, WindowArray]:
-    """One window column per column of the log, and one per name of elapsed times."""
-    starts, lengths = request.cut(past.begin, past.end)
-    new = {name: WindowArray(log, c, starts, lengths) for name, c in request.sources.items()}
-    if names := request.times_elapsed:
-        clock, row_times = timeline.relative_times(impressions)
-        clock_log = EventLog(dict.fromkeys(names, clock), token=log.token, part=log.part)
-        new |= {name: WindowArray(clock_log, name, starts, lengths, row_times) for name in names}
-    return new
-
-
-def why_all_empty(
-    impressions: pd.DataFrame, timeline: Timeline, past: Past, user: str
-) -> Reason | None:
-    """Return why no impression in memory has a past; None where one has (:func:`why_no_past`)."""
-    if (past.end > past.begin).any() or len(timeline.times) == 0:
-        return None
-    n_users = impressions[user].nunique()
-    return why_no_past(len(impressions), n_users, *timeline.meets(impressions))
-
-
-def why_no_past(n_rows: int, n_users: int, users_meet: bool, times_meet: bool) -> Reason | None:
-    """Return why no impression has a past, where they are too many for that to be chance.
-
-    None where they are fewer than ten or of one user, as a server's may well be. ``users_meet``
-    says whether some user has an event, ``times_meet`` whether some event is earlier.
-    """
-    if n_rows < MANY_ROWS or n_users < 2 or (users_meet and times_meet):
-        return None
-    return "times" if users_meet else "users"
-
-
-def note_all_empty(reason: Reason | None, user: str, time: str) -> str | None:
-    """Return what to say where every history is empty."""
-    if reason is None:
-        return None
-    problem, column = "no event is earlier than any impression", time
-    if reason == "users":
-        problem, column = "no user of the impressions has an event", user
-    return (
-        f"every history is empty: {problem}. Are the two frames swapped, or the {column!r} columns "
-        "of another kind?"
-    )
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -467,8 +199,7 @@ class HistoryBuilder(  # type: ignore[call-arg]
         frame = self._check_rows(X, None).pandas
         classes = self._find_classes(y)
         values, names = self._read_labels(frame, y, classes)
-        log, is_event = self._events_among(frame, values)
-        events = log if self._outcomes else log[is_event == 1].reset_index(drop=True)
+        events = self._keep(self._as_rows(frame, values))
         memory, _ = self._remember(frame, values, names, memory=None)
         label = None if classes is None else classes[1]
         fitted = {"_sorted": None, "events_": events, "memory_": memory, "_n_alone": 0}
@@ -502,25 +233,30 @@ class HistoryBuilder(  # type: ignore[call-arg]
 
     def _tell(self, X: IntoDataFrame, y: ArrayLike | None, names: Sequence[str]) -> Self:
         """Remember rows, of which these columns are taken."""
-        from sklearn_din.logs.appended_events import as_at_fit, tell_events, tell_outcomes
+        from sklearn_din.logs.appended_events import as_at_fit, tell
 
         frame, fitted = self._check_rows(X, names).pandas.copy(deep=False), self.events_
         for name in fitted.columns.drop([self.time, self.known, LABEL], errors="ignore"):
             frame[name] = as_at_fit(frame[name], fitted[name])
         values, labels = self._read_labels(frame, y, self.classes_)
-        log, is_event = self._events_among(frame, values)
-        if LABEL in log:
-            log[LABEL] = as_at_fit(log[LABEL], fitted[LABEL])
-        memory, was_event = self._remember(frame, values, labels, memory=self.memory_)
-        earlier, times = self.events_[self.time], log[self.time]
-        clocks = note_clocks(times[is_event == 1], earlier, OF_FIT)
-        warn_of([clocks or note_clocks(earlier, times, ("the rows of fit", "X"))])
-        keys = {"user": self.user, "time": self.time}
-        if self._outcomes:
-            came = [name for name in log if name in (*self._outcomes, LABEL)]
-            events = tell_outcomes(self.events_, log, came, known=self.known, **keys)
-        else:
-            events = tell_events(self.events_, log, is_event, was_event, **keys)
+        rows = self._as_rows(frame, values)
+        if LABEL in fitted:
+            rows[LABEL] = as_at_fit(rows[LABEL], fitted[LABEL])
+        memory, before = self._remember(frame, values, labels, memory=self.memory_)
+        clicks = rows[rows[LABEL] == 1] if self.events == "positive" else rows
+        clocks = note_clocks(clicks[self.time], fitted[self.time], OF_FIT)
+        opposite = fitted[self.time], rows[self.time], ("the rows of fit", "X")
+        warn_of([clocks or note_clocks(*opposite)])
+        is_new = np.zeros(len(rows), dtype=bool) if before is None else before < 0
+        if not self._holds_all:
+            fitted = fitted.assign(**{LABEL: 1})
+            if before is None:
+                rows = rows.sort_values(LABEL, key=lambda own: own.eq(0), kind="stable")
+            else:
+                is_new |= cast(RowMemory, self.memory_).values[before, 0] != 1
+        outcomes = [name for name in rows if name in (*self._outcomes, LABEL)]
+        moments = {"time": self.time, "known": self.known if self._outcomes else self.time}
+        events = self._keep(tell(fitted, rows, outcomes, is_new, **moments))
         self.__dict__.update({"_sorted": None, "events_": events, "memory_": memory})
         told = values[~np.isnan(values).any(axis=1), :1]
         self.__dict__["_n_alone"] = self._n_clicks_alone + len(told) if (told == 1).all() else 0
@@ -759,10 +495,10 @@ class HistoryBuilder(  # type: ignore[call-arg]
         *,
         memory: RowMemory | None,
     ) -> tuple[RowMemory | None, np.ndarray | None]:
-        """Return a memory of what came of rows, with those of X, and which of these were events.
+        """Return a memory of what came of rows, with those of X, and which row each replaces.
 
         memory : None: without earlier rows
-        was_event : (n_rows,), None where nothing remembers it
+        before : (n_rows,), as of :meth:`RowMemory.append`; None where nothing remembers it
         """
         if self.levels is None and self.known is not None and not self._outcomes:
             raise ValueError(
@@ -802,23 +538,29 @@ class HistoryBuilder(  # type: ignore[call-arg]
                 f"{len(names)} columns."
             )
         warn_of([note_sampled(X[[self.user, self.time]], values), *note_unique(X, memory.columns)])
-        newer, before = memory.append(X, self.time, values, known=self.known)
-        was_event = before >= 0
-        if self.events == "positive":
-            was_event[was_event] = memory.values[before[was_event], 0] == 1
-        return newer, was_event
+        return memory.append(X, self.time, values, known=self.known)
 
-    def _events_among(self, X: pd.DataFrame, values: np.ndarray) -> tuple[pd.DataFrame, np.ndarray]:
-        """Return rows as events, and which are: 1, 0, or NaN where the label is missing."""
+    @property
+    def _holds_all(self) -> bool:
+        """Return whether all rows are held, and not the clicks alone."""
+        return bool(self._outcomes) or self.events == "all"
+
+    def _as_rows(self, X: pd.DataFrame, values: np.ndarray) -> pd.DataFrame:
+        """Return what is told of rows, with their label where that counts in histories."""
         names = self._names_to_tell if self._outcomes else [self.user, self.time, *self._columns]
-        log = X[list(dict.fromkeys(names))].reset_index(drop=True)
-        is_click = values[:, 0] if self.events == "positive" else np.ones(len(log))
-        if self._outcomes and (LABEL in self._outcomes or self.events == "positive"):
+        rows = X[list(dict.fromkeys(names))].reset_index(drop=True)
+        if LABEL in self._outcomes or self.events == "positive":
             label = pd.Series(values[:, 0])
             if label.dropna().isin((0, 1)).all():  # clicks are ids, others numbers
                 label = label.astype("Int64" if label.hasnans else "int64")
-            log[LABEL] = label
-        return log, is_click
+            rows[LABEL] = label
+        return rows
+
+    def _keep(self, rows: pd.DataFrame) -> pd.DataFrame:
+        """Return the rows that are held."""
+        if self._holds_all:
+            return rows
+        return rows[rows[LABEL] == 1].drop(columns=LABEL).reset_index(drop=True)
 
     def _get_fitted(self, attributes: dict[str, Any]) -> dict[str, Any] | None:
         if "events_" not in attributes:
