@@ -44,6 +44,7 @@ def compute_alone_if_forked() -> None:
         _process = os.getpid()
         torch.set_num_threads(1)
 
+
 GROWING = "count", "elapsed"  # of a memory that nobody tells, or that is told for long
 
 

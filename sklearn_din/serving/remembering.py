@@ -43,11 +43,15 @@ def remember(model: Model, X: IntoDataFrame, y: ArrayLike) -> Model:
     """Return a new model whose memory knows these rows; its weights stay as they are.
 
     Later rows get the histories and levels of now: their HistoryBuilder knows the events among
-    these rows and what came of them. It takes milliseconds. A row that is told again, the k-th of
-    those equal in user, time and columns, replaces the first: a batch may be given twice, and a
-    label may be 0 or missing first and 1 later (:meth:`HistoryBuilder.partial_fit`). Rows of one
-    call are different rows: of an impression and its click give one, with the click's label. The
-    given model is unchanged, to the last bit; :func:`update` learns from the rows, too.
+    these rows and what came of them. It takes milliseconds. A classifier answers the latest 1,000
+    rows that it is told, each as of right before it was, and reads a constant and a scale of its
+    log-odds for later rows by these, as far as their users agree.
+
+    A row that is told again, the k-th of those equal in user, time and columns, replaces the first:
+    a batch may be given twice, and a label may be 0 or missing first and 1 later
+    (:meth:`HistoryBuilder.partial_fit`). Rows of one call are different rows: of an impression and
+    its click give one, with the click's label. The given model is unchanged, to the last bit;
+    :func:`update` learns from the rows, too.
 
     Parameters
     ----------
