@@ -356,8 +356,8 @@ class DINClassifier(ClassifierMixin, DINEstimator, ClickParameters):
         - If there are ids, each training step sets 15 % of the numbers to zero, so that numbers
           do not identify a row whose label the embeddings have memorized.
 
-        In both, numbers far beyond those of training are read as their end: counts of a memory
-        where training ended, others one range of training beyond.
+        In both, numbers far beyond those of training are read as their end: counts and times
+        elapsed of a memory where training ended, others one range of training beyond.
     attention_units : tuple of int, default=(64, 16)
         Widths of the hidden layers of the activation unit. The cost grows with the number of
         events times these widths.

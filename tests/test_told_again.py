@@ -1,7 +1,6 @@
 """Rows that are told again, with another label: by a plain loop over all that was told."""
 
 import pickle
-import re
 from collections import Counter
 
 import numpy as np
@@ -452,21 +451,61 @@ def test_a_history_that_a_user_has_is_ranked_by_as_it_is(fitted):
     assert not own[0].equals(own[1])
 
 
-@pytest.mark.parametrize("options", [{"levels": "auto"}, {"outcomes": "late", "known": "time"}])
-@pytest.mark.parametrize("zone", [None, "Asia/Tokyo"])
-@pytest.mark.parametrize(
-    ("n_told", "pause", "is_said"), [(1000, "0h", True), (1176, "0h", False), (1000, "30D", False)]
-)
-def test_rows_long_after_all_that_was_told_are_said(n_told, pause, is_said, options, zone):
-    hours = pd.Series(np.arange(1200))
+def make_hours(zone=None, pause="0h"):
+    """A row each hour; nine users in turn. Some thousand hours, then what is asked."""
+    hours = pd.Series(np.arange(1300))
     rows = pd.DataFrame({"user": hours % 9, "item": hours % 7, "late": hours % 2})
     rows["time"] = pd.Timestamp("2026-01-01", tz=zone) + pd.to_timedelta(hours, "h")
-    rows.loc[:500, "time"] -= pd.Timedelta(pause)  # which came in training, too
+    for end in range(9, 1000, 90):  # pauses, of ten rows in a hundred
+        rows.loc[:end, "time"] -= pd.Timedelta(pause)
+    return rows
+
+
+def fit_hours(rows, **options):
     memory = HistoryBuilder(user="user", time="time", columns="item", events="all", **options)
-    memory.fit(rows[:n_told], rows["late"][:n_told])
+    return memory.fit(rows, rows["late"])
+
+
+KINDS_OF_MEMORY = [{"levels": "auto"}, {"outcomes": "late", "known": "time"}]
+
+
+@pytest.mark.parametrize("options", KINDS_OF_MEMORY)
+@pytest.mark.parametrize("zone", [None, "Asia/Tokyo"])
+@pytest.mark.parametrize(
+    ("n_told", "pause", "is_said"),
+    [(1000, "0h", True), (1276, "0h", False), (1000, "20D", False)],
+)
+def test_rows_long_after_all_that_was_told_are_said(n_told, pause, is_said, options, zone):
+    rows = make_hours(zone, pause)
+    memory = fit_hours(rows[:n_told], **options)
     with collect_messages() as messages:
+        memory.transform(rows[n_told : n_told + 19])  # too few
         memory.transform(rows[n_told:])
-    end = "" if zone is None else r"\+09:00"
-    said = f"{next(iter(options))} were up to 0 days 01:00:00 old in nearly all .*, and are 4 days "
-    said += f"04:30:00 old in most of these, up to 2026-02-19 23:00:00{end}: remember"
-    assert [bool(re.match(said, message)) for message in messages] == [True] * is_said
+    then, here = [], []  # by a plain loop
+    for ages, asked in ((then, rows[:n_told]), (here, rows[n_told:])):
+        for user, time in zip(asked["user"], asked["time"], strict=True):
+            known = rows["time"][:n_told][rows["user"][:n_told] == user]
+            ages += [time - known[known < time].max()] if (known < time).any() else []
+    then, here = pd.Series(then).quantile(0.95), pd.Series(here).median()
+    assert (here > 10 * then) == is_said
+    said = f"{next(iter(options))} were up to {then} old in nearly all rows that were"
+    said += f" told of these users, and are {here} old in most of these, up to "
+    said += f"{rows['time'].max()}: remember"
+    assert [message[: len(said)] for message in messages] == [said] * is_said
+
+
+def test_each_memory_says_how_old_it_is_and_a_fold_as_old_as_the_one_before_is_silent():
+    rows = make_hours()
+    with collect_messages() as messages:
+        for options in KINDS_OF_MEMORY:  # levels are tried first, then outcomes
+            for n_told in (1000, 1010, 1020):  # as folds are
+                fit_hours(rows[:n_told], **options).transform(rows[n_told : n_told + 280])
+        days = rows.assign(time=pd.Timestamp("2026-01-01") + (rows["time"] - rows["time"][0]) * 24)
+        fit_hours(days[:1000], **options).transform(days[1000:])  # of another log
+        told = fit_hours(rows[:1000], **options)
+        for evening in range(1000, 1300, 24):
+            told.transform(rows[evening : evening + 24])
+            told = remember(
+                told, rows[evening : evening + 24], rows["late"][evening : evening + 24]
+            )
+    assert [message.split()[0] for message in messages] == ["levels", "outcomes", "outcomes"]

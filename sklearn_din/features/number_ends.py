@@ -34,8 +34,8 @@ def find_range(numbers: np.ndarray, *, least: int = 0) -> tuple[float, float]:
 def find_ends(ranges: Ranges, growing: Collection[str]) -> dict[str, tuple[float, float]]:
     """Return where numbers of such ranges end: one range beyond, or there if they only grow.
 
-    What counts of a memory would say beyond training is unknown; a mean, a rate or a year may have
-    a trend (benchmarks/quality-results.md, "Growth and trends").
+    What counts and times elapsed of a memory would say beyond training is unknown; a mean, a rate
+    or a year may have a trend (benchmarks/quality-results.md, "Growth and trends").
 
     >>> find_ends({"age": (20.0, 60.0), "user_count": (0.0, 9.0)}, growing=["user_count"])
     {'age': (-20.0, 100.0), 'user_count': (0.0, 9.0)}

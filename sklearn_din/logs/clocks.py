@@ -15,7 +15,7 @@ from sklearn_din.utils.validation import (
     spread,
     unix_unit,
 )
-from sklearn_din.utils.warnings import ADVICE_FROM
+from sklearn_din.utils.warnings import ADVICE_FROM, log_once
 
 MANY_ROWS = 20
 TWINS = 5  # rows told before one, that are looked at
@@ -24,7 +24,7 @@ FEW = 0.05  # of all rows
 CHECKED_ROWS = 10_000
 GRAINS = {"days": (86_400, "D"), "hours": (3_600, "h"), "minutes": (60, "min")}
 YEAR = 365.25 * 86_400
-UNTOLD = 0.05  # of the time that a memory was told of
+UNTOLD = 10.0  # times as old as nearly all were
 NEARLY_ALL = 0.95  # of the rows told
 JUST_AFTER = 1.0  # seconds behind a whole minute, hour or day: the moment after its last event
 
@@ -154,34 +154,46 @@ def note_far(times: pd.Series, events: pd.Series) -> str | None:
 
 
 def note_untold(
-    asked: pd.Series, times: np.ndarray, told: np.ndarray, unit: str | None, *, what: str
-) -> str | None:
-    """Return what to say where most rows are asked long after all that a memory was told.
+    users: np.ndarray, asked: pd.Series, told: pd.DataFrame, unit: str | None, *, what: str
+) -> None:
+    """Log where most rows are asked ``UNTOLD`` times as long after what is known of their users.
 
-    Long: by more than any moment that it was told of came after the one before, and by more than
-    ``UNTOLD`` of the time from the first to the last one. A memory that is told each day knows
-    nearly what is known now; one that is told nothing more may be worse than none. How old the
-    newest outcome of nearly all rows told was when they were asked is said, too.
+    As long as it was when nearly all rows told of these users were asked. A memory that is told
+    each day knows nearly what is known now; one that is told nothing more may be worse than none.
+    Of rows and memories with ages like those that were logged, nothing is logged again.
 
-    times, told : (n_rows,), when each row was, and from when on it counts, in this unit
-    what : which part of the memory, so that another one is said again
+    users : (n_rows,), hashes
+    told : user (hashes), time, and known, from when on it counts, in this unit
+    what : which part of the memory, so that another one is logged again
     """
     if len(asked) < MANY_ROWS or len(told) < ADVICE_FROM:
-        return None
-    now, own_unit, _ = check_times(asked, name=f"X[{asked.name!r}]", unit=unit)
+        return
+    times, own_unit, _ = check_times(asked, name=f"X[{asked.name!r}]", unit=unit)
     per_second, own = (UNITS_PER_SECOND.get(name or "", 1) for name in (unit, own_unit))
-    late, moments = np.median(now) / own * per_second - told.max(), np.unique(told)
-    if late <= UNTOLD * np.ptp(told) or late <= np.diff(moments).max():
-        return None
-    before = np.searchsorted(moments, times) - 1  # the newest one that each row told had
-    ages = (times - moments[before])[before >= 0]
-    then = describe_span(np.quantile(ages, NEARLY_ALL, method="lower") if len(ages) else 0, unit)
-    return (
-        f"{what} were up to {then} old in nearly all rows that were told, and are "
-        f"{describe_span(late, unit)} old in most of these, up to {asked.max()}: "
-        "remember(model, X, y) tells what came since. If nobody will, compare a builder without "
-        f"{what}."
-    )
+    now = times / own * per_second
+    if np.median(now) <= told["known"].max():
+        return
+    told = told[np.isin(told["user"], users)].astype({"time": float, "known": float})
+    ages = [_newest_ages(f, told) for f in (told, pd.DataFrame({"user": users, "time": now}))]
+    if min(map(len, ages)) < MANY_ROWS:
+        return
+    then, here = float(np.quantile(ages[0], NEARLY_ALL)), float(np.median(ages[1]))
+    if here > UNTOLD * then:
+        log_once(
+            f"{what} were up to {describe_span(then, unit)} old in nearly all rows that were told "
+            f"of these users, and are {describe_span(here, unit)} old in most of these, up to "
+            f"{asked.max()}: remember(model, X, y) tells what came since. If nobody will, compare "
+            f"a builder without {what}.",
+            *np.round(np.log2([then, here])),
+        )
+
+
+def _newest_ages(rows: pd.DataFrame, told: pd.DataFrame) -> pd.Series:
+    """Return how old the newest known row of the same user was, of rows that have one."""
+    rows, known = rows[["user", "time"]].sort_values("time"), told[["user", "known"]]
+    known = known.sort_values("known").assign(time=lambda own: own["known"])
+    joined = pd.merge_asof(rows, known, on="time", by="user", allow_exact_matches=False)
+    return (joined["time"] - joined["known"]).dropna()
 
 
 def _seconds(times: pd.Series, unit: str | None) -> np.ndarray | None:

@@ -323,21 +323,24 @@ class HistoryBuilder(  # type: ignore[call-arg]
         warn_of([clocks, empty])
         new: dict[str, Any] = {**history_columns(shown.pandas, timeline, log, past, request)}
         new |= {} if memory is None else memory.levels(shown.pandas, self.time)
-        if (untold := self._note_untold(shown.pandas[self.time])) is not None:
-            log_once(untold)
+        self._note_untold(shown.pandas)
         return shown.with_columns(new, types=list_types(events, request.sources))
 
-    def _note_untold(self, asked: pd.Series) -> str | None:
-        """Return what to say of rows long after all outcomes; None of clicks alone."""
+    def _note_untold(self, asked: pd.DataFrame) -> None:
+        """Log where rows are asked long after all outcomes; nothing of clicks alone."""
+        if len(asked) < MANY_ROWS or not (self.memory_ or self._outcomes):
+            return
         if (memory := self.memory_) is not None:
+            users, unit = memory.hashes[memory.columns.index(self.user)], memory.unit
+            times, known = memory.times, memory.known
             what = "levels and outcomes" if self._outcomes else "levels"
-            return note_untold(asked, memory.times, memory.known, memory.unit, what=what)
-        if self._outcomes:
-            (times, known), unit = read_times_alike(
-                [self.events_[n] for n in (self.time, self.known)]
-            )
-            return note_untold(asked, times, known, unit, what="outcomes")
-        return None
+        else:
+            columns = [self.events_[n] for n in (self.time, self.known)]
+            (times, known), unit = read_times_alike(columns)
+            users, what = Keys.read(self.events_[self.user]).hashes, "outcomes"
+        told = pd.DataFrame({"user": users, "time": times, "known": known})
+        asking = Keys.read(asked[self.user]).hashes
+        note_untold(asking, asked[self.time], told, unit, what=what)
 
     def next_moment(self) -> Any:
         """Return the time just after all that is remembered, as the time column holds times."""

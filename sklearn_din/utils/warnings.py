@@ -47,13 +47,16 @@ def agree(names: Collection[object], verb: str) -> str:
 
 
 class _Once:
-    """Say each message the first time alone; messages that differ in figures are the same."""
+    """Say each message the first time alone; messages that differ in figures are the same.
+
+    Unless they are about something else.
+    """
 
     def __init__(self, say: Callable[[str], None]) -> None:
-        self._say, self._said = say, set[str]()
+        self._say, self._said = say, set[tuple[object, ...]]()
 
-    def __call__(self, message: str) -> None:
-        key = FIGURES.sub("", message)
+    def __call__(self, message: str, *about: object) -> None:
+        key = FIGURES.sub("", message), *about
         if key not in self._said:
             self._say(message)
             self._said.add(key)
