@@ -16,7 +16,7 @@ from sklearn.utils.validation import check_consistent_length, check_is_fitted, v
 
 from sklearn_din.logs.aggregates import with_known_times
 from sklearn_din.logs.attach import LABEL, HistoryRequest, history_columns, sort_log, why_all_empty
-from sklearn_din.logs.clocks import note_clocks, note_untold
+from sklearn_din.logs.clocks import MANY_ROWS, note_clocks, note_untold
 from sklearn_din.logs.distinct import holds_lists, note_sampled, note_spelling, note_unique
 from sklearn_din.logs.row_memory import RowMemory
 from sklearn_din.logs.timeline import Timeline
@@ -48,7 +48,7 @@ from sklearn_din.utils.validation import (
     read_times_alike,
     refuse_new_columns,
 )
-from sklearn_din.utils.warnings import log_once, warn_of, warn_user
+from sklearn_din.utils.warnings import warn_of, warn_user
 
 MANY_LATER = 20  # newest rows of the label that is known later, by the rate of older rows
 ROWS_OF_RECENT = 3_000  # of training: with fewer, networks follow the rate of the latest backwards
