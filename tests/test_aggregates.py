@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from sklearn_din import AttachedScan, ParquetScan, attach_aggregates
 from tests.click_frames import make_table
+from tests.plain_memory import KEYS, PlainMemory, make_asked, make_memory, make_tellings
 from tests.test_neighbours import plain_prior
 
 FRAME_AND_SCAN = pytest.mark.parametrize("as_form", ["frame", "scan"], indirect=True)
@@ -98,6 +99,27 @@ def test_aggregates_equal_those_of_a_plain_loop(impressions, events):
     for name, specification in (AGGREGATES | rates).items():
         expected = slow_aggregate(impressions, events, *specification)
         np.testing.assert_allclose(attached[name], expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_what_is_attached_or_remembered_is_that_of_plain_loops(seed):
+    """Labels are known late, and rows are told again."""
+    loop, memory, (first, *later) = PlainMemory(), make_memory(), make_tellings(seed)
+    loop.tell(*first)
+    asked, log = make_asked(first[0]), first[0].assign(clicked=first[1])
+    options = {"time": "time", "aggregates": "levels", "label": "clicked", "levels": KEYS}
+    attached, expected = attach_aggregates(asked, log, known="known", **options), loop.show(asked)
+    levels = attached.columns[3:]
+    np.testing.assert_allclose(attached[levels], expected[levels], rtol=1e-9)
+    memory.fit(*first)
+    histories = [name for name in expected if name.startswith("hist_")]
+    for rows, y in later:
+        memory.partial_fit(rows, y)
+        loop.tell(rows, y)
+        shown, expected = memory.transform(asked), loop.show(asked)
+        np.testing.assert_allclose(shown[levels], expected[levels], rtol=1e-9)
+        own, expected = (table[histories].map(list) for table in (shown, expected))
+        pd.testing.assert_frame_equal(own, expected)
 
 
 @pytest.mark.parametrize("users", ["numbers", "text"])

@@ -18,11 +18,13 @@ from sklearn_din import (
     attach_history,
     explain,
     rank_candidates,
+    remember,
     update,
 )
 from sklearn_din.encoding.rows import RowEncoder
 from tests.fitted_pipelines import CANDIDATE, make_model, make_rows
 from tests.network_options import ONE_BY_ONE
+from tests.plain_memory import PlainMemory, make_asked, make_memory, make_tellings
 
 
 def score_each_pair_alone(fitted, users, candidates):
@@ -273,6 +275,23 @@ def test_without_a_history_of_the_candidate_the_word_history_is_refused(frame_an
         rank_candidates(model, users, items, exclude="history")
     with pytest.raises(ValueError, match="only as a list of items needs candidates that are"):
         rank_candidates(model, users, items, only=["i1"])
+
+
+def test_rankings_by_a_memory_are_those_of_what_plain_loops_show():
+    loop, (first, *later) = PlainMemory(), make_tellings()
+    encoder = HistorySequenceEncoder(user="user", time="time")
+    model = make_model(encoder, early_stopping=False)
+    model = make_pipeline(make_memory(), *model).fit(*first)
+    loop.tell(*first)
+    items = first[0][["item"]].drop_duplicates()
+    users = make_asked(first[0]).drop(columns="item").drop_duplicates(ignore_index=True)
+    for rows, y in later:
+        model = remember(model, rows, y)
+        loop.tell(rows, y)
+        p = model[1:].predict_proba(loop.show(users.merge(items, how="cross")))[:, 1]
+        ranked = rank_candidates(model, users, items).pivot(columns="item", index="row")
+        expected = p.reshape(len(users), -1)
+        np.testing.assert_allclose(ranked["probability"][items["item"]], expected, atol=1e-6)
 
 
 def draw_rows(draw):
