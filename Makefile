@@ -25,9 +25,10 @@ main: setup
 check: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m "not slow" tests
 
-# One test per processor at a time, with one thread each: the tests are too small for more.
+# One test per processor at a time, with one thread each: the tests are too small for more. The page is
+# looked at by make test-page.
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --ignore=tests/test_page.py
 
 # What fits and predicts, once more by torch alone: as where no compiler is.
 test-torch: setup
@@ -80,7 +81,7 @@ $(ENGINES)/installed: pyproject.toml benchmarks/engines-requirements.txt
 # The page in a Chromium of the system; without one its tests are skipped.
 test-page: setup
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check playwright
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/test_page.py
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto tests/test_page.py
 
 # MLflow and SHAP, which people bring, in an environment of its own.
 test-ecosystem: $(ECOSYSTEM)/installed

@@ -339,15 +339,15 @@ def test_rankings_by_every_model_equal_scoring_each_pair_alone(options, seed, mo
     if seed == 0:
         y = np.arange(len(frame)) % 2
         model = CalibratedClassifierCV(FrozenEstimator(model)).fit(frame, y)
-    candidates = frame[columns][:10].assign(number=range(10))
+    candidates = frame[columns][:6].assign(number=range(6))
     candidates.loc[:1, "item"] = ["new", None]
-    users = frame.drop(columns=columns)[20:23].reset_index(drop=True)
+    users = frame.drop(columns=columns)[20:22].reset_index(drop=True)
     users.at[0, "hist_item"] = ["new"] * len(users["hist_item"][0])
     expected = score_each_pair_alone(model, users, candidates)
     ranker = Ranker(model, candidates)
     together = ranker.rank(users, top_k=20).sort_values(["row", "number"])["probability"]
     np.testing.assert_allclose(together, expected.ravel(), rtol=0, atol=2e-6)
-    for user in range(3):
+    for user in range(2):
         for given in (users[user : user + 1], users.iloc[user].to_dict()):
             found = ranker.rank(given, top_k=20).sort_values("number")["probability"]
             np.testing.assert_allclose(found, expected[user], rtol=0, atol=2e-6)
