@@ -497,14 +497,15 @@ def test_values_that_cannot_be_read_are_counted_and_can_be_dropped(
 
 
 def test_recommendations_are_the_best_items_not_clicked_after_the_end_of_the_log(
-    run, log, tmp_path
+    run, log, tmp_path, capsys
 ):
     options = [*NAMES, "--epochs", "1", "--category", "c", "--top-k", "3"]
-    printed = run(log, *options, "--save", "model")
-    assert "... 36 rows in all: --recommendations FILE writes them" in printed
+    run(log, *options, "--save", "model", "--recommendations", "r.tsv")
     own, model = study_of(log, "--category", "c"), load(tmp_path / "model")
     best = results.recommend(own, model, 3)
-    run(log, *options, "--recommendations", "r.tsv")
+    results._tell_best(best, None)
+    said = capsys.readouterr().out
+    assert said.endswith("... 36 rows in all: --recommendations FILE writes them\n")
     written = pd.read_csv(tmp_path / "r.tsv", sep="\t")
     assert list(written) == list(best) == ["u", "rank", "i", "c", "popularity", "probability"]
     assert len(written) == 36
