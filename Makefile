@@ -35,9 +35,9 @@ test-torch: setup
 	SKLEARN_DIN_NATIVE=0 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto tests/test_native.py \
 		tests/test_estimator.py tests/test_net.py tests/test_ranking.py tests/test_summary.py
 
-# What fits, once more by two threads, which share each step.
+# What fits, once more by two threads, which share each step, by the code for this processor alone.
 test-threads: setup
-	OMP_NUM_THREADS=2 $(BIN)/python -m pytest tests/test_native.py tests/test_estimator.py tests/test_net.py \
+	OMP_NUM_THREADS=2 $(BIN)/python -m pytest -k "not plain- and not AVX2-" tests/test_native.py tests/test_net.py \
 		tests/test_concurrency.py
 
 # The native code, compiled anew after a change of its sources.

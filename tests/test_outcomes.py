@@ -544,10 +544,10 @@ def test_a_post_of_another_kind_is_refused_and_all_others_are_answered():
 @pytest.mark.parametrize("events", ["all", "positive"])
 @pytest.mark.parametrize("levels", [None, "auto"])
 def test_an_event_waits_until_something_is_told_of_it(levels, events):
-    rows, y = make_flights(330)
+    rows, y = make_flights(115)
     names = {**FLIGHTS, "levels": levels, "events": events, "outcomes": ["late"]}
-    model = begin_with(HistoryBuilder(**names)).fit(rows[:300], y[:300])
-    rows, y = rows[300:].reset_index(drop=True), y[300:].astype(float)
+    model = begin_with(HistoryBuilder(**names)).fit(rows[:100], y[:100])
+    rows, y = rows[100:].reset_index(drop=True), y[100:].astype(float)
     state = state_of(model, rows)
     histories, users = state.answers.histories, [*rows["user"], "stranger"]
 
