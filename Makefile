@@ -33,7 +33,8 @@ test: lint
 # What fits and predicts, once more by torch alone: as where no compiler is.
 test-torch: setup
 	SKLEARN_DIN_NATIVE=0 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto tests/test_native.py \
-		tests/test_estimator.py tests/test_net.py tests/test_ranking.py tests/test_summary.py
+		tests/test_estimator.py tests/test_net.py tests/test_summary.py \
+		tests/test_ranking.py::test_rankings_by_every_model_equal_scoring_each_pair_alone
 
 # What fits, once more by two threads, which share each step, by the code for this processor alone.
 test-threads: setup
