@@ -42,9 +42,7 @@ def make_asked(rows):
     """Return rows to ask for, at moments of those told and later, some of a stranger."""
     asked = rows.drop(columns="known").iloc[::4]
     late = asked.assign(time=50)
-    return pd.concat([asked, late, late[:5].assign(user=2.0 * 10**6)], ignore_index=True).astype(
-        {"user": "int64"}
-    )
+    return pd.concat([asked, late, late[:5].assign(user=10**6)], ignore_index=True)
 
 
 class PlainMemory:
