@@ -25,18 +25,20 @@ main: setup
 check: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m "not slow" tests
 
-# One test per processor at a time, with one thread each: the tests are too small for more.
+# One test per processor at a time, with one thread each: the tests are too small for more. The page is
+# looked at by make test-page.
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --ignore=tests/test_page.py
 
 # What fits and predicts, once more by torch alone: as where no compiler is.
 test-torch: setup
 	SKLEARN_DIN_NATIVE=0 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto tests/test_native.py \
-		tests/test_estimator.py tests/test_net.py tests/test_ranking.py tests/test_summary.py
+		tests/test_estimator.py tests/test_net.py tests/test_summary.py \
+		tests/test_ranking.py::test_rankings_by_every_model_equal_scoring_each_pair_alone
 
-# What fits, once more by two threads, which share each step.
+# What fits, once more by two threads, which share each step, by the code for this processor alone.
 test-threads: setup
-	OMP_NUM_THREADS=2 $(BIN)/python -m pytest tests/test_native.py tests/test_estimator.py tests/test_net.py \
+	OMP_NUM_THREADS=2 $(BIN)/python -m pytest -k "not plain- and not AVX2-" tests/test_native.py tests/test_net.py \
 		tests/test_concurrency.py
 
 # The native code, compiled anew after a change of its sources.
@@ -80,7 +82,7 @@ $(ENGINES)/installed: pyproject.toml benchmarks/engines-requirements.txt
 # The page in a Chromium of the system; without one its tests are skipped.
 test-page: setup
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check playwright
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/test_page.py
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto tests/test_page.py
 
 # MLflow and SHAP, which people bring, in an environment of its own.
 test-ecosystem: $(ECOSYSTEM)/installed
@@ -123,7 +125,7 @@ bench: setup
 
 docs: setup
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[docs]"
-	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
+	$(BIN)/python -m sphinx -W --keep-going -j auto -b html docs docs/_build/html
 
 # The documentation, and not one question to a network while it is built.
 docs-offline: setup

@@ -55,7 +55,7 @@ def split_of(movielens):
 
 def fit(X, y, vectors):
     encoder = HistorySequenceEncoder(user="user", time="time", vectors=vectors)
-    classifier = DINClassifier(max_epochs=4, random_state=0)
+    classifier = DINClassifier(max_epochs=2, random_state=0)
     return Pipeline([("encode", encoder), ("din", classifier)]).fit(X, y)
 
 

@@ -53,6 +53,8 @@ PROOFS = {
     "concurrency": "fits_of_a_search_in_two_processes_have_half_of_the_threads_each "
     "forked_children_fit_and_predict_and_products_have_one_thread_of_blas_for_a_while",
     "connections": "a_process_answers_beside_too_many_connections_and_ends_at_a_signal",
+    "engines": "a_search_on_dask_gives_the_same_scores_and_sends_the_log_once "
+    "partitions_of_users_on_dask_give_the_histories_of_one_machine",
     "faults": "short_memory_ends_in_an_error_and_leaves_nothing_half_written",
     "hostile_frames": "hostile_columns_end_in_answers_or_errors_of_our_own",
     "scoring": "dask_scores_partitions",

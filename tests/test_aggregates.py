@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from sklearn_din import AttachedScan, ParquetScan, attach_aggregates
 from tests.click_frames import make_table
+from tests.plain_memory import KEYS, PlainMemory, make_asked, make_memory, make_tellings
 from tests.test_neighbours import plain_prior
 
 FRAME_AND_SCAN = pytest.mark.parametrize("as_form", ["frame", "scan"], indirect=True)
@@ -85,7 +86,7 @@ def as_frame(rows):
     return pd.DataFrame(rows, columns=[*dtypes], dtype=object).astype(dtypes)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(impressions=ROWS, events=ROWS)
 def test_aggregates_equal_those_of_a_plain_loop(impressions, events):
     impressions, events = as_frame(impressions), as_frame(events)
@@ -100,10 +101,30 @@ def test_aggregates_equal_those_of_a_plain_loop(impressions, events):
         np.testing.assert_allclose(attached[name], expected, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("users", ["numbers", "text"])
-def test_every_form_of_the_tables_gives_the_same_aggregates(as_form, users):
-    shown = make_table(160, random_state=0, users=users, times="dates")
-    events = make_table(200, random_state=1, users=users, times="dates")
+@pytest.mark.parametrize("seed", range(3))
+def test_what_is_attached_or_remembered_is_that_of_plain_loops(seed):
+    """Labels are known late, and rows are told again."""
+    loop, memory, (first, *later) = PlainMemory(), make_memory(), make_tellings(seed)
+    loop.tell(*first)
+    asked, log = make_asked(first[0]), first[0].assign(clicked=first[1])
+    options = {"time": "time", "aggregates": "levels", "label": "clicked", "levels": KEYS}
+    attached, expected = attach_aggregates(asked, log, known="known", **options), loop.show(asked)
+    levels = attached.columns[3:]
+    np.testing.assert_allclose(attached[levels], expected[levels], rtol=1e-9)
+    memory.fit(*first)
+    histories = [name for name in expected if name.startswith("hist_")]
+    for rows, y in later:
+        memory.partial_fit(rows, y)
+        loop.tell(rows, y)
+        shown, expected = memory.transform(asked), loop.show(asked)
+        np.testing.assert_allclose(shown[levels], expected[levels], rtol=1e-9)
+        own, expected = (table[histories].map(list) for table in (shown, expected))
+        pd.testing.assert_frame_equal(own, expected)
+
+
+def test_every_form_of_the_tables_gives_the_same_aggregates(as_form):
+    shown = make_table(160, random_state=0, users="text", times="dates")
+    events = make_table(200, random_state=1, users="text", times="dates")
     events["price"] = events["price"].where(events["item"] % 5 > 0)
     events["cheap"] = (events["price"] < 0.4).astype("boolean").where(events["price"].notna())
     events.loc[::90, "price"] = -np.inf
@@ -125,25 +146,7 @@ def test_every_form_of_the_tables_gives_the_same_aggregates(as_form, users):
             np.testing.assert_allclose(ours[name], twin[name], rtol=1e-13, err_msg=name)
 
 
-def test_levels_are_a_rate_a_count_and_the_time_since(as_form):
-    hours = pd.to_datetime([1, 2, 5, 5], unit="h")
-    table = RATINGS.assign(liked=RATINGS["rating"] >= 3, time=hours)
-    shown = as_form(table)
-    levels = {"u": ("user", "liked", "levels"), "ui": (("user", "item"), "liked", "levels")}
-    attached = attach_aggregates(shown, shown, time="time", aggregates=levels)
-    by_hand = {
-        "u_rate": ("user", "liked", "shrunk_rate"),
-        "u_count": ("user", "liked", "count"),
-        "u_elapsed": ("user", None, "elapsed"),
-        "ui_rate": (("user", "item"), "liked", "shrunk_rate"),
-    }
-    twin = attach_aggregates(table, table, time="time", aggregates=by_hand)
-    for name in by_hand:
-        np.testing.assert_array_equal(attached[name], twin[name])
-    np.testing.assert_array_equal(attached["u_elapsed"], [np.nan, 3600, np.nan, 3 * 3600])
-    np.testing.assert_array_equal(attached["ui_count"], [0, 0, 0, 1])
-
-
+@FRAME_AND_SCAN
 def test_levels_of_all_ids_and_of_pairs_with_the_user(as_form):
     shown = RATINGS.drop(columns="rating").assign(kind=["a", "b", "a", "b"], price=0.5)
     log = shown.assign(liked=RATINGS["rating"] >= 3)

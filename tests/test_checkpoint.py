@@ -185,8 +185,12 @@ def random_numbers(random_state):
     return copy.deepcopy(random_state).randint(2**31, size=3).tolist()
 
 
-@pytest.mark.parametrize("minutes", [0.0, 10.0])
-@pytest.mark.parametrize("case", CASES)
+SELDOM = "as usual", "two checks per epoch", "new items", "lists"  # are written at checks alone
+
+
+@pytest.mark.parametrize(
+    ("case", "minutes"), [*((case, 0.0) for case in CASES), *((case, 10.0) for case in SELDOM)]
+)
 def test_a_training_that_was_ended_goes_on_to_the_same_bits(case, minutes, tmp_path, monkeypatch):
     """Ended twice: written at each batch it goes on in the middle of a check."""
     monkeypatch.setattr(checkpoint, "MINUTES_BETWEEN_WRITES", minutes)

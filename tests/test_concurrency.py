@@ -200,7 +200,7 @@ SECONDS = """
     import torch
     from tests.fitted_pipelines import attach_clicks, make_model
 
-    log, y = attach_clicks(n_users=800, n_items=300)
+    log, y = attach_clicks(n_users=300, n_items=300)
     torch.set_num_threads(1)
     before = time.process_time() - time.thread_time()
     make_model().fit(log, y)

@@ -162,19 +162,19 @@ def test_other_errors_of_the_runtime_keep_their_traceback(tmp_path, monkeypatch)
         main([*make_log(tmp_path), "--picture", str(tmp_path / "attention.png")])
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_the_command_line_in_one_line_and_leaves_no_file(
-    number, tmp_path, capsys, monkeypatch
+    tmp_path, capsys, monkeypatch
 ):
     """In the middle of writing the model, and in the middle of a training."""
     arguments = [*make_log(tmp_path), "--folds", "2", "--epochs", "1", "--negatives", "1"]
     arguments += ["--picture", str(tmp_path / "attention.png")]
     handlers = [signal.getsignal(its) for its in (signal.SIGTERM, signal.SIGINT)]
 
-    def end(*_):
-        signal.raise_signal(number)
-
-    for place in ("saving._check_names", "training.training.keep_freed_memory"):
+    for place, number in (
+        ("saving._check_names", signal.SIGTERM),
+        ("training.training.keep_freed_memory", signal.SIGINT),
+    ):
+        end = lambda *_, number=number: signal.raise_signal(number)  # noqa: E731
         monkeypatch.setattr(f"sklearn_din.{place}", end)
         with pytest.raises(SystemExit) as ended:
             main([*arguments, "--save", str(tmp_path / "model.din")])
@@ -346,9 +346,9 @@ def ended(folder, hidden=()):
     assert content == b"old" or len(content) > 1000
 
 
-def run(folder, code):
+def run(folder, code, n_rows="30_000"):
     """What each call came to: by name, the statuses of its processes."""
-    text = textwrap.dedent(PREPARE) + textwrap.dedent(code)
+    text = textwrap.dedent(PREPARE).replace("30_000", n_rows) + textwrap.dedent(code)
     environment = os.environ | {"OMP_NUM_THREADS": "1"}  # a process with threads is not forked
     child = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", text, str(folder)],
@@ -389,7 +389,7 @@ def test_a_file_that_memory_does_not_suffice_for_is_not_called_damaged(log, monk
 
 @pytest.mark.skipif(os.name != "posix", reason="POSIX signals")
 def test_sigterm_at_the_last_moment_leaves_the_old_state_and_hidden_files_alone(tmp_path):
-    found, said = run(tmp_path, TERMINATED)
+    found, said = run(tmp_path, TERMINATED, n_rows="3_000")
     assert found.keys() >= CALLS
     assert {status for its in found.values() for status in its} == {str(-signal.SIGTERM)}, said
     assert (tmp_path / "model").read_bytes() == b"old"

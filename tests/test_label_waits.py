@@ -192,7 +192,7 @@ def loss_by(X, y, train, test):
 
 
 def test_the_guides_lines_live_scores_and_the_command_line_are_honest(tmp_path, capsys):
-    X, y = make_log()
+    X, y = make_log(n=4000)
     honest = loss_by(X, y, *split(X, gap=WEEK))
     assert loss_by(X, y, *split(X, y, known="known")) == pytest.approx(honest, abs=0.01)
     with pytest.warns(UserWarning, match="a model learns their rate as that of now"):

@@ -33,8 +33,7 @@ NAMES = ["--user", "u", "--item", "i", "--time", "t"]
 FAST = ["--folds", "2", "--epochs", "1"]
 
 
-@pytest.fixture
-def clicks():
+def make_clicks():
     """72 clicks of twelve users, one row per day and user."""
     rows = np.arange(72)
     return pd.DataFrame(
@@ -46,6 +45,11 @@ def clicks():
             "device": np.where(rows % 5 < 2, "phone", "desktop"),
         }
     )
+
+
+@pytest.fixture
+def clicks():
+    return make_clicks()
 
 
 @pytest.fixture
@@ -101,10 +105,10 @@ def test_the_embedded_log_gives_a_table_beside_the_ceiling_and_a_picture(
     small = make_click_log(n_users=60, n_items=40, n_categories=6, random_state=0)
     monkeypatch.setattr(study, "make_click_log", lambda random_state: small)
     monkeypatch.setitem(results.MODELS, "base model (sum pooling)", {"pooling": "sum"})
-    printed = run("--folds", "2", "--epochs", "4", "--output", "own.parquet")
+    printed = run("--folds", "2", "--epochs", "1", "--output", "own.parquet")
     plan, fold = printed.splitlines()[1:3]
     assert plan == (
-        "5 trainings (--epochs 4): base model (sum pooling) and DIN, tested on held-out users in "
+        "5 trainings (--epochs 1): base model (sum pooling) and DIN, tested on held-out users in "
         "2 folds, DIN once more on all rows"
     )
     assert fold.startswith("base model (sum pooling), by user, fold 1 of 2: AUC")
@@ -120,14 +124,6 @@ def test_the_embedded_log_gives_a_table_beside_the_ceiling_and_a_picture(
     assert "negatives" not in printed
     assert (tmp_path / "attention.png").read_bytes()[:4] == b"\x89PNG"
     assert len(pd.read_parquet(tmp_path / "own.parquet")) == len(small.y)
-
-
-def test_an_own_log_of_clicks_gets_sampled_negatives(run, clicks, tmp_path):
-    clicks.to_csv(tmp_path / "log.csv.gz", index=False)
-    printed = run("log.csv.gz", *NAMES, *FAST, "--category", "c", "--picture", "a.svg")
-    assert "20.0% clicked" in printed
-    assert "best possible" not in printed
-    assert (tmp_path / "a.svg").exists()
 
 
 def test_an_own_log_with_labels_uses_its_impressions_also_of_a_folder(clicks, tmp_path):
@@ -255,17 +251,6 @@ def test_a_sample_is_whole_users_and_the_same_again(log, capsys, arguments, n_us
     assert {*first["u"]} != {*other["u"]}
 
 
-def test_probabilities_beside_sampled_negatives_are_said_to_be_so(run, log, tmp_path):
-    options = ["--top-k", "2", "--recommendations", "best.csv", "--output", "own.csv"]
-    printed = run(log, *NAMES, *FAST, *options)
-    assert "those among one click and 4 sampled negatives" in printed
-    assert "left out: 48 pairs of a user and an item that they clicked" in printed
-    assert {"probability", "rank"} <= {*pd.read_csv(tmp_path / "best.csv")}
-    own = pd.read_csv(tmp_path / "own.csv")
-    assert len(own) == 5 * own["clicked"].sum()
-    assert own["probability"].between(0, 1).all()
-
-
 def test_users_who_come_back_may_have_negatives_of_their_own(tmp_path, capsys):
     frame = pd.DataFrame({"u": np.arange(200) % 10, "i": np.arange(200) % 3, "t": np.arange(200)})
     frame.to_csv(tmp_path / "log.csv", index=False)
@@ -278,10 +263,18 @@ def test_users_who_come_back_may_have_negatives_of_their_own(tmp_path, capsys):
     assert clicked & set(map(tuple, own.X.loc[own.y == 0, ["u", "i"]].to_numpy()))
 
 
-def test_a_saved_model_scores_new_rows_as_its_pipeline_does(run, log, clicks, tmp_path):
-    columns = ["--category", "c", "--context", "device"]
-    printed = run(log, *NAMES, *columns, *FAST, "--save", "model", "--output", "folds.parquet")
+def test_a_saved_model_of_clicks_alone_scores_new_rows_as_its_pipeline_does(run, clicks, tmp_path):
+    clicks.to_csv(tmp_path / "log.csv.gz", index=False)
+    options = ["--category", "c", "--context", "device", "--picture", "a.svg", "--save", "model"]
+    options += ["--top-k", "2", "--recommendations", "best.csv", "--output", "folds.parquet"]
+    printed = run("log.csv.gz", *NAMES, *FAST, *options)
     assert "DIN fitted on all rows: model" in printed
+    assert "20.0% clicked" in printed
+    assert "best possible" not in printed
+    assert "those among one click and 4 sampled negatives" in printed
+    assert "left out: 48 pairs of a user and an item that they clicked" in printed
+    assert {"probability", "rank"} <= {*pd.read_csv(tmp_path / "best.csv")}
+    assert (tmp_path / "a.svg").exists()
     folds = pd.read_parquet(tmp_path / "folds.parquet")
     assert list(folds) == ["u", "t", "i", "c", "device", "clicked", "probability"]
     assert folds["probability"].between(0, 1).all()
@@ -399,20 +392,22 @@ def test_what_an_opponent_or_a_score_cannot_compute_costs_its_own_cells_alone(
     frame["t"], frame["click"] = np.arange(400), chance.rand(400) < 0.3  # each user comes once
     frame.to_csv(tmp_path / "log.csv", index=False)
     options = ["log.csv", *NAMES, *FAST, "--label", "click", "--split", "time"]
-    printed = run(*options)  # users of one label; trees have columns without a value
-    assert "all clicked or none, 80 of 80. RelaImpr" in printed
-    note = "note: no GAUC: GAUC needs at least one group with both classes, got 80 groups of one"
-    assert printed.count(note) == 1
-    cells = {row.split("  ")[0]: row.split()[-2:] for row in printed.splitlines()}
-    for name in (*trivial.RULES[1:], trivial.TREES, *results.MODELS):
-        assert all(float(cell.rstrip("%")) > 0 for cell in cells[name][:1]), name
+    own = study_of("log.csv", "--label", "click")  # of which trees have columns without a value
+    folds = results.make_folds(own, "time", 2)
+    assert np.isfinite(trivial.predict_by_trees(own, folds, seed=0)[folds[0][1]]).all()
 
     class Refusing(trivial.HistGradientBoostingClassifier):
         def fit(self, *_, **__):
             raise ValueError("window shape")
 
     monkeypatch.setattr(trivial, "HistGradientBoostingClassifier", Refusing)
-    printed = run(*options)
+    printed = run(*options)  # users of one label
+    assert "all clicked or none, 80 of 80. RelaImpr" in printed
+    note = "note: no GAUC: GAUC needs at least one group with both classes, got 80 groups of one"
+    assert printed.count(note) == 1
+    cells = {row.split("  ")[0]: row.split()[-2:] for row in printed.splitlines()}
+    for name in (*trivial.RULES[1:], *results.MODELS):
+        assert all(float(cell.rstrip("%")) > 0 for cell in cells[name][:1]), name
     assert f"note: no {trivial.TREES}: window shape" in printed
     assert f"note: no {trivial.TREES}, live: window shape" in printed
     assert f"\n{trivial.TREES} " in printed
@@ -502,14 +497,15 @@ def test_values_that_cannot_be_read_are_counted_and_can_be_dropped(
 
 
 def test_recommendations_are_the_best_items_not_clicked_after_the_end_of_the_log(
-    run, log, tmp_path
+    run, log, tmp_path, capsys
 ):
     options = [*NAMES, "--epochs", "1", "--category", "c", "--top-k", "3"]
-    printed = run(log, *options, "--save", "model")
-    assert "... 36 rows in all: --recommendations FILE writes them" in printed
+    run(log, *options, "--save", "model", "--recommendations", "r.tsv")
     own, model = study_of(log, "--category", "c"), load(tmp_path / "model")
     best = results.recommend(own, model, 3)
-    run(log, *options, "--recommendations", "r.tsv")
+    results._tell_best(best, None)
+    said = capsys.readouterr().out
+    assert said.endswith("... 36 rows in all: --recommendations FILE writes them\n")
     written = pd.read_csv(tmp_path / "r.tsv", sep="\t")
     assert list(written) == list(best) == ["u", "rank", "i", "c", "popularity", "probability"]
     assert len(written) == 36
@@ -715,10 +711,12 @@ def test_missing_files_folders_and_names_and_options_of_text_for_parquet_are_ref
     assert message == "--sep and --encoding are for text, but log.parquet is Parquet."
 
 
-@pytest.fixture
-def saved(log, tmp_path):
-    save(final_model(study_of(log)), tmp_path / "model")
-    return "model"
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("saved")
+    make_clicks().to_csv(folder / "log.csv", index=False)
+    save(final_model(study_of(folder / "log.csv")), folder / "model")
+    return folder / "model"
 
 
 @pytest.mark.parametrize(("change", "message"), [

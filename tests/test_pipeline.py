@@ -4,11 +4,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import sklearn
+from sklearn.base import clone
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import GroupShuffleSplit
+from sklearn.pipeline import Pipeline
 
-from sklearn_din import HistorySequenceEncoder, attach_history, sample_negatives
+from sklearn_din import HistorySequenceEncoder, attach_history, remember, sample_negatives
 from tests.fitted_pipelines import attach_clicks, make_model
+from tests.plain_memory import PlainMemory, make_asked, make_memory, make_tellings
 
 
 def make_pipeline(drop=("user", "time"), **parameters):
@@ -31,6 +34,21 @@ def test_sample_weight_and_groups_reach_the_classifier(log, routing):
         else:
             model.fit(X, y, din__sample_weight=np.ones(len(y)), din__groups=X["user"])
     assert model["din"].history_["valid_loss"].notna().all()
+
+
+def test_a_memory_before_the_encoder_is_what_plain_loops_show():
+    """Also of training rows: each was shown what was known before it."""
+    loop, memory, (first, *later) = PlainMemory(), make_memory(), make_tellings()
+    encoder = HistorySequenceEncoder(user="user", time="time")
+    model = Pipeline([("log", memory), *make_model(encoder).steps]).fit(*first)
+    loop.tell(*first)
+    twin = make_model(clone(encoder)).fit(loop.show(first[0].drop(columns="known")), first[1])
+    asked = make_asked(first[0])
+    for rows, y in later:
+        model = remember(model, rows, y)
+        loop.tell(rows, y)
+        expected = twin.predict_proba(loop.show(asked))
+        np.testing.assert_allclose(model.predict_proba(asked), expected, atol=1e-6)
 
 
 def test_eshop_attention_beats_the_base_model(shared_data):

@@ -18,11 +18,13 @@ from sklearn_din import (
     attach_history,
     explain,
     rank_candidates,
+    remember,
     update,
 )
 from sklearn_din.encoding.rows import RowEncoder
 from tests.fitted_pipelines import CANDIDATE, make_model, make_rows
 from tests.network_options import ONE_BY_ONE
+from tests.plain_memory import PlainMemory, make_asked, make_memory, make_tellings
 
 
 def score_each_pair_alone(fitted, users, candidates):
@@ -275,6 +277,23 @@ def test_without_a_history_of_the_candidate_the_word_history_is_refused(frame_an
         rank_candidates(model, users, items, only=["i1"])
 
 
+def test_rankings_by_a_memory_are_those_of_what_plain_loops_show():
+    loop, (first, *later) = PlainMemory(), make_tellings()
+    encoder = HistorySequenceEncoder(user="user", time="time")
+    model = make_model(encoder, early_stopping=False)
+    model = make_pipeline(make_memory(), *model).fit(*first)
+    loop.tell(*first)
+    items = first[0][["item"]].drop_duplicates()
+    users = make_asked(first[0]).drop(columns="item").drop_duplicates(ignore_index=True)
+    for rows, y in later:
+        model = remember(model, rows, y)
+        loop.tell(rows, y)
+        p = model[1:].predict_proba(loop.show(users.merge(items, how="cross")))[:, 1]
+        ranked = rank_candidates(model, users, items).pivot(columns="item", index="row")
+        expected = p.reshape(len(users), -1)
+        np.testing.assert_allclose(ranked["probability"][items["item"]], expected, atol=1e-6)
+
+
 def draw_rows(draw):
     """Rows of drawn columns: histories of ids, kinds, lists and numbers, and bags of both sides."""
     names = ["category", "genres", "answer", "age", "price", "tags", "labels", "income"]
@@ -320,15 +339,15 @@ def test_rankings_by_every_model_equal_scoring_each_pair_alone(options, seed, mo
     if seed == 0:
         y = np.arange(len(frame)) % 2
         model = CalibratedClassifierCV(FrozenEstimator(model)).fit(frame, y)
-    candidates = frame[columns][:10].assign(number=range(10))
+    candidates = frame[columns][:6].assign(number=range(6))
     candidates.loc[:1, "item"] = ["new", None]
-    users = frame.drop(columns=columns)[20:23].reset_index(drop=True)
+    users = frame.drop(columns=columns)[20:22].reset_index(drop=True)
     users.at[0, "hist_item"] = ["new"] * len(users["hist_item"][0])
     expected = score_each_pair_alone(model, users, candidates)
     ranker = Ranker(model, candidates)
     together = ranker.rank(users, top_k=20).sort_values(["row", "number"])["probability"]
     np.testing.assert_allclose(together, expected.ravel(), rtol=0, atol=2e-6)
-    for user in range(3):
+    for user in range(2):
         for given in (users[user : user + 1], users.iloc[user].to_dict()):
             found = ranker.rank(given, top_k=20).sort_values("number")["probability"]
             np.testing.assert_allclose(found, expected[user], rtol=0, atol=2e-6)

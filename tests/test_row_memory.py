@@ -124,6 +124,7 @@ def test_a_memory_gives_what_is_attached_to_the_bit(as_form, as_known):
         np.testing.assert_array_equal(attached[name], shown[name], err_msg=name)
 
 
+@pytest.mark.parametrize("as_form", ["frame", "small scan"], indirect=True)
 @pytest.mark.parametrize("labels", ["several", "numbers"])
 def test_several_labels_and_numbers_have_levels_too(labels, as_form):
     rows, y = make_rows(200)

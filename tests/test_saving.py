@@ -286,7 +286,7 @@ def judge(fitted, frame, tmp_path_factory):
     return tampering.Judge({"pipeline": fitted}, rows, tmp_path_factory.mktemp("changed"))
 
 
-@pytest.mark.parametrize("change", [*tampering.DAMAGES] * 2 + [*tampering.FORGERIES] * 2)
+@pytest.mark.parametrize("change", [*tampering.DAMAGES, *tampering.FORGERIES])
 def test_a_changed_file_is_refused_or_a_model_and_runs_no_code(judge, change, request):
     """``python -m benchmarks.tampering`` draws thousands of changes."""
     chance = random.Random(request.node.name)

@@ -572,9 +572,10 @@ def kill(child):
     child.communicate()
 
 
-def test_every_post_that_was_answered_is_there_after_kill_9(served, tmp_path, url):
-    """Killed while clients post."""
+def test_every_post_that_was_answered_is_there_after_kill_9(served, tmp_path):
+    """Killed while clients post; other servers see what PostgreSQL has once it is answered."""
     write_served(tmp_path)
+    url = str(tmp_path / "events.db")
     acknowledged = []
     child, port, printed = start_server(tmp_path / "model.din", "--events", url, stderr=None)
     assert ": personal data of the users\n" in printed[0]

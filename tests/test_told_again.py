@@ -131,13 +131,12 @@ def as_target(values):
 
 @pytest.mark.parametrize("as_known", [None, "known"])
 @pytest.mark.parametrize("labels", ["clicks", "several", "numbers"])
-@pytest.mark.parametrize("seed", range(2))
-def test_levels_of_rows_told_again_are_those_of_a_plain_loop(monkeypatch, labels, as_known, seed):
+def test_levels_of_rows_told_again_are_those_of_a_plain_loop(monkeypatch, labels, as_known):
     monkeypatch.setattr(row_memory, "RECENT_ROWS", RECENT)
     names = {**NAMES, "levels": KEYS, "events": "all", "known": as_known}
     builder, loop = HistoryBuilder(**names), ToldRows()
     of_clicks = labels != "numbers"
-    for rows, values in make_calls(labels, is_known=as_known is not None, seed=seed):
+    for rows, values in make_calls(labels, is_known=as_known is not None, seed=0):
         builder.partial_fit(rows, as_target(values))
         loop.tell(rows, values, as_known)
         asked = rows[["user", "item", "time"]].iloc[:6]
