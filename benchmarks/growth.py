@@ -1,14 +1,15 @@
 """Numbers beyond training's: a memory that grows, and trends that go on, by where numbers end.
 
 ``python -m benchmarks.growth [--seeds 3] [--only WORD] [--rule WORD]`` fits by each rule: numbers
-"never" end, "all" end where a thousandth of the training rows reach, or "counts" do, others one
-range beyond (the default). Growth: a stationary made log that is told for 14 times training's
-length, live at each doubling beside the truth, the memory that ended with training ("frozen") and a
-fit of all rows so far ("anew"). Small: 24 stationary logs of 1,000 rows to learn, by items or by
-tastes too, told for eight times as many and then live, or frozen, less none: a builder without
-levels, live; their mean, and the worst. Real logs are fitted on the first fifth, told the rest, the
-last fifth live. Trends, by thirds of as many rows as trained on: a live memory of numbers whose
-mean rises, ``year`` (RMSE, 1 by noise alone), a live memory whose rate rises (log loss).
+"never" end, "all" end where a thousandth of the training rows reach, or "counts" and times elapsed
+of a memory do, others one range beyond (the default). Growth: a stationary made log that is told
+for 14 times training's length, live at each doubling beside the truth, the memory that ended with
+training ("frozen") and a fit of all rows so far ("anew"). Small: 24 stationary logs of 1,000 rows
+to learn, by items or by tastes too, told for eight times as many and then live, or frozen, less
+none: a builder without levels, live; their mean, and the worst. Real logs are fitted on the first
+fifth, told the rest, the last fifth live. Trends, by thirds of as many rows as trained on: a live
+memory of numbers whose mean rises, ``year`` (RMSE, 1 by noise alone), a live memory whose rate
+rises (log loss).
 """
 
 import argparse
@@ -25,8 +26,8 @@ from sklearn.pipeline import make_pipeline
 
 import sklearn_din as din
 from benchmarks.tables import print_frame
+from sklearn_din import module
 from sklearn_din.features.number_ends import find_ends
-from sklearn_din.network import number_bins
 from tests.real_data import real_data_folder
 
 N_ROWS, LENGTHS = 3_000, (1, 2, 4, 8, 14)
@@ -59,7 +60,7 @@ def growth(seed, _):
         now = slice(start, start + N_ROWS // 3)
         live = partial(din.live_predictions, X=X[now], y=y[now], every=100)
         ways = {"truth": p[now], "live": live(told), "frozen": model.predict_proba(X[now])[:, 1]}
-        if number_bins.find_ends is find_ends:
+        if module.find_ends is find_ends:
             ways["anew"] = live(clone(model).fit(X[:start], y[:start]))
         for way, own in ways.items():
             yield way, f"x {length}", log_loss(y[now], own)
@@ -142,7 +143,7 @@ def main():
     options, rows = parser.parse_args(), []
     names = [name for name in SETS if options.only in name]
     for name, rule in product(names, (rule for rule in RULES if options.rule in rule)):
-        with patch.object(number_bins, "find_ends", RULES[rule]):
+        with patch.object(module, "find_ends", RULES[rule]):
             for seed in range(options.seeds):
                 rows += [(name, *measured, rule) for measured in SETS[name](seed, name)]
     table = pd.DataFrame(rows, columns=["set", "way", "when", "loss", "rule"])

@@ -128,6 +128,8 @@ def test_nothing_is_read_of_clicks_alone_rows_told_again_and_answers_that_mean_s
     with pytest.warns(UserWarning, match="are clicks"):
         alone = remember(model, some, labels * 0 + 1)
     np.testing.assert_array_equal(alone[-1].net_.answers_.lines, [[0], [1]])
+    few = remember(model, some[:5], np.array([1, 1, 1, 1, 0]))  # of five users chance says as much
+    np.testing.assert_array_equal(few[-1].net_.answers_.lines, [[0], [1]])
     told = remember(model, some, labels)
     with pytest.warns(UserWarning, match="are clicks"):
         then_alone = remember(told, X[2 * N : 3 * N - 300], y[2 * N : 3 * N - 300] * 0 + 1)

@@ -140,15 +140,15 @@ def _read_answers(
     if encoded.times is None:
         return
     newer[id(classifier)] = answering = copy.copy(classifier)
-    answering.net_, before = copy.copy(classifier.net_), classifier.net_.answers_
-    answering.net_.answers_ = None
-    logits = answering.net_.score(answering._prepare_rows(encoded))
+    net = answering.net_ = object.__new__(type(classifier.net_))  # skorch's copies hold weights
+    vars(net).update(vars(classifier.net_), answers_=None)
+    before, logits = classifier.net_.answers_, net.score(answering._prepare_rows(encoded))
     labels = np.asarray(_safe_indexing(y, rows), dtype=object).reshape(len(rows), -1)
     several = classifier.classes_ if len(labels.T) > 1 else [classifier.classes_]
     values = [match_classes(own, of) for own, of in zip(labels.T, several, strict=True)]
     users = Keys.read(X.pandas[memory.user].iloc[rows]).hashes
     answers = LiveAnswers(np.column_stack([logits, *values]), users, encoded.times[-1:])
-    answering.net_.answers_ = answers if before is None else before.append(answers)
+    net.answers_ = answers if before is None else before.append(answers)
 
 
 def forget(model: Model, users: Collection[Any]) -> Model:
