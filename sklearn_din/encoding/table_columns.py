@@ -25,7 +25,7 @@ from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.level_columns import AGE, find_levels
 from sklearn_din.features.lists import IdLists
 from sklearn_din.features.request_columns import find_compared
-from sklearn_din.features.schema import OF_LEVELS, UNKNOWN_ID, Behaviour, Meaning, Schema, indicator
+from sklearn_din.features.schema import LEVELS, UNKNOWN_ID, Behaviour, Meaning, Schema, indicator
 from sklearn_din.utils.validation import time_numbers
 
 HALF = 0.5  # of a column with few values
@@ -103,7 +103,7 @@ class TableColumns:
     @cached_property
     def levels(self) -> set[str]:
         """Columns that say what was known of a key, or of the latest rows."""
-        return {name for name, (what, _) in self.meanings.items() if what in OF_LEVELS}
+        return {name for name, (what, _) in self.meanings.items() if what in LEVELS}
 
     @property
     def of_rows(self) -> list[str]:
@@ -181,7 +181,7 @@ class TableColumns:
     def note_far_numbers(self, parts: Parts) -> list[str | None]:
         """Return what to say of columns whose numbers are far from those of fit."""
         some = slice(None, None, max(1, parts.n_rows // COMPARED_ROWS))
-        growing = {n for n, (what, _) in self.meanings.items() if what in (*OF_LEVELS, "age")}
+        growing = {n for n, (what, _) in self.meanings.items() if what in (*LEVELS, "age")}
         return [
             leaf.note_far(part, some)
             for column, part in zip(self.columns, parts.of_columns, strict=True)

@@ -3,11 +3,16 @@
 import re
 from collections.abc import Collection
 
-from sklearn_din.features.schema import OF_LEVELS, Meaning
+from sklearn_din.features.schema import LEVELS, Meaning
 
 RATES = ("rate", "mean")  # of clicks, and of other numbers
 RECENT = "recent"  # of the latest rows, whatever their keys
 AGE = "outcome_age"  # of an event of a history, since its outcome was known
+
+
+def statistics_of(rate: str) -> dict[str, str]:
+    """Return the levels of labels that have rates or means, and the statistic of each."""
+    return {what: own for what, own in LEVELS.items() if what == rate or what not in RATES}
 
 
 def name_level(key: str, rate: str) -> dict[str, str]:
@@ -16,7 +21,7 @@ def name_level(key: str, rate: str) -> dict[str, str]:
     >>> name_level("user", "mean")
     {'mean': 'user_mean', 'count': 'user_count', 'elapsed': 'user_elapsed'}
     """
-    return {what: f"{key}_{what}" for what in (rate, "count", "elapsed")}
+    return {what: f"{key}_{what}" for what in statistics_of(rate)}
 
 
 def name_age(prefix: str) -> str:
@@ -36,7 +41,7 @@ def find_levels(names: Collection[str]) -> dict[str, Meaning]:
     ('count', ('user_id', 'item'))
     """
     known, ends = {*names}, [(name, *name.rpartition("_")[::2]) for name in names]
-    running: dict[str, Meaning] = {n: ("running", ()) for n, _, what in ends if what in OF_LEVELS}
+    running: dict[str, Meaning] = {n: ("running", ()) for n, _, what in ends if what in LEVELS}
     rates = [own for own in ends if own[2] in RATES]
     levels = {key: what for _, key, what in rates if {*name_level(key, what).values()} <= known}
     if not levels:

@@ -12,9 +12,11 @@ PADDING_ID = 0
 UNKNOWN_ID = 1
 FIRST_KNOWN_ID = 2
 
-OF_LEVELS = ("rate", "mean", "count", "elapsed")
+# What a level is, by the end of its column's name, and the statistic that it shows of a key's rows.
+# A "count" may go beyond those of fit, and an older memory knows of an "elapsed" that it is longer.
+LEVELS = {"rate": "shrunk_rate", "mean": "mean", "count": "count", "elapsed": "elapsed"}
 Meaning = tuple[str, tuple[str, ...]]  # ``what`` and ``of`` of a Field
-WHATS = ("", "running", *OF_LEVELS, "share", "to_mean", "is_best", "missing", "age")  # of numbers
+WHATS = ("", "running", *LEVELS, "share", "to_mean", "is_best", "missing", "age")  # of numbers
 Kind = Literal["numeric", "categorical", "list", "history", "list_history", "numeric_history"]
 KINDS = {
     "numeric": "number",
@@ -99,7 +101,7 @@ class Field:
     @property
     def is_level(self) -> bool:
         """Return whether it says what was known of a key, or of the latest rows."""
-        return self.what in OF_LEVELS
+        return self.what in LEVELS
 
     @property
     def is_history(self) -> bool:

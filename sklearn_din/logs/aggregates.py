@@ -9,7 +9,8 @@ import pandas as pd
 from narwhals.typing import IntoDataFrame, IntoDataFrameT
 from pandas.api.types import is_bool_dtype, is_integer_dtype, is_numeric_dtype, is_string_dtype
 
-from sklearn_din.features.level_columns import RECENT
+from sklearn_din.features.level_columns import RECENT, statistics_of
+from sklearn_din.features.schema import LEVELS
 from sklearn_din.logs.clocks import note_clocks, note_early, same_rows
 from sklearn_din.logs.row_memory import RowMemory, check_level_names, name_of
 from sklearn_din.utils.frames import CallerFrame
@@ -34,12 +35,12 @@ Aggregate = tuple[str | tuple[str, ...], str | None, str]
 Statistic = tuple[str | None, str]  # of a column, or of the events themselves
 AggregatesByKey = dict[tuple[str, ...], dict[str, Statistic]]
 
-STATISTICS = ("mean", "sum", "count", "shrunk_rate", "elapsed", "recent_mean", "levels", "means")
 WITHOUT_COLUMN = ("count", "elapsed")
-LEVELS = {  # by what a label is: zeros and ones, or numbers
-    "levels": {"rate": "shrunk_rate", "count": "count", "elapsed": "elapsed"},
-    "means": {"mean": "mean", "count": "count", "elapsed": "elapsed"},
+SHORT = {  # by what a label is: zeros and ones, or numbers
+    "levels": statistics_of("rate"),
+    "means": statistics_of("mean"),
 }
+STATISTICS = dict.fromkeys(("mean", "sum", "count", *LEVELS.values(), "recent_mean", *SHORT))
 
 
 def attach_aggregates(
@@ -255,11 +256,11 @@ def _expand_levels(aggregates: Mapping[str, Aggregate]) -> Mapping[str, Aggregat
         return aggregates  # refused later, by name
     expanded: dict[str, Aggregate] = {}
     for name, what in aggregates.items():
-        is_short = isinstance(what, tuple | list) and len(what) == 3 and what[2] in LEVELS
+        is_short = isinstance(what, tuple | list) and len(what) == 3 and what[2] in SHORT
         if not is_short:
             expanded[name] = what
             continue
-        for suffix, statistic in LEVELS[what[2]].items():
+        for suffix, statistic in SHORT[what[2]].items():
             column = None if statistic == "elapsed" else what[1]
             expanded[f"{name}_{suffix}"] = what[0], column, statistic
     return expanded

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from sklearn_din.features.level_columns import RATES, RECENT, name_level
+from sklearn_din.features.level_columns import RATES, RECENT, name_level, statistics_of
 from sklearn_din.logs.clocks import CHECKED_ROWS, MANY_ROWS, note_early
 from sklearn_din.logs.distinct import find_told, holds_lists
 from sklearn_din.logs.timeline import (
@@ -297,7 +297,7 @@ class RowMemory:
         hashes : of the key's columns
         """
         names = [name for label in self.labels for name in self.columns_of(key, label)]
-        statistics = "shrunk_rate" if self.of_clicks else "mean", "count", "elapsed"
+        statistics = statistics_of(RATES[not self.of_clicks]).values()
         asked = [*product(range(len(self.labels)), statistics)]
         return dict(zip(names, self.statistics(key, hashes, moments, asked), strict=True))
 
