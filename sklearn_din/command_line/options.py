@@ -176,7 +176,6 @@ def serve_parser() -> OneLineParser:
         help="the moment of a request: the clock, or the log's newest event (default: the clock "
         "where the log is being written)",
     )
-    add("--log-json", action="store_true", help="log lines as JSON")
     add("--title", metavar="COL", help="names of items in the catalogue")
     add("--image", metavar="COL", help="their pictures: files beside the catalogue")
     add(

@@ -1,6 +1,5 @@
 """The server on the command line: its files, reloaded whenever one is replaced."""
 
-import json
 import logging
 import os
 import signal
@@ -100,7 +99,7 @@ def run(state: State, options: Options) -> None:
         f"the page: http://{name}:{listening.getsockname()[1]}/ (routes: /docs; Ctrl-C ends it)",
         flush=True,
     )
-    _log_to_stderr(as_json=options.log_json)
+    _log_to_stderr()
     for number in (signal.SIGINT, signal.SIGTERM):  # uvicorn stops gently, then raises them again
         signal.signal(number, lambda *_: None)
     config = uvicorn.Config(
@@ -120,20 +119,10 @@ def run(state: State, options: Options) -> None:
         os._exit(0)
 
 
-class JsonLines(logging.Formatter):
-    """A line of JSON for each message: time, level, message, and the facts of a request."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """Return a line."""
-        line = {"time": self.formatTime(record, self.datefmt), "level": record.levelname}
-        facts = getattr(record, "facts", None)
-        return json.dumps(line | (facts or {"message": record.getMessage()}))
-
-
-def _log_to_stderr(*, as_json: bool) -> None:
+def _log_to_stderr() -> None:
     handler = logging.StreamHandler()
-    kind = JsonLines if as_json else logging.Formatter
-    handler.setFormatter(kind("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%S%z"))
+    form = "%(asctime)s %(levelname)s %(message)s"
+    handler.setFormatter(logging.Formatter(form, "%Y-%m-%dT%H:%M:%S%z"))
     for name in (LOGGER.name, "uvicorn.error"):
         logging.getLogger(name).addHandler(handler)
     LOGGER.setLevel(logging.INFO)
