@@ -161,6 +161,11 @@ def test_levels_of_all_ids_and_of_pairs_with_the_user(as_form):
     for name in expected.columns[5:]:
         np.testing.assert_array_equal(found[name], expected[name])
     assert attach_aggregates(*tables, time="time", aggregates="levels").shape == (4, 5 + 3 * 3 + 1)
+    tables = as_form(shown), as_form(log.assign(told=log["time"]))  # numbers, and no label
+    at_once = attach_aggregates(
+        *tables, time="time", aggregates="levels", user="user", known="told"
+    )
+    pd.testing.assert_frame_equal(pd.DataFrame(at_once), pd.DataFrame(found))
     with pytest.raises(ValueError, match="takes as label the one column of numbers that events"):
         attach_aggregates(*tables[1:], tables[1], time="time", aggregates="levels")
 

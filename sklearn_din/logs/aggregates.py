@@ -1,6 +1,6 @@
 """Point-in-time statistics of an impression: means, counts and rates of earlier events."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import singledispatch
 from typing import Any, Literal
 
@@ -133,7 +133,7 @@ def attach_aggregates(
     check_name(time, name="time")
     label_of_levels = None
     if isinstance(aggregates, str) and aggregates == "levels":
-        aggregates = _name_levels(impressions, events, time, user, label, levels)
+        aggregates = _name_levels(impressions, events, {time, known}, user, label, levels)
         *_, (_, label_of_levels, _) = aggregates.values()
     aggregates = _expand_levels(aggregates)
     table: Any = events if isinstance(events, Scan) else impressions
@@ -173,7 +173,7 @@ def attach_so_far(
 def _name_levels(
     impressions: Any,
     events: Any,
-    time: str,
+    moments: Collection[str | None],
     user: str | None,
     label: str | Sequence[str] | None,
     levels: Literal["auto"] | Sequence[str | tuple[str, ...]],
@@ -183,8 +183,8 @@ def _name_levels(
         table.all_dtypes if isinstance(table, Scan) else dict(CallerFrame(table, name=name).pandas)
         for table, name in ((impressions, "impressions"), (events, "events"))
     )
-    dtypes = {name: getattr(column, "dtype", column) for name, column in log.items()}
-    labels = [name for name in log if name not in shown and holds_numbers(dtypes[name])]
+    dtypes = {n: getattr(column, "dtype", column) for n, column in log.items() if n not in moments}
+    labels = [name for name in dtypes if name not in shown and holds_numbers(dtypes[name])]
     if label is not None:
         labels = check_names(label, name="label")
         check_columns(log, labels, name="events")
@@ -194,7 +194,7 @@ def _name_levels(
             f"impressions have not, got {labels}. Drop the label from impressions, or name it: "
             "label='clicked'."
         )
-    keys = [name for name in shown if name in log and name != time and _holds_ids(shown[name])]
+    keys = [name for name in shown if name in dtypes and _holds_ids(shown[name])]
     keys = [name for name in keys if name not in labels]
     pairs = [] if user is None else [(user, name) for name in keys if name != user]
     named = [*((name,) for name in keys), *pairs] if is_auto(levels) else [*map(as_tuple, levels)]
