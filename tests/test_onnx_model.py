@@ -328,7 +328,7 @@ FORGERIES = {
     "no JSON": (lambda text: text[:-9], "Expecting|Unterminated"),
     "a list": (lambda text: "[1]", "not enough values"),
     "deep": (lambda text: "[" * 100_000, "recursion|not enough values"),
-    "version": (put("version", to=99), "of version 99, and this sklearn_din reads version 6"),
+    "version": (put("version", to=99), "of version 99, and this sklearn_din reads version 5"),
     "layout": (put("facts", "layout", to="columns"), "OnnxFacts.layout cannot be 'columns'"),
     "a field more": (put("facts", "code", to="x"), "code cannot be 'x'"),
     "labels": (put("facts", "labels", to=("a", "b")), "several labels need a name each"),

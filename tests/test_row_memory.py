@@ -355,7 +355,7 @@ def test_remember_leaves_the_old_model_and_the_weights(tmp_path):
     newer = remember(model, later, y)
     np.testing.assert_array_equal(model.predict_proba(later), before)
     np.testing.assert_array_equal(model[0].memory_.values, state.values)
-    assert newer[-1].module_ is model[-1].module_  # what it adds stands beside the network
+    assert newer[-1] is model[-1]
     assert len(newer[0].memory_.times) == 2 * len(rows)
     learnt = update(model, later, y)
     assert len(learnt[0].memory_.times) == 2 * len(rows)

@@ -733,6 +733,5 @@ def _facts_of(classifier: Any, calibration: Calibration, layout: Any, memory: st
         learnt=tuple(part.latest() for part in tables.parts if part not in tables.pairs),
         first_seen={name: novelty.first_seen[name] for name in novelty.first_seen if name in sizes},
         checks={name: classifier.history_[name].to_numpy() for name in classifier.history_},
-        answers=net.answers_,
         memory=memory,
     )

@@ -15,7 +15,6 @@ from sklearn.pipeline import Pipeline
 from sklearn_din.features.encoded import EncodedFeatures, find_runs
 from sklearn_din.features.event_table import check_weights, event_table
 from sklearn_din.features.lists import IdLists
-from sklearn_din.features.live_answers import LiveAnswers
 from sklearn_din.features.schema import FIRST_KNOWN_ID, Behaviour, Schema
 from sklearn_din.logs.history_builder import HistoryBuilder
 from sklearn_din.neighbours.item_scores import ItemScores
@@ -31,7 +30,7 @@ from sklearn_din.utils.typed_fields import from_dict, to_dict
 from sklearn_din.utils.whole_files import damaged_file
 
 METADATA_KEY, DIGEST_KEY = "sklearn_din", "sklearn_din_digest"
-VERSION = 6
+VERSION = 5
 ROWS_PER_RUN = 4_096  # of the layout "rows"
 TABLE = ("rows", "ids", "scores")  # of item neighbours
 
@@ -51,7 +50,6 @@ class OnnxFacts:
     learnt: tuple[LearntNumbers, ...]  # of rows, as it is now, what the graph does not compute
     first_seen: Mapping[str, np.ndarray]  # by vocabulary, when each id came up: for a shortlist
     checks: Mapping[str, np.ndarray]  # of the training, by column
-    answers: LiveAnswers | None  # to the latest rows that the memory was told
     memory: str  # the digest of the memory before the encoder, as memory_digest; "" without one
 
     def check(self) -> None:
@@ -222,7 +220,6 @@ class OnnxNetwork:
 
     def __init__(self, session: Any, facts: OnnxFacts, path: str) -> None:
         self._session, self.facts, self._path = session, facts, path
-        self.answers_ = facts.answers
         self._output = "logit" if facts.classes else "prediction"
         self._shared = [b.histories for b in facts.schema.behaviours if not b.is_bag]
         self._shared *= facts.layout == "ranking"
@@ -241,8 +238,7 @@ class OnnxNetwork:
     def score(self, X: EncodedFeatures) -> np.ndarray:
         """Return log-odds (n,) or (n, n_labels), or numbers (n,)."""
         parts = [self._session.run([self._output], feed)[0] for _, feed in self._feeds(X)]
-        outputs = np.concatenate(parts)
-        return outputs if self.answers_ is None else self.answers_.move(outputs, X.times)
+        return np.concatenate(parts)
 
     def weights(self, X: EncodedFeatures, behaviour: Behaviour) -> np.ndarray:
         """Return the weight of each event of a behaviour, one row after the other."""

@@ -14,7 +14,6 @@ from sklearn.metrics import get_scorer
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
-from sklearn_din.features.live_answers import MOST_ROWS, LiveAnswers
 from sklearn_din.inspection.fitted import flat_steps, unwrap
 from sklearn_din.logs.aggregates import with_known_times
 from sklearn_din.logs.clocks import note_far
@@ -25,7 +24,6 @@ from sklearn_din.serving.updating import warn_of_clicks_alone
 from sklearn_din.utils.compat import _safe_indexing
 from sklearn_din.utils.frames import CallerFrame
 from sklearn_din.utils.keys import Keys
-from sklearn_din.utils.labels import match_classes
 from sklearn_din.utils.row_labels import check_row_labels
 from sklearn_din.utils.validation import (
     check_frame,
@@ -33,7 +31,7 @@ from sklearn_din.utils.validation import (
     read_span,
     read_times_alike,
 )
-from sklearn_din.utils.warnings import collect_messages, warn_of, warn_user
+from sklearn_din.utils.warnings import warn_of, warn_user
 
 Model = TypeVar("Model", bound=BaseEstimator)
 MANY_ROWS = 500  # told in one call
@@ -43,15 +41,11 @@ def remember(model: Model, X: IntoDataFrame, y: ArrayLike) -> Model:
     """Return a new model whose memory knows these rows; its weights stay as they are.
 
     Later rows get the histories and levels of now: their HistoryBuilder knows the events among
-    these rows and what came of them. It takes milliseconds. A classifier answers the latest 1,000
-    rows that it is told, each as of right before it was, and reads a constant and a scale of its
-    log-odds for later rows by these, as far as their users agree.
-
-    A row that is told again, the k-th of those equal in user, time and columns, replaces the first:
-    a batch may be given twice, and a label may be 0 or missing first and 1 later
-    (:meth:`HistoryBuilder.partial_fit`). Rows of one call are different rows: of an impression and
-    its click give one, with the click's label. The given model is unchanged, to the last bit;
-    :func:`update` learns from the rows, too.
+    these rows and what came of them. It takes milliseconds. A row that is told again, the k-th of
+    those equal in user, time and columns, replaces the first: a batch may be given twice, and a
+    label may be 0 or missing first and 1 later (:meth:`HistoryBuilder.partial_fit`). Rows of one
+    call are different rows: of an impression and its click give one, with the click's label. The
+    given model is unchanged, to the last bit; :func:`update` learns from the rows, too.
 
     Parameters
     ----------
@@ -103,7 +97,7 @@ def remember(model: Model, X: IntoDataFrame, y: ArrayLike) -> Model:
     if not np.size(y):
         return copy.copy(model)
     check_row_labels(X, y)
-    given, newer = X, dict[int, Any]()
+    newer: dict[int, Any] = {}
     for step in steps[: steps.index(memories[-1]) + 1]:
         if step in memories:
             _warn_of_told_rows(step, CallerFrame(X, name="X").pandas, y, steps)
@@ -111,44 +105,7 @@ def remember(model: Model, X: IntoDataFrame, y: ArrayLike) -> Model:
             warn_of([_note_rates(step.memory_, newer[id(step)].memory_)], once=True)
         if step is not memories[-1]:
             X = step.transform(X)
-    if unwrap(model, purpose="remember")[1].model is None:  # it suits the answers as they were
-        _read_answers(steps, newer, CallerFrame(given, name="X"), y)
     return _with_steps(model, newer, steps)
-
-
-def _read_answers(
-    steps: Sequence[Any], newer: dict[int, Any], X: CallerFrame[Any], y: ArrayLike
-) -> None:
-    """Let the classifier read constant and scale from its answers to rows just told.
-
-    Of those later than all that was told before: others may be its own training rows, or told
-    again. Weighted classes, rows without the columns of a request, and without times for the
-    encoder, say nothing.
-
-    newer : by step, those that were told the rows; the classifier is added
-    """
-    memory, classifier = next(step for step in steps if id(step) in newer), steps[-1]
-    is_read = is_classifier(classifier) and getattr(classifier, "class_weight", None) is None
-    rows = np.flatnonzero(X.pandas[memory.known or memory.time] >= memory.next_moment())
-    rows = rows[np.argsort(X.pandas[memory.time].to_numpy()[rows], kind="stable")][-MOST_ROWS:]
-    if not is_read or not {*memory._names_of_rows} <= {*X.pandas} or not len(rows):
-        return
-    encoded: Any = X.take(rows)
-    with collect_messages():  # nobody asked for these answers
-        for step in steps[:-1]:
-            encoded = newer.get(id(step), step).transform(encoded)
-    if encoded.times is None:
-        return
-    newer[id(classifier)] = answering = copy.copy(classifier)
-    net = answering.net_ = object.__new__(type(classifier.net_))  # skorch's copies hold weights
-    vars(net).update(vars(classifier.net_), answers_=None)
-    before, logits = classifier.net_.answers_, net.score(answering._prepare_rows(encoded))
-    labels = np.asarray(_safe_indexing(y, rows), dtype=object).reshape(len(rows), -1)
-    several = classifier.classes_ if len(labels.T) > 1 else [classifier.classes_]
-    values = [match_classes(own, of) for own, of in zip(labels.T, several, strict=True)]
-    users = Keys.read(X.pandas[memory.user].iloc[rows]).hashes
-    answers = LiveAnswers(np.column_stack([logits, *values]), users, encoded.times[-1:])
-    net.answers_ = answers if before is None else before.append(answers)
 
 
 def forget(model: Model, users: Collection[Any]) -> Model:
@@ -187,8 +144,6 @@ def forget(model: Model, users: Collection[Any]) -> Model:
     if net is not None:
         newer[id(steps[-1])] = classifier = copy.copy(steps[-1])
         classifier.net_ = copy.copy(net)
-        if net.answers_ is not None:
-            classifier.net_.answers_ = net.answers_.without(hashes)
         classifier.net_.neighbours_ = net.neighbours_.without_users(hashes)
         if net.mixture_ is not None:
             classifier.net_.mixture_ = net.mixture_.without_users(hashes)

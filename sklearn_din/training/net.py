@@ -13,7 +13,6 @@ from skorch.callbacks import Callback, EpochTimer, PassthroughScoring
 from torch import Tensor
 
 from sklearn_din.features.encoded import EncodedFeatures
-from sklearn_din.features.live_answers import LiveAnswers
 from sklearn_din.module import DIN
 from sklearn_din.native.logits import logits_of
 from sklearn_din.neighbours.tables import NeighbourTables
@@ -76,7 +75,6 @@ class DINNet(NeuralNetBinaryClassifier):
     novelty_: Novelty = NO_NOVELTY  # when each id came up: what training hides
     neighbours_: NeighbourTables = NeighbourTables()  # for rows that lack their numbers
     mixture_: Mixture | None = None  # with boosted trees
-    answers_: LiveAnswers | None = None  # to the latest rows that the memory before it was told
     occurrences_: dict[str, np.ndarray]  # (n_ids,) float32, in all training rows; empty without L2
     labels_: tuple[int, ...]  # rows not clicked and clicked, by label; of numbers, rows and 0
     constant_: float | np.ndarray  # the best output for all training rows
@@ -222,8 +220,7 @@ class DINNet(NeuralNetBinaryClassifier):
         self._set_training(False)
         logits = [self.infer(batch) for batch, _ in self.get_dataset(X)]
         outputs = torch.cat(logits).float().cpu().numpy()
-        outputs = outputs if self.mixture_ is None else self.mixture_.mix(X, outputs)
-        return outputs if self.answers_ is None else self.answers_.move(outputs, X.times)
+        return outputs if self.mixture_ is None else self.mixture_.mix(X, outputs)
 
     @property
     def reads_users(self) -> bool:

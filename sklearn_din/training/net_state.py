@@ -11,7 +11,6 @@ import torch
 from skorch.history import History
 from torch import Tensor
 
-from sklearn_din.features.live_answers import LiveAnswers
 from sklearn_din.features.schema import Schema
 from sklearn_din.module import DIN
 from sklearn_din.neighbours.tables import NeighbourTables
@@ -35,7 +34,6 @@ NET = {
     "checks",
     "novelty",
     "mixture",
-    "answers",
 }
 TRAINING = {"moments", "occurrences", "labels", "batch_size", "seed", "order"}
 SCALING = "centers", "constants", "scales"  # of a check, by label
@@ -71,7 +69,6 @@ def net_state(net: DINNet) -> dict[str, Any]:
         "checks": [{n: check[n] for n in OF_CHECK if n in check} for check in net.checks_],
         "novelty": net.novelty_,
         "mixture": net.mixture_,
-        "answers": net.answers_,
     }
     return {**state, "training": _training_state(net)} if can_go_on(net) else state
 
@@ -134,8 +131,6 @@ def restore_net(net: DINNet, state: Any, schema: Schema) -> DINNet:
 
         restored.mixture_ = from_dict(Mixture, state["mixture"])
         restored.mixture_.check_columns(schema)
-    if state["answers"] is not None:
-        restored.answers_ = from_dict(LiveAnswers, state["answers"])
     if "training" in state:
         _restore_training(restored, state["training"])
     return restored

@@ -41,8 +41,6 @@ def summarize(classifier: Any) -> str:
     tables += [part.describe() for part in classifier.net_.neighbours_.parts]
     if classifier.net_.mixture_ is not None:
         tables.append(classifier.net_.mixture_.describe())
-    if classifier.net_.answers_ is not None:
-        tables.append(classifier.net_.answers_.describe())
     target = classifier._target
     if target.click_name and hasattr(target, "classes"):
         tables.append(f"click: {target.click_name}, of the labels {target.classes.tolist()}")
