@@ -36,10 +36,8 @@ Statistic = tuple[str | None, str]  # of a column, or of the events themselves
 AggregatesByKey = dict[tuple[str, ...], dict[str, Statistic]]
 
 WITHOUT_COLUMN = ("count", "elapsed")
-SHORT = {  # by what a label is: zeros and ones, or numbers
-    "levels": statistics_of("rate"),
-    "means": statistics_of("mean"),
-}
+# By what a label is: zeros and ones, or numbers
+SHORT = {"levels": statistics_of("rate"), "means": statistics_of("mean")}
 STATISTICS = dict.fromkeys(("mean", "sum", "count", *LEVELS.values(), "recent_mean", *SHORT))
 
 
@@ -194,8 +192,7 @@ def _name_levels(
             f"impressions have not, got {labels}. Drop the label from impressions, or name it: "
             "label='clicked'."
         )
-    keys = [name for name in shown if name in dtypes and _holds_ids(shown[name])]
-    keys = [name for name in keys if name not in labels]
+    keys = [n for n in shown if n in dtypes.keys() - {*labels} and _holds_ids(shown[n])]
     pairs = [] if user is None else [(user, name) for name in keys if name != user]
     named = [*((name,) for name in keys), *pairs] if is_auto(levels) else [*map(as_tuple, levels)]
     of_clicks = all(_holds_clicks(events, name) for name in labels)

@@ -13,6 +13,7 @@ from sklearn_din.utils.validation import (
     check_times,
     datetime_index,
     spread,
+    unit_ratio,
     unix_unit,
 )
 from sklearn_din.utils.warnings import ADVICE_FROM, log_once
@@ -154,7 +155,13 @@ def note_far(times: pd.Series, events: pd.Series) -> str | None:
 
 
 def note_untold(
-    users: np.ndarray, asked: pd.Series, told: pd.DataFrame, unit: str | None, *, what: str
+    asked: pd.Series,
+    times: np.ndarray,
+    known: np.ndarray,
+    unit: str | None,
+    users: Sequence[pd.Series | np.ndarray],
+    *,
+    what: str,
 ) -> None:
     """Log where most rows are asked ``UNTOLD`` times as long after what is known of their users.
 
@@ -162,19 +169,20 @@ def note_untold(
     each day knows nearly what is known now; one that is told nothing more may be worse than none.
     Of rows and memories with ages like those that were logged, nothing is logged again.
 
-    users : (n_rows,), hashes
-    told : user (hashes), time, and known, from when on it counts, in this unit
+    times, known : (n_rows,), when each row told was, and from when on it counts, in this unit
+    users : of the rows asked and of those told, hashes or what is hashed where rows are late
     what : which part of the memory, so that another one is logged again
     """
-    if len(asked) < MANY_ROWS or len(told) < ADVICE_FROM:
+    if len(asked) < MANY_ROWS or len(known) < ADVICE_FROM:
         return
-    times, own_unit, _ = check_times(asked, name=f"X[{asked.name!r}]", unit=unit)
-    per_second, own = (UNITS_PER_SECOND.get(name or "", 1) for name in (unit, own_unit))
-    now = times / own * per_second
-    if np.median(now) <= told["known"].max():
+    moments, own_unit, _ = check_times(asked, name=f"X[{asked.name!r}]", unit=unit)
+    now = moments / unit_ratio(own_unit, unit)
+    if np.median(now) <= known.max():
         return
-    told = told[np.isin(told["user"], users)].astype({"time": float, "known": float})
-    ages = [_newest_ages(f, told) for f in (told, pd.DataFrame({"user": users, "time": now}))]
+    asking, own_users = (u if isinstance(u, np.ndarray) else Keys.read(u).hashes for u in users)
+    told = pd.DataFrame({"user": own_users, "time": times, "known": known})
+    told = told[np.isin(own_users, asking)].astype({"time": float, "known": float})
+    ages = [_newest_ages(f, told) for f in (told, pd.DataFrame({"user": asking, "time": now}))]
     if min(map(len, ages)) < MANY_ROWS:
         return
     then, here = float(np.quantile(ages[0], NEARLY_ALL)), float(np.median(ages[1]))

@@ -331,16 +331,14 @@ class HistoryBuilder(  # type: ignore[call-arg]
         if len(asked) < MANY_ROWS or not (self.memory_ or self._outcomes):
             return
         if (memory := self.memory_) is not None:
-            users, unit = memory.hashes[memory.columns.index(self.user)], memory.unit
-            times, known = memory.times, memory.known
+            times, known, unit = memory.times, memory.known, memory.unit
+            own: Any = memory.hashes[memory.columns.index(self.user)]
             what = "levels and outcomes" if self._outcomes else "levels"
         else:
             columns = [self.events_[n] for n in (self.time, self.known)]
             (times, known), unit = read_times_alike(columns)
-            users, what = Keys.read(self.events_[self.user]).hashes, "outcomes"
-        told = pd.DataFrame({"user": users, "time": times, "known": known})
-        asking = Keys.read(asked[self.user]).hashes
-        note_untold(asking, asked[self.time], told, unit, what=what)
+            own, what = self.events_[self.user], "outcomes"
+        note_untold(asked[self.time], times, known, unit, (asked[self.user], own), what=what)
 
     def next_moment(self) -> Any:
         """Return the time just after all that is remembered, as the time column holds times."""

@@ -47,10 +47,7 @@ def agree(names: Collection[object], verb: str) -> str:
 
 
 class _Once:
-    """Say each message the first time alone; messages that differ in figures are the same.
-
-    Unless they are about something else.
-    """
+    """Say each message the first time alone; those about the same differ in figures at most."""
 
     def __init__(self, say: Callable[[str], None]) -> None:
         self._say, self._said = say, set[tuple[object, ...]]()
