@@ -4,8 +4,6 @@
 are the lines of ``raise`` and of warnings; comments count as blank. Below stand what the core can
 reach by imports and by names (``import_module("...")``), what one fit and predict loads, and the
 files that CONTRIBUTING.md's nine steps name; C++, JavaScript, CSS and HTML are counted apart.
-``python -m benchmarks.house COMMIT`` prints the ledger since a commit: lines of Python added and
-taken by each later one, in the library, the tests and the benchmarks, and their sums.
 """
 
 import ast
@@ -21,7 +19,6 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "sklearn_din"
 FILES = {path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py")}
 MOST_CODE = 26_300  # of the library, without docstrings: a test fails beyond; 25,750 was asked
-WINGS = ("sklearn_din", "tests", "benchmarks")
 KINDS = ("code", "checks", "imports", "docstrings", "blank")
 MAP_ROW = r"^\|([^|\n]*)\|[^|\n]*\| `([\w/]+\.py)` \|"
 CORE = ("transformers", "estimator", "regressor", "saving", "metrics", "model_selection")
@@ -124,38 +121,12 @@ def count_code(kinds):
     return sum(kinds[kind] for kind in ("code", "checks", "imports"))
 
 
-def print_ledger(commit):
-    """Print what each commit since then added to and took from the wings of the house."""
-    command = ["git", "log", "--reverse", "--format=%h %s", "--numstat", f"{commit}.."]
-    command += ["--", "*.py"]
-    log = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
-    sums, rows = Counter(), []
-    for line in log.splitlines():
-        added, _, rest = line.partition("\t")
-        taken, _, path = rest.partition("\t")
-        wing = path.partition("/")[0]
-        if not rest and line:
-            rows.append((line[:80], Counter()))
-        elif wing in WINGS:
-            change = {(wing, "+"): int(added), (wing, "-"): int(taken)}
-            rows[-1][1].update(change)
-            sums.update(change)
-    columns = [(wing, sign) for wing in WINGS for sign in "+-"]
-    cells = [[name, *(str(own[c]) for c in columns)] for name, own in [*rows, ("all", sums)]]
-    print_table(["commit", *(f"{wing} {sign}" for wing, sign in columns)], cells)
-    n_lines = count_code(sum_lines(FILES))
-    print(f"the library has {n_lines:,} lines of code, at most {MOST_CODE:,} are agreed on")
-
-
 def sum_lines(files):
     """Count the lines of some files of the package by kind."""
     return sum((kinds_of_lines((PACKAGE / file).read_text("utf-8")) for file in files), Counter())
 
 
 def main():
-    if sys.argv[1:]:
-        print_ledger(sys.argv[1])
-        return
     text, part, files_of = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"), "", {}
     for first, file in re.findall(MAP_ROW, text, re.M):
         part = first.strip() or part
