@@ -185,7 +185,8 @@ def note_untold(
     ages = [_newest_ages(f, told) for f in (told, pd.DataFrame({"user": asking, "time": now}))]
     if min(map(len, ages)) < MANY_ROWS:
         return
-    then, here = float(np.quantile(ages[0], NEARLY_ALL)), float(np.median(ages[1]))
+    shares = (NEARLY_ALL, 0.5)
+    then, here = (float(a.quantile(s, "lower")) for a, s in zip(ages, shares, strict=True))
     if here > UNTOLD * then:
         log_once(
             f"{what} were up to {describe_span(then, unit)} old in nearly all rows that were told "
