@@ -45,9 +45,6 @@ def compute_alone_if_forked() -> None:
         torch.set_num_threads(1)
 
 
-GROWING = "count", "elapsed"  # of a memory that nobody tells, or that is told for long
-
-
 class DIN(nn.Module):
     """Deep Interest Network (Zhou et al., KDD 2018): encoded impressions in, logits out.
 
@@ -218,7 +215,7 @@ class DIN(nn.Module):
         self.bins.to(device)
 
     def _end_numbers(self) -> None:
-        growing = {field.name for field in self.schema.fields if field.what in GROWING}
+        growing = {f.name for f in self.schema.fields if f.level and f.level.grows}
         ends = find_ends(self.options["ranges"], growing)
         self.bins = NumberBins(self.of_numbers, self.options["bins"], ends)
         for interest in self.interest_modules:

@@ -387,7 +387,7 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
         for _, parts in table.map(self._learnt.read, rows.names_of(table), "comparing"):
             for name, profile in self._learnt.profile_rows(parts).items():
                 now[name] = now[name].plus(profile) if name in now else profile
-        leaves = {name: self._learnt.leaves[name] for name in self._learnt.names if name in now}
+        leaves = {leaf.name: leaf for leaf in self._learnt.in_order if leaf.name in now}
         kinds = {name: leaf.fields(self._learnt)[0].kind for name, leaf in leaves.items()}
         return compare_profiles(kinds, {n: leaf.profile for n, leaf in leaves.items()}, now)
 
@@ -510,7 +510,7 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
             item=self.item,
         )
         statistics, newest = TableStatistics(columns, len(table)), -np.inf
-        used = {*columns.leaves, *self._metadata.values()}
+        used = {*columns.sources, *self._metadata.values()}
         read_rows = partial(self._read_training_rows, columns)
         for start, (parts, times, latest) in table.map(read_rows, used, "counting"):
             statistics.update(parts, start, times)

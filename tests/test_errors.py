@@ -444,8 +444,8 @@ def use_a_scan(use, *, scan):
 
 @refuses(
     ({"y": None}, r"needs y .* got None. Pass y, or set events='all'"),
-    ({"y": [1] * 5}, r"needs two classes in y, got \[1\]. Set events='all'"),
-    ({"y": [0, 1, 2, 0, 1]}, r"needs two classes in y, got \[0, 1, 2\]\. Set"),
+    ({"y": [1] * 5}, r"two classes, got one class only: \[1\]\. Set events='all'"),
+    ({"y": [0, 1, 2, 0, 1]}, r"Only binary .* 3 classes, \[0, 1, 2\] among them\. Set"),
     ({"y": [0, 1]}, "inconsistent numbers of samples"),
     ({"X": ROWS.to_numpy()}, "X must be a pandas, polars or Arrow frame, got nda", TypeError),
     ({"X": ROWS.drop(columns="item")}, "X has no column 'item'"),

@@ -5,6 +5,7 @@ import io
 import pickle
 import re
 import warnings
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -17,6 +18,10 @@ from sklearn_din import (
     attach_history,
     scan_parquet,
 )
+from sklearn_din.encoding.cells import factorize
+from sklearn_din.encoding.column import Part
+from sklearn_din.encoding.ids import IdColumn
+from sklearn_din.encoding.roles import assign_roles
 from tests.click_frames import as_lists, encoder, make_log, with_windows
 
 
@@ -335,3 +340,36 @@ def test_a_batch_of_new_users_has_empty_histories(missing):
     nothing = frame.iloc[:2].assign(hist_item=nulls)
     nothing.index = batch.index
     assert fitted.transform(nothing)["hist_item"].shape == (2, 0)
+
+
+@dataclass(frozen=True, eq=False)
+class WeekdayColumn(IdColumn):
+    """A kind of columns for this test: one made of the moments of another one."""
+
+    of: str = ""
+
+    @property
+    def sources(self):
+        return (self.of,)
+
+    def read(self, columns):
+        return Part({self.name: factorize(columns.frame[self.of] // 24 % 7, name=self.name)})
+
+
+def test_a_column_may_be_made_of_another_one(monkeypatch, caplog):
+    frame = pd.DataFrame({"user": 7, "hour": range(2_000), "item": [*"abcd"] * 500})
+
+    def assign(table, **options):
+        columns, notices = assign_roles(table, **options)
+        weekday = WeekdayColumn("weekday", "weekday", of="hour")
+        return replace(columns, columns=(*columns.columns, weekday)), notices
+
+    monkeypatch.setattr("sklearn_din.transformers.assign_roles", assign)
+    fitted = HistorySequenceEncoder(user="user", drop=["hour"]).fit(frame)
+    read = pickle.loads(pickle.dumps(fitted))
+    assert [field.name for field in read.schema_.fields] == ["weekday", "item"]
+    ids = read.transform(frame).columns["weekday"]
+    assert read.inverse_transform_ids("weekday", ids).tolist() == [*(frame["hour"] // 24 % 7)]
+    assert [*read.report(frame).index] == ["weekday", "item"]
+    assert read._learnt.of_rows == ["hour", "item"]
+    assert not read._learnt.without({"hour"}).ids.keys() - {"item"}

@@ -111,7 +111,12 @@ class Column(ABC):
     @property
     @abstractmethod
     def leaves(self) -> tuple[Any, ...]:
-        """The columns of the table that it reads: of ids or of numbers, by row or by event."""
+        """Columns of ids or of numbers, by row or by event: each has statistics of its own."""
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The columns of the table that it reads; of a column made of another one, that one."""
+        return tuple(leaf.name for leaf in self.leaves)
 
     @abstractmethod
     def read(self, columns: ColumnReader) -> Part:

@@ -90,7 +90,7 @@ def log_roles(rows: TrainingRows, statistics: Mapping[str, NumberStatistics]) ->
     quantities = []
     for name in columns.categorical:
         values, is_free = rows.counts[name].values, name not in {*named, *columns.candidates}
-        is_integer = pd.api.types.is_integer_dtype(rows.dtypes[name])
+        is_integer = pd.api.types.is_integer_dtype(rows.dtypes.get(name, object))
         if is_free and is_integer and len(values) >= FEW_COUNTS:
             low, high = int(values.min()), int(values.max())
             quantities += [name] if low >= 0 and high < GAPS * len(values) else []
@@ -134,7 +134,7 @@ def odd_ids(rows: TrainingRows, names: Sequence[str]) -> Iterator[str]:
     """Yield what to say of ids by rule that are times, lists as text or row numbers."""
     for name in names:
         values, n_rows = rows.counts[name].values, rows.n_rows
-        is_integer = pd.api.types.is_integer_dtype(rows.dtypes[name])
+        is_integer = pd.api.types.is_integer_dtype(rows.dtypes.get(name, object))
         unit = unix_unit(pd.Series(values)) if is_integer and len(values) >= FEW_VALUES else None
         if unit is not None:
             yield (

@@ -16,7 +16,7 @@ from sklearn_din.encoding.table import PREFIX, ColumnReader
 from sklearn_din.encoding.vocabulary import Vocabularies
 from sklearn_din.features.number_ends import find_ends, find_range
 from sklearn_din.features.request_columns import NEUTRAL
-from sklearn_din.features.schema import Field, indicator
+from sklearn_din.features.schema import LEVELS, Field, indicator
 from sklearn_din.utils.spans import Rows, Spans
 
 if TYPE_CHECKING:
@@ -133,15 +133,15 @@ class NumberStatistics:
         compared = [table.statistics[n] for n, number in of_numbers if number.owner == owner]
         of_all = np.concatenate([statistics.sample for statistics in compared])
         scale = self.find_scale(compared).resist_outliers(of_all)
-        what, _ = table.columns.meanings.get(owner, ("", ()))
-        if what == "elapsed":
+        level = LEVELS.get(table.columns.meanings.get(owner, ("",))[0])
+        if level and level.form == "elapsed":
             scale = EventScale.of_elapsed(of_all)
         has_indicator = not column.is_history and self._spread.weight < table.n_rows
         has_indicator &= indicator(column.name) not in table.columns.names
         finite = sample[np.isfinite(sample)]
         ends: tuple[float, ...] = ()
         if len(finite) and not (column.is_history or scale.is_elapsed):  # log1p of what elapsed
-            growing = [column.name] if what == "count" else []
+            growing = [column.name] if level and level.grows else []
             ends = find_ends({column.name: find_range(finite)}, growing)[column.name]
         profile = table.complete(ColumnProfile.of_sample(sample, ends), column.name)
         return replace(column, scale=scale, has_indicator=has_indicator, profile=profile)

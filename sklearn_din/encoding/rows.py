@@ -36,7 +36,7 @@ class RowEncoder:
 
     def names_of(self, table: Impressions) -> list[str]:
         """Columns of a table that are read."""
-        used = {*self.learnt.leaves, *self.metadata.values()}
+        used = {*self.learnt.sources, *self.metadata.values()}
         return [name for name in table.names if name in used]
 
     def encode_columns(self, columns: ColumnReader) -> EncodedFeatures:

@@ -80,6 +80,12 @@ class TableColumns:
         """All columns of ids and of numbers, those of rows first."""
         return {leaf.name: leaf for column in self.columns for leaf in column.leaves}
 
+    @property
+    def in_order(self) -> list[Any]:
+        """The same in the order of the table, where what is made of a column follows it."""
+        place = {name: number for number, name in enumerate(self.names)}
+        return sorted(self.leaves.values(), key=lambda leaf: place[leaf.sources[0]])
+
     @cached_property
     def numbers(self) -> dict[str, NumberColumn]:
         """The columns of numbers."""
@@ -106,10 +112,15 @@ class TableColumns:
         return {name for name, (what, _) in self.meanings.items() if what in LEVELS}
 
     @property
+    def sources(self) -> set[str]:
+        """Columns of the table that are read."""
+        return {name for column in self.columns for name in column.sources}
+
+    @property
     def of_rows(self) -> list[str]:
         """Columns of the table that are read by row, in its order: no histories."""
-        own = self.leaves
-        return [name for name in self.names if name in own and not own[name].is_history]
+        own = {n for c in self.columns if not isinstance(c, Histories) for n in c.sources}
+        return [name for name in self.names if name in own]
 
     @property
     def numeric(self) -> list[str]:
@@ -124,8 +135,7 @@ class TableColumns:
     @cached_property
     def schema(self) -> Schema:
         """The meaning of each encoded column."""
-        leaves = [self.leaves[name] for name in self.names if name in self.leaves]
-        fields = tuple(field for leaf in leaves for field in leaf.fields(self))
+        fields = tuple(field for leaf in self.in_order for field in leaf.fields(self))
         return Schema(fields, self.behaviours, self.unused, self.user, self.item)
 
     def decode(self, name: str, ids: np.ndarray) -> np.ndarray:
@@ -213,8 +223,8 @@ class TableColumns:
 
     def without(self, names: Collection[str]) -> TableColumns:
         """Return the same without some columns; a behaviour goes with any of its histories."""
-        leaves = [(column, {leaf.name for leaf in column.leaves}) for column in self.columns]
-        return replace(self, columns=tuple(c for c, own in leaves if own.isdisjoint(names)))
+        left = tuple(column for column in self.columns if not {*names} & {*column.sources})
+        return replace(self, columns=left)
 
     def encode_numbers(self, numbers: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Return numbers of rows on their scales, and where they are missing."""
@@ -232,7 +242,7 @@ class TableColumns:
         leaves = [leaf for column in self.columns for leaf in column.leaves]
         if any(leaf.profile.bins.dtype != type(leaf).profile.bins.dtype for leaf in leaves):
             raise ValueError("each column must have a profile of its kind.")
-        if len(self.leaves) < len(leaves) or not self.leaves.keys() <= {*self.names}:
+        if len(self.leaves) < len(leaves) or not self.sources <= {*self.names}:
             raise ValueError("each column must be one of the columns of fit.")
         of_events = [leaf.name for histories in self.histories for leaf in histories.columns]
         if of_events != [name for behaviour in self.behaviours for name in behaviour.columns]:

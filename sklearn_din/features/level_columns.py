@@ -5,14 +5,14 @@ from collections.abc import Collection
 
 from sklearn_din.features.schema import LEVELS, Meaning
 
-RATES = ("rate", "mean")  # of clicks, and of other numbers
+RATES = tuple(what for what, level in LEVELS.items() if level.form == "rate")
 RECENT = "recent"  # of the latest rows, whatever their keys
 AGE = "outcome_age"  # of an event of a history, since its outcome was known
 
 
 def statistics_of(rate: str) -> dict[str, str]:
     """Return the levels of labels that have rates or means, and the statistic of each."""
-    return {what: own for what, own in LEVELS.items() if what == rate or what not in RATES}
+    return {n: own.statistic for n, own in LEVELS.items() if n == rate or n not in RATES}
 
 
 def name_level(key: str, rate: str) -> dict[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 from sklearn_din.utils.text_table import text_table
 
@@ -12,9 +12,29 @@ PADDING_ID = 0
 UNKNOWN_ID = 1
 FIRST_KNOWN_ID = 2
 
-# What a level is, by the end of its column's name, and the statistic that it shows of a key's rows.
-# A "count" may go beyond those of fit, and an older memory knows of an "elapsed" that it is longer.
-LEVELS = {"rate": "shrunk_rate", "mean": "mean", "count": "count", "elapsed": "elapsed"}
+
+class Level(NamedTuple):
+    """What a memory says of a key's rows: a statistic of ``attach_aggregates``, and its form.
+
+    A "rate" may have a trend. A "count" and a time "elapsed" grow beyond those of fit, where a
+    network ends them; and an older memory knows of an "elapsed" that it is longer by now.
+    """
+
+    statistic: str
+    form: Literal["rate", "count", "elapsed"]
+
+    @property
+    def grows(self) -> bool:
+        """Return whether it goes on growing after fit."""
+        return self.form != "rate"
+
+
+LEVELS = {  # by the end of a column's name
+    "rate": Level("shrunk_rate", "rate"),  # of clicks
+    "mean": Level("mean", "rate"),  # of other numbers
+    "count": Level("count", "count"),
+    "elapsed": Level("elapsed", "elapsed"),
+}
 Meaning = tuple[str, tuple[str, ...]]  # ``what`` and ``of`` of a Field
 WHATS = ("", "running", *LEVELS, "share", "to_mean", "is_best", "missing", "age")  # of numbers
 Kind = Literal["numeric", "categorical", "list", "history", "list_history", "numeric_history"]
@@ -97,6 +117,11 @@ class Field:
         for name, options in (("kind", get_args(Kind)), ("what", WHATS)):
             if (value := getattr(self, name)) not in options:
                 raise ValueError(f"{name} must be one of {', '.join(options)}, got {value!r}.")
+
+    @property
+    def level(self) -> Level | None:
+        """Return what it says of what was known; None where it is no level."""
+        return LEVELS.get(self.what)
 
     @property
     def is_level(self) -> bool:

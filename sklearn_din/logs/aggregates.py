@@ -38,7 +38,8 @@ AggregatesByKey = dict[tuple[str, ...], dict[str, Statistic]]
 WITHOUT_COLUMN = ("count", "elapsed")
 # By what a label is: zeros and ones, or numbers
 SHORT = {"levels": statistics_of("rate"), "means": statistics_of("mean")}
-STATISTICS = dict.fromkeys(("mean", "sum", "count", *LEVELS.values(), "recent_mean", *SHORT))
+OF_LEVELS = [level.statistic for level in LEVELS.values()]
+STATISTICS = dict.fromkeys(("mean", "sum", "count", *OF_LEVELS, "recent_mean", *SHORT))
 
 
 def attach_aggregates(

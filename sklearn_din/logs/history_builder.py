@@ -472,9 +472,13 @@ class HistoryBuilder(  # type: ignore[call-arg]
                 "one label as one-hot columns, of which the first says what was not clicked. Give "
                 "the column of clicks alone, y[:, 1] of an array, y.iloc[:, 1] of a frame."
             )
-        numbers = pd.Series(labels).infer_objects()
-        is_number = pd.api.types.is_numeric_dtype(numbers) and self.events != "positive"
-        return None if is_number and numbers.nunique() != 2 else two_classes(labels)
+        present = labels[pd.notna(labels)]
+        if present.dtype == object:  # as columns of several types become
+            present = pd.Series(present).infer_objects().to_numpy()
+        is_number = present.dtype.kind in "biuf" and self.events != "positive"
+        if is_number and len(np.unique(present)) != 2:
+            return None
+        return two_classes(present, "Set events='all' to remember every row.")
 
     def _read_labels(
         self, X: pd.DataFrame, y: ArrayLike | None, classes: np.ndarray | None

@@ -41,7 +41,7 @@ def age_levels(X: EncodedFeatures, *, share: float) -> EncodedFeatures:
         waited = (X.times[rows] - X.times[first]) / second
         for field in (f for f in X.schema.fields if f.is_level and f.of == key):
             known = X.columns[field.name][first]
-            if field.what == "elapsed":
+            if field.level and field.level.form == "elapsed":
                 longer = np.log1p(np.expm1(known.astype(np.float64)) + waited / field.elapsed_scale)
                 known = np.where(find_missing_numbers(X, field.name)[first], known, longer)
             columns[field.name] = np.array(columns[field.name])

@@ -232,6 +232,8 @@ def _read_label(
 ) -> Click:
     import pandas as pd  # takes a quarter of a second to import
 
+    from sklearn_din.utils.labels import two_classes
+
     n_missing = int(pd.isna(labels).sum())
     if n_missing:
         raise ValueError(f"y must not be missing, got {n_missing} NaN labels. Drop those rows.")
@@ -249,7 +251,7 @@ def _read_label(
         )
     check_classification_targets(labels)
     if not is_partial:
-        return Click(two_labels(labels))
+        return Click(two_classes(labels))
     return Click(_check_classes(classes, labels, None if fitted is None else fitted.classes))
 
 
@@ -323,26 +325,6 @@ def _has_several_labels(estimator: NetworkEstimator, y: Any) -> bool:
         return False
     shape = (y if hasattr(y, "shape") else np.asarray(y)).shape
     return len(shape) == 2 and shape[1] > 1
-
-
-def two_labels(labels: np.ndarray) -> np.ndarray:
-    """Return the two classes of ``fit`` in order; the larger one is the click."""
-    classes = np.unique(labels)
-    if len(classes) > 2:
-        target = type_of_target(labels, input_name="y", raise_unknown=True)
-        raise ValueError(
-            f"Only binary classification is supported. The type of the target is {target}: "
-            f"y has {len(classes)} classes, {classes[:5].tolist()} among them. "
-            "Make it click or no click first, or let DINRegressor predict the number."
-        )
-    if not len(classes):
-        raise ValueError("y must have two classes, got none: every row lacks the label.")
-    if len(classes) < 2:
-        raise ValueError(
-            f"y must have two classes, got one class only: {classes.tolist()}. "
-            "A click log holds clicks only: sample_negatives adds what was not clicked."
-        )
-    return classes
 
 
 def warn_of_flip(y: Any, labels: list[Any]) -> None:

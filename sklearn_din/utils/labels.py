@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
+from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.validation import column_or_1d
 
 SHOWN_CLASSES = 5
@@ -25,18 +26,31 @@ def first_labels(y: ArrayLike | None) -> np.ndarray:
     return labels
 
 
-def two_classes(labels: np.ndarray) -> np.ndarray:
-    """Return the two kinds of labels, the smaller one first."""
-    labels = labels[pd.notna(labels)]
-    if labels.dtype == object:  # as columns of several types become
-        labels = pd.Series(labels).infer_objects().to_numpy()
+def two_classes(labels: np.ndarray, otherwise: str = "") -> np.ndarray:
+    """Return the two kinds of labels, none missing; the larger one is the click.
+
+    otherwise : what to do where there are not two; of a classifier's labels by default
+    """
     classes = np.unique(labels)
-    if len(classes) != 2:
-        others = " and others" if len(classes) > SHOWN_CLASSES else ""
-        raise ValueError(
-            "HistoryBuilder(events='positive') needs two classes in y, got "
-            f"{classes[:SHOWN_CLASSES].tolist()}{others}. Set events='all' to remember every row."
+    if len(classes) > 2:
+        target = type_of_target(labels, input_name="y", raise_unknown=True)
+        otherwise = otherwise or (
+            "Make it click or no click first, or let DINRegressor predict the number."
         )
+        raise ValueError(
+            f"Only binary classification is supported. The type of the target is {target}: y has "
+            f"{len(classes)} classes, {classes[:SHOWN_CLASSES].tolist()} among them. {otherwise}"
+        )
+    if len(classes) < 2:
+        otherwise = otherwise or (
+            "A click log holds clicks only: sample_negatives adds what was not clicked."
+        )
+        there = (
+            f"one class only: {classes.tolist()}"
+            if len(classes)
+            else "none: every row lacks the label"
+        )
+        raise ValueError(f"y must have two classes, got {there}. {otherwise}")
     return classes
 
 
