@@ -5,81 +5,61 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from sklearn_din.command_line.conditions import keep_rows
 from sklearn_din.command_line.options import Options
-from sklearn_din.command_line.tables import (
-    ask_for_names,
-    gather,
-    raise_all,
-    read_log,
-    read_table,
-    refuse_histories,
-)
+from sklearn_din.command_line.tables import read_log, read_table, refuse_histories
 from sklearn_din.utils.label_waits import check_known
 
 
 def read_rows(options: Options) -> tuple[pd.DataFrame, pd.Series | None]:
     """Return the rows of a log, and labels where a column has them; raise for all that is wrong."""
-    path, problems = options.log, list[str]()
+    path, label = options.log, None
     if not (options.user and options.item and options.time):
-        raise ValueError(ask_for_names(path, options))
+        columns = [*map(str, read_table(path, [], options))]
+        raise ValueError(
+            f"a log needs --user, --item and --time: the names of its columns. {path} has "
+            f"{columns}."
+        )
     times = [options.time, *filter(None, [options.known])]
     needed = [options.user, options.item, *times, *filter(None, [options.label_column])]
-    filtered = [condition.column for condition in options.where]
-    log = read_table(path, [*options.columns, *options.told, *needed, *filtered], options)
+    log = read_table(path, [*options.columns, *options.told, *needed], options)
     refuse_histories(log, path)
-    log, label = keep_rows(log, options.where, path, drop_bad=options.drop_bad), None
-    with gather(problems):
-        dates = [n for n in options.context if getattr(log[n].dtype, "kind", None) == "M"]
-        if dates:
-            raise ValueError(
-                f"--context cannot use dates, got {dates}. Make a number or a text of them, such "
-                "as the hour or the day of the week."
-            )
-    with gather(problems):
-        if (condition := options.label_condition) is not None:
-            values = condition.read(log[condition.column], drop_bad=options.drop_bad)
-            log = log.assign(**{condition.column: values})
-        if options.label is not None:
-            column = log[options.label_column].dropna()
-            label = pd.Series(read_labels(column, options), index=column.index)
-    with gather(problems):
-        if options.known is not None and not options.drop_bad:
-            name = f"{path}: {options.known!r}"
-            check_known(log[options.known], log[options.label_column], name=name)
-        ids = [options.user, *options.events]
-        log = read_log(log, path, options, needed=needed, ids=ids, times=times)
-    raise_all(problems)
-    return log, label
+    dates = [name for name in options.context if getattr(log[name].dtype, "kind", None) == "M"]
+    if dates:
+        raise ValueError(
+            f"--context cannot use dates, got {dates}. Make a number or a text of them, such as "
+            "the hour or the day of the week."
+        )
+    if (condition := options.label_condition) is not None:
+        values = condition.read(log[condition.column], drop_bad=options.drop_bad)
+        log = log.assign(**{condition.column: values})
+    if options.label is not None:
+        column = log[options.label_column].dropna()
+        label = pd.Series(read_labels(column, options), index=column.index)
+    if options.known is not None and not options.drop_bad:
+        name = f"{path}: {options.known!r}"
+        check_known(log[options.known], log[options.label_column], name=name)
+    ids = [options.user, *options.events]
+    return read_log(log, path, options, needed=needed, ids=ids, times=times), label
 
 
 def read_labels(column: pd.Series, options: Options) -> np.ndarray:
-    """Return 1 for a click: the larger of two values, or where a condition such as >=4 holds."""
+    """Return 1 for a click: the larger of two numbers, or where a condition such as >=4 holds."""
     condition = options.label_condition
     if condition is not None:
         is_click = condition.holds(column)
         print(f"note: a click is a row with {options.label}: {is_click.mean():.1%} of them")
         if is_click.all() or not is_click.any():
             raise ValueError(
-                f"{condition} must be true of some rows and not of others, got "
+                f"--label {options.label} must be true of some rows and not of others, got "
                 f"{is_click.mean():.0%}. {column.name!r} has values such as {column.tolist()[0]!r}."
             )
         return is_click.astype(np.int64)
     values = sorted(column.unique().tolist(), key=lambda value: (str(type(value)), value))
-    if len(values) != 2:
-        shown = ", ".join(repr(value) for value in values[:5])
-        more = f", ... ({len(values)} values)" if len(values) > 5 else ""
-        advice = f"A condition makes two of many: --label '{column.name}=={values[-1]}'."
-        advice = "A log of clicks alone needs no --label." if len(values) == 1 else advice
+    if len(values) != 2 or isinstance(values[1], str):
         raise ValueError(
-            f"--label needs a column of two values, the larger one for a click; {column.name!r} "
-            f"has {shown}{more}. {advice}"
-        )
-    if isinstance(values[1], str):
-        ways = " or ".join(f"--label '{column.name}=={value}'" for value in values)
-        raise ValueError(
-            f"--label needs to know which of two texts is a click; {column.name!r} has "
-            f"{values[0]!r} and {values[1]!r}. Give {ways}."
+            f"--label needs a column of two numbers, the larger one for a click; {column.name!r} "
+            f"has {len(values)} values, such as {values[:5]}. A condition says which rows are "
+            f"clicks: --label '{column.name}=={values[-1]}'. A log of clicks needs no --label."
         )
     if values[1] != 1:
         print(f"note: a click is a row whose {column.name!r} is {values[1]!r}")

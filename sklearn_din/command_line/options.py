@@ -1,7 +1,6 @@
 """The options of the command line, checked before any file is read."""
 
 import argparse
-import codecs
 import importlib.util
 import math
 import os
@@ -38,7 +37,7 @@ class Options(argparse.Namespace):
     @property
     def label_condition(self) -> Condition | None:
         """The label as a condition; None where it is a column of two values."""
-        return read_condition(self.label or "", option="--label")
+        return read_condition(self.label or "")
 
     @property
     def splits(self) -> list[str]:
@@ -97,7 +96,6 @@ def main_parser() -> OneLineParser:
     )
     add("--known", help="with --label: when it and outcomes were known (default: at once)")
     _add_table_options(parser)
-    _add_row_filter(parser)
     add = parser.add_argument_group("a sample of a large log").add_argument
     add("--rows", type=_count(1), help="of whole users, drawn by --seed")
     add = parser.add_argument_group("training").add_argument
@@ -116,12 +114,6 @@ def main_parser() -> OneLineParser:
     add("--picture", type=Path, help="default attention.png")
     add("--save", type=Path, metavar="MODEL", help="DIN fitted on all rows, with its memory")
     add("--output", type=Path, help="cross-validated probability of each row")
-    add(
-        "--top-k",
-        type=_count(1),
-        help="best items for each user after the end of the log, without those that they clicked",
-    )
-    add("--recommendations", type=Path, help="file for all rows of --top-k")
     add(
         "--serve",
         type=_count(0, LAST_PORT),
@@ -186,7 +178,6 @@ def serve_parser() -> OneLineParser:
     )
     add("--shortlist", type=_count(1), help="of a large catalogue, candidates that are scored")
     _add_table_options(parser)
-    _add_row_filter(parser)
     return parser
 
 
@@ -204,8 +195,8 @@ def read_compare_options(arguments: Sequence[str]) -> Options:
     _check_together(options)
     if options.serve is not None:
         check_server(LOOPBACK[0], options.serve)
-    outputs = ["picture", "save", "output", "recommendations"]
-    _check_outputs({f"--{o}": getattr(options, o) for o in outputs}, inputs=[options.log])
+    outputs = {f"--{name}": getattr(options, name) for name in ("picture", "save", "output")}
+    _check_outputs(outputs, inputs=[options.log])
     return options
 
 
@@ -268,25 +259,14 @@ def listen(host: str, port: int) -> socket.socket:
 
 def _add_table_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("reading the file").add_argument
-    add("--sep", type=_separator, help="separator of a CSV file; found in its header by default")
-    add("--encoding", type=_encoding, help="of a CSV file (default utf-8)")
+    add("--sep", help="separator of a CSV file; found in its header by default")
+    add("--encoding", help="of a CSV file (default utf-8)")
     add("--text", nargs="+", default=[], metavar="COL", help="ids such as 93779.5, read as text")
     add("--time-format", help="such as '%%d.%%m.%%Y %%H:%%M'")
     add(
         "--drop-bad",
         action="store_true",
         help="leave out rows whose user, item, time or label is missing or cannot be read",
-    )
-
-
-def _add_row_filter(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--where",
-        type=_condition,
-        action="append",
-        default=[],
-        metavar="CONDITION",
-        help="rows of the log that count, such as 'Quantity>0'; may be given several times",
     )
 
 
@@ -305,15 +285,6 @@ def _table(text: str) -> Path:
     return path if path.is_dir() else _file(text)
 
 
-def _condition(text: str) -> Condition:
-    condition = read_condition(text, option="--where")
-    if condition is None:
-        raise argparse.ArgumentTypeError(
-            f"must compare a column with a value, such as 'Quantity>0', got {text!r}"
-        )
-    return condition
-
-
 def _count(least: int, most: float = math.inf) -> Callable[[str], int]:
     limits = f"of at least {least}" if most == math.inf else f"from {least} to {most}"
 
@@ -325,28 +296,12 @@ def _count(least: int, most: float = math.inf) -> Callable[[str], int]:
     return whole_number
 
 
-def _separator(text: str) -> str:
-    if not text:
-        raise argparse.ArgumentTypeError("must be at least one character, got none")
-    return text
-
-
-def _encoding(text: str) -> str:
-    try:
-        return codecs.lookup(text).name
-    except LookupError as error:
-        message = f"must be one that Python knows, such as utf-8 or latin-1, got {text!r}"
-        raise argparse.ArgumentTypeError(message) from error
-
-
 def _check_together(options: Options) -> None:
     if options.label is not None and options.negatives is not None:
         raise ValueError(
             "--negatives is for a log of clicks, beside which negatives are sampled, but --label "
             "says that the log has rows without a click. Give one of the two."
         )
-    if options.recommendations is not None and options.top_k is None:
-        raise ValueError("--recommendations needs --top-k: how many items for each user.")
     if options.told and options.label is None:
         raise ValueError("--outcome and --known need --label, which says what came of each row.")
     names = [options.user, options.item, options.time, *options.category, *options.context]
@@ -355,11 +310,11 @@ def _check_together(options: Options) -> None:
     twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
     if twice:
         raise ValueError(f"a column has one role, got {twice} in several options.")
-    made = ["row", "rank", "popularity", "probability"] if options.top_k is not None else []
-    made += ["clicked", "probability"] if options.output is not None else []
-    taken = [name for name in names if name in made]
-    if taken:
-        raise ValueError(f"the written table has columns {taken} of its own. Rename the log's.")
+    taken = {"clicked", "probability"}.intersection(names)
+    if taken and options.output is not None:
+        raise ValueError(
+            f"the written table has columns {sorted(taken)} of its own. Rename the log's."
+        )
 
 
 def _check_outputs(outputs: dict[str, Path | None], *, inputs: Sequence[Path | None]) -> None:
@@ -374,7 +329,7 @@ def _check_outputs(outputs: dict[str, Path | None], *, inputs: Sequence[Path | N
         if path.resolve() in taken:
             raise ValueError(f"{option} {path} is already read or written. Choose another name.")
         taken.append(path.resolve())
-        if option in ("--output", "--recommendations") and not path.name.endswith(TABLE_SUFFIXES):
+        if option == "--output" and not path.name.endswith(TABLE_SUFFIXES):
             raise ValueError(
                 f"{option} must end in one of {', '.join(TABLE_SUFFIXES)}, got {path}."
             )

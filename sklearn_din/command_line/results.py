@@ -1,4 +1,4 @@
-"""The main job: scores on held-out rows, attention plot, best items; scoring of new rows."""
+"""The main job: scores on held-out rows, attention plot; scoring of new rows."""
 
 import copy
 import importlib.util
@@ -42,22 +42,17 @@ from sklearn_din.command_line.trivial import (
 )
 from sklearn_din.estimator import DINClassifier
 from sklearn_din.inspection.display import AttentionDisplay
-from sklearn_din.inspection.explain import explain
 from sklearn_din.logs.history_builder import HistoryBuilder
 from sklearn_din.metrics import group_roc_auc_score, relative_improvement
 from sklearn_din.model_selection import TimeSplit
 from sklearn_din.saving import load, save
 from sklearn_din.serving.evaluation import evaluate_ranking
-from sklearn_din.serving.ranking import Ranker
 from sklearn_din.serving.remembering import remember
 from sklearn_din.utils.calibration import calibration_bins
 from sklearn_din.utils.whole_files import whole_file
 
-SHOWN_RECOMMENDATIONS = 20
 DEFAULT_PICTURE = Path("attention.png")
 LEAST_BASE = 0.55  # AUC: an improvement over a base nearer to .5 is a division by nearly nothing
-LONG_HISTORY = 15  # different items that make a picture worth while
-MOST_DRAWN = 500  # impressions of which one is drawn
 TESTED_IN_TIME = 0.2  # fraction of the rows
 EXPLANATION = (
     "AUC: over all rows. GAUC: mean of each user's own AUC, weighted by rows, without users whose "
@@ -97,7 +92,7 @@ def compare(options: Options, rows: tuple[pd.DataFrame, pd.Series | None] | None
     if options.epochs is not None:
         settings["max_epochs"] = options.epochs
     is_served = options.serve is not None
-    has_final = bool(picture or options.save or options.top_k or is_served)
+    has_final = bool(picture or options.save or is_served)
     _print_plan(study, folds_of, epochs=options.epochs, has_final=has_final)
     figures = {}
     for split, folds in folds_of.items():
@@ -120,7 +115,7 @@ def compare(options: Options, rows: tuple[pd.DataFrame, pd.Series | None] | None
             print(EXPLANATION_OF_RANKING.format(f"{USERS_RANKED:,}"))
         for note in filter(None, notes):
             print(note)
-    if options.output or options.save or options.top_k or is_served:
+    if options.output or options.save or is_served:
         note_sampling(options)
     is_tested = np.isfinite(probability)  # of the last split: all rows where it is by user
     if options.output is not None:
@@ -167,18 +162,6 @@ def _use_final_model(options: Options, study: Study, model: Pipeline, picture: P
         print(f"{MEMORY if study.is_labelled else 'DIN'} fitted on all rows: {options.save}")
     if picture is not None:
         draw_attention(study, model, picture)
-    if options.top_k is not None:
-        _tell_best(recommend(study, model, options.top_k), options.recommendations)
-
-
-def _tell_best(best: pd.DataFrame, path: Path | None) -> None:
-    """Write recommendations, or print some."""
-    if path is not None:
-        write_table(best, path)
-        return
-    print(best.head(SHOWN_RECOMMENDATIONS).to_string(index=False))
-    if len(best) > SHOWN_RECOMMENDATIONS:
-        print(f"... {len(best):,} rows in all: --recommendations FILE writes them")
 
 
 def make_folds(study: Study, split: str, n_folds: int) -> Folds:
@@ -342,35 +325,13 @@ def picture_path(chosen: Path | None) -> Path | None:
 
 
 def draw_attention(study: Study, model: Pipeline, path: Path) -> None:
-    """Draw the history of a click: one of several items, whose weights differ most."""
-    X, item = study.X, f"hist_{study.roles.item}"
-    n_items = np.array([len({*history.tolist()}) for history in X[item]])
-    clicked = np.flatnonzero(study.y == 1)
-    many = clicked[n_items[clicked] >= min(LONG_HISTORY, n_items[clicked].max())][:MOST_DRAWN]
-    weights = explain(model, X.iloc[many]).groupby("row")["share"].std()
-    best = many[weights.idxmax()] if weights.notna().any() else many[0]
-    display = AttentionDisplay.from_estimator(model, X.iloc[[best]])
+    """Draw the history of a click: the one of the most different items."""
+    n_items = [len({*history.tolist()}) for history in study.X[f"hist_{study.roles.item}"]]
+    drawn = int(np.where(study.y == 1, n_items, -1).argmax())
+    display = AttentionDisplay.from_estimator(model, study.X.iloc[[drawn]])
     with whole_file(path) as partial:
         display.figure_.savefig(partial, dpi=120, bbox_inches="tight")
-    print(f"attention of impression {study.X.index[best]}: {path}")
-
-
-def recommend(study: Study, model: Pipeline, top_k: int) -> pd.DataFrame:
-    """Return the best items for each user after the log, best first, none that they clicked.
-
-    A user gets ``top_k`` items, or fewer who has clicked most of the catalogue: columns of user,
-    rank (from 1), item and what follows from it, popularity (users who clicked it), probability.
-    """
-    roles, catalogue = study.roles, study.catalogue
-    in_order = study.X[roles.columns].sort_values(roles.time, kind="stable")
-    clicked = study.X.loc[study.y == 1, [roles.user, roles.item]].drop_duplicates()
-    popularity = catalogue[roles.item].map(clicked[roles.item].value_counts()).fillna(0)
-    users = in_order.drop_duplicates(roles.user, keep="last")
-    users = users.drop(columns=[*roles.events, roles.time])  # as of the end of the log
-    ranker = Ranker(model, catalogue.assign(popularity=popularity.astype("int64")))
-    best = ranker.rank(users, top_k=top_k, exclude=clicked).drop(columns="row")
-    print(f"left out: {len(clicked):,} pairs of a user and an item that they clicked")
-    return best
+    print(f"attention of impression {study.X.index[drawn]}: {path}")
 
 
 def score_rows(options: Options) -> None:

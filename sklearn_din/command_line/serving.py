@@ -12,7 +12,6 @@ import pandas as pd
 import uvicorn
 from sklearn.pipeline import Pipeline
 
-from sklearn_din.command_line.conditions import keep_rows
 from sklearn_din.command_line.options import LOOPBACK, Options, listen, read_serve_defaults
 from sklearn_din.command_line.tables import read_log, read_table
 from sklearn_din.inspection.fitted import classifier_of
@@ -133,15 +132,14 @@ def _read_clicks(history: pd.DataFrame, options: Options) -> np.ndarray:
     column, condition = history[options.label_column], options.label_condition
     if condition is not None:
         return condition.holds(condition.read(column, drop_bad=options.drop_bad))
-    is_click = column.astype("float64").to_numpy() == 1
-    others = column[~is_click & (column != 0).to_numpy()]
-    if len(others):
+    others = column[~column.isin([0, 1])].tolist()
+    if others:
         raise ValueError(
-            f"--label {options.label} must hold 1 for clicks and 0 for others, got "
-            f"{others.tolist()[0]!r} in {options.history}. Give a condition, such as --label "
-            f"'{options.label}=={others.iloc[0]}'."
+            f"--label {options.label} must hold 1 for clicks and 0 for others, got {others[0]!r} "
+            f"in {options.history}. Give a condition, such as --label "
+            f"'{options.label}=={others[0]}'."
         )
-    return is_click
+    return (column == 1).to_numpy()
 
 
 def _read_history(options: Options, user: str | None, time: str | None) -> pd.DataFrame:
@@ -152,9 +150,7 @@ def _read_history(options: Options, user: str | None, time: str | None) -> pd.Da
             "--history needs a model that knows the columns of user and time: "
             "HistorySequenceEncoder(user=..., time=...), or a HistoryBuilder as its first step."
         )
-    path, names = options.history, [user, time, *(c.column for c in options.where)]
-    condition = options.label_condition
-    names += [] if condition is None else [condition.column]
-    log = read_table(path, names, options)
-    log = keep_rows(log, options.where, path, drop_bad=options.drop_bad)
+    path, condition = options.history, options.label_condition
+    label = [] if condition is None else [condition.column]
+    log = read_table(path, [user, time, *label], options)
     return read_log(log, path, options, needed=[user, time], ids=[user], times=[time])

@@ -8,8 +8,7 @@ import re
 import warnings
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,29 +19,15 @@ from sklearn_din.command_line.options import PARQUET, Options
 from sklearn_din.utils.validation import check_frame
 from sklearn_din.utils.whole_files import whole_file
 
-SEPARATORS = {",": "a comma", "\t": "a tab", ";": "a semicolon", "|": "a vertical bar"}
+SEPARATORS = (",", "\t", ";", "|")
 LARGEST_INTEGER = 2**63
 LARGEST_WHOLE_FLOAT = 2**53  # from here on, floats skip whole numbers
 DAY_MONTH = re.compile(r"(?P<first>\d{1,2})[/.\-](?P<second>\d{1,2})[/.\-](?:\d{4}|\d{2})\b")
 ZONE = r":\d\d(?:\.\d+)?\s*(?:Z|[+\-]\d\d(?::?\d\d)?)$"
-ROLES = {  # parts of the names that columns of a log often have
-    "user": ("user", "customer", "visitor", "session", "member", "client", "buyer"),
-    "item": ("item", "product", "article", "sku", "movie", "track", "content", "book"),
-    "time": ("time", "date", "timestamp", "moment"),
-}
 NUMBER = re.compile(r"[-+]?\d+(\.\d*)?")
 LAST_MONTH = 12
+UNREADABLE = (ValueError, LookupError, pd.errors.ParserWarning)  # text, encoding, long rows
 UNPACKING = (EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile)
-UNREADABLE: dict[type[Exception], str] = {
-    pd.errors.EmptyDataError: "is empty: even the names of its columns are missing.",
-    pd.errors.ParserWarning: "has rows with more values than its header has names. Correct them, "
-    "or name the separator with --sep.",
-    pd.errors.ParserError: "cannot be read as CSV: {error}. Name the separator with --sep, or "
-    "correct the file.",
-    UnicodeDecodeError: "is not text in {encoding}: {error}. Name its --encoding, such as latin-1 "
-    "or utf-16.",
-    **dict.fromkeys(UNPACKING, "cannot be unpacked: {error}."),
-}
 
 
 def read_table(path: Path, columns: Sequence[str], options: Options) -> pd.DataFrame:
@@ -61,18 +46,6 @@ def read_table(path: Path, columns: Sequence[str], options: Options) -> pd.DataF
     if not len(table):
         raise ValueError(f"{path} has no rows, only the names of its columns.")
     return table.reset_index(drop=True)
-
-
-def ask_for_names(path: Path, options: Options) -> str:
-    """Return a message that asks for the columns of a log, with those it has and a guess."""
-    columns, guesses = [*map(str, read_table(path, [], options))], []
-    for option, words in ROLES.items():
-        likely = [name for name in columns if any(word in name.lower() for word in words)]
-        guesses.append(f"--{option} {getattr(options, option) or (likely or ['...'])[0]!r}")
-    return (
-        f"a log needs --user, --item and --time: the names of its columns. {path} has {columns}; "
-        f"perhaps {' '.join(guesses)}."
-    )
 
 
 def write_table(table: pd.DataFrame, path: Path) -> None:
@@ -105,35 +78,11 @@ def read_log(
     times: Sequence[str],
 ) -> pd.DataFrame:
     """Return the rows that have a value in each of the columns needed, with ids and times read."""
-    problems: list[str] = []
-    with gather(problems):
-        table = _drop_missing(table, needed, path, drop=options.drop_bad)
-    if problems:
-        table = table.dropna(subset=list(needed))
-    for name in times if len(table) else ():
-        with gather(problems):
-            read = _read_times(table[name], options)
-            table = table.assign(**{name: read})[read.notna()]  # others are left out by --drop-bad
-    for name in ids:
-        with gather(problems):
-            table = table.assign(**{name: read_ids(table[name])})
-    raise_all(problems)
-    return table
-
-
-@contextmanager
-def gather(problems: list[str]) -> Iterator[None]:
-    """Note what is wrong and go on, so that all of it is said at once."""
-    try:
-        yield
-    except ValueError as error:
-        problems.append(str(error))
-
-
-def raise_all(problems: Sequence[str]) -> None:
-    """Raise for what was gathered."""
-    if problems:
-        raise ValueError(" Also: ".join(problems))
+    table = _drop_missing(table, needed, path, drop=options.drop_bad)
+    for name in times:
+        read = _read_times(table[name], options)
+        table = table.assign(**{name: read})[read.notna()]  # others are left out by --drop-bad
+    return table.assign(**{name: read_ids(table[name]) for name in ids})
 
 
 def _drop_missing(
@@ -227,9 +176,11 @@ def _read_text(path: Path, columns: Sequence[str], options: Options) -> pd.DataF
             if len(separator) > 1:  # to pandas, a regular expression
                 parser = {"sep": re.escape(separator), "engine": "python"}
             return pd.read_csv(path, encoding=encoding, index_col=False, **parser)
-    except tuple(UNREADABLE) as error:
-        problem = next(text for kind, text in UNREADABLE.items() if isinstance(error, kind))
-        raise ValueError(f"{path} {problem.format(encoding=encoding, error=error)}") from error
+    except (*UNREADABLE, *UNPACKING) as error:
+        raise ValueError(
+            f"{path} cannot be read as text in {encoding}: {error}. Correct the file, or name its "
+            "--sep or its --encoding, such as latin-1."
+        ) from error
 
 
 def _find_separator(path: Path, columns: Sequence[str], sep: str | None, encoding: str) -> str:
@@ -242,7 +193,7 @@ def _find_separator(path: Path, columns: Sequence[str], sep: str | None, encodin
     }
     separator = max(headers, key=lambda s: (len({*columns} & {*headers[s]}), len(headers[s])))
     if separator != ",":
-        print(f"note: {path} is separated by {SEPARATORS[separator]} (--sep names another)")
+        print(f"note: {path} is separated by {separator!r} (--sep names another)")
     return separator
 
 
