@@ -481,10 +481,11 @@ def test_rows_long_after_all_that_was_told_are_said(n_told, pause, is_said, opti
         memory.transform(rows[n_told : n_told + 19])  # too few
         memory.transform(rows[n_told:])
     then, here = [], []  # by a plain loop
+    told = {user: own.tolist() for user, own in rows[:n_told].groupby("user")["time"]}
     for ages, asked in ((then, rows[:n_told]), (here, rows[n_told:])):
         for user, time in zip(asked["user"], asked["time"], strict=True):
-            known = rows["time"][:n_told][rows["user"][:n_told] == user]
-            ages += [time - known[known < time].max()] if (known < time).any() else []
+            known = [moment for moment in told[user] if moment < time]
+            ages += [time - max(known)] if known else []
     then, here = (pd.Series(a).quantile(q, "lower") for a, q in ((then, 0.95), (here, 0.5)))
     assert (here > 10 * then) == is_said
     said = f"{next(iter(options))} were up to {then} old in nearly all rows that were"
