@@ -5,6 +5,9 @@ BIN := $(VENV)/bin
 OLDEST ?= $(VENV)-oldest
 ENGINES ?= $(VENV)-engines
 ECOSYSTEM ?= $(VENV)-ecosystem
+# Tests start some hundred processes: what these import is compiled once, also where Python is told
+# to write no bytecode.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: setup tools main check test test-torch test-threads test-page test-oldest test-engines test-ecosystem lint audit lock bench
 .PHONY: quality proofs native sanitize wheels
@@ -56,11 +59,10 @@ sanitize: setup
 
 # Every test with the oldest release of each package that pyproject.toml allows. Old releases warn
 # of what later Pythons and later dependencies of theirs drop: that alone is let pass. What is installed
-# is compiled at once, also where Python is told to write no bytecode: otherwise each process that a
-# test starts compiles torch again.
+# is compiled at once, which uv does not do by itself.
 test-oldest: tools
 	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(OLDEST)
-	PYTHONDONTWRITEBYTECODE= $(BIN)/uv pip install --quiet --compile-bytecode \
+	$(BIN)/uv pip install --quiet --compile-bytecode \
 		--python $(OLDEST)/bin/python --resolution lowest-direct --editable ".[test]"
 	OMP_NUM_THREADS=1 $(OLDEST)/bin/python -m pytest -n auto -W ignore::DeprecationWarning
 
