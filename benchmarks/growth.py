@@ -1,12 +1,13 @@
 """Numbers beyond training's: a memory that grows, and trends that go on, by where numbers end.
 
 ``python -m benchmarks.growth [--seeds 3] [--only WORD] [--rule WORD]`` fits by each rule: numbers
-"never" end, "all" end where a thousandth of the training rows reach, or "counts" and times elapsed
-of a memory do, others one range beyond (the default). Growth: a stationary made log that is told
+"never" end; or "as it is", counts and times elapsed of a memory end where a thousandth of the
+training rows reach, others one range beyond; or so, but times "elapsed" are read whatever the
+number of training rows. Growth: a stationary made log that is told
 for 14 times training's length, live at each doubling beside the truth, the memory that ended with
 training ("frozen") and a fit of all rows so far ("anew"). Small: 24 stationary logs of 1,000 rows
-to learn, by items or by tastes too, told for eight times as many and then live, or frozen, less
-none: a builder without levels, live; their mean, and the worst. Real logs are fitted on the first
+to learn, by items or by tastes too, and 24 windows of real ones, told for eight times as many and
+then live, or frozen, less none: a builder without levels, live; their mean, and the worst. Real logs are fitted on the first
 fifth, told the rest, the last fifth live. Trends, by thirds of as many rows as trained on: a live
 memory of numbers whose mean rises, ``year`` (RMSE, 1 by noise alone), a live memory whose rate
 rises (log loss).
@@ -28,10 +29,16 @@ import sklearn_din as din
 from benchmarks.tables import print_frame
 from sklearn_din import module
 from sklearn_din.features.number_ends import find_ends
+from sklearn_din.network import number_bins
 from tests.real_data import real_data_folder
 
 N_ROWS, LENGTHS = 3_000, (1, 2, 4, 8, 14)
-RULES = {"never": lambda *_: {}, "all": lambda ranges, _: dict(ranges), "counts": find_ends}
+RULES = {
+    "never": (module, "find_ends", lambda *_: {}),
+    "elapsed": (number_bins, "ROWS_OF_ELAPSED", 0),
+    "as it is": (number_bins, "ROWS_OF_ELAPSED", number_bins.ROWS_OF_ELAPSED),
+}
+REAL_WINDOWS = {"small, movies": "movies", "small, MovieLens": "ml-latest-small"}
 
 
 def memory_model(seed, columns=("item",), kind=din.DINClassifier):
@@ -66,27 +73,33 @@ def growth(seed, _):
             yield way, f"x {length}", log_loss(y[now], own)
 
 
+def small_log(name, seed, n):
+    """Ten times n rows, stationary by items or by tastes too, or a window of a real log."""
+    rng = np.random.RandomState(seed)
+    if name in REAL_WINDOWS:
+        X, y, columns = real_log(REAL_WINDOWS[name])
+        window = slice(start := rng.randint(len(X) - 10 * n), start + 10 * n)
+        return X[window].reset_index(drop=True), y[window], columns
+    user, item = rng.randint(80, size=10 * n), rng.randint(30, size=10 * n)
+    kind, tastes = rng.randint(6, size=30)[item], rng.normal(size=(80, 6))
+    X = pd.DataFrame({"user": user, "item": item, "category": kind, "time": np.arange(10 * n)})
+    z = rng.normal(size=80)[user] + rng.normal(size=30)[item] - 0.5
+    z += (name == "small, tastes") * tastes[user, kind]
+    y = (rng.random_sample(10 * n) < 1 / (1 + np.exp(-z))).astype(int)
+    return X, y, ["item", "category"]
+
+
 def small(seed, name):
     n, gaps = 1_000, {"live": [], "frozen": []}
-    for own in range(4 * seed, 4 * seed + 4):  # of each of the two kinds, with three seeds twelve
-        rng = np.random.RandomState(own)
-        user, item = rng.randint(80, size=10 * n), rng.randint(30, size=10 * n)
-        kind, tastes = (
-            rng.randint(6, size=30)[item],
-            (name == "small, tastes") * rng.normal(size=(80, 6)),
-        )
-        X = pd.DataFrame({"user": user, "item": item, "category": kind, "time": np.arange(10 * n)})
-        z = rng.normal(size=80)[user] + rng.normal(size=30)[item] + tastes[user, kind] - 0.5
-        y, now = (
-            (rng.random_sample(10 * n) < 1 / (1 + np.exp(-z))).astype(int),
-            slice(9 * n, 10 * n),
-        )
-        loss = dict[str, float]()
+    for own in range(4 * seed, 4 * seed + 4):  # of each of the kinds, with three seeds twelve
+        X, y, columns = small_log(name, own, n)
+        now, loss = slice(9 * n, 10 * n), dict[str, float]()
         for way, levels in (("none", None), ("live", "auto")):
-            model = memory_model(own, ["item", "category"])
+            model = memory_model(own, columns)
             model.set_params(historybuilder__events="all", historybuilder__levels=levels)
             told = din.remember(model.fit(X[:n], y[:n]), X[n : 9 * n], y[n : 9 * n])
-            loss[way] = log_loss(y[now], din.live_predictions(told, X[now], y[now], every=100))
+            every = np.ptp(X["time"][now]) / 10
+            loss[way] = log_loss(y[now], din.live_predictions(told, X[now], y[now], every=every))
         loss["frozen"] = log_loss(y[now], model.predict_proba(X[now])[:, 1])
         yield "none", "", loss["none"]
         for way, own_gaps in gaps.items():
@@ -96,7 +109,8 @@ def small(seed, name):
         yield way, "worst of four", max(own_gaps)
 
 
-def real(seed, name):
+def real_log(name):
+    """Rows of a real log in the order of time, their labels and the columns of its events."""
     if name == "movies":
         log, columns = pd.read_parquet(real_data_folder() / "movies.parquet"), ["item", "category"]
         X = log[["user", "time", "year", *columns]]
@@ -104,8 +118,13 @@ def real(seed, name):
         log, columns = pd.read_csv(real_data_folder() / name / "ratings.csv.gz"), ["item"]
         X = log.drop(columns="rating").set_axis(["user", "item", "time"], axis=1)
         log["label"] = (log["rating"] >= 4).astype(int)
-    order, fifth = np.argsort(X["time"].to_numpy(), kind="stable"), len(X) // 5
-    X, y = X.iloc[order], log["label"].to_numpy()[order]
+    order = np.argsort(X["time"].to_numpy(), kind="stable")
+    return X.iloc[order], log["label"].to_numpy()[order], columns
+
+
+def real(seed, name):
+    X, y, columns = real_log(name)
+    fifth = len(X) // 5
     model = memory_model(seed, columns).fit(X[:fifth], y[:fifth])
     told = din.remember(model, X[fifth : 4 * fifth], y[fifth : 4 * fifth])
     X, y = X[4 * fifth :], y[4 * fifth :]
@@ -131,7 +150,7 @@ def trend(seed, name):
 
 
 SETS = {"growth": growth, "ml-latest-small": real, "movies": real}
-SETS |= dict.fromkeys(["small", "small, tastes"], small)
+SETS |= dict.fromkeys(["small", "small, tastes", *REAL_WINDOWS], small)
 SETS |= dict.fromkeys(["rising mean", "rising rate", "year"], trend)
 
 
@@ -143,7 +162,7 @@ def main():
     options, rows = parser.parse_args(), []
     names = [name for name in SETS if options.only in name]
     for name, rule in product(names, (rule for rule in RULES if options.rule in rule)):
-        with patch.object(module, "find_ends", RULES[rule]):
+        with patch.object(*RULES[rule]):
             for seed in range(options.seeds):
                 rows += [(name, *measured, rule) for measured in SETS[name](seed, name)]
     table = pd.DataFrame(rows, columns=["set", "way", "when", "loss", "rule"])

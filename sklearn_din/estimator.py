@@ -357,7 +357,8 @@ class DINClassifier(ClassifierMixin, DINEstimator, ClickParameters):
           do not identify a row whose label the embeddings have memorized.
 
         In both, numbers far beyond those of training are read as their end: counts and times
-        elapsed of a memory where training ended, others one range of training beyond.
+        elapsed of a memory where training ended, others one range of training beyond. With
+        less than 3,000 rows, times elapsed of a memory are not read.
     attention_units : tuple of int, default=(64, 16)
         Widths of the hidden layers of the activation unit. The cost grows with the number of
         events times these widths.

@@ -106,17 +106,17 @@ def test_coin_flips_stay_near_their_rate_whatever_the_price():
     assert 0.1 < min(rates) <= max(rates) < 0.6
 
 
-def told(n_times):
-    """A model of a memory, told its rows so many times as later ones; its rows, later still."""
+def told(n_times, n=300):
+    """A model of a memory, told its n rows so many times as later ones; its rows, later still."""
     rng = np.random.RandomState(0)
-    rows = pd.DataFrame({"user": rng.randint(9, size=300), "item": rng.randint(7, size=300)})
-    rows["time"], y = np.arange(300), rng.randint(2, size=300)
+    rows = pd.DataFrame({"user": rng.randint(9, size=n), "item": rng.randint(7, size=n)})
+    rows["time"], y = np.arange(n), rng.randint(2, size=n)
     memory = HistoryBuilder(user="user", time="time", columns=["item"], levels="auto")
     encoder = HistorySequenceEncoder(user="user", time="time")
     model = make_pipeline(memory, encoder, DINClassifier(**QUICK)).fit(rows, y)
-    for n in range(1, n_times):
-        model = remember(model, rows.assign(time=rows["time"] + 300 * n), y)
-    return model, rows.assign(time=rows["time"] + 300 * n_times)
+    for time in range(1, n_times):
+        model = remember(model, rows.assign(time=rows["time"] + n * time), y)
+    return model, rows.assign(time=rows["time"] + n * n_times)
 
 
 def test_counts_of_a_memory_that_grows_end_where_training_did_and_rates_move_on():
@@ -131,6 +131,18 @@ def test_counts_of_a_memory_that_grows_end_where_training_did_and_rates_move_on(
     encoded = model[1].transform(raw)["item_count"]
     assert encoded.min() > seen[9]["item_count"].max()
     np.testing.assert_array_equal(seen[9]["user_rate"], model[1].transform(raw)["user_rate"])
+
+
+@pytest.mark.parametrize(("n_rows", "is_read"), [(2_999, False), (3_000, True)])
+def test_times_elapsed_of_a_memory_are_read_from_3000_rows_on(n_rows, is_read, tmp_path):
+    model, rows = told(1, n_rows)
+    save(model, tmp_path / "model.din")
+    updated = update(model, rows, np.arange(n_rows) % 2)
+    for each in (model, load(tmp_path / "model.din"), updated):
+        raw = each[0].transform(rows.assign(time=rows["time"] + n_rows))
+        seen = read(each[1:], **raw)
+        assert [seen[f"{key}_elapsed"].any() for key in ("user", "item")] == [is_read] * 2
+        assert seen["user_count"].any()
 
 
 @pytest.mark.parametrize(("n_far", "widens"), [(4, False), (5, True)])

@@ -134,7 +134,8 @@ class HistoryBuilder(  # type: ignore[call-arg]
         ``recent_rate``, is the rate of the latest 1,000 rows. Where y holds numbers, means take the
         place of rates; where it has several columns, each has levels, ``NAME_LABEL_rate``. "auto":
         the user, each of ``columns``, and each pair of the user and one of them that half of the
-        rows of ``fit`` have had before; below 3,000 rows no ``recent_rate``. Use it wherever
+        rows of ``fit`` have had before; below 3,000 rows no ``recent_rate``, and networks read
+        no time elapsed. Use it wherever
         rows have true labels and what is known now decides; not with sampled negatives, which tell
         nothing of rates. Columns of lists have no level.
     known : str or None, default=None

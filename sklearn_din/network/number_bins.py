@@ -19,6 +19,8 @@ OUTSIDE = 0.01  # of the rows lie before the first bin of a number, and as many 
 LEAST_ROWS = 1_000
 SAMPLED_ROWS, SAMPLED_EVENTS = 50_000, 200_000
 HELD_USERS = 5  # every fifth one
+ROWS_OF_ELAPSED = 3_000  # that a network needs to read how long ago a key's latest row was
+UNREAD = 0.0, 0.0  # the range of a number of which nothing is read
 LEAST_GAIN, LEAST_ERRORS = 0.0015, 1.5
 
 Bins = Mapping[str, tuple[tuple[float, float, float], ...]]  # start, end and average, by number
@@ -171,9 +173,18 @@ def _find_own(X: EncodedFeatures, name: str, n_bins: int) -> tuple[tuple[float, 
 
 
 def find_ranges(X: EncodedFeatures, before: Ranges | None = None) -> Ranges:
-    """Return how far training rows reach on either side, and how far they did ``before``."""
+    """Return how far training rows reach on either side, and how far they did ``before``.
+
+    Times elapsed of a memory end at 0 where few rows trained on them, then and later: what a small
+    log says of them by chance costs more than they give (benchmarks/quality-results.md, "Growth
+    and trends").
+    """
     ranges, least = dict(before or {}), FEW if before else 0
     samples = {name: _sample(X, name) for name in X.schema.names("numeric")}
+    for name in (f.name for f in X.schema.fields if f.level and f.level.form == "elapsed"):
+        if ranges[name] == UNREAD if name in ranges else len(X) < ROWS_OF_ELAPSED:
+            ranges[name] = UNREAD
+            del samples[name]
     of_events = {n: own for b in X.schema.behaviours for n, own in _of_events(X, b)}
     zero = dict.fromkeys(of_events, (0.0, 0.0))  # what is read where an event has no number
     for name, values in (samples | of_events).items():
