@@ -7,10 +7,10 @@ number of training rows. Growth: a stationary made log that is told
 for 14 times training's length, live at each doubling beside the truth, the memory that ended with
 training ("frozen") and a fit of all rows so far ("anew"). Small: 24 stationary logs of 1,000 rows
 to learn, by items or by tastes too, and 24 windows of real ones, told for eight times as many and
-then live, or frozen, less none: a builder without levels, live; their mean, and the worst. Real logs are fitted on the first
-fifth, told the rest, the last fifth live. Trends, by thirds of as many rows as trained on: a live
-memory of numbers whose mean rises, ``year`` (RMSE, 1 by noise alone), a live memory whose rate
-rises (log loss).
+then live, or frozen, less none: a builder without levels, live; their mean, and the worst. Real
+logs are fitted on the first fifth, told the rest, the last fifth live. Trends, by thirds of as many
+rows as trained on: a live memory of numbers whose mean rises, ``year`` (RMSE, 1 by noise alone), a
+live memory whose rate rises (log loss).
 """
 
 import argparse
