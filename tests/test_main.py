@@ -462,7 +462,7 @@ def test_values_that_cannot_be_read_are_counted_and_can_be_dropped(
     message = refused("log.csv", *NAMES, *by_stars)
     assert message.startswith("--label stars>=4 compares numbers: Unable to parse string")
     assert "90/100" in message
-    assert message.endswith("of 'stars'. --drop-bad leaves out rows that hold none.")
+    assert "of 'stars'. --drop-bad leaves out rows that hold none. Also: 't' must" in message
     message = refused("log.csv", *NAMES)
     assert "got 'yesterday' in row 8 (below the header), 1 of 72 such rows in all" in message
     own = study_of("log.csv", *by_stars, "--drop-bad")
@@ -554,7 +554,8 @@ def test_long_ids_that_lost_digits_are_refused(refused, clicks, tmp_path):
     clicks["u"] = clicks["u"].astype(object) + 2**60
     clicks.loc[0, "u"] = None
     clicks.to_csv(tmp_path / "log.csv", index=False)
-    assert "'u' has missing values beside ids" in refused("log.csv", *NAMES, "--drop-bad")
+    both = refused("log.csv", *NAMES)  # at once: leaving out the row alone would not help
+    assert "--drop-bad leaves them out. Also: 'u' has missing values" in both
     clicks["c"] = clicks["u"]
     clicks.assign(u=1).to_csv(tmp_path / "log.csv", index=False)
     assert "ids of more than 15 digits" in refused("log.csv", *NAMES, "--category", "c")
@@ -710,8 +711,8 @@ def test_warnings_are_notes_and_the_version_is_the_packages(capsys):
     assert capsys.readouterr().out == f"sklearn-din {sklearn_din.__version__}\n"
 
 
-def test_what_is_wrong_with_a_log_is_said_before_torch(clicks, tmp_path):
-    clicks.to_csv(tmp_path / "log.csv", index=False)
+def test_all_that_is_wrong_with_a_log_is_said_at_once_before_torch(clicks, tmp_path):
+    clicks.assign(t="soon").to_csv(tmp_path / "log.csv", index=False)
     names = [*NAMES, "--label", "c"]
     code = "import sys; from sklearn_din.__main__ import main\ntry: main(sys.argv[1:])\nfinally: "
     code += "assert not {'torch', 'skorch'} & {*sys.modules}"
@@ -719,6 +720,7 @@ def test_what_is_wrong_with_a_log_is_said_before_torch(clicks, tmp_path):
     child = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert child.returncode == 2
     assert "--label needs" in child.stderr
+    assert "Also: 't' must hold times" in child.stderr
 
 
 def test_ids_that_look_like_numbers_are_read_as_text(clicks, tmp_path):

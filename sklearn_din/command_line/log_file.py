@@ -6,13 +6,19 @@ import numpy as np
 import pandas as pd
 
 from sklearn_din.command_line.options import Options
-from sklearn_din.command_line.tables import read_log, read_table, refuse_histories
+from sklearn_din.command_line.tables import (
+    gather,
+    raise_all,
+    read_log,
+    read_table,
+    refuse_histories,
+)
 from sklearn_din.utils.label_waits import check_known
 
 
 def read_rows(options: Options) -> tuple[pd.DataFrame, pd.Series | None]:
     """Return the rows of a log, and labels where a column has them; raise for all that is wrong."""
-    path, label = options.log, None
+    path, label, problems = options.log, None, list[str]()
     if not (options.user and options.item and options.time):
         columns = [*map(str, read_table(path, [], options))]
         raise ValueError(
@@ -23,23 +29,28 @@ def read_rows(options: Options) -> tuple[pd.DataFrame, pd.Series | None]:
     needed = [options.user, options.item, *times, *filter(None, [options.label_column])]
     log = read_table(path, [*options.columns, *options.told, *needed], options)
     refuse_histories(log, path)
-    dates = [name for name in options.context if getattr(log[name].dtype, "kind", None) == "M"]
-    if dates:
-        raise ValueError(
-            f"--context cannot use dates, got {dates}. Make a number or a text of them, such as "
-            "the hour or the day of the week."
-        )
-    if (condition := options.label_condition) is not None:
-        values = condition.read(log[condition.column], drop_bad=options.drop_bad)
-        log = log.assign(**{condition.column: values})
-    if options.label is not None:
-        column = log[options.label_column].dropna()
-        label = pd.Series(read_labels(column, options), index=column.index)
-    if options.known is not None and not options.drop_bad:
-        name = f"{path}: {options.known!r}"
-        check_known(log[options.known], log[options.label_column], name=name)
-    ids = [options.user, *options.events]
-    return read_log(log, path, options, needed=needed, ids=ids, times=times), label
+    with gather(problems):
+        dates = [n for n in options.context if getattr(log[n].dtype, "kind", None) == "M"]
+        if dates:
+            raise ValueError(
+                f"--context cannot use dates, got {dates}. Make a number or a text of them, such "
+                "as the hour or the day of the week."
+            )
+    with gather(problems):
+        if (condition := options.label_condition) is not None:
+            values = condition.read(log[condition.column], drop_bad=options.drop_bad)
+            log = log.assign(**{condition.column: values})
+        if options.label is not None:
+            column = log[options.label_column].dropna()
+            label = pd.Series(read_labels(column, options), index=column.index)
+    with gather(problems):
+        if options.known is not None and not options.drop_bad:
+            name = f"{path}: {options.known!r}"
+            check_known(log[options.known], log[options.label_column], name=name)
+        ids = [options.user, *options.events]
+        log = read_log(log, path, options, needed=needed, ids=ids, times=times)
+    raise_all(problems)
+    return log, label
 
 
 def read_labels(column: pd.Series, options: Options) -> np.ndarray:

@@ -42,6 +42,7 @@ from sklearn_din.command_line.trivial import (
 )
 from sklearn_din.estimator import DINClassifier
 from sklearn_din.inspection.display import AttentionDisplay
+from sklearn_din.inspection.explain import explain
 from sklearn_din.logs.history_builder import HistoryBuilder
 from sklearn_din.metrics import group_roc_auc_score, relative_improvement
 from sklearn_din.model_selection import TimeSplit
@@ -52,6 +53,8 @@ from sklearn_din.utils.calibration import calibration_bins
 from sklearn_din.utils.whole_files import whole_file
 
 DEFAULT_PICTURE = Path("attention.png")
+LONG_HISTORY = 15  # different items that make a picture worth while
+MOST_DRAWN = 500  # impressions of which one is drawn
 LEAST_BASE = 0.55  # AUC: an improvement over a base nearer to .5 is a division by nearly nothing
 TESTED_IN_TIME = 0.2  # fraction of the rows
 EXPLANATION = (
@@ -325,10 +328,14 @@ def picture_path(chosen: Path | None) -> Path | None:
 
 
 def draw_attention(study: Study, model: Pipeline, path: Path) -> None:
-    """Draw the history of a click: the one of the most different items."""
-    n_items = [len({*history.tolist()}) for history in study.X[f"hist_{study.roles.item}"]]
-    drawn = int(np.where(study.y == 1, n_items, -1).argmax())
-    display = AttentionDisplay.from_estimator(model, study.X.iloc[[drawn]])
+    """Draw the history of a click: one of several items, whose weights differ most."""
+    X, item = study.X, f"hist_{study.roles.item}"
+    n_items = np.array([len({*history.tolist()}) for history in X[item]])
+    clicked = np.flatnonzero(study.y == 1)
+    many = clicked[n_items[clicked] >= min(LONG_HISTORY, n_items[clicked].max())][:MOST_DRAWN]
+    weights = explain(model, X.iloc[many]).groupby("row")["share"].std()
+    drawn = many[weights.idxmax()] if weights.notna().any() else many[0]
+    display = AttentionDisplay.from_estimator(model, X.iloc[[drawn]])
     with whole_file(path) as partial:
         display.figure_.savefig(partial, dpi=120, bbox_inches="tight")
     print(f"attention of impression {study.X.index[drawn]}: {path}")

@@ -8,7 +8,8 @@ import re
 import warnings
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -78,11 +79,35 @@ def read_log(
     times: Sequence[str],
 ) -> pd.DataFrame:
     """Return the rows that have a value in each of the columns needed, with ids and times read."""
-    table = _drop_missing(table, needed, path, drop=options.drop_bad)
-    for name in times:
-        read = _read_times(table[name], options)
-        table = table.assign(**{name: read})[read.notna()]  # others are left out by --drop-bad
-    return table.assign(**{name: read_ids(table[name]) for name in ids})
+    problems: list[str] = []
+    with gather(problems):
+        table = _drop_missing(table, needed, path, drop=options.drop_bad)
+    if problems:
+        table = table.dropna(subset=list(needed))
+    for name in times if len(table) else ():
+        with gather(problems):
+            read = _read_times(table[name], options)
+            table = table.assign(**{name: read})[read.notna()]  # others are left out by --drop-bad
+    for name in ids:
+        with gather(problems):
+            table = table.assign(**{name: read_ids(table[name])})
+    raise_all(problems)
+    return table
+
+
+@contextmanager
+def gather(problems: list[str]) -> Iterator[None]:
+    """Note what is wrong and go on, so that all of it is said at once."""
+    try:
+        yield
+    except ValueError as error:
+        problems.append(str(error))
+
+
+def raise_all(problems: Sequence[str]) -> None:
+    """Raise for what was gathered."""
+    if problems:
+        raise ValueError(" Also: ".join(problems))
 
 
 def _drop_missing(
