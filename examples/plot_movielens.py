@@ -22,6 +22,7 @@ from sklearn_din import (
     HistorySequenceEncoder,
     attach_aggregates,
     attach_history,
+    explain,
 )
 from sklearn_din.datasets import fetch_movielens
 
@@ -91,4 +92,9 @@ if movielens is not None:
     chosen = np.flatnonzero((y == 1) & (lengths >= 15) & (np.arange(len(y)) >= cut))[:500]
     best = chosen[models["with aggregates"].predict_proba(X.iloc[chosen])[:, 1].argmax()]
     titles = movielens.movies.set_index("item")["title"]
-    AttentionDisplay.from_estimator(models["with aggregates"], X.iloc[[best]], names=titles)
+    weights = explain(models["with aggregates"], X.iloc[[best]]).query("hist_item.notna()")
+    AttentionDisplay(
+        weights=weights[["weight"]].to_numpy().T,
+        events=weights["hist_item"].map(titles).tolist(),
+        candidates=[titles[X["item"].iloc[best]]],
+    ).plot()

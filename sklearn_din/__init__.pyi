@@ -26,7 +26,6 @@ from sklearn_din.saving import load as load
 from sklearn_din.saving import save as save
 from sklearn_din.saving import trusted_types as trusted_types
 from sklearn_din.server.shown import read_events as read_events
-from sklearn_din.serving.evaluation import evaluate_ranking as evaluate_ranking
 from sklearn_din.serving.export import export_onnx as export_onnx
 from sklearn_din.serving.onnx_model import load_onnx as load_onnx
 from sklearn_din.serving.ranking import Ranker as Ranker

@@ -53,32 +53,11 @@ def test_one_impression_is_bars_from_the_oldest_to_the_newest(model):
     assert f"1 · hat (probability {probability:.0%})" in drawn(display)
 
 
-def test_names_stand_in_for_ids_in_events_and_candidate(model):
-    titles = pd.Series({1: "Bowler", 2: "Boot", 3: "Sneaker"})
-    display = AttentionDisplay.from_estimator(model, SHOWN[:1], names=titles)
-    assert ticks(display.ax_.yaxis) == ["Boot · shoe", "Bowler · hat", "Sneaker · shoe"]
-    assert "Bowler · hat" in drawn(display)
-    with pytest.raises(TypeError, match=r"must map original ids to names .* got list"):
-        AttentionDisplay.from_estimator(model, SHOWN[:1], names=["hat"])
-    by_column = {"hist_kind": {"shoe": "footwear"}}
-    display = AttentionDisplay.from_estimator(model, SHOWN[:1], names=by_column)
-    assert ticks(display.ax_.yaxis) == ["2 · footwear", "1 · hat", "3 · footwear"]
-    encoder = HistorySequenceEncoder(histories=PAIR, max_length=2)  # the newest that it keeps
-    model = make_model(encoder, max_epochs=1).fit(SHOWN, [0, 1, 0, 1])
-    display = AttentionDisplay.from_estimator(model, SHOWN[:1].assign(hist_item=[[97, 98, 99]]))
-    assert ticks(display.ax_.yaxis) == ["unknown: 98 · hat", "unknown: 99 · shoe"]
-
-
 @pytest.mark.parametrize("make", [pd.DataFrame, pa.Table.from_pandas])
-def test_an_event_not_seen_at_fit_reads_as_unknown_beside_its_own_id(model, make):
+def test_an_event_not_seen_at_fit_reads_as_unknown(model, make):
     row = SHOWN[:1].assign(item=[77], hist_item=[[98, 99, 1]], hist_kind=[["tie", "hat", "hat"]])
-    display = AttentionDisplay.from_estimator(model, make(row), names={99: "Fez", 77: "Bow"})
-    events = ["unknown: 98 · unknown: tie", "unknown: Fez · hat", "1 · hat"]
-    assert ticks(display.ax_.yaxis) == events
-    assert "unknown: Bow · hat" in display.ax_.get_title()
-    row = row.assign(item=pd.array([None], "Int64"), hist_item=[[None, 99, 1]])
-    display = AttentionDisplay.from_estimator(model, row)
-    assert ticks(display.ax_.yaxis) == ["unknown · unknown: tie", "unknown: 99 · hat", "1 · hat"]
+    display = AttentionDisplay.from_estimator(model, make(row))
+    assert ticks(display.ax_.yaxis) == ["unknown", "unknown · hat", "1 · hat"]
     assert "\nunknown · hat" in display.ax_.get_title()
 
 
@@ -105,13 +84,15 @@ def display_of(*weights, **options):
 
 
 def test_long_names_are_cut_in_their_middle(model):
-    titles = {2: "Twelve pairs of very long woollen socks for $5 or $6, blue"}
-    display = AttentionDisplay.from_estimator(model, SHOWN[:1], names=titles)
+    name = "Twelve pairs of very long woollen socks for $5 or $6, blue"
+    named = SHOWN.assign(hist_kind=[[name, "hat", "shoe"], *SHOWN["hist_kind"][1:]])
+    model = make_model(HistorySequenceEncoder(histories=PAIR)).fit(named, [0, 1, 0, 1])
+    display = AttentionDisplay.from_estimator(model, named[:1])
     display.figure_.canvas.draw()
     label = ticks(display.ax_.yaxis)[0]
     assert len(label) < 37
-    assert label.startswith("Twelve pairs")
-    assert label.endswith("blue · shoe")
+    assert label.startswith("2 · Twelve pairs")
+    assert label.endswith("blue")
 
 
 @pytest.mark.parametrize("n_rows", [1, 2])

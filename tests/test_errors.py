@@ -33,7 +33,6 @@ from sklearn_din import (
     TimeSplit,
     attach_aggregates,
     attach_history,
-    evaluate_ranking,
     explain,
     history_importance,
     rank_candidates,
@@ -930,41 +929,12 @@ NAN = pd.DataFrame([{"user": 1, "item": "car"}])
         ({"only": NAN.assign(device="x")}, r"candidates, got .* 'device'\] and \['item"),
         ({"exclude": NAN.astype(str)}, "'user' must be of one kind, got text and"),
         ({"only": NAN}, "pairs of the users and candidates .* none"),
-        ({"by": "populraity"}, "candidates has no column 'populraity'"),
-        ({"by": "title"}, r"candidates\['title'\] must hold numbers"),
         ({"shortlist": 0}, "shortlist must be"),
     ]),
 )  # fmt: skip
 def rank(change):
     users, candidates, *options = change(*fitted()[3:])
     rank_candidates(fitted()[0], users, candidates, **dict(*options))
-
-
-RELEVANT = pd.DataFrame({"user": ["ann"], "item": ["hat"]})
-OF_K = "k must be an integer of at least 1, or a list of different ones, got "
-
-
-@refuses(
-    *(({"k": k}, exactly(f"{OF_K}{k!r}.")) for k in (0, [], [1, 1], True, "10", 2.5)),
-    ({"user": "usr"}, r"users has no column 'usr'; did you mean 'user'\?.* user and item name"),
-    ({"item": "itm"}, r"candidates has no column 'itm'; did you mean 'item'\?"),
-    ({"relevant": RELEVANT[["user"]]}, "relevant has no column 'item'"),
-    ({"relevant": RELEVANT[:0]}, "relevant must have at least one"),
-    ({"relevant": pd.DataFrame({"user": ["ann", None], "item": ["hat", "hat"]})},
-     r"relevant\['user'\] must not be missing, got 1 missing values\. Drop"),
-    ({"relevant": RELEVANT.assign(user=7)},
-     r"none of relevant\['user'\] is in users\['user'\]: got values such as \[7\] \(int64\)"),
-    ({"relevant": RELEVANT.assign(item="car")},
-     r"none of relevant\['item'\] is in candidates\['item'\]: .* Give both columns one dtype"),
-    ({"users": pd.DataFrame({"user": ["ann", "bob", "ann"]})},
-     r"users must have one row per user, got several of 'ann'\. Use users\.drop_duplicates"),
-    ({"candidates": pd.DataFrame({"item": ["hat", "hat"]})}, "must have one row per item"),
-)  # fmt: skip
-def evaluate(**change):
-    users = pd.DataFrame({"user": ["ann", "bob", "cem"]})
-    candidates = pd.DataFrame({"item": ["hat", "shoe", "sock"]})
-    inputs = {"users": users, "candidates": candidates, "relevant": RELEVANT}
-    evaluate_ranking(None, **inputs | change)
 
 
 SCALED = make_pipeline(StandardScaler(), quick())

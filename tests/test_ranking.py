@@ -101,23 +101,12 @@ def test_a_user_who_had_everything_gets_no_row_and_that_is_said(fitted, users, c
     assert ranking["row"].tolist() == [1]
     assert w[0].filename == __file__
     with pytest.warns(UserWarning, match="exclude leaves no candidate for 1 of 1 users"):
-        none = rank_candidates(fitted, users[:1], candidates, exclude=had, by="price")
+        none = rank_candidates(fitted, users[:1], candidates, exclude=had)
     assert len(none) == 0
     pd.testing.assert_series_equal(none.dtypes, ranking.dtypes)
     for nobody in (users[:0], pa.Table.from_pandas(users[:0])):
         none = rank_candidates(fitted, nobody, candidates, exclude="history", only=["i1"])
         pd.testing.assert_frame_equal(none, rank_candidates(fitted, users, candidates)[:0])
-
-
-def test_a_column_of_candidates_ranks_alike_for_all(fitted, users, candidates):
-    candidates = candidates.assign(popularity=np.arange(len(candidates))[::-1] // 2 / 1e7)
-    candidates.loc[candidates.index[0], "popularity"] = np.nan
-    ranking = rank_candidates(fitted, users[:3], candidates, top_k=30, by="popularity")
-    order = [*candidates["item"][1:], candidates["item"].iloc[0]]
-    assert ranking["item"].tolist() == order * 3
-    full = rank_candidates(fitted, users[:3], candidates, top_k=30)
-    both = ranking.merge(full, on=["row", "item"])
-    np.testing.assert_allclose(both["probability_x"], both["probability_y"], atol=1e-6)
 
 
 @pytest.mark.parametrize("as_form", ["frame", "polars"], indirect=True)

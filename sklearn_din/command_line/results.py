@@ -47,7 +47,7 @@ from sklearn_din.logs.history_builder import HistoryBuilder
 from sklearn_din.metrics import group_roc_auc_score, relative_improvement
 from sklearn_din.model_selection import TimeSplit
 from sklearn_din.saving import load, save
-from sklearn_din.serving.evaluation import evaluate_ranking
+from sklearn_din.serving.ranking import rank_candidates
 from sklearn_din.serving.remembering import remember
 from sklearn_din.utils.calibration import calibration_bins
 from sklearn_din.utils.whole_files import whole_file
@@ -287,9 +287,8 @@ def rank_later_clicks(
     before, later = (rows.iloc[part][study.y[part] == 1] for part in (train, test))
     users = later.drop_duplicates(roles.user)
     users = users.sample(min(len(users), USERS_RANKED), random_state=roles.seed)
-    users = users.drop(columns=roles.events).assign(
-        **{roles.time: rows[roles.time].iloc[test].min()}
-    )
+    moment = rows[roles.time].iloc[test].min()
+    users = users.drop(columns=roles.events).assign(**{roles.time: moment})
     n_clicks = before[roles.item].value_counts()
     catalogue = before.sort_values(roles.time, kind="stable").drop_duplicates(
         roles.item, keep="last"
@@ -297,17 +296,29 @@ def rank_later_clicks(
     catalogue = catalogue[roles.events].assign(**{CLICK: catalogue[roles.item].map(n_clicks)})
     with warnings.catch_warnings():  # users who are new by then, such as sessions, have none
         warnings.filterwarnings("ignore", "histories of .* hold less than a third")
-        scores = evaluate_ranking(
-            model,
-            attach_histories(users.reset_index(drop=True), before, roles),
-            catalogue,
-            later[later[roles.user].isin(users[roles.user])],
-            user=roles.user,
-            item=roles.item,
-            baseline=CLICK,
-        ).droplevel("k")[[*AT_10]]
-    by_ranking = scores.to_dict("index")
-    return {name: by_ranking["model"], RULES[0]: by_ranking[CLICK]}
+        best = rank_candidates(model, attach_histories(users, before, roles), catalogue)
+    popular = catalogue.nlargest(10, CLICK)[[roles.item]]
+    popular["rank"] = np.arange(1, len(popular) + 1)
+    pairs = later[[roles.user, roles.item]].drop_duplicates()
+    pairs = pairs[pairs[roles.user].isin(users[roles.user])]
+    return {
+        name: _scores_at_10(pairs, best[[*pairs, "rank"]]),
+        RULES[0]: _scores_at_10(pairs, users[[roles.user]].merge(popular, how="cross")),
+    }
+
+
+def _scores_at_10(relevant: pd.DataFrame, shown: pd.DataFrame) -> dict[str, float]:
+    """Return means over users, from relevant pairs of user and item and the ranks of those shown.
+
+    A relevant item that no catalogue has is missed.
+    """
+    gain = 1 / np.log2(1 + relevant.merge(shown, how="left")["rank"])
+    by_user = gain.groupby(relevant.iloc[:, 0].to_numpy())
+    ideal = np.cumsum(1 / np.log2(1 + np.arange(1, 11)))[np.minimum(by_user.size(), 10) - 1]
+    return {
+        "ndcg": float((by_user.sum() / ideal).mean()),
+        "recall": float((by_user.count() / by_user.size()).mean()),
+    }
 
 
 def picture_path(chosen: Path | None) -> Path | None:

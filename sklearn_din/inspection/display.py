@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -15,7 +15,6 @@ from sklearn_din.features.schema import Behaviour
 from sklearn_din.inspection.explain import COLUMN_BY, explain_encoded
 from sklearn_din.inspection.fitted import FittedPipeline, split_pipeline
 from sklearn_din.utils.extras import import_package
-from sklearn_din.utils.frames import pandas_frame
 from sklearn_din.utils.validation import check_choice
 
 if TYPE_CHECKING:  # matplotlib need not be installed
@@ -23,7 +22,6 @@ if TYPE_CHECKING:  # matplotlib need not be installed
     from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
-Names = dict[str, dict[Hashable, object]]
 FOR, AGAINST, GREY = "#1f6fb4", "#d1662b", "#6b7280"
 BELOW_ZERO = {"weight": "#9aa1ac", "leave_out": AGAINST}  # a weight below 0 is no vote against
 LEGENDS = {
@@ -91,10 +89,12 @@ class AttentionDisplay:
         *,
         behaviour: str | None = None,
         by: str = "weight",
-        names: Mapping[Any, Any] | pd.Series | None = None,
         ax: Axes | None = None,
     ) -> AttentionDisplay:
         """Plot the weights or effects of the history of X from a fitted Pipeline.
+
+        Values that were not seen at fit are "unknown". For names in the place of ids, map those of
+        :func:`sklearn_din.explain`, and give them as ``events`` and ``candidates``.
 
         Parameters
         ----------
@@ -108,10 +108,6 @@ class AttentionDisplay:
         by : {"weight", "leave_out"}, default="weight"
             What to plot for each event: its attention weight, or how much higher the log-odds are
             with it than without it. "leave_out" costs one prediction per event.
-        names : mapping or Series, default=None
-            Mapping from original ids to names to show, for the first attribute (the item) of
-            events and candidates; or from history columns to such mappings. Values not seen at
-            fit are "unknown: id".
         ax : matplotlib Axes, default=None
             Where to plot; by default a new figure of suitable size.
 
@@ -136,18 +132,13 @@ class AttentionDisplay:
         behaviours = {schema.display_name(b): b for b in schema.behaviours if not b.is_bag}
         shown = _choose_behaviour({n: b.histories for n, b in behaviours.items()}, behaviour)
         chosen = behaviours[shown]
-        names_of = _names_by_attribute(names, chosen.histories)
-        frame: Any = pandas_frame(fitted.read(X))
         table = table[table["behaviour"] == shown]
-        for name in chosen.histories:
-            own = _own_events(frame[name], table["row"])
-            table = table.assign(**{name: _name_unknown(table[name], own, names_of.get(name, {}))})
-        weights, events = _one_history(table, len(encoded), chosen.histories, names_of)
+        weights, events = _one_history(table, len(encoded), chosen.histories)
         target, options = fitted.classifier._target, dict[str, Any]()
         if target.value_name == "probability":
             logits = fitted.classifier.decision_function(encoded)
             options["probability"] = fitted.calibration(logits)
-        labels = _candidate_labels(fitted, encoded, frame, chosen, names_of)
+        labels = _candidate_labels(fitted, encoded, chosen)
         options |= {"candidates": labels, "by": by, "click": target.click_name}
         return cls(weights=weights, events=events, **options).plot(ax=ax)
 
@@ -190,12 +181,12 @@ class AttentionDisplay:
 
 
 def _one_history(
-    table: pd.DataFrame, n_rows: int, attributes: Sequence[str], names: Names
+    table: pd.DataFrame, n_rows: int, attributes: Sequence[str]
 ) -> tuple[np.ndarray, list[str]]:
     """Return numbers (n_candidates, n_events), and the names of the events shared by all rows."""
     column = next(name for name in COLUMN_BY.values() if name in table)
     values = table[[*attributes]].itertuples(index=False)
-    table = table.assign(event=[_event_name(event, attributes, names) for event in values])
+    table = table.assign(event=[_event_name(event) for event in values])
     groups = [table[table["row"] == row] for row in range(n_rows)]
     first, *others = (group["event"].tolist() for group in groups)
     for row, history in enumerate(others, start=1):
@@ -209,63 +200,27 @@ def _one_history(
     return np.stack([group[column].to_numpy(dtype=float) for group in groups]), first
 
 
-def _own_events(cells: pd.Series, rows: pd.Series) -> list[Any]:
-    """Return the newest events of each cell, as many as its number occurs among ``rows``."""
-    own: list[Any] = []
-    for row, n_events in zip(*np.unique(rows, return_counts=True), strict=True):
-        cell = cells.iloc[row]
-        is_list = isinstance(cell, list | tuple | np.ndarray)
-        own += [*cell][-n_events:] if is_list else [None] * n_events
-    return own
-
-
-def _name_unknown(learnt: Iterable[Any], own: Iterable[Any], names: Mapping[Any, object]) -> list:
-    """Return values, with "unknown" and the original value for those not seen at fit."""
-    return [
-        f"unknown: {names.get(given, given)}"
-        if value is None and np.ndim(given) == 0 and not pd.isna(given)
-        else value
-        for value, given in zip(learnt, own, strict=True)
-    ]
-
-
 def _candidate_labels(
-    fitted: FittedPipeline, X: EncodedFeatures, frame: Any, behaviour: Behaviour, names: Names
+    fitted: FittedPipeline, X: EncodedFeatures, behaviour: Behaviour
 ) -> list[str]:
     """Name each impression's candidate as its history is named."""
-    columns: dict[str, Any] = {}
-    for history, name in behaviour.candidate_of.items():
-        if name is not None and X.schema[name].kind == "list":
+    columns: list[Any] = []
+    for name in filter(None, behaviour.candidate_of.values()):
+        if X.schema[name].kind == "list":
             lists = pd.Series([ids[ids > 0] for ids in X[name]])
-            columns[history] = fitted.decode_lists(name, lists)
-        elif name is not None:
-            values = fitted.encoder.inverse_transform_ids(name, X[name])
-            columns[history] = _name_unknown(values, frame[name], names.get(history, {}))
-    return [_event_name(row, list(columns), names) for row in zip(*columns.values(), strict=True)]
+            columns.append(fitted.decode_lists(name, lists))
+        else:
+            columns.append(fitted.encoder.inverse_transform_ids(name, X[name]))
+    return [_event_name(row) for row in zip(*columns, strict=True)]
 
 
-def _event_name(values: Iterable[Any], attributes: Sequence[str], names: Names) -> str:
+def _event_name(values: Iterable[Any]) -> str:
     shown = []
-    for attribute, value in zip(attributes, values, strict=True):
+    for value in values:
         those = value if isinstance(value, list | np.ndarray) else [value]
-        named = [
-            "unknown" if pd.isna(v) else str(names.get(attribute, {}).get(v, v)) for v in those
-        ]
+        named = ["unknown" if pd.isna(v) else str(v) for v in those]
         shown.append(_short(", ".join(named) or "none"))
     return "unknown" if set(shown) == {"unknown"} else " · ".join(shown)
-
-
-def _names_by_attribute(
-    names: Mapping[Any, Any] | pd.Series | None, histories: tuple[str, ...]
-) -> Names:
-    if not isinstance(names, Mapping | pd.Series | None):
-        raise TypeError(
-            f"names must map original ids to names (a dict or Series), got {type(names).__name__}."
-        )
-    names = dict({} if names is None else names)
-    if not names or not set(names) <= set(histories):
-        return {histories[0]: dict(names)}
-    return {attribute: dict(mapping) for attribute, mapping in names.items()}
 
 
 def _choose_behaviour(histories: Mapping[str, tuple[str, ...]], behaviour: str | None) -> str:

@@ -12,7 +12,6 @@ import pandas as pd
 from narwhals.typing import IntoDataFrame, IntoDataFrameT
 from sklearn.base import BaseEstimator
 
-from sklearn_din.encoding.cells import as_numbers
 from sklearn_din.features.request_columns import neutral_numbers
 from sklearn_din.inspection.fitted import FittedPipeline, split_pipeline
 from sklearn_din.logs.history_builder import HistoryBuilder
@@ -23,7 +22,7 @@ from sklearn_din.serving.pair_levels import Users, check_levels, find_memory
 from sklearn_din.training.reading import Label, Reading
 from sklearn_din.utils.frames import CallerFrame
 from sklearn_din.utils.progress import show_progress
-from sklearn_din.utils.validation import check_choice, check_count, check_frame, check_name
+from sklearn_din.utils.validation import check_choice, check_count, check_frame
 from sklearn_din.utils.warnings import agree, warn_user
 
 PairsLike = str | Sequence[object] | IntoDataFrame  # "history", items, or (user, item)
@@ -40,7 +39,6 @@ def rank_candidates(
     top_k: int = 10,
     exclude: PairsLike | None = None,
     only: PairsLike | None = None,
-    by: str | None = None,
     label: Label | None = None,
     shortlist: int | None = None,
 ) -> IntoDataFrameT:
@@ -79,10 +77,6 @@ def rank_candidates(
         The candidates of each user, as chosen by a retrieval step: a list or a frame as for
         ``exclude``. No other pair is scored; users without a pair are left out. None: every
         candidate for every user.
-    by : str, default=None
-        A numeric column of ``candidates`` to rank by, the largest first, such as the number of
-        clicks: the popularity baseline, with the same ``exclude`` and ``only``. The probability
-        is still the Pipeline's. None: rank by the probability.
     label : str, int or dict, default=None
         For a classifier of several labels, the one to rank by, or non-negative weights by label:
         ``{"click": 1, "purchase": 20}`` ranks by the weighted sum of the probabilities, returned
@@ -92,8 +86,8 @@ def rank_candidates(
         before the network ranks them: the items that best match the user's events by item
         neighbours, popular items (overall and in the events' categories), the newest, and those
         close in fixed vectors. 500 of 100,000 take a hundredth of the time; the guide ("Rank a
-        catalogue") shows how to measure what is lost. Ignored with ``only`` or ``by``. None:
-        every candidate.
+        catalogue") shows how to measure what is lost. Ignored with ``only``. None: every
+        candidate.
 
     Returns
     -------
@@ -132,7 +126,7 @@ def rank_candidates(
     1    1     1  sock
     """
     ranker = Ranker(pipeline, candidates, label=label, shortlist=shortlist)
-    return ranker.rank(users, top_k=top_k, exclude=exclude, only=only, by=by)
+    return ranker.rank(users, top_k=top_k, exclude=exclude, only=only)
 
 
 class Ranker(Generic[IntoDataFrameT]):
@@ -238,7 +232,6 @@ class Ranker(Generic[IntoDataFrameT]):
         top_k: int = 10,
         exclude: PairsLike | None = None,
         only: PairsLike | None = None,
-        by: str | None = None,
     ) -> IntoDataFrameT:
         """Return the best candidates for each user, as :func:`rank_candidates` does.
 
@@ -256,8 +249,6 @@ class Ranker(Generic[IntoDataFrameT]):
         only : list of items, or frame of pairs, default=None
             The candidates of all users (list) or of each user (frame), as chosen by a retrieval
             step; None: all.
-        by : str, default=None
-            A numeric column of the candidates to rank by; None: the probability.
 
         Returns
         -------
@@ -268,7 +259,6 @@ class Ranker(Generic[IntoDataFrameT]):
         """
         check_count(top_k, name="top_k")
         n_candidates = len(self._frame.pandas)
-        numbers_to_rank_by = None if by is None else check_numbers(self._frame.pandas, by)
         people: Any = users.to_dict() if isinstance(users, pd.Series) else users
         if not isinstance(people, Mapping):
             people = CallerFrame(people, name="users").pandas
@@ -284,24 +274,17 @@ class Ranker(Generic[IntoDataFrameT]):
         counts = pairs.n_users, n_candidates
         n_pairs = math.prod(counts) - len(excluded) if chosen is None else len(chosen)
         blocks = pair_blocks(*counts, chosen, excluded, size=PAIRS_PER_BLOCK)
-        if self._shortlist is not None and only is None and by is None:
+        if self._shortlist is not None and only is None:
             blocks = pairs.shortlists(max(self._shortlist, top_k), excluded)
             n_pairs = pairs.n_users * self._shortlist
         if isinstance(people, pd.DataFrame):  # a request of one user is short
             blocks = show_progress(blocks, "ranking pairs of users and candidates", n_pairs)
         for block in blocks:
-            rows, positions = np.divmod(block, n_candidates)
+            scores = pairs.logits(block)
             # The same pair can get logits that differ in the last bits, by its place in the batch:
             # rounded, equal candidates are ties and keep their order
-            if numbers_to_rank_by is None:
-                scores = pairs.logits(block)
-                order = scores.round(5)
-            else:
-                order = numbers_to_rank_by[positions]
-            places, rank = _best_of_each_user(rows, order, top_k)
-            logits.append(
-                scores[places] if by is None else pairs.logits(block[places], among=block)
-            )
+            places, rank = _best_of_each_user(block // n_candidates, scores.round(5), top_k)
+            logits.append(scores[places])
             best.append(block[places])
             ranks.append(rank)
         n_without = pairs.n_users - sum(int((rank == 1).sum()) for rank in ranks)
@@ -312,10 +295,6 @@ class Ranker(Generic[IntoDataFrameT]):
                 "exclude."
             )
         return self._answer(people, *map(np.concatenate, (best, ranks, logits)))
-
-    def find_excluded(self, users: pd.DataFrame, exclude: object) -> np.ndarray:
-        """Return the numbers of the pairs that :meth:`rank` leaves out."""
-        return _allow(self._pair(users), exclude, None)[1]
 
     def find_similar(self, position: int, n: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the positions of candidates that go best with one, and their scores above 0."""
@@ -461,15 +440,11 @@ class _Pairs:
             own = slice(*np.searchsorted(excluded, [first, first + n_candidates]))
             yield first + catalogue.choose(self.user_rows, user, n, excluded[own] - first)
 
-    def logits(self, numbers: np.ndarray, *, among: np.ndarray | None = None) -> np.ndarray:
-        """Return log-odds of pairs by number; ``among`` are all pairs of the lists, in order."""
+    def logits(self, numbers: np.ndarray) -> np.ndarray:
+        """Return log-odds of pairs by number, which are all pairs of their lists."""
         catalogue, scores = self.catalogue, [np.empty(0, dtype=np.float32)]
         users, candidates = np.divmod(numbers, len(self.candidates))
-        ranked = np.divmod(numbers if among is None else among, len(self.candidates))
-        compared = catalogue.compare(*ranked, self._levels)
-        if among is not None:
-            places = np.searchsorted(among, numbers)
-            compared = {name: column[places] for name, column in compared.items()}
+        compared = catalogue.compare(users, candidates, self._levels)
         for start in range(0, len(numbers), SCORED_TOGETHER):
             block = slice(start, start + SCORED_TOGETHER)
             pairs = users[block], candidates[block]
@@ -520,13 +495,6 @@ def _check_item_columns(candidates: pd.DataFrame, columns: Sequence[str], encode
             "taken from the users, every candidate would have the value of the user's last row. "
             f"candidates has {list(candidates.columns)}."
         )
-
-
-def check_numbers(candidates: pd.DataFrame, by: str) -> np.ndarray:
-    """Return a numeric column of the candidates to rank by."""
-    check_name(by, name="by")
-    check_frame(candidates, [by], name="candidates")
-    return as_numbers(candidates[by], name=f"candidates[{by!r}]")
 
 
 def _check_columns_of_fit(
