@@ -70,11 +70,6 @@ def make_log(seed, n=5_000, n_items=100):
     return attach_history(log, log[y == 1], user="user", time="time", columns=["item"]), y
 
 
-@pytest.fixture(autouse=True)
-def quiet(monkeypatch):
-    monkeypatch.setattr("sklearn_din.training.simple_rates.log_once", lambda message: None)
-
-
 def test_a_log_whose_rate_moves_by_time_is_learnt_by_the_steps_of_the_readme(caplog):
     log, y = make_log(3)
     n = 4_000
