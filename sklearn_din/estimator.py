@@ -44,7 +44,6 @@ from sklearn_din.utils.warnings import warn_user
 
 if TYPE_CHECKING:
     import pandas as pd
-    from skorch.callbacks import Callback
 
     from sklearn_din.training.mixture import Mixture
     from sklearn_din.training.net import DINNet
@@ -166,7 +165,7 @@ class DINEstimator(EstimatorState, Parameters, BaseEstimator):
 
                 warn_of_leaks(inputs.X, inputs.target.clicks(inputs.y))
             net = self._new_net(inputs.target)
-            net.callbacks = [*(self.callbacks or ()), *self._progress(processes, inputs)]
+            net.callbacks = self._callbacks(processes)
             net.fit(inputs.X, inputs.y, inputs.weights, groups, ranks=processes)
             self._warn_of_end(net)
             self._keep(net, inputs)
@@ -186,7 +185,7 @@ class DINEstimator(EstimatorState, Parameters, BaseEstimator):
             is_first = not hasattr(self, "net_")
             schema, target = inputs.X.schema, inputs.target
             net = self._new_net(target) if is_first else self._grown_net(schema, target)
-            net.callbacks = [*(self.callbacks or ()), *self._progress(processes, inputs)]
+            net.callbacks = self._callbacks(processes)
             net.partial_fit(inputs.X, inputs.y, sample_weight=inputs.weights, ranks=processes)
             if net.stop_reason_ == "user":
                 raise KeyboardInterrupt(
@@ -227,24 +226,21 @@ class DINEstimator(EstimatorState, Parameters, BaseEstimator):
         net.target = target
         return net
 
-    def _progress(self, processes: Alone, inputs: FitInputs) -> list[tuple[str, Callback]]:
-        """Return the progress bar, where there is to be one: of several processes in the first."""
+    def _callbacks(self, processes: Alone) -> list[Any]:
+        """Return the user's callbacks, and a progress bar: of several processes in the first."""
         if not self.verbose or processes.rank > 0:
-            return []
+            return [*(self.callbacks or ())]
         from sklearn_din.training.progress import ProgressBar
 
-        return [("progress", ProgressBar(inputs.target.click_name))]
+        return [*(self.callbacks or ()), ("progress", ProgressBar())]
 
     def _warn_of_end(self, net: DINNet) -> None:
         if net.stop_reason_ != "user":
             _warn_of_small_scale(net)
             return
-        kept_weights = "weights of the best validation check so far"
-        if best_check(net.checks_) is None:
-            kept_weights = "latest weights"
         warn_user(
-            f"training was interrupted in epoch {max(1, net.n_epochs_)} of {self.max_epochs}: "
-            f"the {kept_weights} are kept and the classifier can be used. Fit again for a full "
+            f"training was interrupted in epoch {max(1, net.n_epochs_)} of {self.max_epochs}: the "
+            "best weights so far are kept and the classifier can be used. Fit again for a full "
             "training, which continues from the latest checkpoint if callbacks has a Checkpoint."
         )
 
@@ -474,9 +470,7 @@ class DINClassifier(ClassifierMixin, DINEstimator, ClickParameters):
         and ids. None draws fresh entropy. The global random states of numpy and torch are never
         changed.
     verbose : int, default=0
-        0 is silent. 1 shows a progress bar with losses, AUC and time left, and reports which
-        label is a click if it is not 1, which columns are not used (dates), and why item
-        neighbours are off.
+        0 is silent. 1 shows a progress bar with losses, AUC and time left.
 
     Attributes
     ----------

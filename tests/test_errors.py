@@ -18,7 +18,6 @@ from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from skorch.callbacks import EarlyStopping
 
 from sklearn_din import (
     DIN,
@@ -621,7 +620,6 @@ def quick(**parameters):
     return DINClassifier(**{"max_epochs": 1, "random_state": 0, **parameters})
 
 
-NO_CALLBACKS = "callbacks must be skorch callbacks, such as EarlyStopping(), got"
 WIDTH = "embedding_dim['item'] must be an integer of at least 1, got"
 BUILD = "a torch build for it. Use device='auto'"
 BINS = ((0.0, 1.0, 0.5), (1.0, 2.0, 0.3))
@@ -642,8 +640,6 @@ ENCODED, HALVES = make_impressions(20), np.arange(20) % 2
         ({"device": device}, exactly(f"device='{device}' needs a CUDA GPU and {BUILD}."))
         for device in (["cuda", "cuda:0"] if not torch.cuda.is_available() else [])
     ),
-    ({"callbacks": ["early"]}, exactly(f"{NO_CALLBACKS} 'early'.")),
-    ({"callbacks": [EarlyStopping(), int]}, exactly(f"{NO_CALLBACKS} <class 'int'>.")),
     ({"class_weight": {"yes": 2}},
      exactly("class_weight must name the labels [0, 1], got ['yes'].")),
     ({"early_stopping": True, "validation": "groups"},
@@ -714,7 +710,7 @@ def fit_labels(y):
     ((np.eye(4), make_impressions(3)), "was fitted on a plain array or frame, got EncodedFeat"),
     # so large that the loss diverges
     ((np.column_stack([np.ones(20), np.full((20, 39), 3e38)]), None),
-     r"no longer finite in epoch 1 with lr=0.003.*3e\+38.*'x1'"),
+     "no longer finite in epoch 1 with lr=0.003"),
 )  # fmt: skip
 def fit_and_predict(X, later):
     quick().fit(X, np.arange(len(X)) % 2).predict(later)

@@ -1,6 +1,5 @@
 """The progress bar tells the truth and keeps quiet; Ctrl-C leaves a usable classifier."""
 
-import dataclasses
 import pickle
 import signal
 from concurrent.futures import ThreadPoolExecutor
@@ -40,21 +39,8 @@ def test_the_bar_counts_every_batch_of_all_epochs_and_one_of_partial_fit(capsys)
     assert "4/4" in last
 
 
-def test_unused_columns_and_the_label_of_a_click_are_named_once_above_the_bar(capfd):
-    unused = make_impressions(64)
-    unused.schema = dataclasses.replace(unused.schema, unused=("born", "tags2"))
-    DINClassifier(max_epochs=2, verbose=1).fit(unused, y)
-    out, err = capfd.readouterr()
-    assert out == ""
-    assert err.count("columns that are not used: born, tags2\n") == 1
-    assert err.index("not used") < err.index("epoch 1 of 2")
-    DINClassifier(max_epochs=1, verbose=1).fit(X, np.where(y == 1, "yes", "no"))
-    assert capfd.readouterr().err.startswith("a click is a row of the label 'yes'\n")
-    fitted(verbose=1)
-    err = capfd.readouterr().err
-    assert "not used" not in err
-    assert "a click is" not in err
-    fitted()  # silent by default
+def test_fit_is_silent_by_default(capfd):
+    fitted()
     assert capfd.readouterr() == ("", "")
 
 
@@ -76,7 +62,7 @@ class PressCtrlC(Callback):
 
 @pytest.mark.parametrize("early_stopping", [True, False])
 def test_ctrl_c_in_the_first_epoch_leaves_a_usable_classifier(early_stopping):
-    message = "interrupted in epoch 1 of 3: the latest weights are"
+    message = "interrupted in epoch 1 of 3: the best weights so far are"
     with pytest.warns(UserWarning, match=message) as warned:
         classifier = fitted(callbacks=[PressCtrlC(batch=2)], early_stopping=early_stopping)
     assert warned[0].filename == __file__
@@ -89,7 +75,7 @@ def test_ctrl_c_in_the_first_epoch_leaves_a_usable_classifier(early_stopping):
 
 def test_ctrl_c_later_keeps_the_best_check_and_drops_the_unfinished_one():
     whole = fitted(max_epochs=2)
-    message = "epoch 3 of 9: the weights of the best validation check so far are kept"
+    message = "epoch 3 of 9: the best weights so far are kept"
     with pytest.warns(UserWarning, match=message):
         classifier = fitted(max_epochs=9, callbacks=[PressCtrlC(batch=2 * 4 + 2)])
     assert (whole.n_iter_, classifier.n_iter_) == (2, 3)

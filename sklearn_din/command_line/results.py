@@ -131,7 +131,11 @@ def compare(options: Options, rows: tuple[pd.DataFrame, pd.Series | None] | None
     model.figures_ = {"scores": figures, "calibration": calibration_bins(study.y, probability)}
     if options.log is not None and options.label is None:
         model.figures_["negatives"] = options.negatives or DEFAULT_NEGATIVES
-    _use_final_model(options, study, model, picture)
+    if options.save is not None:
+        save(model, options.save)
+        print(f"{MEMORY if study.is_labelled else 'DIN'} fitted on all rows: {options.save}")
+    if picture is not None:
+        draw_attention(study, model, picture)
     if options.serve is not None:
         from sklearn_din.command_line.serving import serve_study
 
@@ -157,14 +161,6 @@ def _print_plan(
 
 def _name_split(split: str, n_folds: int) -> str:
     return f"held-out users in {n_folds} folds" if split == "user" else "the last fifth in time"
-
-
-def _use_final_model(options: Options, study: Study, model: Pipeline, picture: Path | None) -> None:
-    if options.save is not None:
-        save(model, options.save)
-        print(f"{MEMORY if study.is_labelled else 'DIN'} fitted on all rows: {options.save}")
-    if picture is not None:
-        draw_attention(study, model, picture)
 
 
 def make_folds(study: Study, split: str, n_folds: int) -> Folds:

@@ -1,9 +1,7 @@
 """Checkpoints: a killed training continues from the latest one, with identical results."""
 
 import logging
-import math
 import pickle
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -17,13 +15,11 @@ import numpy as np
 import torch
 from skorch.callbacks import Callback, PassthroughScoring
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from sklearn_din.resilient.fingerprint import Fingerprint, differences, fingerprint
 from sklearn_din.training.alone import Alone, Given
 from sklearn_din.training.net import DINNet
 from sklearn_din.training.net_state import plain_record
-from sklearn_din.training.progress import ProgressBar
 from sklearn_din.training.seeding import plain_random_state, random_state_of
 from sklearn_din.utils.digests import digest
 from sklearn_din.utils.version import __version__
@@ -31,7 +27,7 @@ from sklearn_din.utils.warnings import warn_user
 from sklearn_din.utils.whole_files import whole_file
 
 FILE, LOCK = "training.checkpoint", "training.lock"
-FORMAT = "sklearn_din checkpoint 7"
+FORMAT = "sklearn_din checkpoint 8"
 MINUTES_BETWEEN_WRITES = 10.0  # at most, where validation checks are further apart
 N_DIGEST = len(digest())
 
@@ -108,8 +104,6 @@ class Checkpoint(Callback):
         epoch = min(len(self._earlier["history"]) + 1, net.max_epochs)
         text = f"training goes on from {self._path}: epoch {epoch} of {net.max_epochs}"
         logging.getLogger("sklearn_din").info(text)
-        if any(isinstance(callback, ProgressBar) for _, callback in net.callbacks_):
-            tqdm.write(text, file=sys.stderr)
 
     def on_epoch_begin(self, net: DINNet, **kwargs: object) -> None:
         """Start an epoch, or continue in the middle of one, with torch's random state put back."""
@@ -154,7 +148,7 @@ class Checkpoint(Callback):
         finished = net.history[: None if unfinished is None else -1]
         state = {
             "format": FORMAT,
-            "versions": _versions(),
+            "version": __version__,
             "given": self._given,
             "seeds": self._first,
             "module": net.module_.state_dict(),
@@ -171,10 +165,8 @@ class Checkpoint(Callback):
         except OSError as error:
             raise OSError(
                 error.errno,
-                f"Checkpoint needs some {_n_bytes(state) / 1e6:,.1f} MB free, where it can be "
-                f"written to: {error.strerror or error}. Training stopped in epoch "
-                f"{len(net.history)}. A checkpoint before this one is whole: make room and fit "
-                "again to go on from there",
+                f"Checkpoint cannot be written: {error.strerror or error}. Make room and fit "
+                "again, which goes on from the checkpoint before this one",
                 str(self._path),
             ) from error
         self._latest_write = time.monotonic()
@@ -216,16 +208,8 @@ def _set_random_states(states: list[Tensor]) -> None:
 def lock_folder(folder: Path) -> Iterator[None]:
     """Create a folder if needed, and lock it by the operating system within the block."""
     path = folder / LOCK
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        path.touch()
-    except OSError as error:
-        raise OSError(
-            error.errno,
-            f"Checkpoint needs a folder that can be written to: {error.strerror}. Nothing "
-            "was trained; choose another folder",
-            str(folder),
-        ) from error
+    folder.mkdir(parents=True, exist_ok=True)
+    path.touch()
     lock = filelock.FileLock(path, timeout=0)
     try:
         lock.acquire()
@@ -255,32 +239,19 @@ def _read_same(path: Path, given: Fingerprint) -> dict[str, Any] | None:
     return earlier
 
 
-def _versions() -> dict[str, str]:
-    return {"sklearn_din": __version__, "torch": str(torch.__version__)}
-
-
 def _check_same(earlier: Mapping[str, Any], given: Fingerprint, path: Path) -> None:
-    """Raise where a checkpoint is of another training or version; warn where torch is another.
-
-    Another version may draw other rows; another torch may differ in the last bits.
-    """
+    """Raise where a checkpoint is of another training, or version, which may draw other rows."""
     remedy = f"Choose another folder, or delete {str(path)!r} to train from the start."
-    written, own = earlier["versions"], _versions()
-    if written["sklearn_din"] != own["sklearn_din"]:
+    if earlier["version"] != __version__:
         raise ValueError(
-            f"Checkpoint's folder holds a training of sklearn_din {written['sklearn_din']}, and "
-            f"this is {own['sklearn_din']}: install that version to continue. {remedy}"
+            f"Checkpoint's folder holds a training of sklearn_din {earlier['version']}, and this "
+            f"is {__version__}: install that version to continue. {remedy}"
         )
     different = differences(earlier["given"], given)
     if different:
         raise ValueError(
             "Checkpoint's folder must hold a training of the same parameters and data, but that "
             f"in {str(path)!r} differs in: {'; '.join(different)}. {remedy}"
-        )
-    if written["torch"] != own["torch"]:
-        warn_user(
-            f"training continues that began with torch {written['torch']} (here {own['torch']}): "
-            f"the last digits of the result may differ. {remedy}"
         )
 
 
@@ -323,12 +294,3 @@ def read_checkpoint(path: Path) -> dict[str, Any] | None:
             "folder."
         ) from error
     return state
-
-
-def _n_bytes(value: object) -> int:
-    """Bytes of all tensors in a value: about what its file takes."""
-    if isinstance(value, Tensor):
-        return math.prod(value.shape) * value.element_size()
-    if isinstance(value, dict):
-        return sum(map(_n_bytes, value.values()))
-    return sum(map(_n_bytes, value)) if isinstance(value, list | tuple) else 0

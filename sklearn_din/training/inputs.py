@@ -431,22 +431,7 @@ def check_parameters(estimator: NetworkEstimator) -> None:
     if isinstance(estimator.embedding_dim, Mapping):
         for column, width in estimator.embedding_dim.items():
             check_count(width, name=f"embedding_dim[{column!r}]")
-    if estimator.callbacks:
-        _check_callbacks(estimator.callbacks)
     device_for(estimator.device)
-
-
-def _check_callbacks(callbacks: Sequence[Any]) -> None:
-    from skorch.callbacks import Callback
-
-    for item in callbacks:
-        is_named = isinstance(item, tuple | list) and len(item) == 2
-        callback = item[1] if is_named else item
-        is_class = isinstance(callback, type) and issubclass(callback, Callback)
-        if not is_class and not isinstance(callback, Callback):
-            raise ValueError(
-                f"callbacks must be skorch callbacks, such as EarlyStopping(), got {callback!r}."
-            )
 
 
 def device_for(device: str) -> str:
@@ -479,14 +464,8 @@ def _check_numeric_frame(X: pd.DataFrame | ArrayLike) -> None:
 
     if not isinstance(X, pd.DataFrame):
         return
-    others = []
-    for name, column in X.items():
-        if pd.api.types.is_object_dtype(column.dtype):
-            is_number = column.map(lambda cell: np.ndim(cell) == 0 and not isinstance(cell, str))
-        else:
-            is_number = pd.Series(pd.api.types.is_numeric_dtype(column.dtype))
-        if not is_number.all():
-            others.append(str(name))
+    dtypes = X.infer_objects().dtypes.items()
+    others = [str(name) for name, dtype in dtypes if not pd.api.types.is_numeric_dtype(dtype)]
     if others:
         raise ValueError(
             f"a frame given to the classifier must hold numbers only, got {others}. "

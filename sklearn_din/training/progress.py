@@ -1,7 +1,6 @@
 """Progress bar of a training, with losses, AUC and time left."""
 
 import math
-import sys
 from collections.abc import Mapping
 
 from skorch.callbacks import Callback
@@ -10,15 +9,13 @@ from tqdm.auto import tqdm
 from sklearn_din.training.batches import ImpressionBatches
 from sklearn_din.training.early_stopping import best_check
 from sklearn_din.training.net import DINNet
-from sklearn_din.training.summary import neighbours_text
 
 
 class ProgressBar(Callback):
     """One bar for the whole training: epoch, time left, losses and AUC of the latest check.
 
     Drawn by tqdm on standard error, in a notebook as a widget. The time left is that of all
-    ``max_epochs``: early stopping can only shorten it. ``click`` is what the label of a click is
-    called; a line says so where that is another word.
+    ``max_epochs``: early stopping can only shorten it.
 
     >>> import numpy as np
     >>> from sklearn_din.estimator import DINClassifier
@@ -28,20 +25,8 @@ class ProgressBar(Callback):
 
     sees_refit = ignores_gradients = True
 
-    def __init__(self, click: str = "") -> None:
-        self.click = click
-
     def on_train_begin(self, net: DINNet, **kwargs: object) -> None:
-        """Name the label of a click, columns without a feature, and why neighbours are off."""
-        if self.click:
-            tqdm.write(f"a click is a row of the label {self.click}", file=sys.stderr)
-        unused = net.module_.schema.unused
-        if unused:
-            names = ", ".join(map(str, unused))
-            tqdm.write(f"columns that are not used: {names}", file=sys.stderr)
-        neighbours = neighbours_text(net.module_.schema, net.neighbours, net.neighbours_)
-        if "off" in neighbours:
-            tqdm.write(neighbours, file=sys.stderr)
+        """Note what earlier trainings have made."""
         self._n_rows, self._n_epochs = len(net.history), net.n_epochs_
         self._n_checks = len(net.checks_)
         self._bar: tqdm | None = None
@@ -76,8 +61,7 @@ class ProgressBar(Callback):
             text = f"trained {n_epochs} of {most} epochs{' and the validation rows' * is_refit}"
             best = best_check(net.checks_[self._n_checks :])
             if best is not None:
-                is_all = is_refit and best is net.checks_[-1]
-                text += ", kept all" if is_all else f", kept {best['epoch'] - self._n_epochs:g}"
+                text += f", kept {best['epoch'] - self._n_epochs:g}"
                 self._show_losses(self._bar, best)
             self._bar.set_description(text)
             self._bar.close()

@@ -91,26 +91,26 @@ class Losses:
 
     def __init__(self, net: NeuralNet) -> None:
         self.net = net
-        self.unread: list[tuple[Tensor, Tensor]] = []  # and the numbers of their batches
+        self.unread: list[Tensor] = []
 
-    def note(self, loss: Tensor, batch: Batch) -> None:
+    def note(self, loss: Tensor) -> None:
         """Have the loss of a batch checked, at once where that costs nothing."""
         reads_now = is_host(loss.device)
         if reads_now and math.isfinite(loss):
             return
-        self.unread.append((loss.detach(), batch.numbers))
+        self.unread.append(loss.detach())
         if reads_now or len(self.unread) >= STEPS_PER_READ:
             self.check()
 
     def check(self) -> None:
         """Raise where a loss that has been noted is not finite."""
-        unread, self.unread = self.unread, []
-        if not unread:
-            return
-        losses = torch.stack([loss for loss, _ in unread]).tolist()
-        for loss, (_, numbers) in zip(losses, unread, strict=True):
-            if not math.isfinite(loss):
-                raise ValueError(self._divergence_message(numbers))
+        unread, self.unread, net = self.unread, [], self.net
+        if unread and not torch.stack(unread).isfinite().all():
+            raise ValueError(
+                f"the loss is no longer finite in epoch {net.training_.n_epochs} with "
+                f"lr={net.lr:g} and embedding_lr={net.embedding_lr or net.lr:g}. Lower the "
+                "learning rates, or standardise the numeric columns (HistorySequenceEncoder does)."
+            )
 
     def read(self, history: History) -> None:
         """Check all losses, and write numbers to the latest row of ``history``."""
@@ -122,17 +122,3 @@ class Losses:
                 losses = torch.stack([batch[name] for batch in unread]).tolist()
                 for batch, loss in zip(unread, losses, strict=True):
                     batch[name] = loss
-
-    def _divergence_message(self, numbers: Tensor) -> str:
-        """Name a possible cause; ``numbers`` (n_rows, n_numeric) are those of the batch."""
-        net, hint = self.net, ""
-        numeric = net.module_.schema.names("numeric")
-        if numeric and len(numbers):  # a process may have no rows of a joint batch
-            scales = numbers.abs().amax(dim=0)
-            largest = int(scales.argmax())
-            hint = f" Largest number: {float(scales[largest]):.3g} in column {numeric[largest]!r}."
-        return (
-            f"the loss is no longer finite in epoch {net.training_.n_epochs} with lr={net.lr:g} "
-            f"and embedding_lr={net.embedding_lr or net.lr:g}.{hint} Lower the learning rates, or "
-            "standardise the numeric columns (HistorySequenceEncoder does)."
-        )

@@ -247,7 +247,7 @@ class Training:
             self._steps = self._steps or begin_native_steps(net, rows, labels)
             if self._steps is not None:
                 loss, logits = self._steps.take(rows, labels)
-                self.losses.note(loss, rows)
+                self.losses.note(loss)
                 return {"loss": loss, "y_pred": logits}
             self._shows_gradients = True  # torch needs them
         step: dict[str, Tensor] = {}
@@ -258,7 +258,7 @@ class Training:
             by_user = bool(self.presses)
             step["loss"] = self.ranks.sum_gradients(net.module_, step["loss"], by_user=by_user)
             self._stop_with_others()
-            self.losses.note(step["loss"], rows)
+            self.losses.note(step["loss"])
             named = TeeGenerator(name_gradients(net))
             net.notify("on_grad_computed", named_parameters=named, batch=batch, training=True)
             return step["loss"]
@@ -283,7 +283,7 @@ class Training:
         with torch.no_grad():
             step = compute_by_parts(self.net, batch, training=False)
             step = self.ranks.join_logits(step, batch[0].n_joint_rows)
-        self.losses.note(step["loss"], batch[0])
+        self.losses.note(step["loss"])
         return step
 
 
