@@ -192,7 +192,7 @@ def test_an_id_that_is_typed_is_the_first_hit(client, state):
 def test_a_first_step_that_says_no_columns_is_told(served):
     model, catalogue, _ = served
     pipeline = make_pipeline(FunctionTransformer(), *[step for _, step in model[1:].steps])
-    with pytest.raises(ValueError, match="FunctionTransformer, does not say which columns it was"):
+    with pytest.raises(ValueError, match="needs a Pipeline fitted on a DataFrame, whose"):
         Answers(pipeline, catalogue)
 
 

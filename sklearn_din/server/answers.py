@@ -64,13 +64,14 @@ class Answers:
         if builder is not None:
             pipeline = pipeline[1:]  # Ranker encodes users by themselves
         self._model = calibrated.around(pipeline)
-        if calibrated.model is not None:
-            self._model.feature_names_in_ = np.array(_columns_of(pipeline), dtype=object)
+        columns = [*getattr(pipeline, "feature_names_in_", ())]  # if there are none, Ranker raises
+        if calibrated.model is not None and columns:
+            self._model.feature_names_in_ = np.array(columns, dtype=object)
         self._fitted, self._label = split_pipeline(self._model, purpose="serve"), label
         self._encoder = self._fitted.encoder
         memory = builder if getattr(builder, "memory_", None) is not None else None
         self._memory = None if memory is None else memory.memory_
-        compared = self._set_columns(_columns_of(pipeline), catalogue, memory)
+        compared = self._set_columns(columns, catalogue, memory)
         item = _find_item(catalogue, self._encoder)
         self.items = Items(catalogue, item, **shown)
         of_item = [name for name in dict.fromkeys([*self._needed, *compared]) if name in catalogue]
@@ -410,19 +411,6 @@ def _find_item(catalogue: pd.DataFrame, encoder: Any) -> str:
             "the file of another catalogue, or are ids text in one of both?"
         )
     return item
-
-
-def _columns_of(pipeline: Any) -> list[str]:
-    """Return the columns that a Pipeline was fitted on."""
-    names = getattr(pipeline, "feature_names_in_", None)
-    if names is None:
-        first = type(pipeline[0]).__name__
-        raise ValueError(
-            f"the Pipeline's first step, {first}, does not say which columns it was fitted on "
-            "(feature_names_in_), so that no request can be checked. Fit it on a DataFrame, or "
-            "begin the Pipeline with a step that says them."
-        )
-    return list(names)
 
 
 def _first_builder(pipeline: Any) -> HistoryBuilder | None:

@@ -253,7 +253,6 @@ def _registry_of(state: State) -> CollectorRegistry:
     gauge("waiting_requests", "Requests that wait for a thread.", lambda: state.n_waiting)
     loaded = "model_loaded_timestamp_seconds"
     gauge(loaded, "When the model was loaded.", lambda: state.loaded.timestamp())
-    gauge("model_age_seconds", "Since then.", lambda: time.time() - state.loaded.timestamp())
     gauge("failed_loads", "New files that could not be served.", lambda: state.n_failed)
     gauge("posted_bytes", "Posted events.", lambda: state.n_bytes)
     most = "Most of them; NaN: none."

@@ -9,7 +9,6 @@ import pandas as pd
 
 from sklearn_din.server.json_values import Values, check_spelling, plain, read_id
 from sklearn_din.utils.validation import check_frame
-from sklearn_din.utils.warnings import warn_user
 
 MOST_FACTS = 3  # columns of an item that people see, beside its id
 PICTURES = (".avif", ".gif", ".jpeg", ".jpg", ".png", ".webp")  # no SVG: it may hold scripts
@@ -34,12 +33,6 @@ class Items:
         check_frame(frame, [name for name in (item, title, image) if name], name="the catalogue")
         self.item, self.folder = item, folder.resolve()
         self.frame = frame.dropna(subset=[item]).drop_duplicates(item).reset_index(drop=True)
-        if len(self.frame) < len(frame):
-            n_left_out = len(frame) - len(self.frame)
-            warn_user(
-                f"the catalogue has {n_left_out:,} rows whose {item!r} is missing or came before: "
-                "the first row of each counts. Is it a log?"
-            )
         self.ids = [plain(value) for value in self.frame[item].tolist()]
         self._rows = {value: row for row, value in enumerate(self.ids)}
         self._others = [name for name in self.frame if name not in (item, title, image)]

@@ -21,10 +21,8 @@ IS_GIVEN = " is given"  # whether an event was posted with its label; no column 
 def read_events(
     url: str | Path,
     *,
-    since: Any = None,
     window: Any = "1h",
     rows: Literal["shown", "posted"] = "shown",
-    open_rows: Literal["drop", "keep"] = "drop",
     user: str = "user",
     time: str = "time",
     item: str = "item",
@@ -43,17 +41,13 @@ def read_events(
     ----------
     url : str or path
         The file of SQLite, or ``postgresql://...``.
-    since : date, number or None, default=None
-        Only rows of this time or later, in the unit of the times. None means all.
     window : duration or number, default="1h"
         How long after a showing a click may come that does not name its request: a number where
-        times are numbers.
+        times are numbers. Rows that are younger than that (by the clock, or by the newest number)
+        may still be clicked: they are left out.
     rows : {"shown", "posted"}, default="shown"
         "posted" returns the clicks themselves, also those on what was found elsewhere: user, time,
         item, their columns and a label of 1. They are a log for ``attach_history``.
-    open_rows : {"drop", "keep"}, default="drop"
-        Rows that are younger than ``window`` (by the clock; where times are numbers, by the newest
-        one) may still be clicked: they are left out, or kept with the label of now.
     user : str, default="user"
         How the column of users is called in the result, as the model knows it.
     time : str, default="time"
@@ -77,7 +71,6 @@ def read_events(
     0     7 2026-11-02 09:00:00    12         1   0.41      1 2026-11-02 10:00:00
     """
     check_choice(rows, ("shown", "posted"), name="rows")
-    check_choice(open_rows, ("drop", "keep"), name="open_rows")
     taken = {*OWN_COLUMNS, user, time, item}
     if not str(url).startswith(SCHEMES) and not Path(url).is_file():
         raise ValueError(f"there is no store {url}: name that of serve --events.")
@@ -100,11 +93,7 @@ def read_events(
         shown, joined = _join(shown, posted, window)
         shown["known"] = shown["time"] + window
         now = shown["time"].max() if _are_numbers(shown) else pd.Timestamp.now("UTC")
-        shown = shown if open_rows == "keep" else shown[shown["known"] <= now]
-    if since is not None:
-        moment = since if _are_numbers(shown) else pd.Timestamp(since)
-        is_local = isinstance(moment, pd.Timestamp) and moment.tz is None
-        shown = shown[shown["time"] >= (moment.tz_localize("UTC") if is_local else moment)]
+        shown = shown[shown["known"] <= now]
     shown = shown.sort_values("time", kind="stable").reset_index(drop=True)
     for name in ("user", "item"):
         shown[name] = [json.loads(text) for text in shown[name]]

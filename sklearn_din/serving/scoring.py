@@ -232,14 +232,7 @@ def _frame_parts(X: IntoDataFrame, names: Sequence[str]) -> Iterator[Part]:
 
 
 def _arrow_column(column: pd.Series) -> pa.Array | pa.ChunkedArray:
-    try:
-        return pa.array(column.array, from_pandas=True)
-    except pa.ArrowException as error:
-        raise ValueError(
-            f"columns must hold values of one kind, to be written to a Parquet file, got "
-            f"{column.name!r}, of which Arrow says: {error}. Convert that column of X, for example "
-            "to text."
-        ) from error
+    return pa.array(column.array, from_pandas=True)
 
 
 def _check_taken(predicted: Collection[str], columns: Collection[str]) -> None:
