@@ -83,18 +83,6 @@ def test_both_labels_are_learnt_and_no_purchase_is_likelier_than_its_click(train
     np.testing.assert_array_equal(model.predict(X), model.decision_function(X) > 0)
 
 
-@pytest.mark.filterwarnings("ignore:the validation rows hardly follow")
-@pytest.mark.parametrize("after", [None, AFTER], ids=str)
-def test_no_fit_ends_worse_than_the_base_rates(after):
-    X, y = make_impressions(2000), make_labels(2000)
-    classifier = quick(validation="last", refit=None, lr=0.1, after=after)
-    classifier.fit(X, y)
-    rates, held_out = y[:1800].mean().to_numpy(), y[1800:].to_numpy()
-    shown = np.column_stack([p[1800:, 1] for p in classifier.predict_proba(X)])
-    losses = [log_loss(held_out.ravel(), p.ravel()) for p in (shown, rates + 0 * shown)]
-    assert losses[0] <= losses[1] + 1e-4
-
-
 def test_validation_checks_have_the_labels_mean_auc_and_summed_loss():
     X, y = make_impressions(2000), make_labels(2000)
     y["purchase"] = (X.columns["price"] > 0).astype(int)
