@@ -8,15 +8,12 @@ import warnings
 
 import numpy as np
 import pytest
-import torch
 import torch.distributed as dist
 
 from sklearn_din import Checkpoint, DINClassifier
 from sklearn_din.resilient import checkpoint
 from sklearn_din.resilient.ranks import Ranks
-from sklearn_din.training.batches import ImpressionBatches
 from tests import training_together as together
-from tests.encoded_impressions import make_impressions
 from tests.processes import run_together
 
 SCRIPT = "training_together.py"
@@ -181,27 +178,6 @@ def test_a_training_started_by_torchrun_without_a_group_warns(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "1")
     with warnings.catch_warnings(action="error"):
         DINClassifier(max_epochs=1).fit(np.eye(4), [0, 1, 0, 1])
-
-
-@pytest.mark.parametrize("n_ranks", [1, 2, 3, 9])
-def test_the_slices_of_all_processes_are_the_batches_of_one(n_ranks):
-    X = make_impressions(20)
-    weights = np.arange(20, dtype=np.float32)
-    shares = []
-    for rank in range(n_ranks):
-        order = np.random.RandomState(0)
-        batches = ImpressionBatches(X, weights, weights, batch_size=7, shuffle=order)
-        batches.share_among(n_ranks, rank=rank)
-        shares.append(list(batches))
-    for of_all in zip(*shares, strict=True):
-        labels = of_all[0][1]
-        assert all(torch.equal(its, labels) for _, its in of_all)
-        own = torch.cat([batch.own_rows(its) for batch, its in of_all])
-        assert torch.equal(own, labels)
-        assert torch.equal(torch.cat([batch.weights for batch, _ in of_all]), labels)
-        assert {batch.n_joint_rows for batch, _ in of_all} == {len(labels)}
-        lengths = [len(batch) for batch, _ in of_all]
-        assert max(lengths) - min(lengths) <= 1
 
 
 def test_each_process_takes_the_gpu_that_torchrun_names(monkeypatch):

@@ -605,7 +605,6 @@ ONCE = np.arange(72) == 0
         ('u,i,t\n1,"a,5\n', [], "row 1. Correct the file, or name its --sep"),
         *[({}, options, message) for options, message in [
             (["--folds", "1"], "--folds: must be a whole number of at least 2, got '1'"),
-            (["--negatives", "x"], "--negatives: must be a whole number of at least 1, got 'x'"),
             (["--nonsense"], "unrecognized arguments: --nonsense"),
             (["--label", "device>4"], "--label device>4 compares numbers: Unable to parse"),
             (["--label", "c>=many"], "--label c>=many compares numbers: could not convert"),
@@ -626,7 +625,6 @@ ONCE = np.arange(72) == 0
             (["--output", "o.csv", "--save", "o.csv"], "o.csv is already read or written"),
             (["--picture", "no/a.png"], "--picture no/a.png: there is no folder no"),
             (["--picture", "a.txt"], "--picture must end in one of ."),
-            (["--rows", "0"], "--rows: must be a whole number of at least 1, got '0'"),
             (["--serve", "65536"], "--serve: must be a whole number from 0 to 65535"),
             (["--sep", ""], "log.csv cannot be read as text in utf-8: only single character"),
             (["--encoding", "utf-99"], "log.csv cannot be read as text in utf-99: unknown enc"),

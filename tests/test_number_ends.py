@@ -10,7 +10,6 @@ from sklearn_din import (
     DINRegressor,
     HistoryBuilder,
     HistorySequenceEncoder,
-    Ranker,
     export_onnx,
     load,
     load_onnx,
@@ -167,18 +166,6 @@ def test_the_first_partial_fit_finds_ranges_as_fit_does():
     y = np.arange(400) % 2
     fitted, first = (DINClassifier(**QUICK).fit(X, y), DINClassifier(**QUICK).partial_fit(X, y))
     assert first.module_.options["ranges"] == fitted.module_.options["ranges"]
-
-
-def test_saved_and_ranked_they_end_where_they_did(tmp_path):
-    frame = pd.DataFrame({"price": PRICES, "item": np.arange(400) % 9})
-    model = fit(frame=frame)
-    far = frame[:9].assign(price=9_999.0)
-    expected = model.predict_proba(far)
-    save(model, tmp_path / "model.din")
-    again = load(tmp_path / "model.din")
-    np.testing.assert_array_equal(again.predict_proba(far), expected)
-    ranked = Ranker(again, far).rank(pd.DataFrame({"user": ["ann"]}), top_k=9).sort_values("item")
-    np.testing.assert_allclose(ranked["probability"], expected[:, 1], rtol=1e-5)
 
 
 @pytest.mark.parametrize("ranges", [

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from scipy.optimize import brentq, minimize
+from scipy.optimize import minimize
 from scipy.special import expit
 from sklearn.metrics import log_loss, roc_auc_score
 from sklearn.pipeline import make_pipeline
@@ -20,7 +20,6 @@ from sklearn_din import (
     DINClassifier,
     DINRegressor,
     HistorySequenceEncoder,
-    attach_history,
     load,
     save,
 )
@@ -49,44 +48,6 @@ FIRM = {"refit": None, "lr": 0.02, "max_epochs": 2}
 def make_labels(seed=0, drift=DRIFT, weight=1.0):
     logit = weight * X.columns["price"] + drift
     return (np.random.default_rng(seed).random(N) < expit(logit)).astype(int)
-
-
-def make_log(seed, n=5_000, n_items=100):
-    """Clicks become more frequent, .58 to .70, while ever more items are new, and clicked less."""
-    chance, time = np.random.RandomState(seed), np.arange(n)
-    is_late, user, item = (
-        time >= 0.72 * n,
-        chance.randint(500, size=n),
-        chance.randint(n_items, size=n),
-    )
-    is_new = chance.random_sample(n) < np.where(is_late, 0.6, 0.1)
-    logit = np.where(is_new, -1.5, 0.5 * chance.normal(size=n_items)[item])
-    for rows, rate in ((~is_late, 0.58), (is_late, 0.7)):
-        own = logit[rows]
-        logit[rows] += brentq(lambda b, own=own, rate=rate: expit(b + own).mean() - rate, -9, 9)
-    y = (chance.random_sample(n) < expit(logit)).astype(int)
-    item = np.where(is_new, n_items + time, item)
-    log = pd.DataFrame({"user": user, "item": item, "time": time})
-    return attach_history(log, log[y == 1], user="user", time="time", columns=["item"]), y
-
-
-@pytest.fixture(autouse=True)
-def quiet(monkeypatch):
-    monkeypatch.setattr("sklearn_din.training.simple_rates.log_once", lambda message: None)
-
-
-def test_a_log_whose_rate_moves_by_time_is_learnt_by_the_steps_of_the_readme(caplog):
-    log, y = make_log(3)
-    n = 4_000
-    model = make_pipeline(
-        HistorySequenceEncoder(user="user", time="time"), DINClassifier(random_state=0)
-    ).fit(log[:n], y[:n])
-    probability = model.predict_proba(log[n:])[:, 1]
-    assert best_check(model[-1].net_.checks_)["constants"][0] > 0.1
-    assert roc_auc_score(y[n:], probability) > 0.6
-    assert log_loss(y[n:], probability) < log_loss(y[n:], np.full(len(y) - n, y[n:].mean()))
-    (said,) = [message for message in caplog.messages if "moved" in message]
-    assert "the base rate moved from 0.59 in the training rows to 0.675 in the later" in said
 
 
 def test_a_check_that_ranks_is_kept_and_no_worse_than_the_later_rate(caplog):

@@ -145,7 +145,11 @@ def to_device(tensor: Tensor, device: str | torch.device) -> Tensor:
 
 
 def rows_of_rank(n_rows: int, rank: int, n_ranks: int) -> slice:
-    """Rows of a joint batch that one of several processes computes."""
+    """Rows of a joint batch that one of several processes computes.
+
+    >>> [rows_of_rank(7, rank, 3) for rank in range(3)]
+    [slice(0, 2, None), slice(2, 4, None), slice(4, 7, None)]
+    """
     return slice(n_rows * rank // n_ranks, n_rows * (rank + 1) // n_ranks)
 
 
