@@ -1,5 +1,7 @@
 """What a memory shows of a row, by plain loops over all that was told: late, and told again."""
 
+from collections import Counter
+
 import numpy as np
 import pandas as pd
 
@@ -46,48 +48,77 @@ def make_asked(rows):
 
 
 class PlainMemory:
-    """Of each row that was told, by user, item and time: its moments and labels, one by one."""
+    """All that was told of rows, each with its tellings: their moments, and the values until then.
 
-    def __init__(self):
-        self.told = {}
+    ``names`` are the columns that tell rows of one moment apart, the user first, and the time last.
+    """
 
-    def tell(self, rows, y):
-        for row, label in zip(rows.to_dict("records"), y, strict=True):
-            own = self.told.setdefault((row["user"], row["item"], row["time"]), [])
-            if not own or label != own[-1][1]:
-                own.append((max([row["known"], *(moment for moment, _ in own)]), label))
+    def __init__(self, names=("user", "item", "time"), keys=KEYS):
+        self.names, self.keys = names, {(k,) if isinstance(k, str) else k: k for k in keys}
+        self.rows = []  # (name, its tellings), in the order in which each was told first
+
+    def tell(self, rows, values, known=None):
+        """Without ``known``, what replaces another value counts from the newest moment on."""
+        newest = max([*self.moments(), *rows["time"], *(rows[known] if known else ())])
+        values, copies = np.reshape(values, (len(rows), -1)).astype(float), Counter()
+        for row, own in zip(rows.to_dict("records"), values, strict=True):
+            name = tuple(row[column] for column in self.names)
+            same = [told for other, told in self.rows if other == name]
+            k, copies[name] = copies[name], copies[name] + 1
+            if k == len(same):
+                self.rows.append((name, [(row[known or "time"], own)]))
+                continue
+            before, last = same[k][-1]
+            merged = np.where(np.isnan(own), last, own)
+            if not np.array_equal(merged, last, equal_nan=True):
+                same[k].append((max(row[known] if known else newest, before), merged))
+
+    def moments(self):
+        return [moment for _, told in self.rows for moment, _ in told]
+
+    def past(self, user, now):
+        """Moment, name and values of a user's rows as they were told last, oldest first."""
+        last = [(*told[-1], name) for name, told in self.rows if name[0] == user]
+        past = [(known, name, values) for known, values, name in last if known < now]
+        return sorted(past, key=lambda row: (row[0], row[1][-1]))
+
+    def levels(self, row, label=0, *, of_clicks=True, recent=1_000):
+        """The levels of a row as of its time: those of each key, and the recent rate or mean."""
+        now, counted, levels = row["time"], [], {}
+        for name, told in self.rows:
+            until = [(moment, own[label]) for moment, own in told if moment < now]
+            if until:
+                begin = next((m for m, value in until if not np.isnan(value)), None)
+                counted.append((name, until[0][0], begin, until[-1][1]))
+        y = np.array([value for *_, value in counted])
+        for key, as_given in self.keys.items():
+            places = [self.names.index(column) for column in key]
+            ids = np.array(["/".join(str(name[p]) for p in places) for name, *_ in counted])
+            own = ids == "/".join(str(row[column]) for column in key)
+            has, is_told = own & ~np.isnan(y), ~np.isnan(y)
+            level = y[has].mean() if has.any() else np.nan
+            if of_clicks:
+                prior = plain_prior(ids[is_told], y[is_told]) if is_told.any() else np.nan
+                average = y[is_told].mean() if is_told.any() else np.nan
+                level = (y[has].sum() + prior * average) / (has.sum() + prior)
+            same = [first for is_own, (_, first, *_) in zip(own, counted, strict=True) if is_own]
+            levels[as_given] = level, has.sum(), now - max(same) if same else np.nan
+        valued = sorted((begin, value) for _, _, begin, value in counted if begin is not None)
+        edge = valued[max(len(valued) - recent, 0)][0] if valued else 0
+        late = [value for begin, value in valued if begin >= edge]
+        return levels, np.mean(late) if late else np.nan
 
     def show(self, rows):
-        """The rows with the histories and levels that a memory gives them."""
-        shown = [row | self._past(row) | self._levels(row) for row in rows.to_dict("records")]
+        """The rows with the histories and levels that :func:`make_memory` gives them."""
+        shown = []
+        for row in rows.to_dict("records"):
+            past = self.past(row["user"], row["time"])[-MAX_LENGTH:]
+            levels, recent = self.levels(row)
+            row["hist_item"] = [name[1] for _, name, _ in past]
+            row["hist_label"] = [int(label) for *_, (label,) in past]
+            row["hist_outcome_age"] = [float(row["time"] - known) for known, *_ in past]
+            for key, numbers in levels.items():
+                parts = zip(("rate", "count", "elapsed"), map(float, numbers), strict=True)
+                row |= {f"{'_'.join(np.atleast_1d(key))}_{part}": n for part, n in parts}
+            shown.append(row | {"recent_rate": recent})
         return pd.DataFrame(shown)
-
-    def _past(self, row):
-        last = [(own[-1][0], name[2], name, own[-1][1]) for name, own in self.told.items()]
-        own = [event for event in last if event[0] < row["time"] and event[2][0] == row["user"]]
-        own = sorted(own, key=lambda event: event[:2])[-MAX_LENGTH:]
-        return {
-            "hist_item": [name[1] for _, _, name, _ in own],
-            "hist_label": [label for *_, label in own],
-            "hist_outcome_age": [float(row["time"] - known) for known, *_ in own],
-        }
-
-    def _levels(self, row):
-        before = [
-            (name, own[0][0], [label for known, label in own if known < row["time"]][-1])
-            for name, own in self.told.items()
-            if own[0][0] < row["time"]
-        ]
-        y, levels = np.array([label for *_, label in before], dtype=float), {}
-        for key in KEYS:
-            names = [key] if isinstance(key, str) else key
-            places = [["user", "item"].index(name) for name in names]
-            ids = np.array(["/".join(str(name[p]) for p in places) for name, *_ in before])
-            own = ids == "/".join(str(row[name]) for name in names)
-            prior = plain_prior(ids, y) if len(y) else np.nan
-            rate = (y[own].sum() + prior * y.mean()) / (own.sum() + prior) if len(y) else np.nan
-            latest = [first for is_own, (_, first, _) in zip(own, before, strict=True) if is_own]
-            elapsed = row["time"] - max(latest) if latest else np.nan
-            numbers = {"rate": rate, "count": own.sum(), "elapsed": elapsed}
-            levels |= {"_".join([*names, what]): float(n) for what, n in numbers.items()}
-        return levels | {"recent_rate": y.mean() if len(y) else np.nan}

@@ -105,7 +105,7 @@ def test_aggregates_equal_those_of_a_plain_loop(impressions, events):
 def test_what_is_attached_or_remembered_is_that_of_plain_loops(seed):
     """Labels are known late, and rows are told again."""
     loop, memory, (first, *later) = PlainMemory(), make_memory(), make_tellings(seed)
-    loop.tell(*first)
+    loop.tell(*first, "known")
     asked, log = make_asked(first[0]), first[0].assign(clicked=first[1])
     options = {"time": "time", "aggregates": "levels", "label": "clicked", "levels": KEYS}
     attached, expected = attach_aggregates(asked, log, known="known", **options), loop.show(asked)
@@ -115,7 +115,7 @@ def test_what_is_attached_or_remembered_is_that_of_plain_loops(seed):
     histories = [name for name in expected if name.startswith("hist_")]
     for rows, y in later:
         memory.partial_fit(rows, y)
-        loop.tell(rows, y)
+        loop.tell(rows, y, "known")
         shown, expected = memory.transform(asked), loop.show(asked)
         np.testing.assert_allclose(shown[levels], expected[levels], rtol=1e-9)
         own, expected = (table[histories].map(list) for table in (shown, expected))

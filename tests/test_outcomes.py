@@ -2,7 +2,6 @@
 
 import copy
 import pickle
-from collections import Counter
 
 import numpy as np
 import pandas as pd
@@ -36,6 +35,7 @@ from sklearn_din.server.json_values import plain
 from sklearn_din.server.state import State
 from sklearn_din.server.store import Store
 from sklearn_din.training import aged_levels
+from tests.plain_memory import PlainMemory
 
 NAMES = {"user": "user", "time": "time", "columns": ["item"], "elapsed": "ago"}
 FLIGHTS = {**NAMES, "events": "all", "outcomes": ["late", LABEL], "known": "known"}
@@ -63,46 +63,19 @@ def make_calls(seed, n_calls=5):
         yield rows, y
 
 
-class Loop:
-    """All that was told of rows, one by one."""
-
-    def __init__(self, *, events, known):
-        self.events, self.known = events, known
-        self.rows = []  # of dicts, in the order in which each was told first
-
-    def tell(self, rows, y):
-        copies = Counter()
-        for row, label in zip(rows.to_dict("records"), y, strict=True):
-            own = {"late": row["late"], "label": label}
-            name = tuple(row[key] for key in OF_ROWS)
-            same = [old for old in self.rows if old["name"] == name]
-            k, copies[name] = copies[name], copies[name] + 1
-            if k == len(same):
-                self.rows.append({"name": name, "known": row[self.known], **own})
-                continue
-            changes = {n: v for n, v in own.items() if not np.isnan(v) and v != same[k][n]}
-            if changes:
-                same[k].update(changes, known=max(same[k]["known"], row[self.known]))
-
-    def history(self, user, now):
-        past = [row for row in self.rows if row["name"][0] == user and row["known"] < now]
-        if self.events == "positive":
-            past = [row for row in past if row["label"] == 1]
-        past.sort(key=lambda row: (row["known"], row["name"][2]))
-        return {
-            "hist_item": [row["name"][1] for row in past],
-            "hist_late": [row["late"] for row in past],
-            "hist_label": [row["label"] for row in past],
-            "ago": [now - row["known"] for row in past],
-        }
-
-
-def assert_histories(shown, asked, loop):
+def assert_histories(shown, asked, loop, events):
     for i, (user, now) in enumerate(zip(asked["user"], asked["time"], strict=True)):
-        for name, expected in loop.history(user, now).items():
-            if name in shown:
-                own = [np.nan if value is pd.NA else value for value in shown[name].iloc[i]]
-                np.testing.assert_array_equal(np.array(own), expected)
+        past = loop.past(user, now)
+        past = [row for row in past if events == "all" or row[-1][1] == 1]
+        expected = {
+            "hist_item": [name[1] for _, name, _ in past],
+            "hist_late": [late for *_, (late, _) in past],
+            "hist_label": [label for *_, (_, label) in past],
+            "ago": [now - known for known, *_ in past],
+        }
+        for name in expected.keys() & {*shown}:
+            own = [np.nan if value is pd.NA else value for value in shown[name].iloc[i]]
+            np.testing.assert_array_equal(np.array(own), expected[name])
 
 
 @pytest.mark.parametrize("known", ["known", "time"])
@@ -112,18 +85,18 @@ def test_histories_with_outcomes_are_those_of_a_plain_loop(events, levels, known
     outcomes = ["late", LABEL] if events == "all" else "late"
     names = {**FLIGHTS, "events": events, "levels": levels, "outcomes": outcomes, "known": known}
     for seed in range(2):
-        builder, loop = HistoryBuilder(**names), Loop(events=events, known=known)
+        builder, loop = HistoryBuilder(**names), PlainMemory()
         for n, (rows, y) in enumerate(make_calls(seed)):
             rows, asked = rows[[*OF_ROWS, "late", *({known} - {"time"})]], rows[OF_ROWS]
             shown = builder.fit_transform(rows, y) if n == 0 else builder.partial_fit(rows, y)
-            loop.tell(rows, y)
+            loop.tell(rows, np.column_stack([rows["late"], y]), known)
             if n == 0:
-                assert_histories(shown, asked, loop)
+                assert_histories(shown, asked, loop, events)
                 assert list(shown) == builder.get_feature_names_out().tolist()
                 assert not {"late", "known"} & {*shown}
-            assert builder.next_moment() > max(row["known"] for row in loop.rows)
+            assert builder.next_moment() > max(loop.moments())
             asked = pd.concat([asked, asked.assign(time=99)], ignore_index=True)
-            assert_histories(builder.transform(asked), asked, loop)
+            assert_histories(builder.transform(asked), asked, loop, events)
 
 
 @pytest.mark.parametrize("events", ["all", "positive"])

@@ -41,12 +41,12 @@ def test_a_memory_before_the_encoder_is_what_plain_loops_show():
     loop, memory, (first, *later) = PlainMemory(), make_memory(), make_tellings()
     encoder = HistorySequenceEncoder(user="user", time="time")
     model = Pipeline([("log", memory), *make_model(encoder).steps]).fit(*first)
-    loop.tell(*first)
+    loop.tell(*first, "known")
     twin = make_model(clone(encoder)).fit(loop.show(first[0].drop(columns="known")), first[1])
     asked = make_asked(first[0])
     for rows, y in later:
         model = remember(model, rows, y)
-        loop.tell(rows, y)
+        loop.tell(rows, y, "known")
         expected = twin.predict_proba(loop.show(asked))
         np.testing.assert_allclose(model.predict_proba(asked), expected, atol=1e-6)
 

@@ -271,12 +271,12 @@ def test_rankings_by_a_memory_are_those_of_what_plain_loops_show():
     encoder = HistorySequenceEncoder(user="user", time="time")
     model = make_model(encoder, early_stopping=False)
     model = make_pipeline(make_memory(), *model).fit(*first)
-    loop.tell(*first)
+    loop.tell(*first, "known")
     items = first[0][["item"]].drop_duplicates()
     users = make_asked(first[0]).drop(columns="item").drop_duplicates(ignore_index=True)
     for rows, y in later:
         model = remember(model, rows, y)
-        loop.tell(rows, y)
+        loop.tell(rows, y, "known")
         p = model[1:].predict_proba(loop.show(users.merge(items, how="cross")))[:, 1]
         ranked = rank_candidates(model, users, items).pivot(columns="item", index="row")
         expected = p.reshape(len(users), -1)

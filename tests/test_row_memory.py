@@ -34,11 +34,12 @@ from sklearn_din.logs import history_builder, row_memory
 from sklearn_din.module import DIN
 from sklearn_din.network.number_bins import find_ranges
 from sklearn_din.training import aged_levels
-from sklearn_din.utils.shrinkage import prior_rows, sums_of_keys
 from tests.fitted_pipelines import edit_state
+from tests.plain_memory import PlainMemory
 
 KEYS = ["user", "item", "kind", ("user", "item"), ("user", "kind")]
 NAMES = {"user": "user", "time": "time", "columns": ["item", "kind"]}
+OF_ROWS = ("user", "item", "kind", "time")
 QUICK = {"max_epochs": 1, "hidden_units": (8,), "random_state": 0, "early_stopping": False}
 
 
@@ -67,30 +68,6 @@ def make_rows(n_rows=400, seed=0):
     return rows, (rng.random_sample(n_rows) < 0.2 + 0.05 * item).astype(int)
 
 
-def plain_levels(row, rows, y, known, key, *, recent=1000):
-    """The levels of one key for one row, by a loop over the rows that count."""
-    names = [key] if isinstance(key, str) else list(key)
-    before = [i for i in range(len(rows)) if known[i] < row["time"]]
-    sums = {}
-    for i in before:
-        of_key = tuple(rows[name].iloc[i] for name in names)
-        n, ones = sums.get(of_key, (0, 0))
-        sums[of_key] = n + 1, ones + y[i]
-    own = tuple(row[name] for name in names)
-    n, ones = sums.get(own, (0, 0))
-    rate = np.nan
-    if before:
-        all_sums = sum(sums_of_keys(*map(np.array, ([n], [ones]))) for n, ones in sums.values())
-        prior, average = prior_rows(all_sums[:, 0]), np.mean([y[i] for i in before])
-        rate = (ones + prior * average) / (n + prior)
-    same = [i for i in before if tuple(rows[name].iloc[i] for name in names) == own]
-    elapsed = row["time"] - known[same].max() if same else np.nan
-    latest = sorted(before, key=lambda i: -known[i])
-    edge = known[latest[min(recent, len(latest)) - 1]] if latest else 0
-    late = [y[i] for i in latest if known[i] >= edge]
-    return rate, n, elapsed, np.mean(late) if late else np.nan
-
-
 @pytest.mark.parametrize("delay", [0, 20])
 def test_levels_are_those_of_plain_loops(monkeypatch, delay):
     monkeypatch.setattr(row_memory, "RECENT_ROWS", 30)
@@ -100,12 +77,14 @@ def test_levels_are_those_of_plain_loops(monkeypatch, delay):
     given = rows.assign(known=known) if delay else rows
     memory = HistoryBuilder(**names, levels="auto", events="all").fit(given, y)
     shown = memory.transform(rows)
+    loop = PlainMemory(OF_ROWS, KEYS)
+    loop.tell(given, y, "known" if delay else None)
     for i in range(0, len(rows), 7):
-        for key in KEYS:
+        levels, recent = loop.levels(rows.iloc[i], recent=30)
+        for key, expected in levels.items():
             name = key if isinstance(key, str) else "_".join(key)
-            expected = plain_levels(rows.iloc[i], rows, y, known, key, recent=30)
-            columns = [f"{name}_rate", f"{name}_count", f"{name}_elapsed", "recent_rate"]
-            np.testing.assert_allclose(shown[columns].iloc[i].astype(float), expected, rtol=1e-12)
+            own = shown[[f"{name}_rate", f"{name}_count", f"{name}_elapsed", "recent_rate"]].iloc[i]
+            np.testing.assert_allclose(own.astype(float), [*expected, recent], rtol=1e-10)
     assert "known" not in shown
     assert shown.columns.tolist() == memory.get_feature_names_out().tolist()
 

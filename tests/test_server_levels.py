@@ -11,7 +11,8 @@ from sklearn_din.server.answers import Answers
 from sklearn_din.server.app import create_app
 from sklearn_din.server.state import State
 from sklearn_din.server.store import Store
-from tests.test_row_memory import KEYS, fit, make_rows, plain_levels
+from tests.plain_memory import PlainMemory
+from tests.test_row_memory import KEYS, OF_ROWS, fit, make_rows
 from tests.test_server import TestClient
 
 
@@ -70,16 +71,17 @@ def test_levels_are_those_of_plain_loops_and_labels_that_are_posted_again_replac
     again |= {"time": clock.show(moments.iloc[-1].item()), "label": 1 - int(y[-1])}
     post(state, again)
     y[-1] = again["label"]
+    loop = PlainMemory(OF_ROWS, KEYS)
+    loop.tell(rows.assign(time=moments), y)
     for now in (moments.iloc[len(rows) // 2].item(), moments.max() + 10**12):  # the first: a row's
         for row in rows[["user", "item", "kind"]].iloc[[-1, 7, 90]].to_dict("records"):
             shown = state.answers.levels.of_rows([row], [now])
-            for key in KEYS:
+            for key, expected in loop.levels(row | {"time": now})[0].items():
                 name = key if isinstance(key, str) else "_".join(key)
-                expected = plain_levels(row | {"time": now}, rows, y, moments.to_numpy(), key)
                 names = [f"{name}_rate", f"{name}_count", f"{name}_elapsed"]
                 found = np.array([shown[name].item() for name in names])
                 found[2] *= 1e9 if dates else 1
-                np.testing.assert_allclose(found, expected[:3], rtol=1e-9)
+                np.testing.assert_allclose(found, expected, rtol=1e-9)
     state.close()
 
 

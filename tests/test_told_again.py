@@ -1,7 +1,6 @@
 """Rows that are told again, with another label: by a plain loop over all that was told."""
 
 import pickle
-from collections import Counter
 
 import numpy as np
 import pandas as pd
@@ -24,75 +23,14 @@ from sklearn_din import (
     update,
 )
 from sklearn_din.logs import row_memory
-from sklearn_din.utils.shrinkage import prior_rows, sums_of_keys
 from sklearn_din.utils.warnings import collect_messages
+from tests.plain_memory import PlainMemory
 from tests.tables import as_scan
 
 RECENT = 12
 YEARS = pd.Timedelta(days=36_000)
 KEYS = [("user",), ("item",), ("user", "item")]
 NAMES = {"user": "user", "time": "time", "columns": ["item"]}
-
-
-class ToldRows:
-    """All that was told of rows, in a list for each: the moment of each telling, and its labels."""
-
-    def __init__(self):
-        self.rows = {}  # (user, item, time) -> its copies, each a list of (moment, labels)
-
-    def tell(self, rows, labels, known):
-        newest = max([*self.moments(), *rows["time"], *(rows[known] if known else ())])
-        copies = Counter()
-        for row, own in zip(rows.to_dict("records"), labels, strict=True):
-            name = row["user"], row["item"], row["time"]
-            tellings = self.rows.setdefault(name, [])
-            k, copies[name] = copies[name], copies[name] + 1
-            when = row[known] if known else row["time"]
-            if k == len(tellings):
-                tellings.append([(when, own)])
-                continue
-            before, last = tellings[k][-1]
-            merged = np.where(np.isnan(own), last, own)
-            if not np.array_equal(merged, last, equal_nan=True):
-                moment = max(when if known else newest, before)
-                tellings[k].append((moment, merged))
-
-    def moments(self):
-        return [moment for copies in self.rows.values() for told in copies for moment, _ in told]
-
-    def last_told(self):
-        """Each row by its name and last labels, in the order in which rows were first told."""
-        return [(name, told[-1][1]) for name, copies in self.rows.items() for told in copies]
-
-    def levels(self, row, label, *, of_clicks):
-        """The levels of a row as of its time: those of each key, and the recent rate or mean."""
-        now, counted = row["time"], []
-        for name, copies in self.rows.items():
-            for told in copies:
-                until = [(moment, own[label]) for moment, own in told if moment < now]
-                if until:
-                    begin = next((m for m, value in until if not np.isnan(value)), None)
-                    counted.append((name, until[0][0], begin, until[-1][1]))
-        levels = {}
-        for key in KEYS:
-            sums, places = {}, [["user", "item"].index(name) for name in key]
-            for name, *_, value in counted:
-                n, ones = sums.get(own := tuple(name[p] for p in places), (0, 0))
-                sums[own] = (n, ones) if np.isnan(value) else (n + 1, ones + value)
-            own = tuple(row[name] for name in key)
-            n, ones = sums.get(own, (0, 0))
-            level = ones / n if n else np.nan
-            if of_clicks:
-                every = np.array(list(sums.values())).T.reshape(2, -1)
-                total = sums_of_keys(*every).sum(axis=1)
-                prior, average = prior_rows(total), total[2] / total[1] if total[1] else np.nan
-                level = (ones + prior * average) / (n + prior)
-            same = [first for name, first, *_ in counted if tuple(name[p] for p in places) == own]
-            levels[key] = level, n, now - max(same) if same else np.nan
-        valued = sorted((begin, value) for _, _, begin, value in counted if begin is not None)
-        edge = valued[max(len(valued) - RECENT, 0)][0] if valued else 0
-        late = [value for begin, value in valued if begin >= edge]
-        return levels, np.mean(late) if late else np.nan
 
 
 def make_calls(labels, *, is_known, seed):
@@ -134,7 +72,7 @@ def as_target(values):
 def test_levels_of_rows_told_again_are_those_of_a_plain_loop(monkeypatch, labels, as_known):
     monkeypatch.setattr(row_memory, "RECENT_ROWS", RECENT)
     names = {**NAMES, "levels": KEYS, "events": "all", "known": as_known}
-    builder, loop = HistoryBuilder(**names), ToldRows()
+    builder, loop = HistoryBuilder(**names), PlainMemory(keys=KEYS)
     of_clicks = labels != "numbers"
     for rows, values in make_calls(labels, is_known=as_known is not None, seed=0):
         builder.partial_fit(rows, as_target(values))
@@ -144,7 +82,7 @@ def test_levels_of_rows_told_again_are_those_of_a_plain_loop(monkeypatch, labels
         shown = builder.transform(asked)
         for i, row in enumerate(asked.to_dict("records")):
             for number, label in enumerate(("a", "b") if labels == "several" else ("",)):
-                levels, recent = loop.levels(row, number, of_clicks=of_clicks)
+                levels, recent = loop.levels(row, number, of_clicks=of_clicks, recent=RECENT)
                 what = "rate" if of_clicks else "mean"
                 for key, expected in levels.items():
                     name = "_".join([*key, *([label] if label else [])])
@@ -181,14 +119,14 @@ def test_a_memory_is_what_was_told_last_of_each_row(monkeypatch, labels, levels)
     events = "all" if labels == "numbers" else "positive"
     names = {**NAMES, "levels": levels, "events": events}
     for seed in range(2):
-        builder, loop = HistoryBuilder(**names), ToldRows()
+        builder, loop = HistoryBuilder(**names), PlainMemory(keys=KEYS)
         for rows, values in make_calls(labels, is_known=False, seed=seed):
             if levels is None:  # without a memory of rows, twins and missing labels are unknown
                 rows, values = rows.drop_duplicates(), values[rows.drop_duplicates().index]
                 rows, values = rows[~np.isnan(values[:, 0])], values[~np.isnan(values[:, 0])]
             builder.partial_fit(rows, as_target(values))
-            loop.tell(rows, values, None)
-        told, last = zip(*loop.last_told(), strict=True)
+            loop.tell(rows, values)
+        told, last = zip(*((name, own[-1][1]) for name, own in loop.rows), strict=True)
         rows, values = pd.DataFrame(told, columns=["user", "item", "time"]), np.array(last)
         once = HistoryBuilder(**names).fit(rows, as_target(values))
         in_order = ["user", "time", "item"]
