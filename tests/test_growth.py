@@ -13,7 +13,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
@@ -422,14 +421,6 @@ def test_an_update_has_the_same_bits_whatever_torchs_default_dtype_is(model, lat
     finally:
         torch.set_default_dtype(torch.float32)
     np.testing.assert_array_equal(found, expected)
-
-
-def test_a_search_is_updated_in_its_best_estimator(model, frame, later, y):
-    search = GridSearchCV(model, {"din__max_epochs": [1]}, cv=2).fit(frame, y)
-    newer, expected = update(search, later, y), update(search.best_estimator_, later, y)
-    np.testing.assert_array_equal(newer.predict_proba(later), expected.predict_proba(later))
-    assert "newi1" in newer.best_estimator_["encode"].vocabularies_["item"]
-    assert "newi1" not in search.best_estimator_["encode"].vocabularies_["item"]
 
 
 def test_steps_without_partial_fit_only_transform(frame, later, y):

@@ -19,10 +19,7 @@ from sklearn_din import (
     rank_candidates,
     scan_parquet,
 )
-from sklearn_din.encoding.profile import ColumnProfile
-from sklearn_din.serving.pair_requests import count_rows
 from sklearn_din.training.neutral_requests import hide_requests
-from sklearn_din.utils.warnings import warn_once
 from tests.tables import FORMS
 
 
@@ -178,15 +175,13 @@ def rank_by_hand(model, users, catalogue, is_in_list):
     ({}, lambda pairs: pairs["item"] != ""),
     ({"exclude": ["i3", "i7"]}, lambda pairs: ~pairs["item"].isin(["i3", "i7"])),
     ({"only": ["i1", "i2", "i9"]}, lambda pairs: pairs["item"].isin(["i1", "i2", "i9"])),
-    ({"by": "price"}, lambda pairs: pairs["item"] != ""),
     ({"only": ["i4"]}, lambda pairs: pairs["item"] == "i4"),
-], ids=["all", "exclude", "only", "by", "one"])  # fmt: skip
+], ids=["all", "exclude", "only", "one"])  # fmt: skip
 def test_the_list_that_is_ranked_is_the_request(model, users, catalogue, options, is_in_list):
-    top_k = 3 if "by" in options else len(catalogue)
-    ranked = rank_candidates(model, users, catalogue, top_k=top_k, **options)
+    ranked = rank_candidates(model, users, catalogue, top_k=len(catalogue), **options)
     by_hand = rank_by_hand(model, users, catalogue, is_in_list)
     both = ranked.merge(by_hand, on=["row", "item"], validate="1:1")
-    assert len(both) == len(ranked) == min(top_k * len(users), len(by_hand))
+    assert len(both) == len(ranked) == len(by_hand)
     assert_allclose(both["probability"], both["expected"], atol=1e-6)
 
 
@@ -238,45 +233,6 @@ def test_levels_that_a_memory_makes_are_compared_within_the_list(log, users, cat
 def test_the_column_that_is_compared_must_be_there(model, users, catalogue):
     with pytest.raises(ValueError, match="price"):
         rank_candidates(model, users, catalogue[["item"]])
-
-
-@pytest.mark.parametrize("n_candidates", [50, 51, 400])
-def test_a_list_is_too_long_from_ten_times_the_requests_of_fit_on(model, users, n_candidates):
-    chance, names = np.random.default_rng(0), [f"i{n}" for n in range(n_candidates)]
-    offers = pd.DataFrame({"item": names, "price": chance.lognormal(size=n_candidates)})
-    if n_candidates <= 50:
-        rank_candidates(model, users, offers)
-        return
-    with pytest.warns(UserWarning, match=rf"of {n_candidates} candidates .* of 5 rows or fewer"):
-        rank_candidates(model, users, offers)
-    ranker = Ranker(model, offers)
-    ranker.rank(users)  # said once
-    warn_once.cache_clear()
-    ranker.rank(users, only=names[:50])
-    with pytest.warns(UserWarning, match="use the order alone"):
-        ranker.rank(users, exclude=names[:-51])
-
-
-@pytest.mark.parametrize(
-    ("sizes", "n_values"),
-    [([2], 0), ([8], 0), ([13], 0), ([61], 0), ([200], 0), ([8], 3), ([50], 5), ([1, 9], 0),
-     ([2, 100], 0), (range(1, 21), 0)],
-)  # fmt: skip
-def test_shares_say_how_long_requests_are(sizes, n_values):
-    chance = np.random.default_rng(0)
-    n_rows = np.repeat(sizes, -(-3_000 // sum(sizes)))
-    shelf = np.repeat(np.arange(len(n_rows)), n_rows)
-    prices = chance.integers(n_values, size=len(shelf)) if n_values else chance.random(len(shelf))
-    frame = attach_request(pd.DataFrame({"shelf": shelf, "price": prices}), request="shelf",
-                           columns="price")  # fmt: skip
-    shares = frame["price_share"].sample(2_000, random_state=0).to_numpy()
-    counted = count_rows(ColumnProfile.of_sample(shares).bins)
-    longest = frame.groupby("shelf")["price"].transform("size").quantile(0.9)
-    assert 0.9 * longest <= counted <= (2 if n_values else 1.1) * longest
-
-
-def test_shares_of_rows_alone_say_nothing_of_requests():
-    assert count_rows(np.array([0.1, 0.3] + [0.5] * 7)) == count_rows(np.empty(0)) == 0
 
 
 def test_a_tenth_of_the_training_rows_is_neutral(log):

@@ -112,10 +112,8 @@ def soon(state, **later):
     ("events", {"events": [{"user": 7}]}, "an event must have the keys .*got none of"),
     ("events", {"events": [event("7", 1, "2025-01-01")]}, "user must be integers"),
     ("events", {"events": [event(7, 1, "soon")]}, "time must be a date as text .* ISO 8601"),
-    ("events", {"events": [event(7, 1, "now")]}, "ISO 8601, such as '2024"),
     ("events", {"events": [event(7, 1, "2024-02-30")]}, "time must be a date as text"),
     ("events", {"events": [event(7, 1, "2262-04-11T23:47:16.8")]}, "at the latest, got"),
-    ("events", {"events": [event(7, 1, True)]}, "time must be a date as text"),
     ("events", {"events": [event(7, 1, "2024-01-01") | {"clicked": 1}]}, "got 'clicked' too"),
     ("events", {"events": [event(7, 1, "2024-01-01") | {"event_id": [1]}]}, "event_id must be"),
     ("events", {"events": [event(None, 1, "2025-01-01")]}, "have a value for user, got null"),
@@ -132,7 +130,6 @@ def soon(state, **later):
     ("page/rank", {"events": [], "exclud": True}, "exclud: Extra inputs are not permitted"),
     ("page/rank", {"events": [{"itm": 3}]}, "got 'itm' too. Is it 'item', misspelt"),
     ("page/why", {"events": [], "context": {"devise": "web"}, "item": 12}, "got 'devise' too"),
-    ("rank", {"user": 7, "exclud": "history"}, "exclud: Extra inputs are not permitted"),
     ("rank", {"user": 7, "exclude": ["3"]}, "exclude must be integers"),
     ("predict", {"rows": [{"item": 1, "clicked": 1}]}, "got 'clicked' too"),
 ])  # fmt: skip

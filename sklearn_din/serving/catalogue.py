@@ -62,7 +62,8 @@ class Catalogue:
         if memory is not None and memory.memory_ is not None:
             self.levels = PairLevels(memory.memory_, learnt, candidates)
         self.requests = PairRequests(self.schema, learnt.numbers, candidates)
-        of_pairs = {*self.requests.neutral, *(() if self.levels is None else self.levels.names)}
+        levels = () if self.levels is None else self.levels.names
+        self._of_pairs = of_pairs = {*self.requests.neutral, *levels}
         if users is not None and fitted.around_encoder()[0]:
             self._user = frame_of_users(users)[:1]
             user = self._user.iloc[np.zeros(len(candidates), dtype=np.intp)]
@@ -157,7 +158,7 @@ class Catalogue:
         candidates = np.linspace(n_candidates - 1, 0, n_pairs).astype(np.intp)
         pairs = self._pair(frame.iloc[rows], candidates)
         together = self._rows.encode_columns(ColumnReader(pairs, separator=self._separator))
-        joint = {*self.requests.neutral, *(() if self.levels is None else self.levels.names)}
+        joint = self._of_pairs
         missing = {*map(self.schema.indicator_of, joint)}
         taken = self.take(
             of_user, rows, candidates, None, dict.fromkeys(joint | missing, np.empty(0))
