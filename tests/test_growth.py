@@ -243,9 +243,9 @@ def test_the_batch_size_that_fit_chose_stays(monkeypatch):
 
 def test_labels_of_one_kind_and_classes_at_the_first_call():
     X, y = np.eye(4, dtype=np.float32), np.array(["skip", "skip", "skip", "skip"])
-    with pytest.raises(ValueError, match=r"one class only: \['skip'\]. In the first call"):
+    with pytest.raises(ValueError, match=r"two classes, got \['skip'\]. In the first call"):
         DINClassifier().partial_fit(X, y)
-    with pytest.raises(ValueError, match=r"classes must be two labels, got \['pass'\]"):
+    with pytest.raises(ValueError, match=r"must have two classes, got \['pass'\]"):
         DINClassifier().partial_fit(X, y, classes=["pass"])
     classifier = DINClassifier(random_state=0).partial_fit(X, y, classes=["skip", "pass"])
     assert classifier.classes_.tolist() == ["pass", "skip"]

@@ -354,16 +354,12 @@ def _check_classes(
     import pandas as pd
 
     present = pd.unique(labels)
-    if fitted is None and classes is None and len(present) == 1:
-        raise ValueError(
-            f"y must have two classes, got one class only: {present.tolist()}. In the first call "
-            "of partial_fit, name both: partial_fit(X, y, classes=[0, 1])."
-        )
     given = np.unique(present if classes is None else np.asarray(classes))
     if fitted is None and len(given) != 2:
         raise ValueError(
-            "Only binary classification is supported: classes must be two labels, got "
-            f"{given[:5].tolist()}."
+            "Only binary classification is supported: y must have two classes, got "
+            f"{given[:5].tolist()}. In the first call of partial_fit, y may have one of them where "
+            "both are named: partial_fit(X, y, classes=[0, 1])."
         )
     if fitted is not None and classes is not None and not np.array_equal(given, fitted):
         raise ValueError(
