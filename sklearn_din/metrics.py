@@ -149,11 +149,10 @@ class _GroupScorer:
         groups = _column_of(X, self._groups)
         if groups is not None:
             return groups
-        names = column_names(X)
-        has = f"a {type(X).__name__} without columns" if names is None else f"one with only {names}"
         raise ValueError(
-            f"{self!r} reads a column of X, got {has}. Pass X as a DataFrame with that column, or "
-            "leave groups out and use metadata routing."
+            f"{self!r} reads a column of X, got a {type(X).__name__} whose columns are "
+            f"{column_names(X)}. Pass X as a DataFrame with that column, or leave groups out and "
+            "use metadata routing."
         )
 
     def _users(self, estimator: BaseEstimator, X: object) -> ArrayLike:

@@ -885,8 +885,8 @@ PRICED = pd.DataFrame({"user": [1, 1, 2, 2], "price": [0.0, 1.0, 2.0, 3.0]})
 
 @refuses(
     ((None,), r"no groups\. Name .* name the column .*set_score_req"),
-    (("session",), r"\(groups='session'\) .* with only \['user', 'price'\]\. Pass"),
-    (("user", PRICED.to_numpy()), r"got a ndarray without columns\. Pass X as a DataFrame"),
+    (("session",), r"\(groups='session'\) .* are \['user', 'price'\]\. Pass"),
+    (("user", PRICED.to_numpy()), r"got a ndarray whose columns are None\. Pass X as a DataFrame"),
 )
 def score_by_users(groups, X=PRICED):
     model = LogisticRegression().fit(X, [0, 1, 0, 1])

@@ -129,10 +129,6 @@ def _read_table(
     options = {"header": None, "names": list(types), "dtype": types} | options
     if source.is_dir():
         path = source / name if (source / name).exists() else source / f"{name}.gz"
-        if not path.exists():
-            raise OSError(
-                f"MovieLens needs {name} or {name}.gz in {source}. Extract the whole zip there."
-            )
         return read(path, **options)
     with zipfile.ZipFile(source) as archive, archive.open(f"{folder}/{name}") as file:
         return read(file, **options)
