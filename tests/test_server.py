@@ -75,7 +75,9 @@ def test_an_id_is_ranked_as_its_row_with_its_history(served, client):
 def test_a_history_that_has_rows_without_a_click_is_said(served):
     _, model, catalogue, clicks = served
     shown = make_click_log(n_users=12, n_items=30, n_categories=5, mean_length=6, random_state=0)
-    with pytest.warns(UserWarning, match=r"of which the model remembers \d+ as clicks.*--where"):
+    with pytest.warns(
+        UserWarning, match=r"of which the model remembers \d+ as clicks.*history\['clicked'\]"
+    ):
         Answers(model, catalogue, shown.impressions)
     later = [clicks.assign(time=clicks["time"] + pd.Timedelta(n, unit="W")) for n in (100, 200)]
     Answers(model, catalogue, pd.concat([clicks, *later]))  # a log that has grown is none

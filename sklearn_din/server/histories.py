@@ -345,7 +345,7 @@ def _warn_of_other_rows(remembered: HistoryBuilder, clicks: pd.DataFrame) -> Non
         warn_user(
             f"the history has {is_same.sum():,} rows of the users and times of training, of which "
             f"the model remembers {len(clicks):,} as clicks, and each row counts as a click. Leave "
-            "rows without a click out, such as by --where 'clicked==1'."
+            "rows without a click out, such as by history[history['clicked'] == 1]."
         )
 
 
