@@ -22,7 +22,6 @@ from sklearn_din import Checkpoint, DINClassifier
 from sklearn_din.resilient import checkpoint, fingerprint
 from sklearn_din.resilient.checkpoint import FILE, read_checkpoint, write_checkpoint
 from sklearn_din.training import validation_checks
-from sklearn_din.training.batches import ImpressionBatches
 from sklearn_din.training.early_stopping import best_check
 from sklearn_din.training.net import DINNet
 from sklearn_din.training.seeding import random_state_of
@@ -525,8 +524,3 @@ def test_a_second_training_of_the_same_process_is_refused(tmp_path):
         with pytest.raises(RuntimeError), checkpoint.lock_folder(tmp_path / "a"):
             pass
         assert os.listdir(tmp_path / "a") == [checkpoint.LOCK]
-
-
-def test_impressions_in_order_have_no_place():
-    with pytest.raises(ValueError, match="have no place"):
-        ImpressionBatches(X, batch_size=50).state_dict()

@@ -184,16 +184,15 @@ class ImpressionBatches:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state of the order: ``epoch`` drew its permutation, ``latest`` draws next."""
-        if self.shuffle is None or self._epoch is None:
-            raise ValueError("impressions that stay in order have no place to go on from.")
+        assert self.shuffle is not None
+        assert self._epoch is not None  # within one
         states = {"epoch": self._epoch, "latest": self.shuffle}
         plain = {name: plain_random_state(state) for name, state in states.items()}
         return {**plain, "n_batches": self._n_done}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore the state of the order and of its random state."""
-        if self.shuffle is None:
-            raise ValueError("impressions that stay in order have no place to go on from.")
+        assert self.shuffle is not None
         self._epoch, self._batches = random_state_of(state["epoch"]), []
         if state["n_batches"]:
             self._begin_epoch(copy.deepcopy(self._epoch))

@@ -22,7 +22,6 @@ from sklearn_din.training.neutral_requests import hide_requests
 from sklearn_din.training.novelty import Novelty, ShownRows, measure_novelty
 from sklearn_din.training.platt_scaling import scale_output, without_scale
 from sklearn_din.training.seeding import own_random_state
-from sklearn_din.training.simple_rates import note_better_rate
 from sklearn_din.training.target import Numbers
 from sklearn_din.training.training import Training
 from sklearn_din.training.validation import are_few, choose_validation, cut_in_time, split_rows
@@ -82,8 +81,6 @@ def train_new(
         training.run(X, given.y, seed=order.randint(2**31), is_new=True)
         if factor is not None:
             scale_output(net.module_, net.constant_, [0.0], [factor])
-        held_out = None if training.valid is None else training.valid.rows
-        note_better_rate(net, X, given.y, training.train.rows, held_out)
         if net.trees:
             net.mixture_ = mix_with_trees(given, X, training, factor, folds)
     if isinstance(net.random_state, np.random.RandomState) and net.stop_reason_ != "user":
