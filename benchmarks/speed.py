@@ -1,6 +1,6 @@
 """Training, scoring and requests, beside the rivals and the roofline.
 
-``python -m benchmarks.speed [train] [steps] [busy] [request] [search] [rivals]``, each
+``python -m benchmarks.speed [train] [steps] [busy] [request] [rivals]``, each
 measurement in a process of its own; ``parts [SET ...]`` alone has the parts of a default fit.
 ``python -m benchmarks.speed guard COMMIT`` compares with a commit (``guard.py``).
 Rivals run with the interpreter named by RIVALS_PYTHON (see ``rivals-requirements.txt``), those that
@@ -24,7 +24,6 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import torch
-from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import Pipeline
 
 from benchmarks import default_fit, guard, request, workloads
@@ -45,7 +44,6 @@ RIVAL_SECONDS = 240
 RIVAL_FIT_ROWS = 20_000
 ROUNDS = 5
 BATCH = 1024
-SEARCH_USERS = 1_000
 FIT_ROWS = 60_000
 BUSY_LOOPS = 2
 UNITS = ["seconds", "of the processors"]
@@ -120,19 +118,6 @@ def roofline(workload, batch_size):
     # no gradient of its inputs: attention does not train embeddings.
     rate = sgemm_rate()
     return {"roofline": 2e-9 * batch_size * (2 * first + 3 * others) / rate, "gflops": rate}
-
-
-def search(n_jobs):
-    """Seconds of nine candidates in three folds by GridSearchCV."""
-    frame, y = guard.log_and_histories(SEARCH_USERS)
-    network = DINClassifier(max_epochs=4, early_stopping=False, neighbours=None, random_state=0)
-    encoder = HistorySequenceEncoder(drop=["user", "time"])
-    model = Pipeline([("encode", encoder), ("din", network)])
-    grid = {"din__embedding_dim": [8, 16, 32], "din__lr": [0.001, 0.003, 0.01]}
-    options = {"scoring": "roc_auc", "cv": 3, "n_jobs": n_jobs, "refit": False}
-    began = time.perf_counter()
-    GridSearchCV(model, grid, **options).fit(frame, y)
-    return time.perf_counter() - began
 
 
 def fit(n_threads):
@@ -245,7 +230,7 @@ def whole_fit(name="synthetic-100k", cap=None, n_rows=RIVAL_FIT_ROWS):
     return n_rows / min(seconds)
 
 
-TASKS = {"train": train, "fit": fit, "parts": parts, "search": search, "score": score}
+TASKS = {"train": train, "fit": fit, "parts": parts, "score": score}
 TASKS["whole_fit"] = whole_fit
 TASKS["request"] = request.measure
 
@@ -385,13 +370,6 @@ def print_parts(name, path):
     print_frame(table.map("{:.2f}".format), title)
 
 
-def report_search():
-    half = ask_ours("search", n_jobs=1) / 2
-    seconds = ask_ours("search", n_jobs=2)
-    print(f"\nhalf of nine candidates in three folds, one by one: {half:.1f} s")
-    print(f"two at a time: {seconds:.1f} s, {seconds / half:.2f} x", flush=True)
-
-
 def report_request():
     print_table(
         ["200 candidates of one user with 50 events", "p50, ms", "p99, ms"],
@@ -445,7 +423,6 @@ SECTIONS = {
     "steps": report_steps,
     "busy": report_busy,
     "request": report_request,
-    "search": report_search,
     "rivals": report_rivals,
 }
 
