@@ -14,8 +14,6 @@ SEEN_VALUES = 1_000  # whose kind, or spelling, stands for all
 LEAST_USERS = 3  # with another spelling
 MOST_USERS = 200_000  # whose spelling is compared
 MANY_EVENTS = 10
-MANY_ROWS = 1_000
-NEARLY_ALL = 0.9
 
 
 def value_codes(column: pd.Series) -> np.ndarray:
