@@ -2,7 +2,6 @@
 
 import errno
 import inspect
-import re
 
 import numpy as np
 import pandas as pd
@@ -14,7 +13,7 @@ from sklearn_din.large import sql
 from sklearn_din.logs import aggregates as logs_aggregates
 from sklearn_din.logs.other_items import STRATEGIES
 from tests.click_frames import make_table
-from tests.tables import as_scan, lists, read, read_in_pieces, said
+from tests.tables import as_scan, lists, read, read_in_pieces
 from tests.test_faults import small_disk
 from tests.test_history import slow_items
 
@@ -316,30 +315,6 @@ def test_every_option_of_a_log_does_for_scans_what_it_does_for_frames(tmp_path, 
     assert not scans[0].equals(scans[1])
     if attach is not sample_negatives:  # which draw on their own
         pd.testing.assert_frame_equal(frames[1], scans[1], check_dtype=False)
-
-
-ONCE = make_table(300, random_state=0)
-
-
-@pytest.mark.parametrize(("log", "is_said"), [
-    (pd.concat([ONCE, ONCE]), True),
-    (pd.concat([ONCE[:290], ONCE]), True),  # yesterday's export, and today's
-    (pd.concat([ONCE, ONCE]).assign(tags=[["a", "b"]] * 600), True),
-    (pd.concat([ONCE, ONCE[:200]]), False),
-    (pd.concat([ONCE] * 3), False),
-    (ONCE.assign(time=7, item=3, price=1), False),  # times of a day, with repetitions
-    (pd.concat([ONCE[:9], ONCE[:9]]), False),  # too few to say
-])  # fmt: skip
-@pytest.mark.parametrize("memory", ["in memory", "own rows", "1GB", "25KB"])
-def test_a_log_given_twice_is_said(log, is_said, memory, tmp_path):
-    shown, events = make_table(50, random_state=1), log.reset_index(drop=True)
-    if memory in BUDGETS:
-        events = as_scan(events, tmp_path, memory=memory, cache_dir=tmp_path / "cache")
-    shown = events if memory == "own rows" else shown
-    message = r"nearly all events are there twice, .* Was the log given twice\? events.drop_dup"
-    for _ in range(2):  # a scan finds the histories that it has kept
-        messages, _ = said(lambda: attach_history(shown, events, **WAYS), filename=__file__)
-        assert [bool(re.match(message, text)) for text in messages] == [True] * is_said
 
 
 def test_a_full_disk_leaves_nothing(tmp_path):

@@ -310,16 +310,12 @@ def test_remember_refuses_probabilities_in_a_line_and_what_is_not_fitted(fitted,
         HistoryBuilder(**NAMES).fit(as_scan(rows, tmp_path), y)
 
 
-def test_levels_of_sampled_negatives_and_of_columns_without_repeats_are_said():
+def test_levels_of_sampled_negatives_are_said():
     rows, y = make_rows()
     memory = HistoryBuilder(**NAMES, levels="auto")
     X, labels = sample_negatives(rows[y == 1], item="item", n_negatives=2, random_state=0)
     with pytest.warns(UserWarning, match="each click has 2 rows without one behind it"):
         memory.fit(X, labels)
-    with pytest.warns(UserWarning, match="'request' has another value in each of 1200 rows"):
-        memory.set_params(columns=["item", "request"]).fit(
-            rows.assign(request=np.arange(len(y))), y
-        )
 
 
 def test_who_is_forgotten_was_never_told(fitted):

@@ -31,7 +31,6 @@ from sklearn_din.logs.aggregates import (
 )
 from sklearn_din.logs.attach import HistoryRequest, note_all_empty, why_no_past
 from sklearn_din.logs.clocks import note_clocks
-from sklearn_din.logs.distinct import note_repeats
 from sklearn_din.logs.row_memory import RECENT_ROWS, recent_means, statistic_of, sum_by_group
 from sklearn_din.logs.timeline import Timeline, since, window_edges
 from sklearn_din.utils.arrow import arrow_of_column, plain_type
@@ -56,7 +55,6 @@ from sklearn_din.utils.warnings import warn_of
 
 _Read = Callable[[pd.DataFrame, np.ndarray], dict[str, pa.Array]]  # further columns of some rows
 EVENT = 2**62  # added to the row numbers of events, so that impressions of equal time come first
-SOME_EVENTS = 200  # whose users are looked at
 SORTS_AT_ONCE = 2  # one sort reads the rows of another: each gets half of the memory
 MERGED = """
 with ordered as (
@@ -87,7 +85,7 @@ def attach_history_by_sql(impressions: Any, events: Any, request: HistoryRequest
     )
     is_own_log = ours == theirs and len(shown) == len(log)
     empty = None if is_own_log else note_all_empty(store.facts["empty"], user, time)
-    warn_of([clocks, store.facts["repeats"], empty])
+    warn_of([clocks, empty])
     if not isinstance(shown, FrameScan):
         return AttachedScan.on(shown, request.new_names, store)
     new = StoredHistories(store).columns(request.new_names, range(len(shown)))
@@ -325,12 +323,12 @@ def _placed(times: np.ndarray, start: int) -> dict[str, pa.Array]:
 def _write_histories(writer: StoreWriter, merge: _Merge, request: HistoryRequest) -> None:
     """Write the sorted log, the windows of all impressions, and the times of their rows."""
     columns = {c: ColumnWriter(name, merge.log.frame[c]) for name, c in request.sources.items()}
-    n_rows, some = len(merge.shown), list[pd.DataFrame]()
+    n_rows = len(merge.shown)
     starts = writer.allocate("starts", (n_rows,), np.int64)
     lengths = writer.allocate("lengths", (n_rows,), np.int32)
     if request.elapsed is not None:
         writer.append("row_times", np.empty(0, dtype=np.float64))
-    for rows, *windows in _windows(merge, request, writer, columns, some):
+    for rows, *windows in _windows(merge, request, writer, columns):
         starts[rows], lengths[rows] = windows
     for column in columns.values():
         column.finish(writer)
@@ -339,8 +337,6 @@ def _write_histories(writer: StoreWriter, merge: _Merge, request: HistoryRequest
     if not lengths.any() and merge.origin is not None:
         reason = why_no_past(n_rows, merge.n_users, merge.keys_meet, merge.is_later)
         writer.facts["empty"] = reason
-    names = [request.user, request.time, *columns]
-    writer.facts["repeats"] = note_repeats(pd.concat(some), names) if some else None
 
 
 def _windows(
@@ -348,13 +344,10 @@ def _windows(
     request: HistoryRequest,
     writer: StoreWriter,
     columns: Mapping[Any, ColumnWriter],
-    some: list[pd.DataFrame],
 ) -> Iterator[Sequence[np.ndarray]]:
     """Write the events, and yield row, start and length of windows, in the order of the sort."""
 
     def read_events(part: pd.DataFrame, times: np.ndarray) -> dict[str, pa.Array]:
-        users = (some or [part])[0][request.user].iloc[:SOME_EVENTS]
-        some.append(part[part[request.user].isin(users)])
         return {f"events {c.name}": c.encode(part[name]) for name, c in columns.items()}
 
     def read_impressions(part: pd.DataFrame, times: np.ndarray) -> dict[str, pa.Array]:

@@ -11,7 +11,7 @@ from narwhals.typing import IntoDataFrame, IntoDataFrameT
 
 from sklearn_din.features.level_columns import name_age
 from sklearn_din.logs.clocks import note_clocks, same_rows
-from sklearn_din.logs.distinct import SEEN_EVENTS, note_labels, note_repeats, note_spelling
+from sklearn_din.logs.distinct import note_labels, note_spelling
 from sklearn_din.logs.timeline import Past, Timeline
 from sklearn_din.logs.windows import EventLog, WindowArray
 from sklearn_din.utils.frames import CallerFrame, list_types
@@ -161,7 +161,7 @@ def attach_history(
         If at least ten impressions, of several users, have no past because no user has an event
         or no event is earlier (the frames may be swapped); if the units of the times differ (ms,
         s), or events have whole days, hours or minutes and impressions finer times, which would
-        put an impression's own click into its history; if nearly every event occurs twice.
+        put an impression's own click into its history.
 
     See Also
     --------
@@ -201,15 +201,13 @@ def attach_past(impressions: Any, events: Any, request: HistoryRequest) -> Any:
         past = timeline.own_past()
     else:
         past = timeline.past(shown.pandas, max_age=max_age)
-    some = timeline.order[: SEEN_EVENTS if timeline.repeats_often() else 0]
-    repeats = note_repeats(log.iloc[some], [user, time, *names]) if len(some) else None
     clocks = None if is_own_log else note_clocks(shown.pandas[time], log[time])
     spelling = None if is_own_log else note_spelling(shown.pandas[user], timeline.owners)
     reason = why_all_empty(shown.pandas, timeline, past, user) if not is_own_log else None
     empty = note_all_empty(reason, user, time) if spelling is None else None
     no_clicks = is_own_log or not len(log)
     pages = None if no_clicks else note_pages(shown.pandas, user, time, timeline.holds)
-    warn_of([repeats, clocks, spelling, empty, pages])
+    warn_of([clocks, spelling, empty, pages])
     if labels := note_labels(log, [user, time, *names, *shown.pandas]):
         log_once(labels)
     new = history_columns(shown.pandas, timeline, values, past, request)

@@ -1,6 +1,6 @@
 """Distinct values and distinct rows as codes."""
 
-from collections.abc import Collection, Hashable, Iterator, Sequence
+from collections.abc import Collection, Hashable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -14,8 +14,6 @@ SEEN_VALUES = 1_000  # whose kind, or spelling, stands for all
 LEAST_USERS = 3  # with another spelling
 MOST_USERS = 200_000  # whose spelling is compared
 MANY_EVENTS = 10
-MANY_ROWS = 1_000
-NEARLY_ALL = 0.9
 
 
 def value_codes(column: pd.Series) -> np.ndarray:
@@ -51,17 +49,6 @@ def row_codes(frame: pd.DataFrame, columns: Sequence[str]) -> np.ndarray:
     return codes
 
 
-def note_repeats(some: pd.DataFrame, columns: Sequence[str]) -> str | None:
-    """Return a warning if most events of a log occur twice, judged by all events of some users."""
-    counts = np.bincount(row_codes(some, columns))
-    if len(counts) < MANY_EVENTS or (counts % 2 == 0).mean() < NEARLY_ALL:
-        return None
-    return (
-        f"nearly all events are there twice, equal in {columns}, and count twice in histories. Was "
-        f"the log given twice? events.drop_duplicates({columns}) keeps each once."
-    )
-
-
 def note_sampled(owners: pd.DataFrame, values: np.ndarray) -> str | None:
     """Return what to say of levels of negatives that were sampled: as many behind each click.
 
@@ -82,16 +69,6 @@ def note_sampled(owners: pd.DataFrame, values: np.ndarray) -> str | None:
         f"each click has {n - 1} rows without one behind it, of its user and time, as of "
         "sample_negatives: rates of sampled rows tell nothing. Set levels=None."
     )
-
-
-def note_unique(X: pd.DataFrame, columns: Sequence[str]) -> Iterator[str]:
-    """Yield what to say of columns whose every value is of one row."""
-    for name in columns if len(X) >= MANY_ROWS else ():
-        if not holds_lists(X[name]) and X[name].is_unique:
-            yield (
-                f"{name!r} has another value in each of {len(X)} rows: no level or history can "
-                "tell anything of the next one. Leave it out of columns and levels."
-            )
 
 
 def holds_lists(column: pd.Series) -> bool:

@@ -17,7 +17,7 @@ from sklearn.utils.validation import check_consistent_length, check_is_fitted, v
 from sklearn_din.logs.aggregates import with_known_times
 from sklearn_din.logs.attach import LABEL, HistoryRequest, history_columns, sort_log, why_all_empty
 from sklearn_din.logs.clocks import MANY_ROWS, note_clocks, note_untold
-from sklearn_din.logs.distinct import holds_lists, note_sampled, note_spelling, note_unique
+from sklearn_din.logs.distinct import holds_lists, note_sampled, note_spelling
 from sklearn_din.logs.row_memory import RowMemory
 from sklearn_din.logs.timeline import Timeline
 from sklearn_din.logs.windows import EventLog
@@ -304,7 +304,12 @@ class HistoryBuilder(  # type: ignore[call-arg]
         events, request, memory = self.events_, self._request, self.memory_
         cached = self._sorted  # serving asks often, a few rows at a time, and in threads
         if cached is None or cached[0] is not events:  # partial_fit may end meanwhile
-            sorted_log = sort_log(self._at_known(events), self.user, self.time, request.columns)
+            counted = events
+            if self._outcomes:  # each event from when its outcomes were known on
+                is_event = events[LABEL] == 1 if self.events == "positive" else slice(None)
+                counted = events[is_event].sort_values(self.time, kind="stable", ignore_index=True)
+                counted = counted.assign(**{self.time: counted[self.known]})
+            sorted_log = sort_log(counted, self.user, self.time, request.columns)
             sorted_log[1].owner = self.user
             cached = self._sorted = events, *sorted_log
         _, timeline, log = cached
@@ -396,15 +401,6 @@ class HistoryBuilder(  # type: ignore[call-arg]
         """Columns that rows to predict have."""
         told = {self.known, *self._outcomes} - {self.time}
         return [name for name in self.feature_names_in_ if name not in told]
-
-    def _at_known(self, events: pd.DataFrame) -> pd.DataFrame:
-        """Return the rows that are events, each at the time from which on histories have it."""
-        if not self._outcomes:
-            return events
-        if self.events == "positive":
-            events = events[events[LABEL] == 1]
-        events = events.sort_values(self.time, kind="stable", ignore_index=True)
-        return events.assign(**{self.time: events[self.known]})
 
     def _check_rows(
         self, X: IntoDataFrameT, names: Sequence[str] | None
@@ -543,7 +539,7 @@ class HistoryBuilder(  # type: ignore[call-arg]
                 "y must hold labels as at fit, zeros and ones in as many columns, got "
                 f"{len(names)} columns."
             )
-        warn_of([note_sampled(X[[self.user, self.time]], values), *note_unique(X, memory.columns)])
+        warn_of([note_sampled(X[[self.user, self.time]], values)])
         return memory.append(X, self.time, values, known=self.known)
 
     @property

@@ -106,11 +106,6 @@ class Timeline:
         edges = strict_edges(times, unit, self._ticks.dtype, self.unit)
         return not len(self._ticks) or bool((edges > self._ticks[-1]).all())
 
-    def repeats_often(self) -> bool:
-        """Return whether two in five events have the key and time of the one before."""
-        keys = self._sorted_keys
-        return bool((keys[1:] == keys[:-1]).sum() > 0.4 * len(keys))
-
     def meets(self, impressions: pd.DataFrame) -> tuple[bool, bool]:
         """Return whether some impression has a key of the log, and some one an earlier event."""
         times, unit = self.impression_times(impressions)

@@ -106,10 +106,8 @@ class Posts:
             if log is not None and has_outcomes and row.event_id in stored:
                 row = _fill(row, *stored[row.event_id], log.told)
             new[row.event_id] = row
-        if has_outcomes:
-            changed = [n for n in stored if new[n][-2:] != stored[n]]
-        else:
-            changed = [n for n in stored if (new[n].label != 0) != (stored[n][0] != 0)]
+        told: Any = tuple if has_outcomes else (lambda row: row[0] != 0)
+        changed = [n for n in stored if told(new[n][-2:]) != told(stored[n])]
         return [row for n, row in new.items() if n not in stored or n in changed], changed
 
     def catch_up(self) -> None:
