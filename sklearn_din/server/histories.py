@@ -282,7 +282,10 @@ class Histories:
     def _in_log(self, user: Any, start: int, end: int) -> list[Event]:
         """Return events of a user in the log, from one place to before another."""
         frame, rows = self._builder.events_, self._order[start:end]
-        columns = [plain(frame[n].iloc[rows]) for n in (*self.columns, *self._outcomes)]
+        taken = [frame[name].iloc[rows] for name in (*self.columns, *self._outcomes)]
+        are_plain = [isinstance(c.dtype, np.dtype) and c.dtype.kind in "iub" for c in taken]
+        pairs = zip(taken, are_plain, strict=True)
+        columns = [own.tolist() if is_plain else plain(own) for own, is_plain in pairs]
         times, counts_from = (own[start:end].tolist() for own in (self._times, self._counts_from))
         n, cells = len(self.columns), zip(times, counts_from, *columns, strict=True)
         return [Event(user, t, tuple(own[:n]), (known, *own[n:])) for t, known, *own in cells]

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from sklearn_din.logs.attach import LABEL
 from sklearn_din.server.answers import Answers
-from sklearn_din.server.histories import Event
+from sklearn_din.server.histories import Event, Histories
 from sklearn_din.server.json_values import (
     Values,
     check_spelling,
@@ -94,16 +94,16 @@ class Posts:
         An event is there once, as it was posted last: another label is new, none is a click. Where
         histories have outcomes, one that is missing says nothing, and so does a missing label.
         """
-        log = self.answers.histories
-        has_outcomes = log is not None and log.known is not None
+        log = cast(Histories, self.answers.histories)  # else read has raised
+        has_outcomes = log.known is not None
         stored = self._store.find_stored([row.event_id for _, row in rows])
         new: dict[str, Posted] = {}
         for (event, row), given in zip(rows, events, strict=True):
             if row.event_id not in stored and row.event_id not in new:
                 is_click = given.get("event_id") is None and row.label != 0
-                if is_click and log is not None and log.are_clicks and log.has(event):
+                if is_click and log.are_clicks and log.has(event):
                     continue
-            if log is not None and has_outcomes and row.event_id in stored:
+            elif has_outcomes and row.event_id in stored:
                 row = _fill(row, *stored[row.event_id], log.told)
             new[row.event_id] = row
         told: Any = tuple if has_outcomes else (lambda row: row[0] != 0)
