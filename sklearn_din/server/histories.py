@@ -29,6 +29,7 @@ from sklearn_din.utils.warnings import warn_user
 
 KINDS = {list: "a list", float: "a number", bool: "true or false"}
 MOST_COUNTED = 1_000  # moments whose events were counted, of each log
+PLAIN = ("int64", "bool")  # dtypes whose cells are as JSON has them
 FAR_MORE = 2  # times the clicks that a model remembers: so many rows are not clicks alone
 
 
@@ -282,13 +283,11 @@ class Histories:
     def _in_log(self, user: Any, start: int, end: int) -> list[Event]:
         """Return events of a user in the log, from one place to before another."""
         frame, rows = self._builder.events_, self._order[start:end]
-        taken = [frame[name].iloc[rows] for name in (*self.columns, *self._outcomes)]
-        are_plain = [isinstance(c.dtype, np.dtype) and c.dtype.kind in "iub" for c in taken]
-        pairs = zip(taken, are_plain, strict=True)
-        columns = [own.tolist() if is_plain else plain(own) for own, is_plain in pairs]
+        cells = [frame[name].array[rows] for name in (*self.columns, *self._outcomes)]
+        columns = [c.to_numpy().tolist() if str(c.dtype) in PLAIN else plain(c) for c in cells]
         times, counts_from = (own[start:end].tolist() for own in (self._times, self._counts_from))
-        n, cells = len(self.columns), zip(times, counts_from, *columns, strict=True)
-        return [Event(user, t, tuple(own[:n]), (known, *own[n:])) for t, known, *own in cells]
+        n, rows_of = len(self.columns), zip(times, counts_from, *columns, strict=True)
+        return [Event(user, t, tuple(own[:n]), (known, *own[n:])) for t, known, *own in rows_of]
 
     def _count(self, event: Event, own: list[Any]) -> list[int]:
         """Count how often the log has an event, and how often it was posted, among its user's.
