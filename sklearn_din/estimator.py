@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -227,12 +228,12 @@ class DINEstimator(EstimatorState, Parameters, BaseEstimator):
         return net
 
     def _callbacks(self, processes: Alone) -> list[Any]:
-        """Return the user's callbacks, and a progress bar: of several processes in the first."""
+        """Return the user's callbacks, and one that prints: of several processes in the first."""
         if not self.verbose or processes.rank > 0:
             return [*(self.callbacks or ())]
-        from sklearn_din.training.progress import ProgressBar
+        from skorch.callbacks import PrintLog
 
-        return [*(self.callbacks or ()), ("progress", ProgressBar())]
+        return [*(self.callbacks or ()), ("print_log", PrintLog(sink=partial(print, flush=True)))]
 
     def _warn_of_end(self, net: DINNet) -> None:
         if net.stop_reason_ != "user":
@@ -470,7 +471,8 @@ class DINClassifier(ClassifierMixin, DINEstimator, ClickParameters):
         and ids. None draws fresh entropy. The global random states of numpy and torch are never
         changed.
     verbose : int, default=0
-        0 is silent. 1 shows a progress bar with losses, AUC and time left.
+        0 is silent. 1 prints a line per epoch with losses, AUC and seconds (skorch's
+        ``PrintLog``).
 
     Attributes
     ----------

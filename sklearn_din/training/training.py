@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from skorch import NeuralNet
-from skorch.callbacks import EpochTimer, PassthroughScoring
+from skorch.callbacks import EpochTimer, PassthroughScoring, PrintLog
 from skorch.utils import TeeGenerator
 from torch import Tensor
 
@@ -35,7 +35,7 @@ from sklearn_din.training.threads import use_threads
 from sklearn_din.training.validation_checks import ValidationChecks
 from sklearn_din.utils.warnings import warn_user
 
-OF_EPOCHS = EpochTimer, PassthroughScoring  # of skorch, which write the rows of ``history``
+OF_EPOCHS = EpochTimer, PassthroughScoring, PrintLog  # of skorch: they write or read ``history``
 StopReason = Literal["max_epochs", "patience", "callback", "user"]
 
 
