@@ -15,7 +15,7 @@ from sklearn.pipeline import Pipeline
 
 from sklearn_din import DINClassifier, HistorySequenceEncoder, attach_history
 from sklearn_din.datasets import make_click_log
-from sklearn_din.metrics import correct_for_sampling, expected_calibration_error
+from sklearn_din.metrics import correct_for_sampling
 
 log = make_click_log(n_users=1200, n_items=300, n_categories=15, random_state=0)
 X = attach_history(
@@ -46,9 +46,8 @@ corrected = correct_for_sampling(raw, sampling_rate=0.25)
 
 y = log.y[test]
 for name, probability in {"as predicted": raw, "corrected": corrected}.items():
-    error = expected_calibration_error(y, probability)
     auc = roc_auc_score(y, probability)
-    print(f"{name:>12}: mean {probability.mean():.3f}, error {error:.3f}, AUC {auc:.4f}")
+    print(f"{name:>12}: mean {probability.mean():.3f}, AUC {auc:.4f}")
 print(f"  click rate: {y.mean():.3f}")
 
 # %%

@@ -18,7 +18,6 @@ from sklearn_din.utils.keys import read_groups
 
 __all__ = [
     "correct_for_sampling",
-    "expected_calibration_error",
     "group_hit_rate_score",
     "group_mrr_score",
     "group_ndcg_score",
@@ -497,53 +496,6 @@ def relative_improvement(score: float, base_score: float) -> float:
     return float((score - 0.5) / (base_score - 0.5) - 1)
 
 
-def expected_calibration_error(
-    y_true: ArrayLike,
-    y_prob: ArrayLike,
-    *,
-    n_bins: int = 10,
-    sample_weight: ArrayLike | None = None,
-) -> float:
-    """Mean distance between predicted and observed click rate, over bins of equal count.
-
-    Impressions are binned at the quantiles of ``y_prob``; equal probabilities share a bin.
-    Bins are weighted: ``sum_b w_b |mean(y_b) - mean(p_b)| / sum_b w_b``.
-
-    Parameters
-    ----------
-    y_true : array-like of shape (n_samples,)
-        Labels with two values; the larger is the positive class.
-    y_prob : array-like of shape (n_samples,)
-        Probabilities of the positive class.
-    n_bins : int, default=10
-        Number of bins; fewer are used if probabilities repeat.
-    sample_weight : array-like of shape (n_samples,), default=None
-        Weights of the impressions in the means; the bins hold equal counts of rows.
-
-    Returns
-    -------
-    float
-        0 for perfect calibration. Sampling noise alone gives about
-        ``sqrt(n_bins * p * (1 - p) / n_samples)``.
-
-    Examples
-    --------
-    >>> from sklearn_din.metrics import expected_calibration_error
-    >>> expected_calibration_error([0, 0, 0, 1], [0.5, 0.5, 0.5, 0.5])
-    0.25
-    """
-    if n_bins < 1:
-        raise ValueError(f"n_bins must be at least 1, got {n_bins}.")
-    positive = _check_labels(y_true)
-    prob = _check_probabilities(y_prob, name="y_prob")
-    check_consistent_length(positive, prob)
-    weight = _check_weights(sample_weight, positive.size)
-    edges = np.quantile(prob, np.arange(1, n_bins) / n_bins)
-    bins = np.searchsorted(edges, prob)
-    gap = np.bincount(bins, weights=weight * (positive - prob))
-    return float(np.abs(gap).sum() / weight.sum())
-
-
 def correct_for_sampling(y_prob: ArrayLike, *, sampling_rate: float) -> Floats:
     """Correct the probabilities of a model trained on sampled negatives.
 
@@ -573,7 +525,12 @@ def correct_for_sampling(y_prob: ArrayLike, *, sampling_rate: float) -> Floats:
         raise ValueError(
             f"sampling_rate must be the fraction of negatives kept, in (0, 1], got {sampling_rate}."
         )
-    prob = _check_probabilities(y_prob, name="y_prob")
+    prob = _check_scores(y_prob, name="y_prob")
+    if prob.size and (prob.min() < 0 or prob.max() > 1):
+        raise ValueError(
+            f"y_prob must lie in [0, 1], got values from {prob.min()} to {prob.max()}. "
+            "Pass probabilities, not decisions."
+        )
     return prob / (prob + (1 - prob) / sampling_rate)
 
 
@@ -720,16 +677,6 @@ def _check_scores(values: ArrayLike, *, name: str) -> Floats:
     if np.isnan(score).any():
         raise ValueError(f"{name} must not be NaN, got {np.isnan(score).sum()} NaN.")
     return score
-
-
-def _check_probabilities(values: ArrayLike, *, name: str) -> Floats:
-    prob = _check_scores(values, name=name)
-    if prob.size and (prob.min() < 0 or prob.max() > 1):
-        raise ValueError(
-            f"{name} must lie in [0, 1], got values from {prob.min()} to {prob.max()}. "
-            "Pass probabilities, not decisions."
-        )
-    return prob
 
 
 def _check_weights(sample_weight: ArrayLike | None, n_samples: int) -> Floats:

@@ -11,7 +11,6 @@ from sklearn.metrics import roc_auc_score
 
 from sklearn_din.metrics import (
     correct_for_sampling,
-    expected_calibration_error,
     group_hit_rate_score,
     group_mrr_score,
     group_ndcg_score,
@@ -87,17 +86,6 @@ def test_improvement_counts_from_a_random_ranking_and_correction_undoes_sampling
     np.testing.assert_allclose(correct_for_sampling([0, 0.3, 1], sampling_rate=1), [0, 0.3, 1])
     [corrected] = correct_for_sampling([0.9], sampling_rate=0.2)
     assert corrected / (1 - corrected) == pytest.approx(0.2 * 0.9 / 0.1)
-
-
-@pytest.mark.parametrize(("y", "prob", "weight", "expected"), [
-    ([0, 1, 0, 1], [0.2, 0.2, 0.8, 0.8], None, 0.3),
-    ([0, 0, 1, 1], [0.0, 0.0, 1.0, 1.0], None, 0.0),
-    ([0, 1, 0, 1], [0.2, 0.2, 0.8, 0.8], [4, 1, 1, 4], 0.0),
-    ([0, 0, 0, 0], [0.5, 0.5, 0.5, 0.5], None, 0.5),
-])  # fmt: skip
-def test_calibration_error_by_hand(y, prob, weight, expected):
-    got = expected_calibration_error(y, prob, n_bins=2, sample_weight=weight)
-    assert got == pytest.approx(expected)
 
 
 def ndcg(labels, k):
