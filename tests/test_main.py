@@ -236,19 +236,6 @@ def test_sessions_that_are_new_when_they_rank_are_not_said_to_have_short_histori
     assert "less than a third" not in printed.err
 
 
-@pytest.mark.parametrize(("arguments", "n_users"), [(["--rows", "39"], 6), (["--rows", "1"], 3)])
-def test_a_sample_is_whole_users_and_the_same_again(log, capsys, arguments, n_users):
-    def sample(*more):
-        return study_of(log, *arguments, *more).X.query("index % 5 == 0").drop(columns="hist_i")
-
-    first, same, other = sample(), sample(), sample("--seed", "1")
-    said = f"a sample, {6 * n_users} of 72 rows, all those of {n_users} of 12 users (--seed 0)"
-    assert said in capsys.readouterr().out
-    assert first["u"].value_counts().tolist() == [6] * n_users
-    pd.testing.assert_frame_equal(first, same)
-    assert {*first["u"]} != {*other["u"]}
-
-
 def test_users_who_come_back_may_have_negatives_of_their_own(tmp_path, capsys):
     frame = pd.DataFrame({"u": np.arange(200) % 10, "i": np.arange(200) % 3, "t": np.arange(200)})
     frame.to_csv(tmp_path / "log.csv", index=False)
@@ -648,7 +635,7 @@ def test_missing_files_folders_and_names_and_options_of_text_for_parquet_are_ref
     assert message == "argument log: no file nothing.csv: it does not exist"
     assert "no Parquet file in the folder" in refused(tmp_path, *NAMES)
     assert "it is a folder, not a file" in refused("predict", ".", log, "--output", "o.csv")
-    message = "a log needs --user, --item and --time: the names of its columns. log.csv has "
+    message = "a log needs --user, --item and --time. log.csv has columns "
     assert refused("log.csv") == f"{message}{[*clicks]}."
     assert "--user, --drop-bad: only for a log" in refused("--user", "u", "--drop-bad")
     clicks.assign(day=pd.Timestamp("2024-01-01")).to_parquet(tmp_path / "log.parquet")

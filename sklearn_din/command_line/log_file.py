@@ -21,10 +21,7 @@ def read_rows(options: Options) -> tuple[pd.DataFrame, pd.Series | None]:
     path, label, problems = options.log, None, list[str]()
     if not (options.user and options.item and options.time):
         columns = [*map(str, read_table(path, [], options))]
-        raise ValueError(
-            f"a log needs --user, --item and --time: the names of its columns. {path} has "
-            f"{columns}."
-        )
+        raise ValueError(f"a log needs --user, --item and --time. {path} has columns {columns}.")
     times = [options.time, *filter(None, [options.known])]
     needed = [options.user, options.item, *times, *filter(None, [options.label_column])]
     log = read_table(path, [*options.columns, *options.told, *needed], options)

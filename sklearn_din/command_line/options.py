@@ -96,8 +96,6 @@ def main_parser() -> OneLineParser:
     )
     add("--known", help="with --label: when it and outcomes were known (default: at once)")
     _add_table_options(parser)
-    add = parser.add_argument_group("a sample of a large log").add_argument
-    add("--rows", type=_count(1), help="of whole users, drawn by --seed")
     add = parser.add_argument_group("training").add_argument
     add("--negatives", type=_count(1), help="sampled per click (default 4)")
     add(
@@ -109,7 +107,7 @@ def main_parser() -> OneLineParser:
     )
     add("--folds", type=_count(2), help=f"folds by user (default {FOLDS})")
     add("--epochs", type=_count(1), help="most epochs of each training")
-    add("--seed", type=_count(0), default=0, help="of sample, negatives and training (default 0)")
+    add("--seed", type=_count(0), default=0, help="of negatives and training (default 0)")
     add = parser.add_argument_group("results").add_argument
     add("--picture", type=Path, help="default attention.png")
     add("--save", type=Path, metavar="MODEL", help="DIN fitted on all rows, with its memory")

@@ -8,7 +8,7 @@ import pandas as pd
 from sklearn.base import BaseEstimator
 from sklearn.pipeline import Pipeline
 
-from sklearn_din.command_line.options import FOLDS, Options
+from sklearn_din.command_line.options import Options
 from sklearn_din.datasets.click_log import make_click_log
 from sklearn_din.estimator import DINClassifier
 from sklearn_din.logs.aggregates import with_known_times
@@ -77,7 +77,6 @@ def make_study(options: Options) -> Study:
 def study_log(roles: Options, log: pd.DataFrame, labels: pd.Series | None) -> Study:
     """Return the study of a log; without labels each row is a click and negatives are sampled."""
     with_known_times(log, roles.time, roles.known, name=roles.log.name)  # of all rows: raises
-    log = _sample_users(log, roles)
     impressions, told = (log[n].reset_index(drop=True) for n in (roles.columns, roles.told))
     if labels is not None:
         y = labels[log.index].to_numpy()
@@ -148,21 +147,6 @@ def note_sampling(options: Options) -> None:
             f"{options.negatives or DEFAULT_NEGATIVES} sampled negatives; "
             "sklearn_din.metrics.correct_for_sampling corrects them"
         )
-
-
-def _sample_users(log: pd.DataFrame, options: Options) -> pd.DataFrame:
-    """Return all rows of some users, who have about ``--rows`` of them."""
-    if not options.rows:
-        return log
-    n_rows = log[options.user].value_counts(sort=False).sample(frac=1, random_state=options.seed)
-    n_fitting = int((n_rows.cumsum() <= options.rows).sum())
-    n_users = min(max(n_fitting, options.folds or FOLDS), len(n_rows))
-    sample = log[log[options.user].isin(n_rows.index[:n_users])]
-    print(
-        f"note: a sample, {len(sample):,} of {len(log):,} rows, all those of {n_users:,} of "
-        f"{len(n_rows):,} users (--seed {options.seed}); items and negatives are the sample's alone"
-    )
-    return sample
 
 
 def attach_histories(
