@@ -317,22 +317,3 @@ def test_the_encoder_keeps_the_longest_history_and_the_server_holds_as_many_even
     assert max(lengths) == longest
     state = model[0].__getstate__()
     assert read_value(state["text"], state["arrays"])["fitted"]["learnt"]["longest"] == longest
-
-
-@pytest.mark.parametrize("is_ahead", [True, False])
-def test_a_rate_of_the_item_that_is_ahead_is_said_once_and_no_other(is_ahead):
-    chance, n_rows = np.random.RandomState(0), 3000
-    frame = pd.DataFrame({"user": chance.randint(50, size=n_rows), "time": np.arange(n_rows)})
-    frame["item"] = np.arange(n_rows) % 30
-    frame["hist_item"] = list(chance.randint(30, size=(n_rows, 2)))
-    X = HistorySequenceEncoder(user="user", time="time").fit_transform(frame)
-    y = (chance.rand(n_rows) < (frame["item"] / 30 if is_ahead else 0.5)).astype(int)
-    lr = 1e-9 if is_ahead else 0.003  # nothing is learnt
-    fit = DINClassifier(max_epochs=1, lr=lr, neighbours=None, random_state=0).fit
-    _, lines = said(lambda: [fit(X, y) for _ in range(2)])
-    about = [line for line in lines if "in the training rows ranks" in line]
-    assert len(about) == is_ahead
-    for line in about:
-        assert line.startswith("the rate of clicks of each column 'item' in the training rows")
-        assert "AUC 0.8" in line
-        assert "HistoryBuilder(levels='auto')" in line

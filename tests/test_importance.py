@@ -41,7 +41,7 @@ def test_groups_tell_whether_histories_or_rates_decide(log):
     model = make_pipeline(HistoryBuilder(**keys), *make_model(max_epochs=4))
     X = X.drop(columns=HISTORIES)
     table = history_importance(model.fit(X, y), X, y, by="group", n_repeats=3, random_state=0)
-    assert table["feature"].iloc[0] == "levels"  # of user and category
+    assert table["feature"].iloc[0] == "histories"  # by which this log was made
     columns = {row.feature: {*row.columns} for row in table.itertuples()}
     assert columns.pop("levels") == {*model[0].memory_.names}
     others = {"item": {"item", "category"}, "user": {"user"}, "other columns": {"price"}}

@@ -97,6 +97,7 @@ class Failing(Callback):
 
 
 @pytest.mark.parametrize("memory", [10**9, 200_000])
+@pytest.mark.filterwarnings("ignore:training continues from a checkpoint")
 def test_a_streamed_fit_that_died_goes_on_to_the_same_bits(frame, temporary, tmp_path, memory):
     X, y = in_memory(frame)
     encoded = HistorySequenceEncoder(user="user", time="time").fit_transform(X, y)
