@@ -1,16 +1,14 @@
-"""Numbers beyond training's: a memory that grows, and trends that go on, by where numbers end.
+"""A memory that grows, and trends that go on, beyond what training had.
 
-``python -m benchmarks.growth [--seeds 3] [--only WORD] [--rule WORD]`` fits by each rule: numbers
-"never" end; or "as it is", counts and times elapsed of a memory end where a thousandth of the
-training rows reach, others one range beyond; or so, but times "elapsed" are read whatever the
-number of training rows. Growth: a stationary made log that is told
-for 14 times training's length, live at each doubling beside the truth, the memory that ended with
-training ("frozen") and a fit of all rows so far ("anew"). Small: 24 stationary logs of 1,000 rows
-to learn, by items or by tastes too, and 24 windows of real ones, told for eight times as many and
-then live, or frozen, less none: a builder without levels, live; their mean, and the worst. Real
-logs are fitted on the first fifth, told the rest, the last fifth live. Trends, by thirds of as many
-rows as trained on: a live memory of numbers whose mean rises, ``year`` (RMSE, 1 by noise alone), a
-live memory whose rate rises (log loss).
+``python -m benchmarks.growth [--seeds 3] [--only WORD] [--rule WORD]`` fits by each rule: "as it
+is", or times "elapsed" of a memory are read whatever the number of training rows. Growth: a
+stationary made log that is told for 14 times training's length, live at each doubling beside the
+truth, the memory that ended with training ("frozen") and a fit of all rows so far ("anew"). Small:
+24 stationary logs of 1,000 rows to learn, by items or by tastes too, and 24 windows of real ones,
+told for eight times as many and then live, or frozen, less none: a builder without levels, live;
+their mean, and the worst. Real logs are fitted on the first fifth, told the rest, the last fifth
+live. Trends, by thirds of as many rows as trained on: a live memory of numbers whose mean rises,
+``year`` (RMSE, 1 by noise alone), a live memory whose rate rises (log loss).
 """
 
 import argparse
@@ -27,17 +25,11 @@ from sklearn.pipeline import make_pipeline
 
 import sklearn_din as din
 from benchmarks.tables import print_frame
-from sklearn_din import module
-from sklearn_din.features.number_ends import find_ends
 from sklearn_din.network import number_bins
 from tests.real_data import real_data_folder
 
 N_ROWS, LENGTHS = 3_000, (1, 2, 4, 8, 14)
-RULES = {
-    "never": (module, "find_ends", lambda *_: {}),
-    "elapsed": (number_bins, "ROWS_OF_ELAPSED", 0),
-    "as it is": (number_bins, "ROWS_OF_ELAPSED", number_bins.ROWS_OF_ELAPSED),
-}
+RULES = {"elapsed": 0, "as it is": number_bins.ROWS_OF_ELAPSED}
 REAL_WINDOWS = {"small, movies": "movies", "small, MovieLens": "ml-latest-small"}
 
 
@@ -67,8 +59,7 @@ def growth(seed, _):
         now = slice(start, start + N_ROWS // 3)
         live = partial(din.live_predictions, X=X[now], y=y[now], every=100)
         ways = {"truth": p[now], "live": live(told), "frozen": model.predict_proba(X[now])[:, 1]}
-        if module.find_ends is find_ends:
-            ways["anew"] = live(clone(model).fit(X[:start], y[:start]))
+        ways["anew"] = live(clone(model).fit(X[:start], y[:start]))
         for way, own in ways.items():
             yield way, f"x {length}", log_loss(y[now], own)
 
@@ -162,12 +153,12 @@ def main():
     options, rows = parser.parse_args(), []
     names = [name for name in SETS if options.only in name]
     for name, rule in product(names, (rule for rule in RULES if options.rule in rule)):
-        with patch.object(*RULES[rule]):
+        with patch.object(number_bins, "ROWS_OF_ELAPSED", RULES[rule]):
             for seed in range(options.seeds):
                 rows += [(name, *measured, rule) for measured in SETS[name](seed, name)]
     table = pd.DataFrame(rows, columns=["set", "way", "when", "loss", "rule"])
     means = table.groupby([*table.columns.drop("loss")], sort=False)["loss"].mean().unstack()
-    print_frame(means.map("{:.4f}".format).reset_index(), "Means over seeds, by where numbers end")
+    print_frame(means.map("{:.4f}".format).reset_index(), "Means over seeds")
 
 
 if __name__ == "__main__":

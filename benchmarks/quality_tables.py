@@ -22,7 +22,7 @@ def summary(results):
 
 
 def print_tables(results, *, data_sets, methods, unranked):
-    """Print one table a measure, mean ranks by GAUC, and how the defaults stand to the others.
+    """Print one table a measure, and mean ranks by GAUC.
 
     ``data_sets`` and ``methods`` say the order; ``unranked`` methods are left out of the ranks.
     """
@@ -34,9 +34,6 @@ def print_tables(results, *, data_sets, methods, unranked):
         _print(cells.loc[order, [m for m in methods if m in cells]], measure)
     for seeds, ranks in mean_ranks(results, unranked).items():
         _print(ranks.map("{:.2f}".format).to_frame("rank"), f"mean rank by GAUC, {seeds}")
-    others = [m for m in methods[1:] if m in table.index.get_level_values("method")]
-    differences = _differences(results, order, others)
-    _print(differences, "GAUC of DINClassifier() minus the method's, by seed")
 
 
 def _print(frame, title):
@@ -65,18 +62,3 @@ def _common_mean(by_method, methods):
     """Mean GAUC of each method over the seeds that all of them ran."""
     seeds = set.intersection(*(set(by_method[m]) for m in methods))
     return {m: np.mean([by_method[m][seed]["gauc"] for seed in seeds]) for m in methods}
-
-
-def _differences(results, order, methods):
-    """Mean and standard error of the paired differences, and how many seeds are above."""
-    cells = pd.DataFrame("", index=order, columns=methods)
-    for name in order:
-        ours = results[name].get("DINClassifier()", {})
-        for method in methods:
-            theirs = results[name].get(method, {})
-            gaps = np.array([ours[s]["gauc"] - theirs[s]["gauc"] for s in ours if s in theirs])
-            if len(gaps):
-                error = gaps.std(ddof=1) / len(gaps) ** 0.5 if len(gaps) > 1 else np.nan
-                above = f"{(gaps > 0).sum()}/{len(gaps)}"
-                cells.loc[name, method] = f"{gaps.mean():+.4f} ± {error:.4f} ({above})"
-    return cells
