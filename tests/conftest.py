@@ -55,6 +55,7 @@ PROOFS = {
     "fits_of_a_search_in_two_processes_have_half_of_the_threads_each "
     "forked_children_fit_and_predict_and_products_have_one_thread_of_blas_for_a_while",
     "connections": "a_process_answers_beside_too_many_connections_and_ends_at_a_signal",
+    "ecosystem": "stacks_and_votes_of_pipelines_are_fitted",
     "engines": "a_search_on_dask_gives_the_same_scores_and_sends_the_log_once "
     "partitions_of_users_on_dask_give_the_histories_of_one_machine",
     "faults": "short_memory_ends_in_an_error_and_leaves_nothing_half_written "
