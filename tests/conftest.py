@@ -21,15 +21,18 @@ SLOW = {
     "connections hostile_frames importance imports interruptions page row_memory shown store": "",
     "outcomes pipeline release report scan_logs scan_training told_again": "",
     "abilities aggregates export main messy_logs neighbours onnx_model platt_scaling": "",
-    "scan_encoder server": "",
+    "scan_encoder server sorting trees": "",
     "checkpoint": "a_training_that_was_ended_goes_on_to_the_same_bits "
     "ctrl_c_at_any_line_leaves_a_folder_to_go_on_in five_kills_and_the_same_bits",
-    "estimator": "it_learns_whether_the_candidates_category_is_in_the_history "
+    "estimator": "each_epoch_gives_every_row_once_with_its_label_and_weight "
+    "equal_seeds_give_equal_bits_and_what_is_global_stays "
+    "it_learns_whether_the_candidates_category_is_in_the_history "
     "the_average_of_the_best_check_comes_back",
     "explain": "leaving_out_equals_dropping_the_event_from_the_frame",
     "few_labels": "rare_labels_that_say_nothing_end_at_the_base_rate "
     "some_tens_of_rows_that_say_nothing_end_near_the_base_rate_with_a_memory_too",
-    "growth": "two_passes_equal_one_pass_and_one_more "
+    "growth": "a_model_that_an_optimizer_of_torchs_trained_is_saved_and_trained_on "
+    "two_passes_equal_one_pass_and_one_more "
     "an_update_leaves_its_model_as_if_nothing_had_been",
     "label_waits": "the_guides_lines_live_scores_and_the_command_line_are_honest",
     "native": "a_training_has_the_same_bits_whatever_threads_its_steps_have "
@@ -41,10 +44,15 @@ SLOW = {
     "ranking": "older_events_of_a_candidate_count_as_in_each_pair_alone "
     "rankings_by_every_model_equal_scoring_each_pair_alone",
     "regressor": "it_learns_seconds_better_than_their_mean_and_not_beyond_the_truth",
-    "saving": "models_of_every_origin_predict_the_same_bits_in_a_fresh_process",
+    "saving": "a_search_by_our_splitter_and_scorer_is_kept "
+    "models_of_every_origin_predict_the_same_bits_in_a_fresh_process",
     "scaling": "one_number_far_off_leaves_the_others_apart_and_is_said",
     "several_labels": "both_labels_are_learnt_and_no_purchase_is_likelier_than_its_click",
-    "sorting": "what_does_not_fit_into_memory_is_on_the_disk_meanwhile",
+    "metrics": "gauc_agrees_with_a_loop_over_groups",
+    "model_selection": "laws_of_every_fold",
+    "negatives": "negatives_of_launched_items_had_come_up_where_the_event_s_item_had "
+    "items_of_a_catalogue_are_shown_from_their_launch_on_as_they_were",
+    "one_row": "a_row_is_encoded_as_a_frame_of_one_row_is",
     "windows": "mixed_values_are_refused_by_parquet_and_do_not_end_the_process",
 }
 
