@@ -229,19 +229,20 @@ class DINEstimator(EstimatorState, Parameters, BaseEstimator):
 
     def _callbacks(self, processes: Alone) -> list[Any]:
         """Return the user's callbacks, and one that prints: of several processes in the first."""
-        if not self.verbose or processes.rank > 0:
-            return [*(self.callbacks or ())]
         from skorch.callbacks import PrintLog
 
-        return [*(self.callbacks or ()), ("print_log", PrintLog(sink=partial(print, flush=True)))]
+        printed = [("print_log", PrintLog(sink=partial(print, flush=True)))]
+        return [*(self.callbacks or ()), *printed * (bool(self.verbose) and processes.rank == 0)]
 
     def _warn_of_end(self, net: DINNet) -> None:
         if net.stop_reason_ != "user":
             _warn_of_small_scale(net)
             return
+        has_best = best_check(net.checks_) is not None
+        kept = "weights of the best validation check so far" if has_best else "latest weights"
         warn_user(
-            f"training was interrupted in epoch {max(1, net.n_epochs_)} of {self.max_epochs}: the "
-            "best weights so far are kept and the classifier can be used. Fit again for a full "
+            f"training was interrupted in epoch {max(1, net.n_epochs_)} of {self.max_epochs}: "
+            f"the {kept} are kept and the classifier can be used. Fit again for a full "
             "training, which continues from the latest checkpoint if callbacks has a Checkpoint."
         )
 

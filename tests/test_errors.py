@@ -18,6 +18,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from skorch.callbacks import EarlyStopping
 
 from sklearn_din import (
     DIN,
@@ -619,6 +620,7 @@ def quick(**parameters):
     return DINClassifier(**{"max_epochs": 1, "random_state": 0, **parameters})
 
 
+NO_CALLBACKS = "callbacks must be skorch callbacks, such as EarlyStopping(), got"
 WIDTH = "embedding_dim['item'] must be an integer of at least 1, got"
 BUILD = "a torch build for it. Use device='auto'"
 BINS = ((0.0, 1.0, 0.5), (1.0, 2.0, 0.3))
@@ -639,6 +641,8 @@ ENCODED, HALVES = make_impressions(20), np.arange(20) % 2
         ({"device": device}, exactly(f"device='{device}' needs a CUDA GPU and {BUILD}."))
         for device in (["cuda", "cuda:0"] if not torch.cuda.is_available() else [])
     ),
+    ({"callbacks": ["early"]}, exactly(f"{NO_CALLBACKS} 'early'.")),
+    ({"callbacks": [EarlyStopping(), int]}, exactly(f"{NO_CALLBACKS} <class 'int'>.")),
     ({"class_weight": {"yes": 2}},
      exactly("class_weight must name the labels [0, 1], got ['yes'].")),
     ({"early_stopping": True, "validation": "groups"},

@@ -136,8 +136,8 @@ def test_counts_of_a_memory_that_grows_end_where_training_did_and_rates_move_on(
 def test_times_elapsed_of_a_memory_are_read_from_3000_rows_on(n_rows, is_read, tmp_path):
     model, rows = told(1, n_rows)
     save(model, tmp_path / "model.din")
-    updated = update(model, rows, np.arange(n_rows) % 2)
-    for each in (model, load(tmp_path / "model.din"), updated):
+    saved = load(tmp_path / "model.din")
+    for each in (model, saved, update(saved, rows, np.arange(n_rows) % 2)):
         raw = each[0].transform(rows.assign(time=rows["time"] + n_rows))
         seen = read(each[1:], **raw)
         assert [seen[f"{key}_elapsed"].any() for key in ("user", "item")] == [is_read] * 2

@@ -59,7 +59,7 @@ class PressCtrlC(Callback):
 
 @pytest.mark.parametrize("early_stopping", [True, False])
 def test_ctrl_c_in_the_first_epoch_leaves_a_usable_classifier(early_stopping):
-    message = "interrupted in epoch 1 of 3: the best weights so far are"
+    message = "interrupted in epoch 1 of 3: the latest weights are"
     with pytest.warns(UserWarning, match=message) as warned:
         classifier = fitted(callbacks=[PressCtrlC(batch=2)], early_stopping=early_stopping)
     assert warned[0].filename == __file__
@@ -72,7 +72,7 @@ def test_ctrl_c_in_the_first_epoch_leaves_a_usable_classifier(early_stopping):
 
 def test_ctrl_c_later_keeps_the_best_check_and_drops_the_unfinished_one():
     whole = fitted(max_epochs=2)
-    message = "epoch 3 of 9: the best weights so far are kept"
+    message = "epoch 3 of 9: the weights of the best validation check so far are kept"
     with pytest.warns(UserWarning, match=message):
         classifier = fitted(max_epochs=9, callbacks=[PressCtrlC(batch=2 * 4 + 2)])
     assert (whole.n_iter_, classifier.n_iter_) == (2, 3)

@@ -84,7 +84,7 @@ def test_levels_are_those_of_plain_loops(monkeypatch, delay):
         for key, expected in levels.items():
             name = key if isinstance(key, str) else "_".join(key)
             own = shown[[f"{name}_rate", f"{name}_count", f"{name}_elapsed", "recent_rate"]].iloc[i]
-            np.testing.assert_allclose(own.astype(float), [*expected, recent], rtol=1e-10)
+            np.testing.assert_allclose(own.astype(float), [*expected, recent], rtol=1e-12)
     assert "known" not in shown
     assert shown.columns.tolist() == memory.get_feature_names_out().tolist()
 

@@ -120,13 +120,8 @@ class Field:
 
     @property
     def level(self) -> Level | None:
-        """Return what it says of what was known; None where it is no level."""
+        """Return what it says of what was known of a key or the latest rows; None: no level."""
         return LEVELS.get(self.what)
-
-    @property
-    def is_level(self) -> bool:
-        """Return whether it says what was known of a key, or of the latest rows."""
-        return self.what in LEVELS
 
     @property
     def is_history(self) -> bool:

@@ -70,7 +70,7 @@ class UserLevels(LearntNumbers):
         users, codes = np.unique(hashes, return_inverse=True)
         n_tables, user = len(given.order.counted()), (X.schema.user,)
         keys = {user, *((*user, label) for label in given.labels)}
-        has_levels = any(field.is_level and field.of in keys for field in X.schema.fields)
+        has_levels = any(field.level and field.of in keys for field in X.schema.fields)
         if has_levels or _histories_show_all(X, np.where(hashes == NO_KEY, -1, codes)):
             return []
         values = np.where(

@@ -150,7 +150,7 @@ def find_bins(X: EncodedFeatures, leave_out: Collection[str] = ()) -> Bins:
     (['price'], (19.0, 264.0))
     """
     numbers = [field for field in X.schema.fields if field.kind == "numeric"]
-    names = [f.name for f in numbers if not f.is_level and f.what != "running"]
+    names = [f.name for f in numbers if not f.level and f.what != "running"]
     names = [name for name in names if name not in leave_out]
     n_bins = min(N_BINS, MOST_BINS // max(len(names), 1))
     if len(X) < LEAST_ROWS or n_bins < 2:
@@ -176,15 +176,15 @@ def find_ranges(X: EncodedFeatures, before: Ranges | None = None) -> Ranges:
     """Return how far training rows reach on either side, and how far they did ``before``.
 
     Times elapsed of a memory end at 0 where few rows trained on them, then and later: what a small
-    log says of them by chance costs more than they give (benchmarks/quality-results.md, "Growth
-    and trends").
+    log says of them by chance costs more than they give (benchmarks/quality-results.md, "Answers
+    of a memory that is told").
     """
     ranges, least = dict(before or {}), FEW if before else 0
-    samples = {name: _sample(X, name) for name in X.schema.names("numeric")}
-    for name in (f.name for f in X.schema.fields if f.level and f.level.form == "elapsed"):
-        if ranges[name] == UNREAD if name in ranges else len(X) < ROWS_OF_ELAPSED:
-            ranges[name] = UNREAD
-            del samples[name]
+    levels = [f for f in X.schema.fields if f.level and f.level.form == "elapsed"]
+    at_first = UNREAD if len(X) < ROWS_OF_ELAPSED else ()
+    unread = {f.name for f in levels if ranges.get(f.name, at_first) == UNREAD}
+    ranges |= dict.fromkeys(unread, UNREAD)
+    samples = {n: _sample(X, n) for n in X.schema.names("numeric") if n not in unread}
     of_events = {n: own for b in X.schema.behaviours for n, own in _of_events(X, b)}
     zero = dict.fromkeys(of_events, (0.0, 0.0))  # what is read where an event has no number
     for name, values in (samples | of_events).items():

@@ -125,7 +125,7 @@ def tell_rows(model: Any, rows: pd.DataFrame, is_click: np.ndarray) -> Any:
     """
     pipeline, calibrated = unwrap(model, purpose="serve")
     encoder, steps = split_pipeline(model, purpose="serve").encoder, list(pipeline.steps)
-    given = [field.of for field in encoder.schema_.fields if field.is_level]
+    given = [field.of for field in encoder.schema_.fields if field.level]
     memory = steps[0][1] if isinstance(steps[0][1], HistoryBuilder) else None
     if not given:
         return model

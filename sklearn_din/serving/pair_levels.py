@@ -30,7 +30,7 @@ def check_levels(schema: Schema, users: Collection[Any], made: Collection[str]) 
     made : columns that a memory makes
     """
     for field in schema.fields:
-        of_candidate = field.is_level and not schema.compared_sizes.keys().isdisjoint(field.of)
+        of_candidate = field.level and not schema.compared_sizes.keys().isdisjoint(field.of)
         if of_candidate and field.name in users and field.name not in made:
             raise ValueError(
                 f"{field.name!r} is a level of {' with '.join(field.of)}, which differs from "

@@ -39,7 +39,7 @@ def age_levels(X: EncodedFeatures, *, share: float) -> EncodedFeatures:
         is_there = own[aged] >= 0
         rows, first = aged[is_there], first[is_there]
         waited = (X.times[rows] - X.times[first]) / second
-        for field in (f for f in X.schema.fields if f.is_level and f.of == key):
+        for field in (f for f in X.schema.fields if f.level and f.of == key):
             known = X.columns[field.name][first]
             if field.level and field.level.form == "elapsed":
                 longer = np.log1p(np.expm1(known.astype(np.float64)) + waited / field.elapsed_scale)
@@ -92,7 +92,7 @@ def _first_since(
 
 def _codes_of_keys(X: EncodedFeatures) -> dict[tuple[str, ...], np.ndarray]:
     """Return the value of each row by key, as a number; negative where there is none."""
-    keys = {field.of for field in X.schema.fields if field.is_level and field.of}
+    keys = {field.of for field in X.schema.fields if field.level and field.of}
     ids, codes = dict[str, np.ndarray](), dict[tuple[str, ...], np.ndarray]()
     if keys and X.users is not None and X.schema.user:
         ids[X.schema.user] = number_users(X).astype(np.int64)  # nobody's rows: each of its own

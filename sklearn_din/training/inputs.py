@@ -427,7 +427,19 @@ def check_parameters(estimator: NetworkEstimator) -> None:
     if isinstance(estimator.embedding_dim, Mapping):
         for column, width in estimator.embedding_dim.items():
             check_count(width, name=f"embedding_dim[{column!r}]")
+    _check_callbacks(estimator.callbacks or ())
     device_for(estimator.device)
+
+
+def _check_callbacks(callbacks: Sequence[Any]) -> None:
+    from skorch.callbacks import Callback
+
+    for item in callbacks:
+        callback = item[1] if isinstance(item, tuple | list) and len(item) == 2 else item
+        if not issubclass(callback if isinstance(callback, type) else type(callback), Callback):
+            raise ValueError(
+                f"callbacks must be skorch callbacks, such as EarlyStopping(), got {callback!r}."
+            )
 
 
 def device_for(device: str) -> str:

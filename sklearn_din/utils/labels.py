@@ -6,7 +6,10 @@ from numpy.typing import ArrayLike
 from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.validation import column_or_1d
 
-SHOWN_CLASSES = 5
+SHOWN = 5  # classes that a message names
+MANY = "Make it click or no click first, or let DINRegressor predict the number."
+FEW = "A click log holds clicks only: sample_negatives adds what was not clicked."
+NO_CLASS = "none: every row lacks the label"
 
 
 def first_labels(y: ArrayLike | None) -> np.ndarray:
@@ -34,23 +37,13 @@ def two_classes(labels: np.ndarray, otherwise: str = "") -> np.ndarray:
     classes = np.unique(labels)
     if len(classes) > 2:
         target = type_of_target(labels, input_name="y", raise_unknown=True)
-        otherwise = otherwise or (
-            "Make it click or no click first, or let DINRegressor predict the number."
-        )
         raise ValueError(
             f"Only binary classification is supported. The type of the target is {target}: y has "
-            f"{len(classes)} classes, {classes[:SHOWN_CLASSES].tolist()} among them. {otherwise}"
+            f"{len(classes)} classes, {classes[:SHOWN].tolist()} among them. {otherwise or MANY}"
         )
     if len(classes) < 2:
-        otherwise = otherwise or (
-            "A click log holds clicks only: sample_negatives adds what was not clicked."
-        )
-        there = (
-            f"one class only: {classes.tolist()}"
-            if len(classes)
-            else "none: every row lacks the label"
-        )
-        raise ValueError(f"y must have two classes, got {there}. {otherwise}")
+        there = f"one class only: {classes.tolist()}" if len(classes) else NO_CLASS
+        raise ValueError(f"y must have two classes, got {there}. {otherwise or FEW}")
     return classes
 
 
@@ -74,9 +67,9 @@ def match_classes(labels: np.ndarray, classes: np.ndarray) -> np.ndarray:
     labels, is_missing = as_classes(labels, classes), pd.isna(labels)
     unseen = pd.unique(labels[~pd.Series(labels).isin(classes).to_numpy() & ~is_missing]).tolist()
     if unseen:
-        others = " and others" if len(unseen) > SHOWN_CLASSES else ""
+        others = " and others" if len(unseen) > SHOWN else ""
         raise ValueError(
-            f"y has labels {unseen[:SHOWN_CLASSES]}{others} that were not seen at fit: "
+            f"y has labels {unseen[:SHOWN]}{others} that were not seen at fit: "
             f"{classes.tolist()}. Give what came of each row, no probabilities."
         )
     return np.where(is_missing, np.nan, labels == classes[1]).astype(np.float64)
