@@ -24,11 +24,6 @@ def name_level(key: str, rate: str) -> dict[str, str]:
     return {what: f"{key}_{what}" for what in statistics_of(rate)}
 
 
-def name_age(prefix: str) -> str:
-    """Return the name of the history that says how long ago each event's outcome was known."""
-    return f"{prefix}{AGE}"
-
-
 def find_levels(names: Collection[str]) -> dict[str, Meaning]:
     """Return what levels there are among a frame's columns: those of which all three are there.
 

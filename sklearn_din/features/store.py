@@ -136,7 +136,7 @@ class StoreWriter:
         return self._allocated[name]
 
     def finish(self) -> Store:
-        """Close the files and give the folder its name, by which :func:`open_store` finds it.
+        """Close the files and give the folder its name, by which :func:`make_once` finds it.
 
         The files are on the disk before the name is: also after a power failure, what has the
         name is whole. Where another process was faster, its folder stays and this one is removed.
@@ -228,25 +228,16 @@ def create_store(parent: Path | None, name: str, *, memory: int) -> Iterator[Sto
             writer.abandon()
 
 
-def open_store(parent: Path | None, name: str, *, memory: int) -> Store | None:
-    """Return the store of that name; None where there is none, or one that is not whole."""
-    manifest = None if parent is None else _read_manifest(parent / name)
-    if parent is None or manifest is None:
-        return None
-    return Store(parent / name, manifest["arrays"], manifest["facts"], memory=memory)
-
-
 def make_once(
     parent: Path | None, name: str, write: Callable[[StoreWriter], None], *, memory: int
 ) -> Store:
-    """Return the store of that name, also among its facts; write it where there is none."""
-    store = open_store(parent, name, memory=memory)
-    if store is None:
-        with create_store(parent, name, memory=memory) as writer:
-            writer.facts["name"] = name
-            write(writer)
-            store = writer.finish()
-    return store
+    """Return the store of that name, also among its facts; write it where none is whole."""
+    if parent is not None and (whole := _read_manifest(parent / name)) is not None:
+        return Store(parent / name, whole["arrays"], whole["facts"], memory=memory)
+    with create_store(parent, name, memory=memory) as writer:
+        writer.facts["name"] = name
+        write(writer)
+        return writer.finish()
 
 
 def _n_bytes(entry: dict[str, Any]) -> int:

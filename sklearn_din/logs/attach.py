@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from narwhals.typing import IntoDataFrame, IntoDataFrameT
 
-from sklearn_din.features.level_columns import name_age
+from sklearn_din.features.level_columns import AGE
 from sklearn_din.logs.clocks import note_clocks, same_rows
 from sklearn_din.logs.distinct import note_labels, note_spelling
 from sklearn_din.logs.timeline import Past, Timeline
@@ -49,7 +49,7 @@ class HistoryRequest:
     def times_elapsed(self) -> list[str]:
         """Columns of times from each event to the row: that of the user, and that of outcomes."""
         own = [] if self.elapsed is None else [self.elapsed]
-        return [*own, *[name_age(self.prefix)] * self.has_outcomes]
+        return [*own, *[f"{self.prefix}{AGE}"] * self.has_outcomes]
 
     @property
     def sources(self) -> dict[str, Any]:

@@ -480,12 +480,25 @@ class HistoryBuilder(  # type: ignore[call-arg]
     def _read_labels(
         self, X: pd.DataFrame, y: ArrayLike | None, classes: np.ndarray | None
     ) -> tuple[np.ndarray, list[str]]:
-        """Return what y says of rows, as :func:`_read_values`; nothing where it is not asked."""
+        """Return labels as numbers and their names: "" for a single one; none that is not needed.
+
+        values : (n_rows, n_labels) float64, 1 for the positive class, NaN where a label is missing
+        """
         if self.known in X:
             check_known(X[self.known], y, name=f"X[{self.known!r}]")
         if not self._needs_labels:
             return np.empty((len(X), 0)), []
-        values, names = _read_values(y, classes, are_all=self.levels is not None)
+        labels, several = first_labels(y), np.asarray(y)
+        if classes is not None:
+            first = match_classes(labels, classes)
+        else:
+            first = np.where(pd.isna(labels), np.nan, labels).astype(np.float64)
+        values, names = first[:, None], [""]
+        if several.ndim == 2 and several.shape[1] > 1 and self.levels is not None:
+            names = [*map(str, getattr(y, "columns", range(several.shape[1])))]
+            values = np.column_stack([first, several[:, 1:].astype(np.float64)])
+        if np.isinf(values).any():
+            raise ValueError("y must hold finite numbers, got infinity. Leave such labels missing.")
         check_consistent_length(X, values)
         return values, names
 
@@ -601,25 +614,3 @@ def _come_back(X: pd.DataFrame, key: tuple[str, ...], time: str) -> bool:
     values = X[[*names, time]].assign(**{n: Keys.read(X[n], name=n).hashes for n in names})
     first = values.groupby(names)[time].transform("min")
     return bool((first < values[time]).mean() >= COME_BACK)
-
-
-def _read_values(
-    y: ArrayLike | None, classes: np.ndarray | None, *, are_all: bool
-) -> tuple[np.ndarray, list[str]]:
-    """Return labels as numbers, 1 for the positive class, and their names: "" for a single one.
-
-    are_all : whether of several labels all are needed, or the first one
-    values : (n_rows, n_labels) float64, NaN where a label is missing
-    """
-    labels, several = first_labels(y), np.asarray(y)
-    if classes is not None:
-        first = match_classes(labels, classes)
-    else:
-        first = np.where(pd.isna(labels), np.nan, labels).astype(np.float64)
-    values, names = first[:, None], [""]
-    if several.ndim == 2 and several.shape[1] > 1 and are_all:
-        names = [*map(str, getattr(y, "columns", range(several.shape[1])))]
-        values = np.column_stack([first, several[:, 1:].astype(np.float64)])
-    if np.isinf(values).any():
-        raise ValueError("y must hold finite numbers, got infinity. Leave such labels missing.")
-    return values, names

@@ -91,7 +91,13 @@ def attach_request(
     _check_compared(caller.pandas, keys, names)
     read = [Keys.read(caller.pandas[name], name=f"frame[{name!r}]") for name in keys]
     requests = join_hashes([own.hashes for own in read])  # 0 where one is missing
-    return caller.with_columns(_compare_rows(caller.pandas, requests, names))
+    compared: dict[str, np.ndarray] = {}
+    for name in names:
+        is_there, numbers = present_numbers(caller.pandas[name])
+        values = np.where(is_there & (requests != 0), numbers, np.nan)
+        columns_of, own = name_columns(name), compare_within(values, requests)
+        compared |= {columns_of[what]: column for what, column in own.items()}
+    return caller.with_columns(compared)
 
 
 def _check_compared(frame: pd.DataFrame, request: list[str], columns: list[str]) -> None:
@@ -109,16 +115,3 @@ def _check_compared(frame: pd.DataFrame, request: list[str], columns: list[str])
                 f"frame already has the columns {taken}. Drop them: attach_request makes them of "
                 f"{name!r}."
             )
-
-
-def _compare_rows(
-    frame: pd.DataFrame, requests: np.ndarray, columns: list[str]
-) -> dict[str, np.ndarray]:
-    """Return the new columns of some whole requests, by name."""
-    compared: dict[str, np.ndarray] = {}
-    for name in columns:
-        is_there, numbers = present_numbers(frame[name])
-        values = np.where(is_there & (requests != 0), numbers, np.nan)
-        columns_of, own = name_columns(name), compare_within(values, requests)
-        compared |= {columns_of[what]: column for what, column in own.items()}
-    return compared

@@ -117,7 +117,11 @@ class Posts:
             removed = self._store.read_removed(self.removed_to)
             rows = self._store.read_rows("events", self._read_to)
             self._forget(removed)
-            self._join(rows)
+            if rows:
+                self._read_to = rows[-1][0]
+            if self.answers.histories is None:
+                self.n_left_out += len(rows)
+            self._read(rows)
             n_rows = len(rows)
         if self.answers.levels is not None:
             self.answers.levels.join()
@@ -143,16 +147,6 @@ class Posts:
                 if not rows or rows[-1][0] >= self._read_to:
                     break
             self.n_without_a_value = n_without
-
-    def _join(self, rows: list[tuple[Any, ...]]) -> None:
-        """Let a block of the store join the histories and levels."""
-        if not rows:
-            return
-        self._read_to = rows[-1][0]
-        if self.answers.histories is None:
-            self.n_left_out += len(rows)
-            return
-        self._read(rows)
 
     def _read(self, rows: list[tuple[Any, ...]], *, joins: bool = True) -> None:
         """Read rows of the store; those that ``joins`` is for join histories, too.
