@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from skorch import NeuralNet
 from skorch.history import History
@@ -104,12 +105,17 @@ class Losses:
 
     def check(self) -> None:
         """Raise where a loss that has been noted is not finite."""
-        unread, self.unread, net = self.unread, [], self.net
+        unread, self.unread, net, largest = self.unread, [], self.net, ""
         if unread and not torch.stack(unread).isfinite().all():
+            columns = net.training_.train.X.columns
+            numeric = net.module_.schema.names("numeric")
+            if sizes := {name: float(np.abs(columns[name]).max(initial=0)) for name in numeric}:
+                name = max(sizes, key=sizes.__getitem__)
+                largest = f" Largest number: {sizes[name]:.3g} in column {name!r}."
             raise ValueError(
-                f"the loss is no longer finite in epoch {net.training_.n_epochs} with "
-                f"lr={net.lr:g} and embedding_lr={net.embedding_lr or net.lr:g}. Lower the "
-                "learning rates, or standardise the numeric columns (HistorySequenceEncoder does)."
+                f"the loss is no longer finite in epoch {net.training_.n_epochs} with lr={net.lr:g}"
+                f" and embedding_lr={net.embedding_lr or net.lr:g}.{largest} Lower the learning "
+                "rates, or standardise the numeric columns (HistorySequenceEncoder does)."
             )
 
     def read(self, history: History) -> None:
