@@ -577,7 +577,7 @@ ONCE = np.arange(72) == 0
         ({"i": "one"}, CATEGORY, "has every item of the log, so there is no negative to sample"),
         ({"device": ["desktop", "phone"]}, ["--label", "device"],
          "'device' has 2 values, such as ['desktop', 'phone']. A condition says which rows are "
-         "clicks: --label 'device==phone'."),
+         "clicks: --label 'device==desktop' or --label 'device==phone'."),
         ({}, ["--label", "u"], "a column has one role, got ['u'] in several options"),
         ({"one": 1}, ["--label", "one"], "A log of clicks needs no --label"),
         ({"y": [0, 1], "i_rate": 0.5}, ["--label", "y", "--context", "i_rate"],

@@ -64,10 +64,11 @@ def read_labels(column: pd.Series, options: Options) -> np.ndarray:
         return is_click.astype(np.int64)
     values = sorted(column.unique().tolist(), key=lambda value: (str(type(value)), value))
     if len(values) != 2 or isinstance(values[1], str):
+        ways = " or ".join(f"--label '{column.name}=={value}'" for value in values[:2])
         raise ValueError(
             f"--label needs a column of two numbers, the larger one for a click; {column.name!r} "
             f"has {len(values)} values, such as {values[:5]}. A condition says which rows are "
-            f"clicks: --label '{column.name}=={values[-1]}'. A log of clicks needs no --label."
+            f"clicks: {ways}. A log of clicks needs no --label."
         )
     if values[1] != 1:
         print(f"note: a click is a row whose {column.name!r} is {values[1]!r}")
