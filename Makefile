@@ -127,7 +127,7 @@ bench: setup
 
 docs: setup
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[docs]"
-	$(BIN)/python -m sphinx -W --keep-going -j auto -b html docs docs/_build/html
+	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx -W --keep-going -j auto -b html docs docs/_build/html
 
 # The documentation, and not one question to a network while it is built.
 docs-offline: setup

@@ -51,6 +51,7 @@ sphinx_gallery_conf = {
     "remove_config_comments": True,
     "download_all_examples": False,
     "show_memory": False,
+    "parallel": True,
     "write_computation_times": False,
     "show_signature": False,
     "within_subsection_order": "ExampleTitleSortKey",
