@@ -1,10 +1,12 @@
-"""Two processes of one group, without torchrun: by the variables that Slurm's recipe sets."""
+"""A fresh process of Python, and two of one group, by the variables that Slurm's recipe sets."""
 
 import multiprocessing
 import os
 import runpy
 import socket
+import subprocess
 import sys
+import textwrap
 from pathlib import Path
 from unittest.mock import patch
 
@@ -12,6 +14,13 @@ HOUSE = Path(__file__).resolve().parents[1]
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 # Imported once, in a process that forks the others; it takes seconds.
 SLOW_IMPORTS = ["torch.distributed", "skorch", "skops.io", "pandas", "sklearn.pipeline"]
+
+
+def run_python(code, *arguments, **variables):
+    """Run code in a process of its own; return how it ended, and what it wrote."""
+    command = [sys.executable, "-W", "ignore", "-c", textwrap.dedent(code), *map(str, arguments)]
+    options = {"cwd": HOUSE, "env": os.environ | variables, "timeout": 240}
+    return subprocess.run(command, capture_output=True, text=True, **options)
 
 
 def run_together(script, folder, *cases):

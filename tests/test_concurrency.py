@@ -1,13 +1,8 @@
 """Threads, forks and workers: the same predictions, no hang, nothing global changed."""
 
 import os
-import subprocess
-import sys
-import textwrap
 import threading
-import warnings
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import joblib
 import numpy as np
@@ -33,10 +28,11 @@ from sklearn_din import (
 )
 from sklearn_din.neighbours.tables import learn_neighbours
 from sklearn_din.training.leaks import warn_of_leaks
-from tests.fitted_pipelines import attach_clicks, fit_pipeline
+from tests.fitted_pipelines import attach_clicks
+from tests.processes import run_python
+from tests.tables import said
 
-HOUSE = Path(__file__).resolve().parents[1]
-N_THREADS = 16
+N_THREADS = 8
 
 
 def in_threads(function, arguments):
@@ -66,9 +62,9 @@ def test_threads_explain_rank_attach_and_predict_as_one_does(fitted, frame):
         np.testing.assert_array_equal(ours[3], theirs[3])
 
 
-def test_fits_in_threads_equal_fits_one_after_the_other_and_leave_torchs_seed(frame, y):
+def test_fits_in_threads_equal_fits_one_after_the_other_and_leave_torchs_seed(fitted, frame, y):
     settings = [{"din__dropout": 0.0}, {"din__dropout": 0.3}] * 2
-    models = [clone(fit_pipeline(frame, y)).set_params(**parameters) for parameters in settings]
+    models = [clone(fitted).set_params(**parameters) for parameters in settings]
     alone = [clone(model).fit(frame, y).predict_proba(frame) for model in models]
     torch.manual_seed(7)
     before = torch.random.get_rng_state()
@@ -186,11 +182,7 @@ BLAS = """
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
 def test_forked_children_fit_and_predict_and_products_have_one_thread_of_blas_for_a_while():
     """In fits, in threads, after exceptions and in forked children; by default its threads spin."""
-    child = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", textwrap.dedent(FORKS) + textwrap.dedent(BLAS)],
-        **{"cwd": HOUSE, "capture_output": True, "text": True, "timeout": 120},
-        env=os.environ | {"OPENBLAS_NUM_THREADS": "2"},
-    )
+    child = run_python(FORKS + BLAS, OPENBLAS_NUM_THREADS="2")
     expected = "alike\n{2} (1,) True {2}\n(1,) {2}\n{2}\n{2}\n"
     assert child.stdout == expected, child.stderr
 
@@ -210,11 +202,7 @@ SECONDS = """
 
 def test_a_fit_of_one_thread_takes_no_seconds_of_another_one():
     """BLAS's threads, once woken, wait by spinning; OMP_NUM_THREADS alone would hide them."""
-    child = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", textwrap.dedent(SECONDS)],
-        **{"cwd": HOUSE, "capture_output": True, "text": True, "timeout": 120},
-        env=os.environ | {"OPENBLAS_NUM_THREADS": "2"},
-    )
+    child = run_python(SECONDS, OPENBLAS_NUM_THREADS="2")
     assert float(child.stdout) < 0.01, child.stderr
 
 
@@ -239,31 +227,19 @@ def test_fits_of_a_search_in_two_processes_have_half_of_the_threads_each(monkeyp
     assert {*search.cv_results_["mean_test_score"]} == {max(joblib.cpu_count() // 2, 1)}
 
 
-@pytest.fixture
-def use_threads(monkeypatch):
-    """A function that says how many threads torch has, of as many processors."""
-
-    def use(n_threads):
-        monkeypatch.setattr(torch, "get_num_threads", lambda: n_threads)
-        monkeypatch.setattr(joblib, "cpu_count", lambda: n_threads)
-
-    return use
-
-
 @pytest.mark.parametrize("order", ["time", "user"])
-def test_what_is_learnt_of_rows_has_the_same_bits_whatever_threads_torch_has(order, use_threads):
+def test_what_is_learnt_of_rows_has_the_same_bits_whatever_threads_torch_has(order, monkeypatch):
     frame, y = attach_clicks(n_users=90, n_items=60, n_categories=8, mean_length=12, random_state=0)
     X = HistorySequenceEncoder(user="user", time="time").fit_transform(frame)
     digests, numbers, told = set(), [], []
     leaking = X._replace(columns=X.columns | {"price": y.astype(np.float32)})
-    for n_threads in (1, 2, 4):
-        use_threads(n_threads)
+    for n_threads in (1, 2, 4):  # of as many processors
+        for place, name in ((torch, "get_num_threads"), (joblib, "cpu_count")):
+            monkeypatch.setattr(place, name, lambda n_threads=n_threads: n_threads)
         tables, rows = learn_neighbours(X, y == 1, order=order, y=y)
         digests.add(tables.digest())
         numbers += [rows.to_numpy(), tables.add_to(X[::2]).to_numpy()]
-        with warnings.catch_warnings(record=True, action="always") as caught:
-            warn_of_leaks(leaking, y)
-        told.append([str(warning.message) for warning in caught])
+        told.append(said(lambda: warn_of_leaks(leaking, y))[0])
     assert len(digests) == 1
     for own, expected in zip(numbers[2:], 2 * numbers[:2], strict=True):
         np.testing.assert_array_equal(own, expected)

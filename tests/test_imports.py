@@ -1,16 +1,13 @@
 """What a process loads and asks: nothing that it does not use, nothing of a network."""
 
 import importlib
-import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from sklearn_din.utils.extras import EXTRAS
 from sklearn_din.utils.postponed import Postponed
-
-HOUSE = Path(__file__).resolve().parents[1]
+from tests.processes import run_python
 
 TORCH = {"torch", "skorch"}
 FRAMES = {"pandas", "pyarrow"}
@@ -130,9 +127,7 @@ for statement, absent in {[GUARD, *steps]}:
     exec(statement, {{}})
     assert not absent & {{*sys.modules}}, (statement, absent & {{*sys.modules}})
 """
-    child = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code], cwd=HOUSE, capture_output=True, text=True
-    )
+    child = run_python(code)
     assert child.returncode == 0, child.stderr
 
 
@@ -151,8 +146,6 @@ def test_the_guard_sees_a_question():
         "from tests.offline import refuse_networks; refuse_networks(); import socket;"
         "socket.socketpair(); socket.create_connection(('example.invalid', 9))"
     )
-    child = subprocess.run(
-        [sys.executable, "-c", code], cwd=HOUSE, capture_output=True, text=True, timeout=60
-    )
+    child = run_python(code)
     assert child.returncode == 3
     assert "socket.getaddrinfo was asked for 'example.invalid'" in child.stderr
