@@ -36,7 +36,8 @@ def fitted_classifier(X=None, **parameters):
     """A classifier whose weights, slopes and running averages are far from where they start."""
     X = make_impressions(64, seed=1) if X is None else X
     small = {"attention_units": (8, 4), "hidden_units": (9, 5), "embedding_dim": 4}
-    classifier = DINClassifier(**{**small, "max_epochs": 2, "random_state": 0, **parameters})
+    small |= {"max_epochs": 2, "random_state": 0, "early_stopping": False}
+    classifier = DINClassifier(**small | parameters)
     classifier.fit(X, np.arange(len(X)) % 2)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
@@ -51,21 +52,15 @@ def session_of(path, classifier, **options):
     return runtime.InferenceSession(path, providers=["CPUExecutionProvider"])
 
 
-def outputs(session, X):
-    """What the file says of encoded impressions: its inputs are named as their keys."""
-    feed = {one.name: X[one.name] for one in session.get_inputs()}
-    return session.run(["probability", "logit"], feed)
-
-
-def assert_same(session, classifier, X):
-    probability, logit = outputs(session, X)
-    expected = classifier.predict_proba(X)[:, 1]
+def assert_same(session, classifier, X, feed=None):
+    """The file says what the classifier does; inputs are named as the keys of the impressions."""
+    feed = feed or {one.name: X[one.name] for one in session.get_inputs()}
+    probability, logit = session.run(["probability", "logit"], feed)
+    expected = classifier.decision_function(X)
     assert probability.shape == logit.shape == (len(X),)
-    np.testing.assert_allclose(probability, expected, rtol=0, atol=1e-5)
-    np.testing.assert_allclose(logit, classifier.decision_function(X), rtol=1e-5, atol=1e-5)
-    with torch.no_grad():
-        padded = padded_logits(classifier.module_, X)
-    np.testing.assert_allclose(logit, padded, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(probability, 1 / (1 + np.exp(-expected)), rtol=0, atol=1e-5)
+    np.testing.assert_allclose(logit, expected, rtol=1e-5, atol=1e-5)
+    return expected
 
 
 def other_batches(make=make_impressions):
@@ -93,38 +88,30 @@ OF_PRICES = {}, {"pooling": "sum"}, {"interest": "paper"}
 CASES += [pytest.param(make_prices, its, id=f"prices-{name_of(its)}") for its in OF_PRICES]
 
 
-@pytest.mark.parametrize(("make", "network"), CASES)
-def test_a_file_gives_the_classifiers_probabilities(make, network, path):
-    classifier = fitted_classifier(make(64, seed=1), **network)
-    session = session_of(path, classifier)
-    for X in other_batches(make):
-        assert_same(session, classifier, X)
-
-
-def rank_inputs(session, X, row):
-    """Inputs of the layout for one user: of each history that row alone."""
+def rank_inputs(session, X):
+    """Inputs of the layout for one user: of each history the first row alone."""
     bags = {"tags", "tags_mask"}
     feed = {one.name: X[one.name] for one in session.get_inputs()}
-    rows = slice(row, row + 1)
-    return {n: v[rows] if v.ndim == 2 and n not in bags else v for n, v in feed.items()}
+    return {n: v[:1] if v.ndim == 2 and n not in bags else v for n, v in feed.items()}
 
 
 @pytest.mark.parametrize(("make", "network"), CASES)
-def test_a_file_for_one_history_ranks_alike(make, network, path, monkeypatch):
+def test_a_file_gives_the_classifiers_probabilities_and_one_for_one_history_ranks_alike(
+    make, network, path, monkeypatch
+):
     monkeypatch.setattr(export, "PAIRS_PER_BLOCK", 100)  # 2 events of 50 rows, 11 of 9
     classifier = fitted_classifier(make(64, seed=1), **network)
-    session = session_of(path, classifier, layout="ranking")
+    of_rows, session = (session_of(path, classifier, layout=way) for way in ("rows", "ranking"))
     for X in other_batches(make):
-        for row in {0, len(X) // 2, len(X) - 1}:
+        logits = assert_same(of_rows, classifier, X)
+        with torch.no_grad():
+            padded = padded_logits(classifier.module_, X)
+        np.testing.assert_allclose(logits, padded, rtol=1e-5, atol=1e-5)
+        for row in {0, len(X) // 2}:
             shown = X[np.full(len(X), row)]
             shown.columns = dict(X.columns)
             shown.behaviours["tags",] = X.behaviours["tags",]
-            feed = rank_inputs(session, shown, 0)
-            probability, logit = session.run(["probability", "logit"], feed)
-            expected = classifier.decision_function(shown)
-            np.testing.assert_allclose(logit, expected, rtol=1e-5, atol=1e-5)
-            expected = classifier.predict_proba(shown)[:, 1]
-            np.testing.assert_allclose(probability, expected, rtol=0, atol=1e-5)
+            assert_same(session, classifier, shown, rank_inputs(session, shown))
 
 
 def test_a_column_named_like_a_joint_behaviour_has_inputs_of_its_own(path):
@@ -156,7 +143,7 @@ def test_every_node_of_a_file_has_a_name_of_its_own_and_is_of_use(layout, path):
 def test_no_candidate_has_no_probability(path):
     session = session_of(path, fitted_classifier(), layout="ranking")
     X = make_impressions(3)
-    feed = rank_inputs(session, X, 0)
+    feed = rank_inputs(session, X)
     of_user = [one.name for one in session.get_inputs() if one.shape[0] == 1]
     feed = {name: value if name in of_user else value[:0] for name, value in feed.items()}
     assert session.run(["probability"], feed)[0].shape == (0,)
