@@ -5,6 +5,7 @@ import subprocess
 import sys
 import warnings
 from decimal import Decimal
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -52,35 +53,45 @@ def clicks():
     return make_clicks()
 
 
-@pytest.fixture
-def log(clicks, tmp_path):
-    path = tmp_path / "log.csv"
-    clicks.to_csv(path, index=False)
-    return path
-
-
-@pytest.fixture
-def run(tmp_path, capsys, monkeypatch):
-    """Run in an empty folder and return what was printed."""
-    pytest.importorskip("matplotlib", reason="the main job draws: install '.[plot]'")
+@pytest.fixture(autouse=True)
+def in_an_empty_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
+
+def as_text(argument):
+    """An argument of the command line; a frame is written to log.csv."""
+    if isinstance(argument, pd.DataFrame):
+        argument.to_csv("log.csv", index=False)
+        return "log.csv"
+    return str(argument)
+
+
+@pytest.fixture
+def without_folds(monkeypatch):
+    """Trainings without folds for few labels, which test_few_labels.py judges."""
+    monkeypatch.setattr("sklearn_din.training.rows.are_few", lambda net, y: False)
+
+
+@pytest.fixture
+def run(capsys):
+    """Run and return what was printed."""
+    pytest.importorskip("matplotlib", reason="the main job draws: install '.[plot]'")
+
     def run_command(*arguments):
-        assert command.main([str(argument) for argument in arguments]) == 0
+        assert command.main(list(map(as_text, arguments))) == 0
         return capsys.readouterr().out
 
     return run_command
 
 
 @pytest.fixture
-def refused(tmp_path, capsys, monkeypatch):
+def refused(capsys, monkeypatch):
     """Run, be refused before any training, and return the one line of the error."""
-    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(DINClassifier, "fit", None)
 
     def run_command(*arguments):
         with pytest.raises(SystemExit) as stop:
-            command.main([str(argument) for argument in arguments])
+            command.main(list(map(as_text, arguments)))
         assert stop.value.code == 2
         lines = capsys.readouterr().err.splitlines()
         assert len(lines) == 1, lines
@@ -90,18 +101,13 @@ def refused(tmp_path, capsys, monkeypatch):
     return run_command
 
 
-def final_model(own):
-    return results.fit_final_model(own, {"max_epochs": 1, "random_state": 0})
-
-
-def study_of(log, *arguments, names=NAMES):
-    options = read_compare_options([str(log), *names, *arguments])
+def study_of(log, *arguments):
+    options = read_compare_options([as_text(log), *NAMES, *arguments])
     return study.study_log(options, *read_rows(options))
 
 
-def test_the_embedded_log_gives_a_table_beside_the_ceiling_and_a_picture(
-    run, tmp_path, monkeypatch
-):
+@pytest.mark.usefixtures("without_folds")
+def test_the_embedded_log_gives_a_table_beside_the_ceiling_and_a_picture(run, monkeypatch):
     small = make_click_log(n_users=60, n_items=40, n_categories=6, random_state=0)
     monkeypatch.setattr(study, "make_click_log", lambda random_state: small)
     monkeypatch.setitem(results.MODELS, "base model (sum pooling)", {"pooling": "sum"})
@@ -122,22 +128,21 @@ def test_the_embedded_log_gives_a_table_beside_the_ceiling_and_a_picture(
     assert order == sorted(order)
     assert "RelaImpr" in printed
     assert "negatives" not in printed
-    assert (tmp_path / "attention.png").read_bytes()[:4] == b"\x89PNG"
-    assert len(pd.read_parquet(tmp_path / "own.parquet")) == len(small.y)
+    assert Path("attention.png").read_bytes()[:4] == b"\x89PNG"
+    assert len(pd.read_parquet("own.parquet")) == len(small.y)
 
 
-def test_an_own_log_with_labels_uses_its_impressions_also_of_a_folder(clicks, tmp_path):
+def test_an_own_log_with_labels_uses_its_impressions_also_of_a_folder(clicks):
     label = np.where(np.arange(72) % 3 == 0, "seen", "skipped")
-    clicks.assign(click=label).to_csv(tmp_path / "log.csv", index=False)
-    own = study_of(tmp_path / "log.csv", "--label", "click==seen", "--context", "device")
+    own = study_of(clicks.assign(click=label), "--label", "click==seen", "--context", "device")
     assert own.y.tolist() == (label == "seen").astype(int).tolist()
     assert list(own.X) == ["u", "t", "i", "device", "hist_i"]
-    folder = tmp_path / "days"
+    folder = Path("days")
     folder.mkdir()
-    clicks.to_parquet(tmp_path / "log.parquet")
+    clicks.to_parquet("log.parquet")
     for number, start in enumerate(range(0, 72, 24)):
         clicks[start : start + 24].to_parquet(folder / f"{number}.parquet")
-    pd.testing.assert_frame_equal(study_of(folder).X, study_of(tmp_path / "log.parquet").X)
+    pd.testing.assert_frame_equal(study_of(folder).X, study_of("log.parquet").X)
 
 
 @pytest.mark.parametrize(("label", "is_click"), [
@@ -146,10 +151,9 @@ def test_an_own_log_with_labels_uses_its_impressions_also_of_a_folder(clicks, tm
     ("device==phone", lambda stars: np.arange(72) % 5 < 2),
     ("device != phone", lambda stars: np.arange(72) % 5 >= 2),
 ])  # fmt: skip
-def test_a_label_may_be_a_condition(clicks, tmp_path, capsys, label, is_click):
+def test_a_label_may_be_a_condition(clicks, capsys, label, is_click):
     stars = np.arange(72) % 5 + 1
-    clicks.assign(stars=stars).to_csv(tmp_path / "log.csv", index=False)
-    own = study_of(tmp_path / "log.csv", "--label", label)
+    own = study_of(clicks.assign(stars=stars), "--label", label)
     np.testing.assert_array_equal(own.y, is_click(stars))
     said = f"note: a click is a row with {label}: {own.y.mean():.1%} of them"
     assert said in capsys.readouterr().out
@@ -157,9 +161,8 @@ def test_a_label_may_be_a_condition(clicks, tmp_path, capsys, label, is_click):
 
 
 @pytest.mark.parametrize("split", ["user", "time"])
-def test_rules_say_what_a_plain_loop_over_the_rows_to_train_on_says(clicks, tmp_path, split):
-    clicks.assign(click=np.arange(72) % 5 < 2).to_csv(tmp_path / "log.csv", index=False)
-    own = study_of(tmp_path / "log.csv", "--label", "click")
+def test_rules_say_what_a_plain_loop_over_the_rows_to_train_on_says(clicks, split):
+    own = study_of(clicks.assign(click=np.arange(72) % 5 < 2), "--label", "click")
     folds, numbers = results.make_folds(own, split, 2), range(72)
     predicted = trivial.predict_by_rules(own, folds, live=True)
     y, item, time = own.y, own.X["i"].tolist(), own.X["t"].tolist()
@@ -187,17 +190,17 @@ def test_rules_say_what_a_plain_loop_over_the_rows_to_train_on_says(clicks, tmp_
             np.testing.assert_allclose(predicted[trivial.LIVE_RATE][n], rate)
 
 
+@pytest.mark.usefixtures("without_folds")
 @pytest.mark.filterwarnings("ignore::UserWarning")  # of negatives, and that nothing was found
 @pytest.mark.parametrize("is_labelled", [True, False])
-def test_a_long_tail_of_noise_is_no_triumph_without_a_sentence(run, tmp_path, is_labelled):
+def test_a_long_tail_of_noise_is_no_triumph_without_a_sentence(run, is_labelled):
     chance = np.random.RandomState(0)
     frame = pd.DataFrame({"u": chance.randint(60, size=500), "i": chance.randint(20_000, size=500)})
     frame["t"] = np.arange(500)
     if is_labelled:  # made elsewhere: negatives among what had been clicked, as nearly no click is
         others = [frame.assign(i=frame["i"].iloc[chance.randint(frame["t"] + 1)].array)] * 2
         frame = pd.concat([frame.assign(y=1), *(rows.assign(y=0) for rows in others)])
-    frame.to_csv(tmp_path / "log.csv", index=False)
-    printed = run("log.csv", *NAMES, *FAST, *(["--label", "y"] if is_labelled else []))
+    printed = run(frame, *NAMES, *FAST, *(["--label", "y"] if is_labelled else []))
     table = printed[printed.rindex(" GAUC ") :]
     telling = ["clicked by others or not", "shown before or not"][is_labelled]
     assert f"note: the rule '{telling}' alone has an AUC of 0." in printed
@@ -222,24 +225,21 @@ def test_a_rule_is_named_where_it_is_ahead_of_a_model_beyond_chance():
     assert said.startswith("note: the rule 'click rate so far, live' alone has an AUC of 0.8000")
 
 
-def test_sessions_that_are_new_when_they_rank_are_not_said_to_have_short_histories(
-    tmp_path, capsys, monkeypatch
-):
-    monkeypatch.chdir(tmp_path)
+@pytest.mark.usefixtures("without_folds")
+def test_sessions_that_are_new_when_they_rank_are_not_said_to_have_short_histories(capsys):
     chance = np.random.RandomState(0)
     frame = pd.DataFrame({"u": np.arange(2_000) // 8, "i": chance.randint(40, size=2_000)})
-    frame.assign(t=np.arange(2_000)).to_csv(tmp_path / "log.csv", index=False)
+    log = as_text(frame.assign(t=np.arange(2_000)))
     with warnings.catch_warnings(action="always"):
-        assert command.main(["log.csv", *NAMES, "--epochs", "1"]) == 0
+        assert command.main([log, *NAMES, "--epochs", "1"]) == 0
     printed = capsys.readouterr()
     assert "NDCG@10" in printed.out
     assert "less than a third" not in printed.err
 
 
-def test_users_who_come_back_may_have_negatives_of_their_own(tmp_path, capsys):
+def test_users_who_come_back_may_have_negatives_of_their_own(capsys):
     frame = pd.DataFrame({"u": np.arange(200) % 10, "i": np.arange(200) % 3, "t": np.arange(200)})
-    frame.to_csv(tmp_path / "log.csv", index=False)
-    own = study_of(tmp_path / "log.csv")
+    own = study_of(frame)
     assert capsys.readouterr().out == (
         "note: 85% of the clicks repeat one of the same user and item: negatives may be items of "
         "the user's own\n"
@@ -248,8 +248,8 @@ def test_users_who_come_back_may_have_negatives_of_their_own(tmp_path, capsys):
     assert clicked & set(map(tuple, own.X.loc[own.y == 0, ["u", "i"]].to_numpy()))
 
 
-def test_a_saved_model_of_clicks_alone_scores_new_rows_as_its_pipeline_does(run, clicks, tmp_path):
-    clicks.to_csv(tmp_path / "log.csv.gz", index=False)
+def test_a_saved_model_of_clicks_alone_scores_new_rows_as_its_pipeline_does(run, clicks):
+    clicks.to_csv("log.csv.gz", index=False)
     options = ["--category", "c", "--context", "device", "--picture", "a.svg", "--save", "model"]
     options += ["--output", "folds.parquet"]
     printed = run("log.csv.gz", *NAMES, *FAST, *options)
@@ -257,32 +257,31 @@ def test_a_saved_model_of_clicks_alone_scores_new_rows_as_its_pipeline_does(run,
     assert "20.0% clicked" in printed
     assert "best possible" not in printed
     assert "those among one click and 4 sampled negatives" in printed
-    assert (tmp_path / "a.svg").exists()
-    folds = pd.read_parquet(tmp_path / "folds.parquet")
+    assert Path("a.svg").exists()
+    folds = pd.read_parquet("folds.parquet")
     assert list(folds) == ["u", "t", "i", "c", "device", "clicked", "probability"]
     assert folds["probability"].between(0, 1).all()
     assert folds["clicked"].mean() == 0.2
     later = clicks.tail(9).assign(t="2025-01-01", note="kept")
-    later.to_parquet(tmp_path / "rows.parquet")
+    later.to_parquet("rows.parquet")
     run("predict", "model", "rows.parquet", "--output", "scores.parquet")
-    scores = pd.read_parquet(tmp_path / "scores.parquet")
+    scores = pd.read_parquet("scores.parquet")
     pd.testing.assert_frame_equal(scores.drop(columns="probability"), later.reset_index(drop=True))
-    model = load(tmp_path / "model")
+    model = load("model")
     X = later.assign(t=pd.to_datetime(later["t"]))[["u", "t", "i", "c", "device"]]
     np.testing.assert_array_equal(scores["probability"], model.predict_proba(X)[:, 1])
     assert all(len(history) == 6 for history in model[0].transform(X)["hist_i"])
 
 
-def test_a_model_of_rows_with_labels_is_saved_with_its_memory(run, clicks, tmp_path):
+def test_a_model_of_rows_with_labels_is_saved_with_its_memory(run, clicks):
     told = clicks.assign(click=np.arange(72) % 5 < 2, stars=np.arange(72) % 3)
-    told.to_csv(tmp_path / "log.csv", index=False)
     options = ["--category", "c", "--label", "click", "--split", "user"]
     options += ["--outcome", "stars", "click"]
-    printed = run("log.csv", *NAMES, *FAST, *options, "--save", "model")
+    printed = run(told, *NAMES, *FAST, *options, "--save", "model")
     assert "DIN with memory fitted on all rows: model" in printed
-    clicks.tail(9).assign(t="2025-01-01").to_parquet(tmp_path / "rows.parquet")
+    clicks.tail(9).assign(t="2025-01-01").to_parquet("rows.parquet")
     run("predict", "model", "rows.parquet", "--output", "scores.parquet")
-    rows, model = pd.read_parquet(tmp_path / "scores.parquet"), load(tmp_path / "model")
+    rows, model = pd.read_parquet("scores.parquet"), load("model")
     X = rows.assign(t=pd.to_datetime(rows["t"]))[["u", "t", "i", "c"]]
     np.testing.assert_array_equal(rows["probability"], model.predict_proba(X)[:, 1])
     levels = model[0].transform(X)
@@ -290,32 +289,32 @@ def test_a_model_of_rows_with_labels_is_saved_with_its_memory(run, clicks, tmp_p
     assert {"u_rate", "c_count", "hist_stars", "hist_click"} <= {*levels}
 
 
-def test_rows_with_labels_are_tested_in_time_and_on_held_out_users(run, clicks, tmp_path):
-    clicks.assign(click=np.arange(72) % 5 < 2).to_csv(tmp_path / "log.csv", index=False)
+@pytest.mark.usefixtures("without_folds")
+def test_rows_with_labels_are_tested_in_time_and_on_held_out_users(run, clicks):
+    log = as_text(clicks.assign(click=np.arange(72) % 5 < 2))
     options = ["--label", "click", "--split", "time", "user", "--output", "scores.csv"]
-    printed = run("log.csv", *NAMES, *FAST, *options)
+    printed = run(log, *NAMES, *FAST, *options)
     by_time, by_user = printed.split("\nthe last fifth in time:")[1].split("\nheld-out users in 2")
     assert "8 trainings (--epochs 1): base model (sum pooling), DIN and DIN with memory" in printed
     for name in (trivial.LIVE_RATE, f"{trivial.TREES}, live", "DIN with memory, frozen"):
         assert f"\n{name} " in by_time
         assert name not in by_user
     assert printed.count("GAUC: mean of each user's own AUC") == 2
-    assert len(pd.read_csv(tmp_path / "scores.csv")) == 72
+    assert len(pd.read_csv("scores.csv")) == 72
     options = ["--label", "click", "--epochs", "1", "--output", "scores.csv"]
-    printed = run("log.csv", *NAMES, *options)  # by time, where nobody asks for folds
+    printed = run(log, *NAMES, *options)  # by time, where nobody asks for folds
     assert "held-out users" not in printed
-    tested = pd.read_csv(tmp_path / "scores.csv")
+    tested = pd.read_csv("scores.csv")
     assert sorted(tested["t"]) == sorted(clicks["t"].tail(14))  # the last fifth
     assert tested["probability"].between(0, 1).all()
 
 
-def test_trees_see_what_the_training_rows_say_before_each_row(clicks, tmp_path):
+def test_trees_see_what_the_training_rows_say_before_each_row():
     chance = np.random.RandomState(0)
     frame = pd.DataFrame({"u": chance.randint(40, size=2000), "t": np.arange(2000)})
     frame["i"], frame["c"] = chance.randint(30, size=2000), chance.randint(3, size=2000)
     frame["click"] = chance.rand(2000) < frame["i"] / 30  # the item alone decides
-    frame.to_csv(tmp_path / "log.csv", index=False)
-    own = study_of(tmp_path / "log.csv", "--label", "click", "--category", "c")
+    own = study_of(frame, "--label", "click", "--category", "c")
     ((train, test),) = folds = results.make_folds(own, "time", 2)
     said = trivial.predict_by_trees(own, folds, seed=0)
     assert np.isnan(said[train]).all()
@@ -331,12 +330,11 @@ def test_trees_see_what_the_training_rows_say_before_each_row(clicks, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # that nothing was found to learn
-def test_a_log_of_clicks_ranks_what_was_clicked_later(run, clicks, tmp_path):
-    clicks.to_csv(tmp_path / "log.csv", index=False)
-    printed = run("log.csv", *NAMES, "--epochs", "1")
+def test_a_log_of_clicks_ranks_what_was_clicked_later(run, clicks):
+    printed = run(clicks, *NAMES, "--epochs", "1")
     assert "\nthe last fifth in time:\n" in printed
     assert re.search(r"\n +NDCG@10 +recall@10 +AUC", printed)
-    own = study_of(tmp_path / "log.csv")
+    own = study_of(clicks)
     ((train, test),) = results.make_folds(own, "time", 2)
     model = results.make_model(own.roles, {"max_epochs": 1, "random_state": 0}, order="time")
     model.fit(own.X.iloc[train], own.y[train])
@@ -356,16 +354,14 @@ def test_a_log_of_clicks_ranks_what_was_clicked_later(run, clicks, tmp_path):
     assert 0 < ranked["DIN"]["recall"] <= 1
 
 
+@pytest.mark.usefixtures("without_folds")
 @pytest.mark.filterwarnings("ignore::UserWarning")  # of few labels
-def test_what_an_opponent_or_a_score_cannot_compute_costs_its_own_cells_alone(
-    run, tmp_path, monkeypatch
-):
+def test_what_an_opponent_or_a_score_cannot_compute_costs_its_own_cells_alone(run, monkeypatch):
     chance = np.random.RandomState(0)
     frame = pd.DataFrame({"u": np.arange(400), "i": chance.randint(30, size=400)})
     frame["t"], frame["click"] = np.arange(400), chance.rand(400) < 0.3  # each user comes once
-    frame.to_csv(tmp_path / "log.csv", index=False)
     options = ["log.csv", *NAMES, *FAST, "--label", "click", "--split", "time"]
-    own = study_of("log.csv", "--label", "click")  # of which trees have columns without a value
+    own = study_of(frame, "--label", "click")  # of which trees have columns without a value
     folds = results.make_folds(own, "time", 2)
     assert np.isfinite(trivial.predict_by_trees(own, folds, seed=0)[folds[0][1]]).all()
 
@@ -387,12 +383,11 @@ def test_what_an_opponent_or_a_score_cannot_compute_costs_its_own_cells_alone(
     assert "attention of impression" in printed
 
 
-def test_rare_clicks_are_ranked_by_trees_and_a_probability_of_zero_has_a_log_loss(clicks, tmp_path):
+def test_rare_clicks_are_ranked_by_trees_and_a_probability_of_zero_has_a_log_loss():
     chance = np.random.RandomState(0)
     frame = pd.DataFrame({"u": chance.randint(200, size=6000), "i": chance.randint(40, size=6000)})
     frame["t"], frame["click"] = np.arange(6000), chance.rand(6000) < 0.03 * (frame["i"] < 8)
-    frame.to_csv(tmp_path / "log.csv", index=False)
-    own = study_of(tmp_path / "log.csv", "--label", "click")
+    own = study_of(frame, "--label", "click")
     folds = results.make_folds(own, "time", 2)
     notes, tests = {}, [folds[0][1]]
     assert 20 < own.y[folds[0][0]].sum() < 60
@@ -409,13 +404,12 @@ def test_rare_clicks_are_ranked_by_trees_and_a_probability_of_zero_has_a_log_los
 
 @pytest.mark.parametrize("has_outcome", [False, True])
 def test_a_live_row_is_told_of_those_before_it_and_a_frozen_one_of_training_alone(
-    clicks, tmp_path, has_outcome
+    clicks, has_outcome
 ):
     told = clicks.assign(click=np.arange(72) % 5 < 2, stars=np.arange(72) % 3)
     told["seen"] = (pd.to_datetime(told["t"]) + pd.to_timedelta(np.arange(72) % 9, "h")).astype(str)
-    told.to_csv(tmp_path / "log.csv", index=False)
     options = ["--outcome", "stars", "--known", "seen"] if has_outcome else []
-    own = study_of(tmp_path / "log.csv", "--label", "click", *options)
+    own = study_of(told, "--label", "click", *options)
     ((train, test),) = results.make_folds(own, "time", 2)
     parameters = {"max_epochs": 1, "random_state": 0}
     model = results.make_model(own.roles, parameters, order="time")
@@ -438,15 +432,12 @@ def test_a_live_row_is_told_of_those_before_it_and_a_frozen_one_of_training_alon
             np.testing.assert_allclose(own, expected, rtol=1e-5, err_msg=name)
 
 
-def test_values_that_cannot_be_read_are_counted_and_can_be_dropped(
-    refused, clicks, tmp_path, capsys
-):
+def test_values_that_cannot_be_read_are_counted_and_can_be_dropped(refused, clicks, capsys):
     stars = pd.Series(np.arange(72) % 5 + 1).astype(str)
     stars[[3, 9]] = "90/100"
     clicks.loc[7, "t"] = "yesterday"
-    clicks.assign(stars=stars).to_csv(tmp_path / "log.csv", index=False)
     by_stars = ["--label", "stars>=4"]
-    message = refused("log.csv", *NAMES, *by_stars)
+    message = refused(clicks.assign(stars=stars), *NAMES, *by_stars)
     assert message.startswith("--label stars>=4 compares numbers: Unable to parse string")
     assert "90/100" in message
     assert "of 'stars'. --drop-bad leaves out rows that hold none. Also: 't' must" in message
@@ -468,39 +459,28 @@ def test_values_that_cannot_be_read_are_counted_and_can_be_dropped(
     ("\t", ["--sep", "tab"], ""),
     ("::", ["--sep", "::"], ""),
 ])  # fmt: skip
-def test_the_separator_is_found_in_the_header_or_given(
-    clicks, tmp_path, capsys, separator, options, said
-):
-    path = tmp_path / "log.dat"
-    path.write_text(clicks.to_csv(index=False, lineterminator="\n").replace(",", separator))
-    assert len(study_of(path, *options).X) == 5 * 72
+def test_the_separator_is_found_in_the_header_or_given(clicks, capsys, separator, options, said):
+    text = clicks.to_csv(index=False, lineterminator="\n").replace(",", separator)
+    Path("log.dat").write_text(text)
+    assert len(study_of("log.dat", *options).X) == 5 * 72
     out = capsys.readouterr().out
     assert said in out
     assert bool(said) == bool(out)
 
 
-def test_decimals_of_a_database_are_integers_or_floats(tmp_path):
+def test_decimals_of_a_database_are_integers_or_floats():
     cells = {"id": [7, None, 2**60 + 1], "price": ["1.5", "2", None], "long": [10**30] * 3}
     frame = pd.DataFrame({n: [None if c is None else Decimal(c) for c in cells[n]] for n in cells})
-    frame.to_parquet(tmp_path / "log.parquet")
-    table = read_table(tmp_path / "log.parquet", [], Options(sep=None, encoding=None, text=[]))
+    frame.to_parquet("log.parquet")
+    table = read_table(Path("log.parquet"), [], Options(sep=None, encoding=None, text=[]))
     expected = pd.DataFrame({"id": pd.array(cells["id"], "Int64"), "price": [1.5, 2, np.nan]})
     pd.testing.assert_frame_equal(table, expected.assign(long=frame["long"]))
 
 
-def test_an_encoding_may_be_given(refused, clicks, tmp_path):
-    path = tmp_path / "log.csv"
-    clicks.assign(i="é" + clicks["i"]).to_csv(path, index=False, encoding="latin-1")
-    assert "or its --encoding, such as latin-1" in refused(path, *NAMES)
-    assert study_of(path, "--encoding", "latin-1").X["i"].str.startswith("é").all()
-
-
-def times_of(tmp_path, times, *arguments):
-    frame = pd.DataFrame({"u": 1, "i": [*"abcdefgh"][: len(times)], "t": times})
-    frame.loc[len(frame)] = [2, "z", times[0]]
-    frame.to_csv(tmp_path / "log.csv", index=False)
-    X = study_of(tmp_path / "log.csv", "--negatives", "1", *arguments).X
-    return X["t"].iloc[:-2:2].astype(str).tolist()
+def test_an_encoding_may_be_given(refused, clicks):
+    clicks.assign(i="é" + clicks["i"]).to_csv("log.csv", index=False, encoding="latin-1")
+    assert "or its --encoding, such as latin-1" in refused("log.csv", *NAMES)
+    assert study_of("log.csv", "--encoding", "latin-1").X["i"].str.startswith("é").all()
 
 
 @pytest.mark.parametrize(("times", "arguments", "read"), [
@@ -514,21 +494,21 @@ def times_of(tmp_path, times, *arguments):
     (["2 Jan 2024", "13 Feb 2024"], [], ["2024-01-02", "2024-02-13"]),
     (["01/02/2024", "03/04/2024"], [], ["2024-01-02", "2024-03-04"]),  # that is said
 ])  # fmt: skip
-def test_times_are_read_as_they_are_written(tmp_path, capsys, times, arguments, read):
-    assert times_of(tmp_path, times, *arguments) == read
+def test_times_are_read_as_they_are_written(capsys, times, arguments, read):
+    frame = pd.DataFrame({"u": 1, "i": [*"abcdefgh"][: len(times)], "t": times})
+    frame.loc[len(frame)] = [2, "z", times[0]]
+    X = study_of(frame, "--negatives", "1", *arguments).X
+    assert X["t"].iloc[:-2:2].astype(str).tolist() == read
     out = capsys.readouterr().out
     assert ("such as 01/02/2024, could begin with the day" in out) == (times[1:] == ["03/04/2024"])
     assert bool(out) == (times[1:] == ["03/04/2024"])
 
 
-def test_rows_without_a_user_item_or_time_are_counted_and_can_be_dropped(
-    refused, clicks, tmp_path, capsys
-):
+def test_rows_without_a_user_item_or_time_are_counted_and_can_be_dropped(refused, clicks, capsys):
     clicks.loc[3, "u"] = clicks.loc[[3, 4], "t"] = None
     clicks.loc[5, "c"] = None
-    clicks.to_csv(tmp_path / "log.csv", index=False)
     message = "has 2 rows without a value: 1 in 'u', 2 in 't'. --drop-bad leaves them out."
-    assert message in refused("log.csv", *NAMES)
+    assert message in refused(clicks, *NAMES)
     own = study_of("log.csv", "--category", "c", "--drop-bad")
     assert "note: 2 of 72 rows left out" in capsys.readouterr().out
     assert own.y.sum() == 70
@@ -537,20 +517,18 @@ def test_rows_without_a_user_item_or_time_are_counted_and_can_be_dropped(
     assert own.X["c"].isna().any()
 
 
-def test_long_ids_that_lost_digits_are_refused(refused, clicks, tmp_path):
+def test_long_ids_that_lost_digits_are_refused(refused, clicks):
     clicks["u"] = clicks["u"].astype(object) + 2**60
     clicks.loc[0, "u"] = None
-    clicks.to_csv(tmp_path / "log.csv", index=False)
-    both = refused("log.csv", *NAMES)  # at once: leaving out the row alone would not help
+    both = refused(clicks, *NAMES)  # at once: leaving out the row alone would not help
     assert "--drop-bad leaves them out. Also: 'u' has missing values" in both
-    clicks["c"] = clicks["u"]
-    clicks.assign(u=1).to_csv(tmp_path / "log.csv", index=False)
-    assert "ids of more than 15 digits" in refused("log.csv", *NAMES, "--category", "c")
+    log = clicks.assign(u=1, c=clicks["u"])
+    assert "ids of more than 15 digits" in refused(log, *NAMES, "--category", "c")
 
 
 @pytest.mark.parametrize("name", ["log.csv.gz", "log.csv.xz", "log.csv.zip", "log.parquet"])
-def test_damaged_files_are_refused(refused, tmp_path, name):
-    (tmp_path / name).write_bytes(b"\x1f\x8b\x08\x00nothing of the kind")
+def test_damaged_files_are_refused(refused, name):
+    Path(name).write_bytes(b"\x1f\x8b\x08\x00nothing of the kind")
     assert refused(name, *NAMES)
 
 
@@ -618,27 +596,27 @@ ONCE = np.arange(72) == 0
         ]],
     ],
 )  # fmt: skip
-def test_wrong_options_and_logs_are_refused(refused, clicks, tmp_path, change, options, message):
+def test_wrong_options_and_logs_are_refused(refused, clicks, change, options, message):
     """A change is of columns, whose values are repeated, or the whole text of the file."""
     if isinstance(change, dict):
         lists = {n: np.resize(v, 72) if isinstance(v, list) else v for n, v in change.items()}
-        clicks.assign(**lists).to_csv(tmp_path / "log.csv", index=False)
+        as_text(clicks.assign(**lists))
     else:
-        (tmp_path / "log.csv").write_text(change)
+        Path("log.csv").write_text(change)
     assert message in refused("log.csv", *NAMES, *options)
 
 
 def test_missing_files_folders_and_names_and_options_of_text_for_parquet_are_refused(
-    refused, log, clicks, tmp_path
+    refused, clicks
 ):
     message = refused("nothing.csv", *NAMES)
     assert message == "argument log: no file nothing.csv: it does not exist"
-    assert "no Parquet file in the folder" in refused(tmp_path, *NAMES)
-    assert "it is a folder, not a file" in refused("predict", ".", log, "--output", "o.csv")
+    assert "no Parquet file in the folder" in refused(".", *NAMES)
+    assert "it is a folder, not a file" in refused("predict", ".", clicks, "--output", "o.csv")
     message = "a log needs --user, --item and --time. log.csv has columns "
     assert refused("log.csv") == f"{message}{[*clicks]}."
     assert "--user, --drop-bad: only for a log" in refused("--user", "u", "--drop-bad")
-    clicks.assign(day=pd.Timestamp("2024-01-01")).to_parquet(tmp_path / "log.parquet")
+    clicks.assign(day=pd.Timestamp("2024-01-01")).to_parquet("log.parquet")
     message = refused("log.parquet", *NAMES, "--context", "day")
     assert "--context cannot use dates, got ['day']" in message
     message = refused("log.parquet", *NAMES, "--sep", ";")
@@ -649,28 +627,27 @@ def test_missing_files_folders_and_names_and_options_of_text_for_parquet_are_ref
 def saved(tmp_path_factory):
     folder = tmp_path_factory.mktemp("saved")
     make_clicks().to_csv(folder / "log.csv", index=False)
-    save(final_model(study_of(folder / "log.csv")), folder / "model")
+    own = study_of(folder / "log.csv")
+    save(results.fit_final_model(own, {"max_epochs": 1, "random_state": 0}), folder / "model")
     return folder / "model"
 
 
 @pytest.mark.parametrize(("change", "message"), [
-    ({"probability": 1}, "rows.csv has a column 'probability' of its own"),
-    ({"hist_i": 1}, "rows.csv has columns ['hist_i'] of its own"),
+    ({"probability": 1}, "log.csv has a column 'probability' of its own"),
+    ({"hist_i": 1}, "log.csv has columns ['hist_i'] of its own"),
     ({"t": None}, "has 72 rows without a value: 72 in 't'"),
     ({"t": "never"}, "got 'never' in row 1"),
     ({"t": 5}, "must hold datetimes without a zone"),
     ({"u": "ann"}, "'u' must hold values of one kind"),
 ])  # fmt: skip
-def test_rows_that_a_model_cannot_score_are_refused(
-    saved, refused, clicks, tmp_path, change, message
-):
-    clicks.assign(**change).to_csv(tmp_path / "rows.csv", index=False)
-    assert message in refused("predict", saved, "rows.csv", "--output", "scores.csv")
+def test_rows_that_a_model_cannot_score_are_refused(saved, refused, clicks, change, message):
+    log = clicks.assign(**change)
+    assert message in refused("predict", saved, log, "--output", "scores.csv")
 
 
-def test_what_is_no_model_is_refused(refused, log, tmp_path):
-    save(HistorySequenceEncoder(), tmp_path / "encoder")
-    arguments = ["log.csv", "--output", "scores.csv"]
+def test_what_is_no_model_is_refused(refused, clicks):
+    save(HistorySequenceEncoder(), "encoder")
+    arguments = [as_text(clicks), "--output", "scores.csv"]
     message = refused("predict", "log.csv", *arguments)
     assert "'log.csv' is no whole, unchanged file that sklearn_din.save wrote" in message
     message = refused("predict", "encoder", *arguments)
@@ -679,9 +656,9 @@ def test_what_is_no_model_is_refused(refused, log, tmp_path):
     assert "--output" in refused("predict", "encoder", "log.csv")
 
 
-def test_without_matplotlib_a_picture_is_refused_or_left_out(refused, log, monkeypatch, capsys):
+def test_without_matplotlib_a_picture_is_refused_or_left_out(refused, clicks, monkeypatch, capsys):
     monkeypatch.setattr(results.importlib.util, "find_spec", lambda name: None)
-    message = refused("log.csv", *NAMES, "--picture", "a.png")
+    message = refused(clicks, *NAMES, "--picture", "a.png")
     assert "pip install 'sklearn-din[plot]'" in message
     assert results.picture_path(None) is None
     assert "note: no picture is drawn" in capsys.readouterr().out
@@ -696,24 +673,20 @@ def test_warnings_are_notes_and_the_version_is_the_packages(capsys):
     assert capsys.readouterr().out == f"sklearn-din {sklearn_din.__version__}\n"
 
 
-def test_all_that_is_wrong_with_a_log_is_said_at_once_before_torch(clicks, tmp_path):
-    clicks.assign(t="soon").to_csv(tmp_path / "log.csv", index=False)
-    names = [*NAMES, "--label", "c"]
+def test_all_that_is_wrong_with_a_log_is_said_at_once_before_torch(clicks):
     code = "import sys; from sklearn_din.__main__ import main\ntry: main(sys.argv[1:])\nfinally: "
     code += "assert not {'torch', 'skorch'} & {*sys.modules}"
-    command = [sys.executable, "-c", code, "log.csv", *names]
-    child = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    options = [as_text(clicks.assign(t="soon")), *NAMES, "--label", "c"]
+    command = [sys.executable, "-c", code, *options]
+    child = subprocess.run(command, capture_output=True, text=True, check=False)
     assert child.returncode == 2
     assert "--label needs" in child.stderr
     assert "Also: 't' must hold times" in child.stderr
 
 
-def test_ids_that_look_like_numbers_are_read_as_text(clicks, tmp_path):
+def test_ids_that_look_like_numbers_are_read_as_text(clicks):
     clicks["u"] = clicks["u"].map("93779.{}0".format)
-    for name in ("log.csv", "log.parquet"):
-        if name == "log.csv":
-            clicks.to_csv(tmp_path / name, index=False)
-        else:
-            clicks.assign(u=clicks["u"].astype(float)).to_parquet(tmp_path / name)
-        own = study_of(tmp_path / name, "--text", "u")
+    clicks.assign(u=clicks["u"].astype(float)).to_parquet("log.parquet")
+    for log in (clicks, "log.parquet"):
+        own = study_of(log, "--text", "u")
         assert own.users.str.startswith("93779.").all()
