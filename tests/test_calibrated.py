@@ -86,13 +86,19 @@ def test_rankings_are_calibrated(calibrated, fitted, frame, y, users, candidates
 
 
 @pytest.mark.parametrize("calibrate", [of_all_rows, of_a_search, searched, last_step])
-def test_wherever_the_calibration_stands(calibrate, fitted, frame, y, users, candidates):
-    model = calibrate(fitted, frame, y, "sigmoid")
+def test_wherever_the_calibration_stands_and_an_update_leaves_every_shell_as_it_was(
+    calibrate, fitted, frame, y, users, candidates, tmp_path
+):
+    model = calibrate(clone(fitted).set_params(din__max_epochs=1), frame, y, "sigmoid")
     check_ranking(model, users, candidates)
     pieces = split_pipeline(model, purpose="test")
     logits = pieces.classifier.decision_function(pieces.transformers.transform(frame))
     expected = model.predict_proba(frame)[:, 1]
     np.testing.assert_allclose(pieces.calibration(logits), expected, atol=1e-6)
+    newer = update_beside(model, frame, frame.assign(item="new" + frame["item"]), y, tmp_path)
+    encoder = split_pipeline(newer, purpose="test").encoder
+    assert "newi1" in encoder.vocabularies_["item"]
+    assert encoder is not split_pipeline(model, purpose="test").encoder
 
 
 def test_explanations_and_files(calibrated, fitted, frame, users, candidates, tmp_path):
@@ -142,16 +148,6 @@ def test_an_update_reaches_the_pipeline_and_leaves_the_calibration(calibrated, f
     np.testing.assert_allclose(model.predict_proba(later)[:, 1], expected, atol=1e-6)
     again = model.fit(later, y)  # calibrates what is frozen in it: the new one
     assert "newi1" in split_pipeline(again, purpose="test").encoder.vocabularies_["item"]
-
-
-@pytest.mark.parametrize("make", [of_all_rows, of_a_search, searched, last_step])
-def test_an_update_leaves_every_shell_as_it_was(make, fitted, frame, y, tmp_path):
-    model = make(clone(fitted).set_params(din__max_epochs=1), frame, y, "sigmoid")
-    later = frame.assign(item="new" + frame["item"])
-    newer = update_beside(model, frame, later, y, tmp_path)
-    encoder = split_pipeline(newer, purpose="test").encoder
-    assert "newi1" in encoder.vocabularies_["item"]
-    assert encoder is not split_pipeline(model, purpose="test").encoder
 
 
 def test_others_name_what_to_do(fitted, frame, y, users, candidates):
