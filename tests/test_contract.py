@@ -14,8 +14,6 @@ PACKAGE = Path(sklearn_din.__file__).parent
 WEIGHTS = "check_sample_weight_equivalence_on_dense_data"
 OF_NETWORKS = {WEIGHTS: "a row given twice meets others in batches"}
 FAILURES = {DINClassifier: OF_NETWORKS, DINRegressor: OF_NETWORKS, HistorySequenceEncoder: {}}
-
-
 EACH = [kind() for kind in FAILURES]
 
 
@@ -30,13 +28,13 @@ def test_the_estimator_is_named_where_an_argument_is_unknown(estimator):
         estimator(n_estimators=100)
 
 
-@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: path.stem)
-def test_private_names_of_scikit_learn_come_through_one_file(path):
-    names = []
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "sklearn":
-            names += [f"{node.module}.{alias.name}" for alias in node.names]
-        elif isinstance(node, ast.Import):
-            names += [a.name for a in node.names if a.name.split(".")[0] == "sklearn"]
-    private = [name for name in names if "._" in name]
-    assert bool(private) == (path.name == "compat.py"), f"import {private} from utils/compat.py"
+def test_private_names_of_scikit_learn_come_through_one_file():
+    for path in PACKAGE.rglob("*.py"):
+        names = []
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "sklearn":
+                names += [f"{node.module}.{alias.name}" for alias in node.names]
+            elif isinstance(node, ast.Import):
+                names += [a.name for a in node.names if a.name.split(".")[0] == "sklearn"]
+        private = [name for name in names if "._" in name]
+        assert bool(private) == (path.name == "compat.py"), f"{path}: move {private} to compat.py"
