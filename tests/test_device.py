@@ -44,20 +44,17 @@ def classifier_of(**parameters):
     return DINClassifier(**settings)
 
 
-def batches():
-    clicks, order = y.astype(np.float32), np.random.RandomState(0)
-    return ImpressionBatches(X, clicks, WEIGHTS, batch_size=50, shuffle=order)
-
-
-def net_of(device="cpu", **parameters):
-    """A net that is ready for its first step."""
-    net = classifier_of(**parameters)._new_net(Click())
+def net_and_batches(device, X=X, **parameters):
+    """A net that is ready for its first step, and batches for it."""
+    net, order = classifier_of(**parameters)._new_net(Click()), np.random.RandomState(0)
     net.device, net.module__schema = device, X.schema
-    net._training = Training(net, batches())
+    clicks = y.astype(np.float32)
+    batches = ImpressionBatches(X, clicks, WEIGHTS, batch_size=50, shuffle=order)
+    net._training = Training(net, batches)
     with seed_torch(0, devices=[]):
         net.initialize()
     set_decay(net.optimizer_, net.module_, embedding_decay(count_occurrences(X), 5.0))
-    return net
+    return net, iter(batches)
 
 
 @pytest.fixture
@@ -65,12 +62,6 @@ def unreadable(monkeypatch):
     """Have the package take the host's memory for a device's that the host must not read."""
     for file in (net_file, steps):
         monkeypatch.setattr(file, "is_host", lambda device: False)
-
-
-@pytest.fixture
-def on_meta():
-    """Make a net on the meta device."""
-    return lambda **parameters: (net_of("meta", **parameters), iter(batches()))
 
 
 class Copies(TorchDispatchMode):
@@ -118,8 +109,8 @@ NETWORKS = [*networks("activation", "pooling", "interest"), *ONE_BY_ONE, *OTHERS
 
 
 @pytest.mark.parametrize("options", NETWORKS, ids=name_of)
-def test_a_training_step_reads_nothing_from_the_device_and_copies_only_the_batch(options, on_meta):
-    net, batches = on_meta(**options)
+def test_a_training_step_reads_nothing_from_the_device_and_copies_only_the_batch(options):
+    net, batches = net_and_batches("meta", **options)
     net.train_step(next(batches))
     batch, clicks = next(batches)
     batch, clicks = net._on_device(batch), clicks.to("meta")
@@ -130,8 +121,8 @@ def test_a_training_step_reads_nothing_from_the_device_and_copies_only_the_batch
     assert len(net.training_.losses.unread) == 2
 
 
-def test_validation_reads_nothing_from_the_device(on_meta):
-    net, batches = on_meta()
+def test_validation_reads_nothing_from_the_device():
+    net, batches = net_and_batches("meta")
     assert net.validation_step(next(batches))["y_pred"].is_meta
 
 
@@ -159,8 +150,8 @@ def test_a_step_in_parts_has_the_gradients_of_the_whole_step(monkeypatch):
     for most in (1 << 17, 10):
         monkeypatch.setattr(steps, "SPLIT_FROM", most)
         monkeypatch.setattr(steps, "EVENTS_PER_PART", 40)
-        net = net_of(interest="paper")  # draws no random numbers in training
-        net.train_step_single(next(iter(batches())))
+        net, batches = net_and_batches("cpu", interest="paper")  # draws no numbers in training
+        net.train_step_single(next(batches))
         gradients.append([its.grad for its in net.module_.parameters()])
     assert_same_gradients(*gradients)
 

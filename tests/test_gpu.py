@@ -7,14 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from sklearn_din import DINClassifier, EncodedFeatures, Schema
-from sklearn_din.training.batches import ImpressionBatches
-from sklearn_din.training.seeding import seed_torch
-from sklearn_din.training.target import Click
-from sklearn_din.training.training import Training
+from sklearn_din import EncodedFeatures, Schema
 from tests.encoded_impressions import make_impressions, make_labels
 from tests.network_options import ONE_BY_ONE, name_of
-from tests.test_device import assert_same_gradients
+from tests.test_device import assert_same_gradients, classifier_of, net_and_batches
 
 pytestmark = [
     pytest.mark.gpu,
@@ -39,25 +35,9 @@ X = without_numbers(make_impressions(400, seed=3))
 y = make_labels(X, seed=3)
 
 
-def classifier_on(device, **options):
-    settings = {"max_epochs": 2, "batch_size": 50, "random_state": 0} | options
-    return DINClassifier(device=device, **settings)
-
-
-def net_and_batches(device, **options):
-    net = classifier_on(device, **options)._new_net(Click())
-    net.module__schema = X.schema
-    with seed_torch(0, devices=[]):
-        net.initialize()
-    order = np.random.RandomState(0)
-    batches = ImpressionBatches(X, y.astype(np.float32), batch_size=50, shuffle=order)
-    net._training = Training(net, batches)
-    return net, iter(batches)
-
-
 @each_option
 def test_a_fit_on_a_gpu_equals_one_on_the_cpu(options):
-    pair = (classifier_on(device, early_stopping=True, **options) for device in ("cpu", GPU))
+    pair = (classifier_of(device=its, early_stopping=True, **options) for its in ("cpu", GPU))
     on_cpu, on_gpu = (classifier.fit(X, y) for classifier in pair)
     np.testing.assert_allclose(on_gpu.predict_proba(X), on_cpu.predict_proba(X), **FIT)
     for name in ("train_loss", "valid_loss"):
@@ -68,7 +48,7 @@ def test_a_fit_on_a_gpu_equals_one_on_the_cpu(options):
 def test_gradients_of_a_step_on_a_gpu_equal_those_on_the_cpu(options):
     gradients = []
     for device in ("cpu", GPU):
-        net, batches = net_and_batches(device, **options)
+        net, batches = net_and_batches(device, X, **options)
         net.train_step_single(next(batches))
         gradients.append([its.grad.cpu() for its in net.module_.parameters()])
     assert_same_gradients(*gradients, **STEP)
@@ -76,7 +56,7 @@ def test_gradients_of_a_step_on_a_gpu_equal_those_on_the_cpu(options):
 
 @each_option
 def test_no_training_step_waits_for_the_gpu(options):
-    net, batches = net_and_batches(GPU, **options)
+    net, batches = net_and_batches(GPU, X, **options)
     net.train_step(next(batches))  # what is kept from step to step is made in the first one
     torch.cuda.set_sync_debug_mode("error")
     try:
