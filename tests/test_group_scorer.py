@@ -12,8 +12,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GroupKFold, cross_val_score, cross_validate
 from sklearn.pipeline import make_pipeline
 
-from sklearn_din import DINClassifier, HistorySequenceEncoder
+from sklearn_din import HistorySequenceEncoder
 from sklearn_din.metrics import group_roc_auc_score, group_roc_auc_scorer
+from tests.fitted_pipelines import make_model
 
 
 @pytest.fixture
@@ -33,10 +34,6 @@ def model():
 def routing():
     with sklearn.config_context(enable_metadata_routing=True):
         yield
-
-
-def gauc_of(model, X, y):
-    return group_roc_auc_score(y, model.decision_function(X), groups=X["user"])
 
 
 def test_scorer_takes_the_groups_by_metadata_routing_as_its_copies_do(log, model, routing):
@@ -73,26 +70,11 @@ def test_scorer_takes_sample_weight_by_metadata_routing(log, model, routing):
     assert got == group_roc_auc_score(y, score, groups=X["user"], sample_weight=weight)
 
 
-def click_frame(n_rows=120):
-    rng = np.random.default_rng(3)
-    X = pd.DataFrame({
-        "user": rng.choice(["ann", "bob", "cy"], n_rows),
-        "item": rng.choice([*"abcd"], n_rows),
-        "price": rng.normal(size=n_rows),
-    })  # fmt: skip
-    return X, (X["price"] + rng.normal(size=n_rows) > 0).to_numpy().astype(int)
-
-
-def din_pipeline(**roles):
-    classifier = DINClassifier(max_epochs=1, hidden_units=(4,), random_state=0)
-    return make_pipeline(HistorySequenceEncoder(**roles), classifier)
-
-
 @pytest.mark.parametrize("as_form", ["frame", "Arrow", "polars"], indirect=True)
-def test_scorer_takes_the_users_that_the_encoder_was_told_of(as_form):
-    X, y = click_frame()
-    model = din_pipeline(user="user").fit(X, y)
-    expected = gauc_of(model, X, y)
+def test_scorer_takes_the_users_that_the_encoder_was_told_of(log, as_form):
+    X, y = log
+    model = make_model(HistorySequenceEncoder(user="user"), max_epochs=1).fit(X, y)
+    expected = group_roc_auc_score(y, model.decision_function(X), groups=X["user"])
     assert group_roc_auc_scorer()(model, as_form(X), y) == pytest.approx(expected, abs=1e-6)
     assert group_roc_auc_scorer("user")(model, as_form(X), y) == pytest.approx(expected, abs=1e-6)
     encoded = model[:-1].transform(as_form(X))
@@ -100,6 +82,6 @@ def test_scorer_takes_the_users_that_the_encoder_was_told_of(as_form):
     with pytest.raises(ValueError, match="no column 'user', which the encoder calls the user"):
         group_roc_auc_scorer()(model, X.drop(columns="user"), y)
     renamed = X.rename(columns={"user": "users"})  # no role
-    model = din_pipeline(drop="users").fit(renamed, y)
+    model = make_model(HistorySequenceEncoder(drop="users"), max_epochs=1).fit(renamed, y)
     with pytest.raises(ValueError, match=r"got no groups\. .*HistorySequenceEncoder\(user='user'"):
         group_roc_auc_scorer()(model, renamed, y)
