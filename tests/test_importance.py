@@ -11,6 +11,7 @@ from sklearn_din.metrics import group_roc_auc_scorer
 from tests.fitted_pipelines import attach_clicks, make_model
 
 pytestmark = pytest.mark.filterwarnings("ignore:.* have rows another item's category")
+QUICK = {"max_epochs": 4, "early_stopping": False}
 HISTORIES = ["hist_item", "hist_category", "hist_elapsed"]
 
 
@@ -23,7 +24,7 @@ def log():
 
 @pytest.fixture(scope="module")
 def fitted(log):
-    return make_model(max_epochs=4).fit(*log)
+    return make_model(**QUICK).fit(*log)
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +39,7 @@ def test_importance_equals_shuffling_by_hand(log, fitted, table):
 def test_groups_tell_whether_histories_or_rates_decide(log):
     X, y = log
     keys = {"user": "user", "time": "time", "columns": ["item", "category"], "levels": "auto"}
-    model = make_pipeline(HistoryBuilder(**keys), *make_model(max_epochs=4))
+    model = make_pipeline(HistoryBuilder(**keys), *make_model(**QUICK))
     X = X.drop(columns=HISTORIES)
     table = history_importance(model.fit(X, y), X, y, by="group", n_repeats=3, random_state=0)
     assert table["feature"].iloc[0] == "histories"  # by which this log was made
@@ -87,7 +88,7 @@ def test_a_column_and_the_indicator_of_its_missing_numbers_are_one_feature(log):
     X, y = log
     is_missing = (y == 1) & (np.arange(len(y)) % 9 > 0)
     X = X.assign(price=np.where(is_missing, np.nan, X["price"]))
-    model = make_model(max_epochs=10, neighbours=None).fit(X, y)
+    model = make_model(max_epochs=10, neighbours=None, early_stopping=False).fit(X, y)
     table = history_importance(model, X, y, n_repeats=1, random_state=0)
     assert sorted(table["feature"]) == ["category", "hist_item+hist_category", "item", "price"]
     assert table["feature"].iloc[0] == "price"
@@ -97,7 +98,7 @@ def test_histories_made_inside_the_pipeline_are_shuffled_too(log):
     X, y = log
     X = X.drop(columns=HISTORIES)
     builder = HistoryBuilder(user="user", time="time", columns=["item", "category"])
-    encoder, classifier = make_model(max_epochs=4)
+    encoder, classifier = make_model(**QUICK)
     for model in (
         make_pipeline(builder, encoder, classifier),
         make_pipeline("passthrough", make_pipeline(builder, encoder), classifier),
