@@ -1,5 +1,7 @@
 """Small click logs as the encoder gets them, and how encodings are compared."""
 
+import warnings
+
 import numpy as np
 import pandas as pd
 
@@ -33,6 +35,18 @@ def make_log(n_events=60, n_users=6, seed=0):
 def with_windows(elapsed=None, columns=("item", "category"), **log):
     events, options = make_log(**log), {"columns": list(columns), "elapsed": elapsed}
     return attach_history(events, events, user="user", time="time", **options)
+
+
+def attach(shown, events, **options):
+    """Attach histories of items and categories."""
+    names = {"user": "user", "time": "time", "columns": ["item", "category"]}
+    return attach_history(shown, events, **names | options)
+
+
+def encode(X):
+    """Rows as fit sees them; what the encoder says of them is not asked."""
+    with warnings.catch_warnings(action="ignore"):
+        return HistorySequenceEncoder(user="user", time="time").fit_transform(X)
 
 
 def make_table(n_rows, *, random_state, users="numbers", times="numbers"):

@@ -13,14 +13,13 @@ from sklearn_din import (
     HistoryBuilder,
     HistorySequenceEncoder,
     attach_aggregates,
-    attach_history,
     check,
 )
 from sklearn_din.server.answers import Answers
 from sklearn_din.training.label_means import find_label_means
 from sklearn_din.training.wrong_histories import find_clocks_of_some, find_wrong_rows
 from sklearn_din.utils.plain_values import read_value
-from tests.click_frames import as_lists
+from tests.click_frames import as_lists, attach, encode
 from tests.fitted_pipelines import make_model
 from tests.tables import as_scan, said
 
@@ -36,16 +35,6 @@ def log():
     shown["time"] = pd.Timestamp(2024, 1, 1) + pd.to_timedelta(times, unit="s")
     taste = chance.uniform(0.1, 0.9, 200)[shown["item"]] * chance.uniform(0.3, 1, 80)[shown["user"]]
     return shown, (chance.random(len(shown)) < taste).astype(int)
-
-
-def attach(shown, clicks, **options):
-    names = ["item", "category"]
-    return attach_history(shown, clicks, user="user", time="time", columns=names, **options)
-
-
-def encode(frame, **parameters):
-    with warnings.catch_warnings(action="ignore"):
-        return HistorySequenceEncoder(user="user", time="time", **parameters).fit_transform(frame)
 
 
 def take_histories(X, rows):
