@@ -5,9 +5,7 @@ import os
 import resource
 import shutil
 import signal
-import subprocess
 import sys
-import textwrap
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -31,6 +29,7 @@ from sklearn_din import (
 from sklearn_din.__main__ import main
 from sklearn_din.command_line.tables import write_table
 from tests.fitted_pipelines import make_rows
+from tests.processes import ONE_THREAD, run_python
 
 SCORES = pd.DataFrame({"item": range(5_000), "probability": 0.5})
 
@@ -44,12 +43,6 @@ def write(request, fitted):
         "csv": lambda path: write_table(SCORES, path.with_suffix(".csv")),
         "parquet": lambda path: write_table(SCORES, path.with_suffix(".parquet")),
     }[request.param]
-
-
-def old_files(folder):
-    for suffix in (".din", ".csv", ".parquet"):
-        (folder / f"model{suffix}").write_bytes(b"old")
-    return content(folder)
 
 
 def content(folder):
@@ -70,15 +63,13 @@ def small_disk():
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # a buffer at exit
-def test_a_full_disk_leaves_the_old_file_and_nothing_else(write, tmp_path):
-    before = old_files(tmp_path)
+def test_a_disk_full_at_the_first_or_last_step_leaves_the_old_file(write, tmp_path, monkeypatch):
+    for suffix in (".din", ".csv", ".parquet"):
+        (tmp_path / f"model{suffix}").write_bytes(b"old")
+    before = content(tmp_path)
     with small_disk(), pytest.raises(OSError, match=r"File too large|Errno 27|errno: 27"):
         write(tmp_path / "model.din")
     assert content(tmp_path) == before
-
-
-def test_a_disk_that_is_full_at_the_last_step_leaves_the_old_file(write, tmp_path, monkeypatch):
-    before = old_files(tmp_path)
 
     def full(*_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -89,7 +80,7 @@ def test_a_disk_that_is_full_at_the_last_step_leaves_the_old_file(write, tmp_pat
     assert content(tmp_path) == before
 
 
-def test_a_folder_that_cannot_be_written_to_is_named(write, tmp_path, monkeypatch):
+def test_a_folder_that_cannot_be_written_to_is_named(write):
     """The tests may run as root, for whom every folder can be written to: /proc is none."""
     with pytest.raises(OSError, match=r"/proc/self|No such file"):
         write(Path("/proc/self/model.din"))
@@ -187,7 +178,6 @@ def test_a_signal_ends_the_command_line_in_one_line_and_leaves_no_file(
 
 # Scans and their caches
 
-HOUSE = Path(__file__).resolve().parents[1]
 ROLES = {"user": "user", "time": "time"}
 COUNTS = {"n": ("user", None, "count")}
 
@@ -348,12 +338,8 @@ def ended(folder, hidden=()):
 
 def run(folder, code, n_rows="30_000"):
     """What each call came to: by name, the statuses of its processes."""
-    text = textwrap.dedent(PREPARE).replace("30_000", n_rows) + textwrap.dedent(code)
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}  # a process with threads is not forked
-    child = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", text, str(folder)],
-        cwd=HOUSE, capture_output=True, text=True, timeout=240, env=environment,
-    )  # fmt: skip
+    text = PREPARE.replace("30_000", n_rows) + code
+    child = run_python(text, folder, **ONE_THREAD)  # a process with threads is not forked
     assert child.returncode == 0, child.stderr
     lines = [
         line for line in child.stdout.splitlines() if not line.startswith("Error:")
