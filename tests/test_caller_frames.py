@@ -37,7 +37,6 @@ KINDS = {
     "arrow": lambda frame: pa.Table.from_pandas(frame, preserve_index=False),
 }
 TYPES = {"pandas": pd.DataFrame, "polars": pl.DataFrame, "arrow": pa.Table}
-OTHERS = ["polars", "arrow"]
 
 
 @pytest.mark.parametrize("theirs", KINDS)
