@@ -63,7 +63,7 @@ from sklearn_din.serving.export import export_onnx
 from tests.fitted_pipelines import fit_pipeline, make_frame
 
 folder = tempfile.mkdtemp()
-frame, y = make_frame()
+frame, y = make_frame(n_users=6)
 model = fit_pipeline(frame, y)
 model._repr_html_()
 sklearn_din.save(model, f"{folder}/model.din")
