@@ -179,14 +179,14 @@ def test_a_fit_for_service_says_that_its_newest_rows_are_of_one_label():
         assert hear(builder.fit, log, y) == []  # of the newest rows, too, both are there
 
 
-def begin_with(**parameters):
+def begin():
     encoder = HistorySequenceEncoder(user="user", time="time")
     builder = HistoryBuilder(**NAMES, known="known")
-    return make_pipeline(builder, encoder, DINClassifier(random_state=0, **parameters))
+    return make_pipeline(builder, encoder, DINClassifier(random_state=0, max_epochs=2))
 
 
 def loss_by(X, y, train, test):
-    model, rest = begin_with().fit(X.iloc[train], y[train]), np.setdiff1d(np.arange(len(y)), train)
+    model, rest = begin().fit(X.iloc[train], y[train]), np.setdiff1d(np.arange(len(y)), train)
     told = remember(model, X.iloc[rest], y[rest])
     return log_loss(y[test], told.predict_proba(X.iloc[test])[:, 1])
 
@@ -200,11 +200,11 @@ def test_the_guides_lines_live_scores_and_the_command_line_are_honest(tmp_path, 
     scoring, losses = live_scoring("neg_log_loss", every=1), []
     for option in ({"gap": WEEK}, {"known": "known"}):
         cv = TimeSplit(1, test_size=0.1, time="time", **option)
-        losses.append(-cross_val_score(begin_with(), X, y, cv=cv, scoring=scoring).item())
+        losses.append(-cross_val_score(begin(), X, y, cv=cv, scoring=scoring).item())
     assert losses[1] == pytest.approx(losses[0], abs=0.01)
     X.assign(bought=y).to_csv(tmp_path / "log.csv", index=False)
     roles = "--user user --item item --time time --label bought --known known --split time"
-    main([str(tmp_path / "log.csv"), *roles.split()])
+    main([str(tmp_path / "log.csv"), *roles.split(), "--epochs", "2"])
     row = re.search(r"DIN with memory, live +(.*)", capsys.readouterr().out).group(1).split()
     train, test = next(TimeSplit(1, test_size=0.2, time="time", gap=WEEK).split(X))
     assert float(row[2]) == pytest.approx(loss_by(X, y, train, test), abs=0.01)
