@@ -20,7 +20,7 @@ from sklearn_din.resilient import checkpoint
 from sklearn_din.training import net as net_file
 from sklearn_din.training import steps
 from sklearn_din.training.batches import ImpressionBatches
-from sklearn_din.training.occurrences import count_occurrences, embedding_decay
+from sklearn_din.training.occurrences import count_ids, embedding_decay
 from sklearn_din.training.optim import set_decay
 from sklearn_din.training.seeding import seed_torch
 from sklearn_din.training.target import Click
@@ -53,7 +53,7 @@ def net_and_batches(device, X=X, **parameters):
     net._training = Training(net, batches)
     with seed_torch(0, devices=[]):
         net.initialize()
-    set_decay(net.optimizer_, net.module_, embedding_decay(count_occurrences(X), 5.0))
+    set_decay(net.optimizer_, net.module_, embedding_decay(count_ids(X), 5.0))
     return net, iter(batches)
 
 

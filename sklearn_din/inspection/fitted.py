@@ -12,7 +12,7 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 
-from sklearn_din.training.reading import Calibration, Label, Reading, read_calibrated
+from sklearn_din.training.reading import Calibration, Label, Reading, read_one
 
 
 class Calibrated(NamedTuple):
@@ -68,9 +68,13 @@ class FittedPipeline(NamedTuple):
         return steps[:place], steps[place + 1 :]
 
     def reading(self, label: Label | None = None) -> Reading:
-        """Return how outputs of the network become one number for each row, calibrated."""
+        """Return how outputs become one number for each row; calibrated, it may fall with them."""
         reading, calibration = self.classifier._read(label), self.calibration
-        return read_calibrated(calibration) if calibration.method else reading
+        if not calibration.method:
+            return reading
+        if calibration.slope > 0:
+            return read_one("probability", calibration, None)
+        return Reading("probability", np.negative, lambda score: calibration(-score))
 
     @property
     def calibration(self) -> Calibration:

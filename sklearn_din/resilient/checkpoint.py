@@ -97,11 +97,22 @@ class Checkpoint(Callback):
 
     def on_train_begin(self, net: DINNet, **kwargs: object) -> None:
         """Restore the state of the earlier training, if there was one."""
-        self._latest_write = time.monotonic()
-        if self._earlier is None:
+        self._latest_write, earlier = time.monotonic(), self._earlier
+        if earlier is None:
             return
-        self._go_on(net, self._earlier)
-        epoch = min(len(self._earlier["history"]) + 1, net.max_epochs)
+        net.module_.load_state_dict(earlier["module"])
+        net.optimizer_.load_state_dict(earlier["optimizer"])
+        net.training_.checks.load_state_dict(earlier["early_stopping"], net.device)
+        net.history.extend({**epoch, "batches": []} for epoch in earlier["history"])
+        net.checks_.extend(earlier["checks"])
+        for _, callback in net.callbacks_:
+            if isinstance(callback, PassthroughScoring):
+                name = callback.name
+                bests = [epoch[name] for epoch in earlier["history"] if epoch.get(f"{name}_best")]
+                callback.best_score_ = bests[-1] if bests else callback.best_score_
+        net.training_.train.load_state_dict(earlier["order"])
+        _set_random_states(earlier["random"])
+        epoch = min(len(earlier["history"]) + 1, net.max_epochs)
         text = f"training goes on from {self._path}: epoch {epoch} of {net.max_epochs}"
         logging.getLogger("sklearn_din").info(text)
 
@@ -170,20 +181,6 @@ class Checkpoint(Callback):
                 str(self._path),
             ) from error
         self._latest_write = time.monotonic()
-
-    def _go_on(self, net: DINNet, earlier: Mapping[str, Any]) -> None:
-        net.module_.load_state_dict(earlier["module"])
-        net.optimizer_.load_state_dict(earlier["optimizer"])
-        net.training_.checks.load_state_dict(earlier["early_stopping"], net.device)
-        net.history.extend({**epoch, "batches": []} for epoch in earlier["history"])
-        net.checks_.extend(earlier["checks"])
-        for _, callback in net.callbacks_:
-            if isinstance(callback, PassthroughScoring):
-                name = callback.name
-                bests = [epoch[name] for epoch in earlier["history"] if epoch.get(f"{name}_best")]
-                callback.best_score_ = bests[-1] if bests else callback.best_score_
-        net.training_.train.load_state_dict(earlier["order"])
-        _set_random_states(earlier["random"])
 
 
 def _random_states(device: str) -> list[Tensor]:

@@ -73,17 +73,12 @@ def _describe(value: object) -> Any:
         return dict(value)
     if isinstance(value, np.random.RandomState):
         return f"RandomState {_digest_of_state(value)}"
+    kind = value if isinstance(value, type) else type(value)
+    name = f"{kind.__module__}.{kind.__qualname__}"
     if isinstance(value, Callback):
-        settings = {name: getattr(value, name, None) for name in value._get_param_names()}
-        return [
-            _name(type(value)),
-            {n: v for n, v in settings.items() if isinstance(v, str | Real)},
-        ]
-    return _name(value if isinstance(value, type) else type(value))
-
-
-def _name(kind: type) -> str:
-    return f"{kind.__module__}.{kind.__qualname__}"
+        settings = {n: getattr(value, n, None) for n in value._get_param_names()}
+        return [name, {n: v for n, v in settings.items() if isinstance(v, str | Real)}]
+    return name
 
 
 def _digest_of_state(random_state: np.random.RandomState) -> str:

@@ -101,11 +101,6 @@ class Ranks(Alone):
             self._store.wait(keys, timedelta(seconds=SECONDS_TO_CLOSE))
         self._close()
 
-    def fail(self, error: BaseException) -> None:
-        """Send the others the error that ended this process, and close the connections."""
-        if not self._is_closed:
-            self._leave(f"{type(error).__name__}: {error}"[:MOST_LETTERS])
-
     def call(self, operation: Callable[[], object]) -> None:
         """Call an operation of torch; its error becomes one that says which process is gone."""
         try:
@@ -127,17 +122,7 @@ class Ranks(Alone):
                 dist.destroy_process_group(group)
 
     def _reason(self) -> str:
-        reasons = self._reasons()
-        ended = [f"rank {rank} ended with {text}" for rank, text in reasons.items() if text]
-        silent = [rank for rank in range(self.size) if rank not in reasons]
-        cause = " and ".join(ended) or f"{name_ranks(silent)} is gone or does not answer"
-        return (
-            f"{self._work} {self.size} processes needs all of them, and {cause}. Rank "
-            f"{self.rank} has ended too. Start all of them again: {self._remedy}."
-        )
-
-    def _reasons(self) -> dict[int, str]:
-        """Return the reasons of the processes that ended: empty text where one lost another."""
+        """Say who ended, and by what: the reason is empty text where one process lost another."""
         others = {rank: f"{self._key}/{rank}" for rank in range(self.size) if rank != self.rank}
         reasons = {self.rank: ""}
         with suppress(RuntimeError):  # one of them gave no reason in time
@@ -146,7 +131,13 @@ class Ranks(Alone):
             for rank, key in others.items():
                 if self._store.check([key]):
                     reasons[rank] = self._store.get(key).decode()
-        return reasons
+        ended = [f"rank {rank} ended with {text}" for rank, text in reasons.items() if text]
+        silent = [rank for rank in range(self.size) if rank not in reasons]
+        cause = " and ".join(ended) or f"{name_ranks(silent)} is gone or does not answer"
+        return (
+            f"{self._work} {self.size} processes needs all of them, and {cause}. Rank "
+            f"{self.rank} has ended too. Start all of them again: {self._remedy}."
+        )
 
     def sum(self, tensor: Tensor) -> None:
         """Replace a tensor by its sum over all processes: the same bits in each of them."""
@@ -273,7 +264,8 @@ def join_processes(*, work: str, remedy: str) -> Iterator[Ranks]:
     try:
         yield ranks
     except BaseException as error:
-        ranks.fail(error)
+        if not ranks._is_closed:
+            ranks._leave(f"{type(error).__name__}: {error}"[:MOST_LETTERS])
         raise
     ranks.end()
 
@@ -282,7 +274,14 @@ def join_processes(*, work: str, remedy: str) -> Iterator[Ranks]:
 def training_ranks() -> Iterator[Alone]:
     """Join the processes that call ``fit`` together, where there are several in a group."""
     if not is_one_of_several():
-        _warn_of_lone_training()
+        n_processes = os.environ.get("WORLD_SIZE", "1")
+        is_unready = dist.is_available() and not dist.is_initialized()
+        if n_processes != "1" and is_unready and dist.is_torchelastic_launched():
+            warn_user(
+                f"torchrun has started {n_processes} processes, and each of them trains a model of "
+                "its own. To train one model together, call "
+                'torch.distributed.init_process_group("gloo") before fit.'
+            )
         yield Alone()
         return
     remedy = "fit begins anew, or with callbacks=[Checkpoint(folder)] from the latest checkpoint"
@@ -306,18 +305,6 @@ def first_process_first(cache_dir: Path, name: Callable[[], str]) -> Iterator[No
         processes.of_all(None)
         if not is_first:
             yield
-
-
-def _warn_of_lone_training() -> None:
-    n_processes = os.environ.get("WORLD_SIZE", "1")
-    if n_processes == "1" or not dist.is_available() or dist.is_initialized():
-        return
-    if dist.is_torchelastic_launched():
-        warn_user(
-            f"torchrun has started {n_processes} processes, and each of them trains a model of "
-            "its own. To train one model together, call "
-            'torch.distributed.init_process_group("gloo") before fit.'
-        )
 
 
 def _count_touched(table: Tensor) -> int:

@@ -416,6 +416,8 @@ def check_features(
 
 def check_parameters(estimator: NetworkEstimator) -> None:
     """Raise if a parameter is invalid in a way that scikit-learn's constraints cannot express."""
+    from skorch.callbacks import Callback
+
     from sklearn_din.utils.validation import check_count  # and pandas
 
     for name in ("attention_units", "hidden_units"):
@@ -427,19 +429,13 @@ def check_parameters(estimator: NetworkEstimator) -> None:
     if isinstance(estimator.embedding_dim, Mapping):
         for column, width in estimator.embedding_dim.items():
             check_count(width, name=f"embedding_dim[{column!r}]")
-    _check_callbacks(estimator.callbacks or ())
-    device_for(estimator.device)
-
-
-def _check_callbacks(callbacks: Sequence[Any]) -> None:
-    from skorch.callbacks import Callback
-
-    for item in callbacks:
+    for item in estimator.callbacks or ():
         callback = item[1] if isinstance(item, tuple | list) and len(item) == 2 else item
         if not issubclass(callback if isinstance(callback, type) else type(callback), Callback):
             raise ValueError(
                 f"callbacks must be skorch callbacks, such as EarlyStopping(), got {callback!r}."
             )
+    device_for(estimator.device)
 
 
 def device_for(device: str) -> str:

@@ -72,7 +72,8 @@ class Mixture:
         """Return the trees' summand of the mean, (n_rows,)."""
         if self.trees is None:
             return np.zeros(len(X))
-        return self.weight * _draw(self.trees, self.trees.score(X), self.scale)
+        trees = self.trees
+        return self.weight * (trees.baseline + self.scale * (trees.score(X) - trees.baseline))
 
     @property
     def users(self) -> np.ndarray:
@@ -179,9 +180,9 @@ def _judge_held_out(
     The network's outputs for these rows are those of its kept check, which have the constant that
     suits them best. So do the trees', for this comparison alone: of later rows it misleads.
     """
-    logits = first.score(X)
-    scale = _find_scale(logits - first.baseline, y, weights)
-    logits = _draw(first, logits, scale)
+    logits = first.score(X) - first.baseline
+    scale = _find_scale(logits, y, weights)
+    logits = first.baseline + scale * logits
     logits += _find_constant(logits, y, weights)
     return choose_weight(outputs, logits, y, weights), scale
 
@@ -222,7 +223,8 @@ def choose_weight(
     (0.5, 0.0, 0.75)
     """
     factors, best = 1.0 if weights is None else weights, USUAL_WEIGHT
-    losses = {w: factors * _losses((1 - w) * network + w * trees, y) for w in WEIGHTS}
+    mixed = {weight: (1 - weight) * network + weight * trees for weight in WEIGHTS}
+    losses = {w: factors * (np.logaddexp(0, logits) - y * logits) for w, logits in mixed.items()}
     for weight in WEIGHTS:
         more = losses[weight] - losses[best]
         if more.mean() < -MANY_ERRORS * more.std() / np.sqrt(len(y)):
@@ -250,15 +252,6 @@ def _find_constant(logits: np.ndarray, y: np.ndarray, weights: np.ndarray | None
         slope = np.average(p, weights=weights) - clicks
         constant -= slope / np.average(p * (1 - p), weights=weights)
     return constant
-
-
-def _losses(logits: np.ndarray, y: np.ndarray) -> np.ndarray:
-    return np.logaddexp(0, logits) - y * logits
-
-
-def _draw(trees: BoostedTrees, logits: np.ndarray, scale: float) -> np.ndarray:
-    """Draw trees' logits towards the base rate's."""
-    return trees.baseline + scale * (logits - trees.baseline)
 
 
 def _make_blocks(X: EncodedFeatures, y: np.ndarray) -> Blocks:

@@ -23,7 +23,7 @@ from sklearn_din.training.novelty import NO_NOVELTY, Novelty
 from sklearn_din.training.optim import RowwiseAdam, optimizer_of
 from sklearn_din.training.parameters import TrainingParameters, names_of
 from sklearn_din.training.rows import check_encoded, train_further, train_new
-from sklearn_din.training.steps import compute_by_parts
+from sklearn_din.training.steps import NATIVE_LOSSES, compute_by_parts
 from sklearn_din.training.target import Click, Target
 from sklearn_din.training.training import OF_EPOCHS, StopReason, Training
 from sklearn_din.training.validation_checks import ValidationChecks
@@ -190,10 +190,10 @@ class DINNet(NeuralNetBinaryClassifier):
         """Batch -> logits (n,), of several labels (n, n_labels)."""
         return logits_of(self.module_, self._on_device(x))
 
-    @property
-    def knows_own_loss(self) -> bool:
-        """Whether the loss of a step is the target's, of logits that nobody else changes."""
-        return type(self) is DINNet and is_host(self.device)
+    def native_loss(self, rows: Batch) -> str:
+        """Return the name of the target's loss in native code; "" where torch must compute it."""
+        is_plain = type(self) is DINNet and is_host(self.device)  # a subclass may change the logits
+        return NATIVE_LOSSES.get(type(self.target), "") if is_plain and len(rows) else ""
 
     def notify(self, method_name: str, **kwargs: object) -> None:
         """As skorch does; where several processes train, they stop together.

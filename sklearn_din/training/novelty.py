@@ -12,7 +12,7 @@ from sklearn_din.features.identities import ids_to_look_up
 from sklearn_din.features.schema import FIRST_KNOWN_ID, Schema
 from sklearn_din.neighbours.blocks import NEVER
 from sklearn_din.training.occurrences import COUNTED_ROWS, ids_of_rows
-from sklearn_din.training.validation import can_order, late_times
+from sklearn_din.training.validation import late_times, why_no_order
 from sklearn_din.utils.spans import Rows, Spans, row_dtype
 
 LEAST_SHARE = 0.01  # below, nothing is hidden: rare ids of a static catalogue are new by chance
@@ -162,7 +162,7 @@ def measure_novelty(X: EncodedFeatures, *, share: float) -> tuple[Novelty, np.nd
     back tomorrow.
     """
     names = candidate_columns(X.schema)
-    if not names or X.times is None or not can_order(X.times):
+    if not names or X.times is None or why_no_order(X.times):
         return NO_NOVELTY, np.empty(0, dtype=np.int64)
     moments, sizes = moments_of(X), X.schema.vocabulary_sizes
     histories = X.schema.names("history")  # values in lists are rarely new: not hidden
@@ -207,7 +207,7 @@ def _end_of_beginning(moments: np.ndarray, chances: np.ndarray, *, n_rows: int) 
 
 def moments_of(X: EncodedFeatures) -> np.ndarray:
     """Count the rows before each row's time; all 0 if times do not define an order."""
-    if X.times is None or not can_order(X.times):
+    if X.times is None or why_no_order(X.times):
         return np.zeros(len(X), dtype=np.int64)
     times = X.times
     in_order = times if (times[1:] >= times[:-1]).all() else np.sort(times)

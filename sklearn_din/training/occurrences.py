@@ -16,7 +16,7 @@ COUNTED_ROWS = 1 << 16  # impressions whose ids are counted at a time, to bound 
 def count_ids(X: EncodedFeatures, rows: np.ndarray | None = None) -> dict[str, np.ndarray]:
     """Count ids per vocabulary, over all its fields and ``rows``: (n_ids,) each, float64.
 
-    An event counts once for every impression whose history holds it.
+    An event counts once for every impression whose history holds it, as in the L2 (section 5.1).
     """
     counts = {name: np.zeros(n_ids) for name, n_ids in X.schema.vocabulary_sizes.items()}
     for first in range(0, len(X) if rows is None else len(rows), COUNTED_ROWS):
@@ -64,11 +64,6 @@ def scale_of_prior(n_other: int, n_clicks: int) -> float:
     """
     share = (n_clicks + 1) / (n_clicks + n_other + 2)
     return 0.25 / (share * (1.0 - share))
-
-
-def count_occurrences(X: EncodedFeatures, rows: np.ndarray | None = None) -> dict[str, np.ndarray]:
-    """Count each id as the L2 does: as a candidate, elsewhere, and in histories (section 5.1)."""
-    return {name: count.astype(np.float32) for name, count in count_ids(X, rows).items()}
 
 
 def position_shares(positions: np.ndarray, kinds: np.ndarray) -> tuple[float, ...]:

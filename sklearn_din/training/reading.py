@@ -63,13 +63,6 @@ def read_one(
     return Reading(name, lambda outputs: outputs, value_of)
 
 
-def read_calibrated(calibration: Calibration) -> Reading:
-    """Return how log-odds become calibrated probabilities, which may fall where those rise."""
-    if calibration.slope > 0:
-        return read_one("probability", calibration, None)
-    return Reading("probability", np.negative, lambda score: calibration(-score))
-
-
 def read_several(
     names: Sequence[str], probability: Callable[[np.ndarray], np.ndarray], label: Label | None
 ) -> Reading:

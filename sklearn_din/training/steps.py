@@ -16,7 +16,7 @@ from sklearn_din.training.target import Click, Numbers, Target
 
 STEPS_PER_READ = 50  # losses on a GPU: reading one makes the host wait for all earlier steps
 SPLIT_FROM = 1 << 17  # events of torch's step: a layer of 64 units over them takes 32 MiB
-LOSSES: dict[type[Target], str] = {Click: "log", Numbers: "squares"}  # known to native code
+NATIVE_LOSSES: dict[type[Target], str] = {Click: "log", Numbers: "squares"}
 
 
 def compute_by_parts(
@@ -56,7 +56,7 @@ def compute_by_parts(
 @torch.enable_grad()  # as the optimizer's step does
 def begin_native_steps(net: NeuralNet, rows: Batch, labels: Tensor) -> NativeSteps | None:
     """Return native steps that leave no gradients, for such batches; None where torch must help."""
-    loss_name = _native_loss(net, rows)
+    loss_name = net.native_loss(rows)
     optimized = {id(p) for group in net.optimizer_.param_groups for p in group["params"]}
     if not loss_name or not optimized.issuperset(map(id, net.module_.parameters())):
         return None
@@ -65,13 +65,9 @@ def begin_native_steps(net: NeuralNet, rows: Batch, labels: Tensor) -> NativeSte
 
 def compute_in_native_code(net: NeuralNet, rows: Batch, labels: Tensor) -> dict[str, Tensor] | None:
     """Do what ``compute_by_parts`` does in training, in one native pass; None where torch must."""
-    loss_name = _native_loss(net, rows)
+    loss_name = net.native_loss(rows)
     step = add_gradients(net.module_, rows, labels, loss_name) if loss_name else None
     return None if step is None else dict(zip(("loss", "y_pred"), step, strict=True))
-
-
-def _native_loss(net: NeuralNet, rows: Batch) -> str:
-    return LOSSES.get(type(net.target), "") if net.knows_own_loss and len(rows) else ""
 
 
 def name_gradients(net: NeuralNet) -> Iterator[tuple[str, Tensor]]:

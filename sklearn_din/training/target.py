@@ -58,13 +58,9 @@ class Target(ABC):
         values = np.atleast_1d(self.value_of(np.asarray(constant, dtype=np.float32)))
         return ", ".join(f"{float(value):.3g}" for value in values)
 
-    def has_constant(self, y: np.ndarray) -> bool:
-        """Return whether training can start at the constant."""
-        return True
-
     def clicks(self, y: np.ndarray) -> np.ndarray:
-        """Return which rows were clicked: (n,), bool."""
-        return np.zeros(len(y), dtype=bool)
+        """Return which rows were clicked, of several labels by the first: (n,), bool."""
+        return y.reshape(len(y), -1)[:, 0] > 0
 
     def kinds(self, y: np.ndarray) -> np.ndarray:
         """Return kinds of rows of which random validation rows keep the shares: (n,), from 0."""
@@ -136,13 +132,6 @@ class Click(Target):
 
     def value_of(self, output: np.ndarray) -> np.ndarray:
         return torch.sigmoid(torch.from_numpy(output)).numpy()
-
-    def has_constant(self, y: np.ndarray) -> bool:
-        """Return whether there are both kinds."""
-        return bool(0 < y.sum() < len(y))
-
-    def clicks(self, y: np.ndarray) -> np.ndarray:
-        return y > 0
 
     def kinds(self, y: np.ndarray) -> np.ndarray:
         return y.astype(int)
@@ -221,6 +210,10 @@ class Numbers(Target):
         if self.of_what == "log1p":
             numbers = np.maximum(np.expm1(numbers), 0.0)
         return numbers.astype(np.float32)
+
+    def clicks(self, y: np.ndarray) -> np.ndarray:
+        """Return that no number is a click."""
+        return np.zeros(len(y), dtype=bool)
 
     def _scale(self, numbers: np.ndarray) -> np.ndarray:
         return np.log1p(numbers) if self.of_what == "log1p" else numbers
@@ -301,10 +294,6 @@ class Labels(Target):
     def read(self, label: Label | None) -> Reading:
         """Return how outputs become the probability of a label, or a weighted sum of several."""
         return read_several(self.names, self.value_of, label)
-
-    def clicks(self, y: np.ndarray) -> np.ndarray:
-        """Return where the first label is 1."""
-        return y[:, 0] > 0
 
     def kinds(self, y: np.ndarray) -> np.ndarray:
         """Return the label whose rarer kind is the rarest; 0 where it is missing."""

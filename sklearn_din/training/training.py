@@ -27,10 +27,11 @@ from sklearn_din.network.number_bins import choose_bins, find_ranges
 from sklearn_din.training.alone import Alone
 from sklearn_din.training.batches import ImpressionBatches
 from sklearn_din.training.newest_rows import learn_newest_rows
-from sklearn_din.training.occurrences import count_occurrences, embedding_decay, position_shares
+from sklearn_din.training.occurrences import count_ids, embedding_decay, position_shares
 from sklearn_din.training.optim import RowwiseAdam, check_groups, set_decay, set_rates
 from sklearn_din.training.seeding import seed_torch
 from sklearn_din.training.steps import Losses, begin_native_steps, compute_by_parts, name_gradients
+from sklearn_din.training.target import Click
 from sklearn_din.training.threads import use_threads
 from sklearn_din.training.validation_checks import ValidationChecks
 from sklearn_din.utils.warnings import warn_user
@@ -151,7 +152,7 @@ class Training:
             net.initialize()
         # Each step moves the bias by at most the learning rate: starting from 0 with rare clicks,
         # all other weights would first learn what belongs in the bias.
-        if net.target.has_constant(train.y):
+        if type(net.target) is not Click or np.ptp(train.y) > 0:  # of one kind no constant is best
             constant = torch.as_tensor(net.target.constant(train.y, train.weights))
             net.module_.output.bias.data.copy_(net.module_.bias_of(constant))
         if self.ranks.rank and net.module_.options["dropout"]:
@@ -164,7 +165,8 @@ class Training:
         counts = net.target.count(train.y)
         earlier = net.labels_ if any(net.labels_) else (0,) * len(counts)
         net.labels_ = tuple(map(sum, zip(earlier, counts, strict=True)))
-        occurrences = count_occurrences(train.X, train.rows)
+        counted = count_ids(train.X, train.rows)
+        occurrences = {name: count.astype(np.float32) for name, count in counted.items()}
         if train.shown is not None:
             for name, n_hidden in train.shown.count_hidden(train.X, train.rows).items():
                 occurrences[name][UNKNOWN_ID] += n_hidden

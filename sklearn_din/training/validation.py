@@ -40,7 +40,7 @@ def choose_validation(how: str, times: np.ndarray | None) -> str:
         return how
     if times is None:
         return "random"
-    trouble = _no_order(times)
+    trouble = why_no_order(times)
     if not trouble:
         return "last"
     warn_user(
@@ -66,7 +66,11 @@ def split_rows(
     ``originals``; "last" cuts by time, or in the given order; "groups" takes all rows of some.
     """
     if how == "groups":
-        return _whole_groups(y, groups, fraction=fraction, seeds=seeds)
+        codes = number_groups(groups, len(y))
+        n_groups = codes.max() + 1
+        _check_rest(n_groups - math.ceil(fraction * n_groups), fraction, n_groups, "groups")
+        splitter = GroupShuffleSplit(1, test_size=fraction, random_state=seeds)
+        return next(splitter.split(codes, y, codes))
     if how == "last":
         n_valid = max(1, round(fraction * len(y)))
         _check_rest(len(y) - n_valid, fraction, len(y), "rows")
@@ -81,16 +85,6 @@ def split_rows(
         return train, valid
     is_valid = np.isin(originals, rows[valid])
     return row_numbers(~is_valid), row_numbers(is_valid)
-
-
-def _whole_groups(
-    y: np.ndarray, groups: Groups | None, *, fraction: float, seeds: np.random.RandomState
-) -> SplitRows:
-    codes = number_groups(groups, len(y))
-    n_groups = codes.max() + 1
-    _check_rest(n_groups - math.ceil(fraction * n_groups), fraction, n_groups, "groups")
-    splitter = GroupShuffleSplit(1, test_size=fraction, random_state=seeds)
-    return next(splitter.split(codes, y, codes))
 
 
 def number_groups(groups: Groups | None, n_rows: int) -> np.ndarray:
@@ -114,7 +108,7 @@ def number_groups(groups: Groups | None, n_rows: int) -> np.ndarray:
 
 def rows_from_a_time_on(times: np.ndarray, *, n_wanted: int) -> SplitRows:
     """Row numbers before a time, and some ``n_wanted`` from it on; equal times stay together."""
-    trouble = _no_order(times)
+    trouble = why_no_order(times)
     if trouble:
         raise ValueError(f"validation='last' needs {trouble}")
     (cut,) = late_times(times, n_wanted=n_wanted)
@@ -151,12 +145,7 @@ def late_times(times: np.ndarray, *, n_wanted: int, n_times: int = 1) -> np.ndar
     return in_order[sorted(cuts)]
 
 
-def can_order(times: np.ndarray) -> bool:
-    """Return whether times define the last rows: none is missing, and they differ."""
-    return not _no_order(times)
-
-
-def _no_order(times: np.ndarray) -> str:
+def why_no_order(times: np.ndarray) -> str:
     """Return why times do not define the last rows; an empty string if they do."""
     n_missing = int(pd.isna(times).sum())
     if n_missing:
