@@ -99,25 +99,21 @@ class IdStatistics:
         self._n_late = self._n_new = 0
 
     def update(self, part: Part, chunk: Chunk) -> None:
-        """Take in the values of further rows."""
+        """Take in the values of further rows; of late ones, count those that no earlier row has."""
         codes = part.codes[self.column.name]
         values = plain_ids(codes[1], name=self.column.name)
         if self.column.is_compared and chunk.is_late is not None:
-            self._count_late(codes[0], values, chunk.is_late)
+            is_known = np.zeros(len(values) + 1, dtype=bool)  # -1 is missing
+            is_known[codes[0][~chunk.is_late]] = True
+            if len(earlier := self.occurrences.values):
+                is_known[:-1] |= pd.Index(values).isin(earlier)
+            late = codes[0][chunk.is_late]
+            late = late[late >= 0]
+            self._n_late += len(late)
+            self._n_new += int((~is_known[late]).sum())
         counts, n_missing = count_values(codes, part.counts)
         self._counts.update(values, counts)
         self._n_missing += n_missing
-
-    def _count_late(self, codes: np.ndarray, values: np.ndarray, is_late: np.ndarray) -> None:
-        """Count the late values, and those that no earlier row has."""
-        is_known = np.zeros(len(values) + 1, dtype=bool)  # -1 is missing
-        is_known[codes[~is_late]] = True
-        if len(earlier := self.occurrences.values):
-            is_known[:-1] |= pd.Index(values).isin(earlier)
-        late = codes[is_late]
-        late = late[late >= 0]
-        self._n_late += len(late)
-        self._n_new += int((~is_known[late]).sum())
 
     @property
     def occurrences(self) -> Occurrences:

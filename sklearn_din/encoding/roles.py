@@ -189,7 +189,13 @@ class _BehaviourFinder:
         for name in self.histories:
             self._check_text(name)
         single = [name for name in names if name not in {*self.histories, *self.numbers}]
-        self.notices += map(self._note_single, filter(self._is_meant, single))
+        self.notices += [
+            f"{name} holds one value per cell, such as {self.facts[name].example!r:.40}, where its "
+            f"name and the column {self._named_after[name]} mean a history: it is taken for a "
+            f"column of its own. Make lists as attach_history does, or name {name} in categorical, "
+            "numeric or drop."
+            for name in filter(self._is_meant, single)
+        ]
 
     def find_behaviours(self, groups: list[list[str]]) -> tuple[tuple[Behaviour, ...], set[str]]:
         """Return behaviours, those that the user names (``groups``) first, and columns of lists.
@@ -234,14 +240,6 @@ class _BehaviourFinder:
         """Return whether a column is named like the history of another one."""
         is_named = is_history_name(name) and self._named_after[name] is not None
         return is_named and name not in self.ids
-
-    def _note_single(self, name: str) -> str:
-        return (
-            f"{name} holds one value per cell, such as {self.facts[name].example!r:.40}, where its "
-            f"name and the column {self._named_after[name]} mean a history: it is taken for a "
-            f"column of its own. Make lists as attach_history does, or name {name} in categorical, "
-            "numeric or drop."
-        )
 
     def _check_text(self, name: str) -> None:
         """Raise ValueError where a history is text that is not joined by the separator."""
