@@ -322,7 +322,9 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
         statistics, rows = TableStatistics(self._learnt, len(table)), self._row_encoder()
         for start, parts in table.map(self._learnt.read, rows.names_of(table), "counting"):
             statistics.update(parts, start)
-        learnt = self._learnt.grow(statistics.occurrences_by_owner(), self._id_rules)
+        learnt = self._learnt.grow(
+            statistics.occurrences_by_owner(), IdRules(self.min_frequency, self.max_ids)
+        )
         self.__dict__.update({"_learnt": learnt, "schema_": learnt.schema})
         return self
 
@@ -453,10 +455,6 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
         return [] if self.drop is None else check_names(self.drop, name="drop")
 
     @property
-    def _id_rules(self) -> IdRules:
-        return IdRules(self.min_frequency, self.max_ids)
-
-    @property
     def _metadata(self) -> dict[str, str]:
         """Columns of users, times and positions, which are no features."""
         names = {"users": self.user, "times": self.time, "positions": self.position}
@@ -515,7 +513,7 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
         for start, (parts, times, latest) in table.map(read_rows, used, "counting"):
             statistics.update(parts, start, times)
             newest = max(newest, latest)
-        learnt = statistics.finish(self._id_rules)
+        learnt = statistics.finish(IdRules(self.min_frequency, self.max_ids))
         self._warn(table, learnt, notices, statistics)
         tables = read_vectors(self.vectors, learnt.ids)
         scales = {owner: VectorScale.of(vectors) for owner, (_, vectors) in tables.items()}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sklearn_din.encoding.cells import Codes, HistoryCells
+from sklearn_din.encoding.cells import Codes
 from sklearn_din.encoding.profile import SAMPLED_ROWS, ColumnProfile
 from sklearn_din.encoding.table import ColumnReader
 from sklearn_din.encoding.vocabulary import Vocabularies
@@ -148,10 +148,6 @@ class Leaf(Column):
     def finish(self, table: TableStatistics) -> Any:
         return table.statistics[self.name].finish(table)
 
-    def read_events(self, part: Part, cells: HistoryCells, events: Rows) -> None:
-        """Read some events of a history into a part."""
-        raise TypeError(f"{type(self).__name__} has no histories.")
-
     @abstractmethod
     def statistics(self) -> Any:
         """Return empty statistics, for ``update(part, chunk)`` and ``finish(table)`` at fit."""
@@ -159,10 +155,6 @@ class Leaf(Column):
     @abstractmethod
     def profile_of(self, part: Part, vocabularies: Vocabularies) -> ColumnProfile:
         """Return what some rows look like, in the bins of the rows of fit."""
-
-    def note_far(self, part: Part, rows: Rows) -> str | None:
-        """Return what to say of some rows whose numbers are far from those of fit."""
-        return None
 
     @abstractmethod
     def fields(self, columns: TableColumns) -> list[Field]:

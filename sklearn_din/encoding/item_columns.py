@@ -37,11 +37,12 @@ class ItemColumns:
             is_same = is_repeated & is_same[:-1]
             counts += np.array([is_repeated.sum(), is_same.sum()])
 
-    def _find_item(self, n_ids: Mapping[str, int]) -> str:
-        """Return the column that identifies the item: if not named, that with the most ids.
+    def finish(self, n_ids: Mapping[str, int]) -> tuple[str, tuple[str, ...]]:
+        """Return the item, and the columns that follow from it; ``n_ids`` are by column.
 
-        Numbers, such as amounts, come last where a column of other ids has fewer values and does
-        not follow from them, as a category does from an item.
+        If not named, it is the column with the most ids. Numbers, such as amounts, come last where
+        a column of other ids has fewer values and does not follow from them, as a category does
+        from an item.
         """
         amounts = {
             number
@@ -50,11 +51,7 @@ class ItemColumns:
             if n_ids[number] > n_ids[other] > LEAST_ITEMS <= n_repeated > n_same / MOSTLY
         }
         largest = max(self.names, key=lambda n: (n not in amounts, n_ids[n]), default="")
-        return self._item or largest
-
-    def finish(self, n_ids: Mapping[str, int]) -> tuple[str, tuple[str, ...]]:
-        """Return the item, and the columns that follow from it; ``n_ids`` are by column."""
-        item = self._find_item(n_ids)
+        item = self._item or largest
         return item, tuple(
             other
             for (owner, other), (n_repeated, n_same) in self._counts.items()
