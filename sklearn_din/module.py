@@ -222,14 +222,18 @@ class DIN(nn.Module):
             interest.ends = ends
 
     def _make_interest(self, behaviour: Behaviour) -> Interest:
-        options = self.options
+        options, vocabulary_of = self.options, self.embeddings.vocabulary_of
         normalization = options["attention_normalization"]
         if normalization == "auto":
             normalization = "sqrt" if self.extended else None
         return Interest(
             behaviour,
             tuple(self.embeddings.width(name) for name in behaviour.histories),
-            with_vectors=self._with_vectors(behaviour),
+            with_vectors=[
+                (history, candidate, vocabulary_of[history])
+                for history, candidate in behaviour.candidate_of.items()
+                if candidate is not None and vocabulary_of[history] in self.embeddings.projections
+            ],
             compared_numbers={n: c for n in behaviour.numbers if (c := self.schema[n].candidate)},
             pooling=options["pooling"],
             extended=self.extended,
@@ -237,15 +241,6 @@ class DIN(nn.Module):
             units=options["attention_units"],
             activation=options["attention_activation"],
         )
-
-    def _with_vectors(self, behaviour: Behaviour) -> list[tuple[str, str, str]]:
-        """Histories, their candidates and their vocabularies where these have fixed vectors."""
-        vocabulary_of = self.embeddings.vocabulary_of
-        return [
-            (history, candidate, vocabulary_of[history])
-            for history, candidate in behaviour.candidate_of.items()
-            if candidate is not None and vocabulary_of[history] in self.embeddings.projections
-        ]
 
     @property
     def interest_modules(self) -> list[Interest]:

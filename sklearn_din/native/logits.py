@@ -100,20 +100,18 @@ class NativeSteps:
 
     def take(self, batch: Batch, y: Tensor) -> tuple[Tensor, Tensor]:
         """Take a step; return its loss and the logits before it."""
-        call, updates = self._call_for(batch), self._update.prepare()
+        ahead, self._ahead = self._ahead, None
+        call = None
+        if ahead is not None and ahead[0] is batch and not ahead[1].has_moved():
+            _, prepared, before, after = ahead
+            if torch.equal(torch.random.get_rng_state(), before):  # no callback has drawn
+                torch.random.set_rng_state(after)
+                call = prepared
+        call, updates = call or _Call(batch, *self._of_calls), self._update.prepare()
         given = self._loss, y, batch.weights, batch.n_joint_rows
         value, logits = call.run_backward(*given, updates=updates, ahead=self._prepare)
         self._update.note()
         return value, logits
-
-    def _call_for(self, batch: Batch) -> "_Call":
-        ahead, self._ahead = self._ahead, None
-        if ahead is not None and ahead[0] is batch and not ahead[1].has_moved():
-            _, call, before, after = ahead
-            if torch.equal(torch.random.get_rng_state(), before):  # no callback has drawn
-                torch.random.set_rng_state(after)
-                return call
-        return _Call(batch, *self._of_calls)
 
     def _prepare(self, batch: Batch) -> None:
         """Prepare the next step; what it draws counts as drawn when the step is taken."""
@@ -125,7 +123,9 @@ class NativeSteps:
 def _plan_for_loss(module: DIN, batch: Batch, y: Tensor) -> tuple[Plan, Sequence[Tensor]] | None:
     of_more = bool(module.options["position_shares"] or batch.lists)
     found = None if of_more else _plan_for(module, batch)
-    if found is None or not all(map(_may_be_given, found[1])):
+    if found is None or any(
+        p.grad is not None or p._backward_hooks or p._post_accumulate_grad_hooks for p in found[1]
+    ):
         return None
     if len({*map(id, found[1])}) < len(found[1]):  # of tied weights: added up
         return None
@@ -133,11 +133,6 @@ def _plan_for_loss(module: DIN, batch: Batch, y: Tensor) -> tuple[Plan, Sequence
     if not are_plain(labels) or any(t.shape != (batch.n_rows,) for t in labels):
         return None
     return found
-
-
-def _may_be_given(parameter: Tensor) -> bool:
-    has_hooks = parameter._backward_hooks or parameter._post_accumulate_grad_hooks
-    return parameter.grad is None and not has_hooks
 
 
 def _plan_for(module: DIN, batch: Batch) -> tuple[Plan, Sequence[Tensor]] | None:
@@ -319,10 +314,8 @@ class _Call:
                     ahead(following)
             finally:
                 code = step.end()
-        if code == UNKNOWN_ID:
-            self._raise_unknown_id()
-
-    def _raise_unknown_id(self) -> None:
+        if code != UNKNOWN_ID:
+            return
         for name, n_ids in zip(self._plan.names, self._plan.n_ids, strict=True):
             ids = self._ids[name]
             if name not in self._batch.lists and len(ids) and int(ids.max()) >= n_ids:

@@ -216,7 +216,12 @@ def _score_pairs(
         begin, end = np.searchsorted(popular, [first, first + counts.shape[0]])
         own = counts[popular[begin:end] - first][:, popular].toarray()
         gram[:, begin:end] = own.T  # it is symmetric, and its columns are contiguous
-        cosines.append(_cosine(counts, roots, first, n_best))
+        numbers = np.arange(first, first + counts.shape[0], dtype=np.int32)
+        rows = np.repeat(numbers, np.diff(counts.indptr))
+        values = counts.data / (roots[rows] * roots[counts.indices] + SHRINKAGE)
+        values[rows == counts.indices] = 0  # an item is no neighbour of itself
+        of_part = csr_array((values, counts.indices, counts.indptr), shape=counts.shape)
+        cosines.append(sort_indices(keep_largest(of_part, n_best)))
     return gram, csr_array(vstack(cosines, format="csr"))
 
 
@@ -286,15 +291,6 @@ def _sparse(weights: np.ndarray, ids: np.ndarray, n_ids: int) -> csr_array:
     chosen = np.flatnonzero(is_best)  # a fifth of the time that the matrix of bools takes
     values, columns = weights.take(chosen), ids[chosen % len(ids)]
     return narrow_csr(values, columns, np.cumsum(lengths), (n_ids, n_ids))
-
-
-def _cosine(counts: csr_array, roots: np.ndarray, first: int, n_best: int) -> csr_array:
-    lengths = np.diff(counts.indptr)
-    rows = np.repeat(np.arange(first, first + counts.shape[0], dtype=np.int32), lengths)
-    values = counts.data / (roots[rows] * roots[counts.indices] + SHRINKAGE)
-    values[rows == counts.indices] = 0  # an item is no neighbour of itself
-    cosines = csr_array((values, counts.indices, counts.indptr), shape=counts.shape)
-    return sort_indices(keep_largest(cosines, n_best))
 
 
 def keep_largest(matrix: csr_array, n_best: int) -> csr_array:

@@ -42,11 +42,6 @@ SUFFIXES = tuple(f"{kind}_{summary}" for kind in ("ease", "cosine") for summary 
 SUFFIXES += ("popularity", "click_rate", "is_known", "evidence")
 
 
-def find_largest(n_rows: int) -> float:
-    """Return the largest number that so many rows may have: their root, at most LARGEST."""
-    return min(float(LARGEST), float(np.sqrt(n_rows)))
-
-
 @dataclass(frozen=True, eq=False)
 class NeighbourPair(LearntNumbers):
     """One history and its candidate: how their items go together, and its columns of numbers.
@@ -64,7 +59,8 @@ class NeighbourPair(LearntNumbers):
     scale : (14,), float32. Standard deviation of each column over the training rows, at least
         LEAST_SCALE, one where it is zero; infinite, so that the column is zero, where it does not
         hold over time.
-    largest : float. No number is farther from 0, in units of the scale: see ``find_largest``.
+    largest : float. No number is farther from 0, in units of the scale: the root of the number of
+        training rows, at most LARGEST.
     """
 
     history: str
@@ -92,7 +88,8 @@ class NeighbourPair(LearntNumbers):
             numbers = given.allocate(names)
             fill([numbers], [at_fit], X, order.find_tables_at_fit)
             scale = _scale(X, numbers)
-            pair = replace(pair, scale=scale, largest=find_largest(len(X)))
+            largest = min(float(LARGEST), float(np.sqrt(len(X))))
+            pair = replace(pair, scale=scale, largest=largest)
             for part in row_blocks(X):
                 numbers[part] = pair.rescale(numbers[part])
             if isinstance(order, ByTime) and not scores_hold(numbers, others, rows):

@@ -222,7 +222,8 @@ class Batch:
         for name in behaviour.numbers:
             numbers = ragged.flat(name, index)
             if candidate := self.X.schema[name].candidate:
-                shown = self._find_shown(candidate)
+                missing = find_missing_numbers(self.X, candidate)
+                shown = np.where(missing, np.float32(np.nan), self.X.columns[candidate])
                 is_one = self.shared and len(ragged) == 1
                 shown = shown[:, None] if is_one else np.repeat(shown, ragged.spans.lengths)
                 pair = map(torch.from_numpy, (shown, numbers))
@@ -232,11 +233,6 @@ class Batch:
         np.cumsum(ragged.spans.lengths, out=offsets[1:])
         self.n_events_of[histories] = int(offsets[-1])
         self.offsets[histories] = torch.from_numpy(offsets)
-
-    def _find_shown(self, name: str) -> np.ndarray:
-        """Return a number of the impressions, NaN where it is missing."""
-        missing = find_missing_numbers(self.X, name)
-        return np.where(missing, np.float32(np.nan), self.X.columns[name])
 
     def __len__(self) -> int:
         return self.n_rows

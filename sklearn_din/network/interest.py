@@ -397,8 +397,9 @@ def find_same(
         if candidate in batch.lists:
             same.append(likeness_of_lists(batch, interest.behaviour.histories, history, candidate))
         else:
-            shown = shown_ids(batch.identities[candidate]).index_select(0, rows)
-            same.append((batch.identities[history] == shown).float())
+            ids = batch.identities[candidate]
+            shown = ids.masked_fill((ids == UNKNOWN_ID) | (ids == PADDING_ID), NO_ID)
+            same.append((batch.identities[history] == shown.index_select(0, rows)).float())
     return [*same, *(nearness for _, nearness in compared)]
 
 
@@ -411,11 +412,6 @@ def likeness_of_lists(
         return events.likeness_to(shown, events.at, shown.at.index_select(0, batch.rows[histories]))
     of_lists = shown.likeness_of_all(events).index_select(1, events.at)
     return of_lists.index_select(0, shown.at).flatten()
-
-
-def shown_ids(ids: Tensor) -> Tensor:
-    """Return ids of candidates, with NO_ID for missing ones, which matches nothing."""
-    return ids.masked_fill((ids == UNKNOWN_ID) | (ids == PADDING_ID), NO_ID)
 
 
 def signed_log(values: Array) -> Array:

@@ -155,21 +155,18 @@ def find_bins(X: EncodedFeatures, leave_out: Collection[str] = ()) -> Bins:
     n_bins = min(N_BINS, MOST_BINS // max(len(names), 1))
     if len(X) < LEAST_ROWS or n_bins < 2:
         return {}
-    each = {name: _find_own(X, name, n_bins) for name in names}
-    return {name: bins for name, bins in each.items() if len(bins) > 1}
-
-
-def _find_own(X: EncodedFeatures, name: str, n_bins: int) -> tuple[tuple[float, float, float], ...]:
-    """Return the bins of one number."""
-    values = _sample(X, name)
-    if not len(values):
-        return ()
+    bins: dict[str, tuple[tuple[float, float, float], ...]] = {}
     shares = np.linspace(OUTSIDE, 1 - OUTSIDE, n_bins + 1)
-    edges = np.unique(np.quantile(values, shares, method="lower")).tolist()
-    return tuple(
-        (start, end, float(np.clip((values - start) / (end - start), 0, 1).mean()))
-        for start, end in pairwise(edges)
-    )
+    for name in names:
+        values = _sample(X, name)
+        quantiles = np.quantile(values, shares, method="lower") if len(values) else values
+        edges = np.unique(quantiles).tolist()
+        if len(edges) > 2:
+            bins[name] = tuple(
+                (start, end, float(np.clip((values - start) / (end - start), 0, 1).mean()))
+                for start, end in pairwise(edges)
+            )
+    return bins
 
 
 def find_ranges(X: EncodedFeatures, before: Ranges | None = None) -> Ranges:

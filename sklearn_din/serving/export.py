@@ -538,7 +538,7 @@ def _fill(numbers: Value) -> Value:
 
 
 def _without_missing(shown: Value) -> Value:
-    """Return ids with NO_ID in place of missing ones, as ``shown_ids``."""
+    """Return ids with NO_ID in place of missing ones, as ``find_same``."""
     at_most = shown.graph.add("LessOrEqual", shown, np.int32(UNKNOWN_ID))
     return ((shown >= np.int32(PADDING_ID)) & at_most).where(np.int32(NO_ID), shown)
 
