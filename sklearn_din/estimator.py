@@ -235,16 +235,25 @@ class DINEstimator(EstimatorState, Parameters, BaseEstimator):
         return [*(self.callbacks or ()), *printed * (bool(self.verbose) and processes.rank == 0)]
 
     def _warn_of_end(self, net: DINNet) -> None:
-        if net.stop_reason_ != "user":
-            _warn_of_small_scale(net)
-            return
-        has_best = best_check(net.checks_) is not None
-        kept = "weights of the best validation check so far" if has_best else "latest weights"
-        warn_user(
-            f"training was interrupted in epoch {max(1, net.n_epochs_)} of {self.max_epochs}: "
-            f"the {kept} are kept and the classifier can be used. Fit again for a full "
-            "training, which continues from the latest checkpoint if callbacks has a Checkpoint."
-        )
+        best = best_check(net.checks_)
+        scale = 1.0 if best is None else max(best["scales"])
+        if net.stop_reason_ == "user":
+            kept = "weights of the best validation check so far" if best else "latest weights"
+            warn_user(
+                f"training was interrupted in epoch {max(1, net.n_epochs_)} of {self.max_epochs}: "
+                f"the {kept} are kept and the classifier can be used. Fit again for a full "
+                "training, which continues from the latest checkpoint if callbacks has a "
+                "Checkpoint."
+            )
+        elif scale < SMALL_SCALE:
+            warn_user(
+                "the validation rows hardly follow from what was learnt: logits times "
+                f"{scale:.2g} suit them best and are kept, which lie near the "
+                f"{net.target.what_constant_is} ({net.target.describe(net.constant_)}). Check that "
+                "y belongs to the rows of X, that X describes the candidate and the past "
+                "(summary()), that enough rows are held out, and are like those to predict "
+                "(validation), and in history_ that training was not too short (max_epochs, lr)."
+            )
 
     def _keep(self, net: DINNet, inputs: FitInputs) -> Self:
         """Set the fitted attributes at once: others see all of them, or none."""
@@ -767,19 +776,6 @@ def _training_ranks() -> AbstractContextManager[Alone]:
     if not dist.is_available() or (is_alone and not dist.is_initialized()):
         return nullcontext(Alone())
     return ranks().training_ranks()
-
-
-def _warn_of_small_scale(net: DINNet) -> None:
-    scale = max((best_check(net.checks_) or {"scales": [1.0]})["scales"])
-    if scale < SMALL_SCALE:
-        warn_user(
-            "the validation rows hardly follow from what was learnt: logits times "
-            f"{scale:.2g} suit them best and are kept, which lie near the "
-            f"{net.target.what_constant_is} ({net.target.describe(net.constant_)}). Check that y "
-            "belongs to the rows of X, that X describes the candidate and the past (summary()), "
-            "that enough rows are held out, and are like those to predict (validation), and in "
-            "history_ that training was not too short (max_epochs, lr)."
-        )
 
 
 def _of_net(net: DINNet) -> dict[str, object]:

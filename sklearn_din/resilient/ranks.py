@@ -76,10 +76,6 @@ class Ranks(Alone):
         self.call(lambda: self._groups.append(dist.new_group(backend=backend, timeout=timeout)))
         return self._groups[-1]
 
-    def wait_up_to(self, minutes: float) -> None:
-        """Let the others compute for so long from here on before one of them answers."""
-        self._on_cpu = self.open("gloo", minutes=minutes)
-
     def from_first(self, value: Exchanged) -> Exchanged:
         """Return the value of rank 0; those of the others are ignored."""
         values = [value]
@@ -299,7 +295,7 @@ def first_process_first(cache_dir: Path, name: Callable[[], str]) -> Iterator[No
     with join_processes(work="an encoding by", remedy=remedy) as processes:
         works = processes.of_all((platform.node(), str(cache_dir.resolve()), name()))
         is_first = works.index(works[processes.rank]) == processes.rank
-        processes.wait_up_to(MINUTES_TO_ENCODE)
+        processes._on_cpu = processes.open("gloo", minutes=MINUTES_TO_ENCODE)
         if is_first:
             yield
         processes.of_all(None)

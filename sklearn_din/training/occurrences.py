@@ -56,16 +56,6 @@ def embedding_decay(
     }
 
 
-def scale_of_prior(n_other: int, n_clicks: int) -> float:
-    """Return the factor of the L2's strength where clicks, or their absence, are rare.
-
-    It is ``1 / (4 p (1 - p))``: a row of probability p bends the loss by ``p (1 - p)``, a quarter
-    at balanced clicks. One row of each kind is added.
-    """
-    share = (n_clicks + 1) / (n_clicks + n_other + 2)
-    return 0.25 / (share * (1.0 - share))
-
-
 def position_shares(positions: np.ndarray, kinds: np.ndarray) -> tuple[float, ...]:
     """Return the fraction of rows at each position; of clicks, half counts what all others do.
 

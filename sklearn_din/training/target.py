@@ -14,7 +14,6 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from sklearn_din.network.layers import order_of_labels
-from sklearn_din.training.occurrences import scale_of_prior
 from sklearn_din.training.reading import Label, Reading, read_one, read_several
 
 Output = float | np.ndarray  # of one row
@@ -142,8 +141,14 @@ class Click(Target):
         return len(y) - n_clicks, n_clicks
 
     def scale_of_prior(self, counts: tuple[int, ...]) -> float:
-        """Return more where clicks, or their absence, are rare."""
-        return scale_of_prior(*counts)
+        """Return more where clicks, or their absence, are rare: ``1 / (4 p (1 - p))``.
+
+        A row of probability p bends the loss by ``p (1 - p)``, a quarter at balanced clicks. One
+        row of each kind is added.
+        """
+        n_others, n_clicks = counts
+        share = (n_clicks + 1) / (n_clicks + n_others + 2)
+        return 0.25 / (share * (1.0 - share))
 
     def auc(self, y: np.ndarray, outputs: np.ndarray) -> float:
         """Return the AUC where there are both kinds."""
@@ -309,7 +314,7 @@ class Labels(Target):
         """Return what one label has, of the sum of what the rows' labels tell."""
         pairs = list(zip(counts[::2], counts[1::2], strict=True))
         n_rows = max(map(sum, pairs))
-        weights = [sum(pair) / scale_of_prior(*pair) for pair in pairs]
+        weights = [sum(pair) / self.labels[0].scale_of_prior(pair) for pair in pairs]
         return max(n_rows, 1) / max(float(np.dot(weights, self.weights)), 1e-9)
 
     def auc(self, y: np.ndarray, outputs: np.ndarray) -> float:
