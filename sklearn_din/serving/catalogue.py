@@ -92,18 +92,17 @@ class Catalogue:
         is_same &= encoder._look_up_vectors() is self.vectors
         return is_same and (self._user is None or {*self._user} == {*users})
 
-    def read(self, users: Users) -> ColumnReader:
-        """Return users as :meth:`encode` takes them."""
+    def read(self, users: Users) -> tuple[ColumnReader, EncodedFeatures]:
+        """Return users as they are read, and encoded: columns that do not follow the candidate."""
         if self._user is not None:
             frame = frame_of_users(users)
             users = self._pair(frame, np.zeros(len(frame), dtype=np.intp))
+        columns: ColumnReader
         if isinstance(users, pd.DataFrame):
-            return ColumnReader(users, separator=self._separator)
-        return OneRow(users, separator=self._separator)
-
-    def encode(self, users: ColumnReader) -> EncodedFeatures:
-        """Return users with the columns that do not follow the candidate."""
-        return self._of_users.encode_columns(users)
+            columns = ColumnReader(users, separator=self._separator)
+        else:
+            columns = OneRow(users, separator=self._separator)
+        return columns, self._of_users.encode_columns(columns)
 
     def take(
         self,

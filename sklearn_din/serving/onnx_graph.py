@@ -217,9 +217,9 @@ class Graph:
         stacked = self.add("Scan", *blocks, body=graph, num_scan_inputs=len(blocks))
         return self.add("Reshape", stacked, join([length + n_more, rest], axis=0))
 
-    def _prune(self) -> None:
-        """Drop nodes and constants that no output needs; an input's default stays."""
-        needed, nodes = {value.name for value in [*self.inputs, *self.outputs]}, []
+    def model(self) -> Any:
+        """Return the whole as a model, without nodes and constants that no output needs."""
+        needed, nodes = {value.name for value in [*self.inputs, *self.outputs]}, []  # and defaults
         for node in reversed(self.nodes):
             if not needed.isdisjoint(node.output):
                 inner = [nested for attribute in node.attribute for nested in attribute.g.node]
@@ -227,10 +227,6 @@ class Graph:
                 nodes.append(node)
         self.nodes = nodes[::-1]
         self.constants = [constant for constant in self.constants if constant.name in needed]
-
-    def model(self) -> Any:
-        """Return the whole as a model."""
-        self._prune()
         helper = self.onnx.helper
         graph = helper.make_graph(
             self.nodes, "sklearn_din", self.inputs, self.outputs, self.constants

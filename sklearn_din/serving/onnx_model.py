@@ -356,9 +356,6 @@ class _OnnxEstimator(BaseEstimator):
         behaviours = check_weights(self._prepare_rows(X), pooling=self.net_.facts.pooling)
         return event_table(X, {b.histories: self.net_.weights(X, b) for b in behaviours}, "weight")
 
-    def _score(self, X: EncodedFeatures) -> np.ndarray:
-        return self.net_.score(self._prepare_rows(X))
-
     def _prepare_rows(self, X: EncodedFeatures) -> EncodedFeatures:
         if not isinstance(X, EncodedFeatures):
             raise TypeError(f"the network needs the output of its encoder, got {type(X).__name__}.")
@@ -372,17 +369,17 @@ class OnnxClassifier(ClassifierMixin, _OnnxEstimator):
 
     def decision_function(self, X: EncodedFeatures) -> np.ndarray:
         """Log-odds of the click, (n,) or (n, n_labels), float32, before a calibration."""
-        return self._score(X)
+        return self.net_.score(self._prepare_rows(X))
 
     def predict_proba(self, X: EncodedFeatures) -> np.ndarray | list[np.ndarray]:
         """Probability of both classes: (n, 2); of several labels an array for each."""
-        click = self.calibration_(self._score(X))
+        click = self.calibration_(self.decision_function(X))
         pairs = [np.stack([1 - column, column], axis=1) for column in np.atleast_2d(click.T)]
         return pairs if click.ndim == 2 else pairs[0]
 
     def predict(self, X: EncodedFeatures) -> np.ndarray:
         """Label that is more probable: (n,), or (n, n_labels)."""
-        is_click = (self.calibration_(self._score(X)) > 0.5).astype(int)
+        is_click = (self.calibration_(self.decision_function(X)) > 0.5).astype(int)
         if is_click.ndim == 1:
             return self.classes_[is_click]
         pairs = zip(self.classes_, is_click.T, strict=True)
@@ -400,7 +397,7 @@ class OnnxRegressor(RegressorMixin, _OnnxEstimator):
 
     def predict(self, X: EncodedFeatures) -> np.ndarray:
         """Number of each row: (n,), float32."""
-        return self._score(X)
+        return self.net_.score(self._prepare_rows(X))
 
     def _read(self, label: Label | None) -> Reading:
         spread = np.float32(self.net_.facts.spread)

@@ -13,7 +13,7 @@ from narwhals.typing import IntoDataFrame, IntoDataFrameT
 from sklearn.base import BaseEstimator
 
 from sklearn_din.features.request_columns import neutral_numbers
-from sklearn_din.inspection.fitted import FittedPipeline, split_pipeline
+from sklearn_din.inspection.fitted import split_pipeline
 from sklearn_din.logs.history_builder import HistoryBuilder
 from sklearn_din.neighbours.shortlist import largest_first
 from sklearn_din.serving.allowed_pairs import NO_PAIRS, PlacesOfIds, pair_blocks, pairs_of_frame
@@ -330,7 +330,13 @@ class Ranker(Generic[IntoDataFrameT]):
         made = [] if self.memory is None else self.memory.get_feature_names_out().tolist()
         check_levels(self._fitted.encoder.schema_, users, made)
         _warn_of_swap(users, self._names, self._fitted.encoder)
-        _check_columns_of_fit(self._fitted, self._needed, users, self._names)
+        there = {*users, *self._names, *self._fitted.encoder._optional}
+        absent = [name for name in self._needed if name not in there]
+        if absent:
+            raise ValueError(
+                f"the Pipeline was fitted on columns {absent}, which are neither in users nor in "
+                f"candidates. users has {list(users)}, candidates {list(self._names)}."
+            )
 
     def _pair(self, users: Users) -> _Pairs:
         """Encode users to be paired with the candidates."""
@@ -401,8 +407,7 @@ class _Pairs:
         self._levels = levels
         self.candidates = catalogue.candidates
         self.n_users = len(users) if isinstance(users, pd.DataFrame) else 1
-        self._read = catalogue.read(users)
-        self.user_rows = catalogue.encode(self._read)
+        self._read, self.user_rows = catalogue.read(users)
         if joint := catalogue.find_joint_fields(self.user_rows, users):
             raise ValueError(
                 "rank_candidates encodes users and candidates by themselves, but "
@@ -494,17 +499,4 @@ def _check_item_columns(candidates: pd.DataFrame, columns: Sequence[str], encode
             f"candidates must have {absent}, which followed from {item!r} in the rows of fit: "
             "taken from the users, every candidate would have the value of the user's last row. "
             f"candidates has {list(candidates.columns)}."
-        )
-
-
-def _check_columns_of_fit(
-    fitted: FittedPipeline, columns: Collection[str], users: Users, candidates: Collection[object]
-) -> None:
-    """Raise where a column that the Pipeline needs is neither in users nor in candidates."""
-    there = {*users, *candidates, *fitted.encoder._optional}
-    absent = [name for name in columns if name not in there]
-    if absent:
-        raise ValueError(
-            f"the Pipeline was fitted on columns {absent}, which are neither in users nor in "
-            f"candidates. users has {list(users)}, candidates {list(candidates)}."
         )

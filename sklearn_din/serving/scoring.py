@@ -104,7 +104,7 @@ def predict_to_parquet(
         for rows, copied in show_progress(parts, "predicting", n_rows):
             predicted = predictions_of(model, method, rows)
             _check_taken(predicted, names)
-            arrays = {str(name): _arrow_column(copied[name]) for name in names}
+            arrays = {str(n): pa.array(copied[n].array, from_pandas=True) for n in names}
             table = pa.table(arrays | predicted)
             writer = writer or files.enter_context(pq.ParquetWriter(partial, table.schema))
             writer.write_table(table.cast(writer.schema))
@@ -225,14 +225,10 @@ def _frame_parts(X: IntoDataFrame, names: Sequence[str]) -> Iterator[Part]:
     copied, n_rows = shown.pandas[names].copy(deep=False), len(shown.pandas)
     for name in names:  # objects whole: one part may hold integers and another floats
         if copied[name].dtype == object:
-            copied[name] = ArrowExtensionArray(_arrow_column(copied[name]))
+            copied[name] = ArrowExtensionArray(pa.array(copied[name].array, from_pandas=True))
     for start in range(0, max(n_rows, 1), FRAME_ROWS):
         stop = min(start + FRAME_ROWS, n_rows)
         yield shown.between(start, stop), copied.iloc[start:stop]
-
-
-def _arrow_column(column: pd.Series) -> pa.Array | pa.ChunkedArray:
-    return pa.array(column.array, from_pandas=True)
 
 
 def _check_taken(predicted: Collection[str], columns: Collection[str]) -> None:

@@ -106,15 +106,11 @@ def update(
     grown.callbacks = [*(classifier.callbacks or ()), averaged]
     grown.partial_fit(X, y, sample_weight=sample_weight)
     grown.callbacks = classifier.callbacks
-    _forget(grown.net_, averaged)
+    net = grown.net_  # the model does not keep what the callback holds
+    net.callbacks = [item for item in net.callbacks if item is not averaged]
+    net.callbacks_ = [pair for pair in net.callbacks_ if pair[1] is not averaged]
     # Copies of Pipeline, search and calibration, which hold the newer steps
     return copy.deepcopy(model, newer | {id(classifier): grown})
-
-
-def _forget(net: Any, callback: object) -> None:
-    """Take a callback out of a net, so that what it holds is not kept with the model."""
-    net.callbacks = [item for item in net.callbacks if item is not callback]
-    net.callbacks_ = [pair for pair in net.callbacks_ if pair[1] is not callback]
 
 
 def _leave_out(step: Step, X: Any) -> Any:
