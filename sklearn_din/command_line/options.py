@@ -225,14 +225,6 @@ def read_serve_options(arguments: Sequence[str]) -> Options:
     return options
 
 
-def read_serve_defaults(port: int) -> Options:
-    """Return the options of ``serve`` that the main job's page has."""
-    parser = serve_parser()
-    options = Options(**{a.dest: a.default for a in parser._actions if a.dest != "help"})
-    options.port = port
-    return options
-
-
 def check_server(host: str, port: int) -> None:
     """Raise where a package of the server is missing, or it could not listen at the port."""
     absent = [name for name in SERVE_PACKAGES if importlib.util.find_spec(name) is None]

@@ -12,7 +12,7 @@ import pandas as pd
 import uvicorn
 from sklearn.pipeline import Pipeline
 
-from sklearn_din.command_line.options import LOOPBACK, Options, listen, read_serve_defaults
+from sklearn_din.command_line.options import LOOPBACK, Options, listen, serve_parser
 from sklearn_din.command_line.tables import read_log, read_table
 from sklearn_din.inspection.fitted import classifier_of
 from sklearn_din.server.answers import Answers, user_and_time
@@ -43,7 +43,8 @@ def serve_study(study: "Study", model: Pipeline, port: int) -> None:
     """Show what the main job has fitted."""
     clicks = study.X.loc[study.y == 1, study.roles.columns]
     answers = Answers(model, study.catalogue, clicks)
-    run(State(lambda: answers), read_serve_defaults(port))
+    defaults = {a.dest: a.default for a in serve_parser()._actions if a.dest != "help"}
+    run(State(lambda: answers), Options(**defaults | {"port": port}))
 
 
 def load_answers(options: Options) -> Answers:

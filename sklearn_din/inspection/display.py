@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -130,8 +130,11 @@ class AttentionDisplay:
         schema = encoded.schema
         table = explain_encoded(fitted, encoded, by=by)
         behaviours = {schema.display_name(b): b for b in schema.behaviours if not b.is_bag}
-        shown = _choose_behaviour({n: b.histories for n, b in behaviours.items()}, behaviour)
-        chosen = behaviours[shown]
+        named = [n for n, b in behaviours.items() if behaviour in (None, *b.histories)]
+        named = named or [name for name in behaviours if name == behaviour]
+        if len(named) != 1:
+            raise ValueError(f"behaviour must name one of {[*behaviours]}, got {behaviour!r}.")
+        shown, chosen = named[0], behaviours[named[0]]
         table = table[table["behaviour"] == shown]
         weights, events = _one_history(table, len(encoded), chosen.histories)
         target, options = fitted.classifier._target, dict[str, Any]()
@@ -159,7 +162,12 @@ class AttentionDisplay:
         if n_candidates > 1 and n_events:
             width = float(np.clip(4.5 + 0.32 * n_events, 7, 20))
             size = (width, float(np.clip(3.0 + 0.32 * n_candidates, 4.4, 16)))
-        self.figure_, self.ax_ = _new_axes(ax, size, purpose="AttentionDisplay")
+        purpose = "AttentionDisplay"
+        pyplot = import_package("matplotlib.pyplot", purpose=purpose, extra="plot")
+        if ax is None:
+            self.figure_, self.ax_ = pyplot.subplots(figsize=size, layout="constrained")
+        else:
+            self.figure_, self.ax_ = cast("Figure", ax.figure), ax  # or a SubFigure
         number = f"{self.click} probability".strip()
         if n_events and n_candidates > 1:
             label = "candidates" if self.probability is None else f"candidates ({number})"
@@ -223,15 +231,6 @@ def _event_name(values: Iterable[Any]) -> str:
     return "unknown" if set(shown) == {"unknown"} else " · ".join(shown)
 
 
-def _choose_behaviour(histories: Mapping[str, tuple[str, ...]], behaviour: str | None) -> str:
-    """Return the name of the behaviour to draw: the only one, a history column's, or as named."""
-    names = [name for name, columns in histories.items() if behaviour in (None, *columns)]
-    names = names or [name for name in histories if name == behaviour]
-    if len(names) != 1:
-        raise ValueError(f"behaviour must name one of {[*histories]}, got {behaviour!r}.")
-    return names[0]
-
-
 def _draw_bars(
     ax: Axes, weights: np.ndarray, events: list[str], candidate: str, *, by: str
 ) -> None:
@@ -286,13 +285,6 @@ def _draw_nothing(ax: Axes, candidates: list[str]) -> None:
     ax.set_xticks([])
     ax.set_yticks([])
     ax.set_title(_title("; ".join(candidates[:3]) + more, by="weight"))
-
-
-def _new_axes(ax: Axes | None, size: tuple[float, float], *, purpose: str) -> tuple[Figure, Axes]:
-    pyplot = import_package("matplotlib.pyplot", purpose=purpose, extra="plot")
-    if ax is None:
-        return pyplot.subplots(figsize=size, layout="constrained")
-    return cast("Figure", ax.figure), ax  # or a SubFigure, where ax lies in one
 
 
 def _short(name: str, longest: int = LONGEST_NAME) -> str:

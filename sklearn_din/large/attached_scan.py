@@ -71,12 +71,24 @@ class AttachedScan(Scan):
         return cls(base, range(len(base)), [*base.columns, *names], store)
 
     def parts(self, columns: Sequence[str] | None = None) -> Iterator[tuple[int, pd.DataFrame]]:
-        """Read the rows in their order, as :meth:`ParquetScan.parts` does."""
+        """Read the rows in their order, as :meth:`ParquetScan.parts` does.
+
+        What is read together is parted into pieces whose events fit the budget.
+        """
         names = self._check_names(columns)
         new = [name for name in names if name in self._new_names]
         of_base = [name for name in names if name not in new] or self._table.columns[:1]
         for start, base in self._table[index_of(self._rows)].parts(of_base):
-            yield from self._extend(start, base, new, names)
+            rows = self._rows[start : start + len(base)]
+            n_pieces = 1
+            if new and self._histories is not None:
+                lengths = self._histories.spans(rows).lengths
+                n_bytes = int(lengths.sum(dtype=np.int64)) * BYTES_PER_EVENT * len(new)
+                n_pieces = min(-(-n_bytes * PARTS_IN_MEMORY // self.memory) or 1, max(len(base), 1))
+            edges = np.linspace(0, len(base), n_pieces + 1).astype(np.int64).tolist()
+            for first, last in pairwise(edges):
+                part = base.iloc[first:last].assign(**self._read(new, rows[first:last]))
+                yield start + first, part[list(names)]
 
     def find_log(self, columns: Sequence[str]) -> tuple[StoredHistories, RowNumbers] | None:
         """Return the sorted log behind histories of one call, and the rows' windows, or None."""
@@ -97,21 +109,6 @@ class AttachedScan(Scan):
         if name not in self._new_names:
             return self._table.all_dtypes[name]
         return np.dtype(np.float64) if self._histories is None else WindowDtype()
-
-    def _extend(
-        self, start: int, base: pd.DataFrame, new: Sequence[str], names: Sequence[str]
-    ) -> Iterator[tuple[int, pd.DataFrame]]:
-        """Yield a chunk with its additional columns, in pieces whose events fit the budget."""
-        rows = self._rows[start : start + len(base)]
-        n_pieces = 1
-        if new and self._histories is not None:
-            lengths = self._histories.spans(rows).lengths
-            n_bytes = int(lengths.sum(dtype=np.int64)) * BYTES_PER_EVENT * len(new)
-            n_pieces = min(-(-n_bytes * PARTS_IN_MEMORY // self.memory) or 1, max(len(base), 1))
-        edges = np.linspace(0, len(base), n_pieces + 1).astype(np.int64).tolist()
-        for first, last in pairwise(edges):
-            part = base.iloc[first:last].assign(**self._read(new, rows[first:last]))
-            yield start + first, part[list(names)]
 
     def _read(self, names: Sequence[str], rows: RowNumbers) -> dict[str, Any]:
         if self._histories is not None:

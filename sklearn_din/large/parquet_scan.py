@@ -23,7 +23,7 @@ from sklearn_din.logs.aggregates import attach_so_far
 from sklearn_din.logs.attach import attach_past
 from sklearn_din.logs.negatives import NegativesRequest, follow_by_negatives
 from sklearn_din.utils.arrow import plain_type
-from sklearn_din.utils.scan import PARTS_IN_MEMORY, Scan, frame_of_arrow, is_ascending
+from sklearn_din.utils.scan import PARTS_IN_MEMORY, Scan, is_ascending
 from sklearn_din.utils.validation import check_columns, check_distinct, check_names
 from sklearn_din.utils.whole_files import remove_with
 
@@ -107,7 +107,8 @@ class ParquetScan(Scan):
         else:
             parts = self._in_any_order(names, size)
         for start, table in parts:
-            yield start, frame_of_arrow(table, start)
+            frame = table.to_pandas(types_mapper=pd.ArrowDtype, ignore_metadata=True)
+            yield start, frame.set_axis(pd.RangeIndex(start, start + len(table)), axis=0)
 
     def __repr__(self) -> str:
         n_files, n_groups = len(self._table.files), len(self._table.starts) - 1

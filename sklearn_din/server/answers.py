@@ -307,11 +307,6 @@ class Answers:
                 notes |= {"counts_from": log.clock.show(newest), "now": log.clock.show(now)}
         return notes
 
-    def example_user(self) -> Values:
-        """Return a user for the documentation."""
-        items = [{self.items.item: item} for item in self.items.ids[:3]]
-        return self.user_of_events(items, {name: known[0] for name, known in self.choices.items()})
-
     def explain(self, user: User, item: Any) -> Values:
         """Return an item's number for a user, what each event counts for it, and the levels."""
         whole = self.read_user(user)

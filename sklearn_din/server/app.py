@@ -298,15 +298,17 @@ def _describe(app: FastAPI, state: State) -> Values:
     """Return the OpenAPI description, with the model's own columns and examples of now."""
     described = get_openapi(title=app.title, version=app.version, routes=app.routes)
     answers = state.answers
-    user, item = answers.example_user(), answers.items.row(0)
+    events = [{answers.items.item: item} for item in answers.items.ids[:3]]
+    context = {name: known[0] for name, known in answers.choices.items()}
+    user, item = answers.user_of_events(events, context), answers.items.row(0)
     log = answers.histories
-    events = [] if log is None else [log.example()]
+    posted = [] if log is None else [log.example()]
     schemas, own = described["components"]["schemas"], answers.items.item
     ranked = {"user": user, "items": answers.items.ids[:3], "top_k": 2}
     schemas["RankRequest"]["example"] = ranked
     schemas["ExplainRequest"]["example"] = {"user": user, "item": item[own]}
     schemas["PredictRequest"]["example"] = {"rows": [{**user, own: item[own]}]}
-    schemas["EventsRequest"]["example"] = {"events": events}
+    schemas["EventsRequest"]["example"] = {"events": posted}
     schemas["RankRequest"]["properties"]["user"]["x-columns"] = answers.user_columns
     described["paths"]["/similar"]["get"]["parameters"][0]["example"] = item[own]
     return described

@@ -41,7 +41,14 @@ class Items:
         is_empty = titles.isna() | (titles.astype(str).str.strip() == "")
         self._titles = titles.astype(object).mask(is_empty, ids).astype(str)
         self._texts = (self._titles + "\n" + ids).str.lower()
-        self._images = None if image is None else self._check_images(self.frame[image])
+        self._images = None if image is None else self.frame[image]
+        if self._images is not None:
+            outside = self._images.astype(str).str.contains("://", regex=False)
+            if outside.any():
+                raise ValueError(
+                    f"--image {image} must hold files beside the catalogue, got "
+                    f"{self._images[outside].iloc[0]!r:.60}: the page loads nothing from elsewhere."
+                )
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -98,12 +105,3 @@ class Items:
         path = (self.folder / self._images.iloc[row]).resolve()
         is_shown = path.is_relative_to(self.folder) and path.suffix.lower() in PICTURES
         return path if is_shown and path.is_file() else None
-
-    def _check_images(self, images: pd.Series) -> pd.Series:
-        outside = images.astype(str).str.contains("://", regex=False)
-        if outside.any():
-            raise ValueError(
-                f"--image {images.name} must hold files beside the catalogue, got "
-                f"{images[outside].iloc[0]!r:.60}: the page loads nothing from elsewhere."
-            )
-        return images

@@ -10,7 +10,6 @@ from typing import Any, Self
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 from pandas.api.extensions import ExtensionDtype
 
 from sklearn_din.utils.digests import digest
@@ -240,9 +239,3 @@ def is_ascending(rows: range | np.ndarray) -> bool:
     if isinstance(rows, range):
         return rows.step > 0 or len(rows) < 2
     return bool((rows[1:] >= rows[:-1]).all())
-
-
-def frame_of_arrow(table: pa.Table, start: int) -> pd.DataFrame:
-    """Return an Arrow table as a frame with Arrow dtypes, with an index from ``start``."""
-    frame = table.to_pandas(types_mapper=pd.ArrowDtype, ignore_metadata=True)
-    return frame.set_axis(pd.RangeIndex(start, start + len(table)), axis=0)
