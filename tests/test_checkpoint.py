@@ -16,7 +16,6 @@ import pytest
 import torch
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, cross_val_score
-from skorch.callbacks import Callback
 
 from sklearn_din import Checkpoint, DINClassifier
 from sklearn_din.resilient import checkpoint, fingerprint
@@ -40,7 +39,7 @@ pytestmark = [
 X = make_impressions(240, seed=3)
 y = make_labels(X, seed=3)
 SMALL = {"embedding_dim": 3, "attention_units": (4,), "hidden_units": (5,), "lr": 0.02}
-SMALL |= {"batch_size": 24, "max_epochs": 3, "early_stopping": True, "random_state": 0}
+SMALL |= {"batch_size": 24, "max_epochs": 2, "early_stopping": True, "random_state": 0}
 WEIGHTS = np.random.default_rng(0).random(len(X))
 GROUPS = np.arange(len(X)) % 20
 
@@ -295,13 +294,8 @@ def test_it_says_where_it_goes_on(tmp_path, caplog):
     kill_at(14, tmp_path)
     with caplog.at_level(logging.INFO, logger="sklearn_din"):
         fit(tmp_path)
-    said = f"training goes on from {tmp_path / checkpoint.FILE}: epoch 2 of 3"
+    said = f"training goes on from {tmp_path / checkpoint.FILE}: epoch 2 of 2"
     assert [record.getMessage() for record in caplog.records] == [said]
-
-
-class Silent(Callback):
-    def __init__(self, strength):
-        self.strength = strength
 
 
 OTHER = {
@@ -310,7 +304,7 @@ OTHER = {
     "seed": ({"random_state": 1}, {}, "random_state was 0 and is 1"),
     "no seed": ({"random_state": None}, {}, "random_state was 0 and is None"),
     "class weight": ({"class_weight": {1: 2.0}}, {}, r"differs in: weights \(.*class_weight\)"),
-    "callbacks": ({"callbacks": [Silent(2)]}, {}, "Silent', {'strength': 2}"),
+    "callbacks": ({"callbacks": [On(strength=2)]}, {}, "On', {'on_strength': 2}"),
     "y": ({}, {"y": 1 - y}, "differs in: y. Choose"),
     "labels": ({}, {"y": np.array(["a", "b"])[y]}, "differs in: y. Choose"),
     "rows": ({}, {"X": X[:200], "y": y[:200]}, "the number of rows; y; X"),
@@ -404,7 +398,7 @@ def test_the_nets_own_fit_goes_on_too(tmp_path):
     fitted = fit(tmp_path)
     with ended_at(14), pytest.raises(KilledError):
         fitted.net_.fit(X, y)
-    with ended_at(20, end=lambda: pytest.fail("it began anew")):
+    with ended_at(10, end=lambda: pytest.fail("it began anew")):
         fitted.net_.fit(X, y)
     assert_same_bits(fitted, undisturbed("as usual"))
 
@@ -435,7 +429,7 @@ def test_every_flipped_bit_is_an_error_and_so_is_a_missing_end(unfinished, tmp_p
 
 def test_a_whole_file_of_another_kind_is_an_error_and_never_run(tmp_path):
     path = tmp_path / checkpoint.FILE
-    for wrong in ({"format": "another"}, {"format": checkpoint.FORMAT, "run": Silent(1)}):
+    for wrong in ({"format": "another"}, {"format": checkpoint.FORMAT, "run": On(strength=1)}):
         write_checkpoint(path, wrong)
         with pytest.raises(ValueError, match="is damaged or of another kind"):
             read_checkpoint(path)
