@@ -86,7 +86,7 @@ def as_frame(rows):
     return pd.DataFrame(rows, columns=[*dtypes], dtype=object).astype(dtypes)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(impressions=ROWS, events=ROWS)
 def test_aggregates_equal_those_of_a_plain_loop(impressions, events):
     impressions, events = as_frame(impressions), as_frame(events)

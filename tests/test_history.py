@@ -78,7 +78,7 @@ DATETIMES = ("before 1970", "zone", "arrow")
 
 @pytest.mark.filterwarnings("ignore:every history is empty")  # drawn frames need share nothing
 @pytest.mark.parametrize("kind", TIMES)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(choices=st.data())
 def test_histories_equal_those_of_a_plain_loop(kind, choices):
     rows = st.tuples(st.sampled_from(["a", "b", "c"]), st.integers(-5, 5))

@@ -29,7 +29,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:training was interrupted"),  # and can be used: tested here
 ]
 
-N_MOMENTS = int(os.environ.get("MOMENTS", "10"))  # 500 in make proofs
+N_MOMENTS = int(os.environ.get("MOMENTS", "6"))  # 500 in make proofs
 
 
 def moments(function):

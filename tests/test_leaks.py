@@ -72,7 +72,7 @@ def as_values(frame, row):
 @pytest.mark.parametrize(
     "attach", [with_histories, with_aggregates, with_built_histories, with_built_clicks]
 )
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(rows=ROWS, choices=st.data())
 def test_events_at_or_after_an_impression_change_nothing_in_its_row(attach, rows, choices):
     log = as_log(rows)

@@ -42,7 +42,7 @@ IMPRESSIONS = st.lists(st.tuples(
 ), min_size=1, max_size=40)  # fmt: skip
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(IMPRESSIONS, st.booleans())
 def test_gauc_agrees_with_a_loop_over_groups(impressions, weighted):
     y, score, groups, weight = map(list, zip(*impressions, strict=True))

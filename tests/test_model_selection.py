@@ -56,7 +56,7 @@ TIMES = st.one_of(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(times=TIMES, n_splits=st.integers(1, 5),
        test_size=st.one_of(st.none(), st.integers(1, 4), st.floats(0.05, 0.4)),
        gap=st.sampled_from([0, 0.5, 1, 2]))  # fmt: skip
