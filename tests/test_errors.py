@@ -124,6 +124,7 @@ def make_an_encoder(**parameters):
 
 
 NO_ROWS = r"Found array with 0 sample\(s\) \(shape=\(0, 5\)\) while a minimum of 1"
+WITH_VECTORS = SHOWN.assign(vector=[[0.5, 1.5], [2.5, 1.0]])
 INFINITE = SHOWN.assign(price=[1.0, np.inf]), r"X contains infinity in price\. Replace it by"
 NO_FRAME = (
     "X must be a DataFrame with one row per impression, got {}. Use pd.DataFrame(X); for one "
@@ -162,6 +163,11 @@ def unordered(cells, kind):
     ({"X": SHOWN, "user": "itm"}, r"X \(user, time and position\) has no column 'itm'; did"),
     (HistorySequenceEncoder().fit_transform(SHOWN), "X is encoded already", TypeError),
     (pl.from_pandas(SHOWN).lazy(), r"^X must be a frame in memory.* Call .collect\(\)", TypeError),
+    (WITH_VECTORS, r"vector holds 2 numbers in every row, as vectors of .*vectors=\{'item': X\["),
+    ({"X": SHOWN.add_prefix("rest__"), "user": "item"},
+     r"no column 'item'; did you mean 'rest__item'\? ColumnTransformer\(verb"),
+    ({"X": SHOWN.add_prefix("rest__"), "numeric": ["rest__prize"]},
+     r"did you mean 'rest__price'\? Its columns"),
 )  # fmt: skip
 def fit_an_encoder(X, **parameters):
     HistorySequenceEncoder(**parameters).fit(X)
@@ -216,24 +222,10 @@ def fit_lists(**columns):
     HistorySequenceEncoder(histories=histories).fit(pd.DataFrame(LISTS | columns))
 
 
-@refuses(({}, r"vector holds 2 numbers in every row, as vectors of items .*vectors=\{'item': X\["))
-def fit_a_column_of_vectors():
-    HistorySequenceEncoder().fit(SHOWN.assign(vector=[[0.5, 1.5], [2.5, 1.0]]))
-
-
 def test_vectors_are_given_as_the_error_says():
-    X = SHOWN.assign(vector=[[0.5, 1.5], [2.5, 1.0]])
-    vectors = {"item": X[["item", "vector"]].drop_duplicates("item")}
-    encoder = HistorySequenceEncoder(drop=["vector"], vectors=vectors).fit(X)
+    vectors = {"item": WITH_VECTORS[["item", "vector"]].drop_duplicates("item")}
+    encoder = HistorySequenceEncoder(drop=["vector"], vectors=vectors).fit(WITH_VECTORS)
     assert encoder.schema_.vector_sizes == {"item": 2}
-
-
-@refuses(
-    ({"user": "item"}, r"no column 'item'; did you mean 'rest__item'\? ColumnTransformer\(verb"),
-    ({"numeric": ["rest__prize"]}, r"did you mean 'rest__price'\? Its columns"),
-)
-def fit_names_of_a_column_transformer(**parameters):
-    HistorySequenceEncoder(**parameters).fit(SHOWN.add_prefix("rest__"))
 
 
 @refuses(({}, "the column of users must hold one key per row", TypeError))
@@ -253,40 +245,6 @@ CELL = r"(?s)clicks must hold one history per cell .* got .*{}.* attach_history"
 )
 def name_as_a_history(cells):
     HistorySequenceEncoder(histories={"clicks": None}).fit(pd.DataFrame({"clicks": cells}))
-
-
-@refuses(
-    *((ids, exactly(f"ids must be integers, got {got}. Original values need no decoding."))
-      for ids, got in [(["a"], "'a'"), (pd.Series(["2"]), "'2'"), ([2.5], "2.5"), ("a", "'a'")]),
-)  # fmt: skip
-def decode(ids):
-    HistorySequenceEncoder().fit(SHOWN).inverse_transform_ids("item", ids)
-
-
-NOT_FITTED = "This {} instance is not fitted yet"
-
-
-@refuses(*((use, NOT_FITTED.format("HistorySequenceEncoder"), NotFittedError) for use in (
-    lambda encoder: encoder.transform(SHOWN),
-    lambda encoder: encoder.get_feature_names_out(),
-    lambda encoder: encoder.inverse_transform_ids("item", [2]),
-)))  # fmt: skip
-def use_unfitted(use):
-    use(HistorySequenceEncoder())
-
-
-CHOICES = (
-    "rows are chosen by a slice, a 1-D index array or a 1-D bool mask, and columns by name, got "
-    "{!r}. One row is X[i : i + 1], one value X['item'][3]."
-)
-
-
-@refuses(
-    *(({"key": key}, exactly(CHOICES.format(key)), TypeError)
-      for key in [(3, "item"), 3, [0.5], ["item"]])
-)  # fmt: skip
-def choose_encoded(key):
-    make_impressions(8)[key]
 
 
 @pytest.mark.parametrize(
@@ -411,15 +369,6 @@ def attach_a_scan(column, values, *, scan):
 
 
 @refuses(
-    ("nowhere", "'nowhere', where there is none", FileNotFoundError),
-    (pd.DataFrame(), "got DataFrame", TypeError),
-    (Path(__file__).parent, r"a folder of files that end in .* a glob", FileNotFoundError),
-)
-def scan_files(source):
-    scan_parquet(source)
-
-
-@refuses(
     ({"memory": 0}, "memory must be bytes"),
     ({"target": []}, "target must name one column or several, got none"),
     ({"target": "rating"}, "'rating' must not be missing, got 1 missing"),
@@ -435,9 +384,13 @@ def scan_with_options(*, scan, **options):
     (lambda scan: scan[np.ones(3, dtype=bool)], "must have 4 values", IndexError),
     (lambda scan: scan["itm"], "did you mean 'item'"),
     (lambda scan: scan.target_, "name the column that is to be predicted", AttributeError),
+    (lambda scan: sample_negatives(attach(scan, scan), item="item"), "be without history columns"),
 )
 def use_a_scan(use, *, scan):
     use(scan(CLICKS))
+
+
+BUILDER = {"user": "user", "time": "time", "columns": ["item"]}
 
 
 @refuses(
@@ -454,16 +407,7 @@ def use_a_scan(use, *, scan):
     *ONE_NAME,
 )
 def fit_a_builder(X=ROWS, y=(0, 1, 1, 1, 0), **parameters):
-    options = {"user": "user", "time": "time", "columns": ["item"]}
-    HistoryBuilder(**options | parameters).fit(X, y)
-
-
-@refuses(*((use, NOT_FITTED.format("HistoryBuilder"), NotFittedError) for use in (
-    lambda builder: builder.transform(ROWS),
-    lambda builder: builder.get_feature_names_out(),
-)))  # fmt: skip
-def use_an_unfitted_builder(use):
-    use(HistoryBuilder(user="user", time="time", columns=["item"]))
+    HistoryBuilder(**BUILDER | parameters).fit(X, y)
 
 
 RATINGS = CLICKS.assign(rating=[4.0, 2.0, np.nan, 3.0])
@@ -532,22 +476,6 @@ def sample_of_a_table(events, *, ours, **options):
     sample_negatives(ours(events), **options)
 
 
-@refuses(((), "events must be without history columns"))
-def sample_of_histories(scan):
-    clicks = scan(CLICKS)
-    sample_negatives(attach(clicks, clicks), item="item")
-
-
-@refuses(
-    ({"n_users": 0}, "n_users must be at least 1, got 0"),
-    ({"n_items": 10, "n_categories": 20}, "n_items must be at least 20, got 1"),
-    ({"recency": 0}, "recency must be None or a half-life above 0, got 0"),
-    ({"n_users": "5"}, "n_users must be a number, got '5'"),
-)
-def make_a_log(**parameters):
-    make_click_log(**parameters)
-
-
 @refuses(
     ({"n_splits": 0}, "n_splits must be an integer of at least 1, got 0"),
     ({"test_size": 1.5}, r"a fraction of the rows between 0 and 1, or None, got 1\.5"),
@@ -600,22 +528,6 @@ def hold_encoded(columns):
     EncodedFeatures(schema, item | columns)
 
 
-KINDS = "numeric, categorical, list, history, list_history, numeric_history"
-
-
-@refuses((("price", "number"), exactly(f"kind must be one of {KINDS}, got 'number'.")))
-def make_a_field(name, kind):
-    Field(name, kind)
-
-
-@refuses(
-    ([1], "a history cell must be a list, tuple, array or missing, got int", TypeError),
-    ([np.zeros((2, 2))], "a history cell must have one dimension, got 2"),
-)
-def make_windows(cells):
-    pd.Series(cells, dtype="window")
-
-
 def quick(**parameters):
     return DINClassifier(**{"max_epochs": 1, "random_state": 0, **parameters})
 
@@ -666,28 +578,12 @@ def fit_a_classifier(sample_weight=None, groups=None, **parameters):
 
 
 @refuses(
-    *((kind, rf"^{kind.__name__}\.fit\(\) got .* 'eval_set'", TypeError)
-      for kind in (DINClassifier, DINRegressor)),
-)  # fmt: skip
-def give_a_parameter_of_other_libraries(kind):
-    kind().fit(ENCODED, HALVES, eval_set=[])
-
-
-@refuses(
     *((order, f"neighbours='{order}' puts .* of {order}s, and X has none")
       for order in ("time", "user"))
 )  # fmt: skip
 def learn_neighbours_of_many_items(order):
     X = pd.DataFrame({"item": range(20), "hist_item": [[item] for item in range(20)]})
     quick(neighbours=order).fit(HistorySequenceEncoder().fit_transform(X), HALVES)
-
-
-@refuses(
-    *(((name,), exactly(f"{name} must be one of {', '.join(map(str, words))}, got 'other'."))
-      for name, words in OPTIONS.items())
-)  # fmt: skip
-def make_a_network(option):
-    DIN(make_schema(), **{option: "other"})
 
 
 @refuses(
@@ -718,11 +614,23 @@ def fit_and_predict(X, later):
     quick().fit(X, np.arange(len(X)) % 2).predict(later)
 
 
-@refuses(*((method, "not fitted yet", NotFittedError) for method in (
-    "predict", "predict_proba", "decision_function", "attention_weights"
-)))  # fmt: skip
-def use_an_unfitted_classifier(method):
-    getattr(DINClassifier(), method)(ENCODED)
+UNFITTED = [
+    (HistorySequenceEncoder(), "transform", SHOWN),
+    (HistorySequenceEncoder(), "get_feature_names_out"),
+    (HistorySequenceEncoder(), "inverse_transform_ids", "item", [2]),
+    (HistoryBuilder(**BUILDER), "transform", ROWS),
+    (HistoryBuilder(**BUILDER), "get_feature_names_out"),
+    *((DINClassifier(), method, ENCODED)
+      for method in ("predict", "predict_proba", "decision_function", "attention_weights")),
+]  # fmt: skip
+
+
+@refuses(
+    *((given, f"This {type(given[0]).__name__} instance is not fitted yet", NotFittedError)
+      for given in UNFITTED)
+)  # fmt: skip
+def use_unfitted(estimator, method, *arguments):
+    getattr(estimator, method)(*arguments)
 
 
 AFTER = {"purchase": "click"}
@@ -824,12 +732,41 @@ def encode_with_vectors(vectors):
     HistorySequenceEncoder(vectors=vectors).fit_transform(SHOWN)
 
 
-# Metrics ----------------------------------------------------------------------------------------
+# Plain calls and metrics ------------------------------------------------------------------------
 
+CHOICES = (
+    "rows are chosen by a slice, a 1-D index array or a 1-D bool mask, and columns by name, got "
+    "{!r}. One row is X[i : i + 1], one value X['item'][3]."
+)
+DECODED = HistorySequenceEncoder().fit(SHOWN)
+KINDS = "numeric, categorical, list, history, list_history, numeric_history"
 RATE = "sampling_rate must be the fraction of negatives kept"
 
 
 @refuses(
+    *((lambda ids=ids: DECODED.inverse_transform_ids("item", ids),
+       exactly(f"ids must be integers, got {got}. Original values need no decoding."))
+      for ids, got in [(["a"], "'a'"), (pd.Series(["2"]), "'2'"), ([2.5], "2.5"), ("a", "'a'")]),
+    *((lambda key=key: ENCODED[key], exactly(CHOICES.format(key)), TypeError)
+      for key in [(3, "item"), 3, [0.5], ["item"]]),
+    (lambda: scan_parquet("nowhere"), "'nowhere', where there is none", FileNotFoundError),
+    (lambda: scan_parquet(pd.DataFrame()), "got DataFrame", TypeError),
+    (lambda: scan_parquet(Path(__file__).parent), "a folder of files that end in .* a glob",
+     FileNotFoundError),
+    (lambda: make_click_log(n_users=0), "n_users must be at least 1, got 0"),
+    (lambda: make_click_log(n_items=10, n_categories=20), "n_items must be at least 20, got 1"),
+    (lambda: make_click_log(recency=0), "recency must be None or a half-life above 0, got 0"),
+    (lambda: make_click_log(n_users="5"), "n_users must be a number, got '5'"),
+    (lambda: Field("price", "number"), exactly(f"kind must be one of {KINDS}, got 'number'.")),
+    (lambda: pd.Series([1], dtype="window"),
+     "a history cell must be a list, tuple, array or missing, got int", TypeError),
+    (lambda: pd.Series([np.zeros((2, 2))], dtype="window"), "must have one dimension, got 2"),
+    *((lambda kind=kind: kind().fit(ENCODED, HALVES, eval_set=[]),
+       rf"^{kind.__name__}\.fit\(\) got .* 'eval_set'", TypeError)
+      for kind in (DINClassifier, DINRegressor)),
+    *((lambda name=name: DIN(make_schema(), **{name: "other"}),
+       exactly(f"{name} must be one of {', '.join(map(str, words))}, got 'other'."))
+      for name, words in OPTIONS.items()),
     *((lambda rate=rate: correct_for_sampling([0.5], sampling_rate=rate), RATE)
       for rate in (0, -0.1, 1.5, np.nan)),
     (lambda: correct_for_sampling([[0.5, 0.5]], sampling_rate=0.5), r"\(1, 2\)\. Pass .*, 1\]"),
@@ -839,7 +776,7 @@ RATE = "sampling_rate must be the fraction of negatives kept"
     (lambda: relative_improvement("0.7", 0.6), "^score must be an AUC .*, got '0.7'"),
     (lambda: correct_for_sampling([-2.0, 0.5], sampling_rate=1), r"from -2\.0 to 0\.5.*not deci"),
 )  # fmt: skip
-def measure(call):
+def ask(call):
     call()
 
 
