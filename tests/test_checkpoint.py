@@ -170,17 +170,13 @@ def assert_same_bits(found, expected, given=None):
     assert found.net_.stop_reason_ == expected.net_.stop_reason_
     for name in ("seed_", "batch_size_", "n_epochs_"):
         assert getattr(found.net_, name) == getattr(expected.net_, name)
-    assert random_numbers(found.net_.order_) == random_numbers(expected.net_.order_)
+    np.testing.assert_equal(*(c.net_.order_.get_state() for c in (found, expected)))
     states = [c.net_.optimizer_.state_dict()["state"].values() for c in (found, expected)]
     for moments, its in zip(*states, strict=True):
         assert moments.keys() == its.keys()
         assert all(torch.equal(moments[key], its[key]) for key in its)
     for name, counts in expected.net_.occurrences_.items():
         np.testing.assert_array_equal(found.net_.occurrences_[name], counts)
-
-
-def random_numbers(random_state):
-    return copy.deepcopy(random_state).randint(2**31, size=3).tolist()
 
 
 SELDOM = "as usual", "two checks per epoch", "new items", "lists"  # are written at checks alone
