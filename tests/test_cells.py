@@ -84,16 +84,11 @@ def test_events_of_any_type_survive(cells, expected):
     assert repr(read(column)) == repr(expected)  # True is not 1
 
 
-def as_dictionary(events):
-    """The first two events and the third, as lists of plain values and of Arrow's codes."""
-    for values in (pa.array(events), pa.array(events).dictionary_encode()):
-        lists = pa.ListArray.from_arrays(pa.array([0, 2, 3], pa.int32()), values)
-        yield pd.Series(pd.arrays.ArrowExtensionArray(lists))
-
-
 @pytest.mark.parametrize("events", [[1, 2, 3], ["a", "b", None]])
 def test_events_of_an_arrow_dictionary_are_the_ids_that_it_holds(events):
-    for column in as_dictionary(events):
+    for values in (pa.array(events), pa.array(events).dictionary_encode()):
+        lists = pa.ListArray.from_arrays(pa.array([0, 2, 3], pa.int32()), values)
+        column = pd.Series(pd.arrays.ArrowExtensionArray(lists))
         assert read(column) == [events[:2], events[2:]]
 
 

@@ -156,7 +156,7 @@ def sold(n=240, seed=0):
     return frame, np.where(rng.random(n) < 0.2, ~again, again).astype(int)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def model():
     classifier = DINClassifier(max_epochs=3, batch_size=40, lr=0.02, random_state=0)
     return make_pipeline(HistorySequenceEncoder(), classifier).fit(*sold())

@@ -108,10 +108,9 @@ def test_histories_made_inside_the_pipeline_are_shuffled_too(log):
         assert len(table) == 4
 
 
-SCORINGS = ["neg_log_loss", None, group_roc_auc_scorer("user"), group_roc_auc_scorer()]
-
-
-@pytest.mark.parametrize("scoring", SCORINGS)
+@pytest.mark.parametrize(
+    "scoring", ["neg_log_loss", None, group_roc_auc_scorer("user"), group_roc_auc_scorer()]
+)
 def test_any_score_can_be_watched(log, fitted, scoring):
     table = history_importance(fitted, *log, scoring=scoring, n_repeats=1, random_state=0)
     assert table["feature"].iloc[0] in ("hist_item+hist_category", "category")

@@ -10,18 +10,6 @@ from hypothesis import strategies as st
 
 from sklearn_din import TimeSplit
 
-
-def folds(times, n_splits, **parameters):
-    """Times of the training and test rows of each fold."""
-    frame = pd.DataFrame({"time": times})
-    splitter = TimeSplit(n_splits, time="time", **parameters)
-    times = frame["time"]
-    return [
-        (times.iloc[train].tolist(), times.iloc[test].tolist())
-        for train, test in splitter.split(frame)
-    ]
-
-
 DAYS = list(pd.date_range("2024-01-01", periods=5))
 ZONED = list(pd.date_range("2024-01-01", periods=5, tz="Asia/Tokyo").as_unit("s"))
 
@@ -46,7 +34,10 @@ ZONED = list(pd.date_range("2024-01-01", periods=5, tz="Asia/Tokyo").as_unit("s"
     (ZONED, 1, {"test_size": 2, "gap": "1D"}, [(ZONED[:2], ZONED[3:])]),
 ])  # fmt: skip
 def test_folds_by_hand(times, n_splits, parameters, expected):
-    assert folds(times, n_splits, **parameters) == expected
+    frame = pd.DataFrame({"time": times})
+    folds = TimeSplit(n_splits, time="time", **parameters).split(frame)
+    found = [tuple(frame["time"].iloc[rows].tolist() for rows in fold) for fold in folds]
+    assert found == expected
 
 
 TIMES = st.one_of(
