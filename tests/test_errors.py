@@ -100,29 +100,6 @@ WITHOUT_CANDIDATE = (
 )
 
 
-@refuses(
-    ({"drop": ["itme"]}, r"X \(drop\) has no column 'itme'; did you mean 'item'\?"),
-    ({"numeric": ["prize"]}, r"X \(numeric\) has no column 'prize'; did you mean 'price'\?"),
-    ({"histories": {"clicks": "item"}}, r"X \(histories\) has no column 'clicks'\. Its col"),
-    ({"histories": {("hist_item", "hist_category"): "item"}}, r"one candidate.* 'item' for \("),
-    ({"histories": PAIRED | {("hist_item", "hist_category"): (None, None)}}, "column once"),
-    ({"histories": {"price": None}}, r"one history per cell .* dtype float64\. Build hist"),
-    ({"numeric": ["price"], "categorical": ["price"]}, r"\['price'\] among the categor"),
-    ({"numeric": ["item"], "histories": PAIRED}, r"\['item'\] among the candidates and in n"),
-    ({"drop": ["item"], "histories": PAIRED}, r"\['item'\] among the candidates and in drop\."),
-    ({"numeric": ["item"]}, r"item must hold numbers, got dtype .* with 'hat'\. Convert"),
-    ({"categorical": ["price"]}, r"price must hold ids, got floats with fractions .* 1\.5"),
-    ({"drop": [*SHOWN]}, "no column is left to encode: X needs a column of ids"),
-    ({"histories": {"hist_item": "category"}}, r"holds integers and hist_item holds text"),
-    ({"max_length": 0}, r"The 'max_length' parameter .* in the range \[1, inf\)\. Got 0"),
-    ({"histories": "hist_item"}, exactly(f"{WITHOUT_CANDIDATE}'hist_item'.")),
-    ({"histories": ["hist_item"]}, exactly(f"{WITHOUT_CANDIDATE}['hist_item'].")),
-    ({"separator": ""}, exactly("separator must be text of at least one character, got ''.")),
-)
-def make_an_encoder(**parameters):
-    HistorySequenceEncoder(**parameters).fit(SHOWN)
-
-
 NO_ROWS = r"Found array with 0 sample\(s\) \(shape=\(0, 5\)\) while a minimum of 1"
 WITH_VECTORS = SHOWN.assign(vector=[[0.5, 1.5], [2.5, 1.0]])
 INFINITE = SHOWN.assign(price=[1.0, np.inf]), r"X contains infinity in price\. Replace it by"
@@ -146,6 +123,23 @@ def unordered(cells, kind):
 
 
 @refuses(
+    ({"drop": ["itme"]}, r"X \(drop\) has no column 'itme'; did you mean 'item'\?"),
+    ({"numeric": ["prize"]}, r"X \(numeric\) has no column 'prize'; did you mean 'price'\?"),
+    ({"histories": {"clicks": "item"}}, r"X \(histories\) has no column 'clicks'\. Its col"),
+    ({"histories": {("hist_item", "hist_category"): "item"}}, r"one candidate.* 'item' for \("),
+    ({"histories": PAIRED | {("hist_item", "hist_category"): (None, None)}}, "column once"),
+    ({"histories": {"price": None}}, r"one history per cell .* dtype float64\. Build hist"),
+    ({"numeric": ["price"], "categorical": ["price"]}, r"\['price'\] among the categor"),
+    ({"numeric": ["item"], "histories": PAIRED}, r"\['item'\] among the candidates and in n"),
+    ({"drop": ["item"], "histories": PAIRED}, r"\['item'\] among the candidates and in drop\."),
+    ({"numeric": ["item"]}, r"item must hold numbers, got dtype .* with 'hat'\. Convert"),
+    ({"categorical": ["price"]}, r"price must hold ids, got floats with fractions .* 1\.5"),
+    ({"drop": [*SHOWN]}, "no column is left to encode: X needs a column of ids"),
+    ({"histories": {"hist_item": "category"}}, r"holds integers and hist_item holds text"),
+    ({"max_length": 0}, r"The 'max_length' parameter .* in the range \[1, inf\)\. Got 0"),
+    ({"histories": "hist_item"}, exactly(f"{WITHOUT_CANDIDATE}'hist_item'.")),
+    ({"histories": ["hist_item"]}, exactly(f"{WITHOUT_CANDIDATE}['hist_item'].")),
+    ({"separator": ""}, exactly("separator must be text of at least one character, got ''.")),
     *NO_FRAMES,
     (SHOWN.assign(hist_item_mask=1), r"\['hist_item_mask'\] would hide the masks"),
     (SHOWN.set_axis(["item", *[*SHOWN][:4]], axis=1), "distinct column names, got 'item'"),
@@ -169,7 +163,7 @@ def unordered(cells, kind):
     ({"X": SHOWN.add_prefix("rest__"), "numeric": ["rest__prize"]},
      r"did you mean 'rest__price'\? Its columns"),
 )  # fmt: skip
-def fit_an_encoder(X, **parameters):
+def fit_an_encoder(X=SHOWN, **parameters):
     HistorySequenceEncoder(**parameters).fit(X)
 
 
@@ -286,27 +280,6 @@ ONE_NAME = [
 ]
 
 
-@refuses(
-    ({"user": "usr"}, "events has no column 'usr'; did you mean 'user'"),
-    ({"user": None}, "events has no column None. Its columns are"),
-    ({"time": "item"}, r"events\['item'\] must hold integers, floats or datetimes", TypeError),
-    ({"columns": ["itm"]}, "events has no column 'itm'; did you mean 'item'"),
-    ({"columns": []}, "columns must name at least one event column, got none"),
-    ({"columns": 3}, "columns must be a column name or a list of names, got int", TypeError),
-    ({"columns": ["item", "item"]}, "columns must name each column once"),
-    ({"elapsed": "hist_item"}, "the new columns must have distinct names"),
-    *ONE_NAME,
-    ({"prefix": ""}, r"impressions already has columns \['item'\]. Drop them, or"),
-    ({"max_length": 0}, "max_length must be an integer of at least 1, got 0"),
-    ({"max_length": 2.5}, "max_length must be an integer of at least 1, got 2.5"),
-    ({"max_age": -1}, "max_age must be positive, got -1. None keeps every age"),
-    ({"max_age": "30D"}, "max_age must be a number in the time's unit because the tim", TypeError),
-    ({"max_age": dt.timedelta(3)}, "because the times are numbers, got datetime", TypeError),
-)
-def attach_clicks(ours, theirs, **options):
-    attach(ours(CLICKS), theirs(CLICKS), **options)
-
-
 DOUBLE = "double[pyarrow]"  # of it NaN is no missing value to pandas
 NO_TIMES = CLICKS.assign(time=["1", "2", "3", "4"])
 KEYED = CLICKS.assign(user=[[1], {"a": 1}, {1}, None])
@@ -344,6 +317,21 @@ def attach_frames(impressions, events, max_age=None):
 
 
 @refuses(
+    ({"user": "usr"}, "events has no column 'usr'; did you mean 'user'"),
+    ({"user": None}, "events has no column None. Its columns are"),
+    ({"time": "item"}, r"events\['item'\] must hold integers, floats or datetimes", TypeError),
+    ({"columns": ["itm"]}, "events has no column 'itm'; did you mean 'item'"),
+    ({"columns": []}, "columns must name at least one event column, got none"),
+    ({"columns": 3}, "columns must be a column name or a list of names, got int", TypeError),
+    ({"columns": ["item", "item"]}, "columns must name each column once"),
+    ({"elapsed": "hist_item"}, "the new columns must have distinct names"),
+    *ONE_NAME,
+    ({"prefix": ""}, r"impressions already has columns \['item'\]. Drop them, or"),
+    ({"max_length": 0}, "max_length must be an integer of at least 1, got 0"),
+    ({"max_length": 2.5}, "max_length must be an integer of at least 1, got 2.5"),
+    ({"max_age": -1}, "max_age must be positive, got -1. None keeps every age"),
+    ({"max_age": "30D"}, "max_age must be a number in the time's unit because the tim", TypeError),
+    ({"max_age": dt.timedelta(3)}, "because the times are numbers, got datetime", TypeError),
     ((CLICKS.assign(time=[1, 2, np.nan, 4]), CLICKS),
      r"impressions\['time'\] must not have missing times, got 1 \(NaN or NaT\)"),
     ((CLICKS, CLICKS.assign(time=pd.array(pa.array([1, float("nan"), None, 4]), dtype=DOUBLE))),
@@ -355,8 +343,8 @@ def attach_frames(impressions, events, max_age=None):
      "'user' must hold values of one kind in impressions and events, got numbers and text",
      TypeError),
 )  # fmt: skip
-def attach_tables(impressions, events, *, ours, theirs):
-    attach(ours(impressions), theirs(events))
+def attach_tables(impressions=CLICKS, events=CLICKS, *, ours, theirs, **options):
+    attach(ours(impressions), theirs(events), **options)
 
 
 @refuses(
