@@ -64,48 +64,40 @@ def unreadable(monkeypatch):
         monkeypatch.setattr(file, "is_host", lambda device: False)
 
 
-class Copies(TorchDispatchMode):
-    """Note which operations copy tensors from the host to the device: a GPU is waited for."""
-
-    def __init__(self, names):
-        super().__init__()
-        self.names = names
-
-    def __torch_dispatch__(self, operation, types, arguments=(), named=None):
-        result = operation(*arguments, **(named or {}))
-        given, made = (devices_of(its) for its in ((arguments, named), result))
-        if "cpu" in given and "meta" in made:
-            self.names.append(operation.name())
-        return result
-
-
-class CopiesOfNumbers(TorchFunctionMode):
-    """Note which functions copy Python's numbers to the device: torch makes no operation of it."""
-
-    def __init__(self, names):
-        super().__init__()
-        self.names = names
-
-    def __torch_function__(self, function, types, arguments=(), named=None):
-        result = function(*arguments, **(named or {}))
-        name = getattr(function, "__name__", "")
-        if name in ("tensor", "new_tensor", "as_tensor") and "meta" in devices_of(result):
-            self.names.append(name)
-        return result
-
-
 def devices_of(tree):
     return {its.device.type for its in tree_leaves(tree) if isinstance(its, torch.Tensor)}
 
 
 @contextmanager
 def noted_copies():
+    """Note what copies from the host to the device: a GPU is waited for."""
     names = []
-    with CopiesOfNumbers(names), Copies(names):
+
+    class Copies(TorchDispatchMode):
+        def __torch_dispatch__(self, operation, types, arguments=(), named=None):
+            result = operation(*arguments, **(named or {}))
+            given, made = (devices_of(its) for its in ((arguments, named), result))
+            if "cpu" in given and "meta" in made:
+                names.append(operation.name())
+            return result
+
+    class CopiesOfNumbers(TorchFunctionMode):
+        """Of Python's numbers: torch makes no operation of it."""
+
+        def __torch_function__(self, function, types, arguments=(), named=None):
+            result = function(*arguments, **(named or {}))
+            name = getattr(function, "__name__", "")
+            if name in ("tensor", "new_tensor", "as_tensor") and "meta" in devices_of(result):
+                names.append(name)
+            return result
+
+    with CopiesOfNumbers(), Copies():
         yield names
 
 
-NETWORKS = [*networks("activation", "pooling", "interest"), *ONE_BY_ONE, *OTHERS]
+PAIRED = "activation", "pooling", "interest"
+ALONE = [options for options in ONE_BY_ONE if not {*options} & {*PAIRED}]
+NETWORKS = [*networks(*PAIRED), *ALONE, *OTHERS]
 
 
 @pytest.mark.parametrize("options", NETWORKS, ids=name_of)
