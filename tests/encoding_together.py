@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -75,47 +76,36 @@ def different(folder, cache):
     return str(X["hist_item"].shape[1])
 
 
-def failing(owner, name, rank):
-    """One process raises an error where it calls a function."""
-    own = getattr(owner, name)
+def fail():
+    raise ValueError("something is wrong here")
 
-    def fails(*args, **kwargs):
+
+def kill():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def at_its_turn(rank, act):
+    """One process acts when it has its turn to encode."""
+    encode = HistorySequenceEncoder._encode
+
+    def act_first(self, table):
         if rank == RANK:
-            raise ValueError("something is wrong here")
-        return own(*args, **kwargs)
+            act()
+        return encode(self, table)
 
     def case(folder, cache):
-        setattr(owner, name, fails)
-        try:
-            fit(rows(folder, cache))
-        except (ValueError, RuntimeError) as error:
-            return f"{type(error).__name__}: {error}"
-        finally:
-            setattr(owner, name, own)
+        with patch.object(HistorySequenceEncoder, "_encode", act_first):
+            try:
+                fit(rows(folder, cache))
+            except (ValueError, RuntimeError) as error:
+                return f"{type(error).__name__}: {error}"
         return "none"
 
     return case
 
 
-def killed(folder, cache):
-    """Rank 1 is killed when it has its turn."""
-    encode = HistorySequenceEncoder._encode
-
-    def kill(self, table):
-        if RANK == 1:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return encode(self, table)
-
-    HistorySequenceEncoder._encode = kill
-    try:
-        fit(rows(folder, cache))
-    except RuntimeError as error:
-        return str(error)
-    return "none"
-
-
-FAILING = {f"failing {rank}": failing(HistorySequenceEncoder, "_encode", rank) for rank in (0, 1)}
-TOLD = {"different": different, "killed": killed} | FAILING
+FAILING = {f"failing {rank}": at_its_turn(rank, fail) for rank in (0, 1)}
+TOLD = {"different": different, "killed": at_its_turn(1, kill)} | FAILING
 read = []  # row groups of each pass, and the first column
 
 
