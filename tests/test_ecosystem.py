@@ -12,7 +12,6 @@ from pathlib import Path
 import joblib
 import numpy as np
 import pytest
-import scipy.sparse
 from sklearn.ensemble import (
     AdaBoostClassifier,
     BaggingClassifier,
@@ -110,13 +109,6 @@ def test_a_wrapped_frame_is_taken_like_the_frame_in_it(model, clicks):
     np.testing.assert_array_equal(model.predict_proba(wrapped), model.predict_proba(X))
     again = make_model().fit(wrapped, y)
     np.testing.assert_array_equal(again.predict_proba(X), model.predict_proba(X))
-
-
-@pytest.mark.parametrize("make", [HistorySequenceEncoder, DINClassifier])
-def test_sparse_arrays_are_refused_with_the_remedy(make):
-    sparse = scipy.sparse.csr_array(np.eye(20))
-    with pytest.raises(TypeError, match=r"Use '\.toarray\(\)'"):
-        make().fit(sparse, np.arange(20) % 2)
 
 
 def test_stacks_and_votes_of_pipelines_are_fitted(clicks):

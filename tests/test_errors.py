@@ -13,6 +13,7 @@ import polars as pl
 import pyarrow as pa
 import pytest
 import torch
+from scipy.sparse import csr_array
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
@@ -39,7 +40,7 @@ from sklearn_din import (
     sample_negatives,
     scan_parquet,
 )
-from sklearn_din.datasets import make_click_log
+from sklearn_din.datasets import fetch_movielens, make_click_log
 from sklearn_din.metrics import (
     correct_for_sampling,
     group_hit_rate_score,
@@ -745,6 +746,7 @@ RATE = "sampling_rate must be the fraction of negatives kept"
     (lambda: make_click_log(n_items=10, n_categories=20), "n_items must be at least 20, got 1"),
     (lambda: make_click_log(recency=0), "recency must be None or a half-life above 0, got 0"),
     (lambda: make_click_log(n_users="5"), "n_users must be a number, got '5'"),
+    (lambda: fetch_movielens("2m"), r"one of \['latest-small', '1m', .*\], got '2m'"),
     (lambda: Field("price", "number"), exactly(f"kind must be one of {KINDS}, got 'number'.")),
     (lambda: pd.Series([1], dtype="window"),
      "a history cell must be a list, tuple, array or missing, got int", TypeError),
@@ -752,6 +754,9 @@ RATE = "sampling_rate must be the fraction of negatives kept"
     *((lambda kind=kind: kind().fit(ENCODED, HALVES, eval_set=[]),
        rf"^{kind.__name__}\.fit\(\) got .* 'eval_set'", TypeError)
       for kind in (DINClassifier, DINRegressor)),
+    *((lambda kind=kind: kind().fit(csr_array(np.eye(20)), HALVES),
+       r"Use '\.toarray\(\)'", TypeError)
+      for kind in (HistorySequenceEncoder, DINClassifier)),
     *((lambda name=name: DIN(make_schema(), **{name: "other"}),
        exactly(f"{name} must be one of {', '.join(map(str, words))}, got 'other'."))
       for name, words in OPTIONS.items()),

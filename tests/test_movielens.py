@@ -97,11 +97,6 @@ def test_without_network_the_message_says_where_to_put_the_file(grouplens, tmp_p
         fetch_movielens("20m", data_home=tmp_path / "home", download_if_missing=False)
 
 
-def test_an_unknown_edition_lists_those_that_are(tmp_path):
-    with pytest.raises(ValueError, match=r"one of \['latest-small', '1m', .*\], got '2m'"):
-        fetch_movielens("2m", data_home=tmp_path)
-
-
 def test_the_real_latest_small_edition(shared_data):
     movielens = fetch_movielens("latest-small", data_home=shared_data, download_if_missing=False)
     assert movielens.ratings.shape == (100_836, 4)
