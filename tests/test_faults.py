@@ -184,13 +184,9 @@ def log(tmp_path):
     return path
 
 
-def scan_of(log, cache):
-    return scan_parquet(log, target="click", cache_dir=cache)
-
-
 def test_what_was_encoded_outlives_its_cache_and_a_second_fit_writes_it_again(log, tmp_path):
     cache = tmp_path / "cache"
-    scan = scan_of(log, cache)
+    scan = scan_parquet(log, target="click", cache_dir=cache)
     attached = attach_history(scan, scan, columns=["item"], **ROLES)
     encoder = HistorySequenceEncoder(**ROLES)
     X = encoder.fit_transform(attached, scan.target_)
@@ -214,7 +210,8 @@ def test_what_was_encoded_outlives_its_cache_and_a_second_fit_writes_it_again(lo
 @pytest.mark.parametrize("cache", ["/proc/self/cache", "a file"])
 def test_a_cache_dir_that_cannot_be_written_to_is_named(log, cache, tmp_path):
     """The tests may run as root, for whom every folder can be written to: /proc is none."""
-    scan = scan_of(log, log if cache == "a file" else cache)
+    cache = log if cache == "a file" else cache
+    scan = scan_parquet(log, target="click", cache_dir=cache)
     for use in (
         lambda: attach_history(scan, scan, columns=["item"], **ROLES),
         lambda: attach_aggregates(scan, scan, time="time", aggregates=COUNTS),
