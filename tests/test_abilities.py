@@ -67,7 +67,7 @@ def grown(request, tmp_path_factory):
     y = y[LATER]
     if isinstance(y, pd.DataFrame):
         y = y.assign(purchase=np.nan)
-    for call in range(3):
+    for call in range(2):
         save(saved, path)
         saved, pickled = load(path), pickle.loads(pickle.dumps(pickled))
         rows = slice(call, None)
