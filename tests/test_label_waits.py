@@ -89,7 +89,7 @@ def test_the_age_is_that_of_the_later_label_whatever_the_stragglers(late, n):
 
 @pytest.mark.parametrize("kind", ["random", "constant", "up", "down", "step", "nightly"])
 def test_waits_that_do_not_depend_on_the_label_keep_all_rows(kind, caplog):
-    for seed in range(30):
+    for seed in range(20):
         for n in (200, 2000):
             X, y = make_honest(kind, seed, n)
             pairs = zip(split(X, y, known="known"), split(X, known="known"), strict=True)
@@ -262,7 +262,7 @@ OTHERS = ["one time", "looks of 40 s", "looks of .3 s", "moods", "a click ends t
 
 @pytest.mark.parametrize("kind", PAGES + OTHERS)
 def test_rows_of_one_page_are_asked_about_and_the_line_gives_them_one_time(kind):
-    for seed in range(5):
+    for seed in range(3):
         for unit in (None, "ms"):
             X, y = make_pages(kind, seed)
             X = X if unit is None else X.assign(time=pd.to_datetime(X["time"], unit="s"))
@@ -275,7 +275,7 @@ def test_rows_of_one_page_are_asked_about_and_the_line_gives_them_one_time(kind)
 
 @pytest.mark.parametrize(("kind", "n"), [("1 ms", 1), ("looks of .3 s", 0)])
 def test_pages_are_said_wherever_labels_become_columns(kind, n, tmp_path):
-    X, y = make_pages(kind)
+    X, y = make_pages(kind, n=700)
     log, names = X.assign(clicked=y), {"user": "user", "time": "time"}
     messages = [
         hear(HistoryBuilder(**NAMES).fit, X, y),
