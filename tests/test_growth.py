@@ -116,7 +116,7 @@ def with_neighbours(frame, y):
 
 @pytest.fixture(scope="module")
 def with_builder(frame, y):
-    steps = make_model(lr=0.02).steps
+    steps = make_model(lr=0.02, early_stopping=False).steps
     builder = HistoryBuilder(user="user", time="time", columns="item", prefix="past_")
     return Pipeline([("build", builder), *steps]).fit(frame, y)
 
