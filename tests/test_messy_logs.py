@@ -32,7 +32,7 @@ from tests.tables import as_scan, said
 @pytest.fixture(scope="module")
 def log():
     """Impressions with histories, in the order of time, and labels."""
-    made = make_click_log(n_users=100, n_items=300, n_categories=8, random_state=0)
+    made = make_click_log(n_users=200, n_items=300, n_categories=8, random_state=0)
     return attach(made.impressions, made.events), pd.Series(made.y)
 
 
@@ -105,7 +105,7 @@ def test_labels_in_another_order_than_the_rows_are_an_error_and_the_advice(log, 
     with pytest.raises(ValueError, match=sentence):
         fit(X, y)
     turned = X[::-1]
-    with pytest.warns(UserWarning, match=r"label of row 0 is 1999 in X and 0 in y.*y\.to_numpy"):
+    with pytest.warns(UserWarning, match=r"label of row 0 is 3999 in X and 0 in y.*y\.to_numpy"):
         fit(turned, log[1])
     table = check(turned, log[1])
     assert table["verdict"].str.startswith("X and y have the same index labels").sum() == 1
@@ -160,7 +160,7 @@ UNKNOWN = {
 @pytest.mark.parametrize("case", UNKNOWN)
 def test_a_column_that_is_unknown_as_a_whole_is_said_with_its_other_spelling(words, case):
     X, _ = words
-    (message,) = later_said(X[:1500], UNKNOWN[case](X[1500:]))
+    (message,) = later_said(X[:3000], UNKNOWN[case](X[3000:]))
     assert re.search("known from fit, where they were such as '(.+)' for '.*', and", message)
 
 
@@ -177,7 +177,7 @@ def test_values_that_are_new_are_silent(words, case):
     X, _ = words
     if case == "tomorrow's news":  # as at fit, where the items of each day are new
         X = X.assign(item=X["item"] + X["time"].dt.strftime("-%d"))
-    assert later_said(X[:1500], NEW[case](X[1500:])) == []
+    assert later_said(X[:3000], NEW[case](X[3000:])) == []
 
 
 def log_twice(X, y, *, share=1.0, seconds=2, redraw=0.0):
@@ -244,7 +244,7 @@ def test_a_log_of_rows_with_and_without_a_click_is_said_and_the_advice(log, use)
     shown = log[0][["user", "item", "category", "time", "price"]]
     rows = shown.assign(click=log[1])
     line = said(lambda: use(shown, rows))[1][0]
-    assert line.startswith("events['click'] holds 0 in 72% of the events, and each event counts as")
+    assert line.startswith("events['click'] holds 0 in 70% of the events, and each event counts as")
     lines = said(lambda: use(shown, rows[rows["click"] == 1]))[1]  # the advice
     assert not [line for line in lines if "events['click']" in line]
     assert said(lambda: attach(shown, rows, columns=["item", "click"]))[1] == []  # past answers
