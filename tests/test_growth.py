@@ -13,6 +13,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.base import clone
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
@@ -25,7 +26,7 @@ from sklearn_din.utils.scan import Scan
 from tests.callbacks import On
 from tests.click_frames import as_lists
 from tests.encoded_impressions import make_impressions, make_labels, weights_of
-from tests.fitted_pipelines import fit_pipeline, make_model
+from tests.fitted_pipelines import make_model
 from tests.test_vocabulary import learn, occurrences
 
 
@@ -310,9 +311,8 @@ def test_rows_encoded_before_growth_are_still_taken(what, request, frame, later,
 
 
 def test_moments_of_another_network_are_neither_used_nor_saved(model, frame, later, y, tmp_path):
-    other = fit_pipeline(frame, y).set_params(din__hidden_units=(7,)).fit(frame, y)["din"]
-    classifier = model["din"]
-    classifier.net_.module_ = other.module_
+    other = clone(model).set_params(din__hidden_units=(7,)).fit(frame, y)["din"]
+    model["din"].net_.module_ = other.module_
     with pytest.raises(ValueError, match="the network of this classifier was replaced"):
         update(model, later, y)
     save(model, tmp_path / "model.din")
@@ -333,7 +333,7 @@ def replace_optimizer(kind, by_groups=lambda groups: [{"params": of["params"]} f
 def test_a_model_that_an_optimizer_of_torchs_trained_is_saved_and_trained_on(
     kind, frame, later, y, tmp_path
 ):
-    model = make_model(callbacks=[replace_optimizer(kind)]).fit(frame, y)
+    model = make_model(callbacks=[replace_optimizer(kind)], early_stopping=False).fit(frame, y)
     assert type(model["din"].net_.optimizer_) is kind
     save(model.set_params(din__callbacks=None), tmp_path / "model.din")
     again = load(tmp_path / "model.din")
@@ -423,7 +423,7 @@ def test_an_update_has_the_same_bits_whatever_torchs_default_dtype_is(model, lat
     np.testing.assert_array_equal(found, expected)
 
 
-def test_steps_without_partial_fit_only_transform(frame, later, y):
+def test_steps_without_partial_fit_only_transform(fitted, frame, later, y):
     class Counting(StandardScaler):
         """A step that learns, and passes its rows on."""
 
@@ -439,11 +439,10 @@ def test_steps_without_partial_fit_only_transform(frame, later, y):
             return X
 
     same = FunctionTransformer()
-    inner = fit_pipeline(frame, y)
     steps = [
         ("nothing", "passthrough"),
         ("inner", Pipeline([("same", same), ("count", Counting())])),
-        ("encode", inner["encode"]),
+        ("encode", clone(fitted["encode"])),
         ("din", DINClassifier(max_epochs=1, random_state=0)),
     ]
     model = Pipeline(steps).fit(frame, y)
