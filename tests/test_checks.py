@@ -2,6 +2,7 @@
 
 import html
 import warnings
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -252,27 +253,22 @@ def test_a_printed_check_cuts_no_sentence(log):
     assert max(map(len, repr(table).splitlines())) <= 88
 
 
-@pytest.mark.parametrize("kind", ["pandas", "polars", "scan"])
-def test_check_finds_what_fit_warns_of_and_says_nothing_itself(log, kind, tmp_path):
+def test_check_finds_what_fit_warns_of_and_says_nothing_itself(log, tmp_path):
     shown, y = log
     X = attach(shown, shown[y == 1]).assign(rate=MEANS["of the item"](shown.assign(y=y)), y=y)
     X = take_histories(X, np.random.default_rng(1).permutation(len(X)))
-    scan = as_scan(X, tmp_path, target="y")
-    source, labels = {
-        "pandas": (X.drop(columns="y"), y),
-        "polars": (pl.from_pandas(as_lists(X)).drop("y"), y),
-        "scan": (scan, None),
-    }[kind]
-    tables = []
-    call = lambda: tables.append(check(source, labels, user="user", time="time"))  # noqa: E731
-    assert said(call) == ([], [])
-    found = tables[0][tables[0]["verdict"] != "nothing found"]
-    assert {*found["name"]} >= {"histories on their rows", "means of the label"}
+    scan, X = as_scan(X, tmp_path, target="y"), X.drop(columns="y")
     encoder = HistorySequenceEncoder(user="user", time="time")
-    classifier, X = DINClassifier(max_epochs=1, random_state=0), X.drop(columns="y")
+    classifier, tables = DINClassifier(max_epochs=1, random_state=0), []
     messages, _ = said(lambda: classifier.fit(encoder.fit_transform(X), y))
-    texts = (found["verdict"] + " " + found["what to do"]).tolist()
-    assert messages == [text for text in texts if "quantities" not in text]
+    calls = [partial(check, X, y), partial(check, pl.from_pandas(as_lists(X)), y)]
+    for call in (*calls, partial(check, scan)):
+        assert said(lambda call=call: tables.append(call(user="user", time="time"))) == ([], [])
+    for table in tables:
+        found = table[table["verdict"] != "nothing found"]
+        assert {*found["name"]} >= {"histories on their rows", "means of the label"}
+        texts = (found["verdict"] + " " + found["what to do"]).tolist()
+        assert messages == [text for text in texts if "quantities" not in text]
 
 
 def test_check_of_many_rows_looks_at_some_users(log, monkeypatch):
