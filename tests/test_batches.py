@@ -67,10 +67,11 @@ def assert_equal(batch, expected):
         np.testing.assert_array_equal(batch.X[name], expected.X[name])
 
 
-@pytest.mark.parametrize("make", [make_numbers, make_lists])
-@pytest.mark.parametrize("pool", [None, 60])
-@pytest.mark.parametrize("n_ranks", [1, 2])
-@pytest.mark.parametrize("made_ahead", [1, 100, 10_000])
+@pytest.mark.parametrize(("make", "pool", "n_ranks", "made_ahead"), [  # all pairs of values
+    (make_numbers, None, 1, 1), (make_lists, 60, 2, 1),
+    (make_numbers, 60, 1, 100), (make_lists, None, 2, 100),
+    (make_numbers, 60, 2, 10_000), (make_lists, None, 1, 10_000),
+])  # fmt: skip
 def test_batches_made_together_are_those_made_singly(make, pool, n_ranks, made_ahead, monkeypatch):
     monkeypatch.setattr(batches, "MADE_AHEAD", made_ahead)
     monkeypatch.setattr(batches, "VALUES_PER_GATHER", 500)
