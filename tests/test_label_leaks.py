@@ -205,6 +205,7 @@ def test_negatives_made_elsewhere_that_tell_whether_anybody_clicked_their_item(s
         assert leaks_said(X[X.users % 3 > 0], y[X.users % 3 > 0]) == []
 
 
+fit = DINClassifier(max_epochs=1, early_stopping=False).fit
 ORDERED = {"categories": ["low", "high"], "ordered": True}
 
 
@@ -221,7 +222,7 @@ ORDERED = {"categories": ["low", "high"], "ordered": True}
 def test_labels_that_are_words_are_said_in_one_line_and_the_advice(labels, click, other):
     X = np.random.default_rng(0).normal(size=(300, 2)).astype(np.float32)
     y = pd.Series(labels).take(np.arange(300) % 2).reset_index(drop=True)
-    lines = [line for text in said(lambda: DINClassifier(max_epochs=1).fit(X, y)) for line in text]
+    lines = [line for text in said(lambda: fit(X, y)) for line in text]
     about = [line for line in lines if "counts as the click" in line]
     assert len(about) == (click is not None)
     for line in about:
@@ -229,7 +230,7 @@ def test_labels_that_are_words_are_said_in_one_line_and_the_advice(labels, click
         assert line.endswith(f"If {other!r} is the click, pass (y == {other!r}).astype(int).")
     if not about:
         return
-    asked = said(lambda: DINClassifier(max_epochs=1).fit(X, (y == other).astype(int)))  # the advice
+    asked = said(lambda: fit(X, (y == other).astype(int)))  # the advice
     assert not [line for text in asked for line in text if "counts as" in line]
 
 
@@ -237,8 +238,8 @@ def test_an_order_of_labels_that_makes_the_worse_one_the_click_is_a_warning():
     X = np.random.default_rng(0).normal(size=(40, 2)).astype(np.float32)
     y = pd.Series(pd.Categorical(["low", "high"] * 20, **ORDERED))
     with pytest.warns(UserWarning, match=r"the label 'low' counts .* If 'high' is the click, pass"):
-        DINClassifier(max_epochs=1).fit(X, y)
-    few = said(lambda: DINClassifier(max_epochs=1).fit(X, y.astype(str)))
+        fit(X, y)
+    few = said(lambda: fit(X, y.astype(str)))
     assert not [line for text in few for line in text if "counts as" in line]  # check_estimator's
 
 
