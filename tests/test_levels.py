@@ -162,7 +162,7 @@ def test_rows_of_nobody_move_the_tables_on_and_add_nothing(log):
 
 def test_a_row_a_server_and_an_update_know_the_user(log):
     X, y = log
-    model = make_model(HistorySequenceEncoder(**COLUMNS), max_epochs=3).fit(X, y)
+    model = make_model(HistorySequenceEncoder(**COLUMNS), **SHORT).fit(X, y)
     assert "levels of 60 users: user_level" in model[-1].summary()
     rows = X[-40:].drop(columns="time").reset_index(drop=True)
     nobody = model.predict_proba(rows.assign(user=-1))[:, 1]

@@ -48,7 +48,7 @@ def past_relevance(log, impression, recency, max_length):
 @pytest.mark.parametrize(("recency", "max_length"), [(None, 50), (2.5, 50), (None, 3), (1, 7)])
 def test_relevance_agrees_with_a_loop_over_impressions(recency, max_length):
     options = {"recency": recency, "max_length": max_length, "random_state": 1}
-    log = make_click_log(n_users=15, n_categories=4, **options)
+    log = make_click_log(n_users=8, n_categories=4, **options)
     assert log.offsets[0] == 0
     for i, impression in enumerate(log.impressions.itertuples()):
         expected = past_relevance(log, impression, recency, max_length)
