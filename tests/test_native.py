@@ -52,7 +52,6 @@ from tests.encoded_impressions import (
 )
 from tests.network_options import ONE_BY_ONE, name_of
 
-KERNELS = "plain", "AVX2", "AVX-512"
 LAYERS = [
     {"attention_units": (5,), "hidden_units": (7,)},
     {"attention_units": (20, 7, 3), "hidden_units": ()},
@@ -75,9 +74,21 @@ IMPRESSIONS = {
 }
 
 
+LIBRARY = load_library()
+KINDS = enumerate(("plain", "AVX2", "AVX-512"))  # of processors, and those that this one can be
+KERNELS = {name: n for n, name in KINDS if LIBRARY and LIBRARY.din_choose_kernels(n) == n}
+CASES = [  # any two of a kind of processor, options and impressions occur together
+    pytest.param(options, make, kernel, id=f"{kernel}-{name}-{name_of(options)}")
+    for i, options in enumerate([*OPTIONS, *LAYERS])
+    for j, (name, make) in enumerate(IMPRESSIONS.items())
+    for k, kernel in enumerate(KERNELS)
+    if (i + j + k) % len(KERNELS) == 0
+]
+
+
 @pytest.fixture(autouse=True)
 def needs_library(request):
-    if load_library() is None and "torch_has_one_thread" not in request.node.name:
+    if LIBRARY is None and "torch_has_one_thread" not in request.node.name:
         pytest.skip("the library is not compiled, or hidden")
 
 
@@ -172,14 +183,11 @@ def uses_native(module, X, **options):
     return bool(calls)
 
 
-@pytest.fixture(params=range(len(KERNELS)), ids=KERNELS)
+@pytest.fixture
 def kernels(request):
-    """Native code for each kind of processor that this one can run."""
-    library = load_library()
-    if library is None or library.din_choose_kernels(request.param) != request.param:
-        pytest.skip("no library, or not this kind of processor")
+    LIBRARY.din_choose_kernels(KERNELS[request.param])
     yield
-    library.din_choose_kernels(len(KERNELS) - 1)
+    LIBRARY.din_choose_kernels(len(KERNELS) - 1)
 
 
 @pytest.mark.parametrize("make", IMPRESSIONS.values(), ids=IMPRESSIONS)
@@ -193,8 +201,7 @@ def test_numbers_end_where_those_of_torch_do(make):
         torch.testing.assert_close(logits, expected, rtol=1e-5, atol=1e-5 * expected.abs().max())
 
 
-@pytest.mark.parametrize("make", IMPRESSIONS.values(), ids=IMPRESSIONS)
-@pytest.mark.parametrize("options", [*OPTIONS, *LAYERS], ids=name_of)
+@pytest.mark.parametrize(("options", "make", "kernels"), CASES, indirect=["kernels"])
 def test_logits_and_gradients_equal_those_of_torch(options, make, kernels):
     X = make()
     module = make_network(X, **options)
@@ -324,12 +331,16 @@ def test_positions_have_their_favours():
     torch.testing.assert_close(found["favours"], expected["favours"], rtol=1e-4, atol=1e-5)
 
 
-def test_an_id_beyond_its_table_is_an_error_that_names_the_column():
+def test_an_id_beyond_its_table_and_an_exception_of_the_library_are_errors_of_python():
     X = make_impressions(4)
     module = make_network(X)
     X.columns["category"][2] = 6
     with pytest.raises(IndexError, match=r"category must lie in range\(0, 6\), got 6"):
         logits_of(module, Batch(X))
+    pairs = np.zeros(1, dtype=PAIRS)
+    pairs["n_ids"] = 2**62
+    with pytest.raises(RuntimeError, match="native code failed: sizes"):
+        LIBRARY.din_select_pairs(pairs.ctypes.data)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="memory in use is read from /proc")
@@ -465,13 +476,6 @@ def test_torch_computes_with_labels_and_weights_of_other_sizes_and_types():
     assert add_gradients(module, batch, y, "log") is not None
 
 
-def test_an_exception_of_the_library_is_one_of_python():
-    pairs = np.zeros(1, dtype=PAIRS)
-    pairs["n_ids"] = 2**62
-    with pytest.raises(RuntimeError, match="native code failed: sizes"):
-        load_library().din_select_pairs(pairs.ctypes.data)
-
-
 @pytest.mark.parametrize("n_threads", [1, 2])
 @pytest.mark.parametrize("loss", ["log", "squares"])
 def test_a_whole_step_equals_gradients_and_then_the_optimizers_step(loss, n_threads):
@@ -552,6 +556,13 @@ def test_nothing_moves_where_the_loss_is_not_finite():
     torch.testing.assert_close(module.state_dict(), before, rtol=0, atol=0)
 
 
+def fit(n=300, **parameters):
+    """A classifier of so many rows, these rows, and their labels."""
+    X = make_impressions(n)
+    classifier = DINClassifier(**{"max_epochs": 1, "random_state": 0, **parameters})
+    return classifier.fit(X, make_labels(X)), X, make_labels(X)
+
+
 @pytest.mark.parametrize("base", [Callback, EpochTimer])
 def test_a_callback_that_looks_at_gradients_changes_nothing(base):
     class Look(base):
@@ -561,11 +572,7 @@ def test_a_callback_that_looks_at_gradients_changes_nothing(base):
             if training:
                 self.norms.append(float(net.module_.output.weight.grad.norm()))
 
-    X = make_impressions(300)
-    y, weights = make_labels(X), []
-    for callbacks in (None, [Look()]):
-        classifier = DINClassifier(max_epochs=2, random_state=0, callbacks=callbacks)
-        weights.append(classifier.fit(X, y).module_.state_dict())
+    weights = [fit(callbacks=own)[0].module_.state_dict() for own in (None, [Look()])]
     torch.testing.assert_close(*weights, rtol=0, atol=0)
     assert min(Look.norms) > 0
 
@@ -576,34 +583,29 @@ def test_callbacks_may_freeze_parameters_and_load_moments_between_epochs():
             net.module_.output.weight.requires_grad_(False)
             net.optimizer_.load_state_dict(copy.deepcopy(net.optimizer_.state_dict()))
 
-    X, weights = make_impressions(300), []
-    for ignores in (False, True):
-        Freeze.ignores_gradients = ignores
-        classifier = DINClassifier(max_epochs=3, random_state=0, callbacks=[Freeze()])
-        weights.append(classifier.fit(X, make_labels(X)).module_.state_dict())
+    weights = []
+    for Freeze.ignores_gradients in (False, True):
+        weights.append(fit(max_epochs=2, callbacks=[Freeze()])[0].module_.state_dict())
     torch.testing.assert_close(*weights, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("is_frozen", [True, False])
 def test_parameters_that_are_frozen_or_not_the_optimizers_stay(is_frozen):
-    X = make_impressions(300)
-    y = make_labels(X)
-    net = DINClassifier(max_epochs=1, random_state=0).fit(X, y).net_
-    before = net.module_.output.weight.detach().clone()
+    classifier, X, y = fit()
+    module = classifier.module_
+    before = module.output.weight.detach().clone()
     if is_frozen:
-        net.module_.output.weight.requires_grad_(False)
+        module.output.weight.requires_grad_(False)
     else:
-        net.module_.output.weight = nn.Parameter(before.clone())
+        module.output.weight = nn.Parameter(before.clone())
     with torch.no_grad():  # in which a fit trains all the same
-        net.partial_fit(X, y.astype(np.float32))
-    assert torch.equal(net.module_.output.weight, before)
+        classifier.net_.partial_fit(X, y.astype(np.float32))
+    assert torch.equal(module.output.weight, before)
 
 
 def test_a_function_in_place_of_the_optimizers_step_is_called():
-    X = make_impressions(300)
-    y, calls = make_labels(X), []
-    net = DINClassifier(max_epochs=1, random_state=0).fit(X, y).net_
-    step = net.optimizer_.step
+    classifier, X, y = fit()
+    net, calls, step = classifier.net_, [], classifier.net_.optimizer_.step
     net.optimizer_.step = lambda closure: calls.append(step(closure))  # as torch's schedules do
     net.partial_fit(X, y.astype(np.float32))
     assert len(calls) == len(net.history[-1]["batches"])
@@ -613,7 +615,7 @@ def test_a_function_in_place_of_the_optimizers_step_is_called():
 def test_rows_move_as_torch_moves_them(has_decay, monkeypatch):
     generator = torch.Generator().manual_seed(0)
     start, ends = torch.randn(50, 6, generator=generator), []
-    for library in (load_library(), None):
+    for library in (LIBRARY, None):
         monkeypatch.setattr(native_optimizer, "load_library", lambda library=library: library)
         table = nn.Parameter(start.clone())
         decay = torch.linspace(0, 0.1, 50) if has_decay else None
@@ -643,7 +645,7 @@ def test_pairs_of_items_have_the_bits_of_numpy(shape, sizes, monkeypatch):
     chances = rng.random_sample((shape[0], 1)) * rng.random_sample(n_ids) - 0.1
     had = csr_array((rng.random_sample(shape) < chances).astype(np.float32))
     n_users = had.sum(axis=0).astype(np.float32)
-    for library in (load_library(), None):
+    for library in (LIBRARY, None):
         monkeypatch.setattr(native_pairs, "load_library", lambda library=library: library)
         one, counts = eye_array(n_ids, dtype=np.float32, format="csr"), csr_array(had.T @ had)
         results.append([])
@@ -672,18 +674,13 @@ class Threads(Callback):
         self.seen = torch.get_num_threads(), n_native_threads.get()
 
 
-def fit(n=40):
-    X, callback = make_impressions(n), Threads()
-    model = DINClassifier(max_epochs=1, random_state=0, callbacks=[callback])
-    return model.fit(X, make_labels(X)), callback.seen
-
-
 def test_torch_has_one_thread_in_fit_unless_it_was_asked_for_more(torch_threads, monkeypatch):
     monkeypatch.setattr(joblib, "cpu_count", lambda: 4)  # of a container: torch counts all cores
     monkeypatch.setattr(threads, "_UNASKED", 8)
     for n_threads, expected in [(8, (1, 4)), (3, (3, 3)), (6, (4, 4)), (1, (1, 1))]:
         torch_threads(n_threads)
-        assert fit()[1] == expected
+        fit(40, callbacks=[noted := Threads()])
+        assert noted.seen == expected
         assert torch.get_num_threads() == n_threads
         assert n_native_threads.get() is None
 
@@ -692,7 +689,7 @@ def test_a_training_has_the_same_bits_whatever_threads_its_steps_have(torch_thre
     """With several, the next batches are made while they compute."""
     monkeypatch.setattr(batches, "MADE_AHEAD", 5_000)
     monkeypatch.setattr(threads, "_UNASKED", 5)
-    X, predictions, make = make_impressions(1_500), [], batches.ImpressionBatches._join
+    predictions, make = [], batches.ImpressionBatches._join
     for n_threads in (4, 2, 1):
         within = []
 
@@ -704,8 +701,8 @@ def test_a_training_has_the_same_bits_whatever_threads_its_steps_have(torch_thre
         monkeypatch.setattr(batches.ImpressionBatches, "_join", note)
         monkeypatch.setattr(joblib, "cpu_count", lambda n=n_threads: n)
         torch_threads(5)
-        model, seen = fit(1_500)
-        assert seen == (1, n_threads)
+        model, X, _ = fit(1_500, callbacks=[noted := Threads()])
+        assert noted.seen == (1, n_threads)
         assert any(within) == (n_threads > 1)
         predictions.append(model.decision_function(X))
     assert np.array_equal(predictions[0], predictions[2])
@@ -767,14 +764,14 @@ def test_an_exception_while_threads_compute_comes_when_they_have_ended():
 
 def test_a_step_that_is_interrupted_as_it_begins_moves_nothing_later(monkeypatch):
     X = make_impressions(600, max_length=40)
-    module, library = make_network(X), load_library()
-    optimizer, begin = optimizer_of(module, lr=0.01, embedding_lr=None), library.din_begin
+    module = make_network(X)
+    optimizer, begin = optimizer_of(module, lr=0.01, embedding_lr=None), LIBRARY.din_begin
 
     def interrupt(*given):
         begin(*given)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(library, "din_begin", interrupt)
+    monkeypatch.setattr(LIBRARY, "din_begin", interrupt)
     given = Batch(X), labels_of(X)
     steps = NativeSteps.begin(module, *given, "log", optimizer.prepare)
     with use_native_threads(2), pytest.raises(KeyboardInterrupt) as raised:
