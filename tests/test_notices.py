@@ -101,24 +101,19 @@ def encoder(**parameters):
     return HistorySequenceEncoder(user="user", time="time", **parameters)
 
 
-@pytest.mark.parametrize(("spell_item", "spell_event"), [
-    ("{:05d}".format, str),
-    ("sku{}".format, "SKU{}".format),
-    ("a{} ".format, "a{}".format),
-    (str, "{}.0".format),
-], ids=["leading zeros", "upper case", "spaces", "floats"])  # fmt: skip
-def test_a_candidate_and_a_history_that_share_no_id_and_the_advice(spell_item, spell_event):
+@pytest.mark.parametrize(("spell_item", "spell_event", "words"), [
+    ("{:05d}".format, str, "which seem to be the same"),
+    ("sku{}".format, "SKU{}".format, "which seem to be the same"),
+    ("a{} ".format, "a{}".format, "which seem to be the same"),
+    (str, "{}.0".format, "which seem to be the same"),
+    (int, lambda item: item + 1_000, r"\d+ and \d+"),  # as they are typed
+], ids=["leading zeros", "upper case", "spaces", "floats", "numbers"])  # fmt: skip
+def test_a_candidate_and_a_history_that_share_no_id_and_the_advice(spell_item, spell_event, words):
     frame = make_frame(spell_item, spell_event)
     (message,), _ = said(lambda: encoder().fit(frame))
-    assert "share 0% of their ids, such as" in message
-    assert ", which seem to be the same: next to nothing of a history can match its" in message
+    expected = f"share 0% of their ids, such as .*{words}: next to nothing of a history can match"
+    assert re.search(expected, message)
     assert said(lambda: encoder().fit(make_frame(spell_item, spell_item)))[0] == []  # in one way
-
-
-def test_numbers_are_named_as_they_are_typed():
-    frame = make_frame(lambda item: item, lambda item: item + 1_000)
-    (message,), _ = said(lambda: encoder().fit(frame))
-    assert re.search(r"share 0% of their ids, such as \d+ and \d+: next to nothing", message)
 
 
 def test_catalogues_that_share_no_id_are_said_unless_they_are_small():
