@@ -87,38 +87,37 @@ def test_bins_hold_equal_parts_of_the_rows_and_equal_quantiles_are_one():
     np.testing.assert_allclose(shares, np.linspace(0.01, 0.99, N_BINS + 1)[:-1], atol=1e-3)
 
 
-def test_missing_and_infinite_numbers_do_not_count():
-    price = np.random.RandomState(0).normal(size=3_000)
-    is_missing = np.arange(3_000) % 3 == 0
-    holes = np.where(is_missing, 0, price)
+PRICE = np.random.RandomState(0).normal(size=3_000)
+MISSING = np.arange(3_000) % 3 == 0
+
+
+def test_missing_and_infinite_numbers_do_not_count_and_huge_ones_move_no_bin():
+    holes = np.where(MISSING, 0, PRICE)
     holes[1] = np.inf
-    expected = find_bins(encode(price=price[~is_missing][1:]))
-    assert find_bins(encode(price=holes, price_missing=is_missing))["price"] == expected["price"]
+    expected = find_bins(encode(price=PRICE[~MISSING][1:]))
+    assert find_bins(encode(price=holes, price_missing=MISSING))["price"] == expected["price"]
     assert find_bins(encode(price=np.full(3_000, np.nan))) == {}
+    huge = find_bins(encode(price=np.append(PRICE, [1e9, -999])))["price"]
+    np.testing.assert_allclose(huge, find_bins(encode(price=PRICE))["price"], atol=0.02)
 
 
 @pytest.mark.parametrize("dtype", [bool, int, float])
 def test_a_column_of_ones_own_that_says_what_is_missing_leaves_the_bins(dtype):
-    price = np.random.RandomState(0).normal(size=3_000)
-    is_missing = np.arange(3_000) % 3 == 0
-    frame = pd.DataFrame({"price": np.where(is_missing, price.mean(), price)})
-    frame["price_missing"] = is_missing.astype(dtype)
-    counted = np.flatnonzero(~is_missing | (dtype is not float))  # others are ids
+    frame = pd.DataFrame({"price": np.where(MISSING, PRICE.mean(), PRICE)})
+    frame["price_missing"] = MISSING.astype(dtype)
+    counted = np.flatnonzero(~MISSING | (dtype is not float))  # others are ids
     X = HistorySequenceEncoder().fit_transform(frame)
     expected = find_bins(encode(price=X["price"][counted]))
     assert find_bins(X)["price"] == expected["price"]
 
 
-def test_learnt_numbers_means_and_counts_so_far_and_few_rows_have_none():
-    values = np.random.RandomState(0).normal(size=2_000)
+def test_learnt_numbers_means_and_counts_so_far_and_few_rows_have_none_and_hundreds_fewer():
+    values = PRICE[:2_000]
     names = ["user_rate", "user_count", "user_elapsed", "recent_rate", "film_mean", "learnt"]
     compared = ["price", "price_share", "price_to_mean", "price_is_best"]  # within a request
     X = encode(**dict.fromkeys([*names, *compared], values))
     assert find_bins(X, leave_out=["learnt"]).keys() == {*compared}
     assert find_bins(X[:999], leave_out=["learnt"]) == {}
-
-
-def test_hundreds_of_numbers_have_fewer_bins_or_none():
     rng = np.random.RandomState(0)
     for n_numbers, n_bins in ((40, 6), (128, 2), (129, 0)):
         X = encode(**{f"x{i}": rng.normal(size=1_000) for i in range(n_numbers)})
@@ -149,9 +148,11 @@ def test_bins_stay_where_they_tell_much_of_other_users_rows(price_of_user, share
     assert choose_bins(X, labels, shown) == found
 
 
-def test_the_paper_network_reads_numbers_as_they_are(log):
-    model = make_model(interest="paper", max_epochs=1).fit(*log)
-    assert bins_of(model) == {}
+def test_a_regressor_has_bins_too_and_the_paper_network_reads_numbers_as_they_are(log):
+    X, y = log
+    model = make_model(HistorySequenceEncoder(drop=["time"]), DINRegressor).fit(X, y * 3.0)
+    assert bins_of(model).keys() == {"price", "stock"}
+    assert bins_of(make_model(interest="paper", max_epochs=1).fit(X, y)) == {}
     module = DIN(make_impressions(4).schema, interest="paper", bins=BINS)
     assert module.options["bins"] == {}
 
@@ -174,13 +175,6 @@ def test_a_number_is_hidden_together_with_its_bins():
     is_hidden = (inputs == 0).all(dim=1)
     assert 0.1 < is_hidden.float().mean() < 0.2
     torch.testing.assert_close(inputs[~is_hidden], shown[~is_hidden])
-
-
-def test_one_huge_number_among_the_rows_moves_no_bin():
-    price = np.random.RandomState(0).normal(size=3_000)
-    expected = find_bins(encode(price=price))["price"]
-    huge = find_bins(encode(price=np.append(price, [1e9, -999])))["price"]
-    np.testing.assert_allclose(huge, expected, atol=0.02)
 
 
 def test_native_code_computes_networks_with_bins():
@@ -225,14 +219,12 @@ def test_an_exported_file_computes_them(log, model, tmp_path, layout):
     np.testing.assert_allclose(exported.predict_proba(X), model.predict_proba(X), atol=1e-5)
 
 
-def test_an_update_leaves_them_where_they_are(log, model):
+def test_an_update_leaves_them_where_they_are_and_a_scan_has_those_of_its_rows(
+    log, model, tmp_path
+):
     X, y = log
     later = X.assign(price=10 * X["price"], time=X["time"] + 1_500, item=X["item"] + 7)
     assert bins_of(update(model, later, y)) == bins_of(model)
-
-
-def test_a_scan_has_those_of_its_rows(log, model, tmp_path):
-    X, y = log
     frame = X[["user", "time", "item", "price", "stock"]]
     frame.assign(click=y).to_parquet(tmp_path / "rows.parquet", row_group_size=200)
     frame[y == 1].to_parquet(tmp_path / "events.parquet")
@@ -242,9 +234,3 @@ def test_a_scan_has_those_of_its_rows(log, model, tmp_path):
     streamed = clone(model).fit(rows, rows.target_)
     for name, bins in bins_of(model).items():
         np.testing.assert_allclose(bins_of(streamed)[name], bins, atol=1e-5)
-
-
-def test_numbers_are_predicted_with_them_too(log):
-    X, y = log
-    model = make_model(HistorySequenceEncoder(drop=["time"]), DINRegressor).fit(X, y * 3.0)
-    assert bins_of(model).keys() == {"price", "stock"}
