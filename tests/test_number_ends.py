@@ -47,6 +47,7 @@ def read(model, **columns):
 
 @pytest.mark.parametrize("n_rows", [1, 7, 20, 99, 1_000, 40_000])
 def test_a_range_is_what_a_thousandth_of_the_rows_reach_and_at_least_five(n_rows):
+    """Five of many rows that have a flag make it a range, four do not."""
     values = np.random.RandomState(n_rows).permutation(n_rows) / n_rows
     low, high = find_range(values)
     reaching = max(n_rows // 1_000, min(5, 1 + n_rows // 20))
@@ -54,9 +55,6 @@ def test_a_range_is_what_a_thousandth_of_the_rows_reach_and_at_least_five(n_rows
     if n_rows >= 20:
         values[:1] = 1e9
         assert find_range(values)[1] <= 1
-
-
-def test_a_flag_that_five_of_many_rows_have_is_a_range_and_one_of_four_none():
     for n_set, high in ((4, 0.0), (5, 1.0)):
         assert find_range(np.arange(20_000) < n_set) == (0.0, high)
 
