@@ -32,39 +32,44 @@ def state_of(served, store=None):
     return State(lambda: Answers(model, catalogue), store=store)
 
 
+@pytest.fixture
+def state(served):
+    state = state_of(served)
+    yield state
+    state.close()
+
+
 def post(state, *events):
     state._commit([(None, state.add, ([*events],))])
+    join(state)
+
+
+def join(state):
+    """Have what waits in the levels, as a while later."""
     state.answers.levels._next_join = 0.0
     state.posts.catch_up()
 
 
-def answers_of(state):
-    return state.answers.items.ids
+def step_of(clock):
+    """Return a second, or 1 where times are numbers."""
+    return 10**9 if clock.are_dates else 1
 
 
-def numbers(state, user):
-    answers = state.answers
-    return answers.predict([{"user": user, "item": item} for item in answers.items.ids])
-
-
-def test_rankings_and_rows_are_those_of_the_pipeline_as_of_now(served):
-    model, catalogue, _rows = served
-    state = state_of(served)
+def test_rankings_and_rows_are_those_of_the_pipeline_as_of_now(served, state):
+    model, catalogue, _ = served
     for user in (3, 5):
         now = state.answers.levels.at(state.answers.histories.now_of(user))
         users = pd.DataFrame({"user": [user], "time": [now]})
         ranked = rank_candidates(model, users, catalogue, top_k=12)
         answer = state.answers.rank(user, None, 12, None)
         np.testing.assert_allclose(answer["probabilities"], ranked["probability"], atol=1e-6)
-        by_item = dict(zip(answers_of(state), numbers(state, user)["probabilities"], strict=True))
-        own = [by_item[item] for item in answer["items"]]
-        np.testing.assert_allclose(own, ranked["probability"], atol=1e-6)
-    state.close()
+        numbers = state.answers.predict([{"user": user, "item": item} for item in answer["items"]])
+        np.testing.assert_allclose(numbers["probabilities"], ranked["probability"], atol=1e-6)
 
 
-def test_levels_are_those_of_plain_loops_and_labels_that_are_posted_again_replace(served):
+def test_levels_are_those_of_plain_loops_and_labels_that_are_posted_again_replace(served, state):
     model, _, rows = served
-    state, y = state_of(served), served_labels(model, rows)
+    y = served_labels(model, rows)
     dates = rows["time"].dtype.kind != "i"
     moments = rows["time"].astype("datetime64[ns, UTC]").astype(np.int64) if dates else rows["time"]
     again, clock = rows.iloc[-1].to_dict(), state.answers.histories.clock
@@ -82,11 +87,9 @@ def test_levels_are_those_of_plain_loops_and_labels_that_are_posted_again_replac
                 found = np.array([shown[name].item() for name in names])
                 found[2] *= 1e9 if dates else 1
                 np.testing.assert_allclose(found, expected, rtol=1e-9)
-    state.close()
 
 
-def test_the_page_shows_what_rank_answers_for_the_same_user(served):
-    state = state_of(served)
+def test_the_page_shows_what_rank_answers_for_the_same_user(state):
     with TestClient(create_app(state)) as client:
         best = client.post("/rank", json={"user": 3}).json()
         user = client.post("/page/user", json={"user": "3"}).json()
@@ -111,14 +114,13 @@ def test_the_page_shows_what_rank_answers_for_the_same_user(served):
     assert added != nobody
 
 
-def test_posted_rows_move_levels_of_their_keys_alone(served):
-    state = state_of(served)
+def test_posted_rows_move_levels_of_their_keys_alone(served, state):
     levels, log = state.answers.levels, state.answers.histories
     asked = [{"user": user, "item": "a", "kind": 0} for user in (3, 5)]
     asked += [{"user": 5, "item": "b", "kind": 1}]
     now = [log.now_of(3) + 10**12] * 3
     before = levels.of_rows(asked, now)
-    time = log.clock.show(log.clock.newest + (5 * 10**9 if log.clock.are_dates else 5))
+    time = log.clock.show(log.clock.newest + 5 * step_of(log.clock))
     post(state, {"user": 3, "item": "a", "time": time, "label": 0})
     after = levels.of_rows(asked, now)
     moved = {name: (after[name] - before[name]).tolist() for name in before if "count" in name}
@@ -138,22 +140,20 @@ def test_posted_rows_move_levels_of_their_keys_alone(served):
     assert [level["rows"] > 0 for level in nobody[:2]] == [False, True]
     post(state, {"user": 3, "item": "a", "time": time, "label": 0})  # the same row: once
     np.testing.assert_array_equal(levels.of_rows(asked, now)["user_count"], after["user_count"])
-    state.close()
 
 
 def test_what_was_posted_is_what_is_remembered_and_forgotten(served, tmp_path):
-    model, catalogue, _rows = served
+    model, catalogue, _ = served
     store = str(tmp_path / "events.db")
     state = state_of(served, Store(store))
     log = state.answers.histories
-    step = 10**9 if log.clock.are_dates else 1
-    moments = [log.clock.newest + (n + 1) * step for n in range(6)]
-    times = [log.clock.show(moment) for moment in moments]
+    moments = [log.clock.newest + (n + 1) * step_of(log.clock) for n in range(6)]
     events = [
-        {"user": 3 + 2 * (n % 2), "item": "ab"[n % 2], "time": time, "event_id": n}
-        for n, time in enumerate(times)
+        {"user": 3 + 2 * (n % 2), "item": "ab"[n % 2], "event_id": n, "label": int(n > 2)}
+        for n in range(6)
     ]
-    events = [event | {"label": int(n > 2)} for n, event in enumerate(events)]
+    for event, moment in zip(events, moments, strict=True):
+        event["time"] = log.clock.show(moment)
     post(state, *events[:3])
     post(state, *events[3:])
     at = state.answers.levels.at
@@ -170,13 +170,11 @@ def test_what_was_posted_is_what_is_remembered_and_forgotten(served, tmp_path):
     asked, now = [{"user": 5, "item": "b", "kind": 1}], [moments[-1] + 10**12]
     whole = state.answers.levels.of_rows(asked, now)
     state._commit([(None, state.remove, ("5",))])
-    state.answers.levels._next_join = 0.0
-    state.posts.catch_up()
+    join(state)
     assert state.answers.levels.of_rows(asked, now)["user_count"] == whole["user_count"] - 1
     with pytest.warns(UserWarning, match="files that are served have events of this user"):
         state._commit([(None, state.forget, ("5",))])
-    state.answers.levels._next_join = 0.0
-    state.posts.catch_up()
+    join(state)
     assert state.answers.levels.of_rows(asked, now)["item_count"] == whole["item_count"] - 3
     stranger = state.answers.rank(5, None, 12, None)["probabilities"]
     assert stranger == pytest.approx(state.answers.rank(77, None, 12, None)["probabilities"])
@@ -188,7 +186,7 @@ def test_posts_in_any_parts_and_a_restart_give_the_same_levels(served, tmp_path)
     _, _, rows = served
     states = [state_of(served, Store(str(tmp_path / f"{n}.db"))) for n in range(2)]
     log = states[0].answers.histories
-    step = 10**9 if log.clock.are_dates else 1
+    step = step_of(log.clock)
     later = [log.clock.show(log.clock.newest + n * step) for n in range(1, 9)]
     names, told = ["user", "item", "kind"], states[0].answers.levels._own.memory_
     events = rows[names].iloc[[5, 40, 40]].to_dict("records")  # rows of the model's memory
@@ -214,22 +212,19 @@ def test_posts_in_any_parts_and_a_restart_give_the_same_levels(served, tmp_path)
         state.close()
 
 
-def test_the_answer_of_a_post_says_from_when_it_counts_and_which_items_no_catalogue_has(served):
-    state = state_of(served)
-    log = state.answers.histories
-    now, step = log.clock.now(), 10**9 if log.clock.are_dates else 1
-    early, late = (log.clock.show(moment) for moment in (now - step, now + 5 * step))
+def test_the_answer_of_a_post_says_from_when_it_counts_and_which_items_no_catalogue_has(state):
+    clock = state.answers.histories.clock
+    now, step = clock.now(), step_of(clock)
+    early, late = (clock.show(moment) for moment in (now - step, now + 5 * step))
     events = [{"user": 3, "item": "a", "time": early}]
     assert {*state.add(events)} == {"added", "event_ids"}
     posted = [{"user": 3, "item": item, "kind": 1, "time": late} for item in ("b", "none")]
     answer = state.add(posted)
     assert answer["unknown_items"] == ["none"]
-    assert (answer["counts_from"], answer["now"]) == (late, log.clock.show(now))
-    state.close()
+    assert (answer["counts_from"], answer["now"]) == (late, clock.show(now))
 
 
-def test_levels_stay_after_a_deletion_until_the_new_ones_are_there(served):
-    state = state_of(served)
+def test_levels_stay_after_a_deletion_until_the_new_ones_are_there(state):
     levels, log = state.answers.levels, state.answers.histories
     time = log.clock.show(log.clock.newest)
     asked, now = [{"user": 3, "item": "a", "kind": 0}], [log.now_of(3) + 10**12]
@@ -239,11 +234,9 @@ def test_levels_stay_after_a_deletion_until_the_new_ones_are_there(served):
     counts.append(levels.of_rows(asked, now)["user_count"].item())
     state._commit([(None, state.remove, ("a",))])
     counts.append(levels.of_rows(asked, now)["user_count"].item())
-    levels._next_join = 0.0
-    state.posts.catch_up()
+    join(state)
     counts.append(levels.of_rows(asked, now)["user_count"].item())
     assert np.diff(counts).tolist() == [2, 0, -1]
-    state.close()
 
 
 def test_what_was_shown_joins_histories_of_models_that_hold_it():
@@ -262,8 +255,7 @@ def test_what_was_shown_joins_histories_of_models_that_hold_it():
     assert state.answers.histories.of(3)[0]["hist_item"] == expected
 
 
-def test_levels_are_made_anew_once_for_all_that_wait_and_only_where_rows_go(served, monkeypatch):
-    state = state_of(served)
+def test_levels_are_made_anew_once_for_all_that_wait_and_only_where_rows_go(state, monkeypatch):
     made_anew, read = [], state.posts._read
 
     def count(rows, *, joins=True):
@@ -271,8 +263,8 @@ def test_levels_are_made_anew_once_for_all_that_wait_and_only_where_rows_go(serv
         read(rows, joins=joins)
 
     monkeypatch.setattr(state.posts, "_read", count)
-    newest = state.answers.histories.clock
-    time = newest.show(newest.newest)
+    clock = state.answers.histories.clock
+    time = clock.show(clock.newest)
     post(state, *({"user": user, "item": "a", "time": time} for user in range(900, 920)))
     with pytest.warns(UserWarning, match="files that are served"):
         outcomes = state._commit([(None, state.forget, (user,)) for user in ("12345", "3")])
@@ -280,7 +272,6 @@ def test_levels_are_made_anew_once_for_all_that_wait_and_only_where_rows_go(serv
     assert made_anew == []
     state._commit([(None, state.forget, (str(user),)) for user in range(900, 920)])
     assert made_anew == [1]
-    state.close()
 
 
 @pytest.mark.parametrize("kind", ["din", "onnx"])
