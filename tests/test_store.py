@@ -15,6 +15,7 @@ import threading
 import time
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -81,12 +82,26 @@ def ask_postgres(url, query):
 
 
 @contextlib.contextmanager
-def serve(served, url, **history):
+def serve(served, url, *, logs_shown=False, **history):
     """A client of a server on a store, and its state."""
     model, catalogue, _ = served
-    state = State(lambda: Answers(model, catalogue, **history), store=Store(url))
+    answers = partial(Answers, model, catalogue, **history)
+    state = State(answers, store=Store(url), logs_shown=logs_shown)
     with TestClient(create_app(state)) as client:
         yield client, state
+
+
+def send(client, *events):
+    return client.post("/events", json={"events": events})
+
+
+def fill(client, n_added=0):
+    """Post until no more is taken; how many were, and the last answer."""
+    while True:
+        answer = send(client, *(event(n, 12, event_id=f"{n_added}-{n}") for n in range(100)))
+        if answer.status_code != 200:
+            return n_added, answer
+        n_added += answer.json()["added"]
 
 
 def test_events_are_there_at_the_next_start_as_they_were_posted(served, url):
@@ -130,7 +145,7 @@ def test_values_of_every_kind_come_back(any_url):
 def test_an_id_is_one_event_and_every_event_can_be_taken_back(served, any_url):
     with serve(served, any_url) as (client, state):
         before = items_of(state, 7)
-        answer = client.post("/events", json={"events": [event(7, 12), event(7, 12)]}).json()
+        answer = send(client, event(7, 12), event(7, 12)).json()
         assert (answer["added"], len({*answer["event_ids"]})) == (1, 1)
         (made, _) = answer["event_ids"]
         ids = [made, "a", "x/y", "line\nfeed", "5"]
@@ -155,7 +170,7 @@ def test_an_event_that_is_posted_with_another_label_replaces_the_first(served, u
         before = items_of(state, 7)
 
         def answer(**label):
-            posted = client.post("/events", json={"events": [event(7, 12, **own_id, **label)]})
+            posted = send(client, event(7, 12, **own_id, **label))
             wait_for(lambda: items_of(other, 7) == items_of(state, 7))
             state.reload()  # as at a start
             assert items_of(other, 7) == items_of(state, 7)
@@ -179,8 +194,7 @@ def test_a_post_is_whole_and_a_failing_write_changes_no_answer(served, any_url, 
     with serve(served, any_url) as (client, state):
         assert post(client, event(7, 12, event_id="a")) == 1
         before, n_events = items_of(state, 7), state.answers.histories.n_events
-        wrong = {"events": [event(7, 13), event("x", 14)]}
-        assert client.post("/events", json=wrong).status_code == 422
+        assert send(client, event(7, 13), event("x", 14)).status_code == 422
 
         def fail(table, columns, rows):
             insert(table, columns, rows[:1])
@@ -189,7 +203,7 @@ def test_a_post_is_whole_and_a_failing_write_changes_no_answer(served, any_url, 
         insert = state._store._insert
         monkeypatch.setattr(state._store, "_insert", fail)
         for answer in (
-            client.post("/events", json={"events": [event(7, 13), event(7, 14)]}),
+            send(client, event(7, 13), event(7, 14)),
             client.delete("/events/a"),
             client.delete("/users/7"),
         ):
@@ -229,12 +243,8 @@ def test_all_posts_that_wait_are_one_transaction(served, any_url, monkeypatch):
 def test_the_bound_of_memory_is_kept_and_none_vanishes(served, monkeypatch):
     monkeypatch.setattr(stores, "MOST_BYTES", 200_000)
     with serve(served, None) as (client, state):
-        n_added, status = 0, 200
-        while status == 200:
-            clicks = [event(n, 12, event_id=f"{n_added + n}") for n in range(100)]
-            answer = client.post("/events", json={"events": clicks})
-            status, n_added = answer.status_code, n_added + answer.json().get("added", 0)
-        assert status == 507
+        n_added, answer = fill(client)
+        assert answer.status_code == 507
         assert "as many as are kept in memory" in answer.json()["detail"]
         n_events = state.answers.histories.n_events
         state.reload()
@@ -252,12 +262,7 @@ def test_a_full_disk_is_507_and_changes_nothing(served, tmp_path):
     try:
         with serve(served, str(tmp_path / "events.db")) as (client, state):
             assert post(client, event(7, 13, event_id="a")) == 1
-            n_added, status = 1, 200
-            while status == 200:
-                clicks = [event(7, 12, event_id=f"{n_added}-{n}") for n in range(100)]
-                answer = client.post("/events", json={"events": clicks})
-                status, n_added = answer.status_code, n_added + answer.json().get("added", 0)
-            assert status == 507
+            assert fill(client)[1].status_code == 507
             (tmp_path / "more").write_bytes(b"x" * os.statvfs(tmp_path).f_bavail * 4096)
             n_events, items = state.answers.histories.n_events, items_of(state, 7)
             gone = [client.delete("/events/a").status_code for _ in range(2)]
@@ -339,7 +344,7 @@ def test_what_a_new_model_cannot_take_is_counted_and_stops_nothing(served, any_u
         state.reload()
         posted = client.get("/health").json()["posted"]
         assert (posted["left_out"], state.problem) == (6, None)
-        assert client.post("/events", json={"events": [event(7, 12)]}).status_code == 422
+        assert send(client, event(7, 12)).status_code == 422
         state._load = lambda: Answers(model, catalogue)
         state.reload()
         assert items_of(state, 7)[-2:] == [12, 987654]
@@ -509,8 +514,7 @@ def test_a_connection_that_is_lost_is_opened_anew(served, postgres):
         assert post(client, event(7, 12, event_id="before")) in (0, 1)
         end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
         ask_postgres(postgres, f"{end} WHERE application_name = 'sklearn_din'")
-        body = {"events": [event(7, 12, event_id="x")]}
-        answers = [client.post("/events", json=body) for _ in range(3)]
+        answers = [send(client, event(7, 12, event_id="x")) for _ in range(3)]
         assert {answer.status_code for answer in answers} <= {200, 503}
         assert answers[-1].status_code == 200
         assert sum(a.json().get("added", 0) for a in answers) <= 1
@@ -567,11 +571,6 @@ def test_answers_leave_out_of_files_who_is_forgotten(served, any_url):
         assert client.delete("/users/nobody%0A").status_code == 404
 
 
-def kill(child):
-    os.kill(child.pid, signal.SIGKILL)
-    child.communicate()
-
-
 def test_every_post_that_was_answered_is_there_after_kill_9(served, tmp_path):
     """Killed while clients post; other servers see what PostgreSQL has once it is answered."""
     write_served(tmp_path)
@@ -595,7 +594,8 @@ def test_every_post_that_was_answered_is_there_after_kill_9(served, tmp_path):
         while len(acknowledged) < 100:
             posting[0].join(0.01)
     finally:
-        kill(child)
+        child.kill()
+        child.communicate()
     for thread in posting:
         thread.join()
     with serve(served, url) as (client, _):
@@ -659,7 +659,7 @@ def test_nothing_is_acknowledged_into_a_file_that_is_gone(served, tmp_path, move
         assert client.get("/health").json()["status"] == "ok"
         subprocess.run(f"mkdir kept; cp -l events.db* kept; {moved}", shell=True, cwd=tmp_path)
         before = (tmp_path / "kept" / "events.db-wal").read_bytes()
-        answer = client.post("/events", json={"events": [event(7, 13)]})
+        answer = send(client, event(7, 13))
         assert answer.status_code == 503
         assert "no longer the file that was opened" in answer.json()["detail"]
         assert client.post("/rank", json={"user": 7}).status_code == 200
@@ -681,7 +681,7 @@ def test_a_file_that_goes_while_a_post_is_written_gets_no_acknowledgement(served
             (tmp_path / "events.db").unlink()
 
         state._store.add = add_and_remove
-        assert client.post("/events", json={"events": [event(7, 13)]}).status_code == 503
+        assert send(client, event(7, 13)).status_code == 503
 
 
 @contextlib.contextmanager
@@ -704,20 +704,20 @@ def stop_postgres(url, *, all_of_it):
 
 @pytest.mark.parametrize("all_of_it", [False, True])
 def test_posts_do_not_wait_for_a_database_that_is_stopped(served, postgres, all_of_it):
-    body = {"events": [event(7, 12, event_id="meanwhile")]}
+    body = event(7, 12, event_id="meanwhile")
     with serve(served, postgres) as (client, _):
-        assert client.post("/events", json=body).status_code == 200
+        assert send(client, body).status_code == 200
         with stop_postgres(postgres, all_of_it=all_of_it), ThreadPoolExecutor(3) as pool:
             began = time.monotonic()
-            posts = [pool.submit(client.post, "/events", json=body) for _ in range(3)]
+            posts = [pool.submit(send, client, body) for _ in range(3)]
             assert [one.result().status_code for one in posts] == [503] * 3
             assert time.monotonic() - began < 5
             health = client.get("/health").json()
             assert health["status"] == "no posts"
             assert health["posted"]["problem"]["error"] == "StoreError"
             if not all_of_it:  # a connection of its own answers
-                wait_for(lambda: client.post("/events", json=body).status_code == 200)
-        wait_for(lambda: client.post("/events", json=body).status_code == 200)
+                wait_for(lambda: send(client, body).status_code == 200)
+        wait_for(lambda: send(client, body).status_code == 200)
         wait_for(lambda: client.get("/health").json()["status"] == "ok")
 
 
@@ -749,24 +749,24 @@ def test_a_lock_that_others_hold_is_503_and_no_post_waits_for_ever(served, url):
         holder = Store(url)
         with holder.transaction():
             began = time.monotonic()
-            assert client.post("/events", json={"events": [event(7, 12)]}).status_code == 503
+            assert send(client, event(7, 12)).status_code == 503
             assert time.monotonic() - began < 5
         holder.close()
-        wait_for(lambda: client.post("/events", json={"events": [event(7, 12)]}).status_code == 200)
+        wait_for(lambda: send(client, event(7, 12)).status_code == 200)
 
 
 def test_a_ranking_in_flight_does_not_show_who_was_forgotten_meanwhile(served, url, monkeypatch):
     """The twin: one that began afterwards is written. 7 has events; nobody has asked for 55."""
-    model, catalogue, _ = served
-    state = State(lambda: Answers(model, catalogue), store=Store(url), logs_shown=True)
-    begun, released, best = threading.Event(), threading.Event(), state.answers.best
+    begun, released = threading.Event(), threading.Event()
 
     def wait_and_rank(*given):
         begun.set()
         released.wait(10)
         return best(*given)
 
-    with TestClient(create_app(state)) as client, ThreadPoolExecutor(1) as pool:
+    showing = serve(served, url, logs_shown=True)
+    with showing as (client, state), ThreadPoolExecutor(1) as pool:
+        best = state.answers.best
         for user in (7, 55):
             monkeypatch.setattr(state.answers, "best", wait_and_rank)
             begun.clear()
@@ -784,25 +784,21 @@ def test_a_ranking_in_flight_does_not_show_who_was_forgotten_meanwhile(served, u
         wait_for(lambda: len(state._store.read_rows("shown", 0)) == 2)  # as nobody's
 
 
-@pytest.mark.parametrize("typed", ["7", "007", "%2B7", "%207", "7%0A"])
-def test_a_user_is_forgotten_however_the_id_is_typed(served, any_url, typed):
-    with serve(served, any_url) as (client, state):
-        assert post(client, event(7, 12), event(70, 12)) == 2
-        assert client.delete(f"/users/{typed}").json()["removed"] == 1
-        assert items_of(state, 7) == []
-        for unknown in ("7_0", "71", "None", "x"):
-            assert client.delete(f"/users/{unknown}").status_code == 404
-        assert items_of(state, 70) == [12]
-        assert len(state._store.read_removed(0)) == 1  # strangers leave nothing behind
-
-
-def test_what_was_shown_to_nobody_is_not_that_of_a_user_called_none(served, any_url):
-    model, catalogue, _ = served
-    state = State(lambda: Answers(model, catalogue), store=Store(any_url), logs_shown=True)
-    with TestClient(create_app(state)) as client:
-        user = {"device": "web", "hist_item": [], "hist_category": []}
-        assert client.post("/rank", json={"user": user}).status_code == 200
-        assert client.delete("/users/None").status_code == 404
+def test_a_user_is_forgotten_however_the_id_is_typed_and_nobody_is_no_user_called_none(
+    served, any_url
+):
+    nobody = {"device": "web", "hist_item": [], "hist_category": []}
+    with serve(served, any_url, logs_shown=True) as (client, state):
+        assert client.post("/rank", json={"user": nobody}).status_code == 200
+        assert post(client, event(70, 12)) == 1
+        for n, typed in enumerate(("7", "007", "%2B7", "%207", "7%0A"), start=1):
+            assert post(client, event(7, 12)) == 1
+            assert client.delete(f"/users/{typed}").json()["removed"] == 1
+            assert items_of(state, 7) == []
+            for unknown in ("7_0", "71", "None", "x"):
+                assert client.delete(f"/users/{unknown}").status_code == 404
+            assert items_of(state, 70) == [12]
+            assert len(state._store.read_removed(0)) == n  # strangers leave nothing behind
         assert len(state._store.read_rows("shown", 0)) == 1
 
 
