@@ -11,7 +11,7 @@ from sklearn_din.utils.warnings import log_once, warn_once
 from tests.encoded_impressions import make_impressions
 from tests.fitted_pipelines import CANDIDATE, fit_pipeline, make_frame
 from tests.real_data import WHERE, find_real_data
-from tests.tables import FORMS, read_in_pieces
+from tests.tables import FORMS, open_once, read_in_pieces
 
 # What "make check" leaves out, by file: tests of more than half a second, and those that start
 # processes; "" is all of a file that has many. Found by "pytest --durations=0", looked up by
@@ -112,6 +112,14 @@ def as_form(request, tmp_path, monkeypatch):
     if request.param == "small scan":
         read_in_pieces(monkeypatch, 7)
     return partial(FORMS[request.param], folder=tmp_path)
+
+
+@pytest.fixture(scope="module")
+def one_database(tmp_path_factory):
+    """Opening DuckDB takes longer than it sorts tables of tests."""
+    pytest.importorskip("duckdb", reason="needs pip install 'sklearn-din[large]'")
+    with open_once(tmp_path_factory.mktemp("spilled")):
+        yield
 
 
 @pytest.fixture(scope="module")

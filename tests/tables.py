@@ -1,8 +1,11 @@
 """A table in every form that the package takes, its rows in plain Python, and what a call says."""
 
+import itertools
 import logging
 import warnings
+from contextlib import contextmanager
 from functools import partial
+from unittest.mock import patch
 
 import numpy as np
 import pandas as pd
@@ -39,6 +42,31 @@ def read_in_pieces(monkeypatch, size):
             yield from (batch.slice(first, size) for first in range(0, len(batch), size))
 
     monkeypatch.setattr(Database, "read", read)
+
+
+@contextmanager
+def open_once(folder):
+    """DuckDB is opened once for each budget, and a call has an empty database of its own in it."""
+    import duckdb
+
+    connect, opened, numbers = duckdb.connect, {}, itertools.count()
+
+    @contextmanager
+    def attach(config):
+        key, name = (config["memory_limit"], config.get("threads")), f"database{next(numbers)}"
+        if key not in opened:
+            opened[key] = connect(config=config | {"temp_directory": str(folder)})
+        try:
+            with opened[key].cursor() as cursor:
+                cursor.execute(f"attach ':memory:' as {name}; use {name}")
+                yield cursor
+        finally:
+            opened[key].execute(f"detach {name}")
+
+    with patch.object(duckdb, "connect", attach):
+        yield
+    for connection in opened.values():
+        connection.close()
 
 
 def read(scan):
