@@ -122,9 +122,14 @@ SCALED = {
 }
 
 
-@pytest.mark.parametrize("are_later", [True, False])
-@pytest.mark.parametrize("slope", [-1.0, 0.3, 3.0])
-@pytest.mark.parametrize(("target", "after"), SCALED.values(), ids=SCALED)
+@pytest.mark.parametrize(
+    ("target", "after", "slope", "are_later"),
+    [
+        (*kind, slope, (i + j) % 2 == 0)
+        for i, kind in enumerate(SCALED.values())
+        for j, slope in enumerate((-1.0, 0.3, 3.0))
+    ],
+)
 def test_constant_and_scale_are_those_of_a_plain_search(target, after, slope, are_later):
     """Its slow twin: derivatives by differences, row by row, and a search over the formula."""
     chance, n, k = np.random.default_rng(0), 400, len(after)
@@ -146,11 +151,8 @@ def test_constant_and_scale_are_those_of_a_plain_search(target, after, slope, ar
     earlier = (chance.random((n, k)) < 0.4) * 1.0
     train = ImpressionBatches(held_out.X, earlier.reshape(shape), weights, batch_size=n)
     net.training_ = SimpleNamespace(is_later=are_later, train=train)
-    scaling, y, factors = (
-        PlattScaling(net, held_out),
-        torch.from_numpy(held_out.y),
-        torch.from_numpy(weights),
-    )
+    scaling = PlattScaling(net, held_out)
+    y, factors = torch.from_numpy(held_out.y), torch.from_numpy(weights)
     outputs = join(torch.from_numpy(own)) + torch.from_numpy(favours).view(shape)
     (constants, scales), scaled = scaling.fit(outputs, torch.from_numpy(favours))
 
@@ -229,6 +231,13 @@ def test_of_a_move_of_the_base_rate_as_much_is_taken_as_lasted_of_earlier_ones(
     assert abs(mean - y[is_test].mean()) < 0.035
 
 
+def share_of(train, later, information):
+    """The share of each of two labels that lasts."""
+    net = SimpleNamespace(target=Labels(("a", "b"), (Click(), Click()), (1, 1), (None, None)))
+    net.module_, net.training_ = LabelLogits(1, (None, None)), SimpleNamespace(train=train)
+    return _lasting_share(net, later, torch.from_numpy(information))
+
+
 @pytest.mark.parametrize("weights", [None, np.random.default_rng(1).uniform(0.5, 2, N)])
 def test_the_share_that_lasts_is_that_of_a_plain_loop_over_tenths(weights):
     chance = np.random.default_rng(0)
@@ -244,10 +253,8 @@ def test_the_share_that_lasts_is_that_of_a_plain_loop_over_tenths(weights):
     if weights is not None:
         for part in parts:
             part.weights = weights[order][part.rows]
-    net = SimpleNamespace(target=Labels(("a", "b"), (Click(), Click()), (1, 1), (None, None)))
-    net.module_, net.training_ = LabelLogits(1, (None, None)), SimpleNamespace(train=parts[0])
     information = np.array([0.1, 0.2])
-    found = _lasting_share(net, parts[1], torch.from_numpy(information))
+    found = share_of(*parts, information)
     of_rows = np.ones(N) if weights is None else weights
 
     def logit(label, first, end):
@@ -273,9 +280,7 @@ def test_the_share_that_lasts_is_that_of_a_plain_loop_over_tenths(weights):
 def test_labels_that_nobody_gave_in_some_tenth_have_the_usual_share():
     y = np.column_stack([make_labels(), np.where(np.arange(N) < N - 400, np.nan, make_labels())])
     parts = [ImpressionBatches(X, y[of], batch_size=N) for of in (slice(1_800), slice(1_800, N))]
-    net = SimpleNamespace(target=Labels(("a", "b"), (Click(), Click()), (1, 1), (None, None)))
-    net.module_, net.training_ = LabelLogits(1, (None, None)), SimpleNamespace(train=parts[0])
-    found = _lasting_share(net, parts[1], torch.tensor([0.1, 0.1]))
+    found = share_of(*parts, np.array([0.1, 0.1]))
     assert float(found[1]) == pytest.approx(0.75)
     assert float(found[0]) != pytest.approx(0.75)
 
@@ -317,20 +322,14 @@ def test_an_update_trains_weights_without_their_scale_and_gives_them_it_again(
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
-def test_a_rate_that_stays_is_not_spoken_of_and_there_is_no_constant(caplog):
-    y = make_labels(drift=np.where(LATER, 1.5, 0.0))
+@pytest.mark.parametrize(("validation", "drift"), [("last", 1.5), ("random", 3.5), ("groups", 3.5)])
+def test_a_rate_that_stays_or_is_not_of_later_rows_is_not_spoken_of(validation, drift, caplog):
+    y, groups = make_labels(drift=np.where(LATER, drift, 0.0)), np.arange(N) // 100
     caplog.set_level(logging.INFO)
-    fitted = DINClassifier(**SMALL).fit(X, y)
+    with warnings.catch_warnings(action="ignore" if validation != "last" else "error"):
+        fitted = DINClassifier(**SMALL | {"validation": validation}).fit(X, y, groups=groups)
     assert not [message for message in caplog.messages if "moved" in message]
     assert {check["constants"][0] for check in fitted.net_.checks_} == {0.0}
-
-
-@pytest.mark.parametrize("validation", ["random", "groups"])
-def test_rows_that_are_not_later_have_no_rate_that_moved(validation, caplog):
-    groups = np.arange(N) // 100
-    with warnings.catch_warnings(action="ignore"):
-        DINClassifier(**SMALL | {"validation": validation}).fit(X, make_labels(), groups=groups)
-    assert not [message for message in caplog.messages if "moved" in message]
 
 
 def test_outputs_of_biases_have_these_biases():
