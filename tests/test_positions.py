@@ -22,7 +22,7 @@ def fitted(request):
     return fit(FRAME, ABILITIES[request.param][2], request.param)
 
 
-def test_the_logit_of_a_training_row_is_the_predicted_one_and_its_positions_favour(fitted):
+def test_the_logit_of_a_training_row_has_its_positions_favour_and_no_prediction_has(fitted):
     encoder, estimator = fitted
     net, X = estimator.net_, estimator.net_.neighbours_.add_to(encoder.transform(FRAME))
     with torch.no_grad():
@@ -35,9 +35,6 @@ def test_the_logit_of_a_training_row_is_the_predicted_one_and_its_positions_favo
         np.testing.assert_allclose(np.ravel(difference), expected, atol=1e-5, err_msg=row)
     assert np.abs(favours).min() > 0
     np.testing.assert_allclose(net.score(X), predicted, atol=1e-5)
-
-
-def test_no_prediction_depends_on_the_column(fitted):
     expected = outputs(fitted, FRAME)
     for X in (FRAME.drop(columns="rank"), FRAME.assign(rank=7), FRAME.assign(rank=np.nan)):
         np.testing.assert_array_equal(outputs(fitted, X), expected)
