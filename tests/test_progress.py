@@ -27,18 +27,15 @@ def fitted(**parameters):
     return DINClassifier(**(settings | parameters)).fit(X, y)
 
 
-def test_verbose_prints_a_line_per_epoch_of_fit_and_of_partial_fit(capfd):
+def test_fit_is_silent_by_default_and_verbose_prints_a_line_per_epoch(capfd):
+    fitted()
+    assert capfd.readouterr() == ("", "")
     classifier = fitted(verbose=1, patience=5)
     lines = capfd.readouterr().out.splitlines()
     assert lines[0].split()[0] == "epoch"
     assert [line.split()[0] for line in lines[2:]] == ["1", "2", "3"]
     pickle.loads(pickle.dumps(classifier)).partial_fit(X, y)
     assert capfd.readouterr().out.splitlines()[-1].split()[0] == "4"
-
-
-def test_fit_is_silent_by_default(capfd):
-    fitted()
-    assert capfd.readouterr() == ("", "")
 
 
 class PressCtrlC(Callback):
