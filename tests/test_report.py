@@ -185,18 +185,17 @@ def test_a_unit_has_changed_where_all_deciles_are_the_same_multiple(numbers, fac
 
 @pytest.mark.parametrize("make", [make_click_log, make_market_log, make_answer_log])
 def test_later_rows_of_a_clean_log_are_never_warned_of(make):
-    for seed in range(2):
-        log = make(random_state=seed)
-        columns = [name for name in log.events if name not in ("user", "time")]
-        ways = {"user": "user", "time": "time", "columns": columns, "elapsed": "ago"}
-        X = attach_history(log.impressions, log.events, **ways)
-        so_far = {f"{key}_events": (key, None, "count") for key in ("item", "user")}
-        X = attach_aggregates(X, log.events, time="time", aggregates=so_far)
-        early = X["time"] < X["time"].quantile(0.3)
-        fitted = HistorySequenceEncoder(user="user", time="time").fit(X[early])
-        messages, _ = said(lambda: fitted.transform(X[~early]))  # noqa: B023
-        assert all("user_events are far beyond those of fit" in text for text in messages)
-        assert (fitted.report(X[~early])["missing"].fillna(0) == 0).all()
+    log = make(random_state=0)
+    columns = [name for name in log.events if name not in ("user", "time")]
+    ways = {"user": "user", "time": "time", "columns": columns, "elapsed": "ago"}
+    X = attach_history(log.impressions, log.events, **ways)
+    so_far = {f"{key}_events": (key, None, "count") for key in ("item", "user")}
+    X = attach_aggregates(X, log.events, time="time", aggregates=so_far)
+    early = X["time"] < X["time"].quantile(0.3)
+    fitted = HistorySequenceEncoder(user="user", time="time").fit(X[early])
+    messages, _ = said(lambda: fitted.transform(X[~early]))
+    assert all("user_events are far beyond those of fit" in text for text in messages)
+    assert (fitted.report(X[~early])["missing"].fillna(0) == 0).all()
 
 
 @pytest.fixture(scope="module")
@@ -210,9 +209,10 @@ WAYS = {"user": "user", "time": "time", "columns": ["item", "category"]}
 SHORT = "histories of hist_item.hist_category hold less than a third of the events .* at fit:"
 
 
-@pytest.mark.parametrize("way", ["frame", "lists", "scan", "attached scan"])
-@pytest.mark.parametrize(("n_users", "max_length", "is_said"), [
-    (0, 50, True), (4, 50, True), (60, 2, True), (60, 6, False), (40, 50, False),
+@pytest.mark.parametrize(("way", "n_users", "max_length", "is_said"), [
+    ("frame", 0, 50, True), ("frame", 60, 6, False), ("lists", 4, 50, True),
+    ("lists", 40, 50, False), ("scan", 60, 2, True), ("scan", 40, 50, False),
+    ("attached scan", 0, 50, True), ("attached scan", 60, 2, True), ("attached scan", 60, 6, False),
 ])  # fmt: skip
 def test_histories_that_are_cut_are_said_once(shown, tmp_path, way, n_users, max_length, is_said):
     (log, X), user = shown, "user" if way in ("lists", "attached scan") else None
