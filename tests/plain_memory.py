@@ -4,8 +4,9 @@ from collections import Counter
 
 import numpy as np
 import pandas as pd
+from sklearn.pipeline import make_pipeline
 
-from sklearn_din import LABEL, HistoryBuilder
+from sklearn_din import LABEL, DINClassifier, HistoryBuilder, HistorySequenceEncoder
 from tests.test_neighbours import plain_prior
 
 KEYS = ["user", "item", ("user", "item")]
@@ -38,6 +39,48 @@ def make_tellings(seed=0):
     later = pd.concat([rows[n:], rows[again].assign(known=rows["known"] + 3)], ignore_index=True)
     last = rows[20:60].assign(known=40)  # after all others
     return (rows[:n], y[:n]), (later, np.append(y[n:], 1 - y[again])), (last, y[20:60] * 0)
+
+
+def make_calls(labels, *, is_known, seed):
+    """Yield few rows and values: new and late ones, twins, retries, other values, missing ones."""
+    rng, told = np.random.RandomState(seed), None
+    for n in range(7):
+        size = 25 if n == 0 else rng.randint(2, 9)
+        rows = pd.DataFrame({"user": rng.randint(3, size=size)})
+        rows["item"] = np.array(list("abc"))[rng.randint(3, size=size)]
+        rows["time"] = rng.randint(12 * n + 13, size=size)
+        if told is not None:
+            rows = pd.concat([rows, told.sample(rng.randint(9), random_state=rng)])
+        rows = pd.concat([rows, rows.sample(2, random_state=rng)], ignore_index=True)
+        told = pd.concat([told, rows], ignore_index=True)
+        known = rows["time"] + rng.randint(15, size=len(rows))
+        values = rng.randint(2, size=(len(rows), 2)).astype(float)
+        if labels in ("numbers", "outcomes"):
+            values[:, 0] = rng.normal(size=len(rows)).round(2)
+        if n == 0:
+            values[:2] = [[0.0], [1.0]]
+        else:
+            values[rng.random_sample(values.shape) < 0.2] = np.nan
+        n_labels = 2 if labels in ("several", "outcomes") else 1
+        yield rows.assign(known=known) if is_known else rows, values[:, :n_labels]
+
+
+def make_flights(n_rows=1_200, seed=0):
+    """Rows whose label is likely what the user's last outcome was, which comes hours later."""
+    rng = np.random.RandomState(seed)
+    rows = pd.DataFrame({"user": rng.randint(40, size=n_rows).astype(str)})
+    rows["item"] = np.array([f"flight {n}" for n in range(25)])[rng.randint(25, size=n_rows)]
+    rows["time"] = pd.Timestamp("2024-01-01") + pd.to_timedelta(np.arange(n_rows), unit="h")
+    rows["known"] = rows["time"] + pd.to_timedelta(rng.randint(1, 9, size=n_rows), unit="h")
+    y = rng.randint(2, size=n_rows)
+    return rows.assign(late=30.0 * y + rng.normal(size=n_rows)), y
+
+
+def begin_with(memory, kind=DINClassifier, **parameters):
+    """A Pipeline of a memory, an encoder and an estimator of one epoch."""
+    encoder = HistorySequenceEncoder(user="user", time="time")
+    parameters = {"max_epochs": 1, "early_stopping": False, "random_state": 0, **parameters}
+    return make_pipeline(memory, encoder, kind(**parameters))
 
 
 def make_asked(rows):

@@ -10,11 +10,9 @@ import pytest
 from sklearn.base import clone
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import GroupShuffleSplit, ShuffleSplit
-from sklearn.pipeline import make_pipeline
 
 from sklearn_din import (
     LABEL,
-    DINClassifier,
     HistoryBuilder,
     HistorySequenceEncoder,
     Ranker,
@@ -35,32 +33,17 @@ from sklearn_din.server.json_values import plain
 from sklearn_din.server.state import State
 from sklearn_din.server.store import Store
 from sklearn_din.training import aged_levels
-from tests.plain_memory import PlainMemory
+from tests.plain_memory import PlainMemory, begin_with, make_calls, make_flights
 
 NAMES = {"user": "user", "time": "time", "columns": ["item"], "elapsed": "ago"}
 FLIGHTS = {**NAMES, "events": "all", "outcomes": ["late", LABEL], "known": "known"}
 OF_ROWS = ["user", "item", "time"]
 
 
-def make_calls(seed, n_calls=5):
-    """Calls of few rows: equal ones, late ones, ones told again, some without an outcome yet."""
-    rng, told = np.random.RandomState(seed), None
-    for n in range(n_calls):
-        size = 30 if n == 0 else rng.randint(2, 12)
-        rows = pd.DataFrame({"user": rng.randint(3, size=size)})
-        rows["item"] = np.array(list("abc"))[rng.randint(3, size=size)]
-        rows["time"] = rng.randint(20 + 8 * n, size=size)
-        rows["known"] = rows["time"] + rng.randint(9, size=size)
-        if told is not None:
-            again = told.sample(8, random_state=rng)
-            rows = pd.concat([rows, again.assign(known=again["known"] + rng.randint(9))])
-        told = rows = rows.reset_index(drop=True)
-        rows["late"] = rng.randint(90, size=len(rows)) / 2
-        y = rng.randint(2, size=len(rows)).astype(float)
-        if n:
-            rows.loc[rng.random_sample(len(rows)) < 0.4, "late"] = np.nan
-            y[rng.random_sample(len(rows)) < 0.4] = np.nan
-        yield rows, y
+def make_outcomes():
+    """Calls of rows, with how late they were, and labels."""
+    for rows, values in make_calls("outcomes", is_known=True, seed=0):
+        yield rows.assign(late=values[:, 0]), values[:, 1]
 
 
 def assert_histories(shown, asked, loop, events):
@@ -84,25 +67,24 @@ def assert_histories(shown, asked, loop, events):
 def test_histories_with_outcomes_are_those_of_a_plain_loop(events, levels, known):
     outcomes = ["late", LABEL] if events == "all" else "late"
     names = {**FLIGHTS, "events": events, "levels": levels, "outcomes": outcomes, "known": known}
-    for seed in range(2):
-        builder, loop = HistoryBuilder(**names), PlainMemory()
-        for n, (rows, y) in enumerate(make_calls(seed)):
-            rows, asked = rows[[*OF_ROWS, "late", *({known} - {"time"})]], rows[OF_ROWS]
-            shown = builder.fit_transform(rows, y) if n == 0 else builder.partial_fit(rows, y)
-            loop.tell(rows, np.column_stack([rows["late"], y]), known)
-            if n == 0:
-                assert_histories(shown, asked, loop, events)
-                assert list(shown) == builder.get_feature_names_out().tolist()
-                assert not {"late", "known"} & {*shown}
-            assert builder.next_moment() > max(loop.moments())
-            asked = pd.concat([asked, asked.assign(time=99)], ignore_index=True)
-            assert_histories(builder.transform(asked), asked, loop, events)
+    builder, loop = HistoryBuilder(**names), PlainMemory()
+    for n, (rows, y) in enumerate(make_outcomes()):
+        rows, asked = rows[[*OF_ROWS, "late", *({known} - {"time"})]], rows[OF_ROWS]
+        shown = builder.fit_transform(rows, y) if n == 0 else builder.partial_fit(rows, y)
+        loop.tell(rows, np.column_stack([rows["late"], y]), known)
+        if n == 0:
+            assert_histories(shown, asked, loop, events)
+            assert list(shown) == builder.get_feature_names_out().tolist()
+            assert not {"late", "known"} & {*shown}
+        assert builder.next_moment() > max(loop.moments())
+        asked = pd.concat([asked, asked.assign(time=999)], ignore_index=True)
+        assert_histories(builder.transform(asked), asked, loop, events)
 
 
 @pytest.mark.parametrize("events", ["all", "positive"])
 def test_outcomes_are_what_was_told_last_in_any_order_and_twice_is_once(events):
     rng = np.random.RandomState(0)
-    rows, y = next(make_calls(0))
+    rows, y = next(make_outcomes())
     rows, y = rows.drop_duplicates(OF_ROWS, ignore_index=True), y[: len(rows)]
     y = y[: len(rows)]
     outcomes = ["late", LABEL] if events == "all" else ["late"]
@@ -113,7 +95,7 @@ def test_outcomes_are_what_was_told_last_in_any_order_and_twice_is_once(events):
         (rows.assign(late=rows["late"].where(own)), np.where(label, y, np.nan))
         for own, label in ((has_late, has_label), (~has_late, ~has_label))
     ]
-    asked = rows[OF_ROWS].assign(time=99)
+    asked = rows[OF_ROWS].assign(time=999)
     for order in ([0, 1], [1, 0], [0, 0, 1, 1], [1, 0, 0]):
         builder = HistoryBuilder(**names)
         for n in order:
@@ -158,7 +140,7 @@ def test_whole_outcomes_stay_what_they_are_and_lists_and_dates_may_be_told():
 
 def test_polars_frames_get_the_histories_of_pandas():
     pl = pytest.importorskip("polars")
-    rows, y = next(make_calls(0))
+    rows, y = next(make_outcomes())
     expected = HistoryBuilder(**FLIGHTS).fit_transform(rows, y)
     shown = HistoryBuilder(**FLIGHTS).fit_transform(pl.from_pandas(rows), y)
     assert isinstance(shown, pl.DataFrame)
@@ -176,13 +158,13 @@ def test_polars_frames_get_the_histories_of_pandas():
     ({"outcomes": ["late", "late"]}, "outcomes must name each column once"),
 ])  # fmt: skip
 def test_outcomes_that_cannot_be_are_refused_with_what_to_do(change, message):
-    rows, y = next(make_calls(0))
+    rows, y = next(make_outcomes())
     with pytest.raises(ValueError, match=message):
         HistoryBuilder(**{**FLIGHTS, **change}).fit(rows, y)
 
 
 def test_what_is_told_must_have_outcomes_and_labels_and_no_earlier_moment():
-    rows, y = next(make_calls(0))
+    rows, y = next(make_outcomes())
     builder = HistoryBuilder(**FLIGHTS).fit(rows, y)
     for told, label, message in (
         (rows.drop(columns="late"), y, "now missing:\n- late"),
@@ -193,23 +175,6 @@ def test_what_is_told_must_have_outcomes_and_labels_and_no_earlier_moment():
         with pytest.raises(ValueError, match=message):
             builder.partial_fit(told, label)
     assert builder.transform(rows[OF_ROWS])["hist_label"].iloc[-1] is not None
-
-
-def make_flights(n_rows=1_200, seed=0):
-    """Rows whose label is likely what the user's last outcome was, which comes hours later."""
-    rng = np.random.RandomState(seed)
-    rows = pd.DataFrame({"user": rng.randint(40, size=n_rows).astype(str)})
-    rows["item"] = np.array([f"flight {n}" for n in range(25)])[rng.randint(25, size=n_rows)]
-    rows["time"] = pd.Timestamp("2024-01-01") + pd.to_timedelta(np.arange(n_rows), unit="h")
-    rows["known"] = rows["time"] + pd.to_timedelta(rng.randint(1, 9, size=n_rows), unit="h")
-    y = rng.randint(2, size=n_rows)
-    return rows.assign(late=30.0 * y + rng.normal(size=n_rows)), y
-
-
-def begin_with(memory, **parameters):
-    encoder = HistorySequenceEncoder(user="user", time="time")
-    parameters = {"max_epochs": 1, "early_stopping": False, "random_state": 0, **parameters}
-    return make_pipeline(memory, encoder, DINClassifier(**parameters))
 
 
 @pytest.fixture(scope="module")
@@ -260,26 +225,25 @@ AS_LABELS = {
 
 
 @pytest.mark.parametrize("levels", [None, "auto"])
-@pytest.mark.parametrize("kind", AS_LABELS)
-def test_labels_of_any_dtype_make_one_model_and_take_each_others_tellings(kind, levels):
+def test_labels_of_any_dtype_make_one_model_and_take_each_others_tellings(levels):
     rows, y = make_flights(160)
     first, later, asked = rows[:100], rows[100:], rows[OF_ROWS].assign(time=rows["known"].max())
     memory = HistoryBuilder(**FLIGHTS, levels=levels)
     expected = begin_with(clone(memory)).fit(first, y[:100])
-    model = begin_with(memory).fit(first, AS_LABELS[kind](y[:100]))
-    told = remember(expected, later, y[100:])
-    p = told.predict_proba(asked)
-    for other in AS_LABELS.values():
-        as_told = remember(model, later, other(y[100:]))
-        pd.testing.assert_frame_equal(as_told[0].events_, told[0].events_)
-        np.testing.assert_array_equal(as_told.predict_proba(asked), p)
-    next_kind = [*AS_LABELS, *AS_LABELS][[*AS_LABELS].index(kind) + 1]
-    updated = update(model, later, AS_LABELS[next_kind](y[100:]))
-    newer = update(expected, later, y[100:])
-    np.testing.assert_array_equal(updated.predict_proba(asked), newer.predict_proba(asked))
+    told, newer = (call(expected, later, y[100:]) for call in (remember, update))
+    p, after = (own.predict_proba(asked) for own in (told, newer))
+    kinds = [*AS_LABELS.values()]
+    for n, kind in enumerate(kinds):
+        model = begin_with(clone(memory)).fit(first, kind(y[:100]))
+        for other in kinds:
+            as_told = remember(model, later, other(y[100:]))
+            pd.testing.assert_frame_equal(as_told[0].events_, told[0].events_)
+            np.testing.assert_array_equal(as_told.predict_proba(asked), p)
+        updated = update(model, later, kinds[n - 1](y[100:]))
+        np.testing.assert_array_equal(updated.predict_proba(asked), after)
 
 
-def test_a_missing_label_is_an_unknown_one_of_the_same_kind():
+def test_a_missing_label_is_unknown_two_columns_of_one_label_are_refused_and_two_labels_not():
     rows, y = make_flights(60)
     some = np.where(np.arange(60) % 3, y, np.nan)
     builder = HistoryBuilder(**FLIGHTS).fit(rows, some)
@@ -289,23 +253,19 @@ def test_a_missing_label_is_an_unknown_one_of_the_same_kind():
     assert encoder.vocabularies_["hist_label"].tolist() == [0, 1]
     untold = HistoryBuilder(**FLIGHTS).fit(rows, y).partial_fit(rows.assign(user="new"), y * np.nan)
     assert encoder.transform(untold.transform(asked)).schema == encoder.schema_
-
-
-def test_two_columns_of_one_label_are_refused_and_two_labels_are_not():
-    rows, y = make_flights(60)
     with pytest.raises(ValueError, match=r"the first says what was not clicked. Give the column"):
         HistoryBuilder(**FLIGHTS).fit(rows, np.column_stack([1 - y, y]))
     several = np.column_stack([y, y * (np.arange(60) % 2)])
     assert HistoryBuilder(**FLIGHTS).fit(rows, several).events_[LABEL].tolist() == y.tolist()
 
 
-@pytest.mark.parametrize("levels", [None, "auto"])
-@pytest.mark.parametrize(("stars", "wrong", "needed"), [
-    ([3, 4, 5, 1], [3.5, np.inf, "bad", [1]], "whole numbers"),
-    ([0.5, 3.0, np.nan, 2.0], [np.inf, "bad", [1]], "finite numbers"),
-    (["low", "high", "low", "low"], [3.5, [1], True], "text"),
-    ([True, False, True, True], [2, "bad"], "true and false"),
-    ([["fog"], [], ["ice"], []], ["fog", 3], "lists"),
+@pytest.mark.parametrize(("stars", "wrong", "needed", "levels"), [
+    ([3, 4, 5, 1], [3.5, np.inf, "bad", [1]], "whole numbers", "auto"),
+    ([0.5, 3.0, np.nan, 2.0], [np.inf, "bad", [1]], "finite numbers", None),
+    (["low", "high", "low", "low"], [3.5, [1], True], "text", "auto"),
+    ([True, False, True, True], [2, "bad"], "true and false", None),
+    ([["fog"], [], ["ice"], []], ["fog", 3], "lists", "auto"),
+    ([["fog"], [], ["ice"], []], ["fog", 3], "lists", None),
 ])  # fmt: skip
 def test_what_is_told_is_of_the_kind_of_fit_or_refused_and_changes_nothing(
     stars, wrong, needed, levels
@@ -587,7 +547,7 @@ def test_some_training_rows_have_the_histories_of_a_memory_that_ended_before_the
 
 
 def test_ages_stand_beside_the_users_own_times_and_clicks_have_none():
-    rows, y = next(make_calls(0))
+    rows, y = next(make_outcomes())
     names = [*HistoryBuilder(**FLIGHTS).fit_transform(rows, y)]
     assert names[-2:] == ["ago", "hist_outcome_age"]
     shown = attach_history(rows, rows, **{**NAMES, "elapsed": "outcome_age"})
