@@ -1,6 +1,7 @@
 """Rows that are told again, with another label: by a plain loop over all that was told."""
 
 import pickle
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -24,43 +25,13 @@ from sklearn_din import (
 )
 from sklearn_din.logs import row_memory
 from sklearn_din.utils.warnings import collect_messages
-from tests.plain_memory import PlainMemory
+from tests.plain_memory import PlainMemory, begin_with, make_calls, make_flights
 from tests.tables import as_scan
 
 RECENT = 12
-YEARS = pd.Timedelta(days=36_000)
+LATE = pd.Timestamp("2122-08-01")
 KEYS = [("user",), ("item",), ("user", "item")]
 NAMES = {"user": "user", "time": "time", "columns": ["item"]}
-
-
-def make_calls(labels, *, is_known, seed):
-    """Calls of few rows: new and late ones, twins, retries, other labels, missing ones."""
-    rng, calls, told = np.random.RandomState(seed), [], None
-    for n in range(7):
-        size = 25 if n == 0 else rng.randint(2, 9)
-        rows = pd.DataFrame(
-            {
-                "user": rng.randint(3, size=size),
-                "item": np.array(list("abc"))[rng.randint(3, size=size)],
-                "time": rng.randint(12 * n + 13, size=size),
-            }
-        )
-        if told is not None:
-            rows = pd.concat([rows, told.sample(rng.randint(9), random_state=rng)])
-        rows = pd.concat([rows, rows.sample(2, random_state=rng)], ignore_index=True)
-        rows = rows[["user", "item", "time"]]
-        told = pd.concat([told, rows], ignore_index=True)
-        if is_known:
-            rows["known"] = rows["time"] + rng.randint(15, size=len(rows))
-        n_labels = 2 if labels == "several" else 1
-        values = rng.randint(2, size=(len(rows), n_labels)).astype(float)
-        if labels == "numbers":
-            values = rng.normal(size=values.shape).round(2)
-        values[rng.random_sample(values.shape) < 0.2] = np.nan
-        if n == 0:
-            values[:2] = [[0.0], [1.0]]
-        calls.append((rows, values))
-    return calls
 
 
 def as_target(values):
@@ -96,19 +67,17 @@ def test_levels_of_rows_told_again_are_those_of_a_plain_loop(monkeypatch, labels
 @pytest.mark.parametrize("as_known", [None, "known"])
 @pytest.mark.parametrize("labels", ["clicks", "several", "numbers"])
 def test_nothing_told_later_moves_an_earlier_level(labels, as_known):
-    names = {**NAMES, "levels": KEYS, "events": "all", "known": as_known}
-    for seed in range(2):
-        calls = make_calls(labels, is_known=as_known is not None, seed=seed)
-        builder = HistoryBuilder(**names)
-        for n, (rows, values) in enumerate(calls):
-            if n:  # no level of these rows has a moment later than what is told now
-                until = min(rows[as_known or "time"])
-                earlier = pd.concat([own for own, _ in calls[: n + 1]])[["user", "item", "time"]]
-                earlier = earlier[earlier["time"] <= until]
-                before = builder.transform(earlier)[builder.memory_.names]
-            builder.partial_fit(rows, as_target(values))
-            if n:
-                pd.testing.assert_frame_equal(builder.transform(earlier)[before.columns], before)
+    builder = HistoryBuilder(**NAMES, levels=KEYS, events="all", known=as_known)
+    first, *calls = make_calls(labels, is_known=as_known is not None, seed=0)
+    builder.partial_fit(first[0], as_target(first[1]))
+    told = first[0]
+    for rows, values in calls:
+        told = pd.concat([told, rows])
+        # no level of these rows has a moment later than what is told now
+        earlier = told[told["time"] <= min(rows[as_known or "time"])][["user", "item", "time"]]
+        before = builder.transform(earlier)[builder.memory_.names]
+        builder.partial_fit(rows, as_target(values))
+        pd.testing.assert_frame_equal(builder.transform(earlier)[before.columns], before)
 
 
 @pytest.mark.parametrize(
@@ -143,7 +112,7 @@ def test_a_memory_is_what_was_told_last_of_each_row(monkeypatch, labels, levels)
 def test_an_index_that_has_grown_is_the_index_made_anew_and_files_keep_it(tmp_path, as_known):
     names = {**NAMES, "levels": KEYS, "events": "all", "known": as_known}
     grew = 0
-    for seed in range(4):
+    for seed in (0, 3):
         builder = HistoryBuilder(**names)
         for rows, values in make_calls("clicks", is_known=as_known is not None, seed=seed):
             builder.partial_fit(rows, values[:, 0])
@@ -159,26 +128,16 @@ def test_an_index_that_has_grown_is_the_index_made_anew_and_files_keep_it(tmp_pa
     assert grew or as_known  # the first rows told again of a memory that was asked
 
 
-def make_rows(n_rows=1_200, seed=0):
-    rng = np.random.RandomState(seed)
-    rows = pd.DataFrame(
-        {
-            "user": rng.randint(40, size=n_rows).astype(str),
-            "item": np.array([f"film {n}" for n in range(25)])[rng.randint(25, size=n_rows)],
-            "time": pd.Timestamp("2024-01-01") + pd.to_timedelta(np.arange(n_rows), unit="h"),
-        }
-    )
-    return rows, rng.randint(2, size=n_rows)
+def make_rows(n_rows=1_200):
+    rows, y = make_flights(n_rows)
+    return rows[["user", "item", "time"]], y
 
 
 @pytest.fixture(scope="module")
 def fitted():
     """A Pipeline with a memory, fitted on rows with a price, and later rows with their labels."""
     rows, y = make_rows()
-    memory = HistoryBuilder(**NAMES, levels="auto")
-    encoder = HistorySequenceEncoder(user="user", time="time")
-    classifier = DINClassifier(max_epochs=1, random_state=0, early_stopping=False)
-    model = make_pipeline(memory, encoder, classifier)
+    model = begin_with(HistoryBuilder(**NAMES, levels="auto"))
     model.fit(rows[:1000].assign(price=1.5), y[:1000])
     return model, rows[1000:].reset_index(drop=True), y[1000:]
 
@@ -204,20 +163,10 @@ def test_the_loop_of_days_and_nights_says_nothing_and_takes_what_is_named(fitted
     (lambda rows, y: (rows.assign(item=rows["item"].str.title()), y), "write 'item' in one"),
     (lambda rows, y: (rows.assign(user="id-0" + rows["user"]), y), "write 'user' in one way"),
     (lambda rows, y: (rows, pd.Series(y, index=rows.index[::-1])), "the same index labels"),
-    (
-        lambda rows, y: (
-            rows.assign(time=rows["time"].where(rows.index != 7, pd.Timestamp(0))),
-            y,
-        ),
-        "1 rows are decades away from all others, such as one of 1970-01-01",
-    ),
-    (
-        lambda rows, y: (
-            rows.assign(time=rows["time"].where(rows.index < 9, rows["time"] + YEARS)),
-            y,
-        ),
-        "191 rows are decades away from all others, such as one of 21",
-    ),
+    (lambda rows, y: (rows.assign(time=rows["time"].where(rows.index != 7, pd.Timestamp(0))), y),
+     "1 rows are decades away from all others, such as one of 1970-01-01"),
+    (lambda rows, y: (rows.assign(time=rows["time"].where(rows.index < 9, LATE)), y),
+     "191 rows are decades away from all others, such as one of 21"),
 ])  # fmt: skip
 def test_remember_says_what_fit_and_update_say(fitted, change, message):
     model, rows, y = fitted
@@ -242,27 +191,20 @@ def test_clicks_told_evening_by_evening_are_said_as_if_told_at_once(fitted, tmp_
                 call(again, evenings[2], ones.astype(str))
         honest = call(call(told, rows[120:121], [0]), evenings[2], ones)  # says nothing
         assert honest[0]._n_clicks_alone == 40
-
-
-def test_nothing_is_said_of_evenings_of_clicks_where_nearly_all_rows_are_clicks():
-    rows, _ = make_rows(1_000)
+    rows, _ = make_rows(1_000)  # where nearly all rows are clicks, nothing is said
     builder = HistoryBuilder(**NAMES, levels="auto").fit(rows, np.arange(1_000) % 40 > 0)
     for at in (0, 40, 80):
-        builder = remember(builder, rows[at : at + 40].assign(item="film 1"), [1] * 40)
+        builder = remember(builder, rows[at : at + 40].assign(item="flight 1"), [1] * 40)
 
 
 @pytest.mark.parametrize("every", [0, "1D"])
 def test_live_predictions_and_scores_refuse_labels_in_another_order(fitted, every):
     model, rows, y = fitted
-    shuffled = pd.Series(y, index=rows.index).sample(frac=1, random_state=0)
     rows = rows.assign(price=1.5).set_axis(rows.index.astype(str))
-    shuffled.index = shuffled.index.astype(str)
-    for call in (
-        lambda: live_predictions(model, rows, shuffled, every=every),
-        lambda: live_scoring("roc_auc", every=every)(model, rows, shuffled),
-    ):
+    shuffled = pd.Series(y, index=rows.index).sample(frac=1, random_state=0)
+    for call in (partial(live_predictions, every=every), live_scoring("roc_auc", every=every)):
         with pytest.raises(ValueError, match="X and y must have their rows in one order, got"):
-            call()
+            call(model, rows, shuffled)
 
 
 def test_a_memory_of_other_users_than_the_encoders_is_said_at_fit(recwarn):
@@ -341,10 +283,7 @@ def test_who_is_forgotten_was_never_told(fitted):
 def test_no_level_of_a_user_who_is_forgotten_is_left():
     rows, y = make_rows()
     y = (y & (rows["user"].astype(int) % 2)).to_numpy()
-    encoder = HistorySequenceEncoder(user="user", time="time")
-    model = make_pipeline(HistoryBuilder(**NAMES), encoder, DINClassifier(max_epochs=1)).fit(
-        rows, y
-    )
+    model = begin_with(HistoryBuilder(**NAMES), early_stopping="auto").fit(rows, y)
     assert model[-1].net_.neighbours_.reads_users
     now = rows[-5:].assign(user="3", time=rows["time"].max() + pd.Timedelta("1h"))
     p = forget(model, ["3"]).predict_proba(now)
@@ -375,7 +314,7 @@ def test_a_history_that_a_user_has_is_ranked_by_as_it_is(fitted):
     model, rows, _ = fitted
     candidates = rows[["item"]].drop_duplicates()
     user = {"user": "3", "time": rows["time"].max(), "price": 1.5}
-    histories = [["film 1", "film 2"], ["film 7"]]
+    histories = [["flight 1", "flight 2"], ["flight 7"]]
     own = [Ranker(model, candidates).rank(user | {"hist_item": own}) for own in histories]
     inner = Ranker(model[1:], candidates, memory=model[0])
     for ranked, history in zip(own, histories, strict=True):
@@ -402,12 +341,14 @@ def fit_hours(rows, **options):
 KINDS_OF_MEMORY = [{"levels": "auto"}, {"outcomes": "late", "known": "time"}]
 
 
-@pytest.mark.parametrize("options", KINDS_OF_MEMORY)
-@pytest.mark.parametrize("zone", [None, "Asia/Tokyo"])
-@pytest.mark.parametrize(
-    ("n_told", "pause", "is_said"),
-    [(1000, "0h", True), (1276, "0h", False), (1000, "20D", False)],
-)
+@pytest.mark.parametrize(("options", "zone", "n_told", "pause", "is_said"), [
+    (KINDS_OF_MEMORY[0], None, 1000, "0h", True),
+    (KINDS_OF_MEMORY[1], "Asia/Tokyo", 1000, "0h", True),
+    (KINDS_OF_MEMORY[0], "Asia/Tokyo", 1276, "0h", False),
+    (KINDS_OF_MEMORY[1], None, 1276, "0h", False),
+    (KINDS_OF_MEMORY[0], "Asia/Tokyo", 1000, "20D", False),
+    (KINDS_OF_MEMORY[1], None, 1000, "20D", False),
+])  # fmt: skip
 def test_rows_long_after_all_that_was_told_are_said(n_told, pause, is_said, options, zone):
     rows = make_hours(zone, pause)
     memory = fit_hours(rows[:n_told], **options)
@@ -439,7 +380,5 @@ def test_each_memory_says_how_old_it_is_and_a_fold_as_old_as_the_one_before_is_s
         told = fit_hours(rows[:1000], **options)
         for evening in range(1000, 1300, 24):
             told.transform(rows[evening : evening + 24])
-            told = remember(
-                told, rows[evening : evening + 24], rows["late"][evening : evening + 24]
-            )
+            told = remember(told, *(own[evening : evening + 24] for own in (rows, rows["late"])))
     assert [message.split()[0] for message in messages] == ["levels", "outcomes", "outcomes"]
