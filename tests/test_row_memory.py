@@ -34,13 +34,13 @@ from sklearn_din.logs import history_builder, row_memory
 from sklearn_din.module import DIN
 from sklearn_din.network.number_bins import find_ranges
 from sklearn_din.training import aged_levels
-from tests.fitted_pipelines import edit_state
-from tests.plain_memory import PlainMemory
+from tests.fitted_pipelines import edit_state, make_model
+from tests.plain_memory import PlainMemory, begin_with
 
 KEYS = ["user", "item", "kind", ("user", "item"), ("user", "kind")]
 NAMES = {"user": "user", "time": "time", "columns": ["item", "kind"]}
 OF_ROWS = ("user", "item", "kind", "time")
-QUICK = {"max_epochs": 1, "hidden_units": (8,), "random_state": 0, "early_stopping": False}
+QUICK = {"hidden_units": (8,)}
 
 
 @pytest.fixture
@@ -50,21 +50,16 @@ def all_levels(monkeypatch):
     monkeypatch.setattr(history_builder, "ROWS_OF_RECENT", 0)
 
 
-pytestmark = pytest.mark.usefixtures("all_levels")
+pytestmark = pytest.mark.usefixtures("all_levels", "one_database")
 
 
 def make_rows(n_rows=400, seed=0):
     """Rows of few users and items, some of one moment, and what came of them."""
     rng = np.random.RandomState(seed)
     item = rng.randint(12, size=n_rows)
-    rows = pd.DataFrame(
-        {
-            "user": rng.choice([3, 5, 8, 9], n_rows),
-            "item": np.array(list("abcdefghijkl"))[item],
-            "kind": item % 3,
-            "time": np.sort(rng.randint(n_rows // 2, size=n_rows)),
-        }
-    )
+    rows = pd.DataFrame({"user": rng.choice([3, 5, 8, 9], n_rows)})
+    rows["item"], rows["kind"] = np.array(list("abcdefghijkl"))[item], item % 3
+    rows["time"] = np.sort(rng.randint(n_rows // 2, size=n_rows))
     return rows, (rng.random_sample(n_rows) < 0.2 + 0.05 * item).astype(int)
 
 
@@ -89,7 +84,10 @@ def test_levels_are_those_of_plain_loops(monkeypatch, delay):
     assert shown.columns.tolist() == memory.get_feature_names_out().tolist()
 
 
-@pytest.mark.parametrize("as_known", [None, "known"])
+@pytest.mark.parametrize(("as_form", "as_known"), [
+    *(("frame", as_known) for as_known in (None, "known")), ("polars", "known"), ("Arrow", None),
+    *(("scan", as_known) for as_known in (None, "known")), ("small scan", "known"),
+], indirect=["as_form"])  # fmt: skip
 def test_a_memory_gives_what_is_attached_to_the_bit(as_form, as_known):
     rows, y = make_rows(200)
     rows["known"] = rows["time"] + 3
@@ -276,9 +274,7 @@ def test_auto_has_pairs_that_come_back_and_a_recent_rate_of_many_rows(monkeypatc
 
 
 def fit(rows, y, **options):
-    memory = HistoryBuilder(**NAMES, levels="auto")
-    encoder = HistorySequenceEncoder(user="user", time="time")
-    return make_pipeline(memory, encoder, DINClassifier(**QUICK | options)).fit(rows, y)
+    return begin_with(HistoryBuilder(**NAMES, levels="auto"), **QUICK, **options).fit(rows, y)
 
 
 def by_hand(model, users, candidates):
@@ -347,16 +343,13 @@ def test_each_period_is_asked_by_the_labels_that_were_known_when_it_began():
     late = np.random.RandomState(0).randint(40, size=len(rows))
     rows["known"] = rows["time"] + late
     memory = HistoryBuilder(**NAMES, levels="auto", events="all", known="known")
-    encoder = HistorySequenceEncoder(user="user", time="time")
-    (train, test) = next(TimeSplit(1, test_size=0.5, time="time", known="known").split(rows))
-    model = make_pipeline(memory, encoder, DINClassifier(**QUICK)).fit(rows.iloc[train], y[train])
+    train, test = next(TimeSplit(1, test_size=0.5, time="time", known="known").split(rows))
+    model = begin_with(memory, **QUICK).fit(rows.iloc[train], y[train])
     X, labels = rows.iloc[test].reset_index(drop=True), y[test]
     live = live_predictions(model, X, labels, every=30)
     for begin in range(X["time"].min(), X["time"].max() + 1, 30):
-        is_new, now = (
-            X["known"].between(begin - 30, begin - 1),
-            X["time"].between(begin, begin + 29),
-        )
+        is_new = X["known"].between(begin - 30, begin - 1)
+        now = X["time"].between(begin, begin + 29)
         model = remember(model, X[is_new], labels[is_new]) if is_new.any() else model
         np.testing.assert_array_equal(live[now], model.predict_proba(X[now])[:, 1])
 
@@ -385,10 +378,9 @@ def test_a_live_scorer_scores_what_is_said_in_between(kind):
     is_click = np.column_stack([y, rows["kind"] > 0]) if kind == "several" else y
     labels = {"numbers": y + 0.5 * rows["kind"], "clicks": np.array(["no", "yes"])[y]}
     labels = np.asarray(labels.get(kind, is_click))
-    learner = (DINRegressor if kind == "numbers" else DINClassifier)(**QUICK)
     memory = HistoryBuilder(**NAMES, levels="auto", events="all")
-    encoder = HistorySequenceEncoder(user="user", time="time")
-    model = make_pipeline(memory, encoder, learner).fit(rows[:300], labels[:300])
+    model = begin_with(memory, DINRegressor if kind == "numbers" else DINClassifier, **QUICK)
+    model.fit(rows[:300], labels[:300])
     X, y, told = rows[300:], is_click[300:], labels[300:]
     said = live_predictions(model, X, told, every=25)
     name, expected = "r2", r2_score(told, said) if kind == "numbers" else None
@@ -445,9 +437,7 @@ def test_a_memory_with_a_missing_label_is_kept_and_one_with_an_infinite_label_re
         copy.deepcopy(memory)
 
 
-@pytest.mark.parametrize(
-    "levels", [["recent"], ["user_item", ("user", "item")], [("user", "item"), "user_item"]]
-)
+@pytest.mark.parametrize("levels", [["recent"], ["user_item", ("user", "item")]])
 def test_levels_of_one_name_are_refused_where_they_are_fitted_or_attached(levels):
     rows, y = make_rows()
     rows = rows.assign(recent=rows["kind"], user_item=rows["kind"])
@@ -469,7 +459,7 @@ def test_levels_of_a_user_that_differ_among_candidates_are_refused_whatever_thei
         rows, rows.assign(y=y), **names, aggregates="levels", levels=[("user_id", "item_id")]
     )
     X = attach_history(X, rows[y == 1], **names, columns=["item_id"])
-    model = make_pipeline(HistorySequenceEncoder(**names), DINClassifier(**QUICK)).fit(X, y)
+    model = make_model(HistorySequenceEncoder(**names), max_epochs=1).fit(X, y)
     items = rows[["item_id", "kind"]].drop_duplicates()
     with pytest.raises(ValueError, match="'user_id_item_id_rate' is a level of user_id with item"):
         rank_candidates(model, X.iloc[-2:].drop(columns=items.columns), items)
