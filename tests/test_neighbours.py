@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.special import expit
 from sklearn.metrics import log_loss, roc_auc_score
 from sklearn.model_selection import GroupKFold, KFold
 
@@ -515,7 +516,7 @@ def test_attributes_with_few_ids_have_none_and_users_with_many_items_are_cut(mon
 def test_scores_hold_unless_the_last_block_is_predicted_better_without(slopes, n_ones, hold):
     rng, n = np.random.RandomState(0), 400 * len(slopes)
     blocks, numbers = np.repeat(np.arange(len(slopes)), 400), rng.normal(size=(n, 14))
-    clicked = rng.random_sample(n) < 1 / (1 + np.exp(-np.take(slopes, blocks) * numbers[:, 0]))
+    clicked = rng.random_sample(n) < expit(np.take(slopes, blocks) * numbers[:, 0])
     if n_ones is not None:
         clicked = np.arange(n) == 500
     numbers[blocks == 0] = 0
@@ -525,33 +526,26 @@ def test_scores_hold_unless_the_last_block_is_predicted_better_without(slopes, n
     assert scores_hold(numbers.astype(np.float32)[order], [], rows) is hold
 
 
-def test_scores_hold_where_only_users_that_differ_are_mistaken_for_them():
+def test_neither_users_that_differ_nor_one_row_nor_a_drifting_rate_decides_that_scores_hold():
     rng, blocks = np.random.RandomState(0), np.repeat(np.arange(5, dtype=np.int8), 400)
+
+    def rows_of(odds):
+        return OrderedRows(np.arange(2000), blocks, rng.random_sample(2000) < expit(odds))
+
     level, numbers = rng.normal(size=(2000, 1)), np.zeros((2000, 14))
     numbers[:, 1] = rng.normal(size=2000)
-    clicked = rng.random_sample(2000) < 1 / (1 + np.exp(-2 * level[:, 0] - numbers[:, 1] / 2))
+    rows = rows_of(2 * level[:, 0] + numbers[:, 1] / 2)
     numbers[:, 0] = np.where(blocks < 4, 1, -1) * level[:, 0] + rng.normal(size=2000)
-    rows = OrderedRows(np.arange(2000), blocks, clicked)
     assert [scores_hold(numbers, levels, rows) for levels in ([], [level])] == [False, True]
-
-
-def test_one_row_does_not_decide_that_scores_hold():
-    rng, blocks = np.random.RandomState(0), np.repeat(np.arange(5, dtype=np.int8), 400)
     numbers = np.c_[rng.normal(size=(2000, 1)), np.zeros((2000, 13))]
-    odds = np.array([0, 1, -1, 1, -1])[blocks] * numbers[:, 0]
-    clicked = rng.random_sample(2000) < 1 / (1 + np.exp(-odds))
-    for size in (0, 1e6, -1e6):
-        numbers[-1, 0] = size
-        assert not scores_hold(numbers, [], OrderedRows(np.arange(2000), blocks, clicked))
-
-
-@pytest.mark.parametrize("slope", [0.5, -0.5])
-def test_scores_that_tell_the_time_alone_do_not_hold_where_the_rate_drifts(slope):
-    rng, blocks = np.random.RandomState(0), np.repeat(np.arange(5, dtype=np.int8), 400)
-    clicked = rng.random_sample(2000) < 1 / (1 + np.exp(-slope * (blocks - 2)))
-    numbers = (blocks[:, None] + rng.normal(size=(2000, 14))) * (blocks[:, None] > 0)
-    numbers[:, 10:] = 0
-    assert not scores_hold(numbers, [], OrderedRows(np.arange(2000), blocks, clicked))
+    rows = rows_of(np.array([0, 1, -1, 1, -1])[blocks] * numbers[:, 0])
+    for numbers[-1, 0] in (0, 1e6, -1e6):
+        assert not scores_hold(numbers, [], rows)
+    for slope in (0.5, -0.5):  # of a rate that drifts; the scores tell the time alone
+        rows = rows_of(slope * (blocks - 2))
+        numbers = (blocks[:, None] + rng.normal(size=(2000, 14))) * (blocks[:, None] > 0)
+        numbers[:, 10:] = 0
+        assert not scores_hold(numbers, [], rows)
 
 
 @pytest.mark.parametrize("order", ["time", "user"])
