@@ -20,6 +20,7 @@ from sklearn_din import (
     scan_parquet,
 )
 from sklearn_din.training.neutral_requests import hide_requests
+from tests.fitted_pipelines import make_model
 from tests.tables import FORMS
 
 
@@ -183,9 +184,11 @@ def test_the_list_that_is_ranked_is_the_request(model, users, catalogue, options
     both = ranked.merge(by_hand, on=["row", "item"], validate="1:1")
     assert len(both) == len(ranked) == len(by_hand)
     assert_allclose(both["probability"], both["expected"], atol=1e-6)
+    with pytest.raises(ValueError, match="price"):  # which is compared
+        rank_candidates(model, users, catalogue[["item"]], **options)
 
 
-def test_a_list_on_a_shortlist_is_the_request(log, users, catalogue, model):
+def test_a_list_on_a_shortlist_is_the_request(users, catalogue, model):
     ranked = rank_candidates(model, users, catalogue, top_k=8, shortlist=8)
     kept = {*zip(ranked["row"], ranked["item"], strict=True)}
     by_hand = rank_by_hand(
@@ -196,12 +199,9 @@ def test_a_list_on_a_shortlist_is_the_request(log, users, catalogue, model):
     assert_allclose(both["probability"], both["expected"], atol=1e-6)
 
 
-def test_an_onnx_file_ranks_lists_as_its_model_does(log, users, catalogue, tmp_path):
+def test_an_onnx_file_ranks_lists_as_its_model_does(model, users, catalogue, tmp_path):
     pytest.importorskip("onnxruntime", reason="the extra [onnx] is not installed")
-    X = columns_of(attach_request(log, request="shelf", columns="price"))
-    encoder = HistorySequenceEncoder(user="user", time="day")
-    model = make_pipeline(encoder, DINClassifier(max_epochs=2, random_state=0))
-    model.fit(X, log["bought"].to_numpy())
+    model = model[-2:]
     export_onnx(model, tmp_path / "model.onnx", layout="ranking")
     ranked = rank_candidates(model, users, catalogue, exclude=["i2"])
     of_file = rank_candidates(load_onnx(tmp_path / "model.onnx"), users, catalogue, exclude=["i2"])
@@ -215,8 +215,7 @@ def test_levels_that_a_memory_makes_are_compared_within_the_list(log, users, cat
     made = builder.transform(rows)
     made = attach_request(made.assign(shelf=log["shelf"]), request="shelf", columns="item_rate")
     made = made.drop(columns="shelf")
-    encoder = HistorySequenceEncoder(user="user", time="day")
-    model = make_pipeline(encoder, DINClassifier(max_epochs=2, random_state=0))
+    model = make_model(HistorySequenceEncoder(user="user", time="day"))
     model.fit(made, log["bought"].to_numpy())
     ranker = Ranker(model, catalogue[["item"]], memory=builder)
     ranked = ranker.rank(users, top_k=len(catalogue))
@@ -228,11 +227,6 @@ def test_levels_that_a_memory_makes_are_compared_within_the_list(log, users, cat
     both = ranked.merge(pairs[["row", "item"]].assign(expected=probability), on=["row", "item"])
     assert len(both) == len(pairs)
     assert_allclose(both["probability"], both["expected"], atol=1e-6)
-
-
-def test_the_column_that_is_compared_must_be_there(model, users, catalogue):
-    with pytest.raises(ValueError, match="price"):
-        rank_candidates(model, users, catalogue[["item"]])
 
 
 def test_a_tenth_of_the_training_rows_is_neutral(log):
@@ -249,12 +243,11 @@ def test_a_tenth_of_the_training_rows_is_neutral(log):
         assert_allclose(shown[name], np.where(is_hidden, alone[name], encoded[name]))
 
 
-def test_a_server_ranks_lists_and_predicts_rows_alone(model, users, catalogue, log):
+def test_a_server_ranks_lists_and_predicts_rows_alone(model, users, catalogue):
     pytest.importorskip("fastapi", reason="the extra [serve] is not installed")
     from sklearn_din.server.answers import Answers
 
-    model = make_pipeline(*(step for _, step in model.steps[-2:]))
-    answers = Answers(model, catalogue)
+    answers = Answers(model[-2:], catalogue)
     user = {"user": 2, "day": 7, "hist_item": users["hist_item"].iloc[2].tolist()}
     names = ["i1", "i4", "i8"]
     ranked = answers.rank({n: user[n] for n in answers.user_columns}, names, 3, None)
