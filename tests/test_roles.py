@@ -208,16 +208,12 @@ def test_the_advice_for_a_history_without_a_candidate_on_the_frame_that_raised_i
     assert dict(pairs)[(*PAIR, "ago")] == ("item", "category", None)
 
 
-def floats_of_a_log():
-    """A log whose items became floats because one of them is missing."""
-    log = pd.DataFrame({"item": [12345.0, np.nan, 12346.0, 12345.0, 12347.0], "time": range(5)})
-    log.insert(0, "user", 1)
-    return attach_history(log, log, user="user", time="time", columns="item")
-
-
 def test_float_ids_with_a_history_are_ids_and_that_is_said():
+    log = pd.DataFrame({"item": [12345.0, np.nan, 12346.0, 12345.0, 12347.0], "time": range(5)})
+    log.insert(0, "user", 1)  # items that became floats because one of them is missing
+    frame = attach_history(log, log, user="user", time="time", columns="item")
     with pytest.warns(UserWarning, match="item and hist_item hold whole numbers as floats, as ids"):
-        X = encoder().fit_transform(floats_of_a_log())
+        X = encoder().fit_transform(frame)
     assert X.schema.names("categorical", "history") == ["item", "hist_item"]
     assert X["item"].tolist() == [2, 1, 3, 2, 4]
     assert X["hist_item"][3].tolist() == [2, 1, 3, 0]
@@ -318,13 +314,10 @@ def test_the_item_is_the_one_named_or_what_has_most_ids_and_is_no_amount(
     assert encoder.transform(X).schema.item == item
 
 
-def test_columns_follow_from_the_item_that_is_named():
+def test_columns_follow_from_the_item_that_is_named_which_must_be_of_single_ids():
     X = with_amounts(**KINDS_OF_ITEMS)
     assert encoder(item="item").fit(X)._learnt.of_item == ("kind",)
     assert encoder(item="kind").fit(X)._learnt.of_item == ()
-
-
-def test_the_item_must_be_a_column_of_single_ids():
     X, said = with_amounts(), r"item must be a column of single ids, got 'hist_item'; those of X ar"
     with pytest.raises(ValueError, match=said + r"e \['item', 'amount'\]\. Name whole"):
         encoder(item="hist_item").fit(X)
