@@ -16,6 +16,8 @@ from tests.tables import read
 
 N_ROWS = 100
 
+pytestmark = pytest.mark.usefixtures("one_database")
+
 
 @pytest.fixture(scope="module")
 def table():
@@ -33,12 +35,16 @@ def table():
     })  # fmt: skip
 
 
+def write_parts(table, folder):
+    for number, start in enumerate(range(0, N_ROWS, 40)):
+        path = folder / f"part-{number}.parquet"
+        pq.write_table(table.slice(start, 40), path, row_group_size=15)
+    return folder
+
+
 @pytest.fixture
 def folder(table, tmp_path):
-    for number, start in enumerate(range(0, N_ROWS, 40)):
-        path = tmp_path / f"part-{number}.parquet"
-        pq.write_table(table.slice(start, 40), path, row_group_size=15)
-    return tmp_path
+    return write_parts(table, tmp_path)
 
 
 def frame_of(table):
@@ -64,6 +70,16 @@ def attach(table):
     return attach_history(counted, table, columns="price", elapsed="ago", **roles)
 
 
+@pytest.fixture(scope="module")
+def whole(table, tmp_path_factory):
+    """By form, the whole table and its twin."""
+    folder, frame = write_parts(table, tmp_path_factory.mktemp("parts")), frame_of(table)
+    scans = {m: scan_parquet(folder, target="click", memory=m) for m in ("1GB", "8KB")}
+    forms = {memory: (scan, frame) for memory, scan in scans.items()}
+    forms["attached"] = attach(scans["8KB"]), attach(frame)
+    return forms | {"frame": (as_scan(frame.drop(columns="click"), name="X"), frame)}
+
+
 @pytest.mark.parametrize("form", ["1GB", "8KB", "attached", "frame"])
 @pytest.mark.parametrize("rows", [
     slice(20, 90),
@@ -74,18 +90,11 @@ def attach(table):
     np.arange(N_ROWS) % 3 == 1,
     [],
 ], ids=["slice", "backwards", "nothing", "shuffled", "repeated", "mask", "empty list"])  # fmt: skip
-def test_views_are_those_rows_of_the_frame(folder, table, form, rows, monkeypatch):
+def test_views_are_those_rows_of_the_frame(whole, form, rows, monkeypatch):
     monkeypatch.setattr(scans, "PART_ROWS", 13)
-    frame = frame_of(table)
-    if form == "frame":
-        scan = as_scan(frame.drop(columns="click"), name="X")
-    else:
-        memory = "8KB" if form == "attached" else form
-        scan = scan_parquet(folder, target="click", memory=memory)
-    if form == "attached":
-        scan, frame = attach(scan), attach(frame)
-    whole, scan = scan, scan[rows]
-    assert (whole[:].fingerprint() == scan.fingerprint()) == (len(scan) == N_ROWS)
+    table, frame = whole[form]
+    scan = table[rows]
+    assert (table[:].fingerprint() == scan.fingerprint()) == (len(scan) == N_ROWS)
     wanted = frame.iloc[np.asarray(rows, dtype=int) if isinstance(rows, list) else rows]
     assert len(scan) == len(wanted)
     if form != "frame":
