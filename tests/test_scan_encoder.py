@@ -18,6 +18,7 @@ from sklearn_din.utils.keys import NO_KEY
 from tests.click_frames import assert_same_encoders, every_kind
 
 EASY = {"user": "user", "time": "time"}
+pytestmark = pytest.mark.usefixtures("one_database")
 
 
 @pytest.fixture(scope="module")
@@ -94,8 +95,10 @@ def test_a_streamed_fit_equals_a_fit_in_memory(table, folder, options, memory):
     assert_same_arrays(mine.transform(X), twin.transform(X))
 
 
-@pytest.mark.parametrize("elapsed", [None, "hist_elapsed"])
-@pytest.mark.parametrize("options", [{}, {"max_length": 4}])
+@pytest.mark.parametrize(
+    ("elapsed", "options"),
+    [(None, {"max_length": 4}), ("hist_elapsed", {}), ("hist_elapsed", {"max_length": 4})],
+)
 def test_a_log_on_disk_is_encoded_once_and_its_windows_are_kept(elapsed, options, tmp_path):
     log = make_click_log(n_users=20, n_items=60, n_categories=6, random_state=1)
     events = log.events.assign(paid=np.random.RandomState(0).gamma(2.0, size=len(log.events)))
