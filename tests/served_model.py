@@ -11,15 +11,21 @@ from sklearn_din.datasets import make_click_log
 TITLES = ["<script>alert(1)</script>", "a very long title " * 20, "Füße & «Hüte»"]
 
 
-def fit_served(seed=0):
-    """A Pipeline that remembers its clicks, and the clicks."""
+def make_served(seed=0):
+    """A Pipeline that is to remember its clicks, and what was shown and clicked."""
     log = make_click_log(n_users=12, n_items=30, n_categories=5, mean_length=6, random_state=0)
     shown = log.impressions.drop(columns="price").assign(rank=np.arange(len(log.y)) % 5 + 1)
     builder = HistoryBuilder(user="user", time="time", columns=["item", "category"])
     encoder = HistorySequenceEncoder(user="user", time="time", position="rank")
     classifier = DINClassifier(max_epochs=2, random_state=seed, lr=0.01)
     steps = [("history", builder), ("encode", encoder), ("din", classifier)]
-    return Pipeline(steps).fit(shown, log.y), shown[log.y == 1]
+    return Pipeline(steps), shown, log.y
+
+
+def fit_served(seed=0):
+    """That Pipeline, fitted, and the clicks."""
+    model, shown, y = make_served(seed)
+    return model.fit(shown, y), shown[y == 1]
 
 
 def wait_for(condition, seconds=20):

@@ -16,7 +16,6 @@ import pandas as pd
 import pytest
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.frozen import FrozenEstimator
-from sklearn.pipeline import Pipeline
 
 pytest.importorskip("fastapi", reason="the extra [serve] is not installed")
 
@@ -26,14 +25,14 @@ from sklearn_din.__main__ import main
 from sklearn_din.command_line import serving
 from sklearn_din.command_line.options import read_serve_options
 from sklearn_din.command_line.serving import load_answers
-from sklearn_din.datasets import make_click_log
 from sklearn_din.server.answers import Answers
 from sklearn_din.server.connections import MAX_BODY
 from sklearn_din.server.items import Items
 from sklearn_din.server.state import State
 from tests import abilities
+from tests.fitted_pipelines import make_model
 from tests.posted_events import JSON, TestClient, create_app, event
-from tests.served_model import fit_served, wait_for, write_served
+from tests.served_model import fit_served, make_served, wait_for, write_served
 
 
 @pytest.fixture(scope="module")
@@ -47,12 +46,12 @@ def load(folder, *options, model="model.din"):
     return load_answers(read_serve_options(arguments))
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def state(served):
     return State(lambda: load(served[0], "--title", "title"))
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def client(state):
     with TestClient(create_app(state)) as client:
         yield client
@@ -74,11 +73,10 @@ def test_an_id_is_ranked_as_its_row_with_its_history(served, client):
 
 def test_a_history_that_has_rows_without_a_click_is_said(served):
     _, model, catalogue, clicks = served
-    shown = make_click_log(n_users=12, n_items=30, n_categories=5, mean_length=6, random_state=0)
     with pytest.warns(
         UserWarning, match=r"of which the model remembers \d+ as clicks.*history\['clicked'\]"
     ):
-        Answers(model, catalogue, shown.impressions)
+        Answers(model, catalogue, make_served()[1])
     later = [clicks.assign(time=clicks["time"] + pd.Timedelta(n, unit="W")) for n in (100, 200)]
     Answers(model, catalogue, pd.concat([clicks, *later]))  # a log that has grown is none
 
@@ -184,40 +182,49 @@ def test_nothing_of_a_request_is_logged_but_its_size_and_time(client, state, cap
     assert "hush" not in caplog.text
 
 
-def test_health_metrics_and_the_description_know_the_model(served, client):
-    health = client.get("/health").json()
-    assert (health["status"], health["problem"], health["now"]) == ("ok", None, "newest event")
-    posted = health["posted"]
-    assert 0 < posted.pop("bytes") < 100_000
-    assert 0 <= posted.pop("seconds_behind") < 30
-    assert posted.pop("erased") in (True, False)
-    expected = {"in": "memory", "bytes_at_most": 64_000_000, "left_out": 0, "without_a_value": 0}
-    assert posted == expected | {"not_logged": 0, "problem": None}
-    assert health["items"] == len(served[2])
-    client.post("/rank", json={"user": 7})
-    metrics = client.get("/metrics").text
-    assert 'sklearn_din_requests_total{route="/rank",status="200"} 1.0' in metrics
-    own = ("events", "failed_loads", "waiting_requests", "posted_bytes")
-    for name in ("process_resident_memory_bytes", *(f"sklearn_din_{name}" for name in own)):
-        assert f"\n{name}" in metrics
-    assert client.get("/ready").json() == {"ready": True}
-    assert f'sklearn_din_model{{digest="{health["model"]}"}} 1.0' in metrics
-    answered = client.post("/rank", json={"user": 7})
-    assert answered.headers["model-digest"] == health["model"]
-    assert answered.headers["cross-origin-resource-policy"] == "same-origin"
-    assert answered.headers["cache-control"] == "no-store"
-    described = client.get("/openapi.json").json()
-    schemas, responses = described["components"]["schemas"], described["paths"]["/events"]["post"]
-    assert {*responses["responses"]} == {"200", "401", "404", "422", "503", "507"}
-    columns = schemas["RankRequest"]["properties"]["user"]["x-columns"]
-    assert columns == ["device", "hist_item", "hist_category"]
-    item, top_k = described["paths"]["/similar"]["get"]["parameters"]
-    assert client.get(f"/similar?item={item['example']}").status_code == 200
-    assert item["description"]
-    assert top_k["description"]
-    for name in ("Rank", "Predict", "Events"):
-        example = schemas[f"{name}Request"]["example"]
-        assert client.post(f"/{name.lower()}", json=example).status_code == 200
+def test_health_metrics_and_the_description_know_the_model(served):
+    with TestClient(create_app(State(lambda: load(served[0])))) as client:
+        health = client.get("/health").json()
+        assert (health["status"], health["problem"], health["now"]) == ("ok", None, "newest event")
+        posted = health["posted"]
+        assert 0 < posted.pop("bytes") < 100_000
+        assert 0 <= posted.pop("seconds_behind") < 30
+        assert posted.pop("erased") in (True, False)
+        expected = {
+            "in": "memory",
+            "bytes_at_most": 64_000_000,
+            "left_out": 0,
+            "without_a_value": 0,
+        }
+        assert posted == expected | {"not_logged": 0, "problem": None}
+        assert health["items"] == len(served[2])
+        client.post("/rank", json={"user": 7})
+        metrics = client.get("/metrics").text
+        assert 'sklearn_din_requests_total{route="/rank",status="200"} 1.0' in metrics
+        own = ("events", "failed_loads", "waiting_requests", "posted_bytes")
+        for name in ("process_resident_memory_bytes", *(f"sklearn_din_{name}" for name in own)):
+            assert f"\n{name}" in metrics
+        assert client.get("/ready").json() == {"ready": True}
+        assert f'sklearn_din_model{{digest="{health["model"]}"}} 1.0' in metrics
+        answered = client.post("/rank", json={"user": 7})
+        assert answered.headers["model-digest"] == health["model"]
+        assert answered.headers["cross-origin-resource-policy"] == "same-origin"
+        assert answered.headers["cache-control"] == "no-store"
+        described = client.get("/openapi.json").json()
+        schemas, responses = (
+            described["components"]["schemas"],
+            described["paths"]["/events"]["post"],
+        )
+        assert {*responses["responses"]} == {"200", "401", "404", "422", "503", "507"}
+        columns = schemas["RankRequest"]["properties"]["user"]["x-columns"]
+        assert columns == ["device", "hist_item", "hist_category"]
+        item, top_k = described["paths"]["/similar"]["get"]["parameters"]
+        assert client.get(f"/similar?item={item['example']}").status_code == 200
+        assert item["description"]
+        assert top_k["description"]
+        for name in ("Rank", "Predict", "Events"):
+            example = schemas[f"{name}Request"]["example"]
+            assert client.post(f"/{name.lower()}", json=example).status_code == 200
 
 
 def test_a_replaced_file_is_served_and_each_answer_is_one_models(served, tmp_path):
@@ -257,10 +264,11 @@ def test_a_replaced_file_is_served_and_each_answer_is_one_models(served, tmp_pat
         assert client.post("/rank", json={"user": user}).status_code == 200
 
 
-def fit_kind(kind, shown, y):
+def fit_kind(kind):
     """A Pipeline of one kind, and what else its answers need."""
     options = {"max_epochs": 1, "random_state": 0}
-    model, clicks = Pipeline(fit_served()[0].steps), shown[y == 1]
+    model, shown, y = make_served()
+    clicks = shown[y == 1]
     model.set_params(encode__position=None)
     if kind == "regressor":
         model.set_params(din=DINRegressor(**options), history__events="all")
@@ -295,8 +303,7 @@ def test_the_page_hides_what_was_had_and_drifts_that_users_choose(client, served
 @pytest.mark.parametrize("kind", ["regressor", "elapsed", "labels", "no builder", "calibrated"])
 def test_every_kind_of_model_answers_the_same_on_each_way(kind, served):
     """By the id, by the events that the page shows, and row by row."""
-    log = make_click_log(n_users=12, n_items=30, n_categories=5, mean_length=6, random_state=0)
-    model, options = fit_kind(kind, log.impressions.drop(columns="price"), log.y)
+    model, options = fit_kind(kind)
     answers = Answers(model, served[2], **options)
     with TestClient(create_app(State(lambda: answers))) as client:
         best = client.post("/rank", json={"user": 7}).json()
@@ -397,14 +404,11 @@ def test_the_main_job_ends_at_the_page(served, tmp_path, monkeypatch):
     given["state"].close()
 
 
-def test_a_catalogue_may_have_lists_and_its_item_is_the_column_of_the_most_ids():
+def test_a_catalogue_may_have_lists_its_item_has_the_most_ids_and_other_items_are_told(served):
     X = abilities.FRAME
-    model = Pipeline([("encode", abilities.make_encoder()), ("din", DINRegressor(max_epochs=1))])
+    model = make_model(abilities.make_encoder(), DINRegressor, max_epochs=1)
     catalogue = X[["genres", "film"]].drop_duplicates("film")[:1]
     assert Answers(model.fit(X, X["price"]), catalogue).items.item == "film"
-
-
-def test_a_catalogue_of_other_items_is_told(served):
     _, model, catalogue, _ = served
     with pytest.raises(ValueError, match=r"fitted on, 'item', got \['sku', 'category'"):
         Answers(model, catalogue.rename(columns={"item": "sku"}))
