@@ -1,5 +1,6 @@
 """Boosted trees beside the network: columns by plain loops, one answer wherever it is asked."""
 
+import copy
 import pickle
 import signal
 from dataclasses import replace
@@ -36,6 +37,7 @@ from sklearn_din.trees import boosted, columns, rates
 from sklearn_din.trees.columns import TreeColumns
 from sklearn_din.utils.typed_fields import from_dict, to_dict
 from tests.encoded_impressions import make_answers, make_impressions, make_prices
+from tests.plain_memory import begin_with
 from tests.test_checkpoint import KilledError, ended_at
 
 FAST = {"max_epochs": 2, "random_state": 0, "trees": True}
@@ -53,6 +55,11 @@ def log():
     y = (rng.random_sample(n_rows) < expit(odds)).astype(int)
     X = attach_history(frame, frame[y == 1], columns=["item"], **COLUMNS)
     return X, y
+
+
+@pytest.fixture(scope="module")
+def encoded(log):
+    return HistorySequenceEncoder(**COLUMNS).fit_transform(log[0])
 
 
 @pytest.fixture(scope="module")
@@ -121,9 +128,7 @@ def test_rates_of_training_rows_are_those_of_plain_loops(log, by, monkeypatch):
     encoder = HistorySequenceEncoder(**options)
     encoded = encoder.fit_transform(X)
     learnt, matrix = learn(encoded, y)
-    names = (
-        ["user", "item"] if by == "time" else ["item"]
-    )  # without times, users to predict are new
+    names = ["user", "item"] if by == "time" else ["item"]  # without times, users are new
     assert [own.column or "user" for own in learnt.rates] == names
     times, n = X["time"].to_numpy(), len(X)
     first = np.array([(times < time).sum() for time in times]) * mixture.N_BLOCKS // n
@@ -148,8 +153,7 @@ def test_a_row_that_is_given_twice_does_not_know_its_own_label():
     np.testing.assert_array_equal(blocks.of_rows[:30], blocks.of_rows[30:])
 
 
-def test_some_users_are_unknown_in_training_as_held_out_ones(log):
-    encoded = HistorySequenceEncoder(**COLUMNS).fit_transform(log[0])
+def test_some_users_are_unknown_in_training_as_held_out_ones(log, encoded):
     _, matrix = learn(encoded, log[1])
     late = matrix[2000:, -3].reshape(-1)
     hidden = pd.Series(late == 0).groupby(log[0]["user"].to_numpy()[2000:]).mean()
@@ -165,8 +169,8 @@ def test_where_negatives_were_drawn_there_are_no_rates():
         assert len(learn(encoded, y.astype(int))[0].rates) == n_rates
 
 
-def test_trees_answer_as_scikit_learn_does_to_the_bit(log):
-    encoded, y = HistorySequenceEncoder(**COLUMNS).fit_transform(log[0]), log[1].astype("float32")
+def test_trees_answer_as_scikit_learn_does_to_the_bit(log, encoded):
+    y = log[1].astype("float32")
     trees = fit_trees(encoded, y, None, encoded.schema)
     learnt, matrix = learn(encoded, y)
     theirs = HistGradientBoostingClassifier(**boosted.SIZE).fit(matrix, y)
@@ -226,34 +230,35 @@ def test_few_labels_choose_weight_and_scale_by_folds(log):
     assert seven.trees_weight_ in (0, mixture.USUAL_WEIGHT)
 
 
-def test_an_interrupted_training_has_no_trees(log):
+def test_an_interrupted_training_has_no_trees(log, encoded):
     class Stop(Callback):
         def on_epoch_end(self, net, **kwargs):
             signal.raise_signal(signal.SIGINT)
 
-    encoded = HistorySequenceEncoder(**COLUMNS).fit_transform(log[0])
     with pytest.warns(UserWarning, match="interrupted"):
         classifier = DINClassifier(**FAST, callbacks=[Stop()]).fit(encoded, log[1])
     assert classifier.trees_ is None
     assert "interrupted" in classifier.summary()
 
 
-@pytest.mark.parametrize("how", ["saved", "pickled"])
-def test_files_hold_the_trees(log, model, how, tmp_path):
-    X = log[0][-50:]
-    if how == "saved":
-        save(model, tmp_path / "model.din")
-        other = load(tmp_path / "model.din")
-    else:
-        other = pickle.loads(pickle.dumps(model))
-    np.testing.assert_array_equal(other.predict_proba(X), model.predict_proba(X))
-    assert other[-1].summary() == model[-1].summary()
-
-
-def damaged(tree, name, value):
-    nodes = {key: values.copy() for key, values in tree["nodes"].items()}
-    nodes[name][0] = value
-    return tree | {"nodes": nodes}
+def test_files_and_updates_keep_the_trees_which_are_in_summary_and_explanation(
+    log, model, tmp_path
+):
+    X, y = log[0][-300:], log[1][-300:]
+    save(model, tmp_path / "model.din")
+    for other in (load(tmp_path / "model.din"), pickle.loads(pickle.dumps(model))):
+        np.testing.assert_array_equal(other.predict_proba(X), model.predict_proba(X))
+        assert other[-1].summary() == model[-1].summary()
+    newer = update(model, X.assign(item=X["item"] + 7), y)
+    assert newer[-1].trees_ is model[-1].trees_
+    scores = (own[-1].trees_.score(own[0].transform(X)) for own in (newer, model))
+    np.testing.assert_array_equal(*scores)
+    assert "boosted trees: 150 on 1 numbers" in model[-1].summary()
+    assert "rates of users, item" in model[-1].summary()
+    parts = explain(model, X[-4:]).attrs["trees"]
+    network = model.decision_function(X[-4:]) - parts
+    assert np.abs(network).max() > 0
+    assert len(parts) == 4
 
 
 @pytest.mark.parametrize(
@@ -261,9 +266,10 @@ def damaged(tree, name, value):
     [("left", 0), ("right", 2**20), ("num_threshold", np.nan), ("feature_idx", 99)],
 )
 def test_damaged_nodes_are_refused(model, name, value):
-    trees = model[-1].trees_
+    state = copy.deepcopy(to_dict(model[-1].trees_))
+    state["nodes"][name][0] = value
     with pytest.raises(ValueError, match="trees"):
-        from_dict(boosted.BoostedTrees, damaged(to_dict(trees), name, value))
+        from_dict(boosted.BoostedTrees, state)
 
 
 def test_a_ranking_says_what_its_rows_say(log, model):
@@ -281,9 +287,7 @@ def test_a_ranking_says_what_its_rows_say(log, model):
 def test_a_forgotten_user_is_in_no_table_of_the_trees(log):
     X, y = log[0].drop(columns="hist_item"), log[1]
     memory = HistoryBuilder(**COLUMNS, columns=["item"])
-    model = make_pipeline(memory, HistorySequenceEncoder(**COLUMNS), DINClassifier(**FAST)).fit(
-        X, y
-    )
+    model = begin_with(memory, **FAST, early_stopping="auto").fit(X, y)
     users = model[-1].net_.mixture_.users
     fewer = forget(model, [int(X["user"].iloc[-1])])
     (gone,) = {*users} - {*fewer[-1].net_.mixture_.users}
@@ -295,38 +299,15 @@ def test_a_forgotten_user_is_in_no_table_of_the_trees(log):
     assert not Answers(fewer, catalogue).knows(int(X["user"].iloc[-1]))
 
 
-def test_an_update_keeps_the_trees(log, model):
-    X, y = log
-    newer = update(model, X[-300:].assign(item=X["item"][-300:] + 7), y[-300:])
-    assert newer[-1].trees_ is model[-1].trees_
-    encoded = newer[0].transform(X[-300:])
-    np.testing.assert_array_equal(
-        newer[-1].trees_.score(encoded), model[-1].trees_.score(model[0].transform(X[-300:]))
-    )
-
-
-def test_a_resumed_training_has_the_same_trees_and_weight(log, tmp_path):
-    encoded = HistorySequenceEncoder(**COLUMNS).fit_transform(log[0])
-
+def test_a_resumed_training_has_the_same_trees_and_weight(log, encoded, tmp_path):
     options = FAST | {"max_epochs": 4}
     whole = DINClassifier(**options).fit(encoded, log[1])
     with ended_at(50), pytest.raises(KilledError):
         DINClassifier(**options, callbacks=[Checkpoint(tmp_path)]).fit(encoded, log[1])
     resumed = DINClassifier(**options, callbacks=[Checkpoint(tmp_path)]).fit(encoded, log[1])
     assert to_dict(resumed.net_.mixture_)["weight"] == whole.trees_weight_
-    np.testing.assert_array_equal(
-        resumed.decision_function(encoded), whole.decision_function(encoded)
-    )
-
-
-def test_trees_are_in_summary_and_explanation(log, model):
-    assert "boosted trees: 150 on 1 numbers" in model[-1].summary()
-    assert "rates of users, item" in model[-1].summary()
-    X = log[0][-4:]
-    parts = explain(model, X).attrs["trees"]
-    network = model.decision_function(X) - parts
-    assert np.abs(network).max() > 0
-    assert len(parts) == 4
+    scores = (own.decision_function(encoded) for own in (resumed, whole))
+    np.testing.assert_array_equal(*scores)
 
 
 def test_what_trees_cannot_do_is_an_error_that_says_so(log, model, tmp_path, monkeypatch):
