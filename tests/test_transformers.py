@@ -49,22 +49,17 @@ def test_ids_are_those_of_the_obvious_loop(layout, parameters):
         assert [r[m].tolist() for r, m in zip(X["hist_item"], mask, strict=True)] == histories
 
 
-def test_windows_share_the_encoded_log():
-    frame = with_windows(n_events=200, n_users=2)
+def test_fit_transform_reads_once_equals_fit_then_transform_and_windows_share_the_log(monkeypatch):
+    frame = with_windows(n_events=200, n_users=2, elapsed="hist_elapsed")
+    expected = encoder().fit(frame).transform(frame)
+    calls, read = [], histories.keep_newest
+    monkeypatch.setattr(histories, "keep_newest", lambda *a: calls.append(1) or read(*a))
     X = encoder().fit_transform(frame)
-    clicks = X.behaviours[("hist_item", "hist_category")]
+    same(X, expected)
+    assert len(calls) == 1
+    (clicks,) = X.behaviours.values()
     assert len(clicks.columns["hist_item"]) <= len(frame) < clicks.spans.lengths.sum()
     assert clicks.columns["hist_item"].dtype == np.int32
-
-
-def test_fit_transform_reads_once_and_equals_fit_then_transform(monkeypatch):
-    frame = with_windows(elapsed="hist_elapsed")
-    expected = encoder().fit(frame).transform(frame)
-    calls = []
-    read = histories.keep_newest
-    monkeypatch.setattr(histories, "keep_newest", lambda *a: calls.append(1) or read(*a))
-    same(encoder().fit_transform(frame), expected)
-    assert len(calls) == 1
 
 
 def test_unknown_and_missing_are_one_and_never_padding():
