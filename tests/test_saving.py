@@ -325,9 +325,6 @@ def test_skops_reads_and_writes_the_same_files(fitted, frame, path):
     types = {"estimator.DINClassifier", "transformers.HistorySequenceEncoder"}
     expected = {f"sklearn_din.{name}" for name in types}
     assert set(skops.io.get_untrusted_types(file=path)) == expected
-
-
-def test_every_type_that_is_trusted_is_there():
     for name in trusted_types():
         module, _, attribute = name.rpartition(".")
         assert hasattr(importlib.import_module(module), attribute), name
