@@ -21,6 +21,7 @@ from sklearn_din import (
 from sklearn_din.features.number_ends import find_range
 from sklearn_din.features.schema import Field, Schema
 from sklearn_din.network.number_bins import check_bins, find_ranges
+from tests.plain_memory import begin_with
 from tests.test_number_bins import encode
 
 QUICK = {"max_epochs": 2, "hidden_units": (8,), "random_state": 0, "early_stopping": False}
@@ -109,8 +110,7 @@ def told(n_times, n=300):
     rows = pd.DataFrame({"user": rng.randint(9, size=n), "item": rng.randint(7, size=n)})
     rows["time"], y = np.arange(n), rng.randint(2, size=n)
     memory = HistoryBuilder(user="user", time="time", columns=["item"], levels="auto")
-    encoder = HistorySequenceEncoder(user="user", time="time")
-    model = make_pipeline(memory, encoder, DINClassifier(**QUICK)).fit(rows, y)
+    model = begin_with(memory, **QUICK).fit(rows, y)
     for time in range(1, n_times):
         model = remember(model, rows.assign(time=rows["time"] + n * time), y)
     return model, rows.assign(time=rows["time"] + n * n_times)
@@ -184,8 +184,7 @@ def flights():
     rows = rows.assign(time=np.arange(n), price=rng.rand(n), late=rng.normal(10, 3, size=n))
     names = {"user": "user", "time": "time", "columns": ["item", "price"], "elapsed": "ago"}
     told = {"events": "all", "known": "time", "outcomes": "late"}
-    encoder = HistorySequenceEncoder(user="user", time="time")
-    model = make_pipeline(HistoryBuilder(**names, **told), encoder, DINClassifier(**QUICK))
+    model = begin_with(HistoryBuilder(**names, **told), **QUICK)
     return model.fit(rows, (rng.rand(n) < 0.31).astype(int)), rows
 
 
