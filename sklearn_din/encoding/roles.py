@@ -64,7 +64,9 @@ def assign_roles(
     def having(*some: str) -> list[str]:
         return [name for name in table.names if roles[name] in some]
 
-    times = _read_elapsed(elapsed, behaviours)
+    times = None if is_auto(elapsed) else check_names(elapsed, name="elapsed")
+    of_events = [name for behaviour in behaviours for name in behaviour.numbers]
+    check_columns(of_events, times or [], name="elapsed: the histories of numbers")
     in_order: list[Column] = [
         *map(NumberColumn, having("numbers")),
         *(IdColumn(name, name, is_compared=name in compared) for name in having("ids")),
@@ -80,14 +82,6 @@ def assign_roles(
     unused = tuple(having("time", "history"))
     columns = TableColumns(tuple(table.names), tuple(in_order), unused, item=item or "")
     return columns, finder.notices
-
-
-def _read_elapsed(elapsed: NamesParameter, behaviours: Sequence[Behaviour]) -> list[str] | None:
-    """Return the histories that the user calls times elapsed; None for "auto"."""
-    times = None if is_auto(elapsed) else check_names(elapsed, name="elapsed")
-    of_events = [name for behaviour in behaviours for name in behaviour.numbers]
-    check_columns(of_events, times or [], name="elapsed: the histories of numbers")
-    return times
 
 
 def _make_histories(

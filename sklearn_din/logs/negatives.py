@@ -247,7 +247,7 @@ class NegativeDraws:
         drawn = own.draw_others(owners, self._request.n_negatives, self._rng, pools)
         is_drawn = drawn[:, 0] >= 0
         shown, is_later = self._versions.find(np.maximum(drawn, 0), times)
-        self._n_owners += own.count_owners()
+        self._n_owners += own.n_owners
         self._n_left_out += int((~is_drawn).sum())
         self._n_later += int(is_later[is_drawn].sum())
         self._n_drawn += drawn[is_drawn].size

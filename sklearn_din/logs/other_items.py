@@ -105,6 +105,7 @@ class OwnItems:
         pairs = pairs[np.append(True, pairs[1:] != pairs[:-1])]  # np.unique hashes: slower
         pair_owner, pair_item = np.divmod(pairs, n_items)
         self._pairs, self._n_items = pairs, n_items
+        self.n_owners = np.bincount(pair_item, minlength=n_items)  # of each item
         self._edges = np.concatenate([[0], np.cumsum(weights)])
         self._stride = self._edges[-1] + 1
         self._first = np.searchsorted(pair_owner, np.arange(pair_owner[-1] + 2))
@@ -140,10 +141,6 @@ class OwnItems:
         drawn[order] = np.searchsorted(self._edges, moved, side="right") - 1
         drawn[has_none] = -1
         return drawn
-
-    def count_owners(self) -> np.ndarray:
-        """Count the owners of each item."""
-        return np.bincount(self._pairs % self._n_items, minlength=self._n_items)
 
     def _count_free(self, owners: np.ndarray, ends: np.ndarray) -> np.ndarray:
         """Return what each owner leaves of the items before an end."""

@@ -56,7 +56,12 @@ class Shortlist:
         self._by_event = [_by_event(of_history, ids) for of_history in scores]
         popularity = scores[0].popularity[ids]
         self._popular = np.argsort(-popularity, kind="stable")
-        self._by_attribute = [_by_value(*values, popularity) for values in attributes]
+        self._by_attribute = list[csr_array]()  # popularity by the value that candidates have
+        for values, n_ids in attributes:
+            known = np.flatnonzero(values >= FIRST_KNOWN_ID)
+            pairs = popularity[known], (values[known], known)
+            of_values = csr_array(pairs, shape=(n_ids, len(values)))
+            self._by_attribute.append(keep_largest(of_values, MOST_PER_VALUE))
         self._newest, self._vectors = newest, vectors
         if vectors is not None:
             self._rows = vectors.rows_of(candidates)
@@ -130,13 +135,6 @@ def _by_event(scores: ItemScores, candidates: np.ndarray) -> csr_array:
     """Return scores of events, by row, and candidates by their positions: those above zero."""
     by_event = csr_array(scores.cosine[candidates].T) + csr_array(scores.ease[candidates].T)
     return keep_largest(by_event, MOST_PER_EVENT)
-
-
-def _by_value(values: np.ndarray, n_ids: int, popularity: np.ndarray) -> csr_array:
-    """Return the popularity of candidates, by the value of an attribute that they have."""
-    known = np.flatnonzero(values >= FIRST_KNOWN_ID)
-    pairs = popularity[known], (values[known], known)
-    return keep_largest(csr_array(pairs, shape=(n_ids, len(values))), MOST_PER_VALUE)
 
 
 def _sum_rows(

@@ -227,29 +227,23 @@ def _read_same(path: Path, given: Fingerprint) -> dict[str, Any] | None:
     earlier = read_checkpoint(path)
     if earlier is None:
         return None
-    _check_same(earlier, given, path)
+    remedy = f"Choose another folder, or delete {str(path)!r} to train from the start."
+    if earlier["version"] != __version__:  # which may draw other rows
+        raise ValueError(
+            f"Checkpoint's folder holds a training of sklearn_din {earlier['version']}, and this "
+            f"is {__version__}: install that version to continue. {remedy}"
+        )
+    if different := differences(earlier["given"], given):
+        raise ValueError(
+            "Checkpoint's folder must hold a training of the same parameters and data, but that "
+            f"in {str(path)!r} differs in: {'; '.join(different)}. {remedy}"
+        )
     if given["parameters"]["callbacks"]:
         warn_user(
             "training continues from a checkpoint, which does not store the state of other "
             "callbacks: their schedules, counters and files start over."
         )
     return earlier
-
-
-def _check_same(earlier: Mapping[str, Any], given: Fingerprint, path: Path) -> None:
-    """Raise where a checkpoint is of another training, or version, which may draw other rows."""
-    remedy = f"Choose another folder, or delete {str(path)!r} to train from the start."
-    if earlier["version"] != __version__:
-        raise ValueError(
-            f"Checkpoint's folder holds a training of sklearn_din {earlier['version']}, and this "
-            f"is {__version__}: install that version to continue. {remedy}"
-        )
-    different = differences(earlier["given"], given)
-    if different:
-        raise ValueError(
-            "Checkpoint's folder must hold a training of the same parameters and data, but that "
-            f"in {str(path)!r} differs in: {'; '.join(different)}. {remedy}"
-        )
 
 
 # The file: what torch.save writes, and its SHA-256 behind it, since torch checks no bits
