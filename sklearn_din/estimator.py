@@ -229,10 +229,11 @@ class DINEstimator(EstimatorState, Parameters, BaseEstimator):
 
     def _callbacks(self, processes: Alone) -> list[Any]:
         """Return the user's callbacks, and one that prints: of several processes in the first."""
+        if not self.verbose or processes.rank > 0:
+            return [*(self.callbacks or ())]
         from skorch.callbacks import PrintLog
 
-        printed = [("print_log", PrintLog(sink=partial(print, flush=True)))]
-        return [*(self.callbacks or ()), *printed * (bool(self.verbose) and processes.rank == 0)]
+        return [*(self.callbacks or ()), ("print_log", PrintLog(sink=partial(print, flush=True)))]
 
     def _warn_of_end(self, net: DINNet) -> None:
         best = best_check(net.checks_)

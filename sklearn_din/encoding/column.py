@@ -156,6 +156,10 @@ class Leaf(Column):
     def profile_of(self, part: Part, vocabularies: Vocabularies) -> ColumnProfile:
         """Return what some rows look like, in the bins of the rows of fit."""
 
+    def note_far(self, part: Part, rows: Rows) -> str | None:
+        """Return what to say of some rows whose numbers are far from those of fit."""
+        return None
+
     @abstractmethod
     def fields(self, columns: TableColumns) -> list[Field]:
         """Return what the encoded column means, and what stands beside it: one field or more."""

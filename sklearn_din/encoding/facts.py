@@ -70,11 +70,11 @@ class HistoryFacts:
 
     def choose_max_length(self) -> int:
         """Return how many of its newest events a history keeps by "auto"."""
-        n_longer = {
-            most: sum(n for length, n in self.n_rows.items() if length > most)
-            for most in (0, *LENGTHS)
-        }
-        enough = (most for most in LENGTHS if n_longer[most] <= CUT * n_longer[0])
+
+        def n_longer(most: int) -> int:
+            return sum(n for length, n in self.n_rows.items() if length > most)
+
+        enough = (most for most in LENGTHS if n_longer(most) <= CUT * n_longer(0))
         return next(enough, LENGTHS[-1])
 
     @property

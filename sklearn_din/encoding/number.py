@@ -10,7 +10,7 @@ import numpy as np
 
 from sklearn_din.encoding.cells import HistoryCells
 from sklearn_din.encoding.column import Chunk, Leaf, Part
-from sklearn_din.encoding.profile import ColumnProfile
+from sklearn_din.encoding.profile import ColumnProfile, note_far_numbers
 from sklearn_din.encoding.scaling import EventScale, MeanAndSpread
 from sklearn_din.encoding.table import PREFIX, ColumnReader
 from sklearn_din.encoding.vocabulary import Vocabularies
@@ -76,6 +76,9 @@ class NumberColumn(Leaf):
 
     def profile_of(self, part: Part, vocabularies: Vocabularies) -> ColumnProfile:
         return self.profile.of_numbers(part.single_numbers(self.name))
+
+    def note_far(self, part: Part, rows: Rows) -> str | None:
+        return note_far_numbers(self.name, self.profile, part.single_numbers(self.name, rows))
 
     def fields(self, columns: TableColumns) -> list[Field]:
         elapsed = self.scale.scale if self.scale.is_elapsed else 0.0

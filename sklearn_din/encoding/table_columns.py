@@ -18,7 +18,7 @@ from sklearn_din.encoding.ids import IdColumn
 from sklearn_din.encoding.item_columns import ItemColumns
 from sklearn_din.encoding.notices import FEW_VALUES, note_unknown
 from sklearn_din.encoding.number import NumberColumn
-from sklearn_din.encoding.profile import COMPARED_ROWS, ColumnProfile, note_far_numbers
+from sklearn_din.encoding.profile import COMPARED_ROWS, ColumnProfile
 from sklearn_din.encoding.table import ColumnReader
 from sklearn_din.encoding.vocabulary import IdRules, Occurrences, Vocabulary, plain_ids
 from sklearn_din.features.encoded import EncodedFeatures
@@ -193,10 +193,10 @@ class TableColumns:
         some = slice(None, None, max(1, parts.n_rows // COMPARED_ROWS))
         growing = {n for n, (what, _) in self.meanings.items() if what in (*LEVELS, "age")}
         return [
-            note_far_numbers(leaf.name, leaf.profile, part.single_numbers(leaf.name, some))
+            leaf.note_far(part, some)
             for column, part in zip(self.columns, parts.of_columns, strict=True)
             for leaf in column.leaves
-            if isinstance(leaf, NumberColumn) and leaf.name not in growing
+            if leaf.name not in growing
         ]
 
     def are_of_fit(self, times: np.ndarray | None) -> bool:

@@ -162,8 +162,7 @@ class AttentionDisplay:
         if n_candidates > 1 and n_events:
             width = float(np.clip(4.5 + 0.32 * n_events, 7, 20))
             size = (width, float(np.clip(3.0 + 0.32 * n_candidates, 4.4, 16)))
-        purpose = "AttentionDisplay"
-        pyplot = import_package("matplotlib.pyplot", purpose=purpose, extra="plot")
+        pyplot = import_package("matplotlib.pyplot", purpose="AttentionDisplay", extra="plot")
         if ax is None:
             self.figure_, self.ax_ = pyplot.subplots(figsize=size, layout="constrained")
         else:

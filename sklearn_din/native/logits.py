@@ -100,18 +100,20 @@ class NativeSteps:
 
     def take(self, batch: Batch, y: Tensor) -> tuple[Tensor, Tensor]:
         """Take a step; return its loss and the logits before it."""
-        ahead, self._ahead = self._ahead, None
-        call = None
-        if ahead is not None and ahead[0] is batch and not ahead[1].has_moved():
-            _, prepared, before, after = ahead
-            if torch.equal(torch.random.get_rng_state(), before):  # no callback has drawn
-                torch.random.set_rng_state(after)
-                call = prepared
-        call, updates = call or _Call(batch, *self._of_calls), self._update.prepare()
+        call, updates = self._call_for(batch), self._update.prepare()
         given = self._loss, y, batch.weights, batch.n_joint_rows
         value, logits = call.run_backward(*given, updates=updates, ahead=self._prepare)
         self._update.note()
         return value, logits
+
+    def _call_for(self, batch: Batch) -> "_Call":
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None and ahead[0] is batch and not ahead[1].has_moved():
+            _, call, before, after = ahead
+            if torch.equal(torch.random.get_rng_state(), before):  # no callback has drawn
+                torch.random.set_rng_state(after)
+                return call
+        return _Call(batch, *self._of_calls)
 
     def _prepare(self, batch: Batch) -> None:
         """Prepare the next step; what it draws counts as drawn when the step is taken."""

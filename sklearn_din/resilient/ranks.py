@@ -76,6 +76,10 @@ class Ranks(Alone):
         self.call(lambda: self._groups.append(dist.new_group(backend=backend, timeout=timeout)))
         return self._groups[-1]
 
+    def wait_up_to(self, minutes: float) -> None:
+        """Let the others compute for so long from here on before one of them answers."""
+        self._on_cpu = self.open("gloo", minutes=minutes)
+
     def from_first(self, value: Exchanged) -> Exchanged:
         """Return the value of rank 0; those of the others are ignored."""
         values = [value]
@@ -96,6 +100,11 @@ class Ranks(Alone):
             self._store.set(keys[self.rank], "")
             self._store.wait(keys, timedelta(seconds=SECONDS_TO_CLOSE))
         self._close()
+
+    def fail(self, error: BaseException) -> None:
+        """Send the others the error that ended this process, and close the connections."""
+        if not self._is_closed:
+            self._leave(f"{type(error).__name__}: {error}"[:MOST_LETTERS])
 
     def call(self, operation: Callable[[], object]) -> None:
         """Call an operation of torch; its error becomes one that says which process is gone."""
@@ -260,8 +269,7 @@ def join_processes(*, work: str, remedy: str) -> Iterator[Ranks]:
     try:
         yield ranks
     except BaseException as error:
-        if not ranks._is_closed:
-            ranks._leave(f"{type(error).__name__}: {error}"[:MOST_LETTERS])
+        ranks.fail(error)
         raise
     ranks.end()
 
@@ -295,7 +303,7 @@ def first_process_first(cache_dir: Path, name: Callable[[], str]) -> Iterator[No
     with join_processes(work="an encoding by", remedy=remedy) as processes:
         works = processes.of_all((platform.node(), str(cache_dir.resolve()), name()))
         is_first = works.index(works[processes.rank]) == processes.rank
-        processes._on_cpu = processes.open("gloo", minutes=MINUTES_TO_ENCODE)
+        processes.wait_up_to(MINUTES_TO_ENCODE)
         if is_first:
             yield
         processes.of_all(None)

@@ -243,9 +243,7 @@ class Answers:
             if isinstance(cell, list) and len(cell) > MAX_EVENTS:
                 raise ValueError(f"{name} may have {MAX_EVENTS} events, got {len(cell)}.")
             cells = cell if isinstance(cell, list) else [cell]
-            known = self._encoder.vocabularies_.get(name, ())
-            holds_booleans = len(known) > 0 and isinstance(known[0], bool)
-            if any(type(c) is bool for c in cells) and not holds_booleans:
+            if any(type(c) is bool for c in cells) and not self._holds_booleans(name):
                 raise ValueError(f"{name} got true or false, which are neither 1 nor 0.")
         owner = self._encoder.user
         level = {owner: None} if owner in user and user[owner] in self._forgotten else {}
@@ -372,6 +370,10 @@ class Answers:
     def _now_of(self, user: Values) -> Any:
         log = self.histories
         return None if log is None else log.now_of(user.get(log.user))
+
+    def _holds_booleans(self, name: str) -> bool:
+        known = self._encoder.vocabularies_.get(name, ())
+        return len(known) > 0 and isinstance(known[0], bool)
 
     def _with_item(self, values: Values) -> Values:
         """Return values with what the catalogue has of their item."""

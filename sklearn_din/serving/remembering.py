@@ -105,7 +105,7 @@ def remember(model: Model, X: IntoDataFrame, y: ArrayLike) -> Model:
             warn_of([_note_rates(step.memory_, newer[id(step)].memory_)], once=True)
         if step is not memories[-1]:
             X = step.transform(X)
-    return copy.deepcopy(model, {id(step): step for step in steps} | newer)
+    return _with_steps(model, newer, steps)
 
 
 def forget(model: Model, users: Collection[Any]) -> Model:
@@ -147,7 +147,7 @@ def forget(model: Model, users: Collection[Any]) -> Model:
         classifier.net_.neighbours_ = net.neighbours_.without_users(hashes)
         if net.mixture_ is not None:
             classifier.net_.mixture_ = net.mixture_.without_users(hashes)
-    return copy.deepcopy(model, {id(step): step for step in steps} | newer)
+    return _with_steps(model, newer, steps)
 
 
 def _find_memories(model: Any, *, purpose: str) -> tuple[list[Any], list[HistoryBuilder]]:
@@ -164,6 +164,11 @@ def _find_memories(model: Any, *, purpose: str) -> tuple[list[Any], list[History
     for memory in memories:
         check_is_fitted(memory, "events_")
     return steps, memories
+
+
+def _with_steps(model: Model, newer: dict[int, Any], steps: Sequence[Any]) -> Model:
+    """Return a copy of what stands around steps, with newer ones and the others themselves."""
+    return copy.deepcopy(model, {id(step): step for step in steps} | newer)
 
 
 def _warn_of_told_rows(

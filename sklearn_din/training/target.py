@@ -57,6 +57,10 @@ class Target(ABC):
         values = np.atleast_1d(self.value_of(np.asarray(constant, dtype=np.float32)))
         return ", ".join(f"{float(value):.3g}" for value in values)
 
+    def has_constant(self, y: np.ndarray) -> bool:
+        """Return whether training can start at the constant."""
+        return True
+
     def clicks(self, y: np.ndarray) -> np.ndarray:
         """Return which rows were clicked, of several labels by the first: (n,), bool."""
         return y.reshape(len(y), -1)[:, 0] > 0
@@ -131,6 +135,10 @@ class Click(Target):
 
     def value_of(self, output: np.ndarray) -> np.ndarray:
         return torch.sigmoid(torch.from_numpy(output)).numpy()
+
+    def has_constant(self, y: np.ndarray) -> bool:
+        """Return whether there are both kinds."""
+        return bool(0 < y.sum() < len(y))
 
     def kinds(self, y: np.ndarray) -> np.ndarray:
         return y.astype(int)

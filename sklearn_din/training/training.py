@@ -31,7 +31,6 @@ from sklearn_din.training.occurrences import count_ids, embedding_decay, positio
 from sklearn_din.training.optim import RowwiseAdam, check_groups, set_decay, set_rates
 from sklearn_din.training.seeding import seed_torch
 from sklearn_din.training.steps import Losses, begin_native_steps, compute_by_parts, name_gradients
-from sklearn_din.training.target import Click
 from sklearn_din.training.threads import use_threads
 from sklearn_din.training.validation_checks import ValidationChecks
 from sklearn_din.utils.warnings import warn_user
@@ -152,7 +151,7 @@ class Training:
             net.initialize()
         # Each step moves the bias by at most the learning rate: starting from 0 with rare clicks,
         # all other weights would first learn what belongs in the bias.
-        if type(net.target) is not Click or np.ptp(train.y) > 0:  # of one kind no constant is best
+        if net.target.has_constant(train.y):
             constant = torch.as_tensor(net.target.constant(train.y, train.weights))
             net.module_.output.bias.data.copy_(net.module_.bias_of(constant))
         if self.ranks.rank and net.module_.options["dropout"]:

@@ -73,18 +73,18 @@ class TreeColumns:
 
     def read(self, X: EncodedFeatures) -> np.ndarray:
         """Return the matrix of rows, (n_rows, n_columns), float64."""
-        blocks = []
-        for start in range(0, max(len(X), 1), ROWS_PER_BLOCK):
-            rows = X[start : start + ROWS_PER_BLOCK]
-            columns = [np.empty((len(rows), 0))]
-            for name in self.numbers:
-                missing = find_missing_numbers(rows, name)
-                columns.append(np.where(missing, np.nan, rows.columns[name]))
-            for behaviour in X.schema.behaviours:
-                columns += self._columns_of_history(rows, behaviour)
-            columns += [rates.look_up(rows) for rates in self.rates]
-            blocks.append(np.column_stack(columns))
-        return np.concatenate(blocks)
+        starts = range(0, max(len(X), 1), ROWS_PER_BLOCK)
+        blocks = (self._columns_of(X[start : start + ROWS_PER_BLOCK]) for start in starts)
+        return np.concatenate([np.column_stack([*columns]) for columns in blocks])
+
+    def _columns_of(self, X: EncodedFeatures) -> Iterator[np.ndarray]:
+        yield np.empty((len(X), 0))
+        for name in self.numbers:
+            yield np.where(find_missing_numbers(X, name), np.nan, X.columns[name])
+        for behaviour in X.schema.behaviours:
+            yield from self._columns_of_history(X, behaviour)
+        for rates in self.rates:
+            yield rates.look_up(X)
 
     def _columns_of_history(self, X: EncodedFeatures, behaviour: Behaviour) -> Iterator[np.ndarray]:
         """Yield the columns of one behaviour; a sum adds a row's own events alone, in order."""

@@ -1,8 +1,8 @@
 """Ids that differ only in how they are written."""
 
-import os
 import re
 import unicodedata
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -11,9 +11,7 @@ INVISIBLE = r"[\u00ad\u200b-\u200f\u2060\ufeff]"  # spaces without width, and th
 
 def find_respelling(values: np.ndarray, known: np.ndarray) -> tuple[object, object] | None:
     """Find two ids that differ only in how they are written, where most of the values have one."""
-    texts = ([*map(str, ids.tolist())] for ids in (values, known))
-    shared = map(os.path.commonprefix, texts)
-    own, others = (prefix.rstrip("0123456789") for prefix in shared)
+    own, others = (_common_prefix([*map(str, ids.tolist())]) for ids in (values, known))
     prefixes = [("", ""), (own, ""), ("", others)]
     prefixes += [(own.removesuffix(others), "")] if own.endswith(others) else []
     prefixes += [("", others.removesuffix(own))] if others.endswith(own) else []
@@ -24,6 +22,14 @@ def find_respelling(values: np.ndarray, known: np.ndarray) -> tuple[object, obje
         if 2 * len(pairs) > len(values):
             return pairs[0]
     return None
+
+
+def _common_prefix(texts: Sequence[str]) -> str:
+    low, high = min(texts, default=""), max(texts, default="")
+    n_same = next(
+        (n for n, pair in enumerate(zip(low, high, strict=False)) if pair[0] != pair[1]), len(low)
+    )
+    return low[:n_same].rstrip("0123456789")
 
 
 def _plain(value: object) -> str:
