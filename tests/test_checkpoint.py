@@ -211,7 +211,7 @@ def test_the_cases_are_what_they_say():
     assert undisturbed("patience").net_.stop_reason_ == "patience"
     assert best_check(undisturbed("numbers alone").net_.checks_)["scales"][0] < 0.1
     assert undisturbed("two checks per epoch").history_["epoch"][0] == 0.5
-    assert not undisturbed("new items").net_.novelty_.is_still
+    assert undisturbed("new items").net_.novelty_.first_seen
     assert len(undisturbed("two widths").module_.embeddings.tables) == 2
 
 

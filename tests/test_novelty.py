@@ -80,7 +80,7 @@ def test_novelty_is_what_a_plain_loop_over_rows_finds(share, n_blocks):
     for X.times in (None, np.ones(400), np.full(400, np.nan)):  # which order nothing
         found, _ = measure_novelty(X, share=share)
         assert found.shares == {}
-        assert found.is_still
+        assert not found.first_seen
 
 
 def first_rows(X):

@@ -29,7 +29,7 @@ def show(store, request, user, time, items, **own):
     columns = (time, own, items, [1 / n for n in range(2, len(items) + 2)])
     facts = [{"price": 10 * item} for item in items]
     with store.transaction():
-        store.add_shown(request, user, [json.dumps(c) for c in (*columns, facts)], "digest")
+        store.add_shown(request, user, [json.dumps(c) for c in (*columns, facts)], "digest", 0)
 
 
 def click(store, event_id, user, time, item, label=None, **columns):
@@ -183,7 +183,7 @@ def test_names_that_meet_are_said_and_nothing_is_overwritten(store):
     facts = [{"score": 9, "time": 1950, "label": "red", "who": "x", "price": 5}]
     columns = [at(0), {"price": 4, "position": "top"}, [1], [0.5], facts]
     with store.transaction():
-        store.add_shown("r1", 7, [json.dumps(c) for c in columns], "digest")
+        store.add_shown("r1", 7, [json.dumps(c) for c in columns], "digest", 0)
     own = {"request": "r1", "time": 1950, "known": "long", "user": "y", "is_given": 1}
     texts = [json.dumps(value) for value in (7, at(1), 1)]
     with store.transaction():

@@ -154,7 +154,7 @@ def loss_not_finite():
 
 
 def killed_at_the_end():
-    with ranks.join_processes(work="a training of", remedy="fit begins anew"):
+    with ranks.Ranks(work="a training of", remedy="fit begins anew"):
         if RANK:
             os.kill(os.getpid(), signal.SIGKILL)
 

@@ -152,7 +152,7 @@ class _Interests:
 
     def __init__(self, n_users: int, n_categories: int, rng: np.random.RandomState) -> None:
         self.n_users = n_users
-        self._categories = rng.randint(n_categories, size=(n_users, _N_INTERESTS))
+        self.categories = rng.randint(n_categories, size=(n_users, _N_INTERESTS))
         share = rng.standard_exponential((n_users, _N_INTERESTS))
         self._cumulated = np.cumsum(share, axis=1) / share.sum(axis=1, keepdims=True)
 
@@ -160,11 +160,7 @@ class _Interests:
         """Draw a category by share: what the user does."""
         point = rng.random_sample(len(user))
         slot = (point[:, None] >= self._cumulated[user, :-1]).sum(axis=1)
-        return self._categories[user, slot]
-
-    def draw_evenly(self, user: Integers, rng: np.random.RandomState) -> Integers:
-        """Draw a category, each with the same probability: what the user is shown."""
-        return self._categories[user, rng.randint(_N_INTERESTS, size=len(user))]
+        return self.categories[user, slot]
 
 
 def _draw_events(
@@ -206,7 +202,8 @@ def _draw_impressions(
     some_event = first + (rng.random_sample(n_impressions) * length[user]).astype(np.int64)
     time = np.where(tied, event_time[some_event], time)
     of_interest = rng.random_sample(n_impressions) < 0.5
-    item = catalogue.draw(np.where(of_interest, interests.draw_evenly(user, rng), -1), rng)
+    slot = rng.randint(_N_INTERESTS, size=n_impressions)  # each interest with the same probability
+    item = catalogue.draw(np.where(of_interest, interests.categories[user, slot], -1), rng)
     impressions = pd.DataFrame(
         {"user": user, "item": item, "category": catalogue.category[item], "time": time}
     )

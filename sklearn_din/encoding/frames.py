@@ -72,7 +72,7 @@ def validate_frame(
         ) from error
     if hasattr(encoder, "feature_names_in_"):
         return frame
-    return frame.set_axis(_default_names(frame.shape[1]), axis=1)
+    return frame.set_axis([f"x{n}" for n in range(frame.shape[1])], axis=1)
 
 
 def _check_is_table(X: object) -> None:
@@ -109,12 +109,8 @@ def _array_frame(
         dtype="numeric" if fitted is None else None,
         ensure_all_finite="allow-nan",
     )
-    names = _default_names(array.shape[1]) if fitted is None else list(fitted)
+    names = [f"x{n}" for n in range(array.shape[1])] if fitted is None else list(fitted)
     frame = pd.DataFrame(array, columns=names)
     if reset:  # numeric throughout, whatever the dtype
         return frame.astype("float64")
     return frame
-
-
-def _default_names(n_columns: int) -> list[str]:
-    return [f"x{position}" for position in range(n_columns)]

@@ -46,11 +46,6 @@ class Store:
             remove_with(self, self.path)
 
     @property
-    def names(self) -> list[str]:
-        """Names of the arrays, in the order in which they were written."""
-        return list(self.entries)
-
-    @property
     def nbytes(self) -> int:
         """Bytes of all arrays."""
         return sum(map(_n_bytes, self.entries.values()))
@@ -80,7 +75,7 @@ class Store:
         """Return the value that was written by ``append_value``, in memory."""
         from sklearn_din.utils.plain_values import read_value
 
-        arrays = {name: np.array(self[name]) for name in self.names if name.isdecimal()}
+        arrays = {name: np.array(self[name]) for name in self.entries if name.isdecimal()}
         return read_value(self.facts["value"], arrays)
 
     def __reduce__(self) -> tuple:

@@ -245,7 +245,7 @@ def _draw_bars(
     ax.set_xlim(low - room * (low < 0), high + room * (high > 0 or low == 0))
     ax.set_ylabel("past events\n(newest at the bottom)")
     ax.set_xlabel(LEGENDS[by])
-    ax.set_title(_title(candidate, by=by))
+    ax.set_title(f"{TITLES[by]}, for\n{_plain(_short(candidate, 80))}")
     ax.spines[["top", "right"]].set_visible(False)
 
 
@@ -283,7 +283,8 @@ def _draw_nothing(ax: Axes, candidates: list[str]) -> None:
     ax.text(0.5, 0.5, text, ha="center", va="center", transform=ax.transAxes, color=GREY)
     ax.set_xticks([])
     ax.set_yticks([])
-    ax.set_title(_title("; ".join(candidates[:3]) + more, by="weight"))
+    shown = "; ".join(candidates[:3]) + more
+    ax.set_title(f"{TITLES['weight']}, for\n{_plain(_short(shown, 80))}")
 
 
 def _short(name: str, longest: int = LONGEST_NAME) -> str:
@@ -293,10 +294,6 @@ def _short(name: str, longest: int = LONGEST_NAME) -> str:
         return name
     tail = longest // 4
     return f"{name[: longest - tail - 1].rstrip()}…{name[-tail:].lstrip()}"
-
-
-def _title(candidate: str, *, by: str) -> str:
-    return f"{TITLES[by]}, for\n{_plain(_short(candidate, 80))}"
 
 
 def _name_ticks(axis: Axis, names: list[str], *, at: float = 0.0) -> None:

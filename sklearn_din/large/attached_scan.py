@@ -63,7 +63,7 @@ class AttachedScan(Scan):
         super().__init__(base, rows, columns, target=target, memory=memory, cache_dir=cache_dir)
         self._store = store
         self._histories = StoredHistories(store) if "schema" in store.facts else None
-        self._new_names = store.names if self._histories is None else self._histories.names
+        self._new_names = [*store.entries] if self._histories is None else self._histories.names
 
     @classmethod
     def on(cls, base: Scan, names: Sequence[str], store: Store) -> Self:

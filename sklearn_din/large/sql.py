@@ -39,7 +39,7 @@ from sklearn_din.utils.frames import list_types
 from sklearn_din.utils.keys import KINDS, kinds_differ
 from sklearn_din.utils.progress import show_progress
 from sklearn_din.utils.scan import FrameScan, Scan, as_scan
-from sklearn_din.utils.shrinkage import N_SUMS, changes_of_sums, shrunk_rate
+from sklearn_din.utils.shrinkage import N_SUMS, average_and_prior, changes_of_sums, shrink
 from sklearn_din.utils.validation import (
     Age,
     check_frame,
@@ -453,7 +453,7 @@ def _shrunk_rates(merge: _Merge, column: Any, folder: Path) -> Iterator[Sequence
         changes = changes_of_sums(running, np.stack(_count_and_sum(piece["own"])))
         sums = np.cumsum(np.concatenate([totals, changes], axis=1), axis=1)[:, 1:]
         totals, ranks = sums[:, -1:], piece["rank"].to_numpy()
-        yield ranks[ranks < EVENT], shrunk_rate(running, sums)[ranks < EVENT]
+        yield ranks[ranks < EVENT], shrink(running, average_and_prior(sums))[ranks < EVENT]
 
 
 def _recent_means(merge: _Merge, column: Any, folder: Path) -> Iterator[Sequence[np.ndarray]]:

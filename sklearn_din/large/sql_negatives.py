@@ -104,7 +104,7 @@ class _Sampling:
 
     def __init__(self, events: Scan, request: NegativesRequest, catalogue: Any) -> None:
         self._events, self._request = events, request
-        self._needed = [*request.keys, *request.timed]  # columns that may lack nothing
+        self._needed = [*request.keys, *filter(None, [request.time])]  # may lack nothing
         self._empty = events.frame
         user = request.user
         self._kind = None if user is None else key_kind(self._empty[user], name=f"events[{user!r}]")
@@ -229,7 +229,7 @@ class _Sampling:
             batch = self._select(self._listed, -len(self._listed))
             # Not safe: Arrow takes no integer beyond 2**53 for a float, also where it is one.
             yield from pa.Table.from_batches([batch]).cast(schema, safe=False).to_batches()
-        changing = request.item_columns if request.timed else []
+        changing = request.item_columns if request.time else []
         missing = dict.fromkeys(self._needed, 0)
         parts = self._events.parts([*dict.fromkeys([*missing, *changing])])
         for start, part in show_progress(parts, "reading events", len(self._events)):

@@ -193,6 +193,7 @@ class HistoryBuilder(  # type: ignore[call-arg]
     memory_: RowMemory | None
     classes_: np.ndarray | None
     _sorted: tuple[pd.DataFrame, Timeline, EventLog] | None
+    _n_clicks_alone: int  # rows that were told, call by call, since one without a click
 
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X: IntoDataFrame, y: ArrayLike | None = None) -> Self:
@@ -203,7 +204,7 @@ class HistoryBuilder(  # type: ignore[call-arg]
         events = self._keep(self._as_rows(frame, values))
         memory, _ = self._remember(frame, values, names, memory=None)
         label = None if classes is None else classes[1]
-        fitted = {"_sorted": None, "events_": events, "memory_": memory, "_n_alone": 0}
+        fitted = {"_sorted": None, "events_": events, "memory_": memory, "_n_clicks_alone": 0}
         self.__dict__.update({**fitted, "classes_": classes, "positive_class_": label})
         self._warn_of_waits(frame, y)
         if classes is not None and self.known is None:
@@ -260,13 +261,8 @@ class HistoryBuilder(  # type: ignore[call-arg]
         events = self._keep(tell(fitted, rows, outcomes, is_new, **moments))
         self.__dict__.update({"_sorted": None, "events_": events, "memory_": memory})
         told = values[~np.isnan(values).any(axis=1), :1]
-        self.__dict__["_n_alone"] = self._n_clicks_alone + len(told) if (told == 1).all() else 0
+        self._n_clicks_alone = self._n_clicks_alone + len(told) if (told == 1).all() else 0
         return self
-
-    @property
-    def _n_clicks_alone(self) -> int:
-        """How many rows were told, call by call, since one without a click."""
-        return self.__dict__.get("_n_alone", 0)
 
     def _warn_of_waits(self, X: pd.DataFrame, y: ArrayLike | None) -> None:
         """Warn where the newest rows are known for their label, which is then their rate."""
@@ -594,6 +590,7 @@ class HistoryBuilder(  # type: ignore[call-arg]
             check_times(events[name], name=f"events_[{name!r}]")
         memory = fitted.pop("memory_")
         memory = None if memory is None else from_dict(RowMemory, memory)
+        self.__dict__.setdefault("_n_clicks_alone", 0)
         self.__dict__.update({"_sorted": None, "memory_": memory, **fitted})
 
     def __sklearn_tags__(self) -> Tags:

@@ -38,11 +38,6 @@ class NegativesRequest:
         return [self.item] if self.user is None else [self.item, self.user]
 
     @property
-    def timed(self) -> list[str]:
-        """The time column, where there is one."""
-        return [] if self.time is None else [self.time]
-
-    @property
     def described(self) -> list[str]:
         """Columns of a catalogue."""
         launch = self.catalogue_time
@@ -57,7 +52,8 @@ class NegativesRequest:
             raise ValueError("catalogue_time needs catalogue=, got catalogue=None.")
         if self.time is None and (self.launched is True or self.catalogue_time is not None):
             raise ValueError("launched=True and catalogue_time need time=, got time=None.")
-        check_columns(columns, [*self.following, *self.keys, *self.timed], name="events")
+        needed = [*self.following, *self.keys, *filter(None, [self.time])]
+        check_columns(columns, needed, name="events")
         if n_events == 0:
             raise ValueError("events must have at least one row, got none.")
 

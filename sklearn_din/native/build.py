@@ -49,18 +49,15 @@ def digest_of_sources() -> str:
 
 
 def find_compiler() -> list[str]:
-    """Return the command of the compiler; empty where there is none."""
+    """Return the command of the compiler with ``CXXFLAGS``; empty where there is none."""
     command = shlex.split(os.environ.get("CXX", "c++"))
-    return command if command and shutil.which(command[0]) else []
-
-
-def _command() -> list[str]:
-    return [*find_compiler(), *shlex.split(os.environ.get("CXXFLAGS", ""))]
+    is_there = command and shutil.which(command[0])
+    return [*command, *shlex.split(os.environ.get("CXXFLAGS", ""))] if is_there else []
 
 
 def target_machine() -> str:
     """Return the machine that the compiler compiles for, such as x86_64."""
-    asked = subprocess.run([*_command(), "-dumpmachine"], capture_output=True, text=True)
+    asked = subprocess.run([*find_compiler(), "-dumpmachine"], capture_output=True, text=True)
     return asked.stdout.partition("-")[0]
 
 
@@ -68,7 +65,7 @@ def compile_library(target: Path) -> None:
     """Compile the kernels for each kind of processor, and link them; OSError if refused."""
     target.parent.mkdir(parents=True, exist_ok=True)
     failure = target.with_name(FAILURE)
-    compiler = [*_command(), *FLAGS]
+    compiler = [*find_compiler(), *FLAGS]
     if not platform_name().startswith("win"):  # where all code may lie anywhere
         compiler.append("-fPIC")
     kernels: dict[str, list[str]] = {"plain": []}

@@ -57,15 +57,12 @@ class Dice(nn.Module):
         mean, variance = self.running_mean, self.running_var
         if self.training and len(scores) > 1:
             options: dict[str, Any] = {"training": True, "momentum": self.momentum, "eps": self.eps}
-            return self._blend(scores, F.batch_norm(scores, mean, variance, **options).sigmoid())
-        return self.rectify(scores, mean, variance)
+            return self.rectify(scores, F.batch_norm(scores, mean, variance, **options))
+        return self.rectify(scores, (scores - mean) * (variance + self.eps).rsqrt())
 
-    def rectify(self, scores: Any, mean: Tensor, variance: Tensor) -> Any:
-        """Rectify by some mean and variance a tensor, or a value of an ONNX graph."""
-        return self._blend(scores, ((scores - mean) * (variance + self.eps).rsqrt()).sigmoid())
-
-    def _blend(self, scores: Any, gate: Any) -> Any:
-        return scores * (gate * (1 - self.slope) + self.slope)
+    def rectify(self, scores: Any, standardized: Any) -> Any:
+        """Rectify a tensor, or a value of an ONNX graph."""
+        return scores * (standardized.sigmoid() * (1 - self.slope) + self.slope)
 
 
 ACTIVATIONS: dict[str, Callable[[int], nn.Module]] = {

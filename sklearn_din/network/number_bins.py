@@ -216,17 +216,15 @@ def _sample(X: EncodedFeatures, name: str) -> np.ndarray:
 def check_bins(bins: Any, ranges: Any, schema: Schema) -> None:
     """Raise ValueError where these cannot be bins and ranges of the schema's numbers."""
     names, of_events = schema.names("numeric"), schema.names("numeric_history")
-    has_bins = _is_of(bins, names) and all(type(own) is tuple and own for own in bins.values())
+    has_bins = type(bins) is dict and bins.keys() <= {*names}
+    has_bins = has_bins and all(type(own) is tuple and own for own in bins.values())
     rows: list[Any] = [row for own in bins.values() for row in own] if has_bins else [()]
     if not all(_are_floats(row, 3) and row[0] < row[1] for row in rows):
         raise ValueError(f"bins of numbers must have a start, end and average, got {bins!r:.60}.")
-    pairs: list[Any] = [*ranges.values()] if _is_of(ranges, [*names, *of_events]) else [()]
+    has_ranges = type(ranges) is dict and ranges.keys() <= {*names, *of_events}
+    pairs: list[Any] = [*ranges.values()] if has_ranges else [()]
     if not all(_are_floats(pair, 2) and pair[0] <= pair[1] for pair in pairs):
         raise ValueError(f"ranges of numbers must have a start and an end, got {ranges!r:.60}.")
-
-
-def _is_of(options: Any, names: Collection[str]) -> bool:
-    return type(options) is dict and options.keys() <= {*names}
 
 
 def _are_floats(row: Any, n: int) -> bool:

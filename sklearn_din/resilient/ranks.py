@@ -15,10 +15,10 @@ import os
 import platform
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -92,19 +92,24 @@ class Ranks(Alone):
         self.call(lambda: dist.all_gather_object(values, value, group=self._on_cpu))
         return values
 
-    def end(self) -> None:
-        """Close the connections when all processes have ended their work; raise if one is gone."""
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        """Close the connections when all have ended their work; raise if one is gone.
+
+        An error that ends this process is sent to the others.
+        """
+        if error is not None:
+            if not self._is_closed:
+                self._leave(f"{type(error).__name__}: {error}"[:MOST_LETTERS])
+            return
         self.of_all(None)
         keys = [f"{self._key}/{rank}" for rank in range(self.size)]
         with suppress(RuntimeError):  # the process that holds the store may have ended
             self._store.set(keys[self.rank], "")
             self._store.wait(keys, timedelta(seconds=SECONDS_TO_CLOSE))
         self._close()
-
-    def fail(self, error: BaseException) -> None:
-        """Send the others the error that ended this process, and close the connections."""
-        if not self._is_closed:
-            self._leave(f"{type(error).__name__}: {error}"[:MOST_LETTERS])
 
     def call(self, operation: Callable[[], object]) -> None:
         """Call an operation of torch; its error becomes one that says which process is gone."""
@@ -217,7 +222,9 @@ class Ranks(Alone):
         gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in dense]
         present = loss.new_tensor([p.grad is not None for p in dense])
         n_touched = loss.new_zeros(len(tables), self.size)  # exact below 16 million rows
-        n_touched[:, self.rank] = loss.new_tensor([_count_touched(table) for table in tables])
+        n_touched[:, self.rank] = loss.new_tensor(
+            [0 if table.grad is None else table.grad._nnz() for table in tables]
+        )
         numbers = torch.cat([loss.reshape(1), self._requests(by_user).to(loss)])
         blocks = [b.flatten() for b in (*gradients, *moments, present, n_touched, numbers)]
         flat = torch.cat(blocks)
@@ -262,20 +269,7 @@ class Ranks(Alone):
             self.has_agreed, self.stop = True, "user" if by_user else "callback"
 
 
-@contextmanager
-def join_processes(*, work: str, remedy: str) -> Iterator[Ranks]:
-    """Open connections of all processes, and tell the others if this one fails in the block."""
-    ranks = Ranks(work=work, remedy=remedy)
-    try:
-        yield ranks
-    except BaseException as error:
-        ranks.fail(error)
-        raise
-    ranks.end()
-
-
-@contextmanager
-def training_ranks() -> Iterator[Alone]:
+def training_ranks() -> AbstractContextManager[Alone]:
     """Join the processes that call ``fit`` together, where there are several in a group."""
     if not is_one_of_several():
         n_processes = os.environ.get("WORLD_SIZE", "1")
@@ -286,11 +280,9 @@ def training_ranks() -> Iterator[Alone]:
                 "its own. To train one model together, call "
                 'torch.distributed.init_process_group("gloo") before fit.'
             )
-        yield Alone()
-        return
+        return nullcontext(Alone())
     remedy = "fit begins anew, or with callbacks=[Checkpoint(folder)] from the latest checkpoint"
-    with join_processes(work="a training of", remedy=remedy) as ranks:
-        yield ranks
+    return Ranks(work="a training of", remedy=remedy)
 
 
 @contextmanager
@@ -300,7 +292,7 @@ def first_process_first(cache_dir: Path, name: Callable[[], str]) -> Iterator[No
         yield
         return
     remedy = "fit begins anew, nothing was kept of what they have encoded"
-    with join_processes(work="an encoding by", remedy=remedy) as processes:
+    with Ranks(work="an encoding by", remedy=remedy) as processes:
         works = processes.of_all((platform.node(), str(cache_dir.resolve()), name()))
         is_first = works.index(works[processes.rank]) == processes.rank
         processes.wait_up_to(MINUTES_TO_ENCODE)
@@ -311,17 +303,13 @@ def first_process_first(cache_dir: Path, name: Callable[[], str]) -> Iterator[No
             yield
 
 
-def _count_touched(table: Tensor) -> int:
-    return 0 if table.grad is None else table.grad._nnz()
-
-
 def _sum_rows(ranks: Ranks, table: Tensor, counts: list[int]) -> None:
     """Give a table the sum of all processes' sparse gradients, of ``counts`` rows each."""
-    n, most = _count_touched(table), max(counts)
+    own, most = table.grad, max(counts)
     rows = torch.zeros(most, dtype=torch.int64, device=table.device)
     values = table.new_zeros(most, table.shape[1])
-    if n and table.grad is not None:
-        rows[:n], values[:n] = table.grad._indices()[0], table.grad._values()
+    if own is not None:
+        rows[: own._nnz()], values[: own._nnz()] = own._indices()[0], own._values()
     all_rows = torch.cat([r[:n] for r, n in zip(ranks.gather(rows), counts, strict=True)])
     all_values = torch.cat([v[:n] for v, n in zip(ranks.gather(values), counts, strict=True)])
     joined = torch.sparse_coo_tensor(

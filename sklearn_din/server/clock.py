@@ -57,7 +57,10 @@ class Clock:
 
     def read(self, value: Any) -> Any:
         """Return a time of a request as a number; ValueError where it is none, or far away."""
-        moment = self._read_date(value) if self.are_dates else self._read_number(value)
+        moment = self._read_date(value) if self.are_dates else value
+        if not self.are_dates and (type(value) not in self._kinds or not np.isfinite(value)):
+            what = "an integer" if self._kinds == (int,) else "a number"
+            raise ValueError(f"{self.name} must be {what}, as in the log, got {value!r:.40}.")
         latest, before = self.newest + max(self._span, 1), N_SPANS_BEFORE * self._span
         if self.are_dates:
             latest = max(self.newest, time.time_ns()) + DAY
@@ -114,9 +117,3 @@ class Clock:
                 f"{self.name} must be a date as text in the form of ISO 8601, such as "
                 f"{self.show(self.now())!r}, got {value!r:.60}."
             ) from error
-
-    def _read_number(self, value: Any) -> float:
-        if type(value) not in self._kinds or not np.isfinite(value):
-            what = "an integer" if self._kinds == (int,) else "a number"
-            raise ValueError(f"{self.name} must be {what}, as in the log, got {value!r:.40}.")
-        return value

@@ -18,7 +18,13 @@ import joblib
 from sklearn_din.server.answers import Answers, Exclude, User
 from sklearn_din.server.json_values import Values
 from sklearn_din.server.posts import Posts
-from sklearn_din.server.store import MOST_BYTES, SECONDS_OF_PATIENCE, Store, StoreError
+from sklearn_din.server.store import (
+    MOST_BYTES,
+    SECONDS_OF_PATIENCE,
+    Store,
+    StoreError,
+    now_as_text,
+)
 from sklearn_din.utils.digests import digest_of_file
 from sklearn_din.utils.warnings import warn_user
 
@@ -181,8 +187,7 @@ class State:
 
     def _show(self, request: str, removed_to: int, user: Any, columns: list[str]) -> Values:
         self._in_flight.pop(request, None)
-        if not self._store.is_removed(user, removed_to):
-            self._store.add_shown(request, user, columns, self.digest)
+        self._store.add_shown(request, user, columns, self.digest, removed_to)
         return {}
 
     def about_store(self) -> Values:
@@ -315,7 +320,7 @@ class State:
         """Keep what is wrong with the store, and since when; the log has the sentence, once."""
         if self.store_problem is None or self.store_problem["error"] != type(error).__name__:
             LOGGER.error("%s", error if isinstance(error, StoreError) else type(error).__name__)
-            self.store_problem = {"error": type(error).__name__, "since": _now()}
+            self.store_problem = {"error": type(error).__name__, "since": now_as_text()}
 
     def _try(self, function: Callable[..., Values], given: tuple[Any, ...]) -> Any:
         """Return what a function returns, and what it warned of, or what is wrong."""
@@ -332,7 +337,7 @@ class State:
         """Keep what is wrong, and since when; the log has the sentence, once."""
         is_new = self.problem is None or self.problem["what"] != what
         known = {} if self.problem is None or is_new else self.problem
-        self.problem = {"what": what, "error": type(error).__name__, "since": _now()} | known
+        self.problem = {"what": what, "error": type(error).__name__, "since": now_as_text()} | known
         if is_new or what == "new files cannot be served":
             LOGGER.error("%s: %s: %s", what, type(error).__name__, error)
 
@@ -357,10 +362,6 @@ def _settle(answered: Any, outcome: Any) -> None:
         answered.set_result(answer)
     else:
         answered.set_exception(error)
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _digest(files: Sequence[Path]) -> str:

@@ -171,16 +171,24 @@ class Store:
 
     def add(self, events: Sequence[Posted], digest: str) -> None:
         """Write events whose ids are new."""
-        own = _now(), digest
+        own = now_as_text(), digest
         rows = []
         for event in events:
             key, user_key = self.hash(f"event {event[0]}"), self.user_key(json.loads(event.user))
             rows.append((key, user_key, *event, *own))
         self._insert("events", (*PERSONAL["events"], "posted_at", "digest"), rows)
 
-    def add_shown(self, request: str, user: Any, others: Sequence[str], digest: str) -> None:
-        """Write what was shown: the other columns are text of JSON."""
-        row = self.user_key(user), request, write(user), *others, _now(), digest
+    def add_shown(
+        self, request: str, user: Any, others: Sequence[str], digest: str, removed_to: int
+    ) -> None:
+        """Write what was shown, unless the user was removed since ``removed_to``.
+
+        The other columns are text of JSON; ``removed_to`` is a number of ``removed``.
+        """
+        query = "SELECT 1 FROM removed WHERE user_key = ? AND first_event = 0 AND sequence > ?"
+        if self.ask(query, [self.user_key(user), removed_to]):
+            return
+        row = self.user_key(user), request, write(user), *others, now_as_text(), digest
         self._insert("shown", (*PERSONAL["shown"], "shown_at", "digest"), [row])
 
     def remove_event(self, event_id: str) -> bool:
@@ -201,11 +209,6 @@ class Store:
             ((last,),) = self.ask("SELECT COALESCE(MAX(sequence), 0) FROM events")
             self._note_removed(key, 0, last if n_rows["events"] else 0)
         return n_rows
-
-    def is_removed(self, user: Any, after: int) -> bool:
-        """Return whether a user was removed after a number of ``removed``."""
-        query = "SELECT 1 FROM removed WHERE user_key = ? AND first_event = 0 AND sequence > ?"
-        return bool(self.ask(query, [self.user_key(user), after]))
 
     def read_removed(self, after: int) -> list[Removed]:
         """Return what was removed after a number."""
@@ -355,7 +358,7 @@ class Store:
 
     def _note_removed(self, user_key: str, first: int, last: int) -> None:
         columns = ("user_key", "first_event", "last_event", "removed_at")
-        self._insert("removed", columns, [(user_key, first, last, _now())])
+        self._insert("removed", columns, [(user_key, first, last, now_as_text())])
 
     def ask(self, query: str, given: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """Return the rows of a statement, ``?`` for values."""
@@ -401,7 +404,8 @@ class Store:
             self._asked = math.inf
 
 
-def _now() -> str:
+def now_as_text() -> str:
+    """Return the time as it is stored and shown."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 

@@ -551,7 +551,8 @@ def _layers(value: Value, layers: Iterable[nn.Module]) -> Value:
         elif isinstance(layer, PReLU):
             value = value.call("LeakyRelu", alpha=layer.slope.item())
         elif isinstance(layer, Dice):
-            value = layer.rectify(value, layer.running_mean, layer.running_var)
+            scale = (layer.running_var + layer.eps).rsqrt()
+            value = layer.rectify(value, (value - layer.running_mean) * scale)
         elif isinstance(layer, nn.ReLU):
             value = value.call("Relu")
         elif isinstance(layer, nn.Sigmoid):

@@ -18,14 +18,16 @@ HIDDEN = np.float32(-1e30)  # a score below that of any event
 MOST_BYTES = 2**31 - 2**20  # protobuf's limit is 2 GiB per file
 
 
-def _binary(operation: str) -> Callable[[Value, Any], Value]:
-    """Return a method that adds a node of two operands."""
-    return lambda self, other: self.graph.add(operation, self, other)
+def _node(operation: str) -> Callable[..., Value]:
+    """Return a method that adds a node of the value and of further operands."""
+    return lambda self, *others: self.graph.add(operation, self, *others)
 
 
-def _unary(operation: str) -> Callable[[Value], Value]:
-    """Return a method that adds a node of one operand."""
-    return lambda self: self.graph.add(operation, self)
+def _reduction(operation: str) -> Callable[..., Value]:
+    """Return a method that adds a node that makes one number of those along an axis."""
+    return lambda self, axis, *, keepdims=False: self.graph.add(
+        operation, self, np.array([axis]), keepdims=int(keepdims)
+    )
 
 
 def _cast(kind: str) -> Callable[[Value], Value]:
@@ -49,15 +51,16 @@ class Value:
     def __init__(self, graph: Graph, name: str) -> None:
         self.graph, self.name = graph, name
 
-    __add__ = _binary("Add")
-    __sub__ = _binary("Sub")
-    __mul__ = _binary("Mul")
-    __truediv__ = _binary("Div")
-    __matmul__ = _binary("MatMul")
-    __and__ = _binary("And")
-    __ge__ = _binary("GreaterOrEqual")
-    equals = _binary("Equal")
-    clamp = _binary("Max")  # the larger of the two
+    __add__ = _node("Add")
+    __sub__ = _node("Sub")
+    __mul__ = _node("Mul")
+    __truediv__ = _node("Div")
+    __matmul__ = _node("MatMul")
+    __and__ = _node("And")
+    __ge__ = _node("GreaterOrEqual")
+    equals = _node("Equal")
+    clamp = _node("Max")  # the larger of the two
+    where = _node("Where")  # of two others: the first where this value is True
 
     def __rpow__(self, base: float) -> Value:
         return self.graph.add("Pow", base, self)
@@ -77,13 +80,8 @@ class Value:
         """Return the value with its axes in another order."""
         return self.call("Transpose", perm=axes)
 
-    def sum(self, axis: int, *, keepdims: bool = False) -> Value:
-        """Return the sum over an axis."""
-        return self.graph.add("ReduceSum", self, np.array([axis]), keepdims=int(keepdims))
-
-    def max(self, axis: int, *, keepdims: bool = False) -> Value:
-        """Return the maximum over an axis."""
-        return self.graph.add("ReduceMax", self, np.array([axis]), keepdims=int(keepdims))
+    sum = _reduction("ReduceSum")
+    max = _reduction("ReduceMax")
 
     as_float = _cast("FLOAT")
     as_int32 = _cast("INT32")
@@ -95,15 +93,11 @@ class Value:
         pairs = {"keys_int64s": keys.tolist(), "values_int64s": values.tolist()}
         return self.as_int64().call("LabelEncoder", domain=LOOK_UPS, default_int64=0, **pairs)
 
-    def where(self, yes: Any, no: Any) -> Value:
-        """Return ``yes`` where this value is True, ``no`` elsewhere."""
-        return self.graph.add("Where", self, yes, no)
-
     # What formulas ask of torch's tensors too, by the same names
 
-    sign = _unary("Sign")
-    abs = _unary("Abs")
-    sigmoid = _unary("Sigmoid")
+    sign = _node("Sign")
+    abs = _node("Abs")
+    sigmoid = _node("Sigmoid")
 
     def log1p(self) -> Value:
         return (self + 1.0).call("Log")

@@ -9,7 +9,6 @@ from typing import Any, get_args
 import numpy as np
 import torch
 from skorch.history import History
-from torch import Tensor
 
 from sklearn_din.features.schema import Schema
 from sklearn_din.module import DIN
@@ -61,7 +60,7 @@ def net_state(net: DINNet) -> dict[str, Any]:
     state = {
         "neighbours": net.neighbours_,
         "options": dict(module.options),
-        "weights": {name: _array(tensor) for name, tensor in module.state_dict().items()},
+        "weights": {n: tensor.numpy(force=True) for n, tensor in module.state_dict().items()},
         "device": str(net.device),
         "stop_reason": net.stop_reason_,
         "n_epochs": int(net.n_epochs_),
@@ -86,7 +85,7 @@ def _training_state(net: DINNet) -> dict[str, Any]:
     moments = moments_of(net)
     return {
         "moments": {
-            name: {key: _array(tensor) for key, tensor in moments[parameter].items()}
+            name: {key: tensor.numpy(force=True) for key, tensor in moments[parameter].items()}
             for name, parameter in net.module_.named_parameters()
             if moments.get(parameter)
         },
@@ -96,10 +95,6 @@ def _training_state(net: DINNet) -> dict[str, Any]:
         "seed": int(net.seed_),
         "order": net.order_,
     }
-
-
-def _array(tensor: Tensor) -> np.ndarray:
-    return tensor.detach().cpu().numpy()
 
 
 def restore_net(net: DINNet, state: Any, schema: Schema) -> DINNet:

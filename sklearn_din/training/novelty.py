@@ -40,11 +40,6 @@ class Novelty:
     start: int = 0  # the moment from which ids are hidden; before, most are new: the log begins
     n_rows: int = 0  # so far: the moment at which later rows begin
 
-    @property
-    def is_still(self) -> bool:
-        """Return whether nothing is hidden."""
-        return not self.first_seen
-
     def widen(self, schema: Schema) -> Novelty:
         """Return the same for vocabularies to which ids were appended: no row has had them."""
         sizes = schema.vocabulary_sizes
@@ -56,7 +51,7 @@ class Novelty:
 
     def extend(self, X: EncodedFeatures) -> tuple[Novelty, np.ndarray]:
         """Return the novelty after further rows, which have come since, and their moments."""
-        if self.is_still:
+        if not self.first_seen:
             return self, np.empty(0, dtype=np.int64)
         moments = self.n_rows + moments_of(X)
         first_seen = _first_moments(X, moments, self.widen(X.schema).first_seen)
@@ -89,7 +84,7 @@ class Novelty:
                 columns[field.name] = np.where(hidden[field.candidate], np.float32(0), numbers)
         for behaviour, ragged in X.behaviours.items():
             index, lengths = ragged.spans.index(), ragged.spans.lengths
-            events = {name: values.take(index) for name, values in ragged.columns.items()}
+            events = {name: values[index] for name, values in ragged.columns.items()}
             of_events = np.repeat(until, lengths)
             for name in events.keys() & first.keys():
                 events[name], _ = _hide_ids(events[name], first[name], of_events)

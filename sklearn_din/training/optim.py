@@ -81,7 +81,13 @@ class RowwiseAdam(torch.optim.Optimizer):
                 sizes = dict.fromkeys(("exp_avg", "exp_avg_sq"), parameter.shape)
                 sizes |= dict.fromkeys(("total", "share"), n_vocabularies)
                 sizes |= {"square": parameter.shape[:1], "step": ()}
-                _check_sizes(state_dict["state"].get(number, {}), sizes)
+                for name, moment in state_dict["state"].get(number, {}).items():
+                    if moment.shape != (needed := sizes.get(name, moment.shape)):
+                        raise ValueError(
+                            "an optimizer's state must have the sizes of its parameters: "
+                            f"{name} needs {tuple(needed)}, got {tuple(moment.shape)}. Load that "
+                            "of the same network."
+                        )
         unwrap(torch.optim.Optimizer.load_state_dict)(self, state_dict)
 
     def zero_grad(self, set_to_none: bool = True) -> None:
@@ -190,15 +196,6 @@ def _starts_of(group: dict[str, Any]) -> Tensor:
     if starts is None:
         return torch.zeros(1, dtype=torch.int64, device=group["params"][0].device)
     return starts
-
-
-def _check_sizes(state: dict[str, Tensor], sizes: dict[str, tuple[int, ...]]) -> None:
-    for name, moment in state.items():
-        if moment.shape != sizes.get(name, moment.shape):
-            raise ValueError(
-                f"an optimizer's state must have the sizes of its parameters: {name} needs "
-                f"{tuple(sizes[name])}, got {tuple(moment.shape)}. Load that of the same network."
-            )
 
 
 def optimizer_of(module: DIN, *, lr: float, embedding_lr: float | None) -> RowwiseAdam:

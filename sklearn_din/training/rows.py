@@ -233,7 +233,7 @@ class TrainingRows(NamedTuple):
         return self._batches(rows, shown, batch_size=VALIDATION_BATCH_SIZE, keeps=True)
 
     def _shown(self, rows: np.ndarray | None) -> ShownRows | None:
-        if self.novelty.is_still:
+        if not self.novelty.first_seen:
             return None
         return ShownRows(self.novelty, self.moments if rows is None else self.moments[rows])
 

@@ -47,16 +47,6 @@ def prior_rows(sums: np.ndarray, squares: np.ndarray | None = None) -> np.ndarra
     return np.where((n_keys < 2) | (n == n_keys), PRIOR_ROWS, prior)
 
 
-def shrunk_rate(before: np.ndarray, sums: np.ndarray) -> np.ndarray:
-    """Return rates of ones, of each key's rows and of as many average ones as the sums tell.
-
-    before : (2, n), rows and ones of the key
-    sums : (5, n), of all keys
-    rates : (n,), NaN where no key has a row
-    """
-    return shrink(before, average_and_prior(sums))
-
-
 def average_and_prior(sums: np.ndarray) -> np.ndarray:
     """Return the average rate, NaN without rows, and the rows at it that are added: (2, n)."""
     n_rows, n_ones = sums[1:3]
