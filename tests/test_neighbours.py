@@ -548,6 +548,21 @@ def test_neither_users_that_differ_nor_one_row_nor_a_drifting_rate_decides_that_
         assert not scores_hold(numbers, [], rows)
 
 
+@pytest.mark.parametrize(("slopes", "rate", "is_click", "hold"), [
+    ((0, 0.3, 0.3, 0.3, 0.3), 0.5, False, True),  # scores hold, and one row speaks against them
+    ((0, 0.7, 0.7, 0, 0), 0.03, True, False),  # they do not, and a rare click speaks for them
+])  # fmt: skip
+def test_one_row_outweighs_no_others(slopes, rate, is_click, hold):
+    rng, blocks = np.random.RandomState(0), np.repeat(np.arange(5, dtype=np.int8), 400)
+    numbers = np.c_[rng.normal(size=(2000, 1)), np.zeros((2000, 13))]
+    odds = np.log(rate / (1 - rate)) + np.take(slopes, blocks) * numbers[:, 0]
+    clicked = rng.random_sample(2000) < expit(odds)
+    rows = OrderedRows(np.arange(2000), blocks, clicked)
+    assert scores_hold(numbers, [], rows) is hold
+    numbers[-1, 0], clicked[-1] = 1e6, is_click
+    assert scores_hold(numbers, [], rows) is hold
+
+
 @pytest.mark.parametrize("order", ["time", "user"])
 def test_numbers_of_small_logs_are_bounded_for_every_row(order):
     largest = 0
