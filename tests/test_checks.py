@@ -25,8 +25,7 @@ from tests.fitted_pipelines import make_model
 from tests.tables import as_scan, said
 
 
-@pytest.fixture(scope="module")
-def log():
+def make_log():
     """Clicks and as many other rows of 80 users; whose rows a user clicks is drawn by the item."""
     chance = np.random.default_rng(0)
     shown = pd.DataFrame({"user": np.repeat(np.arange(80), 50)})
@@ -36,6 +35,11 @@ def log():
     shown["time"] = pd.Timestamp(2024, 1, 1) + pd.to_timedelta(times, unit="s")
     taste = chance.uniform(0.1, 0.9, 200)[shown["item"]] * chance.uniform(0.3, 1, 80)[shown["user"]]
     return shown, (chance.random(len(shown)) < taste).astype(int)
+
+
+SHOWN, Y = make_log()
+CLICKS = SHOWN[Y == 1]
+ATTACHED = attach(SHOWN, CLICKS)
 
 
 def take_histories(X, rows):
@@ -51,9 +55,8 @@ def shuffle_within_users(X, chance):
 
 
 @pytest.mark.parametrize("fault", ["all rows", "within users"])
-def test_histories_on_other_rows_are_said(log, fault):
-    shown, y = log
-    X, chance = attach(shown, shown[y == 1]), np.random.default_rng(1)
+def test_histories_on_other_rows_are_said(fault):
+    X, chance = ATTACHED, np.random.default_rng(1)
     rows = chance.permutation(len(X)) if fault == "all rows" else shuffle_within_users(X, chance)
     finding = find_wrong_rows(encode(take_histories(X, rows)))
     assert "does not continue the earlier one" in finding.verdict
@@ -61,9 +64,8 @@ def test_histories_on_other_rows_are_said(log, fault):
     assert find_wrong_rows(encode(X)) is None  # the advice
 
 
-def test_histories_from_newest_to_oldest_are_said(log):
-    shown, y = log
-    X = attach(shown, shown[y == 1], max_length=40)
+def test_histories_from_newest_to_oldest_are_said():
+    X = attach(SHOWN, CLICKS, max_length=40)
     turned = X.assign(**{n: [cell[::-1] for cell in X[n]] for n in ("hist_item", "hist_category")})
     assert "are they newest first?" in find_wrong_rows(encode(turned)).verdict
 
@@ -92,28 +94,25 @@ HONEST = {
 
 
 @pytest.mark.parametrize("honest", HONEST)
-def test_histories_of_their_own_rows_are_silent(log, honest):
-    shown, y = log
-    X = HONEST[honest](shown, shown[y == 1])
-    y = pd.Series(y).reindex(X.index).to_numpy()
+def test_histories_of_their_own_rows_are_silent(honest):
+    X = HONEST[honest](SHOWN, CLICKS)
+    y = pd.Series(Y).reindex(X.index).to_numpy()
     encoded = encode(X)
     assert find_wrong_rows(encoded) is None
     assert find_clocks_of_some(encoded, y == 1) is None
 
 
 @pytest.mark.parametrize("late", ["1s", "5h"])
-def test_a_clock_that_is_late_for_a_fifth_of_the_users_is_said(log, late):
-    shown, y = log
-    is_late = shown["user"] % 5 == 0
-    moved = shown.assign(time=shown["time"] + is_late.astype(int) * pd.Timedelta(late))
-    finding = find_clocks_of_some(encode(attach(moved, shown[y == 1])), y == 1)
+def test_a_clock_that_is_late_for_a_fifth_of_the_users_is_said(late):
+    is_late = SHOWN["user"] % 5 == 0
+    moved = SHOWN.assign(time=SHOWN["time"] + is_late.astype(int) * pd.Timedelta(late))
+    finding = find_clocks_of_some(encode(attach(moved, CLICKS)), Y == 1)
     assert "of the users, the clicked item is already among the newest" in finding.verdict
-    assert find_clocks_of_some(encode(attach(shown, shown[y == 1])), y == 1) is None  # the advice
+    assert find_clocks_of_some(encode(ATTACHED), Y == 1) is None  # the advice
 
 
-def with_number(log, make):
-    shown, y = log
-    return encode(shown.assign(number=np.asarray(make(shown.assign(y=y)), float)))
+def with_number(make):
+    return encode(SHOWN.assign(number=np.asarray(make(SHOWN.assign(y=Y)), float)))
 
 
 def rate_so_far(rows, how):
@@ -140,23 +139,22 @@ NUMBERS = {
 
 
 @pytest.mark.parametrize("mean", MEANS)
-def test_means_of_the_label_over_all_rows_are_said(log, mean):
-    found = findings(with_number(log, MEANS[mean]), log[1])
+def test_means_of_the_label_over_all_rows_are_said(mean):
+    found = findings(with_number(MEANS[mean]), Y)
     assert ["number" in finding.verdict for finding in found] == [True]
 
 
 @pytest.mark.parametrize("number", NUMBERS)
-def test_honest_numbers_are_silent(log, number):
-    assert findings(with_number(log, NUMBERS[number]), log[1]) == []
+def test_honest_numbers_are_silent(number):
+    assert findings(with_number(NUMBERS[number]), Y) == []
 
 
-def test_last_months_rate_of_an_item_is_silent(log):
-    shown, y = log
-    is_late = (shown["time"] >= "2024-02-01").to_numpy()
-    rates = pd.Series(y[~is_late]).groupby(shown["item"][~is_late].to_numpy()).mean()
-    later = shown[is_late].reset_index(drop=True)
-    number = later["item"].map(rates).fillna(y.mean())
-    assert findings(encode(later.assign(number=number)), y[is_late]) == []
+def test_last_months_rate_of_an_item_is_silent():
+    is_late = (SHOWN["time"] >= "2024-02-01").to_numpy()
+    rates = pd.Series(Y[~is_late]).groupby(SHOWN["item"][~is_late].to_numpy()).mean()
+    later = SHOWN[is_late].reset_index(drop=True)
+    number = later["item"].map(rates).fillna(Y.mean())
+    assert findings(encode(later.assign(number=number)), Y[is_late]) == []
 
 
 @pytest.mark.parametrize("kind", ["transform", "partial_fit"])
@@ -227,14 +225,12 @@ NAMES += ["columns that are the label", "counts of the own row", "means of the l
 NAMES += ["clicks before", "rows logged twice", "guests", "rows of one page"]
 
 
-def test_check_says_of_each_check_that_nothing_was_found_or_what_it_needs(log):
-    shown, y = log
-    X = attach(shown, shown[y == 1])
-    table = check(X, y, user="user", time="time")
+def test_check_says_of_each_check_that_nothing_was_found_or_what_it_needs():
+    table = check(ATTACHED, Y, user="user", time="time")
     assert list(table.columns) == ["name", "verdict", "what to do"]
     verdicts = table.set_index("name")["verdict"].to_dict()
     assert verdicts == dict.fromkeys(NAMES, "nothing found")
-    table = check(X.drop(columns=["user", "time"]))
+    table = check(ATTACHED.drop(columns=["user", "time"]))
     left_out = table[table["verdict"] == "not checked"].set_index("name")["what to do"].to_dict()
     of_labels = dict.fromkeys([*NAMES[2:3], *NAMES[4:-2]], "Pass y, one label of two kinds.")
     of_users = {"histories on their rows": "Pass user= and time=.", "guests": "Pass user=."}
@@ -242,9 +238,8 @@ def test_check_says_of_each_check_that_nothing_was_found_or_what_it_needs(log):
     assert left_out == of_labels | of_users | of_both
 
 
-def test_a_printed_check_cuts_no_sentence(log):
-    shown, y = log
-    table = check(attach(shown, shown[y == 1]).assign(rate=y.astype(float)), y)
+def test_a_printed_check_cuts_no_sentence():
+    table = check(ATTACHED.assign(rate=Y.astype(float)), Y)
     printed = " ".join(repr(table).split())
     in_notebooks = html.unescape(table._repr_html_())
     for sentences in (*table["verdict"], *table["what to do"]):
@@ -253,15 +248,14 @@ def test_a_printed_check_cuts_no_sentence(log):
     assert max(map(len, repr(table).splitlines())) <= 88
 
 
-def test_check_finds_what_fit_warns_of_and_says_nothing_itself(log, tmp_path):
-    shown, y = log
-    X = attach(shown, shown[y == 1]).assign(rate=MEANS["of the item"](shown.assign(y=y)), y=y)
+def test_check_finds_what_fit_warns_of_and_says_nothing_itself(tmp_path):
+    X = ATTACHED.assign(rate=MEANS["of the item"](SHOWN.assign(y=Y)), y=Y)
     X = take_histories(X, np.random.default_rng(1).permutation(len(X)))
     scan, X = as_scan(X, tmp_path, target="y"), X.drop(columns="y")
     encoder = HistorySequenceEncoder(user="user", time="time")
     classifier, tables = DINClassifier(max_epochs=1, random_state=0), []
-    messages, _ = said(lambda: classifier.fit(encoder.fit_transform(X), y))
-    calls = [partial(check, X, y), partial(check, pl.from_pandas(as_lists(X)), y)]
+    messages, _ = said(lambda: classifier.fit(encoder.fit_transform(X), Y))
+    calls = [partial(check, X, Y), partial(check, pl.from_pandas(as_lists(X)), Y)]
     for call in (*calls, partial(check, scan)):
         assert said(lambda call=call: tables.append(call(user="user", time="time"))) == ([], [])
     for table in tables:
@@ -271,13 +265,11 @@ def test_check_finds_what_fit_warns_of_and_says_nothing_itself(log, tmp_path):
         assert messages == [text for text in texts if "quantities" not in text]
 
 
-def test_check_of_many_rows_looks_at_some_users(log, monkeypatch):
-    shown, y = log
+def test_check_of_many_rows_looks_at_some_users(monkeypatch):
     monkeypatch.setattr("sklearn_din.inspection.check.CHECKED_ROWS", 2_000)
-    X = attach(shown, shown[y == 1])
-    moved = take_histories(X, np.random.default_rng(1).permutation(len(X)))
-    for rows, is_found in ((moved, True), (X, False)):
-        table = check(rows, y, user="user", time="time").set_index("name")
+    moved = take_histories(ATTACHED, np.random.default_rng(1).permutation(len(ATTACHED)))
+    for rows, is_found in ((moved, True), (ATTACHED, False)):
+        table = check(rows, Y, user="user", time="time").set_index("name")
         assert (table.loc["histories on their rows", "verdict"] != "nothing found") == is_found
 
 
@@ -289,14 +281,13 @@ def test_check_names_a_mistake_that_fit_refuses():
 
 
 @pytest.mark.parametrize("longest", [7, 60])
-def test_the_encoder_keeps_the_longest_history_and_the_server_holds_as_many_events(log, longest):
-    shown, y = log
-    clicks = pd.concat([shown[y == 1]] * 3, ignore_index=True)  # three clicks at each moment
-    X = attach(shown, clicks, max_length=longest)
+def test_the_encoder_keeps_the_longest_history_and_the_server_holds_as_many_events(longest):
+    clicks = pd.concat([CLICKS] * 3, ignore_index=True)  # three clicks at each moment
+    X = attach(SHOWN, clicks, max_length=longest)
     with warnings.catch_warnings(action="ignore"):  # of clicks that are there several times
-        model = make_model(max_epochs=1).fit(X, y)
+        model = make_model(max_epochs=1).fit(X, Y)
         assert model[0].longest_history_ == longest
-        items = shown.drop_duplicates("item")[["item", "category"]]
+        items = SHOWN.drop_duplicates("item")[["item", "category"]]
         answers = Answers(model, items, history=clicks)
     lengths = [len(answers.histories.of(user)[1]) for user in range(80)]
     assert max(lengths) == longest

@@ -13,16 +13,13 @@ from tests.callbacks import On
 from tests.encoded_impressions import make_impressions, make_labels, weights_of
 from tests.fitted_pipelines import quick
 
-
-@pytest.fixture(scope="module")
-def clicks():
-    X = make_impressions(400, seed=3)
-    return X, make_labels(X, seed=3)
+X = make_impressions(400, seed=3)
+y = make_labels(X, seed=3)
 
 
 @pytest.fixture(scope="module")
-def fitted(clicks):
-    return DINClassifier(max_epochs=3, random_state=0).fit(*clicks)
+def fitted():
+    return DINClassifier(max_epochs=3, random_state=0).fit(X, y)
 
 
 def test_it_learns_whether_the_candidates_category_is_in_the_history():
@@ -34,8 +31,7 @@ def test_it_learns_whether_the_candidates_category_is_in_the_history():
         assert roc_auc_score(y[3000:], classifier.decision_function(X[3000:])) > 0.85
 
 
-def test_probabilities_decisions_and_labels_agree_and_are_float32(clicks, fitted):
-    X, _ = clicks
+def test_probabilities_decisions_and_labels_agree_and_are_float32(fitted):
     probability, decision = fitted.predict_proba(X), fitted.decision_function(X)
     assert probability.dtype == decision.dtype == np.float32
     assert fitted.predict_proba(X[:0]).shape == (0, 2)
@@ -45,8 +41,7 @@ def test_probabilities_decisions_and_labels_agree_and_are_float32(clicks, fitted
 
 
 @pytest.mark.parametrize("seed", [0, None])
-def test_equal_seeds_give_equal_bits_and_what_is_global_stays(clicks, seed):
-    X, y = clicks
+def test_equal_seeds_give_equal_bits_and_what_is_global_stays(seed):
     labels = y.copy()
     numpy_before, torch_before = np.random.get_state()[1].copy(), torch.random.get_rng_state()
     threads = torch.get_num_threads()
@@ -62,8 +57,7 @@ def test_equal_seeds_give_equal_bits_and_what_is_global_stays(clicks, seed):
 
 
 @pytest.mark.parametrize("n", [33, 32, 2, 3])
-def test_a_last_batch_of_one_row_never_breaks_training(clicks, n):
-    X, y = clicks
+def test_a_last_batch_of_one_row_never_breaks_training(n):
     rows = np.concatenate([np.flatnonzero(y)[: n // 2], np.flatnonzero(y == 0)[: n - n // 2]])
     options = {"activation": "dice", "attention_activation": "dice", "batch_size": 32}
     classifier = quick(**options).fit(X[rows], y[rows])
@@ -71,8 +65,7 @@ def test_a_last_batch_of_one_row_never_breaks_training(clicks, n):
 
 
 @pytest.mark.parametrize("validation", ["random", "groups"])
-def test_rows_of_weight_zero_are_left_out(clicks, validation):
-    X, y = clicks
+def test_rows_of_weight_zero_are_left_out(validation):
     parameters = {"early_stopping": True, "validation": validation}
     users = np.arange(400) // 4
     weights, wrong = np.where(users % 3, 2.0, 0.0), np.where(users % 3, y, 1 - y)
@@ -84,8 +77,7 @@ def test_rows_of_weight_zero_are_left_out(clicks, validation):
     np.testing.assert_array_equal(fitted.predict_proba(X), without.predict_proba(X))
 
 
-def test_weights_of_one_equal_none_and_weights_of_classes_are_those_of_rows(clicks):
-    X, y = clicks
+def test_weights_of_one_equal_none_and_weights_of_classes_are_those_of_rows():
     reference = quick().fit(X, y).predict_proba(X)
     for weight in (1.0, 7.0):
         weighted = quick().fit(X, y, sample_weight=np.full(len(y), weight))
@@ -95,8 +87,7 @@ def test_weights_of_one_equal_none_and_weights_of_classes_are_those_of_rows(clic
     np.testing.assert_allclose(by_rows.predict_proba(X), heavy.predict_proba(X), atol=1e-6)
 
 
-def test_the_average_of_the_best_check_comes_back(clicks):
-    X, y = clicks
+def test_the_average_of_the_best_check_comes_back():
     seen = []
 
     def spoil(net, **_):
@@ -135,19 +126,21 @@ def test_it_validates_where_asked_to_and_of_itself_from_three_thousand_rows():
 
 
 @pytest.mark.parametrize("batch_size", [50, 100, 1000])
-def test_l2_is_one_prior_whatever_the_batch_size(clicks, batch_size):
+def test_l2_is_one_prior_whatever_the_batch_size(batch_size):
     rows = np.r_[0:400, 0:40, 7, 7]  # rows given twice share their events
-    X, y = clicks[0][rows], clicks[1][rows]
+    X_twice, y_twice = X[rows], y[rows]
     passed = []
     watch = On(train_begin=lambda net, **_: passed.append(net.optimizer_.param_groups[1]["decay"]))
-    classifier = quick(embedding_l2=3.0, batch_size=batch_size, callbacks=[watch]).fit(X, y)
+    classifier = quick(embedding_l2=3.0, batch_size=batch_size, callbacks=[watch])
+    classifier.fit(X_twice, y_twice)
     (passed,) = passed
     embeddings = classifier.module_.embeddings
-    share = (y.sum() + 1) / (len(y) + 2)  # of clicks, with a row of each kind more
-    strength = 3.0 / (4 * share * (1 - share)) / min(batch_size, len(y))
+    share = (y_twice.sum() + 1) / (len(rows) + 2)  # of clicks, with a row of each kind more
+    strength = 3.0 / (4 * share * (1 - share)) / min(batch_size, len(rows))
     for vocabulary, n_ids in embeddings.sizes.items():
         names = [name for name in X if name in (vocabulary, f"hist_{vocabulary}")]
-        counts = np.bincount(np.concatenate([X[name].ravel() for name in names]), minlength=n_ids)
+        ids = np.concatenate([X_twice[name].ravel() for name in names])
+        counts = np.bincount(ids, minlength=n_ids)
         decay = passed[embeddings.offset_of[vocabulary] :][1:n_ids]  # but for padding
         np.testing.assert_allclose(decay, strength / np.maximum(counts[1:], 1), rtol=1e-6)
     groups = classifier.net_.optimizer_.param_groups
@@ -155,8 +148,7 @@ def test_l2_is_one_prior_whatever_the_batch_size(clicks, batch_size):
     classifier.set_params(callbacks=None).partial_fit(X[:20], y[:20])  # it still takes steps
 
 
-def test_attention_weights_are_tidy_and_name_every_event(clicks, fitted):
-    X, _ = clicks
+def test_attention_weights_are_tidy_and_name_every_event(fitted):
     table = fitted.attention_weights(X)
     ids, mask = X["hist_item"], X["hist_item_mask"]
     assert list(table) == ["row", "behaviour", "position", "hist_item", "hist_category", "weight"]

@@ -16,12 +16,9 @@ from sklearn_din import HistorySequenceEncoder
 from sklearn_din.metrics import group_roc_auc_score, group_roc_auc_scorer
 from tests.fitted_pipelines import make_model
 
-
-@pytest.fixture
-def log():
-    rng = np.random.default_rng(0)
-    X = pd.DataFrame({"user": rng.integers(0, 12, 200), "price": rng.normal(size=200)})
-    return X, (X["price"] + rng.normal(size=200) > 0).astype(int)
+RNG = np.random.default_rng(0)
+X = pd.DataFrame({"user": RNG.integers(0, 12, 200), "price": RNG.normal(size=200)})
+y = (X["price"] + RNG.normal(size=200) > 0).astype(int)
 
 
 @pytest.fixture
@@ -30,14 +27,8 @@ def model():
     return make_pipeline(price, LogisticRegression(random_state=0))
 
 
-@pytest.fixture
-def routing():
-    with sklearn.config_context(enable_metadata_routing=True):
-        yield
-
-
-def test_scorer_takes_the_groups_by_metadata_routing_as_its_copies_do(log, model, routing):
-    X, y = log
+@sklearn.config_context(enable_metadata_routing=True)
+def test_scorer_takes_the_groups_by_metadata_routing_as_its_copies_do(model):
     by_column = cross_val_score(model, X, y, scoring=group_roc_auc_scorer("user"), cv=3, params={})
     scorer, groups = group_roc_auc_scorer().set_score_request(groups=True), {"groups": X["user"]}
     by_metadata = cross_val_score(model, X, y, scoring=scorer, cv=3, params=groups)
@@ -50,8 +41,7 @@ def test_scorer_takes_the_groups_by_metadata_routing_as_its_copies_do(log, model
 
 
 @pytest.mark.parametrize("routed", [True, False])
-def test_groups_for_the_splitter_do_not_disturb_the_column(log, model, routed):
-    X, y = log
+def test_groups_for_the_splitter_do_not_disturb_the_column(model, routed):
     groups = {"params": {"groups": X["user"]}} if routed else {"groups": X["user"]}
     with sklearn.config_context(enable_metadata_routing=routed):
         scoring = {"gauc": group_roc_auc_scorer("user"), "auc": "roc_auc"}
@@ -59,8 +49,8 @@ def test_groups_for_the_splitter_do_not_disturb_the_column(log, model, routed):
     assert np.isfinite(scores["test_gauc"]).all()
 
 
-def test_scorer_takes_sample_weight_by_metadata_routing(log, model, routing):
-    X, y = log
+@sklearn.config_context(enable_metadata_routing=True)
+def test_scorer_takes_sample_weight_by_metadata_routing(model):
     model[-1].set_fit_request(sample_weight=False)
     weight = np.random.default_rng(1).random(len(y))
     scorer = group_roc_auc_scorer("user").set_score_request(sample_weight=True)
@@ -71,8 +61,7 @@ def test_scorer_takes_sample_weight_by_metadata_routing(log, model, routing):
 
 
 @pytest.mark.parametrize("as_form", ["frame", "Arrow", "polars"], indirect=True)
-def test_scorer_takes_the_users_that_the_encoder_was_told_of(log, as_form):
-    X, y = log
+def test_scorer_takes_the_users_that_the_encoder_was_told_of(as_form):
     model = make_model(HistorySequenceEncoder(user="user"), max_epochs=1).fit(X, y)
     expected = group_roc_auc_score(y, model.decision_function(X), groups=X["user"])
     assert group_roc_auc_scorer()(model, as_form(X), y) == pytest.approx(expected, abs=1e-6)

@@ -19,17 +19,18 @@ LEVELS = ("rate", "count", "elapsed")  # that a memory makes
 SHORT = {"max_epochs": 3, "early_stopping": False}
 
 
-@pytest.fixture(scope="module")
-def log():
+def make_log(n_rows=1500):
     """Impressions of users who differ in how often they click, some at the same moment."""
-    rng, n_rows = np.random.RandomState(0), 1500
+    rng = np.random.RandomState(0)
     user = rng.randint(60, size=n_rows)
     times = np.sort(rng.randint(n_rows // 2, size=n_rows))
     log = pd.DataFrame({"user": user, "item": rng.randint(50, size=n_rows), "time": times})
     odds = -0.5 + 1.5 * rng.normal(size=60)[user]
     y = (rng.random_sample(n_rows) < 1 / (1 + np.exp(-odds))).astype(int)
-    X = attach_history(log, log[y == 1], user="user", time="time", columns=["item"])
-    return X, y
+    return attach_history(log, log[y == 1], user="user", time="time", columns=["item"]), y
+
+
+X, Y = make_log()
 
 
 def learn(X, y, **parameters):
@@ -54,10 +55,9 @@ def plain_level(levels, X, y, counted, user):
 
 
 @pytest.mark.parametrize("of_clicks", [True, False])
-def test_levels_are_those_of_plain_loops(log, of_clicks, monkeypatch):
+def test_levels_are_those_of_plain_loops(of_clicks, monkeypatch):
     monkeypatch.setattr(levels_file, "SHARE_WITHOUT", 0)
-    X, y = log
-    y = y if of_clicks else y + np.random.RandomState(0).normal(size=len(y))
+    y = Y if of_clicks else Y + np.random.RandomState(0).normal(size=len(Y))
     encoded, tables, trained = learn(X, y)
     levels, times = tables.parts[-1], X["time"].to_numpy()
     assert levels.of_clicks == of_clicks
@@ -78,8 +78,7 @@ def test_levels_are_those_of_plain_loops(log, of_clicks, monkeypatch):
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_strangers_have_the_level_zero_to_the_bit(log, seed):
-    X, _ = log
+def test_strangers_have_the_level_zero_to_the_bit(seed):
     rng = np.random.RandomState(seed)
     y = (rng.random_sample(len(X)) < rng.random_sample(60)[X["user"]]).astype(int)
     encoded, tables, _ = learn(X, y)
@@ -87,8 +86,7 @@ def test_strangers_have_the_level_zero_to_the_bit(log, seed):
     assert (tables.add_to(encoded)["user_level"] == 0).all()
 
 
-def test_users_of_sampled_negatives_have_none(log):
-    X, _ = log
+def test_users_of_sampled_negatives_have_none():
     y = np.tile([0, 1], len(X) // 2)  # each click beside one negative of its user and moment
     pairs = X.iloc[np.arange(len(X)) // 2 * 2].reset_index(drop=True)
     _, tables, trained = learn(pairs, y)
@@ -97,22 +95,20 @@ def test_users_of_sampled_negatives_have_none(log):
     without_users = HistorySequenceEncoder(time="time").fit_transform(X)
     assert not has_levels(learn_neighbours(without_users, y == 1, order="time", y=y)[0])
     without_times = HistorySequenceEncoder(user="user", drop="time").fit_transform(X)
-    labels = log[1]  # in which users differ: without times a level would be the prior or a leak
-    assert not has_levels(learn_neighbours(without_times, labels == 1, order="user", y=labels)[0])
+    # In Y users differ: without times a level would be the prior or a leak.
+    assert not has_levels(learn_neighbours(without_times, Y == 1, order="user", y=Y)[0])
 
 
-def test_a_fifth_of_the_training_rows_knows_nobody(log):
-    _, tables, trained = learn(*log)
+def test_a_fifth_of_the_training_rows_knows_nobody():
+    _, tables, trained = learn(X, Y)
     assert 0.17 < (trained["user_level"] == 0).mean() < 0.25
     assert "user_level" in tables.extend(Schema((trained.schema["item"],))).names("numeric")
 
 
-def test_several_labels_have_a_level_each_where_users_differ(log):
-    X, y = log
+def test_several_labels_have_a_level_each_where_users_differ():
     rng = np.random.RandomState(0)
-    bought = np.where(rng.random_sample(len(y)) < 0.1, np.nan, y)
-    labels = np.column_stack([rng.randint(2, size=len(y)), bought])  # coin flips, and some missing
-    X = X.assign(user=X["user"] % 60)
+    bought = np.where(rng.random_sample(len(Y)) < 0.1, np.nan, Y)
+    labels = np.column_stack([rng.randint(2, size=len(Y)), bought])  # coin flips, and some missing
     _, tables, _ = learn(X, labels, labels=("seen", "bought"))
     levels = tables.parts[-1]
     assert levels.names[-1] == "user_level_bought"
@@ -124,14 +120,13 @@ def test_several_labels_have_a_level_each_where_users_differ(log):
     assert not has_levels(learn(X.assign(**of_memory), labels, labels=("seen", "bought"))[1])
 
 
-def test_later_rows_are_counted_as_fit_would_have(log):
-    X, y = log
+def test_later_rows_are_counted_as_fit_would_have():
     early, late = X[:1000], X[1000:]
     late = late[late["time"] > early["time"].max()]
     encoder = HistorySequenceEncoder(**COLUMNS).fit(X)
     rows = [encoder.transform(frame) for frame in (early, late)]
-    y_late = y[late.index]
-    tables, _ = learn_neighbours(rows[0], y[:1000] == 1, order="time", y=y[:1000])
+    y_late = Y[late.index]
+    tables, _ = learn_neighbours(rows[0], Y[:1000] == 1, order="time", y=Y[:1000])
     grown = tables.grow(rows[1], y_late == 1, y_late)
     for _ in range(2):  # rows given twice count once
         np.testing.assert_array_equal(grown.parts[-1].users, np.unique(grown.parts[-1].users))
@@ -145,14 +140,13 @@ def test_later_rows_are_counted_as_fit_would_have(log):
     assert np.isfinite(kept).all()
 
 
-def test_rows_of_nobody_move_the_tables_on_and_add_nothing(log):
-    X, y = log
+def test_rows_of_nobody_move_the_tables_on_and_add_nothing():
     encoder = HistorySequenceEncoder(**COLUMNS).fit(X)
     early, late = encoder.transform(X[:900]), encoder.transform(X[900:])
     early.times = early.times // 200  # fewer moments than tables may end at
-    tables, _ = learn_neighbours(early, y[:900] == 1, order="time", y=y[:900])
+    tables, _ = learn_neighbours(early, Y[:900] == 1, order="time", y=Y[:900])
     late.users = None
-    grown = tables.grow(late, y[900:] == 1, y[900:])
+    grown = tables.grow(late, Y[900:] == 1, Y[900:])
     asked = early[:]
     asked.times = None
     now = [of.add_to(asked)["user_level"] for of in (tables, grown)]
@@ -160,16 +154,15 @@ def test_rows_of_nobody_move_the_tables_on_and_add_nothing(log):
     NeighbourTables.from_dict(to_dict(grown), early.schema)
 
 
-def test_a_row_a_server_and_an_update_know_the_user(log):
-    X, y = log
-    model = make_model(HistorySequenceEncoder(**COLUMNS), **SHORT).fit(X, y)
+def test_a_row_a_server_and_an_update_know_the_user():
+    model = make_model(HistorySequenceEncoder(**COLUMNS), **SHORT).fit(X, Y)
     assert "levels of 60 users: user_level" in model[-1].summary()
     rows = X[-40:].drop(columns="time").reset_index(drop=True)
     nobody = model.predict_proba(rows.assign(user=-1))[:, 1]
     assert np.abs(model.predict_proba(rows)[:, 1] - nobody).max() > 0.02
     np.testing.assert_array_equal(nobody, model.predict_proba(rows.drop(columns="user"))[:, 1])
     candidates = pd.DataFrame({"item": range(50)})
-    answers = Answers(model, candidates, history=X[["user", "item", "time"]][y == 1])
+    answers = Answers(model, candidates, history=X[["user", "item", "time"]][Y == 1])
     row = {"user": 3, "item": 7}
     told = answers.predict([row, {**row, "user": 999}])["probabilities"]
     expected = model.predict_proba(pd.DataFrame([{**answers.read_user(3), "item": 7}]))[0, 1]
@@ -177,32 +170,30 @@ def test_a_row_a_server_and_an_update_know_the_user(log):
     later = X[-40:].assign(time=X["time"].max() + 1 + np.arange(40))
     newer = update(model, later, np.ones(40, dtype=int))
     levels = newer[-1].net_.neighbours_.parts[-1]
-    assert levels.totals[-1].sum() == y.sum() + 40
+    assert levels.totals[-1].sum() == Y.sum() + 40
 
 
 @pytest.mark.parametrize("columns", [COLUMNS, {"user": "user"}])
-def test_users_of_scans_are_those_of_frames(log, columns, tmp_path):
+def test_users_of_scans_are_those_of_frames(columns, tmp_path):
     """Numbers in text, whose ranks in a file are other users' numbers."""
-    X, y = log
-    X = X.assign(user=(60 - X["user"]).astype(str))[[*columns.values(), "item", "hist_item"]]
+    shown = X.assign(user=(60 - X["user"]).astype(str))[[*columns.values(), "item", "hist_item"]]
     paths = [tmp_path / "all.parquet", tmp_path / "some.parquet"]
-    some = X["user"].isin([*map(str, range(40, 60))]).to_numpy()
-    for path, rows in zip(paths, (X, X[some]), strict=True):
+    some = shown["user"].isin([*map(str, range(40, 60))]).to_numpy()
+    for path, rows in zip(paths, (shown, shown[some]), strict=True):
         rows.to_parquet(path)
-    encoder = HistorySequenceEncoder(**columns).fit(X)
-    sources = [encoder.transform(source) for source in (X, scan_parquet(paths[0]))]
+    encoder = HistorySequenceEncoder(**columns).fit(shown)
+    sources = [encoder.transform(source) for source in (shown, scan_parquet(paths[0]))]
     order = "time" if "time" in columns else "user"
-    fitted = [learn_neighbours(source, y == 1, order=order, y=y)[0] for source in sources]
-    rows = [encoder.transform(source) for source in (X[some], scan_parquet(paths[1]))]
+    fitted = [learn_neighbours(source, Y == 1, order=order, y=Y)[0] for source in sources]
+    rows = [encoder.transform(source) for source in (shown[some], scan_parquet(paths[1]))]
     numbers = [tables.add_to(of) for tables in fitted for of in rows]
     for name in fitted[0].names:
         for other in numbers[1:]:
             np.testing.assert_allclose(other[name], numbers[0][name], atol=1e-6)
 
 
-def test_a_regressor_knows_the_user_s_mean(log):
-    X, y = log
-    y = y + np.random.RandomState(0).normal(size=len(y))
+def test_a_regressor_knows_the_user_s_mean():
+    y = Y + np.random.RandomState(0).normal(size=len(Y))
     model = make_model(HistorySequenceEncoder(**COLUMNS), DINRegressor, **SHORT).fit(X, y)
     assert model[-1].net_.neighbours_.names == ["user_level"]  # and no pairs of items
     rows = X[-40:].drop(columns="time")
@@ -216,15 +207,14 @@ def test_a_regressor_knows_the_user_s_mean(log):
 
 
 @pytest.mark.parametrize("events", ["all rows", "clicks", "all rows, outcomes unknown"])
-def test_users_have_none_where_histories_show_what_came_of_all_rows(log, events):
-    X, y = log
-    rated = X[["user", "item", "time"]].assign(liked=y)
+def test_users_have_none_where_histories_show_what_came_of_all_rows(events):
+    rated = X[["user", "item", "time"]].assign(liked=Y)
     rated["time"] = np.arange(len(X))  # so that each row's newest event is the row before
     if events == "clicks":
-        rated = rated[y == 1]
+        rated = rated[Y == 1]
     columns = ["item"] if "unknown" in events else ["item", "liked"]
     shown = rated[["user", "item", "time"]] if events != "clicks" else X[["user", "item", "time"]]
     rows = attach_history(shown, rated, user="user", time="time", columns=columns)
-    _, tables, trained = learn(rows, y)
+    _, tables, trained = learn(rows, Y)
     assert has_levels(tables) == (events != "all rows")
     assert ("user_level" in trained) == (events != "all rows")

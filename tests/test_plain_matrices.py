@@ -14,7 +14,7 @@ from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 from sklearn_din import DINClassifier, EncodedFeatures, HistorySequenceEncoder
 from sklearn_din.utils.warnings import log_once
-from tests.fitted_pipelines import attach_clicks
+from tests.fitted_pipelines import attach_clicks, quick
 
 SENTENCE = (
     r"^a matrix of numbers was requested, got EncodedFeatures with ids or histories \(item, "
@@ -22,45 +22,35 @@ SENTENCE = (
 )
 
 
-@pytest.fixture(scope="module")
-def log():
-    return attach_clicks(n_users=30, n_items=20, n_categories=4, random_state=0)
-
-
-@pytest.fixture(scope="module")
-def encoded(log):
-    return encoder().fit_transform(log[0])
-
-
 def encoder():
     return HistorySequenceEncoder(user="user", time="time")
 
 
-def din(**parameters):
-    return DINClassifier(**{"max_epochs": 1, "random_state": 0, **parameters})
+LOG = attach_clicks(n_users=30, n_items=20, n_categories=4, random_state=0)
+X, y = encoder().fit_transform(LOG[0]), LOG[1]
 
 
-def test_what_would_make_a_matrix_of_encoded_rows_is_told_what_to_do(log, encoded):
-    classifier = din().fit(encoded, log[1])
+def test_what_would_make_a_matrix_of_encoded_rows_is_told_what_to_do():
+    classifier = quick().fit(X, y)
     union = FeatureUnion([("all", encoder()), ("again", encoder())])
     for ask in (
-        lambda: make_pipeline(encoder(), StandardScaler(), din()).fit(*log),
-        lambda: make_pipeline(encoder(), SelectKBest(k=3), din()).fit(*log),
-        lambda: make_pipeline(union, din()).fit(*log),
-        lambda: make_pipeline(encoder(), LogisticRegression()).fit(*log),
-        lambda: make_pipeline(encoder(), RandomForestClassifier(max_depth=2)).fit(*log),
-        lambda: np.asarray(encoded),
-        lambda: pd.DataFrame(encoded),
-        lambda: permutation_importance(classifier, encoded, log[1], n_repeats=1),
+        lambda: make_pipeline(encoder(), StandardScaler(), quick()).fit(*LOG),
+        lambda: make_pipeline(encoder(), SelectKBest(k=3), quick()).fit(*LOG),
+        lambda: make_pipeline(union, quick()).fit(*LOG),
+        lambda: make_pipeline(encoder(), LogisticRegression()).fit(*LOG),
+        lambda: make_pipeline(encoder(), RandomForestClassifier(max_depth=2)).fit(*LOG),
+        lambda: np.asarray(X),
+        lambda: pd.DataFrame(X),
+        lambda: permutation_importance(classifier, X, y, n_repeats=1),
     ):
         with pytest.raises(TypeError, match=SENTENCE):
             ask()
 
 
 @pytest.mark.parametrize("learn", ["fit", "partial_fit"])
-def test_a_matrix_of_encoded_rows_trains_and_is_said_once(log, encoded, caplog, learn):
-    for X in (encoded.to_numpy(), pd.DataFrame(encoded.to_numpy())):
-        getattr(din(), learn)(X, log[1])
+def test_a_matrix_of_encoded_rows_trains_and_is_said_once(caplog, learn):
+    for matrix in (X.to_numpy(), pd.DataFrame(X.to_numpy())):
+        getattr(quick(), learn)(matrix, y)
     assert len(caplog.records) == 1
     message = caplog.records[0].getMessage()
     assert message.startswith("DINClassifier was given numbers alone, without ids and histories")
@@ -68,23 +58,23 @@ def test_a_matrix_of_encoded_rows_trains_and_is_said_once(log, encoded, caplog, 
     names = (Pipeline, HistorySequenceEncoder, DINClassifier)
     code = re.search(r"Pipeline\(\[.*\]\)", message)[0]
     advised = eval(code, {its.__name__: its for its in names})
-    advised.set_params(din=din(), encode__drop=["user", "time"]).fit(*log)
+    advised.set_params(din=quick(), encode__drop=["user", "time"]).fit(*LOG)
     assert len(caplog.records) == 1  # nothing is said of that one
 
 
 @pytest.mark.parametrize("model", [LogisticRegression(), RandomForestClassifier(max_depth=2)])
-def test_another_model_gets_the_matrix_where_it_is_asked_for(log, encoded, model):
+def test_another_model_gets_the_matrix_where_it_is_asked_for(model):
     as_matrix = FunctionTransformer(EncodedFeatures.to_numpy)
-    fitted = make_pipeline(encoder(), as_matrix, StandardScaler(), model).fit(*log)
-    direct = make_pipeline(StandardScaler(), model).fit(encoded.to_numpy(), log[1])
-    assert fitted.predict_proba(log[0]).shape == direct.predict_proba(encoded.to_numpy()).shape
+    fitted = make_pipeline(encoder(), as_matrix, StandardScaler(), model).fit(*LOG)
+    direct = make_pipeline(StandardScaler(), model).fit(X.to_numpy(), y)
+    assert fitted.predict_proba(LOG[0]).shape == direct.predict_proba(X.to_numpy()).shape
 
 
-def test_numbers_alone_are_a_matrix_and_learnt_without_a_word(log, caplog):
-    make_pipeline(encoder(), din()).fit(log[0][["user", "time", "price"]], log[1])
+def test_numbers_alone_are_a_matrix_and_learnt_without_a_word(caplog):
+    make_pipeline(encoder(), quick()).fit(LOG[0][["user", "time", "price"]], y)
     assert not caplog.records
-    prices = HistorySequenceEncoder().fit_transform(log[0][["price"]])
+    prices = HistorySequenceEncoder().fit_transform(LOG[0][["price"]])
     np.testing.assert_array_equal(np.asarray(prices)[:, 0], prices["price"])
     np.testing.assert_array_equal(np.asarray(prices), prices.to_numpy())
     assert np.asarray(prices, dtype=np.float32).dtype == np.float32
-    assert StandardScaler().fit_transform(prices).shape == (len(log[1]), 1)
+    assert StandardScaler().fit_transform(prices).shape == (len(y), 1)
