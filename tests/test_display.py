@@ -116,23 +116,16 @@ def test_given_axes_are_drawn_into():
     assert len(pyplot.get_fignums()) == 1
 
 
-def test_several_behaviours_must_be_chosen_from(twins):
+def test_several_behaviours_must_be_chosen_from():
+    """One column's name is what the joint behaviour beside it would be called."""
+    joint, single = "'hist_item' + 'hist_kind'", "'hist_item+hist_kind'"
+    twins = make_model(HistorySequenceEncoder(histories=OF_TWINS)).fit(TWINS, [0, 1, 0, 1])
+    weights = explain(twins, TWINS[:1]).set_index("behaviour")["weight"]
     with pytest.raises(ValueError, match=r"must name one of .*, got None"):
         AttentionDisplay.from_estimator(twins, TWINS[:1])
-    for name in (JOINT, SINGLE, "hist_kind"):
+    for name, shown in ((joint, joint), (single, single), ("hist_kind", joint)):
         display = AttentionDisplay.from_estimator(twins, TWINS[:1], behaviour=name)
-        weights = explain(twins, TWINS[:1]).set_index("behaviour")["weight"]
-        shown = SINGLE if name == SINGLE else JOINT
         np.testing.assert_array_equal(display.weights[0], weights[[shown]])
-
-
-JOINT, SINGLE = "'hist_item' + 'hist_kind'", "'hist_item+hist_kind'"
-
-
-@pytest.fixture(scope="module")
-def twins():
-    """A column whose name is what the joint behaviour beside it would be called."""
-    return make_model(HistorySequenceEncoder(histories=OF_TWINS)).fit(TWINS, [0, 1, 0, 1])
 
 
 def test_without_matplotlib_the_error_names_the_extra(monkeypatch):

@@ -45,14 +45,12 @@ def run_page(heading, **names):
     return names
 
 
-@pytest.fixture(scope="module")
-def clicks():
-    return attach_clicks(n_users=80, n_items=40, n_categories=5, random_state=0)
+X, y = attach_clicks(n_users=80, n_items=40, n_categories=5, random_state=0)
 
 
 @pytest.fixture(scope="module")
-def model(clicks):
-    return make_model().fit(*clicks)
+def model():
+    return make_model().fit(X, y)
 
 
 @pytest.fixture
@@ -68,8 +66,7 @@ def tracking(tmp_path):
 
 
 @of_others
-def test_mlflow_keeps_and_serves_models(tracking, model, clicks, tmp_path, monkeypatch):
-    X, _ = clicks
+def test_mlflow_keeps_and_serves_models(tracking, model, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "dist").mkdir()
     (tmp_path / "dist" / f"sklearn_din-{sklearn_din.__version__}-py3-none-any.whl").touch()
@@ -81,16 +78,15 @@ def test_mlflow_keeps_and_serves_models(tracking, model, clicks, tmp_path, monke
 
 
 @of_others
-def test_shap_explains_the_columns_beside_a_history_that_is_held_still(model, clicks):
+def test_shap_explains_the_columns_beside_a_history_that_is_held_still(model):
     need("shap")
-    names = run_page("SHAP", model=model, X=clicks[0])
+    names = run_page("SHAP", model=model, X=X)
     effect = names["predict"](names["row"][names["columns"]].to_numpy())
     explained = names["explainer"].expected_value + names["effects"].sum()
     assert explained == pytest.approx(effect.item(), abs=1e-4)
 
 
-def test_a_memory_encodes_the_same_rows_once(model, clicks, tmp_path, monkeypatch):
-    X, y = clicks
+def test_a_memory_encodes_the_same_rows_once(model, tmp_path, monkeypatch):
     memory = {"memory": joblib.Memory(tmp_path, verbose=0)}
     for _ in range(2):  # joblib's hash of a frame may change when its columns are first used
         cached = make_model().set_params(**memory).fit(X, y)
@@ -100,10 +96,9 @@ def test_a_memory_encodes_the_same_rows_once(model, clicks, tmp_path, monkeypatc
     np.testing.assert_array_equal(again.predict_proba(X), model.predict_proba(X))
 
 
-def test_a_wrapped_frame_is_taken_like_the_frame_in_it(model, clicks):
+def test_a_wrapped_frame_is_taken_like_the_frame_in_it(model):
     narwhals = pytest.importorskip("narwhals")
     polars = pytest.importorskip("polars")
-    X, y = clicks
     lists = X.assign(**{name: [c.tolist() for c in X[name]] for name in X if "hist" in name})
     wrapped = narwhals.from_native(polars.from_pandas(lists))
     np.testing.assert_array_equal(model.predict_proba(wrapped), model.predict_proba(X))
@@ -111,8 +106,7 @@ def test_a_wrapped_frame_is_taken_like_the_frame_in_it(model, clicks):
     np.testing.assert_array_equal(again.predict_proba(X), model.predict_proba(X))
 
 
-def test_stacks_and_votes_of_pipelines_are_fitted(clicks):
-    X, y = clicks
+def test_stacks_and_votes_of_pipelines_are_fitted():
     models = [("one", make_model()), ("two", make_model(random_state=1))]
     votes = VotingClassifier(models, voting="soft").fit(X, y).predict_proba(X)
     expected = np.mean([model.fit(X, y).predict_proba(X) for _, model in models], axis=0)
@@ -123,9 +117,9 @@ def test_stacks_and_votes_of_pipelines_are_fitted(clicks):
 
 
 @pytest.mark.parametrize("make", [AdaBoostClassifier, BaggingClassifier])
-def test_what_makes_one_array_of_a_frame_is_refused(make, clicks):
+def test_what_makes_one_array_of_a_frame_is_refused(make):
     with pytest.raises(ValueError, match=r"array of objects with lists|truth value of an array"):
-        make(make_model()).fit(*clicks)
+        make(make_model()).fit(X, y)
     encoder = HistorySequenceEncoder(user="user", time="time")
     with pytest.raises((TypeError, ValueError), match="VotingClassifier of Pipelines"):
-        make_pipeline(encoder, make(DINClassifier(max_epochs=1))).fit(*clicks)
+        make_pipeline(encoder, make(DINClassifier(max_epochs=1))).fit(X, y)

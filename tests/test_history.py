@@ -325,11 +325,6 @@ def test_labels_that_fit_never_saw(builder):
     assert len(builder.events_) == 6
 
 
-def remembered(builder):
-    events = builder.events_.astype(object).where(builder.events_.notna(), None)
-    return sorted(events.apply(tuple, axis=1), key=repr)
-
-
 USERS, ITEMS = st.sampled_from([1, 2, None]), st.sampled_from(["hat", "tie", None])
 CELLS = st.tuples(USERS, st.integers(0, 3), ITEMS)
 
@@ -348,7 +343,8 @@ def test_what_is_remembered_is_what_a_counting_loop_says(old, new):
     builder = HistoryBuilder(user="user", time="time", columns="item", events="all")
     builder.fit(frame(old)).partial_fit(frame(new))
     expected = Counter(old) | Counter(new)  # the larger of the two counts
-    assert remembered(builder) == sorted(expected.elements(), key=repr)
+    events = builder.events_.astype(object).where(builder.events_.notna(), None)
+    assert sorted(events.apply(tuple, axis=1), key=repr) == sorted(expected.elements(), key=repr)
 
 
 @pytest.mark.parametrize("span", [1, 7, 1 << 40, 1 << 53, (1 << 63) - 1])

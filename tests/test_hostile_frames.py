@@ -50,12 +50,6 @@ COLUMNS = {
 }
 
 
-def as_column(values):
-    if not isinstance(values, list):
-        return pd.Series(values)
-    return pd.Series(values, dtype=object)
-
-
 def good_frame():
     frame = pd.DataFrame({"user": [1, 1, 2, 2], "item": ["hat", "sock", "hat", "tie"]})
     frame["price"] = [1.0, 2.0, 3.0, 4.0]
@@ -71,7 +65,8 @@ def test_hostile_columns_end_in_answers_or_errors_of_our_own(name):
         for number, kind in enumerate(COLUMNS):
             if (row + number) % max(step.every, 3 if "scan" in name else 1):  # they take long
                 continue
-            column = as_column(COLUMNS[kind])
+            values = COLUMNS[kind]
+            column = pd.Series(values, dtype=object if isinstance(values, list) else None)
             if place == "hist_item":
                 column = pd.Series([column.tolist()[:row] for row in range(4)], dtype=object)
             endings[place, kind] = verdict(step.run, good_frame().assign(**{place: column}))

@@ -1,5 +1,7 @@
 """Nothing at or after an impression's time reaches its row, and no label reaches a feature."""
 
+from functools import partial
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -39,10 +41,6 @@ def as_log(rows):
     return pd.DataFrame(rows, columns=["user", "item", "time", "clicked"]).astype({"user": object})
 
 
-def with_histories(now, log):
-    return attach_history(now, log, **ROLES)
-
-
 def with_aggregates(now, log):
     attached = attach_aggregates(now, log, time="time", aggregates=AGGREGATES)
     return attached.round({"shrunk": 12})  # equal times are summed in the order of the log
@@ -69,9 +67,9 @@ def as_values(frame, row):
     return [repr(cell.tolist()) if isinstance(cell, np.ndarray) else repr(cell) for cell in cells]
 
 
-@pytest.mark.parametrize(
-    "attach", [with_histories, with_aggregates, with_built_histories, with_built_clicks]
-)
+@pytest.mark.parametrize("attach", [
+    partial(attach_history, **ROLES), with_aggregates, with_built_histories, with_built_clicks,
+])  # fmt: skip
 @settings(max_examples=15, deadline=None)
 @given(rows=ROWS, choices=st.data())
 def test_events_at_or_after_an_impression_change_nothing_in_its_row(attach, rows, choices):

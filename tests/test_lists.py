@@ -32,8 +32,7 @@ OF_FILM = {film: sorted(genres or []) for film, genres in GENRES.items()}
 BEHAVIOUR = ("hist_film", "hist_genres")
 
 
-@pytest.fixture(scope="module")
-def clicks():
+def make_clicks():
     """Users click films of their own genre."""
     rng = np.random.RandomState(0)
     X = pd.DataFrame({"user": rng.randint(9, size=300), "time": np.arange(300)})
@@ -44,10 +43,9 @@ def clicks():
     return X, (rng.random_sample(300) < np.where(likes, 0.8, 0.2)).astype(int)
 
 
-@pytest.fixture(scope="module")
-def shown(clicks):
-    X, y = clicks
-    return attach_history(X, X[y == 1], user="user", time="time", columns=["film", "genres"]), y
+X, y = make_clicks()
+NAMES = {"user": "user", "time": "time", "columns": ["film", "genres"]}
+SHOWN = attach_history(X, X[y == 1], **NAMES)
 
 
 def make_model(**parameters):
@@ -57,8 +55,8 @@ def make_model(**parameters):
 
 
 @pytest.fixture(scope="module")
-def model(shown):
-    return make_model().fit(*shown)
+def model():
+    return make_model().fit(SHOWN, y)
 
 
 def through_a_file(frame, read):
@@ -83,22 +81,21 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
-def test_the_same_nested_histories_of_any_kind_give_the_network_the_same(model, shown, change):
-    X, y = shown
-    assert same(clone(model[0]).fit_transform(change(X), y), model[0].transform(X))
-    np.testing.assert_array_equal(model.predict_proba(change(X)), model.predict_proba(X))
+def test_the_same_nested_histories_of_any_kind_give_the_network_the_same(model, change):
+    assert same(clone(model[0]).fit_transform(change(SHOWN), y), model[0].transform(SHOWN))
+    np.testing.assert_array_equal(model.predict_proba(change(SHOWN)), model.predict_proba(SHOWN))
 
 
 @each_network("interest", "pooling")
-def test_logits_are_those_of_padded_lists_whose_embeddings_are_averaged(shown, options):
-    model = make_model(**options).fit(*shown)
-    X, module = model[:-1].transform(shown[0]), model["din"].net_.module_
+def test_logits_are_those_of_padded_lists_whose_embeddings_are_averaged(options):
+    model = make_model(**options).fit(SHOWN, y)
+    X, module = model[:-1].transform(SHOWN), model["din"].net_.module_
     expected = padded_logits(module.eval(), X).detach().numpy()
     np.testing.assert_allclose(model["din"].decision_function(X), expected, atol=1e-5)
 
 
-def test_lists_are_alike_by_the_values_that_they_share(model, shown):
-    rows = pd.concat([shown[0].iloc[[-1]]] * 6)
+def test_lists_are_alike_by_the_values_that_they_share(model):
+    rows = pd.concat([SHOWN.iloc[[-1]]] * 6)
     rows["genres"] = [["a", "b"], ["zz", "a"], [None], [], ["zz"], ["zz", None]]
     rows["hist_genres"] = [[["b"], ["b", "b"], ["zz", "b", "a", "c"], [None], [], ["yy", "a"]]] * 6
     rows["hist_film"] = [["f0"] * 6] * 6
@@ -111,8 +108,8 @@ def test_lists_are_alike_by_the_values_that_they_share(model, shown):
     np.testing.assert_allclose(found.reshape(6, 6), expected, atol=1e-6)
 
 
-def test_values_that_are_missing_or_not_known_are_unknown_and_an_empty_list_is_zeros(model, shown):
-    row = shown[0].iloc[[-1]]
+def test_values_that_are_missing_or_not_known_are_unknown_and_an_empty_list_is_zeros(model):
+    row = SHOWN.iloc[[-1]]
 
     def vector(genres):
         X = model[:-1].transform(row.assign(genres=[genres]))
@@ -129,64 +126,59 @@ def test_values_that_are_missing_or_not_known_are_unknown_and_an_empty_list_is_z
         torch.testing.assert_close(vector(other), (of_a + unknown) / 2)
 
 
-def test_histories_of_scans_train_the_same_network(model, clicks, shown, tmp_path):
+def test_histories_of_scans_train_the_same_network(model, tmp_path):
     pytest.importorskip("duckdb", reason="needs pip install 'sklearn-din[large]'")
-    X, y = clicks
     rows = as_scan(X.assign(y=y), tmp_path, group=64, target="y")
     events = as_scan(X[y == 1], tmp_path, group=32)
-    names = {"user": "user", "time": "time", "columns": ["film", "genres"]}
-    scan = attach_history(rows, events, **names)
+    scan = attach_history(rows, events, **NAMES)
     streamed = make_model().fit(scan, scan.target_)
-    found = streamed.predict_proba(shown[0])
-    np.testing.assert_allclose(found, model.predict_proba(shown[0]), atol=1e-6)
-    encoded, expected = (streamed[:-1].transform(X) for X in (scan, shown[0]))
+    found = streamed.predict_proba(SHOWN)
+    np.testing.assert_allclose(found, model.predict_proba(SHOWN), atol=1e-6)
+    encoded, expected = (streamed[:-1].transform(table) for table in (scan, SHOWN))
     np.testing.assert_array_equal(encoded["hist_genres"], expected["hist_genres"])
     n_lists = len({tuple(genres or ()) for genres in GENRES.values()})
     assert len(encoded.behaviours[BEHAVIOUR].columns["hist_genres"].distinct) == n_lists
 
 
-def test_explained_events_show_the_values(model, shown, clicks):
+def test_explained_events_show_the_values(model):
     for by in ("weight", "leave_out"):
-        table = explain(model, shown[0][-5:], by=by)
+        table = explain(model, SHOWN[-5:], by=by)
         assert len(table)
         assert table["hist_genres"].tolist() == [OF_FILM[film] for film in table["hist_film"]]
-    X, y = clicks
-    names, options = {"user": "user", "time": "time"}, {"prefix": "a_", "max_length": 3}
-    bought = attach_history(X, X[y == 1], columns=["film"], **names, **options)
-    X = attach_history(bought, X, columns=["film", "genres"], **names)
-    table = explain(make_model(max_epochs=1).fit(X, y), X[-1:])
-    assert table["a_film"].tolist() == [*X["a_film"].iloc[-1], *[None] * (len(table) - 3)]
+    options = NAMES | {"columns": ["film"], "prefix": "a_", "max_length": 3}
+    both = attach_history(attach_history(X, X[y == 1], **options), X, **NAMES)
+    table = explain(make_model(max_epochs=1).fit(both, y), both[-1:])
+    assert table["a_film"].tolist() == [*both["a_film"].iloc[-1], *[None] * (len(table) - 3)]
     expected = [OF_FILM[film] for film in table["hist_film"][3:]]
     assert table["hist_genres"].tolist() == [None] * 3 + expected
 
 
-def test_shifts_and_unknown_values_of_lists_are_reported(model, shown):
-    later = shown[0].assign(genres=[["a", "zz"]] * 300)
+def test_shifts_and_unknown_values_of_lists_are_reported(model):
+    later = SHOWN.assign(genres=[["a", "zz"]] * 300)
     report = model["encode"].report(later)
     assert report.loc["genres", "unknown"] == 0.5
     assert report.loc["genres", "shift"] > 0.25
     assert report.loc["hist_genres", "unknown"] == 0.0
 
 
-def test_single_values_and_vectors_in_place_of_lists_are_refused(model, shown):
+def test_single_values_and_vectors_in_place_of_lists_are_refused(model):
     vectors = {"genres": pd.DataFrame({"genres": ["a"], "v": [0.5]})}
     with pytest.raises(ValueError, match=r"column of ids of X, which are \['film', 'hist_film'\]"):
-        HistorySequenceEncoder(drop=["user", "time"], vectors=vectors).fit(shown[0])
+        HistorySequenceEncoder(drop=["user", "time"], vectors=vectors).fit(SHOWN)
     with pytest.raises(ValueError, match="genres, hist_genres hold a list of ids for"):
-        model[:-1].transform(shown[0]).to_numpy()
+        model[:-1].transform(SHOWN).to_numpy()
     schema = Schema((Field("genres", "list", "genres", 5),))
     with pytest.raises(ValueError, match="genres must hold list of ids, got"):
         EncodedFeatures(schema, {"genres": np.array([2], dtype=np.int32)})
     lists = IdLists.from_lengths(np.array([1]), np.array([5], dtype=np.int32))
     with pytest.raises(ValueError, match=r"genres must lie in range\(0, 5\)"):
         EncodedFeatures(schema, {"genres": lists})
-    X = shown[0]
     with pytest.raises(ValueError, match="hist_genres holds one value for each event, such as 'f"):
-        model.predict_proba(X.assign(hist_genres=X["hist_film"].tolist()))
+        model.predict_proba(SHOWN.assign(hist_genres=SHOWN["hist_film"].tolist()))
     with pytest.raises(ValueError, match=r"hist_film holds a list of values .* such as \['"):
-        model.predict_proba(X.assign(hist_film=X["hist_genres"].tolist()))
-    empty = model.predict_proba(X.assign(hist_film=[[]] * 300, hist_genres=[[]] * 300))
-    missing = model.predict_proba(X.assign(hist_film=None, hist_genres=None))
+        model.predict_proba(SHOWN.assign(hist_film=SHOWN["hist_genres"].tolist()))
+    empty = model.predict_proba(SHOWN.assign(hist_film=[[]] * 300, hist_genres=[[]] * 300))
+    missing = model.predict_proba(SHOWN.assign(hist_film=None, hist_genres=None))
     np.testing.assert_array_equal(empty, missing)
 
 

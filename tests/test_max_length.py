@@ -117,15 +117,13 @@ def test_item_neighbours_are_told_of_as_many_events_as_ever(max_length):
     assert encoder.inverse_transform_ids("hist_item", events).tolist() == [*np.concatenate(newest)]
 
 
-@pytest.fixture(scope="module")
-def rows():
-    X = long_rows()
-    return X, (X["item"] % 2).to_numpy()
+X = long_rows()
+y = (X["item"] % 2).to_numpy()
 
 
 @pytest.fixture(scope="module")
-def model(rows):
-    return make_model(of_all(), neighbours="time", early_stopping=False).fit(*rows)
+def model():
+    return make_model(of_all(), neighbours="time", early_stopping=False).fit(X, y)
 
 
 def test_the_summary_says_it(model):
@@ -135,8 +133,7 @@ def test_the_summary_says_it(model):
         assert line.endswith(f"newest {n_events} events")
 
 
-def test_copies_and_files_have_it(model, rows, tmp_path):
-    X = rows[0]
+def test_copies_and_files_have_it(model, tmp_path):
     save(model, tmp_path / "model.din")
     expected = model.predict_proba(X)
     for copy in (pickle.loads(pickle.dumps(model)), load(tmp_path / "model.din")):
@@ -147,8 +144,7 @@ def test_copies_and_files_have_it(model, rows, tmp_path):
 
 
 @pytest.mark.parametrize("layout", ["rows", "ranking"])
-def test_rankings_and_onnx_files_cut_where_the_model_does(model, rows, layout, tmp_path):
-    X = rows[0]
+def test_rankings_and_onnx_files_cut_where_the_model_does(model, layout, tmp_path):
     longest = X["hist_item"].map(len).argmax()
     assert len(X["hist_item"][longest]) > fitted_lengths(model[0])["hist_item"]
     export_onnx(model, tmp_path / "model.onnx", layout=layout)
@@ -161,7 +157,7 @@ def test_rankings_and_onnx_files_cut_where_the_model_does(model, rows, layout, t
         np.testing.assert_allclose(best, expected[shown["item"].argsort()], atol=2e-6)
 
 
-def test_a_search_over_it(rows):
+def test_a_search_over_it():
     model = make_model(of_all(), neighbours=None, early_stopping=False, max_epochs=1)
-    search = GridSearchCV(model, {"encode__max_length": ["auto", 5]}, cv=2).fit(*rows)
+    search = GridSearchCV(model, {"encode__max_length": ["auto", 5]}, cv=2).fit(X, y)
     assert len(set(search.cv_results_["mean_test_score"])) == 2

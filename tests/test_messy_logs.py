@@ -28,12 +28,10 @@ from sklearn_din.training.wrong_histories import find_guests
 from tests.click_frames import attach, encode
 from tests.tables import as_scan, said
 
-
-@pytest.fixture(scope="module")
-def log():
-    """Impressions with histories, in the order of time, and labels."""
-    made = make_click_log(n_users=200, n_items=300, n_categories=8, random_state=0)
-    return attach(made.impressions, made.events), pd.Series(made.y)
+# Impressions with histories, in the order of time, and labels
+MADE = make_click_log(n_users=200, n_items=300, n_categories=8, random_state=0)
+X, Y = attach(MADE.impressions, MADE.events), pd.Series(MADE.y)
+OWN = ["user", "item", "category", "time"]
 
 
 def leaks_said(X, y):
@@ -62,13 +60,11 @@ OWN_COUNTS = {
 
 
 @pytest.mark.parametrize("count", OWN_COUNTS)
-def test_counts_that_include_the_own_row_are_said_once(log, count):
-    X, y = log
-    (message,) = leaks_said(X.assign(so_far=OWN_COUNTS[count](X, y)), y)
+def test_counts_that_include_the_own_row_are_said_once(count):
+    (message,) = leaks_said(X.assign(so_far=OWN_COUNTS[count](X, Y)), Y)
     assert message.startswith("so_far changes with the row's own label (AUC ")
     assert "HistorySequenceEncoder(drop=['so_far'])" in message
-    own = X.assign(so_far=OWN_COUNTS[count](X, y))
-    assert leaks_said(own.drop(columns="so_far"), y) == []  # the advice
+    assert leaks_said(X, Y) == []  # the advice
 
 
 def before(X, y, key, how):
@@ -89,9 +85,8 @@ HONEST_COUNTS = {
 
 
 @pytest.mark.parametrize("count", HONEST_COUNTS)
-def test_counts_of_earlier_rows_and_scores_are_silent(log, count):
-    X, y = log
-    assert leaks_said(X.assign(so_far=HONEST_COUNTS[count](X, y)), y) == []
+def test_counts_of_earlier_rows_and_scores_are_silent(count):
+    assert leaks_said(X.assign(so_far=HONEST_COUNTS[count](X, Y)), Y) == []
 
 
 @pytest.mark.parametrize("fit", [
@@ -100,28 +95,28 @@ def test_counts_of_earlier_rows_and_scores_are_silent(log, count):
     lambda X, y: HistorySequenceEncoder().fit(X).partial_fit(X, y),
     lambda X, y: next(TimeSplit(3, time="price").split(X, y)),
 ], ids=["fit", "fit_transform", "partial_fit", "split"])  # fmt: skip
-def test_labels_in_another_order_than_the_rows_are_an_error_and_the_advice(log, fit):
-    X = log[0].drop(columns=["user", "time"])
-    y = log[1].sample(frac=1, random_state=0)
+def test_labels_in_another_order_than_the_rows_are_an_error_and_the_advice(fit):
+    rows = X.drop(columns=["user", "time"])
+    y = Y.sample(frac=1, random_state=0)
     sentence = r"got the same index labels in two: .* 0 in X and \d+ in y\. .* y\.loc\[X\.index"
     with pytest.raises(ValueError, match=sentence):
-        fit(X, y)
-    turned = X[::-1]
+        fit(rows, y)
+    turned = rows[::-1]
     with pytest.warns(UserWarning, match=r"label of row 0 is 3999 in X and 0 in y.*y\.to_numpy"):
-        fit(turned, log[1])
-    table = check(turned, log[1])
+        fit(turned, Y)
+    table = check(turned, Y)
     assert table["verdict"].str.startswith("X and y have the same index labels").sum() == 1
-    for labels in (log[1].loc[turned.index], log[1].to_numpy(), list(log[1])):  # the advice
+    for labels in (Y.loc[turned.index], Y.to_numpy(), list(Y)):  # the advice
         fit(turned, labels)
 
 
-def test_rows_and_labels_with_other_labels_are_paired_by_position_in_silence(log):
-    X, y = log[0].iloc[:500], log[1].iloc[:500]
+def test_rows_and_labels_with_other_labels_are_paired_by_position_in_silence():
+    rows, y = X.iloc[:500], Y.iloc[:500]
     encoder = HistorySequenceEncoder()
-    encoder.fit(X[y == 1], pd.Series(1, range(int(y.sum()))))  # filtered rows, new labels
-    encoder.fit(X.set_axis(X["user"] * 0, axis=0), y)  # labels that repeat
-    encoder.fit(X.set_axis(X["time"], axis=0), y)
-    encoder.fit(X.to_numpy()[:, 4:5].astype(float), y[::-1])
+    encoder.fit(rows[y == 1], pd.Series(1, range(int(y.sum()))))  # filtered rows, new labels
+    encoder.fit(rows.set_axis(rows["user"] * 0, axis=0), y)  # labels that repeat
+    encoder.fit(rows.set_axis(rows["time"], axis=0), y)
+    encoder.fit(rows.to_numpy()[:, 4:5].astype(float), y[::-1])
 
 
 # Ids written in another way ------------------------------------------------------------------
@@ -129,15 +124,11 @@ def test_rows_and_labels_with_other_labels_are_paired_by_position_in_silence(log
 WORDS = ["comedy", "crime", "drama", "horror", "news", "sport", "travel", "western"]
 
 
-@pytest.fixture(scope="module")
-def words(log):
-    """The same with ids of text: "i21", and categories that are words."""
-    X, y = log
-    spell = {"item": "i{}".format, "category": WORDS.__getitem__}
-    X = X.assign(**{name: X[name].map(spell[name]) for name in spell})
-    for name in spell:
-        X[f"hist_{name}"] = [[*map(spell[name], cell)] for cell in X[f"hist_{name}"]]
-    return X, y
+# The same with ids of text: "i21", and categories that are words
+SPELL = {"item": "i{}".format, "category": WORDS.__getitem__}
+SPELT = X.assign(**{name: X[name].map(spell) for name, spell in SPELL.items()})
+for name, spell in SPELL.items():
+    SPELT[f"hist_{name}"] = [[*map(spell, cell)] for cell in X[f"hist_{name}"]]
 
 
 def later_said(X, later):
@@ -160,9 +151,8 @@ UNKNOWN = {
 
 
 @pytest.mark.parametrize("case", UNKNOWN)
-def test_a_column_that_is_unknown_as_a_whole_is_said_with_its_other_spelling(words, case):
-    X, _ = words
-    (message,) = later_said(X[:3000], UNKNOWN[case](X[3000:]))
+def test_a_column_that_is_unknown_as_a_whole_is_said_with_its_other_spelling(case):
+    (message,) = later_said(SPELT[:3000], UNKNOWN[case](SPELT[3000:]))
     assert re.search("known from fit, where they were such as '(.+)' for '.*', and", message)
 
 
@@ -175,11 +165,11 @@ NEW = {
 
 
 @pytest.mark.parametrize("case", NEW)
-def test_values_that_are_new_are_silent(words, case):
-    X, _ = words
+def test_values_that_are_new_are_silent(case):
+    rows = SPELT
     if case == "tomorrow's news":  # as at fit, where the items of each day are new
-        X = X.assign(item=X["item"] + X["time"].dt.strftime("-%d"))
-    assert later_said(X[:3000], NEW[case](X[3000:])) == []
+        rows = rows.assign(item=rows["item"] + rows["time"].dt.strftime("-%d"))
+    assert later_said(rows[:3000], NEW[case](rows[3000:])) == []
 
 
 def log_twice(X, y, *, share=1.0, seconds=2, redraw=0.0):
@@ -193,47 +183,40 @@ def log_twice(X, y, *, share=1.0, seconds=2, redraw=0.0):
     return both.iloc[order], pd.concat([y, labels], ignore_index=True).iloc[order]
 
 
-def test_an_impression_beside_its_click_is_said_and_the_advice(log):
-    X, y = log
-    shown = pd.concat([X, X[y == 1]], ignore_index=True)
-    rows = shown.assign(click=np.append(np.zeros(len(X)), np.ones(int(y.sum()))))
+def test_an_impression_beside_its_click_is_said_and_the_advice():
+    shown = pd.concat([X, X[Y == 1]], ignore_index=True)
+    rows = shown.assign(click=np.append(np.zeros(len(X)), np.ones(int(Y.sum()))))
     rows = rows.sample(frac=1, random_state=0)
     (message,) = leaks_said(rows.drop(columns="click"), rows["click"])
     assert "clicks have a row without a click beside them, of the same user, item and" in message
     advice, names = re.search(r"(rows\.sort.*)\.$", message)[1], {"user": "user", "time": "time"}
     kept = eval(advice, {"rows": rows, "label": "click", **names})
-    assert (len(kept), kept["click"].sum()) == (
-        len(X.drop_duplicates(["user", "time", "item"])),
-        y.sum(),
-    )
+    n_shown = len(X.drop_duplicates(["user", "time", "item"]))
+    assert (len(kept), kept["click"].sum()) == (n_shown, Y.sum())
     assert leaks_said(kept.drop(columns="click"), kept["click"]) == []
 
 
 @pytest.mark.parametrize("honest", ["twice a day", "some clicks", "no pairs"])
-def test_items_shown_twice_at_one_moment_are_not_said(log, honest):
+def test_items_shown_twice_at_one_moment_are_not_said(honest):
     """As of a day, with one click at most; two rows of a few clicks alone; of none."""
-    X, y = log
-    again = {
-        "twice a day": np.ones(len(X), dtype=bool),
-        "some clicks": (y == 1) & (X.index % 5 == 0),
-    }
-    again = np.asarray(again.get(honest, y < 0))
+    again = {"twice a day": Y >= 0, "some clicks": (Y == 1) & (X.index % 5 == 0)}
+    again = again.get(honest, Y < 0)
     shown = pd.concat([X, X[again]], ignore_index=True)
-    labels = np.append(y, np.zeros(again.sum(), dtype=int))
+    labels = np.append(Y, np.zeros(again.sum(), dtype=int))
     assert leaks_said(shown, pd.Series(labels)) == []
 
 
 @pytest.mark.parametrize(("share", "rare"), [(1.0, 1), (0.2, 1), (1.0, 10)])
-def test_rows_logged_twice_are_said_and_the_advice(log, share, rare):
-    X, y = log[0], log[1] * (np.arange(len(log[1])) % rare == 0)
+def test_rows_logged_twice_are_said_and_the_advice(share, rare):
+    y = Y * (np.arange(len(Y)) % rare == 0)
     (message,) = leaks_said(*log_twice(X, y, share=share))
     assert "of the rows repeat a row of the same user and item from moments before" in message
     assert leaks_said(X, y) == []  # the advice
 
 
 @pytest.mark.parametrize("twice", [{"redraw": 0.7}, {"seconds": 777_600}, {"share": 0.01}])
-def test_items_shown_again_are_silent(log, twice):
-    assert leaks_said(*log_twice(*log, **twice)) == []
+def test_items_shown_again_are_silent(twice):
+    assert leaks_said(*log_twice(X, Y, **twice)) == []
 
 
 def sample(shown, events):
@@ -242,9 +225,9 @@ def sample(shown, events):
 
 
 @pytest.mark.parametrize("use", [attach, sample])
-def test_a_log_of_rows_with_and_without_a_click_is_said_and_the_advice(log, use):
-    shown = log[0][["user", "item", "category", "time", "price"]]
-    rows = shown.assign(click=log[1])
+def test_a_log_of_rows_with_and_without_a_click_is_said_and_the_advice(use):
+    shown = X[[*OWN, "price"]]
+    rows = shown.assign(click=Y)
     line = said(lambda: use(shown, rows))[1][0]
     assert line.startswith("events['click'] holds 0 in 70% of the events, and each event counts as")
     lines = said(lambda: use(shown, rows[rows["click"] == 1]))[1]  # the advice
@@ -254,8 +237,8 @@ def test_a_log_of_rows_with_and_without_a_click_is_said_and_the_advice(log, use)
 
 
 @pytest.mark.parametrize("respell", ["{} ", "0{}", "user-{}"])
-def test_users_written_in_two_ways_are_said_and_the_advice(log, respell):
-    shown, events = (log[0][["user", "item", "category", "time"]].astype({"user": str}),) * 2
+def test_users_written_in_two_ways_are_said_and_the_advice(respell):
+    shown, events = (X[OWN].astype({"user": str}),) * 2
     other = events.assign(user=events["user"].map(respell.format))
     (message,), _ = said(lambda: attach(shown, other))
     assert "have no events, and" in message
@@ -271,30 +254,30 @@ def fit_said(X, **parameters):
     return [*messages, *lines]
 
 
-def test_a_datetime_that_is_not_used_is_logged_once(log):
-    X = log[0][["price", "time"]]
-    (line,) = fit_said(X)
+def test_a_datetime_that_is_not_used_is_logged_once():
+    rows = X[["price", "time"]]
+    (line,) = fit_said(rows)
     assert line.startswith("datetimes are not used, here of time.")
-    assert fit_said(X, time="time") == fit_said(X, drop=["time"]) == []
+    assert fit_said(rows, time="time") == fit_said(rows, drop=["time"]) == []
 
 
-def test_labels_of_odd_kinds_are_said_or_refused_in_words(log):
-    X, y = encode(log[0]), log[1].to_numpy()
+def test_labels_of_odd_kinds_are_said_or_refused_in_words():
+    encoded, y = encode(X), Y.to_numpy()
     fit = DINClassifier(max_epochs=1, early_stopping=False).fit
-    (message,), _ = said(lambda: fit(X, np.eye(2)[y]))
+    (message,), _ = said(lambda: fit(encoded, np.eye(2)[y]))
     assert message.startswith("y has 2 columns of zeros and ones of which each row has one 1: one ")
     both = np.column_stack([y, y & (np.arange(len(y)) % 2)])  # a click, and a purchase
-    assert said(lambda: fit(X, both))[0] == []
+    assert said(lambda: fit(encoded, both))[0] == []
     with pytest.raises(TypeError, match=r"Sparse data was passed for y"):
-        fit(X, csr_matrix(np.eye(2)[y]))
+        fit(encoded, csr_matrix(np.eye(2)[y]))
     message = r"labels of one kind, got the text 'yes' and 0\. Give \(y"
     with pytest.raises(ValueError, match=message):
-        fit(X, pd.Series(["yes" if label else 0 for label in y]))
+        fit(encoded, pd.Series(["yes" if label else 0 for label in y]))
 
 
 @pytest.mark.parametrize("by_time", [False, True])
-def test_a_catalogue_with_two_prices_of_an_item_is_an_error_and_the_advice(log, by_time):
-    events = log[0][["user", "item", "time", "price"]]
+def test_a_catalogue_with_two_prices_of_an_item_is_an_error_and_the_advice(by_time):
+    events = X[["user", "item", "time", "price"]]
     items = events.drop_duplicates("item").assign(time=pd.Timestamp(2023, 1, 1))
     moments = {"time": "time", "catalogue_time": "time"} if by_time else {"time": "time"}
     options = {"item": "item", "item_columns": ["price"], "random_state": 0} | moments
@@ -309,32 +292,30 @@ def test_a_catalogue_with_two_prices_of_an_item_is_an_error_and_the_advice(log, 
 
 
 @pytest.mark.parametrize("other", ["category", "item"])
-def test_means_of_few_rows_of_user_and_category_or_item_are_said(log, other):
-    X, y = log
+def test_means_of_few_rows_of_user_and_category_or_item_are_said(other):
     pairs = [X["user"], X[other] if other == "category" else X[other] % 12]
-    X = X.assign(item=pairs[1] if other == "item" else X["item"])
-    total, count = (y.groupby(pairs).transform(how) for how in ("sum", "count"))
-    rate = (total + 2 * y.mean()) / (count + 2)
-    (message,) = leaks_said(X.assign(rate=rate), y)
+    rows = X.assign(item=pairs[1] if other == "item" else X["item"])
+    total, count = (Y.groupby(pairs).transform(how) for how in ("sum", "count"))
+    rate = (total + 2 * Y.mean()) / (count + 2)
+    (message,) = leaks_said(rows.assign(rate=rate), Y)
     assert message.startswith("rate predicts how often each pair of user and ")
     earlier = {"rate": (("user", other), "y", "mean")}
-    X = attach_aggregates(X, X.assign(y=y), time="time", aggregates=earlier)
-    assert leaks_said(X, y) == []  # the advice
+    rows = attach_aggregates(rows, rows.assign(y=Y), time="time", aggregates=earlier)
+    assert leaks_said(rows, Y) == []  # the advice
 
 
 def test_a_count_of_rows_is_no_mean_where_sessions_end_with_a_click():
     chance = np.random.default_rng(0)
     lengths = chance.integers(1, 14, 600) + chance.integers(0, 9, 600)
-    X = pd.DataFrame({"user": np.repeat(np.arange(600), lengths)})
-    X["time"] = np.arange(len(X))
-    X["item"] = chance.integers(0, 50, len(X))
-    user_count = X.groupby("user").cumcount().astype(float)
-    y = (~X["user"].duplicated(keep="last")).astype(int)
-    assert [*find_label_means(encode(X.assign(user_count=user_count)), y.to_numpy())] == []
+    rows = pd.DataFrame({"user": np.repeat(np.arange(600), lengths)})
+    rows["time"] = np.arange(len(rows))
+    rows["item"] = chance.integers(0, 50, len(rows))
+    user_count = rows.groupby("user").cumcount().astype(float)
+    y = (~rows["user"].duplicated(keep="last")).astype(int)
+    assert [*find_label_means(encode(rows.assign(user_count=user_count)), y.to_numpy())] == []
 
 
-@pytest.fixture(scope="module")
-def own_clicks():
+def make_own_clicks():
     """Impressions whose histories are the users' own clicks."""
     chance = np.random.default_rng(0)
     shown = pd.DataFrame({"user": chance.integers(0, 100, 4000), "time": np.arange(4000)})
@@ -343,27 +324,24 @@ def own_clicks():
     return attach(shown, shown[y == 1]), y
 
 
+WITH_CLICKS, CLICKS = make_own_clicks()
+
+
 def cut(X, part):
     return X.assign(**{n: [cell[part] for cell in X[n]] for n in ("hist_item", "hist_category")})
 
 
-def test_histories_that_keep_the_oldest_events_are_said_and_the_advice(own_clicks):
-    X, y = own_clicks
-    (message,) = leaks_said(cut(X, slice(3)), y)
+def test_histories_that_keep_the_oldest_events_are_said_and_the_advice():
+    (message,) = leaks_said(cut(WITH_CLICKS, slice(3)), CLICKS)
     assert message.startswith("clicks enter histories of hist_item until these hold 3 events, and")
-    assert leaks_said(cut(X, slice(-3, None)), y) == []
-
-
-def of_another_log(X):
-    events = X[["user", "item", "category", "time"]].sample(frac=0.4, random_state=1)
-    return attach(X[["user", "item", "category", "time"]], events, max_length=3)
+    assert leaks_said(cut(WITH_CLICKS, slice(-3, None)), CLICKS) == []
 
 
 HONEST_HISTORIES = {
     "the own item removed": lambda X: X.drop(columns="hist_category").assign(
         hist_item=[[e for e in c if e != i][-3:] for c, i in zip(X["hist_item"], X["item"])]  # noqa: B905
     ),
-    "another log": of_another_log,
+    "another log": lambda X: attach(X[OWN], X[OWN].sample(frac=0.4, random_state=1), max_length=3),
     "sampled events": lambda X: cut(X, slice(1, None, 2)),
     "a list that stands still": lambda X: X.assign(
         hist_item=[[u % 300, 7 * u % 300, 5] for u in X["user"]],
@@ -374,39 +352,39 @@ HONEST_HISTORIES = {
 
 
 @pytest.mark.parametrize("case", HONEST_HISTORIES)
-def test_histories_of_the_newest_events_or_of_another_log_are_silent(own_clicks, case):
-    X, y = own_clicks
-    assert leaks_said(HONEST_HISTORIES[case](X), y) == []
+def test_histories_of_the_newest_events_or_of_another_log_are_silent(case):
+    assert leaks_said(HONEST_HISTORIES[case](WITH_CLICKS), CLICKS) == []
 
 
-def test_guests_that_are_one_user_are_said_and_the_advice(own_clicks):
-    X, y = own_clicks
-    guests = np.arange(len(X)) % 3 == 0
-    (message,) = leaks_said(X.assign(user=X["user"].where(~guests, 0)), y)
+def test_guests_that_are_one_user_are_said_and_the_advice():
+    users, guests = WITH_CLICKS["user"], np.arange(len(CLICKS)) % 3 == 0
+    (message,) = leaks_said(WITH_CLICKS.assign(user=users.where(~guests, 0)), CLICKS)
     assert message.startswith("user 0 has 34% of the rows, more than ten times as many as any ")
-    assert leaks_said(X.assign(user=X["user"].where(~guests)), y) == []
-    assert find_guests(encode(X.assign(user=X["user"] // 34))) is None  # three users
+    assert leaks_said(WITH_CLICKS.assign(user=users.where(~guests)), CLICKS) == []
+    assert find_guests(encode(WITH_CLICKS.assign(user=users // 34))) is None  # three users
 
 
-def test_negatives_that_nobody_ever_clicks_are_said(own_clicks):
-    X, y = own_clicks
-    (message,) = leaks_said(X.assign(item=np.where(y == 1, X["item"], X["item"] % 30 + 300)), y)
+def test_negatives_that_nobody_ever_clicks_are_said():
+    item = WITH_CLICKS["item"]
+    (message,) = leaks_said(
+        WITH_CLICKS.assign(item=item.where(CLICKS == 1, item % 30 + 300)), CLICKS
+    )
     assert message.startswith("100% of the rows without a click show a value of item that nobody")
-    tail = np.where(y == 1, X["item"], np.where(X["item"] % 2 == 0, X["item"], X["item"] + 300))
-    assert leaks_said(X.assign(item=tail), y) == []  # items of a catalogue that few click
+    tail = item.where((CLICKS == 1) | (item % 2 == 0), item + 300)
+    assert leaks_said(WITH_CLICKS.assign(item=tail), CLICKS) == []  # of a catalogue that few click
 
 
-def test_early_rows_of_fit_have_short_histories_and_nothing_is_said(own_clicks, tmp_path):
-    X, y = own_clicks
-    encoder = HistorySequenceEncoder(user="user", time="time").fit(X)
-    first = X.drop_duplicates("user")  # as users of a ranking
+def test_early_rows_of_fit_have_short_histories_and_nothing_is_said(tmp_path):
+    encoder = HistorySequenceEncoder(user="user", time="time").fit(WITH_CLICKS)
+    first = WITH_CLICKS.drop_duplicates("user")  # as users of a ranking
     assert said(lambda: encoder.transform(first))[0] == []
-    model = make_pipeline(encoder, DINClassifier(max_epochs=1, early_stopping=False)).fit(X, y)
-    for table in (X, as_scan(X, tmp_path)):
+    model = make_pipeline(encoder, DINClassifier(max_epochs=1, early_stopping=False))
+    model.fit(WITH_CLICKS, CLICKS)
+    for table in (WITH_CLICKS, as_scan(WITH_CLICKS, tmp_path)):
         path = tmp_path / f"{type(table).__name__}.parquet"
         calls = partial(predict_to_parquet, model, table, path, columns=["item"])
         assert said(calls) == ([], [])
-    late = X[3500:].assign(**{n: [[]] * 500 for n in ("hist_item", "hist_category")})
+    late = cut(WITH_CLICKS[3500:], slice(0))
     (message,), _ = said(lambda: encoder.transform(late.assign(time=late["time"] + 500)))
     assert "hold less than a third of the events that they held at fit" in message
 
@@ -420,8 +398,8 @@ def test_sessions_that_are_split_by_time_are_said_once_and_not_as_users():
     assert [text[:46] for text in messages] == ["histories of hist_item hold less than a third "]
 
 
-def test_one_users_bad_date_is_not_the_unit_of_all_times(own_clicks):
-    rows = own_clicks[0][["user", "item", "time"]]
+def test_one_users_bad_date_is_not_the_unit_of_all_times():
+    rows = WITH_CLICKS[["user", "item", "time"]]
     rows = rows.assign(time=pd.Timestamp(2024, 1, 1) + pd.to_timedelta(rows["time"], unit="h"))
     builder = HistoryBuilder(user="user", time="time", columns="item", events="all").fit(rows)
     bad = rows[:1].loc[[rows.index[0]] * 50].assign(time=pd.Timestamp(1970, 1, 1))
@@ -430,11 +408,10 @@ def test_one_users_bad_date_is_not_the_unit_of_all_times(own_clicks):
     assert "are about 1970" in said(lambda: builder.transform(many))[0][0]
 
 
-def test_a_catalogue_with_prefixes_is_said_by_a_ranker(words):
-    X, y = words
+def test_a_catalogue_with_prefixes_is_said_by_a_ranker():
     encoder = HistorySequenceEncoder(user="user", time="time")
-    model = make_pipeline(encoder, DINClassifier(max_epochs=1, early_stopping=False)).fit(X, y)
-    items = X[["item", "category", "price", "device"]].drop_duplicates("item")
+    model = make_pipeline(encoder, DINClassifier(max_epochs=1, early_stopping=False)).fit(SPELT, Y)
+    items = SPELT[["item", "category", "price", "device"]].drop_duplicates("item")
     assert said(lambda: Ranker(model, items))[0] == []
     (message,), _ = said(lambda: Ranker(model, respell(items, item="shop:{}".format)))
     assert "'shop:i" in message

@@ -31,10 +31,7 @@ def _seed():
         yield
 
 
-MAKES = [make_impressions, make_with_numbers, make_prices, make_answers]
-
-
-@pytest.mark.parametrize("make", MAKES)
+@pytest.mark.parametrize("make", [make_impressions, make_with_numbers, make_prices, make_answers])
 @each_network("interest", "pooling", "attention_normalization", "attention_activation")
 def test_flat_and_padded_networks_give_the_same_numbers_and_gradients(make, options):
     X, activation = make(32), options["attention_activation"]
@@ -130,14 +127,9 @@ def test_no_number_is_hidden_at_prediction_in_the_paper_or_without_ids(interest)
 ROWS = torch.tensor([0, 0, 0, 2, 3, 3, 3, 3])
 
 
-@pytest.fixture
-def generator():
-    return torch.Generator().manual_seed(0)
-
-
-def test_dice_is_the_papers_formula_in_training(generator):
-    scores = (torch.randn(40, 3, generator=generator) * 2 + 1).requires_grad_()
-    weight = torch.randn(40, 3, generator=generator)
+def test_dice_is_the_papers_formula_in_training():
+    scores = (torch.randn(40, 3) * 2 + 1).requires_grad_()
+    weight = torch.randn(40, 3)
     dice = Dice(3)
     dice.slope.data = torch.tensor([0.1, 0.2, 0.3])
     mean, variance = scores.mean(0), scores.var(0, unbiased=False)
@@ -155,11 +147,11 @@ def test_dice_is_the_papers_formula_in_training(generator):
     torch.testing.assert_close(dice.running_var, 0.9 + 0.1 * scores.detach().var(0))
 
 
-def test_a_unit_that_starts_as_matching_weighs_same_ids_more(generator):
+def test_a_unit_that_starts_as_matching_weighs_same_ids_more():
     unit = ActivationUnit(8, 3, units=(16, 4), activation="prelu")
     unit.start_as_matching(2)
-    small = 0.01 * torch.randn(4, 8, generator=generator)
-    keys = 0.01 * torch.randn(8, 8, generator=generator)
+    small = 0.01 * torch.randn(4, 8)
+    keys = 0.01 * torch.randn(8, 8)
     relations = torch.zeros(8, 3)
     relations[::2, :2] = 1.0
     weights = unit(small, keys, relations, ROWS)

@@ -29,6 +29,7 @@ from sklearn_din.network.number_bins import N_BINS, NumberBins, choose_bins, fin
 from tests.encoded_impressions import make_impressions
 from tests.fitted_pipelines import make_model
 from tests.padded_network import numbers_and_bins, padded_logits
+from tests.test_native import gradients_of
 
 BINS = {"price": ((-1.0, 0.0, 0.7), (0.0, 0.5, 0.4), (0.5, 2.0, 0.2))}
 
@@ -42,8 +43,7 @@ def encode(**columns):
     return EncodedFeatures(Schema(tuple(fields)), own)
 
 
-@pytest.fixture(scope="module")
-def log():
+def make_log():
     """Impressions that are clicked where one number lies in the middle; another is mostly 0."""
     rng, n_rows = np.random.RandomState(0), 1_500
     X = pd.DataFrame({"user": rng.randint(40, size=n_rows), "time": np.arange(n_rows)})
@@ -54,9 +54,12 @@ def log():
     return attach_history(X, X[y == 1], user="user", time="time", columns=["item"]), y
 
 
+ROWS, CLICKS = make_log()
+
+
 @pytest.fixture(scope="module")
-def model(log):
-    return make_model(hidden_units=(8, 4), embedding_dim=4).fit(*log)
+def model():
+    return make_model(hidden_units=(8, 4), embedding_dim=4).fit(ROWS, CLICKS)
 
 
 def bins_of(model):
@@ -148,22 +151,20 @@ def test_bins_stay_where_they_tell_much_of_other_users_rows(price_of_user, share
     assert choose_bins(X, labels, shown) == found
 
 
-def test_a_regressor_has_bins_too_and_the_paper_network_reads_numbers_as_they_are(log):
-    X, y = log
-    model = make_model(HistorySequenceEncoder(drop=["time"]), DINRegressor).fit(X, y * 3.0)
+def test_a_regressor_has_bins_too_and_the_paper_network_reads_numbers_as_they_are():
+    model = make_model(HistorySequenceEncoder(drop=["time"]), DINRegressor).fit(ROWS, CLICKS * 3.0)
     assert bins_of(model).keys() == {"price", "stock"}
-    assert bins_of(make_model(interest="paper", max_epochs=1).fit(X, y)) == {}
+    assert bins_of(make_model(interest="paper", max_epochs=1).fit(ROWS, CLICKS)) == {}
     module = DIN(make_impressions(4).schema, interest="paper", bins=BINS)
     assert module.options["bins"] == {}
 
 
-def test_a_threshold_is_learnt_that_a_number_alone_does_not_show(log, monkeypatch):
-    X, y = log
+def test_a_threshold_is_learnt_that_a_number_alone_does_not_show(monkeypatch):
     parameters = {"neighbours": None, "max_epochs": 8}
     losses = []
     for _ in range(2):
-        model = make_model(**parameters).fit(X[:1_200], y[:1_200])
-        losses.append(log_loss(y[1_200:], model.predict_proba(X[1_200:])[:, 1]))
+        model = make_model(**parameters).fit(ROWS[:1_200], CLICKS[:1_200])
+        losses.append(log_loss(CLICKS[1_200:], model.predict_proba(ROWS[1_200:])[:, 1]))
         monkeypatch.setattr("sklearn_din.training.training.choose_bins", lambda *given: {})
     assert losses[0] < losses[1] - 0.02
 
@@ -179,22 +180,17 @@ def test_a_number_is_hidden_together_with_its_bins():
 
 def test_native_code_computes_networks_with_bins():
     X = make_impressions(64)
-    module = DIN(X.schema, bins=BINS, ranges={"price": (-0.3, 0.1)})
-    module.eval()
-    y = torch.from_numpy((np.arange(64) % 3 == 0).astype(np.float32))
-    gradients = []
-    for compute in (module, lambda batch: logits_of(module, batch)):
-        module.zero_grad(set_to_none=True)
-        logits = compute(Batch(X))
-        torch.nn.functional.binary_cross_entropy_with_logits(logits, y).backward()
-        gradients.append((logits.detach(), module.mlp[0].weight.grad))
-    torch.testing.assert_close(*gradients, rtol=1e-5, atol=1e-6)
-    torch.testing.assert_close(gradients[0][0], padded_logits(module, X).detach())
+    module = DIN(X.schema, bins=BINS, ranges={"price": (-0.3, 0.1)}).eval()
+    ways = module, lambda batch: logits_of(module, batch)
+    (expected, by_torch), (logits, found) = (gradients_of(way, module, X) for way in ways)
+    torch.testing.assert_close(logits, expected, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(found, by_torch, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(expected, padded_logits(module, X).detach())
     assert "NumberBins" not in engine_text(module)
 
 
-def test_saved_copied_and_ranked_they_are_the_same(log, model, tmp_path):
-    X = log[0].tail(30)
+def test_saved_copied_and_ranked_they_are_the_same(model, tmp_path):
+    X = ROWS.tail(30)
     expected = model.predict_proba(X)
     assert bins_of(model).keys() == {"price", "stock"}
     save(model, tmp_path / "model.din")
@@ -210,24 +206,21 @@ def test_saved_copied_and_ranked_they_are_the_same(log, model, tmp_path):
 
 
 @pytest.mark.parametrize("layout", ["rows", "ranking"])
-def test_an_exported_file_computes_them(log, model, tmp_path, layout):
+def test_an_exported_file_computes_them(model, tmp_path, layout):
     pytest.importorskip("onnx")
     pytest.importorskip("onnxruntime")
-    X = log[0].tail(30).assign(time=9_999, price=[np.nan, 1e9, -999.0, *np.arange(27.0)])
+    X = ROWS.tail(30).assign(time=9_999, price=[np.nan, 1e9, -999.0, *np.arange(27.0)])
     export_onnx(model, tmp_path / "model.onnx", layout=layout)
     exported = load_onnx(tmp_path / "model.onnx")
     np.testing.assert_allclose(exported.predict_proba(X), model.predict_proba(X), atol=1e-5)
 
 
-def test_an_update_leaves_them_where_they_are_and_a_scan_has_those_of_its_rows(
-    log, model, tmp_path
-):
-    X, y = log
-    later = X.assign(price=10 * X["price"], time=X["time"] + 1_500, item=X["item"] + 7)
-    assert bins_of(update(model, later, y)) == bins_of(model)
-    frame = X[["user", "time", "item", "price", "stock"]]
-    frame.assign(click=y).to_parquet(tmp_path / "rows.parquet", row_group_size=200)
-    frame[y == 1].to_parquet(tmp_path / "events.parquet")
+def test_an_update_leaves_them_where_they_are_and_a_scan_has_those_of_its_rows(model, tmp_path):
+    later = {"price": 10 * ROWS["price"], "time": ROWS["time"] + 1_500, "item": ROWS["item"] + 7}
+    assert bins_of(update(model, ROWS.assign(**later), CLICKS)) == bins_of(model)
+    frame = ROWS[["user", "time", "item", "price", "stock"]]
+    frame.assign(click=CLICKS).to_parquet(tmp_path / "rows.parquet", row_group_size=200)
+    frame[CLICKS == 1].to_parquet(tmp_path / "events.parquet")
     scan = scan_parquet(tmp_path / "rows.parquet", target="click", cache_dir=tmp_path)
     events = scan_parquet(tmp_path / "events.parquet", cache_dir=tmp_path)
     rows = attach_history(scan, events, user="user", time="time", columns=["item"])

@@ -18,14 +18,9 @@ def make_pipeline(drop=("user", "time"), **parameters):
     return make_model(HistorySequenceEncoder(drop=list(drop)), **parameters)
 
 
-@pytest.fixture(scope="module")
-def log():
-    return attach_clicks(n_users=150, n_items=60, n_categories=8, random_state=0)
-
-
 @pytest.mark.parametrize("routing", [True, False])
-def test_sample_weight_and_groups_reach_the_classifier(log, routing):
-    X, y = log
+def test_sample_weight_and_groups_reach_the_classifier(routing):
+    X, y = attach_clicks(n_users=150, n_items=60, n_categories=8, random_state=0)
     with sklearn.config_context(enable_metadata_routing=routing):
         model = make_pipeline(early_stopping=True, validation="groups")
         if routing:

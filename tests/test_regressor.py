@@ -15,13 +15,13 @@ from sklearn_din import (
     DINClassifier,
     DINRegressor,
     HistorySequenceEncoder,
-    attach_history,
     explain,
     history_importance,
     predict_to_parquet,
 )
 from sklearn_din.training.target import Numbers
 from tests import fitted_pipelines
+from tests.click_frames import attach
 from tests.encoded_impressions import make_impressions
 from tests.fitted_pipelines import make_frame, make_model
 
@@ -44,9 +44,7 @@ def fitted(rows):
 @pytest.mark.parametrize("loss", ["squared", "log1p"])
 def test_it_learns_seconds_better_than_their_mean_and_not_beyond_the_truth(loss):
     log = make_purchase_log(n_users=400, random_state=0)
-    X = attach_history(
-        log.impressions, log.events, user="user", time="time", columns=["item", "category"]
-    )
+    X = attach(log.impressions, log.events)
     train, test = slice(0, 6400), slice(6400, None)
     encoder = HistorySequenceEncoder(user="user", time="time")
     model = make_model(encoder, DINRegressor, loss=loss, max_epochs=8)
@@ -94,12 +92,11 @@ def test_no_fit_ends_worse_than_the_mean():
 
 @pytest.mark.parametrize("damage", [{"spread": 0.0}, {"mean": np.nan}, {"of_what": "cubed"}])
 def test_a_damaged_scale_is_refused(fitted, damage):
-    state = fitted[-1].__getstate__()
     broken = pickle.loads(pickle.dumps(fitted[-1]))
     broken._target = Numbers(**{"of_what": "log1p", "mean": 0.0, "spread": 1.0, **damage})
     with pytest.raises(ValueError, match="DINRegressor cannot take this state"):
         DINRegressor().__setstate__(broken.__getstate__())
-    DINRegressor().__setstate__(state)
+    DINRegressor().__setstate__(fitted[-1].__getstate__())
 
 
 def test_rows_of_any_regressor_are_scored_in_a_file(tmp_path):

@@ -21,7 +21,7 @@ from sklearn_din import (
 )
 from sklearn_din.datasets import make_click_log
 from sklearn_din.encoding.profile import ColumnProfile
-from tests.click_frames import encoder, every_kind
+from tests.click_frames import attach, encoder, every_kind
 from tests.tables import as_scan, said
 
 FITTED = pd.DataFrame({
@@ -90,16 +90,11 @@ def test_the_shift_of_ids_is_the_population_stability_index_and_rare_ones_share_
     assert fitted.report(zeros.assign(spent=1e-9))["shift"].item() > 1
 
 
-@pytest.fixture(scope="module")
-def later():
+@pytest.mark.parametrize("memory", ["1GB", "100KB"])
+def test_a_scan_is_reported_as_a_frame_is_also_after_saving_and_pickling(tmp_path, memory):
     frame = every_kind()[0].drop(columns="click")
     frame["country"] = frame["country"].where(frame["user"] != "u5")
-    return frame, frame[frame["user"] != "u3"].assign(price=frame["price"] * 3)
-
-
-@pytest.mark.parametrize("memory", ["1GB", "100KB"])
-def test_a_scan_is_reported_as_a_frame_is_also_after_saving_and_pickling(later, tmp_path, memory):
-    frame, other = later
+    other = frame[frame["user"] != "u3"].assign(price=frame["price"] * 3)
     scan = as_scan(frame, tmp_path, group=20, memory=memory)
     fitted, scans = (encoder().fit(table) for table in (frame, scan))
     expected = fitted.report(other)
@@ -198,14 +193,9 @@ def test_later_rows_of_a_clean_log_are_never_warned_of(make):
     assert (fitted.report(X[~early])["missing"].fillna(0) == 0).all()
 
 
-@pytest.fixture(scope="module")
-def shown():
-    """Impressions of 60 users with histories, and an encoder that was fitted on them."""
-    log = make_click_log(n_users=60, n_items=40, n_categories=5, mean_length=12, random_state=0)
-    return log, attach_history(log.impressions, log.events, **WAYS)
-
-
-WAYS = {"user": "user", "time": "time", "columns": ["item", "category"]}
+SIZES = {"n_users": 60, "n_items": 40, "n_categories": 5, "mean_length": 12}
+LOG = make_click_log(**SIZES, random_state=0)
+X = attach(LOG.impressions, LOG.events)
 SHORT = "histories of hist_item.hist_category hold less than a third of the events .* at fit:"
 
 
@@ -214,16 +204,16 @@ SHORT = "histories of hist_item.hist_category hold less than a third of the even
     ("lists", 40, 50, False), ("scan", 60, 2, True), ("scan", 40, 50, False),
     ("attached scan", 0, 50, True), ("attached scan", 60, 2, True), ("attached scan", 60, 6, False),
 ])  # fmt: skip
-def test_histories_that_are_cut_are_said_once(shown, tmp_path, way, n_users, max_length, is_said):
-    (log, X), user = shown, "user" if way in ("lists", "attached scan") else None
+def test_histories_that_are_cut_are_said_once(tmp_path, way, n_users, max_length, is_said):
+    user = "user" if way in ("lists", "attached scan") else None
     model = HistorySequenceEncoder(user=user, drop=["user", "time"] if user is None else ["time"])
     assert len(model.fit_transform(X)) == len(X)  # of the rows of fit, nothing is said
-    rows, events = log.impressions, log.events[log.events["user"] < n_users]
+    rows, events = LOG.impressions, LOG.events[LOG.events["user"] < n_users]
     if way == "attached scan":
         rows = as_scan(rows, tmp_path)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "every history is empty")
-        later = attach_history(rows, events, max_length=max_length, **WAYS)
+        later = attach(rows, events, max_length=max_length)
     if way == "lists":
         later = later.assign(**{n: [list(c) for c in later[n]] for n in later if "hist_" in n})
     if way == "scan":
@@ -233,8 +223,7 @@ def test_histories_that_are_cut_are_said_once(shown, tmp_path, way, n_users, max
 
 
 @pytest.mark.parametrize("user", [None, "user"])
-def test_new_users_of_a_request_or_a_few_are_no_mistake(shown, user):
-    X = shown[1]
+def test_new_users_of_a_request_or_a_few_are_no_mistake(user):
     model = HistorySequenceEncoder(user=user, drop=["user", "time"] if user is None else ["time"])
     model.fit(X)
     empty = X.assign(**{n: [[] for _ in range(len(X))] for n in ("hist_item", "hist_category")})

@@ -112,10 +112,9 @@ def test_what_cannot_be_compared_is_named(given, error, words):
         attach_request(frame, **{"request": "search", "columns": "price"} | given)
 
 
-def make_log(n_users=60, n_items=25, seed=0):
+def make_log(n_users=60, n_items=25):
     """Shelves of five items with their prices of the day, one of which is bought."""
-    chance = np.random.default_rng(seed)
-    rows = []
+    chance, rows = np.random.default_rng(0), []
     for day in range(6):
         for user in range(n_users):
             items = chance.permutation(n_items)[:5]
@@ -129,43 +128,28 @@ def make_log(n_users=60, n_items=25, seed=0):
     return pd.DataFrame(rows, columns=names)
 
 
-@pytest.fixture(scope="module")
-def log():
-    return make_log()
-
-
-def columns_of(log):
-    options = {"user": "user", "time": "day", "columns": "item"}
-    return attach_history(log, log[log["bought"] == 1], **options).drop(columns=["shelf", "bought"])
+LOG = make_log()
+BOUGHT = LOG[LOG["bought"] == 1]
+NAMES = {"user": "user", "time": "day", "columns": "item"}
+ROWS = attach_history(attach_request(LOG, request="shelf", columns="price"), BOUGHT, **NAMES)
+ROWS = ROWS.drop(columns=["shelf", "bought"])
+ITEMS = pd.DataFrame({"item": sorted(set(LOG["item"]))})
+ITEMS["price"] = np.random.default_rng(1).integers(1, 15, len(ITEMS)) * 1.0
+USERS = attach_history(pd.DataFrame({"user": range(5), "day": 7}), BOUGHT, **NAMES)
 
 
 @pytest.fixture(scope="module", params=["encoder", "a step before"])
-def model(request, log):
-    X = attach_request(log, request="shelf", columns="price")
-    X = columns_of(X)
+def model(request):
     encoder = HistorySequenceEncoder(user="user", time="day")
     before = [FunctionTransformer(feature_names_out="one-to-one")]
     steps = [*(before if request.param == "a step before" else []), encoder]
     model = make_pipeline(*steps, DINClassifier(max_epochs=3, random_state=0))
-    return model.fit(X, log["bought"].to_numpy())
+    return model.fit(ROWS, LOG["bought"].to_numpy())
 
 
-@pytest.fixture(scope="module")
-def catalogue(log):
-    chance = np.random.default_rng(1)
-    items = pd.DataFrame({"item": sorted(set(log["item"]))})
-    return items.assign(price=chance.integers(1, 15, len(items)) * 1.0)
-
-
-@pytest.fixture(scope="module")
-def users(log):
-    now = pd.DataFrame({"user": range(5), "day": 7})
-    return attach_history(now, log[log["bought"] == 1], user="user", time="day", columns="item")
-
-
-def rank_by_hand(model, users, catalogue, is_in_list):
+def rank_by_hand(model, users, is_in_list):
     """The list of each user as a request of its own."""
-    pairs = users.assign(row=range(len(users))).merge(catalogue, how="cross")
+    pairs = users.assign(row=range(len(users))).merge(ITEMS, how="cross")
     pairs = pairs[is_in_list(pairs)]
     pairs = attach_request(pairs, request="row", columns="price")
     probability = model.predict_proba(pairs[list(model.feature_names_in_)])[:, 1]
@@ -178,48 +162,45 @@ def rank_by_hand(model, users, catalogue, is_in_list):
     ({"only": ["i1", "i2", "i9"]}, lambda pairs: pairs["item"].isin(["i1", "i2", "i9"])),
     ({"only": ["i4"]}, lambda pairs: pairs["item"] == "i4"),
 ], ids=["all", "exclude", "only", "one"])  # fmt: skip
-def test_the_list_that_is_ranked_is_the_request(model, users, catalogue, options, is_in_list):
-    ranked = rank_candidates(model, users, catalogue, top_k=len(catalogue), **options)
-    by_hand = rank_by_hand(model, users, catalogue, is_in_list)
+def test_the_list_that_is_ranked_is_the_request(model, options, is_in_list):
+    ranked = rank_candidates(model, USERS, ITEMS, top_k=len(ITEMS), **options)
+    by_hand = rank_by_hand(model, USERS, is_in_list)
     both = ranked.merge(by_hand, on=["row", "item"], validate="1:1")
     assert len(both) == len(ranked) == len(by_hand)
     assert_allclose(both["probability"], both["expected"], atol=1e-6)
     with pytest.raises(ValueError, match="price"):  # which is compared
-        rank_candidates(model, users, catalogue[["item"]], **options)
+        rank_candidates(model, USERS, ITEMS[["item"]], **options)
 
 
-def test_a_list_on_a_shortlist_is_the_request(users, catalogue, model):
-    ranked = rank_candidates(model, users, catalogue, top_k=8, shortlist=8)
-    kept = {*zip(ranked["row"], ranked["item"], strict=True)}
-    by_hand = rank_by_hand(
-        model, users, catalogue,
-        lambda pairs: [pair in kept for pair in zip(pairs["row"], pairs["item"], strict=True)],
-    )  # fmt: skip
+def test_a_list_on_a_shortlist_is_the_request(model):
+    ranked = rank_candidates(model, USERS, ITEMS, top_k=8, shortlist=8)
+    names = ["row", "item"]
+    kept = ranked.set_index(names).index
+    by_hand = rank_by_hand(model, USERS, lambda pairs: pairs.set_index(names).index.isin(kept))
     both = ranked.merge(by_hand, on=["row", "item"], validate="1:1")
     assert_allclose(both["probability"], both["expected"], atol=1e-6)
 
 
-def test_an_onnx_file_ranks_lists_as_its_model_does(model, users, catalogue, tmp_path):
+def test_an_onnx_file_ranks_lists_as_its_model_does(model, tmp_path):
     pytest.importorskip("onnxruntime", reason="the extra [onnx] is not installed")
     model = model[-2:]
     export_onnx(model, tmp_path / "model.onnx", layout="ranking")
-    ranked = rank_candidates(model, users, catalogue, exclude=["i2"])
-    of_file = rank_candidates(load_onnx(tmp_path / "model.onnx"), users, catalogue, exclude=["i2"])
+    ranked = rank_candidates(model, USERS, ITEMS, exclude=["i2"])
+    of_file = rank_candidates(load_onnx(tmp_path / "model.onnx"), USERS, ITEMS, exclude=["i2"])
     assert_allclose(of_file["probability"], ranked["probability"], atol=1e-5)
 
 
-def test_levels_that_a_memory_makes_are_compared_within_the_list(log, users, catalogue):
-    builder = HistoryBuilder(user="user", time="day", columns="item", levels=["item"])
-    rows = log[["user", "day", "item"]]
-    builder.fit(rows, log["bought"].to_numpy())
+def test_levels_that_a_memory_makes_are_compared_within_the_list():
+    builder = HistoryBuilder(**NAMES, levels=["item"])
+    rows = LOG[["user", "day", "item"]]
+    builder.fit(rows, LOG["bought"].to_numpy())
     made = builder.transform(rows)
-    made = attach_request(made.assign(shelf=log["shelf"]), request="shelf", columns="item_rate")
+    made = attach_request(made.assign(shelf=LOG["shelf"]), request="shelf", columns="item_rate")
     made = made.drop(columns="shelf")
     model = make_model(HistorySequenceEncoder(user="user", time="day"))
-    model.fit(made, log["bought"].to_numpy())
-    ranker = Ranker(model, catalogue[["item"]], memory=builder)
-    ranked = ranker.rank(users, top_k=len(catalogue))
-    pairs = users.assign(row=range(len(users))).merge(catalogue[["item"]], how="cross")
+    model.fit(made, LOG["bought"].to_numpy())
+    ranked = Ranker(model, ITEMS[["item"]], memory=builder).rank(USERS, top_k=len(ITEMS))
+    pairs = USERS.assign(row=range(len(USERS))).merge(ITEMS[["item"]], how="cross")
     levels = ["item_rate", "item_count", "item_elapsed", "recent_rate"]
     pairs = pairs.join(builder.transform(pairs[["user", "day", "item"]])[levels])
     pairs = attach_request(pairs, request="row", columns="item_rate")
@@ -229,12 +210,11 @@ def test_levels_that_a_memory_makes_are_compared_within_the_list(log, users, cat
     assert_allclose(both["probability"], both["expected"], atol=1e-6)
 
 
-def test_a_tenth_of_the_training_rows_is_neutral(log):
-    X = columns_of(attach_request(log, request="shelf", columns="price"))
-    encoded = HistorySequenceEncoder(user="user", time="day").fit(X).transform(X)
+def test_a_tenth_of_the_training_rows_is_neutral():
+    encoder = HistorySequenceEncoder(user="user", time="day").fit(ROWS)
+    alone = ROWS.assign(price_share=0.5, price_to_mean=0.0, price_is_best=0.0)
+    encoded, alone = encoder.transform(ROWS), encoder.transform(alone)
     shown = hide_requests(encoded)
-    alone = X.assign(price_share=0.5, price_to_mean=0.0, price_is_best=0.0)
-    alone = HistorySequenceEncoder(user="user", time="day").fit(X).transform(alone)
     names = ["price_share", "price_to_mean", "price_is_best"]
     is_changed = np.any([encoded[name] != shown[name] for name in names], axis=0)
     assert 0.05 < is_changed.mean() < 0.12
@@ -243,19 +223,19 @@ def test_a_tenth_of_the_training_rows_is_neutral(log):
         assert_allclose(shown[name], np.where(is_hidden, alone[name], encoded[name]))
 
 
-def test_a_server_ranks_lists_and_predicts_rows_alone(model, users, catalogue):
+def test_a_server_ranks_lists_and_predicts_rows_alone(model):
     pytest.importorskip("fastapi", reason="the extra [serve] is not installed")
     from sklearn_din.server.answers import Answers
 
-    answers = Answers(model[-2:], catalogue)
-    user = {"user": 2, "day": 7, "hist_item": users["hist_item"].iloc[2].tolist()}
+    answers = Answers(model[-2:], ITEMS)
+    user = {"user": 2, "day": 7, "hist_item": USERS["hist_item"].iloc[2].tolist()}
     names = ["i1", "i4", "i8"]
     ranked = answers.rank({n: user[n] for n in answers.user_columns}, names, 3, None)
-    third = users.iloc[[2]]
-    by_hand = rank_by_hand(model, third, catalogue, lambda pairs: pairs["item"].isin(names))
+    third = USERS.iloc[[2]]
+    by_hand = rank_by_hand(model, third, lambda pairs: pairs["item"].isin(names))
     expected = by_hand.set_index("item")["expected"]
     assert_allclose(ranked["probabilities"], expected[ranked["items"]], atol=1e-6)
     row = {n: user[n] for n in answers.user_columns} | {"item": "i4"}
     (alone,) = answers.predict([row])["probabilities"]
-    by_hand = rank_by_hand(model, third, catalogue, lambda pairs: pairs["item"] == "i4")
+    by_hand = rank_by_hand(model, third, lambda pairs: pairs["item"] == "i4")
     assert alone == pytest.approx(by_hand["expected"].item(), abs=1e-6)

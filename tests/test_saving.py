@@ -365,15 +365,9 @@ for path in sys.argv[2:]:
 """
 
 
-@pytest.fixture(scope="module")
-def origins(tmp_path_factory):
-    """Name -> fitted model, and rows."""
-    return make_origins(tmp_path_factory.mktemp("sources"))
-
-
-def test_models_of_every_origin_predict_the_same_bits_in_a_fresh_process(origins, tmp_path):
+def test_models_of_every_origin_predict_the_same_bits_in_a_fresh_process(tmp_path):
     """None asks for trust, and each can go on learning."""
-    origins, rows = origins
+    origins, rows = make_origins(tmp_path / "sources")
     paths = {name: tmp_path / f"{name}.din" for name in origins}
     later, y = rows.assign(time=rows["time"] + pd.Timedelta("60D"), item="newest"), make_rows()[1]
     expected = {}

@@ -25,7 +25,7 @@ from sklearn_din import (
 from sklearn_din import score_partitions as make_scorer
 from sklearn_din.serving import scoring
 from tests.click_frames import as_lists
-from tests.fitted_pipelines import attach_clicks, make_model
+from tests.fitted_pipelines import attach_clicks, make_model, make_rows
 
 
 @pytest.fixture(scope="module")
@@ -110,13 +110,8 @@ def test_dask_scores_partitions(model, path, rows, scheduler):
 
 @pytest.fixture(scope="module")
 def clicks():
-    rng = np.random.default_rng(0)
-    table = pd.DataFrame({
-        "user": rng.integers(0, 15, 240),
-        "item": [f"i{item}" for item in rng.integers(0, 20, 240)],
-        "time": np.arange(240),
-    })  # fmt: skip
-    return table.assign(click=(rng.random(240) < 0.4).astype(int))
+    table, y = make_rows(15, 20, 240)
+    return table.assign(click=y, time=np.arange(240))
 
 
 @pytest.fixture

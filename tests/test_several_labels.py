@@ -17,7 +17,6 @@ from sklearn_din import (
     DINClassifier,
     HistorySequenceEncoder,
     Ranker,
-    attach_history,
     explain,
     export_onnx,
     load_onnx,
@@ -26,6 +25,7 @@ from sklearn_din import (
 from sklearn_din.network.layers import LabelLogits
 from sklearn_din.serving.export import LAYOUTS
 from sklearn_din.training.target import Click, Labels
+from tests.click_frames import attach
 from tests.encoded_impressions import make_impressions
 from tests.fitted_pipelines import CANDIDATE, make_frame, make_model, quick
 
@@ -54,21 +54,12 @@ def fitted(rows):
     return without_roles(after=AFTER).fit(*rows)
 
 
-@pytest.fixture(scope="module")
-def trained():
-    """Click and purchase by one network that has learnt, and its test rows."""
+def test_both_labels_are_learnt_and_no_purchase_is_likelier_than_its_click():
     log = make_purchase_log(n_users=400, purchase_rate=0.05, random_state=0)
-    X = attach_history(
-        log.impressions, log.events, user="user", time="time", columns=["item", "category"]
-    )
+    X = attach(log.impressions, log.events)
     encoder = HistorySequenceEncoder(user="user", time="time")
-    model = make_model(encoder, after=AFTER, max_epochs=6)
-    model.fit(X[:6400], log.y[:6400])
-    return model, X[6400:], log.y[6400:], log.probability[6400:]
-
-
-def test_both_labels_are_learnt_and_no_purchase_is_likelier_than_its_click(trained):
-    model, X, y, truth = trained
+    model = make_model(encoder, after=AFTER, max_epochs=6).fit(X[:6400], log.y[:6400])
+    X, y, truth = X[6400:], log.y[6400:], log.probability[6400:]
     probabilities = model.predict_proba(X)
     for name, probability in zip(y, probabilities, strict=True):
         assert probability.shape == (len(X), 2)

@@ -18,14 +18,10 @@ OFF = (
 FEW = "item neighbours: off, no history has a candidate with 16 ids or more"
 
 
-@pytest.fixture(scope="module")
-def classifier():
+def test_the_summary_of_a_small_network_is_this_text():
     X = make_impressions(32, numbers=("elapsed",))
     widths = {"item": 8, "category": 4, "tags": 2}
-    return DINClassifier(embedding_dim=widths, max_epochs=1).fit(X, make_labels(X))
-
-
-def test_the_summary_of_a_small_network_is_this_text(classifier):
+    classifier = DINClassifier(embedding_dim=widths, max_epochs=1).fit(X, make_labels(X))
     assert classifier.summary().splitlines() == [
         "column         kind                vocabulary  ids  width",
         "price          number                                   1",

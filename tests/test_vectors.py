@@ -15,23 +15,23 @@ from tests import fitted_pipelines
 N_ITEMS, N_DIMS = 40, 6
 
 
-@pytest.fixture(scope="module")
-def vectors():
-    table = np.random.RandomState(0).normal(size=(N_ITEMS, N_DIMS)) + 3.0
-    frame = pd.DataFrame(table, columns=[f"v{n}" for n in range(N_DIMS)])
-    return frame.assign(item=[f"i{n}" for n in range(N_ITEMS)])
+TABLE = np.random.RandomState(0).normal(size=(N_ITEMS, N_DIMS)) + 3.0
+VECTORS = pd.DataFrame(TABLE, columns=[f"v{n}" for n in range(N_DIMS)])
+VECTORS["item"] = [f"i{n}" for n in range(N_ITEMS)]
 
 
-@pytest.fixture(scope="module")
-def shown(vectors):
+def make_rows():
     """Users click items whose first dimension is high; items from 30 on come up late."""
     rng = np.random.RandomState(1)
     time = np.arange(600)
     number = rng.randint(np.where(time < 400, 30, N_ITEMS))
-    y = (vectors["v0"].to_numpy()[number] + 0.3 * rng.normal(size=600) > 3).astype(int)
+    y = (TABLE[number, 0] + 0.3 * rng.normal(size=600) > 3).astype(int)
     X = pd.DataFrame({"user": rng.randint(12, size=600), "time": time})
     X["item"] = [f"i{n}" for n in number]
     return attach_history(X, X[y == 1], user="user", time="time", columns=["item"]), y
+
+
+X, y = make_rows()
 
 
 def make_model(vectors):
@@ -40,18 +40,16 @@ def make_model(vectors):
 
 
 @pytest.fixture(scope="module")
-def model(vectors, shown):
-    X, y = shown
-    return make_model(vectors).fit(X[:400], y[:400])
+def model():
+    return make_model(VECTORS).fit(X[:400], y[:400])
 
 
-def test_an_embedding_is_its_row_and_its_projected_vector(model, shown, vectors):
-    encoded = model[:-1].transform(shown[0])
+def test_an_embedding_is_its_row_and_its_projected_vector(model):
+    encoded = model[:-1].transform(X)
     known = encoded.vectors["item"]
-    table = vectors.drop(columns="item").to_numpy()
-    centred = table - table.mean(0)
+    centred = TABLE - TABLE.mean(0)
     expected = centred / np.sqrt((centred**2).mean())
-    own = expected[[int(item[1:]) for item in shown[0]["item"]]]
+    own = expected[[int(item[1:]) for item in X["item"]]]
     np.testing.assert_allclose(known.table[known.rows_of(encoded.columns["item"])], own, atol=1e-6)
     batch, module = Batch(encoded[350:450]), model["din"].net_.module_
     with torch.no_grad():
@@ -63,25 +61,22 @@ def test_an_embedding_is_its_row_and_its_projected_vector(model, shown, vectors)
         torch.testing.assert_close(found[name], expected)
 
 
-def test_items_that_came_up_later_are_told_apart_by_their_vectors(model, shown, vectors):
-    X, y = shown
+def test_items_that_came_up_later_are_told_apart_by_their_vectors(model):
     new = X["item"].isin([f"i{n}" for n in range(30, N_ITEMS)])
     click = model.predict_proba(X[new])[:, 1]
     assert np.corrcoef(click, y[new])[0, 1] > 0.5
     without = make_model(None).set_params(encode__vectors=None).fit(X[:400], y[:400])
     assert abs(np.corrcoef(without.predict_proba(X[new])[:, 1], y[new])[0, 1]) < 0.3
-    table = vectors.drop(columns="item").to_numpy()
-    nested = pd.DataFrame({"item": vectors["item"], "vector": list(table)})
+    nested = pd.DataFrame({"item": VECTORS["item"], "vector": list(TABLE)})
     again = make_model(nested).fit(X[:400], y[:400])  # a column of arrays says the same
     np.testing.assert_array_equal(again.predict_proba(X), model.predict_proba(X))
 
 
-def test_a_newer_frame_knows_items_that_came_up_since(model, shown, vectors):
-    X, _ = shown
+def test_a_newer_frame_knows_items_that_came_up_since(model):
     later = X[-50:].assign(item="brand new")
-    row = vectors.iloc[[7]].assign(item="brand new")
+    row = VECTORS.iloc[[7]].assign(item="brand new")
     newer = copy.deepcopy(model)
-    newer.set_params(encode__vectors={"item": pd.concat([vectors, row])})
+    newer.set_params(encode__vectors={"item": pd.concat([VECTORS, row])})
     like = later.assign(item="i7")
     known = newer[:-1].transform(later).vectors["item"]
     rows = known.rows_of(newer[:-1].transform(later).columns["item"])
@@ -92,18 +87,17 @@ def test_a_newer_frame_knows_items_that_came_up_since(model, shown, vectors):
     assert not known.rows_of(strangers.columns["item"]).any()  # no vector is theirs
 
 
-def test_likeness_counts_cosines_with_the_candidate_recent_ones_more(model, shown, vectors):
-    X = shown[0][300:340]
-    batch, module = Batch(model[:-1].transform(X)), model["din"].net_.module_
-    table = vectors.drop(columns="item").to_numpy()
-    table = table - table.mean(0)
-    unit = dict(zip(vectors["item"], table / np.linalg.norm(table, axis=1)[:, None], strict=True))
+def test_likeness_counts_cosines_with_the_candidate_recent_ones_more(model):
+    rows = X[300:340]
+    batch, module = Batch(model[:-1].transform(rows)), model["din"].net_.module_
+    table = TABLE - TABLE.mean(0)
+    unit = dict(zip(VECTORS["item"], table / np.linalg.norm(table, axis=1)[:, None], strict=True))
     expected = [
         [
             sum(unit[item] @ unit[e] * decay**age for age, e in enumerate(reversed(events)))
             for decay in (1.0, 0.8)
         ]
-        for item, events in zip(X["item"], X["hist_item"].tolist(), strict=True)
+        for item, events in zip(rows["item"], rows["hist_item"].tolist(), strict=True)
     ]
     interest = module.interest_modules[0]
     events = FlatEvents(interest, None, torch.zeros(batch.n_events, interest.width), batch)
@@ -111,14 +105,14 @@ def test_likeness_counts_cosines_with_the_candidate_recent_ones_more(model, show
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
-def test_vectors_of_another_model_are_refused(model, shown, vectors, tmp_path):
+def test_vectors_of_another_model_are_refused(model, tmp_path):
     other = copy.deepcopy(model)
-    other.set_params(encode__vectors={"item": vectors.drop(columns="v0")})
+    other.set_params(encode__vectors={"item": VECTORS.drop(columns="v0")})
     with pytest.raises(ValueError, match="must have 6 dimensions as at fit, got 5"):
-        other.predict_proba(shown[0])
+        other.predict_proba(X)
     other.set_params(encode__vectors=None)
     with pytest.raises(ValueError, match=r"must be given for the columns of ids \['item'\] as at"):
-        other.predict_proba(shown[0])
+        other.predict_proba(X)
     pytest.importorskip("onnx", reason="needs pip install 'sklearn-din[onnx]'")
     with pytest.raises(TypeError, match="export_onnx needs the whole Pipeline where ids have"):
         export_onnx(model["din"], tmp_path / "model.onnx")

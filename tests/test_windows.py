@@ -51,10 +51,6 @@ def test_cells_read_as_arrays_and_missing_cells_as_none_and_lists_become_windows
     assert lists(pd.Series([None, None], dtype="window")) == [None, None]
 
 
-def first_row(group):
-    return group.iloc[:1]
-
-
 COLUMNS = ["hist_item", "hist_price", "ago"]
 ROW_OPERATIONS = {
     "iloc": (lambda f: f.iloc[[3, 0, 0]], [3, 0, 0]),
@@ -72,8 +68,8 @@ ROW_OPERATIONS = {
     "convert_dtypes": (lambda f: f.convert_dtypes(dtype_backend="pyarrow"), [0, 1, 2, 3, 4]),
     "reindex": (lambda f: f.reset_index(drop=True).reindex([4, 7, 0]), [4, None, 0]),
     "shift": (lambda f: f.shift(1), [None, 0, 1, 2, 3]),
-    "groupby apply": (lambda f: f.groupby("user", group_keys=False)[COLUMNS].apply(first_row),
-                      [0, 1, 3]),
+    "groupby apply": (lambda f: f.groupby("user", group_keys=False)[COLUMNS]
+                      .apply(lambda group: group.iloc[:1]), [0, 1, 3]),
     "train_test_split": (lambda f: train_test_split(f, shuffle=False, test_size=2)[1], [3, 4]),
     "pickle of rows": (lambda f: pickle.loads(pickle.dumps(f.iloc[[4, 2, 1]])), [4, 2, 1]),
 }  # fmt: skip
