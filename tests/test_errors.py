@@ -54,7 +54,7 @@ from sklearn_din.metrics import (
 from sklearn_din.module import OPTIONS
 from sklearn_din.training.early_stopping import CHECK
 from tests.encoded_impressions import make_impressions, make_schema
-from tests.fitted_pipelines import CANDIDATE, edit_state, fit_pipeline, make_frame
+from tests.fitted_pipelines import CANDIDATE, edit_state, fit_pipeline, make_frame, quick
 from tests.tables import as_scan
 from tests.test_history import CLICKS, attach
 from tests.test_history import SHOWN as ROWS
@@ -99,8 +99,6 @@ WITHOUT_CANDIDATE = (
     "histories must be 'auto' or a dict of history and candidate columns, such as {'hist_item': "
     "'item'}, got "
 )
-
-
 NO_ROWS = r"Found array with 0 sample\(s\) \(shape=\(0, 5\)\) while a minimum of 1"
 WITH_VECTORS = SHOWN.assign(vector=[[0.5, 1.5], [2.5, 1.0]])
 INFINITE = SHOWN.assign(price=[1.0, np.inf]), r"X contains infinity in price\. Replace it by"
@@ -205,16 +203,14 @@ def grow_an_encoder(known, new):
     encoder.partial_fit(pd.DataFrame({"item": pd.Series(new, dtype=object)}))
 
 
-LISTS = {"genres": [["a"], ["b"]], "hist_genres": [[["a"]], [["b"], ["a"]]]}
-
-
 @refuses(
     ({"genres": "a,b"}, "which it is compared with and holds ids: of text,"),
     ({"genres": [[0.5], [1.5]]}, "such as 0.5, and lists must hold ids"),
 )
 def fit_lists(**columns):
-    histories = {"hist_genres": "genres"}
-    HistorySequenceEncoder(histories=histories).fit(pd.DataFrame(LISTS | columns))
+    lists = {"genres": [["a"], ["b"]], "hist_genres": [[["a"]], [["b"], ["a"]]]}
+    encoder = HistorySequenceEncoder(histories={"hist_genres": "genres"})
+    encoder.fit(pd.DataFrame(lists | columns))
 
 
 def test_vectors_are_given_as_the_error_says():
@@ -357,13 +353,16 @@ def attach_a_scan(column, values, *, scan):
     attach(*[scan(CLICKS.assign(**{column: values}))] * 2)
 
 
+RATINGS = CLICKS.assign(rating=[4.0, 2.0, np.nan, 3.0])
+
+
 @refuses(
     ({"memory": 0}, "memory must be bytes"),
     ({"target": []}, "target must name one column or several, got none"),
     ({"target": "rating"}, "'rating' must not be missing, got 1 missing"),
 )
 def scan_with_options(*, scan, **options):
-    scan(CLICKS.assign(rating=[4.0, 2.0, np.nan, 3.0]), **options).target_  # noqa: B018
+    scan(RATINGS, **options).target_  # noqa: B018
 
 
 @refuses(
@@ -399,12 +398,6 @@ def fit_a_builder(X=ROWS, y=(0, 1, 1, 1, 0), **parameters):
     HistoryBuilder(**BUILDER | parameters).fit(X, y)
 
 
-RATINGS = CLICKS.assign(rating=[4.0, 2.0, np.nan, 3.0])
-
-
-COUNT = {"n": ("user", None, "count")}
-
-
 @refuses(
     (({"m": ("user", "rating")},), r"aggregates\['m'\] must be \(key, column, stati"),
     (({"rating": ("user", None, "count")},), "already has a column 'rating'. Drop"),
@@ -417,7 +410,8 @@ COUNT = {"n": ("user", None, "count")}
      r"needs numbers for a mean, but events\['item'\] has dtype .*use 'count'", TypeError),
     (({"m": ("user", "rating", "shrunk_rate")},),
      r"needs zeros and ones, got 4.0 in events\['rating'\]. Convert them, .* or use 'mean'"),
-    ((COUNT, ["time"]), exactly("time must be one column name, got ['time']."), TypeError),
+    (({"n": ("user", None, "count")}, ["time"]),
+     exactly("time must be one column name, got ['time']."), TypeError),
 )  # fmt: skip
 def aggregate(aggregates, time="time", *, ours):
     attach_aggregates(ours(RATINGS), ours(RATINGS), time=time, aggregates=aggregates)
@@ -515,10 +509,6 @@ def hold_encoded(columns):
     schema = Schema((Field("item", "categorical", "item", 12), Field("price", "numeric")))
     item = {"item": np.array([3], dtype=np.int32), "price": np.zeros(1)} if columns else {}
     EncodedFeatures(schema, item | columns)
-
-
-def quick(**parameters):
-    return DINClassifier(**{"max_epochs": 1, "random_state": 0, **parameters})
 
 
 NO_CALLBACKS = "callbacks must be skorch callbacks, such as EarlyStopping(), got"
@@ -776,8 +766,6 @@ def ask(call):
 AT_K = [group_ndcg_score, group_recall_score, group_hit_rate_score, group_mrr_score]
 GAUC = [group_roc_auc_score]
 NO_RATINGS = {"y_true": [], "y_score": [], "groups": []}
-
-
 EACH = [*AT_K, *GAUC]
 
 

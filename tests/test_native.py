@@ -114,13 +114,9 @@ def make_two_behaviours(n):
         lengths = rng.integers(0, 9, n).astype(np.int32)
         events = {name: rng.integers(0, 30, lengths.sum(), np.int32) for name in histories}
         behaviours[histories] = Ragged.from_lengths(events, lengths)
-    schema = Schema(
-        tuple(fields),
-        (
-            Behaviour("seen", ("seen",), ("item",)),
-            Behaviour("bought+kind", ("bought", "kind"), ("item", None)),
-        ),
-    )
+    seen = Behaviour("seen", ("seen",), ("item",))
+    bought = Behaviour("bought+kind", ("bought", "kind"), ("item", None))
+    schema = Schema(tuple(fields), (seen, bought))
     return EncodedFeatures(schema, {"item": rng.integers(2, 30, n, np.int32)}, behaviours)
 
 
@@ -266,17 +262,15 @@ def test_gradients_that_others_wait_for_are_not_given_in_one_pass():
         assert add_gradients(module, Batch(X), labels_of(X), "log") is None
 
 
-def test_large_batches_equal_those_of_torch_and_their_bits_depend_on_no_number_of_threads():
+def test_large_batches_equal_those_of_torch_and_their_bits_depend_on_no_number_of_threads(
+    torch_threads,
+):
     X = make_impressions(4_096, numbers=("seconds",), max_length=15)
-    module, before = make_network(X), torch.get_num_threads()
-    results = []
-    try:
-        for n_threads in (1, 2, 5):
-            torch.set_num_threads(n_threads)
-            logits, gradients = gradients_of(lambda batch: logits_of(module, batch), module, X)
-            results.append([logits, *(g.to_dense() for g in gradients.values())])
-    finally:
-        torch.set_num_threads(before)
+    module, results = make_network(X), []
+    for n_threads in (1, 2, 5):
+        torch_threads(n_threads)
+        logits, gradients = gradients_of(lambda batch: logits_of(module, batch), module, X)
+        results.append([logits, *(g.to_dense() for g in gradients.values())])
     for result in results[1:]:
         assert all(torch.equal(a, b) for a, b in zip(result, results[0], strict=True))
     expected, gradients = gradients_of(module, module, X)
@@ -362,14 +356,6 @@ def test_short_memory_is_an_error_after_which_smaller_batches_are_computed():
     torch.testing.assert_close(own, expected, rtol=1e-4, atol=1e-4)
 
 
-class OwnDIN(DIN):
-    """Of users."""
-
-
-class OwnInterest(Interest):
-    """Of users, too."""
-
-
 def add_hook(module):
     module.embeddings.register_forward_hook(lambda part, args, output: None)
 
@@ -389,8 +375,10 @@ CHANGES = {
     "replaced layer": lambda m: setattr(m, "output", nn.Sequential(m.output)),
     "own forward": lambda m: setattr(m, "forward", lambda batch: "torch"),
     "own forward of a part": lambda m: setattr(m.mlp, "forward", m.mlp.forward),
-    "subclass": lambda m: setattr(m, "__class__", OwnDIN),
-    "subclass of a part": lambda m: setattr(m.interests[0], "__class__", OwnInterest),
+    "subclass": lambda m: setattr(m, "__class__", type("Own", (DIN,), {})),
+    "subclass of a part": lambda m: setattr(
+        m.interests[0], "__class__", type("Own", (Interest,), {})
+    ),
 }
 
 

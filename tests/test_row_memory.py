@@ -143,10 +143,12 @@ def test_rows_may_come_in_parts_late_and_twice():
         assert not is_in_order or memory.transform(rows).equals(expected)  # to the bit
 
 
-def test_a_memory_is_kept_as_hashes_by_pickle_and_save(tmp_path):
+@pytest.mark.parametrize("label", [1.0, np.nan])
+def test_a_memory_is_kept_as_hashes_and_an_infinite_label_in_it_refused(label, tmp_path):
     rows, y = make_rows()
     users = rows.assign(user=rows["user"].map("ann.{}@example.org".format))
-    memory = HistoryBuilder(**NAMES, levels="auto").fit(users, np.zeros(len(y)) + (y > 0))
+    memory = HistoryBuilder(**NAMES, levels="auto")
+    memory.fit(users, np.where(np.arange(len(y)) == 7, label, y))
     expected = memory.transform(users)
     save(memory, tmp_path / "memory.din")
     for kept in (pickle.loads(pickle.dumps(memory)), load(tmp_path / "memory.din")):
@@ -159,6 +161,9 @@ def test_a_memory_is_kept_as_hashes_by_pickle_and_save(tmp_path):
     state = edit_state(memory.__getstate__(), shorten)
     with pytest.raises(ValueError, match="remembered rows"):
         HistoryBuilder.__new__(HistoryBuilder).__setstate__(state)
+    memory.memory_.values[9] = np.inf
+    with pytest.raises(ValueError, match="remembered rows must be finite"):
+        copy.deepcopy(memory)
 
 
 def test_polars_times_in_units_and_missing_users():
@@ -277,13 +282,6 @@ def fit(rows, y, **options):
     return begin_with(HistoryBuilder(**NAMES, levels="auto"), **QUICK, **options).fit(rows, y)
 
 
-def by_hand(model, users, candidates):
-    """Each pair's probability by the Pipeline, row by row."""
-    pairs = users.merge(candidates, how="cross")
-    p = model.predict_proba(pairs[["user", "item", "kind", "time"]])[:, 1]
-    return pd.DataFrame({"row": np.repeat(np.arange(len(users)), len(candidates)), "p": p})
-
-
 def test_rankings_are_those_of_rows_made_by_hand(tmp_path):
     rows, y = make_rows(600)
     model = fit(rows, y)
@@ -303,11 +301,12 @@ def test_rankings_are_those_of_rows_made_by_hand(tmp_path):
         with pytest.raises(ValueError, match="got one of other parameters, labels or columns"):
             load_onnx(tmp_path / "model.onnx", memory=stranger)
     past = rank_candidates(model, users, candidates, top_k=20)
+    pairs = users.assign(row=range(4)).merge(candidates, how="cross")
     for way in (model, newer, onnx):
         ranked = rank_candidates(way, users, candidates, top_k=20)
-        pairs = by_hand(newer if way is onnx else way, users, candidates)
+        by_rows = (newer if way is onnx else way).predict_proba(pairs[[*OF_ROWS]])[:, 1]
         own = ranked.sort_values(["row", "probability"])["probability"]
-        expected = pairs.sort_values(["row", "p"])["p"]
+        expected = pairs.assign(p=by_rows).sort_values(["row", "p"])["p"]
         np.testing.assert_allclose(own, expected, atol=2e-6)
         np.testing.assert_allclose(ranked["probability"], past["probability"], atol=2e-6)
     now = users[["user"]]  # who does not say when is asked for now
@@ -423,18 +422,6 @@ def test_histories_that_tell_labels_before_they_were_known_are_said():
     late.set_params(events="all").fit(rows.assign(known=rows["time"] + 1), y)
     with pytest.raises(ValueError, match="from when on labels count in levels, and there are none"):
         late.set_params(levels=None).fit(rows.assign(known=rows["time"]), y)
-
-
-def test_a_memory_with_a_missing_label_is_kept_and_one_with_an_infinite_label_refused(tmp_path):
-    rows, y = make_rows()
-    memory = HistoryBuilder(**NAMES, levels="auto")
-    memory.fit(rows, np.where(np.arange(len(y)) == 7, np.nan, y))
-    save(memory, tmp_path / "memory.din")
-    for again in (load(tmp_path / "memory.din"), pickle.loads(pickle.dumps(memory))):
-        pd.testing.assert_frame_equal(again.transform(rows), memory.transform(rows))
-    memory.memory_.values[9] = np.inf
-    with pytest.raises(ValueError, match="remembered rows must be finite"):
-        copy.deepcopy(memory)
 
 
 @pytest.mark.parametrize("levels", [["recent"], ["user_item", ("user", "item")]])

@@ -5,8 +5,6 @@ import logging
 import re
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 import urllib.request
@@ -31,6 +29,7 @@ from sklearn_din.server.items import Items
 from sklearn_din.server.state import State
 from tests import abilities
 from tests.fitted_pipelines import make_model
+from tests.page_server import start_server
 from tests.posted_events import JSON, TestClient, create_app, event
 from tests.served_model import fit_served, make_served, wait_for, write_served
 
@@ -211,11 +210,15 @@ def test_health_metrics_and_the_description_know_the_model(served):
         assert answered.headers["cross-origin-resource-policy"] == "same-origin"
         assert answered.headers["cache-control"] == "no-store"
         described = client.get("/openapi.json").json()
-        schemas, responses = (
-            described["components"]["schemas"],
-            described["paths"]["/events"]["post"],
-        )
-        assert {*responses["responses"]} == {"200", "401", "404", "422", "503", "507"}
+        schemas = described["components"]["schemas"]
+        assert {*described["paths"]["/events"]["post"]["responses"]} == {
+            "200",
+            "401",
+            "404",
+            "422",
+            "503",
+            "507",
+        }
         columns = schemas["RankRequest"]["properties"]["user"]["x-columns"]
         assert columns == ["device", "hist_item", "hist_category"]
         item, top_k = described["paths"]["/similar"]["get"]["parameters"]
@@ -359,16 +362,14 @@ def test_an_onnx_file_answers_as_the_pipeline(served, tmp_path):
 def test_a_process_serves_until_a_signal_and_without_torch_where_it_can(served, tmp_path):
     pytest.importorskip("onnx")
     folder, model, _, _ = served
+    (tmp_path / "items.parquet").write_bytes((folder / "items.parquet").read_bytes())
     export_onnx(model[1:], tmp_path / "model.onnx", layout="ranking")
     code = "import sys; from sklearn_din.__main__ import main; s = main(); "
     code += "print({'torch', 'skops', 'skorch'} & {*sys.modules}, flush=True); sys.exit(s)"
-    command = [sys.executable, "-c", code, "serve", tmp_path / "model.onnx", "--port", "0"]
-    command += ["--catalogue", folder / "items.parquet", "--history", folder / "log.parquet"]
-    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    history = "--history", folder / "log.parquet"
+    child, port, _ = start_server(tmp_path / "model.onnx", *history, code=code)
     try:
-        lines = iter(child.stdout.readline, "")
-        address = next(line.split()[2] for line in lines if line.startswith("the page:"))
-        with urllib.request.urlopen(f"{address}health", timeout=30) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=30) as answer:
             assert json.load(answer)["status"] == "ok"
         child.send_signal(signal.SIGTERM)
         out, errors = child.communicate(timeout=30)

@@ -53,24 +53,17 @@ def postgres():
         yield url
 
 
-@pytest.fixture(params=["memory", "SQLite", "PostgreSQL"])
-def any_url(request, tmp_path):
-    """What --events gets, of an empty store."""
-    return new_url(request, tmp_path)
-
-
-@pytest.fixture(params=["SQLite", "PostgreSQL"])
-def url(request, tmp_path):
-    """The same of a store that several servers may share."""
-    return new_url(request, tmp_path)
-
-
 def new_url(request, tmp_path):
+    """What --events gets, of an empty store."""
     if request.param != "PostgreSQL":
         return None if request.param == "memory" else str(tmp_path / "events.db")
     url = request.getfixturevalue("postgres")
     ask_postgres(url, "DROP SCHEMA IF EXISTS sklearn_din CASCADE")
     return url
+
+
+any_url = pytest.fixture(params=["memory", "SQLite", "PostgreSQL"], name="any_url")(new_url)
+url = pytest.fixture(params=["SQLite", "PostgreSQL"], name="url")(new_url)  # may be shared
 
 
 def ask_postgres(url, query):
