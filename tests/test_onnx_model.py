@@ -7,9 +7,7 @@ import operator
 import os
 import pickle
 import runpy
-import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -31,12 +29,12 @@ from sklearn_din.utils.whole_files import ModelFileError
 from tests import fitted_pipelines
 from tests.fitted_pipelines import attach_clicks, edit_state, make_model
 from tests.network_options import each_network
+from tests.processes import HOUSE, run_python
 
 WHY = "needs onnx and onnxruntime: pip install 'sklearn-din[onnx]'"
 onnx = pytest.importorskip("onnx", reason=WHY)
 pytest.importorskip("onnxruntime", reason=WHY)
 
-HOUSE = Path(__file__).resolve().parents[1]
 EVENTS = "hist_item", "hist_category", "hist_price"
 HISTORIES = {EVENTS: ("item", "category", "price"), "tags": None}
 LAYOUTS = ("rows", "ranking")
@@ -401,9 +399,8 @@ print(sorted({"torch", "skops", "skorch"} & {*sys.modules}))
 
 def test_neither_torch_nor_skops_is_loaded_to_answer(paths, tmp_path):
     make_frame()[0][:50].to_pickle(tmp_path / "frame.pkl")
-    command = [sys.executable, "-c", ANSWER, paths["ranking"], tmp_path / "frame.pkl"]
-    child = subprocess.run(command, cwd=HOUSE, check=True, capture_output=True, text=True)
-    assert child.stdout.strip() == "[]"
+    child = run_python(ANSWER, paths["ranking"], tmp_path / "frame.pkl")
+    assert child.stdout.strip() == "[]", child.stderr
 
 
 def test_the_example_serves(capsys):

@@ -139,7 +139,6 @@ def test_whole_outcomes_stay_what_they_are_and_lists_and_dates_may_be_told():
 
 
 def test_polars_frames_get_the_histories_of_pandas():
-    pl = pytest.importorskip("polars")
     rows, y = next(make_outcomes())
     expected = HistoryBuilder(**FLIGHTS).fit_transform(rows, y)
     shown = HistoryBuilder(**FLIGHTS).fit_transform(pl.from_pandas(rows), y)
@@ -398,8 +397,8 @@ def test_the_server_has_the_histories_of_the_builder_that_was_told_each_post(lev
     all_rows, labels = make_flights(330)
     rows, y = all_rows[300:].reset_index(drop=True), labels[300:]
     model = begin_with(HistoryBuilder(**FLIGHTS, levels=levels)).fit(all_rows[:300], labels[:300])
-    users, store = ["1", "3", "stranger", *rows["user"][:5]], Store(str(tmp_path / "events.db"))
-    state = state_of(model, all_rows, store)
+    users, path = ["1", "3", "stranger", *rows["user"][:5]], str(tmp_path / "events.db")
+    state = state_of(model, all_rows, Store(path))
     assert_served(state, model[0], users)
     post(state, {"user": "new", "item": "flight 2", "time": "2024-02-01", "late": 4})
     assert state.answers.histories.of("new")[0]["hist_late"] == [4.0]
@@ -414,9 +413,7 @@ def test_the_server_has_the_histories_of_the_builder_that_was_told_each_post(lev
             np.testing.assert_allclose(served, level, rtol=1e-12)
     assert post(state, *as_posts(rows, y))["known_already"] == len(rows)
     state.close()
-    state = state_of(
-        told, all_rows, Store(str(tmp_path / "events.db"))
-    )  # which knows the posts, too
+    state = state_of(told, all_rows, Store(path))  # which knows the posts, too
     assert_served(state, told[0], users)
     best = state.answers.rank("1", None, 3, None)
     now = state.answers.histories.clock.column([state.answers.histories.now_of("1")])

@@ -19,6 +19,7 @@ from tests.test_history import slow_items
 
 WAYS = {"user": "user", "time": "time", "columns": ["item", "category", "price"]}
 BUDGETS = ["1GB", "25KB"]
+N_OF_USER = {"n": ("user", None, "count")}
 
 pytestmark = pytest.mark.usefixtures("one_database")
 
@@ -151,8 +152,7 @@ def test_a_log_that_is_its_own_impressions_and_equal_times(tmp_path, memory, one
     assert [len(cell) for cell in attach_history(scan, empty, **WAYS)["hist_item"]] == [0] * 200
     nothing = attach_history(empty, scan, elapsed="ago", **WAYS)
     assert len(nothing) == len(nothing["ago"]) == 0
-    numbers = {"n": ("user", None, "count")}
-    numbers |= {name: ("user", "price", name) for name in ("mean", "shrunk_rate")}
+    numbers = N_OF_USER | {name: ("user", "price", name) for name in ("mean", "shrunk_rate")}
     counted = attach_aggregates(scan, empty, time="time", aggregates=numbers)
     assert counted["n"].tolist() == [0] * 200
     assert read(counted)[["mean", "shrunk_rate"]].isna().all(axis=None)
@@ -164,15 +164,14 @@ def test_a_cache_dir_keeps_the_files_and_a_second_call_reads_them(tmp_path, monk
     scan = as_scan(table, tmp_path, cache_dir=cache)
     first = attach_history(scan, scan, **WAYS)
     assert first[:9].cache_dir == cache
-    numbers = {"n": ("user", None, "count")}
-    counted = attach_aggregates(first, scan, time="time", aggregates=numbers)
+    counted = attach_aggregates(first, scan, time="time", aggregates=N_OF_USER)
     kept = sorted(path.name.split("-")[0] for path in cache.iterdir())
     assert kept == ["aggregates", "history"]
     monkeypatch.setattr(sql, "sort_rows", None)  # nothing is sorted again
     again = attach_history(scan, scan, **WAYS)
     assert again.fingerprint() == first.fingerprint()
     same_cells(again["hist_category"], first["hist_category"])
-    recounted = attach_aggregates(again, scan, time="time", aggregates=numbers)
+    recounted = attach_aggregates(again, scan, time="time", aggregates=N_OF_USER)
     assert recounted["n"].tolist() == counted["n"].tolist()
     with pytest.raises(TypeError):
         attach_history(scan, scan, max_length=3, **WAYS)
@@ -182,9 +181,8 @@ def test_a_cache_dir_keeps_the_files_and_a_second_call_reads_them(tmp_path, monk
 def test_histories_and_aggregates_lie_on_each_other(tmp_path):
     table = make_table(160, random_state=8)
     scan = as_scan(table, tmp_path, memory="25KB")
-    numbers = {"n": ("user", None, "count")}
     ours = attach_history(scan, scan, user="user", time="time", columns="item")
-    ours = attach_aggregates(ours[::-1], scan, time="time", aggregates=numbers)
+    ours = attach_aggregates(ours[::-1], scan, time="time", aggregates=N_OF_USER)
     others = {"columns": "price", "prefix": "past_", "elapsed": "ago"}
     ours = attach_history(ours[::-1], scan, user="user", time="time", **others)
     twin = attach_history(table, table, user="user", time="time", columns=["item", "price"])
@@ -330,12 +328,12 @@ def test_every_option_of_a_log_does_for_scans_what_it_does_for_frames(optioned, 
 
 def test_a_full_disk_leaves_nothing(tmp_path):
     table = make_table(2000, random_state=0)
-    cache, numbers = tmp_path / "cache", {"n": ("user", None, "count")}
+    cache = tmp_path / "cache"
     scan = as_scan(table, tmp_path, cache_dir=cache)
     with small_disk():
         for call in (
             lambda: attach_history(scan, scan, **WAYS),
-            lambda: attach_aggregates(scan, scan, time="time", aggregates=numbers),
+            lambda: attach_aggregates(scan, scan, time="time", aggregates=N_OF_USER),
             lambda: sample_negatives(scan, item="item", item_columns="category", user="user"),
         ):
             with pytest.raises(OSError, match="Free some of the disk") as found:
