@@ -54,18 +54,18 @@ class HistoryRequest:
     @property
     def sources(self) -> dict[str, Any]:
         """History column to event column, without that of elapsed times."""
-        return {_history_name(self.prefix, column): column for column in self.columns}
+        return dict(zip(self.new_names, self.columns, strict=False))
 
     @property
     def new_names(self) -> list[str]:
-        """Names of the new columns, checked."""
+        """Names of the new columns, checked: those of ``columns``, then those of elapsed times."""
         if not isinstance(self.prefix, str):
             raise TypeError(f"prefix must be text, got {self.prefix!r}.")
         if self.elapsed is not None and not isinstance(self.elapsed, str):
             raise TypeError(f"elapsed must be text or None, got {self.elapsed!r}.")
         if not self.columns:
             raise ValueError("columns must name at least one event column, got none.")
-        names = [_history_name(self.prefix, column) for column in self.columns]
+        names = [f"{self.prefix}{'label' if n == LABEL else n}" for n in self.columns]
         names += self.times_elapsed
         if len(set(names)) < len(names):
             raise ValueError(f"the new columns must have distinct names, got {names}.")
@@ -92,10 +92,6 @@ class HistoryRequest:
             raise ValueError(
                 f"{name} already has columns {taken}. Drop them, or choose another prefix or name."
             )
-
-
-def _history_name(prefix: str, column: Any) -> str:
-    return f"{prefix}{'label' if column == LABEL else column}"
 
 
 def attach_history(
