@@ -126,7 +126,7 @@ def test_windows_do_not_depend_on_the_number_of_threads(tmp_path, monkeypatch):
         monkeypatch.setenv("OMP_NUM_THREADS", threads)
         attached = attach_history(scan, scan, max_length=3, **WAYS)
         store = attached._histories.store
-        found.append([store[name].tolist() for name in store.names[:2]])
+        found.append([store[name].tolist() for name in [*store.entries][:2]])
         found[-1] += [store["starts"].tolist(), store["lengths"].tolist()]
     assert all(windows == found[0] for windows in found)
 
