@@ -116,18 +116,18 @@ def study_of(log, *arguments):
 def test_the_embedded_log_gives_a_table_beside_the_ceiling_and_a_picture(run, monkeypatch):
     small = make_click_log(n_users=60, n_items=40, n_categories=6, random_state=0)
     monkeypatch.setattr(study, "make_click_log", lambda random_state: small)
-    monkeypatch.setitem(results.MODELS, "base model (sum pooling)", {"pooling": "sum"})
+    monkeypatch.setitem(results.PARTS, "base model", {"pooling": "sum"})
     printed = run("--folds", "2", "--epochs", "1", "--output", "own.parquet")
     plan, fold = printed.splitlines()[1:3]
     assert plan == (
-        "5 trainings (--epochs 1): base model (sum pooling) and DIN, tested on held-out users in "
-        "2 folds, DIN once more on all rows"
+        "9 trainings (--epochs 1): base model, published DIN, DIN with sums and DIN, tested on "
+        "held-out users in 2 folds, DIN once more on all rows"
     )
-    assert fold.startswith("base model (sum pooling), by user, fold 1 of 2: AUC")
+    assert fold.startswith("base model, by user, fold 1 of 2: AUC")
     assert "best possible" in printed
     assert "the rule" not in printed
     table = printed[printed.index("RelaImpr") :]
-    names = (*trivial.RULES, trivial.TREES, *results.MODELS, "best possible")
+    names = (*trivial.RULES, trivial.TREES, *results.PARTS, "best possible")
     order = [table.index(name) for name in names]
     assert order == sorted(order)
     assert "negatives" not in printed
@@ -301,7 +301,7 @@ def test_rows_with_labels_are_tested_in_time_and_on_held_out_users(run, clicks):
     options = ["--label", "click", "--split", "time", "user", "--output", "scores.csv"]
     printed = run(clicks.assign(click=np.arange(72) % 5 < 2), *NAMES, *FAST, *options)
     by_time, by_user = printed.split("\nthe last fifth in time:")[1].split("\nheld-out users in 2")
-    assert "7 trainings (--epochs 1): base model (sum pooling), DIN and DIN with memory" in printed
+    assert "7 trainings (--epochs 1): base model, DIN and DIN with memory" in printed
     for name in (trivial.LIVE_RATE, f"{trivial.TREES}, live", "DIN with memory, frozen"):
         assert f"\n{name} " in by_time
         assert name not in by_user

@@ -18,6 +18,7 @@ from sklearn_din.command_line.options import FOLDS, Options
 from sklearn_din.command_line.study import (
     DEFAULT_NEGATIVES,
     MODELS,
+    PARTS,
     Parameters,
     Study,
     attach_histories,
@@ -61,6 +62,10 @@ EXPLANATION = (
     "AUC: over all rows. GAUC: mean of each user's own AUC, weighted by rows, without users whose "
     "rows are all clicked or none, {} of {}. RelaImpr: gain of AUC - 0.5 over the base model's. "
     "NE, normalized entropy: log loss over that of the base rate."
+)
+EXPLANATION_OF_PARTS = (
+    'Base model: DINClassifier(interest="paper", pooling="sum"). Published DIN: interest="paper". '
+    'DIN with sums: pooling="sum". DIN: the defaults.'
 )
 EXPLANATION_OF_RANKING = (
     "NDCG@10, recall@10: up to {} users rank the items that were clicked in the training rows, as "
@@ -110,6 +115,7 @@ def compare(options: Options, rows: tuple[pd.DataFrame, pd.Series | None] | None
         n_kinds = pd.Series(y).groupby(users).nunique()
         print(EXPLANATION.format(f"{(n_kinds < 2).sum():,}", f"{len(n_kinds):,}"))
         notes[note_better_rules(auc, y, models=list(MODELS))] = None
+        print(EXPLANATION_OF_PARTS)
         print(EXPLANATION_OF_TREES)
         if LIVE_RATE in auc:
             print(EXPLANATION_OF_MEMORY)
@@ -188,7 +194,9 @@ def make_folds(study: Study, split: str, n_folds: int) -> Folds:
 
 
 def models_of(study: Study, split: str) -> dict[str, Parameters]:
-    """Return the models to compare: one with a memory where what came of rows is known by time."""
+    """Return the models to compare: one with a memory where labelled rows are split by time."""
+    if study.ceiling is not None:
+        return PARTS
     return {**MODELS, **({MEMORY: MODELS["DIN"]} if study.is_labelled and split == "time" else {})}
 
 

@@ -22,10 +22,16 @@ DEFAULT_NEGATIVES = 4
 
 Parameters = Mapping[str, str | int]
 
-MODELS: dict[str, Parameters] = {
-    "base model (sum pooling)": {"pooling": "sum", "interest": "paper"},
+PARTS: dict[str, Parameters] = {
+    "base model": {"interest": "paper", "pooling": "sum"},
+    "published DIN": {"interest": "paper"},
+    "DIN with sums": {"pooling": "sum"},
     "DIN": {},
 }
+"""What each part of the network is worth: on the embedded log."""
+
+MODELS = {name: PARTS[name] for name in ("base model", "DIN")}
+"""What is compared on a log of the user's."""
 
 
 class Study(NamedTuple):
@@ -101,16 +107,13 @@ def study_log(roles: Options, log: pd.DataFrame, labels: pd.Series | None) -> St
 def make_model(roles: Options, parameters: Parameters, *, order: str) -> Pipeline:
     """Encoder and classifier, for impressions that have their histories.
 
-    ``order`` ("user" or "time") says what parts the rows to predict from the rows of fit, and item
-    neighbours are learnt so. The paper's network gets no numbers of them: it stays as published.
+    ``order`` ("user" or "time") says whether the rows to predict are of other users than the rows
+    of fit or later than them. Item neighbours are learned in this order.
     """
     encoder = HistorySequenceEncoder(user=roles.user, time=roles.time)
     if order == "user":
         encoder.set_params(time=None, drop=[roles.time])
-    classifier = DINClassifier().set_params(**parameters)
-    if classifier.interest == "paper":
-        classifier.set_params(neighbours=None)
-    return Pipeline([("encode", encoder), ("din", classifier)])
+    return Pipeline([("encode", encoder), ("din", DINClassifier().set_params(**parameters))])
 
 
 def begin_with_memory(

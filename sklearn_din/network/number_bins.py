@@ -169,16 +169,19 @@ def find_bins(X: EncodedFeatures, leave_out: Collection[str] = ()) -> Bins:
     return bins
 
 
-def find_ranges(X: EncodedFeatures, before: Ranges | None = None) -> Ranges:
-    """Return how far training rows reach on either side, and how far they did ``before``.
+def find_ranges(
+    X: EncodedFeatures, before: Ranges | None = None, *, reads_all: bool = False
+) -> Ranges:
+    """Return the range of each number in the training rows, joined with the range ``before``.
 
-    Times elapsed of a memory end at 0 where few rows trained on them, then and later: what a small
-    log says of them by chance costs more than they give (benchmarks/quality-results.md, "Answers
-    of a memory that is told").
+    With fewer than ``ROWS_OF_ELAPSED`` training rows, elapsed times of a memory get the range 0 to
+    0, also in later calls, so that the network ignores them: in small logs they cost more than they
+    gain (benchmarks/quality-results.md, "Answers of a memory that is told"). ``reads_all`` keeps
+    them, for the published network.
     """
     ranges, least = dict(before or {}), FEW if before else 0
     levels = [f for f in X.schema.fields if f.level and f.level.form == "elapsed"]
-    at_first = UNREAD if len(X) < ROWS_OF_ELAPSED else ()
+    at_first = UNREAD if len(X) < ROWS_OF_ELAPSED and not reads_all else ()
     unread = {f.name for f in levels if ranges.get(f.name, at_first) == UNREAD}
     ranges |= dict.fromkeys(unread, UNREAD)
     samples = {n: _sample(X, n) for n in X.schema.names("numeric") if n not in unread}

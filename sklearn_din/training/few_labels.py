@@ -77,7 +77,7 @@ def find_factor(given: Given, *, fit: Callable[..., None]) -> tuple[float, bool,
     if len(folds) < 2:
         return LEAST_FACTOR, True, []
     net, X = given.net, given.X
-    may_use_items = net.neighbours == "auto" and histories_with_candidate(X.schema)
+    may_use_items = net.chosen_neighbours == "auto" and histories_with_candidate(X.schema)
     if len(X) < FEW_ROWS and may_use_items and choose_order(X, "auto") is not None:
         fit = partial(fit, uses_items=False)
         others = predict_folds(given, partial(_score_by_network, given, fit))

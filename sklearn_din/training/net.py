@@ -112,6 +112,16 @@ class DINNet(NeuralNetBinaryClassifier):
         self.callbacks_.sort(key=lambda pair: hasattr(pair[1], "hold"))
         return self
 
+    @property
+    def is_published(self) -> bool:
+        """Whether the network is the paper's, which gets no inputs beyond the encoded columns."""
+        return getattr(self, "module__interest", "extended") == "paper"
+
+    @property
+    def chosen_neighbours(self) -> str | None:
+        """The parameter ``neighbours``, of which "auto" is None for the published network."""
+        return None if self.neighbours == "auto" and self.is_published else self.neighbours
+
     # Trainings
 
     @property

@@ -112,7 +112,7 @@ def train_further(
         grown = grow(net, X.schema)
         net.module_, net.optimizer_ = grown.module_, grown.optimizer_
         net.module__schema = X.schema
-    net.module_.widen(find_ranges(X, net.module_.options["ranges"]))
+    net.module_.widen(find_ranges(X, net.module_.options["ranges"], reads_all=net.is_published))
     least = net.batch_size_ if isinstance(net.batch_size, str) else 0
     net.batch_size_ = max(choose_batch_size(net.batch_size, len(X)), least)
     net.novelty_, moments = net.novelty_.extend(X)
@@ -158,16 +158,17 @@ def check_encoded(X: object) -> EncodedFeatures:
 
 
 def _learn_neighbours(given: Given, ranks: Alone) -> tuple[NeighbourTables, EncodedFeatures]:
-    """Learn item neighbours and users' levels from all rows, and add their numbers to these rows.
+    """Learn item neighbours and running rates of users from all rows, and add them to these rows.
 
-    Of numbers in place of clicks, levels alone.
-    Of several processes rank 0 learns first: those of mapped rows lie in a store beside them,
-    where the others find them.
+    With numeric labels, only running rates of users are learnt. The published network gets neither,
+    unless ``neighbours`` names an order. Where several processes train, rank 0 learns first: the
+    numbers of mapped rows are written to a store beside the rows, where the others find them.
     """
     net, X = given.net, given.X
     with nullcontext() if X.store is None else ranks.in_turn():
-        order, is_click = choose_order(X, net.neighbours), net.target.clicks(given.y)
-        has_levels = X.users is not None and X.times is not None
+        neighbours, is_click = net.chosen_neighbours, net.target.clicks(given.y)
+        order = choose_order(X, neighbours)
+        has_levels = X.users is not None and X.times is not None and not net.is_published
         if isinstance(net.target, Numbers) and has_levels:
             order = "time"
         tables, X = learn_neighbours(
@@ -176,7 +177,7 @@ def _learn_neighbours(given: Given, ranks: Alone) -> tuple[NeighbourTables, Enco
             order=order,
             y=given.y,
             labels=net.target.label_names,
-            of_items=net.neighbours is not None,
+            of_items=neighbours is not None,
         )
     ranks.check_same(lambda: {"learnt": {"item neighbours": tables.digest()}})
     return tables, X

@@ -1,7 +1,9 @@
 """Text summary of a network: columns, behaviours, layers, number of parameters."""
 
+from __future__ import annotations
+
 from itertools import groupby
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
@@ -9,9 +11,11 @@ from sklearn_din.features.schema import KINDS, Field, Schema
 from sklearn_din.module import DIN
 from sklearn_din.native.logits import engine_text
 from sklearn_din.neighbours.pairs import LEAST_ITEMS, histories_with_candidate
-from sklearn_din.neighbours.tables import NeighbourTables
 from sklearn_din.network.interest import Interest
 from sklearn_din.utils.text_table import text_table
+
+if TYPE_CHECKING:
+    from sklearn_din.training.net import DINNet
 
 NORMALIZATIONS = {None: "", "sqrt": ", / sqrt(length)", "softmax": ", softmax"}
 
@@ -37,7 +41,7 @@ def summarize(classifier: Any) -> str:
     rows = [(title, layers, f"{size:,}") for title, layers, size in parts]
     tables.append(text_table(("part", "layers", "parameters"), rows, numbers=(2,)))
     tables.append(engine_text(module))
-    tables.append(neighbours_text(schema, classifier.neighbours, classifier.net_.neighbours_))
+    tables.append(neighbours_text(schema, classifier.net_))
     tables += [part.describe() for part in classifier.net_.neighbours_.parts]
     if classifier.net_.mixture_ is not None:
         tables.append(classifier.net_.mixture_.describe())
@@ -47,19 +51,22 @@ def summarize(classifier: Any) -> str:
     return "\n\n".join(filter(None, tables))
 
 
-def neighbours_text(schema: Schema, neighbours: str | None, tables: NeighbourTables) -> str:
+def neighbours_text(schema: Schema, net: DINNet) -> str:
     """Return for which candidates a network has item neighbours, or why none."""
+    pairs = net.neighbours_.pairs
     if not schema.behaviours:
         return ""
-    if tables.pairs:
-        found = dict.fromkeys((pair.candidate, pair.what_is_off) for pair in tables.pairs)
+    if pairs:
+        found = dict.fromkeys((pair.candidate, pair.what_is_off) for pair in pairs)
         texts = [f"for {name} ({off})" if off else f"for {name}" for name, off in found]
         return f"item neighbours: {', '.join(texts)}"
     why = "neither user nor time is named, HistorySequenceEncoder(user=..., time=...)"
     if not histories_with_candidate(schema):
         why = f"no history has a candidate with {LEAST_ITEMS} ids or more"
-    elif neighbours is None:
+    elif net.neighbours is None:
         why = "neighbours=None"
+    elif net.is_published:
+        why = 'interest="paper" has none unless neighbours names an order'
     return f"item neighbours: off, {why}"
 
 

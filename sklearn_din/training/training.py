@@ -141,8 +141,10 @@ class Training:
         """Give the net a new network, optimizer and history."""
         net, train = self.net, self.train
         net.module__schema = schema
-        net.module__ranges = find_ranges(train.X)
-        net.module__bins = choose_bins(train.X, train.y, train.rows, net.neighbours_.names)
+        net.module__ranges = find_ranges(train.X, reads_all=net.is_published)
+        net.module__bins = None
+        if not net.is_published:
+            net.module__bins = choose_bins(train.X, train.y, train.rows, net.neighbours_.names)
         net.module__position_shares, positions = (), train.X.positions
         if positions is not None:
             positions = positions if train.rows is None else positions[train.rows]
