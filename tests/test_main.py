@@ -128,7 +128,7 @@ def test_the_embedded_log_gives_a_table_beside_the_ceiling_and_a_picture(run, mo
     assert "the rule" not in printed
     table = printed[printed.index("RelaImpr") :]
     names = (*trivial.RULES, trivial.TREES, *results.PARTS, "best possible")
-    order = [table.index(name) for name in names]
+    order = [table.index(f"\n{name} ") for name in names]
     assert order == sorted(order)
     assert "negatives" not in printed
     assert Path("attention.png").read_bytes()[:4] == b"\x89PNG"
