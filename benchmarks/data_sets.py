@@ -42,6 +42,7 @@ def _market(*, seed, **options):
 
 REAL = {
     "e-shop by session, uniform": workloads.eshop,
+    "e-shop by session, whole catalogue": partial(workloads.eshop, negatives="catalogue"),
     "e-shop by session, popularity": partial(workloads.eshop, negatives="popularity"),
     "e-shop by time, uniform": partial(workloads.eshop, split="time"),
     "e-shop by time, popularity": partial(workloads.eshop, split="time", negatives="popularity"),

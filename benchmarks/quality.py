@@ -28,9 +28,9 @@ from sklearn_din.metrics import group_roc_auc_score
 
 OURS = {
     "DINClassifier()": {},
-    "interest='paper'": {"interest": "paper", "neighbours": None},
-    "sum": {"pooling": "sum", "interest": "paper", "neighbours": None},
-    "mean": {"pooling": "mean", "interest": "paper", "neighbours": None},
+    "interest='paper'": {"interest": "paper"},
+    "base model": {"interest": "paper", "pooling": "sum"},
+    "mean": {"interest": "paper", "pooling": "mean"},
     "sum, extended": {"pooling": "sum"},
     "mean, extended": {"pooling": "mean"},
 }

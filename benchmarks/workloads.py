@@ -99,11 +99,13 @@ def movielens(*, split="time", cap=50, seed=0, hide_unseen=True):
 
 
 def eshop(*, split="session", negatives="uniform", n_negatives=4, cap=50, seed=0, hide_unseen=True):
-    """Return e-shop clicks: a session's last click against products that the session never saw.
+    """Return e-shop clicks: a session's last click against products that were drawn as negatives.
 
     The history is what the session clicked before; the attributes are product, category, colour
     and location on the page. ``split`` is "session" (80/10/10 of the sessions, drawn from ``seed``)
-    or "time"; ``negatives`` are drawn "uniform" or by "popularity" (number of clicks).
+    or "time". ``negatives`` are drawn from the products that the session never saw, "uniform" or by
+    "popularity" (number of clicks), or uniformly from the whole "catalogue" without the positive:
+    then an id that is in its own history does not reveal the label.
     """
     clicks = pd.read_csv(real_data_folder() / "eshop-clicks" / "clicks.csv.gz")
     clicks = clicks.sort_values(["session", "order"], kind="stable")
@@ -117,7 +119,7 @@ def eshop(*, split="session", negatives="uniform", n_negatives=4, cap=50, seed=0
     first = np.flatnonzero(np.r_[True, session[1:] != session[:-1]])
     last = np.r_[first[1:], len(session)] - 1
     rng = np.random.RandomState(seed)
-    unseen = _negatives(session, item, n_negatives, negatives, rng)
+    unseen = _negatives(session, item, last, n_negatives, negatives, rng)
     candidate = np.column_stack([item[last], unseen]).ravel()
     repeats = 1 + n_negatives
     start, length = np.maximum(first, last - cap), np.minimum(last - first, cap)
@@ -306,11 +308,12 @@ def _gather(events, start, length):
     return {**flat, "hist_offsets": offsets}
 
 
-def _negatives(session, item, n_negatives, strategy, rng):
+def _negatives(session, item, last, n_negatives, strategy, rng):
     catalogue, clicks = np.unique(item, return_counts=True)
     weight = clicks / clicks.sum() if strategy == "popularity" else None
     seen = np.zeros((session.max() + 1, item.max() + 1), dtype=bool)
-    seen[session, item] = True
+    left_out = last if strategy == "catalogue" else slice(None)
+    seen[session[left_out], item[left_out]] = True
     drawn = rng.choice(catalogue, size=(len(seen), n_negatives), p=weight)
     while (again := np.take_along_axis(seen, drawn, axis=1)).any():
         drawn[again] = rng.choice(catalogue, size=again.sum(), p=weight)

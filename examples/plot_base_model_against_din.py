@@ -2,8 +2,8 @@
 Base model against DIN in one grid search
 =========================================
 
-The paper's base model sums the history regardless of the candidate. It is a parameter value,
-``pooling="sum"``, so a grid search compares both on the same folds.
+The paper's base model, ``interest="paper", pooling="sum"``, sums the history regardless of the
+candidate. Both are parameter values, so a grid search compares all networks on the same folds.
 """
 
 import matplotlib.pyplot as plt

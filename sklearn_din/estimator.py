@@ -320,8 +320,10 @@ class DINClassifier(ClassifierMixin, DINEstimator, ClickParameters):
 
         v_U(A) = sum_j a(e_j, v_A) e_j        e_j: embedding of event j, v_A: of the candidate
 
-    The weights are not normalized, so that their sum expresses how strong the interest is. An MLP
-    computes one logit from the interest, the embeddings of the other columns and the numbers.
+    The weights of a history do not sum to one, so that their sum expresses how strong the interest
+    is. With ``interest="paper"`` they are not normalized at all; the default network divides the
+    weighted sum by the square root of the history's length. An MLP computes one logit from the
+    interest, the embeddings of the other columns and the numbers.
 
     Most ids are rare, so each training batch shrinks the embeddings of the ids in it, rare ones
     more (mini-batch aware L2, section 5.1): ``embedding_l2 / (batch_size * n_j) * w_j`` is added
@@ -339,11 +341,15 @@ class DINClassifier(ClassifierMixin, DINEstimator, ClickParameters):
         can represent more; memory and time grow in proportion.
     pooling : {"attention", "sum", "mean", "max"}, default="attention"
         How the events of a history are combined into one vector. "sum" gives every event the
-        weight one; with ``interest="paper"`` it is the paper's base model. "sum" and "mean" train
-        faster; compare them with "attention" to see whether attention helps.
+        weight one. The base model of the paper is ``interest="paper", pooling="sum"``. "sum" and
+        "mean" train faster; compare them with "attention" to see whether attention helps.
     interest : {"paper", "extended"}, default="extended"
-        Inputs of the network about event and candidate. "paper" is the published network exactly.
-        "extended" differs from it:
+        Inputs of the network. "paper" is the published network: the MLP gets the encoded columns
+        and the interest, and nothing else. Item neighbours, the user's running rate, bins, hidden
+        numbers, trees and the division by the square root of the length are off, unless
+        ``neighbours``, ``trees`` or ``attention_normalization`` is set to something else than its
+        default. Running rates that you attach yourself are ordinary numeric columns. Training is
+        the same for both networks. "extended" differs from "paper":
 
         - The activation unit also gets, for each event, which attributes have the candidate's id,
           the same times 0.8 ** rank and 0.5 ** rank (rank 0 is the newest), log1p(rank), and its
@@ -364,9 +370,11 @@ class DINClassifier(ClassifierMixin, DINEstimator, ClickParameters):
         - If there are ids, each training step sets 15 % of the numbers to zero, so that numbers
           do not identify a row whose label the embeddings have memorized.
 
-        In both, numbers far beyond those of training are read as their end: counts and times
-        elapsed of a memory where training ended, others one range of training beyond. With
-        less than 3,000 rows, times elapsed of a memory are not read.
+        - With fewer than 3,000 training rows, the network ignores the elapsed-time columns of a
+          memory.
+
+        In both networks, numbers far outside the training range are clipped: counts and elapsed
+        times of a memory at the largest value in training, other numbers one range further.
     attention_units : tuple of int, default=(64, 16)
         Widths of the hidden layers of the activation unit. The cost grows with the number of
         events times these widths.
@@ -450,6 +458,7 @@ class DINClassifier(ClassifierMixin, DINEstimator, ClickParameters):
         user's past events according to everybody's histories (see Notes). There are 14 per
         behaviour, for the attribute with the most ids if at least 16 are known, and for others with
         at least 64: embeddings hold who goes with whom among fewer.
+        With ``interest="paper"``, "auto" means None.
         "time": the numbers of each row come from what was known at the end of the last of five
         blocks of time that ended before it. "user": users are divided into five parts; the
         numbers of a row of a training user come from all other parts (in training, from those

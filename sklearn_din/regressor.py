@@ -51,9 +51,9 @@ class DINRegressor(RegressorMixin, DINEstimator, NumberParameters):
     There are no item neighbours as inputs: those of the classifier learn from clicks, and
     computed from histories alone they did not help (R2 of MovieLens ratings .413 with, .423
     without; benchmarks/quality-results.md, "Numbers"). If the encoder knows users and times, the
-    user's level is an input, as for the classifier: here the mean of y in the user's rows so far,
-    minus that of all rows. ``fit`` does not check whether histories contain the row's own event,
-    since the check needs clicks.
+    user's running mean of y, minus the mean of all rows, is an input of the default network.
+    ``fit`` does not check whether histories contain the row's own event, since the check needs
+    clicks.
 
     Examples
     --------

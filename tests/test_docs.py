@@ -1,6 +1,9 @@
 """Documentation and README are true: messages exist, lists are complete, the README's code runs."""
 
+import os
 import re
+import subprocess
+import sys
 import textwrap
 import warnings
 from pathlib import Path
@@ -11,6 +14,7 @@ from sklearn import model_selection
 
 import sklearn_din
 from sklearn_din import datasets, metrics
+from sklearn_din.native.structures import load_library
 
 HOUSE = Path(__file__).resolve().parents[1]
 DOCS, README, AGENTS = (HOUSE / name for name in ("docs", "README.md", "AGENTS.md"))
@@ -58,21 +62,6 @@ def test_nothing_splits_rows_with_histories_by_chance():
         code += re.findall(r"^ +(?:>>>|\.\.\.) .*$", path.read_text(encoding="utf-8"), re.M)
     for text in code:
         assert not by_rows.search(text), by_rows.search(text)
-
-
-def test_the_guide_stays_short_before_its_appendix():
-    index = (DOCS / "guide" / "index.rst").read_text(encoding="utf-8")
-    before, _ = index.split(":caption: Appendix")
-    pages = re.findall(r"^   (\w+)$", before, re.M)
-    assert pages[:2] == ["impressions", "clicks"]  # the quick path
-    words = {page: len((DOCS / "guide" / f"{page}.rst").read_text().split()) for page in pages}
-    assert sum(words.values()) <= 13_050, words
-
-
-def test_pages_speak_plain_english():
-    for page in [*PAGES, README, AGENTS]:
-        word = re.search(r"\b(twins?|wings?|kin|STILL|AS_SEEN)\b", page.read_text(encoding="utf-8"))
-        assert word is None, (page.name, word)
 
 
 def test_each_message_in_troubleshooting_is_one_of_ours():
@@ -125,19 +114,47 @@ def test_the_page_for_agents_runs_is_short_and_names_what_is_there():
         assert name in names_of_others or hasattr(sklearn_din, name), name
 
 
-def test_the_readmes_python_blocks_run_in_order(capsys):
-    names, text = run_python_blocks(README), README.read_text(encoding="utf-8")
-    said = re.findall(r"(\w+): AUC (\d\.\d+)", text)
-    printed = re.findall(r"(\w+): AUC (\d\.\d+)", capsys.readouterr().out)
-    assert [name for name, _ in said] == [name for name, _ in printed] == ["frozen", "live"]
-    for (_, auc), (_, here) in zip(said, printed, strict=True):
-        assert float(here) == pytest.approx(float(auc), abs=0.004)
-    first = text.partition("```python\n")[2].partition("```")[0]
-    page = (DOCS / "index.rst").read_text(encoding="utf-8").replace("\n   ", "\n")
-    assert first in page  # the documentation begins with the same
+def first_example():
+    """Return the first block of code of the README, and the output that stands below it."""
+    text = README.read_text(encoding="utf-8")
+    code, output = re.search(r"```python\n(.*?)```\n\n```text\n(.*?)```", text, re.S).groups()
+    assert text.index("```python") == text.index(f"```python\n{code}")
+    return code, output
+
+
+def test_the_readmes_python_blocks_run_in_order():
+    names = run_python_blocks(README)
+    assert names["before"].shape == names["after"].shape == (600, 2)
+    assert (names["before"] != names["after"]).any()
     assert len(names["scores"]) == 2
     assert names["probability"].min() >= 0
     assert names["search"].best_params_
+
+
+@pytest.mark.parametrize("kernel", ["plain", "AVX2", "AVX-512", "torch"])
+def test_the_first_example_prints_the_same_on_every_processor(kernel):
+    code, output = first_example()
+    library = load_library()
+    number = ["plain", "AVX2", "AVX-512"].index(kernel) if kernel != "torch" else 0
+    choose = ""
+    if kernel != "torch":
+        if library is None or library.din_choose_kernels(number) != number:
+            pytest.skip(f"this machine has no native code for {kernel}")
+        choose = "from sklearn_din.native.structures import load_library\n"
+        choose += f"assert load_library().din_choose_kernels({number}) == {number}\n"
+    hidden = {"SKLEARN_DIN_NATIVE": "0"} if kernel == "torch" else {}
+    run = subprocess.run(
+        [sys.executable, "-c", choose + code],
+        env=os.environ | hidden,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert run.stdout == output
+
+
+def test_the_first_page_of_the_documentation_starts_with_the_first_example():
+    assert blocks_of(DOCS / "index.rst")[0].strip() == first_example()[0].strip()
 
 
 def test_both_readmes_give_the_same_commands():

