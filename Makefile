@@ -99,6 +99,7 @@ $(ECOSYSTEM)/installed: pyproject.toml benchmarks/ecosystem-requirements.txt
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-logo
 	$(BIN)/mypy
 
 # Known vulnerabilities of the packages that a user gets; fails where one could not be looked up.

@@ -1,10 +1,12 @@
 """What each part is worth: base model, published DIN, and the default with parts left out.
 
 ``python -m benchmarks.parts [--seeds 5] [--only WORD] [--results FILE]`` fits each variant with
-each seed on the data sets of ``benchmarks.default_fit`` and on two more splits of the real logs. It
-prints GAUC and log loss of the test rows, the difference from the default and its standard error.
-The seed draws the made logs, the weights and the order of the rows; all variants of one seed get
-the same rows. FILE keeps each measurement as it is made, and a second run continues from it.
+each seed on the data sets of ``benchmarks.default_fit`` and on two more splits of the real logs. Of
+the test rows it prints GAUC, log loss, the log loss after each user got the best constant
+(``within``: which rows of a user are clicked) and the AUC of each user's mean log-odds
+(``between``: which users click more), each with the difference from the default and its standard
+error. The seed draws the made logs, the weights and the order of the rows; all variants of one seed
+get the same rows. FILE keeps each measurement as it is made, and a second run continues from it.
 """
 
 import argparse
@@ -27,7 +29,8 @@ from sklearn_din.metrics import group_roc_auc_score
 SETS = [*SETS_OF_DEFAULT_FIT, "e-shop by session, uniform", "MovieLens by user"]
 DEFAULT = "DIN"
 VARIANTS = {**PARTS, "DIN without neighbours": {"neighbours": None}}
-MEASURES = "gauc", "loss"
+MEASURES = "gauc", "loss", "within", "between"
+PRECISION, N_STEPS = 0.5, 30  # of the prior of a user's constant, of Newton's method
 
 
 def measure(name, seed):
@@ -44,10 +47,24 @@ def measure(name, seed):
         p = classifier.predict_proba(test)[:, 1]
         measured = {"auc": roc_auc_score(labels, p), "loss": log_loss(labels, p)}
         measured["gauc"] = group_roc_auc_score(labels, p, groups=users) if has_pairs else np.nan
+        measured |= split_by_user(labels, np.log(p) - np.log1p(-p), users)
         records.append(
             {"set": name, "seed": seed, "variant": variant, **measured, "seconds": seconds}
         )
     return records
+
+
+def split_by_user(labels, logits, users):
+    """Return the log loss with the best constant of each user, and the AUC of the users' means."""
+    code, n_users = pd.factorize(users)[0], users.nunique()
+    constants = np.zeros(n_users)
+    for _ in range(N_STEPS):
+        p = 1 / (1 + np.exp(-logits - constants[code]))
+        slopes = np.bincount(code, labels - p, n_users) - PRECISION * constants
+        constants += slopes / (np.bincount(code, p * (1 - p), n_users) + PRECISION)
+    means = np.bincount(code, logits) / np.bincount(code)
+    p = 1 / (1 + np.exp(-logits - constants[code]))
+    return {"within": log_loss(labels, p), "between": roc_auc_score(labels, means[code])}
 
 
 def summarize(results):

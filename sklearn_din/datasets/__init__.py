@@ -1,4 +1,4 @@
-"""Logs to learn on: clicks made with known truth, and MovieLens."""
+"""Logs to learn with: synthetic clicks with known probabilities, and MovieLens."""
 
 from sklearn_din.datasets.click_log import make_click_log
 from sklearn_din.datasets.movielens import fetch_movielens
