@@ -19,7 +19,10 @@ from tests.abilities import (
     outputs,
 )
 
-pytestmark = pytest.mark.filterwarnings("ignore:the validation rows hardly follow")  # in a few rows
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:the validation rows hardly follow"),
+    pytest.mark.slow,
+]  # in a few rows
 FIRST, LATER = slice(0, 180), slice(180, 240)
 
 

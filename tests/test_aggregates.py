@@ -11,6 +11,8 @@ from tests.click_frames import make_table
 from tests.plain_memory import KEYS, PlainMemory, make_asked, make_memory, make_tellings
 from tests.test_neighbours import plain_prior
 
+pytestmark = pytest.mark.slow
+
 FRAME_AND_SCAN = pytest.mark.parametrize("as_form", ["frame", "scan"], indirect=True)
 
 RATINGS = pd.DataFrame({

@@ -28,6 +28,8 @@ from sklearn_din.serving.onnx_graph import Graph
 from tests.fitted_pipelines import make_frame
 from tests.test_growth import update_beside
 
+pytestmark = pytest.mark.slow
+
 (KNOWN,) = CalibratedClassifierCV._parameter_constraints["method"]
 METHODS = [m for m in ("sigmoid", "isotonic", "temperature") if m in KNOWN.options]
 

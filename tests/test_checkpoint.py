@@ -183,6 +183,7 @@ SELDOM = "as usual", "two checks per epoch", "new items", "lists"  # are written
 @pytest.mark.parametrize(
     ("case", "minutes"), [*((case, 0.0) for case in CASES), *((case, 10.0) for case in SELDOM)]
 )
+@pytest.mark.slow
 def test_a_training_that_was_ended_goes_on_to_the_same_bits(case, minutes, tmp_path, monkeypatch):
     """Ended twice: written at each batch it goes on in the middle of a check."""
     monkeypatch.setattr(checkpoint, "MINUTES_BETWEEN_WRITES", minutes)
@@ -215,6 +216,7 @@ def test_the_cases_are_what_they_say():
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 @pytest.mark.usefixtures("at_each_batch")
+@pytest.mark.slow
 def test_five_kills_and_the_same_bits(tmp_path):
     """SIGKILL before a drawn batch, and at a drawn moment, perhaps in the middle of a write."""
     chance = np.random.default_rng(0)
@@ -244,6 +246,7 @@ def test_after_ctrl_c_the_classifier_works_and_the_next_fit_goes_on(tmp_path):
 
 @pytest.mark.usefixtures("at_each_batch", "ctrl_c_raises")
 @pytest.mark.filterwarnings("ignore:training was interrupted")
+@pytest.mark.slow
 def test_ctrl_c_at_any_line_leaves_a_folder_to_go_on_in(tmp_path):
     def run():
         fit(tmp_path, max_epochs=1)

@@ -32,6 +32,8 @@ from tests.fitted_pipelines import attach_clicks
 from tests.processes import run_python
 from tests.tables import said
 
+pytestmark = pytest.mark.slow
+
 N_THREADS = 8
 
 
@@ -180,6 +182,7 @@ BLAS = """
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
+@pytest.mark.proof
 def test_forked_children_fit_and_predict_and_products_have_one_thread_of_blas_for_a_while():
     """In fits, in threads, after exceptions and in forked children; by default its threads spin."""
     child = run_python(FORKS + BLAS, OPENBLAS_NUM_THREADS="2")
@@ -200,12 +203,14 @@ SECONDS = """
 """
 
 
+@pytest.mark.proof
 def test_a_fit_of_one_thread_takes_no_seconds_of_another_one():
     """BLAS's threads, once woken, wait by spinning; OMP_NUM_THREADS alone would hide them."""
     child = run_python(SECONDS, OPENBLAS_NUM_THREADS="2")
     assert float(child.stdout) < 0.01, child.stderr
 
 
+@pytest.mark.proof
 def test_fits_of_a_search_in_two_processes_have_half_of_the_threads_each(monkeypatch):
     class Threads(Callback):
         def on_batch_end(self, net, **kwargs):  # in another process, which imports it

@@ -22,6 +22,8 @@ from sklearn_din.server.state import LOGGER
 from tests.page_server import serve_app, start_server
 from tests.served_model import fit_served, wait_for, write_served
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def served():
@@ -305,6 +307,7 @@ def test_a_log_line_says_route_status_and_time(ask_the_command):
     assert pd.Timestamp(time).tz is not None
 
 
+@pytest.mark.proof
 def test_a_process_answers_beside_too_many_connections_and_ends_at_a_signal(folder, tmp_path):
     """More connections than files leave a short log; it ends in six seconds, whatever is asked."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

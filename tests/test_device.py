@@ -28,6 +28,8 @@ from sklearn_din.training.training import Training
 from tests.encoded_impressions import make_impressions, make_labels
 from tests.network_options import ONE_BY_ONE, name_of, networks
 
+pytestmark = pytest.mark.slow
+
 X = make_impressions(400, seed=3, numbers=("age",))
 y = make_labels(X, seed=3)
 OTHERS = [

@@ -20,6 +20,7 @@ WITHIN = 1e-6  # of the weights of one process, in double precision
 OTHERWISE = 2e-5  # Adam divides by the size of gradients: where they cancel out, rounding is seen
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.skipif(not dist.is_gloo_available(), reason="this torch has no gloo"),
     pytest.mark.usefixtures("one_thread"),  # as in the two processes
     pytest.mark.filterwarnings("ignore:the validation rows hardly follow"),  # labels by chance

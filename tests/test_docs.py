@@ -16,6 +16,8 @@ import sklearn_din
 from sklearn_din import datasets, metrics
 from sklearn_din.native.structures import load_library
 
+pytestmark = pytest.mark.slow
+
 HOUSE = Path(__file__).resolve().parents[1]
 DOCS, README, AGENTS = (HOUSE / name for name in ("docs", "README.md", "AGENTS.md"))
 PAGES = sorted([*DOCS.glob("*.rst"), *DOCS.glob("guide/*.rst")])

@@ -26,6 +26,8 @@ import sklearn_din
 from sklearn_din import DINClassifier, HistorySequenceEncoder
 from tests.fitted_pipelines import attach_clicks, make_model
 
+pytestmark = pytest.mark.slow
+
 PAGE = Path(__file__).parent.parent / "docs/guide/tools.rst"
 of_others = pytest.mark.filterwarnings("default")  # their warnings are theirs
 
@@ -106,6 +108,7 @@ def test_a_wrapped_frame_is_taken_like_the_frame_in_it(model):
     np.testing.assert_array_equal(again.predict_proba(X), model.predict_proba(X))
 
 
+@pytest.mark.proof
 def test_stacks_and_votes_of_pipelines_are_fitted():
     models = [("one", make_model()), ("two", make_model(random_state=1))]
     votes = VotingClassifier(models, voting="soft").fit(X, y).predict_proba(X)

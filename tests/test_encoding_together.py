@@ -11,6 +11,7 @@ from tests import encoding_together as together
 from tests.processes import run_together
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.skipif(not dist.is_gloo_available(), reason="this torch has no gloo"),
     pytest.mark.usefixtures("one_thread"),  # as in the two processes: neighbours round by it
 ]

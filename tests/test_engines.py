@@ -17,6 +17,8 @@ from sklearn_din import HistorySequenceEncoder, attach_history, save, score_part
 from tests.click_frames import as_lists
 from tests.fitted_pipelines import attach_clicks, make_model
 
+pytestmark = pytest.mark.slow
+
 
 def is_there(package):
     return importlib.util.find_spec(package) is not None
@@ -115,6 +117,7 @@ def check_scores(scored, model, rows):
 
 @needs_dask
 @pytest.mark.parametrize("scheduler", ["synchronous", "threads"])
+@pytest.mark.proof
 def test_partitions_of_users_on_dask_give_the_histories_of_one_machine(scheduler, tmp_path):
     import dask
     from dask import dataframe
@@ -139,6 +142,7 @@ def test_partitions_of_users_on_dask_give_the_histories_of_one_machine(scheduler
 
 
 @needs_dask
+@pytest.mark.proof
 def test_a_search_on_dask_gives_the_same_scores_and_sends_the_log_once(one_thread, monkeypatch):
     """Hence nobody needs ``scatter=``."""
     from dask import distributed

@@ -22,6 +22,7 @@ def fitted():
     return DINClassifier(max_epochs=3, random_state=0).fit(X, y)
 
 
+@pytest.mark.slow
 def test_it_learns_whether_the_candidates_category_is_in_the_history():
     X = make_impressions(4000)
     y = make_labels(X)
@@ -41,6 +42,7 @@ def test_probabilities_decisions_and_labels_agree_and_are_float32(fitted):
 
 
 @pytest.mark.parametrize("seed", [0, None])
+@pytest.mark.slow
 def test_equal_seeds_give_equal_bits_and_what_is_global_stays(seed):
     labels = y.copy()
     numpy_before, torch_before = np.random.get_state()[1].copy(), torch.random.get_rng_state()
@@ -87,6 +89,7 @@ def test_weights_of_one_equal_none_and_weights_of_classes_are_those_of_rows():
     np.testing.assert_allclose(by_rows.predict_proba(X), heavy.predict_proba(X), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_average_of_the_best_check_comes_back():
     seen = []
 
@@ -162,6 +165,7 @@ def test_attention_weights_are_tidy_and_name_every_event(fitted):
 
 
 @pytest.mark.parametrize(("n", "batch_size"), [(7, 3), (6, 3), (2, 5), (4, 1), (101, 100)])
+@pytest.mark.slow
 def test_each_epoch_gives_every_row_once_with_its_label_and_weight(n, batch_size):
     X, order = make_impressions(n), np.random.RandomState(0)
     prices = X["price"].copy()

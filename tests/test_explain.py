@@ -63,6 +63,7 @@ def rich():
 
 
 @pytest.mark.parametrize("per_block", [1 << 20, 40, 1])
+@pytest.mark.slow
 def test_leaving_out_equals_dropping_the_event_from_the_frame(rich, monkeypatch, per_block):
     model, rows, expected = rich
     monkeypatch.setattr(module_of_explain, "EVENTS_PER_BLOCK", per_block)

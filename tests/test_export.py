@@ -20,6 +20,8 @@ from tests.encoded_impressions import far, make_impressions, make_prices
 from tests.network_options import name_of, networks
 from tests.padded_network import padded_logits
 
+pytestmark = pytest.mark.slow
+
 WHY = "needs onnx and onnxruntime: pip install 'sklearn-din[onnx]'"
 onnx = pytest.importorskip("onnx", reason=WHY)
 runtime = pytest.importorskip("onnxruntime", reason=WHY)

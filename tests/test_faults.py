@@ -31,6 +31,8 @@ from sklearn_din.command_line.tables import write_table
 from tests.fitted_pipelines import make_rows
 from tests.processes import ONE_THREAD, run_python
 
+pytestmark = pytest.mark.slow
+
 SCORES = pd.DataFrame({"item": range(5_000), "probability": 0.5})
 
 
@@ -108,6 +110,7 @@ def make_log(folder, n_rows=400):
 
 
 @pytest.mark.filterwarnings("ignore:the validation rows hardly follow")
+@pytest.mark.proof
 def test_the_command_line_says_in_one_line_that_the_disk_is_full(tmp_path, capsys):
     options = [*make_log(tmp_path), "--folds", "2", "--epochs", "1"]
     options += ["--picture", str(tmp_path / "attention.png"), "--save", str(tmp_path / "model.din")]
@@ -342,6 +345,7 @@ CALLS = {"save", "predictions", "checkpoint", "cache", "attach"}
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="memory in use is read from /proc")
+@pytest.mark.proof
 def test_short_memory_ends_in_an_error_and_leaves_nothing_half_written(tmp_path):
     found, said = run(tmp_path, LIMITED)
     assert found.keys() >= CALLS
@@ -365,6 +369,7 @@ def test_a_file_that_memory_does_not_suffice_for_is_not_called_damaged(log, monk
 
 
 @pytest.mark.skipif(os.name != "posix", reason="POSIX signals")
+@pytest.mark.proof
 def test_sigterm_at_the_last_moment_leaves_the_old_state_and_hidden_files_alone(tmp_path):
     found, said = run(tmp_path, TERMINATED, n_rows="3_000")
     assert found.keys() >= CALLS

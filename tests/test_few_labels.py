@@ -117,6 +117,7 @@ def test_a_fold_knows_no_id_that_came_up_after_it():
     assert (hidden["hist_item"] == np.where(X["hist_item"] == 3, 1, X["hist_item"])).all()
 
 
+@pytest.mark.slow
 def test_rare_labels_that_say_nothing_end_at_the_base_rate():
     losses, base = [], []
     for seed in range(3):
@@ -130,6 +131,7 @@ def test_rare_labels_that_say_nothing_end_at_the_base_rate():
     assert np.mean(losses) < np.mean(base) + 0.002
 
 
+@pytest.mark.slow
 def test_some_tens_of_rows_that_say_nothing_end_near_the_base_rate_with_a_memory_too():
     excess = []
     for seed in range(3):

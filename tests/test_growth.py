@@ -197,6 +197,7 @@ def test_rows_of_known_ids_keep_their_weights_and_moments(model, later, y):
 
 @pytest.mark.parametrize("parameters", [{"interest": "paper"}, {"activation": "dice"}])
 @pytest.mark.parametrize("random_state", [0, "instance"])
+@pytest.mark.slow
 def test_two_passes_equal_one_pass_and_one_more(parameters, random_state):
     """Without L2, which counts rows given twice twice; without hidden numbers, drawn per fit."""
     X = make_impressions(300, seed=3)
@@ -327,6 +328,7 @@ def replace_optimizer(kind, by_groups=lambda groups: [{"params": of["params"]} f
 
 @pytest.mark.filterwarnings("ignore:Sparse invariant checks")  # of torch's
 @pytest.mark.parametrize("kind", [torch.optim.SGD, torch.optim.Adagrad])
+@pytest.mark.slow
 def test_a_model_that_an_optimizer_of_torchs_trained_is_saved_and_trained_on(
     kind, frame, later, y, tmp_path
 ):
@@ -401,6 +403,7 @@ def test_update_averages_the_weights_of_its_pass(batch_size, n_parts, model, lat
 
 
 @pytest.mark.parametrize("what", ["fitted", "with_neighbours", "with_builder"])
+@pytest.mark.slow
 def test_an_update_leaves_its_model_as_if_nothing_had_been(
     what, request, frame, later, y, tmp_path
 ):

@@ -21,6 +21,8 @@ from sklearn_din import (
 )
 from sklearn_din.command_line.tables import read_ids
 
+pytestmark = pytest.mark.slow
+
 COLUMNS = {
     "floats": [0.5, float("nan"), float("inf"), -0.0],
     "large integers": [2**70, 1, 2**63, -1],
@@ -59,6 +61,7 @@ def good_frame():
 
 
 @pytest.mark.parametrize("name", [name for name in STEPS if "command line" not in name])
+@pytest.mark.proof
 def test_hostile_columns_end_in_answers_or_errors_of_our_own(name):
     step, endings = STEPS[name], {}
     for row, place in enumerate(["item", "price", "user", "time", "hist_item"]):

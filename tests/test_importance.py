@@ -10,7 +10,10 @@ from sklearn_din import HistoryBuilder, history_importance
 from sklearn_din.metrics import group_roc_auc_scorer
 from tests.fitted_pipelines import attach_clicks, make_model
 
-pytestmark = pytest.mark.filterwarnings("ignore:.* have rows another item's category")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.* have rows another item's category"),
+    pytest.mark.slow,
+]
 QUICK = {"max_epochs": 4, "early_stopping": False}
 HISTORIES = ["hist_item", "hist_category", "hist_elapsed"]
 

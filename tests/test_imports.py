@@ -9,6 +9,8 @@ from sklearn_din.utils.extras import EXTRAS
 from sklearn_din.utils.postponed import Postponed
 from tests.processes import run_python
 
+pytestmark = pytest.mark.slow
+
 TORCH = {"torch", "skorch"}
 FRAMES = {"pandas", "pyarrow"}
 SLOW = {"scipy.stats", "pyarrow.dataset", "pyarrow.parquet", "matplotlib", "duckdb", "skops"}

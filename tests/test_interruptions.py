@@ -25,6 +25,7 @@ from sklearn_din.training.early_stopping import EarlyStopping
 from tests.interruptions import interrupt, n_lines
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.usefixtures("ctrl_c_raises"),
     pytest.mark.filterwarnings("ignore:training was interrupted"),  # and can be used: tested here
 ]

@@ -191,6 +191,7 @@ def loss_by(X, y, train, test):
     return log_loss(y[test], told.predict_proba(X.iloc[test])[:, 1])
 
 
+@pytest.mark.slow
 def test_the_guides_lines_live_scores_and_the_command_line_are_honest(tmp_path, capsys):
     X, y = make_log(n=4000)
     honest = loss_by(X, y, *split(X, gap=WEEK))

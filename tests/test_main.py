@@ -30,6 +30,8 @@ from sklearn_din.command_line.options import Options, read_compare_options
 from sklearn_din.command_line.tables import read_table
 from sklearn_din.datasets import make_click_log
 
+pytestmark = pytest.mark.slow
+
 NAMES = ["--user", "u", "--item", "i", "--time", "t"]
 FAST = ["--folds", "2", "--epochs", "1"]
 

@@ -28,6 +28,8 @@ from sklearn_din.training.wrong_histories import find_guests
 from tests.click_frames import attach, encode
 from tests.tables import as_scan, said
 
+pytestmark = pytest.mark.slow
+
 # Impressions with histories, in the order of time, and labels
 MADE = make_click_log(n_users=200, n_items=300, n_categories=8, random_state=0)
 X, Y = attach(MADE.impressions, MADE.events), pd.Series(MADE.y)

@@ -44,6 +44,7 @@ IMPRESSIONS = st.lists(st.tuples(
 
 @settings(max_examples=100, deadline=None)
 @given(IMPRESSIONS, st.booleans())
+@pytest.mark.slow
 def test_gauc_agrees_with_a_loop_over_groups(impressions, weighted):
     y, score, groups, weight = map(list, zip(*impressions, strict=True))
     weight = weight if weighted and any(weight) else None

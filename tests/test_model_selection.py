@@ -51,6 +51,7 @@ TIMES = st.one_of(
 @given(times=TIMES, n_splits=st.integers(1, 5),
        test_size=st.one_of(st.none(), st.integers(1, 4), st.floats(0.05, 0.4)),
        gap=st.sampled_from([0, 0.5, 1, 2]))  # fmt: skip
+@pytest.mark.slow
 def test_laws_of_every_fold(times, n_splits, test_size, gap):
     n_times = len(set(times))
     assume(n_times > n_splits)

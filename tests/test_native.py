@@ -673,6 +673,7 @@ def test_torch_has_one_thread_in_fit_unless_it_was_asked_for_more(torch_threads,
         assert n_native_threads.get() is None
 
 
+@pytest.mark.slow
 def test_a_training_has_the_same_bits_whatever_threads_its_steps_have(torch_threads, monkeypatch):
     """With several, the next batches are made while they compute."""
     monkeypatch.setattr(batches, "MADE_AHEAD", 5_000)
@@ -726,6 +727,7 @@ def test_threads_of_a_training_serve_one_call_at_a_time_and_no_forked_child():
         assert np.array_equal(step_of(module, X), expected)
 
 
+@pytest.mark.slow
 def test_a_thread_that_wakes_late_takes_no_task_of_a_small_batch():
     large, small = make_impressions(600, max_length=40), make_impressions(5, max_length=40)
     module = make_network(large)

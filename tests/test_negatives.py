@@ -152,6 +152,7 @@ def slow_choice(events, row, user, launch=None):
     strategy=st.sampled_from(STRATEGIES),
     user=st.sampled_from([None, "user"]),
 )
+@pytest.mark.slow
 def test_negatives_of_launched_items_had_come_up_where_the_event_s_item_had(rows, strategy, user):
     events = pd.DataFrame(rows, columns=["user", "item", "time"])
     owned = events.groupby("user" if user else "item")["item"].nunique()
@@ -279,6 +280,7 @@ def test_items_that_nobody_else_has_and_the_advice():
     since=st.lists(st.integers(0, 12), min_size=7, max_size=7),
     user=st.sampled_from([None, "user"]),
 )
+@pytest.mark.slow
 def test_items_of_a_catalogue_are_shown_from_their_launch_on_as_they_were(rows, since, user):
     events = pd.DataFrame(rows, columns=["user", "item", "time"])
     events["price"] = events["time"] + 100.0

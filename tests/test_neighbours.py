@@ -44,6 +44,8 @@ from sklearn_din.utils.spans import Spans
 from sklearn_din.utils.typed_fields import from_dict, to_dict
 from tests.fitted_pipelines import attach_clicks, make_model
 
+pytestmark = pytest.mark.slow
+
 HOUR = pd.Timedelta("1h")
 
 

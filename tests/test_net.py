@@ -70,6 +70,7 @@ def test_a_fitted_net_says_what_it_takes_and_holds_no_rows_and_no_gradients():
                 method(X, wrong)
 
 
+@pytest.mark.slow
 def test_an_epoch_is_an_epoch_for_callbacks_and_has_up_to_four_checks(monkeypatch):
     for name in ("time", "perf_counter"):  # seconds of the processor, whatever else it does
         monkeypatch.setattr(time, name, time.process_time)
@@ -114,6 +115,7 @@ def test_patience_begins_with_the_first_full_average(best, patience, n_checks, m
     assert len(fitted.history_) == n_checks
 
 
+@pytest.mark.slow
 def test_early_stopping_may_stop_within_an_epoch():
     many = make_impressions(20_000)
     settings = {"batch_size": 64, "patience": 1, "max_epochs": 50, "lr": 0.05}

@@ -92,6 +92,7 @@ def test_a_column_that_was_constant_is_that_constant(interest):
         np.testing.assert_array_equal(model.predict_proba(frame.assign(shop=shop)), expected)
 
 
+@pytest.mark.slow
 def test_coin_flips_stay_near_their_rate_whatever_the_price():
     rates = []
     for seed in range(3):

@@ -78,6 +78,7 @@ def encode(encoder, columns):
 @settings(max_examples=300, deadline=None)
 @given(st.sampled_from(ENCODERS), SCALARS | PLAIN, SCALARS, CELLS, CELLS, CELLS)
 @example(ENCODERS[2], 7, 0, ["hat", "tie", "hat", "hat"], [], [])  # one of them is cut off
+@pytest.mark.slow
 def test_a_row_is_encoded_as_a_frame_of_one_row_is(encoder, item, price, events, paid, tags):
     row = {"item": item, "price": price, "hist_item": events, "hist_paid": paid, "tags": tags}
     if isinstance(events, list) and events and not isinstance(paid, dict | str):

@@ -31,6 +31,8 @@ from tests.fitted_pipelines import attach_clicks, edit_state, make_model
 from tests.network_options import each_network
 from tests.processes import HOUSE, run_python
 
+pytestmark = pytest.mark.slow
+
 WHY = "needs onnx and onnxruntime: pip install 'sklearn-din[onnx]'"
 onnx = pytest.importorskip("onnx", reason=WHY)
 pytest.importorskip("onnxruntime", reason=WHY)
@@ -403,6 +405,7 @@ def test_neither_torch_nor_skops_is_loaded_to_answer(paths, tmp_path):
     assert child.stdout.strip() == "[]", child.stderr
 
 
+@pytest.mark.proof
 def test_the_example_serves(capsys):
     runpy.run_path(str(HOUSE / "examples" / "serve_onnx.py"), run_name="__main__")
     difference = float(capsys.readouterr().out.rsplit(" ", 1)[1])

@@ -35,6 +35,8 @@ from sklearn_din.server.store import Store
 from sklearn_din.training import aged_levels
 from tests.plain_memory import PlainMemory, begin_with, make_calls, make_flights
 
+pytestmark = pytest.mark.slow
+
 NAMES = {"user": "user", "time": "time", "columns": ["item"], "elapsed": "ago"}
 FLIGHTS = {**NAMES, "events": "all", "outcomes": ["late", LABEL], "known": "known"}
 OF_ROWS = ["user", "item", "time"]

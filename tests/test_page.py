@@ -22,7 +22,10 @@ PIXEL = bytes.fromhex(
     "00000005000157a5ab400000000049454e44ae426082"
 )
 N_ITEMS = 100_000
-pytestmark = pytest.mark.filterwarnings("ignore")  # of the server, which sends them to the page
+pytestmark = [
+    pytest.mark.filterwarnings("ignore"),
+    pytest.mark.slow,
+]  # of the server, which sends them to the page
 CONTRAST = """() => {
   const luminance = (colour) => {
     const [r, g, b] = colour.match(/[\\d.]+/g).map((v) => v / 255)

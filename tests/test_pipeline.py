@@ -13,6 +13,8 @@ from sklearn_din import HistorySequenceEncoder, attach_history, remember, sample
 from tests.fitted_pipelines import attach_clicks, make_model
 from tests.plain_memory import PlainMemory, make_asked, make_memory, make_tellings
 
+pytestmark = pytest.mark.slow
+
 
 def make_pipeline(drop=("user", "time"), **parameters):
     return make_model(HistorySequenceEncoder(drop=list(drop)), **parameters)

@@ -35,6 +35,8 @@ from sklearn_din.training.platt_scaling import (
 from sklearn_din.training.target import Click, Labels, Numbers
 from tests.encoded_impressions import make_impressions
 
+pytestmark = pytest.mark.slow
+
 N, N_LATER = 2_000, 200
 X = make_impressions(N, seed=3)
 LATER = np.arange(N) >= N - N_LATER

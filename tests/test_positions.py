@@ -48,6 +48,7 @@ def test_positions_that_are_all_alike_are_said_once(rank, alike):
     fit(X, y)  # another fold: a second warning would be an error
 
 
+@pytest.mark.slow
 def test_items_of_one_relevance_are_alike_wherever_they_are_shown():
     rng = np.random.RandomState(0)
     item, n = np.arange(6_000) % 2, 6_000

@@ -222,6 +222,7 @@ def test_a_search_ranks_and_explains_by_its_best_model(frame, y, users, candidat
 
 
 @pytest.mark.parametrize("behind", [True, False])
+@pytest.mark.slow
 def test_older_events_of_a_candidate_count_as_in_each_pair_alone(behind):
     rng = np.random.default_rng(0)
     sold_in = {item: rng.integers(0, 80, 6).tolist() for item in range(20)}
@@ -321,6 +322,7 @@ DRAWN = [({}, 0), ({}, 1), (PUBLISHED, 2), *zip(ONE_BY_ONE, range(3, 99), strict
 
 
 @pytest.mark.parametrize(("options", "seed"), DRAWN)
+@pytest.mark.slow
 def test_rankings_by_every_model_equal_scoring_each_pair_alone(options, seed, monkeypatch):
     monkeypatch.setattr("sklearn_din.training.batches.PAIRS_PER_BATCH", [1 << 17, 1][seed % 2])
     model, frame, columns = draw_model(options, seed)

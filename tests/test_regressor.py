@@ -42,6 +42,7 @@ def fitted(rows):
 
 
 @pytest.mark.parametrize("loss", ["squared", "log1p"])
+@pytest.mark.slow
 def test_it_learns_seconds_better_than_their_mean_and_not_beyond_the_truth(loss):
     log = make_purchase_log(n_users=400, random_state=0)
     X = attach(log.impressions, log.events)

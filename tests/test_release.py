@@ -4,7 +4,11 @@ import re
 import tomllib
 from pathlib import Path
 
+import pytest
+
 import sklearn_din
+
+pytestmark = pytest.mark.slow
 
 HOUSE = Path(__file__).resolve().parents[1]
 

@@ -24,6 +24,8 @@ from sklearn_din.encoding.profile import ColumnProfile
 from tests.click_frames import attach, encoder, every_kind
 from tests.tables import as_scan, said
 
+pytestmark = pytest.mark.slow
+
 FITTED = pd.DataFrame({
     "item": ["hat", "hat", "tie", "sock"],
     "price": [1.0, 2.0, np.nan, 4.0],

@@ -50,7 +50,7 @@ def all_levels(monkeypatch):
     monkeypatch.setattr(history_builder, "ROWS_OF_RECENT", 0)
 
 
-pytestmark = pytest.mark.usefixtures("all_levels", "one_database")
+pytestmark = [pytest.mark.usefixtures("all_levels", "one_database"), pytest.mark.slow]
 
 
 def make_rows(n_rows=400, seed=0):

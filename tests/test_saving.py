@@ -110,6 +110,7 @@ def test_a_fit_is_of_float32_and_is_kept_whatever_torchs_default_dtype_is(kind, 
         torch.set_default_dtype(torch.float32)
 
 
+@pytest.mark.slow
 def test_a_search_by_our_splitter_and_scorer_is_kept(frame, y, path):
     options = {"cv": TimeSplit(2, time="time"), "scoring": group_roc_auc_scorer("user")}
     search = GridSearchCV(make_pipeline_of(), {"din__lr": [0.01, 0.02]}, **options).fit(frame, y)
@@ -365,6 +366,7 @@ for path in sys.argv[2:]:
 """
 
 
+@pytest.mark.slow
 def test_models_of_every_origin_predict_the_same_bits_in_a_fresh_process(tmp_path):
     """None asks for trust, and each can go on learning."""
     origins, rows = make_origins(tmp_path / "sources")

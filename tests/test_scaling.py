@@ -119,6 +119,7 @@ MOSTLY_ZERO = np.where(np.arange(4500) % 10, 0.0, PRICES)
     (PRICES, False, "frame"), (PRICES, True, "scan"), (-PRICES, True, "frame"),
     (-PRICES, False, "scan"), (MOSTLY_ZERO, True, "frame"), (MOSTLY_ZERO, False, "scan"),
 ], indirect=["as_form"])  # fmt: skip
+@pytest.mark.slow
 def test_one_number_far_off_leaves_the_others_apart_and_is_said(prices, in_histories, as_form):
     def encode(prices, name="price"):
         columns = {name: prices, "item": np.arange(4500) % 7}

@@ -18,7 +18,7 @@ from sklearn_din.utils.keys import NO_KEY
 from tests.click_frames import assert_same_encoders, every_kind
 
 EASY = {"user": "user", "time": "time"}
-pytestmark = pytest.mark.usefixtures("one_database")
+pytestmark = [pytest.mark.usefixtures("one_database"), pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")

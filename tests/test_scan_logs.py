@@ -21,7 +21,7 @@ WAYS = {"user": "user", "time": "time", "columns": ["item", "category", "price"]
 BUDGETS = ["1GB", "25KB"]
 N_OF_USER = {"n": ("user", None, "count")}
 
-pytestmark = pytest.mark.usefixtures("one_database")
+pytestmark = [pytest.mark.usefixtures("one_database"), pytest.mark.slow]
 
 
 @pytest.fixture(autouse=True)

@@ -19,6 +19,8 @@ from sklearn_din.training import batches
 from sklearn_din.training.batches import order_in_pools
 from tests.fitted_pipelines import attach_clicks, make_model
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def frame():

@@ -96,6 +96,7 @@ def test_models_of_several_classes_give_a_column_for_each(tmp_path):
 
 
 @pytest.mark.parametrize("scheduler", ["synchronous", "processes"])
+@pytest.mark.proof
 def test_dask_scores_partitions(model, path, rows, scheduler):
     dataframe = pytest.importorskip("dask.dataframe", reason="needs dask: pip install .[test]")
     import dask

@@ -33,6 +33,8 @@ from tests.page_server import start_server
 from tests.posted_events import JSON, TestClient, create_app, event
 from tests.served_model import fit_served, make_served, wait_for, write_served
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory):

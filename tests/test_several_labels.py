@@ -54,6 +54,7 @@ def fitted(rows):
     return without_roles(after=AFTER).fit(*rows)
 
 
+@pytest.mark.slow
 def test_both_labels_are_learnt_and_no_purchase_is_likelier_than_its_click():
     log = make_purchase_log(n_users=400, purchase_rate=0.05, random_state=0)
     X = attach(log.impressions, log.events)

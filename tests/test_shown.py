@@ -18,6 +18,8 @@ from sklearn_din.serving.updating import ADDED_BY_READ_EVENTS
 from tests.posted_events import TestClient, create_app
 from tests.served_model import fit_served
 
+pytestmark = pytest.mark.slow
+
 DAY = pd.Timestamp("2024-03-01T12:00", tz="UTC")
 
 

@@ -12,6 +12,8 @@ import pytest
 from sklearn_din.large import sorting
 from sklearn_din.large.sorting import sort_rows
 
+pytestmark = pytest.mark.slow
+
 SCHEMA = pa.schema([("key", pa.large_string()), ("row", pa.int64())])
 
 

@@ -37,6 +37,8 @@ from tests.posted_events import JSON, TestClient, create_app, event, items_of, p
 from tests.postgres import find_programs, start_postgres
 from tests.served_model import fit_served, wait_for, write_served
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def served():
@@ -564,6 +566,7 @@ def test_answers_leave_out_of_files_who_is_forgotten(served, any_url):
         assert client.delete("/users/nobody%0A").status_code == 404
 
 
+@pytest.mark.proof
 def test_every_post_that_was_answered_is_there_after_kill_9(served, tmp_path):
     """Killed while clients post; other servers see what PostgreSQL has once it is answered."""
     write_served(tmp_path)
@@ -596,6 +599,7 @@ def test_every_post_that_was_answered_is_there_after_kill_9(served, tmp_path):
         assert post(client, event(10**6, 12)) == 1
 
 
+@pytest.mark.proof
 def test_a_signal_ends_the_server_whatever_is_being_loaded(tmp_path, monkeypatch):
     """Files that take a minute to load are replaced, and loading has begun."""
     write_served(tmp_path)
@@ -714,6 +718,7 @@ def test_posts_do_not_wait_for_a_database_that_is_stopped(served, postgres, all_
         wait_for(lambda: client.get("/health").json()["status"] == "ok")
 
 
+@pytest.mark.proof
 def test_a_signal_ends_the_server_whose_database_does_not_answer(tmp_path, postgres):
     write_served(tmp_path)
     with (tmp_path / "log").open("wb") as log:

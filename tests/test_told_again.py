@@ -28,6 +28,8 @@ from sklearn_din.utils.warnings import collect_messages
 from tests.plain_memory import PlainMemory, begin_with, make_calls, make_flights
 from tests.tables import as_scan
 
+pytestmark = pytest.mark.slow
+
 RECENT = 12
 LATE = pd.Timestamp("2122-08-01")
 KEYS = [("user",), ("item",), ("user", "item")]

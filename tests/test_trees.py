@@ -40,6 +40,8 @@ from tests.encoded_impressions import make_answers, make_impressions, make_price
 from tests.plain_memory import begin_with
 from tests.test_checkpoint import KilledError, ended_at
 
+pytestmark = pytest.mark.slow
+
 FAST = {"max_epochs": 2, "random_state": 0, "trees": True}
 COLUMNS = {"user": "user", "time": "time"}
 

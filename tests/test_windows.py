@@ -226,6 +226,7 @@ def test_parquet_gets_plain_lists_that_a_reader_without_the_package_reads(frame,
     assert read.stdout.strip() == "['b', 'c', 'd']"
 
 
+@pytest.mark.slow
 def test_mixed_values_are_refused_by_parquet_and_do_not_end_the_process(tmp_path):
     code = (
         "import numpy as np, pandas as pd; from sklearn_din import HistorySequenceEncoder as E;"
