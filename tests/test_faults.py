@@ -53,7 +53,12 @@ def content(folder):
 
 @contextmanager
 def small_disk():
-    """No file may grow beyond 2,000 bytes: the system answers as for a full disk."""
+    """No file may grow beyond 2,000 bytes: the system answers as for a full disk.
+
+    Python 3.11 keeps the first 2,000 bytes of a module compiled meanwhile, and every later import
+    of it fails: none may be written.
+    """
+    writes, sys.dont_write_bytecode = sys.dont_write_bytecode, True
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2_000, limits[1]))
@@ -62,6 +67,7 @@ def small_disk():
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         signal.signal(signal.SIGXFSZ, handler)
+        sys.dont_write_bytecode = writes
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # a buffer at exit
