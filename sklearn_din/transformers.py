@@ -356,7 +356,8 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
         Returns
         -------
         DataFrame
-            One row per column (the index): ``kind`` as in ``schema_``; the fractions of values
+            One row per column (the index): ``kind`` as in ``schema_``; of a history the
+            ``candidate``, the column that its events are compared with; the fractions of values
             that are ``unknown`` (not in the vocabulary), ``missing``, of histories ``empty``, and
             of numbers ``beyond`` where a network reads all as one (by a sample of the rows of fit);
             the mean ``length`` of histories of single values; each next to its value ``_at_fit``.
@@ -391,7 +392,10 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
                 now[name] = now[name].plus(profile) if name in now else profile
         leaves = {leaf.name: leaf for leaf in self._learnt.in_order if leaf.name in now}
         kinds = {name: leaf.fields(self._learnt)[0].kind for name, leaf in leaves.items()}
-        return compare_profiles(kinds, {n: leaf.profile for n, leaf in leaves.items()}, now)
+        report = compare_profiles(kinds, {n: leaf.profile for n, leaf in leaves.items()}, now)
+        pairs = {h: c for b in self.schema_.behaviours for h, c in b.candidate_of.items()}
+        report.insert(1, "candidate", report.index.map(pairs).astype(object))
+        return report
 
     def inverse_transform_ids(self, name: str, ids: ArrayLike) -> np.ndarray:
         """Look up the values behind encoded ids.

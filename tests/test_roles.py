@@ -208,6 +208,69 @@ def test_the_advice_for_a_history_without_a_candidate_on_the_frame_that_raised_i
     assert dict(pairs)[(*PAIR, "ago")] == ("item", "category", None)
 
 
+def visits(kind="int", columns=("goods_id", "shop_id")):
+    """Rows with the names of a shop: histories named otherwise than attach_history does."""
+    goods, shop = columns
+    names = {"item": goods, "category": shop}
+    frame = with_windows(columns=["item", "category"])
+    frame = frame.rename(columns={f"hist_{name}": f"visited_{new}s" for name, new in names.items()})
+    frame = frame.rename(columns=names)
+    for name in frame.columns if kind == "text" else ():
+        if name.startswith("visited_"):
+            frame[name] = [[f"g{value}" for value in cell] for cell in frame[name]]
+        elif name in columns:
+            frame[name] = "g" + frame[name].astype(str)
+    return frame
+
+
+@pytest.mark.parametrize("kind", ["int", "text"])
+def test_histories_are_paired_by_the_words_of_names_and_shared_ids(kind, as_form):
+    frame = visits(kind)
+    if kind == "int":
+        frame["other"] = np.arange(len(frame)) % 40  # integers that are also ids of goods and shops
+    fitted = encoder(categorical=["other"] if kind == "int" else []).fit(as_form(frame))
+    histories = "visited_goods_ids", "visited_shop_ids"
+    assert pairs_of(fitted.schema_) == [(histories, ("goods_id", "shop_id"))]
+    report = fitted.report(frame)
+    assert report["candidate"].dropna().to_dict() == dict(
+        zip(histories, ("goods_id", "shop_id"), strict=True)
+    )
+    named = encoder(histories={histories: ("goods_id", "shop_id")})
+    assert named.fit(frame).schema_.behaviours == fitted.schema_.behaviours
+
+
+def test_a_history_without_an_own_column_by_name_is_paired_by_its_ids():
+    frame = with_windows(columns=["item"]).rename(columns={"item": "item_id"})
+    assert pairs_of(encoder().fit(frame).schema_) == [(("hist_item",), ("item_id",))]
+
+
+@pytest.mark.parametrize("tags", [
+    [[n % 30, (n + 7) % 30] for n in range(60)],  # numbers of tags are small numbers of items
+    [[f"t{n % 30}"] for n in range(60)],
+])  # fmt: skip
+def test_bags_whose_names_have_words_of_another_column_stay_bags(tags):
+    frame = pd.DataFrame({"item": np.arange(60) * 9, "item_tags": tags})
+    schema = encoder(drop=[], categorical=["item"]).fit(frame).schema_
+    assert pairs_of(schema) == [(("item_tags",), (None,))]
+
+
+def test_a_history_of_two_columns_that_hold_its_ids_is_an_error_with_both_ways_out():
+    frame = visits()
+    frame["goods"] = frame["goods_id"]
+    with pytest.raises(
+        ValueError, match="may be a history of goods or of goods_id"
+    ) as error:
+        encoder().fit(frame)
+    for advice in re.findall(r"histories=(\{.*?\})", str(error.value)):
+        histories = ast.literal_eval(advice)
+        pairs = dict(pairs_of(encoder(histories=histories).fit(frame).schema_))
+        [(history, candidate)] = histories.items()
+        of = {h: c for names, cs in pairs.items() for h, c in zip(names, cs, strict=False)}
+        assert of[history] == candidate
+    frame["goods"] = frame["goods_id"].max() + 1 + frame["goods_id"]
+    assert pairs_of(encoder().fit(frame).schema_)[0][1][0] == "goods_id"
+
+
 def test_float_ids_with_a_history_are_ids_and_that_is_said():
     log = pd.DataFrame({"item": [12345.0, np.nan, 12346.0, 12345.0, 12347.0], "time": range(5)})
     log.insert(0, "user", 1)  # items that became floats because one of them is missing

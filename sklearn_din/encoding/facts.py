@@ -26,6 +26,7 @@ from sklearn_din.encoding.table import (
     find_candidate,
     is_history_name,
     kind_of_values,
+    share_words,
 )
 from sklearn_din.logs.windows import WindowArray
 from sklearn_din.utils.validation import plain_values
@@ -163,6 +164,7 @@ def gather_facts(
     candidates = {find_candidate(name, table.names) for name in lists}
     candidates |= {*histories.values()}
     candidates |= {name for name in kinds if any(n.endswith(f"_{name}") for n in lists)}
+    candidates |= {name for name in kinds if any(share_words(n, name) for n in lists)}
     floats = {name for name, kind in kinds.items() if kind == "numbers"} & candidates
     names = [name for name in kinds if name in lists or name in floats or kinds[name] is None]
     facts = {name: ColumnFacts() for name in kinds}
@@ -183,6 +185,26 @@ def gather_facts(
     for _ in table.map(read, names, "columns"):
         pass
     return facts
+
+
+def gather_ids(
+    table: Impressions, histories: Collection[str], columns: Collection[str]
+) -> dict[str, set[str]]:
+    """Return the distinct ids of histories and of columns, as text: 7 equals 7.0 and "7"."""
+    ids: dict[str, set[str]] = {name: set() for name in (*histories, *columns)}
+
+    def read(part: ColumnReader) -> None:
+        for name in ids:
+            values = part.history(name).values if name in histories else part.frame[name]
+            distinct = pd.Series(values).dropna().unique()
+            if getattr(distinct.dtype, "kind", "") == "f":
+                distinct = distinct[np.isfinite(distinct)]
+                distinct = distinct.astype(np.int64) if are_whole(distinct) else distinct
+            ids[name].update(map(str, distinct))
+
+    for _ in table.map(read, [*ids], "ids of histories"):
+        pass
+    return ids
 
 
 def _has_fraction(columns: ColumnReader, name: str) -> bool:

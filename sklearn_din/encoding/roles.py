@@ -5,11 +5,16 @@ from dataclasses import dataclass, field
 from itertools import combinations
 
 from sklearn_din.encoding.column import Column
-from sklearn_din.encoding.facts import LIST, ColumnFacts, gather_facts
+from sklearn_din.encoding.facts import LIST, ColumnFacts, gather_facts, gather_ids
 from sklearn_din.encoding.histories import Histories
 from sklearn_din.encoding.ids import IdColumn
 from sklearn_din.encoding.number import NumberColumn
-from sklearn_din.encoding.table import Impressions, find_candidate, is_history_name
+from sklearn_din.encoding.table import (
+    Impressions,
+    find_candidate,
+    is_history_name,
+    share_words,
+)
 from sklearn_din.encoding.table_columns import TableColumns
 from sklearn_din.features.schema import Behaviour
 from sklearn_din.utils.validation import as_tuple, check_columns, check_names, is_auto
@@ -175,6 +180,7 @@ class _BehaviourFinder:
     max_length: int | str
     notices: list[str] = field(default_factory=list)
     number_of: dict[str, str] = field(default_factory=dict)
+    _of_ids: set[str] = field(default_factory=set)  # histories whose candidates share their ids
 
     def __post_init__(self) -> None:
         names = [name for name in self.table.names if name in self.facts]
@@ -325,7 +331,38 @@ class _BehaviourFinder:
         candidate = self._named_after[name]
         if candidate is None and not is_history_name(name):
             candidate = self._candidate_of_suffix(name)
+        if candidate is None and name not in self.numbers:
+            candidate = self._candidate_of_ids(name)
         return None if candidate in {*self.out, *self.histories} else candidate
+
+    def _candidate_of_ids(self, name: str) -> str | None:
+        """Find the column whose name has the same words and that holds most ids of a history.
+
+        Where several columns fit, the one counts that alone holds more than half of the ids. Raise
+        ValueError if there is none: only the user knows which column the history belongs to.
+        """
+        free = self.facts.keys() - {*self.out, *self.histories, *self.numbers}
+        matching = sorted(n for n in free if share_words(name, n) and self._are_alike(name, n))
+        if not matching:
+            return None
+        ids = gather_ids(self.table, [name], matching)
+        own = ids.pop(name)
+        likely = [n for n in matching if _is_most(own & ids[n], own) and _fills(own, ids[n])]
+        if len(likely) > 1:
+            others = {n: set().union(*(ids[o] for o in likely if o != n)) for n in likely}
+            only = [n for n in likely if _is_most(own & ids[n] - others[n], own)]
+            if not only:
+                raise ValueError(
+                    f"{name} may be a history of {' or of '.join(likely)}: their names match, and "
+                    f"each holds most of its ids. Name the candidate, histories={{{name!r}: "
+                    f"{likely[0]!r}}}, or pool the events without attention, "
+                    f"histories={{{name!r}: None}}."
+                )
+            likely = only
+        if not likely:
+            return None
+        self._of_ids.add(name)
+        return likely[0]
 
     def _candidate_of_suffix(self, name: str) -> str | None:
         """Find the column of ids that a list is named after: ``item`` for ``buy_item``."""
@@ -363,6 +400,7 @@ class _BehaviourFinder:
         return all(
             (is_history_name(name) and (vary or self._named_after[name] is not None))
             or self._candidate_of_suffix(name) is not None
+            or name in self._of_ids
             for name in (first, second)
         )
 
@@ -389,6 +427,28 @@ class _BehaviourFinder:
         if isinstance(n_events, str):  # "auto"
             n_events = self.facts[ids[0]].history.choose_max_length()
         return Behaviour("+".join(ids), tuple(ids), of_ids, tuple(numbers), int(n_events))
+
+
+def _is_most(some: Collection[str], ids: Collection[str]) -> bool:
+    """Return whether some ids are more than half of all."""
+    return 2 * len(some) > len(ids)
+
+
+def _fills(ids: Collection[str], candidates: Collection[str]) -> bool:
+    """Return whether integer ids have the range of the candidates', as those of one catalogue have.
+
+    Numbers of tags from 0 to 50 are also numbers of items from 0 to 1,000. Text is never in another
+    column by chance.
+    """
+    if not all(map(_is_integer, (*ids, *candidates))):
+        return True
+    numbers = {*map(int, ids)}
+    low, high = min(numbers), max(numbers)
+    return _is_most([n for n in map(int, candidates) if low <= n <= high], candidates)
+
+
+def _is_integer(text: str) -> bool:
+    return text.removeprefix("-").isdecimal()
 
 
 def _longest_suffix(name: str, columns: Iterable[str]) -> str | None:

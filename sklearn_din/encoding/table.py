@@ -216,6 +216,21 @@ def find_candidate(history: str, names: Sequence[str]) -> str | None:
     return same[0] if len(same) == 1 else None
 
 
+def share_words(first: str, second: str) -> bool:
+    """Return whether the words of one name contain those of the other, apart from plurals and id.
+
+    >>> share_words("visited_goods_ids", "goods_id"), share_words("clicked_items", "item_id")
+    (True, True)
+    >>> share_words("visited_goods_ids", "shop_id")
+    False
+    """
+    words, others = (
+        {w.removesuffix("s") for w in _bare(n).lower().split("_")} for n in (first, second)
+    )
+    pairs = [(words, others), (words - {"id"}, others - {"id"})]
+    return any(a and b and (a <= b or b <= a) for a, b in pairs)
+
+
 def is_history_name(name: str) -> bool:
     """Return whether a column is named as ``attach_history`` names histories."""
     return _bare(name).startswith(PREFIX)
