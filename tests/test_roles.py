@@ -257,9 +257,7 @@ def test_bags_whose_names_have_words_of_another_column_stay_bags(tags):
 def test_a_history_of_two_columns_that_hold_its_ids_is_an_error_with_both_ways_out():
     frame = visits()
     frame["goods"] = frame["goods_id"]
-    with pytest.raises(
-        ValueError, match="may be a history of goods or of goods_id"
-    ) as error:
+    with pytest.raises(ValueError, match="may be a history of goods or of goods_id") as error:
         encoder().fit(frame)
     for advice in re.findall(r"histories=(\{.*?\})", str(error.value)):
         histories = ast.literal_eval(advice)

@@ -14,8 +14,8 @@ def hide_requests(X: EncodedFeatures) -> EncodedFeatures:
     """Return training rows, of which a tenth does not know the other rows of its request.
 
     A row that is scored by itself has neutral comparisons (``attach_request``). A network that was
-    trained on whole requests alone takes them for those of an average row: log loss .367 of rows
-    one by one, .356 without the columns (``benchmarks.requests`` of 9ba7b07b).
+    trained on whole requests alone takes them for those of an average row, and its
+    predictions of rows one by one are worse than without the columns.
     """
     compared = neutral_numbers(X.schema, X.columns)
     if not compared:
