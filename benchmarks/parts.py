@@ -74,7 +74,7 @@ def summarize(results):
     """
     rows = []
     for name, of_set in results.groupby("set", sort=False):
-        row = {"set": name, "seeds": of_set["seed"].nunique()}
+        row = {"set": name, "seeds": str(of_set["seed"].nunique())}
         for measure_of in MEASURES:
             wide = of_set.pivot(index="seed", columns="variant", values=measure_of)
             for variant in VARIANTS:
