@@ -41,7 +41,7 @@ from sklearn_din.utils.compat import _fit_context, constraints_of
 from sklearn_din.utils.estimator_state import EstimatorState, check_feature_names, check_keys
 from sklearn_din.utils.extras import ranks
 from sklearn_din.utils.typed_fields import from_dict, from_dict_of
-from sklearn_din.utils.warnings import warn_user
+from sklearn_din.utils.warnings import report_again, warn_user
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -104,19 +104,25 @@ class DINEstimator(EstimatorState, Parameters, BaseEstimator):
         return event_table(encoded, {k: np.concatenate(v) for k, v in weights.items()}, "weight")
 
     def summary(self) -> str:
-        r"""Return used and unused columns, layers, parameters and neighbours as text.
+        r"""Return the automatic decisions of the fit, columns, layers and parameters as text.
 
         Returns
         -------
         str
-            Three tables, what computes the network, and whether there are item neighbours, or why
-            not. ``ids`` counts padding and unknown too. Columns that are "not used" are dates, and
-            histories that the encoder's ``histories`` does not name.
+            Four tables, and what computes the network. The first table has what the fit decided by
+            itself: the value and the reason. ``ids`` counts padding and unknown too. Columns that
+            are "not used" are dates, and histories that the encoder's ``histories`` does not name.
 
         Examples
         --------
         >>> classifier = DINClassifier(hidden_units=(4,), max_epochs=1).fit(np.eye(2), [0, 1])
         >>> print(classifier.summary().rpartition("\n\n")[0])
+        decision            value    reason
+        numbers in bins     none     fewer than 1,000 rows, or bins predict no better
+        batch size          64       2 training rows
+        validation rows     none     fewer than 1,000 rows
+        length of training  1 epoch  max_epochs
+        <BLANKLINE>
         column  kind    vocabulary  ids  width
         x0      number                       1
         x1      number                       1
@@ -170,6 +176,10 @@ class DINEstimator(EstimatorState, Parameters, BaseEstimator):
             net.fit(inputs.X, inputs.y, inputs.weights, groups, ranks=processes)
             self._warn_of_end(net)
             self._keep(net, inputs)
+            if self.verbose and processes.rank == 0:
+                from sklearn_din.training.decisions import decisions_table
+
+                print(decisions_table(net))  # noqa: T201  asked for by verbose
         return self
 
     def _learn_more(
@@ -492,7 +502,7 @@ class DINClassifier(ClassifierMixin, DINEstimator, ClickParameters):
         changed.
     verbose : int, default=0
         0 is silent. 1 prints a line per epoch with losses, AUC and seconds (skorch's
-        ``PrintLog``).
+        ``PrintLog``), and after ``fit`` the automatic decisions (first table of ``summary()``).
 
     Attributes
     ----------
@@ -621,6 +631,7 @@ class DINClassifier(ClassifierMixin, DINEstimator, ClickParameters):
             Where another training holds that folder; where one of the processes that train
             together is gone.
         """
+        report_again()
         return self._learn(X, y, sample_weight, groups)
 
     @_fit_context(prefer_skip_nested_validation=True)

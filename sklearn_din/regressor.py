@@ -13,6 +13,7 @@ from sklearn_din.training.inputs import ImpressionsLike
 from sklearn_din.training.parameters import NumberParameters
 from sklearn_din.training.target import Numbers
 from sklearn_din.utils.compat import _fit_context, constraints_of
+from sklearn_din.utils.warnings import report_again
 
 
 class DINRegressor(RegressorMixin, DINEstimator, NumberParameters):
@@ -93,6 +94,7 @@ class DINRegressor(RegressorMixin, DINEstimator, NumberParameters):
         -------
         self : DINRegressor
         """
+        report_again()
         return self._learn(X, y, sample_weight, groups)
 
     @_fit_context(prefer_skip_nested_validation=True)

@@ -67,7 +67,7 @@ from sklearn_din.utils.validation import (
     time_values,
 )
 from sklearn_din.utils.version import __version__
-from sklearn_din.utils.warnings import ADVICE_FROM, log_once, warn_of
+from sklearn_din.utils.warnings import ADVICE_FROM, log_once, report_again, warn_of
 
 
 @dataclasses.dataclass(kw_only=True, eq=False, repr=False)
@@ -251,6 +251,7 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
         -------
         self
         """
+        report_again()
         check_row_labels(X, y)
         table = self._check_table(X, reset=True)
         with self._before_other_processes(table):
@@ -273,6 +274,7 @@ class HistorySequenceEncoder(  # type: ignore[call-arg]
         EncodedFeatures
             Of a scan, over mapped files.
         """
+        report_again()
         check_row_labels(X, y)
         table = self._check_table(X, reset=True)
         with self._before_other_processes(table):

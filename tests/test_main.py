@@ -75,12 +75,6 @@ def without_folds(monkeypatch):
 
 
 @pytest.fixture
-def without_a_picture(without_folds, monkeypatch):
-    """Nor is one drawn that nobody names, by a model of all rows."""
-    monkeypatch.setattr(results, "picture_path", lambda path: path)
-
-
-@pytest.fixture
 def run(capsys):
     """Run and return what was printed."""
     pytest.importorskip("matplotlib", reason="the main job draws: install '.[plot]'")
@@ -119,7 +113,8 @@ def test_the_embedded_log_gives_a_table_beside_the_ceiling_and_a_picture(run, mo
     small = make_click_log(n_users=60, n_items=40, n_categories=6, random_state=0)
     monkeypatch.setattr(study, "make_click_log", lambda random_state: small)
     monkeypatch.setitem(results.PARTS, "base model", {"pooling": "sum"})
-    printed = run("--folds", "2", "--epochs", "1", "--output", "own.parquet")
+    options = ["--folds", "2", "--epochs", "1", "--output", "own.parquet"]
+    printed = run(*options, "--picture", "attention.png")
     plan, fold = printed.splitlines()[1:3]
     assert plan == (
         "9 trainings (--epochs 1): base model, published DIN, DIN with sums and DIN, tested on "
@@ -195,7 +190,7 @@ def test_rules_say_what_a_plain_loop_over_the_rows_to_train_on_says(clicks, spli
             np.testing.assert_allclose(predicted[trivial.LIVE_RATE][n], rate)
 
 
-@pytest.mark.usefixtures("without_a_picture")
+@pytest.mark.usefixtures("without_folds")
 @pytest.mark.filterwarnings("ignore::UserWarning")  # of negatives, and that nothing was found
 @pytest.mark.parametrize("is_labelled", [True, False])
 def test_a_long_tail_of_noise_is_no_triumph_without_a_sentence(run, is_labelled):
@@ -230,7 +225,7 @@ def test_a_rule_is_named_where_it_is_ahead_of_a_model_beyond_chance():
     assert said.startswith("note: the rule 'click rate so far, live' alone has an AUC of 0.8000")
 
 
-@pytest.mark.usefixtures("without_a_picture")
+@pytest.mark.usefixtures("without_folds")
 def test_sessions_that_are_new_when_they_rank_are_not_said_to_have_short_histories(capsys):
     chance = np.random.RandomState(0)
     frame = pd.DataFrame({"u": np.arange(2_000) // 8, "i": chance.randint(40, size=2_000)})
@@ -298,7 +293,7 @@ def test_a_model_of_rows_with_labels_is_saved_with_its_memory(run, clicks):
     assert {"u_rate", "c_count", "hist_stars", "hist_click"} <= {*levels}
 
 
-@pytest.mark.usefixtures("without_a_picture")
+@pytest.mark.usefixtures("without_folds")
 def test_rows_with_labels_are_tested_in_time_and_on_held_out_users(run, clicks):
     options = ["--label", "click", "--split", "time", "user", "--output", "scores.csv"]
     printed = run(clicks.assign(click=np.arange(72) % 5 < 2), *NAMES, *FAST, *options)
@@ -372,7 +367,7 @@ def test_what_an_opponent_or_a_score_cannot_compute_costs_its_own_cells_alone(ru
             raise ValueError("window shape")
 
     monkeypatch.setattr(trivial, "HistGradientBoostingClassifier", Refusing)
-    printed = run(*options)  # users of one label
+    printed = run(*options, "--picture", "attention.png")  # users of one label
     assert "all clicked or none, 80 of 80. RelaImpr" in printed
     note = "note: no GAUC: GAUC needs at least one group with both classes, got 80 groups of one"
     assert printed.count(note) == 1
@@ -658,12 +653,10 @@ def test_what_is_no_model_is_refused(refused, clicks):
     assert "--output" in refused("predict", "encoder", "log.csv")
 
 
-def test_without_matplotlib_a_picture_is_refused_or_left_out(refused, clicks, monkeypatch, capsys):
+def test_without_matplotlib_a_picture_is_refused(refused, clicks, monkeypatch):
     monkeypatch.setattr(results.importlib.util, "find_spec", lambda name: None)
     message = refused(clicks, *NAMES, "--picture", "a.png")
     assert "pip install 'sklearn-din[plot]'" in message
-    assert results.picture_path(None) is None
-    assert "note: no picture is drawn" in capsys.readouterr().out
 
 
 def test_warnings_are_notes_and_the_version_is_the_packages(capsys):

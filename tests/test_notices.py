@@ -1,5 +1,6 @@
 """What looks like something else is said once, or refused; never taken for another meaning."""
 
+import logging
 import re
 from decimal import Decimal
 
@@ -7,9 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from sklearn.compose import ColumnTransformer
+from sklearn.model_selection import cross_val_score
 from sklearn.pipeline import make_pipeline
 
-from sklearn_din import HistorySequenceEncoder, attach_history
+from sklearn_din import DINClassifier, HistorySequenceEncoder, attach_history
 from sklearn_din.utils.spelling import find_respelling
 from tests.tables import said
 
@@ -34,7 +36,8 @@ def test_histories_that_are_none_or_without_a_candidate_are_said(cells, shown, k
     frame = impressions(hist_other=[[1], [2], []] * 10)
     with pytest.warns(UserWarning, match="hist_other have no candidate"):
         HistorySequenceEncoder().fit(frame)
-    HistorySequenceEncoder().fit(frame[1:])  # another fold: a second warning would be an error
+    with pytest.warns(UserWarning, match="hist_other have no candidate"):
+        HistorySequenceEncoder().fit(frame[1:])  # another fold reports it as well
 
 
 @pytest.mark.parametrize(("column", "now", "message"), [
@@ -167,3 +170,21 @@ def test_a_number_and_text_that_spells_it_in_one_column_are_said_and_the_advice(
     assert message == "X['item'] holds 1 and '1', " + both.format("X['item']")
     log["item"] = log["item"].astype(str)
     assert said(lambda: encoder().fit(log))[0] == []
+
+
+def test_each_fit_reports_its_findings_once_also_in_cross_validation(caplog):
+    chance = np.random.RandomState(0)
+    numbers, y = chance.rand(60, 3), np.arange(60) % 2
+    classifier = DINClassifier(max_epochs=1, random_state=0)
+
+    def n_reports():
+        return sum("was given numbers alone" in record.message for record in caplog.records)
+
+    with caplog.at_level(logging.WARNING, logger="sklearn_din"):
+        classifier.fit(numbers, y)
+        assert n_reports() == 1
+        classifier.predict_proba(numbers)
+        classifier.fit(numbers, y)
+        assert n_reports() == 2
+        cross_val_score(classifier, numbers, y, cv=3)
+        assert n_reports() == 5

@@ -62,7 +62,7 @@ def test_a_check_that_ranks_is_kept_and_no_worse_than_the_later_rate(caplog):
     probability = fitted.predict_proba(X)[LATER, 1]
     assert log_loss(y[LATER], probability) < later < earlier
     assert roc_auc_score(y[LATER], probability) > 0.6
-    assert len([message for message in caplog.messages if "moved" in message]) == 1
+    assert len([message for message in caplog.messages if "changed" in message]) == 1
 
 
 def test_twenty_held_out_clicks_neither_end_a_training_nor_decide_its_rate():
@@ -226,8 +226,8 @@ def test_of_a_move_of_the_base_rate_as_much_is_taken_as_lasted_of_earlier_ones(
     model = make_pipeline(
         HistorySequenceEncoder(user="user", time="time"), DINClassifier(random_state=0)
     ).fit(log.iloc[order], y[order])
-    (said,) = [message for message in caplog.messages if "moved" in message]
-    share = int(re.search(r"by a constant, by (\d+)% of what they lack of it", said)[1]) / 100
+    (said,) = [message for message in caplog.messages if "changed" in message]
+    share = int(re.search(r"shifted by (\d+)% of the difference", said)[1]) / 100
     assert least <= share <= most
     mean = model.predict_proba(log[is_test])[:, 1].mean()
     assert abs(mean - y[is_test].mean()) < 0.035
@@ -295,7 +295,7 @@ def test_a_rate_of_twice_the_odds_or_one_label_alone_asks_when_labels_are_known(
     y = (chance.random(N) < np.where(LATER, later, 0.25)).astype(int)
     with warnings.catch_warnings(action="ignore"):  # nothing is to be learnt
         DINClassifier(**SMALL | {"max_epochs": 1}).fit(X, y)
-    (said,) = [message for message in caplog.messages if "moved" in message]
+    (said,) = [message for message in caplog.messages if "changed" in message]
     first, other = (1, 0) if later else (0, 1)
     assert (f"Are labels of {first} known sooner than those of {other}?" in said) is asks
     assert ("update often" in said) is not asks
@@ -330,7 +330,7 @@ def test_a_rate_that_stays_or_is_not_of_later_rows_is_not_spoken_of(validation, 
     caplog.set_level(logging.INFO)
     with warnings.catch_warnings(action="ignore" if validation != "last" else "error"):
         fitted = DINClassifier(**SMALL | {"validation": validation}).fit(X, y, groups=groups)
-    assert not [message for message in caplog.messages if "moved" in message]
+    assert not [message for message in caplog.messages if "changed" in message]
     assert {check["constants"][0] for check in fitted.net_.checks_} == {0.0}
 
 

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from skorch.callbacks import Callback
+from skorch.callbacks import Callback, ProgressBar
 
 from sklearn_din import DINClassifier
 from sklearn_din.training import training
@@ -27,13 +27,14 @@ def fitted(**parameters):
     return DINClassifier(**(settings | parameters)).fit(X, y)
 
 
-def test_fit_is_silent_by_default_and_verbose_prints_a_line_per_epoch(capfd):
+def test_fit_is_silent_by_default_and_verbose_prints_epochs_and_then_decisions(capfd):
     fitted()
     assert capfd.readouterr() == ("", "")
     classifier = fitted(verbose=1, patience=5)
     lines = capfd.readouterr().out.splitlines()
     assert lines[0].split()[0] == "epoch"
-    assert [line.split()[0] for line in lines[2:]] == ["1", "2", "3"]
+    assert [line.split()[0] for line in lines[2:5]] == ["1", "2", "3"]
+    assert lines[5:] == classifier.summary().partition("\n\n")[0].splitlines()
     pickle.loads(pickle.dumps(classifier)).partial_fit(X, y)
     assert capfd.readouterr().out.splitlines()[-1].split()[0] == "4"
 
@@ -116,3 +117,9 @@ def test_training_in_another_thread_leaves_signals_alone():
     with ThreadPoolExecutor(1) as pool:
         classifier = pool.submit(fitted, callbacks=[On(batch_end=stop)]).result()
     assert classifier.net_.stop_reason_ == "callback"
+
+
+def test_the_progress_bar_of_skorch_shows_each_epoch(capfd):
+    classifier = fitted(callbacks=[ProgressBar()])
+    n_batches = len(classifier.net_.history[1, "batches"])
+    assert f"/{n_batches} [" in capfd.readouterr().err

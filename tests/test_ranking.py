@@ -25,6 +25,7 @@ from sklearn_din.encoding.rows import RowEncoder
 from tests.fitted_pipelines import CANDIDATE, make_model, make_rows
 from tests.network_options import ONE_BY_ONE
 from tests.plain_memory import PlainMemory, begin_with, make_asked, make_memory, make_tellings
+from tests.tables import said
 
 
 def score_each_pair_alone(fitted, users, candidates):
@@ -358,3 +359,15 @@ def test_what_follows_from_the_item_never_comes_from_the_user():
         Ranker(model, items[["item"]])
     best = rank_candidates(model, users.drop(columns="category"), items, top_k=1)
     assert len(best) == len(users)  # the hour is the users'
+
+
+def test_a_catalogue_of_unknown_items_is_reported_unless_one_is_known_or_vectors_describe_them(
+    fitted, users, candidates
+):
+    strange = candidates.assign(item=[f"z{7919 * n}" for n in range(len(candidates))])
+    with pytest.warns(UserWarning, match=f"none of the {len(candidates)} candidates is known"):
+        ranked = rank_candidates(fitted, users, strange, top_k=3)
+    assert len(ranked) == 3 * len(users)
+    one_known = pd.concat([strange, candidates[:1]])
+    assert said(lambda: rank_candidates(fitted, users, one_known, top_k=3)) == ([], [])
+    assert said(lambda: rank_candidates(fitted, users, strange[:1], top_k=3)) == ([], [])

@@ -155,7 +155,8 @@ def test_monitors_of_validation_rows_are_left_out_where_there_are_none(tmp_path)
 def test_verbose_prints_the_pass_over_the_validation_rows_as_such(wins, capsys):
     trained = fit(y if wins else NOISY, verbose=1, max_epochs=2 if wins else 8, patience=9)
     n, lines = len(trained.net_.checks_) - 1, capsys.readouterr().out.splitlines()
-    assert ["+" in line.split() for line in lines[2:]] == [False] * n + [True]
+    assert ["+" in line.split() for line in lines[2 : n + 3]] == [False] * n + [True]
+    assert lines[n + 3].split() == ["decision", "value", "reason"]
 
 
 @pytest.mark.parametrize("act", ["callback", "user"])

@@ -198,7 +198,9 @@ def test_later_rows_of_a_clean_log_are_never_warned_of(make):
 SIZES = {"n_users": 60, "n_items": 40, "n_categories": 5, "mean_length": 12}
 LOG = make_click_log(**SIZES, random_state=0)
 X = attach(LOG.impressions, LOG.events)
-SHORT = "histories of hist_item.hist_category hold less than a third of the events .* at fit:"
+SHORT = (
+    "histories of hist_item.hist_category hold (less than a third|none) of the events .* at fit:"
+)
 
 
 @pytest.mark.parametrize(("way", "n_users", "max_length", "is_said"), [
@@ -235,3 +237,11 @@ def test_new_users_of_a_request_or_a_few_are_no_mistake(user):
     model.transform(few)
     with pytest.warns(UserWarning, match=SHORT):
         model.transform(pd.concat([few, few.assign(user=few["user"] + 15)]))
+
+
+def test_histories_that_are_all_empty_are_reported_also_of_rows_as_old_as_those_of_fit():
+    model = HistorySequenceEncoder(user="user", time="time").fit(X)
+    empty = X.assign(**{n: [[] for _ in range(len(X))] for n in ("hist_item", "hist_category")})
+    with pytest.warns(UserWarning, match="hist_item.hist_category hold none of the events"):
+        model.transform(empty)
+    assert said(lambda: model.transform(empty[empty["user"] < 9])) == ([], [])  # a few new users

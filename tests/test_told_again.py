@@ -371,7 +371,7 @@ def test_rows_long_after_all_that_was_told_are_said(n_told, pause, is_said, opti
     assert [message[: len(said)] for message in messages] == [said] * is_said
 
 
-def test_each_memory_says_how_old_it_is_and_a_fold_as_old_as_the_one_before_is_silent():
+def test_each_fitted_memory_reports_once_how_old_it_is():
     rows = make_hours()
     with collect_messages() as messages:
         for options in KINDS_OF_MEMORY:  # levels are tried first, then outcomes
@@ -383,4 +383,4 @@ def test_each_memory_says_how_old_it_is_and_a_fold_as_old_as_the_one_before_is_s
         for evening in range(1000, 1300, 24):
             told.transform(rows[evening : evening + 24])
             told = remember(told, *(own[evening : evening + 24] for own in (rows, rows["late"])))
-    assert [message.split()[0] for message in messages] == ["levels", "outcomes", "outcomes"]
+    assert [message.split()[0] for message in messages] == ["levels"] * 3 + ["outcomes"] * 4

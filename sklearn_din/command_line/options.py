@@ -109,7 +109,11 @@ def main_parser() -> OneLineParser:
     add("--epochs", type=_count(1), help="most epochs of each training")
     add("--seed", type=_count(0), default=0, help="of negatives and training (default 0)")
     add = parser.add_argument_group("results").add_argument
-    add("--picture", type=Path, help="default attention.png")
+    add(
+        "--picture",
+        type=Path,
+        help="draw the attention to one history into this file, PNG, PDF or SVG",
+    )
     add("--save", type=Path, metavar="MODEL", help="DIN fitted on all rows, with its memory")
     add("--output", type=Path, help="cross-validated probability of each row")
     add(

@@ -50,10 +50,10 @@ from sklearn_din.model_selection import TimeSplit
 from sklearn_din.saving import load, save
 from sklearn_din.serving.ranking import rank_candidates
 from sklearn_din.serving.remembering import remember
+from sklearn_din.training.decisions import epochs_text
 from sklearn_din.utils.calibration import calibration_bins
 from sklearn_din.utils.whole_files import whole_file
 
-DEFAULT_PICTURE = Path("attention.png")
 LONG_HISTORY = 15  # different items that make a picture worth while
 MOST_DRAWN = 500  # impressions of which one is drawn
 LEAST_BASE = 0.55  # AUC: an improvement over a base nearer to .5 is a division by nearly nothing
@@ -220,7 +220,7 @@ def judge(
         for number, (train, test) in enumerate(folds, 1):
             began = time.perf_counter()
             model = make_model(study.roles, {**settings, **parameters}, order=split)
-            said, n_epochs = _fit_and_predict(study, name, model, train, test)
+            said, epochs = _fit_and_predict(study, name, model, train, test)
             if is_ranked:
                 with _note_failure(notes, f"ranking by {name}"):
                     at_10 |= rank_later_clicks(study, name, _without_trees(model), train, test)
@@ -229,7 +229,7 @@ def judge(
                 every_row[test] = probability
             print(
                 f"{name}, by {split}, fold {number} of {len(folds)}: AUC "
-                f"{roc_auc_score(study.y[test], every_row[test]):.4f}, {n_epochs} epochs, "
+                f"{roc_auc_score(study.y[test], every_row[test]):.4f}, {epochs}, "
                 f"{time.perf_counter() - began:.1f} s",
                 flush=True,
             )
@@ -249,8 +249,8 @@ def judge(
 
 def _fit_and_predict(
     study: Study, name: str, model: Pipeline, train: np.ndarray, test: np.ndarray
-) -> tuple[dict[str, np.ndarray], int]:
-    """Return what a model says of the rows to test on, live with trees last, and its epochs.
+) -> tuple[dict[str, np.ndarray], str]:
+    """Return probabilities for the rows to test on, live with trees last, and epochs as text.
 
     The network of a fit with trees is the one of a fit without.
     """
@@ -268,7 +268,7 @@ def _fit_and_predict(
     for row, own in models.items() if has_trees else ():
         ways[row + WITH_TREES] = own
     said = {row: own.predict_proba(X.iloc[test])[:, 1] for row, own in ways.items()}
-    return said, model[-1].n_iter_
+    return said, epochs_text(model[-1].net_)
 
 
 def _without_trees(model: Pipeline) -> Pipeline:
@@ -326,20 +326,19 @@ def _scores_at_10(relevant: pd.DataFrame, shown: pd.DataFrame) -> dict[str, floa
 
 
 def picture_path(chosen: Path | None) -> Path | None:
-    """Return the picture's path; None where matplotlib is missing and nobody asked for one."""
-    if importlib.util.find_spec("matplotlib") is None:
-        install = "matplotlib, which is not installed: pip install 'sklearn-din[plot]'"
-        if chosen is not None:
-            raise ValueError(f"--picture needs {install}")
-        print(f"note: no picture is drawn: it needs {install}")
+    """Return the path of the picture, of a kind that matplotlib can draw; None: no picture."""
+    if chosen is None:
         return None
+    if importlib.util.find_spec("matplotlib") is None:
+        raise ValueError(
+            "--picture needs matplotlib, which is not installed: pip install 'sklearn-din[plot]'"
+        )
     from matplotlib.backend_bases import FigureCanvasBase
 
-    path = chosen or DEFAULT_PICTURE
     kinds = sorted(FigureCanvasBase.get_supported_filetypes())
-    if path.suffix.removeprefix(".").lower() not in kinds:
-        raise ValueError(f"--picture must end in one of .{', .'.join(kinds)}, got {path}.")
-    return path
+    if chosen.suffix.removeprefix(".").lower() not in kinds:
+        raise ValueError(f"--picture must end in one of .{', .'.join(kinds)}, got {chosen}.")
+    return chosen
 
 
 def draw_attention(study: Study, model: Pipeline, path: Path) -> None:

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 FEWER = 3  # times fewer events per history than at fit: they are empty, or cut
 LEAST_EVENTS = 100  # with fewer, nothing is said of it
+SHUFFLED = (  # what else such lengths may come from: one column in another order
+    " If permutation_importance shuffled one of them, use history_importance instead."
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,11 +101,12 @@ def _check_aligned(cells: Sequence[HistoryCells]) -> None:
         differs = np.flatnonzero(mine != theirs)
         if len(differs):
             row = differs[0]
+            are_shuffled = np.array_equal(np.sort(mine), np.sort(theirs))
             raise ValueError(
                 f"{first.name} and {other.name} describe the same events and must have one length "
                 f"in each row, got {mine[row]} and {theirs[row]} in row {row} ({len(differs)} rows "
-                "differ). Give different events a key each in histories; in place of "
-                "permutation_importance use history_importance."
+                "differ). Give different events a key each in histories."
+                + (SHUFFLED if are_shuffled else "")
             )
 
 

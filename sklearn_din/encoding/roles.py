@@ -1,6 +1,6 @@
 """The role of each column of a frame: ids, numbers, histories of the same events, candidates."""
 
-from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence, Sized
 from dataclasses import dataclass, field
 from itertools import combinations
 
@@ -429,7 +429,7 @@ class _BehaviourFinder:
         return Behaviour("+".join(ids), tuple(ids), of_ids, tuple(numbers), int(n_events))
 
 
-def _is_most(some: Collection[str], ids: Collection[str]) -> bool:
+def _is_most(some: Sized, ids: Sized) -> bool:
     """Return whether some ids are more than half of all."""
     return 2 * len(some) > len(ids)
 

@@ -42,12 +42,13 @@ class RowEncoder:
     def encode_columns(self, columns: ColumnReader) -> EncodedFeatures:
         """Encode rows that are in memory."""
         rows = self.encode_part(columns)
-        notices = self.learnt.note_lengths(count_events(rows.behaviours), len(rows))
-        if (
-            notices
-            and not self.learnt.are_of_fit(rows.times)
-            and _count_users(rows) >= SEVERAL_USERS
-        ):
+        n_events = count_events(rows.behaviours)
+        notices = self.learnt.note_lengths(n_events, len(rows))
+        if notices and (n_users := _count_users(rows)) >= SEVERAL_USERS:
+            # The first rows of users have no history, their later rows have one.
+            is_empty = not any(n_events.values()) and len(rows) >= 2 * n_users
+            if self.learnt.are_of_fit(rows.times) and not is_empty:
+                return rows
             warn_of(notices, once=True)
         return rows
 

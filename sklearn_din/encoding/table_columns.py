@@ -205,10 +205,12 @@ class TableColumns:
 
     def note_lengths(self, n_events: Mapping[tuple[str, ...], int], n_rows: int) -> list[str]:
         """Return what to say of histories, by behaviour, with far fewer events than at fit."""
+        share = {names: "less than a third" if n else "none" for names, n in n_events.items()}
         return [
-            f"histories of {'+'.join(column.behaviour.histories)} hold less than a third of the "
-            "events that they held at fit: are they empty, or cut? Attach them as for fit, from a "
-            "log up to these rows; a HistoryBuilder is told the rows before them by remember."
+            f"histories of {'+'.join(column.behaviour.histories)} hold "
+            f"{share.get(column.behaviour.histories, 'none')} "
+            "of the events that they held at fit: are they empty, or cut? Attach them as for fit, "
+            "from a log up to these rows; update a HistoryBuilder with the rows before them (remember)."
             for column in self.histories
             if column.has_fewer_events(n_events[column.behaviour.histories], n_rows)
         ]

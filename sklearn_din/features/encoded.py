@@ -228,6 +228,29 @@ class EncodedFeatures:
                 blocks.append(_public(self.columns[field.name])[:, None])
         return np.concatenate(blocks, axis=1).astype(dtype or np.float64)
 
+    def to_dict(self) -> dict[str, np.ndarray]:
+        """Return every array by name, histories padded: the input of a torch module of your own.
+
+        skorch passes the arrays to ``forward`` by name.
+
+        Returns
+        -------
+        dict of str to ndarray
+            For each name in :meth:`keys` what ``X[name]`` is: numbers float32 (n,), ids int32 (n,),
+            histories (n, T) padded on the right with 0 to the longest one, and their masks, bool
+            (n, T), which are True on real events. Lists of ids have one more dimension.
+
+        Examples
+        --------
+        >>> import pandas as pd
+        >>> from sklearn_din import HistorySequenceEncoder
+        >>> shown = pd.DataFrame({"item": ["a", "b"], "hist_item": [["b"], ["a", "b"]]})
+        >>> arrays = HistorySequenceEncoder().fit_transform(shown).to_dict()
+        >>> {name: array.shape for name, array in arrays.items()}
+        {'item': (2,), 'hist_item': (2, 2), 'hist_item_mask': (2, 2)}
+        """
+        return {name: self[name] for name in self.keys()}
+
     @property
     def user_keys(self) -> Keys:
         """The user of each impression; without users, nobody's."""

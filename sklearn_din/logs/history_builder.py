@@ -48,7 +48,7 @@ from sklearn_din.utils.validation import (
     read_times_alike,
     refuse_new_columns,
 )
-from sklearn_din.utils.warnings import warn_of, warn_user
+from sklearn_din.utils.warnings import report_again, warn_of, warn_user
 
 MANY_LATER = 20  # newest rows of the label that is known later, by the rate of older rows
 ROWS_OF_RECENT = 3_000  # of training: with fewer, networks follow the rate of the latest backwards
@@ -198,6 +198,7 @@ class HistoryBuilder(  # type: ignore[call-arg]
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X: IntoDataFrame, y: ArrayLike | None = None) -> Self:
         """Store the events among the rows of X, replacing earlier ones."""
+        report_again()
         frame = self._check_rows(X, None).pandas
         classes = self._find_classes(y)
         values, names = self._read_labels(frame, y, classes)

@@ -1,6 +1,7 @@
 """Logits of a batch and their gradients in native code: ``module(batch)``, faster."""
 
 import ctypes
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -14,7 +15,7 @@ from sklearn_din.module import DIN, compute_alone_if_forked
 from sklearn_din.native.coverage import are_plain, may_compute, not_covered
 from sklearn_din.native.optimizer import NativeUpdate
 from sklearn_din.native.plan import Plan, plan_of
-from sklearn_din.native.structures import LOSSES, UNKNOWN_ID, load_library, why_missing
+from sklearn_din.native.structures import LOSSES, UNKNOWN_ID, WHICH, load_library, why_missing
 from sklearn_din.network.batch import Batch
 from sklearn_din.network.embeddings import sparse_gradient
 from sklearn_din.network.interest import likeness_of_lists
@@ -155,12 +156,20 @@ def engine_text(module: nn.Module) -> str:
 
 
 def advise_to_compile(module: nn.Module, n_rows: int) -> None:
-    """Log once how to train faster, where that is by compiling."""
-    if n_rows >= ADVICE_FROM and load_library() is None and not not_covered(module):
+    """Log once how to train faster, where that is by compiling and the user did not choose it."""
+    is_chosen = os.environ.get(WHICH) == "0"
+    if (
+        n_rows >= ADVICE_FROM
+        and not is_chosen
+        and load_library() is None
+        and not not_covered(module)
+    ):
         log_once(f"networks are computed by torch: {_not_compiled()}.")
 
 
 def _not_compiled() -> str:
+    if os.environ.get(WHICH) == "0":
+        return f"the environment variable {WHICH} is 0"
     why, state = why_missing(), "is not compiled. Install a C++ compiler"
     if why:
         state = f"could not be compiled or loaded: {why}. Solve that"

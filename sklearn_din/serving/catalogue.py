@@ -12,10 +12,12 @@ import pandas as pd
 from sklearn_din.encoding.cells import HistoryCells
 from sklearn_din.encoding.column import Part
 from sklearn_din.encoding.frames import validate_frame
+from sklearn_din.encoding.notices import FEW_VALUES
 from sklearn_din.encoding.table import ColumnReader, OneRow
+from sklearn_din.encoding.vocabulary import kind_of_ids
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.identities import ids_to_look_up
-from sklearn_din.features.schema import Schema
+from sklearn_din.features.schema import UNKNOWN_ID, Schema
 from sklearn_din.inspection.fitted import FittedPipeline
 from sklearn_din.logs.history_builder import HistoryBuilder
 from sklearn_din.neighbours.blocks import NEVER
@@ -24,6 +26,8 @@ from sklearn_din.neighbours.shortlist import Shortlist
 from sklearn_din.serving.allowed_pairs import PlacesOfIds
 from sklearn_din.serving.pair_levels import PairLevels, Users
 from sklearn_din.serving.pair_requests import PairRequests
+from sklearn_din.utils.spelling import find_respelling
+from sklearn_din.utils.warnings import warn_once
 
 CHECKED_PAIRS = 256
 
@@ -76,6 +80,7 @@ class Catalogue:
         of_candidates = replace(self._rows, learnt=learnt.without({*learnt.names} - own))
         encoded = of_candidates.encode_columns(ColumnReader(frame, separator=self._separator))
         self.columns, self.bags = encoded.columns, encoded.behaviours
+        self._warn_of_unknown_items()
         for behaviour in self.schema.behaviours:
             of_events = {*behaviour.histories, *behaviour.numbers}
             if of_events & own and not of_events <= own:
@@ -84,6 +89,25 @@ class Catalogue:
                     f"{sorted(of_events & own)} among the candidates. Give all of them with the "
                     "users, or with the candidates."
                 )
+
+    def _warn_of_unknown_items(self) -> None:
+        """Warn where no candidate is known from fit, and no fixed vector describes them."""
+        if self.item is None or self.item not in self.candidates or len(self.candidates) < 2:
+            return
+        name = self.schema[self.item].vocabulary
+        known = self._rows.learnt.vocabularies[name].values
+        values = self.candidates[self.item].to_numpy()
+        is_reported = kind_of_ids(values) != kind_of_ids(known)
+        if len(values) >= FEW_VALUES and find_respelling(values, known) is not None:
+            is_reported = True
+        is_known = ids_to_look_up(self.columns[self.item]) != UNKNOWN_ID
+        if not is_reported and name not in self.vectors and not is_known.any():
+            warn_once(
+                f"none of the {len(is_known):,} candidates is known from fit: {self.item} holds "
+                f"ids such as {values.tolist()[0]!r:.40}, at fit {known.tolist()[0]!r:.40}. "
+                "They are ranked by their other columns only, and are tied where these are equal. "
+                "If they are not new items, write their ids as they were written at fit."
+            )
 
     def suits(self, users: Users) -> bool:
         """Return whether the model is still as it was, and users have the columns that it needs."""

@@ -41,6 +41,7 @@ def grow(net: NeuralNet, schema: Schema) -> NeuralNet:
     module.load_state_dict(weights, assign=True)
     grown = net_around(net, module)
     grown.history = History(dict(epoch) for epoch in net.history)
+    grown.decisions_ = net.decisions_
     grown.checks_, grown.n_epochs_ = [dict(check) for check in net.checks_], net.n_epochs_
     grown.neighbours_, grown.novelty_ = net.neighbours_, net.novelty_.widen(schema)
     grown.mixture_ = net.mixture_

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from skorch import NeuralNetBinaryClassifier
-from skorch.callbacks import Callback, EpochTimer, PassthroughScoring
+from skorch.callbacks import Callback, EpochTimer, PassthroughScoring, ProgressBar
 from torch import Tensor
 
 from sklearn_din.features.encoded import EncodedFeatures
@@ -74,6 +75,7 @@ class DINNet(NeuralNetBinaryClassifier):
     batch_size_: int  # of the batches whose gradients the optimizer's moments average
     novelty_: Novelty = NO_NOVELTY  # when each id came up: what training hides
     neighbours_: NeighbourTables = NeighbourTables()  # for rows that lack their numbers
+    decisions_: Mapping[str, tuple[str, str]] = MappingProxyType({})  # of fit: value and reason
     mixture_: Mixture | None = None  # with boosted trees
     occurrences_: dict[str, np.ndarray]  # (n_ids,) float32, in all training rows; empty without L2
     labels_: tuple[int, ...]  # rows not clicked and clicked, by label; of numbers, rows and 0
@@ -109,6 +111,9 @@ class DINNet(NeuralNetBinaryClassifier):
     def initialize_callbacks(self) -> DINNet:
         """As skorch does; callbacks that save the state before the next batch come last."""
         super().initialize_callbacks()
+        for _, callback in self.callbacks_:
+            if isinstance(callback, ProgressBar) and callback.batches_per_epoch == "auto":
+                callback.batches_per_epoch = "count"  # "auto" divides rows by batch_size="auto"
         self.callbacks_.sort(key=lambda pair: hasattr(pair[1], "hold"))
         return self
 

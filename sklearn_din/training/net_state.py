@@ -24,6 +24,7 @@ from sklearn_din.utils.typed_fields import from_dict
 
 NET = {
     "neighbours",
+    "decisions",
     "options",
     "weights",
     "device",
@@ -59,6 +60,7 @@ def net_state(net: DINNet) -> dict[str, Any]:
     module = net.module_
     state = {
         "neighbours": net.neighbours_,
+        "decisions": {name: list(texts) for name, texts in net.decisions_.items()},
         "options": dict(module.options),
         "weights": {n: tensor.numpy(force=True) for n, tensor in module.state_dict().items()},
         "device": str(net.device),
@@ -110,6 +112,7 @@ def restore_net(net: DINNet, state: Any, schema: Schema) -> DINNet:
     net.device = _present_device(state["device"])
     restored = net_around(net, module)
     restored.neighbours_ = tables
+    restored.decisions_ = _read_decisions(state["decisions"])
     if state["stop_reason"] not in get_args(StopReason):
         raise ValueError(f"training cannot end by {state['stop_reason']!r:.60}.")
     restored.stop_reason_ = state["stop_reason"]
@@ -129,6 +132,14 @@ def restore_net(net: DINNet, state: Any, schema: Schema) -> DINNet:
     if "training" in state:
         _restore_training(restored, state["training"])
     return restored
+
+
+def _read_decisions(values: Any) -> dict[str, tuple[str, str]]:
+    """Return the automatic decisions of a fit: for each a value and a reason, as text."""
+    for name, texts in check_dict(values, what="decisions").items():
+        if type(texts) is not list or [*map(type, (name, *texts))] != [str] * 3:
+            raise ValueError(f"a decision must have a value and a reason, got {texts!r:.60}.")
+    return {name: tuple(texts) for name, texts in values.items()}
 
 
 def _read_checks(checks: Any) -> list[dict[str, Any]]:

@@ -125,9 +125,12 @@ class PlattScaling:
 
     def describe(self) -> str:
         """Return which base rate has moved, and what follows, as a message."""
-        rates = " in the training rows to ".join(map(self.target.describe, self.rates))
+        before, now = map(self.target.describe, self.rates)
         shares = ", ".join(f"{share:.0%}" for share in self.share[self.has_moved].tolist())
-        advice = "If it keeps moving, update often, or give columns of it (attach_aggregates)."
+        advice = (
+            "If it keeps changing, refit or update often, or add a column that explains it "
+            "(attach_aggregates)."
+        )
         is_large = self.has_moved & (self.distance.abs() > np.log(LARGE_ODDS))
         if not isinstance(self.target, Numbers) and is_large.any():
             sooner = int(self.distance[is_large][0] > 0)
@@ -136,9 +139,9 @@ class PlattScaling:
                 "the newest rows, of which not all labels are known (TimeSplit(known=))."
             )
         return (
-            f"the {self.target.what_constant_is} moved from {rates} in the later validation rows, "
-            f"and outputs are moved by a constant, by {shares} of what they lack of it: as much as "
-            f"earlier rows let expect to last. {advice}"
+            f"the {self.target.what_constant_is} changed: {before} in the training rows, {now} in "
+            f"the newest validation rows. Predictions are shifted by {shares} of the difference "
+            f"that they leave, as much as earlier changes lasted. {advice}"
         )
 
 

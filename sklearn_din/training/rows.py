@@ -24,7 +24,14 @@ from sklearn_din.training.platt_scaling import scale_output, without_scale
 from sklearn_din.training.seeding import own_random_state
 from sklearn_din.training.target import Numbers
 from sklearn_din.training.training import Training
-from sklearn_din.training.validation import are_few, choose_validation, cut_in_time, split_rows
+from sklearn_din.training.validation import (
+    FEW_LABELS,
+    FEW_ROWS,
+    are_few,
+    choose_validation,
+    cut_in_time,
+    split_rows,
+)
 from sklearn_din.utils.compat import _safe_indexing
 
 EARLY_STOPPING_ROWS = 1_000
@@ -77,6 +84,7 @@ def train_new(
         holds_out = epochs is None and factor is None
         training = _new_training(net, rows, given.groups, holds_out, ranks=ranks, epochs=epochs)
         if factor is not None:
+            net.decisions_ |= _decisions_for_few_labels(net, factor)
             training.most_epochs = count_epochs(len(X), net.max_epochs)
         training.run(X, given.y, seed=order.randint(2**31), is_new=True)
         if factor is not None:
@@ -200,8 +208,12 @@ def _new_training(
             times=X.times,
             originals=find_originals(X, rows.y) if how == "random" else None,
         )
-    net.batch_size_ = choose_batch_size(net.batch_size, len(X) if kept is None else len(kept))
+    n_rows = len(X) if kept is None else len(kept)
+    net.batch_size_ = choose_batch_size(net.batch_size, n_rows)
     net.occurrences_, net.labels_ = {}, (0, 0)
+    why = f"{n_rows:,} training rows" if net.batch_size == "auto" else "batch_size"
+    held = _describe_validation(net, len(X), held_out, how)
+    net.decisions_ = {"batch size": (str(net.batch_size_), why), "validation rows": held}
     train = rows.batches(net, kept)
     if held_out is None:
         return Training(net, train, **options)
@@ -211,6 +223,26 @@ def _new_training(
     parts = [(rows.batches(net, part), rows.held_out(part, how)) for part in cut]
     is_later = how == "last"
     return Training(net, train, rows.held_out(held_out, how), parts, is_later=is_later, **options)
+
+
+def _describe_validation(
+    net: NeuralNet, n_rows: int, held_out: np.ndarray | None, how: str
+) -> tuple[str, str]:
+    """Return how many validation rows there are and which ones, and why."""
+    if held_out is not None:
+        reason = f"validation={net.validation!r}"
+        if net.validation == "auto":
+            reason = "the rows have times" if how == "last" else "the rows have no times in order"
+        return f"{len(held_out):,} of {n_rows:,}, {how}", reason
+    if net.early_stopping == "auto" and n_rows < EARLY_STOPPING_ROWS:
+        return "none", f"fewer than {EARLY_STOPPING_ROWS:,} rows"
+    return "none", f"early_stopping={net.early_stopping!r}"
+
+
+def _decisions_for_few_labels(net: NeuralNet, factor: float) -> dict[str, tuple[str, str]]:
+    few = f"fewer than {FEW_ROWS:,} rows, or than {FEW_LABELS} of the rarer label"
+    scale = f"{factor:.3g}", "smallest loss in the folds, within half a standard error"
+    return {"validation rows": ("none, but folds", few), "scale of the logits": scale}
 
 
 class TrainingRows(NamedTuple):

@@ -1,21 +1,18 @@
-"""Text summary of a network: columns, behaviours, layers, number of parameters."""
+"""Text summary of a fit: its automatic decisions, columns, behaviours, layers and parameters."""
 
 from __future__ import annotations
 
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import nn
 
-from sklearn_din.features.schema import KINDS, Field, Schema
+from sklearn_din.features.schema import KINDS, Field
 from sklearn_din.module import DIN
 from sklearn_din.native.logits import engine_text
-from sklearn_din.neighbours.pairs import LEAST_ITEMS, histories_with_candidate
 from sklearn_din.network.interest import Interest
+from sklearn_din.training.decisions import decisions_table
 from sklearn_din.utils.text_table import text_table
-
-if TYPE_CHECKING:
-    from sklearn_din.training.net import DINNet
 
 NORMALIZATIONS = {None: "", "sqrt": ", / sqrt(length)", "softmax": ", softmax"}
 
@@ -23,6 +20,7 @@ NORMALIZATIONS = {None: "", "sqrt": ", / sqrt(length)", "softmax": ", softmax"}
 def summarize(classifier: Any) -> str:
     """Return what ``DINClassifier.summary`` shows of a fitted classifier."""
     module: DIN = classifier.module_
+    tables = [decisions_table(classifier.net_)]
     schema = module.schema
     columns: list[tuple[str, ...]] = []
     for candidate, fields in groupby(schema.fields, lambda field: field.candidate):
@@ -33,7 +31,8 @@ def summarize(classifier: Any) -> str:
             continue
         columns += [_column(schema[name], module) for name in names]
     columns += [(name, "not used", "", "", "") for name in schema.unused]
-    tables = [text_table(("column", "kind", "vocabulary", "ids", "width"), columns, numbers=(3, 4))]
+    header = "column", "kind", "vocabulary", "ids", "width"
+    tables.append(text_table(header, columns, numbers=(3, 4)))
     if schema.behaviours:
         rows = [_behaviour(interest, module) for interest in module.interest_modules]
         tables.append(text_table(("behaviour", "compared with", "becomes interest by"), rows))
@@ -41,7 +40,6 @@ def summarize(classifier: Any) -> str:
     rows = [(title, layers, f"{size:,}") for title, layers, size in parts]
     tables.append(text_table(("part", "layers", "parameters"), rows, numbers=(2,)))
     tables.append(engine_text(module))
-    tables.append(neighbours_text(schema, classifier.net_))
     tables += [part.describe() for part in classifier.net_.neighbours_.parts]
     if classifier.net_.mixture_ is not None:
         tables.append(classifier.net_.mixture_.describe())
@@ -49,25 +47,6 @@ def summarize(classifier: Any) -> str:
     if target.click_name and hasattr(target, "classes"):
         tables.append(f"click: {target.click_name}, of the labels {target.classes.tolist()}")
     return "\n\n".join(filter(None, tables))
-
-
-def neighbours_text(schema: Schema, net: DINNet) -> str:
-    """Return for which candidates a network has item neighbours, or why none."""
-    pairs = net.neighbours_.pairs
-    if not schema.behaviours:
-        return ""
-    if pairs:
-        found = dict.fromkeys((pair.candidate, pair.what_is_off) for pair in pairs)
-        texts = [f"for {name} ({off})" if off else f"for {name}" for name, off in found]
-        return f"item neighbours: {', '.join(texts)}"
-    why = "neither user nor time is named, HistorySequenceEncoder(user=..., time=...)"
-    if not histories_with_candidate(schema):
-        why = f"no history has a candidate with {LEAST_ITEMS} ids or more"
-    elif net.neighbours is None:
-        why = "neighbours=None"
-    elif net.is_published:
-        why = 'interest="paper" has none unless neighbours names an order'
-    return f"item neighbours: off, {why}"
 
 
 def _column(field: Field, module: DIN) -> tuple[str, ...]:

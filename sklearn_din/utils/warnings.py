@@ -87,6 +87,12 @@ def collect_messages() -> Iterator[list[str]]:
 
 
 log_once = _Once(lambda message: logging.getLogger("sklearn_din").warning(message))
-"""Log advice the first time that it is given: not for each fold of a cross-validation."""
+"""Log advice the first time that it is given: not for each part of a fit, nor for each request."""
 warn_once = _Once(warn_user)
-"""Warn the first time: not for each request that is answered."""
+"""Warn the first time: not for each part of a fit, nor for each request that is answered."""
+
+
+def report_again() -> None:
+    """Let a fit report each of its findings, also those that an earlier fit has reported."""
+    warn_once.cache_clear()
+    log_once.cache_clear()
