@@ -210,7 +210,8 @@ class TableColumns:
             f"histories of {'+'.join(column.behaviour.histories)} hold "
             f"{share.get(column.behaviour.histories, 'none')} "
             "of the events that they held at fit: are they empty, or cut? Attach them as for fit, "
-            "from a log up to these rows; update a HistoryBuilder with the rows before them (remember)."
+            "from a log up to these rows; update a HistoryBuilder with the rows before them "
+            "(remember)."
             for column in self.histories
             if column.has_fewer_events(n_events[column.behaviour.histories], n_rows)
         ]
