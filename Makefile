@@ -13,14 +13,22 @@ export PYTHONDONTWRITEBYTECODE :=
 .PHONY: quality proofs native sanitize wheels
 .PHONY: house docs release reproducible docs-offline clean
 
-setup: $(VENV)/installed
+setup: $(VENV)/tested
 
+# The package and what it needs, no more. If uv is installed, torch comes without libraries for GPUs; else as the
+# index of pip has it.
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[test]"
+	(command -v uv > /dev/null && uv pip install --python $(BIN)/python --torch-backend=cpu --editable .) \
+		|| $(BIN)/python -m pip install --disable-pip-version-check --editable .
 	touch $@
 
-main: setup
+# What tests, style and types need as well.
+$(VENV)/tested: $(VENV)/installed
+	$(BIN)/python -m pip install --disable-pip-version-check --editable ".[test]"
+	touch $@
+
+main: $(VENV)/installed
 	$(BIN)/python -m sklearn_din
 
 # While one works: style, types, and the tests that take less than half a second each (tests/conftest.py

@@ -173,6 +173,7 @@ class DINEstimator(EstimatorState, Parameters, BaseEstimator):
                 warn_of_leaks(inputs.X, inputs.target.clicks(inputs.y))
             net = self._new_net(inputs.target)
             net.callbacks = self._callbacks(processes)
+            net.shows_progress = self.verbose > 0 and processes.rank == 0
             net.fit(inputs.X, inputs.y, inputs.weights, groups, ranks=processes)
             self._warn_of_end(net)
             self._keep(net, inputs)
@@ -197,6 +198,7 @@ class DINEstimator(EstimatorState, Parameters, BaseEstimator):
             schema, target = inputs.X.schema, inputs.target
             net = self._new_net(target) if is_first else self._grown_net(schema, target)
             net.callbacks = self._callbacks(processes)
+            net.shows_progress = self.verbose > 0 and processes.rank == 0
             net.partial_fit(inputs.X, inputs.y, sample_weight=inputs.weights, ranks=processes)
             if net.stop_reason_ == "user":
                 raise KeyboardInterrupt(

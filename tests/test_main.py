@@ -203,7 +203,7 @@ def test_a_long_tail_of_noise_is_no_triumph_without_a_sentence(run, is_labelled)
     printed = run(frame, *NAMES, *FAST, *(["--label", "y"] if is_labelled else []))
     table = printed[printed.rindex(" GAUC ") :]
     telling = ["clicked by others or not", "shown before or not"][is_labelled]
-    assert f"note: the rule '{telling}' alone has an AUC of 0." in printed
+    assert f"note: the baseline '{telling}' alone has an AUC of 0." in printed
     assert float(table.split(f"\n{telling} ")[1].split()[0]) > 0.7
 
 
@@ -211,18 +211,103 @@ def test_a_rule_is_named_where_it_is_ahead_of_a_model_beyond_chance():
     y = np.arange(3000) % 2
     auc = dict.fromkeys(trivial.RULES, 0.5) | {"click rate so far": 0.7, "base": 0.65, "DIN": 0.72}
     said = trivial.note_better_rules(auc, y, models=["base", "DIN"])
-    start = "note: the rule 'click rate so far' alone has an AUC of 0.7000, more than "
+    start = "note: the baseline 'click rate so far' alone has an AUC of 0.7000, more than "
     assert said.startswith(f"{start}base, 0.6500. A gain over the base model says little then:")
-    assert said.endswith("compare DIN with the rule.")  # a rate says nothing of how rows were drawn
+    assert said.endswith(
+        "compare DIN with this baseline."
+    )  # a rate says nothing of how rows were drawn
     said = trivial.note_better_rules(auc | {"shown before or not": 0.9}, y, models=["base"])
-    assert said.endswith("compare DIN with the rule. If rows without a click were drawn, see how.")
+    assert said.endswith(
+        "compare DIN with this baseline. If rows without a click were drawn, see how."
+    )
     said = trivial.note_better_rules(auc | {"DIN": 0.6}, y, models=["base", "DIN"])
     assert said.startswith(f"{start}base, 0.6500, and DIN, 0.6000. ")
     assert trivial.note_better_rules(auc | {"base": 0.69}, y, models=["base", "DIN"]) == ""
     auc |= {trivial.LIVE_RATE: 0.8}  # which knows more than these models do
     assert trivial.LIVE_RATE not in trivial.note_better_rules(auc, y, models=["base"])
     said = trivial.note_better_rules(auc, y, models=["DIN"], rules=[trivial.LIVE_RATE])
-    assert said.startswith("note: the rule 'click rate so far, live' alone has an AUC of 0.8000")
+    assert said.startswith(
+        "note: the baseline 'click rate so far, live' alone has an AUC of 0.8000"
+    )
+
+
+def test_a_baseline_with_a_smaller_log_loss_than_every_network_is_named_beyond_chance():
+    y = np.arange(4000) % 2
+    good, fair, bad = (np.where(y == 1, p, 1 - p) for p in (0.8, 0.7, 0.6))
+    names = {"models": ["DIN", "DIN, with trees"], "baselines": ["popularity", trivial.TREES]}
+    predicted = {"popularity": good * 9, trivial.TREES: good, "DIN": bad, "DIN, with trees": fair}
+    noted = trivial.note_smaller_loss(predicted, y, **names)
+    assert noted.startswith(f"note: the baseline '{trivial.TREES}' alone has a log loss of 0.2231")
+    assert "the best network, 'DIN, with trees', 0.3567" in noted
+    assert trivial.note_smaller_loss(predicted | {"DIN": good}, y, **names) == ""
+    noisy = np.random.RandomState(0).uniform(0.4, 0.6, len(y))
+    by_chance = predicted | {trivial.TREES: noisy, "DIN": noisy[::-1]}
+    assert trivial.note_smaller_loss(by_chance, y, **names | {"models": ["DIN"]}) == ""
+    failed = predicted | {trivial.TREES: np.full(len(y), np.nan)}
+    assert trivial.note_smaller_loss(failed, y, **names) == ""
+
+
+@pytest.mark.parametrize("name", ["log.jsonl", "log.json", "log.ndjson.gz", "log.json.xz"])
+def test_json_is_read_as_csv_is(clicks, capsys, name):
+    is_array = ".json" in Path(name).suffixes
+    frame = clicks.assign(click=np.arange(72) % 5 < 2, tags=[["a", "b"]] * 72)
+    frame.loc[3, "device"] = None
+    frame.to_json(name, orient="records", lines=not is_array, date_format="iso")
+    frame.drop(columns="tags").to_csv("log.csv", index=False)
+    options = ["--label", "click", "--context", "device"]
+    found, expected = (study_of(path, *options) for path in (name, "log.csv"))
+    assert "columns of lists or objects are not read: tags" in capsys.readouterr().out
+    pd.testing.assert_frame_equal(found.X, expected.X, check_dtype=False)
+    np.testing.assert_array_equal(found.y, expected.y)
+
+
+@pytest.mark.parametrize("text", ['{"u": 1,', '[{"u": 1}', "nothing"])
+def test_damaged_json_is_refused_as_json(refused, text):
+    Path("log.json").write_text(text)
+    assert "log.json cannot be read as JSON in utf-8" in refused("log.json", *NAMES)
+    assert "--sep is for CSV" in refused("log.json", *NAMES, "--sep", ";")
+
+
+@pytest.mark.parametrize(("label", "is_click"), [
+    ("home>away", lambda home, away: home > away),
+    ("home <= away", lambda home, away: home <= away),
+    ("home==away", lambda home, away: home == away),
+    ("side!=winner", lambda home, away: np.arange(72) % 2 != np.arange(72) % 3),
+])  # fmt: skip
+def test_a_label_may_compare_two_columns(refused, clicks, label, is_click):
+    home, away = np.arange(72) % 4, np.arange(72) % 3
+    sides = {"side": (np.arange(72) % 2).astype(str), "winner": (np.arange(72) % 3).astype(str)}
+    frame = clicks.assign(home=home, away=away, **{n: "s" + s for n, s in _texts(sides)})
+    own = study_of(frame, "--label", label)
+    np.testing.assert_array_equal(own.y, is_click(home, away))
+    assert list(own.X) == ["u", "t", "i", "hist_i"]
+    message = refused("log.csv", *NAMES, "--label", "home>away", "--context", "away")
+    assert message == "a column has one role, got 'away' in --label and in another option."
+    one_missing = frame.assign(away=np.where(np.arange(72) == 5, np.nan, away))
+    assert "1 in 'home'" in refused(one_missing, *NAMES, "--label", "home>away")
+
+
+def _texts(columns):
+    return ((name, pd.Series(values)) for name, values in columns.items())
+
+
+def test_a_few_rows_without_a_user_are_left_out_with_a_note(refused, clicks, capsys):
+    clicks["u"] = clicks["u"].where(np.arange(72) % 8 > 0)
+    own = study_of(clicks)
+    note = "note: 9 of 72 rows of log.csv left out, which have no 'u' (12.5%)"
+    assert note in capsys.readouterr().out
+    assert own.y.sum() == 63
+    more = clicks.assign(u=clicks["u"].where(np.arange(72) % 3 > 0))
+    assert "rows without a value" in refused(more, *NAMES)
+    assert study_of("log.csv", "--drop-bad").y.sum() < 63
+
+
+@pytest.mark.filterwarnings("ignore:every history is empty")
+def test_labels_that_are_all_known_too_late_are_refused_in_words_of_the_command(refused, clicks):
+    late = clicks.assign(click=np.arange(72) % 2, seen="2030-01-01")
+    message = refused(late, *NAMES, "--label", "click", "--known", "seen", "--split", "time")
+    assert message.startswith("no label is known before the last 20% of the rows begin")
+    assert "gap" not in message
 
 
 @pytest.mark.usefixtures("without_folds")
@@ -502,14 +587,13 @@ def test_times_are_read_as_they_are_written(capsys, times, arguments, read):
 
 
 def test_rows_without_a_user_item_or_time_are_counted_and_can_be_dropped(refused, clicks, capsys):
-    clicks.loc[3, "u"] = clicks.loc[[3, 4], "t"] = None
+    clicks.loc[3, "i"] = clicks.loc[[3, 4], "t"] = None
     clicks.loc[5, "c"] = None
-    message = "has 2 rows without a value: 1 in 'u', 2 in 't'. --drop-bad leaves them out."
+    message = "has 2 rows without a value: 1 in 'i', 2 in 't'. --drop-bad leaves them out."
     assert message in refused(clicks, *NAMES)
     own = study_of("log.csv", "--category", "c", "--drop-bad")
     assert "note: 2 of 72 rows left out" in capsys.readouterr().out
     assert own.y.sum() == 70
-    assert own.X["u"].dtype == np.int64  # 100.0 in the file as pandas reads it
     assert own.X["c"].dtype == "Int64"
     assert own.X["c"].isna().any()
 
@@ -517,8 +601,7 @@ def test_rows_without_a_user_item_or_time_are_counted_and_can_be_dropped(refused
 def test_long_ids_that_lost_digits_are_refused(refused, clicks):
     clicks["u"] = clicks["u"].astype(object) + 2**60
     clicks.loc[0, "u"] = None
-    both = refused(clicks, *NAMES)  # at once: leaving out the row alone would not help
-    assert "--drop-bad leaves them out. Also: 'u' has missing values" in both
+    assert refused(clicks, *NAMES).startswith("'u' has missing values beside ids of more than 15")
     log = clicks.assign(u=1, c=clicks["u"])
     assert "ids of more than 15 digits" in refused(log, *NAMES, "--category", "c")
 

@@ -2,6 +2,7 @@
 
 import pickle
 import signal
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -123,3 +124,16 @@ def test_the_progress_bar_of_skorch_shows_each_epoch(capfd):
     classifier = fitted(callbacks=[ProgressBar()])
     n_batches = len(classifier.net_.history[1, "batches"])
     assert f"/{n_batches} [" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("verbose", [0, 1])
+def test_a_long_epoch_has_a_bar_of_its_rows_where_epochs_are_printed(verbose, capfd, monkeypatch):
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("sklearn_din.training.net.LONG_EPOCH", 0.0)
+    slow = On(batch_end=lambda net, **_: time.sleep(0.11))
+    fitted(max_epochs=2, verbose=verbose, callbacks=[slow])
+    shown = capfd.readouterr().err
+    assert ("epoch 1:" in shown) == ("epoch 2:" in shown) == bool(verbose)
+    monkeypatch.setattr("sklearn_din.training.net.LONG_EPOCH", 99.0)
+    fitted(max_epochs=2, verbose=verbose, callbacks=[slow])
+    assert "epoch 1:" not in capfd.readouterr().err

@@ -1,4 +1,4 @@
-"""Conditions such as ``rating>=4``, which make a label of a column."""
+"""Conditions such as ``rating>=4`` or ``home>away``, which make a label of one or two columns."""
 
 from __future__ import annotations
 
@@ -14,11 +14,44 @@ COMPARISONS = {">=": "ge", "<=": "le", ">": "gt", "<": "lt", "==": "eq", "!=": "
 
 
 class Condition(NamedTuple):
-    """A column compared with a value."""
+    """A column compared with a value, or with another column."""
 
     column: str
     compare: str
     value: str
+
+    def other_column(self, table: pd.DataFrame) -> str | None:
+        """Return the column that the value names; None where it is a number or a value itself."""
+        if self.value not in table or table[self.column].astype(str).eq(self.value).any():
+            return None
+        return self.value
+
+    def difference(self, table: pd.DataFrame, other: str, *, drop_bad: bool) -> pd.Series:
+        """Return by how much the first column is larger than the other, NaN where one is missing.
+
+        Texts that ``==`` or ``!=`` compare differ by 0 or 1.
+        """
+        import pandas as pd
+
+        both = [table[name] for name in (self.column, other)]
+        is_text = not all(map(pd.api.types.is_numeric_dtype, both))
+        if is_text and self.compare in ("==", "!="):
+            differs = (both[0].astype(str) != both[1].astype(str)).astype(float)
+            return differs.where(both[0].notna() & both[1].notna())
+        first, second = (self.numbers(column, drop_bad=drop_bad) for column in both)
+        return first - second
+
+    def numbers(self, column: pd.Series, *, drop_bad: bool) -> pd.Series:
+        """Return a column as numbers; raise where a value is none, unless it is left out."""
+        import pandas as pd
+
+        try:
+            return pd.to_numeric(column, errors="coerce" if drop_bad else "raise")
+        except ValueError as error:
+            raise ValueError(
+                f"--label {self.column}{self.compare}{self.value} compares numbers: {error} of "
+                f"{column.name!r}. --drop-bad leaves out rows that hold none."
+            ) from error
 
     def read(self, column: pd.Series, *, drop_bad: bool) -> pd.Series:
         """Return the column as numbers, but where ``==`` or ``!=`` compare its texts.
@@ -31,12 +64,12 @@ class Condition(NamedTuple):
             return column
         try:
             float(self.value)
-            return pd.to_numeric(column, errors="coerce" if drop_bad else "raise")
         except ValueError as error:
             raise ValueError(
                 f"--label {self.column}{self.compare}{self.value} compares numbers: {error} of "
-                f"{self.column!r}. --drop-bad leaves out rows that hold none."
+                f"{self.column!r}. Give a number, or the name of another column."
             ) from error
+        return self.numbers(column, drop_bad=drop_bad)
 
     def holds(self, column: pd.Series) -> np.ndarray:
         """Return where values that :meth:`read` has read meet the condition; missing ones do not.

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 
+from sklearn_din.command_line.conditions import Condition
 from sklearn_din.command_line.options import Options
 from sklearn_din.command_line.tables import (
     gather,
@@ -14,6 +17,8 @@ from sklearn_din.command_line.tables import (
     refuse_histories,
 )
 from sklearn_din.utils.label_waits import check_known
+
+MOST_WITHOUT_USER = 0.2  # of the rows
 
 
 def read_rows(options: Options) -> tuple[pd.DataFrame, pd.Series | None]:
@@ -26,6 +31,7 @@ def read_rows(options: Options) -> tuple[pd.DataFrame, pd.Series | None]:
     needed = [options.user, options.item, *times, *filter(None, [options.label_column])]
     log = read_table(path, [*options.columns, *options.told, *needed], options)
     refuse_histories(log, path)
+    log = _drop_without_user(log, path, options)
     with gather(problems):
         dates = [n for n in options.context if getattr(log[n].dtype, "kind", None) == "M"]
         if dates:
@@ -35,11 +41,10 @@ def read_rows(options: Options) -> tuple[pd.DataFrame, pd.Series | None]:
             )
     with gather(problems):
         if (condition := options.label_condition) is not None:
-            values = condition.read(log[condition.column], drop_bad=options.drop_bad)
-            log = log.assign(**{condition.column: values})
+            log, condition = _read_condition(log, condition, options)
         if options.label is not None:
             column = log[options.label_column].dropna()
-            label = pd.Series(read_labels(column, options), index=column.index)
+            label = pd.Series(read_labels(column, options, condition), index=column.index)
     with gather(problems):
         if options.known is not None and not options.drop_bad:
             name = f"{path}: {options.known!r}"
@@ -50,9 +55,40 @@ def read_rows(options: Options) -> tuple[pd.DataFrame, pd.Series | None]:
     return log, label
 
 
-def read_labels(column: pd.Series, options: Options) -> np.ndarray:
+def _drop_without_user(log: pd.DataFrame, path: Path, options: Options) -> pd.DataFrame:
+    """Leave out up to a fifth of the rows, which have no user; of more, the caller decides."""
+    has_none = log[options.user].isna()
+    n_without = int(has_none.sum())
+    if not 0 < n_without <= MOST_WITHOUT_USER * len(log):
+        return log
+    print(
+        f"note: {n_without:,} of {len(log):,} rows of {path} left out, which have no "
+        f"{options.user!r} ({n_without / len(log):.1%})"
+    )
+    return log[~has_none]
+
+
+def _read_condition(
+    log: pd.DataFrame, condition: Condition, options: Options
+) -> tuple[pd.DataFrame, Condition]:
+    """Return the log with the column that a condition compares, and the condition on it.
+
+    Two columns are compared by their difference, which the condition compares with 0.
+    """
+    other = condition.other_column(log)
+    if other is None:
+        values = condition.read(log[condition.column], drop_bad=options.drop_bad)
+        return log.assign(**{condition.column: values}), condition
+    if other in options.columns:
+        raise ValueError(f"a column has one role, got {other!r} in --label and in another option.")
+    values = condition.difference(log, other, drop_bad=options.drop_bad)
+    return log.assign(**{condition.column: values}), condition._replace(value="0")
+
+
+def read_labels(
+    column: pd.Series, options: Options, condition: Condition | None = None
+) -> np.ndarray:
     """Return 1 for a click: the larger of two numbers, or where a condition such as >=4 holds."""
-    condition = options.label_condition
     if condition is not None:
         is_click = condition.holds(column)
         print(f"note: a click is a row with {options.label}: {is_click.mean():.1%} of them")

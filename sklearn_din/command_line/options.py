@@ -73,7 +73,10 @@ def main_parser() -> OneLineParser:
     """Return the parser of ``python -m sklearn_din [log]``."""
     parser = OneLineParser(prog="python -m sklearn_din", description=DESCRIPTION)
     parser.add_argument(
-        "log", nargs="?", type=_table, help="CSV, Parquet or a folder of it; embedded log if absent"
+        "log",
+        nargs="?",
+        type=_table,
+        help="CSV, JSON, Parquet or a folder of it; embedded log if absent",
     )
     version = importlib.import_module("sklearn_din").__version__
     parser.add_argument("--version", action="version", version=f"sklearn-din {version}")
@@ -86,7 +89,8 @@ def main_parser() -> OneLineParser:
     add(
         "--label",
         help="clicks: a column of two values, or a condition such as 'rating>=4' or "
-        "'behaviour==buy' (others: <=, >, <, !=); without it each row is a click",
+        "'behaviour==buy' (others: <=, >, <, !=), also of two columns, 'home>away'; without it "
+        "each row is a click",
     )
     add(
         "--outcome",
@@ -260,7 +264,8 @@ def _add_table_options(parser: argparse.ArgumentParser) -> None:
     add(
         "--drop-bad",
         action="store_true",
-        help="leave out rows whose user, item, time or label is missing or cannot be read",
+        help="leave out rows whose item, time or label is missing or cannot be read, and more than "
+        "a fifth of the rows without a user",
     )
 
 

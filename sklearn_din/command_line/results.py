@@ -38,6 +38,7 @@ from sklearn_din.command_line.trivial import (
     RULES,
     TREES,
     note_better_rules,
+    note_smaller_loss,
     predict_by_rules,
     predict_by_trees,
 )
@@ -105,7 +106,8 @@ def compare(options: Options, rows: tuple[pd.DataFrame, pd.Series | None] | None
     figures = {}
     for split, folds in folds_of.items():
         notes = Notes()
-        table, probability = judge(study, folds, settings, split=split, notes=notes)
+        table, predictions = judge(study, folds, settings, split=split, notes=notes)
+        probability = predictions["DIN"]
         shown = table.map(lambda cell: cell if isinstance(cell, str) else f"{cell:.4f}")
         shown = shown.mask(table.isna(), "")
         figures[_name_split(split, len(folds))] = shown.to_dict("index")
@@ -114,12 +116,23 @@ def compare(options: Options, rows: tuple[pd.DataFrame, pd.Series | None] | None
         y, users = study.y[is_tested], study.users[is_tested].to_numpy()
         n_kinds = pd.Series(y).groupby(users).nunique()
         print(EXPLANATION.format(f"{(n_kinds < 2).sum():,}", f"{len(n_kinds):,}"))
-        notes[note_better_rules(auc, y, models=list(MODELS))] = None
+        tested = {name: own[is_tested] for name, own in predictions.items()}
+        of_training = [name for name in predictions if LIVE not in name]
+        networks = [name for name in of_training if name.startswith("DIN")]
+        baselines = [name for name in of_training if name in (*RULES, TREES)]
+        models = ["base model", *networks]
+        notes[note_better_rules(auc, y, models=models, rules=baselines)] = None
+        notes[note_smaller_loss(tested, y, models=networks, baselines=baselines)] = None
         print(EXPLANATION_OF_PARTS)
         print(EXPLANATION_OF_TREES)
         if LIVE_RATE in auc:
             print(EXPLANATION_OF_MEMORY)
-            notes[note_better_rules(auc, y, models=[MEMORY + LIVE], rules=[LIVE_RATE])] = None
+            models, rules = (
+                [n for n in auc if n.startswith(MEMORY + LIVE)],
+                [LIVE_RATE, TREES + LIVE],
+            )
+            notes[note_better_rules(auc, y, models=models, rules=rules)] = None
+            notes[note_smaller_loss(tested, y, models=models, baselines=rules)] = None
         if AT_10["ndcg"] in table:
             print(EXPLANATION_OF_RANKING.format(f"{USERS_RANKED:,}"))
         for note in filter(None, notes):
@@ -174,7 +187,17 @@ def make_folds(study: Study, split: str, n_folds: int) -> Folds:
     if split == "time":
         times = {"time": study.roles.time, "known": study.roles.known}
         splitter = TimeSplit(1, test_size=TESTED_IN_TIME, **times)
-        folds = list(splitter.split(study.rows, study.y))
+        try:
+            folds = list(splitter.split(study.rows, study.y))
+        except ValueError as error:
+            if study.roles.known is None or "nothing to train on" not in str(error):
+                raise
+            raise ValueError(
+                f"no label is known before the last {TESTED_IN_TIME:.0%} of the rows begin, by "
+                f"--known {study.roles.known}: there is nothing to train on. Check that "
+                f"{study.roles.known!r} and {study.roles.time!r} are in one unit, give a longer "
+                "log, or use --split user."
+            ) from error
         advice = "Test on other rows: --split user."
     else:
         n_users = study.users.nunique()
@@ -202,11 +225,11 @@ def models_of(study: Study, split: str) -> dict[str, Parameters]:
 
 def judge(
     study: Study, folds: Folds, settings: Parameters, *, split: str, notes: Notes
-) -> tuple[pd.DataFrame, np.ndarray]:
+) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
     """Score rules and models on rows that they were not trained on, and print each training.
 
     Returns a row of scores per rule and model, NaN where one cannot be computed (``notes`` then
-    say why), and DIN's probability of each impression, NaN where it is in no test fold.
+    say why), and the score that each gives each impression, NaN where it is in no test fold.
     """
     models, seed = models_of(study, split), int(settings["random_state"])
     is_ranked = not study.is_labelled and split == "time" and study.ceiling is None
@@ -224,13 +247,15 @@ def judge(
             if is_ranked:
                 with _note_failure(notes, f"ranking by {name}"):
                     at_10 |= rank_later_clicks(study, name, _without_trees(model), train, test)
+            aucs = []
             for row, probability in said.items():
-                every_row = predictions.setdefault(row, np.full(len(study.y), np.nan))
-                every_row[test] = probability
+                predictions.setdefault(row, np.full(len(study.y), np.nan))[test] = probability
+                variant = row.removeprefix(name).removeprefix(", ")
+                auc = f"{roc_auc_score(study.y[test], probability):.4f}"
+                aucs.append(f"{auc} ({variant})" if variant else auc)
             print(
-                f"{name}, by {split}, fold {number} of {len(folds)}: AUC "
-                f"{roc_auc_score(study.y[test], every_row[test]):.4f}, {epochs}, "
-                f"{time.perf_counter() - began:.1f} s",
+                f"{name}, by {split}, fold {number} of {len(folds)}: AUC {', '.join(aucs)}, "
+                f"{epochs}, {time.perf_counter() - began:.1f} s",
                 flush=True,
             )
     tests = [test for _, test in folds]
@@ -244,7 +269,7 @@ def judge(
     if base >= LEAST_BASE:
         gains = table["AUC"].map(lambda auc: relative_improvement(auc, base), na_action="ignore")
         table["RelaImpr"] = gains.map("{:+.1%}".format, na_action="ignore")
-    return table, predictions["DIN"]
+    return table, predictions
 
 
 def _fit_and_predict(
@@ -299,7 +324,7 @@ def rank_later_clicks(
     )
     catalogue = catalogue[roles.events].assign(**{CLICK: catalogue[roles.item].map(n_clicks)})
     with warnings.catch_warnings():  # users who are new by then, such as sessions, have none
-        warnings.filterwarnings("ignore", "histories of .* hold less than a third")
+        warnings.filterwarnings("ignore", "histories of .* hold (less than a third|none)")
         best = rank_candidates(model, attach_histories(users, before, roles), catalogue)
     popular = catalogue.nlargest(10, CLICK)[[roles.item]]
     popular["rank"] = np.arange(1, len(popular) + 1)

@@ -3,6 +3,9 @@
 Times are numbers, or dates whose order of day and month is never a silent guess.
 """
 
+import bz2
+import gzip
+import json
 import lzma
 import re
 import warnings
@@ -21,6 +24,8 @@ from sklearn_din.utils.validation import check_frame
 from sklearn_din.utils.whole_files import whole_file
 
 SEPARATORS = (",", "\t", ";", "|")
+JSON = {".json", ".jsonl", ".ndjson"}
+OPEN = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}  # by the file's last suffix
 LARGEST_INTEGER = 2**63
 LARGEST_WHOLE_FLOAT = 2**53  # from here on, floats skip whole numbers
 DAY_MONTH = re.compile(r"(?P<first>\d{1,2})[/.\-](?P<second>\d{1,2})[/.\-](?:\d{4}|\d{2})\b")
@@ -32,21 +37,53 @@ UNPACKING = (EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile)
 
 
 def read_table(path: Path, columns: Sequence[str], options: Options) -> pd.DataFrame:
-    """Read a CSV (also compressed) or Parquet file, or a folder of Parquet, with ``columns``."""
+    """Read CSV or JSON (also compressed), Parquet or a folder of it, with ``columns``."""
     if path.suffix in PARQUET or path.is_dir():
         if options.sep is not None or options.encoding is not None:
             raise ValueError(f"--sep and --encoding are for text, but {path} is Parquet.")
         table = pd.read_parquet(path)
         objects = [str(name) for name in table if table[name].dtype == object]
         table = table.assign(**{name: _read_decimals(table[name]) for name in objects})
-        texts = {name: table[name] for name in options.text if name in table}
-        table = table.assign(**{n: c.astype(str).where(c.notna()) for n, c in texts.items()})
+        table = _as_text(table, options.text)
+    elif JSON.intersection(path.suffixes):
+        if options.sep is not None:
+            raise ValueError(f"--sep is for CSV, but {path} is JSON.")
+        table = _as_text(_read_json(path, options.encoding or "utf-8"), options.text)
     else:
         table = _read_text(path, columns, options)
     check_frame(table, columns, name=str(path))
     if not len(table):
         raise ValueError(f"{path} has no rows, only the names of its columns.")
     return table.reset_index(drop=True)
+
+
+def _as_text(table: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
+    """Return the table with some columns as text; missing values stay missing."""
+    texts = {name: table[name] for name in names if name in table}
+    return table.assign(**{n: c.astype(str).where(c.notna()) for n, c in texts.items()})
+
+
+def _read_json(path: Path, encoding: str) -> pd.DataFrame:
+    """Read one object per line, or an array of objects."""
+    try:
+        with OPEN.get(path.suffix, open)(path, "rb") as file:
+            text = file.read().decode(encoding).removeprefix("\ufeff")
+        is_array = text.lstrip().startswith("[")
+        lines = filter(str.strip, text.split("\n"))
+        rows = json.loads(text) if is_array else [json.loads(line) for line in lines]
+        if not all(isinstance(row, dict) for row in rows):
+            raise ValueError("some rows are no objects")
+    except (*UNREADABLE, *UNPACKING, OSError) as error:
+        raise ValueError(
+            f"{path} cannot be read as JSON in {encoding}: {error}. It needs one object per line, "
+            "or one array of objects; name another --encoding, such as latin-1."
+        ) from error
+    table = pd.DataFrame(rows)
+    is_nested = {n: table[n].map(lambda value: isinstance(value, dict | list)) for n in table}
+    nested = [name for name, column in is_nested.items() if column.any()]
+    if nested:
+        print(f"note: columns of lists or objects are not read: {', '.join(map(str, nested))}")
+    return table.drop(columns=nested)
 
 
 def write_table(table: pd.DataFrame, path: Path) -> None:

@@ -109,7 +109,7 @@ def note_better_rules(
     models: Sequence[str],
     rules: Sequence[str] = RULES,
 ) -> str:
-    """Return a sentence about the best rule where it is ahead of a model, beyond chance."""
+    """Return a sentence about the baseline with the best AUC, if models are behind it by far."""
     rules = [name for name in rules if auc[name] == auc[name]]  # computed
     best = max(rules, key=auc.__getitem__)
     margin = MANY_ERRORS * np.sqrt((1 / np.bincount(y)).sum() / 12)
@@ -118,7 +118,42 @@ def note_better_rules(
         return ""
     how = " If rows without a click were drawn, see how." if best in TELLING else ""
     return (
-        f"note: the rule {best!r} alone has an AUC of {auc[best]:.4f}, more than "
+        f"note: the baseline {best!r} alone has an AUC of {auc[best]:.4f}, more than "
         f"{', and '.join(beaten)}. A gain over the base model says little then: compare DIN with "
-        f"the rule.{how}"
+        f"this baseline.{how}"
+    )
+
+
+def note_smaller_loss(
+    predicted: Mapping[str, np.ndarray],
+    y: np.ndarray,
+    *,
+    models: Sequence[str],
+    baselines: Sequence[str],
+) -> str:
+    """Return a sentence about the baseline with the smallest log loss, if all models lose more.
+
+    By more than chance: three standard errors of the mean difference of the rows' losses.
+
+    predicted : for each name the probabilities of the rows, (n_rows,); those with NaN are ignored
+    """
+    losses = {
+        name: -np.log(np.where(y == 1, p, 1 - p).clip(1e-7))
+        for name, p in predicted.items()
+        if name in (*models, *baselines) and name not in COUNTS and np.isfinite(p).all()
+    }
+    means = {name: float(rows.mean()) for name, rows in losses.items()}
+    found = [
+        min({*names} & {*means}, key=means.__getitem__, default=None)
+        for names in (models, baselines)
+    ]
+    model, best = found
+    if model is None or best is None:
+        return ""
+    more = losses[model] - losses[best]
+    if more.mean() <= MANY_ERRORS * more.std() / np.sqrt(len(y)):
+        return ""
+    return (
+        f"note: the baseline {best!r} alone has a log loss of {means[best]:.4f}, and the best "
+        f"network, {model!r}, {means[model]:.4f}: its probabilities are worse than this baseline's."
     )

@@ -28,10 +28,12 @@ from sklearn_din.training.steps import NATIVE_LOSSES, compute_by_parts
 from sklearn_din.training.target import Click, Target
 from sklearn_din.training.training import OF_EPOCHS, StopReason, Training
 from sklearn_din.training.validation_checks import ValidationChecks
+from sklearn_din.utils.progress import show_progress
 
 if TYPE_CHECKING:
     from sklearn_din.training.mixture import Mixture
 
+LONG_EPOCH = 3.0  # seconds, from which on an epoch has a progress bar
 OF_SKORCH = {"lr", "batch_size", "max_epochs"}  # parameters that its own constructor takes
 
 ALONE = Alone()
@@ -83,6 +85,7 @@ class DINNet(NeuralNetBinaryClassifier):
     order_: np.random.RandomState  # draws the order of rows
     seed_: int  # of torch in the latest training; that of the next one is derived from it
     _training: Training | None = None  # while the net trains
+    shows_progress: bool = False  # of each epoch
 
     def __init__(
         self,
@@ -295,6 +298,10 @@ class DINNet(NeuralNetBinaryClassifier):
         if iterator is None:
             return
         n_batches = 0
+        if training and self.shows_progress:
+            of_epoch = f"epoch {len(self.history)}"
+            n_rows = len(self.training_.train)
+            iterator = show_progress(iterator, of_epoch, n_rows, seconds_before=LONG_EPOCH)
         for batch in iterator:
             self.notify("on_batch_begin", batch=batch, training=training)
             step = step_fn(batch, **fit_params)

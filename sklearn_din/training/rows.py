@@ -22,6 +22,7 @@ from sklearn_din.training.neutral_requests import hide_requests
 from sklearn_din.training.novelty import Novelty, ShownRows, measure_novelty
 from sklearn_din.training.platt_scaling import scale_output, without_scale
 from sklearn_din.training.seeding import own_random_state
+from sklearn_din.training.simple_rates import report_better_rates
 from sklearn_din.training.target import Numbers
 from sklearn_din.training.training import Training
 from sklearn_din.training.validation import (
@@ -89,6 +90,7 @@ def train_new(
         training.run(X, given.y, seed=order.randint(2**31), is_new=True)
         if factor is not None:
             scale_output(net.module_, net.constant_, [0.0], [factor])
+        report_better_rates(net, training, X, given.y)
         if net.trees:
             net.mixture_ = mix_with_trees(given, X, training, factor, folds)
     if isinstance(net.random_state, np.random.RandomState) and net.stop_reason_ != "user":

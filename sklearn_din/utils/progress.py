@@ -11,11 +11,14 @@ SECONDS_BETWEEN = 10.0  # two lines of the log of one pass
 SECONDS_BEFORE = 1.0  # a shorter pass shows no bar
 
 
-def show_progress(parts: Iterable[Any], what: str, n_rows: int) -> Iterator[Any]:
+def show_progress(
+    parts: Iterable[Any], what: str, n_rows: int, *, seconds_before: float | None = None
+) -> Iterator[Any]:
     """Yield the parts of a table; show rows per second and the time left of the pass over it.
 
     By a bar where standard error is a terminal, else to the log "sklearn_din" at level INFO every
-    ten seconds and at the end. Parts are sized, or tuples whose last element is.
+    ten seconds and at the end. Parts are sized, or tuples whose last element is. A bar is shown
+    after ``seconds_before``; None: after a second.
     """
     log, n_done, start = logging.getLogger("sklearn_din"), 0, time.monotonic()
     last, bar = start, None
@@ -23,7 +26,12 @@ def show_progress(parts: Iterable[Any], what: str, n_rows: int) -> Iterator[Any]
         from tqdm.auto import tqdm
 
         style: Any = {"unit": "rows", "unit_scale": True, "leave": False}
-        bar = tqdm(total=n_rows, desc=what, delay=SECONDS_BEFORE, **style)
+        bar = tqdm(
+            total=n_rows,
+            desc=what,
+            delay=SECONDS_BEFORE if seconds_before is None else seconds_before,
+            **style,
+        )
     with nullcontext() if bar is None else bar:
         for part in parts:
             yield part
