@@ -46,7 +46,7 @@ def report_better_rates(
         n_rows = np.bincount(codes[train], minlength=n_codes)
         n_ones = np.bincount(codes[train], y[train], minlength=n_codes)
         averages = average_and_prior(sums_of_keys(n_rows, n_ones).sum(axis=1))
-        auc = roc_auc_score(is_click, shrink((n_rows, n_ones), averages)[codes[valid]])
+        auc = roc_auc_score(is_click, shrink(np.stack([n_rows, n_ones]), averages)[codes[valid]])
         if auc > check["valid_auc"] + MANY_ERRORS * error:
             log_once(
                 f"the click rate of each {name} in the training rows ranks the validation rows "
