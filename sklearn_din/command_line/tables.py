@@ -25,7 +25,8 @@ from sklearn_din.utils.whole_files import whole_file
 
 SEPARATORS = (",", "\t", ";", "|")
 JSON = {".json", ".jsonl", ".ndjson"}
-OPEN: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}  # by the file's last suffix
+# By the last suffix of a file.
+OPEN: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 LARGEST_INTEGER = 2**63
 LARGEST_WHOLE_FLOAT = 2**53  # from here on, floats skip whole numbers
 DAY_MONTH = re.compile(r"(?P<first>\d{1,2})[/.\-](?P<second>\d{1,2})[/.\-](?:\d{4}|\d{2})\b")
