@@ -8,7 +8,8 @@ from types import ModuleType, SimpleNamespace
 import pytest
 
 from sklearn_din import DINClassifier
-from sklearn_din.native import build, logits, structures
+from sklearn_din.native import build, structures
+from sklearn_din.native_network import logits
 from tests.encoded_impressions import make_impressions, make_labels
 
 HOUSE = Path(__file__).resolve().parents[1]

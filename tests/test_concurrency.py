@@ -214,7 +214,7 @@ def test_a_fit_of_one_thread_takes_no_seconds_of_another_one():
 def test_fits_of_a_search_in_two_processes_have_half_of_the_threads_each(monkeypatch):
     class Threads(Callback):
         def on_batch_end(self, net, **kwargs):  # in another process, which imports it
-            from sklearn_din.native.logits import n_native_threads
+            from sklearn_din.native_network.logits import n_native_threads
 
             self.seen_ = n_native_threads.get()
 

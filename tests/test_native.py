@@ -24,18 +24,18 @@ from sklearn_din.features import Behaviour, EncodedFeatures, Field, Ragged, Sche
 from sklearn_din.features.identities import LEAST_ID
 from sklearn_din.features.lists import IdLists
 from sklearn_din.module import DIN
-from sklearn_din.native import logits as native_logits
-from sklearn_din.native import optimizer as native_optimizer
 from sklearn_din.native import pairs as native_pairs
-from sklearn_din.native.coverage import may_compute, not_covered
-from sklearn_din.native.logits import (
+from sklearn_din.native.structures import PAIRS, load_library
+from sklearn_din.native_network import logits as native_logits
+from sklearn_din.native_network import optimizer as native_optimizer
+from sklearn_din.native_network.coverage import may_compute, not_covered
+from sklearn_din.native_network.logits import (
     NativeSteps,
     add_gradients,
     logits_of,
     n_native_threads,
     use_native_threads,
 )
-from sklearn_din.native.structures import PAIRS, load_library
 from sklearn_din.neighbours import item_scores
 from sklearn_din.neighbours.item_scores import ItemScores
 from sklearn_din.network.batch import Batch, JointRows

@@ -23,7 +23,7 @@ from sklearn_din.features import EncodedFeatures, Field, Schema
 from sklearn_din.features.level_columns import find_levels
 from sklearn_din.features.request_columns import find_compared
 from sklearn_din.module import DIN
-from sklearn_din.native.logits import engine_text, logits_of
+from sklearn_din.native_network.logits import engine_text, logits_of
 from sklearn_din.network.batch import Batch
 from sklearn_din.network.number_bins import N_BINS, NumberBins, choose_bins, find_bins
 from tests.encoded_impressions import make_impressions

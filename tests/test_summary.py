@@ -9,7 +9,7 @@ from sklearn.base import clone
 from sklearn.pipeline import make_pipeline
 
 from sklearn_din import DINClassifier, HistoryBuilder, HistorySequenceEncoder
-from sklearn_din.native.logits import engine_text
+from sklearn_din.native_network.logits import engine_text
 from tests.encoded_impressions import make_impressions, make_labels
 
 OFF = "off", "neither user nor time is named, HistorySequenceEncoder(user=..., time=...)"

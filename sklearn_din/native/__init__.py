@@ -1,7 +1,6 @@
-"""The default network in native code (C++): forward, gradients and the optimizer's step.
+"""The library of native code (C++): its sources, how to build it, and functions without torch.
 
-torch computes the same numbers and is the reference in tests. ``build`` compiles the library,
-``structures`` exchanges arrays with it, ``coverage`` lists which networks it computes. ``plan``
-prepares a network, ``logits`` computes batches and whole training steps, ``optimizer`` applies
-gradients, ``pairs`` counts and scores item neighbours.
+``build`` compiles the library, ``structures`` loads it and exchanges arrays with it. ``pairs``
+counts and scores item neighbours, ``online_rows`` updates an online model row by row. The functions
+for networks are in ``native_network``. Each one has a twin in Python, the reference in tests.
 """

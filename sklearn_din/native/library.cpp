@@ -12,6 +12,7 @@
 #endif
 
 #include "optimizer.h"
+#include "online_rows.h"
 #include "pairs.h"
 #include "rows.h"
 #include "step.h"
@@ -525,6 +526,10 @@ EXPORT int64_t din_update(const din::Updates* updates) {
 
 EXPORT int64_t din_score_pairs(const din::Pairs* pairs, float shrinkage) {
     return din::code_of([&] { return din::score_pairs(*pairs, shrinkage), din::DONE; });
+}
+
+EXPORT int64_t din_update_rows(const din::OnlineRows* rows, double half_life) {
+    return din::code_of([&] { return din::update_rows(*rows, half_life), din::DONE; });
 }
 
 EXPORT int64_t din_select_pairs(const din::Pairs* pairs) {

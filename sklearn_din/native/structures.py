@@ -17,7 +17,7 @@ ACTIVATIONS = {"NONE": 0, "PReLU": 1, "Sigmoid": 2}
 UNKNOWN_ID, NO_MEMORY, FAILED = 1, 2, 3  # what a call may come to, besides 0
 WORD = 8  # bytes of each member
 POINTER = np.dtype(np.int64)
-TYPES = {"p": ctypes.c_void_p, "n": ctypes.c_int64, "f": ctypes.c_float}
+TYPES = {"p": ctypes.c_void_p, "n": ctypes.c_int64, "f": ctypes.c_float, "d": ctypes.c_double}
 
 
 def _structure(members: str) -> np.dtype:
@@ -48,6 +48,10 @@ PAIRS = _structure(
     "left_ends right_ends near_ends left_columns right_columns near_columns right_values roots "
     "popular gram ends columns values n_ids n_inner n_popular n_best"
 )
+ONLINE_ROWS = _structure(
+    "keys times labels priors first_keys precisions shifts updated row_precisions row_shifts "
+    "asked_keys asked_after asked_times rates n_columns n_rows n_asked"
+)
 CALLS = {
     "din_run": "ppp",
     "din_begin": "pppp",
@@ -55,6 +59,7 @@ CALLS = {
     "din_update": "p",
     "din_score_pairs": "pf",
     "din_select_pairs": "p",
+    "din_update_rows": "pd",
 }
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.module import DIN
-from sklearn_din.native.logits import logits_of
+from sklearn_din.native_network.logits import logits_of
 from sklearn_din.neighbours.tables import NeighbourTables
 from sklearn_din.network.batch import Batch, is_host, to_device
 from sklearn_din.training.alone import Alone

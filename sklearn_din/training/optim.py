@@ -13,7 +13,7 @@ from torch.optim.adam import adam
 from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
 from sklearn_din.module import DIN
-from sklearn_din.native.optimizer import NativeUpdate
+from sklearn_din.native_network.optimizer import NativeUpdate
 
 HOOKS = "_optimizer_step_pre_hooks", "_optimizer_step_post_hooks"
 

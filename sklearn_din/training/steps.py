@@ -10,7 +10,7 @@ from skorch import NeuralNet
 from skorch.history import History
 from torch import Tensor
 
-from sklearn_din.native.logits import NativeSteps, add_gradients
+from sklearn_din.native_network.logits import NativeSteps, add_gradients
 from sklearn_din.network.batch import EVENTS_PER_PART, Batch, is_host
 from sklearn_din.training.target import Click, Numbers, Target
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from sklearn_din.features.schema import KINDS, Field
 from sklearn_din.module import DIN
-from sklearn_din.native.logits import engine_text
+from sklearn_din.native_network.logits import engine_text
 from sklearn_din.network.interest import Interest
 from sklearn_din.training.decisions import decisions_table
 from sklearn_din.utils.text_table import text_table

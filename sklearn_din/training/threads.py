@@ -7,7 +7,7 @@ import joblib
 import torch
 
 from sklearn_din.module import compute_alone_if_forked
-from sklearn_din.native.logits import use_native_threads
+from sklearn_din.native_network.logits import use_native_threads
 
 _UNASKED = torch.get_num_threads()  # what torch takes where nobody sets a number
 

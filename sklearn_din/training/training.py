@@ -21,7 +21,7 @@ from torch import Tensor
 
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.schema import UNKNOWN_ID, Schema
-from sklearn_din.native.logits import NativeSteps, advise_to_compile
+from sklearn_din.native_network.logits import NativeSteps, advise_to_compile
 from sklearn_din.network.batch import Batch
 from sklearn_din.network.number_bins import choose_bins, find_ranges
 from sklearn_din.training.alone import Alone

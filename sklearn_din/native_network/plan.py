@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from sklearn_din.module import DIN
-from sklearn_din.native.coverage import Watch, are_plain, not_covered
 from sklearn_din.native.structures import (
     ACTIVATIONS,
     BEHAVIOUR,
@@ -23,6 +22,7 @@ from sklearn_din.native.structures import (
     TABLE,
     WORD,
 )
+from sklearn_din.native_network.coverage import Watch, are_plain, not_covered
 from sklearn_din.network.interest import ADDED_EVENTS, DECAYS, N_COUNTED, Interest
 from sklearn_din.network.layers import PReLU
 

@@ -7,7 +7,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sklearn_din.native.coverage import are_plain
 from sklearn_din.native.structures import (
     DENSE_UPDATE,
     ROW_UPDATE,
@@ -15,6 +14,7 @@ from sklearn_din.native.structures import (
     UPDATES,
     load_library,
 )
+from sklearn_din.native_network.coverage import are_plain
 
 # Members of the structures, and the moments of ``RowwiseAdam`` that they point to.
 OF_DENSE = {"mean": "exp_avg", "square": "exp_avg_sq", "n_steps": "step"}

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from sklearn_din.module import DIN, compute_alone_if_forked
-from sklearn_din.native.coverage import are_plain, may_compute, not_covered
-from sklearn_din.native.optimizer import NativeUpdate
-from sklearn_din.native.plan import Plan, plan_of
 from sklearn_din.native.structures import LOSSES, UNKNOWN_ID, WHICH, load_library, why_missing
+from sklearn_din.native_network.coverage import are_plain, may_compute, not_covered
+from sklearn_din.native_network.optimizer import NativeUpdate
+from sklearn_din.native_network.plan import Plan, plan_of
 from sklearn_din.network.batch import Batch
 from sklearn_din.network.embeddings import sparse_gradient
 from sklearn_din.network.interest import likeness_of_lists
