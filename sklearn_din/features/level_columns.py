@@ -7,6 +7,7 @@ from sklearn_din.features.schema import LEVELS, Meaning
 
 RATES = tuple(what for what, level in LEVELS.items() if level.form == "rate")
 RECENT = "recent"  # of the latest rows, whatever their keys
+ONLINE_RATE = "online_rate"  # of the online model of a memory, from all keys together
 AGE = "outcome_age"  # of an event of a history, since its outcome was known
 
 

@@ -79,6 +79,7 @@ class HistoryBuilderParameters:
     levels: str | Sequence[str | tuple[str, ...]] | None = parameter(None, AUTO, "array-like", None)
     known: str | None = parameter(None, str, None)
     outcomes: str | Sequence[str] | None = parameter(None, str, "array-like", None)
+    online_model: bool = parameter(False, "boolean")
 
 
 HistoryBuilderParameters.__init__.__qualname__ = "HistoryBuilder.__init__"  # in Python's errors
@@ -154,6 +155,16 @@ class HistoryBuilder(  # type: ignore[call-arg]
         histories then, ``elapsed`` and ``max_age`` count from that moment, and
         ``hist_outcome_age`` says how long ago it was. Some training rows are shown with older
         histories, so that a model learns what those are worth that nobody tells.
+    online_model : bool, default=False
+        Whether to add the column ``online_rate``: the probability that an online model gives the
+        row, one estimate from the user, each column and each pair together. The running rates of
+        ``levels`` ignore each other: a user who is shown good items looks willing to click. The
+        model is AdPredictor [1]_, Bayesian probit regression with one Gaussian weight per key. It
+        is updated after every labelled row, and what it learnt may fade. Each key's prior variance
+        and the half-life are chosen in ``fit``, by the loss of training rows that are predicted
+        from earlier rows only. :class:`DINClassifier` starts from this probability: its logit is
+        that of the online model plus the network's. It needs ``levels`` and one label of two
+        classes.
 
     Attributes
     ----------
@@ -170,6 +181,12 @@ class HistoryBuilder(  # type: ignore[call-arg]
         Columns seen at fit.
     n_features_in_ : int
         Their number.
+
+    References
+    ----------
+    .. [1] T. Graepel, J. Quinonero Candela, T. Borchert and R. Herbrich, "Web-Scale Bayesian
+       Click-Through Rate Prediction for Sponsored Search Advertising in Microsoft's Bing Search
+       Engine", ICML 2010.
 
     Examples
     --------
@@ -517,6 +534,11 @@ class HistoryBuilder(  # type: ignore[call-arg]
                 f"known={self.known!r} says from when on labels count in levels, and there are "
                 "none: set levels='auto', or known=None."
             )
+        if self.online_model and self.levels is None:
+            raise ValueError(
+                "online_model=True estimates one rate from the keys that have running rates, and "
+                "levels=None names none: set levels='auto', or online_model=False."
+            )
         at_known = with_known_times(X, self.time, self.known, name="X")
         if self.levels is None:
             return None, None
@@ -549,8 +571,18 @@ class HistoryBuilder(  # type: ignore[call-arg]
                 "y must hold labels as at fit, zeros and ones in as many columns, got "
                 f"{len(names)} columns."
             )
+        is_new = not len(memory.times)
+        if self.online_model and (not of_clicks or len(names) > 1):
+            what = f"{len(names)} labels" if len(names) > 1 else "numbers"
+            raise ValueError(
+                f"online_model=True needs one label of two classes in y, got {what}. Set "
+                "online_model=False, or give y one column of two classes."
+            )
         warn_of([note_sampled(X[[self.user, self.time]], values)])
-        return memory.append(X, self.time, values, known=self.known)
+        memory, before = memory.append(X, self.time, values, known=self.known)
+        if self.online_model and is_new:
+            memory = memory.with_online_model(self.user)
+        return memory, before
 
     @property
     def _holds_all(self) -> bool:

@@ -12,9 +12,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from sklearn_din.features.level_columns import RATES, RECENT, name_level, statistics_of
+from sklearn_din.features.level_columns import (
+    ONLINE_RATE,
+    RATES,
+    RECENT,
+    name_level,
+    statistics_of,
+)
 from sklearn_din.logs.clocks import CHECKED_ROWS, MANY_ROWS, note_early
 from sklearn_din.logs.distinct import find_told, holds_lists
+from sklearn_din.logs.online_model import OnlineEstimates, OnlineModel, rate_of
 from sklearn_din.logs.timeline import (
     search_in_order,
     since,
@@ -163,6 +170,8 @@ class RowMemory:
         Whether they have a zone.
     has_recent : bool
         Whether the rate of the latest rows is a level.
+    online : OnlineModel or None
+        The online model, whose rate is a level, too; None without one.
     """
 
     columns: tuple[str, ...]
@@ -178,6 +187,7 @@ class RowMemory:
     unit: str | None = None
     zoned: bool = False
     has_recent: bool = True
+    online: OnlineModel | None = None
 
     @classmethod
     def empty(
@@ -202,7 +212,8 @@ class RowMemory:
         """Names of the columns of levels, in their order."""
         levels = [self.columns_of(key, label) for key in self.keys for label in self.labels]
         recent = [self.columns_of((RECENT,), label)[0] for label in self.labels]
-        return [*chain(*levels), *(recent * self.has_recent)]
+        online = [] if self.online is None else [ONLINE_RATE]
+        return [*chain(*levels), *(recent * self.has_recent), *online]
 
     def columns_of(self, key: Key, label: str) -> list[str]:
         """Return the names of a key's level of a label: rate or mean, count and time elapsed."""
@@ -259,6 +270,12 @@ class RowMemory:
         index = memory.__dict__.get("_index")
         if index is not None and self.of_clicks and index.precedes(batch.known):
             newer.__dict__["_index"] = index.grow(batch, changes)  # else made when it is asked
+        online: OnlineEstimates | None = memory.__dict__.get("estimates")
+        if online is not None:
+            old = before[is_news & (before >= 0)]
+            corrects = bool(len(old)) and not np.isnan(memory.values[old, 0]).all()
+            if online.can_grow(batch.known, corrects=corrects):
+                newer.__dict__["estimates"] = online.grow(newer, len(memory.times))
         return newer, before
 
     def levels(self, frame: pd.DataFrame, time: str) -> dict[str, np.ndarray]:
@@ -267,7 +284,7 @@ class RowMemory:
         moments, levels = self.moments(frame[time]), dict[str, np.ndarray]()
         for key in self.keys:
             levels |= self.levels_of(key, [hashes[name] for name in key], moments)
-        return levels | self.recent(moments)
+        return levels | self.recent(moments) | self.online_rate(hashes, moments)
 
     def hash_column(self, name: str, values: pd.Series, source: str = "X") -> np.ndarray:
         """Return the hashes of a column's values, which must be of the kind that is remembered."""
@@ -336,6 +353,33 @@ class RowMemory:
         asked = [(number, "recent_mean") for number in range(len(names))]
         return dict(zip(names, self.statistics((), [], moments, asked), strict=True))
 
+    def online_rate(
+        self, hashes: Mapping[str, np.ndarray], moments: Moments
+    ) -> dict[str, np.ndarray]:
+        """Return the rate of the online model as of some moments, if there is one.
+
+        hashes : of the columns of all keys
+        """
+        if self.online is None:
+            return {}
+        return {ONLINE_RATE: rate_of([*self.estimates.parts(hashes, moments).values()])}
+
+    def with_online_model(self, user: str) -> RowMemory:
+        """Return the memory with an online model, whose options are chosen by its rows."""
+        return replace(self, online=OnlineModel.learn(self, user))
+
+    @cached_property
+    def estimates(self) -> OnlineEstimates:
+        """The online model as of any time."""
+        if self.online is None:
+            raise ValueError("the memory has no online model.")
+        return OnlineEstimates(self, self.online)
+
+    @property
+    def label_times(self) -> np.ndarray:
+        """The different label times, in ascending order."""
+        return self._index.ticks
+
     def take(self, rows: np.ndarray) -> RowMemory:
         """Return a memory of some rows, which have all their tellings or none."""
         arrays: dict[str, Any] = {name: getattr(self, name)[rows] for name in OF_ROWS}
@@ -380,6 +424,8 @@ class RowMemory:
             raise ValueError("remembered rows must replace earlier ones.")
         if self.kinds.keys() != {*self.columns} or {*sum(self.keys, ())} - {*self.columns}:
             raise ValueError("keys must be made of the columns that are remembered.")
+        if self.online is not None and not {*self.online.keys} <= {*self.keys}:
+            raise ValueError("keys of the online model must be keys of the memory.")
 
     @cached_property
     def _index(self) -> _Index:
