@@ -126,6 +126,9 @@ class DIN(nn.Module):
         (``network/number_bins.py``). Ignored if ``interest="paper"``.
     ranges : dict of str to tuple, default=None
         How far training rows reach on either side, by number (``features/number_ends.py``).
+    offset : str, default=""
+        Name of the number that is added to the logit as it is: log-odds that an online model
+        estimates for each row. The MLP reads it as well. "" without one, and with several labels.
 
     Examples
     --------
@@ -156,6 +159,8 @@ class DIN(nn.Module):
     True
     """
 
+    offset_scale: Tensor
+
     def __init__(
         self,
         schema: Schema,
@@ -173,6 +178,7 @@ class DIN(nn.Module):
         position_shares: tuple[float, ...] = (),
         bins: Bins | None = None,
         ranges: Ranges | None = None,
+        offset: str = "",
     ) -> None:
         from sklearn_din.utils.validation import check_choice  # and pandas
 
@@ -194,6 +200,7 @@ class DIN(nn.Module):
             "position_shares": tuple(position_shares),
             "bins": dict(bins or {}) if self.extended else {},
             "ranges": dict(ranges or {}),
+            "offset": offset,
         }
         self.of_numbers = schema.names("numeric")  # fields, in order
         self.of_ids = schema.names("categorical", "list")
@@ -206,6 +213,9 @@ class DIN(nn.Module):
         self.output = LabelLogits(n_hidden, after) if n_labels > 1 else nn.Linear(n_hidden, 1)
         if position_shares:
             self.favours = nn.Parameter(torch.zeros(len(position_shares), n_labels))
+        self.offset_column = self.of_numbers.index(offset) if offset else None
+        if offset:  # 1 in training; a scale of the logits multiplies it, too
+            self.register_buffer("offset_scale", torch.ones(()))
 
     def widen(self, ranges: Ranges) -> None:
         """Let numbers go as far as other ranges say."""
@@ -270,7 +280,14 @@ class DIN(nn.Module):
             queries, keys = self._queries_and_keys(interest.behaviour, embeddings, batch)
             inputs += FlatEvents(interest, queries, keys, batch).outputs()
         logits = self.output(self.mlp(torch.cat(inputs, dim=1))).squeeze(1)
-        return self.add_favours(logits, batch)
+        offsets = self.offsets_of(batch)
+        return self.add_favours(logits if offsets is None else logits + offsets, batch)
+
+    def offsets_of(self, batch: Batch) -> Tensor | None:
+        """Return what is added to each row's logit, (n_rows,); None without an offset."""
+        if self.offset_column is None:
+            return None
+        return self.offset_scale * batch.numbers[:, self.offset_column]
 
     def add_favours(self, logits: Tensor, batch: Batch) -> Tensor:
         """Add the favour of each row's position to its logits, where positions are known."""

@@ -23,7 +23,7 @@ def test_the_core_loads_by_name_only_files_of_extras():
 
 NAMES = r"[\"'}]_(rate|mean|count|elapsed|share|to_mean|is_best|missing)[\"']|\"hist_\""
 READERS = r"import .*\b(find_levels|find_compared|COUNTS|PREFIX)\b"
-READING = {"features": "request_columns schema", "logs": "attach history_builder"}
+READING = {"features": "level_columns request_columns schema", "logs": "attach history_builder"}
 READING |= {"encoding": "ids number table table_columns", "command_line": "tables"}
 
 

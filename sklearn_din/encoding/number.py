@@ -66,6 +66,8 @@ class NumberColumn(Leaf):
 
     def encode(self, part: Part, vocabularies: Vocabularies) -> dict[str, np.ndarray]:
         numbers = part.numbers[self.name]
+        if self.scale.is_log_odds:
+            check_probabilities(self.name, numbers)
         if self.name in part.row_times:  # Ragged takes log1p of the difference
             return {self.name: numbers / self.scale.scale}
         missing = np.nan if self.candidate else 0.0
@@ -94,6 +96,17 @@ class NumberColumn(Leaf):
             self.name, "numeric", what=what, of=of, elapsed_scale=elapsed, neutral=neutral
         )
         return [number, missing][: 1 + self.has_indicator]
+
+
+def check_probabilities(name: str, numbers: np.ndarray) -> None:
+    """Raise ValueError unless all numbers that are there are probabilities."""
+    outside = numbers[(numbers < 0) | (numbers > 1)]
+    if len(outside):
+        raise ValueError(
+            f"X[{name!r}] is beside running rates, so it is read as the probability of an online "
+            f"model, from 0 to 1, got {outside[0]:g}. If it is another number, rename the column; "
+            f"HistoryBuilder(online_model=True) makes {name!r}."
+        )
 
 
 class NumberStatistics:
@@ -136,6 +149,9 @@ class NumberStatistics:
         level = LEVELS.get(table.columns.meanings.get(owner, ("",))[0])
         if level and level.form == "elapsed":
             scale = EventScale.of_elapsed(of_all)
+        if table.columns.meanings.get(column.name, ("",))[0] == "offset":
+            check_probabilities(column.name, sample)
+            scale = EventScale.of_probabilities(sample)
         has_indicator = not column.is_history and self._spread.weight < table.n_rows
         has_indicator &= indicator(column.name) not in table.columns.names
         finite = sample[np.isfinite(sample)]
@@ -158,7 +174,7 @@ class EventNumberStatistics(NumberStatistics):
     >>> part = Part({}, {"paid": np.array([1.0, 3.0])}, Spans.from_lengths(np.array([2])))
     >>> prices.update(part, Chunk(0, 1, 1))
     >>> prices.find_scale()
-    EventScale(shift=2.0, scale=1.0, is_elapsed=False, has_outliers=False)
+    EventScale(shift=2.0, scale=1.0, is_elapsed=False, has_outliers=False, is_log_odds=False)
     """
 
     def __init__(self, column: NumberColumn) -> None:

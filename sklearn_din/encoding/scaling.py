@@ -9,6 +9,7 @@ from sklearn_din.utils.spans import log_elapsed
 FAR_SPREAD = 10  # times the distance of the outer deciles: a spread that most numbers do not have
 OUTER_DECILES = 2.563  # their distance, in standard deviations of a normal distribution
 LINEAR = 5.0  # standard deviations
+LEAST_PROBABILITY = 1e-12
 MOST = 1e6  # standard deviations: the products of a network overflow with larger numbers
 
 
@@ -77,6 +78,7 @@ class EventScale:
     shift, scale : numbers become ``(number - shift) / scale``
     is_elapsed : times elapsed until the impression: they become ``log1p(elapsed / scale)`` and the
         events keep their own time, because one event is seen from several impressions
+    is_log_odds : probabilities, of which the log-odds are scaled, in float64
     has_outliers : some numbers lie far off all others, whose median and spread are ``shift`` and
         ``scale``: what is scaled to more than 5 grows by its logarithm from there
 
@@ -88,6 +90,7 @@ class EventScale:
     scale: float
     is_elapsed: bool = False
     has_outliers: bool = False
+    is_log_odds: bool = False
 
     @classmethod
     def of(cls, statistics: MeanAndSpread) -> "EventScale":
@@ -114,6 +117,17 @@ class EventScale:
         exponent = float(np.rint(np.log2(np.median(elapsed)))) if len(elapsed) else 0.0
         return cls(0.0, 2.0**exponent, is_elapsed=True)
 
+    @classmethod
+    def of_probabilities(cls, sample: np.ndarray) -> "EventScale":
+        """Return the scale of log-odds: they are taken relative to their mean, and not scaled.
+
+        >>> scale = EventScale.of_probabilities(np.array([0.5, 0.5]))
+        >>> scale.encode(np.array([0.5, 0.25, 1e-9]))
+        array([  0.       ,  -1.0986123, -20.723267 ], dtype=float32)
+        """
+        present = log_odds(sample[~np.isnan(sample)])
+        return cls(float(present.mean()) if len(present) else 0.0, 1.0, is_log_odds=True)
+
     def check(self) -> None:
         """Raise ValueError where no number can be scaled by it."""
         if not (np.isfinite(self.shift) and 0 < self.scale < np.inf):
@@ -121,7 +135,7 @@ class EventScale:
 
     def encode(self, numbers: np.ndarray, *, missing: float = 0.0) -> np.ndarray:
         """Scale numbers, or times elapsed that are given as such: float32, missing ones at last."""
-        scaled = (numbers - self.shift) / self.scale
+        scaled = ((log_odds(numbers) if self.is_log_odds else numbers) - self.shift) / self.scale
         if self.is_elapsed:
             scaled = log_elapsed(scaled)
         elif self.has_outliers:
@@ -129,3 +143,9 @@ class EventScale:
             scaled = np.clip(scaled, -LINEAR, LINEAR) + np.sign(scaled) * np.log1p(beyond)
         scaled = np.clip(scaled, -MOST, MOST)
         return np.nan_to_num(scaled, nan=missing).astype(np.float32)
+
+
+def log_odds(probabilities: np.ndarray) -> np.ndarray:
+    """Return the log-odds of probabilities, float64; NaN where one is missing."""
+    present = np.clip(probabilities, LEAST_PROBABILITY, 1 - LEAST_PROBABILITY)
+    return np.log(present) - np.log1p(-present)

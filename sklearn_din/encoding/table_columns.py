@@ -108,8 +108,9 @@ class TableColumns:
 
     @cached_property
     def levels(self) -> set[str]:
-        """Columns that say what was known of a key, or of the latest rows."""
-        return {name for name, (what, _) in self.meanings.items() if what in LEVELS}
+        """Columns that say what was known of a key, of the latest rows, or of all keys."""
+        of_labels = *LEVELS, "offset"
+        return {name for name, (what, _) in self.meanings.items() if what in of_labels}
 
     @property
     def sources(self) -> set[str]:
@@ -191,7 +192,8 @@ class TableColumns:
     def note_far_numbers(self, parts: Parts) -> list[str | None]:
         """Return what to say of columns whose numbers are far from those of fit."""
         some = slice(None, None, max(1, parts.n_rows // COMPARED_ROWS))
-        growing = {n for n, (what, _) in self.meanings.items() if what in (*LEVELS, "age")}
+        ages = {name for name, (what, _) in self.meanings.items() if what == "age"}
+        growing = self.levels | ages
         return [
             leaf.note_far(part, some)
             for column, part in zip(self.columns, parts.of_columns, strict=True)

@@ -29,6 +29,7 @@ def find_levels(names: Collection[str]) -> dict[str, Meaning]:
     """Return what levels there are among a frame's columns: those of which all three are there.
 
     Others whose names end so are "running": made by hand, they move on with each row as levels do.
+    Beside levels, ``online_rate`` is the offset of a network's logit, from all their keys.
     A key is the columns that its name is made of. Of several labels it ends in one of them, which
     the rates of the latest rows name, too.
 
@@ -51,4 +52,7 @@ def find_levels(names: Collection[str]) -> dict[str, Meaning]:
         label = next((own for own in reversed(labels) if key.endswith(own)), "")
         of = tuple(filter(None, column.split(key.removesuffix(label))))
         found |= {name: (own, of) for own, name in name_level(key, what).items()}
+    if ONLINE_RATE in known and ONLINE_RATE.removesuffix("_rate") not in levels:
+        columns = dict.fromkeys(name for _, of in found.values() for name in of if name in known)
+        found[ONLINE_RATE] = ("offset", tuple(columns))
     return found

@@ -36,7 +36,8 @@ LEVELS = {  # by the end of a column's name
     "elapsed": Level("elapsed", "elapsed"),
 }
 Meaning = tuple[str, tuple[str, ...]]  # ``what`` and ``of`` of a Field
-WHATS = ("", "running", *LEVELS, "share", "to_mean", "is_best", "missing", "age")  # of numbers
+# Of numbers: what the encoder reads from their names.
+WHATS = ("", "running", *LEVELS, "offset", "share", "to_mean", "is_best", "missing", "age")
 Kind = Literal["numeric", "categorical", "list", "history", "list_history", "numeric_history"]
 KINDS = {
     "numeric": "number",
@@ -77,13 +78,14 @@ class Field:
     what : str, default=""
         What a number is, as the encoder reads it from its name: of a level, the "rate" or "mean" so
         far, the "count" of rows behind it, or the time "elapsed" since the latest of them; another
-        "running" number whose name ends so; of a row in its request, "share", "to_mean" or
+        "running" number whose name ends so; an "offset", log-odds that an online model gives the
+        row and that the network adds to its logit; of a row in its request, "share", "to_mean" or
         "is_best"; whether a number is "missing"; of a history, the "age" of what is known of each
         event.
     of : tuple of str, default=()
         Whose level it is, by columns (none: of the latest rows, whatever their keys; text that
-        names no column is kept as it is); which number is compared, or missing; of a history, the
-        column of the events that it has.
+        names no column is kept as it is); of an offset, the columns of all keys; which number is
+        compared, or missing; of a history, the column of the events that it has.
     elapsed_scale : float, default=0.0
         For a time elapsed since the latest row of a key, or an "age": it is ``log1p(elapsed /
         elapsed_scale)``.
@@ -122,6 +124,11 @@ class Field:
     def level(self) -> Level | None:
         """Return what it says of what was known of a key or the latest rows; None: no level."""
         return LEVELS.get(self.what)
+
+    @property
+    def follows_labels(self) -> bool:
+        """Return whether labels of earlier rows make it: a level, or the offset."""
+        return self.level is not None or self.what == "offset"
 
     @property
     def is_history(self) -> bool:
@@ -271,6 +278,11 @@ class Schema:
         """Return the name of the field that is 1 where a number is missing; "" without one."""
         own = (f.name for f in self.fields if f.what == "missing" and f.of == (name,))
         return next(own, "")
+
+    @property
+    def offset(self) -> str:
+        """Name of the field that a network may add to its logit; "" without one."""
+        return next((field.name for field in self.fields if field.what == "offset"), "")
 
     def names(self, *kinds: Kind) -> list[str]:
         """Names of the fields of the given kinds, in order."""

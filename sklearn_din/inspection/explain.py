@@ -1,7 +1,7 @@
 """The weight or the effect of every past event, as ids and as original values."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -10,7 +10,7 @@ from sklearn.base import BaseEstimator
 from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.event_table import KEYS, behaviours_with_candidate, event_table
 from sklearn_din.features.ragged import Ragged
-from sklearn_din.inspection.fitted import FittedPipeline, split_pipeline
+from sklearn_din.inspection.fitted import FittedPipeline, find_memory, split_pipeline
 from sklearn_din.utils.spans import Spans
 from sklearn_din.utils.validation import check_choice
 
@@ -53,7 +53,9 @@ def explain(pipeline: BaseEstimator, X: object, *, by: str = "weight") -> pd.Dat
         behaviour, which makes impressions comparable. ``attrs["click"]`` is the label that counts
         as the click; of a classifier with trees, ``attrs["trees"]`` lists how much of each
         impression's log-odds is the trees' summand: weights are of the network alone, effects are
-        of both.
+        of both. Of a Pipeline that begins with ``HistoryBuilder(online_model=True)``,
+        ``attrs["online"]`` lists for each impression what each key adds to the online model's
+        estimate: the mean of its weight, by the key's columns, and of "bias".
 
     Raises
     ------
@@ -83,7 +85,13 @@ def explain(pipeline: BaseEstimator, X: object, *, by: str = "weight") -> pd.Dat
     """
     check_choice(by, tuple(COLUMN_BY), name="by")
     fitted = split_pipeline(pipeline, purpose="explain")
-    return explain_encoded(fitted, fitted.transformers.transform(X), by=by)
+    table = explain_encoded(fitted, fitted.transformers.transform(X), by=by)
+    memory = find_memory(fitted)
+    if memory is not None and memory.online_model:
+        parts = memory.online_parts(cast(Any, X))
+        means = {str(name).rpartition("_")[0]: parts[name] for name in parts.columns[::2]}
+        table.attrs["online"] = pd.DataFrame(means).to_dict("records")
+    return table
 
 
 def explain_encoded(pipeline: FittedPipeline, X: EncodedFeatures, *, by: str) -> pd.DataFrame:

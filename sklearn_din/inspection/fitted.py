@@ -12,6 +12,7 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 
+from sklearn_din.logs.history_builder import HistoryBuilder
 from sklearn_din.training.reading import Calibration, Label, Reading, read_one
 
 
@@ -168,6 +169,12 @@ def split_pipeline(pipeline: BaseEstimator, *, purpose: str) -> FittedPipeline:
             f"{_describe(pipeline)}."
         )
     return FittedPipeline(pipeline[:-1], encoders[-1], classifier, calibrated)
+
+
+def find_memory(fitted: FittedPipeline) -> HistoryBuilder | None:
+    """Return the step before the encoder that remembers events or rows; None without one."""
+    steps = fitted.around_encoder()[0]
+    return next((step for step in steps if isinstance(step, HistoryBuilder)), None)
 
 
 def flat_steps(pipeline: Pipeline) -> Iterator[Any]:

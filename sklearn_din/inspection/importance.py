@@ -131,7 +131,7 @@ def _group(features: list[Feature], encoder: Any, names: list[str]) -> list[Feat
     """Return groups of behaviours and columns, and of the user's id, to be shuffled together."""
     candidates = [name for b in encoder.schema_.behaviours for name in b.candidates]
     group_of = dict.fromkeys([*candidates, *encoder._learnt.of_item], "item")
-    levels = [field.name for field in encoder.schema_.fields if field.level]
+    levels = [field.name for field in encoder.schema_.fields if field.follows_labels]
     group_of |= dict.fromkeys(levels, "levels") | {encoder.user: "user"}
     groups: dict[str, list[str]] = {"user": [encoder.user]} if encoder.user in names else {}
     for name, kind, columns in features:

@@ -14,6 +14,7 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_consistent_length, check_is_fitted, validate_data
 
+from sklearn_din.features.level_columns import ONLINE_RATE
 from sklearn_din.logs.aggregates import with_known_times
 from sklearn_din.logs.attach import LABEL, HistoryRequest, history_columns, sort_log, why_all_empty
 from sklearn_din.logs.clocks import MANY_ROWS, note_clocks, note_untold
@@ -346,6 +347,40 @@ class HistoryBuilder(  # type: ignore[call-arg]
         self._note_untold(shown.pandas)
         return shown.with_columns(new, types=list_types(events, request.sources))
 
+    def online_parts(self, X: IntoDataFrame) -> pd.DataFrame:
+        """Return what each key adds to the estimate of the online model, as of each row's time.
+
+        The estimate is the probability that a normal variable with the sum of all means, and with
+        one plus the sum of all variances as its variance, is positive.
+
+        Parameters
+        ----------
+        X : DataFrame of shape (n_rows, n_columns)
+            Rows, as for :meth:`transform`.
+
+        Returns
+        -------
+        DataFrame of shape (n_rows, 2 * n_keys + 2)
+            Mean and variance of the weight of each key and of the bias, such as ``user_mean``,
+            ``user_variance``, ``user_item_mean`` and ``bias_mean``. It has no column without an
+            online model. The index is that of X.
+
+        References
+        ----------
+        Graepel et al., "Web-Scale Bayesian Click-Through Rate Prediction", ICML 2010.
+        """
+        check_is_fitted(self, "events_")
+        rows = self._check_rows(X, self._names_of_rows).pandas
+        if self.memory_ is None or self.memory_.online is None:
+            return pd.DataFrame(index=rows.index)
+        parts = self.memory_.online_parts(rows, self.time)
+        columns = {
+            f"{'_'.join(key) or 'bias'}_{what}": values
+            for key, of_key in parts.items()
+            for what, values in zip(("mean", "variance"), of_key, strict=True)
+        }
+        return pd.DataFrame(columns, index=rows.index)
+
     def _note_untold(self, asked: pd.DataFrame) -> None:
         """Log where rows are asked long after all outcomes; nothing of clicks alone."""
         if len(asked) < MANY_ROWS or not (self.memory_ or self._outcomes):
@@ -560,7 +595,13 @@ class HistoryBuilder(  # type: ignore[call-arg]
                 has_recent = len(X) >= ROWS_OF_RECENT
             options = {"of_clicks": of_clicks, "has_recent": has_recent}
             memory = RowMemory.empty(columns, keys, names, **options)
-            taken = [name for name in memory.names if name in X]
+            online = [ONLINE_RATE] if self.online_model else []
+            if {*online} & {*memory.names}:
+                raise ValueError(
+                    "online_model=True adds the column 'online_rate', and the running rate of the "
+                    "column 'online' has the same name. Rename that column."
+                )
+            taken = [name for name in [*memory.names, *online] if name in X]
             if taken:
                 raise ValueError(
                     f"X already has columns {taken}, which levels would add. Drop them, or set "

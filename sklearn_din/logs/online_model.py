@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -480,12 +480,14 @@ class OnlineEstimates:
         return newest is not None and not corrects and newest.can_grow(known)
 
     def weights(
-        self, key: tuple[str, ...] | None, hashes: np.ndarray, moments: Moments
+        self, key: tuple[str, ...], hashes: Sequence[np.ndarray], moments: Moments
     ) -> np.ndarray:
         """Return mean and variance of weights as of some times: (2, n).
 
-        key : one of the model's; None: the bias, which needs no hashes
+        key : one of the model's; without a column: the bias
+        hashes : of the key's columns
         """
+        joined = join_hashes(hashes) if key else np.empty(0)
         rows = self.newest.rows
         before = _count_before(rows.known, self.memory, moments)
         versions = _count_before(rows.corrected, self.memory, moments)
@@ -493,11 +495,11 @@ class OnlineEstimates:
         for version in np.unique(versions).tolist():
             own = versions == version
             states = self._states(version)
-            if key is None:
+            if not key:
                 result[:, own] = states.bias(before[own])
                 continue
             number = self.model.keys.index(key)
-            result[:, own] = states.weights(number, hashes[own], before[own], moments.now[own])
+            result[:, own] = states.weights(number, joined[own], before[own], moments.now[own])
         return result
 
     def _states(self, version: int) -> OnlineStates:
@@ -510,11 +512,3 @@ class OnlineEstimates:
             made = OnlineStates.of(self.memory, self.model, newest.rows, labels)
             self._versions = {version: made}  # the others are as large, and seldom needed
         return self._versions[version]
-
-    def parts(self, hashes: Mapping[str, np.ndarray], moments: Moments) -> dict[str, np.ndarray]:
-        """Return the weights of each key, by name, and of the "bias": (2, n) each."""
-        weights = {
-            "_".join(key): self.weights(key, join_hashes([hashes[n] for n in key]), moments)
-            for key in self.model.keys
-        }
-        return weights | {"bias": self.weights(None, np.empty(0), moments)}

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain, product
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -354,15 +355,50 @@ class RowMemory:
         return dict(zip(names, self.statistics((), [], moments, asked), strict=True))
 
     def online_rate(
-        self, hashes: Mapping[str, np.ndarray], moments: Moments
+        self,
+        hashes: Mapping[str, np.ndarray],
+        moments: Moments,
+        weights: Mapping[Key, np.ndarray] = MappingProxyType({}),
     ) -> dict[str, np.ndarray]:
         """Return the rate of the online model as of some moments, if there is one.
 
         hashes : of the columns of all keys
+        weights : those that are there already, as of :meth:`online_weights`
         """
         if self.online is None:
             return {}
-        return {ONLINE_RATE: rate_of([*self.estimates.parts(hashes, moments).values()])}
+        weights = {**weights, **self.online_weights(hashes, moments, leave_out=weights)}
+        return {ONLINE_RATE: rate_of([weights[key] for key in (*self.online.keys, ())])}
+
+    def online_weights(
+        self,
+        hashes: Mapping[str, np.ndarray],
+        moments: Moments,
+        *,
+        leave_out: Collection[Key] = (),
+    ) -> dict[Key, np.ndarray]:
+        """Return mean and variance of the online model's weights, (2, n) each, by key.
+
+        The bias has the key ``()``. Keys with a column that has no hashes are left out.
+        """
+        if self.online is None:
+            return {}
+        keys = [key for key in (*self.online.keys, ()) if hashes.keys() >= {*key}]
+        return {
+            key: self.estimates.weights(key, [hashes[name] for name in key], moments)
+            for key in keys
+            if key not in leave_out
+        }
+
+    def online_parts(self, frame: pd.DataFrame, time: str) -> dict[Key, np.ndarray]:
+        """Return mean and variance of each weight of rows as of their times: (2, n_rows) by key."""
+        hashes = {n: self.hash_column(n, frame[n]) for n in dict.fromkeys(sum(self.keys, ()))}
+        return self.online_weights(hashes, self.moments(frame[time]))
+
+    def prepare(self) -> None:
+        """Compute what the first question needs, and later ones use."""
+        moments = self.moments(None)
+        self.online_weights({}, moments)
 
     def with_online_model(self, user: str) -> RowMemory:
         """Return the memory with an online model, whose options are chosen by its rows."""

@@ -77,7 +77,7 @@ struct Network {
     const Behaviour* behaviours;
     const Linear* layers;  // of the MLP, the last has one output; then those of the units
     Table* tables;
-    const float* numbers;
+    const float *numbers, *offsets;  // (n_rows,), added to the logits; may be null
     const float* const* event_numbers;
     const float* decays;
     int64_t n_fields, n_behaviours, n_layers, n_tables;

@@ -431,6 +431,7 @@ void run_forward(const Step& step, Task& task, int64_t begin, int64_t end, float
     if (step.mlp.n_hidden)
         run_layer(first, n, space.inputs, first.forward, first.bias, space.scores[0], output);
     run_stack(step.mlp, n, space.scores, 0, output, space.scratch[1], logits);
+    for (int64_t row = begin; net.offsets && row < end; row++) logits[row - begin] += net.offsets[row];
 }
 
 // Backward. ``gradient`` is that of the MLP's inputs of one row and behaviour.

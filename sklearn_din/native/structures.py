@@ -33,8 +33,8 @@ BEHAVIOUR = _structure(
 )
 TABLE = _structure("rows width touched values n_touched")
 NETWORK = _structure(
-    "ids behaviours layers tables numbers event_numbers decays n_fields n_behaviours n_layers "
-    "n_tables n_numbers n_inputs n_decays n_counted n_added "
+    "ids behaviours layers tables numbers offsets event_numbers decays n_fields n_behaviours "
+    "n_layers n_tables n_numbers n_inputs n_decays n_counted n_added "
     "targets weights loss n_joint_rows n_rows n_threads team updates"
 )
 

@@ -54,8 +54,8 @@ def logits_of(module: DIN, batch: Batch) -> Tensor:
 def add_gradients(module: DIN, batch: Batch, y: Tensor, loss: str) -> tuple[Tensor, Tensor] | None:
     """Give the parameters the gradients of a mean loss in one pass; return the loss and the logits.
 
-    ``loss`` of ``y`` is "log" or "squares". None where torch must compute: where more is added to
-    the logits, somebody waits for gradients, layers share a parameter, or a field holds lists.
+    ``loss`` of ``y`` is "log" or "squares". None where torch must compute: where rows have
+    positions, somebody waits for gradients, layers share a parameter, or a field holds lists.
     """
     found = _plan_for_loss(module, batch, y)
     if found is None:
@@ -238,6 +238,7 @@ class _Call:
             *parameters[own:],
         ]
         self._numbers = module._numbers(batch) if module.of_numbers else batch.numbers
+        self._offsets = module.offsets_of(batch)
         self._n_threads = n_native_threads.get() or torch.get_num_threads()
         self._empty = parameters[0].new_empty  # whatever torch's default dtype and device are
         self._places = [parameter.data_ptr() for parameter in self.parameters]
@@ -251,7 +252,9 @@ class _Call:
             *[batch.shared and tensor.shape[0] == 2 for tensor in offsets],
             *[values.data_ptr() for values in self._event_numbers],
             *self._places,
-            *(self._numbers.data_ptr(), batch.n_rows, self._n_threads, _team.get()),
+            self._numbers.data_ptr(),
+            0 if self._offsets is None else self._offsets.data_ptr(),
+            *(batch.n_rows, self._n_threads, _team.get()),
         ]
         self.words[plan.pointers] = self.words.ctypes.data + plan.distances
 

@@ -201,7 +201,8 @@ class Plan:
         inputs = [ids["ids"][has_ids], ids["n_ids"][of_lists], ids["likeness"][is_compared]]
         inputs += [behaviours["offsets"], behaviours["is_shared"], event_numbers]
         inputs += [tables["rows"], of_layers[is_there]]
-        inputs += [network[member] for member in ("numbers", "n_rows", "n_threads", "team")]
+        of_rows = "numbers", "offsets", "n_rows", "n_threads", "team"
+        inputs += [network[member] for member in of_rows]
         outputs = [tables["touched"], tables["values"]]
         outputs += [network[member] for member in OF_LOSS]
         self.inputs, self.outputs = np.concatenate(inputs), np.concatenate(outputs)

@@ -150,7 +150,7 @@ def find_bins(X: EncodedFeatures, leave_out: Collection[str] = ()) -> Bins:
     (['price'], (19.0, 264.0))
     """
     numbers = [field for field in X.schema.fields if field.kind == "numeric"]
-    names = [f.name for f in numbers if not f.level and f.what != "running"]
+    names = [f.name for f in numbers if not f.follows_labels and f.what != "running"]
     names = [name for name in names if name not in leave_out]
     n_bins = min(N_BINS, MOST_BINS // max(len(names), 1))
     if len(X) < LEAST_ROWS or n_bins < 2:

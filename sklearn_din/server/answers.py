@@ -326,13 +326,15 @@ class Answers:
 
         The oldest event comes first; those older than attention reads have none. Where a
         network has no weights, or several labels, ``notes`` says why. ``levels`` are what the
-        memory knows of user and item.
+        memory knows of user and item, ``online`` what each adds to the online model's estimate.
         """
         pair = {**user, **self.items.row(row)}
         frame = self._frame([pair])
-        reasons: Values = {"weight": None, "effect": None, "levels": [], "notes": []}
+        reasons: Values = {"weight": None, "effect": None, "levels": [], "online": [], "notes": []}
         if self.levels is not None:
-            reasons["levels"] = self.levels.describe(pair, self._now_of(pair))
+            now = self._now_of(pair)
+            reasons["levels"] = self.levels.describe(pair, now)
+            reasons["online"] = self.levels.describe_online(pair, now)
         for by, name in (("weight", "weight"), ("leave_out", "effect")):
             try:
                 table = explain(self._model, frame, by=by)

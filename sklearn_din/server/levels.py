@@ -82,7 +82,7 @@ class Levels:
         if when is not None:
             frame[when] = self._clock.column(known)
         self._joined, _ = memory.append(frame, self.time, values, known=when, call=self._posted)
-        self._joined.moments(None)  # no request waits for what it makes
+        self._joined.prepare()  # no request waits for what it makes
         self.builder = self._with(self._joined)
         self._next_join = time.monotonic() + REST * (time.monotonic() - began)
 
@@ -103,6 +103,24 @@ class Levels:
                 level = {"rows": int(count), RATES[not memory.of_clicks]: plain(rate)}
                 rows.append({"of": of, "label": label, **level})
         return rows
+
+    def describe_online(self, row: Values, now: Any) -> list[Values]:
+        """Return what each key adds to the online model's estimate for a user beside an item.
+
+        Each part is the mean of a weight and its standard deviation, on the scale of a standard
+        normal distribution (probit); the part without a key is the bias. Empty without the model.
+        """
+        memory: Any = self.builder.memory_
+        frame = self._frame({name: [row.get(name)] for name in self.columns}, [now])
+        parts = memory.online_parts(frame, self.time)
+        return [
+            {
+                "of": {column: row.get(column) for column in key},
+                "mean": plain(mean.item()),
+                "deviation": plain(np.sqrt(variance.item())),
+            }
+            for key, (mean, variance) in parts.items()
+        ]
 
     def at(self, moment: Any) -> Any:
         """Return a moment as a value of the time column."""
@@ -125,7 +143,8 @@ def tell_rows(model: Any, rows: pd.DataFrame, is_click: np.ndarray) -> Any:
     """
     pipeline, calibrated = unwrap(model, purpose="serve")
     encoder, steps = split_pipeline(model, purpose="serve").encoder, list(pipeline.steps)
-    given = [field.of for field in encoder.schema_.fields if field.level]
+    fields = encoder.schema_.fields
+    given = [field.of for field in fields if field.level]
     memory = steps[0][1] if isinstance(steps[0][1], HistoryBuilder) else None
     if not given:
         return model
@@ -138,6 +157,12 @@ def tell_rows(model: Any, rows: pd.DataFrame, is_click: np.ndarray) -> Any:
         keys = [key for key in dict.fromkeys(given) if key and {*key} <= {*rows}]
         candidates = dict.fromkeys(n for b in encoder.schema_.behaviours for n in b.candidates)
         columns = [name for name in candidates if name in rows]
-        memory = HistoryBuilder(user=encoder.user, time=encoder.time, columns=columns, levels=keys)
+        memory = HistoryBuilder(
+            user=encoder.user,
+            time=encoder.time,
+            columns=columns,
+            levels=keys,
+            online_model=any(field.what == "offset" for field in fields),
+        )
         memory.fit(rows[[*dict.fromkeys([encoder.user, encoder.time, *columns])]], is_click)
     return calibrated.around(Pipeline([("memory", memory), *steps]))

@@ -241,18 +241,21 @@ function draw() {
     : !events.length ? ["Without events there is nothing to count: add one, or choose a user."]
     : ["What counted for “", isolate(chosen.title), ["”", ...(why ? why.notes : [])].join(". ")]));
   byId("legend").hidden = !events.length;
-  drawLevels(why?.levels ?? []);
+  drawLevels(why?.levels ?? [], why?.online ?? []);
   drawEvents();
   drawBest();
 }
 
 // What the memory knows of the user and the item, beside the events' reasons.
-function drawLevels(levels) {
+function drawLevels(levels, online) {
   byId("known").hidden = !levels.length;
   const isMean = levels.some((level) => "mean" in level);
   const asLevel = ({ rows, rate, mean }) => (!rows ? "" : isMean ? mean.toPrecision(4) : `${(100 * rate).toFixed(1)} %`);
   const name = ({ of, label }) => [...Object.entries(of).map(([column, value]) => `${column} ${value ?? "not known"}`), ...(label ? [label] : [])].join(", ");
-  byId("levels").replaceChildren(drawTable(["known of", "rows so far", isMean ? "mean" : "rate"], levels.map((level) => [name(level), level.rows.toLocaleString("en"), asLevel(level)])));
+  const asPart = ({ mean, deviation }) => `${mean < 0 ? "\u2212" : "+"}${Math.abs(mean).toFixed(2)} \u00b1 ${deviation.toFixed(2)}`;
+  byId("levels").replaceChildren(
+    drawTable(["known of", "rows so far", isMean ? "mean" : "rate"], levels.map((level) => [name(level), level.rows.toLocaleString("en"), asLevel(level)])),
+    ...(online.length ? [drawTable(["online estimate", "adds (probit)"], online.map((part) => [name(part) || "all rows", asPart(part)]))] : []));
 }
 
 const drawHit = (text, title, onclick) => element("li", {}, element("button", { type: "button", title, onclick }, isolate(text)));

@@ -20,7 +20,7 @@ from torch import nn
 from sklearn_din.features.event_table import WITHOUT_WEIGHTS
 from sklearn_din.features.schema import PADDING_ID, UNKNOWN_ID, Behaviour, Field
 from sklearn_din.features.vectors import Vectors
-from sklearn_din.inspection.fitted import classifier_of, split_pipeline, unwrap
+from sklearn_din.inspection.fitted import classifier_of, find_memory, split_pipeline, unwrap
 from sklearn_din.module import DIN
 from sklearn_din.neighbours.item_scores import DECAY, N_OF_HISTORY
 from sklearn_din.neighbours.pairs import NeighbourPair
@@ -38,7 +38,6 @@ from sklearn_din.serving.onnx_model import (
     weights_name,
     write_metadata,
 )
-from sklearn_din.serving.pair_levels import find_memory
 from sklearn_din.training.reading import Calibration
 from sklearn_din.training.target import Numbers, Target
 from sklearn_din.utils.digests import digest
@@ -247,6 +246,9 @@ class _NetworkWriter:
             logit = _label_logits(joined, output)  # (n, n_labels)
         else:
             logit = _of_one_unit(joined, output).squeeze(0)
+        if self.module.offset_column is not None:
+            offset = self.numbers[self.schema.offset].squeeze(1)
+            logit += offset * float(self.module.offset_scale)
         if isinstance(target, Numbers):
             self.graph.output("prediction", read_numbers(logit, target))
         else:

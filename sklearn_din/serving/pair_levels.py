@@ -11,17 +11,10 @@ import pandas as pd
 
 from sklearn_din.encoding.table_columns import TableColumns
 from sklearn_din.features.schema import Schema
-from sklearn_din.inspection.fitted import FittedPipeline
 from sklearn_din.logs.history_builder import HistoryBuilder
 from sklearn_din.logs.row_memory import Moments, RowMemory
 
 Users = pd.DataFrame | Mapping[Any, object]  # a frame, or one user as plain values
-
-
-def find_memory(fitted: FittedPipeline) -> HistoryBuilder | None:
-    """Return the step before the encoder that remembers events or rows; None without one."""
-    steps = fitted.around_encoder()[0]
-    return next((step for step in steps if isinstance(step, HistoryBuilder)), None)
 
 
 def check_levels(schema: Schema, users: Collection[Any], made: Collection[str]) -> None:
@@ -30,8 +23,8 @@ def check_levels(schema: Schema, users: Collection[Any], made: Collection[str]) 
     made : columns that a memory makes
     """
     for field in schema.fields:
-        of_candidate = field.level and not schema.compared_sizes.keys().isdisjoint(field.of)
-        if of_candidate and field.name in users and field.name not in made:
+        of_candidate = not schema.compared_sizes.keys().isdisjoint(field.of)
+        if field.follows_labels and of_candidate and field.name in users and field.name not in made:
             raise ValueError(
                 f"{field.name!r} is a level of {' with '.join(field.of)}, which differs from "
                 "candidate to candidate, and users have one for all. Begin the Pipeline with "
@@ -69,7 +62,8 @@ class PairLevels:
         for key in rows.keys:
             if keys.issuperset(key):
                 own |= rows.levels_of(key, [hashes[name] for name in key], moments)
-        return partial(self._take, rows, hashes, moments, self._encode(own))
+        weights = {} if rows.online is None else rows.online_weights(hashes, moments)
+        return partial(self._take, rows, hashes, moments, self._encode(own), weights)
 
     def _encode(self, levels: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         return self._learnt.encode_numbers({n: levels[n] for n in self.names if n in levels})
@@ -80,6 +74,7 @@ class PairLevels:
         of_users: Mapping[str, np.ndarray],
         moments: Moments,
         encoded: Mapping[str, np.ndarray],
+        weights: Mapping[tuple[str, ...], np.ndarray],
         users: np.ndarray,
         candidates: np.ndarray,
         *,
@@ -87,10 +82,14 @@ class PairLevels:
     ) -> dict[str, np.ndarray]:
         own, levels = self._candidates, dict[str, np.ndarray]()
         moments = moments.take(users)
+        hashes = {n: of[candidates] for n, of in own.items()}
+        hashes |= {n: of[users] for n, of in of_users.items()}
         for key in rows.keys:
             if not own.keys().isdisjoint(key):
-                parts = [own[n][candidates] if n in own else of_users[n][users] for n in key]
-                levels |= rows.levels_of(key, parts, moments)
+                levels |= rows.levels_of(key, [hashes[name] for name in key], moments)
+        if rows.online is not None:
+            of_pairs = {key: of[:, users] for key, of in weights.items()}
+            levels |= rows.online_rate(hashes, moments, of_pairs)
         if not is_encoded:
             return levels
         return self._encode(levels) | {name: column[users] for name, column in encoded.items()}

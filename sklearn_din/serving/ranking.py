@@ -13,12 +13,12 @@ from narwhals.typing import IntoDataFrame, IntoDataFrameT
 from sklearn.base import BaseEstimator
 
 from sklearn_din.features.request_columns import neutral_numbers
-from sklearn_din.inspection.fitted import split_pipeline
+from sklearn_din.inspection.fitted import find_memory, split_pipeline
 from sklearn_din.logs.history_builder import HistoryBuilder
 from sklearn_din.neighbours.shortlist import largest_first
 from sklearn_din.serving.allowed_pairs import NO_PAIRS, PlacesOfIds, pair_blocks, pairs_of_frame
 from sklearn_din.serving.catalogue import Catalogue, frame_of_users
-from sklearn_din.serving.pair_levels import Users, check_levels, find_memory
+from sklearn_din.serving.pair_levels import Users, check_levels
 from sklearn_din.training.reading import Label, Reading
 from sklearn_din.utils.frames import CallerFrame
 from sklearn_din.utils.progress import show_progress

@@ -82,6 +82,11 @@ def _of_numbers(net: DINNet, schema: Schema) -> Iterator[Decision]:
     levels = {f.name: f.level for f in schema.fields if f.level and not f.candidate}
     if levels:
         yield "running rates", _shorten(levels), "columns of X"
+    if schema.offset:
+        why = "it predicts training rows better than their base rate"
+        if not options["offset"]:
+            why = 'interest="paper"' if net.is_published else f"{why}: no"
+        yield "offset of the logit", options["offset"] or "none", why
     elapsed = [name for name, level in levels.items() if level.form == "elapsed"]
     if ignored := [name for name in elapsed if ranges.get(name) == UNREAD]:
         why = f"fewer than {ROWS_OF_ELAPSED:,} training rows"

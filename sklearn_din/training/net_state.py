@@ -238,6 +238,8 @@ def _check_size(schema: Schema, options: dict[str, Any], weights: list[Any]) -> 
     if type(shares) is not tuple or any(type(share) is not float for share in shares):
         raise ValueError(f"shares of positions must be numbers, got {shares!r:.60}.")
     check_bins(options.get("bins"), options.get("ranges"), schema)
+    if options.get("offset") not in ("", schema.offset):
+        raise ValueError(f"the offset must be a column of the rows, got {options['offset']!r:.60}.")
     if type(hidden) is not tuple or type(attention) is not tuple:
         raise ValueError(f"widths must be tuples, got {hidden!r:.60} and {attention!r:.60}.")
     n_units = sum(not behaviour.is_bag for behaviour in schema.behaviours)

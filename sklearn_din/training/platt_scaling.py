@@ -179,11 +179,13 @@ def _lasting_share(net: NeuralNet, valid: ImpressionBatches, information: Tensor
 
 @torch.no_grad()
 def scale_output(module: DIN, center: ArrayLike, constants: ArrayLike, scales: ArrayLike) -> None:
-    """Give the logits of a network constants and scales, by its last layer."""
+    """Give the logits of a network constants and scales, by its last layer and its offset."""
     weight, bias = module.output.weight, module.output.bias
     constant, scale, center = (torch.as_tensor(t).to(bias) for t in (constants, scales, center))
     weight.mul_(scale[:, None])
     bias.mul_(scale).add_((1 - scale) * center + constant)
+    if module.offset_column is not None:
+        module.offset_scale.mul_(scale[0])
 
 
 @contextmanager

@@ -28,6 +28,7 @@ from sklearn_din.training.alone import Alone
 from sklearn_din.training.batches import ImpressionBatches
 from sklearn_din.training.newest_rows import learn_newest_rows
 from sklearn_din.training.occurrences import count_ids, embedding_decay, position_shares
+from sklearn_din.training.offset import choose_offset
 from sklearn_din.training.optim import RowwiseAdam, check_groups, set_decay, set_rates
 from sklearn_din.training.seeding import seed_torch
 from sklearn_din.training.steps import Losses, begin_native_steps, compute_by_parts, name_gradients
@@ -145,6 +146,9 @@ class Training:
         net.module__bins = None
         if not net.is_published:
             net.module__bins = choose_bins(train.X, train.y, train.rows, net.neighbours_.names)
+        net.module__offset, constant = "", None
+        if not net.is_published:
+            net.module__offset, constant = choose_offset(train, net.target)
         net.module__position_shares, positions = (), train.X.positions
         if positions is not None:
             positions = positions if train.rows is None else positions[train.rows]
@@ -154,8 +158,10 @@ class Training:
         # Each step moves the bias by at most the learning rate: starting from 0 with rare clicks,
         # all other weights would first learn what belongs in the bias.
         if net.target.has_constant(train.y):
-            constant = torch.as_tensor(net.target.constant(train.y, train.weights))
-            net.module_.output.bias.data.copy_(net.module_.bias_of(constant))
+            if not net.module__offset:
+                constant = net.target.constant(train.y, train.weights)
+            bias = net.module_.bias_of(torch.as_tensor(constant))
+            net.module_.output.bias.data.copy_(bias)
         if self.ranks.rank and net.module_.options["dropout"]:
             torch.manual_seed(seed + self.ranks.rank)  # it drops activations of its own rows
         net.checks_, net.n_epochs_ = [], 0
