@@ -326,7 +326,8 @@ def _remember(
     told = [*dict.fromkeys([*names, known, *builder._outcomes])]
     parts = [part.assign(**{known: part.get(known, part[builder.time])}) for part in parts]
     parts = [part.reindex(columns=told) for part in parts]
-    of_events = {"events": "all", "levels": None, "known": known if builder._outcomes else None}
+    of_events = {"events": "all", "levels": None, "online_model": False}
+    of_events["known"] = known if builder._outcomes else None
     remembered = HistoryBuilder(**{**builder.get_params(), **of_events})
     remembered.fit(parts[0], parts[0].get(LABEL))
     with warnings.catch_warnings():

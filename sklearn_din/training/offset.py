@@ -56,10 +56,10 @@ def best_constant(offsets: np.ndarray, y: np.ndarray, weights: np.ndarray) -> fl
         slope = float(weights @ (rates - y))
         low, high = (constant, high) if slope < 0 else (low, constant)
         step = slope / (float(weights @ (rates * (1 - rates))) + TINY)
-        newton = constant - step
-        constant = newton if low < newton < high else (low + high) / 2
         if abs(step) < TINY:
             break
+        newton = constant - step
+        constant = newton if low < newton < high else (low + high) / 2
     return float(constant)
 
 
