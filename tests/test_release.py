@@ -64,7 +64,7 @@ def test_a_tag_publishes_every_wheel_without_a_token_once_all_are_loaded_and_tes
     assert "secrets." not in workflow
     project = tomllib.loads(read("pyproject.toml"))
     wheels, classifiers = project["tool"]["cibuildwheel"], project["project"]["classifiers"]
-    assert wheels["test-command"].endswith("tests/wheel.py")
+    assert wheels["test-command"].endswith("tests/wheel.py {project}/README.md")
     systems = {"ubuntu": "POSIX :: Linux", "macos": "MacOS", "windows": "Microsoft :: Windows"}
     for machine, system in systems.items():
         assert re.search(rf"machine: \[.*\b{machine}-", build)
