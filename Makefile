@@ -10,7 +10,7 @@ ECOSYSTEM ?= $(VENV)-ecosystem
 export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: setup tools main check test test-torch test-threads test-page test-oldest test-engines test-ecosystem lint audit lock bench
-.PHONY: quality proofs native sanitize wheels
+.PHONY: quality proofs native sanitize wheels fresh-wheel
 .PHONY: house docs release reproducible docs-offline clean
 
 setup: $(VENV)/tested
@@ -161,7 +161,7 @@ house: setup
 
 # Wheel and sdist into dist/, checked, and a list of what the package is made of; nothing is
 # uploaded.
-release: tools reproducible wheels docs-offline build/users.txt
+release: tools reproducible wheels fresh-wheel docs-offline build/users.txt
 	$(BIN)/python -m pytest --quiet tests/test_release.py tests/test_imports.py
 	$(BIN)/python -m twine check --strict dist/*.whl dist/*.tar.gz
 	$(BIN)/cyclonedx-py requirements build/users.txt --pyproject pyproject.toml \
@@ -175,6 +175,14 @@ wheels: tools
 		macosx_11_0_arm64=aarch64-macos win_amd64=x86_64-windows-gnu; do \
 		SKLEARN_DIN_PLATFORM=$${pair%=*} CXX="$(ZIG) $${pair#*=}" $(BIN)/python -m build --wheel || exit 1; \
 	done
+
+# The Linux wheel in an environment of its own, which finds no compiler: it runs the README's first example.
+fresh-wheel: wheels
+	rm -rf build/fresh
+	$(PYTHON) -m venv build/fresh
+	build/fresh/bin/python -m pip install --disable-pip-version-check \
+		"$$(echo dist/*manylinux*_$$(uname -m).whl)[serve]"
+	cd build && CXX=none fresh/bin/python -I ../tests/wheel.py ../README.md
 
 # The same bytes twice: files get the time of the last commit. This wheel is for any platform.
 reproducible: export SKLEARN_DIN_NATIVE = 0

@@ -22,7 +22,8 @@ class CompileNative(BuildHookInterface):
         if self.target_name != "wheel" or os.environ.get("SKLEARN_DIN_NATIVE") == "0":
             return
         if not build["find_compiler"]():
-            self.app.display_warning("No C++ compiler: networks will be computed by torch alone.")
+            without = "No C++ compiler: networks will be computed by torch alone."
+            self.app.display_warning(f"{without} {build['compiler_advice']()}")
             return
         is_editable = version == "editable"
         name = build["library_name"]()

@@ -1,12 +1,14 @@
 """Small logs that tell nothing: how far the numbers of item neighbours, logits and losses go.
 
-``python -m benchmarks.small_logs [--logs 500] [--few] [--trees]`` fits the default on 200 to 400
-rows of coin flips, by user, by time or neither, half with ``early_stopping=True``, a third with
-rows twice, and predicts 500 fresh rows: mean, worst and largest of the scaled numbers, the
+``python -m benchmarks.small_logs [--logs 500] [--few | --shops] [--trees]`` fits the default on 200
+to 400 rows of coin flips, by user, by time or neither, half with ``early_stopping=True``, a third
+with rows twice, and predicts 500 fresh rows: mean, worst and largest of the scaled numbers, the
 log-odds, and the log loss less that of the base rate, and the sum of the last over all logs.
 ``--few``: 30 to 100 rows, in half of the logs of users who differ, in order of time, without a
-memory and with one that ended with training ("frozen") or is told each twentieth ("live"). It
-asks for nothing that an older commit lacks: ``PYTHONPATH=CHECKOUT python
+memory and with one that ended with training ("frozen") or is told each twentieth ("live").
+``--shops``: 300 rows of a small shop, 20 users and 300 items in order of time, whose labels are
+drawn at one rate, and its next 500 rows: the log losses above the base rate's, and the worst logs.
+It asks for nothing that an older commit lacks: ``PYTHONPATH=CHECKOUT python
 benchmarks/small_logs.py`` measures that.
 """
 
@@ -30,6 +32,7 @@ COLUMNS = {"user": ["user"], "time": ["user", "time"], "neither": []}
 FIT = {"random_state": 0}
 N_FRESH = 500
 N_USERS, N_ITEMS = 20, 300
+N_OF_SHOP, RATES_OF_SHOPS = 300, (0.05, 0.2, 0.5)
 
 
 def make_log(seed):
@@ -103,10 +106,35 @@ def measure_few(seed):
             yield {"memory": str(levels), "way": way, "users differ": seed % 2, "excess": excess}
 
 
+def make_shop(seed):
+    """Return rows of a small shop in order of time, labels that nothing explains, and histories."""
+    random = np.random.RandomState(seed)
+    n_rows = N_OF_SHOP + N_FRESH
+    ids = {
+        "user": random.randint(N_USERS, size=n_rows),
+        "item": random.randint(N_ITEMS, size=n_rows),
+    }
+    shown = pd.DataFrame({**ids, "time": np.arange(n_rows)})
+    y = (random.random_sample(n_rows) < random.choice(RATES_OF_SHOPS)).astype(int)
+    y[:2] = 0, 1
+    return attach_history(shown, shown[y == 1], user="user", time="time", columns=["item"]), y
+
+
+def measure_shop(seed):
+    """Return by how much the log loss of a shop's next rows is above the base rate's."""
+    X, y = make_shop(seed)
+    model = make_pipeline(HistorySequenceEncoder(user="user", time="time"), DINClassifier(**FIT))
+    model.fit(X[:N_OF_SHOP], y[:N_OF_SHOP])
+    later, base = y[N_OF_SHOP:], np.full(N_FRESH, y[:N_OF_SHOP].mean())
+    losses = [log_loss(later, p) for p in (model.predict_proba(X[N_OF_SHOP:])[:, 1], base)]
+    return {"seed": seed, "excess": losses[0] - losses[1]}
+
+
 def main():
     parser = argparse.ArgumentParser(prog="python -m benchmarks.small_logs")
     parser.add_argument("--logs", type=int, default=500)
     parser.add_argument("--few", action="store_true", help="30 to 100 rows")
+    parser.add_argument("--shops", action="store_true", help="300 rows of small shops")
     parser.add_argument("--trees", action="store_true", help="with boosted trees")
     options, rows = parser.parse_args(), []
     FIT.update({"trees": True} if options.trees else {})
@@ -115,6 +143,11 @@ def main():
         table = pd.DataFrame([row for seed in range(options.logs) for row in measure_few(seed)])
         of = table.groupby(["memory", "way", "users differ"])["excess"]
         print(of.agg(["mean", "max", lambda excess: (excess > 0.05).sum()]).round(4).to_string())
+        return
+    if options.shops:
+        table = pd.DataFrame([measure_shop(seed) for seed in range(options.logs)])
+        print(table["excess"].agg(["mean", "max"]).round(4).to_string())
+        print(table.nlargest(3, "excess").round(4).to_string(index=False))
         return
     kinds = [(order, stops) for stops in ("auto", True) for order in COLUMNS]
     for seed in range(options.logs):

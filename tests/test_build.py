@@ -91,3 +91,27 @@ def test_a_failed_compilation_says_why_in_the_summary(compiler, hook, monkeypatc
     assert why not in model.summary()
     monkeypatch.setenv(structures.WHICH, str(tmp_path / "absent"))
     assert "is not compiled. Install a C++ compiler, then run" in model.summary()
+
+
+@pytest.mark.parametrize(("platform", "advice"), [
+    ("win-amd64", '"set CXX=python -m ziglang c++"'),
+    ("macosx-11.0-arm64", '"xcode-select --install"'),
+    ("linux-x86_64", '"apt install g++"'),
+    ("freebsd-14", "GCC or Clang"),
+])  # fmt: skip
+def test_who_has_no_compiler_is_told_how_to_get_one(platform, advice, hook, monkeypatch):
+    monkeypatch.setattr("sysconfig.get_platform", lambda: platform)
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    hook.initialize("standard", {})
+    [warning] = hook.warnings
+    assert warning.startswith("No C++ compiler: networks will be computed by torch alone. To get")
+    assert advice in warning
+
+
+def test_a_compiler_of_windows_that_takes_other_options_is_said(compiler, tmp_path, monkeypatch):
+    monkeypatch.setattr("sysconfig.get_platform", lambda: "win-amd64")
+    compiler("MACHINE", "x86_64-pc-windows-msvc")
+    compiler("REFUSES", "1")
+    with pytest.raises(OSError, match=r"needed\. To get a C\+\+ compiler: \"pip install ziglang"):
+        build.compile_library(tmp_path / "din.dll")
+    assert "python -m ziglang" in (tmp_path / build.FAILURE).read_text()

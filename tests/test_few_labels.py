@@ -34,6 +34,15 @@ def make_rows(n_rows=N_ROWS, *, rate=0.3, seed=0):
     return frame, (chance.rand(n_rows) < np.where(is_liked, rate, rate / 4)).astype(int)
 
 
+def make_rows_of_twenty_items():
+    """Return encoded rows, and labels that item and history decide more."""
+    frame, y = make_rows(rate=0.8)
+    groups = frame["user"] % 4 * 5
+    frame["item"] += groups
+    frame["hist_item"] += groups  # of each cell's array
+    return HistorySequenceEncoder(user="user", time="time").fit_transform(frame), y
+
+
 def logits_of(classifier, X):
     return classifier.decision_function(X).astype(float)
 
@@ -76,11 +85,7 @@ def test_the_factor_is_that_of_a_plain_loop_over_folds(monkeypatch, validation):
 @pytest.mark.parametrize("neighbours", ["auto", "time"])
 @pytest.mark.parametrize("is_better_with", [True, False])
 def test_items_may_be_off(monkeypatch, is_better_with, neighbours, caplog):
-    frame, y = make_rows(rate=0.8)
-    groups = frame["user"] % 4 * 5  # twenty items
-    frame["item"] += groups
-    frame["hist_item"] += groups  # of each cell's array
-    X = HistorySequenceEncoder(user="user", time="time").fit_transform(frame)
+    X, y = make_rows_of_twenty_items()
 
     def score(given, fit, train, test):
         is_better = fit.keywords.get("uses_items", True) is is_better_with
@@ -204,3 +209,19 @@ def test_a_training_of_few_labels_is_kept_by_a_checkpoint(tmp_path):
     kept = DINClassifier(**FAST, callbacks=[Checkpoint(tmp_path)]).fit(X, y)
     plain = DINClassifier(**FAST).fit(X, y)
     np.testing.assert_array_equal(kept.predict_proba(X), plain.predict_proba(X))
+
+
+def test_what_a_fold_learns_of_its_rows_is_learnt_once(monkeypatch):
+    (X, y), n_learnt = make_rows_of_twenty_items(), []
+    learn, train = rows._learn_rows, rows.train_new
+    monkeypatch.setattr(rows, "_learn_rows", lambda *a: n_learnt.append(1) or learn(*a))
+    shared = DINClassifier(**FAST).fit(X, y)
+    assert len(n_learnt) == 4  # three folds, each asked with and without items, and all rows
+
+    def train_without(*arguments, learnt=None, **options):
+        train(*arguments, **options)
+
+    monkeypatch.setattr(rows, "train_new", train_without)  # which the folds call
+    apart = DINClassifier(**FAST).fit(X, y)
+    assert len(n_learnt) == 4 + 7
+    np.testing.assert_array_equal(logits_of(shared, X), logits_of(apart, X))

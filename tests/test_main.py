@@ -29,6 +29,7 @@ from sklearn_din.command_line.log_file import read_rows
 from sklearn_din.command_line.options import Options, read_compare_options
 from sklearn_din.command_line.tables import read_table
 from sklearn_din.datasets import make_click_log
+from sklearn_din.training import net
 
 pytestmark = pytest.mark.slow
 
@@ -378,12 +379,26 @@ def test_a_model_of_rows_with_labels_is_saved_with_its_memory(run, clicks):
     assert {"u_rate", "c_count", "hist_stars", "hist_click"} <= {*levels}
 
 
+@pytest.fixture
+def trained(monkeypatch):
+    """The networks that were trained, in this order."""
+    nets, train = [], net.train_new
+
+    def note(own, *arguments, **options):
+        nets.append(own)
+        train(own, *arguments, **options)
+
+    monkeypatch.setattr(net, "train_new", note)
+    return nets
+
+
 @pytest.mark.usefixtures("without_folds")
-def test_rows_with_labels_are_tested_in_time_and_on_held_out_users(run, clicks):
+def test_rows_with_labels_are_tested_in_time_and_on_held_out_users(run, clicks, trained):
     options = ["--label", "click", "--split", "time", "user", "--output", "scores.csv"]
     printed = run(clicks.assign(click=np.arange(72) % 5 < 2), *NAMES, *FAST, *options)
     by_time, by_user = printed.split("\nthe last fifth in time:")[1].split("\nheld-out users in 2")
     assert "7 trainings (--epochs 1): base model, DIN and DIN with memory" in printed
+    assert len(trained) == 7  # those with trees have the networks of those without
     for name in (trivial.LIVE_RATE, f"{trivial.TREES}, live", "DIN with memory, frozen"):
         assert f"\n{name} " in by_time
         assert name not in by_user

@@ -6,10 +6,18 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import pandas as pd
 import pytest
+from sklearn.pipeline import make_pipeline
 from skorch.callbacks import Callback, ProgressBar
 
-from sklearn_din import DINClassifier
+from sklearn_din import (
+    DINClassifier,
+    HistoryBuilder,
+    HistorySequenceEncoder,
+    live_predictions,
+)
+from sklearn_din.serving import remembering
 from sklearn_din.training import training
 from tests.callbacks import On
 from tests.encoded_impressions import make_impressions, make_labels
@@ -137,3 +145,20 @@ def test_a_long_epoch_has_a_bar_of_its_rows_where_epochs_are_printed(verbose, ca
     monkeypatch.setattr("sklearn_din.training.net.LONG_EPOCH", 99.0)
     fitted(max_epochs=2, verbose=verbose, callbacks=[slow])
     assert "epoch 1:" not in capfd.readouterr().err
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # of few rows
+def test_long_live_predictions_have_a_bar_of_their_rows_on_a_terminal(capfd, monkeypatch):
+    rows = np.arange(40)
+    shown = pd.DataFrame({"user": rows % 4, "item": rows % 5, "time": rows})
+    memory = HistoryBuilder(user="user", time="time", columns=["item"], levels="auto")
+    classifier = DINClassifier(max_epochs=1, random_state=0)
+    model = make_pipeline(memory, HistorySequenceEncoder(user="user", time="time"), classifier)
+    model.fit(shown, rows % 2)
+    later = shown.assign(time=rows + 40)
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    said = live_predictions(model, later, rows % 2, every=10)
+    assert capfd.readouterr() == ("", "")
+    monkeypatch.setattr(remembering, "SECONDS_BEFORE_BAR", 0.0)
+    np.testing.assert_array_equal(live_predictions(model, later, rows % 2, every=10), said)
+    assert "live predictions:" in capfd.readouterr().err

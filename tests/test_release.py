@@ -30,11 +30,14 @@ def test_the_version_is_that_of_project_and_citation():
 
 
 def test_continuous_integration_starts_at_the_oldest_python_and_pins_its_actions():
-    workflow, proofs = (read(f".github/workflows/{name}.yml") for name in ("ci", "proofs"))
+    names = "ci", "proofs", "release"
+    workflow, *others = (read(f".github/workflows/{name}.yml") for name in names)
     [oldest] = re.findall(r'requires-python = ">=(.+)"', read("pyproject.toml"))
     [newest] = re.findall(rf'python: \["{oldest}", "3\.(\d+)"\]', workflow)
     assert int(newest) >= 12  # which the newest numpy needs
-    actions = re.findall(r"uses: (\S+)", workflow + proofs)
+    said = re.findall(r'"Programming Language :: Python :: 3\.(\d+)"', read("pyproject.toml"))
+    assert list(map(int, said)) == [*range(int(oldest.removeprefix("3.")), int(newest) + 1)]
+    actions = re.findall(r"uses: (\S+)", "".join([workflow, *others]))
     assert actions
     assert all(re.fullmatch(r"[\w/-]+@[0-9a-f]{40}", action) for action in actions)
 
@@ -45,6 +48,27 @@ def test_wheels_are_compiled_as_by_make_where_they_are_loaded():
     assert {platform[:3] for platform, _ in pairs} == {"mac", "win"}
     assert all(f"{platform}={target}" in makefile for platform, target in pairs)
     assert "run: make proofs" in read(".github/workflows/proofs.yml")
+
+
+def test_a_tag_publishes_every_wheel_without_a_token_once_all_are_loaded_and_tested():
+    workflow = read(".github/workflows/release.yml")
+    _, jobs = workflow.split("\njobs:\n")
+    build, publish = jobs.split("  publish:\n")
+    assert 'tags: ["v*"]' in workflow
+    assert "needs: [sources, wheels]" in publish
+    assert "if: github.ref_type == 'tag'" in publish
+    assert "id-token: write" in publish
+    assert "id-token" not in build  # what builds cannot publish
+    assert "environment: pypi" in publish
+    assert "attestations: true" in publish
+    assert "secrets." not in workflow
+    project = tomllib.loads(read("pyproject.toml"))
+    wheels, classifiers = project["tool"]["cibuildwheel"], project["project"]["classifiers"]
+    assert wheels["test-command"].endswith("tests/wheel.py {project}/README.md")
+    systems = {"ubuntu": "POSIX :: Linux", "macos": "MacOS", "windows": "Microsoft :: Windows"}
+    for machine, system in systems.items():
+        assert re.search(rf"machine: \[.*\b{machine}-", build)
+        assert f"Operating System :: {system}" in classifiers
 
 
 def test_the_lock_file_names_every_direct_dependency_and_no_registry():

@@ -85,6 +85,9 @@ DURATIONS = {
     "s": lambda column: column.astype("timedelta64[s]"),
     "objects": lambda column: column.astype(object).where(column.notna(), None),
     "objects of numpy": lambda column: pd.Series(list(column.to_numpy()), dtype=object),
+    "nanosecond objects of numpy": lambda column: pd.Series(
+        list(column.to_numpy().astype("timedelta64[ns]")), dtype=object
+    ),
     "arrow": lambda column: column.convert_dtypes(dtype_backend="pyarrow"),
 }
 

@@ -55,7 +55,8 @@ def factorize(values: Values | pd.Series, *, name: str) -> Codes:
 def seconds_of(values: np.ndarray) -> np.ndarray | None:
     """Return durations as seconds, NaN where missing; None of all other values."""
     if values.dtype == object and isinstance(first_present(values), DURATIONS):
-        is_duration = pd.api.types.infer_dtype(values, skipna=True) == "timedelta"
+        present = values[pd.notna(values)]  # beside NA, pandas 2.2 finds durations mixed
+        is_duration = pd.api.types.infer_dtype(present) == "timedelta"
     else:
         is_duration = values.dtype.kind == "m"
     return np.asarray(pd.to_timedelta(values) / np.timedelta64(1, "s")) if is_duration else None
@@ -116,6 +117,8 @@ def first_present(values: Iterable | pa.ChunkedArray) -> object:
     if isinstance(values, pa.ChunkedArray):
         values = values.to_pylist()
     first = next((value for value in values if not is_missing(value)), None)
+    if isinstance(first, np.timedelta64):  # an integer to numpy
+        return first
     return first.item() if isinstance(first, np.number | np.bool_) else first
 
 

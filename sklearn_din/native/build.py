@@ -20,6 +20,13 @@ FAILURE = "failure.txt"  # beside where the library would be: why it could not b
 SUFFIXES = {"win": ".dll", "mac": ".dylib"}  # by the first letters of a platform
 # -ffast-math is not among them: losses that are no longer numbers must be found.
 FLAGS = ["-O3", "-std=c++17", "-fno-math-errno", "-fvisibility=hidden", "-pthread", "-Wno-psabi"]
+GET_COMPILER = {
+    "win": '"pip install ziglang", then "set CXX=python -m ziglang c++" ("$env:CXX = \'python -m '
+    "ziglang c++'\" in PowerShell); MSVC's cl does not take these options",
+    "mac": '"xcode-select --install"',
+    "lin": '"apt install g++", "dnf install gcc-c++", or "pip install ziglang" and "export '
+    "CXX='python -m ziglang c++'\"",
+}  # by the first letters of a platform
 X86_KERNELS = {"avx2": ["-mavx2", "-mfma"], "avx512": ["-mavx512f", "-mavx2", "-mfma"]}
 
 
@@ -53,6 +60,12 @@ def find_compiler() -> list[str]:
     command = shlex.split(os.environ.get("CXX", "c++"))
     is_there = command and shutil.which(command[0])
     return [*command, *shlex.split(os.environ.get("CXXFLAGS", ""))] if is_there else []
+
+
+def compiler_advice() -> str:
+    """Return how to get a compiler for this platform."""
+    how = GET_COMPILER.get(platform_name()[:3], "GCC or Clang")
+    return f"To get a C++ compiler: {how}."
 
 
 def target_machine() -> str:
@@ -91,12 +104,14 @@ def _run(command: list[str], failure: Path) -> None:
     if done.returncode:
         errors = [line for line in done.stderr.splitlines() if "error" in line]
         reason = errors[0] if errors else f"{command[0]} ended with status {done.returncode}"
+        if platform_name().startswith("win"):  # where a compiler is often of another kind
+            reason = f"{reason}. {compiler_advice()}"
         failure.write_text(reason, encoding="utf-8")
         raise OSError(reason)
 
 
 if __name__ == "__main__":
     if not find_compiler():
-        sys.exit("No C++ compiler was found. Install one, or name it by the variable CXX.")
+        sys.exit(f"No C++ compiler was found, and CXX names none. {compiler_advice()}")
     target = sys.argv[1] if sys.argv[1:] else FOLDER / library_name()
     compile_library(Path(target).resolve())

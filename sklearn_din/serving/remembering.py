@@ -24,6 +24,7 @@ from sklearn_din.serving.updating import warn_of_clicks_alone
 from sklearn_din.utils.compat import _safe_indexing
 from sklearn_din.utils.frames import CallerFrame
 from sklearn_din.utils.keys import Keys
+from sklearn_din.utils.progress import show_progress
 from sklearn_din.utils.row_labels import check_row_labels
 from sklearn_din.utils.validation import (
     check_frame,
@@ -35,6 +36,7 @@ from sklearn_din.utils.warnings import warn_of, warn_user
 
 Model = TypeVar("Model", bound=BaseEstimator)
 MANY_ROWS = 500  # told in one call
+SECONDS_BEFORE_BAR = 3.0  # of live predictions
 
 
 def remember(model: Model, X: IntoDataFrame, y: ArrayLike) -> Model:
@@ -268,11 +270,15 @@ def live_predictions(
     predictions: list[np.ndarray] = []
     rows: list[np.ndarray] = []
     last = -1
-    for period in np.unique(periods):
+    of_periods = ((period, np.flatnonzero(periods == period)) for period in np.unique(periods))
+    parts = show_progress(
+        of_periods, "live predictions", len(periods), seconds_before=SECONDS_BEFORE_BAR
+    )
+    for period, asked in parts:
         if len(new := np.flatnonzero((known_in >= last) & (known_in < period))):
             model = remember(model, shown.take(new), _safe_indexing(y, new))
-        rows.append(np.flatnonzero(periods == period))
-        predictions.append(_predict(model, shown.take(rows[-1])))
+        rows.append(asked)
+        predictions.append(_predict(model, shown.take(asked)))
         last = period
     joined = np.concatenate(predictions)
     joined[np.concatenate(rows)] = joined.copy()

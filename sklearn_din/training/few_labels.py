@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -72,28 +72,37 @@ def find_factor(given: Given, *, fit: Callable[..., None]) -> tuple[float, bool,
     the numbers of item neighbours: few rows make tables that tell more of the rows than of the
     items, unless histories are long. What the folds predicted is returned, too.
     """
-    folds = predict_folds(given, partial(_score_by_network, given, fit))
-    losses = losses_of_folds(given, folds)
-    if len(folds) < 2:
-        return LEAST_FACTOR, True, []
     net, X = given.net, given.X
+    fits = [fit]
     may_use_items = net.chosen_neighbours == "auto" and histories_with_candidate(X.schema)
     if len(X) < FEW_ROWS and may_use_items and choose_order(X, "auto") is not None:
-        fit = partial(fit, uses_items=False)
-        others = predict_folds(given, partial(_score_by_network, given, fit))
-        without = losses_of_folds(given, others)
-        if without.mean(axis=0).min() < losses.mean(axis=0).min():
-            return smallest_factor(without), False, others
-    return smallest_factor(losses), True, folds
+        fits.append(partial(fit, uses_items=False))
+    asked: list[list[Fold]] = [[] for _ in fits]
+    for train, test in _folds_of(given):
+        learnt: list[Any] = []  # which the second training of a fold need not learn again
+        for own, folds in zip(fits, asked, strict=True):
+            score = _score_by_network(given, partial(own, learnt=learnt), train, test)
+            folds.append(Fold(test, *score))
+    if len(asked[0]) < 2:
+        return LEAST_FACTOR, True, []
+    losses = [losses_of_folds(given, folds) for folds in asked]
+    best = int(np.argmin([of_folds.mean(axis=0).min() for of_folds in losses]))
+    return smallest_factor(losses[best]), best == 0, asked[best]
 
 
 def predict_folds(
     given: Given, score: Callable[[np.ndarray, np.ndarray], tuple[float, np.ndarray]]
 ) -> list[Fold]:
     """Predict the rows of each fold; ``score`` learns some rows and predicts others."""
+    return [Fold(test, *score(train, test)) for train, test in _folds_of(given)]
+
+
+def _folds_of(given: Given) -> Iterator[SplitRows]:
+    """Yield rows to train on, of both labels, and to predict."""
     net, X, y, _, groups, _ = given
-    folds = _make_folds(net, X, y, groups)
-    return [Fold(test, *score(train, test)) for train, test in folds if np.ptp(y[train]) > 0]
+    for train, test in _make_folds(net, X, y, groups):
+        if np.ptp(y[train]) > 0:
+            yield train, test
 
 
 def _score_by_network(

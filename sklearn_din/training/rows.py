@@ -49,10 +49,12 @@ def train_new(
     ranks: Alone,
     epochs: int | None = None,
     uses_items: bool = True,
+    learnt: list[LearntRows] | None = None,
 ) -> None:
     """Train a new network, optionally for a number of epochs without validation or checkpoints.
 
-    Without ``uses_items`` the numbers of item neighbours are zeros.
+    Without ``uses_items`` the numbers of item neighbours are zeros. ``learnt`` keeps what a
+    training learns of its rows before the first step, for the next training on the same rows.
     """
     given = _check_given(net, X, y, sample_weight, groups, ranks)
     if net.trees:
@@ -74,12 +76,12 @@ def train_new(
 
             fit = partial(train_new, ranks=Alone())
             factor, uses_items, folds = ranks.from_first(find_factor(given, fit=fit))
-        # Each row's numbers come from a table that does not count it, held out or not.
-        net.neighbours_, X = _learn_neighbours(given, ranks)
-        X = hide_requests(age_levels(X, share=net.validation_fraction))
+        learnt = [] if learnt is None else learnt
+        if not learnt:
+            learnt.append(_learn_rows(given, ranks))
+        net.neighbours_, X, net.novelty_, moments = learnt[0]
         if not uses_items:
             net.neighbours_, X = net.neighbours_.mute_items(X)
-        net.novelty_, moments = measure_novelty(X, share=net.validation_fraction)
         rows = TrainingRows(X, given.y, given.weights, net.novelty_, moments)
         # Validation rows are drawn before the seed of the network's weights.
         holds_out = epochs is None and factor is None
@@ -165,6 +167,26 @@ def check_encoded(X: object) -> EncodedFeatures:
             "Call the encoder's transform first, or use the classifier."
         )
     return X
+
+
+class LearntRows(NamedTuple):
+    """Training rows with the numbers learnt from them, the tables of these, and the novelty."""
+
+    neighbours: NeighbourTables
+    X: EncodedFeatures
+    novelty: Novelty
+    moments: np.ndarray
+
+
+def _learn_rows(given: Given, ranks: Alone) -> LearntRows:
+    """Learn item neighbours, rates and novelty from rows; return the rows as training shows them.
+
+    The numbers of each row come from a table that does not count it, held out or not.
+    """
+    share = given.net.validation_fraction
+    neighbours, X = _learn_neighbours(given, ranks)
+    X = hide_requests(age_levels(X, share=share))
+    return LearntRows(neighbours, X, *measure_novelty(X, share=share))
 
 
 def _learn_neighbours(given: Given, ranks: Alone) -> tuple[NeighbourTables, EncodedFeatures]:

@@ -209,7 +209,7 @@ class Training:
     def _until_stopped(self, train: Callable[[], object]) -> None:
         """Train until a callback or Ctrl-C ends it, whose reason is kept."""
         net = self.net
-        reason, net.stop_reason_ = net.stop_reason_, "max_epochs"
+        reason, net.stop_reason_, self._steps = net.stop_reason_, "max_epochs", None
         try:
             train()
         except KeyboardInterrupt:
@@ -231,8 +231,13 @@ class Training:
         raise KeyboardInterrupt  # how skorch leaves the loop
 
     def end_epoch(self) -> None:
-        """Stop if another process stops; what takes the next epoch's steps is found out anew."""
-        self._steps = None  # callbacks may have changed the network or the optimizer
+        """Stop if another process stops; what takes the next epoch's steps is found out anew.
+
+        Unless all callbacks are skorch's and this package's, they may have changed the network or
+        the optimizer.
+        """
+        if not self._has_usual_callbacks:
+            self._steps = None
         self.ranks.share_stops(by_user=bool(self.presses))
         self._stop_with_others()
 
@@ -274,6 +279,11 @@ class Training:
 
         net._step_optimizer(compute_gradients)
         return step
+
+    @cached_property
+    def _has_usual_callbacks(self) -> bool:
+        usual = (*OF_EPOCHS, ValidationChecks)
+        return all(type(callback) in usual for _, callback in self.net.callbacks_)
 
     @cached_property
     def _shows_gradients(self) -> bool:
