@@ -163,6 +163,35 @@ def test_some_users_are_unknown_in_training_as_held_out_ones(log, encoded):
     assert 0.1 < hidden.mean() < 0.5
 
 
+@pytest.mark.parametrize("n_users", [*range(4, 25), 1000])
+def test_the_nearest_whole_number_to_three_tenths_of_users_is_unknown_in_training(n_users):
+    rows = np.arange(3 * n_users)
+    X = pd.DataFrame({"user": rows % n_users, "item": rows % 2, "time": rows})
+    y = np.where(rows % n_users < n_users // 2, 1, rows % 3 == 0)
+    encoded = HistorySequenceEncoder(**COLUMNS).fit_transform(X)
+    halves = rates.Blocks(rows // n_users, are_ordered=True)
+    _, columns_of_rows = rates.Rates.learn(rates.OF_USERS, encoded, y, halves)
+    n_hidden = (columns_of_rows[-n_users:, 1] == 0).sum()
+    assert n_hidden >= 1
+    assert abs(n_hidden - 0.3 * n_users) <= 0.5
+
+
+def test_no_column_reads_a_rows_time_or_position_which_a_ranking_lacks(log, encoded, monkeypatch):
+    trees = fit_trees(encoded, log[1], None, encoded.schema)
+    expected, rng = trees.columns.read(encoded), np.random.RandomState(0)
+    assert encoded.times is not None
+    for times in (None, rng.permutation(encoded.times)):
+        other = encoded._replace(times=times, positions=rng.randint(1, 9, size=len(encoded)))
+        np.testing.assert_array_equal(trees.columns.read(other), expected)
+
+    def column_of_times(self, X):
+        yield X.times.astype(float)
+
+    monkeypatch.setattr(TreeColumns, "_columns_of", column_of_times)
+    with pytest.raises(AttributeError, match="NoneType"):  # at fit, not only in a ranking
+        trees.columns.read(encoded)
+
+
 def test_where_negatives_were_drawn_there_are_no_rates():
     rows = np.arange(400)
     X = pd.DataFrame({"user": rows // 8, "item": rows % 20, "time": rows})
