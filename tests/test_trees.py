@@ -24,7 +24,6 @@ from sklearn_din import (
     Ranker,
     attach_history,
     explain,
-    export_onnx,
     forget,
     load,
     save,
@@ -341,13 +340,11 @@ def test_a_resumed_training_has_the_same_trees_and_weight(log, encoded, tmp_path
     np.testing.assert_array_equal(*scores)
 
 
-def test_what_trees_cannot_do_is_an_error_that_says_so(log, model, tmp_path, monkeypatch):
+def test_what_trees_cannot_do_is_an_error_that_says_so(log, model, monkeypatch):
     X, y = log
     encoded = model[0].transform(X)
     with pytest.raises(ValueError, match=r"trees=True needs one label.*trees=False"):
         DINClassifier(**FAST).fit(encoded, np.stack([y, y * (y[::-1])], axis=1))
-    with pytest.raises(ValueError, match=r"boosted trees.*trees=False"):
-        export_onnx(model, tmp_path / "model.onnx")
     two = SimpleNamespace(size=2)  # processes
     with pytest.raises(ValueError, match=r"one process, got 2.*trees=False"):
         mixture.check_mixture(model[-1].net_, encoded, two)

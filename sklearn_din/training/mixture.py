@@ -27,7 +27,7 @@ from sklearn_din.training.target import Click
 from sklearn_din.training.training import Training
 from sklearn_din.trees.boosted import BoostedTrees
 from sklearn_din.trees.columns import TreeColumns
-from sklearn_din.trees.rates import Blocks
+from sklearn_din.trees.rates import OF_USERS, Blocks, Rates
 from sklearn_din.utils.blas import one_thread_of_blas
 from sklearn_din.utils.parallel import map_in_parallel
 
@@ -79,6 +79,12 @@ class Mixture:
     def users(self) -> np.ndarray:
         """Hashes of the users whose rates the trees read."""
         return np.empty(0, np.uint64) if self.trees is None else self.trees.columns.users
+
+    @property
+    def user_rates(self) -> Rates | None:
+        """Rates of users that the trees read; None where they read none."""
+        rates = () if self.trees is None else self.trees.columns.rates
+        return next((own for own in rates if own.column == OF_USERS), None)
 
     def without_users(self, users: np.ndarray) -> Self:
         """Return the mixture without the rates of some users, given by their hashes."""

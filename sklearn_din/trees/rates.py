@@ -81,10 +81,14 @@ class Rates:
 
     def look_up(self, X: EncodedFeatures) -> np.ndarray:
         """Return the rate and log1p of the rows of each row's key, in all training: (n_rows, 2)."""
+        return self._columns(self.counts(X))
+
+    def counts(self, X: EncodedFeatures) -> np.ndarray:
+        """Return the training rows and clicks of each row's key: (n_rows, 2), float64."""
         own = _keys_of(X, self.column)
         keys, sums = np.append(self.keys, NO_KEY), np.vstack([self.sums, np.zeros(2)])
         places = np.searchsorted(self.keys, own)
-        return self._columns(np.where((keys[places] == own)[:, None], sums[places], 0))
+        return np.where((keys[places] == own)[:, None], sums[places], 0)
 
     def _columns(self, sums: np.ndarray) -> np.ndarray:
         n_rows, n_clicks = sums.T
