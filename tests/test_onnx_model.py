@@ -17,9 +17,10 @@ from sklearn.calibration import CalibratedClassifierCV
 from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
 
-from sklearn_din import export_onnx, load_onnx
+from sklearn_din import attach_history, export_onnx, load_onnx
 from sklearn_din.features.event_table import WITHOUT_WEIGHTS
 from sklearn_din.inspection.explain import explain
+from sklearn_din.server.answers import Answers
 from sklearn_din.serving.onnx_model import DIGEST_KEY, METADATA_KEY, seal
 from sklearn_din.serving.ranking import Ranker
 from sklearn_din.transformers import HistorySequenceEncoder
@@ -35,7 +36,7 @@ pytestmark = pytest.mark.slow
 
 WHY = "needs onnx and onnxruntime: pip install 'sklearn-din[onnx]'"
 onnx = pytest.importorskip("onnx", reason=WHY)
-pytest.importorskip("onnxruntime", reason=WHY)
+runtime = pytest.importorskip("onnxruntime", reason=WHY)
 
 EVENTS = "hist_item", "hist_category", "hist_price"
 HISTORIES = {EVENTS: ("item", "category", "price"), "tags": None}
@@ -198,6 +199,79 @@ def test_a_calibration_is_in_the_file(method, layout, pipeline, tmp_path):
     assert_alike(best["probability"], expected["probability"], atol=atol)
 
 
+@pytest.fixture(scope="module")
+def model_with_trees():
+    """Trees on numbers with gaps, past prices and answers, rates of users and of items."""
+    rng, n_rows = np.random.default_rng(0), 1500
+    user, item = rng.integers(40, size=n_rows), rng.integers(30, size=n_rows)
+    frame = pd.DataFrame({"user": user, "item": item, "price": rng.normal(size=n_rows)})
+    frame["time"] = np.sort(rng.integers(3000, size=n_rows))
+    odds = np.where(abs(frame["price"]) < 0.7, 2.0, -2.0) + rng.normal(size=40)[user]
+    y = (rng.random(n_rows) < 1 / (1 + np.exp(-odds))).astype(int)
+    frame.loc[::7, "price"] = np.nan
+    events = frame.assign(answer=np.where(y, "right", "wrong"))
+    columns = {"columns": ["item", "price", "answer"], "user": "user", "time": "time"}
+    frame = attach_history(frame, events, **columns)
+    model = make_model(max_epochs=1, trees=True, neighbours=None).fit(frame, y)
+    return model, frame
+
+
+def test_boosted_trees_are_in_the_file(layout, model_with_trees, tmp_path):
+    model, frame = model_with_trees
+    mixture, loaded = model[-1].net_.mixture_, reload(model, tmp_path, layout)
+    assert mixture.weight > 0
+    assert [own.column for own in mixture.trees.columns.rates] == ["", "item"]
+    assert mixture.trees.columns.n_answers == {"hist_answer": 2}
+    rows = frame[-300:].copy()
+    rows.loc[rows.index[::5], "user"] = -1
+    rows.loc[rows.index[1::5], "item"] = 99
+    rows.loc[rows.index[2::5], "item"] = None
+    for name in ("hist_item", "hist_price", "hist_answer"):
+        cells = [list(cell) for cell in rows[name]]
+        cells[3] = []
+        rows[name] = [[*c[:-1], 99] if c and name == "hist_item" else c for c in cells]
+    for part in (rows, rows[:1], rows[3:4]):
+        expected = model.predict_proba(part)
+        np.testing.assert_allclose(loaded.predict_proba(part), expected, rtol=0, atol=1e-6)
+    shown = frame[["item", "price"]].drop_duplicates("item")
+    users = frame.drop(columns=["item", "price"])[-2:]
+    expected, best = (Ranker(m, shown).rank(users, top_k=30) for m in (model, loaded))
+    assert best["item"].tolist() == expected["item"].tolist()
+    np.testing.assert_allclose(best["probability"], expected["probability"], rtol=0, atol=1e-6)
+    answers = Answers(loaded, shown)
+    assert answers.knows(int(frame["user"].iloc[-1]))
+    assert not answers.knows(-1)
+
+
+def test_columns_of_trees_in_the_file_are_those_of_the_pipeline_to_the_last_bits(
+    layout, model_with_trees, tmp_path
+):
+    model, frame = model_with_trees
+    loaded, encoded = reload(model, tmp_path, layout), model[0].transform(frame[-200:])
+    written = onnx.load(tmp_path / "model.onnx")
+    (node,) = [n for n in written.graph.node if n.op_type == "TreeEnsembleRegressor"]
+    info = onnx.helper.make_tensor_value_info(node.input[0], onnx.TensorProto.DOUBLE, None)
+    written.graph.output.append(info)
+    options = runtime.SessionOptions()
+    options.log_severity_level = 3
+    session = runtime.InferenceSession(written.SerializeToString(), options)
+    feeds = loaded[-1].net_._feeds(encoded)
+    columns = np.concatenate([session.run([node.input[0]], feed)[0] for _, feed in feeds])
+    expected = model[-1].trees_.columns.read(encoded)
+    assert np.isnan(expected).any()
+    np.testing.assert_allclose(columns, expected, rtol=1e-14)
+
+
+def test_trees_of_one_leaf_are_a_constant(tmp_path):
+    frame = pd.DataFrame({"price": np.tile([0.0, 1.0], 30)})
+    model = make_model(HistorySequenceEncoder(), trees=True).fit(frame, np.arange(60) % 4 > 1)
+    trees = model[-1].net_.mixture_.trees
+    assert trees is not None
+    assert (trees.sizes == 1).all()
+    loaded = reload(model, tmp_path, "rows")
+    assert_alike(loaded.predict_proba(frame), model.predict_proba(frame))
+
+
 def test_another_step_behind_the_encoder_and_what_is_no_plain_value_are_refused(pipeline, tmp_path):
     class Other:
         def transform(self, X):
@@ -313,7 +387,7 @@ FORGERIES = {
     "no JSON": (lambda text: text[:-9], "Expecting|Unterminated"),
     "a list": (lambda text: "[1]", "not enough values"),
     "deep": (lambda text: "[" * 100_000, "recursion|not enough values"),
-    "version": (put("version", to=99), "of version 99, and this sklearn_din reads version 5"),
+    "version": (put("version", to=99), "of version 99, and this sklearn_din reads version 6"),
     "layout": (put("facts", "layout", to="columns"), "OnnxFacts.layout cannot be 'columns'"),
     "a field more": (put("facts", "code", to="x"), "code cannot be 'x'"),
     "labels": (put("facts", "labels", to=("a", "b")), "several labels need a name each"),

@@ -24,7 +24,6 @@ from sklearn_din import (
     Ranker,
     attach_history,
     explain,
-    export_onnx,
     forget,
     load,
     save,
@@ -161,6 +160,35 @@ def test_some_users_are_unknown_in_training_as_held_out_ones(log, encoded):
     hidden = pd.Series(late == 0).groupby(log[0]["user"].to_numpy()[2000:]).mean()
     assert set(hidden) == {0.0, 1.0}
     assert 0.1 < hidden.mean() < 0.5
+
+
+@pytest.mark.parametrize("n_users", [*range(4, 25), 1000])
+def test_the_nearest_whole_number_to_three_tenths_of_users_is_unknown_in_training(n_users):
+    rows = np.arange(3 * n_users)
+    X = pd.DataFrame({"user": rows % n_users, "item": rows % 2, "time": rows})
+    y = np.where(rows % n_users < n_users // 2, 1, rows % 3 == 0)
+    encoded = HistorySequenceEncoder(**COLUMNS).fit_transform(X)
+    halves = rates.Blocks(rows // n_users, are_ordered=True)
+    _, columns_of_rows = rates.Rates.learn(rates.OF_USERS, encoded, y, halves)
+    n_hidden = (columns_of_rows[-n_users:, 1] == 0).sum()
+    assert n_hidden >= 1
+    assert abs(n_hidden - 0.3 * n_users) <= 0.5
+
+
+def test_no_column_reads_a_rows_time_or_position_which_a_ranking_lacks(log, encoded, monkeypatch):
+    trees = fit_trees(encoded, log[1], None, encoded.schema)
+    expected, rng = trees.columns.read(encoded), np.random.RandomState(0)
+    assert encoded.times is not None
+    for times in (None, rng.permutation(encoded.times)):
+        other = encoded._replace(times=times, positions=rng.randint(1, 9, size=len(encoded)))
+        np.testing.assert_array_equal(trees.columns.read(other), expected)
+
+    def column_of_times(self, X):
+        yield X.times.astype(float)
+
+    monkeypatch.setattr(TreeColumns, "_columns_of", column_of_times)
+    with pytest.raises(AttributeError, match="NoneType"):  # at fit, not only in a ranking
+        trees.columns.read(encoded)
 
 
 def test_where_negatives_were_drawn_there_are_no_rates():
@@ -312,13 +340,11 @@ def test_a_resumed_training_has_the_same_trees_and_weight(log, encoded, tmp_path
     np.testing.assert_array_equal(*scores)
 
 
-def test_what_trees_cannot_do_is_an_error_that_says_so(log, model, tmp_path, monkeypatch):
+def test_what_trees_cannot_do_is_an_error_that_says_so(log, model, monkeypatch):
     X, y = log
     encoded = model[0].transform(X)
     with pytest.raises(ValueError, match=r"trees=True needs one label.*trees=False"):
         DINClassifier(**FAST).fit(encoded, np.stack([y, y * (y[::-1])], axis=1))
-    with pytest.raises(ValueError, match=r"boosted trees.*trees=False"):
-        export_onnx(model, tmp_path / "model.onnx")
     two = SimpleNamespace(size=2)  # processes
     with pytest.raises(ValueError, match=r"one process, got 2.*trees=False"):
         mixture.check_mixture(model[-1].net_, encoded, two)

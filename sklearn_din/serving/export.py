@@ -38,6 +38,8 @@ from sklearn_din.serving.onnx_model import (
     weights_name,
     write_metadata,
 )
+from sklearn_din.serving.onnx_trees import TreeWriter
+from sklearn_din.training.mixture import Mixture
 from sklearn_din.training.reading import Calibration
 from sklearn_din.training.target import Numbers, Target
 from sklearn_din.utils.digests import digest
@@ -63,11 +65,13 @@ def export_onnx(estimator: BaseEstimator, path: str | os.PathLike, *, layout: st
     ``hist_item_older``: the ids of events older than attention reads, int32 (n, T) padded with 0,
     which item neighbours count; they are those of now, all that the model knows. Where the model
     knows users' levels, ``user_level``, float32 (n,), is an input too: 0 of an unknown user, and
-    ``load_onnx`` looks it up. The outputs are
+    ``load_onnx`` looks it up. Where boosted trees know users' rates, ``user_rows`` and
+    ``user_clicks``, float32 (n,), are inputs as well: how many rows and clicks the user had in
+    training, 0 of an unknown user. The outputs are
     ``probability`` of the click and ``logit``, (n,) or (n, n_labels); of a regressor
     ``prediction``, (n,); and for each behaviour the weights of its events in the interest,
     ``hist_item_weights``, (n, T). A calibration stands at the end: ``probability`` is the
-    calibrated one, ``logit`` that of the network.
+    calibrated one, ``logit`` that of the network, or of its mean with the boosted trees.
 
     Of a Pipeline the encoder is written too, as JSON in the file's metadata under "sklearn_din":
     :func:`load_onnx` makes of both a model that is used like the Pipeline. Other programs have to
@@ -138,11 +142,6 @@ def export_onnx(estimator: BaseEstimator, path: str | os.PathLike, *, layout: st
             "export_onnx needs the whole Pipeline where ids have fixed vectors, which are the "
             f"encoder's, got a {type(estimator).__name__}."
         )
-    if getattr(classifier, "trees_weight_", 0):
-        raise ValueError(
-            "export_onnx writes a network alone, got a classifier with boosted trees. Fit it with "
-            "trees=False."
-        )
     taken = sorted({field.name for field in classifier.module_.schema.fields} & {*OUTPUTS})
     if taken:
         raise ValueError(
@@ -152,7 +151,7 @@ def export_onnx(estimator: BaseEstimator, path: str | os.PathLike, *, layout: st
     graph = Graph(onnx, n_bytes=sum(map(len, metadata.values())))
     neighbours = classifier.net_.neighbours_.pairs
     writer = _NetworkWriter(graph, classifier.module_, neighbours, vectors, layout == "ranking")
-    writer.write(classifier._target, calibration)
+    writer.write(classifier._target, calibration, classifier.net_.mixture_)
     model = graph.model()
     onnx.helper.set_model_props(model, metadata)
     onnx.checker.check_model(model)
@@ -223,8 +222,8 @@ class _NetworkWriter:
                 self.vector_rows[field.name] = rows
                 self.embedded[field.name] += self.graph.add("Gather", projected, rows)
 
-    def write(self, target: Target, calibration: Calibration) -> None:
-        """Add the network and its outputs: log-odds and what is made of them, or numbers."""
+    def write(self, target: Target, calibration: Calibration, mixture: Mixture | None) -> None:
+        """Add the network, trees, and the outputs: log-odds, what is made of them, or numbers."""
         numbers = [name for name in self.schema.names("numeric") if name in self.numbers]
         columns = [self.numbers[name] for name in numbers]
         if columns:
@@ -249,6 +248,11 @@ class _NetworkWriter:
         if self.module.offset_column is not None:
             offset = self.numbers[self.schema.offset].squeeze(1)
             logit += offset * float(self.module.offset_scale)
+        if mixture is not None:
+            trees = TreeWriter(
+                self.graph, mixture, self.schema, self.inputs, self.identities, self.expand
+            )
+            logit = trees.mix(logit)
         if isinstance(target, Numbers):
             self.graph.output("prediction", read_numbers(logit, target))
         else:
@@ -737,4 +741,5 @@ def _facts_of(classifier: Any, calibration: Calibration, layout: Any, memory: st
         first_seen={name: novelty.first_seen[name] for name in novelty.first_seen if name in sizes},
         checks={name: classifier.history_[name].to_numpy() for name in classifier.history_},
         memory=memory,
+        user_rates=None if net.mixture_ is None else net.mixture_.user_rates,
     )

@@ -12,8 +12,8 @@ from torch import Tensor
 
 OPSET = 18
 IR_VERSION = 8
-LOOK_UPS = "ai.onnx.ml"  # domain of operations that look keys up
-OPSETS = {"": OPSET, LOOK_UPS: 2}
+LOOK_UPS = "ai.onnx.ml"  # domain of operations that look keys up, and of trees
+OPSETS = {"": OPSET, LOOK_UPS: 3}
 HIDDEN = np.float32(-1e30)  # a score below that of any event
 MOST_BYTES = 2**31 - 2**20  # protobuf's limit is 2 GiB per file
 
@@ -84,6 +84,7 @@ class Value:
     max = _reduction("ReduceMax")
 
     as_float = _cast("FLOAT")
+    as_double = _cast("DOUBLE")
     as_int32 = _cast("INT32")
     as_int64 = _cast("INT64")
     as_bool = _cast("BOOL")  # where it is not zero

@@ -22,6 +22,7 @@ from sklearn_din.neighbours.learnt_numbers import LearntNumbers, free_name
 from sklearn_din.neighbours.tables import NeighbourTables
 from sklearn_din.training.reading import Calibration, Label, Reading, read_one, read_several
 from sklearn_din.transformers import HistorySequenceEncoder
+from sklearn_din.trees.rates import Rates
 from sklearn_din.utils.digests import digest
 from sklearn_din.utils.extras import import_package
 from sklearn_din.utils.plain_values import check_type, from_json, to_json
@@ -30,7 +31,7 @@ from sklearn_din.utils.typed_fields import from_dict, to_dict
 from sklearn_din.utils.whole_files import damaged_file
 
 METADATA_KEY, DIGEST_KEY = "sklearn_din", "sklearn_din_digest"
-VERSION = 5
+VERSION = 6
 ROWS_PER_RUN = 4_096  # of the layout "rows"
 TABLE = ("rows", "ids", "scores")  # of item neighbours
 
@@ -51,6 +52,7 @@ class OnnxFacts:
     first_seen: Mapping[str, np.ndarray]  # by vocabulary, when each id came up: for a shortlist
     checks: Mapping[str, np.ndarray]  # of the training, by column
     memory: str  # the digest of the memory before the encoder, as memory_digest; "" without one
+    user_rates: Rates | None  # rows and clicks of users in training, which trees read
 
     def check(self) -> None:
         """Raise ValueError where the parts do not belong together."""
@@ -232,8 +234,18 @@ class OnnxNetwork:
         names |= {mask_name(behaviour) for behaviour in facts.schema.behaviours}
         names |= {older_name(history, facts.schema) for history, _ in facts.neighbours}
         names |= {*learnt.names}
+        self.mixture_ = None if facts.user_rates is None else self  # whose users the server asks
+        if facts.user_rates is not None:
+            self.reads_users = True
+            names |= {*user_counts_names(facts.schema)}
         if {value.name for value in given} != names:
             raise ValueError("the network's inputs are not those of its schema")
+
+    @property
+    def users(self) -> np.ndarray:
+        """Hashes of the users whose rates the trees read."""
+        rates = self.facts.user_rates
+        return np.empty(0, np.uint64) if rates is None else rates.keys
 
     def score(self, X: EncodedFeatures) -> np.ndarray:
         """Return log-odds (n,) or (n, n_labels), or numbers (n,)."""
@@ -266,6 +278,9 @@ class OnnxNetwork:
         for part in self.facts.learnt:
             numbers = part.look_up(now, np.zeros(len(X), dtype=int))
             inputs |= zip(part.names, numbers.T, strict=True)
+        if self.facts.user_rates is not None:
+            counts = self.facts.user_rates.counts(now).T.astype(np.float32)
+            inputs |= zip(user_counts_names(schema), counts, strict=True)
         for behaviour in schema.behaviours:
             ragged = X.behaviours[behaviour.histories]
             if behaviour.histories in self._shared:
@@ -416,6 +431,12 @@ def mask_name(behaviour: Behaviour) -> str:
 def older_name(history: str, schema: Schema) -> str:
     """Name of the input with the events that item neighbours alone count."""
     return free_name(f"{history}_older", [field.name for field in schema.fields])
+
+
+def user_counts_names(schema: Schema) -> tuple[str, ...]:
+    """Names of the inputs with the rows and the clicks of each row's user, which trees read."""
+    taken = [field.name for field in schema.fields]
+    return tuple(free_name(name, taken) for name in ("user_rows", "user_clicks"))
 
 
 def weights_name(behaviour: Behaviour, schema: Schema) -> str:

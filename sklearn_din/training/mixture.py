@@ -27,7 +27,7 @@ from sklearn_din.training.target import Click
 from sklearn_din.training.training import Training
 from sklearn_din.trees.boosted import BoostedTrees
 from sklearn_din.trees.columns import TreeColumns
-from sklearn_din.trees.rates import Blocks
+from sklearn_din.trees.rates import OF_USERS, Blocks, Rates
 from sklearn_din.utils.blas import one_thread_of_blas
 from sklearn_din.utils.parallel import map_in_parallel
 
@@ -38,7 +38,9 @@ WEIGHTS = USUAL_WEIGHT, 0.0, 0.25, 0.75
 N_STEPS = 20  # of Newton's method
 MANY_ERRORS = 2.0  # standard errors, by which another weight must lose less
 MANY_ROWS = 300  # that are held out, from which on a scale that is not small is one
-SMALL_SCALE = 0.5  # of trees that know nothing: on coin flips .24 at most, on 40 logs .46 at least
+# Of trees that know nothing: random labels reached .285, logs of which only the base rate moves
+# .316 (benchmarks/tree_weights.py); 40 logs with signal have .46 at least.
+SMALL_SCALE = 0.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,6 +81,12 @@ class Mixture:
     def users(self) -> np.ndarray:
         """Hashes of the users whose rates the trees read."""
         return np.empty(0, np.uint64) if self.trees is None else self.trees.columns.users
+
+    @property
+    def user_rates(self) -> Rates | None:
+        """Rates of users that the trees read; None where they read none."""
+        rates = () if self.trees is None else self.trees.columns.rates
+        return next((own for own in rates if own.column == OF_USERS), None)
 
     def without_users(self, users: np.ndarray) -> Self:
         """Return the mixture without the rates of some users, given by their hashes."""

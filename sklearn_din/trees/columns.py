@@ -72,7 +72,11 @@ class TreeColumns:
         return replace(columns, rates=tuple(rates for rates, _ in learnt)), matrix
 
     def read(self, X: EncodedFeatures) -> np.ndarray:
-        """Return the matrix of rows, (n_rows, n_columns), float64."""
+        """Return the matrix of rows, (n_rows, n_columns), float64.
+
+        No column reads a row's time or position, which are removed: a ranking has neither.
+        """
+        X = X._replace(times=None, positions=None)
         starts = range(0, max(len(X), 1), ROWS_PER_BLOCK)
         blocks = (self._columns_of(X[start : start + ROWS_PER_BLOCK]) for start in starts)
         return np.concatenate([np.column_stack([*columns]) for columns in blocks])

@@ -71,20 +71,24 @@ class Rates:
         keys, codes = np.unique(own, return_inverse=True)
         sums = np.stack([np.bincount(codes), np.bincount(codes, is_click)], axis=1)
         before = blocks.sums(codes, is_click)
-        is_hidden = keys == NO_KEY
-        if column == OF_USERS:
-            is_hidden |= np.random.RandomState(0).random_sample(len(keys)) < HIDDEN_USERS
-        before[is_hidden[codes]] = 0
         is_key = keys != NO_KEY
+        is_hidden = ~is_key
+        if column == OF_USERS:
+            is_hidden[_choose_hidden(np.flatnonzero(is_key))] = True
+        before[is_hidden[codes]] = 0
         rates = cls(column, keys[is_key], sums[is_key].astype(float), float(is_click.mean()))
         return rates, rates._columns(before)
 
     def look_up(self, X: EncodedFeatures) -> np.ndarray:
         """Return the rate and log1p of the rows of each row's key, in all training: (n_rows, 2)."""
+        return self._columns(self.counts(X))
+
+    def counts(self, X: EncodedFeatures) -> np.ndarray:
+        """Return the training rows and clicks of each row's key: (n_rows, 2), float64."""
         own = _keys_of(X, self.column)
         keys, sums = np.append(self.keys, NO_KEY), np.vstack([self.sums, np.zeros(2)])
         places = np.searchsorted(self.keys, own)
-        return self._columns(np.where((keys[places] == own)[:, None], sums[places], 0))
+        return np.where((keys[places] == own)[:, None], sums[places], 0)
 
     def _columns(self, sums: np.ndarray) -> np.ndarray:
         n_rows, n_clicks = sums.T
@@ -112,6 +116,12 @@ class Rates:
             raise ValueError(f"{what} must be those of keys in ascending order.")
         if not 0 < self.base < 1:
             raise ValueError(f"the base of {what} must lie between 0 and 1, got {self.base!r:.60}.")
+
+
+def _choose_hidden(users: np.ndarray) -> np.ndarray:
+    """Return the nearest whole number to a fraction HIDDEN_USERS of the users, drawn by chance."""
+    drawn = np.argsort(np.random.RandomState(0).random_sample(len(users)))
+    return users[drawn[: round(HIDDEN_USERS * len(users))]]
 
 
 def _keys_of(X: EncodedFeatures, column: str) -> np.ndarray:
