@@ -17,7 +17,7 @@ from sklearn_din.network.layers import MLP, LabelLogits
 from sklearn_din.network.number_bins import Bins, NumberBins
 
 # Standard deviation of the initial embeddings. Unlike the paper, which gives none: the extended
-# network starts smaller (figures: docs/guide/tried.rst).
+# network starts smaller (figures: docs/results.rst).
 INITIAL_SCALE = {"paper": 0.05, "extended": 0.01}
 NUMBERS_HIDDEN = 0.15  # fraction of the numbers that each training step hides (extended network)
 FAVOUR_RATE = 5.0  # times the learning rate: favours are large numbers (benchmarks/README.md)

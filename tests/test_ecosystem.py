@@ -1,4 +1,4 @@
-"""Tools that people bring: the code of docs/guide/tools.rst, and what its table promises of ours.
+"""Tools that people bring: the code of docs/tools.rst, and what its table promises of ours.
 
 `make test-ecosystem` runs all of it, in an environment of its own; elsewhere, what is not
 installed is skipped.
@@ -28,7 +28,7 @@ from tests.fitted_pipelines import attach_clicks, make_model
 
 pytestmark = pytest.mark.slow
 
-PAGE = Path(__file__).parent.parent / "docs/guide/tools.rst"
+PAGE = Path(__file__).parent.parent / "docs/tools.rst"
 of_others = pytest.mark.filterwarnings("default")  # their warnings are theirs
 
 

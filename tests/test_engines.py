@@ -76,7 +76,7 @@ def plain(frame):
 
 
 def attach_here(impressions, events):
-    """On one machine, and the recipe of docs/guide/engines.rst for Dask."""
+    """On one machine, and the recipe of docs/guide/clusters.rst for Dask."""
     events = events.sort_values("event")  # a shuffle loses the order of equal times
     return attach_history(impressions, events, **HISTORY).astype(LISTS)
 

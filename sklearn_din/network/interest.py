@@ -1,6 +1,6 @@
 """Inputs of the MLP from one behaviour: their columns, over events in any layout.
 
-For the effect of each difference from the paper, see docs/guide/tried.rst.
+For the effect of each difference from the paper, see docs/results.rst.
 """
 
 from __future__ import annotations

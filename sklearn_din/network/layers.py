@@ -205,7 +205,7 @@ class ActivationUnit(nn.Module):
 
         Unlike the paper: attention has the right sign from the first step. Starting from equal
         weights, training can converge to weights that rank events in reverse
-        (docs/guide/tried.rst).
+        (docs/results.rst).
         """
         same = slice(4 * self.width, 4 * self.width + n_same)
         self.first.weight[0] = 0.0
