@@ -39,8 +39,8 @@ def fit_few_rows(n_rows):
         began = time.process_time()
         classifier = DINClassifier(random_state=0).fit(X, y)
         seconds.append(time.process_time() - began)
-    told = hashlib.sha256(classifier.predict_proba(X).tobytes()).hexdigest()
-    print(json.dumps({"seconds": float(np.median(seconds[1:])), "digest": told}))
+    digest = hashlib.sha256(classifier.predict_proba(X).tobytes()).hexdigest()
+    print(json.dumps({"seconds": float(np.median(seconds[1:])), "digest": digest}))
 
 
 def compare(other, n_rows, n_rounds):
@@ -48,12 +48,12 @@ def compare(other, n_rows, n_rounds):
     rounds = []
     for number in range(n_rounds):
         pair = [("commit", other), ("this", guard.HERE)]
-        told = {
+        answers = {
             name: json.loads(guard.ask(at, str(n_rows), file=__file__))
             for name, at in (pair[::-1] if number % 2 else pair)
         }
-        rounds.append({name: of["seconds"] for name, of in told.items()})
-    same = told["commit"]["digest"] == told["this"]["digest"]
+        rounds.append({name: of["seconds"] for name, of in answers.items()})
+    same = answers["commit"]["digest"] == answers["this"]["digest"]
     return {**guard.summarize(rounds), "same bits": same}
 
 

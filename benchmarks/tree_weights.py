@@ -18,8 +18,8 @@ from scipy.special import expit
 from benchmarks.default_fit import frames_of
 from sklearn_din import DINClassifier, HistorySequenceEncoder, attach_history
 from sklearn_din.training import mixture
-from sklearn_din.training.offset import best_constant
 from sklearn_din.training.platt_scaling import PlattScaling
+from sklearn_din.training.target import find_constant
 
 BASES = ("stays", "steps", "waves", "drifts")
 TEST_SHARE = 0.25  # of the rows, the last
@@ -38,7 +38,7 @@ class HeldOut:
 
     def shifted(self):
         """Return the trees' logits with their best constant, as today's rule compares them."""
-        return self.trees + best_constant(self.trees, self.y, np.ones(len(self.y)))
+        return self.trees + find_constant(self.trees, self.y, None)
 
 
 def choose(network, trees, y, weights=mixture.WEIGHTS):
@@ -61,8 +61,7 @@ def two_halves(own):
     for logits in (own.network, own.trees):
         moved = logits.copy()
         for side in (0, 1):
-            ones = np.ones((half != side).sum())
-            constant = best_constant(logits[half != side], own.y[half != side], ones)
+            constant = find_constant(logits[half != side], own.y[half != side], None)
             moved[half == side] += constant
         sides.append(moved)
     return choose(*sides, own.y), 0.0
@@ -75,11 +74,7 @@ def moved_base(own):
         return weight, 0.0
     if own.scale < mixture.SMALL_SCALE:
         return 0.0, 0.0
-    shift = 0.0
-    for _ in range(mixture.N_STEPS):
-        p = expit(own.trees + shift)
-        shift += (expit(own.network).mean() - p.mean()) / (p * (1 - p)).mean()
-    return weight, shift
+    return weight, find_constant(own.trees, expit(own.network), None)
 
 
 RULES = {rule.__name__: rule for rule in (today, quarter_first, two_halves, moved_base)}

@@ -6,6 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy.special import logit
+from scipy.stats import norm
 from sklearn.base import clone
 from sklearn.pipeline import make_pipeline
 
@@ -25,14 +27,14 @@ from sklearn_din import (
     save,
     update,
 )
-from sklearn_din.features import EncodedFeatures, Field, Schema
+from sklearn_din.features import EncodedFeatures, Field
 from sklearn_din.module import DIN
 from sklearn_din.native_network.logits import logits_of
 from sklearn_din.network.batch import Batch
 from sklearn_din.server.answers import Answers
 from sklearn_din.server.state import State
-from sklearn_din.training.offset import best_constant
 from sklearn_din.training.platt_scaling import scale_output
+from sklearn_din.training.target import find_constant
 from tests.encoded_impressions import make_impressions, make_labels
 from tests.test_native import gradients_of, make_network, uses_native
 from tests.test_online_model import make_log
@@ -47,10 +49,6 @@ def model_of(kind=DINClassifier, memory=None, **options):
     options = {"max_epochs": 2, "hidden_units": (8,), "random_state": 0, **options}
     encoder = HistorySequenceEncoder(user="user", time="time")
     return make_pipeline(HistoryBuilder(**NAMES, **memory), encoder, kind(**options))
-
-
-def log_odds(p):
-    return np.log(p) - np.log1p(-p)
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +115,7 @@ def test_the_best_constant_has_no_neighbour_that_is_better(seed):
         logits = constant + offsets
         return weights @ (np.logaddexp(0, logits) - y * logits)
 
-    best = best_constant(offsets, y, weights)
+    best = find_constant(offsets, y, weights)
     assert loss(best) <= min(loss(best + step) for step in (-0.01, 0.01, -5, 5))
 
 
@@ -126,7 +124,7 @@ def test_a_fit_starts_from_the_online_model(fitted):
     classifier = model[-1]
     assert classifier.module_.options["offset"] == "online_rate"
     encoded = model[:-1].transform(X[:50])
-    rates = log_odds(model[0].transform(X[:50])["online_rate"].to_numpy())
+    rates = logit(model[0].transform(X[:50])["online_rate"].to_numpy())
     offsets = encoded.columns["online_rate"]
     np.testing.assert_allclose(np.diff(offsets), np.diff(rates), atol=1e-5)
     field = encoded.schema["online_rate"]
@@ -240,8 +238,6 @@ def test_explain_gives_the_parts_of_the_estimate(fitted):
         assert own == {key: parts[f"{key}_mean"].iloc[row] for key in keys}
     means = parts[[f"{key}_mean" for key in keys]].sum(axis=1)
     spread = np.sqrt(1 + parts[[f"{key}_variance" for key in keys]].sum(axis=1))
-    from scipy.stats import norm
-
     rates = model[0].transform(asked)["online_rate"]
     np.testing.assert_allclose(norm.cdf(means / spread), rates, rtol=1e-12)
 
@@ -288,4 +284,3 @@ def test_a_network_with_an_offset_needs_that_number():
         DINClassifier(max_epochs=1, random_state=0).fit(X, make_labels(X)).module_.offset_column
         is None
     )
-    assert isinstance(X.schema, Schema)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import logit
 
 from sklearn_din.utils.spans import log_elapsed
 
@@ -148,4 +149,4 @@ class EventScale:
 def log_odds(probabilities: np.ndarray) -> np.ndarray:
     """Return the log-odds of probabilities, float64; NaN where one is missing."""
     present = np.clip(probabilities, LEAST_PROBABILITY, 1 - LEAST_PROBABILITY)
-    return np.log(present) - np.log1p(-present)
+    return logit(present)

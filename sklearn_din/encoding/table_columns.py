@@ -25,7 +25,14 @@ from sklearn_din.features.encoded import EncodedFeatures
 from sklearn_din.features.level_columns import AGE, find_levels
 from sklearn_din.features.lists import IdLists
 from sklearn_din.features.request_columns import find_compared
-from sklearn_din.features.schema import LEVELS, UNKNOWN_ID, Behaviour, Meaning, Schema, indicator
+from sklearn_din.features.schema import (
+    OF_LABELS,
+    UNKNOWN_ID,
+    Behaviour,
+    Meaning,
+    Schema,
+    indicator,
+)
 from sklearn_din.utils.validation import time_numbers
 
 HALF = 0.5  # of a column with few values
@@ -109,8 +116,7 @@ class TableColumns:
     @cached_property
     def levels(self) -> set[str]:
         """Columns that say what was known of a key, of the latest rows, or of all keys."""
-        of_labels = *LEVELS, "offset"
-        return {name for name, (what, _) in self.meanings.items() if what in of_labels}
+        return {name for name, (what, _) in self.meanings.items() if what in OF_LABELS}
 
     @property
     def sources(self) -> set[str]:

@@ -35,9 +35,10 @@ LEVELS = {  # by the end of a column's name
     "count": Level("count", "count"),
     "elapsed": Level("elapsed", "elapsed"),
 }
+OF_LABELS = (*LEVELS, "offset")  # what labels of earlier rows make
 Meaning = tuple[str, tuple[str, ...]]  # ``what`` and ``of`` of a Field
 # Of numbers: what the encoder reads from their names.
-WHATS = ("", "running", *LEVELS, "offset", "share", "to_mean", "is_best", "missing", "age")
+WHATS = ("", "running", *OF_LABELS, "share", "to_mean", "is_best", "missing", "age")
 Kind = Literal["numeric", "categorical", "list", "history", "list_history", "numeric_history"]
 KINDS = {
     "numeric": "number",
@@ -128,7 +129,7 @@ class Field:
     @property
     def follows_labels(self) -> bool:
         """Return whether labels of earlier rows make it: a level, or the offset."""
-        return self.level is not None or self.what == "offset"
+        return self.what in OF_LABELS
 
     @property
     def is_history(self) -> bool:

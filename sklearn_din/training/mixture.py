@@ -9,7 +9,6 @@ from typing import Self
 
 import numpy as np
 import pandas as pd
-from scipy.special import expit
 from skorch import NeuralNet
 
 from sklearn_din.features.encoded import EncodedFeatures, rows_per_pool
@@ -23,7 +22,7 @@ from sklearn_din.training.few_labels import (
     smallest_factor,
 )
 from sklearn_din.training.platt_scaling import PRIOR_OF_SCALE
-from sklearn_din.training.target import Click
+from sklearn_din.training.target import Click, find_constant
 from sklearn_din.training.training import Training
 from sklearn_din.trees.boosted import BoostedTrees
 from sklearn_din.trees.columns import TreeColumns
@@ -35,7 +34,6 @@ N_BLOCKS = 20  # of the training rows in time, of which each knows the labels of
 N_FOLDS = 5  # of those without times, of which each knows the labels of the others
 USUAL_WEIGHT = 0.5  # of the trees
 WEIGHTS = USUAL_WEIGHT, 0.0, 0.25, 0.75
-N_STEPS = 20  # of Newton's method
 MANY_ERRORS = 2.0  # standard errors, by which another weight must lose less
 MANY_ROWS = 300  # that are held out, from which on a scale that is not small is one
 # Of trees that know nothing: random labels reached .285, logs of which only the base rate moves
@@ -191,7 +189,7 @@ def _judge_held_out(
     logits = first.score(X) - first.baseline
     scale = _find_scale(logits, y, weights)
     logits = first.baseline + scale * logits
-    logits += _find_constant(logits, y, weights)
+    logits += find_constant(logits, y, weights)
     return choose_weight(outputs, logits, y, weights), scale
 
 
@@ -250,16 +248,6 @@ def _find_scale(logits: np.ndarray, y: np.ndarray, weights: np.ndarray | None) -
         platt = LogisticRegression(C=1 / PRIOR_OF_SCALE).fit(logits[:, None], y, weights)
     scale = float(np.clip(platt.coef_.item(), 0, 1))
     return 1.0 if scale >= SMALL_SCALE and len(y) >= MANY_ROWS else scale
-
-
-def _find_constant(logits: np.ndarray, y: np.ndarray, weights: np.ndarray | None) -> float:
-    """Return the constant with which logits lose least, by Newton's method."""
-    constant, clicks = 0.0, np.average(y, weights=weights)
-    for _ in range(N_STEPS if 0 < clicks < 1 else 0):
-        p = expit(logits + constant)
-        slope = np.average(p, weights=weights) - clicks
-        constant -= slope / np.average(p * (1 - p), weights=weights)
-    return constant
 
 
 def _make_blocks(X: EncodedFeatures, y: np.ndarray) -> Blocks:

@@ -10,6 +10,8 @@ from typing import Literal
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
+from scipy.optimize import brentq
+from scipy.special import expit, logit
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
@@ -338,3 +340,21 @@ def is_missing(column: np.ndarray) -> np.ndarray:
     import pandas as pd  # takes a quarter of a second to import
 
     return pd.isna(column)
+
+
+def find_constant(logits: np.ndarray, y: np.ndarray, weights: np.ndarray | None) -> float:
+    """Return the constant with which logits lose least; 0 where all rows have one label.
+
+    >>> round(find_constant(np.zeros(3), np.array([1, 0, 0]), None), 4)
+    -0.6931
+    """
+    share = np.average(y, weights=weights)
+    if not 0 < share < 1:
+        return 0.0
+    lowest, highest = logit(share) - logits.max() - 1, logit(share) - logits.min() + 1
+    return brentq(
+        lambda constant: np.average(expit(logits + constant), weights=weights) - share,
+        lowest,
+        highest,
+        xtol=1e-14,
+    )

@@ -146,9 +146,8 @@ class Training:
         net.module__bins = None
         if not net.is_published:
             net.module__bins = choose_bins(train.X, train.y, train.rows, net.neighbours_.names)
-        net.module__offset, constant = "", None
-        if not net.is_published:
-            net.module__offset, constant = choose_offset(train, net.target)
+        offset = "" if net.is_published else train.X.schema.offset
+        net.module__offset, constant = choose_offset(offset, train, net.target)
         net.module__position_shares, positions = (), train.X.positions
         if positions is not None:
             positions = positions if train.rows is None else positions[train.rows]
@@ -157,9 +156,7 @@ class Training:
             net.initialize()
         # Each step moves the bias by at most the learning rate: starting from 0 with rare clicks,
         # all other weights would first learn what belongs in the bias.
-        if net.target.has_constant(train.y):
-            if not net.module__offset:
-                constant = net.target.constant(train.y, train.weights)
+        if constant is not None:
             bias = net.module_.bias_of(torch.as_tensor(constant))
             net.module_.output.bias.data.copy_(bias)
         if self.ranks.rank and net.module_.options["dropout"]:
@@ -231,10 +228,10 @@ class Training:
         raise KeyboardInterrupt  # how skorch leaves the loop
 
     def end_epoch(self) -> None:
-        """Stop if another process stops; what takes the next epoch's steps is found out anew.
+        """Stop if another process stops, and let the next epoch choose again what makes its steps.
 
-        Unless all callbacks are skorch's and this package's, they may have changed the network or
-        the optimizer.
+        Other callbacks than skorch's and this package's may have changed the network or the
+        optimizer.
         """
         if not self._has_usual_callbacks:
             self._steps = None
