@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -480,26 +480,26 @@ class OnlineEstimates:
         return newest is not None and not corrects and newest.can_grow(known)
 
     def weights(
-        self, key: tuple[str, ...], hashes: Sequence[np.ndarray], moments: Moments
-    ) -> np.ndarray:
-        """Return mean and variance of weights as of some times: (2, n).
+        self, hashes: Mapping[tuple[str, ...], Sequence[np.ndarray]], moments: Moments
+    ) -> dict[tuple[str, ...], np.ndarray]:
+        """Return mean and variance of weights as of some times, by key: (2, n) each.
 
-        key : one of the model's; without a column: the bias
-        hashes : of the key's columns
+        hashes : of the columns of keys of the model; the key without a column is the bias
         """
-        joined = join_hashes(hashes) if key else np.empty(0)
+        joined = {key: join_hashes(own) for key, own in hashes.items() if key}
         rows = self.newest.rows
         before = _count_before(rows.known, self.memory, moments)
         versions = _count_before(rows.corrected, self.memory, moments)
-        result = np.empty((2, len(before)))
+        result = {key: np.empty((2, len(before))) for key in hashes}
         for version in np.unique(versions).tolist():
             own = versions == version
-            states = self._states(version)
-            if not key:
-                result[:, own] = states.bias(before[own])
-                continue
-            number = self.model.keys.index(key)
-            result[:, own] = states.weights(number, joined[own], before[own], moments.now[own])
+            states, at, now = self._states(version), before[own], moments.now[own]
+            for key, of_key in result.items():
+                if not key:
+                    of_key[:, own] = states.bias(at)
+                    continue
+                number = self.model.keys.index(key)
+                of_key[:, own] = states.weights(number, joined[key][own], at, now)
         return result
 
     def _states(self, version: int) -> OnlineStates:

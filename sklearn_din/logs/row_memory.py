@@ -7,7 +7,6 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain, product
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -358,7 +357,7 @@ class RowMemory:
         self,
         hashes: Mapping[str, np.ndarray],
         moments: Moments,
-        weights: Mapping[Key, np.ndarray] = MappingProxyType({}),
+        weights: Mapping[Key, np.ndarray] | None = None,
     ) -> dict[str, np.ndarray]:
         """Return the rate of the online model as of some moments, if there is one.
 
@@ -367,6 +366,7 @@ class RowMemory:
         """
         if self.online is None:
             return {}
+        weights = weights or {}
         weights = {**weights, **self.online_weights(hashes, moments, leave_out=weights)}
         return {ONLINE_RATE: rate_of([weights[key] for key in (*self.online.keys, ())])}
 
@@ -384,11 +384,8 @@ class RowMemory:
         if self.online is None:
             return {}
         keys = [key for key in (*self.online.keys, ()) if hashes.keys() >= {*key}]
-        return {
-            key: self.estimates.weights(key, [hashes[name] for name in key], moments)
-            for key in keys
-            if key not in leave_out
-        }
+        of_keys = {key: [hashes[name] for name in key] for key in keys if key not in leave_out}
+        return self.estimates.weights(of_keys, moments)
 
     def online_parts(self, frame: pd.DataFrame, time: str) -> dict[Key, np.ndarray]:
         """Return mean and variance of each weight of rows as of their times: (2, n_rows) by key."""
@@ -397,8 +394,7 @@ class RowMemory:
 
     def prepare(self) -> None:
         """Compute what the first question needs, and later ones use."""
-        moments = self.moments(None)
-        self.online_weights({}, moments)
+        self.online_weights({}, self.moments(None))
 
     def with_online_model(self, user: str) -> RowMemory:
         """Return the memory with an online model, whose options are chosen by its rows."""

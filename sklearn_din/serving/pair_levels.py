@@ -62,7 +62,7 @@ class PairLevels:
         for key in rows.keys:
             if keys.issuperset(key):
                 own |= rows.levels_of(key, [hashes[name] for name in key], moments)
-        weights = {} if rows.online is None else rows.online_weights(hashes, moments)
+        weights = rows.online_weights(hashes, moments)
         return partial(self._take, rows, hashes, moments, self._encode(own), weights)
 
     def _encode(self, levels: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -87,9 +87,8 @@ class PairLevels:
         for key in rows.keys:
             if not own.keys().isdisjoint(key):
                 levels |= rows.levels_of(key, [hashes[name] for name in key], moments)
-        if rows.online is not None:
-            of_pairs = {key: of[:, users] for key, of in weights.items()}
-            levels |= rows.online_rate(hashes, moments, of_pairs)
+        of_pairs = {key: of[:, users] for key, of in weights.items()}
+        levels |= rows.online_rate(hashes, moments, of_pairs)
         if not is_encoded:
             return levels
         return self._encode(levels) | {name: column[users] for name, column in encoded.items()}
