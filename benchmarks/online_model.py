@@ -14,6 +14,7 @@ the seconds of a replay of a million rows.
 import argparse
 import time
 import warnings
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -22,7 +23,7 @@ from sklearn.pipeline import make_pipeline
 
 from benchmarks.default_fit import frames_of
 from benchmarks.growth import REAL_WINDOWS, small_log
-from benchmarks.known_now import MADE, REAL, make_log, rows_of
+from benchmarks.known_now import MADE, REAL, cpu_seconds, make_log, rows_of
 from benchmarks.tables import print_frame
 from sklearn_din import (
     DINClassifier,
@@ -135,57 +136,55 @@ def measure_random(seed):
             yield {"set": when, "seed": seed, "method": method, "when": "excess", "loss": excess}
 
 
-def seconds_of(function, rounds=5):
-    """Return the median of the CPU seconds of calls."""
-    seconds = []
-    for _ in range(rounds):
-        began = time.process_time()
-        function()
-        seconds.append(time.process_time() - began)
-    return float(np.median(seconds))
-
-
 def print_costs():
-    """Print ratios of seconds with the online model to those without, each of one run."""
+    """Print ratios of CPU seconds with the online model to those without, which take turns."""
     for n_rows in (10_000, 50_000):
-        X, y = rows_of(n_rows, n_users=n_rows // 50, n_items=n_rows // 100)
-        fits = {
-            online: seconds_of(
-                lambda o=online, X=X, y=y: model_of(0, ["item", "category"], online_model=o).fit(
-                    X, y
-                ),
-                3,
-            )
-            for online in (False, True)
-        }
-        print(
-            f"fit of {n_rows:,} rows: {fits[False]:.2f} s and {fits[True]:.2f} s, "
-            f"ratio {fits[True] / fits[False]:.2f}",
-            flush=True,
+        X, y = rows_with_rates(n_rows, n_users=n_rows // 50, n_items=n_rows // 100)
+        models = {on: model_of(0, ["item", "category"], online_model=on) for on in (False, True)}
+        compare_seconds(
+            f"fit of {n_rows:,} rows", {on: partial(m.fit, X, y) for on, m in models.items()}
         )
-    X, y = rows_of(1_000_000, n_users=100_000, n_items=20_000)
+    X, y = rows_with_rates(1_000_000, n_users=100_000, n_items=20_000)
     new = X.sample(1_000, random_state=0)
     new = new.assign(time=X["time"].max() + 60 * np.arange(1, 1_001))
-    labels, seconds = y[:1_000], {}
-    for online in (False, True):
-        builder = HistoryBuilder(
+    builders = {
+        on: HistoryBuilder(
             user="user",
             time="time",
             columns=["item", "category"],
             levels="auto",
-            online_model=online,
+            online_model=on,
         ).fit(X, y)
+        for on in (False, True)
+    }
+
+    def update(builder, rows, labels):
+        remember(builder, rows, labels).transform(new[:1])
+
+    for builder in builders.values():
         builder.transform(X[:1])
-        seconds[online] = seconds_of(lambda b=builder: remember(b, new, labels).transform(new[:1]))
-    ratio = seconds[True] / seconds[False]
-    print(
-        f"update by 1,000 rows of 1,000,000 and one request: {seconds[False]:.3f} s and "
-        f"{seconds[True]:.3f} s, ratio {ratio:.2f}"
-    )
-    corrected = X[:1].copy()  # the oldest label changes: everything is computed again
-    corrected_label = 1 - y[:1]
-    replay = seconds_of(lambda: remember(builder, corrected, corrected_label).transform(new[:1]), 3)
-    print(f"correction of the oldest of 1,000,000 labels and one request: {replay:.2f} s")
+    updates = {on: partial(update, own, new, y[:1_000]) for on, own in builders.items()}
+    compare_seconds("update by 1,000 rows of 1,000,000 and one request", updates)
+    # The oldest label changes: the online model learns all rows again.
+    corrections = {on: partial(update, own, X[:1], 1 - y[:1]) for on, own in builders.items()}
+    compare_seconds("correction of the oldest of 1,000,000 labels and one request", corrections)
+
+
+def rows_with_rates(n_rows, *, n_users, n_items):
+    """Return rows in the order of time, and labels by users and items."""
+    X, _ = rows_of(n_rows, n_users=n_users, n_items=n_items)
+    rng = np.random.RandomState(1)
+    odds = rng.normal(size=n_users)[X["user"]] + rng.normal(size=n_items)[X["item"]] - 1.5
+    return X, (rng.random_sample(n_rows) < 1 / (1 + np.exp(-odds))).astype(int)
+
+
+def compare_seconds(what, ways, rounds=5):
+    """Print medians of the CPU seconds without and with the online model, and of their ratios."""
+    seconds = [{on: cpu_seconds(way)[0] for on, way in ways.items()} for _ in range(1 + rounds)]
+    table = pd.DataFrame(seconds[1:])  # the first round allocates memory
+    before, own = table.median()
+    ratio = (table[True] / table[False]).median()
+    print(f"{what}: {before:.3f} s and {own:.3f} s, ratio {ratio:.2f}", flush=True)
 
 
 def report(results):
