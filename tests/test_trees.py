@@ -3,8 +3,10 @@
 import copy
 import pickle
 import signal
+import warnings
 from dataclasses import replace
 from types import SimpleNamespace
+from unittest import mock
 
 import numpy as np
 import pandas as pd
@@ -199,6 +201,17 @@ def test_where_negatives_were_drawn_there_are_no_rates():
         assert len(learn(encoded, y.astype(int))[0].rates) == n_rates
 
 
+def test_running_rates_of_a_memory_take_the_place_of_the_trees_own(log):
+    X, y = log[0].drop(columns="hist_item"), log[1]
+    for levels, own in ((["item"], [""]), (["user"], ["item"]), (["user", "item"], [])):
+        memory = HistoryBuilder(**COLUMNS, columns=["item"], levels=levels)
+        encoded = HistorySequenceEncoder(**COLUMNS).fit_transform(memory.fit_transform(X, y))
+        learnt, matrix = learn(encoded, y)
+        assert [rates.column for rates in learnt.rates] == own
+        assert {f"{name}_rate" for name in levels} <= {*learnt.numbers}
+        assert learnt.read(encoded).shape == matrix.shape
+
+
 def test_trees_answer_as_scikit_learn_does_to_the_bit(log, encoded):
     y = log[1].astype("float32")
     trees = fit_trees(encoded, y, None, encoded.schema)
@@ -244,6 +257,38 @@ def test_trees_that_know_nothing_are_drawn_to_the_base_rate(log):
     own = classifier.net_.mixture_
     assert own.trees is None or own.scale < mixture.SMALL_SCALE
     assert np.abs(classifier.predict_proba(encoded)[:, 1] - y.mean()).max() < 0.1
+
+
+@pytest.mark.parametrize("knows", [True, False])
+def test_where_the_base_rate_moved_trees_get_the_network_s_mean_or_no_weight(knows):
+    rng, n_rows = np.random.RandomState(0), 4000
+    frame = pd.DataFrame(
+        {"user": rng.randint(200, size=n_rows), "item": rng.randint(30, size=n_rows)}
+    )
+    frame = frame.assign(price=rng.normal(size=n_rows), time=np.arange(n_rows))
+    odds = np.where(frame["time"] > 0.6 * n_rows, 0.8, -0.8)
+    odds = odds + knows * np.where(np.abs(frame["price"]) < 0.7, 1.5, -1.5)
+    y = (rng.random_sample(n_rows) < expit(odds)).astype(int)
+    encoded = HistorySequenceEncoder(**COLUMNS).fit_transform(frame)
+    kept, judge = [], mixture._judge_held_out
+
+    def note(first, X, outputs, has_moved, *rest):
+        kept.append((first, X, outputs, has_moved))
+        return judge(first, X, outputs, has_moved, *rest)
+
+    with mock.patch.object(mixture, "_judge_held_out", note), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        classifier = DINClassifier(**FAST).fit(encoded, y)
+    (first, X, outputs, has_moved), own = kept[0], classifier.net_.mixture_
+    assert has_moved
+    if not knows:
+        assert own.trees is None
+        return
+    unmoved = fit_trees(encoded, y.astype("float32"), None, encoded.schema)
+    shift = own.trees.baseline - unmoved.baseline
+    shifted = expit(first.baseline + own.scale * (first.score(X) - first.baseline) + shift)
+    assert shift > 0.2
+    assert shifted.mean() == pytest.approx(expit(outputs).mean())
 
 
 def test_few_labels_choose_weight_and_scale_by_folds(log):

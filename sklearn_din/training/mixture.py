@@ -9,6 +9,7 @@ from typing import Self
 
 import numpy as np
 import pandas as pd
+from scipy.special import expit
 from skorch import NeuralNet
 
 from sklearn_din.features.encoded import EncodedFeatures, rows_per_pool
@@ -156,15 +157,16 @@ def mix_with_trees(
     were few, suit them best by a factor.
     """
     y, weights, train, valid = given.y, given.weights, training.train, training.valid
-    outputs, fit = training.checks.take_outputs(), partial(fit_trees, X, y, weights, given.X.schema)
+    kept, fit = training.checks.take_outputs(), partial(fit_trees, X, y, weights, given.X.schema)
     if given.net.stop_reason_ == "user" or np.ptp(train.y) == 0:
         why = "the training was interrupted" if np.ptp(y) else "the rows have one label alone"
         return Mixture(None, 0.0, 1.0, why)
-    if outputs is not None and valid is not None:
+    if kept is not None and valid is not None:
         first, trees = map_in_parallel(fit, [train.rows, None])
         by, rows = "by the held-out rows", valid.rows
         own = None if weights is None else weights[rows]
-        weight, scale = _judge_held_out(first, X[rows], outputs, y[rows].astype(float), own)
+        weight, scale, shift = _judge_held_out(first, X[rows], *kept, y[rows].astype(float), own)
+        trees = replace(trees, baseline=trees.baseline + shift)
     else:
         by, trees = "by folds", None
         weight, scale = _judge_by_folds(given, fit, factor or 1.0, folds)
@@ -178,19 +180,26 @@ def _judge_held_out(
     first: BoostedTrees,
     X: EncodedFeatures,
     outputs: np.ndarray,
+    has_moved: bool,
     y: np.ndarray,
     weights: np.ndarray | None,
-) -> tuple[float, float]:
-    """Return the weight and the scale of trees by rows that neither they nor the network learnt.
+) -> tuple[float, float, float]:
+    """Return the weight, scale and shift of trees by rows that neither they nor the network learnt.
 
     The network's outputs for these rows are those of its kept check, which have the constant that
-    suits them best. So do the trees', for this comparison alone: of later rows it misleads.
+    suits them best. For the comparison, the trees get their best constant as well. If the check has
+    moved the base rate, the trees are shifted to the network's mean, and trees that know nothing
+    get no weight: they would contribute the base rate of the training rows
+    (benchmarks/tree_weights.py).
     """
     logits = first.score(X) - first.baseline
     scale = _find_scale(logits, y, weights)
     logits = first.baseline + scale * logits
+    if has_moved and scale < SMALL_SCALE:
+        return 0.0, scale, 0.0
+    shift = find_constant(logits, expit(outputs), weights) if has_moved else 0.0
     logits += find_constant(logits, y, weights)
-    return choose_weight(outputs, logits, y, weights), scale
+    return choose_weight(outputs, logits, y, weights), scale, shift
 
 
 def _judge_by_folds(

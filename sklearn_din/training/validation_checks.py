@@ -136,10 +136,13 @@ class ValidationChecks(Callback):
         self.average_, self.stopping_.best, self._predicted = WeightAverage(), {}, []
         self.__dict__.pop("scaling_", None)
 
-    def take_outputs(self) -> np.ndarray | None:
-        """Return the kept check's outputs for the validation rows, once."""
+    def take_outputs(self) -> tuple[np.ndarray, bool] | None:
+        """Return the kept check's outputs for the validation rows, once.
+
+        With them, whether the check has moved the base rate.
+        """
         kept, self._kept = self._kept, {}
-        return kept["outputs"].numpy() if kept else None
+        return (kept["outputs"].numpy(), bool(kept["has_moved"])) if kept else None
 
     def rows(self, net: NeuralNet) -> list[dict[str, float]]:
         """Return the checks of this training."""
@@ -179,7 +182,7 @@ class ValidationChecks(Callback):
         check["constants"], check["scales"] = numbers.tolist()
         net.checks_.append(check)
         if best_check(self.rows(net)) is check:
-            self._kept = {"outputs": outputs}
+            self._kept = {"outputs": outputs, "has_moved": scaling.has_moved.any()}
             check["base_loss"] = scaling.loss()
             check["rows"] = [len(training.train), sum(sizes)]
             if outputs.ndim == 1 and np.isfinite(auc):
