@@ -17,8 +17,9 @@ from sklearn_din import (
     TimeSplit,
 )
 from sklearn_din.training import few_labels, rows
+from sklearn_din.training.alone import Given
 from sklearn_din.training.copies import find_originals
-from sklearn_din.training.validation import split_rows
+from sklearn_din.training.validation import are_few, split_rows
 
 FAST = {"max_epochs": 3, "random_state": 0}
 N_ROWS = 240
@@ -120,6 +121,43 @@ def test_a_fold_knows_no_id_that_came_up_after_it():
     hidden = few_labels._hide_new_ids(X, {"item": counts})
     assert hidden["item"].tolist() == np.where(X["item"] == 3, 1, X["item"]).tolist()
     assert (hidden["hist_item"] == np.where(X["hist_item"] == 3, 1, X["hist_item"])).all()
+
+
+def test_a_fold_is_predicted_with_the_ids_hidden_that_its_training_rows_lack():
+    frame, y = make_rows()
+    frame["item"] = np.arange(N_ROWS) // 2  # of two rows each
+    X = HistorySequenceEncoder(user="user", time="time").fit_transform(frame)
+    train, test = np.arange(99), np.arange(99, N_ROWS)
+
+    def fit(fold, *rows, **options):
+        fold.stop_reason_, fold.constant_ = "max_epochs", 0.0
+        fold.score = lambda shown: shown["item"]
+
+    net = DINClassifier(max_epochs=1, random_state=0).fit(X, y).net_
+    _, shown = few_labels._score_by_network(Given(net, X, y, None), fit, train, test)
+    known = {*X["item"][train], *X["hist_item"][train].ravel()}
+    assert shown.tolist() == [item if item in known else 1 for item in X["item"][test]]
+    assert 0 < (shown == 1).sum() < len(test)
+
+
+def test_labels_that_are_too_rare_for_folds_are_drawn_to_the_base_rate(monkeypatch):
+    frame, _ = make_rows()
+    X = HistorySequenceEncoder(user="user").fit_transform(frame.drop(columns="time"))
+    y = (np.arange(N_ROWS) == 7).astype(int)
+    rare, whole = DINClassifier(**FAST).fit(X, y), fit_without_folds(monkeypatch, X, y)
+    rate = np.log(1 / (N_ROWS - 1))
+    expected = rate + few_labels.LEAST_FACTOR * (logits_of(whole, X) - rate)
+    np.testing.assert_allclose(logits_of(rare, X), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(("n_rows", "n_clicks", "expected"), [
+    (2_999, 1_500, True), (3_000, 1_500, False),
+    (9_000, 299, True), (9_000, 300, False), (9_000, 8_701, True), (9_000, 8_700, False),
+    (100, 0, False), (9, 4, False), (10, 4, True),
+])  # fmt: skip
+def test_labels_are_few_by_rows_or_by_the_rarer_label(n_rows, n_clicks, expected):
+    net = DINClassifier(max_epochs=1, random_state=0).fit(np.eye(2), [0, 1]).net_
+    assert are_few(net, np.arange(n_rows) < n_clicks) is expected
 
 
 @pytest.mark.slow

@@ -221,6 +221,20 @@ def test_items_shown_again_are_silent(twice):
     assert leaks_said(*log_twice(X, Y, **twice)) == []
 
 
+def test_rows_without_an_item_do_not_repeat_each_other_moments_later():
+    rows, y = log_twice(X, Y)
+    assert leaks_said(rows, y) != []
+    assert leaks_said(rows.assign(item=None).astype({"item": object}), y) == []
+
+
+def test_rows_without_an_item_are_no_impression_beside_its_click():
+    """Two banners on each page, one of which is clicked."""
+    banners = [X.assign(item=None, category=None)] * 2
+    rows = pd.concat([X, *banners]).astype({"item": "Int64", "category": "Int64"})
+    clicks = np.arange(len(X)) % 2
+    assert leaks_said(rows, np.concatenate([Y, clicks, 1 - clicks])) == []
+
+
 def sample(shown, events):
     columns = {"item_columns": ["category", "price"], "time": "time", "random_state": 0}
     return sample_negatives(events, item="item", **columns)

@@ -186,6 +186,16 @@ def test_a_still_catalogue_is_trained_bit_for_bit_as_without_times(n_new, option
     assert torch.equal(weights_of(with_times), weights_of(without))
 
 
+@pytest.mark.parametrize(("n_new", "hides"), [(1, False), (2, True)])
+def test_ids_are_hidden_from_one_new_row_in_a_hundred_on(n_new, hides):
+    X = turning(still_until=11)
+    X.columns["item"][X["item"] == 9] = 10
+    X.columns["item"][np.argsort(X.times)[-n_new:]] = 9  # of the newer 200 rows
+    novelty, _ = measure_novelty(X, share=0.1)
+    assert novelty.shares["item"] == n_new / 200
+    assert bool(novelty.first_seen) is hides
+
+
 def test_a_first_pass_of_partial_fit_hides_ids_as_an_epoch_of_fit_does():
     X, options = turning(still_until=0), {"early_stopping": False, "embedding_l2": 0.0}
     first = quick(**options).partial_fit(X, make_labels(X))

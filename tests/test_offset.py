@@ -33,8 +33,10 @@ from sklearn_din.native_network.logits import logits_of
 from sklearn_din.network.batch import Batch
 from sklearn_din.server.answers import Answers
 from sklearn_din.server.state import State
+from sklearn_din.training.batches import ImpressionBatches
+from sklearn_din.training.offset import choose_offset
 from sklearn_din.training.platt_scaling import scale_output
-from sklearn_din.training.target import find_constant
+from sklearn_din.training.target import Click, find_constant
 from tests.encoded_impressions import make_impressions, make_labels
 from tests.test_native import gradients_of, make_network, uses_native
 from tests.test_online_model import make_log
@@ -117,6 +119,32 @@ def test_the_best_constant_has_no_neighbour_that_is_better(seed):
 
     best = find_constant(offsets, y, weights)
     assert loss(best) <= min(loss(best + step) for step in (-0.01, 0.01, -5, 5))
+
+
+@pytest.mark.parametrize("name", ["", "online_rate"])
+def test_weights_count_in_the_constant_as_repeated_rows_do(name):
+    rng = np.random.RandomState(0)
+    values, times = rng.normal(size=200), rng.randint(1, 4, size=200)
+    y = (rng.random_sample(200) < 1 / (1 + np.exp(-2 * values))).astype(np.float32)
+    times[y == 1] += 3
+    rows = np.repeat(np.arange(200), times)
+    X = with_offset(make_impressions(200), values)
+    weighted = ImpressionBatches(X, y, times.astype(np.float32), batch_size=50)
+    repeated = ImpressionBatches(X[rows], y[rows], batch_size=50)
+    chosen, constant = choose_offset(name, weighted, Click())
+    assert chosen == name
+    assert (chosen, pytest.approx(constant)) == choose_offset(name, repeated, Click())
+    plain = ImpressionBatches(X, y, batch_size=50)
+    assert constant != pytest.approx(choose_offset(name, plain, Click())[1])
+
+
+def test_weights_count_in_the_constant_of_a_fitted_net():
+    X, weights = make_impressions(60), np.random.RandomState(0).random_sample(60)
+    y = make_labels(X)
+    net = DINClassifier(max_epochs=1, random_state=0).fit(X, y, weights).net_
+    p = np.average(y, weights=weights)
+    assert net.constant_ == pytest.approx(np.log(p / (1 - p)))
+    assert abs(p - y.mean()) > 0.01
 
 
 def test_a_fit_starts_from_the_online_model(fitted):

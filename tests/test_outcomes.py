@@ -506,15 +506,23 @@ def test_an_event_waits_until_something_is_told_of_it(levels, events):
     at_once.close()
 
 
+@pytest.mark.parametrize("moments", ["distinct", "equal", "datetimes"])
 @pytest.mark.parametrize("kind", ["pandas", "polars"])
 def test_some_training_rows_have_the_histories_of_a_memory_that_ended_before_them(
-    kind, monkeypatch
+    kind, moments, monkeypatch
 ):
+    """An event that became known at the very moment at which the memory ended is not among them."""
     monkeypatch.setattr(aged_levels, "AGED_SHARE", 1.0)
     rng = np.random.RandomState(0)
     rows = pd.DataFrame({"user": rng.randint(4, size=200), "time": np.arange(200) * 10})
     rows["item"], rows["late"] = rng.randint(3, size=200), rng.randint(90, size=200) / 2
-    rows["known"] = rows["time"] + 10 * rng.randint(1, 60, size=200) + rng.permutation(200) / 200
+    rows["known"] = rows["time"] + 10 * rng.randint(1, 60, size=200)
+    if moments == "distinct":
+        rows["known"] += rng.permutation(200) / 200
+    elif moments == "datetimes":
+        for name in ("time", "known"):
+            hours = pd.to_timedelta(rows[name], "h")
+            rows[name] = pd.Timestamp("2024-05-01 10:00:00.3") + hours / 7
     memory = HistoryBuilder(**{**FLIGHTS, "outcomes": "late", "elapsed": None})
     attached = memory.fit_transform(rows)
     assert [*attached] == [*memory.get_feature_names_out()]
@@ -524,21 +532,25 @@ def test_some_training_rows_have_the_histories_of_a_memory_that_ended_before_the
     scale = X.schema["hist_outcome_age"].elapsed_scale
     aged = aged_levels.age_levels(X, share=0.25)
     ahead, (key,) = np.random.RandomState(0).random_sample((2, 200))[0], X.behaviours
-    n_cut = 0
+    n_cut = n_equal = 0
+    second = pd.Timedelta("1s") if moments == "datetimes" else 1
     for i in range(200):
         until = rows["time"][max(i - int(np.ceil(ahead[i] * 2 * 0.25 * 200)), 0)]
         own = rows[(rows["user"] == rows["user"][i]) & (rows["known"] < until)]
-        newest, n_older = own.sort_values("known").tail(3), max(len(own) - 3, 0)
+        newest, n_older = own.sort_values("known", kind="stable").tail(3), max(len(own) - 3, 0)
         one = aged[i : i + 1]
         ids = encoder.inverse_transform_ids("hist_item", one["hist_item"][0])
         np.testing.assert_array_equal(ids, newest["item"])
-        ages = np.log1p((rows["time"][i] - newest["known"]) / scale)
+        ages = np.log1p((rows["time"][i] - newest["known"]) / second / scale)
         np.testing.assert_allclose(one["hist_outcome_age"][0], ages, atol=1e-5)
         assert (
             0 if one.behaviours[key].n_older is None else one.behaviours[key].n_older
         ) == n_older
-        n_cut += len(own) < ((rows["user"] == rows["user"][i]) & (rows["known"] < 10 * i)).sum()
+        known = rows["known"][rows["user"] == rows["user"][i]]
+        n_cut += len(own) < (known < rows["time"][i]).sum()
+        n_equal += (known == until).sum()
     assert n_cut > 100
+    assert (n_equal > 20) == (moments != "distinct")
     monkeypatch.setattr(aged_levels, "AGED_SHARE", 0.0)
     np.testing.assert_array_equal(
         aged_levels.age_levels(X, share=0.25)["hist_item"], X["hist_item"]

@@ -1,5 +1,7 @@
 """Numbers: columns, and those that go with a history's events."""
 
+import math
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sklearn_din import HistorySequenceEncoder, attach_history, scan_parquet
-from sklearn_din.encoding.scaling import MeanAndSpread
+from sklearn_din.encoding.scaling import EventScale, MeanAndSpread
 from tests.click_frames import encoder, with_windows
 from tests.fitted_pipelines import make_model
 
@@ -141,6 +143,19 @@ def test_one_number_far_off_leaves_the_others_apart_and_is_said(prices, in_histo
     order = np.argsort(prices[others], kind="stable")
     assert (np.diff(encoded[others][order]) >= 0).all()
     assert np.corrcoef(encoded[others], clean[others])[0, 1] > 0.95
+
+
+def test_numbers_far_off_grow_by_their_logarithm_as_by_a_plain_loop():
+    scale = EventScale(3.0, 2.0, has_outliers=True)
+    numbers = [3.0, 5.5, 13.0, 13.5, 1e3, 1e9, -7.0, -8.0, -1e6, 1e300]
+    expected = []
+    for number in numbers:
+        z = (number - 3.0) / 2.0
+        far = 5 + math.log(1 + abs(z) - 5) if abs(z) > 5 else abs(z)
+        expected.append(math.copysign(far, z))
+    encoded = scale.encode(np.array(numbers))
+    np.testing.assert_allclose(encoded, expected, rtol=1e-6)
+    assert (np.diff(encoded[np.argsort(numbers)]) > 0).all()
 
 
 # The law of parts: what is learnt does not depend on where the parts of a table begin
