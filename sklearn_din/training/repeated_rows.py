@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from sklearn_din.features.encoded import EncodedFeatures
-from sklearn_din.features.schema import FIRST_KNOWN_ID
+from sklearn_din.features.schema import UNKNOWN_ID
 from sklearn_din.training.wrong_histories import rows_of_some_users
 from sklearn_din.utils.warnings import Finding
 
@@ -32,16 +32,16 @@ def find_repeated_rows(X: EncodedFeatures, clicks: np.ndarray) -> Iterator[Findi
     order = np.lexsort((times, ids, users))
     first, second = order[:-1], order[1:]
     gaps = times[second] - times[first]
-    is_same = (gaps == 0) & (users[first] == users[second]) & (ids[first] == ids[second])
-    yield from _find_pairs(np.append(0, np.cumsum(~is_same)), clicks[rows[order]] == 1, item)
+    is_same = (users[first] == users[second]) & (ids[first] == ids[second])
+    is_same &= ids[first] != UNKNOWN_ID  # rows without an item show different things
+    groups = np.append(0, np.cumsum(~(is_same & (gaps == 0))))
+    yield from _find_pairs(groups, clicks[rows[order]] == 1, item)
     by_user = np.lexsort((times, users))
     steps = np.diff(times[by_user])[users[by_user][1:] == users[by_user][:-1]]
     steps = steps[steps > 0]
     if not len(steps):
         return
-    is_soon = (gaps > 0) & (gaps <= SOON * np.quantile(steps, USUAL))
-    is_soon &= (users[first] == users[second]) & (ids[first] == ids[second])
-    is_soon &= ids[first] >= FIRST_KNOWN_ID
+    is_soon = is_same & (gaps > 0) & (gaps <= SOON * np.quantile(steps, USUAL))
     before, after = (clicks[rows[part[is_soon]]] == 1 for part in (first, second))
     ones = int((before & after).sum())
     share = len(before) / len(rows)
