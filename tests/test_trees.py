@@ -201,17 +201,6 @@ def test_where_negatives_were_drawn_there_are_no_rates():
         assert len(learn(encoded, y.astype(int))[0].rates) == n_rates
 
 
-def test_running_rates_of_a_memory_take_the_place_of_the_trees_own(log):
-    X, y = log[0].drop(columns="hist_item"), log[1]
-    for levels, own in ((["item"], [""]), (["user"], ["item"]), (["user", "item"], [])):
-        memory = HistoryBuilder(**COLUMNS, columns=["item"], levels=levels)
-        encoded = HistorySequenceEncoder(**COLUMNS).fit_transform(memory.fit_transform(X, y))
-        learnt, matrix = learn(encoded, y)
-        assert [rates.column for rates in learnt.rates] == own
-        assert {f"{name}_rate" for name in levels} <= {*learnt.numbers}
-        assert learnt.read(encoded).shape == matrix.shape
-
-
 def test_trees_answer_as_scikit_learn_does_to_the_bit(log, encoded):
     y = log[1].astype("float32")
     trees = fit_trees(encoded, y, None, encoded.schema)

@@ -28,9 +28,7 @@ class TreeColumns:
     candidate's id, and how many events came after the latest of them; the means of its numbers, and
     of each id without a candidate as 0 and 1, over all events, the latest five, the latest one, and
     those with the candidate's id. There are no rates where negatives were drawn, which show as
-    users who are all alike: test rows have items of their own kind, and would be misjudged. Keys
-    with a running rate have none either: the running rate is read as a number, and a memory updates
-    it.
+    users who are all alike: test rows have items of their own kind, and would be misjudged.
 
     Parameters
     ----------
@@ -61,8 +59,6 @@ class TreeColumns:
             learnt = []
         elif users and not blocks.are_ordered:  # rows to predict are those of other users
             del learnt[0]
-        running = keys_with_running_rates(schema)
-        learnt = [pair for pair in learnt if (pair[0].column or schema.user) not in running]
         numbers = [f.name for f in schema.fields if f.kind == "numeric" and f.what != "missing"]
         alone = [h for b in schema.behaviours for h, c in b.candidate_of.items() if c is None]
         n_answers = {
@@ -139,7 +135,7 @@ class TreeColumns:
         rates = ", ".join(rates.column or "users" for rates in self.rates)
         return (
             f"{len(self.numbers)} numbers, matches and means of histories, and "
-            f"{f'rates of {rates}' if rates else 'no rates of their own'}"
+            f"{f'rates of {rates}' if rates else 'no rates, since negatives were drawn'}"
         )
 
     @property
@@ -147,8 +143,3 @@ class TreeColumns:
         """Hashes of the users whose rates are known."""
         known = [rates.keys for rates in self.rates if rates.column == OF_USERS]
         return known[0] if known else np.empty(0, dtype=np.uint64)
-
-
-def keys_with_running_rates(schema: Schema) -> set[str]:
-    """Return the user's column and columns of ids whose running rates are numbers of the rows."""
-    return {field.of[0] for field in schema.fields if field.what == "rate" and len(field.of) == 1}
