@@ -26,8 +26,10 @@ from sklearn_din import (
     Ranker,
     attach_history,
     explain,
+    export_onnx,
     forget,
     load,
+    load_onnx,
     save,
     update,
 )
@@ -361,6 +363,19 @@ def test_a_forgotten_user_is_in_no_table_of_the_trees(log):
     catalogue = X[["item", "price"]].drop_duplicates("item")
     assert Answers(model, catalogue).knows(int(X["user"].iloc[-1]))
     assert not Answers(fewer, catalogue).knows(int(X["user"].iloc[-1]))
+
+
+def test_forgetting_a_user_of_an_exported_model_gives_the_answers_of_the_original(log, tmp_path):
+    pytest.importorskip("onnxruntime", reason="needs pip install 'sklearn-din[onnx]'")
+    X, y = log[0].drop(columns="hist_item"), log[1]
+    model = begin_with(HistoryBuilder(**COLUMNS, columns=["item"]), **FAST).fit(X, y)
+    export_onnx(model, tmp_path / "model.onnx")
+    exported = load_onnx(tmp_path / "model.onnx", memory=model[0])
+    user = int(X["user"].iloc[-1])
+    rows = X[X["user"] == user].assign(time=X["time"].max() + 1)
+    original, fewer = (forget(own, [user]).predict_proba(rows)[:, 1] for own in (model, exported))
+    np.testing.assert_allclose(fewer, original, atol=1e-6)
+    assert np.abs(exported.predict_proba(rows)[:, 1] - fewer).max() > 1e-3
 
 
 def test_a_resumed_training_has_the_same_trees_and_weight(log, encoded, tmp_path):

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 from typing import Any, Literal, NoReturn, Self
@@ -295,6 +295,16 @@ class OnnxNetwork:
                     ids = ragged.columns[history][older.index()]
                     inputs[older_name(history, schema)] = _pad(ids, older.lengths)
         return inputs
+
+    def without_users(self, users: np.ndarray) -> "OnnxNetwork":
+        """Return a copy without the rates of some users, given by their hashes."""
+        rates, learnt = self.facts.user_rates, NeighbourTables(self.facts.learnt)
+        facts = replace(
+            self.facts,
+            learnt=learnt.without_users(users).parts,
+            user_rates=None if rates is None else rates.without(users),
+        )
+        return OnnxNetwork(self._session, facts, self._path)
 
     def widen(self, schema: Schema) -> Self:
         """Return the same: the encoder of a file does not grow."""

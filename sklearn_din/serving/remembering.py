@@ -113,9 +113,9 @@ def remember(model: Model, X: IntoDataFrame, y: ArrayLike) -> Model:
 def forget(model: Model, users: Collection[Any]) -> Model:
     """Return a new model that knows no row of some users, as if none had ever been told.
 
-    Their events leave the histories, and what came of their rows leaves all levels, at all times;
-    the classifier knows no level of theirs. What the weights have learnt stays until the next
-    ``fit``. The given model is unchanged.
+    Their events leave the histories, and their labels leave all running rates, at all times. The
+    classifier drops their running rates, too. The trained weights stay until the next ``fit``. The
+    given model is unchanged, and so are its files: save or export the result again.
 
     Parameters
     ----------
@@ -145,10 +145,7 @@ def forget(model: Model, users: Collection[Any]) -> Model:
     net = getattr(steps[-1], "net_", None)
     if net is not None:
         newer[id(steps[-1])] = classifier = copy.copy(steps[-1])
-        classifier.net_ = copy.copy(net)
-        classifier.net_.neighbours_ = net.neighbours_.without_users(hashes)
-        if net.mixture_ is not None:
-            classifier.net_.mixture_ = net.mixture_.without_users(hashes)
+        classifier.net_ = net.without_users(hashes)
     return _with_steps(model, newer, steps)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -239,6 +240,14 @@ class DINNet(NeuralNetBinaryClassifier):
         logits = [self.infer(batch) for batch, _ in self.get_dataset(X)]
         outputs = torch.cat(logits).float().cpu().numpy()
         return outputs if self.mixture_ is None else self.mixture_.mix(X, outputs)
+
+    def without_users(self, users: np.ndarray) -> DINNet:
+        """Return a copy without the rates of some users, given by their hashes."""
+        net = copy.copy(self)
+        net.neighbours_ = self.neighbours_.without_users(users)
+        if self.mixture_ is not None:
+            net.mixture_ = self.mixture_.without_users(users)
+        return net
 
     @property
     def reads_users(self) -> bool:
