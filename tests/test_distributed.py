@@ -29,7 +29,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """What two processes wrote, one case after the other; docs/guide/long_training.rst runs torchrun."""
+    """Files of two processes, case by case; docs/guide/long_training.rst runs torchrun."""
     folder = tmp_path_factory.mktemp("together")
     cases = [*together.CASES, *together.ERRORS, *together.STOPS, "killed at the end"]
     assert run_together(SCRIPT, folder, *cases) == [0, -9]

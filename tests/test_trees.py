@@ -253,11 +253,10 @@ def test_trees_that_know_nothing_are_drawn_to_the_base_rate(log):
 @pytest.mark.parametrize("knows", [True, False])
 def test_where_the_base_rate_moved_trees_get_the_network_s_mean_or_no_weight(knows):
     rng, n_rows = np.random.RandomState(0), 4000
-    frame = pd.DataFrame(
-        {"user": rng.randint(200, size=n_rows), "item": rng.randint(30, size=n_rows)}
-    )
-    frame = frame.assign(price=rng.normal(size=n_rows), time=np.arange(n_rows))
-    odds = np.where(frame["time"] > 0.6 * n_rows, 0.8, -0.8)
+    user, item = rng.randint(200, size=n_rows), rng.randint(30, size=n_rows)
+    frame = pd.DataFrame({"user": user, "item": item, "price": rng.normal(size=n_rows)})
+    frame["time"] = np.arange(n_rows)
+    odds = np.where(frame["time"] > 0.85 * n_rows, 0.8, -0.8)
     odds = odds + knows * np.where(np.abs(frame["price"]) < 0.7, 1.5, -1.5)
     y = (rng.random_sample(n_rows) < expit(odds)).astype(int)
     encoded = HistorySequenceEncoder(**COLUMNS).fit_transform(frame)

@@ -181,7 +181,7 @@ def note_untold(
         return
     asking, own_users = (u if isinstance(u, np.ndarray) else Keys.read(u).hashes for u in users)
     told = pd.DataFrame({"user": own_users, "time": times, "known": known})
-    told = told[np.isin(own_users, asking)].astype({"time": float, "known": float})
+    told = told[np.isin(own_users, asking, kind="sort")].astype({"time": float, "known": float})
     ages = [_newest_ages(f, told) for f in (told, pd.DataFrame({"user": asking, "time": now}))]
     if min(map(len, ages)) < MANY_ROWS:
         return

@@ -303,11 +303,11 @@ class HistoryBuilder(  # type: ignore[call-arg]
 
     def _without(self, users: np.ndarray) -> Self:
         """Return a builder that was told nothing of some users, given by their hashes."""
-        is_gone = np.isin(Keys.read(self.events_[self.user]).hashes, users)
+        is_gone = np.isin(Keys.read(self.events_[self.user]).hashes, users, kind="sort")
         memory, other = self.memory_, copy.copy(self)
         if memory is not None:
             of_users = memory.hashes[memory.columns.index(self.user)]
-            memory = memory.take(np.flatnonzero(~np.isin(of_users, users)))
+            memory = memory.take(np.flatnonzero(~np.isin(of_users, users, kind="sort")))
         events = self.events_[~is_gone].reset_index(drop=True)
         other.__dict__.update({"_sorted": None, "events_": events, "memory_": memory})
         return other

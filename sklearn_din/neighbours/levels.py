@@ -112,7 +112,7 @@ class UserLevels(LearntNumbers):
 
     def without_users(self, users: np.ndarray) -> Self:
         """Return the levels of all others."""
-        others = ~np.isin(self.users, users)
+        others = ~np.isin(self.users, users, kind="sort")
         n_rows, totals = self.n_rows[:, others], self.totals[:, others]
         return replace(self, users=self.users[others], n_rows=n_rows, totals=totals)
 

@@ -104,7 +104,7 @@ class Rates:
 
     def without(self, keys: np.ndarray) -> Self:
         """Return the rates of all other keys."""
-        others = ~np.isin(self.keys, keys)
+        others = ~np.isin(self.keys, keys, kind="sort")  # numpy 2.0 fails for large hashes else
         return replace(self, keys=self.keys[others], sums=self.sums[others])
 
     def check(self) -> None:
